@@ -1,0 +1,2 @@
+//! distilld
+pub mod storage;

@@ -1,0 +1,2 @@
+//! The `distilld` program: arguments in, exit code out.
+fn main() {}

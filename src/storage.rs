@@ -1,0 +1,271 @@
+//! Owns every call that reaches a disk: one small interface, so that the same engine runs on a real file
+//! system and on a simulated one that crashes. It decides nothing.
+//!
+//! What is assumed of a disk: bytes written are durable after [`StorageFile::sync_data`] returned `Ok`; a name
+//! created, renamed or removed is durable after [`Storage::sync_dir`] of its directory returned `Ok`; until then
+//! each write, whole or in part, and each name may be there or not, in any combination. A failed sync says
+//! nothing about what is durable, so nobody may try it a second time and believe the answer.
+
+use std::fmt::Debug;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a path leads to, as far as distilld tells kinds of files apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A symbolic link, not followed.
+    Link,
+    /// A FIFO, socket or device: never opened.
+    Other,
+}
+
+/// What the file system says of a file, without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStat {
+    /// The kind of file.
+    pub kind: FileKind,
+    /// Length in bytes.
+    pub len_bytes: u64,
+    /// The device that holds it.
+    pub device: u64,
+    /// Its inode on that device.
+    pub inode: u64,
+    /// Last change of content, nanoseconds since 1970.
+    pub modified_ns: i128,
+    /// Last change of content, name or rights, nanoseconds since 1970; no program can set it back.
+    pub changed_ns: i128,
+}
+
+/// One entry of a directory listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedEntry {
+    /// Its name, as the file system has it: any bytes but `/` and NUL.
+    pub name: std::ffi::OsString,
+    /// Its kind, links not followed.
+    pub kind: FileKind,
+}
+
+/// An open file. Offsets are always given; there is no cursor to lose.
+pub trait StorageFile: Debug + Send + Sync {
+    /// Reads at most `buf.len()` bytes from `offset`; 0 at or behind the end.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes at most `buf.len()` bytes at `offset` and says how many; a short write is not an error.
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
+    /// Cuts or extends (with zeros) to `len_bytes`.
+    fn set_len(&self, len_bytes: u64) -> io::Result<()>;
+    /// Makes all written bytes, and the length, durable.
+    fn sync_data(&self) -> io::Result<()>;
+    /// What the file system says of the open file, whatever its name is by now.
+    fn stat(&self) -> io::Result<FileStat>;
+}
+
+/// A file system.
+pub trait Storage: Debug + Send + Sync {
+    /// Opens an existing regular file for reading; never blocks on a FIFO, never follows a link in the last
+    /// component.
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
+    /// Opens an existing file for reading and writing.
+    fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
+    /// Creates a file, which must not exist, for reading and writing.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
+    /// What `path` is, a link in the last component not followed.
+    fn stat(&self, path: &Path) -> io::Result<FileStat>;
+    /// The entries of a directory, in byte order of their names.
+    fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>>;
+    /// Gives `from` the name `to`, replacing what stood there.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Creates a directory and those above it that are missing, durably.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The path with all links resolved.
+    fn canonicalize(&self, path: &Path) -> io::Result<std::path::PathBuf>;
+}
+
+/// Writes all of `buf` at `offset`, however many calls it takes.
+///
+/// # Errors
+/// The first error that is not an interruption. What was written before it stays.
+pub fn write_all_at(file: &dyn StorageFile, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        match file.write_at(buf, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                buf = &buf[written..];
+                offset += written as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Fills `buf` from `offset` and says how many bytes there were before the end of the file.
+///
+/// # Errors
+/// The first error that is not an interruption.
+pub fn read_full_at(file: &dyn StorageFile, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buf.len() {
+        match file.read_at(&mut buf[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// The file system of the host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Disk;
+
+#[derive(Debug)]
+struct DiskFile(fs::File);
+
+impl StorageFile for DiskFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buf, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.write_at(buf, offset)
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.0.set_len(len_bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn stat(&self) -> io::Result<FileStat> {
+        self.0.metadata().map(|metadata| file_stat(&metadata))
+    }
+}
+
+impl Storage for Disk {
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        // O_NONBLOCK: opening a FIFO that took the place of a day-file must not wait for its writer.
+        let flags = rustix::fs::OFlags::NOFOLLOW
+            | rustix::fs::OFlags::NONBLOCK
+            | rustix::fs::OFlags::NOCTTY;
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            ));
+        }
+        Ok(Arc::new(DiskFile(file)))
+    }
+
+    fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(Arc::new(DiskFile(
+            fs::OpenOptions::new().read(true).write(true).open(path)?,
+        )))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(Arc::new(DiskFile(
+            fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(path)?,
+        )))
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        fs::symlink_metadata(path).map(|metadata| file_stat(&metadata))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let kind = file_kind(entry.file_type()?);
+            entries.push(ListedEntry {
+                name: entry.file_name(),
+                kind,
+            });
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        if path.as_os_str().is_empty() || path.is_dir() {
+            return Ok(());
+        }
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        self.create_dir_all(parent)?;
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.sync_dir(if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            }),
+        }
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::File::open(dir)?.sync_all()
+    }
+
+    fn canonicalize(&self, path: &Path) -> io::Result<std::path::PathBuf> {
+        fs::canonicalize(path)
+    }
+}
+
+fn file_kind(file_type: fs::FileType) -> FileKind {
+    if file_type.is_file() {
+        FileKind::Regular
+    } else if file_type.is_dir() {
+        FileKind::Directory
+    } else if file_type.is_symlink() {
+        FileKind::Link
+    } else {
+        FileKind::Other
+    }
+}
+
+fn file_stat(metadata: &fs::Metadata) -> FileStat {
+    FileStat {
+        kind: file_kind(metadata.file_type()),
+        len_bytes: metadata.len(),
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        modified_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+        changed_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+    }
+}
+
+fn nanoseconds(seconds: i64, rest_ns: i64) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + i128::from(rest_ns)
+}
