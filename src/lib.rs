@@ -1,2 +1,13 @@
 //! distilld
+pub mod batch_export;
+pub mod batch_output;
+pub mod batch_pair;
+pub mod discover;
+pub mod firewall;
+pub mod json;
+pub mod json_text;
+pub mod lines;
+pub mod parse;
+pub mod row;
 pub mod storage;
+pub mod synthesize;

@@ -1,0 +1,380 @@
+//! Owns one pair of day-files, read from front to end without any state: each scored line with its verdict and, where
+//! it earns one, its row. `export`, `verify` and `explain` all see a pair through this. It writes nothing.
+//!
+//! Memory: an entry of some 40 bytes for each evidence record of the pair, the longest line, and an evidence file of
+//! up to [`HELD_BYTES_MAX`]; a larger one is read again, record by record, where a scored run asks for it.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::{AddAssign, ControlFlow};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::discover::{PairPath, Stream, open_day_file};
+use crate::firewall::{Admission, AdmittedRun, admit};
+use crate::lines::{LineReader, LineSpan, Source};
+use crate::parse::{self, ParseFault, ScoredRun, trim};
+use crate::row::RunKey;
+use crate::storage::{Storage, read_full_at};
+use crate::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
+
+/// Evidence files up to this size are held in memory while their pair is read.
+pub const HELD_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// The longest line, unless the configuration says otherwise.
+pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+
+/// A root and the file system it lies on.
+#[derive(Debug, Clone)]
+pub struct Lake<'s> {
+    /// The file system.
+    pub storage: &'s dyn Storage,
+    /// The root as it was given.
+    pub root: PathBuf,
+    canonical_root: PathBuf,
+}
+
+impl<'s> Lake<'s> {
+    /// The lake at `root`, which need not exist: then it is empty.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an empty root; else whatever the storage says of it.
+    pub fn new(storage: &'s dyn Storage, root: &Path) -> io::Result<Lake<'s>> {
+        if root.as_os_str().is_empty() {
+            let what = "the root is empty: give a directory with --root";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        let canonical_root = match storage.canonicalize(root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => root.to_owned(),
+            canonical => canonical?,
+        };
+        Ok(Lake {
+            storage,
+            root: root.to_owned(),
+            canonical_root,
+        })
+    }
+
+    /// Opens a day-file, and says how long it is at that moment.
+    fn open(&self, stream: Stream, pair: &PairPath) -> io::Result<(Source, u64)> {
+        let (root, canonical) = (&self.root, &self.canonical_root);
+        let file = open_day_file(self.storage, root, canonical, stream, pair)?;
+        let len_bytes = file.stat()?.len_bytes;
+        Ok((Source::File(file), len_bytes))
+    }
+}
+
+/// How pairs are read.
+#[derive(Debug, Clone, Copy)]
+pub struct PairReading<'a> {
+    /// How rows are made.
+    pub synthesis: Synthesis<'a>,
+    /// A longer line is malformed.
+    pub max_line_bytes: usize,
+}
+
+/// What a batch makes of a scored line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not a record.
+    Malformed(ParseFault),
+    /// Of a category that is never exported.
+    Firewalled,
+    /// The paired day-file has no evidence for the run.
+    NoEvidence,
+    /// Not instructable for another reason.
+    Refused(Refusal),
+    /// It has a row.
+    Exported,
+}
+
+impl Verdict {
+    /// A short name that never changes.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Verdict::Malformed(_) => "malformed",
+            Verdict::Firewalled => "firewall",
+            Verdict::NoEvidence => "no-evidence",
+            Verdict::Refused(refusal) => refusal.code(),
+            Verdict::Exported => "exported",
+        }
+    }
+}
+
+/// One scored line and what became of it.
+#[derive(Debug, Clone, Copy)]
+pub struct JudgedLine<'l> {
+    /// Where it lies in the scored day-file.
+    pub span: LineSpan,
+    /// Counted among the well-formed records of the day-file; a malformed line has none.
+    pub index: Option<u64>,
+    /// What it says, unless it is malformed.
+    pub run: Option<&'l ScoredRun<'l>>,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Its row with the newline; empty unless it is exported.
+    pub row: &'l [u8],
+}
+
+/// Verdicts, counted. Lines that are not blank = malformed + records read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Well-formed scored records: the sum of the six below.
+    pub records_read: u64,
+    /// They have a row.
+    pub exported: u64,
+    /// Of a category that is never exported.
+    pub firewalled: u64,
+    /// Refused: the category is unknown.
+    pub unknown_category: u64,
+    /// Their evidence is missing.
+    pub no_evidence: u64,
+    /// Refused: the role.
+    pub role: u64,
+    /// Refused: no text.
+    pub blank_text: u64,
+    /// Scored lines that are no records.
+    pub malformed: u64,
+    /// Evidence lines that are no records.
+    pub malformed_evidence: u64,
+}
+
+impl Counts {
+    /// What the batch result sums up as not instructable.
+    pub fn not_instructable(&self) -> u64 {
+        self.unknown_category + self.no_evidence + self.role + self.blank_text
+    }
+
+    fn count(&mut self, verdict: Verdict) {
+        let is_record = !matches!(verdict, Verdict::Malformed(_));
+        self.records_read += u64::from(is_record);
+        *match verdict {
+            Verdict::Malformed(_) => &mut self.malformed,
+            Verdict::Firewalled => &mut self.firewalled,
+            Verdict::NoEvidence => &mut self.no_evidence,
+            Verdict::Refused(Refusal::UnknownCategory) => &mut self.unknown_category,
+            Verdict::Refused(Refusal::Role) => &mut self.role,
+            Verdict::Refused(Refusal::BlankText) => &mut self.blank_text,
+            Verdict::Exported => &mut self.exported,
+        } += 1;
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Counts) {
+        self.records_read += more.records_read;
+        self.exported += more.exported;
+        self.firewalled += more.firewalled;
+        self.unknown_category += more.unknown_category;
+        self.no_evidence += more.no_evidence;
+        self.role += more.role;
+        self.blank_text += more.blank_text;
+        self.malformed += more.malformed;
+        self.malformed_evidence += more.malformed_evidence;
+    }
+}
+
+/// Why a pair could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}: {source}", path.display())]
+pub struct PairFault {
+    /// The day-file.
+    pub path: PathBuf,
+    /// What the storage said.
+    pub source: io::Error,
+    /// Whether lines had been handed out before: then the pair cannot be passed over as if nothing had been seen.
+    pub is_partial: bool,
+}
+
+/// A pair that was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PairTotals {
+    /// Its verdicts.
+    pub counts: Counts,
+    /// Bytes read of both day-files.
+    pub read_bytes: u64,
+}
+
+/// Reads a pair and hands out each scored line with its verdict, in order, until `on_line` breaks.
+///
+/// The scored day-file's end is taken before the evidence is read, so that a run is not called without evidence
+/// because both were appended meanwhile.
+///
+/// # Errors
+/// One of the day-files cannot be read. Evidence that does not exist is no error.
+pub fn read_pair(
+    lake: &Lake<'_>,
+    pair: &PairPath,
+    reading: &PairReading<'_>,
+    on_line: &mut dyn FnMut(&JudgedLine<'_>) -> ControlFlow<()>,
+) -> Result<PairTotals, PairFault> {
+    let fault = |stream: Stream, is_partial: bool| {
+        move |source: io::Error| PairFault {
+            path: pair.path(&lake.root, stream),
+            source,
+            is_partial,
+        }
+    };
+    let scored = lake.open(Stream::Scored, pair);
+    let (scored, scored_end) = scored.map_err(fault(Stream::Scored, false))?;
+    let evidence = EvidenceIndex::read(lake, pair, reading.max_line_bytes);
+    let mut evidence = evidence.map_err(fault(Stream::Evidence, false))?;
+
+    let mut lines = LineReader::new(&scored, scored_end, reading.max_line_bytes);
+    let mut totals = PairTotals::default();
+    totals.counts.malformed_evidence = evidence.malformed;
+    let day_file_name = pair.file_name();
+    let mut row = Vec::new();
+    let mut is_partial = false;
+    while let Some(line) = lines
+        .next_line()
+        .map_err(fault(Stream::Scored, is_partial))?
+    {
+        let run = match line.bytes.map(trim) {
+            Some([]) => continue,
+            Some(bytes) => parse::scored_run(bytes),
+            None => Err(too_long(reading.max_line_bytes)),
+        };
+        let place = RowPlace {
+            day_file_name: &day_file_name,
+            index: totals.counts.records_read,
+        };
+        row.clear();
+        let verdict = match &run {
+            Err(malformed) => Verdict::Malformed(*malformed),
+            Ok(run) => judge(run, &mut evidence, &place, &reading.synthesis, &mut row)
+                .map_err(fault(Stream::Evidence, is_partial))?,
+        };
+        totals.counts.count(verdict);
+        is_partial = true;
+        let judged = JudgedLine {
+            span: line.span,
+            index: run.is_ok().then_some(place.index),
+            run: run.as_ref().ok(),
+            verdict,
+            row: &row,
+        };
+        if on_line(&judged).is_break() {
+            break;
+        }
+    }
+    totals.read_bytes = lines.read_bytes() + evidence.read_bytes;
+    Ok(totals)
+}
+
+fn too_long(max_line_bytes: usize) -> ParseFault {
+    ParseFault::TooLong {
+        max_line_bytes: max_line_bytes as u64,
+    }
+}
+
+/// The verdict on a well-formed record, the first that fits, and its row.
+fn judge(
+    run: &ScoredRun<'_>,
+    evidence: &mut EvidenceIndex,
+    place: &RowPlace<'_>,
+    synthesis: &Synthesis<'_>,
+    row: &mut Vec<u8>,
+) -> io::Result<Verdict> {
+    match admit(run, synthesis.dialect) {
+        Admission::Firewalled => Ok(Verdict::Firewalled),
+        Admission::UnknownCategory => Ok(Verdict::Refused(Refusal::UnknownCategory)),
+        Admission::Admitted(admitted) => join(&admitted, evidence, place, synthesis, row),
+    }
+}
+
+fn join(
+    admitted: &AdmittedRun<'_, '_>,
+    evidence: &mut EvidenceIndex,
+    place: &RowPlace<'_>,
+    synthesis: &Synthesis<'_>,
+    row: &mut Vec<u8>,
+) -> io::Result<Verdict> {
+    let run_id = &admitted.run().evidence_run_id;
+    let Some(line) = evidence.line_of(RunKey::of(&run_id.decode()))? else {
+        return Ok(Verdict::NoEvidence);
+    };
+    // A large evidence file is read twice and may have been rewritten in between: what is there now must still be
+    // this run's evidence.
+    let Ok(evidence) = parse::evidence(trim(line)) else {
+        return Ok(Verdict::NoEvidence);
+    };
+    if !evidence.run_id.says_as(run_id) {
+        return Ok(Verdict::NoEvidence);
+    }
+    Ok(
+        match synthesize(admitted, &evidence, place, synthesis, row) {
+            Ok(()) => Verdict::Exported,
+            Err(refusal) => Verdict::Refused(refusal),
+        },
+    )
+}
+
+/// Where the evidence of each run lies; of a run that has several, the last.
+#[derive(Debug)]
+struct EvidenceIndex {
+    spans: HashMap<RunKey, LineSpan>,
+    source: Source,
+    scratch: Vec<u8>,
+    malformed: u64,
+    read_bytes: u64,
+}
+
+impl EvidenceIndex {
+    fn read(lake: &Lake<'_>, pair: &PairPath, max_line_bytes: usize) -> io::Result<EvidenceIndex> {
+        let (source, end) = match lake.open(Stream::Evidence, pair) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                (Source::Held(Arc::new([])), 0)
+            }
+            opened => hold(opened?)?,
+        };
+        let mut index = EvidenceIndex {
+            spans: HashMap::new(),
+            scratch: Vec::new(),
+            malformed: 0,
+            read_bytes: 0,
+            source: source.clone(),
+        };
+        let mut lines = LineReader::new(&source, end, max_line_bytes);
+        while let Some(line) = lines.next_line()? {
+            match line.bytes.map(trim) {
+                Some([]) => continue,
+                Some(bytes) => index.add(line.span, bytes),
+                None => index.malformed += 1,
+            }
+        }
+        index.read_bytes = lines.read_bytes();
+        Ok(index)
+    }
+
+    fn add(&mut self, span: LineSpan, line: &[u8]) {
+        match parse::evidence(line) {
+            Ok(evidence) => {
+                let key = RunKey::of(&evidence.run_id.decode());
+                self.spans.insert(key, span);
+            }
+            Err(_) => self.malformed += 1,
+        }
+    }
+
+    fn line_of(&mut self, key: RunKey) -> io::Result<Option<&[u8]>> {
+        match self.spans.get(&key) {
+            Some(span) => self.source.read_span(*span, &mut self.scratch).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Takes a small file into memory, with one read.
+fn hold((source, len_bytes): (Source, u64)) -> io::Result<(Source, u64)> {
+    let Source::File(file) = &source else {
+        return Ok((source, len_bytes));
+    };
+    if len_bytes > HELD_BYTES_MAX {
+        return Ok((source, len_bytes));
+    }
+    let mut bytes = vec![0; usize::try_from(len_bytes).unwrap_or_default()];
+    let read = read_full_at(&**file, &mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok((Source::Held(bytes.into()), read as u64))
+}

@@ -1,0 +1,96 @@
+//! Owns the contamination firewall: which categories may become training data. It fails closed, knows nothing but
+//! the category, and is the only place that makes an [`AdmittedRun`].
+
+use crate::json_text::Dialect;
+use crate::parse::{JsonText, ScoredRun};
+
+/// The categories that never reach the training set. This set never grows or shrinks.
+pub const FIREWALL: [&str; 2] = ["rejected", "needs_human_review"];
+
+/// The categories that may.
+pub const ACCEPTED: [&str; 2] = ["accepted", "partially_accepted"];
+
+/// What the firewall says of a scored run.
+#[derive(Debug, Clone, Copy)]
+pub enum Admission<'r, 'a> {
+    /// It may become a sample.
+    Admitted(AdmittedRun<'r, 'a>),
+    /// Its category is one of [`FIREWALL`]: quarantined.
+    Firewalled,
+    /// Its category is unknown, or missing: not instructable.
+    UnknownCategory,
+}
+
+/// A scored run that passed the firewall. Only [`admit`] makes one.
+#[derive(Debug, Clone, Copy)]
+pub struct AdmittedRun<'r, 'a> {
+    run: &'r ScoredRun<'a>,
+}
+
+impl<'r, 'a> AdmittedRun<'r, 'a> {
+    /// The run itself.
+    pub fn run(&self) -> &'r ScoredRun<'a> {
+        self.run
+    }
+}
+
+/// Judges a scored run by its category. The Go dialect lets an unknown category through; neither lets a firewalled
+/// one.
+pub fn admit<'r, 'a>(run: &'r ScoredRun<'a>, dialect: Dialect) -> Admission<'r, 'a> {
+    if is_one_of(&run.category, &FIREWALL) {
+        Admission::Firewalled
+    } else if dialect == Dialect::Go || is_one_of(&run.category, &ACCEPTED) {
+        Admission::Admitted(AdmittedRun { run })
+    } else {
+        Admission::UnknownCategory
+    }
+}
+
+fn is_one_of(category: &JsonText<'_>, set: &[&str]) -> bool {
+    set.iter().any(|known| category.says(known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::scored_run;
+
+    fn check(category: &str, native: &str, go: &str) {
+        let line = format!("{{\"category\":{category}}}");
+        let run = scored_run(line.as_bytes()).unwrap();
+        let verdict = |dialect| match admit(&run, dialect) {
+            Admission::Admitted(_) => "admitted",
+            Admission::Firewalled => "firewalled",
+            Admission::UnknownCategory => "unknown",
+        };
+        assert_eq!(
+            (verdict(Dialect::Native), verdict(Dialect::Go)),
+            (native, go),
+            "{category}"
+        );
+    }
+
+    #[test]
+    fn the_firewall_is_exactly_these_two() {
+        assert_eq!(FIREWALL, ["rejected", "needs_human_review"]);
+        check("\"rejected\"", "firewalled", "firewalled");
+        check("\"needs_human_review\"", "firewalled", "firewalled");
+        check("\"re\\u006aected\"", "firewalled", "firewalled");
+    }
+
+    #[test]
+    fn what_is_unknown_is_not_admitted() {
+        for unknown in [
+            "\"Rejected\"",
+            "\"rejected \"",
+            "\"excellent\"",
+            "\"\"",
+            "null",
+            "\"accepted\\u0000\"",
+        ] {
+            check(unknown, "unknown", "admitted");
+        }
+        check("\"accepted\"", "admitted", "admitted");
+        check("\"partially_\\u0061ccepted\"", "admitted", "admitted");
+    }
+}

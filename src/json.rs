@@ -1,0 +1,513 @@
+//! Owns the reading of JSON: a pull scanner over one line that checks the whole grammar, keeps strings as spans of
+//! the line, and passes over values of any depth and size without recursion. It knows no record and no field.
+//!
+//! No crate reads JSON by the contract's rules: invalid UTF-8 and lone surrogates inside strings never lose a
+//! record, and depth has no limit. All else is strict: numbers by the grammar, no raw control characters in strings,
+//! nothing behind the value.
+
+use crate::json_text::{JsonText, Marks, is_native_escape, trim};
+
+/// Where and why a line is not JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Syntax {
+    /// Offset in the line.
+    pub at_byte: usize,
+    /// What is wrong there.
+    pub what: &'static str,
+}
+
+/// A number as it stands in the line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Number<'a> {
+    digits: &'a [u8],
+    is_integer: bool,
+}
+
+impl Number<'_> {
+    /// The number, if it is written as an integer and fits.
+    pub fn as_i64(&self) -> Option<i64> {
+        let text = std::str::from_utf8(self.digits).ok()?;
+        self.is_integer.then(|| text.parse().ok())?
+    }
+}
+
+/// Reads one line from front to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Scanner<'a> {
+    line: &'a [u8],
+    at: usize,
+}
+
+/// Whether the line, without the white space around it, is one complete JSON value.
+pub fn is_whole_value(line: &[u8]) -> bool {
+    let mut scanner = Scanner::new(trim(line));
+    scanner.skip_value().and_then(|()| scanner.end()).is_ok()
+}
+
+impl<'a> Scanner<'a> {
+    pub fn new(line: &'a [u8]) -> Scanner<'a> {
+        Scanner { line, at: 0 }
+    }
+
+    /// Offset of the next byte to be read.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The line between two offsets.
+    pub fn span(&self, start: usize, end: usize) -> &'a [u8] {
+        &self.line[start..end]
+    }
+
+    fn fault<T>(&self, what: &'static str) -> Result<T, Syntax> {
+        Err(Syntax {
+            at_byte: self.at,
+            what,
+        })
+    }
+
+    /// The next byte that is not white space, not taken.
+    pub fn peek(&mut self) -> Option<u8> {
+        while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.line.get(self.at) {
+            self.at += 1;
+        }
+        self.line.get(self.at).copied()
+    }
+
+    /// Takes the next byte that is not white space, if it is `wanted`.
+    pub fn take(&mut self, wanted: u8) -> bool {
+        let is_next = self.peek() == Some(wanted);
+        self.at += usize::from(is_next);
+        is_next
+    }
+
+    /// Nothing but white space may be left.
+    pub fn end(&mut self) -> Result<(), Syntax> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => self.fault("something follows the value"),
+        }
+    }
+
+    /// Takes a string.
+    pub fn string(&mut self) -> Result<JsonText<'a>, Syntax> {
+        if !self.take(b'"') {
+            return self.fault("a string is missing");
+        }
+        let start = self.at;
+        let mut marks = Marks::default();
+        loop {
+            let run = plain_run(&self.line[self.at..]);
+            self.at += run.len;
+            marks.high |= run.high;
+            match self.line[self.at..] {
+                [b'"', ..] => break,
+                // By far the most frequent: they need no second look.
+                [b'\\', b'n' | b'"' | b'\\' | b't' | b'r' | b'b' | b'f', ..] => self.at += 2,
+                [b'\\', ..] => self.escape(&mut marks)?,
+                [_, ..] => return self.fault("a control character stands in a string"),
+                [] => return self.fault("a string has no end"),
+            }
+            marks.escaped = true;
+        }
+        self.at += 1;
+        Ok(JsonText::new(&self.line[start..self.at - 1], marks))
+    }
+
+    /// Takes an escape that is rarer than those above.
+    #[cold]
+    fn escape(&mut self, marks: &mut Marks) -> Result<(), Syntax> {
+        let escape = &self.line[self.at..];
+        let len = match escape.get(1) {
+            Some(b'/') => 2,
+            Some(b'u') => match escape.get(2..6) {
+                Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => 6,
+                _ => return self.fault("an escape is not \\u and four hexadecimal digits"),
+            },
+            _ => return self.fault("an escape is unknown"),
+        };
+        marks.odd |= !is_native_escape(escape);
+        self.at += len;
+        Ok(())
+    }
+
+    /// Takes a number.
+    pub fn number(&mut self) -> Result<Number<'a>, Syntax> {
+        self.peek();
+        let start = self.at;
+        self.at += usize::from(self.line.get(self.at) == Some(&b'-'));
+        let first = self.line.get(self.at);
+        match self.digits() {
+            0 => return self.fault("a number has no digits"),
+            1 => {}
+            _ if first == Some(&b'0') => return self.fault("a number starts with 0"),
+            _ => {}
+        }
+        let integer_end = self.at;
+        if self.line.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            if self.digits() == 0 {
+                return self.fault("a number has no digits behind its point");
+            }
+        }
+        if let Some(b'e' | b'E') = self.line.get(self.at) {
+            self.at += 1;
+            self.at += usize::from(matches!(self.line.get(self.at), Some(b'+' | b'-')));
+            if self.digits() == 0 {
+                return self.fault("a number has no digits in its exponent");
+            }
+        }
+        Ok(Number {
+            digits: &self.line[start..self.at],
+            is_integer: self.at == integer_end,
+        })
+    }
+
+    /// Takes decimal digits and says how many.
+    fn digits(&mut self) -> usize {
+        let rest = &self.line[self.at..];
+        let len = rest
+            .iter()
+            .position(|byte| !byte.is_ascii_digit())
+            .unwrap_or(rest.len());
+        self.at += len;
+        len
+    }
+
+    /// Takes `null`, if it is next.
+    pub fn null(&mut self) -> bool {
+        self.peek();
+        self.literal("null")
+    }
+
+    fn literal(&mut self, word: &str) -> bool {
+        let is_next = self.line[self.at..].starts_with(word.as_bytes());
+        self.at += if is_next { word.len() } else { 0 };
+        is_next
+    }
+
+    /// Takes an object, its opening brace next: `field` is called behind each colon with the key, decoded, and
+    /// takes the value. Keys that are longer than `longest_name` in any spelling come as nothing.
+    pub fn object<E: From<Syntax>>(
+        &mut self,
+        longest_name: usize,
+        mut field: impl FnMut(&mut Self, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.take(b'{');
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            let key = self.key()?;
+            field(self, &key.as_key(longest_name))?;
+            if self.take(b'}') {
+                return Ok(());
+            }
+            self.comma()?;
+        }
+    }
+
+    /// Takes an array, its opening bracket next: `element` takes each value.
+    pub fn array<E: From<Syntax>>(
+        &mut self,
+        mut element: impl FnMut(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.take(b'[');
+        if self.take(b']') {
+            return Ok(());
+        }
+        loop {
+            element(self)?;
+            if self.take(b']') {
+                return Ok(());
+            }
+            self.comma()?;
+        }
+    }
+
+    fn key(&mut self) -> Result<JsonText<'a>, Syntax> {
+        let key = self.string()?;
+        match self.take(b':') {
+            true => Ok(key),
+            false => self.fault("a colon is missing"),
+        }
+    }
+
+    fn comma(&mut self) -> Result<(), Syntax> {
+        match self.take(b',') {
+            true => Ok(()),
+            false => self.fault("a comma or the end of a list or object is missing"),
+        }
+    }
+
+    /// Passes over a value of any depth, checking all of it.
+    pub fn skip_value(&mut self) -> Result<(), Syntax> {
+        let mut open = Nesting::default();
+        loop {
+            if self.skip_to_scalar_end(&mut open)? {
+                continue;
+            }
+            loop {
+                let Some(is_object) = open.innermost() else {
+                    return Ok(());
+                };
+                if self.take(if is_object { b'}' } else { b']' }) {
+                    open.pop();
+                    continue;
+                }
+                self.comma()?;
+                if is_object {
+                    self.key()?;
+                }
+                break;
+            }
+        }
+    }
+
+    /// Passes over a scalar, an empty container, or what opens a container; says whether a value must follow.
+    fn skip_to_scalar_end(&mut self, open: &mut Nesting) -> Result<bool, Syntax> {
+        match self.peek() {
+            Some(b'{') => {
+                self.at += 1;
+                if !self.take(b'}') {
+                    self.key()?;
+                    open.push(true);
+                    return Ok(true);
+                }
+            }
+            Some(b'[') => {
+                self.at += 1;
+                if !self.take(b']') {
+                    open.push(false);
+                    return Ok(true);
+                }
+            }
+            Some(b'"') => drop(self.string()?),
+            Some(b'-' | b'0'..=b'9') => drop(self.number()?),
+            Some(_)
+                if ["null", "true", "false"]
+                    .iter()
+                    .any(|word| self.literal(word)) => {}
+            _ => return self.fault("a value is missing"),
+        }
+        Ok(false)
+    }
+}
+
+/// Which containers are open, one bit each: a line may nest ten million deep and must not cost more than that.
+#[derive(Default)]
+struct Nesting {
+    full_words: Vec<u64>,
+    word: u64,
+    depth: u64,
+}
+
+impl Nesting {
+    fn push(&mut self, is_object: bool) {
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.full_words.push(self.word);
+        }
+        self.word = self.word << 1 | u64::from(is_object);
+        self.depth += 1;
+    }
+
+    fn pop(&mut self) {
+        self.depth -= 1;
+        self.word >>= 1;
+        if self.depth > 0 && self.depth.is_multiple_of(64) {
+            self.word = self.full_words.pop().unwrap_or_default();
+        }
+    }
+
+    fn innermost(&self) -> Option<bool> {
+        (self.depth > 0).then_some(self.word & 1 == 1)
+    }
+}
+
+/// Bytes of a string that stand for themselves.
+pub(crate) struct PlainRun {
+    /// How many.
+    pub len: usize,
+    /// Whether one of them is 0x80 or above.
+    pub high: bool,
+}
+
+const ONES: u64 = u64::MAX / 255;
+const HIGH_BITS: u64 = ONES << 7;
+
+/// The bytes before the first quote, backslash or control character: the inner loop of all reading, eight bytes at
+/// a time.
+#[inline(always)]
+pub(crate) fn plain_run(bytes: &[u8]) -> PlainRun {
+    let mut high = 0;
+    let mut len = 0;
+    while let Some(word) = bytes[len..].first_chunk() {
+        let word = u64::from_le_bytes(*word);
+        let special = special_bytes(word);
+        if special != 0 {
+            let before = special.trailing_zeros() / 8;
+            high |= word & ((1 << (before * 8)) - 1);
+            return PlainRun {
+                len: len + before as usize,
+                high: high & HIGH_BITS != 0,
+            };
+        }
+        high |= word;
+        len += 8;
+    }
+    let rest = &bytes[len..];
+    let is_special = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'\\');
+    let tail = rest.iter().position(is_special).unwrap_or(rest.len());
+    PlainRun {
+        len: len + tail,
+        high: high & HIGH_BITS != 0 || !rest[..tail].is_ascii(),
+    }
+}
+
+/// The lowest bit set is the high bit of the first special byte. Bits above it may be wrong, as a borrow runs
+/// upwards from a match.
+#[inline(always)]
+fn special_bytes(word: u64) -> u64 {
+    let zero_in = |word: u64| word.wrapping_sub(ONES) & !word;
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    let quote = zero_in(word ^ (ONES * u64::from(b'"')));
+    let backslash = zero_in(word ^ (ONES * u64::from(b'\\')));
+    (control | quote | backslash) & HIGH_BITS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &[u8], is_json: bool) {
+        let shown = String::from_utf8_lossy(&line[..line.len().min(80)]);
+        assert_eq!(is_whole_value(line), is_json, "{shown}");
+    }
+
+    #[test]
+    fn the_whole_grammar_is_checked_in_values_that_are_passed_over() {
+        for good in [
+            "0",
+            "-0",
+            "12",
+            "-1.5e+10",
+            "1E5",
+            "0.0",
+            "1e400",
+            "null",
+            "true",
+            "false",
+            "\"\"",
+            "[]",
+            "{}",
+            "[1,2]",
+            "{\"a\":1,\"a\":[{}]}",
+            " \t\r[ 1 , 2 ] ",
+            "\"\\u00Ff\\/\\b\\f\\n\\r\\t\\\\\\\"\"",
+            "\"\\ud83d\"",
+            "[[[[]]],{\"\":{}}]",
+            "\u{3000}7\u{a0}",
+            "\"\u{7f}\"",
+        ] {
+            check(good.as_bytes(), true);
+        }
+        for bad in [
+            "",
+            " ",
+            "01",
+            "-",
+            "+1",
+            ".5",
+            "1.",
+            "1.e5",
+            "1e",
+            "1e+",
+            "0x1",
+            "NaN",
+            "-Infinity",
+            "00",
+            "-01",
+            "tru",
+            "nulll",
+            "True",
+            "[",
+            "]",
+            "[1",
+            "[1,",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "{",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{,}",
+            "{a:1}",
+            "{\"a\" 1}",
+            "[1}",
+            "{\"a\":1]",
+            "1 2",
+            "{}{}",
+            "{} x",
+            "\"",
+            "\"\\\"",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\u12g4\"",
+            "\"\\U0041\"",
+            "\"a\tb\"",
+            "\"\u{1f}\"",
+            "\"\\",
+            "'a'",
+            "\u{feff}{}",
+            "[\u{a0}1]",
+            "[1\u{b}]",
+            "/**/1",
+        ] {
+            check(bad.as_bytes(), false);
+        }
+        check(b"\"\xff\xed\xa0\x80\"", true);
+        check(b"[\xff]", false);
+    }
+
+    #[test]
+    fn depth_costs_bits_not_stack() {
+        const DEPTH: usize = 10_000_000;
+        let mut line = vec![b'['; DEPTH];
+        check(&line, false);
+        line.resize(2 * DEPTH, b']');
+        check(&line, true);
+        line.pop();
+        check(&line, false);
+
+        let mut mixed = b"[{\"a\":".repeat(1_000);
+        mixed.push(b'1');
+        mixed.extend(b"}]".repeat(1_000));
+        check(&mixed, true);
+        mixed.truncate(mixed.len() - 2);
+        mixed.extend(b"]}");
+        check(&mixed, false);
+    }
+
+    #[test]
+    fn a_plain_run_ends_at_the_first_special_byte_wherever_it_stands() {
+        let others = [
+            b'a', b' ', b'!', b'#', b'[', b']', 0x7f, 0x80, 0x9f, 0xa2, 0xdc, 0xff,
+        ];
+        for len in 0..40 {
+            for other in others {
+                let plain = vec![other; len];
+                assert_eq!(plain_run(&plain).len, len);
+                assert_eq!(plain_run(&plain).high, len > 0 && other >= 0x80);
+                for at in 0..len {
+                    for special in [0, 1, b'\n', 0x1f, b'"', b'\\'] {
+                        let mut bytes = plain.clone();
+                        bytes[at] = special;
+                        let run = plain_run(&bytes);
+                        assert_eq!((run.len, run.high), (at, at > 0 && other >= 0x80));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! Owns the strings of a JSON line: what they say (escapes, lone surrogates and invalid UTF-8 resolved) and how
+//! they are written back. It never looks for where a string ends; the scanner does that, once.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::json::plain_run;
+
+/// Whose bytes are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// Escapes as `serde_json` and `JSON.stringify` write them.
+    #[default]
+    Native,
+    /// Escapes as Go's `encoding/json` writes them: also `<`, `>`, `&`, U+2028 and U+2029.
+    Go,
+}
+
+/// What the scanner saw on its way through a string, so that nobody has to look again.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Marks {
+    /// There is at least one escape.
+    pub escaped: bool,
+    /// At least one escape is not written as the native dialect writes it.
+    pub odd: bool,
+    /// There is at least one byte of 0x80 or above.
+    pub high: bool,
+}
+
+/// The bytes between the quotes of a JSON string, as they stand in the line; decoded when needed.
+#[derive(Clone, Copy, Default)]
+pub struct JsonText<'a> {
+    raw: &'a [u8],
+    marks: Marks,
+}
+
+impl fmt::Debug for JsonText<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.decode().fmt(formatter)
+    }
+}
+
+impl<'a> JsonText<'a> {
+    /// The empty string.
+    pub const EMPTY: JsonText<'static> = JsonText {
+        raw: &[],
+        marks: Marks {
+            escaped: false,
+            odd: false,
+            high: false,
+        },
+    };
+
+    /// `raw` is what stands between the quotes, already found to be well-formed.
+    pub(crate) fn new(raw: &'a [u8], marks: Marks) -> JsonText<'a> {
+        JsonText { raw, marks }
+    }
+
+    /// Whether the string is empty.
+    pub fn is_empty(&self) -> bool {
+        self.raw.is_empty()
+    }
+
+    /// What the string says. A lone surrogate and each byte that is not UTF-8 become U+FFFD.
+    pub fn decode(&self) -> Cow<'a, str> {
+        if !self.marks.escaped {
+            return decode_utf8(self.raw);
+        }
+        let mut text = String::with_capacity(self.raw.len());
+        let mut rest = self.raw;
+        while let Some(backslash) = memchr::memchr(b'\\', rest) {
+            text.push_str(&decode_utf8(&rest[..backslash]));
+            let (character, len) = unescape(&rest[backslash..]);
+            text.push(character);
+            rest = &rest[backslash + len..];
+        }
+        text.push_str(&decode_utf8(rest));
+        Cow::Owned(text)
+    }
+
+    /// Whether the string says exactly `wanted`.
+    pub fn says(&self, wanted: &str) -> bool {
+        match (self.marks.escaped, self.marks.high) {
+            (false, false) => self.raw == wanted.as_bytes(),
+            _ => self.decode() == wanted,
+        }
+    }
+
+    /// Whether two strings say the same.
+    pub fn says_as(&self, other: &JsonText<'_>) -> bool {
+        let plain = !(self.marks.escaped || other.marks.escaped);
+        (plain && self.raw == other.raw) || self.decode() == other.decode()
+    }
+
+    /// Whether the string is empty or only Unicode white space. Stops at the first other character.
+    pub fn is_blank(&self) -> bool {
+        let mut rest = self.raw;
+        while !rest.is_empty() {
+            let (character, len) = match rest[0] {
+                b'\\' => unescape(rest),
+                _ => first_character(rest),
+            };
+            if !character.is_whitespace() {
+                return false;
+            }
+            rest = &rest[len..];
+        }
+        true
+    }
+
+    /// Appends the string, quoted and escaped as the dialect does.
+    pub fn write_json(&self, dialect: Dialect, out: &mut Vec<u8>) {
+        out.push(b'"');
+        self.write_escaped(dialect, out);
+        out.push(b'"');
+    }
+
+    /// Appends what goes between the quotes: a piece of a longer string.
+    pub(crate) fn write_escaped(&self, dialect: Dialect, out: &mut Vec<u8>) {
+        let utf8 = !self.marks.high || std::str::from_utf8(self.raw).is_ok();
+        if dialect == Dialect::Go || !utf8 {
+            escape(&self.decode(), dialect, out);
+        } else if self.marks.odd {
+            self.respell_escapes(out);
+        } else {
+            out.extend_from_slice(self.raw);
+        }
+    }
+
+    /// For valid UTF-8: copies all but the escapes the native dialect would write in another way.
+    fn respell_escapes(&self, out: &mut Vec<u8>) {
+        let (mut copied, mut at) = (0, 0);
+        while let Some(found) = memchr::memchr(b'\\', &self.raw[at..]) {
+            at += found;
+            let (character, len) = unescape(&self.raw[at..]);
+            if !is_native_escape(&self.raw[at..]) {
+                out.extend_from_slice(&self.raw[copied..at]);
+                escape(character.encode_utf8(&mut [0; 4]), Dialect::Native, out);
+                copied = at + len;
+            }
+            at += len;
+        }
+        out.extend_from_slice(&self.raw[copied..]);
+    }
+
+    /// The string as a key to compare with names of up to `longest` ASCII characters. One that is too long to be
+    /// such a name is not decoded: it is given back as nothing, which is no name either.
+    pub(crate) fn as_key(&self, longest: usize) -> Cow<'a, [u8]> {
+        const LONGEST_ESCAPE: usize = 6;
+        if self.raw.len() > longest * LONGEST_ESCAPE {
+            return Cow::Borrowed(&[]);
+        }
+        match self.marks.escaped {
+            false => Cow::Borrowed(self.raw),
+            true => Cow::Owned(self.decode().into_owned().into_bytes()),
+        }
+    }
+}
+
+/// The bytes as text, each byte that belongs to no UTF-8 character as one U+FFFD of its own: Go's rule. Rust's
+/// lossy conversion would make one of several.
+pub(crate) fn decode_utf8(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    Cow::Owned(text)
+}
+
+/// Without the Unicode white space around it; bytes that are not UTF-8 are not white space.
+pub fn trim(mut line: &[u8]) -> &[u8] {
+    while !line.is_empty() {
+        let (character, len) = first_character(line);
+        if !character.is_whitespace() {
+            break;
+        }
+        line = &line[len..];
+    }
+    while let Some(len) = trailing_space(line) {
+        line = &line[..line.len() - len];
+    }
+    line
+}
+
+/// Length of the white-space character at the end, if one is there. None is longer than three bytes.
+fn trailing_space(line: &[u8]) -> Option<usize> {
+    let last = *line.last()?;
+    if last.is_ascii() {
+        return char::from(last).is_whitespace().then_some(1);
+    }
+    (2..=line.len().min(3)).find(|len| {
+        let (character, width) = first_character(&line[line.len() - len..]);
+        width == *len && character.is_whitespace()
+    })
+}
+
+/// The first character of bytes that are not empty, and its length; a byte that starts none is U+FFFD.
+fn first_character(bytes: &[u8]) -> (char, usize) {
+    if bytes[0].is_ascii() {
+        return (char::from(bytes[0]), 1);
+    }
+    (2..=bytes.len().min(4))
+        .find_map(|len| std::str::from_utf8(&bytes[..len]).ok())
+        .and_then(|text| text.chars().next())
+        .map_or((char::REPLACEMENT_CHARACTER, 1), |character| {
+            (character, character.len_utf8())
+        })
+}
+
+/// The character that a well-formed escape stands for, its backslash first, and the escape's length.
+fn unescape(bytes: &[u8]) -> (char, usize) {
+    match bytes.get(1) {
+        Some(b'b') => ('\u{8}', 2),
+        Some(b'f') => ('\u{c}', 2),
+        Some(b'n') => ('\n', 2),
+        Some(b'r') => ('\r', 2),
+        Some(b't') => ('\t', 2),
+        Some(b'u') => unescape_unicode(bytes),
+        Some(&other) => (char::from(other), 2),
+        None => (char::REPLACEMENT_CHARACTER, 1),
+    }
+}
+
+/// As [`unescape`], for `\u`. A high surrogate takes the low one behind it along; a lone one is U+FFFD, and what
+/// follows it is looked at anew.
+fn unescape_unicode(bytes: &[u8]) -> (char, usize) {
+    let first = hex_escape(bytes).unwrap_or(0xFFFD);
+    if let high @ 0xD800..0xDC00 = first
+        && let Some(low @ 0xDC00..0xE000) = bytes.get(6..).and_then(hex_escape)
+    {
+        let code = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+        return (
+            char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER),
+            12,
+        );
+    }
+    (
+        char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER),
+        6,
+    )
+}
+
+/// The number in `\uXXXX` at the start of `bytes`, if that is what stands there.
+fn hex_escape(bytes: &[u8]) -> Option<u32> {
+    let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
+    digits.iter().try_fold(0, |number, digit| {
+        Some(number << 4 | char::from(*digit).to_digit(16)?)
+    })
+}
+
+/// Whether the well-formed escape at the start of `bytes` is the one the native dialect writes for its character.
+pub(crate) fn is_native_escape(bytes: &[u8]) -> bool {
+    match bytes {
+        [_, b'u', b'0', b'0', b'0', last, ..] => {
+            matches!(last, b'0'..=b'7' | b'b' | b'e' | b'f')
+        }
+        [_, b'u', b'0', b'0', b'1', last, ..] => matches!(last, b'0'..=b'9' | b'a'..=b'f'),
+        [_, b'u' | b'/', ..] => false,
+        _ => true,
+    }
+}
+
+/// Appends `text` as a piece of a JSON string, without quotes.
+pub(crate) fn escape(text: &str, dialect: Dialect, out: &mut Vec<u8>) {
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        let run = match dialect {
+            Dialect::Native => plain_run(rest).len,
+            Dialect::Go => plain_run_go(rest),
+        };
+        out.extend_from_slice(&rest[..run]);
+        rest = &rest[run..];
+        if !rest.is_empty() {
+            let (character, len) = first_character(rest);
+            write_escape(character, out);
+            rest = &rest[len..];
+        }
+    }
+}
+
+/// How many bytes the Go dialect copies as they are.
+fn plain_run_go(bytes: &[u8]) -> usize {
+    let native = plain_run(bytes).len;
+    let is_special = |at: &usize| match bytes[*at] {
+        b'<' | b'>' | b'&' => true,
+        0xE2 => matches!(bytes.get(at + 1..at + 3), Some([0x80, 0xA8 | 0xA9])),
+        _ => false,
+    };
+    (0..native).find(is_special).unwrap_or(native)
+}
+
+fn write_escape(character: char, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match character {
+        '"' => b'"',
+        '\\' => b'\\',
+        '\u{8}' => b'b',
+        '\u{c}' => b'f',
+        '\n' => b'n',
+        '\r' => b'r',
+        '\t' => b't',
+        _ => {
+            let code = character as usize;
+            out.extend_from_slice(b"\\u");
+            out.extend([12, 8, 4, 0].map(|shift| HEX[code >> shift & 0xF]));
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Scanner;
+
+    fn text(quoted: &[u8]) -> JsonText<'_> {
+        Scanner::new(quoted).string().unwrap()
+    }
+
+    fn check(quoted: &[u8], decoded: &str) {
+        let text = text(quoted);
+        assert_eq!(text.decode(), decoded);
+        assert!(text.says(decoded));
+        let mut native = Vec::new();
+        text.write_json(Dialect::Native, &mut native);
+        assert_eq!(native, serde_json::to_vec(decoded).unwrap(), "{decoded:?}");
+    }
+
+    #[test]
+    fn lone_surrogates_and_single_bad_bytes_become_replacement_characters() {
+        check(br#""\ud83d\ude00""#, "\u{1f600}");
+        check(br#""\ud83d\ud83d\ude00""#, "\u{fffd}\u{1f600}");
+        check(br#""\ud83d""#, "\u{fffd}");
+        check(br#""\ude00x""#, "\u{fffd}x");
+        check(br#""\ud83d\n\u0041""#, "\u{fffd}\nA");
+        check(br#""\ud83d\\ude00""#, "\u{fffd}\\ude00");
+        // Go: each byte of a sequence that is cut off counts, not the sequence.
+        check(b"\"\xe2\x82A\"", "\u{fffd}\u{fffd}A");
+        check(b"\"\xf0\x9f\x98\"", "\u{fffd}\u{fffd}\u{fffd}");
+        check(b"\"\xed\xa0\x80\"", "\u{fffd}\u{fffd}\u{fffd}");
+        check(
+            b"\"\xc0\xaf\xff\\n\xe2\x9c\x93\"",
+            "\u{fffd}\u{fffd}\u{fffd}\n\u{2713}",
+        );
+    }
+
+    #[test]
+    fn escapes_are_written_as_serde_json_writes_them_whatever_their_spelling() {
+        check(
+            br#""\/ \u002f \u003c \u000a \u000A \u0008 \u001F \u001f \u0000 \u007f""#,
+            "/ / < \n \n \u{8} \u{1f} \u{1f} \u{0} \u{7f}",
+        );
+        check(
+            br#""\u0022 \u005c \" \\ \b\f\n\r\t \u00e9 \u2028""#,
+            "\" \\ \" \\ \u{8}\u{c}\n\r\t \u{e9} \u{2028}",
+        );
+        check(
+            "\"caf\u{e9} \\u00e9 \\n \u{2028}\u{1f600}\"".as_bytes(),
+            "caf\u{e9} \u{e9} \n \u{2028}\u{1f600}",
+        );
+        for code in 0..0x20 {
+            check(
+                format!("\"x\\u{code:04x}y\\u{code:04X}\"").as_bytes(),
+                &format!("x{0}y{0}", char::from(code)),
+            );
+        }
+    }
+
+    #[test]
+    fn the_go_dialect_escapes_what_html_could_read() {
+        let mut out = Vec::new();
+        text("\"<&>\u{2028}\u{2029}\u{2027}\\u003c\\b\u{7f}/\"".as_bytes())
+            .write_json(Dialect::Go, &mut out);
+        let wanted = "\"\\u003c\\u0026\\u003e\\u2028\\u2029\u{2027}\\u003c\\b\u{7f}/\"";
+        assert_eq!(String::from_utf8(out).unwrap(), wanted);
+    }
+
+    #[test]
+    fn blank_is_empty_or_white_space_only() {
+        for blank in [
+            "",
+            " ",
+            "\\n\\t\\u000b\\f\\r",
+            "\\u00a0\u{2003} \u{3000}\\u0085\\u2028",
+        ] {
+            assert!(
+                text(format!("\"{blank}\"").as_bytes()).is_blank(),
+                "{blank}"
+            );
+        }
+        for other in [
+            "x", " \\n.", "\\u200b", "\\ufeff", "\\ud83d", "\\u0000", " \\\\n",
+        ] {
+            assert!(
+                !text(format!("\"{other}\"").as_bytes()).is_blank(),
+                "{other}"
+            );
+        }
+        assert!(!text(b"\"\x85\"").is_blank());
+    }
+
+    #[test]
+    fn trimming_takes_unicode_white_space_and_no_bad_byte() {
+        let all = "\u{3000} \t{}\u{a0}\u{85}\r\u{2003}\u{205f}\u{1680}";
+        assert_eq!(trim(all.as_bytes()), b"{}");
+        assert_eq!(trim("\u{3000}\u{b}\n".as_bytes()), b"");
+        for kept in [
+            &b"\x85{}\xa0"[..],
+            b"\x80\x80",
+            "\u{200b}{}\u{feff}".as_bytes(),
+            "x\u{e9}".as_bytes(),
+        ] {
+            assert_eq!(trim(kept), kept);
+        }
+        assert_eq!(trim(b" \xe3\x80 "), b"\xe3\x80");
+    }
+
+    #[test]
+    fn texts_are_compared_by_what_they_say() {
+        assert!(text(br#""\u0061b""#).says_as(&text(b"\"ab\"")));
+        assert!(text(b"\"\xff\"").says_as(&text(br#""\ud800""#)));
+        assert!(!text(br#""\\u0061b""#).says_as(&text(b"\"ab\"")));
+        assert!(!text(b"\"ab\"").says("Ab"));
+        assert_eq!(text(br#""te\u0078t""#).as_key(4).as_ref(), b"text");
+        assert_eq!(
+            text(&[b"\"", &br"\u0061".repeat(5)[..], b"\""].concat())
+                .as_key(4)
+                .as_ref(),
+            b""
+        );
+    }
+}

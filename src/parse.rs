@@ -1,0 +1,556 @@
+//! Owns what a line says: bytes to a scored run or an evidence record, or the fault that makes the line malformed.
+//! It never judges a record, and copies nothing out of the line.
+//!
+//! A read field that is absent or `null` has its zero value; of another type it makes the line malformed, also where
+//! a later duplicate of the key replaces it. Of a key that stands twice the last one counts, whole. Every other
+//! field is passed over.
+
+pub use crate::json::is_whole_value;
+use crate::json::{Scanner, Syntax};
+pub use crate::json_text::{JsonText, trim};
+
+/// The longest name among the fields read: longer keys need no decoding.
+const LONGEST_NAME: usize = "pathway_fingerprints_seen".len();
+
+/// One scored run, its texts still in the line.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ScoredRun<'a> {
+    /// The run that was scored; the key of the join.
+    pub evidence_run_id: JsonText<'a>,
+    /// What the scorers made of it.
+    pub category: JsonText<'a>,
+    /// Where the scored run comes from.
+    pub provenance: Provenance<'a>,
+}
+
+/// Where a record comes from.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Provenance<'a> {
+    /// Path of the file it was made from.
+    pub source_file: JsonText<'a>,
+    /// Its place in that file, as the scorer counts.
+    pub line_offset: i64,
+    /// The scorer's signature of it.
+    pub sig_hash: JsonText<'a>,
+    /// When it was recorded, as the scorer wrote it.
+    pub recorded_at: JsonText<'a>,
+}
+
+/// What a run saw and said, its texts still in the line.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Evidence<'a> {
+    /// The key of the join.
+    pub run_id: JsonText<'a>,
+    /// The task that the run was given.
+    pub task_id: JsonText<'a>,
+    /// The model that ran.
+    pub model_name: JsonText<'a>,
+    /// The part it played.
+    pub model_role: JsonText<'a>,
+    /// What it said.
+    pub text: JsonText<'a>,
+    /// The first of `source_files`, empty if there is none.
+    pub first_source_file: JsonText<'a>,
+    /// The corpora it could see.
+    pub matrix_corpora: JsonTexts<'a>,
+    /// How many pathway fingerprints it saw.
+    pub pathway_fingerprints_seen: i64,
+    /// Where the evidence comes from.
+    pub provenance: Provenance<'a>,
+    /// `metadata.contractor`, where that is a string.
+    pub contractor: Option<JsonText<'a>>,
+}
+
+/// A list of strings, kept as a span of the line and read again when needed: a line of 16 MiB may hold millions.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct JsonTexts<'a> {
+    /// The list from bracket to bracket; nothing where it has no elements.
+    list: &'a [u8],
+}
+
+impl<'a> JsonTexts<'a> {
+    /// Whether the list has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The strings in order; `null` is the empty string.
+    pub fn iter(&self) -> impl Iterator<Item = JsonText<'a>> + use<'a> {
+        let mut scanner = Scanner::new(self.list);
+        std::iter::from_fn(move || {
+            let _ = scanner.take(b'[') || scanner.take(b',');
+            match scanner.peek() {
+                Some(b'"') => scanner.string().ok(),
+                _ => scanner.null().then_some(JsonText::EMPTY),
+            }
+        })
+    }
+}
+
+/// Why a line is malformed. Nothing of such a line is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ParseFault {
+    /// Not JSON.
+    #[error("not JSON at byte {at_byte}: {what}")]
+    Syntax {
+        /// Offset in the trimmed line.
+        at_byte: usize,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// JSON, but neither an object nor `null`.
+    #[error("neither an object nor null")]
+    NotAnObject,
+    /// A field that is read has another type.
+    #[error("field {field} is not {wanted}")]
+    WrongType {
+        /// The field's name.
+        field: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// Longer than the limit; never held in memory.
+    #[error("longer than {max_line_bytes} bytes")]
+    TooLong {
+        /// The limit, in bytes.
+        max_line_bytes: u64,
+    },
+}
+
+impl ParseFault {
+    /// A short name that never changes.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ParseFault::Syntax { .. } => "syntax",
+            ParseFault::NotAnObject => "not-an-object",
+            ParseFault::WrongType { .. } => "wrong-type",
+            ParseFault::TooLong { .. } => "too-long",
+        }
+    }
+}
+
+impl From<Syntax> for ParseFault {
+    fn from(Syntax { at_byte, what }: Syntax) -> ParseFault {
+        ParseFault::Syntax { at_byte, what }
+    }
+}
+
+/// Reads a scored run from a line that is trimmed and not blank.
+///
+/// # Errors
+/// The first fault found in the line.
+pub fn scored_run(line: &[u8]) -> Result<ScoredRun<'_>, ParseFault> {
+    let mut run = ScoredRun::default();
+    record(line, |scanner, name| {
+        match name {
+            b"evidence_run_id" => run.evidence_run_id = text(scanner, "evidence_run_id")?,
+            b"category" => run.category = text(scanner, "category")?,
+            b"provenance" => run.provenance = provenance(scanner)?,
+            _ => scanner.skip_value()?,
+        }
+        Ok(())
+    })?;
+    Ok(run)
+}
+
+/// Reads evidence from a line that is trimmed and not blank.
+///
+/// # Errors
+/// The first fault found in the line.
+pub fn evidence(line: &[u8]) -> Result<Evidence<'_>, ParseFault> {
+    let mut evidence = Evidence::default();
+    record(line, |scanner, name| {
+        match name {
+            b"run_id" => evidence.run_id = text(scanner, "run_id")?,
+            b"task_id" => evidence.task_id = text(scanner, "task_id")?,
+            b"model_name" => evidence.model_name = text(scanner, "model_name")?,
+            b"model_role" => evidence.model_role = text(scanner, "model_role")?,
+            b"text" => evidence.text = text(scanner, "text")?,
+            b"source_files" => {
+                let files = texts(scanner, "source_files")?;
+                evidence.first_source_file = files.iter().next().unwrap_or_default();
+            }
+            b"retrieved_context" => {
+                (evidence.matrix_corpora, evidence.pathway_fingerprints_seen) =
+                    retrieved_context(scanner)?;
+            }
+            b"provenance" => evidence.provenance = provenance(scanner)?,
+            b"metadata" => evidence.contractor = contractor(scanner)?,
+            _ => scanner.skip_value()?,
+        }
+        Ok(())
+    })?;
+    Ok(evidence)
+}
+
+/// The whole line: an object whose fields `field` takes, or `null`.
+fn record<'a>(
+    line: &'a [u8],
+    field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseFault>,
+) -> Result<(), ParseFault> {
+    let mut scanner = Scanner::new(line);
+    let is_record = match scanner.peek() {
+        Some(b'{') => {
+            scanner.object(LONGEST_NAME, field)?;
+            true
+        }
+        _ if scanner.null() => true,
+        _ => {
+            scanner.skip_value()?;
+            false
+        }
+    };
+    scanner.end()?;
+    match is_record {
+        true => Ok(()),
+        false => Err(ParseFault::NotAnObject),
+    }
+}
+
+fn provenance<'a>(scanner: &mut Scanner<'a>) -> Result<Provenance<'a>, ParseFault> {
+    let mut provenance = Provenance::default();
+    object(scanner, "provenance", |scanner, name| {
+        match name {
+            b"source_file" => provenance.source_file = text(scanner, "provenance.source_file")?,
+            b"line_offset" => provenance.line_offset = integer(scanner, "provenance.line_offset")?,
+            b"sig_hash" => provenance.sig_hash = text(scanner, "provenance.sig_hash")?,
+            b"recorded_at" => provenance.recorded_at = text(scanner, "provenance.recorded_at")?,
+            _ => scanner.skip_value()?,
+        }
+        Ok(())
+    })?;
+    Ok(provenance)
+}
+
+fn retrieved_context<'a>(scanner: &mut Scanner<'a>) -> Result<(JsonTexts<'a>, i64), ParseFault> {
+    let mut corpora = JsonTexts::default();
+    let mut fingerprints = 0;
+    object(scanner, "retrieved_context", |scanner, name| {
+        match name {
+            b"matrix_corpora" => corpora = texts(scanner, "retrieved_context.matrix_corpora")?,
+            b"pathway_fingerprints_seen" => {
+                fingerprints = integer(scanner, "retrieved_context.pathway_fingerprints_seen")?;
+            }
+            _ => scanner.skip_value()?,
+        }
+        Ok(())
+    })?;
+    Ok((corpora, fingerprints))
+}
+
+/// `metadata` is anybody's bag: whatever stands in it, as long as it is JSON, is never a fault.
+fn contractor<'a>(scanner: &mut Scanner<'a>) -> Result<Option<JsonText<'a>>, ParseFault> {
+    let mut contractor = None;
+    if scanner.peek() != Some(b'{') {
+        scanner.skip_value()?;
+        return Ok(None);
+    }
+    scanner.object(LONGEST_NAME, |scanner, name| -> Result<(), ParseFault> {
+        match (name, scanner.peek()) {
+            (b"contractor", Some(b'"')) => contractor = Some(scanner.string()?),
+            (b"contractor", _) => {
+                contractor = None;
+                scanner.skip_value()?;
+            }
+            _ => scanner.skip_value()?,
+        }
+        Ok(())
+    })?;
+    Ok(contractor)
+}
+
+/// An object or `null`.
+fn object<'a>(
+    scanner: &mut Scanner<'a>,
+    name: &'static str,
+    field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseFault>,
+) -> Result<(), ParseFault> {
+    match scanner.peek() {
+        Some(b'{') => scanner.object(LONGEST_NAME, field),
+        _ if scanner.null() => Ok(()),
+        _ => Err(wrong_type(scanner, name, "an object")),
+    }
+}
+
+/// A string or `null`.
+fn text<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonText<'a>, ParseFault> {
+    match scanner.peek() {
+        Some(b'"') => Ok(scanner.string()?),
+        _ if scanner.null() => Ok(JsonText::EMPTY),
+        _ => Err(wrong_type(scanner, field, "a string")),
+    }
+}
+
+/// A list of strings and `null`s, or `null`.
+fn texts<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonTexts<'a>, ParseFault> {
+    let mut count = 0_u64;
+    match scanner.peek() {
+        Some(b'[') => {}
+        _ if scanner.null() => return Ok(JsonTexts::default()),
+        _ => return Err(wrong_type(scanner, field, "a list of strings")),
+    }
+    let start = scanner.at();
+    scanner.array(|scanner| {
+        count += 1;
+        text(scanner, field).map(drop)
+    })?;
+    Ok(match count {
+        0 => JsonTexts::default(),
+        _ => JsonTexts {
+            list: scanner.span(start, scanner.at()),
+        },
+    })
+}
+
+/// An integer that fits, or `null`.
+fn integer(scanner: &mut Scanner<'_>, field: &'static str) -> Result<i64, ParseFault> {
+    const WANTED: &str = "an integer of 64 bits";
+    match scanner.peek() {
+        Some(b'-' | b'0'..=b'9') => scanner.number()?.as_i64().ok_or(ParseFault::WrongType {
+            field,
+            wanted: WANTED,
+        }),
+        _ if scanner.null() => Ok(0),
+        _ => Err(wrong_type(scanner, field, WANTED)),
+    }
+}
+
+/// The fault of a value that is of another type, or no value at all.
+fn wrong_type(scanner: &mut Scanner<'_>, field: &'static str, wanted: &'static str) -> ParseFault {
+    match scanner.skip_value() {
+        Ok(()) => ParseFault::WrongType { field, wanted },
+        Err(syntax) => syntax.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(line: &str) -> &'static str {
+        evidence(line.as_bytes()).map_or_else(|fault| fault.code(), |_| "ok")
+    }
+
+    #[test]
+    fn read_fields_have_their_type_or_are_null() {
+        for (line, wanted) in [
+            ("null", "ok"),
+            ("{}", "ok"),
+            ("[]", "not-an-object"),
+            ("17", "not-an-object"),
+            ("\"x\"", "not-an-object"),
+            ("nul", "syntax"),
+            ("{} x", "syntax"),
+            ("null null", "syntax"),
+            (r#"{"text":5}"#, "wrong-type"),
+            (r#"{"text":x}"#, "syntax"),
+            (r#"{"text":["#, "syntax"),
+            (r#"{"text":5,"text":"later"}"#, "wrong-type"),
+            (r#"{"Text":5}"#, "ok"),
+            (r#"{"te\u0078t":5}"#, "wrong-type"),
+            (r#"{"source_files":[null,"a"]}"#, "ok"),
+            (r#"{"source_files":["a",1]}"#, "wrong-type"),
+            (r#"{"source_files":"a"}"#, "wrong-type"),
+            (r#"{"retrieved_context":[]}"#, "wrong-type"),
+            (r#"{"retrieved_context":null,"provenance":null}"#, "ok"),
+            (
+                r#"{"retrieved_context":{"matrix_corpora":[{}]}}"#,
+                "wrong-type",
+            ),
+            (r#"{"provenance":""}"#, "wrong-type"),
+            (r#"{"provenance":{"recorded_at":1}}"#, "wrong-type"),
+            (r#"{"metadata":5,"other":{"text":5}}"#, "ok"),
+            (r#"{"metadata":[01]}"#, "syntax"),
+            (r#"{"metadata":{"contractor":{"a":[1]}}}"#, "ok"),
+        ] {
+            assert_eq!(code(line), wanted, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_integer_is_written_as_one_and_fits() {
+        let line_offset = |number: &str| {
+            let line = format!("{{\"provenance\":{{\"line_offset\":{number}}}}}");
+            scored_run(line.as_bytes()).map(|run| run.provenance.line_offset)
+        };
+        for (number, wanted) in [
+            ("7", 7),
+            ("-0", 0),
+            ("null", 0),
+            ("9223372036854775807", i64::MAX),
+            ("-9223372036854775808", i64::MIN),
+        ] {
+            assert_eq!(line_offset(number), Ok(wanted), "{number}");
+        }
+        for number in [
+            "9223372036854775808",
+            "-9223372036854775809",
+            "7.0",
+            "1e3",
+            "\"7\"",
+            "true",
+            "[]",
+        ] {
+            assert_eq!(
+                line_offset(number).unwrap_err().code(),
+                "wrong-type",
+                "{number}"
+            );
+        }
+        assert_eq!(line_offset("07").unwrap_err().code(), "syntax");
+    }
+
+    #[test]
+    fn of_a_key_that_stands_twice_the_last_counts_whole() {
+        let line = br#"{"text":"a","text":"b","task_id":"x","task_id":null,
+            "provenance":{"source_file":"s","sig_hash":"h"},"provenance":{"source_file":"t"},
+            "retrieved_context":{"matrix_corpora":["m"],"pathway_fingerprints_seen":3},"retrieved_context":{},
+            "source_files":["f"],"source_files":[],
+            "metadata":{"contractor":"c"},"metadata":7}"#;
+        let last = evidence(line).unwrap();
+        assert_eq!(last.text.decode(), "b");
+        assert!(last.task_id.is_empty() && last.provenance.sig_hash.is_empty());
+        assert_eq!(last.provenance.source_file.decode(), "t");
+        assert!(last.matrix_corpora.is_empty() && last.first_source_file.is_empty());
+        assert_eq!(last.pathway_fingerprints_seen, 0);
+        assert!(last.contractor.is_none());
+        let contractor = br#"{"metadata":{"contractor":"c","contractor":5}}"#;
+        assert!(evidence(contractor).unwrap().contractor.is_none());
+    }
+
+    #[test]
+    fn a_list_is_read_again_with_nulls_as_empty_strings() {
+        let line = br#"{"retrieved_context":{"matrix_corpora": [ "a,]" , null,"\u0062" ]}}"#;
+        let corpora = evidence(line).unwrap().matrix_corpora;
+        let read: Vec<_> = corpora.iter().map(|text| text.decode()).collect();
+        assert_eq!(read, ["a,]", "", "b"]);
+    }
+
+    #[test]
+    fn faults_say_where_and_what() {
+        let fault = evidence(br#"{"text":"a" "b"}"#).unwrap_err();
+        let wanted = "not JSON at byte 12: a comma or the end of a list or object is missing";
+        assert_eq!(fault.to_string(), wanted);
+        let fault = evidence(br#"{"source_files":4}"#).unwrap_err();
+        assert_eq!(
+            fault.to_string(),
+            "field source_files is not a list of strings"
+        );
+    }
+
+    /// Random JSON, now and then with a byte changed.
+    fn random_value(random: &mut fastrand::Rng, depth: u32, out: &mut String) {
+        match random.u32(0..if depth == 0 { 6 } else { 9 }) {
+            0 => out.push_str(random.choice(["null", "true", "false"]).unwrap()),
+            1 => out.push_str(
+                random
+                    .choice(["0", "-0", "12", "-1.5", "1e5", "9e-3", "123456789012"])
+                    .unwrap(),
+            ),
+            2..=5 => random_string(random, out),
+            container => {
+                let (open, close) = if container == 6 {
+                    ('[', ']')
+                } else {
+                    ('{', '}')
+                };
+                out.push(open);
+                for index in 0..random.u32(0..4) {
+                    out.push_str(if index == 0 {
+                        ""
+                    } else {
+                        random.choice([",", " , "]).unwrap()
+                    });
+                    if open == '{' {
+                        random_string(random, out);
+                        out.push_str(random.choice([":", " :\t"]).unwrap());
+                    }
+                    random_value(random, depth - 1, out);
+                }
+                out.push(close);
+            }
+        }
+    }
+
+    fn random_string(random: &mut fastrand::Rng, out: &mut String) {
+        const PIECES: [&str; 18] = [
+            "a",
+            "text",
+            "longer than eight bytes ",
+            "\u{e9}",
+            "\u{2028}",
+            "\u{1f600}",
+            "\\n",
+            "\\\"",
+            "\\\\",
+            "\\/",
+            "\\u0041",
+            "\\u001f",
+            "\\u001F",
+            "\\ud83d\\ude00",
+            "<",
+            "\\b",
+            "\\u00e9",
+            "'",
+        ];
+        out.push('"');
+        for _ in 0..random.usize(0..6) {
+            out.push_str(random.choice(PIECES).unwrap());
+        }
+        out.push('"');
+    }
+
+    #[test]
+    fn the_scanner_and_serde_json_agree_where_both_have_the_same_rules() {
+        let (mut accepted, mut refused) = (0, 0);
+        for seed in 0..40_000 {
+            let random = &mut fastrand::Rng::with_seed(seed);
+            let mut line = String::new();
+            random_value(random, 4, &mut line);
+            let mut line = line.into_bytes();
+            if random.bool() {
+                let at = random.usize(0..line.len());
+                match random.u32(0..3) {
+                    0 => line[at] = *random.choice(b"\"\\{}[]:,0-1.eEu \x01nx").unwrap(),
+                    1 => drop(line.remove(at)),
+                    _ => line.insert(at, *random.choice(b"\"\\{}[]:,0-1.eEu \x1fnx").unwrap()),
+                }
+            }
+            // What serde_json refuses and the contract takes: lone surrogates and bytes that are not UTF-8.
+            if std::str::from_utf8(&line).is_err() {
+                continue;
+            }
+            let theirs = serde_json::from_slice::<serde_json::Value>(trim(&line));
+            if let Err(error) = &theirs
+                && ["surrogate", "hex escape", "number out of range"]
+                    .iter()
+                    .any(|what| error.to_string().contains(what))
+            {
+                continue;
+            }
+            let shown = String::from_utf8_lossy(&line).into_owned();
+            assert_eq!(
+                is_whole_value(&line),
+                theirs.is_ok(),
+                "seed {seed}: {shown}"
+            );
+            match theirs {
+                Ok(_) => accepted += 1,
+                Err(_) => refused += 1,
+            }
+            if let Ok(serde_json::Value::String(wanted)) = theirs {
+                let record = [b"{\"category\":", trim(&line), b"}"].concat();
+                let category = scored_run(&record).unwrap().category;
+                assert_eq!(category.decode(), wanted, "seed {seed}: {shown}");
+                let mut written = Vec::new();
+                category.write_json(crate::json_text::Dialect::Native, &mut written);
+                assert_eq!(
+                    written,
+                    serde_json::to_vec(&wanted).unwrap(),
+                    "seed {seed}: {shown}"
+                );
+            }
+        }
+        assert!(accepted > 15_000 && refused > 5_000, "{accepted} {refused}");
+    }
+}

@@ -1,0 +1,449 @@
+//! Owns the reading back of rows: what a row came from, whether it may be shown, whether two rows are the same but
+//! for their stamps. It never writes a row, and takes rows of other exporters as they are: keys in any order, any
+//! white space, escapes in any spelling.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use memchr::memmem;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+use crate::firewall::{ACCEPTED, FIREWALL};
+use crate::json::{Scanner, Syntax};
+use crate::json_text::{Dialect, decode_utf8};
+use crate::parse::{JsonText, Provenance, ScoredRun};
+
+/// The longest name among the row's fields that are read.
+const LONGEST_NAME: usize = "source_run_id".len();
+
+/// Names a run inside a pair: the first 12 bytes (little-endian) of xxh3-128 of its run id. Persisted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunKey(pub [u8; 12]);
+
+impl RunKey {
+    /// The key of a run id.
+    pub fn of(run_id: &str) -> RunKey {
+        RunKey(first_bytes(xxh3_128(run_id.as_bytes())))
+    }
+}
+
+impl fmt::Debug for RunKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, formatter)
+    }
+}
+
+/// What a row came from: day-file name, run id, and the scored run's source file, line offset and signature. The
+/// first 12 bytes (little-endian) of xxh3-128 of these; each text stands behind its length, so that no two lists of
+/// texts run together into the same bytes. Persisted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowKey(pub [u8; 12]);
+
+impl fmt::Debug for RowKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, formatter)
+    }
+}
+
+impl RowKey {
+    /// The key of the row that a scored line earns.
+    pub fn of_line(day_file_name: &str, run: &ScoredRun<'_>) -> RowKey {
+        RowKey::of_parts(day_file_name, &run.evidence_run_id, &run.provenance)
+    }
+
+    /// The key of a row, with or without its newline.
+    ///
+    /// # Errors
+    /// The row is not JSON, or lacks a field the key is made of.
+    pub fn of_row(row: &[u8]) -> Result<RowKey, RowFault> {
+        let fields = RowFields::read(row)?;
+        let id = wanted(fields.id, "id")?.decode();
+        let (day_file_name, _index) = id.rsplit_once(':').ok_or(RowFault::NoIndex)?;
+        let run_id = wanted(fields.source_run_id, "source_run_id")?;
+        let provenance = fields.provenance.ok_or(RowFault::Missing {
+            field: "provenance",
+        })?;
+        Ok(RowKey::of_parts(day_file_name, &run_id, &provenance))
+    }
+
+    fn of_parts(day_file_name: &str, run_id: &JsonText<'_>, provenance: &Provenance<'_>) -> RowKey {
+        let mut hash = Xxh3::new();
+        let mut text = |text: &str| {
+            hash.update(&(text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        };
+        text(day_file_name);
+        text(&run_id.decode());
+        text(&provenance.source_file.decode());
+        text(&provenance.sig_hash.decode());
+        hash.update(&provenance.line_offset.to_le_bytes());
+        RowKey(first_bytes(hash.digest128()))
+    }
+}
+
+fn first_bytes(digest: u128) -> [u8; 12] {
+    let [bytes @ .., _, _, _, _] = digest.to_le_bytes();
+    bytes
+}
+
+fn write_hex(bytes: &[u8], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes
+        .iter()
+        .try_for_each(|byte| write!(formatter, "{byte:02x}"))
+}
+
+/// Why a line of an export is not a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RowFault {
+    /// Not a JSON object.
+    #[error("row is not a JSON object: {what} at byte {at_byte}")]
+    Syntax {
+        /// Offset in the row.
+        at_byte: usize,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// A field is missing or of another type.
+    #[error("row has no usable field {field}")]
+    Missing {
+        /// The field's name.
+        field: &'static str,
+    },
+    /// The id does not end in a colon and an index.
+    #[error("row id has no index")]
+    NoIndex,
+}
+
+impl From<Syntax> for RowFault {
+    fn from(Syntax { at_byte, what }: Syntax) -> RowFault {
+        RowFault::Syntax { at_byte, what }
+    }
+}
+
+/// The fields of a row that are read. Of a key that stands twice the last one counts.
+#[derive(Default)]
+struct RowFields<'a> {
+    id: Option<JsonText<'a>>,
+    source_run_id: Option<JsonText<'a>>,
+    quality_score: Option<JsonText<'a>>,
+    provenance: Option<Provenance<'a>>,
+    /// From quote to quote, offsets in the row, in order.
+    stamps: Vec<(usize, usize)>,
+}
+
+fn wanted<'a>(field: Option<JsonText<'a>>, name: &'static str) -> Result<JsonText<'a>, RowFault> {
+    field.ok_or(RowFault::Missing { field: name })
+}
+
+impl<'a> RowFields<'a> {
+    fn read(row: &'a [u8]) -> Result<RowFields<'a>, RowFault> {
+        let mut fields = RowFields::default();
+        let mut scanner = Scanner::new(row);
+        if scanner.peek() != Some(b'{') {
+            return Err(RowFault::Syntax {
+                at_byte: 0,
+                what: "an object is missing",
+            });
+        }
+        scanner.object(LONGEST_NAME, |scanner, name| fields.field(scanner, name))?;
+        scanner.end()?;
+        Ok(fields)
+    }
+
+    fn field(&mut self, scanner: &mut Scanner<'a>, name: &[u8]) -> Result<(), RowFault> {
+        match (name, scanner.peek()) {
+            (b"id", Some(b'"')) => self.id = Some(scanner.string()?),
+            (b"source_run_id", Some(b'"')) => self.source_run_id = Some(scanner.string()?),
+            (b"quality_score", Some(b'"')) => self.quality_score = Some(scanner.string()?),
+            (b"created_at", Some(b'"')) => self.stamp(scanner)?,
+            (b"provenance", Some(b'{')) => self.provenance(scanner)?,
+            _ => scanner.skip_value()?,
+        }
+        Ok(())
+    }
+
+    /// A provenance without a usable field is none.
+    fn provenance(&mut self, scanner: &mut Scanner<'a>) -> Result<(), RowFault> {
+        let (mut source_file, mut line_offset, mut sig_hash) = (None, None, None);
+        scanner.object(LONGEST_NAME, |scanner, name| -> Result<(), RowFault> {
+            match (name, scanner.peek()) {
+                (b"source_file", Some(b'"')) => source_file = Some(scanner.string()?),
+                (b"line_offset", Some(b'-' | b'0'..=b'9')) => {
+                    line_offset = scanner.number()?.as_i64();
+                }
+                (b"sig_hash", Some(b'"')) => sig_hash = Some(scanner.string()?),
+                (b"recorded_at", Some(b'"')) => self.stamp(scanner)?,
+                _ => scanner.skip_value()?,
+            }
+            Ok(())
+        })?;
+        self.provenance = Some(Provenance {
+            source_file: wanted(source_file, "provenance.source_file")?,
+            line_offset: line_offset.ok_or(RowFault::Missing {
+                field: "provenance.line_offset",
+            })?,
+            sig_hash: wanted(sig_hash, "provenance.sig_hash")?,
+            recorded_at: JsonText::EMPTY,
+        });
+        Ok(())
+    }
+
+    fn stamp(&mut self, scanner: &mut Scanner<'a>) -> Result<(), RowFault> {
+        let start = scanner.at();
+        scanner.string()?;
+        self.stamps.push((start, scanner.at()));
+        Ok(())
+    }
+}
+
+/// What a person wants to be told of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowView<'a> {
+    /// `NAME.jsonl:index`.
+    pub id: Cow<'a, str>,
+    /// The run it was made from.
+    pub source_run_id: Cow<'a, str>,
+    /// The category.
+    pub quality_score: Cow<'a, str>,
+}
+
+/// Reads what a person wants to be told of a row.
+///
+/// # Errors
+/// The row is not JSON, or lacks one of the fields.
+pub fn view(row: &[u8]) -> Result<RowView<'_>, RowFault> {
+    let fields = RowFields::read(row)?;
+    Ok(RowView {
+        id: wanted(fields.id, "id")?.decode(),
+        source_run_id: wanted(fields.source_run_id, "source_run_id")?.decode(),
+        quality_score: wanted(fields.quality_score, "quality_score")?.decode(),
+    })
+}
+
+/// xxh3-128 of the row, its newline and the values of its two stamps left out: equal for rows that differ only in
+/// when they were made. All other bytes count, the order of the keys too.
+///
+/// # Errors
+/// The row is not a JSON object.
+pub fn digest_without_stamps(row: &[u8]) -> Result<u128, RowFault> {
+    let row = row.strip_suffix(b"\n").unwrap_or(row);
+    let fields = RowFields::read(row)?;
+    let mut hash = Xxh3::new();
+    let mut hashed = 0;
+    for (start, end) in fields.stamps {
+        hash.update(&row[hashed..start]);
+        hashed = end;
+    }
+    hash.update(&row[hashed..]);
+    Ok(hash.digest128())
+}
+
+/// A line that must not become visible.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a row that must not be shown, at byte {at_byte} of its batch: {why}")]
+pub struct ForbiddenRow {
+    /// Offset of the line in the bytes that were read.
+    pub at_byte: usize,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Reads a batch's bytes again, just before it becomes visible: each line must be whole and hold the native row's
+/// `quality_score` exactly once, with an accepted category. Anything else, whatever the reason, is forbidden.
+///
+/// No JSON is parsed here, on purpose: a fault of the scanner or the writer must not blind the check. The pattern looked for
+/// cannot stand inside a string, where a quote has its backslash, nor begin with a string's last character, as
+/// behind the closing quote no name can follow.
+pub fn forbidden_in(rows: &[u8]) -> Option<ForbiddenRow> {
+    forbidden_in_dialect(rows, Dialect::Native)
+}
+
+/// As [`forbidden_in`]. In the Go dialect, which lets unknown categories through, only those of the firewall are
+/// forbidden.
+pub fn forbidden_in_dialect(rows: &[u8], dialect: Dialect) -> Option<ForbiddenRow> {
+    let finder = memmem::Finder::new(b",\"quality_score\":\"");
+    let mut at_byte = 0;
+    while at_byte < rows.len() {
+        let Some(len) = memchr::memchr(b'\n', &rows[at_byte..]) else {
+            let why = "the row has no newline".to_owned();
+            return Some(ForbiddenRow { at_byte, why });
+        };
+        if let Some(why) = forbidden_row(&rows[at_byte..at_byte + len], &finder, dialect) {
+            return Some(ForbiddenRow { at_byte, why });
+        }
+        at_byte += len + 1;
+    }
+    None
+}
+
+fn forbidden_row(row: &[u8], finder: &memmem::Finder<'_>, dialect: Dialect) -> Option<String> {
+    let mut found = finder.find_iter(row);
+    let Some(start) = found.next() else {
+        return Some("it has no quality_score".to_owned());
+    };
+    if found.next().is_some() {
+        return Some("it has more than one quality_score".to_owned());
+    }
+    let value = &row[start + finder.needle().len()..];
+    let len = memchr::memchr(b'"', value).unwrap_or(value.len());
+    let category = decode_utf8(&value[..len]);
+    let is_allowed = match dialect {
+        Dialect::Native => ACCEPTED.contains(&&*category),
+        Dialect::Go => !FIREWALL.contains(&&*category),
+    };
+    (!is_allowed).then(|| format!("its quality_score is {category:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::scored_run;
+
+    const ROW: &str = r#"{"schema_version":1,"id":"a:b.jsonl:12","instruction":"i","context":"","response":",\"quality_score\":\"rejected\"","source_run_id":"r","quality_score":"accepted","created_at":"then","provenance":{"source_file":"f","line_offset":-3,"sig_hash":"s","recorded_at":"then"}}"#;
+
+    #[test]
+    fn keys_have_the_bytes_that_states_on_disk_hold() {
+        assert_eq!(format!("{:?}", RunKey::of("")), "7f498d4624c30160d8984701");
+        assert_eq!(
+            format!("{:?}", RunKey::of("run-1")),
+            "da039769e2d570bccd537755"
+        );
+        assert_eq!(
+            format!("{:?}", RowKey::of_row(ROW.as_bytes()).unwrap()),
+            "65c78808753eb5440440b6a9"
+        );
+        let mut bytes = Vec::new();
+        for text in ["a:b.jsonl", "r", "f", "s"] {
+            bytes.extend((text.len() as u64).to_le_bytes());
+            bytes.extend(text.as_bytes());
+        }
+        bytes.extend((-3_i64).to_le_bytes());
+        let key = RowKey(first_bytes(xxh3_128(&bytes)));
+        assert_eq!(RowKey::of_row(ROW.as_bytes()), Ok(key));
+    }
+
+    #[test]
+    fn the_key_of_a_row_does_not_depend_on_how_it_is_written() {
+        let line = br#"{"evidence_run_id":"r","category":"x","provenance":{"line_offset":-3,"sig_hash":"s","source_file":"f"}}"#;
+        let key = RowKey::of_line("a:b.jsonl", &scored_run(line).unwrap());
+        let other = r#" { "provenance": {"line_offset":-3,"x":[{}],"sig_hash":"\u0073","source_file":"f"}, "source_run_id":"r",
+            "extra":"\ud83d", "id":"a:b.jsonl:99" } "#;
+        for row in [ROW, other] {
+            assert_eq!(RowKey::of_row(row.as_bytes()), Ok(key));
+        }
+        for (from, to) in [
+            ("\"r\"", "\"q\""),
+            ("a:b", "ab"),
+            ("-3", "3"),
+            ("\"f\"", "\"fs\""),
+            ("\"s\"", "\"\""),
+            (":12", "1:2"),
+        ] {
+            assert_ne!(
+                RowKey::of_row(ROW.replacen(from, to, 1).as_bytes()),
+                Ok(key),
+                "{to}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_row_has_no_key() {
+        for (row, fault) in [
+            (
+                "",
+                "row is not a JSON object: an object is missing at byte 0",
+            ),
+            (
+                "[]",
+                "row is not a JSON object: an object is missing at byte 0",
+            ),
+            (
+                "{",
+                "row is not a JSON object: a string is missing at byte 1",
+            ),
+            ("{}", "row has no usable field id"),
+            (r#"{"id":5}"#, "row has no usable field id"),
+            (r#"{"id":"x"}"#, "row id has no index"),
+            (
+                r#"{"id":"x:1","source_run_id":"r"}"#,
+                "row has no usable field provenance",
+            ),
+            (
+                r#"{"provenance":{"source_file":"f","line_offset":1.5,"sig_hash":""}}"#,
+                "row has no usable field provenance.line_offset",
+            ),
+        ] {
+            assert_eq!(
+                RowKey::of_row(row.as_bytes()).unwrap_err().to_string(),
+                fault,
+                "{row}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_digest_leaves_out_the_stamps_and_nothing_else() {
+        let digest = |row: &str| digest_without_stamps(row.as_bytes()).unwrap();
+        assert_eq!(digest(ROW), digest(&format!("{ROW}\n")));
+        assert_eq!(
+            digest(ROW),
+            digest(&ROW.replace("\"then\"", "\"2027-01-01\""))
+        );
+        for (from, to) in [
+            (":12", ":13"),
+            ("\"i\"", "\"then\""),
+            ("-3", "-4"),
+            ("\"s\"", "\"t\""),
+        ] {
+            assert_ne!(digest(ROW), digest(&ROW.replacen(from, to, 1)), "{to}");
+        }
+    }
+
+    fn check(rows: &str, native: Option<&str>, go: Option<&str>) {
+        let why = |dialect| {
+            forbidden_in_dialect(rows.as_bytes(), dialect).map(|row| (row.at_byte, row.why))
+        };
+        let wanted = |why: Option<&str>| why.map(|why| (0, why.to_owned()));
+        assert_eq!(why(Dialect::Native), wanted(native), "{rows}");
+        assert_eq!(why(Dialect::Go), wanted(go), "{rows}");
+    }
+
+    #[test]
+    fn a_row_is_shown_only_if_it_holds_one_accepted_category() {
+        let row = |category: &str| ROW.replacen("\"accepted\"", category, 1) + "\n";
+        check("", None, None);
+        check(&row("\"accepted\""), None, None);
+        check(&row("\"partially_accepted\""), None, None);
+        for category in FIREWALL {
+            let why = format!("its quality_score is \"{category}\"");
+            check(&row(&format!("\"{category}\"")), Some(&why), Some(&why));
+        }
+        check(
+            &row("\"Rejected\""),
+            Some("its quality_score is \"Rejected\""),
+            None,
+        );
+        check(&row("\"\""), Some("its quality_score is \"\""), None);
+        let none = Some("it has no quality_score");
+        check(&row("5"), none, none);
+        check("\n", none, none);
+        let cut = Some("the row has no newline");
+        check(ROW, cut, cut);
+        let twice = Some("it has more than one quality_score");
+        check(
+            &row("\"accepted\",\"quality_score\":\"accepted\""),
+            twice,
+            twice,
+        );
+    }
+
+    #[test]
+    fn the_second_row_is_looked_at_too() {
+        let rows = format!("{ROW}\n{}\n", ROW.replace(":\"accepted\"", ":\"rejected\""));
+        assert_eq!(
+            forbidden_in(rows.as_bytes()).unwrap().at_byte,
+            ROW.len() + 1
+        );
+    }
+}
