@@ -1,2 +1,6 @@
 //! distilld
+pub mod args;
+pub mod config;
+pub mod logging;
+pub mod progress;
 pub mod storage;
