@@ -1,8 +1,13 @@
 //! One test binary; each module says what belongs in it.
 
-#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy knows test functions, not the helpers they share"
+)]
 
 /// The stateless batch: order, memory, what cannot be read, what cannot be written.
 mod batch;
+/// Flags, environment and file to settings; the annotated configuration file.
+mod config;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;

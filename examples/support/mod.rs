@@ -1,0 +1,230 @@
+//! Owns a make-believe scorer: invents runs of every source class and verdict, and appends their lines to today's
+//! day-files as real scorers do, one `write` a line. It never reads what distilld makes of them.
+
+#![allow(dead_code, reason = "each example uses its part of it")]
+
+pub mod scorer;
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What distilld is to make of an invented run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Expected {
+    /// A row.
+    Exported,
+    /// No row: rejected, or needs a person's look.
+    Firewall,
+    /// No row: a category that is not known.
+    UnknownCategory,
+    /// No row: the model was an extractor.
+    Role,
+    /// No row: nothing to learn from.
+    BlankText,
+    /// No row: the line is cut short.
+    Malformed,
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `pad` keeps the width a caller asks for.
+        f.pad(match self {
+            Self::Exported => "exported",
+            Self::Firewall => "firewall",
+            Self::UnknownCategory => "unknown category",
+            Self::Role => "role",
+            Self::BlankText => "blank text",
+            Self::Malformed => "malformed",
+        })
+    }
+}
+
+/// An invented run: its two lines, without their newlines.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Source class, which is also the stem of the day-file.
+    pub class: &'static str,
+    /// Joins the two lines.
+    pub run_id: String,
+    /// What distilld is to make of it.
+    pub expected: Expected,
+    /// The evidence line.
+    pub evidence: String,
+    /// The scored line.
+    pub scored: String,
+}
+
+/// Source class, model role, task, file: one of each class, the last of them one that has no template of its own.
+const CLASSES: [(&str, &str, &str, &str); 8] = [
+    (
+        "scrum_reviews",
+        "reviewer",
+        "review:",
+        "crates/queryd/src/cache.rs",
+    ),
+    ("mode_experiments", "executor", "doc_drift", "docs/PRD.md"),
+    (
+        "auto_apply",
+        "applier",
+        "apply:",
+        "crates/gateway/src/auth.rs",
+    ),
+    (
+        "audits",
+        "reviewer",
+        "phase:storage",
+        "crates/storaged/src/compact.rs",
+    ),
+    (
+        "observer_reviews",
+        "reviewer",
+        "observe:",
+        "crates/journald/src/append.rs",
+    ),
+    ("contract_analyses", "executor", "permit:10099", ""),
+    ("outcomes", "executor", "scenario:staffing-", ""),
+    ("llm_team_runs", "executor", "team:", "docs/DECISIONS.md"),
+];
+
+/// Texts as models write them: several lines, quotes, tabs, code, other scripts.
+const TEXTS: [&str; 6] = [
+    "## Findings\n\n1. **High** (0.9): the guard is held across `await`; one slow client stalls all.\n2. **Low** (0.5): \"hits\" wraps after 2³² hits.\n",
+    "-    if token == expected {\n+    if constant_time_eq(token, expected) {\n\t\treturn Ok(());\n     }\n",
+    "Verdict: accept. The tests for a “wrong” and a \"short\" token both pass; C:\\temp is no longer written.",
+    "Event 1: 6 of 6 placed [roster#118, #121].\r\nEvent 2: replaced in 22 min [calls#9].",
+    "Recommend: hold. 🔴 Licence lapsed. 🟡 Two open inspections. 🟢 Insured.\nName on the permit: Müller Bau / ミュラー建設.",
+    "{\"answer\": \"as JSON\", \"quotes\": \"\\\"nested\\\"\", \"lines\": [\"a\\nb\"]}",
+];
+
+const MODELS: [&str; 4] = [
+    "qwen3-coder:480b",
+    "deepseek-v3.1:671b",
+    "kimi-k2:1t",
+    "gpt-oss:120b",
+];
+
+/// Invents runs: the same seed gives the same runs.
+#[derive(Debug)]
+pub struct Inventor {
+    random: fastrand::Rng,
+    seed: u64,
+    count: u64,
+}
+
+impl Inventor {
+    /// Starts a sequence of runs.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            random: fastrand::Rng::with_seed(seed),
+            seed,
+            count: 0,
+        }
+    }
+
+    /// The next run. All classes and verdicts come up within a few dozen.
+    pub fn run(&mut self, day: &str) -> Run {
+        self.count += 1;
+        let (class, role, task, file) = CLASSES[self.random.usize(..CLASSES.len())];
+        let (expected, category) = self.verdict();
+        let run_id = format!("{class}-{:x}-{}", self.seed, self.count);
+        let sig_hash = format!("{:016x}", self.random.u64(..)).repeat(4);
+        let role = if expected == Expected::Role {
+            "extractor"
+        } else {
+            role
+        };
+        let text = self.text(expected);
+        let provenance = |source_file: String| {
+            serde_json::json!({
+                "source_file": source_file, "line_offset": self.count, "sig_hash": sig_hash, "recorded_at": now(),
+            })
+        };
+        let mut evidence = serde_json::json!({
+            "run_id": run_id, "task_id": format!("{task}{}", self.count), "model_name": MODELS[self.count as usize % 4],
+            "model_role": role, "text": text, "source_files": [file],
+            "retrieved_context": {"matrix_corpora": ["prd", "adr"], "pathway_fingerprints_seen": self.count % 3},
+            "provenance": provenance(format!("data/_kb/{class}.jsonl")),
+        });
+        if class == "contract_analyses" && self.count.is_multiple_of(2) {
+            evidence["metadata"] = serde_json::json!({"contractor": "O'Hare & Sons Roofing"});
+        }
+        let scored = serde_json::json!({
+            "evidence_run_id": run_id, "category": category, "reasons": ["invented"],
+            "provenance": provenance(format!("data/evidence/{day}/{class}.jsonl")),
+        });
+        let mut scored = scored.to_string();
+        if expected == Expected::Malformed {
+            scored.truncate(scored.len() / 2);
+        }
+        Run {
+            class,
+            run_id,
+            expected,
+            evidence: evidence.to_string(),
+            scored,
+        }
+    }
+
+    fn verdict(&mut self) -> (Expected, &'static str) {
+        match self.random.u8(..100) {
+            0..45 => (Expected::Exported, "accepted"),
+            45..65 => (Expected::Exported, "partially_accepted"),
+            65..78 => (Expected::Firewall, "rejected"),
+            78..86 => (Expected::Firewall, "needs_human_review"),
+            86..89 => (Expected::UnknownCategory, "inconclusive"),
+            89..95 => (Expected::Role, "accepted"),
+            95..98 => (Expected::BlankText, "accepted"),
+            _ => (Expected::Malformed, "accepted"),
+        }
+    }
+
+    fn text(&mut self, expected: Expected) -> String {
+        if expected == Expected::BlankText {
+            return " \n\t\u{a0}".to_owned();
+        }
+        let paragraphs = self.random.usize(1..=4);
+        (0..paragraphs)
+            .map(|_| TEXTS[self.random.usize(..TEXTS.len())])
+            .collect::<Vec<_>>()
+            .join("\n\n")
+    }
+}
+
+/// Seconds since 1970.
+fn seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// Today in UTC, as the path of a day: `2026/11/23`.
+pub fn today() -> String {
+    let (year, month, day) = civil_from_days(seconds() / 86_400);
+    format!("{year:04}/{month:02}/{day:02}")
+}
+
+/// Now in UTC, in seconds: `2026-11-23T14:27:30Z`.
+fn now() -> String {
+    let seconds = seconds();
+    let (year, month, day) = civil_from_days(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day of a number of days since 1970-01-01, counted in years that begin in March so that a leap day
+/// is the last of its year.
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 {
+        march_month + 3
+    } else {
+        march_month - 9
+    };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}

@@ -1,0 +1,157 @@
+//! Owns the writing: which run is due at which time, and the `write` of each line.
+
+use std::collections::VecDeque;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::{Expected, Inventor, Run, today};
+
+/// Every so many runs the evidence comes after the score.
+const LATE_EVERY: u64 = 5;
+
+/// Says when the next run of an even rate is due.
+#[derive(Debug)]
+pub struct Clock {
+    start: Instant,
+    per_second: f64,
+    given: u64,
+}
+
+impl Clock {
+    /// The first run is due now.
+    pub fn new(per_second: f64) -> Self {
+        Self {
+            start: Instant::now(),
+            per_second,
+            given: 0,
+        }
+    }
+
+    /// Whether a run is due; each is due once.
+    pub fn due(&mut self) -> bool {
+        let due = self.start.elapsed().as_secs_f64() * self.per_second >= self.given as f64;
+        self.given += u64::from(due);
+        due
+    }
+}
+
+/// What one `write` put into a day-file.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The run the line belongs to.
+    pub run_id: String,
+    /// What distilld is to make of the run.
+    pub expected: Expected,
+    /// Whether both lines of the run are there now.
+    pub complete: bool,
+    /// Whether the evidence comes, or came, after the score.
+    pub late: bool,
+    /// When the `write` returned.
+    pub at: Instant,
+}
+
+/// Evidence that is held back.
+#[derive(Debug)]
+struct Late {
+    due: Instant,
+    run: Run,
+    day: String,
+}
+
+/// Appends invented runs to the day-files of a lake.
+#[derive(Debug)]
+pub struct Scorer {
+    root: PathBuf,
+    /// Fixed, or else the day it is.
+    day: Option<String>,
+    inventor: Inventor,
+    late_after: Option<Duration>,
+    late: VecDeque<Late>,
+    count: u64,
+}
+
+impl Scorer {
+    /// A scorer on `root`. Without `late_after` no evidence is late.
+    pub fn new(root: &Path, day: Option<String>, seed: u64, late_after: Option<Duration>) -> Self {
+        let inventor = Inventor::new(seed);
+        Self {
+            root: root.to_owned(),
+            day,
+            inventor,
+            late_after,
+            late: VecDeque::new(),
+            count: 0,
+        }
+    }
+
+    /// Scores one run: its evidence, unless that is to come late, then its scored line.
+    ///
+    /// # Errors
+    /// Names the day-file that could not be written.
+    pub fn score(&mut self) -> io::Result<Written> {
+        self.count += 1;
+        let day = self.day.clone().unwrap_or_else(today);
+        let run = self.inventor.run(&day);
+        let late_after = self.late_after.filter(|_| {
+            run.expected == Expected::Exported && self.count.is_multiple_of(LATE_EVERY)
+        });
+        if late_after.is_none() {
+            self.append("evidence", &day, run.class, &run.evidence)?;
+        }
+        self.append("scored-runs", &day, run.class, &run.scored)?;
+        let at = Instant::now();
+        let written = written(&run, late_after.is_none(), late_after.is_some(), at);
+        if let Some(after) = late_after {
+            self.late.push_back(Late {
+                due: at + after,
+                run,
+                day,
+            });
+        }
+        Ok(written)
+    }
+
+    /// Writes one held back line of evidence, if one is due, or if `all` are.
+    ///
+    /// # Errors
+    /// Names the day-file that could not be written.
+    pub fn give_evidence(&mut self, all: bool) -> io::Result<Option<Written>> {
+        let Some(late) = self
+            .late
+            .pop_front_if(|late| all || late.due <= Instant::now())
+        else {
+            return Ok(None);
+        };
+        self.append("evidence", &late.day, late.run.class, &late.run.evidence)?;
+        Ok(Some(written(&late.run, true, true, Instant::now())))
+    }
+
+    fn append(&self, stream: &str, day: &str, class: &str, line: &str) -> io::Result<()> {
+        let directory = self.root.join("data").join(stream).join(day);
+        let file = directory.join(format!("{class}.jsonl"));
+        let write = || {
+            fs::create_dir_all(&directory)?;
+            let mut file = OpenOptions::new().append(true).create(true).open(&file)?;
+            // One call with the newline in it, as scorers do that do not want their lines torn.
+            file.write_all(format!("{line}\n").as_bytes())
+        };
+        write().map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot append to {}: {error}", file.display()),
+            )
+        })
+    }
+}
+
+fn written(run: &Run, complete: bool, late: bool, at: Instant) -> Written {
+    Written {
+        run_id: run.run_id.clone(),
+        expected: run.expected,
+        complete,
+        late,
+        at,
+    }
+}

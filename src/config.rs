@@ -1,0 +1,326 @@
+//! Owns the configuration: fragments as they were written (flags, environment, file), merged in one order, checked,
+//! and handed on as [`Settings`], the only form that travels.
+//!
+//! The order, the first that speaks wins: flag, environment variable, file, default. It holds for every key. Each value is
+//! checked where it was written, also one that is overruled, so that an error can name its flag, variable or line.
+//! Nothing is written here, and the environment is passed in, never read behind the caller's back.
+
+mod error;
+mod keys;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use toml::de::DeTable;
+
+use crate::args::GlobalArguments;
+pub use error::{ConfigError, Origin};
+pub use keys::{KEYS, Key, Kind};
+use keys::{Value, nearest};
+
+/// Exit code of a [`ConfigError`]: `EX_CONFIG` of sysexits. The unit tells systemd not to restart on it.
+pub const EXIT_CODE: u8 = 78;
+
+/// The configuration, complete and checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Directory that holds `data/`. It was there when the settings were read.
+    pub root: PathBuf,
+    /// Directory of the daemon's state. May have to be created.
+    pub state_dir: PathBuf,
+    /// Whether `state_dir` was named by anyone; if not it is the place inside the root.
+    pub state_dir_explicit: bool,
+    /// How long a source must have been still before its last line is taken without a newline.
+    pub settle: Duration,
+    /// Longest line that is read; a longer one is a dead letter.
+    pub max_line_bytes: u64,
+    /// Time between scans of recently active directories, for events that were lost.
+    pub recent_scan: Duration,
+    /// Time between scans of the whole lake, for events that were lost.
+    pub full_scan: Duration,
+    /// Time between looks where events cannot come.
+    pub poll: Duration,
+    /// How the daemon learns of news.
+    pub watch: Watch,
+    /// Length of the journal that starts a checkpoint.
+    pub checkpoint_bytes: u64,
+    /// What is logged; a filter that was parsed once already.
+    pub log: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Variables called `DISTILLD_..` that nothing reads: most likely misspelt, to be warned of once the log is up.
+    pub unused_variables: Vec<String>,
+}
+
+/// How the daemon learns of news.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Watch {
+    /// Events where the file system gives them, else polling.
+    #[default]
+    Auto,
+    /// Events, also where they are not known to come.
+    Events,
+    /// Polling only.
+    Poll,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// `human` on a terminal, `kv` elsewhere.
+    #[default]
+    Auto,
+    /// Short lines for a person.
+    Human,
+    /// One line of key=value per event.
+    Kv,
+    /// One JSON object per event.
+    Json,
+}
+
+/// The environment as a value, so that nothing depends on the process's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environment(BTreeMap<OsString, OsString>);
+
+impl Environment {
+    /// The environment of this process, read once.
+    pub fn of_process() -> Self {
+        Self(std::env::vars_os().collect())
+    }
+
+    /// The variable's value; the empty string if it is set to nothing.
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(OsStr::new(name)).map(OsString::as_os_str)
+    }
+
+    /// The variable's value, if it is set to anything.
+    pub fn get_non_empty(&self, name: &str) -> Option<&OsStr> {
+        self.get(name).filter(|value| !value.is_empty())
+    }
+}
+
+impl<N: Into<OsString>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Self {
+        Self(
+            variables
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        )
+    }
+}
+
+/// What one place says: a value for some of the keys.
+type Fragment = BTreeMap<&'static str, (Value, Origin)>;
+
+impl Settings {
+    /// Reads the file of `--config` if there is one, merges, checks.
+    ///
+    /// # Errors
+    /// The first thing a person has to change. The root must be a directory that is there.
+    pub fn load(flags: &GlobalArguments, environment: &Environment) -> Result<Self, ConfigError> {
+        let mut merged = match &flags.config {
+            Some(file) => of_file(file)?,
+            None => Fragment::new(),
+        };
+        // Later fragments overrule earlier ones.
+        merged.extend(of_environment(environment)?);
+        merged.extend(of_flags(flags)?);
+        check_root(merged.get("root"))?;
+        Ok(Self::of_fragment(merged, environment))
+    }
+
+    /// All defaults, for a root that need not be there.
+    pub fn with_defaults(root: impl Into<PathBuf>) -> Self {
+        let root = (Value::Path(root.into()), Origin::Default);
+        Self::of_fragment(Fragment::from([("root", root)]), &Environment::default())
+    }
+
+    fn of_fragment(mut merged: Fragment, environment: &Environment) -> Self {
+        let mut take = |name| take(&mut merged, name);
+        let root = take("root").map(Value::into_path).unwrap_or_default();
+        let named = take("state_dir")
+            .map(Value::into_path)
+            .or_else(|| state_directory(environment));
+        let mut number = |name| take(name).expect("each number has a default").number();
+        let mut duration = |name| Duration::from_millis(number(name));
+        let (settle, recent_scan) = (duration("settle_ms"), duration("recent_scan_ms"));
+        let (full_scan, poll) = (duration("full_scan_ms"), duration("poll_ms"));
+        let (max_line_bytes, checkpoint_bytes) =
+            (number("max_line_bytes"), number("checkpoint_bytes"));
+        Self {
+            state_dir_explicit: named.is_some(),
+            state_dir: named.unwrap_or_else(|| root.join("data/distilled/.distilld")),
+            root,
+            settle,
+            max_line_bytes,
+            recent_scan,
+            full_scan,
+            poll,
+            checkpoint_bytes,
+            watch: take("watch")
+                .and_then(|value| value.choice())
+                .unwrap_or_default(),
+            log: take("log").map(Value::into_text).unwrap_or_default(),
+            log_format: take("log_format")
+                .and_then(|value| value.choice())
+                .unwrap_or_default(),
+            unused_variables: unused_variables(environment),
+        }
+    }
+}
+
+/// The merged value of a key, else its default.
+fn take(merged: &mut Fragment, name: &'static str) -> Option<Value> {
+    let key = keys::find(name).expect("settings are made of known keys");
+    let given = merged.remove(name).map(|(value, _)| value);
+    given.or_else(|| {
+        key.default.map(|text| {
+            key.parse(text.as_ref())
+                .expect("each default is a valid value")
+        })
+    })
+}
+
+fn of_flags(flags: &GlobalArguments) -> Result<Fragment, ConfigError> {
+    let log_format = flags
+        .log_format
+        .and_then(|format| format.to_possible_value());
+    let typed: [(&str, Option<&OsStr>); 4] = [
+        ("root", flags.root.as_deref().map(Path::as_os_str)),
+        ("state_dir", flags.state_dir.as_deref().map(Path::as_os_str)),
+        (
+            "log_format",
+            log_format.as_ref().map(|value| value.get_name().as_ref()),
+        ),
+        ("log", flags.log.as_deref().map(OsStr::new)),
+    ];
+    let mut fragment = Fragment::new();
+    for (name, text) in typed {
+        let key = keys::find(name).expect("flags are named after keys");
+        if let (Some(text), Some(flag)) = (text, key.flag) {
+            fragment.insert(key.name, given(key, Origin::Flag(flag), key.parse(text))?);
+        }
+    }
+    Ok(fragment)
+}
+
+fn of_environment(environment: &Environment) -> Result<Fragment, ConfigError> {
+    let mut fragment = Fragment::new();
+    for key in KEYS {
+        let text = match key.kind {
+            // Other programs read RUST_LOG too, and set it to nothing to mean "not set".
+            Kind::Filter => environment.get_non_empty(key.variable),
+            _ => environment.get(key.variable),
+        };
+        if let Some(text) = text {
+            fragment.insert(
+                key.name,
+                given(key, Origin::Variable(key.variable), key.parse(text))?,
+            );
+        }
+    }
+    Ok(fragment)
+}
+
+fn of_file(file: &Path) -> Result<Fragment, ConfigError> {
+    let text = std::fs::read_to_string(file).map_err(|source| ConfigError::FileUnreadable {
+        file: file.to_owned(),
+        source,
+    })?;
+    of_text(file, &text)
+}
+
+fn of_text(file: &Path, text: &str) -> Result<Fragment, ConfigError> {
+    let origin_at = |offset: usize| Origin::File {
+        file: file.to_owned(),
+        line: line_of(text, offset),
+    };
+    let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
+        origin: origin_at(error.span().map_or(0, |span| span.start)),
+        message: error.message().replace('\n', "; "),
+    })?;
+    let mut lines: Vec<_> = table.into_inner().into_iter().collect();
+    // The first mistake in the file is the one that is told.
+    lines.sort_by_key(|(name, _)| name.span().start);
+    let mut fragment = Fragment::new();
+    for (name, value) in lines {
+        let origin = origin_at(name.span().start);
+        let Some(key) = keys::find(name.get_ref()) else {
+            let nearest = nearest(name.get_ref());
+            return Err(ConfigError::UnknownKey {
+                origin,
+                key: name.into_inner().into_owned(),
+                nearest,
+            });
+        };
+        let (mut value, origin) = given(key, origin, key.of_toml(value.get_ref()))?;
+        value.resolve_path(file.parent());
+        fragment.insert(key.name, (value, origin));
+    }
+    Ok(fragment)
+}
+
+/// Line of a byte offset, from 1.
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes()
+        .take(offset)
+        .filter(|&byte| byte == b'\n')
+        .count()
+        + 1
+}
+
+fn given(
+    key: &'static Key,
+    origin: Origin,
+    value: Result<Value, String>,
+) -> Result<(Value, Origin), ConfigError> {
+    match value {
+        Ok(value) => Ok((value, origin)),
+        Err(found) => Err(ConfigError::BadValue {
+            origin,
+            key: key.name,
+            allowed: key.kind.to_string(),
+            found,
+        }),
+    }
+}
+
+fn check_root(root: Option<&(Value, Origin)>) -> Result<(), ConfigError> {
+    let Some((Value::Path(root), origin)) = root else {
+        return Err(ConfigError::RootMissing);
+    };
+    let origin = origin.clone();
+    if root.as_os_str().is_empty() {
+        return Err(ConfigError::RootEmpty { origin });
+    }
+    let reason = match std::fs::metadata(root) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => "it is not a directory".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(ConfigError::RootUnusable {
+        origin,
+        root: root.clone(),
+        reason,
+    })
+}
+
+/// The first directory systemd made for `StateDirectory=`.
+fn state_directory(environment: &Environment) -> Option<PathBuf> {
+    let first = std::env::split_paths(environment.get("STATE_DIRECTORY")?).next();
+    first.filter(|directory| !directory.as_os_str().is_empty())
+}
+
+fn unused_variables(environment: &Environment) -> Vec<String> {
+    let names = environment.0.keys().filter_map(|name| name.to_str());
+    names
+        .filter(|name| {
+            name.starts_with(keys::VARIABLE_PREFIX) && KEYS.iter().all(|key| key.variable != *name)
+        })
+        .map(str::to_owned)
+        .collect()
+}

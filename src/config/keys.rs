@@ -1,0 +1,315 @@
+//! Owns the table of keys: names, defaults, what is allowed, and how one value is read from text or from TOML.
+//!
+//! It knows nothing of files, flags or precedence. The annotated file in `examples/` is tested against this table.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use toml::de::DeValue;
+
+use super::{LogFormat, Watch};
+use crate::logging;
+
+/// How the variables of most keys begin.
+pub(super) const VARIABLE_PREFIX: &str = "DISTILLD_";
+
+/// One key of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// As written in the file.
+    pub name: &'static str,
+    /// The environment variable.
+    pub variable: &'static str,
+    /// The flag, if it has one.
+    pub flag: Option<&'static str>,
+    /// What may stand there.
+    pub kind: Kind,
+    /// The default as one would write it in the environment; `None` where it depends on something else.
+    pub default: Option<&'static str>,
+}
+
+/// What may stand at a key.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// A path. One in the file is relative to the file's directory.
+    Directory,
+    /// A whole number within bounds, both allowed.
+    Number {
+        /// What is counted.
+        unit: &'static str,
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// One of some words.
+    Choice(fn() -> Vec<String>),
+    /// A filter of log events.
+    Filter,
+}
+
+const HOUR_MS: u64 = 3_600_000;
+const WEEK_MS: u64 = 7 * 24 * HOUR_MS;
+const KIB: u64 = 1024;
+const GIB: u64 = 1024 * 1024 * KIB;
+
+/// Every key there is, in the order of the annotated file.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "root",
+        variable: "LH_DISTILL_ROOT",
+        flag: Some("--root"),
+        kind: Kind::Directory,
+        default: None,
+    },
+    Key {
+        name: "state_dir",
+        variable: "DISTILLD_STATE_DIR",
+        flag: Some("--state-dir"),
+        kind: Kind::Directory,
+        default: None,
+    },
+    number(
+        "settle_ms",
+        "DISTILLD_SETTLE_MS",
+        "5000",
+        milliseconds(1, HOUR_MS),
+    ),
+    number(
+        "max_line_bytes",
+        "DISTILLD_MAX_LINE_BYTES",
+        "16777216",
+        bytes(KIB, GIB),
+    ),
+    number(
+        "recent_scan_ms",
+        "DISTILLD_RECENT_SCAN_MS",
+        "30000",
+        milliseconds(10, HOUR_MS),
+    ),
+    number(
+        "full_scan_ms",
+        "DISTILLD_FULL_SCAN_MS",
+        "3600000",
+        milliseconds(100, WEEK_MS),
+    ),
+    number(
+        "poll_ms",
+        "DISTILLD_POLL_MS",
+        "1000",
+        milliseconds(10, HOUR_MS),
+    ),
+    Key {
+        name: "watch",
+        variable: "DISTILLD_WATCH",
+        flag: None,
+        kind: Kind::Choice(names::<Watch>),
+        default: Some("auto"),
+    },
+    number(
+        "checkpoint_bytes",
+        "DISTILLD_CHECKPOINT_BYTES",
+        "16777216",
+        bytes(4 * KIB, GIB),
+    ),
+    Key {
+        name: "log",
+        variable: "RUST_LOG",
+        flag: Some("--log"),
+        kind: Kind::Filter,
+        default: Some("info"),
+    },
+    Key {
+        name: "log_format",
+        variable: "DISTILLD_LOG_FORMAT",
+        flag: Some("--log-format"),
+        kind: Kind::Choice(names::<LogFormat>),
+        default: Some("auto"),
+    },
+];
+
+const fn number(
+    name: &'static str,
+    variable: &'static str,
+    default: &'static str,
+    kind: Kind,
+) -> Key {
+    Key {
+        name,
+        variable,
+        flag: None,
+        kind,
+        default: Some(default),
+    }
+}
+
+const fn milliseconds(min: u64, max: u64) -> Kind {
+    Kind::Number {
+        unit: "milliseconds",
+        min,
+        max,
+    }
+}
+
+const fn bytes(min: u64, max: u64) -> Kind {
+    Kind::Number {
+        unit: "bytes",
+        min,
+        max,
+    }
+}
+
+fn names<T: ValueEnum>() -> Vec<String> {
+    let values = T::value_variants().iter().filter_map(T::to_possible_value);
+    values.map(|value| value.get_name().to_owned()).collect()
+}
+
+/// The key of that name.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The known name that looks most like `name`, if any looks like it at all.
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    // Dashes and capitals are how the flags and variables write the same names.
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    let likeness = |key: &Key| strsim::jaro_winkler(&name, key.name);
+    let best = KEYS
+        .iter()
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(best) > 0.8).then_some(best.name)
+}
+
+/// A checked value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Path(PathBuf),
+    Number(u64),
+    Text(String),
+}
+
+impl Value {
+    pub(super) fn into_path(self) -> PathBuf {
+        match self {
+            Self::Path(path) => path,
+            Self::Number(_) | Self::Text(_) => unreachable!("a directory's value is a path"),
+        }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        match self {
+            Self::Number(number) => *number,
+            Self::Path(_) | Self::Text(_) => unreachable!("a number's value is a number"),
+        }
+    }
+
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::Path(_) | Self::Number(_) => {
+                unreachable!("a filter's and a choice's value is text")
+            }
+        }
+    }
+
+    pub(super) fn choice<T: ValueEnum>(self) -> Option<T> {
+        T::from_str(&self.into_text(), false).ok()
+    }
+
+    /// A relative path in a file means the same wherever the program was started.
+    pub(super) fn resolve_path(&mut self, directory: Option<&Path>) {
+        if let (Self::Path(path), Some(directory)) = (self, directory)
+            && !path.as_os_str().is_empty()
+        {
+            *path = directory.join(&*path);
+        }
+    }
+}
+
+impl Key {
+    /// Reads the value from a flag or a variable; the error says what was found.
+    pub(super) fn parse(&self, text: &OsStr) -> Result<Value, String> {
+        if let Kind::Directory = self.kind {
+            return self.path(text.into());
+        }
+        let Some(text) = text.to_str() else {
+            return Err(format!("{text:?}, which is not UTF-8"));
+        };
+        match self.kind {
+            Kind::Number { .. } => self.number(text.parse().ok(), || format!("{text:?}")),
+            Kind::Directory | Kind::Choice(_) | Kind::Filter => self.text(text),
+        }
+    }
+
+    /// Reads the value from TOML; the error says what was found.
+    pub(super) fn of_toml(&self, value: &DeValue<'_>) -> Result<Value, String> {
+        match (self.kind, value) {
+            (Kind::Number { .. }, DeValue::Integer(written)) => self.number(
+                u64::from_str_radix(written.as_str(), written.radix()).ok(),
+                || written.to_string(),
+            ),
+            (Kind::Directory, DeValue::String(text)) => self.path(PathBuf::from(text.as_ref())),
+            (Kind::Choice(_) | Kind::Filter, DeValue::String(text)) => self.text(text),
+            (_, other) => Err(describe(other)),
+        }
+    }
+
+    fn path(&self, path: PathBuf) -> Result<Value, String> {
+        // An empty root has an error of its own, which says where a root can come from.
+        if path.as_os_str().is_empty() && self.name != "root" {
+            return Err("empty".to_owned());
+        }
+        Ok(Value::Path(path))
+    }
+
+    fn number(&self, number: Option<u64>, found: impl FnOnce() -> String) -> Result<Value, String> {
+        match (self.kind, number) {
+            (Kind::Number { min, max, .. }, Some(number)) if (min..=max).contains(&number) => {
+                Ok(Value::Number(number))
+            }
+            _ => Err(found()),
+        }
+    }
+
+    fn text(&self, text: &str) -> Result<Value, String> {
+        match self.kind {
+            Kind::Choice(names) if !names().iter().any(|name| name == text) => {
+                Err(format!("{text:?}"))
+            }
+            Kind::Filter => match logging::parse_filter(text) {
+                Ok(_) => Ok(Value::Text(text.to_owned())),
+                Err(fault) => Err(format!("{text:?}: {fault}")),
+            },
+            _ => Ok(Value::Text(text.to_owned())),
+        }
+    }
+}
+
+fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("the string {:?}", text.as_ref()),
+        DeValue::Integer(number) => format!("the number {number}"),
+        DeValue::Float(number) => format!("the number {number}"),
+        DeValue::Boolean(boolean) => format!("the boolean {boolean}"),
+        DeValue::Datetime(time) => format!("the time {time}"),
+        DeValue::Array(_) => "an array".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory => f.write_str("the path of a directory"),
+            Self::Number { unit, min, max } => {
+                write!(f, "a whole number of {unit} from {min} to {max}")
+            }
+            Self::Choice(names) => write!(f, "one of {}", names().join(", ")),
+            Self::Filter => {
+                f.write_str("a log filter such as \"info\" or \"warn,distilld::tail=debug\"")
+            }
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! Owns the log: which events are shown, in which form, all of it on stderr.
+//!
+//! It never writes to stdout, and in the `kv` and `json` forms one event is always one line, whatever stands in its
+//! fields. The `kv` form is a contract with whoever greps the journal.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal as _};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::RecordFields;
+use tracing_subscriber::filter::Directive;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Rfc3339Time};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::config::{Environment, LogFormat, Settings};
+
+/// Starts the log for this process. Where one was started before, that one stays.
+pub fn init(settings: &Settings, environment: &Environment) {
+    let stderr = Stderr::look(environment);
+    let filter = parse_filter(&settings.log).expect("settings hold a filter that was parsed once");
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    // An error of `set_global_default` says only that a log is there already.
+    let _ = match stderr.resolve(settings.log_format) {
+        LogFormat::Json => {
+            tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish())
+        }
+        LogFormat::Human => {
+            let human = builder
+                .compact()
+                .with_ansi(stderr.colours())
+                .with_timer(TimeOfDay)
+                .with_target(false);
+            tracing::subscriber::set_global_default(human.finish())
+        }
+        LogFormat::Kv | LogFormat::Auto => {
+            let kv = builder
+                .with_ansi(false)
+                .event_format(KvEvents {
+                    journal: stderr.journal,
+                })
+                .fmt_fields(KvFields);
+            tracing::subscriber::set_global_default(kv.finish())
+        }
+    };
+}
+
+/// What stderr is connected to, and what it may show.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Stderr {
+    terminal: bool,
+    journal: bool,
+    no_color: bool,
+}
+
+impl Stderr {
+    fn look(environment: &Environment) -> Self {
+        Self {
+            terminal: io::stderr().is_terminal(),
+            journal: stderr_is_journal(environment),
+            no_color: environment.get_non_empty("NO_COLOR").is_some(),
+        }
+    }
+
+    fn resolve(self, wanted: LogFormat) -> LogFormat {
+        match wanted {
+            LogFormat::Auto if self.terminal => LogFormat::Human,
+            LogFormat::Auto => LogFormat::Kv,
+            LogFormat::Human | LogFormat::Kv | LogFormat::Json => wanted,
+        }
+    }
+
+    fn colours(self) -> bool {
+        self.terminal && !self.no_color
+    }
+}
+
+/// `JOURNAL_STREAM` is `device:inode`. It is inherited by every process of a session, also by those whose stderr was
+/// sent elsewhere, so only a match counts.
+fn stderr_is_journal(environment: &Environment) -> bool {
+    let Some(stream) = environment.get_non_empty("JOURNAL_STREAM") else {
+        return false;
+    };
+    rustix::fs::fstat(io::stderr())
+        .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino).as_str())
+}
+
+/// A directive of a filter that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadDirective {
+    /// It is not `LEVEL`, `TARGET`, `TARGET=LEVEL` or `TARGET[SPAN{FIELD}]=LEVEL`.
+    #[error("bad directive {directive:?}: expected LEVEL or TARGET=LEVEL")]
+    Malformed {
+        /// As written.
+        directive: String,
+    },
+    /// A lone word is a target, but this one is a misspelt level: taken as a target it would silence everything.
+    #[error("bad directive {directive:?}: no such level; did you mean {nearest:?}?")]
+    MisspeltLevel {
+        /// As written.
+        directive: String,
+        /// The level it looks like.
+        nearest: &'static str,
+    },
+    /// Nothing stands in it, which would silence everything.
+    #[error("no directive; to log nothing say \"off\"")]
+    Empty,
+}
+
+/// Reads a filter of log events.
+///
+/// # Errors
+/// Names the first directive that cannot be used.
+pub fn parse_filter(text: &str) -> Result<EnvFilter, BadDirective> {
+    let directives = text.split(',').map(str::trim);
+    let directives: Vec<&str> = directives
+        .filter(|directive| !directive.is_empty())
+        .collect();
+    if directives.is_empty() {
+        return Err(BadDirective::Empty);
+    }
+    for directive in &directives {
+        check_directive(directive)?;
+    }
+    // Joined anew, for `EnvFilter` takes a space after a comma for part of a name.
+    let filter = EnvFilter::builder().parse(directives.join(","));
+    filter.map_err(|_| BadDirective::Malformed {
+        directive: text.to_owned(),
+    })
+}
+
+fn check_directive(directive: &str) -> Result<(), BadDirective> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    // `EnvFilter` splits at every comma, so a directive never holds one.
+    if directive.parse::<Directive>().is_err() {
+        return Err(BadDirective::Malformed {
+            directive: directive.to_owned(),
+        });
+    }
+    let word = directive.to_ascii_lowercase();
+    if LEVELS.contains(&word.as_str()) {
+        return Ok(());
+    }
+    match LEVELS
+        .into_iter()
+        .find(|level| strsim::osa_distance(level, &word) == 1)
+    {
+        Some(nearest) => Err(BadDirective::MisspeltLevel {
+            directive: directive.to_owned(),
+            nearest,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// `14:27:30Z`: all a person at a terminal needs.
+struct TimeOfDay;
+
+impl FormatTime for TimeOfDay {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        // A clock before 1970 shows midnight; a log line is no reason to stop.
+        let seconds = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs() % 86_400);
+        write!(
+            writer,
+            "{:02}:{:02}:{:02}Z",
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60
+        )
+    }
+}
+
+/// One event as one line: `time=.. level=.. msg=.. key=value .. target=..`.
+struct KvEvents {
+    /// In the journal the time is left out, which it has, and the priority goes first, in the form it strips.
+    journal: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for KvEvents
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let level = *event.metadata().level();
+        if self.journal {
+            write!(writer, "<{}>", priority(level))?;
+        } else {
+            writer.write_str("time=")?;
+            Rfc3339Time.format_time(&mut writer)?;
+            writer.write_char(' ')?;
+        }
+        write!(writer, "level={}", level.as_str().to_ascii_lowercase())?;
+        let mut fields = KvVisitor {
+            writer: writer.by_ref(),
+            result: Ok(()),
+        };
+        event.record(&mut fields);
+        fields.result?;
+        for span in context
+            .event_scope()
+            .into_iter()
+            .flat_map(|scope| scope.from_root())
+        {
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
+                writer.write_str(&fields.fields)?;
+            }
+        }
+        writeln!(writer, " target={}", event.metadata().target())
+    }
+}
+
+/// Priorities of syslog, so that `journalctl -p warning` works.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+/// Fields of spans, in the form of [`KvEvents`].
+struct KvFields;
+
+impl<'writer> FormatFields<'writer> for KvFields {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut visitor = KvVisitor {
+            writer,
+            result: Ok(()),
+        };
+        fields.record(&mut visitor);
+        visitor.result
+    }
+}
+
+/// Writes ` key=value` for each field.
+struct KvVisitor<'writer> {
+    writer: Writer<'writer>,
+    result: fmt::Result,
+}
+
+impl KvVisitor<'_> {
+    fn write(&mut self, field: &Field, value: &str) {
+        let name = match field.name() {
+            "message" => "msg",
+            name => name.strip_prefix("r#").unwrap_or(name),
+        };
+        self.result = self
+            .result
+            .and_then(|()| write!(self.writer, " {name}={}", Quoted(value)));
+    }
+}
+
+impl Visit for KvVisitor<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.write(field, value);
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        let mut text = value.to_string();
+        let mut source = value.source();
+        while let Some(error) = source {
+            // Writing to a string cannot fail.
+            let _ = write!(text, ": {error}");
+            source = error.source();
+        }
+        self.write(field, &text);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.write(field, &format!("{value:?}"));
+    }
+}
+
+/// A value bare if it is one plain word, else in double quotes, with nothing in it that could end or fake a line.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain =
+            |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\');
+        if !self.0.is_empty() && self.0.chars().all(plain) {
+            return f.write_str(self.0);
+        }
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                '\n' => f.write_str("\\n")?,
+                '\r' => f.write_str("\\r")?,
+                '\t' => f.write_str("\\t")?,
+                // Terminals act on control characters, and some readers split at U+2028 and U+2029.
+                c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
+                    write!(f, "{}", c.escape_unicode())?
+                }
+                c => f.write_char(c)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    /// What the `kv` form writes while `act` runs.
+    fn kv(journal: bool, act: impl FnOnce()) -> String {
+        #[derive(Clone, Default)]
+        struct Sink(Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Sink {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(Level::TRACE)
+            .with_writer(move || writer.clone())
+            .event_format(KvEvents { journal })
+            .fmt_fields(KvFields)
+            .finish();
+        tracing::subscriber::with_default(subscriber, act);
+        let bytes = sink.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_value_is_quoted_when_it_could_be_misread() {
+        let check = |value: &str, written: &str| assert_eq!(Quoted(value).to_string(), written);
+        check("plain/path-1.jsonl:7", "plain/path-1.jsonl:7");
+        check("grün", "grün");
+        check("", r#""""#);
+        check("two words", r#""two words""#);
+        check("a=b", r#""a=b""#);
+        check(r#"say "hi""#, r#""say \"hi\"""#);
+        check(r"back\slash", r#""back\\slash""#);
+        check("one\ntwo\r\tthree", r#""one\ntwo\r\tthree""#);
+        check("\u{1b}[31mred", r#""\u{1b}[31mred""#);
+        check("line\u{2028}separator", r#""line\u{2028}separator""#);
+    }
+
+    #[test]
+    fn an_event_is_one_line_with_its_spans_fields() {
+        let text = kv(true, || {
+            let _span = tracing::info_span!("pass", number = 7, lake = "a b").entered();
+            let error = io::Error::other("no\nroom");
+            tracing::warn!(
+                rows = 3,
+                error = &error as &dyn std::error::Error,
+                "batch kept back"
+            );
+        });
+        assert_eq!(
+            text,
+            "<4>level=warn msg=\"batch kept back\" rows=3 error=\"no\\nroom\" number=7 lake=\"a b\" target=distilld::logging::tests\n"
+        );
+    }
+
+    #[test]
+    fn outside_the_journal_a_line_starts_with_its_time() {
+        let text = kv(false, || tracing::info!(path = %"/a", "started"));
+        let (time, rest) = text.split_once(' ').unwrap();
+        assert!(
+            crate::args::rfc3339(time.strip_prefix("time=").unwrap()).is_ok(),
+            "{text}"
+        );
+        assert_eq!(
+            rest,
+            "level=info msg=started path=/a target=distilld::logging::tests\n"
+        );
+    }
+
+    #[test]
+    fn a_bad_filter_names_its_directive() {
+        let check = |text: &str, named: &str| {
+            let error = parse_filter(text).unwrap_err().to_string();
+            assert!(error.contains(named), "{text}: {error}");
+        };
+        check("info,distilld=verbose", "\"distilld=verbose\"");
+        check("a=b=c", "\"a=b=c\"");
+        check("debgu", "did you mean \"debug\"");
+        check("inof,distilld=trace", "did you mean \"info\"");
+        check("", "say \"off\"");
+        check(" , ", "say \"off\"");
+    }
+
+    #[test]
+    fn usual_filters_are_taken() {
+        for text in [
+            "info",
+            "OFF",
+            "warn,distilld::tail=debug",
+            "distilld",
+            "info, distilld[pass]=trace",
+            "2",
+        ] {
+            assert!(parse_filter(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn auto_is_human_on_a_terminal_and_kv_elsewhere() {
+        let terminal = Stderr {
+            terminal: true,
+            ..Stderr::default()
+        };
+        assert_eq!(terminal.resolve(LogFormat::Auto), LogFormat::Human);
+        assert_eq!(Stderr::default().resolve(LogFormat::Auto), LogFormat::Kv);
+        assert_eq!(terminal.resolve(LogFormat::Json), LogFormat::Json);
+        assert!(terminal.colours());
+        assert!(
+            !Stderr {
+                no_color: true,
+                ..terminal
+            }
+            .colours()
+        );
+        assert!(!Stderr::default().colours());
+    }
+
+    #[test]
+    fn a_journal_stream_of_another_file_is_not_ours() {
+        let environment = |value: &str| Environment::from_iter([("JOURNAL_STREAM", value)]);
+        assert!(!stderr_is_journal(&Environment::default()));
+        assert!(!stderr_is_journal(&environment("1:1")));
+        let own = rustix::fs::fstat(io::stderr()).unwrap();
+        assert!(stderr_is_journal(&environment(&format!(
+            "{}:{}",
+            own.st_dev, own.st_ino
+        ))));
+    }
+}
