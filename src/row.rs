@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use memchr::memmem;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::firewall::{ACCEPTED, FIREWALL};
@@ -17,7 +18,7 @@ use crate::parse::{JsonText, Provenance, ScoredRun};
 const LONGEST_NAME: usize = "source_run_id".len();
 
 /// Names a run inside a pair: the first 12 bytes (little-endian) of xxh3-128 of its run id. Persisted.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunKey(pub [u8; 12]);
 
 impl RunKey {
@@ -36,7 +37,7 @@ impl fmt::Debug for RunKey {
 /// What a row came from: day-file name, run id, and the scored run's source file, line offset and signature. The
 /// first 12 bytes (little-endian) of xxh3-128 of these; each text stands behind its length, so that no two lists of
 /// texts run together into the same bytes. Persisted.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RowKey(pub [u8; 12]);
 
 impl fmt::Debug for RowKey {

@@ -1,0 +1,218 @@
+//! Owns the packed, sorted blocks that a pair's indexes are kept in: how entries are merged into them, found in
+//! them, and how a damaged block is told from a sound one. Pure; the state keeps the bytes.
+//!
+//! A block is a checksum (4 bytes, the low half of xxh3-64 of the rest, little-endian) and packed entries in byte
+//! order. One value holds a hundred entries or more, so that an entry costs its own bytes and little else, and a
+//! batch that brings a thousand of them touches a few values instead of a thousand tree leaves.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::checkpoint::Packed;
+
+/// Payload of a full block: with its key and the store's own overhead it fits one 4 KiB page.
+const PAYLOAD_BYTES_MAX: usize = 3_900;
+const CHECKSUM_LEN: usize = 4;
+
+/// A block whose checksum or form does not fit: the state is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a block of the state is damaged")]
+pub struct DamagedBlock;
+
+/// A new entry in its packed form.
+pub type PackedEntry = Vec<u8>;
+
+/// The packed form of an entry.
+pub fn packed<T: Packed>(entry: &T) -> PackedEntry {
+    let mut bytes = Vec::with_capacity(T::LEN);
+    entry.pack(&mut bytes);
+    debug_assert_eq!(bytes.len(), T::LEN);
+    bytes
+}
+
+/// The checksum in front, the payload behind it.
+#[must_use]
+pub fn seal(payload: &[u8]) -> Vec<u8> {
+    let mut block = Vec::with_capacity(CHECKSUM_LEN + payload.len());
+    block.extend_from_slice(&xxh3_64(payload).to_le_bytes()[..CHECKSUM_LEN]);
+    block.extend_from_slice(payload);
+    block
+}
+
+/// The payload of a sealed value.
+///
+/// # Errors
+/// [`DamagedBlock`] where the checksum does not fit.
+pub fn open(block: &[u8]) -> Result<&[u8], DamagedBlock> {
+    let (checksum, payload) = block.split_at_checked(CHECKSUM_LEN).ok_or(DamagedBlock)?;
+    if checksum == &xxh3_64(payload).to_le_bytes()[..CHECKSUM_LEN] {
+        Ok(payload)
+    } else {
+        Err(DamagedBlock)
+    }
+}
+
+/// The payload of a block of `T`s.
+///
+/// # Errors
+/// [`DamagedBlock`] where the checksum does not fit or the length is no multiple of an entry's.
+pub fn entries_of<T: Packed>(block: &[u8]) -> Result<&[u8], DamagedBlock> {
+    let payload = open(block)?;
+    if payload.len() % T::LEN == 0 {
+        Ok(payload)
+    } else {
+        Err(DamagedBlock)
+    }
+}
+
+/// The entries of a payload whose key starts with `prefix`, in order.
+pub fn matching<'p, T: Packed>(payload: &'p [u8], prefix: &[u8]) -> impl Iterator<Item = &'p [u8]> {
+    let count = payload.len() / T::LEN;
+    let (mut low, mut high) = (0, count);
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        if &payload[middle * T::LEN..][..prefix.len()] < prefix {
+            low = middle + 1
+        } else {
+            high = middle
+        }
+    }
+    payload[low * T::LEN..]
+        .chunks_exact(T::LEN)
+        .take_while(move |entry| entry.starts_with(prefix))
+}
+
+/// Merges `added` (sorted by key, keys unique) into a payload: an added entry replaces the one with its key.
+#[must_use]
+pub fn merge<T: Packed>(payload: &[u8], added: &[PackedEntry]) -> Vec<u8> {
+    let mut merged = Vec::with_capacity(payload.len() + added.len() * T::LEN);
+    let mut old = payload.chunks_exact(T::LEN).peekable();
+    for new in added {
+        let key = &new[..T::KEY_LEN];
+        while let Some(entry) = old.next_if(|entry| &entry[..T::KEY_LEN] < key) {
+            merged.extend_from_slice(entry);
+        }
+        old.next_if(|entry| &entry[..T::KEY_LEN] == key);
+        merged.extend_from_slice(new);
+    }
+    old.for_each(|entry| merged.extend_from_slice(entry));
+    merged
+}
+
+/// Cuts a merged payload into payloads that fit a block, of nearly equal length.
+pub fn cut<T: Packed>(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let count = payload.len() / T::LEN;
+    let count_max = PAYLOAD_BYTES_MAX / T::LEN;
+    let pieces = count.div_ceil(count_max).max(1);
+    payload.chunks(count.div_ceil(pieces).max(1) * T::LEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{EvidenceEntry, EvidenceRef, ScoredEntry, Verdict};
+    use crate::row::RunKey;
+    use std::collections::BTreeMap;
+
+    fn evidence(run: u8, offset: u64) -> EvidenceEntry {
+        EvidenceEntry {
+            run: RunKey([run; 12]),
+            place: EvidenceRef {
+                offset,
+                len_bytes: 7,
+            },
+        }
+    }
+
+    #[test]
+    fn merging_behaves_like_a_sorted_map_and_finds_what_it_holds() {
+        for seed in 0..300 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut model = BTreeMap::new();
+            let mut payload = Vec::new();
+            for _ in 0..rng.usize(1..6) {
+                let mut added = BTreeMap::new();
+                for _ in 0..rng.usize(0..40) {
+                    added.insert(rng.u8(..), evidence(0, rng.u64(..1 << 40)));
+                }
+                let added: Vec<_> = added
+                    .into_iter()
+                    .map(|(run, entry)| EvidenceEntry {
+                        run: RunKey([run; 12]),
+                        ..entry
+                    })
+                    .collect();
+                let new: Vec<_> = added.iter().map(packed).collect();
+                payload = merge::<EvidenceEntry>(&payload, &new);
+                model.extend(added.into_iter().map(|entry| (entry.run, entry)));
+            }
+            for run in 0..=255 {
+                let key = RunKey([run; 12]);
+                let found: Vec<_> = matching::<EvidenceEntry>(&payload, &key.0)
+                    .map(|bytes| EvidenceEntry::unpack(bytes).unwrap())
+                    .collect();
+                let expected: Vec<_> = model.get(&key).copied().into_iter().collect();
+                assert_eq!(found, expected, "seed {seed}");
+            }
+            let whole: Vec<u8> = cut::<EvidenceEntry>(&payload).flatten().copied().collect();
+            assert_eq!(whole, payload, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_a_damaged_block() {
+        let block = seal(&packed(&evidence(3, 9)));
+        assert!(entries_of::<EvidenceEntry>(&block).is_ok());
+        for bit in 0..block.len() * 8 {
+            let mut flipped = block.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(
+                entries_of::<EvidenceEntry>(&flipped),
+                Err(DamagedBlock),
+                "bit {bit}"
+            );
+        }
+        assert_eq!(entries_of::<EvidenceEntry>(&[]), Err(DamagedBlock));
+        assert_eq!(
+            entries_of::<ScoredEntry>(&block),
+            Err(DamagedBlock),
+            "another entry length"
+        );
+    }
+
+    #[test]
+    fn every_verdict_survives_packing() {
+        let verdicts = [
+            Verdict::Waiting {
+                index: u32::MAX,
+                since_s: 1_789_000_000,
+            },
+            Verdict::Role { index: 3 },
+            Verdict::BlankText { index: 0 },
+            Verdict::Exported {
+                row_offset: (1 << 48) - 1,
+                evidence_digest: 7,
+                superseded: true,
+                contradicted: false,
+            },
+            Verdict::Exported {
+                row_offset: 0,
+                evidence_digest: 0,
+                superseded: false,
+                contradicted: true,
+            },
+            Verdict::Firewalled,
+            Verdict::UnknownCategory,
+        ];
+        for verdict in verdicts {
+            let entry = ScoredEntry {
+                run: RunKey([9; 12]),
+                offset: (1 << 40) - 1,
+                len_bytes: u32::MAX,
+                verdict,
+            };
+            assert_eq!(ScoredEntry::unpack(&packed(&entry)), Some(entry));
+        }
+        assert_eq!(ScoredEntry::unpack(&[6; 32]), None);
+        assert_eq!(ScoredEntry::unpack(&[0; 31]), None);
+    }
+}

@@ -1,0 +1,447 @@
+//! Owns what distilld remembers of a pair of day-files: how far each is read, what became of each line, and the
+//! account that must balance. Pure: it is told, it never looks.
+//!
+//! Persisted forms live here, beside the types they are of; `tests/suite/formats.rs` pins their bytes. A change
+//! of any of them raises [`FORMAT`], and a state of another format is rebuilt from the sources and the export.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::row::{RowKey, RunKey};
+
+/// The version of everything persisted under the state directory.
+pub const FORMAT: u32 = 1;
+
+/// The number under which the state keeps a pair; given once, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PairId(pub u32);
+
+/// What the file system said of a source when it was last looked at. Equal values mean: not looked at again by
+/// the reconciling scan. A hint still has it verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Seen {
+    /// Length in bytes.
+    pub len_bytes: u64,
+    /// Last change of content, nanoseconds since 1970.
+    pub modified_ns: i128,
+    /// Last change of the inode, nanoseconds since 1970.
+    pub changed_ns: i128,
+}
+
+/// By what a source is known again. All of it must fit before reading goes on behind the offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceIdentity {
+    /// The device that holds the file.
+    pub device: u64,
+    /// Its inode on that device; reused by file systems, so it proves nothing alone.
+    pub inode: u64,
+    /// How many of the first bytes `head_hash` covers.
+    pub head_len_bytes: u32,
+    /// xxh3-64 of the first `head_len_bytes` bytes.
+    pub head_hash: u64,
+    /// How many bytes before the offset `tail_hash` covers.
+    pub tail_len_bytes: u32,
+    /// xxh3-64 of the `tail_len_bytes` bytes before the offset.
+    pub tail_hash: u64,
+}
+
+/// How far one day-file has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SourceState {
+    /// By what it is known; `None` until its first byte was read.
+    pub identity: Option<SourceIdentity>,
+    /// Where the first line starts that has no verdict yet, in bytes from the start.
+    pub offset: u64,
+    /// Start of an overlong line that `offset` is in the middle of.
+    pub overlong_from: Option<u64>,
+    /// Well-formed records before `offset`; the next one's index.
+    pub records: u64,
+    /// Lines before `offset` that are not blank.
+    pub lines: u64,
+    /// Lines before `offset` that became dead letters.
+    pub malformed: u64,
+    /// What the file system said when `offset` was reached.
+    pub seen: Seen,
+}
+
+/// What became of the scored lines of a pair. Each line is in exactly one of the first six, or malformed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// Has its row in the export.
+    pub exported: u64,
+    /// Refused by the firewall.
+    pub firewalled: u64,
+    /// Refused: a category nobody knows.
+    pub unknown_category: u64,
+    /// Refused: the evidence's model role gives no sample.
+    pub role: u64,
+    /// Refused: the evidence's text is blank.
+    pub blank_text: u64,
+    /// Waits for its evidence.
+    pub waiting: u64,
+    /// Of the exported: evidence that differs came after the row was written.
+    pub superseded: u64,
+    /// Of the exported: the run was scored `rejected` or `needs_human_review` later.
+    pub contradicted: u64,
+}
+
+impl Counts {
+    /// Lines with a verdict or a place in the waiting set.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.exported
+            + self.firewalled
+            + self.unknown_category
+            + self.role
+            + self.blank_text
+            + self.waiting
+    }
+
+    /// The count that a verdict is kept under.
+    pub fn of_mut(&mut self, verdict: Verdict) -> &mut u64 {
+        match verdict {
+            Verdict::Exported { .. } => &mut self.exported,
+            Verdict::Firewalled => &mut self.firewalled,
+            Verdict::UnknownCategory => &mut self.unknown_category,
+            Verdict::Role { .. } => &mut self.role,
+            Verdict::BlankText { .. } => &mut self.blank_text,
+            Verdict::Waiting { .. } => &mut self.waiting,
+        }
+    }
+}
+
+/// Everything remembered of a pair but its packed indexes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PairCheckpoint {
+    /// Relative path, `YYYY/MM/DD/NAME.jsonl`, as the file system has it.
+    pub path: Vec<u8>,
+    /// The scored day-file.
+    pub scored: SourceState,
+    /// The evidence day-file.
+    pub evidence: SourceState,
+    /// What became of the scored lines.
+    pub counts: Counts,
+}
+
+/// The account of a pair does not balance: lines vanished or were counted twice. Only a bug can do this.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the account of day-file {path} does not balance: {lines} lines read, {accounted} accounted for \
+     ({counts:?}, {malformed} malformed); this is a bug in distilld, please report it; the export was not touched"
+)]
+pub struct Imbalance {
+    path: String,
+    lines: u64,
+    accounted: u64,
+    malformed: u64,
+    counts: Counts,
+}
+
+impl PairCheckpoint {
+    /// A pair of which nothing has been read.
+    #[must_use]
+    pub fn new(path: Vec<u8>) -> Self {
+        Self {
+            path,
+            ..Self::default()
+        }
+    }
+
+    /// Promise 5: lines read = exported + firewalled + refused by reason + waiting + malformed.
+    ///
+    /// # Errors
+    /// [`Imbalance`] where they differ; the daemon must stop.
+    pub fn balance(&self) -> Result<(), Imbalance> {
+        let accounted = self.counts.records() + self.scored.malformed;
+        let evidence_accounted = self.evidence.records + self.evidence.malformed;
+        if self.scored.lines == accounted
+            && self.scored.records == self.counts.records()
+            && self.evidence.lines == evidence_accounted
+        {
+            return Ok(());
+        }
+        Err(Imbalance {
+            path: String::from_utf8_lossy(&self.path).into_owned(),
+            lines: self.scored.lines,
+            accounted,
+            malformed: self.scored.malformed,
+            counts: self.counts,
+        })
+    }
+}
+
+/// Sums over pairs, kept beside them so that a status costs no walk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Scored lines read.
+    pub scored_lines: u64,
+    /// Scored lines that became dead letters.
+    pub scored_malformed: u64,
+    /// Evidence lines read.
+    pub evidence_lines: u64,
+    /// Evidence lines that became dead letters.
+    pub evidence_malformed: u64,
+    /// What became of the scored lines.
+    pub counts: Counts,
+}
+
+impl Totals {
+    /// Takes a pair's figures out (`before`) and puts its new ones in (`after`).
+    pub fn replace(&mut self, before: &PairCheckpoint, after: &PairCheckpoint) {
+        let step = |total: &mut u64, old: u64, new: u64| *total = *total - old + new;
+        step(
+            &mut self.scored_lines,
+            before.scored.lines,
+            after.scored.lines,
+        );
+        step(
+            &mut self.scored_malformed,
+            before.scored.malformed,
+            after.scored.malformed,
+        );
+        step(
+            &mut self.evidence_lines,
+            before.evidence.lines,
+            after.evidence.lines,
+        );
+        step(
+            &mut self.evidence_malformed,
+            before.evidence.malformed,
+            after.evidence.malformed,
+        );
+        let (total, old, new) = (&mut self.counts, &before.counts, &after.counts);
+        step(&mut total.exported, old.exported, new.exported);
+        step(&mut total.firewalled, old.firewalled, new.firewalled);
+        step(
+            &mut total.unknown_category,
+            old.unknown_category,
+            new.unknown_category,
+        );
+        step(&mut total.role, old.role, new.role);
+        step(&mut total.blank_text, old.blank_text, new.blank_text);
+        step(&mut total.waiting, old.waiting, new.waiting);
+        step(&mut total.superseded, old.superseded, new.superseded);
+        step(&mut total.contradicted, old.contradicted, new.contradicted);
+    }
+
+    /// Promise 5 over all pairs.
+    #[must_use]
+    pub fn balanced(&self) -> bool {
+        self.scored_lines == self.counts.records() + self.scored_malformed
+    }
+}
+
+/// Where an evidence record lies in its day-file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceRef {
+    /// Start of its line, bytes.
+    pub offset: u64,
+    /// Length of its line without the newline, bytes.
+    pub len_bytes: u32,
+}
+
+/// What is known of one well-formed scored line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// No evidence yet; looked at again when evidence with its run id arrives.
+    Waiting {
+        /// Its index among the well-formed records of its day-file.
+        index: u32,
+        /// When it began to wait, seconds since 1970.
+        since_s: u64,
+    },
+    /// Refused for its evidence's model role; looked at again like a waiting run.
+    Role {
+        /// Its index among the well-formed records of its day-file.
+        index: u32,
+    },
+    /// Refused for its evidence's blank text; looked at again like a waiting run.
+    BlankText {
+        /// Its index among the well-formed records of its day-file.
+        index: u32,
+    },
+    /// Its row is in the export.
+    Exported {
+        /// Where its row starts in the export, bytes.
+        row_offset: u64,
+        /// Digest of the evidence line that the row was made from; 0 for an adopted row.
+        evidence_digest: u32,
+        /// Evidence that differs came later.
+        superseded: bool,
+        /// The run was rejected later.
+        contradicted: bool,
+    },
+    /// Refused by the firewall, for ever.
+    Firewalled,
+    /// Refused for a category nobody knows, for ever.
+    UnknownCategory,
+}
+
+/// One well-formed scored line and its verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScoredEntry {
+    /// Names its run inside the pair.
+    pub run: RunKey,
+    /// Start of its line, bytes.
+    pub offset: u64,
+    /// Length of its line without the newline, bytes.
+    pub len_bytes: u32,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// A line that is no record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// `true` for the evidence day-file, `false` for the scored one.
+    pub in_evidence: bool,
+    /// Start of the line, bytes.
+    pub offset: u64,
+    /// Its length without the newline, bytes.
+    pub len_bytes: u64,
+    /// The stable code of what is wrong with it.
+    pub reason: String,
+}
+
+/// A row that stood in the export before its line was read: the line claims it, and is not written again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Claim {
+    /// What the row came from.
+    pub row: RowKey,
+    /// The pair that the row belonged to, or [`PairId::ANY`] where the state that knew it is gone.
+    pub scope: PairId,
+    /// Where the row starts in the export, bytes.
+    pub row_offset: u64,
+}
+
+impl PairId {
+    /// Stands for every pair, in a [`Claim`].
+    pub const ANY: PairId = PairId(u32::MAX);
+}
+
+impl fmt::Display for PairId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A packed record of fixed length whose first bytes are its place in byte order.
+pub trait Packed: Sized {
+    /// Length of a packed record, bytes.
+    const LEN: usize;
+    /// How many of its first bytes order it and tell it from others.
+    const KEY_LEN: usize;
+    /// Appends the packed form, exactly `LEN` bytes.
+    fn pack(&self, out: &mut Vec<u8>);
+    /// Reads the packed form.
+    ///
+    /// # Errors
+    /// `None` for bytes that no `pack` wrote.
+    fn unpack(bytes: &[u8]) -> Option<Self>;
+}
+
+/// An evidence record in the index of its pair: run key (12), offset (5), length (4); big-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceEntry {
+    /// Names its run inside the pair.
+    pub run: RunKey,
+    /// Where it lies.
+    pub place: EvidenceRef,
+}
+
+impl Packed for EvidenceEntry {
+    const LEN: usize = 21;
+    const KEY_LEN: usize = 12;
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        assert!(
+            self.place.offset < OFFSET_MAX,
+            "a day-file of more than 1 TiB"
+        );
+        out.extend_from_slice(&self.run.0);
+        out.extend_from_slice(&self.place.offset.to_be_bytes()[3..]);
+        out.extend_from_slice(&self.place.len_bytes.to_be_bytes());
+    }
+
+    fn unpack(bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            run: RunKey(bytes.get(..12)?.try_into().ok()?),
+            place: EvidenceRef {
+                offset: be_uint(bytes.get(12..17)?),
+                len_bytes: u32::try_from(be_uint(bytes.get(17..21)?)).ok()?,
+            },
+        })
+    }
+}
+
+/// Packed as run key (12), offset (5), length (4), verdict (1), six and four bytes that depend on the verdict.
+impl Packed for ScoredEntry {
+    const LEN: usize = 32;
+    const KEY_LEN: usize = 17;
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        let (code, long, short): (u8, u64, u32) = match self.verdict {
+            Verdict::Waiting { index, since_s } => (0, since_s, index),
+            Verdict::Role { index } => (1, 0, index),
+            Verdict::BlankText { index } => (2, 0, index),
+            Verdict::Exported {
+                row_offset,
+                evidence_digest,
+                superseded,
+                contradicted,
+            } => {
+                let flags = u8::from(superseded) << 4 | u8::from(contradicted) << 5;
+                (3 | flags, row_offset, evidence_digest)
+            }
+            Verdict::Firewalled => (4, 0, 0),
+            Verdict::UnknownCategory => (5, 0, 0),
+        };
+        assert!(self.offset < OFFSET_MAX, "a day-file of more than 1 TiB");
+        assert!(long < 1 << 48, "an export of more than 256 TiB");
+        out.extend_from_slice(&self.run.0);
+        out.extend_from_slice(&self.offset.to_be_bytes()[3..]);
+        out.extend_from_slice(&self.len_bytes.to_be_bytes());
+        out.push(code);
+        out.extend_from_slice(&long.to_be_bytes()[2..]);
+        out.extend_from_slice(&short.to_be_bytes());
+    }
+
+    fn unpack(bytes: &[u8]) -> Option<Self> {
+        let long = be_uint(bytes.get(22..28)?);
+        let short = u32::try_from(be_uint(bytes.get(28..32)?)).ok()?;
+        let code = bytes[21];
+        let verdict = match code & 0x0f {
+            0 => Verdict::Waiting {
+                index: short,
+                since_s: long,
+            },
+            1 => Verdict::Role { index: short },
+            2 => Verdict::BlankText { index: short },
+            3 => Verdict::Exported {
+                row_offset: long,
+                evidence_digest: short,
+                superseded: code & 0x10 != 0,
+                contradicted: code & 0x20 != 0,
+            },
+            4 => Verdict::Firewalled,
+            5 => Verdict::UnknownCategory,
+            _ => return None,
+        };
+        Some(Self {
+            run: RunKey(bytes.get(..12)?.try_into().ok()?),
+            offset: be_uint(bytes.get(12..17)?),
+            len_bytes: u32::try_from(be_uint(bytes.get(17..21)?)).ok()?,
+            verdict,
+        })
+    }
+}
+
+/// Offsets into day-files are packed into five bytes.
+pub const OFFSET_MAX: u64 = 1 << 40;
+
+fn be_uint(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
