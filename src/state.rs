@@ -1,0 +1,770 @@
+//! Owns the persisted state between two checkpoints of the journal: a redb file with, per pair, its checkpoint and
+//! its packed indexes; the claimable rows; the dead letters; the header that says how far all this goes.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `header` | `()` | [`Header`], sealed |
+//! | `pairs` | pair id | [`PairCheckpoint`], sealed |
+//! | `paths` | relative path | pair id |
+//! | `evidence` | pair id, first run key | block of [`EvidenceEntry`] |
+//! | `scored` | pair id, first run key and offset | block of [`ScoredEntry`] |
+//! | `claimable` | row key, scope, row offset | - |
+//! | `dead_letters` | pair id, stream, offset | length and reason, sealed |
+//!
+//! What is trusted of redb: a commit is there whole or not at all after a crash, a commit that returned is there.
+//! The crash tests run over redb's own file too. What is not trusted: that its pages are as they were written. Each
+//! value carries a checksum of ours, opening is guarded against panics, and whatever does not fit is
+//! [`StateError::Damaged`]: the state is expendable (promise 6), a wrong answer from it is not.
+
+use std::fmt::Debug;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::{
+    Database, Durability, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
+    TableDefinition, WriteTransaction,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::blocks::{self, DamagedBlock, PackedEntry};
+use crate::checkpoint::{
+    Claim, DeadLetter, EvidenceEntry, EvidenceRef, FORMAT, Packed, PairCheckpoint, PairId,
+    ScoredEntry, Totals, Verdict,
+};
+use crate::row::{RowKey, RunKey};
+use crate::storage::{Storage, StorageFile, read_full_at, write_all_at};
+
+type Blocks = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+const HEADER: TableDefinition<(), &[u8]> = TableDefinition::new("header");
+const PAIRS: TableDefinition<u32, &[u8]> = TableDefinition::new("pairs");
+const PATHS: TableDefinition<&[u8], u32> = TableDefinition::new("paths");
+const EVIDENCE: Blocks = TableDefinition::new("evidence");
+const SCORED: Blocks = TableDefinition::new("scored");
+const CLAIMABLE: TableDefinition<(&[u8; 12], u32, u64), ()> = TableDefinition::new("claimable");
+const DEAD_LETTERS: TableDefinition<(u32, bool, u64), &[u8]> = TableDefinition::new("dead_letters");
+
+/// Pages that redb keeps in memory. Blocks are looked up in an order that no cache helps; this holds the branches.
+const CACHE_BYTES: usize = 6 << 20;
+
+/// What the state says of the export: enough to tell a changed one from ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ExportMark {
+    /// Length that is durable and belongs to this state, bytes.
+    pub len_bytes: u64,
+    /// How many bytes before `len_bytes` the hash covers.
+    pub tail_len_bytes: u32,
+    /// xxh3-64 of them.
+    pub tail_hash: u64,
+}
+
+/// How far the state goes. Read first at start; written with every checkpoint, in its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// [`FORMAT`] of all that is persisted.
+    pub format: u32,
+    /// Frames of the journal up to this seq are taken in.
+    pub seq_applied: u64,
+    /// The epoch of frames that are not.
+    pub journal_epoch: u64,
+    /// The export that belongs to this state.
+    pub export: ExportMark,
+    /// Sums over all pairs.
+    pub totals: Totals,
+    /// The id that the next new pair gets.
+    pub pair_next: u32,
+    /// Rows that no line has claimed.
+    pub claimable: u64,
+}
+
+impl Header {
+    /// The header of a state that knows nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            format: FORMAT,
+            seq_applied: 0,
+            journal_epoch: 1,
+            export: ExportMark::default(),
+            totals: Totals::default(),
+            pair_next: 0,
+            claimable: 0,
+        }
+    }
+}
+
+impl Default for Header {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Why the state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The disk refused. The state file is as it was before.
+    #[error("the state's disk failed: {0}")]
+    Io(#[source] io::Error),
+    /// A sync failed: nobody knows what is durable. Fatal.
+    #[error(
+        "syncing the state failed: {0}; what is on the disk is unknown until the next start looks"
+    )]
+    Sync(String),
+    /// The state's bytes are not what was written, or of another format. It is rebuilt from sources and export.
+    #[error("the state is unreadable: {0}")]
+    Damaged(String),
+}
+
+impl StateError {
+    fn damaged(error: impl std::fmt::Display) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+impl From<redb::Error> for StateError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Io(error) => Self::Io(error),
+            redb::Error::PreviousIo => {
+                Self::Io(io::Error::other("an earlier write to the state failed"))
+            }
+            other => Self::damaged(other),
+        }
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ty),*) => {$(
+        impl From<$error> for StateError {
+            fn from(error: $error) -> Self {
+                redb::Error::from(error).into()
+            }
+        }
+    )*};
+}
+from_redb!(
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError,
+    redb::CommitError,
+    redb::DatabaseError
+);
+
+impl From<DamagedBlock> for StateError {
+    fn from(error: DamagedBlock) -> Self {
+        Self::damaged(error)
+    }
+}
+
+/// What a checkpoint writes of one pair.
+#[derive(Debug)]
+pub struct PairWrite<'a> {
+    /// The pair.
+    pub id: PairId,
+    /// Its checkpoint.
+    pub checkpoint: &'a PairCheckpoint,
+    /// New evidence records, sorted by key.
+    pub evidence: Vec<PackedEntry>,
+    /// New or changed scored lines, sorted by key.
+    pub entries: Vec<PackedEntry>,
+    /// New dead letters.
+    pub dead_letters: &'a [DeadLetter],
+    /// Claims that found their row.
+    pub claims: &'a [Claim],
+}
+
+/// Which of a pair's sources is read again from its start, and what becomes of what was known.
+#[derive(Debug)]
+pub enum Reset {
+    /// The scored day-file: its index and dead letters go, its exported rows become claimable.
+    Scored(Vec<Claim>),
+    /// The evidence day-file: its index and dead letters go, runs refused for their evidence wait again, since
+    /// this second of 1970.
+    Evidence(u64),
+}
+
+/// The open state.
+pub struct State {
+    database: Database,
+    header: Header,
+    sync_failed: Arc<AtomicBool>,
+}
+
+impl Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("header", &self.header)
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Creates the state file, which must not exist, with a header that knows nothing. Durable on return.
+    ///
+    /// # Errors
+    /// What the disk or redb says.
+    pub fn create(storage: &dyn Storage, path: &Path) -> Result<Self, StateError> {
+        let file = storage.create(path).map_err(StateError::Io)?;
+        let sync_failed = Arc::default();
+        let backend = Backend {
+            file,
+            sync_failed: Arc::clone(&sync_failed),
+        };
+        let database = redb_builder().create_with_backend(backend)?;
+        let state = Self {
+            database,
+            header: Header::new(),
+            sync_failed,
+        };
+        let transaction = state.begin_write()?;
+        transaction.open_table(PAIRS)?;
+        transaction.open_table(PATHS)?;
+        transaction.open_table(EVIDENCE)?;
+        transaction.open_table(SCORED)?;
+        transaction.open_table(CLAIMABLE)?;
+        transaction.open_table(DEAD_LETTERS)?;
+        write_header(&transaction, &state.header)?;
+        transaction.commit()?;
+        if let Some(dir) = path.parent() {
+            storage.sync_dir(dir).map_err(StateError::Io)?;
+        }
+        Ok(state)
+    }
+
+    /// Opens an existing state.
+    ///
+    /// # Errors
+    /// [`StateError::Damaged`] for whatever is not a state of this format; [`StateError::Io`] where the disk fails.
+    pub fn open(storage: &dyn Storage, path: &Path) -> Result<Self, StateError> {
+        let file = storage.open_write(path).map_err(StateError::Io)?;
+        // redb makes a new database of an empty file; for us that is a state that was lost.
+        if file.stat().map_err(StateError::Io)?.len_bytes == 0 {
+            return Err(StateError::damaged("the file is empty"));
+        }
+        // redb may panic on a file that it did not write; the state is hostile input (a lost sector, a bad copy).
+        catch_unwind(AssertUnwindSafe(|| {
+            let sync_failed = Arc::default();
+            let backend = Backend {
+                file,
+                sync_failed: Arc::clone(&sync_failed),
+            };
+            let database = redb_builder().create_with_backend(backend)?;
+            let header = read_header(&database.begin_read()?)?;
+            Ok(Self {
+                database,
+                header,
+                sync_failed,
+            })
+        }))
+        .unwrap_or_else(|_| Err(StateError::damaged("opening it made the store panic")))
+    }
+
+    /// How far the state goes.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// A view of the state as it is now. It keeps pages alive: drop it before a checkpoint.
+    ///
+    /// # Errors
+    /// What redb says.
+    pub fn view(&self) -> Result<StateView, StateError> {
+        Ok(StateView {
+            transaction: self.database.begin_read()?,
+        })
+    }
+
+    /// Takes in all of `pairs`, and the header that goes with them, in one durable transaction.
+    ///
+    /// # Errors
+    /// What redb says; nothing is taken in then.
+    pub fn checkpoint(
+        &mut self,
+        header: Header,
+        pairs: &[PairWrite<'_>],
+    ) -> Result<(), StateError> {
+        let transaction = self.begin_write()?;
+        for pair in pairs {
+            write_checkpoint(&transaction, pair.id, pair.checkpoint)?;
+            merge_into::<EvidenceEntry>(&transaction, EVIDENCE, pair.id, &pair.evidence)?;
+            merge_into::<ScoredEntry>(&transaction, SCORED, pair.id, &pair.entries)?;
+            write_dead_letters(&transaction, pair.id, pair.dead_letters)?;
+            remove_claims(&transaction, pair.claims)?;
+        }
+        self.commit(transaction, header)
+    }
+
+    /// Forgets what was read of one source of a pair, in one durable transaction.
+    ///
+    /// # Errors
+    /// What redb says; nothing is forgotten then.
+    pub fn reset(
+        &mut self,
+        header: Header,
+        id: PairId,
+        checkpoint: &PairCheckpoint,
+        reset: &Reset,
+    ) -> Result<(), StateError> {
+        let transaction = self.begin_write()?;
+        write_checkpoint(&transaction, id, checkpoint)?;
+        match reset {
+            Reset::Scored(claimable) => {
+                remove_blocks(&transaction, SCORED, id)?;
+                remove_dead_letters(&transaction, id, false)?;
+                insert_claimable(&transaction, claimable)?;
+            }
+            Reset::Evidence(now_s) => {
+                remove_blocks(&transaction, EVIDENCE, id)?;
+                remove_dead_letters(&transaction, id, true)?;
+                wait_again(&transaction, id, *now_s)?;
+            }
+        }
+        self.commit(transaction, header)
+    }
+
+    /// Adds rows that no line is known to have made. Durable with the next commit that is.
+    ///
+    /// # Errors
+    /// What redb says.
+    pub fn add_claimable(&mut self, claims: &[Claim]) -> Result<(), StateError> {
+        let transaction = self.begin_write()?;
+        insert_claimable(&transaction, claims)?;
+        let header = Header {
+            claimable: self.header.claimable + claims.len() as u64,
+            ..self.header
+        };
+        self.commit(transaction, header)
+    }
+
+    /// Writes the header alone.
+    ///
+    /// # Errors
+    /// What redb says.
+    pub fn write_header(&mut self, header: Header) -> Result<(), StateError> {
+        let transaction = self.begin_write()?;
+        self.commit(transaction, header)
+    }
+
+    fn begin_write(&self) -> Result<WriteTransaction, StateError> {
+        let mut transaction = self.database.begin_write()?;
+        transaction
+            .set_durability(Durability::Immediate)
+            .map_err(StateError::damaged)?;
+        // Without it an unclean start reads the whole file before READY.
+        transaction.set_quick_repair(true);
+        Ok(transaction)
+    }
+
+    fn commit(&mut self, transaction: WriteTransaction, header: Header) -> Result<(), StateError> {
+        write_header(&transaction, &header)?;
+        let committed = transaction.commit();
+        if self.sync_failed.load(Ordering::SeqCst) {
+            return Err(StateError::Sync(
+                committed
+                    .err()
+                    .map_or_else(String::new, |error| error.to_string()),
+            ));
+        }
+        committed?;
+        self.header = header;
+        Ok(())
+    }
+}
+
+/// A view of the state at one moment; shared by the threads that read day-files.
+pub struct StateView {
+    transaction: ReadTransaction,
+}
+
+impl Debug for StateView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateView").finish_non_exhaustive()
+    }
+}
+
+impl StateView {
+    /// The id of the pair at a relative path, if it is known.
+    ///
+    /// # Errors
+    /// What redb says.
+    pub fn pair_id(&self, path: &[u8]) -> Result<Option<PairId>, StateError> {
+        Ok(self
+            .transaction
+            .open_table(PATHS)?
+            .get(path)?
+            .map(|id| PairId(id.value())))
+    }
+
+    /// The checkpoint of a pair.
+    ///
+    /// # Errors
+    /// [`StateError::Damaged`] where it is missing or does not fit its checksum.
+    pub fn checkpoint(&self, id: PairId) -> Result<PairCheckpoint, StateError> {
+        let table = self.transaction.open_table(PAIRS)?;
+        let value = table
+            .get(id.0)?
+            .ok_or_else(|| StateError::Damaged(format!("pair {id} is missing")))?;
+        decode(value.value())
+    }
+
+    /// Calls `visit` with every pair, in the order of their ids.
+    ///
+    /// # Errors
+    /// What redb says, [`StateError::Damaged`] for a checkpoint that does not fit its checksum.
+    pub fn for_each_pair(
+        &self,
+        mut visit: impl FnMut(PairId, PairCheckpoint),
+    ) -> Result<(), StateError> {
+        for pair in self.transaction.open_table(PAIRS)?.iter()? {
+            let (id, value) = pair?;
+            visit(PairId(id.value()), decode(value.value())?);
+        }
+        Ok(())
+    }
+
+    /// Where the evidence for a run lies in the pair's evidence day-file.
+    ///
+    /// # Errors
+    /// What redb says, [`StateError::Damaged`] for a block that does not fit its checksum.
+    pub fn evidence(&self, id: PairId, run: RunKey) -> Result<Option<EvidenceRef>, StateError> {
+        let found = self.find::<EvidenceEntry>(EVIDENCE, id, &run.0)?;
+        Ok(found.first().map(|entry| entry.place))
+    }
+
+    /// The scored lines of a run in the pair, in the order of their offsets.
+    ///
+    /// # Errors
+    /// As [`Self::evidence`].
+    pub fn entries(&self, id: PairId, run: RunKey) -> Result<Vec<ScoredEntry>, StateError> {
+        self.find::<ScoredEntry>(SCORED, id, &run.0)
+    }
+
+    /// Calls `visit` with every scored line of a pair that the state has taken in.
+    ///
+    /// # Errors
+    /// As [`Self::evidence`].
+    pub fn for_each_entry(
+        &self,
+        id: PairId,
+        mut visit: impl FnMut(ScoredEntry),
+    ) -> Result<(), StateError> {
+        let table = self.transaction.open_table(SCORED)?;
+        let (from, to) = range_of(id, &[], &[]);
+        for block in table.range::<&[u8]>(from.as_slice()..=to.as_slice())? {
+            let (_, block) = block?;
+            for bytes in
+                blocks::entries_of::<ScoredEntry>(block.value())?.chunks_exact(ScoredEntry::LEN)
+            {
+                visit(ScoredEntry::unpack(bytes).ok_or(DamagedBlock)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows with this key that a line of the pair may claim, first row first.
+    ///
+    /// # Errors
+    /// What redb says.
+    pub fn claimable(&self, row: RowKey, scope: PairId) -> Result<Vec<Claim>, StateError> {
+        let table = self.transaction.open_table(CLAIMABLE)?;
+        let mut claims = Vec::new();
+        for found in table.range((&row.0, 0, 0)..=(&row.0, u32::MAX, u64::MAX))? {
+            let (_, found_scope, row_offset) = found?.0.value();
+            let claim = Claim {
+                row,
+                scope: PairId(found_scope),
+                row_offset,
+            };
+            if claim.scope == scope || claim.scope == PairId::ANY {
+                claims.push(claim);
+            }
+        }
+        claims.sort_by_key(|claim| claim.row_offset);
+        Ok(claims)
+    }
+
+    /// Calls `visit` with every dead letter, pair by pair.
+    ///
+    /// # Errors
+    /// What redb says, [`StateError::Damaged`] where a checksum does not fit.
+    pub fn for_each_dead_letter(
+        &self,
+        mut visit: impl FnMut(PairId, DeadLetter),
+    ) -> Result<(), StateError> {
+        for letter in self.transaction.open_table(DEAD_LETTERS)?.iter()? {
+            let (key, value) = letter?;
+            let (id, in_evidence, offset) = key.value();
+            let (len_bytes, reason) = decode(value.value())?;
+            visit(
+                PairId(id),
+                DeadLetter {
+                    in_evidence,
+                    offset,
+                    len_bytes,
+                    reason,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn find<T: Packed>(
+        &self,
+        table: Blocks,
+        id: PairId,
+        prefix: &[u8],
+    ) -> Result<Vec<T>, StateError> {
+        let table = self.transaction.open_table(table)?;
+        let (from, to) = range_of(id, prefix, prefix);
+        let mut found = Vec::new();
+        // The block that the prefix begins in has a key at or below it; those behind it may begin with it too.
+        let first = table
+            .range::<&[u8]>(..=from.as_slice())?
+            .next_back()
+            .transpose()?;
+        let rest = table.range::<&[u8]>((
+            std::ops::Bound::Excluded(from.as_slice()),
+            std::ops::Bound::Included(to.as_slice()),
+        ))?;
+        for block in first.into_iter().map(Ok).chain(rest) {
+            let (key, block) = block?;
+            if !key.value().starts_with(&id.0.to_be_bytes()) {
+                continue;
+            }
+            for bytes in blocks::matching::<T>(blocks::entries_of::<T>(block.value())?, prefix) {
+                found.push(T::unpack(bytes).ok_or(DamagedBlock)?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The first and the last key that blocks with entries of this prefix may have.
+fn range_of(id: PairId, from: &[u8], to: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let key = |prefix: &[u8], pad: u8| {
+        let mut key = id.0.to_be_bytes().to_vec();
+        key.extend_from_slice(prefix);
+        key.resize(4 + EvidenceEntry::KEY_LEN.max(ScoredEntry::KEY_LEN), pad);
+        key
+    };
+    (key(from, 0), key(to, 0xff))
+}
+
+fn read_header(transaction: &ReadTransaction) -> Result<Header, StateError> {
+    let table = transaction.open_table(HEADER)?;
+    let value = table
+        .get(())?
+        .ok_or_else(|| StateError::damaged("it has no header"))?;
+    let header: Header = decode(value.value())?;
+    if header.format != FORMAT {
+        let what = format!(
+            "it is of format {}, this distilld writes {FORMAT}",
+            header.format
+        );
+        return Err(StateError::Damaged(what));
+    }
+    Ok(header)
+}
+
+fn write_header(transaction: &WriteTransaction, header: &Header) -> Result<(), StateError> {
+    transaction
+        .open_table(HEADER)?
+        .insert((), encode(header)?.as_slice())?;
+    Ok(())
+}
+
+fn write_checkpoint(
+    transaction: &WriteTransaction,
+    id: PairId,
+    checkpoint: &PairCheckpoint,
+) -> Result<(), StateError> {
+    transaction
+        .open_table(PAIRS)?
+        .insert(id.0, encode(checkpoint)?.as_slice())?;
+    transaction
+        .open_table(PATHS)?
+        .insert(checkpoint.path.as_slice(), id.0)?;
+    Ok(())
+}
+
+/// Merges sorted new entries into a pair's blocks. A pair's first block has the smallest key there is, so that
+/// every key has a block to be found in; blocks never overlap.
+fn merge_into<T: Packed>(
+    transaction: &WriteTransaction,
+    table: Blocks,
+    id: PairId,
+    mut added: &[PackedEntry],
+) -> Result<(), StateError> {
+    let mut table = transaction.open_table(table)?;
+    while let Some(first) = added.first() {
+        let (key, _) = range_of(id, &first[..T::KEY_LEN], &[]);
+        let (_, pair_end) = range_of(id, &[], &[]);
+        let block = table
+            .range::<&[u8]>(..=key.as_slice())?
+            .next_back()
+            .transpose()?;
+        let block = block.filter(|(key, _)| key.value().starts_with(&id.0.to_be_bytes()));
+        let (block_key, payload) = match &block {
+            Some((key, value)) => (
+                key.value().to_vec(),
+                blocks::entries_of::<T>(value.value())?.to_vec(),
+            ),
+            None => (range_of(id, &[], &[]).0, Vec::new()),
+        };
+        drop(block);
+        let next_key = {
+            let behind = (
+                std::ops::Bound::Excluded(key.as_slice()),
+                std::ops::Bound::Included(pair_end.as_slice()),
+            );
+            table
+                .range::<&[u8]>(behind)?
+                .next()
+                .transpose()?
+                .map(|(key, _)| key.value().to_vec())
+        };
+        let here = next_key.map_or(added.len(), |next| {
+            added.partition_point(|entry| entry[..T::KEY_LEN] < next[4..4 + T::KEY_LEN])
+        });
+        let merged = blocks::merge::<T>(&payload, &added[..here]);
+        for (n, piece) in blocks::cut::<T>(&merged).enumerate() {
+            let piece_key = if n == 0 {
+                block_key.clone()
+            } else {
+                range_of(id, &piece[..T::KEY_LEN], &[]).0
+            };
+            table.insert(piece_key.as_slice(), blocks::seal(piece).as_slice())?;
+        }
+        added = &added[here..];
+    }
+    Ok(())
+}
+
+fn remove_blocks(
+    transaction: &WriteTransaction,
+    table: Blocks,
+    id: PairId,
+) -> Result<(), StateError> {
+    let (from, to) = range_of(id, &[], &[]);
+    transaction
+        .open_table(table)?
+        .retain_in::<&[u8], _>(from.as_slice()..=to.as_slice(), |_, _| false)?;
+    Ok(())
+}
+
+/// Every run of the pair that was refused for its evidence waits again: the evidence is read anew.
+fn wait_again(transaction: &WriteTransaction, id: PairId, since_s: u64) -> Result<(), StateError> {
+    let table = transaction.open_table(SCORED)?;
+    let (from, to) = range_of(id, &[], &[]);
+    let mut changed = Vec::new();
+    for block in table.range::<&[u8]>(from.as_slice()..=to.as_slice())? {
+        let (_, block) = block?;
+        for bytes in
+            blocks::entries_of::<ScoredEntry>(block.value())?.chunks_exact(ScoredEntry::LEN)
+        {
+            let entry = ScoredEntry::unpack(bytes).ok_or(DamagedBlock)?;
+            if let Verdict::Role { index } | Verdict::BlankText { index } = entry.verdict {
+                let verdict = Verdict::Waiting { index, since_s };
+                changed.push(blocks::packed(&ScoredEntry { verdict, ..entry }));
+            }
+        }
+    }
+    drop(table);
+    merge_into::<ScoredEntry>(transaction, SCORED, id, &changed)
+}
+
+fn insert_claimable(transaction: &WriteTransaction, claims: &[Claim]) -> Result<(), StateError> {
+    let mut table = transaction.open_table(CLAIMABLE)?;
+    for claim in claims {
+        table.insert((&claim.row.0, claim.scope.0, claim.row_offset), ())?;
+    }
+    Ok(())
+}
+
+fn remove_claims(transaction: &WriteTransaction, claims: &[Claim]) -> Result<(), StateError> {
+    let mut table = transaction.open_table(CLAIMABLE)?;
+    for claim in claims {
+        table.remove((&claim.row.0, claim.scope.0, claim.row_offset))?;
+    }
+    Ok(())
+}
+
+fn write_dead_letters(
+    transaction: &WriteTransaction,
+    id: PairId,
+    letters: &[DeadLetter],
+) -> Result<(), StateError> {
+    let mut table = transaction.open_table(DEAD_LETTERS)?;
+    for letter in letters {
+        let value = encode(&(letter.len_bytes, &letter.reason))?;
+        table.insert((id.0, letter.in_evidence, letter.offset), value.as_slice())?;
+    }
+    Ok(())
+}
+
+fn remove_dead_letters(
+    transaction: &WriteTransaction,
+    id: PairId,
+    in_evidence: bool,
+) -> Result<(), StateError> {
+    let mut table = transaction.open_table(DEAD_LETTERS)?;
+    let range = (id.0, in_evidence, 0)..=(id.0, in_evidence, u64::MAX);
+    table.retain_in(range, |_, _| false)?;
+    Ok(())
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StateError> {
+    postcard::to_stdvec(value)
+        .map(|payload| blocks::seal(&payload))
+        .map_err(StateError::damaged)
+}
+
+fn decode<'v, T: Deserialize<'v>>(sealed: &'v [u8]) -> Result<T, StateError> {
+    postcard::from_bytes(blocks::open(sealed)?).map_err(StateError::damaged)
+}
+
+fn redb_builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// redb's file, through the one storage interface, so that a simulated crash reaches it too.
+#[derive(Debug)]
+struct Backend {
+    file: Arc<dyn StorageFile>,
+    sync_failed: Arc<AtomicBool>,
+}
+
+impl redb::StorageBackend for Backend {
+    fn len(&self) -> Result<u64, io::Error> {
+        Ok(self.file.stat()?.len_bytes)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        let read = read_full_at(&*self.file, out, offset)?;
+        if read == out.len() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        self.file
+            .sync_data()
+            .inspect_err(|_| self.sync_failed.store(true, Ordering::SeqCst))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        write_all_at(&*self.file, data, offset)
+    }
+}
