@@ -1,0 +1,333 @@
+//! Owns the export file: appends committed rows at their offset, checks that it is still the file that the state
+//! knows, writes a committed batch again after a crash, and reads all rows where the state must be rebuilt. It
+//! never decides what is shown.
+//!
+//! Nothing is synced when rows are appended: the journal holds them, durable, until a checkpoint has synced the
+//! export. What a reader sees is therefore always durable somewhere, at the price of one sync a batch instead of two.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::state::ExportMark;
+use crate::storage::{FileKind, Storage, StorageFile, read_full_at, write_all_at};
+
+/// Bytes before the durable length that its mark covers.
+const MARK_TAIL_LEN: u64 = 4_096;
+/// How much of the export is read at once when all of it must be.
+const SCAN_LEN: usize = 1 << 20;
+/// How much is read at once where one row is wanted.
+const ROW_WINDOW_LEN: usize = 16 << 10;
+
+/// What is wrong with the export.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The disk refused. Rows that are not written yet are written when it is tried again.
+    #[error("writing the export {} failed: {source}", path.display())]
+    Io {
+        /// The export.
+        path: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// A sync failed: nobody knows what is durable. Fatal.
+    #[error(
+        "syncing the export {} failed: {source}; what is on the disk is unknown, the next start finds out and \
+         writes again what is missing", path.display()
+    )]
+    Sync {
+        /// The export.
+        path: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// It is gone.
+    #[error(
+        "the export {} is missing, but {committed_bytes} bytes of it were committed; put it back, or run \
+         `distilld rebuild` to write a fresh one from the sources", path.display()
+    )]
+    Missing {
+        /// The export.
+        path: PathBuf,
+        /// Its committed length.
+        committed_bytes: u64,
+    },
+    /// It lost bytes that were committed.
+    #[error(
+        "the export {} is {found_bytes} bytes long, but {committed_bytes} bytes of it were committed; put the \
+         lost bytes back, or run `distilld rebuild` to write a fresh one from the sources", path.display()
+    )]
+    Short {
+        /// The export.
+        path: PathBuf,
+        /// Its length now.
+        found_bytes: u64,
+        /// Its committed length.
+        committed_bytes: u64,
+    },
+    /// Its bytes or its file are not those that were committed.
+    #[error(
+        "the export {} was changed by someone else ({what}); put back the file that distilld wrote, or run \
+         `distilld rebuild` to write a fresh one from the sources", path.display()
+    )]
+    Changed {
+        /// The export.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
+}
+
+/// The open export.
+#[derive(Debug)]
+pub struct Export {
+    storage: Arc<dyn Storage>,
+    path: PathBuf,
+    file: Arc<dyn StorageFile>,
+    /// Device and inode of `file`.
+    identity: (u64, u64),
+    /// Every byte before this is a committed row; nothing of ours lies behind it, but perhaps a torn row.
+    len_bytes: u64,
+}
+
+impl Export {
+    /// Opens the export, or creates an empty one, durably. Checks nothing: recovery does.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub fn open_or_create(storage: Arc<dyn Storage>, path: &Path) -> Result<Self, ExportError> {
+        let io_error = |source| ExportError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let dir = path.parent().unwrap_or(Path::new("."));
+        storage.create_dir_all(dir).map_err(io_error)?;
+        let file = match storage.open_write(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let file = storage.create(path).map_err(io_error)?;
+                storage.sync_dir(dir).map_err(io_error)?;
+                file
+            }
+            other => other.map_err(io_error)?,
+        };
+        let stat = file.stat().map_err(io_error)?;
+        if stat.kind != FileKind::Regular {
+            return Err(ExportError::Changed {
+                path: path.to_owned(),
+                what: "it is no regular file".into(),
+            });
+        }
+        let identity = (stat.device, stat.inode);
+        Ok(Self {
+            storage,
+            path: path.to_owned(),
+            file,
+            identity,
+            len_bytes: stat.len_bytes,
+        })
+    }
+
+    /// Length, bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    /// Appends committed rows at `offset`, where the export must end. A row torn by an earlier try is written over.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`]: try again, nothing is lost. The others: stop.
+    pub fn append(&mut self, offset: u64, rows: &[u8]) -> Result<(), ExportError> {
+        assert_eq!(
+            offset, self.len_bytes,
+            "rows are appended where the export ends"
+        );
+        self.check(rows.len() as u64)?;
+        match write_all_at(&*self.file, rows, offset) {
+            Ok(()) => {
+                self.len_bytes += rows.len() as u64;
+                Ok(())
+            }
+            Err(source) => {
+                self.cut_torn_row(offset, rows);
+                Err(ExportError::Io {
+                    path: self.path.clone(),
+                    source,
+                })
+            }
+        }
+    }
+
+    /// That the path still leads to this file, and that nobody cut or lengthened it. `torn_max_bytes`: how much a
+    /// failed append of ours may have left behind the end.
+    ///
+    /// # Errors
+    /// Which of it does not hold.
+    pub fn check(&self, torn_max_bytes: u64) -> Result<(), ExportError> {
+        let stat = match self.storage.stat(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ExportError::Missing {
+                    path: self.path.clone(),
+                    committed_bytes: self.len_bytes,
+                });
+            }
+            other => other.map_err(|source| self.io_error(source))?,
+        };
+        if (stat.device, stat.inode) != self.identity || stat.kind != FileKind::Regular {
+            return Err(self.changed("another file stands in its place".into()));
+        }
+        if stat.len_bytes < self.len_bytes {
+            return Err(ExportError::Short {
+                path: self.path.clone(),
+                found_bytes: stat.len_bytes,
+                committed_bytes: self.len_bytes,
+            });
+        }
+        if stat.len_bytes > self.len_bytes + torn_max_bytes {
+            let behind = stat.len_bytes - self.len_bytes;
+            return Err(self.changed(format!("{behind} bytes were appended behind ours")));
+        }
+        Ok(())
+    }
+
+    /// Makes all rows durable and gives the mark by which the export is known again.
+    ///
+    /// # Errors
+    /// [`ExportError::Sync`]: fatal. [`ExportError::Io`]: try again.
+    pub fn sync(&self) -> Result<ExportMark, ExportError> {
+        self.file.sync_data().map_err(|source| ExportError::Sync {
+            path: self.path.clone(),
+            source,
+        })?;
+        self.mark_at(self.len_bytes)
+    }
+
+    /// The mark of the export as if it ended at `len_bytes`.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub fn mark_at(&self, len_bytes: u64) -> Result<ExportMark, ExportError> {
+        let tail_len = len_bytes.min(MARK_TAIL_LEN);
+        let mut tail = vec![0; tail_len as usize];
+        let read = self.read_at(&mut tail, len_bytes - tail_len)?;
+        tail.truncate(read);
+        let tail_len_bytes = u32::try_from(tail.len()).expect("a mark covers a few KiB");
+        Ok(ExportMark {
+            len_bytes,
+            tail_len_bytes,
+            tail_hash: xxh3_64(&tail),
+        })
+    }
+
+    /// Writes rows at `offset` again, whatever stands there, and ends the export behind them: redo after a crash.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub fn redo(&mut self, offset: u64, rows: &[u8]) -> Result<(), ExportError> {
+        write_all_at(&*self.file, rows, offset).map_err(|source| self.io_error(source))?;
+        self.len_bytes = self.len_bytes.max(offset + rows.len() as u64);
+        Ok(())
+    }
+
+    /// Ends the export at `len_bytes`, where a row ends. Only ever used to drop a torn last row.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub fn cut(&mut self, len_bytes: u64) -> Result<(), ExportError> {
+        self.file
+            .set_len(len_bytes)
+            .map_err(|source| self.io_error(source))?;
+        self.len_bytes = len_bytes;
+        Ok(())
+    }
+
+    /// Calls `visit` with the offset and the bytes (newline left off) of every whole row, and gives the offset
+    /// behind the last one. Memory is bounded by the longest row.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`], or what `visit` says.
+    pub fn for_each_row<E: From<ExportError>>(
+        &self,
+        mut visit: impl FnMut(u64, &[u8]) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let mut pending = Vec::new();
+        let mut row_offset = 0;
+        let mut chunk = vec![0; SCAN_LEN];
+        loop {
+            let at = row_offset + pending.len() as u64;
+            let read = read_full_at(&*self.file, &mut chunk, at)
+                .map_err(|source| self.io_error(source))?;
+            let mut rest = &chunk[..read];
+            while let Some(end) = memchr::memchr(b'\n', rest) {
+                pending.extend_from_slice(&rest[..end]);
+                visit(row_offset, &pending)?;
+                row_offset += pending.len() as u64 + 1;
+                pending.clear();
+                rest = &rest[end + 1..];
+            }
+            pending.extend_from_slice(rest);
+            if read < chunk.len() {
+                return Ok(row_offset);
+            }
+        }
+    }
+
+    /// Reads `buf.len()` bytes at `offset`; fewer only at the end.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ExportError> {
+        read_full_at(&*self.file, buf, offset).map_err(|source| self.io_error(source))
+    }
+
+    /// The row that starts at `offset`, without its newline.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub fn row_at(&self, offset: u64) -> Result<Vec<u8>, ExportError> {
+        let mut row = Vec::new();
+        let mut window = vec![0; ROW_WINDOW_LEN];
+        loop {
+            let read = self.read_at(&mut window, offset + row.len() as u64)?;
+            if let Some(end) = memchr::memchr(b'\n', &window[..read]) {
+                row.extend_from_slice(&window[..end]);
+                return Ok(row);
+            }
+            row.extend_from_slice(&window[..read]);
+            if read < window.len() {
+                return Ok(row);
+            }
+        }
+    }
+
+    /// After a failed append: whole rows stay, they may have been seen; what is left of a torn one is removed as
+    /// far as the disk lets us. Cutting needs no space. If it fails, the next append writes over it.
+    fn cut_torn_row(&mut self, offset: u64, rows: &[u8]) {
+        let Ok(stat) = self.file.stat() else { return };
+        let written = stat.len_bytes.saturating_sub(offset).min(rows.len() as u64) as usize;
+        let whole = memchr::memrchr(b'\n', &rows[..written]).map_or(0, |newline| newline + 1);
+        if written > whole && self.file.set_len(offset + whole as u64).is_err() {
+            tracing::warn!(
+                export = %self.path.display(),
+                torn_bytes = written - whole,
+                "a torn row stays at the end of the export until the disk takes writes again"
+            );
+        }
+    }
+
+    fn io_error(&self, source: io::Error) -> ExportError {
+        ExportError::Io {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    fn changed(&self, what: String) -> ExportError {
+        ExportError::Changed {
+            path: self.path.clone(),
+            what,
+        }
+    }
+}
