@@ -1,0 +1,361 @@
+//! Owns one look at a pair of day-files: opens both, checks that they are what they were, reads what is new, and
+//! has the core work it. It changes nothing that is remembered: its [`Look`] says what would follow.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use crate::checkpoint::{Claim, EvidenceRef, PairId, ScoredEntry, Seen, SourceState};
+use crate::discover::{PairPath, Stream};
+use crate::pair::{ActivePair, Bodies, Facts, Outcome, PairIndex, advance};
+use crate::parse;
+use crate::row::{RowKey, RunKey};
+use crate::state::{StateError, StateView};
+use crate::storage::Storage;
+use crate::tail::{Chunk, LineLimits, Rewritten, Source};
+
+/// What is remembered of a source between looks, in memory only: losing it costs a second look, nothing else.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceMemory {
+    /// No newline stands between the offset and here.
+    pub scanned_to: u64,
+    /// What the file system said when an unterminated line was last found at its end.
+    pub unterminated: Option<Seen>,
+    /// Bytes of that line.
+    pub unterminated_bytes: u64,
+    /// Whether that line was looked at after it had settled, and is no whole value.
+    pub torn_for_good: bool,
+}
+
+/// The memory of both sources of a pair.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PairMemory {
+    /// Of the scored day-file.
+    pub scored: SourceMemory,
+    /// Of the evidence day-file.
+    pub evidence: SourceMemory,
+}
+
+impl PairMemory {
+    /// That of one stream.
+    pub fn of_mut(&mut self, stream: Stream) -> &mut SourceMemory {
+        match stream {
+            Stream::Scored => &mut self.scored,
+            Stream::Evidence => &mut self.evidence,
+        }
+    }
+
+    /// Whether a line at the end of either source may still settle.
+    #[must_use]
+    pub fn may_settle(&self) -> bool {
+        [self.scored, self.evidence]
+            .iter()
+            .any(|memory| memory.unterminated.is_some() && !memory.torn_for_good)
+    }
+}
+
+/// What a look at a pair needs.
+pub struct Looking<'a> {
+    /// The file system.
+    pub storage: &'a dyn Storage,
+    /// The root, without links in it.
+    pub root: &'a Path,
+    /// The state's view.
+    pub view: &'a StateView,
+    /// Rows claimed since that view was taken.
+    pub claimed: &'a BTreeSet<Claim>,
+    /// Whether there are rows that no line has claimed.
+    pub claims_possible: bool,
+    /// A longer line is a dead letter.
+    pub limits: LineLimits,
+    /// Written into new rows.
+    pub stamp: &'a str,
+    /// Seconds since 1970.
+    pub now_s: u64,
+}
+
+/// What a look at a pair found.
+#[derive(Debug)]
+pub struct Look {
+    /// What follows from new lines, unless a source was rewritten.
+    pub outcome: Option<Outcome>,
+    /// Sources that must be read again from their start before anything else.
+    pub rewritten: Option<(Stream, Rewritten)>,
+    /// Sources that could not be read.
+    pub unreadable: Vec<(Stream, io::Error)>,
+    /// Sources that were there and are gone.
+    pub deleted: Vec<Stream>,
+    /// The memory after it.
+    pub memory: PairMemory,
+    /// Whether there is more to read at once.
+    pub more: bool,
+}
+
+/// Looks at a pair. `settled`: its unterminated last lines have been still for long enough to be taken.
+///
+/// # Errors
+/// The state's. What is wrong with a source is in the [`Look`].
+pub fn look(
+    pair: &ActivePair,
+    path: &PairPath,
+    mut memory: PairMemory,
+    settled: bool,
+    looking: &Looking<'_>,
+) -> Result<Look, StateError> {
+    let mut found = Look {
+        outcome: None,
+        rewritten: None,
+        unreadable: Vec::new(),
+        deleted: Vec::new(),
+        memory,
+        more: false,
+    };
+    let mut open =
+        |stream, state: &SourceState| open_source(looking, path, stream, state, &mut found);
+    let evidence = open(Stream::Evidence, &pair.checkpoint.evidence);
+    let scored = open(Stream::Scored, &pair.checkpoint.scored);
+    if found.rewritten.is_some() {
+        return Ok(found);
+    }
+
+    let nothing = Chunk::Unterminated { len_bytes: 0 };
+    let mut read = |source: &Option<Source>, stream, state: &SourceState| {
+        let Some(source) = source else {
+            return nothing.clone();
+        };
+        let chunk = next_chunk(
+            source,
+            state,
+            memory.of_mut(stream),
+            settled,
+            looking.limits,
+        );
+        chunk.unwrap_or_else(|error| {
+            found.unreadable.push((stream, error));
+            nothing.clone()
+        })
+    };
+    let evidence_chunk = read(&evidence, Stream::Evidence, &pair.checkpoint.evidence);
+    // The last evidence with an id counts: scored lines wait until all evidence that is there has been read.
+    let evidence_behind = behind(&evidence, &pair.checkpoint.evidence, &evidence_chunk);
+    let scored_chunk = if evidence_behind {
+        nothing.clone()
+    } else {
+        read(&scored, Stream::Scored, &pair.checkpoint.scored)
+    };
+    found.memory = memory;
+
+    let source_bodies = SourceBodies {
+        scored: scored.as_ref(),
+        evidence: evidence.as_ref(),
+    };
+    let facts = Facts {
+        index: &LiveIndex {
+            id: pair.id,
+            looking,
+        },
+        bodies: &source_bodies,
+        claims_possible: looking.claims_possible,
+        line_bytes_max: looking.limits.line_bytes_max,
+        stamp: looking.stamp,
+        now_s: looking.now_s,
+    };
+    let mut outcome = match advance(pair, &evidence_chunk, &scored_chunk, &facts) {
+        Ok(outcome) => outcome,
+        Err(LookError::State(error)) => return Err(error),
+        Err(LookError::Body(stream, error)) => {
+            found.unreadable.push((stream, error));
+            return Ok(found);
+        }
+    };
+    let scored_end = outcome.checkpoint.scored.offset;
+    let scored_behind = scored
+        .as_ref()
+        .is_some_and(|source| scored_end < source.len_bytes())
+        && scored_end > pair.checkpoint.scored.offset;
+    found.more = evidence_behind || scored_behind;
+    for (stream, source, state, memory) in [
+        (
+            Stream::Evidence,
+            &evidence,
+            &mut outcome.checkpoint.evidence,
+            memory.evidence,
+        ),
+        (
+            Stream::Scored,
+            &scored,
+            &mut outcome.checkpoint.scored,
+            memory.scored,
+        ),
+    ] {
+        if let Some(source) = source
+            && let Err(error) = remember(source, state, memory)
+        {
+            found.unreadable.push((stream, error));
+            return Ok(found);
+        }
+    }
+    found.outcome = Some(outcome);
+    Ok(found)
+}
+
+fn open_source(
+    looking: &Looking<'_>,
+    path: &PairPath,
+    stream: Stream,
+    state: &SourceState,
+    found: &mut Look,
+) -> Option<Source> {
+    match Source::open(looking.storage, looking.root, stream, path) {
+        Ok(Some(source)) => match source.rewritten(state) {
+            Ok(None) => Some(source),
+            Ok(Some(what)) => {
+                found.rewritten = Some((stream, what));
+                None
+            }
+            Err(error) => {
+                found.unreadable.push((stream, error));
+                None
+            }
+        },
+        Ok(None) => {
+            if state.identity.is_some() {
+                found.deleted.push(stream);
+            }
+            None
+        }
+        Err(error) => {
+            found.unreadable.push((stream, error));
+            None
+        }
+    }
+}
+
+/// The next chunk of a source, an unterminated last line included once it has settled and is a whole value.
+fn next_chunk(
+    source: &Source,
+    state: &SourceState,
+    memory: &mut SourceMemory,
+    settled: bool,
+    limits: LineLimits,
+) -> io::Result<Chunk> {
+    let seen = source.seen();
+    if settled && memory.unterminated == Some(seen) && !memory.torn_for_good {
+        let chunk = source.next_chunk(state, &mut memory.scanned_to, limits, true)?;
+        if let Chunk::Lines(bytes) = &chunk
+            && (bytes.ends_with(b"\n") || parse::is_whole_value(parse::trim(bytes)))
+        {
+            *memory = SourceMemory::default();
+            return Ok(chunk);
+        }
+        memory.torn_for_good = true;
+        return Ok(Chunk::Unterminated {
+            len_bytes: memory.unterminated_bytes,
+        });
+    }
+    let chunk = source.next_chunk(state, &mut memory.scanned_to, limits, false)?;
+    let rest = source
+        .len_bytes()
+        .saturating_sub(offset_behind(state, &chunk));
+    memory.unterminated_bytes = rest;
+    if rest == 0 {
+        memory.unterminated = None;
+        memory.torn_for_good = false;
+    } else if memory.unterminated != Some(seen) {
+        memory.unterminated = Some(seen);
+        memory.torn_for_good = false;
+    }
+    Ok(chunk)
+}
+
+fn offset_behind(state: &SourceState, chunk: &Chunk) -> u64 {
+    match chunk {
+        Chunk::Lines(bytes) => state.offset + bytes.len() as u64,
+        Chunk::Overlong { offset, .. } => *offset,
+        Chunk::Unterminated { .. } => state.offset,
+    }
+}
+
+/// Whether more than an unterminated line is left behind a chunk, as far as can be known without reading it.
+fn behind(source: &Option<Source>, state: &SourceState, chunk: &Chunk) -> bool {
+    let Some(source) = source else { return false };
+    !matches!(chunk, Chunk::Unterminated { .. }) && offset_behind(state, chunk) < source.len_bytes()
+}
+
+/// Puts into the state by what the source is known again, and what was seen where nothing is left to be read.
+fn remember(source: &Source, state: &mut SourceState, memory: SourceMemory) -> io::Result<()> {
+    // Of a source of which nothing was read there is nothing to be known again.
+    state.identity = if state.offset > 0 {
+        Some(source.identify(state.offset)?)
+    } else {
+        None
+    };
+    let all_read = state.offset == source.len_bytes() && memory.unterminated.is_none();
+    state.seen = if all_read {
+        source.seen()
+    } else {
+        Seen::default()
+    };
+    Ok(())
+}
+
+enum LookError {
+    State(StateError),
+    Body(Stream, io::Error),
+}
+
+struct LiveIndex<'a> {
+    id: PairId,
+    looking: &'a Looking<'a>,
+}
+
+impl PairIndex<LookError> for LiveIndex<'_> {
+    fn evidence(&self, run: RunKey) -> Result<Option<EvidenceRef>, LookError> {
+        self.looking
+            .view
+            .evidence(self.id, run)
+            .map_err(LookError::State)
+    }
+
+    fn entries(&self, run: RunKey) -> Result<Vec<ScoredEntry>, LookError> {
+        self.looking
+            .view
+            .entries(self.id, run)
+            .map_err(LookError::State)
+    }
+
+    fn claimable(&self, row: RowKey) -> Result<Vec<Claim>, LookError> {
+        let mut claims = self
+            .looking
+            .view
+            .claimable(row, self.id)
+            .map_err(LookError::State)?;
+        claims.retain(|claim| !self.looking.claimed.contains(claim));
+        Ok(claims)
+    }
+}
+
+struct SourceBodies<'a> {
+    scored: Option<&'a Source>,
+    evidence: Option<&'a Source>,
+}
+
+impl Bodies<LookError> for SourceBodies<'_> {
+    fn scored(&self, offset: u64, len_bytes: u32) -> Result<Option<Vec<u8>>, LookError> {
+        line_of(self.scored, offset, len_bytes)
+            .map_err(|error| LookError::Body(Stream::Scored, error))
+    }
+
+    fn evidence(&self, place: EvidenceRef) -> Result<Option<Vec<u8>>, LookError> {
+        line_of(self.evidence, place.offset, place.len_bytes)
+            .map_err(|error| LookError::Body(Stream::Evidence, error))
+    }
+}
+
+fn line_of(source: Option<&Source>, offset: u64, len_bytes: u32) -> io::Result<Option<Vec<u8>>> {
+    let Some(source) = source else {
+        return Ok(None);
+    };
+    let line = source.line(offset, len_bytes)?;
+    Ok((line.len() == len_bytes as usize).then_some(line))
+}

@@ -1,0 +1,284 @@
+//! Owns the reading of one day-file from an offset: is it still the file that was read before, which whole lines
+//! are new, what stands unterminated at its end. It holds one chunk at a time and never says what a line means.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::checkpoint::{Seen, SourceIdentity, SourceState};
+use crate::discover::{PairPath, Stream, open_day_file};
+use crate::storage::{FileStat, Storage, StorageFile, read_full_at};
+
+/// How much of a source's beginning is part of its identity.
+const HEAD_LEN: u64 = 1_024;
+/// How much before the offset is part of its identity.
+const TAIL_LEN: u64 = 256;
+/// New bytes read at a time. A longer line is read on up to the limit for lines.
+pub const CHUNK_LEN: u64 = 4 << 20;
+/// Window in which the end of a line is looked for when its beginning is not kept.
+const WINDOW_LEN: usize = 256 << 10;
+
+/// A day-file that is open and regular.
+#[derive(Debug)]
+pub struct Source {
+    file: Arc<dyn StorageFile>,
+    stat: FileStat,
+}
+
+/// Why a source must be read again from its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rewritten {
+    /// Another file stands under its path.
+    Replaced,
+    /// It is shorter than what was read of it.
+    Shortened,
+    /// Its beginning changed.
+    Head,
+    /// The bytes before the offset changed.
+    Tail,
+}
+
+impl Rewritten {
+    /// A short name that never changes.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Rewritten::Replaced => "replaced",
+            Rewritten::Shortened => "shortened",
+            Rewritten::Head => "head-changed",
+            Rewritten::Tail => "tail-changed",
+        }
+    }
+}
+
+/// What is new in a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chunk {
+    /// Whole lines from the offset on; the last may lack its newline only if unterminated ones were asked for.
+    Lines(Vec<u8>),
+    /// Bytes of a line that is longer than the limit, which are not kept.
+    Overlong {
+        /// Where the line starts.
+        line_from: u64,
+        /// Up to where it has been passed over.
+        offset: u64,
+        /// Whether that is behind its newline.
+        ended: bool,
+    },
+    /// No whole line. `len_bytes` stand unterminated behind the offset.
+    Unterminated {
+        /// How many.
+        len_bytes: u64,
+    },
+}
+
+/// How lines are read.
+#[derive(Debug, Clone, Copy)]
+pub struct LineLimits {
+    /// A longer line is a dead letter, bytes.
+    pub line_bytes_max: u64,
+}
+
+impl Source {
+    /// Opens a day-file of a pair; `None` if there is none. `root` has no links in it.
+    ///
+    /// # Errors
+    /// Why it cannot be read: rights, not a regular file, a link that leaves the root.
+    pub fn open(
+        storage: &dyn Storage,
+        root: &Path,
+        stream: Stream,
+        pair: &PairPath,
+    ) -> io::Result<Option<Self>> {
+        match open_day_file(storage, root, root, stream, pair) {
+            Ok(file) => {
+                let stat = file.stat()?;
+                Ok(Some(Self { file, stat }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the file system said when it was opened.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        seen(&self.stat)
+    }
+
+    /// Length when it was opened, bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.stat.len_bytes
+    }
+
+    /// Whether this is the file that `state` was read from, and if not, what tells.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn rewritten(&self, state: &SourceState) -> io::Result<Option<Rewritten>> {
+        let Some(identity) = state.identity else {
+            return Ok(None);
+        };
+        if (identity.device, identity.inode) != (self.stat.device, self.stat.inode) {
+            return Ok(Some(Rewritten::Replaced));
+        }
+        if self.stat.len_bytes < state.offset {
+            return Ok(Some(Rewritten::Shortened));
+        }
+        if self.hash(0, u64::from(identity.head_len_bytes))? != identity.head_hash {
+            return Ok(Some(Rewritten::Head));
+        }
+        let tail_len = u64::from(identity.tail_len_bytes);
+        if self.hash(state.offset - tail_len, tail_len)? != identity.tail_hash {
+            return Ok(Some(Rewritten::Tail));
+        }
+        Ok(None)
+    }
+
+    /// By what this source is known again when it was read up to `offset`.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn identify(&self, offset: u64) -> io::Result<SourceIdentity> {
+        let head_len = offset.min(HEAD_LEN);
+        let tail_len = offset.min(TAIL_LEN);
+        Ok(SourceIdentity {
+            device: self.stat.device,
+            inode: self.stat.inode,
+            head_len_bytes: head_len as u32,
+            head_hash: self.hash(0, head_len)?,
+            tail_len_bytes: tail_len as u32,
+            tail_hash: self.hash(offset - tail_len, tail_len)?,
+        })
+    }
+
+    /// What is new behind the offset of `state`. `scanned_to` remembers, between calls, up to where no newline
+    /// was found, so that a long line that arrives in many pieces is not searched from its start each time.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn next_chunk(
+        &self,
+        state: &SourceState,
+        scanned_to: &mut u64,
+        limits: LineLimits,
+        take_unterminated: bool,
+    ) -> io::Result<Chunk> {
+        let end = self.stat.len_bytes;
+        if let Some(line_from) = state.overlong_from {
+            return self.pass_over(line_from, state.offset, end);
+        }
+        let from = state.offset;
+        let known_free = (*scanned_to).clamp(from, end.max(from));
+        let window_end = end.min(from + CHUNK_LEN).max(known_free);
+        let newline = match self.last_newline(known_free, window_end)? {
+            None => self.first_newline(window_end, end.min(from + limits.line_bytes_max + 1))?,
+            found => found,
+        };
+        if let Some(newline) = newline {
+            *scanned_to = 0;
+            return self.read_whole(from, newline + 1).map(Chunk::Lines);
+        }
+        if end > from + limits.line_bytes_max {
+            return self.pass_over(from, from + limits.line_bytes_max, end);
+        }
+        *scanned_to = end;
+        if take_unterminated && end > from {
+            return self.read_whole(from, end).map(Chunk::Lines);
+        }
+        Ok(Chunk::Unterminated {
+            len_bytes: end.saturating_sub(from),
+        })
+    }
+
+    /// The bytes of a line whose place is known; fewer if the file has become shorter.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn line(&self, offset: u64, len_bytes: u32) -> io::Result<Vec<u8>> {
+        self.read(offset, offset + u64::from(len_bytes))
+    }
+
+    fn pass_over(&self, line_from: u64, offset: u64, end: u64) -> io::Result<Chunk> {
+        Ok(match self.first_newline(offset, end)? {
+            Some(newline) => Chunk::Overlong {
+                line_from,
+                offset: newline + 1,
+                ended: true,
+            },
+            None => Chunk::Overlong {
+                line_from,
+                offset: end.max(offset),
+                ended: false,
+            },
+        })
+    }
+
+    fn first_newline(&self, from: u64, to: u64) -> io::Result<Option<u64>> {
+        let mut window = vec![0; WINDOW_LEN.min(to.saturating_sub(from) as usize)];
+        let mut at = from;
+        while at < to {
+            let len = window.len().min((to - at) as usize);
+            let read = read_full_at(&*self.file, &mut window[..len], at)?;
+            if let Some(newline) = memchr::memchr(b'\n', &window[..read]) {
+                return Ok(Some(at + newline as u64));
+            }
+            if read < len {
+                return Ok(None);
+            }
+            at += read as u64;
+        }
+        Ok(None)
+    }
+
+    fn last_newline(&self, from: u64, to: u64) -> io::Result<Option<u64>> {
+        let mut window = vec![0; WINDOW_LEN.min(to.saturating_sub(from) as usize)];
+        let mut end = to;
+        while end > from {
+            let len = window.len().min((end - from) as usize);
+            let at = end - len as u64;
+            let read = read_full_at(&*self.file, &mut window[..len], at)?;
+            if let Some(newline) = memchr::memrchr(b'\n', &window[..read]) {
+                return Ok(Some(at + newline as u64));
+            }
+            end = at;
+        }
+        Ok(None)
+    }
+
+    fn hash(&self, from: u64, len: u64) -> io::Result<u64> {
+        Ok(xxh3_64(&self.read(from, from + len)?))
+    }
+
+    /// As `read`, but a file cut since it was looked at is an error: half a line must not be taken for one.
+    fn read_whole(&self, from: u64, to: u64) -> io::Result<Vec<u8>> {
+        let bytes = self.read(from, to)?;
+        if bytes.len() as u64 == to - from {
+            return Ok(bytes);
+        }
+        Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "it was cut while it was read",
+        ))
+    }
+
+    fn read(&self, from: u64, to: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; to.saturating_sub(from) as usize];
+        let read = read_full_at(&*self.file, &mut bytes, from)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+}
+
+/// What is remembered of a stat.
+#[must_use]
+pub fn seen(stat: &FileStat) -> Seen {
+    Seen {
+        len_bytes: stat.len_bytes,
+        modified_ns: stat.modified_ns,
+        changed_ns: stat.changed_ns,
+    }
+}
