@@ -1,17 +1,60 @@
-//! distilld
-pub mod args;
+//! distilld turns scored model runs into supervised fine-tuning samples while they are being written.
+//!
+//! Read downward, the modules follow a record's life: discover, tail, parse, firewall, join, synthesize, commit,
+//! append. Those marked * are pure: they do no I/O, read no clock and start no thread, and so cannot fail for a
+//! reason outside their arguments.
+//!
+//! | stage | modules |
+//! |---|---|
+//! | discover, tail | `discover` lists day-files; `tail` reads one from an offset and knows it again |
+//! | parse | `json`*, `json_text`*, `parse`*: a line's bytes to a record that still lies in the line |
+//! | firewall | `firewall`*: the only place that admits a run |
+//! | join, synthesize | `pair`*: what becomes of new lines of a pair; `synthesize`*: a row's bytes |
+//! | commit | `checkpoint`*, `blocks`*: what is remembered; `journal`: where a batch becomes durable; `state`: the store under it |
+//! | append | `row`*: rows read back; `export`: the file that consumers read |
+//!
+//! `engine` ties them together, `reader` looks at one pair for it, `workers` at many; `open` starts it by the table
+//! in `recover`*. All of these reach the disk through `storage` alone, and the time through `clock`.
+//!
+//! Around the engine, the process: `follow` is its thread, `wake` what wakes it, `watch` what hears inotify, `daemon`
+//! the shell with signals (`shutdown`), service manager (`systemd`) and `lock`. Before it: `args`, `config`,
+//! `logging`, `cli`. Beside it, sharing only the pure core: `batch_export` and its parts, the stateless batch.
+
+pub mod discover;
+pub mod tail;
+
+pub mod json;
+pub mod json_text;
+pub mod parse;
+
+pub mod firewall;
+
+pub mod pair;
+pub mod synthesize;
+
+pub mod blocks;
+pub mod checkpoint;
+pub mod journal;
+pub mod state;
+
+pub mod export;
+pub mod row;
+
+pub mod engine;
+pub mod open;
+pub mod reader;
+pub mod recover;
+mod workers;
+
+pub mod clock;
+pub mod storage;
+
 pub mod batch_export;
 pub mod batch_output;
 pub mod batch_pair;
-pub mod config;
-pub mod discover;
-pub mod firewall;
-pub mod json;
-pub mod json_text;
 pub mod lines;
+
+pub mod args;
+pub mod config;
 pub mod logging;
-pub mod parse;
 pub mod progress;
-pub mod row;
-pub mod storage;
-pub mod synthesize;

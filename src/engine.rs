@@ -1,0 +1,900 @@
+//! Owns the pipeline: which pairs are looked at, what of that is committed, and when it is shown. It reaches the
+//! disk only through [`Storage`] and the time only through [`Clock`], so that a test can crash it at any call.
+//!
+//! The rules, in the order of a batch's life; each is asserted here, and cited by number in the tests:
+//!
+//! 1. Commit, then show: the journal holds a batch, durable, before the first of its rows is appended to the export.
+//! 2. A source's offset is a low watermark: each line before it is exported, refused, a dead letter, or waiting, and
+//!    that is in the same batch as the offset.
+//! 3. Closed: the bytes about to be shown are read again, and a row that is not accepted stops the daemon.
+//! 4. The accounts of every pair in a batch, and the totals, balance before it is committed.
+//! 5. A row is shown once: a line whose row is already in the export claims it instead.
+//! 6. What fails is tried again with the same bytes at the same offset, or the daemon stops; nothing is skipped.
+//!
+//! A batch that shows nothing may wait for the next one: what it holds is read again from the sources if it is lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::checkpoint::{Claim, Imbalance, PairCheckpoint, PairId, Totals, Verdict};
+use crate::clock::{Clock, stamp};
+use crate::discover::{PairPath, Stream};
+use crate::export::{Export, ExportError};
+use crate::journal::{Batch, Journal, JournalError, PairDelta};
+use crate::pair::{ActivePair, Outcome, Overlay};
+use crate::reader::{Look, Looking, PairMemory, look};
+use crate::row;
+use crate::state::{Header, PairWrite, Reset, State, StateError, StateView};
+use crate::storage::Storage;
+use crate::tail::{LineLimits, Rewritten};
+
+/// Rows of a batch are committed when they reach this, more with the last pair's.
+const BATCH_ROWS_BYTES: usize = 4 << 20;
+/// Entries of all overlays at which a checkpoint is due: about 8 MiB of memory.
+const OVERLAY_ENTRIES_MAX: usize = 64 << 10;
+/// A batch that shows nothing is committed when it is this old.
+const QUIET_COMMIT_MS: u64 = 1_000;
+/// When nothing was committed for so long, what the journal holds is taken into the state.
+const QUIET_CHECKPOINT_MS: u64 = 30_000;
+/// Pairs looked at before new hints are heard.
+const PASS_PAIRS_MAX: usize = 64;
+/// Pairs kept in memory between checkpoints.
+const ACTIVE_PAIRS_MAX: usize = 2_048;
+
+/// What an engine works on, and how.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The file system.
+    pub storage: Arc<dyn Storage>,
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// The root, without links in it.
+    pub root: PathBuf,
+    /// Where the state and the journal lie.
+    pub state_dir: PathBuf,
+    /// The export.
+    pub export_path: PathBuf,
+    /// How lines are read.
+    pub limits: LineLimits,
+    /// For how long a source must be still before its unterminated last line is taken.
+    pub settle_ms: u64,
+    /// Length of the journal at which a checkpoint is due, bytes.
+    pub checkpoint_bytes: u64,
+    /// Threads that read day-files; 1: strictly one pair after the other, in order.
+    pub threads: usize,
+}
+
+/// Why the engine cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// See there.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// See there.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// See there.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// Rule 3.
+    #[error(
+        "a row that must not be shown was about to be ({0}); distilld stops and the export is untouched: this is a \
+         bug, please report it with the line it names"
+    )]
+    Forbidden(row::ForbiddenRow),
+    /// Rule 4.
+    #[error(transparent)]
+    Imbalance(#[from] Imbalance),
+    /// Rule 4, over all pairs.
+    #[error(
+        "the totals do not balance ({0:?}); this is a bug in distilld, please report it; the export was not touched"
+    )]
+    Totals(Box<Totals>),
+    /// The export holds rows that no exporter may have written there.
+    #[error(
+        "the export {export} holds a row that must not be in it ({what} at byte {offset}); remove the file, or run \
+         `distilld rebuild` to write a fresh one from the sources"
+    )]
+    Tainted {
+        /// The export.
+        export: String,
+        /// The row.
+        what: String,
+        /// Where it starts.
+        offset: u64,
+    },
+    /// The state directory cannot be used.
+    #[error(
+        "the state directory {dir} cannot be used: {source}; give distilld the right to write there"
+    )]
+    StateDir {
+        /// The directory.
+        dir: String,
+        /// What the disk said.
+        source: std::io::Error,
+    },
+}
+
+impl EngineError {
+    /// Whether the same may succeed later, with nothing lost (rule 6): a full disk, a passing I/O error.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            EngineError::State(StateError::Io(_))
+                | EngineError::Journal(JournalError::Io(_))
+                | EngineError::Export(ExportError::Io { .. })
+        )
+    }
+}
+
+/// What a pass did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PassReport {
+    /// Pairs looked at.
+    pub pairs: u64,
+    /// Rows shown.
+    pub rows: u64,
+    /// Scored lines read.
+    pub scored_lines: u64,
+    /// Evidence lines read.
+    pub evidence_lines: u64,
+    /// Lines that became dead letters.
+    pub malformed: u64,
+}
+
+/// A pair in memory.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) pair: Arc<ActivePair>,
+    pub(crate) memory: PairMemory,
+    /// When its unterminated line will have been still for long enough.
+    settles_at_ms: Option<u64>,
+    /// Changed since the last checkpoint, in a way that a checkpoint writes.
+    pub(crate) changed: bool,
+    /// What is wrong with its sources has been said.
+    said: BTreeSet<(Stream, String)>,
+}
+
+impl Slot {
+    pub(crate) fn new(pair: ActivePair) -> Self {
+        Self {
+            pair: Arc::new(pair),
+            memory: PairMemory::default(),
+            settles_at_ms: None,
+            changed: false,
+            said: BTreeSet::new(),
+        }
+    }
+}
+
+/// The pipeline.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) setup: Setup,
+    pub(crate) state: State,
+    /// Where the open state's file lies.
+    pub(crate) state_path: PathBuf,
+    pub(crate) view: Arc<StateView>,
+    pub(crate) journal: Journal,
+    pub(crate) export: Export,
+    pub(crate) totals: Totals,
+    pub(crate) pair_next: u32,
+    pub(crate) claimable: u64,
+    /// Claims that the state still lists.
+    pub(crate) claimed: Arc<BTreeSet<Claim>>,
+    pub(crate) slots: BTreeMap<PairPath, Slot>,
+    /// Looked at first: somebody said that they changed.
+    hinted: BTreeSet<PairPath>,
+    /// Looked at when nothing is hinted: found by a scan.
+    backlog: BTreeSet<PairPath>,
+    /// Entries of all overlays.
+    pub(crate) overlay_entries: usize,
+    /// Merged, not committed.
+    pending: Batch,
+    pending_since_ms: u64,
+    /// Committed, not shown: an append failed.
+    unshown: Option<Batch>,
+    /// When something was last committed.
+    committed_at_ms: u64,
+    /// Whether the state failed to take a checkpoint, and must be opened anew.
+    state_failed: bool,
+}
+
+impl Engine {
+    /// The parts that recovery found or made.
+    pub(crate) fn assemble(
+        setup: Setup,
+        state: State,
+        state_path: PathBuf,
+        journal: Journal,
+        export: Export,
+    ) -> Result<Self, EngineError> {
+        let view = Arc::new(state.view()?);
+        let header = *state.header();
+        let now_ms = setup.clock.monotonic_ms();
+        Ok(Self {
+            setup,
+            state,
+            state_path,
+            view,
+            journal,
+            export,
+            totals: header.totals,
+            pair_next: header.pair_next,
+            claimable: header.claimable,
+            claimed: Arc::default(),
+            slots: BTreeMap::new(),
+            hinted: BTreeSet::new(),
+            backlog: BTreeSet::new(),
+            overlay_entries: 0,
+            pending: Batch::default(),
+            pending_since_ms: now_ms,
+            unshown: None,
+            committed_at_ms: now_ms,
+            state_failed: false,
+        })
+    }
+
+    /// Has a pair looked at in the next pass.
+    pub fn touch(&mut self, path: PairPath) {
+        self.hinted.insert(path);
+    }
+
+    /// Has a pair looked at when no other is hinted at.
+    pub fn touch_later(&mut self, path: PairPath) {
+        self.backlog.insert(path);
+    }
+
+    /// The pairs in memory.
+    #[must_use]
+    pub fn active_paths(&self) -> Vec<PairPath> {
+        self.slots.keys().cloned().collect()
+    }
+
+    /// Pairs that are still to be looked at.
+    #[must_use]
+    pub fn behind(&self) -> usize {
+        self.hinted.len() + self.backlog.len()
+    }
+
+    /// Whether a pass has anything to do now.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.behind() > 0 || self.unshown.is_some() || !self.pending.rows.is_empty()
+    }
+
+    /// Sums over all pairs, the batch that is not committed yet included.
+    #[must_use]
+    pub fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    /// Length of the export, bytes.
+    #[must_use]
+    pub fn export_bytes(&self) -> u64 {
+        self.export.len_bytes()
+    }
+
+    /// Rows in the export that no line has claimed.
+    #[must_use]
+    pub fn claimable(&self) -> u64 {
+        self.claimable
+    }
+
+    /// Whether an unterminated line may still settle.
+    #[must_use]
+    pub fn may_settle(&self) -> bool {
+        self.slots.values().any(|slot| slot.settles_at_ms.is_some())
+    }
+
+    /// When [`Self::tick`] has something to do, in monotonic milliseconds.
+    #[must_use]
+    pub fn due_ms(&self) -> Option<u64> {
+        let settle = self
+            .slots
+            .values()
+            .filter_map(|slot| slot.settles_at_ms)
+            .min();
+        let commit =
+            (!self.pending.delta.pairs.is_empty()).then(|| self.pending_since_ms + QUIET_COMMIT_MS);
+        let checkpoint = self
+            .has_uncheckpointed()
+            .then(|| self.committed_at_ms + QUIET_CHECKPOINT_MS);
+        [settle, commit, checkpoint].into_iter().flatten().min()
+    }
+
+    /// What is due by the clock: lines that have settled, batches that show nothing, a checkpoint after a while of
+    /// silence.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    pub fn tick(&mut self) -> Result<(), EngineError> {
+        let now_ms = self.setup.clock.monotonic_ms();
+        let settled = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.settles_at_ms.is_some_and(|at| at <= now_ms));
+        self.hinted.extend(settled.map(|(path, _)| path.clone()));
+        if !self.pending.delta.pairs.is_empty() && self.pending_since_ms + QUIET_COMMIT_MS <= now_ms
+        {
+            self.commit()?;
+        }
+        if self.has_uncheckpointed() && self.committed_at_ms + QUIET_CHECKPOINT_MS <= now_ms {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Looks at pairs that were touched, hinted ones first, at most [`PASS_PAIRS_MAX`]; commits and shows what
+    /// follows; touches again what has more.
+    ///
+    /// # Errors
+    /// Those of the state, of a commit and of showing it; what was merged by then is kept and tried again.
+    pub fn pass(&mut self) -> Result<PassReport, EngineError> {
+        self.show_unshown()?;
+        if !self.pending.rows.is_empty() {
+            self.commit()?;
+        }
+        let before = self.totals;
+        let paths = self.next_paths();
+        if let Err(error) = self.look_at(&paths) {
+            // Whatever was not merged is looked at again; looking twice changes nothing.
+            self.hinted.extend(paths);
+            return Err(error);
+        }
+        if !self.pending.rows.is_empty() {
+            self.commit()?;
+        }
+        self.checkpoint_if_due()?;
+        Ok(PassReport {
+            pairs: paths.len() as u64,
+            rows: self
+                .totals
+                .counts
+                .exported
+                .saturating_sub(before.counts.exported),
+            scored_lines: self.totals.scored_lines.saturating_sub(before.scored_lines),
+            evidence_lines: self
+                .totals
+                .evidence_lines
+                .saturating_sub(before.evidence_lines),
+            malformed: (self.totals.scored_malformed + self.totals.evidence_malformed)
+                .saturating_sub(before.scored_malformed + before.evidence_malformed),
+        })
+    }
+
+    /// Commits and shows all that was merged.
+    ///
+    /// # Errors
+    /// Rules 3 and 4; the journal's and the export's.
+    pub fn commit(&mut self) -> Result<(), EngineError> {
+        self.show_unshown()?;
+        if self.pending.delta.pairs.is_empty() {
+            return Ok(());
+        }
+        if self.state_failed {
+            self.reopen_state()?;
+        }
+        self.pending.delta.export_from = self.export.len_bytes();
+        if let Some(forbidden) = row::forbidden_in(&self.pending.rows) {
+            return Err(EngineError::Forbidden(forbidden));
+        }
+        for delta in &self.pending.delta.pairs {
+            delta.checkpoint.balance()?;
+        }
+        if !self.totals.balanced() {
+            return Err(EngineError::Totals(Box::new(self.totals)));
+        }
+        self.journal.append(&self.pending)?;
+        self.committed_at_ms = self.setup.clock.monotonic_ms();
+        self.unshown = Some(std::mem::take(&mut self.pending));
+        self.show_unshown()
+    }
+
+    /// Takes all that the journal holds into the state, so that the journal starts anew.
+    ///
+    /// # Errors
+    /// Those of a commit, of syncing the export, and of the state.
+    pub fn checkpoint(&mut self) -> Result<(), EngineError> {
+        if self.state_failed {
+            self.reopen_state()?;
+        }
+        self.commit()?;
+        let export = self.export.sync()?;
+        let header = Header {
+            seq_applied: self.journal.seq(),
+            journal_epoch: self.journal.epoch() + 1,
+            export,
+            ..self.header()
+        };
+        let writes: Vec<_> = self
+            .slots
+            .values()
+            .filter(|slot| slot.changed)
+            .map(|slot| pair_write(&slot.pair))
+            .collect();
+        self.state
+            .checkpoint(header, &writes)
+            .inspect_err(|_| self.state_failed = true)?;
+        drop(writes);
+        self.journal.restart(header.journal_epoch);
+        self.claimed = Arc::default();
+        self.overlay_entries = 0;
+        for slot in self.slots.values_mut() {
+            if slot.changed {
+                let pair = Arc::make_mut(&mut slot.pair);
+                pair.overlay = Overlay::default();
+                pair.persisted = true;
+                slot.changed = false;
+            }
+        }
+        self.forget_idle_pairs();
+        self.renew_view()
+    }
+
+    /// That the files it keeps open are still those under their paths.
+    ///
+    /// # Errors
+    /// The export's; [`StateError::Damaged`] where the state is gone.
+    pub fn check_files(&self) -> Result<(), EngineError> {
+        self.export.check(0)?;
+        match self.setup.storage.stat(&self.state_path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let what = format!(
+                    "{} was removed while distilld ran",
+                    self.state_path.display()
+                );
+                Err(StateError::Damaged(what).into())
+            }
+            other => Ok(other.map(|_| ()).map_err(StateError::Io)?),
+        }
+    }
+
+    /// Whether a day-file may have bytes that were not looked at, by what the file system says of it.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn is_news(
+        &mut self,
+        path: &PairPath,
+        stream: Stream,
+        seen: crate::checkpoint::Seen,
+    ) -> Result<bool, EngineError> {
+        let known = |checkpoint: &PairCheckpoint| match stream {
+            Stream::Scored => checkpoint.scored.seen == seen,
+            Stream::Evidence => checkpoint.evidence.seen == seen,
+        };
+        if let Some(slot) = self.slots.get(path) {
+            return Ok(!known(&slot.pair.checkpoint));
+        }
+        match self.view.pair_id(path.as_bytes())? {
+            Some(id) => Ok(!known(&self.view.checkpoint(id)?)),
+            None => Ok(true),
+        }
+    }
+
+    pub(crate) fn header(&self) -> Header {
+        Header {
+            totals: self.totals,
+            pair_next: self.pair_next,
+            claimable: self.claimable,
+            ..*self.state.header()
+        }
+    }
+
+    pub(crate) fn renew_view(&mut self) -> Result<(), EngineError> {
+        self.view = Arc::new(self.state.view()?);
+        Ok(())
+    }
+
+    /// The pair at a path, loaded or new.
+    pub(crate) fn slot(&mut self, path: &PairPath) -> Result<&mut Slot, EngineError> {
+        if !self.slots.contains_key(path) {
+            let pair = match self.view.pair_id(path.as_bytes())? {
+                Some(id) => ActivePair {
+                    id,
+                    checkpoint: self.view.checkpoint(id)?,
+                    overlay: Overlay::default(),
+                    persisted: true,
+                },
+                None => {
+                    let id = PairId(self.pair_next);
+                    self.pair_next += 1;
+                    let checkpoint = PairCheckpoint::new(path.as_bytes().to_vec());
+                    ActivePair {
+                        id,
+                        checkpoint,
+                        overlay: Overlay::default(),
+                        persisted: false,
+                    }
+                }
+            };
+            self.slots.insert(path.clone(), Slot::new(pair));
+        }
+        Ok(self.slots.get_mut(path).expect("it was just put there"))
+    }
+
+    fn next_paths(&mut self) -> Vec<PairPath> {
+        let mut paths = Vec::new();
+        while paths.len() < PASS_PAIRS_MAX {
+            let Some(path) = self.hinted.pop_first() else {
+                break;
+            };
+            paths.push(path);
+        }
+        // In strict order a pair is finished before the next one begins.
+        let finish_first = self.setup.threads == 1 && !paths.is_empty();
+        while paths.len() < PASS_PAIRS_MAX && !finish_first {
+            let Some(path) = self.backlog.pop_first() else {
+                break;
+            };
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+            if self.setup.threads == 1 {
+                break;
+            }
+        }
+        paths
+    }
+
+    fn look_at(&mut self, paths: &[PairPath]) -> Result<(), EngineError> {
+        let mut jobs = Vec::with_capacity(paths.len());
+        let now_ms = self.setup.clock.monotonic_ms();
+        for path in paths {
+            let slot = self.slot(path)?;
+            let settled = slot.settles_at_ms.is_some_and(|at| at <= now_ms);
+            jobs.push(Job {
+                path: path.clone(),
+                settled,
+            });
+        }
+        // Rows that any pair may claim are claimed one pair after the other, so that no two take the same one.
+        if self.setup.threads > 1 && jobs.len() > 1 && self.claimable == 0 {
+            return crate::workers::look_at_all(self, &jobs);
+        }
+        for job in jobs {
+            let look = self.prepare(&job)?.look()?;
+            self.merge(&job, look)?;
+        }
+        Ok(())
+    }
+
+    /// All that a look needs, so that a thread may do it.
+    pub(crate) fn prepare(&mut self, job: &Job) -> Result<PreparedLook, EngineError> {
+        let slot = self.slot(&job.path)?;
+        let (pair, memory) = (Arc::clone(&slot.pair), slot.memory);
+        Ok(PreparedLook {
+            job: job.clone(),
+            pair,
+            memory,
+            view: Arc::clone(&self.view),
+            setup: self.setup.clone(),
+            claimed: Arc::clone(&self.claimed),
+            claims_possible: self.claimable > 0,
+        })
+    }
+
+    /// Puts what a look found into the pending batch, and commits that when it is large.
+    pub(crate) fn merge(&mut self, job: &Job, look: Look) -> Result<(), EngineError> {
+        self.say_sources(job, &look)?;
+        if let Some((stream, rewritten)) = look.rewritten {
+            self.read_again(&job.path, stream, rewritten)?;
+            self.hinted.insert(job.path.clone());
+            return Ok(());
+        }
+        if look.more {
+            self.hinted.insert(job.path.clone());
+        }
+        self.remember(job, look.memory)?;
+        if let Some(outcome) = look.outcome {
+            self.merge_outcome(&job.path, outcome)?;
+        }
+        if self.pending.rows.len() >= BATCH_ROWS_BYTES
+            || self.overlay_entries >= OVERLAY_ENTRIES_MAX
+        {
+            self.commit()?;
+            self.checkpoint_if_due()?;
+        }
+        Ok(())
+    }
+
+    fn merge_outcome(&mut self, path: &PairPath, mut outcome: Outcome) -> Result<(), EngineError> {
+        let rows_offset = self.export.len_bytes() + self.pending.rows.len() as u64;
+        outcome.place_rows(rows_offset);
+        self.slot(path)?;
+        let slot = self.slots.get_mut(path).expect("it was just loaded");
+        if slot.pair.checkpoint == outcome.checkpoint && outcome.overlay.is_empty() {
+            return Ok(());
+        }
+        slot.changed = true;
+        let pair = Arc::make_mut(&mut slot.pair);
+        self.totals.replace(&pair.checkpoint, &outcome.checkpoint);
+        // What only the file system said needs no journal: a lost stat is looked at again.
+        let worth_a_batch = pair.checkpoint.scored.offset != outcome.checkpoint.scored.offset
+            || pair.checkpoint.evidence.offset != outcome.checkpoint.evidence.offset
+            || !outcome.overlay.is_empty();
+        pair.checkpoint = outcome.checkpoint;
+        self.claimable -= outcome.overlay.claims.len() as u64;
+        if !outcome.overlay.claims.is_empty() {
+            Arc::make_mut(&mut self.claimed).extend(outcome.overlay.claims.iter().copied());
+        }
+        self.overlay_entries += outcome.overlay.len();
+        if worth_a_batch {
+            if self.pending.delta.pairs.is_empty() {
+                self.pending_since_ms = self.setup.clock.monotonic_ms();
+            }
+            self.pending
+                .delta
+                .pairs
+                .push(pair_delta(pair.id, &pair.checkpoint, &outcome.overlay));
+            self.pending.rows.extend_from_slice(&outcome.rows);
+        }
+        extend_overlay(&mut pair.overlay, outcome.overlay);
+        Ok(())
+    }
+
+    fn remember(&mut self, job: &Job, memory: PairMemory) -> Result<(), EngineError> {
+        let settles_at_ms = self.setup.clock.monotonic_ms() + self.setup.settle_ms;
+        let slot = self.slot(&job.path)?;
+        if !memory.may_settle() {
+            slot.settles_at_ms = None;
+        } else if memory != slot.memory || slot.settles_at_ms.is_none() || job.settled {
+            slot.settles_at_ms = Some(settles_at_ms);
+        }
+        slot.memory = memory;
+        Ok(())
+    }
+
+    /// A source is not what was read of it: forget that, keep its rows for its lines to claim, begin anew.
+    fn read_again(
+        &mut self,
+        path: &PairPath,
+        stream: Stream,
+        why: Rewritten,
+    ) -> Result<(), EngineError> {
+        self.checkpoint()?;
+        let (id, before) = {
+            let pair = &self.slot(path)?.pair;
+            (pair.id, pair.checkpoint.clone())
+        };
+        let mut after = before.clone();
+        let reset = match stream {
+            Stream::Scored => {
+                after.scored = Default::default();
+                after.counts = Default::default();
+                Reset::Scored(self.claims_of(id)?)
+            }
+            Stream::Evidence => {
+                after.evidence = Default::default();
+                after.counts.waiting += after.counts.role + after.counts.blank_text;
+                after.counts.role = 0;
+                after.counts.blank_text = 0;
+                Reset::Evidence(self.setup.clock.wall_ms() / 1_000)
+            }
+        };
+        tracing::warn!(
+            day_file = %path.path(&self.setup.root, stream).display(),
+            reason = why.code(),
+            offset = match stream { Stream::Scored => before.scored.offset, Stream::Evidence => before.evidence.offset },
+            "day-file is not what was read of it, reading it again from its start"
+        );
+        let mut header = self.header();
+        header.totals.replace(&before, &after);
+        if let Reset::Scored(claims) = &reset {
+            header.claimable += claims.len() as u64;
+        }
+        self.state
+            .reset(header, id, &after, &reset)
+            .inspect_err(|_| self.state_failed = true)?;
+        self.totals = header.totals;
+        self.claimable = header.claimable;
+        self.slots.remove(path);
+        self.renew_view()
+    }
+
+    /// A claim on every row that the pair's lines have in the export.
+    fn claims_of(&self, id: PairId) -> Result<Vec<Claim>, EngineError> {
+        let mut offsets = Vec::new();
+        self.view.for_each_entry(id, |entry| {
+            if let Verdict::Exported { row_offset, .. } = entry.verdict {
+                offsets.push(row_offset);
+            }
+        })?;
+        let mut claims = Vec::with_capacity(offsets.len());
+        for row_offset in offsets {
+            let bytes = self.export.row_at(row_offset)?;
+            let row = row::RowKey::of_row(&bytes).map_err(|fault| {
+                StateError::Damaged(format!(
+                    "no row starts at byte {row_offset} of the export: {fault}"
+                ))
+            })?;
+            claims.push(Claim {
+                row,
+                scope: id,
+                row_offset,
+            });
+        }
+        Ok(claims)
+    }
+
+    fn show_unshown(&mut self) -> Result<(), EngineError> {
+        if let Some(batch) = &self.unshown {
+            if !batch.rows.is_empty() {
+                self.export.append(batch.delta.export_from, &batch.rows)?;
+            }
+            self.unshown = None;
+        }
+        Ok(())
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<(), EngineError> {
+        let due = self.journal.len_bytes() >= self.setup.checkpoint_bytes
+            || self.overlay_entries >= OVERLAY_ENTRIES_MAX;
+        if due { self.checkpoint() } else { Ok(()) }
+    }
+
+    fn has_uncheckpointed(&self) -> bool {
+        self.journal.len_bytes() > 0 || self.slots.values().any(|slot| slot.changed)
+    }
+
+    /// After a write to it failed, redb refuses all more: open the same file again. What the journal holds is still
+    /// in the overlays.
+    fn reopen_state(&mut self) -> Result<(), EngineError> {
+        self.state = State::open(&*self.setup.storage, &self.state_path)?;
+        let header = *self.state.header();
+        // The transaction that was said to have failed may have reached the disk. Then the state holds the frames
+        // of the old epoch; the next frame must be of the new one, or no recovery would look at it.
+        if header.journal_epoch > self.journal.epoch() {
+            self.journal.restart(header.journal_epoch);
+        }
+        if !self.has_uncheckpointed() {
+            self.slots.clear();
+            self.totals = header.totals;
+            self.pair_next = header.pair_next;
+            self.claimable = header.claimable;
+        }
+        self.state_failed = false;
+        self.renew_view()
+    }
+
+    /// Pairs of closed days leave the memory; they are loaded again when somebody writes to them.
+    fn forget_idle_pairs(&mut self) {
+        let mut surplus = self.slots.len().saturating_sub(ACTIVE_PAIRS_MAX);
+        self.slots.retain(|_, slot| {
+            let keep = surplus == 0 || slot.changed || slot.memory.may_settle();
+            surplus -= usize::from(!keep);
+            keep
+        });
+    }
+
+    /// Says once what is wrong with a source, and again when it is something else.
+    fn say_sources(&mut self, job: &Job, look: &Look) -> Result<(), EngineError> {
+        let problems = look
+            .unreadable
+            .iter()
+            .map(|(stream, error)| (*stream, error.to_string()));
+        let deleted = look
+            .deleted
+            .iter()
+            .map(|stream| (*stream, "deleted; what was exported of it stays".into()));
+        let problems: BTreeSet<(Stream, String)> = problems.chain(deleted).collect();
+        let root = self.setup.root.clone();
+        let slot = self.slot(&job.path)?;
+        for (stream, problem) in problems.difference(&slot.said) {
+            tracing::warn!(day_file = %job.path.path(&root, *stream).display(), problem, "day-file passed over");
+        }
+        slot.said = problems;
+        Ok(())
+    }
+}
+
+/// A pair to look at.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    pub(crate) path: PairPath,
+    pub(crate) settled: bool,
+}
+
+/// A look that any thread may take.
+pub(crate) struct PreparedLook {
+    job: Job,
+    pair: Arc<ActivePair>,
+    memory: PairMemory,
+    view: Arc<StateView>,
+    setup: Setup,
+    claimed: Arc<BTreeSet<Claim>>,
+    claims_possible: bool,
+}
+
+impl PreparedLook {
+    pub(crate) fn look(self) -> Result<Look, StateError> {
+        let wall_ms = self.setup.clock.wall_ms();
+        let looking = Looking {
+            storage: &*self.setup.storage,
+            root: &self.setup.root,
+            view: &self.view,
+            claimed: &self.claimed,
+            claims_possible: self.claims_possible,
+            limits: self.setup.limits,
+            stamp: &stamp(wall_ms),
+            now_s: wall_ms / 1_000,
+        };
+        look(
+            &self.pair,
+            &self.job.path,
+            self.memory,
+            self.job.settled,
+            &looking,
+        )
+    }
+}
+
+fn pair_delta(id: PairId, checkpoint: &PairCheckpoint, overlay: &Overlay) -> PairDelta {
+    let evidence = overlay.evidence.iter();
+    PairDelta {
+        id,
+        checkpoint: checkpoint.clone(),
+        evidence: evidence
+            .map(|(run, place)| crate::checkpoint::EvidenceEntry {
+                run: *run,
+                place: *place,
+            })
+            .collect(),
+        entries: overlay.entries.values().copied().collect(),
+        claims: overlay.claims.clone(),
+        dead_letters: overlay.dead_letters.clone(),
+    }
+}
+
+fn pair_write(pair: &ActivePair) -> PairWrite<'_> {
+    let evidence = pair.overlay.evidence.iter();
+    PairWrite {
+        id: pair.id,
+        checkpoint: &pair.checkpoint,
+        evidence: evidence
+            .map(|(run, place)| {
+                crate::blocks::packed(&crate::checkpoint::EvidenceEntry {
+                    run: *run,
+                    place: *place,
+                })
+            })
+            .collect(),
+        entries: pair
+            .overlay
+            .entries
+            .values()
+            .map(crate::blocks::packed)
+            .collect(),
+        dead_letters: &pair.overlay.dead_letters,
+        claims: &pair.overlay.claims,
+    }
+}
+
+/// Puts what is newer over what is there.
+pub(crate) fn extend_overlay(overlay: &mut Overlay, newer: Overlay) {
+    overlay.evidence.extend(newer.evidence);
+    overlay.entries.extend(newer.entries);
+    overlay.dead_letters.extend(newer.dead_letters);
+    overlay.claims.extend(newer.claims);
+}
+
+/// The overlay that a journal's delta stands for.
+pub(crate) fn overlay_of(delta: &PairDelta) -> Overlay {
+    Overlay {
+        evidence: delta
+            .evidence
+            .iter()
+            .map(|entry| (entry.run, entry.place))
+            .collect(),
+        entries: delta
+            .entries
+            .iter()
+            .map(|entry| ((entry.run, entry.offset), *entry))
+            .collect(),
+        dead_letters: delta.dead_letters.clone(),
+        claims: delta.claims.clone(),
+    }
+}

@@ -1,0 +1,425 @@
+//! Owns the start of the engine: finds the facts that [`crate::recover`] decides on, and carries its decision out.
+//!
+//! Crashes while a state is made anew are harmless: it is built under another name and gets its own with one rename,
+//! when all of the export has been taken in. Until then the next start finds no state and begins again.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::checkpoint::{Claim, PairCheckpoint, PairId};
+use crate::discover::PairPath;
+use crate::engine::{Engine, EngineError, Setup, Slot, extend_overlay, overlay_of};
+use crate::export::{Export, ExportError};
+use crate::firewall::FIREWALL;
+use crate::journal::{Journal, JournalError, PairDelta};
+use crate::pair::{ActivePair, Overlay};
+use crate::recover::{ExportFound, RecoveryCase, Refused, StateFound, decide};
+use crate::row;
+use crate::state::{ExportMark, Header, State, StateError};
+use crate::storage::{FileKind, Storage, read_full_at};
+
+/// Name of the state's file in the state directory.
+pub const STATE_FILE: &str = "state.redb";
+/// Name of the journal in the state directory.
+pub const JOURNAL_FILE: &str = "journal";
+/// A file of this name says that the state was found damaged while it was in use.
+const DISTRUSTED_FILE: &str = "distrusted";
+/// Claims taken into the state at a time, 24 bytes each.
+const CLAIMS_AT_ONCE: usize = 256 << 10;
+
+/// What opening the engine found and did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenReport {
+    /// The case.
+    pub case: RecoveryCase,
+    /// Why the state that was there was not used.
+    pub state_lost: Option<String>,
+    /// Rows read back from the export.
+    pub rows_adopted: u64,
+    /// Lines of the export that are no rows of any exporter; they stay where they are.
+    pub rows_foreign: u64,
+    /// Bytes of a torn last row that were removed.
+    pub torn_bytes: u64,
+    /// Batches that the journal held.
+    pub batches_redone: u64,
+}
+
+impl OpenReport {
+    fn new(case: RecoveryCase) -> Self {
+        Self {
+            case,
+            state_lost: None,
+            rows_adopted: 0,
+            rows_foreign: 0,
+            torn_bytes: 0,
+            batches_redone: 0,
+        }
+    }
+}
+
+/// A state that was read, and its journal. Only recovery makes an engine of it.
+struct LoadedState {
+    state: State,
+    deltas: Vec<PairDelta>,
+    batches: u64,
+    committed: u64,
+}
+
+impl Engine {
+    /// Opens what is there, recovers what a crash left, and gives an engine that is ready to work.
+    ///
+    /// # Errors
+    /// What must not be gone on with; each says what to do.
+    pub fn open(setup: Setup) -> Result<(Self, OpenReport), EngineError> {
+        let storage = Arc::clone(&setup.storage);
+        storage
+            .create_dir_all(&setup.state_dir)
+            .map_err(|source| state_dir_error(&setup, source))?;
+        let (loaded, state_lost) = match load(&setup)? {
+            Ok(loaded) => (Some(loaded), None),
+            Err(why) => (None, why),
+        };
+        let state_found = loaded
+            .as_ref()
+            .map_or(StateFound::Lost, |loaded| StateFound::Read {
+                durable: loaded.state.header().export.len_bytes,
+                committed: loaded.committed,
+            });
+        let mark = loaded
+            .as_ref()
+            .map_or(ExportMark::default(), |loaded| loaded.state.header().export);
+        let case = decide(
+            state_found,
+            find_export(&*storage, &setup.export_path, mark)?,
+        );
+        let (engine, report) = match (case, loaded) {
+            (RecoveryCase::Continue, Some(loaded)) => go_on(setup, loaded)?,
+            (RecoveryCase::Refuse(refused), Some(loaded)) => {
+                return Err(refusal(&setup, refused, &loaded)?.into());
+            }
+            (_, loaded) => {
+                let older = loaded.map(|_| "it is older than the export".to_owned());
+                let (engine, report) = begin_anew(setup, case)?;
+                (
+                    engine,
+                    OpenReport {
+                        state_lost: state_lost.or(older),
+                        ..report
+                    },
+                )
+            }
+        };
+        Ok((engine, report))
+    }
+}
+
+/// Has the next start rebuild the state of `state_dir` instead of trusting it.
+///
+/// # Errors
+/// What the disk says.
+pub fn distrust(storage: &dyn Storage, state_dir: &Path) -> io::Result<()> {
+    match storage.create(&state_dir.join(DISTRUSTED_FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => storage.sync_dir(state_dir),
+    }
+}
+
+/// The state and what its journal adds; `Err` with the reason where it must be made anew.
+fn load(setup: &Setup) -> Result<Result<LoadedState, Option<String>>, EngineError> {
+    let storage = &*setup.storage;
+    if found(storage.stat(&setup.state_dir.join(DISTRUSTED_FILE)))
+        .map_err(|error| state_dir_error(setup, error))?
+    {
+        return Ok(Err(Some("it was found damaged while it was in use".into())));
+    }
+    let state = match State::open(storage, &setup.state_dir.join(STATE_FILE)) {
+        Ok(state) => state,
+        Err(StateError::Damaged(why)) => return Ok(Err(Some(why))),
+        Err(StateError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Err(None));
+        }
+        Err(StateError::Io(error)) => return Err(state_dir_error(setup, error)),
+        Err(error) => return Err(error.into()),
+    };
+    let file = match storage.open_write(&setup.state_dir.join(JOURNAL_FILE)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Err(Some("its journal is missing".into())));
+        }
+        Err(error) => return Err(state_dir_error(setup, error)),
+    };
+    let header = *state.header();
+    let mut loaded = LoadedState {
+        state,
+        deltas: Vec::new(),
+        batches: 0,
+        committed: header.export.len_bytes,
+    };
+    let replayed = Journal::replay(
+        file,
+        header.journal_epoch,
+        header.seq_applied,
+        |_, batch| {
+            loaded.batches += 1;
+            loaded.committed = batch.export_to();
+            loaded.deltas.extend(batch.delta.pairs);
+            Ok::<_, JournalError>(())
+        },
+    );
+    match replayed {
+        Ok(_) => Ok(Ok(loaded)),
+        Err(JournalError::Damaged(why)) => Ok(Err(Some(format!("its journal is damaged: {why}")))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn find_export(
+    storage: &dyn Storage,
+    path: &Path,
+    mark: ExportMark,
+) -> Result<ExportFound, ExportError> {
+    let io_error = |source| ExportError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let stat = match storage.stat(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ExportFound::Absent),
+        other => other.map_err(io_error)?,
+    };
+    if stat.kind != FileKind::Regular {
+        return Err(ExportError::Changed {
+            path: path.to_owned(),
+            what: "it is no regular file".into(),
+        });
+    }
+    let file = storage.open_read(path).map_err(io_error)?;
+    let tail_len = u64::from(mark.tail_len_bytes);
+    let mut tail = vec![0; tail_len as usize];
+    let read = read_full_at(&*file, &mut tail, mark.len_bytes.saturating_sub(tail_len))
+        .map_err(io_error)?;
+    tail.truncate(read);
+    let mark_fits = mark.tail_len_bytes == 0 || xxhash_rust::xxh3::xxh3_64(&tail) == mark.tail_hash;
+    Ok(ExportFound::Present {
+        len_bytes: stat.len_bytes,
+        mark_fits,
+    })
+}
+
+fn refusal(
+    setup: &Setup,
+    refused: Refused,
+    loaded: &LoadedState,
+) -> Result<ExportError, EngineError> {
+    let path = setup.export_path.clone();
+    Ok(match refused {
+        Refused::Missing => ExportError::Missing {
+            path,
+            committed_bytes: loaded.committed,
+        },
+        Refused::Short => ExportError::Short {
+            found_bytes: setup.storage.stat(&path).map_or(0, |stat| stat.len_bytes),
+            committed_bytes: loaded.state.header().export.len_bytes,
+            path,
+        },
+        Refused::Changed => {
+            let len_bytes = loaded.state.header().export.len_bytes;
+            ExportError::Changed {
+                path,
+                what: format!("the bytes before byte {len_bytes} are not ours"),
+            }
+        }
+    })
+}
+
+/// Case `Continue`: writes the journal's rows again, and takes its deltas into memory.
+fn go_on(setup: Setup, loaded: LoadedState) -> Result<(Engine, OpenReport), EngineError> {
+    let storage = Arc::clone(&setup.storage);
+    let mut export = Export::open_or_create(Arc::clone(&storage), &setup.export_path)?;
+    let file = storage
+        .open_write(&setup.state_dir.join(JOURNAL_FILE))
+        .map_err(|source| state_dir_error(&setup, source))?;
+    let header = *loaded.state.header();
+    let journal = Journal::replay(
+        file,
+        header.journal_epoch,
+        header.seq_applied,
+        |_, batch| {
+            export
+                .redo(batch.delta.export_from, &batch.rows)
+                .map_err(EngineError::from)
+        },
+    )?;
+    let state_path = setup.state_dir.join(STATE_FILE);
+    let mut engine = Engine::assemble(setup, loaded.state, state_path, journal, export)?;
+    for delta in &loaded.deltas {
+        take_in(&mut engine, delta)?;
+    }
+    let report = OpenReport {
+        batches_redone: loaded.batches,
+        ..OpenReport::new(RecoveryCase::Continue)
+    };
+    Ok((engine, report))
+}
+
+/// Puts a delta of the journal over what the state says of its pair.
+fn take_in(engine: &mut Engine, delta: &PairDelta) -> Result<(), EngineError> {
+    let path = pair_path(&delta.checkpoint)?;
+    engine.pair_next = engine.pair_next.max(delta.id.0 + 1);
+    if !engine.slots.contains_key(&path) {
+        let persisted = engine.view.pair_id(path.as_bytes())?.is_some();
+        let checkpoint = if persisted {
+            engine.view.checkpoint(delta.id)?
+        } else {
+            PairCheckpoint::new(path.as_bytes().to_vec())
+        };
+        let pair = ActivePair {
+            id: delta.id,
+            checkpoint,
+            overlay: Overlay::default(),
+            persisted,
+        };
+        engine.slots.insert(path.clone(), Slot::new(pair));
+    }
+    let slot = engine.slots.get_mut(&path).expect("it was just put there");
+    slot.changed = true;
+    let pair = Arc::make_mut(&mut slot.pair);
+    engine.totals.replace(&pair.checkpoint, &delta.checkpoint);
+    pair.checkpoint = delta.checkpoint.clone();
+    let overlay = overlay_of(delta);
+    engine.claimable -= overlay.claims.len() as u64;
+    Arc::make_mut(&mut engine.claimed).extend(overlay.claims.iter().copied());
+    engine.overlay_entries += overlay.len();
+    extend_overlay(&mut pair.overlay, overlay);
+    Ok(())
+}
+
+fn pair_path(checkpoint: &PairCheckpoint) -> Result<PairPath, StateError> {
+    PairPath::from_relative(Path::new(OsStr::from_bytes(&checkpoint.path))).ok_or_else(|| {
+        StateError::Damaged(format!(
+            "{} is no day-file",
+            String::from_utf8_lossy(&checkpoint.path)
+        ))
+    })
+}
+
+/// Cases `Fresh` and `Adopt`: a state that knows nothing but the rows that are there.
+fn begin_anew(setup: Setup, case: RecoveryCase) -> Result<(Engine, OpenReport), EngineError> {
+    let dir_error = |source| state_dir_error(&setup, source);
+    let storage = Arc::clone(&setup.storage);
+    let state_path = setup.state_dir.join(STATE_FILE);
+    let journal_path = setup.state_dir.join(JOURNAL_FILE);
+    let building_path = setup.state_dir.join("state.redb.building");
+
+    set_aside(&*storage, &state_path).map_err(dir_error)?;
+    set_aside(&*storage, &journal_path).map_err(dir_error)?;
+    if found(storage.stat(&building_path)).map_err(dir_error)? {
+        storage.remove_file(&building_path).map_err(dir_error)?;
+    }
+    let journal_file = storage.create(&journal_path).map_err(dir_error)?;
+    let mut state = State::create(&*storage, &building_path)?;
+    let mut export = Export::open_or_create(Arc::clone(&storage), &setup.export_path)?;
+    let mut report = OpenReport::new(case);
+    adopt(&mut state, &mut export, &setup.export_path, &mut report)?;
+
+    storage
+        .rename(&building_path, &state_path)
+        .map_err(dir_error)?;
+    let distrusted = setup.state_dir.join(DISTRUSTED_FILE);
+    if found(storage.stat(&distrusted)).map_err(dir_error)? {
+        storage.remove_file(&distrusted).map_err(dir_error)?;
+    }
+    storage.sync_dir(&setup.state_dir).map_err(dir_error)?;
+    let header = *state.header();
+    let journal = Journal::empty(journal_file, header.journal_epoch, header.seq_applied);
+    Ok((
+        Engine::assemble(setup, state, state_path, journal, export)?,
+        report,
+    ))
+}
+
+/// Makes every row of the export claimable, and removes a torn one at its end: no whole line, nobody read it.
+fn adopt(
+    state: &mut State,
+    export: &mut Export,
+    export_path: &Path,
+    report: &mut OpenReport,
+) -> Result<(), EngineError> {
+    let mut claims = Vec::new();
+    let end = export.for_each_row(|row_offset, bytes| -> Result<(), EngineError> {
+        let Ok(row) = row::RowKey::of_row(bytes) else {
+            report.rows_foreign += 1;
+            return Ok(());
+        };
+        refuse_forbidden(bytes, row_offset, export_path)?;
+        report.rows_adopted += 1;
+        claims.push(Claim {
+            row,
+            scope: PairId::ANY,
+            row_offset,
+        });
+        if claims.len() == CLAIMS_AT_ONCE {
+            take_claims(state, &mut claims)?;
+        }
+        Ok(())
+    })?;
+    take_claims(state, &mut claims)?;
+    report.torn_bytes = export.len_bytes() - end;
+    if report.torn_bytes > 0 {
+        export.cut(end)?;
+    }
+    let header = Header {
+        export: export.sync()?,
+        ..*state.header()
+    };
+    Ok(state.write_header(header)?)
+}
+
+/// The store writes far less when it is given its keys in order.
+fn take_claims(state: &mut State, claims: &mut Vec<Claim>) -> Result<(), StateError> {
+    claims.sort_unstable();
+    state.add_claimable(claims)?;
+    claims.clear();
+    Ok(())
+}
+
+fn refuse_forbidden(row: &[u8], offset: u64, export_path: &Path) -> Result<(), EngineError> {
+    match row::view(row) {
+        Ok(view) if FIREWALL.contains(&view.quality_score.as_ref()) => Err(EngineError::Tainted {
+            export: export_path.display().to_string(),
+            what: format!(
+                "run {:?}, scored {}",
+                view.source_run_id, view.quality_score
+            ),
+            offset,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Renames a file that is not trusted any more, over the one that was set aside before it.
+fn set_aside(storage: &dyn Storage, path: &Path) -> io::Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".unreadable");
+    match storage.rename(path, &PathBuf::from(aside)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn found<T>(stat: io::Result<T>) -> io::Result<bool> {
+    match stat {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn state_dir_error(setup: &Setup, source: io::Error) -> EngineError {
+    EngineError::StateDir {
+        dir: setup.state_dir.display().to_string(),
+        source,
+    }
+}
