@@ -3,3 +3,4 @@
 
 pub mod naive;
 pub mod naive_json;
+pub mod sim_disk;
