@@ -5,6 +5,9 @@
     reason = "clippy knows test functions, not the helpers they share"
 )]
 
+/// What the tests stand on: a simulated disk, a second batch join, random lakes, a harness that kills.
+mod support;
+
 /// The stateless batch: order, memory, what cannot be read, what cannot be written.
 mod batch;
 /// Flags, environment and file to settings; the annotated configuration file.

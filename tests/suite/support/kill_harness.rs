@@ -1,0 +1,482 @@
+//! Owns the test bench for the real process on a real disk: scorers that append, a reader that holds the
+//! export to its word, and a hand that kills the daemon at random moments and starts it again. Never looks
+//! into the daemon's state: what a consumer sees is what counts.
+//!
+//! The moments of the kills are seeded; what the daemon was doing then is up to the host.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::export_reader::ReaderThread;
+use super::lake_gen::{Shape, Step, pairs_of, script};
+use super::naive::{multiset_difference, naive_batch};
+
+/// How often a condition that is waited for is looked at.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// How long a daemon may take from SIGTERM to its exit.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A bench run.
+#[derive(Debug, Clone)]
+pub struct KillPlan {
+    /// Decides the lake, the cuts and the moments of the kills.
+    pub seed: u64,
+    /// How many times the daemon is killed; the start after the last one is left alone.
+    pub kills: u32,
+    /// Lines in the lake, both streams together.
+    pub lines: usize,
+    /// Appends a second, each a random piece of a day-file; more where `scoring` would be too short.
+    pub appends_per_second: u32,
+    /// The longest the scorers take for the lake.
+    pub scoring: Duration,
+    /// The longest a daemon lives before it is killed. The shortest is nothing.
+    pub life: Duration,
+    /// How long, after the last append, until the export must equal the batch.
+    pub quiet_deadline: Duration,
+    /// Makes the command that starts the daemon on a root.
+    pub command: fn(&Path) -> Command,
+}
+
+impl KillPlan {
+    /// `kills` kills within lives of up to 200 ms, and 1,000 lines that arrive all the while.
+    pub fn new(seed: u64, kills: u32) -> Self {
+        Self {
+            seed,
+            kills,
+            lines: 1000,
+            appends_per_second: 200,
+            scoring: Duration::from_millis(500) + Duration::from_millis(100) * kills,
+            life: Duration::from_millis(200),
+            quiet_deadline: Duration::from_secs(60),
+            command: daemon_command,
+        }
+    }
+
+    /// The pause between two of so many appends.
+    fn pause(&self, appends: usize) -> Duration {
+        let appends = u32::try_from(appends.max(1)).unwrap_or(u32::MAX);
+        let by_rate = Duration::from_secs(1) / self.appends_per_second.max(1);
+        by_rate.min(self.scoring / appends)
+    }
+}
+
+/// What a bench run saw.
+#[derive(Debug, Clone, Copy)]
+pub struct KillReport {
+    /// Rows in the export at the end.
+    pub rows: usize,
+    /// Kills after which the export had grown since the start before.
+    pub kills_with_progress: u32,
+}
+
+/// Runs the plan on an empty directory.
+///
+/// # Errors
+/// What went wrong, with the seed and the end of the daemon's log.
+pub fn run(plan: &KillPlan, root: &Path) -> Result<KillReport, String> {
+    let log = root.join("daemon.log");
+    let lake = root.join("lake");
+    bench(plan, &lake, &log).map_err(|fault| {
+        format!(
+            "seed {}: {fault}\n--- end of {}\n{}",
+            plan.seed,
+            log.display(),
+            end_of(&log)
+        )
+    })
+}
+
+/// Where the export of a root lies.
+pub fn export_path(root: &Path) -> PathBuf {
+    root.join("data/distilled/sft/sft_export.jsonl")
+}
+
+fn bench(plan: &KillPlan, root: &Path, log: &Path) -> Result<KillReport, String> {
+    let said = |error: io::Error| error.to_string();
+    fs::create_dir_all(root).map_err(said)?;
+    let steps = script(plan.seed, &Shape::steady(plan.lines));
+    let expected = naive_batch(&pairs_of(&steps), false).rows;
+    let scorer = Scorer::start(root, plan.pause(steps.len()), steps);
+    let reader = ReaderThread::start(&export_path(root));
+    let start = || Daemon::start(&mut (plan.command)(root), log).map_err(said);
+    let mut rng = Rng::with_seed(plan.seed ^ 0x6b69_6c6c);
+    let mut kills_with_progress = 0;
+    for _ in 0..plan.kills {
+        let len_before = len_of(&export_path(root));
+        let mut daemon = start()?;
+        daemon.live_for(plan.life.mul_f64(rng.f64()))?;
+        daemon.kill_9().map_err(said)?;
+        kills_with_progress += u32::from(len_of(&export_path(root)) > len_before);
+        reader.check()?;
+    }
+    let mut daemon = start()?;
+    scorer.finish(|| daemon.check_running())?;
+    let caught_up = || {
+        daemon.check_running()?;
+        reader.check()?;
+        let export = fs::read(export_path(root)).unwrap_or_default();
+        Ok(multiset_difference(&export, &expected))
+    };
+    wait_until_equal(plan.quiet_deadline, caught_up)?;
+    let status = daemon.terminate(STOP_DEADLINE).map_err(said)?;
+    if status.code() != Some(0) {
+        return Err(format!(
+            "after SIGTERM the daemon ended with {status}, not with exit code 0"
+        ));
+    }
+    reader.finish()?;
+    let export = fs::read(export_path(root)).unwrap_or_default();
+    match multiset_difference(&export, &expected) {
+        Some(difference) => Err(format!(
+            "the export changed while the daemon stopped: {difference}"
+        )),
+        None => Ok(KillReport {
+            rows: expected.len(),
+            kills_with_progress,
+        }),
+    }
+}
+
+/// `distilld --root ROOT run`.
+pub fn daemon_command(root: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
+    command.arg("--root").arg(root).arg("run");
+    command
+}
+
+fn wait_until_equal(
+    deadline: Duration,
+    mut difference: impl FnMut() -> Result<Option<String>, String>,
+) -> Result<(), String> {
+    let mut last = None;
+    let equal = wait_until(deadline, || {
+        last = difference()?;
+        Ok(last.is_none())
+    })?;
+    match (equal, last) {
+        (false, Some(last)) => Err(format!(
+            "export and batch still differ after {deadline:?}: {last}"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Looks at a condition until it holds or the deadline has passed; says which.
+///
+/// # Errors
+/// Those of the condition, at once.
+pub fn wait_until(
+    deadline: Duration,
+    mut holds: impl FnMut() -> Result<bool, String>,
+) -> Result<bool, String> {
+    let end = Instant::now() + deadline;
+    loop {
+        if holds()? {
+            return Ok(true);
+        }
+        if Instant::now() >= end {
+            return Ok(false);
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+}
+
+fn len_of(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+fn end_of(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
+/// A process under test. It is killed when it goes out of scope.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts it; what it says is appended to `log`.
+    ///
+    /// # Errors
+    /// The log cannot be opened or the program not be started.
+    pub fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
+        let log = OpenOptions::new().create(true).append(true).open(log)?;
+        let command = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        Ok(Self {
+            child: command.spawn()?,
+        })
+    }
+
+    /// Fails if it has ended by itself.
+    ///
+    /// # Errors
+    /// How it ended.
+    pub fn check_running(&mut self) -> Result<(), String> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(format!("the daemon ended by itself: {status}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Lets it run for a while.
+    ///
+    /// # Errors
+    /// It ended by itself.
+    pub fn live_for(&mut self, time: Duration) -> Result<(), String> {
+        wait_until(time, || self.check_running().map(|()| false)).map(|_| ())
+    }
+
+    /// `kill -9`, and waits for its end.
+    ///
+    /// # Errors
+    /// It had ended otherwise before.
+    pub fn kill_9(mut self) -> io::Result<()> {
+        self.child.kill()?;
+        let status = self.child.wait()?;
+        match status.signal() {
+            Some(9) => Ok(()),
+            _ => Err(io::Error::other(format!(
+                "the daemon ended by itself: {status}"
+            ))),
+        }
+    }
+
+    /// SIGTERM, and waits for its end.
+    ///
+    /// # Errors
+    /// It has not ended at the deadline; it is killed then.
+    pub fn terminate(mut self, deadline: Duration) -> io::Result<ExitStatus> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let mut ended = None;
+        let waited = wait_until(deadline, || {
+            ended = self.child.try_wait().map_err(|error| error.to_string())?;
+            Ok(ended.is_some())
+        });
+        waited.map_err(io::Error::other)?;
+        ended.ok_or_else(|| io::Error::other(format!("still running {deadline:?} after SIGTERM")))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Both fail where it has ended already, which is as well.
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// A thread that writes a script's appends to real day-files. It stops when this goes out of scope.
+#[derive(Debug)]
+pub struct Scorer {
+    thread: Option<JoinHandle<io::Result<()>>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Scorer {
+    /// Starts it; it pauses after each append.
+    pub fn start(root: &Path, pause: Duration, steps: Vec<Step>) -> Self {
+        let root = root.to_owned();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            for step in &steps {
+                if stopped.load(Ordering::Acquire) {
+                    break;
+                }
+                append_step(&root, step)?;
+                thread::sleep(pause);
+            }
+            Ok(())
+        });
+        let thread = Some(thread);
+        Self { thread, stop }
+    }
+
+    /// Waits until all is written; `check` is asked in between, and its error ends the wait.
+    ///
+    /// # Errors
+    /// An append failed, or `check` did.
+    pub fn finish(mut self, mut check: impl FnMut() -> Result<(), String>) -> Result<(), String> {
+        while self
+            .thread
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+        {
+            check()?;
+            thread::sleep(POLL_INTERVAL);
+        }
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(Err(error))) => Err(format!("the scorer failed: {error}")),
+            Some(Err(_)) => Err("the scorer panicked".to_owned()),
+            Some(Ok(Ok(()))) | None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Scorer {
+    fn drop(&mut self) {
+        // A scorer that went on would bring back directories its test has removed.
+        self.stop.store(true, Ordering::Release);
+        _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Does on a real disk what a step says; marks do nothing.
+///
+/// # Errors
+/// The file system's.
+pub fn append_step(root: &Path, step: &Step) -> io::Result<()> {
+    let Step::Append {
+        stream,
+        pair,
+        bytes,
+    } = step
+    else {
+        return Ok(());
+    };
+    let path = stream.path(root, pair);
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    file.write_all(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::naive::read_pairs;
+    use super::*;
+    use distilld::storage::Disk;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn a_scorer_writes_the_whole_script() {
+        let dir = tempfile::tempdir().unwrap();
+        let steps = script(5, &Shape::steady(60));
+        Scorer::start(dir.path(), Duration::ZERO, steps.clone())
+            .finish(|| Ok(()))
+            .unwrap();
+        let mut expected = pairs_of(&steps);
+        expected.retain(|_, (scored, _)| scored.is_some());
+        assert_eq!(read_pairs(&Disk, dir.path()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_process_is_killed_terminated_and_seen_to_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, ready) = (dir.path().join("log"), dir.path().join("ready"));
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.arg("-c").arg(script).current_dir(dir.path());
+            Daemon::start(&mut command, &log).unwrap()
+        };
+        shell("exec sleep 60").kill_9().unwrap();
+        let polite = shell("trap 'exit 0' TERM; : > ready; while :; do sleep 0.01; done");
+        assert!(wait_until(LONG, || Ok(ready.exists())).unwrap());
+        assert_eq!(polite.terminate(LONG).unwrap().code(), Some(0));
+        let mut brief = shell("echo no root >&2; exit 3");
+        let fault = brief.live_for(LONG).unwrap_err();
+        assert!(fault.contains("exit status: 3"), "{fault}");
+        assert_eq!(end_of(&log), "no root");
+    }
+
+    /// A stand-in for the daemon: a shell that appends, again and again, the lines the export lacks of the file
+    /// `prepared` beside the lake, then does `tail`, until it is told to end. It writes by builtins alone: a
+    /// child would live on and write after the shell was killed.
+    fn stand_in(root: &Path, on_term: &str, tail: &str) -> Command {
+        let script = format!(
+            "trap '{on_term}' TERM; mkdir -p data/distilled/sft; cd data/distilled/sft; e=sft_export.jsonl
+            while :; do
+                : >> $e; has=0; at=0
+                while IFS= read -r row; do has=$((has + 1)); done < $e
+                while IFS= read -r row; do
+                    at=$((at + 1)); test $at -le $has || printf '%s\\n' \"$row\" >> $e
+                done < \"$PREPARED\"
+                {tail}
+                sleep 0.02
+            done"
+        );
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script).current_dir(root);
+        command.env("PREPARED", root.with_file_name("prepared"));
+        command
+    }
+
+    fn check_bench(command: fn(&Path) -> Command, quiet: Duration) -> Result<KillReport, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = KillPlan {
+            lines: 40,
+            command,
+            quiet_deadline: quiet,
+            ..KillPlan::new(9, 3)
+        };
+        let rows = naive_batch(&pairs_of(&script(9, &Shape::steady(40))), false).rows;
+        fs::write(dir.path().join("prepared"), rows.join("\n") + "\n").unwrap();
+        run(&plan, dir.path())
+    }
+
+    #[test]
+    fn a_daemon_that_keeps_its_word_passes_the_bench() {
+        let report = check_bench(|root| stand_in(root, "exit 0", ""), LONG).unwrap();
+        assert!(report.rows > 5, "{report:?}");
+    }
+
+    #[test]
+    fn the_bench_says_what_a_bad_daemon_did() {
+        type Bad = (fn(&Path) -> Command, Duration, &'static str);
+        let brief = Duration::from_secs(1);
+        let bad: [Bad; 5] = [
+            (
+                |_| Command::new("true"),
+                LONG,
+                "the daemon ended by itself: exit status: 0",
+            ),
+            (
+                |root| stand_in(root, "exit 0", "echo more >> $e; sleep 9"),
+                brief,
+                "still differ",
+            ),
+            (
+                |root| stand_in(root, "exit 0", "sleep 0.1; rm $e; sleep 0.1"),
+                LONG,
+                "cannot be opened any more",
+            ),
+            (
+                |root| stand_in(root, "exit 7", ""),
+                LONG,
+                "ended with exit status: 7",
+            ),
+            (
+                |root| stand_in(root, "echo more >> $e; exit 0", ""),
+                LONG,
+                "changed while the daemon stopped",
+            ),
+        ];
+        for (command, quiet, said) in bad {
+            let fault = check_bench(command, quiet).expect_err(said);
+            assert!(
+                fault.starts_with("seed 9: ") && fault.contains(said),
+                "{said}: {fault}"
+            );
+        }
+    }
+}

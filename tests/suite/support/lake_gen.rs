@@ -1,0 +1,455 @@
+//! Owns random lakes: scripts of appends to day-files, cut anywhere, in any order, with the moments a test
+//! acts on in between. The same seed gives the same script. Never says what should come of one: that is the
+//! naive batch of [`pairs_of`] the script.
+
+mod lines;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use fastrand::Rng;
+
+use super::naive::{Pairs, evidence_never_changes};
+use super::naive_json;
+use lines::{evidence_lines, pick, scored_lines};
+
+/// One of the two streams of a lake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// `data/scored-runs`
+    Scored,
+    /// `data/evidence`
+    Evidence,
+}
+
+impl Stream {
+    /// The stream's day-file of a pair.
+    pub fn path(self, root: &Path, pair: &str) -> PathBuf {
+        let dir = match self {
+            Stream::Scored => "data/scored-runs",
+            Stream::Evidence => "data/evidence",
+        };
+        root.join(dir).join(pair)
+    }
+}
+
+/// One step of a script.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A scorer appends to a day-file, which is created where it is missing.
+    Append {
+        /// The stream of the day-file.
+        stream: Stream,
+        /// `YEAR/MONTH/DAY/NAME.jsonl`
+        pair: String,
+        /// Any cut of whole lines, inside UTF-8 characters too; may be empty.
+        bytes: Vec<u8>,
+    },
+    /// All sources stay still for longer than `settle`.
+    Quiet,
+    /// The product is stopped and started.
+    Restart,
+    /// The product is made to persist where it is.
+    Checkpoint,
+}
+
+/// What evidence may do after it was there in a usable form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EvidenceMode {
+    /// Stay as it is, so that incremental must equal batch exactly, whatever the interleaving.
+    Unique,
+    /// Anything: only the keys of rows can be compared, and a run may have a row in one and none in the other.
+    Free,
+}
+
+/// What a script is like.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// About how many lines, both streams together.
+    pub lines: usize,
+    /// What evidence may do.
+    pub mode: EvidenceMode,
+    /// Whether [`Step::Quiet`], [`Step::Restart`] and [`Step::Checkpoint`] stand between the appends.
+    pub marks: bool,
+    /// Whether each day-file ends in a newline, and no line has a beginning that is itself a whole JSON value:
+    /// for real clocks, where nobody can say when a source was still.
+    pub plain_tails: bool,
+}
+
+impl Shape {
+    /// A few lines and all marks, for crash tests and models.
+    pub fn small(rng: &mut Rng, mode: EvidenceMode) -> Self {
+        Self {
+            lines: rng.usize(5..=40),
+            mode,
+            marks: true,
+            plain_tails: false,
+        }
+    }
+
+    /// Lines for a real process and real clocks.
+    pub fn steady(lines: usize) -> Self {
+        Self {
+            lines,
+            mode: EvidenceMode::Unique,
+            marks: false,
+            plain_tails: true,
+        }
+    }
+}
+
+/// The script of a seed. It ends with [`Step::Quiet`] where it has marks.
+pub fn script(seed: u64, shape: &Shape) -> Vec<Step> {
+    let mut rng = Rng::with_seed(seed);
+    let files = day_files(&mut rng, shape);
+    let steps = interleave(&mut rng, files, shape);
+    assert!(is_fair(&steps), "a script of seed {seed} is not fair");
+    steps
+}
+
+/// All that the script appends, as the pairs of a lake.
+pub fn pairs_of(steps: &[Step]) -> Pairs {
+    let mut pairs = Pairs::new();
+    for step in steps {
+        if let Step::Append {
+            stream,
+            pair,
+            bytes,
+        } = step
+        {
+            let (scored, evidence) = pairs.entry(pair.clone()).or_default();
+            let file = match stream {
+                Stream::Scored => scored,
+                Stream::Evidence => evidence,
+            };
+            file.get_or_insert_default().extend_from_slice(bytes);
+        }
+    }
+    pairs
+}
+
+/// Whether all evidence of the script is as [`EvidenceMode::Unique`] says.
+pub fn evidence_is_unique(steps: &[Step]) -> bool {
+    let pairs = pairs_of(steps);
+    let mut evidence = pairs
+        .values()
+        .filter_map(|(_, evidence)| evidence.as_deref());
+    evidence.all(evidence_never_changes)
+}
+
+/// Whether no unfinished line that is a whole JSON value is taken in a [`Step::Quiet`] and goes on after it:
+/// of such a line incremental and batch rightly think differently.
+pub fn is_fair(steps: &[Step]) -> bool {
+    let mut files: HashMap<(Stream, &str), DayFile> = HashMap::new();
+    for step in steps {
+        if let Step::Append {
+            stream,
+            pair,
+            bytes,
+        } = step
+        {
+            let file = files
+                .entry((*stream, pair))
+                .or_insert_with(|| DayFile::new(*stream, pair));
+            file.bytes.extend_from_slice(bytes);
+        }
+    }
+    steps.iter().all(|step| {
+        if let Step::Append {
+            stream,
+            pair,
+            bytes,
+        } = step
+            && let Some(file) = files.get_mut(&(*stream, pair.as_str()))
+        {
+            file.written += bytes.len();
+        }
+        *step != Step::Quiet || files.values().all(DayFile::may_settle)
+    })
+}
+
+/// The shortest script found, by leaving out ever smaller parts, that is still fair, still has unique evidence
+/// if `script` has, and for which `still_fails` holds.
+pub fn shrink(script: &[Step], mut still_fails: impl FnMut(&[Step]) -> bool) -> Vec<Step> {
+    let unique = evidence_is_unique(script);
+    let mut shortest = script.to_vec();
+    let mut part = shortest.len().div_ceil(2);
+    while part > 0 {
+        let mut start = 0;
+        while start < shortest.len() {
+            let end = (start + part).min(shortest.len());
+            let candidate = [&shortest[..start], &shortest[end..]].concat();
+            let comparable = is_fair(&candidate) && (!unique || evidence_is_unique(&candidate));
+            if comparable && still_fails(&candidate) {
+                shortest = candidate;
+            } else {
+                start = end;
+            }
+        }
+        part /= 2;
+    }
+    shortest
+}
+
+struct DayFile {
+    stream: Stream,
+    pair: String,
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl DayFile {
+    fn new(stream: Stream, pair: &str) -> Self {
+        Self {
+            stream,
+            pair: pair.to_owned(),
+            bytes: Vec::new(),
+            written: 0,
+        }
+    }
+
+    /// Whether the unfinished line, if it is a whole value by now, has only white space to come.
+    fn may_settle(&self) -> bool {
+        let (written, to_come) = self.bytes.split_at(self.written);
+        let tail = written
+            .rsplit(|byte| *byte == b'\n')
+            .next()
+            .unwrap_or_default();
+        let rest = to_come
+            .split(|byte| *byte == b'\n')
+            .next()
+            .unwrap_or_default();
+        let is_whole = naive_json::parse(String::from_utf8_lossy(tail).trim()).is_some();
+        !is_whole || rest.trim_ascii().is_empty()
+    }
+}
+
+const DAYS: [&str; 5] = [
+    "2026/01/01",
+    "2026/01/02",
+    "2026/01/01-b",
+    "2025/12/31",
+    "x/y/z",
+];
+const NAMES: [&str; 4] = ["audits.jsonl", "a.jsonl", ".dot.jsonl", "é b.jsonl"];
+
+fn day_files(rng: &mut Rng, shape: &Shape) -> Vec<DayFile> {
+    // Few names: the same one in several days is likely.
+    let mut pairs: Vec<String> = Vec::new();
+    for day in DAYS {
+        pairs.extend(NAMES.map(|name| format!("{day}/{name}")));
+    }
+    rng.shuffle(&mut pairs);
+    pairs.truncate(rng.usize(1..=4));
+    let runs = (shape.lines / pairs.len() / 2).max(1);
+    let mut files = Vec::new();
+    for pair in &pairs {
+        let mut push = |rng: &mut Rng, stream, lines| {
+            let bytes = join_lines(rng, lines, shape);
+            files.push(DayFile {
+                bytes,
+                ..DayFile::new(stream, pair)
+            });
+        };
+        if rng.u8(0..12) > 0 {
+            let lines = scored_lines(rng, pair, runs, shape);
+            push(rng, Stream::Scored, lines);
+        }
+        if rng.u8(0..12) > 0 {
+            let lines = evidence_lines(rng, runs, shape);
+            push(rng, Stream::Evidence, lines);
+        }
+    }
+    files
+}
+
+fn join_lines(rng: &mut Rng, lines: Vec<Vec<u8>>, shape: &Shape) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for line in lines {
+        bytes.extend(line);
+        bytes.extend_from_slice(pick(rng, &["\n", "\n", "\n", "\r\n", " \t\n"]).as_bytes());
+    }
+    if !shape.plain_tails && rng.u8(0..3) == 0 {
+        // Without its newline, or torn somewhere in the last line.
+        let torn = if rng.bool() { 1 } else { rng.usize(1..60) };
+        bytes.truncate(bytes.len().saturating_sub(torn));
+    }
+    bytes
+}
+
+fn interleave(rng: &mut Rng, mut files: Vec<DayFile>, shape: &Shape) -> Vec<Step> {
+    let mut steps = Vec::new();
+    // One stream may be far ahead of the other, as in life.
+    let ahead = *pick(
+        rng,
+        &[None, None, Some(Stream::Scored), Some(Stream::Evidence)],
+    );
+    let largest_piece = *pick(rng, &[12, 200, 5000]);
+    loop {
+        let open: Vec<usize> = (0..files.len())
+            .filter(|i| files[*i].written < files[*i].bytes.len())
+            .collect();
+        let mut candidates = open.clone();
+        candidates.retain(|i| ahead.is_none_or(|stream| files[*i].stream == stream));
+        if candidates.is_empty() || rng.u8(0..10) == 0 {
+            candidates = open;
+        }
+        if candidates.is_empty() {
+            break;
+        }
+        let file = &mut files[*pick(rng, &candidates)];
+        steps.push(next_piece(rng, file, largest_piece));
+        if shape.marks && rng.u8(0..8) == 0 {
+            let mark = pick(rng, &[Step::Restart, Step::Checkpoint, Step::Quiet]);
+            if *mark != Step::Quiet || files.iter().all(DayFile::may_settle) {
+                steps.push(mark.clone());
+            }
+        }
+    }
+    if shape.marks {
+        steps.push(Step::Quiet);
+    }
+    steps
+}
+
+fn next_piece(rng: &mut Rng, file: &mut DayFile, largest: usize) -> Step {
+    let left = &file.bytes[file.written..];
+    let len = match rng.u8(0..20) {
+        0 => 0,
+        1..8 => left
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(left.len(), |end| end + 1),
+        _ => rng.usize(1..=largest).min(left.len()),
+    };
+    file.written += len;
+    Step::Append {
+        stream: file.stream,
+        pair: file.pair.clone(),
+        bytes: left[..len].to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::naive::{Counts, naive_batch};
+    use super::*;
+
+    fn shape(seed: u64, mode: EvidenceMode) -> Shape {
+        Shape::small(&mut Rng::with_seed(seed), mode)
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_script() {
+        let script_of = |seed| script(seed, &shape(seed, EvidenceMode::Unique));
+        assert_eq!(script_of(7), script_of(7));
+        assert_ne!(script_of(7), script_of(8));
+    }
+
+    #[test]
+    fn scripts_hold_every_verdict_and_every_mark() {
+        let mut total = Counts::default();
+        let (mut marks, mut inside_lines, mut duplicates) = (0, 0, 0);
+        for seed in 0..200 {
+            let steps = script(seed, &shape(seed, EvidenceMode::Unique));
+            let batch = naive_batch(&pairs_of(&steps), false);
+            let counts = batch.counts;
+            total.malformed += counts.malformed;
+            total.unfinished += counts.unfinished;
+            total.evidence_malformed += counts.evidence_malformed;
+            total.firewall += counts.firewall;
+            total.unknown_category += counts.unknown_category;
+            total.no_evidence += counts.no_evidence;
+            total.role += counts.role;
+            total.blank_text += counts.blank_text;
+            total.exported += counts.exported;
+            for step in &steps {
+                match step {
+                    Step::Append { bytes, .. } => {
+                        inside_lines += usize::from(!bytes.ends_with(b"\n"))
+                    }
+                    Step::Quiet | Step::Restart | Step::Checkpoint => marks += 1,
+                }
+            }
+            let mut keys: Vec<String> = batch
+                .rows
+                .iter()
+                .map(|row| super::super::naive::row_key(row))
+                .collect();
+            keys.sort_unstable();
+            duplicates += keys.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        }
+        let verdicts = [
+            total.firewall,
+            total.unknown_category,
+            total.no_evidence,
+            total.role,
+            total.blank_text,
+        ];
+        let others = [total.malformed, total.unfinished, total.evidence_malformed];
+        assert!(
+            verdicts.iter().chain(&others).all(|count| *count > 20),
+            "{total:?}"
+        );
+        assert!(
+            total.exported > 500 && marks > 500 && inside_lines > 1000 && duplicates > 5,
+            "{total:?} {marks} {inside_lines} {duplicates}"
+        );
+    }
+
+    #[test]
+    fn evidence_is_unique_where_that_was_asked_for() {
+        let unique = |mode| {
+            (0..200)
+                .filter(|seed| evidence_is_unique(&script(*seed, &shape(*seed, mode))))
+                .count()
+        };
+        assert_eq!(unique(EvidenceMode::Unique), 200);
+        assert!(unique(EvidenceMode::Free) < 150);
+    }
+
+    #[test]
+    fn plain_tails_have_their_newlines_and_may_settle_anywhere() {
+        for seed in 0..20 {
+            let steps = script(seed, &Shape::steady(100));
+            let quiet_everywhere: Vec<Step> = steps
+                .iter()
+                .flat_map(|step| [step.clone(), Step::Quiet])
+                .collect();
+            assert!(is_fair(&quiet_everywhere), "seed {seed}");
+            assert_eq!(naive_batch(&pairs_of(&steps), false).counts.unfinished, 0);
+        }
+    }
+
+    #[test]
+    fn a_value_that_goes_on_after_it_was_taken_is_not_fair() {
+        let append = |bytes: &[u8]| Step::Append {
+            stream: Stream::Scored,
+            pair: "1/2/3/a.jsonl".to_owned(),
+            bytes: bytes.to_vec(),
+        };
+        assert!(!is_fair(&[append(b"{}"), Step::Quiet, append(b"{}\n")]));
+        assert!(is_fair(&[append(b"{}"), Step::Restart, append(b"{}\n")]));
+        assert!(is_fair(&[append(b"{}"), Step::Quiet, append(b" \r\n{}")]));
+        assert!(is_fair(&[append(b"{"), Step::Quiet, append(b"}\n")]));
+    }
+
+    #[test]
+    fn shrinking_leaves_what_fails_and_little_else() {
+        let steps = script(
+            3,
+            &Shape {
+                lines: 40,
+                ..shape(3, EvidenceMode::Unique)
+            },
+        );
+        let fails = |steps: &[Step]| naive_batch(&pairs_of(steps), false).counts.firewall > 0;
+        assert!(fails(&steps), "choose a seed with a firewalled line");
+        let shortest = shrink(&steps, fails);
+        assert!(fails(&shortest) && shortest.len() < steps.len());
+        let any_append = shrink(&steps, |steps| {
+            steps.iter().any(|step| *step != Step::Quiet)
+        });
+        assert_eq!(any_append.len(), 1);
+    }
+}

@@ -1,0 +1,113 @@
+//! Owns the side door of a simulated disk: what scorers, operators and readers do to it, in other processes.
+//! Never counted, never failed, never stopped by a crash of the engine.
+
+use std::io;
+use std::path::Path;
+
+use distilld::storage::FileKind;
+
+use super::SimDisk;
+use super::tree::{NodeId, Tree};
+
+/// The side door: other processes, which no fault or crash of the engine's concerns. A path that makes no
+/// sense is a mistake in the test and panics.
+impl SimDisk {
+    fn side_door<T>(&self, path: &Path, act: impl FnOnce(&mut Tree, &Path) -> io::Result<T>) -> T {
+        act(&mut self.world().tree, path)
+            .unwrap_or_else(|error| panic!("side door: {}: {error}", path.display()))
+    }
+
+    /// Appends, creating file and directories where missing; not durable.
+    pub fn append(&self, path: impl AsRef<Path>, bytes: &[u8]) {
+        self.side_door(path.as_ref(), |tree, path| {
+            let node = find_or_create(tree, path)?;
+            let end = tree.stat(node)?.len_bytes;
+            tree.write(node, end, bytes)
+        });
+    }
+
+    /// Appends, and makes the file and the names that lead to it durable.
+    pub fn append_durable(&self, path: impl AsRef<Path>, bytes: &[u8]) {
+        self.append(&path, bytes);
+        self.settle(path);
+    }
+
+    /// Gives a file, created where missing, a new content in place; not durable.
+    pub fn write_file(&self, path: impl AsRef<Path>, bytes: &[u8]) {
+        self.side_door(path.as_ref(), |tree, path| {
+            let node = find_or_create(tree, path)?;
+            tree.set_len(node, 0)?;
+            tree.write(node, 0, bytes)
+        });
+    }
+
+    /// Cuts or extends a file; not durable.
+    pub fn truncate(&self, path: impl AsRef<Path>, len_bytes: u64) {
+        self.side_door(path.as_ref(), |tree, path| {
+            let node = tree.find(path)?;
+            tree.set_len(node, len_bytes)
+        });
+    }
+
+    /// Makes a file and the names that lead to it durable, and nothing else.
+    pub fn settle(&self, path: impl AsRef<Path>) {
+        self.side_door(path.as_ref(), |tree, path| tree.settle(path));
+    }
+
+    /// Renames a file or directory; not durable.
+    pub fn move_file(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) {
+        self.side_door(from.as_ref(), |tree, from| {
+            make_dirs(tree, to.as_ref().parent().unwrap_or(Path::new("/")))?;
+            tree.rename(from, to.as_ref())
+        });
+    }
+
+    /// Removes a file; not durable.
+    pub fn remove(&self, path: impl AsRef<Path>) {
+        self.side_door(path.as_ref(), |tree, path| tree.remove(path));
+    }
+
+    /// Puts something in the way that is neither file nor directory.
+    pub fn plant(&self, path: impl AsRef<Path>, kind: FileKind) {
+        self.side_door(path.as_ref(), |tree, path| {
+            make_dirs(tree, path.parent().unwrap_or(Path::new("/")))?;
+            tree.create_odd(path, kind).map(|_| ())
+        });
+    }
+
+    /// Takes or gives back the right to open a file.
+    pub fn deny(&self, path: impl AsRef<Path>, denied: bool) {
+        self.side_door(path.as_ref(), |tree, path| {
+            let node = tree.find(path)?;
+            tree.set_denied(node, denied)
+        });
+    }
+
+    /// What readers see of a file; `None` where there is none.
+    pub fn read(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
+        let world = self.world();
+        let node = world.tree.find(path.as_ref()).ok()?;
+        world.tree.bytes(node).ok().map(<[u8]>::to_vec)
+    }
+
+    /// Whether a power cut now would leave a file, content and names, as readers see it.
+    pub fn is_durable(&self, path: impl AsRef<Path>) -> bool {
+        self.world().tree.is_durable(path.as_ref()).unwrap_or(false)
+    }
+}
+
+fn make_dirs(tree: &mut Tree, dir: &Path) -> io::Result<()> {
+    if tree.find(dir).is_ok() {
+        return Ok(());
+    }
+    make_dirs(tree, dir.parent().unwrap_or(Path::new("/")))?;
+    tree.create_directory(dir).map(|_| ())
+}
+
+fn find_or_create(tree: &mut Tree, path: &Path) -> io::Result<NodeId> {
+    make_dirs(tree, path.parent().unwrap_or(Path::new("/")))?;
+    match tree.find(path) {
+        Ok(node) => Ok(node),
+        Err(_) => tree.create_file(path),
+    }
+}

@@ -1,0 +1,361 @@
+//! Owns the files and names of a simulated disk: what readers see, what is durable, and which of the changes
+//! in between a power cut leaves behind. Never counts calls or injects faults: that is the disk's handle.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Component, Path};
+
+use distilld::storage::{FileKind, FileStat, ListedEntry};
+
+use super::content::{Change, Content, NameChange, Names, Standing, apply, rename_in};
+
+/// Key of a file or directory inside the simulation; unlike an inode number it is never reused.
+pub type NodeId = u64;
+
+/// The directory all paths start from.
+pub const ROOT: NodeId = 1;
+
+#[derive(Debug, Clone)]
+pub enum Body {
+    File(Content),
+    Directory(Names),
+    /// A link, FIFO or the like: something that is in the way.
+    Odd(FileKind),
+}
+
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub inode: u64,
+    pub modified_ns: i128,
+    pub changed_ns: i128,
+    pub body: Body,
+    pub linked: bool,
+    pub denied: bool,
+}
+
+/// All files and names of a disk.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    pub(super) nodes: HashMap<NodeId, Node>,
+    pub(super) next_node: NodeId,
+    pub(super) next_inode: u64,
+    pub(super) free_inodes: Vec<u64>,
+    /// Whether the inode number of a removed file is given to the next one created.
+    pub reuse_inodes: bool,
+    /// Sum of the lengths of all files that have a name.
+    pub used_bytes: u64,
+    pub(super) clock_ns: i128,
+}
+
+impl Tree {
+    /// An empty disk: the root directory, durable.
+    pub fn new() -> Self {
+        let mut tree = Self {
+            nodes: HashMap::new(),
+            next_node: ROOT,
+            next_inode: 1000,
+            free_inodes: Vec::new(),
+            reuse_inodes: false,
+            used_bytes: 0,
+            clock_ns: 1_700_000_000_000_000_000,
+        };
+        tree.add_node(Body::Directory(Names::default()));
+        tree
+    }
+
+    /// The node at `path`; the empty path and `/` are the root.
+    pub fn find(&self, path: &Path) -> io::Result<NodeId> {
+        let mut node = ROOT;
+        for component in path.components() {
+            match component {
+                Component::Normal(name) => node = self.child(node, name)?,
+                Component::ParentDir => return Err(io::ErrorKind::InvalidInput.into()),
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+            }
+        }
+        Ok(node)
+    }
+
+    /// The directory that holds `path`, which need not exist itself, and the last component.
+    pub fn find_parent<'p>(&self, path: &'p Path) -> io::Result<(NodeId, &'p OsStr)> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let dir = self.find(path.parent().unwrap_or(Path::new("/")))?;
+        self.names(dir)?;
+        Ok((dir, name))
+    }
+
+    pub(super) fn child(&self, dir: NodeId, name: &OsStr) -> io::Result<NodeId> {
+        let found = self.names(dir)?.live.get(name);
+        found.copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// What the file system says of a node.
+    pub fn stat(&self, id: NodeId) -> io::Result<FileStat> {
+        let node = self.node(id)?;
+        let (kind, len_bytes) = match &node.body {
+            Body::File(content) => (FileKind::Regular, content.live.len() as u64),
+            Body::Directory(_) => (FileKind::Directory, 0),
+            Body::Odd(kind) => (*kind, 0),
+        };
+        Ok(FileStat {
+            kind,
+            len_bytes,
+            device: 1,
+            inode: node.inode,
+            modified_ns: node.modified_ns,
+            changed_ns: node.changed_ns,
+        })
+    }
+
+    /// Fails unless `id` is a regular file whose rights let it be opened.
+    pub fn check_openable(&self, id: NodeId) -> io::Result<()> {
+        let node = self.node(id)?;
+        match &node.body {
+            Body::File(_) if node.denied => Err(io::ErrorKind::PermissionDenied.into()),
+            Body::File(_) => Ok(()),
+            Body::Directory(_) => Err(io::ErrorKind::IsADirectory.into()),
+            Body::Odd(_) => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// Takes or gives back the right to open a file.
+    pub fn set_denied(&mut self, id: NodeId, denied: bool) -> io::Result<()> {
+        let now_ns = self.tick();
+        let node = self.node_mut(id)?;
+        node.denied = denied;
+        node.changed_ns = now_ns;
+        Ok(())
+    }
+
+    /// The entries of a directory in byte order.
+    pub fn list(&self, dir: NodeId) -> io::Result<Vec<ListedEntry>> {
+        let entry = |(name, id): (&OsString, &NodeId)| {
+            let kind = self.stat(*id)?.kind;
+            let name = name.clone();
+            Ok(ListedEntry { name, kind })
+        };
+        self.names(dir)?.live.iter().map(entry).collect()
+    }
+
+    /// The bytes readers see.
+    pub fn bytes(&self, id: NodeId) -> io::Result<&[u8]> {
+        Ok(&self.content(id)?.live)
+    }
+
+    /// Writes into the live content; durable after [`Tree::sync`].
+    pub fn write(&mut self, id: NodeId, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let bytes = bytes.to_vec();
+        self.change_content(id, Change::Write { offset, bytes })
+    }
+
+    /// Cuts or extends the live content; durable after [`Tree::sync`].
+    pub fn set_len(&mut self, id: NodeId, len_bytes: u64) -> io::Result<()> {
+        self.change_content(id, Change::SetLen(len_bytes))
+    }
+
+    fn change_content(&mut self, id: NodeId, change: Change) -> io::Result<()> {
+        let now_ns = self.tick();
+        let node = self.node_mut(id)?;
+        (node.modified_ns, node.changed_ns) = (now_ns, now_ns);
+        let linked = node.linked;
+        let content = self.content_mut(id)?;
+        let len_before = content.live.len() as u64;
+        apply(&mut content.live, &change);
+        let len_after = content.live.len() as u64;
+        content.changes.push((change, Standing::Pending));
+        if linked {
+            self.used_bytes = self.used_bytes + len_after - len_before;
+        }
+        Ok(())
+    }
+
+    /// Makes the content durable, except what an earlier failed sync has doomed.
+    pub fn sync(&mut self, id: NodeId) -> io::Result<()> {
+        let content = self.content_mut(id)?;
+        let doomed = |(_, standing): &(Change, Standing)| *standing == Standing::Doomed;
+        if content.changes.iter().any(doomed) {
+            content.restand(Standing::Pending, Standing::Synced);
+            return Ok(());
+        }
+        for (change, _) in std::mem::take(&mut content.changes) {
+            apply(&mut content.durable, &change);
+        }
+        Ok(())
+    }
+
+    /// What a failed sync does: the changes so far may never reach the disk, whatever is synced later.
+    pub fn doom(&mut self, id: NodeId) -> io::Result<()> {
+        self.content_mut(id)?
+            .restand(Standing::Pending, Standing::Doomed);
+        Ok(())
+    }
+
+    /// Gives doomed changes a second chance, as if their pages were dirty again.
+    pub fn forgive(&mut self) {
+        for node in self.nodes.values_mut() {
+            if let Body::File(content) = &mut node.body {
+                content.restand(Standing::Doomed, Standing::Pending);
+            }
+        }
+    }
+
+    /// Creates an empty file under a name that is free.
+    pub fn create_file(&mut self, path: &Path) -> io::Result<NodeId> {
+        self.create_node(path, Body::File(Content::default()))
+    }
+
+    /// Creates a directory under a name that is free.
+    pub fn create_directory(&mut self, path: &Path) -> io::Result<NodeId> {
+        self.create_node(path, Body::Directory(Names::default()))
+    }
+
+    /// Creates something that is neither file nor directory.
+    pub fn create_odd(&mut self, path: &Path, kind: FileKind) -> io::Result<NodeId> {
+        self.create_node(path, Body::Odd(kind))
+    }
+
+    fn create_node(&mut self, path: &Path, body: Body) -> io::Result<NodeId> {
+        let (dir, name) = self.find_parent(path)?;
+        if self.child(dir, name).is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let id = self.add_node(body);
+        self.change_names(dir, vec![(name.to_owned(), Some(id))])?;
+        Ok(id)
+    }
+
+    /// Removes the name of a file; whoever has it open keeps it.
+    pub fn remove(&mut self, path: &Path) -> io::Result<()> {
+        let (dir, name) = self.find_parent(path)?;
+        let id = self.child(dir, name)?;
+        if self.names(id).is_ok() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        self.change_names(dir, vec![(name.to_owned(), None)])?;
+        self.unlink(id)
+    }
+
+    /// Gives `from` the name `to`. Within one directory it is one change; across two, each directory has its
+    /// half, and a power cut may leave any combination.
+    pub fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from_dir, from_name) = self.find_parent(from)?;
+        let (to_dir, to_name) = self.find_parent(to)?;
+        let id = self.child(from_dir, from_name)?;
+        let replaced = self.child(to_dir, to_name).ok();
+        if replaced == Some(id) {
+            return Ok(());
+        }
+        if replaced.is_some_and(|replaced| self.names(replaced).is_ok()) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let (leave, arrive) = ((from_name.to_owned(), None), (to_name.to_owned(), Some(id)));
+        if from_dir == to_dir {
+            self.change_names(from_dir, vec![leave, arrive])?;
+        } else {
+            self.change_names(to_dir, vec![arrive])?;
+            self.change_names(from_dir, vec![leave])?;
+        }
+        let now_ns = self.tick();
+        self.node_mut(id)?.changed_ns = now_ns;
+        replaced.map_or(Ok(()), |replaced| self.unlink(replaced))
+    }
+
+    fn change_names(&mut self, dir: NodeId, change: NameChange) -> io::Result<()> {
+        let now_ns = self.tick();
+        let node = self.node_mut(dir)?;
+        (node.modified_ns, node.changed_ns) = (now_ns, now_ns);
+        let names = self.names_mut(dir)?;
+        rename_in(&mut names.live, &change);
+        names.changes.push(change);
+        Ok(())
+    }
+
+    fn unlink(&mut self, id: NodeId) -> io::Result<()> {
+        let now_ns = self.tick();
+        let node = self.node_mut(id)?;
+        node.changed_ns = now_ns;
+        node.linked = false;
+        let inode = node.inode;
+        if let Ok(len_bytes) = self.bytes(id).map(|bytes| bytes.len() as u64) {
+            self.used_bytes -= len_bytes;
+        }
+        self.free_inodes.push(inode);
+        Ok(())
+    }
+
+    /// Makes the names in a directory durable.
+    pub fn sync_names(&mut self, dir: NodeId) -> io::Result<()> {
+        let names = self.names_mut(dir)?;
+        for change in std::mem::take(&mut names.changes) {
+            rename_in(&mut names.durable, &change);
+        }
+        Ok(())
+    }
+
+    fn add_node(&mut self, body: Body) -> NodeId {
+        let id = self.next_node;
+        self.next_node += 1;
+        let reused = self.reuse_inodes.then(|| self.free_inodes.pop()).flatten();
+        let inode = reused.unwrap_or_else(|| {
+            self.next_inode += 1;
+            self.next_inode
+        });
+        let now_ns = self.tick();
+        let node = Node {
+            inode,
+            modified_ns: now_ns,
+            changed_ns: now_ns,
+            body,
+            linked: true,
+            denied: false,
+        };
+        self.nodes.insert(id, node);
+        id
+    }
+
+    pub(super) fn tick(&mut self) -> i128 {
+        self.clock_ns += 1_000;
+        self.clock_ns
+    }
+
+    fn node(&self, id: NodeId) -> io::Result<&Node> {
+        self.nodes
+            .get(&id)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn node_mut(&mut self, id: NodeId) -> io::Result<&mut Node> {
+        self.nodes
+            .get_mut(&id)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    pub(super) fn content(&self, id: NodeId) -> io::Result<&Content> {
+        match &self.node(id)?.body {
+            Body::File(content) => Ok(content),
+            Body::Directory(_) | Body::Odd(_) => Err(io::ErrorKind::IsADirectory.into()),
+        }
+    }
+
+    fn content_mut(&mut self, id: NodeId) -> io::Result<&mut Content> {
+        match &mut self.node_mut(id)?.body {
+            Body::File(content) => Ok(content),
+            Body::Directory(_) | Body::Odd(_) => Err(io::ErrorKind::IsADirectory.into()),
+        }
+    }
+
+    pub(super) fn names(&self, id: NodeId) -> io::Result<&Names> {
+        match &self.node(id)?.body {
+            Body::Directory(names) => Ok(names),
+            Body::File(_) | Body::Odd(_) => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    pub(super) fn names_mut(&mut self, id: NodeId) -> io::Result<&mut Names> {
+        match &mut self.node_mut(id)?.body {
+            Body::Directory(names) => Ok(names),
+            Body::File(_) | Body::Odd(_) => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+}

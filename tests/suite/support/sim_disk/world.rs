@@ -1,0 +1,237 @@
+//! Owns the numbering of mutating calls, and the ruling on each: done, failed, done in part, or the process is
+//! dead. What a call does to files and names is the tree's.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use distilld::storage::FileKind;
+use fastrand::Rng;
+
+use super::SimFile;
+use super::content::to_index;
+use super::fault::{ENOSPC, Fault, NameOrder, Partly};
+use super::tree::{NodeId, Tree};
+
+/// One mutating call, for messages.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub verb: &'static str,
+    pub path: Arc<Path>,
+    pub to: Option<Arc<Path>>,
+    pub range: Option<(u64, u64)>,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.verb, self.path.display())?;
+        if let Some(to) = &self.to {
+            write!(f, " -> {}", to.display())?;
+        }
+        match self.range {
+            Some((offset, len_bytes)) => write!(f, " {offset}+{len_bytes}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Call {
+    pub fn on(verb: &'static str, path: impl Into<Arc<Path>>) -> Self {
+        Self {
+            verb,
+            path: path.into(),
+            to: None,
+            range: None,
+        }
+    }
+}
+
+/// What becomes of a call: how many of a write's bytes are written, then what the caller is told.
+struct Ruling {
+    written: usize,
+    outcome: io::Result<()>,
+}
+
+#[derive(Debug, Clone)]
+pub struct World {
+    pub tree: Tree,
+    pub calls: u64,
+    pub log: Vec<Call>,
+    pub dead: bool,
+    pub crash_at: Option<u64>,
+    pub fault: Option<(u64, Fault)>,
+    pub capacity_bytes: Option<u64>,
+    pub name_order: NameOrder,
+    pub doom_outlives_kill: bool,
+}
+
+impl World {
+    pub fn new(tree: Tree) -> Self {
+        Self {
+            tree,
+            calls: 0,
+            log: Vec::new(),
+            dead: false,
+            crash_at: None,
+            fault: None,
+            capacity_bytes: None,
+            name_order: NameOrder::Prefix,
+            doom_outlives_kill: false,
+        }
+    }
+
+    pub fn alive(&self) -> io::Result<()> {
+        if self.dead {
+            Err(io::Error::other("crashed"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Counts a mutating call and rules on it; `len` is that of a write, 0 otherwise.
+    fn rule(&mut self, call: Call, len: usize) -> Ruling {
+        if let Err(dead) = self.alive() {
+            return Ruling {
+                written: 0,
+                outcome: Err(dead),
+            };
+        }
+        self.log.push(call);
+        let number = self.calls;
+        self.calls += 1;
+        let some = Rng::with_seed(number).usize(0..=len);
+        if self.crash_at == Some(number) {
+            self.dead = true;
+            return Ruling {
+                written: some,
+                outcome: self.alive(),
+            };
+        }
+        match self.fault {
+            Some((at, fault)) if number >= at => {
+                self.rule_fault(fault, some.min(len.saturating_sub(1)))
+            }
+            _ => Ruling {
+                written: len,
+                outcome: Ok(()),
+            },
+        }
+    }
+
+    fn rule_fault(&mut self, fault: Fault, some: usize) -> Ruling {
+        if fault.partly == Partly::Short && some > 0 {
+            self.fault = Some((
+                self.calls,
+                Fault {
+                    partly: Partly::Nothing,
+                    ..fault
+                },
+            ));
+            return Ruling {
+                written: some,
+                outcome: Ok(()),
+            };
+        }
+        if !fault.persistent {
+            self.fault = None;
+        }
+        let written = if fault.partly == Partly::Torn {
+            some
+        } else {
+            0
+        };
+        let outcome = Err(io::Error::from_raw_os_error(fault.errno));
+        Ruling { written, outcome }
+    }
+
+    /// Rules on a call that does something or does not, and does it.
+    pub fn act<T>(
+        &mut self,
+        call: Call,
+        act: impl FnOnce(&mut Tree) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.rule(call, 0).outcome?;
+        act(&mut self.tree)
+    }
+
+    pub fn write(&mut self, file: &SimFile, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let range = Some((offset, bytes.len() as u64));
+        let ruling = self.rule(
+            Call {
+                range,
+                ..Call::on("write", file.path.clone())
+            },
+            bytes.len(),
+        );
+        let room = self.room_for(file.node, offset + ruling.written as u64)?;
+        let written = ruling.written.min(to_index(room.saturating_sub(offset)));
+        if written > 0 {
+            self.tree.write(file.node, offset, &bytes[..written])?;
+        }
+        ruling.outcome?;
+        if written == 0 && !bytes.is_empty() {
+            return Err(io::Error::from_raw_os_error(ENOSPC));
+        }
+        Ok(written)
+    }
+
+    /// How long, up to `len_bytes`, the file can get on what is left of the disk.
+    fn room_for(&self, node: NodeId, len_bytes: u64) -> io::Result<u64> {
+        let Some(capacity_bytes) = self.capacity_bytes else {
+            return Ok(len_bytes);
+        };
+        let free_bytes = capacity_bytes.saturating_sub(self.tree.used_bytes);
+        Ok(len_bytes.min(self.tree.stat(node)?.len_bytes + free_bytes))
+    }
+
+    pub fn set_len(&mut self, file: &SimFile, len_bytes: u64) -> io::Result<()> {
+        let range = Some((0, len_bytes));
+        self.rule(
+            Call {
+                range,
+                ..Call::on("set_len", file.path.clone())
+            },
+            0,
+        )
+        .outcome?;
+        if self.room_for(file.node, len_bytes)? < len_bytes {
+            return Err(io::Error::from_raw_os_error(ENOSPC));
+        }
+        self.tree.set_len(file.node, len_bytes)
+    }
+
+    pub fn sync_data(&mut self, file: &SimFile) -> io::Result<()> {
+        let outcome = self
+            .rule(Call::on("sync_data", file.path.clone()), 0)
+            .outcome;
+        if outcome.is_err() && !self.dead {
+            self.tree.doom(file.node)?;
+        }
+        outcome?;
+        self.tree.sync(file.node)
+    }
+
+    /// As the host's disk does it: each missing level is a `mkdir` and a sync of its parent.
+    pub fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
+        self.alive()?;
+        if let Ok(found) = self.tree.find(path) {
+            let is_dir = self.tree.stat(found)?.kind == FileKind::Directory;
+            return if is_dir {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::AlreadyExists.into())
+            };
+        }
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        self.create_dir_all(parent)?;
+        self.act(Call::on("mkdir", path), |tree| tree.create_directory(path))?;
+        self.sync_dir(parent)
+    }
+
+    pub fn sync_dir(&mut self, dir: &Path) -> io::Result<()> {
+        self.act(Call::on("sync_dir", dir), |tree| {
+            tree.find(dir).and_then(|dir| tree.sync_names(dir))
+        })
+    }
+}
