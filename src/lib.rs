@@ -1,2 +1,3 @@
 //! distilld
+pub mod discover;
 pub mod storage;
