@@ -1,3 +1,5 @@
 //! distilld
 pub mod discover;
 pub mod storage;
+pub mod wake;
+pub mod watch;
