@@ -49,12 +49,21 @@ mod workers;
 pub mod clock;
 pub mod storage;
 
+pub mod daemon;
+pub mod follow;
+pub mod lock;
+pub mod shutdown;
+pub mod systemd;
+pub mod wake;
+pub mod watch;
+
 pub mod batch_export;
 pub mod batch_output;
 pub mod batch_pair;
 pub mod lines;
 
 pub mod args;
+pub mod cli;
 pub mod config;
 pub mod logging;
 pub mod progress;

@@ -1,0 +1,149 @@
+//! Owns what each command does with what was typed: settings, logging, the call, what is printed, the exit code.
+//! Data goes to stdout, all else to stderr.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{self, Arguments, Command, ExportArguments};
+use crate::batch_export::{BatchOptions, Output, batch_export, export_path};
+use crate::batch_pair::{Lake, PairReading};
+use crate::clock::{Clock as _, HostClock, stamp};
+use crate::config::{self, Environment, Settings};
+use crate::json_text::Dialect;
+use crate::open::STATE_FILE;
+use crate::progress::Progress;
+use crate::storage::Disk;
+use crate::synthesize::Synthesis;
+use crate::{daemon, lock, logging};
+
+/// Exit code of a command that failed, or found differences.
+const FAILED: u8 = 1;
+
+/// Any error on its way to the terminal.
+type AnyError = Box<dyn std::error::Error>;
+
+/// Runs the program with these arguments, the program's own name first.
+#[must_use]
+pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(usage) => {
+            // Help goes to stdout, an error to stderr; a closed pipe is no reason to fail.
+            let _ = usage.print();
+            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
+        }
+    };
+    let environment = Environment::of_process();
+    let settings = match Settings::load(&arguments.global, &environment) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("distilld: {error}");
+            return ExitCode::from(config::EXIT_CODE);
+        }
+    };
+    logging::init(&settings, &environment);
+    for variable in &settings.unused_variables {
+        tracing::warn!(
+            variable,
+            "environment variable is not one that distilld reads"
+        );
+    }
+    match run(arguments.command, &settings) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("distilld: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn run(command: Command, settings: &Settings) -> Result<ExitCode, AnyError> {
+    match command {
+        Command::Run(arguments) => daemon::run(settings, arguments.once)?,
+        Command::Export(arguments) => export(settings, &arguments)?,
+        _ => return Err("this command is not there yet".into()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyError> {
+    if arguments.output.is_none() && !arguments.dry_run {
+        refuse_kept_export(settings)?;
+    }
+    let now = stamp(HostClock::new().wall_ms());
+    let dialect = match arguments.dialect {
+        args::Dialect::Native => Dialect::Native,
+        args::Dialect::Go => Dialect::Go,
+    };
+    let options = BatchOptions {
+        dry_run: arguments.dry_run,
+        reading: PairReading {
+            synthesis: Synthesis {
+                dialect,
+                include_partial: arguments.include_partial,
+                stamp: arguments.recorded_at.as_deref().unwrap_or(&now),
+            },
+            max_line_bytes: usize::try_from(settings.max_line_bytes)?,
+        },
+    };
+    let mut stdout = io::stdout().lock();
+    let to_stdout = matches!(arguments.output, Some(args::Output::Stdout)) && !arguments.dry_run;
+    let output = match &arguments.output {
+        Some(args::Output::Stdout) => Output::Writer(&mut stdout),
+        Some(args::Output::File(path)) => Output::File(path.clone()),
+        None => Output::File(export_path(&settings.root)),
+    };
+    let mut bar: Option<Progress> = None;
+    let report = batch_export(
+        &Lake::new(&Disk, &settings.root)?,
+        &options,
+        output,
+        &mut |progress| {
+            bar.get_or_insert_with(|| Progress::new(progress.pairs_total as u64, "exporting"))
+                .advance();
+        },
+    )?;
+    if let Some(bar) = bar {
+        bar.finish();
+    }
+    for (path, error) in &report.unreadable {
+        tracing::warn!(path = %path.display(), %error, "passed over");
+    }
+    if report.written_bytes == 0 && !arguments.dry_run {
+        tracing::warn!(
+            output = report.result.output_path,
+            "no row was earned, the output was not touched"
+        );
+    }
+    let result = serde_json::to_string(&report.result)?;
+    if to_stdout {
+        writeln!(io::stderr(), "{result}")?
+    } else {
+        writeln!(stdout, "{result}")?
+    }
+    Ok(())
+}
+
+/// An export that a daemon's state keeps is appended to by that daemon alone.
+fn refuse_kept_export(settings: &Settings) -> Result<(), AnyError> {
+    let holder = lock::last_holder(&settings.root)?;
+    let dirs = holder
+        .map(|holder| holder.state_dir)
+        .into_iter()
+        .chain([settings.state_dir.clone()]);
+    for dir in dirs {
+        if dir.join(STATE_FILE).try_exists()? {
+            return Err(format!(
+                "a daemon keeps the export {}, its state lies in {}; give `--output FILE` to write elsewhere, or \
+                 run `distilld rebuild` for a fresh export",
+                export_path(&settings.root).display(),
+                dir.display()
+            )
+            .into());
+        }
+    }
+    Ok(())
+}

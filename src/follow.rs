@@ -1,0 +1,437 @@
+//! Owns the engine's thread: what wakes it, what it does then, and in which order. Hints go before history, a stop
+//! goes before everything, and a scan that is slow and cheap always runs, because events are hints.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::clock::{Clock as _, HostClock};
+use crate::config::{self, Settings};
+use crate::discover::{Level, PairPath, Stream, list_level};
+use crate::engine::{Engine, EngineError, PassReport};
+use crate::storage::{Disk, Storage as _};
+use crate::systemd::ServiceManager;
+use crate::tail::seen;
+use crate::wake::{Pending, Wake};
+use crate::watch::{Mode, Watch, WatchSetting};
+
+/// Directories armed or listed between two looks at the hints.
+const DIRECTORIES_AT_ONCE: usize = 32;
+/// The newest days of each stream that the frequent scan lists.
+const RECENT_DAYS: usize = 2;
+/// First and longest pause after an error that may pass, milliseconds.
+const RETRY_MS: [u64; 2] = [250, 10_000];
+/// A status is sent at most so often, milliseconds.
+const STATUS_MS: u64 = 1_000;
+
+/// Whether the engine's thread lives: what feeds the watchdog.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    beats: AtomicU64,
+    idle: AtomicBool,
+}
+
+impl Pulse {
+    /// Whether the thread moved since `beats_before`, or has nothing to do; and its beats now.
+    #[must_use]
+    pub fn alive(&self, beats_before: u64) -> (bool, u64) {
+        let beats = self.beats.load(Ordering::SeqCst);
+        (
+            beats != beats_before || self.idle.load(Ordering::SeqCst),
+            beats,
+        )
+    }
+
+    fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::SeqCst);
+        self.idle.store(false, Ordering::SeqCst);
+    }
+
+    fn rest(&self) {
+        self.idle.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The engine's thread.
+pub struct Follower {
+    engine: Engine,
+    watch: Watch,
+    wake: Arc<Wake>,
+    pulse: Arc<Pulse>,
+    manager: Arc<ServiceManager>,
+    clock: Arc<HostClock>,
+    settings: Settings,
+    root: PathBuf,
+    /// Directories of a full scan that are still to be listed.
+    scanning: VecDeque<(Stream, PathBuf)>,
+    recent_scan_at_ms: u64,
+    full_scan_at_ms: u64,
+    retry_at_ms: Option<u64>,
+    retry_pause_ms: u64,
+    status_at_ms: u64,
+    status_said: String,
+    last_row_ms: Option<u64>,
+    caught_up: bool,
+}
+
+impl Follower {
+    /// Places the first watches. The engine is open; nothing was looked at yet.
+    ///
+    /// # Errors
+    /// The root cannot be watched at all.
+    pub fn new(
+        engine: Engine,
+        settings: Settings,
+        root: &Path,
+        wake: Arc<Wake>,
+        pulse: Arc<Pulse>,
+        manager: Arc<ServiceManager>,
+        clock: Arc<HostClock>,
+    ) -> std::io::Result<Self> {
+        let setting = match settings.watch {
+            config::Watch::Auto => WatchSetting::Auto,
+            config::Watch::Events => WatchSetting::Events,
+            config::Watch::Poll => WatchSetting::Poll,
+        };
+        let watch = Watch::new(root, setting, Arc::new(Disk), Arc::clone(&wake))?;
+        let now_ms = clock.monotonic_ms();
+        let mut follower = Self {
+            engine,
+            watch,
+            wake,
+            pulse,
+            manager,
+            clock,
+            root: root.to_owned(),
+            scanning: VecDeque::new(),
+            recent_scan_at_ms: now_ms,
+            full_scan_at_ms: now_ms,
+            retry_at_ms: None,
+            retry_pause_ms: RETRY_MS[0],
+            status_at_ms: now_ms,
+            status_said: String::new(),
+            last_row_ms: None,
+            caught_up: false,
+            settings,
+        };
+        // Arming lists every directory; only where nothing is armed a scan has to.
+        if follower.watch.mode() == Mode::Events {
+            follower.full_scan_at_ms = now_ms + follower.full_scan_pause_ms();
+        }
+        // Newest first: the days that grow are heard before the service manager is told that we are ready.
+        follower.arm();
+        Ok(follower)
+    }
+
+    /// Follows the lake until it is told to stop; then commits, takes all into the state, and ends.
+    ///
+    /// # Errors
+    /// What the daemon must not go on after.
+    pub fn run(mut self) -> Result<(), EngineError> {
+        loop {
+            self.pulse.beat();
+            let pending = self.next_pending();
+            if pending.stop {
+                break;
+            }
+            self.hear(&pending);
+            match self.work() {
+                Ok(()) => {
+                    self.retry_at_ms = None;
+                    self.retry_pause_ms = RETRY_MS[0];
+                }
+                Err(error) if error.may_pass() => self.pause(&error),
+                Err(error) => return Err(error),
+            }
+            self.say_status(pending.report);
+        }
+        self.engine.checkpoint()
+    }
+
+    /// Waits for a reason to work, unless there is one already.
+    fn next_pending(&mut self) -> Pending {
+        let busy = self.retry_at_ms.is_none()
+            && (self.engine.is_dirty() || self.watch.unfinished() || !self.scanning.is_empty());
+        if busy {
+            return self.wake.take();
+        }
+        self.pulse.rest();
+        let deadline_ms = self.retry_at_ms.unwrap_or_else(|| {
+            let scan_ms = self.recent_scan_at_ms.min(self.full_scan_at_ms);
+            self.engine
+                .due_ms()
+                .map_or(scan_ms, |due_ms| due_ms.min(scan_ms))
+        });
+        let pending = self.wake.wait_until(Some(self.clock.instant(deadline_ms)));
+        self.pulse.beat();
+        pending
+    }
+
+    fn hear(&mut self, pending: &Pending) {
+        self.watch.apply(pending);
+        if pending.rescan {
+            tracing::warn!("more happened than events tell of, looking at every day-file");
+            self.full_scan_at_ms = self.clock.monotonic_ms();
+        }
+        for (_, relative) in &pending.day_files {
+            if let Some(path) = PairPath::from_relative(relative) {
+                self.engine.touch(path);
+            }
+        }
+    }
+
+    fn work(&mut self) -> Result<(), EngineError> {
+        let now_ms = self.clock.monotonic_ms();
+        if self.retry_at_ms.is_some_and(|retry_ms| retry_ms > now_ms) {
+            return Ok(());
+        }
+        if self.engine.due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+            self.engine.tick()?;
+        }
+        if self.engine.is_dirty() {
+            let report = self.engine.pass()?;
+            self.say_pass(report);
+        }
+        if self.watch.unfinished() {
+            self.arm();
+        }
+        self.scan(now_ms)?;
+        self.say_caught_up();
+        Ok(())
+    }
+
+    fn arm(&mut self) {
+        let progress = self.watch.arm_next(DIRECTORIES_AT_ONCE);
+        let many = progress.day_files.len() > DIRECTORIES_AT_ONCE;
+        for (stream, relative) in progress.day_files {
+            if let Some(path) = PairPath::from_relative(&relative) {
+                self.look_if_news(stream, path, !many);
+            }
+        }
+    }
+
+    /// A day-file that is as it was when all of it had been read is not opened.
+    fn look_if_news(&mut self, stream: Stream, path: PairPath, soon: bool) {
+        let news = match Disk.stat(&path.path(&self.root, stream)) {
+            Ok(stat) => self
+                .engine
+                .is_news(&path, stream, seen(&stat))
+                .unwrap_or(true),
+            Err(_) => true,
+        };
+        match (news, soon) {
+            (true, true) => self.engine.touch(path),
+            (true, false) => self.engine.touch_later(path),
+            (false, _) => {}
+        }
+    }
+
+    fn scan(&mut self, now_ms: u64) -> Result<(), EngineError> {
+        if now_ms >= self.full_scan_at_ms {
+            if self.scanning.is_empty() {
+                self.scanning
+                    .extend(Stream::ALL.map(|stream| (stream, PathBuf::new())));
+            }
+            self.full_scan_at_ms = now_ms + self.full_scan_pause_ms();
+        }
+        for _ in 0..DIRECTORIES_AT_ONCE {
+            let Some((stream, dir)) = self.scanning.pop_back() else {
+                break;
+            };
+            self.scan_directory(stream, &dir);
+        }
+        if now_ms >= self.recent_scan_at_ms {
+            self.recent_scan_at_ms = now_ms + self.recent_scan_pause_ms();
+            self.scan_recent();
+            self.engine.check_files()?;
+            // A slice of all watches: a whole round at once would cost a long history its idleness.
+            let _round_complete = self.watch.rearm_changed(DIRECTORIES_AT_ONCE);
+        }
+        Ok(())
+    }
+
+    fn scan_directory(&mut self, stream: Stream, dir: &Path) {
+        match list_level(&Disk, &self.root, stream, dir) {
+            // The stack gives the last one first: newest days before history.
+            Ok(Level::Directories(dirs)) => self
+                .scanning
+                .extend(dirs.into_iter().map(|dir| (stream, dir))),
+            Ok(Level::DayFiles(day_files)) => {
+                self.watch.ensure(stream, dir);
+                for path in day_files {
+                    self.look_if_news(stream, path, false);
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// The newest days and every pair in memory: where lost events are most likely to have been.
+    fn scan_recent(&mut self) {
+        for stream in Stream::ALL {
+            for day in newest_days(&self.root, stream) {
+                self.scan_directory(stream, &day);
+            }
+            for path in self.engine.active_paths() {
+                self.look_if_news(stream, path, true);
+            }
+        }
+    }
+
+    fn recent_scan_pause_ms(&self) -> u64 {
+        let pause = match self.watch.mode() {
+            Mode::Events => self.settings.recent_scan,
+            Mode::Polling { .. } => self.settings.poll,
+        };
+        millis(pause)
+    }
+
+    /// Without events the whole lake is scanned as often as is fair to the disk: thirty polls.
+    fn full_scan_pause_ms(&self) -> u64 {
+        match self.watch.mode() {
+            Mode::Events => millis(self.settings.full_scan),
+            Mode::Polling { .. } => millis(self.settings.poll) * 30,
+        }
+    }
+
+    fn pause(&mut self, error: &EngineError) {
+        if self.retry_at_ms.is_none() {
+            tracing::error!(%error, retry_ms = self.retry_pause_ms, "reading stops until the disk takes writes again");
+        }
+        self.retry_at_ms = Some(self.clock.monotonic_ms() + self.retry_pause_ms);
+        self.retry_pause_ms = (self.retry_pause_ms * 2).min(RETRY_MS[1]);
+        self.manager.status(&format!("stopped reading: {error}"));
+    }
+
+    fn say_pass(&mut self, report: PassReport) {
+        if report.rows > 0 {
+            self.last_row_ms = Some(self.clock.monotonic_ms());
+        }
+        tracing::debug!(
+            pairs = report.pairs,
+            rows = report.rows,
+            scored_lines = report.scored_lines,
+            evidence_lines = report.evidence_lines,
+            malformed = report.malformed,
+            "pass"
+        );
+    }
+
+    fn say_caught_up(&mut self) {
+        let behind = self.engine.is_dirty() || self.watch.unfinished() || !self.scanning.is_empty();
+        if !behind && !self.caught_up {
+            let totals = self.engine.totals();
+            tracing::info!(
+                scored_lines = totals.scored_lines,
+                exported = totals.counts.exported,
+                firewalled = totals.counts.firewalled,
+                waiting = totals.counts.waiting,
+                malformed = totals.scored_malformed,
+                export_bytes = self.engine.export_bytes(),
+                watch = %self.watch.mode(),
+                "caught up"
+            );
+            self.caught_up = true;
+        }
+    }
+
+    fn say_status(&mut self, to_the_log: bool) {
+        let now_ms = self.clock.monotonic_ms();
+        if to_the_log {
+            let totals = self.engine.totals();
+            tracing::info!(status = self.status(now_ms), ?totals, watch = %self.watch.mode(), "status");
+        }
+        if now_ms >= self.status_at_ms && self.retry_at_ms.is_none() {
+            let status = self.status(now_ms);
+            if status != self.status_said {
+                self.manager.status(&status);
+                self.status_said = status;
+                self.status_at_ms = now_ms + STATUS_MS;
+            }
+        }
+    }
+
+    fn status(&self, now_ms: u64) -> String {
+        let counts = &self.engine.totals().counts;
+        let behind = self.engine.behind() + self.scanning.len();
+        let fresh = if behind == 0 {
+            "fresh".to_owned()
+        } else {
+            format!("catching up, {behind} behind")
+        };
+        let last_row = self.last_row_ms.map_or(String::new(), |at_ms| {
+            format!(", last row {} s ago", now_ms.saturating_sub(at_ms) / 1_000)
+        });
+        format!(
+            "{fresh}, {} rows, {} waiting for evidence{last_row}",
+            counts.exported, counts.waiting
+        )
+    }
+}
+
+/// Catches up with all that is there, settles what can be settled, and takes all into the state.
+///
+/// # Errors
+/// Those of the engine; an error that may pass is one here.
+pub fn catch_up(
+    engine: &mut Engine,
+    root: &Path,
+    clock: &HostClock,
+    stop: &Wake,
+) -> Result<(), EngineError> {
+    for stream in Stream::ALL {
+        let mut dirs = vec![PathBuf::new()];
+        while let Some(dir) = dirs.pop() {
+            match list_level(&Disk, root, stream, &dir) {
+                Ok(Level::Directories(below)) => dirs.extend(below),
+                Ok(Level::DayFiles(day_files)) => {
+                    for path in day_files {
+                        let stat = Disk.stat(&path.path(root, stream));
+                        if stat
+                            .map_or(Ok(true), |stat| engine.is_news(&path, stream, seen(&stat)))?
+                        {
+                            engine.touch_later(path);
+                        }
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(directory = %stream.base(root).join(&dir).display(), %error, "directory passed over");
+                }
+            }
+        }
+    }
+    while !stop.stopping() {
+        if engine.is_dirty() {
+            engine.pass()?;
+        } else if engine.may_settle() {
+            let due_ms = engine.due_ms().unwrap_or(0);
+            // Hints play no part here; a stop is looked for above.
+            let _hints = stop.wait_until(Some(clock.instant(due_ms)));
+            engine.tick()?;
+        } else {
+            break;
+        }
+    }
+    engine.checkpoint()
+}
+
+fn newest_days(root: &Path, stream: Stream) -> Vec<PathBuf> {
+    let mut newest = vec![PathBuf::new()];
+    for _ in 0..3 {
+        let mut below = Vec::new();
+        for dir in &newest {
+            if let Ok(Level::Directories(dirs)) = list_level(&Disk, root, stream, dir) {
+                below.extend(dirs.into_iter().rev().take(RECENT_DAYS));
+            }
+        }
+        below.truncate(RECENT_DAYS);
+        newest = below;
+    }
+    newest
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

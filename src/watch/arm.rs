@@ -1,0 +1,207 @@
+//! Owns what is done with one directory: watch it, list it, give its watch up. Which directory is next, and why,
+//! is decided above.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use notify::{ErrorKind, RecursiveMode, Watcher as _};
+
+use super::events::is_day_file_name;
+use super::queue::{Directory, Urgency, directory};
+use super::{Identity, Watch};
+use crate::discover::Stream;
+use crate::storage::FileKind;
+
+/// Names below a base that lead to the directory that holds day-files.
+pub(super) const DAY_DEPTH: usize = 3;
+
+/// What became of an attempt to place a watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Placed {
+    Armed,
+    /// It is not watched, and polling is how its changes are noticed.
+    Unwatched,
+    Gone,
+}
+
+impl Watch {
+    /// Arms and lists a directory: queues its subdirectories, or adds its day-files. In this order: what appears after
+    /// the watch is reported, what was there before is listed.
+    pub(super) fn arm(
+        &mut self,
+        urgency: Urgency,
+        place: &Directory,
+        day_files: &mut Vec<(Stream, PathBuf)>,
+    ) {
+        let stat = match self.stat(place) {
+            Ok(stat) => stat,
+            Err(error) => return self.could_not(place, &error),
+        };
+        let identity = Identity::of(&stat);
+        if stat.kind != FileKind::Directory {
+            return self.forget(place);
+        }
+        let armed = self.armed.get(place);
+        if armed.is_some_and(|armed| *armed != identity) {
+            self.forget(place);
+        }
+        match self.watch_directory(urgency, place, identity.device) {
+            Placed::Gone => return self.forget(place),
+            Placed::Armed => {
+                self.refused.remove(place);
+                self.armed.insert(place.clone(), identity);
+            }
+            Placed::Unwatched => {}
+        }
+        if let Err(error) = self.list(urgency, place, day_files) {
+            return self.could_not(place, &error);
+        }
+        if self.watcher.is_some() && !self.armed.contains_key(place) {
+            self.refused.insert(place.clone());
+        }
+    }
+
+    /// Queues the subdirectories of a directory, or gathers its day-files.
+    fn list(
+        &mut self,
+        urgency: Urgency,
+        place: &Directory,
+        day_files: &mut Vec<(Stream, PathBuf)>,
+    ) -> io::Result<()> {
+        let (stream, relative) = place;
+        let is_day = relative.components().count() == DAY_DEPTH;
+        for entry in self.storage.list(&self.path(place))? {
+            if is_day && is_day_file_name(&entry.name) {
+                day_files.push((*stream, relative.join(&entry.name)));
+            } else if !is_day && entry.kind == FileKind::Directory {
+                self.queue
+                    .push(urgency, directory(*stream, relative.join(&entry.name)));
+            }
+        }
+        Ok(())
+    }
+
+    fn could_not(&mut self, place: &Directory, error: &io::Error) {
+        let known = self.refused.contains(place);
+        self.forget(place);
+        if matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        ) {
+            return;
+        }
+        let directory = self.path(place);
+        if error.kind() != io::ErrorKind::PermissionDenied {
+            self.unwatched_because(|| format!("cannot list {}: {error}", directory.display()));
+        }
+        if !known {
+            tracing::warn!(directory = %directory.display(), %error, "directory passed over, tried again later");
+        }
+        self.refused.insert(place.clone());
+    }
+
+    fn watch_directory(&mut self, urgency: Urgency, place: &Directory, device: u64) -> Placed {
+        let path = self.path(place);
+        self.note_file_system(&path, device);
+        if self.watcher.is_none() {
+            return Placed::Unwatched;
+        }
+        if self.exhausted && urgency == Urgency::History {
+            return Placed::Unwatched;
+        }
+        let mut placed = self.place_watch(&path);
+        // A new day is worth more than an old one.
+        if placed == Placed::Unwatched
+            && urgency == Urgency::Fresh
+            && self.exhausted
+            && self.give_up_older_than(place)
+        {
+            placed = self.place_watch(&path);
+        }
+        if placed == Placed::Unwatched {
+            self.armed.remove(place);
+        }
+        placed
+    }
+
+    /// Places one watch and notes why there is none.
+    pub(super) fn place_watch(&mut self, path: &Path) -> Placed {
+        let Some(watcher) = &mut self.watcher else {
+            return Placed::Unwatched;
+        };
+        match watcher.watch(path, RecursiveMode::NonRecursive) {
+            Ok(()) => Placed::Armed,
+            Err(error) => match error.kind {
+                ErrorKind::PathNotFound => Placed::Gone,
+                ErrorKind::MaxFilesWatch => {
+                    self.exhausted = true;
+                    self.unwatched_because(|| {
+                        "watches ran out, raise fs.inotify.max_user_watches".into()
+                    });
+                    Placed::Unwatched
+                }
+                ErrorKind::Io(error) => self.watch_failed(path, &error),
+                kind => {
+                    self.unwatched_because(|| format!("cannot watch {}: {kind:?}", path.display()));
+                    Placed::Unwatched
+                }
+            },
+        }
+    }
+
+    fn watch_failed(&mut self, path: &Path, error: &io::Error) -> Placed {
+        match error.kind() {
+            // It vanished while its watch was being placed.
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Placed::Gone,
+            // Polling cannot read it either; listing it says so.
+            io::ErrorKind::PermissionDenied => Placed::Unwatched,
+            _ => {
+                self.unwatched_because(|| format!("cannot watch {}: {error}", path.display()));
+                Placed::Unwatched
+            }
+        }
+    }
+
+    /// Takes the watch from the oldest day that is older than `place`, if there is one.
+    pub(super) fn give_up_older_than(&mut self, place: &Directory) -> bool {
+        let days = Stream::ALL.into_iter().filter_map(|stream| {
+            let mut armed = self
+                .armed
+                .range(directory(stream, "")..)
+                .take_while(|((of, _), _)| *of == stream);
+            armed
+                .find(|((_, path), _)| path.components().count() == DAY_DEPTH)
+                .map(|(day, _)| day)
+        });
+        let oldest = days
+            .min_by(|(_, path), (_, other)| path.cmp(other))
+            .cloned();
+        let Some(oldest) = oldest.filter(|(_, path)| *path < place.1) else {
+            return false;
+        };
+        self.unwatch(&oldest);
+        self.armed.remove(&oldest);
+        self.refused.insert(oldest);
+        true
+    }
+
+    /// Drops the watches of a directory and of all below it.
+    pub(super) fn forget(&mut self, place: &Directory) {
+        let below = |(stream, path): &Directory| *stream == place.0 && path.starts_with(&place.1);
+        let armed = self.armed.range(place.clone()..).map(|(armed, _)| armed);
+        let gone: Vec<_> = armed.take_while(|armed| below(armed)).cloned().collect();
+        for directory in &gone {
+            self.unwatch(directory);
+            self.armed.remove(directory);
+        }
+        self.refused.retain(|refused| !below(refused));
+    }
+
+    fn unwatch(&mut self, place: &Directory) {
+        let path = self.path(place);
+        if let Some(watcher) = &mut self.watcher {
+            // The only error is that the event source dropped the watch itself, with the directory.
+            let _ = watcher.unwatch(&path);
+        }
+    }
+}

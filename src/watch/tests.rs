@@ -1,0 +1,626 @@
+//! Real inotify on directories of their own. A case waits for what it wants with a deadline; a deadline without
+//! an event is used only where silence is what is wanted.
+
+use super::*;
+use crate::storage::{Disk, ListedEntry, StorageFile};
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_millis(100);
+
+/// What the engine does with hints, as far as it concerns which day-files are looked at.
+struct Listener {
+    root: TempDir,
+    wake: Arc<Wake>,
+    watch: Watch,
+}
+
+impl Listener {
+    /// In a root that has no `data` yet.
+    fn on_empty_root() -> Listener {
+        Listener::on(tempfile::tempdir().unwrap(), WatchSetting::Events)
+    }
+
+    /// In a root with both bases and one day in each.
+    fn on_lake() -> Listener {
+        let root = tempfile::tempdir().unwrap();
+        for stream in Stream::ALL {
+            fs::create_dir_all(base(root.path(), stream).join("2026/05/02")).unwrap();
+        }
+        let mut listener = Listener::on(root, WatchSetting::Events);
+        assert_eq!(listener.arm_all(), []);
+        assert_eq!(listener.watch.armed(), 8);
+        listener
+    }
+
+    fn on(root: TempDir, setting: WatchSetting) -> Listener {
+        Listener::on_storage(root, setting, Arc::new(Disk))
+    }
+
+    fn on_storage(root: TempDir, setting: WatchSetting, storage: Arc<dyn Storage>) -> Listener {
+        let wake = Arc::new(Wake::new());
+        let watch = Watch::new(root.path(), setting, storage, Arc::clone(&wake)).unwrap();
+        Listener { root, wake, watch }
+    }
+
+    fn path(&self, stream: Stream, relative: &str) -> PathBuf {
+        base(self.root.path(), stream).join(relative)
+    }
+
+    fn append(&self, stream: Stream, relative: &str) {
+        let path = self.path(stream, relative);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        append(&path);
+    }
+
+    fn arm_all(&mut self) -> Vec<(Stream, PathBuf)> {
+        let mut found = Vec::new();
+        loop {
+            // A slice of one: every order of slices has to do.
+            let progress = self.watch.arm_next(1);
+            found.extend(progress.day_files);
+            if progress.done {
+                return found;
+            }
+        }
+    }
+
+    /// Serves hints until the day-file is looked at, through a hint or through a listing.
+    fn expect(&mut self, stream: Stream, relative: &str) {
+        let want = (stream, PathBuf::from(relative));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let pending = self.wake.wait_until(Some(deadline));
+            assert!(!pending.is_empty(), "nothing was heard of {want:?}");
+            self.watch.apply(&pending);
+            let found = self.arm_all();
+            if pending.day_files.contains(&want) || found.contains(&want) {
+                return;
+            }
+        }
+    }
+
+    /// Serves hints until there are none for a while.
+    fn settle(&mut self) {
+        loop {
+            let pending = self.wake.wait_until(Some(Instant::now() + SILENCE));
+            if pending.is_empty() {
+                return;
+            }
+            self.watch.apply(&pending);
+            self.arm_all();
+        }
+    }
+
+    /// Appends to a day-file in an armed directory and expects a hint for it, without any listing.
+    fn expect_heard(&mut self, stream: Stream, relative: &str) {
+        self.settle();
+        append(&self.path(stream, relative));
+        let pending = self.wake.wait_until(Some(Instant::now() + PATIENCE));
+        assert!(
+            pending
+                .day_files
+                .contains(&(stream, PathBuf::from(relative))),
+            "{relative}: {pending:?}"
+        );
+    }
+}
+
+fn base(root: &Path, stream: Stream) -> PathBuf {
+    root.join("data").join(stream.dir_name())
+}
+
+fn append(path: &Path) {
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .unwrap();
+    file.write_all(b"{}\n").unwrap();
+}
+
+#[test]
+fn an_append_is_heard() {
+    let mut lake = Listener::on_lake();
+    for stream in Stream::ALL {
+        lake.append(stream, "2026/05/02/a.jsonl");
+        lake.expect(stream, "2026/05/02/a.jsonl");
+        lake.expect_heard(stream, "2026/05/02/a.jsonl");
+    }
+}
+
+#[test]
+fn a_day_file_put_in_place_by_rename_is_heard() {
+    let mut lake = Listener::on_lake();
+    let temporary = lake.path(Stream::Scored, "2026/05/02/a.tmp");
+    append(&temporary);
+    lake.settle();
+    fs::rename(&temporary, lake.path(Stream::Scored, "2026/05/02/a.jsonl")).unwrap();
+    lake.expect(Stream::Scored, "2026/05/02/a.jsonl");
+}
+
+#[test]
+fn a_removed_day_file_is_heard() {
+    let mut lake = Listener::on_lake();
+    lake.append(Stream::Scored, "2026/05/02/a.jsonl");
+    lake.settle();
+    fs::remove_file(lake.path(Stream::Scored, "2026/05/02/a.jsonl")).unwrap();
+    lake.expect(Stream::Scored, "2026/05/02/a.jsonl");
+}
+
+#[test]
+fn a_day_file_in_a_fresh_year_month_and_day_is_always_found() {
+    let mut lake = Listener::on_lake();
+    for trial in 0..200 {
+        let relative = format!("{}/01/02/a.jsonl", 2_100 + trial);
+        lake.append(Stream::Scored, &relative);
+        lake.expect(Stream::Scored, &relative);
+    }
+    lake.settle();
+    assert_eq!(lake.watch.armed(), 8 + 200 * 3);
+    lake.expect_heard(Stream::Scored, "2100/01/02/a.jsonl");
+    lake.expect_heard(Stream::Scored, "2299/01/02/a.jsonl");
+}
+
+#[test]
+fn fresh_days_are_found_while_their_writer_races_the_listener() {
+    let mut lake = Listener::on_lake();
+    let base = base(lake.root.path(), Stream::Evidence);
+    let writer = std::thread::spawn(move || {
+        for day in 0..100 {
+            let day = base.join(format!("2026/06/{day:03}"));
+            fs::create_dir_all(&day).unwrap();
+            for name in ["a.jsonl", "b.jsonl"] {
+                append(&day.join(name));
+            }
+        }
+    });
+    let mut missing: BTreeSet<_> = (0..100)
+        .flat_map(|day| {
+            ["a", "b"].map(|name| PathBuf::from(format!("2026/06/{day:03}/{name}.jsonl")))
+        })
+        .collect();
+    let deadline = Instant::now() + PATIENCE;
+    while !missing.is_empty() {
+        let pending = lake.wake.wait_until(Some(deadline));
+        assert!(!pending.is_empty(), "never found: {missing:?}");
+        lake.watch.apply(&pending);
+        for (_, found) in pending.day_files.into_iter().chain(lake.arm_all()) {
+            missing.remove(&found);
+        }
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_tree_moved_in_whole_is_found_and_heard_from_then_on() {
+    let mut lake = Listener::on_lake();
+    let outside = lake.root.path().join("outside");
+    fs::create_dir_all(outside.join("07/08")).unwrap();
+    append(&outside.join("07/08/a.jsonl"));
+    fs::rename(&outside, lake.path(Stream::Scored, "2019")).unwrap();
+    lake.expect(Stream::Scored, "2019/07/08/a.jsonl");
+    lake.expect_heard(Stream::Scored, "2019/07/08/a.jsonl");
+}
+
+#[test]
+fn a_tree_moved_within_the_lake_is_heard_under_its_new_name_alone() {
+    let mut lake = Listener::on_lake();
+    lake.append(Stream::Scored, "2026/05/02/a.jsonl");
+    lake.settle();
+    fs::rename(
+        lake.path(Stream::Scored, "2026"),
+        lake.path(Stream::Scored, "2027"),
+    )
+    .unwrap();
+    lake.expect(Stream::Scored, "2027/05/02/a.jsonl");
+    lake.expect_heard(Stream::Scored, "2027/05/02/a.jsonl");
+    lake.settle();
+    assert_eq!(lake.watch.armed(), 8);
+}
+
+#[test]
+fn a_lake_that_begins_with_nothing_is_heard() {
+    let mut lake = Listener::on_empty_root();
+    assert_eq!(lake.arm_all(), []);
+    assert_eq!(lake.watch.armed(), 0);
+    lake.append(Stream::Evidence, "2026/05/02/a.jsonl");
+    lake.expect(Stream::Evidence, "2026/05/02/a.jsonl");
+    lake.expect_heard(Stream::Evidence, "2026/05/02/a.jsonl");
+}
+
+#[test]
+fn a_base_created_after_the_start_is_heard() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(base(root.path(), Stream::Scored)).unwrap();
+    let mut lake = Listener::on(root, WatchSetting::Events);
+    lake.arm_all();
+    lake.append(Stream::Evidence, "2026/05/02/a.jsonl");
+    lake.expect(Stream::Evidence, "2026/05/02/a.jsonl");
+    lake.expect_heard(Stream::Evidence, "2026/05/02/a.jsonl");
+}
+
+fn check_replaced(relative: &str) {
+    let mut lake = Listener::on_lake();
+    for trial in 0..8 {
+        let day_file = format!("2026/05/02/{trial}.jsonl");
+        let place = lake.path(Stream::Scored, relative);
+        fs::rename(&place, lake.root.path().join(format!("away-{trial}"))).unwrap();
+        lake.append(Stream::Scored, &day_file);
+        lake.expect(Stream::Scored, &day_file);
+        lake.expect_heard(Stream::Scored, &day_file);
+        lake.settle();
+        assert_eq!(lake.watch.armed(), 8, "{relative}");
+    }
+}
+
+#[test]
+fn a_directory_renamed_away_and_made_again_is_heard() {
+    check_replaced("2026/05/02");
+    check_replaced("2026/05");
+    check_replaced("2026");
+}
+
+#[test]
+fn a_base_renamed_away_and_made_again_is_heard() {
+    check_replaced("");
+}
+
+#[test]
+fn a_directory_removed_and_made_again_is_heard() {
+    let mut lake = Listener::on_lake();
+    for trial in 0..8 {
+        let day_file = format!("2026/05/02/{trial}.jsonl");
+        fs::remove_dir_all(lake.path(Stream::Scored, "2026")).unwrap();
+        lake.append(Stream::Scored, &day_file);
+        lake.expect(Stream::Scored, &day_file);
+        lake.expect_heard(Stream::Scored, &day_file);
+    }
+}
+
+#[test]
+fn a_removed_tree_leaves_no_watch() {
+    let mut lake = Listener::on_lake();
+    fs::remove_dir_all(lake.path(Stream::Scored, "2026")).unwrap();
+    lake.settle();
+    assert_eq!(lake.watch.armed(), 5);
+}
+
+#[test]
+fn a_root_replaced_from_above_is_found_by_the_slow_scan() {
+    let home = tempfile::tempdir().unwrap();
+    let (root, away) = (home.path().join("lake"), home.path().join("away"));
+    fs::create_dir_all(base(&root, Stream::Scored).join("2026/05/02")).unwrap();
+    let wake = Arc::new(Wake::new());
+    let mut watch = Watch::new(
+        &root,
+        WatchSetting::Events,
+        Arc::new(Disk),
+        Arc::clone(&wake),
+    )
+    .unwrap();
+    assert!(watch.arm_next(100).done);
+    fs::rename(&root, &away).unwrap();
+    assert!(watch.rearm_changed(100));
+    assert!(watch.arm_next(100).done);
+    assert_eq!(watch.armed(), 0);
+    let day_file = base(&root, Stream::Scored).join("2026/05/02/a.jsonl");
+    fs::create_dir_all(day_file.parent().unwrap()).unwrap();
+    append(&day_file);
+    assert!(watch.rearm_changed(100));
+    let found = watch.arm_next(100).day_files;
+    assert_eq!(
+        found,
+        [(Stream::Scored, PathBuf::from("2026/05/02/a.jsonl"))]
+    );
+    while !wake.wait_until(Some(Instant::now() + SILENCE)).is_empty() {}
+    append(&day_file);
+    assert_eq!(
+        wake.wait_until(Some(Instant::now() + PATIENCE))
+            .day_files
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn the_slow_scan_arms_again_what_was_replaced_unheard() {
+    let mut lake = Listener::on_lake();
+    // The events of the replacement are thrown away, as if they had been lost.
+    fs::rename(
+        lake.path(Stream::Scored, "2026/05"),
+        lake.root.path().join("away"),
+    )
+    .unwrap();
+    lake.append(Stream::Scored, "2026/05/02/a.jsonl");
+    while !lake
+        .wake
+        .wait_until(Some(Instant::now() + SILENCE))
+        .is_empty()
+    {}
+    let mut calls = 1;
+    while !lake.watch.rearm_changed(3) {
+        calls += 1;
+    }
+    assert!(calls > 1);
+    assert!(
+        lake.arm_all()
+            .contains(&(Stream::Scored, PathBuf::from("2026/05/02/a.jsonl")))
+    );
+    lake.expect_heard(Stream::Scored, "2026/05/02/a.jsonl");
+}
+
+#[test]
+fn a_slow_scan_of_an_unchanged_lake_queues_nothing() {
+    let mut lake = Listener::on_lake();
+    assert!(lake.watch.rearm_changed(100));
+    assert!(!lake.watch.unfinished());
+}
+
+#[test]
+fn a_directory_that_a_scan_met_is_armed_once() {
+    let mut lake = Listener::on_lake();
+    fs::create_dir_all(lake.path(Stream::Scored, "2020/01/01")).unwrap();
+    while !lake
+        .wake
+        .wait_until(Some(Instant::now() + SILENCE))
+        .is_empty()
+    {}
+    lake.watch.ensure(Stream::Scored, Path::new("2020"));
+    lake.arm_all();
+    lake.expect_heard(Stream::Scored, "2020/01/01/a.jsonl");
+    lake.watch.ensure(Stream::Scored, Path::new("2020"));
+    assert!(!lake.watch.unfinished());
+}
+
+#[test]
+fn our_own_reads_wake_nobody() {
+    let mut lake = Listener::on_lake();
+    lake.append(Stream::Scored, "2026/05/02/a.jsonl");
+    lake.settle();
+    for _ in 0..50 {
+        fs::read(lake.path(Stream::Scored, "2026/05/02/a.jsonl")).unwrap();
+        for directory in ["", "2026", "2026/05", "2026/05/02"] {
+            Disk.list(&lake.path(Stream::Scored, directory)).unwrap();
+        }
+        assert!(lake.watch.rearm_changed(100));
+    }
+    // The export and the state are written beside the streams.
+    let export = lake.root.path().join("data/distilled/sft/sft_export.jsonl");
+    fs::create_dir_all(export.parent().unwrap()).unwrap();
+    append(&export);
+    let pending = lake.wake.wait_until(Some(Instant::now() + SILENCE));
+    assert_eq!(pending, Pending::default());
+}
+
+#[test]
+fn files_at_other_depths_wake_nobody() {
+    let lake = Listener::on_lake();
+    for stray in [
+        "notes.jsonl",
+        "2026/notes.jsonl",
+        "2026/05/notes.jsonl",
+        "2026/05/02/notes.txt",
+    ] {
+        append(&lake.path(Stream::Scored, stray));
+    }
+    append(&lake.root.path().join("README"));
+    let pending = lake.wake.wait_until(Some(Instant::now() + SILENCE));
+    assert_eq!(pending, Pending::default());
+}
+
+#[test]
+fn lost_events_arm_everything_again() {
+    let mut lake = Listener::on_lake();
+    fs::create_dir_all(lake.path(Stream::Scored, "2027/01/01")).unwrap();
+    append(&lake.path(Stream::Scored, "2027/01/01/a.jsonl"));
+    while !lake
+        .wake
+        .wait_until(Some(Instant::now() + SILENCE))
+        .is_empty()
+    {}
+    lake.watch.apply(&Pending {
+        rearm: true,
+        ..Pending::default()
+    });
+    assert_eq!(
+        lake.arm_all(),
+        [(Stream::Scored, PathBuf::from("2027/01/01/a.jsonl"))]
+    );
+    assert_eq!(lake.watch.armed(), 11);
+    lake.expect_heard(Stream::Scored, "2027/01/01/a.jsonl");
+}
+
+#[test]
+fn links_below_a_base_are_not_descended() {
+    let mut lake = Listener::on_lake();
+    let outside = lake.root.path().join("outside");
+    fs::create_dir_all(outside.join("05/02")).unwrap();
+    append(&outside.join("05/02/a.jsonl"));
+    std::os::unix::fs::symlink(&outside, lake.path(Stream::Scored, "2028")).unwrap();
+    lake.settle();
+    lake.watch.ensure(Stream::Scored, Path::new("2028"));
+    assert_eq!(lake.arm_all(), []);
+    assert_eq!(lake.watch.armed(), 8);
+}
+
+#[test]
+fn the_newest_days_are_armed_first_and_the_rest_in_slices() {
+    let root = tempfile::tempdir().unwrap();
+    for stream in Stream::ALL {
+        for day in ["2025/12/31", "2026/04/30", "2026/05/01", "2026/05/02"] {
+            let day = base(root.path(), stream).join(day);
+            fs::create_dir_all(&day).unwrap();
+            append(&day.join("a.jsonl"));
+        }
+    }
+    let mut lake = Listener::on(root, WatchSetting::Events);
+    // Base, year, month and day of both streams.
+    let first = lake.watch.arm_next(8);
+    assert!(!first.done);
+    let found: Vec<_> = first
+        .day_files
+        .iter()
+        .map(|(_, path)| path.to_str().unwrap())
+        .collect();
+    assert_eq!(found, ["2026/05/02/a.jsonl", "2026/05/02/a.jsonl"]);
+    let rest = lake.arm_all();
+    assert_eq!(rest.len(), 6);
+    assert!(rest.last().unwrap().1.starts_with("2025"));
+}
+
+#[test]
+fn polling_that_was_asked_for_lists_and_watches_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(base(root.path(), Stream::Scored).join("2026/05/02")).unwrap();
+    append(&base(root.path(), Stream::Scored).join("2026/05/02/a.jsonl"));
+    let mut lake = Listener::on(root, WatchSetting::Poll);
+    assert_eq!(lake.arm_all().len(), 1);
+    assert_eq!(lake.watch.armed(), 0);
+    assert!(lake.watch.rearm_changed(1) && !lake.watch.unfinished());
+    assert_eq!(
+        lake.watch.mode().to_string(),
+        "polling: asked for by the configuration"
+    );
+}
+
+#[test]
+fn where_watches_run_out_a_new_day_takes_the_oldest_ones_watch() {
+    let mut lake = Listener::on_lake();
+    lake.watch.exhausted = true;
+    assert!(
+        lake.watch
+            .give_up_older_than(&directory(Stream::Evidence, "2026/05/03"))
+    );
+    assert_eq!(lake.watch.armed(), 7);
+    assert!(
+        !lake
+            .watch
+            .give_up_older_than(&directory(Stream::Evidence, "2026/05/01"))
+    );
+    // What gave way is tried again, and there is no failure any more.
+    lake.watch.unwatched_because(|| "watches ran out".into());
+    assert_ne!(lake.watch.mode(), Mode::Events);
+    assert!(lake.watch.rearm_changed(100));
+    lake.arm_all();
+    assert_eq!(lake.watch.armed(), 8);
+    assert_eq!(lake.watch.mode(), Mode::Events);
+}
+
+#[test]
+fn a_directory_without_permission_is_passed_over_and_tried_again() {
+    let mut lake = Listener::on_lake();
+    let day = lake.path(Stream::Scored, "2026/05/02");
+    append(&day.join("a.jsonl"));
+    fs::set_permissions(&day, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read_dir(&day).is_ok() {
+        // A privileged user may read everything; there is nothing to pass over.
+        return;
+    }
+    lake.watch.apply(&Pending {
+        rearm: true,
+        ..Pending::default()
+    });
+    assert_eq!(lake.arm_all(), []);
+    assert_eq!((lake.watch.armed(), lake.watch.mode()), (7, Mode::Events));
+    fs::set_permissions(&day, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(lake.watch.rearm_changed(100));
+    assert_eq!(lake.arm_all().len(), 1);
+    assert_eq!(lake.watch.armed(), 8);
+}
+
+/// A disk on which, at the end of the first listing of each directory, a day-file appears in or below it: the
+/// worst moment there is.
+#[derive(Debug, Default)]
+struct LateWriter {
+    listed: std::sync::Mutex<BTreeSet<PathBuf>>,
+}
+
+impl LateWriter {
+    fn write_below(&self, dir: &Path) {
+        let day = PathBuf::from("2026/05/02");
+        let base = dir.ancestors().find(|above| above.ends_with("scored-runs"));
+        let Some(base) = base.filter(|_| self.listed.lock().unwrap().insert(dir.to_owned())) else {
+            return;
+        };
+        // The names that the directory has, and for the rest names that are nowhere yet.
+        let depth = dir.strip_prefix(base).unwrap().components().count();
+        let rest = day
+            .components()
+            .skip(depth)
+            .map(|name| format!("{}-late-{depth}", name.as_os_str().display()));
+        let day = dir.join(rest.collect::<PathBuf>());
+        if !dir.to_str().unwrap().contains("late") {
+            fs::create_dir_all(&day).unwrap();
+            append(&day.join("late.jsonl"));
+        }
+    }
+}
+
+impl Storage for LateWriter {
+    fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
+        let listed = Disk.list(dir)?;
+        self.write_below(dir);
+        Ok(listed)
+    }
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
+        Disk.stat(path)
+    }
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
+        Disk.canonicalize(path)
+    }
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        Disk.open_read(path)
+    }
+    fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        Disk.open_write(path)
+    }
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        Disk.create(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        Disk.remove_file(path)
+    }
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        Disk.create_dir_all(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.sync_dir(dir)
+    }
+}
+
+#[test]
+fn what_appears_right_after_a_listing_is_found() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(base(root.path(), Stream::Scored).join("2026/05/02")).unwrap();
+    let storage = Arc::new(LateWriter::default());
+    let mut lake = Listener::on_storage(root, WatchSetting::Events, storage);
+    let mut missing = BTreeSet::from(
+        [
+            "2026-late-0/05-late-0/02-late-0/late.jsonl",
+            "2026/05-late-1/02-late-1/late.jsonl",
+            "2026/05/02-late-2/late.jsonl",
+            "2026/05/02/late.jsonl",
+        ]
+        .map(PathBuf::from),
+    );
+    for (_, found) in lake.arm_all() {
+        missing.remove(&found);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while !missing.is_empty() {
+        let pending = lake.wake.wait_until(Some(deadline));
+        assert!(!pending.is_empty(), "never found: {missing:?}");
+        lake.watch.apply(&pending);
+        for (_, found) in pending.day_files.into_iter().chain(lake.arm_all()) {
+            missing.remove(&found);
+        }
+    }
+}
