@@ -6,6 +6,7 @@
 )]
 
 /// What the tests stand on: a simulated disk, a second batch join, random lakes, a harness that kills.
+#[allow(dead_code, reason = "a harness offers more than one test of the moment uses")]
 mod support;
 
 /// The stateless batch: order, memory, what cannot be read, what cannot be written.
