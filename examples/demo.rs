@@ -70,14 +70,14 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     )?;
     writeln!(io::stdout(), "lake: {}", root.display())?;
 
-    let daemon = start_distilld::cli::main_with(root);
+    let daemon = start_daemon(root);
     let mut show = Show::new(root.join("data/distilled/sft/sft_export.jsonl"));
     let played = show
         .history(&daemon)
         .and_then(|()| show.play(root, arguments, &stop, &daemon));
     // Ctrl-C reaches the daemon as well; a second signal would tell it to drop everything.
     let interrupted = stop.load(Ordering::Relaxed);
-    let stopped = stop_distilld::cli::main_with(daemon, interrupted)?;
+    let stopped = stop_daemon(daemon, interrupted)?;
     played?;
     // What it finished while it stopped.
     show.read_rows()?;
@@ -89,14 +89,14 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
 }
 
 /// The daemon as `distilld run` would start it, but on a thread of this program.
-fn start_distilld::cli::main_with(root: &Path) -> JoinHandle<ExitCode> {
+fn start_daemon(root: &Path) -> JoinHandle<ExitCode> {
     let mut arguments: Vec<OsString> = vec!["distilld".into(), "--root".into(), root.into()];
     arguments.extend(["--log".into(), "warn".into(), "run".into()]);
     std::thread::spawn(move || distilld::cli::main_with(arguments))
 }
 
 /// Whether it stopped, in time and without an error.
-fn stop_distilld::cli::main_with(daemon: JoinHandle<ExitCode>, told: bool) -> io::Result<bool> {
+fn stop_daemon(daemon: JoinHandle<ExitCode>, told: bool) -> io::Result<bool> {
     if !told {
         signal_hook::low_level::raise(signal_hook::consts::SIGTERM)?;
     }
