@@ -6,12 +6,19 @@
 )]
 
 /// What the tests stand on: a simulated disk, a second batch join, random lakes, a harness that kills.
-#[allow(dead_code, reason = "a harness offers more than one test of the moment uses")]
+#[allow(
+    dead_code,
+    reason = "a harness offers more than one test of the moment uses"
+)]
 mod support;
 
 /// The stateless batch: order, memory, what cannot be read, what cannot be written.
 mod batch;
 /// Flags, environment and file to settings; the annotated configuration file.
 mod config;
+/// A crash at every call that reaches the disk.
+mod crash;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
+/// The engine against the naive batch, on random lakes.
+mod model;
