@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::{Claim, PairCheckpoint, PairId};
 use crate::discover::PairPath;
-use crate::engine::{Engine, EngineError, Setup, Slot, extend_overlay, overlay_of};
+use crate::engine::{Engine, EngineError, Setup, Slot};
 use crate::export::{Export, ExportError};
 use crate::firewall::FIREWALL;
 use crate::journal::{Journal, JournalError, PairDelta};
@@ -329,14 +329,15 @@ fn take_in(engine: &mut Engine, delta: &PairDelta) -> Result<(), EngineError> {
     }
     let slot = engine.slots.get_mut(&path).expect("it was just put there");
     slot.changed = true;
+    engine.any_changed = true;
     let pair = Arc::make_mut(&mut slot.pair);
     engine.totals.replace(&pair.checkpoint, &delta.checkpoint);
     pair.checkpoint = delta.checkpoint.clone();
-    let overlay = overlay_of(delta);
+    let overlay = delta.overlay();
     engine.claimable -= overlay.claims.len() as u64;
     Arc::make_mut(&mut engine.claimed).extend(overlay.claims.iter().copied());
     engine.overlay_entries += overlay.len();
-    extend_overlay(&mut pair.overlay, overlay);
+    pair.overlay.extend(overlay);
     Ok(())
 }
 
