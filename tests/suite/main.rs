@@ -18,6 +18,8 @@ mod batch;
 mod config;
 /// A crash at every call that reaches the disk.
 mod crash;
+/// An error from every call that reaches the disk.
+mod faults;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
 /// The engine against the naive batch, on random lakes.
