@@ -322,7 +322,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Looks at pairs that were touched, hinted ones first, at most [`PASS_PAIRS_MAX`]; commits and shows what
+    /// Looks at pairs that were touched, hinted ones first, a bounded number; commits and shows what
     /// follows; touches again what has more.
     ///
     /// # Errors

@@ -20,7 +20,11 @@ mod config;
 mod crash;
 /// An error from every call that reaches the disk.
 mod faults;
+/// The bytes of everything persisted, and how a damaged journal reads.
+mod formats;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
 /// The engine against the naive batch, on random lakes.
 mod model;
+/// The rules of the house that no compiler checks.
+mod tidy;
