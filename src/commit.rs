@@ -79,7 +79,7 @@ impl Engine {
                 slot.changed = false;
             }
         }
-        self.forget_idle_pairs();
+        self.forget_idle_pairs(ACTIVE_PAIRS_MAX);
         self.renew_view()
     }
 
@@ -124,11 +124,13 @@ impl Engine {
         self.renew_view()
     }
 
-    /// Pairs of closed days leave the memory; they are loaded again when somebody writes to them.
-    pub(crate) fn forget_idle_pairs(&mut self) {
-        let mut surplus = self.slots.len().saturating_sub(ACTIVE_PAIRS_MAX);
+    /// Pairs leave the memory until at most `keep` are left, or those with something that only the memory knows; they
+    /// are loaded again when somebody writes to them.
+    pub(crate) fn forget_idle_pairs(&mut self, keep: usize) {
+        let mut surplus = self.slots.len().saturating_sub(keep);
         self.slots.retain(|_, slot| {
-            let keep = surplus == 0 || slot.changed || slot.memory.may_settle();
+            let keep =
+                surplus == 0 || slot.changed || slot.memory.may_settle() || !slot.said.is_empty();
             surplus -= usize::from(!keep);
             keep
         });
@@ -153,7 +155,7 @@ impl Engine {
     /// # Errors
     /// The export's; [`StateError::Damaged`] where the state is gone.
     pub fn check_files(&self) -> Result<(), EngineError> {
-        self.export.check(0)?;
+        self.export.check()?;
         match self.setup.storage.stat(&self.state_path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let what = format!(

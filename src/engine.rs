@@ -151,7 +151,7 @@ pub(crate) struct Slot {
     /// Changed since the last checkpoint, in a way that a checkpoint writes.
     pub(crate) changed: bool,
     /// What is wrong with its sources has been said.
-    said: BTreeSet<(Stream, String)>,
+    pub(crate) said: BTreeSet<(Stream, String)>,
 }
 
 impl Slot {
@@ -318,6 +318,8 @@ impl Engine {
         }
         if self.has_uncheckpointed() && self.committed_at_ms + QUIET_CHECKPOINT_MS <= now_ms {
             self.checkpoint()?;
+            // Idle means idle: the frequent scan has nothing to look at but the newest days.
+            self.forget_idle_pairs(0);
         }
         Ok(())
     }

@@ -90,6 +90,8 @@ pub struct Export {
     identity: (u64, u64),
     /// Every byte before this is a committed row; nothing of ours lies behind it, but perhaps a torn row.
     len_bytes: u64,
+    /// How much of a torn row a failed append may have left behind the end, bytes.
+    torn_bytes_max: u64,
 }
 
 impl Export {
@@ -125,6 +127,7 @@ impl Export {
             file,
             identity,
             len_bytes: stat.len_bytes,
+            torn_bytes_max: 0,
         })
     }
 
@@ -143,13 +146,15 @@ impl Export {
             offset, self.len_bytes,
             "rows are appended where the export ends"
         );
-        self.check(rows.len() as u64)?;
+        self.check()?;
         match write_all_at(&*self.file, rows, offset) {
             Ok(()) => {
                 self.len_bytes += rows.len() as u64;
+                self.torn_bytes_max = 0;
                 Ok(())
             }
             Err(source) => {
+                self.torn_bytes_max = rows.len() as u64;
                 self.cut_torn_row(offset, rows);
                 Err(ExportError::Io {
                     path: self.path.clone(),
@@ -159,12 +164,11 @@ impl Export {
         }
     }
 
-    /// That the path still leads to this file, and that nobody cut or lengthened it. `torn_max_bytes`: how much a
-    /// failed append of ours may have left behind the end.
+    /// That the path still leads to this file, and that nobody cut or lengthened it.
     ///
     /// # Errors
     /// Which of it does not hold.
-    pub fn check(&self, torn_max_bytes: u64) -> Result<(), ExportError> {
+    pub fn check(&self) -> Result<(), ExportError> {
         let stat = match self.storage.stat(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(ExportError::Missing {
@@ -184,7 +188,7 @@ impl Export {
                 committed_bytes: self.len_bytes,
             });
         }
-        if stat.len_bytes > self.len_bytes + torn_max_bytes {
+        if stat.len_bytes > self.len_bytes + self.torn_bytes_max {
             let behind = stat.len_bytes - self.len_bytes;
             return Err(self.changed(format!("{behind} bytes were appended behind ours")));
         }

@@ -61,8 +61,7 @@ fn count_fault(bench: &Bench, naive: &Counts) -> Option<String> {
         naive.role,
         naive.blank_text,
     ];
-    (product != expected.map(|count| count as u64))
-        .then(|| format!("counts {product:?}, naive {expected:?}"))
+    (product != expected).then(|| format!("counts {product:?}, naive {expected:?}"))
 }
 
 #[test]
