@@ -56,7 +56,7 @@ impl<'s> Lake<'s> {
     }
 
     /// Opens a day-file, and says how long it is at that moment.
-    fn open(&self, stream: Stream, pair: &PairPath) -> io::Result<(Source, u64)> {
+    pub(crate) fn open(&self, stream: Stream, pair: &PairPath) -> io::Result<(Source, u64)> {
         let (root, canonical) = (&self.root, &self.canonical_root);
         let file = open_day_file(self.storage, root, canonical, stream, pair)?;
         let len_bytes = file.stat()?.len_bytes;

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 
@@ -17,6 +18,7 @@ use crate::open::STATE_FILE;
 use crate::progress::Progress;
 use crate::storage::Disk;
 use crate::synthesize::Synthesis;
+use crate::verify::{self, VerifyOptions};
 use crate::{daemon, lock, logging};
 
 /// Exit code of a command that failed, or found differences.
@@ -64,6 +66,7 @@ fn run(command: Command, settings: &Settings) -> Result<ExitCode, AnyError> {
     match command {
         Command::Run(arguments) => daemon::run(settings, arguments.once)?,
         Command::Export(arguments) => export(settings, &arguments)?,
+        Command::Verify => return verify(settings),
         _ => return Err("this command is not there yet".into()),
     }
     Ok(ExitCode::SUCCESS)
@@ -125,6 +128,54 @@ fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyErr
         writeln!(stdout, "{result}")?
     }
     Ok(())
+}
+
+/// How long a difference must stay before it counts: far more than the daemon needs for a row.
+const VERIFY_PATIENCE: Duration = Duration::from_secs(3);
+
+fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
+    let options = VerifyOptions {
+        max_line_bytes: usize::try_from(settings.max_line_bytes)?,
+        settle: settings.settle,
+        patience: VERIFY_PATIENCE,
+    };
+    let mut bar: Option<(&str, Progress)> = None;
+    let lake = Lake::new(&Disk, &settings.root)?;
+    let report = verify::verify(&lake, &options, &mut |what, total| {
+        if bar.as_ref().is_none_or(|(shown, _)| *shown != what) {
+            bar = Some((what, Progress::new(total as u64, what)));
+        }
+        if let Some((_, bar)) = &bar {
+            bar.advance();
+        }
+    })?;
+    if let Some((_, bar)) = bar {
+        bar.finish();
+    }
+    for (path, error) in &report.passed_over {
+        tracing::warn!(path = %path.display(), %error, "passed over");
+    }
+    let result = &report.result;
+    if result.has_exceptions() {
+        tracing::info!(
+            superseded = result.superseded,
+            rewritten = result.rewritten,
+            contradicted = result.contradicted,
+            refused_now = result.refused_now,
+            orphaned = result.orphaned,
+            other_dialect = result.other_dialect,
+            "sources changed after rows of them were written; those rows stay until a rebuild"
+        );
+    }
+    writeln!(io::stdout(), "{}", serde_json::to_string(result)?)?;
+    let Some(difference) = report.first_difference else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    eprintln!(
+        "distilld: export and sources differ; {difference}; `distilld explain RUN_ID` tells more, `distilld rebuild` \
+         writes a fresh export"
+    );
+    Ok(ExitCode::from(FAILED))
 }
 
 /// An export that a daemon's state keeps is appended to by that daemon alone.

@@ -63,6 +63,7 @@ pub mod batch_export;
 pub mod batch_output;
 pub mod batch_pair;
 pub mod lines;
+pub mod verify;
 
 pub mod args;
 pub mod cli;

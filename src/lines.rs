@@ -103,6 +103,12 @@ impl<'f> LineReader<'f> {
         }
     }
 
+    /// Begins at this offset, where a line starts, instead of the source's beginning.
+    pub fn starting_at(mut self, offset: u64) -> LineReader<'f> {
+        self.read_offset = offset.min(self.end_offset);
+        self
+    }
+
     /// How many bytes were read so far.
     pub fn read_bytes(&self) -> u64 {
         self.read_offset
@@ -249,6 +255,14 @@ mod tests {
         check(&bytes, u64::MAX, 1000, &[(0, long, None), end]);
         let held = &bytes[..CHUNK_BYTES * 3 + 17];
         check(&bytes, u64::MAX, 1 << 20, &[(0, long, Some(held)), end]);
+    }
+
+    #[test]
+    fn lines_can_be_read_from_the_middle_of_a_source() {
+        let source = Source::Held(b"a\nbc\nd"[..].into());
+        let mut lines = LineReader::new(&source, 9, 9).starting_at(2);
+        let spans = std::iter::from_fn(|| lines.next_line().unwrap().map(|line| line.span.offset));
+        assert_eq!(spans.collect::<Vec<_>>(), [2, 5]);
     }
 
     #[test]

@@ -57,14 +57,19 @@ impl RowKey {
     /// # Errors
     /// The row is not JSON, or lacks a field the key is made of.
     pub fn of_row(row: &[u8]) -> Result<RowKey, RowFault> {
-        let fields = RowFields::read(row)?;
+        RowKey::of_fields(&RowFields::read(row)?).map(|(key, _index)| key)
+    }
+
+    /// The key, and the index behind the day-file's name.
+    fn of_fields(fields: &RowFields<'_>) -> Result<(RowKey, Option<u64>), RowFault> {
         let id = wanted(fields.id, "id")?.decode();
-        let (day_file_name, _index) = id.rsplit_once(':').ok_or(RowFault::NoIndex)?;
+        let (day_file_name, index) = id.rsplit_once(':').ok_or(RowFault::NoIndex)?;
         let run_id = wanted(fields.source_run_id, "source_run_id")?;
         let provenance = fields.provenance.ok_or(RowFault::Missing {
             field: "provenance",
         })?;
-        Ok(RowKey::of_parts(day_file_name, &run_id, &provenance))
+        let key = RowKey::of_parts(day_file_name, &run_id, &provenance);
+        Ok((key, index.parse().ok()))
     }
 
     fn of_parts(day_file_name: &str, run_id: &JsonText<'_>, provenance: &Provenance<'_>) -> RowKey {
@@ -127,6 +132,7 @@ struct RowFields<'a> {
     id: Option<JsonText<'a>>,
     source_run_id: Option<JsonText<'a>>,
     quality_score: Option<JsonText<'a>>,
+    created_at: Option<JsonText<'a>>,
     provenance: Option<Provenance<'a>>,
     /// From quote to quote, offsets in the row, in order.
     stamps: Vec<(usize, usize)>,
@@ -156,7 +162,7 @@ impl<'a> RowFields<'a> {
             (b"id", Some(b'"')) => self.id = Some(scanner.string()?),
             (b"source_run_id", Some(b'"')) => self.source_run_id = Some(scanner.string()?),
             (b"quality_score", Some(b'"')) => self.quality_score = Some(scanner.string()?),
-            (b"created_at", Some(b'"')) => self.stamp(scanner)?,
+            (b"created_at", Some(b'"')) => self.created_at = Some(self.stamp(scanner)?),
             (b"provenance", Some(b'{')) => self.provenance(scanner)?,
             _ => scanner.skip_value()?,
         }
@@ -173,7 +179,9 @@ impl<'a> RowFields<'a> {
                     line_offset = scanner.number()?.as_i64();
                 }
                 (b"sig_hash", Some(b'"')) => sig_hash = Some(scanner.string()?),
-                (b"recorded_at", Some(b'"')) => self.stamp(scanner)?,
+                (b"recorded_at", Some(b'"')) => {
+                    self.stamp(scanner)?;
+                }
                 _ => scanner.skip_value()?,
             }
             Ok(())
@@ -189,11 +197,11 @@ impl<'a> RowFields<'a> {
         Ok(())
     }
 
-    fn stamp(&mut self, scanner: &mut Scanner<'a>) -> Result<(), RowFault> {
+    fn stamp(&mut self, scanner: &mut Scanner<'a>) -> Result<JsonText<'a>, RowFault> {
         let start = scanner.at();
-        scanner.string()?;
+        let stamp = scanner.string()?;
         self.stamps.push((start, scanner.at()));
-        Ok(())
+        Ok(stamp)
     }
 }
 
@@ -228,15 +236,50 @@ pub fn view(row: &[u8]) -> Result<RowView<'_>, RowFault> {
 /// The row is not a JSON object.
 pub fn digest_without_stamps(row: &[u8]) -> Result<u128, RowFault> {
     let row = row.strip_suffix(b"\n").unwrap_or(row);
-    let fields = RowFields::read(row)?;
+    Ok(digest_between(row, &RowFields::read(row)?.stamps))
+}
+
+fn digest_between(row: &[u8], left_out: &[(usize, usize)]) -> u128 {
     let mut hash = Xxh3::new();
     let mut hashed = 0;
-    for (start, end) in fields.stamps {
-        hash.update(&row[hashed..start]);
-        hashed = end;
+    for (start, end) in left_out {
+        hash.update(&row[hashed..*start]);
+        hashed = *end;
     }
     hash.update(&row[hashed..]);
-    Ok(hash.digest128())
+    hash.digest128()
+}
+
+/// What tells one row from another, all read in one go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowSummary<'a> {
+    /// What it came from.
+    pub key: RowKey,
+    /// See [`digest_without_stamps`].
+    pub digest: u128,
+    /// The number in its id; `None` where that is no number.
+    pub index: Option<u64>,
+    /// The category.
+    pub quality_score: Cow<'a, str>,
+    /// When it was made, as it says; empty where it does not.
+    pub created_at: Cow<'a, str>,
+}
+
+/// Reads what tells one row from another.
+///
+/// # Errors
+/// The row is not JSON, or lacks one of the fields.
+pub fn summary(row: &[u8]) -> Result<RowSummary<'_>, RowFault> {
+    let row = row.strip_suffix(b"\n").unwrap_or(row);
+    let fields = RowFields::read(row)?;
+    let (key, index) = RowKey::of_fields(&fields)?;
+    Ok(RowSummary {
+        key,
+        digest: digest_between(row, &fields.stamps),
+        index,
+        quality_score: wanted(fields.quality_score, "quality_score")?.decode(),
+        created_at: fields.created_at.unwrap_or(JsonText::EMPTY).decode(),
+    })
 }
 
 /// A line that must not become visible.
@@ -399,6 +442,23 @@ mod tests {
         ] {
             assert_ne!(digest(ROW), digest(&ROW.replacen(from, to, 1)), "{to}");
         }
+    }
+
+    #[test]
+    fn a_summary_agrees_with_what_is_read_one_by_one() {
+        let line = format!("{ROW}\n");
+        let read = summary(line.as_bytes()).unwrap();
+        let row = ROW.as_bytes();
+        assert_eq!(Ok(read.key), RowKey::of_row(row));
+        assert_eq!(Ok(read.digest), digest_without_stamps(row));
+        assert_eq!(read.index, Some(12));
+        assert_eq!(
+            (&*read.quality_score, &*read.created_at),
+            ("accepted", "then")
+        );
+        let odd = ROW.replacen(":12", ":x", 1);
+        assert_eq!(summary(odd.as_bytes()).unwrap().index, None);
+        summary(b"{}").unwrap_err();
     }
 
     fn check(rows: &str, native: Option<&str>, go: Option<&str>) {

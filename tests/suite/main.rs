@@ -28,3 +28,5 @@ mod golden;
 mod model;
 /// The rules of the house that no compiler checks.
 mod tidy;
+/// `verify`: every kind of difference, every stated exception, and no false alarm beside a daemon at work.
+mod verify;

@@ -1,0 +1,78 @@
+//! Owns the numbers that `verify` prints: their names, their order, what each of them counts.
+
+use serde::Serialize;
+
+use super::compare::Kind;
+
+/// What is printed. The numbers from `missing` to `unearned` are failures, those after them stated exceptions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct VerifyResult {
+    /// Whether the promise holds.
+    pub equal: bool,
+    /// Whole rows in the export.
+    pub rows: u64,
+    /// Rows that the batch makes of the sources.
+    pub earned: u64,
+    /// Earned, and not in the export.
+    pub missing: u64,
+    /// More rows than lines that earn them.
+    pub duplicate: u64,
+    /// Rows of a category that is not accepted.
+    pub forbidden: u64,
+    /// Lines of the export that are no rows.
+    pub unreadable: u64,
+    /// Rows in the place of earned ones that nothing explains.
+    pub altered: u64,
+    /// Rows whose line is refused, by sources that did not change since.
+    pub unearned: u64,
+    /// Rows of evidence that was replaced by later evidence, which stands in the file too.
+    pub superseded: u64,
+    /// Rows that differ from what their sources, changed since, make now.
+    pub rewritten: u64,
+    /// Rows as the exporter that came before wrote them.
+    pub other_dialect: u64,
+    /// Rows whose line is firewalled now.
+    pub contradicted: u64,
+    /// Rows whose line is refused now for another reason.
+    pub refused_now: u64,
+    /// Rows whose line is not there any more.
+    pub orphaned: u64,
+    /// Rows that are not there yet, because their source does not end in a newline and was written just now.
+    pub settling: u64,
+    /// Keys whose sources changed too fast to be judged.
+    pub unsettled: u64,
+    /// Bytes behind the export's last newline: a row being written, or torn.
+    pub torn_bytes: u64,
+    /// Directories and day-files that could not be read.
+    pub passed_over: u64,
+    /// Whether all that differs was counted; if not, some of it was enough.
+    pub complete: bool,
+}
+
+impl VerifyResult {
+    /// Whether some rows differ for a reason that breaks no promise, and will differ until a rebuild.
+    #[must_use]
+    pub fn has_exceptions(&self) -> bool {
+        let settled = [self.superseded, self.rewritten, self.other_dialect];
+        let refused = [self.contradicted, self.refused_now, self.orphaned];
+        settled.iter().chain(&refused).any(|count| *count > 0)
+    }
+
+    pub(super) fn count(&mut self, kind: Kind) {
+        *match kind {
+            Kind::Forbidden => &mut self.forbidden,
+            Kind::Unreadable => &mut self.unreadable,
+            Kind::Missing => &mut self.missing,
+            Kind::Duplicate => &mut self.duplicate,
+            Kind::Altered => &mut self.altered,
+            Kind::Unearned => &mut self.unearned,
+            Kind::Superseded => &mut self.superseded,
+            Kind::Rewritten => &mut self.rewritten,
+            Kind::OtherDialect => &mut self.other_dialect,
+            Kind::Contradicted => &mut self.contradicted,
+            Kind::RefusedNow => &mut self.refused_now,
+            Kind::Orphaned => &mut self.orphaned,
+            Kind::Settling => &mut self.settling,
+        } += 1;
+    }
+}

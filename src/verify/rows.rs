@@ -1,0 +1,282 @@
+//! Owns the reading of the export by someone who does not keep it: row by row, from where the last reading ended.
+//! It opens nothing for writing, and passes over a last row that has no newline yet.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::VerifyError;
+use crate::firewall::ACCEPTED;
+use crate::lines::{LineReader, Source};
+use crate::row::{RowFault, RowKey, RowSummary, summary};
+use crate::storage::{Storage, StorageFile};
+
+/// One line of the export.
+#[derive(Debug)]
+pub(super) enum ExportLine<'a> {
+    /// A row of an accepted category.
+    Row(RowSummary<'a>),
+    /// A row of any other category.
+    Forbidden(RowSummary<'a>),
+    /// No row.
+    Unreadable(RowFault),
+}
+
+/// What is remembered of a row that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RowFact {
+    /// Where it starts in the export.
+    pub offset: u64,
+    pub digest: u128,
+    pub index: Option<u64>,
+    pub created_at: Box<str>,
+    pub quality_score: Box<str>,
+}
+
+impl RowFact {
+    pub(super) fn new(offset: u64, row: &RowSummary<'_>) -> RowFact {
+        RowFact {
+            offset,
+            digest: row.digest,
+            index: row.index,
+            created_at: row.created_at.as_ref().into(),
+            quality_score: row.quality_score.as_ref().into(),
+        }
+    }
+}
+
+/// The export and how far it was read.
+#[derive(Debug)]
+pub(super) struct ExportReader<'s> {
+    storage: &'s dyn Storage,
+    path: PathBuf,
+    /// Device and inode of the file that was read so far; `None` while there is none.
+    identity: Option<(u64, u64)>,
+    /// The next row starts here.
+    offset: u64,
+    /// Bytes behind the last newline when it was last read.
+    pub torn_bytes: u64,
+}
+
+impl<'s> ExportReader<'s> {
+    pub(super) fn new(storage: &'s dyn Storage, path: &Path) -> ExportReader<'s> {
+        ExportReader {
+            storage,
+            path: path.to_owned(),
+            identity: None,
+            offset: 0,
+            torn_bytes: 0,
+        }
+    }
+
+    /// Calls `visit` with each whole line from where the last call ended to the export's end of now.
+    pub(super) fn read_on(
+        &mut self,
+        visit: &mut dyn FnMut(u64, ExportLine<'_>),
+    ) -> Result<(), VerifyError> {
+        let Some(file) = self.open().map_err(|source| self.error(source))? else {
+            return Ok(());
+        };
+        let stat = file.stat().map_err(|source| self.error(source))?;
+        let identity = (stat.device, stat.inode);
+        if self.identity.is_some_and(|known| known != identity) || stat.len_bytes < self.offset {
+            return Err(VerifyError::Replaced {
+                path: self.path.clone(),
+            });
+        }
+        self.identity = Some(identity);
+        let source = Source::File(file);
+        let mut lines =
+            LineReader::new(&source, stat.len_bytes, usize::MAX).starting_at(self.offset);
+        self.torn_bytes = 0;
+        while let Some(line) = lines.next_line().map_err(|source| self.error(source))? {
+            let end = line.span.offset + line.span.len_bytes;
+            if end >= stat.len_bytes {
+                self.torn_bytes = line.span.len_bytes;
+                break;
+            }
+            visit(line.span.offset, read_row(line.bytes.unwrap_or_default()));
+            self.offset = end + 1;
+        }
+        Ok(())
+    }
+
+    /// The row that starts at `offset`.
+    pub(super) fn row_at(&self, offset: u64) -> Result<Vec<u8>, VerifyError> {
+        let file = self.open().map_err(|source| self.error(source))?;
+        let Some(file) = file else {
+            return Ok(Vec::new());
+        };
+        let source = Source::File(file);
+        let mut lines = LineReader::new(&source, u64::MAX, usize::MAX).starting_at(offset);
+        let line = lines.next_line().map_err(|source| self.error(source))?;
+        Ok(line.and_then(|line| line.bytes).unwrap_or_default().into())
+    }
+
+    fn open(&self) -> io::Result<Option<Arc<dyn StorageFile>>> {
+        let opened = self
+            .storage
+            .canonicalize(&self.path)
+            .and_then(|path| self.storage.open_read(&path));
+        match opened {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match self.identity {
+                None => Ok(None),
+                Some(_) => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    fn error(&self, source: io::Error) -> VerifyError {
+        VerifyError::Export {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+fn read_row(row: &[u8]) -> ExportLine<'_> {
+    match summary(row) {
+        Ok(row) if ACCEPTED.contains(&&*row.quality_score) => ExportLine::Row(row),
+        Ok(row) => ExportLine::Forbidden(row),
+        Err(fault) => ExportLine::Unreadable(fault),
+    }
+}
+
+/// Sums of all rows of one side, bucket by bucket. They do not depend on the order in which rows are added.
+#[derive(Debug, Clone)]
+pub(super) struct Sums(Vec<(u64, u128)>);
+
+/// Rows of one key are in one bucket, whatever their content.
+pub(super) const BUCKETS: usize = 4_096;
+
+impl Sums {
+    pub(super) fn new() -> Sums {
+        Sums(vec![(0, 0); BUCKETS])
+    }
+
+    pub(super) fn add(&mut self, row: &RowSummary<'_>) {
+        let (count, sum) = &mut self.0[bucket_of(row.key)];
+        *count += 1;
+        *sum = sum.wrapping_add(row.digest);
+    }
+
+    /// Rows in all.
+    pub(super) fn rows(&self) -> u64 {
+        self.0.iter().map(|(count, _)| count).sum()
+    }
+
+    /// The buckets that differ, in groups of at most about `rows_max` rows of both sides together.
+    pub(super) fn differing(&self, other: &Sums, rows_max: u64) -> Vec<Vec<bool>> {
+        let mut groups = Vec::new();
+        let mut rows_in_group = rows_max;
+        for (bucket, (ours, theirs)) in self.0.iter().zip(&other.0).enumerate() {
+            if ours == theirs {
+                continue;
+            }
+            let rows = ours.0 + theirs.0;
+            if groups.is_empty() || rows_in_group + rows > rows_max {
+                groups.push(vec![false; BUCKETS]);
+                rows_in_group = 0;
+            }
+            rows_in_group += rows;
+            if let Some(group) = groups.last_mut() {
+                group[bucket] = true;
+            }
+        }
+        groups
+    }
+}
+
+pub(super) fn bucket_of(key: RowKey) -> usize {
+    usize::from(u16::from_le_bytes([key.0[0], key.0[1]])) % BUCKETS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Disk;
+    use std::fs;
+
+    fn row(run: u32, category: &str) -> String {
+        format!(
+            r#"{{"id":"n.jsonl:{run}","source_run_id":"r{run}","quality_score":"{category}","created_at":"t","provenance":{{"source_file":"","line_offset":0,"sig_hash":""}}}}"#
+        ) + "\n"
+    }
+
+    fn summed(rows: &[String]) -> Sums {
+        let mut sums = Sums::new();
+        for row in rows {
+            sums.add(&summary(row.as_bytes()).unwrap());
+        }
+        sums
+    }
+
+    #[test]
+    fn sums_do_not_depend_on_order_and_tell_a_row_twice_from_once() {
+        let rows: Vec<String> = (0..50).map(|run| row(run, "accepted")).collect();
+        let mut turned = rows.clone();
+        turned.reverse();
+        assert!(summed(&rows).differing(&summed(&turned), 10).is_empty());
+        turned.push(rows[7].clone());
+        let groups = summed(&rows).differing(&summed(&turned), 10);
+        let wanted = bucket_of(RowKey::of_row(rows[7].as_bytes()).unwrap());
+        assert_eq!(groups.len(), 1);
+        assert!((0..BUCKETS).all(|bucket| groups[0][bucket] == (bucket == wanted)));
+    }
+
+    #[test]
+    fn buckets_that_differ_come_in_groups_of_bounded_size_and_none_is_left_out() {
+        let rows: Vec<String> = (0..500).map(|run| row(run, "accepted")).collect();
+        let groups = summed(&rows).differing(&Sums::new(), 100);
+        assert!(groups.len() >= 5, "{}", groups.len());
+        for row in &rows {
+            let bucket = bucket_of(RowKey::of_row(row.as_bytes()).unwrap());
+            assert_eq!(groups.iter().filter(|group| group[bucket]).count(), 1);
+        }
+    }
+
+    #[test]
+    fn the_export_is_read_on_from_its_last_whole_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("export");
+        let mut export = ExportReader::new(&Disk, &path);
+        let read = |export: &mut ExportReader<'_>| {
+            let mut seen = Vec::new();
+            export
+                .read_on(&mut |offset, line| {
+                    seen.push((
+                        offset,
+                        match line {
+                            ExportLine::Row(_) => "row",
+                            ExportLine::Forbidden(_) => "forbidden",
+                            ExportLine::Unreadable(_) => "unreadable",
+                        },
+                    ));
+                })
+                .map(|()| seen)
+        };
+        assert_eq!(read(&mut export).unwrap(), []);
+        let (first, second) = (row(1, "accepted"), row(2, "rejected"));
+        fs::write(&path, format!("{first}{}", &second[..9])).unwrap();
+        assert_eq!(read(&mut export).unwrap(), [(0, "row")]);
+        assert_eq!(export.torn_bytes, 9);
+        fs::write(&path, format!("{first}{second}\n")).unwrap();
+        let at = first.len() as u64;
+        let behind = at + second.len() as u64;
+        assert_eq!(
+            read(&mut export).unwrap(),
+            [(at, "forbidden"), (behind, "unreadable")]
+        );
+        assert_eq!(export.torn_bytes, 0);
+        assert_eq!(export.row_at(at).unwrap(), second.trim_end().as_bytes());
+        fs::write(&path, &first).unwrap();
+        assert!(matches!(
+            read(&mut export),
+            Err(VerifyError::Replaced { .. })
+        ));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(read(&mut export), Err(VerifyError::Export { .. })));
+    }
+}

@@ -1,0 +1,479 @@
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output as Ended};
+use std::time::{Duration, SystemTime};
+
+use distilld::batch_export::{BatchOptions, Output, batch_export, export_path};
+use distilld::batch_pair::{Lake, MAX_LINE_BYTES, PairReading};
+use distilld::json_text::Dialect;
+use distilld::storage::Disk;
+use distilld::synthesize::Synthesis;
+use distilld::verify::{VerifyOptions, VerifyReport, VerifyResult, verify};
+
+use crate::support::kill_harness::{Daemon, Scorer, append_step, daemon_command, wait_until};
+use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
+use crate::support::naive::{multiset_difference, naive_batch};
+
+/// For a lake that nobody writes to: what differs now will always differ.
+const QUIET: VerifyOptions = VerifyOptions {
+    max_line_bytes: MAX_LINE_BYTES,
+    settle: Duration::from_millis(50),
+    patience: Duration::ZERO,
+};
+const DEADLINE: Duration = Duration::from_secs(30);
+const PAIR: &str = "y/m/d/n.jsonl";
+const OTHER: &str = "y/m/e/n.jsonl";
+
+fn scored(run: &str, category: &str) -> String {
+    format!(
+        "{{\"evidence_run_id\":\"{run}\",\"category\":\"{category}\",\"provenance\":{{\"source_file\":\"s\",\"sig_hash\":\"{run}\"}}}}\n"
+    )
+}
+
+fn evidence(run: &str, role: &str, text: &str) -> String {
+    format!("{{\"run_id\":\"{run}\",\"model_role\":\"{role}\",\"text\":\"{text}\"}}\n")
+}
+
+fn append(path: &Path, content: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap();
+    file.write_all(content.as_bytes()).unwrap();
+}
+
+fn edit(path: &Path, change: impl FnOnce(String) -> String) {
+    let content = fs::read_to_string(path).unwrap();
+    fs::write(path, change(content)).unwrap();
+}
+
+/// Three rows; a firewalled run, one of a role that is refused, one without evidence.
+fn write_lake(root: &Path) {
+    for (run, category) in [
+        ("a", "accepted"),
+        ("rejected", "rejected"),
+        ("b", "partially_accepted"),
+        ("role", "accepted"),
+        ("waiting", "accepted"),
+    ] {
+        append(&Stream::Scored.path(root, PAIR), &scored(run, category));
+    }
+    for (run, role) in [
+        ("a", "executor"),
+        ("rejected", "executor"),
+        ("b", "reviewer"),
+        ("role", "extractor"),
+    ] {
+        let line = evidence(run, role, &format!("{run} said <this>"));
+        append(&Stream::Evidence.path(root, PAIR), &line);
+    }
+    append(&Stream::Scored.path(root, OTHER), &scored("c", "accepted"));
+    append(
+        &Stream::Evidence.path(root, OTHER),
+        &evidence("c", "applier", "c"),
+    );
+    wait_for_later(&Stream::Evidence.path(root, OTHER));
+}
+
+/// Until the clock shows clearly later than the file's last change.
+fn wait_for_later(path: &Path) {
+    let changed = fs::metadata(path).unwrap().modified().unwrap();
+    let later = changed + Duration::from_millis(100);
+    assert!(wait_until(DEADLINE, || Ok(SystemTime::now() > later)).unwrap());
+}
+
+fn distilld(root: &Path, arguments: &[&str]) -> Ended {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
+    command.arg("--root").arg(root).args(arguments);
+    command.env("DISTILLD_SETTLE_MS", "50").output().unwrap()
+}
+
+fn catch_up(root: &Path) {
+    let ended = distilld(root, &["run", "--once"]);
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{said}");
+}
+
+fn verify_with(root: &Path, options: &VerifyOptions) -> VerifyReport {
+    let lake = Lake::new(&Disk, root).unwrap();
+    verify(&lake, options, &mut |_, _| {}).unwrap()
+}
+
+/// What was counted, as `kind=number`, but for the rows themselves.
+fn counted(result: &VerifyResult) -> String {
+    let fields = serde_json::to_value(result).unwrap();
+    let counted = fields.as_object().unwrap().iter().filter(|(name, value)| {
+        value.as_u64().is_some_and(|count| count > 0) && !["rows", "earned"].contains(&&***name)
+    });
+    let mut counted: Vec<String> = counted
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    counted.sort();
+    counted.join(" ")
+}
+
+/// Verifies a lake that was exported and then changed. `first`: how the first difference begins.
+fn check(change: impl FnOnce(&Path), wanted: &str, first: Option<&str>) {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    write_lake(root);
+    catch_up(root);
+    // What is changed from here on was changed after its row was written.
+    wait_for_later(&export_path(root));
+    change(root);
+    let report = verify_with(root, &QUIET);
+    let told = report.first_difference;
+    assert_eq!(counted(&report.result), wanted, "{told:?}");
+    assert_eq!(report.result.equal, first.is_none());
+    match (first, &told) {
+        (None, None) => {}
+        (Some(first), Some(told)) => assert!(told.starts_with(first), "{told}"),
+        _ => panic!("{first:?} {told:?}"),
+    }
+}
+
+fn edit_export(change: impl FnOnce(Vec<String>) -> Vec<String>) -> impl FnOnce(&Path) {
+    move |root| {
+        edit(&export_path(root), |rows| {
+            let rows = rows.split_inclusive('\n').map(str::to_owned).collect();
+            change(rows).concat()
+        });
+    }
+}
+
+/// Writes the root's export anew, as a batch of these options does.
+fn export_as(dialect: Dialect, include_partial: bool) -> impl FnOnce(&Path) {
+    move |root| {
+        let options = BatchOptions {
+            dry_run: false,
+            reading: PairReading {
+                synthesis: Synthesis {
+                    dialect,
+                    include_partial,
+                    stamp: "2999-01-01T00:00:00.000Z",
+                },
+                max_line_bytes: MAX_LINE_BYTES,
+            },
+        };
+        let lake = Lake::new(&Disk, root).unwrap();
+        let target = Output::File(export_path(root));
+        batch_export(&lake, &options, target, &mut |_| {}).unwrap();
+    }
+}
+
+#[test]
+fn what_the_daemon_wrote_is_equal_whatever_the_order_and_the_stamps() {
+    check(|_| {}, "", None);
+    check(
+        edit_export(|mut rows| {
+            rows.reverse();
+            rows
+        }),
+        "",
+        None,
+    );
+    check(export_as(Dialect::Native, false), "", None);
+}
+
+#[test]
+fn an_empty_lake_is_equal() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = verify_with(dir.path(), &QUIET);
+    assert!(report.result.equal && report.result.complete);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn rows_that_are_missing_doubled_or_changed_are_differences() {
+    check(
+        edit_export(|rows| rows[1..].to_vec()),
+        "missing=1",
+        Some("missing: the line of run \"a\" at byte 0 of "),
+    );
+    check(
+        |root| fs::remove_file(export_path(root)).unwrap(),
+        "missing=3",
+        Some("missing: "),
+    );
+    check(
+        edit_export(|rows| [&rows[..], &rows[..1]].concat()),
+        "duplicate=1",
+        Some("duplicate: the row \"n.jsonl:"),
+    );
+    check(
+        edit_export(|rows| {
+            rows.iter()
+                .map(|row| row.replace("a said", "A said"))
+                .collect()
+        }),
+        "altered=1",
+        Some("altered: the row \"n.jsonl:0\" of run \"a\" at byte "),
+    );
+    check(
+        edit_export(|rows| {
+            rows.iter()
+                .map(|row| row.replace("jsonl:2", "jsonl:3"))
+                .collect()
+        }),
+        "altered=1",
+        Some("altered: the row \"n.jsonl:3\" of run \"b\""),
+    );
+    check(
+        edit_export(|rows| {
+            let other_run =
+                |row: &String| row.replace("\"source_run_id\":\"a\"", "\"source_run_id\":\"x\"");
+            rows.iter().map(other_run).collect()
+        }),
+        "missing=1 orphaned=1",
+        Some("missing: "),
+    );
+}
+
+#[test]
+fn what_may_not_stand_in_an_export_is_a_difference() {
+    let smuggled = |rows: Vec<String>| {
+        let row = rows[0].replace("accepted", "rejected");
+        [&rows[..], &[row]].concat()
+    };
+    check(
+        edit_export(smuggled),
+        "forbidden=1",
+        Some("forbidden: the row at byte "),
+    );
+    check(
+        edit_export(|mut rows| {
+            rows.insert(1, "{\"id\":\"n.js\n".to_owned());
+            rows
+        }),
+        "unreadable=1",
+        Some("unreadable: the line at byte "),
+    );
+    check(
+        export_as(Dialect::Native, true),
+        "unearned=1",
+        Some("unearned: the row \"n.jsonl:3\" of run \"role\""),
+    );
+}
+
+#[test]
+fn a_torn_last_line_is_not_a_row_yet() {
+    check(
+        |root| append(&export_path(root), "{\"schema_ver"),
+        "torn_bytes=12",
+        None,
+    );
+}
+
+#[test]
+fn history_that_changed_after_its_row_was_written_is_counted_and_no_difference() {
+    let evidence_of = |root: &Path| Stream::Evidence.path(root, PAIR);
+    let scored_of = |root: &Path| Stream::Scored.path(root, PAIR);
+    check(
+        |root| append(&evidence_of(root), &evidence("a", "executor", "better")),
+        "superseded=1",
+        None,
+    );
+    check(
+        |root| append(&evidence_of(root), &evidence("a", "executor", " ")),
+        "refused_now=1",
+        None,
+    );
+    check(
+        |root| {
+            edit(&evidence_of(root), |lines| {
+                lines.replace("a said", "a thought")
+            })
+        },
+        "rewritten=1",
+        None,
+    );
+    check(
+        |root| fs::remove_file(evidence_of(root)).unwrap(),
+        "refused_now=2",
+        None,
+    );
+    check(
+        |root| {
+            edit(&scored_of(root), |lines| {
+                lines.replacen("\"accepted", "\"rejected", 1)
+            })
+        },
+        "contradicted=1",
+        None,
+    );
+    check(
+        |root| append(&scored_of(root), &scored("a", "rejected")),
+        "",
+        None,
+    );
+    check(
+        |root| edit(&scored_of(root), |lines| scored("new", "accepted") + &lines),
+        "rewritten=2",
+        None,
+    );
+    check(
+        |root| fs::remove_file(Stream::Scored.path(root, OTHER)).unwrap(),
+        "orphaned=1",
+        None,
+    );
+}
+
+#[test]
+fn an_export_of_the_exporter_that_came_before_is_known_as_such() {
+    check(export_as(Dialect::Go, false), "other_dialect=2", None);
+}
+
+#[test]
+fn a_line_that_has_yet_to_settle_is_not_missing() {
+    let settle = VerifyOptions {
+        settle: Duration::from_secs(3_600),
+        ..QUIET
+    };
+    for unterminated in [Stream::Scored, Stream::Evidence] {
+        let dir = tempfile::tempdir().unwrap();
+        for stream in [Stream::Scored, Stream::Evidence] {
+            let line = match stream {
+                Stream::Scored => scored("a", "accepted"),
+                Stream::Evidence => evidence("a", "executor", "t"),
+            };
+            let newline = if stream == unterminated { "" } else { "\n" };
+            append(
+                &stream.path(dir.path(), PAIR),
+                &(line.trim_end().to_owned() + newline),
+            );
+        }
+        let result = verify_with(dir.path(), &settle).result;
+        assert_eq!(
+            (counted(&result), result.equal),
+            ("settling=1".into(), true)
+        );
+        catch_up(dir.path());
+        assert_eq!(counted(&verify_with(dir.path(), &settle).result), "");
+    }
+}
+
+#[test]
+fn the_command_prints_one_object_and_tells_the_first_difference() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    write_lake(root);
+    let ended = distilld(root, &["verify"]);
+    let (out, told) = (
+        String::from_utf8(ended.stdout).unwrap(),
+        String::from_utf8(ended.stderr).unwrap(),
+    );
+    assert_eq!(ended.status.code(), Some(1), "{told}");
+    assert!(
+        out.starts_with("{\"equal\":false,\"rows\":0,\"earned\":3,\"missing\":3,"),
+        "{out}"
+    );
+    assert!(
+        told.contains("missing: the line of run \"a\" at byte 0 of "),
+        "{told}"
+    );
+    let distilled: PathBuf = root.join("data/distilled");
+    assert!(!distilled.exists(), "it writes nothing");
+    catch_up(root);
+    let ended = distilld(root, &["verify"]);
+    assert_eq!(ended.status.code(), Some(0));
+    assert!(
+        ended
+            .stdout
+            .starts_with(b"{\"equal\":true,\"rows\":3,\"earned\":3,\"missing\":0,")
+    );
+    assert_eq!(
+        ended.stdout.iter().filter(|byte| **byte == b'\n').count(),
+        1
+    );
+}
+
+fn write_steps(root: &Path, steps: &[Step]) {
+    for step in steps {
+        append_step(root, step).unwrap();
+    }
+}
+
+#[test]
+fn random_lakes_are_equal_by_both_implementations() {
+    for seed in 0..10 {
+        let dir = tempfile::tempdir().unwrap();
+        let shape = Shape::small(&mut fastrand::Rng::with_seed(seed), EvidenceMode::Unique);
+        let steps = script(
+            seed,
+            &Shape {
+                marks: false,
+                ..shape
+            },
+        );
+        write_steps(dir.path(), &steps);
+        catch_up(dir.path());
+        let report = verify_with(dir.path(), &QUIET);
+        assert_eq!(counted(&report.result), "", "seed {seed}: {report:?}");
+        let export = fs::read(export_path(dir.path())).unwrap_or_default();
+        let naive = naive_batch(&pairs_of(&steps), false).rows;
+        assert_eq!(multiset_difference(&export, &naive), None, "seed {seed}");
+        assert_eq!(report.result.rows, naive.len() as u64, "seed {seed}");
+    }
+}
+
+#[test]
+fn random_histories_in_which_evidence_changes_are_no_difference() {
+    for seed in 0..8 {
+        let dir = tempfile::tempdir().unwrap();
+        let shape = Shape {
+            lines: 40,
+            mode: EvidenceMode::Free,
+            marks: false,
+            plain_tails: true,
+        };
+        let steps = script(seed, &shape);
+        let (first, rest) = steps.split_at(steps.len() / 2);
+        for part in [first, rest] {
+            write_steps(dir.path(), part);
+            catch_up(dir.path());
+        }
+        let report = verify_with(dir.path(), &QUIET);
+        assert!(report.result.equal, "seed {seed}: {report:?}");
+    }
+}
+
+#[test]
+fn beside_a_daemon_at_work_there_is_no_false_alarm() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("lake");
+    fs::create_dir_all(&root).unwrap();
+    let steps = script(11, &Shape::steady(600));
+    let pause = Duration::from_secs(3) / u32::try_from(steps.len()).unwrap();
+    let naive = naive_batch(&pairs_of(&steps), false).rows;
+    let mut daemon = Daemon::start(&mut daemon_command(&root), &dir.path().join("log")).unwrap();
+    let scorer = Scorer::start(&root, pause, steps);
+    let live = VerifyOptions {
+        settle: Duration::from_secs(5),
+        patience: Duration::from_secs(3),
+        ..QUIET
+    };
+    let look = |daemon: &mut Daemon| {
+        daemon.check_running()?;
+        let report = verify_with(&root, &live);
+        match report.first_difference {
+            Some(difference) => Err(format!("{difference} {:?}", report.result)),
+            None => Ok(report.result),
+        }
+    };
+    let mut looks = 0;
+    let scored = scorer.finish(|| {
+        looks += 1;
+        look(&mut daemon).map(|_| ())
+    });
+    scored.unwrap();
+    assert!(looks > 1, "{looks}");
+    let all = wait_until(DEADLINE, || {
+        look(&mut daemon).map(|result| result.rows == naive.len() as u64)
+    });
+    assert!(all.unwrap());
+    let status = daemon.terminate(DEADLINE).unwrap();
+    assert!(status.success());
+}
