@@ -26,6 +26,8 @@ mod formats;
 mod golden;
 /// The engine against the naive batch, on random lakes.
 mod model;
+/// Day-files whose history is rewritten under the daemon.
+mod rewritten;
 /// The rules of the house that no compiler checks.
 mod tidy;
 /// `verify`: every kind of difference, every stated exception, and no false alarm beside a daemon at work.
