@@ -1,2 +1,5 @@
 //! The `distilld` program: arguments in, exit code out.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    distilld::cli::main_with(std::env::args_os().collect())
+}
