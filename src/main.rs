@@ -1,5 +1,7 @@
 //! The `distilld` program: arguments in, exit code out.
 
-fn main() -> std::process::ExitCode {
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
     distilld::cli::main_with(std::env::args_os().collect())
 }
