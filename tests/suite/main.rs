@@ -12,6 +12,8 @@
 )]
 mod support;
 
+/// The real daemon with an export it did not write, and with a state that is lost, damaged or too old.
+mod adoption;
 /// The real daemon on lines, day-files and directories that should not be there.
 mod bad_input;
 /// The stateless batch: order, memory, what cannot be read, what cannot be written.
