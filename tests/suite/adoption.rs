@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use crate::support::lake_gen::{Shape, Step, Stream, pairs_of, script};
 use crate::support::naive::{blank_stamps, naive_batch, read_pairs};
-use crate::support::process::{Bench, Ended, evidence, scored, scored_as};
+use crate::support::process::{Bench, Ended, LONG, evidence, scored, scored_as};
 
 const PAIR: &str = "2026/01/01/audits.jsonl";
 
@@ -346,4 +346,36 @@ fn a_row_of_a_run_that_is_rejected_by_now_stays_and_is_not_written_again() {
     fs::remove_dir_all(bench.state_dir()).unwrap();
     bench.once();
     assert_eq!(bench.export_bytes(), before);
+}
+
+/// Makes every tree leaf of the store that names `PAIR` say that its entries end far behind the page.
+fn break_leaves(state: &Path) -> usize {
+    const PAGE_LEN: usize = 4_096;
+    let mut bytes = fs::read(state).unwrap();
+    let mut broken = 0;
+    for page in bytes.chunks_mut(PAGE_LEN).skip(1) {
+        if page[0] == 1 && memchr::memmem::find(page, PAIR.as_bytes()).is_some() {
+            page[4..12].fill(0x7f);
+            broken += 1;
+        }
+    }
+    fs::write(state, bytes).unwrap();
+    broken
+}
+
+#[test]
+fn a_state_that_makes_the_store_panic_is_rebuilt_by_the_next_start() {
+    for arguments in [&["run", "--once"][..], &["run"]] {
+        let bench = Bench::new();
+        bench.append_run(PAIR, "a");
+        bench.once();
+        assert!(break_leaves(&state(&bench, "state.redb")) > 0);
+        bench.append_run(PAIR, "b");
+        let mut daemon = bench.start_command(&mut bench.command(arguments));
+        let status = daemon.wait(LONG).unwrap();
+        assert_eq!(status.code(), Some(1), "{}", bench.said());
+        bench.once().check(0, &["is not used"]);
+        bench.assert_batch();
+        assert_eq!(bench.row_count(), 2);
+    }
 }
