@@ -1,3 +1,6 @@
+//! Owns what the real daemon does with an export it did not write, and with a state that is lost, damaged or too
+//! old. Never looks into the state but to harm it.
+
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! The stateless batch: order, memory, what cannot be read, what cannot be written.
+
 use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;

@@ -1,3 +1,5 @@
+//! Owns the real daemon in its ordinary life: what it follows, how it ends, what it refuses, what a start reads.
+
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;

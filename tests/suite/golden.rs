@@ -1,3 +1,5 @@
+//! The batch over the golden lake, byte for byte, in each dialect.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,3 +1,5 @@
+//! Owns the real daemon killed again and again, with and without its state.
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

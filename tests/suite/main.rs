@@ -20,9 +20,19 @@ mod bad_input;
 mod batch;
 /// Flags, environment and file to settings; the annotated configuration file.
 mod config;
+/// A crash at every call that reaches the disk.
+mod crash;
 /// The real daemon: what it follows, how it ends, what it refuses, what it costs.
 mod daemon;
+/// An error from every call that reaches the disk.
+mod faults;
+/// The bytes of everything persisted, and how a damaged journal reads.
+mod formats;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
 /// The real daemon, killed again and again.
 mod kill;
+/// The engine against the naive batch, on random lakes.
+mod model;
+/// The rules of the house that no compiler checks.
+mod tidy;

@@ -1,0 +1,272 @@
+//! The bytes of everything persisted. A change here is a change of `checkpoint::FORMAT`: a state of the old form is
+//! then rebuilt from the sources and the export, never misread.
+
+use std::path::Path;
+
+use distilld::checkpoint::{
+    Claim, Counts, DeadLetter, EvidenceEntry, EvidenceRef, FORMAT, Packed, PairCheckpoint, PairId,
+    ScoredEntry, Seen, SourceIdentity, SourceState, Verdict,
+};
+use distilld::journal::{Batch, BatchDelta, Journal, JournalError, PairDelta};
+use distilld::row::{RowKey, RunKey};
+use distilld::state::Header;
+use distilld::storage::Storage as _;
+
+use crate::support::sim_disk::SimDisk;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+fn checkpoint() -> PairCheckpoint {
+    let identity = SourceIdentity {
+        device: 1,
+        inode: 2,
+        head_len_bytes: 3,
+        head_hash: 4,
+        tail_len_bytes: 5,
+        tail_hash: 6,
+    };
+    let seen = Seen {
+        len_bytes: 7,
+        modified_ns: 8,
+        changed_ns: -9,
+    };
+    let source = SourceState {
+        identity: Some(identity),
+        offset: 10,
+        overlong_from: Some(11),
+        records: 1,
+        lines: 2,
+        malformed: 1,
+        seen,
+    };
+    let counts = Counts {
+        exported: 1,
+        waiting: 0,
+        ..Counts::default()
+    };
+    PairCheckpoint {
+        path: b"2026/01/02/a.jsonl".to_vec(),
+        scored: source,
+        evidence: SourceState::default(),
+        counts,
+    }
+}
+
+fn batch() -> Batch {
+    let run = RunKey([7; 12]);
+    let verdict = Verdict::Exported {
+        row_offset: 0,
+        evidence_digest: 9,
+        superseded: false,
+        contradicted: false,
+    };
+    let pair = PairDelta {
+        id: PairId(3),
+        checkpoint: checkpoint(),
+        evidence: vec![EvidenceEntry {
+            run,
+            place: EvidenceRef {
+                offset: 1,
+                len_bytes: 2,
+            },
+        }],
+        entries: vec![ScoredEntry {
+            run,
+            offset: 4,
+            len_bytes: 5,
+            verdict,
+        }],
+        claims: vec![Claim {
+            row: RowKey([8; 12]),
+            scope: PairId::ANY,
+            row_offset: 6,
+        }],
+        dead_letters: vec![DeadLetter {
+            in_evidence: true,
+            offset: 1,
+            len_bytes: 2,
+            reason: "syntax".into(),
+        }],
+    };
+    Batch {
+        delta: BatchDelta {
+            export_from: 12,
+            pairs: vec![pair],
+        },
+        rows: b"{}\n".to_vec(),
+    }
+}
+
+const CHECKPOINT: &str = include_str!("formats/checkpoint.hex");
+const HEADER: &str = include_str!("formats/header.hex");
+const FRAME: &str = include_str!("formats/frame.hex");
+
+fn check(name: &str, pinned: &str, bytes: &[u8]) {
+    assert_eq!(
+        hex(bytes),
+        pinned.trim(),
+        "the form of {name} changed: raise FORMAT and pin the new one"
+    );
+}
+
+#[test]
+fn a_checkpoint_and_a_header_are_written_and_read_as_pinned() {
+    assert_eq!(FORMAT, 1);
+    check(
+        "checkpoint",
+        CHECKPOINT,
+        &postcard::to_stdvec(&checkpoint()).unwrap(),
+    );
+    let read: PairCheckpoint = postcard::from_bytes(&unhex(CHECKPOINT.trim())).unwrap();
+    assert_eq!(read, checkpoint());
+    check(
+        "header",
+        HEADER,
+        &postcard::to_stdvec(&Header::new()).unwrap(),
+    );
+    assert_eq!(
+        postcard::from_bytes::<Header>(&unhex(HEADER.trim())).unwrap(),
+        Header::new()
+    );
+}
+
+#[test]
+fn packed_entries_are_written_and_read_as_pinned() {
+    let evidence = EvidenceEntry {
+        run: RunKey([1; 12]),
+        place: EvidenceRef {
+            offset: 0x0102,
+            len_bytes: 3,
+        },
+    };
+    let verdict = Verdict::Waiting {
+        index: 4,
+        since_s: 5,
+    };
+    let scored = ScoredEntry {
+        run: RunKey([1; 12]),
+        offset: 0x0102,
+        len_bytes: 3,
+        verdict,
+    };
+    let mut bytes = Vec::new();
+    evidence.pack(&mut bytes);
+    assert_eq!(hex(&bytes), "010101010101010101010101000000010200000003");
+    assert_eq!(EvidenceEntry::unpack(&bytes), Some(evidence));
+    bytes.clear();
+    scored.pack(&mut bytes);
+    assert_eq!(
+        hex(&bytes),
+        "0101010101010101010101010000000102000000030000000000000500000004"
+    );
+    assert_eq!(ScoredEntry::unpack(&bytes), Some(scored));
+}
+
+#[test]
+fn a_journal_frame_is_written_and_read_as_pinned() {
+    let path = Path::new("/journal");
+    let disk = SimDisk::new();
+    let mut journal = Journal::empty(disk.create(path).unwrap(), 1, 0);
+    assert_eq!(journal.append(&batch()).unwrap(), 1);
+    check("journal frame", FRAME, &disk.read(path).unwrap());
+
+    let disk = SimDisk::new();
+    disk.write_file(path, &unhex(FRAME.trim()));
+    let mut read = Vec::new();
+    Journal::replay(disk.open_write(path).unwrap(), 1, 0, |seq, batch| {
+        read.push((seq, batch));
+        Ok::<_, JournalError>(())
+    })
+    .unwrap();
+    assert_eq!(read, [(1, batch())]);
+}
+
+/// A journal of three batches on a disk, and the length of each frame.
+fn three_frames() -> (SimDisk, Vec<u64>) {
+    let disk = SimDisk::new();
+    let mut journal = Journal::empty(disk.create(Path::new("/journal")).unwrap(), 5, 10);
+    let mut ends = Vec::new();
+    for _ in 0..3 {
+        journal.append(&batch()).unwrap();
+        ends.push(journal.len_bytes());
+    }
+    (disk, ends)
+}
+
+fn replayed(disk: &SimDisk) -> Result<usize, JournalError> {
+    let mut frames = 0;
+    let file = disk.open_write(Path::new("/journal")).unwrap();
+    Journal::replay(file, 5, 10, |_, _| {
+        frames += 1;
+        Ok::<_, JournalError>(())
+    })
+    .map(|_| frames)
+}
+
+#[test]
+fn a_torn_last_frame_ends_the_journal_and_damage_before_it_is_damage() {
+    let (disk, ends) = three_frames();
+    assert_eq!(replayed(&disk).unwrap(), 3);
+    let whole = disk.read("/journal").unwrap();
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x10;
+        let disk = SimDisk::new();
+        disk.write_file("/journal", &damaged);
+        let frames = replayed(&disk);
+        let behind_its_payload = ends
+            .iter()
+            .any(|end| damaged.len() as u64 > *end && at as u64 >= *end - 64)
+            && frames.as_ref().is_ok_and(|frames| *frames == 3);
+        if at as u64 >= ends[1] {
+            assert!(
+                frames.is_ok_and(|frames| frames == 2 || frames == 3),
+                "byte {at}"
+            );
+        } else {
+            assert!(
+                behind_its_payload || matches!(frames, Err(JournalError::Damaged(_))),
+                "byte {at}: {frames:?}"
+            );
+        }
+    }
+    for len in 0..whole.len() as u64 {
+        let (disk, _) = three_frames();
+        disk.truncate("/journal", len);
+        let frames = replayed(&disk).unwrap_or_else(|error| panic!("cut to {len}: {error}"));
+        assert!(frames < 3, "cut to {len}");
+    }
+}
+
+#[test]
+fn frames_of_an_epoch_that_was_taken_in_are_not_read_again() {
+    let (disk, _) = three_frames();
+    let file = disk.open_write(Path::new("/journal")).unwrap();
+    let mut journal = Journal::empty(file, 6, 13);
+    journal.append(&batch()).unwrap();
+    let mut seqs = Vec::new();
+    Journal::replay(
+        disk.open_write(Path::new("/journal")).unwrap(),
+        6,
+        13,
+        |seq, _| {
+            seqs.push(seq);
+            Ok::<_, JournalError>(())
+        },
+    )
+    .unwrap();
+    assert_eq!(seqs, [14]);
+    assert!(
+        matches!(replayed(&disk), Err(JournalError::Damaged(_))),
+        "a state older than its journal"
+    );
+}
