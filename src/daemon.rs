@@ -1,6 +1,7 @@
 //! Owns the process of `distilld run`: lock, recovery, signals, service manager, the engine's thread, and the exit.
 //! It does no pipeline work.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,31 +64,35 @@ pub fn run(settings: &Settings, once: bool) -> Result<(), DaemonError> {
     let _lock = RootLock::take(&root, &settings.state_dir)?;
     let clock = Arc::new(HostClock::new());
     let setup = setup(settings, &root, &clock);
-    let opened = Engine::open(setup).inspect_err(|error| stop_trusting(settings, error))?;
-    let (mut engine, report) = opened;
+    let opened = unless_panicked(|| Engine::open(setup).map_err(DaemonError::Engine));
+    let (mut engine, report) = opened.inspect_err(|error| stop_trusting(settings, error))?;
     say_opened(&report, settings, &root);
 
     let result = if once {
-        catch_up(&mut engine, &root, &clock, &wake)
-            .map_err(DaemonError::Engine)
+        let mut caught_up = || catch_up(&mut engine, &root, &clock, &wake);
+        unless_panicked(|| caught_up().map_err(DaemonError::Engine))
             .inspect(|()| say_caught_up(&engine))
     } else {
         let pulse = Arc::new(Pulse::default());
-        let follower = Follower::new(
-            engine,
-            settings.clone(),
-            &root,
-            Arc::clone(&wake),
-            Arc::clone(&pulse),
-            Arc::clone(&manager),
-            clock,
-        )
-        .map_err(DaemonError::Start)?;
-        manager.ready();
-        shell_around(follower, &pulse, &manager, shell)
+        let follower = unless_panicked(|| {
+            Follower::new(
+                engine,
+                settings.clone(),
+                &root,
+                Arc::clone(&wake),
+                Arc::clone(&pulse),
+                Arc::clone(&manager),
+                clock,
+            )
+            .map_err(DaemonError::Start)
+        });
+        follower.and_then(|follower| {
+            manager.ready();
+            shell_around(follower, &pulse, &manager, shell)
+        })
     };
     drop(signals);
-    if let Err(DaemonError::Engine(error)) = &result {
+    if let Err(error) = &result {
         stop_trusting(settings, error);
     }
     let _told = manager.flush(Duration::from_millis(200));
@@ -166,16 +171,25 @@ fn shell_around(
         .map_err(DaemonError::Engine)
 }
 
-/// A state that was found damaged in use must not be trusted by the next start either.
-fn stop_trusting(settings: &Settings, error: &EngineError) {
-    if let EngineError::State(StateError::Damaged(why)) = error
-        && let Err(failed) = distrust(&Disk, &settings.state_dir)
-    {
+/// A panic as the error that one in the engine's thread would be.
+fn unless_panicked<T>(work: impl FnOnce() -> Result<T, DaemonError>) -> Result<T, DaemonError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(DaemonError::Panicked))
+}
+
+/// A state that was found damaged in use must not be trusted by the next start either. The store under it panics
+/// on some of what it did not write: after a panic too, or each start would end like this one.
+fn stop_trusting(settings: &Settings, error: &DaemonError) {
+    let why = match error {
+        DaemonError::Engine(EngineError::State(StateError::Damaged(why))) => why,
+        DaemonError::Panicked => "distilld panicked",
+        _ => return,
+    };
+    if let Err(failed) = distrust(&Disk, &settings.state_dir) {
         tracing::error!(
-            %why,
+            why,
             %failed,
             state_dir = %settings.state_dir.display(),
-            "the state is damaged and cannot be marked so; remove its files before the next start"
+            "the state may be damaged and cannot be marked so; remove its files before the next start"
         );
     }
 }

@@ -127,6 +127,15 @@ impl StateError {
 impl From<redb::Error> for StateError {
     fn from(error: redb::Error) -> Self {
         match error {
+            // No call to the kernel fails so: redb says it of bytes that it did not write, or that are missing.
+            redb::Error::Io(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                Self::damaged(error)
+            }
             redb::Error::Io(error) => Self::Io(error),
             redb::Error::PreviousIo => {
                 Self::Io(io::Error::other("an earlier write to the state failed"))

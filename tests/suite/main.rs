@@ -12,18 +12,26 @@
 )]
 mod support;
 
+/// The real daemon with an export it did not write, and with a state that is lost, damaged or too old.
+mod adoption;
+/// The real daemon on lines, day-files and directories that should not be there.
+mod bad_input;
 /// The stateless batch: order, memory, what cannot be read, what cannot be written.
 mod batch;
 /// Flags, environment and file to settings; the annotated configuration file.
 mod config;
 /// A crash at every call that reaches the disk.
 mod crash;
+/// The real daemon: what it follows, how it ends, what it refuses, what it costs.
+mod daemon;
 /// An error from every call that reaches the disk.
 mod faults;
 /// The bytes of everything persisted, and how a damaged journal reads.
 mod formats;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
+/// The real daemon, killed again and again.
+mod kill;
 /// The engine against the naive batch, on random lakes.
 mod model;
 /// Day-files whose history is rewritten under the daemon.

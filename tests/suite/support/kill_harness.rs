@@ -262,17 +262,54 @@ impl Daemon {
     ///
     /// # Errors
     /// It has not ended at the deadline; it is killed then.
-    pub fn terminate(mut self, deadline: Duration) -> io::Result<ExitStatus> {
+    pub fn terminate(self, deadline: Duration) -> io::Result<ExitStatus> {
+        self.end_by(rustix::process::Signal::TERM, deadline)
+    }
+
+    /// Sends a signal, and waits for its end.
+    ///
+    /// # Errors
+    /// As [`Daemon::terminate`].
+    pub fn end_by(
+        mut self,
+        signal: rustix::process::Signal,
+        deadline: Duration,
+    ) -> io::Result<ExitStatus> {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        // Before it listens, a signal ends any process; that says nothing of how this one ends.
+        let id = self.pid();
+        let listens = || self.check_running().map(|()| listens_to(id, signal));
+        wait_until(deadline, listens).map_err(io::Error::other)?;
+        rustix::process::kill_process(pid, signal)?;
+        self.wait(deadline)
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// It has not ended at the deadline.
+    pub fn wait(&mut self, deadline: Duration) -> io::Result<ExitStatus> {
         let mut ended = None;
         let waited = wait_until(deadline, || {
             ended = self.child.try_wait().map_err(|error| error.to_string())?;
             Ok(ended.is_some())
         });
         waited.map_err(io::Error::other)?;
-        ended.ok_or_else(|| io::Error::other(format!("still running {deadline:?} after SIGTERM")))
+        ended.ok_or_else(|| io::Error::other(format!("still running after {deadline:?}")))
     }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+/// Whether a process has a handler for a signal, as the kernel says.
+fn listens_to(pid: u32, signal: rustix::process::Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.unwrap_or(0) >> (signal.as_raw() - 1) & 1 == 1
 }
 
 impl Drop for Daemon {

@@ -23,6 +23,17 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Both.
+    pub const BOTH: [Stream; 2] = [Stream::Scored, Stream::Evidence];
+
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Stream::Scored => Stream::Evidence,
+            Stream::Evidence => Stream::Scored,
+        }
+    }
+
     /// The stream's day-file of a pair.
     pub fn path(self, root: &Path, pair: &str) -> PathBuf {
         let dir = match self {

@@ -7,4 +7,5 @@ pub mod kill_harness;
 pub mod lake_gen;
 pub mod naive;
 pub mod naive_json;
+pub mod process;
 pub mod sim_disk;

@@ -1,0 +1,384 @@
+//! Owns what the real daemon does with an export it did not write, and with a state that is lost, damaged or too
+//! old. Never looks into the state but to harm it.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+
+use distilld::storage::Disk;
+use fastrand::Rng;
+
+use crate::support::lake_gen::{Shape, Step, Stream, pairs_of, script};
+use crate::support::naive::{blank_stamps, naive_batch, read_pairs};
+use crate::support::process::{Bench, Ended, LONG, evidence, scored, scored_as};
+
+const PAIR: &str = "2026/01/01/audits.jsonl";
+
+/// A lake of every verdict, a part of it still to come.
+struct Growing {
+    bench: Bench,
+    to_come: Vec<Step>,
+}
+
+impl Growing {
+    /// The lake of `seed`, or of the first one behind it whose first third earns rows already.
+    fn new(seed: u64, lines: usize) -> Self {
+        let mut scripts = (seed..).map(|seed| script(seed, &Shape::steady(lines)));
+        let earns_rows = |steps: &Vec<Step>| {
+            let third = pairs_of(&steps[..steps.len() / 3]);
+            naive_batch(&third, false).counts.exported > 5
+        };
+        let mut to_come = scripts
+            .find(earns_rows)
+            .expect("most scripts earn rows early");
+        to_come.reverse();
+        Self {
+            bench: Bench::new(),
+            to_come,
+        }
+    }
+
+    /// Appends a third of what was there at the beginning; the last time, all that is left.
+    fn grow(&mut self, parts_left: usize) {
+        let keep = self.to_come.len() - self.to_come.len() / parts_left;
+        while self.to_come.len() > keep {
+            if let Some(Step::Append {
+                stream,
+                pair,
+                bytes,
+            }) = self.to_come.pop()
+            {
+                self.bench.append(stream, &pair, bytes);
+            }
+        }
+    }
+}
+
+/// Runs once, and again if the first one ends with an error: damage may be found in the middle of the work, and
+/// the service manager starts the daemon again.
+fn once_or_twice(bench: &Bench, what: &str) -> Ended {
+    let first = bench.run(&mut bench.command(&["run", "--once"]));
+    let ended = match first.status.code() {
+        Some(0) => return first,
+        Some(1) => bench.run(&mut bench.command(&["run", "--once"])),
+        _ => first,
+    };
+    assert_eq!(ended.status.code(), Some(0), "{what}: {}", ended.stderr);
+    ended
+}
+
+/// Two thirds of a lake are exported, something happens to the state, the rest comes. What was seen stays.
+fn grow_through(seed: u64, what: &str, harm: impl FnOnce(&Bench)) -> (Bench, Ended) {
+    let mut lake = Growing::new(seed, 300);
+    lake.grow(3);
+    lake.bench.once();
+    lake.grow(2);
+    lake.bench.once();
+    let before = lake.bench.export_bytes();
+    harm(&lake.bench);
+    lake.grow(1);
+    let ended = once_or_twice(&lake.bench, what);
+    let after = lake.bench.export_bytes();
+    assert!(after.starts_with(&before), "{what}: what was seen is gone");
+    (lake.bench, ended)
+}
+
+/// As above; the export is that of the batch.
+fn check(seed: u64, what: &str, harm: impl FnOnce(&Bench)) -> Ended {
+    let (bench, ended) = grow_through(seed, what, harm);
+    assert_eq!(bench.difference(), None, "{what}: {}", ended.stderr);
+    let after = bench.export_bytes();
+    bench.once();
+    assert!(bench.export_bytes() == after, "{what}");
+    ended
+}
+
+fn state(bench: &Bench, name: &str) -> std::path::PathBuf {
+    bench.state_dir().join(name)
+}
+
+fn set_len(path: &Path, len: impl Fn(u64) -> u64) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(len(file.metadata().unwrap().len())).unwrap();
+}
+
+#[test]
+fn an_export_of_the_batch_is_adopted() {
+    let mut lake = Growing::new(1, 300);
+    lake.grow(2);
+    let batch = lake.bench.run(&mut lake.bench.command(&["export"]));
+    batch.check(0, &[]);
+    let written = lake.bench.export_bytes();
+    let first = lake.bench.once();
+    first.check(0, &["adopted the export"]);
+    assert!(lake.bench.export_bytes() == written, "{}", first.stderr);
+    lake.grow(1);
+    let mut daemon = lake.bench.start();
+    lake.bench
+        .wait_for(&mut daemon, "the export is that of the batch", || {
+            lake.bench.difference().is_none()
+        });
+    lake.bench.stop(daemon);
+    assert!(lake.bench.export_bytes().starts_with(&written));
+}
+
+#[test]
+fn a_batch_of_a_running_lake_is_adopted_by_a_daemon_that_sees_the_evidence_later() {
+    let bench = Bench::new();
+    bench.append(Stream::Scored, PAIR, scored("a") + &scored("late"));
+    bench.append(Stream::Evidence, PAIR, evidence("a"));
+    bench.run(&mut bench.command(&["export"])).check(0, &[]);
+    let mut daemon = bench.start_caught_up();
+    bench.wait_rows(&mut daemon, 1);
+    bench.append(Stream::Evidence, PAIR, evidence("late"));
+    bench.wait_rows(&mut daemon, 2);
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
+#[test]
+fn a_lost_state_is_rebuilt() {
+    for seed in 0..4 {
+        let ended = check(seed, "state directory removed", |bench| {
+            fs::remove_dir_all(bench.state_dir()).unwrap();
+        });
+        ended.check(0, &["adopted the export"]);
+    }
+}
+
+#[test]
+fn a_damaged_state_is_rebuilt() {
+    let said = "is not used";
+    check(2, "empty state", |bench| {
+        set_len(&state(bench, "state.redb"), |_| 0);
+    })
+    .check(0, &[said]);
+    check(3, "half a state", |bench| {
+        set_len(&state(bench, "state.redb"), |len| len / 2);
+    })
+    .check(0, &[said]);
+    check(4, "no journal", |bench| {
+        fs::remove_file(state(bench, "journal")).unwrap();
+    })
+    .check(0, &[said]);
+    check(5, "no state, a journal", |bench| {
+        fs::remove_file(state(bench, "state.redb")).unwrap();
+    })
+    .check(0, &["adopted the export"]);
+    check(6, "garbage for a journal", |bench| {
+        fs::write(state(bench, "journal"), [0x5a; 9_000]).unwrap();
+    });
+}
+
+#[test]
+fn a_state_of_other_bytes_is_rebuilt() {
+    for len in [1, 4_096, 70_000] {
+        check(1, "garbage", |bench| {
+            fs::write(state(bench, "state.redb"), vec![0xa5; len]).unwrap();
+        })
+        .check(0, &["is not used"]);
+    }
+}
+
+/// A bit that is noticed leads to the export of the batch. One that is not may lie where nobody looks, or lead to
+/// a key that is not found; but no row may come of it that no source earned.
+#[test]
+fn a_flipped_bit_never_makes_a_row_that_no_source_earned() {
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut rng = Rng::with_seed(seed);
+    for round in 0..FLIPS {
+        let name = if round % 6 == 5 {
+            "journal"
+        } else {
+            "state.redb"
+        };
+        let (at, bit) = (rng.f64(), rng.u8(0..8));
+        let what = format!("seed {seed}, round {round}: bit {bit} of {name} at {at} of its length");
+        let harm = |bench: &Bench| flip(&state(bench, name), at, bit);
+        let (bench, ended) = grow_through(rng.u64(0..50), &what, harm);
+        if ended.stderr.contains("is not used") {
+            assert_eq!(bench.difference(), None, "{what}: {}", ended.stderr);
+        }
+        let earned = naive_batch(&read_pairs(&Disk, &bench.root()).unwrap(), false).rows;
+        let export = String::from_utf8(bench.export_bytes()).unwrap();
+        for row in export.lines() {
+            assert!(earned.contains(&blank_stamps(row)), "{what}: {row}");
+        }
+    }
+}
+
+fn flip(path: &Path, at: f64, bit: u8) {
+    let mut bytes = fs::read(path).unwrap();
+    let index = (at * used_len(&bytes) as f64) as usize;
+    if let Some(byte) = bytes.get_mut(index) {
+        *byte ^= 1 << bit;
+    }
+    fs::write(path, bytes).unwrap();
+}
+
+const FLIPS: u32 = 24;
+
+/// Up to the last byte that is not 0: a bit behind it would rarely matter.
+fn used_len(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1)
+}
+
+#[test]
+fn an_older_copy_of_the_state_is_noticed() {
+    for seed in 10..13 {
+        let mut lake = Growing::new(seed, 300);
+        let copy = lake.bench.beside("copy");
+        lake.grow(3);
+        lake.bench.once();
+        fs::create_dir(&copy).unwrap();
+        copy_files(&lake.bench.state_dir(), &copy);
+        lake.grow(2);
+        lake.bench.once();
+        let before = lake.bench.export_bytes();
+        copy_files(&copy, &lake.bench.state_dir());
+        lake.grow(1);
+        lake.bench.once();
+        assert!(lake.bench.export_bytes().starts_with(&before));
+        assert_eq!(lake.bench.difference(), None, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_state_copied_from_a_running_daemon_is_no_danger() {
+    let mut lake = Growing::new(20, 400);
+    let copy = lake.bench.beside("copy");
+    fs::create_dir(&copy).unwrap();
+    lake.grow(3);
+    let mut daemon = lake.bench.start_caught_up();
+    // Not checkpointed: the journal holds rows that the state has not taken in.
+    lake.bench.probe(&mut daemon);
+    copy_files(&lake.bench.state_dir(), &copy);
+    lake.grow(2);
+    lake.bench.probe(&mut daemon);
+    daemon.kill_9().unwrap();
+    let before = lake.bench.export_bytes();
+    copy_files(&copy, &lake.bench.state_dir());
+    lake.grow(1);
+    once_or_twice(&lake.bench, "copied while it ran");
+    assert!(lake.bench.export_bytes().starts_with(&before));
+    lake.bench.assert_batch();
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn a_torn_last_row_without_a_state_is_cut_and_written_whole() {
+    for cut in [1, 30] {
+        let bench = Bench::new();
+        for run in ["a", "b", "c"] {
+            bench.append_run(PAIR, run);
+        }
+        bench.once();
+        let whole = bench.export_bytes();
+        fs::remove_dir_all(bench.state_dir()).unwrap();
+        set_len(&bench.export(), |len| len - cut);
+        bench.once().check(0, &["adopted the export"]);
+        bench.assert_runs(&["a", "b", "c"]);
+        bench.assert_batch();
+        let complete = memchr::memrchr(b'\n', &whole[..whole.len() - 1]).unwrap() + 1;
+        assert!(bench.export_bytes().starts_with(&whole[..complete]));
+    }
+}
+
+#[test]
+fn a_line_that_stands_twice_is_adopted_twice() {
+    let bench = Bench::new();
+    bench.append(Stream::Evidence, PAIR, evidence("a"));
+    bench.append(Stream::Scored, PAIR, scored("a").repeat(3));
+    bench.once();
+    assert_eq!(bench.row_count(), 3);
+    fs::remove_dir_all(bench.state_dir()).unwrap();
+    bench.append(Stream::Scored, PAIR, scored("a").repeat(2));
+    // The same name on another day has rows with the same key.
+    let other_day = "2026/01/02/audits.jsonl";
+    bench.append(Stream::Evidence, other_day, evidence("a"));
+    bench.append(Stream::Scored, other_day, scored("a"));
+    bench.once();
+    assert_eq!(bench.row_count(), 6);
+    fs::remove_dir_all(bench.state_dir()).unwrap();
+    bench.once();
+    assert_eq!(bench.row_count(), 6);
+}
+
+#[test]
+fn an_export_with_a_forbidden_row_is_not_adopted() {
+    for category in ["rejected", "needs_human_review"] {
+        let bench = Bench::new();
+        bench.append_run(PAIR, "a");
+        bench.run(&mut bench.command(&["export"])).check(0, &[]);
+        let row = String::from_utf8(bench.export_bytes()).unwrap();
+        let tainted = row.replace("\"accepted\"", &format!("\"{category}\""));
+        assert_ne!(row, tainted);
+        OpenOptions::new()
+            .append(true)
+            .open(bench.export())
+            .unwrap()
+            .write_all(tainted.as_bytes())
+            .unwrap();
+        let before = bench.export_bytes();
+        let at = format!("at byte {}", row.len());
+        for _ in 0..2 {
+            let ended = bench.run(&mut bench.command(&["run", "--once"]));
+            ended.check(1, &[category, &at, "distilld rebuild"]);
+            assert_eq!(bench.export_bytes(), before);
+        }
+    }
+}
+
+#[test]
+fn a_row_of_a_run_that_is_rejected_by_now_stays_and_is_not_written_again() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    bench.once();
+    let before = bench.export_bytes();
+    bench.append(Stream::Scored, PAIR, scored_as("a", "rejected"));
+    fs::remove_dir_all(bench.state_dir()).unwrap();
+    bench.once();
+    assert_eq!(bench.export_bytes(), before);
+}
+
+/// Makes every tree leaf of the store that names `PAIR` say that its entries end far behind the page.
+fn break_leaves(state: &Path) -> usize {
+    const PAGE_LEN: usize = 4_096;
+    let mut bytes = fs::read(state).unwrap();
+    let mut broken = 0;
+    for page in bytes.chunks_mut(PAGE_LEN).skip(1) {
+        if page[0] == 1 && memchr::memmem::find(page, PAIR.as_bytes()).is_some() {
+            page[4..12].fill(0x7f);
+            broken += 1;
+        }
+    }
+    fs::write(state, bytes).unwrap();
+    broken
+}
+
+#[test]
+fn a_state_that_makes_the_store_panic_is_rebuilt_by_the_next_start() {
+    for arguments in [&["run", "--once"][..], &["run"]] {
+        let bench = Bench::new();
+        bench.append_run(PAIR, "a");
+        bench.once();
+        assert!(break_leaves(&state(&bench, "state.redb")) > 0);
+        bench.append_run(PAIR, "b");
+        let mut daemon = bench.start_command(&mut bench.command(arguments));
+        let status = daemon.wait(LONG).unwrap();
+        assert_eq!(status.code(), Some(1), "{}", bench.said());
+        bench.once().check(0, &["is not used"]);
+        bench.assert_batch();
+        assert_eq!(bench.row_count(), 2);
+    }
+}

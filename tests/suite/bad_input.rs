@@ -1,0 +1,397 @@
+//! Owns what the real daemon does with lines, day-files and directories that should not be there: they harm nobody
+//! else, block nothing and cost no memory.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::support::kill_harness::Daemon;
+use crate::support::lake_gen::Stream;
+use crate::support::naive::blank_stamps;
+use crate::support::naive::multiset_difference;
+use crate::support::process::{
+    Bench, MEMORY_KIB_MAX, evidence, evidence_with, memory_kib_max, scored, scored_as,
+};
+
+const PAIR: &str = "2026/01/01/audits.jsonl";
+const MIB: usize = 1 << 20;
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_golden_lake_gives_the_golden_rows() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/golden");
+    let bench = Bench::new();
+    copy_tree(&golden.join("lake"), &bench.root());
+    let ended = bench.once();
+    let expected = fs::read_to_string(golden.join("expected.native.jsonl")).unwrap();
+    let expected: Vec<String> = expected.lines().map(blank_stamps).collect();
+    assert_eq!(multiset_difference(&bench.export_bytes(), &expected), None);
+    ended.check(0, &["exported=178", "firewalled=66"]);
+    let export = bench.export_bytes();
+    bench.once();
+    assert!(bench.export_bytes() == export);
+}
+
+/// A line of `len` bytes and its newline.
+fn long_line(front: &str, len: usize) -> Vec<u8> {
+    let mut line = front.as_bytes().to_vec();
+    line.resize(len, b'x');
+    line.extend_from_slice(b"\"}\n");
+    line
+}
+
+/// Asserts that the totals in the log's last line say so.
+fn assert_said(said: &str, wanted: &[&str]) {
+    let last = said.lines().rfind(|line| line.contains("caught up"));
+    let last = last.unwrap_or_else(|| panic!("nothing was caught up with: {said}"));
+    for wanted in wanted {
+        assert!(last.contains(wanted), "no {wanted:?} in {last}");
+    }
+}
+
+#[test]
+fn a_line_of_64_mib_is_a_dead_letter_and_is_not_held() {
+    for (stream, front) in [
+        (
+            Stream::Scored,
+            r#"{"category":"accepted","evidence_run_id":""#,
+        ),
+        (Stream::Evidence, r#"{"run_id":"long","text":""#),
+    ] {
+        let bench = Bench::new();
+        bench.append_run(PAIR, "before");
+        bench.append(stream, PAIR, long_line(front, 64 * MIB));
+        bench.append_run(PAIR, "after");
+        let ended = bench.once();
+        bench.assert_runs(&["before", "after"]);
+        let malformed = usize::from(stream == Stream::Scored);
+        assert_said(&ended.stderr, &[&format!("malformed={malformed}")]);
+        assert!(ended.memory_kib < MEMORY_KIB_MAX, "{}", ended.memory_kib);
+        let again = bench.once();
+        assert!(again.read_bytes < MIB as u64, "{}", again.read_bytes);
+        assert_eq!(bench.row_count(), 2);
+    }
+}
+
+#[test]
+fn a_line_of_64_mib_may_arrive_piece_by_piece() {
+    for stream in Stream::BOTH {
+        let bench = Bench::new();
+        bench.append_run(PAIR, "before");
+        let mut daemon = bench.start_caught_up();
+        let line = long_line(r#"{"run_id":"long","text":""#, 64 * MIB);
+        for (number, piece) in line.chunks(64 << 10).enumerate() {
+            bench.append(stream, PAIR, piece);
+            if number % 100 == 0 {
+                bench.probe(&mut daemon);
+            }
+        }
+        bench.append_run(PAIR, "after");
+        bench.wait_run(&mut daemon, "after");
+        assert_lean(&daemon);
+        bench.stop(daemon);
+        assert!(bench.has("before") && !bench.has("long"));
+    }
+}
+
+fn assert_lean(daemon: &Daemon) {
+    let memory_kib = memory_kib_max(daemon.pid());
+    assert!(
+        memory_kib > 0 && memory_kib < MEMORY_KIB_MAX,
+        "{memory_kib} KiB"
+    );
+}
+
+#[test]
+fn a_file_of_zeros_harms_nobody() {
+    let bench = Bench::new();
+    bench.append(Stream::Scored, PAIR, vec![0; 32 * MIB]);
+    bench.append(Stream::Evidence, PAIR, vec![0; 32 * MIB]);
+    bench.append_run("2026/01/01/z.jsonl", "other");
+    let mut daemon = bench.start_caught_up();
+    bench.wait_run(&mut daemon, "other");
+    bench.append(Stream::Scored, PAIR, "\n");
+    bench.append(Stream::Evidence, PAIR, "\n");
+    bench.append_run(PAIR, "behind");
+    bench.wait_run(&mut daemon, "behind");
+    assert_lean(&daemon);
+    bench.stop(daemon);
+}
+
+#[test]
+fn a_lake_of_malformed_lines_is_counted() {
+    const LINES: usize = 50_000;
+    let bench = Bench::new();
+    for day in 1..=4 {
+        let pair = format!("2026/01/0{day}/audits.jsonl");
+        let half = LINES / 4;
+        bench.append(Stream::Scored, &pair, "{\"category\":5}\n".repeat(half));
+        bench.append(Stream::Evidence, &pair, "no JSON\n".repeat(half));
+    }
+    let ended = bench.once();
+    let scored = format!("scored_lines={LINES}");
+    assert_said(
+        &ended.stderr,
+        &[&scored, &format!("malformed={LINES}"), "exported=0"],
+    );
+    assert!(ended.memory_kib < MEMORY_KIB_MAX, "{}", ended.memory_kib);
+    bench.append_run("2026/01/01/audits.jsonl", "good");
+    bench.once();
+    bench.assert_runs(&["good"]);
+}
+
+#[test]
+fn a_value_nested_a_million_times_is_one_line() {
+    let bench = Bench::new();
+    let (open, close) = ("[".repeat(1_000_000), "]".repeat(1_000_000));
+    let given =
+        evidence("deep").replace("{\"run_id\"", &format!("{{\"x\":{open}{close},\"run_id\""));
+    let objects = "{\"a\":".repeat(1_000_000);
+    bench.append(Stream::Evidence, PAIR, given);
+    bench.append(Stream::Evidence, PAIR, format!("{objects}\n"));
+    bench.append(Stream::Scored, PAIR, format!("{open}\n{}", scored("deep")));
+    bench.append(Stream::Scored, PAIR, &open);
+    let ended = bench.once();
+    bench.assert_runs(&["deep"]);
+    assert_said(&ended.stderr, &["malformed=1", "exported=1"]);
+}
+
+/// Puts into a directory of the lake what is no day-file, though its name says so.
+fn put_strange_files(bench: &Bench, stream: Stream) -> UnixListener {
+    let dir = bench.path(stream, "2026/01/01");
+    fs::create_dir_all(&dir).unwrap();
+    let outside = bench.beside("outside.jsonl");
+    fs::write(&outside, scored("outside") + &evidence("outside")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        dir.join("fifo.jsonl"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_bits_truncate(0o666),
+        0,
+    )
+    .unwrap();
+    fs::create_dir(dir.join("dir.jsonl")).unwrap();
+    symlink("/nonexistent", dir.join("dangling.jsonl")).unwrap();
+    symlink(&outside, dir.join("leaves.jsonl")).unwrap();
+    symlink("loop.jsonl", dir.join("loop.jsonl")).unwrap();
+    symlink("/dev/zero", dir.join("device.jsonl")).unwrap();
+    symlink("fifo.jsonl", dir.join("to-fifo.jsonl")).unwrap();
+    symlink("audits.jsonl", dir.join("inside.jsonl")).unwrap();
+    UnixListener::bind(dir.join("socket.jsonl")).unwrap()
+}
+
+#[test]
+fn what_is_no_day_file_blocks_nobody() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    let _sockets = Stream::BOTH.map(|stream| put_strange_files(&bench, stream));
+    let expected = ["a", "a", "later", "later"];
+    let mut daemon = bench.start_caught_up();
+    bench.wait_rows(&mut daemon, 2);
+    // The link inside the root is a day-file of its own; events come for its target's name alone.
+    bench.append_run(PAIR, "later");
+    bench.wait_run(&mut daemon, "later");
+    bench.stop(daemon);
+    bench.once();
+    bench.assert_runs(&expected);
+    for name in ["fifo", "dir", "leaves", "device", "socket"] {
+        let warned = bench.said().matches(&format!("01/{name}.jsonl")).count();
+        assert!(warned > 0, "{name} was not said: {}", bench.said());
+    }
+    // Once each: the log holds no line a scan.
+    assert!(bench.said().lines().count() < 40, "{}", bench.said());
+}
+
+#[test]
+fn a_fifo_that_becomes_a_day_file_is_read() {
+    let bench = Bench::new();
+    bench.append_run("2026/01/01/z.jsonl", "other");
+    let fifo = bench.path(Stream::Scored, PAIR);
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_bits_truncate(0o666),
+        0,
+    )
+    .unwrap();
+    let mut daemon = bench.start_caught_up();
+    bench.wait_run(&mut daemon, "other");
+    fs::remove_file(fifo).unwrap();
+    bench.append_run(PAIR, "a");
+    bench.wait_run(&mut daemon, "a");
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
+type Rewrite = fn(&Bench, Stream, &str);
+
+fn by_rename(bench: &Bench, stream: Stream, content: &str) {
+    let path = bench.path(stream, PAIR);
+    let new = bench.beside("new");
+    fs::write(&new, content).unwrap();
+    fs::rename(new, path).unwrap();
+}
+
+fn in_place(bench: &Bench, stream: Stream, content: &str) {
+    fs::write(bench.path(stream, PAIR), content).unwrap();
+}
+
+/// Written over without being cut, and with the old times put back, as `cp --preserve` and backups do.
+fn over_with_old_times(bench: &Bench, stream: Stream, content: &str) {
+    let path = bench.path(stream, PAIR);
+    let modified: SystemTime = fs::metadata(&path).unwrap().modified().unwrap();
+    let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all(content.as_bytes()).unwrap();
+    file.set_len(content.len() as u64).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+/// Replaces both day-files; of the runs a..d in them `kept` are there afterwards too, and `new` ones. The export
+/// has the rows of both, each once.
+fn check_rewritten(rewrite: Rewrite, what: &str, after: &[&str]) {
+    for running in [true, false] {
+        let bench = Bench::new();
+        let runs = ["a", "b", "c", "d"];
+        runs.iter().for_each(|run| bench.append_run(PAIR, run));
+        bench.once();
+        let before = bench.export_bytes();
+        let mut daemon = running.then(|| bench.start_caught_up());
+        let lines = |of: fn(&str) -> String| after.iter().map(|run| of(run)).collect::<String>();
+        rewrite(&bench, Stream::Evidence, &lines(evidence));
+        rewrite(&bench, Stream::Scored, &lines(scored));
+        let mut expected = runs.to_vec();
+        expected.extend(after.iter().filter(|run| !runs.contains(run)));
+        match &mut daemon {
+            Some(daemon) => expected.iter().for_each(|run| bench.wait_run(daemon, run)),
+            None => _ = bench.once(),
+        }
+        bench.append_run(PAIR, "more");
+        expected.push("more");
+        match daemon {
+            Some(mut daemon) => {
+                bench.wait_run(&mut daemon, "more");
+                bench.stop(daemon);
+            }
+            None => _ = bench.once(),
+        }
+        assert!(bench.export_bytes().starts_with(&before), "{what}");
+        let mut found = bench.runs();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{what}, running {running}");
+        bench.once();
+        assert_eq!(bench.row_count(), expected.len(), "{what}");
+    }
+}
+
+#[test]
+fn a_rewritten_day_file_gives_its_new_rows_alone() {
+    let rewrites: [(Rewrite, &str); 3] = [
+        (by_rename, "renamed"),
+        (in_place, "rewritten"),
+        (over_with_old_times, "old times"),
+    ];
+    for (rewrite, what) in rewrites {
+        check_rewritten(rewrite, what, &["a", "b", "c", "d"]);
+        check_rewritten(rewrite, what, &["a", "b"]);
+        check_rewritten(rewrite, what, &["w", "x", "y", "z"]);
+        check_rewritten(rewrite, what, &["z", "d", "c", "b", "a", "y"]);
+    }
+}
+
+#[test]
+fn a_deleted_day_file_leaves_its_rows() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    bench.append_run("2026/01/01/z.jsonl", "other");
+    let mut daemon = bench.start_caught_up();
+    bench.wait_rows(&mut daemon, 2);
+    let before = bench.export_bytes();
+    for stream in Stream::BOTH {
+        fs::remove_file(bench.path(stream, PAIR)).unwrap();
+    }
+    bench.probe(&mut daemon);
+    bench.stop(daemon);
+    bench.once();
+    assert!(bench.export_bytes().starts_with(&before));
+    // Back again, with one more.
+    bench.append_run(PAIR, "a");
+    bench.append_run(PAIR, "b");
+    bench.once();
+    let of_pair = bench.runs().iter().filter(|run| run.len() == 1).count();
+    assert_eq!(of_pair, 2, "{:?}", bench.runs());
+}
+
+/// So many runs wait, in 20 day-files.
+fn waiting_lake(runs: usize) -> Bench {
+    let bench = Bench::new();
+    for file in 0..20 {
+        let lines: String = (0..runs / 20)
+            .map(|number| scored(&format!("w-{file}-{number}")))
+            .collect();
+        bench.append(
+            Stream::Scored,
+            &format!("2026/01/{:02}/w.jsonl", file + 1),
+            lines,
+        );
+    }
+    bench
+}
+
+#[test]
+fn waiting_runs_cost_no_memory() {
+    const MANY: usize = 1_000_000;
+    let few = waiting_lake(10_000).once().memory_kib;
+    let bench = waiting_lake(MANY);
+    let first = bench.once();
+    assert_said(&first.stderr, &[&format!("waiting={MANY}")]);
+    eprintln!("{few} KiB with few, {} KiB with many", first.memory_kib);
+    assert!(first.memory_kib < MEMORY_KIB_MAX, "{}", first.memory_kib);
+    // What a backfill of more lines takes is its batches; what waiting takes shows when the daemon starts again.
+    let mut daemon = bench.start_caught_up();
+    for number in 0..1_000 {
+        let (file, number) = (number % 20, number * 10);
+        bench.append(
+            Stream::Evidence,
+            &format!("2026/01/{:02}/w.jsonl", file + 1),
+            evidence_with(&format!("w-{file}-{number}"), "late"),
+        );
+    }
+    bench.wait_rows(&mut daemon, 1_000);
+    let again = memory_kib_max(daemon.pid());
+    eprintln!("{again} KiB when evidence came");
+    assert!(again < few + (16 << 10), "{again} KiB, {few} with few");
+    bench.stop(daemon);
+    bench.assert_distinct(1_000);
+    assert_said(&bench.once().stderr, &["waiting=999000"]);
+}
+
+#[test]
+fn a_run_that_is_rejected_later_keeps_its_row_and_gets_no_second() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    let mut daemon = bench.start_caught_up();
+    bench.wait_rows(&mut daemon, 1);
+    bench.append(Stream::Scored, PAIR, scored_as("a", "needs_human_review"));
+    bench.append(Stream::Evidence, PAIR, evidence_with("a", "another text"));
+    bench.probe(&mut daemon);
+    bench.stop(daemon);
+    bench.once();
+    assert_eq!(bench.runs().iter().filter(|run| *run == "a").count(), 1);
+}

@@ -1,0 +1,499 @@
+//! Owns the real daemon in its ordinary life: what it follows, how it ends, what it refuses, what a start reads.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::support::lake_gen::Stream;
+use crate::support::process::{
+    Bench, LONG, STOP, evidence, evidence_with, memory_kib_max, scored, scored_as,
+};
+
+const PAIR: &str = "2026/01/01/audits.jsonl";
+
+#[test]
+fn directories_that_appear_are_followed() {
+    let bench = Bench::new();
+    let mut daemon = bench.start_caught_up();
+    // No scan comes within the deadline: each of these is heard.
+    let appearing = [
+        "2026/01/01/a.jsonl",
+        "2026/01/01/b.jsonl",
+        "2026/01/02/a.jsonl",
+        "2026/02/01/a.jsonl",
+        "2027/01/01/a.jsonl",
+        "2025/12/31/a.jsonl",
+    ];
+    for (number, pair) in appearing.iter().enumerate() {
+        bench.append_run(pair, &format!("run-{number}"));
+        bench.wait_rows(&mut daemon, number + 1);
+    }
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
+#[test]
+fn either_stream_may_appear_long_after_the_other() {
+    for first in Stream::BOTH {
+        let bench = Bench::new();
+        fs::create_dir(bench.root().join("data")).unwrap();
+        let mut daemon = bench.start_caught_up();
+        let give = |stream| {
+            let line = match stream {
+                Stream::Scored => scored("a"),
+                Stream::Evidence => evidence("a"),
+            };
+            bench.append(stream, PAIR, line);
+        };
+        // No probe in between: it would make the base of the other stream, which is to be missing.
+        give(first);
+        give(first.other());
+        bench.wait_rows(&mut daemon, 1);
+        bench.stop(daemon);
+        bench.assert_batch();
+    }
+}
+
+#[test]
+fn a_directory_moved_in_is_followed() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    let mut daemon = bench.start_caught_up();
+    let aside = Bench::new();
+    aside.append_run("2026/03/01/x.jsonl", "b");
+    for stream in ["evidence", "scored-runs"] {
+        let from = aside.root().join("data").join(stream).join("2026/03");
+        fs::rename(from, bench.root().join("data").join(stream).join("2026/03")).unwrap();
+    }
+    bench.wait_rows(&mut daemon, 2);
+    bench.append_run("2026/03/01/x.jsonl", "c");
+    bench.wait_rows(&mut daemon, 3);
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
+#[test]
+fn pieces_of_lines_and_of_characters_are_followed() {
+    let bench = Bench::new();
+    let mut daemon = bench.start_caught_up();
+    let given = evidence_with("lauf-ü", "größer 😀 als");
+    let run = scored("lauf-ü");
+    for (stream, line) in [(Stream::Evidence, &given), (Stream::Scored, &run)] {
+        let inside_a_character = line.find('ü').unwrap() + 1;
+        let cuts = [0, 1, 17, inside_a_character, line.len() - 1, line.len()];
+        for cut in cuts.windows(2) {
+            bench.append(stream, PAIR, &line.as_bytes()[cut[0]..cut[1]]);
+            bench.probe(&mut daemon);
+        }
+    }
+    bench.wait_run(&mut daemon, "lauf-ü");
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
+#[test]
+fn a_signal_ends_an_idle_daemon() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let bench = Bench::new();
+        bench.append_run(PAIR, "a");
+        let mut daemon = bench.start_caught_up();
+        bench.wait_rows(&mut daemon, 1);
+        let status = daemon.end_by(signal, STOP).unwrap();
+        assert_eq!(status.code(), Some(0), "{signal:?} {}", bench.said());
+        bench.assert_batch();
+    }
+}
+
+const BACKFILL_PAIRS: usize = 100;
+const BACKFILL_RUNS: usize = 100;
+
+/// About 50 MB, mostly text.
+fn backfill_lake() -> Bench {
+    let bench = Bench::new();
+    let text = "what a model said, at length. ".repeat(160);
+    for pair in 0..BACKFILL_PAIRS {
+        let name = format!("2026/01/{:02}/f{}.jsonl", 1 + pair % 20, pair / 20);
+        let (mut runs, mut given) = (String::new(), String::new());
+        for number in 0..BACKFILL_RUNS {
+            let run = format!("run-{pair}-{number}");
+            runs.push_str(&scored(&run));
+            given.push_str(&evidence_with(&run, &text));
+        }
+        bench.append(Stream::Evidence, &name, given);
+        bench.append(Stream::Scored, &name, runs);
+    }
+    bench
+}
+
+#[test]
+fn a_signal_ends_a_backfill_soon_and_the_next_start_goes_on() {
+    let bench = backfill_lake();
+    let mut partial = 0;
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut daemon = bench.start();
+        let before = bench.row_count();
+        bench.wait_for(&mut daemon, "the backfill has begun", || {
+            bench.row_count() > before || before == BACKFILL_PAIRS * BACKFILL_RUNS
+        });
+        let memory_kib = memory_kib_max(daemon.pid());
+        assert!(memory_kib < 96 << 10, "{memory_kib} KiB");
+        let status = daemon.end_by(signal, STOP).unwrap();
+        assert_eq!(status.code(), Some(0), "{}", bench.said());
+        partial += usize::from(bench.row_count() < BACKFILL_PAIRS * BACKFILL_RUNS);
+    }
+    assert!(partial > 0, "both signals came too late");
+    bench.once();
+    bench.assert_distinct(BACKFILL_PAIRS * BACKFILL_RUNS);
+}
+
+#[test]
+fn a_second_daemon_is_told_who_the_first_is() {
+    let bench = Bench::new();
+    let daemon = bench.start_caught_up();
+    let named = format!("process {}", daemon.pid());
+    let elsewhere = bench.beside("state");
+    let elsewhere = elsewhere.to_str().unwrap();
+    for arguments in [
+        &["run"][..],
+        &["run", "--once"],
+        &["run", "--state-dir", elsewhere],
+    ] {
+        let ended = bench.run(&mut bench.command(arguments));
+        ended.check(1, &[&named, "another distilld"]);
+    }
+    bench.stop(daemon);
+    bench.once();
+}
+
+#[test]
+fn a_second_run_writes_nothing_and_reads_little() {
+    let bench = Bench::new();
+    let text = "x".repeat(20_000);
+    for number in 0..200 {
+        let run = format!("run-{number}");
+        bench.append(Stream::Evidence, PAIR, evidence_with(&run, &text));
+        // Few rows: the journal, which each start reads, stays short.
+        let category = if number < 3 { "accepted" } else { "rejected" };
+        bench.append(Stream::Scored, PAIR, scored_as(&run, category));
+    }
+    assert!(bench.once().read_bytes > 4_000_000);
+    let export = bench.export_bytes();
+    let modified = |bench: &Bench| fs::metadata(bench.export()).unwrap().modified().unwrap();
+    let before = modified(&bench);
+    let second = bench.once();
+    assert!(second.read_bytes < 1_000_000, "{}", second.read_bytes);
+    assert!(bench.export_bytes() == export && modified(&bench) == before);
+    bench.append_run(PAIR, "one more");
+    let third = bench.once();
+    assert!(third.read_bytes < 1_000_000, "{}", third.read_bytes);
+    bench.assert_batch();
+    assert!(bench.export_bytes().starts_with(&export));
+}
+
+#[test]
+fn an_unterminated_last_line_settles_and_its_newline_is_nothing() {
+    let bench = Bench::new();
+    bench.append(Stream::Evidence, PAIR, evidence("a") + &evidence("b"));
+    let mut patient = bench.command(&["run"]);
+    patient.env("DISTILLD_SETTLE_MS", "3600000");
+    let mut daemon = bench.catch_up(&mut patient);
+    bench.append(Stream::Scored, PAIR, scored("a").trim_end());
+    bench.probe(&mut daemon);
+    bench.probe(&mut daemon);
+    assert!(!bench.has("a"), "it was not still");
+    bench.stop(daemon);
+
+    let mut daemon = bench.start();
+    bench.wait_run(&mut daemon, "a");
+    bench.append(Stream::Scored, PAIR, "\n");
+    bench.probe(&mut daemon);
+    bench.append(Stream::Scored, PAIR, scored("b"));
+    bench.wait_run(&mut daemon, "b");
+    // Settled again, and the next line comes behind its newline in one piece.
+    bench.append(Stream::Evidence, PAIR, evidence("c").trim_end());
+    bench.append(Stream::Scored, PAIR, scored("c").trim_end());
+    bench.wait_run(&mut daemon, "c");
+    bench.append(Stream::Evidence, PAIR, format!("\n{}", evidence("d")));
+    bench.append(Stream::Scored, PAIR, format!("\r\n{}", scored("d")));
+    bench.wait_run(&mut daemon, "d");
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
+#[test]
+fn evidence_may_come_many_starts_later() {
+    let bench = Bench::new();
+    bench.append(
+        Stream::Scored,
+        PAIR,
+        scored("late") + &scored_as("no", "rejected"),
+    );
+    for start in 0..3 {
+        bench.once();
+        bench.append(Stream::Evidence, PAIR, evidence(&format!("other-{start}")));
+        let daemon = bench.start_caught_up();
+        bench.stop(daemon);
+        assert_eq!(bench.row_count(), 0);
+    }
+    let mut daemon = bench.start_caught_up();
+    bench.append(Stream::Evidence, PAIR, evidence("late") + &evidence("no"));
+    bench.wait_rows(&mut daemon, 1);
+    bench.stop(daemon);
+    bench.once();
+    bench.assert_runs(&["late"]);
+    bench.assert_batch();
+}
+
+#[test]
+fn a_batch_does_not_replace_the_export_of_a_daemon() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    bench.once();
+    let kept = bench.export_bytes();
+    let refused = bench.run(&mut bench.command(&["export"]));
+    refused.check(1, &["--output FILE", "distilld rebuild"]);
+    let output = bench.beside("out.jsonl");
+    let output = output.to_str().unwrap();
+    let elsewhere = bench.run(&mut bench.command(&["export", "--output", output]));
+    elsewhere.check(0, &[]);
+    assert!(elsewhere.stdout.contains("\"records_exported\":1"));
+    assert_eq!(
+        fs::read(output)
+            .unwrap()
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count(),
+        1
+    );
+    let counted = bench.run(&mut bench.command(&["export", "--dry-run"]));
+    counted.check(0, &[]);
+    assert!(counted.stdout.contains("\"records_exported\":1"));
+    assert_eq!(bench.export_bytes(), kept);
+
+    // The daemon's state may lie anywhere, also where this command was not told of.
+    let moved = Bench::new();
+    moved.append_run(PAIR, "a");
+    let state = moved.beside("state");
+    let state = state.to_str().unwrap();
+    let once = moved.run(&mut moved.command(&["--state-dir", state, "run", "--once"]));
+    once.check(0, &[]);
+    moved
+        .run(&mut moved.command(&["export"]))
+        .check(1, &[state, "distilld rebuild"]);
+}
+
+#[test]
+fn exit_codes_tell_usage_from_configuration() {
+    let bench = Bench::new();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
+        command.env_clear().args(arguments);
+        bench.run(&mut command)
+    };
+    let file = bench.beside("bad.toml");
+    fs::write(&file, "settle = 5\n").unwrap();
+    let (root, file) = (bench.root(), file.to_str().unwrap().to_owned());
+    let root = root.to_str().unwrap();
+    run(&["run"]).check(78, &[]);
+    run(&["--root", "", "run"]).check(78, &[]);
+    run(&["--root", "/nonexistent/lake", "run"]).check(78, &["/nonexistent/lake"]);
+    run(&["--root", root, "--config", &file, "run"]).check(78, &["settle_ms"]);
+    run(&["--root", root, "runn"]).check(2, &["run"]);
+    run(&["--root", root, "run", "--twice"]).check(2, &["--twice"]);
+    run(&[]).check(2, &[]);
+    let mut bad = bench.command(&["run"]);
+    bad.env("DISTILLD_SETTLE_MS", "soon");
+    bench
+        .run(&mut bad)
+        .check(78, &["DISTILLD_SETTLE_MS", "soon"]);
+}
+
+/// Harms the export of a running daemon, which must end with an error that names the way out, by its next append
+/// and without one.
+fn check_harm_while_running(harm: impl Fn(&Path), said: &str) {
+    for append in [true, false] {
+        let bench = Bench::new();
+        bench.append_run(PAIR, "a");
+        bench.append_run(PAIR, "b");
+        let mut command = bench.command(&["run"]);
+        let scan_ms = if append { "3600000" } else { "100" };
+        command.env("DISTILLD_RECENT_SCAN_MS", scan_ms);
+        let mut daemon = bench.catch_up(&mut command);
+        bench.wait_rows(&mut daemon, 2);
+        harm(&bench.export());
+        if append {
+            bench.append_run(PAIR, "c");
+        }
+        let status = daemon
+            .wait(LONG)
+            .unwrap_or_else(|error| panic!("{said}, append {append}: {error}\n{}", bench.said()));
+        assert_eq!(status.code(), Some(1), "{}", bench.said());
+        for said in [said, "distilld rebuild"] {
+            assert!(bench.said().contains(said), "{}", bench.said());
+        }
+        // The next start refuses too, or still has the rows in its journal and writes them again.
+        let next = bench.run(&mut bench.command(&["run", "--once"]));
+        match next.status.code() {
+            Some(0) => bench.assert_batch(),
+            _ => next.check(1, &["distilld rebuild"]),
+        }
+    }
+}
+
+#[test]
+fn an_export_removed_under_the_daemon_stops_it() {
+    check_harm_while_running(|export| fs::remove_file(export).unwrap(), "missing");
+}
+
+#[test]
+fn an_export_shortened_under_the_daemon_stops_it() {
+    check_harm_while_running(|export| cut(export, 1), "bytes long");
+}
+
+fn cut(path: &Path, bytes: u64) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(file.metadata().unwrap().len() - bytes)
+        .unwrap();
+}
+
+#[test]
+fn an_export_harmed_while_the_daemon_is_down_stops_the_start() {
+    type Harm = fn(&Path);
+    let harms: [(Harm, &str); 4] = [
+        (|export| fs::remove_file(export).unwrap(), "is missing"),
+        (|export| cut(export, 1), "bytes long"),
+        (
+            |export| {
+                OpenOptions::new()
+                    .write(true)
+                    .open(export)
+                    .unwrap()
+                    .set_len(0)
+                    .unwrap()
+            },
+            "is 0 bytes long",
+        ),
+        (
+            |export| {
+                let file = OpenOptions::new().write(true).open(export).unwrap();
+                let len = file.metadata().unwrap().len();
+                file.write_all_at(b"X", len - 10).unwrap();
+            },
+            "changed by someone else",
+        ),
+    ];
+    for (harm, said) in harms {
+        let bench = Bench::new();
+        bench.append_run(PAIR, "a");
+        bench.append_run(PAIR, "b");
+        bench.once();
+        let kept = bench.export_bytes();
+        harm(&bench.export());
+        let harmed = fs::read(bench.export()).ok();
+        bench.append_run(PAIR, "c");
+        bench
+            .run(&mut bench.command(&["run", "--once"]))
+            .check(1, &[said, "distilld rebuild"]);
+        assert_eq!(fs::read(bench.export()).ok(), harmed);
+        // Put back as the message says, all is well.
+        fs::write(bench.export(), kept).unwrap();
+        bench.once();
+        bench.assert_batch();
+    }
+}
+
+#[test]
+fn a_directory_that_is_removed_and_comes_back_is_followed() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    let mut daemon = bench.start_caught_up();
+    bench.wait_rows(&mut daemon, 1);
+    for run in ["b", "c"] {
+        // The whole month, so that the probe's day goes too and nothing else keeps a watch alive.
+        for stream in Stream::BOTH {
+            fs::remove_dir_all(bench.path(stream, "2026/01")).unwrap();
+        }
+        bench.append_run(PAIR, run);
+        bench.wait_run(&mut daemon, run);
+        bench.append_run("2026/01/02/b.jsonl", &format!("{run} again"));
+        bench.wait_run(&mut daemon, &format!("{run} again"));
+    }
+    bench.stop(daemon);
+    bench.once();
+    bench.assert_runs(&["a", "b", "b again", "c", "c again"]);
+}
+
+#[test]
+fn polling_follows_like_events() {
+    let bench = Bench::new();
+    let mut command = bench.command(&["run"]);
+    command
+        .env("DISTILLD_WATCH", "poll")
+        .env("DISTILLD_POLL_MS", "20");
+    let mut daemon = bench.catch_up(&mut command);
+    for (number, pair) in [PAIR, PAIR, "2027/02/03/new.jsonl"].iter().enumerate() {
+        bench.append_run(pair, &format!("run-{number}"));
+        bench.wait_rows(&mut daemon, number + 1);
+    }
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
+#[test]
+fn a_torn_line_that_was_still_for_long_may_yet_be_finished() {
+    let bench = Bench::new();
+    let line = scored("torn");
+    bench.append(Stream::Evidence, PAIR, evidence("torn") + &evidence("next"));
+    bench.append(Stream::Scored, PAIR, &line[..20]);
+    // It has settled in here, and was found to be no whole value.
+    bench.once();
+    let mut daemon = bench.start_caught_up();
+    bench.append(Stream::Scored, PAIR, &line[20..40]);
+    bench.probe(&mut daemon);
+    bench.append(Stream::Scored, PAIR, &line[40..]);
+    bench.wait_run(&mut daemon, "torn");
+    bench.append(Stream::Scored, PAIR, scored("next"));
+    bench.wait_run(&mut daemon, "next");
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
+#[test]
+fn a_signal_ends_a_run_that_waits_for_a_line_to_settle() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    bench.append(Stream::Scored, PAIR, scored("b").trim_end());
+    let mut command = bench.command(&["run", "--once"]);
+    command.env("DISTILLD_SETTLE_MS", "3600000");
+    let mut daemon = bench.start_command(&mut command);
+    bench.wait_rows(&mut daemon, 1);
+    let status = daemon.end_by(Signal::TERM, STOP).unwrap();
+    assert_eq!(status.code(), Some(0), "{}", bench.said());
+    bench.append(Stream::Evidence, PAIR, evidence("b"));
+    bench.once();
+    bench.assert_batch();
+}
+
+#[test]
+fn a_state_removed_under_the_daemon_stops_it_and_the_next_start_rebuilds() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    let mut command = bench.command(&["run"]);
+    command.env("DISTILLD_RECENT_SCAN_MS", "100");
+    let mut daemon = bench.catch_up(&mut command);
+    bench.wait_rows(&mut daemon, 1);
+    fs::remove_dir_all(bench.state_dir()).unwrap();
+    let status = daemon.wait(LONG).unwrap();
+    assert_eq!(status.code(), Some(1), "{}", bench.said());
+    assert!(
+        bench.said().contains("removed while distilld ran"),
+        "{}",
+        bench.said()
+    );
+    bench.append_run(PAIR, "b");
+    bench.once();
+    bench.assert_batch();
+}

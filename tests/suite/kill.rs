@@ -1,0 +1,79 @@
+//! Owns the real daemon killed again and again, with and without its state.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::support::kill_harness::{KillPlan, daemon_command, run};
+use crate::support::lake_gen::{Shape, Step, pairs_of, script};
+use crate::support::naive::naive_batch;
+
+/// The seed is a new one each time, so that many runs see many moments; a failure names it.
+fn check(plan: &KillPlan) {
+    let dir = tempfile::tempdir().unwrap();
+    eprintln!("seed {}", plan.seed);
+    let report = run(plan, dir.path()).unwrap_or_else(|fault| panic!("{fault}"));
+    eprintln!("{report:?}");
+    // A kill before the first row of a life tests little; on a host that is not too busy few are.
+    assert!(
+        report.kills_with_progress * 3 > plan.kills,
+        "seed {}: {report:?}",
+        plan.seed
+    );
+}
+
+/// Lives that are mostly longer than a start takes, and a lake that goes on to earn rows until the last of them.
+fn plan(kills: u32) -> KillPlan {
+    let scoring = Duration::from_millis(250) * kills;
+    let lines = 40 * kills as usize;
+    let script_of = |seed| script(seed, &Shape::steady(lines));
+    let seed = (fastrand::u64(..)..)
+        .find(|seed| earns_rows_all_along(&script_of(*seed)))
+        .expect("many scripts do");
+    let appends = u32::try_from(script_of(seed).len()).unwrap();
+    KillPlan {
+        lines,
+        appends_per_second: appends / u32::try_from(scoring.as_secs()).unwrap(),
+        scoring,
+        life: Duration::from_millis(400),
+        ..KillPlan::new(seed, kills)
+    }
+}
+
+/// In some lakes one stream is far ahead of the other: then all rows come in its last part.
+fn earns_rows_all_along(steps: &[Step]) -> bool {
+    let rows = |part: usize| {
+        let steps = &steps[..steps.len() * part / 4];
+        naive_batch(&pairs_of(steps), false).rows.len()
+    };
+    let rows = [0, 1, 2, 3, 4].map(rows);
+    rows.windows(2)
+        .all(|quarter| (quarter[1] - quarter[0]) * 7 > rows[4])
+}
+
+#[test]
+fn fifty_kills_lose_nothing_and_write_nothing_twice() {
+    check(&plan(50));
+}
+
+/// Starts so far, of the test below alone.
+static STARTS: AtomicU32 = AtomicU32::new(0);
+
+/// The daemon, before every third start robbed of its state.
+fn forgetful(root: &Path) -> Command {
+    if STARTS.fetch_add(1, Ordering::Relaxed) % 3 == 2 {
+        // A life may have been too short to make one.
+        _ = fs::remove_dir_all(root.join("data/distilled/.distilld"));
+    }
+    daemon_command(root)
+}
+
+#[test]
+fn kills_and_lost_states_together_write_nothing_twice() {
+    check(&KillPlan {
+        command: forgetful,
+        ..plan(30)
+    });
+}

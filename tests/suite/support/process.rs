@@ -1,0 +1,336 @@
+//! Owns a root of its own for one test of the real process: day-files to write, the process to run, the export to
+//! look at. Every wait is for a condition, with a deadline. Never looks into the daemon's state.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use distilld::row::view;
+use distilld::storage::Disk;
+
+use super::kill_harness::{Daemon, export_path, wait_until};
+use super::lake_gen::Stream;
+use super::naive::{multiset_difference, naive_batch, read_pairs};
+
+/// How long a daemon may take for anything that it should do at once, on a busy host.
+pub const LONG: Duration = Duration::from_secs(30);
+/// How long it may take from a signal to its end.
+pub const STOP: Duration = Duration::from_secs(5);
+/// Resident memory that no input may drive the daemon beyond, KiB.
+pub const MEMORY_KIB_MAX: u64 = 96 << 10;
+
+/// A lake in a directory that vanishes with its test.
+#[derive(Debug)]
+pub struct Bench {
+    dir: tempfile::TempDir,
+}
+
+/// A process that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub status: ExitStatus,
+    /// All that it said.
+    pub stderr: String,
+    /// Its data.
+    pub stdout: String,
+    /// The most memory it was seen to have, KiB.
+    pub memory_kib: u64,
+    /// Bytes it read, by the kernel's account.
+    pub read_bytes: u64,
+}
+
+impl Ended {
+    /// Asserts the exit code, and that each of the words was said.
+    pub fn check(&self, code: i32, said: &[&str]) {
+        assert_eq!(self.status.code(), Some(code), "{}", self.stderr);
+        for said in said {
+            assert!(self.stderr.contains(said), "no {said:?} in {}", self.stderr);
+        }
+    }
+}
+
+impl Bench {
+    /// An empty root.
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("lake")).unwrap();
+        Self { dir }
+    }
+
+    /// The root.
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("lake")
+    }
+
+    /// A path beside the root.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The state directory.
+    pub fn state_dir(&self) -> PathBuf {
+        self.root().join("data/distilled/.distilld")
+    }
+
+    /// The export's path.
+    pub fn export(&self) -> PathBuf {
+        export_path(&self.root())
+    }
+
+    /// The export's bytes; none if there is no export.
+    pub fn export_bytes(&self) -> Vec<u8> {
+        fs::read(self.export()).unwrap_or_default()
+    }
+
+    /// Complete lines in the export.
+    pub fn row_count(&self) -> usize {
+        memchr::memchr_iter(b'\n', &self.export_bytes()).count()
+    }
+
+    /// `source_run_id` of every row, in order.
+    pub fn runs(&self) -> Vec<String> {
+        self.export_bytes()
+            .split_inclusive(|byte| *byte == b'\n')
+            .map(|row| view(row).unwrap().source_run_id.into_owned())
+            .collect()
+    }
+
+    /// Asserts that exactly these runs have a row, each one, in any order.
+    pub fn assert_runs(&self, runs: &[&str]) {
+        let mut found = self.runs();
+        found.sort_unstable();
+        let mut expected = runs.to_vec();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    }
+
+    /// Asserts `count` rows, each of another run.
+    pub fn assert_distinct(&self, count: usize) {
+        let runs = self.runs();
+        let distinct: BTreeSet<&String> = runs.iter().collect();
+        assert_eq!((runs.len(), distinct.len()), (count, count));
+    }
+
+    /// Where a day-file lies.
+    pub fn path(&self, stream: Stream, pair: &str) -> PathBuf {
+        stream.path(&self.root(), pair)
+    }
+
+    /// Appends to a day-file, which is created where it is missing.
+    pub fn append(&self, stream: Stream, pair: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.path(stream, pair);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap();
+        file.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Appends an accepted run and its evidence.
+    pub fn append_run(&self, pair: &str, run: &str) {
+        self.append(Stream::Evidence, pair, evidence(run));
+        self.append(Stream::Scored, pair, scored(run));
+    }
+
+    /// `distilld --root ROOT` and what follows, with a short settle; the environment of the tests is not its own.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
+        command
+            .env_clear()
+            .env("DISTILLD_SETTLE_MS", "50")
+            .arg("--root")
+            .arg(self.root());
+        command.args(arguments);
+        command
+    }
+
+    /// Starts the daemon.
+    pub fn start(&self) -> Daemon {
+        self.start_command(&mut self.command(&["run"]))
+    }
+
+    /// Starts a daemon by a command of one's own.
+    pub fn start_command(&self, command: &mut Command) -> Daemon {
+        Daemon::start(command, &self.log()).unwrap()
+    }
+
+    /// Starts the daemon and waits until it has caught up.
+    pub fn start_caught_up(&self) -> Daemon {
+        self.catch_up(&mut self.command(&["run"]))
+    }
+
+    /// As [`Self::start_caught_up`], by a command of one's own.
+    pub fn catch_up(&self, command: &mut Command) -> Daemon {
+        let before = self.said().matches("caught up").count();
+        let mut daemon = self.start_command(command);
+        self.wait_for(&mut daemon, "it has caught up", || {
+            self.said().matches("caught up").count() > before
+        });
+        daemon
+    }
+
+    /// Where daemons log.
+    pub fn log(&self) -> PathBuf {
+        self.beside("daemon.log")
+    }
+
+    /// All that daemons said so far.
+    pub fn said(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log()).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits for a condition while the daemon runs.
+    pub fn wait_for(&self, daemon: &mut Daemon, what: &str, mut holds: impl FnMut() -> bool) {
+        let outcome = wait_until(LONG, || daemon.check_running().map(|()| holds()));
+        match outcome {
+            Ok(true) => {}
+            Ok(false) => panic!("not within {LONG:?}: {what}\n{}", self.said()),
+            Err(error) => panic!("{error}, waiting until {what}\n{}", self.said()),
+        }
+    }
+
+    /// Waits until the export has so many rows.
+    pub fn wait_rows(&self, daemon: &mut Daemon, rows: usize) {
+        self.wait_for(daemon, &format!("{rows} rows"), || self.row_count() >= rows);
+        assert_eq!(self.row_count(), rows, "{}", self.said());
+    }
+
+    /// Ends the daemon, which must end well.
+    pub fn stop(&self, daemon: Daemon) {
+        let status = daemon.terminate(STOP).unwrap();
+        assert_eq!(status.code(), Some(0), "{}", self.said());
+    }
+
+    /// Appends a run of its own to day-file `probe.jsonl` and waits for its row: what was written before it has
+    /// been heard of by then.
+    pub fn probe(&self, daemon: &mut Daemon) {
+        let run = format!("probe {}", fastrand::u64(..));
+        self.append_run("2026/01/01/probe.jsonl", &run);
+        self.wait_run(daemon, &run);
+    }
+
+    /// Whether a run has a row.
+    pub fn has(&self, run: &str) -> bool {
+        let wanted = format!("\"source_run_id\":\"{run}\"");
+        memchr::memmem::find(&self.export_bytes(), wanted.as_bytes()).is_some()
+    }
+
+    /// Waits until a run has a row.
+    pub fn wait_run(&self, daemon: &mut Daemon, run: &str) {
+        self.wait_for(daemon, &format!("{run} has a row"), || self.has(run));
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, command: &mut Command) -> Ended {
+        let (out, err) = (self.beside("stdout"), self.beside("stderr"));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(File::create(&out).unwrap())
+            .stderr(File::create(&err).unwrap())
+            .spawn()
+            .unwrap();
+        let (status, memory_kib, read_bytes) = watch_to_end(child).unwrap();
+        Ended {
+            status,
+            stderr: String::from_utf8_lossy(&fs::read(err).unwrap()).into_owned(),
+            stdout: fs::read_to_string(out).unwrap(),
+            memory_kib,
+            read_bytes,
+        }
+    }
+
+    /// `run --once`, which must end well.
+    pub fn once(&self) -> Ended {
+        let ended = self.run(&mut self.command(&["run", "--once"]));
+        ended.check(0, &[]);
+        ended
+    }
+
+    /// The first difference between the export and what a batch makes of the lake.
+    pub fn difference(&self) -> Option<String> {
+        let pairs = read_pairs(&Disk, &self.root()).unwrap();
+        multiset_difference(&self.export_bytes(), &naive_batch(&pairs, false).rows)
+    }
+
+    /// Asserts that the export is what a batch makes of the lake.
+    pub fn assert_batch(&self) {
+        assert_eq!(self.difference(), None);
+    }
+}
+
+/// An accepted run's line.
+pub fn scored(run: &str) -> String {
+    scored_as(run, "accepted")
+}
+
+/// A scored run's line.
+pub fn scored_as(run: &str, category: &str) -> String {
+    format!(
+        "{{\"evidence_run_id\":\"{run}\",\"category\":\"{category}\",\"provenance\":{{\"source_file\":\"s\",\
+         \"line_offset\":7,\"sig_hash\":\"hash of {run}\",\"recorded_at\":\"2026-01-01T00:00:00Z\"}}}}\n"
+    )
+}
+
+/// A run's evidence.
+pub fn evidence(run: &str) -> String {
+    evidence_with(run, &format!("what {run} said"))
+}
+
+/// A run's evidence with a text of one's own.
+pub fn evidence_with(run: &str, text: &str) -> String {
+    format!(
+        "{{\"run_id\":\"{run}\",\"model_role\":\"executor\",\"text\":\"{text}\",\"source_files\":[\"a.rs\"],\
+         \"provenance\":{{\"source_file\":\"data/_kb/audits.jsonl\"}}}}\n"
+    )
+}
+
+/// Waits for the process's end; what the kernel's accounts say of it is read until it is reaped.
+fn watch_to_end(mut child: Child) -> io::Result<(ExitStatus, u64, u64)> {
+    let (mut memory_kib, mut read_bytes) = (0, 0);
+    let stat = PathBuf::from(format!("/proc/{}/stat", child.id()));
+    let ended = wait_until(LONG * 4, || {
+        memory_kib = memory_kib.max(memory_kib_max(child.id()));
+        let stat = fs::read_to_string(&stat).map_err(|error| error.to_string())?;
+        let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+        Ok(state.starts_with('Z'))
+    });
+    if !ended.map_err(io::Error::other)? {
+        child.kill()?;
+        child.wait()?;
+        return Err(io::Error::other("the process did not end"));
+    }
+    read_bytes += number_behind(&proc_file(child.id(), "io"), "rchar:");
+    Ok((child.wait()?, memory_kib, read_bytes))
+}
+
+/// The most resident memory that a running process had so far, KiB.
+pub fn memory_kib_max(pid: u32) -> u64 {
+    number_behind(&proc_file(pid, "status"), "VmHWM:")
+}
+
+/// The resident memory of a running process, KiB.
+pub fn memory_kib(pid: u32) -> u64 {
+    number_behind(&proc_file(pid, "status"), "VmRSS:")
+}
+
+fn proc_file(pid: u32, name: &str) -> String {
+    let mut text = String::new();
+    let opened = File::open(Path::new("/proc").join(pid.to_string()).join(name));
+    // A process that has just ended has nothing to say.
+    if let Ok(mut file) = opened {
+        _ = file.read_to_string(&mut text);
+    }
+    text
+}
+
+fn number_behind(text: &str, key: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
+}
