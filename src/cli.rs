@@ -3,7 +3,9 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser as _;
 
@@ -15,9 +17,9 @@ use crate::config::{self, Environment, Settings};
 use crate::json_text::Dialect;
 use crate::open::STATE_FILE;
 use crate::progress::Progress;
-use crate::storage::Disk;
+use crate::storage::{Disk, Storage as _};
 use crate::synthesize::Synthesis;
-use crate::{daemon, lock, logging};
+use crate::{daemon, lock, logging, rebuild};
 
 /// Exit code of a command that failed, or found differences.
 const FAILED: u8 = 1;
@@ -64,6 +66,7 @@ fn run(command: Command, settings: &Settings) -> Result<ExitCode, AnyError> {
     match command {
         Command::Run(arguments) => daemon::run(settings, arguments.once)?,
         Command::Export(arguments) => export(settings, &arguments)?,
+        Command::Rebuild => rebuild(settings)?,
         _ => return Err("this command is not there yet".into()),
     }
     Ok(ExitCode::SUCCESS)
@@ -123,6 +126,49 @@ fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyErr
         writeln!(io::stderr(), "{result}")?
     } else {
         writeln!(stdout, "{result}")?
+    }
+    Ok(())
+}
+
+fn rebuild(settings: &Settings) -> Result<(), AnyError> {
+    let root = Disk.canonicalize(&settings.root)?;
+    refuse_other_state(settings, &root)?;
+    let _lock = lock::RootLock::take(&root, &settings.state_dir)?;
+    let clock = Arc::new(HostClock::new());
+    let mut bar: Option<Progress> = None;
+    let rebuilt = rebuild::rebuild(
+        &daemon::setup(settings, &root, &clock),
+        &mut |_, pairs_total| {
+            bar.get_or_insert_with(|| Progress::new(pairs_total, "rebuilding"))
+                .advance();
+        },
+    )?;
+    if let Some(bar) = bar {
+        bar.finish();
+    }
+    writeln!(io::stdout(), "{}", serde_json::to_string(&rebuilt)?)?;
+    Ok(())
+}
+
+/// A state made beside the one that the daemon uses would leave it with an export that it does not know.
+fn refuse_other_state(settings: &Settings, root: &Path) -> Result<(), AnyError> {
+    let Some(holder) = lock::last_holder(root)? else {
+        return Ok(());
+    };
+    let same = match (
+        holder.state_dir.canonicalize(),
+        settings.state_dir.canonicalize(),
+    ) {
+        (Ok(last), Ok(given)) => last == given,
+        _ => holder.state_dir == settings.state_dir,
+    };
+    if !same && holder.state_dir.join(STATE_FILE).try_exists()? {
+        return Err(format!(
+            "the daemon's state lies in {dir}, not in {}; give `--state-dir {dir}`",
+            settings.state_dir.display(),
+            dir = holder.state_dir.display()
+        )
+        .into());
     }
     Ok(())
 }

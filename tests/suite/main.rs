@@ -6,7 +6,10 @@
 )]
 
 /// What the tests stand on: a simulated disk, a second batch join, random lakes, a harness that kills.
-#[allow(dead_code, reason = "a harness offers more than one test of the moment uses")]
+#[allow(
+    dead_code,
+    reason = "a harness offers more than one test of the moment uses"
+)]
 mod support;
 
 /// The stateless batch: order, memory, what cannot be read, what cannot be written.
@@ -15,3 +18,5 @@ mod batch;
 mod config;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
+/// `rebuild`: batch order, what is dropped, a crash at any call of it.
+mod rebuild;
