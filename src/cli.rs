@@ -19,7 +19,7 @@ use crate::open::STATE_FILE;
 use crate::progress::Progress;
 use crate::storage::{Disk, Storage as _};
 use crate::synthesize::Synthesis;
-use crate::{daemon, lock, logging, rebuild};
+use crate::{daemon, lock, logging, rebuild, status};
 
 /// Exit code of a command that failed, or found differences.
 const FAILED: u8 = 1;
@@ -67,6 +67,7 @@ fn run(command: Command, settings: &Settings) -> Result<ExitCode, AnyError> {
         Command::Run(arguments) => daemon::run(settings, arguments.once)?,
         Command::Export(arguments) => export(settings, &arguments)?,
         Command::Rebuild => rebuild(settings)?,
+        Command::Status(arguments) => status(settings, arguments.json)?,
         _ => return Err("this command is not there yet".into()),
     }
     Ok(ExitCode::SUCCESS)
@@ -170,6 +171,17 @@ fn refuse_other_state(settings: &Settings, root: &Path) -> Result<(), AnyError> 
         )
         .into());
     }
+    Ok(())
+}
+
+fn status(settings: &Settings, json: bool) -> Result<(), AnyError> {
+    let status = status::status(settings, HostClock::new().wall_ms())?;
+    let text = if json {
+        serde_json::to_string(&status)? + "\n"
+    } else {
+        status::page(&status)
+    };
+    io::stdout().write_all(text.as_bytes())?;
     Ok(())
 }
 

@@ -20,3 +20,5 @@ mod config;
 mod golden;
 /// `rebuild`: batch order, what is dropped, a crash at any call of it.
 mod rebuild;
+/// `status`: from a running daemon, from the state of a dead one.
+mod status;
