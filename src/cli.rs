@@ -12,6 +12,7 @@ use clap::Parser as _;
 use crate::args::{self, Arguments, Command, ExportArguments};
 use crate::batch_export::{BatchOptions, Output, batch_export, export_path};
 use crate::batch_pair::{Lake, PairReading};
+use crate::check::Severity;
 use crate::clock::{Clock as _, HostClock, stamp};
 use crate::config::{self, Environment, Settings};
 use crate::json_text::Dialect;
@@ -19,7 +20,7 @@ use crate::open::STATE_FILE;
 use crate::progress::Progress;
 use crate::storage::{Disk, Storage as _};
 use crate::synthesize::Synthesis;
-use crate::{daemon, lock, logging, rebuild, status};
+use crate::{check, daemon, lock, logging, rebuild, status};
 
 /// Exit code of a command that failed, or found differences.
 const FAILED: u8 = 1;
@@ -68,6 +69,7 @@ fn run(command: Command, settings: &Settings) -> Result<ExitCode, AnyError> {
         Command::Export(arguments) => export(settings, &arguments)?,
         Command::Rebuild => rebuild(settings)?,
         Command::Status(arguments) => status(settings, arguments.json)?,
+        Command::Check => return check(settings),
         _ => return Err("this command is not there yet".into()),
     }
     Ok(ExitCode::SUCCESS)
@@ -183,6 +185,18 @@ fn status(settings: &Settings, json: bool) -> Result<(), AnyError> {
     };
     io::stdout().write_all(text.as_bytes())?;
     Ok(())
+}
+
+fn check(settings: &Settings) -> Result<ExitCode, AnyError> {
+    let findings = check::check(settings);
+    let mut stdout = io::stdout().lock();
+    for finding in &findings {
+        writeln!(stdout, "{finding}")?;
+    }
+    let fails = findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Fail);
+    Ok(ExitCode::from(if fails { FAILED } else { 0 }))
 }
 
 /// An export that a daemon's state keeps is appended to by that daemon alone.

@@ -14,6 +14,8 @@ mod support;
 
 /// The stateless batch: order, memory, what cannot be read, what cannot be written.
 mod batch;
+/// `check`: what it finds, and what is worth a failure.
+mod check;
 /// Flags, environment and file to settings; the annotated configuration file.
 mod config;
 /// The batch over the golden lake, byte for byte, in each dialect.
