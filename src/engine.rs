@@ -17,30 +17,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::checkpoint::{Claim, Imbalance, PairCheckpoint, PairId, Totals, Verdict};
-use crate::clock::{Clock, stamp};
+use crate::checkpoint::{Claim, Imbalance, PairCheckpoint, PairId, Seen, Totals};
+use crate::clock::Clock;
 use crate::discover::{PairPath, Stream};
 use crate::export::{Export, ExportError};
 use crate::journal::{Batch, Journal, JournalError, PairDelta};
 use crate::pair::{ActivePair, Outcome, Overlay};
-use crate::reader::{Look, Looking, PairMemory, look};
+use crate::reader::{Look, PairMemory};
 use crate::row;
-use crate::state::{Header, PairWrite, Reset, State, StateError, StateView};
+use crate::state::{State, StateError, StateView};
 use crate::storage::Storage;
-use crate::tail::{LineLimits, Rewritten};
+use crate::tail::LineLimits;
+use crate::workers::{Job, look_at_all};
 
 /// Rows of a batch are committed when they reach this, more with the last pair's.
 const BATCH_ROWS_BYTES: usize = 4 << 20;
 /// Entries of all overlays at which a checkpoint is due: about 8 MiB of memory.
-const OVERLAY_ENTRIES_MAX: usize = 64 << 10;
+pub(crate) const OVERLAY_ENTRIES_MAX: usize = 64 << 10;
 /// A batch that shows nothing is committed when it is this old.
 const QUIET_COMMIT_MS: u64 = 1_000;
 /// When nothing was committed for so long, what the journal holds is taken into the state.
 const QUIET_CHECKPOINT_MS: u64 = 30_000;
 /// Pairs looked at before new hints are heard.
 const PASS_PAIRS_MAX: usize = 64;
-/// Pairs kept in memory between checkpoints.
-const ACTIVE_PAIRS_MAX: usize = 2_048;
 
 /// What an engine works on, and how.
 #[derive(Debug, Clone)]
@@ -149,8 +148,6 @@ pub struct PassReport {
 pub(crate) struct Slot {
     pub(crate) pair: Arc<ActivePair>,
     pub(crate) memory: PairMemory,
-    /// When its unterminated line will have been still for long enough.
-    settles_at_ms: Option<u64>,
     /// Changed since the last checkpoint, in a way that a checkpoint writes.
     pub(crate) changed: bool,
     /// What is wrong with its sources has been said.
@@ -162,7 +159,6 @@ impl Slot {
         Self {
             pair: Arc::new(pair),
             memory: PairMemory::default(),
-            settles_at_ms: None,
             changed: false,
             said: BTreeSet::new(),
         }
@@ -189,17 +185,21 @@ pub struct Engine {
     hinted: BTreeSet<PairPath>,
     /// Looked at when nothing is hinted: found by a scan.
     backlog: BTreeSet<PairPath>,
+    /// When the unterminated line of a pair will have been still for long enough.
+    pub(crate) settling: BTreeMap<PairPath, u64>,
+    /// Whether a pair changed since the last checkpoint.
+    pub(crate) any_changed: bool,
     /// Entries of all overlays.
     pub(crate) overlay_entries: usize,
     /// Merged, not committed.
-    pending: Batch,
+    pub(crate) pending: Batch,
     pending_since_ms: u64,
     /// Committed, not shown: an append failed.
-    unshown: Option<Batch>,
+    pub(crate) unshown: Option<Batch>,
     /// When something was last committed.
-    committed_at_ms: u64,
+    pub(crate) committed_at_ms: u64,
     /// Whether the state failed to take a checkpoint, and must be opened anew.
-    state_failed: bool,
+    pub(crate) state_failed: bool,
 }
 
 impl Engine {
@@ -228,6 +228,8 @@ impl Engine {
             slots: BTreeMap::new(),
             hinted: BTreeSet::new(),
             backlog: BTreeSet::new(),
+            settling: BTreeMap::new(),
+            any_changed: false,
             overlay_entries: 0,
             pending: Batch::default(),
             pending_since_ms: now_ms,
@@ -293,17 +295,13 @@ impl Engine {
     /// Whether an unterminated line may still settle.
     #[must_use]
     pub fn may_settle(&self) -> bool {
-        self.slots.values().any(|slot| slot.settles_at_ms.is_some())
+        !self.settling.is_empty()
     }
 
     /// When [`Self::tick`] has something to do, in monotonic milliseconds.
     #[must_use]
     pub fn due_ms(&self) -> Option<u64> {
-        let settle = self
-            .slots
-            .values()
-            .filter_map(|slot| slot.settles_at_ms)
-            .min();
+        let settle = self.settling.values().min().copied();
         let commit =
             (!self.pending.delta.pairs.is_empty()).then(|| self.pending_since_ms + QUIET_COMMIT_MS);
         let checkpoint = self
@@ -319,10 +317,7 @@ impl Engine {
     /// Those of a commit.
     pub fn tick(&mut self) -> Result<(), EngineError> {
         let now_ms = self.setup.clock.monotonic_ms();
-        let settled = self
-            .slots
-            .iter()
-            .filter(|(_, slot)| slot.settles_at_ms.is_some_and(|at| at <= now_ms));
+        let settled = self.settling.iter().filter(|(_, at_ms)| **at_ms <= now_ms);
         self.hinted.extend(settled.map(|(path, _)| path.clone()));
         if !self.pending.delta.pairs.is_empty() && self.pending_since_ms + QUIET_COMMIT_MS <= now_ms
         {
@@ -372,93 +367,6 @@ impl Engine {
         })
     }
 
-    /// Commits and shows all that was merged.
-    ///
-    /// # Errors
-    /// Rules 3 and 4; the journal's and the export's.
-    pub fn commit(&mut self) -> Result<(), EngineError> {
-        self.show_unshown()?;
-        if self.pending.delta.pairs.is_empty() {
-            return Ok(());
-        }
-        if self.state_failed {
-            self.reopen_state()?;
-        }
-        self.pending.delta.export_from = self.export.len_bytes();
-        if let Some(forbidden) = row::forbidden_in(&self.pending.rows) {
-            return Err(EngineError::Forbidden(forbidden));
-        }
-        for delta in &self.pending.delta.pairs {
-            delta.checkpoint.balance()?;
-        }
-        if !self.totals.balanced() {
-            return Err(EngineError::Totals(Box::new(self.totals)));
-        }
-        self.journal.append(&self.pending)?;
-        self.committed_at_ms = self.setup.clock.monotonic_ms();
-        self.unshown = Some(std::mem::take(&mut self.pending));
-        self.show_unshown()
-    }
-
-    /// Takes all that the journal holds into the state, so that the journal starts anew.
-    ///
-    /// # Errors
-    /// Those of a commit, of syncing the export, and of the state.
-    pub fn checkpoint(&mut self) -> Result<(), EngineError> {
-        if self.state_failed {
-            self.reopen_state()?;
-        }
-        self.commit()?;
-        let export = self.export.sync()?;
-        let header = Header {
-            seq_applied: self.journal.seq(),
-            journal_epoch: self.journal.epoch() + 1,
-            export,
-            ..self.header()
-        };
-        let writes: Vec<_> = self
-            .slots
-            .values()
-            .filter(|slot| slot.changed)
-            .map(|slot| pair_write(&slot.pair))
-            .collect();
-        self.state
-            .checkpoint(header, &writes)
-            .inspect_err(|_| self.state_failed = true)?;
-        drop(writes);
-        self.journal.restart(header.journal_epoch);
-        self.claimed = Arc::default();
-        self.overlay_entries = 0;
-        for slot in self.slots.values_mut() {
-            if slot.changed {
-                let pair = Arc::make_mut(&mut slot.pair);
-                pair.overlay = Overlay::default();
-                pair.persisted = true;
-                slot.changed = false;
-            }
-        }
-        self.forget_idle_pairs();
-        self.renew_view()
-    }
-
-    /// That the files it keeps open are still those under their paths.
-    ///
-    /// # Errors
-    /// The export's; [`StateError::Damaged`] where the state is gone.
-    pub fn check_files(&self) -> Result<(), EngineError> {
-        self.export.check(0)?;
-        match self.setup.storage.stat(&self.state_path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let what = format!(
-                    "{} was removed while distilld ran",
-                    self.state_path.display()
-                );
-                Err(StateError::Damaged(what).into())
-            }
-            other => Ok(other.map(|_| ()).map_err(StateError::Io)?),
-        }
-    }
-
     /// Whether a day-file may have bytes that were not looked at, by what the file system says of it.
     ///
     /// # Errors
@@ -467,7 +375,7 @@ impl Engine {
         &mut self,
         path: &PairPath,
         stream: Stream,
-        seen: crate::checkpoint::Seen,
+        seen: Seen,
     ) -> Result<bool, EngineError> {
         let known = |checkpoint: &PairCheckpoint| match stream {
             Stream::Scored => checkpoint.scored.seen == seen,
@@ -480,20 +388,6 @@ impl Engine {
             Some(id) => Ok(!known(&self.view.checkpoint(id)?)),
             None => Ok(true),
         }
-    }
-
-    pub(crate) fn header(&self) -> Header {
-        Header {
-            totals: self.totals,
-            pair_next: self.pair_next,
-            claimable: self.claimable,
-            ..*self.state.header()
-        }
-    }
-
-    pub(crate) fn renew_view(&mut self) -> Result<(), EngineError> {
-        self.view = Arc::new(self.state.view()?);
-        Ok(())
     }
 
     /// The pair at a path, loaded or new.
@@ -551,8 +445,10 @@ impl Engine {
         let mut jobs = Vec::with_capacity(paths.len());
         let now_ms = self.setup.clock.monotonic_ms();
         for path in paths {
-            let slot = self.slot(path)?;
-            let settled = slot.settles_at_ms.is_some_and(|at| at <= now_ms);
+            let settled = self
+                .settling
+                .get(path)
+                .is_some_and(|at_ms| *at_ms <= now_ms);
             jobs.push(Job {
                 path: path.clone(),
                 settled,
@@ -560,28 +456,13 @@ impl Engine {
         }
         // Rows that any pair may claim are claimed one pair after the other, so that no two take the same one.
         if self.setup.threads > 1 && jobs.len() > 1 && self.claimable == 0 {
-            return crate::workers::look_at_all(self, &jobs);
+            return look_at_all(self, &jobs);
         }
         for job in jobs {
             let look = self.prepare(&job)?.look()?;
             self.merge(&job, look)?;
         }
         Ok(())
-    }
-
-    /// All that a look needs, so that a thread may do it.
-    pub(crate) fn prepare(&mut self, job: &Job) -> Result<PreparedLook, EngineError> {
-        let slot = self.slot(&job.path)?;
-        let (pair, memory) = (Arc::clone(&slot.pair), slot.memory);
-        Ok(PreparedLook {
-            job: job.clone(),
-            pair,
-            memory,
-            view: Arc::clone(&self.view),
-            setup: self.setup.clone(),
-            claimed: Arc::clone(&self.claimed),
-            claims_possible: self.claimable > 0,
-        })
     }
 
     /// Puts what a look found into the pending batch, and commits that when it is large.
@@ -617,6 +498,7 @@ impl Engine {
             return Ok(());
         }
         slot.changed = true;
+        self.any_changed = true;
         let pair = Arc::make_mut(&mut slot.pair);
         self.totals.replace(&pair.checkpoint, &outcome.checkpoint);
         // What only the file system said needs no journal: a lost stat is looked at again.
@@ -633,148 +515,28 @@ impl Engine {
             if self.pending.delta.pairs.is_empty() {
                 self.pending_since_ms = self.setup.clock.monotonic_ms();
             }
-            self.pending
-                .delta
-                .pairs
-                .push(pair_delta(pair.id, &pair.checkpoint, &outcome.overlay));
+            self.pending.delta.pairs.push(PairDelta::new(
+                pair.id,
+                &pair.checkpoint,
+                &outcome.overlay,
+            ));
             self.pending.rows.extend_from_slice(&outcome.rows);
         }
-        extend_overlay(&mut pair.overlay, outcome.overlay);
+        pair.overlay.extend(outcome.overlay);
         Ok(())
     }
 
     fn remember(&mut self, job: &Job, memory: PairMemory) -> Result<(), EngineError> {
         let settles_at_ms = self.setup.clock.monotonic_ms() + self.setup.settle_ms;
         let slot = self.slot(&job.path)?;
-        if !memory.may_settle() {
-            slot.settles_at_ms = None;
-        } else if memory != slot.memory || slot.settles_at_ms.is_none() || job.settled {
-            slot.settles_at_ms = Some(settles_at_ms);
-        }
+        let moved = memory != slot.memory || job.settled;
         slot.memory = memory;
-        Ok(())
-    }
-
-    /// A source is not what was read of it: forget that, keep its rows for its lines to claim, begin anew.
-    fn read_again(
-        &mut self,
-        path: &PairPath,
-        stream: Stream,
-        why: Rewritten,
-    ) -> Result<(), EngineError> {
-        self.checkpoint()?;
-        let (id, before) = {
-            let pair = &self.slot(path)?.pair;
-            (pair.id, pair.checkpoint.clone())
-        };
-        let mut after = before.clone();
-        let reset = match stream {
-            Stream::Scored => {
-                after.scored = Default::default();
-                after.counts = Default::default();
-                Reset::Scored(self.claims_of(id)?)
-            }
-            Stream::Evidence => {
-                after.evidence = Default::default();
-                after.counts.waiting += after.counts.role + after.counts.blank_text;
-                after.counts.role = 0;
-                after.counts.blank_text = 0;
-                Reset::Evidence(self.setup.clock.wall_ms() / 1_000)
-            }
-        };
-        tracing::warn!(
-            day_file = %path.path(&self.setup.root, stream).display(),
-            reason = why.code(),
-            offset = match stream { Stream::Scored => before.scored.offset, Stream::Evidence => before.evidence.offset },
-            "day-file is not what was read of it, reading it again from its start"
-        );
-        let mut header = self.header();
-        header.totals.replace(&before, &after);
-        if let Reset::Scored(claims) = &reset {
-            header.claimable += claims.len() as u64;
-        }
-        self.state
-            .reset(header, id, &after, &reset)
-            .inspect_err(|_| self.state_failed = true)?;
-        self.totals = header.totals;
-        self.claimable = header.claimable;
-        self.slots.remove(path);
-        self.renew_view()
-    }
-
-    /// A claim on every row that the pair's lines have in the export.
-    fn claims_of(&self, id: PairId) -> Result<Vec<Claim>, EngineError> {
-        let mut offsets = Vec::new();
-        self.view.for_each_entry(id, |entry| {
-            if let Verdict::Exported { row_offset, .. } = entry.verdict {
-                offsets.push(row_offset);
-            }
-        })?;
-        let mut claims = Vec::with_capacity(offsets.len());
-        for row_offset in offsets {
-            let bytes = self.export.row_at(row_offset)?;
-            let row = row::RowKey::of_row(&bytes).map_err(|fault| {
-                StateError::Damaged(format!(
-                    "no row starts at byte {row_offset} of the export: {fault}"
-                ))
-            })?;
-            claims.push(Claim {
-                row,
-                scope: id,
-                row_offset,
-            });
-        }
-        Ok(claims)
-    }
-
-    fn show_unshown(&mut self) -> Result<(), EngineError> {
-        if let Some(batch) = &self.unshown {
-            if !batch.rows.is_empty() {
-                self.export.append(batch.delta.export_from, &batch.rows)?;
-            }
-            self.unshown = None;
+        if !memory.may_settle() {
+            self.settling.remove(&job.path);
+        } else if moved || !self.settling.contains_key(&job.path) {
+            self.settling.insert(job.path.clone(), settles_at_ms);
         }
         Ok(())
-    }
-
-    fn checkpoint_if_due(&mut self) -> Result<(), EngineError> {
-        let due = self.journal.len_bytes() >= self.setup.checkpoint_bytes
-            || self.overlay_entries >= OVERLAY_ENTRIES_MAX;
-        if due { self.checkpoint() } else { Ok(()) }
-    }
-
-    fn has_uncheckpointed(&self) -> bool {
-        self.journal.len_bytes() > 0 || self.slots.values().any(|slot| slot.changed)
-    }
-
-    /// After a write to it failed, redb refuses all more: open the same file again. What the journal holds is still
-    /// in the overlays.
-    fn reopen_state(&mut self) -> Result<(), EngineError> {
-        self.state = State::open(&*self.setup.storage, &self.state_path)?;
-        let header = *self.state.header();
-        // The transaction that was said to have failed may have reached the disk. Then the state holds the frames
-        // of the old epoch; the next frame must be of the new one, or no recovery would look at it.
-        if header.journal_epoch > self.journal.epoch() {
-            self.journal.restart(header.journal_epoch);
-        }
-        if !self.has_uncheckpointed() {
-            self.slots.clear();
-            self.totals = header.totals;
-            self.pair_next = header.pair_next;
-            self.claimable = header.claimable;
-        }
-        self.state_failed = false;
-        self.renew_view()
-    }
-
-    /// Pairs of closed days leave the memory; they are loaded again when somebody writes to them.
-    fn forget_idle_pairs(&mut self) {
-        let mut surplus = self.slots.len().saturating_sub(ACTIVE_PAIRS_MAX);
-        self.slots.retain(|_, slot| {
-            let keep = surplus == 0 || slot.changed || slot.memory.may_settle();
-            surplus -= usize::from(!keep);
-            keep
-        });
     }
 
     /// Says once what is wrong with a source, and again when it is something else.
@@ -795,114 +557,5 @@ impl Engine {
         }
         slot.said = problems;
         Ok(())
-    }
-}
-
-/// A pair to look at.
-#[derive(Debug, Clone)]
-pub(crate) struct Job {
-    pub(crate) path: PairPath,
-    pub(crate) settled: bool,
-}
-
-/// A look that any thread may take.
-pub(crate) struct PreparedLook {
-    job: Job,
-    pair: Arc<ActivePair>,
-    memory: PairMemory,
-    view: Arc<StateView>,
-    setup: Setup,
-    claimed: Arc<BTreeSet<Claim>>,
-    claims_possible: bool,
-}
-
-impl PreparedLook {
-    pub(crate) fn look(self) -> Result<Look, StateError> {
-        let wall_ms = self.setup.clock.wall_ms();
-        let looking = Looking {
-            storage: &*self.setup.storage,
-            root: &self.setup.root,
-            view: &self.view,
-            claimed: &self.claimed,
-            claims_possible: self.claims_possible,
-            limits: self.setup.limits,
-            stamp: &stamp(wall_ms),
-            now_s: wall_ms / 1_000,
-            settle_first: self.setup.settle_ms == 0,
-        };
-        look(
-            &self.pair,
-            &self.job.path,
-            self.memory,
-            self.job.settled,
-            &looking,
-        )
-    }
-}
-
-fn pair_delta(id: PairId, checkpoint: &PairCheckpoint, overlay: &Overlay) -> PairDelta {
-    let evidence = overlay.evidence.iter();
-    PairDelta {
-        id,
-        checkpoint: checkpoint.clone(),
-        evidence: evidence
-            .map(|(run, place)| crate::checkpoint::EvidenceEntry {
-                run: *run,
-                place: *place,
-            })
-            .collect(),
-        entries: overlay.entries.values().copied().collect(),
-        claims: overlay.claims.clone(),
-        dead_letters: overlay.dead_letters.clone(),
-    }
-}
-
-fn pair_write(pair: &ActivePair) -> PairWrite<'_> {
-    let evidence = pair.overlay.evidence.iter();
-    PairWrite {
-        id: pair.id,
-        checkpoint: &pair.checkpoint,
-        evidence: evidence
-            .map(|(run, place)| {
-                crate::blocks::packed(&crate::checkpoint::EvidenceEntry {
-                    run: *run,
-                    place: *place,
-                })
-            })
-            .collect(),
-        entries: pair
-            .overlay
-            .entries
-            .values()
-            .map(crate::blocks::packed)
-            .collect(),
-        dead_letters: &pair.overlay.dead_letters,
-        claims: &pair.overlay.claims,
-    }
-}
-
-/// Puts what is newer over what is there.
-pub(crate) fn extend_overlay(overlay: &mut Overlay, newer: Overlay) {
-    overlay.evidence.extend(newer.evidence);
-    overlay.entries.extend(newer.entries);
-    overlay.dead_letters.extend(newer.dead_letters);
-    overlay.claims.extend(newer.claims);
-}
-
-/// The overlay that a journal's delta stands for.
-pub(crate) fn overlay_of(delta: &PairDelta) -> Overlay {
-    Overlay {
-        evidence: delta
-            .evidence
-            .iter()
-            .map(|entry| (entry.run, entry.place))
-            .collect(),
-        entries: delta
-            .entries
-            .iter()
-            .map(|entry| ((entry.run, entry.offset), *entry))
-            .collect(),
-        dead_letters: delta.dead_letters.clone(),
-        claims: delta.claims.clone(),
     }
 }

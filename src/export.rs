@@ -93,7 +93,7 @@ pub struct Export {
 }
 
 impl Export {
-    /// Opens the export, or creates an empty one, durably. Checks nothing: recovery does.
+    /// Opens the export, or creates an empty one, durably, in a directory that is there. Checks nothing: recovery does.
     ///
     /// # Errors
     /// [`ExportError::Io`].
@@ -103,7 +103,6 @@ impl Export {
             source,
         };
         let dir = path.parent().unwrap_or(Path::new("."));
-        storage.create_dir_all(dir).map_err(io_error)?;
         let file = match storage.open_write(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let file = storage.create(path).map_err(io_error)?;

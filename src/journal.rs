@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::checkpoint::{Claim, DeadLetter, EvidenceEntry, PairCheckpoint, PairId, ScoredEntry};
+use crate::pair::Overlay;
 use crate::storage::{StorageFile, read_full_at, write_all_at};
 
 const MAGIC: [u8; 4] = *b"DJF1";
@@ -47,6 +48,40 @@ pub struct PairDelta {
     pub claims: Vec<Claim>,
     /// Lines that are no records.
     pub dead_letters: Vec<DeadLetter>,
+}
+
+impl PairDelta {
+    /// What `overlay` puts over the state of a pair, and its checkpoint with it.
+    #[must_use]
+    pub fn new(id: PairId, checkpoint: &PairCheckpoint, overlay: &Overlay) -> Self {
+        Self {
+            id,
+            checkpoint: checkpoint.clone(),
+            evidence: overlay.evidence_entries().collect(),
+            entries: overlay.entries.values().copied().collect(),
+            claims: overlay.claims.clone(),
+            dead_letters: overlay.dead_letters.clone(),
+        }
+    }
+
+    /// The overlay that it was made of.
+    #[must_use]
+    pub fn overlay(&self) -> Overlay {
+        Overlay {
+            evidence: self
+                .evidence
+                .iter()
+                .map(|entry| (entry.run, entry.place))
+                .collect(),
+            entries: self
+                .entries
+                .iter()
+                .map(|entry| ((entry.run, entry.offset), *entry))
+                .collect(),
+            dead_letters: self.dead_letters.clone(),
+            claims: self.claims.clone(),
+        }
+    }
 }
 
 /// What a batch changes in the state.

@@ -13,8 +13,8 @@
 //! | commit | `checkpoint`*, `blocks`*: what is remembered; `journal`: where a batch becomes durable; `state`: the store under it |
 //! | append | `row`*: rows read back; `export`: the file that consumers read |
 //!
-//! `engine` ties them together, `reader` looks at one pair for it, `workers` at many; `open` starts it by the table
-//! in `recover`*. All of these reach the disk through `storage` alone, and the time through `clock`.
+//! `engine` ties them together, `reader` looks at one pair for it, `workers` at many; `commit` makes a batch count;
+//! `reread` answers a day-file that was rewritten; `open` starts the engine by the table in `recover`*. All of these reach the disk through `storage` alone, and the time through `clock`.
 //!
 //! Around the engine, the process: `follow` is its thread, `wake` what wakes it, `watch` what hears inotify, `daemon`
 //! the shell with signals (`shutdown`), service manager (`systemd`) and `lock`. Before it: `args`, `config`,
@@ -41,10 +41,12 @@ pub mod state;
 pub mod export;
 pub mod row;
 
+mod commit;
 pub mod engine;
 pub mod open;
 pub mod reader;
 pub mod recover;
+mod reread;
 mod workers;
 
 pub mod clock;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::{Claim, PairCheckpoint, PairId};
 use crate::discover::PairPath;
-use crate::engine::{Engine, EngineError, Setup, Slot, extend_overlay, overlay_of};
+use crate::engine::{Engine, EngineError, Setup, Slot};
 use crate::export::{Export, ExportError};
 use crate::firewall::FIREWALL;
 use crate::journal::{Journal, JournalError, PairDelta};
@@ -75,9 +75,7 @@ impl Engine {
     /// What must not be gone on with; each says what to do.
     pub fn open(setup: Setup) -> Result<(Self, OpenReport), EngineError> {
         let storage = Arc::clone(&setup.storage);
-        storage
-            .create_dir_all(&setup.state_dir)
-            .map_err(|source| state_dir_error(&setup, source))?;
+        make_directories(&setup)?;
         crate::rebuild::finish_swap(&setup)?;
         let (loaded, state_lost) = match load(&setup)? {
             Ok(loaded) => (Some(loaded), None),
@@ -128,6 +126,44 @@ pub fn distrust(storage: &dyn Storage, state_dir: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes the directories of the state and of the export, and their names durable: a process that was killed may have
+/// made them, or files in them, without living long enough to sync what is above.
+fn make_directories(setup: &Setup) -> Result<(), EngineError> {
+    let storage = &*setup.storage;
+    let dir_error = |source| state_dir_error(setup, source);
+    storage
+        .create_dir_all(&setup.state_dir)
+        .map_err(dir_error)?;
+    sync_names(storage, &setup.state_dir, &setup.root).map_err(dir_error)?;
+    let export_dir = setup.export_path.parent().unwrap_or(&setup.root);
+    let export_error = |source| ExportError::Io {
+        path: setup.export_path.clone(),
+        source,
+    };
+    storage.create_dir_all(export_dir).map_err(export_error)?;
+    sync_names(storage, export_dir, &setup.root).map_err(export_error)?;
+    Ok(())
+}
+
+/// Syncs a directory and those above it, up to the root; outside of the root only the one above.
+fn sync_names(storage: &dyn Storage, dir: &Path, root: &Path) -> io::Result<()> {
+    let levels = dir
+        .strip_prefix(root)
+        .map_or(1, |below| below.components().count());
+    for dir in dir
+        .ancestors()
+        .take(levels + 1)
+        .filter(|dir| !dir.as_os_str().is_empty())
+    {
+        match storage.sync_dir(dir) {
+            // Above our own directories we may have no rights, and then made nothing there.
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// The state and what its journal adds; `Err` with the reason where it must be made anew.
 fn load(setup: &Setup) -> Result<Result<LoadedState, Option<String>>, EngineError> {
     let storage = &*setup.storage;
@@ -136,14 +172,11 @@ fn load(setup: &Setup) -> Result<Result<LoadedState, Option<String>>, EngineErro
     {
         return Ok(Err(Some("it was found damaged while it was in use".into())));
     }
-    let state = match State::open(storage, &setup.state_dir.join(STATE_FILE)) {
-        Ok(state) => state,
-        Err(StateError::Damaged(why)) => return Ok(Err(Some(why))),
-        Err(StateError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Err(None));
-        }
-        Err(StateError::Io(error)) => return Err(state_dir_error(setup, error)),
-        Err(error) => return Err(error.into()),
+    let state_path = setup.state_dir.join(STATE_FILE);
+    let state_file = match storage.open_write(&state_path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(None)),
+        Err(error) => return Err(state_dir_error(setup, error)),
     };
     let file = match storage.open_write(&setup.state_dir.join(JOURNAL_FILE)) {
         Ok(file) => file,
@@ -151,6 +184,17 @@ fn load(setup: &Setup) -> Result<Result<LoadedState, Option<String>>, EngineErro
             return Ok(Err(Some("its journal is missing".into())));
         }
         Err(error) => return Err(state_dir_error(setup, error)),
+    };
+    // A process that was killed leaves bytes that are there to be read and not yet durable. What is built on them
+    // must not lose them to a power cut: they are made durable before they are believed.
+    for synced in [state_file.sync_data(), file.sync_data()] {
+        synced.map_err(|error| state_dir_error(setup, error))?;
+    }
+    let state = match State::open(storage, &state_path) {
+        Ok(state) => state,
+        Err(StateError::Damaged(why)) => return Ok(Err(Some(why))),
+        Err(StateError::Io(error)) => return Err(state_dir_error(setup, error)),
+        Err(error) => return Err(error.into()),
     };
     let header = *state.header();
     let mut loaded = LoadedState {
@@ -286,14 +330,15 @@ fn take_in(engine: &mut Engine, delta: &PairDelta) -> Result<(), EngineError> {
     }
     let slot = engine.slots.get_mut(&path).expect("it was just put there");
     slot.changed = true;
+    engine.any_changed = true;
     let pair = Arc::make_mut(&mut slot.pair);
     engine.totals.replace(&pair.checkpoint, &delta.checkpoint);
     pair.checkpoint = delta.checkpoint.clone();
-    let overlay = overlay_of(delta);
+    let overlay = delta.overlay();
     engine.claimable -= overlay.claims.len() as u64;
     Arc::make_mut(&mut engine.claimed).extend(overlay.claims.iter().copied());
     engine.overlay_entries += overlay.len();
-    extend_overlay(&mut pair.overlay, overlay);
+    pair.overlay.extend(overlay);
     Ok(())
 }
 

@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, HashMap};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::checkpoint::{
-    Claim, DeadLetter, EvidenceRef, PairCheckpoint, PairId, ScoredEntry, SourceState, Verdict,
+    Claim, DeadLetter, EvidenceEntry, EvidenceRef, PairCheckpoint, PairId, ScoredEntry,
+    SourceState, Verdict,
 };
 use crate::firewall::{Admission, AdmittedRun, admit};
 use crate::json_text::Dialect;
@@ -75,6 +76,22 @@ impl Overlay {
     #[must_use]
     pub fn len(&self) -> usize {
         self.evidence.len() + self.entries.len() + self.dead_letters.len() + self.claims.len()
+    }
+
+    /// New evidence records, by run.
+    pub fn evidence_entries(&self) -> impl Iterator<Item = EvidenceEntry> {
+        self.evidence.iter().map(|(run, place)| EvidenceEntry {
+            run: *run,
+            place: *place,
+        })
+    }
+
+    /// Puts what is newer over what is there.
+    pub fn extend(&mut self, newer: Overlay) {
+        self.evidence.extend(newer.evidence);
+        self.entries.extend(newer.entries);
+        self.dead_letters.extend(newer.dead_letters);
+        self.claims.extend(newer.claims);
     }
 
     /// Whether it holds nothing.

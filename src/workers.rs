@@ -1,20 +1,83 @@
 //! Owns the threads that look at many pairs at once. They read and work; the calling thread merges what they find,
 //! in order, and commits meanwhile. It decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::engine::{Engine, EngineError, Job, PreparedLook};
-use crate::reader::Look;
-use crate::state::StateError;
+use crate::checkpoint::Claim;
+use crate::clock::stamp;
+use crate::discover::PairPath;
+use crate::engine::{Engine, EngineError, Setup};
+use crate::pair::ActivePair;
+use crate::reader::{Look, Looking, PairMemory, look};
+use crate::state::{StateError, StateView};
 
 /// Looks that are done or being done ahead of the merge, per thread. Each may hold two chunks and its rows.
 const AHEAD_PER_THREAD: usize = 2;
 
 type Looked = (usize, thread::Result<Result<Look, StateError>>);
+
+/// A pair to look at.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    pub(crate) path: PairPath,
+    pub(crate) settled: bool,
+}
+
+/// A look that any thread may take.
+pub(crate) struct PreparedLook {
+    job: Job,
+    pair: Arc<ActivePair>,
+    memory: PairMemory,
+    view: Arc<StateView>,
+    setup: Setup,
+    claimed: Arc<BTreeSet<Claim>>,
+    claims_possible: bool,
+}
+
+impl PreparedLook {
+    pub(crate) fn look(self) -> Result<Look, StateError> {
+        let wall_ms = self.setup.clock.wall_ms();
+        let looking = Looking {
+            storage: &*self.setup.storage,
+            root: &self.setup.root,
+            view: &self.view,
+            claimed: &self.claimed,
+            claims_possible: self.claims_possible,
+            limits: self.setup.limits,
+            stamp: &stamp(wall_ms),
+            now_s: wall_ms / 1_000,
+            settle_first: self.setup.settle_ms == 0,
+        };
+        look(
+            &self.pair,
+            &self.job.path,
+            self.memory,
+            self.job.settled,
+            &looking,
+        )
+    }
+}
+
+impl Engine {
+    /// All that a look needs, so that a thread may do it.
+    pub(crate) fn prepare(&mut self, job: &Job) -> Result<PreparedLook, EngineError> {
+        let slot = self.slot(&job.path)?;
+        let (pair, memory) = (Arc::clone(&slot.pair), slot.memory);
+        Ok(PreparedLook {
+            job: job.clone(),
+            pair,
+            memory,
+            view: Arc::clone(&self.view),
+            setup: self.setup.clone(),
+            claimed: Arc::clone(&self.claimed),
+            claims_possible: self.claimable > 0,
+        })
+    }
+}
 
 /// Looks at all pairs of `jobs` on the engine's threads, and merges in the order of `jobs`.
 ///

@@ -18,8 +18,14 @@ mod batch;
 mod check;
 /// Flags, environment and file to settings; the annotated configuration file.
 mod config;
+/// A crash at every call that reaches the disk.
+mod crash;
+/// An error from every call that reaches the disk.
+mod faults;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
+/// The engine against the naive batch, on random lakes.
+mod model;
 /// `rebuild`: batch order, what is dropped, a crash at any call of it.
 mod rebuild;
 /// `status`: from a running daemon, from the state of a dead one.

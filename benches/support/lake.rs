@@ -1,0 +1,355 @@
+//! Makes the lakes the benchmarks run on: seeded, so that two machines measure the same bytes, and with the shape of
+//! real day-files. It knows how many rows a lake earns and never looks at what distilld made of it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Counts up when the bytes made for the same plan change, so that no older lake is used again.
+const GENERATOR_VERSION: u32 = 1;
+/// Day-files of one day: one for each source class, the last of which has no template of its own.
+pub const CLASSES: [&str; 8] = [
+    "scrum_reviews",
+    "mode_experiments",
+    "auto_apply",
+    "audits",
+    "observer_reviews",
+    "contract_analyses",
+    "outcomes",
+    "drift_reports",
+];
+/// Every month has this many days here.
+const DAYS_A_MONTH: u32 = 28;
+
+/// What a lake shall be. The same plan gives the same bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct LakePlan {
+    /// Pairs of day-files, eight a day.
+    pub pairs: u32,
+    /// Records of each pair.
+    pub records: u32,
+    /// Mean length of an evidence text as it stands in the file; texts have from half to one and a half of it.
+    pub text_bytes: u32,
+    /// Where chance begins.
+    pub seed: u64,
+}
+
+/// What was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LakeFacts {
+    /// Scored runs in it, each with its evidence.
+    pub records: u64,
+    /// Those that earn a row.
+    pub rows: u64,
+    /// Length of all day-files of both kinds.
+    pub input_bytes: u64,
+}
+
+/// A lake on disk.
+#[derive(Debug)]
+pub struct Lake {
+    /// What `--root` gets.
+    pub root: PathBuf,
+    /// What it holds.
+    pub facts: LakeFacts,
+    /// Whether it was there from an earlier run.
+    pub reused: bool,
+}
+
+/// Gives the lake of this plan in `dir`: the one an earlier run left if its plan was the same, else a new one in its
+/// place. What distilld made of an earlier one is removed.
+pub fn prepare(dir: &Path, plan: &LakePlan) -> io::Result<Lake> {
+    let root = dir.join("root");
+    let manifest = dir.join("lake.txt");
+    let head = format!("lake v{GENERATOR_VERSION} {plan:?}");
+    if let Some(facts) = fs::read_to_string(&manifest)
+        .ok()
+        .and_then(|text| facts_in(&text, &head))
+    {
+        super::remove_tree(&root.join("data/distilled"))?;
+        return Ok(Lake {
+            root,
+            facts,
+            reused: true,
+        });
+    }
+    super::remove_tree(dir)?;
+    let facts = write_lake(&root, plan)?;
+    // Last, so that a lake that was cut short is made again.
+    fs::write(
+        &manifest,
+        format!(
+            "{head}\n{} {} {}\n",
+            facts.records, facts.rows, facts.input_bytes
+        ),
+    )?;
+    Ok(Lake {
+        root,
+        facts,
+        reused: false,
+    })
+}
+
+fn facts_in(manifest: &str, head: &str) -> Option<LakeFacts> {
+    let (first, rest) = manifest.split_once('\n')?;
+    let mut numbers = rest.split_whitespace().map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    let facts = LakeFacts {
+        records: next()?,
+        rows: next()?,
+        input_bytes: next()?,
+    };
+    (first == head).then_some(facts)
+}
+
+fn write_lake(root: &Path, plan: &LakePlan) -> io::Result<LakeFacts> {
+    let mut facts = LakeFacts {
+        records: 0,
+        rows: 0,
+        input_bytes: 0,
+    };
+    let mut rng = fastrand::Rng::with_seed(plan.seed);
+    let (mut evidence, mut scored) = (Vec::new(), Vec::new());
+    for number in 0..plan.pairs {
+        let pair = PairPath::numbered(number);
+        evidence.clear();
+        scored.clear();
+        for line in 0..plan.records {
+            let run_id = format!("{number:05x}{line:07x}-{:016x}", rng.u64(..));
+            let record = Record::any(&mut rng, run_id, plan.text_bytes);
+            record.write_evidence(&pair, line, &mut evidence);
+            record.write_scored(&pair, line, &mut scored);
+            facts.rows += u64::from(record.earns_row());
+        }
+        pair.make_dirs(root)?;
+        File::create(pair.evidence(root))?.write_all(&evidence)?;
+        File::create(pair.scored(root))?.write_all(&scored)?;
+        facts.records += u64::from(plan.records);
+        facts.input_bytes += (evidence.len() + scored.len()) as u64;
+    }
+    Ok(facts)
+}
+
+/// The path two day-files share below their trees.
+#[derive(Debug, Clone)]
+pub struct PairPath {
+    day: String,
+    class: &'static str,
+}
+
+impl PairPath {
+    /// The pair of this number: eight a day, from the first day of 2026 on.
+    pub fn numbered(number: u32) -> Self {
+        let classes = CLASSES.len() as u32;
+        let day = number / classes;
+        let (year, month) = (
+            2026 + day / (12 * DAYS_A_MONTH),
+            day / DAYS_A_MONTH % 12 + 1,
+        );
+        Self::on(
+            &format!("{year}/{month:02}/{:02}", day % DAYS_A_MONTH + 1),
+            number as usize,
+        )
+    }
+
+    /// The pair of a class on a day, `YYYY/MM/DD`.
+    pub fn on(day: &str, class: usize) -> Self {
+        Self {
+            day: day.to_owned(),
+            class: CLASSES[class % CLASSES.len()],
+        }
+    }
+
+    fn at(&self, root: &Path, tree: &str) -> PathBuf {
+        root.join("data")
+            .join(tree)
+            .join(&self.day)
+            .join(format!("{}.jsonl", self.class))
+    }
+
+    /// The evidence day-file.
+    pub fn evidence(&self, root: &Path) -> PathBuf {
+        self.at(root, "evidence")
+    }
+
+    /// The scored day-file.
+    pub fn scored(&self, root: &Path) -> PathBuf {
+        self.at(root, "scored-runs")
+    }
+
+    /// Makes the directories of both.
+    pub fn make_dirs(&self, root: &Path) -> io::Result<()> {
+        for tree in ["evidence", "scored-runs"] {
+            fs::create_dir_all(root.join("data").join(tree).join(&self.day))?;
+        }
+        Ok(())
+    }
+}
+
+/// Appends `line` with one `write`, as a scorer does; returns when that has returned, with nothing closed in between.
+pub fn append(path: &Path, line: &[u8]) -> io::Result<std::time::Instant> {
+    let mut file = OpenOptions::new().append(true).create(true).open(path)?;
+    file.write_all(line)?;
+    Ok(std::time::Instant::now())
+}
+
+/// A run, before it is written as two lines.
+#[derive(Debug)]
+pub struct Record {
+    run_id: String,
+    category: &'static str,
+    role: &'static str,
+    text: String,
+    number: u32,
+}
+
+impl Record {
+    /// A run as they come: 76 in a hundred pass the firewall, 5 in a hundred are extractions.
+    pub fn any(rng: &mut fastrand::Rng, run_id: String, text_bytes: u32) -> Self {
+        let category = match rng.u32(..100) {
+            0..61 => "accepted",
+            61..76 => "partially_accepted",
+            76..94 => "rejected",
+            _ => "needs_human_review",
+        };
+        let role = match rng.u32(..100) {
+            0..60 => "executor",
+            60..85 => "reviewer",
+            85..95 => "applier",
+            _ => "extractor",
+        };
+        Self {
+            category,
+            role,
+            ..Self::good(rng, run_id, text_bytes)
+        }
+    }
+
+    /// A run that earns a row.
+    pub fn good(rng: &mut fastrand::Rng, run_id: String, text_bytes: u32) -> Self {
+        let text = text(rng, text_bytes as usize);
+        Self {
+            run_id,
+            category: "accepted",
+            role: "executor",
+            text,
+            number: rng.u32(..100_000),
+        }
+    }
+
+    /// Whether it becomes a sample.
+    pub fn earns_row(&self) -> bool {
+        matches!(self.category, "accepted" | "partially_accepted") && self.role != "extractor"
+    }
+
+    /// Writes its evidence line, newline included.
+    pub fn write_evidence(&self, pair: &PairPath, line: u32, out: &mut Vec<u8>) {
+        let Self {
+            run_id,
+            role,
+            text,
+            number,
+            ..
+        } = self;
+        let class = pair.class;
+        let task = match class {
+            "audits" => format!("phase:{}", number % 40),
+            "contract_analyses" => format!("permit:{number:06}"),
+            _ => format!("task-{number:05}"),
+        };
+        let model = [
+            "qwen3-coder:480b",
+            "kimi-k2:1t",
+            "gpt-oss:120b",
+            "deepseek-v3.1:671b",
+        ][*number as usize % 4];
+        let contractor = if class == "contract_analyses" {
+            r#","contractor":"Meyer & Söhne Bau""#
+        } else {
+            ""
+        };
+        let written = writeln!(
+            out,
+            r#"{{"run_id":"{run_id}","task_id":"{task}","timestamp":"{}T08:{:02}:{:02}.000Z","schema_version":1,"model_name":"{model}","model_provider":"ollama_cloud","model_role":"{role}","input_hash":"{:016x}","source_files":["crates/lakehouse/src/{class}_{}.rs"],"retrieved_context":{{"matrix_corpora":["lakehouse_arch_v1","{class}_v2"],"pathway_fingerprints_seen":{}}},"latency_ms":{},"cost_usd":0.0031,"metadata":{{"attempt":{}{contractor}}},"text":"{text}","provenance":{{"source_file":"data/_kb/{class}.jsonl","line_offset":{line},"sig_hash":"{:016x}{:016x}","recorded_at":"{}T08:00:00.000Z"}}}}"#,
+            pair.day.replace('/', "-"),
+            number / 60 % 60,
+            number % 60,
+            u64::from(*number).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            number % 97,
+            number % 5,
+            number % 9_000 + 700,
+            number % 3 + 1,
+            u64::from(*number).wrapping_mul(0xC2B2_AE3D_27D4_EB4F),
+            u64::from(line).wrapping_mul(0x1656_67B1_9E37_79F9),
+            pair.day.replace('/', "-"),
+        );
+        written.expect("a vector takes all bytes");
+    }
+
+    /// Writes its scored line, newline included.
+    pub fn write_scored(&self, pair: &PairPath, line: u32, out: &mut Vec<u8>) {
+        let Self {
+            run_id,
+            category,
+            number,
+            ..
+        } = self;
+        let (day, class) = (&pair.day, pair.class);
+        let written = writeln!(
+            out,
+            r#"{{"schema_version":1,"evidence_run_id":"{run_id}","evidence_task_id":"task-{number:05}","category":"{category}","reasons":["anchor grounding {}%","verdict {category}"],"scored_at":"{}T09:00:00.000Z","scorer_version":"v1.4.0","provenance":{{"source_file":"data/evidence/{day}/{class}.jsonl","line_offset":{line},"sig_hash":"{:016x}{:016x}","recorded_at":"{}T09:00:00.000Z"}}}}"#,
+            number % 100,
+            day.replace('/', "-"),
+            u64::from(*number).wrapping_mul(0x27D4_EB2F_1656_67C5),
+            u64::from(line).wrapping_mul(0x9E37_79B1_85EB_CA87),
+            day.replace('/', "-"),
+        );
+        written.expect("a vector takes all bytes");
+    }
+}
+
+/// Pieces of what models say, as they stand between the quotes of a JSON string.
+const PIECES: [&str; 32] = [
+    "The reducer drops the last batch when the channel closes early, ",
+    "which loses up to one flush interval of acknowledged writes. ",
+    r#"The PRD calls this \"exactly once\" in section 4. "#,
+    r"\n\n## Finding\n\n",
+    r"\n- severity: high\n- confidence: 0.87\n",
+    r"\n- severity: low\n- confidence: 0.42\n",
+    r"\n```rust\nlet rows = batch.iter().filter(|row| row.len() > 0).count();\n```\n",
+    r#"\n```json\n{\"verdict\": \"accept\", \"score\": 0.91}\n```\n"#,
+    "and is only reachable through the compaction path ",
+    r"\u2014 see the change proposal \u2014 ",
+    "— as the reviewer of phase 12 said — ",
+    r"if a < b && c > d {\n\treturn Err(Error::Stale);\n}\n",
+    "No caller checks the returned length. ",
+    "The lock is held over an await point, so a slow reader stalls every writer behind it. ",
+    "Tests cover the happy path alone. ",
+    r"C:\\Users\\build\\lakehouse ",
+    "A patch of six lines is enough: ",
+    r"@@ -41,6 +41,7 @@ fn flush(&mut self)\n-    self.rows.clear();\n+    self.commit()?;\n+    self.rows.clear();\n",
+    "The permit names two parcels, and only one of them has a survey on file. ",
+    r"Risk markers: \u26a0 lien, \u26a0 expired insurance. ",
+    "Größe und Lage der Fläche sind plausibel. ",
+    r"d\u00e9j\u00e0 vu: the same defect was reported in the run before. ",
+    "監査の結果は良好です。",
+    r"\ud83d\udd25 hot path. ",
+    "retrieval returned four corpora, two of them stale, ",
+    "so the anchor grounding is weak here. ",
+    "Recommend: merge after the migration has run on staging. ",
+    r"\n1. Read the manifest.\n2. Compare row counts.\n3. Swap the pointer.\n",
+    "The estimate of 3.2 ms per call does not hold under load; measured 11.7 ms at the 99th percentile. ",
+    "Verdict: cycle. ",
+    r#"The log says \"connection reset by peer\" 14 times within one minute. "#,
+    "This is consistent with the earlier audit. ",
+];
+
+fn text(rng: &mut fastrand::Rng, mean_bytes: usize) -> String {
+    let len_bytes = mean_bytes / 2 + rng.usize(..=mean_bytes);
+    let mut text = String::with_capacity(len_bytes + 128);
+    text.push_str("Reviewed. ");
+    while text.len() < len_bytes {
+        text.push_str(PIECES[rng.usize(..PIECES.len())]);
+    }
+    text
+}

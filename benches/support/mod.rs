@@ -1,0 +1,63 @@
+//! What the benchmarks share: the lake they run on, the program under measurement, and how figures are shown.
+//! Nothing here decides what is measured, and nothing here asserts a time.
+#![allow(
+    dead_code,
+    reason = "each benchmark is a program of its own and uses a part of this"
+)]
+
+pub mod figures;
+pub mod floor;
+pub mod lake;
+pub mod program;
+pub mod watcher;
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+/// What any part of a benchmark fails with.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// A directory of this name for one benchmark, below `target/`, so that it lies on the file system builds use.
+pub fn bench_dir(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("distilld-bench")
+        .join(name)
+}
+
+/// Where the root's export lies.
+pub fn export_path(root: &Path) -> PathBuf {
+    root.join("data/distilled/sft/sft_export.jsonl")
+}
+
+/// Removes a directory and all below it; one that is not there is fine.
+pub fn remove_tree(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// How much is read or written at once.
+pub const BUFFER_BYTES: usize = 1 << 20;
+
+/// Newlines in a file; a file that is not there has none.
+pub fn lines_in(path: &Path) -> io::Result<u64> {
+    let mut file = match File::open(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(0),
+        opened => opened?,
+    };
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut lines = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(lines),
+            read => lines += memchr::memchr_iter(b'\n', &buffer[..read]).count() as u64,
+        }
+    }
+}
+
+/// Waits until the file system of `dir` holds nothing unwritten, so that one run does not pay for the run before.
+pub fn settle_disk(dir: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(dir)?)?)
+}

@@ -1,0 +1,178 @@
+//! Runs the program under measurement as a child process and reads what the kernel says of it.
+//! No child outlives its handle.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Failure;
+
+/// How often a child that is waited for is looked at; wall times are this much too long at most.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+/// The unit of CPU times in `/proc/PID/stat`, 1/100 s on every architecture distilld is built for.
+const TICK: Duration = Duration::from_millis(10);
+/// A daemon that takes longer than this to stop is killed.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a process used.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Usage {
+    /// Most memory ever resident, as last seen before it ended.
+    pub peak_rss_bytes: u64,
+    /// User and system time of all its threads, in steps of 10 ms.
+    pub cpu: Duration,
+}
+
+/// A program that ran to its end.
+#[derive(Debug)]
+pub struct Finished {
+    /// From before its start to its end.
+    pub wall: Duration,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// A running child; killed when dropped.
+#[derive(Debug)]
+pub struct Program {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Starts `distilld --root ROOT ARGS`; both its outputs go to the file `log`.
+    pub fn start(root: &Path, args: &[&str], log: &Path) -> io::Result<Self> {
+        let output = File::create(log)?;
+        let child = Command::new(env!("CARGO_BIN_EXE_distilld"))
+            .arg("--root")
+            .arg(root)
+            .args(args)
+            // No variable of the shell that runs the benchmark shall configure it.
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()?;
+        Ok(Self {
+            child,
+            log: log.to_owned(),
+        })
+    }
+
+    /// Starts it and waits until it has ended well.
+    pub fn run(root: &Path, args: &[&str], log: &Path) -> Result<Finished, Failure> {
+        let start = Instant::now();
+        let mut program = Self::start(root, args, log)?;
+        let mut usage = Usage::default();
+        loop {
+            let ended = look(program.child.id(), &mut usage);
+            if ended {
+                let wall = start.elapsed();
+                let status = program.child.wait()?;
+                return if status.success() {
+                    Ok(Finished { wall, usage })
+                } else {
+                    Err(program.failure(&status.to_string()))
+                };
+            }
+            thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
+    /// What it has used up to now.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        look(self.child.id(), &mut usage);
+        usage
+    }
+
+    /// An error, with the end of the log, if it no longer runs.
+    pub fn check_alive(&mut self) -> Result<(), Failure> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(self.failure(&status.to_string())),
+        }
+    }
+
+    /// Sends it SIGTERM and waits for a good end.
+    pub fn stop(mut self) -> Result<(), Failure> {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::Signal::TERM,
+        )?;
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return if status.success() {
+                    Ok(())
+                } else {
+                    Err(self.failure(&status.to_string()))
+                };
+            }
+            thread::sleep(LOOK_INTERVAL);
+        }
+        Err(self.failure("did not stop in time"))
+    }
+
+    /// An error that names the log and shows its end.
+    pub fn failure(&self, what: &str) -> Failure {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let end = String::from_utf8_lossy(&log[log.len().saturating_sub(2_000)..]).into_owned();
+        format!(
+            "distilld: {what}; the end of {}:\n{end}",
+            self.log.display()
+        )
+        .into()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Both fail only where the process has ended and was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// CPU time this program itself has used.
+pub fn own_cpu() -> Duration {
+    let mut usage = Usage::default();
+    look(std::process::id(), &mut usage);
+    usage.cpu
+}
+
+/// Takes the latest figures over; true once the process has ended. Not yet waited for, it still has its CPU time
+/// in `/proc`, but no longer its memory.
+fn look(process_id: u32, usage: &mut Usage) -> bool {
+    let proc_dir = PathBuf::from(format!("/proc/{process_id}"));
+    let status = fs::read_to_string(proc_dir.join("status")).unwrap_or_default();
+    if let Some(len_bytes) = peak_rss_bytes(&status) {
+        usage.peak_rss_bytes = len_bytes;
+    }
+    let stat = fs::read_to_string(proc_dir.join("stat")).unwrap_or_default();
+    match state_and_cpu(&stat) {
+        Some((state, cpu)) => {
+            usage.cpu = cpu;
+            matches!(state, "Z" | "X")
+        }
+        None => true,
+    }
+}
+
+fn peak_rss_bytes(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The state letter and the CPU time in `/proc/PID/stat`; the name before them may hold anything but ends at the last `)`.
+fn state_and_cpu(stat: &str) -> Option<(&str, Duration)> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?;
+    Some((fields.first()?, TICK * ticks))
+}

@@ -1,0 +1,109 @@
+//! Sees the rows of numbered runs appear in an export that another process writes, and when. It changes nothing.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use memchr::memmem;
+
+use super::Failure;
+
+/// Sleep between two looks at the export.
+const LOOK_INTERVAL: Duration = Duration::from_micros(20);
+/// What a run id of a measured record begins with; its number follows.
+pub const RUN_PREFIX: &str = "fresh-";
+
+/// The thread that looks at the export.
+#[derive(Debug)]
+pub struct Watcher {
+    /// The number of each run whose row was found, and when, in the order of the export.
+    pub rows: Receiver<(usize, Instant)>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<io::Result<Vec<Duration>>>,
+}
+
+impl Watcher {
+    /// Starts at the export's present end.
+    pub fn start(export: &Path) -> io::Result<Self> {
+        let export = File::open(export)?;
+        let offset = export.metadata()?.len();
+        let (sender, rows) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || watch(&export, offset, &sender, &stopped));
+        Ok(Self { rows, stop, thread })
+    }
+
+    /// Ends it; gives the times between looks, of those looks a row was found by.
+    pub fn stop(self) -> Result<Vec<Duration>, Failure> {
+        self.stop.store(true, Ordering::Relaxed);
+        Ok(self
+            .thread
+            .join()
+            .map_err(|_| "the watching thread panicked")??)
+    }
+}
+
+fn watch(
+    export: &File,
+    mut offset: u64,
+    rows: &Sender<(usize, Instant)>,
+    stop: &AtomicBool,
+) -> io::Result<Vec<Duration>> {
+    sharpen_sleeps();
+    let (mut apart, mut unfinished, mut last_look) = (Vec::new(), Vec::new(), Instant::now());
+    while !stop.load(Ordering::Relaxed) {
+        let len = export.metadata()?.len();
+        if len > offset {
+            let begin = unfinished.len();
+            unfinished.resize(begin + (len - offset) as usize, 0);
+            export.read_exact_at(&mut unfinished[begin..], offset)?;
+            let now = Instant::now();
+            apart.push(now - last_look);
+            offset = len;
+            report_rows(&mut unfinished, now, rows);
+        }
+        last_look = Instant::now();
+        thread::sleep(LOOK_INTERVAL);
+    }
+    Ok(apart)
+}
+
+/// Sends the number of each run that has a whole line, and leaves the bytes behind the last newline.
+fn report_rows(bytes: &mut Vec<u8>, now: Instant, rows: &Sender<(usize, Instant)>) {
+    let Some(end) = memchr::memrchr(b'\n', bytes) else {
+        return;
+    };
+    let key = format!("\"source_run_id\":\"{RUN_PREFIX}");
+    let found: Vec<usize> = memmem::find_iter(&bytes[..end], &key)
+        .map(|at| at + key.len())
+        .collect();
+    for at in found {
+        let digits = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit());
+        let number = digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
+        // The receiver is gone only when the benchmark has ended.
+        let _ = rows.send((number, now));
+    }
+    bytes.drain(..=end);
+}
+
+/// Linux lets a sleep end 50 us late to save wake-ups; this thread alone asks for 1 us. Where that is not allowed the
+/// resolution that is printed says so.
+fn sharpen_sleeps() {
+    let Ok(link) = fs::read_link("/proc/thread-self") else {
+        return;
+    };
+    let Some(thread_id) = link.file_name() else {
+        return;
+    };
+    let _ = fs::write(
+        Path::new("/proc").join(thread_id).join("timerslack_ns"),
+        "1000",
+    );
+}

@@ -1,0 +1,183 @@
+//! Owns the moment at which a batch counts: commit, then show; and the checkpoint that takes into the state what the
+//! journal holds. It knows nothing of day-files.
+
+use std::sync::Arc;
+
+use crate::blocks::packed;
+use crate::engine::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
+use crate::pair::{ActivePair, Overlay};
+use crate::row;
+use crate::state::{Header, PairWrite, State, StateError};
+
+/// Pairs kept in memory between checkpoints.
+const ACTIVE_PAIRS_MAX: usize = 2_048;
+
+impl Engine {
+    /// Commits and shows all that was merged.
+    ///
+    /// # Errors
+    /// Rules 3 and 4; the journal's and the export's.
+    pub fn commit(&mut self) -> Result<(), EngineError> {
+        self.show_unshown()?;
+        if self.pending.delta.pairs.is_empty() {
+            return Ok(());
+        }
+        if self.state_failed {
+            self.reopen_state()?;
+        }
+        self.pending.delta.export_from = self.export.len_bytes();
+        if let Some(forbidden) = row::forbidden_in(&self.pending.rows) {
+            return Err(EngineError::Forbidden(forbidden));
+        }
+        for delta in &self.pending.delta.pairs {
+            delta.checkpoint.balance()?;
+        }
+        if !self.totals.balanced() {
+            return Err(EngineError::Totals(Box::new(self.totals)));
+        }
+        self.journal.append(&self.pending)?;
+        self.committed_at_ms = self.setup.clock.monotonic_ms();
+        self.unshown = Some(std::mem::take(&mut self.pending));
+        self.show_unshown()
+    }
+
+    /// Takes all that the journal holds into the state, so that the journal starts anew.
+    ///
+    /// # Errors
+    /// Those of a commit, of syncing the export, and of the state.
+    pub fn checkpoint(&mut self) -> Result<(), EngineError> {
+        if self.state_failed {
+            self.reopen_state()?;
+        }
+        self.commit()?;
+        let export = self.export.sync()?;
+        let header = Header {
+            seq_applied: self.journal.seq(),
+            journal_epoch: self.journal.epoch() + 1,
+            export,
+            ..self.header()
+        };
+        let writes: Vec<_> = self
+            .slots
+            .values()
+            .filter(|slot| slot.changed)
+            .map(|slot| pair_write(&slot.pair))
+            .collect();
+        self.state
+            .checkpoint(header, &writes)
+            .inspect_err(|_| self.state_failed = true)?;
+        drop(writes);
+        self.journal.restart(header.journal_epoch);
+        self.claimed = Arc::default();
+        self.overlay_entries = 0;
+        self.any_changed = false;
+        for slot in self.slots.values_mut() {
+            if slot.changed {
+                let pair = Arc::make_mut(&mut slot.pair);
+                pair.overlay = Overlay::default();
+                pair.persisted = true;
+                slot.changed = false;
+            }
+        }
+        self.forget_idle_pairs();
+        self.renew_view()
+    }
+
+    pub(crate) fn checkpoint_if_due(&mut self) -> Result<(), EngineError> {
+        let due = self.journal.len_bytes() >= self.setup.checkpoint_bytes
+            || self.overlay_entries >= OVERLAY_ENTRIES_MAX;
+        if due { self.checkpoint() } else { Ok(()) }
+    }
+
+    pub(crate) fn show_unshown(&mut self) -> Result<(), EngineError> {
+        if let Some(batch) = &self.unshown {
+            if !batch.rows.is_empty() {
+                self.export.append(batch.delta.export_from, &batch.rows)?;
+            }
+            self.unshown = None;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn has_uncheckpointed(&self) -> bool {
+        self.journal.len_bytes() > 0 || self.any_changed
+    }
+
+    /// After a write to it failed, redb refuses all more: open the same file again. What the journal holds is still
+    /// in the overlays.
+    pub(crate) fn reopen_state(&mut self) -> Result<(), EngineError> {
+        self.state = State::open(&*self.setup.storage, &self.state_path)?;
+        let header = *self.state.header();
+        // The transaction that was said to have failed may have reached the disk. Then the state holds the frames
+        // of the old epoch; the next frame must be of the new one, or no recovery would look at it.
+        if header.journal_epoch > self.journal.epoch() {
+            self.journal.restart(header.journal_epoch);
+        }
+        if !self.has_uncheckpointed() {
+            self.slots.clear();
+            self.settling.clear();
+            self.totals = header.totals;
+            self.pair_next = header.pair_next;
+            self.claimable = header.claimable;
+        }
+        self.state_failed = false;
+        self.renew_view()
+    }
+
+    /// Pairs of closed days leave the memory; they are loaded again when somebody writes to them.
+    pub(crate) fn forget_idle_pairs(&mut self) {
+        let mut surplus = self.slots.len().saturating_sub(ACTIVE_PAIRS_MAX);
+        self.slots.retain(|_, slot| {
+            let keep = surplus == 0 || slot.changed || slot.memory.may_settle();
+            surplus -= usize::from(!keep);
+            keep
+        });
+    }
+
+    pub(crate) fn header(&self) -> Header {
+        Header {
+            totals: self.totals,
+            pair_next: self.pair_next,
+            claimable: self.claimable,
+            ..*self.state.header()
+        }
+    }
+
+    pub(crate) fn renew_view(&mut self) -> Result<(), EngineError> {
+        self.view = Arc::new(self.state.view()?);
+        Ok(())
+    }
+
+    /// That the files it keeps open are still those under their paths.
+    ///
+    /// # Errors
+    /// The export's; [`StateError::Damaged`] where the state is gone.
+    pub fn check_files(&self) -> Result<(), EngineError> {
+        self.export.check(0)?;
+        match self.setup.storage.stat(&self.state_path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let what = format!(
+                    "{} was removed while distilld ran",
+                    self.state_path.display()
+                );
+                Err(StateError::Damaged(what).into())
+            }
+            other => Ok(other.map(|_| ()).map_err(StateError::Io)?),
+        }
+    }
+}
+
+fn pair_write(pair: &ActivePair) -> PairWrite<'_> {
+    PairWrite {
+        id: pair.id,
+        checkpoint: &pair.checkpoint,
+        evidence: pair
+            .overlay
+            .evidence_entries()
+            .map(|entry| packed(&entry))
+            .collect(),
+        entries: pair.overlay.entries.values().map(packed).collect(),
+        dead_letters: &pair.overlay.dead_letters,
+        claims: &pair.overlay.claims,
+    }
+}

@@ -1,0 +1,84 @@
+//! Owns what follows when a day-file is not what was read of it: rewritten, truncated, replaced, shortened by a power
+//! cut. What was read is forgotten, its rows stay where they are, and the lines that stand there now claim them.
+
+use crate::checkpoint::{Claim, PairId, Verdict};
+use crate::discover::{PairPath, Stream};
+use crate::engine::{Engine, EngineError};
+use crate::row;
+use crate::state::{Reset, StateError};
+use crate::tail::Rewritten;
+
+impl Engine {
+    /// A source is not what was read of it: forget that, keep its rows for its lines to claim, begin anew.
+    pub(crate) fn read_again(
+        &mut self,
+        path: &PairPath,
+        stream: Stream,
+        why: Rewritten,
+    ) -> Result<(), EngineError> {
+        self.checkpoint()?;
+        let (id, before) = {
+            let pair = &self.slot(path)?.pair;
+            (pair.id, pair.checkpoint.clone())
+        };
+        let mut after = before.clone();
+        let reset = match stream {
+            Stream::Scored => {
+                after.scored = Default::default();
+                after.counts = Default::default();
+                Reset::Scored(self.claims_of(id)?)
+            }
+            Stream::Evidence => {
+                after.evidence = Default::default();
+                after.counts.waiting += after.counts.role + after.counts.blank_text;
+                after.counts.role = 0;
+                after.counts.blank_text = 0;
+                Reset::Evidence(self.setup.clock.wall_ms() / 1_000)
+            }
+        };
+        tracing::warn!(
+            day_file = %path.path(&self.setup.root, stream).display(),
+            reason = why.code(),
+            offset = match stream { Stream::Scored => before.scored.offset, Stream::Evidence => before.evidence.offset },
+            "day-file is not what was read of it, reading it again from its start"
+        );
+        let mut header = self.header();
+        header.totals.replace(&before, &after);
+        if let Reset::Scored(claims) = &reset {
+            header.claimable += claims.len() as u64;
+        }
+        self.state
+            .reset(header, id, &after, &reset)
+            .inspect_err(|_| self.state_failed = true)?;
+        self.totals = header.totals;
+        self.claimable = header.claimable;
+        self.slots.remove(path);
+        self.settling.remove(path);
+        self.renew_view()
+    }
+
+    /// A claim on every row that the pair's lines have in the export.
+    pub(crate) fn claims_of(&self, id: PairId) -> Result<Vec<Claim>, EngineError> {
+        let mut offsets = Vec::new();
+        self.view.for_each_entry(id, |entry| {
+            if let Verdict::Exported { row_offset, .. } = entry.verdict {
+                offsets.push(row_offset);
+            }
+        })?;
+        let mut claims = Vec::with_capacity(offsets.len());
+        for row_offset in offsets {
+            let bytes = self.export.row_at(row_offset)?;
+            let row = row::RowKey::of_row(&bytes).map_err(|fault| {
+                StateError::Damaged(format!(
+                    "no row starts at byte {row_offset} of the export: {fault}"
+                ))
+            })?;
+            claims.push(Claim {
+                row,
+                scope: id,
+                row_offset,
+            });
+        }
+        Ok(claims)
+    }
+}

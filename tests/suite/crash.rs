@@ -1,0 +1,186 @@
+//! Crashes at every call that reaches the disk, and again at every call of the recovery from it, with un-synced
+//! writes kept, lost or torn. The store's own file and the journal are on the same simulated disk.
+
+use fastrand::Rng;
+
+use distilld::recover::RecoveryCase;
+
+use crate::support::bench::{Bench, EXPORT, STATE_DIR};
+use crate::support::lake_gen::{EvidenceMode, Shape, Step, pairs_of, script};
+use crate::support::naive::{multiset_difference, naive_batch};
+use crate::support::sim_disk::{Fate, NameOrder, SimDisk};
+
+/// Scripts whose every call is crashed at.
+const SCRIPTS: u64 = 3;
+/// Of the calls of a recovery, every so many are crashed at again.
+const RECOVERY_STRIDE: u64 = 11;
+
+/// What happened up to a crash, and what is left.
+struct Crashed {
+    bench: Bench,
+    /// Steps that were taken, whole or in part.
+    steps_taken: usize,
+}
+
+/// Runs a script until the disk dies at its `n`-th call; `None` if it does not.
+fn run_into_crash(steps: &[Step], n: u64) -> Option<Crashed> {
+    let mut bench = Bench::new(SimDisk::new());
+    bench.checkpoint_bytes = 2 << 10;
+    bench.disk.set_name_order(NameOrder::Any);
+    bench.disk.crash_at(n);
+    let mut steps_taken = 0;
+    let mut alive = bench.open().is_ok();
+    while alive && steps_taken < steps.len() {
+        alive = bench.step(&steps[steps_taken], true).is_ok();
+        steps_taken += 1;
+    }
+    let _seen_last = bench.read_export();
+    bench
+        .disk
+        .is_dead()
+        .then_some(Crashed { bench, steps_taken })
+}
+
+/// The disk as found after the power cut, with what the reader remembers.
+fn after_power_cut(crashed: &Crashed, seed: u64, fate: Fate) -> Bench {
+    let mut found = Bench::new(crashed.bench.disk.power_cut(seed, fate));
+    found.checkpoint_bytes = crashed.bench.checkpoint_bytes;
+    found.seen = crashed.bench.seen.clone();
+    found
+}
+
+/// Recovers, goes on with the script, and compares with the batch.
+fn recover_and_finish(bench: &mut Bench, rest: &[Step], all: &[Step], what: &str) {
+    let opened = bench.open();
+    assert!(opened.is_ok(), "{what}: {}", opened.unwrap_err());
+    bench
+        .read_export()
+        .unwrap_or_else(|fault| panic!("{what}: after recovery, {fault}"));
+    for step in rest {
+        bench
+            .step(step, true)
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+    bench
+        .step(&Step::Quiet, true)
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    let naive = naive_batch(&pairs_of(all), false);
+    let export = bench.disk.read(EXPORT).unwrap_or_default();
+    if let Some(difference) = multiset_difference(&export, &naive.rows) {
+        panic!("{what}: {difference}");
+    }
+}
+
+/// Every call of a script, every fate; `again`: also calls of each recovery.
+fn crash_everywhere(seed: u64) {
+    let mut rng = Rng::with_seed(seed);
+    let shape = Shape {
+        lines: rng.usize(10..=20),
+        ..Shape::small(&mut rng, EvidenceMode::Unique)
+    };
+    let steps = script(seed, &shape);
+    let mut n = 0;
+    while let Some(crashed) = run_into_crash(&steps, n) {
+        for fate in Fate::ALL {
+            let what = format!("seed {seed}, crash at call {n}, writes {fate:?}");
+            let cut_seed = seed ^ n;
+            let rest = &steps[crashed.steps_taken..];
+            let mut found = after_power_cut(&crashed, cut_seed, fate);
+            let calls_before = found.disk.calls();
+            recover_and_finish(&mut found, rest, &steps, &what);
+            let calls = found.disk.calls() - calls_before;
+            for m in (n % RECOVERY_STRIDE..calls).step_by(RECOVERY_STRIDE as usize) {
+                crash_in_recovery(&crashed, cut_seed, fate, m, &steps, &what);
+            }
+        }
+        n += 1;
+    }
+    assert!(n > 60, "seed {seed}: the script has only {n} calls");
+}
+
+fn crash_in_recovery(
+    crashed: &Crashed,
+    cut_seed: u64,
+    fate: Fate,
+    m: u64,
+    steps: &[Step],
+    what: &str,
+) {
+    let mut found = after_power_cut(crashed, cut_seed, fate);
+    found.disk.crash_at(m);
+    let mut taken = crashed.steps_taken;
+    let mut alive = found.open().is_ok();
+    while alive && taken < steps.len() {
+        alive = found.step(&steps[taken], true).is_ok();
+        taken += 1;
+    }
+    if alive {
+        alive = found.step(&Step::Quiet, true).is_ok();
+    }
+    if alive {
+        return;
+    }
+    // Between a power cut and the recovery from it the journal alone has the newest rows: nobody looks here.
+    let what = format!("{what}, crash again at call {m}");
+    let crashed_again = Crashed {
+        bench: found,
+        steps_taken: taken,
+    };
+    for fate in Fate::ALL {
+        let what = format!("{what}, writes {fate:?}");
+        let mut found = after_power_cut(&crashed_again, cut_seed ^ m, fate);
+        recover_and_finish(&mut found, &steps[taken..], steps, &what);
+    }
+}
+
+#[test]
+fn a_crash_at_any_call_and_again_in_its_recovery_loses_and_doubles_nothing() {
+    std::thread::scope(|scope| {
+        for seed in 0..SCRIPTS {
+            scope.spawn(move || crash_everywhere(seed));
+        }
+    });
+}
+
+/// The state is lost, the export is there, and the process dies at every call of the adoption.
+#[test]
+fn a_crash_at_any_call_of_an_adoption_writes_nothing_twice() {
+    let seed = 11;
+    let mut rng = Rng::with_seed(seed);
+    let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
+    let mut whole = Bench::new(SimDisk::new());
+    whole.open().unwrap();
+    for step in &steps {
+        whole.step(step, true).unwrap();
+    }
+    whole.engine.take().unwrap().checkpoint().unwrap();
+    for file in ["state.redb", "journal"] {
+        whole.disk.remove(format!("{STATE_DIR}/{file}"));
+    }
+    let rows = whole.seen.iter().filter(|byte| **byte == b'\n').count() as u64;
+    assert!(rows > 0, "a script without rows shows nothing");
+    for n in 0.. {
+        let mut crashed = Bench::new(whole.disk.fork());
+        crashed.seen = whole.seen.clone();
+        crashed.disk.crash_at(n);
+        let report = crashed
+            .open()
+            .and_then(|report| crashed.quiet().map(|()| report));
+        if let Ok(report) = report {
+            assert_eq!(
+                (report.case, report.rows_adopted),
+                (RecoveryCase::Adopt, rows)
+            );
+            break;
+        }
+        let crashed = Crashed {
+            bench: crashed,
+            steps_taken: steps.len(),
+        };
+        for fate in Fate::ALL {
+            let what = format!("adoption, crash at call {n}, writes {fate:?}");
+            let mut found = after_power_cut(&crashed, n, fate);
+            recover_and_finish(&mut found, &[], &steps, &what);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The engine on a simulated disk against the naive batch: random lakes cut anywhere, streams interleaved anyhow,
+//! restarts with and without a checkpoint. Rules 1 to 6 of `engine` hold after every step, by its own assertions.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+
+use crate::support::bench::{Bench, EXPORT};
+use crate::support::lake_gen::{EvidenceMode, Shape, Step, pairs_of, script, shrink};
+use crate::support::naive::{Counts, multiset_difference, naive_batch, row_key};
+use crate::support::sim_disk::SimDisk;
+
+/// Cases of each kind in the ordinary run.
+const CASES: u64 = 1_500;
+
+/// Runs a script to its end, with a last quiet, and gives the bench. How steps are heeded follows from the seed.
+fn run(seed: u64, steps: &[Step]) -> Bench {
+    let mut rng = Rng::with_seed(seed ^ 0x5eed);
+    let mut bench = Bench::new(SimDisk::new());
+    bench.threads = rng.usize(1..=2);
+    bench.checkpoint_bytes = rng.choice([4 << 10, 1 << 20]).unwrap();
+    bench.open().unwrap();
+    for step in steps {
+        let heed = rng.u8(..4) > 0;
+        bench.step(step, heed).unwrap();
+    }
+    bench.step(&Step::Quiet, true).unwrap();
+    bench
+}
+
+/// What is wrong with the export of a lake whose evidence never changes, if anything.
+fn fault_of(seed: u64, steps: &[Step]) -> Option<String> {
+    let ran = std::panic::catch_unwind(|| {
+        let bench = run(seed, steps);
+        let naive = naive_batch(&pairs_of(steps), false);
+        let export = bench.disk.read(EXPORT).unwrap_or_default();
+        multiset_difference(&export, &naive.rows).or_else(|| count_fault(&bench, &naive.counts))
+    });
+    ran.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Some(text.unwrap_or_else(|| "it panicked".to_owned()))
+    })
+}
+
+fn count_fault(bench: &Bench, naive: &Counts) -> Option<String> {
+    let totals = bench.engine.as_ref().unwrap().totals();
+    let counts = &totals.counts;
+    let product = [
+        counts.exported,
+        counts.firewalled,
+        counts.unknown_category,
+        counts.waiting,
+        counts.role,
+        counts.blank_text,
+    ];
+    let expected = [
+        naive.exported,
+        naive.firewall,
+        naive.unknown_category,
+        naive.no_evidence,
+        naive.role,
+        naive.blank_text,
+    ];
+    (product != expected.map(|count| count as u64))
+        .then(|| format!("counts {product:?}, naive {expected:?}"))
+}
+
+#[test]
+fn any_interleaving_of_a_random_lake_equals_the_batch() {
+    for seed in 0..CASES {
+        let mut rng = Rng::with_seed(seed);
+        let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
+        if let Some(fault) = fault_of(seed, &steps) {
+            let least = shrink(&steps, |steps| fault_of(seed, steps).is_some());
+            panic!(
+                "seed {seed}: {fault}\nleast script: {least:#?}\n{:?}",
+                fault_of(seed, &least)
+            );
+        }
+    }
+}
+
+#[test]
+fn evidence_that_changes_never_doubles_or_loses_a_row() {
+    for seed in 0..CASES {
+        let mut rng = Rng::with_seed(seed);
+        let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Free));
+        let bench = run(seed, &steps);
+        let naive = naive_batch(&pairs_of(&steps), false);
+        let export = String::from_utf8(bench.disk.read(EXPORT).unwrap_or_default()).unwrap();
+        // Day-files of the same name in two days may well have lines that nothing tells apart.
+        let mut rows = BTreeMap::<_, usize>::new();
+        for row in export.lines() {
+            *rows.entry((row_id(row), row_key(row))).or_default() += 1;
+        }
+        let pairs = pairs_of(&steps);
+        for ((id, key), count) in &rows {
+            let name = format!("/{}", id.rsplit_once(':').unwrap().0);
+            let namesakes = pairs.keys().filter(|pair| pair.ends_with(&name)).count();
+            assert!(
+                *count <= namesakes,
+                "seed {seed}: {count} rows of one line, {id} {key}"
+            );
+        }
+        // A row that the batch earns with the last evidence is there, whatever came before it.
+        for row in &naive.rows {
+            let left = rows
+                .get_mut(&(row_id(row), row_key(row)))
+                .filter(|left| **left > 0);
+            *left.unwrap_or_else(|| panic!("seed {seed}: missing {row}")) -= 1;
+        }
+    }
+}
+
+fn row_id(row: &str) -> String {
+    let row: serde_json::Value = serde_json::from_str(row).unwrap();
+    row["id"].as_str().unwrap().to_owned()
+}
