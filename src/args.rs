@@ -157,18 +157,15 @@ pub enum Command {
     Verify,
     /// Write a fresh export and a state that fits it
     ///
-    /// The export is written anew in batch order and swapped in atomically; rows that were contradicted or
-    /// superseded since are dropped. Offsets that consumers hold into the old export end here. The daemon must be
-    /// stopped.
+    /// The export is written anew from today's sources, in batch order, and swapped in atomically. Rows of lines and
+    /// evidence that were rewritten or deleted since are dropped; a run that was accepted and later rejected keeps
+    /// its row while the accepting line stands, as in a batch. Rows get new stamps, and offsets that consumers hold
+    /// into the old export end here. The daemon must be stopped. Prints one JSON object with what changed.
     Rebuild,
     /// Show what is fresh, waiting, dead or wrong
     ///
     /// Works with the daemon running or not.
     Status(StatusArguments),
-    /// Tell all that is known of one run, and why
-    ///
-    /// Every line that concerns the run, where it lies, its verdict and the reason, and where its row is.
-    Explain(ExplainArguments),
     /// Find out what would fail before it does
     ///
     /// Looks at configuration, permissions, file systems, inotify limits and free disk. Changes nothing; exit code 1
@@ -234,13 +231,6 @@ pub struct StatusArguments {
     /// Keys are only ever added. Default: a page for a person.
     #[arg(long)]
     pub json: bool,
-}
-
-/// Arguments of `explain`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct ExplainArguments {
-    /// The run's id, as in evidence_run_id and run_id
-    pub run_id: String,
 }
 
 /// Whose bytes a batch writes.
@@ -388,12 +378,6 @@ mod tests {
             "distilld status --json",
             Command::Status(StatusArguments { json: true }),
         );
-        check(
-            "distilld explain r-1",
-            Command::Explain(ExplainArguments {
-                run_id: "r-1".to_owned(),
-            }),
-        );
         check("distilld check", Command::Check);
         check(
             "distilld export",
@@ -418,7 +402,6 @@ mod tests {
             "distilld walk",
             "distilld --rot /r run",
             "distilld export --recorded-at now",
-            "distilld explain",
         ];
         for line in lines {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

@@ -3,7 +3,9 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -11,15 +13,16 @@ use clap::Parser as _;
 use crate::args::{self, Arguments, Command, ExportArguments};
 use crate::batch_export::{BatchOptions, Output, batch_export, export_path};
 use crate::batch_pair::{Lake, PairReading};
+use crate::check::Severity;
 use crate::clock::{Clock as _, HostClock, stamp};
 use crate::config::{self, Environment, Settings};
 use crate::json_text::Dialect;
 use crate::open::STATE_FILE;
 use crate::progress::Progress;
-use crate::storage::Disk;
+use crate::storage::{Disk, Storage as _};
 use crate::synthesize::Synthesis;
 use crate::verify::{self, VerifyOptions};
-use crate::{daemon, lock, logging};
+use crate::{check, daemon, lock, logging, rebuild, status};
 
 /// Exit code of a command that failed, or found differences.
 const FAILED: u8 = 1;
@@ -67,7 +70,9 @@ fn run(command: Command, settings: &Settings) -> Result<ExitCode, AnyError> {
         Command::Run(arguments) => daemon::run(settings, arguments.once)?,
         Command::Export(arguments) => export(settings, &arguments)?,
         Command::Verify => return verify(settings),
-        _ => return Err("this command is not there yet".into()),
+        Command::Rebuild => rebuild(settings)?,
+        Command::Status(arguments) => status(settings, arguments.json)?,
+        Command::Check => return check(settings),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -172,10 +177,75 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
         return Ok(ExitCode::SUCCESS);
     };
     eprintln!(
-        "distilld: export and sources differ; {difference}; `distilld explain RUN_ID` tells more, `distilld rebuild` \
-         writes a fresh export"
+        "distilld: export and sources differ; {difference}; `distilld rebuild` writes a fresh export"
     );
     Ok(ExitCode::from(FAILED))
+}
+
+fn rebuild(settings: &Settings) -> Result<(), AnyError> {
+    let root = Disk.canonicalize(&settings.root)?;
+    refuse_other_state(settings, &root)?;
+    let _lock = lock::RootLock::take(&root, &settings.state_dir)?;
+    let clock = Arc::new(HostClock::new());
+    let mut bar: Option<Progress> = None;
+    let rebuilt = rebuild::rebuild(
+        &daemon::setup(settings, &root, &clock),
+        &mut |_, pairs_total| {
+            bar.get_or_insert_with(|| Progress::new(pairs_total, "rebuilding"))
+                .advance();
+        },
+    )?;
+    if let Some(bar) = bar {
+        bar.finish();
+    }
+    writeln!(io::stdout(), "{}", serde_json::to_string(&rebuilt)?)?;
+    Ok(())
+}
+
+/// A state made beside the one that the daemon uses would leave it with an export that it does not know.
+fn refuse_other_state(settings: &Settings, root: &Path) -> Result<(), AnyError> {
+    let Some(holder) = lock::last_holder(root)? else {
+        return Ok(());
+    };
+    let same = match (
+        holder.state_dir.canonicalize(),
+        settings.state_dir.canonicalize(),
+    ) {
+        (Ok(last), Ok(given)) => last == given,
+        _ => holder.state_dir == settings.state_dir,
+    };
+    if !same && holder.state_dir.join(STATE_FILE).try_exists()? {
+        return Err(format!(
+            "the daemon's state lies in {dir}, not in {}; give `--state-dir {dir}`",
+            settings.state_dir.display(),
+            dir = holder.state_dir.display()
+        )
+        .into());
+    }
+    Ok(())
+}
+
+fn status(settings: &Settings, json: bool) -> Result<(), AnyError> {
+    let status = status::status(settings, HostClock::new().wall_ms())?;
+    let text = if json {
+        serde_json::to_string(&status)? + "\n"
+    } else {
+        status::page(&status)
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn check(settings: &Settings) -> Result<ExitCode, AnyError> {
+    let findings = check::check(settings);
+    let mut stdout = io::stdout().lock();
+    for finding in &findings {
+        writeln!(stdout, "{finding}")?;
+    }
+    let fails = findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Fail);
+    Ok(ExitCode::from(if fails { FAILED } else { 0 }))
 }
 
 /// An export that a daemon's state keeps is appended to by that daemon alone.

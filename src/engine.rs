@@ -255,6 +255,13 @@ impl Engine {
         self.slots.keys().cloned().collect()
     }
 
+    /// Whether something kept the last look at a pair from reading all of it.
+    pub(crate) fn was_passed_over(&self, path: &PairPath) -> bool {
+        self.slots
+            .get(path)
+            .is_some_and(|slot| !slot.said.is_empty())
+    }
+
     /// Pairs that are still to be looked at.
     #[must_use]
     pub fn behind(&self) -> usize {

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::clock::{Clock as _, HostClock};
+use crate::clock::{Clock as _, HostClock, stamp};
 use crate::config::{self, Settings};
 use crate::discover::{Level, PairPath, Stream, list_level};
 use crate::engine::{Engine, EngineError, PassReport};
+use crate::status::{Fault, Live, Publisher, Status};
 use crate::storage::{Disk, Storage as _};
 use crate::systemd::ServiceManager;
 use crate::tail::seen;
@@ -72,6 +73,11 @@ pub struct Follower {
     status_at_ms: u64,
     status_said: String,
     last_row_ms: Option<u64>,
+    last_row_wall_ms: Option<u64>,
+    last_fault: Option<Fault>,
+    publisher: Publisher,
+    /// A snapshot is still to be published then.
+    publish_at_ms: Option<u64>,
     caught_up: bool,
 }
 
@@ -112,6 +118,10 @@ impl Follower {
             status_at_ms: now_ms,
             status_said: String::new(),
             last_row_ms: None,
+            last_row_wall_ms: None,
+            last_fault: None,
+            publisher: Publisher::new(&settings.state_dir),
+            publish_at_ms: None,
             caught_up: false,
             settings,
         };
@@ -140,11 +150,15 @@ impl Follower {
                 Ok(()) => {
                     self.retry_at_ms = None;
                     self.retry_pause_ms = RETRY_MS[0];
+                    if let Some(fault) = &mut self.last_fault {
+                        fault.over = true;
+                    }
                 }
                 Err(error) if error.may_pass() => self.pause(&error),
                 Err(error) => return Err(error),
             }
             self.say_status(pending.report);
+            self.publish();
         }
         self.engine.checkpoint()
     }
@@ -157,12 +171,13 @@ impl Follower {
             return self.wake.take();
         }
         self.pulse.rest();
-        let deadline_ms = self.retry_at_ms.unwrap_or_else(|| {
+        let work_ms = self.retry_at_ms.unwrap_or_else(|| {
             let scan_ms = self.recent_scan_at_ms.min(self.full_scan_at_ms);
             self.engine
                 .due_ms()
                 .map_or(scan_ms, |due_ms| due_ms.min(scan_ms))
         });
+        let deadline_ms = self.publish_at_ms.map_or(work_ms, |at| at.min(work_ms));
         let pending = self.wake.wait_until(Some(self.clock.instant(deadline_ms)));
         self.pulse.beat();
         pending
@@ -298,6 +313,11 @@ impl Follower {
     fn pause(&mut self, error: &EngineError) {
         if self.retry_at_ms.is_none() {
             tracing::error!(%error, retry_ms = self.retry_pause_ms, "reading stops until the disk takes writes again");
+            self.last_fault = Some(Fault {
+                at: stamp(self.clock.wall_ms()),
+                what: error.to_string(),
+                over: false,
+            });
         }
         self.retry_at_ms = Some(self.clock.monotonic_ms() + self.retry_pause_ms);
         self.retry_pause_ms = (self.retry_pause_ms * 2).min(RETRY_MS[1]);
@@ -307,6 +327,7 @@ impl Follower {
     fn say_pass(&mut self, report: PassReport) {
         if report.rows > 0 {
             self.last_row_ms = Some(self.clock.monotonic_ms());
+            self.last_row_wall_ms = Some(self.clock.wall_ms());
         }
         tracing::debug!(
             pairs = report.pairs,
@@ -350,6 +371,19 @@ impl Follower {
                 self.status_at_ms = now_ms + STATUS_MS;
             }
         }
+    }
+
+    /// Leaves a snapshot for `status`, where there is something new to say.
+    fn publish(&mut self) {
+        let live = Live {
+            behind: (self.engine.behind() + self.scanning.len()) as u64,
+            watch: self.watch.mode().to_string(),
+            last_fault: self.last_fault.clone(),
+            last_row_wall_ms: self.last_row_wall_ms,
+        };
+        let status = Status::of_daemon(&self.engine, &self.settings, &self.root, live);
+        let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
+        self.publish_at_ms = self.publisher.offer(status, now_ms, wall_ms);
     }
 
     fn status(&self, now_ms: u64) -> String {

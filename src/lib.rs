@@ -18,7 +18,8 @@
 //!
 //! Around the engine, the process: `follow` is its thread, `wake` what wakes it, `watch` what hears inotify, `daemon`
 //! the shell with signals (`shutdown`), service manager (`systemd`) and `lock`. Before it: `args`, `config`,
-//! `logging`, `cli`. Beside it, sharing only the pure core: `batch_export` and its parts, the stateless batch.
+//! `logging`, `cli`. Beside it, sharing only the pure core: `batch_export` and its parts, the stateless batch. For its
+//! operators: `rebuild` drives the same engine beside the old files, `status` tells, `check` warns.
 
 pub mod discover;
 pub mod tail;
@@ -64,6 +65,10 @@ pub mod batch_output;
 pub mod batch_pair;
 pub mod lines;
 pub mod verify;
+
+pub mod check;
+pub mod rebuild;
+pub mod status;
 
 pub mod args;
 pub mod cli;

@@ -26,7 +26,7 @@ pub const STATE_FILE: &str = "state.redb";
 /// Name of the journal in the state directory.
 pub const JOURNAL_FILE: &str = "journal";
 /// A file of this name says that the state was found damaged while it was in use.
-const DISTRUSTED_FILE: &str = "distrusted";
+pub(crate) const DISTRUSTED_FILE: &str = "distrusted";
 /// Claims taken into the state at a time, 24 bytes each.
 const CLAIMS_AT_ONCE: usize = 256 << 10;
 
@@ -76,6 +76,7 @@ impl Engine {
     pub fn open(setup: Setup) -> Result<(Self, OpenReport), EngineError> {
         let storage = Arc::clone(&setup.storage);
         make_directories(&setup)?;
+        crate::rebuild::finish_swap(&setup)?;
         let (loaded, state_lost) = match load(&setup)? {
             Ok(loaded) => (Some(loaded), None),
             Err(why) => (None, why),
@@ -462,7 +463,7 @@ fn found<T>(stat: io::Result<T>) -> io::Result<bool> {
     }
 }
 
-fn state_dir_error(setup: &Setup, source: io::Error) -> EngineError {
+pub(crate) fn state_dir_error(setup: &Setup, source: io::Error) -> EngineError {
     EngineError::StateDir {
         dir: setup.state_dir.display().to_string(),
         source,

@@ -72,6 +72,9 @@ pub struct Looking<'a> {
     pub stamp: &'a str,
     /// Seconds since 1970.
     pub now_s: u64,
+    /// Whether scored lines wait until an unterminated last line of the evidence is taken or known to be torn: as a
+    /// batch does it, where no source has to be still for a while.
+    pub settle_first: bool,
 }
 
 /// What a look at a pair found.
@@ -137,7 +140,10 @@ pub fn look(
     };
     let evidence_chunk = read(&evidence, Stream::Evidence, &pair.checkpoint.evidence);
     // The last evidence with an id counts: scored lines wait until all evidence that is there has been read.
-    let evidence_behind = behind(&evidence, &pair.checkpoint.evidence, &evidence_chunk);
+    let evidence_behind = behind(&evidence, &pair.checkpoint.evidence, &evidence_chunk)
+        || looking.settle_first
+            && matches!(evidence_chunk, Chunk::Unterminated { len_bytes } if len_bytes > 0)
+            && found.memory.evidence.unterminated.is_none();
     let scored_chunk = if evidence_behind {
         nothing.clone()
     } else {

@@ -16,7 +16,7 @@
 
 mod arm;
 mod events;
-mod filesystem;
+pub(crate) mod filesystem;
 mod mode;
 mod queue;
 

@@ -50,6 +50,7 @@ impl PreparedLook {
             limits: self.setup.limits,
             stamp: &stamp(wall_ms),
             now_s: wall_ms / 1_000,
+            settle_first: self.setup.settle_ms == 0,
         };
         look(
             &self.pair,

@@ -24,7 +24,7 @@ const DEAF: &[(u32, &str)] = &[
 
 /// The name of the file system that holds `path`, if it is one whose events cannot be relied on. `None` as well
 /// where the kernel does not say: the reconciling scan still finds what changes there.
-pub(super) fn deaf_file_system(path: &Path) -> Option<&'static str> {
+pub(crate) fn deaf_file_system(path: &Path) -> Option<&'static str> {
     let stat = rustix::fs::statfs(path).ok()?;
     // The type is 32 bits wide in a word of the platform's size and sign.
     #[allow(

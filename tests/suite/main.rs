@@ -18,6 +18,8 @@ mod adoption;
 mod bad_input;
 /// The stateless batch: order, memory, what cannot be read, what cannot be written.
 mod batch;
+/// `check`: what it finds, and what is worth a failure.
+mod check;
 /// Flags, environment and file to settings; the annotated configuration file.
 mod config;
 /// A crash at every call that reaches the disk.
@@ -34,8 +36,12 @@ mod golden;
 mod kill;
 /// The engine against the naive batch, on random lakes.
 mod model;
+/// `rebuild`: batch order, what is dropped, a crash at any call of it.
+mod rebuild;
 /// Day-files whose history is rewritten under the daemon.
 mod rewritten;
+/// `status`: from a running daemon, from the state of a dead one.
+mod status;
 /// The rules of the house that no compiler checks.
 mod tidy;
 /// `verify`: every kind of difference, every stated exception, and no false alarm beside a daemon at work.

@@ -1,0 +1,428 @@
+//! Owns `check`: what would fail later is found now, and said with what to do. It changes nothing, opens day-files
+//! only to see that they open, and never decides for the daemon: each finding is for a person.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Access;
+
+use crate::batch_export::export_path;
+use crate::config::{self, Settings};
+use crate::discover::{Level, PairPath, Stream, list_level, open_day_file};
+use crate::storage::{Disk, FileKind, Storage as _};
+use crate::watch::filesystem::deaf_file_system;
+
+/// Less free disk than this stops the daemon at once: a journal, a checkpoint and some rows.
+const FREE_BYTES_MIN: u64 = 64 << 20;
+/// Less than this deserves a word.
+const FREE_BYTES_LOW: u64 = 1 << 30;
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// As it should be.
+    Ok,
+    /// The daemon works, but worse than it could.
+    Warn,
+    /// The daemon would fail, or miss sources.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was looked at.
+    pub what: String,
+    /// What was found, and what to do.
+    pub why: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Ok => "ok",
+            Severity::Warn => "warn",
+            Severity::Fail => "fail",
+        };
+        write!(out, "{severity:<4} {}: {}", self.what, self.why)
+    }
+}
+
+/// The findings so far.
+#[derive(Debug, Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn say(&mut self, severity: Severity, what: impl Into<String>, why: impl Into<String>) {
+        self.0.push(Finding {
+            severity,
+            what: what.into(),
+            why: why.into(),
+        });
+    }
+}
+
+/// Looks at all that the daemon needs, in the order in which it would.
+#[must_use]
+pub fn check(settings: &Settings) -> Vec<Finding> {
+    let mut found = Findings::default();
+    check_settings(settings, &mut found);
+    let root = match Disk.canonicalize(&settings.root) {
+        Ok(root) => root,
+        Err(error) => {
+            found.say(
+                Severity::Fail,
+                format!("root {}", settings.root.display()),
+                format!("{error}; give a directory that distilld may enter"),
+            );
+            return found.0;
+        }
+    };
+    let mut directories = 0;
+    for stream in Stream::ALL {
+        directories += check_stream(&root, stream, &mut found);
+    }
+    let export = export_path(&root);
+    check_writable("export", export.parent().unwrap_or(&root), &mut found);
+    check_export_kind(&export, &mut found);
+    check_writable("state", &settings.state_dir, &mut found);
+    check_events(settings, &root, directories, &mut found);
+    check_free("export", &export, &mut found);
+    check_free("state", &settings.state_dir, &mut found);
+    found.0
+}
+
+fn check_settings(settings: &Settings, found: &mut Findings) {
+    for variable in &settings.unused_variables {
+        found.say(
+            Severity::Warn,
+            format!("variable {variable}"),
+            "distilld reads no variable of this name; correct or remove it",
+        );
+    }
+    found.say(
+        Severity::Ok,
+        "configuration",
+        format!(
+            "root {}, state in {}",
+            settings.root.display(),
+            settings.state_dir.display()
+        ),
+    );
+}
+
+/// What a walk that only looks has met.
+#[derive(Default)]
+struct Met {
+    directories: u64,
+    day_files: u64,
+    closed: Vec<(PathBuf, io::Error)>,
+}
+
+/// Gives how many directories the stream has.
+fn check_stream(root: &Path, stream: Stream, found: &mut Findings) -> u64 {
+    let base = stream.base(root);
+    let what = format!("{} {}", stream.dir_name(), base.display());
+    match Disk.stat(&base) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            found.say(
+                Severity::Warn,
+                what,
+                "not there yet; distilld waits for it, check the root if it should be",
+            );
+            return 0;
+        }
+        Err(error) => {
+            found.say(
+                Severity::Fail,
+                what,
+                format!("{error}; let distilld enter it"),
+            );
+            return 0;
+        }
+        Ok(_) => {}
+    }
+    let met = walk_all(root, stream);
+    if let Some((path, error)) = met.closed.first() {
+        // The daemon passes over what it cannot read and goes on; without the stream's own directory it has nothing.
+        let severity = if *path == base {
+            Severity::Fail
+        } else {
+            Severity::Warn
+        };
+        let why = format!(
+            "{} of its directories and day-files cannot be read, the first is {} ({error}); let distilld read them, \
+             or their runs are passed over",
+            met.closed.len(),
+            path.display()
+        );
+        found.say(severity, what, why);
+    } else {
+        let why = format!(
+            "{} day-files in {} directories, all can be read",
+            met.day_files, met.directories
+        );
+        found.say(Severity::Ok, what, why);
+    }
+    met.directories
+}
+
+fn walk_all(root: &Path, stream: Stream) -> Met {
+    let mut met = Met::default();
+    let mut dirs = vec![PathBuf::new()];
+    while let Some(dir) = dirs.pop() {
+        met.directories += 1;
+        match list_level(&Disk, root, stream, &dir) {
+            Ok(Level::Directories(deeper)) => dirs.extend(deeper),
+            Ok(Level::DayFiles(day_files)) => {
+                for day_file in day_files {
+                    met.open(root, stream, &day_file);
+                }
+            }
+            Err(error) => met.close(below(&stream.base(root), &dir), error),
+        }
+    }
+    met
+}
+
+/// `base` itself for an empty path: joining that would leave a slash.
+fn below(base: &Path, dir: &Path) -> PathBuf {
+    if dir.as_os_str().is_empty() {
+        base.to_owned()
+    } else {
+        base.join(dir)
+    }
+}
+
+impl Met {
+    fn open(&mut self, root: &Path, stream: Stream, day_file: &PairPath) {
+        self.day_files += 1;
+        if let Err(error) = open_day_file(&Disk, root, root, stream, day_file) {
+            self.close(day_file.path(root, stream), error);
+        }
+    }
+
+    fn close(&mut self, path: PathBuf, error: io::Error) {
+        // What vanished since it was listed is no finding.
+        if error.kind() != io::ErrorKind::NotFound {
+            self.closed.push((path, error));
+        }
+    }
+}
+
+/// Whether the directory can be written, or made below the nearest one that is there.
+fn check_writable(name: &str, dir: &Path, found: &mut Findings) {
+    let nearest = nearest_there(dir);
+    let what = format!("{name} directory {}", dir.display());
+    let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    let is_dir = std::fs::metadata(nearest).is_ok_and(|metadata| metadata.is_dir());
+    if !is_dir {
+        let why = format!("{} is not a directory; move it away", nearest.display());
+        found.say(Severity::Fail, what, why);
+    } else if let Err(error) = rustix::fs::access(nearest, access) {
+        let why = format!(
+            "{} cannot be written: {error}; give distilld's user the right to",
+            nearest.display()
+        );
+        found.say(Severity::Fail, what, why);
+    } else if nearest == dir {
+        found.say(Severity::Ok, what, "can be written");
+    } else {
+        let why = format!("not there yet, can be made in {}", nearest.display());
+        found.say(Severity::Ok, what, why);
+    }
+}
+
+fn check_export_kind(export: &Path, found: &mut Findings) {
+    let what = format!("export {}", export.display());
+    match Disk.stat(export) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            found.say(Severity::Ok, what, "not there yet")
+        }
+        Err(error) => found.say(
+            Severity::Fail,
+            what,
+            format!("{error}; let distilld read it"),
+        ),
+        Ok(stat) if stat.kind != FileKind::Regular => found.say(
+            Severity::Fail,
+            what,
+            "it is no regular file; move it away, distilld makes a fresh one",
+        ),
+        Ok(stat) => match rustix::fs::access(export, Access::READ_OK | Access::WRITE_OK) {
+            Ok(()) => found.say(Severity::Ok, what, format!("{} bytes", stat.len_bytes)),
+            Err(error) => {
+                let why = format!("cannot be written: {error}; give distilld's user the right to");
+                found.say(Severity::Fail, what, why);
+            }
+        },
+    }
+}
+
+/// The directory itself or the nearest above it that is there.
+fn nearest_there(dir: &Path) -> &Path {
+    let there = |dir: &&Path| !dir.as_os_str().is_empty() && dir.symlink_metadata().is_ok();
+    dir.ancestors().find(there).unwrap_or(Path::new("."))
+}
+
+fn check_events(settings: &Settings, root: &Path, directories: u64, found: &mut Findings) {
+    if settings.watch == config::Watch::Poll {
+        found.say(
+            Severity::Ok,
+            "watching",
+            "by polling, as the configuration asks",
+        );
+        return;
+    }
+    let bases = Stream::ALL.map(|stream| stream.base(root));
+    let deaf = bases
+        .iter()
+        .map(|base| nearest_there(base))
+        .find_map(|place| deaf_file_system(place).map(|name| (place, name)));
+    if let Some((place, name)) = deaf {
+        let why = format!(
+            "{} is on {name}, which does not report every change; distilld polls there, every {} ms",
+            place.display(),
+            settings.poll.as_millis()
+        );
+        found.say(Severity::Warn, "file system", why);
+    } else {
+        found.say(Severity::Ok, "file system", "reports its changes");
+    }
+    let limit = |name: &str| {
+        let path = Path::new("/proc/sys/fs/inotify").join(name);
+        std::fs::read_to_string(path).ok()?.trim().parse().ok()
+    };
+    // The root and data/ are watched as well.
+    let finding = of_limits(
+        directories + 2,
+        limit("max_user_watches"),
+        limit("max_user_instances"),
+    );
+    found.0.push(finding);
+}
+
+/// What inotify's limits mean for so many directories; `None` where the kernel does not tell.
+fn of_limits(watches: u64, watches_max: Option<u64>, instances_max: Option<u64>) -> Finding {
+    let (severity, why) = match (watches_max, instances_max) {
+        (_, Some(0)) => (
+            Severity::Warn,
+            "fs.inotify.max_user_instances is 0: nothing can be watched and distilld polls; raise it".to_owned(),
+        ),
+        (Some(max), _) if watches > max => (
+            Severity::Warn,
+            format!(
+                "{watches} directories need a watch and fs.inotify.max_user_watches is {max}: the oldest are polled; \
+                 raise it to at least {}",
+                watches * 2
+            ),
+        ),
+        (Some(max), _) if watches.saturating_mul(4) > max.saturating_mul(3) => (
+            Severity::Warn,
+            format!(
+                "{watches} of {max} watches are needed (fs.inotify.max_user_watches, shared with the user's other \
+                 programs); raise it before they run out"
+            ),
+        ),
+        (Some(max), _) => (Severity::Ok, format!("{watches} of {max} watches are needed")),
+        (None, _) => (
+            Severity::Warn,
+            "the kernel does not tell its limits; distilld polls where it cannot watch".to_owned(),
+        ),
+    };
+    Finding {
+        severity,
+        what: "inotify".to_owned(),
+        why,
+    }
+}
+
+fn check_free(name: &str, path: &Path, found: &mut Findings) {
+    let place = nearest_there(path);
+    match rustix::fs::statvfs(place) {
+        Ok(stat) => found.0.push(of_free(
+            format!("disk of the {name}"),
+            stat.f_bavail.saturating_mul(stat.f_frsize),
+            (stat.f_files > 0).then_some(stat.f_favail),
+        )),
+        Err(error) => found.say(
+            Severity::Warn,
+            format!("disk of the {name}"),
+            format!(
+                "{} does not tell how much is free: {error}",
+                place.display()
+            ),
+        ),
+    }
+}
+
+/// What so much free disk means. `free_inodes`: `None` where the file system does not count them.
+fn of_free(what: String, free_bytes: u64, free_inodes: Option<u64>) -> Finding {
+    let mib = free_bytes >> 20;
+    let (severity, why) = if free_inodes == Some(0) {
+        (
+            Severity::Fail,
+            "no inode is free, no file can be made; remove files".to_owned(),
+        )
+    } else if free_bytes < FREE_BYTES_MIN {
+        (
+            Severity::Fail,
+            format!("{mib} MiB free; reading stops when it is full, make room"),
+        )
+    } else if free_bytes < FREE_BYTES_LOW {
+        (
+            Severity::Warn,
+            format!("{mib} MiB free; reading stops when it is full, make room soon"),
+        )
+    } else {
+        (Severity::Ok, format!("{mib} MiB free"))
+    };
+    Finding {
+        severity,
+        what,
+        why,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_warn_before_watches_run_out() {
+        let check = |watches, watches_max, instances_max, expected| {
+            let finding = of_limits(watches, watches_max, instances_max);
+            assert_eq!(finding.severity, expected, "{finding}");
+        };
+        check(10, Some(8_192), Some(128), Severity::Ok);
+        check(7_000, Some(8_192), Some(128), Severity::Warn);
+        check(9_000, Some(8_192), Some(128), Severity::Warn);
+        check(10, Some(8_192), Some(0), Severity::Warn);
+        check(10, None, None, Severity::Warn);
+    }
+
+    #[test]
+    fn a_full_disk_fails_and_a_nearly_full_one_warns() {
+        let check = |free_bytes, free_inodes, expected| {
+            let finding = of_free("disk".into(), free_bytes, free_inodes);
+            assert_eq!(finding.severity, expected, "{finding}");
+        };
+        check(1 << 40, Some(1 << 20), Severity::Ok);
+        check(1 << 40, None, Severity::Ok);
+        check(1 << 40, Some(0), Severity::Fail);
+        check(FREE_BYTES_LOW - 1, None, Severity::Warn);
+        check(FREE_BYTES_MIN - 1, None, Severity::Fail);
+    }
+
+    #[test]
+    fn a_finding_is_one_line_that_begins_with_its_severity() {
+        let finding = of_free("disk of the state".into(), 0, None);
+        assert_eq!(
+            finding.to_string(),
+            "fail disk of the state: 0 MiB free; reading stops when it is full, make room"
+        );
+    }
+}

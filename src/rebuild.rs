@@ -1,0 +1,334 @@
+//! Owns `rebuild`: a fresh export and a state that fits it are made beside the old ones and take their place at once.
+//! It never changes what stands before the swap, and never decides what earns a row: it drives the same engine.
+//!
+//! The fresh export holds what a batch over today's sources gives, pair by pair in the walk's order: so `verify` finds
+//! it equal, and the daemon that goes on from it has nothing to append. What falls away are rows of history that is
+//! no more: of lines that were rewritten or deleted, and of evidence that was replaced (the row comes back with what
+//! the evidence says now). A run that was accepted by one line and rejected by a later one keeps its row as long as
+//! the accepting line stands, because a batch gives it too, and a daemon would append it again; it is still counted
+//! as contradicted. All rows are stamped anew.
+//!
+//! An unterminated last line that is a whole value is taken at once, as a batch does.
+//!
+//! # The swap, and a crash in it
+//!
+//! Made first, and durable: `STATE_DIR/rebuilding/{state.redb, journal}` and `.sft_export.jsonl.rebuilding` beside the
+//! export. Then the marker `STATE_DIR/swap-rebuilt`, durable. Then, by [`finish_swap`]: the old state and journal are
+//! removed, durably; the fresh export, state and journal get their names; the directories are synced; the marker
+//! goes, durably. Every start calls [`finish_swap`] before it looks at anything:
+//!
+//! - No marker: the old export and state are untouched. What was made beside them is removed.
+//! - A marker: all of the fresh files were durable before it. Each that still has its old name gets the new one.
+//!   Replacing the export is one change of one directory: it is the old one or the fresh one, never a part.
+//! - The state moves between two directories. A disk that tears this in two may lose the name; then there is no state,
+//!   because the old one was removed before, durably, and the start adopts the rows of the fresh export (promise 6).
+//!   An old state beside the fresh export, or an old journal beside the fresh state, is never there without the
+//!   marker.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::discover::{PairPath, Stream, walk};
+use crate::engine::{Engine, EngineError, Setup};
+use crate::export::{Export, ExportError};
+use crate::open::{JOURNAL_FILE, STATE_FILE, state_dir_error};
+use crate::row;
+use crate::storage::Storage;
+
+/// The directory in the state directory where the fresh state is made.
+const STAGE_DIR: &str = "rebuilding";
+/// A file of this name says that the fresh files are complete and durable, and take their places.
+const SWAP_FILE: &str = "swap-rebuilt";
+
+/// A pair that cannot be read is not looked at more often than this without a new line.
+const IDLE_PASSES_MAX: u32 = 16;
+
+/// What a rebuild did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rebuilt {
+    /// The export.
+    pub output_path: String,
+    /// Lines of the export that was replaced.
+    pub rows_before: u64,
+    /// Rows of the fresh one.
+    pub rows_after: u64,
+    /// Of `rows_before`: those that are not in the fresh one, stamps aside.
+    pub rows_dropped: u64,
+    /// Of `rows_after`: those that were not in the old one, stamps aside.
+    pub rows_added: u64,
+    /// Directories and day-files that could not be read, each named in the log; their rows are missing until they can.
+    pub passed_over: u64,
+}
+
+/// Why there was no rebuild. The old export and state are as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// See there.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The lake's sources cannot be listed.
+    #[error(
+        "the sources in {} cannot be listed: {source}; the export was not touched", path.display()
+    )]
+    Sources {
+        /// The stream's directory.
+        path: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// A day-file was opened and then could not be read.
+    #[error(
+        "{} cannot be read to its end, the log says why; the export was not touched, run `distilld rebuild` again \
+         when it can be read", path.display()
+    )]
+    Unread {
+        /// The pair.
+        path: PathBuf,
+    },
+}
+
+/// Writes a fresh export and a state that fits it, and swaps them in. Nobody else may work on this state or export:
+/// the caller holds the lock. `looked_at` is told after each pair how many of how many are done.
+///
+/// Memory: 8 bytes for each row of the old export and of the fresh one, to tell what was dropped.
+///
+/// # Errors
+/// See [`RebuildError`]. A failed swap is finished by the next start.
+pub fn rebuild(
+    setup: &Setup,
+    looked_at: &mut dyn FnMut(u64, u64),
+) -> Result<Rebuilt, RebuildError> {
+    let storage = Arc::clone(&setup.storage);
+    let dir_error = |source| state_dir_error(setup, source);
+    storage
+        .create_dir_all(&setup.state_dir)
+        .map_err(dir_error)?;
+    finish_swap(setup)?;
+    let before = row_digests(&storage, &setup.export_path)?;
+
+    let stage = stage_of(setup);
+    let passed_over = fill(&stage, looked_at)?;
+    let after = row_digests(&storage, &stage.export_path)?;
+
+    storage
+        .create(&setup.state_dir.join(SWAP_FILE))
+        .and_then(|_| storage.sync_dir(&setup.state_dir))
+        .map_err(dir_error)?;
+    finish_swap(setup)?;
+    let kept = count_common(&before, &after);
+    Ok(Rebuilt {
+        output_path: setup.export_path.display().to_string(),
+        rows_before: before.len() as u64,
+        rows_after: after.len() as u64,
+        rows_dropped: before.len() as u64 - kept,
+        rows_added: after.len() as u64 - kept,
+        passed_over,
+    })
+}
+
+/// Completes a swap that a crash interrupted, or removes what an interrupted rebuild left. Costs three looks at the
+/// disk where there was none.
+///
+/// # Errors
+/// What the disk says; the next call goes on where this one ended.
+pub fn finish_swap(setup: &Setup) -> Result<(), EngineError> {
+    let stage = stage_of(setup);
+    let dir_error = |source| state_dir_error(setup, source);
+    let marker = setup.state_dir.join(SWAP_FILE);
+    if !is_there(&*setup.storage, &marker).map_err(dir_error)? {
+        return clean_up(setup, &stage);
+    }
+    swap_export(setup, &stage)?;
+    swap_state(setup, &stage).map_err(dir_error)?;
+    setup
+        .storage
+        .remove_file(&marker)
+        .and_then(|()| setup.storage.sync_dir(&setup.state_dir))
+        .map_err(dir_error)
+}
+
+/// Works as `setup` does, beside it, and strictly one pair after the other.
+fn stage_of(setup: &Setup) -> Setup {
+    let name = setup.export_path.file_name().unwrap_or_default();
+    let mut stage_name = std::ffi::OsString::from(".");
+    stage_name.push(name);
+    stage_name.push(".rebuilding");
+    Setup {
+        state_dir: setup.state_dir.join(STAGE_DIR),
+        export_path: setup.export_path.with_file_name(stage_name),
+        settle_ms: 0,
+        threads: 1,
+        ..setup.clone()
+    }
+}
+
+/// Reads all of the lake into the stage, and gives how much of it was passed over. Durable on return.
+fn fill(stage: &Setup, looked_at: &mut dyn FnMut(u64, u64)) -> Result<u64, RebuildError> {
+    let (paths, mut passed_over) = pairs_of(stage)?;
+    let (mut engine, _) = Engine::open(stage.clone())?;
+    let total = paths.len() as u64;
+    for (done, path) in (1..).zip(paths) {
+        read_all(&mut engine, stage, &path)?;
+        passed_over += u64::from(engine.was_passed_over(&path));
+        looked_at(done, total);
+    }
+    engine.checkpoint()?;
+    Ok(passed_over)
+}
+
+/// Reads one pair to its end, unterminated last lines included.
+fn read_all(engine: &mut Engine, stage: &Setup, path: &PairPath) -> Result<(), RebuildError> {
+    let mut idle_passes = 0;
+    engine.touch(path.clone());
+    while engine.is_dirty() || engine.may_settle() {
+        engine.tick()?;
+        let report = engine.pass()?;
+        let idle = report.scored_lines + report.evidence_lines + report.malformed == 0;
+        idle_passes = if idle { idle_passes + 1 } else { 0 };
+        if idle_passes > IDLE_PASSES_MAX && engine.was_passed_over(path) {
+            return Err(RebuildError::Unread {
+                path: stage
+                    .root
+                    .join("data/{evidence,scored-runs}")
+                    .join(path.as_path()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// All pairs in the order of a batch, and how many directories could not be listed.
+fn pairs_of(setup: &Setup) -> Result<(BTreeSet<PairPath>, u64), RebuildError> {
+    let mut paths = BTreeSet::new();
+    let mut passed_over = 0;
+    for stream in Stream::ALL {
+        let found =
+            walk(&*setup.storage, &setup.root, stream).map_err(|source| RebuildError::Sources {
+                path: stream.base(&setup.root),
+                source,
+            })?;
+        for (directory, error) in &found.unreadable {
+            tracing::warn!(directory = %directory.display(), %error, "directory passed over");
+        }
+        passed_over += found.unreadable.len() as u64;
+        paths.extend(found.day_files);
+    }
+    Ok((paths, passed_over))
+}
+
+fn swap_export(setup: &Setup, stage: &Setup) -> Result<(), ExportError> {
+    let storage = &*setup.storage;
+    let swap = || {
+        if is_there(storage, &stage.export_path)? {
+            storage.rename(&stage.export_path, &setup.export_path)?;
+        }
+        storage.sync_dir(setup.export_path.parent().unwrap_or(Path::new(".")))
+    };
+    swap().map_err(|source| ExportError::Io {
+        path: setup.export_path.clone(),
+        source,
+    })
+}
+
+fn swap_state(setup: &Setup, stage: &Setup) -> io::Result<()> {
+    let storage = &*setup.storage;
+    let mut moves = Vec::new();
+    for name in [STATE_FILE, JOURNAL_FILE] {
+        let (from, to) = (stage.state_dir.join(name), setup.state_dir.join(name));
+        // Where the fresh one is not in its stage any more it has its new name, and what is there is fresh.
+        if is_there(storage, &from)? {
+            remove_if_there(storage, &to)?;
+            moves.push((from, to));
+        }
+    }
+    remove_if_there(storage, &setup.state_dir.join(crate::open::DISTRUSTED_FILE))?;
+    storage.sync_dir(&setup.state_dir)?;
+    for (from, to) in moves {
+        storage.rename(&from, &to)?;
+    }
+    storage.sync_dir(&setup.state_dir)?;
+    // The stage itself may be gone: then nothing in it can come back.
+    match storage.sync_dir(&stage.state_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes what a rebuild that did not reach its swap has left. The empty stage directory stays.
+fn clean_up(setup: &Setup, stage: &Setup) -> Result<(), EngineError> {
+    let storage = &*setup.storage;
+    remove_if_there(storage, &stage.export_path).map_err(|source| ExportError::Io {
+        path: stage.export_path.clone(),
+        source,
+    })?;
+    let left = match storage.list(&stage.state_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other.map_err(|source| state_dir_error(setup, source))?,
+    };
+    for entry in left {
+        storage
+            .remove_file(&stage.state_dir.join(entry.name))
+            .map_err(|source| state_dir_error(setup, source))?;
+    }
+    Ok(())
+}
+
+/// A digest of each line of an export, stamps aside, sorted.
+fn row_digests(storage: &Arc<dyn Storage>, path: &Path) -> Result<Vec<u64>, EngineError> {
+    let mut digests = Vec::new();
+    let there = is_there(&**storage, path).map_err(|source| ExportError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    if !there {
+        return Ok(digests);
+    }
+    let export = Export::open_or_create(Arc::clone(storage), path)?;
+    export.for_each_row(|_, bytes| {
+        let digest = row::digest_without_stamps(bytes);
+        digests.push(digest.map_or_else(
+            |_| xxhash_rust::xxh3::xxh3_64(bytes),
+            |digest| (digest & u128::from(u64::MAX)) as u64,
+        ));
+        Ok::<_, EngineError>(())
+    })?;
+    digests.sort_unstable();
+    Ok(digests)
+}
+
+/// How many of two sorted lists pair off.
+fn count_common(left: &[u64], right: &[u64]) -> u64 {
+    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
+    let mut common = 0;
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        match a.cmp(b) {
+            std::cmp::Ordering::Less => drop(left.next()),
+            std::cmp::Ordering::Greater => drop(right.next()),
+            std::cmp::Ordering::Equal => {
+                common += 1;
+                left.next();
+                right.next();
+            }
+        }
+    }
+    common
+}
+
+fn remove_if_there(storage: &dyn Storage, path: &Path) -> io::Result<()> {
+    match storage.remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn is_there(storage: &dyn Storage, path: &Path) -> io::Result<bool> {
+    match storage.stat(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,90 @@
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+
+/// Exit code and lines of `check`.
+fn check(root: &Path) -> (Option<i32>, Vec<String>) {
+    let output = Command::new(env!("CARGO_BIN_EXE_distilld"))
+        .arg("--root")
+        .arg(root)
+        .arg("check")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    (
+        output.status.code(),
+        text.lines().map(str::to_owned).collect(),
+    )
+}
+
+fn lake() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for stream in ["scored-runs", "evidence"] {
+        let day = root.path().join("data").join(stream).join("2026/05/01");
+        fs::create_dir_all(&day).unwrap();
+        fs::write(day.join("n.jsonl"), "{}\n").unwrap();
+    }
+    root
+}
+
+fn line<'l>(lines: &'l [String], begin: &str) -> &'l str {
+    lines
+        .iter()
+        .find(|line| line.starts_with(begin))
+        .unwrap_or_else(|| panic!("no line begins with {begin:?}: {lines:#?}"))
+}
+
+#[test]
+fn a_sound_lake_passes_and_nothing_is_left_behind() {
+    let root = lake();
+    let (code, lines) = check(root.path());
+    assert_eq!(code, Some(0), "{lines:#?}");
+    let scored = line(&lines, "ok   scored-runs ");
+    assert!(scored.contains("1 day-files in 4 directories"), "{scored}");
+    line(&lines, "ok   state directory ");
+    assert!(!root.path().join("data/distilled").exists());
+}
+
+#[test]
+fn a_file_in_the_place_of_a_directory_fails() {
+    let root = lake();
+    fs::write(root.path().join("data/distilled"), "").unwrap();
+    let (code, lines) = check(root.path());
+    assert_eq!(code, Some(1), "{lines:#?}");
+    let export = line(&lines, "fail export directory ");
+    assert!(export.contains("is not a directory"), "{export}");
+}
+
+#[test]
+fn an_export_that_is_no_file_fails() {
+    let root = lake();
+    let export = root.path().join("data/distilled/sft/sft_export.jsonl");
+    fs::create_dir_all(export).unwrap();
+    let (code, lines) = check(root.path());
+    assert_eq!(code, Some(1), "{lines:#?}");
+    line(&lines, "fail export ");
+}
+
+#[test]
+fn what_the_daemon_would_pass_over_warns() {
+    let root = lake();
+    let socket = root.path().join("data/evidence/2026/05/01/s.jsonl");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    fs::remove_dir_all(root.path().join("data/scored-runs")).unwrap();
+    let (code, lines) = check(root.path());
+    assert_eq!(code, Some(0), "{lines:#?}");
+    let evidence = line(&lines, "warn evidence ");
+    assert!(evidence.contains("s.jsonl"), "{evidence}");
+    line(&lines, "warn scored-runs ");
+}
+
+#[test]
+fn a_stream_that_is_no_directory_fails() {
+    let root = lake();
+    fs::remove_dir_all(root.path().join("data/evidence")).unwrap();
+    fs::write(root.path().join("data/evidence"), "").unwrap();
+    let (code, lines) = check(root.path());
+    assert_eq!(code, Some(1), "{lines:#?}");
+    line(&lines, "fail evidence ");
+}

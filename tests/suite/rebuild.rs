@@ -1,0 +1,357 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use distilld::clock::Clock;
+use distilld::discover::{Stream, walk};
+use distilld::engine::{Engine, EngineError, Setup};
+use distilld::rebuild::{Rebuilt, rebuild};
+use distilld::tail::LineLimits;
+use fastrand::Rng;
+
+use crate::support::lake_gen::{EvidenceMode, Shape, pairs_of, script};
+use crate::support::naive::{Pairs, blank_stamps, naive_batch};
+use crate::support::sim_disk::{Fate, NameOrder, SimDisk};
+
+const ROOT: &str = "/lake";
+const EXPORT: &str = "/lake/data/distilled/sft/sft_export.jsonl";
+const STATE_DIR: &str = "/lake/data/distilled/.distilld";
+
+/// It is always the same moment, so that the same rows have the same bytes.
+#[derive(Debug)]
+struct Frozen;
+
+impl Clock for Frozen {
+    fn monotonic_ms(&self) -> u64 {
+        0
+    }
+
+    fn wall_ms(&self) -> u64 {
+        1_777_690_985_678
+    }
+}
+
+fn setup(disk: &SimDisk) -> Setup {
+    Setup {
+        storage: Arc::new(disk.clone()),
+        clock: Arc::new(Frozen),
+        root: PathBuf::from(ROOT),
+        state_dir: PathBuf::from(STATE_DIR),
+        export_path: PathBuf::from(EXPORT),
+        limits: LineLimits {
+            line_bytes_max: 1 << 20,
+        },
+        settle_ms: 5_000,
+        checkpoint_bytes: 1 << 20,
+        threads: 1,
+    }
+}
+
+/// Starts an engine, has it look at every pair, and stops it.
+fn run(disk: &SimDisk) -> Result<(), EngineError> {
+    let (mut engine, _) = Engine::open(setup(disk))?;
+    for stream in Stream::ALL {
+        let found = walk(disk, Path::new(ROOT), stream).unwrap();
+        found
+            .day_files
+            .into_iter()
+            .for_each(|path| engine.touch(path));
+    }
+    while engine.is_dirty() {
+        engine.pass()?;
+    }
+    assert!(engine.totals().balanced());
+    engine.checkpoint()
+}
+
+fn rebuild_on(disk: &SimDisk) -> Rebuilt {
+    rebuild(&setup(disk), &mut |_, _| {}).unwrap()
+}
+
+fn rows(disk: &SimDisk) -> Vec<String> {
+    let export = String::from_utf8(disk.read(EXPORT).unwrap_or_default()).unwrap();
+    export.split_terminator('\n').map(blank_stamps).collect()
+}
+
+fn scored(run_id: &str, category: &str) -> String {
+    format!("{{\"evidence_run_id\":\"{run_id}\",\"category\":\"{category}\"}}\n")
+}
+
+fn evidence(run_id: &str, text: &str) -> String {
+    format!("{{\"run_id\":\"{run_id}\",\"model_role\":\"executor\",\"text\":\"{text}\"}}\n")
+}
+
+fn source(stream: &str, pair: &str) -> String {
+    format!("{ROOT}/data/{stream}/{pair}")
+}
+
+fn put(disk: &SimDisk, pairs: &Pairs) {
+    for (pair, (scored, evidence)) in pairs {
+        for (stream, bytes) in [("scored-runs", scored), ("evidence", evidence)] {
+            if let Some(bytes) = bytes {
+                disk.append_durable(source(stream, pair), bytes);
+            }
+        }
+    }
+}
+
+/// Two pairs, exported out of order; then a run rejected, evidence replaced and a day-file rewritten.
+fn lake_with_a_past() -> SimDisk {
+    let disk = SimDisk::new();
+    disk.set_name_order(NameOrder::Any);
+    let (early, late) = ("2026/05/01/a.jsonl", "2026/05/02/b.jsonl");
+    disk.append_durable(
+        source("scored-runs", late),
+        scored("b1", "accepted").as_bytes(),
+    );
+    disk.append_durable(source("evidence", late), evidence("b1", "one").as_bytes());
+    run(&disk).unwrap();
+    let two = scored("a1", "accepted") + &scored("a2", "accepted");
+    disk.append_durable(source("scored-runs", early), two.as_bytes());
+    let two = evidence("a1", "one") + &evidence("a2", "two");
+    disk.append_durable(source("evidence", early), two.as_bytes());
+    run(&disk).unwrap();
+    disk.append_durable(
+        source("scored-runs", late),
+        scored("b1", "rejected").as_bytes(),
+    );
+    disk.append_durable(source("evidence", late), evidence("b1", "other").as_bytes());
+    disk.write_file(
+        source("scored-runs", early),
+        scored("a2", "accepted").as_bytes(),
+    );
+    disk.settle(source("scored-runs", early));
+    run(&disk).unwrap();
+    disk
+}
+
+#[test]
+fn a_rebuild_drops_what_was_rewritten_and_leaves_nothing_to_do() {
+    let disk = lake_with_a_past();
+    let before = rows(&disk);
+    let rebuilt = rebuild_on(&disk);
+    let after = rows(&disk);
+    // Of a1 the line is gone; a2 has another index; b1 has other evidence and, still accepted by one line, a row.
+    assert_eq!((before.len(), after.len()), (3, 2), "{before:#?}");
+    assert_eq!(
+        (
+            rebuilt.rows_before,
+            rebuilt.rows_after,
+            rebuilt.rows_dropped,
+            rebuilt.rows_added
+        ),
+        (3, 2, 3, 2)
+    );
+    assert!(after[0].contains("\"response\":\"two\""), "{after:#?}");
+    assert!(after[1].contains("\"response\":\"other\""), "{after:#?}");
+    run(&disk).unwrap();
+    assert_eq!(rows(&disk), after);
+}
+
+#[test]
+fn a_rebuild_without_state_or_export_makes_both() {
+    let disk = SimDisk::new();
+    disk.append_durable(
+        source("scored-runs", "y/m/d/n.jsonl"),
+        scored("r", "accepted").as_bytes(),
+    );
+    disk.append_durable(
+        source("evidence", "y/m/d/n.jsonl"),
+        evidence("r", "t").as_bytes(),
+    );
+    assert_eq!(rebuild_on(&disk).rows_after, 1);
+    run(&disk).unwrap();
+    assert_eq!(rows(&disk).len(), 1);
+}
+
+#[test]
+fn evidence_in_an_unterminated_last_line_counts_before_its_run_is_judged() {
+    let check = |evidence: &str, expected: &[&str]| {
+        let disk = SimDisk::new();
+        let two = scored("a", "accepted") + &scored("b", "accepted");
+        disk.append_durable(
+            source("scored-runs", "y/m/d/n.jsonl"),
+            two.trim_end().as_bytes(),
+        );
+        disk.append_durable(source("evidence", "y/m/d/n.jsonl"), evidence.as_bytes());
+        rebuild_on(&disk);
+        let rows = rows(&disk);
+        assert_eq!(rows.len(), expected.len(), "{rows:#?}");
+        for (row, text) in rows.iter().zip(expected) {
+            assert!(
+                row.contains(&format!("\"response\":\"{text}\"")),
+                "{rows:#?}"
+            );
+        }
+    };
+    let (a, b, again) = (evidence("a", "1"), evidence("b", "2"), evidence("a", "3"));
+    check(&format!("{b}{a}"), &["1", "2"]);
+    check(format!("{b}{a}").trim_end(), &["1", "2"]);
+    check(format!("{a}{b}{again}").trim_end(), &["3", "2"]);
+    check(b.trim_end(), &["2"]);
+    // Two looks of lines, then the line that counts alone.
+    let long = evidence("z", &"x".repeat(900 << 10)).repeat(6);
+    check(format!("{a}{b}{long}{again}").trim_end(), &["3", "2"]);
+    check(&format!("{a}{b}{{\"run_id\":\"a\",\"te"), &["1", "2"]);
+}
+
+#[test]
+fn any_lake_is_rebuilt_row_by_row_as_a_batch_gives_it() {
+    for seed in 0..12 {
+        let mut rng = Rng::with_seed(seed);
+        let mode = [EvidenceMode::Unique, EvidenceMode::Free][seed as usize % 2];
+        let pairs = pairs_of(&script(seed, &Shape::small(&mut rng, mode)));
+        let disk = SimDisk::new();
+        put(&disk, &pairs);
+        let rebuilt = rebuild_on(&disk);
+        let expected = naive_batch(&pairs, false);
+        assert_eq!(rows(&disk), expected.rows, "seed {seed}");
+        assert_eq!(rebuilt.rows_after, expected.counts.exported, "seed {seed}");
+        run(&disk).unwrap();
+        assert_eq!(rows(&disk), expected.rows, "seed {seed}");
+    }
+}
+
+/// The old export or the fresh one, and an engine that has nothing to add to it.
+fn check_after_crash(disk: &SimDisk, old: &[u8], fresh: &[u8], when: &str) -> bool {
+    run(disk).unwrap_or_else(|error| panic!("{when}: {error}"));
+    let export = disk.read(EXPORT).unwrap_or_default();
+    let is_fresh = export == fresh;
+    assert!(
+        is_fresh || export == old,
+        "{when}: {}",
+        String::from_utf8_lossy(&export)
+    );
+    for left in [
+        "/lake/data/distilled/sft/.sft_export.jsonl.rebuilding".to_owned(),
+        format!("{STATE_DIR}/swap-rebuilt"),
+        format!("{STATE_DIR}/rebuilding/state.redb"),
+        format!("{STATE_DIR}/rebuilding/journal"),
+    ] {
+        assert!(disk.read(&left).is_none(), "{when}: {left} is left");
+    }
+    is_fresh
+}
+
+#[test]
+fn a_crash_at_any_call_leaves_the_old_export_or_the_fresh_one() {
+    let base = lake_with_a_past();
+    let old = base.read(EXPORT).unwrap();
+    let whole = base.fork();
+    let first = whole.calls();
+    rebuild_on(&whole);
+    let fresh = whole.read(EXPORT).unwrap();
+    let calls = whole.calls() - first;
+    let swap = whole
+        .call_log(first)
+        .iter()
+        .position(|call| call.contains("swap-rebuilt"))
+        .unwrap() as u64;
+    assert!((10..calls).contains(&swap), "{swap} of {calls}");
+    let mut fresh_found = 0;
+    for call in 0..calls {
+        let disk = base.fork();
+        disk.crash_at(call);
+        rebuild(&setup(&disk), &mut |_, _| {}).unwrap_err();
+        for fate in Fate::ALL {
+            // The steps of the swap are few: more ways to tear each.
+            let seeds = if fate == Fate::Torn && call >= swap {
+                16
+            } else {
+                1
+            };
+            for seed in 0..seeds {
+                let when = format!("call {call} of {calls}, {fate:?}, seed {seed}");
+                let after = disk.power_cut(seed, fate);
+                let is_fresh = check_after_crash(&after, &old, &fresh, &when);
+                assert!(
+                    call >= swap || !is_fresh,
+                    "{when}: swapped before the marker"
+                );
+                fresh_found += u64::from(is_fresh);
+            }
+        }
+    }
+    assert!(fresh_found > 0);
+}
+
+#[test]
+fn a_crash_while_a_start_finishes_the_swap_is_finished_by_the_next() {
+    let base = lake_with_a_past();
+    let old = base.read(EXPORT).unwrap();
+    let whole = base.fork();
+    let first = whole.calls();
+    rebuild_on(&whole);
+    let fresh = whole.read(EXPORT).unwrap();
+    let log = whole.call_log(first);
+    let marked = log
+        .iter()
+        .position(|call| call.contains("swap-rebuilt"))
+        .unwrap() as u64
+        + 2;
+    for call in marked..log.len() as u64 {
+        let disk = base.fork();
+        disk.crash_at(call);
+        rebuild(&setup(&disk), &mut |_, _| {}).unwrap_err();
+        let once = disk.power_cut(call, Fate::Torn);
+        let counted = once.fork();
+        let before = counted.calls();
+        drop(Engine::open(setup(&counted)).unwrap());
+        for second in 0..counted.calls() - before {
+            for seed in 0..4 {
+                let twice = once.fork();
+                twice.crash_at(second);
+                let _died = Engine::open(setup(&twice)).map(drop);
+                let after = twice.power_cut(seed, Fate::Torn);
+                let when = format!("call {call}, then {second}, seed {seed}");
+                assert!(check_after_crash(&after, &old, &fresh, &when), "{when}");
+            }
+        }
+    }
+}
+
+fn distilld(root: &Path, command: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_distilld"))
+        .arg("--root")
+        .arg(root)
+        .args(command)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn the_command_prints_what_changed_and_the_daemon_goes_on_from_there() {
+    let root = tempfile::tempdir().unwrap();
+    let day = |stream: &str| root.path().join("data").join(stream).join("2026/05/01");
+    for stream in ["scored-runs", "evidence"] {
+        fs::create_dir_all(day(stream)).unwrap();
+    }
+    let export = root.path().join("data/distilled/sft/sft_export.jsonl");
+    fs::write(day("evidence").join("n.jsonl"), evidence("r", "t")).unwrap();
+    fs::write(day("scored-runs").join("n.jsonl"), scored("r", "accepted")).unwrap();
+    assert!(distilld(root.path(), &["run", "--once"]).status.success());
+    fs::write(day("scored-runs").join("n.jsonl"), scored("r", "rejected")).unwrap();
+
+    let printed = distilld(root.path(), &["rebuild"]);
+    assert!(printed.status.success(), "{printed:?}");
+    let result: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    assert_eq!(
+        (
+            &result["rows_before"],
+            &result["rows_after"],
+            &result["rows_dropped"]
+        ),
+        (&1.into(), &0.into(), &1.into())
+    );
+    assert!(distilld(root.path(), &["run", "--once"]).status.success());
+    assert_eq!(fs::read(&export).unwrap(), b"");
+
+    let elsewhere = root.path().join("other-state");
+    let refused = distilld(
+        root.path(),
+        &["rebuild", "--state-dir", elsewhere.to_str().unwrap()],
+    );
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("give `--state-dir"));
+}

@@ -1,0 +1,149 @@
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use crate::support::kill_harness::{Daemon, daemon_command, wait_until};
+use crate::support::lake_gen::Stream;
+
+const PAIR: &str = "2026/05/01/n.jsonl";
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn status(root: &Path, flags: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_distilld"))
+        .arg("--root")
+        .arg(root)
+        .arg("status")
+        .args(flags)
+        .output()
+        .unwrap()
+}
+
+fn json(root: &Path) -> Option<serde_json::Value> {
+    let output = status(root, &["--json"]);
+    output
+        .status
+        .success()
+        .then(|| serde_json::from_slice(&output.stdout).unwrap())
+}
+
+fn write(root: &Path, stream: Stream, lines: &[&str]) {
+    let path = stream.path(root, PAIR);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    fs::write(path, text).unwrap();
+}
+
+/// One line of each kind: exported, firewalled, unknown, role, blank, waiting, malformed.
+fn lake(root: &Path) {
+    let scored = |run: &str, category: &str| {
+        format!("{{\"evidence_run_id\":\"{run}\",\"category\":\"{category}\"}}")
+    };
+    let evidence = |run: &str, role: &str, text: &str| {
+        format!("{{\"run_id\":\"{run}\",\"model_role\":\"{role}\",\"text\":\"{text}\"}}")
+    };
+    let scored_lines = [
+        scored("a", "accepted"),
+        scored("b", "rejected"),
+        scored("c", "odd"),
+        scored("d", "accepted"),
+        scored("e", "accepted"),
+        scored("f", "accepted"),
+        "{".into(),
+    ];
+    let evidence_lines = [
+        evidence("a", "executor", "t"),
+        evidence("d", "extractor", "t"),
+        evidence("e", "executor", " "),
+        "[".into(),
+    ];
+    let as_lines = |lines: &[String]| lines.join("\n");
+    write(root, Stream::Evidence, &[&as_lines(&evidence_lines)]);
+    write(root, Stream::Scored, &[&as_lines(&scored_lines)]);
+}
+
+fn check_figures(status: &serde_json::Value) {
+    for (key, expected) in [
+        ("lines", 7),
+        ("exported", 1),
+        ("firewalled", 1),
+        ("unknown_category", 1),
+        ("role", 1),
+        ("blank_text", 1),
+        ("waiting", 1),
+        ("dead_letters", 1),
+    ] {
+        assert_eq!(status["scored"][key], expected, "{key} in {status}");
+    }
+    assert_eq!(status["scored"]["balanced"], true);
+    assert_eq!(status["evidence"]["dead_letters"], 1);
+    assert_eq!(status["export"]["rows"], 1);
+}
+
+#[test]
+fn without_a_daemon_the_state_tells() {
+    let root = tempfile::tempdir().unwrap();
+    lake(root.path());
+    let mut once = daemon_command(root.path());
+    assert!(once.arg("--once").output().unwrap().status.success());
+    let told = json(root.path()).unwrap();
+    check_figures(&told);
+    assert_eq!(told["running"], false);
+    let export = root.path().join("data/distilled/sft/sft_export.jsonl");
+    assert_eq!(
+        told["export"]["len_bytes"],
+        fs::metadata(export).unwrap().len()
+    );
+    let page = String::from_utf8(status(root.path(), &[]).stdout).unwrap();
+    assert!(page.starts_with("daemon    not running\n"), "{page}");
+    assert!(!page.contains('\x1b'), "{page}");
+}
+
+#[test]
+fn a_running_daemon_tells_and_after_its_death_the_state_and_journal_do() {
+    let root = tempfile::tempdir().unwrap();
+    lake(root.path());
+    let log = root.path().join("log");
+    let mut daemon = Daemon::start(&mut daemon_command(root.path()), &log).unwrap();
+    let mut told = serde_json::Value::Null;
+    let found = wait_until(DEADLINE, || {
+        daemon.check_running()?;
+        told = json(root.path()).unwrap_or_default();
+        Ok(told["running"] == true && told["scored"]["lines"] == 7 && told["behind"] == 0)
+    });
+    assert!(
+        found.unwrap(),
+        "{told}: {}",
+        fs::read_to_string(&log).unwrap()
+    );
+    check_figures(&told);
+    assert!(told["last_row_at"].is_string(), "{told}");
+
+    daemon.kill_9().unwrap();
+    let told = json(root.path()).unwrap();
+    check_figures(&told);
+    assert_eq!(told["running"], false);
+}
+
+#[test]
+fn a_root_where_no_daemon_ran_is_left_as_it_is() {
+    let root = tempfile::tempdir().unwrap();
+    let output = status(root.path(), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no daemon has run"));
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn asking_with_another_state_directory_does_not_change_where_the_state_is_said_to_be() {
+    let root = tempfile::tempdir().unwrap();
+    lake(root.path());
+    let state_dir = root.path().join("state");
+    let mut once = daemon_command(root.path());
+    let once = once.arg("--once").arg("--state-dir").arg(&state_dir);
+    assert!(once.output().unwrap().status.success());
+    for _ in 0..2 {
+        let told = json(root.path()).unwrap();
+        assert_eq!(told["state_dir"], state_dir.to_str().unwrap());
+    }
+}
