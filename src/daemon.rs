@@ -113,6 +113,7 @@ pub fn setup(settings: &Settings, root: &std::path::Path, clock: &Arc<HostClock>
         },
         settle_ms: u64::try_from(settings.settle.as_millis()).unwrap_or(u64::MAX),
         checkpoint_bytes: settings.checkpoint_bytes,
+        long_lines: Arc::default(),
         threads: std::thread::available_parallelism()
             .map_or(1, |threads| threads.get().min(THREADS_MAX)),
     }

@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::checkpoint::{Claim, Imbalance, PairCheckpoint, PairId, Seen, Totals};
 use crate::clock::Clock;
@@ -38,8 +38,10 @@ pub(crate) const OVERLAY_ENTRIES_MAX: usize = 64 << 10;
 const QUIET_COMMIT_MS: u64 = 1_000;
 /// When nothing was committed for so long, what the journal holds is taken into the state.
 const QUIET_CHECKPOINT_MS: u64 = 30_000;
-/// Pairs looked at before new hints are heard.
+/// Pairs looked at before new hints, or a stop, are heard.
 const PASS_PAIRS_MAX: usize = 64;
+/// Bytes of sources after which a pass begins no further look.
+const PASS_BYTES_MAX: u64 = 32 << 20;
 
 /// What an engine works on, and how.
 #[derive(Debug, Clone)]
@@ -60,6 +62,8 @@ pub struct Setup {
     pub settle_ms: u64,
     /// Length of the journal at which a checkpoint is due, bytes.
     pub checkpoint_bytes: u64,
+    /// Held by the one look at a time that works lines longer than a chunk, so that memory does not grow with threads.
+    pub long_lines: Arc<Mutex<()>>,
     /// Threads that read day-files; 1: strictly one pair after the other, in order.
     pub threads: usize,
 }
@@ -189,6 +193,8 @@ pub struct Engine {
     pub(crate) settling: BTreeMap<PairPath, u64>,
     /// Whether a pair changed since the last checkpoint.
     pub(crate) any_changed: bool,
+    /// Bytes of sources that were merged in this pass.
+    pass_bytes: u64,
     /// Entries of all overlays.
     pub(crate) overlay_entries: usize,
     /// Merged, not committed.
@@ -230,6 +236,7 @@ impl Engine {
             backlog: BTreeSet::new(),
             settling: BTreeMap::new(),
             any_changed: false,
+            pass_bytes: 0,
             overlay_entries: 0,
             pending: Batch::default(),
             pending_since_ms: now_ms,
@@ -342,18 +349,25 @@ impl Engine {
             self.commit()?;
         }
         let before = self.totals;
-        let paths = self.next_paths();
-        if let Err(error) = self.look_at(&paths) {
-            // Whatever was not merged is looked at again; looking twice changes nothing.
-            self.hinted.extend(paths);
-            return Err(error);
-        }
+        let (paths, hinted) = self.next_paths();
+        let looked = match self.look_at(&paths) {
+            Ok(looked) => looked,
+            Err(error) => {
+                // Whatever was not merged is looked at again; looking twice changes nothing.
+                self.hinted.extend(paths);
+                return Err(error);
+            }
+        };
+        self.hinted
+            .extend(paths[looked.min(hinted)..hinted].iter().cloned());
+        self.backlog
+            .extend(paths[looked.max(hinted)..].iter().cloned());
         if !self.pending.rows.is_empty() {
             self.commit()?;
         }
         self.checkpoint_if_due()?;
         Ok(PassReport {
-            pairs: paths.len() as u64,
+            pairs: looked as u64,
             rows: self
                 .totals
                 .counts
@@ -419,7 +433,8 @@ impl Engine {
         Ok(self.slots.get_mut(path).expect("it was just put there"))
     }
 
-    fn next_paths(&mut self) -> Vec<PairPath> {
+    /// Pairs to look at, and how many of them, the first, were hinted at.
+    fn next_paths(&mut self) -> (Vec<PairPath>, usize) {
         let mut paths = Vec::new();
         while paths.len() < PASS_PAIRS_MAX {
             let Some(path) = self.hinted.pop_first() else {
@@ -427,6 +442,7 @@ impl Engine {
             };
             paths.push(path);
         }
+        let hinted = paths.len();
         // In strict order a pair is finished before the next one begins.
         let finish_first = self.setup.threads == 1 && !paths.is_empty();
         while paths.len() < PASS_PAIRS_MAX && !finish_first {
@@ -440,31 +456,42 @@ impl Engine {
                 break;
             }
         }
-        paths
+        (paths, hinted)
     }
 
-    fn look_at(&mut self, paths: &[PairPath]) -> Result<(), EngineError> {
-        let mut jobs = Vec::with_capacity(paths.len());
+    /// Looks at pairs in order until the pass has merged enough, and says at how many.
+    fn look_at(&mut self, paths: &[PairPath]) -> Result<usize, EngineError> {
         let now_ms = self.setup.clock.monotonic_ms();
-        for path in paths {
-            let settled = self
-                .settling
+        let settled = |path| {
+            self.settling
                 .get(path)
-                .is_some_and(|at_ms| *at_ms <= now_ms);
-            jobs.push(Job {
+                .is_some_and(|at_ms| *at_ms <= now_ms)
+        };
+        let jobs: Vec<Job> = paths
+            .iter()
+            .map(|path| Job {
                 path: path.clone(),
-                settled,
-            });
-        }
+                settled: settled(path),
+            })
+            .collect();
+        self.pass_bytes = 0;
         // Rows that any pair may claim are claimed one pair after the other, so that no two take the same one.
         if self.setup.threads > 1 && jobs.len() > 1 && self.claimable == 0 {
             return look_at_all(self, &jobs);
         }
-        for job in jobs {
-            let look = self.prepare(&job)?.look()?;
-            self.merge(&job, look)?;
+        for (n, job) in jobs.iter().enumerate() {
+            if self.pass_is_full() {
+                return Ok(n);
+            }
+            let look = self.prepare(job)?.look()?;
+            self.merge(job, look)?;
         }
-        Ok(())
+        Ok(jobs.len())
+    }
+
+    /// Whether this pass should begin no further look.
+    pub(crate) fn pass_is_full(&self) -> bool {
+        self.pass_bytes >= PASS_BYTES_MAX
     }
 
     /// Puts what a look found into the pending batch, and commits that when it is large.
@@ -504,9 +531,11 @@ impl Engine {
         let pair = Arc::make_mut(&mut slot.pair);
         self.totals.replace(&pair.checkpoint, &outcome.checkpoint);
         // What only the file system said needs no journal: a lost stat is looked at again.
-        let worth_a_batch = pair.checkpoint.scored.offset != outcome.checkpoint.scored.offset
-            || pair.checkpoint.evidence.offset != outcome.checkpoint.evidence.offset
-            || !outcome.overlay.is_empty();
+        let read_bytes = outcome.checkpoint.scored.offset - pair.checkpoint.scored.offset
+            + outcome.checkpoint.evidence.offset
+            - pair.checkpoint.evidence.offset;
+        let worth_a_batch = read_bytes > 0 || !outcome.overlay.is_empty();
+        self.pass_bytes += read_bytes;
         pair.checkpoint = outcome.checkpoint;
         self.claimable -= outcome.overlay.claims.len() as u64;
         if !outcome.overlay.claims.is_empty() {
@@ -522,7 +551,12 @@ impl Engine {
                 &pair.checkpoint,
                 &outcome.overlay,
             ));
-            self.pending.rows.extend_from_slice(&outcome.rows);
+            // Rows of a long text are not copied: it would double the memory they need.
+            if self.pending.rows.is_empty() {
+                self.pending.rows = outcome.rows;
+            } else {
+                self.pending.rows.extend_from_slice(&outcome.rows);
+            }
         }
         pair.overlay.extend(outcome.overlay);
         Ok(())

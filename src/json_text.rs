@@ -41,6 +41,12 @@ impl fmt::Debug for JsonText<'_> {
 }
 
 impl<'a> JsonText<'a> {
+    /// Length as it stands in the line, in bytes; decoded it is never longer, written again it mostly is the same.
+    #[must_use]
+    pub fn raw_len(&self) -> usize {
+        self.raw.len()
+    }
+
     /// The empty string.
     pub const EMPTY: JsonText<'static> = JsonText {
         raw: &[],

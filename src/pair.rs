@@ -25,6 +25,9 @@ use crate::tail::Chunk;
 /// Rows of one step at which no further scored line is begun. A longer text may still go beyond it.
 const ROWS_BYTES_MAX: usize = 8 << 20;
 
+/// Texts for whose rows room is made at once, exactly.
+const LONG_TEXT_LEN: usize = 1 << 20;
+
 /// What the state has taken in of a pair, without what its [`Overlay`] holds.
 pub trait PairIndex<E> {
     /// Where the evidence for a run lies.
@@ -393,6 +396,13 @@ impl<E> Step<'_, E> {
             stamp: self.facts.stamp,
         };
         let row_from = self.out.rows.len();
+        let text_len = given.evidence.text.raw_len();
+        if text_len >= LONG_TEXT_LEN {
+            // Doubling would need twice the memory of the row.
+            self.out
+                .rows
+                .reserve_exact(text_len + text_len / 64 + 4_096);
+        }
         match synthesize(
             admitted,
             &given.evidence,

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use crate::checkpoint::{Claim, EvidenceRef, PairId, ScoredEntry, Seen, SourceState};
 use crate::discover::{PairPath, Stream};
@@ -68,6 +69,8 @@ pub struct Looking<'a> {
     pub claims_possible: bool,
     /// A longer line is a dead letter.
     pub limits: LineLimits,
+    /// Held while lines longer than a chunk are worked.
+    pub long_lines: &'a Mutex<()>,
     /// Written into new rows.
     pub stamp: &'a str,
     /// Seconds since 1970.
@@ -122,10 +125,20 @@ pub fn look(
     }
 
     let nothing = Chunk::Unterminated { len_bytes: 0 };
+    let mut alone = None;
     let mut read = |source: &Option<Source>, stream, state: &SourceState| {
         let Some(source) = source else {
             return nothing.clone();
         };
+        if alone.is_none() && source.long_line_ahead(state).unwrap_or(false) {
+            // One look at a time: nothing but the memory is shared, so a panic elsewhere harms nothing.
+            alone = Some(
+                looking
+                    .long_lines
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+        }
         let chunk = next_chunk(
             source,
             state,

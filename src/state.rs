@@ -12,9 +12,9 @@
 //! | `dead_letters` | pair id, stream, offset | length and reason, sealed |
 //!
 //! What is trusted of redb: a commit is there whole or not at all after a crash, a commit that returned is there.
-//! The crash tests run over redb's own file too. What is not trusted: that its pages are as they were written. Each
-//! value carries a checksum of ours, opening is guarded against panics, and whatever does not fit is
-//! [`StateError::Damaged`]: the state is expendable (promise 6), a wrong answer from it is not.
+//! The crash tests run over redb's own file too. What is not trusted: that its pages are as they were written. All of
+//! them go through [`CheckedFile`], each value carries a checksum too, opening is guarded against panics, and whatever
+//! does not fit is [`StateError::Damaged`]: the state is expendable (promise 6), a wrong answer from it is not.
 
 use std::fmt::Debug;
 use std::io;
@@ -30,6 +30,7 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::{self, DamagedBlock, PackedEntry};
+use crate::checked_file::CheckedFile;
 use crate::checkpoint::{
     Claim, DeadLetter, EvidenceEntry, EvidenceRef, FORMAT, Packed, PairCheckpoint, PairId,
     ScoredEntry, Totals, Verdict,
@@ -219,7 +220,7 @@ impl State {
         let file = storage.create(path).map_err(StateError::Io)?;
         let sync_failed = Arc::default();
         let backend = Backend {
-            file,
+            file: Arc::new(CheckedFile::new(file)),
             sync_failed: Arc::clone(&sync_failed),
         };
         let database = redb_builder().create_with_backend(backend)?;
@@ -257,7 +258,7 @@ impl State {
         catch_unwind(AssertUnwindSafe(|| {
             let sync_failed = Arc::default();
             let backend = Backend {
-                file,
+                file: Arc::new(CheckedFile::new(file)),
                 sync_failed: Arc::clone(&sync_failed),
             };
             let database = redb_builder().create_with_backend(backend)?;

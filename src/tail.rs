@@ -155,6 +155,18 @@ impl Source {
         })
     }
 
+    /// Whether the next line is longer than a chunk, so that reading it takes more memory than others do.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn long_line_ahead(&self, state: &SourceState) -> io::Result<bool> {
+        let chunk_end = state.offset + CHUNK_LEN;
+        if state.overlong_from.is_some() || self.stat.len_bytes <= chunk_end {
+            return Ok(false);
+        }
+        Ok(self.last_newline(state.offset, chunk_end)?.is_none())
+    }
+
     /// What is new behind the offset of `state`. `scanned_to` remembers, between calls, up to where no newline
     /// was found, so that a long line that arrives in many pieces is not searched from its start each time.
     ///

@@ -15,8 +15,8 @@ use crate::pair::ActivePair;
 use crate::reader::{Look, Looking, PairMemory, look};
 use crate::state::{StateError, StateView};
 
-/// Looks that are done or being done ahead of the merge, per thread. Each may hold two chunks and its rows.
-const AHEAD_PER_THREAD: usize = 2;
+/// Looks that are done or being done ahead of the merge, beside one per thread. Each may hold a chunk and its rows.
+const AHEAD: usize = 1;
 
 type Looked = (usize, thread::Result<Result<Look, StateError>>);
 
@@ -48,6 +48,7 @@ impl PreparedLook {
             claimed: &self.claimed,
             claims_possible: self.claims_possible,
             limits: self.setup.limits,
+            long_lines: &self.setup.long_lines,
             stamp: &stamp(wall_ms),
             now_s: wall_ms / 1_000,
             settle_first: self.setup.settle_ms == 0,
@@ -79,11 +80,12 @@ impl Engine {
     }
 }
 
-/// Looks at all pairs of `jobs` on the engine's threads, and merges in the order of `jobs`.
+/// Looks at the pairs of `jobs` on the engine's threads until the pass has merged enough, merges in the order of `jobs`,
+/// and says at how many it looked.
 ///
 /// # Errors
 /// The first that a look or a merge gives; later looks are dropped, and must be taken again.
-pub(crate) fn look_at_all(engine: &mut Engine, jobs: &[Job]) -> Result<(), EngineError> {
+pub(crate) fn look_at_all(engine: &mut Engine, jobs: &[Job]) -> Result<usize, EngineError> {
     let threads = engine.setup.threads.min(jobs.len());
     let (job_sender, job_receiver) = channel();
     let (look_sender, look_receiver) = channel();
@@ -95,13 +97,7 @@ pub(crate) fn look_at_all(engine: &mut Engine, jobs: &[Job]) -> Result<(), Engin
         }
         drop(look_sender);
         // Returning drops the sender, by which the threads learn that there is no more.
-        hand_out_and_merge(
-            engine,
-            jobs,
-            threads * AHEAD_PER_THREAD,
-            job_sender,
-            &look_receiver,
-        )
+        hand_out_and_merge(engine, jobs, threads + AHEAD, job_sender, &look_receiver)
     })
 }
 
@@ -123,16 +119,20 @@ fn hand_out_and_merge(
     ahead: usize,
     job_sender: Sender<(usize, PreparedLook)>,
     looks: &Receiver<Looked>,
-) -> Result<(), EngineError> {
+) -> Result<usize, EngineError> {
     let mut out_of_turn = BTreeMap::new();
     let mut handed_out = 0;
-    for merged in 0..jobs.len() {
-        while handed_out < jobs.len().min(merged + ahead) {
+    let mut merged = 0;
+    loop {
+        while handed_out < jobs.len().min(merged + ahead) && !engine.pass_is_full() {
             let prepared = engine.prepare(&jobs[handed_out])?;
             if job_sender.send((handed_out, prepared)).is_err() {
                 break;
             }
             handed_out += 1;
+        }
+        if merged == handed_out {
+            return Ok(merged);
         }
         let look = loop {
             if let Some(look) = out_of_turn.remove(&merged) {
@@ -145,6 +145,6 @@ fn hand_out_and_merge(
         };
         let look = look.unwrap_or_else(|panic| resume_unwind(panic))?;
         engine.merge(&jobs[merged], look)?;
+        merged += 1;
     }
-    Ok(())
 }

@@ -395,3 +395,18 @@ fn a_run_that_is_rejected_later_keeps_its_row_and_gets_no_second() {
     bench.once();
     assert_eq!(bench.runs().iter().filter(|run| *run == "a").count(), 1);
 }
+
+/// Of texts as long as lines may be, one is worked at a time, and few rows wait: the memory does not grow with them.
+#[test]
+fn texts_as_long_as_lines_may_be_take_the_memory_of_a_few() {
+    let bench = Bench::new();
+    let text = "x".repeat(15 * MIB);
+    for file in 0..8 {
+        let (pair, run) = (format!("2026/01/01/f{file}.jsonl"), format!("run-{file}"));
+        bench.append(Stream::Evidence, &pair, evidence_with(&run, &text));
+        bench.append(Stream::Scored, &pair, scored(&run));
+    }
+    let ended = bench.once();
+    bench.assert_distinct(8);
+    assert!(ended.memory_kib < 128 << 10, "{}", ended.memory_kib);
+}

@@ -1,3 +1,5 @@
+//! `check`: what it finds, and what is worth a failure.
+
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! `rebuild`: batch order, what is dropped, a crash at any call of it.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -44,6 +46,7 @@ fn setup(disk: &SimDisk) -> Setup {
         },
         settle_ms: 5_000,
         checkpoint_bytes: 1 << 20,
+        long_lines: Arc::default(),
         threads: 1,
     }
 }

@@ -1,3 +1,5 @@
+//! `status`: from a running daemon, from the state of a dead one.
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,3 +1,5 @@
+//! `verify`: every kind of difference, every stated exception, and no false alarm beside a daemon at work.
+
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

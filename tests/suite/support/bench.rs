@@ -84,6 +84,7 @@ impl Bench {
             },
             settle_ms: SETTLE_MS,
             checkpoint_bytes: self.checkpoint_bytes,
+            long_lines: Arc::default(),
             threads: self.threads,
         }
     }
