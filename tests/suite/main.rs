@@ -26,6 +26,8 @@ mod config;
 mod crash;
 /// The real daemon: what it follows, how it ends, what it refuses, what it costs.
 mod daemon;
+/// The example lake.
+mod examples;
 /// An error from every call that reaches the disk.
 mod faults;
 /// The bytes of everything persisted, and how a damaged journal reads.
