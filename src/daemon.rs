@@ -71,7 +71,6 @@ pub fn run(settings: &Settings, once: bool) -> Result<(), DaemonError> {
     let result = if once {
         let mut caught_up = || catch_up(&mut engine, &root, &clock, &wake);
         unless_panicked(|| caught_up().map_err(DaemonError::Engine))
-            .inspect(|()| say_caught_up(&engine))
     } else {
         let pulse = Arc::new(Pulse::default());
         let follower = unless_panicked(|| {
@@ -221,18 +220,5 @@ fn say_opened(report: &OpenReport, settings: &Settings, root: &std::path::Path) 
         batches_redone = report.batches_redone,
         torn_bytes = report.torn_bytes,
         "started"
-    );
-}
-
-fn say_caught_up(engine: &Engine) {
-    let totals = engine.totals();
-    tracing::info!(
-        scored_lines = totals.scored_lines,
-        exported = totals.counts.exported,
-        firewalled = totals.counts.firewalled,
-        waiting = totals.counts.waiting,
-        malformed = totals.scored_malformed,
-        export_bytes = engine.export_bytes(),
-        "caught up"
     );
 }

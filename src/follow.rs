@@ -342,17 +342,7 @@ impl Follower {
     fn say_caught_up(&mut self) {
         let behind = self.engine.is_dirty() || self.watch.unfinished() || !self.scanning.is_empty();
         if !behind && !self.caught_up {
-            let totals = self.engine.totals();
-            tracing::info!(
-                scored_lines = totals.scored_lines,
-                exported = totals.counts.exported,
-                firewalled = totals.counts.firewalled,
-                waiting = totals.counts.waiting,
-                malformed = totals.scored_malformed,
-                export_bytes = self.engine.export_bytes(),
-                watch = %self.watch.mode(),
-                "caught up"
-            );
+            say_caught_up(&self.engine);
             self.caught_up = true;
         }
     }
@@ -404,6 +394,19 @@ impl Follower {
     }
 }
 
+fn say_caught_up(engine: &Engine) {
+    let totals = engine.totals();
+    tracing::info!(
+        scored_lines = totals.scored_lines,
+        exported = totals.counts.exported,
+        firewalled = totals.counts.firewalled,
+        waiting = totals.counts.waiting,
+        malformed = totals.scored_malformed,
+        export_bytes = engine.export_bytes(),
+        "caught up"
+    );
+}
+
 /// Catches up with all that is there, settles what can be settled, and takes all into the state.
 ///
 /// # Errors
@@ -448,7 +451,9 @@ pub fn catch_up(
             break;
         }
     }
-    engine.checkpoint()
+    engine.checkpoint()?;
+    say_caught_up(engine);
+    Ok(())
 }
 
 fn newest_days(root: &Path, stream: Stream) -> Vec<PathBuf> {

@@ -6,7 +6,8 @@
 pub mod scorer;
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use distilld::clock::{Clock as _, HostClock, stamp};
 
 /// What distilld is to make of an invented run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -190,41 +191,12 @@ impl Inventor {
     }
 }
 
-/// Seconds since 1970.
-fn seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
-
 /// Today in UTC, as the path of a day: `2026/11/23`.
 pub fn today() -> String {
-    let (year, month, day) = civil_from_days(seconds() / 86_400);
-    format!("{year:04}/{month:02}/{day:02}")
+    now()[..10].replace('-', "/")
 }
 
-/// Now in UTC, in seconds: `2026-11-23T14:27:30Z`.
+/// Now in UTC: `2026-11-23T14:27:30.123Z`.
 fn now() -> String {
-    let seconds = seconds();
-    let (year, month, day) = civil_from_days(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Year, month and day of a number of days since 1970-01-01, counted in years that begin in March so that a leap day
-/// is the last of its year.
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+    stamp(HostClock::new().wall_ms())
 }
