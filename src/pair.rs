@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -198,6 +199,24 @@ struct Given<'c> {
     digest: u32,
 }
 
+/// A run key is a hash already: its first bytes serve as the hash of the map.
+#[derive(Debug, Default)]
+struct RunKeyHasher(u64);
+
+impl Hasher for RunKeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for (at, byte) in bytes.iter().take(8).enumerate() {
+            self.0 ^= u64::from(*byte) << (8 * at);
+        }
+    }
+}
+
+type GivenByRun<'c> = HashMap<RunKey, Given<'c>, BuildHasherDefault<RunKeyHasher>>;
+
 struct Step<'a, E> {
     pair: &'a ActivePair,
     facts: &'a Facts<'a, E>,
@@ -206,8 +225,8 @@ struct Step<'a, E> {
 }
 
 impl<E> Step<'_, E> {
-    fn take_evidence<'c>(&mut self, chunk: &'c Chunk) -> HashMap<RunKey, Given<'c>> {
-        let mut given = HashMap::new();
+    fn take_evidence<'c>(&mut self, chunk: &'c Chunk) -> GivenByRun<'c> {
+        let mut given = GivenByRun::default();
         self.pass_over(true, chunk);
         for Line { offset, body, end } in lines(self.source(true).offset, chunk) {
             self.source(true).offset = end;
@@ -239,7 +258,7 @@ impl<E> Step<'_, E> {
     }
 
     /// Looks again at the runs that this evidence concerns, in the order in which they stand in their day-file.
-    fn look_again(&mut self, given: &HashMap<RunKey, Given<'_>>) -> Result<(), E> {
+    fn look_again(&mut self, given: &GivenByRun<'_>) -> Result<(), E> {
         let mut concerned = Vec::new();
         for run in given.keys() {
             concerned.extend(self.entries(*run)?);
@@ -292,7 +311,7 @@ impl<E> Step<'_, E> {
     }
 
     /// Works scored lines until the chunk ends or the rows are many: one text may be wanted by many lines.
-    fn take_scored(&mut self, chunk: &Chunk, given: &HashMap<RunKey, Given<'_>>) -> Result<(), E> {
+    fn take_scored(&mut self, chunk: &Chunk, given: &GivenByRun<'_>) -> Result<(), E> {
         self.pass_over(false, chunk);
         for Line { offset, body, end } in lines(self.source(false).offset, chunk) {
             if self.out.rows.len() >= ROWS_BYTES_MAX {
@@ -316,7 +335,7 @@ impl<E> Step<'_, E> {
         offset: u64,
         len_bytes: u32,
         scored: &ScoredRun<'_>,
-        given: &HashMap<RunKey, Given<'_>>,
+        given: &GivenByRun<'_>,
     ) -> Result<(), E> {
         let index = u32::try_from(self.out.checkpoint.scored.records)
             .expect("a day-file of at most 1 TiB has fewer than 2^32 records");
@@ -347,7 +366,7 @@ impl<E> Step<'_, E> {
         admitted: &AdmittedRun<'_, '_>,
         key: (RunKey, u64),
         index: u32,
-        given: &HashMap<RunKey, Given<'_>>,
+        given: &GivenByRun<'_>,
     ) -> Result<Verdict, E> {
         let run = key.0;
         let waiting = Verdict::Waiting {

@@ -15,8 +15,9 @@ use crate::pair::ActivePair;
 use crate::reader::{Look, Looking, PairMemory, look};
 use crate::state::{StateError, StateView};
 
-/// Looks that are done or being done ahead of the merge, beside one per thread. Each may hold a chunk and its rows.
-const AHEAD: usize = 1;
+/// Looks that are done or being done ahead of the merge, per thread. Each may hold a chunk and its rows; while the
+/// merge commits, the others go on.
+const AHEAD_PER_THREAD: usize = 2;
 
 type Looked = (usize, thread::Result<Result<Look, StateError>>);
 
@@ -97,7 +98,13 @@ pub(crate) fn look_at_all(engine: &mut Engine, jobs: &[Job]) -> Result<usize, En
         }
         drop(look_sender);
         // Returning drops the sender, by which the threads learn that there is no more.
-        hand_out_and_merge(engine, jobs, threads + AHEAD, job_sender, &look_receiver)
+        hand_out_and_merge(
+            engine,
+            jobs,
+            threads * AHEAD_PER_THREAD,
+            job_sender,
+            &look_receiver,
+        )
     })
 }
 
