@@ -6,8 +6,9 @@
 //! - The evidence day-files lie beside the root and are renamed into it, all at once, while the daemon runs: they
 //!   appear whole, and nobody's writing is measured.
 //! - Both times end when the last row is readable in the export. That of the backfill begins with the process.
-//! - Disk writes are the pages that the daemon made dirty (`write_bytes`), with the file system's own not among them.
-//!   Their floor is one append and `fdatasync` a row, counted the same way in this program.
+//! - Disk writes are counted as given to `write`, as pages made dirty, and as the block device got them from all
+//!   processes: the last says what a disk suffers, on a machine that does nothing else. Pages may be large ones that
+//!   count as a whole for each write. The floor is one append and `fdatasync` a row, counted the same way.
 //!
 //! It asserts that each row came once, no time.
 
@@ -26,7 +27,7 @@ use support::daemon::{Appender, DEADLINE, Daemon};
 use support::figures::{Spread, Table, machine, megabytes, ratio, seconds};
 use support::floor::{Floor, ROW_BYTES};
 use support::lake::{PairPath, Record};
-use support::process::written_bytes;
+use support::process::Written;
 use support::{Failure, bench_dir, export_path, lines_in, remove_tree, settle_disk};
 
 /// Mean length of the evidence texts.
@@ -35,6 +36,7 @@ const TEXT_BYTES: u32 = 1_620;
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// Appends of the floor of disk writes.
 const FLOOR_APPENDS: u64 = 200;
+const FLOOR_BYTES: u64 = FLOOR_APPENDS * ROW_BYTES as u64;
 
 /// Measures what late evidence and each row cost.
 #[derive(Debug, Parser)]
@@ -83,11 +85,11 @@ struct Writes {
     rows: u64,
     row_bytes: u64,
     /// Until the last row was there.
-    shown: u64,
+    shown: Written,
     /// Until the daemon had ended, with all in its state.
-    ended: u64,
-    /// For each byte of the floor's.
-    floor: f64,
+    ended: Written,
+    /// For [`FLOOR_BYTES`] of rows.
+    floor: Written,
 }
 
 /// A lake of runs whose evidence is in place, or beside the root.
@@ -233,11 +235,14 @@ impl Lake {
         // The first row pays for the new pair.
         appender.steadily(1, LOOK_INTERVAL, &mut daemon.program)?;
         let export = export_path(&self.root);
-        let (before, len) = (written_bytes(process_id)?, fs::metadata(&export)?.len());
+        let (before, len) = (
+            Written::of(process_id, &export)?,
+            fs::metadata(&export)?.len(),
+        );
         appender.steadily(rows, Duration::from_secs(1) / 500, &mut daemon.program)?;
-        let shown = written_bytes(process_id)? - before;
+        let shown = Written::of(process_id, &export)?.since(before);
         appender.stop()?;
-        let (ended, _) = daemon.program.stop_and(written_bytes)?;
+        let (ended, _) = daemon.program.stop_and(|id| Written::of(id, &export))?;
         let row_bytes = fs::metadata(&export)?.len() - len;
         let lines = lines_in(&export)?;
         if lines != u64::from(rows) + 1 {
@@ -247,7 +252,7 @@ impl Lake {
             rows: rows.into(),
             row_bytes,
             shown,
-            ended: ended - before,
+            ended: ended.since(before),
             floor,
         })
     }
@@ -260,15 +265,15 @@ fn rows_between(path: &Path, from: u64, to: u64) -> io::Result<u64> {
     Ok(memchr::memchr_iter(b'\n', &bytes).count() as u64)
 }
 
-/// Bytes of dirty pages for each byte of a row that is appended and synced.
-fn floor_of_writes(path: &Path) -> io::Result<f64> {
+/// Rows appended and synced one by one, without distilld.
+fn floor_of_writes(path: &Path) -> io::Result<Written> {
     let mut floor = Floor::create(path)?;
-    let before = written_bytes(std::process::id())?;
+    let process_id = std::process::id();
+    let before = Written::of(process_id, path)?;
     for _ in 0..FLOOR_APPENDS {
         floor.once()?;
     }
-    let written = written_bytes(std::process::id())? - before;
-    Ok(written as f64 / (FLOOR_APPENDS * ROW_BYTES as u64) as f64)
+    Ok(Written::of(process_id, path)?.since(before))
 }
 
 fn report(lake: &Lake, outcome: &Outcome, writes: &Writes) -> Result<(), Failure> {
@@ -305,27 +310,41 @@ fn report(lake: &Lake, outcome: &Outcome, writes: &Writes) -> Result<(), Failure
 
 fn report_writes(writes: &Writes) {
     println!(
-        "\ndisk writes: {} rows, 500 a second, {} in the export\n",
+        "\ndisk writes: {} rows, 500 a second, {} in the export; as multiples of the rows' own bytes\n",
         writes.rows,
         megabytes(writes.row_bytes)
     );
-    let mut table = Table::new(&["", "written", "x row bytes", "x floor"]);
-    for (name, written) in [
-        ("until the last row was there", writes.shown),
-        ("until the daemon had ended", writes.ended),
-    ] {
-        let share = written as f64 / writes.row_bytes as f64;
-        table.row(vec![
-            name.to_owned(),
-            megabytes(written),
-            format!("{share:.2} x"),
-            format!("{:.2} x", share / writes.floor),
-        ]);
-    }
-    table.row(vec![
-        "floor".to_owned(),
-        String::new(),
-        format!("{:.2} x", writes.floor),
+    let mut table = Table::new(&[
+        "",
+        "given to write",
+        "x floor",
+        "pages dirtied",
+        "x floor",
+        "device, all",
+        "x floor",
     ]);
+    let counted: [fn(&Written) -> u64; 3] = [|it| it.given, |it| it.dirtied, |it| it.device];
+    for (name, written, row_bytes) in [
+        (
+            "until the last row was there",
+            &writes.shown,
+            writes.row_bytes,
+        ),
+        (
+            "until the daemon had ended",
+            &writes.ended,
+            writes.row_bytes,
+        ),
+        ("floor", &writes.floor, FLOOR_BYTES),
+    ] {
+        let mut cells = vec![name.to_owned()];
+        for count in counted {
+            let share = count(written) as f64 / row_bytes as f64;
+            let floor = count(&writes.floor) as f64 / FLOOR_BYTES as f64;
+            cells.push(format!("{share:.2}"));
+            cells.push(format!("{:.2} x", share / floor));
+        }
+        table.row(cells);
+    }
     table.print();
 }

@@ -63,10 +63,48 @@ impl Memory {
     }
 }
 
-/// Bytes of pages a process made dirty, which go to the disk; pages that it wrote twice between two syncs count once.
-/// To be had of an ended process too, until it is waited for.
-pub fn written_bytes(process_id: u32) -> io::Result<u64> {
-    field(&read(&proc_dir(process_id), "io")?, "write_bytes")
+/// Bytes on their way to a disk, counted at three places.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// What the process gave to `write`, whatever it wrote to.
+    pub given: u64,
+    /// Pages of files it made dirty. A page may be 4 KiB or, where the file system keeps a file in larger ones, a
+    /// multiple of it that counts as a whole for the first byte: the disk may get less.
+    pub dirtied: u64,
+    /// What the block device that holds a file got from all processes, the file system's own writes included.
+    pub device: u64,
+}
+
+impl Written {
+    /// Up to now, also of a process that has ended, until it is waited for; `device` is that of `file`.
+    pub fn of(process_id: u32, file: &Path) -> io::Result<Self> {
+        let io = read(&proc_dir(process_id), "io")?;
+        Ok(Self {
+            given: field(&io, "wchar")?,
+            dirtied: field(&io, "write_bytes")?,
+            device: device_written_bytes(file)?,
+        })
+    }
+
+    /// What came since.
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            given: self.given - earlier.given,
+            dirtied: self.dirtied - earlier.dirtied,
+            device: self.device - earlier.device,
+        }
+    }
+}
+
+/// Zero where the file lies on no block device.
+fn device_written_bytes(file: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = fs::metadata(file)?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let stat = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat"));
+    let sectors = stat.unwrap_or_default();
+    let sectors = sectors.split_whitespace().nth(6).unwrap_or("0");
+    Ok(512 * first_number(sectors)?)
 }
 
 fn proc_dir(process_id: u32) -> PathBuf {
