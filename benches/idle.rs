@@ -187,7 +187,11 @@ fn report(outcomes: &[Outcome]) {
         table.row(vec![
             name.clone(),
             millis(activity.cpu),
-            ratio(activity.cpu, outcomes[0].activity.cpu),
+            match outcomes[0].activity.cpu {
+                // The floor did not wake up at all.
+                Duration::ZERO => "-".to_owned(),
+                floor => ratio(activity.cpu, floor),
+            },
             activity.switches.to_string(),
             mebibytes(memory.resident),
             mebibytes(memory.peak),

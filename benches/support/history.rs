@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use distilld::checkpoint::FORMAT;
 
-use super::figures::{megabytes, seconds};
+use super::figures::{mebibytes, megabytes, seconds};
 use super::lake::{PairPath, text};
 use super::program::Program;
 use super::{Failure, bench_dir, export_path, lines_in, remove_tree};
@@ -157,8 +157,9 @@ fn take_in(dir: &Path, root: &Path, plan: &HistoryPlan, earned: u64) -> Result<(
     println!("history: distilld takes in {} lines", plan.lines());
     let start = Instant::now();
     let program = Program::start(root, &["run", "--once"], &dir.join("take-in.log"))?;
-    let mut said = Instant::now();
+    let (mut said, mut peak_rss_bytes) = (Instant::now(), 0);
     while !program.ended() {
+        peak_rss_bytes = program.usage().peak_rss_bytes.max(peak_rss_bytes);
         if said.elapsed() > PROGRESS_INTERVAL {
             said = Instant::now();
             let export_bytes = fs::metadata(export_path(root)).map_or(0, |meta| meta.len());
@@ -173,9 +174,10 @@ fn take_in(dir: &Path, root: &Path, plan: &HistoryPlan, earned: u64) -> Result<(
     let usage = program.usage();
     program.wait()?;
     println!(
-        "history: taken in after {}, cpu {}",
+        "history: taken in after {}, cpu {}, peak rss {}",
         seconds(start.elapsed()),
-        seconds(usage.cpu)
+        seconds(usage.cpu),
+        mebibytes(peak_rss_bytes)
     );
     let rows = lines_in(&export_path(root))?;
     if rows < earned || (untouched && rows != earned) {
