@@ -17,8 +17,15 @@ use crate::tail::seen;
 use crate::wake::{Pending, Wake};
 use crate::watch::{Mode, Watch, WatchSetting};
 
-/// Directories armed or listed between two looks at the hints.
-const DIRECTORIES_AT_ONCE: usize = 32;
+/// Directories armed or listed between two looks at the hints. With a long history behind it a start is busy with
+/// this for a second, and a new record waits for one slice: each directory costs a watch and a look at its day-files.
+const DIRECTORIES_AT_ONCE: usize = 4;
+/// Directories armed before anybody is told that we are ready: the newest days of both streams are among them.
+const DIRECTORIES_FIRST: usize = 32;
+/// Watches looked after with each frequent scan.
+const WATCHES_AT_ONCE: usize = 32;
+/// More day-files than this in one slice are history, and not looked at before what is hinted at.
+const DAY_FILES_SOON: usize = 16;
 /// The newest days of each stream that the frequent scan lists.
 const RECENT_DAYS: usize = 2;
 /// First and longest pause after an error that may pass, milliseconds.
@@ -130,7 +137,7 @@ impl Follower {
             follower.full_scan_at_ms = now_ms + follower.full_scan_pause_ms();
         }
         // Newest first: the days that grow are heard before the service manager is told that we are ready.
-        follower.arm();
+        follower.arm(DIRECTORIES_FIRST);
         Ok(follower)
     }
 
@@ -209,16 +216,16 @@ impl Follower {
             self.say_pass(report);
         }
         if self.watch.unfinished() {
-            self.arm();
+            self.arm(DIRECTORIES_AT_ONCE);
         }
         self.scan(now_ms)?;
         self.say_caught_up();
         Ok(())
     }
 
-    fn arm(&mut self) {
-        let progress = self.watch.arm_next(DIRECTORIES_AT_ONCE);
-        let many = progress.day_files.len() > DIRECTORIES_AT_ONCE;
+    fn arm(&mut self, directories_max: usize) {
+        let progress = self.watch.arm_next(directories_max);
+        let many = progress.day_files.len() > DAY_FILES_SOON;
         for (stream, relative) in progress.day_files {
             if let Some(path) = PairPath::from_relative(&relative) {
                 self.look_if_news(stream, path, !many);
@@ -261,7 +268,7 @@ impl Follower {
             self.scan_recent();
             self.engine.check_files()?;
             // A slice of all watches: a whole round at once would cost a long history its idleness.
-            let _round_complete = self.watch.rearm_changed(DIRECTORIES_AT_ONCE);
+            let _round_complete = self.watch.rearm_changed(WATCHES_AT_ONCE);
         }
         Ok(())
     }

@@ -18,6 +18,17 @@ pub const CLASSES: [&str; 8] = [
     "outcomes",
     "drift_reports",
 ];
+/// Day-files of one day of a long history: as many again, of classes without a template.
+const MORE_CLASSES: [&str; 8] = [
+    "scrum_reviews_v2",
+    "mode_experiments_v2",
+    "auto_apply_v2",
+    "audits_v2",
+    "observer_reviews_v2",
+    "contract_analyses_v2",
+    "outcomes_v2",
+    "drift_reports_v2",
+];
 /// Every month has this many days here.
 const DAYS_A_MONTH: u32 = 28;
 
@@ -150,6 +161,22 @@ impl PairPath {
             &format!("{year}/{month:02}/{:02}", day % DAYS_A_MONTH + 1),
             number as usize,
         )
+    }
+
+    /// The pair of this number in a long history: sixteen a day, from the first day of 2001 on.
+    pub fn of_history(number: u32) -> Self {
+        let (day, class) = (number / 16, number as usize % 16);
+        let (year, month) = (
+            2001 + day / (12 * DAYS_A_MONTH),
+            day / DAYS_A_MONTH % 12 + 1,
+        );
+        Self {
+            day: format!("{year}/{month:02}/{:02}", day % DAYS_A_MONTH + 1),
+            class: match class.checked_sub(CLASSES.len()) {
+                None => CLASSES[class],
+                Some(more) => MORE_CLASSES[more],
+            },
+        }
     }
 
     /// The pair of a class on a day, `YYYY/MM/DD`.
@@ -344,7 +371,8 @@ const PIECES: [&str; 32] = [
     "This is consistent with the earlier audit. ",
 ];
 
-fn text(rng: &mut fastrand::Rng, mean_bytes: usize) -> String {
+/// What a model may have said, as it stands between the quotes of a JSON string.
+pub fn text(rng: &mut fastrand::Rng, mean_bytes: usize) -> String {
     let len_bytes = mean_bytes / 2 + rng.usize(..=mean_bytes);
     let mut text = String::with_capacity(len_bytes + 128);
     text.push_str("Reviewed. ");

@@ -5,9 +5,12 @@
     reason = "each benchmark is a program of its own and uses a part of this"
 )]
 
+pub mod daemon;
 pub mod figures;
 pub mod floor;
+pub mod history;
 pub mod lake;
+pub mod process;
 pub mod program;
 pub mod watcher;
 

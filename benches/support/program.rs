@@ -45,6 +45,16 @@ pub struct Program {
 impl Program {
     /// Starts `distilld --root ROOT ARGS`; both its outputs go to the file `log`.
     pub fn start(root: &Path, args: &[&str], log: &Path) -> io::Result<Self> {
+        Self::start_with(root, args, log, &[])
+    }
+
+    /// The same, with these variables in its environment and no others.
+    pub fn start_with(
+        root: &Path,
+        args: &[&str],
+        log: &Path,
+        variables: &[(&str, &Path)],
+    ) -> io::Result<Self> {
         let output = File::create(log)?;
         let child = Command::new(env!("CARGO_BIN_EXE_distilld"))
             .arg("--root")
@@ -52,6 +62,7 @@ impl Program {
             .args(args)
             // No variable of the shell that runs the benchmark shall configure it.
             .env_clear()
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -82,6 +93,31 @@ impl Program {
         }
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended; what `/proc` says of it stays until it is waited for.
+    pub fn ended(&self) -> bool {
+        look(self.child.id(), &mut Usage::default())
+    }
+
+    /// Waits for a good end.
+    pub fn wait(mut self) -> Result<(), Failure> {
+        let status = self.child.wait()?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(self.failure(&status.to_string())),
+        }
+    }
+
+    /// Kills it as a power cut would: nothing of it runs any more on return.
+    pub fn kill(mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(|_| ())
+    }
+
     /// What it has used up to now.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
@@ -98,19 +134,24 @@ impl Program {
     }
 
     /// Sends it SIGTERM and waits for a good end.
-    pub fn stop(mut self) -> Result<(), Failure> {
+    pub fn stop(self) -> Result<(), Failure> {
+        self.stop_and(|_| Ok(())).map(|((), _)| ())
+    }
+
+    /// The same; gives what `last_look` saw when it had ended and was still in `/proc`, and how long the stop took.
+    pub fn stop_and<T>(
+        self,
+        last_look: impl FnOnce(u32) -> io::Result<T>,
+    ) -> Result<(T, Duration), Failure> {
+        let start = Instant::now();
         rustix::process::kill_process(
             rustix::process::Pid::from_child(&self.child),
             rustix::process::Signal::TERM,
         )?;
-        let deadline = Instant::now() + STOP_DEADLINE;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait()? {
-                return if status.success() {
-                    Ok(())
-                } else {
-                    Err(self.failure(&status.to_string()))
-                };
+        while start.elapsed() < STOP_DEADLINE {
+            if self.ended() {
+                let (took, seen) = (start.elapsed(), last_look(self.id())?);
+                return self.wait().map(|()| (seen, took));
             }
             thread::sleep(LOOK_INTERVAL);
         }

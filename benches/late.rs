@@ -1,0 +1,350 @@
+//! Late evidence: how long until all rows are there when the evidence of many waiting runs arrives at once, against a
+//! lake where it was there before the daemon was; and what distilld puts on the disk: state, and writes for each row.
+//!
+//! `cargo bench --bench late [-- --full | --records N] [--pairs N] [--runs R]`
+//!
+//! - The evidence day-files lie beside the root and are renamed into it, all at once, while the daemon runs: they
+//!   appear whole, and nobody's writing is measured.
+//! - Both times end when the last row is readable in the export. That of the backfill begins with the process.
+//! - Disk writes are counted as given to `write`, as pages made dirty, and as the block device got them from all
+//!   processes: the last says what a disk suffers, on a machine that does nothing else. Pages may be large ones that
+//!   count as a whole for each write. The floor is one append and `fdatasync` a row, counted the same way.
+//!
+//! It asserts that each row came once, no time.
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+use support::daemon::{Appender, DEADLINE, Daemon};
+use support::figures::{Spread, Table, machine, megabytes, ratio, seconds};
+use support::floor::{Floor, ROW_BYTES};
+use support::lake::{PairPath, Record};
+use support::process::Written;
+use support::{Failure, bench_dir, export_path, lines_in, remove_tree, settle_disk};
+
+/// Mean length of the evidence texts.
+const TEXT_BYTES: u32 = 1_620;
+/// How often the export is looked at while rows are waited for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// Appends of the floor of disk writes.
+const FLOOR_APPENDS: u64 = 200;
+const FLOOR_BYTES: u64 = FLOOR_APPENDS * ROW_BYTES as u64;
+
+/// Measures what late evidence and each row cost.
+#[derive(Debug, Parser)]
+struct Options {
+    /// 100,000 waiting runs
+    #[arg(long)]
+    full: bool,
+    /// Waiting runs
+    #[arg(long, default_value_t = 20_000, conflicts_with = "full", value_parser = clap::value_parser!(u32).range(1..))]
+    records: u32,
+    /// Pairs they are spread over
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+    /// Rounds
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Records of the steady load, 500 a second
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
+    steady: u32,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What the rounds gave.
+#[derive(Debug, Default)]
+struct Outcome {
+    late: Vec<Duration>,
+    backfill: Vec<Duration>,
+    late_state: StateBytes,
+    backfill_state: StateBytes,
+}
+
+/// What the state directory holds on disk after a good end.
+#[derive(Debug, Default, Clone, Copy)]
+struct StateBytes {
+    /// Grows with the records.
+    store: u64,
+    /// Space that is used again and again.
+    journal: u64,
+}
+
+/// Bytes the disk was given for a steady load.
+#[derive(Debug)]
+struct Writes {
+    rows: u64,
+    row_bytes: u64,
+    /// Until the last row was there.
+    shown: Written,
+    /// Until the daemon had ended, with all in its state.
+    ended: Written,
+    /// For [`FLOOR_BYTES`] of rows.
+    floor: Written,
+}
+
+/// A lake of runs whose evidence is in place, or beside the root.
+#[derive(Debug)]
+struct Lake {
+    root: PathBuf,
+    dir: PathBuf,
+    pairs: Vec<PairPath>,
+    rows: u64,
+}
+
+fn main() -> Result<(), Failure> {
+    let options = Options::parse();
+    let dir = bench_dir("late");
+    remove_tree(&dir)?;
+    let records = if options.full {
+        100_000
+    } else {
+        options.records
+    };
+    let lake = Lake::make(&dir, options.pairs, records)?;
+    let mut outcome = Outcome::default();
+    for round in 1..=options.runs {
+        lake.late(&mut outcome)?;
+        lake.backfill(&mut outcome)?;
+        println!("round {round} of {}", options.runs);
+    }
+    let writes = lake.steadily(options.steady)?;
+    report(&lake, &outcome, &writes)?;
+    Ok(remove_tree(&dir)?)
+}
+
+impl Lake {
+    /// Evidence is beside the root.
+    fn make(dir: &Path, pairs: u32, records: u32) -> Result<Self, Failure> {
+        let lake = Self {
+            root: dir.join("root"),
+            dir: dir.to_owned(),
+            pairs: (0..pairs).map(PairPath::numbered).collect(),
+            rows: records.into(),
+        };
+        let mut rng = fastrand::Rng::with_seed(19);
+        for (number, pair) in lake.pairs.iter().enumerate() {
+            let (mut evidence, mut scored) = (Vec::new(), Vec::new());
+            for run in (number as u32..records).step_by(lake.pairs.len()) {
+                let record = Record::good(&mut rng, format!("late-{run:09}"), TEXT_BYTES);
+                record.write_evidence(pair, run, &mut evidence);
+                record.write_scored(pair, run, &mut scored);
+            }
+            pair.make_dirs(&lake.root)?;
+            pair.make_dirs(&lake.beside())?;
+            File::create(pair.evidence(&lake.beside()))?.write_all(&evidence)?;
+            File::create(pair.scored(&lake.root))?.write_all(&scored)?;
+        }
+        Ok(lake)
+    }
+
+    fn beside(&self) -> PathBuf {
+        self.dir.join("beside")
+    }
+
+    /// Evidence comes while the daemon runs.
+    fn late(&self, outcome: &mut Outcome) -> Result<(), Failure> {
+        let mut daemon = self.start()?;
+        daemon.wait_until_caught_up()?;
+        if lines_in(&export_path(&self.root))? != 0 {
+            return Err("a row came without its evidence".into());
+        }
+        settle_disk(&self.dir)?;
+        let start = Instant::now();
+        for pair in &self.pairs {
+            fs::rename(pair.evidence(&self.beside()), pair.evidence(&self.root))?;
+        }
+        outcome.late.push(self.wait_for_rows(start, &mut daemon)?);
+        outcome.late_state = self.stop(daemon)?;
+        Ok(())
+    }
+
+    /// The same day-files, evidence in place; it is moved beside the root again afterwards.
+    fn backfill(&self, outcome: &mut Outcome) -> Result<(), Failure> {
+        let start = Instant::now();
+        let mut daemon = self.start()?;
+        outcome
+            .backfill
+            .push(self.wait_for_rows(start, &mut daemon)?);
+        outcome.backfill_state = self.stop(daemon)?;
+        for pair in &self.pairs {
+            fs::rename(pair.evidence(&self.root), pair.evidence(&self.beside()))?;
+        }
+        Ok(())
+    }
+
+    /// A daemon that knows nothing, on a quiet disk.
+    fn start(&self) -> Result<Daemon, Failure> {
+        remove_tree(&self.root.join("data/distilled"))?;
+        settle_disk(&self.dir)?;
+        Daemon::start(&self.root, &self.dir.join("distilld.log"))
+    }
+
+    fn wait_for_rows(&self, start: Instant, daemon: &mut Daemon) -> Result<Duration, Failure> {
+        let export = export_path(&self.root);
+        let (mut len, mut rows) = (0, 0);
+        while start.elapsed() < DEADLINE {
+            let len_now = fs::metadata(&export).map_or(0, |meta| meta.len());
+            if len_now > len {
+                rows += rows_between(&export, len, len_now)?;
+                len = len_now;
+            }
+            if rows >= self.rows {
+                return Ok(start.elapsed());
+            }
+            daemon.program.check_alive()?;
+            thread::sleep(LOOK_INTERVAL);
+        }
+        let what = format!("{rows} of {} rows came", self.rows);
+        Err(daemon.program.failure(&what))
+    }
+
+    /// Ends it, counts the rows and gives what the state holds on disk.
+    fn stop(&self, daemon: Daemon) -> Result<StateBytes, Failure> {
+        daemon.program.stop()?;
+        let rows = lines_in(&export_path(&self.root))?;
+        if rows != self.rows {
+            return Err(format!("{rows} rows came, {} were earned", self.rows).into());
+        }
+        let dir = self.root.join("data/distilled/.distilld");
+        let on_disk = |name| Ok::<_, io::Error>(fs::metadata(dir.join(name))?.blocks() * 512);
+        Ok(StateBytes {
+            store: on_disk("state.redb")?,
+            journal: on_disk("journal")?,
+        })
+    }
+
+    /// What a steady load to one pair makes the daemon write. All other runs wait meanwhile.
+    fn steadily(&self, rows: u32) -> Result<Writes, Failure> {
+        let floor = floor_of_writes(&self.dir.join("floor.bin"))?;
+        let mut daemon = self.start()?;
+        daemon.wait_until_caught_up()?;
+        let process_id = daemon.program.id();
+        let mut appender =
+            Appender::start(&self.root, PairPath::on("2100/01/01", 0), 0, TEXT_BYTES)?;
+        PairPath::on("2100/01/01", 0).make_dirs(&self.root)?;
+        // The first row pays for the new pair.
+        appender.steadily(1, LOOK_INTERVAL, &mut daemon.program)?;
+        let export = export_path(&self.root);
+        let (before, len) = (
+            Written::of(process_id, &export)?,
+            fs::metadata(&export)?.len(),
+        );
+        appender.steadily(rows, Duration::from_secs(1) / 500, &mut daemon.program)?;
+        let shown = Written::of(process_id, &export)?.since(before);
+        appender.stop()?;
+        let (ended, _) = daemon.program.stop_and(|id| Written::of(id, &export))?;
+        let row_bytes = fs::metadata(&export)?.len() - len;
+        let lines = lines_in(&export)?;
+        if lines != u64::from(rows) + 1 {
+            return Err(format!("{lines} rows came, {} were earned", rows + 1).into());
+        }
+        Ok(Writes {
+            rows: rows.into(),
+            row_bytes,
+            shown,
+            ended: ended.since(before),
+            floor,
+        })
+    }
+}
+
+fn rows_between(path: &Path, from: u64, to: u64) -> io::Result<u64> {
+    use std::os::unix::fs::FileExt as _;
+    let mut bytes = vec![0; (to - from) as usize];
+    File::open(path)?.read_exact_at(&mut bytes, from)?;
+    Ok(memchr::memchr_iter(b'\n', &bytes).count() as u64)
+}
+
+/// Rows appended and synced one by one, without distilld.
+fn floor_of_writes(path: &Path) -> io::Result<Written> {
+    let mut floor = Floor::create(path)?;
+    let process_id = std::process::id();
+    let before = Written::of(process_id, path)?;
+    for _ in 0..FLOOR_APPENDS {
+        floor.once()?;
+    }
+    Ok(Written::of(process_id, path)?.since(before))
+}
+
+fn report(lake: &Lake, outcome: &Outcome, writes: &Writes) -> Result<(), Failure> {
+    let rows = lake.rows;
+    println!(
+        "\nlate: {rows} runs in {} pairs whose evidence comes at once",
+        lake.pairs.len()
+    );
+    println!("{}", machine(&lake.dir));
+    println!("floor: the daemon's start on the same day-files, evidence in place; medians\n");
+    let backfill = Spread::of(outcome.backfill.clone()).ok_or("no rounds")?;
+    let late = Spread::of(outcome.late.clone()).ok_or("no rounds")?;
+    let mut table = Table::new(&[
+        "", "min", "median", "max", "a row", "x floor", "state", "a record", "journal",
+    ]);
+    for (name, spread, state) in [
+        ("late evidence", &late, outcome.late_state),
+        ("backfill", &backfill, outcome.backfill_state),
+    ] {
+        let mut cells = vec![name.to_owned()];
+        cells.extend([spread.min(), spread.median(), spread.max()].map(seconds));
+        let us_a_row = spread.median().as_secs_f64() * 1e6 / rows as f64;
+        cells.push(format!("{us_a_row:.1} us"));
+        cells.push(ratio(spread.median(), backfill.median()));
+        cells.push(megabytes(state.store));
+        cells.push(format!("{:.1} B", state.store as f64 / (2 * rows) as f64));
+        cells.push(megabytes(state.journal));
+        table.row(cells);
+    }
+    table.print();
+    report_writes(writes);
+    Ok(())
+}
+
+fn report_writes(writes: &Writes) {
+    println!(
+        "\ndisk writes: {} rows, 500 a second, {} in the export; as multiples of the rows' own bytes\n",
+        writes.rows,
+        megabytes(writes.row_bytes)
+    );
+    let mut table = Table::new(&[
+        "",
+        "given to write",
+        "x floor",
+        "pages dirtied",
+        "x floor",
+        "device, all",
+        "x floor",
+    ]);
+    let counted: [fn(&Written) -> u64; 3] = [|it| it.given, |it| it.dirtied, |it| it.device];
+    for (name, written, row_bytes) in [
+        (
+            "until the last row was there",
+            &writes.shown,
+            writes.row_bytes,
+        ),
+        (
+            "until the daemon had ended",
+            &writes.ended,
+            writes.row_bytes,
+        ),
+        ("floor", &writes.floor, FLOOR_BYTES),
+    ] {
+        let mut cells = vec![name.to_owned()];
+        for count in counted {
+            let share = count(written) as f64 / row_bytes as f64;
+            let floor = count(&writes.floor) as f64 / FLOOR_BYTES as f64;
+            cells.push(format!("{share:.2}"));
+            cells.push(format!("{:.2} x", share / floor));
+        }
+        table.row(cells);
+    }
+    table.print();
+}
