@@ -11,6 +11,8 @@ use crate::state::{Header, PairWrite, State, StateError};
 
 /// Pairs kept in memory between checkpoints.
 const ACTIVE_PAIRS_MAX: usize = 2_048;
+/// Pairs kept because something is wrong with their day-files.
+const SAID_PAIRS_MAX: usize = 256;
 
 impl Engine {
     /// Commits and shows all that was merged.
@@ -22,9 +24,8 @@ impl Engine {
         if self.pending.delta.pairs.is_empty() {
             return Ok(());
         }
-        if self.state_failed {
-            self.reopen_state()?;
-        }
+        self.heal_state()?;
+        self.pending.delta.mark = self.state.header().export;
         self.pending.delta.export_from = self.export.len_bytes();
         if let Some(forbidden) = row::forbidden_in(&self.pending.rows) {
             return Err(EngineError::Forbidden(forbidden));
@@ -36,7 +37,6 @@ impl Engine {
             return Err(EngineError::Totals(Box::new(self.totals)));
         }
         self.journal.append(&self.pending)?;
-        self.committed_at_ms = self.setup.clock.monotonic_ms();
         self.unshown = Some(std::mem::take(&mut self.pending));
         self.show_unshown()
     }
@@ -46,9 +46,11 @@ impl Engine {
     /// # Errors
     /// Those of a commit, of syncing the export, and of the state.
     pub fn checkpoint(&mut self) -> Result<(), EngineError> {
-        if self.state_failed {
-            self.reopen_state()?;
-        }
+        let done = self.heal_state().and_then(|()| self.take_in_the_journal());
+        self.note_state_failure(done)
+    }
+
+    fn take_in_the_journal(&mut self) -> Result<(), EngineError> {
         self.commit()?;
         let export = self.export.sync()?;
         let header = Header {
@@ -103,7 +105,25 @@ impl Engine {
         self.journal.len_bytes() > 0 || self.any_changed
     }
 
-    /// After a write to it failed, redb refuses all more: open the same file again. What the journal holds is still
+    /// Before anything is read or merged: a state that failed is opened anew.
+    pub(crate) fn heal_state(&mut self) -> Result<(), EngineError> {
+        if self.state_failed {
+            self.reopen_state()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The store refuses all more after one failed call, also of a read: it must be opened anew.
+    pub(crate) fn note_state_failure<T>(
+        &mut self,
+        result: Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        self.state_failed |= matches!(result, Err(EngineError::State(StateError::Io(_))));
+        result
+    }
+
+    /// After a call to it failed, redb refuses all more: open the same file again. What the journal holds is still
     /// in the overlays.
     pub(crate) fn reopen_state(&mut self) -> Result<(), EngineError> {
         self.state = State::open(&*self.setup.storage, &self.state_path)?;
@@ -128,9 +148,12 @@ impl Engine {
     /// are loaded again when somebody writes to them.
     pub(crate) fn forget_idle_pairs(&mut self, keep: usize) {
         let mut surplus = self.slots.len().saturating_sub(keep);
+        let mut said = 0;
         self.slots.retain(|_, slot| {
-            let keep =
-                surplus == 0 || slot.changed || slot.memory.may_settle() || !slot.said.is_empty();
+            // What was said of a day-file is remembered, so that it is said once; of many not of all.
+            let is_said = !slot.said.is_empty() && said < SAID_PAIRS_MAX;
+            said += usize::from(is_said);
+            let keep = surplus == 0 || slot.changed || slot.memory.may_settle() || is_said;
             surplus -= usize::from(!keep);
             keep
         });

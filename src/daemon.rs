@@ -218,6 +218,7 @@ fn say_opened(report: &OpenReport, settings: &Settings, root: &std::path::Path) 
         case,
         rows_adopted = report.rows_adopted,
         batches_redone = report.batches_redone,
+        salvaged_bytes = report.salvaged_bytes,
         torn_bytes = report.torn_bytes,
         "started"
     );

@@ -17,13 +17,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use crate::checkpoint::{Claim, Imbalance, PairCheckpoint, PairId, Seen, Totals};
+use crate::checkpoint::{Claim, Imbalance, PairCheckpoint, PairId, Seen, SourceState, Totals};
 use crate::clock::Clock;
 use crate::discover::{PairPath, Stream};
 use crate::export::{Export, ExportError};
 use crate::journal::{Batch, Journal, JournalError, PairDelta};
 use crate::pair::{ActivePair, Outcome, Overlay};
-use crate::reader::{Look, PairMemory};
+use crate::reader::{Look, PairMemory, is_gone};
 use crate::row;
 use crate::state::{State, StateError, StateView};
 use crate::storage::Storage;
@@ -36,7 +36,7 @@ const BATCH_ROWS_BYTES: usize = 4 << 20;
 pub(crate) const OVERLAY_ENTRIES_MAX: usize = 64 << 10;
 /// A batch that shows nothing is committed when it is this old.
 const QUIET_COMMIT_MS: u64 = 1_000;
-/// When nothing was committed for so long, what the journal holds is taken into the state.
+/// When nothing changed for so long, what the journal holds is taken into the state.
 const QUIET_CHECKPOINT_MS: u64 = 30_000;
 /// Pairs looked at before new hints, or a stop, are heard.
 const PASS_PAIRS_MAX: usize = 64;
@@ -202,8 +202,8 @@ pub struct Engine {
     pending_since_ms: u64,
     /// Committed, not shown: an append failed.
     pub(crate) unshown: Option<Batch>,
-    /// When something was last committed.
-    pub(crate) committed_at_ms: u64,
+    /// When something last changed in memory that a checkpoint would take in.
+    pub(crate) changed_at_ms: u64,
     /// Whether the state failed to take a checkpoint, and must be opened anew.
     pub(crate) state_failed: bool,
 }
@@ -241,7 +241,7 @@ impl Engine {
             pending: Batch::default(),
             pending_since_ms: now_ms,
             unshown: None,
-            committed_at_ms: now_ms,
+            changed_at_ms: now_ms,
             state_failed: false,
         })
     }
@@ -313,7 +313,7 @@ impl Engine {
             (!self.pending.delta.pairs.is_empty()).then(|| self.pending_since_ms + QUIET_COMMIT_MS);
         let checkpoint = self
             .has_uncheckpointed()
-            .then(|| self.committed_at_ms + QUIET_CHECKPOINT_MS);
+            .then(|| self.changed_at_ms + QUIET_CHECKPOINT_MS);
         [settle, commit, checkpoint].into_iter().flatten().min()
     }
 
@@ -323,6 +323,11 @@ impl Engine {
     /// # Errors
     /// Those of a commit.
     pub fn tick(&mut self) -> Result<(), EngineError> {
+        let ticked = self.heal_state().and_then(|()| self.do_what_is_due());
+        self.note_state_failure(ticked)
+    }
+
+    fn do_what_is_due(&mut self) -> Result<(), EngineError> {
         let now_ms = self.setup.clock.monotonic_ms();
         let settled = self.settling.iter().filter(|(_, at_ms)| **at_ms <= now_ms);
         self.hinted.extend(settled.map(|(path, _)| path.clone()));
@@ -330,7 +335,7 @@ impl Engine {
         {
             self.commit()?;
         }
-        if self.has_uncheckpointed() && self.committed_at_ms + QUIET_CHECKPOINT_MS <= now_ms {
+        if self.has_uncheckpointed() && self.changed_at_ms + QUIET_CHECKPOINT_MS <= now_ms {
             self.checkpoint()?;
             // Idle means idle: the frequent scan has nothing to look at but the newest days.
             self.forget_idle_pairs(0);
@@ -344,13 +349,18 @@ impl Engine {
     /// # Errors
     /// Those of the state, of a commit and of showing it; what was merged by then is kept and tried again.
     pub fn pass(&mut self) -> Result<PassReport, EngineError> {
+        let passed = self.heal_state().and_then(|()| self.look_commit_and_show());
+        self.note_state_failure(passed)
+    }
+
+    fn look_commit_and_show(&mut self) -> Result<PassReport, EngineError> {
         self.show_unshown()?;
         if !self.pending.rows.is_empty() {
             self.commit()?;
         }
         let before = self.totals;
         let (paths, hinted) = self.next_paths();
-        let looked = match self.look_at(&paths) {
+        let looked = match self.look_at(&paths, hinted) {
             Ok(looked) => looked,
             Err(error) => {
                 // Whatever was not merged is looked at again; looking twice changes nothing.
@@ -397,13 +407,32 @@ impl Engine {
             Stream::Scored => checkpoint.scored.seen == seen,
             Stream::Evidence => checkpoint.evidence.seen == seen,
         };
+        let checkpoint = self.known_checkpoint(path)?;
+        Ok(checkpoint.is_none_or(|checkpoint| !known(&checkpoint)))
+    }
+
+    /// Whether a day-file that is not there was there when it was last looked at.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn is_loss(&mut self, path: &PairPath, stream: Stream) -> Result<bool, EngineError> {
+        let checkpoint = self.known_checkpoint(path)?;
+        let there = |state: &SourceState| state.identity.is_some() && !is_gone(state);
+        Ok(checkpoint.is_some_and(|checkpoint| match stream {
+            Stream::Scored => there(&checkpoint.scored),
+            Stream::Evidence => there(&checkpoint.evidence),
+        }))
+    }
+
+    fn known_checkpoint(&mut self, path: &PairPath) -> Result<Option<PairCheckpoint>, EngineError> {
         if let Some(slot) = self.slots.get(path) {
-            return Ok(!known(&slot.pair.checkpoint));
+            return Ok(Some(slot.pair.checkpoint.clone()));
         }
-        match self.view.pair_id(path.as_bytes())? {
-            Some(id) => Ok(!known(&self.view.checkpoint(id)?)),
-            None => Ok(true),
-        }
+        let found = self
+            .view
+            .pair_id(path.as_bytes())
+            .and_then(|id| id.map(|id| self.view.checkpoint(id)).transpose());
+        self.note_state_failure(found.map_err(EngineError::from))
     }
 
     /// The pair at a path, loaded or new.
@@ -460,7 +489,7 @@ impl Engine {
     }
 
     /// Looks at pairs in order until the pass has merged enough, and says at how many.
-    fn look_at(&mut self, paths: &[PairPath]) -> Result<usize, EngineError> {
+    fn look_at(&mut self, paths: &[PairPath], hinted: usize) -> Result<usize, EngineError> {
         let now_ms = self.setup.clock.monotonic_ms();
         let settled = |path| {
             self.settling
@@ -469,9 +498,11 @@ impl Engine {
         };
         let jobs: Vec<Job> = paths
             .iter()
-            .map(|path| Job {
+            .enumerate()
+            .map(|(n, path)| Job {
                 path: path.clone(),
                 settled: settled(path),
+                hinted: n < hinted,
             })
             .collect();
         self.pass_bytes = 0;
@@ -503,7 +534,13 @@ impl Engine {
             return Ok(());
         }
         if look.more {
-            self.hinted.insert(job.path.clone());
+            // Of history the rest is history too: what somebody just wrote goes before it.
+            let queue = if job.hinted {
+                &mut self.hinted
+            } else {
+                &mut self.backlog
+            };
+            queue.insert(job.path.clone());
         }
         self.remember(job, look.memory)?;
         if let Some(outcome) = look.outcome {
@@ -528,6 +565,7 @@ impl Engine {
         }
         slot.changed = true;
         self.any_changed = true;
+        self.changed_at_ms = self.setup.clock.monotonic_ms();
         let pair = Arc::make_mut(&mut slot.pair);
         self.totals.replace(&pair.checkpoint, &outcome.checkpoint);
         // What only the file system said needs no journal: a lost stat is looked at again.
@@ -577,16 +615,18 @@ impl Engine {
 
     /// Says once what is wrong with a source, and again when it is something else.
     fn say_sources(&mut self, job: &Job, look: &Look) -> Result<(), EngineError> {
-        let problems = look
+        let problems: BTreeSet<(Stream, String)> = look
             .unreadable
             .iter()
-            .map(|(stream, error)| (*stream, error.to_string()));
-        let deleted = look
-            .deleted
-            .iter()
-            .map(|stream| (*stream, "deleted; what was exported of it stays".into()));
-        let problems: BTreeSet<(Stream, String)> = problems.chain(deleted).collect();
+            .map(|(stream, error)| (*stream, error.to_string()))
+            .collect();
         let root = self.setup.root.clone();
+        for stream in &look.deleted {
+            tracing::warn!(
+                day_file = %job.path.path(&root, *stream).display(),
+                "day-file is gone; what was exported of it stays"
+            );
+        }
         let slot = self.slot(&job.path)?;
         for (stream, problem) in problems.difference(&slot.said) {
             tracing::warn!(day_file = %job.path.path(&root, *stream).display(), problem, "day-file passed over");

@@ -153,21 +153,34 @@ impl Follower {
                 break;
             }
             self.hear(&pending);
-            match self.work() {
-                Ok(()) => {
-                    self.retry_at_ms = None;
-                    self.retry_pause_ms = RETRY_MS[0];
-                    if let Some(fault) = &mut self.last_fault {
-                        fault.over = true;
-                    }
-                }
-                Err(error) if error.may_pass() => self.pause(&error),
-                Err(error) => return Err(error),
+            if self.retry_is_due() {
+                self.try_to_work()?;
             }
             self.say_status(pending.report);
             self.publish();
         }
         self.engine.checkpoint()
+    }
+
+    /// Whether the pause after an error is over, if there is one: what wakes the thread meanwhile ends no pause.
+    fn retry_is_due(&self) -> bool {
+        self.retry_at_ms
+            .is_none_or(|retry_ms| retry_ms <= self.clock.monotonic_ms())
+    }
+
+    fn try_to_work(&mut self) -> Result<(), EngineError> {
+        match self.work() {
+            Ok(()) => {
+                self.retry_at_ms = None;
+                self.retry_pause_ms = RETRY_MS[0];
+                if let Some(fault) = &mut self.last_fault {
+                    fault.over = true;
+                }
+            }
+            Err(error) if error.may_pass() => self.pause(&error),
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Waits for a reason to work, unless there is one already.
@@ -196,6 +209,11 @@ impl Follower {
             tracing::warn!("more happened than events tell of, looking at every day-file");
             self.full_scan_at_ms = self.clock.monotonic_ms();
         }
+        if pending.reload {
+            tracing::warn!(
+                "the configuration is read at the start alone; restart distilld to apply a changed one"
+            );
+        }
         for (_, relative) in &pending.day_files {
             if let Some(path) = PairPath::from_relative(relative) {
                 self.engine.touch(path);
@@ -205,9 +223,6 @@ impl Follower {
 
     fn work(&mut self) -> Result<(), EngineError> {
         let now_ms = self.clock.monotonic_ms();
-        if self.retry_at_ms.is_some_and(|retry_ms| retry_ms > now_ms) {
-            return Ok(());
-        }
         if self.engine.due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
             self.engine.tick()?;
         }
@@ -240,6 +255,10 @@ impl Follower {
                 .engine
                 .is_news(&path, stream, seen(&stat))
                 .unwrap_or(true),
+            // Gone is news only of what was there.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.engine.is_loss(&path, stream).unwrap_or(true)
+            }
             Err(_) => true,
         };
         match (news, soon) {
@@ -250,11 +269,10 @@ impl Follower {
     }
 
     fn scan(&mut self, now_ms: u64) -> Result<(), EngineError> {
-        if now_ms >= self.full_scan_at_ms {
-            if self.scanning.is_empty() {
-                self.scanning
-                    .extend(Stream::ALL.map(|stream| (stream, PathBuf::new())));
-            }
+        // One that is asked for while another runs stays due: it may concern what that one has passed already.
+        if now_ms >= self.full_scan_at_ms && self.scanning.is_empty() {
+            self.scanning
+                .extend(Stream::ALL.map(|stream| (stream, PathBuf::new())));
             self.full_scan_at_ms = now_ms + self.full_scan_pause_ms();
         }
         for _ in 0..DIRECTORIES_AT_ONCE {
@@ -459,7 +477,9 @@ pub fn catch_up(
         }
     }
     engine.checkpoint()?;
-    say_caught_up(engine);
+    if !stop.stopping() {
+        say_caught_up(engine);
+    }
     Ok(())
 }
 

@@ -24,6 +24,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::checkpoint::{Claim, DeadLetter, EvidenceEntry, PairCheckpoint, PairId, ScoredEntry};
 use crate::pair::Overlay;
+use crate::state::ExportMark;
 use crate::storage::{StorageFile, read_full_at, write_all_at};
 
 const MAGIC: [u8; 4] = *b"DJF1";
@@ -87,6 +88,8 @@ impl PairDelta {
 /// What a batch changes in the state.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct BatchDelta {
+    /// The export as the last checkpoint left it: by this a journal is known to belong to it even without a state.
+    pub mark: ExportMark,
     /// Length of the export before the batch's rows, bytes.
     pub export_from: u64,
     /// What changes of each pair.
@@ -172,6 +175,31 @@ impl Journal {
         }
         journal.refuse_frames_behind().map_err(E::from)?;
         Ok(journal)
+    }
+
+    /// Gives `take_in` every batch from the start of a journal whose state is lost, in order, as long as one follows the
+    /// other. Damage ends it: what is read is what was written.
+    ///
+    /// # Errors
+    /// The disk's, those of `take_in`.
+    pub fn salvage<E: From<JournalError>>(
+        file: Arc<dyn StorageFile>,
+        mut take_in: impl FnMut(Batch) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let mut head = [0; FRAME_HEAD_LEN];
+        let read = read_full_at(&*file, &mut head, 0).map_err(|error| E::from(error.into()))?;
+        let Some(first) = FrameHead::of(&head).filter(|_| read == FRAME_HEAD_LEN) else {
+            return Ok(());
+        };
+        let mut journal = Self::empty(file, first.epoch, first.seq.saturating_sub(1));
+        while let Ok(Some(frame)) = journal.read_frame(journal.position) {
+            if frame.seq != journal.seq_next || !take_in(frame.batch)? {
+                break;
+            }
+            journal.position = frame_end(journal.position, frame.payload_len);
+            journal.seq_next = frame.seq + 1;
+        }
+        Ok(())
     }
 
     /// Makes a batch durable and gives its seq. On an error nothing of it counts; it may be tried again unless the

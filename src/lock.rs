@@ -1,6 +1,7 @@
 //! Owns the promise that one daemon at a time writes under a root: a lock on a file beside the export, which names
 //! its holder. The kernel drops the lock with the process, so a crash leaves nothing to clean up.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ pub enum LockError {
 /// The locks of a running daemon, held until it is dropped.
 #[derive(Debug)]
 pub struct RootLock {
-    _held: [File; 2],
+    _held: Vec<File>,
 }
 
 impl RootLock {
@@ -60,10 +61,10 @@ impl RootLock {
             root: root.to_owned(),
             state_dir: state_dir.to_owned(),
         };
-        let of_root = take_one(&lock_path(root), &holder)?;
-        let of_state = take_one(&state_dir.join(LOCK_FILE), &holder)?;
+        let paths = BTreeSet::from([lock_path(root), state_dir.join(LOCK_FILE)]);
+        let held = paths.iter().map(|path| take_one(path, &holder));
         Ok(Self {
-            _held: [of_root, of_state],
+            _held: held.collect::<Result<_, _>>()?,
         })
     }
 }

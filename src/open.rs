@@ -41,6 +41,8 @@ pub struct OpenReport {
     pub rows_adopted: u64,
     /// Lines of the export that are no rows of any exporter; they stay where they are.
     pub rows_foreign: u64,
+    /// Bytes of rows that the journal of a lost state held, and that were written again where readers saw them.
+    pub salvaged_bytes: u64,
     /// Bytes of a torn last row that were removed.
     pub torn_bytes: u64,
     /// Batches that the journal held.
@@ -54,6 +56,7 @@ impl OpenReport {
             state_lost: None,
             rows_adopted: 0,
             rows_foreign: 0,
+            salvaged_bytes: 0,
             torn_bytes: 0,
             batches_redone: 0,
         }
@@ -359,15 +362,20 @@ fn begin_anew(setup: Setup, case: RecoveryCase) -> Result<(Engine, OpenReport), 
     let journal_path = setup.state_dir.join(JOURNAL_FILE);
     let building_path = setup.state_dir.join("state.redb.building");
 
+    let rows_salvaged_bytes = salvage(&setup, &journal_path)?;
     set_aside(&*storage, &state_path).map_err(dir_error)?;
     set_aside(&*storage, &journal_path).map_err(dir_error)?;
+    storage.sync_dir(&setup.state_dir).map_err(dir_error)?;
     if found(storage.stat(&building_path)).map_err(dir_error)? {
         storage.remove_file(&building_path).map_err(dir_error)?;
     }
     let journal_file = storage.create(&journal_path).map_err(dir_error)?;
     let mut state = State::create(&*storage, &building_path)?;
     let mut export = Export::open_or_create(Arc::clone(&storage), &setup.export_path)?;
-    let mut report = OpenReport::new(case);
+    let mut report = OpenReport {
+        salvaged_bytes: rows_salvaged_bytes,
+        ..OpenReport::new(case)
+    };
     adopt(&mut state, &mut export, &setup.export_path, &mut report)?;
 
     storage
@@ -384,6 +392,32 @@ fn begin_anew(setup: Setup, case: RecoveryCase) -> Result<(Engine, OpenReport), 
         Engine::assemble(setup, state, state_path, journal, export)?,
         report,
     ))
+}
+
+/// The state is lost, its journal may be there: rows that readers saw and that a power cut took from the export are
+/// in it. If it belongs to this export they are written again, at the offsets where they were.
+fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
+    let storage = &setup.storage;
+    let (Ok(journal), Ok(_)) = (
+        storage.open_write(journal_path),
+        storage.stat(&setup.export_path),
+    ) else {
+        return Ok(0);
+    };
+    let mut export = Export::open_or_create(Arc::clone(storage), &setup.export_path)?;
+    let mut bytes = 0;
+    Journal::salvage(journal, |batch| -> Result<bool, EngineError> {
+        let mark = batch.delta.mark;
+        let belongs = export.len_bytes() >= batch.delta.export_from
+            && export.mark_at(mark.len_bytes)? == mark
+            && row::forbidden_in(&batch.rows).is_none();
+        if belongs {
+            export.redo(batch.delta.export_from, &batch.rows)?;
+            bytes += batch.rows.len() as u64;
+        }
+        Ok(belongs)
+    })?;
+    Ok(bytes)
 }
 
 /// Makes every row of the export claimable, and removes a torn one at its end: no whole line, nobody read it.

@@ -7,7 +7,7 @@
 //! arrives, because the last evidence with an id counts and a batch over the same bytes would see it.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -180,16 +180,20 @@ pub fn advance<E>(
         ..Outcome::default()
     };
     let mut step = Step {
+        contradicted: HashSet::new(),
+        claimed: BTreeSet::new(),
         pair,
         facts,
         day_file_name,
         out,
     };
     let given = step.take_evidence(evidence);
-    if step.out.checkpoint.scored.records > 0 {
-        step.look_again(&given)?;
+    let all_joined = step.out.checkpoint.scored.records == 0 || step.look_again(&given)?;
+    if all_joined {
+        step.take_scored(scored, &given)?;
+    } else {
+        step.leave_evidence();
     }
-    step.take_scored(scored, &given)?;
     Ok(step.out)
 }
 
@@ -221,6 +225,10 @@ struct Step<'a, E> {
     pair: &'a ActivePair,
     facts: &'a Facts<'a, E>,
     day_file_name: String,
+    /// Runs whose rows are all marked as contradicted.
+    contradicted: HashSet<RunKey>,
+    /// Rows that were claimed in this step.
+    claimed: BTreeSet<Claim>,
     out: Outcome,
 }
 
@@ -257,21 +265,38 @@ impl<E> Step<'_, E> {
         given
     }
 
-    /// Looks again at the runs that this evidence concerns, in the order in which they stand in their day-file.
-    fn look_again(&mut self, given: &GivenByRun<'_>) -> Result<(), E> {
+    /// Looks again at the runs that this evidence concerns, in the order in which they stand in their day-file, until
+    /// the rows are many. Says whether it looked at all of them.
+    fn look_again(&mut self, given: &GivenByRun<'_>) -> Result<bool, E> {
         let mut concerned = Vec::new();
         for run in given.keys() {
             concerned.extend(self.entries(*run)?);
         }
         concerned.sort_by_key(|entry| entry.offset);
+        let rejected = concerned
+            .iter()
+            .filter(|entry| entry.verdict == Verdict::Firewalled);
+        let rejected_last: HashMap<RunKey, u64> =
+            rejected.map(|entry| (entry.run, entry.offset)).collect();
         for entry in concerned {
             let Some(evidence) = given.get(&entry.run) else {
                 continue;
             };
+            if self.out.rows.len() >= ROWS_BYTES_MAX {
+                return Ok(false);
+            }
             match entry.verdict {
                 Verdict::Waiting { index, .. }
                 | Verdict::Role { index }
-                | Verdict::BlankText { index } => self.join_again(entry, index, evidence)?,
+                | Verdict::BlankText { index } => {
+                    self.join_again(entry, index, evidence)?;
+                    if rejected_last
+                        .get(&entry.run)
+                        .is_some_and(|last| *last > entry.offset)
+                    {
+                        self.contradict(entry);
+                    }
+                }
                 Verdict::Exported {
                     evidence_digest,
                     superseded: false,
@@ -282,7 +307,14 @@ impl<E> Step<'_, E> {
                 _ => {}
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// The evidence is read again in the next step: what was joined with it by then has its row, and is passed by.
+    fn leave_evidence(&mut self) {
+        self.out.checkpoint.evidence = self.pair.checkpoint.evidence;
+        self.out.overlay.evidence.clear();
+        self.out.overlay.dead_letters.clear();
     }
 
     fn join_again(&mut self, entry: ScoredEntry, index: u32, given: &Given<'_>) -> Result<(), E> {
@@ -300,13 +332,6 @@ impl<E> Step<'_, E> {
         };
         let verdict = self.join(&admitted, (entry.run, entry.offset), index, given)?;
         self.change(entry, verdict);
-        let rejected_later = self
-            .entries(entry.run)?
-            .iter()
-            .any(|other| other.verdict == Verdict::Firewalled && other.offset > entry.offset);
-        if rejected_later {
-            self.contradict(ScoredEntry { verdict, ..entry });
-        }
         Ok(())
     }
 
@@ -440,9 +465,11 @@ impl<E> Step<'_, E> {
             superseded: false,
             contradicted: false,
         };
+        self.contradicted.remove(&key.0);
         if let Some(claim) = self.first_claimable(admitted.run())? {
             self.out.rows.truncate(row_from);
             self.out.overlay.claims.push(claim);
+            self.claimed.insert(claim);
             return Ok(exported(claim.row_offset, 0));
         }
         self.out.new_rows.push(key);
@@ -459,7 +486,7 @@ impl<E> Step<'_, E> {
             .claimable(RowKey::of_line(&self.day_file_name, run))?;
         Ok(claimable
             .into_iter()
-            .find(|claim| !self.out.overlay.claims.contains(claim)))
+            .find(|claim| !self.claimed.contains(claim)))
     }
 
     fn find_evidence(&self, run: RunKey) -> Result<Option<EvidenceRef>, E> {
@@ -497,8 +524,11 @@ impl<E> Step<'_, E> {
 
     /// Rows of this run that were exported before the firewall refused it now.
     fn contradict_earlier(&mut self, run: RunKey, scored: &ScoredRun<'_>) -> Result<(), E> {
-        for entry in self.entries(run)? {
-            self.contradict(entry);
+        // Many lines may reject one run; its rows are looked for again only when it has gained one.
+        if self.contradicted.insert(run) {
+            for entry in self.entries(run)? {
+                self.contradict(entry);
+            }
         }
         // The accepting line itself was rewritten: its row is still there, and nobody claims it any more.
         if self.first_claimable(scored)?.is_some() {

@@ -13,7 +13,7 @@ use crate::parse;
 use crate::row::{RowKey, RunKey};
 use crate::state::{StateError, StateView};
 use crate::storage::Storage;
-use crate::tail::{Chunk, LineLimits, Rewritten, Source};
+use crate::tail::{CHUNK_LEN, Chunk, LineLimits, Rewritten, Source};
 
 /// What is remembered of a source between looks, in memory only: losing it costs a second look, nothing else.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,8 +73,8 @@ pub struct Looking<'a> {
     pub long_lines: &'a Mutex<()>,
     /// Written into new rows.
     pub stamp: &'a str,
-    /// Seconds since 1970.
-    pub now_s: u64,
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
     /// Whether scored lines wait until an unterminated last line of the evidence is taken or known to be torn: as a
     /// batch does it, where no source has to be still for a while.
     pub settle_first: bool,
@@ -120,7 +120,15 @@ pub fn look(
         |stream, state: &SourceState| open_source(looking, path, stream, state, &mut found);
     let evidence = open(Stream::Evidence, &pair.checkpoint.evidence);
     let scored = open(Stream::Scored, &pair.checkpoint.scored);
-    if found.rewritten.is_some() {
+    for (stream, source) in [(Stream::Evidence, &evidence), (Stream::Scored, &scored)] {
+        if source.is_none() {
+            *memory.of_mut(stream) = SourceMemory::default();
+        }
+    }
+    found.memory = memory;
+    // Half a pair is not worked: a run whose evidence cannot be read now would wait for evidence that never comes
+    // again, because it was read already.
+    if found.rewritten.is_some() || !found.unreadable.is_empty() {
         return Ok(found);
     }
 
@@ -153,16 +161,23 @@ pub fn look(
     };
     let evidence_chunk = read(&evidence, Stream::Evidence, &pair.checkpoint.evidence);
     // The last evidence with an id counts: scored lines wait until all evidence that is there has been read.
-    let evidence_behind = behind(&evidence, &pair.checkpoint.evidence, &evidence_chunk)
-        || looking.settle_first
-            && matches!(evidence_chunk, Chunk::Unterminated { len_bytes } if len_bytes > 0)
-            && found.memory.evidence.unterminated.is_none();
+    let evidence_behind = behind(
+        &evidence,
+        &pair.checkpoint.evidence,
+        &evidence_chunk,
+        looking,
+    ) || looking.settle_first
+        && matches!(evidence_chunk, Chunk::Unterminated { len_bytes } if len_bytes > 0)
+        && found.memory.evidence.unterminated.is_none();
     let scored_chunk = if evidence_behind {
         nothing.clone()
     } else {
         read(&scored, Stream::Scored, &pair.checkpoint.scored)
     };
     found.memory = memory;
+    if !found.unreadable.is_empty() {
+        return Ok(found);
+    }
 
     let source_bodies = SourceBodies {
         scored: scored.as_ref(),
@@ -177,7 +192,7 @@ pub fn look(
         claims_possible: looking.claims_possible,
         line_bytes_max: looking.limits.line_bytes_max,
         stamp: looking.stamp,
-        now_s: looking.now_s,
+        now_s: looking.now_ms / 1_000,
     };
     let mut outcome = match advance(pair, &evidence_chunk, &scored_chunk, &facts) {
         Ok(outcome) => outcome,
@@ -187,31 +202,38 @@ pub fn look(
             return Ok(found);
         }
     };
-    let scored_end = outcome.checkpoint.scored.offset;
-    let scored_behind = scored
-        .as_ref()
-        .is_some_and(|source| scored_end < source.len_bytes())
-        && scored_end > pair.checkpoint.scored.offset;
-    found.more = evidence_behind || scored_behind;
-    for (stream, source, state, memory) in [
+    let (before, after) = (&pair.checkpoint, &outcome.checkpoint);
+    found.more = evidence_behind
+        || is_left(&evidence_chunk, &before.evidence, &after.evidence)
+        || is_left(&scored_chunk, &before.scored, &after.scored)
+        || behind(&scored, &before.scored, &scored_chunk, looking);
+    for (stream, source, chunk, memory) in [
         (
             Stream::Evidence,
             &evidence,
-            &mut outcome.checkpoint.evidence,
+            &evidence_chunk,
             memory.evidence,
         ),
-        (
-            Stream::Scored,
-            &scored,
-            &mut outcome.checkpoint.scored,
-            memory.scored,
-        ),
+        (Stream::Scored, &scored, &scored_chunk, memory.scored),
     ] {
-        if let Some(source) = source
-            && let Err(error) = remember(source, state, memory)
-        {
-            found.unreadable.push((stream, error));
-            return Ok(found);
+        let (before, after) = match stream {
+            Stream::Evidence => (&pair.checkpoint.evidence, &mut outcome.checkpoint.evidence),
+            Stream::Scored => (&pair.checkpoint.scored, &mut outcome.checkpoint.scored),
+        };
+        let Some(source) = source else {
+            mark_gone(after);
+            continue;
+        };
+        match remember(source, before, after, chunk, memory, looking.now_ms) {
+            Ok(true) => {}
+            Ok(false) => {
+                found.rewritten = Some((stream, Rewritten::Tail));
+                return Ok(found);
+            }
+            Err(error) => {
+                found.unreadable.push((stream, error));
+                return Ok(found);
+            }
         }
     }
     found.outcome = Some(outcome);
@@ -238,7 +260,7 @@ fn open_source(
             }
         },
         Ok(None) => {
-            if state.identity.is_some() {
+            if state.identity.is_some() && !is_gone(state) {
                 found.deleted.push(stream);
             }
             None
@@ -264,6 +286,11 @@ fn next_chunk(
         if let Chunk::Lines(bytes) = &chunk
             && (bytes.ends_with(b"\n") || parse::is_whole_value(parse::trim(bytes)))
         {
+            *memory = SourceMemory::default();
+            return Ok(chunk);
+        }
+        if !matches!(&chunk, Chunk::Lines(_)) {
+            // A long line is being passed over: whatever stands behind it has yet to be found.
             *memory = SourceMemory::default();
             return Ok(chunk);
         }
@@ -295,28 +322,89 @@ fn offset_behind(state: &SourceState, chunk: &Chunk) -> u64 {
     }
 }
 
-/// Whether more than an unterminated line is left behind a chunk, as far as can be known without reading it.
-fn behind(source: &Option<Source>, state: &SourceState, chunk: &Chunk) -> bool {
+/// Whether more than an unterminated line may be left behind a chunk. Where the rest is settled at once it counts too.
+fn behind(
+    source: &Option<Source>,
+    state: &SourceState,
+    chunk: &Chunk,
+    looking: &Looking<'_>,
+) -> bool {
     let Some(source) = source else { return false };
-    !matches!(chunk, Chunk::Unterminated { .. }) && offset_behind(state, chunk) < source.len_bytes()
+    let has_rest = offset_behind(state, chunk) < source.len_bytes();
+    match chunk {
+        // The last newline was looked for from the end of the window: within it nothing but a torn line is left.
+        Chunk::Lines(_) => {
+            has_rest && (looking.settle_first || source.len_bytes() > state.offset + CHUNK_LEN)
+        }
+        Chunk::Overlong { .. } => has_rest,
+        Chunk::Unterminated { .. } => false,
+    }
 }
 
-/// Puts into the state by what the source is known again, and what was seen where nothing is left to be read.
-fn remember(source: &Source, state: &mut SourceState, memory: SourceMemory) -> io::Result<()> {
+/// Whether the step left lines of its chunk for the next one.
+fn is_left(chunk: &Chunk, before: &SourceState, after: &SourceState) -> bool {
+    matches!(chunk, Chunk::Lines(_)) && after.offset < offset_behind(before, chunk)
+}
+
+/// No file system gives this inode: a source with it is gone, and whatever comes back under its path is another.
+const GONE_INODE: u64 = 0;
+
+/// Whether a source was there and is gone.
+#[must_use]
+pub fn is_gone(state: &SourceState) -> bool {
+    state
+        .identity
+        .is_some_and(|identity| identity.inode == GONE_INODE)
+}
+
+/// A source that vanished must be read again when it comes back: lines that wanted what it said were looked at
+/// meanwhile, and nothing else would have them looked at again.
+fn mark_gone(state: &mut SourceState) {
+    if let Some(identity) = &mut state.identity {
+        identity.inode = GONE_INODE;
+    }
+}
+
+/// Puts into the state by what the source is known again, and what was seen where nothing is left to be read. False
+/// where the source changed while it was read.
+fn remember(
+    source: &Source,
+    before: &SourceState,
+    after: &mut SourceState,
+    chunk: &Chunk,
+    memory: SourceMemory,
+    now_ms: u64,
+) -> io::Result<bool> {
     // Of a source of which nothing was read there is nothing to be known again.
-    state.identity = if state.offset > 0 {
-        Some(source.identify(state.offset)?)
-    } else {
-        None
-    };
-    let all_read = state.offset == source.len_bytes() && memory.unterminated.is_none();
-    state.seen = if all_read {
+    if after.offset > before.offset {
+        let consumed = (after.offset - before.offset) as usize;
+        let bytes = if let Chunk::Lines(bytes) = chunk {
+            &bytes[..consumed]
+        } else {
+            &[]
+        };
+        let Some(identity) = source.identify(before, after.offset, bytes)? else {
+            return Ok(false);
+        };
+        after.identity = Some(identity);
+    }
+    // Within a tick of the file system's clock a second change leaves no trace in the stat.
+    let old_enough = source
+        .seen()
+        .modified_ns
+        .abs_diff(i128::from(now_ms) * 1_000_000)
+        > CLOCK_TICK_NS;
+    let all_read = after.offset == source.len_bytes() && memory.unterminated.is_none();
+    after.seen = if all_read && old_enough {
         source.seen()
     } else {
         Seen::default()
     };
-    Ok(())
+    Ok(true)
 }
+
+/// Coarsest tick of a kernel's file clock, with a margin.
+const CLOCK_TICK_NS: u128 = 20_000_000;
 
 enum LookError {
     State(StateError),

@@ -255,21 +255,28 @@ impl State {
             return Err(StateError::damaged("the file is empty"));
         }
         // redb may panic on a file that it did not write; the state is hostile input (a lost sector, a bad copy).
-        catch_unwind(AssertUnwindSafe(|| {
-            let sync_failed = Arc::default();
-            let backend = Backend {
-                file: Arc::new(CheckedFile::new(file)),
-                sync_failed: Arc::clone(&sync_failed),
-            };
+        let sync_failed = Arc::new(AtomicBool::new(false));
+        let backend = Backend {
+            file: Arc::new(CheckedFile::new(file)),
+            sync_failed: Arc::clone(&sync_failed),
+        };
+        let opened = catch_unwind(AssertUnwindSafe(|| {
             let database = redb_builder().create_with_backend(backend)?;
             let header = read_header(&database.begin_read()?)?;
-            Ok(Self {
+            Ok((database, header))
+        }))
+        .unwrap_or_else(|_| Err(StateError::damaged("opening it made the store panic")));
+        match opened {
+            Err(error) if sync_failed.load(Ordering::SeqCst) => {
+                Err(StateError::Sync(error.to_string()))
+            }
+            Err(error) => Err(error),
+            Ok((database, header)) => Ok(Self {
                 database,
                 header,
                 sync_failed,
-            })
-        }))
-        .unwrap_or_else(|_| Err(StateError::damaged("opening it made the store panic")))
+            }),
+        }
     }
 
     /// How far the state goes.

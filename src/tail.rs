@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::checkpoint::{Seen, SourceIdentity, SourceState};
+use crate::checkpoint::{OFFSET_MAX, Seen, SourceIdentity, SourceState};
 use crate::discover::{PairPath, Stream, open_day_file};
 use crate::storage::{FileStat, Storage, StorageFile, read_full_at};
 
@@ -17,6 +17,8 @@ const HEAD_LEN: u64 = 1_024;
 const TAIL_LEN: u64 = 256;
 /// New bytes read at a time. A longer line is read on up to the limit for lines.
 pub const CHUNK_LEN: u64 = 4 << 20;
+/// How much of a line that is not kept is passed over in one look.
+const PASS_OVER_LEN: u64 = 64 << 20;
 /// Window in which the end of a line is looked for when its beginning is not kept.
 const WINDOW_LEN: usize = 256 << 10;
 
@@ -95,6 +97,12 @@ impl Source {
         match open_day_file(storage, root, root, stream, pair) {
             Ok(file) => {
                 let stat = file.stat()?;
+                if stat.len_bytes >= OFFSET_MAX {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "longer than 1 TiB",
+                    ));
+                }
                 Ok(Some(Self { file, stat }))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -138,21 +146,77 @@ impl Source {
         Ok(None)
     }
 
-    /// By what this source is known again when it was read up to `offset`.
+    /// By what this source is known again when it was read from `before` up to `offset`, `consumed` being the bytes in
+    /// between that were kept; `None` where it is not the file any more that these bytes were read of.
     ///
     /// # Errors
     /// What the disk says.
-    pub fn identify(&self, offset: u64) -> io::Result<SourceIdentity> {
-        let head_len = offset.min(HEAD_LEN);
-        let tail_len = offset.min(TAIL_LEN);
-        Ok(SourceIdentity {
+    pub fn identify(
+        &self,
+        before: &SourceState,
+        offset: u64,
+        consumed: &[u8],
+    ) -> io::Result<Option<SourceIdentity>> {
+        let Some((head_len, head_hash)) = self.head(before, offset)? else {
+            return Ok(None);
+        };
+        let Some((tail_len, tail_hash)) = self.tail(before, offset, consumed)? else {
+            return Ok(None);
+        };
+        Ok(Some(SourceIdentity {
             device: self.stat.device,
             inode: self.stat.inode,
             head_len_bytes: head_len as u32,
-            head_hash: self.hash(0, head_len)?,
+            head_hash,
             tail_len_bytes: tail_len as u32,
-            tail_hash: self.hash(offset - tail_len, tail_len)?,
-        })
+            tail_hash,
+        }))
+    }
+
+    /// A head that was hashed whole stays; a shorter one must still be the beginning of the longer.
+    fn head(&self, before: &SourceState, offset: u64) -> io::Result<Option<(u64, u64)>> {
+        let known = before
+            .identity
+            .map(|identity| (u64::from(identity.head_len_bytes), identity.head_hash));
+        if let Some((HEAD_LEN, hash)) = known {
+            return Ok(Some((HEAD_LEN, hash)));
+        }
+        let len = offset.min(HEAD_LEN);
+        let bytes = self.read(0, len)?;
+        let fits = known.is_none_or(|(len, hash)| {
+            bytes
+                .get(..len as usize)
+                .is_some_and(|beginning| xxh3_64(beginning) == hash)
+        });
+        Ok((fits && bytes.len() as u64 == len).then(|| (len, xxh3_64(&bytes))))
+    }
+
+    /// The bytes before `offset` as they were read, not as they may stand there by now.
+    fn tail(
+        &self,
+        before: &SourceState,
+        offset: u64,
+        consumed: &[u8],
+    ) -> io::Result<Option<(u64, u64)>> {
+        let len = offset.min(TAIL_LEN);
+        if consumed.len() as u64 >= len {
+            return Ok(Some((
+                len,
+                xxh3_64(&consumed[consumed.len() - len as usize..]),
+            )));
+        }
+        let known = before
+            .identity
+            .map_or(0, |identity| u64::from(identity.tail_len_bytes));
+        let from = (before.offset - known).min(offset - len);
+        let bytes = self.read(from, offset)?;
+        let known_from = (before.offset - known - from) as usize;
+        let known_fits = before.identity.is_none_or(|identity| {
+            let known_bytes = bytes.get(known_from..known_from + known as usize);
+            known_bytes.is_some_and(|bytes| xxh3_64(bytes) == identity.tail_hash)
+        });
+        let fits = bytes.len() as u64 == offset - from && known_fits && bytes.ends_with(consumed);
+        Ok(fits.then(|| (len, xxh3_64(&bytes[bytes.len() - len as usize..]))))
     }
 
     /// Whether the next line is longer than a chunk, so that reading it takes more memory than others do.
@@ -184,6 +248,10 @@ impl Source {
             return self.pass_over(line_from, state.offset, end);
         }
         let from = state.offset;
+        if *scanned_to > end {
+            // The torn line was cut and is being written anew.
+            *scanned_to = from;
+        }
         let known_free = (*scanned_to).clamp(from, end.max(from));
         let window_end = end.min(from + CHUNK_LEN).max(known_free);
         let newline = match self.last_newline(known_free, window_end)? {
@@ -215,6 +283,7 @@ impl Source {
     }
 
     fn pass_over(&self, line_from: u64, offset: u64, end: u64) -> io::Result<Chunk> {
+        let end = end.min(offset + PASS_OVER_LEN);
         Ok(match self.first_newline(offset, end)? {
             Some(newline) => Chunk::Overlong {
                 line_from,

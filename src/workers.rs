@@ -26,6 +26,8 @@ type Looked = (usize, thread::Result<Result<Look, StateError>>);
 pub(crate) struct Job {
     pub(crate) path: PairPath,
     pub(crate) settled: bool,
+    /// Whether somebody said that it changed.
+    pub(crate) hinted: bool,
 }
 
 /// A look that any thread may take.
@@ -51,7 +53,7 @@ impl PreparedLook {
             limits: self.setup.limits,
             long_lines: &self.setup.long_lines,
             stamp: &stamp(wall_ms),
-            now_s: wall_ms / 1_000,
+            now_ms: wall_ms,
             settle_first: self.setup.settle_ms == 0,
         };
         look(

@@ -81,7 +81,8 @@ pub const KEYS: &[Key] = &[
         "max_line_bytes",
         "DISTILLD_MAX_LINE_BYTES",
         "16777216",
-        bytes(KIB, GIB),
+        // A row may be three times as long as its line, and has to fit a frame of the journal.
+        bytes(KIB, GIB / 4),
     ),
     number(
         "recent_scan_ms",

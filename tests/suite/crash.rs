@@ -145,6 +145,47 @@ fn a_crash_at_any_call_and_again_in_its_recovery_loses_and_doubles_nothing() {
     });
 }
 
+/// The power cut that takes the newest rows from the export takes the state too: the journal alone has these rows.
+#[test]
+fn rows_that_were_seen_outlive_a_state_that_is_lost_in_the_same_power_cut() {
+    let seed = 1;
+    let mut rng = Rng::with_seed(seed);
+    let shape = Shape {
+        lines: 40,
+        ..Shape::small(&mut rng, EvidenceMode::Unique)
+    };
+    let steps = script(seed, &shape);
+    let mut salvaged = 0;
+    for n in (0..).step_by(2) {
+        let Some(crashed) = run_into_crash(&steps, n) else {
+            break;
+        };
+        for fate in Fate::ALL {
+            let what = format!("seed {seed}, crash at call {n}, writes {fate:?}, state lost");
+            let mut found = after_power_cut(&crashed, n, fate);
+            let state = format!("{STATE_DIR}/state.redb");
+            if found.disk.read(&state).is_some() {
+                found.disk.write_file(&state, b"what a dying disk left");
+            }
+            let report = found
+                .open()
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
+            salvaged += report.salvaged_bytes;
+            found
+                .read_export()
+                .unwrap_or_else(|fault| panic!("{what}: {fault}"));
+            for step in &steps[crashed.steps_taken..] {
+                found.step(step, true).unwrap();
+            }
+            found.step(&Step::Quiet, true).unwrap();
+            let naive = naive_batch(&pairs_of(&steps), false);
+            let export = found.disk.read(EXPORT).unwrap_or_default();
+            assert_eq!(multiset_difference(&export, &naive.rows), None, "{what}");
+        }
+    }
+    assert!(salvaged > 0, "no crash left rows in the journal alone");
+}
+
 /// The state is lost, the export is there, and the process dies at every call of the adoption.
 #[test]
 fn a_crash_at_any_call_of_an_adoption_writes_nothing_twice() {

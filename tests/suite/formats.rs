@@ -9,7 +9,7 @@ use distilld::checkpoint::{
 };
 use distilld::journal::{Batch, BatchDelta, Journal, JournalError, PairDelta};
 use distilld::row::{RowKey, RunKey};
-use distilld::state::Header;
+use distilld::state::{ExportMark, Header};
 use distilld::storage::Storage as _;
 
 use crate::support::sim_disk::SimDisk;
@@ -99,6 +99,11 @@ fn batch() -> Batch {
     };
     Batch {
         delta: BatchDelta {
+            mark: ExportMark {
+                len_bytes: 12,
+                tail_len_bytes: 12,
+                tail_hash: 13,
+            },
             export_from: 12,
             pairs: vec![pair],
         },
