@@ -216,6 +216,67 @@ fn any_lake_is_rebuilt_row_by_row_as_a_batch_gives_it() {
     }
 }
 
+/// A day-file of `stream` whose second line has `long_bytes` bytes, more than the limit, and good lines around it.
+fn fault_behind_an_overlong_line(stream: Stream, long_bytes: usize, tail: &str) -> Option<String> {
+    let name = "2026/05/01/a.jsonl";
+    let runs = ["a", "b", "c", "d"];
+    let mut files = Stream::ALL.map(|of| {
+        let lines = runs.map(|run| match of {
+            Stream::Scored => scored(run, "accepted"),
+            Stream::Evidence => evidence(run, run),
+        });
+        (of, lines.concat() + tail)
+    });
+    let files_of = |files: &[(Stream, String); 2]| {
+        let [scored, evidence] = files.clone().map(|(_, text)| Some(text.into_bytes()));
+        Pairs::from([(name.to_owned(), (scored, evidence))])
+    };
+    let expected = naive_batch(&files_of(&files), false).rows;
+    for (of, text) in &mut files {
+        if *of == stream {
+            let second = text.find('\n').unwrap() + 1;
+            text.insert_str(second, &format!("\"{}\"\n", "x".repeat(long_bytes - 2)));
+        }
+    }
+    let disk = SimDisk::new();
+    put(&disk, &files_of(&files));
+    let setup = Setup {
+        limits: LineLimits {
+            line_bytes_max: 512,
+        },
+        ..setup(&disk)
+    };
+    let rebuilt = match rebuild(&setup, &mut |_, _| {}) {
+        Ok(rebuilt) => rebuilt,
+        Err(error) => return Some(error.to_string()),
+    };
+    let rows = rows(&disk);
+    (rows != expected || rebuilt.passed_over > 0).then(|| {
+        format!(
+            "{} rows of {}, {} passed over",
+            rows.len(),
+            expected.len(),
+            rebuilt.passed_over
+        )
+    })
+}
+
+#[test]
+fn lines_behind_an_overlong_one_are_rebuilt_as_if_it_were_not_there() {
+    let mut wrong = Vec::new();
+    for stream in Stream::ALL {
+        // Within a window of bytes, within a chunk, over more than one and more than two.
+        for long_bytes in [600, 300 << 10, 5 << 20, 9 << 20] {
+            for tail in ["", "{\"torn\":"] {
+                if let Some(fault) = fault_behind_an_overlong_line(stream, long_bytes, tail) {
+                    wrong.push(format!("{stream:?} {long_bytes} bytes, {tail:?}: {fault}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong: {wrong:#?}", wrong.len());
+}
+
 /// The old export or the fresh one, and an engine that has nothing to add to it.
 fn check_after_crash(disk: &SimDisk, old: &[u8], fresh: &[u8], when: &str) -> bool {
     run(disk).unwrap_or_else(|error| panic!("{when}: {error}"));

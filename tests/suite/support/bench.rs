@@ -13,6 +13,7 @@ use distilld::storage::Storage as _;
 use distilld::tail::{LineLimits, seen};
 
 use super::lake_gen::Step;
+use super::naive::Counts;
 use super::sim_disk::SimDisk;
 
 /// The root of every simulated lake.
@@ -23,6 +24,10 @@ pub const EXPORT: &str = "/lake/data/distilled/sft/sft_export.jsonl";
 pub const STATE_DIR: &str = "/lake/data/distilled/.distilld";
 /// How long a source must be still, in the test's milliseconds.
 pub const SETTLE_MS: u64 = 5_000;
+/// More passes than any test's lake needs: whoever takes them goes round in a circle.
+const PASSES_MAX: usize = 20_000;
+/// More waits than there are things to wait for.
+const WAITS_MAX: usize = 200;
 
 /// A clock that moves when the test says so.
 #[derive(Debug, Default)]
@@ -57,6 +62,10 @@ pub struct Bench {
     pub checkpoint_bytes: u64,
     /// Threads of the engine.
     pub threads: usize,
+    /// How long a source must be still.
+    pub settle_ms: u64,
+    /// A longer line is a dead letter.
+    pub line_bytes_max: u64,
 }
 
 impl Bench {
@@ -69,6 +78,8 @@ impl Bench {
             seen: Vec::new(),
             checkpoint_bytes: 1 << 20,
             threads: 1,
+            settle_ms: SETTLE_MS,
+            line_bytes_max: 16 << 20,
         }
     }
 
@@ -80,9 +91,9 @@ impl Bench {
             state_dir: PathBuf::from(STATE_DIR),
             export_path: PathBuf::from(EXPORT),
             limits: LineLimits {
-                line_bytes_max: 16 << 20,
+                line_bytes_max: self.line_bytes_max,
             },
-            settle_ms: SETTLE_MS,
+            settle_ms: self.settle_ms,
             checkpoint_bytes: self.checkpoint_bytes,
             long_lines: Arc::default(),
             threads: self.threads,
@@ -98,13 +109,18 @@ impl Bench {
         Ok(report)
     }
 
-    /// A scan: touches every day-file that is not as it was.
+    /// A scan: touches every day-file that is not as it was. As the daemon does it: a directory that cannot be listed is
+    /// left to the next scan, and a day-file of which nothing can be said is news.
     pub fn look_around(&mut self) -> Result<(), EngineError> {
         let engine = self.engine.as_mut().unwrap();
         for stream in ProductStream::ALL {
-            for path in walk(&self.disk, Path::new(ROOT), stream).unwrap().day_files {
-                let stat = self.disk.stat(&path.path(Path::new(ROOT), stream)).unwrap();
-                if engine.is_news(&path, stream, seen(&stat))? {
+            let listed = walk(&self.disk, Path::new(ROOT), stream).unwrap_or_default();
+            for path in listed.day_files {
+                let news = match self.disk.stat(&path.path(Path::new(ROOT), stream)) {
+                    Ok(stat) => engine.is_news(&path, stream, seen(&stat)).unwrap_or(true),
+                    Err(_) => true,
+                };
+                if news {
                     engine.touch_later(path);
                 }
             }
@@ -115,17 +131,61 @@ impl Bench {
     /// Passes until nothing is left to look at.
     pub fn catch_up(&mut self) -> Result<(), EngineError> {
         let engine = self.engine.as_mut().unwrap();
-        while engine.is_dirty() {
+        for _ in 0..PASSES_MAX {
+            if !engine.is_dirty() {
+                return engine.tick();
+            }
             engine.pass()?;
         }
-        engine.tick()
+        panic!("{PASSES_MAX} passes, and there is still something to look at");
+    }
+
+    /// Catches up and waits for what may settle, as `run --once` does; whether that came to an end.
+    pub fn settle_all(&mut self) -> Result<bool, EngineError> {
+        for _ in 0..WAITS_MAX {
+            self.catch_up()?;
+            let engine = self.engine.as_mut().unwrap();
+            if !engine.may_settle() {
+                return Ok(true);
+            }
+            let now_ms = self.clock.monotonic_ms();
+            let due_ms = engine.due_ms().unwrap_or(now_ms);
+            self.clock.advance(due_ms.saturating_sub(now_ms));
+            engine.tick()?;
+        }
+        Ok(false)
+    }
+
+    /// In what the counts differ from those of the naive batch, if in anything.
+    pub fn count_fault(&self, naive: &Counts) -> Option<String> {
+        let totals = self.engine.as_ref().unwrap().totals();
+        let counts = &totals.counts;
+        let product = [
+            counts.exported,
+            counts.firewalled,
+            counts.unknown_category,
+            counts.waiting,
+            counts.role,
+            counts.blank_text,
+            totals.scored_malformed,
+        ];
+        let expected = [
+            naive.exported,
+            naive.firewall,
+            naive.unknown_category,
+            naive.no_evidence,
+            naive.role,
+            naive.blank_text,
+            naive.malformed,
+        ];
+        (product != expected).then(|| format!("counts {product:?}, naive {expected:?}"))
     }
 
     /// Lets unterminated lines settle and quiet batches be committed.
     pub fn quiet(&mut self) -> Result<(), EngineError> {
         self.catch_up()?;
         for _ in 0..3 {
-            self.clock.advance(SETTLE_MS);
+            self.clock.advance(self.settle_ms.max(SETTLE_MS));
             self.engine.as_mut().unwrap().tick()?;
             self.catch_up()?;
         }

@@ -81,9 +81,18 @@ impl SimDisk {
         world.fault = Some((world.calls + n, fault));
     }
 
-    /// Takes back the injected fault.
+    /// The `n`-th call from now (0: the next one) of those that change nothing fails: opening, stat, listing, reading,
+    /// resolving a path.
+    pub fn fail_look_at(&self, n: u64, fault: Fault) {
+        let mut world = self.world();
+        world.look_fault = Some((world.looks + n, fault));
+    }
+
+    /// Takes back the injected faults.
     pub fn heal(&self) {
-        self.world().fault = None;
+        let mut world = self.world();
+        world.fault = None;
+        world.look_fault = None;
     }
 
     /// Bounds the sum of all files' lengths.
@@ -122,6 +131,16 @@ impl SimDisk {
         self.world().calls
     }
 
+    /// The calls so far that change nothing; those of the side door are not counted.
+    pub fn looks(&self) -> u64 {
+        self.world().looks
+    }
+
+    /// The last of them that failed by an injected fault, like `open_read /lake/a`.
+    pub fn failed_look(&self) -> Option<String> {
+        self.world().look_failed.as_ref().map(Call::to_string)
+    }
+
     /// The names of the mutating calls from number `from` on, like `write /export 0+4096`.
     pub fn call_log(&self, from: u64) -> Vec<String> {
         let world = self.world();
@@ -158,6 +177,7 @@ impl SimDisk {
         Self::with_world(World {
             crash_at: None,
             fault: None,
+            look_fault: None,
             dead: false,
             ..copy
         })
@@ -189,8 +209,8 @@ impl SimFile {
 
 impl StorageFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let world = self.disk.world();
-        world.alive()?;
+        let mut world = self.disk.world();
+        world.look("read_at", &self.path)?;
         let bytes = world.tree.bytes(self.node)?;
         let rest = &bytes[to_index(offset).min(bytes.len())..];
         let read = rest.len().min(buf.len());
@@ -213,8 +233,8 @@ impl StorageFile for SimFile {
     }
 
     fn stat(&self) -> io::Result<FileStat> {
-        let world = self.disk.world();
-        world.alive()?;
+        let mut world = self.disk.world();
+        world.look("stat open", &self.path)?;
         world.tree.stat(self.node)
     }
 }
@@ -232,8 +252,8 @@ impl SimDisk {
 
     fn open(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn StorageFile>> {
         let node = {
-            let world = self.world();
-            world.alive()?;
+            let mut world = self.world();
+            world.look(if writable { "open_write" } else { "open_read" }, path)?;
             let node = world.tree.find(path)?;
             world.tree.check_openable(node)?;
             node
@@ -259,14 +279,14 @@ impl Storage for SimDisk {
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        let world = self.world();
-        world.alive()?;
+        let mut world = self.world();
+        world.look("stat", path)?;
         world.tree.stat(world.tree.find(path)?)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
-        let world = self.world();
-        world.alive()?;
+        let mut world = self.world();
+        world.look("list", dir)?;
         world.tree.list(world.tree.find(dir)?)
     }
 
@@ -292,8 +312,8 @@ impl Storage for SimDisk {
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
-        let world = self.world();
-        world.alive()?;
+        let mut world = self.world();
+        world.look("canonicalize", path)?;
         world.tree.find(path)?;
         Ok(Path::new("/")
             .components()

@@ -43,7 +43,7 @@ pub struct Fault {
     pub errno: i32,
     /// Whether every later call fails too, until [`SimDisk::heal`](super::SimDisk::heal).
     pub persistent: bool,
-    /// What a failing write leaves behind.
+    /// What a failing write leaves behind; of no concern to other calls.
     pub partly: Partly,
 }
 

@@ -421,6 +421,84 @@ fn a_full_disk_takes_what_fits_then_nothing_until_there_is_room() {
     assert_eq!(disk.power_cut(1, Fate::Lost).used_bytes(), 0);
 }
 
+/// Every kind of call that changes nothing, on a disk with the file `/d/f`.
+fn look_calls(disk: &SimDisk) -> Vec<io::Result<()>> {
+    let (dir, path) = (Path::new("/d"), Path::new("/d/f"));
+    let node = disk.world().tree.find(path).unwrap();
+    let open = disk.handle(node, path, false);
+    vec![
+        disk.open_read(path).map(drop),
+        disk.open_write(path).map(drop),
+        disk.stat(path).map(drop),
+        disk.list(dir).map(drop),
+        disk.canonicalize(path).map(drop),
+        open.read_at(&mut [0; 4], 0).map(drop),
+        open.stat().map(drop),
+    ]
+}
+
+#[test]
+fn looks_are_counted_apart_from_calls_that_change_something() {
+    let disk = SimDisk::new();
+    file_with(&disk, "/d/f", b"hello");
+    let calls = disk.calls();
+    assert_eq!(disk.looks(), 0, "none of writing, syncing, creating looks");
+    assert!(look_calls(&disk).iter().all(Result::is_ok));
+    disk.open_read(Path::new("/d/none")).unwrap_err();
+    assert_eq!((disk.looks(), disk.calls()), (8, calls));
+    assert_eq!((disk.fork().looks(), disk.failed_look()), (8, None));
+    disk.read("/d/f").unwrap();
+    disk.deny("/d/f", true);
+    assert_eq!(disk.looks(), 8, "the side door is not counted");
+    disk.crash_at(0);
+    disk.sync_dir(Path::new("/d")).unwrap_err();
+    assert!(look_calls(&disk).iter().all(Result::is_err));
+    assert_eq!(disk.looks(), 8, "a dead process calls nobody");
+}
+
+#[test]
+fn any_look_can_fail_once() {
+    let kinds = [
+        "open_read",
+        "open_write",
+        "stat",
+        "list",
+        "canonicalize",
+        "read_at",
+        "stat open",
+    ];
+    for (n, kind) in kinds.iter().enumerate() {
+        let disk = SimDisk::new();
+        let file = file_with(&disk, "/d/f", b"hello");
+        disk.fail_look_at(n as u64, Fault::once(EIO));
+        for (number, outcome) in look_calls(&disk).into_iter().enumerate() {
+            let errno = outcome.err().and_then(|error| error.raw_os_error());
+            assert_eq!(errno, (number == n).then_some(EIO), "{kind}, {number}");
+        }
+        let failed = disk.failed_look().unwrap();
+        assert_eq!(failed.rsplit_once(' ').unwrap().0, *kind);
+        write_all_at(&*file, b"x", 0).unwrap();
+        assert_eq!(disk.looks(), 7, "one that fails is counted");
+    }
+}
+
+#[test]
+fn looks_fail_until_the_disk_is_healed_and_writes_do_not() {
+    let disk = SimDisk::new();
+    let file = file_with(&disk, "/d/f", b"hello");
+    disk.fail_look_at(2, Fault::until_healed(EIO));
+    let failing = |disk: &SimDisk| look_calls(disk).iter().filter(|look| look.is_err()).count();
+    assert_eq!((failing(&disk), failing(&disk)), (5, 7));
+    write_all_at(&*file, b"x", 0).unwrap();
+    file.sync_data().unwrap();
+    assert_eq!(failing(&disk.fork()), 0, "faults are not copied");
+    disk.heal();
+    assert_eq!(failing(&disk), 0);
+    disk.fail_at(0, Fault::until_healed(EIO));
+    assert_eq!(failing(&disk), 0, "the other fault is not of looks");
+    file.write_at(b"x", 0).unwrap_err();
+}
+
 #[test]
 fn the_side_door_is_neither_counted_nor_stopped() {
     let disk = SimDisk::new();

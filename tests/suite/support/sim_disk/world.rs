@@ -1,5 +1,5 @@
-//! Owns the numbering of mutating calls, and the ruling on each: done, failed, done in part, or the process is
-//! dead. What a call does to files and names is the tree's.
+//! Owns the numbering of calls, and the ruling on each: done, failed, done in part, or the process is dead. Calls
+//! that only look have numbers of their own. What a call does to files and names is the tree's.
 
 use std::fmt;
 use std::io;
@@ -61,6 +61,9 @@ pub struct World {
     pub dead: bool,
     pub crash_at: Option<u64>,
     pub fault: Option<(u64, Fault)>,
+    pub looks: u64,
+    pub look_fault: Option<(u64, Fault)>,
+    pub look_failed: Option<Call>,
     pub capacity_bytes: Option<u64>,
     pub name_order: NameOrder,
     pub doom_outlives_kill: bool,
@@ -75,6 +78,9 @@ impl World {
             dead: false,
             crash_at: None,
             fault: None,
+            looks: 0,
+            look_fault: None,
+            look_failed: None,
             capacity_bytes: None,
             name_order: NameOrder::Prefix,
             doom_outlives_kill: false,
@@ -86,6 +92,23 @@ impl World {
             Err(io::Error::other("crashed"))
         } else {
             Ok(())
+        }
+    }
+
+    /// Counts a call that changes nothing, and rules on it.
+    pub fn look(&mut self, verb: &'static str, path: &Path) -> io::Result<()> {
+        self.alive()?;
+        let number = self.looks;
+        self.looks += 1;
+        match self.look_fault {
+            Some((at, fault)) if number >= at => {
+                if !fault.persistent {
+                    self.look_fault = None;
+                }
+                self.look_failed = Some(Call::on(verb, path));
+                Err(io::Error::from_raw_os_error(fault.errno))
+            }
+            _ => Ok(()),
         }
     }
 
