@@ -362,6 +362,7 @@ pub fn is_gone(state: &SourceState) -> bool {
 fn mark_gone(state: &mut SourceState) {
     if let Some(identity) = &mut state.identity {
         identity.inode = GONE_INODE;
+        state.seen = Seen::default();
     }
 }
 

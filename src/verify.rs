@@ -1,7 +1,7 @@
 //! Owns the proof that the export equals what the stateless batch makes of the sources, both stamps left out, or the
 //! first difference. It writes nothing, takes no lock and looks at no state, so it may run beside a daemon.
 //!
-//! **First pass.** The batch's rows, then the export's, are added up in [`rows::BUCKETS`] buckets by what a row came
+//! **First pass.** The batch's rows, then the export's, are added up in `rows::BUCKETS` buckets by what a row came
 //! from: a count and a sum of digests, in any order. Where all buckets agree, so do both sides, and that is all.
 //!
 //! **Closer look.** Of buckets that differ, rows and lines are gathered by key and compared one by one: some buckets
