@@ -13,22 +13,24 @@
 //!
 //! A batch that shows nothing may wait for the next one: what it holds is read again from the sources if it is lost.
 
+mod error;
+mod setup;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use crate::checkpoint::{Claim, Imbalance, PairCheckpoint, PairId, Seen, SourceState, Totals};
-use crate::clock::Clock;
+use crate::checkpoint::{Claim, PairCheckpoint, PairId, Seen, SourceState, Totals};
 use crate::discover::{PairPath, Stream};
-use crate::export::{Export, ExportError};
-use crate::journal::{Batch, Journal, JournalError, PairDelta};
+use crate::export::Export;
+use crate::journal::{Batch, Journal, PairDelta};
 use crate::pair::{ActivePair, Outcome, Overlay};
 use crate::reader::{Look, PairMemory, is_gone};
-use crate::row;
-use crate::state::{State, StateError, StateView};
-use crate::storage::Storage;
-use crate::tail::LineLimits;
+use crate::state::{State, StateView};
 use crate::workers::{Job, look_at_all};
+
+pub use error::EngineError;
+pub use setup::Setup;
 
 /// Rows of a batch are committed when they reach this, more with the last pair's.
 const BATCH_ROWS_BYTES: usize = 4 << 20;
@@ -42,95 +44,6 @@ const QUIET_CHECKPOINT_MS: u64 = 30_000;
 const PASS_PAIRS_MAX: usize = 64;
 /// Bytes of sources after which a pass begins no further look.
 const PASS_BYTES_MAX: u64 = 32 << 20;
-
-/// What an engine works on, and how.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// The file system.
-    pub storage: Arc<dyn Storage>,
-    /// The clocks.
-    pub clock: Arc<dyn Clock>,
-    /// The root, without links in it.
-    pub root: PathBuf,
-    /// Where the state and the journal lie.
-    pub state_dir: PathBuf,
-    /// The export.
-    pub export_path: PathBuf,
-    /// How lines are read.
-    pub limits: LineLimits,
-    /// For how long a source must be still before its unterminated last line is taken.
-    pub settle_ms: u64,
-    /// Length of the journal at which a checkpoint is due, bytes.
-    pub checkpoint_bytes: u64,
-    /// Held by the one look at a time that works lines longer than a chunk, so that memory does not grow with threads.
-    pub long_lines: Arc<Mutex<()>>,
-    /// Threads that read day-files; 1: strictly one pair after the other, in order.
-    pub threads: usize,
-}
-
-/// Why the engine cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// See there.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// See there.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// See there.
-    #[error(transparent)]
-    Export(#[from] ExportError),
-    /// Rule 3.
-    #[error(
-        "a row that must not be shown was about to be ({0}); distilld stops and the export is untouched: this is a \
-         bug, please report it with the line it names"
-    )]
-    Forbidden(row::ForbiddenRow),
-    /// Rule 4.
-    #[error(transparent)]
-    Imbalance(#[from] Imbalance),
-    /// Rule 4, over all pairs.
-    #[error(
-        "the totals do not balance ({0:?}); this is a bug in distilld, please report it; the export was not touched"
-    )]
-    Totals(Box<Totals>),
-    /// The export holds rows that no exporter may have written there.
-    #[error(
-        "the export {export} holds a row that must not be in it ({what} at byte {offset}); remove the file, or run \
-         `distilld rebuild` to write a fresh one from the sources"
-    )]
-    Tainted {
-        /// The export.
-        export: String,
-        /// The row.
-        what: String,
-        /// Where it starts.
-        offset: u64,
-    },
-    /// The state directory cannot be used.
-    #[error(
-        "the state directory {dir} cannot be used: {source}; give distilld the right to write there"
-    )]
-    StateDir {
-        /// The directory.
-        dir: String,
-        /// What the disk said.
-        source: std::io::Error,
-    },
-}
-
-impl EngineError {
-    /// Whether the same may succeed later, with nothing lost (rule 6): a full disk, a passing I/O error.
-    #[must_use]
-    pub fn may_pass(&self) -> bool {
-        matches!(
-            self,
-            EngineError::State(StateError::Io(_))
-                | EngineError::Journal(JournalError::Io(_))
-                | EngineError::Export(ExportError::Io { .. })
-        )
-    }
-}
 
 /// What a pass did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

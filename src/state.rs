@@ -16,6 +16,11 @@
 //! them go through [`CheckedFile`], each value carries a checksum too, opening is guarded against panics, and whatever
 //! does not fit is [`StateError::Damaged`]: the state is expendable (promise 6), a wrong answer from it is not.
 
+mod view;
+mod write;
+
+pub use view::StateView;
+
 use std::fmt::Debug;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,19 +29,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::{
-    Database, Durability, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
-    TableDefinition, WriteTransaction,
+    Database, Durability, ReadTransaction, ReadableDatabase as _, TableDefinition, WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::blocks::{self, DamagedBlock, PackedEntry};
 use crate::checked_file::CheckedFile;
 use crate::checkpoint::{
-    Claim, DeadLetter, EvidenceEntry, EvidenceRef, FORMAT, Packed, PairCheckpoint, PairId,
-    ScoredEntry, Totals, Verdict,
+    Claim, DeadLetter, EvidenceEntry, FORMAT, Packed, PairCheckpoint, PairId, ScoredEntry, Totals,
 };
-use crate::row::{RowKey, RunKey};
 use crate::storage::{Storage, StorageFile, read_full_at, write_all_at};
+use write::{
+    insert_claimable, merge_into, remove_blocks, remove_claims, remove_dead_letters, wait_again,
+    write_checkpoint, write_dead_letters,
+};
 
 type Blocks = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -392,174 +398,6 @@ impl State {
     }
 }
 
-/// A view of the state at one moment; shared by the threads that read day-files.
-pub struct StateView {
-    transaction: ReadTransaction,
-}
-
-impl Debug for StateView {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StateView").finish_non_exhaustive()
-    }
-}
-
-impl StateView {
-    /// The id of the pair at a relative path, if it is known.
-    ///
-    /// # Errors
-    /// What redb says.
-    pub fn pair_id(&self, path: &[u8]) -> Result<Option<PairId>, StateError> {
-        Ok(self
-            .transaction
-            .open_table(PATHS)?
-            .get(path)?
-            .map(|id| PairId(id.value())))
-    }
-
-    /// The checkpoint of a pair.
-    ///
-    /// # Errors
-    /// [`StateError::Damaged`] where it is missing or does not fit its checksum.
-    pub fn checkpoint(&self, id: PairId) -> Result<PairCheckpoint, StateError> {
-        let table = self.transaction.open_table(PAIRS)?;
-        let value = table
-            .get(id.0)?
-            .ok_or_else(|| StateError::Damaged(format!("pair {id} is missing")))?;
-        decode(value.value())
-    }
-
-    /// Calls `visit` with every pair, in the order of their ids.
-    ///
-    /// # Errors
-    /// What redb says, [`StateError::Damaged`] for a checkpoint that does not fit its checksum.
-    pub fn for_each_pair(
-        &self,
-        mut visit: impl FnMut(PairId, PairCheckpoint),
-    ) -> Result<(), StateError> {
-        for pair in self.transaction.open_table(PAIRS)?.iter()? {
-            let (id, value) = pair?;
-            visit(PairId(id.value()), decode(value.value())?);
-        }
-        Ok(())
-    }
-
-    /// Where the evidence for a run lies in the pair's evidence day-file.
-    ///
-    /// # Errors
-    /// What redb says, [`StateError::Damaged`] for a block that does not fit its checksum.
-    pub fn evidence(&self, id: PairId, run: RunKey) -> Result<Option<EvidenceRef>, StateError> {
-        let found = self.find::<EvidenceEntry>(EVIDENCE, id, &run.0)?;
-        Ok(found.first().map(|entry| entry.place))
-    }
-
-    /// The scored lines of a run in the pair, in the order of their offsets.
-    ///
-    /// # Errors
-    /// As [`Self::evidence`].
-    pub fn entries(&self, id: PairId, run: RunKey) -> Result<Vec<ScoredEntry>, StateError> {
-        self.find::<ScoredEntry>(SCORED, id, &run.0)
-    }
-
-    /// Calls `visit` with every scored line of a pair that the state has taken in.
-    ///
-    /// # Errors
-    /// As [`Self::evidence`].
-    pub fn for_each_entry(
-        &self,
-        id: PairId,
-        mut visit: impl FnMut(ScoredEntry),
-    ) -> Result<(), StateError> {
-        let table = self.transaction.open_table(SCORED)?;
-        let (from, to) = range_of(id, &[], &[]);
-        for block in table.range::<&[u8]>(from.as_slice()..=to.as_slice())? {
-            let (_, block) = block?;
-            for bytes in
-                blocks::entries_of::<ScoredEntry>(block.value())?.chunks_exact(ScoredEntry::LEN)
-            {
-                visit(ScoredEntry::unpack(bytes).ok_or(DamagedBlock)?);
-            }
-        }
-        Ok(())
-    }
-
-    /// The rows with this key that a line of the pair may claim, first row first.
-    ///
-    /// # Errors
-    /// What redb says.
-    pub fn claimable(&self, row: RowKey, scope: PairId) -> Result<Vec<Claim>, StateError> {
-        let table = self.transaction.open_table(CLAIMABLE)?;
-        let mut claims = Vec::new();
-        for found in table.range((&row.0, 0, 0)..=(&row.0, u32::MAX, u64::MAX))? {
-            let (_, found_scope, row_offset) = found?.0.value();
-            let claim = Claim {
-                row,
-                scope: PairId(found_scope),
-                row_offset,
-            };
-            if claim.scope == scope || claim.scope == PairId::ANY {
-                claims.push(claim);
-            }
-        }
-        claims.sort_by_key(|claim| claim.row_offset);
-        Ok(claims)
-    }
-
-    /// Calls `visit` with every dead letter, pair by pair.
-    ///
-    /// # Errors
-    /// What redb says, [`StateError::Damaged`] where a checksum does not fit.
-    pub fn for_each_dead_letter(
-        &self,
-        mut visit: impl FnMut(PairId, DeadLetter),
-    ) -> Result<(), StateError> {
-        for letter in self.transaction.open_table(DEAD_LETTERS)?.iter()? {
-            let (key, value) = letter?;
-            let (id, in_evidence, offset) = key.value();
-            let (len_bytes, reason) = decode(value.value())?;
-            visit(
-                PairId(id),
-                DeadLetter {
-                    in_evidence,
-                    offset,
-                    len_bytes,
-                    reason,
-                },
-            );
-        }
-        Ok(())
-    }
-
-    fn find<T: Packed>(
-        &self,
-        table: Blocks,
-        id: PairId,
-        prefix: &[u8],
-    ) -> Result<Vec<T>, StateError> {
-        let table = self.transaction.open_table(table)?;
-        let (from, to) = range_of(id, prefix, prefix);
-        let mut found = Vec::new();
-        // The block that the prefix begins in has a key at or below it; those behind it may begin with it too.
-        let first = table
-            .range::<&[u8]>(..=from.as_slice())?
-            .next_back()
-            .transpose()?;
-        let rest = table.range::<&[u8]>((
-            std::ops::Bound::Excluded(from.as_slice()),
-            std::ops::Bound::Included(to.as_slice()),
-        ))?;
-        for block in first.into_iter().map(Ok).chain(rest) {
-            let (key, block) = block?;
-            if !key.value().starts_with(&id.0.to_be_bytes()) {
-                continue;
-            }
-            for bytes in blocks::matching::<T>(blocks::entries_of::<T>(block.value())?, prefix) {
-                found.push(T::unpack(bytes).ok_or(DamagedBlock)?);
-            }
-        }
-        Ok(found)
-    }
-}
-
 /// The first and the last key that blocks with entries of this prefix may have.
 fn range_of(id: PairId, from: &[u8], to: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let key = |prefix: &[u8], pad: u8| {
@@ -591,146 +429,6 @@ fn write_header(transaction: &WriteTransaction, header: &Header) -> Result<(), S
     transaction
         .open_table(HEADER)?
         .insert((), encode(header)?.as_slice())?;
-    Ok(())
-}
-
-fn write_checkpoint(
-    transaction: &WriteTransaction,
-    id: PairId,
-    checkpoint: &PairCheckpoint,
-) -> Result<(), StateError> {
-    transaction
-        .open_table(PAIRS)?
-        .insert(id.0, encode(checkpoint)?.as_slice())?;
-    transaction
-        .open_table(PATHS)?
-        .insert(checkpoint.path.as_slice(), id.0)?;
-    Ok(())
-}
-
-/// Merges sorted new entries into a pair's blocks. A pair's first block has the smallest key there is, so that
-/// every key has a block to be found in; blocks never overlap.
-fn merge_into<T: Packed>(
-    transaction: &WriteTransaction,
-    table: Blocks,
-    id: PairId,
-    mut added: &[PackedEntry],
-) -> Result<(), StateError> {
-    let mut table = transaction.open_table(table)?;
-    while let Some(first) = added.first() {
-        let (key, _) = range_of(id, &first[..T::KEY_LEN], &[]);
-        let (_, pair_end) = range_of(id, &[], &[]);
-        let block = table
-            .range::<&[u8]>(..=key.as_slice())?
-            .next_back()
-            .transpose()?;
-        let block = block.filter(|(key, _)| key.value().starts_with(&id.0.to_be_bytes()));
-        let (block_key, payload) = match &block {
-            Some((key, value)) => (
-                key.value().to_vec(),
-                blocks::entries_of::<T>(value.value())?.to_vec(),
-            ),
-            None => (range_of(id, &[], &[]).0, Vec::new()),
-        };
-        drop(block);
-        let next_key = {
-            let behind = (
-                std::ops::Bound::Excluded(key.as_slice()),
-                std::ops::Bound::Included(pair_end.as_slice()),
-            );
-            table
-                .range::<&[u8]>(behind)?
-                .next()
-                .transpose()?
-                .map(|(key, _)| key.value().to_vec())
-        };
-        let here = next_key.map_or(added.len(), |next| {
-            added.partition_point(|entry| entry[..T::KEY_LEN] < next[4..4 + T::KEY_LEN])
-        });
-        let merged = blocks::merge::<T>(&payload, &added[..here]);
-        for (n, piece) in blocks::cut::<T>(&merged).enumerate() {
-            let piece_key = if n == 0 {
-                block_key.clone()
-            } else {
-                range_of(id, &piece[..T::KEY_LEN], &[]).0
-            };
-            table.insert(piece_key.as_slice(), blocks::seal(piece).as_slice())?;
-        }
-        added = &added[here..];
-    }
-    Ok(())
-}
-
-fn remove_blocks(
-    transaction: &WriteTransaction,
-    table: Blocks,
-    id: PairId,
-) -> Result<(), StateError> {
-    let (from, to) = range_of(id, &[], &[]);
-    transaction
-        .open_table(table)?
-        .retain_in::<&[u8], _>(from.as_slice()..=to.as_slice(), |_, _| false)?;
-    Ok(())
-}
-
-/// Every run of the pair that was refused for its evidence waits again: the evidence is read anew.
-fn wait_again(transaction: &WriteTransaction, id: PairId, since_s: u64) -> Result<(), StateError> {
-    let table = transaction.open_table(SCORED)?;
-    let (from, to) = range_of(id, &[], &[]);
-    let mut changed = Vec::new();
-    for block in table.range::<&[u8]>(from.as_slice()..=to.as_slice())? {
-        let (_, block) = block?;
-        for bytes in
-            blocks::entries_of::<ScoredEntry>(block.value())?.chunks_exact(ScoredEntry::LEN)
-        {
-            let entry = ScoredEntry::unpack(bytes).ok_or(DamagedBlock)?;
-            if let Verdict::Role { index } | Verdict::BlankText { index } = entry.verdict {
-                let verdict = Verdict::Waiting { index, since_s };
-                changed.push(blocks::packed(&ScoredEntry { verdict, ..entry }));
-            }
-        }
-    }
-    drop(table);
-    merge_into::<ScoredEntry>(transaction, SCORED, id, &changed)
-}
-
-fn insert_claimable(transaction: &WriteTransaction, claims: &[Claim]) -> Result<(), StateError> {
-    let mut table = transaction.open_table(CLAIMABLE)?;
-    for claim in claims {
-        table.insert((&claim.row.0, claim.scope.0, claim.row_offset), ())?;
-    }
-    Ok(())
-}
-
-fn remove_claims(transaction: &WriteTransaction, claims: &[Claim]) -> Result<(), StateError> {
-    let mut table = transaction.open_table(CLAIMABLE)?;
-    for claim in claims {
-        table.remove((&claim.row.0, claim.scope.0, claim.row_offset))?;
-    }
-    Ok(())
-}
-
-fn write_dead_letters(
-    transaction: &WriteTransaction,
-    id: PairId,
-    letters: &[DeadLetter],
-) -> Result<(), StateError> {
-    let mut table = transaction.open_table(DEAD_LETTERS)?;
-    for letter in letters {
-        let value = encode(&(letter.len_bytes, &letter.reason))?;
-        table.insert((id.0, letter.in_evidence, letter.offset), value.as_slice())?;
-    }
-    Ok(())
-}
-
-fn remove_dead_letters(
-    transaction: &WriteTransaction,
-    id: PairId,
-    in_evidence: bool,
-) -> Result<(), StateError> {
-    let mut table = transaction.open_table(DEAD_LETTERS)?;
-    let range = (id.0, in_evidence, 0)..=(id.0, in_evidence, u64::MAX);
-    table.retain_in(range, |_, _| false)?;
     Ok(())
 }
 

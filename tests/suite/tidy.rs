@@ -4,13 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules that cannot fail for a reason outside their arguments.
-const PURE: [&str; 11] = [
+const PURE: [&str; 13] = [
     "blocks",
     "checkpoint",
     "firewall",
     "json",
     "json_text",
     "pair",
+    "pair/line",
+    "pair/step",
     "parse",
     "recover",
     "row",

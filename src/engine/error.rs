@@ -1,0 +1,71 @@
+//! Owns why the engine cannot go on, and whether the same may succeed later.
+
+use crate::checkpoint::{Imbalance, Totals};
+use crate::export::ExportError;
+use crate::journal::JournalError;
+use crate::row;
+use crate::state::StateError;
+
+/// Why the engine cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// See there.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// See there.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// See there.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// Rule 3.
+    #[error(
+        "a row that must not be shown was about to be ({0}); distilld stops and the export is untouched: this is a \
+         bug, please report it with the line it names"
+    )]
+    Forbidden(row::ForbiddenRow),
+    /// Rule 4.
+    #[error(transparent)]
+    Imbalance(#[from] Imbalance),
+    /// Rule 4, over all pairs.
+    #[error(
+        "the totals do not balance ({0:?}); this is a bug in distilld, please report it; the export was not touched"
+    )]
+    Totals(Box<Totals>),
+    /// The export holds rows that no exporter may have written there.
+    #[error(
+        "the export {export} holds a row that must not be in it ({what} at byte {offset}); remove the file, or run \
+         `distilld rebuild` to write a fresh one from the sources"
+    )]
+    Tainted {
+        /// The export.
+        export: String,
+        /// The row.
+        what: String,
+        /// Where it starts.
+        offset: u64,
+    },
+    /// The state directory cannot be used.
+    #[error(
+        "the state directory {dir} cannot be used: {source}; give distilld the right to write there"
+    )]
+    StateDir {
+        /// The directory.
+        dir: String,
+        /// What the disk said.
+        source: std::io::Error,
+    },
+}
+
+impl EngineError {
+    /// Whether the same may succeed later, with nothing lost (rule 6): a full disk, a passing I/O error.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            EngineError::State(StateError::Io(_))
+                | EngineError::Journal(JournalError::Io(_))
+                | EngineError::Export(ExportError::Io { .. })
+        )
+    }
+}

@@ -1,0 +1,63 @@
+//! Owns the lines of a chunk: where each stands, how long it may be, what tells one from another.
+
+use std::borrow::Cow;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::parse::{self, ParseFault};
+use crate::tail::Chunk;
+
+/// One line of a chunk, without its newline.
+pub(super) struct Line<'c> {
+    pub(super) offset: u64,
+    pub(super) body: &'c [u8],
+    /// Where the next one starts.
+    pub(super) end: u64,
+}
+
+pub(super) fn lines(from: u64, chunk: &Chunk) -> impl Iterator<Item = Line<'_>> {
+    let bytes = if let Chunk::Lines(bytes) = chunk {
+        bytes.as_slice()
+    } else {
+        &[]
+    };
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
+        let len = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        let offset = from + at as u64;
+        at = (at + len + 1).min(bytes.len());
+        Some(Line {
+            offset,
+            body: &rest[..len],
+            end: from + at as u64,
+        })
+    })
+}
+
+pub(super) fn parse_within<'l, T>(
+    line: &'l [u8],
+    line_bytes_max: u64,
+    parse: impl Fn(&'l [u8]) -> Result<T, ParseFault>,
+) -> Result<T, ParseFault> {
+    if line.len() as u64 > line_bytes_max {
+        return Err(ParseFault::TooLong {
+            max_line_bytes: line_bytes_max,
+        });
+    }
+    parse(parse::trim(line))
+}
+
+/// Tells one evidence line from another; never 0, which stands for "not known".
+pub(super) fn digest(line: &[u8]) -> u32 {
+    (xxh3_64(parse::trim(line)) as u32).max(1)
+}
+
+pub(super) fn len_u32(line: &[u8]) -> u32 {
+    u32::try_from(line.len()).expect("lines are shorter than their limit, which is below 4 GiB")
+}
+
+pub(super) fn day_file_name(path: &[u8]) -> Cow<'_, str> {
+    let start = memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1);
+    String::from_utf8_lossy(&path[start..])
+}

@@ -1,0 +1,477 @@
+//! Owns one step: each new line of a pair to its verdict, and the rows that follow. It asks for what it needs and
+//! changes nothing but its own outcome.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::line::{Line, day_file_name, digest, len_u32, lines, parse_within};
+use super::{ActivePair, Facts, Outcome};
+use crate::checkpoint::{Claim, DeadLetter, EvidenceRef, ScoredEntry, SourceState, Verdict};
+use crate::firewall::{Admission, AdmittedRun, admit};
+use crate::json_text::Dialect;
+use crate::parse::{self, Evidence, ParseFault, ScoredRun};
+use crate::row::{RowKey, RunKey};
+use crate::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
+use crate::tail::Chunk;
+
+/// Rows of one step at which no further scored line is begun. A longer text may still go beyond it.
+const ROWS_BYTES_MAX: usize = 8 << 20;
+/// Texts for whose rows room is made at once, exactly.
+const LONG_TEXT_LEN: usize = 1 << 20;
+
+/// Evidence of the chunk in hand.
+pub(super) struct Given<'c> {
+    evidence: Evidence<'c>,
+    digest: u32,
+}
+
+/// A run key is a hash already: its first bytes serve as the hash of the map.
+#[derive(Debug, Default)]
+pub(super) struct RunKeyHasher(u64);
+
+impl Hasher for RunKeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for (at, byte) in bytes.iter().take(8).enumerate() {
+            self.0 ^= u64::from(*byte) << (8 * at);
+        }
+    }
+}
+
+pub(super) type GivenByRun<'c> = HashMap<RunKey, Given<'c>, BuildHasherDefault<RunKeyHasher>>;
+
+pub(super) struct Step<'a, E> {
+    pair: &'a ActivePair,
+    facts: &'a Facts<'a, E>,
+    day_file_name: String,
+    /// Runs whose rows are all marked as contradicted.
+    contradicted: HashSet<RunKey>,
+    /// Rows that were claimed in this step.
+    claimed: BTreeSet<Claim>,
+    pub(super) out: Outcome,
+}
+
+impl<'a, E> Step<'a, E> {
+    pub(super) fn new(pair: &'a ActivePair, facts: &'a Facts<'a, E>) -> Self {
+        let day_file_name = day_file_name(&pair.checkpoint.path).into_owned();
+        let out = Outcome {
+            checkpoint: pair.checkpoint.clone(),
+            ..Outcome::default()
+        };
+        Self {
+            pair,
+            facts,
+            day_file_name,
+            contradicted: HashSet::new(),
+            claimed: BTreeSet::new(),
+            out,
+        }
+    }
+
+    pub(super) fn take_evidence<'c>(&mut self, chunk: &'c Chunk) -> GivenByRun<'c> {
+        let mut given = GivenByRun::default();
+        self.pass_over(true, chunk);
+        for Line { offset, body, end } in lines(self.source(true).offset, chunk) {
+            self.source(true).offset = end;
+            if parse::trim(body).is_empty() {
+                continue;
+            }
+            self.source(true).lines += 1;
+            match parse_within(body, self.facts.line_bytes_max, parse::evidence) {
+                Ok(evidence) => {
+                    let run = RunKey::of(&evidence.run_id.decode());
+                    let place = EvidenceRef {
+                        offset,
+                        len_bytes: len_u32(body),
+                    };
+                    self.out.checkpoint.evidence.records += 1;
+                    self.out.overlay.evidence.insert(run, place);
+                    given.insert(
+                        run,
+                        Given {
+                            evidence,
+                            digest: digest(body),
+                        },
+                    );
+                }
+                Err(fault) => self.bury(true, offset, body.len() as u64, fault),
+            }
+        }
+        given
+    }
+
+    /// Looks again at the runs that this evidence concerns, in the order in which they stand in their day-file, until
+    /// the rows are many. Says whether it looked at all of them.
+    pub(super) fn look_again(&mut self, given: &GivenByRun<'_>) -> Result<bool, E> {
+        let mut concerned = Vec::new();
+        for run in given.keys() {
+            concerned.extend(self.entries(*run)?);
+        }
+        concerned.sort_by_key(|entry| entry.offset);
+        let rejected = concerned
+            .iter()
+            .filter(|entry| entry.verdict == Verdict::Firewalled);
+        let rejected_last: HashMap<RunKey, u64> =
+            rejected.map(|entry| (entry.run, entry.offset)).collect();
+        for entry in concerned {
+            let Some(evidence) = given.get(&entry.run) else {
+                continue;
+            };
+            if self.out.rows.len() >= ROWS_BYTES_MAX {
+                return Ok(false);
+            }
+            match entry.verdict {
+                Verdict::Waiting { index, .. }
+                | Verdict::Role { index }
+                | Verdict::BlankText { index } => {
+                    self.join_again(entry, index, evidence)?;
+                    if rejected_last
+                        .get(&entry.run)
+                        .is_some_and(|last| *last > entry.offset)
+                    {
+                        self.contradict(entry);
+                    }
+                }
+                Verdict::Exported {
+                    evidence_digest,
+                    superseded: false,
+                    ..
+                } if evidence_digest != 0 && evidence_digest != evidence.digest => {
+                    self.supersede(entry);
+                }
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// The evidence is read again in the next step: what was joined with it by then has its row, and is passed by.
+    pub(super) fn leave_evidence(&mut self) {
+        self.out.checkpoint.evidence = self.pair.checkpoint.evidence;
+        self.out.overlay.evidence.clear();
+        self.out.overlay.dead_letters.clear();
+    }
+
+    fn join_again(&mut self, entry: ScoredEntry, index: u32, given: &Given<'_>) -> Result<(), E> {
+        let Some(line) = self.facts.bodies.scored(entry.offset, entry.len_bytes)? else {
+            return Ok(());
+        };
+        let Ok(run) = parse::scored_run(parse::trim(&line)) else {
+            return Ok(());
+        };
+        if RunKey::of(&run.evidence_run_id.decode()) != entry.run {
+            return Ok(());
+        }
+        let Admission::Admitted(admitted) = admit(&run, Dialect::Native) else {
+            return Ok(());
+        };
+        let verdict = self.join(&admitted, (entry.run, entry.offset), index, given)?;
+        self.change(entry, verdict);
+        Ok(())
+    }
+
+    /// Works scored lines until the chunk ends or the rows are many: one text may be wanted by many lines.
+    pub(super) fn take_scored(&mut self, chunk: &Chunk, given: &GivenByRun<'_>) -> Result<(), E> {
+        self.pass_over(false, chunk);
+        for Line { offset, body, end } in lines(self.source(false).offset, chunk) {
+            if self.out.rows.len() >= ROWS_BYTES_MAX {
+                break;
+            }
+            self.source(false).offset = end;
+            if parse::trim(body).is_empty() {
+                continue;
+            }
+            self.source(false).lines += 1;
+            match parse_within(body, self.facts.line_bytes_max, parse::scored_run) {
+                Ok(run) => self.take_run(offset, len_u32(body), &run, given)?,
+                Err(fault) => self.bury(false, offset, body.len() as u64, fault),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_run(
+        &mut self,
+        offset: u64,
+        len_bytes: u32,
+        scored: &ScoredRun<'_>,
+        given: &GivenByRun<'_>,
+    ) -> Result<(), E> {
+        let index = u32::try_from(self.out.checkpoint.scored.records)
+            .expect("a day-file of at most 1 TiB has fewer than 2^32 records");
+        self.out.checkpoint.scored.records += 1;
+        let run = RunKey::of(&scored.evidence_run_id.decode());
+        let verdict = match admit(scored, Dialect::Native) {
+            Admission::Firewalled => {
+                self.contradict_earlier(run, scored)?;
+                Verdict::Firewalled
+            }
+            Admission::UnknownCategory => Verdict::UnknownCategory,
+            Admission::Admitted(admitted) => {
+                self.join_new(&admitted, (run, offset), index, given)?
+            }
+        };
+        *self.out.checkpoint.counts.of_mut(verdict) += 1;
+        self.put(ScoredEntry {
+            run,
+            offset,
+            len_bytes,
+            verdict,
+        });
+        Ok(())
+    }
+
+    fn join_new(
+        &mut self,
+        admitted: &AdmittedRun<'_, '_>,
+        key: (RunKey, u64),
+        index: u32,
+        given: &GivenByRun<'_>,
+    ) -> Result<Verdict, E> {
+        let run = key.0;
+        let waiting = Verdict::Waiting {
+            index,
+            since_s: self.facts.now_s,
+        };
+        if let Some(given) = given.get(&run) {
+            return self.join(admitted, key, index, given);
+        }
+        let Some(place) = self.find_evidence(run)? else {
+            return Ok(waiting);
+        };
+        let Some(line) = self.facts.bodies.evidence(place)? else {
+            return Ok(waiting);
+        };
+        match parse::evidence(parse::trim(&line)) {
+            Ok(evidence) if RunKey::of(&evidence.run_id.decode()) == run => self.join(
+                admitted,
+                key,
+                index,
+                &Given {
+                    evidence,
+                    digest: digest(&line),
+                },
+            ),
+            // The file changed under us; its identity will say so before anything more is read of it.
+            _ => Ok(waiting),
+        }
+    }
+
+    /// A run and its evidence: a row, a claim on a row that is there, or a refusal.
+    fn join(
+        &mut self,
+        admitted: &AdmittedRun<'_, '_>,
+        key: (RunKey, u64),
+        index: u32,
+        given: &Given<'_>,
+    ) -> Result<Verdict, E> {
+        let place = RowPlace {
+            day_file_name: &self.day_file_name,
+            index: u64::from(index),
+        };
+        let synthesis = Synthesis {
+            dialect: Dialect::Native,
+            include_partial: false,
+            stamp: self.facts.stamp,
+        };
+        let row_from = self.out.rows.len();
+        let text_len = given.evidence.text.raw_len();
+        if text_len >= LONG_TEXT_LEN {
+            // Doubling would need twice the memory of the row.
+            self.out
+                .rows
+                .reserve_exact(text_len + text_len / 64 + 4_096);
+        }
+        match synthesize(
+            admitted,
+            &given.evidence,
+            &place,
+            &synthesis,
+            &mut self.out.rows,
+        ) {
+            Err(Refusal::Role) => return Ok(Verdict::Role { index }),
+            Err(Refusal::BlankText) => return Ok(Verdict::BlankText { index }),
+            Err(Refusal::UnknownCategory) => return Ok(Verdict::UnknownCategory),
+            Ok(()) => {}
+        }
+        let exported = |row_offset, evidence_digest| Verdict::Exported {
+            row_offset,
+            evidence_digest,
+            superseded: false,
+            contradicted: false,
+        };
+        self.contradicted.remove(&key.0);
+        if let Some(claim) = self.first_claimable(admitted.run())? {
+            self.out.rows.truncate(row_from);
+            self.out.overlay.claims.push(claim);
+            self.claimed.insert(claim);
+            return Ok(exported(claim.row_offset, 0));
+        }
+        self.out.new_rows.push(key);
+        Ok(exported(row_from as u64, given.digest))
+    }
+
+    fn first_claimable(&self, run: &ScoredRun<'_>) -> Result<Option<Claim>, E> {
+        if !self.facts.claims_possible {
+            return Ok(None);
+        }
+        let claimable = self
+            .facts
+            .index
+            .claimable(RowKey::of_line(&self.day_file_name, run))?;
+        Ok(claimable
+            .into_iter()
+            .find(|claim| !self.claimed.contains(claim)))
+    }
+
+    fn find_evidence(&self, run: RunKey) -> Result<Option<EvidenceRef>, E> {
+        let fresh = self
+            .out
+            .overlay
+            .evidence
+            .get(&run)
+            .or_else(|| self.pair.overlay.evidence.get(&run));
+        match fresh {
+            Some(place) => Ok(Some(*place)),
+            None if self.pair.persisted => self.facts.index.evidence(run),
+            None => Ok(None),
+        }
+    }
+
+    /// Every scored line of a run so far, in order.
+    fn entries(&self, run: RunKey) -> Result<Vec<ScoredEntry>, E> {
+        let mut entries = BTreeMap::new();
+        if self.pair.persisted {
+            entries.extend(
+                self.facts
+                    .index
+                    .entries(run)?
+                    .into_iter()
+                    .map(|entry| (entry.offset, entry)),
+            );
+        }
+        for overlay in [&self.pair.overlay, &self.out.overlay] {
+            let of_run = overlay.entries.range((run, 0)..=(run, u64::MAX));
+            entries.extend(of_run.map(|((_, offset), entry)| (*offset, *entry)));
+        }
+        Ok(entries.into_values().collect())
+    }
+
+    /// Rows of this run that were exported before the firewall refused it now.
+    fn contradict_earlier(&mut self, run: RunKey, scored: &ScoredRun<'_>) -> Result<(), E> {
+        // Many lines may reject one run; its rows are looked for again only when it has gained one.
+        if self.contradicted.insert(run) {
+            for entry in self.entries(run)? {
+                self.contradict(entry);
+            }
+        }
+        // The accepting line itself was rewritten: its row is still there, and nobody claims it any more.
+        if self.first_claimable(scored)?.is_some() {
+            self.out.checkpoint.counts.contradicted += 1;
+        }
+        Ok(())
+    }
+
+    fn contradict(&mut self, entry: ScoredEntry) {
+        let entry = self
+            .out
+            .overlay
+            .entries
+            .get(&(entry.run, entry.offset))
+            .copied()
+            .unwrap_or(entry);
+        if let Verdict::Exported {
+            row_offset,
+            evidence_digest,
+            superseded,
+            contradicted: false,
+        } = entry.verdict
+        {
+            let verdict = Verdict::Exported {
+                row_offset,
+                evidence_digest,
+                superseded,
+                contradicted: true,
+            };
+            self.put(ScoredEntry { verdict, ..entry });
+            self.out.checkpoint.counts.contradicted += 1;
+        }
+    }
+
+    fn supersede(&mut self, entry: ScoredEntry) {
+        if let Verdict::Exported {
+            row_offset,
+            evidence_digest,
+            contradicted,
+            ..
+        } = entry.verdict
+        {
+            let verdict = Verdict::Exported {
+                row_offset,
+                evidence_digest,
+                superseded: true,
+                contradicted,
+            };
+            self.put(ScoredEntry { verdict, ..entry });
+            self.out.checkpoint.counts.superseded += 1;
+            self.out.superseded += 1;
+        }
+    }
+
+    fn change(&mut self, entry: ScoredEntry, verdict: Verdict) {
+        *self.out.checkpoint.counts.of_mut(entry.verdict) -= 1;
+        *self.out.checkpoint.counts.of_mut(verdict) += 1;
+        self.put(ScoredEntry { verdict, ..entry });
+    }
+
+    fn put(&mut self, entry: ScoredEntry) {
+        self.out
+            .overlay
+            .entries
+            .insert((entry.run, entry.offset), entry);
+    }
+
+    fn bury(&mut self, in_evidence: bool, offset: u64, len_bytes: u64, fault: ParseFault) {
+        self.source(in_evidence).malformed += 1;
+        let reason = fault.code().to_owned();
+        self.out.overlay.dead_letters.push(DeadLetter {
+            in_evidence,
+            offset,
+            len_bytes,
+            reason,
+        });
+    }
+
+    fn source(&mut self, in_evidence: bool) -> &mut SourceState {
+        if in_evidence {
+            &mut self.out.checkpoint.evidence
+        } else {
+            &mut self.out.checkpoint.scored
+        }
+    }
+
+    /// Bytes of an overlong line: passed over, and buried when its end is reached.
+    fn pass_over(&mut self, in_evidence: bool, chunk: &Chunk) {
+        let Chunk::Overlong {
+            line_from,
+            offset,
+            ended,
+        } = *chunk
+        else {
+            return;
+        };
+        let source = self.source(in_evidence);
+        source.offset = offset;
+        source.overlong_from = (!ended).then_some(line_from);
+        if ended {
+            source.lines += 1;
+            let fault = ParseFault::TooLong {
+                max_line_bytes: self.facts.line_bytes_max,
+            };
+            self.bury(in_evidence, line_from, offset - line_from - 1, fault);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Owns the reading of the state at one moment: which pair, where its evidence lies, what became of its lines.
+
+use std::fmt::Debug;
+use std::ops::Bound;
+
+use redb::{ReadTransaction, ReadableTable as _};
+
+use super::{
+    Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, PAIRS, PATHS, SCORED, StateError, decode, range_of,
+};
+use crate::blocks::{self, DamagedBlock};
+use crate::checkpoint::{
+    Claim, DeadLetter, EvidenceEntry, EvidenceRef, Packed, PairCheckpoint, PairId, ScoredEntry,
+};
+use crate::row::{RowKey, RunKey};
+
+/// A view of the state at one moment; shared by the threads that read day-files.
+pub struct StateView {
+    pub(super) transaction: ReadTransaction,
+}
+
+impl Debug for StateView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateView").finish_non_exhaustive()
+    }
+}
+
+impl StateView {
+    /// The id of the pair at a relative path, if it is known.
+    ///
+    /// # Errors
+    /// What redb says.
+    pub fn pair_id(&self, path: &[u8]) -> Result<Option<PairId>, StateError> {
+        Ok(self
+            .transaction
+            .open_table(PATHS)?
+            .get(path)?
+            .map(|id| PairId(id.value())))
+    }
+
+    /// The checkpoint of a pair.
+    ///
+    /// # Errors
+    /// [`StateError::Damaged`] where it is missing or does not fit its checksum.
+    pub fn checkpoint(&self, id: PairId) -> Result<PairCheckpoint, StateError> {
+        let table = self.transaction.open_table(PAIRS)?;
+        let value = table
+            .get(id.0)?
+            .ok_or_else(|| StateError::Damaged(format!("pair {id} is missing")))?;
+        decode(value.value())
+    }
+
+    /// Calls `visit` with every pair, in the order of their ids.
+    ///
+    /// # Errors
+    /// What redb says, [`StateError::Damaged`] for a checkpoint that does not fit its checksum.
+    pub fn for_each_pair(
+        &self,
+        mut visit: impl FnMut(PairId, PairCheckpoint),
+    ) -> Result<(), StateError> {
+        for pair in self.transaction.open_table(PAIRS)?.iter()? {
+            let (id, value) = pair?;
+            visit(PairId(id.value()), decode(value.value())?);
+        }
+        Ok(())
+    }
+
+    /// Where the evidence for a run lies in the pair's evidence day-file.
+    ///
+    /// # Errors
+    /// What redb says, [`StateError::Damaged`] for a block that does not fit its checksum.
+    pub fn evidence(&self, id: PairId, run: RunKey) -> Result<Option<EvidenceRef>, StateError> {
+        let found = self.find::<EvidenceEntry>(EVIDENCE, id, &run.0)?;
+        Ok(found.first().map(|entry| entry.place))
+    }
+
+    /// The scored lines of a run in the pair, in the order of their offsets.
+    ///
+    /// # Errors
+    /// As [`Self::evidence`].
+    pub fn entries(&self, id: PairId, run: RunKey) -> Result<Vec<ScoredEntry>, StateError> {
+        self.find::<ScoredEntry>(SCORED, id, &run.0)
+    }
+
+    /// Calls `visit` with every scored line of a pair that the state has taken in.
+    ///
+    /// # Errors
+    /// As [`Self::evidence`].
+    pub fn for_each_entry(
+        &self,
+        id: PairId,
+        mut visit: impl FnMut(ScoredEntry),
+    ) -> Result<(), StateError> {
+        let table = self.transaction.open_table(SCORED)?;
+        let (from, to) = range_of(id, &[], &[]);
+        for block in table.range::<&[u8]>(from.as_slice()..=to.as_slice())? {
+            let (_, block) = block?;
+            for bytes in
+                blocks::entries_of::<ScoredEntry>(block.value())?.chunks_exact(ScoredEntry::LEN)
+            {
+                visit(ScoredEntry::unpack(bytes).ok_or(DamagedBlock)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows with this key that a line of the pair may claim, first row first.
+    ///
+    /// # Errors
+    /// What redb says.
+    pub fn claimable(&self, row: RowKey, scope: PairId) -> Result<Vec<Claim>, StateError> {
+        let table = self.transaction.open_table(CLAIMABLE)?;
+        let mut claims = Vec::new();
+        for found in table.range((&row.0, 0, 0)..=(&row.0, u32::MAX, u64::MAX))? {
+            let (_, found_scope, row_offset) = found?.0.value();
+            let claim = Claim {
+                row,
+                scope: PairId(found_scope),
+                row_offset,
+            };
+            if claim.scope == scope || claim.scope == PairId::ANY {
+                claims.push(claim);
+            }
+        }
+        claims.sort_by_key(|claim| claim.row_offset);
+        Ok(claims)
+    }
+
+    /// Calls `visit` with every dead letter, pair by pair.
+    ///
+    /// # Errors
+    /// What redb says, [`StateError::Damaged`] where a checksum does not fit.
+    pub fn for_each_dead_letter(
+        &self,
+        mut visit: impl FnMut(PairId, DeadLetter),
+    ) -> Result<(), StateError> {
+        for letter in self.transaction.open_table(DEAD_LETTERS)?.iter()? {
+            let (key, value) = letter?;
+            let (id, in_evidence, offset) = key.value();
+            let (len_bytes, reason) = decode(value.value())?;
+            visit(
+                PairId(id),
+                DeadLetter {
+                    in_evidence,
+                    offset,
+                    len_bytes,
+                    reason,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn find<T: Packed>(
+        &self,
+        table: Blocks,
+        id: PairId,
+        prefix: &[u8],
+    ) -> Result<Vec<T>, StateError> {
+        let table = self.transaction.open_table(table)?;
+        let (from, to) = range_of(id, prefix, prefix);
+        let mut found = Vec::new();
+        // The block that the prefix begins in has a key at or below it; those behind it may begin with it too.
+        let first = table
+            .range::<&[u8]>(..=from.as_slice())?
+            .next_back()
+            .transpose()?;
+        let rest = table.range::<&[u8]>((
+            Bound::Excluded(from.as_slice()),
+            Bound::Included(to.as_slice()),
+        ))?;
+        for block in first.into_iter().map(Ok).chain(rest) {
+            let (key, block) = block?;
+            if !key.value().starts_with(&id.0.to_be_bytes()) {
+                continue;
+            }
+            for bytes in blocks::matching::<T>(blocks::entries_of::<T>(block.value())?, prefix) {
+                found.push(T::unpack(bytes).ok_or(DamagedBlock)?);
+            }
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,157 @@
+//! Owns what a transaction of the state writes: checkpoints, blocks, claims, dead letters. It commits nothing.
+
+use redb::{ReadableTable as _, WriteTransaction};
+
+use super::{Blocks, CLAIMABLE, DEAD_LETTERS, PAIRS, PATHS, SCORED, StateError, encode, range_of};
+use crate::blocks::{self, DamagedBlock, PackedEntry};
+use crate::checkpoint::{Claim, DeadLetter, Packed, PairCheckpoint, PairId, ScoredEntry, Verdict};
+
+pub(super) fn write_checkpoint(
+    transaction: &WriteTransaction,
+    id: PairId,
+    checkpoint: &PairCheckpoint,
+) -> Result<(), StateError> {
+    transaction
+        .open_table(PAIRS)?
+        .insert(id.0, encode(checkpoint)?.as_slice())?;
+    transaction
+        .open_table(PATHS)?
+        .insert(checkpoint.path.as_slice(), id.0)?;
+    Ok(())
+}
+
+/// Merges sorted new entries into a pair's blocks. A pair's first block has the smallest key there is, so that
+/// every key has a block to be found in; blocks never overlap.
+pub(super) fn merge_into<T: Packed>(
+    transaction: &WriteTransaction,
+    table: Blocks,
+    id: PairId,
+    mut added: &[PackedEntry],
+) -> Result<(), StateError> {
+    let mut table = transaction.open_table(table)?;
+    while let Some(first) = added.first() {
+        let (key, _) = range_of(id, &first[..T::KEY_LEN], &[]);
+        let (_, pair_end) = range_of(id, &[], &[]);
+        let block = table
+            .range::<&[u8]>(..=key.as_slice())?
+            .next_back()
+            .transpose()?;
+        let block = block.filter(|(key, _)| key.value().starts_with(&id.0.to_be_bytes()));
+        let (block_key, payload) = match &block {
+            Some((key, value)) => (
+                key.value().to_vec(),
+                blocks::entries_of::<T>(value.value())?.to_vec(),
+            ),
+            None => (range_of(id, &[], &[]).0, Vec::new()),
+        };
+        drop(block);
+        let next_key = {
+            let behind = (
+                std::ops::Bound::Excluded(key.as_slice()),
+                std::ops::Bound::Included(pair_end.as_slice()),
+            );
+            table
+                .range::<&[u8]>(behind)?
+                .next()
+                .transpose()?
+                .map(|(key, _)| key.value().to_vec())
+        };
+        let here = next_key.map_or(added.len(), |next| {
+            added.partition_point(|entry| entry[..T::KEY_LEN] < next[4..4 + T::KEY_LEN])
+        });
+        let merged = blocks::merge::<T>(&payload, &added[..here]);
+        for (n, piece) in blocks::cut::<T>(&merged).enumerate() {
+            let piece_key = if n == 0 {
+                block_key.clone()
+            } else {
+                range_of(id, &piece[..T::KEY_LEN], &[]).0
+            };
+            table.insert(piece_key.as_slice(), blocks::seal(piece).as_slice())?;
+        }
+        added = &added[here..];
+    }
+    Ok(())
+}
+
+pub(super) fn remove_blocks(
+    transaction: &WriteTransaction,
+    table: Blocks,
+    id: PairId,
+) -> Result<(), StateError> {
+    let (from, to) = range_of(id, &[], &[]);
+    transaction
+        .open_table(table)?
+        .retain_in::<&[u8], _>(from.as_slice()..=to.as_slice(), |_, _| false)?;
+    Ok(())
+}
+
+/// Every run of the pair that was refused for its evidence waits again: the evidence is read anew.
+pub(super) fn wait_again(
+    transaction: &WriteTransaction,
+    id: PairId,
+    since_s: u64,
+) -> Result<(), StateError> {
+    let table = transaction.open_table(SCORED)?;
+    let (from, to) = range_of(id, &[], &[]);
+    let mut changed = Vec::new();
+    for block in table.range::<&[u8]>(from.as_slice()..=to.as_slice())? {
+        let (_, block) = block?;
+        for bytes in
+            blocks::entries_of::<ScoredEntry>(block.value())?.chunks_exact(ScoredEntry::LEN)
+        {
+            let entry = ScoredEntry::unpack(bytes).ok_or(DamagedBlock)?;
+            if let Verdict::Role { index } | Verdict::BlankText { index } = entry.verdict {
+                let verdict = Verdict::Waiting { index, since_s };
+                changed.push(blocks::packed(&ScoredEntry { verdict, ..entry }));
+            }
+        }
+    }
+    drop(table);
+    merge_into::<ScoredEntry>(transaction, SCORED, id, &changed)
+}
+
+pub(super) fn insert_claimable(
+    transaction: &WriteTransaction,
+    claims: &[Claim],
+) -> Result<(), StateError> {
+    let mut table = transaction.open_table(CLAIMABLE)?;
+    for claim in claims {
+        table.insert((&claim.row.0, claim.scope.0, claim.row_offset), ())?;
+    }
+    Ok(())
+}
+
+pub(super) fn remove_claims(
+    transaction: &WriteTransaction,
+    claims: &[Claim],
+) -> Result<(), StateError> {
+    let mut table = transaction.open_table(CLAIMABLE)?;
+    for claim in claims {
+        table.remove((&claim.row.0, claim.scope.0, claim.row_offset))?;
+    }
+    Ok(())
+}
+
+pub(super) fn write_dead_letters(
+    transaction: &WriteTransaction,
+    id: PairId,
+    letters: &[DeadLetter],
+) -> Result<(), StateError> {
+    let mut table = transaction.open_table(DEAD_LETTERS)?;
+    for letter in letters {
+        let value = encode(&(letter.len_bytes, &letter.reason))?;
+        table.insert((id.0, letter.in_evidence, letter.offset), value.as_slice())?;
+    }
+    Ok(())
+}
+
+pub(super) fn remove_dead_letters(
+    transaction: &WriteTransaction,
+    id: PairId,
+    in_evidence: bool,
+) -> Result<(), StateError> {
+    let mut table = transaction.open_table(DEAD_LETTERS)?;
+    let range = (id.0, in_evidence, 0)..=(id.0, in_evidence, u64::MAX);
+    table.retain_in(range, |_, _| false)?;
+    Ok(())
+}
