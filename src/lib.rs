@@ -14,12 +14,13 @@
 //! | append | `row`*: rows read back; `export`: the file that consumers read |
 //!
 //! `engine` ties them together, `reader` looks at one pair for it, `workers` at many; `commit` makes a batch count;
-//! `reread` answers a day-file that was rewritten; `open` starts the engine by the table in `recover`*. All of these reach the disk through `storage` alone, and the time through `clock`.
+//! `reread` answers a day-file that was rewritten; `open` starts the engine by the table in `recover`*. All of these
+//! reach the disk through `storage` alone, and the time through `clock`.
 //!
 //! Around the engine, the process: `follow` is its thread, `wake` what wakes it, `watch` what hears inotify, `daemon`
 //! the shell with signals (`shutdown`), service manager (`systemd`) and `lock`. Before it: `args`, `config`,
-//! `logging`, `cli`. Beside it, sharing only the pure core: `batch_export` and its parts, the stateless batch. For its
-//! operators: `rebuild` drives the same engine beside the old files, `status` tells, `check` warns.
+//! `logging`, `cli`. Beside it, sharing only the pure core: `batch_export` and its parts, the stateless batch, and
+//! `verify`, which holds the export against it. For its operators: `rebuild` drives the same engine beside the old files, `status` tells, `check` warns.
 
 pub mod discover;
 pub mod tail;
