@@ -1,5 +1,5 @@
 //! Owns the pipeline: which pairs are looked at, what of that is committed, and when it is shown. It reaches the
-//! disk only through [`Storage`] and the time only through [`Clock`], so that a test can crash it at any call.
+//! disk only through [`crate::storage`] and the time only through [`crate::clock`], so that a test can crash it at any call.
 //!
 //! The rules, in the order of a batch's life; each is asserted here, and cited by number in the tests:
 //!
