@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::checkpoint::{Claim, EvidenceRef, PairId, ScoredEntry, Seen, SourceState};
 use crate::discover::{PairPath, Stream};
@@ -104,7 +104,7 @@ pub struct Look {
 pub fn look(
     pair: &ActivePair,
     path: &PairPath,
-    mut memory: PairMemory,
+    memory: PairMemory,
     settled: bool,
     looking: &Looking<'_>,
 ) -> Result<Look, StateError> {
@@ -116,128 +116,186 @@ pub fn look(
         memory,
         more: false,
     };
-    let mut open =
-        |stream, state: &SourceState| open_source(looking, path, stream, state, &mut found);
-    let evidence = open(Stream::Evidence, &pair.checkpoint.evidence);
-    let scored = open(Stream::Scored, &pair.checkpoint.scored);
-    for (stream, source) in [(Stream::Evidence, &evidence), (Stream::Scored, &scored)] {
-        if source.is_none() {
-            *memory.of_mut(stream) = SourceMemory::default();
-        }
-    }
-    found.memory = memory;
+    let sources = open_both(pair, path, looking, &mut found);
     // Half a pair is not worked: a run whose evidence cannot be read now would wait for evidence that never comes
     // again, because it was read already.
     if found.rewritten.is_some() || !found.unreadable.is_empty() {
         return Ok(found);
     }
-
-    let nothing = Chunk::Unterminated { len_bytes: 0 };
+    // Held until the lines are worked.
     let mut alone = None;
+    let chunks = read_both(&sources, pair, settled, looking, &mut alone, &mut found);
+    if !found.unreadable.is_empty() {
+        return Ok(found);
+    }
+    match work(&sources, pair, &chunks, looking) {
+        Ok(outcome) => conclude(&sources, pair, &chunks, looking, outcome, &mut found),
+        Err(LookError::State(error)) => return Err(error),
+        Err(LookError::Body(stream, error)) => found.unreadable.push((stream, error)),
+    }
+    Ok(found)
+}
+
+/// What of a pair could be opened.
+struct Sources {
+    evidence: Option<Source>,
+    scored: Option<Source>,
+}
+
+/// What is new in both, and whether evidence is left that goes before the scored lines.
+struct Chunks {
+    evidence: Chunk,
+    scored: Chunk,
+    evidence_behind: bool,
+}
+
+fn open_both(
+    pair: &ActivePair,
+    path: &PairPath,
+    looking: &Looking<'_>,
+    found: &mut Look,
+) -> Sources {
+    let mut open = |stream, state: &SourceState| {
+        let source = open_source(looking, path, stream, state, found);
+        if source.is_none() {
+            *found.memory.of_mut(stream) = SourceMemory::default();
+        }
+        source
+    };
+    let evidence = open(Stream::Evidence, &pair.checkpoint.evidence);
+    let scored = open(Stream::Scored, &pair.checkpoint.scored);
+    Sources { evidence, scored }
+}
+
+fn read_both<'a>(
+    sources: &Sources,
+    pair: &ActivePair,
+    settled: bool,
+    looking: &Looking<'a>,
+    alone: &mut Option<MutexGuard<'a, ()>>,
+    found: &mut Look,
+) -> Chunks {
+    let settled_before = found.memory.evidence.unterminated.is_some();
     let mut read = |source: &Option<Source>, stream, state: &SourceState| {
-        let Some(source) = source else {
-            return nothing.clone();
-        };
+        let Some(source) = source else { return NOTHING };
         if alone.is_none() && source.long_line_ahead(state).unwrap_or(false) {
             // One look at a time: nothing but the memory is shared, so a panic elsewhere harms nothing.
-            alone = Some(
+            *alone = Some(
                 looking
                     .long_lines
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner),
             );
         }
-        let chunk = next_chunk(
-            source,
-            state,
-            memory.of_mut(stream),
-            settled,
-            looking.limits,
-        );
-        chunk.unwrap_or_else(|error| {
+        let memory = found.memory.of_mut(stream);
+        next_chunk(source, state, memory, settled, looking.limits).unwrap_or_else(|error| {
             found.unreadable.push((stream, error));
-            nothing.clone()
+            NOTHING
         })
     };
-    let evidence_chunk = read(&evidence, Stream::Evidence, &pair.checkpoint.evidence);
+    let evidence = read(
+        &sources.evidence,
+        Stream::Evidence,
+        &pair.checkpoint.evidence,
+    );
     // The last evidence with an id counts: scored lines wait until all evidence that is there has been read.
     let evidence_behind = behind(
-        &evidence,
+        &sources.evidence,
         &pair.checkpoint.evidence,
-        &evidence_chunk,
+        &evidence,
         looking,
     ) || looking.settle_first
-        && matches!(evidence_chunk, Chunk::Unterminated { len_bytes } if len_bytes > 0)
-        && found.memory.evidence.unterminated.is_none();
-    let scored_chunk = if evidence_behind {
-        nothing.clone()
+        && matches!(evidence, Chunk::Unterminated { len_bytes } if len_bytes > 0)
+        && !settled_before;
+    let scored = if evidence_behind {
+        NOTHING
     } else {
-        read(&scored, Stream::Scored, &pair.checkpoint.scored)
+        read(&sources.scored, Stream::Scored, &pair.checkpoint.scored)
     };
-    found.memory = memory;
-    if !found.unreadable.is_empty() {
-        return Ok(found);
+    Chunks {
+        evidence,
+        scored,
+        evidence_behind,
     }
+}
 
-    let source_bodies = SourceBodies {
-        scored: scored.as_ref(),
-        evidence: evidence.as_ref(),
+/// The chunk of a source that has nothing new, or is not there.
+const NOTHING: Chunk = Chunk::Unterminated { len_bytes: 0 };
+
+fn work(
+    sources: &Sources,
+    pair: &ActivePair,
+    chunks: &Chunks,
+    looking: &Looking<'_>,
+) -> Result<Outcome, LookError> {
+    let bodies = SourceBodies {
+        scored: sources.scored.as_ref(),
+        evidence: sources.evidence.as_ref(),
     };
     let facts = Facts {
         index: &LiveIndex {
             id: pair.id,
             looking,
         },
-        bodies: &source_bodies,
+        bodies: &bodies,
         claims_possible: looking.claims_possible,
         line_bytes_max: looking.limits.line_bytes_max,
         stamp: looking.stamp,
         now_s: looking.now_ms / 1_000,
     };
-    let mut outcome = match advance(pair, &evidence_chunk, &scored_chunk, &facts) {
-        Ok(outcome) => outcome,
-        Err(LookError::State(error)) => return Err(error),
-        Err(LookError::Body(stream, error)) => {
-            found.unreadable.push((stream, error));
-            return Ok(found);
-        }
-    };
-    let (before, after) = (&pair.checkpoint, &outcome.checkpoint);
-    found.more = evidence_behind
-        || is_left(&evidence_chunk, &before.evidence, &after.evidence)
-        || is_left(&scored_chunk, &before.scored, &after.scored)
-        || behind(&scored, &before.scored, &scored_chunk, looking);
-    for (stream, source, chunk, memory) in [
-        (
-            Stream::Evidence,
-            &evidence,
-            &evidence_chunk,
-            memory.evidence,
-        ),
-        (Stream::Scored, &scored, &scored_chunk, memory.scored),
-    ] {
-        let (before, after) = match stream {
-            Stream::Evidence => (&pair.checkpoint.evidence, &mut outcome.checkpoint.evidence),
-            Stream::Scored => (&pair.checkpoint.scored, &mut outcome.checkpoint.scored),
-        };
-        let Some(source) = source else {
-            mark_gone(after);
-            continue;
-        };
-        match remember(source, before, after, chunk, memory, looking.now_ms) {
-            Ok(true) => {}
-            Ok(false) => {
-                found.rewritten = Some((stream, Rewritten::Tail));
-                return Ok(found);
+    advance(pair, &chunks.evidence, &chunks.scored, &facts)
+}
+
+/// Says what is left, and by what the sources are known again. Nothing follows from a source that changed meanwhile.
+fn conclude(
+    sources: &Sources,
+    pair: &ActivePair,
+    chunks: &Chunks,
+    looking: &Looking<'_>,
+    mut outcome: Outcome,
+    found: &mut Look,
+) {
+    let (before, after) = (&pair.checkpoint, &mut outcome.checkpoint);
+    found.more = chunks.evidence_behind
+        || is_left(&chunks.evidence, &before.evidence, &after.evidence)
+        || is_left(&chunks.scored, &before.scored, &after.scored)
+        || behind(&sources.scored, &before.scored, &chunks.scored, looking);
+    let (evidence, scored) = (found.memory.evidence, found.memory.scored);
+    let mut conclude_one =
+        |stream, source: &Option<Source>, before, after: &mut SourceState, chunk, memory| {
+            let Some(source) = source else {
+                mark_gone(after);
+                return true;
+            };
+            match remember(source, before, after, chunk, memory, looking.now_ms) {
+                Ok(true) => return true,
+                Ok(false) => found.rewritten = Some((stream, Rewritten::Tail)),
+                Err(error) => found.unreadable.push((stream, error)),
             }
-            Err(error) => {
-                found.unreadable.push((stream, error));
-                return Ok(found);
-            }
-        }
+            false
+        };
+    let (from, to) = (&before.evidence, &mut after.evidence);
+    let fits = conclude_one(
+        Stream::Evidence,
+        &sources.evidence,
+        from,
+        to,
+        &chunks.evidence,
+        evidence,
+    );
+    let (from, to) = (&before.scored, &mut after.scored);
+    if fits
+        && conclude_one(
+            Stream::Scored,
+            &sources.scored,
+            from,
+            to,
+            &chunks.scored,
+            scored,
+        )
+    {
+        found.outcome = Some(outcome);
     }
-    found.outcome = Some(outcome);
-    Ok(found)
 }
 
 fn open_source(
