@@ -13,6 +13,7 @@ use crate::engine::{Engine, EngineError, Setup};
 use crate::follow::{Follower, Pulse, catch_up};
 use crate::lock::{LockError, RootLock};
 use crate::open::{OpenReport, distrust};
+use crate::serve::{self, ControlSocket};
 use crate::state::StateError;
 use crate::storage::{Disk, Storage as _};
 use crate::systemd::{ServiceManager, watchdog_interval};
@@ -87,7 +88,8 @@ pub fn run(settings: &Settings, once: bool) -> Result<(), DaemonError> {
         });
         follower.and_then(|follower| {
             manager.ready();
-            shell_around(follower, &pulse, &manager, shell)
+            let control = ControlSocket::bind(&settings.state_dir);
+            shell_around(follower, &pulse, &manager, shell, control, &wake)
         })
     };
     drop(signals);
@@ -127,6 +129,8 @@ fn shell_around(
     pulse: &Pulse,
     manager: &ServiceManager,
     mut signals: tokio::sync::watch::Receiver<shutdown::SignalsSeen>,
+    control: Option<ControlSocket>,
+    wake: &Arc<Wake>,
 ) -> Result<(), DaemonError> {
     let (ended_sender, mut ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new()
@@ -140,9 +144,14 @@ fn shell_around(
         .map_err(DaemonError::Start)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
+        .enable_io()
         .build()
         .map_err(DaemonError::Start)?;
     runtime.block_on(async {
+        // Answers end with this loop: who asks while the daemon stops is told so by a closed connection.
+        if let Some(control) = control {
+            tokio::spawn(serve::serve(control, Arc::clone(wake)));
+        }
         let watchdog = watchdog_interval();
         let mut beats = 0;
         let mut told = false;

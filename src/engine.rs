@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::ask::Figures;
 use crate::checkpoint::{Claim, PairCheckpoint, PairId, Seen, SourceState, Totals};
 use crate::discover::{PairPath, Stream};
 use crate::export::Export;
@@ -198,6 +199,18 @@ impl Engine {
     #[must_use]
     pub fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// All that is remembered at this moment, for readers on other threads.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let changed = self.slots.iter().filter(|(_, slot)| slot.changed);
+        Figures {
+            view: Arc::clone(&self.view),
+            changed: changed
+                .map(|(path, slot)| (path.clone(), Arc::clone(&slot.pair)))
+                .collect(),
+        }
     }
 
     /// Length of the export, bytes.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::ask::{Question, Snapshot};
 use crate::clock::{Clock as _, HostClock, stamp};
 use crate::config::{self, Settings};
 use crate::discover::{Level, PairPath, Stream, list_level};
@@ -158,6 +159,9 @@ impl Follower {
             }
             self.say_status(pending.report);
             self.publish();
+            if pending.asked {
+                self.answer();
+            }
         }
         self.engine.checkpoint()
     }
@@ -388,17 +392,41 @@ impl Follower {
         }
     }
 
+    /// Between two passes, so that what is told is one moment of the lake.
+    fn answer(&mut self) {
+        for question in self.wake.take_questions() {
+            match question {
+                // Who asked may have gone away meanwhile.
+                Question::Snapshot(reply) => drop(reply.send(self.snapshot())),
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            status: Status {
+                as_of: stamp(self.clock.wall_ms()),
+                ..self.live_status()
+            },
+            figures: self.engine.figures(),
+        }
+    }
+
     /// Leaves a snapshot for `status`, where there is something new to say.
     fn publish(&mut self) {
+        let status = self.live_status();
+        let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
+        self.publish_at_ms = self.publisher.offer(status, now_ms, wall_ms);
+    }
+
+    fn live_status(&self) -> Status {
         let live = Live {
             behind: (self.engine.behind() + self.scanning.len()) as u64,
             watch: self.watch.mode().to_string(),
             last_fault: self.last_fault.clone(),
             last_row_wall_ms: self.last_row_wall_ms,
         };
-        let status = Status::of_daemon(&self.engine, &self.settings, &self.root, live);
-        let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
-        self.publish_at_ms = self.publisher.offer(status, now_ms, wall_ms);
+        Status::of_daemon(&self.engine, &self.settings, &self.root, live)
     }
 
     fn status(&self, now_ms: u64) -> String {

@@ -24,6 +24,8 @@ mod batch;
 mod check;
 /// Flags, environment and file to settings; the annotated configuration file.
 mod config;
+/// The socket on which the daemon answers commands.
+mod control;
 /// A crash at every call that reaches the disk.
 mod crash;
 /// The real daemon: what it follows, how it ends, what it refuses, what it costs.
