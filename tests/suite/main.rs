@@ -14,6 +14,8 @@ mod support;
 
 /// Day-files that are out of reach for a while, and ends of day-files that never settle.
 mod absent;
+/// Random sequences of what is done to day-files, under the real daemon.
+mod actions;
 /// The real daemon with an export it did not write, and with a state that is lost, damaged or too old.
 mod adoption;
 /// The real daemon on lines, day-files and directories that should not be there.
