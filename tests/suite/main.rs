@@ -44,6 +44,8 @@ mod kill;
 mod model;
 /// `rebuild`: batch order, what is dropped, a crash at any call of it.
 mod rebuild;
+/// Export and state harmed or restored from old copies, under the daemon and without it.
+mod restored;
 /// Day-files whose history is rewritten under the daemon.
 mod rewritten;
 /// `status`: from a running daemon, from the state of a dead one.
