@@ -16,14 +16,15 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use crate::block_device::{BlockDevice, PROGRAMS};
 use crate::host::{self, Mounted};
-use crate::logged_device::{LoggedDevice, PROGRAMS};
 use crate::scorers::{Scorers, Writers};
 use crate::support::export_reader::ReaderThread;
 use crate::support::kill_harness::{Daemon, Scorer, export_path, wait_until};
 use crate::support::lake_gen::{Step, Stream};
-use crate::support::naive::{blank_stamps, multiset_difference, naive_batch, read_pairs, row_key};
+use crate::support::naive::{blank_stamps, multiset_difference, naive_batch, read_pairs};
 use crate::support::process::LONG;
+use crate::write_log::WriteLog;
 use distilld::storage::Disk;
 
 /// Cuts in the ordinary run, and the variable that asks for more.
@@ -46,8 +47,8 @@ struct Tally {
     sources_shortened: usize,
     /// Cuts after which rows that a reader had seen had to be written again.
     rows_rewritten: usize,
-    /// Of these, cuts after which other bytes stood in the place of such rows: ext4 gives zeros.
-    rows_blanked: usize,
+    /// Of these, cuts after which a whole line stood in the place of such rows that was never written.
+    rows_garbled: usize,
     /// How often a start was which of recovery's cases.
     cases: BTreeMap<String, usize>,
     rows: usize,
@@ -122,7 +123,8 @@ struct Chain {
 /// A life of the disk, from power to power.
 struct Life {
     base: Vec<u8>,
-    device: LoggedDevice,
+    device: BlockDevice,
+    log: PathBuf,
     /// The log's length when a reader had seen so much of the export.
     sightings: Vec<(u64, usize)>,
     /// The export at the end.
@@ -138,9 +140,8 @@ impl Chain {
         for number in 0..LIVES {
             let steps = scorers.next_steps(1.0 / (LIVES - number) as f64, &mut self.rng);
             let life = self.live(&image, steps)?;
-            let log_file = life.device.log();
             drop(life.device);
-            let log = crate::write_log::WriteLog::new(fs::read(log_file).unwrap());
+            let log = WriteLog::new(fs::read(&life.log).unwrap());
             let entries = log.entries_within(life.log_bytes);
             let cuts = log.cuts(CUTS_PER_LIFE, entries, &mut self.rng);
             let lives_on = self.rng.usize(..cuts.len());
@@ -174,12 +175,13 @@ impl Chain {
     /// The daemon and its scorers at work on the disk, until the power goes.
     fn live(&mut self, image: &Path, steps: Vec<Step>) -> Result<Life, String> {
         let base = fs::read(image).unwrap();
-        let device = LoggedDevice::start(&self.dir, image);
+        let log = self.dir.join("write-log");
+        let device = BlockDevice::logged(&self.dir.join("device"), image, &log);
         // Soon committed, so that cuts also find what no sync of the daemon had asked for.
-        let mounted = Mounted::image(&device.path(), &self.dir.join("mount"), "commit=1");
+        let mounted = Mounted::image(device.path(), &self.dir.join("mount"), "commit=1");
         let root = root_of(&mounted);
         fs::create_dir_all(&root).unwrap();
-        let watcher = Watcher::start(&export_path(&root), &device.log());
+        let watcher = Watcher::start(&export_path(&root), &log);
         let reader = ReaderThread::start(&export_path(&root));
         let pause = Duration::from_micros(self.rng.u64(100..3_000));
         let scorer = Scorer::start(&root, pause, steps);
@@ -193,7 +195,7 @@ impl Chain {
         let mut daemon = self.start(&root);
         scorer.finish(|| daemon.check_running())?;
         daemon.live_for(Duration::from_millis(self.rng.u64(..400)))?;
-        let log_bytes = fs::metadata(device.log()).unwrap().len();
+        let log_bytes = fs::metadata(&log).unwrap().len();
         daemon.kill_9().map_err(|error| error.to_string())?;
         reader.finish()?;
         let sightings = watcher.finish();
@@ -203,6 +205,7 @@ impl Chain {
         Ok(Life {
             base,
             device,
+            log,
             sightings,
             export,
             log_bytes,
@@ -241,11 +244,11 @@ impl Chain {
         let left = fs::read(export_path(&root)).unwrap_or_default();
         let right = whole_lines(&left[..common_len(&left, export_ever)]);
         tally.rows_rewritten += usize::from(right.len() < seen.len());
-        tally.rows_blanked += usize::from(right.len() < whole_lines(&left).len().min(seen.len()));
+        tally.rows_garbled += usize::from(right.len() < whole_lines(&left).len().min(seen.len()));
         let lost_bytes = scorers.after_cut(&root, &mut self.rng);
         tally.sources_shortened += usize::from(lost_bytes > 0);
         let seen = longer(seen, right);
-        let ever = rows_by_key(export_ever);
+        let ever = rows_of(export_ever);
         let steps = scorers.next_steps(1.0, &mut self.rng);
         // The scorers may well be there before the daemon is.
         if self.rng.bool() {
@@ -299,8 +302,8 @@ impl Chain {
 /// Every row that the batch earns is there, and no row more often than the batch or the disk before the cut had it:
 /// rows whose lines are lost stay.
 fn compare(export: &[u8], naive: &[String], ever: &BTreeMap<String, usize>) -> Result<(), String> {
-    let found = rows_by_key(export);
-    let earned = by_key(naive.iter().map(String::as_str));
+    let found = rows_of(export);
+    let earned = counted(naive.iter().map(String::as_str));
     for (key, count) in &earned {
         let there = found.get(key).copied().unwrap_or_default();
         if there < *count {
@@ -318,17 +321,26 @@ fn compare(export: &[u8], naive: &[String], ever: &BTreeMap<String, usize>) -> R
     Ok(())
 }
 
-fn rows_by_key(export: &[u8]) -> BTreeMap<String, usize> {
+fn rows_of(export: &[u8]) -> BTreeMap<String, usize> {
     let text = String::from_utf8_lossy(export).into_owned();
-    by_key(text.lines())
+    counted(text.lines())
 }
 
-fn by_key<'a>(rows: impl Iterator<Item = &'a str>) -> BTreeMap<String, usize> {
+fn counted<'a>(rows: impl Iterator<Item = &'a str>) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for row in rows {
-        *counts.entry(row_key(&blank_stamps(row))).or_default() += 1;
+        *counts.entry(without_index(row)).or_default() += 1;
     }
     counts
+}
+
+/// A row without its stamps and its index, which depends on what was lost before it. Two days may have lines and
+/// evidence of one name, so what a row says counts too.
+fn without_index(row: &str) -> String {
+    let row = blank_stamps(row);
+    let (id, rest) = row.split_once("\",\"instruction\":").unwrap_or((&row, ""));
+    let name = id.rsplit_once(':').map_or(id, |(name, _)| name);
+    format!("{name} {rest}")
 }
 
 fn root_of(mounted: &Mounted) -> PathBuf {

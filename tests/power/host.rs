@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use crate::support::kill_harness::wait_until;
+use crate::support::process::Bench;
 
 /// How long the host may take for what should be done at once.
 pub const HOST_DEADLINE: Duration = Duration::from_secs(20);
@@ -99,9 +100,24 @@ impl Mounted {
         Self::new(&["-o", &options, image.to_str().unwrap()], dir)
     }
 
+    /// Takes over what another program has mounted.
+    pub fn by_another(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+        }
+    }
+
     /// Where it is mounted.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+}
+
+impl Mounted {
+    /// Mounts it anew with other options.
+    pub fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        must("mount", &["-o", &options, self.dir.to_str().unwrap()]);
     }
 }
 
@@ -116,4 +132,11 @@ impl Drop for Mounted {
             _ = Command::new("umount").arg("-l").arg(&self.dir).status();
         }
     }
+}
+
+/// What `status --json` tells.
+pub fn status(bench: &Bench) -> serde_json::Value {
+    let ended = bench.run(&mut bench.command(&["status", "--json"]));
+    ended.check(0, &[]);
+    serde_json::from_str(&ended.stdout).unwrap()
 }

@@ -14,10 +14,10 @@
 #[path = "../suite/support/mod.rs"]
 mod support;
 
+/// Block devices that log what is written, or fail to read.
+mod block_device;
 /// What the host must have; images, file systems and mounts that vanish with their test.
 mod host;
-/// A block device that logs what is written to it.
-mod logged_device;
 /// What a power cut leaves of logged writes.
 mod write_log;
 
@@ -26,3 +26,11 @@ mod scorers;
 
 /// Power cuts under the real daemon.
 mod cuts;
+/// Full disks, disks that fail a sync, disks that turn read-only, sectors that cannot be read.
+mod disks;
+/// Events lost and watches used up.
+mod limits;
+/// File systems without events.
+mod mounts;
+/// Day-files and directories that the daemon may not read.
+mod rights;
