@@ -14,6 +14,7 @@
 //! A batch that shows nothing may wait for the next one: what it holds is read again from the sources if it is lost.
 
 mod error;
+mod kept_file;
 mod setup;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,12 +26,14 @@ use crate::checkpoint::{Claim, PairCheckpoint, PairId, Seen, SourceState, Totals
 use crate::discover::{PairPath, Stream};
 use crate::export::Export;
 use crate::journal::{Batch, Journal, PairDelta};
+use crate::open::JOURNAL_FILE;
 use crate::pair::{ActivePair, Outcome, Overlay};
 use crate::reader::{Look, PairMemory, is_gone};
 use crate::state::{State, StateView};
 use crate::workers::{Job, look_at_all};
 
 pub use error::EngineError;
+use kept_file::KeptFile;
 pub use setup::Setup;
 
 /// Rows of a batch are committed when they reach this, more with the last pair's.
@@ -90,6 +93,8 @@ pub struct Engine {
     pub(crate) state: State,
     /// Where the open state's file lies.
     pub(crate) state_path: PathBuf,
+    /// State and journal.
+    pub(crate) kept_files: [KeptFile; 2],
     pub(crate) view: Arc<StateView>,
     pub(crate) journal: Journal,
     pub(crate) export: Export,
@@ -134,10 +139,17 @@ impl Engine {
         let view = Arc::new(state.view()?);
         let header = *state.header();
         let now_ms = setup.clock.monotonic_ms();
+        let journal_path = state_path.with_file_name(JOURNAL_FILE);
+        let storage = &*setup.storage;
+        let kept_files = [
+            KeptFile::new(storage, &state_path)?,
+            KeptFile::new(storage, &journal_path)?,
+        ];
         Ok(Self {
             setup,
             state,
             state_path,
+            kept_files,
             view,
             journal,
             export,

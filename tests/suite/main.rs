@@ -14,6 +14,8 @@ mod support;
 
 /// Day-files that are out of reach for a while, and ends of day-files that never settle.
 mod absent;
+/// Random sequences of what is done to day-files, under the real daemon.
+mod actions;
 /// The real daemon with an export it did not write, and with a state that is lost, damaged or too old.
 mod adoption;
 /// The real daemon on lines, day-files and directories that should not be there.
@@ -44,6 +46,8 @@ mod kill;
 mod model;
 /// `rebuild`: batch order, what is dropped, a crash at any call of it.
 mod rebuild;
+/// Export and state harmed or restored from old copies, under the daemon and without it.
+mod restored;
 /// Day-files whose history is rewritten under the daemon.
 mod rewritten;
 /// `status`: from a running daemon, from the state of a dead one.
