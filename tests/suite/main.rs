@@ -34,6 +34,8 @@ mod examples;
 mod faults;
 /// The bytes of everything persisted, and how a damaged journal reads.
 mod formats;
+/// Manual pages and completions, read by the real tools.
+mod generated;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
 /// The real daemon, killed again and again.

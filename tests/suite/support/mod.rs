@@ -9,3 +9,4 @@ pub mod naive;
 pub mod naive_json;
 pub mod process;
 pub mod sim_disk;
+pub mod tools;
