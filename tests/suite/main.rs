@@ -50,5 +50,7 @@ mod rewritten;
 mod status;
 /// The rules of the house that no compiler checks.
 mod tidy;
+/// The examples for those who train, by the real Python library.
+mod train;
 /// `verify`: every kind of difference, every stated exception, and no false alarm beside a daemon at work.
 mod verify;
