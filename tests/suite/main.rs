@@ -48,6 +48,8 @@ mod rebuild;
 mod rewritten;
 /// `status`: from a running daemon, from the state of a dead one.
 mod status;
+/// Terminals: colours, bars, errors with their fix, Ctrl-C.
+mod terminal;
 /// The rules of the house that no compiler checks.
 mod tidy;
 /// The examples for those who train, by the real Python library.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules that cannot fail for a reason outside their arguments.
-const PURE: [&str; 16] = [
+const PURE: [&str; 18] = [
     "blocks",
     "checkpoint",
     "firewall",
@@ -21,6 +21,8 @@ const PURE: [&str; 16] = [
     "args/flags",
     "args/help",
     "args/stamp",
+    "refusal",
+    "verify/days",
 ];
 
 /// What would make them impure.
