@@ -42,7 +42,7 @@ pub enum DaemonError {
     #[error("starting failed: {0}")]
     Start(#[source] std::io::Error),
     /// The engine's thread panicked; the message stands before this.
-    #[error("distilld met a bug and stops; the export was not touched by it, a restart recovers; please report the lines above")]
+    #[error("a bug was met, and distilld stops; the export was not touched by it")]
     Panicked,
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::config::Environment;
 use crate::progress;
-use crate::refusal::Refusal;
+use crate::remedy::remedy;
 
 /// What stderr is, and what it may show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Terminal {
             false => ("", "", ""),
         };
         let mut told = format!("{red}distilld:{end} {error}\n");
-        if let Some(Refusal { fix, .. }) = error.downcast_ref() {
+        if let Some(fix) = remedy(error) {
             told += &format!("{bold}fix:{end} {fix}\n");
         }
         told
@@ -88,10 +88,7 @@ mod tests {
 
     #[test]
     fn an_error_is_told_with_its_fix_on_a_line_of_its_own() {
-        let error = Refusal {
-            what: "it is so".to_owned(),
-            fix: "do this".to_owned(),
-        };
+        let error = crate::lock::LockError::HeldByUnknown("/r/lock".into());
         let plain = Terminal::default().told(&error);
         let lines: Vec<&str> = plain.lines().collect();
         assert!(

@@ -146,6 +146,190 @@ fn catching_up_and_adopting_an_export_show_a_bar_around_the_log() {
     bench.assert_batch();
 }
 
+/// Runs a command that fails; it must say what happened, and in a line of its own what to do.
+fn check_error(bench: &Bench, command: &mut Command, code: i32, what: &str, fix: &str) {
+    let ended = bench.run(command);
+    let stderr = &ended.stderr;
+    assert_eq!(ended.status.code(), Some(code), "{command:?}: {stderr}");
+    let error = stderr.lines().find(|line| line.starts_with("distilld: "));
+    assert!(
+        error.is_some_and(|line| line.contains(what)),
+        "{command:?}: no {what:?} in {stderr}"
+    );
+    let fixes: Vec<&str> = stderr
+        .lines()
+        .filter(|line| line.starts_with("fix: "))
+        .collect();
+    assert!(
+        fixes.len() == 1 && fixes[0].contains(fix),
+        "{command:?}: no {fix:?} in {stderr}"
+    );
+}
+
+#[test]
+fn every_error_of_the_configuration_says_what_to_do() {
+    let bench = bench();
+    let no_root = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
+        command.env_clear().args(arguments);
+        command
+    };
+    let check = |mut command: Command, what: &str, fix: &str| {
+        check_error(&bench, &mut command, 78, what, fix);
+    };
+    check(no_root(&["run"]), "no root", "--root DIR");
+    check(
+        no_root(&["--root", "", "run"]),
+        "root is empty",
+        "name a directory",
+    );
+    check(
+        no_root(&["--root", "/no/such", "run"]),
+        "/no/such cannot be used",
+        "holds data/",
+    );
+    check(
+        no_root(&["--config", "/no/such", "run"]),
+        "/no/such",
+        "name a file that is there",
+    );
+    check(
+        no_root(&["--config", "/", "run"]),
+        "/: cannot read",
+        "distilld check",
+    );
+    for (text, what, fix) in [
+        ("root = ", "toml:1: not valid TOML", "correct that line"),
+        (
+            "setle_ms = 1",
+            "unknown key `setle_ms`; did you mean `settle_ms`?",
+            "correct or remove the key",
+        ),
+        ("settle_ms = 0", "`settle_ms` must be", "change `settle_ms`"),
+        (
+            "watch = \"often\"",
+            "`watch` must be one of",
+            "change `watch`",
+        ),
+    ] {
+        let file = bench.beside("distilld.toml");
+        fs::write(&file, text).unwrap();
+        check(
+            no_root(&["--config", file.to_str().unwrap(), "run"]),
+            what,
+            fix,
+        );
+    }
+    let mut variable = bench.command(&["run"]);
+    variable.env("DISTILLD_POLL_MS", "soon");
+    check(
+        variable,
+        "DISTILLD_POLL_MS: `poll_ms` must be",
+        "change `poll_ms`",
+    );
+}
+
+#[test]
+fn every_error_that_a_running_daemon_causes_says_what_to_do() {
+    let bench = bench();
+    check_error(
+        &bench,
+        &mut bench.command(&["status"]),
+        1,
+        "no state",
+        "start `distilld run`",
+    );
+    let daemon = bench.start_caught_up();
+    check_error(
+        &bench,
+        &mut bench.command(&["run"]),
+        1,
+        "another distilld",
+        "systemctl stop distilld",
+    );
+    check_error(
+        &bench,
+        &mut bench.command(&["rebuild"]),
+        1,
+        "another distilld",
+        "stop process",
+    );
+    check_error(
+        &bench,
+        &mut bench.command(&["export"]),
+        1,
+        "a daemon keeps the export",
+        "--output FILE",
+    );
+    bench.stop(daemon);
+    let elsewhere = bench.beside("elsewhere");
+    let rebuild = ["rebuild", "--state-dir", elsewhere.to_str().unwrap()];
+    check_error(
+        &bench,
+        &mut bench.command(&rebuild),
+        1,
+        "state lies in",
+        "give `--state-dir",
+    );
+}
+
+#[test]
+fn every_error_of_the_disk_says_what_to_do() {
+    let bench = bench();
+    let plain = bench.beside("plain");
+    fs::write(&plain, "").unwrap();
+    let below = plain.join("out.jsonl");
+    let output = ["export", "--output", below.to_str().unwrap()];
+    check_error(
+        &bench,
+        &mut bench.command(&output),
+        1,
+        "plain/out.jsonl",
+        "name another",
+    );
+    let run = ["run", "--once", "--state-dir", plain.to_str().unwrap()];
+    check_error(
+        &bench,
+        &mut bench.command(&run),
+        1,
+        "cannot be used",
+        "distilld check",
+    );
+    bench.once();
+    let export = bench.export_bytes();
+    let changed = [&export[..export.len() - 2], b"x\n"].concat();
+    for (bytes, what, fix) in [
+        (None, "is missing", "put it back, or run `distilld rebuild`"),
+        (
+            Some(&export[..10]),
+            "is 10 bytes long",
+            "put the lost bytes back, or run `distilld rebuild`",
+        ),
+        (
+            Some(&changed[..]),
+            "changed by someone else",
+            "put the file that distilld wrote back",
+        ),
+    ] {
+        match bytes {
+            None => fs::remove_file(bench.export()).unwrap(),
+            Some(bytes) => fs::write(bench.export(), bytes).unwrap(),
+        }
+        check_error(&bench, &mut bench.command(&["run", "--once"]), 1, what, fix);
+    }
+    fs::remove_dir_all(bench.root().join("data/scored-runs")).unwrap();
+    fs::write(bench.root().join("data/scored-runs"), "").unwrap();
+    for command in ["verify", "rebuild"] {
+        check_error(
+            &bench,
+            &mut bench.command(&[command]),
+            1,
+            "scored-runs",
+            "distilld check",
+        );
+    }
+}
+
 #[test]
 fn verify_names_each_day_that_differs_with_its_first_difference() {
     let bench = bench();
