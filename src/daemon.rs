@@ -13,6 +13,7 @@ use crate::engine::{Engine, EngineError, Setup};
 use crate::follow::{Follower, Pulse, catch_up};
 use crate::lock::{LockError, RootLock};
 use crate::open::{OpenReport, distrust};
+use crate::progress::Steps;
 use crate::serve::{self, ControlSocket};
 use crate::state::StateError;
 use crate::storage::{Disk, Storage as _};
@@ -42,9 +43,7 @@ pub enum DaemonError {
     #[error("starting failed: {0}")]
     Start(#[source] std::io::Error),
     /// The engine's thread panicked; the message stands before this.
-    #[error(
-        "distilld met a bug and stops; the export was not touched by it, a restart recovers; please report the lines above"
-    )]
+    #[error("a bug was met, and distilld stops; the export was not touched by it")]
     Panicked,
 }
 
@@ -65,12 +64,15 @@ pub fn run(settings: &Settings, once: bool) -> Result<(), DaemonError> {
     let _lock = RootLock::take(&root, &settings.state_dir)?;
     let clock = Arc::new(HostClock::new());
     let setup = setup(settings, &root, &clock);
-    let opened = unless_panicked(|| Engine::open(setup).map_err(DaemonError::Engine));
+    let mut bars = Steps::default();
+    let mut on_step = |what, done_bytes, total_bytes| bars.at(what, done_bytes, total_bytes);
+    let opened =
+        unless_panicked(|| Engine::open_telling(setup, &mut on_step).map_err(DaemonError::Engine));
     let (mut engine, report) = opened.inspect_err(|error| stop_trusting(settings, error))?;
     say_opened(&report, settings, &root);
 
     let result = if once {
-        let mut caught_up = || catch_up(&mut engine, &root, &clock, &wake);
+        let mut caught_up = || catch_up(&mut engine, &root, &clock, &wake, &mut on_step);
         unless_panicked(|| caught_up().map_err(DaemonError::Engine))
     } else {
         let pulse = Arc::new(Pulse::default());

@@ -62,6 +62,8 @@ pub struct PassReport {
     pub evidence_lines: u64,
     /// Lines that became dead letters.
     pub malformed: u64,
+    /// Bytes of sources that were read.
+    pub source_bytes: u64,
 }
 
 /// A pair in memory.
@@ -112,6 +114,8 @@ pub struct Engine {
     pub(crate) settling: BTreeMap<PairPath, u64>,
     /// Whether a pair changed since the last checkpoint.
     pub(crate) any_changed: bool,
+    /// Whether a pass commits the rows that it found, however few.
+    commits_each_pass: bool,
     /// Bytes of sources that were merged in this pass.
     pass_bytes: u64,
     /// Entries of all overlays.
@@ -162,6 +166,7 @@ impl Engine {
             backlog: BTreeSet::new(),
             settling: BTreeMap::new(),
             any_changed: false,
+            commits_each_pass: true,
             pass_bytes: 0,
             overlay_entries: 0,
             pending: Batch::default(),
@@ -199,6 +204,12 @@ impl Engine {
     #[must_use]
     pub fn behind(&self) -> usize {
         self.hinted.len() + self.backlog.len()
+    }
+
+    /// From now on a pass commits nothing until a batch is full: for work that shows nobody a row before all is done.
+    /// Each commit is a sync, and a history has many small day-files.
+    pub(crate) fn commit_full_batches(&mut self) {
+        self.commits_each_pass = false;
     }
 
     /// Whether a pass has anything to do now.
@@ -293,7 +304,7 @@ impl Engine {
 
     fn look_commit_and_show(&mut self) -> Result<PassReport, EngineError> {
         self.show_unshown()?;
-        if !self.pending.rows.is_empty() {
+        if self.commits_each_pass && !self.pending.rows.is_empty() {
             self.commit()?;
         }
         let before = self.totals;
@@ -310,12 +321,13 @@ impl Engine {
             .extend(paths[looked.min(hinted)..hinted].iter().cloned());
         self.backlog
             .extend(paths[looked.max(hinted)..].iter().cloned());
-        if !self.pending.rows.is_empty() {
+        if self.commits_each_pass && !self.pending.rows.is_empty() {
             self.commit()?;
         }
         self.checkpoint_if_due()?;
         Ok(PassReport {
             pairs: looked as u64,
+            source_bytes: self.pass_bytes,
             rows: self
                 .totals
                 .counts
@@ -347,6 +359,24 @@ impl Engine {
         };
         let checkpoint = self.known_checkpoint(path)?;
         Ok(checkpoint.is_none_or(|checkpoint| !known(&checkpoint)))
+    }
+
+    /// How much of a day-file that is `len_bytes` long was not read yet.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn unread_bytes(
+        &mut self,
+        path: &PairPath,
+        stream: Stream,
+        len_bytes: u64,
+    ) -> Result<u64, EngineError> {
+        let checkpoint = self.known_checkpoint(path)?;
+        let read_bytes = checkpoint.map_or(0, |checkpoint| match stream {
+            Stream::Scored => checkpoint.scored.offset,
+            Stream::Evidence => checkpoint.evidence.offset,
+        });
+        Ok(len_bytes.saturating_sub(read_bytes))
     }
 
     /// Whether a day-file that is not there was there when it was last looked at.

@@ -11,6 +11,7 @@ use crate::clock::{Clock as _, HostClock, stamp};
 use crate::config::{self, Settings};
 use crate::discover::{Level, PairPath, Stream, list_level};
 use crate::engine::{Engine, EngineError, PassReport};
+use crate::open::OnStep;
 use crate::status::{Fault, Live, Publisher, Status};
 use crate::storage::{Disk, Storage as _};
 use crate::systemd::ServiceManager;
@@ -469,7 +470,9 @@ pub fn catch_up(
     root: &Path,
     clock: &HostClock,
     stop: &Wake,
+    on_step: OnStep<'_>,
 ) -> Result<(), EngineError> {
+    let (mut done_bytes, mut total_bytes) = (0, 0);
     for stream in Stream::ALL {
         let mut dirs = vec![PathBuf::new()];
         while let Some(dir) = dirs.pop() {
@@ -477,10 +480,11 @@ pub fn catch_up(
                 Ok(Level::Directories(below)) => dirs.extend(below),
                 Ok(Level::DayFiles(day_files)) => {
                     for path in day_files {
-                        let stat = Disk.stat(&path.path(root, stream));
-                        if stat
-                            .map_or(Ok(true), |stat| engine.is_news(&path, stream, seen(&stat)))?
-                        {
+                        let stat = Disk.stat(&path.path(root, stream)).ok();
+                        let seen = stat.as_ref().map(seen);
+                        if seen.map_or(Ok(true), |seen| engine.is_news(&path, stream, seen))? {
+                            let len_bytes = stat.map_or(0, |stat| stat.len_bytes);
+                            total_bytes += engine.unread_bytes(&path, stream, len_bytes)?;
                             engine.touch_later(path);
                         }
                     }
@@ -494,7 +498,8 @@ pub fn catch_up(
     }
     while !stop.stopping() {
         if engine.is_dirty() {
-            engine.pass()?;
+            done_bytes += engine.pass()?.source_bytes;
+            on_step("catching up", done_bytes, total_bytes);
         } else if engine.may_settle() {
             let due_ms = engine.due_ms().unwrap_or(0);
             // Hints play no part here; a stop is looked for above.

@@ -260,23 +260,21 @@ pub enum StatusError {
     },
     /// No daemon ever ran there.
     #[error(
-        "there is no state in {}: no daemon has run on this root with this state directory; start `distilld run`, or \
-         give the --state-dir that it was given", .0.display()
+        "there is no state in {}: no daemon has run on this root with this state directory", .0.display()
     )]
     NoState(PathBuf),
     /// See there.
     #[error("no daemon answers, and its lock cannot be taken to read the state: {0}")]
     Lock(#[source] LockError),
     /// See there.
-    #[error("{0}; the next start of the daemon makes a new one from the sources and the export")]
+    #[error("{0}")]
     State(#[from] StateError),
     /// See there.
-    #[error("{0}; the next start of the daemon makes a new state from the sources and the export")]
+    #[error("{0}")]
     Journal(#[from] JournalError),
     /// A process holds the lock and has left no snapshot.
     #[error(
-        "process {pid} holds the lock of {} and has not published a status yet; it is starting, or a rebuild; try \
-         again in a moment", root.display()
+        "process {pid} holds the lock of {} and has not published a status yet; it is starting, or a rebuild", root.display()
     )]
     Silent {
         /// The holder.

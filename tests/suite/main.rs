@@ -38,6 +38,8 @@ mod examples;
 mod faults;
 /// The bytes of everything persisted, and how a damaged journal reads.
 mod formats;
+/// Manual pages and completions, read by the real tools.
+mod generated;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
 /// The real daemon, killed again and again.
@@ -52,7 +54,11 @@ mod restored;
 mod rewritten;
 /// `status`: from a running daemon, from the state of a dead one.
 mod status;
+/// Terminals: colours, bars, errors with their fix, Ctrl-C.
+mod terminal;
 /// The rules of the house that no compiler checks.
 mod tidy;
+/// The examples for those who train, by the real Python library.
+mod train;
 /// `verify`: every kind of difference, every stated exception, and no false alarm beside a daemon at work.
 mod verify;
