@@ -20,9 +20,9 @@
 //! Around the engine, the process: `follow` is its thread, `wake` what wakes it, `watch` what hears inotify, `daemon`
 //! the shell with signals (`shutdown`), service manager (`systemd`), `lock` and the status socket (`serve`, which asks
 //! by `ask`; `control` is its client). Before it: `args`, `config`, `logging`, `cli`, which tells of errors by `terminal`
-//! with their `remedy`, and shows `progress`. Beside it, sharing only the pure core: `batch_export` and its parts, the
-//! stateless batch, and `verify`, which holds the export against it. For its operators: `rebuild` drives the same
-//! engine beside the old files, `status` tells, `check` warns.
+//! with their `remedy`, refuses with a `refusal`, and shows `progress`. Beside it, sharing only the pure core:
+//! `batch_export` and its parts, the stateless batch, and `verify`, which holds the export against it. For its
+//! operators: `rebuild` drives the same engine beside the old files, `status` tells, `check` warns.
 
 pub mod discover;
 pub mod tail;
