@@ -30,7 +30,7 @@ use crate::state::{State, StateView};
 use crate::workers::{Job, look_at_all};
 
 pub use error::EngineError;
-pub use setup::Setup;
+pub use setup::{Setup, Tuning};
 
 /// Rows of a batch are committed when they reach this, more with the last pair's.
 const BATCH_ROWS_BYTES: usize = 4 << 20;
