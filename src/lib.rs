@@ -18,7 +18,8 @@
 //! reach the disk through `storage` alone, and the time through `clock`.
 //!
 //! Around the engine, the process: `follow` is its thread, `wake` what wakes it, `watch` what hears inotify, `daemon`
-//! the shell with signals (`shutdown`), service manager (`systemd`) and `lock`. Before it: `args`, `config`,
+//! the shell with signals (`shutdown`), service manager (`systemd`, told in the words of `status_line`*) and `lock`;
+//! `pulse` counts what each of them finished. Before it: `args`, `config`,
 //! `logging`, `cli`. Beside it, sharing only the pure core: `batch_export` and its parts, the stateless batch, and
 //! `verify`, which holds the export against it. For its operators: `rebuild` drives the same engine beside the old files, `status` tells, `check` warns.
 
@@ -57,7 +58,9 @@ pub mod storage;
 pub mod daemon;
 pub mod follow;
 pub mod lock;
+pub mod pulse;
 pub mod shutdown;
+pub mod status_line;
 pub mod systemd;
 pub mod wake;
 pub mod watch;
