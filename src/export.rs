@@ -45,8 +45,8 @@ pub enum ExportError {
     },
     /// It is gone.
     #[error(
-        "the export {} is missing, but {committed_bytes} bytes of it were committed; put it back, or run \
-         `distilld rebuild` to write a fresh one from the sources", path.display()
+        "the export {} is missing, but {committed_bytes} bytes of it were committed; mount its disk if it is \
+         not mounted, put it back, or run `distilld rebuild` to write a fresh one from the sources", path.display()
     )]
     Missing {
         /// The export.

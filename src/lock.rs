@@ -35,7 +35,7 @@ pub enum LockError {
     #[error("another distilld holds {}; stop it first, or give this one a root of its own", .0.display())]
     HeldByUnknown(PathBuf),
     /// The lock file cannot be used.
-    #[error("the lock {} cannot be used: {source}; give distilld the right to write there", path.display())]
+    #[error("the lock {} cannot be used: {source}; give user {user} the right to write there", path.display(), user = rustix::process::geteuid())]
     Io {
         /// The lock file.
         path: PathBuf,

@@ -47,7 +47,8 @@ pub enum EngineError {
     },
     /// The state directory cannot be used.
     #[error(
-        "the state directory {dir} cannot be used: {source}; give distilld the right to write there"
+        "the state directory {dir} cannot be used: {source}; give user {user} the right to write there",
+        user = rustix::process::geteuid()
     )]
     StateDir {
         /// The directory.
