@@ -19,7 +19,7 @@
 //!
 //! Around the engine, the process: `follow` is its thread, `wake` what wakes it, `watch` what hears inotify, `daemon`
 //! the shell with signals (`shutdown`), service manager (`systemd`, told in the words of `status_line`*) and `lock`;
-//! `pulse` counts what each of them finished. Before it: `args`, `config`,
+//! `watchdog` tells the manager that all of them live, by what each `pulse` counts. Before it: `args`, `config`,
 //! `logging`, `cli`. Beside it, sharing only the pure core: `batch_export` and its parts, the stateless batch, and
 //! `verify`, which holds the export against it. For its operators: `rebuild` drives the same engine beside the old files, `status` tells, `check` warns.
 
@@ -64,6 +64,7 @@ pub mod status_line;
 pub mod systemd;
 pub mod wake;
 pub mod watch;
+pub mod watchdog;
 
 pub mod batch_export;
 pub mod batch_output;
