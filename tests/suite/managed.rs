@@ -2,6 +2,7 @@
 //! journal socket, how it reloads, and that only real progress feeds the watchdog.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -296,6 +297,40 @@ fn a_commit_that_hangs_in_the_disk_starves_the_watchdog() {
     disk.thaw();
     expect_fed(&manager);
     bench.wait_rows(&mut daemon, 1);
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
+#[test]
+fn a_full_disk_is_said_with_its_reason_until_it_is_over() {
+    let bench = Bench::new();
+    let state = bench.beside("state");
+    let distilled = bench.root().join("data/distilled");
+    let Some(_disk) = Freezable::mount(&bench.beside("image"), &distilled) else {
+        return;
+    };
+    let manager = Manager::new();
+    let mut command = bench.command(&["--state-dir", state.to_str().unwrap(), "run"]);
+    let mut daemon = bench.start_command(manager.watch(&mut command, PATIENCE));
+    manager.wait_for("STATUS=fresh");
+    let filler = distilled.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    for chunk_len in [1 << 20, 4_096] {
+        while file.write_all(&vec![b'x'; chunk_len]).is_ok() {}
+    }
+    file.sync_all().unwrap();
+    drop(file);
+    let text = "a long answer. ".repeat(4_000);
+    bench.append(Stream::Evidence, PAIR, evidence_with("a", &text));
+    bench.append(Stream::Scored, PAIR, scored("a"));
+    let status = manager.wait_for("STATUS=reading stopped at ");
+    assert!(status.contains("No space left on device"), "{status}");
+    // It waits for room, which is no hang.
+    expect_fed(&manager);
+    fs::remove_file(&filler).unwrap();
+    manager.wait_for("STATUS=fresh, 0 behind, 1 rows");
+    bench.wait_rows(&mut daemon, 1);
+    assert!(bench.said().contains("msg=\"reading goes on\""));
     bench.stop(daemon);
     bench.assert_batch();
 }
