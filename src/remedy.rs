@@ -194,7 +194,9 @@ fn export(error: &ExportError) -> String {
     match error {
         ExportError::Io { source, .. } => disk(source.kind(), "the export"),
         ExportError::Sync { .. } => SYNC.to_owned(),
-        ExportError::Missing { .. } => back("it"),
+        ExportError::Missing { .. } => {
+            format!("mount its disk if it is not mounted; {}", back("it"))
+        }
         ExportError::Short { .. } => back("the lost bytes"),
         ExportError::Changed { .. } => back("the file that distilld wrote"),
     }

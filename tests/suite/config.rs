@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use distilld::args::GlobalArguments;
 use distilld::config::{ConfigError, Environment, KEYS, LogFormat, Settings, Watch};
+use distilld::remedy::remedy;
 use tempfile::TempDir;
 
 /// A root that is there, a configuration file, flags and an environment.
@@ -197,8 +198,10 @@ fn a_root_that_cannot_be_is_said_with_what_to_do() {
         "{}",
         setup.error()
     );
-    assert!(setup.error().contains("mount it if it is not mounted yet"));
-    assert_eq!(setup.load().unwrap_err().exit_code(), 1);
+    let error = setup.load().unwrap_err();
+    let fix = remedy(&error).unwrap();
+    assert!(fix.contains("mount it if it is not mounted yet"), "{fix}");
+    assert_eq!(error.exit_code(), 1);
     fs::write(setup.path("plain"), "").unwrap();
     setup.flags.root = Some(setup.path("plain"));
     assert!(

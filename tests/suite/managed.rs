@@ -376,7 +376,9 @@ fn failing_start(bench: &Bench, command: &mut Command, code: i32) -> (String, St
 
 fn check_failing_start(bench: &Bench, command: &mut Command, code: i32, words: &[&str]) {
     let (stderr, heard) = failing_start(bench, command, code);
-    let last = stderr.lines().last().unwrap_or_default();
+    // What happened, and what to do.
+    let last: Vec<&str> = stderr.lines().rev().take(2).collect();
+    let last = last.join("\n");
     let status = heard.lines().rfind(|line| line.starts_with("STATUS="));
     let status = status.unwrap_or_default();
     assert!(status.starts_with("STATUS=failed: "), "{heard}");
