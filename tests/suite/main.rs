@@ -36,6 +36,8 @@ mod examples;
 mod faults;
 /// The bytes of everything persisted, and how a damaged journal reads.
 mod formats;
+/// The corpora of the fuzz targets.
+mod fuzzed;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
 /// The real daemon, killed again and again.
