@@ -87,15 +87,15 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Lines with a verdict or a place in the waiting set.
+    /// Lines with a verdict or a place in the waiting set. A state that says more than there are numbers is damaged, and
+    /// fails the account instead of ending the process.
     #[must_use]
     pub fn records(&self) -> u64 {
-        self.exported
-            + self.firewalled
-            + self.unknown_category
-            + self.role
-            + self.blank_text
-            + self.waiting
+        let refused = [self.unknown_category, self.role, self.blank_text];
+        [self.exported, self.firewalled, self.waiting]
+            .into_iter()
+            .chain(refused)
+            .fold(0, u64::saturating_add)
     }
 
     /// The count that a verdict is kept under.
@@ -153,8 +153,11 @@ impl PairCheckpoint {
     /// # Errors
     /// [`Imbalance`] where they differ; the daemon must stop.
     pub fn balance(&self) -> Result<(), Imbalance> {
-        let accounted = self.counts.records() + self.scored.malformed;
-        let evidence_accounted = self.evidence.records + self.evidence.malformed;
+        let accounted = self.counts.records().saturating_add(self.scored.malformed);
+        let evidence_accounted = self
+            .evidence
+            .records
+            .saturating_add(self.evidence.malformed);
         if self.scored.lines == accounted
             && self.scored.records == self.counts.records()
             && self.evidence.lines == evidence_accounted
@@ -189,7 +192,10 @@ pub struct Totals {
 impl Totals {
     /// Takes a pair's figures out (`before`) and puts its new ones in (`after`).
     pub fn replace(&mut self, before: &PairCheckpoint, after: &PairCheckpoint) {
-        let step = |total: &mut u64, old: u64, new: u64| *total = *total - old + new;
+        // Totals of a damaged state may be less than a pair's: they fail the account then.
+        let step = |total: &mut u64, old: u64, new: u64| {
+            *total = total.wrapping_sub(old).wrapping_add(new);
+        };
         step(
             &mut self.scored_lines,
             before.scored.lines,
@@ -228,7 +234,8 @@ impl Totals {
     /// Promise 5 over all pairs.
     #[must_use]
     pub fn balanced(&self) -> bool {
-        self.scored_lines == self.counts.records() + self.scored_malformed
+        let accounted = self.counts.records().checked_add(self.scored_malformed);
+        accounted == Some(self.scored_lines)
     }
 }
 

@@ -72,8 +72,10 @@ pub fn stop_flag() -> io::Result<Arc<AtomicBool>> {
 /// # Errors
 /// The kernel refuses a handler, a pipe or a thread.
 pub fn listen(wake: Arc<Wake>) -> io::Result<(SignalThread, watch::Receiver<SignalsSeen>)> {
-    let _seen = stop_flag()?;
+    // These are registered before all else: a handler takes the default action away, and a signal that comes when only
+    // the flag has its own would stop nothing, ever.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+    let _seen = stop_flag()?;
     let handle = signals.handle();
     let (seen, shell) = watch::channel(SignalsSeen::default());
     let thread = std::thread::Builder::new()
@@ -162,6 +164,12 @@ mod tests {
 
     impl Running {
         fn start() -> Running {
+            let mut running = Running::spawn();
+            running.expect("ready");
+            running
+        }
+
+        fn spawn() -> Running {
             let mut child = Command::new(std::env::current_exe().unwrap())
                 .args([
                     "--exact",
@@ -174,9 +182,18 @@ mod tests {
                 .spawn()
                 .unwrap();
             let lines = BufReader::new(child.stdout.take().unwrap());
-            let mut running = Running { child, lines };
-            running.expect("ready");
-            running
+            Running { child, lines }
+        }
+
+        /// Whether a signal has a handler, as the kernel says.
+        fn handles(&self, signal: Signal) -> bool {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+            let status = status.unwrap_or_default();
+            let caught = status
+                .lines()
+                .find_map(|line| line.strip_prefix("SigCgt:"))
+                .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+            caught.unwrap_or(0) >> (signal.as_raw() - 1) & 1 == 1
         }
 
         fn expect(&mut self, want: &str) {
@@ -205,6 +222,19 @@ mod tests {
         fn drop(&mut self) {
             let _ = self.child.kill();
             let _ = self.child.wait();
+        }
+    }
+
+    #[test]
+    fn a_stop_that_comes_while_the_handlers_are_registered_is_not_lost() {
+        for _ in 0..50 {
+            let mut running = Running::spawn();
+            while !running.handles(Signal::TERM) {
+                std::hint::spin_loop();
+            }
+            running.send(Signal::TERM);
+            running.expect("ready");
+            running.expect("stop");
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use distilld::checkpoint::{
     Claim, Counts, DeadLetter, EvidenceEntry, EvidenceRef, FORMAT, Packed, PairCheckpoint, PairId,
-    ScoredEntry, Seen, SourceIdentity, SourceState, Verdict,
+    ScoredEntry, Seen, SourceIdentity, SourceState, Totals, Verdict,
 };
 use distilld::journal::{Batch, BatchDelta, Journal, JournalError, PairDelta};
 use distilld::row::{RowKey, RunKey};
@@ -142,6 +142,21 @@ fn a_checkpoint_and_a_header_are_written_and_read_as_pinned() {
         postcard::from_bytes::<Header>(&unhex(HEADER.trim())).unwrap(),
         Header::new()
     );
+}
+
+#[test]
+fn counts_that_no_lake_has_fail_the_account_and_nothing_else() {
+    let mut damaged = checkpoint();
+    damaged.counts.blank_text = u64::MAX;
+    damaged.scored.malformed = u64::MAX;
+    assert!(damaged.balance().is_err());
+    let mut totals = Totals::default();
+    totals.replace(&damaged, &checkpoint());
+    assert!(!totals.balanced());
+    totals.replace(&checkpoint(), &damaged);
+    totals.scored_lines = 1;
+    totals.counts.role = u64::MAX;
+    assert!(!totals.balanced());
 }
 
 #[test]

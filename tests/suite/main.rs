@@ -38,6 +38,8 @@ mod examples;
 mod faults;
 /// The bytes of everything persisted, and how a damaged journal reads.
 mod formats;
+/// The corpora of the fuzz targets.
+mod fuzzed;
 /// Manual pages and completions, read by the real tools.
 mod generated;
 /// The batch over the golden lake, byte for byte, in each dialect.

@@ -80,7 +80,7 @@ fn the_pure_core_names_no_io_clock_or_thread() {
 #[test]
 fn every_file_says_what_it_owns() {
     let mut files = Vec::new();
-    for dir in ["src", "tests", "examples", "benches"] {
+    for dir in ["src", "tests", "examples", "benches", "fuzz/fuzz_targets"] {
         rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &mut files);
     }
     assert!(files.len() > 40, "only {} files found", files.len());

@@ -64,30 +64,33 @@ pub struct NaiveBatch {
     pub counts: Counts,
 }
 
+/// Where a record comes from.
 #[derive(Default)]
-struct Provenance {
-    source_file: String,
-    line_offset: i64,
-    sig_hash: String,
+pub struct Provenance {
+    pub source_file: String,
+    pub line_offset: i64,
+    pub sig_hash: String,
 }
 
-struct Scored {
-    run_id: String,
-    category: String,
-    provenance: Provenance,
+/// A scored run.
+pub struct Scored {
+    pub run_id: String,
+    pub category: String,
+    pub provenance: Provenance,
 }
 
-struct Evidence {
-    run_id: String,
-    task_id: String,
-    model_name: String,
-    model_role: String,
-    text: String,
-    source_files: Vec<String>,
-    corpora: Vec<String>,
-    fingerprints: i64,
-    source_file: String,
-    contractor: Option<String>,
+/// Evidence of a run.
+pub struct Evidence {
+    pub run_id: String,
+    pub task_id: String,
+    pub model_name: String,
+    pub model_role: String,
+    pub text: String,
+    pub source_files: Vec<String>,
+    pub corpora: Vec<String>,
+    pub fingerprints: i64,
+    pub source_file: String,
+    pub contractor: Option<String>,
 }
 
 enum Verdict {
@@ -229,7 +232,8 @@ pub fn evidence_never_changes(evidence: &[u8]) -> bool {
         })
 }
 
-fn parse_scored(line: &str) -> Option<Scored> {
+/// A scored run's line, trimmed; `None` where it is malformed.
+pub fn parse_scored(line: &str) -> Option<Scored> {
     let record = record(line)?;
     Some(Scored {
         run_id: text(record.get("evidence_run_id"))?,
@@ -238,7 +242,8 @@ fn parse_scored(line: &str) -> Option<Scored> {
     })
 }
 
-fn parse_evidence(line: &str) -> Option<Evidence> {
+/// An evidence line, trimmed; `None` where it is malformed.
+pub fn parse_evidence(line: &str) -> Option<Evidence> {
     let record = record(line)?;
     let context = object(record.get("retrieved_context"))?;
     let contractor = match record.get("metadata").get("contractor") {

@@ -1,0 +1,64 @@
+//! The corpora of `fuzz/` under the checks that the fuzz targets make, and random inputs of no great cleverness.
+
+use std::fs;
+use std::path::Path;
+
+use fastrand::Rng;
+
+use crate::support::fuzz_checks::TARGETS;
+
+/// Random inputs of each target.
+const CASES: u64 = 400;
+
+fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(name);
+    let entries = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let mut inputs: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.display().to_string(), fs::read(&path).unwrap()))
+        .collect();
+    inputs.sort_unstable();
+    inputs
+}
+
+#[test]
+fn whatever_fuzzing_found_interesting_still_holds() {
+    for (name, check) in TARGETS {
+        let inputs = corpus(name);
+        assert!(
+            inputs.len() > 5,
+            "{name} has a corpus of {} inputs",
+            inputs.len()
+        );
+        for (path, input) in inputs {
+            // Said by the test runner if the check fails, and by nobody else.
+            println!("{path}");
+            check(&input);
+        }
+    }
+}
+
+#[test]
+fn corpora_with_a_few_bytes_changed_hold_too() {
+    for (name, check) in TARGETS {
+        let inputs = corpus(name);
+        for seed in 0..CASES {
+            let mut rng = Rng::with_seed(seed);
+            let mut input = rng.choice(&inputs).unwrap().1.clone();
+            for _ in 0..rng.usize(1..4) {
+                let at = rng.usize(..=input.len());
+                match rng.u8(..4) {
+                    0 => input.insert(at, rng.u8(..)),
+                    1 => input.truncate(at),
+                    2 if at < input.len() => drop(input.remove(at)),
+                    _ if at < input.len() => input[at] = rng.u8(..),
+                    _ => {}
+                }
+            }
+            println!("{name}, seed {seed}");
+            check(&input);
+        }
+    }
+}
