@@ -48,5 +48,7 @@ mod rewritten;
 mod status;
 /// The rules of the house that no compiler checks.
 mod tidy;
+/// The units and what is packaged with them, as texts.
+mod units;
 /// `verify`: every kind of difference, every stated exception, and no false alarm beside a daemon at work.
 mod verify;
