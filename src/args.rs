@@ -3,44 +3,18 @@
 //! It touches nothing: no file, no environment, no clock. What the flags mean together with the environment and
 //! the configuration file is decided in [`crate::config`].
 
-use std::ffi::OsString;
+mod flags;
+pub mod help;
+mod stamp;
+
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::config::LogFormat;
-
-const AFTER_HELP: &str = "\
-Examples:
-  distilld --root /srv/lakehouse run
-  distilld --root /srv/lakehouse status
-  distilld --root /srv/lakehouse export --dry-run
-  distilld --config /etc/distilld.toml verify
-
-Exit codes: 0 done, 1 failed or differences found, 2 usage, 78 configuration.";
-
-const AFTER_LONG_HELP: &str = "\
-Examples:
-  distilld --root /srv/lakehouse run
-      follow the lake until a signal comes
-  distilld --root /srv/lakehouse run --once
-      catch up with all that is there, then exit
-  distilld --root /srv/lakehouse status --json
-      the state of things, for a program
-  distilld --root /srv/lakehouse export --output - --recorded-at 2026-01-01T00:00:00Z
-      the whole history as one batch, to stdout
-  distilld --config /etc/distilld.toml verify
-      prove that the export is what the sources say
-
-Settings are taken from flags, then from the environment, then from the file of --config, then from defaults.
-Data goes to stdout, all else to stderr.
-
-Exit codes:
-  0   done
-  1   failed, or differences found
-  2   usage: the command line could not be understood
-  78  configuration: the root, a variable or the file has to be changed first";
+pub use flags::{Dialect, ExportArguments, Output, RunArguments, StatusArguments};
+pub use stamp::rfc3339;
 
 /// The whole command line.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
@@ -51,8 +25,8 @@ Exit codes:
     long_about = "Follows the scored runs of a lakehouse and appends a supervised fine-tuning sample to \
                   ROOT/data/distilled/sft/sft_export.jsonl for each accepted one: exactly once, and never for a \
                   rejected one.",
-    after_help = AFTER_HELP,
-    after_long_help = AFTER_LONG_HELP,
+    after_help = help::short("distilld"),
+    after_long_help = help::of_program(),
     subcommand_required = true,
     arg_required_else_help = true,
     max_term_width = 100
@@ -144,16 +118,19 @@ pub enum Command {
     ///
     /// Starts where it stopped, whatever stopped it. A first SIGTERM or SIGINT finishes the batch in hand; a second
     /// one ends at once, which is safe. A second daemon on the same root stops with an error that names the first.
+    #[command(after_help = help::short("run"), after_long_help = help::long("run"))]
     Run(RunArguments),
     /// Export the whole history as one batch, without the daemon
     ///
     /// Reads everything, keeps no state, and prints one JSON object with what it counted. Where a daemon keeps
     /// the root's export, that file is not replaced: give --output.
+    #[command(after_help = help::short("export"), after_long_help = help::long("export"))]
     Export(ExportArguments),
     /// Prove that the export is what a batch would give
     ///
     /// Compares the daemon's export with the sources, row by row, stamps aside. Reads only, also while the daemon
     /// runs. Exit code 1 and the first difference if they do not agree.
+    #[command(after_help = help::short("verify"), after_long_help = help::long("verify"))]
     Verify,
     /// Write a fresh export and a state that fits it
     ///
@@ -161,185 +138,19 @@ pub enum Command {
     /// evidence that were rewritten or deleted since are dropped; a run that was accepted and later rejected keeps
     /// its row while the accepting line stands, as in a batch. Rows get new stamps, and offsets that consumers hold
     /// into the old export end here. The daemon must be stopped. Prints one JSON object with what changed.
+    #[command(after_help = help::short("rebuild"), after_long_help = help::long("rebuild"))]
     Rebuild,
     /// Show what is fresh, waiting, dead or wrong
     ///
     /// Works with the daemon running or not.
+    #[command(after_help = help::short("status"), after_long_help = help::long("status"))]
     Status(StatusArguments),
     /// Find out what would fail before it does
     ///
     /// Looks at configuration, permissions, file systems, inotify limits and free disk. Changes nothing; exit code 1
     /// if something would fail.
+    #[command(after_help = help::short("check"), after_long_help = help::long("check"))]
     Check,
-}
-
-/// Flags of `run`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct RunArguments {
-    /// Catch up with all that is there, then exit
-    ///
-    /// Also takes a last line without its newline where its day-file has been still for `settle_ms`. Runs that
-    /// still lack evidence stay in the state, waiting. Default: follow until a signal.
-    #[arg(long)]
-    pub once: bool,
-}
-
-/// Flags of `export`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct ExportArguments {
-    /// Count, write nothing
-    ///
-    /// Prints the same result as without it. --output then only names the path in the result. Default: write.
-    #[arg(long)]
-    pub dry_run: bool,
-
-    /// Let runs of every model role through
-    ///
-    /// Lifts the rule that model_role is executor, reviewer or applier, and that rule alone: never the
-    /// firewall, missing evidence or a blank text. Default: off.
-    #[arg(long)]
-    pub include_partial: bool,
-
-    /// Stamp of all rows, RFC 3339 [default: now]
-    ///
-    /// Written as given into `created_at` and `provenance.recorded_at` of every row, so that two exports can be
-    /// compared byte for byte: 2026-05-02T03:04:05.678Z, or with an offset such as +02:00. Default: the time of the
-    /// start, UTC, in milliseconds.
-    #[arg(long, value_name = "TIME", value_parser = rfc3339)]
-    pub recorded_at: Option<String>,
-
-    /// Bytes as distilld or as the Go program writes them
-    ///
-    /// `go` is for comparing with the batch program that distilld replaces: <, >, &, U+2028 and U+2029 escaped, the
-    /// contractor passed over, an unknown category let through.
-    #[arg(long, value_name = "DIALECT", value_enum, default_value_t = Dialect::Native)]
-    pub dialect: Dialect,
-
-    /// Where rows go: a file, or - for stdout [default: the root's export]
-    ///
-    /// A file is replaced atomically, and only once all is written. With `-` the rows go to stdout and the result to
-    /// stderr. Default: ROOT/data/distilled/sft/sft_export.jsonl, refused where a daemon's state keeps that export.
-    #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().map(Output::from))]
-    pub output: Option<Output>,
-}
-
-/// Flags of `status`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct StatusArguments {
-    /// One JSON object, for programs
-    ///
-    /// Keys are only ever added. Default: a page for a person.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Whose bytes a batch writes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Dialect {
-    /// distilld's own, the daemon's
-    #[default]
-    Native,
-    /// The Go program's, for a comparison
-    Go,
-}
-
-/// Where a batch goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// `-`
-    Stdout,
-    /// Any other name. A file called `-` is `./-`.
-    File(PathBuf),
-}
-
-impl From<OsString> for Output {
-    fn from(typed: OsString) -> Self {
-        if typed == "-" {
-            Self::Stdout
-        } else {
-            Self::File(typed.into())
-        }
-    }
-}
-
-/// Takes an RFC 3339 time as it stands, if it is one: `T` and `Z` in capitals, seconds given, a real date.
-///
-/// # Errors
-/// Says which form is expected.
-pub fn rfc3339(text: &str) -> Result<String, String> {
-    if is_rfc3339(text.as_bytes()) {
-        return Ok(text.to_owned());
-    }
-    Err(
-        "not an RFC 3339 time, such as 2026-05-02T03:04:05.678Z or 2026-05-02T03:04:05+02:00"
-            .to_owned(),
-    )
-}
-
-fn is_rfc3339(text: &[u8]) -> bool {
-    let Some((date_time, rest)) = text.split_at_checked("2026-05-02T03:04:05".len()) else {
-        return false;
-    };
-    is_date_time(date_time) && is_offset(without_fraction(rest))
-}
-
-fn is_date_time(text: &[u8]) -> bool {
-    let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-    if separators.iter().any(|&(at, byte)| text[at] != byte) {
-        return false;
-    }
-    let field = |from, to| number(&text[from..to]);
-    let (Some(year), Some(month), Some(day)) = (field(0, 4), field(5, 7), field(8, 10)) else {
-        return false;
-    };
-    let (Some(hour), Some(minute), Some(second)) = (field(11, 13), field(14, 16), field(17, 19))
-    else {
-        return false;
-    };
-    // 60 is a leap second.
-    (1..=days_in(year, month)).contains(&day) && hour < 24 && minute < 60 && second <= 60
-}
-
-/// Days of a month; 0 for a month that does not exist.
-fn days_in(year: u32, month: u32) -> u32 {
-    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    match month {
-        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
-        4 | 6 | 9 | 11 => 30,
-        2 if leap => 29,
-        2 => 28,
-        _ => 0,
-    }
-}
-
-/// What follows the fraction of a second; a dot without digits stays, and is no offset.
-fn without_fraction(text: &[u8]) -> &[u8] {
-    let Some(digits) = text.strip_prefix(b".") else {
-        return text;
-    };
-    let count = digits
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
-    if count == 0 { text } else { &digits[count..] }
-}
-
-fn is_offset(text: &[u8]) -> bool {
-    match text {
-        b"Z" => true,
-        [b'+' | b'-', h1, h2, b':', m1, m2] => {
-            number(&[*h1, *h2]).is_some_and(|hour| hour < 24)
-                && number(&[*m1, *m2]).is_some_and(|minute| minute < 60)
-        }
-        _ => false,
-    }
-}
-
-fn number(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |sum, byte| {
-        byte.is_ascii_digit()
-            .then(|| sum * 10 + u32::from(byte - b'0'))
-    })
 }
 
 #[cfg(test)]
@@ -413,55 +224,6 @@ mod tests {
     fn an_empty_root_is_left_to_the_configuration() {
         let typed = Arguments::try_parse_from(["distilld", "--root", "", "run"]).unwrap();
         assert_eq!(typed.global.root, Some(PathBuf::new()));
-    }
-
-    #[test]
-    fn only_a_dash_is_stdout() {
-        assert_eq!(Output::from(OsString::from("-")), Output::Stdout);
-        assert_eq!(
-            Output::from(OsString::from("./-")),
-            Output::File("./-".into())
-        );
-    }
-
-    #[test]
-    fn a_stamp_is_a_real_time_in_one_form_and_stays_as_given() {
-        let check = |text: &str, valid: bool| {
-            assert_eq!(rfc3339(text).ok(), valid.then(|| text.to_owned()), "{text}")
-        };
-        for text in [
-            "2026-05-02T03:04:05Z",
-            "2026-05-02T03:04:05.6Z",
-            "2026-05-02T03:04:05.678901234+02:00",
-            "2024-02-29T23:59:60-11:30",
-        ] {
-            check(text, true);
-        }
-        for text in [
-            "",
-            "now",
-            "2026-05-02",
-            "2026-05-02T03:04Z",
-            "2026-05-02T03:04:05",
-            "2026-05-02 03:04:05Z",
-            "2026-05-02t03:04:05Z",
-            "2026-05-02T03:04:05z",
-            "2026-05-02T03:04:05.Z",
-            "2026-05-02T03:04:05+0200",
-            "2026-05-02T24:00:00Z",
-            "2026-13-02T03:04:05Z",
-            "2026-00-02T03:04:05Z",
-            "2025-02-29T03:04:05Z",
-            "2026-05-32T03:04:05Z",
-            "2026-05-00T03:04:05Z",
-            "2026-05-02T03:60:05Z",
-            "2026-05-02T03:04:05+24:00",
-            "2026-05-02T03:04:05Zé",
-            "２026-05-02T03:04:05Z",
-            "2026-05-02T03:04:05Z ",
-        ] {
-            check(text, false);
-        }
     }
 
     #[test]

@@ -198,7 +198,7 @@ pub enum BatchError {
         source: io::Error,
     },
     /// A row that must not be shown was made: a fault in this program.
-    #[error("{0}; nothing of it was written, please report this")]
+    #[error("{0}; nothing of it was written")]
     Forbidden(ForbiddenRow),
 }
 

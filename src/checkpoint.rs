@@ -128,7 +128,7 @@ pub struct PairCheckpoint {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the account of day-file {path} does not balance: {lines} lines read, {accounted} accounted for \
-     ({counts:?}, {malformed} malformed); this is a bug in distilld, please report it; the export was not touched"
+     ({counts:?}, {malformed} malformed)"
 )]
 pub struct Imbalance {
     path: String,

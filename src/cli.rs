@@ -3,9 +3,11 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -16,13 +18,16 @@ use crate::batch_pair::{Lake, PairReading};
 use crate::check::Severity;
 use crate::clock::{Clock as _, HostClock, stamp};
 use crate::config::{self, Environment, Settings};
+use crate::discover::{Stream, pair_bytes, walk};
 use crate::json_text::Dialect;
 use crate::open::STATE_FILE;
-use crate::progress::Progress;
+use crate::progress::{self, Progress, Steps};
+use crate::refusal::Refusal;
 use crate::storage::{Disk, Storage as _};
 use crate::synthesize::Synthesis;
-use crate::verify::{self, VerifyOptions};
-use crate::{check, daemon, lock, logging, rebuild, status};
+use crate::terminal::Terminal;
+use crate::verify::{self, VerifyOptions, VerifyResult};
+use crate::{check, daemon, lock, logging, rebuild, shutdown, status};
 
 /// Exit code of a command that failed, or found differences.
 const FAILED: u8 = 1;
@@ -42,10 +47,12 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
         }
     };
     let environment = Environment::of_process();
+    let terminal = Terminal::of_stderr(&environment);
+    progress::init(terminal.draws);
     let settings = match Settings::load(&arguments.global, &environment) {
         Ok(settings) => settings,
         Err(error) => {
-            eprintln!("distilld: {error}");
+            terminal.tell(&error);
             return ExitCode::from(config::EXIT_CODE);
         }
     };
@@ -59,7 +66,7 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     match run(arguments.command, &settings) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("distilld: {error}");
+            terminal.tell(&*error);
             ExitCode::from(FAILED)
         }
     }
@@ -104,19 +111,10 @@ fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyErr
         Some(args::Output::File(path)) => Output::File(path.clone()),
         None => Output::File(export_path(&settings.root)),
     };
-    let mut bar: Option<Progress> = None;
-    let report = batch_export(
-        &Lake::new(&Disk, &settings.root)?,
-        &options,
-        output,
-        &mut |progress| {
-            bar.get_or_insert_with(|| Progress::new(progress.pairs_total as u64, "exporting"))
-                .advance();
-        },
-    )?;
-    if let Some(bar) = bar {
-        bar.finish();
-    }
+    let lake = Lake::new(&Disk, &settings.root)?;
+    let bar = Progress::new(bytes_to_show(&lake), "exporting");
+    let report = batch_export(&lake, &options, output, &mut |done| bar.at(done.read_bytes))?;
+    bar.finish();
     for (path, error) in &report.unreadable {
         tracing::warn!(path = %path.display(), %error, "passed over");
     }
@@ -144,19 +142,12 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
         settle: settings.settle,
         patience: VERIFY_PATIENCE,
     };
-    let mut bar: Option<(&str, Progress)> = None;
+    let mut bars = Steps::default();
     let lake = Lake::new(&Disk, &settings.root)?;
-    let report = verify::verify(&lake, &options, &mut |what, total| {
-        if bar.as_ref().is_none_or(|(shown, _)| *shown != what) {
-            bar = Some((what, Progress::new(total as u64, what)));
-        }
-        if let Some((_, bar)) = &bar {
-            bar.advance();
-        }
+    let report = verify::verify(&lake, &options, &mut |what, done_bytes, total_bytes| {
+        bars.at(what, done_bytes, total_bytes);
     })?;
-    if let Some((_, bar)) = bar {
-        bar.finish();
-    }
+    drop(bars);
     for (path, error) in &report.passed_over {
         tracing::warn!(path = %path.display(), %error, "passed over");
     }
@@ -173,13 +164,45 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
         );
     }
     writeln!(io::stdout(), "{}", serde_json::to_string(result)?)?;
-    let Some(difference) = report.first_difference else {
+    let Some(difference) = &report.first_difference else {
         return Ok(ExitCode::SUCCESS);
     };
-    eprintln!(
-        "distilld: export and sources differ; {difference}; `distilld rebuild` writes a fresh export"
-    );
-    Ok(ExitCode::from(FAILED))
+    Err(differ(result, difference).into())
+}
+
+/// Days that are told on stderr; all of them stand in the result.
+const DAYS_TOLD_MAX: usize = 20;
+
+/// What a failed `verify` says: the worst, then the first of each day.
+fn differ(result: &VerifyResult, difference: &str) -> Refusal {
+    let failed = result.days.iter().filter(|day| day.is_failure());
+    let days = failed.clone().count();
+    let mut what = format!("export and sources differ: {difference}");
+    for day in failed.take(DAYS_TOLD_MAX) {
+        what += &format!("\n  {day}");
+    }
+    if days > DAYS_TOLD_MAX {
+        what += &format!(
+            "\n  and {} days more, see `days` in the result",
+            days - DAYS_TOLD_MAX
+        );
+    }
+    Refusal {
+        what,
+        fix: "`distilld rebuild` writes a fresh export from the sources, once it is known why they differ".to_owned(),
+    }
+}
+
+/// What there is to read, where a bar would show it: to find out costs a look at every day-file.
+fn bytes_to_show(lake: &Lake<'_>) -> u64 {
+    if !progress::is_drawn() {
+        return 0;
+    }
+    let pairs = walk(lake.storage, &lake.root, Stream::Scored).unwrap_or_default();
+    let sizes = pairs.day_files.iter();
+    sizes
+        .map(|pair| pair_bytes(lake.storage, &lake.root, pair))
+        .sum()
 }
 
 fn rebuild(settings: &Settings) -> Result<(), AnyError> {
@@ -187,17 +210,19 @@ fn rebuild(settings: &Settings) -> Result<(), AnyError> {
     refuse_other_state(settings, &root)?;
     let _lock = lock::RootLock::take(&root, &settings.state_dir)?;
     let clock = Arc::new(HostClock::new());
-    let mut bar: Option<Progress> = None;
+    let stop = shutdown::stop_flag()?;
+    let mut bars = Steps::default();
     let rebuilt = rebuild::rebuild(
         &daemon::setup(settings, &root, &clock),
-        &mut |_, pairs_total| {
-            bar.get_or_insert_with(|| Progress::new(pairs_total, "rebuilding"))
-                .advance();
+        &mut |what, done_bytes, total_bytes| {
+            bars.at(what, done_bytes, total_bytes);
+            match stop.load(Ordering::SeqCst) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
         },
     )?;
-    if let Some(bar) = bar {
-        bar.finish();
-    }
+    drop(bars);
     writeln!(io::stdout(), "{}", serde_json::to_string(&rebuilt)?)?;
     Ok(())
 }
@@ -215,11 +240,14 @@ fn refuse_other_state(settings: &Settings, root: &Path) -> Result<(), AnyError> 
         _ => holder.state_dir == settings.state_dir,
     };
     if !same && holder.state_dir.join(STATE_FILE).try_exists()? {
-        return Err(format!(
-            "the daemon's state lies in {dir}, not in {}; give `--state-dir {dir}`",
-            settings.state_dir.display(),
-            dir = holder.state_dir.display()
-        )
+        let dir = holder.state_dir.display();
+        return Err(Refusal {
+            what: format!(
+                "the daemon's state lies in {dir}, not in {}",
+                settings.state_dir.display()
+            ),
+            fix: format!("give `--state-dir {dir}`"),
+        }
         .into());
     }
     Ok(())
@@ -257,12 +285,15 @@ fn refuse_kept_export(settings: &Settings) -> Result<(), AnyError> {
         .chain([settings.state_dir.clone()]);
     for dir in dirs {
         if dir.join(STATE_FILE).try_exists()? {
-            return Err(format!(
-                "a daemon keeps the export {}, its state lies in {}; give `--output FILE` to write elsewhere, or \
-                 run `distilld rebuild` for a fresh export",
-                export_path(&settings.root).display(),
-                dir.display()
-            )
+            return Err(Refusal {
+                what: format!(
+                    "a daemon keeps the export {}, its state lies in {}",
+                    export_path(&settings.root).display(),
+                    dir.display()
+                ),
+                fix: "give `--output FILE` to write elsewhere, or run `distilld rebuild` for a fresh export"
+                    .to_owned(),
+            }
             .into());
         }
     }

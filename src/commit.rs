@@ -176,19 +176,13 @@ impl Engine {
     /// That the files it keeps open are still those under their paths.
     ///
     /// # Errors
-    /// The export's; [`StateError::Damaged`] where the state is gone.
+    /// The export's; [`StateError::Damaged`] where state or journal are gone.
     pub fn check_files(&self) -> Result<(), EngineError> {
         self.export.check()?;
-        match self.setup.storage.stat(&self.state_path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let what = format!(
-                    "{} was removed while distilld ran",
-                    self.state_path.display()
-                );
-                Err(StateError::Damaged(what).into())
-            }
-            other => Ok(other.map(|_| ()).map_err(StateError::Io)?),
+        for kept in &self.kept_files {
+            kept.check(&*self.setup.storage)?;
         }
+        Ok(())
     }
 }
 

@@ -13,6 +13,8 @@ use crate::engine::{Engine, EngineError, Setup};
 use crate::follow::{Follower, Pulse, catch_up};
 use crate::lock::{LockError, RootLock};
 use crate::open::{OpenReport, distrust};
+use crate::progress::Steps;
+use crate::serve::{self, ControlSocket};
 use crate::state::StateError;
 use crate::storage::{Disk, Storage as _};
 use crate::systemd::{ServiceManager, watchdog_interval};
@@ -41,9 +43,7 @@ pub enum DaemonError {
     #[error("starting failed: {0}")]
     Start(#[source] std::io::Error),
     /// The engine's thread panicked; the message stands before this.
-    #[error(
-        "distilld met a bug and stops; the export was not touched by it, a restart recovers; please report the lines above"
-    )]
+    #[error("a bug was met, and distilld stops; the export was not touched by it")]
     Panicked,
 }
 
@@ -64,12 +64,15 @@ pub fn run(settings: &Settings, once: bool) -> Result<(), DaemonError> {
     let _lock = RootLock::take(&root, &settings.state_dir)?;
     let clock = Arc::new(HostClock::new());
     let setup = setup(settings, &root, &clock);
-    let opened = unless_panicked(|| Engine::open(setup).map_err(DaemonError::Engine));
+    let mut bars = Steps::default();
+    let mut on_step = |what, done_bytes, total_bytes| bars.at(what, done_bytes, total_bytes);
+    let opened =
+        unless_panicked(|| Engine::open_telling(setup, &mut on_step).map_err(DaemonError::Engine));
     let (mut engine, report) = opened.inspect_err(|error| stop_trusting(settings, error))?;
     say_opened(&report, settings, &root);
 
     let result = if once {
-        let mut caught_up = || catch_up(&mut engine, &root, &clock, &wake);
+        let mut caught_up = || catch_up(&mut engine, &root, &clock, &wake, &mut on_step);
         unless_panicked(|| caught_up().map_err(DaemonError::Engine))
     } else {
         let pulse = Arc::new(Pulse::default());
@@ -87,7 +90,8 @@ pub fn run(settings: &Settings, once: bool) -> Result<(), DaemonError> {
         });
         follower.and_then(|follower| {
             manager.ready();
-            shell_around(follower, &pulse, &manager, shell)
+            let control = ControlSocket::bind(&settings.state_dir);
+            shell_around(follower, &pulse, &manager, shell, control, &wake)
         })
     };
     drop(signals);
@@ -127,6 +131,8 @@ fn shell_around(
     pulse: &Pulse,
     manager: &ServiceManager,
     mut signals: tokio::sync::watch::Receiver<shutdown::SignalsSeen>,
+    control: Option<ControlSocket>,
+    wake: &Arc<Wake>,
 ) -> Result<(), DaemonError> {
     let (ended_sender, mut ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new()
@@ -140,9 +146,14 @@ fn shell_around(
         .map_err(DaemonError::Start)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
+        .enable_io()
         .build()
         .map_err(DaemonError::Start)?;
     runtime.block_on(async {
+        // Answers end with this loop: who asks while the daemon stops is told so by a closed connection.
+        if let Some(control) = control {
+            tokio::spawn(serve::serve(control, Arc::clone(wake)));
+        }
         let watchdog = watchdog_interval();
         let mut beats = 0;
         let mut told = false;

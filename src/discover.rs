@@ -90,6 +90,12 @@ fn is_day_file_name(name: &OsStr) -> bool {
     name.as_bytes().ends_with(b".jsonl")
 }
 
+/// Length of both day-files of a pair as the file system says now; what cannot be looked at counts nothing.
+pub fn pair_bytes(storage: &dyn Storage, root: &Path, pair: &PairPath) -> u64 {
+    let stats = Stream::ALL.map(|stream| storage.stat(&pair.path(root, stream)));
+    stats.iter().flatten().map(|stat| stat.len_bytes).sum()
+}
+
 /// What one directory of the walk holds, in walk order; paths are relative to the stream's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Level {

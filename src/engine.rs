@@ -14,22 +14,26 @@
 //! A batch that shows nothing may wait for the next one: what it holds is read again from the sources if it is lost.
 
 mod error;
+mod kept_file;
 mod setup;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::ask::Figures;
 use crate::checkpoint::{Claim, PairCheckpoint, PairId, Seen, SourceState, Totals};
 use crate::discover::{PairPath, Stream};
 use crate::export::Export;
 use crate::journal::{Batch, Journal, PairDelta};
+use crate::open::JOURNAL_FILE;
 use crate::pair::{ActivePair, Outcome, Overlay};
 use crate::reader::{Look, PairMemory, is_gone};
 use crate::state::{State, StateView};
 use crate::workers::{Job, look_at_all};
 
 pub use error::EngineError;
+use kept_file::KeptFile;
 pub use setup::Setup;
 
 /// Rows of a batch are committed when they reach this, more with the last pair's.
@@ -58,6 +62,8 @@ pub struct PassReport {
     pub evidence_lines: u64,
     /// Lines that became dead letters.
     pub malformed: u64,
+    /// Bytes of sources that were read.
+    pub source_bytes: u64,
 }
 
 /// A pair in memory.
@@ -89,6 +95,8 @@ pub struct Engine {
     pub(crate) state: State,
     /// Where the open state's file lies.
     pub(crate) state_path: PathBuf,
+    /// State and journal.
+    pub(crate) kept_files: [KeptFile; 2],
     pub(crate) view: Arc<StateView>,
     pub(crate) journal: Journal,
     pub(crate) export: Export,
@@ -106,6 +114,8 @@ pub struct Engine {
     pub(crate) settling: BTreeMap<PairPath, u64>,
     /// Whether a pair changed since the last checkpoint.
     pub(crate) any_changed: bool,
+    /// Whether a pass commits the rows that it found, however few.
+    commits_each_pass: bool,
     /// Bytes of sources that were merged in this pass.
     pass_bytes: u64,
     /// Entries of all overlays.
@@ -133,10 +143,17 @@ impl Engine {
         let view = Arc::new(state.view()?);
         let header = *state.header();
         let now_ms = setup.clock.monotonic_ms();
+        let journal_path = state_path.with_file_name(JOURNAL_FILE);
+        let storage = &*setup.storage;
+        let kept_files = [
+            KeptFile::new(storage, &state_path)?,
+            KeptFile::new(storage, &journal_path)?,
+        ];
         Ok(Self {
             setup,
             state,
             state_path,
+            kept_files,
             view,
             journal,
             export,
@@ -149,6 +166,7 @@ impl Engine {
             backlog: BTreeSet::new(),
             settling: BTreeMap::new(),
             any_changed: false,
+            commits_each_pass: true,
             pass_bytes: 0,
             overlay_entries: 0,
             pending: Batch::default(),
@@ -188,6 +206,12 @@ impl Engine {
         self.hinted.len() + self.backlog.len()
     }
 
+    /// From now on a pass commits nothing until a batch is full: for work that shows nobody a row before all is done.
+    /// Each commit is a sync, and a history has many small day-files.
+    pub(crate) fn commit_full_batches(&mut self) {
+        self.commits_each_pass = false;
+    }
+
     /// Whether a pass has anything to do now.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
@@ -198,6 +222,18 @@ impl Engine {
     #[must_use]
     pub fn totals(&self) -> &Totals {
         &self.totals
+    }
+
+    /// All that is remembered at this moment, for readers on other threads.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let changed = self.slots.iter().filter(|(_, slot)| slot.changed);
+        Figures {
+            view: Arc::clone(&self.view),
+            changed: changed
+                .map(|(path, slot)| (path.clone(), Arc::clone(&slot.pair)))
+                .collect(),
+        }
     }
 
     /// Length of the export, bytes.
@@ -268,7 +304,7 @@ impl Engine {
 
     fn look_commit_and_show(&mut self) -> Result<PassReport, EngineError> {
         self.show_unshown()?;
-        if !self.pending.rows.is_empty() {
+        if self.commits_each_pass && !self.pending.rows.is_empty() {
             self.commit()?;
         }
         let before = self.totals;
@@ -285,12 +321,13 @@ impl Engine {
             .extend(paths[looked.min(hinted)..hinted].iter().cloned());
         self.backlog
             .extend(paths[looked.max(hinted)..].iter().cloned());
-        if !self.pending.rows.is_empty() {
+        if self.commits_each_pass && !self.pending.rows.is_empty() {
             self.commit()?;
         }
         self.checkpoint_if_due()?;
         Ok(PassReport {
             pairs: looked as u64,
+            source_bytes: self.pass_bytes,
             rows: self
                 .totals
                 .counts
@@ -322,6 +359,24 @@ impl Engine {
         };
         let checkpoint = self.known_checkpoint(path)?;
         Ok(checkpoint.is_none_or(|checkpoint| !known(&checkpoint)))
+    }
+
+    /// How much of a day-file that is `len_bytes` long was not read yet.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn unread_bytes(
+        &mut self,
+        path: &PairPath,
+        stream: Stream,
+        len_bytes: u64,
+    ) -> Result<u64, EngineError> {
+        let checkpoint = self.known_checkpoint(path)?;
+        let read_bytes = checkpoint.map_or(0, |checkpoint| match stream {
+            Stream::Scored => checkpoint.scored.offset,
+            Stream::Evidence => checkpoint.evidence.offset,
+        });
+        Ok(len_bytes.saturating_sub(read_bytes))
     }
 
     /// Whether a day-file that is not there was there when it was last looked at.

@@ -34,8 +34,7 @@ pub enum ExportError {
     },
     /// A sync failed: nobody knows what is durable. Fatal.
     #[error(
-        "syncing the export {} failed: {source}; what is on the disk is unknown, the next start finds out and \
-         writes again what is missing", path.display()
+        "syncing the export {} failed: {source}; what is on the disk is unknown", path.display()
     )]
     Sync {
         /// The export.
@@ -45,8 +44,7 @@ pub enum ExportError {
     },
     /// It is gone.
     #[error(
-        "the export {} is missing, but {committed_bytes} bytes of it were committed; put it back, or run \
-         `distilld rebuild` to write a fresh one from the sources", path.display()
+        "the export {} is missing, but {committed_bytes} bytes of it were committed", path.display()
     )]
     Missing {
         /// The export.
@@ -56,8 +54,7 @@ pub enum ExportError {
     },
     /// It lost bytes that were committed.
     #[error(
-        "the export {} is {found_bytes} bytes long, but {committed_bytes} bytes of it were committed; put the \
-         lost bytes back, or run `distilld rebuild` to write a fresh one from the sources", path.display()
+        "the export {} is {found_bytes} bytes long, but {committed_bytes} bytes of it were committed", path.display()
     )]
     Short {
         /// The export.
@@ -69,8 +66,7 @@ pub enum ExportError {
     },
     /// Its bytes or its file are not those that were committed.
     #[error(
-        "the export {} was changed by someone else ({what}); put back the file that distilld wrote, or run \
-         `distilld rebuild` to write a fresh one from the sources", path.display()
+        "the export {} was changed by someone else ({what})", path.display()
     )]
     Changed {
         /// The export.

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::ask::{Question, Snapshot};
 use crate::clock::{Clock as _, HostClock, stamp};
 use crate::config::{self, Settings};
 use crate::discover::{Level, PairPath, Stream, list_level};
 use crate::engine::{Engine, EngineError, PassReport};
+use crate::open::OnStep;
 use crate::status::{Fault, Live, Publisher, Status};
 use crate::storage::{Disk, Storage as _};
 use crate::systemd::ServiceManager;
@@ -158,6 +160,9 @@ impl Follower {
             }
             self.say_status(pending.report);
             self.publish();
+            if pending.asked {
+                self.answer();
+            }
         }
         self.engine.checkpoint()
     }
@@ -388,17 +393,41 @@ impl Follower {
         }
     }
 
+    /// Between two passes, so that what is told is one moment of the lake.
+    fn answer(&mut self) {
+        for question in self.wake.take_questions() {
+            match question {
+                // Who asked may have gone away meanwhile.
+                Question::Snapshot(reply) => drop(reply.send(self.snapshot())),
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            status: Status {
+                as_of: stamp(self.clock.wall_ms()),
+                ..self.live_status()
+            },
+            figures: self.engine.figures(),
+        }
+    }
+
     /// Leaves a snapshot for `status`, where there is something new to say.
     fn publish(&mut self) {
+        let status = self.live_status();
+        let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
+        self.publish_at_ms = self.publisher.offer(status, now_ms, wall_ms);
+    }
+
+    fn live_status(&self) -> Status {
         let live = Live {
             behind: (self.engine.behind() + self.scanning.len()) as u64,
             watch: self.watch.mode().to_string(),
             last_fault: self.last_fault.clone(),
             last_row_wall_ms: self.last_row_wall_ms,
         };
-        let status = Status::of_daemon(&self.engine, &self.settings, &self.root, live);
-        let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
-        self.publish_at_ms = self.publisher.offer(status, now_ms, wall_ms);
+        Status::of_daemon(&self.engine, &self.settings, &self.root, live)
     }
 
     fn status(&self, now_ms: u64) -> String {
@@ -441,7 +470,9 @@ pub fn catch_up(
     root: &Path,
     clock: &HostClock,
     stop: &Wake,
+    on_step: OnStep<'_>,
 ) -> Result<(), EngineError> {
+    let (mut done_bytes, mut total_bytes) = (0, 0);
     for stream in Stream::ALL {
         let mut dirs = vec![PathBuf::new()];
         while let Some(dir) = dirs.pop() {
@@ -449,10 +480,11 @@ pub fn catch_up(
                 Ok(Level::Directories(below)) => dirs.extend(below),
                 Ok(Level::DayFiles(day_files)) => {
                     for path in day_files {
-                        let stat = Disk.stat(&path.path(root, stream));
-                        if stat
-                            .map_or(Ok(true), |stat| engine.is_news(&path, stream, seen(&stat)))?
-                        {
+                        let stat = Disk.stat(&path.path(root, stream)).ok();
+                        let seen = stat.as_ref().map(seen);
+                        if seen.map_or(Ok(true), |seen| engine.is_news(&path, stream, seen))? {
+                            let len_bytes = stat.map_or(0, |stat| stat.len_bytes);
+                            total_bytes += engine.unread_bytes(&path, stream, len_bytes)?;
                             engine.touch_later(path);
                         }
                     }
@@ -466,7 +498,8 @@ pub fn catch_up(
     }
     while !stop.stopping() {
         if engine.is_dirty() {
-            engine.pass()?;
+            done_bytes += engine.pass()?.source_bytes;
+            on_step("catching up", done_bytes, total_bytes);
         } else if engine.may_settle() {
             let due_ms = engine.due_ms().unwrap_or(0);
             // Hints play no part here; a stop is looked for above.

@@ -18,9 +18,11 @@
 //! reach the disk through `storage` alone, and the time through `clock`.
 //!
 //! Around the engine, the process: `follow` is its thread, `wake` what wakes it, `watch` what hears inotify, `daemon`
-//! the shell with signals (`shutdown`), service manager (`systemd`) and `lock`. Before it: `args`, `config`,
-//! `logging`, `cli`. Beside it, sharing only the pure core: `batch_export` and its parts, the stateless batch, and
-//! `verify`, which holds the export against it. For its operators: `rebuild` drives the same engine beside the old files, `status` tells, `check` warns.
+//! the shell with signals (`shutdown`), service manager (`systemd`), `lock` and the status socket (`serve`, which asks
+//! by `ask`; `control` is its client). Before it: `args`, `config`, `logging`, `cli`, which tells of errors by `terminal`
+//! with their `remedy`, and shows `progress`. Beside it, sharing only the pure core: `batch_export` and its parts, the
+//! stateless batch, and `verify`, which holds the export against it. For its operators: `rebuild` drives the same
+//! engine beside the old files, `status` tells, `check` warns.
 
 pub mod discover;
 pub mod tail;
@@ -54,9 +56,12 @@ mod workers;
 pub mod clock;
 pub mod storage;
 
+pub mod ask;
+pub mod control;
 pub mod daemon;
 pub mod follow;
 pub mod lock;
+pub mod serve;
 pub mod shutdown;
 pub mod systemd;
 pub mod wake;
@@ -77,3 +82,6 @@ pub mod cli;
 pub mod config;
 pub mod logging;
 pub mod progress;
+pub mod refusal;
+pub mod remedy;
+pub mod terminal;

@@ -27,15 +27,15 @@ pub struct Holder {
 pub enum LockError {
     /// Another daemon is there.
     #[error(
-        "another distilld (process {pid}, state in {state_dir}) already works on {root}; stop it first, or give this \
-         one a root of its own", pid = .0.pid, root = .0.root.display(), state_dir = .0.state_dir.display()
+        "another distilld (process {pid}, state in {state_dir}) already works on {root}",
+        pid = .0.pid, root = .0.root.display(), state_dir = .0.state_dir.display()
     )]
     Held(Holder),
     /// Another daemon is there and has not said its name yet.
-    #[error("another distilld holds {}; stop it first, or give this one a root of its own", .0.display())]
+    #[error("another distilld holds {}", .0.display())]
     HeldByUnknown(PathBuf),
     /// The lock file cannot be used.
-    #[error("the lock {} cannot be used: {source}; give distilld the right to write there", path.display())]
+    #[error("the lock {} cannot be used: {source}", path.display())]
     Io {
         /// The lock file.
         path: PathBuf,

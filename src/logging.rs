@@ -18,6 +18,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFi
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::{Environment, LogFormat, Settings};
+use crate::progress;
+use crate::terminal::Terminal;
 
 /// Starts the log for this process. Where one was started before, that one stays.
 pub fn init(settings: &Settings, environment: &Environment) {
@@ -25,7 +27,7 @@ pub fn init(settings: &Settings, environment: &Environment) {
     let filter = parse_filter(&settings.log).expect("settings hold a filter that was parsed once");
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr);
+        .with_writer(|| progress::Stderr);
     // An error of `set_global_default` says only that a log is there already.
     let _ = match stderr.resolve(settings.log_format) {
         LogFormat::Json => {
@@ -64,7 +66,7 @@ impl Stderr {
         Self {
             terminal: io::stderr().is_terminal(),
             journal: stderr_is_journal(environment),
-            no_color: environment.get_non_empty("NO_COLOR").is_some(),
+            no_color: !Terminal::of_stderr(environment).colours,
         }
     }
 

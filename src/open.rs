@@ -30,6 +30,12 @@ pub(crate) const DISTRUSTED_FILE: &str = "distrusted";
 /// Claims taken into the state at a time, 24 bytes each.
 const CLAIMS_AT_ONCE: usize = 256 << 10;
 
+/// Somebody is told of long work after so many rows.
+pub(crate) const ROWS_PER_STEP: u64 = 1_024;
+
+/// Told of long work: what is being done, bytes of it that are done, bytes in all.
+pub type OnStep<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
+
 /// What opening the engine found and did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenReport {
@@ -77,6 +83,17 @@ impl Engine {
     /// # Errors
     /// What must not be gone on with; each says what to do.
     pub fn open(setup: Setup) -> Result<(Self, OpenReport), EngineError> {
+        Self::open_telling(setup, &mut |_, _, _| {})
+    }
+
+    /// As [`Self::open`]; of what takes long `on_step` is told: what is done, and how many bytes of how many.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_telling(
+        setup: Setup,
+        on_step: OnStep<'_>,
+    ) -> Result<(Self, OpenReport), EngineError> {
         let storage = Arc::clone(&setup.storage);
         make_directories(&setup)?;
         crate::rebuild::finish_swap(&setup)?;
@@ -104,7 +121,7 @@ impl Engine {
             }
             (_, loaded) => {
                 let older = loaded.map(|_| "it is older than the export".to_owned());
-                let (engine, report) = begin_anew(setup, case)?;
+                let (engine, report) = begin_anew(setup, case, on_step)?;
                 (
                     engine,
                     OpenReport {
@@ -355,7 +372,11 @@ fn pair_path(checkpoint: &PairCheckpoint) -> Result<PairPath, StateError> {
 }
 
 /// Cases `Fresh` and `Adopt`: a state that knows nothing but the rows that are there.
-fn begin_anew(setup: Setup, case: RecoveryCase) -> Result<(Engine, OpenReport), EngineError> {
+fn begin_anew(
+    setup: Setup,
+    case: RecoveryCase,
+    on_step: OnStep<'_>,
+) -> Result<(Engine, OpenReport), EngineError> {
     let dir_error = |source| state_dir_error(&setup, source);
     let storage = Arc::clone(&setup.storage);
     let state_path = setup.state_dir.join(STATE_FILE);
@@ -376,7 +397,13 @@ fn begin_anew(setup: Setup, case: RecoveryCase) -> Result<(Engine, OpenReport), 
         salvaged_bytes: rows_salvaged_bytes,
         ..OpenReport::new(case)
     };
-    adopt(&mut state, &mut export, &setup.export_path, &mut report)?;
+    adopt(
+        &mut state,
+        &mut export,
+        &setup.export_path,
+        &mut report,
+        on_step,
+    )?;
 
     storage
         .rename(&building_path, &state_path)
@@ -426,9 +453,16 @@ fn adopt(
     export: &mut Export,
     export_path: &Path,
     report: &mut OpenReport,
+    on_step: OnStep<'_>,
 ) -> Result<(), EngineError> {
     let mut claims = Vec::new();
+    let mut rows = 0_u64;
+    let total_bytes = export.len_bytes();
     let end = export.for_each_row(|row_offset, bytes| -> Result<(), EngineError> {
+        rows += 1;
+        if rows.is_multiple_of(ROWS_PER_STEP) {
+            on_step("reading back the export", row_offset, total_bytes);
+        }
         let Ok(row) = row::RowKey::of_row(bytes) else {
             report.rows_foreign += 1;
             return Ok(());

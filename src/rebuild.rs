@@ -27,15 +27,16 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::discover::{PairPath, Stream, walk};
+use crate::discover::{PairPath, Stream, pair_bytes, walk};
 use crate::engine::{Engine, EngineError, Setup};
 use crate::export::{Export, ExportError};
-use crate::open::{JOURNAL_FILE, STATE_FILE, state_dir_error};
+use crate::open::{JOURNAL_FILE, ROWS_PER_STEP, STATE_FILE, state_dir_error};
 use crate::row;
 use crate::storage::Storage;
 
@@ -82,38 +83,50 @@ pub enum RebuildError {
     },
     /// A day-file was opened and then could not be read.
     #[error(
-        "{} cannot be read to its end, the log says why; the export was not touched, run `distilld rebuild` again \
-         when it can be read", path.display()
+        "{} cannot be read to its end; the export was not touched", path.display()
     )]
     Unread {
         /// The pair.
         path: PathBuf,
     },
+    /// Whoever was told of its steps wanted no more of them.
+    #[error("stopped before the swap; the export and the state are as they were")]
+    Stopped,
 }
 
+impl From<ExportError> for RebuildError {
+    fn from(error: ExportError) -> Self {
+        RebuildError::Engine(error.into())
+    }
+}
+
+/// Told of the work's steps: what is being done, bytes of it that are done, bytes in all. Says whether to go on.
+pub type OnStep<'a> = &'a mut dyn FnMut(&'static str, u64, u64) -> ControlFlow<()>;
+
 /// Writes a fresh export and a state that fits it, and swaps them in. Nobody else may work on this state or export:
-/// the caller holds the lock. `looked_at` is told after each pair how many of how many are done.
+/// the caller holds the lock. `on_step` may end it up to the swap: what was made is removed.
 ///
 /// Memory: 8 bytes for each row of the old export and of the fresh one, to tell what was dropped.
 ///
 /// # Errors
 /// See [`RebuildError`]. A failed swap is finished by the next start.
-pub fn rebuild(
-    setup: &Setup,
-    looked_at: &mut dyn FnMut(u64, u64),
-) -> Result<Rebuilt, RebuildError> {
+pub fn rebuild(setup: &Setup, on_step: OnStep<'_>) -> Result<Rebuilt, RebuildError> {
     let storage = Arc::clone(&setup.storage);
     let dir_error = |source| state_dir_error(setup, source);
     storage
         .create_dir_all(&setup.state_dir)
         .map_err(dir_error)?;
     finish_swap(setup)?;
-    let before = row_digests(&storage, &setup.export_path)?;
-
     let stage = stage_of(setup);
-    let passed_over = fill(&stage, looked_at)?;
-    let after = row_digests(&storage, &stage.export_path)?;
-
+    let made = make(setup, &stage, on_step);
+    if let Err(RebuildError::Stopped) = made {
+        clean_up(setup, &stage)?;
+    }
+    let Made {
+        before,
+        after,
+        passed_over,
+    } = made?;
     storage
         .create(&setup.state_dir.join(SWAP_FILE))
         .and_then(|_| storage.sync_dir(&setup.state_dir))
@@ -127,6 +140,28 @@ pub fn rebuild(
         rows_dropped: before.len() as u64 - kept,
         rows_added: after.len() as u64 - kept,
         passed_over,
+    })
+}
+
+/// What was made beside the old export: digests of the old rows and of the fresh ones.
+struct Made {
+    before: Vec<u64>,
+    after: Vec<u64>,
+    passed_over: u64,
+}
+
+/// All that comes before the swap. The stage is closed on return.
+fn make(setup: &Setup, stage: &Setup, on_step: OnStep<'_>) -> Result<Made, RebuildError> {
+    let storage = &setup.storage;
+    Ok(Made {
+        before: row_digests(
+            storage,
+            &setup.export_path,
+            "reading the old export",
+            on_step,
+        )?,
+        passed_over: fill(stage, on_step)?,
+        after: row_digests(storage, &stage.export_path, "comparing", on_step)?,
     })
 }
 
@@ -167,26 +202,41 @@ fn stage_of(setup: &Setup) -> Setup {
 }
 
 /// Reads all of the lake into the stage, and gives how much of it was passed over. Durable on return.
-fn fill(stage: &Setup, looked_at: &mut dyn FnMut(u64, u64)) -> Result<u64, RebuildError> {
+fn fill(stage: &Setup, on_step: OnStep<'_>) -> Result<u64, RebuildError> {
     let (paths, mut passed_over) = pairs_of(stage)?;
     let (mut engine, _) = Engine::open(stage.clone())?;
-    let total = paths.len() as u64;
-    for (done, path) in (1..).zip(paths) {
-        read_all(&mut engine, stage, &path)?;
+    engine.commit_full_batches();
+    let sizes = paths
+        .iter()
+        .map(|path| pair_bytes(&*stage.storage, &stage.root, path));
+    let total_bytes = sizes.sum();
+    let mut done_bytes = 0;
+    for path in paths {
+        read_all(&mut engine, stage, &path, &mut |read_bytes| {
+            done_bytes += read_bytes;
+            on_step("rebuilding", done_bytes, total_bytes)
+        })?;
         passed_over += u64::from(engine.was_passed_over(&path));
-        looked_at(done, total);
     }
     engine.checkpoint()?;
     Ok(passed_over)
 }
 
-/// Reads one pair to its end, unterminated last lines included.
-fn read_all(engine: &mut Engine, stage: &Setup, path: &PairPath) -> Result<(), RebuildError> {
+/// Reads one pair to its end, unterminated last lines included. `on_bytes` is told after each pass.
+fn read_all(
+    engine: &mut Engine,
+    stage: &Setup,
+    path: &PairPath,
+    on_bytes: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<(), RebuildError> {
     let mut idle_passes = 0;
     engine.touch(path.clone());
-    while engine.is_dirty() || engine.may_settle() {
+    while engine.behind() > 0 || engine.may_settle() {
         engine.tick()?;
         let report = engine.pass()?;
+        if on_bytes(report.source_bytes).is_break() {
+            return Err(RebuildError::Stopped);
+        }
         let idle = report.scored_lines + report.evidence_lines + report.malformed == 0;
         idle_passes = if idle { idle_passes + 1 } else { 0 };
         if idle_passes > IDLE_PASSES_MAX && engine.was_passed_over(path) {
@@ -278,7 +328,12 @@ fn clean_up(setup: &Setup, stage: &Setup) -> Result<(), EngineError> {
 }
 
 /// A digest of each line of an export, stamps aside, sorted.
-fn row_digests(storage: &Arc<dyn Storage>, path: &Path) -> Result<Vec<u64>, EngineError> {
+fn row_digests(
+    storage: &Arc<dyn Storage>,
+    path: &Path,
+    what: &'static str,
+    on_step: OnStep<'_>,
+) -> Result<Vec<u64>, RebuildError> {
     let mut digests = Vec::new();
     let there = is_there(&**storage, path).map_err(|source| ExportError::Io {
         path: path.to_owned(),
@@ -288,13 +343,18 @@ fn row_digests(storage: &Arc<dyn Storage>, path: &Path) -> Result<Vec<u64>, Engi
         return Ok(digests);
     }
     let export = Export::open_or_create(Arc::clone(storage), path)?;
-    export.for_each_row(|_, bytes| {
+    let total_bytes = export.len_bytes();
+    export.for_each_row(|offset, bytes| {
+        let is_step = (digests.len() as u64).is_multiple_of(ROWS_PER_STEP);
+        if is_step && on_step(what, offset, total_bytes).is_break() {
+            return Err(RebuildError::Stopped);
+        }
         let digest = row::digest_without_stamps(bytes);
         digests.push(digest.map_or_else(
             |_| xxhash_rust::xxh3::xxh3_64(bytes),
             |digest| (digest & u128::from(u64::MAX)) as u64,
         ));
-        Ok::<_, EngineError>(())
+        Ok(())
     })?;
     digests.sort_unstable();
     Ok(digests)

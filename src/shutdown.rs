@@ -47,12 +47,12 @@ pub struct SignalThread {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Registers the handlers and starts the thread that turns signals into wake-ups. Call it once, before any other
-/// thread is started and before the service manager is told that the daemon is ready.
+/// Registers the two stop signals: the first sets the flag, for work that looks at it between its steps; the second
+/// ends the process at once.
 ///
 /// # Errors
-/// The kernel refuses a handler, a pipe or a thread.
-pub fn listen(wake: Arc<Wake>) -> io::Result<(SignalThread, watch::Receiver<SignalsSeen>)> {
+/// The kernel refuses a handler.
+pub fn stop_flag() -> io::Result<Arc<AtomicBool>> {
     let stop_seen = Arc::new(AtomicBool::new(false));
     // The exit is registered before the flag: handlers run in this order, so the signal that sets the flag is not
     // the one that exits.
@@ -63,6 +63,16 @@ pub fn listen(wake: Arc<Wake>) -> io::Result<(SignalThread, watch::Receiver<Sign
     for signal in [SIGTERM, SIGINT] {
         flag::register(signal, Arc::clone(&stop_seen))?;
     }
+    Ok(stop_seen)
+}
+
+/// Registers the handlers and starts the thread that turns signals into wake-ups. Call it once, before any other
+/// thread is started and before the service manager is told that the daemon is ready.
+///
+/// # Errors
+/// The kernel refuses a handler, a pipe or a thread.
+pub fn listen(wake: Arc<Wake>) -> io::Result<(SignalThread, watch::Receiver<SignalsSeen>)> {
+    let _seen = stop_flag()?;
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let handle = signals.handle();
     let (seen, shell) = watch::channel(SignalsSeen::default());

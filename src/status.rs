@@ -1,5 +1,5 @@
-//! Owns what `status` tells, and where it is taken from: from the snapshot that a running daemon leaves in its state
-//! directory, else from the state itself, under the daemon's lock. It never changes state or export.
+//! Owns what `status` tells, and where it is taken from: from the running daemon's control socket or the snapshot that
+//! it leaves in its state directory, else from the state itself, under the daemon's lock. It never changes state or export.
 
 mod page;
 
@@ -8,12 +8,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::batch_export::export_path;
 use crate::checkpoint::{PairCheckpoint, PairId, Totals};
 use crate::clock::stamp;
 use crate::config::Settings;
+use crate::control;
 use crate::engine::Engine;
 use crate::journal::{Batch, Journal, JournalError};
 use crate::lock::{Holder, LockError, RootLock};
@@ -258,23 +260,21 @@ pub enum StatusError {
     },
     /// No daemon ever ran there.
     #[error(
-        "there is no state in {}: no daemon has run on this root with this state directory; start `distilld run`, or \
-         give the --state-dir that it was given", .0.display()
+        "there is no state in {}: no daemon has run on this root with this state directory", .0.display()
     )]
     NoState(PathBuf),
     /// See there.
     #[error("no daemon answers, and its lock cannot be taken to read the state: {0}")]
     Lock(#[source] LockError),
     /// See there.
-    #[error("{0}; the next start of the daemon makes a new one from the sources and the export")]
+    #[error("{0}")]
     State(#[from] StateError),
     /// See there.
-    #[error("{0}; the next start of the daemon makes a new state from the sources and the export")]
+    #[error("{0}")]
     Journal(#[from] JournalError),
     /// A process holds the lock and has left no snapshot.
     #[error(
-        "process {pid} holds the lock of {} and has not published a status yet; it is starting, or a rebuild; try \
-         again in a moment", root.display()
+        "process {pid} holds the lock of {} and has not published a status yet; it is starting, or a rebuild", root.display()
     )]
     Silent {
         /// The holder.
@@ -326,8 +326,24 @@ pub fn status(settings: &Settings, now_ms: u64) -> Result<Status, StatusError> {
             Ok(status)
         }
         Ok(_lock) => Err(StatusError::NoState(state_dir)),
-        Err(LockError::Held(holder)) => of_snapshot(&holder),
+        // What it published goes for one that is too busy to answer, or an old one.
+        Err(LockError::Held(holder)) => of_daemon(&holder).map_or_else(|| of_snapshot(&holder), Ok),
         Err(error) => Err(StatusError::Lock(error)),
+    }
+}
+
+/// What the daemon says of this moment, if it answers.
+fn of_daemon(holder: &Holder) -> Option<Status> {
+    match control::ask(&holder.state_dir, Method::GET, "/status.json") {
+        Ok(answer) if answer.status.is_success() => serde_json::from_slice(&answer.body).ok(),
+        Ok(answer) => {
+            tracing::debug!(status = %answer.status, "the daemon gave no status");
+            None
+        }
+        Err(error) => {
+            tracing::debug!(%error, "the daemon gave no status");
+            None
+        }
     }
 }
 

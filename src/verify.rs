@@ -29,6 +29,7 @@
 //! between a row and the rewriting of its source can make an honest row look altered.
 
 mod compare;
+mod days;
 mod exam;
 mod look;
 mod result;
@@ -41,18 +42,23 @@ use std::time::Duration;
 
 use crate::batch_export::{export_path, for_each_pair};
 use crate::batch_pair::{Lake, PairFault, PairReading};
-use crate::discover::{PairPath, Stream, walk};
+use crate::discover::{PairPath, Stream, pair_bytes, walk};
 use crate::json_text::Dialect;
 use crate::parse;
 use crate::row::{RowKey, summary, view};
 use crate::synthesize::Synthesis;
 use compare::{Finding, KeyFacts, Kind, LineFact};
+pub use days::DayDifferences;
+use days::{Days, Place};
 use look::Look;
 pub use result::VerifyResult;
 use rows::{ExportLine, ExportReader, Sums};
 
 /// Rows of differing buckets that are held at a time, both sides together.
 const ROWS_HELD_MAX: u64 = 200_000;
+
+/// Somebody is told of the reading of the export after so many lines.
+const LINES_PER_STEP: u64 = 1_024;
 
 /// How to verify.
 #[derive(Debug, Clone, Copy)]
@@ -107,15 +113,15 @@ pub enum VerifyError {
         source: io::Error,
     },
     /// Another export took its place.
-    #[error("the export {} was replaced while it was verified; run `distilld verify` again", path.display())]
+    #[error("the export {} was replaced while it was verified", path.display())]
     Replaced {
         /// The export.
         path: PathBuf,
     },
 }
 
-/// Told of each day-file that was read: what is being done, and how many there are.
-pub type OnStep<'a> = &'a mut dyn FnMut(&'static str, usize);
+/// Told of the work's steps: what is being done, bytes of it that are done, bytes in all.
+pub type OnStep<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
 
 /// Whom to tell of the work's steps.
 struct Steps<'a>(Option<OnStep<'a>>);
@@ -125,9 +131,9 @@ impl Steps<'_> {
         Steps(None)
     }
 
-    fn step(&mut self, what: &'static str, total: usize) {
+    fn step(&mut self, what: &'static str, done_bytes: u64, total_bytes: u64) {
         if let Some(on_step) = &mut self.0 {
-            on_step(what, total);
+            on_step(what, done_bytes, total_bytes);
         }
     }
 }
@@ -158,16 +164,22 @@ pub fn verify(
             ..VerifyResult::default()
         },
         worst: None,
+        days: Days::default(),
         passed_over: Vec::new(),
     };
     verification.run(&mut Steps(Some(on_step)))?;
     Ok(verification.report())
 }
 
+fn export_bytes(lake: &Lake<'_>) -> u64 {
+    let stat = lake.storage.stat(&export_path(&lake.root));
+    stat.map_or(0, |stat| stat.len_bytes)
+}
+
 /// The worst difference so far: the kind, the place by which the first is known, the words.
 struct Worst {
     kind: Kind,
-    place: (Option<Arc<PairPath>>, u64),
+    place: Place,
     told: String,
 }
 
@@ -177,14 +189,15 @@ struct Verification<'a> {
     reading: PairReading<'a>,
     result: VerifyResult,
     worst: Option<Worst>,
+    days: Days,
     passed_over: Vec<(PathBuf, io::Error)>,
 }
 
 impl Verification<'_> {
     fn run(&mut self, steps: &mut Steps<'_>) -> Result<(), VerifyError> {
         // Sources before the export: what is in the export only is then most likely new, never old.
-        let earned = self.add_up_sources(steps)?;
-        let shown = self.add_up_export()?;
+        let (earned, sources_bytes) = self.add_up_sources(steps)?;
+        let shown = self.add_up_export(sources_bytes, steps)?;
         (self.result.earned, self.result.rows) = (earned.rows(), shown.rows());
         self.result.rows += self.result.forbidden;
         let groups = earned.differing(&shown, ROWS_HELD_MAX);
@@ -198,7 +211,8 @@ impl Verification<'_> {
         Ok(())
     }
 
-    fn add_up_sources(&mut self, steps: &mut Steps<'_>) -> Result<Sums, VerifyError> {
+    /// Gives how many bytes the sources have, too.
+    fn add_up_sources(&mut self, steps: &mut Steps<'_>) -> Result<(Sums, u64), VerifyError> {
         let walked = walk(self.lake.storage, &self.lake.root, Stream::Scored);
         let walked = walked.map_err(|source| VerifyError::Walk {
             path: Stream::Scored.base(&self.lake.root),
@@ -207,6 +221,13 @@ impl Verification<'_> {
         self.passed_over.extend(walked.unreadable);
         let pairs = walked.day_files;
         let mut sums = Sums::new();
+        let lake = self.lake;
+        let sizes = pairs
+            .iter()
+            .map(|pair| pair_bytes(lake.storage, &lake.root, pair));
+        let sources_bytes: u64 = sizes.sum();
+        let total_bytes = sources_bytes + export_bytes(lake);
+        let mut done_bytes = 0;
         let passed_over = &mut self.passed_over;
         for_each_pair(self.lake, &pairs, &self.reading, &mut |part| {
             for row in part.rows.split_inclusive(|byte| *byte == b'\n') {
@@ -214,30 +235,40 @@ impl Verification<'_> {
             }
             match part.end {
                 None => return Ok(()),
-                Some(Ok(_)) => {}
+                Some(Ok(totals)) => done_bytes += totals.read_bytes,
                 Some(Err(fault)) if fault.is_partial => return Err(VerifyError::Pair(fault)),
                 Some(Err(fault)) => passed_over.push((fault.path, fault.source)),
             }
-            steps.step("verifying", pairs.len());
+            steps.step("verifying", done_bytes, total_bytes);
             Ok(())
         })?;
-        Ok(sums)
+        Ok((sums, sources_bytes))
     }
 
-    fn add_up_export(&mut self) -> Result<Sums, VerifyError> {
+    fn add_up_export(
+        &mut self,
+        sources_bytes: u64,
+        steps: &mut Steps<'_>,
+    ) -> Result<Sums, VerifyError> {
         let mut sums = Sums::new();
         let path = export_path(&self.lake.root);
+        let total_bytes = sources_bytes + export_bytes(self.lake);
+        let mut lines = 0_u64;
         let mut export = ExportReader::new(self.lake.storage, &path);
         export.read_on(&mut |offset, line| {
+            lines += 1;
+            if lines.is_multiple_of(LINES_PER_STEP) {
+                steps.step("verifying", sources_bytes + offset, total_bytes);
+            }
             let at = format_args!("at byte {offset} of {}", path.display());
             match line {
                 ExportLine::Row(row) => sums.add(&row),
-                ExportLine::Forbidden(row) => self.fail(Kind::Forbidden, (None, offset), || {
+                ExportLine::Forbidden(row) => self.fail_at(Kind::Forbidden, offset, || {
                     let category = row.quality_score;
                     format!("forbidden: the row {at} has the quality_score {category:?}")
                 }),
                 ExportLine::Unreadable(fault) => {
-                    self.fail(Kind::Unreadable, (None, offset), || {
+                    self.fail_at(Kind::Unreadable, offset, || {
                         format!("unreadable: the line {at} is no row: {fault}")
                     });
                 }
@@ -265,8 +296,13 @@ impl Verification<'_> {
 
     fn take(&mut self, key: RowKey, finding: Finding, look: &Look<'_>) -> Result<(), VerifyError> {
         let facts = &look.keys[&key];
+        let line = finding.line.and_then(|line| facts.lines.get(line));
+        let pair = line
+            .or(facts.lines.first())
+            .map(|line| Arc::clone(&line.pair));
         if !finding.kind.is_failure() {
             self.result.count(finding.kind);
+            self.days.count(pair.as_deref(), finding.kind);
             return Ok(());
         }
         let place = match (finding.row, finding.line) {
@@ -277,29 +313,38 @@ impl Verification<'_> {
             }
             (None, None) => (None, 0),
         };
-        let told = match self.is_worst(finding.kind, &place) {
-            true => self.tell(facts, finding, look)?,
-            false => String::new(),
-        };
-        self.fail(finding.kind, place, || told);
+        if self.count_failure(finding.kind, pair.as_deref(), &place) {
+            let told = self.tell(facts, finding, look)?;
+            self.keep(finding.kind, pair.as_deref(), place, told);
+        }
         Ok(())
     }
 
-    /// Counts a failure, and keeps it if it is the worst so far.
-    fn fail(
-        &mut self,
-        kind: Kind,
-        place: (Option<Arc<PairPath>>, u64),
-        told: impl FnOnce() -> String,
-    ) {
+    /// Counts a failure, and says whether it is worth being put into words: the worst so far, or the first of its day.
+    fn count_failure(&mut self, kind: Kind, pair: Option<&PairPath>, place: &Place) -> bool {
         self.result.count(kind);
+        self.days.count(pair, kind);
+        self.is_worst(kind, place) || self.days.is_first(pair, kind, place)
+    }
+
+    fn keep(&mut self, kind: Kind, pair: Option<&PairPath>, place: Place, told: String) {
+        if self.days.is_first(pair, kind, &place) {
+            self.days.keep(pair, kind, place.clone(), told.clone());
+        }
         if self.is_worst(kind, &place) {
-            let told = told();
             self.worst = Some(Worst { kind, place, told });
         }
     }
 
-    fn is_worst(&self, kind: Kind, place: &(Option<Arc<PairPath>>, u64)) -> bool {
+    /// A failure of a line of the export alone.
+    fn fail_at(&mut self, kind: Kind, offset: u64, told: impl FnOnce() -> String) {
+        let place = (None, offset);
+        if self.count_failure(kind, None, &place) {
+            self.keep(kind, None, place, told());
+        }
+    }
+
+    fn is_worst(&self, kind: Kind, place: &Place) -> bool {
         let worst = self.worst.as_ref();
         worst.is_none_or(|worst| (kind, place) < (worst.kind, &worst.place))
     }
@@ -372,6 +417,7 @@ impl Verification<'_> {
 
     fn report(mut self) -> VerifyReport {
         self.result.equal = self.worst.is_none();
+        (self.result.days, self.result.unlisted) = self.days.into_told();
         self.result.passed_over = self.passed_over.len() as u64;
         VerifyReport {
             result: self.result,

@@ -13,10 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::ask::Question;
 use crate::discover::Stream;
 
 /// Day-files, and likewise directories, that may be pending before they collapse into a rescan.
 pub const PENDING_PATHS_MAX: usize = 4_096;
+/// Questions that may wait for an answer; more are dropped, and who asked them is told by that.
+const QUESTIONS_MAX: usize = 64;
 
 /// Where something may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub struct Pending {
     pub reload: bool,
     /// A report of the current state is to be logged.
     pub report: bool,
+    /// Somebody asked something: see [`Wake::take_questions`].
+    pub asked: bool,
 }
 
 impl Pending {
@@ -69,7 +74,8 @@ impl Pending {
     pub fn is_empty(&self) -> bool {
         self.day_files.is_empty()
             && self.directories.is_empty()
-            && !(self.root || self.rescan || self.rearm || self.stop || self.reload || self.report)
+            && !(self.root || self.rescan || self.rearm || self.stop)
+            && !(self.reload || self.report || self.asked)
     }
 
     fn add(&mut self, hint: Hint) {
@@ -113,6 +119,7 @@ impl Pending {
 #[derive(Debug, Default)]
 pub struct Wake {
     pending: Mutex<Pending>,
+    questions: Mutex<Vec<Question>>,
     changed: Condvar,
     stopping: AtomicBool,
 }
@@ -143,6 +150,23 @@ impl Wake {
     /// Asks the engine to log a report.
     pub fn report(&self) {
         self.wake_with(|pending| pending.report = true);
+    }
+
+    /// Asks the engine's thread something. Dropped, and with it the way to answer, where too many wait already.
+    pub fn ask(&self, question: Question) {
+        let mut questions = self.lock_questions();
+        if questions.len() >= QUESTIONS_MAX {
+            return;
+        }
+        questions.push(question);
+        drop(questions);
+        self.wake_with(|pending| pending.asked = true);
+    }
+
+    /// All that was asked since the last call.
+    #[must_use]
+    pub fn take_questions(&self) -> Vec<Question> {
+        std::mem::take(&mut *self.lock_questions())
     }
 
     /// Whether [`Wake::stop`] was called, cheap enough to ask between batches.
@@ -197,6 +221,12 @@ impl Wake {
         if was_empty {
             self.changed.notify_one();
         }
+    }
+
+    fn lock_questions(&self) -> MutexGuard<'_, Vec<Question>> {
+        self.questions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A panic on another thread leaves the set whole: each change is one insertion or one flag.

@@ -80,20 +80,18 @@ pub enum ConfigError {
     },
     /// Nobody says where the lake is.
     #[error(
-        "no root: name the directory that holds data/ with --root DIR, with the variable LH_DISTILL_ROOT, or with the \
-         key `root` in the file of --config"
+        "no root: neither --root DIR, nor the variable LH_DISTILL_ROOT, nor the key `root` in the file of --config says \
+         where the lake is"
     )]
     RootMissing,
     /// The root is the empty string.
-    #[error(
-        "{origin}: the root is empty: name the directory that holds data/, or drop it there to use the next of --root, LH_DISTILL_ROOT and the key `root` in the file of --config"
-    )]
+    #[error("{origin}: the root is empty")]
     RootEmpty {
         /// Where.
         origin: Origin,
     },
     /// The root is not there, or is no directory.
-    #[error("{origin}: the root {} cannot be used: {reason}; name the directory that holds data/", root.display())]
+    #[error("{origin}: the root {} cannot be used: {reason}", root.display())]
     RootUnusable {
         /// Where it was named.
         origin: Origin,

@@ -20,23 +20,17 @@ pub enum EngineError {
     Export(#[from] ExportError),
     /// Rule 3.
     #[error(
-        "a row that must not be shown was about to be ({0}); distilld stops and the export is untouched: this is a \
-         bug, please report it with the line it names"
+        "a row that must not be shown was about to be ({0}); distilld stops and the export is untouched"
     )]
     Forbidden(row::ForbiddenRow),
     /// Rule 4.
     #[error(transparent)]
     Imbalance(#[from] Imbalance),
     /// Rule 4, over all pairs.
-    #[error(
-        "the totals do not balance ({0:?}); this is a bug in distilld, please report it; the export was not touched"
-    )]
+    #[error("the totals do not balance ({0:?})")]
     Totals(Box<Totals>),
     /// The export holds rows that no exporter may have written there.
-    #[error(
-        "the export {export} holds a row that must not be in it ({what} at byte {offset}); remove the file, or run \
-         `distilld rebuild` to write a fresh one from the sources"
-    )]
+    #[error("the export {export} holds a row that must not be in it ({what} at byte {offset})")]
     Tainted {
         /// The export.
         export: String,
@@ -46,9 +40,7 @@ pub enum EngineError {
         offset: u64,
     },
     /// The state directory cannot be used.
-    #[error(
-        "the state directory {dir} cannot be used: {source}; give distilld the right to write there"
-    )]
+    #[error("the state directory {dir} cannot be used: {source}")]
     StateDir {
         /// The directory.
         dir: String,

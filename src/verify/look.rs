@@ -176,11 +176,20 @@ impl<'a> Look<'a> {
                 facts.lines.retain(|line| !stale.contains(&line.pair));
             }
         }
+        let total_bytes = changed.iter().map(|(pair, _)| self.len_bytes(pair)).sum();
+        let mut done_bytes = 0;
         for (pair, _) in &changed {
             self.read_pair(pair)?;
-            steps.step("looking closer", changed.len());
+            done_bytes += self.len_bytes(pair);
+            steps.step("looking closer", done_bytes, total_bytes);
         }
         Ok(())
+    }
+
+    /// Length of a pair's day-files when they were last seen.
+    fn len_bytes(&self, pair: &Arc<PairPath>) -> u64 {
+        let seen = self.seen.get(pair).into_iter().flatten();
+        seen.flatten().map(|stat| stat.len_bytes).sum()
     }
 
     fn seen_now(&self, pair: &PairPath) -> Seen {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::compare::Kind;
+use super::days::DayDifferences;
 
 /// What is printed. The numbers from `missing` to `unearned` are failures, those after them stated exceptions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -47,6 +48,10 @@ pub struct VerifyResult {
     pub passed_over: u64,
     /// Whether all that differs was counted; if not, some of it was enough.
     pub complete: bool,
+    /// What differs of each day, the excused included.
+    pub days: Vec<DayDifferences>,
+    /// Differences of further days, which are too many to be told one by one.
+    pub unlisted: u64,
 }
 
 impl VerifyResult {

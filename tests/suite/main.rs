@@ -14,6 +14,8 @@ mod support;
 
 /// Day-files that are out of reach for a while, and ends of day-files that never settle.
 mod absent;
+/// Random sequences of what is done to day-files, under the real daemon.
+mod actions;
 /// The real daemon with an export it did not write, and with a state that is lost, damaged or too old.
 mod adoption;
 /// The real daemon on lines, day-files and directories that should not be there.
@@ -24,6 +26,8 @@ mod batch;
 mod check;
 /// Flags, environment and file to settings; the annotated configuration file.
 mod config;
+/// The socket on which the daemon answers commands.
+mod control;
 /// A crash at every call that reaches the disk.
 mod crash;
 /// The real daemon: what it follows, how it ends, what it refuses, what it costs.
@@ -34,6 +38,8 @@ mod examples;
 mod faults;
 /// The bytes of everything persisted, and how a damaged journal reads.
 mod formats;
+/// Manual pages and completions, read by the real tools.
+mod generated;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
 /// The real daemon, killed again and again.
@@ -42,12 +48,18 @@ mod kill;
 mod model;
 /// `rebuild`: batch order, what is dropped, a crash at any call of it.
 mod rebuild;
+/// Export and state harmed or restored from old copies, under the daemon and without it.
+mod restored;
 /// Day-files whose history is rewritten under the daemon.
 mod rewritten;
 /// `status`: from a running daemon, from the state of a dead one.
 mod status;
+/// Terminals: colours, bars, errors with their fix, Ctrl-C.
+mod terminal;
 /// The rules of the house that no compiler checks.
 mod tidy;
+/// The examples for those who train, by the real Python library.
+mod train;
 /// The units and what is packaged with them, as texts.
 mod units;
 /// `verify`: every kind of difference, every stated exception, and no false alarm beside a daemon at work.

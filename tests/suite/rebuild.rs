@@ -1,6 +1,7 @@
 //! `rebuild`: batch order, what is dropped, a crash at any call of it.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use distilld::clock::Clock;
 use distilld::discover::{Stream, walk};
 use distilld::engine::{Engine, EngineError, Setup};
-use distilld::rebuild::{Rebuilt, rebuild};
+use distilld::rebuild::{RebuildError, Rebuilt, rebuild};
 use distilld::tail::LineLimits;
 use fastrand::Rng;
 
@@ -69,7 +70,7 @@ fn run(disk: &SimDisk) -> Result<(), EngineError> {
 }
 
 fn rebuild_on(disk: &SimDisk) -> Rebuilt {
-    rebuild(&setup(disk), &mut |_, _| {}).unwrap()
+    rebuild(&setup(disk), &mut |_, _, _| ControlFlow::Continue(())).unwrap()
 }
 
 fn rows(disk: &SimDisk) -> Vec<String> {
@@ -246,7 +247,7 @@ fn fault_behind_an_overlong_line(stream: Stream, long_bytes: usize, tail: &str) 
         },
         ..setup(&disk)
     };
-    let rebuilt = match rebuild(&setup, &mut |_, _| {}) {
+    let rebuilt = match rebuild(&setup, &mut |_, _, _| ControlFlow::Continue(())) {
         Ok(rebuilt) => rebuilt,
         Err(error) => return Some(error.to_string()),
     };
@@ -317,7 +318,7 @@ fn a_crash_at_any_call_leaves_the_old_export_or_the_fresh_one() {
     for call in 0..calls {
         let disk = base.fork();
         disk.crash_at(call);
-        rebuild(&setup(&disk), &mut |_, _| {}).unwrap_err();
+        rebuild(&setup(&disk), &mut |_, _, _| ControlFlow::Continue(())).unwrap_err();
         for fate in Fate::ALL {
             // The steps of the swap are few: more ways to tear each.
             let seeds = if fate == Fate::Torn && call >= swap {
@@ -357,7 +358,7 @@ fn a_crash_while_a_start_finishes_the_swap_is_finished_by_the_next() {
     for call in marked..log.len() as u64 {
         let disk = base.fork();
         disk.crash_at(call);
-        rebuild(&setup(&disk), &mut |_, _| {}).unwrap_err();
+        rebuild(&setup(&disk), &mut |_, _, _| ControlFlow::Continue(())).unwrap_err();
         let once = disk.power_cut(call, Fate::Torn);
         let counted = once.fork();
         let before = counted.calls();
@@ -373,6 +374,63 @@ fn a_crash_while_a_start_finishes_the_swap_is_finished_by_the_next() {
             }
         }
     }
+}
+
+#[test]
+fn a_rebuild_that_is_stopped_at_any_step_leaves_everything_as_it_was() {
+    let base = lake_with_a_past();
+    let old = base.read(EXPORT).unwrap();
+    let whole = base.fork();
+    let mut steps = 0;
+    let mut count = |_, _, _| {
+        steps += 1;
+        ControlFlow::Continue(())
+    };
+    rebuild(&setup(&whole), &mut count).unwrap();
+    assert!(steps >= 4, "{steps}");
+    for stop in 0..steps {
+        let disk = base.fork();
+        let mut left = stop;
+        let stopped = rebuild(&setup(&disk), &mut |_, _, _| {
+            if left == 0 {
+                return ControlFlow::Break(());
+            }
+            left -= 1;
+            ControlFlow::Continue(())
+        });
+        assert!(matches!(stopped, Err(RebuildError::Stopped)), "{stopped:?}");
+        for gone in [
+            "/lake/data/distilled/sft/.sft_export.jsonl.rebuilding",
+            "/lake/data/distilled/.distilld/rebuilding/journal",
+            "/lake/data/distilled/.distilld/rebuilding/state.redb",
+        ] {
+            assert_eq!(disk.read(gone), None, "step {stop}");
+        }
+        run(&disk).unwrap();
+        assert_eq!(disk.read(EXPORT).as_ref(), Some(&old), "step {stop}");
+        rebuild_on(&disk);
+        assert_eq!(disk.read(EXPORT), whole.read(EXPORT), "step {stop}");
+    }
+}
+
+#[test]
+fn a_rebuild_syncs_its_journal_once_a_batch_and_not_once_a_pair() {
+    let disk = SimDisk::new();
+    for pair in 0..50 {
+        let path = format!("2026/05/01/{pair:02}.jsonl");
+        disk.append_durable(
+            source("scored-runs", &path),
+            scored("r", "accepted").as_bytes(),
+        );
+        disk.append_durable(source("evidence", &path), evidence("r", "text").as_bytes());
+    }
+    let first = disk.calls();
+    assert_eq!(rebuild_on(&disk).rows_after, 50);
+    let log = disk.call_log(first);
+    let syncs = log
+        .iter()
+        .filter(|call| call.contains("sync") && call.contains("rebuilding/journal"));
+    assert!((1..5).contains(&syncs.count()), "{log:#?}");
 }
 
 fn distilld(root: &Path, command: &[&str]) -> Output {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules that cannot fail for a reason outside their arguments.
-const PURE: [&str; 13] = [
+const PURE: [&str; 18] = [
     "blocks",
     "checkpoint",
     "firewall",
@@ -18,6 +18,11 @@ const PURE: [&str; 13] = [
     "row",
     "synthesize",
     "args",
+    "args/flags",
+    "args/help",
+    "args/stamp",
+    "refusal",
+    "verify/days",
 ];
 
 /// What would make them impure.

@@ -101,7 +101,7 @@ fn catch_up(root: &Path) {
 
 fn verify_with(root: &Path, options: &VerifyOptions) -> VerifyReport {
     let lake = Lake::new(&Disk, root).unwrap();
-    verify(&lake, options, &mut |_, _| {}).unwrap()
+    verify(&lake, options, &mut |_, _, _| {}).unwrap()
 }
 
 /// What was counted, as `kind=number`, but for the rows themselves.

@@ -21,6 +21,9 @@ impl Packages {
     /// A build fails.
     pub fn build(home: &Path) -> Result<Self, String> {
         eprintln!("building the package");
+        let mut generate = cargo();
+        generate.args(["run", "--locked", "--example", "generate", "--"]);
+        run_well(generate.arg("target/package"))?;
         let packages = Self {
             first: home.join("first.deb"),
             second: home.join("second.deb"),

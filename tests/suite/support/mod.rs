@@ -8,4 +8,6 @@ pub mod lake_gen;
 pub mod naive;
 pub mod naive_json;
 pub mod process;
+pub mod pty;
 pub mod sim_disk;
+pub mod tools;

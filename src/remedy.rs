@@ -1,0 +1,282 @@
+//! Owns what a person is told to do about each error that the world can cause. What happened, and where, the errors
+//! say themselves; here is the next step, in one line that can be followed as it stands.
+//!
+//! Pure: it looks at nothing but the error. An error without a remedy is a bug of ours, or a sentence that holds one.
+
+use std::error::Error;
+use std::io::ErrorKind;
+
+use crate::batch_export::BatchError;
+use crate::batch_pair::PairFault;
+use crate::config::ConfigError;
+use crate::daemon::DaemonError;
+use crate::engine::EngineError;
+use crate::export::ExportError;
+use crate::journal::JournalError;
+use crate::lock::LockError;
+use crate::rebuild::RebuildError;
+use crate::refusal::Refusal;
+use crate::state::StateError;
+use crate::status::StatusError;
+use crate::verify::VerifyError;
+
+const REPORT: &str =
+    "this is a bug in distilld: please report it with the lines above; the export was not touched";
+const SYNC: &str = "start distilld again: it finds out what is on the disk and writes again what is missing; if this \
+                    comes back, replace the disk";
+
+/// What to do about an error, if the world can cause it.
+#[must_use]
+pub fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
+    fn of<E: Error + 'static>(
+        error: &(dyn Error + 'static),
+        fix: impl FnOnce(&E) -> String,
+    ) -> Option<String> {
+        error.downcast_ref::<E>().map(fix)
+    }
+    of(error, config)
+        .or_else(|| of(error, daemon))
+        .or_else(|| of(error, engine))
+        .or_else(|| of(error, lock))
+        .or_else(|| of(error, export))
+        .or_else(|| of(error, rebuild))
+        .or_else(|| of(error, batch))
+        .or_else(|| of(error, verify))
+        .or_else(|| of(error, status))
+        .or_else(|| of(error, |refusal: &Refusal| refusal.fix.clone()))
+        .or_else(|| of(error, |error: &std::io::Error| disk(error.kind(), "it")))
+}
+
+/// What the file system refused, and what then helps. `what` is a name that stands in the error already.
+fn disk(kind: ErrorKind, what: &str) -> String {
+    match kind {
+        ErrorKind::PermissionDenied => {
+            format!(
+                "give the user that distilld runs as the right to read and write {what}; `distilld check` looks"
+            )
+        }
+        ErrorKind::NotFound => {
+            format!(
+                "look whether {what} was moved or is not mounted; `distilld check` looks at all paths"
+            )
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "make room on that disk, then run this again; nothing was lost".to_owned()
+        }
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
+            format!(
+                "a part of the path of {what} is no directory: name another, or move what stands there; `distilld check` looks"
+            )
+        }
+        ErrorKind::IsADirectory => {
+            format!(
+                "a directory stands where {what} should: name another, or move it; `distilld check` looks"
+            )
+        }
+        ErrorKind::ReadOnlyFilesystem => format!("mount the file system of {what} for writing"),
+        ErrorKind::BrokenPipe => "whoever read the output went away; run this again".to_owned(),
+        _ => format!(
+            "look at the disk of {what} (`dmesg`, `df`, `distilld check`), then run this again"
+        ),
+    }
+}
+
+fn config(error: &ConfigError) -> String {
+    match error {
+        ConfigError::FileUnreadable { source, .. } => match source.kind() {
+            ErrorKind::NotFound => {
+                "name a file that is there with --config, or leave --config out".to_owned()
+            }
+            kind => disk(kind, "the file"),
+        },
+        ConfigError::Syntax { .. } => {
+            "correct that line; `man distilld.toml` shows how each key is written".to_owned()
+        }
+        ConfigError::UnknownKey { .. } => {
+            "correct or remove the key; `man distilld.toml` lists all of them".to_owned()
+        }
+        ConfigError::BadValue { key, .. } => {
+            format!("change `{key}` there, or remove it to have the default")
+        }
+        ConfigError::RootMissing => "distilld --root DIR, where DIR holds data/".to_owned(),
+        ConfigError::RootEmpty { .. } => {
+            "name a directory there, or drop it to use the next of --root, LH_DISTILL_ROOT and the key `root`"
+                .to_owned()
+        }
+        ConfigError::RootUnusable { .. } => {
+            "name the directory that holds data/; it must be there, make it with mkdir if the lake is new".to_owned()
+        }
+    }
+}
+
+fn daemon(error: &DaemonError) -> String {
+    match error {
+        DaemonError::Lock(error) => lock(error),
+        DaemonError::Engine(error) => engine(error),
+        DaemonError::Root { source, .. } => disk(source.kind(), "the root"),
+        DaemonError::Start(source) => match source.kind() {
+            kind @ (ErrorKind::PermissionDenied | ErrorKind::NotFound) => disk(kind, "the root"),
+            _ => "raise the limit that the kernel names (`ulimit -a`, `sysctl fs.inotify`), then start again"
+                .to_owned(),
+        },
+        DaemonError::Panicked => {
+            "start distilld again, which recovers; please report the lines above".to_owned()
+        }
+    }
+}
+
+fn engine(error: &EngineError) -> String {
+    match error {
+        EngineError::State(error) => state(error),
+        EngineError::Journal(error) => journal(error),
+        EngineError::Export(error) => export(error),
+        EngineError::Forbidden(_) | EngineError::Imbalance(_) | EngineError::Totals(_) => {
+            REPORT.to_owned()
+        }
+        EngineError::Tainted { .. } => {
+            "`distilld rebuild` writes a fresh export from the sources; or put back an export without that row"
+                .to_owned()
+        }
+        EngineError::StateDir { source, .. } => disk(source.kind(), "the state directory"),
+    }
+}
+
+fn state(error: &StateError) -> String {
+    match error {
+        StateError::Io(error) => disk(error.kind(), "the state"),
+        StateError::Sync(_) => SYNC.to_owned(),
+        StateError::Damaged(_) => {
+            "start `distilld run`: it makes a new state from the sources and the export".to_owned()
+        }
+    }
+}
+
+fn journal(error: &JournalError) -> String {
+    match error {
+        JournalError::Io(error) => disk(error.kind(), "the journal"),
+        JournalError::Sync(_) => SYNC.to_owned(),
+        JournalError::Damaged(_) => {
+            "start `distilld run`: it makes a new state from the sources and the export".to_owned()
+        }
+    }
+}
+
+fn lock(error: &LockError) -> String {
+    match error {
+        LockError::Held(holder) => format!(
+            "stop process {} first (`systemctl stop distilld`), or give this one a root of its own",
+            holder.pid
+        ),
+        LockError::HeldByUnknown(_) => {
+            "stop the other distilld first, or give this one a root of its own".to_owned()
+        }
+        LockError::Io { source, .. } => disk(source.kind(), "the lock's directory"),
+    }
+}
+
+fn export(error: &ExportError) -> String {
+    let back = |what| {
+        format!("put {what} back, or run `distilld rebuild` to write a fresh one from the sources")
+    };
+    match error {
+        ExportError::Io { source, .. } => disk(source.kind(), "the export"),
+        ExportError::Sync { .. } => SYNC.to_owned(),
+        ExportError::Missing { .. } => back("it"),
+        ExportError::Short { .. } => back("the lost bytes"),
+        ExportError::Changed { .. } => back("the file that distilld wrote"),
+    }
+}
+
+fn rebuild(error: &RebuildError) -> String {
+    match error {
+        RebuildError::Engine(error) => engine(error),
+        RebuildError::Sources { source, .. } => disk(source.kind(), "the sources"),
+        RebuildError::Unread { .. } => {
+            "make it readable, the log says what was wrong; then run `distilld rebuild` again"
+                .to_owned()
+        }
+        RebuildError::Stopped => {
+            "run `distilld rebuild` again when there is time for it".to_owned()
+        }
+    }
+}
+
+fn batch(error: &BatchError) -> String {
+    match error {
+        BatchError::Walk { source, .. } => disk(source.kind(), "the sources"),
+        BatchError::Pair(fault) => pair(fault),
+        BatchError::Write { source, .. } => disk(source.kind(), "the output"),
+        BatchError::Forbidden(_) => REPORT.to_owned(),
+    }
+}
+
+fn pair(fault: &PairFault) -> String {
+    disk(fault.source.kind(), "that day-file")
+}
+
+fn verify(error: &VerifyError) -> String {
+    match error {
+        VerifyError::Walk { source, .. } | VerifyError::Examine { source, .. } => {
+            disk(source.kind(), "the sources")
+        }
+        VerifyError::Pair(fault) => pair(fault),
+        VerifyError::Export { source, .. } => disk(source.kind(), "the export"),
+        VerifyError::Replaced { .. } => "run `distilld verify` again".to_owned(),
+    }
+}
+
+fn status(error: &StatusError) -> String {
+    match error {
+        StatusError::Root { source, .. } => disk(source.kind(), "the root"),
+        StatusError::NoState(_) => {
+            "start `distilld run`, or give the --state-dir that the daemon was given".to_owned()
+        }
+        StatusError::Lock(error) => lock(error),
+        StatusError::State(error) => state(error),
+        StatusError::Journal(error) => journal(error),
+        StatusError::Silent { .. } => "try again in a moment".to_owned(),
+        StatusError::Snapshot { source, .. } => disk(source.kind(), "the snapshot"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn what_the_disk_refuses_has_a_remedy_at_every_depth() {
+        let denied = || io::Error::from(ErrorKind::PermissionDenied);
+        let errors: [Box<dyn Error>; 4] = [
+            Box::new(DaemonError::Engine(EngineError::State(StateError::Io(
+                denied(),
+            )))),
+            Box::new(RebuildError::Engine(EngineError::Journal(
+                JournalError::Io(denied()),
+            ))),
+            Box::new(StatusError::Lock(LockError::Io {
+                path: "lock".into(),
+                source: denied(),
+            })),
+            Box::new(denied()),
+        ];
+        for error in errors {
+            let fix = remedy(&*error).unwrap_or_default();
+            assert!(
+                fix.contains("the right to read and write"),
+                "{error}: {fix}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_full_disk_asks_for_room_and_not_for_rights() {
+        let full = StatusError::State(StateError::Io(ErrorKind::StorageFull.into()));
+        assert!(remedy(&full).is_some_and(|fix| fix.starts_with("make room")));
+    }
+
+    #[test]
+    fn an_error_of_nobodys_has_none() {
+        assert_eq!(remedy(&std::fmt::Error), None);
+    }
+}

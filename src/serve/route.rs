@@ -1,0 +1,70 @@
+//! Owns which path gives what. Every answer is made of one snapshot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::oneshot;
+
+use crate::ask::{Question, Snapshot};
+use crate::wake::Wake;
+
+/// How long the engine's thread may take to be between two passes.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is answered to a request.
+pub(super) async fn answer(request: &Request<Incoming>, wake: &Arc<Wake>) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n");
+    }
+    match request.uri().path() {
+        "/status.json" => match snapshot(wake).await {
+            Some(snapshot) => json(&snapshot.status),
+            None => busy(),
+        },
+        _ => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
+    }
+}
+
+/// The moment between this pass and the next; `None` where the engine's thread does not get there in time.
+async fn snapshot(wake: &Wake) -> Option<Snapshot> {
+    let (reply, answered) = oneshot::channel();
+    wake.ask(Question::Snapshot(reply));
+    tokio::time::timeout(SNAPSHOT_PATIENCE, answered)
+        .await
+        .ok()?
+        .ok()
+}
+
+fn busy() -> Response<Full<Bytes>> {
+    text(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the engine did not answer in time: it is stopping, or blocked by its disk\n",
+    )
+}
+
+fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(value) {
+        Ok(body) => response(StatusCode::OK, "application/json", body),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
+    response(status, "text/plain; charset=utf-8", body.to_owned().into())
+}
+
+fn response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Vec<u8>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

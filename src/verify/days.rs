@@ -1,0 +1,199 @@
+//! Owns what differs, day by day: numbers and the first difference of each day. Bounded: a lake in which more days
+//! differ than anyone reads has the rest of them counted together.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::compare::Kind;
+use crate::discover::PairPath;
+
+/// Days that are told one by one.
+const DAYS_MAX: usize = 1_000;
+
+/// Where a difference lies: the pair and the byte of its line, or the byte of a row that no line earns.
+pub(super) type Place = (Option<Arc<PairPath>>, u64);
+
+/// What differs of one day.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct DayDifferences {
+    /// The day's directory, as in `2026/05/01`; `null`: of rows for which the sources have no line.
+    pub day: Option<String>,
+    /// Rows that are earned and not there.
+    pub missing: u64,
+    /// Rows that are there and not earned.
+    pub extra: u64,
+    /// Rows in the place of earned ones that nothing explains.
+    pub differing: u64,
+    /// Rows that differ for a stated reason, which breaks no promise.
+    pub excused: u64,
+    /// The worst failure of the day, of equal ones the first; `null`: all that differs is excused.
+    pub first: Option<String>,
+}
+
+impl DayDifferences {
+    /// Whether a promise is broken.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        self.missing + self.extra + self.differing > 0
+    }
+
+    fn count(&mut self, kind: Kind) {
+        let count = match kind {
+            Kind::Missing => &mut self.missing,
+            Kind::Forbidden | Kind::Unreadable | Kind::Duplicate | Kind::Unearned => {
+                &mut self.extra
+            }
+            Kind::Altered => &mut self.differing,
+            Kind::Superseded
+            | Kind::Rewritten
+            | Kind::OtherDialect
+            | Kind::Contradicted
+            | Kind::RefusedNow
+            | Kind::Orphaned => &mut self.excused,
+            // Not there yet, and nothing is wrong with that.
+            Kind::Settling => return,
+        };
+        *count += 1;
+    }
+}
+
+impl fmt::Display for DayDifferences {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let day = self.day.as_deref().unwrap_or("(no day)");
+        let counts = [
+            (self.missing, "missing"),
+            (self.extra, "extra"),
+            (self.differing, "differing"),
+            (self.excused, "excused"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<String> = counts
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        write!(out, "{day}: {}", counts.join(", "))?;
+        match &self.first {
+            Some(first) => write!(out, "; {first}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A day, and where its first difference lies.
+#[derive(Debug, Default)]
+struct Day {
+    counted: DayDifferences,
+    first: Option<(Kind, Place)>,
+}
+
+/// All days that differ.
+#[derive(Debug, Default)]
+pub(super) struct Days {
+    days: BTreeMap<Option<String>, Day>,
+    unlisted: u64,
+}
+
+impl Days {
+    /// Counts what was found of a day: that of `pair`, if there is one.
+    pub(super) fn count(&mut self, pair: Option<&PairPath>, kind: Kind) {
+        if kind == Kind::Settling {
+            return;
+        }
+        let day = day_of(pair);
+        if self.days.len() >= DAYS_MAX && !self.days.contains_key(&day) {
+            self.unlisted += 1;
+            return;
+        }
+        let entry = self.days.entry(day.clone()).or_default();
+        entry.counted.day = day;
+        entry.counted.count(kind);
+    }
+
+    /// Whether a failure would be the first of its day: only then it is worth being put into words.
+    pub(super) fn is_first(&self, pair: Option<&PairPath>, kind: Kind, place: &Place) -> bool {
+        self.days.get(&day_of(pair)).is_some_and(|day| {
+            let known = day.first.as_ref();
+            known.is_none_or(|known| (kind, place) < (known.0, &known.1))
+        })
+    }
+
+    /// Keeps the first failure of a day that was counted.
+    pub(super) fn keep(&mut self, pair: Option<&PairPath>, kind: Kind, place: Place, told: String) {
+        if let Some(day) = self.days.get_mut(&day_of(pair)) {
+            day.first = Some((kind, place));
+            day.counted.first = Some(told);
+        }
+    }
+
+    /// The days in their order, those without a day first; and how many differences are of further days.
+    pub(super) fn into_told(self) -> (Vec<DayDifferences>, u64) {
+        let days = self.days.into_values().map(|day| day.counted);
+        (days.collect(), self.unlisted)
+    }
+}
+
+fn day_of(pair: Option<&PairPath>) -> Option<String> {
+    let day = pair?.as_path().parent()?;
+    Some(day.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn pair(path: &str) -> Arc<PairPath> {
+        Arc::new(PairPath::from_relative(Path::new(path)).unwrap())
+    }
+
+    fn fail(days: &mut Days, path: &str, kind: Kind, offset: u64) {
+        let pair = pair(path);
+        days.count(Some(&pair), kind);
+        let place = (Some(Arc::clone(&pair)), offset);
+        if days.is_first(Some(&pair), kind, &place) {
+            days.keep(Some(&pair), kind, place, format!("{kind:?} at {offset}"));
+        }
+    }
+
+    #[test]
+    fn each_day_keeps_its_worst_failure_and_of_equal_ones_the_first() {
+        let mut days = Days::default();
+        fail(&mut days, "y/m/2/n.jsonl", Kind::Altered, 1);
+        fail(&mut days, "y/m/1/n.jsonl", Kind::Missing, 9);
+        fail(&mut days, "y/m/2/n.jsonl", Kind::Missing, 7);
+        fail(&mut days, "y/m/2/n.jsonl", Kind::Missing, 5);
+        days.count(Some(&pair("y/m/3/n.jsonl")), Kind::Superseded);
+        days.count(None, Kind::Orphaned);
+        days.count(Some(&pair("y/m/4/n.jsonl")), Kind::Settling);
+        let (days, unlisted) = days.into_told();
+        let told: Vec<String> = days.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "(no day): 1 excused",
+                "y/m/1: 1 missing; Missing at 9",
+                "y/m/2: 2 missing, 1 differing; Missing at 5",
+                "y/m/3: 1 excused",
+            ]
+        );
+        assert_eq!(unlisted, 0);
+        assert!(days[1].is_failure() && !days[0].is_failure());
+    }
+
+    #[test]
+    fn more_days_than_anyone_reads_are_counted_together() {
+        let mut days = Days::default();
+        for day in 0..DAYS_MAX + 7 {
+            fail(
+                &mut days,
+                &format!("y/m/{day:05}/n.jsonl"),
+                Kind::Missing,
+                0,
+            );
+        }
+        let (listed, unlisted) = days.into_told();
+        assert_eq!((listed.len(), unlisted), (DAYS_MAX, 7));
+    }
+}

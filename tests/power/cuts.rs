@@ -1,0 +1,425 @@
+//! Owns power cuts under the real daemon: it and its scorers work on an ext4 whose device logs every write; the disk is
+//! rebuilt as cuts at many moments leave it, and each such disk is recovered by the real daemon and compared with the
+//! naive batch. Some of these disks live on, are cut again, and so on.
+//!
+//! Hundreds of cuts: `DISTILLD_POWER_CUTS=1000 cargo test --release --features root-tests --test power cuts::`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::block_device::{BlockDevice, PROGRAMS};
+use crate::host::{self, Mounted};
+use crate::scorers::{Scorers, Writers};
+use crate::support::export_reader::ReaderThread;
+use crate::support::kill_harness::{Daemon, Scorer, export_path, wait_until};
+use crate::support::lake_gen::{Step, Stream};
+use crate::support::naive::{blank_stamps, multiset_difference, naive_batch, read_pairs};
+use crate::support::process::LONG;
+use crate::write_log::WriteLog;
+use distilld::storage::Disk;
+
+/// Cuts in the ordinary run, and the variable that asks for more.
+const CUTS: usize = 48;
+const CUTS_VARIABLE: &str = "DISTILLD_POWER_CUTS";
+const SEED_VARIABLE: &str = "DISTILLD_POWER_SEED";
+/// A disk that lives on does so this often.
+const LIVES: usize = 3;
+/// Cuts looked at in each life.
+const CUTS_PER_LIFE: usize = 8;
+const LINES_PER_LIFE: usize = 250;
+const IMAGE_BYTES: u64 = 32 << 20;
+
+/// What cuts did: without losses they would prove nothing.
+#[derive(Debug, Default)]
+struct Tally {
+    cuts: usize,
+    writes_lost: usize,
+    /// Cuts after which a day-file was shorter than its writer thought.
+    sources_shortened: usize,
+    /// Cuts after which rows that a reader had seen had to be written again.
+    rows_rewritten: usize,
+    /// Of these, cuts after which a whole line stood in the place of such rows that was never written.
+    rows_garbled: usize,
+    /// How often a start was which of recovery's cases.
+    cases: BTreeMap<String, usize>,
+    rows: usize,
+}
+
+fn number_from(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    let number = value.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable}={value} is no number")))
+}
+
+fn check(writers: Writers) {
+    if !host::has(&PROGRAMS) {
+        return;
+    }
+    let seed = number_from(SEED_VARIABLE).unwrap_or_else(|| fastrand::u64(..));
+    let wanted = number_from(CUTS_VARIABLE).map_or(CUTS, |cuts| cuts as usize) / 2;
+    let mut tally = Tally::default();
+    for chain in 0.. {
+        let seed = seed.wrapping_add(chain);
+        if let Err(fault) = run_chain(seed, writers, &mut tally) {
+            panic!("{SEED_VARIABLE}={seed} (the moments differ), {writers:?}: {fault}\n{tally:?}");
+        }
+        if tally.cuts >= wanted {
+            break;
+        }
+    }
+    eprintln!("from seed {seed}, {writers:?}: {tally:?}");
+    assert!(
+        tally.writes_lost * 4 > tally.cuts
+            && tally.sources_shortened > 0
+            && tally.rows_rewritten > 0,
+        "{tally:?}"
+    );
+}
+
+#[test]
+fn a_power_cut_loses_nothing_and_doubles_nothing_where_scorers_write_again() {
+    check(Writers::WriteAgain);
+}
+
+#[test]
+fn a_power_cut_doubles_nothing_where_scorers_go_on_behind_their_lost_lines() {
+    check(Writers::GoOn);
+}
+
+/// A disk from its making through all its cuts.
+fn run_chain(seed: u64, writers: Writers, tally: &mut Tally) -> Result<(), String> {
+    let scratch = host::scratch();
+    let mut chain = Chain {
+        dir: scratch.path().to_owned(),
+        rng: Rng::with_seed(seed),
+        seen: Vec::new(),
+    };
+    let outcome = chain.run(seed, writers, tally);
+    outcome.map_err(|fault| {
+        let kept = scratch.keep();
+        let log = fs::read_to_string(kept.join("daemon.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let end = lines[lines.len().saturating_sub(30)..].join("\n");
+        format!("{fault}\nthe disk is kept in {}\n{end}", kept.display())
+    })
+}
+
+struct Chain {
+    dir: PathBuf,
+    rng: Rng,
+    /// What a reader has seen of the export before any of the cuts that led here.
+    seen: Vec<u8>,
+}
+
+/// A life of the disk, from power to power.
+struct Life {
+    base: Vec<u8>,
+    device: BlockDevice,
+    log: PathBuf,
+    /// The log's length when a reader had seen so much of the export.
+    sightings: Vec<(u64, usize)>,
+    /// The export at the end.
+    export: Vec<u8>,
+    log_bytes: u64,
+}
+
+impl Chain {
+    fn run(&mut self, seed: u64, writers: Writers, tally: &mut Tally) -> Result<(), String> {
+        let image = self.dir.join("image");
+        host::make_ext4(&image, IMAGE_BYTES);
+        let mut scorers = Scorers::new(seed, LIVES * LINES_PER_LIFE, writers);
+        for number in 0..LIVES {
+            let steps = scorers.next_steps(1.0 / (LIVES - number) as f64, &mut self.rng);
+            let life = self.live(&image, steps)?;
+            drop(life.device);
+            let log = WriteLog::new(fs::read(&life.log).unwrap());
+            let entries = log.entries_within(life.log_bytes);
+            let cuts = log.cuts(CUTS_PER_LIFE, entries, &mut self.rng);
+            let lives_on = self.rng.usize(..cuts.len());
+            let mut next = None;
+            for (at, cut) in cuts.into_iter().enumerate() {
+                let (disk, lost) = log.disk_after(&life.base, cut, &mut self.rng);
+                tally.writes_lost += lost;
+                tally.cuts += 1;
+                let sighted = life
+                    .sightings
+                    .partition_point(|(log_bytes, _)| log.entries_within(*log_bytes) <= cut);
+                let sighted = sighted.checked_sub(1).map_or(0, |at| life.sightings[at].1);
+                let seen = longer(&self.seen, &life.export[..sighted]);
+                fs::write(&image, &disk).unwrap();
+                self.recover(&image, scorers.clone(), &seen, &life.export, tally)
+                    .map_err(|fault| format!("life {number}, cut {cut} of {entries}: {fault}"))?;
+                if at == lives_on {
+                    next = Some((disk, seen));
+                }
+            }
+            let (disk, seen) = next.ok_or("no cut lives on")?;
+            self.seen = seen;
+            fs::write(&image, disk).unwrap();
+            let mounted = Mounted::image(&image, &self.dir.join("mount"), "noatime");
+            scorers.after_cut(&root_of(&mounted), &mut self.rng);
+            drop(mounted);
+        }
+        Ok(())
+    }
+
+    /// The daemon and its scorers at work on the disk, until the power goes.
+    fn live(&mut self, image: &Path, steps: Vec<Step>) -> Result<Life, String> {
+        let base = fs::read(image).unwrap();
+        let log = self.dir.join("write-log");
+        let device = BlockDevice::logged(&self.dir.join("device"), image, &log);
+        // Soon committed, so that cuts also find what no sync of the daemon had asked for.
+        let mounted = Mounted::image(device.path(), &self.dir.join("mount"), "commit=1");
+        let root = root_of(&mounted);
+        fs::create_dir_all(&root).unwrap();
+        let watcher = Watcher::start(&export_path(&root), &log);
+        let reader = ReaderThread::start(&export_path(&root));
+        let pause = Duration::from_micros(self.rng.u64(100..3_000));
+        let scorer = Scorer::start(&root, pause, steps);
+        let kills = self.rng.usize(..3);
+        for _ in 0..kills {
+            let mut daemon = self.start(&root);
+            daemon.live_for(Duration::from_millis(self.rng.u64(..300)))?;
+            daemon.kill_9().map_err(|error| error.to_string())?;
+            self.sync_some(&root);
+        }
+        let mut daemon = self.start(&root);
+        scorer.finish(|| daemon.check_running())?;
+        daemon.live_for(Duration::from_millis(self.rng.u64(..400)))?;
+        let log_bytes = fs::metadata(&log).unwrap().len();
+        daemon.kill_9().map_err(|error| error.to_string())?;
+        reader.finish()?;
+        let sightings = watcher.finish();
+        let export = fs::read(export_path(&root)).unwrap_or_default();
+        must_begin_with(&export, &self.seen)?;
+        drop(mounted);
+        Ok(Life {
+            base,
+            device,
+            log,
+            sightings,
+            export,
+            log_bytes,
+        })
+    }
+
+    fn start(&mut self, root: &Path) -> Daemon {
+        let checkpoint_bytes = *self.rng.choice(&[4 << 10, 32 << 10, 16 << 20]).unwrap();
+        let mut command = distilld(root, &["run"]);
+        command.env("DISTILLD_CHECKPOINT_BYTES", checkpoint_bytes.to_string());
+        Daemon::start(&mut command, &self.dir.join("daemon.log")).unwrap()
+    }
+
+    /// Some scorers see to it that their lines last, and the kernel writes some by itself.
+    fn sync_some(&mut self, root: &Path) {
+        for pair in read_pairs(&Disk, root).unwrap().keys() {
+            let stream = *self.rng.choice(&Stream::BOTH).unwrap();
+            if let Ok(file) = fs::File::open(stream.path(root, pair)) {
+                file.sync_data().unwrap();
+            }
+        }
+    }
+
+    /// Mounts a disk that was cut, recovers it, lets the scorers go on, and compares after each.
+    fn recover(
+        &mut self,
+        image: &Path,
+        mut scorers: Scorers,
+        seen: &[u8],
+        export_ever: &[u8],
+        tally: &mut Tally,
+    ) -> Result<(), String> {
+        let mounted = Mounted::image(image, &self.dir.join("mount"), "noatime");
+        let root = root_of(&mounted);
+        fs::create_dir_all(&root).unwrap();
+        let left = fs::read(export_path(&root)).unwrap_or_default();
+        let right = whole_lines(&left[..common_len(&left, export_ever)]);
+        tally.rows_rewritten += usize::from(right.len() < seen.len());
+        tally.rows_garbled += usize::from(right.len() < whole_lines(&left).len().min(seen.len()));
+        let lost_bytes = scorers.after_cut(&root, &mut self.rng);
+        tally.sources_shortened += usize::from(lost_bytes > 0);
+        let seen = longer(seen, right);
+        let ever = rows_of(export_ever);
+        let steps = scorers.next_steps(1.0, &mut self.rng);
+        // The scorers may well be there before the daemon is.
+        if self.rng.bool() {
+            self.once(&root, &seen, &ever, tally)?;
+        }
+        let scorer = Scorer::start(&root, Duration::ZERO, steps);
+        scorer.finish(|| Ok(()))?;
+        self.once(&root, &seen, &ever, tally)?;
+        let export = fs::read(export_path(&root)).unwrap_or_default();
+        tally.rows += export.iter().filter(|byte| **byte == b'\n').count();
+        if scorers.lose_no_line() {
+            let expected = naive_batch(&read_pairs(&Disk, &root).unwrap(), false).rows;
+            multiset_difference(&export, &expected).map_or(Ok(()), Err)?;
+            self.must(distilld(&root, &["verify"]))?;
+        }
+        // Where a line that stood twice is lost once, `verify` rightly asks: two rows, and one line to earn them.
+        Ok(())
+    }
+
+    /// Catches up and compares.
+    fn once(
+        &self,
+        root: &Path,
+        seen: &[u8],
+        ever: &BTreeMap<String, usize>,
+        tally: &mut Tally,
+    ) -> Result<(), String> {
+        let said = self.must(distilld(root, &["run", "--once"]))?;
+        let case = said.split("case=").nth(1).unwrap_or_default();
+        let case = case.trim_start_matches('"').split_whitespace().next();
+        let case = case.unwrap_or("not said");
+        *tally.cases.entry(case.to_owned()).or_default() += 1;
+        let export = fs::read(export_path(root)).unwrap_or_default();
+        must_begin_with(&export, seen)?;
+        let naive = naive_batch(&read_pairs(&Disk, root).unwrap(), false).rows;
+        compare(&export, &naive, ever)
+    }
+
+    /// Gives what it said.
+    fn must(&self, mut command: Command) -> Result<String, String> {
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        let told = String::from_utf8_lossy(&told).into_owned();
+        if output.status.success() {
+            return Ok(told);
+        }
+        Err(format!("{command:?} ended with {}: {told}", output.status))
+    }
+}
+
+/// Every row that the batch earns is there, and no row more often than the batch or the disk before the cut had it:
+/// rows whose lines are lost stay.
+fn compare(export: &[u8], naive: &[String], ever: &BTreeMap<String, usize>) -> Result<(), String> {
+    let found = rows_of(export);
+    let earned = counted(naive.iter().map(String::as_str));
+    for (key, count) in &earned {
+        let there = found.get(key).copied().unwrap_or_default();
+        if there < *count {
+            return Err(format!("{there} of {count} rows are there: {key}"));
+        }
+    }
+    for (key, count) in &found {
+        let [earned, before] = [&earned, ever].map(|rows| rows.get(key).copied().unwrap_or(0));
+        if *count > earned.max(before) {
+            return Err(format!(
+                "{count} rows are there, {earned} earned, {before} before the cut: {key}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn rows_of(export: &[u8]) -> BTreeMap<String, usize> {
+    let text = String::from_utf8_lossy(export).into_owned();
+    counted(text.lines())
+}
+
+fn counted<'a>(rows: impl Iterator<Item = &'a str>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for row in rows {
+        *counts.entry(without_index(row)).or_default() += 1;
+    }
+    counts
+}
+
+/// A row without its stamps and its index, which depends on what was lost before it. Two days may have lines and
+/// evidence of one name, so what a row says counts too.
+fn without_index(row: &str) -> String {
+    let row = blank_stamps(row);
+    let (id, rest) = row.split_once("\",\"instruction\":").unwrap_or((&row, ""));
+    let name = id.rsplit_once(':').map_or(id, |(name, _)| name);
+    format!("{name} {rest}")
+}
+
+fn root_of(mounted: &Mounted) -> PathBuf {
+    mounted.dir().join("lake")
+}
+
+fn distilld(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
+    command.env_clear().env("DISTILLD_SETTLE_MS", "50");
+    command.arg("--root").arg(root).args(arguments);
+    command
+}
+
+fn whole_lines(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|byte| *byte == b'\n');
+    &bytes[..end.map_or(0, |end| end + 1)]
+}
+
+fn longer(one: &[u8], other: &[u8]) -> Vec<u8> {
+    if other.len() > one.len() { other } else { one }.to_vec()
+}
+
+/// How far two forms of the export are the same.
+fn common_len(one: &[u8], other: &[u8]) -> usize {
+    let differs = one.iter().zip(other).position(|(one, other)| one != other);
+    differs.unwrap_or(one.len().min(other.len()))
+}
+
+/// Fails where what was seen of the export is not all there.
+fn must_begin_with(export: &[u8], seen: &[u8]) -> Result<(), String> {
+    let common = common_len(export, seen);
+    if common == seen.len() {
+        return Ok(());
+    }
+    let [export, seen] = [export.len(), seen.len()];
+    Err(format!(
+        "{seen} bytes of the export were seen; of {export} that are there {common} are the same"
+    ))
+}
+
+/// Notes how long the log was when so much of the export could be seen.
+struct Watcher {
+    thread: JoinHandle<Vec<(u64, usize)>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Watcher {
+    fn start(export: &Path, log: &Path) -> Self {
+        let (export, log) = (export.to_owned(), log.to_owned());
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let watch = move || {
+            let mut sightings = Vec::new();
+            _ = wait_until(LONG * 10, || {
+                sightings.extend(sighting(&export, &log, sightings.last()));
+                Ok(stopped.load(Ordering::Acquire))
+            });
+            sightings
+        };
+        Self {
+            thread: thread::spawn(watch),
+            stop,
+        }
+    }
+
+    fn finish(self) -> Vec<(u64, usize)> {
+        self.stop.store(true, Ordering::Release);
+        self.thread.join().unwrap()
+    }
+}
+
+/// The export first: what the log holds by the time it is asked covers what was seen.
+fn sighting(export: &Path, log: &Path, last: Option<&(u64, usize)>) -> Option<(u64, usize)> {
+    let from = last.map_or(0, |(_, len)| *len);
+    let file = fs::File::open(export).ok()?;
+    let len = file.metadata().ok()?.len() as usize;
+    let mut fresh = vec![0; len.saturating_sub(from)];
+    file.read_exact_at(&mut fresh, from as u64).ok()?;
+    let whole = whole_lines(&fresh).len();
+    let log_bytes = fs::metadata(log).ok()?.len();
+    (whole > 0).then_some((log_bytes, from + whole))
+}

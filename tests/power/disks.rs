@@ -1,0 +1,298 @@
+//! Owns disks that fill up, fail a sync, turn read-only, or cannot read a sector: real file systems under the export, the
+//! state or the sources of the real daemon. Whatever a reader saw stays, no row is lost, and the daemon says why it stands
+//! still.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::block_device::{BlockDevice, PROGRAMS};
+use crate::host::{self, Mounted, must};
+use crate::support::export_reader::ReaderThread;
+use crate::support::lake_gen::Stream;
+use crate::support::process::{Bench, LONG, evidence_with, scored};
+
+const PAIR: &str = "2026/01/01/n.jsonl";
+const MIB: u64 = 1 << 20;
+
+/// Appends runs whose rows are 64 KiB long.
+fn append_long(bench: &Bench, runs: std::ops::Range<u32>) {
+    for run in runs {
+        let run = format!("long {run}");
+        bench.append(
+            Stream::Evidence,
+            PAIR,
+            evidence_with(&run, &"x".repeat(64 << 10)),
+        );
+        bench.append(Stream::Scored, PAIR, scored(&run));
+    }
+}
+
+/// Takes all room of a file system; gives the file that holds it.
+fn fill(dir: &Path) -> PathBuf {
+    let ballast = dir.join("ballast");
+    let mut file = File::create(&ballast).unwrap();
+    let zeros = vec![1; 4096];
+    while file.write_all(&zeros).is_ok() {}
+    // What is only promised by now may not be there when it is asked for.
+    _ = file.sync_all();
+    ballast
+}
+
+/// Where the file system that fills up lies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum What {
+    Export,
+    State,
+}
+
+fn small_file_system(bench: &Bench, kind: &str, dir: &Path) -> Mounted {
+    if kind == "tmpfs" {
+        return Mounted::new(&["-t", "tmpfs", "-o", "size=3m", "tmpfs"], dir);
+    }
+    let image = bench.beside("small.image");
+    host::make_ext4(&image, 12 * MIB);
+    Mounted::image(&image, dir, "noatime")
+}
+
+fn check_full(kind: &str, what: What) {
+    if !host::has(&["mount", "umount", "mkfs.ext4"]) {
+        return;
+    }
+    let bench = Bench::new();
+    let state_dir = bench.beside("state");
+    let full_dir = match what {
+        What::Export => bench.root().join("data/distilled/sft"),
+        What::State => state_dir.clone(),
+    };
+    let mounted = small_file_system(&bench, kind, &full_dir);
+    let mut command = bench.command(&["run"]);
+    command.arg("--state-dir").arg(&state_dir);
+    append_long(&bench, 0..3);
+    let mut daemon = bench.catch_up(&mut command);
+    bench.wait_rows(&mut daemon, 3);
+    let reader = ReaderThread::start(&bench.export());
+    let ballast = fill(mounted.dir());
+    append_long(&bench, 3..10);
+    let stopped = "reading stops until the disk takes writes again";
+    bench.wait_for(&mut daemon, "it says that it stopped", || {
+        bench.said().contains(stopped)
+    });
+    if what == What::Export {
+        bench.wait_for(&mut daemon, "status says why", || {
+            let fault = host::status(&bench)["last_fault"].clone();
+            fault["over"] == false && fault["what"].to_string().contains("sft_export.jsonl")
+        });
+    }
+    fs::remove_file(ballast).unwrap();
+    bench.wait_rows(&mut daemon, 10);
+    bench.wait_for(&mut daemon, "status says that it is over", || {
+        host::status(&bench)["last_fault"]["over"] == true
+    });
+    reader.finish().unwrap();
+    bench.stop(daemon);
+    bench.assert_batch();
+    command.arg("--once");
+    bench.run(&mut command).check(0, &[]);
+    bench.assert_batch();
+}
+
+#[test]
+fn an_export_on_a_full_ext4_goes_on_when_there_is_room() {
+    check_full("ext4", What::Export);
+}
+
+#[test]
+fn an_export_on_a_full_tmpfs_goes_on_when_there_is_room() {
+    check_full("tmpfs", What::Export);
+}
+
+#[test]
+fn a_state_on_a_full_ext4_goes_on_when_there_is_room() {
+    check_full("ext4", What::State);
+}
+
+#[test]
+fn a_state_on_a_full_tmpfs_goes_on_when_there_is_room() {
+    check_full("tmpfs", What::State);
+}
+
+/// An ext4 whose disk can stop taking writes: it claims more than the tmpfs below it has.
+struct ThinDisk {
+    pool: Mounted,
+    image: PathBuf,
+}
+
+impl ThinDisk {
+    fn new(bench: &Bench) -> Self {
+        let options = ["-t", "tmpfs", "-o", "size=24m", "tmpfs"];
+        let pool = Mounted::new(&options, &bench.beside("pool"));
+        let image = pool.dir().join("image");
+        host::make_ext4(&image, 64 * MIB);
+        Self { pool, image }
+    }
+
+    fn mount(&self, dir: &Path) -> Mounted {
+        Mounted::image(&self.image, dir, "noatime")
+    }
+}
+
+/// The way back for an operator: unmounted, repaired, mounted.
+fn repaired(disk: &ThinDisk, mounted: Mounted) -> Mounted {
+    let dir = mounted.dir().to_owned();
+    drop(mounted);
+    // Its exit code says that something was repaired.
+    let checked = Command::new("e2fsck")
+        .args(["-fy"])
+        .arg(&disk.image)
+        .output()
+        .unwrap();
+    assert!(
+        checked.status.code().is_some_and(|code| code < 4),
+        "{checked:?}"
+    );
+    disk.mount(&dir)
+}
+
+#[test]
+fn a_failed_sync_ends_the_process_and_the_next_start_recovers() {
+    if !host::has(&["mount", "umount", "mkfs.ext4", "e2fsck"]) {
+        return;
+    }
+    let bench = Bench::new();
+    let disk = ThinDisk::new(&bench);
+    let mounted = disk.mount(&bench.root().join("data/distilled"));
+    append_long(&bench, 0..3);
+    let mut daemon = bench.start_caught_up();
+    bench.wait_rows(&mut daemon, 3);
+    let reader = ReaderThread::start(&bench.export());
+    let ballast = fill(disk.pool.dir());
+    append_long(&bench, 3..60);
+    let status = daemon
+        .wait(LONG)
+        .unwrap_or_else(|error| panic!("{error}: {}", bench.said()));
+    assert_eq!(status.code(), Some(1), "{}", bench.said());
+    assert!(bench.said().contains("sync"), "{}", bench.said());
+    reader.finish().unwrap();
+    let seen = bench.export_bytes();
+    let seen = &seen[..seen
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |end| end + 1)];
+    fs::remove_file(ballast).unwrap();
+    let _mounted = repaired(&disk, mounted);
+    bench.once();
+    assert!(
+        bench.export_bytes().starts_with(seen),
+        "what was seen is gone"
+    );
+    bench.assert_batch();
+}
+
+#[test]
+fn a_file_system_that_turns_read_only_loses_nothing() {
+    if !host::has(&["mount", "umount", "mkfs.ext4", "e2fsck"]) {
+        return;
+    }
+    let bench = Bench::new();
+    let disk = ThinDisk::new(&bench);
+    let mounted = disk.mount(&bench.root().join("data/distilled"));
+    append_long(&bench, 0..3);
+    let mut daemon = bench.start_caught_up();
+    bench.wait_rows(&mut daemon, 3);
+    let reader = ReaderThread::start(&bench.export());
+    // What ext4 does by itself when its journal cannot be written.
+    mounted.remount("abort");
+    append_long(&bench, 3..10);
+    // It ends if a sync failed, and says so and tries again if a write did.
+    let ended = daemon.wait(LONG / 10);
+    let said = bench.said();
+    assert!(
+        said.contains("Read-only file system") || said.contains("Input/output error"),
+        "{said}"
+    );
+    assert!(ended.is_ok() || said.contains("reading stops"), "{said}");
+    reader.finish().unwrap();
+    drop(daemon);
+    let seen = bench.export_bytes();
+    bench
+        .run(&mut bench.command(&["run", "--once"]))
+        .check(1, &["data/distilled", "Read-only file system"]);
+    let _mounted = repaired(&disk, mounted);
+    bench.once();
+    assert!(
+        bench.export_bytes().starts_with(&seen),
+        "what was seen is gone"
+    );
+    bench.assert_batch();
+}
+
+/// The sector of 512 bytes where a block of a file in an unmounted image lies.
+fn sector_of(image: &Path, path_in_image: &str, block: usize) -> u64 {
+    let request = format!("blocks {path_in_image}");
+    let output = must("debugfs", &["-R", &request, image.to_str().unwrap()]);
+    let blocks = String::from_utf8(output.stdout).unwrap();
+    let block: u64 = blocks
+        .split_whitespace()
+        .nth(block)
+        .unwrap()
+        .parse()
+        .unwrap();
+    block * 4096 / 512
+}
+
+#[test]
+fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
+    if !host::has(&PROGRAMS) || !host::has(&["debugfs"]) {
+        return;
+    }
+    let bench = Bench::new();
+    let image = bench.beside("image");
+    host::make_ext4(&image, 32 * MIB);
+    let bad = "2026/01/02/bad.jsonl";
+    {
+        let _mounted = Mounted::image(&image, &bench.root(), "noatime");
+        for run in 0..100 {
+            bench.append_run(bad, &format!("bad {run}"));
+        }
+        bench.append_run(PAIR, "good");
+        bench.once();
+        for run in 100..200 {
+            bench.append_run(bad, &format!("bad {run}"));
+        }
+        bench.append_run(PAIR, "later");
+    }
+    // In what is new; what stands before it was read.
+    let blocks = 100 * scored("bad 100").len() / 4096 + 2;
+    let sector = sector_of(&image, &format!("/data/scored-runs/{bad}"), blocks);
+    let device = BlockDevice::with_bad_sectors(&bench.beside("device"), &image, &[sector]);
+    {
+        let _mounted = Mounted::image(device.path(), &bench.root(), "noatime");
+        let mut command = bench.command(&["run"]);
+        command.env("DISTILLD_RECENT_SCAN_MS", "50");
+        let mut daemon = bench.start_command(&mut command);
+        bench.wait_run(&mut daemon, "later");
+        bench.wait_for(&mut daemon, "the bad day-file is said", || {
+            bench
+                .said()
+                .lines()
+                .any(|line| line.contains("level=warn") && line.contains(bad))
+        });
+        bench.probe(&mut daemon);
+        let warned = bench
+            .said()
+            .lines()
+            .filter(|line| line.contains("bad.jsonl"))
+            .count();
+        assert_eq!(warned, 1, "{}", bench.said());
+        let seen = bench.export_bytes();
+        bench.stop(daemon);
+        assert!(bench.export_bytes().starts_with(&seen));
+    }
+    drop(device);
+    let _mounted = Mounted::image(&image, &bench.root(), "noatime");
+    bench.once();
+    bench.assert_distinct(203);
+    bench.assert_batch();
+}

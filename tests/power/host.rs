@@ -1,0 +1,142 @@
+//! Owns what these tests ask of the host: its programs, and file systems of a test's own that are unmounted when they
+//! go out of scope. Never touches a mount or a process of others.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use crate::support::kill_harness::wait_until;
+use crate::support::process::Bench;
+
+/// How long the host may take for what should be done at once.
+pub const HOST_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Whether the host has all that a test needs. Where it has not, this fails in CI and says so elsewhere.
+pub fn has(programs: &[&str]) -> bool {
+    let lack = lack_of(programs);
+    if let Some(lack) = &lack {
+        let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+        assert!(!in_ci, "this test cannot run: {lack}");
+        eprintln!("passed over: {lack}");
+    }
+    lack.is_none()
+}
+
+fn lack_of(programs: &[&str]) -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("it needs root".to_owned());
+    }
+    for device in ["/dev/fuse", "/dev/loop-control"] {
+        if !Path::new(device).exists() {
+            return Some(format!("it needs {device}"));
+        }
+    }
+    let missing = programs.iter().find(|program| on_path(program).is_none())?;
+    Some(format!("it needs {missing}"))
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
+}
+
+/// Runs a program that must succeed.
+pub fn must(program: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// A directory for disk images: in memory where that is possible, because what is tested is their loss.
+pub fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
+}
+
+/// Makes an image with an empty ext4.
+pub fn make_ext4(image: &Path, len_bytes: u64) {
+    File::create(image).unwrap().set_len(len_bytes).unwrap();
+    let lazy = "lazy_itable_init=0,lazy_journal_init=0,nodiscard";
+    let image = image.to_str().unwrap();
+    must(
+        "mkfs.ext4",
+        &["-q", "-F", "-b", "4096", "-m", "0", "-E", lazy, image],
+    );
+}
+
+/// A mount of a test's own.
+#[derive(Debug)]
+pub struct Mounted {
+    dir: PathBuf,
+}
+
+impl Mounted {
+    /// `mount ARGUMENTS DIR`; the directory is made.
+    pub fn new(arguments: &[&str], dir: &Path) -> Self {
+        fs::create_dir_all(dir).unwrap();
+        let mut all = arguments.to_vec();
+        all.push(dir.to_str().unwrap());
+        must("mount", &all);
+        Self {
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// Mounts an image through a loop device.
+    pub fn image(image: &Path, dir: &Path, options: &str) -> Self {
+        let options = format!("loop,{options}");
+        Self::new(&["-o", &options, image.to_str().unwrap()], dir)
+    }
+
+    /// Takes over what another program has mounted.
+    pub fn by_another(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// Where it is mounted.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Mounted {
+    /// Mounts it anew with other options.
+    pub fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        must("mount", &["-o", &options, self.dir.to_str().unwrap()]);
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let unmounted = wait_until(HOST_DEADLINE, || {
+            let tried = Command::new("umount").arg(&self.dir).output();
+            Ok(tried.is_ok_and(|output| output.status.success()))
+        });
+        if unmounted != Ok(true) {
+            eprintln!("{} is unmounted lazily", self.dir.display());
+            _ = Command::new("umount").arg("-l").arg(&self.dir).status();
+        }
+    }
+}
+
+/// What `status --json` tells.
+pub fn status(bench: &Bench) -> serde_json::Value {
+    let ended = bench.run(&mut bench.command(&["status", "--json"]));
+    ended.check(0, &[]);
+    serde_json::from_str(&ended.stdout).unwrap()
+}

@@ -1,0 +1,168 @@
+//! Owns what happens when the kernel's limits on inotify are met. The length of the event queue is one for the whole host:
+//! it is lowered while a daemon starts, no longer. Watches are limited in a user namespace of the daemon's own.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::host;
+use crate::support::kill_harness::Daemon;
+use crate::support::process::Bench;
+
+const QUEUE_LIMIT: &str = "/proc/sys/fs/inotify/max_queued_events";
+
+/// Restores the limit when it goes out of scope.
+struct ShortQueue {
+    before: String,
+}
+
+impl ShortQueue {
+    fn new(events: u32) -> Self {
+        let before = fs::read_to_string(QUEUE_LIMIT).unwrap();
+        fs::write(QUEUE_LIMIT, events.to_string()).unwrap();
+        Self { before }
+    }
+}
+
+impl Drop for ShortQueue {
+    fn drop(&mut self) {
+        fs::write(QUEUE_LIMIT, self.before.trim()).unwrap();
+    }
+}
+
+/// A daemon that scans by itself so seldom that only what it hears can help it.
+fn listening(bench: &Bench) -> Command {
+    let mut command = bench.command(&["run"]);
+    command.env("DISTILLD_RECENT_SCAN_MS", "3600000");
+    command.env("DISTILLD_FULL_SCAN_MS", "604800000");
+    command
+}
+
+fn signal(daemon: &Daemon, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(daemon.pid()).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+#[test]
+fn an_overflow_of_the_event_queue_loses_nothing() {
+    if !host::has(&[]) {
+        return;
+    }
+    let bench = Bench::new();
+    for day in 1..=20 {
+        bench.append_run(
+            &format!("2026/01/{day:02}/n.jsonl"),
+            &format!("before {day}"),
+        );
+    }
+    let short = ShortQueue::new(3);
+    let mut daemon = bench.catch_up(&mut listening(&bench));
+    drop(short);
+    bench.wait_rows(&mut daemon, 20);
+    signal(&daemon, Signal::STOP);
+    for day in 1..=20 {
+        bench.append_run(
+            &format!("2026/01/{day:02}/n.jsonl"),
+            &format!("unheard {day}"),
+        );
+    }
+    // A thousand days in a hundred months, in both streams.
+    for day in 0..1_000 {
+        let pair = format!("2027/{:02}/{:02}/n.jsonl", day / 10, day % 10);
+        bench.append_run(&pair, &format!("directory {day}"));
+    }
+    signal(&daemon, Signal::CONT);
+    bench.wait_rows(&mut daemon, 1_040);
+    bench.assert_distinct(1_040);
+    assert!(
+        bench.said().contains("more happened than events tell of"),
+        "{}",
+        bench.said()
+    );
+    // Heard again from then on, the new directories too.
+    bench.append_run("2027/99/09/n.jsonl", "after");
+    bench.append_run("2026/01/01/n.jsonl", "after too");
+    bench.wait_rows(&mut daemon, 1_042);
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
+#[test]
+fn thousands_of_directories_created_at_once_are_heard() {
+    if !host::has(&[]) {
+        return;
+    }
+    let bench = Bench::new();
+    bench.append_run("2026/01/01/n.jsonl", "first");
+    let mut daemon = bench.catch_up(&mut listening(&bench));
+    for day in 0..3_000 {
+        let pair = format!("2027/{:02}/{:02}/n.jsonl", day / 50, day % 50);
+        bench.append_run(&pair, &format!("directory {day}"));
+    }
+    bench.wait_rows(&mut daemon, 3_001);
+    bench.stop(daemon);
+    bench.assert_distinct(3_001);
+    bench.assert_batch();
+}
+
+/// The same command in a user namespace that allows so many watches.
+fn with_watches(command: &Command, watches: u32) -> Command {
+    let script =
+        format!("echo {watches} > /proc/sys/user/max_inotify_watches && exec \"$0\" \"$@\"");
+    let mut limited = Command::new("unshare");
+    limited
+        .env_clear()
+        .envs(
+            command
+                .get_envs()
+                .filter_map(|(key, value)| Some((key, value?))),
+        )
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .args(["--user", "--map-root-user", "sh", "-c", &script])
+        .args(
+            [command.get_program()]
+                .into_iter()
+                .chain(command.get_args())
+                .map(OsStr::to_owned),
+        );
+    limited
+}
+
+#[test]
+fn where_watches_run_out_the_daemon_polls_and_says_so() {
+    if !host::has(&["unshare"]) {
+        return;
+    }
+    let bench = Bench::new();
+    for day in 1..=28 {
+        bench.append_run(
+            &format!("2026/01/{day:02}/n.jsonl"),
+            &format!("before {day}"),
+        );
+    }
+    let mut command = listening(&bench);
+    command.env("DISTILLD_POLL_MS", "50");
+    let mut daemon = bench.catch_up(&mut with_watches(&command, 12));
+    bench.wait_rows(&mut daemon, 28);
+    for day in [1, 14, 28, 30] {
+        bench.append_run(
+            &format!("2026/01/{day:02}/n.jsonl"),
+            &format!("after {day}"),
+        );
+    }
+    bench.wait_rows(&mut daemon, 32);
+    let watch = host::status(&bench)["watch"].to_string();
+    assert!(
+        watch.contains("polling: ") && watch.contains("watch"),
+        "{watch}"
+    );
+    assert!(
+        bench.said().contains("polling beside events"),
+        "{}",
+        bench.said()
+    );
+    bench.stop(daemon);
+    bench.assert_batch();
+}

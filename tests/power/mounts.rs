@@ -1,0 +1,94 @@
+//! Owns file systems that do not report every change: a FUSE mount under which another writes, and an overlay.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+
+use crate::host::{self, Mounted, must};
+use crate::support::lake_gen::Stream;
+use crate::support::process::{Bench, evidence, scored};
+
+const PAIRS: [&str; 3] = [
+    "2026/01/01/a.jsonl",
+    "2026/01/02/a.jsonl",
+    "2026/02/01/b.jsonl",
+];
+
+/// Appends an accepted run and its evidence to the lake below another root.
+fn append_run(root: &Path, pair: &str, run: &str) {
+    for (stream, line) in [
+        (Stream::Scored, scored(run)),
+        (Stream::Evidence, evidence(run)),
+    ] {
+        let path = stream.path(root, pair);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
+}
+
+/// A daemon on a root where events cannot be relied on: what `append` writes is found, and how is said.
+fn check_polling(bench: &Bench, file_system: &str, append: impl Fn(&str, &str)) {
+    let mut command = bench.command(&["run"]);
+    command.env("DISTILLD_POLL_MS", "50");
+    let mut daemon = bench.catch_up(&mut command);
+    bench.wait_rows(&mut daemon, PAIRS.len());
+    for pair in PAIRS {
+        append(pair, &format!("later {pair}"));
+    }
+    append("2026/03/01/new.jsonl", "new");
+    bench.wait_rows(&mut daemon, 2 * PAIRS.len() + 1);
+    let watch = host::status(bench)["watch"].to_string();
+    assert!(
+        watch.contains("polling: ") && watch.contains(file_system),
+        "{watch}"
+    );
+    bench.stop(daemon);
+    bench.once();
+    bench.assert_batch();
+    bench.assert_distinct(2 * PAIRS.len() + 1);
+    let checked = bench.run(&mut bench.command(&["check"]));
+    let told = [checked.stdout, checked.stderr].concat();
+    assert!(told.contains(file_system), "{told}");
+}
+
+#[test]
+fn what_another_writes_below_a_fuse_mount_is_found_by_polling() {
+    if !host::has(&["bindfs", "umount"]) {
+        return;
+    }
+    let bench = Bench::new();
+    let below = bench.beside("below");
+    for pair in PAIRS {
+        append_run(&below, pair, &format!("first {pair}"));
+    }
+    must(
+        "bindfs",
+        &[below.to_str().unwrap(), bench.root().to_str().unwrap()],
+    );
+    let _mounted = Mounted::by_another(&bench.root());
+    check_polling(&bench, "fuse", |pair, run| append_run(&below, pair, run));
+}
+
+#[test]
+fn day_files_that_move_to_the_upper_layer_of_an_overlay_are_followed() {
+    if !host::has(&["mount", "umount"]) {
+        return;
+    }
+    let bench = Bench::new();
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| bench.beside(name));
+    for pair in PAIRS {
+        append_run(&lower, pair, &format!("first {pair}"));
+    }
+    for dir in [&upper, &work] {
+        fs::create_dir_all(dir).unwrap();
+    }
+    let [lower, upper, work] = [lower, upper, work].map(|dir| dir.display().to_string());
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let _mounted = Mounted::new(&["-t", "overlay", "-o", &options, "overlay"], &bench.root());
+    check_polling(&bench, "overlay", |pair, run| bench.append_run(pair, run));
+}

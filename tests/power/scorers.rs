@@ -1,0 +1,147 @@
+//! Owns the scorers' side of a power cut: what each day-file should hold, what a cut left of it, and how its writer goes
+//! on. Never looks at the export.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+
+use fastrand::Rng;
+
+use crate::support::lake_gen::{Shape, Step, Stream, pairs_of, script};
+use crate::support::naive_json;
+
+/// How writers go on after a cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writers {
+    /// Each cuts off what it has not written (ext4 gives zeros for what was lost) and writes again what is missing.
+    WriteAgain,
+    /// Each goes on with its next bytes, whatever was lost.
+    GoOn,
+}
+
+type Name = (bool, String);
+
+/// The day-files of a lake and what is still to be written to each.
+#[derive(Debug, Clone)]
+pub struct Scorers {
+    writers: Writers,
+    files: BTreeMap<Name, DayFile>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct DayFile {
+    /// What it holds and is to hold.
+    bytes: Vec<u8>,
+    /// What has been written so far.
+    written: usize,
+}
+
+fn stream_of(name: &Name) -> Stream {
+    if name.0 {
+        Stream::Evidence
+    } else {
+        Stream::Scored
+    }
+}
+
+impl Scorers {
+    /// A lake of about so many lines of which nothing is written yet.
+    pub fn new(seed: u64, lines: usize, writers: Writers) -> Self {
+        let mut files = BTreeMap::new();
+        for (pair, (scored, evidence)) in pairs_of(&script(seed, &Shape::steady(lines))) {
+            for (is_evidence, bytes) in [(false, scored), (true, evidence)] {
+                let file = bytes.map(|bytes| DayFile { bytes, written: 0 });
+                files.extend(file.map(|file| ((is_evidence, pair.clone()), file)));
+            }
+        }
+        Self { writers, files }
+    }
+
+    /// Appends of about `part` of what is missing, in random pieces and any order.
+    pub fn next_steps(&mut self, part: f64, rng: &mut Rng) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for (name, file) in &mut self.files {
+            let missing = file.bytes.len() - file.written;
+            let goal = file.written + (missing as f64 * part).ceil() as usize;
+            let mut pieces = Vec::new();
+            while file.written < goal {
+                let len = rng.usize(1..=900).min(goal - file.written);
+                pieces.push(file.append(name, len));
+            }
+            steps = interleaved(steps, pieces, rng);
+        }
+        steps
+    }
+
+    /// Whether all that was lost is written again.
+    pub fn lose_no_line(&self) -> bool {
+        self.writers == Writers::WriteAgain
+    }
+
+    /// Sees what is left of the day-files, and what to do about it. Gives the bytes that were lost.
+    pub fn after_cut(&mut self, root: &Path, rng: &mut Rng) -> usize {
+        let mut lost_bytes = 0;
+        for (name, file) in &mut self.files {
+            let path = stream_of(name).path(root, &name.1);
+            let mut left = fs::read(&path).unwrap_or_default();
+            let differs = left
+                .iter()
+                .zip(&file.bytes)
+                .position(|(one, other)| one != other);
+            let right = differs.unwrap_or(left.len());
+            lost_bytes += file.written - right.min(file.written);
+            let missing = match self.writers {
+                Writers::WriteAgain => {
+                    if right < left.len() {
+                        left.truncate(right);
+                        File::options()
+                            .write(true)
+                            .open(&path)
+                            .unwrap()
+                            .set_len(right as u64)
+                            .unwrap();
+                    }
+                    file.bytes[right..].to_vec()
+                }
+                Writers::GoOn => going_on(&left, &file.bytes[file.written..], rng),
+            };
+            file.written = left.len();
+            file.bytes = [left, missing].concat();
+        }
+        lost_bytes
+    }
+}
+
+/// What follows, in a line of its own by chance, and always where the line before may be taken as it is.
+fn going_on(left: &[u8], next: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let tail = left
+        .rsplit(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let tail = String::from_utf8_lossy(tail);
+    let is_whole = naive_json::parse(tail.trim()).is_some();
+    let newline: &[u8] = if is_whole || rng.bool() { b"\n" } else { b"" };
+    [newline, next].concat()
+}
+
+impl DayFile {
+    fn append(&mut self, (is_evidence, pair): &Name, len: usize) -> Step {
+        let bytes = self.bytes[self.written..self.written + len].to_vec();
+        self.written += len;
+        Step::Append {
+            stream: stream_of(&(*is_evidence, String::new())),
+            pair: pair.clone(),
+            bytes,
+        }
+    }
+}
+
+fn interleaved(one: Vec<Step>, other: Vec<Step>, rng: &mut Rng) -> Vec<Step> {
+    let mut steps = Vec::with_capacity(one.len() + other.len());
+    let (mut one, mut other) = (one.into_iter().peekable(), other.into_iter().peekable());
+    while one.peek().is_some() || other.peek().is_some() {
+        let from_one = rng.usize(0..one.len() + other.len()) < one.len();
+        steps.extend(if from_one { one.next() } else { other.next() });
+    }
+    steps
+}

@@ -1,0 +1,38 @@
+//! The control socket of the real daemon: however deep it lies, whoever left one there.
+
+use std::fs;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::UnixListener;
+
+use crate::support::lake_gen::Stream;
+use crate::support::process::{Bench, scored};
+
+#[test]
+fn it_answers_from_a_state_directory_deeper_than_an_address_is_long() {
+    let bench = Bench::new();
+    let state_dir = bench.beside(&"deep/".repeat(60));
+    fs::create_dir_all(&state_dir).unwrap();
+    // A daemon that was killed leaves its socket behind.
+    let socket = state_dir.join("control.sock");
+    let left = bench.beside("left");
+    drop(UnixListener::bind(&left).unwrap());
+    fs::rename(left, &socket).unwrap();
+    bench.append(Stream::Scored, "2026/05/01/a.jsonl", scored("r1"));
+
+    let typed = state_dir.to_str().unwrap();
+    let mut daemon = bench.catch_up(&mut bench.command(&["--state-dir", typed, "run"]));
+    assert!(fs::metadata(&socket).unwrap().file_type().is_socket());
+    // What answers is not what was published.
+    fs::write(state_dir.join("status.json"), "old").unwrap();
+    let ended = bench.run(&mut bench.command(&["--state-dir", typed, "status", "--json"]));
+    ended.check(0, &[]);
+    let told: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(told["running"], true, "{told}");
+    assert_eq!(told["scored"]["waiting"], 1, "{told}");
+    daemon.check_running().unwrap();
+    bench.stop(daemon);
+    assert!(
+        !socket.try_exists().unwrap(),
+        "the socket goes with its daemon"
+    );
+}

@@ -1,0 +1,225 @@
+//! The manual pages and completions that `cargo run --example generate` writes: read by the real tools.
+
+#[path = "../../examples/generate/pages/mod.rs"]
+mod pages;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clap::CommandFactory as _;
+use distilld::args::Arguments;
+use distilld::config::KEYS;
+use tempfile::TempDir;
+
+use crate::support::tools::tool;
+
+/// All that is generated, in a directory.
+fn generated() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for page in pages::all().unwrap() {
+        let path = dir.path().join(&page.path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, page.bytes).unwrap();
+    }
+    dir
+}
+
+fn manual_pages(dir: &Path) -> Vec<PathBuf> {
+    let pages = fs::read_dir(dir.join("man")).unwrap();
+    let mut pages: Vec<PathBuf> = pages.map(|entry| entry.unwrap().path()).collect();
+    pages.sort();
+    pages
+}
+
+/// What a command says, which must end well and say nothing on stderr.
+fn said(command: &mut Command) -> String {
+    let ended = command.stdin(Stdio::null()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(
+        ended.status.success() && stderr.is_empty(),
+        "{command:?}: {stderr}"
+    );
+    String::from_utf8_lossy(&ended.stdout).into_owned()
+}
+
+#[test]
+fn there_is_a_manual_page_for_the_program_each_command_and_the_configuration() {
+    let dir = generated();
+    let names: Vec<String> = manual_pages(dir.path())
+        .iter()
+        .map(|page| page.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    let mut wanted = vec!["distilld.1".to_owned(), "distilld.toml.5".to_owned()];
+    let commands = Arguments::command();
+    wanted.extend(
+        commands
+            .get_subcommands()
+            .map(|command| format!("distilld-{}.1", command.get_name())),
+    );
+    wanted.sort();
+    assert_eq!(names, wanted);
+}
+
+#[test]
+fn groff_formats_every_manual_page_without_a_warning_and_nothing_sticks_out() {
+    let Some(groff) = tool("groff") else { return };
+    let dir = generated();
+    for page in manual_pages(dir.path()) {
+        let mut command = Command::new(&groff);
+        command
+            .args(["-man", "-Tutf8", "-ww", "-rLL=80n", "-P-cbou"])
+            .arg(&page);
+        let text = said(&mut command);
+        assert!(
+            text.contains("NAME") && text.contains("SEE ALSO"),
+            "{}",
+            page.display()
+        );
+        for line in text.lines() {
+            assert!(line.chars().count() <= 84, "{}: {line}", page.display());
+        }
+    }
+}
+
+#[test]
+fn man_shows_a_page_with_its_flags_examples_and_exit_codes() {
+    let Some(man) = tool("man") else { return };
+    let dir = generated();
+    let mut command = Command::new(man);
+    command
+        .env("MANWIDTH", "80")
+        .env("MANPAGER", "cat")
+        .env("LC_ALL", "C.UTF-8");
+    command
+        .args(["--warnings", "--local-file"])
+        .arg(dir.path().join("man/distilld-export.1"));
+    let text = said(&mut command);
+    for wanted in [
+        "distilld-export",
+        "--recorded-at",
+        "EXAMPLES",
+        "EXIT STATUS",
+        "distilld.toml(5)",
+    ] {
+        assert!(text.contains(wanted), "no {wanted} in {text}");
+    }
+}
+
+#[test]
+fn mandoc_finds_no_error_in_any_manual_page() {
+    let Some(mandoc) = tool("mandoc") else { return };
+    let dir = generated();
+    for page in manual_pages(dir.path()) {
+        let mut command = Command::new(&mandoc);
+        said(command.args(["-Tlint", "-Werror"]).arg(&page));
+    }
+}
+
+#[test]
+fn the_page_of_the_configuration_tells_every_key_with_its_default_and_bounds() {
+    let pages = pages::all().unwrap();
+    let page = pages
+        .iter()
+        .find(|page| page.path.ends_with("toml.5"))
+        .unwrap();
+    let text = String::from_utf8_lossy(&page.bytes).replace("\\-", "-");
+    for key in KEYS {
+        let kind = key.kind.to_string();
+        for wanted in [
+            key.name,
+            key.variable,
+            key.default.unwrap_or_default(),
+            &kind,
+        ] {
+            assert!(text.contains(wanted), "{}: no {wanted} in {text}", key.name);
+        }
+    }
+    assert!(!text.contains("Also "), "{text}");
+}
+
+/// What completing a half-typed line gives, sorted.
+fn check(shell: &str, script: &str, wanted: &str) {
+    let Some(program) = tool(shell) else { return };
+    let dir = generated();
+    let script = script.replace("DIR", dir.path().join("completions").to_str().unwrap());
+    let mut command = Command::new(program);
+    match shell {
+        "bash" => _ = command.args(["--norc", "--noprofile"]),
+        "zsh" => _ = command.arg("-f"),
+        _ => {}
+    }
+    let mut child = command
+        .env("HOME", dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(script.as_bytes())
+        .unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let stdout = String::from_utf8_lossy(&ended.stdout).replace('\r', "");
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    let mut given: Vec<&str> = stdout
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("> ")?.trim()))
+        .collect();
+    given.sort_unstable();
+    assert_eq!(given.join(" "), wanted, "{shell}: {stdout}{stderr}");
+}
+
+/// Completes the words that follow, the last of which is half typed.
+fn bash(words: &str) -> String {
+    let count = words.split(' ').count();
+    format!(
+        "source DIR/distilld.bash\nCOMP_WORDS=(distilld {words})\nCOMP_CWORD={count}\n\
+         _distilld distilld \"${{COMP_WORDS[$COMP_CWORD]}}\" \"${{COMP_WORDS[$((COMP_CWORD-1))]}}\"\n\
+         printf '> %s\\n' \"${{COMPREPLY[@]}}\"\n"
+    )
+}
+
+#[test]
+fn bash_completes_commands_flags_and_values() {
+    check("bash", &bash("st"), "status");
+    check("bash", &bash("export --di"), "--dialect");
+    check("bash", &bash("export --dialect g"), "go");
+    check("bash", &bash("run --onc"), "--once");
+    check("bash", &bash("--log-f"), "--log-format");
+}
+
+#[test]
+fn fish_completes_commands_flags_and_values() {
+    let fish = |line: &str| {
+        format!(
+            "source DIR/distilld.fish\nfor found in (complete -C '{line}'); echo '>' (string split -f1 \\t -- $found); end\n"
+        )
+    };
+    check("fish", &fish("distilld st"), "status");
+    check("fish", &fish("distilld export --di"), "--dialect");
+    check("fish", &fish("distilld export --dialect g"), "go");
+}
+
+/// zsh completes only where somebody types: at a terminal, which its own module gives. The completed line is then
+/// made an argument of `print`, by keys too.
+#[test]
+fn zsh_completes_commands_flags_and_values() {
+    let zsh = |line: &str| {
+        format!(
+            "zmodload zsh/zpty\nzpty typed zsh -f -i\n\
+             zpty -w typed \"PS1= fpath=(DIR \\$fpath); autoload -Uz compinit; compinit -u -D; bindkey -e; print rea''dy\"\n\
+             while zpty -r typed got; do [[ $got == *ready* ]] && break; done\n\
+             zpty -w -n typed $'distilld {line}\\t\\x01print -r -- \"> \\x05\"\\n'\n\
+             while zpty -r typed got; do [[ $got == '> '* ]] && break; done\n\
+             print -r -- ${{got/distilld /}}\n"
+        )
+    };
+    check("zsh", &zsh("st"), "status");
+    check("zsh", &zsh("export --di"), "export --dialect");
+    check("zsh", &zsh("export --dialect g"), "export --dialect go");
+}

@@ -1,0 +1,221 @@
+//! The export and the state removed, cut, edited or restored from an old copy, while the daemon runs and while it does
+//! not: it stops with an error that names the way out, or it goes on by promise 6; never a row twice, never in silence.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use crate::support::process::{Bench, LONG};
+
+const PAIR: &str = "2026/01/01/n.jsonl";
+
+/// What somebody does to the files of a daemon; old copies of both lie beside the lake.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Harm {
+    /// Other bytes in an early row, none of which was to be read again.
+    EditRow,
+    /// The last row's bytes changed in place.
+    EditLastRow,
+    AppendRow,
+    AppendTornRow,
+    /// Over the export, its inode kept.
+    RestoreExport,
+    /// In the export's place, by rename.
+    ReplaceExport,
+    RestoreState,
+    /// By renames, under a daemon that goes on with files that have no name.
+    ReplaceState,
+    RestoreBoth,
+    RemoveState,
+    RemoveStore,
+    RemoveJournal,
+    CutStore,
+    CutJournal,
+    EditStore,
+    EditJournal,
+}
+
+const HARMS: [Harm; 16] = [
+    Harm::EditRow,
+    Harm::EditLastRow,
+    Harm::AppendRow,
+    Harm::AppendTornRow,
+    Harm::RestoreExport,
+    Harm::ReplaceExport,
+    Harm::RestoreState,
+    Harm::ReplaceState,
+    Harm::RestoreBoth,
+    Harm::RemoveState,
+    Harm::RemoveStore,
+    Harm::RemoveJournal,
+    Harm::CutStore,
+    Harm::CutJournal,
+    Harm::EditStore,
+    Harm::EditJournal,
+];
+
+impl Harm {
+    fn act(self, bench: &Bench) {
+        let export = bench.export();
+        let (store, journal) = (
+            bench.state_dir().join("state.redb"),
+            bench.state_dir().join("journal"),
+        );
+        let old = |name: &str| bench.beside("old").join(name);
+        match self {
+            Harm::EditRow => edit(&export, 200),
+            Harm::EditLastRow => edit(&export, len_of(&export) - 40),
+            Harm::AppendRow => append(&export, &first_row(&export)),
+            Harm::AppendTornRow => append(&export, &first_row(&export)[..50]),
+            Harm::RestoreExport => _ = fs::copy(old("sft_export.jsonl"), export).unwrap(),
+            Harm::ReplaceExport => {
+                fs::copy(old("sft_export.jsonl"), bench.beside("again")).unwrap();
+                fs::rename(bench.beside("again"), export).unwrap();
+            }
+            Harm::RestoreState => restore_state(bench),
+            Harm::ReplaceState => {
+                copy_state(&bench.beside("old"), &bench.beside("again"));
+                fs::remove_dir_all(bench.state_dir()).unwrap();
+                fs::rename(bench.beside("again"), bench.state_dir()).unwrap();
+            }
+            Harm::RestoreBoth => {
+                Harm::RestoreExport.act(bench);
+                restore_state(bench);
+            }
+            Harm::RemoveState => fs::remove_dir_all(bench.state_dir()).unwrap(),
+            Harm::RemoveStore => fs::remove_file(store).unwrap(),
+            Harm::RemoveJournal => fs::remove_file(journal).unwrap(),
+            Harm::CutStore => cut(&store),
+            Harm::CutJournal => cut(&journal),
+            Harm::EditStore => (0..len_of(&store))
+                .step_by(1_000)
+                .for_each(|at| edit(&store, at)),
+            Harm::EditJournal => edit(&journal, len_of(&journal) / 2),
+        }
+    }
+}
+
+fn len_of(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().len()
+}
+
+fn edit(path: &Path, at: u64) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(b"#", at).unwrap();
+}
+
+fn append(path: &Path, bytes: &[u8]) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(bytes, len_of(path)).unwrap();
+}
+
+fn cut(path: &Path) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_len(len_of(path) / 2).unwrap();
+}
+
+fn first_row(export: &Path) -> Vec<u8> {
+    let bytes = fs::read(export).unwrap();
+    bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .next()
+        .unwrap()
+        .to_vec()
+}
+
+fn copy_state(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for name in ["state.redb", "journal"] {
+        fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+}
+
+fn restore_state(bench: &Bench) {
+    copy_state(&bench.beside("old"), &bench.state_dir());
+}
+
+/// A lake with ten rows, and copies of the daemon's files from when there were five.
+fn lake() -> Bench {
+    let bench = Bench::new();
+    (0..5).for_each(|run| bench.append_run(PAIR, &format!("early {run}")));
+    bench.once();
+    copy_state(&bench.state_dir(), &bench.beside("old"));
+    fs::copy(bench.export(), bench.beside("old").join("sft_export.jsonl")).unwrap();
+    (0..5).for_each(|run| bench.append_run(PAIR, &format!("late {run}")));
+    bench
+}
+
+/// The next start goes on, or refuses with the way out, which is then taken; nothing is lost or doubled either way.
+fn check_next_start(bench: &Bench, harm: Harm, was_running: bool) {
+    let what = format!("{harm:?}, running: {was_running}");
+    let before = bench.export_bytes();
+    let next = bench.run(&mut bench.command(&["run", "--once"]));
+    if next.status.code() != Some(0) {
+        next.check(1, &["distilld rebuild"]);
+        assert_eq!(
+            bench.export_bytes(),
+            before,
+            "{what}: refused, and written all the same"
+        );
+        bench.run(&mut bench.command(&["rebuild"])).check(0, &[]);
+    }
+    // What somebody wrote into the rows themselves is found by `verify`: a start does not read all history.
+    let verified = bench.run(&mut bench.command(&["verify"])).status.code();
+    let difference = bench.difference();
+    assert_eq!(
+        verified,
+        Some(i32::from(difference.is_some())),
+        "{what}: {difference:?}"
+    );
+    let foreign = matches!(harm, Harm::EditRow | Harm::EditLastRow | Harm::AppendRow);
+    assert!(
+        foreign || difference.is_none(),
+        "{what}: {difference:?}\n{}",
+        next.stderr
+    );
+}
+
+#[test]
+fn files_harmed_while_no_daemon_runs_are_recovered_or_refused() {
+    for harm in HARMS {
+        let bench = lake();
+        bench.once();
+        harm.act(&bench);
+        bench.append_run(PAIR, "last");
+        check_next_start(&bench, harm, false);
+    }
+}
+
+#[test]
+fn files_harmed_under_a_running_daemon_are_noticed_by_it_or_by_the_next_start() {
+    for harm in HARMS {
+        let bench = lake();
+        let mut command = bench.command(&["run"]);
+        command.env("DISTILLD_RECENT_SCAN_MS", "50");
+        let mut daemon = bench.catch_up(&mut command);
+        bench.wait_rows(&mut daemon, 10);
+        harm.act(&bench);
+        bench.append_run(PAIR, "last");
+        let stops = !matches!(
+            harm,
+            // Its files are open, and what is in them is in memory too; rows that it wrote it does not read again.
+            Harm::EditRow
+                | Harm::EditLastRow
+                | Harm::RestoreState
+                | Harm::CutStore
+                | Harm::CutJournal
+                | Harm::EditStore
+                | Harm::EditJournal
+        );
+        if stops {
+            let status = daemon
+                .wait(LONG)
+                .unwrap_or_else(|error| panic!("{harm:?}: {error}\n{}", bench.said()));
+            assert_eq!(status.code(), Some(1), "{harm:?}: {}", bench.said());
+        } else {
+            bench.wait_run(&mut daemon, "last");
+            daemon.kill_9().unwrap();
+        }
+        check_next_start(&bench, harm, true);
+    }
+}
