@@ -8,8 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use super::process::run_well;
 
-/// Debian 12, with systemd 252: the oldest that distilld supports.
+/// Debian 12, with systemd 252: the oldest that distilld supports. Another is named by the variable below.
 const SUITE: &str = "bookworm";
+/// Names another Debian to test on, such as `trixie`.
+const SUITE_VARIABLE: &str = "DISTILLD_TEST_DEBIAN";
 /// What a minimal Debian lacks and its usual installation has: the manager, its bus, and what the package depends on.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,procps,init-system-helpers";
 /// A mirror's security updates are taken after that time.
@@ -20,7 +22,8 @@ const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// # Errors
 /// Debootstrap fails; its log is told.
 pub fn tree(home: &Path) -> Result<PathBuf, String> {
-    let tree = home.join(format!("{SUITE}-{}", PACKAGES.replace(',', "-")));
+    let suite = std::env::var(SUITE_VARIABLE).unwrap_or_else(|_| SUITE.to_owned());
+    let tree = home.join(format!("{suite}-{}", PACKAGES.replace(',', "-")));
     if is_recent(&tree) {
         return Ok(tree);
     }

@@ -31,8 +31,8 @@ impl Container {
     /// # Errors
     /// It does not come up.
     pub fn boot(tree: &Path, home: &Path) -> Result<Self, String> {
+        remove_left_over(home)?;
         let root = home.join(format!("run-{}", std::process::id()));
-        remove(&root)?;
         run_well(
             Command::new("cp")
                 .args(["--archive", "--reflink=auto"])
@@ -95,6 +95,21 @@ impl Container {
         command
     }
 
+    /// A process inside, as this machine numbers it.
+    pub fn outside(&self, process_id: &str) -> Option<u32> {
+        let namespace = |id: &str| fs::read_link(format!("/proc/{id}/ns/pid")).ok();
+        let ours = namespace(&self.leader.to_string());
+        let is_it = |id: &String| {
+            let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+            let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            ids.and_then(|ids| ids.split_whitespace().last()) == Some(process_id)
+                && namespace(id) == ours
+        };
+        let processes = fs::read_dir("/proc").ok()?;
+        let mut ids = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        ids.find(is_it)?.parse().ok()
+    }
+
     /// A path inside, as this machine sees it, with all that is mounted there.
     pub fn path(&self, inside: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{inside}", self.leader))
@@ -115,6 +130,21 @@ impl Container {
             remove_cgroup(cgroup);
         }
     }
+}
+
+/// Copies of runs that did not come to their end.
+fn remove_left_over(home: &Path) -> Result<(), String> {
+    for entry in fs::read_dir(home)
+        .map_err(|error| error.to_string())?
+        .flatten()
+    {
+        let name = entry.file_name();
+        let of_process = name.to_str().and_then(|name| name.strip_prefix("run-"));
+        if of_process.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The call of systemd-nspawn. It gets a signal if this process ends without one.

@@ -132,6 +132,20 @@ impl Host {
         self.property(name).parse().unwrap()
     }
 
+    /// The daemon's process, as this machine numbers it.
+    #[track_caller]
+    pub fn main_process(&self) -> u32 {
+        let inside = self.property("MainPID");
+        self.container.outside(&inside).unwrap()
+    }
+
+    /// The machine's clock that counts from its start, microseconds.
+    pub fn uptime_us(&self) -> u64 {
+        let uptime = self.read("/proc/uptime");
+        let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        (seconds * 1e6) as u64
+    }
+
     /// What an operator sees: `systemctl status`. Its exit code tells the state, which is asked elsewhere.
     pub fn status(&self) -> String {
         let lines = ["status", "--no-pager", "--full", "--lines=20", SERVICE];
@@ -180,6 +194,12 @@ impl Host {
         self.wait(&format!("the service is {state}"), || {
             self.property("ActiveState") == state
         });
+    }
+
+    /// The major version of the systemd inside.
+    pub fn systemd_version(&self) -> u32 {
+        let said = self.systemctl(&["--version"]);
+        said.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// A path inside, as this machine sees it.

@@ -122,3 +122,37 @@ pub fn a_purge_takes_the_state_and_leaves_the_export(host: &Host) {
     host.wait_rows(2);
     host.assert_verified();
 }
+
+pub fn the_steps_for_other_distributions_work(host: &Host) {
+    host.run("dpkg", &["--purge", "distilld"]);
+    host.shell("rm -rf /srv/lakehouse");
+    // What `cargo install` does, with the program of the package.
+    host.shell("dpkg-deb --fsys-tarfile /root/distilld.deb | tar --extract --directory=/ ./usr/bin/distilld");
+    let steps = steps_of_readme();
+    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");
+    let copied = run(Command::new("cp")
+        .args(["-r", sources])
+        .arg(host.path("/root")));
+    assert_eq!(copied.unwrap().code, Some(0));
+    host.shell(&format!("cd /root\n{steps}"));
+    host.wait_state("active");
+    host.append_run("2026/01/01/a.jsonl", "one");
+    host.wait_rows(1);
+    host.systemctl(&["disable", "--now", SERVICE]);
+}
+
+/// The README's commands for installing without a package, but for the first, which compiles.
+fn steps_of_readme() -> String {
+    let readme = include_str!("../../README.md");
+    let steps = readme
+        .split_once("    cargo install --locked --path .")
+        .unwrap()
+        .1;
+    let steps = steps
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with("    "));
+    steps
+        .map(|line| line.trim_start().to_owned() + "\n")
+        .collect()
+}

@@ -7,7 +7,7 @@
 //! cargo test --test systemd
 //! ```
 //!
-//! A name behind `--` runs the checks whose names hold it. The Debian is made once and kept below the target
+//! `DISTILLD_TEST_DEBIAN=trixie` takes another Debian than the oldest. A name behind `--` runs the checks whose names hold it. The Debian is made once and kept below the target
 //! directory; each run boots a copy of it. One system serves all checks, so that they run one after the other, each
 //! with an empty lake and an empty state.
 
@@ -31,10 +31,16 @@ mod process;
 mod bad_input;
 /// Install, upgrade, removal, purge.
 mod install;
+/// Fields and levels of the journal.
+mod journal;
 /// Start, READY, status line, crash, stop.
 mod life;
+/// Reload, good and bad.
+mod reload;
 /// What the daemon can do inside its unit, and what it cannot.
 mod sandbox;
+/// Who starves the watchdog, and who does not.
+mod watchdog;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -66,6 +72,14 @@ const CHECKS: &[Check] = checks![
     sandbox::systemd_finds_little_exposed,
     sandbox::the_whole_job_is_done_by_events,
     sandbox::nothing_else_can_be_written_read_or_reached,
+    reload::a_reload_takes_up_what_can_change_and_names_what_cannot,
+    reload::a_broken_configuration_leaves_the_running_one_in_force_and_says_why,
+    reload::a_signal_has_the_status_written_to_the_journal,
+    reload::a_newer_systemd_reloads_and_waits_longer_by_the_drop_in,
+    journal::events_are_found_by_their_fields_and_their_levels,
+    watchdog::a_hung_engine_is_killed_and_started_again,
+    watchdog::a_hung_watcher_is_killed_and_started_again,
+    watchdog::a_long_backfill_is_left_alone,
     bad_input::a_wrong_key_is_said_and_not_tried_again,
     bad_input::no_configuration_is_said_and_not_tried_again,
     bad_input::a_root_that_is_not_there_yet_is_taken_up_when_it_comes,
@@ -75,6 +89,7 @@ const CHECKS: &[Check] = checks![
     install::an_instance_keeps_its_own_lake,
     install::an_upgrade_keeps_the_state_and_the_configuration,
     install::a_purge_takes_the_state_and_leaves_the_export,
+    install::the_steps_for_other_distributions_work,
 ];
 
 fn main() -> ExitCode {
@@ -112,7 +127,7 @@ fn missing() -> Option<String> {
         ("systemd-nspawn", "systemd-container"),
         ("debootstrap", "debootstrap"),
         ("lintian", "lintian"),
-        ("cargo-deb", "`cargo install cargo-deb --locked`"),
+        ("cargo-deb", "it by `cargo install cargo-deb --locked`"),
     ];
     let missing = tools.iter().find(|(tool, _)| !process::is_on_path(tool));
     missing.map(|(tool, package)| format!("no {tool}; install {package}"))
