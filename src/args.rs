@@ -63,6 +63,9 @@ pub struct GlobalArguments {
     /// No file is read without this flag. Each key may also be given by a flag or an environment variable, which
     /// win over the file: DISTILLD_SETTLE_MS for `settle_ms` and so on, but LH_DISTILL_ROOT for `root` and RUST_LOG
     /// for `log`. A key that is not known is an error.
+    ///
+    /// A running daemon reads it again on SIGHUP (`systemctl reload`), and takes up changes of all keys but `root`,
+    /// `state_dir`, `log_format`: those need a restart.
     #[arg(
         long,
         global = true,
@@ -86,8 +89,9 @@ pub struct GlobalArguments {
 
     /// How log lines look: auto, human, kv, json [default: auto]
     ///
-    /// `auto` is `human` where stderr is a terminal and `kv` elsewhere: one line of key=value per event. In the
-    /// systemd journal `kv` lines carry no time of their own. Colours only on a terminal, and never with NO_COLOR.
+    /// `auto` is `human` where stderr is a terminal; fields of the journal (`journalctl DAY_FILE=...`) where it is the
+    /// systemd journal; and `kv` elsewhere: one line of key=value per event. In the journal `kv` lines carry no time
+    /// of their own. Colours only on a terminal, and never with NO_COLOR.
     #[arg(
         long,
         global = true,

@@ -17,20 +17,25 @@ use crate::batch_export::{BatchOptions, Output, batch_export, export_path};
 use crate::batch_pair::{Lake, PairReading};
 use crate::check::Severity;
 use crate::clock::{Clock as _, HostClock, stamp};
-use crate::config::{self, Environment, Settings};
+use crate::config::{Environment, Settings};
 use crate::discover::{Stream, pair_bytes, walk};
+use crate::follow::Reloader;
 use crate::json_text::Dialect;
 use crate::open::STATE_FILE;
 use crate::progress::{self, Progress, Steps};
 use crate::refusal::Refusal;
 use crate::storage::{Disk, Storage as _};
 use crate::synthesize::Synthesis;
+use crate::systemd::ServiceManager;
 use crate::terminal::Terminal;
 use crate::verify::{self, VerifyOptions, VerifyResult};
-use crate::{check, daemon, lock, logging, rebuild, shutdown, status};
+use crate::{check, daemon, lock, logging, rebuild, remedy, shutdown, status, status_line};
 
 /// Exit code of a command that failed, or found differences.
 const FAILED: u8 = 1;
+
+/// How long the service manager may take to hear why there is no start.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Any error on its way to the terminal.
 type AnyError = Box<dyn std::error::Error>;
@@ -49,21 +54,39 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     let environment = Environment::of_process();
     let terminal = Terminal::of_stderr(&environment);
     progress::init(terminal.draws);
+    // Only the daemon is a unit; another command in the same environment must not speak for it.
+    let is_unit = matches!(arguments.command, Command::Run(_));
+    let manager = || {
+        is_unit
+            .then(ServiceManager::from_environment)
+            .unwrap_or_default()
+    };
     let settings = match Settings::load(&arguments.global, &environment) {
         Ok(settings) => settings,
         Err(error) => {
             terminal.tell(&error);
-            return ExitCode::from(config::EXIT_CODE);
+            let manager = manager();
+            manager.failed(
+                &status_line::failed(&remedy::in_a_line(&error)),
+                error.errno(),
+            );
+            let _told = manager.flush(LAST_WORDS_PATIENCE);
+            return ExitCode::from(error.exit_code());
         }
     };
-    logging::init(&settings, &environment);
+    let log = logging::init(&settings, &environment);
     for variable in &settings.unused_variables {
         tracing::warn!(
             variable,
             "environment variable is not one that distilld reads"
         );
     }
-    match run(arguments.command, &settings) {
+    let (command, global) = (arguments.command, arguments.global);
+    let reloader = Reloader {
+        read: Box::new(move || Settings::load(&global, &environment)),
+        log,
+    };
+    match run(command, &settings, reloader, manager()) {
         Ok(code) => code,
         Err(error) => {
             terminal.tell(&*error);
@@ -72,9 +95,14 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn run(command: Command, settings: &Settings) -> Result<ExitCode, AnyError> {
+fn run(
+    command: Command,
+    settings: &Settings,
+    reloader: Reloader,
+    manager: ServiceManager,
+) -> Result<ExitCode, AnyError> {
     match command {
-        Command::Run(arguments) => daemon::run(settings, arguments.once)?,
+        Command::Run(arguments) => daemon::run(settings, arguments.once, reloader, manager)?,
         Command::Export(arguments) => export(settings, &arguments)?,
         Command::Verify => return verify(settings),
         Command::Rebuild => rebuild(settings)?,

@@ -5,6 +5,7 @@
 //! checked where it was written, also one that is overruled, so that an error can name its flag, variable or line.
 //! Nothing is written here, and the environment is passed in, never read behind the caller's back.
 
+mod change;
 mod error;
 mod keys;
 
@@ -17,11 +18,13 @@ use clap::ValueEnum;
 use toml::de::DeTable;
 
 use crate::args::GlobalArguments;
+pub use change::Change;
 pub use error::{ConfigError, Origin};
 pub use keys::{KEYS, Key, Kind};
 use keys::{Value, nearest};
 
-/// Exit code of a [`ConfigError`]: `EX_CONFIG` of sysexits. The unit tells systemd not to restart on it.
+/// Exit code of a configuration that a person has to change: `EX_CONFIG` of sysexits. The unit tells systemd not to
+/// restart on it.
 pub const EXIT_CODE: u8 = 78;
 
 /// The configuration, complete and checked.
@@ -70,7 +73,7 @@ pub enum Watch {
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// `human` on a terminal, `kv` elsewhere.
+    /// `human` on a terminal, the journal's own fields in the journal, `kv` elsewhere.
     #[default]
     Auto,
     /// Short lines for a person.
@@ -297,16 +300,16 @@ fn check_root(root: Option<&(Value, Origin)>) -> Result<(), ConfigError> {
     if root.as_os_str().is_empty() {
         return Err(ConfigError::RootEmpty { origin });
     }
-    let reason = match std::fs::metadata(root) {
-        Ok(found) if found.is_dir() => return Ok(()),
-        Ok(_) => "it is not a directory".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    Err(ConfigError::RootUnusable {
-        origin,
-        root: root.clone(),
-        reason,
-    })
+    let root = root.clone();
+    match std::fs::metadata(&root) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(ConfigError::RootNoDirectory { origin, root }),
+        Err(source) => Err(ConfigError::RootOutOfReach {
+            origin,
+            root,
+            source,
+        }),
+    }
 }
 
 /// The first directory systemd made for `StateDirectory=`.

@@ -10,17 +10,19 @@ use crate::batch_export::export_path;
 use crate::clock::HostClock;
 use crate::config::Settings;
 use crate::engine::{Engine, EngineError, Setup};
-use crate::follow::{Follower, Pulse, catch_up};
+use crate::follow::{Follower, Reloader, Shared, catch_up};
 use crate::lock::{LockError, RootLock};
+use crate::logging::ids;
 use crate::open::{OpenReport, distrust};
 use crate::progress::Steps;
 use crate::serve::{self, ControlSocket};
 use crate::state::StateError;
-use crate::storage::{Disk, Storage as _};
+use crate::storage::{Disk, Storage as _, WatchedDisk};
 use crate::systemd::{ServiceManager, watchdog_interval};
 use crate::tail::LineLimits;
 use crate::wake::Wake;
-use crate::{recover::RecoveryCase, shutdown};
+use crate::watchdog::{Watchdog, Watched, while_recovering};
+use crate::{recover::RecoveryCase, remedy, shutdown, status_line};
 
 /// Why the daemon ended otherwise than asked.
 #[derive(Debug, thiserror::Error)]
@@ -47,14 +49,57 @@ pub enum DaemonError {
     Panicked,
 }
 
+impl DaemonError {
+    /// The number of the error that the disk gave, if it did.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(cause) = error {
+            if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+                return io.raw_os_error();
+            }
+            error = cause.source();
+        }
+        None
+    }
+}
+
 /// Runs the daemon until it is told to stop. `once`: only until it has caught up.
 ///
 /// # Errors
 /// See [`DaemonError`].
-pub fn run(settings: &Settings, once: bool) -> Result<(), DaemonError> {
+pub fn run(
+    settings: &Settings,
+    once: bool,
+    reloader: Reloader,
+    manager: ServiceManager,
+) -> Result<(), DaemonError> {
     let wake = Arc::new(Wake::new());
     let (signals, shell) = shutdown::listen(Arc::clone(&wake)).map_err(DaemonError::Start)?;
-    let manager = Arc::new(ServiceManager::from_environment());
+    let shared = Shared {
+        wake,
+        pulse: Arc::default(),
+        manager: Arc::new(manager),
+        clock: Arc::new(HostClock::new()),
+    };
+    let result = run_in(settings, once, reloader, &shared, shell);
+    drop(signals);
+    if let Err(error) = &result {
+        stop_trusting(settings, error);
+        let line = status_line::failed(&remedy::in_a_line(error));
+        shared.manager.failed(&line, error.errno());
+    }
+    let _told = shared.manager.flush(Duration::from_millis(200));
+    result
+}
+
+fn run_in(
+    settings: &Settings,
+    once: bool,
+    reloader: Reloader,
+    shared: &Shared,
+    shell: tokio::sync::watch::Receiver<shutdown::SignalsSeen>,
+) -> Result<(), DaemonError> {
     let root = Disk
         .canonicalize(&settings.root)
         .map_err(|source| DaemonError::Root {
@@ -62,44 +107,38 @@ pub fn run(settings: &Settings, once: bool) -> Result<(), DaemonError> {
             source,
         })?;
     let _lock = RootLock::take(&root, &settings.state_dir)?;
-    let clock = Arc::new(HostClock::new());
-    let setup = setup(settings, &root, &clock);
+    let disk = WatchedDisk::recovering(Arc::clone(&shared.pulse), Arc::clone(&shared.wake));
+    let setup = Setup {
+        storage: Arc::new(disk.clone()),
+        ..setup(settings, &root, &shared.clock)
+    };
     let mut bars = Steps::default();
     let mut on_step = |what, done_bytes, total_bytes| bars.at(what, done_bytes, total_bytes);
-    let opened =
-        unless_panicked(|| Engine::open_telling(setup, &mut on_step).map_err(DaemonError::Engine));
-    let (mut engine, report) = opened.inspect_err(|error| stop_trusting(settings, error))?;
-    say_opened(&report, settings, &root);
-
-    let result = if once {
-        let mut caught_up = || catch_up(&mut engine, &root, &clock, &wake, &mut on_step);
-        unless_panicked(|| caught_up().map_err(DaemonError::Engine))
-    } else {
-        let pulse = Arc::new(Pulse::default());
-        let follower = unless_panicked(|| {
-            Follower::new(
-                engine,
-                settings.clone(),
-                &root,
-                Arc::clone(&wake),
-                Arc::clone(&pulse),
-                Arc::clone(&manager),
-                clock,
-            )
-            .map_err(DaemonError::Start)
-        });
-        follower.and_then(|follower| {
-            manager.ready();
-            let control = ControlSocket::bind(&settings.state_dir);
-            shell_around(follower, &pulse, &manager, shell, control, &wake)
-        })
-    };
-    drop(signals);
-    if let Err(error) = &result {
-        stop_trusting(settings, error);
+    let opened = while_recovering(&shared.pulse, &shared.manager, || {
+        unless_panicked(|| Engine::open_telling(setup, &mut on_step).map_err(DaemonError::Engine))
+    });
+    if opened.is_err() && shared.wake.stopping() {
+        // A stop cuts a recovery off, wherever it is; the next start begins it again.
+        shared.manager.stopping();
+        tracing::info!("stopped while recovering");
+        return Ok(());
     }
-    let _told = manager.flush(Duration::from_millis(200));
-    result
+    let (mut engine, report) = opened?;
+    disk.recovered();
+    say_opened(&report, settings, &root);
+    if once {
+        return unless_panicked(|| {
+            let (clock, stop) = (&shared.clock, &shared.wake);
+            catch_up(&mut engine, &root, clock, stop, &mut on_step).map_err(DaemonError::Engine)
+        });
+    }
+    let follower = unless_panicked(|| {
+        Follower::new(engine, settings.clone(), &root, reloader, shared.clone())
+            .map_err(DaemonError::Start)
+    })?;
+    shared.manager.ready();
+    let control = ControlSocket::bind(&settings.state_dir);
+    shell_around(follower, shared, shell, control)
 }
 
 /// What an engine of these settings works on.
@@ -125,15 +164,24 @@ pub fn setup(settings: &Settings, root: &std::path::Path, clock: &Arc<HostClock>
 /// More threads than this only wait for the one that commits.
 const THREADS_MAX: usize = 4;
 
-/// Starts the engine's thread and, around it, the loop that only waits: for it, for a stop, for the watchdog's turn.
+/// Starts the engine's thread and, around it, the loop that only waits: for it, and for a stop.
 fn shell_around(
-    follower: Follower,
-    pulse: &Pulse,
-    manager: &ServiceManager,
+    mut follower: Follower,
+    shared: &Shared,
     mut signals: tokio::sync::watch::Receiver<shutdown::SignalsSeen>,
     control: Option<ControlSocket>,
-    wake: &Arc<Wake>,
 ) -> Result<(), DaemonError> {
+    let _watchdog = watchdog_interval()
+        .map(|interval| {
+            let watched = Watched {
+                engine: Arc::clone(&shared.pulse),
+                watcher: follower.watcher_test(),
+            };
+            let (manager, clock) = (Arc::clone(&shared.manager), Arc::clone(&shared.clock));
+            Watchdog::start(interval, watched, manager, clock)
+        })
+        .transpose()
+        .map_err(DaemonError::Start)?;
     let (ended_sender, mut ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new()
         .name("engine".into())
@@ -152,10 +200,8 @@ fn shell_around(
     runtime.block_on(async {
         // Answers end with this loop: who asks while the daemon stops is told so by a closed connection.
         if let Some(control) = control {
-            tokio::spawn(serve::serve(control, Arc::clone(wake)));
+            tokio::spawn(serve::serve(control, Arc::clone(&shared.wake)));
         }
-        let watchdog = watchdog_interval();
-        let mut beats = 0;
         let mut told = false;
         loop {
             tokio::select! {
@@ -163,14 +209,7 @@ fn shell_around(
                 changed = signals.changed(), if !told => {
                     if changed.is_err() || signals.borrow().stop {
                         told = true;
-                        manager.stopping();
-                    }
-                }
-                () = tokio::time::sleep(watchdog.unwrap_or(Duration::MAX)), if watchdog.is_some() => {
-                    let (alive, now) = pulse.alive(beats);
-                    beats = now;
-                    if alive {
-                        manager.watchdog();
+                        shared.manager.stopping();
                     }
                 }
             }
@@ -224,6 +263,7 @@ fn say_opened(report: &OpenReport, settings: &Settings, root: &std::path::Path) 
         _ => "continued",
     };
     tracing::info!(
+        message_id = ids::STARTED,
         root = %root.display(),
         state_dir = %settings.state_dir.display(),
         case,

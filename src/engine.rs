@@ -34,7 +34,7 @@ use crate::workers::{Job, look_at_all};
 
 pub use error::EngineError;
 use kept_file::KeptFile;
-pub use setup::Setup;
+pub use setup::{Setup, Tuning};
 
 /// Rows of a batch are committed when they reach this, more with the last pair's.
 const BATCH_ROWS_BYTES: usize = 4 << 20;

@@ -1,23 +1,32 @@
 //! Owns the engine's thread: what wakes it, what it does then, and in which order. Hints go before history, a stop
 //! goes before everything, and a scan that is slow and cheap always runs, because events are hints.
 
+mod once;
+mod reload;
+mod tell;
+
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::ask::{Question, Snapshot};
 use crate::clock::{Clock as _, HostClock, stamp};
-use crate::config::{self, Settings};
+use crate::config::Settings;
 use crate::discover::{Level, PairPath, Stream, list_level};
-use crate::engine::{Engine, EngineError, PassReport};
-use crate::open::OnStep;
-use crate::status::{Fault, Live, Publisher, Status};
+use crate::engine::{Engine, EngineError};
+use crate::logging::ids;
+use crate::pulse::Pulse;
+use crate::status::{Fault, Publisher, Status};
 use crate::storage::{Disk, Storage as _};
 use crate::systemd::ServiceManager;
 use crate::tail::seen;
 use crate::wake::{Pending, Wake};
-use crate::watch::{Mode, Watch, WatchSetting};
+use crate::watch::{Mode, SelfTest, Watch};
+use reload::watch_setting;
+use tell::Told;
+
+pub use once::catch_up;
+pub use reload::Reloader;
 
 /// Directories armed or listed between two looks at the hints. With a long history behind it a start is busy with
 /// this for a second, and a new record waits for one slice: each directory costs a watch and a look at its day-files.
@@ -32,45 +41,25 @@ const DAY_FILES_SOON: usize = 16;
 const RECENT_DAYS: usize = 2;
 /// First and longest pause after an error that may pass, milliseconds.
 const RETRY_MS: [u64; 2] = [250, 10_000];
-/// A status is sent at most so often, milliseconds.
-const STATUS_MS: u64 = 1_000;
-
-/// Whether the engine's thread lives: what feeds the watchdog.
-#[derive(Debug, Default)]
-pub struct Pulse {
-    beats: AtomicU64,
-    idle: AtomicBool,
-}
-
-impl Pulse {
-    /// Whether the thread moved since `beats_before`, or has nothing to do; and its beats now.
-    #[must_use]
-    pub fn alive(&self, beats_before: u64) -> (bool, u64) {
-        let beats = self.beats.load(Ordering::SeqCst);
-        (
-            beats != beats_before || self.idle.load(Ordering::SeqCst),
-            beats,
-        )
-    }
-
-    fn beat(&self) {
-        self.beats.fetch_add(1, Ordering::SeqCst);
-        self.idle.store(false, Ordering::SeqCst);
-    }
-
-    fn rest(&self) {
-        self.idle.store(true, Ordering::SeqCst);
-    }
+/// What the follower shares with the rest of the process.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// What wakes it.
+    pub wake: Arc<Wake>,
+    /// What it finishes, for the watchdog.
+    pub pulse: Arc<Pulse>,
+    /// Who is told how things stand.
+    pub manager: Arc<ServiceManager>,
+    /// The clocks.
+    pub clock: Arc<HostClock>,
 }
 
 /// The engine's thread.
 pub struct Follower {
     engine: Engine,
     watch: Watch,
-    wake: Arc<Wake>,
-    pulse: Arc<Pulse>,
-    manager: Arc<ServiceManager>,
-    clock: Arc<HostClock>,
+    shared: Shared,
+    reloader: Reloader,
     settings: Settings,
     root: PathBuf,
     /// Directories of a full scan that are still to be listed.
@@ -79,15 +68,19 @@ pub struct Follower {
     full_scan_at_ms: u64,
     retry_at_ms: Option<u64>,
     retry_pause_ms: u64,
-    status_at_ms: u64,
-    status_said: String,
+    told: Told,
     last_row_ms: Option<u64>,
     last_row_wall_ms: Option<u64>,
     last_fault: Option<Fault>,
+    /// Why the configuration that was read last is not in force.
+    reload_refused: Option<String>,
     publisher: Publisher,
     /// A snapshot is still to be published then.
     publish_at_ms: Option<u64>,
     caught_up: bool,
+    /// Something may have been missed until all directories have been looked through; the scans that only make sure
+    /// are no backlog.
+    looking_through: bool,
 }
 
 impl Follower {
@@ -99,39 +92,32 @@ impl Follower {
         engine: Engine,
         settings: Settings,
         root: &Path,
-        wake: Arc<Wake>,
-        pulse: Arc<Pulse>,
-        manager: Arc<ServiceManager>,
-        clock: Arc<HostClock>,
+        reloader: Reloader,
+        shared: Shared,
     ) -> std::io::Result<Self> {
-        let setting = match settings.watch {
-            config::Watch::Auto => WatchSetting::Auto,
-            config::Watch::Events => WatchSetting::Events,
-            config::Watch::Poll => WatchSetting::Poll,
-        };
-        let watch = Watch::new(root, setting, Arc::new(Disk), Arc::clone(&wake))?;
-        let now_ms = clock.monotonic_ms();
+        let setting = watch_setting(settings.watch);
+        let watch = Watch::new(root, setting, Arc::new(Disk), Arc::clone(&shared.wake))?;
+        let now_ms = shared.clock.monotonic_ms();
         let mut follower = Self {
             engine,
             watch,
-            wake,
-            pulse,
-            manager,
-            clock,
+            shared,
+            reloader,
             root: root.to_owned(),
             scanning: VecDeque::new(),
             recent_scan_at_ms: now_ms,
             full_scan_at_ms: now_ms,
             retry_at_ms: None,
             retry_pause_ms: RETRY_MS[0],
-            status_at_ms: now_ms,
-            status_said: String::new(),
+            told: Told::default(),
             last_row_ms: None,
             last_row_wall_ms: None,
             last_fault: None,
+            reload_refused: None,
             publisher: Publisher::new(&settings.state_dir),
             publish_at_ms: None,
             caught_up: false,
+            looking_through: true,
             settings,
         };
         // Arming lists every directory; only where nothing is armed a scan has to.
@@ -143,13 +129,19 @@ impl Follower {
         Ok(follower)
     }
 
+    /// Has the event source be testable, for the watchdog.
+    pub fn watcher_test(&mut self) -> Arc<SelfTest> {
+        self.watch.test_by_file_in(&self.settings.state_dir)
+    }
+
     /// Follows the lake until it is told to stop; then commits, takes all into the state, and ends.
     ///
     /// # Errors
     /// What the daemon must not go on after.
     pub fn run(mut self) -> Result<(), EngineError> {
+        self.say_status();
         loop {
-            self.pulse.beat();
+            self.shared.pulse.beat();
             let pending = self.next_pending();
             if pending.stop {
                 break;
@@ -158,19 +150,23 @@ impl Follower {
             if self.retry_is_due() {
                 self.try_to_work()?;
             }
-            self.say_status(pending.report);
+            if pending.report {
+                self.report();
+            }
+            self.say_status();
             self.publish();
             if pending.asked {
                 self.answer();
             }
         }
+        self.say_stopping();
         self.engine.checkpoint()
     }
 
     /// Whether the pause after an error is over, if there is one: what wakes the thread meanwhile ends no pause.
     fn retry_is_due(&self) -> bool {
         self.retry_at_ms
-            .is_none_or(|retry_ms| retry_ms <= self.clock.monotonic_ms())
+            .is_none_or(|retry_ms| retry_ms <= self.shared.clock.monotonic_ms())
     }
 
     fn try_to_work(&mut self) -> Result<(), EngineError> {
@@ -178,9 +174,7 @@ impl Follower {
             Ok(()) => {
                 self.retry_at_ms = None;
                 self.retry_pause_ms = RETRY_MS[0];
-                if let Some(fault) = &mut self.last_fault {
-                    fault.over = true;
-                }
+                self.end_fault();
             }
             Err(error) if error.may_pass() => self.pause(&error),
             Err(error) => return Err(error),
@@ -193,31 +187,32 @@ impl Follower {
         let busy = self.retry_at_ms.is_none()
             && (self.engine.is_dirty() || self.watch.unfinished() || !self.scanning.is_empty());
         if busy {
-            return self.wake.take();
+            return self.shared.wake.take();
         }
-        self.pulse.rest();
         let work_ms = self.retry_at_ms.unwrap_or_else(|| {
             let scan_ms = self.recent_scan_at_ms.min(self.full_scan_at_ms);
             self.engine
                 .due_ms()
                 .map_or(scan_ms, |due_ms| due_ms.min(scan_ms))
         });
-        let deadline_ms = self.publish_at_ms.map_or(work_ms, |at| at.min(work_ms));
-        let pending = self.wake.wait_until(Some(self.clock.instant(deadline_ms)));
-        self.pulse.beat();
+        let deadlines_ms = [Some(work_ms), self.publish_at_ms, self.told.again_at_ms];
+        let deadline_ms = deadlines_ms.into_iter().flatten().min().unwrap_or(work_ms);
+        let deadline = self.shared.clock.instant(deadline_ms);
+        self.shared.pulse.rest_until(deadline_ms);
+        let pending = self.shared.wake.wait_until(Some(deadline));
+        self.shared.pulse.work();
         pending
     }
 
     fn hear(&mut self, pending: &Pending) {
         self.watch.apply(pending);
+        self.looking_through |= pending.rescan || pending.rearm || pending.root;
         if pending.rescan {
             tracing::warn!("more happened than events tell of, looking at every day-file");
-            self.full_scan_at_ms = self.clock.monotonic_ms();
+            self.full_scan_at_ms = self.shared.clock.monotonic_ms();
         }
         if pending.reload {
-            tracing::warn!(
-                "the configuration is read at the start alone; restart distilld to apply a changed one"
-            );
+            self.reload();
         }
         for (_, relative) in &pending.day_files {
             if let Some(path) = PairPath::from_relative(relative) {
@@ -227,7 +222,7 @@ impl Follower {
     }
 
     fn work(&mut self) -> Result<(), EngineError> {
-        let now_ms = self.clock.monotonic_ms();
+        let now_ms = self.shared.clock.monotonic_ms();
         if self.engine.due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
             self.engine.tick()?;
         }
@@ -342,60 +337,31 @@ impl Follower {
 
     fn pause(&mut self, error: &EngineError) {
         if self.retry_at_ms.is_none() {
-            tracing::error!(%error, retry_ms = self.retry_pause_ms, "reading stops until the disk takes writes again");
+            tracing::error!(message_id = ids::READING_STOPPED, %error, retry_ms = self.retry_pause_ms, "reading stops until the disk takes writes again");
             self.last_fault = Some(Fault {
-                at: stamp(self.clock.wall_ms()),
+                at: stamp(self.shared.clock.wall_ms()),
                 what: error.to_string(),
                 over: false,
             });
         }
-        self.retry_at_ms = Some(self.clock.monotonic_ms() + self.retry_pause_ms);
+        self.retry_at_ms = Some(self.shared.clock.monotonic_ms() + self.retry_pause_ms);
         self.retry_pause_ms = (self.retry_pause_ms * 2).min(RETRY_MS[1]);
-        self.manager.status(&format!("stopped reading: {error}"));
     }
 
-    fn say_pass(&mut self, report: PassReport) {
-        if report.rows > 0 {
-            self.last_row_ms = Some(self.clock.monotonic_ms());
-            self.last_row_wall_ms = Some(self.clock.wall_ms());
-        }
-        tracing::debug!(
-            pairs = report.pairs,
-            rows = report.rows,
-            scored_lines = report.scored_lines,
-            evidence_lines = report.evidence_lines,
-            malformed = report.malformed,
-            "pass"
-        );
-    }
-
-    fn say_caught_up(&mut self) {
-        let behind = self.engine.is_dirty() || self.watch.unfinished() || !self.scanning.is_empty();
-        if !behind && !self.caught_up {
-            say_caught_up(&self.engine);
-            self.caught_up = true;
-        }
-    }
-
-    fn say_status(&mut self, to_the_log: bool) {
-        let now_ms = self.clock.monotonic_ms();
-        if to_the_log {
-            let totals = self.engine.totals();
-            tracing::info!(status = self.status(now_ms), ?totals, watch = %self.watch.mode(), "status");
-        }
-        if now_ms >= self.status_at_ms && self.retry_at_ms.is_none() {
-            let status = self.status(now_ms);
-            if status != self.status_said {
-                self.manager.status(&status);
-                self.status_said = status;
-                self.status_at_ms = now_ms + STATUS_MS;
-            }
+    fn end_fault(&mut self) {
+        if let Some(fault) = self.last_fault.as_mut().filter(|fault| !fault.over) {
+            fault.over = true;
+            tracing::info!(
+                message_id = ids::READING_AGAIN,
+                since = fault.at,
+                "reading goes on"
+            );
         }
     }
 
     /// Between two passes, so that what is told is one moment of the lake.
     fn answer(&mut self) {
-        for question in self.wake.take_questions() {
+        for question in self.shared.wake.take_questions() {
             match question {
                 // Who asked may have gone away meanwhile.
                 Question::Snapshot(reply) => drop(reply.send(self.snapshot())),
@@ -406,114 +372,12 @@ impl Follower {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             status: Status {
-                as_of: stamp(self.clock.wall_ms()),
+                as_of: stamp(self.shared.clock.wall_ms()),
                 ..self.live_status()
             },
             figures: self.engine.figures(),
         }
     }
-
-    /// Leaves a snapshot for `status`, where there is something new to say.
-    fn publish(&mut self) {
-        let status = self.live_status();
-        let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
-        self.publish_at_ms = self.publisher.offer(status, now_ms, wall_ms);
-    }
-
-    fn live_status(&self) -> Status {
-        let live = Live {
-            behind: (self.engine.behind() + self.scanning.len()) as u64,
-            watch: self.watch.mode().to_string(),
-            last_fault: self.last_fault.clone(),
-            last_row_wall_ms: self.last_row_wall_ms,
-        };
-        Status::of_daemon(&self.engine, &self.settings, &self.root, live)
-    }
-
-    fn status(&self, now_ms: u64) -> String {
-        let counts = &self.engine.totals().counts;
-        let behind = self.engine.behind() + self.scanning.len();
-        let fresh = if behind == 0 {
-            "fresh".to_owned()
-        } else {
-            format!("catching up, {behind} behind")
-        };
-        let last_row = self.last_row_ms.map_or(String::new(), |at_ms| {
-            format!(", last row {} s ago", now_ms.saturating_sub(at_ms) / 1_000)
-        });
-        format!(
-            "{fresh}, {} rows, {} waiting for evidence{last_row}",
-            counts.exported, counts.waiting
-        )
-    }
-}
-
-fn say_caught_up(engine: &Engine) {
-    let totals = engine.totals();
-    tracing::info!(
-        scored_lines = totals.scored_lines,
-        exported = totals.counts.exported,
-        firewalled = totals.counts.firewalled,
-        waiting = totals.counts.waiting,
-        malformed = totals.scored_malformed,
-        export_bytes = engine.export_bytes(),
-        "caught up"
-    );
-}
-
-/// Catches up with all that is there, settles what can be settled, and takes all into the state.
-///
-/// # Errors
-/// Those of the engine; an error that may pass is one here.
-pub fn catch_up(
-    engine: &mut Engine,
-    root: &Path,
-    clock: &HostClock,
-    stop: &Wake,
-    on_step: OnStep<'_>,
-) -> Result<(), EngineError> {
-    let (mut done_bytes, mut total_bytes) = (0, 0);
-    for stream in Stream::ALL {
-        let mut dirs = vec![PathBuf::new()];
-        while let Some(dir) = dirs.pop() {
-            match list_level(&Disk, root, stream, &dir) {
-                Ok(Level::Directories(below)) => dirs.extend(below),
-                Ok(Level::DayFiles(day_files)) => {
-                    for path in day_files {
-                        let stat = Disk.stat(&path.path(root, stream)).ok();
-                        let seen = stat.as_ref().map(seen);
-                        if seen.map_or(Ok(true), |seen| engine.is_news(&path, stream, seen))? {
-                            let len_bytes = stat.map_or(0, |stat| stat.len_bytes);
-                            total_bytes += engine.unread_bytes(&path, stream, len_bytes)?;
-                            engine.touch_later(path);
-                        }
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    tracing::warn!(directory = %stream.base(root).join(&dir).display(), %error, "directory passed over");
-                }
-            }
-        }
-    }
-    while !stop.stopping() {
-        if engine.is_dirty() {
-            done_bytes += engine.pass()?.source_bytes;
-            on_step("catching up", done_bytes, total_bytes);
-        } else if engine.may_settle() {
-            let due_ms = engine.due_ms().unwrap_or(0);
-            // Hints play no part here; a stop is looked for above.
-            let _hints = stop.wait_until(Some(clock.instant(due_ms)));
-            engine.tick()?;
-        } else {
-            break;
-        }
-    }
-    engine.checkpoint()?;
-    if !stop.stopping() {
-        say_caught_up(engine);
-    }
-    Ok(())
 }
 
 fn newest_days(root: &Path, stream: Stream) -> Vec<PathBuf> {

@@ -18,11 +18,12 @@
 //! reach the disk through `storage` alone, and the time through `clock`.
 //!
 //! Around the engine, the process: `follow` is its thread, `wake` what wakes it, `watch` what hears inotify, `daemon`
-//! the shell with signals (`shutdown`), service manager (`systemd`), `lock` and the status socket (`serve`, which asks
-//! by `ask`; `control` is its client). Before it: `args`, `config`, `logging`, `cli`, which tells of errors by `terminal`
-//! with their `remedy`, and shows `progress`. Beside it, sharing only the pure core: `batch_export` and its parts, the
-//! stateless batch, and `verify`, which holds the export against it. For its operators: `rebuild` drives the same
-//! engine beside the old files, `status` tells, `check` warns.
+//! the shell with signals (`shutdown`), service manager (`systemd`, told in the words of `status_line`*), `lock` and
+//! the status socket (`serve`, which asks by `ask`; `control` is its client); `watchdog` tells the manager that all of
+//! them live, by what each `pulse` counts. Before it: `args`, `config`, `logging`, `cli`, which tells of errors by
+//! `terminal` with their `remedy`, refuses with a `refusal`, and shows `progress`. Beside it, sharing only the pure
+//! core: `batch_export` and its parts, the stateless batch, and `verify`, which holds the export against it. For its
+//! operators: `rebuild` drives the same engine beside the old files, `status` tells, `check` warns.
 
 pub mod discover;
 pub mod tail;
@@ -61,11 +62,14 @@ pub mod control;
 pub mod daemon;
 pub mod follow;
 pub mod lock;
+pub mod pulse;
 pub mod serve;
 pub mod shutdown;
+pub mod status_line;
 pub mod systemd;
 pub mod wake;
 pub mod watch;
+pub mod watchdog;
 
 pub mod batch_export;
 pub mod batch_output;

@@ -35,7 +35,7 @@ pub enum LockError {
     #[error("another distilld holds {}", .0.display())]
     HeldByUnknown(PathBuf),
     /// The lock file cannot be used.
-    #[error("the lock {} cannot be used: {source}", path.display())]
+    #[error("the lock {} cannot be used: {source} (as user {user})", path.display(), user = rustix::process::geteuid())]
     Io {
         /// The lock file.
         path: PathBuf,

@@ -1,56 +1,112 @@
-//! Owns the log: which events are shown, in which form, all of it on stderr.
+//! Owns the log: which events are shown, in which form, on stderr or, where stderr is the journal, as the journal's
+//! own fields.
 //!
 //! It never writes to stdout, and in the `kv` and `json` forms one event is always one line, whatever stands in its
-//! fields. The `kv` form is a contract with whoever greps the journal.
+//! fields. The `kv` form is a contract with whoever greps a log, and so are the names of fields: the journal has them
+//! in upper case (`DAY_FILE`), so that `journalctl DAY_FILE=...` finds them.
 
-use std::fmt::{self, Write as _};
+pub mod ids;
+
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::Directive;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Rfc3339Time};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::fmt::{self, FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::layer::{Layered, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{Environment, LogFormat, Settings};
 use crate::progress;
 use crate::terminal::Terminal;
 
-/// Starts the log for this process. Where one was started before, that one stays.
-pub fn init(settings: &Settings, environment: &Environment) {
+/// What a layer of form stands on.
+type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
+type Form = Box<dyn Layer<Filtered> + Send + Sync>;
+
+/// The filter of a running log.
+#[derive(Debug, Default)]
+pub struct LogFilter(Option<reload::Handle<EnvFilter, Registry>>);
+
+impl LogFilter {
+    /// Shows other events from now on. `text`: a filter that was parsed once already.
+    pub fn set(&self, text: &str) {
+        if let (Some(handle), Ok(filter)) = (&self.0, parse_filter(text)) {
+            // It fails only where the log is gone.
+            let _ = handle.reload(filter);
+        }
+    }
+}
+
+/// Starts the log for this process, and gives its filter. Where one was started before, that one stays.
+#[must_use]
+pub fn init(settings: &Settings, environment: &Environment) -> LogFilter {
     let stderr = Stderr::look(environment);
     let filter = parse_filter(&settings.log).expect("settings hold a filter that was parsed once");
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| progress::Stderr);
-    // An error of `set_global_default` says only that a log is there already.
-    let _ = match stderr.resolve(settings.log_format) {
-        LogFormat::Json => {
-            tracing::subscriber::set_global_default(builder.json().flatten_event(true).finish())
-        }
-        LogFormat::Human => {
-            let human = builder
-                .compact()
-                .with_ansi(stderr.colours())
-                .with_timer(TimeOfDay)
-                .with_target(false);
-            tracing::subscriber::set_global_default(human.finish())
-        }
-        LogFormat::Kv | LogFormat::Auto => {
-            let kv = builder
-                .with_ansi(false)
-                .event_format(KvEvents {
-                    journal: stderr.journal,
-                })
-                .fmt_fields(KvFields);
-            tracing::subscriber::set_global_default(kv.finish())
-        }
-    };
+    let (filter, handle) = reload::Layer::new(filter);
+    let form = form(stderr, stderr.resolve(settings.log_format));
+    let subscriber = tracing_subscriber::registry().with(filter).with(form);
+    // The error says only that a log is there already.
+    match tracing::subscriber::set_global_default(subscriber) {
+        Ok(()) => LogFilter(Some(handle)),
+        Err(_) => LogFilter(None),
+    }
+}
+
+fn form(stderr: Stderr, look: Look) -> Form {
+    let lines = fmt::layer().with_writer(|| progress::Stderr);
+    match look {
+        // Without the journal's socket its stream takes lines all the same.
+        Look::Journal => match journal() {
+            Ok(journal) => journal.boxed(),
+            Err(_) => form(stderr, Look::Kv),
+        },
+        Look::Json => lines.json().flatten_event(true).boxed(),
+        Look::Human => lines
+            .compact()
+            .with_ansi(stderr.colours())
+            .with_timer(TimeOfDay)
+            .with_target(false)
+            .fmt_fields(HumanFields)
+            .boxed(),
+        Look::Kv => lines
+            .with_ansi(false)
+            .event_format(KvEvents {
+                journal: stderr.journal,
+            })
+            .fmt_fields(KvFields)
+            .boxed(),
+    }
+}
+
+/// Events as the journal's own, so that each field can be asked for. The levels are those that [`priority`] gives.
+fn journal() -> io::Result<tracing_journald::Layer> {
+    Ok(tracing_journald::layer()?
+        .with_field_prefix(None)
+        .with_syslog_identifier("distilld".into())
+        .with_priority_mappings(PriorityMappings {
+            error: Priority::Error,
+            warn: Priority::Warning,
+            info: Priority::Informational,
+            debug: Priority::Debug,
+            trace: Priority::Debug,
+        }))
+}
+
+/// How events look, decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Journal,
+    Kv,
+    Json,
+    Human,
 }
 
 /// What stderr is connected to, and what it may show.
@@ -70,11 +126,14 @@ impl Stderr {
         }
     }
 
-    fn resolve(self, wanted: LogFormat) -> LogFormat {
+    fn resolve(self, wanted: LogFormat) -> Look {
         match wanted {
-            LogFormat::Auto if self.terminal => LogFormat::Human,
-            LogFormat::Auto => LogFormat::Kv,
-            LogFormat::Human | LogFormat::Kv | LogFormat::Json => wanted,
+            LogFormat::Human => Look::Human,
+            LogFormat::Kv => Look::Kv,
+            LogFormat::Json => Look::Json,
+            LogFormat::Auto if self.terminal => Look::Human,
+            LogFormat::Auto if self.journal => Look::Journal,
+            LogFormat::Auto => Look::Kv,
         }
     }
 
@@ -85,7 +144,7 @@ impl Stderr {
 
 /// `JOURNAL_STREAM` is `device:inode`. It is inherited by every process of a session, also by those whose stderr was
 /// sent elsewhere, so only a match counts.
-fn stderr_is_journal(environment: &Environment) -> bool {
+pub(crate) fn stderr_is_journal(environment: &Environment) -> bool {
     let Some(stream) = environment.get_non_empty("JOURNAL_STREAM") else {
         return false;
     };
@@ -165,7 +224,7 @@ fn check_directive(directive: &str) -> Result<(), BadDirective> {
 struct TimeOfDay;
 
 impl FormatTime for TimeOfDay {
-    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
         // A clock before 1970 shows midnight; a log line is no reason to stop.
         let seconds = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -196,7 +255,7 @@ where
         context: &FmtContext<'_, S, N>,
         mut writer: Writer<'_>,
         event: &Event<'_>,
-    ) -> fmt::Result {
+    ) -> std::fmt::Result {
         let level = *event.metadata().level();
         if self.journal {
             write!(writer, "<{}>", priority(level))?;
@@ -239,7 +298,11 @@ fn priority(level: Level) -> u8 {
 struct KvFields;
 
 impl<'writer> FormatFields<'writer> for KvFields {
-    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+    fn format_fields<R: RecordFields>(
+        &self,
+        writer: Writer<'writer>,
+        fields: R,
+    ) -> std::fmt::Result {
         let mut visitor = KvVisitor {
             writer,
             result: Ok(()),
@@ -252,13 +315,15 @@ impl<'writer> FormatFields<'writer> for KvFields {
 /// Writes ` key=value` for each field.
 struct KvVisitor<'writer> {
     writer: Writer<'writer>,
-    result: fmt::Result,
+    result: std::fmt::Result,
 }
 
 impl KvVisitor<'_> {
     fn write(&mut self, field: &Field, value: &str) {
         let name = match field.name() {
             "message" => "msg",
+            // For the journal alone.
+            "message_id" => return,
             name => name.strip_prefix("r#").unwrap_or(name),
         };
         self.result = self
@@ -283,16 +348,54 @@ impl Visit for KvVisitor<'_> {
         self.write(field, &text);
     }
 
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         self.write(field, &format!("{value:?}"));
+    }
+}
+
+/// Fields for a person: the words first, and nothing that only programs need.
+struct HumanFields;
+
+impl<'writer> FormatFields<'writer> for HumanFields {
+    fn format_fields<R: RecordFields>(
+        &self,
+        writer: Writer<'writer>,
+        fields: R,
+    ) -> std::fmt::Result {
+        let mut visitor = HumanVisitor(KvVisitor {
+            writer,
+            result: Ok(()),
+        });
+        fields.record(&mut visitor);
+        visitor.0.result
+    }
+}
+
+struct HumanVisitor<'writer>(KvVisitor<'writer>);
+
+impl Visit for HumanVisitor<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.0.result = write!(self.0.writer, "{value:?}");
+        } else {
+            self.0.record_debug(field, value);
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.record_str(field, value);
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.0.record_error(field, value);
     }
 }
 
 /// A value bare if it is one plain word, else in double quotes, with nothing in it that could end or fake a line.
 struct Quoted<'a>(&'a str);
 
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl std::fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let plain =
             |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\');
         if !self.0.is_empty() && self.0.chars().all(plain) {
@@ -421,14 +524,26 @@ mod tests {
     }
 
     #[test]
-    fn auto_is_human_on_a_terminal_and_kv_elsewhere() {
+    fn auto_is_human_on_a_terminal_fields_in_the_journal_and_kv_elsewhere() {
         let terminal = Stderr {
             terminal: true,
             ..Stderr::default()
         };
-        assert_eq!(terminal.resolve(LogFormat::Auto), LogFormat::Human);
-        assert_eq!(Stderr::default().resolve(LogFormat::Auto), LogFormat::Kv);
-        assert_eq!(terminal.resolve(LogFormat::Json), LogFormat::Json);
+        let journal = Stderr {
+            journal: true,
+            ..Stderr::default()
+        };
+        assert_eq!(terminal.resolve(LogFormat::Auto), Look::Human);
+        assert_eq!(Stderr::default().resolve(LogFormat::Auto), Look::Kv);
+        assert_eq!(terminal.resolve(LogFormat::Json), Look::Json);
+        assert_eq!(journal.resolve(LogFormat::Auto), Look::Journal);
+        for (wanted, look) in [
+            (LogFormat::Kv, Look::Kv),
+            (LogFormat::Json, Look::Json),
+            (LogFormat::Human, Look::Human),
+        ] {
+            assert_eq!(journal.resolve(wanted), look);
+        }
         assert!(terminal.colours());
         assert!(
             !Stderr {

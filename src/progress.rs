@@ -3,11 +3,14 @@
 //! It never decides anything and never writes to a file or pipe; elsewhere the log's one line a pass must do. What
 //! else is written to stderr goes through [`around`] or [`Stderr`], so that no line lands in the middle of a bar.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use indicatif::{
+    HumanDuration, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressState, ProgressStyle,
+};
 
 /// Whether bars are drawn in this process. Not before `main` has looked at the terminal.
 static DRAWS: AtomicBool = AtomicBool::new(false);
@@ -74,8 +77,9 @@ impl Progress {
 
     fn on(target: ProgressDrawTarget, total_bytes: u64, label: &'static str) -> Self {
         let style =
-            ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes}, {eta} left")
-                .expect("the template is fixed and valid, by test");
+            ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes}, {rest} left")
+                .expect("the template is fixed and valid, by test")
+                .with_key("rest", tell_rest);
         // Work that ends early, by an error, leaves no half bar behind.
         let bar = ProgressBar::with_draw_target(Some(total_bytes), target)
             .with_style(style)
@@ -96,6 +100,15 @@ impl Progress {
     pub fn finish(self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// The remaining time; before anything is done nobody knows it.
+fn tell_rest(state: &ProgressState, out: &mut dyn fmt::Write) {
+    // A bar that cannot be written is no reason to stop.
+    let _ = match state.pos() {
+        0 => out.write_str("?"),
+        _ => write!(out, "{:#}", HumanDuration(state.eta())),
+    };
 }
 
 impl Drop for Progress {

@@ -47,6 +47,15 @@ pub fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
         .or_else(|| of(error, |error: &std::io::Error| disk(error.kind(), "it")))
 }
 
+/// An error and what to do about it where there is one line for both: the service manager's.
+#[must_use]
+pub fn in_a_line(error: &(dyn Error + 'static)) -> String {
+    match remedy(error) {
+        Some(fix) => format!("{error}; {fix}"),
+        None => error.to_string(),
+    }
+}
+
 /// What the file system refused, and what then helps. `what` is a name that stands in the error already.
 fn disk(kind: ErrorKind, what: &str) -> String {
     match kind {
@@ -103,9 +112,13 @@ fn config(error: &ConfigError) -> String {
             "name a directory there, or drop it to use the next of --root, LH_DISTILL_ROOT and the key `root`"
                 .to_owned()
         }
-        ConfigError::RootUnusable { .. } => {
-            "name the directory that holds data/; it must be there, make it with mkdir if the lake is new".to_owned()
-        }
+        ConfigError::RootNoDirectory { .. } => "name the directory that holds data/".to_owned(),
+        ConfigError::RootOutOfReach { source, .. } => match source.kind() {
+            ErrorKind::NotFound => "name the directory that holds data/; mount it if it is not mounted yet, make it \
+                                    with mkdir if the lake is new"
+                .to_owned(),
+            kind => disk(kind, "it"),
+        },
     }
 }
 

@@ -6,12 +6,16 @@
 //! each write, whole or in part, and each name may be there or not, in any combination. A failed sync says
 //! nothing about what is durable, so nobody may try it a second time and believe the answer.
 
+mod watched;
+
 use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
+
+pub use watched::WatchedDisk;
 
 /// What a path leads to, as far as distilld tells kinds of files apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

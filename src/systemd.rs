@@ -41,16 +41,22 @@ struct Notes {
     status: Option<String>,
     watchdog: bool,
     extend: Option<Duration>,
+    errno: Option<u32>,
     /// The thread holds a message that is not sent yet.
     sending: bool,
 }
 
 impl Notes {
-    /// The next message: a state of life alone, so that reloading and ready stay apart and in order; else the rest.
+    /// The next message: a state of life, so that reloading and ready stay apart and in order; else the rest. Ready
+    /// takes the status along: whoever waited for a reload reads it next.
     fn take(&mut self) -> Option<String> {
         let mut message = String::new();
         if let Some(life) = self.life.pop_front() {
             put_life(&mut message, life);
+            if let (Life::Ready, Some(status)) = (life, &self.status) {
+                put(&mut message, &NotifyState::Status(status));
+                self.status = None;
+            }
             return Some(message);
         }
         if std::mem::take(&mut self.watchdog) {
@@ -59,6 +65,9 @@ impl Notes {
         if let Some(extend) = self.extend.take() {
             let extend_us = u32::try_from(extend.as_micros()).unwrap_or(u32::MAX);
             put(&mut message, &NotifyState::ExtendTimeoutUsec(extend_us));
+        }
+        if let Some(errno) = self.errno.take() {
+            put(&mut message, &NotifyState::Errno(errno));
         }
         if let Some(status) = self.status.take() {
             put(&mut message, &NotifyState::Status(&status));
@@ -71,6 +80,7 @@ impl Notes {
             && self.status.is_none()
             && !self.watchdog
             && self.extend.is_none()
+            && self.errno.is_none()
             && !self.sending
     }
 }
@@ -201,6 +211,14 @@ impl ServiceManager {
         self.leave(|notes| notes.status = Some(status));
     }
 
+    /// The process is about to fail, with the number of the error that the disk gave, if it did. The line stays
+    /// with the unit when the process is gone.
+    pub fn failed(&self, line: &str, errno: Option<i32>) {
+        let errno = errno.and_then(|errno| u32::try_from(errno).ok());
+        self.leave(|notes| notes.errno = errno);
+        self.status(line);
+    }
+
     /// The pipeline made progress, or was provably idle.
     pub fn watchdog(&self) {
         self.leave(|notes| notes.watchdog = true);
@@ -250,12 +268,12 @@ impl ServiceManager {
     }
 }
 
-/// How often to call [`ServiceManager::watchdog`]: half the time after which the manager loses patience. `None`
-/// where it does not watch this process.
+/// How often to look whether [`ServiceManager::watchdog`] is to be called: a quarter of the time after which the
+/// manager loses patience. `None` where it does not watch this process.
 #[must_use]
 pub fn watchdog_interval() -> Option<Duration> {
     let patience = sd_notify::watchdog_enabled()?;
-    (!patience.is_zero()).then_some(patience / 2)
+    (!patience.is_zero()).then_some(patience / 4)
 }
 
 fn one_line(line: &str) -> String {
@@ -361,15 +379,12 @@ mod tests {
         manager.service.ready();
         manager.service.stopping();
         manager.service.status("last");
-        let mut messages = Vec::new();
-        while !messages
-            .last()
-            .is_some_and(|last: &String| last.ends_with("STATUS=last\n"))
-        {
+        let mut messages = vec![manager.message()];
+        while messages[messages.len() - 1] != "STOPPING=1\n" {
             messages.push(manager.message());
         }
-        let end = &messages[messages.len() - 3..];
-        assert_eq!(end[..2], ["READY=1\n", "STOPPING=1\n"]);
+        let ready = &messages[messages.len() - 2];
+        assert_eq!(ready, "READY=1\nSTATUS=last\n");
         assert!(manager.service.flush(PATIENCE));
     }
 
@@ -412,11 +427,12 @@ mod tests {
             status: Some("s".into()),
             watchdog: true,
             extend: Some(Duration::from_secs(1)),
+            errno: Some(28),
             sending: false,
         };
         let messages: Vec<_> = std::iter::from_fn(|| notes.take()).collect();
-        let rest = "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=1000000\nSTATUS=s\n";
-        assert_eq!(messages, ["READY=1\n", "STOPPING=1\n", rest]);
+        let rest = "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=1000000\nERRNO=28\n";
+        assert_eq!(messages, ["READY=1\nSTATUS=s\n", "STOPPING=1\n", rest]);
         assert!(notes.is_empty());
     }
 }

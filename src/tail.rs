@@ -77,7 +77,7 @@ pub enum Chunk {
 }
 
 /// How lines are read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LineLimits {
     /// A longer line is a dead letter, bytes.
     pub line_bytes_max: u64,

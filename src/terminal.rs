@@ -5,6 +5,7 @@ use std::error::Error;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::config::Environment;
+use crate::logging::stderr_is_journal;
 use crate::progress;
 use crate::remedy::remedy;
 
@@ -17,13 +18,18 @@ pub struct Terminal {
     pub draws: bool,
     /// Nobody asked for no colours.
     pub colours: bool,
+    /// It is the journal, which takes a line's level from its head.
+    pub journal: bool,
 }
 
 impl Terminal {
     /// The terminal at stderr, if it is one.
     #[must_use]
     pub fn of_stderr(environment: &Environment) -> Self {
-        Self::decide(io::stderr().is_terminal(), environment)
+        Self {
+            journal: stderr_is_journal(environment),
+            ..Self::decide(io::stderr().is_terminal(), environment)
+        }
     }
 
     fn decide(attended: bool, environment: &Environment) -> Self {
@@ -37,6 +43,7 @@ impl Terminal {
             attended,
             draws,
             colours: draws && !refused,
+            journal: false,
         }
     }
 
@@ -52,9 +59,10 @@ impl Terminal {
             true => ("\x1b[1;31m", "\x1b[1m", "\x1b[0m"),
             false => ("", "", ""),
         };
-        let mut told = format!("{red}distilld:{end} {error}\n");
+        let level = if self.journal { "<3>" } else { "" };
+        let mut told = format!("{level}{red}distilld:{end} {error}\n");
         if let Some(fix) = remedy(error) {
-            told += &format!("{bold}fix:{end} {fix}\n");
+            told += &format!("{level}{bold}fix:{end} {fix}\n");
         }
         told
     }
@@ -70,6 +78,7 @@ mod tests {
             attended,
             draws,
             colours,
+            journal: false,
         };
         assert_eq!(terminal, wanted, "{variables:?}");
     }
@@ -99,8 +108,15 @@ mod tests {
             attended: true,
             draws: true,
             colours: true,
+            journal: false,
         };
         assert!(coloured.told(&error).contains("\x1b[0m"));
         assert!(!plain.contains('\x1b'));
+        let journal = Terminal {
+            journal: true,
+            ..Terminal::default()
+        };
+        let told = journal.told(&error);
+        assert!(told.lines().all(|line| line.starts_with("<3>")), "{told}");
     }
 }

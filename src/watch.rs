@@ -19,6 +19,7 @@ mod events;
 pub(crate) mod filesystem;
 mod mode;
 mod queue;
+mod self_test;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -35,6 +36,7 @@ use arm::{DAY_DEPTH, Placed};
 use events::HintSender;
 pub use mode::{Mode, WatchSetting};
 use queue::{ArmQueue, Directory, Urgency, directory};
+pub use self_test::SelfTest;
 
 /// What one slice of arming found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub struct Watch {
     wake: Arc<Wake>,
     /// `None` when polling was asked for or the kernel gave no event source.
     watcher: Option<RecommendedWatcher>,
+    /// Hears what every event source of this watch hears.
+    self_test: Arc<SelfTest>,
     /// The root and `<root>/data`, where they are there.
     above: [Option<Identity>; 2],
     armed: BTreeMap<Directory, Identity>,
@@ -112,6 +116,7 @@ impl Watch {
             storage,
             wake,
             watcher: None,
+            self_test: Arc::default(),
             above: [None; 2],
             armed: BTreeMap::new(),
             queue: ArmQueue::default(),
@@ -126,6 +131,29 @@ impl Watch {
         };
         watch.reset();
         Ok(watch)
+    }
+
+    /// Has the event source, and those that follow it, be testable by a file in the state directory.
+    pub fn test_by_file_in(&mut self, state_dir: &Path) -> Arc<SelfTest> {
+        self.self_test.place(state_dir);
+        self.self_test.arm(self.watcher.as_mut());
+        Arc::clone(&self.self_test)
+    }
+
+    /// Another way to notice changes, from now on; if it is another one everything is armed anew, and that is said.
+    pub fn change_setting(&mut self, setting: WatchSetting) -> bool {
+        let changed = setting != self.setting;
+        if changed {
+            self.setting = setting;
+            self.reset();
+        }
+        changed
+    }
+
+    /// Directories that wait for [`Watch::arm_next`].
+    #[must_use]
+    pub fn unarmed(&self) -> usize {
+        self.queue.len()
     }
 
     /// How many directories below the bases, the bases among them, are watched.
@@ -251,6 +279,7 @@ impl Watch {
         self.polling_why = None;
         self.unwatched_why = None;
         self.watcher = self.event_source();
+        self.self_test.arm(self.watcher.as_mut());
         // The upper one first: what appears in it afterwards is a hint, what was there before is seen here.
         for level in 0..self.above.len() {
             self.above[level] = self.arm_above(level);
@@ -269,7 +298,11 @@ impl Watch {
         // The old one is told to end first. It does so on its own thread: where watches are nearly used up, the new
         // one may fall short of some, which the next round of `rearm_changed` makes good.
         drop(self.watcher.take());
-        let sender = HintSender::new(self.root.clone(), Arc::clone(&self.wake));
+        let sender = HintSender::new(
+            self.root.clone(),
+            Arc::clone(&self.wake),
+            Arc::clone(&self.self_test),
+        );
         match RecommendedWatcher::new(sender, notify::Config::default()) {
             Ok(watcher) => Some(watcher),
             Err(error) => {

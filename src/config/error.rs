@@ -36,8 +36,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The configuration cannot be used until a person changes it. The program exits with
-/// [`EXIT_CODE`](super::EXIT_CODE).
+/// The configuration cannot be used. The program exits with [`ConfigError::exit_code`].
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file of `--config` cannot be read.
@@ -90,16 +89,47 @@ pub enum ConfigError {
         /// Where.
         origin: Origin,
     },
-    /// The root is not there, or is no directory.
-    #[error("{origin}: the root {} cannot be used: {reason}", root.display())]
-    RootUnusable {
+    /// The root is no directory.
+    #[error("{origin}: the root {} cannot be used: it is not a directory", root.display())]
+    RootNoDirectory {
         /// Where it was named.
         origin: Origin,
         /// The root.
         root: PathBuf,
-        /// What is wrong with it.
-        reason: String,
     },
+    /// The root cannot be reached now.
+    #[error("{origin}: the root {} cannot be used: {source}", root.display())]
+    RootOutOfReach {
+        /// Where it was named.
+        origin: Origin,
+        /// The root.
+        root: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+}
+
+impl ConfigError {
+    /// The program's exit code. What a person has to change is not tried again by the service manager; a root that
+    /// is not mounted yet, or not open to us yet, comes back by itself.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::RootOutOfReach { .. } => 1,
+            _ => super::EXIT_CODE,
+        }
+    }
+
+    /// The number of the error that the disk gave, if it did.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::RootOutOfReach { source, .. } | Self::FileUnreadable { source, .. } => {
+                source.raw_os_error()
+            }
+            _ => None,
+        }
+    }
 }
 
 fn suggestion(nearest: Option<&str>) -> String {

@@ -28,6 +28,8 @@ pub struct Key {
     pub kind: Kind,
     /// The default as one would write it in the environment; `None` where it depends on something else.
     pub default: Option<&'static str>,
+    /// Whether a running daemon cannot take up a change: what it stands on is opened once.
+    pub needs_restart: bool,
 }
 
 /// What may stand at a key.
@@ -63,6 +65,7 @@ pub const KEYS: &[Key] = &[
         flag: Some("--root"),
         kind: Kind::Directory,
         default: None,
+        needs_restart: true,
     },
     Key {
         name: "state_dir",
@@ -70,6 +73,7 @@ pub const KEYS: &[Key] = &[
         flag: Some("--state-dir"),
         kind: Kind::Directory,
         default: None,
+        needs_restart: true,
     },
     number(
         "settle_ms",
@@ -108,6 +112,7 @@ pub const KEYS: &[Key] = &[
         flag: None,
         kind: Kind::Choice(names::<Watch>),
         default: Some("auto"),
+        needs_restart: false,
     },
     number(
         "checkpoint_bytes",
@@ -121,6 +126,7 @@ pub const KEYS: &[Key] = &[
         flag: Some("--log"),
         kind: Kind::Filter,
         default: Some("info"),
+        needs_restart: false,
     },
     Key {
         name: "log_format",
@@ -128,6 +134,7 @@ pub const KEYS: &[Key] = &[
         flag: Some("--log-format"),
         kind: Kind::Choice(names::<LogFormat>),
         default: Some("auto"),
+        needs_restart: true,
     },
 ];
 
@@ -143,6 +150,7 @@ const fn number(
         flag: None,
         kind,
         default: Some(default),
+        needs_restart: false,
     }
 }
 

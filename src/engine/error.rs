@@ -40,7 +40,10 @@ pub enum EngineError {
         offset: u64,
     },
     /// The state directory cannot be used.
-    #[error("the state directory {dir} cannot be used: {source}")]
+    #[error(
+        "the state directory {dir} cannot be used: {source} (as user {user})",
+        user = rustix::process::geteuid()
+    )]
     StateDir {
         /// The directory.
         dir: String,

@@ -1,9 +1,11 @@
-//! Owns what an engine is given: the disk, the clocks, where things lie, how lines are read.
+//! Owns what an engine is given: the disk, the clocks, where things lie, how lines are read; and what of that may
+//! change while it works.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use crate::clock::Clock;
+use crate::engine::Engine;
 use crate::storage::Storage;
 use crate::tail::LineLimits;
 
@@ -30,4 +32,34 @@ pub struct Setup {
     pub long_lines: Arc<Mutex<()>>,
     /// Threads that read day-files; 1: strictly one pair after the other, in order.
     pub threads: usize,
+}
+
+/// What of a setup may change while the engine works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// As [`Setup::limits`].
+    pub limits: LineLimits,
+    /// As [`Setup::settle_ms`].
+    pub settle_ms: u64,
+    /// As [`Setup::checkpoint_bytes`].
+    pub checkpoint_bytes: u64,
+}
+
+impl Engine {
+    /// Works by other figures from the next pass on. What was decided by the old ones stays decided.
+    pub fn tune(&mut self, tuning: Tuning) {
+        let settle_before_ms = std::mem::replace(&mut self.setup.settle_ms, tuning.settle_ms);
+        for due_ms in self.settling.values_mut() {
+            *due_ms = due_ms.saturating_sub(settle_before_ms) + tuning.settle_ms;
+        }
+        if self.setup.limits != tuning.limits {
+            self.setup.limits = tuning.limits;
+            // Where a search for a newline stopped depends on how long a line may be.
+            for slot in self.slots.values_mut() {
+                slot.memory.scored.scanned_to = 0;
+                slot.memory.evidence.scanned_to = 0;
+            }
+        }
+        self.setup.checkpoint_bytes = tuning.checkpoint_bytes;
+    }
 }

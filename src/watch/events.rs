@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use notify::event::{AccessKind, AccessMode, CreateKind, Event, EventKind, ModifyKind, RemoveKind};
 
+use super::SelfTest;
 use crate::discover::Stream;
 use crate::wake::{Hint, Wake};
 
@@ -19,17 +20,23 @@ const DAY_FILE_DEPTH: usize = 4;
 pub(super) struct HintSender {
     root: PathBuf,
     wake: Arc<Wake>,
+    self_test: Arc<SelfTest>,
 }
 
 impl HintSender {
     /// Sends hints about what lies under `root`, which must be the path the watches are placed with.
-    pub(super) fn new(root: PathBuf, wake: Arc<Wake>) -> HintSender {
-        HintSender { root, wake }
+    pub(super) fn new(root: PathBuf, wake: Arc<Wake>, self_test: Arc<SelfTest>) -> HintSender {
+        HintSender {
+            root,
+            wake,
+            self_test,
+        }
     }
 }
 
 impl notify::EventHandler for HintSender {
     fn handle_event(&mut self, event: notify::Result<Event>) {
+        self.self_test.hear();
         match event {
             Ok(event) => hints_of(&self.root, &event, |hint| self.wake.hint(hint)),
             // Reading the events failed: whatever they said is lost.
@@ -232,7 +239,7 @@ mod tests {
     #[test]
     fn lost_events_are_a_rescan_though_they_name_no_path() {
         let wake = Arc::new(Wake::new());
-        let mut sender = HintSender::new(PathBuf::from("/lake"), Arc::clone(&wake));
+        let mut sender = HintSender::new(PathBuf::from("/lake"), Arc::clone(&wake), Arc::default());
         sender.handle_event(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)));
         let taken = wake.take();
         assert!(taken.rescan && taken.rearm);

@@ -51,6 +51,11 @@ impl ArmQueue {
         self.fresh.is_empty() && self.history.is_empty()
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.fresh.len() + self.history.len()
+    }
+
     /// Forgets all of it.
     pub(super) fn clear(&mut self) {
         self.fresh.clear();

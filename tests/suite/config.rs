@@ -197,6 +197,8 @@ fn a_root_that_cannot_be_is_said_with_what_to_do() {
         "{}",
         setup.error()
     );
+    assert!(setup.error().contains("mount it if it is not mounted yet"));
+    assert_eq!(setup.load().unwrap_err().exit_code(), 1);
     fs::write(setup.path("plain"), "").unwrap();
     setup.flags.root = Some(setup.path("plain"));
     assert!(
@@ -204,6 +206,7 @@ fn a_root_that_cannot_be_is_said_with_what_to_do() {
             .error()
             .starts_with("--root: the root plain cannot be used: it is not a directory")
     );
+    assert_eq!(setup.load().unwrap_err().exit_code(), 78);
 }
 
 #[test]
@@ -463,4 +466,28 @@ fn the_annotated_file_says_what_each_key_allows_and_how_else_to_give_it() {
             );
         }
     }
+}
+
+#[test]
+fn the_annotated_file_and_the_help_say_what_needs_a_restart() {
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/distilld.toml"))
+            .unwrap();
+    for key in KEYS {
+        let place = text.find(&format!("\n#{} = ", key.name)).unwrap();
+        let comment = text[..place].rsplit("\n\n").next().unwrap();
+        assert_eq!(
+            comment.contains("A change needs a restart."),
+            key.needs_restart,
+            "{}",
+            key.name
+        );
+    }
+    let needing = KEYS.iter().filter(|key| key.needs_restart);
+    let names: Vec<_> = needing.map(|key| format!("`{}`", key.name)).collect();
+    let listed = format!("all keys but {}", names.join(", "));
+    let mut command = <distilld::args::Arguments as clap::CommandFactory>::command();
+    let help = command.render_long_help().to_string();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains(&listed), "no {listed:?} in {help}");
 }

@@ -44,6 +44,8 @@ mod generated;
 mod golden;
 /// The real daemon, killed again and again.
 mod kill;
+/// The real daemon under a service manager: ready, status, reload, watchdog, journal, last words.
+mod managed;
 /// The engine against the naive batch, on random lakes.
 mod model;
 /// `rebuild`: batch order, what is dropped, a crash at any call of it.

@@ -7,7 +7,7 @@ use clap_mangen::roff::{Roff, bold, italic, roman};
 use distilld::config::{KEYS, Key};
 
 use super::Page;
-use super::man::{MANUAL, source};
+use super::man::{MANUAL, set, source};
 
 const ANNOTATED: &str = include_str!("../../distilld.toml");
 
@@ -15,6 +15,7 @@ const ANNOTATED: &str = include_str!("../../distilld.toml");
 pub(super) fn page() -> io::Result<Page> {
     let mut roff = Roff::new();
     roff.control("TH", ["DISTILLD.TOML", "5", "", &source(), MANUAL]);
+    set(&mut roff);
     roff.control("SH", ["NAME"]);
     roff.text([roman("distilld.toml - configuration of distilld")]);
     roff.control("SH", ["SYNOPSIS"]);

@@ -38,8 +38,13 @@ fn page(program: &Command, command: &Command) -> io::Result<Page> {
         .manual(MANUAL);
     let mut bytes = Vec::new();
     man.render_title(&mut bytes)?;
+    let mut roff = Roff::new();
+    set(&mut roff);
+    roff.to_writer(&mut bytes)?;
     man.render_name_section(&mut bytes)?;
-    man.render_synopsis_section(&mut bytes)?;
+    let mut roff = Roff::new();
+    synopsis(&mut roff, program, command);
+    roff.to_writer(&mut bytes)?;
     man.render_description_section(&mut bytes)?;
     man.render_options_section(&mut bytes)?;
     if is_program {
@@ -60,6 +65,51 @@ fn page(program: &Command, command: &Command) -> io::Result<Page> {
         path: format!("man/{name}.1"),
         bytes,
     })
+}
+
+/// Paths, flags and names of keys stay whole.
+pub(super) fn set(roff: &mut Roff) {
+    roff.control("nh", []);
+    roff.control("ad", ["l"]);
+}
+
+/// The command's own flags, each with its value; those that all commands have are summed up.
+fn synopsis(roff: &mut Roff, program: &Command, command: &Command) {
+    roff.control("SH", ["SYNOPSIS"]);
+    if command.get_name() == program.get_name() {
+        roff.text([
+            bold(program.get_name()),
+            roman(" [GLOBAL OPTIONS] "),
+            italic("COMMAND"),
+            roman(" [OPTIONS]"),
+        ]);
+        return;
+    }
+    let mut line = vec![bold(format!(
+        "{} {}",
+        program.get_name(),
+        command.get_name()
+    ))];
+    for argument in command.get_arguments().filter(|argument| {
+        argument.get_help_heading().is_none()
+            && !["help", "version"].contains(&argument.get_id().as_str())
+    }) {
+        let value = argument
+            .get_value_names()
+            .map_or(String::new(), |names| names.join(" "));
+        match argument.get_long() {
+            Some(flag) => {
+                line.extend([roman(" ["), bold(format!("--{flag}"))]);
+                if argument.get_action().takes_values() {
+                    line.extend([roman(" "), italic(value)]);
+                }
+                line.push(roman("]"));
+            }
+            None => line.extend([roman(" "), italic(value)]),
+        }
+    }
+    line.push(roman(" [GLOBAL OPTIONS]"));
+    roff.text(line);
 }
 
 /// The program and its version, at the foot of each page.

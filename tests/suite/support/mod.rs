@@ -5,6 +5,7 @@ pub mod bench;
 pub mod export_reader;
 pub mod kill_harness;
 pub mod lake_gen;
+pub mod manager;
 pub mod naive;
 pub mod naive_json;
 pub mod process;

@@ -1,0 +1,125 @@
+//! Owns what a configuration that was read again changes: which keys, which of them a running daemon can take up, and
+//! the settings that are in force then. It reads nothing.
+
+use clap::ValueEnum;
+
+use super::{KEYS, Key, Settings};
+
+/// The step from one configuration to the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What is in force from now on.
+    pub settings: Settings,
+    /// Keys whose new values are in force.
+    pub applied: Vec<&'static str>,
+    /// Keys whose new values wait for a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl Settings {
+    /// What changes when `fresh` is read while these are in force.
+    #[must_use]
+    pub fn change_to(&self, fresh: Settings) -> Change {
+        let differs = |key: &&Key| self.value_of(key.name) != fresh.value_of(key.name);
+        let names = |needs_restart: bool| {
+            let changed = KEYS.iter().filter(differs);
+            changed
+                .filter(|key| key.needs_restart == needs_restart)
+                .map(|key| key.name)
+                .collect()
+        };
+        let (applied, needs_restart) = (names(false), names(true));
+        Change {
+            settings: Settings {
+                root: self.root.clone(),
+                state_dir: self.state_dir.clone(),
+                state_dir_explicit: self.state_dir_explicit,
+                log_format: self.log_format,
+                ..fresh
+            },
+            applied,
+            needs_restart,
+        }
+    }
+
+    /// The value of a key as one would write it in the environment, but for paths that are not text.
+    fn value_of(&self, name: &str) -> String {
+        match name {
+            "root" => format!("{:?}", self.root),
+            "state_dir" => format!("{:?}", self.state_dir),
+            "settle_ms" => self.settle.as_millis().to_string(),
+            "max_line_bytes" => self.max_line_bytes.to_string(),
+            "recent_scan_ms" => self.recent_scan.as_millis().to_string(),
+            "full_scan_ms" => self.full_scan.as_millis().to_string(),
+            "poll_ms" => self.poll.as_millis().to_string(),
+            "watch" => word(&self.watch),
+            "checkpoint_bytes" => self.checkpoint_bytes.to_string(),
+            "log" => self.log.clone(),
+            "log_format" => word(&self.log_format),
+            _ => unreachable!("each key has a field, and a test that changes it"),
+        }
+    }
+}
+
+fn word<T: ValueEnum>(choice: &T) -> String {
+    let value = choice.to_possible_value();
+    value.map_or(String::new(), |value| value.get_name().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Environment, Kind};
+    use super::*;
+    use crate::args::GlobalArguments;
+
+    /// Some value that is allowed and not the default.
+    fn other_value(key: &Key, directory: &std::path::Path) -> String {
+        match key.kind {
+            Kind::Directory => directory.to_str().unwrap().to_owned(),
+            Kind::Number { min, .. } => min.to_string(),
+            Kind::Choice(names) => names().pop().unwrap(),
+            Kind::Filter => "trace".to_owned(),
+        }
+    }
+
+    #[test]
+    fn each_key_is_taken_up_or_named() {
+        let (lake, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let load = |variable: &str, value: &str| {
+            let root = ("LH_DISTILL_ROOT", lake.path().to_str().unwrap());
+            let environment = Environment::from_iter([root, (variable, value)]);
+            Settings::load(&GlobalArguments::default(), &environment).unwrap()
+        };
+        let running = load("DISTILLD_STATE_DIR", "/a");
+        for key in KEYS {
+            let value = other_value(key, other.path());
+            let mut fresh = load(key.variable, &value);
+            if key.name != "state_dir" {
+                fresh.state_dir = running.state_dir.clone();
+                fresh.state_dir_explicit = true;
+            }
+            let change = running.change_to(fresh.clone());
+            if key.needs_restart {
+                assert_eq!(
+                    (change.applied, change.needs_restart),
+                    (vec![], vec![key.name])
+                );
+                assert_eq!(change.settings, running, "{}", key.name);
+            } else {
+                assert_eq!(
+                    (change.applied, change.needs_restart),
+                    (vec![key.name], vec![])
+                );
+                assert_eq!(change.settings, fresh, "{}", key.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_again_changes_nothing() {
+        let settings = Settings::with_defaults("/lake");
+        let change = settings.change_to(settings.clone());
+        assert_eq!(change.settings, settings);
+        assert!(change.applied.is_empty() && change.needs_restart.is_empty());
+    }
+}

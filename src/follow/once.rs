@@ -1,0 +1,67 @@
+//! Owns `run --once`: one look at everything, until nothing is left that can be had.
+
+use std::path::{Path, PathBuf};
+
+use super::tell::say_caught_up;
+use crate::clock::HostClock;
+use crate::discover::{Level, Stream, list_level};
+use crate::engine::{Engine, EngineError};
+use crate::open::OnStep;
+use crate::storage::{Disk, Storage as _};
+use crate::tail::seen;
+use crate::wake::Wake;
+
+/// Catches up with all that is there, settles what can be settled, and takes all into the state.
+///
+/// # Errors
+/// Those of the engine; an error that may pass is one here.
+pub fn catch_up(
+    engine: &mut Engine,
+    root: &Path,
+    clock: &HostClock,
+    stop: &Wake,
+    on_step: OnStep<'_>,
+) -> Result<(), EngineError> {
+    let (mut done_bytes, mut total_bytes) = (0, 0);
+    for stream in Stream::ALL {
+        let mut dirs = vec![PathBuf::new()];
+        while let Some(dir) = dirs.pop() {
+            match list_level(&Disk, root, stream, &dir) {
+                Ok(Level::Directories(below)) => dirs.extend(below),
+                Ok(Level::DayFiles(day_files)) => {
+                    for path in day_files {
+                        let stat = Disk.stat(&path.path(root, stream)).ok();
+                        let seen = stat.as_ref().map(seen);
+                        if seen.map_or(Ok(true), |seen| engine.is_news(&path, stream, seen))? {
+                            let len_bytes = stat.map_or(0, |stat| stat.len_bytes);
+                            total_bytes += engine.unread_bytes(&path, stream, len_bytes)?;
+                            engine.touch_later(path);
+                        }
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(directory = %stream.base(root).join(&dir).display(), %error, "directory passed over");
+                }
+            }
+        }
+    }
+    while !stop.stopping() {
+        if engine.is_dirty() {
+            done_bytes += engine.pass()?.source_bytes;
+            on_step("catching up", done_bytes, total_bytes);
+        } else if engine.may_settle() {
+            let due_ms = engine.due_ms().unwrap_or(0);
+            // Hints play no part here; a stop is looked for above.
+            let _hints = stop.wait_until(Some(clock.instant(due_ms)));
+            engine.tick()?;
+        } else {
+            break;
+        }
+    }
+    engine.checkpoint()?;
+    if !stop.stopping() {
+        say_caught_up(engine);
+    }
+    Ok(())
+}

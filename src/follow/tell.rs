@@ -1,0 +1,185 @@
+//! Owns what the follower says of itself: to the log, to the service manager, to `status`. It changes nothing but what
+//! was said last.
+
+use super::Follower;
+use crate::clock::{Clock as _, stamp};
+use crate::engine::{Engine, PassReport};
+use crate::logging::ids;
+use crate::status::{Live, Status};
+use crate::status_line::{self, Situation};
+use crate::watch::Mode;
+
+/// A status is sent at most so often, milliseconds.
+const STATUS_MS: u64 = 1_000;
+
+/// What the service manager was told last.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    line: String,
+    situation: Situation,
+    next_at_ms: u64,
+    /// When it is to be told what was kept back, because the last line was too young.
+    pub(super) again_at_ms: Option<u64>,
+}
+
+impl Follower {
+    pub(super) fn say_pass(&mut self, report: PassReport) {
+        if report.rows > 0 {
+            self.last_row_ms = Some(self.shared.clock.monotonic_ms());
+            self.last_row_wall_ms = Some(self.shared.clock.wall_ms());
+        }
+        tracing::debug!(
+            pairs = report.pairs,
+            rows = report.rows,
+            scored_lines = report.scored_lines,
+            evidence_lines = report.evidence_lines,
+            malformed = report.malformed,
+            "pass"
+        );
+    }
+
+    pub(super) fn say_caught_up(&mut self) {
+        if self.is_behind() {
+            return;
+        }
+        self.looking_through = false;
+        if !self.caught_up {
+            say_caught_up(&self.engine);
+            self.caught_up = true;
+        }
+    }
+
+    /// One event with all that a person asks for first.
+    pub(super) fn report(&self) {
+        let situation = self.situation();
+        let totals = self.engine.totals();
+        let counts = &totals.counts;
+        tracing::info!(
+            message_id = ids::STATUS,
+            status = status_line::of(&situation),
+            day_files_behind = situation.day_files_behind,
+            directories_behind = situation.directories_behind,
+            scored_lines = totals.scored_lines,
+            exported = counts.exported,
+            firewalled = counts.firewalled,
+            unknown_category = counts.unknown_category,
+            role = counts.role,
+            blank_text = counts.blank_text,
+            waiting = counts.waiting,
+            malformed = totals.scored_malformed,
+            balanced = totals.balanced(),
+            evidence_lines = totals.evidence_lines,
+            evidence_malformed = totals.evidence_malformed,
+            superseded = counts.superseded,
+            contradicted = counts.contradicted,
+            export_bytes = self.engine.export_bytes(),
+            watch = %self.watch.mode(),
+            watched_directories = self.watch.armed(),
+            last_row_at = self.last_row_wall_ms.map(stamp),
+            fault = self.last_fault.as_ref().filter(|fault| !fault.over).map(|fault| fault.what.as_str()),
+            reload_refused = self.reload_refused,
+            "status"
+        );
+    }
+
+    /// Tells the service manager how things stand, where that is news; what only became older is told when
+    /// something else has woken us.
+    pub(super) fn say_status(&mut self) {
+        let now_ms = self.shared.clock.monotonic_ms();
+        let situation = self.situation();
+        if now_ms < self.told.next_at_ms {
+            let news = Situation {
+                last_row_s: self.told.situation.last_row_s,
+                ..situation
+            } != self.told.situation;
+            self.told.again_at_ms = news.then_some(self.told.next_at_ms);
+            return;
+        }
+        self.told.again_at_ms = None;
+        let line = status_line::of(&situation);
+        if line != self.told.line {
+            self.shared.manager.status(&line);
+            self.told.line = line;
+            self.told.next_at_ms = now_ms + STATUS_MS;
+        }
+        self.told.situation = situation;
+    }
+
+    /// The same at once, however young the last one is.
+    pub(super) fn say_status_now(&mut self) {
+        self.told.next_at_ms = 0;
+        self.say_status();
+    }
+
+    pub(super) fn say_stopping(&self) {
+        let situation = Situation {
+            stopping: true,
+            ..self.situation()
+        };
+        self.shared.manager.status(&status_line::of(&situation));
+    }
+
+    /// Leaves a snapshot for `status`, where there is something new to say.
+    pub(super) fn publish(&mut self) {
+        let status = self.live_status();
+        let (now_ms, wall_ms) = (
+            self.shared.clock.monotonic_ms(),
+            self.shared.clock.wall_ms(),
+        );
+        self.publish_at_ms = self.publisher.offer(status, now_ms, wall_ms);
+    }
+
+    pub(super) fn live_status(&self) -> Status {
+        let live = Live {
+            behind: (self.engine.behind() + self.scanning.len()) as u64,
+            watch: self.watch.mode().to_string(),
+            last_fault: self.last_fault.clone(),
+            last_row_wall_ms: self.last_row_wall_ms,
+        };
+        Status::of_daemon(&self.engine, &self.settings, &self.root, live)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.engine.is_dirty() || self.watch.unfinished() || !self.scanning.is_empty()
+    }
+
+    fn situation(&self) -> Situation {
+        let counts = &self.engine.totals().counts;
+        let now_ms = self.shared.clock.monotonic_ms();
+        let fault = self.last_fault.as_ref().filter(|fault| !fault.over);
+        Situation {
+            day_files_behind: self.engine.behind() as u64,
+            directories_behind: if self.looking_through {
+                (self.scanning.len() + self.watch.unarmed()) as u64
+            } else {
+                0
+            },
+            rows: counts.exported,
+            waiting: counts.waiting,
+            last_row_s: self
+                .last_row_ms
+                .map(|at_ms| now_ms.saturating_sub(at_ms) / 1_000),
+            polling: match self.watch.mode() {
+                Mode::Events => None,
+                Mode::Polling { why } => Some(why),
+            },
+            fault: fault.map(|fault| (fault.at.clone(), fault.what.clone())),
+            reload_refused: self.reload_refused.clone(),
+            stopping: false,
+        }
+    }
+}
+
+pub(super) fn say_caught_up(engine: &Engine) {
+    let totals = engine.totals();
+    tracing::info!(
+        message_id = ids::CAUGHT_UP,
+        scored_lines = totals.scored_lines,
+        exported = totals.counts.exported,
+        firewalled = totals.counts.firewalled,
+        waiting = totals.counts.waiting,
+        malformed = totals.scored_malformed,
+        export_bytes = engine.export_bytes(),
+        "caught up"
+    );
+}

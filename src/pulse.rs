@@ -1,0 +1,103 @@
+//! Owns the answer to whether a thread lives: what it finished, and until when it said that it would sleep. It
+//! measures nothing itself and tells nobody.
+//!
+//! A step is a turn of a loop, or a call to the disk that returned. A long backfill, a long recovery and a long
+//! checkpoint are all made of calls that return; a commit that hangs in a sync is one that does not. Sleeping is
+//! living only up to the time that was said before: a wake-up that was lost is no sleep.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How late a sleeper may wake on a busy host, milliseconds.
+const LATE_MS: u64 = 1_000;
+
+/// The steps of one thread, and of those that work for it.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    steps: AtomicU64,
+    read_bytes: AtomicU64,
+    written_bytes: AtomicU64,
+    /// Monotonic milliseconds; 0 while it works.
+    rests_until_ms: AtomicU64,
+}
+
+impl Pulse {
+    /// One step is finished.
+    pub fn beat(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A read from the disk came back.
+    pub fn has_read(&self, bytes: u64) {
+        self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.beat();
+    }
+
+    /// A write to the disk came back.
+    pub fn has_written(&self, bytes: u64) {
+        self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.beat();
+    }
+
+    /// Nothing to do until then, in monotonic milliseconds.
+    pub fn rest_until(&self, until_ms: u64) {
+        self.rests_until_ms.store(until_ms.max(1), Ordering::SeqCst);
+    }
+
+    /// The rest is over.
+    pub fn work(&self) {
+        self.rests_until_ms.store(0, Ordering::SeqCst);
+        self.beat();
+    }
+
+    /// The steps so far.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    /// Bytes read and bytes written so far.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        (
+            self.read_bytes.load(Ordering::Relaxed),
+            self.written_bytes.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Whether something was finished since there were `steps_before`, or the rest is not over; and the steps now.
+    #[must_use]
+    pub fn alive(&self, steps_before: u64, now_ms: u64) -> (bool, u64) {
+        let steps = self.steps();
+        let rests_until_ms = self.rests_until_ms.load(Ordering::SeqCst);
+        let rests = rests_until_ms > 0 && now_ms <= rests_until_ms.saturating_add(LATE_MS);
+        (steps != steps_before || rests, steps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_finishes_nothing_is_dead_unless_it_said_it_would_sleep() {
+        let pulse = Pulse::default();
+        assert_eq!(pulse.alive(0, 10), (false, 0));
+        pulse.beat();
+        assert_eq!(pulse.alive(0, 10), (true, 1));
+        assert_eq!(pulse.alive(1, 10), (false, 1));
+        pulse.rest_until(500);
+        assert!(pulse.alive(1, 500 + LATE_MS).0);
+        assert!(!pulse.alive(1, 501 + LATE_MS).0, "it was to wake by then");
+        pulse.work();
+        assert_eq!(pulse.alive(1, 100), (true, 2));
+        assert!(!pulse.alive(2, 100).0);
+    }
+
+    #[test]
+    fn a_call_to_the_disk_that_came_back_is_a_step() {
+        let pulse = Pulse::default();
+        pulse.has_read(7);
+        pulse.has_written(0);
+        assert_eq!((pulse.bytes(), pulse.steps()), ((7, 0), 2));
+    }
+}
