@@ -43,6 +43,7 @@ fn the_template_differs_from_the_unit_only_where_it_names_its_instance() {
             "Wants=distilld.socket",
             "ExecStart=/usr/bin/distilld --config /etc/distilld/distilld.toml run",
             "StateDirectory=distilld",
+            "RuntimeDirectory=distilld",
             "ReadWritePaths=-/srv/lakehouse/data/distilled",
         ]
     );

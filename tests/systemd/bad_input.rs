@@ -115,3 +115,25 @@ pub fn a_wrong_owner_is_said(host: &Host) {
     host.shell("chown distilld:distilld /srv/lakehouse/data/distilled");
     host.wait_state("active");
 }
+
+pub fn a_root_that_the_unit_does_not_know_is_said(host: &Host) {
+    host.shell("mv /srv/lakehouse /srv/elsewhere");
+    let configuration = host.read(CONFIGURATION);
+    host.write(
+        CONFIGURATION,
+        &configuration.replace(ROOT, "/srv/elsewhere"),
+    );
+    restart_after(host, "3s");
+    start(host);
+    assert_will_try_again(
+        host,
+        &["/srv/elsewhere", "Read-only file system", "ReadWritePaths="],
+    );
+    let drop_in = host.read("/usr/share/doc/distilld/examples/root.conf");
+    host.drop_in(SERVICE, &drop_in.replace("/mnt/lake", "/srv/elsewhere"));
+    host.systemctl(&["restart", SERVICE]);
+    host.append_runs("/srv/elsewhere", "2026/01/01/a.jsonl", &["one"]);
+    host.wait("its row is there", || {
+        !host.export_of("/srv/elsewhere").is_empty()
+    });
+}

@@ -86,6 +86,7 @@ const CHECKS: &[Check] = checks![
     bad_input::a_root_that_cannot_be_mounted_keeps_the_service_down,
     bad_input::a_root_that_may_not_be_read_is_said,
     bad_input::a_wrong_owner_is_said,
+    bad_input::a_root_that_the_unit_does_not_know_is_said,
     install::an_instance_keeps_its_own_lake,
     install::an_upgrade_keeps_the_state_and_the_configuration,
     install::a_purge_takes_the_state_and_leaves_the_export,
