@@ -82,7 +82,10 @@ fn disk(kind: ErrorKind, what: &str) -> String {
                 "a directory stands where {what} should: name another, or move it; `distilld check` looks"
             )
         }
-        ErrorKind::ReadOnlyFilesystem => format!("mount the file system of {what} for writing"),
+        // A unit's sandbox looks like a file system that is mounted read-only.
+        ErrorKind::ReadOnlyFilesystem => format!(
+            "mount the file system of {what} for writing; in a unit of systemd, name the directory in ReadWritePaths="
+        ),
         ErrorKind::BrokenPipe => "whoever read the output went away; run this again".to_owned(),
         _ => format!(
             "look at the disk of {what} (`dmesg`, `df`, `distilld check`), then run this again"

@@ -64,5 +64,7 @@ mod terminal;
 mod tidy;
 /// The examples for those who train, by the real Python library.
 mod train;
+/// The units and what is packaged with them, as texts.
+mod units;
 /// `verify`: every kind of difference, every stated exception, and no false alarm beside a daemon at work.
 mod verify;

@@ -1,0 +1,68 @@
+//! The files of `systemd/` as texts: what belongs together says the same. How they work is tested under a real
+//! systemd, in `tests/systemd`.
+
+use std::fs;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The directives, without comments and blank lines.
+fn directives(unit: &str) -> Vec<String> {
+    let lines = read(unit);
+    let lines = lines
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_template_differs_from_the_unit_only_where_it_names_its_instance() {
+    let unit = directives("systemd/distilld.service");
+    let template = directives("systemd/distilld@.service");
+    let only_in_template: Vec<_> = template
+        .iter()
+        .filter(|line| !unit.contains(line))
+        .collect();
+    assert!(
+        only_in_template.iter().all(|line| line.contains("%i")),
+        "{only_in_template:?}"
+    );
+    let only_in_unit: Vec<_> = unit
+        .iter()
+        .filter(|line| !template.contains(line))
+        .collect();
+    assert_eq!(
+        only_in_unit,
+        [
+            "Description=distilld, training samples from scored model runs",
+            "RequiresMountsFor=/srv/lakehouse",
+            // An instance would need an address of its own.
+            "Wants=distilld.socket",
+            "ExecStart=/usr/bin/distilld --config /etc/distilld/distilld.toml run",
+            "StateDirectory=distilld",
+            "RuntimeDirectory=distilld",
+            "ReadWritePaths=-/srv/lakehouse/data/distilled",
+        ]
+    );
+}
+
+#[test]
+fn the_packaged_configuration_is_the_example_with_its_two_directories_named() {
+    let example = read("examples/distilld.toml")
+        .replace("#root = ", "root = ")
+        .replace("#state_dir = ", "state_dir = ");
+    assert_eq!(read("systemd/distilld.toml"), example);
+}
+
+#[test]
+fn unit_tmpfiles_and_configuration_name_the_same_directories() {
+    let configuration = read("systemd/distilld.toml");
+    assert!(configuration.contains("\nroot = \"/srv/lakehouse\"\n"));
+    assert!(configuration.contains("\nstate_dir = \"/var/lib/distilld\"\n"));
+    let tmpfiles = read("systemd/tmpfiles.d/distilld.conf");
+    assert!(tmpfiles.contains("\nd /srv/lakehouse/data/distilled "));
+    assert!(read("systemd/debian/postrm").contains("rm -rf /var/lib/distilld\n"));
+}

@@ -1,0 +1,139 @@
+//! Starts that cannot go well. Each shows in `systemctl status` what happened and what to do, and the service comes
+//! back by itself where that can help, and only there.
+
+use super::host::{CONFIGURATION, Host, ROOT, SERVICE};
+
+/// Restarts that systemd's usual limit would not have allowed.
+const MANY: u32 = 8;
+
+fn start(host: &Host) {
+    // Whether the first try counts as failed is the unit's state to tell.
+    host.run("systemctl", &["start", SERVICE]);
+}
+
+/// Asserts that a person has to act: the service failed, with the exit code of a bad configuration, once.
+#[track_caller]
+fn assert_given_up(host: &Host, said: &[&str]) {
+    host.wait_state("failed");
+    assert_eq!(host.property("ExecMainStatus"), "78");
+    assert_eq!(host.property("NRestarts"), "0");
+    host.assert_status_says(said);
+}
+
+/// Restarts soon, so that waiting for some takes little time.
+fn restart_after(host: &Host, pause: &str) {
+    host.drop_in(SERVICE, &format!("[Service]\nRestartSec={pause}\n"));
+}
+
+/// Asserts that the service waits for its next try, and says meanwhile what is wrong: `systemctl status` shows the
+/// journal of the last try until the next one begins.
+#[track_caller]
+fn assert_will_try_again(host: &Host, said: &[&str]) {
+    host.wait("it waits for its next try", || {
+        host.property("SubState") == "auto-restart"
+    });
+    host.assert_status_says(said);
+}
+
+pub fn a_wrong_key_is_said_and_not_tried_again(host: &Host) {
+    host.configure("setle_ms = 1");
+    start(host);
+    assert_given_up(
+        host,
+        &[CONFIGURATION, "setle_ms", "did you mean `settle_ms`"],
+    );
+    host.configure("settle_ms = 1000");
+    host.start();
+}
+
+pub fn no_configuration_is_said_and_not_tried_again(host: &Host) {
+    host.shell("rm /etc/distilld/distilld.toml");
+    start(host);
+    let said = [CONFIGURATION, "cannot read the configuration file"];
+    assert_given_up(host, &said);
+}
+
+pub fn a_root_that_is_not_there_yet_is_taken_up_when_it_comes(host: &Host) {
+    host.shell("mv /srv/lakehouse /srv/elsewhere");
+    restart_after(host, "10ms");
+    start(host);
+    host.wait("many restarts", || {
+        host.property("NRestarts").parse::<u32>().unwrap() >= MANY
+    });
+    restart_after(host, "3s");
+    assert_will_try_again(host, &[ROOT, "No such file or directory", "mount it"]);
+    host.shell("mv /srv/elsewhere /srv/lakehouse");
+    host.wait_state("active");
+    host.append_run("2026/01/01/a.jsonl", "one");
+    host.wait_rows(1);
+}
+
+pub fn a_root_that_cannot_be_mounted_keeps_the_service_down(host: &Host) {
+    let mount = |what: &str| {
+        let unit = format!("[Mount]\nWhat={what}\nWhere=/srv/lakehouse\nType=tmpfs\n");
+        let options = match what {
+            "lake" => "Options=mode=0755\n",
+            _ => "Options=no-such-option\n",
+        };
+        host.write("/etc/systemd/system/srv-lakehouse.mount", &(unit + options));
+        host.systemctl(&["daemon-reload"]);
+    };
+    mount("broken");
+    start(host);
+    assert_eq!(host.property("ActiveState"), "inactive");
+    host.assert_status_says(&["Dependency failed for distilld.service"]);
+    mount("lake");
+    host.systemctl(&["reset-failed"]);
+    host.systemctl(&["start", "srv-lakehouse.mount"]);
+    host.shell("systemd-tmpfiles --create distilld.conf");
+    host.start();
+    host.append_run("2026/01/01/a.jsonl", "one");
+    host.wait_rows(1);
+}
+
+pub fn a_root_that_may_not_be_read_is_said(host: &Host) {
+    host.shell("chmod 0700 /srv/lakehouse");
+    restart_after(host, "3s");
+    start(host);
+    assert_will_try_again(host, &[ROOT, "Permission denied"]);
+    host.shell("chmod 0755 /srv/lakehouse");
+    host.wait_state("active");
+}
+
+pub fn a_wrong_owner_is_said(host: &Host) {
+    host.shell("chown root:root /srv/lakehouse/data/distilled");
+    restart_after(host, "3s");
+    start(host);
+    assert_will_try_again(
+        host,
+        &[
+            "/srv/lakehouse/data/distilled",
+            "Permission denied",
+            "right to",
+        ],
+    );
+    host.shell("chown distilld:distilld /srv/lakehouse/data/distilled");
+    host.wait_state("active");
+}
+
+pub fn a_root_that_the_unit_does_not_know_is_said(host: &Host) {
+    host.shell("mv /srv/lakehouse /srv/elsewhere");
+    let configuration = host.read(CONFIGURATION);
+    host.write(
+        CONFIGURATION,
+        &configuration.replace(ROOT, "/srv/elsewhere"),
+    );
+    restart_after(host, "3s");
+    start(host);
+    assert_will_try_again(
+        host,
+        &["/srv/elsewhere", "Read-only file system", "ReadWritePaths="],
+    );
+    let drop_in = host.read("/usr/share/doc/distilld/examples/root.conf");
+    host.drop_in(SERVICE, &drop_in.replace("/mnt/lake", "/srv/elsewhere"));
+    host.systemctl(&["restart", SERVICE]);
+    host.append_runs("/srv/elsewhere", "2026/01/01/a.jsonl", &["one"]);
+    host.wait("its row is there", || {
+        !host.export_of("/srv/elsewhere").is_empty()
+    });
+}

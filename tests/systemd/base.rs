@@ -1,0 +1,62 @@
+//! Owns the Debian that is booted: a small one, made by debootstrap once and kept until its recipe changes or it is too
+//! old. A tree that is there is whole: it gets its name when it is finished.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use super::process::run_well;
+
+/// Debian 12, with systemd 252: the oldest that distilld supports. Another is named by the variable below.
+const SUITE: &str = "bookworm";
+/// Names another Debian to test on, such as `trixie`.
+const SUITE_VARIABLE: &str = "DISTILLD_TEST_DEBIAN";
+/// What a minimal Debian lacks and its usual installation has: the manager, its bus, and what the package depends on.
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,procps,init-system-helpers";
+/// A mirror's security updates are taken after that time.
+const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The tree, made if need be below `home`.
+///
+/// # Errors
+/// Debootstrap fails; its log is told.
+pub fn tree(home: &Path) -> Result<PathBuf, String> {
+    let suite = std::env::var(SUITE_VARIABLE).unwrap_or_else(|_| SUITE.to_owned());
+    let tree = home.join(format!("{suite}-{}", PACKAGES.replace(',', "-")));
+    if is_recent(&tree) {
+        return Ok(tree);
+    }
+    eprintln!("making a Debian in {}", tree.display());
+    let unfinished = home.join("unfinished");
+    for old in [&tree, &unfinished] {
+        remove(old)?;
+    }
+    let mut debootstrap = Command::new("debootstrap");
+    debootstrap
+        .args(["--variant=minbase", &format!("--include={PACKAGES}"), SUITE])
+        .arg(&unfinished);
+    run_well(&mut debootstrap)?;
+    fs::rename(&unfinished, &tree).map_err(|error| error.to_string())?;
+    Ok(tree)
+}
+
+fn is_recent(tree: &Path) -> bool {
+    // Debootstrap writes this file last.
+    let made = fs::metadata(tree.join("var/lib/dpkg/status")).and_then(|status| status.modified());
+    let age = made.map(|made| SystemTime::now().duration_since(made).unwrap_or_default());
+    age.is_ok_and(|age| age < AGE_MAX)
+}
+
+/// Removes a tree if it is there.
+///
+/// # Errors
+/// Something in it cannot be removed.
+pub fn remove(tree: &Path) -> Result<(), String> {
+    match fs::remove_dir_all(tree) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{} cannot be removed: {error}", tree.display()))
+        }
+        _ => Ok(()),
+    }
+}

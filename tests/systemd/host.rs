@@ -1,0 +1,364 @@
+//! Owns what a check does and asks: systemctl, the journal, files inside, a lake and its export. Each question is
+//! answered by the system itself; what the answer should be is the check's.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::base;
+use super::container::Container;
+use super::package::Packages;
+use super::process::{Ended, run, wait_until};
+
+/// How long anything may take that should happen at once, on a busy machine.
+pub const LONG: Duration = Duration::from_secs(30);
+/// The service.
+pub const SERVICE: &str = "distilld.service";
+/// The default root.
+pub const ROOT: &str = "/srv/lakehouse";
+/// The configuration.
+pub const CONFIGURATION: &str = "/etc/distilld/distilld.toml";
+
+/// A running system with the package in it.
+#[derive(Debug)]
+pub struct Host {
+    container: Container,
+    /// The packages, on the machine outside.
+    pub packages: Packages,
+    /// The configuration as it was installed.
+    packaged_configuration: String,
+    /// The journal's cursor at the start of the check.
+    cursor: Mutex<String>,
+}
+
+impl Host {
+    /// Builds, boots, installs.
+    ///
+    /// # Errors
+    /// What failed, with what was said.
+    pub fn boot() -> Result<Self, String> {
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("systemd");
+        fs::create_dir_all(&home).map_err(|error| error.to_string())?;
+        // The one compiles, the other loads and unpacks.
+        let (packages, tree) = std::thread::scope(|scope| {
+            let tree = scope.spawn(|| base::tree(&home));
+            (Packages::build(&home), tree.join().unwrap())
+        });
+        let (packages, tree) = (packages?, tree?);
+        let container = Container::boot(&tree, &home)?;
+        let mut host = Self {
+            container,
+            packages,
+            packaged_configuration: String::new(),
+            cursor: Mutex::default(),
+        };
+        match host.prepare() {
+            Ok(()) => Ok(host),
+            Err(error) => {
+                host.stop();
+                Err(error)
+            }
+        }
+    }
+
+    fn prepare(&mut self) -> Result<(), String> {
+        let installed = self.try_install(&self.packages.first);
+        if installed.code != Some(0) {
+            return Err(format!(
+                "the package cannot be installed: {}",
+                installed.said
+            ));
+        }
+        self.packaged_configuration = self.read(CONFIGURATION);
+        Ok(())
+    }
+
+    /// Stops the system.
+    pub fn stop(&self) {
+        self.container.stop();
+    }
+
+    /// Runs a program inside to its end.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Ended {
+        run(self.container.command(program).args(arguments)).unwrap()
+    }
+
+    /// Runs a program inside, which must succeed; gives what it said.
+    #[track_caller]
+    pub fn ok(&self, program: &str, arguments: &[&str]) -> String {
+        let ended = self.run(program, arguments);
+        assert_eq!(
+            ended.code,
+            Some(0),
+            "{program} {arguments:?}: {}",
+            ended.said
+        );
+        ended.said
+    }
+
+    /// Runs a shell script inside, which must succeed; gives what it said.
+    #[track_caller]
+    pub fn shell(&self, script: &str) -> String {
+        self.ok("sh", &["-ec", script])
+    }
+
+    /// `systemctl`, which must succeed.
+    #[track_caller]
+    pub fn systemctl(&self, arguments: &[&str]) -> String {
+        self.ok("systemctl", arguments)
+    }
+
+    /// Starts the service, which must become ready.
+    #[track_caller]
+    pub fn start(&self) {
+        self.systemctl(&["start", SERVICE]);
+    }
+
+    /// A property of the service.
+    pub fn property(&self, name: &str) -> String {
+        self.property_of(SERVICE, name)
+    }
+
+    /// A property of a unit.
+    pub fn property_of(&self, unit: &str, name: &str) -> String {
+        let said = self.systemctl(&["show", "--property", name, "--value", unit]);
+        said.trim_end().to_owned()
+    }
+
+    /// A property that is a time in microseconds since the machine's start.
+    pub fn monotonic_us(&self, name: &str) -> u64 {
+        self.property(name).parse().unwrap()
+    }
+
+    /// The daemon's process, as this machine numbers it.
+    #[track_caller]
+    pub fn main_process(&self) -> u32 {
+        let inside = self.property("MainPID");
+        self.container.outside(&inside).unwrap()
+    }
+
+    /// The machine's clock that counts from its start, microseconds.
+    pub fn uptime_us(&self) -> u64 {
+        let uptime = self.read("/proc/uptime");
+        let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        (seconds * 1e6) as u64
+    }
+
+    /// What an operator sees: `systemctl status`. Its exit code tells the state, which is asked elsewhere.
+    pub fn status(&self) -> String {
+        let lines = ["status", "--no-pager", "--full", "--lines=20", SERVICE];
+        self.run("systemctl", &lines).said
+    }
+
+    /// Asserts that `systemctl status` shows each of these.
+    #[track_caller]
+    pub fn assert_status_says(&self, words: &[&str]) {
+        let status = self.status();
+        for word in words {
+            assert!(status.contains(word), "no {word:?} in\n{status}");
+        }
+    }
+
+    /// What the journal got of the unit since the check began, as `journalctl` shows it with these arguments.
+    pub fn journal(&self, arguments: &[&str]) -> String {
+        let cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = format!("--after-cursor={}", *cursor);
+        let all = [
+            &["--no-pager", "--quiet", "--unit=distilld*", &after],
+            arguments,
+        ]
+        .concat();
+        self.run("journalctl", &all).said
+    }
+
+    /// Waits for a condition.
+    #[track_caller]
+    pub fn wait(&self, what: &str, holds: impl FnMut() -> bool) {
+        self.wait_for(LONG, what, holds);
+    }
+
+    /// Waits for a condition so long.
+    #[track_caller]
+    pub fn wait_for(&self, patience: Duration, what: &str, holds: impl FnMut() -> bool) {
+        assert!(
+            wait_until(patience, holds),
+            "not within {patience:?}: {what}"
+        );
+    }
+
+    /// Waits until the service is in this state of activity.
+    #[track_caller]
+    pub fn wait_state(&self, state: &str) {
+        self.wait(&format!("the service is {state}"), || {
+            self.property("ActiveState") == state
+        });
+    }
+
+    /// The major version of the systemd inside.
+    pub fn systemd_version(&self) -> u32 {
+        let said = self.systemctl(&["--version"]);
+        said.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// A path inside, as this machine sees it.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        self.container.path(inside)
+    }
+
+    /// A file inside.
+    #[track_caller]
+    pub fn read(&self, inside: &str) -> String {
+        fs::read_to_string(self.path(inside)).unwrap_or_else(|error| panic!("{inside}: {error}"))
+    }
+
+    /// Writes a file inside, with the directories above it.
+    #[track_caller]
+    pub fn write(&self, inside: &str, text: &str) {
+        let path = self.path(inside);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Adds lines to the packaged configuration.
+    pub fn configure(&self, lines: &str) {
+        let configuration = format!("{}\n{lines}\n", self.packaged_configuration);
+        self.write(CONFIGURATION, &configuration);
+    }
+
+    /// Puts a drop-in in force.
+    pub fn drop_in(&self, unit: &str, text: &str) {
+        self.write(&format!("/etc/systemd/system/{unit}.d/test.conf"), text);
+        self.systemctl(&["daemon-reload"]);
+    }
+
+    /// Installs a package, with all that the system has to say to it.
+    pub fn try_install(&self, package: &Path) -> Ended {
+        fs::copy(package, self.path("/root/distilld.deb")).unwrap();
+        // The old answer to every question about a changed configuration.
+        self.run(
+            "dpkg",
+            &["--force-confold", "--install", "/root/distilld.deb"],
+        )
+    }
+
+    /// Installs a package.
+    #[track_caller]
+    pub fn install(&self, package: &Path) {
+        let installed = self.try_install(package);
+        assert_eq!(installed.code, Some(0), "{}", installed.said);
+    }
+
+    /// An empty lake, an empty state, the packaged configuration, a stopped service.
+    pub fn freshen(&self) {
+        self.shell(
+            "systemctl kill --signal=KILL 'distilld*.service' 2>/dev/null || true
+             systemctl stop 'distilld*.service' 'distilld*.socket' 'srv-*.mount'
+             rm -rf /etc/systemd/system/distilld*.d /etc/systemd/system/srv-*.mount
+             systemctl daemon-reload
+             systemctl reset-failed
+             rm -rf /srv/* /var/lib/distilld/* /var/lib/distilld/.[!.]*",
+        );
+        self.configure("");
+        self.shell("systemd-tmpfiles --create distilld.conf");
+        self.shell("mkdir /srv/lakehouse/data/scored-runs /srv/lakehouse/data/evidence");
+        let cursor = self.ok("journalctl", &["--quiet", "--lines=0", "--show-cursor"]);
+        let cursor = cursor.trim().trim_start_matches("-- cursor: ").to_owned();
+        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
+    }
+
+    /// What there is to say to a failed check.
+    pub fn account(&self) -> String {
+        format!(
+            "see above; systemctl status:\n{}\nthe journal since the check began:\n{}",
+            self.status(),
+            self.journal(&["--output=short-monotonic"])
+        )
+    }
+
+    /// Appends a scored run and its evidence to a pair of the default lake.
+    pub fn append_run(&self, pair: &str, run: &str) {
+        self.append_runs(ROOT, pair, &[run]);
+    }
+
+    /// Appends scored runs and their evidence, each stream with one write.
+    pub fn append_runs(&self, root: &str, pair: &str, runs: &[&str]) {
+        let evidence: String = runs.iter().map(|run| evidence_line(run)).collect();
+        let scored: String = runs.iter().map(|run| scored_line(run)).collect();
+        for (stream, lines) in [("evidence", evidence), ("scored-runs", scored)] {
+            let path = self.path(&format!("{root}/data/{stream}/{pair}"));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let mut file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(path)
+                .unwrap();
+            file.write_all(lines.as_bytes()).unwrap();
+        }
+    }
+
+    /// A backlog of some seconds of work; gives how many rows it is worth.
+    pub fn append_backlog(&self) -> usize {
+        const PAIRS: usize = 150;
+        const RUNS: usize = 1_000;
+        for pair in 0..PAIRS {
+            let runs: Vec<String> = (0..RUNS).map(|run| format!("{pair} {run}")).collect();
+            let runs: Vec<&str> = runs.iter().map(String::as_str).collect();
+            let (month, day) = (pair / 28 + 1, pair % 28 + 1);
+            self.append_runs(ROOT, &format!("2026/{month:02}/{day:02}/a.jsonl"), &runs);
+        }
+        PAIRS * RUNS
+    }
+
+    /// The export's bytes; none where there is no export.
+    pub fn export(&self) -> Vec<u8> {
+        self.export_of(ROOT)
+    }
+
+    /// The export of a root.
+    pub fn export_of(&self, root: &str) -> Vec<u8> {
+        let path = format!("{root}/data/distilled/sft/sft_export.jsonl");
+        fs::read(self.path(&path)).unwrap_or_default()
+    }
+
+    /// Rows of the default root.
+    pub fn rows(&self) -> usize {
+        memchr::memchr_iter(b'\n', &self.export()).count()
+    }
+
+    /// Waits for so many rows, and for no more.
+    #[track_caller]
+    pub fn wait_rows(&self, rows: usize) {
+        self.wait(&format!("{rows} rows"), || self.rows() >= rows);
+        assert_eq!(self.rows(), rows);
+    }
+
+    /// `distilld verify` by the daemon's own user: the export is what a batch makes of the lake.
+    #[track_caller]
+    pub fn assert_verified(&self) {
+        let user = [
+            "--reuid=distilld",
+            "--regid=distilld",
+            "--clear-groups",
+            "--",
+        ];
+        let command = ["distilld", "--config", CONFIGURATION, "verify"];
+        self.ok("setpriv", &[&user[..], &command[..]].concat());
+    }
+}
+
+fn scored_line(run: &str) -> String {
+    format!(
+        "{{\"evidence_run_id\":\"{run}\",\"category\":\"accepted\",\"provenance\":{{\"source_file\":\"s\",\
+         \"line_offset\":7,\"sig_hash\":\"hash of {run}\",\"recorded_at\":\"2026-01-01T00:00:00Z\"}}}}\n"
+    )
+}
+
+fn evidence_line(run: &str) -> String {
+    format!(
+        "{{\"run_id\":\"{run}\",\"model_role\":\"executor\",\"text\":\"what {run} said {}\",\
+         \"source_files\":[\"a.rs\"],\"provenance\":{{\"source_file\":\"data/_kb/audits.jsonl\"}}}}\n",
+        "and again ".repeat(100)
+    )
+}

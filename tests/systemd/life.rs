@@ -1,0 +1,111 @@
+//! Start, READY, status line, crash, stop: what systemd sees of the daemon's life.
+
+use std::time::{Duration, Instant};
+
+use super::host::{Host, LONG, SERVICE};
+
+/// From the start to READY on an empty history; aims at a tenth of it.
+const READY: Duration = Duration::from_secs(2);
+/// From `systemctl stop` in the middle of the hardest work to the end.
+const STOP: Duration = Duration::from_secs(5);
+/// The unit's `RestartSec`.
+const PAUSE: Duration = Duration::from_secs(5);
+
+pub fn ready_comes_before_the_backlog_is_worked_off(host: &Host) {
+    let rows = host.append_backlog();
+    host.start();
+    assert_eq!(host.property("ActiveState"), "active");
+    let started_us = host.monotonic_us("ExecMainStartTimestampMonotonic");
+    let ready_us = host.monotonic_us("ActiveEnterTimestampMonotonic");
+    let ready = Duration::from_micros(ready_us - started_us);
+    assert!(ready < READY, "ready after {ready:?}");
+    host.wait_rows(rows);
+    host.wait("it says that it has caught up", || {
+        host.journal(&[]).contains("caught up")
+    });
+    let caught_up = host.journal(&["--output=json", "--grep=caught up"]);
+    let caught_up: serde_json::Value =
+        serde_json::from_str(caught_up.lines().next().unwrap()).unwrap();
+    let caught_up_us = caught_up["__MONOTONIC_TIMESTAMP"].as_str().unwrap();
+    assert!(ready_us < caught_up_us.parse().unwrap());
+    host.assert_verified();
+}
+
+pub fn the_status_line_tells_an_operator_something(host: &Host) {
+    host.append_run("2026/01/01/a.jsonl", "one");
+    host.start();
+    host.wait_rows(1);
+    host.wait("it is fresh", || {
+        host.property("StatusText").starts_with("fresh")
+    });
+    host.assert_status_says(&["Status: \"fresh, ", "0 waiting for evidence"]);
+}
+
+pub fn a_killed_daemon_comes_back_after_a_pause_and_loses_nothing(host: &Host) {
+    host.append_run("2026/01/01/a.jsonl", "before");
+    host.start();
+    host.wait_rows(1);
+    let first = host.property("MainPID");
+    let killed = Instant::now();
+    host.systemctl(&["kill", "--kill-whom=main", "--signal=KILL", SERVICE]);
+    host.append_run("2026/01/01/a.jsonl", "meanwhile");
+    host.wait("it was started again", || host.property("NRestarts") == "1");
+    host.wait_state("active");
+    assert!(killed.elapsed() >= PAUSE, "after {:?}", killed.elapsed());
+    assert_ne!(host.property("MainPID"), first);
+    host.wait_rows(2);
+    host.append_run("2026/01/01/a.jsonl", "after");
+    host.wait_rows(3);
+    host.assert_verified();
+}
+
+pub fn a_stop_in_the_middle_of_a_backfill_is_clean_and_quick(host: &Host) {
+    let rows = host.append_backlog();
+    host.start();
+    host.wait("it works", || host.rows() > 0);
+    let asked = Instant::now();
+    host.systemctl(&["stop", SERVICE]);
+    let took = asked.elapsed();
+    assert!(took < STOP, "the stop took {took:?}");
+    assert_eq!(host.property("ActiveState"), "inactive");
+    assert_eq!(host.property("Result"), "success");
+    assert_eq!(host.property("ExecMainStatus"), "0");
+    let part = host.export();
+    assert!(part.ends_with(b"\n"), "the last row is torn");
+    assert!(host.rows() < rows, "the backfill was over before the stop");
+    host.start();
+    host.wait_for(LONG * 2, "all rows", || host.rows() >= rows);
+    assert!(
+        host.export().starts_with(&part),
+        "what was seen has changed"
+    );
+    assert_eq!(host.rows(), rows);
+    host.assert_verified();
+}
+
+pub fn the_page_s_socket_lives_with_the_service(host: &Host) {
+    let state = || host.property_of("distilld.socket", "ActiveState");
+    let connects = || {
+        let connect = "exec 3<>/dev/tcp/127.0.0.1/9743";
+        host.run("bash", &["-c", connect]).code == Some(0)
+    };
+    assert!(!connects());
+    host.start();
+    assert!(connects());
+    host.systemctl(&["restart", SERVICE]);
+    assert!(connects());
+    // What an operator stops stays stopped, whoever asks.
+    host.systemctl(&["stop", SERVICE]);
+    assert!(!connects());
+    assert_eq!(
+        (state(), host.property("ActiveState")),
+        ("inactive".into(), "inactive".into())
+    );
+    // Without the socket all else works.
+    host.systemctl(&["mask", "--runtime", "distilld.socket"]);
+    host.start();
+    assert!(!connects());
+    host.append_run("2026/01/01/a.jsonl", "one");
+    host.wait_rows(1);
+    host.systemctl(&["unmask", "--runtime", "distilld.socket"]);
+}

@@ -1,0 +1,154 @@
+//! The units and the Debian package under a real systemd: a Debian is booted in a container, the package is installed
+//! in it, and each check asks systemctl, journalctl and the export.
+//!
+//! As root, with debootstrap, systemd-container, lintian and cargo-deb installed:
+//!
+//! ```text
+//! cargo test --test systemd
+//! ```
+//!
+//! `DISTILLD_TEST_DEBIAN=trixie` takes another Debian than the oldest. A name behind `--` runs the checks whose names hold it. The Debian is made once and kept below the target
+//! directory; each run boots a copy of it. One system serves all checks, so that they run one after the other, each
+//! with an empty lake and an empty state.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy knows test functions, not the checks and helpers of this harness"
+)]
+
+/// The Debian that is booted, made once.
+mod base;
+/// The booted copy.
+mod container;
+/// What a check does and asks: systemctl, the journal, the lake.
+mod host;
+/// The packages that are installed, made by cargo-deb.
+mod package;
+/// Running a program to its end.
+mod process;
+
+/// Starts that cannot go well: each says what happened and what to do.
+mod bad_input;
+/// Install, upgrade, removal, purge.
+mod install;
+/// Fields and levels of the journal.
+mod journal;
+/// Start, READY, status line, crash, stop.
+mod life;
+/// Reload, good and bad.
+mod reload;
+/// What the daemon can do inside its unit, and what it cannot.
+mod sandbox;
+/// Who starves the watchdog, and who does not.
+mod watchdog;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use host::Host;
+
+/// A check's name and the check.
+type Check = (&'static str, fn(&Host));
+
+/// A table of checks, named after their functions.
+macro_rules! checks {
+    ($($module:ident::$check:ident,)*) => {
+        &[$((concat!(stringify!($module), "::", stringify!($check)), $module::$check)),*]
+    };
+}
+
+/// All checks, in the order in which they run: those that change the package are the last.
+const CHECKS: &[Check] = checks![
+    install::the_package_is_installed_whole_and_the_service_runs,
+    install::lintian_finds_nothing,
+    life::ready_comes_before_the_backlog_is_worked_off,
+    life::the_status_line_tells_an_operator_something,
+    life::a_killed_daemon_comes_back_after_a_pause_and_loses_nothing,
+    life::the_page_s_socket_lives_with_the_service,
+    life::a_stop_in_the_middle_of_a_backfill_is_clean_and_quick,
+    sandbox::systemd_finds_little_exposed,
+    sandbox::the_whole_job_is_done_by_events,
+    sandbox::nothing_else_can_be_written_read_or_reached,
+    reload::a_reload_takes_up_what_can_change_and_names_what_cannot,
+    reload::a_broken_configuration_leaves_the_running_one_in_force_and_says_why,
+    reload::a_signal_has_the_status_written_to_the_journal,
+    reload::a_newer_systemd_reloads_and_waits_longer_by_the_drop_in,
+    journal::events_are_found_by_their_fields_and_their_levels,
+    watchdog::a_hung_engine_is_killed_and_started_again,
+    watchdog::a_hung_watcher_is_killed_and_started_again,
+    watchdog::a_long_backfill_is_left_alone,
+    bad_input::a_wrong_key_is_said_and_not_tried_again,
+    bad_input::no_configuration_is_said_and_not_tried_again,
+    bad_input::a_root_that_is_not_there_yet_is_taken_up_when_it_comes,
+    bad_input::a_root_that_cannot_be_mounted_keeps_the_service_down,
+    bad_input::a_root_that_may_not_be_read_is_said,
+    bad_input::a_wrong_owner_is_said,
+    bad_input::a_root_that_the_unit_does_not_know_is_said,
+    install::an_instance_keeps_its_own_lake,
+    install::an_upgrade_keeps_the_state_and_the_configuration,
+    install::a_purge_takes_the_state_and_leaves_the_export,
+    install::the_steps_for_other_distributions_work,
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    if arguments.list {
+        return libtest_mimic::run(&arguments, trials(None)).exit_code();
+    }
+    let host = match missing() {
+        None => Host::boot(),
+        Some(what) if std::env::var_os("CI").is_none_or(|ci| ci != "true") => {
+            eprintln!("skipped: {what}");
+            return ExitCode::SUCCESS;
+        }
+        Some(what) => Err(what),
+    };
+    let host = match host {
+        Ok(host) => Arc::new(host),
+        Err(what) => {
+            eprintln!("no system to test on: {what}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let conclusion = libtest_mimic::run(&arguments, trials(Some(&host)));
+    host.stop();
+    conclusion.exit_code()
+}
+
+/// What this machine lacks for the tests.
+fn missing() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("a container can be booted by root only".to_owned());
+    }
+    let tools = [
+        ("systemd-nspawn", "systemd-container"),
+        ("debootstrap", "debootstrap"),
+        ("lintian", "lintian"),
+        ("cargo-deb", "it by `cargo install cargo-deb --locked`"),
+    ];
+    let missing = tools.iter().find(|(tool, _)| !process::is_on_path(tool));
+    missing.map(|(tool, package)| format!("no {tool}; install {package}"))
+}
+
+fn trials(host: Option<&Arc<Host>>) -> Vec<Trial> {
+    let trial = |(name, check): &Check| {
+        let (host, check) = (host.cloned(), *check);
+        Trial::test(*name, move || {
+            host.map_or(Ok(()), |host| run_check(&host, check))
+        })
+    };
+    CHECKS.iter().map(trial).collect()
+}
+
+/// Runs one check on a fresh lake. What failed is told by its panic; what systemd has to say to it is added.
+fn run_check(host: &Host, check: fn(&Host)) -> Result<(), Failed> {
+    let run = || {
+        host.freshen();
+        check(host);
+    };
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| Failed::from(host.account()))
+}

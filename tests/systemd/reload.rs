@@ -1,0 +1,75 @@
+//! Reload: what a changed configuration does, and a broken one does not.
+
+use super::host::{CONFIGURATION, Host, SERVICE};
+
+pub fn a_reload_takes_up_what_can_change_and_names_what_cannot(host: &Host) {
+    host.start();
+    let before = host.property("MainPID");
+    host.configure("settle_ms = 1234\nlog_format = \"json\"");
+    host.systemctl(&["reload", SERVICE]);
+    host.wait("the change is in force", || {
+        let said = host.journal(&["CHANGED=settle_ms"]);
+        said.contains("configuration reloaded")
+    });
+    host.wait("what needs a restart is named", || {
+        host.journal(&["NEEDS_RESTART=log_format"])
+            .contains("restart")
+    });
+    assert_eq!(host.property("MainPID"), before);
+    assert_eq!(host.property("ActiveState"), "active");
+    host.append_run("2026/01/01/a.jsonl", "after the reload");
+    host.wait_rows(1);
+}
+
+pub fn a_broken_configuration_leaves_the_running_one_in_force_and_says_why(host: &Host) {
+    host.start();
+    let before = host.property("MainPID");
+    host.configure("setle_ms = 1234");
+    host.systemctl(&["reload", SERVICE]);
+    host.wait("the refusal is the status", || {
+        host.property("StatusText").contains("reload refused")
+    });
+    host.assert_status_says(&[
+        "active (running)",
+        CONFIGURATION,
+        "did you mean `settle_ms`",
+    ]);
+    assert_eq!(host.property("MainPID"), before);
+    host.append_run("2026/01/01/a.jsonl", "as before");
+    host.wait_rows(1);
+    host.configure("settle_ms = 1234");
+    host.systemctl(&["reload", SERVICE]);
+    host.wait("the refusal is over", || {
+        !host.property("StatusText").contains("reload refused")
+    });
+}
+
+pub fn a_signal_has_the_status_written_to_the_journal(host: &Host) {
+    host.append_run("2026/01/01/a.jsonl", "one");
+    host.start();
+    host.wait_rows(1);
+    host.systemctl(&["kill", "--kill-whom=main", "--signal=USR1", SERVICE]);
+    host.wait("the journal has it", || {
+        host.journal(&["EXPORTED=1"]).contains("status")
+    });
+}
+
+pub fn a_newer_systemd_reloads_and_waits_longer_by_the_drop_in(host: &Host) {
+    let drop_in = host.read("/usr/share/doc/distilld/examples/systemd-254.conf");
+    host.drop_in(SERVICE, &drop_in);
+    if host.systemd_version() < 254 {
+        // It is not for this one; but a type that is not known must not be what an operator ends with by mistake.
+        let analysis = host.run("systemd-analyze", &["verify", "--man=no", SERVICE]);
+        assert!(analysis.said.contains("service type"), "{}", analysis.said);
+        return;
+    }
+    host.start();
+    assert_eq!(host.property("Type"), "notify-reload");
+    host.configure("settle_ms = 1234");
+    host.systemctl(&["reload", SERVICE]);
+    // Nothing to wait for: the reload was over when systemctl returned.
+    let said = host.journal(&["CHANGED=settle_ms"]);
+    assert!(said.contains("configuration reloaded"), "{said}");
+    assert_eq!(host.property("RestartSteps"), "10");
+    assert_eq!(host.property("RestartMaxDelayUSec"), "5min");
+}

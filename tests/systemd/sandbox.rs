@@ -1,0 +1,92 @@
+//! What the daemon can do inside its unit: its whole job, and nothing else.
+
+use std::time::{Duration, Instant};
+
+use super::host::{Host, SERVICE};
+
+/// From an append to its row where events tell of it; the scans that would find it otherwise come much later.
+const BY_EVENT: Duration = Duration::from_secs(5);
+
+pub fn systemd_finds_little_exposed(host: &Host) {
+    // In tenths of a point: 0.5 of 10.
+    for unit in [SERVICE, "distilld@other.service"] {
+        let analysis = ["security", "--no-pager", "--threshold=5", unit];
+        let said = host.ok("systemd-analyze", &analysis);
+        let last = said.lines().rfind(|line| line.contains("Overall")).unwrap();
+        eprintln!("{}", last.trim_start_matches(['→', ' ']));
+    }
+    let units = "/usr/lib/systemd/system/distilld.service /usr/lib/systemd/system/distilld@.service \
+                 /usr/lib/systemd/system/distilld.socket";
+    let said = host.shell(&format!("systemd-analyze verify --man=no {units} 2>&1"));
+    assert!(!said.contains("distilld"), "{said}");
+}
+
+pub fn the_whole_job_is_done_by_events(host: &Host) {
+    host.configure("recent_scan_ms = 3600000\nfull_scan_ms = 604800000\npoll_ms = 3600000");
+    let backlog = host.append_backlog();
+    host.start();
+    host.wait_rows(backlog);
+    let command = ["--config", super::host::CONFIGURATION, "status", "--json"];
+    let status: serde_json::Value = serde_json::from_str(&host.ok("distilld", &command)).unwrap();
+    assert_eq!(status["watch"], "events");
+    let pairs = [
+        "2026/01/01/a.jsonl",
+        "2026/01/01/b.jsonl",
+        "2027/11/30/a.jsonl",
+    ];
+    for (pair, rows) in pairs.iter().zip(backlog + 1..) {
+        let appended = Instant::now();
+        host.append_run(pair, &format!("new in {pair}"));
+        host.wait_rows(rows);
+        let took = appended.elapsed();
+        assert!(took < BY_EVENT, "{pair} took {took:?}");
+    }
+    host.assert_verified();
+}
+
+pub fn nothing_else_can_be_written_read_or_reached(host: &Host) {
+    // Runs where the daemon runs, before it: the same user, the same directories, the same filter of calls.
+    host.write("/usr/local/bin/probe", PROBE);
+    host.shell(
+        "chmod 755 /usr/local/bin/probe; mkdir -p /home/somebody; echo > /home/somebody/secret",
+    );
+    host.shell("mkdir -p /srv/private; chmod 700 /srv/private");
+    host.shell("chmod 777 /srv/lakehouse/data/scored-runs /srv/lakehouse/data/evidence");
+    host.drop_in(SERVICE, "[Service]\nExecStartPre=/usr/local/bin/probe\n");
+    host.start();
+    let said = host.read("/var/lib/distilld/probe");
+    assert!(said.ends_with("done\n"), "{said}");
+    assert!(!said.contains("could"), "{said}");
+    assert!(said.contains("interfaces: lo\n"), "{said}");
+    host.shell("rm -r /home/somebody /usr/local/bin/probe");
+}
+
+/// Tells of each thing that it could do and should not.
+const PROBE: &str = r#"#!/bin/bash
+exec > /var/lib/distilld/probe 2>&1
+could() { echo "could $*"; }
+for dir in / /etc /usr/bin /var/lib /run /boot /srv /srv/lakehouse /srv/lakehouse/data \
+    /srv/lakehouse/data/scored-runs /srv/lakehouse/data/evidence; do
+    touch $dir/probe 2>/dev/null && could write $dir
+done
+touch /srv/lakehouse/data/distilled/probe && rm /srv/lakehouse/data/distilled/probe || echo could not write the output
+cat /home/somebody/secret 2>/dev/null && could read a home
+ls /srv/private 2>/dev/null && could read what is private
+ls /dev/kmsg /dev/mem /dev/sda 2>/dev/null && could see devices
+cat /proc/sys/kernel/hostname 2>/dev/null && could see the kernel
+[ -d /proc/1 ] && could see the processes of others
+(exec 3<>/dev/tcp/127.0.0.1/9743) 2>/dev/null && could connect
+(exec 3<>/dev/udp/127.0.0.1/9) 2>/dev/null && could send
+mount -t tmpfs tmpfs /tmp 2>/dev/null && could mount
+unshare --user true 2>/dev/null && could make a namespace
+chown 0 /srv/lakehouse/data/distilled 2>/dev/null && could give away
+nice -n -5 true 2>/dev/null | grep . && could go first
+su -c true 2>/dev/null && could become root
+chmod u+s /var/lib/distilld/probe 2>/dev/null && could make a setuid file
+grep -q '^CapEff:.*[1-9a-f]' /proc/self/status && could use a capability
+grep -q '^NoNewPrivs:.*1' /proc/self/status || could gain rights
+grep -q '^Seccomp:.*2' /proc/self/status || could make any call
+echo "interfaces: $(ls /sys/class/net | tr '\n' ' ' | sed 's/ $//')"
+id
+echo done
+"#;
