@@ -12,8 +12,9 @@ use crate::config::Settings;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::follow::{Follower, Pulse, catch_up};
 use crate::lock::{LockError, RootLock};
+use crate::meters::Meters;
 use crate::open::{OpenReport, distrust};
-use crate::serve::{self, ControlSocket};
+use crate::serve::{ControlSocket, Desk, Server};
 use crate::state::StateError;
 use crate::storage::{Disk, Storage as _};
 use crate::systemd::{ServiceManager, watchdog_interval};
@@ -65,9 +66,19 @@ pub fn run(settings: &Settings, once: bool) -> Result<(), DaemonError> {
     let _lock = RootLock::take(&root, &settings.state_dir)?;
     let clock = Arc::new(HostClock::new());
     let setup = setup(settings, &root, &clock);
+    let meters = Arc::new(Meters::new());
+    let desk = Arc::new(Desk::new(Arc::clone(&wake), Arc::clone(&meters)));
+    // Before recovery, which may take a while that somebody asks about.
+    let mut server = if once {
+        None
+    } else {
+        let server = Server::start(settings.listen.clone(), Arc::clone(&desk));
+        Some(server.map_err(DaemonError::Start)?)
+    };
     let opened = unless_panicked(|| Engine::open(setup).map_err(DaemonError::Engine));
     let (mut engine, report) = opened.inspect_err(|error| stop_trusting(settings, error))?;
     say_opened(&report, settings, &root);
+    engine.measure_with(meters);
 
     let result = if once {
         let mut caught_up = || catch_up(&mut engine, &root, &clock, &wake);
@@ -88,8 +99,12 @@ pub fn run(settings: &Settings, once: bool) -> Result<(), DaemonError> {
         });
         follower.and_then(|follower| {
             manager.ready();
+            desk.recovered();
             let control = ControlSocket::bind(&settings.state_dir);
-            shell_around(follower, &pulse, &manager, shell, control, &wake)
+            if let (Some(server), Some(control)) = (&mut server, control) {
+                server.add_control(control);
+            }
+            shell_around(follower, &pulse, &manager, shell)
         })
     };
     drop(signals);
@@ -129,8 +144,6 @@ fn shell_around(
     pulse: &Pulse,
     manager: &ServiceManager,
     mut signals: tokio::sync::watch::Receiver<shutdown::SignalsSeen>,
-    control: Option<ControlSocket>,
-    wake: &Arc<Wake>,
 ) -> Result<(), DaemonError> {
     let (ended_sender, mut ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new()
@@ -144,14 +157,9 @@ fn shell_around(
         .map_err(DaemonError::Start)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
-        .enable_io()
         .build()
         .map_err(DaemonError::Start)?;
     runtime.block_on(async {
-        // Answers end with this loop: who asks while the daemon stops is told so by a closed connection.
-        if let Some(control) = control {
-            tokio::spawn(serve::serve(control, Arc::clone(wake)));
-        }
         let watchdog = watchdog_interval();
         let mut beats = 0;
         let mut told = false;

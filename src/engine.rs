@@ -15,6 +15,7 @@
 
 mod error;
 mod setup;
+mod unread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use crate::checkpoint::{Claim, PairCheckpoint, PairId, Seen, SourceState, Totals
 use crate::discover::{PairPath, Stream};
 use crate::export::Export;
 use crate::journal::{Batch, Journal, PairDelta};
+use crate::meters::Meters;
 use crate::pair::{ActivePair, Outcome, Overlay};
 use crate::reader::{Look, PairMemory, is_gone};
 use crate::state::{State, StateView};
@@ -32,6 +34,7 @@ use crate::workers::{Job, look_at_all};
 
 pub use error::EngineError;
 pub use setup::Setup;
+use unread::Unread;
 
 /// Rows of a batch are committed when they reach this, more with the last pair's.
 const BATCH_ROWS_BYTES: usize = 4 << 20;
@@ -120,6 +123,14 @@ pub struct Engine {
     pub(crate) changed_at_ms: u64,
     /// Whether the state failed to take a checkpoint, and must be opened anew.
     pub(crate) state_failed: bool,
+    /// What is known to be unread, and since when.
+    unread: Unread,
+    /// When the day-files behind each pair's rows of the pending batch last changed, milliseconds since 1970.
+    pub(crate) pending_changed_ms: Vec<u64>,
+    /// The same of the batch that is committed and not shown.
+    pub(crate) unshown_changed_ms: Vec<u64>,
+    /// What is counted.
+    pub(crate) meters: Arc<Meters>,
 }
 
 impl Engine {
@@ -157,16 +168,22 @@ impl Engine {
             unshown: None,
             changed_at_ms: now_ms,
             state_failed: false,
+            unread: Unread::default(),
+            pending_changed_ms: Vec::new(),
+            unshown_changed_ms: Vec::new(),
+            meters: Arc::default(),
         })
     }
 
     /// Has a pair looked at in the next pass.
     pub fn touch(&mut self, path: PairPath) {
+        self.unread.heard(&path, self.setup.clock.monotonic_ms());
         self.hinted.insert(path);
     }
 
     /// Has a pair looked at when no other is hinted at.
     pub fn touch_later(&mut self, path: PairPath) {
+        self.unread.heard(&path, self.setup.clock.monotonic_ms());
         self.backlog.insert(path);
     }
 
@@ -187,6 +204,23 @@ impl Engine {
     #[must_use]
     pub fn behind(&self) -> usize {
         self.hinted.len() + self.backlog.len()
+    }
+
+    /// Bytes known to be unread, and for how long the oldest unread news has been known, milliseconds.
+    #[must_use]
+    pub fn lag(&self) -> (u64, u64) {
+        self.unread.lag(self.setup.clock.monotonic_ms())
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// Counts into these from now on.
+    pub fn measure_with(&mut self, meters: Arc<Meters>) {
+        self.meters = meters;
     }
 
     /// Whether a pass has anything to do now.
@@ -334,7 +368,17 @@ impl Engine {
             Stream::Evidence => checkpoint.evidence.seen == seen,
         };
         let checkpoint = self.known_checkpoint(path)?;
-        Ok(checkpoint.is_none_or(|checkpoint| !known(&checkpoint)))
+        if checkpoint.as_ref().is_some_and(known) {
+            return Ok(false);
+        }
+        let offset = checkpoint.map_or(0, |checkpoint| match stream {
+            Stream::Scored => checkpoint.scored.offset,
+            Stream::Evidence => checkpoint.evidence.offset,
+        });
+        let now_ms = self.setup.clock.monotonic_ms();
+        let bytes = seen.len_bytes.saturating_sub(offset);
+        self.unread.measured(path, stream, bytes, now_ms);
+        Ok(true)
     }
 
     /// Whether a day-file that is not there was there when it was last looked at.
@@ -469,8 +513,13 @@ impl Engine {
             queue.insert(job.path.clone());
         }
         self.remember(job, look.memory)?;
+        if look.more {
+            self.unread.left(&job.path, look.unread_bytes);
+        } else {
+            self.unread.read(&job.path);
+        }
         if let Some(outcome) = look.outcome {
-            self.merge_outcome(&job.path, outcome)?;
+            self.merge_outcome(&job.path, outcome, look.changed_ms)?;
         }
         if self.pending.rows.len() >= BATCH_ROWS_BYTES
             || self.overlay_entries >= OVERLAY_ENTRIES_MAX
@@ -481,7 +530,12 @@ impl Engine {
         Ok(())
     }
 
-    fn merge_outcome(&mut self, path: &PairPath, mut outcome: Outcome) -> Result<(), EngineError> {
+    fn merge_outcome(
+        &mut self,
+        path: &PairPath,
+        mut outcome: Outcome,
+        changed_ms: u64,
+    ) -> Result<(), EngineError> {
         let rows_offset = self.export.len_bytes() + self.pending.rows.len() as u64;
         outcome.place_rows(rows_offset);
         self.slot(path)?;
@@ -493,6 +547,10 @@ impl Engine {
         self.any_changed = true;
         self.changed_at_ms = self.setup.clock.monotonic_ms();
         let pair = Arc::make_mut(&mut slot.pair);
+        self.meters.merged(&pair.checkpoint, &outcome);
+        if !outcome.rows.is_empty() {
+            self.pending_changed_ms.push(changed_ms);
+        }
         self.totals.replace(&pair.checkpoint, &outcome.checkpoint);
         // What only the file system said needs no journal: a lost stat is looked at again.
         let read_bytes = outcome.checkpoint.scored.offset - pair.checkpoint.scored.offset
@@ -557,7 +615,11 @@ impl Engine {
         for (stream, problem) in problems.difference(&slot.said) {
             tracing::warn!(day_file = %job.path.path(&root, *stream).display(), problem, "day-file passed over");
         }
+        let new_problems = problems.difference(&slot.said).count();
         slot.said = problems;
+        for _ in 0..new_problems {
+            self.meters.error("source");
+        }
         Ok(())
     }
 }
