@@ -106,10 +106,7 @@ impl Engine {
                 self.export.append(batch.delta.export_from, &batch.rows)?;
             }
             self.unshown = None;
-            let shown_ms = self.setup.clock.wall_ms();
-            for changed_ms in std::mem::take(&mut self.unshown_changed_ms) {
-                self.meters.shown(changed_ms, shown_ms);
-            }
+            self.note_shown();
         }
         Ok(())
     }

@@ -513,13 +513,15 @@ impl Engine {
             queue.insert(job.path.clone());
         }
         self.remember(job, look.memory)?;
-        if look.more {
-            self.unread.left(&job.path, look.unread_bytes);
-        } else {
-            self.unread.read(&job.path);
-        }
         if let Some(outcome) = look.outcome {
             self.merge_outcome(&job.path, outcome, look.changed_ms)?;
+        }
+        if look.more {
+            self.unread.left(&job.path, look.unread_bytes);
+        } else if self.pending.rows.is_empty() && self.unshown.is_none() {
+            self.unread.read(&job.path);
+        } else {
+            self.unread.merged(&job.path);
         }
         if self.pending.rows.len() >= BATCH_ROWS_BYTES
             || self.overlay_entries >= OVERLAY_ENTRIES_MAX
@@ -582,6 +584,15 @@ impl Engine {
         }
         pair.overlay.extend(outcome.overlay);
         Ok(())
+    }
+
+    /// The batch that was committed is in the export.
+    pub(crate) fn note_shown(&mut self) {
+        self.unread.shown();
+        let shown_ms = self.setup.clock.wall_ms();
+        for changed_ms in std::mem::take(&mut self.unshown_changed_ms) {
+            self.meters.shown(changed_ms, shown_ms);
+        }
     }
 
     fn remember(&mut self, job: &Job, memory: PairMemory) -> Result<(), EngineError> {
