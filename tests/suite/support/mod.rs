@@ -2,7 +2,9 @@
 //! a harness that kills the real process. Never decides what the product should do: the contract does.
 
 pub mod bench;
+pub mod browser;
 pub mod export_reader;
+pub mod http;
 pub mod kill_harness;
 pub mod lake_gen;
 pub mod naive;
