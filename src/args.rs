@@ -65,7 +65,7 @@ pub struct GlobalArguments {
     /// for `log`. A key that is not known is an error.
     ///
     /// A running daemon reads it again on SIGHUP (`systemctl reload`), and takes up changes of all keys but `root`,
-    /// `state_dir`, `log_format`: those need a restart.
+    /// `state_dir`, `log_format`, `listen`: those need a restart.
     #[arg(
         long,
         global = true,
@@ -113,6 +113,10 @@ pub struct GlobalArguments {
         help_heading = "Global options"
     )]
     pub log: Option<String>,
+
+    /// `--listen` of `run`, which is a key like the others.
+    #[arg(skip)]
+    pub listen: Option<String>,
 }
 
 /// What to do.
@@ -186,7 +190,7 @@ mod tests {
         let check = |line: &str, command: Command| {
             assert_eq!(parse(line).unwrap().command, command, "{line}")
         };
-        check("distilld run", Command::Run(RunArguments { once: false }));
+        check("distilld run", Command::Run(RunArguments::default()));
         check("distilld verify", Command::Verify);
         check("distilld rebuild", Command::Rebuild);
         check(

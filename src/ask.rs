@@ -24,6 +24,21 @@ pub struct Snapshot {
     pub status: Status,
     /// What is remembered of every pair and line.
     pub figures: Figures,
+    /// How far behind it is.
+    pub freshness: Freshness,
+}
+
+/// How far the export is behind its sources, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Freshness {
+    /// Bytes of day-files known to be unread.
+    pub bytes: u64,
+    /// For how long the oldest unread news has been known, milliseconds.
+    pub age_ms: u64,
+    /// Within what age it counts as fresh, milliseconds.
+    pub objective_ms: u64,
+    /// Whether all that was there at the start has been looked at.
+    pub caught_up: bool,
 }
 
 /// All that is remembered of pairs and lines at one moment. It keeps pages of the state alive: drop it soon.

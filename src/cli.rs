@@ -51,6 +51,10 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
         }
     };
+    let mut arguments = arguments;
+    if let Command::Run(run) = &mut arguments.command {
+        arguments.global.listen = run.listen.take();
+    }
     let environment = Environment::of_process();
     let terminal = Terminal::of_stderr(&environment);
     progress::init(terminal.draws);

@@ -7,6 +7,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub trait Clock: Debug + Send + Sync {
     /// Milliseconds since some moment in the past; never goes back.
     fn monotonic_ms(&self) -> u64;
+    /// The same in microseconds, as far as the clock is that fine: for measuring.
+    fn monotonic_us(&self) -> u64 {
+        self.monotonic_ms() * 1_000
+    }
     /// Milliseconds since 1970 UTC; may jump.
     fn wall_ms(&self) -> u64;
 }
@@ -42,6 +46,10 @@ impl Default for HostClock {
 impl Clock for HostClock {
     fn monotonic_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn monotonic_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     fn wall_ms(&self) -> u64 {

@@ -36,8 +36,12 @@ impl Engine {
         if !self.totals.balanced() {
             return Err(EngineError::Totals(Box::new(self.totals)));
         }
+        let began_us = self.setup.clock.monotonic_us();
         self.journal.append(&self.pending)?;
+        let took_us = self.setup.clock.monotonic_us().saturating_sub(began_us);
+        self.meters.committed(took_us);
         self.unshown = Some(std::mem::take(&mut self.pending));
+        self.unshown_changed_ms = std::mem::take(&mut self.pending_changed_ms);
         self.show_unshown()
     }
 
@@ -46,7 +50,12 @@ impl Engine {
     /// # Errors
     /// Those of a commit, of syncing the export, and of the state.
     pub fn checkpoint(&mut self) -> Result<(), EngineError> {
+        let began_us = self.setup.clock.monotonic_us();
         let done = self.heal_state().and_then(|()| self.take_in_the_journal());
+        if done.is_ok() {
+            let took_us = self.setup.clock.monotonic_us().saturating_sub(began_us);
+            self.meters.checkpointed(took_us);
+        }
         self.note_state_failure(done)
     }
 
@@ -97,6 +106,7 @@ impl Engine {
                 self.export.append(batch.delta.export_from, &batch.rows)?;
             }
             self.unshown = None;
+            self.note_shown();
         }
         Ok(())
     }

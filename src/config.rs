@@ -18,6 +18,7 @@ use clap::ValueEnum;
 use toml::de::DeTable;
 
 use crate::args::GlobalArguments;
+use crate::serve::ListenAddress;
 pub use change::Change;
 pub use error::{ConfigError, Origin};
 pub use keys::{KEYS, Key, Kind};
@@ -50,6 +51,10 @@ pub struct Settings {
     pub watch: Watch,
     /// Length of the journal that starts a checkpoint.
     pub checkpoint_bytes: u64,
+    /// Where status and metrics are served, beside the control socket and the sockets that systemd passed.
+    pub listen: Option<ListenAddress>,
+    /// How old unread news may be before the export no longer counts as fresh.
+    pub fresh_objective: Duration,
     /// What is logged; a filter that was parsed once already.
     pub log: String,
     /// How log lines look.
@@ -152,6 +157,7 @@ impl Settings {
         let mut duration = |name| Duration::from_millis(number(name));
         let (settle, recent_scan) = (duration("settle_ms"), duration("recent_scan_ms"));
         let (full_scan, poll) = (duration("full_scan_ms"), duration("poll_ms"));
+        let fresh_objective = duration("fresh_objective_ms");
         let (max_line_bytes, checkpoint_bytes) =
             (number("max_line_bytes"), number("checkpoint_bytes"));
         Self {
@@ -164,6 +170,9 @@ impl Settings {
             full_scan,
             poll,
             checkpoint_bytes,
+            listen: take("listen")
+                .and_then(|value| ListenAddress::parse(&value.into_text()).ok().flatten()),
+            fresh_objective,
             watch: take("watch")
                 .and_then(|value| value.choice())
                 .unwrap_or_default(),
@@ -192,7 +201,7 @@ fn of_flags(flags: &GlobalArguments) -> Result<Fragment, ConfigError> {
     let log_format = flags
         .log_format
         .and_then(|format| format.to_possible_value());
-    let typed: [(&str, Option<&OsStr>); 4] = [
+    let typed: [(&str, Option<&OsStr>); 5] = [
         ("root", flags.root.as_deref().map(Path::as_os_str)),
         ("state_dir", flags.state_dir.as_deref().map(Path::as_os_str)),
         (
@@ -200,6 +209,7 @@ fn of_flags(flags: &GlobalArguments) -> Result<Fragment, ConfigError> {
             log_format.as_ref().map(|value| value.get_name().as_ref()),
         ),
         ("log", flags.log.as_deref().map(OsStr::new)),
+        ("listen", flags.listen.as_deref().map(OsStr::new)),
     ];
     let mut fragment = Fragment::new();
     for (name, text) in typed {

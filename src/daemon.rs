@@ -13,9 +13,10 @@ use crate::engine::{Engine, EngineError, Setup};
 use crate::follow::{Follower, Reloader, Shared, catch_up};
 use crate::lock::{LockError, RootLock};
 use crate::logging::ids;
+use crate::meters::Meters;
 use crate::open::{OpenReport, distrust};
 use crate::progress::Steps;
-use crate::serve::{self, ControlSocket};
+use crate::serve::{ControlSocket, Desk, Server};
 use crate::state::StateError;
 use crate::storage::{Disk, Storage as _, WatchedDisk};
 use crate::systemd::{ServiceManager, watchdog_interval};
@@ -107,6 +108,15 @@ fn run_in(
             source,
         })?;
     let _lock = RootLock::take(&root, &settings.state_dir)?;
+    let meters = Arc::new(Meters::new());
+    let desk = Arc::new(Desk::new(Arc::clone(&shared.wake), Arc::clone(&meters)));
+    // Before recovery, which may take a while that somebody asks about.
+    let mut server = if once {
+        None
+    } else {
+        let server = Server::start(settings.listen.clone(), Arc::clone(&desk));
+        Some(server.map_err(DaemonError::Start)?)
+    };
     let disk = WatchedDisk::recovering(Arc::clone(&shared.pulse), Arc::clone(&shared.wake));
     let setup = Setup {
         storage: Arc::new(disk.clone()),
@@ -126,6 +136,7 @@ fn run_in(
     let (mut engine, report) = opened?;
     disk.recovered();
     say_opened(&report, settings, &root);
+    engine.measure_with(meters);
     if once {
         return unless_panicked(|| {
             let (clock, stop) = (&shared.clock, &shared.wake);
@@ -137,8 +148,12 @@ fn run_in(
             .map_err(DaemonError::Start)
     })?;
     shared.manager.ready();
+    desk.recovered();
     let control = ControlSocket::bind(&settings.state_dir);
-    shell_around(follower, shared, shell, control)
+    if let (Some(server), Some(control)) = (&mut server, control) {
+        server.add_control(control);
+    }
+    shell_around(follower, shared, shell)
 }
 
 /// What an engine of these settings works on.
@@ -169,7 +184,6 @@ fn shell_around(
     mut follower: Follower,
     shared: &Shared,
     mut signals: tokio::sync::watch::Receiver<shutdown::SignalsSeen>,
-    control: Option<ControlSocket>,
 ) -> Result<(), DaemonError> {
     let _watchdog = watchdog_interval()
         .map(|interval| {
@@ -194,14 +208,9 @@ fn shell_around(
         .map_err(DaemonError::Start)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
-        .enable_io()
         .build()
         .map_err(DaemonError::Start)?;
     runtime.block_on(async {
-        // Answers end with this loop: who asks while the daemon stops is told so by a closed connection.
-        if let Some(control) = control {
-            tokio::spawn(serve::serve(control, Arc::clone(&shared.wake)));
-        }
         let mut told = false;
         loop {
             tokio::select! {

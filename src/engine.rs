@@ -16,6 +16,7 @@
 mod error;
 mod kept_file;
 mod setup;
+mod unread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use crate::checkpoint::{Claim, PairCheckpoint, PairId, Seen, SourceState, Totals
 use crate::discover::{PairPath, Stream};
 use crate::export::Export;
 use crate::journal::{Batch, Journal, PairDelta};
+use crate::meters::Meters;
 use crate::open::JOURNAL_FILE;
 use crate::pair::{ActivePair, Outcome, Overlay};
 use crate::reader::{Look, PairMemory, is_gone};
@@ -35,6 +37,7 @@ use crate::workers::{Job, look_at_all};
 pub use error::EngineError;
 use kept_file::KeptFile;
 pub use setup::{Setup, Tuning};
+use unread::Unread;
 
 /// Rows of a batch are committed when they reach this, more with the last pair's.
 const BATCH_ROWS_BYTES: usize = 4 << 20;
@@ -129,6 +132,14 @@ pub struct Engine {
     pub(crate) changed_at_ms: u64,
     /// Whether the state failed to take a checkpoint, and must be opened anew.
     pub(crate) state_failed: bool,
+    /// What is known to be unread, and since when.
+    unread: Unread,
+    /// When the day-files behind each pair's rows of the pending batch last changed, milliseconds since 1970.
+    pub(crate) pending_changed_ms: Vec<u64>,
+    /// The same of the batch that is committed and not shown.
+    pub(crate) unshown_changed_ms: Vec<u64>,
+    /// What is counted.
+    pub(crate) meters: Arc<Meters>,
 }
 
 impl Engine {
@@ -174,16 +185,22 @@ impl Engine {
             unshown: None,
             changed_at_ms: now_ms,
             state_failed: false,
+            unread: Unread::default(),
+            pending_changed_ms: Vec::new(),
+            unshown_changed_ms: Vec::new(),
+            meters: Arc::default(),
         })
     }
 
     /// Has a pair looked at in the next pass.
     pub fn touch(&mut self, path: PairPath) {
+        self.unread.heard(&path, self.setup.clock.monotonic_ms());
         self.hinted.insert(path);
     }
 
     /// Has a pair looked at when no other is hinted at.
     pub fn touch_later(&mut self, path: PairPath) {
+        self.unread.heard(&path, self.setup.clock.monotonic_ms());
         self.backlog.insert(path);
     }
 
@@ -210,6 +227,23 @@ impl Engine {
     /// Each commit is a sync, and a history has many small day-files.
     pub(crate) fn commit_full_batches(&mut self) {
         self.commits_each_pass = false;
+    }
+
+    /// Bytes known to be unread, and for how long the oldest unread news has been known, milliseconds.
+    #[must_use]
+    pub fn lag(&self) -> (u64, u64) {
+        self.unread.lag(self.setup.clock.monotonic_ms())
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// Counts into these from now on.
+    pub fn measure_with(&mut self, meters: Arc<Meters>) {
+        self.meters = meters;
     }
 
     /// Whether a pass has anything to do now.
@@ -358,7 +392,17 @@ impl Engine {
             Stream::Evidence => checkpoint.evidence.seen == seen,
         };
         let checkpoint = self.known_checkpoint(path)?;
-        Ok(checkpoint.is_none_or(|checkpoint| !known(&checkpoint)))
+        if checkpoint.as_ref().is_some_and(known) {
+            return Ok(false);
+        }
+        let offset = checkpoint.map_or(0, |checkpoint| match stream {
+            Stream::Scored => checkpoint.scored.offset,
+            Stream::Evidence => checkpoint.evidence.offset,
+        });
+        let now_ms = self.setup.clock.monotonic_ms();
+        let bytes = seen.len_bytes.saturating_sub(offset);
+        self.unread.measured(path, stream, bytes, now_ms);
+        Ok(true)
     }
 
     /// How much of a day-file that is `len_bytes` long was not read yet.
@@ -512,7 +556,14 @@ impl Engine {
         }
         self.remember(job, look.memory)?;
         if let Some(outcome) = look.outcome {
-            self.merge_outcome(&job.path, outcome)?;
+            self.merge_outcome(&job.path, outcome, look.changed_ms)?;
+        }
+        if look.more {
+            self.unread.left(&job.path, look.unread_bytes);
+        } else if self.pending.rows.is_empty() && self.unshown.is_none() {
+            self.unread.read(&job.path);
+        } else {
+            self.unread.merged(&job.path);
         }
         if self.pending.rows.len() >= BATCH_ROWS_BYTES
             || self.overlay_entries >= OVERLAY_ENTRIES_MAX
@@ -523,7 +574,12 @@ impl Engine {
         Ok(())
     }
 
-    fn merge_outcome(&mut self, path: &PairPath, mut outcome: Outcome) -> Result<(), EngineError> {
+    fn merge_outcome(
+        &mut self,
+        path: &PairPath,
+        mut outcome: Outcome,
+        changed_ms: u64,
+    ) -> Result<(), EngineError> {
         let rows_offset = self.export.len_bytes() + self.pending.rows.len() as u64;
         outcome.place_rows(rows_offset);
         self.slot(path)?;
@@ -535,6 +591,10 @@ impl Engine {
         self.any_changed = true;
         self.changed_at_ms = self.setup.clock.monotonic_ms();
         let pair = Arc::make_mut(&mut slot.pair);
+        self.meters.merged(&pair.checkpoint, &outcome);
+        if !outcome.rows.is_empty() {
+            self.pending_changed_ms.push(changed_ms);
+        }
         self.totals.replace(&pair.checkpoint, &outcome.checkpoint);
         // What only the file system said needs no journal: a lost stat is looked at again.
         let read_bytes = outcome.checkpoint.scored.offset - pair.checkpoint.scored.offset
@@ -568,6 +628,15 @@ impl Engine {
         Ok(())
     }
 
+    /// The batch that was committed is in the export.
+    pub(crate) fn note_shown(&mut self) {
+        self.unread.shown();
+        let shown_ms = self.setup.clock.wall_ms();
+        for changed_ms in std::mem::take(&mut self.unshown_changed_ms) {
+            self.meters.shown(changed_ms, shown_ms);
+        }
+    }
+
     fn remember(&mut self, job: &Job, memory: PairMemory) -> Result<(), EngineError> {
         let settles_at_ms = self.setup.clock.monotonic_ms() + self.setup.settle_ms;
         let slot = self.slot(&job.path)?;
@@ -599,7 +668,11 @@ impl Engine {
         for (stream, problem) in problems.difference(&slot.said) {
             tracing::warn!(day_file = %job.path.path(&root, *stream).display(), problem, "day-file passed over");
         }
+        let new_problems = problems.difference(&slot.said).count();
         slot.said = problems;
+        for _ in 0..new_problems {
+            self.meters.error("source");
+        }
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::ask::{Question, Snapshot};
+use crate::ask::{Freshness, Question, Snapshot};
 use crate::clock::{Clock as _, HostClock, stamp};
 use crate::config::Settings;
 use crate::discover::{Level, PairPath, Stream, list_level};
@@ -142,6 +142,7 @@ impl Follower {
         self.say_status();
         loop {
             self.shared.pulse.beat();
+            self.engine.meters().turn();
             let pending = self.next_pending();
             if pending.stop {
                 break;
@@ -208,6 +209,7 @@ impl Follower {
         self.watch.apply(pending);
         self.looking_through |= pending.rescan || pending.rearm || pending.root;
         if pending.rescan {
+            self.engine.meters().overflow();
             tracing::warn!("more happened than events tell of, looking at every day-file");
             self.full_scan_at_ms = self.shared.clock.monotonic_ms();
         }
@@ -271,6 +273,7 @@ impl Follower {
     fn scan(&mut self, now_ms: u64) -> Result<(), EngineError> {
         // One that is asked for while another runs stays due: it may concern what that one has passed already.
         if now_ms >= self.full_scan_at_ms && self.scanning.is_empty() {
+            self.engine.meters().scan("full");
             self.scanning
                 .extend(Stream::ALL.map(|stream| (stream, PathBuf::new())));
             self.full_scan_at_ms = now_ms + self.full_scan_pause_ms();
@@ -283,6 +286,7 @@ impl Follower {
         }
         if now_ms >= self.recent_scan_at_ms {
             self.recent_scan_at_ms = now_ms + self.recent_scan_pause_ms();
+            self.engine.meters().scan("recent");
             self.scan_recent();
             self.engine.check_files()?;
             // A slice of all watches: a whole round at once would cost a long history its idleness.
@@ -336,6 +340,7 @@ impl Follower {
     }
 
     fn pause(&mut self, error: &EngineError) {
+        self.engine.meters().error(error.place());
         if self.retry_at_ms.is_none() {
             tracing::error!(message_id = ids::READING_STOPPED, %error, retry_ms = self.retry_pause_ms, "reading stops until the disk takes writes again");
             self.last_fault = Some(Fault {
@@ -376,6 +381,17 @@ impl Follower {
                 ..self.live_status()
             },
             figures: self.engine.figures(),
+            freshness: self.freshness(),
+        }
+    }
+
+    fn freshness(&self) -> Freshness {
+        let (bytes, age_ms) = self.engine.lag();
+        Freshness {
+            bytes,
+            age_ms,
+            objective_ms: millis(self.settings.fresh_objective),
+            caught_up: self.caught_up,
         }
     }
 }

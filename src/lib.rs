@@ -15,15 +15,16 @@
 //!
 //! `engine` ties them together, `reader` looks at one pair for it, `workers` at many; `commit` makes a batch count;
 //! `reread` answers a day-file that was rewritten; `open` starts the engine by the table in `recover`*. All of these
-//! reach the disk through `storage` alone, and the time through `clock`.
+//! reach the disk through `storage` alone, and the time through `clock`; what they count goes to `meters`.
 //!
 //! Around the engine, the process: `follow` is its thread, `wake` what wakes it, `watch` what hears inotify, `daemon`
 //! the shell with signals (`shutdown`), service manager (`systemd`, told in the words of `status_line`*), `lock` and
-//! the status socket (`serve`, which asks by `ask`; `control` is its client); `watchdog` tells the manager that all of
-//! them live, by what each `pulse` counts. Before it: `args`, `config`, `logging`, `cli`, which tells of errors by
-//! `terminal` with their `remedy`, refuses with a `refusal`, and shows `progress`. Beside it, sharing only the pure
-//! core: `batch_export` and its parts, the stateless batch, and `verify`, which holds the export against it. For its
-//! operators: `rebuild` drives the same engine beside the old files, `status` tells, `check` warns.
+//! the sockets (`serve`: control, health, metrics and page, which asks by `ask` and reads what `meters` count;
+//! `control` is a client); `watchdog` tells the manager that all of them live, by what each `pulse` counts. Before it:
+//! `args`, `config`, `logging`, `cli`, which tells of errors by `terminal` with their `remedy`, refuses with a
+//! `refusal`, and shows `progress`. Beside it, sharing only the pure core: `batch_export` and its parts, the stateless
+//! batch, and `verify`, which holds the export against it. For its operators: `rebuild` drives the same engine beside
+//! the old files, `status` tells, `check` warns.
 
 pub mod discover;
 pub mod tail;
@@ -56,6 +57,8 @@ mod workers;
 
 pub mod clock;
 pub mod storage;
+
+pub mod meters;
 
 pub mod ask;
 pub mod control;

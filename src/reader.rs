@@ -95,6 +95,10 @@ pub struct Look {
     pub memory: PairMemory,
     /// Whether there is more to read at once.
     pub more: bool,
+    /// Bytes that were there and are not read yet, unterminated last lines included.
+    pub unread_bytes: u64,
+    /// When the inode of either source last changed, milliseconds since 1970.
+    pub changed_ms: u64,
 }
 
 /// Looks at a pair. `settled`: its unterminated last lines have been still for long enough to be taken.
@@ -115,6 +119,8 @@ pub fn look(
         deleted: Vec::new(),
         memory,
         more: false,
+        unread_bytes: 0,
+        changed_ms: 0,
     };
     let sources = open_both(pair, path, looking, &mut found);
     // Half a pair is not worked: a run whose evidence cannot be read now would wait for evidence that never comes
@@ -260,6 +266,15 @@ fn conclude(
         || is_left(&chunks.evidence, &before.evidence, &after.evidence)
         || is_left(&chunks.scored, &before.scored, &after.scored)
         || behind(&sources.scored, &before.scored, &chunks.scored, looking);
+    for (source, offset) in [
+        (&sources.evidence, after.evidence.offset),
+        (&sources.scored, after.scored.offset),
+    ] {
+        let Some(source) = source else { continue };
+        found.unread_bytes += source.len_bytes().saturating_sub(offset);
+        let changed_ms = u64::try_from(source.seen().changed_ns / 1_000_000).unwrap_or(0);
+        found.changed_ms = found.changed_ms.max(changed_ms);
+    }
     let (evidence, scored) = (found.memory.evidence, found.memory.scored);
     let mut conclude_one =
         |stream, source: &Option<Source>, before, after: &mut SourceState, chunk, memory| {

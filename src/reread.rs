@@ -36,6 +36,7 @@ impl Engine {
                 Reset::Evidence(self.setup.clock.wall_ms() / 1_000)
             }
         };
+        self.meters.reread();
         tracing::warn!(
             day_file = %path.path(&self.setup.root, stream).display(),
             reason = why.code(),

@@ -1,133 +1,245 @@
-//! Owns the sockets that the daemon answers on: who may connect, how many at once, how long a request may take. What
-//! is answered is `serve/route.rs`'s. It never touches the pipeline: it asks, and waits, and says so where no answer comes.
+//! Owns the sockets that the daemon answers on and the thread that serves them: who may connect, how many at once, how
+//! long anything may take. What is answered is `route.rs`'s and `public.rs`'s. It never touches the pipeline: it asks,
+//! and waits, and says so where no answer comes. It is up before the engine is, and while the engine is stuck.
 
+mod control_socket;
+mod desk;
+mod guard;
+mod listen;
+mod metrics;
+mod public;
 mod route;
 
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::fs::{Mode, OFlags};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, oneshot};
 
-use crate::wake::Wake;
-use route::answer;
+pub use control_socket::ControlSocket;
+pub use desk::Desk;
+use guard::Door;
+pub use listen::ListenAddress;
+use listen::{Accepted, Listener};
 
-/// Name of the control socket in the state directory.
-const CONTROL_SOCKET: &str = "control.sock";
-/// Connections served at once; more wait in the kernel's queue.
+/// Connections served at once on each socket; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 32;
 /// A client that has not sent its request's head by then is hung up on.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// A longer head is refused.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// After this a connection takes no further request, so that nobody keeps a place for ever.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
+/// A client that has not read its answer by then is hung up on.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 /// Pause after the kernel refused a connection: most likely all descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause before an address that was in use is tried again.
+const BIND_PAUSE: Duration = Duration::from_secs(5);
 
-/// The socket on which the daemon answers commands of its own user; it goes when the daemon does.
+/// The thread that serves. It ends when this is dropped, with every connection.
 #[derive(Debug)]
-pub struct ControlSocket {
-    listener: std::os::unix::net::UnixListener,
-    path: PathBuf,
+pub struct Server {
+    control: Option<oneshot::Sender<ControlSocket>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
-impl ControlSocket {
-    /// Listens in a state directory whose lock is held: whatever socket is there was left by a daemon that is gone.
-    /// Where that cannot be, it is said once, and commands read the files instead.
-    #[must_use]
-    pub fn bind(state_dir: &Path) -> Option<Self> {
-        match Self::try_bind(state_dir) {
-            Ok(socket) => Some(socket),
+impl Server {
+    /// Serves on the address, if there is one, and on the sockets that systemd passed.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start(address: Option<ListenAddress>, desk: Arc<Desk>) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .enable_io()
+            .build()?;
+        let (control, control_given) = oneshot::channel();
+        let (stop, stopped) = oneshot::channel();
+        let serve = move || {
+            runtime.block_on(async {
+                // Whatever is not finished when it is told to stop ends with the runtime.
+                tokio::select! {
+                    () = serve_all(address, control_given, desk) => {}
+                    _ = stopped => {}
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name("serve".into());
+        Ok(Self {
+            control: Some(control),
+            stop: Some(stop),
+            thread: Some(thread.spawn(serve)?),
+        })
+    }
+
+    /// Serves on the control socket, too.
+    pub fn add_control(&mut self, socket: ControlSocket) {
+        if let Some(control) = self.control.take() {
+            // It is dropped where nobody serves any more.
+            let _ = control.send(socket);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // Its panic, if any, has been printed, and harmed nothing but the answers.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve_all(
+    address: Option<ListenAddress>,
+    control: oneshot::Receiver<ControlSocket>,
+    desk: Arc<Desk>,
+) {
+    for listener in listen::passed_by_systemd() {
+        tracing::info!(%listener, "serving, on a socket passed by systemd");
+        tokio::spawn(serve_one(listener, false, Arc::clone(&desk)));
+    }
+    if let Some(address) = address {
+        let desk = Arc::clone(&desk);
+        tokio::spawn(async move {
+            let listener = bind_patiently(&address).await;
+            tracing::info!(%listener, "serving");
+            serve_one(listener, false, desk).await;
+        });
+    }
+    let Ok(socket) = control.await else {
+        return std::future::pending().await;
+    };
+    match socket.listener().and_then(Listener::unix) {
+        Ok(listener) => serve_one(listener, true, desk).await,
+        Err(error) => {
+            tracing::warn!(%error, "the control socket cannot be served");
+            std::future::pending().await
+        }
+    }
+}
+
+/// A port that somebody else has is no reason to stop distilling.
+async fn bind_patiently(address: &ListenAddress) -> Listener {
+    let mut said = false;
+    loop {
+        match address.bind().await {
+            Ok(listener) => return listener,
             Err(error) => {
-                tracing::warn!(state_dir = %state_dir.display(), %error, "no control socket: commands see this daemon's published status alone");
-                None
+                if !said {
+                    tracing::error!(%address, %error, "cannot listen, trying on; see who has the address, or change `listen`");
+                    said = true;
+                }
+                tokio::time::sleep(BIND_PAUSE).await;
             }
         }
     }
-
-    fn try_bind(state_dir: &Path) -> io::Result<Self> {
-        let path = state_dir.join(CONTROL_SOCKET);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let (_dir, short) = short_path(state_dir)?;
-        let listener = std::os::unix::net::UnixListener::bind(short)?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { listener, path })
-    }
-
-    /// Connects to the daemon whose state lies there.
-    ///
-    /// # Errors
-    /// The kernel's, where nobody listens.
-    pub async fn connect(state_dir: &Path) -> io::Result<UnixStream> {
-        let (_dir, short) = short_path(state_dir)?;
-        UnixStream::connect(short).await
-    }
 }
 
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        // One that stays is replaced by the next daemon, and refuses connections until then.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// A name for the socket that fits the 108 bytes of an address however deep the state directory lies. It holds as
-/// long as the descriptor does.
-fn short_path(state_dir: &Path) -> io::Result<(OwnedFd, PathBuf)> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(state_dir, flags, Mode::empty())?;
-    let short = format!("/proc/self/fd/{}/{CONTROL_SOCKET}", dir.as_raw_fd());
-    Ok((dir, short.into()))
-}
-
-/// Answers on the control socket until it is dropped.
-pub async fn serve(socket: ControlSocket, wake: Arc<Wake>) {
-    let listener = match socket.listener.try_clone().and_then(UnixListener::from_std) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::warn!(%error, "the control socket cannot be served");
-            return;
-        }
-    };
+async fn serve_one(listener: Listener, is_control: bool, desk: Arc<Desk>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let wake = Arc::clone(&wake);
-                tokio::spawn(async move {
-                    connection(stream, wake).await;
-                    drop(place);
-                });
-            }
+        let accepted = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "connection refused");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
             }
-        }
+        };
+        let desk = Arc::clone(&desk);
+        tokio::spawn(async move {
+            match accepted {
+                Accepted::Unix(stream) if is_control => {
+                    connection(stream, Door::Control, desk).await;
+                }
+                Accepted::Unix(stream) => connection(stream, Door::Unix, desk).await,
+                Accepted::Tcp(stream) => {
+                    let own = stream.local_addr().map(|address| address.ip());
+                    let own = own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                    connection(stream, Door::Tcp(own), desk).await;
+                }
+            }
+            drop(place);
+        });
     }
 }
 
-async fn connection(stream: UnixStream, wake: Arc<Wake>) {
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    door: Door,
+    desk: Arc<Desk>,
+) {
     let service = service_fn(move |request| {
-        let wake = Arc::clone(&wake);
-        async move { Ok::<_, Infallible>(answer(&request, &wake).await) }
+        let desk = Arc::clone(&desk);
+        async move { Ok::<_, Infallible>(answer(&request, door, &desk).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut served = std::pin::pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => Some(ended),
+        () = tokio::time::sleep(CONNECTION_AGE_MAX) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            served.as_mut().graceful_shutdown();
+            match tokio::time::timeout(ANSWER_PATIENCE, served).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    tracing::debug!("a client that does not read its answer was hung up on");
+                    return;
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "connection ended early");
     }
+}
+
+/// What is answered to a request that came in by this door.
+async fn answer(request: &Request<Incoming>, door: Door, desk: &Desk) -> Response<Full<Bytes>> {
+    if let Err((status, why)) = guard::admit(request, door) {
+        return hardened(public::text(status, why));
+    }
+    let path = request.uri().path();
+    // On the control socket a status is of this moment, never of one before.
+    if door == Door::Control && path == "/status.json" {
+        return route::answer(request, desk.wake()).await;
+    }
+    if let Some(answer) = public::answer(path, request.headers(), desk).await {
+        return hardened(answer);
+    }
+    if door == Door::Control || public::SHARED_PATHS.contains(&path) {
+        return hardened(route::answer(request, desk.wake()).await);
+    }
+    hardened(public::text(
+        StatusCode::NOT_FOUND,
+        "there is nothing here; see /, /metrics, /healthz, /readyz and /status.json",
+    ))
+}
+
+fn hardened(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    guard::harden(response.headers_mut());
+    response
 }

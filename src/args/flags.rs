@@ -17,6 +17,13 @@ pub struct RunArguments {
     /// still lack evidence stay in the state, waiting. Default: follow until a signal.
     #[arg(long)]
     pub once: bool,
+
+    /// Serve status page, metrics and health on ADDR [default: none]
+    ///
+    /// A loopback address with a port (127.0.0.1:9743, [::1]:9743), or unix:/PATH. All of it is read-only. Sockets that
+    /// systemd passes are served as well. Also the key `listen` and the variable DISTILLD_LISTEN.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
 }
 
 /// Flags of `export`.

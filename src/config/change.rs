@@ -35,6 +35,7 @@ impl Settings {
                 state_dir: self.state_dir.clone(),
                 state_dir_explicit: self.state_dir_explicit,
                 log_format: self.log_format,
+                listen: self.listen.clone(),
                 ..fresh
             },
             applied,
@@ -54,6 +55,8 @@ impl Settings {
             "poll_ms" => self.poll.as_millis().to_string(),
             "watch" => word(&self.watch),
             "checkpoint_bytes" => self.checkpoint_bytes.to_string(),
+            "listen" => format!("{:?}", self.listen),
+            "fresh_objective_ms" => self.fresh_objective.as_millis().to_string(),
             "log" => self.log.clone(),
             "log_format" => word(&self.log_format),
             _ => unreachable!("each key has a field, and a test that changes it"),
@@ -79,6 +82,7 @@ mod tests {
             Kind::Number { min, .. } => min.to_string(),
             Kind::Choice(names) => names().pop().unwrap(),
             Kind::Filter => "trace".to_owned(),
+            Kind::Address => "127.0.0.1:9743".to_owned(),
         }
     }
 

@@ -11,6 +11,7 @@ use toml::de::DeValue;
 
 use super::{LogFormat, Watch};
 use crate::logging;
+use crate::serve::ListenAddress;
 
 /// How the variables of most keys begin.
 pub(super) const VARIABLE_PREFIX: &str = "DISTILLD_";
@@ -50,6 +51,8 @@ pub enum Kind {
     Choice(fn() -> Vec<String>),
     /// A filter of log events.
     Filter,
+    /// Where to listen, or `none`.
+    Address,
 }
 
 const HOUR_MS: u64 = 3_600_000;
@@ -119,6 +122,20 @@ pub const KEYS: &[Key] = &[
         "DISTILLD_CHECKPOINT_BYTES",
         "16777216",
         bytes(4 * KIB, GIB),
+    ),
+    Key {
+        name: "listen",
+        variable: "DISTILLD_LISTEN",
+        flag: Some("--listen"),
+        kind: Kind::Address,
+        default: Some("none"),
+        needs_restart: true,
+    },
+    number(
+        "fresh_objective_ms",
+        "DISTILLD_FRESH_OBJECTIVE_MS",
+        "60000",
+        milliseconds(10, WEEK_MS),
     ),
     Key {
         name: "log",
@@ -218,7 +235,7 @@ impl Value {
         match self {
             Self::Text(text) => text,
             Self::Path(_) | Self::Number(_) => {
-                unreachable!("a filter's and a choice's value is text")
+                unreachable!("a filter's, a choice's and an address's value is text")
             }
         }
     }
@@ -248,7 +265,7 @@ impl Key {
         };
         match self.kind {
             Kind::Number { .. } => self.number(text.parse().ok(), || format!("{text:?}")),
-            Kind::Directory | Kind::Choice(_) | Kind::Filter => self.text(text),
+            Kind::Directory | Kind::Choice(_) | Kind::Filter | Kind::Address => self.text(text),
         }
     }
 
@@ -260,7 +277,9 @@ impl Key {
                 || written.to_string(),
             ),
             (Kind::Directory, DeValue::String(text)) => self.path(PathBuf::from(text.as_ref())),
-            (Kind::Choice(_) | Kind::Filter, DeValue::String(text)) => self.text(text),
+            (Kind::Choice(_) | Kind::Filter | Kind::Address, DeValue::String(text)) => {
+                self.text(text)
+            }
             (_, other) => Err(describe(other)),
         }
     }
@@ -291,6 +310,10 @@ impl Key {
                 Ok(_) => Ok(Value::Text(text.to_owned())),
                 Err(fault) => Err(format!("{text:?}: {fault}")),
             },
+            Kind::Address => match ListenAddress::parse(text) {
+                Ok(_) => Ok(Value::Text(text.to_owned())),
+                Err(why) => Err(format!("{text:?}: {why}")),
+            },
             _ => Ok(Value::Text(text.to_owned())),
         }
     }
@@ -319,6 +342,9 @@ impl fmt::Display for Kind {
             Self::Filter => {
                 f.write_str("a log filter such as \"info\" or \"warn,distilld::tail=debug\"")
             }
+            Self::Address => f.write_str(
+                "none, a loopback address with a port such as 127.0.0.1:9743 or [::1]:9743, or unix:/PATH",
+            ),
         }
     }
 }

@@ -53,6 +53,17 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Where it was met, for a count by kind.
+    #[must_use]
+    pub fn place(&self) -> &'static str {
+        match self {
+            EngineError::State(_) | EngineError::StateDir { .. } => "state",
+            EngineError::Journal(_) => "journal",
+            EngineError::Export(_) | EngineError::Tainted { .. } => "export",
+            _ => "other",
+        }
+    }
+
     /// Whether the same may succeed later, with nothing lost (rule 6): a full disk, a passing I/O error.
     #[must_use]
     pub fn may_pass(&self) -> bool {

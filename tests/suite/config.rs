@@ -88,6 +88,8 @@ fn the_defaults_are_those_documented() {
             poll: Duration::from_secs(1),
             watch: Watch::Auto,
             checkpoint_bytes: 16 << 20,
+            listen: None,
+            fresh_objective: Duration::from_secs(60),
             log: "info".to_owned(),
             log_format: LogFormat::Auto,
             unused_variables: Vec::new(),

@@ -44,12 +44,18 @@ mod fuzzed;
 mod generated;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
+/// The sockets that others may connect to: metrics, health, hostile clients.
+mod http;
 /// The real daemon, killed again and again.
 mod kill;
 /// The real daemon under a service manager: ready, status, reload, watchdog, journal, last words.
 mod managed;
 /// The engine against the naive batch, on random lakes.
 mod model;
+/// The page in a real browser.
+mod page;
+/// A real Prometheus: the alert rules and the dashboard of the examples.
+mod prometheus;
 /// `rebuild`: batch order, what is dropped, a crash at any call of it.
 mod rebuild;
 /// Export and state harmed or restored from old copies, under the daemon and without it.

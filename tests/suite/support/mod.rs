@@ -3,8 +3,12 @@
 
 pub mod bench;
 #[cfg(not(fuzzing))]
+pub mod browser;
+#[cfg(not(fuzzing))]
 pub mod export_reader;
 pub mod fuzz_checks;
+#[cfg(not(fuzzing))]
+pub mod http;
 #[cfg(not(fuzzing))]
 pub mod kill_harness;
 pub mod lake_gen;

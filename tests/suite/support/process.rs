@@ -144,6 +144,7 @@ impl Bench {
         command
             .env_clear()
             .env("DISTILLD_SETTLE_MS", "50")
+            .stdin(Stdio::null())
             .arg("--root")
             .arg(self.root());
         command.args(arguments);

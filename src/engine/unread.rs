@@ -1,0 +1,149 @@
+//! Owns what is known to be unread: which pairs, since when it is known, how many bytes. What was read counts until its
+//! rows are shown. It is for telling alone; what is looked at next is decided elsewhere.
+
+use std::collections::BTreeMap;
+
+use crate::discover::{PairPath, Stream};
+
+/// Pairs with news that nobody has read yet.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    news: BTreeMap<PairPath, News>,
+    /// Those whose rows are in a batch that is not shown yet.
+    merged: Vec<PairPath>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct News {
+    /// When the oldest of it was heard of, monotonic milliseconds.
+    since_ms: u64,
+    scored_bytes: u64,
+    evidence_bytes: u64,
+    /// When more was heard of after all of it had been read, monotonic milliseconds; `None` in it: nothing was.
+    merged: Option<Option<u64>>,
+}
+
+impl Unread {
+    /// Somebody says that a pair changed.
+    pub(super) fn heard(&mut self, path: &PairPath, now_ms: u64) {
+        match self.news.get_mut(path) {
+            None => {
+                self.news.insert(path.clone(), News::since(now_ms));
+            }
+            Some(news) => {
+                if let Some(again) = &mut news.merged {
+                    again.get_or_insert(now_ms);
+                }
+            }
+        }
+    }
+
+    /// A day-file has so many bytes behind the offset.
+    pub(super) fn measured(&mut self, path: &PairPath, stream: Stream, bytes: u64, now_ms: u64) {
+        self.heard(path, now_ms);
+        if let Some(news) = self.news.get_mut(path) {
+            match stream {
+                Stream::Scored => news.scored_bytes = bytes,
+                Stream::Evidence => news.evidence_bytes = bytes,
+            }
+        }
+    }
+
+    /// A look at the pair left so many bytes.
+    pub(super) fn left(&mut self, path: &PairPath, bytes: u64) {
+        if let Some(news) = self.news.get_mut(path) {
+            news.merged = None;
+            (news.scored_bytes, news.evidence_bytes) = (bytes, 0);
+        }
+    }
+
+    /// All that can be read of the pair now has been read, and gave no rows.
+    pub(super) fn read(&mut self, path: &PairPath) {
+        self.news.remove(path);
+    }
+
+    /// All that can be read of the pair now has been read; its rows are still to be shown.
+    pub(super) fn merged(&mut self, path: &PairPath) {
+        if let Some(news) = self.news.get_mut(path) {
+            news.merged = Some(None);
+            self.merged.push(path.clone());
+        }
+    }
+
+    /// All rows that were merged are in the export.
+    pub(super) fn shown(&mut self) {
+        for path in std::mem::take(&mut self.merged) {
+            match self.news.get_mut(&path).map(|news| news.merged) {
+                Some(Some(Some(again_ms))) => {
+                    self.news.insert(path, News::since(again_ms));
+                }
+                Some(Some(None)) => {
+                    self.news.remove(&path);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Bytes, and the age of the oldest news, milliseconds.
+    pub(super) fn lag(&self, now_ms: u64) -> (u64, u64) {
+        let bytes = self.news.values();
+        let bytes = bytes.map(|news| news.scored_bytes + news.evidence_bytes);
+        let oldest_ms = self.news.values().map(|news| news.since_ms).min();
+        let age_ms = oldest_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
+        (bytes.sum(), age_ms)
+    }
+}
+
+impl News {
+    fn since(since_ms: u64) -> Self {
+        Self {
+            since_ms,
+            scored_bytes: 0,
+            evidence_bytes: 0,
+            merged: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn path(name: &str) -> PairPath {
+        PairPath::from_relative(&Path::new("2026/05/01").join(name)).unwrap()
+    }
+
+    #[test]
+    fn the_oldest_news_sets_the_lag_until_it_is_read() {
+        let mut unread = Unread::default();
+        assert_eq!(unread.lag(5), (0, 0));
+        unread.heard(&path("a.jsonl"), 100);
+        unread.measured(&path("b.jsonl"), Stream::Scored, 7, 200);
+        unread.measured(&path("b.jsonl"), Stream::Evidence, 5, 300);
+        assert_eq!(unread.lag(1_000), (12, 900));
+        unread.read(&path("a.jsonl"));
+        assert_eq!(unread.lag(1_000), (12, 800));
+        unread.left(&path("b.jsonl"), 3);
+        assert_eq!(unread.lag(1_000), (3, 800));
+        unread.read(&path("b.jsonl"));
+        assert_eq!(unread.lag(1_000), (0, 0));
+    }
+
+    #[test]
+    fn what_was_read_counts_until_its_rows_are_shown() {
+        let mut unread = Unread::default();
+        unread.measured(&path("a.jsonl"), Stream::Scored, 7, 100);
+        unread.heard(&path("b.jsonl"), 200);
+        unread.merged(&path("a.jsonl"));
+        unread.merged(&path("b.jsonl"));
+        unread.heard(&path("b.jsonl"), 500);
+        assert_eq!(unread.lag(1_000), (7, 900));
+        unread.shown();
+        assert_eq!(unread.lag(1_000), (0, 500));
+        unread.merged(&path("b.jsonl"));
+        unread.shown();
+        assert_eq!(unread.lag(1_000), (0, 0));
+    }
+}

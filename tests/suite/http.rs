@@ -1,0 +1,461 @@
+//! The sockets of the real daemon that others may connect to: what they tell, whom they refuse, what a hostile client can
+//! do to the pipeline (nothing).
+
+use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use distilld::ask::Question;
+use distilld::meters::Meters;
+use distilld::serve::{Desk, ListenAddress, Server};
+use distilld::wake::Wake;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+use crate::support::http::{
+    connect, exchange, get, get_unix, get_with, metric, metric_sum, request,
+};
+use crate::support::kill_harness::{Daemon, wait_until};
+use crate::support::lake_gen::Stream;
+use crate::support::process::{Bench, LONG, evidence, evidence_with, scored, scored_as};
+
+const PAIR: &str = "2026/05/01/audits.jsonl";
+
+/// One line of most kinds.
+fn mixed(bench: &Bench) {
+    bench.append_run(PAIR, "r1");
+    bench.append_run("2026/05/01/reviews.jsonl", "r2");
+    bench.append(Stream::Scored, PAIR, scored_as("r3", "rejected"));
+    bench.append(Stream::Scored, PAIR, scored_as("r4", "odd"));
+    bench.append(Stream::Scored, PAIR, scored("r5"));
+    bench.append(Stream::Evidence, PAIR, evidence_with("r6", " "));
+    bench.append(Stream::Scored, PAIR, scored("r6"));
+    bench.append(Stream::Scored, PAIR, "{\n");
+    bench.append(Stream::Evidence, PAIR, "[\n");
+}
+
+/// Feeds the text to `promtool check metrics`; nothing where there is no promtool and no CI.
+fn promtool_agrees(text: &str) {
+    let spawned = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut promtool = match spawned {
+        Ok(promtool) => promtool,
+        Err(error) if error.kind() == ErrorKind::NotFound && std::env::var_os("CI").is_none() => {
+            eprintln!("skipped: no promtool here; it comes with Debian's package prometheus");
+            return;
+        }
+        Err(error) => panic!("promtool: {error}"),
+    };
+    let mut stdin = promtool.stdin.take().unwrap();
+    stdin.write_all(text.as_bytes()).unwrap();
+    drop(stdin);
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
+}
+
+#[test]
+fn the_metrics_add_up_and_follow_the_conventions() {
+    let bench = Bench::new();
+    mixed(&bench);
+    let (mut daemon, address) = bench.listening();
+    let text = get(address, "/metrics").body;
+    promtool_agrees(&text);
+    for (verdict, lines) in [
+        ("exported", 2.0),
+        ("firewalled", 1.0),
+        ("unknown_category", 1.0),
+        ("role", 0.0),
+        ("blank_text", 1.0),
+        ("waiting", 1.0),
+        ("malformed", 1.0),
+    ] {
+        let label = format!("verdict=\"{verdict}\"");
+        assert_eq!(
+            metric_sum(&text, "distilld_lines", &label),
+            lines,
+            "{verdict}: {text}"
+        );
+        let counted = metric_sum(&text, "distilld_scored_verdicts_total", &label);
+        assert_eq!(counted, lines, "{verdict}: {text}");
+    }
+    assert_eq!(metric(&text, "distilld_lines_read"), Some(7.0));
+    let lines = "distilld_scored_lines_total";
+    assert_eq!(metric_sum(&text, lines, "class=\"audits\""), 6.0);
+    assert_eq!(metric_sum(&text, lines, "class=\"reviews\""), 1.0);
+    assert_eq!(metric_sum(&text, "distilld_rows_written_total", ""), 2.0);
+    assert_eq!(
+        metric(&text, "distilld_dead_letters{stream=\"evidence\"}"),
+        Some(1.0)
+    );
+    assert_eq!(metric(&text, "distilld_ready"), Some(1.0));
+
+    // What had waited gets a later verdict; the first ones stay as they were given.
+    bench.append(Stream::Evidence, PAIR, evidence("r5"));
+    bench.wait_run(&mut daemon, "r5");
+    let after = bench.wait_answer(
+        &mut daemon,
+        address,
+        "/metrics",
+        "nothing waits",
+        |answer| metric(&answer.body, "distilld_waiting_runs") == Some(0.0),
+    );
+    let sum = |name, label| metric_sum(&after.body, name, label);
+    assert_eq!(sum("distilld_late_verdicts_total", "exported"), 1.0);
+    assert_eq!(sum("distilld_scored_verdicts_total", "waiting"), 1.0);
+    assert_eq!(sum("distilld_scored_verdicts_total", ""), 7.0);
+    assert_eq!(sum("distilld_rows_written_total", ""), 3.0);
+    assert!(metric(&after.body, "distilld_freshness_seconds_count") >= Some(2.0));
+    assert!(metric(&after.body, "distilld_commit_duration_seconds_count") >= Some(2.0));
+    bench.stop(daemon);
+}
+
+#[test]
+fn a_rewritten_day_file_lowers_gauges_and_no_counter() {
+    let bench = Bench::new();
+    mixed(&bench);
+    let (mut daemon, address) = bench.listening();
+    let before = get(address, "/metrics").body;
+    fs::write(bench.path(Stream::Scored, PAIR), scored("r1")).unwrap();
+    let after = bench.wait_answer(
+        &mut daemon,
+        address,
+        "/metrics",
+        "it was read again",
+        |answer| metric(&answer.body, "distilld_lines_read") == Some(2.0),
+    );
+    assert_eq!(
+        metric(&after.body, "distilld_source_rereads_total"),
+        Some(1.0)
+    );
+    for line in before.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        let family = name.split('{').next().unwrap();
+        if ["_total", "_count", "_sum", "_bucket"]
+            .iter()
+            .any(|ending| family.ends_with(ending))
+        {
+            let now = metric(&after.body, name).unwrap_or_else(|| panic!("{name} is gone"));
+            assert!(now >= value.parse().unwrap(), "{name}: {value} then {now}");
+        }
+    }
+    promtool_agrees(&after.body);
+    bench.stop(daemon);
+}
+
+#[test]
+fn those_that_ask_for_openmetrics_get_it() {
+    let bench = Bench::new();
+    let (daemon, address) = bench.listening();
+    let accept = "Host: localhost\r\nAccept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
+    let open = get_with(address, "/metrics", accept);
+    assert!(
+        open.head
+            .contains("content-type: application/openmetrics-text"),
+        "{open:?}"
+    );
+    assert!(open.body.ends_with("# EOF\n"), "{open:?}");
+    assert!(
+        open.body.contains("# TYPE distilld_errors counter\n"),
+        "{open:?}"
+    );
+    let plain = get(address, "/metrics");
+    assert!(
+        plain
+            .head
+            .contains("content-type: text/plain; version=0.0.4"),
+        "{plain:?}"
+    );
+    assert!(
+        plain
+            .body
+            .contains("# TYPE distilld_errors_total counter\n"),
+        "{plain:?}"
+    );
+    bench.stop(daemon);
+}
+
+#[test]
+fn every_name_a_foreign_page_could_use_is_refused() {
+    let bench = Bench::new();
+    mixed(&bench);
+    let (daemon, address) = bench.listening();
+    for path in ["/", "/status.json", "/metrics", "/healthz", "/nothing"] {
+        let refused = get_with(address, path, "Host: evil.example\r\n");
+        assert_eq!(refused.status, 421, "{refused:?}");
+        assert!(!refused.body.contains("data"), "{refused:?}");
+    }
+    let page = get_with(address, "/", &format!("Host: {address}\r\n"));
+    assert_eq!(page.status, 200, "{page:?}");
+    for header in [
+        "content-security-policy: default-src 'none'",
+        "x-content-type-options: nosniff",
+        "cache-control: no-store",
+    ] {
+        assert!(page.head.contains(header), "{page:?}");
+    }
+    assert!(!page.head.contains("access-control"), "{page:?}");
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"] {
+        let sent = format!("{method} / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        assert_eq!(
+            exchange(connect(address), &sent).unwrap().status,
+            405,
+            "{method}"
+        );
+    }
+    let nothing = get(address, "/../../etc/passwd");
+    assert_eq!(nothing.status, 404, "{nothing:?}");
+    bench.stop(daemon);
+}
+
+#[test]
+fn a_unix_socket_serves_whatever_the_host_and_goes_with_the_daemon() {
+    let bench = Bench::new();
+    let socket = bench.beside("http.sock");
+    // A daemon that was killed left its socket there.
+    drop(UnixListener::bind(&socket).unwrap());
+    let listen = format!("unix:{}", socket.display());
+    let daemon = bench.catch_up(&mut bench.command(&["run", "--listen", &listen]));
+    let answer = get_unix(&socket, "/readyz", "anything.example");
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (200, "ready: the export is fresh\n")
+    );
+    bench.stop(daemon);
+    assert!(!socket.exists());
+}
+
+#[test]
+fn sockets_passed_in_are_served_without_any_flag() {
+    let bench = Bench::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut command = Command::new("sh");
+    command
+        .args([
+            "-c",
+            "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" --root \"$1\" run 3<&0 </dev/null",
+        ])
+        .arg(env!("CARGO_BIN_EXE_distilld"))
+        .arg(bench.root())
+        .stdin(OwnedFd::from(listener));
+    let daemon = bench.catch_up(&mut command);
+    assert_eq!(get(address, "/healthz").status, 200);
+    assert_eq!(get_with(address, "/", "Host: evil.example\r\n").status, 421);
+    bench.stop(daemon);
+}
+
+#[test]
+fn an_address_that_is_taken_stops_nothing_and_is_tried_again() {
+    let bench = Bench::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let mut daemon = bench.catch_up(&mut bench.command(&["run", "--listen", &address.to_string()]));
+    bench.probe(&mut daemon);
+    assert!(bench.said().contains("cannot listen"), "{}", bench.said());
+    drop(taken);
+    bench.wait_for(&mut daemon, "it listens in the end", || {
+        TcpStream::connect(address).is_ok()
+    });
+    assert_eq!(get(address, "/healthz").status, 200);
+    bench.stop(daemon);
+}
+
+#[test]
+fn an_address_that_others_could_reach_is_refused_with_the_reason() {
+    let bench = Bench::new();
+    let ended = bench.run(&mut bench.command(&["run", "--listen", "0.0.0.0:9743"]));
+    ended.check(
+        78,
+        &["--listen", "other hosts could reach", "127.0.0.1:9743"],
+    );
+}
+
+/// A daemon whose files may not grow beyond 8 MiB: its disk is full for all that it knows.
+pub fn full_disk_command(bench: &Bench) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .env_clear()
+        .env("DISTILLD_SETTLE_MS", "50")
+        .args([
+            "-c",
+            "trap '' XFSZ; ulimit -S -f 16384; exec \"$0\" --root \"$1\" run --listen 127.0.0.1:0",
+        ])
+        .arg(env!("CARGO_BIN_EXE_distilld"))
+        .arg(bench.root())
+        .stdin(Stdio::null());
+    command
+}
+
+/// The disk has room again.
+pub fn make_room(daemon: &Daemon) {
+    let pid = Pid::from_raw(i32::try_from(daemon.pid()).unwrap()).unwrap();
+    let free = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    prlimit(Some(pid), Resource::Fsize, free).unwrap();
+}
+
+#[test]
+fn a_full_disk_is_told_as_long_as_it_lasts() {
+    let bench = Bench::new();
+    let (mut daemon, address) = bench.listening_by(&mut full_disk_command(&bench));
+    let long = evidence_with("r1", &"x".repeat(9 << 20));
+    bench.append(Stream::Evidence, PAIR, long);
+    bench.append(Stream::Scored, PAIR, scored("r1"));
+    let not_ready = bench.wait_answer(
+        &mut daemon,
+        address,
+        "/readyz",
+        "it is not ready",
+        |answer| answer.status == 503,
+    );
+    assert!(not_ready.body.contains("reading stopped"), "{not_ready:?}");
+    assert_eq!(get(address, "/healthz").status, 200);
+    let metrics = get(address, "/metrics").body;
+    assert_eq!(
+        metric(&metrics, "distilld_fault_active"),
+        Some(1.0),
+        "{metrics}"
+    );
+    assert_eq!(metric(&metrics, "distilld_ready"), Some(0.0), "{metrics}");
+    assert!(
+        metric_sum(&metrics, "distilld_errors_total", "") >= 1.0,
+        "{metrics}"
+    );
+    let status = get(address, "/status.json").json();
+    assert_eq!(status["ready"], false, "{status}");
+
+    make_room(&daemon);
+    bench.wait_run(&mut daemon, "r1");
+    let ready = |answer: &crate::support::http::Answer| answer.status == 200;
+    bench.wait_answer(&mut daemon, address, "/readyz", "it is ready again", ready);
+    bench.stop(daemon);
+}
+
+#[test]
+fn no_client_harms_the_pipeline() {
+    let bench = Bench::new();
+    let (mut daemon, address) = bench.listening();
+    let mut held = Vec::new();
+    for garbage in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\0\0\0\0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n",
+    ] {
+        let mut stream = connect(address);
+        stream.write_all(garbage).unwrap();
+        held.push(stream);
+    }
+    // A head without end is refused, not collected.
+    let mut endless = connect(address);
+    let mut sent = endless
+        .write(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+        .unwrap();
+    while let Ok(more) = endless.write(&[b'a'; 4096]) {
+        sent += more;
+        assert!(sent < 8 << 20, "it took {sent} bytes of one head");
+    }
+    // More connections than are served, each with half a request; and one that never reads its answers.
+    for _ in 0..100 {
+        let mut stream = connect(address);
+        if stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: loc")
+            .is_ok()
+        {
+            held.push(stream);
+        }
+    }
+    let began = Instant::now();
+    for n in 0..20 {
+        bench.append_run(PAIR, &format!("r{n}"));
+        bench.wait_run(&mut daemon, &format!("r{n}"));
+    }
+    assert!(began.elapsed() < LONG, "rows took {:?}", began.elapsed());
+    // The operator's own socket has places of its own.
+    let control = bench.state_dir().join("control.sock");
+    assert_eq!(get_unix(&control, "/healthz", "localhost").status, 200);
+    // Half requests are hung up on in the end, and all is served again.
+    let served = wait_until(LONG, || {
+        let mut stream = connect(address);
+        let asked = stream.write_all(request("/healthz", "Host: localhost\r\n").as_bytes());
+        let mut answer = [0; 12];
+        Ok(asked.is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"HTTP/1.1 200")
+    });
+    assert!(served.unwrap(), "{}", bench.said());
+    drop(held);
+    bench.stop(daemon);
+}
+
+#[test]
+fn a_thousand_questions_are_few_to_the_engine() {
+    let bench = Bench::new();
+    let (daemon, address) = bench.listening();
+    let turns = |text: &str| metric(text, "distilld_turns_total").unwrap();
+    let before = turns(&get(address, "/metrics").body);
+    let began = Instant::now();
+    for _ in 0..1_000 {
+        assert_eq!(get(address, "/status.json").status, 200);
+    }
+    let after = turns(&get(address, "/metrics").body);
+    let bound = 8.0 * began.elapsed().as_secs_f64() + 20.0;
+    assert!(
+        after - before < bound,
+        "{before} then {after}, bound {bound}"
+    );
+    bench.stop(daemon);
+}
+
+/// An engine's thread that answers only when the test lets it.
+#[test]
+fn it_answers_before_recovery_and_while_the_engine_is_stuck() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("http.sock");
+    let wake = Arc::new(Wake::new());
+    let desk = Arc::new(Desk::new(Arc::clone(&wake), Arc::new(Meters::new())));
+    let address = ListenAddress::parse(&format!("unix:{}", socket.display())).unwrap();
+    let server = Server::start(address, Arc::clone(&desk)).unwrap();
+    assert!(wait_until(LONG, || Ok(socket.exists())).unwrap());
+    let ask = |path| get_unix(&socket, path, "localhost");
+    let told = |path, status, said: &str| {
+        let answer = ask(path);
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert!(answer.body.contains(said), "{answer:?}");
+    };
+    told("/healthz", 200, "recovering");
+    told("/readyz", 503, "recovering");
+    told("/status.json", 503, "\"phase\":\"recovering\"");
+    told("/metrics", 200, "distilld_recovering 1");
+
+    desk.recovered();
+    told("/healthz", 503, "got nothing done");
+    // Nobody waits a second time for what has just not come.
+    let began = Instant::now();
+    told("/readyz", 503, "got nothing done");
+    told("/metrics", 200, "distilld_engine_answering 0");
+    told("/status.json", 503, "not answering");
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(
+        wake.take_questions()
+            .iter()
+            .all(|question| matches!(question, Question::Snapshot(_)))
+    );
+    drop(server);
+    assert!(!socket.exists());
+}

@@ -1,0 +1,386 @@
+//! A real Prometheus against the real daemon: it scrapes it, loads the rules of `examples/`, and each alert fires when its
+//! fault is there; every query of the dashboard is run.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::http::{full_disk_command, make_room};
+use crate::support::http::get;
+use crate::support::kill_harness::wait_until;
+use crate::support::lake_gen::Stream;
+use crate::support::process::{Bench, LONG, evidence_with, scored, scored_as};
+
+const PAIR: &str = "2026/05/01/audits.jsonl";
+
+fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("examples/prometheus")
+        .join(name)
+}
+
+/// A server that ends with its test.
+struct Prometheus {
+    process: Child,
+    address: SocketAddr,
+    dir: tempfile::TempDir,
+}
+
+impl Prometheus {
+    /// One that scrapes these; `None`, with the reason on stderr, where there is none and it need not be.
+    fn start(targets: &[SocketAddr], interval: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("rules.yml"), hurried_rules()).unwrap();
+        let targets: Vec<_> = targets
+            .iter()
+            .map(|target| format!("\"{target}\""))
+            .collect();
+        let config = format!(
+            "global: {{scrape_interval: {interval}, scrape_timeout: {interval}, evaluation_interval: 500ms}}\n\
+             rule_files: [rules.yml]\n\
+             scrape_configs: [{{job_name: distilld, static_configs: [{{targets: [{}]}}]}}]\n",
+            targets.join(", ")
+        );
+        fs::write(dir.path().join("prometheus.yml"), config).unwrap();
+        // Nobody can ask it for a port of the kernel's choice.
+        let address = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let spawned = Command::new("prometheus")
+            .arg(format!(
+                "--config.file={}",
+                dir.path().join("prometheus.yml").display()
+            ))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                dir.path().join("data").display()
+            ))
+            .arg(format!("--web.listen-address={address}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(dir.path().join("log")).unwrap())
+            .spawn();
+        let process = match spawned {
+            Ok(process) => process,
+            Err(error)
+                if error.kind() == ErrorKind::NotFound && std::env::var_os("CI").is_none() =>
+            {
+                eprintln!("skipped: no prometheus here; Debian has it in the package of that name");
+                return None;
+            }
+            Err(error) => panic!("prometheus: {error}"),
+        };
+        let server = Self {
+            process,
+            address,
+            dir,
+        };
+        let ready = || {
+            Ok(std::net::TcpStream::connect(address).is_ok()
+                && get(address, "/-/ready").status == 200)
+        };
+        assert!(wait_until(LONG, ready).unwrap(), "{}", server.log());
+        Some(server)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    fn ask(&self, path: &str) -> Value {
+        let answer = get(self.address, path);
+        let said = chunks_joined(&answer.head, &answer.body);
+        let said: Value = serde_json::from_str(&said)
+            .unwrap_or_else(|error| panic!("{path}: {error}: {answer:?}"));
+        assert_eq!(said["status"], "success", "{path}: {said}");
+        said["data"].clone()
+    }
+
+    /// Names of the alerts that fire for a daemon.
+    fn firing(&self, target: SocketAddr) -> BTreeSet<String> {
+        let data = self.ask("/api/v1/alerts");
+        let alerts = data["alerts"].as_array().unwrap().iter();
+        let target = target.to_string();
+        let firing = alerts.filter(|alert| {
+            alert["state"] == "firing" && alert["labels"]["instance"] == target.as_str()
+        });
+        firing
+            .map(|alert| alert["labels"]["alertname"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    fn wait_firing(&self, target: SocketAddr, wanted: &[&str], fired: &mut BTreeSet<String>) {
+        let fires = || {
+            Ok(wanted
+                .iter()
+                .all(|name| self.firing(target).contains(*name)))
+        };
+        assert!(
+            wait_until(LONG, fires).unwrap(),
+            "{wanted:?} wanted, {:?} fire\n{}",
+            self.firing(target),
+            self.log()
+        );
+        fired.extend(wanted.iter().map(|name| (*name).to_owned()));
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}
+
+/// A body as it was before it was sent in chunks.
+fn chunks_joined(head: &str, body: &str) -> String {
+    if !head.contains("transfer-encoding: chunked") {
+        return body.to_owned();
+    }
+    let (mut joined, mut rest) = (String::new(), body);
+    while let Some((len, behind)) = rest.split_once("\r\n") {
+        let len = usize::from_str_radix(len.trim(), 16).unwrap();
+        joined.push_str(&behind[..len]);
+        rest = behind[len..].trim_start_matches("\r\n");
+        if len == 0 {
+            break;
+        }
+    }
+    joined
+}
+
+/// The rules of the example, which take minutes to believe what they see, for a test that has seconds.
+fn hurried_rules() -> String {
+    let rules = fs::read_to_string(example("rules.yml")).unwrap();
+    let lines = rules
+        .lines()
+        .map(|line| match line.trim_start().strip_prefix("for: ") {
+            Some(_) => String::new(),
+            None => line
+                .replace("[10m]", "[20s]")
+                .replace("[15m]", "[20s]")
+                .replace("[1h]", "[20s]"),
+        });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn alert_names() -> BTreeSet<String> {
+    let rules = fs::read_to_string(example("rules.yml")).unwrap();
+    let names = rules
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("- alert: "));
+    names.map(str::to_owned).collect()
+}
+
+/// Where the daemon of this bench listens, whether it has caught up or not.
+fn address_of(bench: &Bench) -> SocketAddr {
+    let mut address = None;
+    let named = || {
+        let said = bench.said();
+        let mut named = said.split("listener=").skip(1);
+        address = named.find_map(|rest| rest.split_whitespace().next()?.parse().ok());
+        Ok(address.is_some())
+    };
+    assert!(wait_until(LONG, named).unwrap(), "{}", bench.said());
+    address.unwrap()
+}
+
+/// A daemon whose log nobody reads any more: the engine's thread hangs in the line it wants to write.
+struct Stuck {
+    process: Child,
+    address: SocketAddr,
+    _log: (PipeReader, PipeWriter),
+}
+
+impl Stuck {
+    fn start(bench: &Bench) -> Self {
+        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        let listen = [
+            "--log",
+            "info,distilld::follow=debug",
+            "run",
+            "--listen",
+            "127.0.0.1:0",
+        ];
+        let process = bench
+            .command(&listen)
+            .stdout(Stdio::null())
+            .stderr(writer.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let mut said = Vec::new();
+        while !String::from_utf8_lossy(&said).contains("caught up") {
+            let mut some = [0; 512];
+            let read = reader.read(&mut some).unwrap();
+            said.extend_from_slice(&some[..read]);
+        }
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let mut named = said.split("listener=").skip(1);
+        let address = named
+            .find_map(|rest| rest.split_whitespace().next()?.parse().ok())
+            .unwrap();
+        // Room for less than a line is left: a page of the pipe's sixteen.
+        rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
+        for len in [4096, 1] {
+            while writer.write(&vec![b'.'; len]).is_ok() {}
+        }
+        rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::empty()).unwrap();
+        bench.append_run(PAIR, "r1");
+        Self {
+            process,
+            address,
+            _log: (reader, writer),
+        }
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}
+
+#[test]
+fn each_alert_fires_when_its_fault_is_there_and_none_before() {
+    // On a full disk from its start, with a day-file to read.
+    let (full, news, quiet, stuck) = (Bench::new(), Bench::new(), Bench::new(), Bench::new());
+    full.append(
+        Stream::Evidence,
+        PAIR,
+        evidence_with("r1", &"x".repeat(9 << 20)),
+    );
+    full.append(Stream::Scored, PAIR, scored("r1"));
+    let full_daemon =
+        full.start_command(full_disk_command(&full).env("DISTILLD_FRESH_OBJECTIVE_MS", "1000"));
+    let full_at = address_of(&full);
+    let mut polling = news.command(&["run", "--listen", "127.0.0.1:0"]);
+    let (mut news_daemon, news_at) = news.listening_by(polling.env("DISTILLD_WATCH", "poll"));
+    let (mut quiet_daemon, quiet_at) = quiet.listening();
+    let mut fired = BTreeSet::new();
+    let targets = [full_at, news_at, quiet_at];
+    let Some(server) = Prometheus::start(&targets, "500ms") else {
+        return;
+    };
+
+    server.wait_firing(
+        full_at,
+        &[
+            "DistilldStoppedReading",
+            "DistilldNotFresh",
+            "DistilldNotCaughtUp",
+        ],
+        &mut fired,
+    );
+    server.wait_firing(news_at, &["DistilldPolling"], &mut fired);
+    // All that is counted must have been seen before it grows.
+    assert_eq!(
+        server.firing(news_at).len(),
+        1,
+        "{:?}",
+        server.firing(news_at)
+    );
+    news.append_run(PAIR, "r1");
+    news.append(Stream::Scored, PAIR, scored_as("r1", "rejected"));
+    news.append(Stream::Scored, PAIR, "{\n");
+    let fifo = news.path(Stream::Scored, "2026/05/01/fifo.jsonl");
+    assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
+    let counted = [
+        "DistilldDeadLetters",
+        "DistilldContradictedRows",
+        "DistilldSourcePassedOver",
+    ];
+    server.wait_firing(news_at, &counted, &mut fired);
+
+    // Its row has waited for longer by now than a row should.
+    let behind_s = || {
+        Ok(
+            crate::support::http::metric(&get(full_at, "/metrics").body, "distilld_behind_seconds")
+                > Some(6.0),
+        )
+    };
+    assert!(wait_until(LONG, behind_s).unwrap());
+    make_room(&full_daemon);
+    server.wait_firing(full_at, &["DistilldSlowRows"], &mut fired);
+
+    quiet.append_run(PAIR, "r1");
+    quiet.wait_run(&mut quiet_daemon, "r1");
+    assert_eq!(server.firing(quiet_at), BTreeSet::new());
+    every_query_of_the_dashboard_is_valid(&server);
+
+    news.probe(&mut news_daemon);
+    news.stop(news_daemon);
+    server.wait_firing(news_at, &["DistilldDown"], &mut fired);
+    full.stop(full_daemon);
+    quiet.stop(quiet_daemon);
+
+    let stuck_daemon = Stuck::start(&stuck);
+    // The first answer that does not come takes longer than a hurried scrape.
+    let Some(server) = Prometheus::start(&[stuck_daemon.address], "8s") else {
+        return;
+    };
+    server.wait_firing(stuck_daemon.address, &["DistilldNotAnswering"], &mut fired);
+    assert_eq!(fired, alert_names());
+}
+
+/// Runs each; those that are named must have data, for the daemons gave some.
+fn every_query_of_the_dashboard_is_valid(server: &Prometheus) {
+    let dashboard: Value =
+        serde_json::from_slice(&fs::read(example("dashboard.json")).unwrap()).unwrap();
+    let mut run = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let query = target["expr"].as_str().unwrap();
+            let query = query
+                .replace("$instance", ".*")
+                .replace("$__rate_interval", "20s");
+            let data = server.ask(&format!("/api/v1/query?query={}", percent_encoded(&query)));
+            assert!(data["result"].is_array(), "{query}: {data}");
+            // What a status does not tell yet, and what has nothing to tell.
+            let may_be_empty = [
+                "distilld_class_lines",
+                "distilld_oldest_waiting",
+                "histogram_quantile",
+            ];
+            if !may_be_empty.iter().any(|part| query.contains(part)) {
+                assert_ne!(
+                    data["result"],
+                    Value::Array(Vec::new()),
+                    "{query} gives nothing"
+                );
+            }
+            run += 1;
+        }
+    }
+    assert!(run > 20, "only {run} queries");
+}
+
+fn percent_encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+#[test]
+fn the_rules_are_sound() {
+    let checked = Command::new("promtool")
+        .arg("check")
+        .arg("rules")
+        .arg(example("rules.yml"))
+        .output();
+    match checked {
+        Ok(output) => assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        ),
+        Err(error) if error.kind() == ErrorKind::NotFound && std::env::var_os("CI").is_none() => {
+            eprintln!("skipped: no promtool here; it comes with Debian's package prometheus");
+        }
+        Err(error) => panic!("promtool: {error}"),
+    }
+}
