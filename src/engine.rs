@@ -149,8 +149,9 @@ impl Engine {
         state: State,
         state_path: PathBuf,
         journal: Journal,
-        export: Export,
+        mut export: Export,
     ) -> Result<Self, EngineError> {
+        export.remember_tail()?;
         let view = Arc::new(state.view()?);
         let header = *state.header();
         let now_ms = setup.clock.monotonic_ms();

@@ -88,6 +88,8 @@ pub struct Export {
     len_bytes: u64,
     /// How much of a torn row a failed append may have left behind the end, bytes.
     torn_bytes_max: u64,
+    /// The last bytes before the end as they were written or found at the start, no more than a mark covers.
+    tail: Vec<u8>,
 }
 
 impl Export {
@@ -124,6 +126,7 @@ impl Export {
             identity,
             len_bytes: stat.len_bytes,
             torn_bytes_max: 0,
+            tail: Vec::new(),
         })
     }
 
@@ -147,6 +150,7 @@ impl Export {
             Ok(()) => {
                 self.len_bytes += rows.len() as u64;
                 self.torn_bytes_max = 0;
+                self.lengthen_tail(rows);
                 Ok(())
             }
             Err(source) => {
@@ -160,7 +164,8 @@ impl Export {
         }
     }
 
-    /// That the path still leads to this file, and that nobody cut or lengthened it.
+    /// That the path still leads to this file, and that nobody cut or lengthened it, or changed its end. What stands
+    /// before that is `verify`'s to look at.
     ///
     /// # Errors
     /// Which of it does not hold.
@@ -188,7 +193,38 @@ impl Export {
             let behind = stat.len_bytes - self.len_bytes;
             return Err(self.changed(format!("{behind} bytes were appended behind ours")));
         }
+        self.check_tail()
+    }
+
+    /// Without this a checkpoint would take a changed end for ours.
+    fn check_tail(&self) -> Result<(), ExportError> {
+        let start = self.len_bytes - self.tail.len() as u64;
+        let mut found = vec![0; self.tail.len()];
+        let read = self.read_at(&mut found, start)?;
+        if read == found.len() && found == self.tail {
+            return Ok(());
+        }
+        let len_bytes = self.len_bytes;
+        Err(self.changed(format!("other bytes stand between {start} and {len_bytes}")))
+    }
+
+    /// Notes how the export ends, once recovery is done with it.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub fn remember_tail(&mut self) -> Result<(), ExportError> {
+        let mut tail = vec![0; self.len_bytes.min(MARK_TAIL_LEN) as usize];
+        let start = self.len_bytes - tail.len() as u64;
+        let read = self.read_at(&mut tail, start)?;
+        tail.truncate(read);
+        self.tail = tail;
         Ok(())
+    }
+
+    fn lengthen_tail(&mut self, rows: &[u8]) {
+        self.tail.extend_from_slice(rows);
+        let surplus = self.tail.len().saturating_sub(MARK_TAIL_LEN as usize);
+        self.tail.drain(..surplus);
     }
 
     /// Makes all rows durable and gives the mark by which the export is known again.
@@ -227,6 +263,7 @@ impl Export {
     pub fn redo(&mut self, offset: u64, rows: &[u8]) -> Result<(), ExportError> {
         write_all_at(&*self.file, rows, offset).map_err(|source| self.io_error(source))?;
         self.len_bytes = self.len_bytes.max(offset + rows.len() as u64);
+        self.tail.clear();
         Ok(())
     }
 
@@ -239,6 +276,7 @@ impl Export {
             .set_len(len_bytes)
             .map_err(|source| self.io_error(source))?;
         self.len_bytes = len_bytes;
+        self.tail.clear();
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::bench::{Bench, STATE_DIR};
 use super::lake_gen::{Shape, Step, script};
-use super::naive::{parse_evidence, parse_scored};
+use super::naive::{parse_evidence, parse_scored, repaired};
 use super::naive_json::{self, Json};
 use super::sim_disk::SimDisk;
 
@@ -49,8 +49,8 @@ pub fn line(bytes: &[u8]) {
     let scored = parse::scored_run(trimmed);
     let evidence = parse::evidence(trimmed);
     let is_whole = parse::is_whole_value(bytes);
-    let lossy = String::from_utf8_lossy(bytes);
-    let text = lossy.trim();
+    let text = repaired(bytes);
+    let text = text.trim();
     assert_eq!(trimmed.is_empty(), text.is_empty(), "blank or not");
     if trimmed.is_empty() || is_deep(bytes) {
         return;

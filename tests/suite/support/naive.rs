@@ -188,7 +188,7 @@ fn lines(bytes: &[u8]) -> Lines {
     let mut unfinished = false;
     let mut pieces = bytes.split(|byte| *byte == b'\n').peekable();
     while let Some(piece) = pieces.next() {
-        let text = String::from_utf8_lossy(piece);
+        let text = repaired(piece);
         let text = text.trim();
         if text.is_empty() {
             continue;
@@ -200,6 +200,19 @@ fn lines(bytes: &[u8]) -> Lines {
         }
     }
     Lines { whole, unfinished }
+}
+
+/// The text of a line: each byte that belongs to no UTF-8 character becomes a U+FFFD of its own, as in the Go exporter.
+/// (`from_utf8_lossy` makes one of a character's whole beginning.)
+pub fn repaired(mut bytes: &[u8]) -> String {
+    let mut text = String::new();
+    while let Err(error) = std::str::from_utf8(bytes) {
+        let (sound, rest) = bytes.split_at(error.valid_up_to());
+        text.extend(String::from_utf8_lossy(sound).chars());
+        text.push('\u{fffd}');
+        bytes = &rest[1..];
+    }
+    text + &String::from_utf8_lossy(bytes)
 }
 
 fn record(line: &str) -> Option<Json> {
@@ -432,6 +445,15 @@ mod tests {
     #[test]
     fn it_gives_the_golden_rows_with_partial_ones() {
         check_golden(true, "expected.native.include-partial.jsonl", 191, 19);
+    }
+
+    #[test]
+    fn each_byte_of_no_character_is_replaced() {
+        assert_eq!(
+            repaired(b"na\xe1\x9e\xdf\x9da\xff"),
+            "na\u{fffd}\u{fffd}\u{7dd}a\u{fffd}"
+        );
+        assert_eq!(repaired("naïve".as_bytes()), "naïve");
     }
 
     #[test]
