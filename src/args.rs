@@ -189,7 +189,7 @@ pub struct RunArguments {
 
     /// Serve status page, metrics and health on ADDR [default: none]
     ///
-    /// A loopback address with a port (127.0.0.1:9743, [::1]:9743), or unix:/PATH. All of it is read-only. Sockets that
+    /// A loopback address with a port (`127.0.0.1:9743`, `[::1]:9743`), or unix:/PATH. All of it is read-only. Sockets that
     /// systemd passes are served as well. Also the key `listen` and the variable DISTILLD_LISTEN.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
@@ -382,7 +382,7 @@ mod tests {
         let check = |line: &str, command: Command| {
             assert_eq!(parse(line).unwrap().command, command, "{line}")
         };
-        check("distilld run", Command::Run(RunArguments { once: false }));
+        check("distilld run", Command::Run(RunArguments::default()));
         check("distilld verify", Command::Verify);
         check("distilld rebuild", Command::Rebuild);
         check(
