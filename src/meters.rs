@@ -402,3 +402,40 @@ fn index_of(verdict: Verdict) -> usize {
 fn add(family: &Family<Class, Counter>, class: &Class, count: u64) {
     family.get_or_create(class).inc_by(count);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_past_the_bound_count_as_one() {
+        let meters = Meters::new();
+        let class = |n: usize| {
+            meters
+                .class_of(format!("2026/05/01/c{n}.jsonl").as_bytes())
+                .class
+        };
+        for n in 0..CLASSES_MAX {
+            assert_eq!(class(n), format!("c{n}"));
+        }
+        assert_eq!(class(CLASSES_MAX), CLASS_OTHER);
+        assert_eq!(class(3), "c3");
+    }
+
+    #[test]
+    fn freshness_is_not_counted_from_before_the_process() {
+        let meters = Meters::new();
+        let started_ms = (meters.started_s() * 1_000.0) as u64;
+        meters.shown(0, started_ms + 20);
+        meters.shown(started_ms + 30, started_ms + 40);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, meters.registry()).unwrap();
+        for line in [
+            "distilld_freshness_seconds_count 2",
+            "bucket{le=\"0.01\"} 1",
+            "bucket{le=\"0.05\"} 2",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+}

@@ -230,8 +230,12 @@ async fn answer(request: &Request<Incoming>, door: Door, desk: &Desk) -> Respons
     if let Some(answer) = public::answer(path, request.headers(), desk).await {
         return hardened(answer);
     }
-    if door == Door::Control || public::SHARED_PATHS.contains(&path) {
-        return hardened(route::answer(request, desk.wake()).await);
+    let from_the_engine = route::answer(request, desk.wake());
+    if door == Door::Control {
+        return hardened(from_the_engine.await);
+    }
+    if public::SHARED_PATHS.contains(&path) {
+        return hardened(desk.document(path, from_the_engine).await);
     }
     hardened(public::text(
         StatusCode::NOT_FOUND,

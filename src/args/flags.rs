@@ -20,7 +20,7 @@ pub struct RunArguments {
 
     /// Serve status page, metrics and health on ADDR [default: none]
     ///
-    /// A loopback address with a port (127.0.0.1:9743, [::1]:9743), or unix:/PATH. All of it is read-only. Sockets that
+    /// A loopback address with a port (`127.0.0.1:9743`, `[::1]:9743`), or unix:/PATH. All of it is read-only. Sockets that
     /// systemd passes are served as well. Also the key `listen` and the variable DISTILLD_LISTEN.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,

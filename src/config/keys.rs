@@ -312,7 +312,7 @@ impl Key {
             },
             Kind::Address => match ListenAddress::parse(text) {
                 Ok(_) => Ok(Value::Text(text.to_owned())),
-                Err(why) => Err(format!("{text:?}: {why}")),
+                Err(why) => Err(format!("{text:?}, {why}")),
             },
             _ => Ok(Value::Text(text.to_owned())),
         }

@@ -1,10 +1,14 @@
 //! Owns what strangers are told: it asks the engine's thread on behalf of all of them, seldom, and remembers the answer,
 //! so that how many ask, and how often, is nothing to the pipeline. It also judges: alive, ready, and why not.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use http_body_util::Full;
+use hyper::Response;
+use hyper::body::Bytes;
 use serde::Serialize;
 use tokio::sync::{Mutex, oneshot};
 
@@ -14,7 +18,9 @@ use crate::status::Status;
 use crate::wake::Wake;
 
 /// For so long all are told the same.
-const KEEP: Duration = Duration::from_millis(250);
+const KEEP: Duration = Duration::from_secs(1);
+/// For so long a document of the control socket that everyone may read is the same.
+const KEEP_DOCUMENT: Duration = Duration::from_secs(2);
 /// How long the engine's thread may take to be between two passes.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After it took longer, nobody waits for it again within this time.
@@ -30,6 +36,8 @@ pub struct Desk {
     asked: Mutex<Asked>,
     /// The last answer, for those that cannot wait.
     known: std::sync::Mutex<Option<Arc<Known>>>,
+    /// Documents of the control socket, by path, as they were given last. Held while one is made.
+    documents: Mutex<BTreeMap<String, (Instant, Response<Full<Bytes>>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +86,25 @@ impl Desk {
             recovered: AtomicBool::new(false),
             asked: Mutex::default(),
             known: std::sync::Mutex::default(),
+            documents: Mutex::default(),
         }
+    }
+
+    /// The document at a path of which there are few; `make` gives it where the last one is too old.
+    pub(super) async fn document(
+        &self,
+        path: &str,
+        make: impl Future<Output = Response<Full<Bytes>>>,
+    ) -> Response<Full<Bytes>> {
+        let mut documents = self.documents.lock().await;
+        if let Some((at, document)) = documents.get(path)
+            && at.elapsed() < KEEP_DOCUMENT
+        {
+            return document.clone();
+        }
+        let document = make.await;
+        documents.insert(path.to_owned(), (Instant::now(), document.clone()));
+        document
     }
 
     /// From now on the engine's thread is there to be asked.

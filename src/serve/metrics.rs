@@ -388,3 +388,30 @@ fn plain(open: &str) -> String {
     }
     plain
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::stamp;
+
+    #[test]
+    fn a_stamp_is_read_as_the_moment_it_was_made_of() {
+        for wall_ms in [0, 951_782_400_000, 1_777_690_985_678, 4_107_542_400_000] {
+            let read_s = seconds_of(&stamp(wall_ms)).unwrap();
+            assert!(
+                (read_s - wall_ms as f64 / 1_000.0).abs() < 1e-6,
+                "{wall_ms}: {read_s}"
+            );
+        }
+        assert_eq!(seconds_of("yesterday"), None);
+    }
+
+    #[test]
+    fn the_older_format_names_families_as_their_samples() {
+        let open = "# HELP a Some.\n# TYPE a counter\na_total 1\n# HELP b_bytes Size.\n# TYPE b_bytes gauge\n\
+                    # UNIT b_bytes bytes\nb_bytes 2\n# HELP c Which.\n# TYPE c info\nc_info{v=\"1\"} 1\n# EOF\n";
+        let expected = "# HELP a_total Some.\n# TYPE a_total counter\na_total 1\n# HELP b_bytes Size.\n\
+                        # TYPE b_bytes gauge\nb_bytes 2\n# HELP c_info Which.\n# TYPE c_info gauge\nc_info{v=\"1\"} 1\n";
+        assert_eq!(plain(open), expected);
+    }
+}

@@ -230,7 +230,7 @@ fn a_mistake_in_the_file_names_file_line_and_key() {
     check(
         "colour = 1\n",
         "distilld.toml:1: unknown key `colour`; known keys: root, state_dir, settle_ms, max_line_bytes, \
-         recent_scan_ms, full_scan_ms, poll_ms, watch, checkpoint_bytes, log, log_format",
+         recent_scan_ms, full_scan_ms, poll_ms, watch, checkpoint_bytes, listen, fresh_objective_ms, log, log_format",
     );
     check(
         "\n[logs]\nlevel = 1\n",
@@ -268,6 +268,12 @@ fn a_mistake_in_the_file_names_file_line_and_key() {
     check(
         "watch = \"Poll\"",
         "distilld.toml:1: `watch` must be one of auto, events, poll, but is \"Poll\"",
+    );
+    check(
+        "listen = \"0.0.0.0:80\"",
+        "distilld.toml:1: `listen` must be none, a loopback address with a port such as 127.0.0.1:9743 or [::1]:9743, \
+         or unix:/PATH, but is \"0.0.0.0:80\", which other hosts could reach, and nobody is asked for a password there; \
+         put a proxy before a loopback address",
     );
     check(
         "log = \"info,distilld=loud\"",
@@ -393,6 +399,7 @@ fn every_key_can_be_given_by_a_variable_and_is_read_from_it() {
     let other = |name: &str| match name {
         "root" | "state_dir" => "/tmp",
         "watch" => "poll",
+        "listen" => "unix:/run/distilld.sock",
         "log" => "error",
         "log_format" => "json",
         _ => "65536",

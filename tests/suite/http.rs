@@ -368,7 +368,23 @@ fn no_client_harms_the_pipeline() {
         sent += more;
         assert!(sent < 8 << 20, "it took {sent} bytes of one head");
     }
-    // More connections than are served, each with half a request; and one that never reads its answers.
+    // One that asks and asks and never reads an answer is not collected for.
+    let mut greedy = connect(address);
+    greedy
+        .set_write_timeout(Some(Duration::from_millis(200)))
+        .unwrap();
+    let mut asked = 0;
+    while let Ok(more) = greedy.write(
+        request("/", "Host: localhost\r\n")
+            .replace("close", "keep-alive")
+            .repeat(100)
+            .as_bytes(),
+    ) {
+        asked += more;
+        assert!(asked < 32 << 20, "it took {asked} bytes of requests");
+    }
+    held.push(greedy);
+    // More connections than are served, each with half a request.
     for _ in 0..100 {
         let mut stream = connect(address);
         if stream
