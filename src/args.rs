@@ -3,6 +3,8 @@
 //! It touches nothing: no file, no environment, no clock. What the flags mean together with the environment and
 //! the configuration file is decided in [`crate::config`].
 
+mod questions;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -10,6 +12,10 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::LogFormat;
+pub use questions::{
+    DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, RetryArguments,
+    ShowArguments, StatusArguments, stream,
+};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -166,6 +172,20 @@ pub enum Command {
     ///
     /// Works with the daemon running or not.
     Status(StatusArguments),
+    /// Say what became of a run, and why
+    ///
+    /// Each line that concerns it, its verdict with the rule and the value that decided it, its row in the export, or
+    /// what it waits for. Works with the daemon running or not. Exit code 1 for a run that no line concerns.
+    Explain(ExplainArguments),
+    /// List lines that are no records, show one, try again
+    ///
+    /// Works with the daemon running or not.
+    DeadLetters(DeadLettersArguments),
+    /// Say what a run now would do, and do nothing
+    ///
+    /// What would be exported, refused and waited for, from where the state ends: it costs what is new. Works with
+    /// the daemon running or not, and writes nothing.
+    Plan(PlanArguments),
     /// Find out what would fail before it does
     ///
     /// Looks at configuration, permissions, file systems, inotify limits and free disk. Changes nothing; exit code 1
@@ -221,16 +241,6 @@ pub struct ExportArguments {
     /// stderr. Default: ROOT/data/distilled/sft/sft_export.jsonl, refused where a daemon's state keeps that export.
     #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().map(Output::from))]
     pub output: Option<Output>,
-}
-
-/// Flags of `status`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct StatusArguments {
-    /// One JSON object, for programs
-    ///
-    /// Keys are only ever added. Default: a page for a person.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Whose bytes a batch writes.
@@ -376,7 +386,10 @@ mod tests {
         check("distilld rebuild", Command::Rebuild);
         check(
             "distilld status --json",
-            Command::Status(StatusArguments { json: true }),
+            Command::Status(StatusArguments {
+                json: true,
+                watch: false,
+            }),
         );
         check("distilld check", Command::Check);
         check(

@@ -13,7 +13,7 @@ use crate::engine::{Engine, EngineError, Setup};
 use crate::follow::{Follower, Pulse, catch_up};
 use crate::lock::{LockError, RootLock};
 use crate::open::{OpenReport, distrust};
-use crate::serve::{self, ControlSocket};
+use crate::serve::{self, Answering, ControlSocket};
 use crate::state::StateError;
 use crate::storage::{Disk, Storage as _};
 use crate::systemd::{ServiceManager, watchdog_interval};
@@ -89,7 +89,13 @@ pub fn run(settings: &Settings, once: bool) -> Result<(), DaemonError> {
         follower.and_then(|follower| {
             manager.ready();
             let control = ControlSocket::bind(&settings.state_dir);
-            shell_around(follower, &pulse, &manager, shell, control, &wake)
+            let answering = Arc::new(Answering::new(root.clone(), settings.max_line_bytes));
+            let answers = Answers {
+                control,
+                wake: Arc::clone(&wake),
+                answering,
+            };
+            shell_around(follower, &pulse, &manager, shell, answers)
         })
     };
     drop(signals);
@@ -123,14 +129,20 @@ pub fn setup(settings: &Settings, root: &std::path::Path, clock: &Arc<HostClock>
 /// More threads than this only wait for the one that commits.
 const THREADS_MAX: usize = 4;
 
+/// What the daemon answers by.
+struct Answers {
+    control: Option<ControlSocket>,
+    wake: Arc<Wake>,
+    answering: Arc<Answering>,
+}
+
 /// Starts the engine's thread and, around it, the loop that only waits: for it, for a stop, for the watchdog's turn.
 fn shell_around(
     follower: Follower,
     pulse: &Pulse,
     manager: &ServiceManager,
     mut signals: tokio::sync::watch::Receiver<shutdown::SignalsSeen>,
-    control: Option<ControlSocket>,
-    wake: &Arc<Wake>,
+    answers: Answers,
 ) -> Result<(), DaemonError> {
     let (ended_sender, mut ended) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new()
@@ -149,8 +161,8 @@ fn shell_around(
         .map_err(DaemonError::Start)?;
     runtime.block_on(async {
         // Answers end with this loop: who asks while the daemon stops is told so by a closed connection.
-        if let Some(control) = control {
-            tokio::spawn(serve::serve(control, Arc::clone(wake)));
+        if let Some(control) = answers.control {
+            tokio::spawn(serve::serve(control, answers.wake, answers.answering));
         }
         let watchdog = watchdog_interval();
         let mut beats = 0;
@@ -174,6 +186,8 @@ fn shell_around(
             }
         }
     });
+    // An answer in the making is not waited for.
+    runtime.shutdown_background();
     thread
         .join()
         .map_err(|_| DaemonError::Panicked)?

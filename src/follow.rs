@@ -1,22 +1,24 @@
 //! Owns the engine's thread: what wakes it, what it does then, and in which order. Hints go before history, a stop
 //! goes before everything, and a scan that is slow and cheap always runs, because events are hints.
 
+mod answer;
+
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::ask::{Question, Snapshot};
 use crate::clock::{Clock as _, HostClock, stamp};
 use crate::config::{self, Settings};
 use crate::discover::{Level, PairPath, Stream, list_level};
 use crate::engine::{Engine, EngineError, PassReport};
-use crate::status::{Fault, Live, Publisher, Status};
+use crate::status::{Fault, Live, Publisher, RecentFile, Status};
 use crate::storage::{Disk, Storage as _};
 use crate::systemd::ServiceManager;
 use crate::tail::seen;
 use crate::wake::{Pending, Wake};
 use crate::watch::{Mode, Watch, WatchSetting};
+use answer::Retrying;
 
 /// Directories armed or listed between two looks at the hints. With a long history behind it a start is busy with
 /// this for a second, and a new record waits for one slice: each directory costs a watch and a look at its day-files.
@@ -31,6 +33,8 @@ const DAY_FILES_SOON: usize = 16;
 const RECENT_DAYS: usize = 2;
 /// First and longest pause after an error that may pass, milliseconds.
 const RETRY_MS: [u64; 2] = [250, 10_000];
+/// Faults that are told.
+const FAULTS_MAX: usize = 8;
 /// A status is sent at most so often, milliseconds.
 const STATUS_MS: u64 = 1_000;
 
@@ -82,7 +86,12 @@ pub struct Follower {
     status_said: String,
     last_row_ms: Option<u64>,
     last_row_wall_ms: Option<u64>,
-    last_fault: Option<Fault>,
+    /// The last errors that stopped reading for a while, oldest first.
+    faults: Vec<Fault>,
+    /// Since when there has always been something unread, monotonic.
+    behind_since_ms: Option<u64>,
+    retries: Vec<Retrying>,
+    recent_file: RecentFile,
     publisher: Publisher,
     /// A snapshot is still to be published then.
     publish_at_ms: Option<u64>,
@@ -127,12 +136,18 @@ impl Follower {
             status_said: String::new(),
             last_row_ms: None,
             last_row_wall_ms: None,
-            last_fault: None,
+            faults: Vec::new(),
+            behind_since_ms: None,
+            retries: Vec::new(),
+            recent_file: RecentFile::new(&settings.state_dir),
             publisher: Publisher::new(&settings.state_dir),
             publish_at_ms: None,
             caught_up: false,
             settings,
         };
+        if let Some(kept) = follower.recent_file.read() {
+            follower.engine.resume_recent(kept);
+        }
         // Arming lists every directory; only where nothing is armed a scan has to.
         if follower.watch.mode() == Mode::Events {
             follower.full_scan_at_ms = now_ms + follower.full_scan_pause_ms();
@@ -157,12 +172,15 @@ impl Follower {
             if self.retry_is_due() {
                 self.try_to_work()?;
             }
+            self.note_behind();
             self.say_status(pending.report);
             self.publish();
             if pending.asked {
-                self.answer();
+                self.answer()?;
             }
+            self.answer_retries()?;
         }
+        self.recent_file.write(self.engine.recent());
         self.engine.checkpoint()
     }
 
@@ -177,7 +195,7 @@ impl Follower {
             Ok(()) => {
                 self.retry_at_ms = None;
                 self.retry_pause_ms = RETRY_MS[0];
-                if let Some(fault) = &mut self.last_fault {
+                if let Some(fault) = self.faults.last_mut() {
                     fault.over = true;
                 }
             }
@@ -342,7 +360,10 @@ impl Follower {
     fn pause(&mut self, error: &EngineError) {
         if self.retry_at_ms.is_none() {
             tracing::error!(%error, retry_ms = self.retry_pause_ms, "reading stops until the disk takes writes again");
-            self.last_fault = Some(Fault {
+            if self.faults.len() == FAULTS_MAX {
+                self.faults.remove(0);
+            }
+            self.faults.push(Fault {
                 at: stamp(self.clock.wall_ms()),
                 what: error.to_string(),
                 over: false,
@@ -392,41 +413,24 @@ impl Follower {
         }
     }
 
-    /// Between two passes, so that what is told is one moment of the lake.
-    fn answer(&mut self) {
-        for question in self.wake.take_questions() {
-            match question {
-                // Who asked may have gone away meanwhile.
-                Question::Snapshot(reply) => drop(reply.send(self.snapshot())),
-            }
-        }
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            status: Status {
-                as_of: stamp(self.clock.wall_ms()),
-                ..self.live_status()
-            },
-            figures: self.engine.figures(),
-        }
-    }
-
-    /// Leaves a snapshot for `status`, where there is something new to say.
+    /// Leaves a snapshot for `status`, where there is something new to say, and the last day for the next process.
     fn publish(&mut self) {
         let status = self.live_status();
         let (now_ms, wall_ms) = (self.clock.monotonic_ms(), self.clock.wall_ms());
-        self.publish_at_ms = self.publisher.offer(status, now_ms, wall_ms);
+        let status_at_ms = self.publisher.offer(status, now_ms, wall_ms);
+        let recent_at_ms = self.recent_file.offer(self.engine.recent(), now_ms);
+        self.publish_at_ms = [status_at_ms, recent_at_ms].into_iter().flatten().min();
     }
 
     fn live_status(&self) -> Status {
         let live = Live {
             behind: (self.engine.behind() + self.scanning.len()) as u64,
             watch: self.watch.mode().to_string(),
-            last_fault: self.last_fault.clone(),
+            faults: self.faults.clone(),
             last_row_wall_ms: self.last_row_wall_ms,
         };
-        Status::of_daemon(&self.engine, &self.settings, &self.root, live)
+        let now_ms = self.clock.wall_ms();
+        Status::of_daemon(&self.engine, &self.settings, &self.root, live, now_ms)
     }
 
     fn status(&self, now_ms: u64) -> String {

@@ -65,6 +65,8 @@ pub struct Looking<'a> {
     pub view: &'a StateView,
     /// Rows claimed since that view was taken.
     pub claimed: &'a BTreeSet<Claim>,
+    /// Rows that no line has claimed beside those that the view lists.
+    pub released: &'a BTreeSet<Claim>,
     /// Whether there are rows that no line has claimed.
     pub claims_possible: bool,
     /// A longer line is a dead letter.
@@ -95,6 +97,8 @@ pub struct Look {
     pub memory: PairMemory,
     /// Whether there is more to read at once.
     pub more: bool,
+    /// The time in the stamp of its rows, milliseconds since 1970.
+    pub wall_ms: u64,
 }
 
 /// Looks at a pair. `settled`: its unterminated last lines have been still for long enough to be taken.
@@ -115,6 +119,7 @@ pub fn look(
         deleted: Vec::new(),
         memory,
         more: false,
+        wall_ms: looking.now_ms,
     };
     let sources = open_both(pair, path, looking, &mut found);
     // Half a pair is not worked: a run whose evidence cannot be read now would wait for evidence that never comes
@@ -496,6 +501,13 @@ impl PairIndex<LookError> for LiveIndex<'_> {
             .view
             .claimable(row, self.id)
             .map_err(LookError::State)?;
+        let first = Claim {
+            row,
+            scope: PairId(0),
+            row_offset: 0,
+        };
+        let released = self.looking.released.range(first..);
+        claims.extend(released.take_while(|claim| claim.row == row));
         claims.retain(|claim| !self.looking.claimed.contains(claim));
         Ok(claims)
     }

@@ -19,6 +19,8 @@ use tokio::sync::Semaphore;
 use crate::wake::Wake;
 use route::answer;
 
+pub use route::Answering;
+
 /// Name of the control socket in the state directory.
 const CONTROL_SOCKET: &str = "control.sock";
 /// Connections served at once; more wait in the kernel's queue.
@@ -88,7 +90,7 @@ fn short_path(state_dir: &Path) -> io::Result<(OwnedFd, PathBuf)> {
 }
 
 /// Answers on the control socket until it is dropped.
-pub async fn serve(socket: ControlSocket, wake: Arc<Wake>) {
+pub async fn serve(socket: ControlSocket, wake: Arc<Wake>, answering: Arc<Answering>) {
     let listener = match socket.listener.try_clone().and_then(UnixListener::from_std) {
         Ok(listener) => listener,
         Err(error) => {
@@ -103,9 +105,9 @@ pub async fn serve(socket: ControlSocket, wake: Arc<Wake>) {
         };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let wake = Arc::clone(&wake);
+                let (wake, answering) = (Arc::clone(&wake), Arc::clone(&answering));
                 tokio::spawn(async move {
-                    connection(stream, wake).await;
+                    connection(stream, wake, answering).await;
                     drop(place);
                 });
             }
@@ -117,10 +119,10 @@ pub async fn serve(socket: ControlSocket, wake: Arc<Wake>) {
     }
 }
 
-async fn connection(stream: UnixStream, wake: Arc<Wake>) {
+async fn connection(stream: UnixStream, wake: Arc<Wake>, answering: Arc<Answering>) {
     let service = service_fn(move |request| {
-        let wake = Arc::clone(&wake);
-        async move { Ok::<_, Infallible>(answer(&request, &wake).await) }
+        let (wake, answering) = (Arc::clone(&wake), Arc::clone(&answering));
+        async move { Ok::<_, Infallible>(answer(&request, &wake, &answering).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,6 +1,7 @@
 //! Owns why the engine cannot go on, and whether the same may succeed later.
 
-use crate::checkpoint::{Imbalance, Totals};
+use crate::account::Account;
+use crate::checkpoint::Imbalance;
 use crate::export::ExportError;
 use crate::journal::JournalError;
 use crate::row;
@@ -31,7 +32,7 @@ pub enum EngineError {
     #[error(
         "the totals do not balance ({0:?}); this is a bug in distilld, please report it; the export was not touched"
     )]
-    Totals(Box<Totals>),
+    Totals(Box<Account>),
     /// The export holds rows that no exporter may have written there.
     #[error(
         "the export {export} holds a row that must not be in it ({what} at byte {offset}); remove the file, or run \

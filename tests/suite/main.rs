@@ -42,6 +42,8 @@ mod golden;
 mod kill;
 /// The engine against the naive batch, on random lakes.
 mod model;
+/// What operators ask: `explain`, `dead-letters`, `plan`, the account per source class; with a daemon and without.
+mod questions;
 /// `rebuild`: batch order, what is dropped, a crash at any call of it.
 mod rebuild;
 /// Day-files whose history is rewritten under the daemon.
@@ -52,3 +54,5 @@ mod status;
 mod tidy;
 /// `verify`: every kind of difference, every stated exception, and no false alarm beside a daemon at work.
 mod verify;
+/// `status --watch` at a real terminal: what it shows, what it leaves.
+mod watching;
