@@ -15,7 +15,7 @@ use crate::engine::{Engine, EngineError};
 use crate::figures::stream_name;
 use crate::inquire::{self, InquireError, Respondent};
 use crate::status::ClassStatus;
-use crate::tail::Rewritten;
+use crate::tail::{Rewritten, Source};
 
 /// Why a day-file was not read again.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ pub fn retry(settings: &Settings, path: &PairPath, stream: Stream) -> Result<Ret
 
 impl Engine {
     /// Forgets what was read of a day-file and has it read again; gives its pair's account before, or `None` where
-    /// nothing was ever read of it.
+    /// nothing was ever read of it or it cannot be read now.
     ///
     /// # Errors
     /// Those of a rewritten source.
@@ -86,6 +86,11 @@ impl Engine {
         let Some(before) = self.class_status(path)? else {
             return Ok(None);
         };
+        // What cannot be read now would be forgotten and not read again.
+        let source = Source::open(&*self.setup.storage, &self.setup.root, stream, path);
+        if !matches!(source, Ok(Some(_))) {
+            return Ok(None);
+        }
         let reset = self
             .heal_state()
             .and_then(|()| self.read_again(path, stream, Rewritten::Mended));

@@ -6,11 +6,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use distilld::ask::Unread;
 use distilld::checkpoint::Totals;
 use distilld::clock::{Clock as _, HostClock};
 use distilld::discover::PairPath;
 use distilld::explain::{Explaining, Explanation, explain};
 use distilld::plan::{Changes, Plan, Planning, plan};
+use distilld::status::{lag, waiting_oldest};
 use distilld::tail::LineLimits;
 use fastrand::Rng;
 use serde_json::Value;
@@ -43,6 +45,7 @@ fn explained(bench: &EngineBench, run_id: &str) -> Explanation {
 fn check_explanations(seed: u64, bench: &EngineBench, steps: &[Step]) {
     let export = bench.disk.read(EXPORT).unwrap_or_default();
     let pairs = pairs_of(steps);
+    let mut waiting = BTreeSet::new();
     for (run_id, mut expected) in verdicts(&pairs) {
         // Directory by directory, as the walk goes; within a pair in the order of the lines.
         expected.sort_by_key(|(pair, _)| PairPath::from_relative(Path::new(pair)));
@@ -59,6 +62,10 @@ fn check_explanations(seed: u64, bench: &EngineBench, steps: &[Step]) {
             assert_eq!(line.row.is_some(), line.verdict == "exported");
             assert_eq!(line.waits_for.is_some(), line.verdict == "waiting");
             assert!(line.value.is_some(), "seed {seed}, {told:#?}");
+            if let Some(since) = &line.waiting_since {
+                let path = PairPath::from_relative(Path::new(&line.day_file)).unwrap();
+                waiting.insert((since.clone(), path, line.offset, run_id.clone()));
+            }
             if let Some(row) = &line.row {
                 let from = row.offset as usize;
                 let row = &export[from..from + row.len_bytes.unwrap() as usize];
@@ -68,6 +75,57 @@ fn check_explanations(seed: u64, bench: &EngineBench, steps: &[Step]) {
         }
         assert_eq!(found, expected, "seed {seed}, run {run_id:?}: {told:#?}");
     }
+    let figures = bench.engine.as_ref().unwrap().figures();
+    let oldest = waiting_oldest(&figures, &bench.disk, Path::new(ROOT)).unwrap();
+    let oldest: Vec<_> = oldest
+        .into_iter()
+        .map(|run| {
+            let path = PairPath::from_relative(Path::new(&run.day_file)).unwrap();
+            (run.since, path, run.offset, run.run_id.unwrap())
+        })
+        .collect();
+    let expected: Vec<_> = waiting.into_iter().take(oldest.len().max(8)).collect();
+    assert_eq!(oldest, expected, "seed {seed}: the oldest waiting runs");
+}
+
+#[test]
+fn the_lag_is_what_stands_behind_the_offsets() {
+    let mut bench = EngineBench::new(SimDisk::new());
+    bench.open().unwrap();
+    let path = PairPath::from_relative(Path::new(A)).unwrap();
+    let append = |bench: &EngineBench, stream: Stream, text: String| {
+        bench
+            .disk
+            .append_durable(stream.path(Path::new(ROOT), A), text.as_bytes());
+        text.len() as u64
+    };
+    append(&bench, Stream::Scored, scored("a"));
+    bench.look_around().unwrap();
+    bench.catch_up().unwrap();
+    let told = |bench: &EngineBench, all| {
+        let unread = Unread {
+            pairs: vec![path.clone()],
+            all,
+            seconds: 3,
+        };
+        let figures = bench.engine.as_ref().unwrap().figures();
+        lag(&figures, &unread, &bench.disk, Path::new(ROOT))
+    };
+    assert_eq!(
+        (told(&bench, true).bytes, told(&bench, true).lines),
+        (0, Some(0))
+    );
+    let bytes = append(&bench, Stream::Scored, scored("b") + &scored("c"))
+        + append(&bench, Stream::Evidence, evidence("a"));
+    let behind = told(&bench, true);
+    assert_eq!(
+        (behind.bytes, behind.lines, behind.exact),
+        (bytes, Some(3), true)
+    );
+    assert_eq!(
+        (told(&bench, false).lines, told(&bench, false).exact),
+        (None, false)
+    );
 }
 
 #[test]

@@ -176,7 +176,7 @@ pub(super) async fn retry(wake: &Wake, asked: Asked) -> Answer {
     let (Some(path), Some(stream)) = (asked.day_file(), stream) else {
         return text(StatusCode::BAD_REQUEST, "day_file or stream is missing\n");
     };
-    let unknown = format!("nothing was ever read of {path}, or its disk failed\n");
+    let unknown = format!("nothing was ever read of {path}, or it cannot be read now\n");
     let (reply, answered) = oneshot::channel();
     wake.ask(Question::Retry {
         path,
