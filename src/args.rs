@@ -5,6 +5,7 @@
 
 mod flags;
 pub mod help;
+mod questions;
 mod stamp;
 
 use std::path::PathBuf;
@@ -13,7 +14,11 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::LogFormat;
-pub use flags::{Dialect, ExportArguments, Output, RunArguments, StatusArguments};
+pub use flags::{Dialect, ExportArguments, Output, RunArguments};
+pub use questions::{
+    DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, RetryArguments,
+    ShowArguments, StatusArguments, stream,
+};
 pub use stamp::rfc3339;
 
 /// The whole command line.
@@ -153,6 +158,23 @@ pub enum Command {
     /// Works with the daemon running or not.
     #[command(after_help = help::short("status"), after_long_help = help::long("status"))]
     Status(StatusArguments),
+    /// Say what became of a run, and why
+    ///
+    /// Each line that concerns it, its verdict with the rule and the value that decided it, its row in the export, or
+    /// what it waits for. Works with the daemon running or not. Exit code 1 for a run that no line concerns.
+    #[command(after_help = help::short("explain"), after_long_help = help::long("explain"))]
+    Explain(ExplainArguments),
+    /// List lines that are no records, show one, try again
+    ///
+    /// Works with the daemon running or not.
+    #[command(after_help = help::short("dead-letters"), after_long_help = help::long("dead-letters"))]
+    DeadLetters(DeadLettersArguments),
+    /// Say what a run now would do, and do nothing
+    ///
+    /// What would be exported, refused and waited for, from where the state ends: it costs what is new. Works with
+    /// the daemon running or not, and writes nothing.
+    #[command(after_help = help::short("plan"), after_long_help = help::long("plan"))]
+    Plan(PlanArguments),
     /// Find out what would fail before it does
     ///
     /// Looks at configuration, permissions, file systems, inotify limits and free disk. Changes nothing; exit code 1
@@ -195,7 +217,10 @@ mod tests {
         check("distilld rebuild", Command::Rebuild);
         check(
             "distilld status --json",
-            Command::Status(StatusArguments { json: true }),
+            Command::Status(StatusArguments {
+                json: true,
+                watch: false,
+            }),
         );
         check("distilld check", Command::Check);
         check(

@@ -1,20 +1,31 @@
 //! Owns what other threads may ask the engine's thread, and what they are given: one moment of the lake, cheap to take
 //! and free to be read at leisure. It decides nothing and reads nothing itself.
 
-use std::sync::Arc;
-
 use tokio::sync::oneshot;
 
-use crate::discover::PairPath;
-use crate::pair::ActivePair;
-use crate::state::StateView;
+use crate::dead_letters::Retried;
+use crate::discover::{PairPath, Stream};
+use crate::recent::Recent;
 use crate::status::Status;
+
+pub use crate::figures::Figures;
 
 /// What may be asked. A reply that is dropped says that there is no answer now.
 #[derive(Debug)]
 pub enum Question {
     /// How are things?
     Snapshot(oneshot::Sender<Snapshot>),
+    /// What came in the last day?
+    Recent(oneshot::Sender<Recent>),
+    /// Read a day-file again from its start, as if it had been rewritten; what became of it?
+    Retry {
+        /// The pair.
+        path: PairPath,
+        /// Which of its day-files.
+        stream: Stream,
+        /// Answered when all of it was read, or dropped where the pair is not known.
+        reply: oneshot::Sender<Retried>,
+    },
 }
 
 /// One moment of the lake.
@@ -26,6 +37,8 @@ pub struct Snapshot {
     pub figures: Figures,
     /// How far behind it is.
     pub freshness: Freshness,
+    /// What is known to be unread.
+    pub unread: Unread,
 }
 
 /// How far the export is behind its sources, as far as that is known.
@@ -41,11 +54,13 @@ pub struct Freshness {
     pub caught_up: bool,
 }
 
-/// All that is remembered of pairs and lines at one moment. It keeps pages of the state alive: drop it soon.
-#[derive(Debug, Clone)]
-pub struct Figures {
-    /// What the state had taken in.
-    pub view: Arc<StateView>,
-    /// Pairs of which memory knows more than the state; their overlays go before it.
-    pub changed: Vec<(PairPath, Arc<ActivePair>)>,
+/// What is known to be unread.
+#[derive(Debug, Clone, Default)]
+pub struct Unread {
+    /// Pairs with something to read, the first ones of many.
+    pub pairs: Vec<PairPath>,
+    /// Whether these are all, and no directory is still to be listed.
+    pub all: bool,
+    /// For how long there was always something unread.
+    pub seconds: u64,
 }

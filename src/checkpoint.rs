@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::row::{RowKey, RunKey};
 
 /// The version of everything persisted under the state directory.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The number under which the state keeps a pair; given once, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -122,6 +122,9 @@ pub struct PairCheckpoint {
     pub evidence: SourceState,
     /// What became of the scored lines.
     pub counts: Counts,
+    /// No run of the pair waits since before this second of 1970; 0 where none waits. A bound: the run that set it
+    /// may have found its evidence while others wait.
+    pub waiting_since_s: u64,
 }
 
 /// The account of a pair does not balance: lines vanished or were counted twice. Only a bug can do this.
@@ -145,6 +148,25 @@ impl PairCheckpoint {
         Self {
             path,
             ..Self::default()
+        }
+    }
+
+    /// A run begins to wait.
+    pub fn begin_to_wait(&mut self, now_s: u64) {
+        if self.waiting_since_s == 0 || now_s < self.waiting_since_s {
+            self.waiting_since_s = now_s;
+        }
+    }
+
+    /// What [`Totals`] are sums of.
+    #[must_use]
+    pub fn figures(&self) -> Totals {
+        Totals {
+            scored_lines: self.scored.lines,
+            scored_malformed: self.scored.malformed,
+            evidence_lines: self.evidence.lines,
+            evidence_malformed: self.evidence.malformed,
+            counts: self.counts,
         }
     }
 
@@ -192,43 +214,42 @@ pub struct Totals {
 impl Totals {
     /// Takes a pair's figures out (`before`) and puts its new ones in (`after`).
     pub fn replace(&mut self, before: &PairCheckpoint, after: &PairCheckpoint) {
+        let (old, new) = (before.figures(), after.figures());
+        self.step(&new, u64::wrapping_add);
         // Totals of a damaged state may be less than a pair's: they fail the account then.
-        let step = |total: &mut u64, old: u64, new: u64| {
-            *total = total.wrapping_sub(old).wrapping_add(new);
-        };
-        step(
-            &mut self.scored_lines,
-            before.scored.lines,
-            after.scored.lines,
-        );
-        step(
-            &mut self.scored_malformed,
-            before.scored.malformed,
-            after.scored.malformed,
-        );
-        step(
-            &mut self.evidence_lines,
-            before.evidence.lines,
-            after.evidence.lines,
-        );
-        step(
-            &mut self.evidence_malformed,
-            before.evidence.malformed,
-            after.evidence.malformed,
-        );
-        let (total, old, new) = (&mut self.counts, &before.counts, &after.counts);
-        step(&mut total.exported, old.exported, new.exported);
-        step(&mut total.firewalled, old.firewalled, new.firewalled);
-        step(
-            &mut total.unknown_category,
-            old.unknown_category,
-            new.unknown_category,
-        );
-        step(&mut total.role, old.role, new.role);
-        step(&mut total.blank_text, old.blank_text, new.blank_text);
-        step(&mut total.waiting, old.waiting, new.waiting);
-        step(&mut total.superseded, old.superseded, new.superseded);
-        step(&mut total.contradicted, old.contradicted, new.contradicted);
+        self.step(&old, u64::wrapping_sub);
+    }
+
+    /// Adds other sums.
+    pub fn add(&mut self, other: &Totals) {
+        self.step(other, u64::wrapping_add);
+    }
+
+    fn step(&mut self, other: &Totals, step: impl Fn(u64, u64) -> u64) {
+        let Totals {
+            scored_lines,
+            scored_malformed,
+            evidence_lines,
+            evidence_malformed,
+            counts,
+        } = self;
+        let (to, from) = (counts, &other.counts);
+        for (total, figure) in [
+            (scored_lines, other.scored_lines),
+            (scored_malformed, other.scored_malformed),
+            (evidence_lines, other.evidence_lines),
+            (evidence_malformed, other.evidence_malformed),
+            (&mut to.exported, from.exported),
+            (&mut to.firewalled, from.firewalled),
+            (&mut to.unknown_category, from.unknown_category),
+            (&mut to.role, from.role),
+            (&mut to.blank_text, from.blank_text),
+            (&mut to.waiting, from.waiting),
+            (&mut to.superseded, from.superseded),
+            (&mut to.contradicted, from.contradicted),
+        ] {
+            *total = step(*total, figure);
+        }
     }
 
     /// Promise 5 over all pairs.

@@ -1,6 +1,8 @@
 //! Owns what each command does with what was typed: settings, logging, the call, what is printed, the exit code.
 //! Data goes to stdout, all else to stderr.
 
+mod questions;
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -29,7 +31,7 @@ use crate::synthesize::Synthesis;
 use crate::systemd::ServiceManager;
 use crate::terminal::Terminal;
 use crate::verify::{self, VerifyOptions, VerifyResult};
-use crate::{check, daemon, lock, logging, rebuild, remedy, shutdown, status, status_line};
+use crate::{check, daemon, lock, logging, rebuild, remedy, shutdown, status_line};
 
 /// Exit code of a command that failed, or found differences.
 const FAILED: u8 = 1;
@@ -110,7 +112,10 @@ fn run(
         Command::Export(arguments) => export(settings, &arguments)?,
         Command::Verify => return verify(settings),
         Command::Rebuild => rebuild(settings)?,
-        Command::Status(arguments) => status(settings, arguments.json)?,
+        Command::Status(arguments) => questions::status(settings, &arguments)?,
+        Command::Explain(arguments) => return questions::explain(settings, &arguments),
+        Command::DeadLetters(arguments) => questions::dead_letters(settings, &arguments)?,
+        Command::Plan(arguments) => questions::plan(settings, &arguments)?,
         Command::Check => return check(settings),
     }
     Ok(ExitCode::SUCCESS)
@@ -282,17 +287,6 @@ fn refuse_other_state(settings: &Settings, root: &Path) -> Result<(), AnyError> 
         }
         .into());
     }
-    Ok(())
-}
-
-fn status(settings: &Settings, json: bool) -> Result<(), AnyError> {
-    let status = status::status(settings, HostClock::new().wall_ms())?;
-    let text = if json {
-        serde_json::to_string(&status)? + "\n"
-    } else {
-        status::page(&status)
-    };
-    io::stdout().write_all(text.as_bytes())?;
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::account::day_of_stamp;
+
 /// Two clocks: one that never jumps, for waiting, and the wall's, for stamps alone.
 pub trait Clock: Debug + Send + Sync {
     /// Milliseconds since some moment in the past; never goes back.
@@ -70,6 +72,17 @@ pub fn stamp(wall_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
 }
 
+/// The moment of a stamp that [`stamp`] wrote, milliseconds since 1970.
+#[must_use]
+pub fn moment(stamp: &str) -> Option<u64> {
+    let day = u64::from(day_of_stamp(stamp)?);
+    let (_, time) = stamp.strip_suffix('Z')?.split_once('T')?;
+    let mut parts = time.split([':', '.']).map(|part| part.parse::<u64>().ok());
+    let mut next = || parts.next().flatten();
+    let (hour, minute, second, ms) = (next()?, next()?, next()?, next()?);
+    Some((((day * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + ms)
+}
+
 /// Year, month and day of a day counted from 1970-01-01, after Howard Hinnant's `civil_from_days`
 /// (<https://howardhinnant.github.io/date_algorithms.html>): years begin in March, so that the leap day is last.
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
@@ -102,6 +115,7 @@ mod tests {
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
             assert_eq!(stamp(wall_ms), expected);
+            assert_eq!(moment(expected), Some(wall_ms));
         }
     }
 }

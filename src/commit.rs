@@ -33,8 +33,8 @@ impl Engine {
         for delta in &self.pending.delta.pairs {
             delta.checkpoint.balance()?;
         }
-        if !self.totals.balanced() {
-            return Err(EngineError::Totals(Box::new(self.totals)));
+        if !self.account.balanced() {
+            return Err(EngineError::Totals(Box::new(self.account.clone())));
         }
         let began_us = self.setup.clock.monotonic_us();
         self.journal.append(&self.pending)?;
@@ -74,11 +74,12 @@ impl Engine {
             .filter(|slot| slot.changed)
             .map(|slot| pair_write(&slot.pair))
             .collect();
+        let journal_epoch = header.journal_epoch;
         self.state
             .checkpoint(header, &writes)
             .inspect_err(|_| self.state_failed = true)?;
         drop(writes);
-        self.journal.restart(header.journal_epoch);
+        self.journal.restart(journal_epoch);
         self.claimed = Arc::default();
         self.overlay_entries = 0;
         self.any_changed = false;
@@ -137,7 +138,7 @@ impl Engine {
     /// in the overlays.
     pub(crate) fn reopen_state(&mut self) -> Result<(), EngineError> {
         self.state = State::open(&*self.setup.storage, &self.state_path)?;
-        let header = *self.state.header();
+        let header = self.state.header().clone();
         // The transaction that was said to have failed may have reached the disk. Then the state holds the frames
         // of the old epoch; the next frame must be of the new one, or no recovery would look at it.
         if header.journal_epoch > self.journal.epoch() {
@@ -146,7 +147,7 @@ impl Engine {
         if !self.has_uncheckpointed() {
             self.slots.clear();
             self.settling.clear();
-            self.totals = header.totals;
+            self.account = header.account;
             self.pair_next = header.pair_next;
             self.claimable = header.claimable;
         }
@@ -171,10 +172,10 @@ impl Engine {
 
     pub(crate) fn header(&self) -> Header {
         Header {
-            totals: self.totals,
+            account: self.account.clone(),
             pair_next: self.pair_next,
             claimable: self.claimable,
-            ..*self.state.header()
+            ..self.state.header().clone()
         }
     }
 

@@ -12,9 +12,6 @@ use hyper_util::rt::TokioIo;
 
 use crate::serve::ControlSocket;
 
-/// Longest wait for a whole answer.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// What the daemon answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
@@ -34,21 +31,29 @@ pub enum ControlError {
     #[error("the daemon's answer broke off: {0}")]
     Broken(#[from] hyper::Error),
     /// It took too long.
-    #[error("the daemon did not answer within {} s; it may be blocked by its disk", PATIENCE.as_secs())]
-    Late,
+    #[error("the daemon did not answer within {} s; it may be blocked by its disk", .0.as_secs())]
+    Late(Duration),
 }
 
-/// Asks the daemon whose state lies in `state_dir`; `path` with its query, percent-encoded.
+/// Asks the daemon whose state lies in `state_dir`; `path` with its query, percent-encoded;
+/// `patience`: longest wait for the whole answer.
 ///
 /// # Errors
 /// See [`ControlError`].
-pub fn ask(state_dir: &Path, method: Method, path: &str) -> Result<Answer, ControlError> {
+pub fn ask(
+    state_dir: &Path,
+    method: Method,
+    path: &str,
+    patience: Duration,
+) -> Result<Answer, ControlError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(ControlError::Unreachable)?;
-    let answer = async { tokio::time::timeout(PATIENCE, exchange(state_dir, method, path)).await };
-    runtime.block_on(answer).map_err(|_| ControlError::Late)?
+    let answer = async { tokio::time::timeout(patience, exchange(state_dir, method, path)).await };
+    runtime
+        .block_on(answer)
+        .map_err(|_| ControlError::Late(patience))?
 }
 
 async fn exchange(state_dir: &Path, method: Method, path: &str) -> Result<Answer, ControlError> {

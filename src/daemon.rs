@@ -16,7 +16,7 @@ use crate::logging::ids;
 use crate::meters::Meters;
 use crate::open::{OpenReport, distrust};
 use crate::progress::Steps;
-use crate::serve::{ControlSocket, Desk, Server};
+use crate::serve::{Answering, ControlSocket, Desk, Server};
 use crate::state::StateError;
 use crate::storage::{Disk, Storage as _, WatchedDisk};
 use crate::systemd::{ServiceManager, watchdog_interval};
@@ -109,7 +109,12 @@ fn run_in(
         })?;
     let _lock = RootLock::take(&root, &settings.state_dir)?;
     let meters = Arc::new(Meters::new());
-    let desk = Arc::new(Desk::new(Arc::clone(&shared.wake), Arc::clone(&meters)));
+    let answering = Arc::new(Answering::new(root.clone(), settings.max_line_bytes));
+    let desk = Arc::new(Desk::new(
+        Arc::clone(&shared.wake),
+        Arc::clone(&meters),
+        answering,
+    ));
     // Before recovery, which may take a while that somebody asks about.
     let mut server = if once {
         None
@@ -224,6 +229,8 @@ fn shell_around(
             }
         }
     });
+    // An answer in the making is not waited for.
+    runtime.shutdown_background();
     thread
         .join()
         .map_err(|_| DaemonError::Panicked)?

@@ -16,13 +16,14 @@
 mod error;
 mod kept_file;
 mod setup;
+mod told;
 mod unread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::ask::Figures;
+use crate::account::{Account, class_of, day_of};
 use crate::checkpoint::{Claim, PairCheckpoint, PairId, Seen, SourceState, Totals};
 use crate::discover::{PairPath, Stream};
 use crate::export::Export;
@@ -31,6 +32,7 @@ use crate::meters::Meters;
 use crate::open::JOURNAL_FILE;
 use crate::pair::{ActivePair, Outcome, Overlay};
 use crate::reader::{Look, PairMemory, is_gone};
+use crate::recent::Recent;
 use crate::state::{State, StateView};
 use crate::workers::{Job, look_at_all};
 
@@ -103,7 +105,9 @@ pub struct Engine {
     pub(crate) view: Arc<StateView>,
     pub(crate) journal: Journal,
     pub(crate) export: Export,
-    pub(crate) totals: Totals,
+    pub(crate) account: Account,
+    /// The last day, minute by minute.
+    recent: Recent,
     pub(crate) pair_next: u32,
     pub(crate) claimable: u64,
     /// Claims that the state still lists.
@@ -153,7 +157,7 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         export.remember_tail()?;
         let view = Arc::new(state.view()?);
-        let header = *state.header();
+        let header = state.header().clone();
         let now_ms = setup.clock.monotonic_ms();
         let journal_path = state_path.with_file_name(JOURNAL_FILE);
         let storage = &*setup.storage;
@@ -161,6 +165,7 @@ impl Engine {
             KeptFile::new(storage, &state_path)?,
             KeptFile::new(storage, &journal_path)?,
         ];
+        let recent = Recent::new(setup.clock.wall_ms());
         Ok(Self {
             setup,
             state,
@@ -169,7 +174,8 @@ impl Engine {
             view,
             journal,
             export,
-            totals: header.totals,
+            account: header.account,
+            recent,
             pair_next: header.pair_next,
             claimable: header.claimable,
             claimed: Arc::default(),
@@ -256,19 +262,7 @@ impl Engine {
     /// Sums over all pairs, the batch that is not committed yet included.
     #[must_use]
     pub fn totals(&self) -> &Totals {
-        &self.totals
-    }
-
-    /// All that is remembered at this moment, for readers on other threads.
-    #[must_use]
-    pub fn figures(&self) -> Figures {
-        let changed = self.slots.iter().filter(|(_, slot)| slot.changed);
-        Figures {
-            view: Arc::clone(&self.view),
-            changed: changed
-                .map(|(path, slot)| (path.clone(), Arc::clone(&slot.pair)))
-                .collect(),
-        }
+        &self.account.totals
     }
 
     /// Length of the export, bytes.
@@ -342,7 +336,7 @@ impl Engine {
         if self.commits_each_pass && !self.pending.rows.is_empty() {
             self.commit()?;
         }
-        let before = self.totals;
+        let before = self.account.totals;
         let (paths, hinted) = self.next_paths();
         let looked = match self.look_at(&paths, hinted) {
             Ok(looked) => looked,
@@ -364,16 +358,23 @@ impl Engine {
             pairs: looked as u64,
             source_bytes: self.pass_bytes,
             rows: self
+                .account
                 .totals
                 .counts
                 .exported
                 .saturating_sub(before.counts.exported),
-            scored_lines: self.totals.scored_lines.saturating_sub(before.scored_lines),
+            scored_lines: self
+                .account
+                .totals
+                .scored_lines
+                .saturating_sub(before.scored_lines),
             evidence_lines: self
+                .account
                 .totals
                 .evidence_lines
                 .saturating_sub(before.evidence_lines),
-            malformed: (self.totals.scored_malformed + self.totals.evidence_malformed)
+            malformed: (self.account.totals.scored_malformed
+                + self.account.totals.evidence_malformed)
                 .saturating_sub(before.scored_malformed + before.evidence_malformed),
         })
     }
@@ -437,7 +438,10 @@ impl Engine {
         }))
     }
 
-    fn known_checkpoint(&mut self, path: &PairPath) -> Result<Option<PairCheckpoint>, EngineError> {
+    pub(crate) fn known_checkpoint(
+        &mut self,
+        path: &PairPath,
+    ) -> Result<Option<PairCheckpoint>, EngineError> {
         if let Some(slot) = self.slots.get(path) {
             return Ok(Some(slot.pair.checkpoint.clone()));
         }
@@ -557,7 +561,7 @@ impl Engine {
         }
         self.remember(job, look.memory)?;
         if let Some(outcome) = look.outcome {
-            self.merge_outcome(&job.path, outcome, look.changed_ms)?;
+            self.merge_outcome(&job.path, outcome, look.changed_ms, look.wall_ms)?;
         }
         if look.more {
             self.unread.left(&job.path, look.unread_bytes);
@@ -580,6 +584,7 @@ impl Engine {
         path: &PairPath,
         mut outcome: Outcome,
         changed_ms: u64,
+        wall_ms: u64,
     ) -> Result<(), EngineError> {
         let rows_offset = self.export.len_bytes() + self.pending.rows.len() as u64;
         outcome.place_rows(rows_offset);
@@ -596,7 +601,13 @@ impl Engine {
         if !outcome.rows.is_empty() {
             self.pending_changed_ms.push(changed_ms);
         }
-        self.totals.replace(&pair.checkpoint, &outcome.checkpoint);
+        let (before, rows) = (pair.checkpoint.figures(), outcome.new_rows.len() as u64);
+        self.account.replace(&pair.checkpoint, &outcome.checkpoint);
+        self.account.add_rows(day_of(wall_ms), rows);
+        let class = class_of(&outcome.checkpoint.path);
+        let refused = refused_since(&before, &outcome.checkpoint.figures());
+        self.recent
+            .note(self.account.class_kept(&class), wall_ms, rows, refused);
         // What only the file system said needs no journal: a lost stat is looked at again.
         let read_bytes = outcome.checkpoint.scored.offset - pair.checkpoint.scored.offset
             + outcome.checkpoint.evidence.offset
@@ -676,4 +687,15 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Lines that were refused, or became dead letters, between two figures of a pair.
+fn refused_since(before: &Totals, after: &Totals) -> u64 {
+    let refused = |totals: &Totals| {
+        let counts = &totals.counts;
+        let by_rule = counts.firewalled + counts.unknown_category + counts.role + counts.blank_text;
+        by_rule + totals.scored_malformed
+    };
+    // Less where one that was refused got its row at last.
+    refused(after).saturating_sub(refused(before))
 }

@@ -368,3 +368,22 @@ impl Export {
         }
     }
 }
+
+/// The row that starts at an offset of an export that somebody else keeps, without its newline; `None` where it cannot
+/// be read.
+#[must_use]
+pub fn row_at(export: &dyn StorageFile, offset: u64) -> Option<Vec<u8>> {
+    let mut row = Vec::new();
+    let mut window = vec![0; ROW_WINDOW_LEN];
+    loop {
+        let read = read_full_at(export, &mut window, offset + row.len() as u64).ok()?;
+        let newline = memchr::memchr(b'\n', &window[..read]);
+        row.extend_from_slice(&window[..newline.unwrap_or(read)]);
+        if newline.is_some() {
+            return Some(row);
+        }
+        if read < window.len() {
+            return None;
+        }
+    }
+}

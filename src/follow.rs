@@ -1,6 +1,7 @@
 //! Owns the engine's thread: what wakes it, what it does then, and in which order. Hints go before history, a stop
 //! goes before everything, and a scan that is slow and cheap always runs, because events are hints.
 
+mod answer;
 mod once;
 mod reload;
 mod tell;
@@ -9,19 +10,19 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::ask::{Freshness, Question, Snapshot};
 use crate::clock::{Clock as _, HostClock, stamp};
 use crate::config::Settings;
 use crate::discover::{Level, PairPath, Stream, list_level};
 use crate::engine::{Engine, EngineError};
 use crate::logging::ids;
 use crate::pulse::Pulse;
-use crate::status::{Fault, Publisher, Status};
+use crate::status::{Fault, Publisher, RecentFile};
 use crate::storage::{Disk, Storage as _};
 use crate::systemd::ServiceManager;
 use crate::tail::seen;
 use crate::wake::{Pending, Wake};
 use crate::watch::{Mode, SelfTest, Watch};
+use answer::Retrying;
 use reload::watch_setting;
 use tell::Told;
 
@@ -41,6 +42,9 @@ const DAY_FILES_SOON: usize = 16;
 const RECENT_DAYS: usize = 2;
 /// First and longest pause after an error that may pass, milliseconds.
 const RETRY_MS: [u64; 2] = [250, 10_000];
+/// Faults that are told.
+const FAULTS_MAX: usize = 8;
+
 /// What the follower shares with the rest of the process.
 #[derive(Debug, Clone)]
 pub struct Shared {
@@ -71,7 +75,10 @@ pub struct Follower {
     told: Told,
     last_row_ms: Option<u64>,
     last_row_wall_ms: Option<u64>,
-    last_fault: Option<Fault>,
+    /// The last errors that stopped reading for a while, oldest first.
+    faults: Vec<Fault>,
+    retries: Vec<Retrying>,
+    recent_file: RecentFile,
     /// Why the configuration that was read last is not in force.
     reload_refused: Option<String>,
     publisher: Publisher,
@@ -112,7 +119,9 @@ impl Follower {
             told: Told::default(),
             last_row_ms: None,
             last_row_wall_ms: None,
-            last_fault: None,
+            faults: Vec::new(),
+            retries: Vec::new(),
+            recent_file: RecentFile::new(&settings.state_dir),
             reload_refused: None,
             publisher: Publisher::new(&settings.state_dir),
             publish_at_ms: None,
@@ -120,6 +129,9 @@ impl Follower {
             looking_through: true,
             settings,
         };
+        if let Some(kept) = follower.recent_file.read() {
+            follower.engine.resume_recent(kept);
+        }
         // Arming lists every directory; only where nothing is armed a scan has to.
         if follower.watch.mode() == Mode::Events {
             follower.full_scan_at_ms = now_ms + follower.full_scan_pause_ms();
@@ -157,10 +169,12 @@ impl Follower {
             self.say_status();
             self.publish();
             if pending.asked {
-                self.answer();
+                self.answer()?;
             }
+            self.answer_retries()?;
         }
         self.say_stopping();
+        self.recent_file.write(self.engine.recent());
         self.engine.checkpoint()
     }
 
@@ -343,7 +357,10 @@ impl Follower {
         self.engine.meters().error(error.place());
         if self.retry_at_ms.is_none() {
             tracing::error!(message_id = ids::READING_STOPPED, %error, retry_ms = self.retry_pause_ms, "reading stops until the disk takes writes again");
-            self.last_fault = Some(Fault {
+            if self.faults.len() == FAULTS_MAX {
+                self.faults.remove(0);
+            }
+            self.faults.push(Fault {
                 at: stamp(self.shared.clock.wall_ms()),
                 what: error.to_string(),
                 over: false,
@@ -354,44 +371,13 @@ impl Follower {
     }
 
     fn end_fault(&mut self) {
-        if let Some(fault) = self.last_fault.as_mut().filter(|fault| !fault.over) {
+        if let Some(fault) = self.faults.last_mut().filter(|fault| !fault.over) {
             fault.over = true;
             tracing::info!(
                 message_id = ids::READING_AGAIN,
                 since = fault.at,
                 "reading goes on"
             );
-        }
-    }
-
-    /// Between two passes, so that what is told is one moment of the lake.
-    fn answer(&mut self) {
-        for question in self.shared.wake.take_questions() {
-            match question {
-                // Who asked may have gone away meanwhile.
-                Question::Snapshot(reply) => drop(reply.send(self.snapshot())),
-            }
-        }
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            status: Status {
-                as_of: stamp(self.shared.clock.wall_ms()),
-                ..self.live_status()
-            },
-            figures: self.engine.figures(),
-            freshness: self.freshness(),
-        }
-    }
-
-    fn freshness(&self) -> Freshness {
-        let (bytes, age_ms) = self.engine.lag();
-        Freshness {
-            bytes,
-            age_ms,
-            objective_ms: millis(self.settings.fresh_objective),
-            caught_up: self.caught_up,
         }
     }
 }

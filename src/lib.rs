@@ -24,7 +24,9 @@
 //! `args`, `config`, `logging`, `cli`, which tells of errors by `terminal` with their `remedy`, refuses with a
 //! `refusal`, and shows `progress`. Beside it, sharing only the pure core: `batch_export` and its parts, the stateless
 //! batch, and `verify`, which holds the export against it. For its operators: `rebuild` drives the same engine beside
-//! the old files, `status` tells, `check` warns.
+//! the old files, `check` warns, and the rest answers from `figures`, one moment of all that is remembered, taken from
+//! the daemon or by `inquire` from its files: `status` tells, `explain` and `plan` say why and what next,
+//! `dead_letters` show and retry. `account`* and `recent`* are what they add up.
 
 pub mod discover;
 pub mod tail;
@@ -38,6 +40,7 @@ pub mod firewall;
 pub mod pair;
 pub mod synthesize;
 
+pub mod account;
 pub mod blocks;
 pub mod checked_file;
 pub mod checkpoint;
@@ -51,6 +54,7 @@ mod commit;
 pub mod engine;
 pub mod open;
 pub mod reader;
+pub mod recent;
 pub mod recover;
 mod reread;
 mod workers;
@@ -63,7 +67,9 @@ pub mod meters;
 pub mod ask;
 pub mod control;
 pub mod daemon;
+pub mod figures;
 pub mod follow;
+pub mod inquire;
 pub mod lock;
 pub mod pulse;
 pub mod serve;
@@ -79,6 +85,11 @@ pub mod batch_output;
 pub mod batch_pair;
 pub mod lines;
 pub mod verify;
+
+pub mod dead_letters;
+pub mod explain;
+pub mod line_scan;
+pub mod plan;
 
 pub mod check;
 pub mod rebuild;

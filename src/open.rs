@@ -216,7 +216,7 @@ fn load(setup: &Setup) -> Result<Result<LoadedState, Option<String>>, EngineErro
         Err(StateError::Io(error)) => return Err(state_dir_error(setup, error)),
         Err(error) => return Err(error.into()),
     };
-    let header = *state.header();
+    let header = state.header().clone();
     let mut loaded = LoadedState {
         state,
         deltas: Vec::new(),
@@ -306,12 +306,14 @@ fn go_on(setup: Setup, loaded: LoadedState) -> Result<(Engine, OpenReport), Engi
     let file = storage
         .open_write(&setup.state_dir.join(JOURNAL_FILE))
         .map_err(|source| state_dir_error(&setup, source))?;
-    let header = *loaded.state.header();
+    let header = loaded.state.header().clone();
+    let mut days = Vec::new();
     let journal = Journal::replay(
         file,
         header.journal_epoch,
         header.seq_applied,
         |_, batch| {
+            days.extend(row::days_of(&batch.rows));
             export
                 .redo(batch.delta.export_from, &batch.rows)
                 .map_err(EngineError::from)
@@ -321,6 +323,9 @@ fn go_on(setup: Setup, loaded: LoadedState) -> Result<(Engine, OpenReport), Engi
     let mut engine = Engine::assemble(setup, loaded.state, state_path, journal, export)?;
     for delta in &loaded.deltas {
         take_in(&mut engine, delta)?;
+    }
+    for (day, rows) in days {
+        engine.account.add_rows(day, rows);
     }
     let report = OpenReport {
         batches_redone: loaded.batches,
@@ -352,7 +357,7 @@ fn take_in(engine: &mut Engine, delta: &PairDelta) -> Result<(), EngineError> {
     slot.changed = true;
     engine.any_changed = true;
     let pair = Arc::make_mut(&mut slot.pair);
-    engine.totals.replace(&pair.checkpoint, &delta.checkpoint);
+    engine.account.replace(&pair.checkpoint, &delta.checkpoint);
     pair.checkpoint = delta.checkpoint.clone();
     let overlay = delta.overlay();
     engine.claimable -= overlay.claims.len() as u64;
@@ -413,7 +418,7 @@ fn begin_anew(
         storage.remove_file(&distrusted).map_err(dir_error)?;
     }
     storage.sync_dir(&setup.state_dir).map_err(dir_error)?;
-    let header = *state.header();
+    let header = state.header().clone();
     let journal = Journal::empty(journal_file, header.journal_epoch, header.seq_applied);
     Ok((
         Engine::assemble(setup, state, state_path, journal, export)?,
@@ -486,7 +491,7 @@ fn adopt(
     }
     let header = Header {
         export: export.sync()?,
-        ..*state.header()
+        ..state.header().clone()
     };
     Ok(state.write_header(header)?)
 }

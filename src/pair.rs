@@ -171,5 +171,8 @@ pub fn advance<E>(
     } else {
         step.leave_evidence();
     }
+    if step.out.checkpoint.counts.waiting == 0 {
+        step.out.checkpoint.waiting_since_s = 0;
+    }
     Ok(step.out)
 }

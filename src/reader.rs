@@ -65,6 +65,8 @@ pub struct Looking<'a> {
     pub view: &'a StateView,
     /// Rows claimed since that view was taken.
     pub claimed: &'a BTreeSet<Claim>,
+    /// Rows that no line has claimed beside those that the view lists.
+    pub released: &'a BTreeSet<Claim>,
     /// Whether there are rows that no line has claimed.
     pub claims_possible: bool,
     /// A longer line is a dead letter.
@@ -99,6 +101,8 @@ pub struct Look {
     pub unread_bytes: u64,
     /// When the inode of either source last changed, milliseconds since 1970.
     pub changed_ms: u64,
+    /// The time in the stamp of its rows, milliseconds since 1970.
+    pub wall_ms: u64,
 }
 
 /// Looks at a pair. `settled`: its unterminated last lines have been still for long enough to be taken.
@@ -121,6 +125,7 @@ pub fn look(
         more: false,
         unread_bytes: 0,
         changed_ms: 0,
+        wall_ms: looking.now_ms,
     };
     let sources = open_both(pair, path, looking, &mut found);
     // Half a pair is not worked: a run whose evidence cannot be read now would wait for evidence that never comes
@@ -511,6 +516,13 @@ impl PairIndex<LookError> for LiveIndex<'_> {
             .view
             .claimable(row, self.id)
             .map_err(LookError::State)?;
+        let first = Claim {
+            row,
+            scope: PairId(0),
+            row_offset: 0,
+        };
+        let released = self.looking.released.range(first..);
+        claims.extend(released.take_while(|claim| claim.row == row));
         claims.retain(|claim| !self.looking.claimed.contains(claim));
         Ok(claims)
     }

@@ -10,14 +10,15 @@ use crate::batch_export::BatchError;
 use crate::batch_pair::PairFault;
 use crate::config::ConfigError;
 use crate::daemon::DaemonError;
+use crate::dead_letters::RetryError;
 use crate::engine::EngineError;
 use crate::export::ExportError;
+use crate::inquire::InquireError;
 use crate::journal::JournalError;
 use crate::lock::LockError;
 use crate::rebuild::RebuildError;
 use crate::refusal::Refusal;
 use crate::state::StateError;
-use crate::status::StatusError;
 use crate::verify::VerifyError;
 
 const REPORT: &str =
@@ -42,7 +43,8 @@ pub fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
         .or_else(|| of(error, rebuild))
         .or_else(|| of(error, batch))
         .or_else(|| of(error, verify))
-        .or_else(|| of(error, status))
+        .or_else(|| of(error, inquire))
+        .or_else(|| of(error, retry))
         .or_else(|| of(error, |refusal: &Refusal| refusal.fix.clone()))
         .or_else(|| of(error, |error: &std::io::Error| disk(error.kind(), "it")))
 }
@@ -243,17 +245,34 @@ fn verify(error: &VerifyError) -> String {
     }
 }
 
-fn status(error: &StatusError) -> String {
+fn retry(error: &RetryError) -> String {
     match error {
-        StatusError::Root { source, .. } => disk(source.kind(), "the root"),
-        StatusError::NoState(_) => {
+        RetryError::Inquire(error) => inquire(error),
+        RetryError::Engine(error) => engine(error),
+        RetryError::Unknown(_) => {
+            "`distilld dead-letters` lists the day-files that have dead letters".to_owned()
+        }
+    }
+}
+
+fn inquire(error: &InquireError) -> String {
+    match error {
+        InquireError::Root { source, .. } => disk(source.kind(), "the root"),
+        InquireError::NoState(_) => {
             "start `distilld run`, or give the --state-dir that the daemon was given".to_owned()
         }
-        StatusError::Lock(error) => lock(error),
-        StatusError::State(error) => state(error),
-        StatusError::Journal(error) => journal(error),
-        StatusError::Silent { .. } => "try again in a moment".to_owned(),
-        StatusError::Snapshot { source, .. } => disk(source.kind(), "the snapshot"),
+        InquireError::Lock(error) => lock(error),
+        InquireError::State(error) => state(error),
+        InquireError::Journal(error) => journal(error),
+        InquireError::Silent { .. } => "try again in a moment".to_owned(),
+        InquireError::Mute { .. } => {
+            "try again in a moment, or stop the daemon and ask without it".to_owned()
+        }
+        InquireError::Refused { .. } => "do what its answer says, then ask again".to_owned(),
+        InquireError::Foreign { .. } => {
+            "restart the daemon, if it was upgraded since it started".to_owned()
+        }
+        InquireError::Snapshot { .. } => "restart the daemon to have it written anew".to_owned(),
     }
 }
 
@@ -272,7 +291,7 @@ mod tests {
             Box::new(RebuildError::Engine(EngineError::Journal(
                 JournalError::Io(denied()),
             ))),
-            Box::new(StatusError::Lock(LockError::Io {
+            Box::new(InquireError::Lock(LockError::Io {
                 path: "lock".into(),
                 source: denied(),
             })),
@@ -289,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_asks_for_room_and_not_for_rights() {
-        let full = StatusError::State(StateError::Io(ErrorKind::StorageFull.into()));
+        let full = InquireError::State(StateError::Io(ErrorKind::StorageFull.into()));
         assert!(remedy(&full).is_some_and(|fix| fix.starts_with("make room")));
     }
 

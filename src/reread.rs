@@ -26,14 +26,20 @@ impl Engine {
             Stream::Scored => {
                 after.scored = Default::default();
                 after.counts = Default::default();
+                after.waiting_since_s = 0;
                 Reset::Scored(self.claims_of(id)?)
             }
             Stream::Evidence => {
                 after.evidence = Default::default();
-                after.counts.waiting += after.counts.role + after.counts.blank_text;
+                let now_s = self.setup.clock.wall_ms() / 1_000;
+                let refused = after.counts.role + after.counts.blank_text;
+                if refused > 0 {
+                    after.begin_to_wait(now_s);
+                }
+                after.counts.waiting += refused;
                 after.counts.role = 0;
                 after.counts.blank_text = 0;
-                Reset::Evidence(self.setup.clock.wall_ms() / 1_000)
+                Reset::Evidence(now_s)
             }
         };
         self.meters.reread();
@@ -44,15 +50,15 @@ impl Engine {
             "day-file is not what was read of it, reading it again from its start"
         );
         let mut header = self.header();
-        header.totals.replace(&before, &after);
+        header.account.replace(&before, &after);
         if let Reset::Scored(claims) = &reset {
             header.claimable += claims.len() as u64;
         }
         self.state
             .reset(header, id, &after, &reset)
             .inspect_err(|_| self.state_failed = true)?;
-        self.totals = header.totals;
-        self.claimable = header.claimable;
+        self.account = self.state.header().account.clone();
+        self.claimable = self.state.header().claimable;
         self.slots.remove(path);
         self.settling.remove(path);
         self.renew_view()

@@ -9,6 +9,7 @@ use memchr::memmem;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use crate::account::day_of_stamp;
 use crate::firewall::{ACCEPTED, FIREWALL};
 use crate::json::{Scanner, Syntax};
 use crate::json_text::{Dialect, decode_utf8};
@@ -205,6 +206,24 @@ impl<'a> RowFields<'a> {
     }
 }
 
+/// Of rows that lie one behind the other: the UTC days of their stamps, in days since 1970, and how many in a row are
+/// of each. A row whose stamp is no such time is passed over.
+#[must_use]
+pub fn days_of(rows: &[u8]) -> Vec<(u32, u64)> {
+    let mut days: Vec<(u32, u64)> = Vec::new();
+    for row in rows.split_inclusive(|byte| *byte == b'\n') {
+        let stamp = RowFields::read(row).ok().and_then(|row| row.created_at);
+        let Some(day) = stamp.and_then(|stamp| day_of_stamp(&stamp.decode())) else {
+            continue;
+        };
+        match days.last_mut() {
+            Some((last, count)) if *last == day => *count += 1,
+            _ => days.push((day, 1)),
+        }
+    }
+    days
+}
+
 /// What a person wants to be told of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowView<'a> {
@@ -344,6 +363,22 @@ mod tests {
     use crate::parse::scored_run;
 
     const ROW: &str = r#"{"schema_version":1,"id":"a:b.jsonl:12","instruction":"i","context":"","response":",\"quality_score\":\"rejected\"","source_run_id":"r","quality_score":"accepted","created_at":"then","provenance":{"source_file":"f","line_offset":-3,"sig_hash":"s","recorded_at":"then"}}"#;
+
+    #[test]
+    fn rows_are_counted_by_the_day_of_their_stamp() {
+        let row = |stamp: &str| ROW.replace("\"then\"", &format!("\"{stamp}\"")) + "\n";
+        let rows = [
+            row("2026-05-01T23:59:59.999Z"),
+            row("2026-05-02T00:00:00.000Z"),
+            row("then"),
+            row("2026-05-02T00:00:00.000Z"),
+        ];
+        assert_eq!(
+            days_of(rows.concat().as_bytes()),
+            [(20_574, 1), (20_575, 2)]
+        );
+        assert!(days_of(b"").is_empty());
+    }
 
     #[test]
     fn keys_have_the_bytes_that_states_on_disk_hold() {

@@ -31,6 +31,8 @@ use guard::Door;
 pub use listen::ListenAddress;
 use listen::{Accepted, Listener};
 
+pub use route::Answering;
+
 /// Connections served at once on each socket; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 32;
 /// A client that has not sent its request's head by then is hung up on.
@@ -225,12 +227,12 @@ async fn answer(request: &Request<Incoming>, door: Door, desk: &Desk) -> Respons
     let path = request.uri().path();
     // On the control socket a status is of this moment, never of one before.
     if door == Door::Control && path == "/status.json" {
-        return route::answer(request, desk.wake()).await;
+        return route::answer(request, desk.wake(), desk.answering()).await;
     }
     if let Some(answer) = public::answer(path, request.headers(), desk).await {
         return hardened(answer);
     }
-    let from_the_engine = route::answer(request, desk.wake());
+    let from_the_engine = route::answer(request, desk.wake(), desk.answering());
     if door == Door::Control {
         return hardened(from_the_engine.await);
     }

@@ -33,10 +33,11 @@ use redb::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::account::Account;
 use crate::blocks::{self, DamagedBlock, PackedEntry};
 use crate::checked_file::CheckedFile;
 use crate::checkpoint::{
-    Claim, DeadLetter, EvidenceEntry, FORMAT, Packed, PairCheckpoint, PairId, ScoredEntry, Totals,
+    Claim, DeadLetter, EvidenceEntry, FORMAT, Packed, PairCheckpoint, PairId, ScoredEntry,
 };
 use crate::storage::{Storage, StorageFile, read_full_at, write_all_at};
 use write::{
@@ -69,7 +70,7 @@ pub struct ExportMark {
 }
 
 /// How far the state goes. Read first at start; written with every checkpoint, in its transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// [`FORMAT`] of all that is persisted.
     pub format: u32,
@@ -80,7 +81,7 @@ pub struct Header {
     /// The export that belongs to this state.
     pub export: ExportMark,
     /// Sums over all pairs.
-    pub totals: Totals,
+    pub account: Account,
     /// The id that the next new pair gets.
     pub pair_next: u32,
     /// Rows that no line has claimed.
@@ -96,7 +97,7 @@ impl Header {
             seq_applied: 0,
             journal_epoch: 1,
             export: ExportMark::default(),
-            totals: Totals::default(),
+            account: Account::default(),
             pair_next: 0,
             claimable: 0,
         }
@@ -358,7 +359,7 @@ impl State {
         insert_claimable(&transaction, claims)?;
         let header = Header {
             claimable: self.header.claimable + claims.len() as u64,
-            ..self.header
+            ..self.header.clone()
         };
         self.commit(transaction, header)
     }

@@ -1,34 +1,39 @@
-//! Owns what `status` tells, and where it is taken from: from the running daemon's control socket or the snapshot that
-//! it leaves in its state directory, else from the state itself, under the daemon's lock. It never changes state or export.
+//! Owns what `status` tells: the account in total and per source class, how fresh it is, what waits and what failed. It
+//! is taken from the running daemon or from the files, and never changes state or export.
 
+mod detail;
 mod page;
+mod publish;
+mod watch;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
+use crate::account::{Account, day_of};
 use crate::batch_export::export_path;
-use crate::checkpoint::{PairCheckpoint, PairId, Totals};
+use crate::checkpoint::Totals;
 use crate::clock::stamp;
 use crate::config::Settings;
-use crate::control;
 use crate::engine::Engine;
-use crate::journal::{Batch, Journal, JournalError};
-use crate::lock::{Holder, LockError, RootLock};
-use crate::open::{JOURNAL_FILE, STATE_FILE};
-use crate::state::{State, StateError};
-use crate::storage::{Disk, Storage as _};
+use crate::inquire::{self, Files, InquireError, Respondent};
+use crate::lock::Holder;
+use crate::storage::Disk;
 
-pub use page::page;
+pub use detail::{Lag, WaitingRun, lag, waiting_oldest};
+pub use page::{Screen, page};
+pub(crate) use page::{bare_table, grouped, trimmed};
+pub use publish::{Publisher, RecentFile};
+pub use watch::{WatchError, colours_wanted, watch};
 
 /// Name of the snapshot in the state directory.
 pub const SNAPSHOT_FILE: &str = "status.json";
-/// A snapshot is written at most so often, milliseconds.
-const PUBLISH_MS: u64 = 1_000;
+/// A daemon that has not said how it is by then is asked no longer.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The state of things. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -57,6 +62,72 @@ pub struct Status {
     pub last_fault: Option<Fault>,
     /// When this daemon last wrote a row, RFC 3339.
     pub last_row_at: Option<String>,
+    /// The account of each source class, by name; `other` for those past the bound.
+    #[serde(default)]
+    pub classes: Vec<ClassStatus>,
+    /// The runs that wait for the longest time, a few, oldest first. Empty in a published snapshot.
+    #[serde(default)]
+    pub waiting_oldest: Vec<WaitingRun>,
+    /// How far the export is behind the sources, as far as that is known. `None` in a published snapshot.
+    #[serde(default)]
+    pub lag: Option<Lag>,
+    /// The last errors that stopped reading for a while, a few, oldest first.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
+}
+
+/// The account of the day-files of one name: `lines` is the sum of those up to `dead_letters`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClassStatus {
+    /// The day-files' name without `.jsonl`.
+    pub class: String,
+    /// Scored lines read.
+    pub lines: u64,
+    /// Of them in the export.
+    pub exported: u64,
+    /// Refused by the firewall.
+    pub firewalled: u64,
+    /// Refused: a category nobody knows.
+    pub unknown_category: u64,
+    /// Refused: the model's role.
+    pub role: u64,
+    /// Refused: a blank text.
+    pub blank_text: u64,
+    /// Waiting for evidence.
+    pub waiting: u64,
+    /// No records.
+    pub dead_letters: u64,
+    /// Rows whose evidence was replaced later.
+    pub superseded: u64,
+    /// Rows whose run was rejected later.
+    pub contradicted: u64,
+    /// Evidence lines read.
+    pub evidence_lines: u64,
+    /// Of them no records.
+    pub evidence_dead_letters: u64,
+}
+
+impl ClassStatus {
+    /// The figures of a class.
+    #[must_use]
+    pub fn new(class: &str, totals: &Totals) -> Self {
+        let counts = &totals.counts;
+        Self {
+            class: class.to_owned(),
+            lines: totals.scored_lines,
+            exported: counts.exported,
+            firewalled: counts.firewalled,
+            unknown_category: counts.unknown_category,
+            role: counts.role,
+            blank_text: counts.blank_text,
+            waiting: counts.waiting,
+            dead_letters: totals.scored_malformed,
+            superseded: counts.superseded,
+            contradicted: counts.contradicted,
+            evidence_lines: totals.evidence_lines,
+            evidence_dead_letters: totals.evidence_malformed,
+        }
+    }
 }
 
 /// The export in figures.
@@ -68,6 +139,9 @@ pub struct ExportStatus {
     pub len_bytes: u64,
     /// Its rows, those without a line included.
     pub rows: u64,
+    /// Rows that distilld wrote on the UTC day of `as_of`, by their stamps.
+    #[serde(default)]
+    pub rows_today: u64,
     /// Rows of which no line in the sources is known.
     pub rows_unclaimed: u64,
     /// Rows whose evidence was replaced later.
@@ -126,46 +200,66 @@ pub struct Live {
     pub behind: u64,
     /// How changes are noticed.
     pub watch: String,
-    /// The last error that stopped reading for a while.
-    pub last_fault: Option<Fault>,
+    /// The last errors that stopped reading for a while, oldest first.
+    pub faults: Vec<Fault>,
     /// When the last row was written, milliseconds since 1970.
     pub last_row_wall_ms: Option<u64>,
 }
 
 impl Status {
-    /// What a running daemon says of itself.
+    /// What a running daemon says of itself, now.
     #[must_use]
-    pub fn of_daemon(engine: &Engine, settings: &Settings, root: &Path, live: Live) -> Self {
+    pub fn of_daemon(
+        engine: &Engine,
+        settings: &Settings,
+        root: &Path,
+        live: Live,
+        now_ms: u64,
+    ) -> Self {
         Self {
             running: true,
             pid: Some(std::process::id()),
             behind: Some(live.behind),
             watch: Some(live.watch),
-            last_fault: live.last_fault,
+            last_fault: live.faults.last().cloned(),
+            faults: live.faults,
             last_row_at: live.last_row_wall_ms.map(stamp),
-            ..Self::of_figures(
-                engine.totals(),
+            ..Self::of_account(
+                engine.account(),
                 engine.export_bytes(),
                 engine.claimable(),
-                root,
-                &settings.state_dir,
+                now_ms,
             )
+            .at(root, &settings.state_dir)
         }
     }
 
-    fn of_figures(
-        totals: &Totals,
-        export_bytes: u64,
-        claimable: u64,
-        root: &Path,
-        state_dir: &Path,
-    ) -> Self {
+    /// What state and journal say.
+    fn of_files(files: &Files, now_ms: u64) -> Result<Self, InquireError> {
+        let figures = &files.figures;
+        let account = &files.account;
+        let told = Self::of_account(account, files.export_bytes, figures.claimable, now_ms);
+        Ok(Self {
+            as_of: stamp(now_ms),
+            waiting_oldest: waiting_oldest(figures, &Disk, &files.root)?,
+            ..told.at(&files.root, &files.state_dir)
+        })
+    }
+
+    fn at(mut self, root: &Path, state_dir: &Path) -> Self {
+        self.export.path = export_path(root);
+        self.root = root.to_owned();
+        self.state_dir = state_dir.to_owned();
+        self
+    }
+
+    fn of_account(account: &Account, export_bytes: u64, claimable: u64, now_ms: u64) -> Self {
+        let totals = &account.totals;
         let counts = &totals.counts;
         Self {
-            root: root.to_owned(),
-            state_dir: state_dir.to_owned(),
             export: ExportStatus {
-                path: export_path(root),
+                path: PathBuf::new(),
+                rows_today: account.rows_on(day_of(now_ms)),
                 len_bytes: export_bytes,
                 rows: counts.exported + claimable,
                 rows_unclaimed: claimable,
@@ -181,187 +275,54 @@ impl Status {
                 blank_text: counts.blank_text,
                 waiting: counts.waiting,
                 dead_letters: totals.scored_malformed,
-                balanced: totals.balanced(),
+                balanced: account.balanced(),
             },
             evidence: EvidenceStatus {
                 lines: totals.evidence_lines,
                 dead_letters: totals.evidence_malformed,
             },
+            classes: (account.classes.iter())
+                .map(|(class, totals)| ClassStatus::new(class, totals))
+                .collect(),
             ..Self::default()
         }
     }
 }
 
-/// Leaves a snapshot for `status` when something changed: at most one a second, none while nothing happens.
-#[derive(Debug)]
-pub struct Publisher {
-    path: PathBuf,
-    said: Option<Status>,
-    due_ms: u64,
-    failed: bool,
-}
-
-impl Publisher {
-    /// Publishes in this state directory.
-    #[must_use]
-    pub fn new(state_dir: &Path) -> Self {
-        Self {
-            path: state_dir.join(SNAPSHOT_FILE),
-            said: None,
-            due_ms: 0,
-            failed: false,
-        }
-    }
-
-    /// Writes the snapshot if it says something new and the last one is old enough. Gives when to come again with
-    /// what could not be written yet, in monotonic milliseconds. An error is logged once and is no other's concern.
-    pub fn offer(&mut self, status: Status, now_ms: u64, wall_ms: u64) -> Option<u64> {
-        if self.said.as_ref() == Some(&status) {
-            return None;
-        }
-        if now_ms < self.due_ms {
-            return Some(self.due_ms);
-        }
-        self.due_ms = now_ms + PUBLISH_MS;
-        let snapshot = Status {
-            as_of: stamp(wall_ms),
-            ..status.clone()
-        };
-        self.said = Some(status);
-        match write_snapshot(&self.path, &snapshot) {
-            Ok(()) => self.failed = false,
-            Err(error) if self.failed => tracing::debug!(%error, "status not written"),
-            Err(error) => {
-                self.failed = true;
-                tracing::warn!(path = %self.path.display(), %error, "`status` will show old figures");
-            }
-        }
-        None
-    }
-}
-
-/// Replaced by rename, so that a reader sees one whole snapshot. Not synced: after a crash nobody needs it.
-fn write_snapshot(path: &Path, status: &Status) -> io::Result<()> {
-    let fresh = path.with_extension("json.new");
-    fs::write(&fresh, serde_json::to_vec(status)?)?;
-    fs::rename(&fresh, path)
-}
-
-/// Why there is no status.
-#[derive(Debug, thiserror::Error)]
-pub enum StatusError {
-    /// The root cannot be used.
-    #[error("the root {} cannot be used: {source}", root.display())]
-    Root {
-        /// The root.
-        root: PathBuf,
-        /// What the disk said.
-        source: io::Error,
-    },
-    /// No daemon ever ran there.
-    #[error(
-        "there is no state in {}: no daemon has run on this root with this state directory", .0.display()
-    )]
-    NoState(PathBuf),
-    /// See there.
-    #[error("no daemon answers, and its lock cannot be taken to read the state: {0}")]
-    Lock(#[source] LockError),
-    /// See there.
-    #[error("{0}")]
-    State(#[from] StateError),
-    /// See there.
-    #[error("{0}")]
-    Journal(#[from] JournalError),
-    /// A process holds the lock and has left no snapshot.
-    #[error(
-        "process {pid} holds the lock of {} and has not published a status yet; it is starting, or a rebuild", root.display()
-    )]
-    Silent {
-        /// The holder.
-        pid: u32,
-        /// The root.
-        root: PathBuf,
-    },
-    /// The snapshot cannot be read.
-    #[error("the status snapshot {} cannot be read: {source}", path.display())]
-    Snapshot {
-        /// The snapshot.
-        path: PathBuf,
-        /// What the disk said.
-        source: io::Error,
-    },
-}
-
 /// The status of a root, with or without a daemon on it. `now_ms`: milliseconds since 1970.
 ///
 /// # Errors
-/// See [`StatusError`].
-pub fn status(settings: &Settings, now_ms: u64) -> Result<Status, StatusError> {
-    let root = Disk
-        .canonicalize(&settings.root)
-        .map_err(|source| StatusError::Root {
-            root: settings.root.clone(),
-            source,
-        })?;
-    let holder = crate::lock::last_holder(&root).map_err(|source| StatusError::Root {
-        root: root.clone(),
-        source,
-    })?;
-    let has_state = |dir: &Path| dir.join(STATE_FILE).try_exists().unwrap_or(true);
-    let state_dir = holder
-        .as_ref()
-        .map(|holder| holder.state_dir.clone())
-        .filter(|dir| has_state(dir))
-        .unwrap_or_else(|| settings.state_dir.clone());
-    if holder.is_none() && !has_state(&state_dir) {
-        // Taking the lock would leave files on a root where no daemon ever ran.
-        return Err(StatusError::NoState(state_dir));
-    }
-    // Held while reading: a daemon that starts meanwhile would find the state open. The lock goes on naming the
-    // state directory that the daemon used, because `export` asks it what is kept.
-    match RootLock::take(&root, &state_dir) {
-        Ok(_lock) if has_state(&state_dir) => {
-            let mut status = of_state(&root, &state_dir)?;
-            status.as_of = stamp(now_ms);
-            Ok(status)
-        }
-        Ok(_lock) => Err(StatusError::NoState(state_dir)),
+/// See [`InquireError`].
+pub fn status(settings: &Settings, now_ms: u64) -> Result<Status, InquireError> {
+    match inquire::find(settings)? {
+        Respondent::Files(files) => Status::of_files(&files, now_ms),
         // What it published goes for one that is too busy to answer, or an old one.
-        Err(LockError::Held(holder)) => of_daemon(&holder).map_or_else(|| of_snapshot(&holder), Ok),
-        Err(error) => Err(StatusError::Lock(error)),
+        Respondent::Daemon(holder) => of_daemon(&holder).map_or_else(|| of_snapshot(&holder), Ok),
     }
 }
 
 /// What the daemon says of this moment, if it answers.
 fn of_daemon(holder: &Holder) -> Option<Status> {
-    match control::ask(&holder.state_dir, Method::GET, "/status.json") {
-        Ok(answer) if answer.status.is_success() => serde_json::from_slice(&answer.body).ok(),
-        Ok(answer) => {
-            tracing::debug!(status = %answer.status, "the daemon gave no status");
-            None
-        }
-        Err(error) => {
-            tracing::debug!(%error, "the daemon gave no status");
-            None
-        }
-    }
+    inquire::of_daemon(holder, Method::GET, "/status.json", PATIENCE)
+        .inspect_err(|error| tracing::debug!(%error, "the daemon gave no status"))
+        .ok()
 }
 
-fn of_snapshot(holder: &Holder) -> Result<Status, StatusError> {
+fn of_snapshot(holder: &Holder) -> Result<Status, InquireError> {
     let path = holder.state_dir.join(SNAPSHOT_FILE);
-    let silent = StatusError::Silent {
+    let silent = InquireError::Silent {
         pid: holder.pid,
         root: holder.root.clone(),
     };
     let bytes = match fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(silent),
-        other => other.map_err(|source| StatusError::Snapshot {
+        other => other.map_err(|source| InquireError::Snapshot {
             path: path.clone(),
             source,
         })?,
     };
     let snapshot: Status =
-        serde_json::from_slice(&bytes).map_err(|error| StatusError::Snapshot {
+        serde_json::from_slice(&bytes).map_err(|error| InquireError::Snapshot {
             path,
             source: error.into(),
         })?;
@@ -371,41 +332,4 @@ fn of_snapshot(holder: &Holder) -> Result<Status, StatusError> {
     } else {
         Err(silent)
     }
-}
-
-/// What state and journal say, read and not recovered: rows that only the journal holds are counted as written.
-fn of_state(root: &Path, state_dir: &Path) -> Result<Status, StatusError> {
-    let state = State::open(&Disk, &state_dir.join(STATE_FILE))?;
-    let header = *state.header();
-    let file = Disk
-        .open_read(&state_dir.join(JOURNAL_FILE))
-        .map_err(JournalError::Io)?;
-    let view = state.view()?;
-    let (mut totals, mut export_bytes) = (header.totals, header.export.len_bytes);
-    let mut claimable = header.claimable;
-    let mut newest: BTreeMap<PairId, PairCheckpoint> = BTreeMap::new();
-    let take_in = |_, batch: Batch| {
-        export_bytes = batch.export_to();
-        for delta in batch.delta.pairs {
-            let before = match newest.remove(&delta.id) {
-                Some(before) => before,
-                None if view.pair_id(&delta.checkpoint.path)?.is_some() => {
-                    view.checkpoint(delta.id)?
-                }
-                None => PairCheckpoint::default(),
-            };
-            totals.replace(&before, &delta.checkpoint);
-            claimable = claimable.saturating_sub(delta.claims.len() as u64);
-            newest.insert(delta.id, delta.checkpoint);
-        }
-        Ok::<_, StatusError>(())
-    };
-    Journal::replay(file, header.journal_epoch, header.seq_applied, take_in)?;
-    Ok(Status::of_figures(
-        &totals,
-        export_bytes,
-        claimable,
-        root,
-        state_dir,
-    ))
 }

@@ -40,6 +40,8 @@ pub enum Rewritten {
     Head,
     /// The bytes before the offset changed.
     Tail,
+    /// Somebody said that it was mended in place.
+    Mended,
 }
 
 impl Rewritten {
@@ -51,6 +53,7 @@ impl Rewritten {
             Rewritten::Shortened => "shortened",
             Rewritten::Head => "head-changed",
             Rewritten::Tail => "tail-changed",
+            Rewritten::Mended => "mended",
         }
     }
 }

@@ -49,6 +49,7 @@ impl PreparedLook {
             root: &self.setup.root,
             view: &self.view,
             claimed: &self.claimed,
+            released: &BTreeSet::new(),
             claims_possible: self.claims_possible,
             limits: self.setup.limits,
             long_lines: &self.setup.long_lines,

@@ -65,16 +65,6 @@ pub struct ExportArguments {
     pub output: Option<Output>,
 }
 
-/// Flags of `status`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct StatusArguments {
-    /// One JSON object, for programs
-    ///
-    /// Keys are only ever added. Default: a page for a person.
-    #[arg(long)]
-    pub json: bool,
-}
-
 /// Whose bytes a batch writes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Dialect {

@@ -162,6 +162,10 @@ pub const HELP: &[Help] = &[
         examples: &[
             example("distilld --root /srv/lake status", "a page for a person"),
             example(
+                "distilld --root /srv/lake status --watch",
+                "the same, live, until q or Ctrl-C",
+            ),
+            example(
                 "distilld --root /srv/lake status --json | jq .behind",
                 "one number for a program",
             ),
@@ -169,6 +173,70 @@ pub const HELP: &[Help] = &[
         exits: &[
             DONE,
             ("1", "there is nothing to be told, or it cannot be read"),
+            USAGE,
+            CONFIGURATION,
+        ],
+    },
+    Help {
+        command: "explain",
+        examples: &[
+            example(
+                "distilld --root /srv/lake explain run-4711",
+                "each line of the run, its verdict and why",
+            ),
+            example(
+                "distilld --root /srv/lake explain run-4711 --json",
+                "the same for a program",
+            ),
+        ],
+        exits: &[
+            ("0", "some line concerns the run"),
+            ("1", "none does, or it cannot be found out"),
+            USAGE,
+            CONFIGURATION,
+        ],
+    },
+    Help {
+        command: "dead-letters",
+        examples: &[
+            example(
+                "distilld --root /srv/lake dead-letters",
+                "the first hundred",
+            ),
+            example(
+                "distilld --root /srv/lake dead-letters show 2026/05/02/audits.jsonl 4096",
+                "the bytes of one",
+            ),
+            example(
+                "distilld --root /srv/lake dead-letters retry 2026/05/02/audits.jsonl",
+                "the day-file was mended",
+            ),
+        ],
+        exits: &[
+            DONE,
+            (
+                "1",
+                "there is no such letter or day-file, or it cannot be read",
+            ),
+            USAGE,
+            CONFIGURATION,
+        ],
+    },
+    Help {
+        command: "plan",
+        examples: &[
+            example(
+                "distilld --root /srv/lake plan",
+                "what a run now would export, refuse and wait for",
+            ),
+            example(
+                "distilld --root /srv/lake plan --json | jq .total.rows",
+                "one number for a program",
+            ),
+        ],
+        exits: &[
+            DONE,
+            ("1", "there is no state to plan from, or it cannot be read"),
             USAGE,
             CONFIGURATION,
         ],

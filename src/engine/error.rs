@@ -1,6 +1,7 @@
 //! Owns why the engine cannot go on, and whether the same may succeed later.
 
-use crate::checkpoint::{Imbalance, Totals};
+use crate::account::Account;
+use crate::checkpoint::Imbalance;
 use crate::export::ExportError;
 use crate::journal::JournalError;
 use crate::row;
@@ -28,7 +29,7 @@ pub enum EngineError {
     Imbalance(#[from] Imbalance),
     /// Rule 4, over all pairs.
     #[error("the totals do not balance ({0:?})")]
-    Totals(Box<Totals>),
+    Totals(Box<Account>),
     /// The export holds rows that no exporter may have written there.
     #[error("the export {export} holds a row that must not be in it ({what} at byte {offset})")]
     Tainted {

@@ -76,7 +76,7 @@ impl Follower {
             watch = %self.watch.mode(),
             watched_directories = self.watch.armed(),
             last_row_at = self.last_row_wall_ms.map(stamp),
-            fault = self.last_fault.as_ref().filter(|fault| !fault.over).map(|fault| fault.what.as_str()),
+            fault = self.faults.last().filter(|fault| !fault.over).map(|fault| fault.what.as_str()),
             reload_refused = self.reload_refused,
             "status"
         );
@@ -119,24 +119,27 @@ impl Follower {
         self.shared.manager.status(&status_line::of(&situation));
     }
 
-    /// Leaves a snapshot for `status`, where there is something new to say.
+    /// Leaves a snapshot for `status`, where there is something new to say, and the last day for the next process.
     pub(super) fn publish(&mut self) {
         let status = self.live_status();
         let (now_ms, wall_ms) = (
             self.shared.clock.monotonic_ms(),
             self.shared.clock.wall_ms(),
         );
-        self.publish_at_ms = self.publisher.offer(status, now_ms, wall_ms);
+        let status_at_ms = self.publisher.offer(status, now_ms, wall_ms);
+        let recent_at_ms = self.recent_file.offer(self.engine.recent(), now_ms);
+        self.publish_at_ms = [status_at_ms, recent_at_ms].into_iter().flatten().min();
     }
 
     pub(super) fn live_status(&self) -> Status {
         let live = Live {
             behind: (self.engine.behind() + self.scanning.len()) as u64,
             watch: self.watch.mode().to_string(),
-            last_fault: self.last_fault.clone(),
+            faults: self.faults.clone(),
             last_row_wall_ms: self.last_row_wall_ms,
         };
-        Status::of_daemon(&self.engine, &self.settings, &self.root, live)
+        let now_ms = self.shared.clock.wall_ms();
+        Status::of_daemon(&self.engine, &self.settings, &self.root, live, now_ms)
     }
 
     fn is_behind(&self) -> bool {
@@ -146,7 +149,7 @@ impl Follower {
     fn situation(&self) -> Situation {
         let counts = &self.engine.totals().counts;
         let now_ms = self.shared.clock.monotonic_ms();
-        let fault = self.last_fault.as_ref().filter(|fault| !fault.over);
+        let fault = self.faults.last().filter(|fault| !fault.over);
         Situation {
             day_files_behind: self.engine.behind() as u64,
             directories_behind: if self.looking_through {

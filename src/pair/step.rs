@@ -215,6 +215,9 @@ impl<'a, E> Step<'a, E> {
             }
         };
         *self.out.checkpoint.counts.of_mut(verdict) += 1;
+        if let Verdict::Waiting { since_s, .. } = verdict {
+            self.out.checkpoint.begin_to_wait(since_s);
+        }
         self.put(ScoredEntry {
             run,
             offset,

@@ -12,6 +12,7 @@ use hyper::body::Bytes;
 use serde::Serialize;
 use tokio::sync::{Mutex, oneshot};
 
+use super::route::{self, Answering};
 use crate::ask::{Freshness, Question, Snapshot};
 use crate::meters::Meters;
 use crate::status::Status;
@@ -31,14 +32,18 @@ const GIVE_UP: Duration = Duration::from_secs(1);
 pub struct Desk {
     wake: Arc<Wake>,
     meters: Arc<Meters>,
+    answering: Arc<Answering>,
     recovered: AtomicBool,
     /// Held while the engine's thread is asked, so that one asks and the others wait for the same answer.
     asked: Mutex<Asked>,
     /// The last answer, for those that cannot wait.
     known: std::sync::Mutex<Option<Arc<Known>>>,
     /// Documents of the control socket, by path, as they were given last. Held while one is made.
-    documents: Mutex<BTreeMap<String, (Instant, Response<Full<Bytes>>)>>,
+    documents: Mutex<BTreeMap<String, Kept>>,
 }
+
+/// An answer, and when it was given.
+type Kept = (Instant, Response<Full<Bytes>>);
 
 #[derive(Debug, Default)]
 struct Asked {
@@ -56,8 +61,6 @@ struct Late {
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     pub(super) status: Status,
-    /// The status as it is published.
-    document: serde_json::Value,
     pub(super) freshness: Freshness,
     at: Instant,
 }
@@ -79,10 +82,11 @@ pub(super) enum Engine {
 impl Desk {
     /// For a daemon that is about to recover.
     #[must_use]
-    pub fn new(wake: Arc<Wake>, meters: Arc<Meters>) -> Self {
+    pub fn new(wake: Arc<Wake>, meters: Arc<Meters>, answering: Arc<Answering>) -> Self {
         Self {
             wake,
             meters,
+            answering,
             recovered: AtomicBool::new(false),
             asked: Mutex::default(),
             known: std::sync::Mutex::default(),
@@ -116,6 +120,10 @@ impl Desk {
         &self.meters
     }
 
+    pub(super) fn answering(&self) -> &Arc<Answering> {
+        &self.answering
+    }
+
     pub(super) fn wake(&self) -> &Arc<Wake> {
         &self.wake
     }
@@ -144,11 +152,12 @@ impl Desk {
             return Engine::Late { moved, last };
         };
         asked.late = None;
-        // The figures in it keep pages of the state alive, and end here.
+        let (bare, freshness) = (snapshot.status.clone(), snapshot.freshness);
+        // The figures in it keep pages of the state alive, and end there.
+        let status = route::complete(snapshot, &self.answering).await;
         let known = Arc::new(Known {
-            document: serde_json::to_value(&snapshot.status).unwrap_or_default(),
-            status: snapshot.status,
-            freshness: snapshot.freshness,
+            status: status.unwrap_or(bare),
+            freshness,
             at: Instant::now(),
         });
         *self.lock_known() = Some(Arc::clone(&known));
@@ -167,20 +176,6 @@ impl Desk {
 
     fn lock_known(&self) -> std::sync::MutexGuard<'_, Option<Arc<Known>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Known {
-    /// The accounts of the source classes, as the status has them.
-    pub(super) fn classes(&self) -> &[serde_json::Value] {
-        self.document["classes"]
-            .as_array()
-            .map_or(&[], Vec::as_slice)
-    }
-
-    /// Since when the run waits that waits for the longest time.
-    pub(super) fn oldest_waiting(&self) -> Option<&str> {
-        self.document["waiting_oldest"][0]["since"].as_str()
     }
 }
 
@@ -295,7 +290,6 @@ mod tests {
     fn answering(change: impl FnOnce(&mut Known)) -> Engine {
         let mut known = Known {
             status: Status::default(),
-            document: serde_json::Value::Null,
             freshness: Freshness {
                 bytes: 10,
                 age_ms: 900,

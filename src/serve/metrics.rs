@@ -196,7 +196,8 @@ fn waiting(registry: &mut Registry, known: &Known) {
         "Scored runs that wait for their evidence",
         known.status.scored.waiting,
     );
-    if let Some(since_s) = known.oldest_waiting().and_then(seconds_of) {
+    let oldest = known.status.waiting_oldest.first();
+    if let Some(since_s) = oldest.and_then(|run| seconds_of(&run.since)) {
         let since = Seconds::default();
         since.set(since_s);
         registry.register_with_unit(
@@ -276,39 +277,25 @@ fn lag(registry: &mut Registry, known: &Known) {
 /// The same verdicts for each source class, of which there are few.
 fn classes(registry: &mut Registry, known: &Known) {
     let verdicts = Gauges::default();
-    let mut any = false;
-    for class in known.classes() {
-        let Some(name) = class["class"].as_str() else {
-            continue;
-        };
-        for verdict in CLASS_VERDICTS {
-            let Some(lines) = class[verdict].as_u64() else {
-                continue;
-            };
-            let label = if verdict == "dead_letters" {
-                "malformed"
-            } else {
-                verdict
-            };
-            set(&verdicts, &[("class", name), ("verdict", label)], lines);
-            any = true;
+    for class in &known.status.classes {
+        for (verdict, lines) in [
+            ("exported", class.exported),
+            ("firewalled", class.firewalled),
+            ("unknown_category", class.unknown_category),
+            ("role", class.role),
+            ("blank_text", class.blank_text),
+            ("waiting", class.waiting),
+            ("malformed", class.dead_letters),
+        ] {
+            let labels = [("class", class.class.as_str()), ("verdict", verdict)];
+            set(&verdicts, &labels, lines);
         }
     }
-    if any {
+    if !known.status.classes.is_empty() {
         let help = "Scored lines by source class and what became of them; their sum is distilld_lines_read";
         registry.register("class_lines", help, verdicts);
     }
 }
-
-const CLASS_VERDICTS: [&str; 7] = [
-    "exported",
-    "firewalled",
-    "unknown_category",
-    "role",
-    "blank_text",
-    "waiting",
-    "dead_letters",
-];
 
 /// Seconds since 1970 of a stamp as this crate writes them.
 fn seconds_of(stamp: &str) -> Option<f64> {

@@ -1,4 +1,6 @@
-//! Owns which path gives what. Every answer is made of one snapshot.
+//! Owns which path gives what. Every answer is made of one snapshot; what is read for it is read beside the pipeline.
+
+mod questions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,21 +13,30 @@ use tokio::sync::oneshot;
 
 use crate::ask::{Question, Snapshot};
 use crate::wake::Wake;
+use questions::Asked;
+
+pub use questions::Answering;
+pub(super) use questions::complete;
 
 /// How long the engine's thread may take to be between two passes.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is answered to a request.
-pub(super) async fn answer(request: &Request<Incoming>, wake: &Arc<Wake>) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n");
-    }
-    match request.uri().path() {
-        "/status.json" => match snapshot(wake).await {
-            Some(snapshot) => json(&snapshot.status),
-            None => busy(),
-        },
-        _ => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
+pub(super) async fn answer(
+    request: &Request<Incoming>,
+    wake: &Arc<Wake>,
+    answering: &Arc<Answering>,
+) -> Response<Full<Bytes>> {
+    let asked = Asked::of(request.uri());
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/status.json") => questions::status(wake, answering).await,
+        (&Method::GET, "/recent.json") => questions::recent(wake).await,
+        (&Method::GET, "/explain.json") => questions::explain(wake, answering, asked).await,
+        (&Method::GET, "/dead-letters.json") => questions::letters(wake, answering, asked).await,
+        (&Method::GET, "/plan.json") => questions::plan(wake, answering).await,
+        (&Method::POST, "/dead-letters/retry") => questions::retry(wake, asked).await,
+        (&Method::GET, _) => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
+        _ => text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n"),
     }
 }
 

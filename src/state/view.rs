@@ -89,16 +89,35 @@ impl StateView {
     pub fn for_each_entry(
         &self,
         id: PairId,
-        mut visit: impl FnMut(ScoredEntry),
+        visit: impl FnMut(ScoredEntry),
     ) -> Result<(), StateError> {
-        let table = self.transaction.open_table(SCORED)?;
+        self.for_each_packed(SCORED, id, visit)
+    }
+
+    /// Calls `visit` with every evidence record of a pair that the state has taken in, the last one of each id.
+    ///
+    /// # Errors
+    /// As [`Self::evidence`].
+    pub fn for_each_evidence(
+        &self,
+        id: PairId,
+        visit: impl FnMut(EvidenceEntry),
+    ) -> Result<(), StateError> {
+        self.for_each_packed(EVIDENCE, id, visit)
+    }
+
+    fn for_each_packed<T: Packed>(
+        &self,
+        table: Blocks,
+        id: PairId,
+        mut visit: impl FnMut(T),
+    ) -> Result<(), StateError> {
+        let table = self.transaction.open_table(table)?;
         let (from, to) = range_of(id, &[], &[]);
         for block in table.range::<&[u8]>(from.as_slice()..=to.as_slice())? {
             let (_, block) = block?;
-            for bytes in
-                blocks::entries_of::<ScoredEntry>(block.value())?.chunks_exact(ScoredEntry::LEN)
-            {
-                visit(ScoredEntry::unpack(bytes).ok_or(DamagedBlock)?);
+            for bytes in blocks::entries_of::<T>(block.value())?.chunks_exact(T::LEN) {
+                visit(T::unpack(bytes).ok_or(DamagedBlock)?);
             }
         }
         Ok(())
@@ -126,27 +145,67 @@ impl StateView {
         Ok(claims)
     }
 
-    /// Calls `visit` with every dead letter, pair by pair.
+    /// The pairs in which a run has scored lines or evidence: each is asked, because nothing leads from a run to its
+    /// pair. Two threads, because most of it is checksums.
+    ///
+    /// # Errors
+    /// As [`Self::evidence`].
+    pub fn pairs_with(&self, run: RunKey) -> Result<Vec<PairId>, StateError> {
+        std::thread::scope(|scope| {
+            let evidence = scope.spawn(|| self.pairs_in::<EvidenceEntry>(EVIDENCE, run));
+            let mut pairs = self.pairs_in::<ScoredEntry>(SCORED, run)?;
+            let evidence = evidence
+                .join()
+                .map_err(|_| StateError::damaged("reading it made the store panic"))??;
+            pairs.extend(evidence);
+            pairs.sort_unstable();
+            pairs.dedup();
+            Ok(pairs)
+        })
+    }
+
+    fn pairs_in<T: Packed>(&self, table: Blocks, run: RunKey) -> Result<Vec<PairId>, StateError> {
+        let table = self.transaction.open_table(table)?;
+        let mut pairs = Vec::new();
+        for block in table.iter()? {
+            let (key, block) = block?;
+            let key = key.value();
+            let (id, first) = key.split_at_checked(4).ok_or(DamagedBlock)?;
+            // Of a block that begins behind the run nothing is read. One that begins before it may end before it.
+            if first.get(..run.0.len()) > Some(&run.0) {
+                continue;
+            }
+            let payload = blocks::peek(block.value())?;
+            if blocks::matching::<T>(payload, &run.0).next().is_some() {
+                pairs.push(PairId(u32::from_be_bytes(
+                    id.try_into().map_err(|_| DamagedBlock)?,
+                )));
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// Calls `visit` with every dead letter, pair by pair, until it says that it has enough.
     ///
     /// # Errors
     /// What redb says, [`StateError::Damaged`] where a checksum does not fit.
     pub fn for_each_dead_letter(
         &self,
-        mut visit: impl FnMut(PairId, DeadLetter),
+        mut visit: impl FnMut(PairId, DeadLetter) -> bool,
     ) -> Result<(), StateError> {
         for letter in self.transaction.open_table(DEAD_LETTERS)?.iter()? {
             let (key, value) = letter?;
             let (id, in_evidence, offset) = key.value();
             let (len_bytes, reason) = decode(value.value())?;
-            visit(
-                PairId(id),
-                DeadLetter {
-                    in_evidence,
-                    offset,
-                    len_bytes,
-                    reason,
-                },
-            );
+            let letter = DeadLetter {
+                in_evidence,
+                offset,
+                len_bytes,
+                reason,
+            };
+            if !visit(PairId(id), letter) {
+                break;
+            }
         }
         Ok(())
     }

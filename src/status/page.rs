@@ -1,108 +1,374 @@
-//! Owns how a status looks to a person: a page of plain text, no escapes, no width to guess.
+//! Owns how a status looks to a person: a screen of a given width, plain text but for colours where they are wanted.
+//! What comes from names of files and from records is escaped.
 
-use super::Status;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use crossterm::style::Stylize as _;
+
+use super::{ClassStatus, Status};
+use crate::clock::moment;
+
+/// How a screen is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Screen {
+    /// Columns.
+    pub width: usize,
+    /// Whether it has colours.
+    pub colour: bool,
+}
+
+/// Waiting runs and faults that a screen shows; `--json` has more.
+const SHOWN_MAX: usize = 3;
 
 /// The page, with a newline at its end.
 #[must_use]
-pub fn page(status: &Status) -> String {
-    let mut page = Page(String::new());
-    page.line("daemon", &daemon(status));
-    page.line("root", &status.root.display().to_string());
-    page.line("export", &export(status));
-    page.line("as of", &status.as_of);
-    if let Some(last_row_at) = &status.last_row_at {
-        page.line("last row", last_row_at);
+pub fn page(status: &Status, screen: Screen) -> String {
+    let mut page = Page {
+        text: String::new(),
+        screen,
+    };
+    page.head(status);
+    page.text.push('\n');
+    page.text.push_str(&classes(status, screen.width));
+    page.waiting(status);
+    if !status.scored.balanced {
+        let what =
+            "the account of scored lines does not balance: a bug in distilld, please report it";
+        page.warn("account", what);
     }
-    if let Some(fault) = &status.last_fault {
-        let when = if fault.over {
-            "over"
-        } else {
-            "reading stopped"
-        };
-        page.line("fault", &format!("{} ({when}): {}", fault.at, fault.what));
-    }
-    page.0.push('\n');
-    let scored = &status.scored;
-    page.figure("scored lines", scored.lines, "");
-    page.figure("  exported", scored.exported, &shadows(status));
-    page.figure("  firewalled", scored.firewalled, "");
-    page.figure("  unknown category", scored.unknown_category, "");
-    page.figure("  role", scored.role, "");
-    page.figure("  blank text", scored.blank_text, "");
-    page.figure("  waiting", scored.waiting, "for their evidence");
-    page.figure("  dead letters", scored.dead_letters, "");
-    page.figure("evidence lines", status.evidence.lines, "");
-    page.figure("  dead letters", status.evidence.dead_letters, "");
-    if !scored.balanced {
-        page.0.push_str(
-            "\nthe account of scored lines does not balance: a bug in distilld, please report it\n",
-        );
-    }
-    page.0
+    page.text
 }
 
-struct Page(String);
+struct Page {
+    text: String,
+    screen: Screen,
+}
+
+/// How serious a line is.
+#[derive(Clone, Copy)]
+enum Tone {
+    Plain,
+    Good,
+    Behind,
+    Bad,
+}
 
 impl Page {
-    fn line(&mut self, label: &str, text: &str) {
-        self.trimmed(&format!("{label:<9} {text}"));
+    fn head(&mut self, status: &Status) {
+        match status.pid.filter(|_| status.running) {
+            None => self.line("daemon", "not running", Tone::Plain),
+            Some(pid) => {
+                self.line("daemon", &format!("running as process {pid}"), Tone::Plain);
+                let (tone, freshness) = freshness(status);
+                self.line("state", &freshness, tone);
+            }
+        }
+        if let Some(watch) = &status.watch {
+            self.line("watch", watch, Tone::Plain);
+        }
+        self.line("root", &status.root.display().to_string(), Tone::Plain);
+        let path = status.export.path.display().to_string();
+        let path = path.escape_debug().to_string();
+        self.line("export", &path, Tone::Plain);
+        self.line("rows", &rows(status), Tone::Plain);
+        let last_row = match &status.last_row_at {
+            Some(at) => format!("{}, last row {}", status.as_of, ago(&status.as_of, at)),
+            None => status.as_of.clone(),
+        };
+        self.line("as of", &last_row, Tone::Plain);
+        for fault in status.faults.iter().rev().take(SHOWN_MAX) {
+            let (tone, when) = if fault.over {
+                (Tone::Plain, "over")
+            } else {
+                (Tone::Bad, "reading stopped")
+            };
+            let what = fault.what.escape_debug();
+            self.line("fault", &format!("{} ({when}): {what}", fault.at), tone);
+        }
     }
 
-    fn figure(&mut self, label: &str, figure: u64, remark: &str) {
-        let line = format!("{label:<18} {:>15}  {remark}", grouped(figure));
-        self.trimmed(&line);
+    fn waiting(&mut self, status: &Status) {
+        if status.waiting_oldest.is_empty() {
+            return;
+        }
+        self.text.push_str("\nwaiting longest\n");
+        for run in status.waiting_oldest.iter().take(SHOWN_MAX) {
+            let run_id = run.run_id.as_deref().unwrap_or("?");
+            let line = format!(
+                "  {:>9}  {:?} in {}, byte {}",
+                age(&status.as_of, &run.since),
+                run_id,
+                run.day_file.escape_debug(),
+                grouped(run.offset)
+            );
+            self.trimmed(&line);
+        }
+    }
+
+    fn warn(&mut self, label: &str, text: &str) {
+        self.text.push('\n');
+        self.line(label, text, Tone::Bad);
+    }
+
+    /// Behind its label; what is longer than the screen goes on below itself.
+    fn line(&mut self, label: &str, text: &str, tone: Tone) {
+        const LABEL_LEN: usize = 9;
+        let room = self.screen.width.saturating_sub(LABEL_LEN + 1).max(20);
+        let characters: Vec<char> = text.chars().collect();
+        let mut from = 0;
+        let mut label = label;
+        while from < characters.len() || from == 0 {
+            let to = break_at(&characters, from, room);
+            let piece: String = characters[from..to].iter().collect();
+            let piece = self.toned(piece.trim(), tone);
+            self.trimmed(&format!("{label:<LABEL_LEN$} {piece}"));
+            (from, label) = (to, "");
+            if characters.is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn toned(&self, text: &str, tone: Tone) -> String {
+        match tone {
+            Tone::Good if self.screen.colour => text.green().to_string(),
+            Tone::Behind if self.screen.colour => text.yellow().to_string(),
+            Tone::Bad if self.screen.colour => text.red().to_string(),
+            _ => text.to_owned(),
+        }
     }
 
     fn trimmed(&mut self, line: &str) {
-        self.0.push_str(line.trim_end());
-        self.0.push('\n');
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
     }
 }
 
-fn daemon(status: &Status) -> String {
-    let Some(pid) = status.pid.filter(|_| status.running) else {
-        return "not running".to_owned();
-    };
-    let fresh = match status.behind {
-        Some(0) | None => "fresh".to_owned(),
-        Some(behind) => format!("catching up, {} behind", grouped(behind)),
-    };
-    let watch = status
-        .watch
-        .as_ref()
-        .map_or(String::new(), |watch| format!(", {watch}"));
-    format!("running as process {pid}, {fresh}{watch}")
+/// Where a line that begins at `from` ends: behind a space if there is one, so that words stay whole.
+fn break_at(characters: &[char], from: usize, room: usize) -> usize {
+    let end = from + room;
+    if characters.len() <= end {
+        return characters.len();
+    }
+    let space = characters[from..end].iter().rposition(|c| *c == ' ');
+    space.filter(|at| *at > 0).map_or(end, |at| from + at + 1)
 }
 
-fn export(status: &Status) -> String {
+/// Fresh, or how far behind.
+fn freshness(status: &Status) -> (Tone, String) {
+    let stopped = status.faults.last().is_some_and(|fault| !fault.over);
+    let behind = status.behind.unwrap_or(0);
+    let lag = status.lag.clone().unwrap_or_default();
+    if !stopped && behind == 0 && lag.bytes == 0 {
+        return (Tone::Good, "fresh".to_owned());
+    }
+    let mut parts = vec![format!("{} to look at", grouped(behind))];
+    if lag.bytes > 0 {
+        let floor = if lag.exact { "" } else { "at least " };
+        parts.push(format!("{floor}{} bytes", grouped(lag.bytes)));
+    }
+    if let Some(lines) = lag.lines.filter(|lines| *lines > 0) {
+        parts.push(format!("{} lines", grouped(lines)));
+    }
+    if lag.seconds > 0 {
+        parts.push(format!("for {}", duration(lag.seconds)));
+    }
+    let parts = parts.join(", ");
+    if stopped {
+        return (Tone::Bad, format!("stopped reading: {parts}"));
+    }
+    (Tone::Behind, format!("catching up: {parts}"))
+}
+
+fn rows(status: &Status) -> String {
     let export = &status.export;
-    let unclaimed = match export.rows_unclaimed {
-        0 => String::new(),
-        rows => format!(", {} of them without a line in the sources", grouped(rows)),
-    };
-    format!(
-        "{}: {} rows, {} bytes{unclaimed}",
-        export.path.display(),
+    let mut rows = format!(
+        "{} today, {} in all, {} bytes",
+        grouped(export.rows_today),
         grouped(export.rows),
         grouped(export.len_bytes)
-    )
+    );
+    if export.rows_unclaimed > 0 {
+        let unclaimed = grouped(export.rows_unclaimed);
+        rows.push_str(&format!("; {unclaimed} without a line in the sources"));
+    }
+    rows
 }
 
-/// What has been said against exported rows since.
-fn shadows(status: &Status) -> String {
-    let said = [
-        (status.export.superseded, "superseded"),
-        (status.export.contradicted, "contradicted"),
-    ];
-    let said = said.iter().filter(|(rows, _)| *rows > 0);
-    let said: Vec<_> = said
-        .map(|(rows, what)| format!("{} {what}", grouped(*rows)))
-        .collect();
-    said.join(", ")
+/// Its head in one line and in two, its figure, whether it stands there always.
+type Column = (&'static str, &'static str, fn(&ClassStatus) -> u64, bool);
+
+/// The columns.
+const COLUMNS: [Column; 10] = [
+    ("lines", "lines", |c| c.lines, true),
+    ("exported", "exported", |c| c.exported, true),
+    ("firewalled", "fire-\nwalled", |c| c.firewalled, true),
+    (
+        "unknown category",
+        "unknown\ncateg.",
+        |c| c.unknown_category,
+        false,
+    ),
+    ("role", "role", |c| c.role, false),
+    ("blank text", "blank\ntext", |c| c.blank_text, false),
+    ("waiting", "waiting", |c| c.waiting, true),
+    ("dead letters", "dead\nletters", dead_letters, true),
+    ("superseded", "super-\nseded", |c| c.superseded, false),
+    ("contradicted", "contra-\ndicted", |c| c.contradicted, false),
+];
+
+/// Those of both streams: a person looks for broken lines, not for a stream.
+fn dead_letters(class: &ClassStatus) -> u64 {
+    class.dead_letters + class.evidence_dead_letters
+}
+
+/// One line a source class, the sum below; columns in which nothing stands are left out. As wide as it needs to be, with
+/// heads in one line where there is room.
+fn classes(status: &Status, width: usize) -> String {
+    let mut all = status.classes.clone();
+    all.push(total(status));
+    for (stacked, class_len) in [(false, 40), (true, 40), (true, 16)] {
+        let text = table(&all, stacked, class_len);
+        if widest(&text) <= width {
+            return text;
+        }
+    }
+    turned(&all, width)
+}
+
+fn widest(text: &str) -> usize {
+    let lines = text.lines().map(|line| line.chars().count());
+    lines.max().unwrap_or(0)
+}
+
+fn table(all: &[ClassStatus], stacked: bool, class_len: usize) -> String {
+    let shown = shown_columns(all);
+    let mut table = bare_table();
+    let mut heads = vec![Cell::new("source class")];
+    let heads_of = shown.iter().map(|(wide, narrow, ..)| {
+        let head = if stacked { narrow } else { wide };
+        Cell::new(head).set_alignment(CellAlignment::Right)
+    });
+    heads.extend(heads_of);
+    table.set_header(heads);
+    for class in all {
+        let mut row = vec![Cell::new(shortened(&class.class, class_len))];
+        row.extend(shown.iter().map(|(_, _, figure, _)| {
+            Cell::new(grouped(figure(class))).set_alignment(CellAlignment::Right)
+        }));
+        table.add_row(row);
+    }
+    trimmed(&table)
+}
+
+/// Where one line does not hold a class: one line a figure, one column a class, as many tables as it takes.
+fn turned(all: &[ClassStatus], width: usize) -> String {
+    let mut rest = all;
+    let mut text = String::new();
+    while !rest.is_empty() {
+        let mut taken = 1;
+        while taken < rest.len() && widest(&turned_table(all, &rest[..=taken], width)) <= width {
+            taken += 1;
+        }
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&turned_table(all, &rest[..taken], width));
+        rest = &rest[taken..];
+    }
+    text
+}
+
+fn turned_table(all: &[ClassStatus], classes: &[ClassStatus], width: usize) -> String {
+    let class_len = width.saturating_sub(20).clamp(8, 20);
+    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+    let mut table = bare_table();
+    let mut heads = vec![Cell::new("source class")];
+    heads.extend((classes.iter()).map(|class| right(shortened(&class.class, class_len))));
+    table.set_header(heads);
+    for (name, _, figure, _) in shown_columns(all) {
+        let mut row = vec![Cell::new(name)];
+        row.extend(classes.iter().map(|class| right(grouped(figure(class)))));
+        table.add_row(row);
+    }
+    trimmed(&table)
+}
+
+fn shown_columns(all: &[ClassStatus]) -> Vec<&'static Column> {
+    let shown = COLUMNS
+        .iter()
+        .filter(|(_, _, figure, always)| *always || all.iter().any(|class| figure(class) > 0));
+    shown.collect()
+}
+
+fn total(status: &Status) -> ClassStatus {
+    let (scored, export) = (&status.scored, &status.export);
+    ClassStatus {
+        class: "all".to_owned(),
+        lines: scored.lines,
+        exported: scored.exported,
+        firewalled: scored.firewalled,
+        unknown_category: scored.unknown_category,
+        role: scored.role,
+        blank_text: scored.blank_text,
+        waiting: scored.waiting,
+        dead_letters: scored.dead_letters,
+        superseded: export.superseded,
+        contradicted: export.contradicted,
+        evidence_lines: status.evidence.lines,
+        evidence_dead_letters: status.evidence.dead_letters,
+    }
+}
+
+fn shortened(class: &str, len: usize) -> String {
+    let shown = class.escape_debug().to_string();
+    if shown.chars().count() <= len {
+        return shown;
+    }
+    let begin: String = shown.chars().take(len.saturating_sub(1)).collect();
+    format!("{begin}\u{2026}")
+}
+
+/// A table without lines, two spaces between its columns.
+pub(crate) fn bare_table() -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table
+}
+
+/// A table without the spaces at the edges of its lines.
+pub(crate) fn trimmed(table: &Table) -> String {
+    let lines = table.to_string();
+    let line = |line: &str| line.strip_prefix(' ').unwrap_or(line).trim_end().to_owned() + "\n";
+    lines.lines().map(line).collect()
+}
+
+/// How long before `as_of` something was.
+fn ago(as_of: &str, at: &str) -> String {
+    format!("{} ago", age(as_of, at))
+}
+
+fn age(as_of: &str, at: &str) -> String {
+    match (moment(as_of), moment(at)) {
+        (Some(now_ms), Some(at_ms)) => duration(now_ms.saturating_sub(at_ms) / 1_000),
+        _ => format!("since {at}"),
+    }
+}
+
+/// A time in its two largest units.
+fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{} d {} h", grouped(days), hours % 24),
+    }
 }
 
 /// Digits in groups of three.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -117,7 +383,12 @@ fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::Fault;
+    use crate::status::{Fault, Lag, WaitingRun};
+
+    const PLAIN: Screen = Screen {
+        width: 80,
+        colour: false,
+    };
 
     #[test]
     fn digits_stand_in_groups_of_three() {
@@ -132,28 +403,134 @@ mod tests {
     }
 
     #[test]
+    fn times_stand_in_their_two_largest_units() {
+        for (seconds, expected) in [
+            (0, "0 s"),
+            (61, "1 min 1 s"),
+            (7_260, "2 h 1 min"),
+            (86_400 * 1_000 + 3_600, "1,000 d 1 h"),
+        ] {
+            assert_eq!(duration(seconds), expected);
+        }
+    }
+
+    #[test]
     fn a_page_says_what_is_wrong_and_keeps_quiet_of_what_is_not() {
         let mut status = Status::default();
         status.scored.balanced = true;
-        let quiet = page(&status);
+        let quiet = page(&status, PLAIN);
         for absent in ["fault", "superseded", "without a line", "balance", "\x1b"] {
             assert!(!quiet.contains(absent), "{quiet}");
         }
         status.scored.balanced = false;
         status.export.superseded = 1_234;
-        status.last_fault = Some(Fault {
+        status.faults = vec![Fault {
             at: "2026-05-02T03:04:05.678Z".into(),
             what: "no space".into(),
             over: false,
-        });
-        let page = page(&status);
+        }];
+        let page = page(&status, PLAIN);
         for present in [
-            "1,234 superseded",
+            "seded",
+            "1,234",
             "(reading stopped): no space",
             "does not balance",
         ] {
             assert!(page.contains(present), "{page}");
         }
         assert!(page.lines().all(|line| line == line.trim_end()), "{page}");
+    }
+
+    fn busy() -> Status {
+        let class = |class: &str, n: u64| ClassStatus {
+            class: class.to_owned(),
+            lines: 12_345_678 * n,
+            exported: 12_000_000 * n,
+            firewalled: 300_000 * n,
+            unknown_category: 12 * n,
+            role: 40_000 * n,
+            blank_text: 5_000 * n,
+            waiting: 600 * n,
+            dead_letters: 66 * n,
+            superseded: 7 * n,
+            contradicted: n,
+            evidence_lines: 12_345_678 * n,
+            evidence_dead_letters: 0,
+        };
+        let mut status = Status {
+            running: true,
+            pid: Some(4_711),
+            root: "/srv/lakehouse".into(),
+            as_of: "2026-05-02T03:04:05.678Z".into(),
+            behind: Some(12),
+            watch: Some("events".into()),
+            last_row_at: Some("2026-05-02T03:04:03.000Z".into()),
+            classes: vec![class("audits", 1), class("contract_analyses_of_the_north", 2)],
+            lag: Some(Lag {
+                bytes: 1_234_567,
+                exact: true,
+                lines: Some(612),
+                seconds: 75,
+            }),
+            waiting_oldest: vec![WaitingRun {
+                day_file: "2026/04/29/audits.jsonl".into(),
+                run_id: Some("run \x1b[31m 7".into()),
+                offset: 81_920,
+                since: "2026-04-29T01:00:00.000Z".into(),
+            }],
+            faults: vec![Fault {
+                at: "2026-05-01T22:00:00.000Z".into(),
+                what: "writing the export /srv/lakehouse/data/distilled/sft/sft_export.jsonl failed: No space left on \
+                       device"
+                    .into(),
+                over: true,
+            }],
+            ..Status::default()
+        };
+        status.export.path = "/srv/lakehouse/data/distilled/sft/sft_export.jsonl".into();
+        (status.export.rows, status.export.rows_today) = (36_000_000, 98_765);
+        status.export.len_bytes = 72_000_000_000;
+        status.scored.balanced = true;
+        let three = class("all", 3);
+        status.scored.lines = three.lines;
+        status.scored.exported = three.exported;
+        status.scored.firewalled = three.firewalled;
+        status.scored.unknown_category = three.unknown_category;
+        status.scored.role = three.role;
+        status.scored.blank_text = three.blank_text;
+        status.scored.waiting = three.waiting;
+        status.scored.dead_letters = three.dead_letters;
+        status.export.superseded = three.superseded;
+        status.export.contradicted = three.contradicted;
+        status
+    }
+
+    #[test]
+    fn a_busy_page_is_set_for_80_and_for_120_columns() {
+        for (width, golden) in [
+            (80, include_str!("page/80.txt")),
+            (120, include_str!("page/120.txt")),
+        ] {
+            let screen = Screen {
+                width,
+                colour: false,
+            };
+            let shown = page(&busy(), screen);
+            assert_eq!(shown, golden, "\n{shown}");
+            assert!(shown.lines().all(|line| line.chars().count() <= width));
+        }
+    }
+
+    #[test]
+    fn a_narrow_screen_gets_a_list_and_nothing_of_a_record_is_obeyed() {
+        let screen = Screen {
+            width: 40,
+            colour: false,
+        };
+        let shown = page(&busy(), screen);
+        let figure = |line: &str| line.split_whitespace().eq(["waiting", "1,800"]);
+        assert!(shown.lines().any(figure), "{shown}");
+        assert!(widest(&classes(&busy(), 40)) <= 40, "{shown}");
+        assert!(!shown.contains('\x1b'), "{shown}");
     }
 }

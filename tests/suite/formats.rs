@@ -58,6 +58,7 @@ fn checkpoint() -> PairCheckpoint {
         scored: source,
         evidence: SourceState::default(),
         counts,
+        waiting_since_s: 0,
     }
 }
 
@@ -125,7 +126,7 @@ fn check(name: &str, pinned: &str, bytes: &[u8]) {
 
 #[test]
 fn a_checkpoint_and_a_header_are_written_and_read_as_pinned() {
-    assert_eq!(FORMAT, 1);
+    assert_eq!(FORMAT, 2);
     check(
         "checkpoint",
         CHECKPOINT,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use distilld::ask::Question;
 use distilld::meters::Meters;
-use distilld::serve::{Desk, ListenAddress, Server};
+use distilld::serve::{Answering, Desk, ListenAddress, Server};
 use distilld::wake::Wake;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
@@ -440,7 +440,9 @@ fn it_answers_before_recovery_and_while_the_engine_is_stuck() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("http.sock");
     let wake = Arc::new(Wake::new());
-    let desk = Arc::new(Desk::new(Arc::clone(&wake), Arc::new(Meters::new())));
+    let answering = Answering::new(dir.path().to_owned(), 1 << 20);
+    let meters = Arc::new(Meters::new());
+    let desk = Arc::new(Desk::new(Arc::clone(&wake), meters, Arc::new(answering)));
     let address = ListenAddress::parse(&format!("unix:{}", socket.display())).unwrap();
     let server = Server::start(address, Arc::clone(&desk)).unwrap();
     assert!(wait_until(LONG, || Ok(socket.exists())).unwrap());

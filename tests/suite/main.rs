@@ -56,6 +56,8 @@ mod model;
 mod page;
 /// A real Prometheus: the alert rules and the dashboard of the examples.
 mod prometheus;
+/// What operators ask: `explain`, `dead-letters`, `plan`, the account per source class; with a daemon and without.
+mod questions;
 /// `rebuild`: batch order, what is dropped, a crash at any call of it.
 mod rebuild;
 /// Export and state harmed or restored from old copies, under the daemon and without it.
@@ -74,3 +76,5 @@ mod train;
 mod units;
 /// `verify`: every kind of difference, every stated exception, and no false alarm beside a daemon at work.
 mod verify;
+/// `status --watch` at a real terminal: what it shows, what it leaves.
+mod watching;

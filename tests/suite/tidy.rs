@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules that cannot fail for a reason outside their arguments.
-const PURE: [&str; 19] = [
+const PURE: [&str; 21] = [
+    "account",
     "blocks",
     "checkpoint",
     "firewall",
@@ -14,6 +15,7 @@ const PURE: [&str; 19] = [
     "pair/line",
     "pair/step",
     "parse",
+    "recent",
     "recover",
     "row",
     "status_line",

@@ -227,7 +227,7 @@ pub fn decoders(bytes: &[u8]) {
         );
     }
     if let Ok(header) = postcard::from_bytes::<Header>(bytes) {
-        _ = header.totals.balanced();
+        _ = header.account.balanced();
         let again = postcard::to_stdvec(&header).unwrap();
         assert_eq!(postcard::from_bytes::<Header>(&again), Ok(header));
     }
@@ -315,7 +315,10 @@ fn content_of(bytes: &[u8]) -> Result<String, StateError> {
             content.push_str(&format!("{:?}\n", view.evidence(id, run)?));
         }
     }
-    view.for_each_dead_letter(|id, letter| content.push_str(&format!("{id}: {letter:?}\n")))?;
+    view.for_each_dead_letter(|id, letter| {
+        content.push_str(&format!("{id}: {letter:?}\n"));
+        true
+    })?;
     Ok(content)
 }
 

@@ -177,6 +177,35 @@ fn verdict(run: &Scored, evidence: Option<&Evidence>, id: &str, partial: bool) -
     }
 }
 
+/// The verdict on every well-formed scored line: by run id the pairs and names of verdicts, in walk order.
+pub fn verdicts(pairs: &Pairs) -> BTreeMap<String, Vec<(String, &'static str)>> {
+    let mut verdicts: BTreeMap<String, Vec<(String, &'static str)>> = BTreeMap::new();
+    for (path, (scored, evidence)) in pairs {
+        let by_run: HashMap<String, Evidence> = lines(evidence.as_deref().unwrap_or_default())
+            .whole
+            .iter()
+            .filter_map(|line| parse_evidence(line))
+            .map(|evidence| (evidence.run_id.clone(), evidence))
+            .collect();
+        for line in lines(scored.as_deref().unwrap_or_default()).whole {
+            let Some(run) = parse_scored(&line) else {
+                continue;
+            };
+            let name = match verdict(&run, by_run.get(&run.run_id), "", false) {
+                Verdict::Firewall => "firewalled",
+                Verdict::UnknownCategory => "unknown_category",
+                Verdict::NoEvidence => "waiting",
+                Verdict::Role => "role",
+                Verdict::BlankText => "blank_text",
+                Verdict::Exported(_) => "exported",
+            };
+            let of_run = verdicts.entry(run.run_id).or_default();
+            of_run.push((path.clone(), name));
+        }
+    }
+    verdicts
+}
+
 struct Lines {
     whole: Vec<String>,
     unfinished: bool,

@@ -1,0 +1,229 @@
+//! Owns the account of all pairs: their sums, the same per source class, and the rows of the UTC day. It is kept with
+//! the state's header, so that asking costs no walk. Pure: it is told what changed, and adds.
+//!
+//! A source class is the name of a day-file without `.jsonl`: what wrote it. The first [`CLASSES_MAX`] that are met are
+//! kept apart, all others count under [`OTHER`], so that neither memory nor the labels of a metric grow without bound.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{PairCheckpoint, Totals};
+
+/// Source classes kept apart.
+pub const CLASSES_MAX: usize = 64;
+/// What the classes count under that come when [`CLASSES_MAX`] are there.
+pub const OTHER: &str = "other";
+
+/// Sums over all pairs, beside what they are sums of.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Account {
+    /// Over all pairs.
+    pub totals: Totals,
+    /// Over the pairs of each source class.
+    pub classes: BTreeMap<String, Totals>,
+    /// Rows written on the newest day that has one.
+    pub newest_day: DayRows,
+}
+
+/// The rows of one UTC day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DayRows {
+    /// Days since 1970.
+    pub day: u32,
+    /// Rows whose stamp is of that day.
+    pub rows: u64,
+}
+
+impl Account {
+    /// Takes a pair's figures out (`before`) and puts its new ones in (`after`).
+    pub fn replace(&mut self, before: &PairCheckpoint, after: &PairCheckpoint) {
+        self.totals.replace(before, after);
+        let class = class_of(&after.path);
+        // A pair that was never counted takes no place: which classes have one depends on nothing but the lines read.
+        if let Some(totals) = self.kept(&class, before.figures() != after.figures()) {
+            totals.replace(before, after);
+        }
+    }
+
+    fn kept(&mut self, class: &str, wanted: bool) -> Option<&mut Totals> {
+        if !wanted {
+            return None;
+        }
+        let class = self.class_kept(class);
+        Some(self.classes.entry(class.to_owned()).or_default())
+    }
+
+    /// The name that a class counts under.
+    #[must_use]
+    pub fn class_kept<'c>(&self, class: &'c str) -> &'c str {
+        let apart = self.classes.len() - usize::from(self.classes.contains_key(OTHER));
+        if self.classes.contains_key(class) || apart < CLASSES_MAX {
+            class
+        } else {
+            OTHER
+        }
+    }
+
+    /// Adds rows whose stamp is of a day.
+    pub fn add_rows(&mut self, day: u32, rows: u64) {
+        if rows == 0 || day < self.newest_day.day {
+            return;
+        }
+        if day > self.newest_day.day {
+            self.newest_day = DayRows { day, rows: 0 };
+        }
+        self.newest_day.rows += rows;
+    }
+
+    /// Rows whose stamp is of that day, if no later one has any.
+    #[must_use]
+    pub fn rows_on(&self, day: u32) -> u64 {
+        if self.newest_day.day == day {
+            self.newest_day.rows
+        } else {
+            0
+        }
+    }
+
+    /// Promise 5 over all pairs: the totals balance, and are the sum over the classes.
+    #[must_use]
+    pub fn balanced(&self) -> bool {
+        let mut sum = Totals::default();
+        for class in self.classes.values() {
+            sum.add(class);
+        }
+        self.totals.balanced() && sum == self.totals
+    }
+}
+
+/// The source class of a pair's path; each byte that is not UTF-8 as U+FFFD.
+#[must_use]
+pub fn class_of(path: &[u8]) -> String {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+    let name = name.strip_suffix(b".jsonl").unwrap_or(name);
+    String::from_utf8_lossy(name).into_owned()
+}
+
+/// The UTC day of a moment, in days since 1970.
+#[must_use]
+pub fn day_of(wall_ms: u64) -> u32 {
+    u32::try_from(wall_ms / 86_400_000).unwrap_or(u32::MAX)
+}
+
+/// The day of a date, counted from 1970-01-01, after Howard Hinnant's `days_from_civil`
+/// (<https://howardhinnant.github.io/date_algorithms.html>); `text` begins `YYYY-MM-DDT`.
+#[must_use]
+pub fn day_of_stamp(text: &str) -> Option<u32> {
+    let (date, _time) = text.split_once('T')?;
+    let mut parts = date.splitn(3, '-').map(|part| part.parse::<u32>().ok());
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Years begin in March, so that the leap day is last.
+    let year = year - u32::from(month <= 2);
+    let (era, year_of_era) = (year / 400, year % 400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    (era * 146_097 + day_of_era).checked_sub(719_468)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Counts;
+
+    fn pair(name: &str, firewalled: u64) -> PairCheckpoint {
+        let mut pair = PairCheckpoint::new(format!("2026/05/01/{name}.jsonl").into_bytes());
+        pair.scored.lines = firewalled;
+        pair.scored.records = firewalled;
+        pair.counts = Counts {
+            firewalled,
+            ..Counts::default()
+        };
+        pair
+    }
+
+    fn never(name: &str) -> PairCheckpoint {
+        pair(name, 0)
+    }
+
+    #[test]
+    fn a_class_is_the_name_of_its_day_files() {
+        for (path, class) in [
+            (&b"2026/05/01/audits.jsonl"[..], "audits"),
+            (b"2026/05/01/.jsonl", ""),
+            (b"2026/05/01/a.b.jsonl", "a.b"),
+            (b"2026/05/01/\xff.jsonl", "\u{fffd}"),
+        ] {
+            assert_eq!(class_of(path), class);
+        }
+    }
+
+    #[test]
+    fn classes_are_sums_over_days_and_the_totals_sums_over_classes() {
+        let mut account = Account::default();
+        account.replace(&never("a"), &pair("a", 3));
+        account.replace(&never("a"), &pair("a", 4));
+        account.replace(&never("b"), &pair("b", 5));
+        account.replace(&pair("a", 3), &pair("a", 1));
+        assert_eq!(account.classes["a"].counts.firewalled, 5);
+        assert_eq!(account.totals.counts.firewalled, 10);
+        assert!(account.balanced());
+        account.classes.get_mut("a").unwrap().scored_lines -= 1;
+        account.classes.get_mut("a").unwrap().counts.firewalled -= 1;
+        assert!(!account.balanced(), "each balances, but not their sum");
+    }
+
+    #[test]
+    fn classes_past_the_bound_count_as_other_and_stay_there() {
+        let mut account = Account::default();
+        account.replace(&never("seen, not read"), &never("seen, not read"));
+        for n in 0..CLASSES_MAX + 3 {
+            account.replace(&never(&n.to_string()), &pair(&n.to_string(), 1));
+        }
+        account.replace(&pair("65", 1), &pair("65", 2));
+        account.replace(&pair("3", 1), &pair("3", 2));
+        assert_eq!(account.classes.len(), CLASSES_MAX + 1);
+        assert_eq!(account.classes[OTHER].counts.firewalled, 4);
+        assert_eq!(account.classes["3"].counts.firewalled, 2);
+        assert!(account.balanced());
+    }
+
+    #[test]
+    fn a_day_file_called_other_takes_no_place_from_a_class() {
+        let mut account = Account::default();
+        account.replace(&never(OTHER), &pair(OTHER, 1));
+        for n in 0..=CLASSES_MAX {
+            account.replace(&never(&n.to_string()), &pair(&n.to_string(), 1));
+        }
+        assert_eq!(account.classes.len(), CLASSES_MAX + 1);
+        assert_eq!(account.classes[OTHER].counts.firewalled, 2);
+    }
+
+    #[test]
+    fn a_stamp_is_of_its_day() {
+        for (stamp, day) in [
+            ("1970-01-01T00:00:00.000Z", Some(0)),
+            ("2000-02-29T00:00:00.000Z", Some(11_016)),
+            ("2100-02-28T23:59:59.999Z", Some(47_540)),
+            ("then", None),
+            ("2026-13-01T00:00:00Z", None),
+        ] {
+            assert_eq!(day_of_stamp(stamp), day, "{stamp}");
+        }
+    }
+
+    #[test]
+    fn rows_of_a_day_end_with_it() {
+        let mut account = Account::default();
+        account.add_rows(day_of(86_400_000 * 7 + 5), 2);
+        account.add_rows(7, 1);
+        assert_eq!((account.rows_on(7), account.rows_on(8)), (3, 0));
+        account.add_rows(8, 1);
+        // A look that began before midnight may be merged after one that began behind it.
+        account.add_rows(7, 1);
+        assert_eq!((account.rows_on(7), account.rows_on(8)), (0, 1));
+    }
+}

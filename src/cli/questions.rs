@@ -1,0 +1,240 @@
+//! Owns what the asking commands print: `status`, `explain`, `dead-letters`, `plan`.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use super::{AnyError, FAILED};
+use crate::args::{
+    DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, RetryArguments,
+    ShowArguments, StatusArguments, stream,
+};
+use crate::batch_export::export_path;
+use crate::clock::{Clock as _, HostClock};
+use crate::config::Settings;
+use crate::dead_letters::{self, Letter, Letters, Wanted};
+use crate::discover::Stream;
+use crate::explain::{self, Explaining, Explanation};
+use crate::figures::stream_name;
+use crate::inquire::{InquireError, inquire};
+use crate::plan::{self, Plan, Planning};
+use crate::refusal::Refusal;
+use crate::status::{self, Screen, bare_table, grouped, trimmed};
+use crate::storage::{Disk, Storage as _};
+use crate::tail::LineLimits;
+
+/// Of a letter no more is shown to a person.
+const SHOWN_BYTES_MAX: u64 = 64 << 10;
+
+pub(super) fn status(settings: &Settings, arguments: &StatusArguments) -> Result<(), AnyError> {
+    if arguments.watch {
+        return Ok(status::watch(settings)?);
+    }
+    let status = status::status(settings, HostClock::new().wall_ms())?;
+    if arguments.json {
+        return print_json(&status);
+    }
+    print(&status::page(&status, screen()))
+}
+
+/// The terminal's width and colours; 80 columns and none elsewhere.
+fn screen() -> Screen {
+    if !io::stdout().is_terminal() {
+        return Screen {
+            width: 80,
+            colour: false,
+        };
+    }
+    let width = crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns));
+    Screen {
+        width: width.max(40),
+        colour: status::colours_wanted(),
+    }
+}
+
+pub(super) fn explain(
+    settings: &Settings,
+    arguments: &ExplainArguments,
+) -> Result<ExitCode, AnyError> {
+    let asked = format!("/explain.json?{}", query(&[("run_id", &arguments.run_id)]));
+    let explanation: Explanation = inquire::<_, InquireError>(settings, &asked, |files| {
+        let explaining = Explaining {
+            storage: &Disk,
+            root: &files.root,
+            export_path: &export_path(&files.root),
+            line_bytes_max: settings.max_line_bytes,
+            figures: &files.figures,
+        };
+        Ok(explain::explain(&arguments.run_id, &explaining)?)
+    })?;
+    if arguments.json {
+        print_json(&explanation)?;
+    } else {
+        print(&explain::page(&explanation))?;
+    }
+    Ok(ExitCode::from(if explanation.known { 0 } else { FAILED }))
+}
+
+pub(super) fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(), AnyError> {
+    let plan: Plan = inquire::<_, InquireError>(settings, "/plan.json", |files| {
+        Ok(plan::plan(&Planning {
+            storage: &Disk,
+            root: &files.root,
+            export_path: &export_path(&files.root),
+            limits: LineLimits {
+                line_bytes_max: settings.max_line_bytes,
+            },
+            now_ms: HostClock::new().wall_ms(),
+            figures: &files.figures,
+        })?)
+    })?;
+    if arguments.json {
+        return print_json(&plan);
+    }
+    print(&plan::page(&plan))
+}
+
+pub(super) fn dead_letters(
+    settings: &Settings,
+    arguments: &DeadLettersArguments,
+) -> Result<(), AnyError> {
+    match &arguments.action {
+        None => list(settings, arguments),
+        Some(DeadLettersAction::Show(arguments)) => show(settings, arguments),
+        Some(DeadLettersAction::Retry(arguments)) => retry(settings, arguments),
+    }
+}
+
+fn list(settings: &Settings, arguments: &DeadLettersArguments) -> Result<(), AnyError> {
+    let wanted = Wanted {
+        day_file: arguments.day_file.clone(),
+        stream: None,
+        skip: arguments.skip,
+        limit: arguments.limit,
+    };
+    let letters = letters(settings, &wanted)?;
+    if arguments.json {
+        return print_json(&letters);
+    }
+    if letters.letters.is_empty() {
+        return print("no dead letters\n");
+    }
+    let mut table = bare_table();
+    table.set_header(["stream", "day-file", "line", "offset", "bytes", "reason"]);
+    for letter in &letters.letters {
+        table.add_row([
+            letter.stream.clone(),
+            letter.day_file.escape_debug().to_string(),
+            letter
+                .line
+                .map_or_else(|| "?".to_owned(), |line| line.to_string()),
+            letter.offset.to_string(),
+            letter.len_bytes.to_string(),
+            letter.reason.clone(),
+        ]);
+    }
+    print(&trimmed(&table))?;
+    if letters.more {
+        let shown = arguments.skip + letters.letters.len();
+        eprintln!("there are more: --skip {shown} shows those behind them");
+    }
+    Ok(())
+}
+
+fn letters(settings: &Settings, wanted: &Wanted) -> Result<Letters, InquireError> {
+    let (skip, limit) = (wanted.skip.to_string(), wanted.limit.to_string());
+    let mut asked = vec![("skip", skip.as_str()), ("limit", limit.as_str())];
+    let day_file = wanted.day_file.as_ref().map(ToString::to_string);
+    asked.extend(day_file.as_deref().map(|day_file| ("day_file", day_file)));
+    asked.extend(wanted.stream.map(|stream| ("stream", stream_name(stream))));
+    let asked = format!("/dead-letters.json?{}", query(&asked));
+    inquire(settings, &asked, |files| {
+        let (figures, root) = (&files.figures, &files.root);
+        Ok(dead_letters::letters(figures, &Disk, root, wanted)?)
+    })
+}
+
+fn show(settings: &Settings, arguments: &ShowArguments) -> Result<(), AnyError> {
+    let letter = find(settings, arguments)?;
+    let root = Disk.canonicalize(&settings.root)?;
+    let mut stdout = io::stdout().lock();
+    let mut left = if arguments.raw {
+        u64::MAX
+    } else {
+        SHOWN_BYTES_MAX
+    };
+    let mut held = Vec::new();
+    dead_letters::bytes_of(&Disk, &root, &arguments.day_file, &letter, |bytes| {
+        let shown = left.min(bytes.len() as u64);
+        left -= shown;
+        if arguments.raw {
+            return stdout.write_all(&bytes[..shown as usize]);
+        }
+        held.extend_from_slice(&bytes[..shown as usize]);
+        Ok(())
+    })?;
+    if !arguments.raw {
+        writeln!(stdout, "{}", dead_letters::escaped(&held))?;
+        if left == 0 {
+            eprintln!(
+                "the first {} of {} bytes; --raw gives all",
+                grouped(SHOWN_BYTES_MAX),
+                grouped(letter.len_bytes)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The letter at an offset, page by page of the pair's.
+fn find(settings: &Settings, arguments: &ShowArguments) -> Result<Letter, AnyError> {
+    let mut wanted = Wanted {
+        day_file: Some(arguments.day_file.clone()),
+        stream: Some(stream(arguments.evidence)),
+        skip: 0,
+        limit: 10_000,
+    };
+    loop {
+        let page = letters(settings, &wanted)?;
+        let found = page
+            .letters
+            .iter()
+            .find(|letter| letter.offset == arguments.offset);
+        if let Some(letter) = found {
+            return Ok(letter.clone());
+        }
+        if !page.more {
+            let what = format!(
+                "no dead letter starts at byte {} of {} {}",
+                arguments.offset,
+                stream_name(stream(arguments.evidence)),
+                arguments.day_file,
+            );
+            let fix = format!(
+                "`distilld dead-letters --day-file {}` lists them",
+                arguments.day_file
+            );
+            return Err(Refusal { what, fix }.into());
+        }
+        wanted.skip += page.letters.len();
+    }
+}
+
+fn retry(settings: &Settings, arguments: &RetryArguments) -> Result<(), AnyError> {
+    let stream: Stream = stream(arguments.evidence);
+    let retried = dead_letters::retry(settings, &arguments.day_file, stream)?;
+    print_json(&retried)
+}
+
+fn query(pairs: &[(&str, &str)]) -> String {
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(pairs)
+        .finish()
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), AnyError> {
+    print(&(serde_json::to_string(value)? + "\n"))
+}
+
+fn print(text: &str) -> Result<(), AnyError> {
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}

@@ -1,0 +1,259 @@
+//! Owns the answers about lines that are no records: which there are, what stands in one, and what becomes of a day-file
+//! that was mended in place and is read again. A mend that keeps the length of a day-file far from its end leaves no trace
+//! in what a source is known by: only who mended it can say so.
+
+mod retry;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{DeadLetter, PairId};
+use crate::discover::{PairPath, Stream};
+use crate::figures::{Figures, pair_path, stream_name};
+use crate::line_scan::line_numbers;
+use crate::state::StateError;
+use crate::status::ClassStatus;
+use crate::storage::Storage;
+use crate::tail::Source;
+
+pub use retry::{RetryError, retry};
+
+/// Of a day-file no more is read than this to number its lines.
+const NUMBERED_BYTES_MAX: u64 = 256 << 20;
+
+/// Some dead letters. Keys are only ever added.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Letters {
+    /// They.
+    pub letters: Vec<Letter>,
+    /// Whether there are more behind them.
+    pub more: bool,
+}
+
+/// A line that is no record.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Letter {
+    /// `YYYY/MM/DD/NAME.jsonl`, below the stream's directory.
+    pub day_file: String,
+    /// `scored` or `evidence`.
+    pub stream: String,
+    /// Its number in the day-file, from 1; `None` where it cannot be told now.
+    pub line: Option<u64>,
+    /// Where it starts, bytes.
+    pub offset: u64,
+    /// Its length without the newline, bytes.
+    pub len_bytes: u64,
+    /// The code of what is wrong with it: `syntax`, `not-an-object`, `wrong-type`, `too-long`.
+    pub reason: String,
+}
+
+/// Which dead letters are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// Of this pair alone.
+    pub day_file: Option<PairPath>,
+    /// Of this stream alone.
+    pub stream: Option<Stream>,
+    /// Passed over.
+    pub skip: usize,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// What a day-file gave when it was read again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Retried {
+    /// The pair, `YYYY/MM/DD/NAME.jsonl`.
+    pub day_file: String,
+    /// `scored` or `evidence`.
+    pub stream: String,
+    /// The pair's account before.
+    pub before: ClassStatus,
+    /// The pair's account after.
+    pub after: ClassStatus,
+}
+
+/// The dead letters that are wanted.
+///
+/// # Errors
+/// The state's. A day-file that cannot be read leaves lines without their numbers.
+pub fn letters(
+    figures: &Figures,
+    storage: &dyn Storage,
+    root: &Path,
+    wanted: &Wanted,
+) -> Result<Letters, StateError> {
+    let id = match &wanted.day_file {
+        None => None,
+        Some(path) => match figures.pair(path)? {
+            Some(pair) => Some(pair.id),
+            None => return Ok(Letters::default()),
+        },
+    };
+    let (found, more) = collect(figures, wanted, id)?;
+    let mut by_source: BTreeMap<(PairPath, Stream), Vec<DeadLetter>> = BTreeMap::new();
+    let paths = paths_of(figures, &found)?;
+    for (id, letter) in found {
+        let stream = stream_of(&letter);
+        if let Some(path) = paths.get(&id) {
+            let key = (path.clone(), stream);
+            by_source.entry(key).or_default().push(letter);
+        }
+    }
+    let mut letters = Vec::new();
+    for ((path, stream), found) in &by_source {
+        let numbers = numbers(storage, root, path, *stream, found).unwrap_or_default();
+        letters.extend(found.iter().enumerate().map(|(n, letter)| Letter {
+            day_file: path.to_string(),
+            stream: stream_name(*stream).to_owned(),
+            line: numbers.get(n).copied(),
+            offset: letter.offset,
+            len_bytes: letter.len_bytes,
+            reason: letter.reason.clone(),
+        }));
+    }
+    Ok(Letters { letters, more })
+}
+
+type Found = Vec<(PairId, DeadLetter)>;
+
+fn collect(
+    figures: &Figures,
+    wanted: &Wanted,
+    id: Option<PairId>,
+) -> Result<(Found, bool), StateError> {
+    let mut found = Vec::new();
+    let (mut skipped, mut more) = (0, false);
+    figures.dead_letters(|of, letter| {
+        let fits = id.is_none_or(|id| id == of)
+            && (wanted.stream).is_none_or(|stream| stream == stream_of(&letter));
+        if !fits {
+            return true;
+        }
+        if skipped < wanted.skip {
+            skipped += 1;
+        } else if found.len() < wanted.limit {
+            found.push((of, letter));
+        } else {
+            more = true;
+        }
+        !more
+    })?;
+    Ok((found, more))
+}
+
+fn paths_of(figures: &Figures, found: &Found) -> Result<BTreeMap<PairId, PairPath>, StateError> {
+    let mut paths: BTreeMap<PairId, PairPath> = (figures.changed.iter())
+        .map(|(path, pair)| (pair.id, path.clone()))
+        .collect();
+    for (id, _) in found {
+        if !paths.contains_key(id)
+            && let Some(path) = pair_path(&figures.view.checkpoint(*id)?)
+        {
+            paths.insert(*id, path);
+        }
+    }
+    Ok(paths)
+}
+
+fn stream_of(letter: &DeadLetter) -> Stream {
+    if letter.in_evidence {
+        Stream::Evidence
+    } else {
+        Stream::Scored
+    }
+}
+
+/// The numbers of letters of one source, as many as can be told.
+fn numbers(
+    storage: &dyn Storage,
+    root: &Path,
+    path: &PairPath,
+    stream: Stream,
+    letters: &[DeadLetter],
+) -> io::Result<Vec<u64>> {
+    let Some(source) = Source::open(storage, root, stream, path)? else {
+        return Ok(Vec::new());
+    };
+    let offsets = letters.iter().map(|letter| letter.offset);
+    let near: Vec<u64> = offsets
+        .take_while(|offset| *offset <= NUMBERED_BYTES_MAX)
+        .collect();
+    line_numbers(&source, &near)
+}
+
+/// Gives `take` the bytes of a letter piece by piece, as they stand there now; fewer where the file became shorter.
+///
+/// # Errors
+/// The disk's; there is no such day-file (`NotFound`); those of `take`.
+pub fn bytes_of(
+    storage: &dyn Storage,
+    root: &Path,
+    path: &PairPath,
+    letter: &Letter,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    const PIECE_LEN: u64 = 1 << 20;
+    let stream = stream_named(&letter.stream).ok_or(io::ErrorKind::InvalidInput)?;
+    let source = Source::open(storage, root, stream, path)?.ok_or(io::ErrorKind::NotFound)?;
+    let end = letter.offset + letter.len_bytes;
+    let mut at = letter.offset;
+    while at < end {
+        let piece = source.line(at, PIECE_LEN.min(end - at) as u32)?;
+        if piece.is_empty() {
+            break;
+        }
+        take(&piece)?;
+        at += piece.len() as u64;
+    }
+    Ok(())
+}
+
+/// The stream of a name in answers.
+#[must_use]
+pub fn stream_named(name: &str) -> Option<Stream> {
+    Stream::ALL
+        .into_iter()
+        .find(|stream| stream_name(*stream) == name)
+}
+
+/// Bytes of a record as a terminal may show them: what is not plain text stands escaped.
+#[must_use]
+pub fn escaped(bytes: &[u8]) -> String {
+    let mut shown = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() || is_invisible(character) {
+                shown.extend(character.escape_unicode());
+            } else {
+                shown.push(character);
+            }
+        }
+        for byte in chunk.invalid() {
+            shown.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    shown
+}
+
+/// Marks that turn or hide the text around them, and would make a terminal show something else than what is there.
+fn is_invisible(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        let shown = escaped(b"{\"a\":\"\x1b]0;title\x07 \xc3\xa4 \xff\xe2\x80\xae\t\"}");
+        assert_eq!(
+            shown,
+            "{\"a\":\"\\u{1b}]0;title\\u{7} \u{e4} \\xff\\u{202e}\\u{9}\"}"
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! Owns the second try of a day-file that somebody mended: by the running daemon, or by an engine of its own under the
+//! lock. It is read again like a rewritten one, with that one's promises: rows that are there are claimed, not written.
+
+use std::sync::Arc;
+
+use hyper::Method;
+
+use super::Retried;
+use crate::account::class_of;
+use crate::clock::HostClock;
+use crate::config::Settings;
+use crate::daemon;
+use crate::discover::{PairPath, Stream};
+use crate::engine::{Engine, EngineError};
+use crate::figures::stream_name;
+use crate::inquire::{self, InquireError, Respondent};
+use crate::status::ClassStatus;
+use crate::tail::{Rewritten, Source};
+
+/// Why a day-file was not read again.
+#[derive(Debug, thiserror::Error)]
+pub enum RetryError {
+    /// See there.
+    #[error(transparent)]
+    Inquire(#[from] InquireError),
+    /// See there.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Nothing was ever read of it.
+    #[error("nothing was ever read of {0}")]
+    Unknown(PairPath),
+}
+
+/// Has a day-file read again from its start, and says what became of its pair.
+///
+/// # Errors
+/// See [`RetryError`].
+pub fn retry(settings: &Settings, path: &PairPath, stream: Stream) -> Result<Retried, RetryError> {
+    match inquire::find(settings)? {
+        Respondent::Daemon(holder) => {
+            let query = form_urlencoded::Serializer::new(String::new())
+                .append_pair("day_file", &path.to_string())
+                .append_pair("stream", stream_name(stream))
+                .finish();
+            let asked = format!("/dead-letters/retry?{query}");
+            Ok(inquire::of_daemon(
+                &holder,
+                Method::POST,
+                &asked,
+                inquire::LONG,
+            )?)
+        }
+        Respondent::Files(files) => {
+            let (root, state_dir, _lock) = files.into_lock();
+            let settings = Settings {
+                state_dir,
+                ..settings.clone()
+            };
+            let setup = daemon::setup(&settings, &root, &Arc::new(HostClock::new()));
+            let (mut engine, _report) = Engine::open(setup)?;
+            let before = engine.begin_retry(path, stream)?;
+            let before = before.ok_or_else(|| RetryError::Unknown(path.clone()))?;
+            while engine.is_unread(path) {
+                engine.pass()?;
+            }
+            let retried = engine.end_retry(path, stream, before)?;
+            engine.checkpoint()?;
+            Ok(retried)
+        }
+    }
+}
+
+impl Engine {
+    /// Forgets what was read of a day-file and has it read again; gives its pair's account before, or `None` where
+    /// nothing was ever read of it or it cannot be read now.
+    ///
+    /// # Errors
+    /// Those of a rewritten source.
+    pub fn begin_retry(
+        &mut self,
+        path: &PairPath,
+        stream: Stream,
+    ) -> Result<Option<ClassStatus>, EngineError> {
+        let Some(before) = self.class_status(path)? else {
+            return Ok(None);
+        };
+        // What cannot be read now would be forgotten and not read again.
+        let source = Source::open(&*self.setup.storage, &self.setup.root, stream, path);
+        if !matches!(source, Ok(Some(_))) {
+            return Ok(None);
+        }
+        let reset = self
+            .heal_state()
+            .and_then(|()| self.read_again(path, stream, Rewritten::Mended));
+        self.note_state_failure(reset)?;
+        self.touch(path.clone());
+        Ok(Some(before))
+    }
+
+    /// What became of a pair whose day-file was read again.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn end_retry(
+        &mut self,
+        path: &PairPath,
+        stream: Stream,
+        before: ClassStatus,
+    ) -> Result<Retried, EngineError> {
+        Ok(Retried {
+            day_file: path.to_string(),
+            stream: stream_name(stream).to_owned(),
+            before,
+            after: self.class_status(path)?.unwrap_or_default(),
+        })
+    }
+
+    fn class_status(&mut self, path: &PairPath) -> Result<Option<ClassStatus>, EngineError> {
+        let checkpoint = self.known_checkpoint(path)?;
+        Ok(checkpoint
+            .map(|checkpoint| ClassStatus::new(&class_of(&checkpoint.path), &checkpoint.figures())))
+    }
+}

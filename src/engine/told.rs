@@ -1,0 +1,55 @@
+//! Owns what the engine tells of itself to who asks: sums, the last day, one moment of all that it remembers.
+
+use std::sync::Arc;
+
+use super::Engine;
+use crate::account::Account;
+use crate::discover::PairPath;
+use crate::figures::Figures;
+use crate::recent::Recent;
+
+impl Engine {
+    /// The totals, the same per source class, and the rows of today.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// What came in the last day, minute by minute.
+    #[must_use]
+    pub fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// Goes on with the last day as an earlier process kept it.
+    pub fn resume_recent(&mut self, kept: Recent) {
+        self.recent = Recent::resume(kept, self.setup.clock.wall_ms());
+    }
+
+    /// All that is remembered at this moment, for readers on other threads.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let changed = self.slots.iter().filter(|(_, slot)| slot.changed);
+        Figures {
+            view: Arc::clone(&self.view),
+            changed: changed
+                .map(|(path, slot)| (path.clone(), Arc::clone(&slot.pair)))
+                .collect(),
+            claimed: Arc::clone(&self.claimed),
+            claimable: self.claimable,
+        }
+    }
+
+    /// The first of the pairs that are still to be looked at, those that were hinted at before the newest history.
+    #[must_use]
+    pub fn unread_pairs(&self, pairs_max: usize) -> Vec<PairPath> {
+        let unread = self.hinted.iter().chain(self.backlog.iter().rev());
+        unread.take(pairs_max).cloned().collect()
+    }
+
+    /// Whether a pair is still to be looked at.
+    #[must_use]
+    pub fn is_unread(&self, path: &PairPath) -> bool {
+        self.hinted.contains(path) || self.backlog.contains(path)
+    }
+}

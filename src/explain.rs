@@ -1,0 +1,306 @@
+//! Owns the answer to "what became of this run?": each line that concerns it, the verdict with the rule and the value
+//! that decided it, the row, or what it waits for. What was decided is looked up; the words and values are read again from
+//! the lines, and where these are not what was read of them any more, that is said.
+
+mod near;
+mod page;
+
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{EvidenceRef, ScoredEntry, Verdict};
+use crate::clock::stamp;
+use crate::discover::{PairPath, Stream};
+use crate::export::row_at;
+use crate::figures::{Figures, RunInPair, pair_path, stream_name};
+use crate::line_scan::{for_each_line, line_numbers};
+use crate::parse;
+use crate::row::{self, RunKey};
+use crate::state::StateError;
+use crate::storage::{Storage, StorageFile};
+use crate::tail::Source;
+
+pub use page::page;
+
+/// What is known of a run. Keys are only ever added.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The id that was asked for.
+    pub run_id: String,
+    /// Whether any line that was read concerns it.
+    pub known: bool,
+    /// Each line that concerns it: day-file by day-file, scored lines first, in order.
+    pub lines: Vec<LineExplained>,
+    /// Of an unknown id: ids like it, among the newest day-files and the runs that wait for the longest time.
+    pub near: Vec<String>,
+}
+
+/// What became of one line.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LineExplained {
+    /// `scored` or `evidence`.
+    pub stream: String,
+    /// `YYYY/MM/DD/NAME.jsonl`, below the stream's directory.
+    pub day_file: String,
+    /// Its number in the day-file, from 1; `None` where the day-file cannot be read now.
+    pub line: Option<u64>,
+    /// Where it starts, bytes.
+    pub offset: u64,
+    /// Its length without the newline, bytes.
+    pub len_bytes: u64,
+    /// Of a scored line `exported`, `firewalled`, `unknown_category`, `waiting`, `role` or `blank_text`; of evidence
+    /// `counts`, or `replaced` where later evidence with its id counts.
+    pub verdict: String,
+    /// The rule that decided it.
+    pub rule: String,
+    /// The value that the rule looked at.
+    pub value: Option<String>,
+    /// Of an exported line: where its row is.
+    pub row: Option<RowRange>,
+    /// Of a waiting line: since when, RFC 3339.
+    pub waiting_since: Option<String>,
+    /// Of a waiting line: the day-file below `data/evidence` in which its evidence is looked for.
+    pub waits_for: Option<String>,
+    /// Of an exported line: evidence that differs came after the row was written.
+    pub superseded: bool,
+    /// Of an exported line: the run was rejected after the row was written.
+    pub contradicted: bool,
+    /// Whether the line is not what was read of it any more: the daemon will read its day-file again.
+    pub changed_since: bool,
+}
+
+/// A row in the export.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RowRange {
+    /// Where it starts, bytes.
+    pub offset: u64,
+    /// Its length with the newline, bytes; `None` where it cannot be read.
+    pub len_bytes: Option<u64>,
+}
+
+/// What an explanation is read from.
+pub struct Explaining<'a> {
+    /// The file system.
+    pub storage: &'a dyn Storage,
+    /// The root, without links in it.
+    pub root: &'a Path,
+    /// The export.
+    pub export_path: &'a Path,
+    /// A longer line is a dead letter.
+    pub line_bytes_max: u64,
+    /// What is remembered.
+    pub figures: &'a Figures,
+}
+
+/// What became of a run.
+///
+/// # Errors
+/// The state's. A day-file that cannot be read makes the answer shorter.
+pub fn explain(run_id: &str, explaining: &Explaining<'_>) -> Result<Explanation, StateError> {
+    let found = explaining.figures.find_run(RunKey::of(run_id))?;
+    let export = explaining.storage.open_read(explaining.export_path).ok();
+    let mut lines = Vec::new();
+    for in_pair in &found {
+        let Some(path) = pair_path(&in_pair.pair.checkpoint) else {
+            continue;
+        };
+        let one = OnePair {
+            run_id,
+            path: &path,
+            in_pair,
+            explaining,
+            export: export.as_deref(),
+        };
+        one.scored_lines(&mut lines);
+        one.evidence_lines(&mut lines);
+    }
+    let known = !lines.is_empty();
+    let near = if known {
+        Vec::new()
+    } else {
+        near::near(run_id, explaining)?
+    };
+    Ok(Explanation {
+        run_id: run_id.to_owned(),
+        known,
+        lines,
+        near,
+    })
+}
+
+struct OnePair<'a> {
+    run_id: &'a str,
+    path: &'a PairPath,
+    in_pair: &'a RunInPair,
+    explaining: &'a Explaining<'a>,
+    export: Option<&'a dyn StorageFile>,
+}
+
+impl OnePair<'_> {
+    fn source(&self, stream: Stream) -> Option<Source> {
+        let Explaining { storage, root, .. } = self.explaining;
+        Source::open(*storage, root, stream, self.path)
+            .ok()
+            .flatten()
+    }
+
+    fn line(&self, stream: Stream, offset: u64, len_bytes: u64) -> LineExplained {
+        LineExplained {
+            stream: stream_name(stream).to_owned(),
+            day_file: self.path.to_string(),
+            offset,
+            len_bytes,
+            ..LineExplained::default()
+        }
+    }
+
+    fn scored_lines(&self, lines: &mut Vec<LineExplained>) {
+        let source = self.source(Stream::Scored);
+        let entries = &self.in_pair.entries;
+        let offsets: Vec<u64> = entries.iter().map(|entry| entry.offset).collect();
+        let numbers = (source.as_ref())
+            .and_then(|source| line_numbers(source, &offsets).ok())
+            .unwrap_or_default();
+        let evidence = self.evidence_now();
+        for (n, entry) in entries.iter().enumerate() {
+            let category = source
+                .as_ref()
+                .and_then(|source| category_of(source, entry, self.run_id).ok().flatten());
+            let mut line = self.line(Stream::Scored, entry.offset, u64::from(entry.len_bytes));
+            line.line = numbers.get(n).copied();
+            line.changed_since = source.is_some() && category.is_none();
+            self.decide(entry, category, evidence.as_ref(), &mut line);
+            lines.push(line);
+        }
+    }
+
+    fn decide(
+        &self,
+        entry: &ScoredEntry,
+        category: Option<String>,
+        evidence: Option<&(String, String)>,
+        line: &mut LineExplained,
+    ) {
+        let (verdict, rule, value) = match entry.verdict {
+            Verdict::Exported { .. } => ("exported", EXPORTED, category),
+            Verdict::Firewalled => ("firewalled", FIREWALLED, category),
+            Verdict::UnknownCategory => ("unknown_category", UNKNOWN_CATEGORY, category),
+            Verdict::Waiting { .. } => ("waiting", WAITING, Some(self.run_id.to_owned())),
+            Verdict::Role { .. } => ("role", ROLE, evidence.map(|(role, _)| role.clone())),
+            Verdict::BlankText { .. } => (
+                "blank_text",
+                BLANK_TEXT,
+                evidence.map(|(_, text)| text.clone()),
+            ),
+        };
+        verdict.clone_into(&mut line.verdict);
+        rule.clone_into(&mut line.rule);
+        line.value = value;
+        match entry.verdict {
+            Verdict::Exported {
+                row_offset,
+                superseded,
+                contradicted,
+                ..
+            } => {
+                line.row = Some(self.row(row_offset));
+                (line.superseded, line.contradicted) = (superseded, contradicted);
+            }
+            Verdict::Waiting { since_s, .. } => {
+                line.waiting_since = Some(stamp(since_s * 1_000));
+                line.waits_for = Some(self.path.to_string());
+            }
+            _ => {}
+        }
+    }
+
+    /// Role and text of the evidence that counts, as it stands there now.
+    fn evidence_now(&self) -> Option<(String, String)> {
+        let EvidenceRef { offset, len_bytes } = self.in_pair.evidence?;
+        let line = self
+            .source(Stream::Evidence)?
+            .line(offset, len_bytes)
+            .ok()?;
+        let evidence = parse::evidence(parse::trim(&line)).ok()?;
+        let text = evidence.text.decode();
+        let shown = text.chars().take(VALUE_CHARS_MAX).collect();
+        let fits = evidence.run_id.decode() == self.run_id;
+        fits.then(|| (evidence.model_role.decode().into_owned(), shown))
+    }
+
+    /// Every evidence line with the id that was read; the index knows the last one alone.
+    fn evidence_lines(&self, lines: &mut Vec<LineExplained>) {
+        let Some(counts) = self.in_pair.evidence else {
+            return;
+        };
+        let mut found = Vec::new();
+        let mut seen = false;
+        if let Some(source) = self.source(Stream::Evidence) {
+            let read = self.in_pair.pair.checkpoint.evidence.offset;
+            let max = self.explaining.line_bytes_max;
+            // What could be read of it is told.
+            let _ended = for_each_line(&source, read, max, |line| {
+                let evidence = parse::evidence(parse::trim(line.body));
+                if evidence.is_ok_and(|evidence| evidence.run_id.decode() == self.run_id) {
+                    let mut told = self.line(Stream::Evidence, line.offset, line.body.len() as u64);
+                    told.line = Some(line.number);
+                    found.push(told);
+                }
+            });
+        }
+        for line in &mut found {
+            let is_last = line.offset == counts.offset;
+            seen |= is_last;
+            let (verdict, rule) = if is_last {
+                ("counts", COUNTS)
+            } else {
+                ("replaced", REPLACED)
+            };
+            verdict.clone_into(&mut line.verdict);
+            rule.clone_into(&mut line.rule);
+        }
+        if !seen {
+            let mut line = self.line(Stream::Evidence, counts.offset, u64::from(counts.len_bytes));
+            line.changed_since = true;
+            "counts".clone_into(&mut line.verdict);
+            COUNTS.clone_into(&mut line.rule);
+            found.push(line);
+        }
+        lines.append(&mut found);
+    }
+
+    fn row(&self, offset: u64) -> RowRange {
+        let len_bytes = self
+            .export
+            .and_then(|export| row_len(export, offset, self.run_id));
+        RowRange { offset, len_bytes }
+    }
+}
+
+const EXPORTED: &str = "an admitted category, evidence of a role that gives samples, a text";
+const FIREWALLED: &str = "the firewall: category `rejected` or `needs_human_review`, for ever";
+const UNKNOWN_CATEGORY: &str = "a category that nobody knows is refused";
+const WAITING: &str = "no evidence with its run id stands in the paired day-file yet";
+const ROLE: &str = "the evidence's model_role is not executor, reviewer or applier";
+const BLANK_TEXT: &str = "the evidence's text is empty or white space alone";
+const COUNTS: &str = "the last evidence with its run id counts";
+const REPLACED: &str = "later evidence with its run id counts";
+/// Of a text that was refused for being blank no more than this is shown.
+const VALUE_CHARS_MAX: usize = 80;
+
+/// The category of a scored line, if it is still the run's.
+fn category_of(source: &Source, entry: &ScoredEntry, run_id: &str) -> io::Result<Option<String>> {
+    let line = source.line(entry.offset, entry.len_bytes)?;
+    let run = parse::scored_run(parse::trim(&line)).ok();
+    let run = run.filter(|run| run.evidence_run_id.decode() == run_id);
+    Ok(run.map(|run| run.category.decode().into_owned()))
+}
+
+/// Length of the row that starts there, with its newline, if it is the run's.
+fn row_len(export: &dyn StorageFile, offset: u64, run_id: &str) -> Option<u64> {
+    let row = row_at(export, offset)?;
+    let is_of_run = row::view(&row).is_ok_and(|view| view.source_run_id == run_id);
+    is_of_run.then(|| row.len() as u64 + 1)
+}

@@ -1,0 +1,95 @@
+//! Owns how an explanation looks to a person. What comes from a record is escaped: it is never a command to the terminal.
+
+use std::fmt::Write as _;
+
+use super::{Explanation, LineExplained};
+use crate::status::grouped;
+
+/// The answer as text, with a newline at its end.
+#[must_use]
+pub fn page(explanation: &Explanation) -> String {
+    let mut page = String::new();
+    // Writing to a string does not fail.
+    let _ = write_page(&mut page, explanation);
+    page
+}
+
+fn write_page(page: &mut String, explanation: &Explanation) -> std::fmt::Result {
+    writeln!(page, "run {:?}", explanation.run_id)?;
+    if !explanation.known {
+        writeln!(page, "  no line that was read concerns it")?;
+        if explanation.near.is_empty() {
+            return writeln!(page, "  and none of the newest runs has an id like it");
+        }
+        writeln!(page, "  ids like it, of the newest runs:")?;
+        return (explanation.near.iter()).try_for_each(|id| writeln!(page, "    {id:?}"));
+    }
+    for line in &explanation.lines {
+        write_line(page, line)?;
+    }
+    Ok(())
+}
+
+fn write_line(page: &mut String, line: &LineExplained) -> std::fmt::Result {
+    let dir = match line.stream.as_str() {
+        "evidence" => "data/evidence",
+        _ => "data/scored-runs",
+    };
+    let number = line.line.map_or_else(|| "?".to_owned(), grouped);
+    writeln!(
+        page,
+        "\n{}, line {number}",
+        format!("{dir}/{}", line.day_file).escape_debug()
+    )?;
+    writeln!(
+        page,
+        "  bytes     {} to {}",
+        grouped(line.offset),
+        grouped(line.offset + line.len_bytes)
+    )?;
+    writeln!(page, "  verdict   {}", line.verdict.replace('_', " "))?;
+    writeln!(page, "  rule      {}", line.rule)?;
+    if let Some(value) = &line.value {
+        writeln!(page, "  value     {value:?}")?;
+    }
+    if let Some(row) = &line.row {
+        match row.len_bytes {
+            Some(len_bytes) => writeln!(
+                page,
+                "  row       bytes {} to {} of the export",
+                grouped(row.offset),
+                grouped(row.offset + len_bytes)
+            )?,
+            None => writeln!(
+                page,
+                "  row       byte {} of the export, where it cannot be read",
+                grouped(row.offset)
+            )?,
+        }
+    }
+    if let (Some(since), Some(waits_for)) = (&line.waiting_since, &line.waits_for) {
+        let waits_for = waits_for.escape_debug();
+        writeln!(
+            page,
+            "  waits     since {since} for evidence in data/evidence/{waits_for}"
+        )?;
+    }
+    let notes = [
+        (
+            line.superseded,
+            "evidence that differs came after the row was written; the row stays until a rebuild",
+        ),
+        (
+            line.contradicted,
+            "the run was rejected after the row was written; the row stays in the append-only export",
+        ),
+        (
+            line.changed_since,
+            "the line is not what was read of it; its day-file will be read again",
+        ),
+    ];
+    for (_, note) in notes.iter().filter(|(holds, _)| *holds) {
+        writeln!(page, "  note      {note}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! Owns all that is remembered at one moment, and the looking up in it: what the state had taken in, and over it what
+//! only memory or the journal knew. Every question of an operator is answered from here, with a daemon and without.
+//! It never changes anything, and may be read at leisure on any thread.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::checkpoint::{
+    Claim, DeadLetter, EvidenceRef, PairCheckpoint, PairId, ScoredEntry, Verdict,
+};
+use crate::discover::{PairPath, Stream};
+use crate::pair::{ActivePair, Overlay};
+use crate::row::RunKey;
+use crate::state::{StateError, StateView};
+
+/// All that is remembered of pairs and lines at one moment. It keeps pages of the state alive: drop it soon.
+#[derive(Debug, Clone)]
+pub struct Figures {
+    /// What the state had taken in.
+    pub view: Arc<StateView>,
+    /// Pairs of which memory knows more than the state, in their order; their overlays go before it.
+    pub changed: Vec<(PairPath, Arc<ActivePair>)>,
+    /// Claims that the state still lists.
+    pub claimed: Arc<BTreeSet<Claim>>,
+    /// Rows that no line has claimed.
+    pub claimable: u64,
+}
+
+/// What is known of one run in one pair.
+#[derive(Debug, Clone)]
+pub struct RunInPair {
+    /// The pair, without what the state has taken in of its lines.
+    pub pair: Arc<ActivePair>,
+    /// Its scored lines, in order.
+    pub entries: Vec<ScoredEntry>,
+    /// The last evidence with its id.
+    pub evidence: Option<EvidenceRef>,
+}
+
+impl Figures {
+    /// Brings the pairs in memory into their order.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        self.changed
+            .sort_by(|(path, _), (other, _)| path.cmp(other));
+        self
+    }
+
+    /// A pair as it is known.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn pair(&self, path: &PairPath) -> Result<Option<Arc<ActivePair>>, StateError> {
+        let found = self.changed.binary_search_by(|(other, _)| other.cmp(path));
+        if let Ok(at) = found {
+            return Ok(Some(Arc::clone(&self.changed[at].1)));
+        }
+        match self.view.pair_id(path.as_bytes())? {
+            Some(id) => self.persisted(id).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn persisted(&self, id: PairId) -> Result<Arc<ActivePair>, StateError> {
+        Ok(Arc::new(ActivePair {
+            id,
+            checkpoint: self.view.checkpoint(id)?,
+            overlay: Overlay::default(),
+            persisted: true,
+        }))
+    }
+
+    /// Calls `visit` with every pair, those in memory first.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn for_each_pair(
+        &self,
+        mut visit: impl FnMut(PairId, &PairCheckpoint),
+    ) -> Result<(), StateError> {
+        let mut in_memory = BTreeSet::new();
+        for (_, pair) in &self.changed {
+            in_memory.insert(pair.id);
+            visit(pair.id, &pair.checkpoint);
+        }
+        self.view.for_each_pair(|id, checkpoint| {
+            if !in_memory.contains(&id) {
+                visit(id, &checkpoint);
+            }
+        })
+    }
+
+    /// Calls `visit` with every scored line of a pair that is waiting.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn for_each_waiting(
+        &self,
+        pair: &ActivePair,
+        mut visit: impl FnMut(ScoredEntry, u64),
+    ) -> Result<(), StateError> {
+        let mut visit = |entry: ScoredEntry| {
+            if let Verdict::Waiting { since_s, .. } = entry.verdict {
+                visit(entry, since_s);
+            }
+        };
+        let overlay = &pair.overlay.entries;
+        overlay.values().copied().for_each(&mut visit);
+        if !pair.persisted {
+            return Ok(());
+        }
+        self.view.for_each_entry(pair.id, |entry| {
+            if !overlay.contains_key(&(entry.run, entry.offset)) {
+                visit(entry);
+            }
+        })
+    }
+
+    /// What is known of a run, pair by pair in the order of their paths: every pair is asked.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn find_run(&self, run: RunKey) -> Result<Vec<RunInPair>, StateError> {
+        let mut found = Vec::new();
+        let mut ids: BTreeSet<PairId> = self.view.pairs_with(run)?.into_iter().collect();
+        for (_, pair) in &self.changed {
+            let persisted = ids.remove(&pair.id);
+            let run_in_pair = self.run_in(Arc::clone(pair), run, persisted)?;
+            found.extend(run_in_pair);
+        }
+        for id in ids {
+            found.extend(self.run_in(self.persisted(id)?, run, true)?);
+        }
+        found.sort_by_key(|found| pair_path(&found.pair.checkpoint));
+        Ok(found)
+    }
+
+    fn run_in(
+        &self,
+        pair: Arc<ActivePair>,
+        run: RunKey,
+        persisted: bool,
+    ) -> Result<Option<RunInPair>, StateError> {
+        let mut entries = std::collections::BTreeMap::new();
+        let mut evidence = pair.overlay.evidence.get(&run).copied();
+        if persisted {
+            let known = self.view.entries(pair.id, run)?;
+            entries.extend(known.into_iter().map(|entry| (entry.offset, entry)));
+            if evidence.is_none() {
+                evidence = self.view.evidence(pair.id, run)?;
+            }
+        }
+        let newer = pair.overlay.entries.range((run, 0)..=(run, u64::MAX));
+        entries.extend(newer.map(|((_, offset), entry)| (*offset, *entry)));
+        let is_known = !entries.is_empty() || evidence.is_some();
+        Ok(is_known.then(|| RunInPair {
+            pair,
+            entries: entries.into_values().collect(),
+            evidence,
+        }))
+    }
+
+    /// Calls `visit` with dead letters in the order of pairs' ids, then streams and offsets, until it says that it
+    /// has enough.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn dead_letters(
+        &self,
+        mut visit: impl FnMut(PairId, DeadLetter) -> bool,
+    ) -> Result<(), StateError> {
+        let mut go_on = true;
+        let newer = self.changed.iter().flat_map(|(_, pair)| {
+            let letters = pair.overlay.dead_letters.iter();
+            letters.map(|letter| (pair.id, letter.clone()))
+        });
+        let mut newer: Vec<_> = newer.collect();
+        newer.sort_by_key(|(id, letter)| (*id, letter.in_evidence, letter.offset));
+        let mut newer = newer.into_iter().peekable();
+        let place = |id: PairId, letter: &DeadLetter| (id, letter.in_evidence, letter.offset);
+        self.view.for_each_dead_letter(|id, letter| {
+            let here = place(id, &letter);
+            while let Some((id, letter)) =
+                newer.next_if(|(id, letter)| go_on && place(*id, letter) < here)
+            {
+                go_on = visit(id, letter);
+            }
+            go_on = go_on && visit(id, letter);
+            go_on
+        })?;
+        for (id, letter) in newer {
+            go_on = go_on && visit(id, letter);
+        }
+        Ok(())
+    }
+}
+
+/// The path that a pair is kept under.
+#[must_use]
+pub fn pair_path(checkpoint: &PairCheckpoint) -> Option<PairPath> {
+    PairPath::from_relative(Path::new(OsStr::from_bytes(&checkpoint.path)))
+}
+
+/// A pair's path as a person reads it.
+#[must_use]
+pub fn shown_path(checkpoint: &PairCheckpoint) -> String {
+    String::from_utf8_lossy(&checkpoint.path).into_owned()
+}
+
+/// The name of a stream in answers.
+#[must_use]
+pub fn stream_name(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Scored => "scored",
+        Stream::Evidence => "evidence",
+    }
+}

@@ -1,0 +1,107 @@
+//! Owns the answers of the engine's thread, given between two passes, so that what is told is one moment of the lake.
+
+use tokio::sync::oneshot;
+
+use super::{Follower, millis};
+use crate::ask::{Freshness, Question, Snapshot, Unread};
+use crate::clock::{Clock as _, stamp};
+use crate::dead_letters::Retried;
+use crate::discover::{PairPath, Stream};
+use crate::engine::EngineError;
+use crate::recent::Recent;
+use crate::status::{ClassStatus, Status};
+
+/// Unread pairs that a snapshot names, so that their bytes can be told.
+const UNREAD_MAX: usize = 1_024;
+
+/// A day-file that is being read again because somebody asked for it.
+pub(super) struct Retrying {
+    path: PairPath,
+    stream: Stream,
+    before: ClassStatus,
+    reply: oneshot::Sender<Retried>,
+}
+
+impl Follower {
+    /// All that was asked since the last pass.
+    pub(super) fn answer(&mut self) -> Result<(), EngineError> {
+        for question in self.shared.wake.take_questions() {
+            // Who asked may have gone away meanwhile.
+            match question {
+                Question::Snapshot(reply) => drop(reply.send(self.snapshot())),
+                Question::Recent(reply) => drop(reply.send(self.recent())),
+                Question::Retry {
+                    path,
+                    stream,
+                    reply,
+                } => match self.engine.begin_retry(&path, stream) {
+                    Ok(None) => drop(reply),
+                    Ok(Some(before)) => self.retries.push(Retrying {
+                        path,
+                        stream,
+                        before,
+                        reply,
+                    }),
+                    Err(error) if error.may_pass() => self.pause(&error),
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what became of day-files that were read again, when all of them was.
+    pub(super) fn answer_retries(&mut self) -> Result<(), EngineError> {
+        for retrying in std::mem::take(&mut self.retries) {
+            if self.engine.is_unread(&retrying.path) {
+                self.retries.push(retrying);
+                continue;
+            }
+            let Retrying {
+                path,
+                stream,
+                before,
+                reply,
+            } = retrying;
+            let retried = self.engine.end_retry(&path, stream, before)?;
+            // Who asked may have gone away meanwhile.
+            let _ = reply.send(retried);
+        }
+        Ok(())
+    }
+
+    fn recent(&self) -> Recent {
+        let mut recent = self.engine.recent().clone();
+        recent.advance(self.shared.clock.wall_ms());
+        recent
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let freshness = self.freshness();
+        Snapshot {
+            status: Status {
+                as_of: stamp(self.shared.clock.wall_ms()),
+                ..self.live_status()
+            },
+            figures: self.engine.figures(),
+            unread: Unread {
+                pairs: self.engine.unread_pairs(UNREAD_MAX),
+                all: self.engine.behind() <= UNREAD_MAX
+                    && self.scanning.is_empty()
+                    && !self.watch.unfinished(),
+                seconds: freshness.age_ms / 1_000,
+            },
+            freshness,
+        }
+    }
+
+    fn freshness(&self) -> Freshness {
+        let (bytes, age_ms) = self.engine.lag();
+        Freshness {
+            bytes,
+            age_ms,
+            objective_ms: millis(self.settings.fresh_objective),
+            caught_up: self.caught_up,
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Owns where an operator's question is answered: by the running daemon, through its control socket, or here, from state
+//! and journal under its lock. Both answer from the same [`Figures`]. It never changes state or export.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Method;
+use serde::de::DeserializeOwned;
+
+use crate::account::Account;
+use crate::batch_export::export_path;
+use crate::checkpoint::PairCheckpoint;
+use crate::config::Settings;
+use crate::control::{self, Answer, ControlError};
+use crate::figures::{Figures, pair_path};
+use crate::journal::{Batch, Journal, JournalError, PairDelta};
+use crate::lock::{Holder, LockError, RootLock};
+use crate::open::{JOURNAL_FILE, STATE_FILE};
+use crate::pair::{ActivePair, Overlay};
+use crate::row;
+use crate::state::{State, StateError, StateView};
+use crate::storage::{Disk, Storage};
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum InquireError {
+    /// The root cannot be used.
+    #[error("the root {} cannot be used: {source}", root.display())]
+    Root {
+        /// The root.
+        root: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+    /// No daemon ever ran there.
+    #[error(
+        "there is no state in {}: no daemon has run on this root with this state directory", .0.display()
+    )]
+    NoState(PathBuf),
+    /// See there.
+    #[error("no daemon answers, and its lock cannot be taken to read the state: {0}")]
+    Lock(#[source] LockError),
+    /// See there.
+    #[error("{0}")]
+    State(#[from] StateError),
+    /// See there.
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    /// A process holds the lock and has left no snapshot.
+    #[error(
+        "process {pid} holds the lock of {} and has not published a status yet; it is starting, or a rebuild", root.display()
+    )]
+    Silent {
+        /// The holder.
+        pid: u32,
+        /// The root.
+        root: PathBuf,
+    },
+    /// The daemon runs and does not answer.
+    #[error(
+        "process {pid} works on {} and gives no answer: {source}; it is starting, or a rebuild", root.display()
+    )]
+    Mute {
+        /// The holder.
+        pid: u32,
+        /// The root.
+        root: PathBuf,
+        /// Why there is none.
+        source: ControlError,
+    },
+    /// The daemon's answer is a refusal.
+    #[error("the daemon, process {pid}, answered {status}: {said}")]
+    Refused {
+        /// The holder.
+        pid: u32,
+        /// HTTP's status.
+        status: u16,
+        /// Its text.
+        said: String,
+    },
+    /// The daemon's answer is of another version.
+    #[error(
+        "the daemon, process {pid}, gave an answer that this distilld does not know ({source})"
+    )]
+    Foreign {
+        /// The holder.
+        pid: u32,
+        /// What does not fit.
+        source: serde_json::Error,
+    },
+    /// The snapshot cannot be read.
+    #[error("the status snapshot {} cannot be read: {source}", path.display())]
+    Snapshot {
+        /// The snapshot.
+        path: PathBuf,
+        /// What the disk said.
+        source: io::Error,
+    },
+}
+
+/// How long an answer may take that needs much reading: others may be before it.
+pub const LONG: Duration = Duration::from_secs(600);
+
+/// Who can answer.
+#[derive(Debug)]
+pub enum Respondent {
+    /// The daemon that holds the lock.
+    Daemon(Holder),
+    /// Nobody runs: the files.
+    Files(Box<Files>),
+}
+
+/// State and journal of a root on which no daemon runs, read and not recovered, and held until they are dropped.
+#[derive(Debug)]
+pub struct Files {
+    /// The root, without links in it.
+    pub root: PathBuf,
+    /// Where the state lies.
+    pub state_dir: PathBuf,
+    /// All that is remembered.
+    pub figures: Figures,
+    /// Its sums.
+    pub account: Account,
+    /// Length of the export with the rows that only the journal holds, bytes.
+    pub export_bytes: u64,
+    /// Keeps the state's file open.
+    _state: State,
+    /// A daemon that starts meanwhile would find the state open.
+    lock: RootLock,
+}
+
+/// Finds who can answer for a root.
+///
+/// # Errors
+/// See [`InquireError`].
+pub fn find(settings: &Settings) -> Result<Respondent, InquireError> {
+    let root_error = |source| InquireError::Root {
+        root: settings.root.clone(),
+        source,
+    };
+    let root = Disk.canonicalize(&settings.root).map_err(root_error)?;
+    let holder = crate::lock::last_holder(&root).map_err(root_error)?;
+    let has_state = |dir: &Path| dir.join(STATE_FILE).try_exists().unwrap_or(true);
+    let state_dir = holder
+        .as_ref()
+        .map(|holder| holder.state_dir.clone())
+        .filter(|dir| has_state(dir))
+        .unwrap_or_else(|| settings.state_dir.clone());
+    if holder.is_none() && !has_state(&state_dir) {
+        // Taking the lock would leave files on a root where no daemon ever ran.
+        return Err(InquireError::NoState(state_dir));
+    }
+    // The lock goes on naming the state directory that the daemon used, because `export` asks it what is kept.
+    match RootLock::take(&root, &state_dir) {
+        Ok(lock) if has_state(&state_dir) => {
+            let files = Files::open(root, state_dir, lock)?;
+            Ok(Respondent::Files(Box::new(files)))
+        }
+        Ok(_lock) => Err(InquireError::NoState(state_dir)),
+        Err(LockError::Held(holder)) => Ok(Respondent::Daemon(holder)),
+        Err(error) => Err(InquireError::Lock(error)),
+    }
+}
+
+/// Asks who can answer: the daemon for `path`, with its query, or `here` what it makes of the files.
+///
+/// # Errors
+/// See [`InquireError`]; those of `here`.
+pub fn inquire<T, E>(
+    settings: &Settings,
+    path: &str,
+    here: impl FnOnce(&Files) -> Result<T, E>,
+) -> Result<T, E>
+where
+    T: DeserializeOwned,
+    E: From<InquireError>,
+{
+    match find(settings)? {
+        Respondent::Files(files) => here(&files),
+        Respondent::Daemon(holder) => Ok(of_daemon(&holder, Method::GET, path, LONG)?),
+    }
+}
+
+/// The daemon's answer.
+///
+/// # Errors
+/// See [`InquireError`].
+pub fn of_daemon<T: DeserializeOwned>(
+    holder: &Holder,
+    method: Method,
+    path: &str,
+    patience: Duration,
+) -> Result<T, InquireError> {
+    let asked = control::ask(&holder.state_dir, method, path, patience);
+    let Answer { status, body } = asked.map_err(|source| InquireError::Mute {
+        pid: holder.pid,
+        root: holder.root.clone(),
+        source,
+    })?;
+    if !status.is_success() {
+        return Err(InquireError::Refused {
+            pid: holder.pid,
+            status: status.as_u16(),
+            said: String::from_utf8_lossy(&body).trim_end().to_owned(),
+        });
+    }
+    serde_json::from_slice(&body).map_err(|source| InquireError::Foreign {
+        pid: holder.pid,
+        source,
+    })
+}
+
+impl Files {
+    fn open(root: PathBuf, state_dir: PathBuf, lock: RootLock) -> Result<Self, InquireError> {
+        let state = State::open(&Disk, &state_dir.join(STATE_FILE))?;
+        let file = Disk
+            .open_read(&state_dir.join(JOURNAL_FILE))
+            .map_err(JournalError::Io)?;
+        let header = state.header().clone();
+        let mut taking = TakingIn {
+            view: Arc::new(state.view()?),
+            pairs: BTreeMap::new(),
+            account: header.account,
+            claimable: header.claimable,
+            export_bytes: header.export.len_bytes,
+        };
+        Journal::replay(
+            file,
+            header.journal_epoch,
+            header.seq_applied,
+            |_, batch| taking.batch(batch),
+        )?;
+        let claims = (taking.pairs.values()).flat_map(|pair| pair.overlay.claims.iter().copied());
+        let figures = Figures {
+            view: Arc::clone(&taking.view),
+            claimed: Arc::new(claims.collect()),
+            claimable: taking.claimable,
+            changed: (taking.pairs.into_values())
+                .filter_map(|pair| Some((pair_path(&pair.checkpoint)?, Arc::new(pair))))
+                .collect(),
+        };
+        Ok(Self {
+            root,
+            state_dir,
+            figures: figures.sorted(),
+            account: taking.account,
+            export_bytes: taking.export_bytes,
+            _state: state,
+            lock,
+        })
+    }
+
+    /// Closes the state and keeps the lock, for an engine: the root, the state directory, the lock.
+    #[must_use]
+    pub fn into_lock(self) -> (PathBuf, PathBuf, RootLock) {
+        (self.root, self.state_dir, self.lock)
+    }
+
+    /// The export.
+    #[must_use]
+    pub fn export_path(&self) -> PathBuf {
+        export_path(&self.root)
+    }
+}
+
+/// What the journal puts over the state, as a start would, in memory alone.
+struct TakingIn {
+    view: Arc<StateView>,
+    pairs: BTreeMap<Vec<u8>, ActivePair>,
+    account: Account,
+    claimable: u64,
+    export_bytes: u64,
+}
+
+impl TakingIn {
+    fn batch(&mut self, batch: Batch) -> Result<(), InquireError> {
+        self.export_bytes = batch.export_to();
+        for delta in batch.delta.pairs {
+            self.delta(&delta)?;
+        }
+        for (day, rows) in row::days_of(&batch.rows) {
+            self.account.add_rows(day, rows);
+        }
+        Ok(())
+    }
+
+    fn delta(&mut self, delta: &PairDelta) -> Result<(), InquireError> {
+        let path = &delta.checkpoint.path;
+        if !self.pairs.contains_key(path) {
+            let persisted = self.view.pair_id(path)?.is_some();
+            let checkpoint = if persisted {
+                self.view.checkpoint(delta.id)?
+            } else {
+                PairCheckpoint::new(path.clone())
+            };
+            let pair = ActivePair {
+                id: delta.id,
+                checkpoint,
+                overlay: Overlay::default(),
+                persisted,
+            };
+            self.pairs.insert(path.clone(), pair);
+        }
+        let pair = self.pairs.get_mut(path).expect("it was just put there");
+        self.account.replace(&pair.checkpoint, &delta.checkpoint);
+        pair.checkpoint = delta.checkpoint.clone();
+        let overlay = delta.overlay();
+        self.claimable = self.claimable.saturating_sub(overlay.claims.len() as u64);
+        pair.overlay.extend(overlay);
+        Ok(())
+    }
+}

@@ -1,0 +1,370 @@
+//! Owns the answer to "what would you do now?": the looks that a run would take at what is new, each followed in memory
+//! alone. It reads from the remembered offsets on, so it costs what is new; it writes nothing and changes nothing.
+
+mod again;
+mod page;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+
+use crate::account::{CLASSES_MAX, OTHER, class_of};
+use crate::checkpoint::{Claim, PairCheckpoint, PairId, Totals};
+use crate::clock::stamp;
+use crate::discover::{PairPath, Stream, walk};
+use crate::figures::{Figures, stream_name};
+use crate::pair::{ActivePair, Overlay};
+use crate::reader::{Look, Looking, PairMemory, look};
+use crate::state::StateError;
+use crate::storage::Storage;
+use crate::tail::{LineLimits, seen};
+
+pub use page::page;
+
+/// Day-files that are named; of more only their number is told.
+const NAMED_MAX: usize = 100;
+
+/// A day-file that is rewritten again and again while it is looked at is left.
+const REWRITES_MAX: u32 = 8;
+
+/// What a run now would do. Keys are only ever added.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Plan {
+    /// When it was made, RFC 3339.
+    pub as_of: String,
+    /// Pairs of day-files that would be looked at.
+    pub pairs: u64,
+    /// What would change in all.
+    pub total: Changes,
+    /// What would change of each source class, where anything would.
+    pub classes: BTreeMap<String, Changes>,
+    /// Day-files that are not what was read of them and would be read again from their start, the first ones.
+    pub read_again: Vec<Concerned>,
+    /// Day-files that would be passed over, the first ones, and why.
+    pub passed_over: Vec<Concerned>,
+}
+
+/// By how much each figure would change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Changes {
+    /// Rows that would be written.
+    pub rows: i64,
+    /// Rows that are in the export already and would be claimed by their lines.
+    pub claimed: i64,
+    /// Scored lines read.
+    pub lines: i64,
+    /// Lines that have a row.
+    pub exported: i64,
+    /// Lines that the firewall refuses.
+    pub firewalled: i64,
+    /// Lines of a category nobody knows.
+    pub unknown_category: i64,
+    /// Lines refused for the model's role.
+    pub role: i64,
+    /// Lines refused for a blank text.
+    pub blank_text: i64,
+    /// Lines that wait for evidence; below 0 where more find it than come.
+    pub waiting: i64,
+    /// Scored lines that are no records.
+    pub dead_letters: i64,
+    /// Rows whose evidence was replaced later.
+    pub superseded: i64,
+    /// Rows whose run was rejected later.
+    pub contradicted: i64,
+    /// Evidence lines read.
+    pub evidence_lines: i64,
+    /// Of them no records.
+    pub evidence_dead_letters: i64,
+}
+
+/// A day-file, and what about it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Concerned {
+    /// `YYYY/MM/DD/NAME.jsonl`, below the stream's directory; or a directory that cannot be listed.
+    pub day_file: String,
+    /// `scored` or `evidence`.
+    pub stream: String,
+    /// What.
+    pub reason: String,
+}
+
+/// What a plan is made from.
+pub struct Planning<'a> {
+    /// The file system.
+    pub storage: &'a dyn Storage,
+    /// The root, without links in it.
+    pub root: &'a Path,
+    /// The export.
+    pub export_path: &'a Path,
+    /// A longer line is a dead letter.
+    pub limits: LineLimits,
+    /// Milliseconds since 1970.
+    pub now_ms: u64,
+    /// What is remembered.
+    pub figures: &'a Figures,
+}
+
+/// What a run now would do, with all that settles.
+///
+/// # Errors
+/// The state's. What is wrong with a day-file is in the plan.
+pub fn plan(planning: &Planning<'_>) -> Result<Plan, StateError> {
+    let mut making = Making {
+        planning,
+        claimed: (*planning.figures.claimed).clone(),
+        claimable: planning.figures.claimable,
+        long_lines: Mutex::new(()),
+        plan: Plan {
+            as_of: stamp(planning.now_ms),
+            ..Plan::default()
+        },
+    };
+    for path in making.pairs_with_news()? {
+        making.follow(&path)?;
+    }
+    Ok(making.plan)
+}
+
+struct Making<'a> {
+    planning: &'a Planning<'a>,
+    claimed: BTreeSet<Claim>,
+    claimable: u64,
+    long_lines: Mutex<()>,
+    plan: Plan,
+}
+
+/// A pair that no state knows yet has a number that no claim is limited to.
+const NEW_PAIR: PairId = PairId(u32::MAX - 1);
+
+impl Making<'_> {
+    /// The pairs that a run would look at, in its order.
+    fn pairs_with_news(&mut self) -> Result<BTreeSet<PairPath>, StateError> {
+        let Planning {
+            storage,
+            root,
+            figures,
+            ..
+        } = *self.planning;
+        let mut with_news = BTreeSet::new();
+        for stream in Stream::ALL {
+            let walked = match walk(storage, root, stream) {
+                Ok(walked) => walked,
+                Err(error) => {
+                    self.pass_over(&stream.base(root).display().to_string(), stream, &error);
+                    continue;
+                }
+            };
+            for path in walked.day_files {
+                let known = figures.pair(&path)?;
+                let is_known = |pair: Arc<ActivePair>| {
+                    let stat = storage.stat(&path.path(root, stream));
+                    stat.is_ok_and(|stat| match stream {
+                        Stream::Scored => pair.checkpoint.scored.seen == seen(&stat),
+                        Stream::Evidence => pair.checkpoint.evidence.seen == seen(&stat),
+                    })
+                };
+                if !known.is_some_and(is_known) {
+                    with_news.insert(path);
+                }
+            }
+        }
+        Ok(with_news)
+    }
+
+    /// Takes the looks at a pair that a run would take.
+    fn follow(&mut self, path: &PairPath) -> Result<(), StateError> {
+        self.plan.pairs += 1;
+        let known = self.planning.figures.pair(path)?;
+        let mut pair = known.map_or_else(|| new_pair(path), |pair| (*pair).clone());
+        let before = pair.checkpoint.figures();
+        let (mut rows, mut claimed) = (0, 0);
+        let mut released = BTreeSet::new();
+        let mut memory = PairMemory::default();
+        let mut settled = false;
+        let mut rewrites = 0;
+        loop {
+            let found = self.look(&pair, path, memory, settled, &released)?;
+            for (stream, error) in &found.unreadable {
+                self.pass_over(&path.to_string(), *stream, error);
+            }
+            if let Some((stream, why)) = found.rewritten {
+                name(&mut self.plan.read_again, path, stream, why.code());
+                rewrites += 1;
+                if rewrites > REWRITES_MAX {
+                    break;
+                }
+                (pair, released) = again::again(self.planning, pair, stream)?;
+                memory = PairMemory::default();
+                continue;
+            }
+            let Some(outcome) = found.outcome else { break };
+            let moved = found.more || outcome.checkpoint != pair.checkpoint;
+            rows += outcome.new_rows.len() as i64;
+            claimed += outcome.overlay.claims.len() as i64;
+            self.claim(&outcome.overlay.claims, &released);
+            pair.checkpoint = outcome.checkpoint;
+            pair.overlay.extend(outcome.overlay);
+            memory = found.memory;
+            if found.more {
+                continue;
+            }
+            // Settled once with nothing gained: what is left is torn.
+            if !memory.may_settle() || settled && !moved {
+                break;
+            }
+            settled = true;
+        }
+        self.sum_up(&pair.checkpoint, &before, rows, claimed);
+        Ok(())
+    }
+
+    fn look(
+        &self,
+        pair: &ActivePair,
+        path: &PairPath,
+        memory: PairMemory,
+        settled: bool,
+        released: &BTreeSet<Claim>,
+    ) -> Result<Look, StateError> {
+        let planning = self.planning;
+        let looking = Looking {
+            storage: planning.storage,
+            root: planning.root,
+            view: &planning.figures.view,
+            claimed: &self.claimed,
+            released,
+            claims_possible: self.claimable > 0 || !released.is_empty(),
+            limits: planning.limits,
+            long_lines: &self.long_lines,
+            stamp: &self.plan.as_of,
+            now_ms: planning.now_ms,
+            settle_first: false,
+        };
+        look(pair, path, memory, settled, &looking)
+    }
+
+    fn claim(&mut self, claims: &[Claim], released: &BTreeSet<Claim>) {
+        let listed = claims.iter().filter(|claim| !released.contains(claim));
+        self.claimable = self.claimable.saturating_sub(listed.count() as u64);
+        self.claimed.extend(claims.iter().copied());
+    }
+
+    fn sum_up(&mut self, checkpoint: &PairCheckpoint, before: &Totals, rows: i64, claimed: i64) {
+        let changes = Changes {
+            rows,
+            claimed,
+            ..Changes::between(before, &checkpoint.figures())
+        };
+        if changes != Changes::default() {
+            self.plan.total.add(&changes);
+            let mut class = class_of(&checkpoint.path);
+            if self.plan.classes.len() >= CLASSES_MAX && !self.plan.classes.contains_key(&class) {
+                OTHER.clone_into(&mut class);
+            }
+            self.plan.classes.entry(class).or_default().add(&changes);
+        }
+    }
+
+    fn pass_over(&mut self, what: &str, stream: Stream, error: &io::Error) {
+        if self.plan.passed_over.len() < NAMED_MAX {
+            self.plan.passed_over.push(Concerned {
+                day_file: what.to_owned(),
+                stream: stream_name(stream).to_owned(),
+                reason: error.to_string(),
+            });
+        }
+    }
+}
+
+fn new_pair(path: &PairPath) -> ActivePair {
+    ActivePair {
+        id: NEW_PAIR,
+        checkpoint: PairCheckpoint::new(path.as_bytes().to_vec()),
+        overlay: Overlay::default(),
+        persisted: false,
+    }
+}
+
+fn name(named: &mut Vec<Concerned>, path: &PairPath, stream: Stream, reason: &str) {
+    if named.len() < NAMED_MAX {
+        named.push(Concerned {
+            day_file: path.to_string(),
+            stream: stream_name(stream).to_owned(),
+            reason: reason.to_owned(),
+        });
+    }
+}
+
+impl Changes {
+    /// From one account to another.
+    #[must_use]
+    pub fn between(before: &Totals, after: &Totals) -> Self {
+        let step = |before: u64, after: u64| after as i64 - before as i64;
+        let (old, new) = (&before.counts, &after.counts);
+        Self {
+            rows: 0,
+            claimed: 0,
+            lines: step(before.scored_lines, after.scored_lines),
+            exported: step(old.exported, new.exported),
+            firewalled: step(old.firewalled, new.firewalled),
+            unknown_category: step(old.unknown_category, new.unknown_category),
+            role: step(old.role, new.role),
+            blank_text: step(old.blank_text, new.blank_text),
+            waiting: step(old.waiting, new.waiting),
+            dead_letters: step(before.scored_malformed, after.scored_malformed),
+            superseded: step(old.superseded, new.superseded),
+            contradicted: step(old.contradicted, new.contradicted),
+            evidence_lines: step(before.evidence_lines, after.evidence_lines),
+            evidence_dead_letters: step(before.evidence_malformed, after.evidence_malformed),
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (sum, (_, figure)) in self.figures_mut().into_iter().zip(other.figures()) {
+            *sum += figure;
+        }
+    }
+
+    /// Each figure with its name.
+    #[must_use]
+    pub fn figures(&self) -> [(&'static str, i64); 14] {
+        [
+            ("rows", self.rows),
+            ("claimed", self.claimed),
+            ("lines", self.lines),
+            ("exported", self.exported),
+            ("firewalled", self.firewalled),
+            ("unknown category", self.unknown_category),
+            ("role", self.role),
+            ("blank text", self.blank_text),
+            ("waiting", self.waiting),
+            ("dead letters", self.dead_letters),
+            ("superseded", self.superseded),
+            ("contradicted", self.contradicted),
+            ("evidence lines", self.evidence_lines),
+            ("evidence dead letters", self.evidence_dead_letters),
+        ]
+    }
+
+    fn figures_mut(&mut self) -> [&mut i64; 14] {
+        [
+            &mut self.rows,
+            &mut self.claimed,
+            &mut self.lines,
+            &mut self.exported,
+            &mut self.firewalled,
+            &mut self.unknown_category,
+            &mut self.role,
+            &mut self.blank_text,
+            &mut self.waiting,
+            &mut self.dead_letters,
+            &mut self.superseded,
+            &mut self.contradicted,
+            &mut self.evidence_lines,
+            &mut self.evidence_dead_letters,
+        ]
+    }
+}

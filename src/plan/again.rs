@@ -1,0 +1,80 @@
+//! Owns what a plan makes of a source that would be read again from its start: the pair as the state would hold it then,
+//! in memory alone, and the rows that its lines would claim.
+
+use std::collections::BTreeSet;
+
+use super::Planning;
+use crate::checkpoint::{Claim, ScoredEntry, Verdict};
+use crate::discover::Stream;
+use crate::export::row_at;
+use crate::pair::{ActivePair, Overlay};
+use crate::row::RowKey;
+use crate::state::StateError;
+
+/// The pair after the reset, all of it in its overlay, and the rows that it released.
+pub(super) fn again(
+    planning: &Planning<'_>,
+    pair: ActivePair,
+    stream: Stream,
+) -> Result<(ActivePair, BTreeSet<Claim>), StateError> {
+    let mut overlay = Overlay::default();
+    if pair.persisted {
+        let view = &planning.figures.view;
+        view.for_each_entry(pair.id, |entry| {
+            overlay.entries.insert((entry.run, entry.offset), entry);
+        })?;
+        view.for_each_evidence(pair.id, |entry| {
+            overlay.evidence.insert(entry.run, entry.place);
+        })?;
+    }
+    overlay.extend(pair.overlay);
+    let mut again = ActivePair {
+        overlay,
+        persisted: false,
+        ..pair
+    };
+    let released = match stream {
+        Stream::Scored => forget_scored(planning, &mut again),
+        Stream::Evidence => {
+            forget_evidence(&mut again, planning.now_ms / 1_000);
+            BTreeSet::new()
+        }
+    };
+    Ok((again, released))
+}
+
+fn forget_scored(planning: &Planning<'_>, pair: &mut ActivePair) -> BTreeSet<Claim> {
+    pair.checkpoint.scored = Default::default();
+    pair.checkpoint.counts = Default::default();
+    pair.checkpoint.waiting_since_s = 0;
+    let entries = std::mem::take(&mut pair.overlay.entries);
+    let Ok(export) = planning.storage.open_read(planning.export_path) else {
+        return BTreeSet::new();
+    };
+    let claims = entries.values().filter_map(|entry| {
+        let Verdict::Exported { row_offset, .. } = entry.verdict else {
+            return None;
+        };
+        Some(Claim {
+            row: RowKey::of_row(&row_at(&*export, row_offset)?).ok()?,
+            scope: pair.id,
+            row_offset,
+        })
+    });
+    claims.collect()
+}
+
+fn forget_evidence(pair: &mut ActivePair, since_s: u64) {
+    let checkpoint = &mut pair.checkpoint;
+    checkpoint.evidence = Default::default();
+    let refused = checkpoint.counts.role + checkpoint.counts.blank_text;
+    checkpoint.counts.waiting += refused;
+    (checkpoint.counts.role, checkpoint.counts.blank_text) = (0, 0);
+    pair.overlay.evidence.clear();
+    for entry in pair.overlay.entries.values_mut() {
+        if let Verdict::Role { index } | Verdict::BlankText { index } = entry.verdict {
+            let verdict = Verdict::Waiting { index, since_s };
+            *entry = ScoredEntry { verdict, ..*entry };
+        }
+    }
+}

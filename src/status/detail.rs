@@ -1,0 +1,162 @@
+//! Owns what of a status needs reading: which runs wait for the longest time, how many bytes are unread. Done beside the
+//! pipeline, over the figures of one moment.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ask::Unread;
+use crate::checkpoint::{PairCheckpoint, ScoredEntry, SourceState};
+use crate::clock::stamp;
+use crate::discover::{PairPath, Stream};
+use crate::figures::{Figures, pair_path};
+use crate::parse;
+use crate::row::RunKey;
+use crate::state::StateError;
+use crate::storage::Storage;
+use crate::tail::Source;
+
+/// Waiting runs that are told.
+const OLDEST_MAX: usize = 8;
+/// Unread bytes up to which their lines are counted.
+const LINES_COUNTED_BYTES_MAX: u64 = 8 << 20;
+
+/// A run that waits for its evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingRun {
+    /// Its pair, `YYYY/MM/DD/NAME.jsonl`.
+    pub day_file: String,
+    /// Its id; `None` where its line cannot be read now.
+    pub run_id: Option<String>,
+    /// Where its line starts in the scored day-file, bytes.
+    pub offset: u64,
+    /// Since when it has been waiting, RFC 3339.
+    pub since: String,
+}
+
+/// How far the export is behind the sources.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Lag {
+    /// Bytes of day-files that are known to be unread.
+    pub bytes: u64,
+    /// Whether that is all; `false` while directories are still to be listed, or day-files are too many to be asked.
+    pub exact: bool,
+    /// Lines in these bytes; `None` where there are too many to be counted.
+    pub lines: Option<u64>,
+    /// For how long there has always been something unread, seconds.
+    pub seconds: u64,
+}
+
+/// The runs that wait for the longest time, oldest first. Pairs are asked by the bound that each keeps, so that a
+/// million waiting runs cost what a few do.
+///
+/// # Errors
+/// The state's.
+pub fn waiting_oldest(
+    figures: &Figures,
+    storage: &dyn Storage,
+    root: &Path,
+) -> Result<Vec<WaitingRun>, StateError> {
+    let mut pairs = Vec::new();
+    figures.for_each_pair(|_, checkpoint| {
+        if checkpoint.counts.waiting > 0 {
+            pairs.extend(pair_path(checkpoint).map(|path| (checkpoint.waiting_since_s, path)));
+        }
+    })?;
+    pairs.sort_unstable();
+    let mut oldest: BTreeSet<(u64, PairPath, u64)> = BTreeSet::new();
+    let mut entries = std::collections::BTreeMap::new();
+    for (since_s, path) in pairs {
+        let newest = oldest.last().map(|(newest_s, _, _)| *newest_s);
+        if oldest.len() == OLDEST_MAX && newest.is_some_and(|newest_s| newest_s <= since_s) {
+            break;
+        }
+        let Some(pair) = figures.pair(&path)? else {
+            continue;
+        };
+        figures.for_each_waiting(&pair, |entry, since_s| {
+            let newest = oldest.last().map(|(newest_s, _, _)| *newest_s);
+            if oldest.len() == OLDEST_MAX && newest.is_some_and(|newest_s| newest_s < since_s) {
+                return;
+            }
+            oldest.insert((since_s, path.clone(), entry.offset));
+            entries.insert((path.clone(), entry.offset), entry);
+            if oldest.len() > OLDEST_MAX
+                && let Some((_, path, offset)) = oldest.pop_last()
+            {
+                entries.remove(&(path, offset));
+            }
+        })?;
+    }
+    let told = oldest.into_iter().filter_map(|(since_s, path, offset)| {
+        let entry = entries.remove(&(path.clone(), offset))?;
+        Some(WaitingRun {
+            day_file: path.to_string(),
+            run_id: run_id(storage, root, &path, &entry).unwrap_or_default(),
+            offset,
+            since: stamp(since_s * 1_000),
+        })
+    });
+    Ok(told.collect())
+}
+
+/// The id in a scored line, if it still stands there.
+fn run_id(
+    storage: &dyn Storage,
+    root: &Path,
+    path: &PairPath,
+    entry: &ScoredEntry,
+) -> io::Result<Option<String>> {
+    let Some(source) = Source::open(storage, root, Stream::Scored, path)? else {
+        return Ok(None);
+    };
+    let line = source.line(entry.offset, entry.len_bytes)?;
+    let run = parse::scored_run(parse::trim(&line)).ok();
+    let run_id = run.map(|run| run.evidence_run_id.decode().into_owned());
+    Ok(run_id.filter(|run_id| RunKey::of(run_id) == entry.run))
+}
+
+/// How far the export is behind. What cannot be asked counts for nothing: it is passed over, and said elsewhere.
+#[must_use]
+pub fn lag(figures: &Figures, unread: &Unread, storage: &dyn Storage, root: &Path) -> Lag {
+    let mut gaps = Vec::new();
+    for path in &unread.pairs {
+        let checkpoint = match figures.pair(path) {
+            Ok(Some(pair)) => pair.checkpoint.clone(),
+            _ => PairCheckpoint::default(),
+        };
+        for stream in Stream::ALL {
+            let from = source_state(&checkpoint, stream).offset;
+            let to = storage
+                .stat(&path.path(root, stream))
+                .map_or(0, |stat| stat.len_bytes);
+            if to > from {
+                gaps.push((path, stream, from, to));
+            }
+        }
+    }
+    let bytes = gaps.iter().map(|(_, _, from, to)| to - from).sum();
+    let lines = (unread.all && bytes <= LINES_COUNTED_BYTES_MAX).then(|| {
+        let count = |(path, stream, from, to): &(&PairPath, Stream, u64, u64)| {
+            let source = Source::open(storage, root, *stream, path).ok()??;
+            let unread = source.line(*from, u32::try_from(to - from).ok()?).ok()?;
+            Some(memchr::memchr_iter(b'\n', &unread).count() as u64)
+        };
+        gaps.iter().filter_map(count).sum()
+    });
+    Lag {
+        bytes,
+        exact: unread.all,
+        lines,
+        seconds: unread.seconds,
+    }
+}
+
+fn source_state(checkpoint: &PairCheckpoint, stream: Stream) -> &SourceState {
+    match stream {
+        Stream::Scored => &checkpoint.scored,
+        Stream::Evidence => &checkpoint.evidence,
+    }
+}

@@ -1,0 +1,130 @@
+//! Owns what a running daemon leaves in its state directory beside the state: a snapshot for a `status` that gets no
+//! answer from it, and the last day's rows by minute for the next process. Losing either loses nothing else.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{SNAPSHOT_FILE, Status};
+use crate::clock::stamp;
+use crate::recent::Recent;
+
+/// A snapshot is written at most so often, milliseconds.
+const PUBLISH_MS: u64 = 1_000;
+/// The last day is written at most so often, milliseconds.
+const RECENT_MS: u64 = 60_000;
+/// Name of the file that keeps it.
+const RECENT_FILE: &str = "recent.json";
+/// A longer one is none of ours.
+const RECENT_BYTES_MAX: u64 = 16 << 20;
+
+/// Leaves a snapshot for `status` when something changed: at most one a second, none while nothing happens.
+#[derive(Debug)]
+pub struct Publisher {
+    path: PathBuf,
+    said: Option<Status>,
+    due_ms: u64,
+    failed: bool,
+}
+
+impl Publisher {
+    /// Publishes in this state directory.
+    #[must_use]
+    pub fn new(state_dir: &Path) -> Self {
+        Self {
+            path: state_dir.join(SNAPSHOT_FILE),
+            said: None,
+            due_ms: 0,
+            failed: false,
+        }
+    }
+
+    /// Writes the snapshot if it says something new and the last one is old enough. Gives when to come again with
+    /// what could not be written yet, in monotonic milliseconds. An error is logged once and is no other's concern.
+    pub fn offer(&mut self, status: Status, now_ms: u64, wall_ms: u64) -> Option<u64> {
+        if self.said.as_ref() == Some(&status) {
+            return None;
+        }
+        if now_ms < self.due_ms {
+            return Some(self.due_ms);
+        }
+        self.due_ms = now_ms + PUBLISH_MS;
+        let snapshot = Status {
+            as_of: stamp(wall_ms),
+            ..status.clone()
+        };
+        self.said = Some(status);
+        match replace(&self.path, &snapshot) {
+            Ok(()) => self.failed = false,
+            Err(error) if self.failed => tracing::debug!(%error, "status not written"),
+            Err(error) => {
+                self.failed = true;
+                tracing::warn!(path = %self.path.display(), %error, "`status` will show old figures");
+            }
+        }
+        None
+    }
+}
+
+/// Keeps the last day's rows by minute: written when something was noted, at most once a minute.
+#[derive(Debug)]
+pub struct RecentFile {
+    path: PathBuf,
+    /// What was noted when it was last written.
+    notes: u64,
+    due_ms: u64,
+}
+
+impl RecentFile {
+    /// Keeps it in this state directory.
+    #[must_use]
+    pub fn new(state_dir: &Path) -> Self {
+        Self {
+            path: state_dir.join(RECENT_FILE),
+            notes: 0,
+            due_ms: 0,
+        }
+    }
+
+    /// What an earlier process kept, if that is readable.
+    #[must_use]
+    pub fn read(&self) -> Option<Recent> {
+        let len_bytes = fs::metadata(&self.path).ok()?.len();
+        if len_bytes > RECENT_BYTES_MAX {
+            return None;
+        }
+        serde_json::from_slice(&fs::read(&self.path).ok()?).ok()
+    }
+
+    /// Writes it if something was noted and the last one is old enough. Gives when to come again with what could not be
+    /// written yet, in monotonic milliseconds.
+    pub fn offer(&mut self, recent: &Recent, now_ms: u64) -> Option<u64> {
+        if recent.notes == self.notes {
+            return None;
+        }
+        if now_ms < self.due_ms {
+            return Some(self.due_ms);
+        }
+        self.due_ms = now_ms + RECENT_MS;
+        self.write(recent);
+        None
+    }
+
+    /// Writes it if something was noted.
+    pub fn write(&mut self, recent: &Recent) {
+        if recent.notes == self.notes {
+            return;
+        }
+        self.notes = recent.notes;
+        if let Err(error) = replace(&self.path, recent) {
+            tracing::debug!(path = %self.path.display(), %error, "the last day's rows by minute are not kept");
+        }
+    }
+}
+
+/// Replaced by rename, so that a reader sees one whole file. Not synced: after a crash nobody needs it.
+fn replace(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
+    let fresh = path.with_extension("json.new");
+    fs::write(&fresh, serde_json::to_vec(value)?)?;
+    fs::rename(&fresh, path)
+}

@@ -1,0 +1,229 @@
+//! Owns the live status: the same page, again and again, with the rows of the last hour as a line of bars, until a key
+//! ends it. The terminal is given back as it was, whatever ends it.
+
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use crossterm::{cursor, execute, queue, terminal};
+use hyper::Method;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::{Screen, Status, page, status};
+use crate::clock::{Clock as _, HostClock};
+use crate::config::Settings;
+use crate::inquire::{self, InquireError};
+use crate::lock::last_holder;
+use crate::recent::Recent;
+
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(1_000);
+/// A daemon that takes longer is shown as not answering.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bars of one line, lowest first.
+const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+/// The most bars of a line: the minutes of an hour, or looks.
+const BARS_MAX: usize = 60;
+
+/// Why the status cannot be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// Nobody would see it.
+    #[error("`status --watch` needs a terminal; `distilld status --json` is for programs")]
+    NoTerminal,
+    /// The terminal refused.
+    #[error("the terminal cannot be used: {0}")]
+    Terminal(#[from] io::Error),
+}
+
+/// Whether colours are wanted: not with `NO_COLOR`, not on a terminal that knows none.
+#[must_use]
+pub fn colours_wanted() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let refused = set("CLICOLOR").is_some_and(|wanted| wanted == "0");
+    set("NO_COLOR").is_none() && !refused && set("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Shows the status as it changes, until `q`, Escape or Ctrl-C.
+///
+/// # Errors
+/// See [`WatchError`]. A daemon that is not there is shown, and waited for.
+pub fn watch(settings: &Settings) -> Result<(), WatchError> {
+    if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+        return Err(WatchError::NoTerminal);
+    }
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGHUP, SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&ended))?;
+    }
+    let _borrowed = Borrowed::take()?;
+    let mut live = Live::default();
+    while !ended.load(Ordering::SeqCst) {
+        live.look(settings);
+        live.draw()?;
+        if ended_within(LOOK_EVERY, &live)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The terminal as a screen without line editing; given back when this is dropped, by a panic too.
+struct Borrowed;
+
+impl Borrowed {
+    fn take() -> io::Result<Self> {
+        let said_by_a_panic = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            give_back();
+            said_by_a_panic(panic);
+        }));
+        terminal::enable_raw_mode()?;
+        let borrowed = Self;
+        execute!(io::stdout(), terminal::EnterAlternateScreen, cursor::Hide)?;
+        Ok(borrowed)
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+/// Each is tried: whatever can be given back is. Doing it twice changes nothing.
+fn give_back() {
+    let _ = execute!(io::stdout(), cursor::Show, terminal::LeaveAlternateScreen);
+    let _ = terminal::disable_raw_mode();
+}
+
+/// What the screen shows.
+#[derive(Default)]
+struct Live {
+    shown: Option<Result<Status, InquireError>>,
+    recent: Option<Recent>,
+    /// Seconds behind at each look.
+    lags: VecDeque<u64>,
+}
+
+impl Live {
+    fn look(&mut self, settings: &Settings) {
+        let found = status(settings, HostClock::new().wall_ms());
+        self.recent = None;
+        if let Ok(status) = &found {
+            if status.running {
+                self.recent = recent(settings);
+            }
+            if self.lags.len() == BARS_MAX {
+                self.lags.pop_front();
+            }
+            let lag = status
+                .lag
+                .as_ref()
+                .map_or(0, |lag| lag.seconds + u64::from(lag.bytes > 0));
+            self.lags.push_back(lag);
+        }
+        self.shown = Some(found);
+    }
+
+    fn draw(&self) -> io::Result<()> {
+        let (columns, rows) = terminal::size()?;
+        let screen = Screen {
+            width: usize::from(columns).max(40),
+            colour: colours_wanted(),
+        };
+        let text = self.text(screen);
+        let mut stdout = io::stdout().lock();
+        queue!(stdout, cursor::MoveTo(0, 0))?;
+        // Each line is wiped behind its end, so that nothing flickers.
+        for line in text.lines().take(usize::from(rows.saturating_sub(1))) {
+            write!(stdout, "{line}")?;
+            let until_line_end = terminal::ClearType::UntilNewLine;
+            queue!(stdout, terminal::Clear(until_line_end))?;
+            write!(stdout, "\r\n")?;
+        }
+        let below = terminal::ClearType::FromCursorDown;
+        queue!(stdout, terminal::Clear(below))?;
+        stdout.flush()
+    }
+
+    fn text(&self, screen: Screen) -> String {
+        let mut text = match &self.shown {
+            Some(Ok(status)) => page(status, screen),
+            Some(Err(error)) => format!("no daemon: {error}\n"),
+            None => String::new(),
+        };
+        if let Some(Ok(status)) = &self.shown
+            && !status.running
+        {
+            text.insert_str(0, "no daemon; waiting for one\n\n");
+        }
+        text.push('\n');
+        if let Some(recent) = &self.recent {
+            let rows = recent.exported_newest(BARS_MAX);
+            let all: u64 = rows.iter().sum();
+            text.push_str(&format!("rows of the last hour  {}  {all}\n", bars(&rows)));
+        }
+        let lags: Vec<u64> = self.lags.iter().copied().collect();
+        let newest = lags.last().copied().unwrap_or(0);
+        text.push_str(&format!(
+            "seconds behind         {}  {newest}\n",
+            bars(&lags)
+        ));
+        text.push_str("\nq: leave\n");
+        text
+    }
+}
+
+/// One bar a figure, the highest as high as the line.
+fn bars(figures: &[u64]) -> String {
+    let highest = figures.iter().copied().max().unwrap_or(0).max(1);
+    let bar = |figure: &u64| {
+        // What is not nothing is seen.
+        let height = (figure * (BARS.len() as u64 - 1)).div_ceil(highest);
+        BARS[height as usize]
+    };
+    figures.iter().map(bar).collect()
+}
+
+fn recent(settings: &Settings) -> Option<Recent> {
+    let holder = last_holder(&settings.root).ok()??;
+    inquire::of_daemon(&holder, Method::GET, "/recent.json", PATIENCE).ok()
+}
+
+/// Waits; whether a key ended it. A changed size is drawn at once.
+fn ended_within(time: Duration, live: &Live) -> io::Result<bool> {
+    let until = Instant::now() + time;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if !event::poll(left)? {
+            return Ok(false);
+        }
+        match event::read()? {
+            Event::Key(key) if key.kind != KeyEventKind::Release => match key.code {
+                KeyCode::Char('q') | KeyCode::Esc => return Ok(true),
+                KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+                    return Ok(true);
+                }
+                _ => {}
+            },
+            Event::Resize(..) => live.draw()?,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_as_high_as_their_figures_and_what_is_not_nothing_is_seen() {
+        assert_eq!(bars(&[0, 1, 400, 800]), " ▁▄█");
+        assert_eq!(bars(&[0, 0]), "  ");
+        assert_eq!(bars(&[]), "");
+    }
+}

@@ -1,0 +1,658 @@
+//! What operators ask: `explain` against the naive batch, `plan` against the run that follows, `dead-letters` and the
+//! account per source class; with a daemon and without.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use distilld::ask::Unread;
+use distilld::checkpoint::Totals;
+use distilld::clock::{Clock as _, HostClock};
+use distilld::discover::PairPath;
+use distilld::explain::{Explaining, Explanation, explain};
+use distilld::plan::{Changes, Plan, Planning, plan};
+use distilld::status::{lag, waiting_oldest};
+use distilld::tail::LineLimits;
+use fastrand::Rng;
+use serde_json::Value;
+
+use crate::support::bench::{Bench as EngineBench, EXPORT, ROOT};
+use crate::support::kill_harness::Daemon;
+use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
+use crate::support::naive::verdicts;
+use crate::support::process::{Bench, evidence, evidence_with, scored, scored_as};
+use crate::support::sim_disk::SimDisk;
+
+/// Random lakes of each kind.
+const CASES: u64 = 300;
+const A: &str = "2026/05/01/audits.jsonl";
+const B: &str = "2026/05/02/facts.jsonl";
+
+fn explained(bench: &EngineBench, run_id: &str) -> Explanation {
+    let figures = bench.engine.as_ref().unwrap().figures();
+    let explaining = Explaining {
+        storage: &bench.disk,
+        root: Path::new(ROOT),
+        export_path: Path::new(EXPORT),
+        line_bytes_max: 16 << 20,
+        figures: &figures,
+    };
+    explain(run_id, &explaining).unwrap()
+}
+
+/// Each scored line of every run has the naive verdict, its row lies where it is said to, its line where it is said to.
+fn check_explanations(seed: u64, bench: &EngineBench, steps: &[Step]) {
+    let export = bench.disk.read(EXPORT).unwrap_or_default();
+    let pairs = pairs_of(steps);
+    let mut waiting = BTreeSet::new();
+    for (run_id, mut expected) in verdicts(&pairs) {
+        // Directory by directory, as the walk goes; within a pair in the order of the lines.
+        expected.sort_by_key(|(pair, _)| PairPath::from_relative(Path::new(pair)));
+        let told = explained(bench, &run_id);
+        let scored = told.lines.iter().filter(|line| line.stream == "scored");
+        let mut found = Vec::new();
+        for line in scored {
+            found.push((line.day_file.clone(), line.verdict.as_str()));
+            let day_file = pairs[&line.day_file].0.as_deref().unwrap();
+            let before = &day_file[..line.offset as usize];
+            let newlines = memchr::memchr_iter(b'\n', before).count() as u64;
+            assert_eq!(line.line, Some(newlines + 1), "seed {seed}, {told:#?}");
+            assert!(!line.changed_since, "seed {seed}, {told:#?}");
+            assert_eq!(line.row.is_some(), line.verdict == "exported");
+            assert_eq!(line.waits_for.is_some(), line.verdict == "waiting");
+            assert!(line.value.is_some(), "seed {seed}, {told:#?}");
+            if let Some(since) = &line.waiting_since {
+                let path = PairPath::from_relative(Path::new(&line.day_file)).unwrap();
+                waiting.insert((since.clone(), path, line.offset, run_id.clone()));
+            }
+            if let Some(row) = &line.row {
+                let from = row.offset as usize;
+                let row = &export[from..from + row.len_bytes.unwrap() as usize];
+                let row: Value = serde_json::from_slice(row).unwrap();
+                assert_eq!(row["source_run_id"], *run_id, "seed {seed}");
+            }
+        }
+        assert_eq!(found, expected, "seed {seed}, run {run_id:?}: {told:#?}");
+    }
+    let figures = bench.engine.as_ref().unwrap().figures();
+    let oldest = waiting_oldest(&figures, &bench.disk, Path::new(ROOT)).unwrap();
+    let oldest: Vec<_> = oldest
+        .into_iter()
+        .map(|run| {
+            let path = PairPath::from_relative(Path::new(&run.day_file)).unwrap();
+            (run.since, path, run.offset, run.run_id.unwrap())
+        })
+        .collect();
+    let expected: Vec<_> = waiting.into_iter().take(oldest.len().max(8)).collect();
+    assert_eq!(oldest, expected, "seed {seed}: the oldest waiting runs");
+}
+
+#[test]
+fn the_lag_is_what_stands_behind_the_offsets() {
+    let mut bench = EngineBench::new(SimDisk::new());
+    bench.open().unwrap();
+    let path = PairPath::from_relative(Path::new(A)).unwrap();
+    let append = |bench: &EngineBench, stream: Stream, text: String| {
+        bench
+            .disk
+            .append_durable(stream.path(Path::new(ROOT), A), text.as_bytes());
+        text.len() as u64
+    };
+    append(&bench, Stream::Scored, scored("a"));
+    bench.look_around().unwrap();
+    bench.catch_up().unwrap();
+    let told = |bench: &EngineBench, all| {
+        let unread = Unread {
+            pairs: vec![path.clone()],
+            all,
+            seconds: 3,
+        };
+        let figures = bench.engine.as_ref().unwrap().figures();
+        lag(&figures, &unread, &bench.disk, Path::new(ROOT))
+    };
+    assert_eq!(
+        (told(&bench, true).bytes, told(&bench, true).lines),
+        (0, Some(0))
+    );
+    let bytes = append(&bench, Stream::Scored, scored("b") + &scored("c"))
+        + append(&bench, Stream::Evidence, evidence("a"));
+    let behind = told(&bench, true);
+    assert_eq!(
+        (behind.bytes, behind.lines, behind.exact),
+        (bytes, Some(3), true)
+    );
+    assert_eq!(
+        (told(&bench, false).lines, told(&bench, false).exact),
+        (None, false)
+    );
+}
+
+#[test]
+fn what_is_explained_of_every_run_of_a_random_lake_is_what_a_batch_decides() {
+    for seed in 0..CASES {
+        let mut rng = Rng::with_seed(seed);
+        let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
+        let mut bench = EngineBench::new(SimDisk::new());
+        bench.checkpoint_bytes = rng.choice([4 << 10, 1 << 20]).unwrap();
+        bench.open().unwrap();
+        for step in &steps {
+            bench.step(step, rng.u8(..4) > 0).unwrap();
+        }
+        bench.step(&Step::Quiet, true).unwrap();
+        check_explanations(seed, &bench, &steps);
+        let unknown = explained(&bench, "nobody's run");
+        assert!(!unknown.known && unknown.lines.is_empty());
+    }
+}
+
+fn planned(bench: &EngineBench) -> Plan {
+    plan(&Planning {
+        storage: &bench.disk,
+        root: Path::new(ROOT),
+        export_path: Path::new(EXPORT),
+        limits: LineLimits {
+            line_bytes_max: 16 << 20,
+        },
+        now_ms: bench.clock.wall_ms(),
+        figures: &bench.engine.as_ref().unwrap().figures(),
+    })
+    .unwrap()
+}
+
+fn rows(bench: &EngineBench) -> i64 {
+    let export = bench.disk.read(EXPORT).unwrap_or_default();
+    memchr::memchr_iter(b'\n', &export).count() as i64
+}
+
+/// What was done, in a plan's figures; the rows are compared on their own.
+fn done(planned: &Changes, before: &Totals, after: &Totals) -> Changes {
+    Changes {
+        rows: planned.rows,
+        claimed: planned.claimed,
+        ..Changes::between(before, after)
+    }
+}
+
+/// Every third lake has a day-file rewritten under the engine: lines gone, lines doubled, a beginning that differs.
+fn rewrite_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
+    let pairs: Vec<String> = pairs_of(steps).into_keys().collect();
+    let Some(pair) = rng.choice(&pairs) else {
+        return;
+    };
+    let stream = *rng.choice(&[Stream::Scored, Stream::Evidence]).unwrap();
+    let path = stream.path(Path::new(ROOT), pair);
+    if let Some(bytes) = bench.disk.read(&path) {
+        let mut lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+        lines.retain(|_| rng.u8(..4) > 0);
+        let doubled = lines.clone();
+        lines.extend(doubled.iter().take(2));
+        let rewritten = [b"\n", lines.concat().as_slice()].concat();
+        bench.disk.write_file(&path, &rewritten);
+        bench.disk.settle(&path);
+    }
+}
+
+#[test]
+fn a_plan_is_what_the_run_that_follows_does_on_random_lakes() {
+    let mut rows_planned = 0;
+    for seed in 0..CASES {
+        let mut rng = Rng::with_seed(seed);
+        let mode = *rng
+            .choice(&[EvidenceMode::Unique, EvidenceMode::Free])
+            .unwrap();
+        let steps = script(seed, &Shape::small(&mut rng, mode));
+        let mut bench = EngineBench::new(SimDisk::new());
+        bench.open().unwrap();
+        let known = rng.usize(..=steps.len());
+        for step in &steps[..known] {
+            bench.step(step, true).unwrap();
+        }
+        bench.catch_up().unwrap();
+        if rng.bool() {
+            bench.engine.as_mut().unwrap().checkpoint().unwrap();
+        }
+        for step in &steps[known..] {
+            if let Step::Append {
+                stream,
+                pair,
+                bytes,
+            } = step
+            {
+                let path = stream.path(Path::new(ROOT), pair);
+                bench.disk.append_durable(path, bytes);
+            }
+        }
+        if seed % 3 == 0 {
+            rewrite_one(&mut rng, &bench, &steps);
+        }
+        let before = bench.engine.as_ref().unwrap().account().clone();
+        let rows_before = rows(&bench);
+        let plan = planned(&bench);
+        assert_eq!(bench.engine.as_ref().unwrap().account(), &before);
+        assert_eq!(rows(&bench), rows_before);
+
+        bench.look_around().unwrap();
+        assert!(bench.settle_all().unwrap());
+        bench.engine.as_mut().unwrap().checkpoint().unwrap();
+        let after = bench.engine.as_ref().unwrap().account().clone();
+        assert_eq!(
+            plan.total.rows,
+            rows(&bench) - rows_before,
+            "seed {seed}: {plan:#?}"
+        );
+        rows_planned += plan.total.rows;
+        let total = done(&plan.total, &before.totals, &after.totals);
+        assert_eq!(plan.total, total, "seed {seed}");
+        for (class, after) in &after.classes {
+            let before = before.classes.get(class).copied().unwrap_or_default();
+            let planned = plan.classes.get(class).copied().unwrap_or_default();
+            assert_eq!(
+                planned,
+                done(&planned, &before, after),
+                "seed {seed}, {class}"
+            );
+        }
+        assert_eq!(planned(&bench).total, Changes::default(), "seed {seed}");
+    }
+    assert!(
+        rows_planned > CASES as i64,
+        "only {rows_planned} rows in all"
+    );
+}
+
+fn ask(bench: &Bench, arguments: &[&str]) -> Value {
+    let ended = bench.run(&mut bench.command(arguments));
+    ended.check(0, &[]);
+    serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{}", ended.stdout))
+}
+
+/// Two classes: one with every verdict, one with a run that is exported, superseded and contradicted.
+fn lake(bench: &Bench) {
+    let dull = |run: &str| evidence(run).replace("executor", "extractor");
+    let a_evidence = [
+        evidence("a"),
+        dull("d"),
+        evidence_with("e", " "),
+        "[\n".into(),
+    ];
+    let a_scored = [
+        scored("a"),
+        scored_as("b", "rejected"),
+        scored_as("c", "odd"),
+        scored("d"),
+        scored("e"),
+        scored("f"),
+        "{\"\x1b]0;title\x07\n".into(),
+    ];
+    bench.append(Stream::Evidence, A, a_evidence.concat());
+    bench.append(Stream::Scored, A, a_scored.concat());
+    bench.append_run(B, "g");
+}
+
+/// Asks with a daemon and, when that was killed, without: once its rows stand in state and journal.
+fn with_and_without_a_daemon(bench: &Bench, mut check: impl FnMut(&Bench, Option<&mut Daemon>)) {
+    let mut daemon = bench.start_caught_up();
+    check(bench, Some(&mut daemon));
+    daemon.kill_9().unwrap();
+    check(bench, None);
+}
+
+#[test]
+fn the_account_is_told_per_source_class_with_a_daemon_and_without() {
+    let bench = Bench::new();
+    lake(&bench);
+    with_and_without_a_daemon(&bench, |bench, daemon| {
+        let told = ask(bench, &["status", "--json"]);
+        assert_eq!(told["running"], daemon.is_some());
+        let classes = told["classes"].as_array().unwrap();
+        assert_eq!(classes.len(), 2, "{told}");
+        let audits = &classes[0];
+        assert_eq!(audits["class"], "audits");
+        for figure in [
+            "exported",
+            "firewalled",
+            "unknown_category",
+            "role",
+            "blank_text",
+            "waiting",
+            "dead_letters",
+            "evidence_dead_letters",
+        ] {
+            assert_eq!(audits[figure], 1, "{figure} in {told}");
+        }
+        assert_eq!(
+            (&audits["lines"], &classes[1]["exported"]),
+            (&7.into(), &1.into())
+        );
+        assert_eq!(told["export"]["rows_today"], 2, "{told}");
+        let waiting = told["waiting_oldest"].as_array().unwrap();
+        assert_eq!(waiting.len(), 1, "{told}");
+        assert_eq!(
+            (&waiting[0]["run_id"], &waiting[0]["day_file"]),
+            (&"f".into(), &A.into())
+        );
+        assert_eq!(told["scored"]["balanced"], true);
+    });
+}
+
+#[test]
+fn the_last_day_is_told_by_minute_and_outlives_the_daemon() {
+    let bench = Bench::new();
+    lake(&bench);
+    let daemon = bench.start_caught_up();
+    bench.stop(daemon);
+    let kept: Value =
+        serde_json::from_slice(&fs::read(bench.state_dir().join("recent.json")).unwrap()).unwrap();
+    let sum = |class: &str, what: &str| -> u64 {
+        let figures = kept["series"][class][what].as_array().unwrap();
+        assert_eq!(figures.len(), 24 * 60);
+        figures.iter().map(|figure| figure.as_u64().unwrap()).sum()
+    };
+    assert_eq!(
+        (sum("audits", "exported"), sum("audits", "refused")),
+        (1, 5)
+    );
+    assert_eq!((sum("facts", "exported"), sum("facts", "refused")), (1, 0));
+    assert_eq!(kept["step_s"], 60);
+    let now_s = HostClock::new().wall_ms() / 1_000;
+    let first_s = kept["minute_s"].as_u64().unwrap();
+    assert!(
+        (now_s - first_s).abs_diff(86_400) < 300,
+        "{first_s} {now_s}"
+    );
+    let mut daemon = bench.start_caught_up();
+    bench.append_run(B, "h");
+    bench.wait_run(&mut daemon, "h");
+    bench.stop(daemon);
+    let kept = fs::read_to_string(bench.state_dir().join("recent.json")).unwrap();
+    let kept: Value = serde_json::from_str(&kept).unwrap();
+    let facts = kept["series"]["facts"]["exported"].as_array().unwrap();
+    let rows: u64 = facts.iter().map(|rows| rows.as_u64().unwrap()).sum();
+    assert_eq!(rows, 2);
+}
+
+#[test]
+fn a_run_is_explained_with_a_daemon_and_without() {
+    let bench = Bench::new();
+    lake(&bench);
+    bench.append(Stream::Evidence, B, evidence_with("run-77", "first"));
+    bench.append(Stream::Scored, B, scored("run-77"));
+    let mut daemon = bench.start_caught_up();
+    bench.append(Stream::Evidence, B, evidence_with("run-77", "second"));
+    bench.append(Stream::Scored, B, scored_as("run-77", "rejected"));
+    bench.wait_for(&mut daemon, "the run is contradicted", || {
+        ask(&bench, &["status", "--json"])["export"]["contradicted"] == 1
+    });
+    bench.stop(daemon);
+    with_and_without_a_daemon(&bench, |bench, _| {
+        let told = ask(bench, &["explain", "run-77", "--json"]);
+        let lines = told["lines"].as_array().unwrap();
+        let verdicts: Vec<_> = lines
+            .iter()
+            .map(|line| line["verdict"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            verdicts,
+            ["exported", "firewalled", "replaced", "counts"],
+            "{told}"
+        );
+        assert_eq!(
+            (&lines[0]["superseded"], &lines[0]["contradicted"]),
+            (&true.into(), &true.into())
+        );
+        assert_eq!(
+            (&lines[1]["line"], &lines[1]["value"]),
+            (&3.into(), &"rejected".into())
+        );
+        let (from, len) = (
+            lines[0]["row"]["offset"].as_u64(),
+            lines[0]["row"]["len_bytes"].as_u64(),
+        );
+        let from = from.unwrap() as usize;
+        let row = &bench.export_bytes()[from..from + len.unwrap() as usize];
+        assert!(row.starts_with(b"{\"schema_version\"") && row.ends_with(b"}\n"));
+
+        let role = ask(bench, &["explain", "d", "--json"]);
+        assert_eq!(
+            (&role["lines"][0]["verdict"], &role["lines"][0]["value"]),
+            (&"role".into(), &"extractor".into())
+        );
+        let page = bench.run(&mut bench.command(&["explain", "f"]));
+        page.check(0, &[]);
+        assert!(
+            page.stdout.contains("waits") && page.stdout.contains("line 6"),
+            "{}",
+            page.stdout
+        );
+
+        let unknown = bench.run(&mut bench.command(&["explain", "run-7"]));
+        unknown.check(1, &[]);
+        assert!(unknown.stdout.contains("\"run-77\""), "{}", unknown.stdout);
+        let odd = bench.run(&mut bench.command(&["explain", "a&b=c \u{1b}[31m%"]));
+        odd.check(1, &[]);
+        assert!(!odd.stdout.contains('\u{1b}'), "{}", odd.stdout);
+    });
+}
+
+#[test]
+fn dead_letters_are_listed_page_by_page_and_shown_without_harm() {
+    let bench = Bench::new();
+    lake(&bench);
+    with_and_without_a_daemon(&bench, |bench, _| {
+        let told = ask(bench, &["dead-letters", "--json"]);
+        let letters = told["letters"].as_array().unwrap();
+        assert_eq!(letters.len(), 2, "{told}");
+        let scored = letters
+            .iter()
+            .find(|letter| letter["stream"] == "scored")
+            .unwrap();
+        assert_eq!(
+            (&scored["line"], &scored["reason"]),
+            (&7.into(), &"syntax".into())
+        );
+        let first = ask(bench, &["dead-letters", "--json", "--limit", "1"]);
+        let second = ask(
+            bench,
+            &["dead-letters", "--json", "--limit", "1", "--skip", "1"],
+        );
+        assert_eq!(
+            (&first["more"], &second["more"]),
+            (&true.into(), &false.into())
+        );
+        let pages = [&first["letters"][0], &second["letters"][0]];
+        let distinct: BTreeSet<String> = pages.iter().map(ToString::to_string).collect();
+        assert_eq!(distinct.len(), 2);
+
+        let offset = scored["offset"].to_string();
+        let shown = bench.run(&mut bench.command(&["dead-letters", "show", A, &offset]));
+        shown.check(0, &[]);
+        assert_eq!(shown.stdout, "{\"\\u{1b}]0;title\\u{7}\n");
+        let raw = bench.run(&mut bench.command(&["dead-letters", "show", A, &offset, "--raw"]));
+        assert_eq!(raw.stdout, "{\"\x1b]0;title\x07");
+        let none = bench.run(&mut bench.command(&["dead-letters", "show", A, "1"]));
+        none.check(1, &["no dead letter starts at byte 1"]);
+    });
+}
+
+/// Puts a line in the place of another of the same length, in the middle of a day-file whose end is far away.
+fn mend(bench: &Bench, broken: &str, mended: &str) {
+    let path = bench.path(Stream::Scored, A);
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(
+        (text.matches(broken).count(), broken.len()),
+        (1, mended.len())
+    );
+    fs::write(path, text.replace(broken, mended)).unwrap();
+}
+
+/// More lines than a source's head and tail cover, the one in the middle broken.
+fn broken_lake(bench: &Bench) -> (String, String) {
+    let mended = scored("run-20");
+    let broken = mended.replacen('{', "?", 1);
+    for n in 0..40 {
+        let run = format!("run-{n:02}");
+        bench.append(Stream::Evidence, A, evidence(&run));
+        let line = if n == 20 {
+            broken.clone()
+        } else {
+            scored(&run)
+        };
+        bench.append(Stream::Scored, A, line);
+    }
+    (broken, mended)
+}
+
+fn check_retried(bench: &Bench, told: &Value) {
+    assert_eq!(
+        (
+            &told["before"]["dead_letters"],
+            &told["after"]["dead_letters"]
+        ),
+        (&1.into(), &0.into())
+    );
+    assert_eq!(
+        (&told["before"]["exported"], &told["after"]["exported"]),
+        (&39.into(), &40.into())
+    );
+    bench.assert_distinct(40);
+    assert_eq!(
+        ask(bench, &["dead-letters", "--json"])["letters"],
+        Value::Array(Vec::new())
+    );
+}
+
+#[test]
+fn a_line_mended_in_place_has_its_row_after_a_retry_by_the_daemon() {
+    let bench = Bench::new();
+    let (broken, mended) = broken_lake(&bench);
+    let mut daemon = bench.start_caught_up();
+    mend(&bench, &broken, &mended);
+    bench.probe(&mut daemon);
+    assert!(!bench.has("run-20"));
+    let told = ask(&bench, &["dead-letters", "retry", A]);
+    daemon.check_running().unwrap();
+    assert_eq!(
+        (
+            &told["before"]["dead_letters"],
+            &told["after"]["dead_letters"]
+        ),
+        (&1.into(), &0.into())
+    );
+    assert_eq!(
+        (&told["before"]["exported"], &told["after"]["exported"]),
+        (&39.into(), &40.into())
+    );
+    bench.assert_distinct(41);
+    let unknown = bench.run(&mut bench.command(&["dead-letters", "retry", "2026/05/09/x.jsonl"]));
+    unknown.check(1, &["nothing was ever read of 2026/05/09/x.jsonl"]);
+    bench.stop(daemon);
+    bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+}
+
+#[test]
+fn a_line_mended_in_place_has_its_row_after_a_retry_without_a_daemon() {
+    let bench = Bench::new();
+    let (broken, mended) = broken_lake(&bench);
+    bench.once();
+    mend(&bench, &broken, &mended);
+    let told = ask(&bench, &["dead-letters", "retry", A]);
+    check_retried(&bench, &told);
+    let again = ask(&bench, &["dead-letters", "retry", A, "--evidence"]);
+    assert_eq!(again["before"], again["after"]);
+    // Rows behind the mended line keep the index that they were written with.
+    bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+}
+
+#[test]
+fn a_plan_without_a_daemon_says_what_once_then_does() {
+    let bench = Bench::new();
+    lake(&bench);
+    bench.once();
+    bench.append_run(B, "new");
+    bench.append(Stream::Evidence, A, evidence("f"));
+    let told = ask(&bench, &["plan", "--json"]);
+    let total = &told["total"];
+    assert_eq!(
+        (&total["rows"], &total["waiting"], &total["lines"]),
+        (&2.into(), &(-1).into(), &1.into())
+    );
+    assert_eq!(bench.row_count(), 2);
+    let page = bench.run(&mut bench.command(&["plan"]));
+    assert!(
+        page.stdout.contains("2 pairs of day-files"),
+        "{}",
+        page.stdout
+    );
+    assert!(
+        page.stdout
+            .lines()
+            .any(|line| line.split_whitespace().eq(["rows", "+2", "+1", "+1"])),
+        "{}",
+        page.stdout
+    );
+    bench.once();
+    assert_eq!(bench.row_count(), 4);
+    let idle = bench.run(&mut bench.command(&["plan"]));
+    assert!(idle.stdout.starts_with("nothing is new"), "{}", idle.stdout);
+    let daemon = bench.start_caught_up();
+    assert_eq!(ask(&bench, &["plan", "--json"])["total"]["rows"], 0);
+    bench.stop(daemon);
+}
+
+#[test]
+fn nothing_but_a_retry_is_posted_and_no_question_stops_the_daemon() {
+    let bench = Bench::new();
+    lake(&bench);
+    let mut daemon = bench.start_caught_up();
+    let socket = bench.state_dir().join("control.sock");
+    let curl = |arguments: &[&str]| {
+        let mut command = Command::new("curl");
+        command.args([
+            "--silent",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code}",
+            "--unix-socket",
+        ]);
+        let output = command.arg(&socket).args(arguments).output();
+        output
+            .ok()
+            .map(|output| String::from_utf8(output.stdout).unwrap())
+    };
+    for (arguments, code) in [
+        (&["-X", "POST", "http://d/status.json"][..], "405"),
+        (
+            &["http://d/dead-letters/retry?day_file=x&stream=scored"],
+            "404",
+        ),
+        (
+            &[
+                "-X",
+                "POST",
+                "http://d/dead-letters/retry?day_file=../../x&stream=scored",
+            ],
+            "400",
+        ),
+        (&["http://d/explain.json"], "400"),
+        (&["http://d/explain.json?run_id=%ff%00"], "200"),
+        (
+            &["http://d/dead-letters.json?limit=99999999999999999999&skip=-1"],
+            "200",
+        ),
+        (&["http://d/recent.json"], "200"),
+        (&["http://d/plan.json"], "200"),
+    ] {
+        match curl(arguments) {
+            Some(told) => assert_eq!(told, code, "{arguments:?}"),
+            None if std::env::var_os("CI").is_none() => {
+                eprintln!("skipped: curl is not installed");
+                return;
+            }
+            None => panic!("curl is not installed"),
+        }
+    }
+    bench.probe(&mut daemon);
+    bench.stop(daemon);
+}
