@@ -37,8 +37,11 @@ pub struct Desk {
     /// The last answer, for those that cannot wait.
     known: std::sync::Mutex<Option<Arc<Known>>>,
     /// Documents of the control socket, by path, as they were given last. Held while one is made.
-    documents: Mutex<BTreeMap<String, (Instant, Response<Full<Bytes>>)>>,
+    documents: Mutex<BTreeMap<String, Kept>>,
 }
+
+/// An answer, and when it was given.
+type Kept = (Instant, Response<Full<Bytes>>);
 
 #[derive(Debug, Default)]
 struct Asked {
