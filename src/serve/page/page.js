@@ -289,6 +289,7 @@ function legend(names) {
 function showRecent() {
   const there = Boolean(recent && recent.series && recent.step_s);
   byId("no-plot").hidden = there;
+  byId("plot-key").hidden = !there;
   document.querySelectorAll("figure").forEach((figure) => { figure.hidden = !there; });
   if (!there) return;
   const names = ranked(recent.series);
