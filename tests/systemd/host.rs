@@ -29,8 +29,8 @@ pub struct Host {
     pub packages: Packages,
     /// The configuration as it was installed.
     packaged_configuration: String,
-    /// The journal's cursor at the start of the check.
-    cursor: Mutex<String>,
+    /// When the check began, as `journalctl` takes it.
+    began: Mutex<String>,
 }
 
 impl Host {
@@ -52,7 +52,7 @@ impl Host {
             container,
             packages,
             packaged_configuration: String::new(),
-            cursor: Mutex::default(),
+            began: Mutex::default(),
         };
         match host.prepare() {
             Ok(()) => Ok(host),
@@ -163,10 +163,11 @@ impl Host {
 
     /// What the journal got of the unit since the check began, as `journalctl` shows it with these arguments.
     pub fn journal(&self, arguments: &[&str]) -> String {
-        let cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
-        let after = format!("--after-cursor={}", *cursor);
+        // Not a cursor: with other matches beside it, the first event behind it is passed over (systemd 252).
+        let began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = format!("--since={}", *began);
         let all = [
-            &["--no-pager", "--quiet", "--unit=distilld*", &after],
+            &["--no-pager", "--quiet", "--unit=distilld*", &since],
             arguments,
         ]
         .concat();
@@ -263,9 +264,8 @@ impl Host {
         self.configure("");
         self.shell("systemd-tmpfiles --create distilld.conf");
         self.shell("mkdir /srv/lakehouse/data/scored-runs /srv/lakehouse/data/evidence");
-        let cursor = self.ok("journalctl", &["--quiet", "--lines=0", "--show-cursor"]);
-        let cursor = cursor.trim().trim_start_matches("-- cursor: ").to_owned();
-        *self.cursor.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
+        let now = self.ok("date", &["+@%s.%6N"]).trim().to_owned();
+        *self.began.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     /// What there is to say to a failed check.
