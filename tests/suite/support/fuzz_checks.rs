@@ -1,6 +1,7 @@
 //! Owns what must hold for any bytes that distilld reads: the bodies of the fuzz targets in `fuzz/`, which the ordinary
 //! tests run over the kept corpus. Never makes inputs.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -11,7 +12,7 @@ use distilld::checkpoint::{EvidenceEntry, Packed, PairCheckpoint, ScoredEntry};
 use distilld::config::{Environment, Settings};
 use distilld::journal::{Batch, Journal, JournalError};
 use distilld::json_text::Dialect;
-use distilld::parse::{self, JsonText};
+use distilld::parse::{self, JsonText, ParseFault};
 use distilld::row;
 use distilld::state::{Header, State, StateError};
 use distilld::storage::{Storage as _, write_all_at};
@@ -68,6 +69,7 @@ pub fn line(bytes: &[u8]) {
             same(&found.provenance.sig_hash, &naive.provenance.sig_hash);
             assert_eq!(found.provenance.line_offset, naive.provenance.line_offset);
         }
+        (Err(ParseFault::WrongType { .. }), Some(_)) if has_doubled_key(text) => {}
         (found, naive) => assert_eq!(found.is_ok(), naive.is_some(), "scored run: {found:?}"),
     }
     match (evidence, parse_evidence(text)) {
@@ -91,8 +93,22 @@ pub fn line(bytes: &[u8]) {
             let contractor = found.contractor.map(|name| name.decode().into_owned());
             assert_eq!(contractor, naive.contractor);
         }
+        (Err(ParseFault::WrongType { .. }), Some(_)) if has_doubled_key(text) => {}
         (found, naive) => assert_eq!(found.is_ok(), naive.is_some(), "evidence: {found:?}"),
     }
+}
+
+/// Where a key stands twice the second reader sees the last value alone; the contract's exporters refuse a line for
+/// the type of either.
+fn has_doubled_key(text: &str) -> bool {
+    fn doubled(value: &Json) -> bool {
+        let Json::Object(members) = value else {
+            return false;
+        };
+        let keys: BTreeSet<&String> = members.iter().map(|(key, _)| key).collect();
+        keys.len() < members.len() || members.iter().any(|(_, value)| doubled(value))
+    }
+    naive_json::parse(text).is_some_and(|value| doubled(&value))
 }
 
 fn is_deep(bytes: &[u8]) -> bool {
