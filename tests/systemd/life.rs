@@ -1,5 +1,7 @@
 //! Start, READY, status line, crash, stop: what systemd sees of the daemon's life.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use super::host::{Host, LONG, SERVICE};
@@ -83,29 +85,47 @@ pub fn a_stop_in_the_middle_of_a_backfill_is_clean_and_quick(host: &Host) {
     host.assert_verified();
 }
 
-pub fn the_page_s_socket_lives_with_the_service(host: &Host) {
+pub fn the_page_is_served_on_a_passed_socket_that_lives_with_the_service(host: &Host) {
     let state = || host.property_of("distilld.socket", "ActiveState");
-    let connects = || {
-        let connect = "exec 3<>/dev/tcp/127.0.0.1/9743";
-        host.run("bash", &["-c", connect]).code == Some(0)
+    let answers = || {
+        host.run("bash", &["-c", ASK])
+            .said
+            .starts_with("HTTP/1.1 200")
     };
-    assert!(!connects());
+    assert!(!answers());
     host.start();
-    assert!(connects());
+    host.wait("the page is served", answers);
     host.systemctl(&["restart", SERVICE]);
-    assert!(connects());
+    host.wait("the page is served again", answers);
     // What an operator stops stays stopped, whoever asks.
     host.systemctl(&["stop", SERVICE]);
-    assert!(!connects());
-    assert_eq!(
-        (state(), host.property("ActiveState")),
-        ("inactive".into(), "inactive".into())
-    );
+    assert!(!answers());
+    let stopped = ("inactive".to_owned(), "inactive".to_owned());
+    assert_eq!((state(), host.property("ActiveState")), stopped);
     // Without the socket all else works.
     host.systemctl(&["mask", "--runtime", "distilld.socket"]);
     host.start();
-    assert!(!connects());
+    assert!(!answers());
     host.append_run("2026/01/01/a.jsonl", "one");
     host.wait_rows(1);
     host.systemctl(&["unmask", "--runtime", "distilld.socket"]);
 }
+
+pub fn a_unix_socket_can_be_had_in_its_place(host: &Host) {
+    host.configure("listen = \"unix:/run/distilld/http.sock\"");
+    host.start();
+    let path = host.path("/run/distilld/http.sock");
+    host.wait("it listens", || path.exists());
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.write_all(REQUEST.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// Asks whether the daemon lives.
+const REQUEST: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+/// The same, of the socket's unit, from inside.
+const ASK: &str = r"exec 3<>/dev/tcp/127.0.0.1/9743 &&
+    printf 'GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3 && timeout 5 cat <&3";
