@@ -222,9 +222,11 @@ impl Export {
     }
 
     fn lengthen_tail(&mut self, rows: &[u8]) {
-        self.tail.extend_from_slice(rows);
-        let surplus = self.tail.len().saturating_sub(MARK_TAIL_LEN as usize);
+        // No more than is kept: rows of a long text are not copied.
+        let new = &rows[rows.len().saturating_sub(MARK_TAIL_LEN as usize)..];
+        let surplus = (self.tail.len() + new.len()).saturating_sub(MARK_TAIL_LEN as usize);
         self.tail.drain(..surplus);
+        self.tail.extend_from_slice(new);
     }
 
     /// Makes all rows durable and gives the mark by which the export is known again.
