@@ -70,7 +70,7 @@ pub struct GlobalArguments {
     /// for `log`. A key that is not known is an error.
     ///
     /// A running daemon reads it again on SIGHUP (`systemctl reload`), and takes up changes of all keys but `root`,
-    /// `state_dir`, `log_format`, `listen`: those need a restart.
+    /// `state_dir`, `listen`, `log_format`: those need a restart.
     #[arg(
         long,
         global = true,
