@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::support::kill_harness::{KillPlan, daemon_command, run};
 use crate::support::lake_gen::{Shape, Step, pairs_of, script};
-use crate::support::naive::naive_batch;
+use crate::support::naive::{difference_without_state, naive_batch};
 
 /// The seed is a new one each time, so that many runs see many moments; a failure names it.
 fn check(plan: &KillPlan) {
@@ -86,6 +86,7 @@ fn forgetful(root: &Path) -> Command {
 fn kills_and_lost_states_together_write_nothing_twice() {
     check(&KillPlan {
         command: forgetful,
+        difference: difference_without_state,
         ..plan(kills(30))
     });
 }

@@ -7,7 +7,7 @@ mod walk;
 
 use std::collections::{BTreeMap, HashMap};
 
-pub use compare::{blank_stamps, multiset_difference, row_key};
+pub use compare::{blank_stamps, difference_without_state, multiset_difference, row_key};
 pub use walk::read_pairs;
 
 use super::naive_json::{Json, parse};

@@ -55,6 +55,34 @@ pub fn multiset_difference(export: &[u8], naive_rows: &[String]) -> Option<Strin
     ))
 }
 
+/// As [`multiset_difference`], for a daemon that lost its state: rows that are one to whoever has only the export, those
+/// of one run from day-files of one name with all else equal, may stand for one another. There must be as many.
+pub fn difference_without_state(export: &[u8], naive_rows: &[String]) -> Option<String> {
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    for row in naive_rows {
+        *times.entry(row_key(row)).or_default() += 1;
+    }
+    let told_apart = |row: &str| {
+        let key = row_key(row);
+        match times.get(&key) {
+            Some(2..) => key,
+            _ => row.to_owned(),
+        }
+    };
+    let Ok(text) = std::str::from_utf8(export) else {
+        return multiset_difference(export, naive_rows);
+    };
+    if !export.is_empty() && !export.ends_with(b"\n") {
+        return multiset_difference(export, naive_rows);
+    }
+    let export: String = text
+        .split_terminator('\n')
+        .map(|row| told_apart(row) + "\n")
+        .collect();
+    let naive_rows: Vec<String> = naive_rows.iter().map(|row| told_apart(row)).collect();
+    multiset_difference(export.as_bytes(), &naive_rows)
+}
+
 /// What an export's row is known by: file name, run, source file, offset and hash; as one string. For lakes
 /// where evidence may change after a row was written, these must agree though contents need not.
 pub fn row_key(row: &str) -> String {
