@@ -15,6 +15,8 @@
 
 mod error;
 mod kept_file;
+mod known;
+mod merge;
 mod setup;
 mod told;
 mod unread;
@@ -23,15 +25,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::account::{Account, class_of, day_of};
-use crate::checkpoint::{Claim, PairCheckpoint, PairId, Seen, SourceState, Totals};
+use crate::account::Account;
+use crate::checkpoint::{Claim, Totals};
 use crate::discover::{PairPath, Stream};
 use crate::export::Export;
-use crate::journal::{Batch, Journal, PairDelta};
+use crate::journal::{Batch, Journal};
 use crate::meters::Meters;
 use crate::open::JOURNAL_FILE;
-use crate::pair::{ActivePair, Outcome, Overlay};
-use crate::reader::{Look, PairMemory, is_gone};
+use crate::pair::ActivePair;
+use crate::reader::PairMemory;
 use crate::recent::Recent;
 use crate::state::{State, StateView};
 use crate::workers::{Job, look_at_all};
@@ -379,106 +381,6 @@ impl Engine {
         })
     }
 
-    /// Whether a day-file may have bytes that were not looked at, by what the file system says of it.
-    ///
-    /// # Errors
-    /// The state's.
-    pub fn is_news(
-        &mut self,
-        path: &PairPath,
-        stream: Stream,
-        seen: Seen,
-    ) -> Result<bool, EngineError> {
-        let known = |checkpoint: &PairCheckpoint| match stream {
-            Stream::Scored => checkpoint.scored.seen == seen,
-            Stream::Evidence => checkpoint.evidence.seen == seen,
-        };
-        let checkpoint = self.known_checkpoint(path)?;
-        if checkpoint.as_ref().is_some_and(known) {
-            return Ok(false);
-        }
-        let offset = checkpoint.map_or(0, |checkpoint| match stream {
-            Stream::Scored => checkpoint.scored.offset,
-            Stream::Evidence => checkpoint.evidence.offset,
-        });
-        let now_ms = self.setup.clock.monotonic_ms();
-        let bytes = seen.len_bytes.saturating_sub(offset);
-        self.unread.measured(path, stream, bytes, now_ms);
-        Ok(true)
-    }
-
-    /// How much of a day-file that is `len_bytes` long was not read yet.
-    ///
-    /// # Errors
-    /// The state's.
-    pub fn unread_bytes(
-        &mut self,
-        path: &PairPath,
-        stream: Stream,
-        len_bytes: u64,
-    ) -> Result<u64, EngineError> {
-        let checkpoint = self.known_checkpoint(path)?;
-        let read_bytes = checkpoint.map_or(0, |checkpoint| match stream {
-            Stream::Scored => checkpoint.scored.offset,
-            Stream::Evidence => checkpoint.evidence.offset,
-        });
-        Ok(len_bytes.saturating_sub(read_bytes))
-    }
-
-    /// Whether a day-file that is not there was there when it was last looked at.
-    ///
-    /// # Errors
-    /// The state's.
-    pub fn is_loss(&mut self, path: &PairPath, stream: Stream) -> Result<bool, EngineError> {
-        let checkpoint = self.known_checkpoint(path)?;
-        let there = |state: &SourceState| state.identity.is_some() && !is_gone(state);
-        Ok(checkpoint.is_some_and(|checkpoint| match stream {
-            Stream::Scored => there(&checkpoint.scored),
-            Stream::Evidence => there(&checkpoint.evidence),
-        }))
-    }
-
-    pub(crate) fn known_checkpoint(
-        &mut self,
-        path: &PairPath,
-    ) -> Result<Option<PairCheckpoint>, EngineError> {
-        if let Some(slot) = self.slots.get(path) {
-            return Ok(Some(slot.pair.checkpoint.clone()));
-        }
-        let found = self
-            .view
-            .pair_id(path.as_bytes())
-            .and_then(|id| id.map(|id| self.view.checkpoint(id)).transpose());
-        self.note_state_failure(found.map_err(EngineError::from))
-    }
-
-    /// The pair at a path, loaded or new.
-    pub(crate) fn slot(&mut self, path: &PairPath) -> Result<&mut Slot, EngineError> {
-        if !self.slots.contains_key(path) {
-            let pair = match self.view.pair_id(path.as_bytes())? {
-                Some(id) => ActivePair {
-                    id,
-                    checkpoint: self.view.checkpoint(id)?,
-                    overlay: Overlay::default(),
-                    persisted: true,
-                },
-                None => {
-                    let id = PairId(self.pair_next);
-                    self.pair_next += 1;
-                    let checkpoint = PairCheckpoint::new(path.as_bytes().to_vec());
-                    ActivePair {
-                        id,
-                        checkpoint,
-                        overlay: Overlay::default(),
-                        persisted: false,
-                    }
-                }
-            };
-            self.slots.insert(path.clone(), Slot::new(pair));
-        }
-        Ok(self.slots.get_mut(path).expect("it was just put there"))
-    }
-
     /// Pairs to look at, and how many of them, the first, were hinted at.
     fn next_paths(&mut self) -> (Vec<PairPath>, usize) {
         let mut paths = Vec::new();
@@ -541,161 +443,4 @@ impl Engine {
     pub(crate) fn pass_is_full(&self) -> bool {
         self.pass_bytes >= PASS_BYTES_MAX
     }
-
-    /// Puts what a look found into the pending batch, and commits that when it is large.
-    pub(crate) fn merge(&mut self, job: &Job, look: Look) -> Result<(), EngineError> {
-        self.say_sources(job, &look)?;
-        if let Some((stream, rewritten)) = look.rewritten {
-            self.read_again(&job.path, stream, rewritten)?;
-            self.hinted.insert(job.path.clone());
-            return Ok(());
-        }
-        if look.more {
-            // Of history the rest is history too: what somebody just wrote goes before it.
-            let queue = if job.hinted {
-                &mut self.hinted
-            } else {
-                &mut self.backlog
-            };
-            queue.insert(job.path.clone());
-        }
-        self.remember(job, look.memory)?;
-        if let Some(outcome) = look.outcome {
-            self.merge_outcome(&job.path, outcome, look.changed_ms, look.wall_ms)?;
-        }
-        if look.more {
-            self.unread.left(&job.path, look.unread_bytes);
-        } else if self.pending.rows.is_empty() && self.unshown.is_none() {
-            self.unread.read(&job.path);
-        } else {
-            self.unread.merged(&job.path);
-        }
-        if self.pending.rows.len() >= BATCH_ROWS_BYTES
-            || self.overlay_entries >= OVERLAY_ENTRIES_MAX
-        {
-            self.commit()?;
-            self.checkpoint_if_due()?;
-        }
-        Ok(())
-    }
-
-    fn merge_outcome(
-        &mut self,
-        path: &PairPath,
-        mut outcome: Outcome,
-        changed_ms: u64,
-        wall_ms: u64,
-    ) -> Result<(), EngineError> {
-        let rows_offset = self.export.len_bytes() + self.pending.rows.len() as u64;
-        outcome.place_rows(rows_offset);
-        self.slot(path)?;
-        let slot = self.slots.get_mut(path).expect("it was just loaded");
-        if slot.pair.checkpoint == outcome.checkpoint && outcome.overlay.is_empty() {
-            return Ok(());
-        }
-        slot.changed = true;
-        self.any_changed = true;
-        self.changed_at_ms = self.setup.clock.monotonic_ms();
-        let pair = Arc::make_mut(&mut slot.pair);
-        self.meters.merged(&pair.checkpoint, &outcome);
-        if !outcome.rows.is_empty() {
-            self.pending_changed_ms.push(changed_ms);
-        }
-        let (before, rows) = (pair.checkpoint.figures(), outcome.new_rows.len() as u64);
-        self.account.replace(&pair.checkpoint, &outcome.checkpoint);
-        self.account.add_rows(day_of(wall_ms), rows);
-        let class = class_of(&outcome.checkpoint.path);
-        let refused = refused_since(&before, &outcome.checkpoint.figures());
-        self.recent
-            .note(self.account.class_kept(&class), wall_ms, rows, refused);
-        // What only the file system said needs no journal: a lost stat is looked at again.
-        let read_bytes = outcome.checkpoint.scored.offset - pair.checkpoint.scored.offset
-            + outcome.checkpoint.evidence.offset
-            - pair.checkpoint.evidence.offset;
-        let worth_a_batch = read_bytes > 0 || !outcome.overlay.is_empty();
-        self.pass_bytes += read_bytes;
-        pair.checkpoint = outcome.checkpoint;
-        self.claimable -= outcome.overlay.claims.len() as u64;
-        if !outcome.overlay.claims.is_empty() {
-            Arc::make_mut(&mut self.claimed).extend(outcome.overlay.claims.iter().copied());
-        }
-        self.overlay_entries += outcome.overlay.len();
-        if worth_a_batch {
-            if self.pending.delta.pairs.is_empty() {
-                self.pending_since_ms = self.setup.clock.monotonic_ms();
-            }
-            self.pending.delta.pairs.push(PairDelta::new(
-                pair.id,
-                &pair.checkpoint,
-                &outcome.overlay,
-            ));
-            // Rows of a long text are not copied: it would double the memory they need.
-            if self.pending.rows.is_empty() {
-                self.pending.rows = outcome.rows;
-            } else {
-                self.pending.rows.extend_from_slice(&outcome.rows);
-            }
-        }
-        pair.overlay.extend(outcome.overlay);
-        Ok(())
-    }
-
-    /// The batch that was committed is in the export.
-    pub(crate) fn note_shown(&mut self) {
-        self.unread.shown();
-        let shown_ms = self.setup.clock.wall_ms();
-        for changed_ms in std::mem::take(&mut self.unshown_changed_ms) {
-            self.meters.shown(changed_ms, shown_ms);
-        }
-    }
-
-    fn remember(&mut self, job: &Job, memory: PairMemory) -> Result<(), EngineError> {
-        let settles_at_ms = self.setup.clock.monotonic_ms() + self.setup.settle_ms;
-        let slot = self.slot(&job.path)?;
-        let moved = memory != slot.memory || job.settled;
-        slot.memory = memory;
-        if !memory.may_settle() {
-            self.settling.remove(&job.path);
-        } else if moved || !self.settling.contains_key(&job.path) {
-            self.settling.insert(job.path.clone(), settles_at_ms);
-        }
-        Ok(())
-    }
-
-    /// Says once what is wrong with a source, and again when it is something else.
-    fn say_sources(&mut self, job: &Job, look: &Look) -> Result<(), EngineError> {
-        let problems: BTreeSet<(Stream, String)> = look
-            .unreadable
-            .iter()
-            .map(|(stream, error)| (*stream, error.to_string()))
-            .collect();
-        let root = self.setup.root.clone();
-        for stream in &look.deleted {
-            tracing::warn!(
-                day_file = %job.path.path(&root, *stream).display(),
-                "day-file is gone; what was exported of it stays"
-            );
-        }
-        let slot = self.slot(&job.path)?;
-        for (stream, problem) in problems.difference(&slot.said) {
-            tracing::warn!(day_file = %job.path.path(&root, *stream).display(), problem, "day-file passed over");
-        }
-        let new_problems = problems.difference(&slot.said).count();
-        slot.said = problems;
-        for _ in 0..new_problems {
-            self.meters.error("source");
-        }
-        Ok(())
-    }
-}
-
-/// Lines that were refused, or became dead letters, between two figures of a pair.
-fn refused_since(before: &Totals, after: &Totals) -> u64 {
-    let refused = |totals: &Totals| {
-        let counts = &totals.counts;
-        let by_rule = counts.firewalled + counts.unknown_category + counts.role + counts.blank_text;
-        by_rule + totals.scored_malformed
-    };
-    // Less where one that was refused got its row at last.
-    refused(after).saturating_sub(refused(before))
 }

@@ -3,8 +3,6 @@
 //!
 //! Counting is per look and per commit, never per byte; beside a read and a sync it costs nothing that can be measured.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -16,10 +14,6 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::checkpoint::{PairCheckpoint, Verdict};
 use crate::pair::Outcome;
 
-/// Source classes that are kept apart; all further ones are one.
-pub const CLASSES_MAX: usize = 64;
-/// The class of all further ones.
-pub const CLASS_OTHER: &str = "other";
 /// From the sync of a fast disk to a backfill: 1 ms doubled up to about a minute.
 const FRESHNESS_BUCKETS: [f64; 18] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0,
@@ -55,7 +49,6 @@ pub struct Meters {
     registry: Registry,
     started: SystemTime,
     /// Those that are kept apart. Locked by the engine's thread alone.
-    classes: Mutex<BTreeSet<String>>,
     scored_lines: Family<Class, Counter>,
     evidence_lines: Family<Class, Counter>,
     verdicts: Family<ClassVerdict, Counter>,
@@ -89,7 +82,6 @@ impl Meters {
         let mut meters = Self {
             registry: Registry::default(),
             started: SystemTime::now(),
-            classes: Mutex::default(),
             scored_lines: Family::default(),
             evidence_lines: Family::default(),
             verdicts: Family::default(),
@@ -236,10 +228,12 @@ impl Meters {
         since.unwrap_or_default().as_secs_f64()
     }
 
-    /// A look's lines were merged; `before` is its pair without them.
-    pub(crate) fn merged(&self, before: &PairCheckpoint, outcome: &Outcome) {
+    /// A look's lines were merged; `before` is its pair without them. `class` is one of few.
+    pub(crate) fn merged(&self, class: &str, before: &PairCheckpoint, outcome: &Outcome) {
         let after = &outcome.checkpoint;
-        let class = self.class_of(&before.path);
+        let class = Class {
+            class: class.to_owned(),
+        };
         let count = |family: &Family<Class, Counter>, from: u64, to: u64| {
             add(family, &class, to.saturating_sub(from));
         };
@@ -295,26 +289,6 @@ impl Meters {
                     let label = ClassVerdict { class, verdict };
                     family.get_or_create(&label).inc_by(count);
                 }
-            }
-        }
-    }
-
-    /// The class of a pair: its day-file's name without the ending, as long as there are few of them.
-    fn class_of(&self, path: &[u8]) -> Class {
-        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-        let name = String::from_utf8_lossy(name.strip_suffix(b".jsonl").unwrap_or(name));
-        let class = Class {
-            class: name.into_owned(),
-        };
-        let mut classes = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
-        if classes.len() < CLASSES_MAX {
-            classes.insert(class.class.clone());
-        }
-        if classes.contains(&class.class) {
-            class
-        } else {
-            Class {
-                class: CLASS_OTHER.to_owned(),
             }
         }
     }
@@ -406,21 +380,6 @@ fn add(family: &Family<Class, Counter>, class: &Class, count: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn classes_past_the_bound_count_as_one() {
-        let meters = Meters::new();
-        let class = |n: usize| {
-            meters
-                .class_of(format!("2026/05/01/c{n}.jsonl").as_bytes())
-                .class
-        };
-        for n in 0..CLASSES_MAX {
-            assert_eq!(class(n), format!("c{n}"));
-        }
-        assert_eq!(class(CLASSES_MAX), CLASS_OTHER);
-        assert_eq!(class(3), "c3");
-    }
 
     #[test]
     fn freshness_is_not_counted_from_before_the_process() {

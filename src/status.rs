@@ -28,7 +28,7 @@ pub use detail::{Lag, WaitingRun, lag, waiting_oldest};
 pub use page::{Screen, page};
 pub(crate) use page::{bare_table, grouped, trimmed};
 pub use publish::{Publisher, RecentFile};
-pub use watch::{WatchError, colours_wanted, watch};
+pub use watch::{WatchError, watch};
 
 /// Name of the snapshot in the state directory.
 pub const SNAPSHOT_FILE: &str = "status.json";

@@ -1,4 +1,4 @@
-//! Owns what may be shown on the terminal at stderr, and how an error is told there: what happened and where, then
+//! Owns what may be shown on the terminal at stderr or stdout, and how an error is told there: what happened and where, then
 //! on a line of its own what to do next. It decides nothing of what an error means.
 
 use std::error::Error;
@@ -9,7 +9,7 @@ use crate::logging::stderr_is_journal;
 use crate::progress;
 use crate::remedy::remedy;
 
-/// What stderr is, and what it may show.
+/// What stderr or stdout is, and what it may show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Terminal {
     /// It is a terminal at all.
@@ -30,6 +30,12 @@ impl Terminal {
             journal: stderr_is_journal(environment),
             ..Self::decide(io::stderr().is_terminal(), environment)
         }
+    }
+
+    /// The terminal at stdout, if it is one.
+    #[must_use]
+    pub fn of_stdout(environment: &Environment) -> Self {
+        Self::decide(io::stdout().is_terminal(), environment)
     }
 
     fn decide(attended: bool, environment: &Environment) -> Self {

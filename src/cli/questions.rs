@@ -1,6 +1,6 @@
 //! Owns what the asking commands print: `status`, `explain`, `dead-letters`, `plan`.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use super::{AnyError, FAILED};
@@ -10,7 +10,7 @@ use crate::args::{
 };
 use crate::batch_export::export_path;
 use crate::clock::{Clock as _, HostClock};
-use crate::config::Settings;
+use crate::config::{Environment, Settings};
 use crate::dead_letters::{self, Letter, Letters, Wanted};
 use crate::discover::Stream;
 use crate::explain::{self, Explaining, Explanation};
@@ -21,6 +21,7 @@ use crate::refusal::Refusal;
 use crate::status::{self, Screen, bare_table, grouped, trimmed};
 use crate::storage::{Disk, Storage as _};
 use crate::tail::LineLimits;
+use crate::terminal::Terminal;
 
 /// Of a letter no more is shown to a person.
 const SHOWN_BYTES_MAX: u64 = 64 << 10;
@@ -38,7 +39,8 @@ pub(super) fn status(settings: &Settings, arguments: &StatusArguments) -> Result
 
 /// The terminal's width and colours; 80 columns and none elsewhere.
 fn screen() -> Screen {
-    if !io::stdout().is_terminal() {
+    let terminal = Terminal::of_stdout(&Environment::of_process());
+    if !terminal.attended {
         return Screen {
             width: 80,
             colour: false,
@@ -47,7 +49,7 @@ fn screen() -> Screen {
     let width = crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns));
     Screen {
         width: width.max(40),
-        colour: status::colours_wanted(),
+        colour: terminal.colours,
     }
 }
 

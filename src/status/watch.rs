@@ -14,10 +14,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{Screen, Status, page, status};
 use crate::clock::{Clock as _, HostClock};
-use crate::config::Settings;
+use crate::config::{Environment, Settings};
 use crate::inquire::{self, InquireError};
 use crate::lock::last_holder;
 use crate::recent::Recent;
+use crate::terminal::Terminal;
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(1_000);
@@ -37,14 +38,6 @@ pub enum WatchError {
     /// The terminal refused.
     #[error("the terminal cannot be used: {0}")]
     Terminal(#[from] io::Error),
-}
-
-/// Whether colours are wanted: not with `NO_COLOR`, not on a terminal that knows none.
-#[must_use]
-pub fn colours_wanted() -> bool {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let refused = set("CLICOLOR").is_some_and(|wanted| wanted == "0");
-    set("NO_COLOR").is_none() && !refused && set("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Shows the status as it changes, until `q`, Escape or Ctrl-C.
@@ -133,7 +126,7 @@ impl Live {
         let (columns, rows) = terminal::size()?;
         let screen = Screen {
             width: usize::from(columns).max(40),
-            colour: colours_wanted(),
+            colour: Terminal::of_stdout(&Environment::of_process()).colours,
         };
         let text = self.text(screen);
         let mut stdout = io::stdout().lock();

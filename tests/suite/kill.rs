@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::support::kill_harness::{KillPlan, daemon_command, run};
 use crate::support::lake_gen::{Shape, Step, pairs_of, script};
-use crate::support::naive::{difference_without_state, naive_batch};
+use crate::support::naive::compare::difference_without_state;
+use crate::support::naive::naive_batch;
 
 /// The seed is a new one each time, so that many runs see many moments; a failure names it.
 fn check(plan: &KillPlan) {

@@ -2,12 +2,12 @@
 //! plain. Never imports the product's parser, firewall or templates; what it shares with the product is the
 //! contract alone.
 
-mod compare;
+pub mod compare;
 mod walk;
 
 use std::collections::{BTreeMap, HashMap};
 
-pub use compare::{blank_stamps, difference_without_state, multiset_difference, row_key};
+pub use compare::{blank_stamps, multiset_difference, row_key};
 pub use walk::read_pairs;
 
 use super::naive_json::{Json, parse};

@@ -1,0 +1,173 @@
+//! Owns how what a look found becomes part of the engine: of the pending batch, of the accounts, of what is counted, and
+//! of what was said. It commits only where a batch is full.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{BATCH_ROWS_BYTES, Engine, EngineError, OVERLAY_ENTRIES_MAX};
+use crate::account::{class_of, day_of};
+use crate::checkpoint::Totals;
+use crate::discover::{PairPath, Stream};
+use crate::journal::PairDelta;
+use crate::pair::Outcome;
+use crate::reader::{Look, PairMemory};
+use crate::workers::Job;
+
+impl Engine {
+    /// Puts what a look found into the pending batch, and commits that when it is large.
+    pub(crate) fn merge(&mut self, job: &Job, look: Look) -> Result<(), EngineError> {
+        self.say_sources(job, &look)?;
+        if let Some((stream, rewritten)) = look.rewritten {
+            self.read_again(&job.path, stream, rewritten)?;
+            self.hinted.insert(job.path.clone());
+            return Ok(());
+        }
+        if look.more {
+            // Of history the rest is history too: what somebody just wrote goes before it.
+            let queue = if job.hinted {
+                &mut self.hinted
+            } else {
+                &mut self.backlog
+            };
+            queue.insert(job.path.clone());
+        }
+        self.remember(job, look.memory)?;
+        if let Some(outcome) = look.outcome {
+            self.merge_outcome(&job.path, outcome, look.changed_ms, look.wall_ms)?;
+        }
+        if look.more {
+            self.unread.left(&job.path, look.unread_bytes);
+        } else if self.pending.rows.is_empty() && self.unshown.is_none() {
+            self.unread.read(&job.path);
+        } else {
+            self.unread.merged(&job.path);
+        }
+        if self.pending.rows.len() >= BATCH_ROWS_BYTES
+            || self.overlay_entries >= OVERLAY_ENTRIES_MAX
+        {
+            self.commit()?;
+            self.checkpoint_if_due()?;
+        }
+        Ok(())
+    }
+
+    fn merge_outcome(
+        &mut self,
+        path: &PairPath,
+        mut outcome: Outcome,
+        changed_ms: u64,
+        wall_ms: u64,
+    ) -> Result<(), EngineError> {
+        let rows_offset = self.export.len_bytes() + self.pending.rows.len() as u64;
+        outcome.place_rows(rows_offset);
+        self.slot(path)?;
+        let slot = self.slots.get_mut(path).expect("it was just loaded");
+        if slot.pair.checkpoint == outcome.checkpoint && outcome.overlay.is_empty() {
+            return Ok(());
+        }
+        slot.changed = true;
+        self.any_changed = true;
+        self.changed_at_ms = self.setup.clock.monotonic_ms();
+        let pair = Arc::make_mut(&mut slot.pair);
+        let (before, rows) = (pair.checkpoint.figures(), outcome.new_rows.len() as u64);
+        self.account.replace(&pair.checkpoint, &outcome.checkpoint);
+        self.account.add_rows(day_of(wall_ms), rows);
+        let class = class_of(&outcome.checkpoint.path);
+        let class = self.account.class_kept(&class);
+        let refused = refused_since(&before, &outcome.checkpoint.figures());
+        self.recent.note(class, wall_ms, rows, refused);
+        self.meters.merged(class, &pair.checkpoint, &outcome);
+        if !outcome.rows.is_empty() {
+            self.pending_changed_ms.push(changed_ms);
+        }
+        // What only the file system said needs no journal: a lost stat is looked at again.
+        let read_bytes = outcome.checkpoint.scored.offset - pair.checkpoint.scored.offset
+            + outcome.checkpoint.evidence.offset
+            - pair.checkpoint.evidence.offset;
+        let worth_a_batch = read_bytes > 0 || !outcome.overlay.is_empty();
+        self.pass_bytes += read_bytes;
+        pair.checkpoint = outcome.checkpoint;
+        self.claimable -= outcome.overlay.claims.len() as u64;
+        if !outcome.overlay.claims.is_empty() {
+            Arc::make_mut(&mut self.claimed).extend(outcome.overlay.claims.iter().copied());
+        }
+        self.overlay_entries += outcome.overlay.len();
+        if worth_a_batch {
+            if self.pending.delta.pairs.is_empty() {
+                self.pending_since_ms = self.setup.clock.monotonic_ms();
+            }
+            self.pending.delta.pairs.push(PairDelta::new(
+                pair.id,
+                &pair.checkpoint,
+                &outcome.overlay,
+            ));
+            // Rows of a long text are not copied: it would double the memory they need.
+            if self.pending.rows.is_empty() {
+                self.pending.rows = outcome.rows;
+            } else {
+                self.pending.rows.extend_from_slice(&outcome.rows);
+            }
+        }
+        pair.overlay.extend(outcome.overlay);
+        Ok(())
+    }
+
+    /// The batch that was committed is in the export.
+    pub(crate) fn note_shown(&mut self) {
+        self.unread.shown();
+        let shown_ms = self.setup.clock.wall_ms();
+        for changed_ms in std::mem::take(&mut self.unshown_changed_ms) {
+            self.meters.shown(changed_ms, shown_ms);
+        }
+    }
+
+    fn remember(&mut self, job: &Job, memory: PairMemory) -> Result<(), EngineError> {
+        let settles_at_ms = self.setup.clock.monotonic_ms() + self.setup.settle_ms;
+        let slot = self.slot(&job.path)?;
+        let moved = memory != slot.memory || job.settled;
+        slot.memory = memory;
+        if !memory.may_settle() {
+            self.settling.remove(&job.path);
+        } else if moved || !self.settling.contains_key(&job.path) {
+            self.settling.insert(job.path.clone(), settles_at_ms);
+        }
+        Ok(())
+    }
+
+    /// Says once what is wrong with a source, and again when it is something else.
+    fn say_sources(&mut self, job: &Job, look: &Look) -> Result<(), EngineError> {
+        let problems: BTreeSet<(Stream, String)> = look
+            .unreadable
+            .iter()
+            .map(|(stream, error)| (*stream, error.to_string()))
+            .collect();
+        let root = self.setup.root.clone();
+        for stream in &look.deleted {
+            tracing::warn!(
+                day_file = %job.path.path(&root, *stream).display(),
+                "day-file is gone; what was exported of it stays"
+            );
+        }
+        let slot = self.slot(&job.path)?;
+        for (stream, problem) in problems.difference(&slot.said) {
+            tracing::warn!(day_file = %job.path.path(&root, *stream).display(), problem, "day-file passed over");
+        }
+        let new_problems = problems.difference(&slot.said).count();
+        slot.said = problems;
+        for _ in 0..new_problems {
+            self.meters.error("source");
+        }
+        Ok(())
+    }
+}
+
+/// Lines that were refused, or became dead letters, between two figures of a pair.
+fn refused_since(before: &Totals, after: &Totals) -> u64 {
+    let refused = |totals: &Totals| {
+        let counts = &totals.counts;
+        let by_rule = counts.firewalled + counts.unknown_category + counts.role + counts.blank_text;
+        by_rule + totals.scored_malformed
+    };
+    // Less where one that was refused got its row at last.
+    refused(after).saturating_sub(refused(before))
+}
