@@ -19,6 +19,10 @@ use crate::state::{StateError, StateView};
 /// merge commits, the others go on.
 const AHEAD_PER_THREAD: usize = 2;
 
+/// Rows of one look that are of long texts. Where one was met more may come, and those are worked one at a time anyway:
+/// then no look is ahead of the merge, so that few such rows wait for it at once.
+const LONG_ROWS_BYTES: usize = 8 << 20;
+
 type Looked = (usize, thread::Result<Result<Look, StateError>>);
 
 /// A pair to look at.
@@ -101,13 +105,7 @@ pub(crate) fn look_at_all(engine: &mut Engine, jobs: &[Job]) -> Result<usize, En
         }
         drop(look_sender);
         // Returning drops the sender, by which the threads learn that there is no more.
-        hand_out_and_merge(
-            engine,
-            jobs,
-            threads * AHEAD_PER_THREAD,
-            job_sender,
-            &look_receiver,
-        )
+        hand_out_and_merge(engine, jobs, threads, job_sender, &look_receiver)
     })
 }
 
@@ -126,13 +124,14 @@ fn work(jobs: &Mutex<Receiver<(usize, PreparedLook)>>, looks: Sender<Looked>) {
 fn hand_out_and_merge(
     engine: &mut Engine,
     jobs: &[Job],
-    ahead: usize,
+    threads: usize,
     job_sender: Sender<(usize, PreparedLook)>,
     looks: &Receiver<Looked>,
 ) -> Result<usize, EngineError> {
     let mut out_of_turn = BTreeMap::new();
     let mut handed_out = 0;
     let mut merged = 0;
+    let mut ahead = threads * AHEAD_PER_THREAD;
     loop {
         while handed_out < jobs.len().min(merged + ahead) && !engine.pass_is_full() {
             let prepared = engine.prepare(&jobs[handed_out])?;
@@ -154,6 +153,10 @@ fn hand_out_and_merge(
             out_of_turn.insert(n, look);
         };
         let look = look.unwrap_or_else(|panic| resume_unwind(panic))?;
+        let rows_bytes = look.outcome.as_ref().map_or(0, |found| found.rows.len());
+        if rows_bytes >= LONG_ROWS_BYTES {
+            ahead = 1;
+        }
         engine.merge(&jobs[merged], look)?;
         merged += 1;
     }
