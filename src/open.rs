@@ -206,10 +206,11 @@ fn load(setup: &Setup) -> Result<Result<LoadedState, Option<String>>, EngineErro
         Err(error) => return Err(state_dir_error(setup, error)),
     };
     // A process that was killed leaves bytes that are there to be read and not yet durable. What is built on them
-    // must not lose them to a power cut: they are made durable before they are believed.
-    for synced in [state_file.sync_data(), file.sync_data()] {
-        synced.map_err(|error| state_dir_error(setup, error))?;
-    }
+    // must not lose them to a power cut: they are made durable before they are believed. The journal's below, once
+    // it is known how far they go. A state that stays behind for all that is one that was lost.
+    state_file
+        .sync_data()
+        .map_err(|error| state_dir_error(setup, error))?;
     let state = match State::open(storage, &state_path) {
         Ok(state) => state,
         Err(StateError::Damaged(why)) => return Ok(Err(Some(why))),
@@ -235,7 +236,10 @@ fn load(setup: &Setup) -> Result<Result<LoadedState, Option<String>>, EngineErro
         },
     );
     match replayed {
-        Ok(_) => Ok(Ok(loaded)),
+        Ok(journal) => {
+            journal.write_again()?;
+            Ok(Ok(loaded))
+        }
         Err(JournalError::Damaged(why)) => Ok(Err(Some(format!("its journal is damaged: {why}")))),
         Err(error) => Err(error.into()),
     }
