@@ -22,6 +22,8 @@ pub const ROOT: &str = "/lake";
 pub const EXPORT: &str = "/lake/data/distilled/sft/sft_export.jsonl";
 /// Where its state lies.
 pub const STATE_DIR: &str = "/lake/data/distilled/.distilld";
+/// Small lakes have several.
+const SEGMENT_BYTES: u64 = 700;
 /// How long a source must be still, in the test's milliseconds.
 pub const SETTLE_MS: u64 = 5_000;
 /// More passes than any test's lake needs: whoever takes them goes round in a circle.
@@ -95,6 +97,7 @@ impl Bench {
             },
             settle_ms: self.settle_ms,
             checkpoint_bytes: self.checkpoint_bytes,
+            segment_bytes: SEGMENT_BYTES,
             long_lines: Arc::default(),
             threads: self.threads,
         }
@@ -133,6 +136,7 @@ impl Bench {
         let engine = self.engine.as_mut().unwrap();
         for _ in 0..PASSES_MAX {
             if !engine.is_dirty() {
+                engine.prove_export()?;
                 return engine.tick();
             }
             engine.pass()?;

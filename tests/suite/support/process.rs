@@ -76,6 +76,12 @@ impl Bench {
         self.root().join("data/distilled/.distilld")
     }
 
+    /// Removes the state directory, whatever a daemon puts into it meanwhile.
+    pub fn remove_state(&self) {
+        let removed = wait_until(LONG, || Ok(fs::remove_dir_all(self.state_dir()).is_ok()));
+        assert_eq!(removed, Ok(true));
+    }
+
     /// The export's path.
     pub fn export(&self) -> PathBuf {
         export_path(&self.root())
