@@ -168,8 +168,14 @@ fn refuse_forbidden(row: &[u8], offset: u64, export_path: &Path) -> Result<(), E
     }
 }
 
-/// Renames a file that is not trusted any more, over the one that was set aside before it.
+/// Renames a file that is not trusted any more, over the one that was set aside before it. An empty one, as a crash
+/// leaves it, tells nobody anything.
 fn set_aside(storage: &dyn Storage, path: &Path) -> io::Result<()> {
+    match storage.stat(path) {
+        Ok(stat) if stat.len_bytes == 0 => return storage.remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
     let mut aside = path.as_os_str().to_owned();
     aside.push(".unreadable");
     match storage.rename(path, &PathBuf::from(aside)) {
