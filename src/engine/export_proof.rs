@@ -41,7 +41,7 @@ impl Engine {
         if number == 0 {
             tracing::info!(
                 export = %self.setup.export_path.display(),
-                "the export was touched by someone else, or by a process that was killed: it is compared with what was written"
+                "the export is not as our last write left it: touched, or copied, rebuilt, killed since; it is compared with what was written"
             );
         }
         let began_us = self.setup.clock.monotonic_us();
