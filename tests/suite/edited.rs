@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use fastrand::Rng;
 
 use crate::support::lake_gen::Stream;
-use crate::support::process::{Bench, LONG, evidence_with, scored};
+use crate::support::process::{Bench, LONG, evidence_with, read_bytes, scored};
 use crate::support::tools::number_from;
 
 const PAIR: &str = "2026/01/01/n.jsonl";
@@ -233,6 +233,11 @@ fn a_copy_of_the_lake_and_a_killed_daemon_are_no_alarm() {
     });
     append_long(&bench, ROWS + 3..ROWS + 5);
     bench.wait_rows(&mut daemon, ROWS as usize + 5);
+    // Read once, and not with each row from then on.
+    let read_before = read_bytes(daemon.pid());
+    (0..8).for_each(|_| bench.probe(&mut daemon));
+    let read = read_bytes(daemon.pid()) - read_before;
+    assert!(read < 1 << 20, "{read} bytes were read for 8 rows");
     bench.stop(daemon);
     bench.assert_batch();
 }
