@@ -52,7 +52,6 @@ impl Guard {
 
 fn stamp_of(stat: &FileStat) -> ExportStamp {
     ExportStamp {
-        device: stat.device,
         inode: stat.inode,
         len_bytes: stat.len_bytes,
         modified_ns: stat.modified_ns,

@@ -7,12 +7,11 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 /// Bytes of a segment of a fresh state.
 pub const SEGMENT_BYTES: u64 = 1 << 20;
 
-/// What the file system says of the export: somebody else's change of any of its bytes shows in it.
+/// What the file system says of the export: somebody else's change of any of its bytes shows in it. Not the device:
+/// some file systems get another number with each mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportStamp {
-    /// The device that holds it.
-    pub device: u64,
-    /// Its inode on that device.
+    /// Its inode.
     pub inode: u64,
     /// Length in bytes.
     pub len_bytes: u64,
