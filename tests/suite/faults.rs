@@ -17,7 +17,7 @@ const TRIES: usize = 12;
 /// Where pairs of faults are tried: the lake, another one in each run, and how many pairs.
 const SEED_VARIABLE: &str = "DISTILLD_FAULTS_SEED";
 const PAIRS_VARIABLE: &str = "DISTILLD_FAULT_PAIRS";
-const PAIRS: u64 = 96;
+const PAIRS: u64 = 400;
 /// Lakes under signals in the ordinary run.
 const SIGNAL_SEEDS: u64 = 12;
 /// Second faults come at most so many calls after the error that the first one was.
