@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::row::{RowKey, RunKey};
 
 /// The version of everything persisted under the state directory.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The number under which the state keeps a pair; given once, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -66,6 +66,7 @@ impl Engine {
             seq_applied: self.journal.seq(),
             journal_epoch: self.journal.epoch() + 1,
             export,
+            guard: self.export.guard(),
             ..self.header()
         };
         let writes: Vec<_> = self
@@ -75,10 +76,12 @@ impl Engine {
             .map(|slot| pair_write(&slot.pair))
             .collect();
         let journal_epoch = header.journal_epoch;
+        self.state.note_segments(self.export.finished_segments());
         self.state
             .checkpoint(header, &writes)
             .inspect_err(|_| self.state_failed = true)?;
         drop(writes);
+        self.export.segments_taken_in();
         self.journal.restart(journal_epoch);
         self.claimed = Arc::default();
         self.overlay_entries = 0;
@@ -188,7 +191,7 @@ impl Engine {
     ///
     /// # Errors
     /// The export's; [`StateError::Damaged`] where state or journal are gone.
-    pub fn check_files(&self) -> Result<(), EngineError> {
+    pub fn check_files(&mut self) -> Result<(), EngineError> {
         self.export.check()?;
         for kept in &self.kept_files {
             kept.check(&*self.setup.storage)?;

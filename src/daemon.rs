@@ -10,6 +10,7 @@ use crate::batch_export::export_path;
 use crate::clock::HostClock;
 use crate::config::Settings;
 use crate::engine::{Engine, EngineError, Setup};
+use crate::export::SEGMENT_BYTES;
 use crate::follow::{Follower, Reloader, Shared, catch_up};
 use crate::lock::{LockError, RootLock};
 use crate::logging::ids;
@@ -175,6 +176,7 @@ pub fn setup(settings: &Settings, root: &std::path::Path, clock: &Arc<HostClock>
         },
         settle_ms: u64::try_from(settings.settle.as_millis()).unwrap_or(u64::MAX),
         checkpoint_bytes: settings.checkpoint_bytes,
+        segment_bytes: SEGMENT_BYTES,
         long_lines: Arc::default(),
         threads: std::thread::available_parallelism()
             .map_or(1, |threads| threads.get().min(THREADS_MAX)),

@@ -14,6 +14,7 @@
 //! A batch that shows nothing may wait for the next one: what it holds is read again from the sources if it is lost.
 
 mod error;
+mod export_proof;
 mod kept_file;
 mod known;
 mod merge;
@@ -26,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::account::Account;
-use crate::checkpoint::{Claim, Totals};
+use crate::checkpoint::Claim;
 use crate::discover::{PairPath, Stream};
 use crate::export::Export;
 use crate::journal::{Batch, Journal};
@@ -138,6 +139,10 @@ pub struct Engine {
     pub(crate) changed_at_ms: u64,
     /// Whether the state failed to take a checkpoint, and must be opened anew.
     pub(crate) state_failed: bool,
+    /// When the next segment of an export that was touched is looked at, monotonic milliseconds.
+    prove_at_ms: u64,
+    /// A segment could not be read, and that was said.
+    unread_said: bool,
     /// What is known to be unread, and since when.
     unread: Unread,
     /// When the day-files behind each pair's rows of the pending batch last changed, milliseconds since 1970.
@@ -194,6 +199,8 @@ impl Engine {
             unshown: None,
             changed_at_ms: now_ms,
             state_failed: false,
+            prove_at_ms: now_ms,
+            unread_said: false,
             unread: Unread::default(),
             pending_changed_ms: Vec::new(),
             unshown_changed_ms: Vec::new(),
@@ -261,24 +268,6 @@ impl Engine {
         self.behind() > 0 || self.unshown.is_some() || !self.pending.rows.is_empty()
     }
 
-    /// Sums over all pairs, the batch that is not committed yet included.
-    #[must_use]
-    pub fn totals(&self) -> &Totals {
-        &self.account.totals
-    }
-
-    /// Length of the export, bytes.
-    #[must_use]
-    pub fn export_bytes(&self) -> u64 {
-        self.export.len_bytes()
-    }
-
-    /// Rows in the export that no line has claimed.
-    #[must_use]
-    pub fn claimable(&self) -> u64 {
-        self.claimable
-    }
-
     /// Whether an unterminated line may still settle.
     #[must_use]
     pub fn may_settle(&self) -> bool {
@@ -294,7 +283,11 @@ impl Engine {
         let checkpoint = self
             .has_uncheckpointed()
             .then(|| self.changed_at_ms + QUIET_CHECKPOINT_MS);
-        [settle, commit, checkpoint].into_iter().flatten().min()
+        let proof = self.export.unproven().map(|_| self.prove_at_ms);
+        [settle, commit, checkpoint, proof]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// What is due by the clock: lines that have settled, batches that show nothing, a checkpoint after a while of
@@ -320,7 +313,7 @@ impl Engine {
             // Idle means idle: the frequent scan has nothing to look at but the newest days.
             self.forget_idle_pairs(0);
         }
-        Ok(())
+        self.prove_a_segment(now_ms)
     }
 
     /// Looks at pairs that were touched, hinted ones first, a bounded number; commits and shows what

@@ -9,6 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod guard;
+mod segments;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::state::ExportMark;
@@ -20,6 +23,9 @@ const MARK_TAIL_LEN: u64 = 4_096;
 const SCAN_LEN: usize = 1 << 20;
 /// How much is read at once where one row is wanted.
 const ROW_WINDOW_LEN: usize = 16 << 10;
+
+use guard::Guard;
+pub use segments::{ExportGuard, ExportStamp, SEGMENT_BYTES, Segment, Segments};
 
 /// What is wrong with the export.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +96,7 @@ pub struct Export {
     torn_bytes_max: u64,
     /// The last bytes before the end as they were written or found at the start, no more than a mark covers.
     tail: Vec<u8>,
+    guard: Guard,
 }
 
 impl Export {
@@ -127,6 +134,7 @@ impl Export {
             len_bytes: stat.len_bytes,
             torn_bytes_max: 0,
             tail: Vec::new(),
+            guard: Guard::new(&stat),
         })
     }
 
@@ -151,11 +159,14 @@ impl Export {
                 self.len_bytes += rows.len() as u64;
                 self.torn_bytes_max = 0;
                 self.lengthen_tail(rows);
+                self.guard.segments.extend(rows);
+                self.wrote();
                 Ok(())
             }
             Err(source) => {
                 self.torn_bytes_max = rows.len() as u64;
                 self.cut_torn_row(offset, rows);
+                self.wrote();
                 Err(ExportError::Io {
                     path: self.path.clone(),
                     source,
@@ -164,12 +175,12 @@ impl Export {
         }
     }
 
-    /// That the path still leads to this file, and that nobody cut or lengthened it, or changed its end. What stands
-    /// before that is `verify`'s to look at.
+    /// That the path still leads to this file, and that nobody cut or lengthened it, or changed its end. Where it was
+    /// touched all the same, all that stands before that is [`Export::unproven`] from now on.
     ///
     /// # Errors
     /// Which of it does not hold.
-    pub fn check(&self) -> Result<(), ExportError> {
+    pub fn check(&mut self) -> Result<(), ExportError> {
         let stat = match self.storage.stat(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(ExportError::Missing {
@@ -193,6 +204,7 @@ impl Export {
             let behind = stat.len_bytes - self.len_bytes;
             return Err(self.changed(format!("{behind} bytes were appended behind ours")));
         }
+        self.guard.look(&stat);
         self.check_tail()
     }
 
@@ -266,6 +278,8 @@ impl Export {
         write_all_at(&*self.file, rows, offset).map_err(|source| self.io_error(source))?;
         self.len_bytes = self.len_bytes.max(offset + rows.len() as u64);
         self.tail.clear();
+        self.guard.segments.extend(rows);
+        self.wrote();
         Ok(())
     }
 
@@ -279,6 +293,7 @@ impl Export {
             .map_err(|source| self.io_error(source))?;
         self.len_bytes = len_bytes;
         self.tail.clear();
+        self.wrote();
         Ok(())
     }
 

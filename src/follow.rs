@@ -75,6 +75,8 @@ pub struct Follower {
     told: Told,
     last_row_ms: Option<u64>,
     last_row_wall_ms: Option<u64>,
+    /// How often events were lost, and when last, milliseconds since 1970.
+    overflows: (u64, Option<u64>),
     /// The last errors that stopped reading for a while, oldest first.
     faults: Vec<Fault>,
     retries: Vec<Retrying>,
@@ -119,6 +121,7 @@ impl Follower {
             told: Told::default(),
             last_row_ms: None,
             last_row_wall_ms: None,
+            overflows: (0, None),
             faults: Vec::new(),
             retries: Vec::new(),
             recent_file: RecentFile::new(&settings.state_dir),
@@ -224,6 +227,7 @@ impl Follower {
         self.looking_through |= pending.rescan || pending.rearm || pending.root;
         if pending.rescan {
             self.engine.meters().overflow();
+            self.overflows = (self.overflows.0 + 1, Some(self.shared.clock.wall_ms()));
             tracing::warn!("more happened than events tell of, looking at every day-file");
             self.full_scan_at_ms = self.shared.clock.monotonic_ms();
         }
@@ -288,6 +292,7 @@ impl Follower {
         // One that is asked for while another runs stays due: it may concern what that one has passed already.
         if now_ms >= self.full_scan_at_ms && self.scanning.is_empty() {
             self.engine.meters().scan("full");
+            self.engine.prove_next_in_turn()?;
             self.scanning
                 .extend(Stream::ALL.map(|stream| (stream, PathBuf::new())));
             self.full_scan_at_ms = now_ms + self.full_scan_pause_ms();

@@ -32,6 +32,8 @@ const FRAME_HEAD_LEN: usize = 32;
 const FRAME_ALIGN: u64 = 64;
 /// A longer payload is none of ours: the engine cuts batches far below it.
 const PAYLOAD_LEN_MAX: u32 = 1 << 30;
+/// How much of the journal is written again at once.
+const COPY_LEN: usize = 1 << 16;
 
 /// What a batch changes of one pair. It holds the state *after* the batch, so that taking it in twice is the same
 /// as once.
@@ -175,6 +177,26 @@ impl Journal {
         }
         journal.refuse_frames_behind().map_err(E::from)?;
         Ok(journal)
+    }
+
+    /// Makes durable, whatever became of the syncs of an earlier process, the frames that were read: after a sync
+    /// that failed their pages look written, and a further sync says so too, but they are not on the disk.
+    ///
+    /// # Errors
+    /// [`JournalError::Sync`]: fatal. [`JournalError::Io`]: try again.
+    pub fn write_again(&self) -> Result<(), JournalError> {
+        let mut chunk = vec![0; COPY_LEN];
+        let mut at = 0;
+        while at < self.position {
+            let len = (self.position - at).min(COPY_LEN as u64) as usize;
+            let read = read_full_at(&*self.file, &mut chunk[..len], at)?;
+            if read == 0 {
+                break;
+            }
+            write_all_at(&*self.file, &chunk[..read], at)?;
+            at += read as u64;
+        }
+        self.file.sync_data().map_err(JournalError::Sync)
     }
 
     /// Gives `take_in` every batch from the start of a journal whose state is lost, in order, as long as one follows the

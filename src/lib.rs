@@ -11,7 +11,7 @@
 //! | firewall | `firewall`*: the only place that admits a run |
 //! | join, synthesize | `pair`*: what becomes of new lines of a pair; `synthesize`*: a row's bytes |
 //! | commit | `checkpoint`*, `blocks`*: what is remembered; `journal`: where a batch becomes durable; `state`: the store under it, `checked_file` its checksums |
-//! | append | `row`*: rows read back; `export`: the file that consumers read |
+//! | append | `row`*: rows read back; `export`: the file that consumers read, and the proof that nobody changed it |
 //!
 //! `engine` ties them together, `reader` looks at one pair for it, `workers` at many; `commit` makes a batch count;
 //! `reread` answers a day-file that was rewritten; `open` starts the engine by the table in `recover`*. All of these

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::storage::again;
+
 /// Name of the lock file, below `<root>/data/distilled` and in the state directory.
 const LOCK_FILE: &str = ".distilld.lock";
 
@@ -91,7 +93,7 @@ fn take_one(path: &Path, holder: &Holder) -> Result<File, LockError> {
         source,
     };
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).map_err(io_error)?;
+        again(|| fs::create_dir_all(dir)).map_err(io_error)?;
     }
     let mut file = OpenOptions::new()
         .read(true)

@@ -3,23 +3,25 @@
 //! Crashes while a state is made anew are harmless: it is built under another name and gets its own with one rename,
 //! when all of the export has been taken in. Until then the next start finds no state and begins again.
 
+mod anew;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::checkpoint::{Claim, PairCheckpoint, PairId};
+use crate::checkpoint::PairCheckpoint;
 use crate::discover::PairPath;
 use crate::engine::{Engine, EngineError, Setup, Slot};
 use crate::export::{Export, ExportError};
-use crate::firewall::FIREWALL;
 use crate::journal::{Journal, JournalError, PairDelta};
 use crate::pair::{ActivePair, Overlay};
 use crate::recover::{ExportFound, RecoveryCase, Refused, StateFound, decide};
 use crate::row;
-use crate::state::{ExportMark, Header, State, StateError};
+use crate::state::{ExportMark, State, StateError};
 use crate::storage::{FileKind, Storage, read_full_at};
+use anew::begin_anew;
 
 /// Name of the state's file in the state directory.
 pub const STATE_FILE: &str = "state.redb";
@@ -27,8 +29,8 @@ pub const STATE_FILE: &str = "state.redb";
 pub const JOURNAL_FILE: &str = "journal";
 /// A file of this name says that the state was found damaged while it was in use.
 pub(crate) const DISTRUSTED_FILE: &str = "distrusted";
-/// Claims taken into the state at a time, 24 bytes each.
-const CLAIMS_AT_ONCE: usize = 256 << 10;
+/// A file of this name names a segment of the export that was found changed.
+pub(crate) const CHANGED_FILE: &str = "export-changed";
 
 /// Somebody is told of long work after so many rows.
 pub(crate) const ROWS_PER_STEP: u64 = 1_024;
@@ -206,10 +208,11 @@ fn load(setup: &Setup) -> Result<Result<LoadedState, Option<String>>, EngineErro
         Err(error) => return Err(state_dir_error(setup, error)),
     };
     // A process that was killed leaves bytes that are there to be read and not yet durable. What is built on them
-    // must not lose them to a power cut: they are made durable before they are believed.
-    for synced in [state_file.sync_data(), file.sync_data()] {
-        synced.map_err(|error| state_dir_error(setup, error))?;
-    }
+    // must not lose them to a power cut: they are made durable before they are believed. The journal's below, once
+    // it is known how far they go. A state that stays behind for all that is one that was lost.
+    state_file
+        .sync_data()
+        .map_err(|error| state_dir_error(setup, error))?;
     let state = match State::open(storage, &state_path) {
         Ok(state) => state,
         Err(StateError::Damaged(why)) => return Ok(Err(Some(why))),
@@ -235,7 +238,10 @@ fn load(setup: &Setup) -> Result<Result<LoadedState, Option<String>>, EngineErro
         },
     );
     match replayed {
-        Ok(_) => Ok(Ok(loaded)),
+        Ok(journal) => {
+            journal.write_again()?;
+            Ok(Ok(loaded))
+        }
         Err(JournalError::Damaged(why)) => Ok(Err(Some(format!("its journal is damaged: {why}")))),
         Err(error) => Err(error.into()),
     }
@@ -307,6 +313,7 @@ fn go_on(setup: Setup, loaded: LoadedState) -> Result<(Engine, OpenReport), Engi
         .open_write(&setup.state_dir.join(JOURNAL_FILE))
         .map_err(|source| state_dir_error(&setup, source))?;
     let header = loaded.state.header().clone();
+    export.resume_hashes(&header)?;
     let mut days = Vec::new();
     let journal = Journal::replay(
         file,
@@ -327,6 +334,7 @@ fn go_on(setup: Setup, loaded: LoadedState) -> Result<(Engine, OpenReport), Engi
     for (day, rows) in days {
         engine.account.add_rows(day, rows);
     }
+    engine.recall_change()?;
     let report = OpenReport {
         batches_redone: loaded.batches,
         ..OpenReport::new(RecoveryCase::Continue)
@@ -374,158 +382,6 @@ fn pair_path(checkpoint: &PairCheckpoint) -> Result<PairPath, StateError> {
             String::from_utf8_lossy(&checkpoint.path)
         ))
     })
-}
-
-/// Cases `Fresh` and `Adopt`: a state that knows nothing but the rows that are there.
-fn begin_anew(
-    setup: Setup,
-    case: RecoveryCase,
-    on_step: OnStep<'_>,
-) -> Result<(Engine, OpenReport), EngineError> {
-    let dir_error = |source| state_dir_error(&setup, source);
-    let storage = Arc::clone(&setup.storage);
-    let state_path = setup.state_dir.join(STATE_FILE);
-    let journal_path = setup.state_dir.join(JOURNAL_FILE);
-    let building_path = setup.state_dir.join("state.redb.building");
-
-    let rows_salvaged_bytes = salvage(&setup, &journal_path)?;
-    set_aside(&*storage, &state_path).map_err(dir_error)?;
-    set_aside(&*storage, &journal_path).map_err(dir_error)?;
-    storage.sync_dir(&setup.state_dir).map_err(dir_error)?;
-    if found(storage.stat(&building_path)).map_err(dir_error)? {
-        storage.remove_file(&building_path).map_err(dir_error)?;
-    }
-    let journal_file = storage.create(&journal_path).map_err(dir_error)?;
-    let mut state = State::create(&*storage, &building_path)?;
-    let mut export = Export::open_or_create(Arc::clone(&storage), &setup.export_path)?;
-    let mut report = OpenReport {
-        salvaged_bytes: rows_salvaged_bytes,
-        ..OpenReport::new(case)
-    };
-    adopt(
-        &mut state,
-        &mut export,
-        &setup.export_path,
-        &mut report,
-        on_step,
-    )?;
-
-    storage
-        .rename(&building_path, &state_path)
-        .map_err(dir_error)?;
-    let distrusted = setup.state_dir.join(DISTRUSTED_FILE);
-    if found(storage.stat(&distrusted)).map_err(dir_error)? {
-        storage.remove_file(&distrusted).map_err(dir_error)?;
-    }
-    storage.sync_dir(&setup.state_dir).map_err(dir_error)?;
-    let header = state.header().clone();
-    let journal = Journal::empty(journal_file, header.journal_epoch, header.seq_applied);
-    Ok((
-        Engine::assemble(setup, state, state_path, journal, export)?,
-        report,
-    ))
-}
-
-/// The state is lost, its journal may be there: rows that readers saw and that a power cut took from the export are
-/// in it. If it belongs to this export they are written again, at the offsets where they were.
-fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
-    let storage = &setup.storage;
-    let (Ok(journal), Ok(_)) = (
-        storage.open_write(journal_path),
-        storage.stat(&setup.export_path),
-    ) else {
-        return Ok(0);
-    };
-    let mut export = Export::open_or_create(Arc::clone(storage), &setup.export_path)?;
-    let mut bytes = 0;
-    Journal::salvage(journal, |batch| -> Result<bool, EngineError> {
-        let mark = batch.delta.mark;
-        let belongs = export.len_bytes() >= batch.delta.export_from
-            && export.mark_at(mark.len_bytes)? == mark
-            && row::forbidden_in(&batch.rows).is_none();
-        if belongs {
-            export.redo(batch.delta.export_from, &batch.rows)?;
-            bytes += batch.rows.len() as u64;
-        }
-        Ok(belongs)
-    })?;
-    Ok(bytes)
-}
-
-/// Makes every row of the export claimable, and removes a torn one at its end: no whole line, nobody read it.
-fn adopt(
-    state: &mut State,
-    export: &mut Export,
-    export_path: &Path,
-    report: &mut OpenReport,
-    on_step: OnStep<'_>,
-) -> Result<(), EngineError> {
-    let mut claims = Vec::new();
-    let mut rows = 0_u64;
-    let total_bytes = export.len_bytes();
-    let end = export.for_each_row(|row_offset, bytes| -> Result<(), EngineError> {
-        rows += 1;
-        if rows.is_multiple_of(ROWS_PER_STEP) {
-            on_step("reading back the export", row_offset, total_bytes);
-        }
-        let Ok(row) = row::RowKey::of_row(bytes) else {
-            report.rows_foreign += 1;
-            return Ok(());
-        };
-        refuse_forbidden(bytes, row_offset, export_path)?;
-        report.rows_adopted += 1;
-        claims.push(Claim {
-            row,
-            scope: PairId::ANY,
-            row_offset,
-        });
-        if claims.len() == CLAIMS_AT_ONCE {
-            take_claims(state, &mut claims)?;
-        }
-        Ok(())
-    })?;
-    take_claims(state, &mut claims)?;
-    report.torn_bytes = export.len_bytes() - end;
-    if report.torn_bytes > 0 {
-        export.cut(end)?;
-    }
-    let header = Header {
-        export: export.sync()?,
-        ..state.header().clone()
-    };
-    Ok(state.write_header(header)?)
-}
-
-/// The store writes far less when it is given its keys in order.
-fn take_claims(state: &mut State, claims: &mut Vec<Claim>) -> Result<(), StateError> {
-    claims.sort_unstable();
-    state.add_claimable(claims)?;
-    claims.clear();
-    Ok(())
-}
-
-fn refuse_forbidden(row: &[u8], offset: u64, export_path: &Path) -> Result<(), EngineError> {
-    match row::view(row) {
-        Ok(view) if FIREWALL.contains(&view.quality_score.as_ref()) => Err(EngineError::Tainted {
-            export: export_path.display().to_string(),
-            what: format!(
-                "run {:?}, scored {}",
-                view.source_run_id, view.quality_score
-            ),
-            offset,
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Renames a file that is not trusted any more, over the one that was set aside before it.
-fn set_aside(storage: &dyn Storage, path: &Path) -> io::Result<()> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".unreadable");
-    match storage.rename(path, &PathBuf::from(aside)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 fn found<T>(stat: io::Result<T>) -> io::Result<bool> {

@@ -36,7 +36,9 @@ use serde::Serialize;
 use crate::discover::{PairPath, Stream, pair_bytes, walk};
 use crate::engine::{Engine, EngineError, Setup};
 use crate::export::{Export, ExportError};
-use crate::open::{JOURNAL_FILE, ROWS_PER_STEP, STATE_FILE, state_dir_error};
+use crate::open::{
+    CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, ROWS_PER_STEP, STATE_FILE, state_dir_error,
+};
 use crate::row;
 use crate::storage::Storage;
 
@@ -295,7 +297,9 @@ fn swap_state(setup: &Setup, stage: &Setup) -> io::Result<()> {
             moves.push((from, to));
         }
     }
-    remove_if_there(storage, &setup.state_dir.join(crate::open::DISTRUSTED_FILE))?;
+    for outdated in [DISTRUSTED_FILE, CHANGED_FILE] {
+        remove_if_there(storage, &setup.state_dir.join(outdated))?;
+    }
     storage.sync_dir(&setup.state_dir)?;
     for (from, to) in moves {
         storage.rename(&from, &to)?;

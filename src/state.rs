@@ -9,6 +9,7 @@
 //! | `evidence` | pair id, first run key | block of [`EvidenceEntry`] |
 //! | `scored` | pair id, first run key and offset | block of [`ScoredEntry`] |
 //! | `claimable` | row key, scope, row offset | - |
+//! | `segments` | number of a segment of the export | its xxh3-64 |
 //! | `dead_letters` | pair id, stream, offset | length and reason, sealed |
 //!
 //! What is trusted of redb: a commit is there whole or not at all after a crash, a commit that returned is there.
@@ -39,10 +40,11 @@ use crate::checked_file::CheckedFile;
 use crate::checkpoint::{
     Claim, DeadLetter, EvidenceEntry, FORMAT, Packed, PairCheckpoint, PairId, ScoredEntry,
 };
+use crate::export::{ExportGuard, Segment};
 use crate::storage::{Storage, StorageFile, read_full_at, write_all_at};
 use write::{
     insert_claimable, merge_into, remove_blocks, remove_claims, remove_dead_letters, wait_again,
-    write_checkpoint, write_dead_letters,
+    write_checkpoint, write_dead_letters, write_segments,
 };
 
 type Blocks = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -54,6 +56,8 @@ const EVIDENCE: Blocks = TableDefinition::new("evidence");
 const SCORED: Blocks = TableDefinition::new("scored");
 const CLAIMABLE: TableDefinition<(&[u8; 12], u32, u64), ()> = TableDefinition::new("claimable");
 const DEAD_LETTERS: TableDefinition<(u32, bool, u64), &[u8]> = TableDefinition::new("dead_letters");
+
+const SEGMENTS: TableDefinition<u64, u64> = TableDefinition::new("segments");
 
 /// Pages that redb keeps in memory. Blocks are looked up in an order that no cache helps; this holds the branches.
 const CACHE_BYTES: usize = 6 << 20;
@@ -80,6 +84,8 @@ pub struct Header {
     pub journal_epoch: u64,
     /// The export that belongs to this state.
     pub export: ExportMark,
+    /// By what a change in the middle of that export is noticed.
+    pub guard: ExportGuard,
     /// Sums over all pairs.
     pub account: Account,
     /// The id that the next new pair gets.
@@ -97,6 +103,7 @@ impl Header {
             seq_applied: 0,
             journal_epoch: 1,
             export: ExportMark::default(),
+            guard: ExportGuard::default(),
             account: Account::default(),
             pair_next: 0,
             claimable: 0,
@@ -207,6 +214,8 @@ pub enum Reset {
 pub struct State {
     database: Database,
     header: Header,
+    /// Segments of the export to be taken in by the next commit.
+    segments: Vec<Segment>,
     sync_failed: Arc<AtomicBool>,
 }
 
@@ -234,6 +243,7 @@ impl State {
         let state = Self {
             database,
             header: Header::new(),
+            segments: Vec::new(),
             sync_failed,
         };
         let transaction = state.begin_write()?;
@@ -243,6 +253,7 @@ impl State {
         transaction.open_table(SCORED)?;
         transaction.open_table(CLAIMABLE)?;
         transaction.open_table(DEAD_LETTERS)?;
+        transaction.open_table(SEGMENTS)?;
         write_header(&transaction, &state.header)?;
         transaction.commit()?;
         if let Some(dir) = path.parent() {
@@ -281,6 +292,7 @@ impl State {
             Ok((database, header)) => Ok(Self {
                 database,
                 header,
+                segments: Vec::new(),
                 sync_failed,
             }),
         }
@@ -300,6 +312,11 @@ impl State {
         Ok(StateView {
             transaction: self.database.begin_read()?,
         })
+    }
+
+    /// Has the next commit take in segments of the export. Where it fails they are to be given again.
+    pub fn note_segments(&mut self, segments: &[Segment]) {
+        self.segments = segments.to_vec();
     }
 
     /// Takes in all of `pairs`, and the header that goes with them, in one durable transaction.
@@ -384,6 +401,7 @@ impl State {
     }
 
     fn commit(&mut self, transaction: WriteTransaction, header: Header) -> Result<(), StateError> {
+        write_segments(&transaction, &std::mem::take(&mut self.segments))?;
         write_header(&transaction, &header)?;
         let committed = transaction.commit();
         if self.sync_failed.load(Ordering::SeqCst) {

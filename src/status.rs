@@ -58,6 +58,12 @@ pub struct Status {
     pub behind: Option<u64>,
     /// How changes are noticed: `events`, or `polling: ` and why.
     pub watch: Option<String>,
+    /// How often this daemon was told that events were lost; each time it looked at every day-file.
+    #[serde(default)]
+    pub event_overflows: u64,
+    /// When that last was, RFC 3339.
+    #[serde(default)]
+    pub last_overflow_at: Option<String>,
     /// The last error that stopped reading for a while.
     pub last_fault: Option<Fault>,
     /// When this daemon last wrote a row, RFC 3339.
@@ -200,6 +206,8 @@ pub struct Live {
     pub behind: u64,
     /// How changes are noticed.
     pub watch: String,
+    /// How often events were lost, and when last, milliseconds since 1970.
+    pub overflows: (u64, Option<u64>),
     /// The last errors that stopped reading for a while, oldest first.
     pub faults: Vec<Fault>,
     /// When the last row was written, milliseconds since 1970.
@@ -221,6 +229,8 @@ impl Status {
             pid: Some(std::process::id()),
             behind: Some(live.behind),
             watch: Some(live.watch),
+            event_overflows: live.overflows.0,
+            last_overflow_at: live.overflows.1.map(stamp),
             last_fault: live.faults.last().cloned(),
             faults: live.faults,
             last_row_at: live.last_row_wall_ms.map(stamp),

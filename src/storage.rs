@@ -5,6 +5,9 @@
 //! created, renamed or removed is durable after [`Storage::sync_dir`] of its directory returned `Ok`; until then
 //! each write, whole or in part, and each name may be there or not, in any combination. A failed sync says
 //! nothing about what is durable, so nobody may try it a second time and believe the answer.
+//!
+//! A call that a signal interrupted has not failed: an implementation makes it again ([`again`]). Reads and writes
+//! alone may say so, as they may be short; [`read_full_at`] and [`write_all_at`] go on.
 
 mod watched;
 
@@ -95,6 +98,19 @@ pub trait Storage: Debug + Send + Sync {
     fn canonicalize(&self, path: &Path) -> io::Result<std::path::PathBuf>;
 }
 
+/// Makes a call, and again for as long as a signal interrupts it.
+///
+/// # Errors
+/// The first error that is not an interruption.
+pub fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
 /// Writes all of `buf` at `offset`, however many calls it takes.
 ///
 /// # Errors
@@ -148,15 +164,15 @@ impl StorageFile for DiskFile {
     }
 
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.0.set_len(len_bytes)
+        again(|| self.0.set_len(len_bytes))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        again(|| self.0.sync_data())
     }
 
     fn stat(&self) -> io::Result<FileStat> {
-        self.0.metadata().map(|metadata| file_stat(&metadata))
+        again(|| self.0.metadata()).map(|metadata| file_stat(&metadata))
     }
 }
 
@@ -166,11 +182,10 @@ impl Storage for Disk {
         let flags = rustix::fs::OFlags::NOFOLLOW
             | rustix::fs::OFlags::NONBLOCK
             | rustix::fs::OFlags::NOCTTY;
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(flags.bits().cast_signed())
-            .open(path)?;
-        if !file.metadata()?.is_file() {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).custom_flags(flags.bits().cast_signed());
+        let file = again(|| options.open(path))?;
+        if !again(|| file.metadata())?.is_file() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "not a regular file",
@@ -180,45 +195,34 @@ impl Storage for Disk {
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(Arc::new(DiskFile(
-            fs::OpenOptions::new().read(true).write(true).open(path)?,
-        )))
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true);
+        Ok(Arc::new(DiskFile(again(|| options.open(path))?)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(Arc::new(DiskFile(
-            fs::OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(path)?,
-        )))
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        Ok(Arc::new(DiskFile(again(|| options.open(path))?)))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        fs::symlink_metadata(path).map(|metadata| file_stat(&metadata))
+        again(|| fs::symlink_metadata(path)).map(|metadata| file_stat(&metadata))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let kind = file_kind(entry.file_type()?);
-            entries.push(ListedEntry {
-                name: entry.file_name(),
-                kind,
-            });
-        }
+        // From the start: what an iterator that failed gives next is nobody's promise.
+        let mut entries = again(|| list_once(dir))?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        again(|| fs::rename(from, to))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        again(|| fs::remove_file(path))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -227,7 +231,7 @@ impl Storage for Disk {
         }
         let parent = path.parent().unwrap_or(Path::new("/"));
         self.create_dir_all(parent)?;
-        match fs::create_dir(path) {
+        match again(|| fs::create_dir(path)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             Err(error) => Err(error),
             Ok(()) => self.sync_dir(if parent.as_os_str().is_empty() {
@@ -239,12 +243,26 @@ impl Storage for Disk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::File::open(dir)?.sync_all()
+        let dir = again(|| fs::File::open(dir))?;
+        again(|| dir.sync_all())
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<std::path::PathBuf> {
-        fs::canonicalize(path)
+        again(|| fs::canonicalize(path))
     }
+}
+
+fn list_once(dir: &Path) -> io::Result<Vec<ListedEntry>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = file_kind(again(|| entry.file_type())?);
+        entries.push(ListedEntry {
+            name: entry.file_name(),
+            kind,
+        });
+    }
+    Ok(entries)
 }
 
 fn file_kind(file_type: fs::FileType) -> FileKind {

@@ -25,7 +25,8 @@
 //! written, a row that somebody altered looks like one whose evidence was rewritten; both are counted as rewritten.
 //! A row of a line that is firewalled now looks the same whether the line or the firewall changed; it is counted as
 //! contradicted. An invented row looks like one whose day-file was deleted: orphaned. And where one of two lines
-//! that gave the same key was deleted, its row looks like a duplicate, and is called one. A clock that was set back
+//! that gave the same key was deleted, its row looks like a duplicate, and is called one; where its number is no
+//! other row's, it is said that its line is gone. A clock that was set back
 //! between a row and the rewriting of its source can make an honest row look altered.
 
 mod compare;
@@ -376,16 +377,15 @@ impl Verification<'_> {
         );
         Ok(match finding.kind {
             Kind::Duplicate => {
-                let (rows, earned) = (
-                    facts.rows.len(),
-                    facts
-                        .lines
-                        .iter()
-                        .filter(|line| line.digest.is_some())
-                        .count(),
-                );
+                let rows = facts.rows.len();
+                let earned = (facts.lines.iter()).filter(|line| line.digest.is_some());
+                let earned = match earned.count() {
+                    1 => "1 line earns".to_owned(),
+                    lines => format!("{lines} lines earn"),
+                };
+                let why = finding.row.map_or("", |at| facts.why_surplus(at));
                 format!(
-                    "duplicate: {row} is one of {rows} that only {earned} lines earn; {line} is the first"
+                    "duplicate: {row} is one of {rows} that only {earned}; {line} is the first{why}"
                 )
             }
             Kind::Altered => {

@@ -28,6 +28,8 @@ pub struct Setup {
     pub settle_ms: u64,
     /// Length of the journal at which a checkpoint is due, bytes.
     pub checkpoint_bytes: u64,
+    /// Bytes of the segments by which a fresh state knows the export again.
+    pub segment_bytes: u64,
     /// Held by the one look at a time that works lines longer than a chunk, so that memory does not grow with threads.
     pub long_lines: Arc<Mutex<()>>,
     /// Threads that read day-files; 1: strictly one pair after the other, in order.

@@ -4,11 +4,30 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::account::Account;
+use crate::checkpoint::Totals;
 use crate::discover::PairPath;
 use crate::figures::Figures;
 use crate::recent::Recent;
 
 impl Engine {
+    /// Sums over all pairs, the batch that is not committed yet included.
+    #[must_use]
+    pub fn totals(&self) -> &Totals {
+        &self.account.totals
+    }
+
+    /// Length of the export, bytes.
+    #[must_use]
+    pub fn export_bytes(&self) -> u64 {
+        self.export.len_bytes()
+    }
+
+    /// Rows in the export that no line has claimed.
+    #[must_use]
+    pub fn claimable(&self) -> u64 {
+        self.claimable
+    }
+
     /// The totals, the same per source class, and the rows of today.
     #[must_use]
     pub fn account(&self) -> &Account {

@@ -135,6 +135,7 @@ impl Follower {
         let live = Live {
             behind: (self.engine.behind() + self.scanning.len()) as u64,
             watch: self.watch.mode().to_string(),
+            overflows: self.overflows,
             faults: self.faults.clone(),
             last_row_wall_ms: self.last_row_wall_ms,
         };

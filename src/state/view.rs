@@ -6,7 +6,8 @@ use std::ops::Bound;
 use redb::{ReadTransaction, ReadableTable as _};
 
 use super::{
-    Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, PAIRS, PATHS, SCORED, StateError, decode, range_of,
+    Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, PAIRS, PATHS, SCORED, SEGMENTS, StateError, decode,
+    range_of,
 };
 use crate::blocks::{self, DamagedBlock};
 use crate::checkpoint::{
@@ -183,6 +184,15 @@ impl StateView {
             }
         }
         Ok(pairs)
+    }
+
+    /// The hash of a whole segment of the export; `None` where the state has not taken it in.
+    ///
+    /// # Errors
+    /// What redb says.
+    pub fn segment(&self, number: u64) -> Result<Option<u64>, StateError> {
+        let table = self.transaction.open_table(SEGMENTS)?;
+        Ok(table.get(number)?.map(|hash| hash.value()))
     }
 
     /// Calls `visit` with every dead letter, pair by pair, until it says that it has enough.

@@ -2,9 +2,12 @@
 
 use redb::{ReadableTable as _, WriteTransaction};
 
-use super::{Blocks, CLAIMABLE, DEAD_LETTERS, PAIRS, PATHS, SCORED, StateError, encode, range_of};
+use super::{
+    Blocks, CLAIMABLE, DEAD_LETTERS, PAIRS, PATHS, SCORED, SEGMENTS, StateError, encode, range_of,
+};
 use crate::blocks::{self, DamagedBlock, PackedEntry};
 use crate::checkpoint::{Claim, DeadLetter, Packed, PairCheckpoint, PairId, ScoredEntry, Verdict};
+use crate::export::Segment;
 
 pub(super) fn write_checkpoint(
     transaction: &WriteTransaction,
@@ -141,6 +144,17 @@ pub(super) fn write_dead_letters(
     for letter in letters {
         let value = encode(&(letter.len_bytes, &letter.reason))?;
         table.insert((id.0, letter.in_evidence, letter.offset), value.as_slice())?;
+    }
+    Ok(())
+}
+
+pub(super) fn write_segments(
+    transaction: &WriteTransaction,
+    segments: &[Segment],
+) -> Result<(), StateError> {
+    let mut table = transaction.open_table(SEGMENTS)?;
+    for segment in segments {
+        table.insert(segment.number, segment.hash)?;
     }
     Ok(())
 }

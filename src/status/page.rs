@@ -63,7 +63,11 @@ impl Page {
             }
         }
         if let Some(watch) = &status.watch {
-            self.line("watch", watch, Tone::Plain);
+            self.line(
+                "watch",
+                &format!("{watch}{}", overflows(status)),
+                Tone::Plain,
+            );
         }
         self.line("root", &status.root.display().to_string(), Tone::Plain);
         let path = status.export.path.display().to_string();
@@ -177,6 +181,19 @@ fn freshness(status: &Status) -> (Tone, String) {
         return (Tone::Bad, format!("stopped reading: {parts}"));
     }
     (Tone::Behind, format!("catching up: {parts}"))
+}
+
+/// What events did not tell of, if that was ever so.
+fn overflows(status: &Status) -> String {
+    let Some(at) = &status.last_overflow_at else {
+        return String::new();
+    };
+    let times = match status.event_overflows {
+        1 => "once".to_owned(),
+        times => format!("{} times", grouped(times)),
+    };
+    let ago = ago(&status.as_of, at);
+    format!("; events were lost {times}, last {ago}, and every day-file was looked at")
 }
 
 fn rows(status: &Status) -> String {
@@ -424,6 +441,10 @@ mod tests {
         }
         status.scored.balanced = false;
         status.export.superseded = 1_234;
+        status.watch = Some("events".into());
+        status.event_overflows = 2;
+        status.as_of = "2026-05-02T03:04:05.678Z".into();
+        status.last_overflow_at = Some("2026-05-02T03:03:00.000Z".into());
         status.faults = vec![Fault {
             at: "2026-05-02T03:04:05.678Z".into(),
             what: "no space".into(),
@@ -435,6 +456,7 @@ mod tests {
             "1,234",
             "(reading stopped): no space",
             "does not balance",
+            "events; events were lost 2 times, last 1 min 5 s ago",
         ] {
             assert!(page.contains(present), "{page}");
         }

@@ -11,6 +11,8 @@ use crate::recent::Recent;
 
 /// A snapshot is written at most so often, milliseconds.
 const PUBLISH_MS: u64 = 1_000;
+/// One that could not be written is tried again after so long, milliseconds.
+const AGAIN_MS: u64 = 10_000;
 /// The last day is written at most so often, milliseconds.
 const RECENT_MS: u64 = 60_000;
 /// Name of the file that keeps it.
@@ -59,8 +61,14 @@ impl Publisher {
             Err(error) if self.failed => tracing::debug!(%error, "status not written"),
             Err(error) => {
                 self.failed = true;
-                tracing::warn!(path = %self.path.display(), %error, "`status` will show old figures");
+                tracing::warn!(path = %self.path.display(), %error, "the published status is old; who asks this process gets the figures of the moment");
             }
+        }
+        if self.failed {
+            // Nothing may be new when there is room again.
+            self.said = None;
+            self.due_ms = now_ms + AGAIN_MS;
+            return Some(self.due_ms);
         }
         None
     }

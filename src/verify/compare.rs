@@ -70,6 +70,18 @@ impl KeyFacts {
         left
     }
 
+    /// What the number of a surplus row says: one that no other row has was given to a line of its own.
+    pub(super) fn why_surplus(&self, at: usize) -> &'static str {
+        let number = self.rows[at].index;
+        let same = self.rows.iter().filter(|row| row.index == number).count();
+        if number.is_some() && same == 1 {
+            "; no other of these rows has its number, so it is of a line like that one which is gone: removed, or lost \
+             in a power cut"
+        } else {
+            ""
+        }
+    }
+
     /// Names what is left, so that a later look can tell whether it is still the same.
     pub(super) fn signature(&self, left: &Leftover) -> Vec<u128> {
         let mut digests: Vec<u128> = left

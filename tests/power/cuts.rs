@@ -24,6 +24,7 @@ use crate::support::kill_harness::{Daemon, Scorer, export_path, wait_until};
 use crate::support::lake_gen::{Step, Stream};
 use crate::support::naive::{blank_stamps, multiset_difference, naive_batch, read_pairs};
 use crate::support::process::LONG;
+use crate::support::tools::number_from;
 use crate::write_log::WriteLog;
 use distilld::storage::Disk;
 
@@ -54,12 +55,6 @@ struct Tally {
     /// How often a start was which of recovery's cases.
     cases: BTreeMap<String, usize>,
     rows: usize,
-}
-
-fn number_from(variable: &str) -> Option<u64> {
-    let value = std::env::var(variable).ok()?;
-    let number = value.parse();
-    Some(number.unwrap_or_else(|_| panic!("{variable}={value} is no number")))
 }
 
 fn check(writers: Writers) {

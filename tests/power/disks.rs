@@ -12,6 +12,7 @@ use crate::host::{self, Mounted, must};
 use crate::support::export_reader::ReaderThread;
 use crate::support::lake_gen::Stream;
 use crate::support::process::{Bench, LONG, evidence_with, scored};
+use distilld::clock::{Clock as _, HostClock, stamp};
 
 const PAIR: &str = "2026/01/01/n.jsonl";
 const MIB: u64 = 1 << 20;
@@ -70,6 +71,8 @@ fn check_full(kind: &str, what: What) {
     let mut command = bench.command(&["run"]);
     command.arg("--state-dir").arg(&state_dir);
     append_long(&bench, 0..3);
+    // Of this one only the state knows for how long it waits.
+    bench.append(Stream::Scored, PAIR, scored("waits"));
     let mut daemon = bench.catch_up(&mut command);
     bench.wait_rows(&mut daemon, 3);
     let reader = ReaderThread::start(&bench.export());
@@ -79,12 +82,19 @@ fn check_full(kind: &str, what: What) {
     bench.wait_for(&mut daemon, "it says that it stopped", || {
         bench.said().contains(stopped)
     });
-    if what == What::Export {
-        bench.wait_for(&mut daemon, "status says why", || {
-            let fault = host::status(&bench)["last_fault"].clone();
-            fault["over"] == false && fault["what"].to_string().contains("sft_export.jsonl")
-        });
-    }
+    let place = match what {
+        What::Export => "sft_export.jsonl",
+        What::State => "journal",
+    };
+    let asked = stamp(HostClock::new().wall_ms());
+    bench.wait_for(&mut daemon, "status says why", || {
+        let status = host::status(&bench);
+        let fault = &status["last_fault"];
+        fault["over"] == false
+            && fault["what"].to_string().contains(place)
+            && status["as_of"].as_str() > Some(&asked)
+            && status["scored"]["waiting"] == 1
+    });
     fs::remove_file(ballast).unwrap();
     bench.wait_rows(&mut daemon, 10);
     bench.wait_for(&mut daemon, "status says that it is over", || {

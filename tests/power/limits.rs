@@ -81,6 +81,13 @@ fn an_overflow_of_the_event_queue_loses_nothing() {
         "{}",
         bench.said()
     );
+    let status = host::status(&bench);
+    assert!(status["event_overflows"].as_u64() > Some(0), "{status}");
+    let at = status["last_overflow_at"].as_str().unwrap();
+    assert!(at <= status["as_of"].as_str().unwrap(), "{status}");
+    let page = bench.run(&mut bench.command(&["status"])).stdout;
+    let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(page.contains("events were lost"), "{page}");
     // Heard again from then on, the new directories too.
     bench.append_run("2027/99/09/n.jsonl", "after");
     bench.append_run("2026/01/01/n.jsonl", "after too");

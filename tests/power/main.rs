@@ -34,3 +34,5 @@ mod limits;
 mod mounts;
 /// Day-files and directories that the daemon may not read.
 mod rights;
+/// Calls that signals interrupt.
+mod signals;

@@ -18,6 +18,7 @@ use crate::support::lake_gen::Stream;
 use crate::support::naive::{Pairs, naive_batch, read_pairs, row_key};
 use crate::support::naive_json;
 use crate::support::process::{Bench, STOP, evidence, scored};
+use crate::support::tools::number_from;
 use distilld::storage::Disk;
 
 /// How long the ordinary run goes on.
@@ -458,12 +459,6 @@ fn shrink(actions: &[Action], mut fails: impl FnMut(&[Action]) -> bool) -> Vec<A
         part /= 2;
     }
     shortest
-}
-
-fn number_from(variable: &str) -> Option<u64> {
-    let value = std::env::var(variable).ok()?;
-    let number = value.parse();
-    Some(number.unwrap_or_else(|_| panic!("{variable}={value} is no number")))
 }
 
 #[test]

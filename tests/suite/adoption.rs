@@ -308,6 +308,61 @@ fn a_line_that_stands_twice_is_adopted_twice() {
     assert_eq!(bench.row_count(), 6);
 }
 
+/// As a power cut leaves it where the second copy was not on the disk yet.
+#[test]
+fn a_line_that_stood_twice_and_lost_a_copy_is_told_as_that() {
+    let bench = Bench::new();
+    bench.append(Stream::Evidence, PAIR, evidence("a"));
+    bench.append(Stream::Scored, PAIR, scored("a").repeat(2));
+    bench.once();
+    fs::write(bench.path(Stream::Scored, PAIR), scored("a")).unwrap();
+    bench.once();
+    assert_eq!(bench.row_count(), 2, "what was seen stays");
+    let gone = [
+        "only 1 line earns",
+        "which is gone: removed, or lost in a power cut",
+    ];
+    bench.run(&mut bench.command(&["verify"])).check(1, &gone);
+    // One row written twice says nothing of the kind.
+    let bytes = bench.export_bytes();
+    fs::write(
+        bench.export(),
+        [&bytes[..], &bytes[bytes.len() / 2..]].concat(),
+    )
+    .unwrap();
+    let ended = bench.run(&mut bench.command(&["verify"]));
+    ended.check(1, &["duplicate"]);
+    assert!(!ended.stderr.contains("which is gone"), "{}", ended.stderr);
+}
+
+/// A crash may leave the state's files empty; there is nothing in them that anybody could look into.
+#[test]
+fn an_empty_file_of_the_state_is_not_set_aside() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    bench.once();
+    for (emptied, aside) in [
+        ("state.redb", ["journal.unreadable"].as_slice()),
+        ("journal", &["state.redb.unreadable"]),
+    ] {
+        for old in ["state.redb.unreadable", "journal.unreadable"] {
+            _ = fs::remove_file(state(&bench, old));
+        }
+        fs::write(state(&bench, emptied), "").unwrap();
+        fs::write(state(&bench, "distrusted"), "").unwrap();
+        bench.append_run(PAIR, emptied);
+        bench.once();
+        let mut left: Vec<_> = fs::read_dir(bench.state_dir())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.ends_with(".unreadable"))
+            .collect();
+        left.sort();
+        assert_eq!(left, aside, "{emptied}");
+        bench.assert_batch();
+    }
+}
+
 #[test]
 fn an_export_with_a_forbidden_row_is_not_adopted() {
     for category in ["rejected", "needs_human_review"] {

@@ -486,7 +486,7 @@ fn a_state_removed_under_the_daemon_stops_it_and_the_next_start_rebuilds() {
     command.env("DISTILLD_RECENT_SCAN_MS", "100");
     let mut daemon = bench.catch_up(&mut command);
     bench.wait_rows(&mut daemon, 1);
-    fs::remove_dir_all(bench.state_dir()).unwrap();
+    bench.remove_state();
     let status = daemon.wait(LONG).unwrap();
     assert_eq!(status.code(), Some(1), "{}", bench.said());
     assert!(

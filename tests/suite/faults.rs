@@ -1,6 +1,7 @@
 //! An error from every call that reaches the disk, in turn, of those that change something and of those that only
-//! look: once, and until it is healed. What may pass is tried again as the daemon does; what may not ends the process,
-//! and the next start recovers.
+//! look: once, until it is healed, and a second one while the first is being recovered from. What may pass is tried
+//! again as the daemon does; what may not ends the process, and the next start recovers. Signals, and the short reads
+//! and writes that go with them, are no errors and fail nothing.
 
 use distilld::engine::EngineError;
 use fastrand::Rng;
@@ -9,50 +10,18 @@ use crate::support::bench::{Bench, EXPORT};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, pairs_of, script};
 use crate::support::naive::{multiset_difference, naive_batch};
 use crate::support::sim_disk::{EIO, ENOSPC, Fate, Fault, Partly, SimDisk};
+use crate::support::tools::number_from;
 
 /// How often something is tried again before the test calls it stuck.
 const TRIES: usize = 12;
-
-/// What the daemon's thread does after an error: again, or a new process.
-fn after_error(bench: &mut Bench, error: &EngineError, what: &str) {
-    if !error.may_pass() {
-        // The process ends; the kernel keeps what it has.
-        let found = bench.disk.power_cut(1, Fate::Kept);
-        found.heal();
-        bench.disk = found;
-        bench.engine = None;
-    }
-    bench
-        .read_export()
-        .unwrap_or_else(|fault| panic!("{what}: {fault}, after: {error}"));
-}
-
-/// Does `act` until it succeeds, opening the engine where there is none.
-fn persist(
-    bench: &mut Bench,
-    what: &str,
-    mut act: impl FnMut(&mut Bench) -> Result<(), EngineError>,
-) {
-    let mut last = String::new();
-    for tries in 0..TRIES {
-        if tries == TRIES / 2 {
-            bench.disk.heal();
-        }
-        let opened = if bench.engine.is_none() {
-            bench.open().map(|_| ())
-        } else {
-            Ok(())
-        };
-        match opened.and_then(|()| act(bench)) {
-            Ok(()) => return,
-            Err(error) => {
-                last = error.to_string();
-                after_error(bench, &error, what);
-            }
-        }
-    }
-    panic!("{what}: stuck: {last}");
-}
+/// Where pairs of faults are tried: the lake, another one in each run, and how many pairs.
+const SEED_VARIABLE: &str = "DISTILLD_FAULTS_SEED";
+const PAIRS_VARIABLE: &str = "DISTILLD_FAULT_PAIRS";
+const PAIRS: u64 = 400;
+/// Lakes under signals in the ordinary run.
+const SIGNAL_SEEDS: u64 = 12;
+/// Second faults come at most so many calls after the error that the first one was.
+const SECOND_MAX: u64 = 40;
 
 /// Which of the calls are counted, and fail.
 #[derive(Debug, Clone, Copy)]
@@ -64,13 +33,6 @@ enum Calls {
 }
 
 impl Calls {
-    fn fail_at(self, disk: &SimDisk, n: u64, fault: Fault) {
-        match self {
-            Calls::Changing => disk.fail_at(n, fault),
-            Calls::Looking => disk.fail_look_at(n, fault),
-        }
-    }
-
     fn so_far(self, disk: &SimDisk) -> u64 {
         match self {
             Calls::Changing => disk.calls(),
@@ -79,42 +41,147 @@ impl Calls {
     }
 }
 
-/// Carries out a script while the `n`-th call fails, and gives the bench as it stands after a last scan and silence,
-/// with no fault left.
-fn run_with_fault(
+/// An injected fault.
+#[derive(Debug, Clone, Copy)]
+struct Injected {
+    calls: Calls,
+    /// The number of the call that fails; of a second fault, counted from the error that the first one was.
+    n: u64,
+    fault: Fault,
+}
+
+impl Injected {
+    fn inject(self, disk: &SimDisk) {
+        match self.calls {
+            Calls::Changing => disk.fail_at(self.n, self.fault),
+            Calls::Looking => disk.fail_look_at(self.n, self.fault),
+        }
+    }
+}
+
+/// A script under faults, driven as the daemon drives the engine.
+struct Trial {
+    bench: Bench,
+    what: String,
+    /// Injected when the first error is met.
+    second: Option<Injected>,
+    errors: usize,
+    /// The power goes so many steps after the first error; `None`: never, or by now it has.
+    cut_in: Option<usize>,
+}
+
+impl Trial {
+    /// The power goes, and with it all that no sync made durable; what a failed one left in the kernel's memory too.
+    fn cut(&mut self) {
+        let bench = &mut self.bench;
+        let found = bench.disk.power_cut(1, Fate::Lost);
+        found.heal();
+        bench.disk = found;
+        bench.engine = None;
+        self.persist(|_| Ok(()));
+        if let Err(fault) = self.bench.read_export() {
+            panic!("{}, power cut: {fault}", self.what);
+        }
+    }
+
+    /// The power cut, if it is due.
+    fn cut_if_due(&mut self) {
+        match self.cut_in {
+            Some(0) if self.errors > 0 => {
+                self.cut_in = None;
+                self.cut();
+            }
+            Some(steps) if self.errors > 0 => self.cut_in = Some(steps - 1),
+            _ => {}
+        }
+    }
+
+    /// What the daemon's thread does after an error: again, or a new process.
+    fn after_error(&mut self, error: &EngineError) {
+        self.errors += 1;
+        let bench = &mut self.bench;
+        if !error.may_pass() {
+            // The process ends; the kernel keeps what it has.
+            let found = bench.disk.power_cut(1, Fate::Kept);
+            found.heal();
+            bench.disk = found;
+            bench.engine = None;
+        }
+        if let Some(second) = self.second.take() {
+            second.inject(&bench.disk);
+        }
+        bench
+            .read_export()
+            .unwrap_or_else(|fault| panic!("{}: {fault}, after: {error}", self.what));
+    }
+
+    /// Does `act` until it succeeds, opening the engine where there is none.
+    fn persist(&mut self, mut act: impl FnMut(&mut Bench) -> Result<(), EngineError>) {
+        let mut last = String::new();
+        for tries in 0..TRIES {
+            if tries == TRIES / 2 {
+                self.bench.disk.heal();
+            }
+            let opened = if self.bench.engine.is_none() {
+                self.bench.open().map(|_| ())
+            } else {
+                Ok(())
+            };
+            match opened.and_then(|()| act(&mut self.bench)) {
+                Ok(()) => return,
+                Err(error) => {
+                    last = error.to_string();
+                    self.after_error(&error);
+                }
+            }
+        }
+        panic!("{}: stuck: {last}", self.what);
+    }
+}
+
+/// Carries out a script while calls fail, and gives it as it stands after a last scan and silence, with no fault left.
+fn run_with_faults(
     seed: u64,
     steps: &[Step],
-    injected: Option<(Calls, u64, Fault)>,
-) -> (Bench, String) {
-    let mut what = format!("seed {seed}, {injected:?}");
-    let mut bench = Bench::new(SimDisk::new());
-    bench.checkpoint_bytes = 2 << 10;
-    if let Some((calls, n, fault)) = injected {
-        calls.fail_at(&bench.disk, n, fault);
+    disk: SimDisk,
+    first: Option<Injected>,
+    second: Option<Injected>,
+    cut_in: Option<usize>,
+) -> Trial {
+    let mut trial = Trial {
+        bench: Bench::new(disk),
+        what: format!("seed {seed}, {first:?}, then {second:?}"),
+        second,
+        errors: 0,
+        cut_in,
+    };
+    trial.bench.checkpoint_bytes = 2 << 10;
+    if let Some(first) = first {
+        first.inject(&trial.bench.disk);
     }
     for step in steps {
         // A step that failed has appended its bytes already: only the looking is done again.
         let mut appended = false;
-        persist(&mut bench, &what, |bench| match step {
+        trial.persist(|bench| match step {
             Step::Append { .. } if appended => bench.look_around().and_then(|()| bench.catch_up()),
             step => {
                 appended = true;
                 bench.step(step, true)
             }
         });
+        trial.cut_if_due();
     }
-    if let Some(failed) = bench.disk.failed_look() {
-        what = format!("{what}, last of them {failed}");
+    if let Some(failed) = trial.bench.disk.failed_look() {
+        trial.what = format!("{}, last of them {failed}", trial.what);
     }
-    bench.disk.heal();
-    persist(&mut bench, &what, |bench| {
-        bench.look_around().and_then(|()| bench.quiet())
-    });
-    (bench, what)
+    trial.bench.disk.heal();
+    trial.persist(|bench| bench.look_around().and_then(|()| bench.quiet()));
+    trial
 }
 
 /// What is wrong at the end of a script, if anything.
-fn fault_at_the_end(bench: &mut Bench, steps: &[Step]) -> Option<String> {
+fn fault_at_the_end(trial: &mut Trial, steps: &[Step]) -> Option<String> {
+    let bench = &mut trial.bench;
     let naive = naive_batch(&pairs_of(steps), false);
     let export = bench.disk.read(EXPORT).unwrap_or_default();
     multiset_difference(&export, &naive.rows)
@@ -130,20 +197,24 @@ fn small_script(seed: u64, calls: Calls) -> (Vec<Step>, u64) {
         ..Shape::small(&mut rng, EvidenceMode::Unique)
     };
     let steps = script(seed, &shape);
-    let (mut bench, what) = run_with_fault(seed, &steps, None);
-    assert_eq!(fault_at_the_end(&mut bench, &steps), None, "{what}");
-    let calls = calls.so_far(&bench.disk);
+    let mut trial = run_with_faults(seed, &steps, SimDisk::new(), None, None, None);
+    assert_eq!(fault_at_the_end(&mut trial, &steps), None, "{}", trial.what);
+    let calls = calls.so_far(&trial.bench.disk);
     assert!(calls > 60, "seed {seed}: the script has only {calls} calls");
     (steps, calls)
 }
 
-fn check(seed: u64, calls: Calls, fault: Fault) {
+/// Every call fails in turn. Gives how many errors the daemon met in all.
+fn check(seed: u64, calls: Calls, fault: Fault) -> usize {
     let (steps, end) = small_script(seed, calls);
     let mut wrong = Vec::new();
+    let mut errors = 0;
     for n in 0..end {
-        let (mut bench, what) = run_with_fault(seed, &steps, Some((calls, n, fault)));
-        if let Some(fault) = fault_at_the_end(&mut bench, &steps) {
-            wrong.push(format!("{what}: {fault}"));
+        let first = Injected { calls, n, fault };
+        let mut trial = run_with_faults(seed, &steps, SimDisk::new(), Some(first), None, None);
+        errors += trial.errors;
+        if let Some(fault) = fault_at_the_end(&mut trial, &steps) {
+            wrong.push(format!("{}: {fault}", trial.what));
         }
     }
     assert!(
@@ -152,6 +223,7 @@ fn check(seed: u64, calls: Calls, fault: Fault) {
         wrong.len(),
         wrong[0]
     );
+    errors
 }
 
 fn check_changing(errno: i32, persistent: bool, partly: Partly) {
@@ -189,5 +261,96 @@ fn a_look_at_the_disk_that_fails_once_is_taken_again() {
 fn looks_at_the_disk_that_fail_for_a_while_lose_nothing() {
     for seed in 20..24 {
         check(seed, Calls::Looking, Fault::until_healed(EIO));
+    }
+}
+
+#[test]
+fn a_call_that_a_signal_interrupts_is_made_again_and_fails_nothing() {
+    for seed in 20..22 {
+        for calls in [Calls::Changing, Calls::Looking] {
+            let errors = check(seed, calls, Fault::interruption());
+            assert_eq!(errors, 0, "seed {seed}, {calls:?}");
+        }
+    }
+}
+
+/// Every other call is interrupted, every read and write is short.
+#[test]
+fn signals_all_the_time_and_short_reads_and_writes_fail_nothing() {
+    for seed in 20..20 + SIGNAL_SEEDS {
+        let (steps, _) = small_script(seed, Calls::Changing);
+        let disk = SimDisk::new();
+        disk.set_signals(Some(seed));
+        let mut trial = run_with_faults(seed, &steps, disk, None, None, None);
+        assert_eq!(trial.errors, 0, "seed {seed}");
+        let fault = fault_at_the_end(&mut trial, &steps);
+        assert_eq!(fault, None, "seed {seed}");
+    }
+}
+
+/// A fault that some call meets.
+fn random_fault(rng: &mut Rng, n: u64) -> Injected {
+    let errno = *rng.choice(&[EIO, ENOSPC]).unwrap();
+    let partly = *rng
+        .choice(&[Partly::Nothing, Partly::Short, Partly::Torn])
+        .unwrap();
+    Injected {
+        calls: *rng.choice(&[Calls::Changing, Calls::Looking]).unwrap(),
+        n,
+        fault: Fault {
+            errno,
+            persistent: rng.u8(..4) == 0,
+            partly,
+        },
+    }
+}
+
+/// A call fails, and of the calls by which the daemon recovers from that, or opens everything anew, another one does.
+#[test]
+fn an_error_during_the_recovery_from_an_error_loses_nothing() {
+    let seed = number_from(SEED_VARIABLE).unwrap_or_else(|| fastrand::u64(..));
+    let pairs = number_from(PAIRS_VARIABLE).unwrap_or(PAIRS);
+    let mut rng = Rng::with_seed(seed);
+    let (steps, end) = small_script(seed, Calls::Changing);
+    let mut met_both = 0;
+    for _ in 0..pairs {
+        let n = rng.u64(..end);
+        let first = random_fault(&mut rng, n);
+        let after = rng.u64(..SECOND_MAX);
+        let second = random_fault(&mut rng, after);
+        let mut trial = run_with_faults(
+            seed,
+            &steps,
+            SimDisk::new(),
+            Some(first),
+            Some(second),
+            None,
+        );
+        met_both += u64::from(trial.errors > 1);
+        let fault = fault_at_the_end(&mut trial, &steps);
+        assert_eq!(fault, None, "{SEED_VARIABLE}={seed}: {}", trial.what);
+    }
+    eprintln!("{SEED_VARIABLE}={seed}: {pairs} pairs of faults, {met_both} of them met");
+    assert!(met_both > pairs / 4, "{met_both} of {pairs}");
+}
+
+/// What a failed sync leaves looks written to the next process, and is not on the disk.
+#[test]
+fn a_power_cut_after_a_failed_sync_and_a_restart_loses_nothing() {
+    for seed in 20..23 {
+        let (steps, end) = small_script(seed, Calls::Changing);
+        for n in 0..end {
+            let disk = SimDisk::new();
+            disk.set_doom_outlives_kill(true);
+            let first = Injected {
+                calls: Calls::Changing,
+                n,
+                fault: Fault::once(EIO),
+            };
+            let cut_in = Some(n as usize % 3);
+            let mut trial = run_with_faults(seed, &steps, disk, Some(first), None, cut_in);
+            let fault = fault_at_the_end(&mut trial, &steps);
+            assert_eq!(fault, None, "{}, cut in {cut_in:?}", trial.what);
+        }
     }
 }

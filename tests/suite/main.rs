@@ -32,6 +32,8 @@ mod control;
 mod crash;
 /// The real daemon: what it follows, how it ends, what it refuses, what it costs.
 mod daemon;
+/// Exports that are edited further back than an append looks, and those that were only touched.
+mod edited;
 /// The example lake.
 mod examples;
 /// An error from every call that reaches the disk.

@@ -1,5 +1,5 @@
 //! The engine on a simulated disk against the naive batch: random lakes cut anywhere, streams interleaved anyhow,
-//! restarts with and without a checkpoint. Rules 1 to 6 of `engine` hold after every step, by its own assertions.
+//! restarts with and without a checkpoint, under a wall clock that jumps years forth and back. Rules 1 to 6 of `engine` hold after every step, by its own assertions.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,8 @@ use crate::support::sim_disk::SimDisk;
 
 /// Cases of each kind in the ordinary run.
 const CASES: u64 = 1_500;
+/// How far the wall's clock jumps: ten years.
+const YEARS_MS: i64 = 10 * 365 * 86_400_000;
 
 /// Runs a script to its end, with a last quiet, and gives the bench. How steps are heeded follows from the seed.
 fn run(seed: u64, steps: &[Step]) -> Bench {
@@ -21,6 +23,9 @@ fn run(seed: u64, steps: &[Step]) -> Bench {
     bench.checkpoint_bytes = rng.choice([4 << 10, 1 << 20]).unwrap();
     bench.open().unwrap();
     for step in steps {
+        if rng.u8(..4) == 0 {
+            bench.clock.set_wall(rng.i64(-YEARS_MS..YEARS_MS));
+        }
         let heed = rng.u8(..4) > 0;
         bench.step(step, heed).unwrap();
     }

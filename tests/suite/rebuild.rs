@@ -47,6 +47,7 @@ fn setup(disk: &SimDisk) -> Setup {
         },
         settle_ms: 5_000,
         checkpoint_bytes: 1 << 20,
+        segment_bytes: 700,
         long_lines: Arc::default(),
         threads: 1,
     }

@@ -159,6 +159,12 @@ function faults(status) {
   }));
 }
 
+function overflows(status) {
+  if (!status.last_overflow_at) return "";
+  const times = status.event_overflows === 1 ? "once" : `${count(status.event_overflows)} times`;
+  return ` (events were lost ${times}, last at ${new Date(status.last_overflow_at).toLocaleString()}, and every day-file was looked at)`;
+}
+
 function showStatus(status) {
   say(byId("root"), status.root || "");
   showState(judge(status));
@@ -168,7 +174,7 @@ function showStatus(status) {
   classes(status);
   waiting(status);
   faults(status);
-  say(byId("about"), `Process ${status.pid}, watching by ${status.watch || "nothing yet"}. Export ${(status.export || {}).path || ""}. As of ${new Date(status.as_of).toLocaleTimeString()}.`);
+  say(byId("about"), `Process ${status.pid}, watching by ${status.watch || "nothing yet"}${overflows(status)}. Export ${(status.export || {}).path || ""}. As of ${new Date(status.as_of).toLocaleTimeString()}.`);
 }
 
 // --- plots ---

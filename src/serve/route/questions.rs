@@ -101,10 +101,10 @@ pub(super) async fn status(wake: &Wake, answering: &Arc<Answering>) -> Answer {
         return busy();
     };
     let answering = Arc::clone(answering);
-    off_the_loop(move || completed(snapshot, &answering)).await
+    off_the_loop(move || Ok(completed(snapshot, &answering))).await
 }
 
-/// The status of a snapshot with what has to be read for it; `None` where that cannot be read.
+/// The status of a snapshot with what has to be read for it; `None` where the process ends meanwhile.
 pub(in crate::serve) async fn complete(
     snapshot: Snapshot,
     answering: &Arc<Answering>,
@@ -112,15 +112,20 @@ pub(in crate::serve) async fn complete(
     let answering = Arc::clone(answering);
     tokio::task::spawn_blocking(move || completed(snapshot, &answering))
         .await
-        .ok()?
         .ok()
 }
 
-fn completed(mut snapshot: Snapshot, answering: &Answering) -> Result<Status, StateError> {
+/// A state that cannot be read, as on a disk that is full, takes from the answer what only it knows, and nothing else:
+/// that is when somebody asks.
+fn completed(mut snapshot: Snapshot, answering: &Answering) -> Status {
     let (figures, unread) = (&snapshot.figures, &snapshot.unread);
     snapshot.status.lag = Some(lag(figures, unread, &Disk, &answering.root));
-    snapshot.status.waiting_oldest = answering.waiting_oldest(&snapshot)?;
-    Ok(snapshot.status)
+    let oldest = answering.waiting_oldest(&snapshot);
+    snapshot.status.waiting_oldest = oldest.unwrap_or_else(|error| {
+        tracing::debug!(%error, "which runs wait for the longest time is not told");
+        Vec::new()
+    });
+    snapshot.status
 }
 
 pub(super) async fn recent(wake: &Wake) -> Answer {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use distilld::clock::Clock;
 use distilld::discover::{PairPath, Stream as ProductStream, walk};
@@ -22,6 +22,8 @@ pub const ROOT: &str = "/lake";
 pub const EXPORT: &str = "/lake/data/distilled/sft/sft_export.jsonl";
 /// Where its state lies.
 pub const STATE_DIR: &str = "/lake/data/distilled/.distilld";
+/// Small lakes have several.
+const SEGMENT_BYTES: u64 = 700;
 /// How long a source must be still, in the test's milliseconds.
 pub const SETTLE_MS: u64 = 5_000;
 /// More passes than any test's lake needs: whoever takes them goes round in a circle.
@@ -31,22 +33,32 @@ const WAITS_MAX: usize = 200;
 
 /// A clock that moves when the test says so.
 #[derive(Debug, Default)]
-pub struct TestClock(AtomicU64);
+pub struct TestClock {
+    monotonic_ms: AtomicU64,
+    /// By how much somebody has set the wall's clock, milliseconds.
+    set_by_ms: AtomicI64,
+}
 
 impl TestClock {
     /// Moves both clocks on.
     pub fn advance(&self, by_ms: u64) {
-        self.0.fetch_add(by_ms, Ordering::SeqCst);
+        self.monotonic_ms.fetch_add(by_ms, Ordering::SeqCst);
+    }
+
+    /// Sets the wall's clock this far from where it would be.
+    pub fn set_wall(&self, by_ms: i64) {
+        self.set_by_ms.store(by_ms, Ordering::SeqCst);
     }
 }
 
 impl Clock for TestClock {
     fn monotonic_ms(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
+        self.monotonic_ms.load(Ordering::SeqCst)
     }
 
     fn wall_ms(&self) -> u64 {
-        1_777_000_000_000 + self.monotonic_ms()
+        let set_by_ms = self.set_by_ms.load(Ordering::SeqCst);
+        (1_777_000_000_000 + self.monotonic_ms()).saturating_add_signed(set_by_ms)
     }
 }
 
@@ -95,6 +107,7 @@ impl Bench {
             },
             settle_ms: self.settle_ms,
             checkpoint_bytes: self.checkpoint_bytes,
+            segment_bytes: SEGMENT_BYTES,
             long_lines: Arc::default(),
             threads: self.threads,
         }
@@ -133,6 +146,7 @@ impl Bench {
         let engine = self.engine.as_mut().unwrap();
         for _ in 0..PASSES_MAX {
             if !engine.is_dirty() {
+                engine.prove_export()?;
                 return engine.tick();
             }
             engine.pass()?;

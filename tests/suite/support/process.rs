@@ -76,6 +76,12 @@ impl Bench {
         self.root().join("data/distilled/.distilld")
     }
 
+    /// Removes the state directory, whatever a daemon puts into it meanwhile.
+    pub fn remove_state(&self) {
+        let removed = wait_until(LONG, || Ok(fs::remove_dir_all(self.state_dir()).is_ok()));
+        assert_eq!(removed, Ok(true));
+    }
+
     /// The export's path.
     pub fn export(&self) -> PathBuf {
         export_path(&self.root())
@@ -293,7 +299,7 @@ pub fn evidence_with(run: &str, text: &str) -> String {
 
 /// Waits for the process's end; what the kernel's accounts say of it is read until it is reaped.
 fn watch_to_end(mut child: Child) -> io::Result<(ExitStatus, u64, u64)> {
-    let (mut memory_kib, mut read_bytes) = (0, 0);
+    let mut memory_kib = 0;
     let stat = PathBuf::from(format!("/proc/{}/stat", child.id()));
     let ended = wait_until(LONG * 4, || {
         memory_kib = memory_kib.max(memory_kib_max(child.id()));
@@ -306,7 +312,7 @@ fn watch_to_end(mut child: Child) -> io::Result<(ExitStatus, u64, u64)> {
         child.wait()?;
         return Err(io::Error::other("the process did not end"));
     }
-    read_bytes += number_behind(&proc_file(child.id(), "io"), "rchar:");
+    let read_bytes = read_bytes(child.id());
     Ok((child.wait()?, memory_kib, read_bytes))
 }
 
@@ -318,6 +324,11 @@ pub fn memory_kib_max(pid: u32) -> u64 {
 /// The resident memory of a running process, KiB.
 pub fn memory_kib(pid: u32) -> u64 {
     number_behind(&proc_file(pid, "status"), "VmRSS:")
+}
+
+/// Bytes that a running process has read so far, by the kernel's account.
+pub fn read_bytes(pid: u32) -> u64 {
+    number_behind(&proc_file(pid, "io"), "rchar:")
 }
 
 fn proc_file(pid: u32, name: &str) -> String {

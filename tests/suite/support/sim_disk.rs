@@ -24,7 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use distilld::storage::{FileStat, ListedEntry, Storage, StorageFile};
+use distilld::storage::{FileStat, ListedEntry, Storage, StorageFile, again};
 use fastrand::Rng;
 
 pub use fault::{EIO, ENOSPC, Fate, Fault, NameOrder, Partly};
@@ -121,6 +121,11 @@ impl SimDisk {
         self.world().doom_outlives_kill = outlives;
     }
 
+    /// From now on every other call is interrupted, and reads and writes are short, at random by this seed.
+    pub fn set_signals(&self, seed: Option<u64>) {
+        self.world().signals = seed.map(Rng::with_seed);
+    }
+
     /// Whether the process on this disk has died.
     pub fn is_dead(&self) -> bool {
         self.world().dead
@@ -167,6 +172,7 @@ impl SimDisk {
             capacity_bytes: world.capacity_bytes,
             name_order: world.name_order,
             doom_outlives_kill: world.doom_outlives_kill,
+            signals: world.signals.clone(),
             ..World::new(tree)
         })
     }
@@ -213,9 +219,9 @@ impl StorageFile for SimFile {
         world.look("read_at", &self.path)?;
         let bytes = world.tree.bytes(self.node)?;
         let rest = &bytes[to_index(offset).min(bytes.len())..];
-        let read = rest.len().min(buf.len());
-        buf[..read].copy_from_slice(&rest[..read]);
-        Ok(read)
+        let wanted = rest.len().min(buf.len());
+        buf[..wanted].copy_from_slice(&rest[..wanted]);
+        Ok(world.before_a_signal(wanted))
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
@@ -225,16 +231,16 @@ impl StorageFile for SimFile {
 
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
         self.check_writable()?;
-        self.disk.world().set_len(self, len_bytes)
+        again(|| self.disk.world().set_len(self, len_bytes))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.disk.world().sync_data(self)
+        again(|| self.disk.world().sync_data(self))
     }
 
     fn stat(&self) -> io::Result<FileStat> {
         let mut world = self.disk.world();
-        world.look("stat open", &self.path)?;
+        again(|| world.look("stat open", &self.path))?;
         world.tree.stat(self.node)
     }
 }
@@ -253,7 +259,8 @@ impl SimDisk {
     fn open(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn StorageFile>> {
         let node = {
             let mut world = self.world();
-            world.look(if writable { "open_write" } else { "open_read" }, path)?;
+            let verb = if writable { "open_write" } else { "open_read" };
+            again(|| world.look(verb, path))?;
             let node = world.tree.find(path)?;
             world.tree.check_openable(node)?;
             node
@@ -272,21 +279,23 @@ impl Storage for SimDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        let node = self
-            .world()
-            .act(Call::on("create", path), |tree| tree.create_file(path))?;
+        let create = || {
+            let call = Call::on("create", path);
+            self.world().act(call, |tree| tree.create_file(path))
+        };
+        let node = again(create)?;
         Ok(self.handle(node, path, true))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
         let mut world = self.world();
-        world.look("stat", path)?;
+        again(|| world.look("stat", path))?;
         world.tree.stat(world.tree.find(path)?)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
         let mut world = self.world();
-        world.look("list", dir)?;
+        again(|| world.look("list", dir))?;
         world.tree.list(world.tree.find(dir)?)
     }
 
@@ -295,25 +304,27 @@ impl Storage for SimDisk {
             to: Some(to.into()),
             ..Call::on("rename", from)
         };
-        self.world().act(call, |tree| tree.rename(from, to))
+        again(|| self.world().act(call.clone(), |tree| tree.rename(from, to)))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.world()
-            .act(Call::on("remove", path), |tree| tree.remove(path))
+        again(|| {
+            self.world()
+                .act(Call::on("remove", path), |tree| tree.remove(path))
+        })
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.world().create_dir_all(path)
+        again(|| self.world().create_dir_all(path))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.world().sync_dir(dir)
+        again(|| self.world().sync_dir(dir))
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
         let mut world = self.world();
-        world.look("canonicalize", path)?;
+        again(|| world.look("canonicalize", path))?;
         world.tree.find(path)?;
         Ok(Path::new("/")
             .components()

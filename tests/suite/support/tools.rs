@@ -28,3 +28,10 @@ pub fn skip<T>(why: &str) -> Option<T> {
     eprintln!("passed over: {why}");
     None
 }
+
+/// The number that an environment variable gives, if it is set.
+pub fn number_from(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok()?;
+    let number = value.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable}={value} is no number")))
+}

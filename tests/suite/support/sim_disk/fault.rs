@@ -47,12 +47,19 @@ pub struct Fault {
     pub partly: Partly,
 }
 
+/// Interrupted system call.
+pub const EINTR: i32 = 4;
 /// No space left on device.
 pub const ENOSPC: i32 = 28;
 /// Input/output error.
 pub const EIO: i32 = 5;
 
 impl Fault {
+    /// A signal interrupts one call, which does nothing.
+    pub fn interruption() -> Self {
+        Self::once(EINTR)
+    }
+
     /// Fails one call, which does nothing.
     pub fn once(errno: i32) -> Self {
         let partly = Partly::Nothing;

@@ -11,7 +11,7 @@ use fastrand::Rng;
 
 use super::SimFile;
 use super::content::to_index;
-use super::fault::{ENOSPC, Fault, NameOrder, Partly};
+use super::fault::{EINTR, ENOSPC, Fault, NameOrder, Partly};
 use super::tree::{NodeId, Tree};
 
 /// One mutating call, for messages.
@@ -67,6 +67,8 @@ pub struct World {
     pub capacity_bytes: Option<u64>,
     pub name_order: NameOrder,
     pub doom_outlives_kill: bool,
+    /// Interrupts every other call, and shortens reads and writes.
+    pub signals: Option<Rng>,
 }
 
 impl World {
@@ -84,6 +86,7 @@ impl World {
             capacity_bytes: None,
             name_order: NameOrder::Prefix,
             doom_outlives_kill: false,
+            signals: None,
         }
     }
 
@@ -95,9 +98,25 @@ impl World {
         }
     }
 
+    fn interrupted(&mut self) -> io::Result<()> {
+        match self.signals.as_mut().map(Rng::bool) {
+            Some(true) => Err(io::Error::from_raw_os_error(EINTR)),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many of the bytes asked for a read or write is done with before a signal comes.
+    pub fn before_a_signal(&mut self, len: usize) -> usize {
+        match &mut self.signals {
+            Some(rng) if len > 0 => rng.usize(1..=len),
+            _ => len,
+        }
+    }
+
     /// Counts a call that changes nothing, and rules on it.
     pub fn look(&mut self, verb: &'static str, path: &Path) -> io::Result<()> {
         self.alive()?;
+        self.interrupted()?;
         let number = self.looks;
         self.looks += 1;
         match self.look_fault {
@@ -120,6 +139,12 @@ impl World {
                 outcome: Err(dead),
             };
         }
+        if let Err(interrupted) = self.interrupted() {
+            return Ruling {
+                written: 0,
+                outcome: Err(interrupted),
+            };
+        }
         self.log.push(call);
         let number = self.calls;
         self.calls += 1;
@@ -136,7 +161,7 @@ impl World {
                 self.rule_fault(fault, some.min(len.saturating_sub(1)))
             }
             _ => Ruling {
-                written: len,
+                written: self.before_a_signal(len),
                 outcome: Ok(()),
             },
         }
@@ -228,7 +253,9 @@ impl World {
         let outcome = self
             .rule(Call::on("sync_data", file.path.clone()), 0)
             .outcome;
-        if outcome.is_err() && !self.dead {
+        // One that was interrupted leaves its pages to the next.
+        let failed = (outcome.as_ref().err()).is_some_and(|e| e.raw_os_error() != Some(EINTR));
+        if failed && !self.dead {
             self.tree.doom(file.node)?;
         }
         outcome?;

@@ -1,0 +1,175 @@
+//! Owns the proof that no byte of the export was changed behind our back, further from its end than each append looks.
+//! A change shows in what the file system says of the file; then, and only then, all of it is read again, segment by
+//! segment, and held against the hashes that were taken when it was written.
+//!
+//! What is not seen so: on kernels before 6.13 the stamps of files are as coarse as the clock's tick, so that a change
+//! within the tick of our own last append leaves the stamp as it was; and what a disk garbles by itself. For these a
+//! segment is read again with each full scan, in turn.
+
+use super::segments::{ExportGuard, ExportStamp, SEGMENT_BYTES, Segment, Segments, hash_of};
+use super::{Export, ExportError};
+use crate::state::Header;
+use crate::storage::FileStat;
+
+/// What is known of the export's bytes.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) segments: Segments,
+    /// What the file system said after our own last write, or when it was last looked at.
+    stamp: ExportStamp,
+    /// The next segment to be held against its hash, after something changed.
+    unproven: Option<u64>,
+    /// The segment that is next in turn without a reason.
+    in_turn: u64,
+}
+
+impl Guard {
+    /// Of a file of which nothing was hashed yet.
+    pub(super) fn new(stat: &FileStat) -> Self {
+        Self {
+            segments: Segments::new(SEGMENT_BYTES),
+            stamp: stamp_of(stat),
+            unproven: None,
+            in_turn: 0,
+        }
+    }
+
+    /// Something looked at the file. What is not as our own last write left it was touched by somebody else.
+    pub(super) fn look(&mut self, stat: &FileStat) {
+        let found = stamp_of(stat);
+        if found != self.stamp {
+            self.stamp = found;
+            self.unproven = Some(0);
+        }
+    }
+
+    /// We wrote ourselves, and this is what it looks like. A look came before, so that nobody else's change is taken
+    /// for ours.
+    pub(super) fn wrote(&mut self, stat: &FileStat) {
+        self.stamp = stamp_of(stat);
+    }
+}
+
+fn stamp_of(stat: &FileStat) -> ExportStamp {
+    ExportStamp {
+        inode: stat.inode,
+        len_bytes: stat.len_bytes,
+        modified_ns: stat.modified_ns,
+        changed_ns: stat.changed_ns,
+    }
+}
+
+impl Export {
+    /// All rows were read and hashed for a fresh state.
+    pub fn hashed(&mut self, segments: Segments) {
+        self.guard.segments = segments;
+    }
+
+    /// Goes on from what the state knows: what stands behind the last whole segment is compared at once, all of it where
+    /// the file is not as the state left it.
+    ///
+    /// # Errors
+    /// [`ExportError::Changed`]; [`ExportError::Io`].
+    pub fn resume_hashes(&mut self, header: &Header) -> Result<(), ExportError> {
+        let ExportGuard {
+            segment_bytes,
+            open_hash,
+            stamp,
+        } = header.guard;
+        let segment_bytes = segment_bytes.max(1);
+        let end = header.export.len_bytes;
+        let start = end - end % segment_bytes;
+        let mut open = vec![0; (end - start) as usize];
+        let read = self.read_at(&mut open, start)?;
+        if read < open.len() || hash_of(&open) != open_hash {
+            return Err(self.other_bytes(start, end));
+        }
+        self.guard.segments = Segments::resume(segment_bytes, end, &open);
+        self.guard.unproven = (stamp != Some(self.guard.stamp)).then_some(0);
+        Ok(())
+    }
+
+    /// What the state is to know of the export as it is now.
+    #[must_use]
+    pub fn guard(&self) -> ExportGuard {
+        let guard = &self.guard;
+        ExportGuard {
+            segment_bytes: guard.segments.segment_bytes(),
+            open_hash: guard.segments.open().1,
+            stamp: guard.unproven.is_none().then_some(guard.stamp),
+        }
+    }
+
+    /// Whole segments that the state is to take in.
+    #[must_use]
+    pub fn finished_segments(&self) -> &[Segment] {
+        self.guard.segments.finished()
+    }
+
+    /// The state has taken them in.
+    pub fn segments_taken_in(&mut self) {
+        self.guard.segments.taken_in();
+    }
+
+    /// The next segment that is to be held against its hash, because the file was touched.
+    #[must_use]
+    pub fn unproven(&self) -> Option<u64> {
+        self.guard.unproven
+    }
+
+    /// The segment that is next in turn, where there is a whole one.
+    pub fn next_in_turn(&mut self) -> Option<u64> {
+        let whole = self.guard.segments.len_bytes() / self.guard.segments.segment_bytes();
+        let number = self.guard.in_turn.checked_rem(whole)?;
+        self.guard.in_turn = number + 1;
+        Some(number)
+    }
+
+    /// Whether a segment is the last one, which is not whole.
+    #[must_use]
+    pub fn is_last(&self, number: u64) -> bool {
+        let (open_start, _) = self.guard.segments.open();
+        number * self.guard.segments.segment_bytes() >= open_start
+    }
+
+    /// Holds a segment against its hash: that of a whole one as it is known, `None` for the last one.
+    ///
+    /// # Errors
+    /// [`ExportError::Changed`]; [`ExportError::Io`].
+    pub fn prove(&self, number: u64, known: Option<u64>) -> Result<(), ExportError> {
+        let segments = &self.guard.segments;
+        let start = number * segments.segment_bytes();
+        let (_, open_hash) = segments.open();
+        let (end, hash) = match known {
+            Some(hash) => (start + segments.segment_bytes(), hash),
+            None => (segments.len_bytes().max(start), open_hash),
+        };
+        let mut bytes = vec![0; (end - start) as usize];
+        let read = self.read_at(&mut bytes, start)?;
+        if read < bytes.len() || hash_of(&bytes) != hash {
+            return Err(self.other_bytes(start, end));
+        }
+        Ok(())
+    }
+
+    /// A segment fits: the next one, or all of them do. Says whether all do.
+    pub fn proven(&mut self, number: u64) -> bool {
+        let last = self.is_last(number);
+        self.guard.unproven = (!last).then_some(number + 1);
+        last
+    }
+
+    /// The file as our own write has left it. Where it cannot be asked, the next look finds it changed, which costs a
+    /// reading and nothing else.
+    pub(super) fn wrote(&mut self) {
+        if let Ok(stat) = self.file.stat() {
+            self.guard.wrote(&stat);
+        }
+    }
+
+    fn other_bytes(&self, start: u64, end: u64) -> ExportError {
+        self.changed(format!(
+            "other bytes stand between {start} and {end} than were written there"
+        ))
+    }
+}

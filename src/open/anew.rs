@@ -1,0 +1,185 @@
+//! Owns how a state is made anew from the rows that are there: nothing of the old one is believed but what its journal
+//! can prove.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{
+    CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, OnStep, OpenReport, ROWS_PER_STEP, STATE_FILE,
+    found, state_dir_error,
+};
+use crate::checkpoint::{Claim, PairId};
+use crate::engine::{Engine, EngineError, Setup};
+use crate::export::{Export, Segments};
+use crate::firewall::FIREWALL;
+use crate::journal::Journal;
+use crate::recover::RecoveryCase;
+use crate::row;
+use crate::state::{Header, State, StateError};
+use crate::storage::Storage;
+
+/// Claims taken into the state at a time, 24 bytes each.
+const CLAIMS_AT_ONCE: usize = 256 << 10;
+
+/// Cases `Fresh` and `Adopt`: a state that knows nothing but the rows that are there.
+pub(super) fn begin_anew(
+    setup: Setup,
+    case: RecoveryCase,
+    on_step: OnStep<'_>,
+) -> Result<(Engine, OpenReport), EngineError> {
+    let dir_error = |source| state_dir_error(&setup, source);
+    let storage = Arc::clone(&setup.storage);
+    let state_path = setup.state_dir.join(STATE_FILE);
+    let journal_path = setup.state_dir.join(JOURNAL_FILE);
+    let building_path = setup.state_dir.join("state.redb.building");
+
+    let rows_salvaged_bytes = salvage(&setup, &journal_path)?;
+    set_aside(&*storage, &state_path).map_err(dir_error)?;
+    set_aside(&*storage, &journal_path).map_err(dir_error)?;
+    storage.sync_dir(&setup.state_dir).map_err(dir_error)?;
+    if found(storage.stat(&building_path)).map_err(dir_error)? {
+        storage.remove_file(&building_path).map_err(dir_error)?;
+    }
+    let journal_file = storage.create(&journal_path).map_err(dir_error)?;
+    let mut state = State::create(&*storage, &building_path)?;
+    let mut export = Export::open_or_create(Arc::clone(&storage), &setup.export_path)?;
+    let mut report = OpenReport {
+        salvaged_bytes: rows_salvaged_bytes,
+        ..OpenReport::new(case)
+    };
+    adopt(&mut state, &mut export, &setup, &mut report, on_step)?;
+
+    storage
+        .rename(&building_path, &state_path)
+        .map_err(dir_error)?;
+    for outdated in [DISTRUSTED_FILE, CHANGED_FILE] {
+        let outdated = setup.state_dir.join(outdated);
+        if found(storage.stat(&outdated)).map_err(dir_error)? {
+            storage.remove_file(&outdated).map_err(dir_error)?;
+        }
+    }
+    storage.sync_dir(&setup.state_dir).map_err(dir_error)?;
+    let header = state.header().clone();
+    let journal = Journal::empty(journal_file, header.journal_epoch, header.seq_applied);
+    Ok((
+        Engine::assemble(setup, state, state_path, journal, export)?,
+        report,
+    ))
+}
+
+/// The state is lost, its journal may be there: rows that readers saw and that a power cut took from the export are
+/// in it. If it belongs to this export they are written again, at the offsets where they were.
+fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
+    let storage = &setup.storage;
+    let (Ok(journal), Ok(_)) = (
+        storage.open_write(journal_path),
+        storage.stat(&setup.export_path),
+    ) else {
+        return Ok(0);
+    };
+    let mut export = Export::open_or_create(Arc::clone(storage), &setup.export_path)?;
+    let mut bytes = 0;
+    Journal::salvage(journal, |batch| -> Result<bool, EngineError> {
+        let mark = batch.delta.mark;
+        let belongs = export.len_bytes() >= batch.delta.export_from
+            && export.mark_at(mark.len_bytes)? == mark
+            && row::forbidden_in(&batch.rows).is_none();
+        if belongs {
+            export.redo(batch.delta.export_from, &batch.rows)?;
+            bytes += batch.rows.len() as u64;
+        }
+        Ok(belongs)
+    })?;
+    Ok(bytes)
+}
+
+/// Makes every row of the export claimable, and removes a torn one at its end: no whole line, nobody read it.
+fn adopt(
+    state: &mut State,
+    export: &mut Export,
+    setup: &Setup,
+    report: &mut OpenReport,
+    on_step: OnStep<'_>,
+) -> Result<(), EngineError> {
+    let mut claims = Vec::new();
+    let mut rows = 0_u64;
+    let total_bytes = export.len_bytes();
+    let mut hashed = Segments::new(setup.segment_bytes);
+    let end = export.for_each_row(|row_offset, bytes| -> Result<(), EngineError> {
+        rows += 1;
+        hashed.extend(bytes);
+        hashed.extend(b"\n");
+        if rows.is_multiple_of(ROWS_PER_STEP) {
+            on_step("reading back the export", row_offset, total_bytes);
+        }
+        let Ok(row) = row::RowKey::of_row(bytes) else {
+            report.rows_foreign += 1;
+            return Ok(());
+        };
+        refuse_forbidden(bytes, row_offset, &setup.export_path)?;
+        report.rows_adopted += 1;
+        claims.push(Claim {
+            row,
+            scope: PairId::ANY,
+            row_offset,
+        });
+        if claims.len() == CLAIMS_AT_ONCE {
+            take_claims(state, &mut claims)?;
+        }
+        Ok(())
+    })?;
+    take_claims(state, &mut claims)?;
+    report.torn_bytes = export.len_bytes() - end;
+    if report.torn_bytes > 0 {
+        export.cut(end)?;
+    }
+    export.hashed(hashed);
+    state.note_segments(export.finished_segments());
+    let header = Header {
+        export: export.sync()?,
+        guard: export.guard(),
+        ..state.header().clone()
+    };
+    state.write_header(header)?;
+    export.segments_taken_in();
+    Ok(())
+}
+
+/// The store writes far less when it is given its keys in order.
+fn take_claims(state: &mut State, claims: &mut Vec<Claim>) -> Result<(), StateError> {
+    claims.sort_unstable();
+    state.add_claimable(claims)?;
+    claims.clear();
+    Ok(())
+}
+
+fn refuse_forbidden(row: &[u8], offset: u64, export_path: &Path) -> Result<(), EngineError> {
+    match row::view(row) {
+        Ok(view) if FIREWALL.contains(&view.quality_score.as_ref()) => Err(EngineError::Tainted {
+            export: export_path.display().to_string(),
+            what: format!(
+                "run {:?}, scored {}",
+                view.source_run_id, view.quality_score
+            ),
+            offset,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Renames a file that is not trusted any more, over the one that was set aside before it. An empty one, as a crash
+/// leaves it, tells nobody anything.
+fn set_aside(storage: &dyn Storage, path: &Path) -> io::Result<()> {
+    match storage.stat(path) {
+        Ok(stat) if stat.len_bytes == 0 => return storage.remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".unreadable");
+    match storage.rename(path, &PathBuf::from(aside)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

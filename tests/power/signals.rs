@@ -1,0 +1,108 @@
+//! Owns calls of the real daemon that a tracer has end otherwise than they would. Signals interrupt every third call of
+//! each kind: nothing fails, and nobody hears of it. A store that takes nothing more: whoever asks is told.
+
+use std::fs;
+use std::process::Command;
+
+use crate::host;
+use crate::support::lake_gen::Stream;
+use crate::support::process::{Bench, LONG, scored};
+use distilld::clock::{Clock as _, HostClock, stamp};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Calls, and from which of them on: what the program itself is loaded from is opened and read first.
+const CALLS: [(&str, u32); 10] = [
+    ("openat", 20),
+    ("statx", 20),
+    ("pread64", 20),
+    ("getdents64", 1),
+    ("pwrite64", 1),
+    ("fdatasync", 1),
+    ("fsync", 1),
+    ("ftruncate", 1),
+    ("rename", 1),
+    ("mkdir", 1),
+];
+
+#[test]
+fn a_call_of_any_kind_that_a_signal_interrupts_is_made_again() {
+    if !host::has(&["strace"]) {
+        return;
+    }
+    for (call, first) in CALLS {
+        let bench = Bench::new();
+        (1..=20).for_each(|run| {
+            bench.append_run(&format!("2026/01/{run:02}/n.jsonl"), &format!("run {run}"));
+        });
+        let plain = bench.command(&["run", "--once"]);
+        let trace = bench.beside("trace");
+        let inject = format!("inject={call}:error=EINTR:when={first}+3");
+        let mut traced = Command::new("strace");
+        traced
+            .args(["-f", "-qq", "-e", &format!("trace={call}"), "-e", &inject])
+            .arg("-o")
+            .arg(&trace)
+            .arg(plain.get_program())
+            .args(plain.get_args());
+        let ended = bench.run(&mut traced);
+        ended.check(0, &["caught up"]);
+        let trouble = ["level=warn", "level=error"].map(|level| ended.stderr.contains(level));
+        assert_eq!(trouble, [false; 2], "{call}: {}", ended.stderr);
+        let interrupted = fs::read_to_string(&trace).unwrap();
+        assert!(
+            interrupted.contains("INJECTED"),
+            "no {call} was interrupted"
+        );
+        bench.assert_batch();
+    }
+}
+
+#[test]
+fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
+    if !host::has(&["strace"]) {
+        return;
+    }
+    let bench = Bench::new();
+    let pair = "2026/01/01/n.jsonl";
+    bench.append_run(pair, "first");
+    // Only the store knows for how long it waits.
+    bench.append(Stream::Scored, pair, scored("waits"));
+    bench.once();
+    // Nor can it leave its figures in a file.
+    fs::create_dir(bench.state_dir().join("status.json.new")).unwrap();
+    let plain = bench.command(&["run"]);
+    let mut traced = Command::new("strace");
+    traced
+        .args(["-f", "-qq", "-e", "trace=pwrite64", "-P"])
+        .arg(bench.state_dir().join("state.redb"))
+        .args(["-e", "inject=pwrite64:error=ENOSPC:when=5+", "-o"])
+        .arg(bench.beside("trace"))
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .env("DISTILLD_CHECKPOINT_BYTES", "4096")
+        .env("DISTILLD_SETTLE_MS", "50");
+    let mut daemon = bench.catch_up(&mut traced);
+    (0..20).for_each(|run| bench.append_run(pair, &format!("run {run}")));
+    bench.wait_for(&mut daemon, "it says that it stopped", || {
+        bench.said().contains("reading stops")
+    });
+    let asked = stamp(HostClock::new().wall_ms());
+    let mut pid = 0;
+    bench.wait_for(&mut daemon, "status says why", || {
+        let status = host::status(&bench);
+        pid = status["pid"].as_i64().unwrap();
+        let fault = &status["last_fault"];
+        fault["over"] == false
+            && fault["what"]
+                .to_string()
+                .contains("the state's disk failed")
+            && status["as_of"].as_str() > Some(&asked)
+            && status["scored"]["waiting"] == 1
+    });
+    // The tracer ends with it; the other way round it would live on.
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    daemon.wait(LONG).unwrap();
+    bench.once();
+    bench.assert_batch();
+}
