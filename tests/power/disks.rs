@@ -93,7 +93,8 @@ fn check_full(kind: &str, what: What) {
         fault["over"] == false
             && fault["what"].to_string().contains(place)
             && status["as_of"].as_str() > Some(&asked)
-            && status["scored"]["waiting"] == 1
+            // A run that was read before its evidence came waits too, as reading stopped in between.
+            && status["scored"]["waiting"].as_u64() >= Some(1)
     });
     fs::remove_file(ballast).unwrap();
     bench.wait_rows(&mut daemon, 10);
@@ -293,7 +294,7 @@ fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
         let warned = bench
             .said()
             .lines()
-            .filter(|line| line.contains("bad.jsonl"))
+            .filter(|line| line.contains("passed over") && line.contains("bad.jsonl"))
             .count();
         assert_eq!(warned, 1, "{}", bench.said());
         let seen = bench.export_bytes();
