@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::discover::Stream;
 use crate::row::{RowKey, RunKey};
 
 /// The version of everything persisted under the state directory.
@@ -148,6 +149,15 @@ impl PairCheckpoint {
         Self {
             path,
             ..Self::default()
+        }
+    }
+
+    /// How far one of its day-files is read.
+    #[must_use]
+    pub fn source(&self, stream: Stream) -> &SourceState {
+        match stream {
+            Stream::Scored => &self.scored,
+            Stream::Evidence => &self.evidence,
         }
     }
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::storage::StorageFile;
+use crate::storage::{StorageFile, again};
 
 /// Bytes asked for at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -179,18 +179,11 @@ impl<'f> LineReader<'f> {
         if self.buffer.len() < self.end + wanted {
             self.buffer.resize(self.end + wanted, 0);
         }
-        loop {
-            let space = &mut self.buffer[self.end..self.end + wanted];
-            match self.source.read_at(space, self.read_offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-                Ok(read) => {
-                    self.end += read;
-                    self.read_offset += read as u64;
-                    return Ok(read);
-                }
-            }
-        }
+        let space = &mut self.buffer[self.end..self.end + wanted];
+        let read = again(|| self.source.read_at(space, self.read_offset))?;
+        self.end += read;
+        self.read_offset += read as u64;
+        Ok(read)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::pair::{ActivePair, Overlay};
 use crate::recover::{ExportFound, RecoveryCase, Refused, StateFound, decide};
 use crate::row;
 use crate::state::{ExportMark, State, StateError};
-use crate::storage::{FileKind, Storage, read_full_at};
+use crate::storage::{FileKind, Storage, is_there, read_full_at};
 use anew::begin_anew;
 
 /// Name of the state's file in the state directory.
@@ -189,7 +189,7 @@ fn sync_names(storage: &dyn Storage, dir: &Path, root: &Path) -> io::Result<()> 
 /// The state and what its journal adds; `Err` with the reason where it must be made anew.
 fn load(setup: &Setup) -> Result<Result<LoadedState, Option<String>>, EngineError> {
     let storage = &*setup.storage;
-    if found(storage.stat(&setup.state_dir.join(DISTRUSTED_FILE)))
+    if is_there(storage, &setup.state_dir.join(DISTRUSTED_FILE))
         .map_err(|error| state_dir_error(setup, error))?
     {
         return Ok(Err(Some("it was found damaged while it was in use".into())));
@@ -382,14 +382,6 @@ fn pair_path(checkpoint: &PairCheckpoint) -> Result<PairPath, StateError> {
             String::from_utf8_lossy(&checkpoint.path)
         ))
     })
-}
-
-fn found<T>(stat: io::Result<T>) -> io::Result<bool> {
-    match stat {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 pub(crate) fn state_dir_error(setup: &Setup, source: io::Error) -> EngineError {

@@ -161,10 +161,7 @@ impl Making<'_> {
                 let known = figures.pair(&path)?;
                 let is_known = |pair: Arc<ActivePair>| {
                     let stat = storage.stat(&path.path(root, stream));
-                    stat.is_ok_and(|stat| match stream {
-                        Stream::Scored => pair.checkpoint.scored.seen == seen(&stat),
-                        Stream::Evidence => pair.checkpoint.evidence.seen == seen(&stat),
-                    })
+                    stat.is_ok_and(|stat| pair.checkpoint.source(stream).seen == seen(&stat))
                 };
                 if !known.is_some_and(is_known) {
                     with_news.insert(path);

@@ -40,7 +40,7 @@ use crate::open::{
     CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, ROWS_PER_STEP, STATE_FILE, state_dir_error,
 };
 use crate::row;
-use crate::storage::Storage;
+use crate::storage::{Storage, is_there, remove_if_there};
 
 /// The directory in the state directory where the fresh state is made.
 const STAGE_DIR: &str = "rebuilding";
@@ -380,19 +380,4 @@ fn count_common(left: &[u64], right: &[u64]) -> u64 {
         }
     }
     common
-}
-
-fn remove_if_there(storage: &dyn Storage, path: &Path) -> io::Result<()> {
-    match storage.remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-fn is_there(storage: &dyn Storage, path: &Path) -> io::Result<bool> {
-    match storage.stat(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
 }

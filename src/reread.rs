@@ -46,7 +46,7 @@ impl Engine {
         tracing::warn!(
             day_file = %path.path(&self.setup.root, stream).display(),
             reason = why.code(),
-            offset = match stream { Stream::Scored => before.scored.offset, Stream::Evidence => before.evidence.offset },
+            offset = before.source(stream).offset,
             "day-file is not what was read of it, reading it again from its start"
         );
         let mut header = self.header();

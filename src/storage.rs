@@ -117,15 +117,12 @@ pub fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 /// The first error that is not an interruption. What was written before it stays.
 pub fn write_all_at(file: &dyn StorageFile, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
     while !buf.is_empty() {
-        match file.write_at(buf, offset) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => {
-                buf = &buf[written..];
-                offset += written as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        let written = again(|| file.write_at(buf, offset))?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
         }
+        buf = &buf[written..];
+        offset += written as u64;
     }
     Ok(())
 }
@@ -137,14 +134,34 @@ pub fn write_all_at(file: &dyn StorageFile, mut buf: &[u8], mut offset: u64) -> 
 pub fn read_full_at(file: &dyn StorageFile, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buf.len() {
-        match file.read_at(&mut buf[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match again(|| file.read_at(&mut buf[filled..], offset + filled as u64))? {
+            0 => break,
+            read => filled += read,
         }
     }
     Ok(filled)
+}
+
+/// Whether something lies there, of whatever kind.
+///
+/// # Errors
+/// What the storage says, but that there is nothing.
+pub fn is_there(storage: &dyn Storage, path: &Path) -> io::Result<bool> {
+    match storage.stat(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        stat => stat.map(|_| true),
+    }
+}
+
+/// Removes a file, if it is there.
+///
+/// # Errors
+/// What the storage says, but that there is nothing.
+pub fn remove_if_there(storage: &dyn Storage, path: &Path) -> io::Result<()> {
+    match storage.remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// The file system of the host.

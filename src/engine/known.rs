@@ -1,7 +1,7 @@
 //! Owns what the engine knows of a pair before it looks: from memory, else from the state. It opens no day-file.
 
 use super::{Engine, EngineError, Slot};
-use crate::checkpoint::{PairCheckpoint, PairId, Seen, SourceState};
+use crate::checkpoint::{PairCheckpoint, PairId, Seen};
 use crate::discover::{PairPath, Stream};
 use crate::pair::{ActivePair, Overlay};
 use crate::reader::is_gone;
@@ -17,18 +17,12 @@ impl Engine {
         stream: Stream,
         seen: Seen,
     ) -> Result<bool, EngineError> {
-        let known = |checkpoint: &PairCheckpoint| match stream {
-            Stream::Scored => checkpoint.scored.seen == seen,
-            Stream::Evidence => checkpoint.evidence.seen == seen,
-        };
+        let known = |checkpoint: &PairCheckpoint| checkpoint.source(stream).seen == seen;
         let checkpoint = self.known_checkpoint(path)?;
         if checkpoint.as_ref().is_some_and(known) {
             return Ok(false);
         }
-        let offset = checkpoint.map_or(0, |checkpoint| match stream {
-            Stream::Scored => checkpoint.scored.offset,
-            Stream::Evidence => checkpoint.evidence.offset,
-        });
+        let offset = checkpoint.map_or(0, |checkpoint| checkpoint.source(stream).offset);
         let now_ms = self.setup.clock.monotonic_ms();
         let bytes = seen.len_bytes.saturating_sub(offset);
         self.unread.measured(path, stream, bytes, now_ms);
@@ -46,10 +40,7 @@ impl Engine {
         len_bytes: u64,
     ) -> Result<u64, EngineError> {
         let checkpoint = self.known_checkpoint(path)?;
-        let read_bytes = checkpoint.map_or(0, |checkpoint| match stream {
-            Stream::Scored => checkpoint.scored.offset,
-            Stream::Evidence => checkpoint.evidence.offset,
-        });
+        let read_bytes = checkpoint.map_or(0, |checkpoint| checkpoint.source(stream).offset);
         Ok(len_bytes.saturating_sub(read_bytes))
     }
 
@@ -59,10 +50,9 @@ impl Engine {
     /// The state's.
     pub fn is_loss(&mut self, path: &PairPath, stream: Stream) -> Result<bool, EngineError> {
         let checkpoint = self.known_checkpoint(path)?;
-        let there = |state: &SourceState| state.identity.is_some() && !is_gone(state);
-        Ok(checkpoint.is_some_and(|checkpoint| match stream {
-            Stream::Scored => there(&checkpoint.scored),
-            Stream::Evidence => there(&checkpoint.evidence),
+        Ok(checkpoint.is_some_and(|checkpoint| {
+            let source = checkpoint.source(stream);
+            source.identity.is_some() && !is_gone(source)
         }))
     }
 

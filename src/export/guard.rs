@@ -79,11 +79,7 @@ impl Export {
         let segment_bytes = segment_bytes.max(1);
         let end = header.export.len_bytes;
         let start = end - end % segment_bytes;
-        let mut open = vec![0; (end - start) as usize];
-        let read = self.read_at(&mut open, start)?;
-        if read < open.len() || hash_of(&open) != open_hash {
-            return Err(self.other_bytes(start, end));
-        }
+        let open = self.read_as_written(start, end, open_hash)?;
         self.guard.segments = Segments::resume(segment_bytes, end, &open);
         self.guard.unproven = (stamp != Some(self.guard.stamp)).then_some(0);
         Ok(())
@@ -144,12 +140,7 @@ impl Export {
             Some(hash) => (start + segments.segment_bytes(), hash),
             None => (segments.len_bytes().max(start), open_hash),
         };
-        let mut bytes = vec![0; (end - start) as usize];
-        let read = self.read_at(&mut bytes, start)?;
-        if read < bytes.len() || hash_of(&bytes) != hash {
-            return Err(self.other_bytes(start, end));
-        }
-        Ok(())
+        self.read_as_written(start, end, hash).map(drop)
     }
 
     /// A segment fits: the next one, or all of them do. Says whether all do.
@@ -167,9 +158,14 @@ impl Export {
         }
     }
 
-    fn other_bytes(&self, start: u64, end: u64) -> ExportError {
-        self.changed(format!(
+    fn read_as_written(&self, start: u64, end: u64, hash: u64) -> Result<Vec<u8>, ExportError> {
+        let mut bytes = vec![0; (end - start) as usize];
+        let read = self.read_at(&mut bytes, start)?;
+        if read == bytes.len() && hash_of(&bytes) == hash {
+            return Ok(bytes);
+        }
+        Err(self.changed(format!(
             "other bytes stand between {start} and {end} than were written there"
-        ))
+        )))
     }
 }

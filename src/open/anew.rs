@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{
     CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, OnStep, OpenReport, ROWS_PER_STEP, STATE_FILE,
-    found, state_dir_error,
+    state_dir_error,
 };
 use crate::checkpoint::{Claim, PairId};
 use crate::engine::{Engine, EngineError, Setup};
@@ -17,7 +17,7 @@ use crate::journal::Journal;
 use crate::recover::RecoveryCase;
 use crate::row;
 use crate::state::{Header, State, StateError};
-use crate::storage::Storage;
+use crate::storage::{Storage, remove_if_there};
 
 /// Claims taken into the state at a time, 24 bytes each.
 const CLAIMS_AT_ONCE: usize = 256 << 10;
@@ -38,9 +38,7 @@ pub(super) fn begin_anew(
     set_aside(&*storage, &state_path).map_err(dir_error)?;
     set_aside(&*storage, &journal_path).map_err(dir_error)?;
     storage.sync_dir(&setup.state_dir).map_err(dir_error)?;
-    if found(storage.stat(&building_path)).map_err(dir_error)? {
-        storage.remove_file(&building_path).map_err(dir_error)?;
-    }
+    remove_if_there(&*storage, &building_path).map_err(dir_error)?;
     let journal_file = storage.create(&journal_path).map_err(dir_error)?;
     let mut state = State::create(&*storage, &building_path)?;
     let mut export = Export::open_or_create(Arc::clone(&storage), &setup.export_path)?;
@@ -55,9 +53,7 @@ pub(super) fn begin_anew(
         .map_err(dir_error)?;
     for outdated in [DISTRUSTED_FILE, CHANGED_FILE] {
         let outdated = setup.state_dir.join(outdated);
-        if found(storage.stat(&outdated)).map_err(dir_error)? {
-            storage.remove_file(&outdated).map_err(dir_error)?;
-        }
+        remove_if_there(&*storage, &outdated).map_err(dir_error)?;
     }
     storage.sync_dir(&setup.state_dir).map_err(dir_error)?;
     let header = state.header().clone();
@@ -178,8 +174,5 @@ fn set_aside(storage: &dyn Storage, path: &Path) -> io::Result<()> {
     };
     let mut aside = path.as_os_str().to_owned();
     aside.push(".unreadable");
-    match storage.rename(path, &PathBuf::from(aside)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+    storage.rename(path, &PathBuf::from(aside))
 }

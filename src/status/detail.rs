@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::ask::Unread;
-use crate::checkpoint::{PairCheckpoint, ScoredEntry, SourceState};
+use crate::checkpoint::{PairCheckpoint, ScoredEntry};
 use crate::clock::stamp;
 use crate::discover::{PairPath, Stream};
 use crate::figures::{Figures, pair_path};
@@ -128,7 +128,7 @@ pub fn lag(figures: &Figures, unread: &Unread, storage: &dyn Storage, root: &Pat
             _ => PairCheckpoint::default(),
         };
         for stream in Stream::ALL {
-            let from = source_state(&checkpoint, stream).offset;
+            let from = checkpoint.source(stream).offset;
             let to = storage
                 .stat(&path.path(root, stream))
                 .map_or(0, |stat| stat.len_bytes);
@@ -151,12 +151,5 @@ pub fn lag(figures: &Figures, unread: &Unread, storage: &dyn Storage, root: &Pat
         exact: unread.all,
         lines,
         seconds: unread.seconds,
-    }
-}
-
-fn source_state(checkpoint: &PairCheckpoint, stream: Stream) -> &SourceState {
-    match stream {
-        Stream::Scored => &checkpoint.scored,
-        Stream::Evidence => &checkpoint.evidence,
     }
 }
