@@ -291,7 +291,7 @@ fn join(
     row: &mut Vec<u8>,
 ) -> io::Result<Verdict> {
     let run_id = &admitted.run().evidence_run_id;
-    let Some(line) = evidence.line_of(RunKey::of(&run_id.decode()))? else {
+    let Some(line) = evidence.line_of(RunKey::of_text(run_id))? else {
         return Ok(Verdict::NoEvidence);
     };
     // A large evidence file is read twice and may have been rewritten in between: what is there now must still be
@@ -350,7 +350,7 @@ impl EvidenceIndex {
     fn add(&mut self, span: LineSpan, line: &[u8]) {
         match parse::evidence(line) {
             Ok(evidence) => {
-                let key = RunKey::of(&evidence.run_id.decode());
+                let key = RunKey::of_text(&evidence.run_id);
                 self.spans.insert(key, span);
             }
             Err(_) => self.malformed += 1,

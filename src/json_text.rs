@@ -67,6 +67,11 @@ impl<'a> JsonText<'a> {
         self.raw.is_empty()
     }
 
+    /// What it says, where that is ASCII that stands for itself.
+    pub(crate) fn as_plain(&self) -> Option<&'a [u8]> {
+        (!self.marks.escaped && !self.marks.high).then_some(self.raw)
+    }
+
     /// What the string says. A lone surrogate and each byte that is not UTF-8 become U+FFFD.
     pub fn decode(&self) -> Cow<'a, str> {
         if !self.marks.escaped {
@@ -123,7 +128,7 @@ impl<'a> JsonText<'a> {
 
     /// Appends what goes between the quotes: a piece of a longer string.
     pub(crate) fn write_escaped(&self, dialect: Dialect, out: &mut Vec<u8>) {
-        let utf8 = !self.marks.high || std::str::from_utf8(self.raw).is_ok();
+        let utf8 = !self.marks.high || simdutf8::basic::from_utf8(self.raw).is_ok();
         if dialect == Dialect::Go || !utf8 {
             escape(&self.decode(), dialect, out);
         } else if self.marks.odd {
@@ -138,13 +143,16 @@ impl<'a> JsonText<'a> {
         let (mut copied, mut at) = (0, 0);
         while let Some(found) = memchr::memchr(b'\\', &self.raw[at..]) {
             at += found;
-            let (character, len) = unescape(&self.raw[at..]);
-            if !is_native_escape(&self.raw[at..]) {
-                out.extend_from_slice(&self.raw[copied..at]);
-                escape(character.encode_utf8(&mut [0; 4]), Dialect::Native, out);
-                copied = at + len;
+            // All that may stand behind the backslash of a native escape is passed over with it: a second backslash.
+            if is_native_escape(&self.raw[at..]) {
+                at += 2;
+                continue;
             }
+            let (character, len) = unescape(&self.raw[at..]);
+            out.extend_from_slice(&self.raw[copied..at]);
+            escape(character.encode_utf8(&mut [0; 4]), Dialect::Native, out);
             at += len;
+            copied = at;
         }
         out.extend_from_slice(&self.raw[copied..]);
     }
@@ -166,7 +174,7 @@ impl<'a> JsonText<'a> {
 /// The bytes as text, each byte that belongs to no UTF-8 character as one U+FFFD of its own: Go's rule. Rust's
 /// lossy conversion would make one of several.
 pub(crate) fn decode_utf8(bytes: &[u8]) -> Cow<'_, str> {
-    if let Ok(text) = std::str::from_utf8(bytes) {
+    if let Ok(text) = simdutf8::basic::from_utf8(bytes) {
         return Cow::Borrowed(text);
     }
     let mut text = String::with_capacity(bytes.len());

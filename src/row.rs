@@ -25,7 +25,19 @@ pub struct RunKey(pub [u8; 12]);
 impl RunKey {
     /// The key of a run id.
     pub fn of(run_id: &str) -> RunKey {
-        RunKey(first_bytes(xxh3_128(run_id.as_bytes())))
+        RunKey::of_bytes(run_id.as_bytes())
+    }
+
+    /// The key of a run id as it stands in a line.
+    pub fn of_text(run_id: &JsonText<'_>) -> RunKey {
+        match run_id.as_plain() {
+            Some(plain) => RunKey::of_bytes(plain),
+            None => RunKey::of(&run_id.decode()),
+        }
+    }
+
+    fn of_bytes(run_id: &[u8]) -> RunKey {
+        RunKey(first_bytes(xxh3_128(run_id)))
     }
 }
 

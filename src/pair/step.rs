@@ -41,14 +41,15 @@ impl Hasher for RunKeyHasher {
     }
 }
 
-pub(super) type GivenByRun<'c> = HashMap<RunKey, Given<'c>, BuildHasherDefault<RunKeyHasher>>;
+type ByRunKey = BuildHasherDefault<RunKeyHasher>;
+pub(super) type GivenByRun<'c> = HashMap<RunKey, Given<'c>, ByRunKey>;
 
 pub(super) struct Step<'a, E> {
     pair: &'a ActivePair,
     facts: &'a Facts<'a, E>,
     day_file_name: String,
     /// Runs whose rows are all marked as contradicted.
-    contradicted: HashSet<RunKey>,
+    contradicted: HashSet<RunKey, ByRunKey>,
     /// Rows that were claimed in this step.
     claimed: BTreeSet<Claim>,
     pub(super) out: Outcome,
@@ -65,7 +66,7 @@ impl<'a, E> Step<'a, E> {
             pair,
             facts,
             day_file_name,
-            contradicted: HashSet::new(),
+            contradicted: HashSet::default(),
             claimed: BTreeSet::new(),
             out,
         }
@@ -82,7 +83,7 @@ impl<'a, E> Step<'a, E> {
             self.source(true).lines += 1;
             match parse_within(body, self.facts.line_bytes_max, parse::evidence) {
                 Ok(evidence) => {
-                    let run = RunKey::of(&evidence.run_id.decode());
+                    let run = RunKey::of_text(&evidence.run_id);
                     let place = EvidenceRef {
                         offset,
                         len_bytes: len_u32(body),
@@ -162,7 +163,7 @@ impl<'a, E> Step<'a, E> {
         let Ok(run) = parse::scored_run(parse::trim(&line)) else {
             return Ok(());
         };
-        if RunKey::of(&run.evidence_run_id.decode()) != entry.run {
+        if RunKey::of_text(&run.evidence_run_id) != entry.run {
             return Ok(());
         }
         let Admission::Admitted(admitted) = admit(&run, Dialect::Native) else {
@@ -176,6 +177,12 @@ impl<'a, E> Step<'a, E> {
     /// Works scored lines until the chunk ends or the rows are many: one text may be wanted by many lines.
     pub(super) fn take_scored(&mut self, chunk: &Chunk, given: &GivenByRun<'_>) -> Result<(), E> {
         self.pass_over(false, chunk);
+        // Most rows are of evidence at hand, and most of a row is its text: growing would copy them again and again.
+        let texts_len: usize = given
+            .values()
+            .map(|given| given.evidence.text.raw_len())
+            .sum();
+        self.out.rows.reserve(texts_len.min(ROWS_BYTES_MAX));
         for Line { offset, body, end } in lines(self.source(false).offset, chunk) {
             if self.out.rows.len() >= ROWS_BYTES_MAX {
                 break;
@@ -203,7 +210,7 @@ impl<'a, E> Step<'a, E> {
         let index = u32::try_from(self.out.checkpoint.scored.records)
             .expect("a day-file of at most 1 TiB has fewer than 2^32 records");
         self.out.checkpoint.scored.records += 1;
-        let run = RunKey::of(&scored.evidence_run_id.decode());
+        let run = RunKey::of_text(&scored.evidence_run_id);
         let verdict = match admit(scored, Dialect::Native) {
             Admission::Firewalled => {
                 self.contradict_earlier(run, scored)?;
@@ -249,7 +256,7 @@ impl<'a, E> Step<'a, E> {
             return Ok(waiting);
         };
         match parse::evidence(parse::trim(&line)) {
-            Ok(evidence) if RunKey::of(&evidence.run_id.decode()) == run => self.join(
+            Ok(evidence) if RunKey::of_text(&evidence.run_id) == run => self.join(
                 admitted,
                 key,
                 index,
