@@ -1,7 +1,7 @@
 //! Backfill: how long distilld takes for all of a lake it has never seen, state included, and how much memory, against
 //! the floor of reading the same files and writing and syncing a file as long as the export.
 //!
-//! `cargo bench --bench backfill [-- --pairs N --records M --runs R]`
+//! `cargo bench --bench backfill [-- --full | --pairs N --records M --runs R]`
 //!
 //! Each round runs the daemon, the floor and the stateless batch in turn, each on a quiet disk, so that what the machine
 //! does besides meets all of them. The day-files are in the page cache for all. It asserts that all rows are there, no time.
@@ -19,11 +19,15 @@ use clap::Parser;
 use support::figures::{Spread, Table, machine, mebibytes, megabytes, ratio, seconds};
 use support::lake::{self, Lake, LakeFacts, LakePlan};
 use support::program::{Finished, Program, Usage, own_cpu};
+use support::summary::{self, Line};
 use support::{BUFFER_BYTES, Failure, bench_dir, export_path, lines_in, remove_tree, settle_disk};
 
 /// Measures distilld on a whole history at once.
 #[derive(Debug, Parser)]
 struct Options {
+    /// Also a sixth of the lake, and ten times as much: 13 GB of disk
+    #[arg(long, conflicts_with = "pairs")]
+    full: bool,
     /// Pairs of day-files, eight a day
     #[arg(long, default_value_t = 224, value_parser = clap::value_parser!(u32).range(1..))]
     pairs: u32,
@@ -53,9 +57,22 @@ struct Rounds {
 
 fn main() -> Result<(), Failure> {
     let options = Options::parse();
-    let dir = bench_dir("backfill");
+    let mut lines = measure_lake("backfill", options.pairs, &options)?;
+    if options.full {
+        lines.extend(measure_lake("backfill-small", options.pairs / 6, &options)?);
+        lines.extend(measure_lake(
+            "backfill-large",
+            options.pairs * 10,
+            &options,
+        )?);
+    }
+    Ok(summary::leave("backfill", &lines)?)
+}
+
+fn measure_lake(name: &str, pairs: u32, options: &Options) -> Result<Vec<Line>, Failure> {
+    let dir = bench_dir(name);
     let plan = LakePlan {
-        pairs: options.pairs,
+        pairs,
         records: options.records,
         text_bytes: options.text_bytes,
         seed: 7,
@@ -81,7 +98,55 @@ fn main() -> Result<(), Failure> {
         println!("round {round} of {}", options.runs);
     }
     report(&dir, &lake, &rounds)?;
-    Ok(remove_tree(&lake.root.join("data/distilled"))?)
+    remove_tree(&lake.root.join("data/distilled"))?;
+    summed_up(&lake, &rounds)
+}
+
+/// What goes into the table over all benchmarks.
+fn summed_up(lake: &Lake, rounds: &Rounds) -> Result<Vec<Line>, Failure> {
+    let facts = lake.facts;
+    let spread = |runs: &[Finished]| {
+        Spread::of(runs.iter().map(|run| run.wall).collect()).ok_or("no rounds")
+    };
+    let (daemon, floor) = (spread(&rounds.daemon)?, spread(&rounds.floor)?);
+    let line = |what: String, value: String, against: String, ratio: String, aim| Line {
+        what,
+        value,
+        floor: against,
+        ratio,
+        aim,
+    };
+    let size = megabytes(facts.input_bytes);
+    let peak = rounds
+        .daemon
+        .iter()
+        .map(|run| run.usage.peak_rss_bytes)
+        .max();
+    let peak = mebibytes(peak.unwrap_or(0));
+    let state = rounds.state_bytes as f64 / facts.records as f64;
+    Ok(vec![
+        line(
+            format!("backfill of {size}"),
+            seconds(daemon.median()),
+            seconds(floor.median()),
+            ratio(daemon.median(), floor.median()),
+            "2.0 x",
+        ),
+        line(
+            format!("  its peak memory"),
+            peak.clone(),
+            String::new(),
+            peak,
+            "96 MiB",
+        ),
+        line(
+            format!("  its state, journal included, a record"),
+            megabytes(rounds.state_bytes),
+            String::new(),
+            format!("{state:.1} B"),
+            "",
+        ),
+    ])
 }
 
 fn one_round(

@@ -25,6 +25,8 @@ use distilld::state::{Header, PairWrite, State};
 use distilld::status::waiting_oldest;
 use distilld::storage::Disk;
 
+use support::figures::{megabytes, millis, ratio};
+use support::summary::{self, Line};
 use support::{Failure, bench_dir, remove_tree};
 
 /// Pairs of one transaction.
@@ -45,6 +47,9 @@ struct Options {
     /// Runs looked for
     #[arg(long, default_value_t = 7)]
     runs: u32,
+    /// Nothing more: it is full already
+    #[arg(long, hide = true)]
+    full: bool,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -98,10 +103,10 @@ fn main() -> Result<(), Failure> {
         Ok(())
     })?;
     for (what, times) in [
-        ("reading the file once", floor),
-        ("a known run", known),
-        ("an unknown run", unknown),
-        ("the runs that wait longest", oldest),
+        ("reading the file once", &floor),
+        ("a known run", &known),
+        ("an unknown run", &unknown),
+        ("the runs that wait longest", &oldest),
     ] {
         let (least, most) = (times.iter().min(), times.iter().max());
         println!(
@@ -110,6 +115,30 @@ fn main() -> Result<(), Failure> {
             most.unwrap_or(&Duration::ZERO)
         );
     }
+    let middle = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    let (floor, unknown) = (middle(floor), middle(unknown));
+    summary::leave(
+        "explain",
+        &[
+            Line {
+                what: format!("explain an unknown run among {records} records"),
+                value: millis(unknown),
+                floor: millis(floor),
+                ratio: ratio(unknown, floor),
+                aim: "",
+            },
+            Line {
+                what: format!("state of {} small day-files, a record", 2 * options.pairs),
+                value: megabytes(len_bytes),
+                floor: String::new(),
+                ratio: format!("{:.1} B", len_bytes as f64 / records as f64),
+                aim: "40 B",
+            },
+        ],
+    )?;
     drop((figures, state));
     Ok(remove_tree(&dir)?)
 }
@@ -189,27 +218,27 @@ fn pair_write<'c>(pair: u32, checkpoint: &'c PairCheckpoint, options: &Options) 
                 contradicted: false,
             }
         };
-        evidence.push(packed(&EvidenceEntry {
+        evidence.push(EvidenceEntry {
             run,
             place: EvidenceRef {
                 offset,
                 len_bytes: 199,
             },
-        }));
-        entries.push(packed(&ScoredEntry {
+        });
+        entries.push(ScoredEntry {
             run,
             offset,
             len_bytes: 199,
             verdict,
-        }));
+        });
     }
-    evidence.sort_unstable();
-    entries.sort_unstable();
+    evidence.sort_unstable_by_key(|entry| entry.run);
+    entries.sort_unstable_by_key(|entry| entry.run);
     PairWrite {
         id: PairId(pair),
         checkpoint,
-        evidence,
-        entries,
+        evidence: packed(evidence),
+        entries: packed(entries),
         dead_letters: &[],
         claims: &[],
     }

@@ -19,6 +19,7 @@ use support::daemon::Daemon;
 use support::figures::{Table, machine, mebibytes, millis, ratio, seconds};
 use support::history::{self, HistoryPlan};
 use support::process::{Activity, Memory};
+use support::summary::{self, Line};
 use support::{Failure, bench_dir, export_path, lines_in, remove_tree};
 
 /// A daemon is quiet when it used less than [`QUIET_CPU`] in this time.
@@ -89,6 +90,7 @@ fn main() -> Result<(), Failure> {
     println!("{}", machine(&dir));
     println!("floor: the daemon on an empty lake, over the same seconds\n");
     report(&outcomes);
+    summary::leave("idle", &summed_up(&outcomes, over))?;
     Ok(remove_tree(&dir)?)
 }
 
@@ -199,4 +201,32 @@ fn report(outcomes: &[Outcome]) {
         ]);
     }
     table.print();
+}
+
+/// What goes into the table over all benchmarks.
+fn summed_up(outcomes: &[Outcome], over: Duration) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for Outcome {
+        name,
+        activity,
+        memory,
+    } in &outcomes[1..]
+    {
+        let a_minute = activity.cpu.mul_f64(60.0 / over.as_secs_f64());
+        lines.push(Line {
+            what: format!("idle, {name}: CPU a minute"),
+            value: millis(a_minute),
+            floor: String::new(),
+            ratio: millis(a_minute),
+            aim: "10 ms",
+        });
+        lines.push(Line {
+            what: format!("idle, {name}: memory"),
+            value: mebibytes(memory.resident),
+            floor: String::new(),
+            ratio: mebibytes(memory.resident),
+            aim: "32 MiB",
+        });
+    }
+    lines
 }

@@ -28,6 +28,7 @@ use support::figures::{Spread, Table, machine, megabytes, ratio, seconds};
 use support::floor::{Floor, ROW_BYTES};
 use support::lake::{PairPath, Record};
 use support::process::Written;
+use support::summary::{self, Line};
 use support::{Failure, bench_dir, export_path, lines_in, remove_tree, settle_disk};
 
 /// Mean length of the evidence texts.
@@ -305,7 +306,36 @@ fn report(lake: &Lake, outcome: &Outcome, writes: &Writes) -> Result<(), Failure
     }
     table.print();
     report_writes(writes);
-    Ok(())
+    let a_record = |store: u64| store as f64 / (2 * rows) as f64;
+    let written = |written: &Written, row_bytes: u64| written.given as f64 / row_bytes as f64;
+    let (ours, least) = (
+        written(&writes.ended, writes.row_bytes),
+        written(&writes.floor, FLOOR_BYTES),
+    );
+    let lines = [
+        Line {
+            what: format!("late evidence for {rows} runs, against a backfill"),
+            value: seconds(late.median()),
+            floor: seconds(backfill.median()),
+            ratio: ratio(late.median(), backfill.median()),
+            aim: "1 x",
+        },
+        Line {
+            what: "state without the journal, a record".to_owned(),
+            value: megabytes(outcome.backfill_state.store),
+            floor: String::new(),
+            ratio: format!("{:.1} B", a_record(outcome.backfill_state.store)),
+            aim: "40 B",
+        },
+        Line {
+            what: "bytes written for each byte of a row, 500 rows/s".to_owned(),
+            value: format!("{ours:.2}"),
+            floor: format!("{least:.2}"),
+            ratio: format!("{:.2} x", ours / least),
+            aim: "",
+        },
+    ];
+    Ok(summary::leave("late", &lines)?)
 }
 
 fn report_writes(writes: &Writes) {

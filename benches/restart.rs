@@ -24,6 +24,7 @@ use support::history::{self, History, HistoryPlan};
 use support::lake::{self, PairPath, Record};
 use support::process::Memory;
 use support::program::Program;
+use support::summary::{self, Line};
 use support::{Failure, bench_dir, export_path, lines_in, remove_tree, settle_disk};
 
 /// Mean length of the evidence texts of measured records.
@@ -235,10 +236,37 @@ fn report(dir: &Path, plan: HistoryPlan, empty: &Subject, full: &Subject) -> Res
         table.row(cells);
     }
     table.print();
+    summary::leave("restart", &summed_up(plan, empty, full)?)?;
     println!(
         "\npeak rss: {} on the history, {} on the empty lake",
         mebibytes(full.times.peak_rss_bytes),
         mebibytes(empty.times.peak_rss_bytes)
     );
     Ok(())
+}
+
+/// What goes into the table over all benchmarks.
+fn summed_up(plan: HistoryPlan, empty: &Subject, full: &Subject) -> Result<Vec<Line>, Failure> {
+    let line = |figure: &Figure, of_ratio: bool, aim| -> Result<Line, Failure> {
+        let (name, of, sum_up) = figure;
+        let value = Spread::of(of(&full.times).clone()).ok_or("no rounds")?;
+        let floor = Spread::of(of(&empty.times).clone()).ok_or("no rounds")?;
+        let (value, floor) = (sum_up(&value), sum_up(&floor));
+        Ok(Line {
+            what: format!("restart, {} records: {name}", plan.lines()),
+            value: millis(value),
+            floor: millis(floor),
+            ratio: if of_ratio {
+                ratio(value, floor)
+            } else {
+                millis(value)
+            },
+            aim,
+        })
+    };
+    Ok(vec![
+        line(&FIGURES[0], false, "200 ms")?,
+        line(&FIGURES[1], false, "200 ms")?,
+        line(&FIGURES[5], true, "1.1 x")?,
+    ])
 }

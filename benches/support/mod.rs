@@ -12,6 +12,7 @@ pub mod history;
 pub mod lake;
 pub mod process;
 pub mod program;
+pub mod summary;
 pub mod watcher;
 
 use std::fs::{self, File};

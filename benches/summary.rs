@@ -1,0 +1,31 @@
+//! The one table: what each benchmark left, its floor, and what is aimed at. Run behind the others by `cargo bench`.
+//!
+//! `cargo bench [-- --full]`
+
+mod support;
+
+use support::figures::{Table, machine};
+use support::{Failure, bench_dir, summary};
+
+const BENCHES: [&str; 6] = [
+    "backfill",
+    "freshness",
+    "restart",
+    "idle",
+    "late",
+    "explain",
+];
+
+fn main() -> Result<(), Failure> {
+    println!("\n{}\n", machine(&bench_dir("")));
+    let mut table = Table::new(&["", "measured", "floor", "ratio", "aim"]);
+    for bench in BENCHES {
+        let lines = summary::left_by(bench)?;
+        if lines.is_empty() {
+            table.row(vec![format!("{bench}: not run")]);
+        }
+        lines.into_iter().for_each(|line| table.row(line));
+    }
+    table.print();
+    Ok(())
+}

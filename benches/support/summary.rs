@@ -1,0 +1,50 @@
+//! The one table over all benchmarks: each leaves its figures here when it is done, the benchmark `summary` shows them. It
+//! measures nothing.
+
+use std::fs;
+use std::io;
+
+use super::bench_dir;
+
+/// A figure beside its floor and what is aimed at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// What was measured, on how much.
+    pub what: String,
+    /// The figure.
+    pub value: String,
+    /// What it is held against, taken in the same run; empty where the aim is no ratio.
+    pub floor: String,
+    /// What is held against the aim.
+    pub ratio: String,
+    /// What is aimed at; empty where nothing is.
+    pub aim: &'static str,
+}
+
+/// Keeps the lines of one benchmark, in place of those of its last run.
+pub fn leave(bench: &str, lines: &[Line]) -> io::Result<()> {
+    let dir = bench_dir("summary");
+    fs::create_dir_all(&dir)?;
+    let rows = lines.iter().map(|line| {
+        let Line {
+            what,
+            value,
+            floor,
+            ratio,
+            aim,
+        } = line;
+        format!("{what}\t{value}\t{floor}\t{ratio}\t{aim}\n")
+    });
+    fs::write(dir.join(bench), rows.collect::<String>())
+}
+
+/// The cells that a benchmark left, and how long ago; nothing where it was never run.
+pub fn left_by(bench: &str) -> io::Result<Vec<Vec<String>>> {
+    match fs::read_to_string(bench_dir("summary").join(bench)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        text => Ok(text?
+            .lines()
+            .map(|line| line.split('\t').map(str::to_owned).collect())
+            .collect()),
+    }
+}
