@@ -18,14 +18,14 @@ const CHECKSUM_LEN: usize = 4;
 #[error("a block of the state is damaged")]
 pub struct DamagedBlock;
 
-/// A new entry in its packed form.
-pub type PackedEntry = Vec<u8>;
-
-/// The packed form of an entry.
-pub fn packed<T: Packed>(entry: &T) -> PackedEntry {
-    let mut bytes = Vec::with_capacity(T::LEN);
-    entry.pack(&mut bytes);
-    debug_assert_eq!(bytes.len(), T::LEN);
+/// Entries in their packed form, one behind the other.
+pub fn packed<T: Packed>(entries: impl IntoIterator<Item = T>) -> Vec<u8> {
+    let entries = entries.into_iter();
+    let mut bytes = Vec::with_capacity(entries.size_hint().0 * T::LEN);
+    for entry in entries {
+        entry.pack(&mut bytes);
+        debug_assert!(bytes.len().is_multiple_of(T::LEN));
+    }
     bytes
 }
 
@@ -73,29 +73,34 @@ pub fn entries_of<T: Packed>(block: &[u8]) -> Result<&[u8], DamagedBlock> {
     }
 }
 
-/// The entries of a payload whose key starts with `prefix`, in order.
-pub fn matching<'p, T: Packed>(payload: &'p [u8], prefix: &[u8]) -> impl Iterator<Item = &'p [u8]> {
-    let count = payload.len() / T::LEN;
-    let (mut low, mut high) = (0, count);
+/// Splits a payload before its first entry whose key is not below `key`, or below what `key` is the beginning of.
+pub fn split<'p, T: Packed>(payload: &'p [u8], key: &[u8]) -> (&'p [u8], &'p [u8]) {
+    let (mut low, mut high) = (0, payload.len() / T::LEN);
     while low < high {
         let middle = usize::midpoint(low, high);
-        if &payload[middle * T::LEN..][..prefix.len()] < prefix {
+        if &payload[middle * T::LEN..][..key.len()] < key {
             low = middle + 1
         } else {
             high = middle
         }
     }
-    payload[low * T::LEN..]
+    payload.split_at(low * T::LEN)
+}
+
+/// The entries of a payload whose key starts with `prefix`, in order.
+pub fn matching<'p, T: Packed>(payload: &'p [u8], prefix: &[u8]) -> impl Iterator<Item = &'p [u8]> {
+    let (_, from_prefix) = split::<T>(payload, prefix);
+    from_prefix
         .chunks_exact(T::LEN)
         .take_while(move |entry| entry.starts_with(prefix))
 }
 
-/// Merges `added` (sorted by key, keys unique) into a payload: an added entry replaces the one with its key.
+/// Merges `added` (packed, sorted by key, keys unique) into a payload: an added entry replaces the one with its key.
 #[must_use]
-pub fn merge<T: Packed>(payload: &[u8], added: &[PackedEntry]) -> Vec<u8> {
-    let mut merged = Vec::with_capacity(payload.len() + added.len() * T::LEN);
+pub fn merge<T: Packed>(payload: &[u8], added: &[u8]) -> Vec<u8> {
+    let mut merged = Vec::with_capacity(payload.len() + added.len());
     let mut old = payload.chunks_exact(T::LEN).peekable();
-    for new in added {
+    for new in added.chunks_exact(T::LEN) {
         let key = &new[..T::KEY_LEN];
         while let Some(entry) = old.next_if(|entry| &entry[..T::KEY_LEN] < key) {
             merged.extend_from_slice(entry);
@@ -150,8 +155,7 @@ mod tests {
                         ..entry
                     })
                     .collect();
-                let new: Vec<_> = added.iter().map(packed).collect();
-                payload = merge::<EvidenceEntry>(&payload, &new);
+                payload = merge::<EvidenceEntry>(&payload, &packed(added.iter().copied()));
                 model.extend(added.into_iter().map(|entry| (entry.run, entry)));
             }
             for run in 0..=255 {
@@ -169,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_is_a_damaged_block() {
-        let block = seal(&packed(&evidence(3, 9)));
+        let block = seal(&packed([evidence(3, 9)]));
         assert!(entries_of::<EvidenceEntry>(&block).is_ok());
         for bit in 0..block.len() * 8 {
             let mut flipped = block.clone();
@@ -219,7 +223,7 @@ mod tests {
                 len_bytes: u32::MAX,
                 verdict,
             };
-            assert_eq!(ScoredEntry::unpack(&packed(&entry)), Some(entry));
+            assert_eq!(ScoredEntry::unpack(&packed([entry])), Some(entry));
         }
         assert_eq!(ScoredEntry::unpack(&[6; 32]), None);
         assert_eq!(ScoredEntry::unpack(&[0; 31]), None);

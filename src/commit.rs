@@ -1,10 +1,17 @@
 //! Owns the moment at which a batch counts: commit, then show; and the checkpoint that takes into the state what the
 //! journal holds. It knows nothing of day-files.
 
+use std::fmt::Debug;
+use std::io;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use crate::blocks::packed;
+use crate::clock::Clock;
 use crate::engine::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
+use crate::export::EarlySync;
+use crate::journal::{Batch, NextFrame, WrittenFrame};
 use crate::pair::{ActivePair, Overlay};
 use crate::row;
 use crate::state::{Header, PairWrite, State, StateError};
@@ -20,29 +27,128 @@ impl Engine {
     /// # Errors
     /// Rules 3 and 4; the journal's and the export's.
     pub fn commit(&mut self) -> Result<(), EngineError> {
+        self.finish_commit()?;
         self.show_unshown()?;
         if self.pending.delta.pairs.is_empty() {
             return Ok(());
         }
-        self.heal_state()?;
-        self.pending.delta.mark = self.state.header().export;
-        self.pending.delta.export_from = self.export.len_bytes();
-        if let Some(forbidden) = row::forbidden_in(&self.pending.rows) {
-            return Err(EngineError::Forbidden(forbidden));
+        let sealed = self.seal()?;
+        let durable = sealed.make_durable(&self.journal.next_frame(), &*self.setup.clock);
+        self.note_durable(sealed, durable)?;
+        self.show_unshown()
+    }
+
+    /// Commits what was merged on another thread, and shows meanwhile what was committed before: while a disk syncs, rows
+    /// are made. With one thread all is done in order.
+    ///
+    /// # Errors
+    /// Those of [`Self::commit`], also of the commit before.
+    pub(crate) fn begin_commit(&mut self) -> Result<(), EngineError> {
+        if self.setup.threads == 1 {
+            return self.commit();
         }
+        self.finish_commit()?;
+        if self.pending.delta.pairs.is_empty() {
+            return self.show_unshown();
+        }
+        let sealed = self.seal()?;
+        let (frame, export) = (self.journal.next_frame(), self.export.early_sync());
+        match Committing::begin(&sealed, frame, export, Arc::clone(&self.setup.clock)) {
+            Ok(committing) => self.committing = Some(committing),
+            // No thread is to be had.
+            Err(_) => {
+                let durable = sealed.make_durable(&self.journal.next_frame(), &*self.setup.clock);
+                self.note_durable(sealed, durable)?;
+            }
+        }
+        self.show_unshown()
+    }
+
+    /// Waits for the commit that another thread makes, if there is one.
+    ///
+    /// # Errors
+    /// Its own: then nothing of it counts, and it is merged as if it had never begun.
+    pub(crate) fn finish_commit(&mut self) -> Result<(), EngineError> {
+        let Some(committing) = self.committing.take() else {
+            return Ok(());
+        };
+        let (sealed, durable) = committing.finish();
+        self.note_durable(sealed, durable)
+    }
+
+    /// A pass failed. The commit that runs besides must not: what it says may be worse.
+    pub(crate) fn give_up_the_pass(&mut self, error: EngineError) -> EngineError {
+        match self.finish_commit() {
+            Err(of_commit) if error.may_pass() => of_commit,
+            _ => error,
+        }
+    }
+
+    /// What was merged, as a batch that is to be committed. Rule 4 is asserted here.
+    fn seal(&mut self) -> Result<Arc<Sealed>, EngineError> {
+        self.heal_state()?;
         for delta in &self.pending.delta.pairs {
             delta.checkpoint.balance()?;
         }
         if !self.account.balanced() {
             return Err(EngineError::Totals(Box::new(self.account.clone())));
         }
-        let began_us = self.setup.clock.monotonic_us();
-        self.journal.append(&self.pending)?;
-        let took_us = self.setup.clock.monotonic_us().saturating_sub(began_us);
-        self.meters.committed(took_us);
-        self.unshown = Some(std::mem::take(&mut self.pending));
-        self.unshown_changed_ms = std::mem::take(&mut self.pending_changed_ms);
-        self.show_unshown()
+        self.pending.delta.mark = self.state.header().export;
+        self.pending.delta.export_from = self.committed_bytes();
+        Ok(Arc::new(Sealed {
+            batch: std::mem::take(&mut self.pending),
+            changed_ms: std::mem::take(&mut self.pending_changed_ms),
+        }))
+    }
+
+    fn note_durable(
+        &mut self,
+        sealed: Arc<Sealed>,
+        durable: Result<Durable, EngineError>,
+    ) -> Result<(), EngineError> {
+        match durable {
+            Ok(Durable { frame, took_us }) => {
+                self.journal.wrote(&frame);
+                self.meters.committed(took_us);
+                self.unshown.push(sealed);
+                Ok(())
+            }
+            Err(error) => {
+                self.unseal(Arc::unwrap_or_clone(sealed));
+                Err(error)
+            }
+        }
+    }
+
+    /// A batch was not committed: its rows stand at the same place in the next one.
+    fn unseal(&mut self, sealed: Sealed) {
+        let Sealed {
+            mut batch,
+            mut changed_ms,
+        } = sealed;
+        let merged_since = std::mem::take(&mut self.pending);
+        batch.delta.pairs.extend(merged_since.delta.pairs);
+        batch.rows.extend([merged_since.rows]);
+        changed_ms.append(&mut self.pending_changed_ms);
+        self.pending = batch;
+        self.pending_changed_ms = changed_ms;
+    }
+
+    /// Where the export will end when all is shown that is sealed.
+    pub(crate) fn committed_bytes(&self) -> u64 {
+        let committing = self
+            .committing
+            .as_ref()
+            .map(|committing| &committing.sealed);
+        match committing.or(self.unshown.last()) {
+            Some(last) => last.batch.export_to(),
+            None => self.export.len_bytes(),
+        }
+    }
+
+    /// Whether all rows that were made are in the export.
+    pub(crate) fn nothing_is_unshown(&self) -> bool {
+        self.pending.rows.is_empty() && self.committing.is_none() && self.unshown.is_empty()
     }
 
     /// Takes all that the journal holds into the state, so that the journal starts anew.
@@ -105,12 +211,13 @@ impl Engine {
     }
 
     pub(crate) fn show_unshown(&mut self) -> Result<(), EngineError> {
-        if let Some(batch) = &self.unshown {
+        while let Some(sealed) = self.unshown.first() {
+            let batch = &sealed.batch;
             if !batch.rows.is_empty() {
                 self.export.append(batch.delta.export_from, &batch.rows)?;
             }
-            self.unshown = None;
-            self.note_shown();
+            let shown = self.unshown.remove(0);
+            self.note_shown(&shown.changed_ms);
         }
         Ok(())
     }
@@ -200,16 +307,93 @@ impl Engine {
     }
 }
 
+/// A batch that nothing is merged into any more.
+#[derive(Debug, Clone)]
+pub(crate) struct Sealed {
+    batch: Batch,
+    /// When the day-files behind each pair's rows last changed, milliseconds since 1970.
+    changed_ms: Vec<u64>,
+}
+
+/// A batch became durable.
+struct Durable {
+    frame: WrittenFrame,
+    took_us: u64,
+}
+
+impl Sealed {
+    /// Rules 3 and 1: what is about to be shown is read again, then made durable.
+    fn make_durable(&self, frame: &NextFrame, clock: &dyn Clock) -> Result<Durable, EngineError> {
+        for (at, rows) in self.batch.rows.placed(0) {
+            if let Some(mut forbidden) = row::forbidden_in(rows) {
+                forbidden.at_byte += at as usize;
+                return Err(EngineError::Forbidden(forbidden));
+            }
+        }
+        let began_us = clock.monotonic_us();
+        let frame = frame.write(&self.batch)?;
+        let took_us = clock.monotonic_us().saturating_sub(began_us);
+        Ok(Durable { frame, took_us })
+    }
+}
+
+/// A batch that another thread makes durable. It is waited for, whatever happens: nobody else may write meanwhile.
+pub(crate) struct Committing {
+    sealed: Arc<Sealed>,
+    thread: Option<JoinHandle<Result<Durable, EngineError>>>,
+}
+
+impl Committing {
+    /// Makes durable what the export holds by now, too: more of it comes soon, and a checkpoint would have to wait for all
+    /// of it at once.
+    fn begin(
+        sealed: &Arc<Sealed>,
+        frame: NextFrame,
+        export: EarlySync,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<Self> {
+        let batch = Arc::clone(sealed);
+        let make_durable = move || {
+            let durable = batch.make_durable(&frame, &*clock)?;
+            export.sync()?;
+            Ok(durable)
+        };
+        let thread = thread::Builder::new().name("commit".into());
+        let thread = thread.spawn(make_durable)?;
+        Ok(Self {
+            sealed: Arc::clone(sealed),
+            thread: Some(thread),
+        })
+    }
+
+    fn finish(mut self) -> (Arc<Sealed>, Result<Durable, EngineError>) {
+        let thread = self.thread.take().expect("it is waited for once");
+        let durable = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        (Arc::clone(&self.sealed), durable)
+    }
+}
+
+impl Drop for Committing {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // Whatever it says, nobody is left to hear it: a start reads the journal.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Debug for Committing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Committing").finish_non_exhaustive()
+    }
+}
+
 fn pair_write(pair: &ActivePair) -> PairWrite<'_> {
     PairWrite {
         id: pair.id,
         checkpoint: &pair.checkpoint,
-        evidence: pair
-            .overlay
-            .evidence_entries()
-            .map(|entry| packed(&entry))
-            .collect(),
-        entries: pair.overlay.entries.values().map(packed).collect(),
+        evidence: packed(pair.overlay.evidence_entries()),
+        entries: packed(pair.overlay.entries.values().copied()),
         dead_letters: &pair.overlay.dead_letters,
         claims: &pair.overlay.claims,
     }

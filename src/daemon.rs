@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::batch_export::export_path;
 use crate::clock::HostClock;
 use crate::config::Settings;
-use crate::engine::{Engine, EngineError, Setup};
+use crate::engine::{BATCH_BYTES, Engine, EngineError, Setup};
 use crate::export::SEGMENT_BYTES;
 use crate::follow::{Follower, Reloader, Shared, catch_up};
 use crate::lock::{LockError, RootLock};
@@ -176,6 +176,7 @@ pub fn setup(settings: &Settings, root: &std::path::Path, clock: &Arc<HostClock>
         },
         settle_ms: u64::try_from(settings.settle.as_millis()).unwrap_or(u64::MAX),
         checkpoint_bytes: settings.checkpoint_bytes,
+        batch_bytes: BATCH_BYTES,
         segment_bytes: SEGMENT_BYTES,
         long_lines: Arc::default(),
         threads: std::thread::available_parallelism()

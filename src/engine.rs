@@ -25,9 +25,11 @@ mod unread;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::account::Account;
 use crate::checkpoint::Claim;
+use crate::commit::{Committing, Sealed};
 use crate::discover::{PairPath, Stream};
 use crate::export::Export;
 use crate::journal::{Batch, Journal};
@@ -37,15 +39,14 @@ use crate::pair::ActivePair;
 use crate::reader::PairMemory;
 use crate::recent::Recent;
 use crate::state::{State, StateView};
+use crate::tail::ChunkBuffers;
 use crate::workers::{Job, look_at_all};
 
 pub use error::EngineError;
 use kept_file::KeptFile;
-pub use setup::{Setup, Tuning};
+pub use setup::{BATCH_BYTES, Setup, Tuning};
 use unread::Unread;
 
-/// Rows of a batch are committed when they reach this, more with the last pair's.
-const BATCH_ROWS_BYTES: usize = 4 << 20;
 /// Entries of all overlays at which a checkpoint is due: about 8 MiB of memory.
 pub(crate) const OVERLAY_ENTRIES_MAX: usize = 64 << 10;
 /// A batch that shows nothing is committed when it is this old.
@@ -54,8 +55,10 @@ const QUIET_COMMIT_MS: u64 = 1_000;
 const QUIET_CHECKPOINT_MS: u64 = 30_000;
 /// Pairs looked at before new hints, or a stop, are heard.
 const PASS_PAIRS_MAX: usize = 64;
-/// Bytes of sources after which a pass begins no further look.
-const PASS_BYTES_MAX: u64 = 32 << 20;
+/// Bytes of sources after which a pass begins no further look, where somebody waits for its end.
+const PASS_BYTES_MIN: u64 = 32 << 20;
+/// The same where nobody does: at the end of a pass its threads have nothing to do for a while.
+const PASS_BYTES_MAX: u64 = 256 << 20;
 
 /// What a pass did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -124,6 +127,8 @@ pub struct Engine {
     pub(crate) settling: BTreeMap<PairPath, u64>,
     /// Whether a pair changed since the last checkpoint.
     pub(crate) any_changed: bool,
+    /// Whether somebody waits for the end of the pass: hints, questions, a stop.
+    awaited: Arc<AtomicBool>,
     /// Whether a pass commits the rows that it found, however few.
     commits_each_pass: bool,
     /// Bytes of sources that were merged in this pass.
@@ -133,8 +138,10 @@ pub struct Engine {
     /// Merged, not committed.
     pub(crate) pending: Batch,
     pending_since_ms: u64,
-    /// Committed, not shown: an append failed.
-    pub(crate) unshown: Option<Batch>,
+    /// Sealed, its frame being written by another thread. Only within a pass.
+    pub(crate) committing: Option<Committing>,
+    /// Committed, not shown, in order: an append failed, or is the next thing to be done.
+    pub(crate) unshown: Vec<Arc<Sealed>>,
     /// When something last changed in memory that a checkpoint would take in.
     pub(crate) changed_at_ms: u64,
     /// Whether the state failed to take a checkpoint, and must be opened anew.
@@ -147,8 +154,6 @@ pub struct Engine {
     unread: Unread,
     /// When the day-files behind each pair's rows of the pending batch last changed, milliseconds since 1970.
     pub(crate) pending_changed_ms: Vec<u64>,
-    /// The same of the batch that is committed and not shown.
-    pub(crate) unshown_changed_ms: Vec<u64>,
     /// What is counted.
     pub(crate) meters: Arc<Meters>,
 }
@@ -191,19 +196,20 @@ impl Engine {
             backlog: BTreeSet::new(),
             settling: BTreeMap::new(),
             any_changed: false,
+            awaited: Arc::default(),
             commits_each_pass: true,
             pass_bytes: 0,
             overlay_entries: 0,
             pending: Batch::default(),
             pending_since_ms: now_ms,
-            unshown: None,
+            committing: None,
+            unshown: Vec::new(),
             changed_at_ms: now_ms,
             state_failed: false,
             prove_at_ms: now_ms,
             unread_said: false,
             unread: Unread::default(),
             pending_changed_ms: Vec::new(),
-            unshown_changed_ms: Vec::new(),
             meters: Arc::default(),
         })
     }
@@ -245,6 +251,11 @@ impl Engine {
         self.commits_each_pass = false;
     }
 
+    /// Has a pass end sooner while this is set.
+    pub fn hurry_when(&mut self, awaited: Arc<AtomicBool>) {
+        self.awaited = awaited;
+    }
+
     /// Bytes known to be unread, and for how long the oldest unread news has been known, milliseconds.
     #[must_use]
     pub fn lag(&self) -> (u64, u64) {
@@ -265,7 +276,7 @@ impl Engine {
     /// Whether a pass has anything to do now.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        self.behind() > 0 || self.unshown.is_some() || !self.pending.rows.is_empty()
+        self.behind() > 0 || !self.nothing_is_unshown()
     }
 
     /// Whether an unterminated line may still settle.
@@ -323,6 +334,7 @@ impl Engine {
     /// Those of the state, of a commit and of showing it; what was merged by then is kept and tried again.
     pub fn pass(&mut self) -> Result<PassReport, EngineError> {
         let passed = self.heal_state().and_then(|()| self.look_commit_and_show());
+        let passed = passed.map_err(|error| self.give_up_the_pass(error));
         self.note_state_failure(passed)
     }
 
@@ -345,6 +357,8 @@ impl Engine {
             .extend(paths[looked.min(hinted)..hinted].iter().cloned());
         self.backlog
             .extend(paths[looked.max(hinted)..].iter().cloned());
+        self.finish_commit()?;
+        self.show_unshown()?;
         if self.commits_each_pass && !self.pending.rows.is_empty() {
             self.commit()?;
         }
@@ -426,7 +440,7 @@ impl Engine {
             if self.pass_is_full() {
                 return Ok(n);
             }
-            let look = self.prepare(job)?.look()?;
+            let look = self.prepare(job)?.look(&ChunkBuffers::default())?;
             self.merge(job, look)?;
         }
         Ok(jobs.len())
@@ -434,6 +448,12 @@ impl Engine {
 
     /// Whether this pass should begin no further look.
     pub(crate) fn pass_is_full(&self) -> bool {
-        self.pass_bytes >= PASS_BYTES_MAX
+        let is_awaited = self.awaited.load(Ordering::Relaxed);
+        self.pass_bytes
+            >= if is_awaited {
+                PASS_BYTES_MIN
+            } else {
+                PASS_BYTES_MAX
+            }
     }
 }

@@ -14,6 +14,7 @@ mod segments;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::rows::Rows;
 use crate::state::ExportMark;
 use crate::storage::{FileKind, Storage, StorageFile, read_full_at, write_all_at};
 
@@ -99,6 +100,26 @@ pub struct Export {
     guard: Guard,
 }
 
+/// Rows of the export that may be made durable.
+#[derive(Debug)]
+pub struct EarlySync {
+    path: PathBuf,
+    file: Arc<dyn StorageFile>,
+}
+
+impl EarlySync {
+    /// Makes durable what was appended by now.
+    ///
+    /// # Errors
+    /// [`ExportError::Sync`]: fatal.
+    pub fn sync(&self) -> Result<(), ExportError> {
+        self.file.sync_data().map_err(|source| ExportError::Sync {
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
 impl Export {
     /// Opens the export, or creates an empty one, durably, in a directory that is there. Checks nothing: recovery does.
     ///
@@ -144,33 +165,41 @@ impl Export {
         self.len_bytes
     }
 
-    /// Appends committed rows at `offset`, where the export must end. A row torn by an earlier try is written over.
+    /// Appends committed rows at `offset`, where the export must end, or in the middle of them where an earlier try
+    /// failed. A row torn by that is written over.
     ///
     /// # Errors
     /// [`ExportError::Io`]: try again, nothing is lost. The others: stop.
-    pub fn append(&mut self, offset: u64, rows: &[u8]) -> Result<(), ExportError> {
+    pub fn append(&mut self, offset: u64, rows: &Rows) -> Result<(), ExportError> {
+        self.check()?;
+        for (at, piece) in rows.placed(offset) {
+            // Those that an earlier try has written are there.
+            if at + piece.len() as u64 > self.len_bytes {
+                self.append_piece(at, piece)?;
+            }
+        }
+        self.wrote();
+        Ok(())
+    }
+
+    fn append_piece(&mut self, offset: u64, rows: &[u8]) -> Result<(), ExportError> {
         assert_eq!(
             offset, self.len_bytes,
             "rows are appended where the export ends"
         );
-        self.check()?;
         match write_all_at(&*self.file, rows, offset) {
             Ok(()) => {
                 self.len_bytes += rows.len() as u64;
                 self.torn_bytes_max = 0;
                 self.lengthen_tail(rows);
                 self.guard.segments.extend(rows);
-                self.wrote();
                 Ok(())
             }
             Err(source) => {
                 self.torn_bytes_max = rows.len() as u64;
                 self.cut_torn_row(offset, rows);
                 self.wrote();
-                Err(ExportError::Io {
-                    path: self.path.clone(),
-                    source,
-                })
+                Err(self.io_error(source))
             }
         }
     }
@@ -246,11 +275,17 @@ impl Export {
     /// # Errors
     /// [`ExportError::Sync`]: fatal. [`ExportError::Io`]: try again.
     pub fn sync(&self) -> Result<ExportMark, ExportError> {
-        self.file.sync_data().map_err(|source| ExportError::Sync {
-            path: self.path.clone(),
-            source,
-        })?;
+        self.early_sync().sync()?;
         self.mark_at(self.len_bytes)
+    }
+
+    /// The rows that are there by now, for another thread to make durable before a checkpoint has to wait for it.
+    #[must_use]
+    pub fn early_sync(&self) -> EarlySync {
+        EarlySync {
+            path: self.path.clone(),
+            file: Arc::clone(&self.file),
+        }
     }
 
     /// The mark of the export as if it ended at `len_bytes`.
@@ -274,11 +309,13 @@ impl Export {
     ///
     /// # Errors
     /// [`ExportError::Io`].
-    pub fn redo(&mut self, offset: u64, rows: &[u8]) -> Result<(), ExportError> {
-        write_all_at(&*self.file, rows, offset).map_err(|source| self.io_error(source))?;
-        self.len_bytes = self.len_bytes.max(offset + rows.len() as u64);
+    pub fn redo(&mut self, offset: u64, rows: &Rows) -> Result<(), ExportError> {
         self.tail.clear();
-        self.guard.segments.extend(rows);
+        for (at, piece) in rows.placed(offset) {
+            write_all_at(&*self.file, piece, at).map_err(|source| self.io_error(source))?;
+            self.len_bytes = self.len_bytes.max(at + piece.len() as u64);
+            self.guard.segments.extend(piece);
+        }
         self.wrote();
         Ok(())
     }

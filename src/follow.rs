@@ -98,12 +98,13 @@ impl Follower {
     /// # Errors
     /// The root cannot be watched at all.
     pub fn new(
-        engine: Engine,
+        mut engine: Engine,
         settings: Settings,
         root: &Path,
         reloader: Reloader,
         shared: Shared,
     ) -> std::io::Result<Self> {
+        engine.hurry_when(shared.wake.awaited());
         let setting = watch_setting(settings.watch);
         let watch = Watch::new(root, setting, Arc::new(Disk), Arc::clone(&shared.wake))?;
         let now_ms = shared.clock.monotonic_ms();

@@ -281,7 +281,7 @@ impl TakingIn {
         for delta in batch.delta.pairs {
             self.delta(&delta)?;
         }
-        for (day, rows) in row::days_of(&batch.rows) {
+        for (day, rows) in batch.rows.pieces().flat_map(row::days_of) {
             self.account.add_rows(day, rows);
         }
         Ok(())

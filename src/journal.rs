@@ -24,6 +24,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::checkpoint::{Claim, DeadLetter, EvidenceEntry, PairCheckpoint, PairId, ScoredEntry};
 use crate::pair::Overlay;
+use crate::rows::Rows;
 use crate::state::ExportMark;
 use crate::storage::{StorageFile, read_full_at, write_all_at};
 
@@ -103,15 +104,15 @@ pub struct BatchDelta {
 pub struct Batch {
     /// What changes in the state.
     pub delta: BatchDelta,
-    /// Whole rows, each with its newline.
-    pub rows: Vec<u8>,
+    /// What it shows.
+    pub rows: Rows,
 }
 
 impl Batch {
     /// Length of the export behind the batch's rows, bytes.
     #[must_use]
     pub fn export_to(&self) -> u64 {
-        self.delta.export_from + self.rows.len() as u64
+        self.delta.export_from + self.rows.len_bytes() as u64
     }
 }
 
@@ -230,38 +231,31 @@ impl Journal {
     /// # Errors
     /// As above.
     pub fn append(&mut self, batch: &Batch) -> Result<u64, JournalError> {
-        let delta = postcard::to_stdvec(&batch.delta).map_err(|error| {
-            JournalError::Damaged(format!("a batch cannot be encoded: {error}"))
-        })?;
-        let payload_len = u32::try_from(4 + delta.len() + batch.rows.len())
-            .ok()
-            .filter(|len| *len <= PAYLOAD_LEN_MAX)
-            .expect("the engine cuts batches far below a GiB");
-        let delta_len = u32::try_from(delta.len())
-            .expect("shorter than the payload")
-            .to_le_bytes();
-        let checksum = checksum(
-            self.epoch,
-            self.seq_next,
-            &[&delta_len, &delta, &batch.rows],
+        let written = self.next_frame().write(batch)?;
+        self.wrote(&written);
+        Ok(self.seq())
+    }
+
+    /// All that is needed to write the next frame, on whatever thread. One at a time.
+    #[must_use]
+    pub fn next_frame(&self) -> NextFrame {
+        NextFrame {
+            file: Arc::clone(&self.file),
+            epoch: self.epoch,
+            seq: self.seq_next,
+            position: self.position,
+        }
+    }
+
+    /// The next frame is durable.
+    pub fn wrote(&mut self, frame: &WrittenFrame) {
+        assert_eq!(
+            (frame.epoch, frame.seq),
+            (self.epoch, self.seq_next),
+            "one frame is written behind the other"
         );
-
-        let mut front = Vec::with_capacity(FRAME_HEAD_LEN + 4 + delta.len());
-        front.extend_from_slice(&MAGIC);
-        front.extend_from_slice(&payload_len.to_le_bytes());
-        front.extend_from_slice(&self.epoch.to_le_bytes());
-        front.extend_from_slice(&self.seq_next.to_le_bytes());
-        front.extend_from_slice(&checksum.to_le_bytes());
-        front.extend_from_slice(&delta_len);
-        front.extend_from_slice(&delta);
-        write_all_at(&*self.file, &front, self.position)?;
-        write_all_at(&*self.file, &batch.rows, self.position + front.len() as u64)?;
-        self.file.sync_data().map_err(JournalError::Sync)?;
-
-        let seq = self.seq_next;
-        self.position = frame_end(self.position, payload_len);
+        self.position = frame.end;
         self.seq_next += 1;
-        Ok(seq)
     }
 
     /// The state has taken in everything and durably holds `epoch`: write over what is there.
@@ -299,7 +293,9 @@ impl Journal {
         };
         let mut payload = vec![0; frame.payload_len as usize];
         let read = read_full_at(&*self.file, &mut payload, position + FRAME_HEAD_LEN as u64)?;
-        if read < payload.len() || checksum(frame.epoch, frame.seq, &[&payload]) != frame.checksum {
+        if read < payload.len()
+            || checksum(frame.epoch, frame.seq, [payload.as_slice()]) != frame.checksum
+        {
             return Ok(None);
         }
         if frame.epoch > self.epoch {
@@ -349,6 +345,65 @@ impl Journal {
     }
 }
 
+/// The place of a frame that is to be written.
+#[derive(Debug)]
+pub struct NextFrame {
+    file: Arc<dyn StorageFile>,
+    epoch: u64,
+    seq: u64,
+    position: u64,
+}
+
+/// A frame that is durable, and that [`Journal::wrote`] has yet to be told of.
+#[derive(Debug)]
+pub struct WrittenFrame {
+    epoch: u64,
+    seq: u64,
+    /// Where the next one starts.
+    end: u64,
+}
+
+impl NextFrame {
+    /// Writes the frame of a batch and makes it durable. On an error nothing of it counts.
+    ///
+    /// # Errors
+    /// Those of [`Journal::append`].
+    pub fn write(&self, batch: &Batch) -> Result<WrittenFrame, JournalError> {
+        let delta = postcard::to_stdvec(&batch.delta).map_err(|error| {
+            JournalError::Damaged(format!("a batch cannot be encoded: {error}"))
+        })?;
+        let payload_len = u32::try_from(4 + delta.len() + batch.rows.len_bytes())
+            .ok()
+            .filter(|len| *len <= PAYLOAD_LEN_MAX)
+            .expect("the engine cuts batches far below a GiB");
+        let delta_len = u32::try_from(delta.len())
+            .expect("shorter than the payload")
+            .to_le_bytes();
+        let parts = [delta_len.as_slice(), delta.as_slice()];
+        let parts = parts.into_iter().chain(batch.rows.pieces());
+        let checksum = checksum(self.epoch, self.seq, parts);
+
+        let mut front = Vec::with_capacity(FRAME_HEAD_LEN + 4 + delta.len());
+        front.extend_from_slice(&MAGIC);
+        front.extend_from_slice(&payload_len.to_le_bytes());
+        front.extend_from_slice(&self.epoch.to_le_bytes());
+        front.extend_from_slice(&self.seq.to_le_bytes());
+        front.extend_from_slice(&checksum.to_le_bytes());
+        front.extend_from_slice(&delta_len);
+        front.extend_from_slice(&delta);
+        write_all_at(&*self.file, &front, self.position)?;
+        for (at, rows) in batch.rows.placed(self.position + front.len() as u64) {
+            write_all_at(&*self.file, rows, at)?;
+        }
+        self.file.sync_data().map_err(JournalError::Sync)?;
+        Ok(WrittenFrame {
+            epoch: self.epoch,
+            seq: self.seq,
+            end: frame_end(self.position, payload_len),
+        })
+    }
+}
+
 /// A sound frame.
 struct Frame {
     seq: u64,
@@ -382,11 +437,11 @@ fn frame_end(position: u64, payload_len: u32) -> u64 {
     (position + FRAME_HEAD_LEN as u64 + u64::from(payload_len)).next_multiple_of(FRAME_ALIGN)
 }
 
-fn checksum(epoch: u64, seq: u64, payload: &[&[u8]]) -> u64 {
+fn checksum<'p>(epoch: u64, seq: u64, payload: impl IntoIterator<Item = &'p [u8]>) -> u64 {
     let mut hash = Xxh3::new();
     hash.update(&epoch.to_le_bytes());
     hash.update(&seq.to_le_bytes());
-    payload.iter().for_each(|part| hash.update(part));
+    payload.into_iter().for_each(|part| hash.update(part));
     hash.digest()
 }
 
@@ -397,6 +452,6 @@ fn decode(mut payload: Vec<u8>) -> Option<Batch> {
     payload.drain(..rows_from);
     Some(Batch {
         delta,
-        rows: payload,
+        rows: payload.into(),
     })
 }

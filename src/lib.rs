@@ -10,7 +10,7 @@
 //! | parse | `json`*, `json_text`*, `parse`*: a line's bytes to a record that still lies in the line |
 //! | firewall | `firewall`*: the only place that admits a run |
 //! | join, synthesize | `pair`*: what becomes of new lines of a pair; `synthesize`*: a row's bytes |
-//! | commit | `checkpoint`*, `blocks`*: what is remembered; `journal`: where a batch becomes durable; `state`: the store under it, `checked_file` its checksums |
+//! | commit | `checkpoint`*, `blocks`*: what is remembered; `rows`*: what a batch shows; `journal`: where a batch becomes durable; `state`: the store under it, `checked_file` its checksums |
 //! | append | `row`*: rows read back; `export`: the file that consumers read, and the proof that nobody changed it |
 //!
 //! `engine` ties them together, `reader` looks at one pair for it, `workers` at many; `commit` makes a batch count;
@@ -45,6 +45,7 @@ pub mod blocks;
 pub mod checked_file;
 pub mod checkpoint;
 pub mod journal;
+pub mod rows;
 pub mod state;
 
 pub mod export;

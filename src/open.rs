@@ -320,7 +320,7 @@ fn go_on(setup: Setup, loaded: LoadedState) -> Result<(Engine, OpenReport), Engi
         header.journal_epoch,
         header.seq_applied,
         |_, batch| {
-            days.extend(row::days_of(&batch.rows));
+            days.extend(batch.rows.pieces().flat_map(row::days_of));
             export
                 .redo(batch.delta.export_from, &batch.rows)
                 .map_err(EngineError::from)

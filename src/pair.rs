@@ -81,6 +81,10 @@ impl Overlay {
 
     /// Puts what is newer over what is there.
     pub fn extend(&mut self, newer: Overlay) {
+        if self.is_empty() {
+            *self = newer;
+            return;
+        }
         self.evidence.extend(newer.evidence);
         self.entries.extend(newer.entries);
         self.dead_letters.extend(newer.dead_letters);

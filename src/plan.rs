@@ -20,7 +20,7 @@ use crate::pair::{ActivePair, Overlay};
 use crate::reader::{Look, Looking, PairMemory, look};
 use crate::state::StateError;
 use crate::storage::Storage;
-use crate::tail::{LineLimits, seen};
+use crate::tail::{ChunkBuffers, LineLimits, seen};
 
 pub use page::page;
 
@@ -228,6 +228,7 @@ impl Making<'_> {
     ) -> Result<Look, StateError> {
         let planning = self.planning;
         let looking = Looking {
+            buffers: &ChunkBuffers::default(),
             storage: planning.storage,
             root: planning.root,
             view: &planning.figures.view,

@@ -13,7 +13,7 @@ use crate::parse;
 use crate::row::{RowKey, RunKey};
 use crate::state::{StateError, StateView};
 use crate::storage::Storage;
-use crate::tail::{CHUNK_LEN, Chunk, LineLimits, Rewritten, Source};
+use crate::tail::{CHUNK_LEN, Chunk, ChunkBuffers, LineLimits, Rewritten, Source};
 
 /// What is remembered of a source between looks, in memory only: losing it costs a second look, nothing else.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,6 +71,8 @@ pub struct Looking<'a> {
     pub claims_possible: bool,
     /// A longer line is a dead letter.
     pub limits: LineLimits,
+    /// Memory for chunks.
+    pub buffers: &'a ChunkBuffers,
     /// Held while lines longer than a chunk are worked.
     pub long_lines: &'a Mutex<()>,
     /// Written into new rows.
@@ -144,6 +146,8 @@ pub fn look(
         Err(LookError::State(error)) => return Err(error),
         Err(LookError::Body(stream, error)) => found.unreadable.push((stream, error)),
     }
+    looking.buffers.give_back(chunks.evidence);
+    looking.buffers.give_back(chunks.scored);
     Ok(found)
 }
 
@@ -199,7 +203,7 @@ fn read_both<'a>(
             );
         }
         let memory = found.memory.of_mut(stream);
-        next_chunk(source, state, memory, settled, looking.limits).unwrap_or_else(|error| {
+        next_chunk(source, state, memory, settled, looking).unwrap_or_else(|error| {
             found.unreadable.push((stream, error));
             NOTHING
         })
@@ -356,11 +360,12 @@ fn next_chunk(
     state: &SourceState,
     memory: &mut SourceMemory,
     settled: bool,
-    limits: LineLimits,
+    looking: &Looking<'_>,
 ) -> io::Result<Chunk> {
+    let (limits, buffers) = (looking.limits, looking.buffers);
     let seen = source.seen();
     if settled && memory.unterminated == Some(seen) && !memory.torn_for_good {
-        let chunk = source.next_chunk(state, &mut memory.scanned_to, limits, true)?;
+        let chunk = source.next_chunk(state, &mut memory.scanned_to, limits, true, buffers)?;
         if let Chunk::Lines(bytes) = &chunk
             && (bytes.ends_with(b"\n") || parse::is_whole_value(parse::trim(bytes)))
         {
@@ -377,7 +382,7 @@ fn next_chunk(
             len_bytes: memory.unterminated_bytes,
         });
     }
-    let chunk = source.next_chunk(state, &mut memory.scanned_to, limits, false)?;
+    let chunk = source.next_chunk(state, &mut memory.scanned_to, limits, false, buffers)?;
     let rest = source
         .len_bytes()
         .saturating_sub(offset_behind(state, &chunk));

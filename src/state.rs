@@ -35,7 +35,7 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
-use crate::blocks::{self, DamagedBlock, PackedEntry};
+use crate::blocks::{self, DamagedBlock};
 use crate::checked_file::CheckedFile;
 use crate::checkpoint::{
     Claim, DeadLetter, EvidenceEntry, FORMAT, Packed, PairCheckpoint, PairId, ScoredEntry,
@@ -190,10 +190,10 @@ pub struct PairWrite<'a> {
     pub id: PairId,
     /// Its checkpoint.
     pub checkpoint: &'a PairCheckpoint,
-    /// New evidence records, sorted by key.
-    pub evidence: Vec<PackedEntry>,
-    /// New or changed scored lines, sorted by key.
-    pub entries: Vec<PackedEntry>,
+    /// New evidence records, packed, sorted by key.
+    pub evidence: Vec<u8>,
+    /// New or changed scored lines, packed, sorted by key.
+    pub entries: Vec<u8>,
     /// New dead letters.
     pub dead_letters: &'a [DeadLetter],
     /// Claims that found their row.

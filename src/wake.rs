@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::ask::Question;
@@ -122,6 +122,8 @@ pub struct Wake {
     questions: Mutex<Vec<Question>>,
     changed: Condvar,
     stopping: AtomicBool,
+    /// Something is pending.
+    awaited: Arc<AtomicBool>,
 }
 
 impl Wake {
@@ -175,6 +177,12 @@ impl Wake {
         self.stopping.load(Ordering::SeqCst)
     }
 
+    /// Whether something is pending, for who cannot take it yet but may come to it sooner.
+    #[must_use]
+    pub fn awaited(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.awaited)
+    }
+
     /// Takes all that is pending without waiting.
     #[must_use]
     pub fn take(&self) -> Pending {
@@ -208,6 +216,7 @@ impl Wake {
 
     fn take_from(&self, mut pending: MutexGuard<'_, Pending>) -> Pending {
         let mut taken = std::mem::take(&mut *pending);
+        self.awaited.store(false, Ordering::Relaxed);
         taken.stop = self.stopping();
         taken
     }
@@ -216,6 +225,7 @@ impl Wake {
         let mut pending = self.lock();
         let was_empty = pending.is_empty();
         change(&mut pending);
+        self.awaited.store(true, Ordering::Relaxed);
         drop(pending);
         // Where something was pending before, the one waiter was woken for it and has not taken it yet.
         if was_empty {

@@ -1,10 +1,10 @@
 //! Owns the threads that look at many pairs at once. They read and work; the calling thread merges what they find,
 //! in order, and commits meanwhile. It decides nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
 use crate::checkpoint::Claim;
@@ -14,10 +14,15 @@ use crate::engine::{Engine, EngineError, Setup};
 use crate::pair::ActivePair;
 use crate::reader::{Look, Looking, PairMemory, look};
 use crate::state::{StateError, StateView};
+use crate::tail::ChunkBuffers;
 
-/// Looks that are done or being done ahead of the merge, per thread. Each may hold a chunk and its rows; while the
-/// merge commits, the others go on.
-const AHEAD_PER_THREAD: usize = 2;
+/// Looks that are handed out ahead of the merge. Whether one is begun is decided by the memory it may need.
+const HANDED_OUT_MAX: usize = 32;
+/// Bytes of rows that may wait for the merge, those of the looks in hand included: what is made while the merge is held up
+/// by a checkpoint.
+const WAITING_BYTES_MAX: usize = 24 << 20;
+/// What a look is taken to need before it is done: of most day-files less, of those with long texts more.
+const LOOK_BYTES: usize = 4 << 20;
 
 /// Rows of one look that are of long texts. Where one was met more may come, and those are worked one at a time anyway:
 /// then no look is ahead of the merge, so that few such rows wait for it at once.
@@ -46,7 +51,7 @@ pub(crate) struct PreparedLook {
 }
 
 impl PreparedLook {
-    pub(crate) fn look(self) -> Result<Look, StateError> {
+    pub(crate) fn look(self, buffers: &ChunkBuffers) -> Result<Look, StateError> {
         let wall_ms = self.setup.clock.wall_ms();
         let looking = Looking {
             storage: &*self.setup.storage,
@@ -56,6 +61,7 @@ impl PreparedLook {
             released: &BTreeSet::new(),
             claims_possible: self.claims_possible,
             limits: self.setup.limits,
+            buffers,
             long_lines: &self.setup.long_lines,
             stamp: &stamp(wall_ms),
             now_ms: wall_ms,
@@ -88,6 +94,72 @@ impl Engine {
     }
 }
 
+/// What is handed out, and the memory that this may need.
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<(usize, PreparedLook)>,
+    /// Looks that are being done.
+    in_hand: usize,
+    /// Bytes of rows of looks that are done, and not merged.
+    waiting_bytes: usize,
+    /// Rows of a long text were met.
+    one_by_one: bool,
+    /// Nothing more comes.
+    closed: bool,
+}
+
+impl Queue {
+    /// Looks are begun in order, so that the one whose turn it is to be merged is never among those held back.
+    fn may_begin(&self) -> bool {
+        let may_need = self.waiting_bytes + (self.in_hand + 1) * LOOK_BYTES;
+        let nothing_ahead = self.in_hand == 0 && self.waiting_bytes == 0;
+        nothing_ahead || !self.one_by_one && may_need <= WAITING_BYTES_MAX
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    buffers: ChunkBuffers,
+}
+
+impl Shared {
+    fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
+        // Each change is whole, whatever panics elsewhere.
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut queue);
+        drop(queue);
+        self.changed.notify_all();
+        changed
+    }
+
+    /// The next look that may be begun; `None` when there is no more.
+    fn next(&self) -> Option<(usize, PreparedLook)> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        while !queue.closed {
+            if queue.may_begin()
+                && let Some(job) = queue.jobs.pop_front()
+            {
+                queue.in_hand += 1;
+                return Some(job);
+            }
+            let waited = self.changed.wait(queue);
+            queue = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        None
+    }
+}
+
+/// Closes the queue when the merge ends, however it ends: threads that wait for a look would wait for ever.
+struct Closing<'s>(&'s Shared);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.change(|queue| queue.closed = true);
+    }
+}
+
 /// Looks at the pairs of `jobs` on the engine's threads until the pass has merged enough, merges in the order of `jobs`,
 /// and says at how many it looked.
 ///
@@ -95,50 +167,62 @@ impl Engine {
 /// The first that a look or a merge gives; later looks are dropped, and must be taken again.
 pub(crate) fn look_at_all(engine: &mut Engine, jobs: &[Job]) -> Result<usize, EngineError> {
     let threads = engine.setup.threads.min(jobs.len());
-    let (job_sender, job_receiver) = channel();
-    let (look_sender, look_receiver) = channel();
-    let job_receiver = Mutex::new(job_receiver);
+    let (look_sender, looks) = channel();
+    let shared = Shared::default();
     thread::scope(|scope| {
         for _ in 0..threads {
-            let look_sender = look_sender.clone();
-            scope.spawn(|| work(&job_receiver, look_sender));
+            let (look_sender, shared) = (look_sender.clone(), &shared);
+            scope.spawn(|| work(shared, look_sender));
         }
         drop(look_sender);
-        // Returning drops the sender, by which the threads learn that there is no more.
-        hand_out_and_merge(engine, jobs, threads, job_sender, &look_receiver)
+        let _closing = Closing(&shared);
+        hand_out_and_merge(engine, jobs, &shared, &looks)
     })
 }
 
-fn work(jobs: &Mutex<Receiver<(usize, PreparedLook)>>, looks: Sender<Looked>) {
-    loop {
-        let job = jobs.lock().ok().and_then(|jobs| jobs.recv().ok());
-        let Some((n, prepared)) = job else { return };
+fn work(shared: &Shared, looks: Sender<Looked>) {
+    while let Some((n, prepared)) = shared.next() {
         // A panic must reach the merging thread, which would wait for this look for ever.
-        let looked = catch_unwind(AssertUnwindSafe(|| prepared.look()));
+        let looked = catch_unwind(AssertUnwindSafe(|| prepared.look(&shared.buffers)));
+        let rows_bytes = match &looked {
+            Ok(Ok(look)) => rows_bytes(look),
+            _ => 0,
+        };
+        shared.change(|queue| {
+            queue.in_hand -= 1;
+            queue.waiting_bytes += rows_bytes;
+            queue.one_by_one |= rows_bytes >= LONG_ROWS_BYTES;
+        });
         if looks.send((n, looked)).is_err() {
             return;
         }
     }
 }
 
+fn rows_bytes(look: &Look) -> usize {
+    look.outcome.as_ref().map_or(0, |found| found.rows.len())
+}
+
 fn hand_out_and_merge(
     engine: &mut Engine,
     jobs: &[Job],
-    threads: usize,
-    job_sender: Sender<(usize, PreparedLook)>,
+    shared: &Shared,
     looks: &Receiver<Looked>,
 ) -> Result<usize, EngineError> {
     let mut out_of_turn = BTreeMap::new();
     let mut handed_out = 0;
     let mut merged = 0;
-    let mut ahead = threads * AHEAD_PER_THREAD;
+    let mut is_full = false;
     loop {
-        while handed_out < jobs.len().min(merged + ahead) && !engine.pass_is_full() {
+        while !is_full && handed_out < jobs.len().min(merged + HANDED_OUT_MAX) {
             let prepared = engine.prepare(&jobs[handed_out])?;
-            if job_sender.send((handed_out, prepared)).is_err() {
-                break;
-            }
+            shared.change(|queue| queue.jobs.push_back((handed_out, prepared)));
             handed_out += 1;
+        }
+        if !is_full && engine.pass_is_full() {
+            is_full = true;
+            // What nobody has begun is not begun.
+            handed_out -= shared.change(|queue| std::mem::take(&mut queue.jobs)).len();
         }
         if merged == handed_out {
             return Ok(merged);
@@ -153,11 +237,9 @@ fn hand_out_and_merge(
             out_of_turn.insert(n, look);
         };
         let look = look.unwrap_or_else(|panic| resume_unwind(panic))?;
-        let rows_bytes = look.outcome.as_ref().map_or(0, |found| found.rows.len());
-        if rows_bytes >= LONG_ROWS_BYTES {
-            ahead = 1;
-        }
+        let rows_bytes = rows_bytes(&look);
         engine.merge(&jobs[merged], look)?;
+        shared.change(|queue| queue.waiting_bytes -= rows_bytes);
         merged += 1;
     }
 }

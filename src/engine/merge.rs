@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{BATCH_ROWS_BYTES, Engine, EngineError, OVERLAY_ENTRIES_MAX};
+use super::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
 use crate::account::{class_of, day_of};
 use crate::checkpoint::Totals;
 use crate::discover::{PairPath, Stream};
@@ -37,15 +37,15 @@ impl Engine {
         }
         if look.more {
             self.unread.left(&job.path, look.unread_bytes);
-        } else if self.pending.rows.is_empty() && self.unshown.is_none() {
+        } else if self.nothing_is_unshown() {
             self.unread.read(&job.path);
         } else {
             self.unread.merged(&job.path);
         }
-        if self.pending.rows.len() >= BATCH_ROWS_BYTES
+        if self.pending.rows.len_bytes() >= self.setup.batch_bytes
             || self.overlay_entries >= OVERLAY_ENTRIES_MAX
         {
-            self.commit()?;
+            self.begin_commit()?;
             self.checkpoint_if_due()?;
         }
         Ok(())
@@ -58,7 +58,7 @@ impl Engine {
         changed_ms: u64,
         wall_ms: u64,
     ) -> Result<(), EngineError> {
-        let rows_offset = self.export.len_bytes() + self.pending.rows.len() as u64;
+        let rows_offset = self.committed_bytes() + self.pending.rows.len_bytes() as u64;
         outcome.place_rows(rows_offset);
         self.slot(path)?;
         let slot = self.slots.get_mut(path).expect("it was just loaded");
@@ -101,23 +101,20 @@ impl Engine {
                 &pair.checkpoint,
                 &outcome.overlay,
             ));
-            // Rows of a long text are not copied: it would double the memory they need.
-            if self.pending.rows.is_empty() {
-                self.pending.rows = outcome.rows;
-            } else {
-                self.pending.rows.extend_from_slice(&outcome.rows);
-            }
+            self.pending.rows.push(outcome.rows);
         }
         pair.overlay.extend(outcome.overlay);
         Ok(())
     }
 
-    /// The batch that was committed is in the export.
-    pub(crate) fn note_shown(&mut self) {
-        self.unread.shown();
+    /// A batch is in the export.
+    pub(crate) fn note_shown(&mut self, changed_ms: &[u64]) {
+        if self.nothing_is_unshown() {
+            self.unread.shown();
+        }
         let shown_ms = self.setup.clock.wall_ms();
-        for changed_ms in std::mem::take(&mut self.unshown_changed_ms) {
-            self.meters.shown(changed_ms, shown_ms);
+        for changed_ms in changed_ms {
+            self.meters.shown(*changed_ms, shown_ms);
         }
     }
 

@@ -9,6 +9,9 @@ use crate::engine::Engine;
 use crate::storage::Storage;
 use crate::tail::LineLimits;
 
+/// [`Setup::batch_bytes`] of the daemon: a sync of it takes longer than what each sync costs besides.
+pub const BATCH_BYTES: usize = 4 << 20;
+
 /// What an engine works on, and how.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -28,6 +31,8 @@ pub struct Setup {
     pub settle_ms: u64,
     /// Length of the journal at which a checkpoint is due, bytes.
     pub checkpoint_bytes: u64,
+    /// Bytes of rows at which a pass commits what it has merged, and goes on.
+    pub batch_bytes: usize,
     /// Bytes of the segments by which a fresh state knows the export again.
     pub segment_bytes: u64,
     /// Held by the one look at a time that works lines longer than a chunk, so that memory does not grow with threads.

@@ -22,6 +22,7 @@ pub fn catch_up(
     stop: &Wake,
     on_step: OnStep<'_>,
 ) -> Result<(), EngineError> {
+    engine.hurry_when(stop.awaited());
     engine.prove_export()?;
     let (mut done_bytes, mut total_bytes) = (0, 0);
     for stream in Stream::ALL {

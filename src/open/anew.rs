@@ -80,10 +80,13 @@ fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
         let mark = batch.delta.mark;
         let belongs = export.len_bytes() >= batch.delta.export_from
             && export.mark_at(mark.len_bytes)? == mark
-            && row::forbidden_in(&batch.rows).is_none();
+            && batch
+                .rows
+                .pieces()
+                .all(|rows| row::forbidden_in(rows).is_none());
         if belongs {
             export.redo(batch.delta.export_from, &batch.rows)?;
-            bytes += batch.rows.len() as u64;
+            bytes += batch.rows.len_bytes() as u64;
         }
         Ok(belongs)
     })?;

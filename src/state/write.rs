@@ -5,7 +5,7 @@ use redb::{ReadableTable as _, WriteTransaction};
 use super::{
     Blocks, CLAIMABLE, DEAD_LETTERS, PAIRS, PATHS, SCORED, SEGMENTS, StateError, encode, range_of,
 };
-use crate::blocks::{self, DamagedBlock, PackedEntry};
+use crate::blocks::{self, DamagedBlock};
 use crate::checkpoint::{Claim, DeadLetter, Packed, PairCheckpoint, PairId, ScoredEntry, Verdict};
 use crate::export::Segment;
 
@@ -23,17 +23,17 @@ pub(super) fn write_checkpoint(
     Ok(())
 }
 
-/// Merges sorted new entries into a pair's blocks. A pair's first block has the smallest key there is, so that
+/// Merges new entries, packed and sorted, into a pair's blocks. A pair's first block has the smallest key there is, so that
 /// every key has a block to be found in; blocks never overlap.
 pub(super) fn merge_into<T: Packed>(
     transaction: &WriteTransaction,
     table: Blocks,
     id: PairId,
-    mut added: &[PackedEntry],
+    mut added: &[u8],
 ) -> Result<(), StateError> {
     let mut table = transaction.open_table(table)?;
-    while let Some(first) = added.first() {
-        let (key, _) = range_of(id, &first[..T::KEY_LEN], &[]);
+    while let Some(first_key) = added.get(..T::KEY_LEN) {
+        let (key, _) = range_of(id, first_key, &[]);
         let (_, pair_end) = range_of(id, &[], &[]);
         let block = table
             .range::<&[u8]>(..=key.as_slice())?
@@ -59,10 +59,11 @@ pub(super) fn merge_into<T: Packed>(
                 .transpose()?
                 .map(|(key, _)| key.value().to_vec())
         };
-        let here = next_key.map_or(added.len(), |next| {
-            added.partition_point(|entry| entry[..T::KEY_LEN] < next[4..4 + T::KEY_LEN])
-        });
-        let merged = blocks::merge::<T>(&payload, &added[..here]);
+        let (here, behind) = match &next_key {
+            Some(next) => blocks::split::<T>(added, &next[4..4 + T::KEY_LEN]),
+            None => (added, &[][..]),
+        };
+        let merged = blocks::merge::<T>(&payload, here);
         for (n, piece) in blocks::cut::<T>(&merged).enumerate() {
             let piece_key = if n == 0 {
                 block_key.clone()
@@ -71,7 +72,7 @@ pub(super) fn merge_into<T: Packed>(
             };
             table.insert(piece_key.as_slice(), blocks::seal(piece).as_slice())?;
         }
-        added = &added[here..];
+        added = behind;
     }
     Ok(())
 }
@@ -105,12 +106,12 @@ pub(super) fn wait_again(
             let entry = ScoredEntry::unpack(bytes).ok_or(DamagedBlock)?;
             if let Verdict::Role { index } | Verdict::BlankText { index } = entry.verdict {
                 let verdict = Verdict::Waiting { index, since_s };
-                changed.push(blocks::packed(&ScoredEntry { verdict, ..entry }));
+                changed.push(ScoredEntry { verdict, ..entry });
             }
         }
     }
     drop(table);
-    merge_into::<ScoredEntry>(transaction, SCORED, id, &changed)
+    merge_into::<ScoredEntry>(transaction, SCORED, id, &blocks::packed(changed))
 }
 
 pub(super) fn insert_claimable(

@@ -24,7 +24,10 @@ struct Crashed {
 
 /// Runs a script until the disk dies at its `n`-th call; `None` if it does not.
 fn run_into_crash(steps: &[Step], n: u64) -> Option<Crashed> {
-    let mut bench = Bench::new(SimDisk::new());
+    run_bench_into_crash(Bench::new(SimDisk::new()), steps, n)
+}
+
+fn run_bench_into_crash(mut bench: Bench, steps: &[Step], n: u64) -> Option<Crashed> {
     bench.checkpoint_bytes = 2 << 10;
     bench.disk.set_name_order(NameOrder::Any);
     bench.disk.crash_at(n);
@@ -143,6 +146,31 @@ fn a_crash_at_any_call_and_again_in_its_recovery_loses_and_doubles_nothing() {
             scope.spawn(move || crash_everywhere(seed));
         }
     });
+}
+
+/// Rows are merged and shown while the journal is written: which call is the `n`-th depends on the threads, so that each
+/// is met in another order by the next script.
+#[test]
+fn a_crash_while_another_thread_commits_loses_and_doubles_nothing() {
+    for seed in 30..36 {
+        let mut rng = Rng::with_seed(seed);
+        let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
+        for n in 0.. {
+            let mut bench = Bench::new(SimDisk::new());
+            bench.commit_beside();
+            let Some(mut crashed) = run_bench_into_crash(bench, &steps, n) else {
+                assert!(n > 60, "seed {seed}: the script has only {n} calls");
+                break;
+            };
+            // As the process ends, and before anybody reads its disk.
+            crashed.bench.engine = None;
+            let fate = rng.choice(Fate::ALL).unwrap();
+            let what = format!("seed {seed}, crash at call {n}, writes {fate:?}");
+            let mut found = after_power_cut(&crashed, seed ^ n, fate);
+            found.commit_beside();
+            recover_and_finish(&mut found, &steps[crashed.steps_taken..], &steps, &what);
+        }
+    }
 }
 
 /// The power cut that takes the newest rows from the export takes the state too: the journal alone has these rows.

@@ -139,7 +139,7 @@ impl Trial {
     }
 }
 
-/// Carries out a script while calls fail, and gives it as it stands after a last scan and silence, with no fault left.
+/// As [`run_bench_with_faults`], in one thread.
 fn run_with_faults(
     seed: u64,
     steps: &[Step],
@@ -148,8 +148,20 @@ fn run_with_faults(
     second: Option<Injected>,
     cut_in: Option<usize>,
 ) -> Trial {
+    run_bench_with_faults(seed, steps, Bench::new(disk), first, second, cut_in)
+}
+
+/// Carries out a script while calls fail, and gives it as it stands after a last scan and silence, with no fault left.
+fn run_bench_with_faults(
+    seed: u64,
+    steps: &[Step],
+    bench: Bench,
+    first: Option<Injected>,
+    second: Option<Injected>,
+    cut_in: Option<usize>,
+) -> Trial {
     let mut trial = Trial {
-        bench: Bench::new(disk),
+        bench,
         what: format!("seed {seed}, {first:?}, then {second:?}"),
         second,
         errors: 0,
@@ -335,6 +347,36 @@ fn an_error_during_the_recovery_from_an_error_loses_nothing() {
 }
 
 /// What a failed sync leaves looks written to the next process, and is not on the disk.
+/// A commit that fails beside the pass gives back what was sealed: nothing of it is lost, and it stands before what was
+/// merged meanwhile.
+#[test]
+fn an_error_while_another_thread_commits_loses_nothing() {
+    let mut met = 0;
+    for seed in 40..44 {
+        let (steps, end) = small_script(seed, Calls::Changing);
+        for n in 0..end {
+            let mut bench = Bench::new(SimDisk::new());
+            bench.commit_beside();
+            let fault = Fault {
+                errno: if n % 2 == 0 { ENOSPC } else { EIO },
+                persistent: n % 3 == 0,
+                partly: if n % 5 == 0 {
+                    Partly::Torn
+                } else {
+                    Partly::Nothing
+                },
+            };
+            let calls = Calls::Changing;
+            let first = Some(Injected { calls, n, fault });
+            let mut trial = run_bench_with_faults(seed, &steps, bench, first, None, None);
+            met += trial.errors;
+            let fault = fault_at_the_end(&mut trial, &steps);
+            assert_eq!(fault, None, "{}", trial.what);
+        }
+    }
+    assert!(met > 100, "only {met} errors were met");
+}
+
 #[test]
 fn a_power_cut_after_a_failed_sync_and_a_restart_loses_nothing() {
     for seed in 20..23 {

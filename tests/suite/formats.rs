@@ -108,7 +108,7 @@ fn batch() -> Batch {
             export_from: 12,
             pairs: vec![pair],
         },
-        rows: b"{}\n".to_vec(),
+        rows: b"{}\n".to_vec().into(),
     }
 }
 

@@ -19,7 +19,10 @@ const YEARS_MS: i64 = 10 * 365 * 86_400_000;
 fn run(seed: u64, steps: &[Step]) -> Bench {
     let mut rng = Rng::with_seed(seed ^ 0x5eed);
     let mut bench = Bench::new(SimDisk::new());
-    bench.threads = rng.usize(1..=2);
+    match rng.u8(..3) {
+        0 => bench.commit_beside(),
+        threads => bench.threads = threads.into(),
+    }
     bench.checkpoint_bytes = rng.choice([4 << 10, 1 << 20]).unwrap();
     bench.open().unwrap();
     for step in steps {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use distilld::clock::Clock;
 use distilld::discover::{Stream, walk};
-use distilld::engine::{Engine, EngineError, Setup};
+use distilld::engine::{BATCH_BYTES, Engine, EngineError, Setup};
 use distilld::rebuild::{RebuildError, Rebuilt, rebuild};
 use distilld::tail::LineLimits;
 use fastrand::Rng;
@@ -47,6 +47,7 @@ fn setup(disk: &SimDisk) -> Setup {
         },
         settle_ms: 5_000,
         checkpoint_bytes: 1 << 20,
+        batch_bytes: BATCH_BYTES,
         segment_bytes: 700,
         long_lines: Arc::default(),
         threads: 1,

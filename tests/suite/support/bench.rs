@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use distilld::clock::Clock;
 use distilld::discover::{PairPath, Stream as ProductStream, walk};
-use distilld::engine::{Engine, EngineError, Setup};
+use distilld::engine::{BATCH_BYTES, Engine, EngineError, Setup};
 use distilld::open::OpenReport;
 use distilld::storage::Storage as _;
 use distilld::tail::{LineLimits, seen};
@@ -74,6 +74,8 @@ pub struct Bench {
     pub checkpoint_bytes: u64,
     /// Threads of the engine.
     pub threads: usize,
+    /// Bytes of rows at which a pass commits.
+    pub batch_bytes: usize,
     /// How long a source must be still.
     pub settle_ms: u64,
     /// A longer line is a dead letter.
@@ -90,9 +92,16 @@ impl Bench {
             seen: Vec::new(),
             checkpoint_bytes: 1 << 20,
             threads: 1,
+            batch_bytes: BATCH_BYTES,
             settle_ms: SETTLE_MS,
             line_bytes_max: 16 << 20,
         }
+    }
+
+    /// Has each look's rows committed on a thread of their own, while further looks are merged.
+    pub fn commit_beside(&mut self) {
+        self.threads = 2;
+        self.batch_bytes = 1;
     }
 
     fn setup(&self) -> Setup {
@@ -107,6 +116,7 @@ impl Bench {
             },
             settle_ms: self.settle_ms,
             checkpoint_bytes: self.checkpoint_bytes,
+            batch_bytes: self.batch_bytes,
             segment_bytes: SEGMENT_BYTES,
             long_lines: Arc::default(),
             threads: self.threads,

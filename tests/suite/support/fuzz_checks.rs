@@ -258,8 +258,9 @@ fn packed<T: Packed>(bytes: &[u8]) {
         let Some(read) = T::unpack(entry) else {
             continue;
         };
-        let again = T::unpack(&blocks::packed(&read)).expect("what was packed is unpacked");
-        assert_eq!(blocks::packed(&again), blocks::packed(&read));
+        let packed = blocks::packed([read]);
+        let again = T::unpack(&packed).expect("what was packed is unpacked");
+        assert_eq!(blocks::packed([again]), packed);
     }
     let prefix = &bytes[..bytes.len().min(T::KEY_LEN)];
     let whole = bytes.len() / T::LEN * T::LEN;
