@@ -236,6 +236,7 @@ fn pair_write<'c>(pair: u32, checkpoint: &'c PairCheckpoint, options: &Options) 
     entries.sort_unstable_by_key(|entry| entry.run);
     PairWrite {
         id: PairId(pair),
+        is_new: true,
         checkpoint,
         evidence: packed(evidence),
         entries: packed(entries),

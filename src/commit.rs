@@ -1,16 +1,13 @@
 //! Owns the moment at which a batch counts: commit, then show; and the checkpoint that takes into the state what the
 //! journal holds. It knows nothing of day-files.
 
-use std::fmt::Debug;
 use std::io;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
+use crate::beside::Beside;
 use crate::blocks::packed;
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
-use crate::export::EarlySync;
 use crate::journal::{Batch, NextFrame, WrittenFrame};
 use crate::pair::{ActivePair, Overlay};
 use crate::row;
@@ -52,8 +49,8 @@ impl Engine {
             return self.show_unshown();
         }
         let sealed = self.seal()?;
-        let (frame, export) = (self.journal.next_frame(), self.export.early_sync());
-        match Committing::begin(&sealed, frame, export, Arc::clone(&self.setup.clock)) {
+        let clock = Arc::clone(&self.setup.clock);
+        match Committing::begin(&sealed, self.journal.next_frame(), clock) {
             Ok(committing) => self.committing = Some(committing),
             // No thread is to be had.
             Err(_) => {
@@ -72,7 +69,8 @@ impl Engine {
         let Some(committing) = self.committing.take() else {
             return Ok(());
         };
-        let (sealed, durable) = committing.finish();
+        let Committing { sealed, durable } = committing;
+        let durable = durable.finish();
         self.note_durable(sealed, durable)
     }
 
@@ -167,6 +165,7 @@ impl Engine {
 
     fn take_in_the_journal(&mut self) -> Result<(), EngineError> {
         self.commit()?;
+        self.finish_sync()?;
         let export = self.export.sync()?;
         let header = Header {
             seq_applied: self.journal.seq(),
@@ -219,7 +218,31 @@ impl Engine {
             let shown = self.unshown.remove(0);
             self.note_shown(&shown.changed_ms);
         }
+        self.sync_early()
+    }
+
+    /// Has another thread make durable what the export has gained, now and then: a checkpoint would have to wait for all of
+    /// it at once, and everybody for the checkpoint.
+    fn sync_early(&mut self) -> Result<(), EngineError> {
+        let is_much = self.export.unsynced_bytes() >= self.setup.batch_bytes as u64;
+        if self.setup.threads == 1
+            || !is_much
+            || self.syncing.as_ref().is_some_and(|it| !it.is_done())
+        {
+            return Ok(());
+        }
+        self.finish_sync()?;
+        let sync = self.export.begin_sync();
+        // Where no thread is to be had the checkpoint waits.
+        self.syncing = Beside::begin("sync", move || sync.sync()).ok();
         Ok(())
+    }
+
+    fn finish_sync(&mut self) -> Result<(), EngineError> {
+        match self.syncing.take() {
+            Some(syncing) => Ok(syncing.finish()?),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn has_uncheckpointed(&self) -> bool {
@@ -316,6 +339,7 @@ pub(crate) struct Sealed {
 }
 
 /// A batch became durable.
+#[derive(Debug)]
 struct Durable {
     frame: WrittenFrame,
     took_us: u64,
@@ -337,60 +361,27 @@ impl Sealed {
     }
 }
 
-/// A batch that another thread makes durable. It is waited for, whatever happens: nobody else may write meanwhile.
+/// A batch that another thread makes durable.
+#[derive(Debug)]
 pub(crate) struct Committing {
     sealed: Arc<Sealed>,
-    thread: Option<JoinHandle<Result<Durable, EngineError>>>,
+    durable: Beside<Result<Durable, EngineError>>,
 }
 
 impl Committing {
-    /// Makes durable what the export holds by now, too: more of it comes soon, and a checkpoint would have to wait for all
-    /// of it at once.
-    fn begin(
-        sealed: &Arc<Sealed>,
-        frame: NextFrame,
-        export: EarlySync,
-        clock: Arc<dyn Clock>,
-    ) -> io::Result<Self> {
+    fn begin(sealed: &Arc<Sealed>, frame: NextFrame, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let batch = Arc::clone(sealed);
-        let make_durable = move || {
-            let durable = batch.make_durable(&frame, &*clock)?;
-            export.sync()?;
-            Ok(durable)
-        };
-        let thread = thread::Builder::new().name("commit".into());
-        let thread = thread.spawn(make_durable)?;
         Ok(Self {
             sealed: Arc::clone(sealed),
-            thread: Some(thread),
+            durable: Beside::begin("commit", move || batch.make_durable(&frame, &*clock))?,
         })
-    }
-
-    fn finish(mut self) -> (Arc<Sealed>, Result<Durable, EngineError>) {
-        let thread = self.thread.take().expect("it is waited for once");
-        let durable = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
-        (Arc::clone(&self.sealed), durable)
-    }
-}
-
-impl Drop for Committing {
-    fn drop(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            // Whatever it says, nobody is left to hear it: a start reads the journal.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Debug for Committing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Committing").finish_non_exhaustive()
     }
 }
 
 fn pair_write(pair: &ActivePair) -> PairWrite<'_> {
     PairWrite {
         id: pair.id,
+        is_new: !pair.persisted,
         checkpoint: &pair.checkpoint,
         evidence: packed(pair.overlay.evidence_entries()),
         entries: packed(pair.overlay.entries.values().copied()),

@@ -2,6 +2,7 @@
 //! day-file's bytes, and remembers nothing.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -40,8 +41,29 @@ impl Stream {
 
 /// What the two day-files of a pair have in common: the path below their streams' directories, three directories and
 /// a name that ends in `.jsonl`. Ordered as the walk goes: directory by directory, each by the bytes of its name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PairPath(PathBuf);
+
+/// As paths are ordered, part by part, at a tenth of the time: every hint and every look compares a dozen of them.
+impl Ord for PairPath {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (own, others) = (self.as_bytes(), other.as_bytes());
+        let differing = own.iter().zip(others).find(|(own, other)| own != other);
+        match differing {
+            // The part that ends here is the beginning of the other.
+            Some((b'/', _)) => Ordering::Less,
+            Some((_, b'/')) => Ordering::Greater,
+            Some((own, other)) => own.cmp(other),
+            None => own.len().cmp(&others.len()),
+        }
+    }
+}
+
+impl PartialOrd for PairPath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl PairPath {
     /// The pair of a path below a stream's directory, if it is one where day-files lie.
@@ -226,6 +248,25 @@ mod tests {
 
     fn pair(path: &str) -> PairPath {
         PairPath::from_relative(Path::new(path)).unwrap()
+    }
+
+    #[test]
+    fn pairs_are_ordered_as_paths_are() {
+        const NAMES: [&str; 6] = ["a", "a-b", "a.", "ab", "a0", "\u{e9}"];
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut path = || {
+            let mut name = || rng.choice(NAMES).unwrap();
+            PathBuf::from(format!("{}/{}/{}/{}.jsonl", name(), name(), name(), name()))
+        };
+        for _ in 0..20_000 {
+            let (one, other) = (path(), path());
+            let pair = |path: &Path| PairPath::from_relative(path).unwrap();
+            assert_eq!(
+                pair(&one).cmp(&pair(&other)),
+                one.cmp(&other),
+                "{one:?}, {other:?}"
+            );
+        }
     }
 
     #[test]

@@ -28,10 +28,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::account::Account;
+use crate::beside::Beside;
 use crate::checkpoint::Claim;
 use crate::commit::{Committing, Sealed};
 use crate::discover::{PairPath, Stream};
-use crate::export::Export;
+use crate::export::{Export, ExportError};
 use crate::journal::{Batch, Journal};
 use crate::meters::Meters;
 use crate::open::JOURNAL_FILE;
@@ -140,6 +141,8 @@ pub struct Engine {
     pending_since_ms: u64,
     /// Sealed, its frame being written by another thread. Only within a pass.
     pub(crate) committing: Option<Committing>,
+    /// A sync of the export that another thread makes.
+    pub(crate) syncing: Option<Beside<Result<(), ExportError>>>,
     /// Committed, not shown, in order: an append failed, or is the next thing to be done.
     pub(crate) unshown: Vec<Arc<Sealed>>,
     /// When something last changed in memory that a checkpoint would take in.
@@ -203,6 +206,7 @@ impl Engine {
             pending: Batch::default(),
             pending_since_ms: now_ms,
             committing: None,
+            syncing: None,
             unshown: Vec::new(),
             changed_at_ms: now_ms,
             state_failed: false,

@@ -93,6 +93,8 @@ pub struct Export {
     identity: (u64, u64),
     /// Every byte before this is a committed row; nothing of ours lies behind it, but perhaps a torn row.
     len_bytes: u64,
+    /// What stood before this when a sync was last begun.
+    sync_begun_at: u64,
     /// How much of a torn row a failed append may have left behind the end, bytes.
     torn_bytes_max: u64,
     /// The last bytes before the end as they were written or found at the start, no more than a mark covers.
@@ -100,14 +102,14 @@ pub struct Export {
     guard: Guard,
 }
 
-/// Rows of the export that may be made durable.
+/// A sync of the export, for whatever thread.
 #[derive(Debug)]
-pub struct EarlySync {
+pub struct ExportSync {
     path: PathBuf,
     file: Arc<dyn StorageFile>,
 }
 
-impl EarlySync {
+impl ExportSync {
     /// Makes durable what was appended by now.
     ///
     /// # Errors
@@ -153,6 +155,7 @@ impl Export {
             file,
             identity,
             len_bytes: stat.len_bytes,
+            sync_begun_at: stat.len_bytes,
             torn_bytes_max: 0,
             tail: Vec::new(),
             guard: Guard::new(&stat),
@@ -274,15 +277,21 @@ impl Export {
     ///
     /// # Errors
     /// [`ExportError::Sync`]: fatal. [`ExportError::Io`]: try again.
-    pub fn sync(&self) -> Result<ExportMark, ExportError> {
-        self.early_sync().sync()?;
+    pub fn sync(&mut self) -> Result<ExportMark, ExportError> {
+        self.begin_sync().sync()?;
         self.mark_at(self.len_bytes)
     }
 
-    /// The rows that are there by now, for another thread to make durable before a checkpoint has to wait for it.
+    /// Bytes appended since a sync was last begun.
     #[must_use]
-    pub fn early_sync(&self) -> EarlySync {
-        EarlySync {
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.len_bytes.saturating_sub(self.sync_begun_at)
+    }
+
+    /// A sync of all rows that are there by now, which another thread may make.
+    pub fn begin_sync(&mut self) -> ExportSync {
+        self.sync_begun_at = self.len_bytes;
+        ExportSync {
             path: self.path.clone(),
             file: Arc::clone(&self.file),
         }

@@ -13,7 +13,8 @@
 //! | commit | `checkpoint`*, `blocks`*: what is remembered; `rows`*: what a batch shows; `journal`: where a batch becomes durable; `state`: the store under it, `checked_file` its checksums |
 //! | append | `row`*: rows read back; `export`: the file that consumers read, and the proof that nobody changed it |
 //!
-//! `engine` ties them together, `reader` looks at one pair for it, `workers` at many; `commit` makes a batch count;
+//! `engine` ties them together, `reader` looks at one pair for it, `workers` at many; `commit` makes a batch count, `beside` what takes its
+//! time;
 //! `reread` answers a day-file that was rewritten; `open` starts the engine by the table in `recover`*. All of these
 //! reach the disk through `storage` alone, and the time through `clock`; what they count goes to `meters`.
 //!
@@ -51,6 +52,7 @@ pub mod state;
 pub mod export;
 pub mod row;
 
+mod beside;
 mod commit;
 pub mod engine;
 pub mod open;

@@ -44,7 +44,7 @@ use crate::export::{ExportGuard, Segment};
 use crate::storage::{Storage, StorageFile, read_full_at, write_all_at};
 use write::{
     insert_claimable, merge_into, remove_blocks, remove_claims, remove_dead_letters, wait_again,
-    write_checkpoint, write_dead_letters, write_segments,
+    write_checkpoint, write_dead_letters, write_path, write_segments,
 };
 
 type Blocks = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -188,6 +188,8 @@ impl From<DamagedBlock> for StateError {
 pub struct PairWrite<'a> {
     /// The pair.
     pub id: PairId,
+    /// Whether the state has taken in nothing of it yet.
+    pub is_new: bool,
     /// Its checkpoint.
     pub checkpoint: &'a PairCheckpoint,
     /// New evidence records, packed, sorted by key.
@@ -331,6 +333,9 @@ impl State {
         let transaction = self.begin_write()?;
         for pair in pairs {
             write_checkpoint(&transaction, pair.id, pair.checkpoint)?;
+            if pair.is_new {
+                write_path(&transaction, pair.id, &pair.checkpoint.path)?;
+            }
             merge_into::<EvidenceEntry>(&transaction, EVIDENCE, pair.id, &pair.evidence)?;
             merge_into::<ScoredEntry>(&transaction, SCORED, pair.id, &pair.entries)?;
             write_dead_letters(&transaction, pair.id, pair.dead_letters)?;

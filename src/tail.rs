@@ -21,6 +21,10 @@ pub const CHUNK_LEN: u64 = 4 << 20;
 const PASS_OVER_LEN: u64 = 64 << 20;
 /// Window in which the end of a line is looked for when its beginning is not kept.
 const WINDOW_LEN: usize = 256 << 10;
+/// The first of these windows that is looked at from the end.
+const FIRST_WINDOW_LEN: usize = 4 << 10;
+/// Buffers kept for further chunks: both chunks of a look for each of a few threads.
+const BUFFERS_MAX: usize = 8;
 
 /// A day-file that is open and regular.
 #[derive(Debug)]
@@ -92,17 +96,29 @@ pub struct ChunkBuffers(Mutex<Vec<Vec<u8>>>);
 
 impl ChunkBuffers {
     fn take(&self, len: usize) -> Vec<u8> {
-        let mut buffer = self.lock().pop().unwrap_or_default();
+        let mut buffers = self.lock();
+        // One that is long enough is cut; what a shorter one grows by would have to be cleaned.
+        let fitting = buffers
+            .iter()
+            .enumerate()
+            .filter(|(_, buffer)| buffer.capacity() >= len)
+            .min_by_key(|(_, buffer)| buffer.capacity());
+        let mut buffer = fitting
+            .map(|(n, _)| n)
+            .map_or_else(Vec::new, |n| buffers.swap_remove(n));
+        drop(buffers);
         buffer.resize(len, 0);
         buffer
     }
 
     /// A chunk is done with. One of a long line is not kept.
     pub fn give_back(&self, chunk: Chunk) {
+        let mut buffers = self.lock();
         if let Chunk::Lines(buffer) = chunk
             && buffer.capacity() as u64 <= CHUNK_LEN
+            && buffers.len() < BUFFERS_MAX
         {
-            self.lock().push(buffer);
+            buffers.push(buffer);
         }
     }
 
@@ -345,12 +361,15 @@ impl Source {
     }
 
     fn last_newline(&self, from: u64, to: u64) -> io::Result<Option<u64>> {
-        let mut window = vec![0; WINDOW_LEN.min(to.saturating_sub(from) as usize)];
+        let mut window = Vec::new();
         let mut end = to;
         while end > from {
-            let len = window.len().min((end - from) as usize);
+            // It is almost always near: the window grows only where it is not.
+            let grown = (window.len() * 4).clamp(FIRST_WINDOW_LEN, WINDOW_LEN);
+            let len = grown.min((end - from) as usize);
+            window.resize(len, 0);
             let at = end - len as u64;
-            let read = read_full_at(&*self.file, &mut window[..len], at)?;
+            let read = read_full_at(&*self.file, &mut window, at)?;
             if let Some(newline) = memchr::memrchr(b'\n', &window[..read]) {
                 return Ok(Some(at + newline as u64));
             }

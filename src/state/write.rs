@@ -17,9 +17,16 @@ pub(super) fn write_checkpoint(
     transaction
         .open_table(PAIRS)?
         .insert(id.0, encode(checkpoint)?.as_slice())?;
-    transaction
-        .open_table(PATHS)?
-        .insert(checkpoint.path.as_slice(), id.0)?;
+    Ok(())
+}
+
+/// By this a pair is found; it never changes.
+pub(super) fn write_path(
+    transaction: &WriteTransaction,
+    id: PairId,
+    path: &[u8],
+) -> Result<(), StateError> {
+    transaction.open_table(PATHS)?.insert(path, id.0)?;
     Ok(())
 }
 
