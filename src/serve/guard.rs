@@ -26,7 +26,7 @@ pub(super) fn admit<B>(request: &Request<B>, door: Door) -> Result<(), (StatusCo
     if door == Door::Control {
         return Ok(());
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if !reads(request.method()) {
         return Err((
             StatusCode::METHOD_NOT_ALLOWED,
             "this socket is read-only: only GET and HEAD are answered\n",
@@ -44,6 +44,11 @@ pub(super) fn admit<B>(request: &Request<B>, door: Door) -> Result<(), (StatusCo
             "this is not that host: ask for localhost or the loopback address\n",
         )),
     }
+}
+
+/// Whether a request only reads.
+pub(super) fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 /// Every host that the request names, in its target or its headers; `None` where one cannot be read.
