@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 pub use control_socket::ControlSocket;
 pub use desk::Desk;
-use guard::Door;
+pub use guard::Door;
 pub use listen::ListenAddress;
 use listen::{Accepted, Listener};
 
@@ -182,7 +182,8 @@ async fn serve_one(listener: Listener, is_control: bool, desk: Arc<Desk>) {
     }
 }
 
-async fn connection(
+/// Serves a connection that came in by a door, until it ends: for whoever accepts by other means than [`Server`].
+pub async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     door: Door,
     desk: Arc<Desk>,

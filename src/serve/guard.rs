@@ -12,7 +12,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 
 /// Where a connection came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub enum Door {
     /// The socket in the state directory: its user may do what the daemon may.
     Control,
     /// A Unix socket: who may open it was decided by whoever placed it. Read-only.
