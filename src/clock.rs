@@ -80,7 +80,8 @@ pub fn moment(stamp: &str) -> Option<u64> {
     let mut parts = time.split([':', '.']).map(|part| part.parse::<u64>().ok());
     let mut next = || parts.next().flatten();
     let (hour, minute, second, ms) = (next()?, next()?, next()?, next()?);
-    Some((((day * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + ms)
+    let in_a_day = hour < 24 && minute < 60 && second < 60 && ms < 1_000;
+    in_a_day.then(|| (((day * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + ms)
 }
 
 /// Year, month and day of a day counted from 1970-01-01, after Howard Hinnant's `civil_from_days`
@@ -116,6 +117,14 @@ mod tests {
         ] {
             assert_eq!(stamp(wall_ms), expected);
             assert_eq!(moment(expected), Some(wall_ms));
+        }
+        // What others call a stamp, as in a status that is damaged.
+        for odd in [
+            "24:00:00.000",
+            "18446744073709551615:00:00.000",
+            "0:0:0.18446744073709551615",
+        ] {
+            assert_eq!(moment(&format!("2026-05-02T{odd}Z")), None, "{odd}");
         }
     }
 }

@@ -199,7 +199,7 @@ pub fn bytes_of(
     const PIECE_LEN: u64 = 1 << 20;
     let stream = stream_named(&letter.stream).ok_or(io::ErrorKind::InvalidInput)?;
     let source = Source::open(storage, root, stream, path)?.ok_or(io::ErrorKind::NotFound)?;
-    let end = letter.offset + letter.len_bytes;
+    let end = letter.offset.saturating_add(letter.len_bytes);
     let mut at = letter.offset;
     while at < end {
         let piece = source.line(at, PIECE_LEN.min(end - at) as u32)?;

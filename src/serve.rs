@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 pub use control_socket::ControlSocket;
 pub use desk::Desk;
-use guard::Door;
+pub use guard::Door;
 pub use listen::ListenAddress;
 use listen::{Accepted, Listener};
 
@@ -182,7 +182,8 @@ async fn serve_one(listener: Listener, is_control: bool, desk: Arc<Desk>) {
     }
 }
 
-async fn connection(
+/// Serves a connection that came in by a door, until it ends: for whoever accepts by other means than [`Server`].
+pub async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     door: Door,
     desk: Arc<Desk>,
@@ -221,31 +222,32 @@ async fn connection(
 
 /// What is answered to a request that came in by this door.
 async fn answer(request: &Request<Incoming>, door: Door, desk: &Desk) -> Response<Full<Bytes>> {
-    if let Err((status, why)) = guard::admit(request, door) {
-        return hardened(public::text(status, why));
-    }
-    let path = request.uri().path();
-    // On the control socket a status is of this moment, never of one before.
-    if door == Door::Control && path == "/status.json" {
-        return route::answer(request, desk.wake(), desk.answering()).await;
-    }
-    if let Some(answer) = public::answer(path, request.headers(), desk).await {
-        return hardened(answer);
-    }
-    let from_the_engine = route::answer(request, desk.wake(), desk.answering());
-    if door == Door::Control {
-        return hardened(from_the_engine.await);
-    }
-    if public::SHARED_PATHS.contains(&path) {
-        return hardened(desk.document(path, from_the_engine).await);
-    }
-    hardened(public::text(
-        StatusCode::NOT_FOUND,
-        "there is nothing here; see /, /metrics, /healthz, /readyz and /status.json",
-    ))
-}
-
-fn hardened(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    let mut response = match guard::admit(request, door) {
+        Ok(()) => admitted(request, door, desk).await,
+        Err((status, why)) => public::text(status, why),
+    };
     guard::harden(response.headers_mut());
     response
+}
+
+async fn admitted(request: &Request<Incoming>, door: Door, desk: &Desk) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    let from_the_engine = route::answer(request, desk.wake(), desk.answering());
+    // On the control socket a status is of this moment, never of one before; and it alone takes more than reading.
+    if door == Door::Control && (path == "/status.json" || !guard::reads(request.method())) {
+        return from_the_engine.await;
+    }
+    if let Some(answer) = public::answer(path, request.headers(), desk).await {
+        return answer;
+    }
+    if door == Door::Control {
+        return from_the_engine.await;
+    }
+    if public::SHARED_PATHS.contains(&path) {
+        return desk.document(path, from_the_engine).await;
+    }
+    public::text(
+        StatusCode::NOT_FOUND,
+        "there is nothing here; see /, /metrics, /healthz, /readyz and /status.json",
+    )
 }

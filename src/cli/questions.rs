@@ -136,7 +136,7 @@ fn list(settings: &Settings, arguments: &DeadLettersArguments) -> Result<(), Any
     }
     print(&trimmed(&table))?;
     if letters.more {
-        let shown = arguments.skip + letters.letters.len();
+        let shown = arguments.skip.saturating_add(letters.letters.len());
         eprintln!("there are more: --skip {shown} shows those behind them");
     }
     Ok(())
@@ -204,7 +204,8 @@ fn find(settings: &Settings, arguments: &ShowArguments) -> Result<Letter, AnyErr
         if let Some(letter) = found {
             return Ok(letter.clone());
         }
-        if !page.more {
+        // Where it says that there are more and gives none, none will come.
+        if !page.more || page.letters.is_empty() {
             let what = format!(
                 "no dead letter starts at byte {} of {} {}",
                 arguments.offset,

@@ -45,7 +45,7 @@ fn write_line(page: &mut String, line: &LineExplained) -> std::fmt::Result {
         page,
         "  bytes     {} to {}",
         grouped(line.offset),
-        grouped(line.offset + line.len_bytes)
+        grouped(line.offset.saturating_add(line.len_bytes))
     )?;
     writeln!(page, "  verdict   {}", line.verdict.replace('_', " "))?;
     writeln!(page, "  rule      {}", line.rule)?;
@@ -58,7 +58,7 @@ fn write_line(page: &mut String, line: &LineExplained) -> std::fmt::Result {
                 page,
                 "  row       bytes {} to {} of the export",
                 grouped(row.offset),
-                grouped(row.offset + len_bytes)
+                grouped(row.offset.saturating_add(len_bytes))
             )?,
             None => writeln!(
                 page,

@@ -12,7 +12,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 
 /// Where a connection came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
+pub enum Door {
     /// The socket in the state directory: its user may do what the daemon may.
     Control,
     /// A Unix socket: who may open it was decided by whoever placed it. Read-only.
@@ -26,7 +26,7 @@ pub(super) fn admit<B>(request: &Request<B>, door: Door) -> Result<(), (StatusCo
     if door == Door::Control {
         return Ok(());
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if !reads(request.method()) {
         return Err((
             StatusCode::METHOD_NOT_ALLOWED,
             "this socket is read-only: only GET and HEAD are answered\n",
@@ -44,6 +44,11 @@ pub(super) fn admit<B>(request: &Request<B>, door: Door) -> Result<(), (StatusCo
             "this is not that host: ask for localhost or the loopback address\n",
         )),
     }
+}
+
+/// Whether a request only reads.
+pub(super) fn reads(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 /// Every host that the request names, in its target or its headers; `None` where one cannot be read.

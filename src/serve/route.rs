@@ -28,7 +28,12 @@ pub(super) async fn answer(
     answering: &Arc<Answering>,
 ) -> Response<Full<Bytes>> {
     let asked = Asked::of(request.uri());
-    match (request.method(), request.uri().path()) {
+    // What is asked for with HEAD is answered as to GET; the body stays behind on the way out.
+    let method = match *request.method() {
+        Method::HEAD => &Method::GET,
+        ref method => method,
+    };
+    match (method, request.uri().path()) {
         (&Method::GET, "/status.json") => questions::status(wake, answering).await,
         (&Method::GET, "/recent.json") => questions::recent(wake).await,
         (&Method::GET, "/explain.json") => questions::explain(wake, answering, asked).await,
@@ -36,7 +41,10 @@ pub(super) async fn answer(
         (&Method::GET, "/plan.json") => questions::plan(wake, answering).await,
         (&Method::POST, "/dead-letters/retry") => questions::retry(wake, asked).await,
         (&Method::GET, _) => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
-        _ => text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n"),
+        _ => text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET and HEAD are answered\n",
+        ),
     }
 }
 

@@ -235,7 +235,9 @@ const COLUMNS: [Column; 10] = [
 
 /// Those of both streams: a person looks for broken lines, not for a stream.
 fn dead_letters(class: &ClassStatus) -> u64 {
-    class.dead_letters + class.evidence_dead_letters
+    class
+        .dead_letters
+        .saturating_add(class.evidence_dead_letters)
 }
 
 /// One line a source class, the sum below; columns in which nothing stands are left out. As wide as it needs to be, with

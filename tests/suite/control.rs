@@ -1,9 +1,10 @@
-//! The control socket of the real daemon: however deep it lies, whoever left one there.
+//! The control socket of the real daemon: however deep it lies, whoever left one there, whatever it is asked.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 
+use crate::support::http::{exchange, get_unix};
 use crate::support::lake_gen::Stream;
 use crate::support::process::{Bench, scored};
 
@@ -35,4 +36,22 @@ fn it_answers_from_a_state_directory_deeper_than_an_address_is_long() {
         !socket.try_exists().unwrap(),
         "the socket goes with its daemon"
     );
+}
+
+#[test]
+fn it_tells_browsers_what_the_other_sockets_do_and_does_nothing_but_what_it_is_for() {
+    let bench = Bench::new();
+    let daemon = bench.catch_up(&mut bench.command(&["run"]));
+    let socket = bench.state_dir().join("control.sock");
+    for path in ["/status.json", "/plan.json", "/healthz", "/nothing"] {
+        let answer = get_unix(&socket, path, "localhost");
+        let policy = "content-security-policy: default-src 'none'";
+        assert!(answer.head.contains(policy), "{path}: {answer:?}");
+    }
+    for method in ["POST", "DELETE", "CONNECT"] {
+        let sent = format!("{method} /healthz HTTP/1.1\r\nConnection: close\r\n\r\n");
+        let answer = exchange(UnixStream::connect(&socket).unwrap(), &sent).unwrap();
+        assert_eq!(answer.status, 405, "{method}: {answer:?}");
+    }
+    bench.stop(daemon);
 }

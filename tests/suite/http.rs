@@ -217,6 +217,19 @@ fn every_name_a_foreign_page_could_use_is_refused() {
 }
 
 #[test]
+fn who_asks_for_a_head_alone_spoils_the_answer_for_nobody() {
+    let bench = Bench::new();
+    let (daemon, address) = bench.listening();
+    let sent = request("/recent.json", "Host: localhost\r\n").replace("GET", "HEAD");
+    let head = exchange(connect(address), &sent).unwrap();
+    assert_eq!((head.status, head.body.as_str()), (200, ""), "{head:?}");
+    let whole = get(address, "/recent.json");
+    assert_eq!(whole.status, 200, "{whole:?}");
+    assert!(whole.json()["series"].is_object(), "{whole:?}");
+    bench.stop(daemon);
+}
+
+#[test]
 fn a_unix_socket_serves_whatever_the_host_and_goes_with_the_daemon() {
     let bench = Bench::new();
     let socket = bench.beside("http.sock");

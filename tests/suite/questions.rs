@@ -3,15 +3,19 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use distilld::ask::Unread;
 use distilld::checkpoint::Totals;
 use distilld::clock::{Clock as _, HostClock};
 use distilld::discover::PairPath;
 use distilld::explain::{Explaining, Explanation, explain};
+use distilld::lock::RootLock;
 use distilld::plan::{Changes, Plan, Planning, plan};
 use distilld::status::{lag, waiting_oldest};
 use distilld::tail::LineLimits;
@@ -659,4 +663,38 @@ fn nothing_but_a_retry_is_posted_and_no_question_stops_the_daemon() {
     }
     bench.probe(&mut daemon);
     bench.stop(daemon);
+}
+
+/// Somebody else holds the daemon's place.
+#[test]
+fn answers_that_no_daemon_gives_end_every_question() {
+    const LETTERS: &str = r#"{"letters":[],"more":true}"#;
+    const EXPLANATION: &str = r#"{"run_id":"r1","known":true,"near":[],"lines":[{"stream":"scored","day_file":"d",
+        "line":1,"offset":18446744073709551615,"len_bytes":1,"verdict":"exported","rule":"r","value":null,
+        "row":{"offset":1,"len_bytes":18446744073709551615},"waiting_since":null,"waits_for":null,
+        "superseded":false,"contradicted":false,"changed_since":false}]}"#;
+    let bench = Bench::new();
+    fs::create_dir_all(bench.state_dir()).unwrap();
+    let root = bench.root().canonicalize().unwrap();
+    let _lock = RootLock::take(&root, &bench.state_dir()).unwrap();
+    let listener = UnixListener::bind(bench.state_dir().join("control.sock")).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, mut asked) = (stream.unwrap(), [0; 4096]);
+            let len = stream.read(&mut asked).unwrap();
+            let explain = asked[..len].starts_with(b"GET /explain");
+            let body = if explain { EXPLANATION } else { LETTERS };
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all((head + body).as_bytes()).unwrap();
+        }
+    });
+    let shown = bench.run(&mut bench.command(&["dead-letters", "show", A, "1"]));
+    shown.check(1, &["no dead letter starts at byte 1"]);
+    let explained = bench.run(&mut bench.command(&["explain", "r1"]));
+    explained.check(0, &[]);
+    assert!(
+        explained.stdout.contains("exported"),
+        "{}",
+        explained.stdout
+    );
 }

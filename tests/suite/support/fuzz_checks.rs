@@ -1,6 +1,8 @@
 //! Owns what must hold for any bytes that distilld reads: the bodies of the fuzz targets in `fuzz/`, which the ordinary
 //! tests run over the kept corpus. Never makes inputs.
 
+mod socket;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -24,6 +26,8 @@ use super::naive::{parse_evidence, parse_scored, repaired};
 use super::naive_json::{self, Json};
 use super::sim_disk::SimDisk;
 
+pub use socket::socket;
+
 /// The second reader recurses; what is deeper is for the product alone.
 const DEPTH_MAX: usize = 200;
 
@@ -31,13 +35,14 @@ const DEPTH_MAX: usize = 200;
 pub type Check = fn(&[u8]);
 
 /// All targets by the names of their corpora.
-pub const TARGETS: [(&str, Check); 6] = [
+pub const TARGETS: [(&str, Check); 7] = [
     ("line", line),
     ("row", row),
     ("journal", journal),
     ("decoders", decoders),
     ("state_file", state_file),
     ("configuration", configuration),
+    ("socket", socket),
 ];
 
 /// A line has the verdict and the fields that a second reading of the same rules finds.

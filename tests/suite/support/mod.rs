@@ -12,11 +12,14 @@ pub mod http;
 #[cfg(not(fuzzing))]
 pub mod kill_harness;
 pub mod lake_gen;
+#[cfg(not(fuzzing))]
 pub mod manager;
 pub mod naive;
 pub mod naive_json;
 #[cfg(not(fuzzing))]
 pub mod process;
+#[cfg(not(fuzzing))]
 pub mod pty;
 pub mod sim_disk;
+#[cfg(not(fuzzing))]
 pub mod tools;
