@@ -217,6 +217,10 @@ impl Engine {
             }
             let shown = self.unshown.remove(0);
             self.note_shown(&shown.changed_ms);
+            if let Some(shown) = Arc::into_inner(shown) {
+                let pieces = shown.batch.rows.into_pieces();
+                pieces.for_each(|rows| self.buffers.rows_shown(rows));
+            }
         }
         self.sync_early()
     }

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::account::Account;
 use crate::beside::Beside;
+use crate::buffers::Buffers;
 use crate::checkpoint::Claim;
 use crate::commit::{Committing, Sealed};
 use crate::discover::{PairPath, Stream};
@@ -40,7 +41,6 @@ use crate::pair::ActivePair;
 use crate::reader::PairMemory;
 use crate::recent::Recent;
 use crate::state::{State, StateView};
-use crate::tail::ChunkBuffers;
 use crate::workers::{Job, look_at_all};
 
 pub use error::EngineError;
@@ -120,6 +120,8 @@ pub struct Engine {
     /// Claims that the state still lists.
     pub(crate) claimed: Arc<BTreeSet<Claim>>,
     pub(crate) slots: BTreeMap<PairPath, Slot>,
+    /// Memory that passes use again and again.
+    pub(crate) buffers: Arc<Buffers>,
     /// Looked at first: somebody said that they changed.
     hinted: BTreeSet<PairPath>,
     /// Looked at when nothing is hinted: found by a scan.
@@ -195,6 +197,7 @@ impl Engine {
             claimable: header.claimable,
             claimed: Arc::default(),
             slots: BTreeMap::new(),
+            buffers: Arc::default(),
             hinted: BTreeSet::new(),
             backlog: BTreeSet::new(),
             settling: BTreeMap::new(),
@@ -339,6 +342,9 @@ impl Engine {
     pub fn pass(&mut self) -> Result<PassReport, EngineError> {
         let passed = self.heal_state().and_then(|()| self.look_commit_and_show());
         let passed = passed.map_err(|error| self.give_up_the_pass(error));
+        if self.behind() == 0 {
+            self.buffers.free();
+        }
         self.note_state_failure(passed)
     }
 
@@ -444,7 +450,7 @@ impl Engine {
             if self.pass_is_full() {
                 return Ok(n);
             }
-            let look = self.prepare(job)?.look(&ChunkBuffers::default())?;
+            let look = self.prepare(job)?.look()?;
             self.merge(job, look)?;
         }
         Ok(jobs.len())

@@ -14,7 +14,7 @@
 //! | append | `row`*: rows read back; `export`: the file that consumers read, and the proof that nobody changed it |
 //!
 //! `engine` ties them together, `reader` looks at one pair for it, `workers` at many; `commit` makes a batch count, `beside` what takes its
-//! time;
+//! time, `buffers` its memory;
 //! `reread` answers a day-file that was rewritten; `open` starts the engine by the table in `recover`*. All of these
 //! reach the disk through `storage` alone, and the time through `clock`; what they count goes to `meters`.
 //!
@@ -53,6 +53,7 @@ pub mod export;
 pub mod row;
 
 mod beside;
+pub mod buffers;
 mod commit;
 pub mod engine;
 pub mod open;

@@ -157,7 +157,8 @@ impl Outcome {
     }
 }
 
-/// Works new lines of a pair: evidence first, so that a run and its evidence that arrive together never wait.
+/// Works new lines of a pair: evidence first, so that a run and its evidence that arrive together never wait. Rows are
+/// written into `room`, which is empty.
 ///
 /// # Errors
 /// Those of the index and the bodies; then nothing follows.
@@ -166,8 +167,9 @@ pub fn advance<E>(
     evidence: &Chunk,
     scored: &Chunk,
     facts: &Facts<'_, E>,
+    room: Vec<u8>,
 ) -> Result<Outcome, E> {
-    let mut step = Step::new(pair, facts);
+    let mut step = Step::new(pair, facts, room);
     let given = step.take_evidence(evidence);
     let all_joined = step.out.checkpoint.scored.records == 0 || step.look_again(&given)?;
     if all_joined {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::account::{CLASSES_MAX, OTHER, class_of};
+use crate::buffers::Buffers;
 use crate::checkpoint::{Claim, PairCheckpoint, PairId, Totals};
 use crate::clock::stamp;
 use crate::discover::{PairPath, Stream, walk};
@@ -20,7 +21,7 @@ use crate::pair::{ActivePair, Overlay};
 use crate::reader::{Look, Looking, PairMemory, look};
 use crate::state::StateError;
 use crate::storage::Storage;
-use crate::tail::{ChunkBuffers, LineLimits, seen};
+use crate::tail::{LineLimits, seen};
 
 pub use page::page;
 
@@ -228,7 +229,7 @@ impl Making<'_> {
     ) -> Result<Look, StateError> {
         let planning = self.planning;
         let looking = Looking {
-            buffers: &ChunkBuffers::default(),
+            buffers: &Buffers::default(),
             storage: planning.storage,
             root: planning.root,
             view: &planning.figures.view,

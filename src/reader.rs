@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::buffers::Buffers;
 use crate::checkpoint::{Claim, EvidenceRef, PairId, ScoredEntry, Seen, SourceState};
 use crate::discover::{PairPath, Stream};
 use crate::pair::{ActivePair, Bodies, Facts, Outcome, PairIndex, advance};
@@ -13,7 +14,7 @@ use crate::parse;
 use crate::row::{RowKey, RunKey};
 use crate::state::{StateError, StateView};
 use crate::storage::Storage;
-use crate::tail::{CHUNK_LEN, Chunk, ChunkBuffers, LineLimits, Rewritten, Source};
+use crate::tail::{CHUNK_LEN, Chunk, LineLimits, Rewritten, Source};
 
 /// What is remembered of a source between looks, in memory only: losing it costs a second look, nothing else.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,8 +72,8 @@ pub struct Looking<'a> {
     pub claims_possible: bool,
     /// A longer line is a dead letter.
     pub limits: LineLimits,
-    /// Memory for chunks.
-    pub buffers: &'a ChunkBuffers,
+    /// Memory for chunks and rows.
+    pub buffers: &'a Buffers,
     /// Held while lines longer than a chunk are worked.
     pub long_lines: &'a Mutex<()>,
     /// Written into new rows.
@@ -146,8 +147,11 @@ pub fn look(
         Err(LookError::State(error)) => return Err(error),
         Err(LookError::Body(stream, error)) => found.unreadable.push((stream, error)),
     }
-    looking.buffers.give_back(chunks.evidence);
-    looking.buffers.give_back(chunks.scored);
+    for chunk in [chunks.evidence, chunks.scored] {
+        if let Chunk::Lines(bytes) = chunk {
+            looking.buffers.chunk_worked(bytes);
+        }
+    }
     Ok(found)
 }
 
@@ -258,7 +262,13 @@ fn work(
         stamp: looking.stamp,
         now_s: looking.now_ms / 1_000,
     };
-    advance(pair, &chunks.evidence, &chunks.scored, &facts)
+    let evidence_len = match &chunks.evidence {
+        Chunk::Lines(bytes) => bytes.len(),
+        _ => 0,
+    };
+    // Most of a row is text, so that rows of this evidence are hardly longer.
+    let room = looking.buffers.rows(evidence_len);
+    advance(pair, &chunks.evidence, &chunks.scored, &facts, room)
 }
 
 /// Says what is left, and by what the sources are known again. Nothing follows from a source that changed meanwhile.

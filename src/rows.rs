@@ -13,7 +13,11 @@ pub struct Rows {
 
 impl Rows {
     /// Puts rows behind those that are there.
-    pub fn push(&mut self, rows: Vec<u8>) {
+    pub fn push(&mut self, mut rows: Vec<u8>) {
+        if rows.len() < rows.capacity() / 4 {
+            // Made where there was room for many more: that room would wait with them.
+            rows.shrink_to_fit();
+        }
         self.len_bytes += rows.len();
         match self.pieces.last_mut() {
             Some(last) if rows.len() <= SMALL_PIECE_BYTES && last.len() <= SMALL_PIECE_BYTES => {
@@ -27,6 +31,11 @@ impl Rows {
     /// The rows, in order.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         self.pieces.iter().map(Vec::as_slice)
+    }
+
+    /// The memory that they lie in.
+    pub fn into_pieces(self) -> impl Iterator<Item = Vec<u8>> {
+        self.pieces.into_iter()
     }
 
     /// The rows with their offsets, where the first of them stands at `offset`.

@@ -3,10 +3,11 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::buffers::Buffers;
 use crate::checkpoint::{OFFSET_MAX, Seen, SourceIdentity, SourceState};
 use crate::discover::{PairPath, Stream, open_day_file};
 use crate::storage::{FileStat, Storage, StorageFile, read_full_at};
@@ -23,8 +24,6 @@ const PASS_OVER_LEN: u64 = 64 << 20;
 const WINDOW_LEN: usize = 256 << 10;
 /// The first of these windows that is looked at from the end.
 const FIRST_WINDOW_LEN: usize = 4 << 10;
-/// Buffers kept for further chunks: both chunks of a look for each of a few threads.
-const BUFFERS_MAX: usize = 8;
 
 /// A day-file that is open and regular.
 #[derive(Debug)]
@@ -88,43 +87,6 @@ pub enum Chunk {
 pub struct LineLimits {
     /// A longer line is a dead letter, bytes.
     pub line_bytes_max: u64,
-}
-
-/// Memory of chunks that are done with, for those that come: clean memory costs a tenth of what reading into it does.
-#[derive(Debug, Default)]
-pub struct ChunkBuffers(Mutex<Vec<Vec<u8>>>);
-
-impl ChunkBuffers {
-    fn take(&self, len: usize) -> Vec<u8> {
-        let mut buffers = self.lock();
-        // One that is long enough is cut; what a shorter one grows by would have to be cleaned.
-        let fitting = buffers
-            .iter()
-            .enumerate()
-            .filter(|(_, buffer)| buffer.capacity() >= len)
-            .min_by_key(|(_, buffer)| buffer.capacity());
-        let mut buffer = fitting
-            .map(|(n, _)| n)
-            .map_or_else(Vec::new, |n| buffers.swap_remove(n));
-        drop(buffers);
-        buffer.resize(len, 0);
-        buffer
-    }
-
-    /// A chunk is done with. One of a long line is not kept.
-    pub fn give_back(&self, chunk: Chunk) {
-        let mut buffers = self.lock();
-        if let Chunk::Lines(buffer) = chunk
-            && buffer.capacity() as u64 <= CHUNK_LEN
-            && buffers.len() < BUFFERS_MAX
-        {
-            buffers.push(buffer);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Source {
@@ -286,7 +248,7 @@ impl Source {
         scanned_to: &mut u64,
         limits: LineLimits,
         take_unterminated: bool,
-        buffers: &ChunkBuffers,
+        buffers: &Buffers,
     ) -> io::Result<Chunk> {
         let end = self.stat.len_bytes;
         if let Some(line_from) = state.overlong_from {
@@ -383,8 +345,8 @@ impl Source {
     }
 
     /// As `read`, but a file cut since it was looked at is an error: half a line must not be taken for one.
-    fn read_whole(&self, from: u64, to: u64, buffers: &ChunkBuffers) -> io::Result<Chunk> {
-        let mut bytes = buffers.take((to - from) as usize);
+    fn read_whole(&self, from: u64, to: u64, buffers: &Buffers) -> io::Result<Chunk> {
+        let mut bytes = buffers.chunk((to - from) as usize);
         if read_full_at(&*self.file, &mut bytes, from)? == bytes.len() {
             return Ok(Chunk::Lines(bytes));
         }

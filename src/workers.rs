@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
+use crate::buffers::Buffers;
 use crate::checkpoint::Claim;
 use crate::clock::stamp;
 use crate::discover::PairPath;
@@ -14,13 +15,12 @@ use crate::engine::{Engine, EngineError, Setup};
 use crate::pair::ActivePair;
 use crate::reader::{Look, Looking, PairMemory, look};
 use crate::state::{StateError, StateView};
-use crate::tail::ChunkBuffers;
 
 /// Looks that are handed out ahead of the merge. Whether one is begun is decided by the memory it may need.
 const HANDED_OUT_MAX: usize = 32;
-/// Bytes of rows that may wait for the merge, those of the looks in hand included: what is made while the merge is held up
+/// Bytes for rows that may wait for the merge, those of the looks in hand included: what is made while the merge is held up
 /// by a checkpoint.
-const WAITING_BYTES_MAX: usize = 24 << 20;
+const WAITING_BYTES_MAX: usize = 12 << 20;
 /// What a look is taken to need before it is done: of most day-files less, of those with long texts more.
 const LOOK_BYTES: usize = 4 << 20;
 
@@ -45,13 +45,14 @@ pub(crate) struct PreparedLook {
     pair: Arc<ActivePair>,
     memory: PairMemory,
     view: Arc<StateView>,
+    buffers: Arc<Buffers>,
     setup: Setup,
     claimed: Arc<BTreeSet<Claim>>,
     claims_possible: bool,
 }
 
 impl PreparedLook {
-    pub(crate) fn look(self, buffers: &ChunkBuffers) -> Result<Look, StateError> {
+    pub(crate) fn look(self) -> Result<Look, StateError> {
         let wall_ms = self.setup.clock.wall_ms();
         let looking = Looking {
             storage: &*self.setup.storage,
@@ -61,7 +62,7 @@ impl PreparedLook {
             released: &BTreeSet::new(),
             claims_possible: self.claims_possible,
             limits: self.setup.limits,
-            buffers,
+            buffers: &self.buffers,
             long_lines: &self.setup.long_lines,
             stamp: &stamp(wall_ms),
             now_ms: wall_ms,
@@ -87,6 +88,7 @@ impl Engine {
             pair,
             memory,
             view: Arc::clone(&self.view),
+            buffers: Arc::clone(&self.buffers),
             setup: self.setup.clone(),
             claimed: Arc::clone(&self.claimed),
             claims_possible: self.claimable > 0,
@@ -121,7 +123,6 @@ impl Queue {
 struct Shared {
     queue: Mutex<Queue>,
     changed: Condvar,
-    buffers: ChunkBuffers,
 }
 
 impl Shared {
@@ -183,7 +184,7 @@ pub(crate) fn look_at_all(engine: &mut Engine, jobs: &[Job]) -> Result<usize, En
 fn work(shared: &Shared, looks: Sender<Looked>) {
     while let Some((n, prepared)) = shared.next() {
         // A panic must reach the merging thread, which would wait for this look for ever.
-        let looked = catch_unwind(AssertUnwindSafe(|| prepared.look(&shared.buffers)));
+        let looked = catch_unwind(AssertUnwindSafe(|| prepared.look()));
         let rows_bytes = match &looked {
             Ok(Ok(look)) => rows_bytes(look),
             _ => 0,
@@ -200,7 +201,9 @@ fn work(shared: &Shared, looks: Sender<Looked>) {
 }
 
 fn rows_bytes(look: &Look) -> usize {
-    look.outcome.as_ref().map_or(0, |found| found.rows.len())
+    look.outcome
+        .as_ref()
+        .map_or(0, |found| found.rows.capacity())
 }
 
 fn hand_out_and_merge(

@@ -56,10 +56,11 @@ pub(super) struct Step<'a, E> {
 }
 
 impl<'a, E> Step<'a, E> {
-    pub(super) fn new(pair: &'a ActivePair, facts: &'a Facts<'a, E>) -> Self {
+    pub(super) fn new(pair: &'a ActivePair, facts: &'a Facts<'a, E>, room: Vec<u8>) -> Self {
         let day_file_name = day_file_name(&pair.checkpoint.path).into_owned();
         let out = Outcome {
             checkpoint: pair.checkpoint.clone(),
+            rows: room,
             ..Outcome::default()
         };
         Self {

@@ -1,0 +1,106 @@
+//! Owns memory that is used again while there is a backlog: of chunks that were worked, of rows that are shown. Threads
+//! come and go with each pass, and rows are made by one and dropped by another; left to the allocator, that took a fifth of
+//! the time of a long backfill. An idle daemon keeps none of it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Bytes that either kind keeps at most.
+const KEPT_BYTES_MAX: usize = 8 << 20;
+/// One that is smaller or larger is not kept: the one costs nothing, the other was of a long text.
+const BUFFER_BYTES: std::ops::RangeInclusive<usize> = (64 << 10)..=(8 << 20);
+
+/// Memory for chunks and for rows.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    chunks: Pool,
+    rows: Pool,
+}
+
+impl Buffers {
+    /// A buffer of `len` bytes, whatever they are.
+    pub(crate) fn chunk(&self, len: usize) -> Vec<u8> {
+        let mut buffer = self.chunks.take(len);
+        buffer.resize(len, 0);
+        buffer
+    }
+
+    /// A chunk is worked.
+    pub(crate) fn chunk_worked(&self, chunk: Vec<u8>) {
+        self.chunks.give(chunk);
+    }
+
+    /// An empty buffer for rows of about `len` bytes.
+    pub(crate) fn rows(&self, len: usize) -> Vec<u8> {
+        let mut buffer = self.rows.take(len);
+        buffer.clear();
+        buffer
+    }
+
+    /// Rows are shown.
+    pub(crate) fn rows_shown(&self, rows: Vec<u8>) {
+        self.rows.give(rows);
+    }
+
+    /// Frees all that nobody uses.
+    pub(crate) fn free(&self) {
+        *self.chunks.lock() = Vec::new();
+        *self.rows.lock() = Vec::new();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Pool(Mutex<Vec<Vec<u8>>>);
+
+impl Pool {
+    /// The smallest that is long enough, as it was left; else nothing: growing would copy, and clean, what nobody wants.
+    fn take(&self, len: usize) -> Vec<u8> {
+        let mut kept = self.lock();
+        let fitting = (0..kept.len()).filter(|n| kept[*n].capacity() >= len);
+        match fitting.min_by_key(|n| kept[*n].capacity()) {
+            Some(n) if BUFFER_BYTES.contains(&len) => kept.swap_remove(n),
+            _ => Vec::new(),
+        }
+    }
+
+    fn give(&self, buffer: Vec<u8>) {
+        let mut kept = self.lock();
+        let bytes: usize = kept.iter().map(Vec::capacity).sum();
+        if BUFFER_BYTES.contains(&buffer.capacity()) && bytes + buffer.capacity() <= KEPT_BYTES_MAX
+        {
+            kept.push(buffer);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        // Each change is whole, whatever panics elsewhere.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_that_fits_is_used_again_and_no_more_is_kept_than_agreed() {
+        let buffers = Buffers::default();
+        let (small, large) = (100 << 10, 300 << 10);
+        for len in [large, small, 10, 9 << 20] {
+            buffers.rows_shown(vec![b'x'; len]);
+        }
+        let again = buffers.rows(small);
+        assert_eq!((again.len(), again.capacity()), (0, small));
+        assert_eq!(buffers.rows(small).capacity(), large);
+        assert_eq!(buffers.rows(small).capacity(), 0, "nothing else was kept");
+
+        buffers.chunk_worked(vec![b'x'; large]);
+        assert_eq!(buffers.chunk(small).len(), small);
+        for _ in 0..10 {
+            buffers.chunk_worked(vec![b'x'; 4 << 20]);
+        }
+        let kept: usize = buffers.chunks.lock().iter().map(Vec::capacity).sum();
+        assert_eq!(kept, KEPT_BYTES_MAX);
+        buffers.free();
+        assert_eq!(buffers.chunk(large), vec![0; large]);
+    }
+}
