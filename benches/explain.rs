@@ -25,7 +25,7 @@ use distilld::state::{Header, PairWrite, State};
 use distilld::status::waiting_oldest;
 use distilld::storage::Disk;
 
-use support::figures::{megabytes, millis, ratio};
+use support::figures::{millis, ratio};
 use support::summary::{self, Line};
 use support::{Failure, bench_dir, remove_tree};
 
@@ -122,22 +122,13 @@ fn main() -> Result<(), Failure> {
     let (floor, unknown) = (middle(floor), middle(unknown));
     summary::leave(
         "explain",
-        &[
-            Line {
-                what: format!("explain an unknown run among {records} records"),
-                value: millis(unknown),
-                floor: millis(floor),
-                ratio: ratio(unknown, floor),
-                aim: "",
-            },
-            Line {
-                what: format!("state of {} small day-files, a record", 2 * options.pairs),
-                value: megabytes(len_bytes),
-                floor: String::new(),
-                ratio: format!("{:.1} B", len_bytes as f64 / records as f64),
-                aim: "40 B",
-            },
-        ],
+        &[Line {
+            what: format!("explain an unknown run among {records} records"),
+            value: millis(unknown),
+            floor: millis(floor),
+            ratio: ratio(unknown, floor),
+            aim: "",
+        }],
     )?;
     drop((figures, state));
     Ok(remove_tree(&dir)?)

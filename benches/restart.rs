@@ -13,13 +13,14 @@
 
 mod support;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
 
 use support::daemon::{Appender, Daemon};
-use support::figures::{Spread, Table, machine, mebibytes, millis, ratio};
+use support::figures::{Spread, Table, machine, mebibytes, megabytes, millis, ratio};
 use support::history::{self, History, HistoryPlan};
 use support::lake::{self, PairPath, Record};
 use support::process::Memory;
@@ -264,9 +265,20 @@ fn summed_up(plan: HistoryPlan, empty: &Subject, full: &Subject) -> Result<Vec<L
             aim,
         })
     };
+    let state = full.root.join("data/distilled/.distilld/state.redb");
+    // What is allocated: the store makes its file longer than it needs.
+    let state_bytes = std::fs::metadata(state)?.blocks() * 512;
+    let a_record = state_bytes as f64 / plan.lines() as f64;
     Ok(vec![
         line(&FIGURES[0], false, "200 ms")?,
         line(&FIGURES[1], false, "200 ms")?,
         line(&FIGURES[5], true, "1.1 x")?,
+        Line {
+            what: format!("restart, {} records: state on disk, a record", plan.lines()),
+            value: megabytes(state_bytes),
+            floor: String::new(),
+            ratio: format!("{a_record:.1} B"),
+            aim: "40 B",
+        },
     ])
 }

@@ -169,7 +169,7 @@ impl Lake {
         engine.measure_with(Arc::clone(&meters));
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         Self {
-            totals: engine.totals().clone(),
+            totals: *engine.totals(),
             export: fs::read(export_path(&root)).unwrap(),
             engine,
             wake: Arc::new(Wake::new()),
