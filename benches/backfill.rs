@@ -18,6 +18,7 @@ use clap::Parser;
 
 use support::figures::{Spread, Table, machine, mebibytes, megabytes, ratio, seconds};
 use support::lake::{self, Lake, LakeFacts, LakePlan};
+use support::others::Other;
 use support::program::{Finished, Program, Usage, own_cpu};
 use support::summary::{self, Line};
 use support::{BUFFER_BYTES, Failure, bench_dir, export_path, lines_in, remove_tree, settle_disk};
@@ -37,6 +38,10 @@ struct Options {
     /// Mean length of an evidence text, bytes
     #[arg(long, default_value_t = 1_620)]
     text_bytes: u32,
+    /// Another program in the same table: a shell command that makes the rows of the lake `$ROOT` and writes them to
+    /// `$OUT`; `duckdb` is there by itself where it is installed
+    #[arg(long, value_name = "NAME=COMMAND")]
+    beside: Vec<String>,
     /// Rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
@@ -51,6 +56,7 @@ struct Rounds {
     daemon: Vec<Finished>,
     batch: Vec<Finished>,
     floor: Vec<Finished>,
+    others: Vec<(String, Vec<Finished>)>,
     export_bytes: u64,
     state_bytes: u64,
 }
@@ -92,9 +98,15 @@ fn measure_lake(name: &str, pairs: u32, options: &Options) -> Result<Vec<Line>, 
 
     let inputs = day_files(&lake.root)?;
     read_all(&inputs)?;
+    let others = Other::all(&options.beside);
     let mut rounds = Rounds::default();
+    let named = others.iter().map(|other| (other.name.clone(), Vec::new()));
+    rounds.others = named.collect();
     for round in 1..=options.runs {
         one_round(&dir, &lake, &inputs, &mut rounds)?;
+        for (other, (_, runs)) in others.iter().zip(&mut rounds.others) {
+            runs.push(measure_other(&dir, &lake, other)?);
+        }
         println!("round {round} of {}", options.runs);
     }
     report(&dir, &lake, &rounds)?;
@@ -116,7 +128,7 @@ fn summed_up(lake: &Lake, rounds: &Rounds) -> Result<Vec<Line>, Failure> {
         .map(|run| run.usage.peak_rss_bytes)
         .max();
     let peak = mebibytes(peak.unwrap_or(0));
-    Ok(vec![
+    let mut lines = vec![
         Line {
             what: format!("backfill of {size}"),
             value: seconds(daemon.median()),
@@ -131,7 +143,18 @@ fn summed_up(lake: &Lake, rounds: &Rounds) -> Result<Vec<Line>, Failure> {
             ratio: peak,
             aim: "96 MiB",
         },
-    ])
+    ];
+    for (name, runs) in &rounds.others {
+        let other = spread(runs)?.median();
+        lines.push(Line {
+            what: format!("  {name} on the same"),
+            value: seconds(other),
+            floor: seconds(floor.median()),
+            ratio: ratio(other, floor.median()),
+            aim: "",
+        });
+    }
+    Ok(lines)
 }
 
 fn one_round(
@@ -172,6 +195,24 @@ fn measure(dir: &Path, lake: &Lake, args: &[&str]) -> Result<Finished, Failure> 
         .into());
     }
     Ok(finished)
+}
+
+/// Runs another program on the lake, and has its rows durable too.
+fn measure_other(dir: &Path, lake: &Lake, other: &Other) -> Result<Finished, Failure> {
+    settle_disk(dir)?;
+    let output = dir.join("other.jsonl");
+    let start = Instant::now();
+    let command = other.command(&lake.root, &output);
+    let finished = Program::run_other(command, &dir.join("other.log"))?;
+    File::open(&output)?.sync_data()?;
+    let wall = start.elapsed();
+    let rows = lines_in(&output)?;
+    if rows != lake.facts.rows {
+        let (name, earned) = (&other.name, lake.facts.rows);
+        println!("{name} wrote {rows} rows, the lake earns {earned}");
+    }
+    fs::remove_file(&output)?;
+    Ok(Finished { wall, ..finished })
 }
 
 /// What no program that does this work can go below: every byte read once, a file of the export's size durable.
@@ -262,11 +303,16 @@ fn report(dir: &Path, lake: &Lake, rounds: &Rounds) -> Result<(), Failure> {
         "cpu",
         "peak rss",
     ]);
-    for (name, runs) in [
+    let own = [
         ("run --once", &rounds.daemon),
         ("export", &rounds.batch),
         ("floor", &rounds.floor),
-    ] {
+    ];
+    let others = rounds
+        .others
+        .iter()
+        .map(|(name, runs)| (name.as_str(), runs));
+    for (name, runs) in own.into_iter().chain(others) {
         table.row(cells(name, runs, &rounds.floor, facts)?);
     }
     table.print();

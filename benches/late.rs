@@ -318,7 +318,7 @@ fn report(lake: &Lake, outcome: &Outcome, writes: &Writes) -> Result<(), Failure
             value: seconds(late.median()),
             floor: seconds(backfill.median()),
             ratio: ratio(late.median(), backfill.median()),
-            aim: "1 x",
+            aim: "about 1 x",
         },
         Line {
             what: "state without the journal, a record".to_owned(),

@@ -10,6 +10,7 @@ pub mod figures;
 pub mod floor;
 pub mod history;
 pub mod lake;
+pub mod others;
 pub mod process;
 pub mod program;
 pub mod summary;

@@ -76,7 +76,23 @@ impl Program {
     /// Starts it and waits until it has ended well.
     pub fn run(root: &Path, args: &[&str], log: &Path) -> Result<Finished, Failure> {
         let start = Instant::now();
-        let mut program = Self::start(root, args, log)?;
+        Self::start(root, args, log)?.measured_from(start)
+    }
+
+    /// Starts another program and waits until it has ended well.
+    pub fn run_other(mut command: Command, log: &Path) -> Result<Finished, Failure> {
+        let start = Instant::now();
+        let output = File::create(log)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?);
+        let program = Self {
+            child: command.stderr(output).spawn()?,
+            log: log.to_owned(),
+        };
+        program.measured_from(start)
+    }
+
+    fn measured_from(mut self, start: Instant) -> Result<Finished, Failure> {
+        let program = &mut self;
         let mut usage = Usage::default();
         loop {
             let ended = look(program.child.id(), &mut usage);
