@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const KEPT_BYTES_MAX: usize = 8 << 20;
 /// One that is smaller or larger is not kept: the one costs nothing, the other was of a long text.
 const BUFFER_BYTES: std::ops::RangeInclusive<usize> = (64 << 10)..=(8 << 20);
+/// Buffers are as long as a multiple of this, so that one serves day-files of nearly one length.
+const STEP_BYTES: usize = 256 << 10;
 
 /// Memory for chunks and for rows.
 #[derive(Debug, Default)]
@@ -52,13 +54,16 @@ impl Buffers {
 struct Pool(Mutex<Vec<Vec<u8>>>);
 
 impl Pool {
-    /// The smallest that is long enough, as it was left; else nothing: growing would copy, and clean, what nobody wants.
+    /// The smallest that is long enough, as it was left, else a new one: growing would copy, and clean, what nobody wants.
     fn take(&self, len: usize) -> Vec<u8> {
+        if !BUFFER_BYTES.contains(&len) {
+            return Vec::new();
+        }
         let mut kept = self.lock();
         let fitting = (0..kept.len()).filter(|n| kept[*n].capacity() >= len);
         match fitting.min_by_key(|n| kept[*n].capacity()) {
-            Some(n) if BUFFER_BYTES.contains(&len) => kept.swap_remove(n),
-            _ => Vec::new(),
+            Some(n) => kept.swap_remove(n),
+            None => Vec::with_capacity(len.next_multiple_of(STEP_BYTES)),
         }
     }
 
@@ -91,7 +96,12 @@ mod tests {
         let again = buffers.rows(small);
         assert_eq!((again.len(), again.capacity()), (0, small));
         assert_eq!(buffers.rows(small).capacity(), large);
-        assert_eq!(buffers.rows(small).capacity(), 0, "nothing else was kept");
+        let new = buffers.rows(small);
+        assert_eq!(new.capacity(), STEP_BYTES, "nothing else was kept");
+        buffers.rows_shown(new);
+        assert_eq!(buffers.rows(small + 1).capacity(), STEP_BYTES);
+        assert_eq!(buffers.rows(10).capacity(), 0);
+        assert_eq!(buffers.rows(9 << 20).capacity(), 0);
 
         buffers.chunk_worked(vec![b'x'; large]);
         assert_eq!(buffers.chunk(small).len(), small);

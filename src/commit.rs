@@ -17,6 +17,8 @@ use crate::state::{Header, PairWrite, State, StateError};
 const ACTIVE_PAIRS_MAX: usize = 2_048;
 /// Pairs kept because something is wrong with their day-files.
 const SAID_PAIRS_MAX: usize = 256;
+/// Rows that are committed on another thread at most. More are of a long text, and of those few may be in memory at once.
+const BESIDE_BYTES_MAX: usize = 12 << 20;
 
 impl Engine {
     /// Commits and shows all that was merged.
@@ -30,18 +32,22 @@ impl Engine {
             return Ok(());
         }
         let sealed = self.seal()?;
-        let durable = sealed.make_durable(&self.journal.next_frame(), &*self.setup.clock);
-        self.note_durable(sealed, durable)?;
+        self.commit_here(sealed)?;
         self.show_unshown()
     }
 
+    fn commit_here(&mut self, sealed: Arc<Sealed>) -> Result<(), EngineError> {
+        let durable = sealed.make_durable(&self.journal.next_frame(), &*self.setup.clock);
+        self.note_durable(sealed, durable)
+    }
+
     /// Commits what was merged on another thread, and shows meanwhile what was committed before: while a disk syncs, rows
-    /// are made. With one thread all is done in order.
+    /// are made. With one thread, and with long texts, all is done in order.
     ///
     /// # Errors
     /// Those of [`Self::commit`], also of the commit before.
     pub(crate) fn begin_commit(&mut self) -> Result<(), EngineError> {
-        if self.setup.threads == 1 {
+        if self.setup.threads == 1 || self.pending.rows.len_bytes() > BESIDE_BYTES_MAX {
             return self.commit();
         }
         self.finish_commit()?;
@@ -53,10 +59,7 @@ impl Engine {
         match Committing::begin(&sealed, self.journal.next_frame(), clock) {
             Ok(committing) => self.committing = Some(committing),
             // No thread is to be had.
-            Err(_) => {
-                let durable = sealed.make_durable(&self.journal.next_frame(), &*self.setup.clock);
-                self.note_durable(sealed, durable)?;
-            }
+            Err(_) => self.commit_here(sealed)?,
         }
         self.show_unshown()
     }

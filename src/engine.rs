@@ -57,7 +57,7 @@ const QUIET_CHECKPOINT_MS: u64 = 30_000;
 /// Pairs looked at before new hints, or a stop, are heard.
 const PASS_PAIRS_MAX: usize = 64;
 /// Bytes of sources after which a pass begins no further look, where somebody waits for its end.
-const PASS_BYTES_MIN: u64 = 32 << 20;
+const PASS_BYTES_AWAITED: u64 = 32 << 20;
 /// The same where nobody does: at the end of a pass its threads have nothing to do for a while.
 const PASS_BYTES_MAX: u64 = 256 << 20;
 
@@ -458,12 +458,10 @@ impl Engine {
 
     /// Whether this pass should begin no further look.
     pub(crate) fn pass_is_full(&self) -> bool {
-        let is_awaited = self.awaited.load(Ordering::Relaxed);
-        self.pass_bytes
-            >= if is_awaited {
-                PASS_BYTES_MIN
-            } else {
-                PASS_BYTES_MAX
-            }
+        let bytes_max = match self.awaited.load(Ordering::Relaxed) {
+            true => PASS_BYTES_AWAITED,
+            false => PASS_BYTES_MAX,
+        };
+        self.pass_bytes >= bytes_max
     }
 }

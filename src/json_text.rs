@@ -91,9 +91,9 @@ impl<'a> JsonText<'a> {
 
     /// Whether the string says exactly `wanted`.
     pub fn says(&self, wanted: &str) -> bool {
-        match (self.marks.escaped, self.marks.high) {
-            (false, false) => self.raw == wanted.as_bytes(),
-            _ => self.decode() == wanted,
+        match self.as_plain() {
+            Some(plain) => plain == wanted.as_bytes(),
+            None => self.decode() == wanted,
         }
     }
 

@@ -13,10 +13,10 @@
 //! | commit | `checkpoint`*, `blocks`*: what is remembered; `rows`*: what a batch shows; `journal`: where a batch becomes durable; `state`: the store under it, `checked_file` its checksums |
 //! | append | `row`*: rows read back; `export`: the file that consumers read, and the proof that nobody changed it |
 //!
-//! `engine` ties them together, `reader` looks at one pair for it, `workers` at many; `commit` makes a batch count, `beside` what takes its
-//! time, `buffers` its memory;
-//! `reread` answers a day-file that was rewritten; `open` starts the engine by the table in `recover`*. All of these
-//! reach the disk through `storage` alone, and the time through `clock`; what they count goes to `meters`.
+//! `engine` ties them together, `reader` looks at one pair for it, `workers` at many; `commit` makes a batch count,
+//! `beside` what takes its time, `buffers` its memory; `reread` answers a day-file that was rewritten; `open` starts the
+//! engine by the table in `recover`*. All of these reach the disk through `storage` alone, and the time through `clock`;
+//! what they count goes to `meters`.
 //!
 //! Around the engine, the process: `follow` is its thread, `wake` what wakes it, `watch` what hears inotify, `daemon`
 //! the shell with signals (`shutdown`), service manager (`systemd`, told in the words of `status_line`*), `lock` and

@@ -262,12 +262,8 @@ fn work(
         stamp: looking.stamp,
         now_s: looking.now_ms / 1_000,
     };
-    let evidence_len = match &chunks.evidence {
-        Chunk::Lines(bytes) => bytes.len(),
-        _ => 0,
-    };
-    // Most of a row is text, so that rows of this evidence are hardly longer.
-    let room = looking.buffers.rows(evidence_len);
+    // Most rows are of this evidence, and most of a row is text, so that all of them are hardly longer.
+    let room = looking.buffers.rows(chunks.evidence.bytes().len());
     advance(pair, &chunks.evidence, &chunks.scored, &facts, room)
 }
 

@@ -82,6 +82,17 @@ pub enum Chunk {
     },
 }
 
+impl Chunk {
+    /// The bytes of its lines, of which there may be none.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Chunk::Lines(bytes) => bytes,
+            Chunk::Overlong { .. } | Chunk::Unterminated { .. } => &[],
+        }
+    }
+}
+
 /// How lines are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LineLimits {

@@ -38,7 +38,7 @@ pub fn leave(bench: &str, lines: &[Line]) -> io::Result<()> {
     fs::write(dir.join(bench), rows.collect::<String>())
 }
 
-/// The cells that a benchmark left, and how long ago; nothing where it was never run.
+/// The cells that a benchmark left when it last ran; nothing where it never did.
 pub fn left_by(bench: &str) -> io::Result<Vec<Vec<String>>> {
     match fs::read_to_string(bench_dir("summary").join(bench)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

@@ -16,11 +16,7 @@ pub(super) struct Line<'c> {
 }
 
 pub(super) fn lines(from: u64, chunk: &Chunk) -> impl Iterator<Item = Line<'_>> {
-    let bytes = if let Chunk::Lines(bytes) = chunk {
-        bytes.as_slice()
-    } else {
-        &[]
-    };
+    let bytes = chunk.bytes();
     let mut at = 0;
     std::iter::from_fn(move || {
         let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;

@@ -178,12 +178,6 @@ impl<'a, E> Step<'a, E> {
     /// Works scored lines until the chunk ends or the rows are many: one text may be wanted by many lines.
     pub(super) fn take_scored(&mut self, chunk: &Chunk, given: &GivenByRun<'_>) -> Result<(), E> {
         self.pass_over(false, chunk);
-        // Most rows are of evidence at hand, and most of a row is its text: growing would copy them again and again.
-        let texts_len: usize = given
-            .values()
-            .map(|given| given.evidence.text.raw_len())
-            .sum();
-        self.out.rows.reserve(texts_len.min(ROWS_BYTES_MAX));
         for Line { offset, body, end } in lines(self.source(false).offset, chunk) {
             if self.out.rows.len() >= ROWS_BYTES_MAX {
                 break;

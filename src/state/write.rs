@@ -30,8 +30,8 @@ pub(super) fn write_path(
     Ok(())
 }
 
-/// Merges new entries, packed and sorted, into a pair's blocks. A pair's first block has the smallest key there is, so that
-/// every key has a block to be found in; blocks never overlap.
+/// Merges new entries, packed and sorted, into a pair's blocks. A pair's first block has the smallest key there is, so
+/// that every key has a block to be found in; blocks never overlap.
 pub(super) fn merge_into<T: Packed>(
     transaction: &WriteTransaction,
     table: Blocks,
