@@ -8,8 +8,7 @@
 mod plain;
 
 use crate::json_text::{JsonText, Marks, is_native_escape, trim};
-pub(crate) use plain::plain_run;
-use plain::text_run;
+pub(crate) use plain::{plain_run, text_run};
 
 /// Where and why a line is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +47,17 @@ pub fn is_whole_value(line: &[u8]) -> bool {
     scanner.skip_value().and_then(|()| scanner.end()).is_ok()
 }
 
+/// Whether a well-formed escape begins here, other than the frequent ones.
+fn is_rare_escape(bytes: &[u8]) -> bool {
+    match bytes.get(1) {
+        Some(b'/') => true,
+        Some(b'u') => bytes
+            .get(2..6)
+            .is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)),
+        _ => false,
+    }
+}
+
 impl<'a> Scanner<'a> {
     pub fn new(line: &'a [u8]) -> Scanner<'a> {
         Scanner { line, at: 0 }
@@ -71,7 +81,16 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next byte that is not white space, not taken.
+    #[inline(always)]
     pub fn peek(&mut self) -> Option<u8> {
+        match self.line.get(self.at) {
+            Some(byte) if *byte > b' ' => Some(*byte),
+            _ => self.peek_behind_space(),
+        }
+    }
+
+    #[inline(never)]
+    fn peek_behind_space(&mut self) -> Option<u8> {
         while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.line.get(self.at) {
             self.at += 1;
         }
@@ -79,6 +98,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes the next byte that is not white space, if it is `wanted`.
+    #[inline(always)]
     pub fn take(&mut self, wanted: u8) -> bool {
         let is_next = self.peek() == Some(wanted);
         self.at += usize::from(is_next);
@@ -94,7 +114,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes a string.
-    #[inline]
+    #[inline(always)]
     pub fn string(&mut self) -> Result<JsonText<'a>, Syntax> {
         if !self.take(b'"') {
             return self.fault("a string is missing");
@@ -114,40 +134,31 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    #[inline(never)]
     fn long_string(&mut self, start: usize) -> Result<JsonText<'a>, Syntax> {
-        let mut marks = Marks::default();
-        loop {
-            let run = text_run(&self.line[self.at..]);
-            self.at += run.len;
-            marks.high |= run.high;
-            marks.escaped |= run.escaped;
-            match self.line.get(self.at) {
-                Some(b'"') => break,
-                Some(b'\\') => self.escape(&mut marks)?,
-                Some(_) => return self.fault("a control character stands in a string"),
-                None => return self.fault("a string has no end"),
+        let text = &self.line[start..];
+        let mut odd = false;
+        let run = text_run(text, |at| {
+            odd |= !is_native_escape(&text[at..]);
+            is_rare_escape(&text[at..])
+        });
+        self.at = start + run.len;
+        match text.get(run.len) {
+            Some(b'"') => {}
+            Some(b'\\') if text.get(run.len + 1) == Some(&b'u') => {
+                return self.fault("an escape is not \\u and four hexadecimal digits");
             }
-            marks.escaped = true;
+            Some(b'\\') => return self.fault("an escape is unknown"),
+            Some(_) => return self.fault("a control character stands in a string"),
+            None => return self.fault("a string has no end"),
         }
         self.at += 1;
-        Ok(JsonText::new(&self.line[start..self.at - 1], marks))
-    }
-
-    /// Takes an escape that is rarer than those above.
-    #[cold]
-    fn escape(&mut self, marks: &mut Marks) -> Result<(), Syntax> {
-        let escape = &self.line[self.at..];
-        let len = match escape.get(1) {
-            Some(b'/') => 2,
-            Some(b'u') => match escape.get(2..6) {
-                Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => 6,
-                _ => return self.fault("an escape is not \\u and four hexadecimal digits"),
-            },
-            _ => return self.fault("an escape is unknown"),
+        let marks = Marks {
+            escaped: run.escaped,
+            odd,
+            high: run.high,
         };
-        marks.odd |= !is_native_escape(escape);
-        self.at += len;
-        Ok(())
+        Ok(JsonText::new(&text[..run.len], marks))
     }
 
     /// Takes a number.
@@ -218,7 +229,15 @@ impl<'a> Scanner<'a> {
         }
         loop {
             let key = self.key()?;
-            field(self, &key.as_key(longest_name))?;
+            let decoded;
+            let name = match key.as_unescaped() {
+                Some(name) => name,
+                None => {
+                    decoded = key.as_key(longest_name);
+                    &decoded
+                }
+            };
+            field(self, name)?;
             if self.take(b'}') {
                 return Ok(());
             }
@@ -244,6 +263,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    #[inline(always)]
     fn key(&mut self) -> Result<JsonText<'a>, Syntax> {
         let key = self.string()?;
         match self.take(b':') {
@@ -252,6 +272,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    #[inline(always)]
     fn comma(&mut self) -> Result<(), Syntax> {
         match self.take(b',') {
             true => Ok(()),
@@ -260,7 +281,17 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes over a value of any depth, checking all of it.
+    #[inline(always)]
     pub fn skip_value(&mut self) -> Result<(), Syntax> {
+        match self.peek() {
+            Some(b'"') => self.string().map(drop),
+            Some(b'-' | b'0'..=b'9') => self.number().map(drop),
+            _ => self.skip_any_value(),
+        }
+    }
+
+    #[inline(never)]
+    fn skip_any_value(&mut self) -> Result<(), Syntax> {
         let mut open = Nesting::default();
         loop {
             if self.skip_to_scalar_end(&mut open)? {

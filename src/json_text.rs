@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::json::plain_run;
+use crate::json::{plain_run, text_run};
 
 /// Whose bytes are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -140,34 +140,34 @@ impl<'a> JsonText<'a> {
 
     /// For valid UTF-8: copies all but the escapes the native dialect would write in another way.
     fn respell_escapes(&self, out: &mut Vec<u8>) {
-        let (mut copied, mut at) = (0, 0);
-        while let Some(found) = memchr::memchr(b'\\', &self.raw[at..]) {
-            at += found;
-            // All that may stand behind the backslash of a native escape is passed over with it: a second backslash.
-            if is_native_escape(&self.raw[at..]) {
-                at += 2;
-                continue;
+        let mut copied = 0;
+        text_run(self.raw, |at| {
+            // The second half of a pair of surrogates was taken with the first.
+            if at >= copied && !is_native_escape(&self.raw[at..]) {
+                out.extend_from_slice(&self.raw[copied..at]);
+                let (character, len) = unescape(&self.raw[at..]);
+                write_character(character, out);
+                copied = at + len;
             }
-            let (character, len) = unescape(&self.raw[at..]);
-            out.extend_from_slice(&self.raw[copied..at]);
-            escape(character.encode_utf8(&mut [0; 4]), Dialect::Native, out);
-            at += len;
-            copied = at;
-        }
+            true
+        });
         out.extend_from_slice(&self.raw[copied..]);
     }
 
-    /// The string as a key to compare with names of up to `longest` ASCII characters. One that is too long to be
-    /// such a name is not decoded: it is given back as nothing, which is no name either.
-    pub(crate) fn as_key(&self, longest: usize) -> Cow<'a, [u8]> {
+    /// What it says, where that is what stands in the line.
+    pub(crate) fn as_unescaped(&self) -> Option<&'a [u8]> {
+        (!self.marks.escaped).then_some(self.raw)
+    }
+
+    /// What it says, to be compared with names of up to `longest` ASCII characters. One that is too long to be such a
+    /// name is not decoded: it is given back as nothing, which is no name either.
+    #[cold]
+    pub(crate) fn as_key(&self, longest: usize) -> Vec<u8> {
         const LONGEST_ESCAPE: usize = 6;
         if self.raw.len() > longest * LONGEST_ESCAPE {
-            return Cow::Borrowed(&[]);
+            return Vec::new();
         }
-        match self.marks.escaped {
-            false => Cow::Borrowed(self.raw),
-            true => Cow::Owned(self.decode().into_owned().into_bytes()),
-        }
+        self.decode().into_owned().into_bytes()
     }
 }
 
@@ -307,6 +307,14 @@ fn plain_run_go(bytes: &[u8]) -> usize {
     (0..native).find(is_special).unwrap_or(native)
 }
 
+/// Appends one character as the native dialect writes it.
+fn write_character(character: char, out: &mut Vec<u8>) {
+    match character {
+        ..' ' | '"' | '\\' => write_escape(character, out),
+        _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
+}
+
 fn write_escape(character: char, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let short = match character {
@@ -440,12 +448,8 @@ mod tests {
         assert!(text(b"\"\xff\"").says_as(&text(br#""\ud800""#)));
         assert!(!text(br#""\\u0061b""#).says_as(&text(b"\"ab\"")));
         assert!(!text(b"\"ab\"").says("Ab"));
-        assert_eq!(text(br#""te\u0078t""#).as_key(4).as_ref(), b"text");
-        assert_eq!(
-            text(&[b"\"", &br"\u0061".repeat(5)[..], b"\""].concat())
-                .as_key(4)
-                .as_ref(),
-            b""
-        );
+        assert_eq!(text(br#""te\u0078t""#).as_key(4), b"text");
+        let long = [b"\"", &br"\u0061".repeat(5)[..], b"\""].concat();
+        assert_eq!(text(&long).as_key(4), b"");
     }
 }

@@ -22,7 +22,14 @@ const LONG_TEXT_LEN: usize = 1 << 20;
 /// Evidence of the chunk in hand.
 pub(super) struct Given<'c> {
     evidence: Evidence<'c>,
-    digest: u32,
+    body: &'c [u8],
+}
+
+impl Given<'_> {
+    /// Of most evidence nobody asks for it.
+    fn digest(&self) -> u32 {
+        digest(self.body)
+    }
 }
 
 /// A run key is a hash already: its first bytes serve as the hash of the map.
@@ -91,13 +98,7 @@ impl<'a, E> Step<'a, E> {
                     };
                     self.out.checkpoint.evidence.records += 1;
                     self.out.overlay.evidence.insert(run, place);
-                    given.insert(
-                        run,
-                        Given {
-                            evidence,
-                            digest: digest(body),
-                        },
-                    );
+                    given.insert(run, Given { evidence, body });
                 }
                 Err(fault) => self.bury(true, offset, body.len() as u64, fault),
             }
@@ -141,7 +142,7 @@ impl<'a, E> Step<'a, E> {
                     evidence_digest,
                     superseded: false,
                     ..
-                } if evidence_digest != 0 && evidence_digest != evidence.digest => {
+                } if evidence_digest != 0 && evidence_digest != evidence.digest() => {
                     self.supersede(entry);
                 }
                 _ => {}
@@ -257,7 +258,7 @@ impl<'a, E> Step<'a, E> {
                 index,
                 &Given {
                     evidence,
-                    digest: digest(&line),
+                    body: &line,
                 },
             ),
             // The file changed under us; its identity will say so before anything more is read of it.
@@ -316,7 +317,7 @@ impl<'a, E> Step<'a, E> {
             return Ok(exported(claim.row_offset, 0));
         }
         self.out.new_rows.push(key);
-        Ok(exported(row_from as u64, given.digest))
+        Ok(exported(row_from as u64, given.digest()))
     }
 
     fn first_claimable(&self, run: &ScoredRun<'_>) -> Result<Option<Claim>, E> {
