@@ -396,3 +396,6 @@ fn pair_write(pair: &ActivePair) -> PairWrite<'_> {
         claims: &pair.overlay.claims,
     }
 }
+
+#[cfg(test)]
+mod tests;
