@@ -20,7 +20,7 @@ use crate::state::{StateError, StateView};
 const HANDED_OUT_MAX: usize = 32;
 /// Bytes for rows that may wait for the merge, those of the looks in hand included: what is made while the merge is held up
 /// by a checkpoint.
-const WAITING_BYTES_MAX: usize = 12 << 20;
+const WAITING_BYTES_MAX: usize = 24 << 20;
 /// What a look is taken to need before it is done: of most day-files less, of those with long texts more.
 const LOOK_BYTES: usize = 4 << 20;
 

@@ -121,12 +121,14 @@ impl Follower {
 
     /// Leaves a snapshot for `status`, where there is something new to say, and the last day for the next process.
     pub(super) fn publish(&mut self) {
-        let status = self.live_status();
         let (now_ms, wall_ms) = (
             self.shared.clock.monotonic_ms(),
             self.shared.clock.wall_ms(),
         );
-        let status_at_ms = self.publisher.offer(status, now_ms, wall_ms);
+        let status_at_ms = self.publisher.rests_until(now_ms).or_else(|| {
+            let status = self.live_status();
+            self.publisher.offer(status, now_ms, wall_ms)
+        });
         let recent_at_ms = self.recent_file.offer(self.engine.recent(), now_ms);
         self.publish_at_ms = [status_at_ms, recent_at_ms].into_iter().flatten().min();
     }

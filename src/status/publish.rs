@@ -41,14 +41,18 @@ impl Publisher {
         }
     }
 
-    /// Writes the snapshot if it says something new and the last one is old enough. Gives when to come again with
-    /// what could not be written yet, in monotonic milliseconds. An error is logged once and is no other's concern.
+    /// Until when the last snapshot is too young to be replaced, in monotonic milliseconds: a status composed before
+    /// would be thrown away.
+    #[must_use]
+    pub fn rests_until(&self, now_ms: u64) -> Option<u64> {
+        (now_ms < self.due_ms).then_some(self.due_ms)
+    }
+
+    /// Writes the snapshot if it says something new. Gives when to come again with what could not be written, in
+    /// monotonic milliseconds. An error is logged once and is no other's concern.
     pub fn offer(&mut self, status: Status, now_ms: u64, wall_ms: u64) -> Option<u64> {
         if self.said.as_ref() == Some(&status) {
             return None;
-        }
-        if now_ms < self.due_ms {
-            return Some(self.due_ms);
         }
         self.due_ms = now_ms + PUBLISH_MS;
         let snapshot = Status {
