@@ -137,9 +137,10 @@ impl<'a> Scanner<'a> {
     #[inline(never)]
     fn long_string(&mut self, start: usize) -> Result<JsonText<'a>, Syntax> {
         let text = &self.line[start..];
-        let mut odd = false;
+        let (mut odd, mut solidus) = (false, false);
         let run = text_run(text, |at| {
             odd |= !is_native_escape(&text[at..]);
+            solidus |= text.get(at + 1) == Some(&b'/');
             is_rare_escape(&text[at..])
         });
         self.at = start + run.len;
@@ -156,6 +157,7 @@ impl<'a> Scanner<'a> {
         let marks = Marks {
             escaped: run.escaped,
             odd,
+            solidus,
             high: run.high,
         };
         Ok(JsonText::new(&text[..run.len], marks))
