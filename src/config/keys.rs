@@ -120,7 +120,7 @@ pub const KEYS: &[Key] = &[
     number(
         "checkpoint_bytes",
         "DISTILLD_CHECKPOINT_BYTES",
-        "16777216",
+        "33554432",
         bytes(4 * KIB, GIB),
     ),
     Key {

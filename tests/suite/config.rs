@@ -87,7 +87,7 @@ fn the_defaults_are_those_documented() {
             full_scan: Duration::from_secs(3600),
             poll: Duration::from_secs(1),
             watch: Watch::Auto,
-            checkpoint_bytes: 16 << 20,
+            checkpoint_bytes: 32 << 20,
             listen: None,
             fresh_objective: Duration::from_secs(60),
             log: "info".to_owned(),
