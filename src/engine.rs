@@ -443,8 +443,12 @@ impl Engine {
             .collect();
         self.pass_bytes = 0;
         // Rows that any pair may claim are claimed one pair after the other, so that no two take the same one.
-        if self.setup.threads > 1 && jobs.len() > 1 && self.claimable == 0 {
-            return look_at_all(self, &jobs);
+        if self.setup.threads > 1
+            && jobs.len() > 1
+            && self.claimable == 0
+            && let Some(looked) = look_at_all(self, &jobs)?
+        {
+            return Ok(looked);
         }
         for (n, job) in jobs.iter().enumerate() {
             if self.pass_is_full() {

@@ -162,22 +162,28 @@ impl Drop for Closing<'_> {
 }
 
 /// Looks at the pairs of `jobs` on the engine's threads until the pass has merged enough, merges in the order of `jobs`,
-/// and says at how many it looked.
+/// and says at how many it looked; `None` where no thread is to be had, and nothing was looked at.
 ///
 /// # Errors
 /// The first that a look or a merge gives; later looks are dropped, and must be taken again.
-pub(crate) fn look_at_all(engine: &mut Engine, jobs: &[Job]) -> Result<usize, EngineError> {
+pub(crate) fn look_at_all(engine: &mut Engine, jobs: &[Job]) -> Result<Option<usize>, EngineError> {
     let threads = engine.setup.threads.min(jobs.len());
     let (look_sender, looks) = channel();
     let shared = Shared::default();
     thread::scope(|scope| {
-        for _ in 0..threads {
+        let _closing = Closing(&shared);
+        // A host may have fewer threads to give than we want; each one that there is takes any look.
+        let begun = (0..threads).filter(|_| {
             let (look_sender, shared) = (look_sender.clone(), &shared);
-            scope.spawn(|| work(shared, look_sender));
+            let thread = thread::Builder::new().name("look".into());
+            let working = thread.spawn_scoped(scope, || work(shared, look_sender));
+            working.is_ok()
+        });
+        if begun.count() == 0 {
+            return Ok(None);
         }
         drop(look_sender);
-        let _closing = Closing(&shared);
-        hand_out_and_merge(engine, jobs, &shared, &looks)
+        hand_out_and_merge(engine, jobs, &shared, &looks).map(Some)
     })
 }
 
@@ -185,14 +191,17 @@ fn work(shared: &Shared, looks: Sender<Looked>) {
     while let Some((n, prepared)) = shared.next() {
         // A panic must reach the merging thread, which would wait for this look for ever.
         let looked = catch_unwind(AssertUnwindSafe(|| prepared.look()));
-        let rows_bytes = match &looked {
-            Ok(Ok(look)) => rows_bytes(look),
-            _ => 0,
+        let rows = match &looked {
+            Ok(Ok(look)) => look.outcome.as_ref().map(|found| &found.rows),
+            _ => None,
         };
+        let (rows_bytes, long_rows) = rows.map_or((0, false), |rows| {
+            (rows.capacity(), rows.len() >= LONG_ROWS_BYTES)
+        });
         shared.change(|queue| {
             queue.in_hand -= 1;
             queue.waiting_bytes += rows_bytes;
-            queue.one_by_one |= rows_bytes >= LONG_ROWS_BYTES;
+            queue.one_by_one |= long_rows;
         });
         if looks.send((n, looked)).is_err() {
             return;

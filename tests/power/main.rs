@@ -36,3 +36,5 @@ mod mounts;
 mod rights;
 /// Calls that signals interrupt.
 mod signals;
+/// Hosts that have few threads to give.
+mod threads;

@@ -16,14 +16,18 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// The daemon as a user without rights, with its program where that user can reach it.
 fn as_nobody(bench: &Bench) -> Command {
+    as_user(bench, USER)
+}
+
+/// The daemon as a user without rights, with its program where that user can reach it.
+pub fn as_user(bench: &Bench, user: &str) -> Command {
     set_mode(bench.root().parent().unwrap(), 0o755);
     let program = bench.beside("distilld");
     fs::copy(env!("CARGO_BIN_EXE_distilld"), &program).unwrap();
     let distilled = bench.root().join("data/distilled");
     fs::create_dir_all(&distilled).unwrap();
-    must("chown", &["-R", USER, distilled.to_str().unwrap()]);
+    must("chown", &["-R", user, distilled.to_str().unwrap()]);
     let own = bench.command(&["run"]);
     let mut command = Command::new("setpriv");
     command
@@ -34,7 +38,7 @@ fn as_nobody(bench: &Bench) -> Command {
         )
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("DISTILLD_RECENT_SCAN_MS", "50")
-        .args(["--reuid", USER, "--regid", USER, "--clear-groups"])
+        .args(["--reuid", user, "--regid", user, "--clear-groups"])
         .arg(program)
         .args(own.get_args());
     command
