@@ -11,7 +11,7 @@ use crate::engine::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
 use crate::journal::{Batch, NextFrame, WrittenFrame};
 use crate::pair::{ActivePair, Overlay};
 use crate::row;
-use crate::state::{Header, PairWrite, State, StateError};
+use crate::state::{Header, PairWrite, State};
 
 /// Pairs kept in memory between checkpoints.
 const ACTIVE_PAIRS_MAX: usize = 2_048;
@@ -79,6 +79,7 @@ impl Engine {
 
     /// A pass failed. The commit that runs besides must not: what it says may be worse.
     pub(crate) fn give_up_the_pass(&mut self, error: EngineError) -> EngineError {
+        self.state_failed |= error.is_of_the_store();
         match self.finish_commit() {
             Err(of_commit) if error.may_pass() => of_commit,
             _ => error,
@@ -88,6 +89,8 @@ impl Engine {
     /// What was merged, as a batch that is to be committed. Rule 4 is asserted here.
     fn seal(&mut self) -> Result<Arc<Sealed>, EngineError> {
         self.heal_state()?;
+        // Once the journal holds a batch the next start writes it where it belongs, over whatever others appended there.
+        self.export.check()?;
         for delta in &self.pending.delta.pairs {
             delta.checkpoint.balance()?;
         }
@@ -231,14 +234,15 @@ impl Engine {
     /// Has another thread make durable what the export has gained, now and then: a checkpoint would have to wait for all of
     /// it at once, and everybody for the checkpoint.
     fn sync_early(&mut self) -> Result<(), EngineError> {
-        let is_much = self.export.unsynced_bytes() >= self.setup.batch_bytes as u64;
-        if self.setup.threads == 1
-            || !is_much
-            || self.syncing.as_ref().is_some_and(|it| !it.is_done())
-        {
+        if self.syncing.as_ref().is_some_and(|it| !it.is_done()) {
             return Ok(());
         }
+        // One that failed is told with the next row, and not when much has come.
         self.finish_sync()?;
+        let is_much = self.export.unsynced_bytes() >= self.setup.batch_bytes as u64;
+        if self.setup.threads == 1 || !is_much {
+            return Ok(());
+        }
         let sync = self.export.begin_sync();
         // Where no thread is to be had the checkpoint waits.
         self.syncing = Beside::begin("sync", move || sync.sync()).ok();
@@ -270,7 +274,7 @@ impl Engine {
         &mut self,
         result: Result<T, EngineError>,
     ) -> Result<T, EngineError> {
-        self.state_failed |= matches!(result, Err(EngineError::State(StateError::Io(_))));
+        self.state_failed |= result.as_ref().is_err_and(EngineError::is_of_the_store);
         result
     }
 
@@ -327,7 +331,7 @@ impl Engine {
     /// That the files it keeps open are still those under their paths.
     ///
     /// # Errors
-    /// The export's; [`StateError::Damaged`] where state or journal are gone.
+    /// The export's; [`crate::state::StateError::Damaged`] where state or journal are gone.
     pub fn check_files(&mut self) -> Result<(), EngineError> {
         self.export.check()?;
         for kept in &self.kept_files {

@@ -75,4 +75,9 @@ impl EngineError {
                 | EngineError::Export(ExportError::Io { .. })
         )
     }
+
+    /// Whether a call to the store failed, which refuses all more until it is opened anew.
+    pub(crate) fn is_of_the_store(&self) -> bool {
+        matches!(self, EngineError::State(StateError::Io(_)))
+    }
 }

@@ -3,6 +3,7 @@
 //! kills the daemon, or copies the lake, is no alarm.
 
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
@@ -146,6 +147,31 @@ fn an_edit_that_is_taken_back_is_forgiven() {
     bench.append_run(PAIR, "after");
     bench.once();
     bench.assert_batch();
+}
+
+/// A batch that the journal holds is written at its offset by the next start, whatever stands there by then.
+#[test]
+fn lines_that_others_appended_stay_when_the_next_row_finds_them() {
+    let bench = lake();
+    let mut command = bench.command(&["run"]);
+    // Nothing but the next row makes it look.
+    command.env("DISTILLD_RECENT_SCAN_MS", "3600000");
+    let mut daemon = bench.catch_up(&mut command);
+    bench.append_run(PAIR, "before");
+    bench.wait_run(&mut daemon, "before");
+    let mut export = File::options().append(true).open(bench.export()).unwrap();
+    export
+        .write_all(b"{\"row\":\"of somebody else\"}\n")
+        .unwrap();
+    let seen = bench.export_bytes();
+    bench.append_run(PAIR, "next");
+    let status = daemon.wait(LONG).unwrap();
+    assert_eq!(status.code(), Some(1), "{}", bench.said());
+    assert!(bench.said().contains(FOUND), "{}", bench.said());
+    bench.once();
+    assert!(bench.export_bytes().starts_with(&seen));
+    assert!(bench.has("next"));
+    assert_eq!(bench.row_count(), ROWS as usize + 3);
 }
 
 /// What changes the file's times and none of its bytes.
