@@ -1,6 +1,7 @@
 //! Owns one step: each new line of a pair to its verdict, and the rows that follow. It asks for what it needs and
 //! changes nothing but its own outcome.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -23,12 +24,22 @@ const LONG_TEXT_LEN: usize = 1 << 20;
 pub(super) struct Given<'c> {
     evidence: Evidence<'c>,
     body: &'c [u8],
+    /// Of most evidence nobody asks for it; of some, whose run was scored often, many times.
+    digest: OnceCell<u32>,
 }
 
-impl Given<'_> {
-    /// Of most evidence nobody asks for it.
+impl<'c> Given<'c> {
+    fn new(evidence: Evidence<'c>, body: &'c [u8]) -> Self {
+        let digest = OnceCell::new();
+        Self {
+            evidence,
+            body,
+            digest,
+        }
+    }
+
     fn digest(&self) -> u32 {
-        digest(self.body)
+        *self.digest.get_or_init(|| digest(self.body))
     }
 }
 
@@ -98,7 +109,7 @@ impl<'a, E> Step<'a, E> {
                     };
                     self.out.checkpoint.evidence.records += 1;
                     self.out.overlay.evidence.insert(run, place);
-                    given.insert(run, Given { evidence, body });
+                    given.insert(run, Given::new(evidence, body));
                 }
                 Err(fault) => self.bury(true, offset, body.len() as u64, fault),
             }
@@ -252,15 +263,9 @@ impl<'a, E> Step<'a, E> {
             return Ok(waiting);
         };
         match parse::evidence(parse::trim(&line)) {
-            Ok(evidence) if RunKey::of_text(&evidence.run_id) == run => self.join(
-                admitted,
-                key,
-                index,
-                &Given {
-                    evidence,
-                    body: &line,
-                },
-            ),
+            Ok(evidence) if RunKey::of_text(&evidence.run_id) == run => {
+                self.join(admitted, key, index, &Given::new(evidence, &line))
+            }
             // The file changed under us; its identity will say so before anything more is read of it.
             _ => Ok(waiting),
         }
