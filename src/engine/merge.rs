@@ -18,6 +18,7 @@ impl Engine {
     pub(crate) fn merge(&mut self, job: &Job, look: Look) -> Result<(), EngineError> {
         self.say_sources(job, &look)?;
         if let Some((stream, rewritten)) = look.rewritten {
+            self.torn.forget(&job.path);
             self.read_again(&job.path, stream, rewritten)?;
             self.hinted.insert(job.path.clone());
             return Ok(());
@@ -31,6 +32,7 @@ impl Engine {
             };
             queue.insert(job.path.clone());
         }
+        self.torn.looked(&job.path, &look);
         self.remember(job, look.memory)?;
         if let Some(outcome) = look.outcome {
             self.merge_outcome(&job.path, outcome, look.changed_ms, look.wall_ms)?;
