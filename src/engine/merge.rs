@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
 use crate::account::{class_of, day_of};
-use crate::checkpoint::Totals;
+use crate::checkpoint::{DeadLetter, Totals};
 use crate::discover::{PairPath, Stream};
 use crate::journal::PairDelta;
+use crate::logging::ids;
 use crate::pair::Outcome;
 use crate::reader::{Look, PairMemory};
 use crate::workers::Job;
@@ -63,6 +64,7 @@ impl Engine {
         let rows_offset = self.committed_bytes() + self.pending.rows.len_bytes() as u64;
         outcome.place_rows(rows_offset);
         self.slot(path)?;
+        self.say_dead_letters(path, &outcome.overlay.dead_letters);
         let slot = self.slots.get_mut(path).expect("it was just loaded");
         if slot.pair.checkpoint == outcome.checkpoint && outcome.overlay.is_empty() {
             return Ok(());
@@ -157,6 +159,27 @@ impl Engine {
             self.meters.error("source");
         }
         Ok(())
+    }
+
+    /// Says once for each look and day-file that lines of it are no records, however many.
+    fn say_dead_letters(&self, path: &PairPath, new_ones: &[DeadLetter]) {
+        for stream in Stream::ALL {
+            let in_evidence = stream == Stream::Evidence;
+            let mut letters = new_ones
+                .iter()
+                .filter(|letter| letter.in_evidence == in_evidence);
+            let Some(first) = letters.next() else {
+                continue;
+            };
+            tracing::warn!(
+                message_id = ids::DEAD_LETTERS,
+                day_file = %path.path(&self.setup.root, stream).display(),
+                lines = 1 + letters.count(),
+                offset = first.offset,
+                reason = first.reason,
+                "lines that are no records became dead letters; `distilld dead-letters` shows them"
+            );
+        }
     }
 }
 

@@ -64,6 +64,46 @@ fn assert_said(said: &str, wanted: &[&str]) {
     }
 }
 
+/// Lines of a log that say this of a day-file.
+fn said_of(said: &str, what: &str, day_file: &Path) -> usize {
+    // Another word follows, or the line ends: the path of none is the beginning of another's.
+    let named = format!("day_file={} ", day_file.display());
+    let lines = said.lines().map(|line| format!("{line} "));
+    lines
+        .filter(|line| line.contains(what) && line.contains(&named))
+        .count()
+}
+
+const BURIED: &str = "lines that are no records became dead letters";
+
+/// Asserts that one line of the stream's day-file is a dead letter, behind the line of a run, and was said once.
+fn assert_one_too_long(bench: &Bench, said: &str, stream: Stream) {
+    let told = bench.status();
+    for of in Stream::BOTH {
+        let key = match of {
+            Stream::Scored => "scored",
+            Stream::Evidence => "evidence",
+        };
+        assert_eq!(
+            told[key]["dead_letters"],
+            usize::from(of == stream),
+            "{told}"
+        );
+    }
+    assert_eq!(said.matches(BURIED).count(), 1, "{said}");
+    assert_eq!(
+        said_of(said, BURIED, &bench.path(stream, PAIR)),
+        1,
+        "{said}"
+    );
+    let offset = match stream {
+        Stream::Scored => scored("before"),
+        Stream::Evidence => evidence("before"),
+    };
+    let fields = format!(" lines=1 offset={} reason=too-long", offset.len());
+    assert!(said.contains(&fields), "no {fields} in {said}");
+}
+
 #[test]
 fn a_line_of_64_mib_is_a_dead_letter_and_is_not_held() {
     for (stream, front) in [
@@ -79,6 +119,7 @@ fn a_line_of_64_mib_is_a_dead_letter_and_is_not_held() {
         bench.append_run(PAIR, "after");
         let ended = bench.once();
         bench.assert_runs(&["before", "after"]);
+        assert_one_too_long(&bench, &ended.stderr, stream);
         let malformed = usize::from(stream == Stream::Scored);
         assert_said(&ended.stderr, &[&format!("malformed={malformed}")]);
         assert!(ended.memory_kib < MEMORY_KIB_MAX, "{}", ended.memory_kib);
@@ -104,6 +145,7 @@ fn a_line_of_64_mib_may_arrive_piece_by_piece() {
         bench.append_run(PAIR, "after");
         bench.wait_run(&mut daemon, "after");
         assert_lean(&daemon);
+        assert_one_too_long(&bench, &bench.said(), stream);
         bench.stop(daemon);
         assert!(bench.has("before") && !bench.has("long"));
     }
@@ -150,6 +192,10 @@ fn a_lake_of_malformed_lines_is_counted() {
         &[&scored, &format!("malformed={LINES}"), "exported=0"],
     );
     assert!(ended.memory_kib < MEMORY_KIB_MAX, "{}", ended.memory_kib);
+    // One look at each pair, one warning for each of its day-files.
+    assert_eq!(ended.stderr.matches(BURIED).count(), 8, "{}", ended.stderr);
+    let fields = format!(" lines={} offset=0 reason=", LINES / 4);
+    assert_eq!(ended.stderr.matches(&fields).count(), 8, "{}", ended.stderr);
     bench.append_run("2026/01/01/audits.jsonl", "good");
     bench.once();
     bench.assert_runs(&["good"]);
