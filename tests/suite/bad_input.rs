@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::support::http::{get, metric};
 use crate::support::kill_harness::Daemon;
 use crate::support::lake_gen::Stream;
 use crate::support::naive::blank_stamps;
@@ -241,23 +243,53 @@ fn put_strange_files(bench: &Bench, stream: Stream) -> UnixListener {
     UnixListener::bind(dir.join("socket.jsonl")).unwrap()
 }
 
+/// A daemon that looks at the newest days and at every pair in memory all the time, caught up; and where it listens.
+fn start_scanning(bench: &Bench) -> (Daemon, SocketAddr) {
+    let mut command = bench.command(&["run", "--listen", "127.0.0.1:0"]);
+    command.env("DISTILLD_RECENT_SCAN_MS", "20");
+    bench.listening_by(&mut command)
+}
+
+/// Waits until scans have begun and ended that began after this call.
+fn wait_scans(bench: &Bench, daemon: &mut Daemon, address: SocketAddr) {
+    let scans = || {
+        let metrics = get(address, "/metrics").body;
+        metric(&metrics, "distilld_scans_total{kind=\"recent\"}").unwrap()
+    };
+    let before = scans();
+    bench.wait_for(daemon, "it scans", || scans() >= before + 3.0);
+}
+
 #[test]
 fn what_is_no_day_file_blocks_nobody() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     let _sockets = Stream::BOTH.map(|stream| put_strange_files(&bench, stream));
     let expected = ["a", "a", "later", "later"];
-    let mut daemon = bench.start_caught_up();
+    let (mut daemon, address) = start_scanning(&bench);
     bench.wait_rows(&mut daemon, 2);
     // The link inside the root is a day-file of its own; events come for its target's name alone.
     bench.append_run(PAIR, "later");
     bench.wait_run(&mut daemon, "later");
+    for _ in 0..3 {
+        wait_scans(&bench, &mut daemon, address);
+        bench.probe(&mut daemon);
+    }
+    wait_scans(&bench, &mut daemon, address);
     bench.stop(daemon);
     bench.once();
-    bench.assert_runs(&expected);
-    for name in ["fifo", "dir", "leaves", "device", "socket"] {
-        let warned = bench.said().matches(&format!("01/{name}.jsonl")).count();
-        assert!(warned > 0, "{name} was not said: {}", bench.said());
+    let mut found = bench.runs();
+    found.retain(|run| !run.starts_with("probe "));
+    found.sort_unstable();
+    assert_eq!(found, expected);
+    for stream in Stream::BOTH {
+        for name in [
+            "fifo", "dir", "leaves", "loop", "device", "to-fifo", "socket",
+        ] {
+            let path = bench.path(stream, &format!("2026/01/01/{name}.jsonl"));
+            let warned = said_of(&bench.said(), "day-file passed over", &path);
+            assert_eq!(warned, 1, "{name}: {}", bench.said());
+        }
     }
     // Once each: the log holds no line a scan.
     assert!(bench.said().lines().count() < 40, "{}", bench.said());
@@ -361,19 +393,43 @@ fn a_rewritten_day_file_gives_its_new_rows_alone() {
     }
 }
 
+const GONE: &str = "day-file is gone";
+
+/// As long as half of a pair cannot be read, nothing is remembered of a look at it.
+#[test]
+fn a_deleted_day_file_is_said_once_beside_one_that_cannot_be_read() {
+    for gone in Stream::BOTH {
+        let bench = Bench::new();
+        bench.append_run(PAIR, "a");
+        let (mut daemon, address) = start_scanning(&bench);
+        bench.wait_rows(&mut daemon, 1);
+        fs::remove_file(bench.path(gone.other(), PAIR)).unwrap();
+        fs::create_dir(bench.path(gone.other(), PAIR)).unwrap();
+        fs::remove_file(bench.path(gone, PAIR)).unwrap();
+        bench.probe(&mut daemon);
+        wait_scans(&bench, &mut daemon, address);
+        bench.stop(daemon);
+        assert_eq!(said_of(&bench.said(), GONE, &bench.path(gone, PAIR)), 1);
+    }
+}
+
 #[test]
 fn a_deleted_day_file_leaves_its_rows() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     bench.append_run("2026/01/01/z.jsonl", "other");
-    let mut daemon = bench.start_caught_up();
+    let (mut daemon, address) = start_scanning(&bench);
     bench.wait_rows(&mut daemon, 2);
     let before = bench.export_bytes();
     for stream in Stream::BOTH {
         fs::remove_file(bench.path(stream, PAIR)).unwrap();
     }
     bench.probe(&mut daemon);
+    wait_scans(&bench, &mut daemon, address);
     bench.stop(daemon);
+    for stream in Stream::BOTH {
+        assert_eq!(said_of(&bench.said(), GONE, &bench.path(stream, PAIR)), 1);
+    }
     bench.once();
     assert!(bench.export_bytes().starts_with(&before));
     // Back again, with one more.
