@@ -7,6 +7,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
+use crate::support::kill_harness::Daemon;
 use crate::support::lake_gen::Stream;
 use crate::support::process::{
     Bench, LONG, STOP, evidence, evidence_with, memory_kib_max, scored, scored_as,
@@ -14,11 +15,17 @@ use crate::support::process::{
 
 const PAIR: &str = "2026/01/01/audits.jsonl";
 
+/// A daemon, caught up, by which no scan comes within any deadline: what it finds from now on it has heard of.
+fn start_listening_alone(bench: &Bench) -> Daemon {
+    let mut command = bench.command(&["run"]);
+    command.env("DISTILLD_RECENT_SCAN_MS", "3600000");
+    bench.catch_up(&mut command)
+}
+
 #[test]
 fn directories_that_appear_are_followed() {
     let bench = Bench::new();
-    let mut daemon = bench.start_caught_up();
-    // No scan comes within the deadline: each of these is heard.
+    let mut daemon = start_listening_alone(&bench);
     let appearing = [
         "2026/01/01/a.jsonl",
         "2026/01/01/b.jsonl",
@@ -61,7 +68,7 @@ fn either_stream_may_appear_long_after_the_other() {
 fn a_directory_moved_in_is_followed() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
-    let mut daemon = bench.start_caught_up();
+    let mut daemon = start_listening_alone(&bench);
     let aside = Bench::new();
     aside.append_run("2026/03/01/x.jsonl", "b");
     for stream in ["evidence", "scored-runs"] {
