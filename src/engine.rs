@@ -20,6 +20,7 @@ mod known;
 mod merge;
 mod setup;
 mod told;
+mod torn;
 mod unread;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +47,7 @@ use crate::workers::{Job, look_at_all};
 pub use error::EngineError;
 use kept_file::KeptFile;
 pub use setup::{BATCH_BYTES, Setup, Tuning};
+use torn::Torn;
 use unread::Unread;
 
 /// Entries of all overlays at which a checkpoint is due: about 8 MiB of memory.
@@ -157,6 +159,8 @@ pub struct Engine {
     unread_said: bool,
     /// What is known to be unread, and since when.
     unread: Unread,
+    /// Last lines that wait for their newline.
+    torn: Torn,
     /// When the day-files behind each pair's rows of the pending batch last changed, milliseconds since 1970.
     pub(crate) pending_changed_ms: Vec<u64>,
     /// What is counted.
@@ -216,6 +220,7 @@ impl Engine {
             prove_at_ms: now_ms,
             unread_said: false,
             unread: Unread::default(),
+            torn: Torn::default(),
             pending_changed_ms: Vec::new(),
             meters: Arc::default(),
         })

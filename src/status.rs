@@ -23,8 +23,9 @@ use crate::engine::Engine;
 use crate::inquire::{self, Files, InquireError, Respondent};
 use crate::lock::Holder;
 use crate::storage::Disk;
+use crate::tail::LineLimits;
 
-pub use detail::{Lag, WaitingRun, lag, waiting_oldest};
+pub use detail::{Lag, Unterminated, WaitingRun, lag, unterminated, waiting_oldest};
 pub use page::{Screen, page};
 pub(crate) use page::{bare_table, grouped, trimmed};
 pub use publish::{Publisher, RecentFile};
@@ -80,6 +81,9 @@ pub struct Status {
     /// The last errors that stopped reading for a while, a few, oldest first.
     #[serde(default)]
     pub faults: Vec<Fault>,
+    /// Last lines that wait for their newline. `None` where a daemon of an earlier version tells.
+    #[serde(default)]
+    pub unterminated: Option<Unterminated>,
 }
 
 /// The account of the day-files of one name: `lines` is the sum of those up to `dead_letters`.
@@ -224,6 +228,7 @@ impl Status {
         live: Live,
         now_ms: u64,
     ) -> Self {
+        let (lines, bytes) = engine.unterminated();
         Self {
             running: true,
             pid: Some(std::process::id()),
@@ -234,6 +239,7 @@ impl Status {
             last_fault: live.faults.last().cloned(),
             faults: live.faults,
             last_row_at: live.last_row_wall_ms.map(stamp),
+            unterminated: Some(Unterminated { lines, bytes }),
             ..Self::of_account(
                 engine.account(),
                 engine.export_bytes(),
@@ -245,13 +251,14 @@ impl Status {
     }
 
     /// What state and journal say.
-    fn of_files(files: &Files, now_ms: u64) -> Result<Self, InquireError> {
+    fn of_files(files: &Files, limits: LineLimits, now_ms: u64) -> Result<Self, InquireError> {
         let figures = &files.figures;
         let account = &files.account;
         let told = Self::of_account(account, files.export_bytes, figures.claimable, now_ms);
         Ok(Self {
             as_of: stamp(now_ms),
             waiting_oldest: waiting_oldest(figures, &Disk, &files.root)?,
+            unterminated: Some(unterminated(figures, &Disk, &files.root, limits)?),
             ..told.at(&files.root, &files.state_dir)
         })
     }
@@ -304,8 +311,11 @@ impl Status {
 /// # Errors
 /// See [`InquireError`].
 pub fn status(settings: &Settings, now_ms: u64) -> Result<Status, InquireError> {
+    let limits = LineLimits {
+        line_bytes_max: settings.max_line_bytes,
+    };
     match inquire::find(settings)? {
-        Respondent::Files(files) => Status::of_files(&files, now_ms),
+        Respondent::Files(files) => Status::of_files(&files, limits, now_ms),
         // What it published goes for one that is too busy to answer, or an old one.
         Respondent::Daemon(holder) => of_daemon(&holder).map_or_else(|| of_snapshot(&holder), Ok),
     }

@@ -292,6 +292,27 @@ impl Source {
         })
     }
 
+    /// Bytes behind the last newline, of those that `state` has not read; none where their line is too long to be kept.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn unterminated_bytes(&self, state: &SourceState, limits: LineLimits) -> io::Result<u64> {
+        let end = self.stat.len_bytes;
+        let kept_from = end.saturating_sub(limits.line_bytes_max + 1);
+        let from = state.offset.clamp(kept_from, end.max(kept_from));
+        let torn_from = match self.last_newline(from, end)? {
+            Some(newline) => newline + 1,
+            None if state.overlong_from.is_some() => end,
+            None => from,
+        };
+        let bytes = end.saturating_sub(torn_from);
+        Ok(if bytes > limits.line_bytes_max {
+            0
+        } else {
+            bytes
+        })
+    }
+
     /// The bytes of a line whose place is known; fewer if the file has become shorter.
     ///
     /// # Errors

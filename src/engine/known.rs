@@ -49,6 +49,10 @@ impl Engine {
     /// # Errors
     /// The state's.
     pub fn is_loss(&mut self, path: &PairPath, stream: Stream) -> Result<bool, EngineError> {
+        // Of one that has nothing but a torn line no state knows.
+        if self.torn.is_in(path, stream) {
+            return Ok(true);
+        }
         let checkpoint = self.known_checkpoint(path)?;
         Ok(checkpoint.is_some_and(|checkpoint| {
             let source = checkpoint.source(stream);

@@ -6,22 +6,27 @@ use std::sync::Arc;
 
 use super::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
 use crate::account::{class_of, day_of};
-use crate::checkpoint::Totals;
+use crate::checkpoint::{DeadLetter, Totals};
 use crate::discover::{PairPath, Stream};
 use crate::journal::PairDelta;
+use crate::logging::ids;
 use crate::pair::Outcome;
 use crate::reader::{Look, PairMemory};
 use crate::workers::Job;
 
+/// In what was said of a pair: that a day-file is gone.
+const GONE: &str = "gone";
+
 impl Engine {
     /// Puts what a look found into the pending batch, and commits that when it is large.
     pub(crate) fn merge(&mut self, job: &Job, look: Look) -> Result<(), EngineError> {
-        self.say_sources(job, &look)?;
         if let Some((stream, rewritten)) = look.rewritten {
+            self.torn.forget(&job.path);
             self.read_again(&job.path, stream, rewritten)?;
             self.hinted.insert(job.path.clone());
             return Ok(());
         }
+        self.say_sources(job, &look)?;
         if look.more {
             // Of history the rest is history too: what somebody just wrote goes before it.
             let queue = if job.hinted {
@@ -31,6 +36,7 @@ impl Engine {
             };
             queue.insert(job.path.clone());
         }
+        self.torn.looked(&job.path, &look);
         self.remember(job, look.memory)?;
         if let Some(outcome) = look.outcome {
             self.merge_outcome(&job.path, outcome, look.changed_ms, look.wall_ms)?;
@@ -61,6 +67,7 @@ impl Engine {
         let rows_offset = self.committed_bytes() + self.pending.rows.len_bytes() as u64;
         outcome.place_rows(rows_offset);
         self.slot(path)?;
+        self.say_dead_letters(path, &outcome.overlay.dead_letters);
         let slot = self.slots.get_mut(path).expect("it was just loaded");
         if slot.pair.checkpoint == outcome.checkpoint && outcome.overlay.is_empty() {
             return Ok(());
@@ -133,28 +140,52 @@ impl Engine {
 
     /// Says once what is wrong with a source, and again when it is something else.
     fn say_sources(&mut self, job: &Job, look: &Look) -> Result<(), EngineError> {
-        let problems: BTreeSet<(Stream, String)> = look
+        let mut problems: BTreeSet<(Stream, String)> = look
             .unreadable
             .iter()
             .map(|(stream, error)| (*stream, error.to_string()))
             .collect();
-        let root = self.setup.root.clone();
+        if look.outcome.is_none() {
+            // Nothing is remembered of such a look: the next one finds it gone again.
+            problems.extend(look.deleted.iter().map(|stream| (*stream, GONE.to_owned())));
+        }
+        let said = std::mem::replace(&mut self.slot(&job.path)?.said, problems.clone());
+        let day_file = |stream: Stream| job.path.path(&self.setup.root, stream);
         for stream in &look.deleted {
-            tracing::warn!(
-                day_file = %job.path.path(&root, *stream).display(),
-                "day-file is gone; what was exported of it stays"
-            );
+            if !said.contains(&(*stream, GONE.to_owned())) {
+                tracing::warn!(
+                    day_file = %day_file(*stream).display(),
+                    "day-file is gone; what was exported of it stays"
+                );
+            }
         }
-        let slot = self.slot(&job.path)?;
-        for (stream, problem) in problems.difference(&slot.said) {
-            tracing::warn!(day_file = %job.path.path(&root, *stream).display(), problem, "day-file passed over");
-        }
-        let new_problems = problems.difference(&slot.said).count();
-        slot.said = problems;
-        for _ in 0..new_problems {
+        let new_problems = problems.difference(&said);
+        for (stream, problem) in new_problems.filter(|(_, problem)| problem != GONE) {
+            tracing::warn!(day_file = %day_file(*stream).display(), problem, "day-file passed over");
             self.meters.error("source");
         }
         Ok(())
+    }
+
+    /// Says once for each look and day-file that lines of it are no records, however many.
+    fn say_dead_letters(&self, path: &PairPath, new_ones: &[DeadLetter]) {
+        for stream in Stream::ALL {
+            let in_evidence = stream == Stream::Evidence;
+            let mut letters = new_ones
+                .iter()
+                .filter(|letter| letter.in_evidence == in_evidence);
+            let Some(first) = letters.next() else {
+                continue;
+            };
+            tracing::warn!(
+                message_id = ids::DEAD_LETTERS,
+                day_file = %path.path(&self.setup.root, stream).display(),
+                lines = 1 + letters.count(),
+                offset = first.offset,
+                reason = first.reason,
+                "lines that are no records became dead letters; `distilld dead-letters` shows them"
+            );
+        }
     }
 }
 

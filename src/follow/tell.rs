@@ -54,6 +54,7 @@ impl Follower {
         let situation = self.situation();
         let totals = self.engine.totals();
         let counts = &totals.counts;
+        let (unterminated_lines, unterminated_bytes) = self.engine.unterminated();
         tracing::info!(
             message_id = ids::STATUS,
             status = status_line::of(&situation),
@@ -72,6 +73,8 @@ impl Follower {
             evidence_malformed = totals.evidence_malformed,
             superseded = counts.superseded,
             contradicted = counts.contradicted,
+            unterminated_lines,
+            unterminated_bytes,
             export_bytes = self.engine.export_bytes(),
             watch = %self.watch.mode(),
             watched_directories = self.watch.armed(),

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::ask::Unread;
-use crate::checkpoint::{PairCheckpoint, ScoredEntry};
+use crate::checkpoint::{PairCheckpoint, ScoredEntry, Seen, SourceState};
 use crate::clock::stamp;
 use crate::discover::{PairPath, Stream};
 use crate::figures::{Figures, pair_path};
@@ -16,7 +16,7 @@ use crate::parse;
 use crate::row::RunKey;
 use crate::state::StateError;
 use crate::storage::Storage;
-use crate::tail::Source;
+use crate::tail::{LineLimits, Source};
 
 /// Waiting runs that are told.
 const OLDEST_MAX: usize = 8;
@@ -47,6 +47,15 @@ pub struct Lag {
     pub lines: Option<u64>,
     /// For how long there has always been something unread, seconds.
     pub seconds: u64,
+}
+
+/// Last lines without a newline: no records yet, and no lag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Unterminated {
+    /// How many.
+    pub lines: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// The runs that wait for the longest time, oldest first. Pairs are asked by the bound that each keeps, so that a
@@ -152,4 +161,38 @@ pub fn lag(figures: &Figures, unread: &Unread, storage: &dyn Storage, root: &Pat
         lines,
         seconds: unread.seconds,
     }
+}
+
+/// The torn last lines of the day-files that nobody had read to their end when the state was left: those are few. One that
+/// has been torn since then in a day-file that was read whole is found by the next daemon; to find it here would take a
+/// look at all of them.
+///
+/// # Errors
+/// The state's. A day-file that cannot be read counts for nothing: it is said elsewhere.
+pub fn unterminated(
+    figures: &Figures,
+    storage: &dyn Storage,
+    root: &Path,
+    limits: LineLimits,
+) -> Result<Unterminated, StateError> {
+    let mut unfinished: Vec<(PairPath, Stream, SourceState)> = Vec::new();
+    figures.for_each_pair(|_, checkpoint| {
+        let sources = Stream::ALL.map(|stream| (stream, checkpoint.source(stream)));
+        for (stream, state) in sources {
+            if state.seen == Seen::default() {
+                let found = pair_path(checkpoint).map(|path| (path, stream, *state));
+                unfinished.extend(found);
+            }
+        }
+    })?;
+    let mut found = Unterminated::default();
+    for (path, stream, state) in unfinished {
+        let bytes = match Source::open(storage, root, stream, &path) {
+            Ok(Some(source)) => source.unterminated_bytes(&state, limits).unwrap_or(0),
+            _ => 0,
+        };
+        found.lines += u64::from(bytes > 0);
+        found.bytes += bytes;
+    }
+    Ok(found)
 }

@@ -4,7 +4,7 @@
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use crossterm::style::Stylize as _;
 
-use super::{ClassStatus, Status};
+use super::{ClassStatus, Status, Unterminated};
 use crate::clock::moment;
 
 /// How a screen is set.
@@ -74,6 +74,9 @@ impl Page {
         let path = path.escape_debug().to_string();
         self.line("export", &path, Tone::Plain);
         self.line("rows", &rows(status), Tone::Plain);
+        if let Some(torn) = status.unterminated.filter(|torn| torn.lines > 0) {
+            self.line("torn", &unterminated(torn), Tone::Plain);
+        }
         let last_row = match &status.last_row_at {
             Some(at) => format!("{}, last row {}", status.as_of, ago(&status.as_of, at)),
             None => status.as_of.clone(),
@@ -209,6 +212,15 @@ fn rows(status: &Status) -> String {
         rows.push_str(&format!("; {unclaimed} without a line in the sources"));
     }
     rows
+}
+
+/// Torn last lines are no lag: nobody can read them before they end.
+fn unterminated(torn: Unterminated) -> String {
+    let wait = match torn.lines {
+        1 => "1 last line waits for its newline".to_owned(),
+        lines => format!("{} last lines wait for their newline", grouped(lines)),
+    };
+    format!("{wait}, {} bytes", grouped(torn.bytes))
 }
 
 /// Its head in one line and in two, its figure, whether it stands there always.
@@ -438,7 +450,14 @@ mod tests {
         let mut status = Status::default();
         status.scored.balanced = true;
         let quiet = page(&status, PLAIN);
-        for absent in ["fault", "superseded", "without a line", "balance", "\x1b"] {
+        for absent in [
+            "fault",
+            "superseded",
+            "without a line",
+            "balance",
+            "newline",
+            "\x1b",
+        ] {
             assert!(!quiet.contains(absent), "{quiet}");
         }
         status.scored.balanced = false;
@@ -447,6 +466,8 @@ mod tests {
         status.event_overflows = 2;
         status.as_of = "2026-05-02T03:04:05.678Z".into();
         status.last_overflow_at = Some("2026-05-02T03:03:00.000Z".into());
+        let (lines, bytes) = (1, 1_065);
+        status.unterminated = Some(Unterminated { lines, bytes });
         status.faults = vec![Fault {
             at: "2026-05-02T03:04:05.678Z".into(),
             what: "no space".into(),
@@ -459,6 +480,7 @@ mod tests {
             "(reading stopped): no space",
             "does not balance",
             "events; events were lost 2 times, last 1 min 5 s ago",
+            "torn      1 last line waits for its newline, 1,065 bytes\n",
         ] {
             assert!(page.contains(present), "{page}");
         }
@@ -495,6 +517,10 @@ mod tests {
                 exact: true,
                 lines: Some(612),
                 seconds: 75,
+            }),
+            unterminated: Some(Unterminated {
+                lines: 2,
+                bytes: 4_096,
             }),
             waiting_oldest: vec![WaitingRun {
                 day_file: "2026/04/29/audits.jsonl".into(),

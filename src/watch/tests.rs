@@ -5,7 +5,7 @@ use super::*;
 use crate::storage::{Disk, ListedEntry, StorageFile};
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -27,11 +27,14 @@ impl Listener {
 
     /// In a root with both bases and one day in each.
     fn on_lake() -> Listener {
-        let root = tempfile::tempdir().unwrap();
+        Listener::on_lake_listed_by(tempfile::tempdir().unwrap(), Arc::new(Disk))
+    }
+
+    fn on_lake_listed_by(root: TempDir, storage: Arc<dyn Storage>) -> Listener {
         for stream in Stream::ALL {
             fs::create_dir_all(base(root.path(), stream).join("2026/05/02")).unwrap();
         }
-        let mut listener = Listener::on(root, WatchSetting::Events);
+        let mut listener = Listener::on_storage(root, WatchSetting::Events, storage);
         assert_eq!(listener.arm_all(), []);
         assert_eq!(listener.watch.armed(), 8);
         listener
@@ -107,6 +110,19 @@ impl Listener {
                 .contains(&(stream, PathBuf::from(relative))),
             "{relative}: {pending:?}"
         );
+    }
+
+    /// Appends to a day-file of its own and expects hints for that alone: events come in order, so that whatever
+    /// happened before has been heard of by then, if at all.
+    fn expect_nothing_else(&self) {
+        let sentinel = (Stream::Scored, PathBuf::from("2026/05/02/sentinel.jsonl"));
+        append(&self.path(sentinel.0, "2026/05/02/sentinel.jsonl"));
+        let pending = self.wake.wait_until(Some(Instant::now() + PATIENCE));
+        let alone = Pending {
+            day_files: BTreeSet::from([sentinel]),
+            ..Pending::default()
+        };
+        assert_eq!(pending, alone);
     }
 }
 
@@ -393,8 +409,7 @@ fn our_own_reads_wake_nobody() {
     let export = lake.root.path().join("data/distilled/sft/sft_export.jsonl");
     fs::create_dir_all(export.parent().unwrap()).unwrap();
     append(&export);
-    let pending = lake.wake.wait_until(Some(Instant::now() + SILENCE));
-    assert_eq!(pending, Pending::default());
+    lake.expect_nothing_else();
 }
 
 #[test]
@@ -409,8 +424,7 @@ fn files_at_other_depths_wake_nobody() {
         append(&lake.path(Stream::Scored, stray));
     }
     append(&lake.root.path().join("README"));
-    let pending = lake.wake.wait_until(Some(Instant::now() + SILENCE));
-    assert_eq!(pending, Pending::default());
+    lake.expect_nothing_else();
 }
 
 #[test]
@@ -511,23 +525,40 @@ fn where_watches_run_out_a_new_day_takes_the_oldest_ones_watch() {
     assert_eq!(lake.watch.mode(), Mode::Events);
 }
 
+/// A disk on which one directory may not be listed while somebody says so, whoever asks.
+#[derive(Debug)]
+struct Denying {
+    dir: PathBuf,
+    denies: AtomicBool,
+}
+
+impl Lists for Denying {
+    fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
+        if dir == self.dir && self.denies.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Disk.list(dir)
+    }
+}
+
 #[test]
 fn a_directory_without_permission_is_passed_over_and_tried_again() {
-    let mut lake = Listener::on_lake();
-    let day = lake.path(Stream::Scored, "2026/05/02");
+    let root = tempfile::tempdir().unwrap();
+    let day = base(root.path(), Stream::Scored).join("2026/05/02");
+    let storage = Arc::new(ListedBy(Denying {
+        dir: day.clone(),
+        denies: AtomicBool::new(false),
+    }));
+    let mut lake = Listener::on_lake_listed_by(root, Arc::clone(&storage) as _);
     append(&day.join("a.jsonl"));
-    fs::set_permissions(&day, fs::Permissions::from_mode(0o000)).unwrap();
-    if fs::read_dir(&day).is_ok() {
-        // A privileged user may read everything; there is nothing to pass over.
-        return;
-    }
+    storage.0.denies.store(true, Ordering::SeqCst);
     lake.watch.apply(&Pending {
         rearm: true,
         ..Pending::default()
     });
     assert_eq!(lake.arm_all(), []);
     assert_eq!((lake.watch.armed(), lake.watch.mode()), (7, Mode::Events));
-    fs::set_permissions(&day, fs::Permissions::from_mode(0o755)).unwrap();
+    storage.0.denies.store(false, Ordering::SeqCst);
     assert!(lake.watch.rearm_changed(100));
     assert_eq!(lake.arm_all().len(), 1);
     assert_eq!(lake.watch.armed(), 8);
@@ -561,11 +592,26 @@ impl LateWriter {
     }
 }
 
-impl Storage for LateWriter {
+impl Lists for LateWriter {
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
         let listed = Disk.list(dir)?;
         self.write_below(dir);
         Ok(listed)
+    }
+}
+
+/// How a disk lists directories.
+trait Lists: std::fmt::Debug + Send + Sync {
+    fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>>;
+}
+
+/// The disk, but for its listings.
+#[derive(Debug)]
+struct ListedBy<L>(L);
+
+impl<L: Lists> Storage for ListedBy<L> {
+    fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
+        self.0.list(dir)
     }
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
         Disk.stat(path)
@@ -600,7 +646,7 @@ impl Storage for LateWriter {
 fn what_appears_right_after_a_listing_is_found() {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir_all(base(root.path(), Stream::Scored).join("2026/05/02")).unwrap();
-    let storage = Arc::new(LateWriter::default());
+    let storage = Arc::new(ListedBy(LateWriter::default()));
     let mut lake = Listener::on_storage(root, WatchSetting::Events, storage);
     let mut missing = BTreeSet::from(
         [

@@ -315,7 +315,14 @@ fn fault_of_wait(tail: Tail) -> Option<String> {
         End::Away(_) => u64::from(tail.heard),
         End::Emptied => 0,
     };
-    (lines != expected).then(|| format!("{lines} lines read of {expected}"))
+    let torn = match end {
+        End::Stays => (1, 8),
+        End::GrowsOverlong | End::Away(_) | End::Emptied => (0, 0),
+        End::GrowsOverlongThenMore => (1, 4),
+    };
+    let told = lake.bench.engine.as_ref().unwrap().unterminated();
+    (lines != expected || told != torn)
+        .then(|| format!("{lines} lines read of {expected}, torn {told:?} of {torn:?}"))
 }
 
 #[test]
@@ -340,4 +347,25 @@ fn nobody_waits_for_ever_for_the_end_of_a_day_file() {
         }
     }
     assert!(wrong.is_empty(), "{} wrong: {wrong:#?}", wrong.len());
+}
+
+#[test]
+fn a_torn_line_is_told_once_however_often_its_pair_leaves_the_memory() {
+    let mut lake = Lake::new();
+    lake.append(Stream::Scored, &(scored("a") + "{\"torn\":"));
+    let told = |lake: &Lake| lake.bench.engine.as_ref().unwrap().unterminated();
+    for _ in 0..3 {
+        assert_eq!(told(&lake), (1, 8));
+        assert!(lake.bench.settle_all().unwrap());
+        lake.step(Step::Checkpoint);
+        lake.append(Stream::Evidence, "\n");
+        lake.bench.clock.advance(10 * SETTLE_MS);
+        let engine = lake.bench.engine.as_mut().unwrap();
+        engine.tick().unwrap();
+        assert_eq!(engine.active_paths(), []);
+        assert_eq!(told(&lake), (1, 8));
+        lake.scan();
+    }
+    lake.append(Stream::Scored, "0}\n");
+    assert_eq!(told(&lake), (0, 0));
 }

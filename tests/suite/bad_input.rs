@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::support::http::{get, metric};
 use crate::support::kill_harness::Daemon;
 use crate::support::lake_gen::Stream;
 use crate::support::naive::blank_stamps;
@@ -64,6 +66,46 @@ fn assert_said(said: &str, wanted: &[&str]) {
     }
 }
 
+/// Lines of a log that say this of a day-file.
+fn said_of(said: &str, what: &str, day_file: &Path) -> usize {
+    // Another word follows, or the line ends: the path of none is the beginning of another's.
+    let named = format!("day_file={} ", day_file.display());
+    let lines = said.lines().map(|line| format!("{line} "));
+    lines
+        .filter(|line| line.contains(what) && line.contains(&named))
+        .count()
+}
+
+const BURIED: &str = "lines that are no records became dead letters";
+
+/// Asserts that one line of the stream's day-file is a dead letter, behind the line of a run, and was said once.
+fn assert_one_too_long(bench: &Bench, said: &str, stream: Stream) {
+    let told = bench.status();
+    for of in Stream::BOTH {
+        let key = match of {
+            Stream::Scored => "scored",
+            Stream::Evidence => "evidence",
+        };
+        assert_eq!(
+            told[key]["dead_letters"],
+            usize::from(of == stream),
+            "{told}"
+        );
+    }
+    assert_eq!(said.matches(BURIED).count(), 1, "{said}");
+    assert_eq!(
+        said_of(said, BURIED, &bench.path(stream, PAIR)),
+        1,
+        "{said}"
+    );
+    let offset = match stream {
+        Stream::Scored => scored("before"),
+        Stream::Evidence => evidence("before"),
+    };
+    let fields = format!(" lines=1 offset={} reason=too-long", offset.len());
+    assert!(said.contains(&fields), "no {fields} in {said}");
+}
+
 #[test]
 fn a_line_of_64_mib_is_a_dead_letter_and_is_not_held() {
     for (stream, front) in [
@@ -79,6 +121,7 @@ fn a_line_of_64_mib_is_a_dead_letter_and_is_not_held() {
         bench.append_run(PAIR, "after");
         let ended = bench.once();
         bench.assert_runs(&["before", "after"]);
+        assert_one_too_long(&bench, &ended.stderr, stream);
         let malformed = usize::from(stream == Stream::Scored);
         assert_said(&ended.stderr, &[&format!("malformed={malformed}")]);
         assert!(ended.memory_kib < MEMORY_KIB_MAX, "{}", ended.memory_kib);
@@ -104,6 +147,7 @@ fn a_line_of_64_mib_may_arrive_piece_by_piece() {
         bench.append_run(PAIR, "after");
         bench.wait_run(&mut daemon, "after");
         assert_lean(&daemon);
+        assert_one_too_long(&bench, &bench.said(), stream);
         bench.stop(daemon);
         assert!(bench.has("before") && !bench.has("long"));
     }
@@ -150,6 +194,10 @@ fn a_lake_of_malformed_lines_is_counted() {
         &[&scored, &format!("malformed={LINES}"), "exported=0"],
     );
     assert!(ended.memory_kib < MEMORY_KIB_MAX, "{}", ended.memory_kib);
+    // One look at each pair, one warning for each of its day-files.
+    assert_eq!(ended.stderr.matches(BURIED).count(), 8, "{}", ended.stderr);
+    let fields = format!(" lines={} offset=0 reason=", LINES / 4);
+    assert_eq!(ended.stderr.matches(&fields).count(), 8, "{}", ended.stderr);
     bench.append_run("2026/01/01/audits.jsonl", "good");
     bench.once();
     bench.assert_runs(&["good"]);
@@ -195,23 +243,53 @@ fn put_strange_files(bench: &Bench, stream: Stream) -> UnixListener {
     UnixListener::bind(dir.join("socket.jsonl")).unwrap()
 }
 
+/// A daemon that looks at the newest days and at every pair in memory all the time, caught up; and where it listens.
+fn start_scanning(bench: &Bench) -> (Daemon, SocketAddr) {
+    let mut command = bench.command(&["run", "--listen", "127.0.0.1:0"]);
+    command.env("DISTILLD_RECENT_SCAN_MS", "20");
+    bench.listening_by(&mut command)
+}
+
+/// Waits until scans have begun and ended that began after this call.
+fn wait_scans(bench: &Bench, daemon: &mut Daemon, address: SocketAddr) {
+    let scans = || {
+        let metrics = get(address, "/metrics").body;
+        metric(&metrics, "distilld_scans_total{kind=\"recent\"}").unwrap()
+    };
+    let before = scans();
+    bench.wait_for(daemon, "it scans", || scans() >= before + 3.0);
+}
+
 #[test]
 fn what_is_no_day_file_blocks_nobody() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     let _sockets = Stream::BOTH.map(|stream| put_strange_files(&bench, stream));
     let expected = ["a", "a", "later", "later"];
-    let mut daemon = bench.start_caught_up();
+    let (mut daemon, address) = start_scanning(&bench);
     bench.wait_rows(&mut daemon, 2);
     // The link inside the root is a day-file of its own; events come for its target's name alone.
     bench.append_run(PAIR, "later");
     bench.wait_run(&mut daemon, "later");
+    for _ in 0..3 {
+        wait_scans(&bench, &mut daemon, address);
+        bench.probe(&mut daemon);
+    }
+    wait_scans(&bench, &mut daemon, address);
     bench.stop(daemon);
     bench.once();
-    bench.assert_runs(&expected);
-    for name in ["fifo", "dir", "leaves", "device", "socket"] {
-        let warned = bench.said().matches(&format!("01/{name}.jsonl")).count();
-        assert!(warned > 0, "{name} was not said: {}", bench.said());
+    let mut found = bench.runs();
+    found.retain(|run| !run.starts_with("probe "));
+    found.sort_unstable();
+    assert_eq!(found, expected);
+    for stream in Stream::BOTH {
+        for name in [
+            "fifo", "dir", "leaves", "loop", "device", "to-fifo", "socket",
+        ] {
+            let path = bench.path(stream, &format!("2026/01/01/{name}.jsonl"));
+            let warned = said_of(&bench.said(), "day-file passed over", &path);
+            assert_eq!(warned, 1, "{name}: {}", bench.said());
+        }
     }
     // Once each: the log holds no line a scan.
     assert!(bench.said().lines().count() < 40, "{}", bench.said());
@@ -315,19 +393,43 @@ fn a_rewritten_day_file_gives_its_new_rows_alone() {
     }
 }
 
+const GONE: &str = "day-file is gone";
+
+/// As long as half of a pair cannot be read, nothing is remembered of a look at it.
+#[test]
+fn a_deleted_day_file_is_said_once_beside_one_that_cannot_be_read() {
+    for gone in Stream::BOTH {
+        let bench = Bench::new();
+        bench.append_run(PAIR, "a");
+        let (mut daemon, address) = start_scanning(&bench);
+        bench.wait_rows(&mut daemon, 1);
+        fs::remove_file(bench.path(gone.other(), PAIR)).unwrap();
+        fs::create_dir(bench.path(gone.other(), PAIR)).unwrap();
+        fs::remove_file(bench.path(gone, PAIR)).unwrap();
+        bench.probe(&mut daemon);
+        wait_scans(&bench, &mut daemon, address);
+        bench.stop(daemon);
+        assert_eq!(said_of(&bench.said(), GONE, &bench.path(gone, PAIR)), 1);
+    }
+}
+
 #[test]
 fn a_deleted_day_file_leaves_its_rows() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     bench.append_run("2026/01/01/z.jsonl", "other");
-    let mut daemon = bench.start_caught_up();
+    let (mut daemon, address) = start_scanning(&bench);
     bench.wait_rows(&mut daemon, 2);
     let before = bench.export_bytes();
     for stream in Stream::BOTH {
         fs::remove_file(bench.path(stream, PAIR)).unwrap();
     }
     bench.probe(&mut daemon);
+    wait_scans(&bench, &mut daemon, address);
     bench.stop(daemon);
+    for stream in Stream::BOTH {
+        assert_eq!(said_of(&bench.said(), GONE, &bench.path(stream, PAIR)), 1);
+    }
     bench.once();
     assert!(bench.export_bytes().starts_with(&before));
     // Back again, with one more.

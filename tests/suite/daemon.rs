@@ -7,6 +7,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
+use crate::support::kill_harness::Daemon;
 use crate::support::lake_gen::Stream;
 use crate::support::process::{
     Bench, LONG, STOP, evidence, evidence_with, memory_kib_max, scored, scored_as,
@@ -14,11 +15,17 @@ use crate::support::process::{
 
 const PAIR: &str = "2026/01/01/audits.jsonl";
 
+/// A daemon, caught up, by which no scan comes within any deadline: what it finds from now on it has heard of.
+fn start_listening_alone(bench: &Bench) -> Daemon {
+    let mut command = bench.command(&["run"]);
+    command.env("DISTILLD_RECENT_SCAN_MS", "3600000");
+    bench.catch_up(&mut command)
+}
+
 #[test]
 fn directories_that_appear_are_followed() {
     let bench = Bench::new();
-    let mut daemon = bench.start_caught_up();
-    // No scan comes within the deadline: each of these is heard.
+    let mut daemon = start_listening_alone(&bench);
     let appearing = [
         "2026/01/01/a.jsonl",
         "2026/01/01/b.jsonl",
@@ -61,7 +68,7 @@ fn either_stream_may_appear_long_after_the_other() {
 fn a_directory_moved_in_is_followed() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
-    let mut daemon = bench.start_caught_up();
+    let mut daemon = start_listening_alone(&bench);
     let aside = Bench::new();
     aside.append_run("2026/03/01/x.jsonl", "b");
     for stream in ["evidence", "scored-runs"] {
@@ -193,21 +200,37 @@ fn a_second_run_writes_nothing_and_reads_little() {
     assert!(bench.export_bytes().starts_with(&export));
 }
 
+/// Asserts that so many last lines are told to wait for their newline; they are no lag.
+fn assert_unterminated(bench: &Bench, lines: usize, bytes: usize) {
+    let told = bench.status();
+    let wanted = serde_json::json!({ "lines": lines, "bytes": bytes });
+    assert_eq!(told["unterminated"], wanted, "{told}");
+    if told["running"] == true {
+        assert_eq!(told["lag"]["bytes"], 0, "{told}");
+    }
+}
+
 #[test]
 fn an_unterminated_last_line_settles_and_its_newline_is_nothing() {
     let bench = Bench::new();
     bench.append(Stream::Evidence, PAIR, evidence("a") + &evidence("b"));
     let mut patient = bench.command(&["run"]);
     patient.env("DISTILLD_SETTLE_MS", "3600000");
+    patient.env("DISTILLD_RECENT_SCAN_MS", "3600000");
     let mut daemon = bench.catch_up(&mut patient);
+    assert_unterminated(&bench, 0, 0);
     bench.append(Stream::Scored, PAIR, scored("a").trim_end());
     bench.probe(&mut daemon);
     bench.probe(&mut daemon);
     assert!(!bench.has("a"), "it was not still");
+    let torn_bytes = scored("a").trim_end().len();
+    assert_unterminated(&bench, 1, torn_bytes);
     bench.stop(daemon);
+    assert_unterminated(&bench, 1, torn_bytes);
 
     let mut daemon = bench.start();
     bench.wait_run(&mut daemon, "a");
+    assert_unterminated(&bench, 0, 0);
     bench.append(Stream::Scored, PAIR, "\n");
     bench.probe(&mut daemon);
     bench.append(Stream::Scored, PAIR, scored("b"));
@@ -220,7 +243,30 @@ fn an_unterminated_last_line_settles_and_its_newline_is_nothing() {
     bench.append(Stream::Scored, PAIR, format!("\r\n{}", scored("d")));
     bench.wait_run(&mut daemon, "d");
     bench.stop(daemon);
+    assert_unterminated(&bench, 0, 0);
     bench.assert_batch();
+}
+
+#[test]
+fn a_torn_line_that_goes_with_its_day_file_is_told_no_longer() {
+    let bench = Bench::new();
+    let mut command = bench.command(&["run"]);
+    command
+        .env("DISTILLD_SETTLE_MS", "3600000")
+        .env("DISTILLD_WATCH", "poll")
+        .env("DISTILLD_POLL_MS", "20");
+    let mut daemon = bench.catch_up(&mut command);
+    // No state knows of them, and of a pair with nothing else no listing tells when it is gone.
+    bench.append(Stream::Scored, PAIR, "{\"torn\":");
+    bench.append(Stream::Evidence, "2026/01/01/z.jsonl", "{\"to");
+    bench.wait_for(&mut daemon, "both are told", || {
+        bench.status()["unterminated"] == serde_json::json!({ "lines": 2, "bytes": 12 })
+    });
+    fs::remove_file(bench.path(Stream::Scored, PAIR)).unwrap();
+    bench.wait_for(&mut daemon, "one is told", || {
+        bench.status()["unterminated"] == serde_json::json!({ "lines": 1, "bytes": 4 })
+    });
+    bench.stop(daemon);
 }
 
 #[test]

@@ -199,6 +199,7 @@ fn a_report_is_one_event_with_all_figures() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     bench.append(Stream::Scored, PAIR, scored("waits"));
+    bench.append(Stream::Evidence, PAIR, "{\"to");
     let mut daemon = bench.start_caught_up();
     signal(&daemon, Signal::USR1);
     bench.wait_for(&mut daemon, "the report", || {
@@ -215,6 +216,7 @@ fn a_report_is_one_event_with_all_figures() {
         " exported=1 ",
         " waiting=1 ",
         " balanced=true ",
+        " unterminated_lines=1 unterminated_bytes=4 ",
         " watch=events ",
         " last_row_at=",
     ] {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::support::kill_harness::{Daemon, daemon_command, wait_until};
 use crate::support::lake_gen::Stream;
+use crate::support::process::Bench;
 
 const PAIR: &str = "2026/05/01/n.jsonl";
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -148,4 +149,36 @@ fn asking_with_another_state_directory_does_not_change_where_the_state_is_said_t
         let told = json(root.path()).unwrap();
         assert_eq!(told["state_dir"], state_dir.to_str().unwrap());
     }
+}
+
+#[test]
+fn a_torn_line_is_told_without_a_daemon_until_it_is_too_long_to_be_kept() {
+    let bench = Bench::new();
+    let run = |arguments: &[&str]| {
+        let mut command = bench.command(arguments);
+        let ended = bench.run(command.env("DISTILLD_MAX_LINE_BYTES", "1024"));
+        ended.check(0, &[]);
+        ended.stdout
+    };
+    let told = || {
+        let told: serde_json::Value = serde_json::from_str(&run(&["status", "--json"])).unwrap();
+        assert_eq!(told["running"], false);
+        told["unterminated"].clone()
+    };
+    bench.append_run(PAIR, "a");
+    bench.append(Stream::Scored, PAIR, "{");
+    run(&["run", "--once"]);
+    for (more, lines, bytes) in [(0, 1, 1), (1_023, 1, 1_024), (1, 0, 0)] {
+        bench.append(Stream::Scored, PAIR, "x".repeat(more));
+        let wanted = serde_json::json!({ "lines": lines, "bytes": bytes });
+        assert_eq!(told(), wanted, "before it is looked at");
+        run(&["run", "--once"]);
+        assert_eq!(told(), wanted);
+    }
+    bench.append(Stream::Scored, PAIR, "\n{\"to");
+    run(&["run", "--once"]);
+    assert_eq!(told(), serde_json::json!({ "lines": 1, "bytes": 4 }));
+    let page = run(&["status"]);
+    let line = "\ntorn      1 last line waits for its newline, 4 bytes\n";
+    assert!(page.contains(line), "{page}");
 }

@@ -259,6 +259,13 @@ impl Bench {
         ended
     }
 
+    /// What `status --json` tells, of a running daemon or without one.
+    pub fn status(&self) -> serde_json::Value {
+        let ended = self.run(&mut self.command(&["status", "--json"]));
+        ended.check(0, &[]);
+        serde_json::from_str(&ended.stdout).unwrap()
+    }
+
     /// The first difference between the export and what a batch makes of the lake.
     pub fn difference(&self) -> Option<String> {
         let pairs = read_pairs(&Disk, &self.root()).unwrap();
