@@ -80,6 +80,9 @@ fn recover_and_finish(bench: &mut Bench, rest: &[Step], all: &[Step], what: &str
     if let Some(difference) = multiset_difference(&export, &naive.rows) {
         panic!("{what}: {difference}");
     }
+    if let Some(fault) = bench.count_fault(&naive.counts) {
+        panic!("{what}: {fault}");
+    }
 }
 
 /// Every call of a script, every fate; `again`: also calls of each recovery.
@@ -221,6 +224,7 @@ fn rows_that_were_seen_outlive_a_state_that_is_lost_in_the_same_power_cut() {
             let naive = naive_batch(&pairs_of(&steps), false);
             let export = found.disk.read(EXPORT).unwrap_or_default();
             assert_eq!(multiset_difference(&export, &naive.rows), None, "{what}");
+            assert_eq!(found.count_fault(&naive.counts), None, "{what}");
         }
     }
     assert!(salvaged > 0, "no crash left rows in the journal alone");
