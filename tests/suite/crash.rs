@@ -3,11 +3,13 @@
 
 use fastrand::Rng;
 
+use distilld::engine::EngineError;
 use distilld::recover::RecoveryCase;
 
 use crate::support::bench::{Bench, EXPORT, STATE_DIR};
-use crate::support::lake_gen::{EvidenceMode, Shape, Step, pairs_of, script};
+use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
 use crate::support::naive::{multiset_difference, naive_batch};
+use crate::support::process::{evidence, scored};
 use crate::support::sim_disk::{EIO, Fate, Fault, NameOrder, SimDisk};
 
 /// Scripts whose every call is crashed at.
@@ -320,5 +322,46 @@ fn a_crash_at_any_call_of_an_adoption_writes_nothing_twice() {
             let mut found = after_power_cut(&crashed, n, fate);
             recover_and_finish(&mut found, &[], &steps, &what);
         }
+    }
+}
+
+/// Appends a run and its evidence. Gives the calls that this took: those that change something, those that look.
+fn calls_of_a_run(bench: &mut Bench, run: &str) -> Result<(u64, u64), EngineError> {
+    let before = (bench.disk.calls(), bench.disk.looks());
+    for (stream, line) in [
+        (Stream::Evidence, evidence(run)),
+        (Stream::Scored, scored(run)),
+    ] {
+        let step = Step::Append {
+            stream,
+            pair: "2026/01/01/steady.jsonl".to_owned(),
+            bytes: line.into_bytes(),
+        };
+        bench.step(&step, true)?;
+    }
+    let [calls, looks] = [bench.disk.calls(), bench.disk.looks()];
+    Ok((calls - before.0, looks - before.1))
+}
+
+/// A recovery leaves nothing behind that makes everything dearer from then on.
+#[test]
+fn a_run_costs_after_a_crash_what_it_cost_before() {
+    for fate in Fate::ALL {
+        let mut bench = Bench::new(SimDisk::new());
+        bench.open().unwrap();
+        let before =
+            ["run-a", "run-b", "run-c"].map(|run| calls_of_a_run(&mut bench, run).unwrap());
+        // Where its frame is written and not yet durable.
+        bench.disk.crash_at(1);
+        assert!(calls_of_a_run(&mut bench, "run-x").is_err());
+        let crashed = Crashed {
+            bench,
+            steps_taken: 0,
+        };
+        let mut found = after_power_cut(&crashed, 5, fate);
+        found.open().unwrap();
+        found.catch_up().unwrap();
+        let after = ["run-d", "run-e", "run-f"].map(|run| calls_of_a_run(&mut found, run).unwrap());
+        assert_eq!(after[1..], before[1..], "writes {fate:?}");
     }
 }
