@@ -161,9 +161,11 @@ impl Chain {
                 let seen = longer(&self.seen, &life.export[..sighted]);
                 image = self.next_image();
                 fs::write(&image, &disk).unwrap();
-                self.recover(&image, scorers.clone(), &seen, &life.export, tally)
+                let garbled = self
+                    .recover(&image, scorers.clone(), &seen, &life.export, tally)
                     .map_err(|fault| format!("life {number}, cut {cut} of {entries}: {fault}"))?;
-                if at == lives_on {
+                // Readers of the next life are there before its daemon has put the export right.
+                if !garbled && (at <= lives_on || next.is_none()) {
                     next = Some((disk, seen));
                 }
             }
@@ -249,7 +251,8 @@ impl Chain {
         }
     }
 
-    /// Mounts a disk that was cut, recovers it, lets the scorers go on, and compares after each.
+    /// Mounts a disk that was cut, recovers it, lets the scorers go on, and compares after each. Gives whether the cut left
+    /// whole lines in the export that were never written.
     fn recover(
         &mut self,
         image: &Path,
@@ -257,14 +260,16 @@ impl Chain {
         seen: &[u8],
         export_ever: &[u8],
         tally: &mut Tally,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let mounted = Mounted::image(image, &self.dir.join("mount"), "noatime");
         let root = root_of(&mounted);
         fs::create_dir_all(&root).unwrap();
         let left = fs::read(export_path(&root)).unwrap_or_default();
         let right = whole_lines(&left[..common_len(&left, export_ever)]);
         tally.rows_rewritten += usize::from(right.len() < seen.len());
-        tally.rows_garbled += usize::from(right.len() < whole_lines(&left).len().min(seen.len()));
+        let whole = whole_lines(&left).len();
+        tally.rows_garbled += usize::from(right.len() < whole.min(seen.len()));
+        let garbled = right.len() < whole;
         let lost_bytes = scorers.after_cut(&root, &mut self.rng);
         tally.sources_shortened += usize::from(lost_bytes > 0);
         let seen = longer(seen, right);
@@ -289,7 +294,7 @@ impl Chain {
             // Where a line that stood twice is lost once, `verify` rightly asks: two rows, and one line to earn them.
             check_account(&root, &scorers, Compared::Lines)?;
         }
-        Ok(())
+        Ok(garbled)
     }
 
     /// Catches up and compares.
