@@ -201,7 +201,7 @@ impl Journal {
     }
 
     /// Gives `take_in` every batch from the start of a journal whose state is lost, in order, as long as one follows the
-    /// other. Damage ends it: what is read is what was written.
+    /// other. Damage ends it: what is read is what was written. A frame that the disk does not give is not damaged.
     ///
     /// # Errors
     /// The disk's, those of `take_in`.
@@ -215,14 +215,20 @@ impl Journal {
             return Ok(());
         };
         let mut journal = Self::empty(file, first.epoch, first.seq.saturating_sub(1));
-        while let Ok(Some(frame)) = journal.read_frame(journal.position) {
-            if frame.seq != journal.seq_next || !take_in(frame.batch)? {
-                break;
+        loop {
+            let frame = match journal.read_frame(journal.position) {
+                Ok(None) | Err(JournalError::Damaged(_)) => return Ok(()),
+                other => other.map_err(E::from)?,
+            };
+            let Some(frame) = frame.filter(|frame| frame.seq == journal.seq_next) else {
+                return Ok(());
+            };
+            if !take_in(frame.batch)? {
+                return Ok(());
             }
             journal.position = frame_end(journal.position, frame.payload_len);
             journal.seq_next = frame.seq + 1;
         }
-        Ok(())
     }
 
     /// Makes a batch durable and gives its seq. On an error nothing of it counts; it may be tried again unless the

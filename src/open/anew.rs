@@ -11,13 +11,13 @@ use super::{
 };
 use crate::checkpoint::{Claim, PairId};
 use crate::engine::{Engine, EngineError, Setup};
-use crate::export::{Export, Segments};
+use crate::export::{Export, ExportError, Segments};
 use crate::firewall::FIREWALL;
 use crate::journal::Journal;
 use crate::recover::RecoveryCase;
 use crate::row;
 use crate::state::{Header, State, StateError};
-use crate::storage::{Storage, remove_if_there};
+use crate::storage::{Storage, is_there, remove_if_there};
 
 /// Claims taken into the state at a time, 24 bytes each.
 const CLAIMS_AT_ONCE: usize = 256 << 10;
@@ -68,12 +68,18 @@ pub(super) fn begin_anew(
 /// in it. If it belongs to this export they are written again, at the offsets where they were.
 fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
     let storage = &setup.storage;
-    let (Ok(journal), Ok(_)) = (
-        storage.open_write(journal_path),
-        storage.stat(&setup.export_path),
-    ) else {
-        return Ok(0);
+    // Whatever else the disk says, the journal may be there: without its rows nobody may go on.
+    let journal = match storage.open_write(journal_path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        other => other.map_err(|source| state_dir_error(setup, source))?,
     };
+    let export_error = |source| ExportError::Io {
+        path: setup.export_path.clone(),
+        source,
+    };
+    if !is_there(&**storage, &setup.export_path).map_err(export_error)? {
+        return Ok(0);
+    }
     let mut export = Export::open_or_create(Arc::clone(storage), &setup.export_path)?;
     let mut bytes = 0;
     Journal::salvage(journal, |batch| -> Result<bool, EngineError> {
@@ -90,6 +96,10 @@ fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
         }
         Ok(belongs)
     })?;
+    if bytes > 0 {
+        // The journal is set aside next: from then on the export alone has these rows.
+        export.begin_sync().sync()?;
+    }
     Ok(bytes)
 }
 

@@ -34,6 +34,8 @@ struct DayFile {
     bytes: Vec<u8>,
     /// What has been written so far.
     written: usize,
+    /// Whether anything ever was.
+    was_there: bool,
 }
 
 fn stream_of(name: &Name) -> Stream {
@@ -50,7 +52,10 @@ impl Scorers {
         let mut files = BTreeMap::new();
         for (pair, (scored, evidence)) in pairs_of(&script(seed, &Shape::steady(lines))) {
             for (is_evidence, bytes) in [(false, scored), (true, evidence)] {
-                let file = bytes.map(|bytes| DayFile { bytes, written: 0 });
+                let file = bytes.map(|bytes| DayFile {
+                    bytes,
+                    ..DayFile::default()
+                });
                 files.extend(file.map(|file| ((is_evidence, pair.clone()), file)));
             }
         }
@@ -76,6 +81,14 @@ impl Scorers {
     /// Whether all that was lost is written again.
     pub fn lose_no_line(&self) -> bool {
         self.writers == Writers::WriteAgain
+    }
+
+    /// Whether a cut took a scored day-file as a whole and nobody has begun it anew.
+    pub fn lack_a_day_file(&self, root: &Path) -> bool {
+        self.files.iter().any(|(name, file)| {
+            let path = stream_of(name).path(root, &name.1);
+            file.was_there && stream_of(name) == Stream::Scored && !path.exists()
+        })
     }
 
     /// Sees what is left of the day-files, and what to do about it. Gives the bytes that were lost.
@@ -128,6 +141,7 @@ impl DayFile {
     fn append(&mut self, (is_evidence, pair): &Name, len: usize) -> Step {
         let bytes = self.bytes[self.written..self.written + len].to_vec();
         self.written += len;
+        self.was_there = true;
         Step::Append {
             stream: stream_of(&(*is_evidence, String::new())),
             pair: pair.clone(),

@@ -7,6 +7,8 @@ use fastrand::Rng;
 
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const SECTOR: usize = 512;
+/// Where the superblock of an ext4 ends.
+const SUPERBLOCK_END: usize = 2_048;
 const FLUSH: u64 = 1;
 const DISCARD: u64 = 4;
 const MARK: u64 = 8;
@@ -96,7 +98,7 @@ impl WriteLog {
             if entry.data.is_empty() {
             } else if rng.u32(..100) >= kept_percent {
                 lost += 1;
-            } else if rng.u32(..TORN_ONE_IN) > 0 || kept_percent == 100 {
+            } else if rng.u32(..TORN_ONE_IN) > 0 || kept_percent == 100 || is_superblock(entry) {
                 self.apply(entry, 0..entry.data.len(), &mut disk);
             } else {
                 lost += 1;
@@ -118,6 +120,11 @@ impl WriteLog {
         let from = &self.bytes[entry.data.clone()][part.clone()];
         disk[entry.offset..][part].copy_from_slice(from);
     }
+}
+
+/// A file system whose superblock is torn is not mounted again: that is for its own repair, and tells nothing of ours.
+fn is_superblock(entry: &Entry) -> bool {
+    entry.offset < SUPERBLOCK_END
 }
 
 #[cfg(test)]

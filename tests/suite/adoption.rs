@@ -171,11 +171,18 @@ fn a_damaged_state_is_rebuilt() {
 
 #[test]
 fn a_state_of_other_bytes_is_rebuilt() {
-    for len in [1, 4_096, 70_000] {
-        check(1, "garbage", |bench| {
-            fs::write(state(bench, "state.redb"), vec![0xa5; len]).unwrap();
-        })
-        .check(0, &["is not used"]);
+    // NULs are what some file systems leave of a file whose bytes a power cut took.
+    for byte in [0xa5, 0] {
+        for len in [1, 4_096, 70_000] {
+            let what = format!("{len} bytes {byte:#x}");
+            check(1, &what, |bench| {
+                fs::write(state(bench, "state.redb"), vec![byte; len]).unwrap();
+            })
+            .check(0, &["is not used"]);
+        }
+        check(1, &format!("journal of bytes {byte:#x}"), |bench| {
+            fs::write(state(bench, "journal"), vec![byte; 70_000]).unwrap();
+        });
     }
 }
 

@@ -3,16 +3,18 @@
 
 use fastrand::Rng;
 
+use distilld::engine::EngineError;
 use distilld::recover::RecoveryCase;
 
 use crate::support::bench::{Bench, EXPORT, STATE_DIR};
-use crate::support::lake_gen::{EvidenceMode, Shape, Step, pairs_of, script};
+use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
 use crate::support::naive::{multiset_difference, naive_batch};
-use crate::support::sim_disk::{Fate, NameOrder, SimDisk};
+use crate::support::process::{evidence, scored};
+use crate::support::sim_disk::{EIO, Fate, Fault, NameOrder, SimDisk};
 
 /// Scripts whose every call is crashed at.
 const SCRIPTS: u64 = 3;
-/// Of the calls of a recovery, every so many are crashed at again.
+/// Of the calls of a recovery, and of recoveries without a state, every so many are crashed at again.
 const RECOVERY_STRIDE: u64 = 11;
 
 /// What happened up to a crash, and what is left.
@@ -44,12 +46,17 @@ fn run_bench_into_crash(mut bench: Bench, steps: &[Step], n: u64) -> Option<Cras
         .then_some(Crashed { bench, steps_taken })
 }
 
+/// Another disk, with what the reader of this one remembers.
+fn moved_to(disk: SimDisk, bench: &Bench) -> Bench {
+    let mut moved = Bench::new(disk);
+    moved.checkpoint_bytes = bench.checkpoint_bytes;
+    moved.seen = bench.seen.clone();
+    moved
+}
+
 /// The disk as found after the power cut, with what the reader remembers.
 fn after_power_cut(crashed: &Crashed, seed: u64, fate: Fate) -> Bench {
-    let mut found = Bench::new(crashed.bench.disk.power_cut(seed, fate));
-    found.checkpoint_bytes = crashed.bench.checkpoint_bytes;
-    found.seen = crashed.bench.seen.clone();
-    found
+    moved_to(crashed.bench.disk.power_cut(seed, fate), &crashed.bench)
 }
 
 /// Recovers, goes on with the script, and compares with the batch.
@@ -74,6 +81,9 @@ fn recover_and_finish(bench: &mut Bench, rest: &[Step], all: &[Step], what: &str
     let export = bench.disk.read(EXPORT).unwrap_or_default();
     if let Some(difference) = multiset_difference(&export, &naive.rows) {
         panic!("{what}: {difference}");
+    }
+    if let Some(fault) = bench.count_fault(&naive.counts) {
+        panic!("{what}: {fault}");
     }
 }
 
@@ -183,7 +193,7 @@ fn rows_that_were_seen_outlive_a_state_that_is_lost_in_the_same_power_cut() {
         ..Shape::small(&mut rng, EvidenceMode::Unique)
     };
     let steps = script(seed, &shape);
-    let mut salvaged = 0;
+    let (mut salvaged, mut looks_failed) = (0, 0);
     for n in (0..).step_by(2) {
         let Some(crashed) = run_into_crash(&steps, n) else {
             break;
@@ -195,10 +205,17 @@ fn rows_that_were_seen_outlive_a_state_that_is_lost_in_the_same_power_cut() {
             if found.disk.read(&state).is_some() {
                 found.disk.write_file(&state, b"what a dying disk left");
             }
+            let before = moved_to(found.disk.fork(), &found);
             let report = found
                 .open()
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
-            salvaged += report.salvaged_bytes;
+            if report.salvaged_bytes > 0 {
+                if salvaged % RECOVERY_STRIDE == 0 {
+                    looks_failed += fail_every_look_of_a_start(&before, &what);
+                    crash_at_every_call_of_a_start(&before, &what);
+                }
+                salvaged += 1;
+            }
             found
                 .read_export()
                 .unwrap_or_else(|fault| panic!("{what}: {fault}"));
@@ -209,9 +226,60 @@ fn rows_that_were_seen_outlive_a_state_that_is_lost_in_the_same_power_cut() {
             let naive = naive_batch(&pairs_of(&steps), false);
             let export = found.disk.read(EXPORT).unwrap_or_default();
             assert_eq!(multiset_difference(&export, &naive.rows), None, "{what}");
+            assert_eq!(found.count_fault(&naive.counts), None, "{what}");
         }
     }
     assert!(salvaged > 0, "no crash left rows in the journal alone");
+    assert!(looks_failed > 0, "no look ended a start");
+}
+
+/// Of the looks that a start takes at the disk each fails once. What ends the start is no reason to think that there is
+/// no journal: the next start finds all that was seen. Gives how many ended it.
+fn fail_every_look_of_a_start(before: &Bench, what: &str) -> usize {
+    let mut ended = 0;
+    for n in 0.. {
+        let mut found = moved_to(before.disk.fork(), before);
+        found.disk.fail_look_at(n, Fault::once(EIO));
+        let opened = found.open();
+        let Some(failed) = found.disk.failed_look() else {
+            break;
+        };
+        if opened.is_err() {
+            ended += 1;
+            found
+                .open()
+                .unwrap_or_else(|error| panic!("{what}, {failed} failed: {error}"));
+        }
+        found
+            .read_export()
+            .unwrap_or_else(|fault| panic!("{what}, {failed} failed: {fault}"));
+    }
+    ended
+}
+
+/// The power goes again at each call of the start that writes the journal's rows again.
+fn crash_at_every_call_of_a_start(before: &Bench, what: &str) {
+    for n in 0.. {
+        let mut bench = moved_to(before.disk.fork(), before);
+        bench.disk.crash_at(n);
+        if bench.open().is_ok() {
+            break;
+        }
+        let crashed = Crashed {
+            bench,
+            steps_taken: 0,
+        };
+        for fate in Fate::ALL {
+            let what = format!("{what}, crash again at call {n}, writes {fate:?}");
+            let mut found = after_power_cut(&crashed, n, fate);
+            found
+                .open()
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
+            found
+                .read_export()
+                .unwrap_or_else(|fault| panic!("{what}: {fault}"));
+        }
+    }
 }
 
 /// The state is lost, the export is there, and the process dies at every call of the adoption.
@@ -254,5 +322,46 @@ fn a_crash_at_any_call_of_an_adoption_writes_nothing_twice() {
             let mut found = after_power_cut(&crashed, n, fate);
             recover_and_finish(&mut found, &[], &steps, &what);
         }
+    }
+}
+
+/// Appends a run and its evidence. Gives the calls that this took: those that change something, those that look.
+fn calls_of_a_run(bench: &mut Bench, run: &str) -> Result<(u64, u64), EngineError> {
+    let before = (bench.disk.calls(), bench.disk.looks());
+    for (stream, line) in [
+        (Stream::Evidence, evidence(run)),
+        (Stream::Scored, scored(run)),
+    ] {
+        let step = Step::Append {
+            stream,
+            pair: "2026/01/01/steady.jsonl".to_owned(),
+            bytes: line.into_bytes(),
+        };
+        bench.step(&step, true)?;
+    }
+    let [calls, looks] = [bench.disk.calls(), bench.disk.looks()];
+    Ok((calls - before.0, looks - before.1))
+}
+
+/// A recovery leaves nothing behind that makes everything dearer from then on.
+#[test]
+fn a_run_costs_after_a_crash_what_it_cost_before() {
+    for fate in Fate::ALL {
+        let mut bench = Bench::new(SimDisk::new());
+        bench.open().unwrap();
+        let before =
+            ["run-a", "run-b", "run-c"].map(|run| calls_of_a_run(&mut bench, run).unwrap());
+        // Where its frame is written and not yet durable.
+        bench.disk.crash_at(1);
+        assert!(calls_of_a_run(&mut bench, "run-x").is_err());
+        let crashed = Crashed {
+            bench,
+            steps_taken: 0,
+        };
+        let mut found = after_power_cut(&crashed, 5, fate);
+        found.open().unwrap();
+        found.catch_up().unwrap();
+        let after = ["run-d", "run-e", "run-f"].map(|run| calls_of_a_run(&mut found, run).unwrap());
+        assert_eq!(after[1..], before[1..], "writes {fate:?}");
     }
 }

@@ -210,6 +210,37 @@ fn assert_unterminated(bench: &Bench, lines: usize, bytes: usize) {
     }
 }
 
+/// What the journal holds is taken into the state again and again, and written over: it does not grow with the export.
+#[test]
+fn the_journal_stays_short_however_many_rows_come() {
+    const CHECKPOINT_BYTES: u64 = 64 << 10;
+    const RUNS_AT_ONCE: usize = 100;
+    let bench = Bench::new();
+    let mut command = bench.command(&["run"]);
+    command.env("DISTILLD_CHECKPOINT_BYTES", CHECKPOINT_BYTES.to_string());
+    let mut daemon = bench.catch_up(&mut command);
+    let journal = bench.state_dir().join("journal");
+    let mut longest_part = 0;
+    for part in 1..=100 {
+        let before = bench.export_bytes().len() as u64;
+        let runs = (0..RUNS_AT_ONCE).map(|number| format!("run-{part}-{number}"));
+        let (given, scored): (Vec<_>, Vec<_>) =
+            runs.map(|run| (evidence(&run), scored(&run))).unzip();
+        bench.append(Stream::Evidence, PAIR, given.concat());
+        bench.append(Stream::Scored, PAIR, scored.concat());
+        bench.wait_rows(&mut daemon, part * RUNS_AT_ONCE);
+        longest_part = (bench.export_bytes().len() as u64 - before).max(longest_part);
+        let len = fs::metadata(&journal).unwrap().len();
+        // Where it has just not come to a checkpoint a batch follows: its rows, and what is remembered of them.
+        assert!(
+            len < CHECKPOINT_BYTES + 2 * longest_part,
+            "{len} bytes after {part} parts of up to {longest_part}"
+        );
+    }
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
 #[test]
 fn an_unterminated_last_line_settles_and_its_newline_is_nothing() {
     let bench = Bench::new();

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::support::account::{Compared, account_fault};
 use crate::support::kill_harness::{KillPlan, daemon_command, run};
 use crate::support::lake_gen::{Shape, Step, pairs_of, script};
 use crate::support::naive::compare::difference_without_state;
@@ -26,6 +27,8 @@ fn check(plan: &KillPlan) {
         "seed {}: {report:?}",
         plan.seed
     );
+    let fault = account_fault(&dir.path().join("lake"), Compared::All);
+    assert_eq!(fault, None, "seed {}", plan.seed);
 }
 
 /// Lives that are mostly longer than a start takes, and a lake that goes on to earn rows until the last of them.

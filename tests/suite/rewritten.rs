@@ -2,6 +2,7 @@
 //! reused or not. Nothing is written twice, nothing that stands there now is missing, the counts follow the content.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use distilld::discover::PairPath;
@@ -10,6 +11,7 @@ use fastrand::Rng;
 use crate::support::bench::{Bench, EXPORT, ROOT};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
 use crate::support::naive::{Pairs, naive_batch, row_key};
+use crate::support::process;
 use crate::support::sim_disk::SimDisk;
 
 /// Lakes of the ordinary run, a dozen rewritings each.
@@ -183,6 +185,28 @@ fn rewritten_day_files_give_each_line_one_row() {
             rewriting.check(&format!("seed {seed}, round {round}, {pair}: {how}"));
         }
     }
+}
+
+/// That it was rewritten is remembered in the commit that notices it.
+#[test]
+fn a_rewritten_day_file_is_read_again_once() {
+    let bench = process::Bench::new();
+    let pair = "2026/01/02/outcomes.jsonl";
+    for run in ["a", "b", "c"] {
+        bench.append_run(pair, run);
+    }
+    bench.once();
+    let said = "reading it again from its start";
+    for stream in Stream::BOTH {
+        let path = bench.path(stream, pair);
+        let old = fs::read_to_string(&path).unwrap();
+        let (first, rest) = old.split_once('\n').unwrap();
+        fs::write(&path, format!("{rest}{first}\n")).unwrap();
+        bench.once().check(0, &[said]);
+        let again = bench.once();
+        assert!(!again.stderr.contains(said), "{stream:?}: {}", again.stderr);
+    }
+    bench.assert_runs(&["a", "b", "c"]);
 }
 
 #[test]

@@ -80,6 +80,8 @@ pub struct Bench {
     pub settle_ms: u64,
     /// A longer line is a dead letter.
     pub line_bytes_max: u64,
+    /// Calls that failed while an engine was closed: the store writes then, and nobody is left to be told.
+    pub failed_in_closing: usize,
 }
 
 impl Bench {
@@ -95,6 +97,7 @@ impl Bench {
             batch_bytes: BATCH_BYTES,
             settle_ms: SETTLE_MS,
             line_bytes_max: 16 << 20,
+            failed_in_closing: 0,
         }
     }
 
@@ -125,11 +128,18 @@ impl Bench {
 
     /// Opens the engine, and has it look at every day-file that has news, as the daemon does at its start.
     pub fn open(&mut self) -> Result<OpenReport, EngineError> {
-        self.engine = None;
+        self.close();
         let (engine, report) = Engine::open(self.setup())?;
         self.engine = Some(engine);
         self.look_around()?;
         Ok(report)
+    }
+
+    /// Closes the engine, if one is open.
+    fn close(&mut self) {
+        let failed = self.disk.failed_calls().len();
+        self.engine = None;
+        self.failed_in_closing += self.disk.failed_calls().len() - failed;
     }
 
     /// A scan: touches every day-file that is not as it was. As the daemon does it: a directory that cannot be listed is

@@ -1,6 +1,8 @@
 //! Owns what the tests stand on: a disk that crashes, a second implementation to compare with, random lakes, and
 //! a harness that kills the real process, the bodies of the fuzz targets. Never decides what the product should do: the contract does.
 
+#[cfg(not(fuzzing))]
+pub mod account;
 pub mod bench;
 #[cfg(not(fuzzing))]
 pub mod browser;

@@ -146,6 +146,11 @@ impl SimDisk {
         self.world().look_failed.as_ref().map(Call::to_string)
     }
 
+    /// The mutating calls that failed by an injected fault, like `sync_data /lake/a`.
+    pub fn failed_calls(&self) -> Vec<String> {
+        self.world().failed.iter().map(Call::to_string).collect()
+    }
+
     /// The names of the mutating calls from number `from` on, like `write /export 0+4096`.
     pub fn call_log(&self, from: u64) -> Vec<String> {
         let world = self.world();

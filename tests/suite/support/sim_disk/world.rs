@@ -64,6 +64,8 @@ pub struct World {
     pub looks: u64,
     pub look_fault: Option<(u64, Fault)>,
     pub look_failed: Option<Call>,
+    /// The calls that failed by an injected fault.
+    pub failed: Vec<Call>,
     pub capacity_bytes: Option<u64>,
     pub name_order: NameOrder,
     pub doom_outlives_kill: bool,
@@ -83,6 +85,7 @@ impl World {
             looks: 0,
             look_fault: None,
             look_failed: None,
+            failed: Vec::new(),
             capacity_bytes: None,
             name_order: NameOrder::Prefix,
             doom_outlives_kill: false,
@@ -184,6 +187,7 @@ impl World {
         if !fault.persistent {
             self.fault = None;
         }
+        self.failed.extend(self.log.last().cloned());
         let written = if fault.partly == Partly::Torn {
             some
         } else {

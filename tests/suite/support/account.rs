@@ -1,0 +1,111 @@
+//! Owns the comparison of the account that `status` tells with the counts of the naive batch. Never decides what the
+//! counts should be.
+
+use std::path::Path;
+use std::process::Command;
+
+use distilld::storage::Disk;
+
+use super::naive::{Counts, naive_batch, read_pairs};
+
+/// How much of the account must be as the batch counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// Every figure.
+    All,
+    /// Evidence may be gone again, the rows made of it stay: what became of lines without a row depends on the moment.
+    Lines,
+    /// Day-files may be gone too, and what was read of them stays in the account.
+    AtLeast,
+}
+
+/// In what the account of a root, told by its daemon or by the state that it left, differs from what a batch counts in
+/// the lake as it stands.
+pub fn account_fault(root: &Path, compared: Compared) -> Option<String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
+    command.env_clear().arg("--root").arg(root);
+    let output = command.args(["status", "--json"]).output().unwrap();
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Some(format!("status ended with {}: {said}", output.status));
+    }
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let naive = naive_batch(&read_pairs(&Disk, root).unwrap(), false).counts;
+    difference(&told["scored"], &naive, compared)
+}
+
+fn difference(told: &serde_json::Value, naive: &Counts, compared: Compared) -> Option<String> {
+    if told["balanced"] != true {
+        return Some(format!("the account does not balance: {told}"));
+    }
+    let of_lines = [
+        ("lines", naive.records + naive.malformed),
+        ("dead_letters", naive.malformed),
+        ("firewalled", naive.firewall),
+        ("unknown_category", naive.unknown_category),
+    ];
+    let of_evidence = [
+        ("waiting", naive.no_evidence),
+        ("role", naive.role),
+        ("blank_text", naive.blank_text),
+    ];
+    let figure = |name: &str| told[name].as_u64().unwrap();
+    let is_wrong = match compared {
+        Compared::All => of_lines
+            .iter()
+            .chain(&of_evidence)
+            .any(|(name, count)| figure(name) != *count),
+        Compared::Lines => of_lines.iter().any(|(name, count)| figure(name) != *count),
+        Compared::AtLeast => of_lines.iter().any(|(name, count)| figure(name) < *count),
+    };
+    // With all others as they should be, a row too many would be a line too many.
+    let is_wrong = is_wrong || figure("exported") < naive.exported;
+    is_wrong
+        .then(|| format!("compared {compared:?}, the account is {told}, a batch counts {naive:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// One figure of ten is off.
+    fn fault(name: &str, by: i64, compared: Compared) -> bool {
+        let mut told = json!({
+            "lines": 28, "exported": 7, "firewalled": 6, "unknown_category": 5, "role": 4, "blank_text": 3,
+            "waiting": 2, "dead_letters": 1, "balanced": true,
+        });
+        told[name] = (told[name].as_i64().unwrap() + by).into();
+        let naive = Counts {
+            records: 27,
+            malformed: 1,
+            firewall: 6,
+            unknown_category: 5,
+            no_evidence: 2,
+            role: 4,
+            blank_text: 3,
+            exported: 7,
+            ..Counts::default()
+        };
+        difference(&told, &naive, compared).is_some()
+    }
+
+    #[test]
+    fn a_figure_that_is_off_is_found_where_it_is_compared() {
+        for compared in [Compared::All, Compared::Lines, Compared::AtLeast] {
+            let all = compared == Compared::All;
+            assert!(!fault("lines", 0, compared));
+            for of_lines in ["lines", "dead_letters", "firewalled", "unknown_category"] {
+                assert!(fault(of_lines, -1, compared), "{of_lines} {compared:?}");
+                let at_least = compared == Compared::AtLeast;
+                assert_eq!(fault(of_lines, 1, compared), !at_least, "{of_lines}");
+            }
+            for of_evidence in ["waiting", "role", "blank_text"] {
+                assert_eq!(fault(of_evidence, -1, compared), all, "{of_evidence}");
+            }
+            assert!(fault("exported", -1, compared), "{compared:?}");
+        }
+        let unbalanced = json!({ "balanced": false });
+        assert!(difference(&unbalanced, &Counts::default(), Compared::AtLeast).is_some());
+    }
+}
