@@ -5,7 +5,7 @@ use super::step::{Given, LONG_TEXT_LEN, Step};
 use crate::checkpoint::{Claim, ScoredEntry, Verdict};
 use crate::firewall::AdmittedRun;
 use crate::json_text::Dialect;
-use crate::parse::ScoredRun;
+use crate::parse::{self, ScoredRun};
 use crate::row::{RowKey, RunKey, same_sample};
 
 /// A row in the export that is longer is not compared with what its line gives today: it would need memory twice.
@@ -60,13 +60,18 @@ impl<E> Step<'_, E> {
     pub(super) fn take_claim(
         &mut self,
         claim: Claim,
-        _run: RunKey,
+        run: RunKey,
         superseded: bool,
     ) -> Result<(), E> {
         self.out.overlay.claims.push(claim);
         self.claimed.insert(claim);
         let counts = &mut self.out.checkpoint.counts;
         counts.superseded += u64::from(superseded);
+        // It was nobody's, and contradicted, when a line with its key was refused. Now it is this line's.
+        if self.is_refused(run, claim.row)? {
+            let counts = &mut self.out.checkpoint.counts;
+            counts.contradicted = counts.contradicted.saturating_sub(1);
+        }
         Ok(())
     }
 
@@ -82,11 +87,37 @@ impl<E> Step<'_, E> {
                 self.contradict(entry);
             }
         }
-        // The accepting line itself was rewritten: its row is still there, and nobody claims it any more.
-        if self.first_claimable(scored)?.is_some() {
-            self.out.checkpoint.counts.contradicted += 1;
+        if !self.facts.claims_possible {
+            return Ok(());
+        }
+        // The accepting line itself was rewritten: its rows are still there, and nobody claims them. Each counts once,
+        // however many lines refuse it. Where the state was lost a row may be of another day's file of that name, which
+        // has yet to claim it: who lists them sees that.
+        let key = RowKey::of_line(&self.day_file_name, scored);
+        let left = self.claimable(key)?.len() as u64;
+        if left > 0 && !self.is_refused(run, key)? {
+            self.out.checkpoint.counts.contradicted += left;
         }
         Ok(())
+    }
+
+    /// Whether a line that gives rows of this key was refused by the firewall.
+    fn is_refused(&self, run: RunKey, key: RowKey) -> Result<bool, E> {
+        for entry in self.entries(run)? {
+            if entry.verdict != Verdict::Firewalled {
+                continue;
+            }
+            let line = self
+                .facts
+                .bodies
+                .scored(entry.offset, entry.len_bytes)?
+                .unwrap_or_default();
+            let scored = parse::scored_run(parse::trim(&line));
+            if scored.is_ok_and(|scored| RowKey::of_line(&self.day_file_name, &scored) == key) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     pub(super) fn contradict(&mut self, entry: ScoredEntry) {

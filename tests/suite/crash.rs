@@ -75,6 +75,9 @@ fn recover_and_finish(bench: &mut Bench, rest: &[Step], all: &[Step], what: &str
     if let Some(difference) = multiset_difference(&export, &naive.rows) {
         panic!("{what}: {difference}");
     }
+    if let Some(fault) = bench.count_fault(&naive.counts) {
+        panic!("{what}: {fault}");
+    }
 }
 
 /// Every call of a script, every fate; `again`: also calls of each recovery.

@@ -192,6 +192,7 @@ impl Bench {
             counts.role,
             counts.blank_text,
             totals.scored_malformed,
+            counts.contradicted,
         ];
         let expected = [
             naive.exported,
@@ -201,6 +202,7 @@ impl Bench {
             naive.role,
             naive.blank_text,
             naive.malformed,
+            naive.contradicted,
         ];
         (product != expected).then(|| format!("counts {product:?}, naive {expected:?}"))
     }
