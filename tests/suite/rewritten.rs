@@ -1,11 +1,12 @@
 //! Day-files whose history is rewritten: truncated, replaced, shuffled, shortened, deleted and put back, with inodes
 //! reused or not. Nothing is written twice, nothing that stands there now is missing, the counts follow the content.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 
 use distilld::discover::PairPath;
+use distilld::explain::{Explaining, Page, contradictions};
 use fastrand::Rng;
 
 use crate::support::bench::{Bench, EXPORT, ROOT};
@@ -199,6 +200,40 @@ impl Rewriting {
         let mut counts = naive_batch(&self.pairs, false).counts;
         counts.contradicted += self.contradicted_without_line();
         assert_eq!(self.bench.count_fault(&counts), None, "{what}");
+        check_list(&self.bench, what);
+    }
+}
+
+/// Every row that is counted as contradicted is listed, once.
+fn check_list(bench: &Bench, what: &str) {
+    let figures = bench.engine.as_ref().unwrap().figures();
+    let all = Page {
+        skip: 0,
+        limit: usize::MAX,
+    };
+    let told = contradictions(
+        all,
+        &Explaining {
+            storage: &bench.disk,
+            root: Path::new(ROOT),
+            export_path: Path::new(EXPORT),
+            line_bytes_max: 16 << 20,
+            figures: &figures,
+        },
+    );
+    let told = told.unwrap();
+    let rows: BTreeSet<u64> = told.rows.iter().map(|row| row.row.offset).collect();
+    assert_eq!(
+        (rows.len() as u64, told.rows.len() as u64, told.not_found),
+        (told.counted, told.counted, 0),
+        "{what}: {told:#?}"
+    );
+    for row in &told.rows {
+        let refused = (&row.run_id, &row.category, row.refused_offset);
+        assert!(
+            matches!(refused, (Some(_), Some(_), Some(_))),
+            "{what}: {row:?}"
+        );
     }
 }
 
@@ -335,6 +370,7 @@ fn a_row_whose_own_line_is_rewritten_is_counted_as_contradicted_once() {
         bench.read_export().unwrap();
         let counts = bench.engine.as_ref().unwrap().totals().counts;
         assert_eq!(counts.contradicted, contradicted, "{content}");
+        check_list(&bench, &content);
         accepted_max = accepted_max.max(content.matches("accepted").count());
         let rows = bench.seen.iter().filter(|byte| **byte == b'\n').count();
         assert_eq!(rows, accepted_max, "{content}");
