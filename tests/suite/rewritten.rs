@@ -2,19 +2,22 @@
 //! reused or not. Nothing is written twice, nothing that stands there now is missing, the counts follow the content.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, OpenOptions};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use distilld::discover::PairPath;
 use distilld::explain::{Explaining, Page, contradictions};
+use distilld::storage::Disk;
 use fastrand::Rng;
 
 use crate::support::bench::{Bench, EXPORT, ROOT};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
 use crate::support::naive::{
-    Pairs, naive_batch, parse_evidence, refused_keys, repaired, row_key,
+    Pairs, naive_batch, parse_evidence, read_pairs, refused_keys, repaired, row_key,
 };
-use crate::support::process::{evidence, scored, scored_as};
+use crate::support::process::{Bench as ProcessBench, evidence, scored, scored_as};
 use crate::support::sim_disk::SimDisk;
 
 /// Lakes of the ordinary run, a dozen rewritings each.
@@ -418,4 +421,87 @@ fn a_row_that_its_line_finds_again_is_superseded_as_before() {
         .disk
         .append_durable(&given, line("a", "third").as_bytes());
     look(&mut bench, 2, "replaced twice");
+}
+
+/// Longer than the head and the tail that a source is known by.
+const RUNS: usize = 40;
+const LONG: &str = "2026/01/01/audits.jsonl";
+
+type Change = fn(&ProcessBench, &Path, &str);
+
+/// Writes over a part of a file, and leaves its length.
+fn write_over(path: &Path, at: usize, old: &str, new: &str, text: &str) {
+    assert_eq!((&text[at..][..old.len()], old.len()), (old, new.len()));
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(new.as_bytes(), at as u64).unwrap();
+}
+
+fn other_middle_by_rename(bench: &ProcessBench, path: &Path, text: &str) {
+    let other = text.replace("run-20", "new-20");
+    assert_ne!(other, text);
+    let beside = bench.beside("new");
+    fs::write(&beside, other).unwrap();
+    fs::rename(beside, path).unwrap();
+}
+
+fn other_beginning(_: &ProcessBench, path: &Path, text: &str) {
+    let at = text.find("run-00").unwrap();
+    assert!(at < 100);
+    write_over(path, at, "run-00", "new-00", text);
+}
+
+fn other_end(_: &ProcessBench, path: &Path, text: &str) {
+    let at = text.rfind("hash of run-39").unwrap();
+    assert!(text.len() - at < 100);
+    write_over(path, at, "hash of run-39", "hash of new-39", text);
+}
+
+fn cut(_: &ProcessBench, path: &Path, text: &str) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(text.len() as u64 / 2).unwrap();
+}
+
+/// Each is noticed by one part alone of what a source is known by, so that none of the parts can be lost.
+#[test]
+fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
+    let changes: [(Change, &str); 4] = [
+        (other_middle_by_rename, "replaced"),
+        (other_beginning, "head-changed"),
+        (other_end, "tail-changed"),
+        (cut, "shortened"),
+    ];
+    for (change, reason) in changes {
+        let bench = ProcessBench::new();
+        for run in (0..RUNS).map(|n| format!("run-{n:02}")) {
+            bench.append_run(LONG, &run);
+            bench.append(Stream::Evidence, LONG, evidence(&run.replace("run", "new")));
+        }
+        bench.once();
+        let before = bench.export_bytes();
+        let path = bench.path(Stream::Scored, LONG);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.len() > 2_048);
+        change(&bench, &path, &text);
+        let ended = bench.once();
+        let said = ended
+            .stderr
+            .matches("reading it again from its start")
+            .count();
+        assert_eq!(said, 1, "{reason}: {}", ended.stderr);
+        ended.check(0, &[&format!("reason={reason}")]);
+
+        let naive = naive_batch(&read_pairs(&Disk, &bench.root()).unwrap(), false);
+        let before = String::from_utf8(before).unwrap();
+        let mut expected = keys_of(before.lines());
+        expected.extend(keys_of(naive.rows.iter().map(String::as_str)));
+        let export = String::from_utf8(bench.export_bytes()).unwrap();
+        assert!(export.starts_with(&before), "{reason}");
+        assert_eq!(keys_of(export.lines()), expected, "{reason}");
+        let told = &bench.ask(&["status", "--json"])["scored"];
+        assert_eq!(
+            (&told["exported"], &told["lines"]),
+            (&naive.counts.exported.into(), &naive.counts.records.into()),
+            "{reason}"
+        );
+    }
 }
