@@ -161,7 +161,8 @@ pub enum Command {
     /// Say what became of a run, and why
     ///
     /// Each line that concerns it, its verdict with the rule and the value that decided it, its row in the export, or
-    /// what it waits for. Works with the daemon running or not. Exit code 1 for a run that no line concerns.
+    /// what it waits for. Works with the daemon running or not. Exit code 1 for a run that no line concerns. With
+    /// --contradicted: which runs were rejected too late for their rows.
     #[command(after_help = help::short("explain"), after_long_help = help::long("explain"))]
     Explain(ExplainArguments),
     /// List lines that are no records, show one, try again

@@ -303,7 +303,8 @@ pub enum Verdict {
     Exported {
         /// Where its row starts in the export, bytes.
         row_offset: u64,
-        /// Digest of the evidence line that the row was made from; 0 for an adopted row.
+        /// Digest of the evidence line that the row was made from; of a row that was claimed, of the one that counted
+        /// then; 0 where an earlier version did not note it.
         evidence_digest: u32,
         /// Evidence that differs came later.
         superseded: bool,

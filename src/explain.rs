@@ -1,7 +1,9 @@
 //! Owns the answer to "what became of this run?": each line that concerns it, the verdict with the rule and the value
 //! that decided it, the row, or what it waits for. What was decided is looked up; the words and values are read again from
-//! the lines, and where these are not what was read of them any more, that is said.
+//! the lines, and where these are not what was read of them any more, that is said. And to "which runs were rejected
+//! too late?".
 
+mod contradicted;
 mod near;
 mod page;
 
@@ -22,7 +24,8 @@ use crate::state::StateError;
 use crate::storage::{Storage, StorageFile};
 use crate::tail::Source;
 
-pub use page::page;
+pub use contradicted::{ContradictedRow, Contradictions, Page, contradictions};
+pub use page::{list, page};
 
 /// What is known of a run. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -165,9 +168,10 @@ impl OnePair<'_> {
             .unwrap_or_default();
         let evidence = self.evidence_now();
         for (n, entry) in entries.iter().enumerate() {
-            let category = source
-                .as_ref()
-                .and_then(|source| category_of(source, entry, self.run_id).ok().flatten());
+            let category = source.as_ref().and_then(|source| {
+                let category = category_of(source, entry.offset, entry.len_bytes, self.run_id);
+                category.ok().flatten()
+            });
             let mut line = self.line(Stream::Scored, entry.offset, u64::from(entry.len_bytes));
             line.line = numbers.get(n).copied();
             line.changed_since = source.is_some() && category.is_none();
@@ -291,8 +295,13 @@ const REPLACED: &str = "later evidence with its run id counts";
 const VALUE_CHARS_MAX: usize = 80;
 
 /// The category of a scored line, if it is still the run's.
-fn category_of(source: &Source, entry: &ScoredEntry, run_id: &str) -> io::Result<Option<String>> {
-    let line = source.line(entry.offset, entry.len_bytes)?;
+fn category_of(
+    source: &Source,
+    offset: u64,
+    len_bytes: u32,
+    run_id: &str,
+) -> io::Result<Option<String>> {
+    let line = source.line(offset, len_bytes)?;
     let run = parse::scored_run(parse::trim(&line)).ok();
     let run = run.filter(|run| run.evidence_run_id.decode() == run_id);
     Ok(run.map(|run| run.category.decode().into_owned()))

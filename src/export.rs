@@ -436,12 +436,27 @@ impl Export {
 /// be read.
 #[must_use]
 pub fn row_at(export: &dyn StorageFile, offset: u64) -> Option<Vec<u8>> {
+    short_row_at(export, offset, ROW_WINDOW_LEN, usize::MAX)
+}
+
+/// As [`row_at`], `len_likely` bytes at a time; `None` also for a row that is longer than `len_max`, of which little more
+/// than that is read.
+#[must_use]
+pub fn short_row_at(
+    export: &dyn StorageFile,
+    offset: u64,
+    len_likely: usize,
+    len_max: usize,
+) -> Option<Vec<u8>> {
     let mut row = Vec::new();
-    let mut window = vec![0; ROW_WINDOW_LEN];
+    let mut window = vec![0; len_likely.max(1)];
     loop {
         let read = read_full_at(export, &mut window, offset + row.len() as u64).ok()?;
         let newline = memchr::memchr(b'\n', &window[..read]);
         row.extend_from_slice(&window[..newline.unwrap_or(read)]);
+        if row.len() > len_max {
+            return None;
+        }
         if newline.is_some() {
             return Some(row);
         }

@@ -2,7 +2,7 @@
 //! only memory or the journal knew. Every question of an operator is answered from here, with a daemon and without.
 //! It never changes anything, and may be read at leisure on any thread.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -93,6 +93,27 @@ impl Figures {
         })
     }
 
+    /// Calls `visit` with every well-formed scored line of a pair, those in memory first.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn for_each_scored(
+        &self,
+        pair: &ActivePair,
+        mut visit: impl FnMut(ScoredEntry),
+    ) -> Result<(), StateError> {
+        let overlay = &pair.overlay.entries;
+        overlay.values().copied().for_each(&mut visit);
+        if !pair.persisted {
+            return Ok(());
+        }
+        self.view.for_each_entry(pair.id, |entry| {
+            if !overlay.contains_key(&(entry.run, entry.offset)) {
+                visit(entry);
+            }
+        })
+    }
+
     /// Calls `visit` with every scored line of a pair that is waiting.
     ///
     /// # Errors
@@ -102,19 +123,9 @@ impl Figures {
         pair: &ActivePair,
         mut visit: impl FnMut(ScoredEntry, u64),
     ) -> Result<(), StateError> {
-        let mut visit = |entry: ScoredEntry| {
+        self.for_each_scored(pair, |entry| {
             if let Verdict::Waiting { since_s, .. } = entry.verdict {
                 visit(entry, since_s);
-            }
-        };
-        let overlay = &pair.overlay.entries;
-        overlay.values().copied().for_each(&mut visit);
-        if !pair.persisted {
-            return Ok(());
-        }
-        self.view.for_each_entry(pair.id, |entry| {
-            if !overlay.contains_key(&(entry.run, entry.offset)) {
-                visit(entry);
             }
         })
     }
@@ -144,23 +155,45 @@ impl Figures {
         run: RunKey,
         persisted: bool,
     ) -> Result<Option<RunInPair>, StateError> {
-        let mut entries = std::collections::BTreeMap::new();
+        let entries = self.entries_in(&pair, run, persisted)?;
         let mut evidence = pair.overlay.evidence.get(&run).copied();
+        if persisted && evidence.is_none() {
+            evidence = self.view.evidence(pair.id, run)?;
+        }
+        let is_known = !entries.is_empty() || evidence.is_some();
+        Ok(is_known.then_some(RunInPair {
+            pair,
+            entries,
+            evidence,
+        }))
+    }
+
+    /// The scored lines of a run in a pair, in order.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn entries_of(
+        &self,
+        pair: &ActivePair,
+        run: RunKey,
+    ) -> Result<Vec<ScoredEntry>, StateError> {
+        self.entries_in(pair, run, pair.persisted)
+    }
+
+    fn entries_in(
+        &self,
+        pair: &ActivePair,
+        run: RunKey,
+        persisted: bool,
+    ) -> Result<Vec<ScoredEntry>, StateError> {
+        let mut entries = BTreeMap::new();
         if persisted {
             let known = self.view.entries(pair.id, run)?;
             entries.extend(known.into_iter().map(|entry| (entry.offset, entry)));
-            if evidence.is_none() {
-                evidence = self.view.evidence(pair.id, run)?;
-            }
         }
         let newer = pair.overlay.entries.range((run, 0)..=(run, u64::MAX));
         entries.extend(newer.map(|((_, offset), entry)| (*offset, *entry)));
-        let is_known = !entries.is_empty() || evidence.is_some();
-        Ok(is_known.then(|| RunInPair {
-            pair,
-            entries: entries.into_values().collect(),
-            evidence,
-        }))
+        Ok(entries.into_values().collect())
     }
 
     /// Calls `visit` with dead letters in the order of pairs' ids, then streams and offsets, until it says that it

@@ -6,6 +6,7 @@
 //! or blank text, or it is exported. The first three are looked at again whenever evidence with their run id
 //! arrives, because the last evidence with an id counts and a batch over the same bytes would see it.
 
+mod claims;
 mod line;
 mod step;
 
@@ -37,7 +38,7 @@ pub trait PairIndex<E> {
     fn claimable(&self, row: RowKey) -> Result<Vec<Claim>, E>;
 }
 
-/// Lines of the pair whose place is known. `None`: the file is gone or shorter by now.
+/// Lines of the pair, and rows, whose place is known. `None`: the file is gone or shorter by now.
 pub trait Bodies<E> {
     /// A line of the scored day-file.
     ///
@@ -49,6 +50,12 @@ pub trait Bodies<E> {
     /// # Errors
     /// The disk's.
     fn evidence(&self, place: EvidenceRef) -> Result<Option<Vec<u8>>, E>;
+    /// The row that starts at an offset of the export, without its newline; `None` where it cannot be read, or is longer
+    /// than `len_max`. It costs least where it is not longer than `len_likely`.
+    ///
+    /// # Errors
+    /// None that the disk of the export gives: what a row says is only compared.
+    fn row(&self, offset: u64, len_likely: usize, len_max: usize) -> Result<Option<Vec<u8>>, E>;
 }
 
 /// What is known of a pair since the state's last checkpoint; it goes before what the state says.

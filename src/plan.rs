@@ -232,6 +232,7 @@ impl Making<'_> {
             buffers: &Buffers::default(),
             storage: planning.storage,
             root: planning.root,
+            export_path: planning.export_path,
             view: &planning.figures.view,
             claimed: &self.claimed,
             released,

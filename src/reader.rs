@@ -1,19 +1,21 @@
 //! Owns one look at a pair of day-files: opens both, checks that they are what they were, reads what is new, and
 //! has the core work it. It changes nothing that is remembered: its [`Look`] says what would follow.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::buffers::Buffers;
 use crate::checkpoint::{Claim, EvidenceRef, PairId, ScoredEntry, Seen, SourceState};
 use crate::discover::{PairPath, Stream};
+use crate::export::short_row_at;
 use crate::pair::{ActivePair, Bodies, Facts, Outcome, PairIndex, advance};
 use crate::parse;
 use crate::row::{RowKey, RunKey};
 use crate::state::{StateError, StateView};
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageFile};
 use crate::tail::{CHUNK_LEN, Chunk, LineLimits, Rewritten, Source};
 
 /// What is remembered of a source between looks, in memory only: losing it costs a second look, nothing else.
@@ -62,6 +64,8 @@ pub struct Looking<'a> {
     pub storage: &'a dyn Storage,
     /// The root, without links in it.
     pub root: &'a Path,
+    /// The export, of which rows that lines claim are read.
+    pub export_path: &'a Path,
     /// The state's view.
     pub view: &'a StateView,
     /// Rows claimed since that view was taken.
@@ -250,6 +254,8 @@ fn work(
     let bodies = SourceBodies {
         scored: sources.scored.as_ref(),
         evidence: sources.evidence.as_ref(),
+        export: OnceCell::new(),
+        looking,
     };
     let facts = Facts {
         index: &LiveIndex {
@@ -542,6 +548,9 @@ impl PairIndex<LookError> for LiveIndex<'_> {
 struct SourceBodies<'a> {
     scored: Option<&'a Source>,
     evidence: Option<&'a Source>,
+    /// Opened where a row of it is asked for: seldom.
+    export: OnceCell<Option<Arc<dyn StorageFile>>>,
+    looking: &'a Looking<'a>,
 }
 
 impl Bodies<LookError> for SourceBodies<'_> {
@@ -553,6 +562,25 @@ impl Bodies<LookError> for SourceBodies<'_> {
     fn evidence(&self, place: EvidenceRef) -> Result<Option<Vec<u8>>, LookError> {
         line_of(self.evidence, place.offset, place.len_bytes)
             .map_err(|error| LookError::Body(Stream::Evidence, error))
+    }
+
+    fn row(
+        &self,
+        offset: u64,
+        len_likely: usize,
+        len_max: usize,
+    ) -> Result<Option<Vec<u8>>, LookError> {
+        let Looking {
+            storage,
+            export_path,
+            ..
+        } = self.looking;
+        let export = self
+            .export
+            .get_or_init(|| storage.open_read(export_path).ok());
+        Ok(export
+            .as_deref()
+            .and_then(|export| short_row_at(export, offset, len_likely, len_max)))
     }
 }
 

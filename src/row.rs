@@ -236,6 +236,44 @@ pub fn days_of(rows: &[u8]) -> Vec<(u32, u64)> {
     days
 }
 
+/// Whether two rows say the same of their run: instruction, context and response are equal, however they are written.
+/// Nothing is said of a row that is none: it passes for the same.
+#[must_use]
+pub fn same_sample(row: &[u8], other: &[u8]) -> bool {
+    if written(row).is_some_and(|part| Some(part) == written(other)) {
+        return true;
+    }
+    match (sample(row), sample(other)) {
+        (Ok(one), Ok(two)) => one == two,
+        _ => true,
+    }
+}
+
+/// The bytes of a sample, as far as rows of one exporter have them in one place: most are equal to the byte. Neither
+/// pattern can stand inside a string, where a quote has its backslash.
+fn written(row: &[u8]) -> Option<&[u8]> {
+    let from = memmem::find(row, b",\"instruction\":\"")?;
+    let len = memmem::find(&row[from..], b",\"source_run_id\":\"")?;
+    Some(&row[from..from + len])
+}
+
+/// What of a row is made from evidence.
+fn sample(row: &[u8]) -> Result<[Option<Cow<'_, str>>; 3], RowFault> {
+    let mut scanner = Scanner::new(row);
+    let mut texts = [const { None }; 3];
+    scanner.object(LONGEST_NAME, |scanner, name| -> Result<(), RowFault> {
+        let at = [&b"instruction"[..], b"context", b"response"]
+            .iter()
+            .position(|wanted| *wanted == name);
+        match (at, scanner.peek()) {
+            (Some(at), Some(b'"')) => texts[at] = Some(scanner.string()?.decode()),
+            _ => scanner.skip_value()?,
+        }
+        Ok(())
+    })?;
+    Ok(texts)
+}
+
 /// What a person wants to be told of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowView<'a> {
@@ -489,6 +527,23 @@ mod tests {
         ] {
             assert_ne!(digest(ROW), digest(&ROW.replacen(from, to, 1)), "{to}");
         }
+    }
+
+    #[test]
+    fn a_sample_is_the_same_however_it_is_written() {
+        let same = |row: &str| same_sample(ROW.as_bytes(), row.as_bytes());
+        assert!(same(ROW));
+        let other = r#"{ "response":"\u002c\"quality_score\":\"rejected\"", "context": "", "instruction":"\u0069","id":5}"#;
+        assert!(same(other));
+        for (from, to) in [
+            ("\\u0069", "j"),
+            ("\"context\": \"\"", "\"context\": \"c\""),
+            ("rejected", "r"),
+        ] {
+            assert!(!same(&other.replacen(from, to, 1)), "{to}");
+        }
+        assert!(!same("{}"));
+        assert!(same("no row"));
     }
 
     #[test]

@@ -57,6 +57,7 @@ impl PreparedLook {
         let looking = Looking {
             storage: &*self.setup.storage,
             root: &self.setup.root,
+            export_path: &self.setup.export_path,
             view: &self.view,
             claimed: &self.claimed,
             released: &BTreeSet::new(),

@@ -188,9 +188,16 @@ pub const HELP: &[Help] = &[
                 "distilld --root /srv/lake explain run-4711 --json",
                 "the same for a program",
             ),
+            example(
+                "distilld --root /srv/lake explain --contradicted",
+                "runs that were rejected after their rows were written",
+            ),
         ],
         exits: &[
-            ("0", "some line concerns the run"),
+            (
+                "0",
+                "some line concerns the run; with --contradicted: listed",
+            ),
             ("1", "none does, or it cannot be found out"),
             USAGE,
             CONFIGURATION,

@@ -29,8 +29,41 @@ pub struct ExplainArguments {
     /// The run's id, as the records have it
     ///
     /// `evidence_run_id` of a scored run, `run_id` of its evidence.
-    #[arg(value_name = "RUN_ID")]
-    pub run_id: String,
+    #[arg(
+        value_name = "RUN_ID",
+        required_unless_present = "contradicted",
+        conflicts_with = "contradicted"
+    )]
+    pub run_id: Option<String>,
+
+    /// List the runs that were rejected after their rows were written
+    ///
+    /// Such a row stays in the append-only export until a rebuild. For each its run, its day-file, where in it the line
+    /// starts that earned the row and the one that refused the run, and where the row is in the export.
+    #[arg(long)]
+    pub contradicted: bool,
+
+    /// Of the list at most so many
+    ///
+    /// Where there are more, the end of the list says how to see those behind them. Default: 100.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 100,
+        requires = "contradicted"
+    )]
+    pub limit: usize,
+
+    /// Of the list pass over so many before them
+    ///
+    /// Day-file by day-file, in the order of their paths. Default: 0.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 0,
+        requires = "contradicted"
+    )]
+    pub skip: usize,
 
     /// One JSON object, for programs
     ///

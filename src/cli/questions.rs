@@ -13,11 +13,12 @@ use crate::clock::{Clock as _, HostClock};
 use crate::config::{Environment, Settings};
 use crate::dead_letters::{self, Letter, Letters, Wanted};
 use crate::discover::Stream;
-use crate::explain::{self, Explaining, Explanation};
+use crate::explain::{self, Contradictions, Explaining, Explanation, Page};
 use crate::figures::stream_name;
-use crate::inquire::{InquireError, inquire};
+use crate::inquire::{Files, InquireError, inquire};
 use crate::plan::{self, Plan, Planning};
 use crate::refusal::Refusal;
+use crate::state::StateError;
 use crate::status::{self, Screen, bare_table, grouped, trimmed};
 use crate::storage::{Disk, Storage as _};
 use crate::tail::LineLimits;
@@ -57,16 +58,15 @@ pub(super) fn explain(
     settings: &Settings,
     arguments: &ExplainArguments,
 ) -> Result<ExitCode, AnyError> {
-    let asked = format!("/explain.json?{}", query(&[("run_id", &arguments.run_id)]));
+    let Some(run_id) = &arguments.run_id else {
+        contradicted(settings, arguments)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let asked = format!("/explain.json?{}", query(&[("run_id", run_id)]));
     let explanation: Explanation = inquire::<_, InquireError>(settings, &asked, |files| {
-        let explaining = Explaining {
-            storage: &Disk,
-            root: &files.root,
-            export_path: &export_path(&files.root),
-            line_bytes_max: settings.max_line_bytes,
-            figures: &files.figures,
-        };
-        Ok(explain::explain(&arguments.run_id, &explaining)?)
+        explaining(settings, files, |explaining| {
+            explain::explain(run_id, explaining)
+        })
     })?;
     if arguments.json {
         print_json(&explanation)?;
@@ -74,6 +74,47 @@ pub(super) fn explain(
         print(&explain::page(&explanation))?;
     }
     Ok(ExitCode::from(if explanation.known { 0 } else { FAILED }))
+}
+
+fn contradicted(settings: &Settings, arguments: &ExplainArguments) -> Result<(), AnyError> {
+    let page = Page {
+        skip: arguments.skip,
+        limit: arguments.limit,
+    };
+    let asked = query(&[
+        ("skip", &page.skip.to_string()),
+        ("limit", &page.limit.to_string()),
+    ]);
+    let asked = format!("/contradicted.json?{asked}");
+    let told: Contradictions = inquire::<_, InquireError>(settings, &asked, |files| {
+        explaining(settings, files, |explaining| {
+            explain::contradictions(page, explaining)
+        })
+    })?;
+    if arguments.json {
+        return print_json(&told);
+    }
+    print(&explain::list(&told))?;
+    if told.more {
+        let shown = page.skip.saturating_add(told.rows.len());
+        eprintln!("there are more: --skip {shown} shows those behind them");
+    }
+    Ok(())
+}
+
+/// An answer that is read here, from the files.
+fn explaining<T>(
+    settings: &Settings,
+    files: &Files,
+    read: impl FnOnce(&Explaining<'_>) -> Result<T, StateError>,
+) -> Result<T, InquireError> {
+    Ok(read(&Explaining {
+        storage: &Disk,
+        root: &files.root,
+        export_path: &files.export_path(),
+        line_bytes_max: settings.max_line_bytes,
+        figures: &files.figures,
+    })?)
 }
 
 pub(super) fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(), AnyError> {

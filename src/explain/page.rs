@@ -1,9 +1,9 @@
-//! Owns how an explanation looks to a person. What comes from a record is escaped: it is never a command to the terminal.
+//! Owns how an explanation, and the list of contradicted rows, look to a person. What comes from a record is escaped: it is never a command to the terminal.
 
 use std::fmt::Write as _;
 
-use super::{Explanation, LineExplained};
-use crate::status::grouped;
+use super::{ContradictedRow, Contradictions, Explanation, LineExplained};
+use crate::status::{bare_table, grouped, trimmed};
 
 /// The answer as text, with a newline at its end.
 #[must_use]
@@ -92,4 +92,57 @@ fn write_line(page: &mut String, line: &LineExplained) -> std::fmt::Result {
         writeln!(page, "  note      {note}")?;
     }
     Ok(())
+}
+
+/// The list as text, with a newline at its end.
+#[must_use]
+pub fn list(told: &Contradictions) -> String {
+    if told.counted == 0 {
+        return "no row is contradicted\n".to_owned();
+    }
+    let mut table = bare_table();
+    table.set_header([
+        "run",
+        "day-file",
+        "line at",
+        "refused at",
+        "as",
+        "row at",
+        "bytes",
+    ]);
+    for row in &told.rows {
+        table.add_row(cells(row));
+    }
+    let mut list = if told.rows.is_empty() {
+        String::new()
+    } else {
+        trimmed(&table)
+    };
+    if told.not_found > 0 {
+        let count = grouped(told.not_found);
+        list += &format!(
+            "{count} more of these day-files: counted, but no line that can be read leads to them\n"
+        );
+    }
+    list
+}
+
+fn cells(row: &ContradictedRow) -> [String; 7] {
+    let number = |number: Option<u64>, none: &str| {
+        number.map_or_else(|| none.to_owned(), |number| number.to_string())
+    };
+    [
+        row.run_id
+            .as_ref()
+            .map_or_else(|| "?".to_owned(), |id| format!("{id:?}")),
+        row.day_file.escape_debug().to_string(),
+        number(row.line_offset, "rewritten"),
+        number(row.refused_offset, "?"),
+        row.category.as_ref().map_or_else(
+            || "?".to_owned(),
+            |category| category.escape_debug().to_string(),
+        ),
+        row.row.offset.to_string(),
+        number(row.row.len_bytes, "?"),
+    ]
 }

@@ -11,18 +11,18 @@ use crate::checkpoint::{Claim, DeadLetter, EvidenceRef, ScoredEntry, SourceState
 use crate::firewall::{Admission, AdmittedRun, admit};
 use crate::json_text::Dialect;
 use crate::parse::{self, Evidence, ParseFault, ScoredRun};
-use crate::row::{RowKey, RunKey};
+use crate::row::RunKey;
 use crate::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
 use crate::tail::Chunk;
 
 /// Rows of one step at which no further scored line is begun. A longer text may still go beyond it.
 const ROWS_BYTES_MAX: usize = 8 << 20;
 /// Texts for whose rows room is made at once, exactly.
-const LONG_TEXT_LEN: usize = 1 << 20;
+pub(super) const LONG_TEXT_LEN: usize = 1 << 20;
 
 /// Evidence of the chunk in hand.
 pub(super) struct Given<'c> {
-    evidence: Evidence<'c>,
+    pub(super) evidence: Evidence<'c>,
     body: &'c [u8],
     /// Of most evidence nobody asks for it; of some, whose run was scored often, many times.
     digest: OnceCell<u32>,
@@ -64,12 +64,12 @@ pub(super) type GivenByRun<'c> = HashMap<RunKey, Given<'c>, ByRunKey>;
 
 pub(super) struct Step<'a, E> {
     pair: &'a ActivePair,
-    facts: &'a Facts<'a, E>,
-    day_file_name: String,
+    pub(super) facts: &'a Facts<'a, E>,
+    pub(super) day_file_name: String,
     /// Runs whose rows are all marked as contradicted.
-    contradicted: HashSet<RunKey, ByRunKey>,
+    pub(super) contradicted: HashSet<RunKey, ByRunKey>,
     /// Rows that were claimed in this step.
-    claimed: BTreeSet<Claim>,
+    pub(super) claimed: BTreeSet<Claim>,
     pub(super) out: Outcome,
 }
 
@@ -279,16 +279,51 @@ impl<'a, E> Step<'a, E> {
         index: u32,
         given: &Given<'_>,
     ) -> Result<Verdict, E> {
+        let row_from = self.out.rows.len();
+        match self.make_row(admitted, index, given, Dialect::Native) {
+            Err(Refusal::Role) => return Ok(Verdict::Role { index }),
+            Err(Refusal::BlankText) => return Ok(Verdict::BlankText { index }),
+            Err(Refusal::UnknownCategory) => return Ok(Verdict::UnknownCategory),
+            Ok(()) => {}
+        }
+        self.contradicted.remove(&key.0);
+        if let Some(claim) = self.first_claimable(admitted.run())? {
+            let superseded = self.is_superseded(claim, admitted, index, given, row_from)?;
+            self.out.rows.truncate(row_from);
+            self.take_claim(claim, key.0, superseded)?;
+            return Ok(Verdict::Exported {
+                row_offset: claim.row_offset,
+                evidence_digest: given.digest(),
+                superseded,
+                contradicted: false,
+            });
+        }
+        self.out.new_rows.push(key);
+        Ok(Verdict::Exported {
+            row_offset: row_from as u64,
+            evidence_digest: given.digest(),
+            superseded: false,
+            contradicted: false,
+        })
+    }
+
+    /// Appends the row that a run and its evidence give.
+    pub(super) fn make_row(
+        &mut self,
+        admitted: &AdmittedRun<'_, '_>,
+        index: u32,
+        given: &Given<'_>,
+        dialect: Dialect,
+    ) -> Result<(), Refusal> {
         let place = RowPlace {
             day_file_name: &self.day_file_name,
             index: u64::from(index),
         };
         let synthesis = Synthesis {
-            dialect: Dialect::Native,
+            dialect,
             include_partial: false,
             stamp: self.facts.stamp,
         };
-        let row_from = self.out.rows.len();
         let text_len = given.evidence.text.raw_len();
         if text_len >= LONG_TEXT_LEN {
             // Doubling would need twice the memory of the row.
@@ -296,46 +331,13 @@ impl<'a, E> Step<'a, E> {
                 .rows
                 .reserve_exact(text_len + text_len / 64 + 4_096);
         }
-        match synthesize(
+        synthesize(
             admitted,
             &given.evidence,
             &place,
             &synthesis,
             &mut self.out.rows,
-        ) {
-            Err(Refusal::Role) => return Ok(Verdict::Role { index }),
-            Err(Refusal::BlankText) => return Ok(Verdict::BlankText { index }),
-            Err(Refusal::UnknownCategory) => return Ok(Verdict::UnknownCategory),
-            Ok(()) => {}
-        }
-        let exported = |row_offset, evidence_digest| Verdict::Exported {
-            row_offset,
-            evidence_digest,
-            superseded: false,
-            contradicted: false,
-        };
-        self.contradicted.remove(&key.0);
-        if let Some(claim) = self.first_claimable(admitted.run())? {
-            self.out.rows.truncate(row_from);
-            self.out.overlay.claims.push(claim);
-            self.claimed.insert(claim);
-            return Ok(exported(claim.row_offset, 0));
-        }
-        self.out.new_rows.push(key);
-        Ok(exported(row_from as u64, given.digest()))
-    }
-
-    fn first_claimable(&self, run: &ScoredRun<'_>) -> Result<Option<Claim>, E> {
-        if !self.facts.claims_possible {
-            return Ok(None);
-        }
-        let claimable = self
-            .facts
-            .index
-            .claimable(RowKey::of_line(&self.day_file_name, run))?;
-        Ok(claimable
-            .into_iter()
-            .find(|claim| !self.claimed.contains(claim)))
+        )
     }
 
     fn find_evidence(&self, run: RunKey) -> Result<Option<EvidenceRef>, E> {
@@ -353,7 +355,7 @@ impl<'a, E> Step<'a, E> {
     }
 
     /// Every scored line of a run so far, in order.
-    fn entries(&self, run: RunKey) -> Result<Vec<ScoredEntry>, E> {
+    pub(super) fn entries(&self, run: RunKey) -> Result<Vec<ScoredEntry>, E> {
         let mut entries = BTreeMap::new();
         if self.pair.persisted {
             entries.extend(
@@ -371,74 +373,13 @@ impl<'a, E> Step<'a, E> {
         Ok(entries.into_values().collect())
     }
 
-    /// Rows of this run that were exported before the firewall refused it now.
-    fn contradict_earlier(&mut self, run: RunKey, scored: &ScoredRun<'_>) -> Result<(), E> {
-        // Many lines may reject one run; its rows are looked for again only when it has gained one.
-        if self.contradicted.insert(run) {
-            for entry in self.entries(run)? {
-                self.contradict(entry);
-            }
-        }
-        // The accepting line itself was rewritten: its row is still there, and nobody claims it any more.
-        if self.first_claimable(scored)?.is_some() {
-            self.out.checkpoint.counts.contradicted += 1;
-        }
-        Ok(())
-    }
-
-    fn contradict(&mut self, entry: ScoredEntry) {
-        let entry = self
-            .out
-            .overlay
-            .entries
-            .get(&(entry.run, entry.offset))
-            .copied()
-            .unwrap_or(entry);
-        if let Verdict::Exported {
-            row_offset,
-            evidence_digest,
-            superseded,
-            contradicted: false,
-        } = entry.verdict
-        {
-            let verdict = Verdict::Exported {
-                row_offset,
-                evidence_digest,
-                superseded,
-                contradicted: true,
-            };
-            self.put(ScoredEntry { verdict, ..entry });
-            self.out.checkpoint.counts.contradicted += 1;
-        }
-    }
-
-    fn supersede(&mut self, entry: ScoredEntry) {
-        if let Verdict::Exported {
-            row_offset,
-            evidence_digest,
-            contradicted,
-            ..
-        } = entry.verdict
-        {
-            let verdict = Verdict::Exported {
-                row_offset,
-                evidence_digest,
-                superseded: true,
-                contradicted,
-            };
-            self.put(ScoredEntry { verdict, ..entry });
-            self.out.checkpoint.counts.superseded += 1;
-            self.out.superseded += 1;
-        }
-    }
-
     fn change(&mut self, entry: ScoredEntry, verdict: Verdict) {
         *self.out.checkpoint.counts.of_mut(entry.verdict) -= 1;
         *self.out.checkpoint.counts.of_mut(verdict) += 1;
         self.put(ScoredEntry { verdict, ..entry });
     }
 
-    fn put(&mut self, entry: ScoredEntry) {
+    pub(super) fn put(&mut self, entry: ScoredEntry) {
         self.out
             .overlay
             .entries

@@ -37,6 +37,9 @@ pub(super) async fn answer(
         (&Method::GET, "/status.json") => questions::status(wake, answering).await,
         (&Method::GET, "/recent.json") => questions::recent(wake).await,
         (&Method::GET, "/explain.json") => questions::explain(wake, answering, asked).await,
+        (&Method::GET, "/contradicted.json") => {
+            questions::contradicted(wake, answering, asked).await
+        }
         (&Method::GET, "/dead-letters.json") => questions::letters(wake, answering, asked).await,
         (&Method::GET, "/plan.json") => questions::plan(wake, answering).await,
         (&Method::POST, "/dead-letters/retry") => questions::retry(wake, asked).await,

@@ -9,7 +9,7 @@ use fastrand::Rng;
 
 use crate::support::lake_gen::{Shape, Step, Stream, pairs_of, script};
 use crate::support::naive::naive_batch;
-use crate::support::process::{Bench, Ended, evidence, scored, scored_as};
+use crate::support::process::{Bench, Ended, evidence, evidence_with, scored, scored_as};
 
 const PAIR: &str = "2026/01/01/audits.jsonl";
 
@@ -405,6 +405,70 @@ fn a_row_of_a_run_that_is_rejected_by_now_stays_and_is_not_written_again() {
     fs::remove_dir_all(bench.state_dir()).unwrap();
     bench.once();
     assert_eq!(bench.export_bytes(), before);
+}
+
+/// What `status` says of the export.
+fn superseded(bench: &Bench) -> u64 {
+    let told = bench.ask(&["status", "--json"]);
+    told["export"]["superseded"].as_u64().unwrap()
+}
+
+/// Evidence of which the two dialects make rows that differ.
+fn of_a_contractor(run: &str, text: &str) -> String {
+    evidence_with(run, text)
+        .replace("audits.jsonl", "contract_analyses.jsonl")
+        .replacen(
+            '{',
+            "{\"metadata\":{\"contractor\":\"O'Neil & <Sons>\"},",
+            1,
+        )
+}
+
+#[test]
+fn evidence_that_is_replaced_is_counted_whoever_wrote_the_row() {
+    let writers: [&[&str]; 3] = [
+        &["run", "--once"],
+        &["export"],
+        &["export", "--dialect", "go"],
+    ];
+    for writer in writers {
+        let bench = Bench::new();
+        for run in ["a", "b", "c"] {
+            bench.append(Stream::Evidence, PAIR, of_a_contractor(run, "<one>"));
+            bench.append(Stream::Scored, PAIR, scored(run));
+        }
+        bench.run(&mut bench.command(writer)).check(0, &[]);
+        _ = fs::remove_dir_all(bench.state_dir());
+        bench.once().check(0, &["adopted the export"]);
+        assert_eq!(superseded(&bench), 0, "{writer:?}");
+        // The same said again replaces nothing.
+        bench.append(Stream::Evidence, PAIR, of_a_contractor("c", "<one>"));
+        bench.append(Stream::Evidence, PAIR, of_a_contractor("a", "<other>"));
+        bench.once();
+        assert_eq!(superseded(&bench), 1, "{writer:?}");
+        // Counted again from what the row says, and what comes later is told from it.
+        fs::remove_dir_all(bench.state_dir()).unwrap();
+        bench.once();
+        assert_eq!(superseded(&bench), 1, "{writer:?}");
+        bench.append(Stream::Evidence, PAIR, of_a_contractor("b", "<other>"));
+        bench.once();
+        assert_eq!(superseded(&bench), 2, "{writer:?}");
+        assert_eq!(bench.row_count(), 3);
+    }
+}
+
+#[test]
+fn a_long_text_that_is_replaced_after_its_row_was_adopted_is_counted() {
+    let bench = Bench::new();
+    let long = "long ".repeat(300_000);
+    bench.append(Stream::Evidence, PAIR, evidence_with("a", &long));
+    bench.append(Stream::Scored, PAIR, scored("a"));
+    bench.run(&mut bench.command(&["export"])).check(0, &[]);
+    bench.once();
+    assert_eq!(superseded(&bench), 0);
+    bench.append(Stream::Evidence, PAIR, evidence("a"));
+    bench.once();
+    assert_eq!(superseded(&bench), 1);
 }
 
 /// Makes every tree leaf of the store that names `PAIR` say that its entries end far behind the page.

@@ -268,9 +268,7 @@ fn a_plan_is_what_the_run_that_follows_does_on_random_lakes() {
 }
 
 fn ask(bench: &Bench, arguments: &[&str]) -> Value {
-    let ended = bench.run(&mut bench.command(arguments));
-    ended.check(0, &[]);
-    serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{}", ended.stdout))
+    bench.ask(arguments)
 }
 
 /// Two classes: one with every verdict, one with a run that is exported, superseded and contradicted.
@@ -438,6 +436,121 @@ fn a_run_is_explained_with_a_daemon_and_without() {
         let odd = bench.run(&mut bench.command(&["explain", "a&b=c \u{1b}[31m%"]));
         odd.check(1, &[]);
         assert!(!odd.stdout.contains('\u{1b}'), "{}", odd.stdout);
+    });
+}
+
+/// In C the accepting line itself becomes the rejecting one.
+const C: &str = "2026/05/03/facts.jsonl";
+
+/// `g` and `run-77` are rejected behind their accepting lines, `h` in the place of its own.
+fn contradicted_lake(bench: &Bench) {
+    lake(bench);
+    bench.append_run(B, "run-77");
+    bench.append_run(C, "h");
+    bench.once();
+    bench.append(Stream::Scored, B, scored_as("run-77", "needs_human_review"));
+    bench.append(Stream::Scored, B, scored_as("g", "rejected").repeat(2));
+    fs::write(
+        bench.path(Stream::Scored, C),
+        scored_as("h", "rejected").repeat(2),
+    )
+    .unwrap();
+    bench.once();
+}
+
+/// Run, line, refused at, as: of each row that is told, which is the run's.
+fn contradicted(bench: &Bench, told: &Value) -> Vec<(String, Value, Value, String)> {
+    let export = bench.export_bytes();
+    let rows = told["rows"].as_array().unwrap().iter();
+    rows.map(|row| {
+        let run = row["run_id"].as_str().unwrap().to_owned();
+        let place = |key: &str| row["row"][key].as_u64().unwrap() as usize;
+        let bytes = &export[place("offset")..][..place("len_bytes")];
+        let found: Value = serde_json::from_slice(bytes).unwrap();
+        assert_eq!(found["source_run_id"], *run);
+        let category = row["category"].as_str().unwrap().to_owned();
+        (
+            run,
+            row["line_offset"].clone(),
+            row["refused_offset"].clone(),
+            category,
+        )
+    })
+    .collect()
+}
+
+#[test]
+fn contradicted_rows_are_listed_page_by_page_with_a_daemon_and_without() {
+    let bench = Bench::new();
+    contradicted_lake(&bench);
+    let [g, run_77] = ["g", "run-77"].map(|run| scored(run).len());
+    let refused_77 = scored_as("run-77", "needs_human_review").len();
+    let told = |run: &str, line: Option<usize>, refused: usize, category: &str| {
+        (
+            run.to_owned(),
+            line.into(),
+            refused.into(),
+            category.to_owned(),
+        )
+    };
+    let expected = [
+        told("g", Some(0), g + run_77 + refused_77, "rejected"),
+        told("run-77", Some(g), g + run_77, "needs_human_review"),
+        told("h", None, 0, "rejected"),
+    ];
+    let check = |bench: &Bench| {
+        let list = bench.ask(&["explain", "--contradicted", "--json"]);
+        assert_eq!(contradicted(bench, &list), expected, "{list}");
+        assert_eq!(
+            (&list["counted"], &list["more"], &list["not_found"]),
+            (&3.into(), &false.into(), &0.into())
+        );
+        for (n, one) in expected.iter().enumerate() {
+            let skip = n.to_string();
+            let page = ["--contradicted", "--json", "--limit", "1", "--skip", &skip];
+            let page = bench.ask(&[&["explain"][..], &page].concat());
+            let listed = contradicted(bench, &page);
+            assert_eq!(listed, std::slice::from_ref(one), "{page}");
+            assert_eq!(page["more"], n < 2, "{page}");
+        }
+        let page = bench.run(&mut bench.command(&["explain", "--contradicted", "--limit", "2"]));
+        page.check(0, &["there are more: --skip 2"]);
+        assert!(page.stdout.contains("\"run-77\""), "{}", page.stdout);
+        let page = bench.run(&mut bench.command(&["explain", "--contradicted", "--skip", "2"]));
+        assert!(page.stdout.contains("rewritten"), "{}", page.stdout);
+    };
+    with_and_without_a_daemon(&bench, |bench, _| check(bench));
+    // What an export says outlives the state.
+    bench.remove_state();
+    bench.once();
+    check(&bench);
+    // Nothing leads to a row whose line was rewritten when the line that refuses its run is gone, too.
+    fs::remove_file(bench.path(Stream::Scored, C)).unwrap();
+    let list = bench.ask(&["explain", "--contradicted", "--json"]);
+    assert_eq!(contradicted(&bench, &list), expected[..2], "{list}");
+    assert_eq!(
+        (&list["counted"], &list["not_found"]),
+        (&3.into(), &1.into())
+    );
+    let page = bench.run(&mut bench.command(&["explain", "--contradicted"]));
+    assert!(page.stdout.contains("1 more of these"), "{}", page.stdout);
+}
+
+#[test]
+fn where_no_row_is_contradicted_the_list_is_empty() {
+    let bench = Bench::new();
+    lake(&bench);
+    with_and_without_a_daemon(&bench, |bench, _| {
+        let list = bench.ask(&["explain", "--contradicted", "--json"]);
+        assert_eq!(
+            (&list["counted"], &list["rows"]),
+            (&0.into(), &Value::Array(Vec::new()))
+        );
+        let page = bench.run(&mut bench.command(&["explain", "--contradicted"]));
+        assert_eq!(page.stdout, "no row is contradicted\n");
+        for arguments in [&["explain"][..], &["explain", "g", "--contradicted"]] {
+            bench.run(&mut bench.command(arguments)).check(2, &[]);
+        }
     });
 }
 
@@ -659,6 +772,10 @@ fn nothing_but_a_retry_is_posted_and_no_question_stops_the_daemon() {
         (&["http://d/explain.json?run_id=%ff%00"], "200"),
         (
             &["http://d/dead-letters.json?limit=99999999999999999999&skip=-1"],
+            "200",
+        ),
+        (
+            &["http://d/contradicted.json?limit=99999999999999999999&skip=-1"],
             "200",
         ),
         (&["http://d/recent.json"], "200"),

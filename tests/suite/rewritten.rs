@@ -1,17 +1,23 @@
 //! Day-files whose history is rewritten: truncated, replaced, shuffled, shortened, deleted and put back, with inodes
 //! reused or not. Nothing is written twice, nothing that stands there now is missing, the counts follow the content.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, OpenOptions};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use distilld::discover::PairPath;
+use distilld::explain::{Explaining, Page, contradictions};
+use distilld::storage::Disk;
 use fastrand::Rng;
 
 use crate::support::bench::{Bench, EXPORT, ROOT};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
-use crate::support::naive::{Pairs, naive_batch, row_key};
-use crate::support::process;
+use crate::support::naive::{
+    Pairs, naive_batch, parse_evidence, read_pairs, refused_keys, repaired, row_key,
+};
+use crate::support::process::{Bench as ProcessBench, evidence, scored, scored_as};
 use crate::support::sim_disk::SimDisk;
 
 /// Lakes of the ordinary run, a dozen rewritings each.
@@ -36,6 +42,21 @@ fn earned(pairs: &Pairs, pair: &str) -> Rows {
         .collect();
     let batch = naive_batch(&alone, false);
     keys_of(batch.rows.iter().map(String::as_str))
+}
+
+fn lines_of(file: Option<&[u8]>) -> Vec<Vec<u8>> {
+    file.unwrap_or_default()
+        .split_inclusive(|byte| *byte == b'\n')
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+/// By what evidence is sorted so that the runs change places, and no run's lines do.
+fn run_order(line: &[u8], salt: u64) -> u64 {
+    let run = parse_evidence(repaired(line).trim()).map(|evidence| evidence.run_id);
+    let mut hash = DefaultHasher::new();
+    (salt, run).hash(&mut hash);
+    hash.finish()
 }
 
 struct Rewriting {
@@ -82,14 +103,9 @@ impl Rewriting {
         }
     }
 
-    /// Puts other bytes into the scored day-file of a pair, one way or another.
-    fn rewrite(&mut self, rng: &mut Rng, pair: &str) -> String {
-        let path = Stream::Scored.path(Path::new(ROOT), pair);
-        let old = self.pairs[pair].0.clone().unwrap_or_default();
-        let mut lines: Vec<Vec<u8>> = old
-            .split_inclusive(|byte| *byte == b'\n')
-            .map(<[u8]>::to_vec)
-            .collect();
+    /// Puts other bytes into the scored day-file of a pair.
+    fn rewrite_scored(&mut self, rng: &mut Rng, pair: &str) -> String {
+        let mut lines = lines_of(self.pairs[pair].0.as_deref());
         let what = rng.u8(..6);
         match what {
             0 => rng.shuffle(&mut lines),
@@ -99,7 +115,32 @@ impl Rewriting {
             4 if !lines.is_empty() => drop(lines.remove(rng.usize(..lines.len()))),
             _ => {}
         }
-        let new = lines.concat();
+        let way = self.put(rng, Stream::Scored, pair, lines.concat());
+        self.pairs.get_mut(pair).unwrap().0 = Some(lines.concat());
+        format!("scored content {what}, way {way}")
+    }
+
+    /// Puts other bytes into the evidence day-file of a pair, of which each run's lines keep their order: the last with
+    /// its id is the one that counted. What else may stand there by the contract leaves rows that a batch does not give.
+    fn rewrite_evidence(&mut self, rng: &mut Rng, pair: &str) -> String {
+        let mut lines = lines_of(self.pairs[pair].1.as_deref());
+        let what = rng.u8(..3);
+        match what {
+            0 => {
+                let salt = rng.u64(..);
+                lines.sort_by_cached_key(|line| run_order(line, salt));
+            }
+            1 => lines.extend(lines.clone()),
+            _ => {}
+        }
+        let way = self.put(rng, Stream::Evidence, pair, lines.concat());
+        self.pairs.get_mut(pair).unwrap().1 = Some(lines.concat());
+        format!("evidence content {what}, way {way}")
+    }
+
+    /// One way or another.
+    fn put(&mut self, rng: &mut Rng, stream: Stream, pair: &str, new: Vec<u8>) -> u8 {
+        let path = stream.path(Path::new(ROOT), pair);
         let way = rng.u8(..3);
         match way {
             0 => self.bench.disk.write_file(&path, &new),
@@ -113,13 +154,25 @@ impl Rewriting {
                 self.bench.disk.move_file(&beside, &path);
             }
         }
-        self.pairs.get_mut(pair).unwrap().0 = Some(new);
         self.bench
             .engine
             .as_mut()
             .unwrap()
             .touch(PairPath::from_relative(Path::new(pair)).unwrap());
-        format!("content {what}, way {way}")
+        way
+    }
+
+    /// Rows that no line claims any more, of keys that the firewall refuses now.
+    fn contradicted_without_line(&self) -> u64 {
+        let mut count = 0;
+        for (pair, files) in &self.pairs {
+            let now = earned(&self.pairs, pair);
+            for key in refused_keys(pair, files.0.as_deref().unwrap_or_default()) {
+                let rows = self.peaks[pair].get(&key).unwrap_or(&0);
+                count += rows - now.get(&key).unwrap_or(&0);
+            }
+        }
+        count as u64
     }
 
     fn check(&self, what: &str) {
@@ -147,17 +200,42 @@ impl Rewriting {
                 "{what}: {key} has {count} rows, more than it ever earned"
             );
         }
-        let counts = naive_batch(&self.pairs, false).counts;
-        let totals = self.bench.engine.as_ref().unwrap().totals();
-        assert_eq!(totals.counts.exported, counts.exported, "{what}: exported");
-        assert_eq!(
-            totals.counts.firewalled, counts.firewall,
-            "{what}: firewalled"
-        );
-        assert_eq!(totals.counts.waiting, counts.no_evidence, "{what}: waiting");
-        assert_eq!(
-            totals.scored_malformed, counts.malformed,
-            "{what}: malformed"
+        let mut counts = naive_batch(&self.pairs, false).counts;
+        counts.contradicted += self.contradicted_without_line();
+        assert_eq!(self.bench.count_fault(&counts), None, "{what}");
+        check_list(&self.bench, what);
+    }
+}
+
+/// Every row that is counted as contradicted is listed, once.
+fn check_list(bench: &Bench, what: &str) {
+    let figures = bench.engine.as_ref().unwrap().figures();
+    let all = Page {
+        skip: 0,
+        limit: usize::MAX,
+    };
+    let told = contradictions(
+        all,
+        &Explaining {
+            storage: &bench.disk,
+            root: Path::new(ROOT),
+            export_path: Path::new(EXPORT),
+            line_bytes_max: 16 << 20,
+            figures: &figures,
+        },
+    );
+    let told = told.unwrap();
+    let rows: BTreeSet<u64> = told.rows.iter().map(|row| row.row.offset).collect();
+    assert_eq!(
+        (rows.len() as u64, told.rows.len() as u64, told.not_found),
+        (told.counted, told.counted, 0),
+        "{what}: {told:#?}"
+    );
+    for row in &told.rows {
+        let refused = (&row.run_id, &row.category, row.refused_offset);
+        assert!(
+            matches!(refused, (Some(_), Some(_), Some(_))),
+            "{what}: {row:?}"
         );
     }
 }
@@ -177,7 +255,12 @@ fn rewritten_day_files_give_each_line_one_row() {
         }
         for round in 0..rng.usize(1..12) {
             let pair = rng.choice(&names).unwrap().clone();
-            let how = rewriting.rewrite(&mut rng, &pair);
+            let how = match rng.u8(..3) {
+                0 if rewriting.pairs[&pair].1.is_some() => {
+                    rewriting.rewrite_evidence(&mut rng, &pair)
+                }
+                _ => rewriting.rewrite_scored(&mut rng, &pair),
+            };
             if rng.u8(..4) == 0 {
                 rewriting.bench.step(&Step::Restart, false).unwrap();
             }
@@ -190,7 +273,7 @@ fn rewritten_day_files_give_each_line_one_row() {
 /// That it was rewritten is remembered in the commit that notices it.
 #[test]
 fn a_rewritten_day_file_is_read_again_once() {
-    let bench = process::Bench::new();
+    let bench = ProcessBench::new();
     let pair = "2026/01/02/outcomes.jsonl";
     for run in ["a", "b", "c"] {
         bench.append_run(pair, run);
@@ -273,4 +356,174 @@ fn a_run_rejected_after_its_row_is_counted_as_contradicted() {
         (counts.exported, counts.firewalled, counts.contradicted),
         (1, 2, 1)
     );
+}
+
+/// The accepting line is rewritten: whether its row is contradicted follows from what stands there now, and a row that
+/// its line finds again is not counted twice.
+#[test]
+fn a_row_whose_own_line_is_rewritten_is_counted_as_contradicted_once() {
+    let pair = "2026/01/02/outcomes.jsonl";
+    let path = Stream::Scored.path(Path::new(ROOT), pair);
+    let mut bench = Bench::new(SimDisk::new());
+    bench.open().unwrap();
+    bench.disk.append_durable(
+        Stream::Evidence.path(Path::new(ROOT), pair),
+        evidence("a").as_bytes(),
+    );
+    let (accepted, rejected) = (scored("a"), scored_as("a", "rejected"));
+    bench.disk.append_durable(&path, accepted.as_bytes());
+    let mut accepted_max = 0;
+    for (content, contradicted) in [
+        (vec![&accepted], 0),
+        (vec![&rejected], 1),
+        (vec![&rejected, &rejected], 1),
+        (vec![&rejected, &accepted], 0),
+        (vec![&rejected, &accepted, &rejected], 1),
+        (vec![&accepted, &rejected, &rejected], 1),
+        (vec![], 0),
+        (vec![&rejected, &rejected, &accepted], 0),
+        // Two rows from here on.
+        (vec![&accepted, &accepted], 0),
+        (vec![&accepted, &rejected], 2),
+        (vec![&rejected, &accepted], 1),
+        (vec![&accepted, &rejected, &accepted], 1),
+    ] {
+        let content: String = content.into_iter().map(String::as_str).collect();
+        bench.disk.write_file(&path, content.as_bytes());
+        bench.look_around().unwrap();
+        bench.quiet().unwrap();
+        bench.read_export().unwrap();
+        let counts = bench.engine.as_ref().unwrap().totals().counts;
+        assert_eq!(counts.contradicted, contradicted, "{content}");
+        check_list(&bench, &content);
+        accepted_max = accepted_max.max(content.matches("accepted").count());
+        let rows = bench.seen.iter().filter(|byte| **byte == b'\n').count();
+        assert_eq!(rows, accepted_max, "{content}");
+    }
+}
+
+#[test]
+fn a_row_that_its_line_finds_again_is_superseded_as_before() {
+    let pair = "2026/01/02/outcomes.jsonl";
+    let [path, given] =
+        [Stream::Scored, Stream::Evidence].map(|stream| stream.path(Path::new(ROOT), pair));
+    let line = |run: &str, text: &str| evidence(run).replace("what", text);
+    let mut bench = Bench::new(SimDisk::new());
+    bench.open().unwrap();
+    let look = |bench: &mut Bench, superseded: u64, what: &str| {
+        bench.look_around().unwrap();
+        bench.quiet().unwrap();
+        let counts = bench.engine.as_ref().unwrap().totals().counts;
+        assert_eq!(
+            (counts.exported, counts.superseded),
+            (2, superseded),
+            "{what}"
+        );
+    };
+    let (a, b) = (scored("a"), scored("b"));
+    bench
+        .disk
+        .append_durable(&path, (a.clone() + &b).as_bytes());
+    bench
+        .disk
+        .append_durable(&given, (line("a", "what") + &line("b", "what")).as_bytes());
+    look(&mut bench, 0, "written");
+    bench
+        .disk
+        .append_durable(&given, line("a", "other").as_bytes());
+    look(&mut bench, 1, "replaced");
+    // Another order, so that both lines have other numbers.
+    bench.disk.write_file(&path, (b + &a).as_bytes());
+    look(&mut bench, 1, "rewritten");
+    bench
+        .disk
+        .append_durable(&given, line("b", "other").as_bytes());
+    look(&mut bench, 2, "replaced after that");
+    bench
+        .disk
+        .append_durable(&given, line("a", "third").as_bytes());
+    look(&mut bench, 2, "replaced twice");
+}
+
+/// Longer than the head and the tail that a source is known by.
+const RUNS: usize = 40;
+const LONG: &str = "2026/01/01/audits.jsonl";
+
+type Change = fn(&ProcessBench, &Path, &str);
+
+/// Writes over a part of a file, and leaves its length.
+fn write_over(path: &Path, at: usize, old: &str, new: &str, text: &str) {
+    assert_eq!((&text[at..][..old.len()], old.len()), (old, new.len()));
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(new.as_bytes(), at as u64).unwrap();
+}
+
+fn other_middle_by_rename(bench: &ProcessBench, path: &Path, text: &str) {
+    let other = text.replace("run-20", "new-20");
+    assert_ne!(other, text);
+    let beside = bench.beside("new");
+    fs::write(&beside, other).unwrap();
+    fs::rename(beside, path).unwrap();
+}
+
+fn other_beginning(_: &ProcessBench, path: &Path, text: &str) {
+    let at = text.find("run-00").unwrap();
+    assert!(at < 100);
+    write_over(path, at, "run-00", "new-00", text);
+}
+
+fn other_end(_: &ProcessBench, path: &Path, text: &str) {
+    let at = text.rfind("hash of run-39").unwrap();
+    assert!(text.len() - at < 100);
+    write_over(path, at, "hash of run-39", "hash of new-39", text);
+}
+
+fn cut(_: &ProcessBench, path: &Path, text: &str) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(text.len() as u64 / 2).unwrap();
+}
+
+/// Each is noticed by one part alone of what a source is known by, so that none of the parts can be lost.
+#[test]
+fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
+    let changes: [(Change, &str); 4] = [
+        (other_middle_by_rename, "replaced"),
+        (other_beginning, "head-changed"),
+        (other_end, "tail-changed"),
+        (cut, "shortened"),
+    ];
+    for (change, reason) in changes {
+        let bench = ProcessBench::new();
+        for run in (0..RUNS).map(|n| format!("run-{n:02}")) {
+            bench.append_run(LONG, &run);
+            bench.append(Stream::Evidence, LONG, evidence(&run.replace("run", "new")));
+        }
+        bench.once();
+        let before = bench.export_bytes();
+        let path = bench.path(Stream::Scored, LONG);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.len() > 2_048);
+        change(&bench, &path, &text);
+        let ended = bench.once();
+        let said = ended
+            .stderr
+            .matches("reading it again from its start")
+            .count();
+        assert_eq!(said, 1, "{reason}: {}", ended.stderr);
+        ended.check(0, &[&format!("reason={reason}")]);
+
+        let naive = naive_batch(&read_pairs(&Disk, &bench.root()).unwrap(), false);
+        let before = String::from_utf8(before).unwrap();
+        let mut expected = keys_of(before.lines());
+        expected.extend(keys_of(naive.rows.iter().map(String::as_str)));
+        let export = String::from_utf8(bench.export_bytes()).unwrap();
+        assert!(export.starts_with(&before), "{reason}");
+        assert_eq!(keys_of(export.lines()), expected, "{reason}");
+        let told = &bench.ask(&["status", "--json"])["scored"];
+        assert_eq!(
+            (&told["exported"], &told["lines"]),
+            (&naive.counts.exported.into(), &naive.counts.records.into()),
+            "{reason}"
+        );
+    }
 }

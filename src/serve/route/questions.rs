@@ -16,7 +16,7 @@ use crate::batch_export::export_path;
 use crate::clock::{Clock as _, HostClock};
 use crate::dead_letters::{Wanted, letters as letters_of, stream_named};
 use crate::discover::PairPath;
-use crate::explain::{Explaining, explain as explain_run};
+use crate::explain::{Explaining, Page, contradictions, explain as explain_run};
 use crate::plan::{Planning, plan as plan_run};
 use crate::recent::Recent;
 use crate::state::StateError;
@@ -27,8 +27,8 @@ use crate::wake::Wake;
 
 /// The runs that wait longest are looked for at most so often: a page that asks each second costs next to nothing.
 const WAITING_AGE_MAX: Duration = Duration::from_secs(5);
-/// Dead letters of one answer.
-const LETTERS_MAX: usize = 10_000;
+/// Dead letters, or contradicted rows, of one answer.
+const LISTED_MAX: usize = 10_000;
 /// A day-file that is read again may be long.
 const RETRY_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -53,6 +53,16 @@ impl Answering {
             long_ones: Semaphore::new(1),
             waiting: Mutex::new(None),
         }
+    }
+
+    fn explaining<T>(&self, snapshot: &Snapshot, read: impl FnOnce(&Explaining<'_>) -> T) -> T {
+        read(&Explaining {
+            storage: &Disk,
+            root: &self.root,
+            export_path: &export_path(&self.root),
+            line_bytes_max: self.line_bytes_max,
+            figures: &snapshot.figures,
+        })
     }
 
     fn waiting_oldest(&self, snapshot: &Snapshot) -> Result<Vec<WaitingRun>, StateError> {
@@ -142,14 +152,18 @@ pub(super) async fn explain(wake: &Wake, answering: &Arc<Answering>, asked: Aske
         return text(StatusCode::BAD_REQUEST, "run_id is missing\n");
     };
     long_one(wake, answering, move |answering, snapshot| {
-        let explaining = Explaining {
-            storage: &Disk,
-            root: &answering.root,
-            export_path: &export_path(&answering.root),
-            line_bytes_max: answering.line_bytes_max,
-            figures: &snapshot.figures,
-        };
-        explain_run(&run_id, &explaining)
+        answering.explaining(snapshot, |explaining| explain_run(&run_id, explaining))
+    })
+    .await
+}
+
+pub(super) async fn contradicted(wake: &Wake, answering: &Arc<Answering>, asked: Asked) -> Answer {
+    let page = Page {
+        skip: asked.number("skip", 0),
+        limit: asked.number("limit", 100).min(LISTED_MAX),
+    };
+    long_one(wake, answering, move |answering, snapshot| {
+        answering.explaining(snapshot, |explaining| contradictions(page, explaining))
     })
     .await
 }
@@ -165,7 +179,7 @@ pub(super) async fn letters(wake: &Wake, answering: &Arc<Answering>, asked: Aske
         day_file: asked.day_file(),
         stream: asked.get("stream").and_then(stream_named),
         skip: asked.number("skip", 0),
-        limit: asked.number("limit", 100).min(LETTERS_MAX),
+        limit: asked.number("limit", 100).min(LISTED_MAX),
     };
     long_one(wake, answering, move |answering, snapshot| {
         letters_of(&snapshot.figures, &Disk, &answering.root, &wanted)

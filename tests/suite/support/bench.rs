@@ -202,6 +202,7 @@ impl Bench {
             counts.role,
             counts.blank_text,
             totals.scored_malformed,
+            counts.contradicted,
         ];
         let expected = [
             naive.exported,
@@ -211,6 +212,7 @@ impl Bench {
             naive.role,
             naive.blank_text,
             naive.malformed,
+            naive.contradicted,
         ];
         (product != expected).then(|| format!("counts {product:?}, naive {expected:?}"))
     }

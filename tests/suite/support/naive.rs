@@ -5,7 +5,7 @@
 pub mod compare;
 mod walk;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use compare::{blank_stamps, multiset_difference, row_key};
 pub use walk::read_pairs;
@@ -46,6 +46,8 @@ pub struct Counts {
     pub blank_text: u64,
     /// Rows.
     pub exported: u64,
+    /// Of them: a later line of the pair refuses the run by its category.
+    pub contradicted: u64,
 }
 
 impl Counts {
@@ -133,6 +135,8 @@ fn join_pair(batch: &mut NaiveBatch, name: &str, scored: &[u8], evidence: &[u8],
     counts.scored_files += 1;
     counts.unfinished += u64::from(scored.unfinished);
     let mut index = 0;
+    // Rows of each run that no later line has refused so far.
+    let mut standing: HashMap<String, u64> = HashMap::new();
     for line in scored.whole {
         let Some(run) = parse_scored(&line) else {
             counts.malformed += 1;
@@ -145,13 +149,17 @@ fn join_pair(batch: &mut NaiveBatch, name: &str, scored: &[u8], evidence: &[u8],
             &format!("{name}:{index}"),
             partial,
         ) {
-            Verdict::Firewall => counts.firewall += 1,
+            Verdict::Firewall => {
+                counts.firewall += 1;
+                counts.contradicted += standing.remove(&run.run_id).unwrap_or(0);
+            }
             Verdict::UnknownCategory => counts.unknown_category += 1,
             Verdict::NoEvidence => counts.no_evidence += 1,
             Verdict::Role => counts.role += 1,
             Verdict::BlankText => counts.blank_text += 1,
             Verdict::Exported(row) => {
                 counts.exported += 1;
+                *standing.entry(run.run_id.clone()).or_default() += 1;
                 batch.rows.push(row);
             }
         }
@@ -175,6 +183,19 @@ fn verdict(run: &Scored, evidence: Option<&Evidence>, id: &str, partial: bool) -
     } else {
         Verdict::Exported(row(run, evidence, id))
     }
+}
+
+/// By what the rows would be known that the scored lines of a pair give which its firewall refuses.
+pub fn refused_keys(path: &str, scored: &[u8]) -> BTreeSet<String> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let nothing = parse_evidence("null").expect("a record of zero values");
+    lines(scored)
+        .whole
+        .iter()
+        .filter_map(|line| parse_scored(line))
+        .filter(|run| ["rejected", "needs_human_review"].contains(&run.category.as_str()))
+        .map(|run| row_key(&row(&run, &nothing, &format!("{name}:0"))))
+        .collect()
 }
 
 /// The verdict on every well-formed scored line: by run id the pairs and names of verdicts, in walk order.
@@ -497,6 +518,26 @@ mod tests {
         assert_eq!(count("{}\n[]"), (1, 1, 0));
         assert_eq!(count("{}\n{\"a\":"), (1, 0, 1));
         assert_eq!(count("{}\n{\"a\":\n"), (1, 1, 0));
+    }
+
+    #[test]
+    fn a_row_is_contradicted_by_a_later_line_of_its_run_once() {
+        let count = |lines: &[(&str, &str)]| {
+            let line = |(run, category): &(&str, &str)| {
+                format!("{{\"evidence_run_id\":\"{run}\",\"category\":\"{category}\"}}\n")
+            };
+            let scored: String = lines.iter().map(line).collect();
+            let evidence = b"{\"run_id\":\"a\",\"model_role\":\"executor\",\"text\":\"t\"}\n";
+            let pair = (Some(scored.into_bytes()), Some(evidence.to_vec()));
+            let pairs = Pairs::from([("1/2/3/a.jsonl".to_owned(), pair)]);
+            naive_batch(&pairs, false).counts.contradicted
+        };
+        let (accepted, rejected) = (("a", "accepted"), ("a", "rejected"));
+        assert_eq!(count(&[accepted, rejected]), 1);
+        assert_eq!(count(&[accepted, accepted, rejected, rejected]), 2);
+        assert_eq!(count(&[rejected, accepted]), 0);
+        assert_eq!(count(&[accepted, ("b", "rejected")]), 0);
+        assert_eq!(count(&[("b", "accepted"), ("b", "rejected")]), 0);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use distilld::row::view;
 use distilld::storage::Disk;
+use serde_json::Value;
 
 use super::kill_harness::{Daemon, export_path, wait_until};
 use super::lake_gen::Stream;
@@ -250,6 +251,13 @@ impl Bench {
             memory_kib,
             read_bytes,
         }
+    }
+
+    /// What a command answers to `--json`; it must end well.
+    pub fn ask(&self, arguments: &[&str]) -> Value {
+        let ended = self.run(&mut self.command(arguments));
+        ended.check(0, &[]);
+        serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{}", ended.stdout))
     }
 
     /// `run --once`, which must end well.

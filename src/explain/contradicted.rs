@@ -1,0 +1,277 @@
+//! Owns the list of rows that should not be in the training set by now: runs that were exported and rejected later. The
+//! state marks their lines and holds no ids: those are read in the rows. Only pairs that count such rows are read. A
+//! row whose own line was rewritten is found by the line that refuses the run now.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Explaining, RowRange, category_of};
+use crate::checkpoint::{Claim, PairId, ScoredEntry, Verdict};
+use crate::discover::{PairPath, Stream};
+use crate::export::row_at;
+use crate::figures::pair_path;
+use crate::pair::ActivePair;
+use crate::parse;
+use crate::row::{self, RowKey, RunKey};
+use crate::state::StateError;
+use crate::storage::StorageFile;
+use crate::tail::Source;
+
+/// Some contradicted rows. Keys are only ever added.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Contradictions {
+    /// How many the account counts in all.
+    pub counted: u64,
+    /// They: day-file by day-file, in the order of their lines; then those whose line was rewritten.
+    pub rows: Vec<ContradictedRow>,
+    /// Whether there are more behind them.
+    pub more: bool,
+    /// Of the day-files that were looked at: rows that are counted and cannot be told, because nothing that can be read
+    /// now leads to them.
+    pub not_found: u64,
+}
+
+/// A row whose run was rejected after it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ContradictedRow {
+    /// Its pair, `YYYY/MM/DD/NAME.jsonl`.
+    pub day_file: String,
+    /// The run's id; `None` where its row cannot be read.
+    pub run_id: Option<String>,
+    /// Where the line that earned it starts in the scored day-file, bytes; `None` where that line was rewritten.
+    pub line_offset: Option<u64>,
+    /// Where the first line starts that refused the run after it, bytes.
+    pub refused_offset: Option<u64>,
+    /// What that one says; `None` where it cannot be read.
+    pub category: Option<String>,
+    /// The row.
+    pub row: RowRange,
+}
+
+/// Which of them are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Page {
+    /// Passed over.
+    pub skip: usize,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// The rows that are contradicted.
+///
+/// # Errors
+/// The state's. What cannot be read of sources or export makes the answer poorer.
+pub fn contradictions(
+    page: Page,
+    explaining: &Explaining<'_>,
+) -> Result<Contradictions, StateError> {
+    let mut pairs: Vec<(PairPath, u64)> = Vec::new();
+    explaining.figures.for_each_pair(|_, checkpoint| {
+        let counted = checkpoint.counts.contradicted;
+        if counted > 0 {
+            pairs.extend(pair_path(checkpoint).map(|path| (path, counted)));
+        }
+    })?;
+    pairs.sort();
+    let export = explaining.storage.open_read(explaining.export_path).ok();
+    let mut told = Contradictions {
+        counted: pairs.iter().map(|(_, counted)| counted).sum(),
+        ..Contradictions::default()
+    };
+    let mut skip = page.skip as u64;
+    for (path, counted) in pairs {
+        if skip >= counted {
+            skip -= counted;
+            continue;
+        }
+        let room = page.limit - told.rows.len();
+        if room == 0 {
+            told.more = true;
+            break;
+        }
+        let Some(pair) = explaining.figures.pair(&path)? else {
+            continue;
+        };
+        let one = OnePair {
+            pair: &pair,
+            path: &path,
+            source: Source::open(explaining.storage, explaining.root, Stream::Scored, &path)
+                .ok()
+                .flatten(),
+            export: export.as_deref(),
+            explaining,
+        };
+        let found = one.find(counted, skip.saturating_add(room as u64))?;
+        told.not_found += counted.saturating_sub(found.all);
+        told.more |= found.all > skip.saturating_add(room as u64);
+        for row in found.first.iter().skip(skip as usize) {
+            told.rows.push(one.tell(row)?);
+        }
+        skip = 0;
+    }
+    Ok(told)
+}
+
+/// A row in the order of the list. One that no line claims has the highest offset for its line's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Found {
+    line_offset: u64,
+    row_offset: u64,
+    run: Option<RunKey>,
+    /// The line that refused it: offset, length.
+    refused: Option<(u64, u32)>,
+}
+
+const NO_LINE: u64 = u64::MAX;
+
+#[derive(Debug, Default)]
+struct FoundInPair {
+    first: BTreeSet<Found>,
+    all: u64,
+}
+
+impl FoundInPair {
+    /// Keeps the first ones and counts all.
+    fn note(&mut self, found: Found, keep: u64) {
+        self.all += 1;
+        self.first.insert(found);
+        if self.first.len() as u64 > keep {
+            self.first.pop_last();
+        }
+    }
+}
+
+struct OnePair<'a> {
+    pair: &'a ActivePair,
+    path: &'a PairPath,
+    source: Option<Source>,
+    export: Option<&'a dyn StorageFile>,
+    explaining: &'a Explaining<'a>,
+}
+
+impl OnePair<'_> {
+    /// The first `keep` of the pair's contradicted rows, of which it counts so many.
+    fn find(&self, counted: u64, keep: u64) -> Result<FoundInPair, StateError> {
+        let mut found = FoundInPair::default();
+        self.explaining
+            .figures
+            .for_each_scored(self.pair, |entry| {
+                if let Verdict::Exported {
+                    row_offset,
+                    contradicted: true,
+                    ..
+                } = entry.verdict
+                {
+                    let row = Found {
+                        line_offset: entry.offset,
+                        row_offset,
+                        run: Some(entry.run),
+                        refused: None,
+                    };
+                    found.note(row, keep);
+                }
+            })?;
+        if found.all < counted {
+            self.find_without_line(counted - found.all, keep, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Rows that no line claims any more, by the lines that refuse their runs: at most so many.
+    fn find_without_line(
+        &self,
+        wanted: u64,
+        keep: u64,
+        found: &mut FoundInPair,
+    ) -> Result<(), StateError> {
+        let Some(source) = &self.source else {
+            return Ok(());
+        };
+        let figures = self.explaining.figures;
+        let mut seen: BTreeSet<Claim> = BTreeSet::new();
+        let mut failed = None;
+        figures.for_each_scored(self.pair, |entry| {
+            let enough = seen.len() as u64 >= wanted || failed.is_some();
+            if enough || entry.verdict != Verdict::Firewalled {
+                return;
+            }
+            let Some(key) = self.key_of(source, &entry) else {
+                return;
+            };
+            match self.claimable(key) {
+                Ok(claims) => {
+                    for claim in claims.into_iter().filter(|claim| seen.insert(*claim)) {
+                        let row = Found {
+                            line_offset: NO_LINE,
+                            row_offset: claim.row_offset,
+                            run: None,
+                            refused: Some((entry.offset, entry.len_bytes)),
+                        };
+                        found.note(row, keep);
+                    }
+                }
+                Err(error) => failed = Some(error),
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// The key of the rows that a scored line would give.
+    fn key_of(&self, source: &Source, entry: &ScoredEntry) -> Option<RowKey> {
+        let line = source.line(entry.offset, entry.len_bytes).ok()?;
+        let run = parse::scored_run(parse::trim(&line)).ok()?;
+        let is_of_run = RunKey::of_text(&run.evidence_run_id) == entry.run;
+        let name = self.path.to_string();
+        let name = name.rsplit('/').next().unwrap_or_default();
+        is_of_run.then(|| RowKey::of_line(name, &run))
+    }
+
+    fn claimable(&self, key: RowKey) -> Result<Vec<Claim>, StateError> {
+        let figures = self.explaining.figures;
+        let scope: PairId = self.pair.id;
+        let mut claims = figures.view.claimable(key, scope)?;
+        claims.retain(|claim| !figures.claimed.contains(claim));
+        Ok(claims)
+    }
+
+    fn tell(&self, found: &Found) -> Result<ContradictedRow, StateError> {
+        let row = self
+            .export
+            .and_then(|export| row_at(export, found.row_offset));
+        let view = row.as_deref().and_then(|row| row::view(row).ok());
+        let run_id = view.map(|view| view.source_run_id.into_owned());
+        let refused = match (found.refused, found.run) {
+            (None, Some(run)) => self.refused_behind(run, found.line_offset)?,
+            (refused, _) => refused,
+        };
+        let category = match (&self.source, &run_id, refused) {
+            (Some(source), Some(run_id), Some((offset, len_bytes))) => {
+                category_of(source, offset, len_bytes, run_id)
+                    .ok()
+                    .flatten()
+            }
+            _ => None,
+        };
+        Ok(ContradictedRow {
+            day_file: self.path.to_string(),
+            run_id,
+            line_offset: (found.line_offset != NO_LINE).then_some(found.line_offset),
+            refused_offset: refused.map(|(offset, _)| offset),
+            category,
+            row: RowRange {
+                offset: found.row_offset,
+                len_bytes: row.map(|row| row.len() as u64 + 1),
+            },
+        })
+    }
+
+    /// The first line behind an offset by which the firewall refused a run.
+    fn refused_behind(&self, run: RunKey, offset: u64) -> Result<Option<(u64, u32)>, StateError> {
+        let entries = self.explaining.figures.entries_of(self.pair, run)?;
+        let refused = entries
+            .iter()
+            .find(|entry| entry.offset > offset && entry.verdict == Verdict::Firewalled);
+        Ok(refused.map(|entry| (entry.offset, entry.len_bytes)))
+    }
+}

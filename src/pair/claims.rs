@@ -1,0 +1,168 @@
+//! Owns what becomes of rows that are there: which line claims one that was written before it, whether the evidence of
+//! today made it, and which of them are contradicted by what was scored later.
+
+use super::step::{Given, LONG_TEXT_LEN, Step};
+use crate::checkpoint::{Claim, ScoredEntry, Verdict};
+use crate::firewall::AdmittedRun;
+use crate::json_text::Dialect;
+use crate::parse::{self, ScoredRun};
+use crate::row::{RowKey, RunKey, same_sample};
+
+/// A row in the export that is longer is not compared with what its line gives today: it would need memory twice.
+const COMPARED_LEN_MAX: usize = 2 * LONG_TEXT_LEN;
+
+impl<E> Step<'_, E> {
+    /// Rows with the key of this line that no line has claimed, in order.
+    fn claimable(&self, row: RowKey) -> Result<Vec<Claim>, E> {
+        let mut claims = self.facts.index.claimable(row)?;
+        claims.retain(|claim| !self.claimed.contains(claim));
+        Ok(claims)
+    }
+
+    pub(super) fn first_claimable(&self, run: &ScoredRun<'_>) -> Result<Option<Claim>, E> {
+        if !self.facts.claims_possible {
+            return Ok(None);
+        }
+        let key = RowKey::of_line(&self.day_file_name, run);
+        Ok(self.claimable(key)?.into_iter().next())
+    }
+
+    /// Whether a row that is claimed says something else than its line would say today, from the evidence that counts
+    /// now: that came after the row was written. The row of today stands behind `row_from`. Where the old one cannot be
+    /// read it is taken to be of the evidence of today, so that what comes later and differs is counted.
+    pub(super) fn is_superseded(
+        &mut self,
+        claim: Claim,
+        admitted: &AdmittedRun<'_, '_>,
+        index: u32,
+        given: &Given<'_>,
+        row_from: usize,
+    ) -> Result<bool, E> {
+        if given.evidence.text.raw_len() >= LONG_TEXT_LEN {
+            return Ok(false);
+        }
+        let bodies = self.facts.bodies;
+        // Its number may have more digits.
+        let len_likely = self.out.rows.len() - row_from + 20;
+        let Some(there) = bodies.row(claim.row_offset, len_likely, COMPARED_LEN_MAX)? else {
+            return Ok(false);
+        };
+        if same_sample(&there, &self.out.rows[row_from..]) {
+            return Ok(false);
+        }
+        // The exporter that came before passed some fields over: its rows are no older for that.
+        self.out.rows.truncate(row_from);
+        let made = self.make_row(admitted, index, given, Dialect::Go);
+        Ok(made.is_ok() && !same_sample(&there, &self.out.rows[row_from..]))
+    }
+
+    /// A line has found its row.
+    pub(super) fn take_claim(
+        &mut self,
+        claim: Claim,
+        run: RunKey,
+        superseded: bool,
+    ) -> Result<(), E> {
+        self.out.overlay.claims.push(claim);
+        self.claimed.insert(claim);
+        let counts = &mut self.out.checkpoint.counts;
+        counts.superseded += u64::from(superseded);
+        // It was nobody's, and contradicted, when a line with its key was refused. Now it is this line's.
+        if self.is_refused(run, claim.row)? {
+            let counts = &mut self.out.checkpoint.counts;
+            counts.contradicted = counts.contradicted.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    /// Rows of this run that were exported before the firewall refused it now.
+    pub(super) fn contradict_earlier(
+        &mut self,
+        run: RunKey,
+        scored: &ScoredRun<'_>,
+    ) -> Result<(), E> {
+        // Many lines may reject one run; its rows are looked for again only when it has gained one.
+        if self.contradicted.insert(run) {
+            for entry in self.entries(run)? {
+                self.contradict(entry);
+            }
+        }
+        if !self.facts.claims_possible {
+            return Ok(());
+        }
+        // The accepting line itself was rewritten: its rows are still there, and nobody claims them. Each counts once,
+        // however many lines refuse it. Where the state was lost a row may be of another day's file of that name, which
+        // has yet to claim it: who lists them sees that.
+        let key = RowKey::of_line(&self.day_file_name, scored);
+        let left = self.claimable(key)?.len() as u64;
+        if left > 0 && !self.is_refused(run, key)? {
+            self.out.checkpoint.counts.contradicted += left;
+        }
+        Ok(())
+    }
+
+    /// Whether a line that gives rows of this key was refused by the firewall.
+    fn is_refused(&self, run: RunKey, key: RowKey) -> Result<bool, E> {
+        for entry in self.entries(run)? {
+            if entry.verdict != Verdict::Firewalled {
+                continue;
+            }
+            let line = self
+                .facts
+                .bodies
+                .scored(entry.offset, entry.len_bytes)?
+                .unwrap_or_default();
+            let scored = parse::scored_run(parse::trim(&line));
+            if scored.is_ok_and(|scored| RowKey::of_line(&self.day_file_name, &scored) == key) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub(super) fn contradict(&mut self, entry: ScoredEntry) {
+        let entry = self
+            .out
+            .overlay
+            .entries
+            .get(&(entry.run, entry.offset))
+            .copied()
+            .unwrap_or(entry);
+        if let Verdict::Exported {
+            row_offset,
+            evidence_digest,
+            superseded,
+            contradicted: false,
+        } = entry.verdict
+        {
+            let verdict = Verdict::Exported {
+                row_offset,
+                evidence_digest,
+                superseded,
+                contradicted: true,
+            };
+            self.put(ScoredEntry { verdict, ..entry });
+            self.out.checkpoint.counts.contradicted += 1;
+        }
+    }
+
+    pub(super) fn supersede(&mut self, entry: ScoredEntry) {
+        if let Verdict::Exported {
+            row_offset,
+            evidence_digest,
+            contradicted,
+            ..
+        } = entry.verdict
+        {
+            let verdict = Verdict::Exported {
+                row_offset,
+                evidence_digest,
+                superseded: true,
+                contradicted,
+            };
+            self.put(ScoredEntry { verdict, ..entry });
+            self.out.checkpoint.counts.superseded += 1;
+            self.out.superseded += 1;
+        }
+    }
+}
