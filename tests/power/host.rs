@@ -2,10 +2,12 @@
 //! go out of scope. Never touches a mount or a process of others.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use crate::support::http::{get, metric};
 use crate::support::kill_harness::wait_until;
 use crate::support::process::Bench;
 
@@ -139,4 +141,14 @@ pub fn status(bench: &Bench) -> serde_json::Value {
     let ended = bench.run(&mut bench.command(&["status", "--json"]));
     ended.check(0, &[]);
     serde_json::from_str(&ended.stdout).unwrap()
+}
+
+/// Asserts that the metrics say by which way changes are noticed: `mode`, and no other.
+pub fn assert_watch_mode(address: SocketAddr, mode: &str) {
+    let text = get(address, "/metrics").body;
+    for known in ["events", "polling"] {
+        let name = format!("distilld_watch_mode{{mode=\"{known}\"}}");
+        let expected = if known == mode { 1.0 } else { 0.0 };
+        assert_eq!(metric(&text, &name), Some(expected), "{name}: {text}");
+    }
 }

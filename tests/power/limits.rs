@@ -114,10 +114,9 @@ fn thousands_of_directories_created_at_once_are_heard() {
     bench.assert_batch();
 }
 
-/// The same command in a user namespace that allows so many watches.
-fn with_watches(command: &Command, watches: u32) -> Command {
-    let script =
-        format!("echo {watches} > /proc/sys/user/max_inotify_watches && exec \"$0\" \"$@\"");
+/// The same command in a user namespace that allows so many of `what`.
+fn with_limit(command: &Command, what: &str, limit: u32) -> Command {
+    let script = format!("echo {limit} > /proc/sys/user/max_inotify_{what} && exec \"$0\" \"$@\"");
     let mut limited = Command::new("unshare");
     limited
         .env_clear()
@@ -137,6 +136,14 @@ fn with_watches(command: &Command, watches: u32) -> Command {
     limited
 }
 
+/// A daemon that hears little, polls for the rest and tells so over HTTP.
+fn polling_with(bench: &Bench, what: &str, limit: u32) -> Command {
+    let mut command = listening(bench);
+    command.env("DISTILLD_POLL_MS", "50");
+    command.args(["--listen", "127.0.0.1:0"]);
+    with_limit(&command, what, limit)
+}
+
 #[test]
 fn where_watches_run_out_the_daemon_polls_and_says_so() {
     if !host::has(&["unshare"]) {
@@ -149,9 +156,7 @@ fn where_watches_run_out_the_daemon_polls_and_says_so() {
             &format!("before {day}"),
         );
     }
-    let mut command = listening(&bench);
-    command.env("DISTILLD_POLL_MS", "50");
-    let mut daemon = bench.catch_up(&mut with_watches(&command, 12));
+    let (mut daemon, address) = bench.listening_by(&mut polling_with(&bench, "watches", 12));
     bench.wait_rows(&mut daemon, 28);
     for day in [1, 14, 28, 30] {
         bench.append_run(
@@ -165,11 +170,47 @@ fn where_watches_run_out_the_daemon_polls_and_says_so() {
         watch.contains("polling: ") && watch.contains("watch"),
         "{watch}"
     );
+    host::assert_watch_mode(address, "polling");
     assert!(
         bench.said().contains("polling beside events"),
         "{}",
         bench.said()
     );
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
+#[test]
+fn where_there_is_no_event_source_the_daemon_polls_and_says_why() {
+    if !host::has(&["unshare"]) {
+        return;
+    }
+    let bench = Bench::new();
+    for day in 1..=5 {
+        bench.append_run(
+            &format!("2026/01/{day:02}/n.jsonl"),
+            &format!("before {day}"),
+        );
+    }
+    let (mut daemon, address) = bench.listening_by(&mut polling_with(&bench, "instances", 0));
+    bench.wait_rows(&mut daemon, 5);
+    // The oldest day is found by the scan of all, which comes every thirty polls.
+    for day in [1, 5, 6] {
+        bench.append_run(
+            &format!("2026/01/{day:02}/n.jsonl"),
+            &format!("after {day}"),
+        );
+    }
+    bench.wait_rows(&mut daemon, 8);
+    let why = "no event source, see fs.inotify.max_user_instances";
+    let watch = host::status(&bench)["watch"].to_string();
+    assert!(watch.contains(&format!("polling: {why}")), "{watch}");
+    let said = bench.said();
+    let warned = said
+        .lines()
+        .filter(|line| line.contains("level=warn") && line.contains(why));
+    assert_eq!(warned.count(), 1, "{said}");
+    host::assert_watch_mode(address, "polling");
     bench.stop(daemon);
     bench.assert_batch();
 }
