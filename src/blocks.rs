@@ -24,7 +24,10 @@ pub fn packed<T: Packed>(entries: impl IntoIterator<Item = T>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(entries.size_hint().0 * T::LEN);
     for entry in entries {
         entry.pack(&mut bytes);
-        debug_assert!(bytes.len().is_multiple_of(T::LEN));
+        assert!(
+            bytes.len().is_multiple_of(T::LEN),
+            "an entry has the length of its kind"
+        );
     }
     bytes
 }

@@ -53,7 +53,7 @@ pub const HELP: &[Help] = &[
                 "count what a batch over the history would give",
             ),
             example(
-                "distilld --config /etc/distilld.toml verify",
+                "distilld --config /etc/distilld/distilld.toml verify",
                 "prove that the export is what the sources say",
             ),
         ],
@@ -253,7 +253,7 @@ pub const HELP: &[Help] = &[
         examples: &[
             example("distilld --root /srv/lake check", "before the first start"),
             example(
-                "distilld --config /etc/distilld.toml check",
+                "distilld --config /etc/distilld/distilld.toml check",
                 "after the configuration was changed",
             ),
         ],

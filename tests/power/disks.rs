@@ -2,14 +2,17 @@
 //! state or the sources of the real daemon. Whatever a reader saw stays, no row is lost, and the daemon says why it stands
 //! still.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs::{self, File, Permissions};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::block_device::{BlockDevice, PROGRAMS};
 use crate::host::{self, Mounted, must};
 use crate::support::export_reader::ReaderThread;
+use crate::support::http::{get, metric};
+use crate::support::kill_harness::wait_until;
 use crate::support::lake_gen::Stream;
 use crate::support::process::{Bench, LONG, evidence_with, scored};
 use distilld::clock::{Clock as _, HostClock, stamp};
@@ -217,13 +220,18 @@ fn a_file_system_that_turns_read_only_loses_nothing() {
     mounted.remount("abort");
     append_long(&bench, 3..10);
     // It ends if a sync failed, and says so and tries again if a write did.
-    let ended = daemon.wait(LONG / 10);
+    let mut ended = false;
+    let told = wait_until(LONG, || {
+        ended = daemon.check_running().is_err();
+        Ok(ended || bench.said().contains("reading stops"))
+    });
     let said = bench.said();
+    assert_eq!(told, Ok(true), "{said}");
     assert!(
         said.contains("Read-only file system") || said.contains("Input/output error"),
         "{said}"
     );
-    assert!(ended.is_ok() || said.contains("reading stops"), "{said}");
+    assert!(ended || said.contains("reading stops"), "{said}");
     reader.finish().unwrap();
     drop(daemon);
     let seen = bench.export_bytes();
@@ -305,5 +313,78 @@ fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
     let _mounted = Mounted::image(&image, &bench.root(), "noatime");
     bench.once();
     bench.assert_distinct(203);
+    bench.assert_batch();
+}
+
+/// What a look at a touched export says, first and last.
+const COMPARED: &str = "the export is not as our last write left it";
+const FITS: &str = "the export is as it was written";
+
+#[test]
+fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
+    if !host::has(&PROGRAMS) || !host::has(&["debugfs"]) {
+        return;
+    }
+    let bench = Bench::new();
+    let image = bench.beside("image");
+    host::make_ext4(&image, 64 * MIB);
+    let before = {
+        let _mounted = Mounted::image(&image, &bench.root(), "noatime");
+        append_long(&bench, 0..40);
+        bench.once();
+        bench.export_bytes().len() as u64
+    };
+    assert!(before > 2 * MIB);
+    // In its first MiB: an append looks at the end alone.
+    let sector = sector_of(&image, "/data/distilled/sft/sft_export.jsonl", 20);
+    let device = BlockDevice::with_bad_sectors(&bench.beside("device"), &image, &[sector]);
+    {
+        let _mounted = Mounted::image(device.path(), &bench.root(), "noatime");
+        fs::set_permissions(bench.export(), Permissions::from_mode(0o600)).unwrap();
+        let mut command = bench.command(&["run", "--listen", "127.0.0.1:0"]);
+        // With each scan of all another part is read.
+        command.env("DISTILLD_FULL_SCAN_MS", "100");
+        let (mut daemon, address) = bench.listening_by(&mut command);
+        bench.wait_for(&mut daemon, "it says that it cannot compare", || {
+            bench.said().contains("a part of the export cannot be read")
+        });
+        let scans = "distilld_scans_total{kind=\"full\"}";
+        bench.wait_answer(&mut daemon, address, "/metrics", "many scans", |answer| {
+            metric(&answer.body, scans) >= Some(10.0)
+        });
+        bench.append_run(PAIR, "all the same");
+        bench.wait_for(&mut daemon, "a reader who goes on has the row", || {
+            let mut export = File::open(bench.export()).unwrap();
+            export.seek(SeekFrom::Start(before)).unwrap();
+            let mut new = String::new();
+            export.read_to_string(&mut new).unwrap();
+            new.ends_with('\n') && new.contains("\"all the same\"")
+        });
+        let said = bench.said();
+        let errors: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains("level=error"))
+            .collect();
+        assert_eq!(errors.len(), 1, "{said}");
+        for words in ["sft_export.jsonl", "Input/output error", "look at its disk"] {
+            assert!(errors[0].contains(words), "{}", errors[0]);
+        }
+        assert!(said.contains(COMPARED) && !said.contains(FITS), "{said}");
+        let text = get(address, "/metrics").body;
+        let counted = metric(&text, "distilld_errors_total{kind=\"export\"}");
+        assert_eq!(counted, Some(1.0), "{text}");
+        bench.stop(daemon);
+    }
+    drop(device);
+    // A start that ended well is no proof: what could not be compared is compared by the next one.
+    let _mounted = Mounted::image(&image, &bench.root(), "noatime");
+    let compared = bench.said().matches(COMPARED).count();
+    let mut daemon = bench.start_caught_up();
+    bench.wait_for(&mut daemon, "it says that all of it fits", || {
+        bench.said().contains(FITS)
+    });
+    assert!(bench.said().matches(COMPARED).count() > compared);
+    bench.stop(daemon);
+    bench.assert_distinct(41);
     bench.assert_batch();
 }

@@ -2,10 +2,12 @@
 //! go out of scope. Never touches a mount or a process of others.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use crate::support::http::{get, metric};
 use crate::support::kill_harness::wait_until;
 use crate::support::process::Bench;
 
@@ -53,6 +55,23 @@ pub fn must(program: &str, arguments: &[&str]) -> Output {
         String::from_utf8_lossy(&output.stderr)
     );
     output
+}
+
+/// A command as the last arguments of a program that starts it otherwise than we do.
+pub fn wrapped(command: &Command, program: &str, arguments: &[&str]) -> Command {
+    let mut wrapped = Command::new(program);
+    wrapped
+        .env_clear()
+        .envs(
+            command
+                .get_envs()
+                .filter_map(|(key, value)| Some((key, value?))),
+        )
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .args(arguments)
+        .arg(command.get_program())
+        .args(command.get_args());
+    wrapped
 }
 
 /// A directory for disk images: in memory where that is possible, because what is tested is their loss.
@@ -139,4 +158,14 @@ pub fn status(bench: &Bench) -> serde_json::Value {
     let ended = bench.run(&mut bench.command(&["status", "--json"]));
     ended.check(0, &[]);
     serde_json::from_str(&ended.stdout).unwrap()
+}
+
+/// Asserts that the metrics say by which way changes are noticed: `mode`, and no other.
+pub fn assert_watch_mode(address: SocketAddr, mode: &str) {
+    let text = get(address, "/metrics").body;
+    for known in ["events", "polling"] {
+        let name = format!("distilld_watch_mode{{mode=\"{known}\"}}");
+        let expected = if known == mode { 1.0 } else { 0.0 };
+        assert_eq!(metric(&text, &name), Some(expected), "{name}: {text}");
+    }
 }

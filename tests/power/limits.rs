@@ -1,13 +1,12 @@
 //! Owns what happens when the kernel's limits on inotify are met. The length of the event queue is one for the whole host:
 //! it is lowered while a daemon starts, no longer. Watches are limited in a user namespace of the daemon's own.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::host;
+use crate::host::{self, wrapped};
 use crate::support::kill_harness::Daemon;
 use crate::support::process::Bench;
 
@@ -114,27 +113,19 @@ fn thousands_of_directories_created_at_once_are_heard() {
     bench.assert_batch();
 }
 
-/// The same command in a user namespace that allows so many watches.
-fn with_watches(command: &Command, watches: u32) -> Command {
-    let script =
-        format!("echo {watches} > /proc/sys/user/max_inotify_watches && exec \"$0\" \"$@\"");
-    let mut limited = Command::new("unshare");
-    limited
-        .env_clear()
-        .envs(
-            command
-                .get_envs()
-                .filter_map(|(key, value)| Some((key, value?))),
-        )
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .args(["--user", "--map-root-user", "sh", "-c", &script])
-        .args(
-            [command.get_program()]
-                .into_iter()
-                .chain(command.get_args())
-                .map(OsStr::to_owned),
-        );
-    limited
+/// The same command in a user namespace that allows so many of `what`.
+fn with_limit(command: &Command, what: &str, limit: u32) -> Command {
+    let script = format!("echo {limit} > /proc/sys/user/max_inotify_{what} && exec \"$0\" \"$@\"");
+    let arguments = ["--user", "--map-root-user", "sh", "-c", &script];
+    wrapped(command, "unshare", &arguments)
+}
+
+/// A daemon that hears little, polls for the rest and tells so over HTTP.
+fn polling_with(bench: &Bench, what: &str, limit: u32) -> Command {
+    let mut command = listening(bench);
+    command.env("DISTILLD_POLL_MS", "50");
+    command.args(["--listen", "127.0.0.1:0"]);
+    with_limit(&command, what, limit)
 }
 
 #[test]
@@ -149,9 +140,7 @@ fn where_watches_run_out_the_daemon_polls_and_says_so() {
             &format!("before {day}"),
         );
     }
-    let mut command = listening(&bench);
-    command.env("DISTILLD_POLL_MS", "50");
-    let mut daemon = bench.catch_up(&mut with_watches(&command, 12));
+    let (mut daemon, address) = bench.listening_by(&mut polling_with(&bench, "watches", 12));
     bench.wait_rows(&mut daemon, 28);
     for day in [1, 14, 28, 30] {
         bench.append_run(
@@ -165,11 +154,47 @@ fn where_watches_run_out_the_daemon_polls_and_says_so() {
         watch.contains("polling: ") && watch.contains("watch"),
         "{watch}"
     );
+    host::assert_watch_mode(address, "polling");
     assert!(
         bench.said().contains("polling beside events"),
         "{}",
         bench.said()
     );
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
+#[test]
+fn where_there_is_no_event_source_the_daemon_polls_and_says_why() {
+    if !host::has(&["unshare"]) {
+        return;
+    }
+    let bench = Bench::new();
+    for day in 1..=5 {
+        bench.append_run(
+            &format!("2026/01/{day:02}/n.jsonl"),
+            &format!("before {day}"),
+        );
+    }
+    let (mut daemon, address) = bench.listening_by(&mut polling_with(&bench, "instances", 0));
+    bench.wait_rows(&mut daemon, 5);
+    // The oldest day is found by the scan of all, which comes every thirty polls.
+    for day in [1, 5, 6] {
+        bench.append_run(
+            &format!("2026/01/{day:02}/n.jsonl"),
+            &format!("after {day}"),
+        );
+    }
+    bench.wait_rows(&mut daemon, 8);
+    let why = "no event source, see fs.inotify.max_user_instances";
+    let watch = host::status(&bench)["watch"].to_string();
+    assert!(watch.contains(&format!("polling: {why}")), "{watch}");
+    let said = bench.said();
+    let warned = said
+        .lines()
+        .filter(|line| line.contains("level=warn") && line.contains(why));
+    assert_eq!(warned.count(), 1, "{said}");
+    host::assert_watch_mode(address, "polling");
     bench.stop(daemon);
     bench.assert_batch();
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::host::{self, Mounted, must};
 use crate::support::lake_gen::Stream;
@@ -33,9 +33,9 @@ fn append_run(root: &Path, pair: &str, run: &str) {
 
 /// A daemon on a root where events cannot be relied on: what `append` writes is found, and how is said.
 fn check_polling(bench: &Bench, file_system: &str, append: impl Fn(&str, &str)) {
-    let mut command = bench.command(&["run"]);
+    let mut command = bench.command(&["run", "--listen", "127.0.0.1:0"]);
     command.env("DISTILLD_POLL_MS", "50");
-    let mut daemon = bench.catch_up(&mut command);
+    let (mut daemon, address) = bench.listening_by(&mut command);
     bench.wait_rows(&mut daemon, PAIRS.len());
     for pair in PAIRS {
         append(pair, &format!("later {pair}"));
@@ -47,6 +47,7 @@ fn check_polling(bench: &Bench, file_system: &str, append: impl Fn(&str, &str)) 
         watch.contains("polling: ") && watch.contains(file_system),
         "{watch}"
     );
+    host::assert_watch_mode(address, "polling");
     bench.stop(daemon);
     bench.once();
     bench.assert_batch();
@@ -56,12 +57,8 @@ fn check_polling(bench: &Bench, file_system: &str, append: impl Fn(&str, &str)) 
     assert!(told.contains(file_system), "{told}");
 }
 
-#[test]
-fn what_another_writes_below_a_fuse_mount_is_found_by_polling() {
-    if !host::has(&["bindfs", "umount"]) {
-        return;
-    }
-    let bench = Bench::new();
+/// The root is a FUSE mount of a lake below it; what is written there is not heard through the mount.
+fn over_fuse(bench: &Bench) -> (PathBuf, Mounted) {
     let below = bench.beside("below");
     for pair in PAIRS {
         append_run(&below, pair, &format!("first {pair}"));
@@ -70,8 +67,54 @@ fn what_another_writes_below_a_fuse_mount_is_found_by_polling() {
         "bindfs",
         &[below.to_str().unwrap(), bench.root().to_str().unwrap()],
     );
-    let _mounted = Mounted::by_another(&bench.root());
+    (below, Mounted::by_another(&bench.root()))
+}
+
+#[test]
+fn what_another_writes_below_a_fuse_mount_is_found_by_polling() {
+    if !host::has(&["bindfs", "umount"]) {
+        return;
+    }
+    let bench = Bench::new();
+    let (below, _mounted) = over_fuse(&bench);
     check_polling(&bench, "fuse", |pair, run| append_run(&below, pair, run));
+}
+
+/// Told to trust events where none come: nothing is polled for, the frequent scan is an hour away.
+#[test]
+fn where_no_event_comes_the_slow_scan_finds_what_was_written() {
+    if !host::has(&["bindfs", "umount"]) {
+        return;
+    }
+    let bench = Bench::new();
+    let (below, _mounted) = over_fuse(&bench);
+    // Days behind the newest, which no other scan looks at.
+    for day in 1..=5 {
+        append_run(
+            &below,
+            &format!("2026/04/{day:02}/c.jsonl"),
+            &format!("first {day}"),
+        );
+    }
+    let mut command = bench.command(&["run", "--listen", "127.0.0.1:0"]);
+    command
+        .env("DISTILLD_WATCH", "events")
+        .env("DISTILLD_RECENT_SCAN_MS", "3600000")
+        .env("DISTILLD_FULL_SCAN_MS", "200");
+    let (mut daemon, address) = bench.listening_by(&mut command);
+    bench.wait_rows(&mut daemon, PAIRS.len() + 5);
+    host::assert_watch_mode(address, "events");
+    for (round, pair) in ["2026/04/05/c.jsonl", PAIRS[0], "2025/12/31/new.jsonl"]
+        .into_iter()
+        .enumerate()
+    {
+        append_run(&below, pair, &format!("later {pair}"));
+        bench.wait_rows(&mut daemon, PAIRS.len() + 5 + round + 1);
+    }
+    host::assert_watch_mode(address, "events");
+    bench.stop(daemon);
+    bench.assert_batch();
+    bench.assert_distinct(PAIRS.len() + 8);
 }
 
 #[test]

@@ -2,51 +2,44 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::host::{self, must};
+use crate::support::kill_harness::Daemon;
 use crate::support::lake_gen::Stream;
-use crate::support::process::Bench;
-
-/// Nobody, on every Debian.
-const USER: &str = "65534";
+use crate::support::process::{Bench, MEMORY_KIB_MAX, evidence, memory_kib_max, scored};
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-fn as_nobody(bench: &Bench) -> Command {
-    as_user(bench, USER)
+fn scanning(bench: &Bench) -> Command {
+    let mut command = bench.as_nobody(&["run"]);
+    command.env("DISTILLD_RECENT_SCAN_MS", "50");
+    command
 }
 
-/// The daemon as a user without rights, with its program where that user can reach it.
-pub fn as_user(bench: &Bench, user: &str) -> Command {
-    set_mode(bench.root().parent().unwrap(), 0o755);
-    let program = bench.beside("distilld");
-    fs::copy(env!("CARGO_BIN_EXE_distilld"), &program).unwrap();
-    let distilled = bench.root().join("data/distilled");
-    fs::create_dir_all(&distilled).unwrap();
-    must("chown", &["-R", user, distilled.to_str().unwrap()]);
-    let own = bench.command(&["run"]);
-    let mut command = Command::new("setpriv");
-    command
-        .env_clear()
-        .envs(
-            own.get_envs()
-                .filter_map(|(key, value)| Some((key, value?))),
-        )
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("DISTILLD_RECENT_SCAN_MS", "50")
-        .args(["--reuid", user, "--regid", user, "--clear-groups"])
-        .arg(program)
-        .args(own.get_args());
-    command
+/// Many looks later there is still one warning of each.
+fn assert_said_once(bench: &Bench, daemon: &mut Daemon, paths: &[PathBuf]) {
+    for round in 0..20 {
+        bench.append_run("2026/01/03/open.jsonl", &format!("round {round}"));
+        bench.wait_run(daemon, &format!("round {round}"));
+    }
+    for path in paths {
+        let path = format!("={} ", path.display());
+        let said = bench.said();
+        let warnings: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains("level=warn") && line.contains(&path))
+            .collect();
+        assert_eq!(warnings.len(), 1, "{path}: {said}");
+    }
 }
 
 #[test]
 fn what_may_not_be_read_is_said_once_and_read_when_it_may() {
-    if !host::has(&["setpriv", "chown"]) {
+    if !host::has(&[]) {
         return;
     }
     let bench = Bench::new();
@@ -60,27 +53,66 @@ fn what_may_not_be_read_is_said_once_and_read_when_it_may() {
         bench.path(Stream::Scored, "2026/01/02"),
     ];
     closed.iter().for_each(|path| set_mode(path, 0o000));
-    let mut daemon = bench.start_command(&mut as_nobody(&bench));
+    let mut daemon = bench.start_command(&mut scanning(&bench));
     bench.wait_run(&mut daemon, "open");
-    // Many looks later there is still one warning of each.
-    for round in 0..20 {
-        bench.append_run("2026/01/03/open.jsonl", &format!("round {round}"));
-        bench.wait_run(&mut daemon, &format!("round {round}"));
-    }
-    for path in &closed {
-        let path = format!("={} ", path.display());
-        let said = bench.said();
-        let warnings: Vec<&str> = said
-            .lines()
-            .filter(|line| line.contains("level=warn") && line.contains(&path))
-            .collect();
-        assert_eq!(warnings.len(), 1, "{path}: {said}");
-    }
+    assert_said_once(&bench, &mut daemon, &closed);
     set_mode(&closed[0], 0o644);
     set_mode(&closed[1], 0o755);
     for run in forbidden {
         bench.wait_run(&mut daemon, run);
     }
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
+/// A source of endless zeros, as /dev/zero, that everybody may read.
+fn make_device(path: &Path) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    must(
+        "mknod",
+        &["-m", "444", path.to_str().unwrap(), "c", "1", "5"],
+    );
+}
+
+#[test]
+fn a_device_among_day_files_and_evidence_behind_a_closed_door_stop_no_other() {
+    if !host::has(&["mknod"]) {
+        return;
+    }
+    let bench = Bench::new();
+    let device = "2026/01/01/device.jsonl";
+    let hidden = ["2026/01/02/hidden.jsonl", "2026/01/02/hidden too.jsonl"];
+    bench.append_run("2026/01/01/open.jsonl", "open");
+    for pair in hidden {
+        bench.append_run(pair, pair);
+    }
+    // As evidence too: a run waits for what a device will never say.
+    bench.append(Stream::Scored, "2026/01/03/unsaid.jsonl", scored("unsaid"));
+    let strange = [
+        bench.path(Stream::Scored, device),
+        bench.path(Stream::Evidence, "2026/01/03/unsaid.jsonl"),
+        bench.path(Stream::Evidence, "2026/01/02"),
+    ];
+    strange[..2].iter().for_each(|path| make_device(path));
+    set_mode(&strange[2], 0o000);
+    let mut daemon = bench.start_command(&mut scanning(&bench));
+    bench.wait_run(&mut daemon, "open");
+    assert_said_once(&bench, &mut daemon, &strange);
+    assert!(memory_kib_max(daemon.pid()) < MEMORY_KIB_MAX);
+    // What may be read then has its rows; what is a day-file then, too.
+    set_mode(&strange[2], 0o755);
+    fs::remove_file(&strange[0]).unwrap();
+    bench.append_run(device, "no device");
+    for run in [hidden[0], hidden[1], "no device"] {
+        bench.wait_run(&mut daemon, run);
+    }
+    fs::remove_file(&strange[1]).unwrap();
+    bench.append(
+        Stream::Evidence,
+        "2026/01/03/unsaid.jsonl",
+        evidence("unsaid"),
+    );
+    bench.wait_run(&mut daemon, "unsaid");
     bench.stop(daemon);
     bench.assert_batch();
 }

@@ -1,7 +1,11 @@
-//! The example lake, which the README's first command works on: every class and every verdict is in it.
+//! What the README leads to: the example lake, which its first command works on, with every class and every verdict; and
+//! its table of the files that distilld makes.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
+
+use crate::support::process::Bench;
 
 #[test]
 fn the_example_lake_holds_every_class_and_every_verdict() {
@@ -31,5 +35,44 @@ fn the_example_lake_holds_every_class_and_every_verdict() {
     ] {
         let instruction = format!(r#""instruction":"{beginning}"#);
         assert!(rows.contains(&instruction), "no row of {beginning}");
+    }
+}
+
+/// Names of all files below a directory. One that vanishes meanwhile is none.
+fn names_below(dir: &Path, names: &mut Vec<String>) {
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            names_below(&entry.path(), names);
+        } else {
+            names.push(entry.file_name().into_string().unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_readme_says_what_every_file_is_that_a_daemon_makes() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let (_, table) = readme.split_once("### What lies where").unwrap();
+    let (table, _) = table.split_once("\n#").unwrap();
+    let bench = Bench::new();
+    bench.append_run("2026/01/01/a.jsonl", "a");
+    let mut daemon = bench.start_caught_up();
+    bench.wait_rows(&mut daemon, 1);
+    let status = bench.state_dir().join("status.json");
+    bench.wait_for(&mut daemon, "a status is left", || status.exists());
+    let mut names = Vec::new();
+    names_below(&bench.root().join("data/distilled"), &mut names);
+    bench.stop(daemon);
+    names_below(&bench.root().join("data/distilled"), &mut names);
+    assert!(names.len() > 10, "{names:?}");
+    for name in &names {
+        // So it is called while it is written.
+        let name = name.strip_suffix(".new").unwrap_or(name);
+        let ends = [format!("/{name}`"), format!("`{name}`")];
+        assert!(
+            ends.iter().any(|end| table.contains(end)),
+            "the README does not say what {name} is"
+        );
     }
 }

@@ -34,7 +34,7 @@ mod crash;
 mod daemon;
 /// Exports that are edited further back than an append looks, and those that were only touched.
 mod edited;
-/// The example lake.
+/// The example lake, and what the README says of files.
 mod examples;
 /// An error from every call that reaches the disk.
 mod faults;

@@ -96,3 +96,23 @@ fn every_file_says_what_it_owns() {
         );
     }
 }
+
+/// What is only asserted where nobody runs it is not asserted.
+#[test]
+fn no_assertion_is_left_out_of_the_build_that_people_run() {
+    let mut files = Vec::new();
+    rust_files(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+        &mut files,
+    );
+    assert!(files.len() > 40, "only {} files found", files.len());
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+        assert!(
+            !product.contains("debug_assert"),
+            "{} asserts in debug builds alone",
+            file.display()
+        );
+    }
+}

@@ -66,3 +66,23 @@ fn unit_tmpfiles_and_configuration_name_the_same_directories() {
     assert!(tmpfiles.contains("\nd /srv/lakehouse/data/distilled "));
     assert!(read("systemd/debian/postrm").contains("rm -rf /var/lib/distilld\n"));
 }
+
+#[test]
+fn every_text_names_the_configuration_where_the_package_has_it() {
+    for path in [
+        "README.md",
+        "examples/distilld.toml",
+        "systemd/distilld.toml",
+        "systemd/distilld.service",
+        "systemd/distilld@.service",
+        "src/args/help.rs",
+    ] {
+        let text = read(path);
+        let named = text.matches("/etc/distilld/").count();
+        assert!(named > 0, "{path} names no configuration");
+        assert!(
+            !text.contains("/etc/distilld."),
+            "{path} names one that nobody reads"
+        );
+    }
+}

@@ -2,8 +2,10 @@
 //! look at. Every wait is for a condition, with a deadline. Never looks into the daemon's state.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -20,6 +22,8 @@ use super::naive::{multiset_difference, naive_batch, read_pairs};
 pub const LONG: Duration = Duration::from_secs(30);
 /// How long it may take from a signal to its end.
 pub const STOP: Duration = Duration::from_secs(5);
+/// Nobody, on every Debian: a user without rights.
+const NOBODY: u32 = 65_534;
 /// Resident memory that no input may drive the daemon beyond, KiB.
 pub const MEMORY_KIB_MAX: u64 = 96 << 10;
 
@@ -156,6 +160,39 @@ impl Bench {
             .arg(self.root());
         command.args(arguments);
         command
+    }
+
+    /// As [`Self::command`], but as a user who may read what is for everybody and write what a daemon writes; its program
+    /// lies where that user can reach it. Only root can start it.
+    pub fn as_user(&self, user: u32, arguments: &[&str]) -> Command {
+        let program = self.beside("distilld");
+        if !program.exists() {
+            let built = Path::new(env!("CARGO_BIN_EXE_distilld"));
+            // Another file system has a copy of it.
+            if fs::hard_link(built, &program).is_err() {
+                fs::copy(built, &program).unwrap();
+            }
+            fs::set_permissions(self.dir.path(), Permissions::from_mode(0o755)).unwrap();
+            let distilled = self.root().join("data/distilled");
+            fs::create_dir_all(&distilled).unwrap();
+            chown(distilled, Some(user), Some(user)).unwrap();
+        }
+        let own = self.command(arguments);
+        let environment = own.get_envs();
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .envs(environment.filter_map(|(key, value)| Some((key, value?))))
+            .stdin(Stdio::null())
+            .args(own.get_args())
+            .uid(user)
+            .gid(user);
+        command
+    }
+
+    /// As [`Self::as_user`], for a user who owns nothing else.
+    pub fn as_nobody(&self, arguments: &[&str]) -> Command {
+        self.as_user(NOBODY, arguments)
     }
 
     /// Starts the daemon.
