@@ -1,22 +1,23 @@
 //! Owns one look at a pair of day-files: opens both, checks that they are what they were, reads what is new, and
 //! has the core work it. It changes nothing that is remembered: its [`Look`] says what would follow.
 
+mod asked;
+
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::buffers::Buffers;
-use crate::checkpoint::{Claim, EvidenceRef, PairId, ScoredEntry, Seen, SourceState};
+use crate::checkpoint::{Claim, Seen, SourceState};
 use crate::discover::{PairPath, Stream};
-use crate::export::short_row_at;
-use crate::pair::{ActivePair, Bodies, Facts, Outcome, PairIndex, advance};
+use crate::pair::{ActivePair, Facts, Outcome, advance};
 use crate::parse;
-use crate::row::{RowKey, RunKey};
 use crate::state::{StateError, StateView};
-use crate::storage::{Storage, StorageFile};
+use crate::storage::Storage;
 use crate::tail::{CHUNK_LEN, Chunk, LineLimits, Rewritten, Source};
+use asked::{LiveIndex, LookError, SourceBodies};
 
 /// What is remembered of a source between looks, in memory only: losing it costs a second look, nothing else.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -501,93 +502,3 @@ fn remember(
 
 /// Coarsest tick of a kernel's file clock, with a margin.
 const CLOCK_TICK_NS: u128 = 20_000_000;
-
-enum LookError {
-    State(StateError),
-    Body(Stream, io::Error),
-}
-
-struct LiveIndex<'a> {
-    id: PairId,
-    looking: &'a Looking<'a>,
-}
-
-impl PairIndex<LookError> for LiveIndex<'_> {
-    fn evidence(&self, run: RunKey) -> Result<Option<EvidenceRef>, LookError> {
-        self.looking
-            .view
-            .evidence(self.id, run)
-            .map_err(LookError::State)
-    }
-
-    fn entries(&self, run: RunKey) -> Result<Vec<ScoredEntry>, LookError> {
-        self.looking
-            .view
-            .entries(self.id, run)
-            .map_err(LookError::State)
-    }
-
-    fn claimable(&self, row: RowKey) -> Result<Vec<Claim>, LookError> {
-        let mut claims = self
-            .looking
-            .view
-            .claimable(row, self.id)
-            .map_err(LookError::State)?;
-        let first = Claim {
-            row,
-            scope: PairId(0),
-            row_offset: 0,
-        };
-        let released = self.looking.released.range(first..);
-        claims.extend(released.take_while(|claim| claim.row == row));
-        claims.retain(|claim| !self.looking.claimed.contains(claim));
-        Ok(claims)
-    }
-}
-
-struct SourceBodies<'a> {
-    scored: Option<&'a Source>,
-    evidence: Option<&'a Source>,
-    /// Opened where a row of it is asked for: seldom.
-    export: OnceCell<Option<Arc<dyn StorageFile>>>,
-    looking: &'a Looking<'a>,
-}
-
-impl Bodies<LookError> for SourceBodies<'_> {
-    fn scored(&self, offset: u64, len_bytes: u32) -> Result<Option<Vec<u8>>, LookError> {
-        line_of(self.scored, offset, len_bytes)
-            .map_err(|error| LookError::Body(Stream::Scored, error))
-    }
-
-    fn evidence(&self, place: EvidenceRef) -> Result<Option<Vec<u8>>, LookError> {
-        line_of(self.evidence, place.offset, place.len_bytes)
-            .map_err(|error| LookError::Body(Stream::Evidence, error))
-    }
-
-    fn row(
-        &self,
-        offset: u64,
-        len_likely: usize,
-        len_max: usize,
-    ) -> Result<Option<Vec<u8>>, LookError> {
-        let Looking {
-            storage,
-            export_path,
-            ..
-        } = self.looking;
-        let export = self
-            .export
-            .get_or_init(|| storage.open_read(export_path).ok());
-        Ok(export
-            .as_deref()
-            .and_then(|export| short_row_at(export, offset, len_likely, len_max)))
-    }
-}
-
-fn line_of(source: Option<&Source>, offset: u64, len_bytes: u32) -> io::Result<Option<Vec<u8>>> {
-    let Some(source) = source else {
-        return Ok(None);
-    };
-    let line = source.line(offset, len_bytes)?;
-    Ok((line.len() == len_bytes as usize).then_some(line))
-}
