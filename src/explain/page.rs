@@ -1,4 +1,5 @@
-//! Owns how an explanation, and the list of contradicted rows, look to a person. What comes from a record is escaped: it is never a command to the terminal.
+//! Owns how an explanation, and the list of contradicted rows, look to a person. What comes from a record is escaped: it
+//! is never a command to the terminal.
 
 use std::fmt::Write as _;
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use crate::support::http::{get, metric};
 use crate::support::kill_harness::wait_until;
-use crate::support::process::Bench;
 
 /// How long the host may take for what should be done at once.
 pub const HOST_DEADLINE: Duration = Duration::from_secs(20);
@@ -151,13 +150,6 @@ impl Drop for Mounted {
             _ = Command::new("umount").arg("-l").arg(&self.dir).status();
         }
     }
-}
-
-/// What `status --json` tells.
-pub fn status(bench: &Bench) -> serde_json::Value {
-    let ended = bench.run(&mut bench.command(&["status", "--json"]));
-    ended.check(0, &[]);
-    serde_json::from_str(&ended.stdout).unwrap()
 }
 
 /// Asserts that the metrics say by which way changes are noticed: `mode`, and no other.

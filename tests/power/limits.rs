@@ -80,7 +80,7 @@ fn an_overflow_of_the_event_queue_loses_nothing() {
         "{}",
         bench.said()
     );
-    let status = host::status(&bench);
+    let status = bench.status();
     assert!(status["event_overflows"].as_u64() > Some(0), "{status}");
     let at = status["last_overflow_at"].as_str().unwrap();
     assert!(at <= status["as_of"].as_str().unwrap(), "{status}");
@@ -149,7 +149,7 @@ fn where_watches_run_out_the_daemon_polls_and_says_so() {
         );
     }
     bench.wait_rows(&mut daemon, 32);
-    let watch = host::status(&bench)["watch"].to_string();
+    let watch = bench.status()["watch"].to_string();
     assert!(
         watch.contains("polling: ") && watch.contains("watch"),
         "{watch}"
@@ -187,7 +187,7 @@ fn where_there_is_no_event_source_the_daemon_polls_and_says_why() {
     }
     bench.wait_rows(&mut daemon, 8);
     let why = "no event source, see fs.inotify.max_user_instances";
-    let watch = host::status(&bench)["watch"].to_string();
+    let watch = bench.status()["watch"].to_string();
     assert!(watch.contains(&format!("polling: {why}")), "{watch}");
     let said = bench.said();
     let warned = said

@@ -42,7 +42,7 @@ fn check_polling(bench: &Bench, file_system: &str, append: impl Fn(&str, &str)) 
     }
     append("2026/03/01/new.jsonl", "new");
     bench.wait_rows(&mut daemon, 2 * PAIRS.len() + 1);
-    let watch = host::status(bench)["watch"].to_string();
+    let watch = bench.status()["watch"].to_string();
     assert!(
         watch.contains("polling: ") && watch.contains(file_system),
         "{watch}"

@@ -92,7 +92,7 @@ fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
         // A write that failed last of all may have been one too many: then the store has taken all there was.
         more += 1;
         bench.append_run(pair, &format!("more {more}"));
-        let status = host::status(&bench);
+        let status = bench.status();
         pid = status["pid"].as_i64().unwrap();
         let fault = &status["last_fault"];
         fault["over"] == false

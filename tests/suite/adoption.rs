@@ -409,7 +409,7 @@ fn a_row_of_a_run_that_is_rejected_by_now_stays_and_is_not_written_again() {
 
 /// What `status` says of the export.
 fn superseded(bench: &Bench) -> u64 {
-    let told = bench.ask(&["status", "--json"]);
+    let told = bench.status();
     told["export"]["superseded"].as_u64().unwrap()
 }
 

@@ -200,16 +200,6 @@ fn a_second_run_writes_nothing_and_reads_little() {
     assert!(bench.export_bytes().starts_with(&export));
 }
 
-/// Asserts that so many last lines are told to wait for their newline; they are no lag.
-fn assert_unterminated(bench: &Bench, lines: usize, bytes: usize) {
-    let told = bench.status();
-    let wanted = serde_json::json!({ "lines": lines, "bytes": bytes });
-    assert_eq!(told["unterminated"], wanted, "{told}");
-    if told["running"] == true {
-        assert_eq!(told["lag"]["bytes"], 0, "{told}");
-    }
-}
-
 /// What the journal holds is taken into the state again and again, and written over: it does not grow with the export.
 #[test]
 fn the_journal_stays_short_however_many_rows_come() {
@@ -239,6 +229,16 @@ fn the_journal_stays_short_however_many_rows_come() {
     }
     bench.stop(daemon);
     bench.assert_batch();
+}
+
+/// Asserts that so many last lines are told to wait for their newline; they are no lag.
+fn assert_unterminated(bench: &Bench, lines: usize, bytes: usize) {
+    let told = bench.status();
+    let wanted = serde_json::json!({ "lines": lines, "bytes": bytes });
+    assert_eq!(told["unterminated"], wanted, "{told}");
+    if told["running"] == true {
+        assert_eq!(told["lag"]["bytes"], 0, "{told}");
+    }
 }
 
 #[test]

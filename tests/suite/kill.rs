@@ -32,7 +32,7 @@ fn check(plan: &KillPlan) {
         plan.seed
     );
     let fault = account_fault(&dir.path().join("lake"), Compared::All);
-    assert_eq!(fault, None, "seed {}", plan.seed);
+    assert_eq!(fault, None, "{SEED_VARIABLE}={}", plan.seed);
 }
 
 /// Lives that are mostly longer than a start takes, and a lake that goes on to earn rows until the last of them.

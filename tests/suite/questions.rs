@@ -267,10 +267,6 @@ fn a_plan_is_what_the_run_that_follows_does_on_random_lakes() {
     );
 }
 
-fn ask(bench: &Bench, arguments: &[&str]) -> Value {
-    bench.ask(arguments)
-}
-
 /// Two classes: one with every verdict, one with a run that is exported, superseded and contradicted.
 fn lake(bench: &Bench) {
     let dull = |run: &str| evidence(run).replace("executor", "extractor");
@@ -307,7 +303,7 @@ fn the_account_is_told_per_source_class_with_a_daemon_and_without() {
     let bench = Bench::new();
     lake(&bench);
     with_and_without_a_daemon(&bench, |bench, daemon| {
-        let told = ask(bench, &["status", "--json"]);
+        let told = bench.status();
         assert_eq!(told["running"], daemon.is_some());
         let classes = told["classes"].as_array().unwrap();
         assert_eq!(classes.len(), 2, "{told}");
@@ -386,11 +382,11 @@ fn a_run_is_explained_with_a_daemon_and_without() {
     bench.append(Stream::Evidence, B, evidence_with("run-77", "second"));
     bench.append(Stream::Scored, B, scored_as("run-77", "rejected"));
     bench.wait_for(&mut daemon, "the run is contradicted", || {
-        ask(&bench, &["status", "--json"])["export"]["contradicted"] == 1
+        bench.status()["export"]["contradicted"] == 1
     });
     bench.stop(daemon);
     with_and_without_a_daemon(&bench, |bench, _| {
-        let told = ask(bench, &["explain", "run-77", "--json"]);
+        let told = bench.ask(&["explain", "run-77", "--json"]);
         let lines = told["lines"].as_array().unwrap();
         let verdicts: Vec<_> = lines
             .iter()
@@ -417,7 +413,7 @@ fn a_run_is_explained_with_a_daemon_and_without() {
         let row = &bench.export_bytes()[from..from + len.unwrap() as usize];
         assert!(row.starts_with(b"{\"schema_version\"") && row.ends_with(b"}\n"));
 
-        let role = ask(bench, &["explain", "d", "--json"]);
+        let role = bench.ask(&["explain", "d", "--json"]);
         assert_eq!(
             (&role["lines"][0]["verdict"], &role["lines"][0]["value"]),
             (&"role".into(), &"extractor".into())
@@ -559,7 +555,7 @@ fn dead_letters_are_listed_page_by_page_and_shown_without_harm() {
     let bench = Bench::new();
     lake(&bench);
     with_and_without_a_daemon(&bench, |bench, _| {
-        let told = ask(bench, &["dead-letters", "--json"]);
+        let told = bench.ask(&["dead-letters", "--json"]);
         let letters = told["letters"].as_array().unwrap();
         assert_eq!(letters.len(), 2, "{told}");
         let scored = letters
@@ -570,11 +566,8 @@ fn dead_letters_are_listed_page_by_page_and_shown_without_harm() {
             (&scored["line"], &scored["reason"]),
             (&7.into(), &"syntax".into())
         );
-        let first = ask(bench, &["dead-letters", "--json", "--limit", "1"]);
-        let second = ask(
-            bench,
-            &["dead-letters", "--json", "--limit", "1", "--skip", "1"],
-        );
+        let first = bench.ask(&["dead-letters", "--json", "--limit", "1"]);
+        let second = bench.ask(&["dead-letters", "--json", "--limit", "1", "--skip", "1"]);
         assert_eq!(
             (&first["more"], &second["more"]),
             (&true.into(), &false.into())
@@ -639,7 +632,7 @@ fn check_retried(bench: &Bench, told: &Value) {
     );
     bench.assert_distinct(40);
     assert_eq!(
-        ask(bench, &["dead-letters", "--json"])["letters"],
+        bench.ask(&["dead-letters", "--json"])["letters"],
         Value::Array(Vec::new())
     );
 }
@@ -652,7 +645,7 @@ fn a_line_mended_in_place_has_its_row_after_a_retry_by_the_daemon() {
     mend(&bench, &broken, &mended);
     bench.probe(&mut daemon);
     assert!(!bench.has("run-20"));
-    let told = ask(&bench, &["dead-letters", "retry", A]);
+    let told = bench.ask(&["dead-letters", "retry", A]);
     daemon.check_running().unwrap();
     assert_eq!(
         (
@@ -678,9 +671,9 @@ fn a_line_mended_in_place_has_its_row_after_a_retry_without_a_daemon() {
     let (broken, mended) = broken_lake(&bench);
     bench.once();
     mend(&bench, &broken, &mended);
-    let told = ask(&bench, &["dead-letters", "retry", A]);
+    let told = bench.ask(&["dead-letters", "retry", A]);
     check_retried(&bench, &told);
-    let again = ask(&bench, &["dead-letters", "retry", A, "--evidence"]);
+    let again = bench.ask(&["dead-letters", "retry", A, "--evidence"]);
     assert_eq!(again["before"], again["after"]);
     // Rows behind the mended line keep the index that they were written with.
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
@@ -693,7 +686,7 @@ fn a_plan_without_a_daemon_says_what_once_then_does() {
     bench.once();
     bench.append_run(B, "new");
     bench.append(Stream::Evidence, A, evidence("f"));
-    let told = ask(&bench, &["plan", "--json"]);
+    let told = bench.ask(&["plan", "--json"]);
     let total = &told["total"];
     assert_eq!(
         (&total["rows"], &total["waiting"], &total["lines"]),
@@ -729,7 +722,7 @@ fn a_plan_without_a_daemon_says_what_once_then_does() {
     let idle = bench.run(&mut bench.command(&["plan"]));
     assert!(idle.stdout.starts_with("nothing is new"), "{}", idle.stdout);
     let daemon = bench.start_caught_up();
-    assert_eq!(ask(&bench, &["plan", "--json"])["total"]["rows"], 0);
+    assert_eq!(bench.ask(&["plan", "--json"])["total"]["rows"], 0);
     bench.stop(daemon);
 }
 

@@ -305,10 +305,8 @@ impl Bench {
     }
 
     /// What `status --json` tells, of a running daemon or without one.
-    pub fn status(&self) -> serde_json::Value {
-        let ended = self.run(&mut self.command(&["status", "--json"]));
-        ended.check(0, &[]);
-        serde_json::from_str(&ended.stdout).unwrap()
+    pub fn status(&self) -> Value {
+        self.ask(&["status", "--json"])
     }
 
     /// The first difference between the export and what a batch makes of the lake.
