@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::host;
 use crate::support::lake_gen::Stream;
-use crate::support::process::{Bench, LONG, scored};
+use crate::support::process::{Bench, LONG, evidence, scored};
 use distilld::clock::{Clock as _, HostClock, stamp};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -57,6 +57,13 @@ fn a_call_of_any_kind_that_a_signal_interrupts_is_made_again() {
     }
 }
 
+/// More than are scored until the test ends, one with each question.
+const RUNS_MAX: u32 = 5_000;
+
+fn run_named(run: u32) -> String {
+    format!("run {run}")
+}
+
 #[test]
 fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
     if !host::has(&["strace"]) {
@@ -67,6 +74,9 @@ fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
     bench.append_run(pair, "first");
     // Only the store knows for how long it waits.
     bench.append(Stream::Scored, pair, scored("waits"));
+    // No other waits: what its run would need is read before reading stops.
+    let given: String = (0..RUNS_MAX).map(|run| evidence(&run_named(run))).collect();
+    bench.append(Stream::Evidence, pair, given);
     bench.once();
     // Nor can it leave its figures in a file.
     fs::create_dir(bench.state_dir().join("status.json.new")).unwrap();
@@ -82,16 +92,21 @@ fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
         .env("DISTILLD_CHECKPOINT_BYTES", "4096")
         .env("DISTILLD_SETTLE_MS", "50");
     let mut daemon = bench.catch_up(&mut traced);
-    (0..20).for_each(|run| bench.append_run(pair, &format!("run {run}")));
+    let mut scored_runs = 0;
+    let mut score = || {
+        assert!(scored_runs < RUNS_MAX, "more evidence is needed");
+        bench.append(Stream::Scored, pair, scored(&run_named(scored_runs)));
+        scored_runs += 1;
+    };
+    (0..20).for_each(|_| score());
     bench.wait_for(&mut daemon, "it says that it stopped", || {
         bench.said().contains("reading stops")
     });
     let asked = stamp(HostClock::new().wall_ms());
-    let (mut pid, mut more) = (0, 0);
+    let mut pid = 0;
     bench.wait_for(&mut daemon, "status says why", || {
         // A write that failed last of all may have been one too many: then the store has taken all there was.
-        more += 1;
-        bench.append_run(pair, &format!("more {more}"));
+        score();
         let status = bench.status();
         pid = status["pid"].as_i64().unwrap();
         let fault = &status["last_fault"];
