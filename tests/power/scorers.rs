@@ -7,6 +7,7 @@ use std::path::Path;
 
 use fastrand::Rng;
 
+use crate::support::kill_harness::earns_rows_all_along;
 use crate::support::lake_gen::{Shape, Step, Stream, pairs_of, script};
 use crate::support::naive_json;
 
@@ -47,6 +48,11 @@ fn stream_of(name: &Name) -> Stream {
 }
 
 impl Scorers {
+    /// Whether the lake of a seed earns rows in all its lives: without rows nothing is seen, and nothing can be lost.
+    pub fn earn_rows(seed: u64, lines: usize) -> bool {
+        earns_rows_all_along(&script(seed, &Shape::steady(lines)))
+    }
+
     /// A lake of about so many lines of which nothing is written yet.
     pub fn new(seed: u64, lines: usize, writers: Writers) -> Self {
         let mut files = BTreeMap::new();

@@ -10,10 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::support::account::{Compared, account_fault};
-use crate::support::kill_harness::{KillPlan, daemon_command, run};
-use crate::support::lake_gen::{Shape, Step, pairs_of, script};
+use crate::support::kill_harness::{KillPlan, daemon_command, earns_rows_all_along, run};
+use crate::support::lake_gen::{Shape, script};
 use crate::support::naive::compare::difference_without_state;
-use crate::support::naive::naive_batch;
 use crate::support::tools::number_from;
 
 const SEED_VARIABLE: &str = "DISTILLD_KILLS_SEED";
@@ -52,17 +51,6 @@ fn plan(kills: u32) -> KillPlan {
         life: Duration::from_millis(400),
         ..KillPlan::new(seed, kills)
     }
-}
-
-/// In some lakes one stream is far ahead of the other: then all rows come in its last part.
-fn earns_rows_all_along(steps: &[Step]) -> bool {
-    let rows = |part: usize| {
-        let steps = &steps[..steps.len() * part / 4];
-        naive_batch(&pairs_of(steps), false).rows.len()
-    };
-    let rows = [0, 1, 2, 3, 4].map(rows);
-    rows.windows(2)
-        .all(|quarter| (quarter[1] - quarter[0]) * 7 > rows[4])
 }
 
 /// The number of kills, unless `DISTILLD_KILLS` asks for another.

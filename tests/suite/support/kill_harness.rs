@@ -173,6 +173,17 @@ fn wait_until_equal(
     }
 }
 
+/// Whether rows come from the beginning to the end. In some lakes one stream is far ahead of the other: then all rows come in its last part.
+pub fn earns_rows_all_along(steps: &[Step]) -> bool {
+    let rows = |part: usize| {
+        let steps = &steps[..steps.len() * part / 4];
+        naive_batch(&pairs_of(steps), false).rows.len()
+    };
+    let rows = [0, 1, 2, 3, 4].map(rows);
+    rows.windows(2)
+        .all(|quarter| (quarter[1] - quarter[0]) * 7 > rows[4])
+}
+
 /// Looks at a condition until it holds or the deadline has passed; says which.
 ///
 /// # Errors
