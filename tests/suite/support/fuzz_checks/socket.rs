@@ -664,7 +664,8 @@ impl Answer {
                 None => {
                     // What is no HTTP is refused and the connection given up at once, by the library: who reads slowly may
                     // miss the end of that.
-                    let is_refusal = rest.starts_with(b"HTTP/1.1 400 ");
+                    const REFUSAL: &[u8] = b"HTTP/1.1 400 ";
+                    let is_refusal = rest.starts_with(REFUSAL) || REFUSAL.starts_with(rest);
                     let heard = String::from_utf8_lossy(rest);
                     assert!(!whole || is_refusal, "broken off: {heard}");
                     break;
