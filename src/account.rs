@@ -105,34 +105,11 @@ pub fn class_of(path: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-/// The UTC day of a moment, in days since 1970.
-#[must_use]
-pub fn day_of(wall_ms: u64) -> u32 {
-    u32::try_from(wall_ms / 86_400_000).unwrap_or(u32::MAX)
-}
-
-/// The day of a date, counted from 1970-01-01, after Howard Hinnant's `days_from_civil`
-/// (<https://howardhinnant.github.io/date_algorithms.html>); `text` begins `YYYY-MM-DDT`.
-#[must_use]
-pub fn day_of_stamp(text: &str) -> Option<u32> {
-    let (date, _time) = text.split_once('T')?;
-    let mut parts = date.splitn(3, '-').map(|part| part.parse::<u32>().ok());
-    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    // Years begin in March, so that the leap day is last.
-    let year = year - u32::from(month <= 2);
-    let (era, year_of_era) = (year / 400, year % 400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    (era * 146_097 + day_of_era).checked_sub(719_468)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::checkpoint::Counts;
+    use crate::stamp::day_of;
 
     fn pair(name: &str, firewalled: u64) -> PairCheckpoint {
         let mut pair = PairCheckpoint::new(format!("2026/05/01/{name}.jsonl").into_bytes());
@@ -200,19 +177,6 @@ mod tests {
         }
         assert_eq!(account.classes.len(), CLASSES_MAX + 1);
         assert_eq!(account.classes[OTHER].counts.firewalled, 2);
-    }
-
-    #[test]
-    fn a_stamp_is_of_its_day() {
-        for (stamp, day) in [
-            ("1970-01-01T00:00:00.000Z", Some(0)),
-            ("2000-02-29T00:00:00.000Z", Some(11_016)),
-            ("2100-02-28T23:59:59.999Z", Some(47_540)),
-            ("then", None),
-            ("2026-13-01T00:00:00Z", None),
-        ] {
-            assert_eq!(day_of_stamp(stamp), day, "{stamp}");
-        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use crate::dead_letters::Retried;
 use crate::discover::{PairPath, Stream};
 use crate::recent::Recent;
-use crate::status::Status;
+use crate::status::{Status, Unread};
 
 pub use crate::figures::Figures;
 
@@ -52,15 +52,4 @@ pub struct Freshness {
     pub objective_ms: u64,
     /// Whether all that was there at the start has been looked at.
     pub caught_up: bool,
-}
-
-/// What is known to be unread.
-#[derive(Debug, Clone, Default)]
-pub struct Unread {
-    /// Pairs with something to read, the first ones of many.
-    pub pairs: Vec<PairPath>,
-    /// Whether these are all, and no directory is still to be listed.
-    pub all: bool,
-    /// For how long there was always something unread.
-    pub seconds: u64,
 }

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -17,9 +17,6 @@ use crate::batch_pair::{Counts, Lake, PairFault, PairReading, PairTotals, read_p
 use crate::discover::{PairPath, Stream, walk};
 use crate::json_text::Dialect;
 use crate::row::{ForbiddenRow, forbidden_in_dialect};
-
-/// Where the export of a root lies.
-pub const EXPORT_PATH: &str = "data/distilled/sft/sft_export.jsonl";
 
 /// Rows are passed on in parts of about this size.
 const PART_BYTES: usize = 256 * 1024;
@@ -236,18 +233,13 @@ pub fn batch_export(
         }
         Ok(())
     });
-    match all.and_then(|()| batch.sink.finish()) {
+    match all.and_then(|()| batch.finish()) {
         Ok(()) => Ok(batch.report()),
         Err(error) => {
             batch.sink.abandon();
             Err(error)
         }
     }
-}
-
-/// The export of a root.
-pub fn export_path(root: &Path) -> PathBuf {
-    root.join(EXPORT_PATH)
 }
 
 struct Batch<'s, 'w> {
@@ -263,7 +255,8 @@ impl Batch<'_, '_> {
         if let Some(forbidden) = forbidden_in_dialect(&part.rows, self.dialect) {
             return Err(BatchError::Forbidden(forbidden));
         }
-        self.sink.append(&part.rows)?;
+        let taken = self.sink.append(&part.rows);
+        taken.map_err(|source| self.write_fault(source))?;
         match part.end {
             None => return Ok(()),
             Some(Ok(totals)) => {
@@ -275,6 +268,18 @@ impl Batch<'_, '_> {
         }
         self.progress.pairs_done += 1;
         Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), BatchError> {
+        let finished = self.sink.finish();
+        finished.map_err(|source| self.write_fault(source))
+    }
+
+    fn write_fault(&self, source: io::Error) -> BatchError {
+        BatchError::Write {
+            path: self.sink.name(),
+            source,
+        }
     }
 
     fn report(self) -> BatchReport {

@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::batch_export::BatchError;
 use crate::storage::{Storage, StorageFile, write_all_at};
 
 /// Where a batch's rows go.
@@ -45,17 +44,12 @@ impl<'s, 'w> Sink<'s, 'w> {
         }
     }
 
-    fn fault(&self) -> impl FnOnce(io::Error) -> BatchError + use<> {
-        let path = self.name();
-        move |source| BatchError::Write { path, source }
-    }
-
     /// Takes whole rows.
-    pub fn append(&mut self, rows: &[u8]) -> Result<(), BatchError> {
+    pub fn append(&mut self, rows: &[u8]) -> io::Result<()> {
         if rows.is_empty() || self.dry_run {
             return Ok(());
         }
-        self.write(rows).map_err(self.fault())?;
+        self.write(rows)?;
         self.written_bytes += rows.len() as u64;
         Ok(())
     }
@@ -73,11 +67,7 @@ impl<'s, 'w> Sink<'s, 'w> {
     }
 
     /// Makes the rows durable, and the file appear under its name.
-    pub fn finish(&mut self) -> Result<(), BatchError> {
-        self.publish().map_err(self.fault())
-    }
-
-    fn publish(&mut self) -> io::Result<()> {
+    pub fn finish(&mut self) -> io::Result<()> {
         match (&mut self.output, &self.temporary) {
             (Output::Writer(writer), _) => writer.flush(),
             (Output::File(_), None) => Ok(()),

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
 
-use crate::batch_export::export_path;
 use crate::config::{self, Settings};
 use crate::discover::{Level, PairPath, Stream, list_level, open_day_file};
+use crate::export::export_path;
 use crate::storage::{Disk, FileKind, Storage as _};
 use crate::watch::filesystem::deaf_file_system;
 

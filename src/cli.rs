@@ -15,28 +15,33 @@ use std::time::Duration;
 use clap::Parser as _;
 
 use crate::args::{self, Arguments, Command, ExportArguments};
-use crate::batch_export::{BatchOptions, Output, batch_export, export_path};
+use crate::batch_export::{BatchOptions, Output, batch_export};
 use crate::batch_pair::{Lake, PairReading};
 use crate::check::Severity;
-use crate::clock::{Clock as _, HostClock, stamp};
+use crate::clock::{Clock as _, HostClock};
 use crate::config::{Environment, Settings};
+use crate::daemon::DaemonError;
 use crate::discover::{Stream, pair_bytes, walk};
+use crate::engine::Setup;
+use crate::export::export_path;
 use crate::follow::Reloader;
 use crate::json_text::Dialect;
-use crate::open::STATE_FILE;
 use crate::progress::{self, Progress, Steps};
 use crate::refusal::Refusal;
+use crate::remedy::{in_a_line, remedy};
+use crate::stamp::stamp;
+use crate::state_dir::STATE_FILE;
 use crate::storage::{Disk, Storage as _};
 use crate::synthesize::Synthesis;
 use crate::systemd::ServiceManager;
 use crate::terminal::Terminal;
 use crate::verify::{self, VerifyOptions, VerifyResult};
-use crate::{check, daemon, lock, logging, rebuild, remedy, shutdown, status_line};
+use crate::{check, daemon, lock, logging, rebuild, shutdown, status_line};
 
 /// Exit code of a command that failed, or found differences.
 const FAILED: u8 = 1;
 
-/// How long the service manager may take to hear why there is no start.
+/// How long the service manager may take to hear how it ended.
 const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Any error on its way to the terminal.
@@ -70,13 +75,8 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     let settings = match Settings::load(&arguments.global, &environment) {
         Ok(settings) => settings,
         Err(error) => {
-            terminal.tell(&error);
-            let manager = manager();
-            manager.failed(
-                &status_line::failed(&remedy::in_a_line(&error)),
-                error.errno(),
-            );
-            let _told = manager.flush(LAST_WORDS_PATIENCE);
+            terminal.tell(&error, remedy(&error).as_deref());
+            say_last_words(&manager(), &error, error.errno());
             return ExitCode::from(error.exit_code());
         }
     };
@@ -95,7 +95,7 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     match run(command, &settings, reloader, manager()) {
         Ok(code) => code,
         Err(error) => {
-            terminal.tell(&*error);
+            terminal.tell(&*error, remedy(&*error).as_deref());
             ExitCode::from(FAILED)
         }
     }
@@ -108,7 +108,7 @@ fn run(
     manager: ServiceManager,
 ) -> Result<ExitCode, AnyError> {
     match command {
-        Command::Run(arguments) => daemon::run(settings, arguments.once, reloader, manager)?,
+        Command::Run(arguments) => follow(settings, arguments.once, reloader, manager)?,
         Command::Export(arguments) => export(settings, &arguments)?,
         Command::Verify => return verify(settings),
         Command::Rebuild => rebuild(settings)?,
@@ -119,6 +119,33 @@ fn run(
         Command::Check => return check(settings),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn follow(
+    settings: &Settings,
+    once: bool,
+    reloader: Reloader,
+    manager: ServiceManager,
+) -> Result<(), DaemonError> {
+    let manager = Arc::new(manager);
+    let ran = daemon::run(settings, once, reloader, Arc::clone(&manager));
+    match &ran {
+        Err(error) => say_last_words(&manager, error, error.errno()),
+        Ok(()) => {
+            let _told = manager.flush(LAST_WORDS_PATIENCE);
+        }
+    }
+    ran
+}
+
+/// Tells the service manager why there is no daemon.
+fn say_last_words(
+    manager: &ServiceManager,
+    error: &(dyn std::error::Error + 'static),
+    errno: Option<i32>,
+) {
+    manager.failed(&status_line::failed(&in_a_line(error)), errno);
+    let _told = manager.flush(LAST_WORDS_PATIENCE);
 }
 
 fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyError> {
@@ -250,7 +277,7 @@ fn rebuild(settings: &Settings) -> Result<(), AnyError> {
     let stop = shutdown::stop_flag()?;
     let mut bars = Steps::default();
     let rebuilt = rebuild::rebuild(
-        &daemon::setup(settings, &root, &clock),
+        &Setup::new(settings, &root, clock),
         &mut |what, done_bytes, total_bytes| {
             bars.at(what, done_bytes, total_bytes);
             match stop.load(Ordering::SeqCst) {

@@ -5,8 +5,12 @@
 //! checked where it was written, also one that is overruled, so that an error can name its flag, variable or line.
 //! Nothing is written here, and the environment is passed in, never read behind the caller's back.
 
+mod address;
 mod change;
+mod choice;
 mod error;
+mod filter;
+mod flags;
 mod keys;
 
 use std::collections::BTreeMap;
@@ -14,13 +18,15 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::ValueEnum as _;
 use toml::de::DeTable;
 
-use crate::args::GlobalArguments;
-use crate::serve::ListenAddress;
+pub use address::ListenAddress;
 pub use change::Change;
+pub use choice::{LogFormat, Watch};
 pub use error::{ConfigError, Origin};
+pub use filter::{BadDirective, parse_filter};
+pub use flags::GlobalArguments;
 pub use keys::{KEYS, Key, Kind};
 use keys::{Value, nearest};
 
@@ -61,32 +67,6 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Variables called `DISTILLD_..` that nothing reads: most likely misspelt, to be warned of once the log is up.
     pub unused_variables: Vec<String>,
-}
-
-/// How the daemon learns of news.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Watch {
-    /// Events where the file system gives them, else polling.
-    #[default]
-    Auto,
-    /// Events, also where they are not known to come.
-    Events,
-    /// Polling only.
-    Poll,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// `human` on a terminal, the journal's own fields in the journal, `kv` elsewhere.
-    #[default]
-    Auto,
-    /// Short lines for a person.
-    Human,
-    /// One line of key=value per event.
-    Kv,
-    /// One JSON object per event.
-    Json,
 }
 
 /// The environment as a value, so that nothing depends on the process's own.

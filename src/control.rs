@@ -1,5 +1,6 @@
-//! Owns the client's side of the control socket: one question, one answer, from a command to the daemon that runs on
-//! the same root. Where no daemon answers it says so, and the caller reads the files instead.
+//! Owns the way to the daemon that runs on the same root: its control socket, and a command's one question and its answer. Where no daemon answers it says so, and the caller reads the files instead.
+
+mod socket;
 
 use std::io;
 use std::path::Path;
@@ -10,7 +11,7 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 
-use crate::serve::ControlSocket;
+pub use socket::ControlSocket;
 
 /// What the daemon answered.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,27 +4,26 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::batch_export::export_path;
 use crate::clock::HostClock;
 use crate::config::Settings;
-use crate::engine::{BATCH_BYTES, Engine, EngineError, Setup};
-use crate::export::SEGMENT_BYTES;
+use crate::control::ControlSocket;
+use crate::engine::{Engine, EngineError, Setup};
 use crate::follow::{Follower, Reloader, Shared, catch_up};
 use crate::lock::{LockError, RootLock};
 use crate::logging::ids;
 use crate::meters::Meters;
-use crate::open::{OpenReport, distrust};
+use crate::open::OpenReport;
 use crate::progress::Steps;
-use crate::serve::{Answering, ControlSocket, Desk, Server};
+use crate::serve::{Answering, Desk, Server};
 use crate::state::StateError;
-use crate::storage::{Disk, Storage as _, WatchedDisk};
+use crate::state_dir::distrust;
+use crate::storage::{Disk, Storage as _};
 use crate::systemd::{ServiceManager, watchdog_interval};
-use crate::tail::LineLimits;
 use crate::wake::Wake;
 use crate::watchdog::{Watchdog, Watched, while_recovering};
-use crate::{recover::RecoveryCase, remedy, shutdown, status_line};
+use crate::watched_disk::WatchedDisk;
+use crate::{recover::RecoveryCase, shutdown};
 
 /// Why the daemon ended otherwise than asked.
 #[derive(Debug, thiserror::Error)]
@@ -74,24 +73,21 @@ pub fn run(
     settings: &Settings,
     once: bool,
     reloader: Reloader,
-    manager: ServiceManager,
+    manager: Arc<ServiceManager>,
 ) -> Result<(), DaemonError> {
     let wake = Arc::new(Wake::new());
     let (signals, shell) = shutdown::listen(Arc::clone(&wake)).map_err(DaemonError::Start)?;
     let shared = Shared {
         wake,
         pulse: Arc::default(),
-        manager: Arc::new(manager),
+        manager,
         clock: Arc::new(HostClock::new()),
     };
     let result = run_in(settings, once, reloader, &shared, shell);
     drop(signals);
     if let Err(error) = &result {
         stop_trusting(settings, error);
-        let line = status_line::failed(&remedy::in_a_line(error));
-        shared.manager.failed(&line, error.errno());
     }
-    let _told = shared.manager.flush(Duration::from_millis(200));
     result
 }
 
@@ -126,7 +122,7 @@ fn run_in(
     let disk = WatchedDisk::recovering(Arc::clone(&shared.pulse), Arc::clone(&shared.wake));
     let setup = Setup {
         storage: Arc::new(disk.clone()),
-        ..setup(settings, &root, &shared.clock)
+        ..Setup::new(settings, &root, Arc::clone(&shared.clock) as _)
     };
     let mut bars = Steps::default();
     let mut on_step = |what, done_bytes, total_bytes| bars.at(what, done_bytes, total_bytes);
@@ -161,31 +157,6 @@ fn run_in(
     }
     shell_around(follower, shared, shell)
 }
-
-/// What an engine of these settings works on.
-#[must_use]
-pub fn setup(settings: &Settings, root: &std::path::Path, clock: &Arc<HostClock>) -> Setup {
-    Setup {
-        storage: Arc::new(Disk),
-        clock: Arc::clone(clock) as _,
-        root: root.to_owned(),
-        state_dir: settings.state_dir.clone(),
-        export_path: export_path(root),
-        limits: LineLimits {
-            line_bytes_max: settings.max_line_bytes,
-        },
-        settle_ms: u64::try_from(settings.settle.as_millis()).unwrap_or(u64::MAX),
-        checkpoint_bytes: settings.checkpoint_bytes,
-        batch_bytes: BATCH_BYTES,
-        segment_bytes: SEGMENT_BYTES,
-        long_lines: Arc::default(),
-        threads: std::thread::available_parallelism()
-            .map_or(1, |threads| threads.get().min(THREADS_MAX)),
-    }
-}
-
-/// More threads than this only wait for the one that commits.
-const THREADS_MAX: usize = 4;
 
 /// Starts the engine's thread and, around it, the loop that only waits: for it, and for a stop.
 fn shell_around(

@@ -13,56 +13,56 @@
 //!
 //! A batch that shows nothing may wait for the next one: what it holds is read again from the sources if it is lost.
 
+mod commit;
 mod error;
 mod export_proof;
+mod job;
 mod kept_file;
 mod known;
+mod looks;
 mod merge;
+mod reread;
+mod sealed;
 mod setup;
 mod told;
 mod torn;
+mod tune;
 mod unread;
+mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use crate::account::Account;
 use crate::beside::Beside;
 use crate::buffers::Buffers;
 use crate::checkpoint::Claim;
-use crate::commit::{Committing, Sealed};
 use crate::discover::{PairPath, Stream};
 use crate::export::{Export, ExportError};
 use crate::journal::{Batch, Journal};
 use crate::meters::Meters;
-use crate::open::JOURNAL_FILE;
 use crate::pair::ActivePair;
 use crate::reader::PairMemory;
 use crate::recent::Recent;
 use crate::state::{State, StateView};
-use crate::workers::{Job, look_at_all};
+use crate::state_dir::JOURNAL_FILE;
 
 pub use error::EngineError;
 use kept_file::KeptFile;
-pub use setup::{BATCH_BYTES, Setup, Tuning};
+use sealed::{Committing, Sealed};
+pub use setup::{BATCH_BYTES, Setup};
 use torn::Torn;
+pub use tune::Tuning;
 use unread::Unread;
 
 /// Entries of all overlays at which a checkpoint is due: about 8 MiB of memory.
-pub(crate) const OVERLAY_ENTRIES_MAX: usize = 64 << 10;
+const OVERLAY_ENTRIES_MAX: usize = 64 << 10;
 /// A batch that shows nothing is committed when it is this old.
 const QUIET_COMMIT_MS: u64 = 1_000;
 /// When nothing changed for so long, what the journal holds is taken into the state.
 const QUIET_CHECKPOINT_MS: u64 = 30_000;
-/// Pairs looked at before new hints, or a stop, are heard.
-const PASS_PAIRS_MAX: usize = 64;
-/// Bytes of sources after which a pass begins no further look, where somebody waits for its end.
-const PASS_BYTES_AWAITED: u64 = 32 << 20;
-/// The same where nobody does: at the end of a pass its threads have nothing to do for a while.
-const PASS_BYTES_MAX: u64 = 256 << 20;
-
 /// What a pass did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PassReport {
@@ -110,7 +110,7 @@ pub struct Engine {
     /// Where the open state's file lies.
     pub(crate) state_path: PathBuf,
     /// State and journal.
-    pub(crate) kept_files: [KeptFile; 2],
+    kept_files: [KeptFile; 2],
     pub(crate) view: Arc<StateView>,
     pub(crate) journal: Journal,
     pub(crate) export: Export,
@@ -144,15 +144,15 @@ pub struct Engine {
     pub(crate) pending: Batch,
     pending_since_ms: u64,
     /// Sealed, its frame being written by another thread. Only within a pass.
-    pub(crate) committing: Option<Committing>,
+    committing: Option<Committing>,
     /// A sync of the export that another thread makes.
     pub(crate) syncing: Option<Beside<Result<(), ExportError>>>,
     /// Committed, not shown, in order: an append failed, or is the next thing to be done.
-    pub(crate) unshown: Vec<Arc<Sealed>>,
+    unshown: Vec<Arc<Sealed>>,
     /// When something last changed in memory that a checkpoint would take in.
-    pub(crate) changed_at_ms: u64,
+    changed_at_ms: u64,
     /// Whether the state failed to take a checkpoint, and must be opened anew.
-    pub(crate) state_failed: bool,
+    state_failed: bool,
     /// When the next segment of an export that was touched is looked at, monotonic milliseconds.
     prove_at_ms: u64,
     /// A segment could not be read, and that was said.
@@ -162,7 +162,7 @@ pub struct Engine {
     /// Last lines that wait for their newline.
     torn: Torn,
     /// When the day-files behind each pair's rows of the pending batch last changed, milliseconds since 1970.
-    pub(crate) pending_changed_ms: Vec<u64>,
+    pending_changed_ms: Vec<u64>,
     /// What is counted.
     pub(crate) meters: Arc<Meters>,
 }
@@ -401,76 +401,5 @@ impl Engine {
                 + self.account.totals.evidence_malformed)
                 .saturating_sub(before.scored_malformed + before.evidence_malformed),
         })
-    }
-
-    /// Pairs to look at, and how many of them, the first, were hinted at.
-    fn next_paths(&mut self) -> (Vec<PairPath>, usize) {
-        let mut paths = Vec::new();
-        while paths.len() < PASS_PAIRS_MAX {
-            let Some(path) = self.hinted.pop_first() else {
-                break;
-            };
-            paths.push(path);
-        }
-        let hinted = paths.len();
-        // In strict order a pair is finished before the next one begins.
-        let finish_first = self.setup.threads == 1 && !paths.is_empty();
-        while paths.len() < PASS_PAIRS_MAX && !finish_first {
-            let Some(path) = self.backlog.pop_first() else {
-                break;
-            };
-            if !paths.contains(&path) {
-                paths.push(path);
-            }
-            if self.setup.threads == 1 {
-                break;
-            }
-        }
-        (paths, hinted)
-    }
-
-    /// Looks at pairs in order until the pass has merged enough, and says at how many.
-    fn look_at(&mut self, paths: &[PairPath], hinted: usize) -> Result<usize, EngineError> {
-        let now_ms = self.setup.clock.monotonic_ms();
-        let settled = |path| {
-            self.settling
-                .get(path)
-                .is_some_and(|at_ms| *at_ms <= now_ms)
-        };
-        let jobs: Vec<Job> = paths
-            .iter()
-            .enumerate()
-            .map(|(n, path)| Job {
-                path: path.clone(),
-                settled: settled(path),
-                hinted: n < hinted,
-            })
-            .collect();
-        self.pass_bytes = 0;
-        // Rows that any pair may claim are claimed one pair after the other, so that no two take the same one.
-        if self.setup.threads > 1
-            && jobs.len() > 1
-            && self.claimable == 0
-            && let Some(looked) = look_at_all(self, &jobs)?
-        {
-            return Ok(looked);
-        }
-        for (n, job) in jobs.iter().enumerate() {
-            if self.pass_is_full() {
-                return Ok(n);
-            }
-            let look = self.prepare(job)?.look()?;
-            self.merge(job, look)?;
-        }
-        Ok(jobs.len())
-    }
-
-    /// Whether this pass should begin no further look.
-    pub(crate) fn pass_is_full(&self) -> bool {
-        let bytes_max = match self.awaited.load(Ordering::Relaxed) {
-            true => PASS_BYTES_AWAITED,
-            false => PASS_BYTES_MAX,
-        };
-        self.pass_bytes >= bytes_max
     }
 }

@@ -13,13 +13,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{EvidenceRef, ScoredEntry, Verdict};
-use crate::clock::stamp;
 use crate::discover::{PairPath, Stream};
 use crate::export::row_at;
 use crate::figures::{Figures, RunInPair, pair_path, stream_name};
 use crate::line_scan::{for_each_line, line_numbers};
 use crate::parse;
 use crate::row::{self, RunKey};
+use crate::stamp::stamp;
 use crate::state::StateError;
 use crate::storage::{Storage, StorageFile};
 use crate::tail::Source;

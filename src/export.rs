@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod guard;
+mod known;
+mod prove;
 mod segments;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::rows::Rows;
-use crate::state::ExportMark;
 use crate::storage::{FileKind, Storage, StorageFile, read_full_at, write_all_at};
 
 /// Bytes before the durable length that its mark covers.
@@ -26,7 +27,20 @@ const SCAN_LEN: usize = 1 << 20;
 const ROW_WINDOW_LEN: usize = 16 << 10;
 
 use guard::Guard;
-pub use segments::{ExportGuard, ExportStamp, SEGMENT_BYTES, Segment, Segments};
+pub use known::{ExportGuard, ExportMark, ExportStamp};
+pub use segments::{SEGMENT_BYTES, Segment, Segments};
+
+/// Where the export of a root lies.
+pub const EXPORT_PATH: &str = "data/distilled/sft/sft_export.jsonl";
+
+/// The export of a root.
+#[must_use]
+pub fn export_path(root: &Path) -> PathBuf {
+    root.join(EXPORT_PATH)
+}
+
+/// Whoever is told how far a reading of all rows has come is told after so many.
+pub(crate) const ROWS_PER_STEP: u64 = 1_024;
 
 /// What is wrong with the export.
 #[derive(Debug, thiserror::Error)]

@@ -10,12 +10,13 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::clock::{Clock as _, HostClock, stamp};
+use crate::clock::{Clock as _, HostClock};
 use crate::config::Settings;
 use crate::discover::{Level, PairPath, Stream, list_level};
 use crate::engine::{Engine, EngineError};
 use crate::logging::ids;
 use crate::pulse::Pulse;
+use crate::stamp::stamp;
 use crate::status::{Fault, Publisher, RecentFile};
 use crate::storage::{Disk, Storage as _};
 use crate::systemd::ServiceManager;

@@ -11,17 +11,17 @@ use hyper::Method;
 use serde::de::DeserializeOwned;
 
 use crate::account::Account;
-use crate::batch_export::export_path;
 use crate::checkpoint::PairCheckpoint;
 use crate::config::Settings;
 use crate::control::{self, Answer, ControlError};
+use crate::export::export_path;
 use crate::figures::{Figures, pair_path};
 use crate::journal::{Batch, Journal, JournalError, PairDelta};
 use crate::lock::{Holder, LockError, RootLock};
-use crate::open::{JOURNAL_FILE, STATE_FILE};
 use crate::pair::{ActivePair, Overlay};
 use crate::row;
 use crate::state::{State, StateError, StateView};
+use crate::state_dir::{JOURNAL_FILE, STATE_FILE};
 use crate::storage::{Disk, Storage};
 
 /// Why a question has no answer.

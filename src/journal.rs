@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::checkpoint::{Claim, DeadLetter, EvidenceEntry, PairCheckpoint, PairId, ScoredEntry};
+use crate::export::ExportMark;
 use crate::pair::Overlay;
 use crate::rows::Rows;
-use crate::state::ExportMark;
 use crate::storage::{StorageFile, read_full_at, write_all_at};
 
 const MAGIC: [u8; 4] = *b"DJF1";

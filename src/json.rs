@@ -5,10 +5,8 @@
 //! record, and depth has no limit. All else is strict: numbers by the grammar, no raw control characters in strings,
 //! nothing behind the value.
 
-mod plain;
-
+use crate::json_plain::{self, text_run};
 use crate::json_text::{JsonText, Marks, is_native_escape, trim};
-pub(crate) use plain::{plain_run, text_run};
 
 /// Where and why a line is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +119,7 @@ impl<'a> Scanner<'a> {
         }
         let start = self.at;
         // Most are short and plain: keys, names, identifiers.
-        match plain::short_string(&self.line[start..]) {
+        match json_plain::short_string(&self.line[start..]) {
             Some(run) => {
                 self.at += run.len + 1;
                 let marks = Marks {

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use crate::json::{plain_run, text_run};
+use crate::json_plain::{plain_run, text_run};
 
 /// Whose bytes are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

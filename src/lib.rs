@@ -7,23 +7,23 @@
 //! | stage | modules |
 //! |---|---|
 //! | discover, tail | `discover` lists day-files; `tail` reads one from an offset and knows it again |
-//! | parse | `json`*, `json_text`*, `parse`*: a line's bytes to a record that still lies in the line |
+//! | parse | `json`*, `json_plain`*, `json_text`*, `parse`*: a line's bytes to a record that still lies in the line |
 //! | firewall | `firewall`*: the only place that admits a run |
 //! | join, synthesize | `pair`*: what becomes of new lines of a pair; `synthesize`*: a row's bytes |
 //! | commit | `checkpoint`*, `blocks`*: what is remembered; `rows`*: what a batch shows; `journal`: where a batch becomes durable; `state`: the store under it, `checked_file` its checksums |
 //! | append | `row`*: rows read back; `export`: the file that consumers read, and the proof that nobody changed it |
 //!
-//! `engine` ties them together, `reader` looks at one pair for it, `workers` at many; `commit` makes a batch count,
-//! `beside` what takes its time, `buffers` its memory; `reread` answers a day-file that was rewritten; `open` starts the
-//! engine by the table in `recover`*. All of these reach the disk through `storage` alone, and the time through `clock`;
-//! what they count goes to `meters`.
+//! `engine` ties them together: it looks at many pairs, each by `reader`, and commits what they gave; `beside` takes
+//! what takes its time, `buffers` its memory; `open` starts it by the table in `recover`*, from what stands in the
+//! `state_dir` once a `swap` is finished. All of these reach the disk through `storage` alone, and the time through `clock`
+//! (`stamp`*: how it is written); what they count goes to `meters`. No module stands on one that stands on it.
 //!
 //! Around the engine, the process: `follow` is its thread, `wake` what wakes it, `watch` what hears inotify, `daemon`
 //! the shell with signals (`shutdown`), service manager (`systemd`, told in the words of `status_line`*), `lock` and
-//! the sockets (`serve`: control, health, metrics and page, which asks by `ask` and reads what `meters` count;
-//! `control` is a client); `watchdog` tells the manager that all of them live, by what each `pulse` counts. Before it:
-//! `args`, `config`, `logging`, `cli`, which tells of errors by `terminal` with their `remedy`, refuses with a
-//! `refusal`, and shows `progress`. Beside it, sharing only the pure core: `batch_export` and its parts, the stateless
+//! the sockets (`control`: a command's way to the daemon; `serve`: health, metrics and page, which asks by `ask` and
+//! reads what `meters` count); `watched_disk` is the disk with a `pulse`, and `watchdog` tells the manager that all of
+//! them live, by what each `pulse` counts. Before it: `args`, `config`, `logging`, `cli`, which tells of errors by
+//! `terminal` with their `remedy`, refuses with a `refusal`, and shows `progress`. Beside it, sharing only the pure core: `batch_export` and its parts, the stateless
 //! batch, and `verify`, which holds the export against it. For its operators: `rebuild` drives the same engine beside
 //! the old files, `check` warns, and the rest answers from `figures`, one moment of all that is remembered, taken from
 //! the daemon or by `inquire` from its files: `status` tells, `explain` and `plan` say why and what next,
@@ -33,6 +33,7 @@ pub mod discover;
 pub mod tail;
 
 pub mod json;
+mod json_plain;
 pub mod json_text;
 pub mod parse;
 
@@ -54,16 +55,16 @@ pub mod row;
 
 mod beside;
 pub mod buffers;
-mod commit;
 pub mod engine;
 pub mod open;
 pub mod reader;
 pub mod recent;
 pub mod recover;
-mod reread;
-mod workers;
+mod state_dir;
+mod swap;
 
 pub mod clock;
+pub mod stamp;
 pub mod storage;
 
 pub mod meters;
@@ -83,6 +84,7 @@ pub mod systemd;
 pub mod wake;
 pub mod watch;
 pub mod watchdog;
+mod watched_disk;
 
 pub mod batch_export;
 pub mod batch_output;

@@ -15,7 +15,6 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::field::RecordFields;
-use tracing_subscriber::filter::Directive;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Rfc3339Time};
 use tracing_subscriber::fmt::{self, FmtContext, FormatEvent, FormatFields, FormattedFields};
@@ -23,9 +22,9 @@ use tracing_subscriber::layer::{Layered, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
-use crate::config::{Environment, LogFormat, Settings};
+use crate::config::{Environment, LogFormat, Settings, parse_filter};
 use crate::progress;
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, stderr_is_journal};
 
 /// What a layer of form stands on.
 type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
@@ -139,84 +138,6 @@ impl Stderr {
 
     fn colours(self) -> bool {
         self.terminal && !self.no_color
-    }
-}
-
-/// `JOURNAL_STREAM` is `device:inode`. It is inherited by every process of a session, also by those whose stderr was
-/// sent elsewhere, so only a match counts.
-pub(crate) fn stderr_is_journal(environment: &Environment) -> bool {
-    let Some(stream) = environment.get_non_empty("JOURNAL_STREAM") else {
-        return false;
-    };
-    rustix::fs::fstat(io::stderr())
-        .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino).as_str())
-}
-
-/// A directive of a filter that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadDirective {
-    /// It is not `LEVEL`, `TARGET`, `TARGET=LEVEL` or `TARGET[SPAN{FIELD}]=LEVEL`.
-    #[error("bad directive {directive:?}: expected LEVEL or TARGET=LEVEL")]
-    Malformed {
-        /// As written.
-        directive: String,
-    },
-    /// A lone word is a target, but this one is a misspelt level: taken as a target it would silence everything.
-    #[error("bad directive {directive:?}: no such level; did you mean {nearest:?}?")]
-    MisspeltLevel {
-        /// As written.
-        directive: String,
-        /// The level it looks like.
-        nearest: &'static str,
-    },
-    /// Nothing stands in it, which would silence everything.
-    #[error("no directive; to log nothing say \"off\"")]
-    Empty,
-}
-
-/// Reads a filter of log events.
-///
-/// # Errors
-/// Names the first directive that cannot be used.
-pub fn parse_filter(text: &str) -> Result<EnvFilter, BadDirective> {
-    let directives = text.split(',').map(str::trim);
-    let directives: Vec<&str> = directives
-        .filter(|directive| !directive.is_empty())
-        .collect();
-    if directives.is_empty() {
-        return Err(BadDirective::Empty);
-    }
-    for directive in &directives {
-        check_directive(directive)?;
-    }
-    // Joined anew, for `EnvFilter` takes a space after a comma for part of a name.
-    let filter = EnvFilter::builder().parse(directives.join(","));
-    filter.map_err(|_| BadDirective::Malformed {
-        directive: text.to_owned(),
-    })
-}
-
-fn check_directive(directive: &str) -> Result<(), BadDirective> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    // `EnvFilter` splits at every comma, so a directive never holds one.
-    if directive.parse::<Directive>().is_err() {
-        return Err(BadDirective::Malformed {
-            directive: directive.to_owned(),
-        });
-    }
-    let word = directive.to_ascii_lowercase();
-    if LEVELS.contains(&word.as_str()) {
-        return Ok(());
-    }
-    match LEVELS
-        .into_iter()
-        .find(|level| strsim::osa_distance(level, &word) == 1)
-    {
-        Some(nearest) => Err(BadDirective::MisspeltLevel {
-            directive: directive.to_owned(),
-            nearest,
-        }),
-        None => Ok(()),
     }
 }
 
@@ -493,34 +414,6 @@ mod tests {
             rest,
             "level=info msg=started path=/a target=distilld::logging::tests\n"
         );
-    }
-
-    #[test]
-    fn a_bad_filter_names_its_directive() {
-        let check = |text: &str, named: &str| {
-            let error = parse_filter(text).unwrap_err().to_string();
-            assert!(error.contains(named), "{text}: {error}");
-        };
-        check("info,distilld=verbose", "\"distilld=verbose\"");
-        check("a=b=c", "\"a=b=c\"");
-        check("debgu", "did you mean \"debug\"");
-        check("inof,distilld=trace", "did you mean \"info\"");
-        check("", "say \"off\"");
-        check(" , ", "say \"off\"");
-    }
-
-    #[test]
-    fn usual_filters_are_taken() {
-        for text in [
-            "info",
-            "OFF",
-            "warn,distilld::tail=debug",
-            "distilld",
-            "info, distilld[pass]=trace",
-            "2",
-        ] {
-            assert!(parse_filter(text).is_ok(), "{text}");
-        }
     }
 
     #[test]

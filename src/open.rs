@@ -14,26 +14,16 @@ use std::sync::Arc;
 use crate::checkpoint::PairCheckpoint;
 use crate::discover::PairPath;
 use crate::engine::{Engine, EngineError, Setup, Slot};
-use crate::export::{Export, ExportError};
+use crate::export::{Export, ExportError, ExportMark};
 use crate::journal::{Journal, JournalError, PairDelta};
 use crate::pair::{ActivePair, Overlay};
 use crate::recover::{ExportFound, RecoveryCase, Refused, StateFound, decide};
 use crate::row;
-use crate::state::{ExportMark, State, StateError};
+use crate::state::{State, StateError};
+use crate::state_dir::{DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
 use crate::storage::{FileKind, Storage, is_there, read_full_at};
+use crate::swap::finish_swap;
 use anew::begin_anew;
-
-/// Name of the state's file in the state directory.
-pub const STATE_FILE: &str = "state.redb";
-/// Name of the journal in the state directory.
-pub const JOURNAL_FILE: &str = "journal";
-/// A file of this name says that the state was found damaged while it was in use.
-pub(crate) const DISTRUSTED_FILE: &str = "distrusted";
-/// A file of this name names a segment of the export that was found changed.
-pub(crate) const CHANGED_FILE: &str = "export-changed";
-
-/// Somebody is told of long work after so many rows.
-pub(crate) const ROWS_PER_STEP: u64 = 1_024;
 
 /// Told of long work: what is being done, bytes of it that are done, bytes in all.
 pub type OnStep<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
@@ -98,7 +88,7 @@ impl Engine {
     ) -> Result<(Self, OpenReport), EngineError> {
         let storage = Arc::clone(&setup.storage);
         make_directories(&setup)?;
-        crate::rebuild::finish_swap(&setup)?;
+        finish_swap(&setup)?;
         let (loaded, state_lost) = match load(&setup)? {
             Ok(loaded) => (Some(loaded), None),
             Err(why) => (None, why),
@@ -137,22 +127,11 @@ impl Engine {
     }
 }
 
-/// Has the next start rebuild the state of `state_dir` instead of trusting it.
-///
-/// # Errors
-/// What the disk says.
-pub fn distrust(storage: &dyn Storage, state_dir: &Path) -> io::Result<()> {
-    match storage.create(&state_dir.join(DISTRUSTED_FILE)) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => storage.sync_dir(state_dir),
-    }
-}
-
 /// Makes the directories of the state and of the export, and their names durable: a process that was killed may have
 /// made them, or files in them, without living long enough to sync what is above.
 fn make_directories(setup: &Setup) -> Result<(), EngineError> {
     let storage = &*setup.storage;
-    let dir_error = |source| state_dir_error(setup, source);
+    let dir_error = |source| setup.state_dir_error(source);
     storage
         .create_dir_all(&setup.state_dir)
         .map_err(dir_error)?;
@@ -190,7 +169,7 @@ fn sync_names(storage: &dyn Storage, dir: &Path, root: &Path) -> io::Result<()> 
 fn load(setup: &Setup) -> Result<Result<LoadedState, Option<String>>, EngineError> {
     let storage = &*setup.storage;
     if is_there(storage, &setup.state_dir.join(DISTRUSTED_FILE))
-        .map_err(|error| state_dir_error(setup, error))?
+        .map_err(|error| setup.state_dir_error(error))?
     {
         return Ok(Err(Some("it was found damaged while it was in use".into())));
     }
@@ -198,25 +177,25 @@ fn load(setup: &Setup) -> Result<Result<LoadedState, Option<String>>, EngineErro
     let state_file = match storage.open_write(&state_path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(None)),
-        Err(error) => return Err(state_dir_error(setup, error)),
+        Err(error) => return Err(setup.state_dir_error(error)),
     };
     let file = match storage.open_write(&setup.state_dir.join(JOURNAL_FILE)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(Err(Some("its journal is missing".into())));
         }
-        Err(error) => return Err(state_dir_error(setup, error)),
+        Err(error) => return Err(setup.state_dir_error(error)),
     };
     // A process that was killed leaves bytes that are there to be read and not yet durable. What is built on them
     // must not lose them to a power cut: they are made durable before they are believed. The journal's below, once
     // it is known how far they go. A state that stays behind for all that is one that was lost.
     state_file
         .sync_data()
-        .map_err(|error| state_dir_error(setup, error))?;
+        .map_err(|error| setup.state_dir_error(error))?;
     let state = match State::open(storage, &state_path) {
         Ok(state) => state,
         Err(StateError::Damaged(why)) => return Ok(Err(Some(why))),
-        Err(StateError::Io(error)) => return Err(state_dir_error(setup, error)),
+        Err(StateError::Io(error)) => return Err(setup.state_dir_error(error)),
         Err(error) => return Err(error.into()),
     };
     let header = state.header().clone();
@@ -311,9 +290,9 @@ fn go_on(setup: Setup, loaded: LoadedState) -> Result<(Engine, OpenReport), Engi
     let mut export = Export::open_or_create(Arc::clone(&storage), &setup.export_path)?;
     let file = storage
         .open_write(&setup.state_dir.join(JOURNAL_FILE))
-        .map_err(|source| state_dir_error(&setup, source))?;
+        .map_err(|source| setup.state_dir_error(source))?;
     let header = loaded.state.header().clone();
-    export.resume_hashes(&header)?;
+    export.resume_hashes(&header.export, &header.guard)?;
     let mut days = Vec::new();
     let journal = Journal::replay(
         file,
@@ -382,11 +361,4 @@ fn pair_path(checkpoint: &PairCheckpoint) -> Result<PairPath, StateError> {
             String::from_utf8_lossy(&checkpoint.path)
         ))
     })
-}
-
-pub(crate) fn state_dir_error(setup: &Setup, source: io::Error) -> EngineError {
-    EngineError::StateDir {
-        dir: setup.state_dir.display().to_string(),
-        source,
-    }
 }

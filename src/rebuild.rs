@@ -10,20 +10,7 @@
 //!
 //! An unterminated last line that is a whole value is taken at once, as a batch does.
 //!
-//! # The swap, and a crash in it
-//!
-//! Made first, and durable: `STATE_DIR/rebuilding/{state.redb, journal}` and `.sft_export.jsonl.rebuilding` beside the
-//! export. Then the marker `STATE_DIR/swap-rebuilt`, durable. Then, by [`finish_swap`]: the old state and journal are
-//! removed, durably; the fresh export, state and journal get their names; the directories are synced; the marker
-//! goes, durably. Every start calls [`finish_swap`] before it looks at anything:
-//!
-//! - No marker: the old export and state are untouched. What was made beside them is removed.
-//! - A marker: all of the fresh files were durable before it. Each that still has its old name gets the new one.
-//!   Replacing the export is one change of one directory: it is the old one or the fresh one, never a part.
-//! - The state moves between two directories. A disk that tears this in two may lose the name; then there is no state,
-//!   because the old one was removed before, durably, and the start adopts the rows of the fresh export (promise 6).
-//!   An old state beside the fresh export, or an old journal beside the fresh state, is never there without the
-//!   marker.
+//! How the files take their places, and what a crash then leaves, is told where that is done (`swap`).
 
 use std::collections::BTreeSet;
 use std::io;
@@ -35,17 +22,10 @@ use serde::Serialize;
 
 use crate::discover::{PairPath, Stream, pair_bytes, walk};
 use crate::engine::{Engine, EngineError, Setup};
-use crate::export::{Export, ExportError};
-use crate::open::{
-    CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, ROWS_PER_STEP, STATE_FILE, state_dir_error,
-};
+use crate::export::{Export, ExportError, ROWS_PER_STEP};
 use crate::row;
-use crate::storage::{Storage, is_there, remove_if_there};
-
-/// The directory in the state directory where the fresh state is made.
-const STAGE_DIR: &str = "rebuilding";
-/// A file of this name says that the fresh files are complete and durable, and take their places.
-const SWAP_FILE: &str = "swap-rebuilt";
+use crate::storage::{Storage, is_there};
+use crate::swap::{clean_up, finish_swap, stage_of, swap};
 
 /// A pair that cannot be read is not looked at more often than this without a new line.
 const IDLE_PASSES_MAX: u32 = 16;
@@ -114,10 +94,9 @@ pub type OnStep<'a> = &'a mut dyn FnMut(&'static str, u64, u64) -> ControlFlow<(
 /// See [`RebuildError`]. A failed swap is finished by the next start.
 pub fn rebuild(setup: &Setup, on_step: OnStep<'_>) -> Result<Rebuilt, RebuildError> {
     let storage = Arc::clone(&setup.storage);
-    let dir_error = |source| state_dir_error(setup, source);
     storage
         .create_dir_all(&setup.state_dir)
-        .map_err(dir_error)?;
+        .map_err(|source| setup.state_dir_error(source))?;
     finish_swap(setup)?;
     let stage = stage_of(setup);
     let made = make(setup, &stage, on_step);
@@ -129,11 +108,7 @@ pub fn rebuild(setup: &Setup, on_step: OnStep<'_>) -> Result<Rebuilt, RebuildErr
         after,
         passed_over,
     } = made?;
-    storage
-        .create(&setup.state_dir.join(SWAP_FILE))
-        .and_then(|_| storage.sync_dir(&setup.state_dir))
-        .map_err(dir_error)?;
-    finish_swap(setup)?;
+    swap(setup)?;
     let kept = count_common(&before, &after);
     Ok(Rebuilt {
         output_path: setup.export_path.display().to_string(),
@@ -165,42 +140,6 @@ fn make(setup: &Setup, stage: &Setup, on_step: OnStep<'_>) -> Result<Made, Rebui
         passed_over: fill(stage, on_step)?,
         after: row_digests(storage, &stage.export_path, "comparing", on_step)?,
     })
-}
-
-/// Completes a swap that a crash interrupted, or removes what an interrupted rebuild left. Costs three looks at the
-/// disk where there was none.
-///
-/// # Errors
-/// What the disk says; the next call goes on where this one ended.
-pub fn finish_swap(setup: &Setup) -> Result<(), EngineError> {
-    let stage = stage_of(setup);
-    let dir_error = |source| state_dir_error(setup, source);
-    let marker = setup.state_dir.join(SWAP_FILE);
-    if !is_there(&*setup.storage, &marker).map_err(dir_error)? {
-        return clean_up(setup, &stage);
-    }
-    swap_export(setup, &stage)?;
-    swap_state(setup, &stage).map_err(dir_error)?;
-    setup
-        .storage
-        .remove_file(&marker)
-        .and_then(|()| setup.storage.sync_dir(&setup.state_dir))
-        .map_err(dir_error)
-}
-
-/// Works as `setup` does, beside it, and strictly one pair after the other.
-fn stage_of(setup: &Setup) -> Setup {
-    let name = setup.export_path.file_name().unwrap_or_default();
-    let mut stage_name = std::ffi::OsString::from(".");
-    stage_name.push(name);
-    stage_name.push(".rebuilding");
-    Setup {
-        state_dir: setup.state_dir.join(STAGE_DIR),
-        export_path: setup.export_path.with_file_name(stage_name),
-        settle_ms: 0,
-        threads: 1,
-        ..setup.clone()
-    }
 }
 
 /// Reads all of the lake into the stage, and gives how much of it was passed over. Durable on return.
@@ -270,65 +209,6 @@ fn pairs_of(setup: &Setup) -> Result<(BTreeSet<PairPath>, u64), RebuildError> {
         paths.extend(found.day_files);
     }
     Ok((paths, passed_over))
-}
-
-fn swap_export(setup: &Setup, stage: &Setup) -> Result<(), ExportError> {
-    let storage = &*setup.storage;
-    let swap = || {
-        if is_there(storage, &stage.export_path)? {
-            storage.rename(&stage.export_path, &setup.export_path)?;
-        }
-        storage.sync_dir(setup.export_path.parent().unwrap_or(Path::new(".")))
-    };
-    swap().map_err(|source| ExportError::Io {
-        path: setup.export_path.clone(),
-        source,
-    })
-}
-
-fn swap_state(setup: &Setup, stage: &Setup) -> io::Result<()> {
-    let storage = &*setup.storage;
-    let mut moves = Vec::new();
-    for name in [STATE_FILE, JOURNAL_FILE] {
-        let (from, to) = (stage.state_dir.join(name), setup.state_dir.join(name));
-        // Where the fresh one is not in its stage any more it has its new name, and what is there is fresh.
-        if is_there(storage, &from)? {
-            remove_if_there(storage, &to)?;
-            moves.push((from, to));
-        }
-    }
-    for outdated in [DISTRUSTED_FILE, CHANGED_FILE] {
-        remove_if_there(storage, &setup.state_dir.join(outdated))?;
-    }
-    storage.sync_dir(&setup.state_dir)?;
-    for (from, to) in moves {
-        storage.rename(&from, &to)?;
-    }
-    storage.sync_dir(&setup.state_dir)?;
-    // The stage itself may be gone: then nothing in it can come back.
-    match storage.sync_dir(&stage.state_dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// Removes what a rebuild that did not reach its swap has left. The empty stage directory stays.
-fn clean_up(setup: &Setup, stage: &Setup) -> Result<(), EngineError> {
-    let storage = &*setup.storage;
-    remove_if_there(storage, &stage.export_path).map_err(|source| ExportError::Io {
-        path: stage.export_path.clone(),
-        source,
-    })?;
-    let left = match storage.list(&stage.state_dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        other => other.map_err(|source| state_dir_error(setup, source))?,
-    };
-    for entry in left {
-        storage
-            .remove_file(&stage.state_dir.join(entry.name))
-            .map_err(|source| state_dir_error(setup, source))?;
-    }
-    Ok(())
 }
 
 /// A digest of each line of an export, stamps aside, sorted.

@@ -9,11 +9,11 @@ use memchr::memmem;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use crate::account::day_of_stamp;
 use crate::firewall::{ACCEPTED, FIREWALL};
 use crate::json::{Scanner, Syntax};
 use crate::json_text::{Dialect, decode_utf8};
 use crate::parse::{JsonText, Provenance, ScoredRun};
+use crate::stamp::day_of_stamp;
 
 /// The longest name among the row's fields that are read.
 const LONGEST_NAME: usize = "source_run_id".len();

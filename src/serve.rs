@@ -2,7 +2,6 @@
 //! long anything may take. What is answered is `route.rs`'s and `public.rs`'s. It never touches the pipeline: it asks,
 //! and waits, and says so where no answer comes. It is up before the engine is, and while the engine is stuck.
 
-mod control_socket;
 mod desk;
 mod guard;
 mod listen;
@@ -25,10 +24,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, oneshot};
 
-pub use control_socket::ControlSocket;
+use crate::config::ListenAddress;
+use crate::control::ControlSocket;
 pub use desk::Desk;
 pub use guard::Door;
-pub use listen::ListenAddress;
 use listen::{Accepted, Listener};
 
 pub use route::Answering;
@@ -137,7 +136,7 @@ async fn serve_all(
 async fn bind_patiently(address: &ListenAddress) -> Listener {
     let mut said = false;
     loop {
-        match address.bind().await {
+        match Listener::bind(address).await {
             Ok(listener) => return listener,
             Err(error) => {
                 if !said {

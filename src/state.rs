@@ -40,7 +40,7 @@ use crate::checked_file::CheckedFile;
 use crate::checkpoint::{
     Claim, DeadLetter, EvidenceEntry, FORMAT, Packed, PairCheckpoint, PairId, ScoredEntry,
 };
-use crate::export::{ExportGuard, Segment};
+use crate::export::{ExportGuard, ExportMark, Segment};
 use crate::storage::{Storage, StorageFile, read_full_at, write_all_at};
 use write::{
     insert_claimable, merge_into, remove_blocks, remove_claims, remove_dead_letters, wait_again,
@@ -61,17 +61,6 @@ const SEGMENTS: TableDefinition<u64, u64> = TableDefinition::new("segments");
 
 /// Pages that redb keeps in memory. Blocks are looked up in an order that no cache helps; this holds the branches.
 const CACHE_BYTES: usize = 6 << 20;
-
-/// What the state says of the export: enough to tell a changed one from ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ExportMark {
-    /// Length that is durable and belongs to this state, bytes.
-    pub len_bytes: u64,
-    /// How many bytes before `len_bytes` the hash covers.
-    pub tail_len_bytes: u32,
-    /// xxh3-64 of them.
-    pub tail_hash: u64,
-}
 
 /// How far the state goes. Read first at start; written with every checkpoint, in its transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,18 +14,18 @@ use std::time::Duration;
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Account, day_of};
-use crate::batch_export::export_path;
+use crate::account::Account;
 use crate::checkpoint::Totals;
-use crate::clock::stamp;
 use crate::config::Settings;
 use crate::engine::Engine;
+use crate::export::export_path;
 use crate::inquire::{self, Files, InquireError, Respondent};
 use crate::lock::Holder;
+use crate::stamp::{day_of, stamp};
 use crate::storage::Disk;
 use crate::tail::LineLimits;
 
-pub use detail::{Lag, Unterminated, WaitingRun, lag, unterminated, waiting_oldest};
+pub use detail::{Lag, Unread, Unterminated, WaitingRun, lag, unterminated, waiting_oldest};
 pub use page::{Screen, page};
 pub(crate) use page::{bare_table, grouped, trimmed};
 pub use publish::{Publisher, RecentFile};

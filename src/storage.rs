@@ -9,16 +9,12 @@
 //! A call that a signal interrupted has not failed: an implementation makes it again ([`again`]). Reads and writes
 //! alone may say so, as they may be short; [`read_full_at`] and [`write_all_at`] go on.
 
-mod watched;
-
 use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
-
-pub use watched::WatchedDisk;
 
 /// What a path leads to, as far as distilld tells kinds of files apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,9 +5,7 @@ use std::error::Error;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::config::Environment;
-use crate::logging::stderr_is_journal;
 use crate::progress;
-use crate::remedy::remedy;
 
 /// What stderr or stdout is, and what it may show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,25 +51,35 @@ impl Terminal {
         }
     }
 
-    /// Tells of an error. One that cannot be told is no reason to fail once more.
-    pub fn tell(self, error: &(dyn Error + 'static)) {
+    /// Tells of an error and of what to do about it. One that cannot be told is no reason to fail once more.
+    pub fn tell(self, error: &dyn Error, fix: Option<&str>) {
         progress::around(|| {
-            let _ = io::stderr().write_all(self.told(error).as_bytes());
+            let _ = io::stderr().write_all(self.told(error, fix).as_bytes());
         });
     }
 
-    fn told(self, error: &(dyn Error + 'static)) -> String {
+    fn told(self, error: &dyn Error, fix: Option<&str>) -> String {
         let (red, bold, end) = match self.colours {
             true => ("\x1b[1;31m", "\x1b[1m", "\x1b[0m"),
             false => ("", "", ""),
         };
         let level = if self.journal { "<3>" } else { "" };
         let mut told = format!("{level}{red}distilld:{end} {error}\n");
-        if let Some(fix) = remedy(error) {
+        if let Some(fix) = fix {
             told += &format!("{level}{bold}fix:{end} {fix}\n");
         }
         told
     }
+}
+
+/// `JOURNAL_STREAM` is `device:inode`. It is inherited by every process of a session, also by those whose stderr was
+/// sent elsewhere, so only a match counts.
+pub(crate) fn stderr_is_journal(environment: &Environment) -> bool {
+    let Some(stream) = environment.get_non_empty("JOURNAL_STREAM") else {
+        return false;
+    };
+    rustix::fs::fstat(io::stderr())
+        .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino).as_str())
 }
 
 #[cfg(test)]
@@ -103,12 +111,14 @@ mod tests {
 
     #[test]
     fn an_error_is_told_with_its_fix_on_a_line_of_its_own() {
-        let error = crate::lock::LockError::HeldByUnknown("/r/lock".into());
-        let plain = Terminal::default().told(&error);
+        let error = std::io::Error::other("the lake is dry");
+        let fix = Some("wait for rain");
+        let plain = Terminal::default().told(&error, fix);
         let lines: Vec<&str> = plain.lines().collect();
-        assert!(
-            lines.len() == 2 && lines[0].starts_with("distilld: ") && lines[1].starts_with("fix: "),
-            "{plain}"
+        assert_eq!(lines, ["distilld: the lake is dry", "fix: wait for rain"]);
+        assert_eq!(
+            Terminal::default().told(&error, None),
+            "distilld: the lake is dry\n"
         );
         let coloured = Terminal {
             attended: true,
@@ -116,13 +126,13 @@ mod tests {
             colours: true,
             journal: false,
         };
-        assert!(coloured.told(&error).contains("\x1b[0m"));
+        assert!(coloured.told(&error, fix).contains("\x1b[0m"));
         assert!(!plain.contains('\x1b'));
         let journal = Terminal {
             journal: true,
             ..Terminal::default()
         };
-        let told = journal.told(&error);
+        let told = journal.told(&error, fix);
         assert!(told.lines().all(|line| line.starts_with("<3>")), "{told}");
     }
 }

@@ -41,9 +41,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch_export::{export_path, for_each_pair};
+use crate::batch_export::for_each_pair;
 use crate::batch_pair::{Lake, PairFault, PairReading};
 use crate::discover::{PairPath, Stream, pair_bytes, walk};
+use crate::export::export_path;
 use crate::json_text::Dialect;
 use crate::parse;
 use crate::row::{RowKey, summary, view};

@@ -7,7 +7,8 @@ pub mod scorer;
 
 use std::fmt;
 
-use distilld::clock::{Clock as _, HostClock, stamp};
+use distilld::clock::{Clock as _, HostClock};
+use distilld::stamp::stamp;
 
 /// What distilld is to make of an invented run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

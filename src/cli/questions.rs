@@ -8,12 +8,12 @@ use crate::args::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, RetryArguments,
     ShowArguments, StatusArguments, stream,
 };
-use crate::batch_export::export_path;
 use crate::clock::{Clock as _, HostClock};
 use crate::config::{Environment, Settings};
 use crate::dead_letters::{self, Letter, Letters, Wanted};
 use crate::discover::Stream;
 use crate::explain::{self, Contradictions, Explaining, Explanation, Page};
+use crate::export::export_path;
 use crate::figures::stream_name;
 use crate::inquire::{Files, InquireError, inquire};
 use crate::plan::{self, Plan, Planning};

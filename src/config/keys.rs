@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use toml::de::DeValue;
 
-use super::{LogFormat, Watch};
-use crate::logging;
-use crate::serve::ListenAddress;
+use super::address::ListenAddress;
+use super::choice::{LogFormat, Watch};
+use super::filter::parse_filter;
 
 /// How the variables of most keys begin.
 pub(super) const VARIABLE_PREFIX: &str = "DISTILLD_";
@@ -306,7 +306,7 @@ impl Key {
             Kind::Choice(names) if !names().iter().any(|name| name == text) => {
                 Err(format!("{text:?}"))
             }
-            Kind::Filter => match logging::parse_filter(text) {
+            Kind::Filter => match parse_filter(text) {
                 Ok(_) => Ok(Value::Text(text.to_owned())),
                 Err(fault) => Err(format!("{text:?}: {fault}")),
             },

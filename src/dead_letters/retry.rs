@@ -9,9 +9,8 @@ use super::Retried;
 use crate::account::class_of;
 use crate::clock::HostClock;
 use crate::config::Settings;
-use crate::daemon;
 use crate::discover::{PairPath, Stream};
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Setup};
 use crate::figures::stream_name;
 use crate::inquire::{self, InquireError, Respondent};
 use crate::status::ClassStatus;
@@ -56,7 +55,7 @@ pub fn retry(settings: &Settings, path: &PairPath, stream: Stream) -> Result<Ret
                 state_dir,
                 ..settings.clone()
             };
-            let setup = daemon::setup(&settings, &root, &Arc::new(HostClock::new()));
+            let setup = Setup::new(&settings, &root, Arc::new(HostClock::new()));
             let (mut engine, _report) = Engine::open(setup)?;
             let before = engine.begin_retry(path, stream)?;
             let before = before.ok_or_else(|| RetryError::Unknown(path.clone()))?;

@@ -77,7 +77,7 @@ impl EngineError {
     }
 
     /// Whether a call to the store failed, which refuses all more until it is opened anew.
-    pub(crate) fn is_of_the_store(&self) -> bool {
+    pub(super) fn is_of_the_store(&self) -> bool {
         matches!(self, EngineError::State(StateError::Io(_)))
     }
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::{Engine, EngineError};
 use crate::export::ExportError;
-use crate::open::{CHANGED_FILE, state_dir_error};
 use crate::state::StateError;
+use crate::state_dir::CHANGED_FILE;
 use crate::storage::{read_full_at, write_all_at};
 
 /// Reading takes a tenth of the time, so that rows go on at their pace.
@@ -73,11 +73,11 @@ impl Engine {
         let storage = &*self.setup.storage;
         let file = match storage.open_read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(|source| state_dir_error(&self.setup, source))?,
+            other => other.map_err(|source| self.setup.state_dir_error(source))?,
         };
         let mut text = [0; NUMBER_LEN_MAX];
         let read = read_full_at(&*file, &mut text, 0)
-            .map_err(|source| state_dir_error(&self.setup, source))?;
+            .map_err(|source| self.setup.state_dir_error(source))?;
         let number = std::str::from_utf8(&text[..read]).ok();
         if let Some(number) = number.and_then(|number| number.trim().parse().ok()) {
             self.prove(number)?;
@@ -87,7 +87,7 @@ impl Engine {
         storage
             .remove_file(&path)
             .and_then(|()| storage.sync_dir(&self.setup.state_dir))
-            .map_err(|source| state_dir_error(&self.setup, source))
+            .map_err(|source| self.setup.state_dir_error(source))
     }
 
     /// Whether a segment fits; `false` where the disk does not give it. That stops nothing: what is appended is read

@@ -9,7 +9,7 @@ use crate::storage::Storage;
 /// A file of the state that is kept open. Whoever removes or replaces it leaves us with one that no start would find:
 /// what is committed to that is lost with the process.
 #[derive(Debug)]
-pub(crate) struct KeptFile {
+pub(super) struct KeptFile {
     path: PathBuf,
     identity: (u64, u64),
 }

@@ -4,22 +4,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::job::Job;
 use super::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
-use crate::account::{class_of, day_of};
+use crate::account::class_of;
 use crate::checkpoint::{DeadLetter, Totals};
 use crate::discover::{PairPath, Stream};
 use crate::journal::PairDelta;
 use crate::logging::ids;
 use crate::pair::Outcome;
 use crate::reader::{Look, PairMemory};
-use crate::workers::Job;
+use crate::stamp::day_of;
 
 /// In what was said of a pair: that a day-file is gone.
 const GONE: &str = "gone";
 
 impl Engine {
     /// Puts what a look found into the pending batch, and commits that when it is large.
-    pub(crate) fn merge(&mut self, job: &Job, look: Look) -> Result<(), EngineError> {
+    pub(super) fn merge(&mut self, job: &Job, look: Look) -> Result<(), EngineError> {
         if let Some((stream, rewritten)) = look.rewritten {
             self.torn.forget(&job.path);
             self.read_again(&job.path, stream, rewritten)?;
@@ -115,7 +116,7 @@ impl Engine {
     }
 
     /// A batch is in the export.
-    pub(crate) fn note_shown(&mut self, changed_ms: &[u64]) {
+    pub(super) fn note_shown(&mut self, changed_ms: &[u64]) {
         if self.nothing_is_unshown() {
             self.unread.shown();
         }

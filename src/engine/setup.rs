@@ -1,16 +1,21 @@
-//! Owns what an engine is given: the disk, the clocks, where things lie, how lines are read; and what of that may
-//! change while it works.
+//! Owns what an engine is given: the disk, the clocks, where things lie, how lines are read.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use super::error::EngineError;
 use crate::clock::Clock;
-use crate::engine::Engine;
-use crate::storage::Storage;
+use crate::config::Settings;
+use crate::export::{SEGMENT_BYTES, export_path};
+use crate::storage::{Disk, Storage};
 use crate::tail::LineLimits;
 
 /// [`Setup::batch_bytes`] of the daemon: a sync of it takes longer than what each sync costs besides.
 pub const BATCH_BYTES: usize = 4 << 20;
+
+/// More threads than this only wait for the one that commits.
+const THREADS_MAX: usize = 4;
 
 /// What an engine works on, and how.
 #[derive(Debug, Clone)]
@@ -41,32 +46,34 @@ pub struct Setup {
     pub threads: usize,
 }
 
-/// What of a setup may change while the engine works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tuning {
-    /// As [`Setup::limits`].
-    pub limits: LineLimits,
-    /// As [`Setup::settle_ms`].
-    pub settle_ms: u64,
-    /// As [`Setup::checkpoint_bytes`].
-    pub checkpoint_bytes: u64,
-}
+impl Setup {
+    /// What an engine of these settings works on.
+    #[must_use]
+    pub fn new(settings: &Settings, root: &Path, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            storage: Arc::new(Disk),
+            clock,
+            root: root.to_owned(),
+            state_dir: settings.state_dir.clone(),
+            export_path: export_path(root),
+            limits: LineLimits {
+                line_bytes_max: settings.max_line_bytes,
+            },
+            settle_ms: u64::try_from(settings.settle.as_millis()).unwrap_or(u64::MAX),
+            checkpoint_bytes: settings.checkpoint_bytes,
+            batch_bytes: BATCH_BYTES,
+            segment_bytes: SEGMENT_BYTES,
+            long_lines: Arc::default(),
+            threads: std::thread::available_parallelism()
+                .map_or(1, |threads| threads.get().min(THREADS_MAX)),
+        }
+    }
 
-impl Engine {
-    /// Works by other figures from the next pass on. What was decided by the old ones stays decided.
-    pub fn tune(&mut self, tuning: Tuning) {
-        let settle_before_ms = std::mem::replace(&mut self.setup.settle_ms, tuning.settle_ms);
-        for due_ms in self.settling.values_mut() {
-            *due_ms = due_ms.saturating_sub(settle_before_ms) + tuning.settle_ms;
+    /// What the disk said of the state directory.
+    pub(crate) fn state_dir_error(&self, source: io::Error) -> EngineError {
+        EngineError::StateDir {
+            dir: self.state_dir.display().to_string(),
+            source,
         }
-        if self.setup.limits != tuning.limits {
-            self.setup.limits = tuning.limits;
-            // Where a search for a newline stopped depends on how long a line may be.
-            for slot in self.slots.values_mut() {
-                slot.memory.scored.scanned_to = 0;
-                slot.memory.evidence.scanned_to = 0;
-            }
-        }
-        self.setup.checkpoint_bytes = tuning.checkpoint_bytes;
     }
 }

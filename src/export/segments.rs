@@ -7,41 +7,6 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 /// Bytes of a segment of a fresh state.
 pub const SEGMENT_BYTES: u64 = 1 << 20;
 
-/// What the file system says of the export: somebody else's change of any of its bytes shows in it. Not the device:
-/// some file systems get another number with each mount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExportStamp {
-    /// Its inode.
-    pub inode: u64,
-    /// Length in bytes.
-    pub len_bytes: u64,
-    /// Last change of content, nanoseconds since 1970.
-    pub modified_ns: i128,
-    /// Last change of content, name or rights, nanoseconds since 1970.
-    pub changed_ns: i128,
-}
-
-/// By what a change in the middle of the export is noticed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExportGuard {
-    /// Bytes of a segment.
-    pub segment_bytes: u64,
-    /// xxh3-64 of what stands behind the last whole segment.
-    pub open_hash: u64,
-    /// The file as we left it; `None` where it was touched and is not proven yet.
-    pub stamp: Option<ExportStamp>,
-}
-
-impl Default for ExportGuard {
-    fn default() -> Self {
-        Self {
-            segment_bytes: SEGMENT_BYTES,
-            open_hash: hash_of(&[]),
-            stamp: None,
-        }
-    }
-}
-
 /// A whole segment of the export and what stood in it when it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {

@@ -3,13 +3,14 @@
 use tokio::sync::oneshot;
 
 use super::{Follower, millis};
-use crate::ask::{Freshness, Question, Snapshot, Unread};
-use crate::clock::{Clock as _, stamp};
+use crate::ask::{Freshness, Question, Snapshot};
+use crate::clock::Clock as _;
 use crate::dead_letters::Retried;
 use crate::discover::{PairPath, Stream};
 use crate::engine::EngineError;
 use crate::recent::Recent;
-use crate::status::{ClassStatus, Status};
+use crate::stamp::stamp;
+use crate::status::{ClassStatus, Status, Unread};
 
 /// Unread pairs that a snapshot names, so that their bytes can be told.
 const UNREAD_MAX: usize = 1_024;

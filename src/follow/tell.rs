@@ -2,9 +2,10 @@
 //! was said last.
 
 use super::Follower;
-use crate::clock::{Clock as _, stamp};
+use crate::clock::Clock as _;
 use crate::engine::{Engine, PassReport};
 use crate::logging::ids;
+use crate::stamp::stamp;
 use crate::status::{Live, Status};
 use crate::status_line::{self, Situation};
 use crate::watch::Mode;

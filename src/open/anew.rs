@@ -5,18 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{
-    CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, OnStep, OpenReport, ROWS_PER_STEP, STATE_FILE,
-    state_dir_error,
-};
+use super::{OnStep, OpenReport};
 use crate::checkpoint::{Claim, PairId};
 use crate::engine::{Engine, EngineError, Setup};
-use crate::export::{Export, ExportError, Segments};
+use crate::export::{Export, ExportError, ROWS_PER_STEP, Segments};
 use crate::firewall::FIREWALL;
 use crate::journal::Journal;
 use crate::recover::RecoveryCase;
 use crate::row;
 use crate::state::{Header, State, StateError};
+use crate::state_dir::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
 use crate::storage::{Storage, is_there, remove_if_there};
 
 /// Claims taken into the state at a time, 24 bytes each.
@@ -28,7 +26,7 @@ pub(super) fn begin_anew(
     case: RecoveryCase,
     on_step: OnStep<'_>,
 ) -> Result<(Engine, OpenReport), EngineError> {
-    let dir_error = |source| state_dir_error(&setup, source);
+    let dir_error = |source| setup.state_dir_error(source);
     let storage = Arc::clone(&setup.storage);
     let state_path = setup.state_dir.join(STATE_FILE);
     let journal_path = setup.state_dir.join(JOURNAL_FILE);
@@ -71,7 +69,7 @@ fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
     // Whatever else the disk says, the journal may be there: without its rows nobody may go on.
     let journal = match storage.open_write(journal_path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        other => other.map_err(|source| state_dir_error(setup, source))?,
+        other => other.map_err(|source| setup.state_dir_error(source))?,
     };
     let export_error = |source| ExportError::Io {
         path: setup.export_path.clone(),

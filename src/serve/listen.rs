@@ -3,82 +3,13 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// What stands for "nowhere".
-const NOWHERE: &str = "none";
-
-/// An address that an operator gave.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListenAddress {
-    /// A loopback address and a port.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-impl ListenAddress {
-    /// Reads `127.0.0.1:9743`, `[::1]:9743`, `unix:/path`, or `none`.
-    ///
-    /// # Errors
-    /// Why it cannot be listened on, in words that follow the address.
-    pub fn parse(text: &str) -> Result<Option<Self>, String> {
-        if text == NOWHERE {
-            return Ok(None);
-        }
-        if let Some(path) = text.strip_prefix("unix:") {
-            let path = PathBuf::from(path);
-            return if path.is_absolute() && path.file_name().is_some() {
-                Ok(Some(Self::Unix(path)))
-            } else {
-                Err("which is no absolute path".to_owned())
-            };
-        }
-        let address: SocketAddr = text
-            .parse()
-            .map_err(|_| "which is no IP address with a port".to_owned())?;
-        if address.ip().is_loopback() {
-            Ok(Some(Self::Tcp(address)))
-        } else {
-            Err(
-                "which other hosts could reach, and nobody is asked for a password there; put a proxy before a \
-                 loopback address"
-                    .to_owned(),
-            )
-        }
-    }
-
-    /// Listens. A Unix socket that nobody listens on any more is replaced.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub(super) async fn bind(&self) -> io::Result<Listener> {
-        match self {
-            Self::Tcp(address) => Ok(Listener::Tcp(TcpListener::bind(address).await?)),
-            Self::Unix(path) => {
-                remove_left_socket(path).await?;
-                Ok(Listener::Unix {
-                    listener: UnixListener::bind(path)?,
-                    bound: Some(BoundPath(path.clone())),
-                })
-            }
-        }
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
+use crate::config::ListenAddress;
 
 /// A socket whose process is gone refuses connections; anything else at that path is not ours to remove.
 async fn remove_left_socket(path: &Path) -> io::Result<()> {
@@ -123,6 +54,23 @@ pub(super) enum Accepted {
 }
 
 impl Listener {
+    /// Listens. A Unix socket that nobody listens on any more is replaced.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) async fn bind(address: &ListenAddress) -> io::Result<Self> {
+        match address {
+            ListenAddress::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address).await?)),
+            ListenAddress::Unix(path) => {
+                remove_left_socket(path).await?;
+                Ok(Self::Unix {
+                    listener: UnixListener::bind(path)?,
+                    bound: Some(BoundPath(path.clone())),
+                })
+            }
+        }
+    }
+
     /// One that has a name of somebody else's, or none.
     pub(super) fn unix(listener: StdUnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
@@ -195,37 +143,4 @@ pub(super) fn passed_by_systemd() -> Vec<Listener> {
         }
     }
     listeners
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_other_hosts_cannot_reach_is_listened_on() {
-        for (text, shown) in [
-            ("127.0.0.1:9743", "127.0.0.1:9743"),
-            ("127.8.9.1:0", "127.8.9.1:0"),
-            ("[::1]:80", "[::1]:80"),
-            ("unix:/run/d/http.sock", "unix:/run/d/http.sock"),
-        ] {
-            let address = ListenAddress::parse(text).unwrap().unwrap();
-            assert_eq!(address.to_string(), shown);
-        }
-        assert_eq!(ListenAddress::parse("none"), Ok(None));
-        for (text, why) in [
-            ("0.0.0.0:9743", "other hosts"),
-            ("[::]:9743", "other hosts"),
-            ("192.168.1.4:9743", "other hosts"),
-            ("[::ffff:127.0.0.1]:9743", "other hosts"),
-            ("127.0.0.1", "no IP address with a port"),
-            ("localhost:9743", "no IP address with a port"),
-            ("", "no IP address with a port"),
-            ("unix:run/d.sock", "no absolute path"),
-            ("unix:/", "no absolute path"),
-        ] {
-            let said = ListenAddress::parse(text).unwrap_err();
-            assert!(said.contains(why), "{text}: {said}");
-        }
-    }
 }

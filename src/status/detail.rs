@@ -7,13 +7,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ask::Unread;
 use crate::checkpoint::{PairCheckpoint, ScoredEntry, Seen, SourceState};
-use crate::clock::stamp;
 use crate::discover::{PairPath, Stream};
 use crate::figures::{Figures, pair_path};
 use crate::parse;
 use crate::row::RunKey;
+use crate::stamp::stamp;
 use crate::state::StateError;
 use crate::storage::Storage;
 use crate::tail::{LineLimits, Source};
@@ -125,6 +124,17 @@ fn run_id(
     let run = parse::scored_run(parse::trim(&line)).ok();
     let run_id = run.map(|run| run.evidence_run_id.decode().into_owned());
     Ok(run_id.filter(|run_id| RunKey::of(run_id) == entry.run))
+}
+
+/// What is known to be unread.
+#[derive(Debug, Clone, Default)]
+pub struct Unread {
+    /// Pairs with something to read, the first ones of many.
+    pub pairs: Vec<PairPath>,
+    /// Whether these are all, and no directory is still to be listed.
+    pub all: bool,
+    /// For how long there was always something unread.
+    pub seconds: u64,
 }
 
 /// How far the export is behind. What cannot be asked counts for nothing: it is passed over, and said elsewhere.

@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{SNAPSHOT_FILE, Status};
-use crate::clock::stamp;
 use crate::recent::Recent;
+use crate::stamp::stamp;
 
 /// A snapshot is written at most so often, milliseconds.
 const PUBLISH_MS: u64 = 1_000;

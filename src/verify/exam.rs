@@ -9,13 +9,13 @@ use std::time::Duration;
 use super::compare::{LineFact, Standing};
 use super::rows::RowFact;
 use crate::batch_pair::Lake;
-use crate::clock::stamp;
 use crate::discover::{PairPath, Stream};
 use crate::firewall::{Admission, admit};
 use crate::json_text::Dialect;
 use crate::lines::{LineReader, LineSpan, Source};
 use crate::parse::{self, Evidence, trim};
 use crate::row::{RunKey, digest_without_stamps};
+use crate::stamp::stamp;
 use crate::storage::FileStat;
 use crate::synthesize::{RowPlace, Synthesis, synthesize};
 

@@ -13,10 +13,10 @@ use super::compare::{Finding, KeyFacts, Leftover, LineFact, Standing, judge};
 use super::exam::{Case, Now, examine};
 use super::rows::{ExportLine, ExportReader, RowFact, bucket_of};
 use super::{Steps, VerifyError, VerifyOptions};
-use crate::batch_export::export_path;
 use crate::batch_pair::{JudgedLine, Lake, PairReading, Verdict, read_pair};
 use crate::clock::{Clock as _, HostClock};
 use crate::discover::{PairPath, Stream, walk};
+use crate::export::export_path;
 use crate::row::RowKey;
 use crate::storage::{FileKind, FileStat};
 

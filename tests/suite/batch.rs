@@ -6,10 +6,11 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use distilld::batch_export::{
-    BatchError, BatchOptions, BatchReport, Output, batch_export, export_path, for_each_pair,
+    BatchError, BatchOptions, BatchReport, Output, batch_export, for_each_pair,
 };
 use distilld::batch_pair::{HELD_BYTES_MAX, Lake, MAX_LINE_BYTES, PairReading, Verdict, read_pair};
 use distilld::discover::{PairPath, Stream, walk};
+use distilld::export::export_path;
 use distilld::json_text::Dialect;
 use distilld::row::view;
 use distilld::storage::Disk;

@@ -7,9 +7,10 @@ use distilld::checkpoint::{
     Claim, Counts, DeadLetter, EvidenceEntry, EvidenceRef, FORMAT, Packed, PairCheckpoint, PairId,
     ScoredEntry, Seen, SourceIdentity, SourceState, Totals, Verdict,
 };
+use distilld::export::ExportMark;
 use distilld::journal::{Batch, BatchDelta, Journal, JournalError, PairDelta};
 use distilld::row::{RowKey, RunKey};
-use distilld::state::{ExportMark, Header};
+use distilld::state::Header;
 use distilld::storage::Storage as _;
 
 use crate::support::sim_disk::SimDisk;

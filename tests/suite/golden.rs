@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use distilld::batch_export::{BatchOptions, BatchReport, Output, batch_export, export_path};
+use distilld::batch_export::{BatchOptions, BatchReport, Output, batch_export};
 use distilld::batch_pair::{Counts, Lake, MAX_LINE_BYTES, PairReading};
+use distilld::export::export_path;
 use distilld::json_text::Dialect;
 use distilld::row::{RowKey, digest_without_stamps, forbidden_in, forbidden_in_dialect, view};
 use distilld::storage::Disk;

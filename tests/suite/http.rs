@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use distilld::ask::Question;
+use distilld::config::ListenAddress;
 use distilld::meters::Meters;
-use distilld::serve::{Answering, Desk, ListenAddress, Server};
+use distilld::serve::{Answering, Desk, Server};
 use distilld::wake::Wake;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 

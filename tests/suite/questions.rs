@@ -11,13 +11,13 @@ use std::process::Command;
 use std::thread;
 use std::time::SystemTime;
 
-use distilld::ask::Unread;
 use distilld::checkpoint::Totals;
 use distilld::clock::{Clock as _, HostClock};
 use distilld::discover::PairPath;
 use distilld::explain::{Explaining, Explanation, explain};
 use distilld::lock::RootLock;
 use distilld::plan::{Changes, Plan, Planning, plan};
+use distilld::status::Unread;
 use distilld::status::{lag, waiting_oldest};
 use distilld::tail::LineLimits;
 use fastrand::Rng;

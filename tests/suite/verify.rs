@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output as Ended};
 use std::time::{Duration, SystemTime};
 
-use distilld::batch_export::{BatchOptions, Output, batch_export, export_path};
+use distilld::batch_export::{BatchOptions, Output, batch_export};
 use distilld::batch_pair::{Lake, MAX_LINE_BYTES, PairReading};
+use distilld::export::export_path;
 use distilld::json_text::Dialect;
 use distilld::storage::Disk;
 use distilld::synthesize::Synthesis;

@@ -12,11 +12,11 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{busy, json, snapshot, text};
 use crate::ask::{Question, Snapshot};
-use crate::batch_export::export_path;
 use crate::clock::{Clock as _, HostClock};
 use crate::dead_letters::{Wanted, letters as letters_of, stream_named};
 use crate::discover::PairPath;
 use crate::explain::{Explaining, Page, contradictions, explain as explain_run};
+use crate::export::export_path;
 use crate::plan::{Planning, plan as plan_run};
 use crate::recent::Recent;
 use crate::state::StateError;

@@ -17,24 +17,23 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use distilld::ask::{Freshness, Question, Snapshot, Unread};
-use distilld::batch_export::export_path;
+use distilld::ask::{Freshness, Question, Snapshot};
 use distilld::checkpoint::Totals;
 use distilld::clock::{Clock as _, HostClock};
 use distilld::config::Settings;
 use distilld::control::ControlError;
-use distilld::daemon::setup;
 use distilld::dead_letters::{Letters, Retried, Wanted, bytes_of, escaped, letters, stream_named};
 use distilld::discover::{PairPath, Stream};
-use distilld::engine::Engine;
+use distilld::engine::{Engine, Setup};
 use distilld::explain::{self, Explanation};
+use distilld::export::export_path;
 use distilld::follow::catch_up;
 use distilld::inquire::{InquireError, LONG, of_daemon};
 use distilld::lock::Holder;
 use distilld::meters::Meters;
 use distilld::plan::{self, Plan};
 use distilld::serve::{Answering, Desk, Door, connection};
-use distilld::status::{self, Live, Screen, Status};
+use distilld::status::{self, Live, Screen, Status, Unread};
 use distilld::storage::Disk;
 use distilld::wake::Wake;
 use form_urlencoded::Serializer;
@@ -163,7 +162,8 @@ impl Lake {
             ..Settings::with_defaults(&root)
         };
         let clock = Arc::new(HostClock::new());
-        let (mut engine, _) = Engine::open(setup(&settings, &root, &clock)).unwrap();
+        let (mut engine, _) =
+            Engine::open(Setup::new(&settings, &root, Arc::clone(&clock) as _)).unwrap();
         catch_up(&mut engine, &root, &clock, &Wake::new(), &mut |_, _, _| {}).unwrap();
         let meters = Arc::new(Meters::new());
         engine.measure_with(Arc::clone(&meters));

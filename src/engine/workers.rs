@@ -1,20 +1,16 @@
 //! Owns the threads that look at many pairs at once. They read and work; the calling thread merges what they find,
 //! in order, and commits meanwhile. It decides nothing.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
-use crate::buffers::Buffers;
-use crate::checkpoint::Claim;
-use crate::clock::stamp;
-use crate::discover::PairPath;
-use crate::engine::{Engine, EngineError, Setup};
-use crate::pair::ActivePair;
-use crate::reader::{Look, Looking, PairMemory, look};
-use crate::state::{StateError, StateView};
+use super::job::{Job, PreparedLook};
+use super::{Engine, EngineError};
+use crate::reader::Look;
+use crate::state::StateError;
 
 /// Looks that are handed out ahead of the merge. Whether one is begun is decided by the memory it may need.
 const HANDED_OUT_MAX: usize = 32;
@@ -29,73 +25,6 @@ const LOOK_BYTES: usize = 4 << 20;
 const LONG_ROWS_BYTES: usize = 8 << 20;
 
 type Looked = (usize, thread::Result<Result<Look, StateError>>);
-
-/// A pair to look at.
-#[derive(Debug, Clone)]
-pub(crate) struct Job {
-    pub(crate) path: PairPath,
-    pub(crate) settled: bool,
-    /// Whether somebody said that it changed.
-    pub(crate) hinted: bool,
-}
-
-/// A look that any thread may take.
-pub(crate) struct PreparedLook {
-    job: Job,
-    pair: Arc<ActivePair>,
-    memory: PairMemory,
-    view: Arc<StateView>,
-    buffers: Arc<Buffers>,
-    setup: Setup,
-    claimed: Arc<BTreeSet<Claim>>,
-    claims_possible: bool,
-}
-
-impl PreparedLook {
-    pub(crate) fn look(self) -> Result<Look, StateError> {
-        let wall_ms = self.setup.clock.wall_ms();
-        let looking = Looking {
-            storage: &*self.setup.storage,
-            root: &self.setup.root,
-            export_path: &self.setup.export_path,
-            view: &self.view,
-            claimed: &self.claimed,
-            released: &BTreeSet::new(),
-            claims_possible: self.claims_possible,
-            limits: self.setup.limits,
-            buffers: &self.buffers,
-            long_lines: &self.setup.long_lines,
-            stamp: &stamp(wall_ms),
-            now_ms: wall_ms,
-            settle_first: self.setup.settle_ms == 0,
-        };
-        look(
-            &self.pair,
-            &self.job.path,
-            self.memory,
-            self.job.settled,
-            &looking,
-        )
-    }
-}
-
-impl Engine {
-    /// All that a look needs, so that a thread may do it.
-    pub(crate) fn prepare(&mut self, job: &Job) -> Result<PreparedLook, EngineError> {
-        let slot = self.slot(&job.path)?;
-        let (pair, memory) = (Arc::clone(&slot.pair), slot.memory);
-        Ok(PreparedLook {
-            job: job.clone(),
-            pair,
-            memory,
-            view: Arc::clone(&self.view),
-            buffers: Arc::clone(&self.buffers),
-            setup: self.setup.clone(),
-            claimed: Arc::clone(&self.claimed),
-            claims_possible: self.claimable > 0,
-        })
-    }
-}
 
 /// What is handed out, and the memory that this may need.
 #[derive(Default)]
@@ -167,7 +96,7 @@ impl Drop for Closing<'_> {
 ///
 /// # Errors
 /// The first that a look or a merge gives; later looks are dropped, and must be taken again.
-pub(crate) fn look_at_all(engine: &mut Engine, jobs: &[Job]) -> Result<Option<usize>, EngineError> {
+pub(super) fn look_at_all(engine: &mut Engine, jobs: &[Job]) -> Result<Option<usize>, EngineError> {
     let threads = engine.setup.threads.min(jobs.len());
     let (look_sender, looks) = channel();
     let shared = Shared::default();

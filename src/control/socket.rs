@@ -45,7 +45,7 @@ impl ControlSocket {
     }
 
     /// Another handle of the socket, to accept with; its name goes with this one.
-    pub(super) fn listener(&self) -> io::Result<std::os::unix::net::UnixListener> {
+    pub(crate) fn listener(&self) -> io::Result<std::os::unix::net::UnixListener> {
         self.listener.try_clone()
     }
 

@@ -6,11 +6,11 @@ use std::path::Path;
 use super::*;
 use crate::clock::HostClock;
 use crate::discover::PairPath;
+use crate::engine::job::Job;
 use crate::engine::{BATCH_BYTES, Setup};
 use crate::pair::Outcome;
 use crate::storage::Disk;
 use crate::tail::LineLimits;
-use crate::workers::Job;
 
 fn engine(root: &Path) -> Engine {
     let root = root.canonicalize().unwrap();

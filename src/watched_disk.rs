@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Disk, FileStat, ListedEntry, Storage, StorageFile};
 use crate::pulse::Pulse;
+use crate::storage::{Disk, FileStat, ListedEntry, Storage, StorageFile};
 use crate::wake::Wake;
 
 /// The disk, and who is told of its calls.

@@ -1,16 +1,13 @@
 //! Owns the moment at which a batch counts: commit, then show; and the checkpoint that takes into the state what the
 //! journal holds. It knows nothing of day-files.
 
-use std::io;
 use std::sync::Arc;
 
+use super::sealed::{Committing, Durable, Sealed};
+use super::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
 use crate::beside::Beside;
 use crate::blocks::packed;
-use crate::clock::Clock;
-use crate::engine::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
-use crate::journal::{Batch, NextFrame, WrittenFrame};
 use crate::pair::{ActivePair, Overlay};
-use crate::row;
 use crate::state::{Header, PairWrite, State};
 
 /// Pairs kept in memory between checkpoints.
@@ -46,7 +43,7 @@ impl Engine {
     ///
     /// # Errors
     /// Those of [`Self::commit`], also of the commit before.
-    pub(crate) fn begin_commit(&mut self) -> Result<(), EngineError> {
+    pub(super) fn begin_commit(&mut self) -> Result<(), EngineError> {
         if self.setup.threads == 1 || self.pending.rows.len_bytes() > BESIDE_BYTES_MAX {
             return self.commit();
         }
@@ -68,7 +65,7 @@ impl Engine {
     ///
     /// # Errors
     /// Its own: then nothing of it counts, and it is merged as if it had never begun.
-    pub(crate) fn finish_commit(&mut self) -> Result<(), EngineError> {
+    pub(super) fn finish_commit(&mut self) -> Result<(), EngineError> {
         let Some(committing) = self.committing.take() else {
             return Ok(());
         };
@@ -78,7 +75,7 @@ impl Engine {
     }
 
     /// A pass failed. The commit that runs besides must not: what it says may be worse.
-    pub(crate) fn give_up_the_pass(&mut self, error: EngineError) -> EngineError {
+    pub(super) fn give_up_the_pass(&mut self, error: EngineError) -> EngineError {
         self.state_failed |= error.is_of_the_store();
         match self.finish_commit() {
             Err(of_commit) if error.may_pass() => of_commit,
@@ -151,7 +148,7 @@ impl Engine {
     }
 
     /// Whether all rows that were made are in the export.
-    pub(crate) fn nothing_is_unshown(&self) -> bool {
+    pub(super) fn nothing_is_unshown(&self) -> bool {
         self.pending.rows.is_empty() && self.committing.is_none() && self.unshown.is_empty()
     }
 
@@ -209,13 +206,13 @@ impl Engine {
         self.renew_view()
     }
 
-    pub(crate) fn checkpoint_if_due(&mut self) -> Result<(), EngineError> {
+    pub(super) fn checkpoint_if_due(&mut self) -> Result<(), EngineError> {
         let due = self.journal.len_bytes() >= self.setup.checkpoint_bytes
             || self.overlay_entries >= OVERLAY_ENTRIES_MAX;
         if due { self.checkpoint() } else { Ok(()) }
     }
 
-    pub(crate) fn show_unshown(&mut self) -> Result<(), EngineError> {
+    pub(super) fn show_unshown(&mut self) -> Result<(), EngineError> {
         while let Some(sealed) = self.unshown.first() {
             let batch = &sealed.batch;
             if !batch.rows.is_empty() {
@@ -256,7 +253,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn has_uncheckpointed(&self) -> bool {
+    pub(super) fn has_uncheckpointed(&self) -> bool {
         self.journal.len_bytes() > 0 || self.any_changed
     }
 
@@ -280,7 +277,7 @@ impl Engine {
 
     /// After a call to it failed, redb refuses all more: open the same file again. What the journal holds is still
     /// in the overlays.
-    pub(crate) fn reopen_state(&mut self) -> Result<(), EngineError> {
+    pub(super) fn reopen_state(&mut self) -> Result<(), EngineError> {
         self.state = State::open(&*self.setup.storage, &self.state_path)?;
         let header = self.state.header().clone();
         // The transaction that was said to have failed may have reached the disk. Then the state holds the frames
@@ -301,7 +298,7 @@ impl Engine {
 
     /// Pairs leave the memory until at most `keep` are left, or those with something that only the memory knows; they
     /// are loaded again when somebody writes to them.
-    pub(crate) fn forget_idle_pairs(&mut self, keep: usize) {
+    pub(super) fn forget_idle_pairs(&mut self, keep: usize) {
         let mut surplus = self.slots.len().saturating_sub(keep);
         let mut said = 0;
         self.slots.retain(|_, slot| {
@@ -323,7 +320,7 @@ impl Engine {
         }
     }
 
-    pub(crate) fn renew_view(&mut self) -> Result<(), EngineError> {
+    pub(super) fn renew_view(&mut self) -> Result<(), EngineError> {
         self.view = Arc::new(self.state.view()?);
         Ok(())
     }
@@ -338,54 +335,6 @@ impl Engine {
             kept.check(&*self.setup.storage)?;
         }
         Ok(())
-    }
-}
-
-/// A batch that nothing is merged into any more.
-#[derive(Debug, Clone)]
-pub(crate) struct Sealed {
-    batch: Batch,
-    /// When the day-files behind each pair's rows last changed, milliseconds since 1970.
-    changed_ms: Vec<u64>,
-}
-
-/// A batch became durable.
-#[derive(Debug)]
-struct Durable {
-    frame: WrittenFrame,
-    took_us: u64,
-}
-
-impl Sealed {
-    /// Rules 3 and 1: what is about to be shown is read again, then made durable.
-    fn make_durable(&self, frame: &NextFrame, clock: &dyn Clock) -> Result<Durable, EngineError> {
-        for (at, rows) in self.batch.rows.placed(0) {
-            if let Some(mut forbidden) = row::forbidden_in(rows) {
-                forbidden.at_byte += at as usize;
-                return Err(EngineError::Forbidden(forbidden));
-            }
-        }
-        let began_us = clock.monotonic_us();
-        let frame = frame.write(&self.batch)?;
-        let took_us = clock.monotonic_us().saturating_sub(began_us);
-        Ok(Durable { frame, took_us })
-    }
-}
-
-/// A batch that another thread makes durable.
-#[derive(Debug)]
-pub(crate) struct Committing {
-    sealed: Arc<Sealed>,
-    durable: Beside<Result<Durable, EngineError>>,
-}
-
-impl Committing {
-    fn begin(sealed: &Arc<Sealed>, frame: NextFrame, clock: Arc<dyn Clock>) -> io::Result<Self> {
-        let batch = Arc::clone(sealed);
-        Ok(Self {
-            sealed: Arc::clone(sealed),
-            durable: Beside::begin("commit", move || batch.make_durable(&frame, &*clock))?,
-        })
     }
 }
 

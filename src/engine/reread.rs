@@ -1,9 +1,9 @@
 //! Owns what follows when a day-file is not what was read of it: rewritten, truncated, replaced, shortened by a power
 //! cut. What was read is forgotten, its rows stay where they are, and the lines that stand there now claim them.
 
+use super::{Engine, EngineError};
 use crate::checkpoint::{Claim, PairId, Verdict};
 use crate::discover::{PairPath, Stream};
-use crate::engine::{Engine, EngineError};
 use crate::row;
 use crate::state::{Reset, StateError};
 use crate::tail::Rewritten;
@@ -65,7 +65,7 @@ impl Engine {
     }
 
     /// A claim on every row that the pair's lines have in the export.
-    pub(crate) fn claims_of(&self, id: PairId) -> Result<Vec<Claim>, EngineError> {
+    pub(super) fn claims_of(&self, id: PairId) -> Result<Vec<Claim>, EngineError> {
         let mut offsets = Vec::new();
         self.view.for_each_entry(id, |entry| {
             if let Verdict::Exported { row_offset, .. } = entry.verdict {

@@ -1,0 +1,67 @@
+//! Owns a batch that is complete: that its bytes are read again and made durable, here or on another thread. It knows no
+//! engine.
+
+use std::io;
+use std::sync::Arc;
+
+use super::error::EngineError;
+use crate::beside::Beside;
+use crate::clock::Clock;
+use crate::journal::{Batch, NextFrame, WrittenFrame};
+use crate::row;
+
+/// A batch that nothing is merged into any more.
+#[derive(Debug, Clone)]
+pub(super) struct Sealed {
+    pub(super) batch: Batch,
+    /// When the day-files behind each pair's rows last changed, milliseconds since 1970.
+    pub(super) changed_ms: Vec<u64>,
+}
+
+/// A batch became durable.
+#[derive(Debug)]
+pub(super) struct Durable {
+    pub(super) frame: WrittenFrame,
+    pub(super) took_us: u64,
+}
+
+impl Sealed {
+    /// Rules 3 and 1: what is about to be shown is read again, then made durable.
+    pub(super) fn make_durable(
+        &self,
+        frame: &NextFrame,
+        clock: &dyn Clock,
+    ) -> Result<Durable, EngineError> {
+        for (at, rows) in self.batch.rows.placed(0) {
+            if let Some(mut forbidden) = row::forbidden_in(rows) {
+                forbidden.at_byte += at as usize;
+                return Err(EngineError::Forbidden(forbidden));
+            }
+        }
+        let began_us = clock.monotonic_us();
+        let frame = frame.write(&self.batch)?;
+        let took_us = clock.monotonic_us().saturating_sub(began_us);
+        Ok(Durable { frame, took_us })
+    }
+}
+
+/// A batch that another thread makes durable.
+#[derive(Debug)]
+pub(super) struct Committing {
+    pub(super) sealed: Arc<Sealed>,
+    pub(super) durable: Beside<Result<Durable, EngineError>>,
+}
+
+impl Committing {
+    pub(super) fn begin(
+        sealed: &Arc<Sealed>,
+        frame: NextFrame,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<Self> {
+        let batch = Arc::clone(sealed);
+        Ok(Self {
+            sealed: Arc::clone(sealed),
+            durable: Beside::begin("commit", move || batch.make_durable(&frame, &*clock))?,
+        })
+    }
+}

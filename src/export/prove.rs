@@ -1,0 +1,121 @@
+//! Owns the reading that holds the export against the hashes of what was written: from where it is resumed, which segment
+//! is next, and whether it fits. When there is time for it the engine says.
+
+use super::known::{ExportGuard, ExportMark};
+use super::segments::{Segment, Segments, hash_of};
+use super::{Export, ExportError};
+
+impl Export {
+    /// All rows were read and hashed for a fresh state.
+    pub fn hashed(&mut self, segments: Segments) {
+        self.guard.segments = segments;
+    }
+
+    /// Goes on from what the state knows: what stands behind the last whole segment is compared at once, all of it where
+    /// the file is not as the state left it.
+    ///
+    /// # Errors
+    /// [`ExportError::Changed`]; [`ExportError::Io`].
+    pub fn resume_hashes(
+        &mut self,
+        mark: &ExportMark,
+        guard: &ExportGuard,
+    ) -> Result<(), ExportError> {
+        let ExportGuard {
+            segment_bytes,
+            open_hash,
+            stamp,
+        } = *guard;
+        let segment_bytes = segment_bytes.max(1);
+        let end = mark.len_bytes;
+        let start = end - end % segment_bytes;
+        let open = self.read_as_written(start, end, open_hash)?;
+        self.guard.segments = Segments::resume(segment_bytes, end, &open);
+        self.guard.unproven = (stamp != Some(self.guard.stamp)).then_some(0);
+        Ok(())
+    }
+
+    /// What the state is to know of the export as it is now.
+    #[must_use]
+    pub fn guard(&self) -> ExportGuard {
+        let guard = &self.guard;
+        ExportGuard {
+            segment_bytes: guard.segments.segment_bytes(),
+            open_hash: guard.segments.open().1,
+            stamp: guard.unproven.is_none().then_some(guard.stamp),
+        }
+    }
+
+    /// Whole segments that the state is to take in.
+    #[must_use]
+    pub fn finished_segments(&self) -> &[Segment] {
+        self.guard.segments.finished()
+    }
+
+    /// The state has taken them in.
+    pub fn segments_taken_in(&mut self) {
+        self.guard.segments.taken_in();
+    }
+
+    /// The next segment that is to be held against its hash, because the file was touched.
+    #[must_use]
+    pub fn unproven(&self) -> Option<u64> {
+        self.guard.unproven
+    }
+
+    /// The segment that is next in turn, where there is a whole one.
+    pub fn next_in_turn(&mut self) -> Option<u64> {
+        let whole = self.guard.segments.len_bytes() / self.guard.segments.segment_bytes();
+        let number = self.guard.in_turn.checked_rem(whole)?;
+        self.guard.in_turn = number + 1;
+        Some(number)
+    }
+
+    /// Whether a segment is the last one, which is not whole.
+    #[must_use]
+    pub fn is_last(&self, number: u64) -> bool {
+        let (open_start, _) = self.guard.segments.open();
+        number * self.guard.segments.segment_bytes() >= open_start
+    }
+
+    /// Holds a segment against its hash: that of a whole one as it is known, `None` for the last one.
+    ///
+    /// # Errors
+    /// [`ExportError::Changed`]; [`ExportError::Io`].
+    pub fn prove(&self, number: u64, known: Option<u64>) -> Result<(), ExportError> {
+        let segments = &self.guard.segments;
+        let start = number * segments.segment_bytes();
+        let (_, open_hash) = segments.open();
+        let (end, hash) = match known {
+            Some(hash) => (start + segments.segment_bytes(), hash),
+            None => (segments.len_bytes().max(start), open_hash),
+        };
+        self.read_as_written(start, end, hash).map(drop)
+    }
+
+    /// A segment fits: the next one, or all of them do. Says whether all do.
+    pub fn proven(&mut self, number: u64) -> bool {
+        let last = self.is_last(number);
+        self.guard.unproven = (!last).then_some(number + 1);
+        last
+    }
+
+    /// The file as our own write has left it. Where it cannot be asked, the next look finds it changed, which costs a
+    /// reading and nothing else.
+    pub(super) fn wrote(&mut self) {
+        if let Ok(stat) = self.file.stat() {
+            self.guard.wrote(&stat);
+        }
+    }
+
+    fn read_as_written(&self, start: u64, end: u64, hash: u64) -> Result<Vec<u8>, ExportError> {
+        let mut bytes = vec![0; (end - start) as usize];
+        let read = self.read_at(&mut bytes, start)?;
+        if read == bytes.len() && hash_of(&bytes) == hash {
+            return Ok(bytes);
+        }
+        Err(self.changed(format!(
+            "other bytes stand between {start} and {end} than were written there"
+        )))
+    }
+}
