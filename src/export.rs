@@ -401,19 +401,13 @@ impl Export {
     /// # Errors
     /// [`ExportError::Io`].
     pub fn row_at(&self, offset: u64) -> Result<Vec<u8>, ExportError> {
-        let mut row = Vec::new();
-        let mut window = vec![0; ROW_WINDOW_LEN];
-        loop {
-            let read = self.read_at(&mut window, offset + row.len() as u64)?;
-            if let Some(end) = memchr::memchr(b'\n', &window[..read]) {
-                row.extend_from_slice(&window[..end]);
-                return Ok(row);
-            }
-            row.extend_from_slice(&window[..read]);
-            if read < window.len() {
-                return Ok(row);
-            }
-        }
+        let (row, _is_whole) = read_row(
+            |bytes, at| self.read_at(bytes, at),
+            offset,
+            ROW_WINDOW_LEN,
+            usize::MAX,
+        )?;
+        Ok(row)
     }
 
     /// After a failed append: whole rows stay, they may have been seen; what is left of a torn one is removed as
@@ -462,20 +456,26 @@ pub fn short_row_at(
     len_likely: usize,
     len_max: usize,
 ) -> Option<Vec<u8>> {
+    let read = |bytes: &mut [u8], at| read_full_at(export, bytes, at);
+    let (row, is_whole) = read_row(read, offset, len_likely.max(1), len_max).ok()?;
+    (is_whole && row.len() <= len_max).then_some(row)
+}
+
+/// Reads up to a newline, or little more than `len_max`, or to the end: the row without its newline, and whether one was met.
+fn read_row<E>(
+    read: impl Fn(&mut [u8], u64) -> Result<usize, E>,
+    offset: u64,
+    window_len: usize,
+    len_max: usize,
+) -> Result<(Vec<u8>, bool), E> {
     let mut row = Vec::new();
-    let mut window = vec![0; len_likely.max(1)];
+    let mut window = vec![0; window_len];
     loop {
-        let read = read_full_at(export, &mut window, offset + row.len() as u64).ok()?;
+        let read = read(&mut window, offset + row.len() as u64)?;
         let newline = memchr::memchr(b'\n', &window[..read]);
         row.extend_from_slice(&window[..newline.unwrap_or(read)]);
-        if row.len() > len_max {
-            return None;
-        }
-        if newline.is_some() {
-            return Some(row);
-        }
-        if read < window.len() {
-            return None;
+        if newline.is_some() || row.len() > len_max || read < window.len() {
+            return Ok((row, newline.is_some()));
         }
     }
 }

@@ -121,46 +121,21 @@ impl<E> Step<'_, E> {
     }
 
     pub(super) fn contradict(&mut self, entry: ScoredEntry) {
-        let entry = self
-            .out
-            .overlay
-            .entries
-            .get(&(entry.run, entry.offset))
-            .copied()
-            .unwrap_or(entry);
-        if let Verdict::Exported {
-            row_offset,
-            evidence_digest,
-            superseded,
-            contradicted: false,
-        } = entry.verdict
+        let latest = self.out.overlay.entries.get(&(entry.run, entry.offset));
+        let mut marked = latest.copied().unwrap_or(entry);
+        if let Verdict::Exported { contradicted, .. } = &mut marked.verdict
+            && !*contradicted
         {
-            let verdict = Verdict::Exported {
-                row_offset,
-                evidence_digest,
-                superseded,
-                contradicted: true,
-            };
-            self.put(ScoredEntry { verdict, ..entry });
+            *contradicted = true;
+            self.put(marked);
             self.out.checkpoint.counts.contradicted += 1;
         }
     }
 
-    pub(super) fn supersede(&mut self, entry: ScoredEntry) {
-        if let Verdict::Exported {
-            row_offset,
-            evidence_digest,
-            contradicted,
-            ..
-        } = entry.verdict
-        {
-            let verdict = Verdict::Exported {
-                row_offset,
-                evidence_digest,
-                superseded: true,
-                contradicted,
-            };
-            self.put(ScoredEntry { verdict, ..entry });
+    pub(super) fn supersede(&mut self, mut entry: ScoredEntry) {
+        if let Verdict::Exported { superseded, .. } = &mut entry.verdict {
+            *superseded = true;
+            self.put(entry);
             self.out.checkpoint.counts.superseded += 1;
             self.out.superseded += 1;
         }
