@@ -375,18 +375,20 @@ fn next_chunk(
     settled: bool,
     looking: &Looking<'_>,
 ) -> io::Result<Chunk> {
-    let (limits, buffers) = (looking.limits, looking.buffers);
     let seen = source.seen();
-    if settled && memory.unterminated == Some(seen) && !memory.torn_for_good {
-        let chunk = source.next_chunk(state, &mut memory.scanned_to, limits, true, buffers)?;
-        if let Chunk::Lines(bytes) = &chunk
-            && (bytes.ends_with(b"\n") || parse::is_whole_value(parse::trim(bytes)))
-        {
-            *memory = SourceMemory::default();
-            return Ok(chunk);
-        }
-        if !matches!(&chunk, Chunk::Lines(_)) {
-            // A long line is being passed over: whatever stands behind it has yet to be found.
+    let has_settled = settled && memory.unterminated == Some(seen) && !memory.torn_for_good;
+    // Bytes that were looked at changed in place: nobody knows which.
+    let is_changed = |before: Seen| before != seen && before.len_bytes >= seen.len_bytes;
+    if memory.unterminated.is_some_and(is_changed) {
+        memory.scanned_to = 0;
+    }
+    let scanned_to = &mut memory.scanned_to;
+    let (limits, buffers) = (looking.limits, looking.buffers);
+    let chunk = source.next_chunk(state, scanned_to, limits, has_settled, buffers)?;
+    if let Chunk::Lines(bytes) = &chunk
+        && !bytes.ends_with(b"\n")
+    {
+        if parse::is_whole_value(parse::trim(bytes)) {
             *memory = SourceMemory::default();
             return Ok(chunk);
         }
@@ -395,7 +397,6 @@ fn next_chunk(
             len_bytes: memory.unterminated_bytes,
         });
     }
-    let chunk = source.next_chunk(state, &mut memory.scanned_to, limits, false, buffers)?;
     let rest = source
         .len_bytes()
         .saturating_sub(offset_behind(state, &chunk));
@@ -485,20 +486,59 @@ fn remember(
         };
         after.identity = Some(identity);
     }
-    // Within a tick of the file system's clock a second change leaves no trace in the stat.
-    let old_enough = source
-        .seen()
-        .modified_ns
-        .abs_diff(i128::from(now_ms) * 1_000_000)
-        > CLOCK_TICK_NS;
     let all_read = after.offset == source.len_bytes() && memory.unterminated.is_none();
-    after.seen = if all_read && old_enough {
-        source.seen()
+    let seen = source.seen();
+    after.seen = if all_read && is_telling(seen, now_ms) {
+        seen
     } else {
         Seen::default()
     };
     Ok(true)
 }
 
+/// Whether a later change must show in a stat: within a tick of the file system's clock it leaves no trace.
+fn is_telling(seen: Seen, now_ms: u64) -> bool {
+    let is_coarse = seen.modified_ns % SECOND_NS == 0 || seen.changed_ns % SECOND_NS == 0;
+    let tick_ns = if is_coarse {
+        COARSE_TICK_NS
+    } else {
+        CLOCK_TICK_NS
+    };
+    let now_ns = i128::from(now_ms) * 1_000_000;
+    seen.modified_ns.abs_diff(now_ns) > tick_ns && seen.changed_ns.abs_diff(now_ns) > tick_ns
+}
+
+const SECOND_NS: i128 = 1_000_000_000;
 /// Coarsest tick of a kernel's file clock, with a margin.
 const CLOCK_TICK_NS: u128 = 20_000_000;
+/// The same where a file system keeps whole seconds (ext4 with inodes of 128 bytes, NFS on such) or pairs of them (FAT).
+const COARSE_TICK_NS: u128 = 2_100_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_within_a_tick_of_a_clock_is_looked_at_again() {
+        const MS: i128 = 1_000_000;
+        let now_ms: u64 = 1_777_000_010_000;
+        let at = |modified_ago_ms: i128, changed_ago_ms: i128| Seen {
+            len_bytes: 1,
+            modified_ns: (i128::from(now_ms) - modified_ago_ms) * MS + 1,
+            changed_ns: (i128::from(now_ms) - changed_ago_ms) * MS + 1,
+        };
+        assert!(is_telling(at(100, 100), now_ms));
+        assert!(!is_telling(at(10, 10), now_ms));
+        // Renamed just now, written long ago.
+        assert!(!is_telling(at(100_000, 10), now_ms));
+        // A clock that is behind the file system's.
+        assert!(!is_telling(at(-10, -10), now_ms));
+        let coarse = |ago_ms: i128| Seen {
+            changed_ns: (i128::from(now_ms) - ago_ms) * MS,
+            ..at(ago_ms, ago_ms)
+        };
+        assert!(!is_telling(coarse(1_000), now_ms));
+        assert!(!is_telling(coarse(2_000), now_ms));
+        assert!(is_telling(coarse(3_000), now_ms));
+    }
+}

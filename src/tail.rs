@@ -43,6 +43,8 @@ pub enum Rewritten {
     Head,
     /// The bytes before the offset changed.
     Tail,
+    /// Its last line was taken without a newline, and then went on.
+    Extended,
     /// Somebody said that it was mended in place.
     Mended,
 }
@@ -56,6 +58,7 @@ impl Rewritten {
             Rewritten::Shortened => "shortened",
             Rewritten::Head => "head-changed",
             Rewritten::Tail => "tail-changed",
+            Rewritten::Extended => "line-went-on",
             Rewritten::Mended => "mended",
         }
     }
@@ -157,10 +160,24 @@ impl Source {
             return Ok(Some(Rewritten::Head));
         }
         let tail_len = u64::from(identity.tail_len_bytes);
-        if self.hash(state.offset - tail_len, tail_len)? != identity.tail_hash {
+        let tail = self.read(state.offset - tail_len, state.offset)?;
+        if xxh3_64(&tail) != identity.tail_hash {
             return Ok(Some(Rewritten::Tail));
         }
+        let was_taken_torn = state.overlong_from.is_none() && tail.last() != Some(&b'\n');
+        if was_taken_torn && self.goes_on(state.offset)? {
+            return Ok(Some(Rewritten::Extended));
+        }
         Ok(None)
+    }
+
+    /// Whether a line that was taken without its newline has gained more than white space by now: what may follow a line
+    /// that has settled is a newline.
+    fn goes_on(&self, offset: u64) -> io::Result<bool> {
+        let to = self.stat.len_bytes.min(offset + FIRST_WINDOW_LEN as u64);
+        let next = self.read(offset, to)?;
+        let line_end = memchr::memchr(b'\n', &next).unwrap_or(next.len());
+        Ok(!next[..line_end].trim_ascii().is_empty())
     }
 
     /// By what this source is known again when it was read from `before` up to `offset`, `consumed` being the bytes in
@@ -266,8 +283,10 @@ impl Source {
             return self.pass_over(line_from, state.offset, end);
         }
         let from = state.offset;
-        if *scanned_to > end {
-            // The torn line was cut and is being written anew.
+        // What is short is searched from its start each time: a torn line may be cut and written anew, and a hole filled,
+        // between two looks. So is a line that is to be taken as it is.
+        let is_short = end <= from + WINDOW_LEN as u64;
+        if *scanned_to > end || is_short || take_unterminated {
             *scanned_to = from;
         }
         let known_free = (*scanned_to).clamp(from, end.max(from));

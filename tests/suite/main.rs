@@ -72,6 +72,8 @@ mod status;
 mod terminal;
 /// The rules of the house that no compiler checks.
 mod tidy;
+/// Last lines without a newline that do not end as they began.
+mod torn;
 /// The examples for those who train, by the real Python library.
 mod train;
 /// The units and what is packaged with them, as texts.
