@@ -1,6 +1,8 @@
 //! Owns what becomes of rows that are there: which line claims one that was written before it, whether the evidence of
 //! today made it, and which of them are contradicted by what was scored later.
 
+use std::collections::HashSet;
+
 use super::step::{Given, LONG_TEXT_LEN, Step};
 use crate::checkpoint::{Claim, ScoredEntry, Verdict};
 use crate::firewall::AdmittedRun;
@@ -68,7 +70,7 @@ impl<E> Step<'_, E> {
         let counts = &mut self.out.checkpoint.counts;
         counts.superseded += u64::from(superseded);
         // It was nobody's, and contradicted, when a line with its key was refused. Now it is this line's.
-        if self.is_refused(run, claim.row)? {
+        if self.refused_keys(run)?.contains(&claim.row) {
             let counts = &mut self.out.checkpoint.counts;
             counts.contradicted = counts.contradicted.saturating_sub(1);
         }
@@ -81,11 +83,17 @@ impl<E> Step<'_, E> {
         run: RunKey,
         scored: &ScoredRun<'_>,
     ) -> Result<(), E> {
-        // Many lines may reject one run; its rows are looked for again only when it has gained one.
-        if self.contradicted.insert(run) {
-            for entry in self.entries(run)? {
-                self.contradict(entry);
+        // Many lines may reject one run: after the first only what it has gained since is looked for.
+        let earlier = match self.gained.insert(run, Vec::new()) {
+            None => self.entries(run)?,
+            Some(offsets) => {
+                let entries = &self.out.overlay.entries;
+                let gained = offsets.iter().map(|offset| entries.get(&(run, *offset)));
+                gained.flatten().copied().collect()
             }
+        };
+        for entry in earlier {
+            self.contradict(entry);
         }
         if !self.facts.claims_possible {
             return Ok(());
@@ -95,29 +103,36 @@ impl<E> Step<'_, E> {
         // has yet to claim it: who lists them sees that.
         let key = RowKey::of_line(&self.day_file_name, scored);
         let left = self.claimable(key)?.len() as u64;
-        if left > 0 && !self.is_refused(run, key)? {
+        if self.refused_keys(run)?.insert(key) {
             self.out.checkpoint.counts.contradicted += left;
         }
         Ok(())
     }
 
-    /// Whether a line that gives rows of this key was refused by the firewall.
-    fn is_refused(&self, run: RunKey, key: RowKey) -> Result<bool, E> {
+    /// The keys of the rows that lines of a run would give, had the firewall not refused them. Each line is read once a
+    /// step.
+    fn refused_keys(&mut self, run: RunKey) -> Result<&mut HashSet<RowKey>, E> {
+        let known = match self.refused_keys.remove(&run) {
+            Some(keys) => keys,
+            None => self.read_refused_keys(run)?,
+        };
+        Ok(self.refused_keys.entry(run).or_insert(known))
+    }
+
+    fn read_refused_keys(&self, run: RunKey) -> Result<HashSet<RowKey>, E> {
+        let mut keys = HashSet::new();
         for entry in self.entries(run)? {
             if entry.verdict != Verdict::Firewalled {
                 continue;
             }
-            let line = self
-                .facts
-                .bodies
-                .scored(entry.offset, entry.len_bytes)?
-                .unwrap_or_default();
-            let scored = parse::scored_run(parse::trim(&line));
-            if scored.is_ok_and(|scored| RowKey::of_line(&self.day_file_name, &scored) == key) {
-                return Ok(true);
+            let bodies = self.facts.bodies;
+            let line = bodies.scored(entry.offset, entry.len_bytes)?;
+            let line = line.unwrap_or_default();
+            if let Ok(scored) = parse::scored_run(parse::trim(&line)) {
+                keys.insert(RowKey::of_line(&self.day_file_name, &scored));
             }
         }
-        Ok(false)
+        Ok(keys)
     }
 
     pub(super) fn contradict(&mut self, entry: ScoredEntry) {

@@ -11,7 +11,7 @@ use crate::checkpoint::{Claim, DeadLetter, EvidenceRef, ScoredEntry, SourceState
 use crate::firewall::{Admission, AdmittedRun, admit};
 use crate::json_text::Dialect;
 use crate::parse::{self, Evidence, ParseFault, ScoredRun};
-use crate::row::RunKey;
+use crate::row::{RowKey, RunKey};
 use crate::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
 use crate::tail::Chunk;
 
@@ -66,8 +66,10 @@ pub(super) struct Step<'a, E> {
     pair: &'a ActivePair,
     pub(super) facts: &'a Facts<'a, E>,
     pub(super) day_file_name: String,
-    /// Runs whose rows are all marked as contradicted.
-    pub(super) contradicted: HashSet<RunKey, ByRunKey>,
+    /// Runs that the firewall refused in this step: lines that had their rows since, none of them marked as contradicted.
+    pub(super) gained: HashMap<RunKey, Vec<u64>, ByRunKey>,
+    /// Of runs that were asked for: the keys of all their lines that the firewall refused.
+    pub(super) refused_keys: HashMap<RunKey, HashSet<RowKey>, ByRunKey>,
     /// Rows that were claimed in this step.
     pub(super) claimed: BTreeSet<Claim>,
     pub(super) out: Outcome,
@@ -85,7 +87,8 @@ impl<'a, E> Step<'a, E> {
             pair,
             facts,
             day_file_name,
-            contradicted: HashSet::default(),
+            gained: HashMap::default(),
+            refused_keys: HashMap::default(),
             claimed: BTreeSet::new(),
             out,
         }
@@ -286,7 +289,9 @@ impl<'a, E> Step<'a, E> {
             Err(Refusal::UnknownCategory) => return Ok(Verdict::UnknownCategory),
             Ok(()) => {}
         }
-        self.contradicted.remove(&key.0);
+        if let Some(gained) = self.gained.get_mut(&key.0) {
+            gained.push(key.1);
+        }
         if let Some(claim) = self.first_claimable(admitted.run())? {
             let superseded = self.is_superseded(claim, admitted, index, given, row_from)?;
             self.out.rows.truncate(row_from);

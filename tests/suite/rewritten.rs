@@ -527,3 +527,44 @@ fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
         );
     }
 }
+
+/// Calls that read, while a day-file is read again in which one run was accepted and rejected in turn, each so often.
+fn looks_for_claims(times: usize) -> u64 {
+    let pair = "2026/01/02/outcomes.jsonl";
+    let [path, given] =
+        [Stream::Scored, Stream::Evidence].map(|stream| stream.path(Path::new(ROOT), pair));
+    let line = |n: usize, category: &str| {
+        let line = scored_as("a", category);
+        line.replace("\"line_offset\":7", &format!("\"line_offset\":{n}"))
+    };
+    let lines = (0..times).map(|n| line(n, "accepted") + &line(n, "rejected"));
+    let lines: Vec<String> = lines.collect();
+    let mut bench = Bench::new(SimDisk::new());
+    bench.disk.append_durable(&given, evidence("a").as_bytes());
+    bench.disk.append_durable(&path, lines.concat().as_bytes());
+    bench.open().unwrap();
+    bench.quiet().unwrap();
+    bench.read_export().unwrap();
+    let first = bench.seen.clone();
+    let reversed: Vec<&str> = lines.iter().rev().map(String::as_str).collect();
+    bench.disk.write_file(&path, reversed.concat().as_bytes());
+    let looks_before = bench.disk.looks();
+    bench.look_around().unwrap();
+    bench.quiet().unwrap();
+    let looks = bench.disk.looks() - looks_before;
+    bench.read_export().unwrap();
+    assert_eq!(bench.seen, first, "each line has found its row");
+    let naive = naive_batch(&read_pairs(&bench.disk, Path::new(ROOT)).unwrap(), false);
+    assert_eq!(naive.counts.contradicted, times as u64);
+    assert_eq!(bench.count_fault(&naive.counts), None);
+    looks
+}
+
+#[test]
+fn a_run_that_is_accepted_and_rejected_over_and_over_costs_what_its_lines_cost() {
+    let (few, many) = (looks_for_claims(100), looks_for_claims(400));
+    assert!(
+        many < few * 6,
+        "{few} calls for 100 of each, {many} for 400"
+    );
+}
