@@ -82,22 +82,27 @@ impl Watch {
     }
 
     fn could_not(&mut self, place: &Directory, error: &io::Error) {
-        let known = self.refused.contains(place);
-        self.forget(place);
         if matches!(
             error.kind(),
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
         ) {
-            return;
+            return self.forget(place);
         }
+        self.disarm(place);
         let directory = self.path(place);
         if error.kind() != io::ErrorKind::PermissionDenied {
             self.unwatched_because(|| format!("cannot list {}: {error}", directory.display()));
         }
-        if !known {
+        // Of what cannot be reached because of a directory above it, that one is said.
+        if !self.refused.contains(place) && self.above_is_reached(place) {
             tracing::warn!(directory = %directory.display(), %error, "directory passed over, tried again later");
         }
         self.refused.insert(place.clone());
+    }
+
+    fn above_is_reached(&self, (stream, relative): &Directory) -> bool {
+        let above = relative.parent().map(|above| directory(*stream, above));
+        above.is_none_or(|above| self.stat(&above).is_ok())
     }
 
     fn watch_directory(&mut self, urgency: Urgency, place: &Directory, device: u64) -> Placed {
@@ -185,16 +190,20 @@ impl Watch {
         true
     }
 
-    /// Drops the watches of a directory and of all below it.
+    /// A directory is gone, and all below it.
     pub(super) fn forget(&mut self, place: &Directory) {
-        let below = |(stream, path): &Directory| *stream == place.0 && path.starts_with(&place.1);
+        self.disarm(place);
+        self.refused.retain(|refused| !is_below(refused, place));
+    }
+
+    /// Takes the watches from a directory and all below it.
+    fn disarm(&mut self, place: &Directory) {
         let armed = self.armed.range(place.clone()..).map(|(armed, _)| armed);
-        let gone: Vec<_> = armed.take_while(|armed| below(armed)).cloned().collect();
-        for directory in &gone {
-            self.unwatch(directory);
-            self.armed.remove(directory);
+        let armed = armed.take_while(|armed| is_below(armed, place));
+        for directory in armed.cloned().collect::<Vec<_>>() {
+            self.unwatch(&directory);
+            self.armed.remove(&directory);
         }
-        self.refused.retain(|refused| !below(refused));
     }
 
     fn unwatch(&mut self, place: &Directory) {
@@ -204,4 +213,9 @@ impl Watch {
             let _ = watcher.unwatch(&path);
         }
     }
+}
+
+/// Whether a directory is `place` or stands below it.
+fn is_below((stream, path): &Directory, place: &Directory) -> bool {
+    *stream == place.0 && path.starts_with(&place.1)
 }

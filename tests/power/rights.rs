@@ -65,6 +65,52 @@ fn what_may_not_be_read_is_said_once_and_read_when_it_may() {
     bench.assert_batch();
 }
 
+/// All that is below cannot be reached either, by scans and by whoever would watch it.
+#[test]
+fn a_directory_that_closes_above_many_is_said_once_and_none_below_it_twice() {
+    if !host::has(&[]) {
+        return;
+    }
+    let bench = Bench::new();
+    let pairs = [1, 2, 3].map(|day| format!("2025/02/{day:02}/below.jsonl"));
+    for pair in &pairs {
+        bench.append_run(pair, pair);
+    }
+    bench.append_run("2026/01/03/open.jsonl", "open");
+    let mut command = scanning(&bench);
+    command.env("DISTILLD_FULL_SCAN_MS", "100");
+    let mut daemon = bench.catch_up(&mut command);
+    let closed = bench.path(Stream::Evidence, "2025");
+    set_mode(&closed, 0o000);
+    bench.wait_for(&mut daemon, "it says what is closed", || {
+        bench.said().contains("directory passed over")
+    });
+    assert_said_once(&bench, &mut daemon, &[]);
+    let said = bench.said();
+    let mut warned: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("level=warn"))
+        .filter_map(|line| line.split_once("msg=").map(|(_time, what)| what))
+        .collect();
+    let all = warned.len();
+    warned.sort_unstable();
+    warned.dedup();
+    assert_eq!(warned.len(), all, "{said}");
+    let directories = warned
+        .iter()
+        .filter(|what| what.contains("directory passed over"));
+    // The closed one, and what it holds, which cannot even be looked at; no day.
+    assert!(directories.count() <= 2, "{said}");
+    set_mode(&closed, 0o755);
+    for pair in &pairs {
+        let run = format!("later {pair}");
+        bench.append_run(pair, &run);
+        bench.wait_run(&mut daemon, &run);
+    }
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
 /// A source of endless zeros, as /dev/zero, that everybody may read.
 fn make_device(path: &Path) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
