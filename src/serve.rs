@@ -192,6 +192,8 @@ pub async fn connection(
         async move { Ok::<_, Infallible>(answer(&request, door, &desk).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
+        // Whatever stands behind a request is not read: hyper 1.12 may answer it in the middle of another answer.
+        .keep_alive(false)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .max_buf_size(HEAD_BYTES_MAX)
