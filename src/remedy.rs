@@ -4,7 +4,9 @@
 //! Pure: it looks at nothing but the error. An error without a remedy is a bug of ours, or a sentence that holds one.
 
 use std::error::Error;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+
+use rustix::io::Errno;
 
 use crate::batch_export::BatchError;
 use crate::batch_pair::PairFault;
@@ -46,7 +48,7 @@ pub fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
         .or_else(|| of(error, inquire))
         .or_else(|| of(error, retry))
         .or_else(|| of(error, |refusal: &Refusal| refusal.fix.clone()))
-        .or_else(|| of(error, |error: &std::io::Error| disk(error.kind(), "it")))
+        .or_else(|| of(error, |error: &std::io::Error| disk(error, "it")))
 }
 
 /// An error and what to do about it where there is one line for both: the service manager's.
@@ -59,8 +61,13 @@ pub fn in_a_line(error: &(dyn Error + 'static)) -> String {
 }
 
 /// What the file system refused, and what then helps. `what` is a name that stands in the error already.
-fn disk(kind: ErrorKind, what: &str) -> String {
-    match kind {
+fn disk(error: &io::Error, what: &str) -> String {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    if let Some(Errno::MFILE | Errno::NFILE) = errno {
+        return "raise the limit of open files: `ulimit -n`, or LimitNOFILE= in a unit of systemd"
+            .to_owned();
+    }
+    match error.kind() {
         ErrorKind::PermissionDenied => {
             format!(
                 "give the user that distilld runs as the right to read and write {what}; `distilld check` looks"
@@ -101,7 +108,7 @@ fn config(error: &ConfigError) -> String {
             ErrorKind::NotFound => {
                 "name a file that is there with --config, or leave --config out".to_owned()
             }
-            kind => disk(kind, "the file"),
+            _ => disk(source, "the file"),
         },
         ConfigError::Syntax { .. } => {
             "correct that line; `man distilld.toml` shows how each key is written".to_owned()
@@ -122,7 +129,7 @@ fn config(error: &ConfigError) -> String {
             ErrorKind::NotFound => "name the directory that holds data/; mount it if it is not mounted yet, make it \
                                     with mkdir if the lake is new"
                 .to_owned(),
-            kind => disk(kind, "it"),
+            _ => disk(source, "it"),
         },
     }
 }
@@ -131,9 +138,9 @@ fn daemon(error: &DaemonError) -> String {
     match error {
         DaemonError::Lock(error) => lock(error),
         DaemonError::Engine(error) => engine(error),
-        DaemonError::Root { source, .. } => disk(source.kind(), "the root"),
+        DaemonError::Root { source, .. } => disk(source, "the root"),
         DaemonError::Start(source) => match source.kind() {
-            kind @ (ErrorKind::PermissionDenied | ErrorKind::NotFound) => disk(kind, "the root"),
+            ErrorKind::PermissionDenied | ErrorKind::NotFound => disk(source, "the root"),
             _ => "raise the limit that the kernel names (`ulimit -a`, `sysctl fs.inotify`), then start again"
                 .to_owned(),
         },
@@ -155,13 +162,13 @@ fn engine(error: &EngineError) -> String {
             "`distilld rebuild` writes a fresh export from the sources; or put back an export without that row"
                 .to_owned()
         }
-        EngineError::StateDir { source, .. } => disk(source.kind(), "the state directory"),
+        EngineError::StateDir { source, .. } => disk(source, "the state directory"),
     }
 }
 
 fn state(error: &StateError) -> String {
     match error {
-        StateError::Io(error) => disk(error.kind(), "the state"),
+        StateError::Io(error) => disk(error, "the state"),
         StateError::Sync(_) => SYNC.to_owned(),
         StateError::Damaged(_) => {
             "start `distilld run`: it makes a new state from the sources and the export".to_owned()
@@ -171,7 +178,7 @@ fn state(error: &StateError) -> String {
 
 fn journal(error: &JournalError) -> String {
     match error {
-        JournalError::Io(error) => disk(error.kind(), "the journal"),
+        JournalError::Io(error) => disk(error, "the journal"),
         JournalError::Sync(_) => SYNC.to_owned(),
         JournalError::Damaged(_) => {
             "start `distilld run`: it makes a new state from the sources and the export".to_owned()
@@ -188,7 +195,7 @@ fn lock(error: &LockError) -> String {
         LockError::HeldByUnknown(_) => {
             "stop the other distilld first, or give this one a root of its own".to_owned()
         }
-        LockError::Io { source, .. } => disk(source.kind(), "the lock's directory"),
+        LockError::Io { source, .. } => disk(source, "the lock's directory"),
     }
 }
 
@@ -197,7 +204,7 @@ fn export(error: &ExportError) -> String {
         format!("put {what} back, or run `distilld rebuild` to write a fresh one from the sources")
     };
     match error {
-        ExportError::Io { source, .. } => disk(source.kind(), "the export"),
+        ExportError::Io { source, .. } => disk(source, "the export"),
         ExportError::Sync { .. } => SYNC.to_owned(),
         ExportError::Missing { .. } => {
             format!("mount its disk if it is not mounted; {}", back("it"))
@@ -210,7 +217,7 @@ fn export(error: &ExportError) -> String {
 fn rebuild(error: &RebuildError) -> String {
     match error {
         RebuildError::Engine(error) => engine(error),
-        RebuildError::Sources { source, .. } => disk(source.kind(), "the sources"),
+        RebuildError::Sources { source, .. } => disk(source, "the sources"),
         RebuildError::Unread { .. } => {
             "make it readable, the log says what was wrong; then run `distilld rebuild` again"
                 .to_owned()
@@ -223,24 +230,24 @@ fn rebuild(error: &RebuildError) -> String {
 
 fn batch(error: &BatchError) -> String {
     match error {
-        BatchError::Walk { source, .. } => disk(source.kind(), "the sources"),
+        BatchError::Walk { source, .. } => disk(source, "the sources"),
         BatchError::Pair(fault) => pair(fault),
-        BatchError::Write { source, .. } => disk(source.kind(), "the output"),
+        BatchError::Write { source, .. } => disk(source, "the output"),
         BatchError::Forbidden(_) => REPORT.to_owned(),
     }
 }
 
 fn pair(fault: &PairFault) -> String {
-    disk(fault.source.kind(), "that day-file")
+    disk(&fault.source, "that day-file")
 }
 
 fn verify(error: &VerifyError) -> String {
     match error {
         VerifyError::Walk { source, .. } | VerifyError::Examine { source, .. } => {
-            disk(source.kind(), "the sources")
+            disk(source, "the sources")
         }
         VerifyError::Pair(fault) => pair(fault),
-        VerifyError::Export { source, .. } => disk(source.kind(), "the export"),
+        VerifyError::Export { source, .. } => disk(source, "the export"),
         VerifyError::Replaced { .. } => "run `distilld verify` again".to_owned(),
     }
 }
@@ -257,7 +264,7 @@ fn retry(error: &RetryError) -> String {
 
 fn inquire(error: &InquireError) -> String {
     match error {
-        InquireError::Root { source, .. } => disk(source.kind(), "the root"),
+        InquireError::Root { source, .. } => disk(source, "the root"),
         InquireError::NoState(_) => {
             "start `distilld run`, or give the --state-dir that the daemon was given".to_owned()
         }
@@ -279,7 +286,6 @@ fn inquire(error: &InquireError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
 
     #[test]
     fn what_the_disk_refuses_has_a_remedy_at_every_depth() {
@@ -310,6 +316,13 @@ mod tests {
     fn a_full_disk_asks_for_room_and_not_for_rights() {
         let full = InquireError::State(StateError::Io(ErrorKind::StorageFull.into()));
         assert!(remedy(&full).is_some_and(|fix| fix.starts_with("make room")));
+    }
+
+    #[test]
+    fn where_files_run_out_no_disk_is_blamed() {
+        let error = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        let fix = remedy(&EngineError::State(StateError::Io(error))).unwrap_or_default();
+        assert!(fix.contains("LimitNOFILE="), "{fix}");
     }
 
     #[test]

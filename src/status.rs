@@ -19,6 +19,7 @@ use crate::checkpoint::Totals;
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::export::export_path;
+use crate::figures::stream_name;
 use crate::inquire::{self, Files, InquireError, Respondent};
 use crate::lock::Holder;
 use crate::stamp::{day_of, stamp};
@@ -33,6 +34,8 @@ pub use watch::{WatchError, watch};
 
 /// Name of the snapshot in the state directory.
 pub const SNAPSHOT_FILE: &str = "status.json";
+/// Day-files that cannot be read of which a status tells.
+const PASSED_OVER_MAX: usize = 16;
 /// A daemon that has not said how it is by then is asked no longer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -84,6 +87,26 @@ pub struct Status {
     /// Last lines that wait for their newline. `None` where a daemon of an earlier version tells.
     #[serde(default)]
     pub unterminated: Option<Unterminated>,
+    /// How many day-files cannot be read now, as far as a running daemon remembers.
+    #[serde(default)]
+    pub day_files_passed_over: u64,
+    /// A few of them.
+    #[serde(default)]
+    pub passed_over: Vec<PassedOver>,
+    /// The daemon is there and does not answer: all this is what it published last.
+    #[serde(default)]
+    pub silent: bool,
+}
+
+/// A day-file that cannot be read now; nothing more is read of its pair until it can.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedOver {
+    /// The pair, `YYYY/MM/DD/NAME.jsonl`.
+    pub day_file: String,
+    /// `scored` or `evidence`.
+    pub stream: String,
+    /// What the file system said.
+    pub why: String,
 }
 
 /// The account of the day-files of one name: `lines` is the sum of those up to `dead_letters`.
@@ -240,6 +263,8 @@ impl Status {
             faults: live.faults,
             last_row_at: live.last_row_wall_ms.map(stamp),
             unterminated: Some(Unterminated { lines, bytes }),
+            day_files_passed_over: engine.passed_over().count() as u64,
+            passed_over: passed_over(engine),
             ..Self::of_account(
                 engine.account(),
                 engine.export_bytes(),
@@ -306,6 +331,16 @@ impl Status {
     }
 }
 
+fn passed_over(engine: &Engine) -> Vec<PassedOver> {
+    let told = engine.passed_over().take(PASSED_OVER_MAX);
+    let told = told.map(|(path, stream, why)| PassedOver {
+        day_file: path.to_string(),
+        stream: stream_name(stream).to_owned(),
+        why: why.to_owned(),
+    });
+    told.collect()
+}
+
 /// The status of a root, with or without a daemon on it. `now_ms`: milliseconds since 1970.
 ///
 /// # Errors
@@ -348,7 +383,10 @@ fn of_snapshot(holder: &Holder) -> Result<Status, InquireError> {
         })?;
     // One that an earlier daemon left says nothing of this one.
     if snapshot.pid == Some(holder.pid) {
-        Ok(snapshot)
+        Ok(Status {
+            silent: true,
+            ..snapshot
+        })
     } else {
         Err(silent)
     }

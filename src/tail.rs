@@ -311,7 +311,8 @@ impl Source {
         })
     }
 
-    /// Bytes behind the last newline, of those that `state` has not read; none where their line is too long to be kept.
+    /// Bytes behind the last newline, of those whose line `state` has not read. It is looked for no further from the end
+    /// than a line may be long.
     ///
     /// # Errors
     /// What the disk says.
@@ -321,15 +322,9 @@ impl Source {
         let from = state.offset.clamp(kept_from, end.max(kept_from));
         let torn_from = match self.last_newline(from, end)? {
             Some(newline) => newline + 1,
-            None if state.overlong_from.is_some() => end,
-            None => from,
+            None => state.overlong_from.unwrap_or(state.offset),
         };
-        let bytes = end.saturating_sub(torn_from);
-        Ok(if bytes > limits.line_bytes_max {
-            0
-        } else {
-            bytes
-        })
+        Ok(end.saturating_sub(torn_from))
     }
 
     /// The bytes of a line whose place is known; fewer if the file has become shorter.

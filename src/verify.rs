@@ -23,7 +23,8 @@
 //!
 //! **What cannot be told** without history: in a day-file that was changed, if only by appending, after a row was
 //! written, a row that somebody altered looks like one whose evidence was rewritten; both are counted as rewritten.
-//! A row of a line that is firewalled now looks the same whether the line or the firewall changed; it is counted as
+//! Evidence of which the role alone was changed in place makes its row look like one that the role never allowed:
+//! it is called unearned. A row of a line that is firewalled now looks the same whether the line or the firewall changed; it is counted as
 //! contradicted. An invented row looks like one whose day-file was deleted: orphaned. And where one of two lines
 //! that gave the same key was deleted, its row looks like a duplicate, and is called one; where its number is no
 //! other row's, it is said that its line is gone. A clock that was set back

@@ -16,7 +16,7 @@ use crate::reader::{Look, PairMemory};
 use crate::stamp::day_of;
 
 /// In what was said of a pair: that a day-file is gone.
-const GONE: &str = "gone";
+pub(super) const GONE: &str = "gone";
 
 impl Engine {
     /// Puts what a look found into the pending batch, and commits that when it is large.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::Engine;
+use super::merge::GONE;
 use crate::account::Account;
 use crate::checkpoint::Totals;
-use crate::discover::PairPath;
+use crate::discover::{PairPath, Stream};
 use crate::figures::Figures;
 use crate::recent::Recent;
 
@@ -64,6 +65,14 @@ impl Engine {
     pub fn unread_pairs(&self, pairs_max: usize) -> Vec<PairPath> {
         let unread = self.hinted.iter().chain(self.backlog.iter().rev());
         unread.take(pairs_max).cloned().collect()
+    }
+
+    /// Day-files that could not be read when they were last looked at, and why; the pair of each waits for it.
+    pub fn passed_over(&self) -> impl Iterator<Item = (&PairPath, Stream, &str)> {
+        self.slots.iter().flat_map(|(path, slot)| {
+            let unreadable = slot.said.iter().filter(|(_, problem)| problem != GONE);
+            unreadable.map(move |(stream, problem)| (path, *stream, problem.as_str()))
+        })
     }
 
     /// Whether a pair is still to be looked at.

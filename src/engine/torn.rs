@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::Engine;
 use crate::discover::{PairPath, Stream};
-use crate::reader::{Look, PairMemory, SourceMemory};
+use crate::reader::{Look, SourceMemory};
 
 /// The torn last lines of the lake, as far as they were looked at.
 #[derive(Debug, Default)]
@@ -21,14 +21,20 @@ struct Lines {
 }
 
 impl Lines {
-    fn of(memory: &PairMemory) -> Self {
-        let bytes = |source: &SourceMemory| match source.unterminated {
-            Some(_) => source.unterminated_bytes,
-            None => 0,
+    fn of(look: &Look) -> Self {
+        let bytes = |source: &SourceMemory, stream| {
+            // Of a line that is too long the beginning has been passed over already.
+            let after = look
+                .outcome
+                .as_ref()
+                .map(|found| found.checkpoint.source(stream));
+            let passed_over = after.and_then(|after| Some(after.offset - after.overlong_from?));
+            let kept = source.unterminated.map_or(0, |_| source.unterminated_bytes);
+            passed_over.unwrap_or(0) + kept
         };
         Self {
-            scored: bytes(&memory.scored),
-            evidence: bytes(&memory.evidence),
+            scored: bytes(&look.memory.scored, Stream::Scored),
+            evidence: bytes(&look.memory.evidence, Stream::Evidence),
         }
     }
 
@@ -43,7 +49,7 @@ impl Lines {
 impl Torn {
     /// What a look left. While there is more to read at once, nobody knows yet where the last line begins.
     pub(super) fn looked(&mut self, path: &PairPath, look: &Look) {
-        let lines = Lines::of(&look.memory);
+        let lines = Lines::of(look);
         if look.more || lines.scored + lines.evidence == 0 {
             self.forget(path);
         } else {

@@ -189,7 +189,7 @@ pub fn unterminated(
     figures.for_each_pair(|_, checkpoint| {
         let sources = Stream::ALL.map(|stream| (stream, checkpoint.source(stream)));
         for (stream, state) in sources {
-            if state.seen == Seen::default() {
+            if state.seen == Seen::default() || state.overlong_from.is_some() {
                 let found = pair_path(checkpoint).map(|path| (path, stream, *state));
                 unfinished.extend(found);
             }

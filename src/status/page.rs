@@ -60,6 +60,7 @@ impl Page {
                 self.line("daemon", &format!("running as process {pid}"), Tone::Plain);
                 let (tone, freshness) = freshness(status);
                 self.line("state", &freshness, tone);
+                self.passed_over(status);
             }
         }
         if let Some(watch) = &status.watch {
@@ -90,6 +91,14 @@ impl Page {
             };
             let what = fault.what.escape_debug();
             self.line("fault", &format!("{} ({when}): {what}", fault.at), tone);
+        }
+    }
+
+    fn passed_over(&mut self, status: &Status) {
+        for passed in status.passed_over.iter().take(SHOWN_MAX) {
+            let day_file = passed.day_file.escape_debug();
+            let text = format!("{day_file} ({}): {}", passed.stream, passed.why);
+            self.line("unread", &text, Tone::Bad);
         }
     }
 
@@ -165,8 +174,23 @@ fn freshness(status: &Status) -> (Tone, String) {
     let stopped = status.faults.last().is_some_and(|fault| !fault.over);
     let behind = status.behind.unwrap_or(0);
     let lag = status.lag.clone().unwrap_or_default();
+    if status.silent {
+        let told = "it does not answer, and this is what it published last: its disk may hang";
+        return (Tone::Bad, told.to_owned());
+    }
     if !stopped && behind == 0 && lag.bytes == 0 {
-        return (Tone::Good, "fresh".to_owned());
+        return match status.day_files_passed_over {
+            0 => (Tone::Good, "fresh".to_owned()),
+            1 => (
+                Tone::Bad,
+                "fresh, but for a day-file that cannot be read".to_owned(),
+            ),
+            many => {
+                let many = grouped(many);
+                let told = format!("fresh, but for {many} day-files that cannot be read");
+                (Tone::Bad, told)
+            }
+        };
     }
     let mut parts = vec![format!("{} to look at", grouped(behind))];
     if lag.bytes > 0 {

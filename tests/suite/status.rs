@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
 
 use crate::support::kill_harness::{Daemon, daemon_command, wait_until};
 use crate::support::lake_gen::Stream;
-use crate::support::process::Bench;
+use crate::support::process::{Bench, evidence, scored};
 
 const PAIR: &str = "2026/05/01/n.jsonl";
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -152,7 +154,7 @@ fn asking_with_another_state_directory_does_not_change_where_the_state_is_said_t
 }
 
 #[test]
-fn a_torn_line_is_told_without_a_daemon_until_it_is_too_long_to_be_kept() {
+fn a_torn_line_is_told_without_a_daemon_also_where_it_is_too_long_to_be_kept() {
     let bench = Bench::new();
     let run = |arguments: &[&str]| {
         let mut command = bench.command(arguments);
@@ -168,9 +170,9 @@ fn a_torn_line_is_told_without_a_daemon_until_it_is_too_long_to_be_kept() {
     bench.append_run(PAIR, "a");
     bench.append(Stream::Scored, PAIR, "{");
     run(&["run", "--once"]);
-    for (more, lines, bytes) in [(0, 1, 1), (1_023, 1, 1_024), (1, 0, 0)] {
+    for (more, bytes) in [(0, 1), (1_023, 1_024), (1, 1_025), (3_000, 4_025)] {
         bench.append(Stream::Scored, PAIR, "x".repeat(more));
-        let wanted = serde_json::json!({ "lines": lines, "bytes": bytes });
+        let wanted = serde_json::json!({ "lines": 1, "bytes": bytes });
         assert_eq!(told(), wanted, "before it is looked at");
         run(&["run", "--once"]);
         assert_eq!(told(), wanted);
@@ -181,4 +183,90 @@ fn a_torn_line_is_told_without_a_daemon_until_it_is_too_long_to_be_kept() {
     let page = run(&["status"]);
     let line = "\ntorn      1 last line waits for its newline, 4 bytes\n";
     assert!(page.contains(line), "{page}");
+}
+
+#[test]
+fn a_line_that_is_too_long_and_has_no_end_is_told_by_the_daemon() {
+    let bench = Bench::new();
+    let mut command = bench.command(&["run"]);
+    command.env("DISTILLD_MAX_LINE_BYTES", "1024");
+    let mut daemon = bench.catch_up(&mut command);
+    for bytes in [3_000, 5_000] {
+        let there = fs::read(bench.path(Stream::Scored, PAIR)).map_or(0, |there| there.len());
+        bench.append(Stream::Scored, PAIR, "x".repeat(bytes - there));
+        bench.wait_for(&mut daemon, "it is told", || {
+            bench.status()["unterminated"] == serde_json::json!({ "lines": 1, "bytes": bytes })
+        });
+    }
+    bench.append(Stream::Scored, PAIR, "\n");
+    bench.wait_for(&mut daemon, "it has become a dead letter", || {
+        let told = bench.status();
+        told["unterminated"]["lines"] == 0 && told["scored"]["dead_letters"] == 1
+    });
+    bench.stop(daemon);
+}
+
+#[test]
+fn a_day_file_that_cannot_be_read_is_told_until_it_can() {
+    let bench = Bench::new();
+    let evidence_path = bench.path(Stream::Evidence, PAIR);
+    fs::create_dir_all(&evidence_path).unwrap();
+    bench.append(Stream::Scored, PAIR, scored("a"));
+    let mut command = bench.command(&["run"]);
+    command.env("DISTILLD_RECENT_SCAN_MS", "50");
+    let mut daemon = bench.catch_up(&mut command);
+    bench.wait_for(&mut daemon, "it is told", || {
+        bench.status()["day_files_passed_over"] == 1
+    });
+    let told = bench.status();
+    let passed_over = &told["passed_over"][0];
+    assert_eq!(
+        (&passed_over["day_file"], &passed_over["stream"]),
+        (&PAIR.into(), &"evidence".into())
+    );
+    assert_eq!(passed_over["why"], "not a regular file");
+    let screen = bench.run(&mut bench.command(&["status"])).stdout;
+    let [state, unread] = ["state ", "unread "].map(|label| {
+        let line = screen.lines().find(|line| line.starts_with(label));
+        line.unwrap_or_else(|| panic!("no {label}: {screen}"))
+            .to_owned()
+    });
+    assert!(state.ends_with("fresh, but for a day-file that cannot be read"));
+    assert!(unread.ends_with("n.jsonl (evidence): not a regular file"));
+    fs::remove_dir(&evidence_path).unwrap();
+    bench.append(Stream::Evidence, PAIR, evidence("a"));
+    bench.wait_run(&mut daemon, "a");
+    bench.wait_for(&mut daemon, "it is told no longer", || {
+        bench.status()["day_files_passed_over"] == 0
+    });
+    assert_eq!(bench.status()["passed_over"], serde_json::json!([]));
+    bench.stop(daemon);
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_is_not_called_fresh() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    let mut daemon = bench.start_caught_up();
+    bench.wait_run(&mut daemon, "a");
+    assert_eq!(bench.status()["silent"], false);
+    let signal = |signal| {
+        let process = Pid::from_raw(daemon.pid().cast_signed()).unwrap();
+        rustix::process::kill_process(process, signal).unwrap();
+    };
+    signal(Signal::STOP);
+    let asked = [&["status", "--json"][..], &["status"]].map(|arguments| {
+        let mut command = bench.command(arguments);
+        command.stdout(Stdio::piped()).spawn().unwrap()
+    });
+    let [json, screen] = asked.map(|asked| asked.wait_with_output().unwrap().stdout);
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let screen = String::from_utf8(screen).unwrap();
+    signal(Signal::CONT);
+    assert_eq!(json["silent"], true, "{json}");
+    assert!(
+        screen.contains("it does not answer") && !screen.contains("fresh"),
+        "{screen}"
+    );
+    bench.stop(daemon);
 }

@@ -74,6 +74,8 @@ function judge(status) {
   if (number(fresh.bytes) > 0) behind.push(bytes(fresh.bytes));
   if (fresh.caught_up === false) return ["warn", "Catching up", `Unread so far: ${behind.join(", ") || "not known yet"}.`];
   if (status.ready === false) return ["bad", "Behind", status.why_not_ready || behind.join(", ")];
+  const unread = status.passed_over || [];
+  if (unread.length > 0) return ["bad", "Incomplete", `${count(status.day_files_passed_over)} of the day-files cannot be read, and their pairs wait. The first: ${unread[0].day_file} (${unread[0].stream}): ${unread[0].why}`];
   const last = status.last_row_at ? `Last row ${span(Date.parse(status.as_of) - Date.parse(status.last_row_at))} ago.` : "No row since the start.";
   return ["good", "Fresh", `Nothing older than ${span(number(fresh.objective_ms) || 60000)} is unread. ${last}`];
 }
