@@ -2,7 +2,7 @@
 //! It does no pipeline work.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::clock::HostClock;
@@ -17,7 +17,7 @@ use crate::open::OpenReport;
 use crate::progress::Steps;
 use crate::serve::{Answering, Desk, Server};
 use crate::state::StateError;
-use crate::state_dir::distrust;
+use crate::state_dir::{distrust, set_state_aside};
 use crate::storage::{Disk, Storage as _};
 use crate::systemd::{ServiceManager, watchdog_interval};
 use crate::wake::Wake;
@@ -104,7 +104,10 @@ fn run_in(
             root: settings.root.clone(),
             source,
         })?;
-    let _lock = RootLock::take(&root, &settings.state_dir)?;
+    let lock = RootLock::take(&root, &settings.state_dir)?;
+    if let Some(other) = lock.state_is_of() {
+        set_other_state_aside(settings, other)?;
+    }
     let meters = Arc::new(Meters::new());
     let answering = Arc::new(Answering::new(root.clone(), settings.max_line_bytes));
     let desk = Arc::new(Desk::new(
@@ -234,7 +237,25 @@ fn stop_trusting(settings: &Settings, error: &DaemonError) {
     }
 }
 
-fn say_opened(report: &OpenReport, settings: &Settings, root: &std::path::Path) {
+/// A state that another lake was served from says nothing of this one.
+///
+/// # Errors
+/// The disk's.
+pub fn set_other_state_aside(settings: &Settings, other: &Path) -> Result<(), DaemonError> {
+    let state_dir = &settings.state_dir;
+    tracing::warn!(
+        state_dir = %state_dir.display(), of = %other.display(),
+        "the state that was there is of another lake, it is set aside; give each lake a state directory of its own"
+    );
+    set_state_aside(&Disk, state_dir).map_err(|source| {
+        DaemonError::Engine(EngineError::StateDir {
+            dir: state_dir.display().to_string(),
+            source,
+        })
+    })
+}
+
+fn say_opened(report: &OpenReport, settings: &Settings, root: &Path) {
     if let Some(why) = &report.state_lost {
         tracing::warn!(
             why,

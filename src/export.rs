@@ -16,6 +16,7 @@ mod segments;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::row::RowKey;
 use crate::rows::Rows;
 use crate::storage::{FileKind, Storage, StorageFile, read_full_at, write_all_at};
 
@@ -328,11 +329,15 @@ impl Export {
         })
     }
 
-    /// Writes rows at `offset` again, whatever stands there, and ends the export behind them: redo after a crash.
+    /// Writes rows at `offset` again, and ends the export behind them: redo after a crash. What a crash leaves there is a
+    /// part of them, or zero bytes, or what the disk garbled; a whole row of other bytes was written by somebody else.
     ///
     /// # Errors
-    /// [`ExportError::Io`].
+    /// [`ExportError::Changed`] where such a row stands; nothing is written then. [`ExportError::Io`].
     pub fn redo(&mut self, offset: u64, rows: &Rows) -> Result<(), ExportError> {
+        for (at, piece) in rows.placed(offset) {
+            self.refuse_other_rows(at, piece)?;
+        }
         self.tail.clear();
         for (at, piece) in rows.placed(offset) {
             write_all_at(&*self.file, piece, at).map_err(|source| self.io_error(source))?;
@@ -340,6 +345,30 @@ impl Export {
             self.guard.segments.extend(piece);
         }
         self.wrote();
+        Ok(())
+    }
+
+    /// That no whole row stands where `rows` belong but they.
+    fn refuse_other_rows(&self, offset: u64, rows: &[u8]) -> Result<(), ExportError> {
+        let mut there = vec![0; rows.len()];
+        let read = self.read_at(&mut there, offset)?;
+        let mut at = 0;
+        while at < read && there[at..read] != rows[at..read] {
+            // The last one may be longer than what belongs there.
+            let other = self.row_at(offset + at as u64)?;
+            let end = at + other.len() + 1;
+            let is_equal = rows
+                .get(at..end)
+                .is_some_and(|rows| rows[..other.len()] == other);
+            if !is_equal && RowKey::of_row(&other).is_ok() {
+                return Err(self.changed(format!(
+                    "at byte {} stands another row than the state's journal has for this place: the state is of another \
+                     lake, or an older copy, or somebody replaced the export",
+                    offset + at as u64
+                )));
+            }
+            at = end;
+        }
         Ok(())
     }
 

@@ -154,7 +154,7 @@ pub fn find(settings: &Settings) -> Result<Respondent, InquireError> {
         return Err(InquireError::NoState(state_dir));
     }
     // The lock goes on naming the state directory that the daemon used, because `export` asks it what is kept.
-    match RootLock::take(&root, &state_dir) {
+    match RootLock::take_to_ask(&root, &state_dir) {
         Ok(lock) if has_state(&state_dir) => {
             let files = Files::open(root, state_dir, lock)?;
             Ok(Respondent::Files(Box::new(files)))

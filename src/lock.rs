@@ -4,8 +4,12 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::storage::again;
@@ -18,11 +22,21 @@ const LOCK_FILE: &str = ".distilld.lock";
 pub struct Holder {
     /// Its process.
     pub pid: u32,
-    /// Its root.
+    /// Its root, or that of the daemon before it where it only asks.
     pub root: PathBuf,
-    /// Its state directory.
+    /// The state directory of that root.
     pub state_dir: PathBuf,
+    /// Whether it only reads what a daemon left, and is done soon.
+    #[serde(default)]
+    pub asks: bool,
 }
+
+/// How long a command that only asks may keep a daemon from its lock.
+const ASKING_PATIENCE: Duration = Duration::from_secs(60);
+/// The lock is tried for again after so long.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+/// How long whoever has a lock may take to write its name.
+const NAMELESS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a lock was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -50,25 +64,86 @@ pub enum LockError {
 #[derive(Debug)]
 pub struct RootLock {
     _held: Vec<File>,
+    state_is_of: Option<PathBuf>,
 }
 
 impl RootLock {
-    /// Takes the root's and the state directory's lock: two daemons may neither share an export nor a state.
+    /// Takes the root's and the state directory's lock: two daemons may neither share an export nor a state. A command
+    /// that only asks is waited for.
     ///
     /// # Errors
     /// See [`LockError`].
     pub fn take(root: &Path, state_dir: &Path) -> Result<Self, LockError> {
+        let state_lock = state_dir.join(LOCK_FILE);
+        let state_is_of = other_root(&state_lock, root);
+        Self::take_all(
+            [lock_path(root), state_lock],
+            root,
+            state_dir,
+            false,
+            state_is_of,
+        )
+    }
+
+    /// The same to read what a daemon left.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn take_to_ask(root: &Path, state_dir: &Path) -> Result<Self, LockError> {
+        let paths = [lock_path(root), state_dir.join(LOCK_FILE)];
+        Self::take_all(paths, root, state_dir, true, None)
+    }
+
+    /// Takes the root's lock alone: for who writes its export and keeps no state.
+    ///
+    /// # Errors
+    /// See [`LockError`].
+    pub fn take_root(root: &Path, state_dir: &Path) -> Result<Self, LockError> {
+        Self::take_all([lock_path(root)], root, state_dir, false, None)
+    }
+
+    fn take_all<const N: usize>(
+        paths: [PathBuf; N],
+        root: &Path,
+        state_dir: &Path,
+        asks: bool,
+        state_is_of: Option<PathBuf>,
+    ) -> Result<Self, LockError> {
         let holder = Holder {
             pid: std::process::id(),
             root: root.to_owned(),
             state_dir: state_dir.to_owned(),
+            asks,
         };
-        let paths = BTreeSet::from([lock_path(root), state_dir.join(LOCK_FILE)]);
+        let paths = BTreeSet::from(paths);
         let held = paths.iter().map(|path| take_one(path, &holder));
         Ok(Self {
             _held: held.collect::<Result<_, _>>()?,
+            state_is_of,
         })
     }
+
+    /// The other lake that the state in the state directory is of, where there is one.
+    #[must_use]
+    pub fn state_is_of(&self) -> Option<&Path> {
+        self.state_is_of.as_deref()
+    }
+}
+
+/// The root that a state directory served last, if that is another lake than `root`, still there and still served from
+/// this state directory. A lake that was moved, or is mounted elsewhere, is the same.
+fn other_root(state_lock: &Path, root: &Path) -> Option<PathBuf> {
+    let last: Holder = serde_json::from_slice(&fs::read(state_lock).ok()?).ok()?;
+    if last.root == root {
+        return None;
+    }
+    let there = last_holder(&last.root).ok()??;
+    let identity = |root: &Path| {
+        let lock = fs::metadata(lock_path(root)).ok()?;
+        Some((lock.dev(), lock.ino()))
+    };
+    let is_other = identity(&last.root) != identity(root) && there.state_dir == last.state_dir;
+    is_other.then_some(last.root)
 }
 
 /// The daemon that keeps, or last kept, the export of a root; `None` if none ever did.
@@ -92,41 +167,83 @@ fn take_one(path: &Path, holder: &Holder) -> Result<File, LockError> {
         path: path.to_owned(),
         source,
     };
-    if let Some(dir) = path.parent() {
-        again(|| fs::create_dir_all(dir)).map_err(io_error)?;
+    let began = Instant::now();
+    loop {
+        let mut file = open(path).map_err(io_error)?;
+        match file.try_lock() {
+            Ok(()) => {
+                match write_holder(path, holder) {
+                    // On a disk that takes no writes nobody else starts.
+                    Err(source) if !holder.asks => return Err(io_error(source)),
+                    _ => return Ok(file),
+                }
+            }
+            Err(TryLockError::Error(source)) => return Err(io_error(source)),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        match holder_in(&mut file) {
+            Some(other) if other.asks && began.elapsed() < ASKING_PATIENCE => {
+                std::thread::sleep(TRY_AGAIN);
+            }
+            Some(other) if is_alive(other.pid) => return Err(LockError::Held(other)),
+            // Whoever has it writes its name at this moment.
+            _ if began.elapsed() < NAMELESS_PATIENCE => std::thread::sleep(TRY_AGAIN),
+            Some(other) => return Err(LockError::Held(other)),
+            None => return Err(LockError::HeldByUnknown(path.to_owned())),
+        }
     }
-    let mut file = OpenOptions::new()
+}
+
+/// For reading where it is there: a disk that hangs, or has become read-only, keeps nobody from seeing who holds it.
+fn open(path: &Path) -> io::Result<File> {
+    match again(|| File::open(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        other => return other,
+    }
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    again(|| fs::create_dir_all(dir))?;
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .open(path)
-        .map_err(io_error)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(held(path, &mut file)),
-        Err(TryLockError::Error(source)) => return Err(io_error(source)),
+        .open(path)?;
+    // What root only looked at must stay the daemon's to write; who is not root may give nothing away.
+    if let Ok(rights) = fs::metadata(dir) {
+        let _ = chown(path, Some(rights.uid()), Some(rights.gid()));
     }
-    write_holder(&mut file, holder).map_err(io_error)?;
     Ok(file)
 }
 
-fn held(path: &Path, file: &mut File) -> LockError {
-    let mut bytes = Vec::new();
-    let holder = file
-        .read_to_end(&mut bytes)
-        .ok()
-        .and_then(|_| serde_json::from_slice(&bytes).ok());
-    holder.map_or_else(
-        || LockError::HeldByUnknown(path.to_owned()),
-        LockError::Held,
-    )
+/// Whether there is such a process, as far as it can be seen from here.
+fn is_alive(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(Errno::SRCH)))
 }
 
-fn write_holder(file: &mut File, holder: &Holder) -> io::Result<()> {
-    let bytes = serde_json::to_vec(holder)?;
-    file.set_len(0)?;
-    file.rewind()?;
+fn holder_in(file: &mut File) -> Option<Holder> {
+    let mut bytes = Vec::new();
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut bytes))
+        .ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// One that only asks goes on naming the daemon that was here before.
+fn write_holder(path: &Path, holder: &Holder) -> io::Result<()> {
+    let last = fs::read(path)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let holder = match last {
+        Some(last) if holder.asks => Holder {
+            pid: holder.pid,
+            asks: true,
+            ..last
+        },
+        _ => holder.clone(),
+    };
+    let bytes = serde_json::to_vec(&holder)?;
+    let mut file = OpenOptions::new().write(true).truncate(true).open(path)?;
     file.write_all(&bytes)
 }
 
@@ -164,5 +281,50 @@ mod tests {
             RootLock::take(roots[1].path(), &state_dir),
             Err(LockError::Held(_))
         ));
+    }
+
+    #[test]
+    fn who_only_asks_is_waited_for_and_goes_on_naming_the_daemon() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let state_dir = root.join("state");
+        drop(RootLock::take(root, &state_dir).unwrap());
+        let asking = RootLock::take_to_ask(root, &root.join("other")).unwrap();
+        let named = last_holder(root).unwrap().unwrap();
+        assert_eq!((&named.state_dir, named.asks), (&state_dir, true));
+        std::thread::scope(|scope| {
+            let daemon = scope.spawn(|| RootLock::take(root, &state_dir));
+            let question = scope.spawn(|| RootLock::take_to_ask(root, &state_dir));
+            std::thread::sleep(Duration::from_millis(200));
+            assert!(!daemon.is_finished() && !question.is_finished());
+            drop(asking);
+            // Whichever comes first; the daemon waits for the question, and a question asks the daemon.
+            let asked = question.join().unwrap();
+            assert!(matches!(asked, Ok(_) | Err(LockError::Held(_))));
+            drop(asked);
+            let held = daemon.join().unwrap().unwrap();
+            let refused = RootLock::take_to_ask(root, &state_dir);
+            assert!(matches!(refused, Err(LockError::Held(holder)) if !holder.asks));
+            drop(held);
+        });
+    }
+
+    #[test]
+    fn a_state_directory_tells_the_lake_that_it_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, other, moved] = ["one", "other", "moved"].map(|name| dir.path().join(name));
+        let state_dir = dir.path().join("state");
+        let state_is_of = |root: &Path| {
+            let lock = RootLock::take(root, &state_dir).unwrap();
+            lock.state_is_of().map(Path::to_owned)
+        };
+        assert_eq!(state_is_of(&one), None);
+        assert_eq!(state_is_of(&one), None);
+        assert_eq!(state_is_of(&other), Some(one.clone()));
+        assert_eq!(state_is_of(&one), Some(other));
+        fs::rename(&one, &moved).unwrap();
+        assert_eq!(state_is_of(&moved), None, "the same lake");
+        std::os::unix::fs::symlink(&moved, &one).unwrap();
+        assert_eq!(state_is_of(&one), None, "the same lake by another name");
     }
 }

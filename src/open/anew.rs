@@ -2,7 +2,7 @@
 //! can prove.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{OnStep, OpenReport};
@@ -14,8 +14,8 @@ use crate::journal::Journal;
 use crate::recover::RecoveryCase;
 use crate::row;
 use crate::state::{Header, State, StateError};
-use crate::state_dir::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
-use crate::storage::{Storage, is_there, remove_if_there};
+use crate::state_dir::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE, set_state_aside};
+use crate::storage::{is_there, remove_if_there};
 
 /// Claims taken into the state at a time, 24 bytes each.
 const CLAIMS_AT_ONCE: usize = 256 << 10;
@@ -33,9 +33,7 @@ pub(super) fn begin_anew(
     let building_path = setup.state_dir.join("state.redb.building");
 
     let rows_salvaged_bytes = salvage(&setup, &journal_path)?;
-    set_aside(&*storage, &state_path).map_err(dir_error)?;
-    set_aside(&*storage, &journal_path).map_err(dir_error)?;
-    storage.sync_dir(&setup.state_dir).map_err(dir_error)?;
+    set_state_aside(&*storage, &setup.state_dir).map_err(dir_error)?;
     remove_if_there(&*storage, &building_path).map_err(dir_error)?;
     let journal_file = storage.create(&journal_path).map_err(dir_error)?;
     let mut state = State::create(&*storage, &building_path)?;
@@ -88,11 +86,16 @@ fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
                 .rows
                 .pieces()
                 .all(|rows| row::forbidden_in(rows).is_none());
-        if belongs {
-            export.redo(batch.delta.export_from, &batch.rows)?;
-            bytes += batch.rows.len_bytes() as u64;
+        if !belongs {
+            return Ok(false);
         }
-        Ok(belongs)
+        match export.redo(batch.delta.export_from, &batch.rows) {
+            // Others wrote there since, or it is the journal of another export.
+            Err(ExportError::Changed { .. }) => return Ok(false),
+            other => other?,
+        }
+        bytes += batch.rows.len_bytes() as u64;
+        Ok(true)
     })?;
     if bytes > 0 {
         // The journal is set aside next: from then on the export alone has these rows.
@@ -173,17 +176,4 @@ fn refuse_forbidden(row: &[u8], offset: u64, export_path: &Path) -> Result<(), E
         }),
         _ => Ok(()),
     }
-}
-
-/// Renames a file that is not trusted any more, over the one that was set aside before it. An empty one, as a crash
-/// leaves it, tells nobody anything.
-fn set_aside(storage: &dyn Storage, path: &Path) -> io::Result<()> {
-    match storage.stat(path) {
-        Ok(stat) if stat.len_bytes == 0 => return storage.remove_file(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".unreadable");
-    storage.rename(path, &PathBuf::from(aside))
 }

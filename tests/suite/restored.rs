@@ -3,9 +3,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::support::process::{Bench, LONG};
+use crate::support::lake_gen::Stream;
+use crate::support::process::{Bench, Ended, LONG};
 
 const PAIR: &str = "2026/01/01/n.jsonl";
 
@@ -215,4 +216,119 @@ fn files_harmed_under_a_running_daemon_are_noticed_by_it_or_by_the_next_start() 
         }
         check_next_start(&bench, harm, true);
     }
+}
+
+/// Two lakes, and a state that one of them left behind when it was killed: its journal holds rows, and no checkpoint
+/// was made.
+struct Strangers {
+    one: Bench,
+    other: Bench,
+    state_dir: PathBuf,
+}
+
+impl Strangers {
+    fn new(rows_of_other: usize) -> Self {
+        let (one, other) = (Bench::new(), Bench::new());
+        let state_dir = one.beside("state");
+        for n in 0..10 {
+            one.append_run("2026/01/01/alpha.jsonl", &format!("alpha {n}"));
+        }
+        for n in 0..rows_of_other {
+            other.append_run("2026/01/01/beta.jsonl", &format!("beta {n}"));
+        }
+        let mut command = one.command(&["run"]);
+        let mut daemon = one.start_command(command.arg("--state-dir").arg(&state_dir));
+        one.wait_rows(&mut daemon, 10);
+        daemon.kill_9().unwrap();
+        Self {
+            one,
+            other,
+            state_dir,
+        }
+    }
+
+    fn run_other_with(&self, state_dir: &Path) -> Ended {
+        let mut command = self.other.command(&["run", "--once"]);
+        self.other.run(command.arg("--state-dir").arg(state_dir))
+    }
+}
+
+#[test]
+fn the_state_of_another_lake_is_set_aside() {
+    for rows in [0, 12] {
+        let lakes = Strangers::new(rows);
+        let (one, other) = (&lakes.one, &lakes.other);
+        lakes.run_other_with(&other.state_dir()).check(0, &[]);
+        let before = other.export_bytes();
+        let ended = lakes.run_other_with(&lakes.state_dir);
+        ended.check(0, &["is of another lake", one.root().to_str().unwrap()]);
+        assert_eq!(other.export_bytes(), before);
+        other.assert_batch();
+        // The first one's turn again: its rows are there, and found again.
+        let mut command = one.command(&["run", "--once"]);
+        let ended = one.run(command.arg("--state-dir").arg(&lakes.state_dir));
+        ended.check(0, &["is of another lake"]);
+        one.assert_batch();
+    }
+}
+
+#[test]
+fn a_journal_of_another_lake_writes_over_no_row() {
+    // A longer export makes the state an older one of it, which is rebuilt.
+    for (rows, is_whole, refuses) in [(8, true, true), (12, true, false), (12, false, false)] {
+        let lakes = Strangers::new(rows);
+        let other = &lakes.other;
+        other.once();
+        let before = other.export_bytes();
+        // Copied: nothing says whose it was but what it holds.
+        other.remove_state();
+        copy_state(&lakes.state_dir, &other.state_dir());
+        if !is_whole {
+            fs::remove_file(other.state_dir().join("state.redb")).unwrap();
+        }
+        let ended = other.run(&mut other.command(&["run", "--once"]));
+        if refuses {
+            ended.check(1, &["stands another row", "rebuild"]);
+        } else {
+            ended.check(0, &[]);
+            other.assert_batch();
+        }
+        assert_eq!(other.export_bytes(), before, "{rows}, {is_whole}");
+    }
+}
+
+#[test]
+fn the_journal_of_a_copy_of_the_lake_writes_over_no_row() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "both");
+    bench.once();
+    let kept = bench.beside("kept");
+    copy_state(&bench.state_dir(), &kept);
+    let export = bench.export_bytes();
+    let go_on = |run: &str| {
+        let mut daemon = bench.start_caught_up();
+        bench.append_run(PAIR, run);
+        bench.wait_run(&mut daemon, run);
+        daemon.kill_9().unwrap();
+    };
+    go_on("of the copy");
+    let of_copy = bench.beside("of-copy");
+    copy_state(&bench.state_dir(), &of_copy);
+    // What the original did from the same point on.
+    bench.remove_state();
+    copy_state(&kept, &bench.state_dir());
+    fs::write(bench.export(), &export).unwrap();
+    for stream in Stream::BOTH {
+        let path = bench.path(stream, PAIR);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("of the copy", "of itself")).unwrap();
+    }
+    bench.once();
+    let before = bench.export_bytes();
+    assert!(before.len() > export.len());
+    bench.remove_state();
+    copy_state(&of_copy, &bench.state_dir());
+    let ended = bench.run(&mut bench.command(&["run", "--once"]));
+    ended.check(1, &["stands another row", "rebuild"]);
+    assert_eq!(bench.export_bytes(), before);
 }

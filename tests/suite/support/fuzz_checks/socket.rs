@@ -368,6 +368,7 @@ impl Lake {
             pid: 7,
             root: self.root.clone(),
             state_dir: self.settings.state_dir.clone(),
+            asks: false,
         };
         // A fuzzer that is stopped for a while is no daemon that hangs.
         match of_daemon(&holder, hyper::Method::GET, "/told.json", LONG) {
