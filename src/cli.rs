@@ -89,7 +89,7 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     }
     let (command, global) = (arguments.command, arguments.global);
     let reloader = Reloader {
-        read: Box::new(move || Settings::load(&global, &environment)),
+        read: Box::new(move || Settings::load_again(&global, &environment)),
         log,
     };
     match run(command, &settings, reloader, manager()) {
@@ -149,9 +149,11 @@ fn say_last_words(
 }
 
 fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyError> {
-    if arguments.output.is_none() && !arguments.dry_run {
-        refuse_kept_export(settings)?;
-    }
+    let _lock = if !arguments.dry_run && is_own_export(settings, arguments.output.as_ref()) {
+        Some(lock_own_export(settings)?)
+    } else {
+        None
+    };
     let now = stamp(HostClock::new().wall_ms());
     let dialect = match arguments.dialect {
         args::Dialect::Native => Dialect::Native,
@@ -272,7 +274,10 @@ fn bytes_to_show(lake: &Lake<'_>) -> u64 {
 fn rebuild(settings: &Settings) -> Result<(), AnyError> {
     let root = Disk.canonicalize(&settings.root)?;
     refuse_other_state(settings, &root)?;
-    let _lock = lock::RootLock::take(&root, &settings.state_dir)?;
+    let lock = lock::RootLock::take(&root, &settings.state_dir)?;
+    if let Some(other) = lock.state_is_of() {
+        daemon::set_other_state_aside(settings, other)?;
+    }
     let clock = Arc::new(HostClock::new());
     let stop = shutdown::stop_flag()?;
     let mut bars = Steps::default();
@@ -327,6 +332,35 @@ fn check(settings: &Settings) -> Result<ExitCode, AnyError> {
         .iter()
         .any(|finding| finding.severity == Severity::Fail);
     Ok(ExitCode::from(if fails { FAILED } else { 0 }))
+}
+
+/// Whether a batch goes to the root's own export, however its path is written.
+fn is_own_export(settings: &Settings, output: Option<&args::Output>) -> bool {
+    let path = match output {
+        None => return true,
+        Some(args::Output::Stdout) => return false,
+        Some(args::Output::File(path)) => path,
+    };
+    let place = |path: &Path| {
+        let dir = match path.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir,
+            _ => Path::new("."),
+        };
+        Some(dir.canonicalize().ok()?.join(path.file_name()?))
+    };
+    let own = export_path(&settings.root);
+    let same_file = |path: &Path| path.canonicalize().ok();
+    place(path).is_some_and(|given| Some(given) == place(&own))
+        || same_file(path).is_some_and(|given| Some(given) == same_file(&own))
+}
+
+/// Until the batch is done no daemon starts to keep that export.
+fn lock_own_export(settings: &Settings) -> Result<lock::RootLock, AnyError> {
+    refuse_kept_export(settings)?;
+    let root = Disk.canonicalize(&settings.root)?;
+    let lock = lock::RootLock::take_root(&root, &settings.state_dir)?;
+    refuse_kept_export(settings)?;
+    Ok(lock)
 }
 
 /// An export that a daemon's state keeps is appended to by that daemon alone.

@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
 
+use distilld::lock::RootLock;
 use fastrand::Rng;
 
 use crate::support::lake_gen::{Shape, Step, Stream, pairs_of, script};
@@ -499,4 +500,36 @@ fn a_leaf_that_would_make_the_store_panic_is_noticed_before() {
         .check(0, &["is not used", "is not what was written there"]);
     bench.assert_batch();
     assert_eq!(bench.row_count(), 2);
+}
+
+#[test]
+fn no_batch_replaces_an_export_that_a_daemon_keeps_however_its_path_is_written() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    let batch = |output: &Path| {
+        let mut command = bench.command(&["export"]);
+        bench.run(command.arg("--output").arg(output))
+    };
+    // Before there was a daemon it may be written.
+    batch(&bench.export()).check(0, &[]);
+    bench.once();
+    let before = bench.export_bytes();
+    let sft = bench.export().parent().unwrap().to_owned();
+    std::os::unix::fs::symlink(&sft, bench.beside("link")).unwrap();
+    for output in [
+        bench.export(),
+        sft.join("../sft/sft_export.jsonl"),
+        bench.beside("link").join("sft_export.jsonl"),
+    ] {
+        batch(&output).check(1, &["a daemon keeps the export", "--output FILE"]);
+    }
+    assert_eq!(bench.export_bytes(), before);
+    batch(&bench.beside("elsewhere")).check(0, &[]);
+    // One that has not made its state yet keeps it too.
+    bench.remove_state();
+    let root = bench.root().canonicalize().unwrap();
+    let lock = RootLock::take(&root, &bench.state_dir()).unwrap();
+    batch(&bench.export()).check(1, &["already works on"]);
+    drop(lock);
+    assert_eq!(bench.export_bytes(), before);
 }
