@@ -121,6 +121,30 @@ impl Settings {
         Ok(Self::of_fragment(merged, environment))
     }
 
+    /// The same in a running daemon, which must not wait for the other end of a FIFO.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_again(
+        flags: &GlobalArguments,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
+        if let Some(file) = &flags.config {
+            let is_file = std::fs::metadata(file).and_then(|found| match found.is_file() {
+                true => Ok(()),
+                false => Err(std::io::Error::new(
+                    std::io::ErrorKind::InvalidInput,
+                    "it is no regular file, and cannot be read again",
+                )),
+            });
+            is_file.map_err(|source| ConfigError::FileUnreadable {
+                file: file.clone(),
+                source,
+            })?;
+        }
+        Self::load(flags, environment)
+    }
+
     /// All defaults, for a root that need not be there.
     pub fn with_defaults(root: impl Into<PathBuf>) -> Self {
         let root = (Value::Path(root.into()), Origin::Default);

@@ -9,6 +9,8 @@ use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
+
 use crate::buffers::Buffers;
 use crate::checkpoint::{Claim, Seen, SourceState};
 use crate::discover::{PairPath, Stream};
@@ -136,6 +138,9 @@ pub fn look(
         wall_ms: looking.now_ms,
     };
     let sources = open_both(pair, path, looking, &mut found);
+    if let Some(at) = found.unreadable.iter().position(is_of_the_process) {
+        return Err(StateError::Io(found.unreadable.swap_remove(at).1));
+    }
     // Half a pair is not worked: a run whose evidence cannot be read now would wait for evidence that never comes
     // again, because it was read already.
     if found.rewritten.is_some() || !found.unreadable.is_empty() {
@@ -158,6 +163,12 @@ pub fn look(
         }
     }
     Ok(found)
+}
+
+/// Open files ran out: that says nothing of the one that could not be opened.
+fn is_of_the_process((_, error): &(Stream, io::Error)) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// What of a pair could be opened.

@@ -108,6 +108,8 @@ fn config(error: &ConfigError) -> String {
             ErrorKind::NotFound => {
                 "name a file that is there with --config, or leave --config out".to_owned()
             }
+            ErrorKind::InvalidData => "save the file as UTF-8".to_owned(),
+            ErrorKind::InvalidInput => "name a regular file with --config".to_owned(),
             _ => disk(source, "the file"),
         },
         ConfigError::Syntax { .. } => {

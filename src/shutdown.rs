@@ -7,6 +7,7 @@
 //! | `SIGTERM`, `SIGINT` | the first: finish the batch in hand and stop; the second, of either: exit at once |
 //! | `SIGHUP` | read the configuration again |
 //! | `SIGUSR1` | log a report of the current state |
+//! | `SIGXFSZ` | none: the write that met the limit fails |
 //!
 //! The second stop signal exits from the handler with [`EXIT_STOPPED_TWICE_BASE`] plus the signal's number, as a
 //! shell would name it (143 and 130), without waiting for anything. That is safe because a crash is safe. All
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
-use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::{Handle, Signals};
 use tokio::sync::watch;
@@ -75,6 +76,8 @@ pub fn listen(wake: Arc<Wake>) -> io::Result<(SignalThread, watch::Receiver<Sign
     // These are registered before all else: a handler takes the default action away, and a signal that comes when only
     // the flag has its own would stop nothing, ever.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+    // A file that may grow no further is an error of the disk, and no reason to die without a word.
+    flag::register(SIGXFSZ, Arc::default())?;
     let _seen = stop_flag()?;
     let handle = signals.handle();
     let (seen, shell) = watch::channel(SignalsSeen::default());

@@ -12,7 +12,7 @@
 use std::fmt::Debug;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -88,6 +88,8 @@ pub trait Storage: Debug + Send + Sync {
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Creates a directory and those above it that are missing, durably.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Gives `to` the owner, the group and the mode of `from`; the owner where we may.
+    fn take_rights(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// The path with all links resolved.
@@ -236,6 +238,15 @@ impl Storage for Disk {
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         again(|| fs::remove_file(path))
+    }
+
+    fn take_rights(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let rights = again(|| fs::metadata(from))?;
+        match again(|| chown(to, Some(rights.uid()), Some(rights.gid()))) {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
+        }
+        again(|| fs::set_permissions(to, rights.permissions()))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {

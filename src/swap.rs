@@ -26,17 +26,36 @@ const STAGE_DIR: &str = "rebuilding";
 /// A file of this name says that the fresh files are complete and durable, and take their places.
 const SWAP_FILE: &str = "swap-rebuilt";
 
-/// The fresh files are complete and durable: has them take their places.
+/// The fresh files are complete and durable: has them take their places, with the rights of those that they replace.
 ///
 /// # Errors
 /// What the disk says; the next start goes on where this one ended.
 pub(crate) fn swap(setup: &Setup) -> Result<(), EngineError> {
     let storage = &*setup.storage;
+    take_rights(setup, &stage_of(setup)).map_err(|source| setup.state_dir_error(source))?;
     storage
         .create(&setup.state_dir.join(SWAP_FILE))
         .and_then(|_| storage.sync_dir(&setup.state_dir))
         .map_err(|source| setup.state_dir_error(source))?;
     finish_swap(setup)
+}
+
+/// Whoever rebuilds may be another user than the daemon.
+fn take_rights(setup: &Setup, stage: &Setup) -> io::Result<()> {
+    let storage = &*setup.storage;
+    let state = |name| (setup.state_dir.join(name), stage.state_dir.join(name));
+    let pairs = [
+        (setup.export_path.clone(), stage.export_path.clone()),
+        (setup.state_dir.clone(), stage.state_dir.clone()),
+        state(STATE_FILE),
+        state(JOURNAL_FILE),
+    ];
+    for (old, fresh) in pairs {
+        if is_there(storage, &old)? && is_there(storage, &fresh)? {
+            storage.take_rights(&old, &fresh)?;
+        }
+    }
+    Ok(())
 }
 
 /// Completes a swap that a crash interrupted, or removes what an interrupted rebuild left. Costs three looks at the

@@ -132,6 +132,10 @@ impl Storage for WatchedDisk {
         self.shared.step(|| Disk.remove_file(path))
     }
 
+    fn take_rights(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.shared.step(|| Disk.take_rights(from, to))
+    }
+
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.shared.step(|| Disk.create_dir_all(path))
     }

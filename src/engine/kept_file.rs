@@ -36,7 +36,14 @@ impl KeptFile {
             StateError::Damaged(format!("{path} was {how} while distilld ran"))
         };
         match identity(storage, &self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(gone("removed")),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Err(gone("removed"))
+            }
             Err(error) => Err(StateError::Io(error)),
             Ok(found) if found != self.identity => Err(gone("replaced")),
             Ok(_) => Ok(()),

@@ -634,6 +634,9 @@ impl<L: Lists> Storage for ListedBy<L> {
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         Disk.remove_file(path)
     }
+    fn take_rights(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.take_rights(from, to)
+    }
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         Disk.create_dir_all(path)
     }

@@ -1,7 +1,7 @@
 //! Owns what a daemon without root's rights may not read: said once, passed over, and read when it may.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -161,4 +161,43 @@ fn a_device_among_day_files_and_evidence_behind_a_closed_door_stop_no_other() {
     bench.wait_run(&mut daemon, "unsaid");
     bench.stop(daemon);
     bench.assert_batch();
+}
+
+/// As a person does it, with rights that the daemon has not.
+#[test]
+fn a_rebuild_by_root_leaves_all_of_it_to_the_daemon() {
+    if !host::has(&[]) {
+        return;
+    }
+    let bench = Bench::new();
+    bench.append_run("2026/01/01/n.jsonl", "a");
+    let once = || bench.run(&mut bench.as_nobody(&["run", "--once"]));
+    once().check(0, &[]);
+    set_mode(&bench.export(), 0o640);
+    bench.run(&mut bench.command(&["rebuild"])).check(0, &[]);
+    let rights = |path: &Path| {
+        let found = fs::metadata(path).unwrap();
+        (found.uid(), found.gid(), found.mode() & 0o7777)
+    };
+    let of_nobody = rights(&bench.export());
+    assert_ne!(of_nobody.0, 0);
+    assert_eq!(of_nobody.2, 0o640);
+    for name in ["state.redb", "journal"] {
+        assert_eq!(
+            rights(&bench.state_dir().join(name)).0,
+            of_nobody.0,
+            "{name}"
+        );
+    }
+    bench.append_run("2026/01/01/n.jsonl", "b");
+    once().check(0, &[]);
+    bench.run(&mut bench.as_nobody(&["rebuild"])).check(0, &[]);
+    bench.assert_batch();
+    // Whoever asks first leaves nothing of his own either.
+    let locks = [bench.root().join("data/distilled"), bench.state_dir()];
+    for dir in &locks {
+        fs::remove_file(dir.join(".distilld.lock")).unwrap();
+    }
+    bench.run(&mut bench.command(&["status"])).check(0, &[]);
+    once().check(0, &[]);
 }

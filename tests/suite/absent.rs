@@ -317,7 +317,8 @@ fn fault_of_wait(tail: Tail) -> Option<String> {
     };
     let torn = match end {
         End::Stays => (1, 8),
-        End::GrowsOverlong | End::Away(_) | End::Emptied => (0, 0),
+        End::GrowsOverlong => (1, 8 + tail.long_bytes as u64),
+        End::Away(_) | End::Emptied => (0, 0),
         End::GrowsOverlongThenMore => (1, 4),
     };
     let told = lake.bench.engine.as_ref().unwrap().unterminated();

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use distilld::checkpoint::Totals;
 use distilld::clock::{Clock as _, HostClock};
@@ -715,8 +715,10 @@ fn a_plan_without_a_daemon_says_what_once_then_does() {
         let file = OpenOptions::new()
             .write(true)
             .open(bench.path(stream, pair));
-        file.unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_nanos(1);
+        file.unwrap().set_modified(long_ago).unwrap();
     }
+    std::thread::sleep(Duration::from_millis(50));
     bench.once();
     assert_eq!(bench.row_count(), 4);
     let idle = bench.run(&mut bench.command(&["plan"]));

@@ -319,6 +319,15 @@ impl Storage for SimDisk {
         })
     }
 
+    /// Everything is everybody's here.
+    fn take_rights(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let call = Call::on("take_rights", to);
+        again(|| {
+            let both = |tree: &mut Tree| tree.find(from).and(tree.find(to)).map(drop);
+            self.world().act(call.clone(), both)
+        })
+    }
+
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         again(|| self.world().create_dir_all(path))
     }
