@@ -10,6 +10,8 @@ use rustix::fs::Access;
 use crate::config::{self, Settings};
 use crate::discover::{Level, PairPath, Stream, list_level, open_day_file};
 use crate::export::export_path;
+use crate::lock::lock_path;
+use crate::state_dir::{JOURNAL_FILE, STATE_FILE};
 use crate::storage::{Disk, FileKind, Storage as _};
 use crate::watch::filesystem::deaf_file_system;
 
@@ -89,6 +91,13 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
     check_writable("export", export.parent().unwrap_or(&root), &mut found);
     check_export_kind(&export, &mut found);
     check_writable("state", &settings.state_dir, &mut found);
+    for path in [
+        lock_path(&root),
+        settings.state_dir.join(STATE_FILE),
+        settings.state_dir.join(JOURNAL_FILE),
+    ] {
+        check_own_file(&path, &mut found);
+    }
     check_events(settings, &root, directories, &mut found);
     check_free("export", &export, &mut found);
     check_free("state", &settings.state_dir, &mut found);
@@ -236,6 +245,32 @@ fn check_writable(name: &str, dir: &Path, found: &mut Findings) {
     }
 }
 
+/// A file that the daemon made, where it is there: said only if it is none any more, or cannot be written.
+fn check_own_file(path: &Path, found: &mut Findings) {
+    let what = format!("file {}", path.display());
+    match Disk.stat(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Ok(stat) if stat.kind == FileKind::Regular => {
+            if let Err(error) = can_be_written(path) {
+                let why = format!("cannot be written: {error}; give distilld's user the right to");
+                found.say(Severity::Fail, what, why);
+            }
+        }
+        Ok(_) => found.say(Severity::Fail, what, "it is no regular file; move it away"),
+        Err(error) => found.say(
+            Severity::Fail,
+            what,
+            format!("{error}; let distilld read it"),
+        ),
+    }
+}
+
+/// Opens it for writing, which shows more than its mode (an attribute that forbids it), and changes nothing.
+fn can_be_written(path: &Path) -> io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).open(path).map(drop)
+}
+
 fn check_export_kind(export: &Path, found: &mut Findings) {
     let what = format!("export {}", export.display());
     match Disk.stat(export) {
@@ -252,7 +287,7 @@ fn check_export_kind(export: &Path, found: &mut Findings) {
             what,
             "it is no regular file; move it away, distilld makes a fresh one",
         ),
-        Ok(stat) => match rustix::fs::access(export, Access::READ_OK | Access::WRITE_OK) {
+        Ok(stat) => match can_be_written(export) {
             Ok(()) => found.say(Severity::Ok, what, format!("{} bytes", stat.len_bytes)),
             Err(error) => {
                 let why = format!("cannot be written: {error}; give distilld's user the right to");

@@ -158,7 +158,8 @@ pub fn last_holder(root: &Path) -> io::Result<Option<Holder>> {
     }
 }
 
-fn lock_path(root: &Path) -> PathBuf {
+/// The lock of a root.
+pub(crate) fn lock_path(root: &Path) -> PathBuf {
     root.join("data/distilled").join(LOCK_FILE)
 }
 

@@ -1,8 +1,12 @@
-//! Owns file systems that do not report every change: a FUSE mount under which another writes, and an overlay.
+//! Owns file systems that do not report every change: a FUSE mount under which another writes, an overlay, and
+//! one whose stamps are whole seconds.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::host::{self, Mounted, must};
 use crate::support::lake_gen::Stream;
@@ -134,4 +138,48 @@ fn day_files_that_move_to_the_upper_layer_of_an_overlay_are_followed() {
     let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
     let _mounted = Mounted::new(&["-t", "overlay", "-o", &options, "overlay"], &bench.root());
     check_polling(&bench, "overlay", |pair, run| bench.append_run(pair, run));
+}
+
+/// Waits until a second has just begun, so that what follows is done within it.
+fn begin_a_second() {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let passed = Duration::from_nanos(since.subsec_nanos().into());
+    thread::sleep(Duration::from_secs(1) - passed + Duration::from_millis(20));
+}
+
+/// ext4 with inodes of 128 bytes keeps whole seconds: the stamps say nothing of a second change within one.
+#[test]
+fn a_day_file_that_is_replaced_within_a_tick_of_a_coarse_clock_is_read_again() {
+    if !host::has(&["mount", "umount", "mkfs.ext4"]) {
+        return;
+    }
+    let bench = Bench::new();
+    let image = bench.beside("coarse.image");
+    File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    must("mkfs.ext4", &["-q", "-I", "128", image.to_str().unwrap()]);
+    let _mounted = Mounted::image(&image, &bench.root().join("data"), "noatime");
+    for run in ["a", "b"] {
+        bench.append(Stream::Evidence, PAIRS[0], evidence(run));
+    }
+    let path = bench.path(Stream::Scored, PAIRS[0]);
+    bench.append(Stream::Scored, "2026/01/01/other.jsonl", "\n");
+    let mut command = bench.command(&["run"]);
+    command
+        .env("DISTILLD_WATCH", "poll")
+        .env("DISTILLD_POLL_MS", "50");
+    let mut daemon = bench.catch_up(&mut command);
+    let beside = path.with_extension("new");
+    begin_a_second();
+    bench.append(Stream::Scored, PAIRS[0], scored("a"));
+    bench.wait_run(&mut daemon, "a");
+    let before = fs::metadata(&path).unwrap();
+    // One more poll, so that all of it has been read and nothing is left to be looked at.
+    thread::sleep(Duration::from_millis(200));
+    fs::write(&beside, scored("b")).unwrap();
+    fs::rename(&beside, &path).unwrap();
+    let after = fs::metadata(&path).unwrap();
+    assert_eq!(before.len(), after.len());
+    assert_eq!(before.mtime_nsec(), 0, "the clock is coarse");
+    bench.wait_run(&mut daemon, "b");
+    bench.stop(daemon);
 }

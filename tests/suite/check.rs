@@ -90,3 +90,24 @@ fn a_stream_that_is_no_directory_fails() {
     assert_eq!(code, Some(1), "{lines:#?}");
     line(&lines, "fail evidence ");
 }
+
+#[test]
+fn a_file_of_the_daemons_that_is_none_fails() {
+    let root = lake();
+    let distilled = root.path().join("data/distilled");
+    for name in [
+        ".distilld.lock",
+        ".distilld/state.redb",
+        ".distilld/journal",
+    ] {
+        let path = distilled.join(name);
+        fs::create_dir_all(&path).unwrap();
+        let (code, lines) = check(root.path());
+        let said = line(&lines, &format!("fail file {}", path.display()));
+        assert!(said.contains("no regular file"), "{said}");
+        assert_eq!(code, Some(1), "{name}");
+        fs::remove_dir(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        assert_eq!(check(root.path()).0, Some(0), "{name}");
+    }
+}
