@@ -80,7 +80,8 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
             return ExitCode::from(error.exit_code());
         }
     };
-    let log = logging::init(&settings, &environment);
+    let follows = matches!(&arguments.command, Command::Run(run) if !run.once);
+    let log = logging::init(&settings, &environment, !follows);
     for variable in &settings.unused_variables {
         tracing::warn!(
             variable,

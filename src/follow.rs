@@ -14,7 +14,7 @@ use crate::clock::{Clock as _, HostClock};
 use crate::config::Settings;
 use crate::discover::{Level, PairPath, Stream, list_level};
 use crate::engine::{Engine, EngineError};
-use crate::logging::ids;
+use crate::logging::{ids, tell_lost};
 use crate::pulse::Pulse;
 use crate::stamp::stamp;
 use crate::status::{Fault, Publisher, RecentFile};
@@ -171,6 +171,12 @@ impl Follower {
             if pending.report {
                 self.report();
             }
+            tell_lost(|lines| {
+                tracing::warn!(
+                    lines,
+                    "lines of this log were lost: whoever reads stderr was too slow"
+                );
+            });
             self.say_status();
             self.publish();
             if pending.asked {

@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
@@ -197,7 +198,11 @@ fn take_one(path: &Path, holder: &Holder) -> Result<File, LockError> {
 
 /// For reading where it is there: a disk that hangs, or has become read-only, keeps nobody from seeing who holds it.
 fn open(path: &Path) -> io::Result<File> {
-    match again(|| File::open(path)) {
+    // Whatever stands there: a FIFO must not be waited for.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let mut reading = OpenOptions::new();
+    reading.read(true).custom_flags(flags);
+    match again(|| reading.open(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         other => return other,
     }

@@ -6,9 +6,11 @@
 //! in upper case (`DAY_FILE`), so that `journalctl DAY_FILE=...` finds them.
 
 pub mod ids;
+mod pipe;
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
@@ -17,6 +19,7 @@ use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Rfc3339Time};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::fmt::{self, FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::layer::{Layered, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
@@ -25,6 +28,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 use crate::config::{Environment, LogFormat, Settings, parse_filter};
 use crate::progress;
 use crate::terminal::{Terminal, stderr_is_journal};
+pub use pipe::tell_lost;
 
 /// What a layer of form stands on.
 type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
@@ -44,13 +48,19 @@ impl LogFilter {
     }
 }
 
-/// Starts the log for this process, and gives its filter. Where one was started before, that one stays.
+/// Starts the log for this process, and gives its filter. Where one was started before, that one stays. `waits`: whether it
+/// waits for whoever reads stderr, as a daemon must not.
 #[must_use]
-pub fn init(settings: &Settings, environment: &Environment) -> LogFilter {
+pub fn init(settings: &Settings, environment: &Environment, waits: bool) -> LogFilter {
     let stderr = Stderr::look(environment);
+    let pipe = if waits { None } else { pipe::Pipe::of_stderr() };
+    let writer = match pipe {
+        Some(pipe) => BoxMakeWriter::new(Arc::new(pipe)),
+        None => BoxMakeWriter::new(|| progress::Stderr),
+    };
     let filter = parse_filter(&settings.log).expect("settings hold a filter that was parsed once");
     let (filter, handle) = reload::Layer::new(filter);
-    let form = form(stderr, stderr.resolve(settings.log_format));
+    let form = form(writer, stderr, stderr.resolve(settings.log_format));
     let subscriber = tracing_subscriber::registry().with(filter).with(form);
     // The error says only that a log is there already.
     match tracing::subscriber::set_global_default(subscriber) {
@@ -59,14 +69,15 @@ pub fn init(settings: &Settings, environment: &Environment) -> LogFilter {
     }
 }
 
-fn form(stderr: Stderr, look: Look) -> Form {
-    let lines = fmt::layer().with_writer(|| progress::Stderr);
+fn form(writer: BoxMakeWriter, stderr: Stderr, look: Look) -> Form {
+    // Without the journal's socket its stream takes lines all the same.
+    if look == Look::Journal
+        && let Ok(journal) = journal()
+    {
+        return journal.boxed();
+    }
+    let lines = fmt::layer().with_writer(writer);
     match look {
-        // Without the journal's socket its stream takes lines all the same.
-        Look::Journal => match journal() {
-            Ok(journal) => journal.boxed(),
-            Err(_) => form(stderr, Look::Kv),
-        },
         Look::Json => lines.json().flatten_event(true).boxed(),
         Look::Human => lines
             .compact()
@@ -75,7 +86,7 @@ fn form(stderr: Stderr, look: Look) -> Form {
             .with_target(false)
             .fmt_fields(HumanFields)
             .boxed(),
-        Look::Kv => lines
+        Look::Kv | Look::Journal => lines
             .with_ansi(false)
             .event_format(KvEvents {
                 journal: stderr.journal,
