@@ -155,8 +155,8 @@ fn run_in(
     shared.manager.ready();
     desk.recovered();
     let control = ControlSocket::bind(&settings.state_dir);
-    if let (Some(server), Some(control)) = (&mut server, control) {
-        server.add_control(control);
+    if let Some(server) = &mut server {
+        server.add_control(control, &settings.state_dir);
     }
     shell_around(follower, shared, shell)
 }

@@ -12,6 +12,7 @@ mod route;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -44,13 +45,16 @@ const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 /// Pause after the kernel refused a connection: most likely all descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Pause before an address that was in use is tried again.
+/// Pause before an address that was in use, or a control socket that could not be made, is tried again.
 const BIND_PAUSE: Duration = Duration::from_secs(5);
+
+/// The control socket, or none where it could not be made; and its state directory.
+type Control = (Option<ControlSocket>, PathBuf);
 
 /// The thread that serves. It ends when this is dropped, with every connection.
 #[derive(Debug)]
 pub struct Server {
-    control: Option<oneshot::Sender<ControlSocket>>,
+    control: Option<oneshot::Sender<Control>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -84,11 +88,11 @@ impl Server {
         })
     }
 
-    /// Serves on the control socket, too.
-    pub fn add_control(&mut self, socket: ControlSocket) {
+    /// Serves on the control socket, too; where it could not be made, as soon as it can be.
+    pub fn add_control(&mut self, socket: Option<ControlSocket>, state_dir: &Path) {
         if let Some(control) = self.control.take() {
             // It is dropped where nobody serves any more.
-            let _ = control.send(socket);
+            let _ = control.send((socket, state_dir.to_owned()));
         }
     }
 }
@@ -105,7 +109,7 @@ impl Drop for Server {
 
 async fn serve_all(
     address: Option<ListenAddress>,
-    control: oneshot::Receiver<ControlSocket>,
+    control: oneshot::Receiver<Control>,
     desk: Arc<Desk>,
 ) {
     for listener in listen::passed_by_systemd() {
@@ -120,14 +124,29 @@ async fn serve_all(
             serve_one(listener, false, desk).await;
         });
     }
-    let Ok(socket) = control.await else {
+    let Ok((socket, state_dir)) = control.await else {
         return std::future::pending().await;
+    };
+    let socket = match socket {
+        Some(socket) => socket,
+        None => bind_later(&state_dir).await,
     };
     match socket.listener().and_then(Listener::unix) {
         Ok(listener) => serve_one(listener, true, desk).await,
         Err(error) => {
             tracing::warn!(%error, "the control socket cannot be served");
             std::future::pending().await
+        }
+    }
+}
+
+/// What kept the control socket from being made, such as a full disk, may be over some time.
+async fn bind_later(state_dir: &Path) -> ControlSocket {
+    loop {
+        tokio::time::sleep(BIND_PAUSE).await;
+        if let Ok(socket) = ControlSocket::try_bind(state_dir) {
+            tracing::info!("questions are answered on the control socket now");
+            return socket;
         }
     }
 }

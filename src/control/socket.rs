@@ -26,13 +26,17 @@ impl ControlSocket {
         match Self::try_bind(state_dir) {
             Ok(socket) => Some(socket),
             Err(error) => {
-                tracing::warn!(state_dir = %state_dir.display(), %error, "no control socket: commands see this daemon's published status alone");
+                tracing::warn!(state_dir = %state_dir.display(), %error, "no control socket yet, trying on: until then commands see this daemon's published status alone");
                 None
             }
         }
     }
 
-    fn try_bind(state_dir: &Path) -> io::Result<Self> {
+    /// The same, and the error is the caller's.
+    ///
+    /// # Errors
+    /// The disk's and the kernel's.
+    pub(crate) fn try_bind(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join(CONTROL_SOCKET);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

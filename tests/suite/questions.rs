@@ -822,3 +822,21 @@ fn answers_that_no_daemon_gives_end_every_question() {
         explained.stdout
     );
 }
+
+#[test]
+fn a_control_socket_that_could_not_be_made_is_made_when_it_can_be() {
+    let bench = Bench::new();
+    bench.append_run(A, "a");
+    bench.once();
+    // Something stands in its place that cannot be replaced.
+    let in_the_way = bench.state_dir().join("control.sock/full");
+    fs::create_dir_all(&in_the_way).unwrap();
+    let mut daemon = bench.start_caught_up();
+    let explain = || bench.run(&mut bench.command(&["explain", "a"]));
+    explain().check(1, &["gives no answer"]);
+    fs::remove_dir_all(in_the_way.parent().unwrap()).unwrap();
+    bench.wait_for(&mut daemon, "it answers", || {
+        explain().status.code() == Some(0)
+    });
+    bench.stop(daemon);
+}
