@@ -4,6 +4,7 @@
 mod questions;
 
 use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -172,16 +173,26 @@ fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyErr
         },
     };
     let mut stdout = io::stdout().lock();
+    let mut device = match &arguments.output {
+        Some(args::Output::File(path)) if !arguments.dry_run => open_device(path)?,
+        _ => None,
+    };
     let to_stdout = matches!(arguments.output, Some(args::Output::Stdout)) && !arguments.dry_run;
     let output = match &arguments.output {
         Some(args::Output::Stdout) => Output::Writer(&mut stdout),
-        Some(args::Output::File(path)) => Output::File(path.clone()),
+        Some(args::Output::File(path)) => match &mut device {
+            Some(device) => Output::Writer(device),
+            None => Output::File(path.clone()),
+        },
         None => Output::File(export_path(&settings.root)),
     };
     let lake = Lake::new(&Disk, &settings.root)?;
     let bar = Progress::new(bytes_to_show(&lake), "exporting");
-    let report = batch_export(&lake, &options, output, &mut |done| bar.at(done.read_bytes))?;
+    let mut report = batch_export(&lake, &options, output, &mut |done| bar.at(done.read_bytes))?;
     bar.finish();
+    if let (Some(_), Some(args::Output::File(path))) = (&device, &arguments.output) {
+        report.result.output_path = path.display().to_string();
+    }
     for (path, error) in &report.unreadable {
         tracing::warn!(path = %path.display(), %error, "passed over");
     }
@@ -198,6 +209,16 @@ fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyErr
         writeln!(stdout, "{result}")?
     }
     Ok(())
+}
+
+/// What is no file to be replaced, such as `/dev/null` or a FIFO, is written to.
+fn open_device(path: &Path) -> io::Result<Option<File>> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() && !found.is_dir() => {
+            OpenOptions::new().write(true).open(path).map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// How long a difference must stay before it counts: far more than the daemon needs for a row.

@@ -59,9 +59,9 @@ pub struct ExportArguments {
 
     /// Where rows go: a file, or - for stdout [default: the root's export]
     ///
-    /// A file is replaced atomically, and only once all is written. With `-` the rows go to stdout and the result to
-    /// stderr. Default: ROOT/data/distilled/sft/sft_export.jsonl. That one is refused, however its path is written, where
-    /// a daemon's state keeps it.
+    /// A file is replaced atomically, and only once all is written; a FIFO or a device is written to. With `-` the rows go
+    /// to stdout and the result to stderr. Default: ROOT/data/distilled/sft/sft_export.jsonl. That one is refused, however
+    /// its path is written, where a daemon's state keeps it.
     #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().map(Output::from))]
     pub output: Option<Output>,
 }

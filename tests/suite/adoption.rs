@@ -3,10 +3,12 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use distilld::lock::RootLock;
 use fastrand::Rng;
+use rustix::fs::{CWD, FileType, Mode};
 
 use crate::support::lake_gen::{Shape, Step, Stream, pairs_of, script};
 use crate::support::naive::naive_batch;
@@ -532,4 +534,30 @@ fn no_batch_replaces_an_export_that_a_daemon_keeps_however_its_path_is_written()
     batch(&bench.export()).check(1, &["already works on"]);
     drop(lock);
     assert_eq!(bench.export_bytes(), before);
+}
+
+#[test]
+fn a_batch_goes_into_a_fifo_and_leaves_it_one() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    let fifo = bench.beside("fifo");
+    let all = Mode::RUSR | Mode::WUSR;
+    rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, all, 0).unwrap();
+    let reading = fifo.clone();
+    let reader = std::thread::spawn(move || fs::read(reading).unwrap());
+    let mut command = bench.command(&["export"]);
+    let ended = bench.run(command.arg("--output").arg(&fifo));
+    ended.check(0, &[]);
+    let told: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(told["output_path"], fifo.to_str().unwrap());
+    assert!(fs::metadata(&fifo).unwrap().file_type().is_fifo());
+    assert_eq!(
+        reader
+            .join()
+            .unwrap()
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count(),
+        1
+    );
 }
