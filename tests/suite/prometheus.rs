@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{ErrorKind, PipeReader, PipeWriter, Read as _, Write as _};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +14,7 @@ use crate::http::{full_disk_command, make_room};
 use crate::support::http::get;
 use crate::support::kill_harness::wait_until;
 use crate::support::lake_gen::Stream;
+use crate::support::manager::StoppedThread;
 use crate::support::process::{Bench, LONG, evidence_with, scored, scored_as};
 
 const PAIR: &str = "2026/05/01/audits.jsonl";
@@ -191,62 +192,6 @@ fn address_of(bench: &Bench) -> SocketAddr {
     address.unwrap()
 }
 
-/// A daemon whose log nobody reads any more: the engine's thread hangs in the line it wants to write.
-struct Stuck {
-    process: Child,
-    address: SocketAddr,
-    _log: (PipeReader, PipeWriter),
-}
-
-impl Stuck {
-    fn start(bench: &Bench) -> Self {
-        let (mut reader, mut writer) = std::io::pipe().unwrap();
-        let listen = [
-            "--log",
-            "info,distilld::follow=debug",
-            "run",
-            "--listen",
-            "127.0.0.1:0",
-        ];
-        let process = bench
-            .command(&listen)
-            .stdout(Stdio::null())
-            .stderr(writer.try_clone().unwrap())
-            .spawn()
-            .unwrap();
-        let mut said = Vec::new();
-        while !String::from_utf8_lossy(&said).contains("caught up") {
-            let mut some = [0; 512];
-            let read = reader.read(&mut some).unwrap();
-            said.extend_from_slice(&some[..read]);
-        }
-        let said = String::from_utf8_lossy(&said).into_owned();
-        let mut named = said.split("listener=").skip(1);
-        let address = named
-            .find_map(|rest| rest.split_whitespace().next()?.parse().ok())
-            .unwrap();
-        // Room for less than a line is left: a page of the pipe's sixteen.
-        rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
-        for len in [4096, 1] {
-            while writer.write(&vec![b'.'; len]).is_ok() {}
-        }
-        rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::empty()).unwrap();
-        bench.append_run(PAIR, "r1");
-        Self {
-            process,
-            address,
-            _log: (reader, writer),
-        }
-    }
-}
-
-impl Drop for Stuck {
-    fn drop(&mut self) {
-        _ = self.process.kill();
-        _ = self.process.wait();
-    }
-}
-
 #[test]
 fn each_alert_fires_when_its_fault_is_there_and_none_before() {
     // On a full disk from its start, with a day-file to read.
@@ -320,12 +265,13 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
     full.stop(full_daemon);
     quiet.stop(quiet_daemon);
 
-    let stuck_daemon = Stuck::start(&stuck);
+    let (stuck_daemon, stuck_at) = stuck.listening();
+    let _hung = StoppedThread::stop(stuck_daemon.pid(), "engine");
     // The first answer that does not come takes longer than a hurried scrape.
-    let Some(server) = Prometheus::start(&[stuck_daemon.address], "8s") else {
+    let Some(server) = Prometheus::start(&[stuck_at], "8s") else {
         return;
     };
-    server.wait_firing(stuck_daemon.address, &["DistilldNotAnswering"], &mut fired);
+    server.wait_firing(stuck_at, &["DistilldNotAnswering"], &mut fired);
     assert_eq!(fired, alert_names());
 }
 
