@@ -268,6 +268,12 @@ fn say_opened(report: &OpenReport, settings: &Settings, root: &Path) {
             "the export has lines that are no rows; they stay"
         );
     }
+    if report.rows_unknown_category > 0 {
+        tracing::warn!(
+            rows = report.rows_unknown_category,
+            "the export has rows of categories that are refused now; they stay until a rebuild, and verify calls them forbidden"
+        );
+    }
     let case = match report.case {
         RecoveryCase::Fresh => "fresh",
         RecoveryCase::Adopt => "adopted the export",

@@ -191,7 +191,11 @@ impl OnePair<'_> {
             Verdict::Exported { .. } => ("exported", EXPORTED, category),
             Verdict::Firewalled => ("firewalled", FIREWALLED, category),
             Verdict::UnknownCategory => ("unknown_category", UNKNOWN_CATEGORY, category),
-            Verdict::Waiting { .. } => ("waiting", WAITING, Some(self.run_id.to_owned())),
+            Verdict::Waiting { .. } => {
+                // With evidence it would not wait, could it be read.
+                let rule = self.in_pair.evidence.map_or(WAITING, |_| UNREADABLE);
+                ("waiting", rule, Some(self.run_id.to_owned()))
+            }
             Verdict::Role { .. } => ("role", ROLE, evidence.map(|(role, _)| role.clone())),
             Verdict::BlankText { .. } => (
                 "blank_text",
@@ -287,6 +291,8 @@ const EXPORTED: &str = "an admitted category, evidence of a role that gives samp
 const FIREWALLED: &str = "the firewall: category `rejected` or `needs_human_review`, for ever";
 const UNKNOWN_CATEGORY: &str = "a category that nobody knows is refused";
 const WAITING: &str = "no evidence with its run id stands in the paired day-file yet";
+const UNREADABLE: &str =
+    "its own line or its evidence cannot be read any more: the day-file is gone, or was changed";
 const ROLE: &str = "the evidence's model_role is not executor, reviewer or applier";
 const BLANK_TEXT: &str = "the evidence's text is empty or white space alone";
 const COUNTS: &str = "the last evidence with its run id counts";

@@ -9,7 +9,7 @@ use super::{OnStep, OpenReport};
 use crate::checkpoint::{Claim, PairId};
 use crate::engine::{Engine, EngineError, Setup};
 use crate::export::{Export, ExportError, ROWS_PER_STEP, Segments};
-use crate::firewall::FIREWALL;
+use crate::firewall::{ACCEPTED, FIREWALL};
 use crate::journal::Journal;
 use crate::recover::RecoveryCase;
 use crate::row;
@@ -127,7 +127,8 @@ fn adopt(
             report.rows_foreign += 1;
             return Ok(());
         };
-        refuse_forbidden(bytes, row_offset, &setup.export_path)?;
+        let is_known = refuse_forbidden(bytes, row_offset, &setup.export_path)?;
+        report.rows_unknown_category += u64::from(!is_known);
         report.rows_adopted += 1;
         claims.push(Claim {
             row,
@@ -164,7 +165,8 @@ fn take_claims(state: &mut State, claims: &mut Vec<Claim>) -> Result<(), StateEr
     Ok(())
 }
 
-fn refuse_forbidden(row: &[u8], offset: u64, export_path: &Path) -> Result<(), EngineError> {
+/// Says whether the row's category is one that a row may have.
+fn refuse_forbidden(row: &[u8], offset: u64, export_path: &Path) -> Result<bool, EngineError> {
     match row::view(row) {
         Ok(view) if FIREWALL.contains(&view.quality_score.as_ref()) => Err(EngineError::Tainted {
             export: export_path.display().to_string(),
@@ -174,6 +176,7 @@ fn refuse_forbidden(row: &[u8], offset: u64, export_path: &Path) -> Result<(), E
             ),
             offset,
         }),
-        _ => Ok(()),
+        Ok(view) => Ok(ACCEPTED.contains(&view.quality_score.as_ref())),
+        Err(_) => Ok(true),
     }
 }

@@ -561,3 +561,20 @@ fn a_batch_goes_into_a_fifo_and_leaves_it_one() {
         1
     );
 }
+
+#[test]
+fn rows_of_an_unknown_category_that_another_exporter_wrote_are_told() {
+    let bench = Bench::new();
+    for (run, category) in [("a", "accepted"), ("odd", "almost"), ("odder", "")] {
+        bench.append(Stream::Evidence, PAIR, evidence(run));
+        bench.append(Stream::Scored, PAIR, scored_as(run, category));
+    }
+    let go = ["export", "--dialect", "go"];
+    bench.run(&mut bench.command(&go)).check(0, &[]);
+    let before = bench.export_bytes();
+    let ended = bench.once();
+    ended.check(0, &["categories that are refused now", "rows=2 "]);
+    assert_eq!(bench.export_bytes(), before);
+    let again = bench.once();
+    assert!(!again.stderr.contains("refused now"), "{}", again.stderr);
+}

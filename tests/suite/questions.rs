@@ -840,3 +840,21 @@ fn a_control_socket_that_could_not_be_made_is_made_when_it_can_be() {
     });
     bench.stop(daemon);
 }
+
+#[test]
+fn a_run_whose_own_line_is_gone_is_not_said_to_lack_evidence() {
+    let bench = Bench::new();
+    bench.append(Stream::Scored, A, scored("w"));
+    bench.once();
+    let rule = || {
+        let told = bench.ask(&["explain", "w", "--json"]);
+        let line = told["lines"].as_array().unwrap()[0].clone();
+        assert_eq!(line["verdict"], "waiting", "{told}");
+        line["rule"].to_string()
+    };
+    assert!(rule().contains("no evidence"));
+    fs::remove_file(bench.path(Stream::Scored, A)).unwrap();
+    bench.append(Stream::Evidence, A, evidence("w"));
+    bench.once();
+    assert!(rule().contains("cannot be read any more"), "{}", rule());
+}
