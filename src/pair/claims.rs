@@ -103,7 +103,12 @@ impl<E> Step<'_, E> {
         // has yet to claim it: who lists them sees that.
         let key = RowKey::of_line(&self.day_file_name, scored);
         let left = self.claimable(key)?.len() as u64;
-        if self.refused_keys(run)?.insert(key) {
+        if left == 0 {
+            // Where nobody has asked for the keys of this run yet, whoever does finds this line among its others.
+            if let Some(keys) = self.refused_keys.get_mut(&run) {
+                keys.insert(key);
+            }
+        } else if self.refused_keys(run)?.insert(key) {
             self.out.checkpoint.counts.contradicted += left;
         }
         Ok(())
