@@ -89,14 +89,16 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
     }
     let export = export_path(&root);
     check_writable("export", export.parent().unwrap_or(&root), &mut found);
-    check_export_kind(&export, &mut found);
+    check_export_file(&export, &mut found);
     check_writable("state", &settings.state_dir, &mut found);
     for path in [
         lock_path(&root),
         settings.state_dir.join(STATE_FILE),
         settings.state_dir.join(JOURNAL_FILE),
     ] {
-        check_own_file(&path, &mut found);
+        if let Err(why) = own_file(&path) {
+            found.say(Severity::Fail, format!("file {}", path.display()), why);
+        }
     }
     check_events(settings, &root, directories, &mut found);
     check_free("export", &export, &mut found);
@@ -245,23 +247,20 @@ fn check_writable(name: &str, dir: &Path, found: &mut Findings) {
     }
 }
 
-/// A file that the daemon made, where it is there: said only if it is none any more, or cannot be written.
-fn check_own_file(path: &Path, found: &mut Findings) {
-    let what = format!("file {}", path.display());
+/// What would keep the daemon from writing a file that it made; its length, or nothing where there is none.
+fn own_file(path: &Path) -> Result<Option<u64>, String> {
     match Disk.stat(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Ok(stat) if stat.kind == FileKind::Regular => {
-            if let Err(error) = can_be_written(path) {
-                let why = format!("cannot be written: {error}; give distilld's user the right to");
-                found.say(Severity::Fail, what, why);
-            }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{error}; let distilld read it")),
+        Ok(stat) if stat.kind != FileKind::Regular => {
+            Err("it is no regular file; move it away, distilld makes a fresh one".to_owned())
         }
-        Ok(_) => found.say(Severity::Fail, what, "it is no regular file; move it away"),
-        Err(error) => found.say(
-            Severity::Fail,
-            what,
-            format!("{error}; let distilld read it"),
-        ),
+        Ok(stat) => match can_be_written(path) {
+            Ok(()) => Ok(Some(stat.len_bytes)),
+            Err(error) => Err(format!(
+                "cannot be written: {error}; give distilld's user the right to"
+            )),
+        },
     }
 }
 
@@ -271,29 +270,12 @@ fn can_be_written(path: &Path) -> io::Result<()> {
     options.read(true).write(true).open(path).map(drop)
 }
 
-fn check_export_kind(export: &Path, found: &mut Findings) {
+fn check_export_file(export: &Path, found: &mut Findings) {
     let what = format!("export {}", export.display());
-    match Disk.stat(export) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            found.say(Severity::Ok, what, "not there yet")
-        }
-        Err(error) => found.say(
-            Severity::Fail,
-            what,
-            format!("{error}; let distilld read it"),
-        ),
-        Ok(stat) if stat.kind != FileKind::Regular => found.say(
-            Severity::Fail,
-            what,
-            "it is no regular file; move it away, distilld makes a fresh one",
-        ),
-        Ok(stat) => match can_be_written(export) {
-            Ok(()) => found.say(Severity::Ok, what, format!("{} bytes", stat.len_bytes)),
-            Err(error) => {
-                let why = format!("cannot be written: {error}; give distilld's user the right to");
-                found.say(Severity::Fail, what, why);
-            }
-        },
+    match own_file(export) {
+        Ok(None) => found.say(Severity::Ok, what, "not there yet"),
+        Ok(Some(len_bytes)) => found.say(Severity::Ok, what, format!("{len_bytes} bytes")),
+        Err(why) => found.say(Severity::Fail, what, why),
     }
 }
 

@@ -129,18 +129,16 @@ impl Settings {
         flags: &GlobalArguments,
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
-        if let Some(file) = &flags.config {
-            let is_file = std::fs::metadata(file).and_then(|found| match found.is_file() {
-                true => Ok(()),
-                false => Err(std::io::Error::new(
+        if let Some(file) = &flags.config
+            && std::fs::metadata(file).is_ok_and(|found| !found.is_file())
+        {
+            return Err(ConfigError::FileUnreadable {
+                file: file.clone(),
+                source: std::io::Error::new(
                     std::io::ErrorKind::InvalidInput,
                     "it is no regular file, and cannot be read again",
-                )),
+                ),
             });
-            is_file.map_err(|source| ConfigError::FileUnreadable {
-                file: file.clone(),
-                source,
-            })?;
         }
         Self::load(flags, environment)
     }

@@ -1,4 +1,5 @@
-//! Owns the way to the daemon that runs on the same root: its control socket, and a command's one question and its answer. Where no daemon answers it says so, and the caller reads the files instead.
+//! Owns the way to the daemon that runs on the same root: its control socket, and a command's one question and its
+//! answer. Where no daemon answers it says so, and the caller reads the files instead.
 
 mod socket;
 

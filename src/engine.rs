@@ -63,6 +63,7 @@ const OVERLAY_ENTRIES_MAX: usize = 64 << 10;
 const QUIET_COMMIT_MS: u64 = 1_000;
 /// When nothing changed for so long, what the journal holds is taken into the state.
 const QUIET_CHECKPOINT_MS: u64 = 30_000;
+
 /// What a pass did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PassReport {

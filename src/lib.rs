@@ -15,15 +15,17 @@
 //!
 //! `engine` ties them together: it looks at many pairs, each by `reader`, and commits what they gave; `beside` takes
 //! what takes its time, `buffers` its memory; `open` starts it by the table in `recover`*, from what stands in the
-//! `state_dir` once a `swap` is finished. All of these reach the disk through `storage` alone, and the time through `clock`
-//! (`stamp`*: how it is written); what they count goes to `meters`. No module stands on one that stands on it.
+//! `state_dir` once a `swap` is finished. All of these reach the disk through `storage` alone, and the time through
+//! `clock` (`stamp`*: how it is written); what they count goes to `meters`. No module stands on one that stands on it.
 //!
 //! Around the engine, the process: `follow` is its thread, `wake` what wakes it, `watch` what hears inotify, `daemon`
 //! the shell with signals (`shutdown`), service manager (`systemd`, told in the words of `status_line`*), `lock` and
 //! the sockets (`control`: a command's way to the daemon; `serve`: health, metrics and page, which asks by `ask` and
 //! reads what `meters` count); `watched_disk` is the disk with a `pulse`, and `watchdog` tells the manager that all of
 //! them live, by what each `pulse` counts. Before it: `args`, `config`, `logging`, `cli`, which tells of errors by
-//! `terminal` with their `remedy`, refuses with a `refusal`, and shows `progress`. Beside it, sharing only the pure core: `batch_export` and its parts, the stateless
+//! `terminal` with their `remedy`, refuses with a `refusal`, and shows `progress`.
+//!
+//! Beside it, sharing only the pure core: `batch_export` and its parts, the stateless
 //! batch, and `verify`, which holds the export against it. For its operators: `rebuild` drives the same engine beside
 //! the old files, `check` warns, and the rest answers from `figures`, one moment of all that is remembered, taken from
 //! the daemon or by `inquire` from its files: `status` tells, `explain` and `plan` say why and what next,

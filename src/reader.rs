@@ -9,15 +9,13 @@ use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::io::Errno;
-
 use crate::buffers::Buffers;
 use crate::checkpoint::{Claim, Seen, SourceState};
 use crate::discover::{PairPath, Stream};
 use crate::pair::{ActivePair, Facts, Outcome, advance};
 use crate::parse;
 use crate::state::{StateError, StateView};
-use crate::storage::Storage;
+use crate::storage::{Storage, is_out_of_files};
 use crate::tail::{CHUNK_LEN, Chunk, LineLimits, Rewritten, Source};
 use asked::{LiveIndex, LookError, SourceBodies};
 
@@ -138,7 +136,8 @@ pub fn look(
         wall_ms: looking.now_ms,
     };
     let sources = open_both(pair, path, looking, &mut found);
-    if let Some(at) = found.unreadable.iter().position(is_of_the_process) {
+    let mut unreadable = found.unreadable.iter();
+    if let Some(at) = unreadable.position(|(_, error)| is_out_of_files(error)) {
         return Err(StateError::Io(found.unreadable.swap_remove(at).1));
     }
     // Half a pair is not worked: a run whose evidence cannot be read now would wait for evidence that never comes
@@ -163,12 +162,6 @@ pub fn look(
         }
     }
     Ok(found)
-}
-
-/// Open files ran out: that says nothing of the one that could not be opened.
-fn is_of_the_process((_, error): &(Stream, io::Error)) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// What of a pair could be opened.

@@ -6,8 +6,6 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
-use rustix::io::Errno;
-
 use crate::batch_export::BatchError;
 use crate::batch_pair::PairFault;
 use crate::config::ConfigError;
@@ -21,6 +19,7 @@ use crate::lock::LockError;
 use crate::rebuild::RebuildError;
 use crate::refusal::Refusal;
 use crate::state::StateError;
+use crate::storage::is_out_of_files;
 use crate::verify::VerifyError;
 
 const REPORT: &str =
@@ -62,8 +61,7 @@ pub fn in_a_line(error: &(dyn Error + 'static)) -> String {
 
 /// What the file system refused, and what then helps. `what` is a name that stands in the error already.
 fn disk(error: &io::Error, what: &str) -> String {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    if let Some(Errno::MFILE | Errno::NFILE) = errno {
+    if is_out_of_files(error) {
         return "raise the limit of open files: `ulimit -n`, or LimitNOFILE= in a unit of systemd"
             .to_owned();
     }
@@ -322,7 +320,7 @@ mod tests {
 
     #[test]
     fn where_files_run_out_no_disk_is_blamed() {
-        let error = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        let error = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
         let fix = remedy(&EngineError::State(StateError::Io(error))).unwrap_or_default();
         assert!(fix.contains("LimitNOFILE="), "{fix}");
     }

@@ -16,6 +16,8 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, cho
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 /// What a path leads to, as far as distilld tells kinds of files apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
@@ -107,6 +109,13 @@ pub fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             done => return done,
         }
     }
+}
+
+/// Whether open files ran out, in this process or on the host: that says nothing of the file that was to be opened.
+#[must_use]
+pub fn is_out_of_files(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// Writes all of `buf` at `offset`, however many calls it takes.
