@@ -1,6 +1,7 @@
 //! Owns where a batch's rows go. A file is written beside its target, synced, and renamed: under its name stands the
 //! old one or the new one, whole. It never looks into a row.
 
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +12,26 @@ use crate::storage::{Storage, StorageFile, write_all_at};
 pub enum Output<'w> {
     /// A file, replaced atomically.
     File(PathBuf),
+    /// What is no file and stays what it is, such as `/dev/null` or a FIFO: its path, and where it was opened.
+    Device(PathBuf, File),
     /// Anything else, such as stdout.
     Writer(&'w mut dyn Write),
+}
+
+impl Output<'_> {
+    /// Whatever a path names: a file that is replaced, or a device that is written to and opened now.
+    ///
+    /// # Errors
+    /// What the disk says of a device.
+    pub fn named(path: &Path) -> io::Result<Self> {
+        match fs::metadata(path) {
+            Ok(found) if !found.is_file() && !found.is_dir() => {
+                let device = OpenOptions::new().write(true).open(path)?;
+                Ok(Self::Device(path.to_owned(), device))
+            }
+            _ => Ok(Self::File(path.to_owned())),
+        }
+    }
 }
 
 /// Takes rows as they come; a file appears under its name only when all of them are durable.
@@ -39,7 +58,7 @@ impl<'s, 'w> Sink<'s, 'w> {
     /// What a person calls the output.
     pub fn name(&self) -> String {
         match &self.output {
-            Output::File(path) => path.display().to_string(),
+            Output::File(path) | Output::Device(path, _) => path.display().to_string(),
             Output::Writer(_) => "-".to_owned(),
         }
     }
@@ -57,6 +76,7 @@ impl<'s, 'w> Sink<'s, 'w> {
     fn write(&mut self, rows: &[u8]) -> io::Result<()> {
         let path = match &mut self.output {
             Output::Writer(writer) => return writer.write_all(rows),
+            Output::Device(_, device) => return device.write_all(rows),
             Output::File(path) => path,
         };
         let (_, file) = match &mut self.temporary {
@@ -70,7 +90,7 @@ impl<'s, 'w> Sink<'s, 'w> {
     pub fn finish(&mut self) -> io::Result<()> {
         match (&mut self.output, &self.temporary) {
             (Output::Writer(writer), _) => writer.flush(),
-            (Output::File(_), None) => Ok(()),
+            (Output::Device(..), _) | (Output::File(_), None) => Ok(()),
             (Output::File(path), Some((temporary, file))) => {
                 file.sync_data()?;
                 self.storage.rename(temporary, path)?;
@@ -108,7 +128,8 @@ fn create_beside(
     Ok((temporary, file))
 }
 
-fn directory_of(path: &Path) -> &Path {
+/// The directory that holds what a path names.
+pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),

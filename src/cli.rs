@@ -4,7 +4,6 @@
 mod questions;
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -17,6 +16,7 @@ use clap::Parser as _;
 
 use crate::args::{self, Arguments, Command, ExportArguments};
 use crate::batch_export::{BatchOptions, Output, batch_export};
+use crate::batch_output::directory_of;
 use crate::batch_pair::{Lake, PairReading};
 use crate::check::Severity;
 use crate::clock::{Clock as _, HostClock};
@@ -173,26 +173,17 @@ fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyErr
         },
     };
     let mut stdout = io::stdout().lock();
-    let mut device = match &arguments.output {
-        Some(args::Output::File(path)) if !arguments.dry_run => open_device(path)?,
-        _ => None,
-    };
     let to_stdout = matches!(arguments.output, Some(args::Output::Stdout)) && !arguments.dry_run;
     let output = match &arguments.output {
         Some(args::Output::Stdout) => Output::Writer(&mut stdout),
-        Some(args::Output::File(path)) => match &mut device {
-            Some(device) => Output::Writer(device),
-            None => Output::File(path.clone()),
-        },
+        Some(args::Output::File(path)) if !arguments.dry_run => Output::named(path)?,
+        Some(args::Output::File(path)) => Output::File(path.clone()),
         None => Output::File(export_path(&settings.root)),
     };
     let lake = Lake::new(&Disk, &settings.root)?;
     let bar = Progress::new(bytes_to_show(&lake), "exporting");
-    let mut report = batch_export(&lake, &options, output, &mut |done| bar.at(done.read_bytes))?;
+    let report = batch_export(&lake, &options, output, &mut |done| bar.at(done.read_bytes))?;
     bar.finish();
-    if let (Some(_), Some(args::Output::File(path))) = (&device, &arguments.output) {
-        report.result.output_path = path.display().to_string();
-    }
     for (path, error) in &report.unreadable {
         tracing::warn!(path = %path.display(), %error, "passed over");
     }
@@ -209,16 +200,6 @@ fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyErr
         writeln!(stdout, "{result}")?
     }
     Ok(())
-}
-
-/// What is no file to be replaced, such as `/dev/null` or a FIFO, is written to.
-fn open_device(path: &Path) -> io::Result<Option<File>> {
-    match fs::metadata(path) {
-        Ok(found) if !found.is_file() && !found.is_dir() => {
-            OpenOptions::new().write(true).open(path).map(Some)
-        }
-        _ => Ok(None),
-    }
 }
 
 /// How long a difference must stay before it counts: far more than the daemon needs for a row.
@@ -296,10 +277,7 @@ fn bytes_to_show(lake: &Lake<'_>) -> u64 {
 fn rebuild(settings: &Settings) -> Result<(), AnyError> {
     let root = Disk.canonicalize(&settings.root)?;
     refuse_other_state(settings, &root)?;
-    let lock = lock::RootLock::take(&root, &settings.state_dir)?;
-    if let Some(other) = lock.state_is_of() {
-        daemon::set_other_state_aside(settings, other)?;
-    }
+    let _lock = daemon::take_lock(settings, &root)?;
     let clock = Arc::new(HostClock::new());
     let stop = shutdown::stop_flag()?;
     let mut bars = Steps::default();
@@ -364,11 +342,8 @@ fn is_own_export(settings: &Settings, output: Option<&args::Output>) -> bool {
         Some(args::Output::File(path)) => path,
     };
     let place = |path: &Path| {
-        let dir = match path.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => dir,
-            _ => Path::new("."),
-        };
-        Some(dir.canonicalize().ok()?.join(path.file_name()?))
+        let dir = directory_of(path).canonicalize().ok()?;
+        Some(dir.join(path.file_name()?))
     };
     let own = export_path(&settings.root);
     let same_file = |path: &Path| path.canonicalize().ok();

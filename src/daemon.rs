@@ -104,10 +104,7 @@ fn run_in(
             root: settings.root.clone(),
             source,
         })?;
-    let lock = RootLock::take(&root, &settings.state_dir)?;
-    if let Some(other) = lock.state_is_of() {
-        set_other_state_aside(settings, other)?;
-    }
+    let _lock = take_lock(settings, &root)?;
     let meters = Arc::new(Meters::new());
     let answering = Arc::new(Answering::new(root.clone(), settings.max_line_bytes));
     let desk = Arc::new(Desk::new(
@@ -237,22 +234,27 @@ fn stop_trusting(settings: &Settings, error: &DaemonError) {
     }
 }
 
-/// A state that another lake was served from says nothing of this one.
+/// Takes the lock for who writes state and export. A state that another lake was served from says nothing of this one: it
+/// is set aside.
 ///
 /// # Errors
-/// The disk's.
-pub fn set_other_state_aside(settings: &Settings, other: &Path) -> Result<(), DaemonError> {
+/// The lock's; the disk's.
+pub fn take_lock(settings: &Settings, root: &Path) -> Result<RootLock, DaemonError> {
     let state_dir = &settings.state_dir;
+    let lock = RootLock::take(root, state_dir)?;
+    let Some(other) = lock.state_is_of() else {
+        return Ok(lock);
+    };
     tracing::warn!(
         state_dir = %state_dir.display(), of = %other.display(),
         "the state that was there is of another lake, it is set aside; give each lake a state directory of its own"
     );
-    set_state_aside(&Disk, state_dir).map_err(|source| {
-        DaemonError::Engine(EngineError::StateDir {
-            dir: state_dir.display().to_string(),
-            source,
-        })
-    })
+    let set_aside = set_state_aside(&Disk, state_dir);
+    set_aside.map_err(|source| EngineError::StateDir {
+        dir: state_dir.display().to_string(),
+        source,
+    })?;
+    Ok(lock)
 }
 
 fn say_opened(report: &OpenReport, settings: &Settings, root: &Path) {

@@ -32,6 +32,18 @@ pub struct Holder {
     pub asks: bool,
 }
 
+impl Holder {
+    /// This process, as a daemon.
+    fn here(root: &Path, state_dir: &Path) -> Self {
+        Self {
+            pid: std::process::id(),
+            root: root.to_owned(),
+            state_dir: state_dir.to_owned(),
+            asks: false,
+        }
+    }
+}
+
 /// How long a command that only asks may keep a daemon from its lock.
 const ASKING_PATIENCE: Duration = Duration::from_secs(60);
 /// The lock is tried for again after so long.
@@ -75,15 +87,13 @@ impl RootLock {
     /// # Errors
     /// See [`LockError`].
     pub fn take(root: &Path, state_dir: &Path) -> Result<Self, LockError> {
-        let state_lock = state_dir.join(LOCK_FILE);
-        let state_is_of = other_root(&state_lock, root);
-        Self::take_all(
-            [lock_path(root), state_lock],
-            root,
-            state_dir,
-            false,
+        let paths = [lock_path(root), state_dir.join(LOCK_FILE)];
+        let state_is_of = other_root(&paths[1], root);
+        let lock = Self::take_all(paths, &Holder::here(root, state_dir))?;
+        Ok(Self {
             state_is_of,
-        )
+            ..lock
+        })
     }
 
     /// The same to read what a daemon left.
@@ -92,7 +102,11 @@ impl RootLock {
     /// See [`LockError`].
     pub fn take_to_ask(root: &Path, state_dir: &Path) -> Result<Self, LockError> {
         let paths = [lock_path(root), state_dir.join(LOCK_FILE)];
-        Self::take_all(paths, root, state_dir, true, None)
+        let holder = Holder {
+            asks: true,
+            ..Holder::here(root, state_dir)
+        };
+        Self::take_all(paths, &holder)
     }
 
     /// Takes the root's lock alone: for who writes its export and keeps no state.
@@ -100,27 +114,15 @@ impl RootLock {
     /// # Errors
     /// See [`LockError`].
     pub fn take_root(root: &Path, state_dir: &Path) -> Result<Self, LockError> {
-        Self::take_all([lock_path(root)], root, state_dir, false, None)
+        Self::take_all([lock_path(root)], &Holder::here(root, state_dir))
     }
 
-    fn take_all<const N: usize>(
-        paths: [PathBuf; N],
-        root: &Path,
-        state_dir: &Path,
-        asks: bool,
-        state_is_of: Option<PathBuf>,
-    ) -> Result<Self, LockError> {
-        let holder = Holder {
-            pid: std::process::id(),
-            root: root.to_owned(),
-            state_dir: state_dir.to_owned(),
-            asks,
-        };
+    fn take_all<const N: usize>(paths: [PathBuf; N], holder: &Holder) -> Result<Self, LockError> {
         let paths = BTreeSet::from(paths);
-        let held = paths.iter().map(|path| take_one(path, &holder));
+        let held = paths.iter().map(|path| take_one(path, holder));
         Ok(Self {
             _held: held.collect::<Result<_, _>>()?,
-            state_is_of,
+            state_is_of: None,
         })
     }
 
