@@ -174,7 +174,7 @@ fn a_day_file_that_is_replaced_within_a_tick_of_a_coarse_clock_is_read_again() {
     bench.wait_run(&mut daemon, "a");
     let before = fs::metadata(&path).unwrap();
     // One more poll, so that all of it has been read and nothing is left to be looked at.
-    thread::sleep(Duration::from_millis(200));
+    bench.probe(&mut daemon);
     fs::write(&beside, scored("b")).unwrap();
     fs::rename(&beside, &path).unwrap();
     let after = fs::metadata(&path).unwrap();

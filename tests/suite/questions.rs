@@ -24,10 +24,10 @@ use fastrand::Rng;
 use serde_json::Value;
 
 use crate::support::bench::{Bench as EngineBench, EXPORT, ROOT};
-use crate::support::kill_harness::Daemon;
+use crate::support::kill_harness::{Daemon, wait_until};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
 use crate::support::naive::verdicts;
-use crate::support::process::{Bench, evidence, evidence_with, scored, scored_as};
+use crate::support::process::{Bench, LONG, evidence, evidence_with, scored, scored_as};
 use crate::support::sim_disk::SimDisk;
 
 /// Random lakes of each kind.
@@ -718,11 +718,14 @@ fn a_plan_without_a_daemon_says_what_once_then_does() {
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_nanos(1);
         file.unwrap().set_modified(long_ago).unwrap();
     }
-    std::thread::sleep(Duration::from_millis(50));
     bench.once();
     assert_eq!(bench.row_count(), 4);
-    let idle = bench.run(&mut bench.command(&["plan"]));
-    assert!(idle.stdout.starts_with("nothing is new"), "{}", idle.stdout);
+    let idle = wait_until(LONG, || {
+        bench.once();
+        let idle = bench.run(&mut bench.command(&["plan"]));
+        Ok(idle.stdout.starts_with("nothing is new"))
+    });
+    assert_eq!(idle, Ok(true));
     let daemon = bench.start_caught_up();
     assert_eq!(bench.ask(&["plan", "--json"])["total"]["rows"], 0);
     bench.stop(daemon);
