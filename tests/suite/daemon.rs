@@ -607,6 +607,9 @@ fn a_log_that_nobody_reads_keeps_no_row_from_being_written() {
     let (_, lost) = told.split_once(" lines=").unwrap();
     let (lost, _) = lost.split_once(' ').unwrap();
     assert!(lost.parse::<u32>().unwrap() > 10, "{told}");
+    // The turn that tells of the loss need not be the one that heard of the run.
+    let there = wait_until(LONG, || Ok(bench.has("read again")));
+    assert!(there.is_ok(), "read again: {there:?}");
     let process = Pid::from_raw(daemon.id().cast_signed()).unwrap();
     rustix::process::kill_process(process, Signal::TERM).unwrap();
     while lines.next().is_some() {}
