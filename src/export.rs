@@ -1,6 +1,5 @@
-//! Owns the export file: appends committed rows at their offset, checks that it is still the file that the state
-//! knows, writes a committed batch again after a crash, and reads all rows where the state must be rebuilt. It
-//! never decides what is shown.
+//! Owns the export file: appends committed rows at their offset, and checks that it is still the file that the state
+//! knows. Its parts read rows, and write a committed batch again after a crash. It never decides what is shown.
 //!
 //! Nothing is synced when rows are appended: the journal holds them, durable, until a checkpoint has synced the
 //! export. What a reader sees is therefore always durable somewhere, at the price of one sync a batch instead of two.
@@ -12,23 +11,21 @@ use std::sync::Arc;
 mod guard;
 mod known;
 mod prove;
+mod read;
+mod redo;
 mod segments;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::row::RowKey;
 use crate::rows::Rows;
-use crate::storage::{FileKind, Storage, StorageFile, read_full_at, write_all_at};
+use crate::storage::{FileKind, Storage, StorageFile, write_all_at};
 
 /// Bytes before the durable length that its mark covers.
 const MARK_TAIL_LEN: u64 = 4_096;
-/// How much of the export is read at once when all of it must be.
-const SCAN_LEN: usize = 1 << 20;
-/// How much is read at once where one row is wanted.
-const ROW_WINDOW_LEN: usize = 16 << 10;
 
 use guard::Guard;
 pub use known::{ExportGuard, ExportMark, ExportStamp};
+pub use read::{row_at, short_row_at};
 pub use segments::{SEGMENT_BYTES, Segment, Segments};
 
 /// Where the export of a root lies.
@@ -329,116 +326,6 @@ impl Export {
         })
     }
 
-    /// Writes rows at `offset` again, and ends the export behind them: redo after a crash. What a crash leaves there is a
-    /// part of them, or zero bytes, or what the disk garbled; a whole row of other bytes was written by somebody else.
-    ///
-    /// # Errors
-    /// [`ExportError::Changed`] where such a row stands; nothing is written then. [`ExportError::Io`].
-    pub fn redo(&mut self, offset: u64, rows: &Rows) -> Result<(), ExportError> {
-        for (at, piece) in rows.placed(offset) {
-            self.refuse_other_rows(at, piece)?;
-        }
-        self.tail.clear();
-        for (at, piece) in rows.placed(offset) {
-            write_all_at(&*self.file, piece, at).map_err(|source| self.io_error(source))?;
-            self.len_bytes = self.len_bytes.max(at + piece.len() as u64);
-            self.guard.segments.extend(piece);
-        }
-        self.wrote();
-        Ok(())
-    }
-
-    /// That no whole row stands where `rows` belong but they.
-    fn refuse_other_rows(&self, offset: u64, rows: &[u8]) -> Result<(), ExportError> {
-        let mut there = vec![0; rows.len()];
-        let read = self.read_at(&mut there, offset)?;
-        let mut at = 0;
-        while at < read && there[at..read] != rows[at..read] {
-            // The last one may be longer than what belongs there.
-            let other = self.row_at(offset + at as u64)?;
-            let end = at + other.len() + 1;
-            let is_equal = rows
-                .get(at..end)
-                .is_some_and(|rows| rows[..other.len()] == other);
-            if !is_equal && RowKey::of_row(&other).is_ok() {
-                return Err(self.changed(format!(
-                    "at byte {} stands another row than the state's journal has for this place: the state is of another \
-                     lake, or an older copy, or somebody replaced the export",
-                    offset + at as u64
-                )));
-            }
-            at = end;
-        }
-        Ok(())
-    }
-
-    /// Ends the export at `len_bytes`, where a row ends. Only ever used to drop a torn last row.
-    ///
-    /// # Errors
-    /// [`ExportError::Io`].
-    pub fn cut(&mut self, len_bytes: u64) -> Result<(), ExportError> {
-        self.file
-            .set_len(len_bytes)
-            .map_err(|source| self.io_error(source))?;
-        self.len_bytes = len_bytes;
-        self.tail.clear();
-        self.wrote();
-        Ok(())
-    }
-
-    /// Calls `visit` with the offset and the bytes (newline left off) of every whole row, and gives the offset
-    /// behind the last one. Memory is bounded by the longest row.
-    ///
-    /// # Errors
-    /// [`ExportError::Io`], or what `visit` says.
-    pub fn for_each_row<E: From<ExportError>>(
-        &self,
-        mut visit: impl FnMut(u64, &[u8]) -> Result<(), E>,
-    ) -> Result<u64, E> {
-        let mut pending = Vec::new();
-        let mut row_offset = 0;
-        let mut chunk = vec![0; SCAN_LEN];
-        loop {
-            let at = row_offset + pending.len() as u64;
-            let read = read_full_at(&*self.file, &mut chunk, at)
-                .map_err(|source| self.io_error(source))?;
-            let mut rest = &chunk[..read];
-            while let Some(end) = memchr::memchr(b'\n', rest) {
-                pending.extend_from_slice(&rest[..end]);
-                visit(row_offset, &pending)?;
-                row_offset += pending.len() as u64 + 1;
-                pending.clear();
-                rest = &rest[end + 1..];
-            }
-            pending.extend_from_slice(rest);
-            if read < chunk.len() {
-                return Ok(row_offset);
-            }
-        }
-    }
-
-    /// Reads `buf.len()` bytes at `offset`; fewer only at the end.
-    ///
-    /// # Errors
-    /// [`ExportError::Io`].
-    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ExportError> {
-        read_full_at(&*self.file, buf, offset).map_err(|source| self.io_error(source))
-    }
-
-    /// The row that starts at `offset`, without its newline.
-    ///
-    /// # Errors
-    /// [`ExportError::Io`].
-    pub fn row_at(&self, offset: u64) -> Result<Vec<u8>, ExportError> {
-        let (row, _is_whole) = read_row(
-            |bytes, at| self.read_at(bytes, at),
-            offset,
-            ROW_WINDOW_LEN,
-            usize::MAX,
-        )?;
-        Ok(row)
-    }
-
     /// After a failed append: whole rows stay, they may have been seen; what is left of a torn one is removed as
     /// far as the disk lets us. Cutting needs no space. If it fails, the next append writes over it.
     fn cut_torn_row(&mut self, offset: u64, rows: &[u8]) {
@@ -465,46 +352,6 @@ impl Export {
         ExportError::Changed {
             path: self.path.clone(),
             what,
-        }
-    }
-}
-
-/// The row that starts at an offset of an export that somebody else keeps, without its newline; `None` where it cannot
-/// be read.
-#[must_use]
-pub fn row_at(export: &dyn StorageFile, offset: u64) -> Option<Vec<u8>> {
-    short_row_at(export, offset, ROW_WINDOW_LEN, usize::MAX)
-}
-
-/// As [`row_at`], `len_likely` bytes at a time; `None` also for a row that is longer than `len_max`, of which little more
-/// than that is read.
-#[must_use]
-pub fn short_row_at(
-    export: &dyn StorageFile,
-    offset: u64,
-    len_likely: usize,
-    len_max: usize,
-) -> Option<Vec<u8>> {
-    let read = |bytes: &mut [u8], at| read_full_at(export, bytes, at);
-    let (row, is_whole) = read_row(read, offset, len_likely.max(1), len_max).ok()?;
-    (is_whole && row.len() <= len_max).then_some(row)
-}
-
-/// Reads up to a newline, or little more than `len_max`, or to the end: the row without its newline, and whether one was met.
-fn read_row<E>(
-    read: impl Fn(&mut [u8], u64) -> Result<usize, E>,
-    offset: u64,
-    window_len: usize,
-    len_max: usize,
-) -> Result<(Vec<u8>, bool), E> {
-    let mut row = Vec::new();
-    let mut window = vec![0; window_len];
-    loop {
-        let read = read(&mut window, offset + row.len() as u64)?;
-        let newline = memchr::memchr(b'\n', &window[..read]);
-        row.extend_from_slice(&window[..newline.unwrap_or(read)]);
-        if newline.is_some() || row.len() > len_max || read < window.len() {
-            return Ok((row, newline.is_some()));
         }
     }
 }

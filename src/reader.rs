@@ -2,6 +2,8 @@
 //! has the core work it. It changes nothing that is remembered: its [`Look`] says what would follow.
 
 mod asked;
+mod known;
+mod memory;
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -18,46 +20,9 @@ use crate::state::{StateError, StateView};
 use crate::storage::{Storage, is_out_of_files};
 use crate::tail::{CHUNK_LEN, Chunk, LineLimits, Rewritten, Source};
 use asked::{LiveIndex, LookError, SourceBodies};
-
-/// What is remembered of a source between looks, in memory only: losing it costs a second look, nothing else.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SourceMemory {
-    /// No newline stands between the offset and here.
-    pub scanned_to: u64,
-    /// What the file system said when an unterminated line was last found at its end.
-    pub unterminated: Option<Seen>,
-    /// Bytes of that line.
-    pub unterminated_bytes: u64,
-    /// Whether that line was looked at after it had settled, and is no whole value.
-    pub torn_for_good: bool,
-}
-
-/// The memory of both sources of a pair.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PairMemory {
-    /// Of the scored day-file.
-    pub scored: SourceMemory,
-    /// Of the evidence day-file.
-    pub evidence: SourceMemory,
-}
-
-impl PairMemory {
-    /// That of one stream.
-    pub fn of_mut(&mut self, stream: Stream) -> &mut SourceMemory {
-        match stream {
-            Stream::Scored => &mut self.scored,
-            Stream::Evidence => &mut self.evidence,
-        }
-    }
-
-    /// Whether a line at the end of either source may still settle.
-    #[must_use]
-    pub fn may_settle(&self) -> bool {
-        [self.scored, self.evidence]
-            .iter()
-            .any(|memory| memory.unterminated.is_some() && !memory.torn_for_good)
-    }
-}
+pub use known::is_gone;
+use known::{mark_gone, remember};
+pub use memory::{PairMemory, SourceMemory};
 
 /// What a look at a pair needs.
 pub struct Looking<'a> {
@@ -445,104 +410,4 @@ fn behind(
 /// Whether the step left lines of its chunk for the next one.
 fn is_left(chunk: &Chunk, before: &SourceState, after: &SourceState) -> bool {
     matches!(chunk, Chunk::Lines(_)) && after.offset < offset_behind(before, chunk)
-}
-
-/// No file system gives this inode: a source with it is gone, and whatever comes back under its path is another.
-const GONE_INODE: u64 = 0;
-
-/// Whether a source was there and is gone.
-#[must_use]
-pub fn is_gone(state: &SourceState) -> bool {
-    state
-        .identity
-        .is_some_and(|identity| identity.inode == GONE_INODE)
-}
-
-/// A source that vanished must be read again when it comes back: lines that wanted what it said were looked at
-/// meanwhile, and nothing else would have them looked at again.
-fn mark_gone(state: &mut SourceState) {
-    if let Some(identity) = &mut state.identity {
-        identity.inode = GONE_INODE;
-        state.seen = Seen::default();
-    }
-}
-
-/// Puts into the state by what the source is known again, and what was seen where nothing is left to be read. False
-/// where the source changed while it was read.
-fn remember(
-    source: &Source,
-    before: &SourceState,
-    after: &mut SourceState,
-    chunk: &Chunk,
-    memory: SourceMemory,
-    now_ms: u64,
-) -> io::Result<bool> {
-    // Of a source of which nothing was read there is nothing to be known again.
-    if after.offset > before.offset {
-        let consumed = (after.offset - before.offset) as usize;
-        let bytes = if let Chunk::Lines(bytes) = chunk {
-            &bytes[..consumed]
-        } else {
-            &[]
-        };
-        let Some(identity) = source.identify(before, after.offset, bytes)? else {
-            return Ok(false);
-        };
-        after.identity = Some(identity);
-    }
-    let all_read = after.offset == source.len_bytes() && memory.unterminated.is_none();
-    let seen = source.seen();
-    after.seen = if all_read && is_telling(seen, now_ms) {
-        seen
-    } else {
-        Seen::default()
-    };
-    Ok(true)
-}
-
-/// Whether a later change must show in a stat: within a tick of the file system's clock it leaves no trace.
-fn is_telling(seen: Seen, now_ms: u64) -> bool {
-    let is_coarse = seen.modified_ns % SECOND_NS == 0 || seen.changed_ns % SECOND_NS == 0;
-    let tick_ns = if is_coarse {
-        COARSE_TICK_NS
-    } else {
-        CLOCK_TICK_NS
-    };
-    let now_ns = i128::from(now_ms) * 1_000_000;
-    seen.modified_ns.abs_diff(now_ns) > tick_ns && seen.changed_ns.abs_diff(now_ns) > tick_ns
-}
-
-const SECOND_NS: i128 = 1_000_000_000;
-/// Coarsest tick of a kernel's file clock, with a margin.
-const CLOCK_TICK_NS: u128 = 20_000_000;
-/// The same where a file system keeps whole seconds (ext4 with inodes of 128 bytes, NFS on such) or pairs of them (FAT).
-const COARSE_TICK_NS: u128 = 2_100_000_000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_changed_within_a_tick_of_a_clock_is_looked_at_again() {
-        const MS: i128 = 1_000_000;
-        let now_ms: u64 = 1_777_000_010_000;
-        let at = |modified_ago_ms: i128, changed_ago_ms: i128| Seen {
-            len_bytes: 1,
-            modified_ns: (i128::from(now_ms) - modified_ago_ms) * MS + 1,
-            changed_ns: (i128::from(now_ms) - changed_ago_ms) * MS + 1,
-        };
-        assert!(is_telling(at(100, 100), now_ms));
-        assert!(!is_telling(at(10, 10), now_ms));
-        // Renamed just now, written long ago.
-        assert!(!is_telling(at(100_000, 10), now_ms));
-        // A clock that is behind the file system's.
-        assert!(!is_telling(at(-10, -10), now_ms));
-        let coarse = |ago_ms: i128| Seen {
-            changed_ns: (i128::from(now_ms) - ago_ms) * MS,
-            ..at(ago_ms, ago_ms)
-        };
-        assert!(!is_telling(coarse(1_000), now_ms));
-        assert!(!is_telling(coarse(2_000), now_ms));
-        assert!(is_telling(coarse(3_000), now_ms));
-    }
 }

@@ -1,0 +1,104 @@
+//! Owns the reading of rows that are there, one or all of them.
+
+use super::{Export, ExportError};
+use crate::storage::{StorageFile, read_full_at};
+
+/// How much of the export is read at once when all of it must be.
+const SCAN_LEN: usize = 1 << 20;
+/// How much is read at once where one row is wanted.
+const ROW_WINDOW_LEN: usize = 16 << 10;
+
+impl Export {
+    /// Calls `visit` with the offset and the bytes (newline left off) of every whole row, and gives the offset
+    /// behind the last one. Memory is bounded by the longest row.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`], or what `visit` says.
+    pub fn for_each_row<E: From<ExportError>>(
+        &self,
+        mut visit: impl FnMut(u64, &[u8]) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let mut pending = Vec::new();
+        let mut row_offset = 0;
+        let mut chunk = vec![0; SCAN_LEN];
+        loop {
+            let at = row_offset + pending.len() as u64;
+            let read = read_full_at(&*self.file, &mut chunk, at)
+                .map_err(|source| self.io_error(source))?;
+            let mut rest = &chunk[..read];
+            while let Some(end) = memchr::memchr(b'\n', rest) {
+                pending.extend_from_slice(&rest[..end]);
+                visit(row_offset, &pending)?;
+                row_offset += pending.len() as u64 + 1;
+                pending.clear();
+                rest = &rest[end + 1..];
+            }
+            pending.extend_from_slice(rest);
+            if read < chunk.len() {
+                return Ok(row_offset);
+            }
+        }
+    }
+
+    /// Reads `buf.len()` bytes at `offset`; fewer only at the end.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize, ExportError> {
+        read_full_at(&*self.file, buf, offset).map_err(|source| self.io_error(source))
+    }
+
+    /// The row that starts at `offset`, without its newline.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub fn row_at(&self, offset: u64) -> Result<Vec<u8>, ExportError> {
+        let (row, _is_whole) = read_row(
+            |bytes, at| self.read_at(bytes, at),
+            offset,
+            ROW_WINDOW_LEN,
+            usize::MAX,
+        )?;
+        Ok(row)
+    }
+}
+
+/// The row that starts at an offset of an export that somebody else keeps, without its newline; `None` where it cannot
+/// be read.
+#[must_use]
+pub fn row_at(export: &dyn StorageFile, offset: u64) -> Option<Vec<u8>> {
+    short_row_at(export, offset, ROW_WINDOW_LEN, usize::MAX)
+}
+
+/// As [`row_at`], `len_likely` bytes at a time; `None` also for a row that is longer than `len_max`, of which little more
+/// than that is read.
+#[must_use]
+pub fn short_row_at(
+    export: &dyn StorageFile,
+    offset: u64,
+    len_likely: usize,
+    len_max: usize,
+) -> Option<Vec<u8>> {
+    let read = |bytes: &mut [u8], at| read_full_at(export, bytes, at);
+    let (row, is_whole) = read_row(read, offset, len_likely.max(1), len_max).ok()?;
+    (is_whole && row.len() <= len_max).then_some(row)
+}
+
+/// Reads up to a newline, or little more than `len_max`, or to the end: the row without its newline, and whether one was met.
+fn read_row<E>(
+    read: impl Fn(&mut [u8], u64) -> Result<usize, E>,
+    offset: u64,
+    window_len: usize,
+    len_max: usize,
+) -> Result<(Vec<u8>, bool), E> {
+    let mut row = Vec::new();
+    let mut window = vec![0; window_len];
+    loop {
+        let read = read(&mut window, offset + row.len() as u64)?;
+        let newline = memchr::memchr(b'\n', &window[..read]);
+        row.extend_from_slice(&window[..newline.unwrap_or(read)]);
+        if newline.is_some() || row.len() > len_max || read < window.len() {
+            return Ok((row, newline.is_some()));
+        }
+    }
+}

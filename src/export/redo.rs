@@ -1,0 +1,65 @@
+//! Owns what recovery does to the export: a committed batch is written again, a torn last row is cut off.
+
+use super::{Export, ExportError};
+use crate::row::RowKey;
+use crate::rows::Rows;
+use crate::storage::write_all_at;
+
+impl Export {
+    /// Writes rows at `offset` again, and ends the export behind them: redo after a crash. What a crash leaves there is a
+    /// part of them, or zero bytes, or what the disk garbled; a whole row of other bytes was written by somebody else.
+    ///
+    /// # Errors
+    /// [`ExportError::Changed`] where such a row stands; nothing is written then. [`ExportError::Io`].
+    pub fn redo(&mut self, offset: u64, rows: &Rows) -> Result<(), ExportError> {
+        for (at, piece) in rows.placed(offset) {
+            self.refuse_other_rows(at, piece)?;
+        }
+        self.tail.clear();
+        for (at, piece) in rows.placed(offset) {
+            write_all_at(&*self.file, piece, at).map_err(|source| self.io_error(source))?;
+            self.len_bytes = self.len_bytes.max(at + piece.len() as u64);
+            self.guard.segments.extend(piece);
+        }
+        self.wrote();
+        Ok(())
+    }
+
+    /// That no whole row stands where `rows` belong but they.
+    fn refuse_other_rows(&self, offset: u64, rows: &[u8]) -> Result<(), ExportError> {
+        let mut there = vec![0; rows.len()];
+        let read = self.read_at(&mut there, offset)?;
+        let mut at = 0;
+        while at < read && there[at..read] != rows[at..read] {
+            // The last one may be longer than what belongs there.
+            let other = self.row_at(offset + at as u64)?;
+            let end = at + other.len() + 1;
+            let is_equal = rows
+                .get(at..end)
+                .is_some_and(|rows| rows[..other.len()] == other);
+            if !is_equal && RowKey::of_row(&other).is_ok() {
+                return Err(self.changed(format!(
+                    "at byte {} stands another row than the state's journal has for this place: the state is of another \
+                     lake, or an older copy, or somebody replaced the export",
+                    offset + at as u64
+                )));
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Ends the export at `len_bytes`, where a row ends. Only ever used to drop a torn last row.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub fn cut(&mut self, len_bytes: u64) -> Result<(), ExportError> {
+        self.file
+            .set_len(len_bytes)
+            .map_err(|source| self.io_error(source))?;
+        self.len_bytes = len_bytes;
+        self.tail.clear();
+        self.wrote();
+        Ok(())
+    }
+}
