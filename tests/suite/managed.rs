@@ -343,7 +343,7 @@ fn a_long_backfill_feeds_the_watchdog_and_a_stop_in_it_is_told() {
     let text = "what a model said, at length. ".repeat(160);
     for pair in 0..100 {
         let (mut runs, mut given) = (String::new(), String::new());
-        for number in 0..100 {
+        for number in 0..250 {
             let run = format!("run-{pair}-{number}");
             runs.push_str(&scored(&run));
             given.push_str(&evidence_with(&run, &text));
@@ -354,7 +354,7 @@ fn a_long_backfill_feeds_the_watchdog_and_a_stop_in_it_is_told() {
     }
     let manager = Manager::new();
     // A quarter of it is far less than the backfill takes.
-    let patience = Duration::from_millis(400);
+    let patience = Duration::from_secs(1);
     let daemon = bench.start_command(manager.watch(&mut bench.command(&["run"]), patience));
     manager.wait_for("READY=1");
     manager.wait_for("STATUS=catching up, ");

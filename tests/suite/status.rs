@@ -225,14 +225,16 @@ fn a_day_file_that_cannot_be_read_is_told_until_it_can() {
         (&PAIR.into(), &"evidence".into())
     );
     assert_eq!(passed_over["why"], "not a regular file");
-    let screen = bench.run(&mut bench.command(&["status"])).stdout;
-    let [state, unread] = ["state ", "unread "].map(|label| {
-        let line = screen.lines().find(|line| line.starts_with(label));
-        line.unwrap_or_else(|| panic!("no {label}: {screen}"))
-            .to_owned()
+    // Fresh once the engine rests, perhaps a turn after it has told of the day-file.
+    bench.wait_for(&mut daemon, "the screen tells it", || {
+        let screen = bench.run(&mut bench.command(&["status"])).stdout;
+        let ends = |label, end| {
+            let mut lines = screen.lines();
+            lines.any(|line| line.starts_with(label) && line.ends_with(end))
+        };
+        ends("state ", "fresh, but for a day-file that cannot be read")
+            && ends("unread ", "n.jsonl (evidence): not a regular file")
     });
-    assert!(state.ends_with("fresh, but for a day-file that cannot be read"));
-    assert!(unread.ends_with("n.jsonl (evidence): not a regular file"));
     fs::remove_dir(&evidence_path).unwrap();
     bench.append(Stream::Evidence, PAIR, evidence("a"));
     bench.wait_run(&mut daemon, "a");
