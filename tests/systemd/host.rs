@@ -298,15 +298,15 @@ impl Host {
         }
     }
 
-    /// A backlog of some seconds of work; gives how many rows it is worth.
-    pub fn append_backlog(&self) -> usize {
+    /// A year's backlog, of which many passes are made; gives how many rows it is worth.
+    pub fn append_backlog(&self, year: u32) -> usize {
         const PAIRS: usize = 150;
         const RUNS: usize = 1_000;
         for pair in 0..PAIRS {
             let runs: Vec<String> = (0..RUNS).map(|run| format!("{pair} {run}")).collect();
             let runs: Vec<&str> = runs.iter().map(String::as_str).collect();
             let (month, day) = (pair / 28 + 1, pair % 28 + 1);
-            self.append_runs(ROOT, &format!("2026/{month:02}/{day:02}/a.jsonl"), &runs);
+            self.append_runs(ROOT, &format!("{year}/{month:02}/{day:02}/a.jsonl"), &runs);
         }
         PAIRS * RUNS
     }

@@ -23,7 +23,7 @@ pub fn systemd_finds_little_exposed(host: &Host) {
 
 pub fn the_whole_job_is_done_by_events(host: &Host) {
     host.configure("recent_scan_ms = 3600000\nfull_scan_ms = 604800000\npoll_ms = 3600000");
-    let backlog = host.append_backlog();
+    let backlog = host.append_backlog(2026);
     host.start();
     host.wait_rows(backlog);
     let command = ["--config", super::host::CONFIGURATION, "status", "--json"];
