@@ -41,9 +41,12 @@ pub fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Answ
     let mut bytes = Vec::new();
     let mut some = vec![0; 64 << 10];
     while !is_whole(&bytes) {
-        match stream.read(&mut some)? {
-            0 => break,
-            read => bytes.extend_from_slice(&some[..read]),
+        match stream.read(&mut some) {
+            Ok(0) => break,
+            Ok(read) => bytes.extend_from_slice(&some[..read]),
+            // A host that was frozen and thaws.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     let text = String::from_utf8_lossy(&bytes);

@@ -73,6 +73,8 @@ impl Manager {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 None
             }
+            // A host that was frozen and thaws.
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.receive(patience),
             Err(error) => panic!("{error}"),
         }
     }
