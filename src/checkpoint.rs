@@ -12,7 +12,7 @@ use crate::discover::Stream;
 use crate::row::{RowKey, RunKey};
 
 /// The version of everything persisted under the state directory.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// The number under which the state keeps a pair; given once, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -92,6 +92,11 @@ impl PairPath {
         decode_utf8(self.name().as_bytes())
     }
 
+    /// Whether the other pair's day-files have the same name, perhaps on another day.
+    pub fn has_name_of(&self, other: &PairPath) -> bool {
+        self.name() == other.name()
+    }
+
     /// Where the pair's day-file of a stream lies.
     pub fn path(&self, root: &Path, stream: Stream) -> PathBuf {
         stream.base(root).join(&self.0)

@@ -21,6 +21,7 @@ mod kept_file;
 mod known;
 mod looks;
 mod merge;
+mod moved;
 mod reread;
 mod sealed;
 mod setup;
@@ -51,6 +52,7 @@ use crate::state_dir::JOURNAL_FILE;
 
 pub use error::EngineError;
 use kept_file::KeptFile;
+use moved::Inodes;
 use sealed::{Committing, Sealed};
 pub use setup::{BATCH_BYTES, Setup};
 use torn::Torn;
@@ -129,6 +131,11 @@ pub struct Engine {
     hinted: BTreeSet<PairPath>,
     /// Looked at when nothing is hinted: found by a scan.
     backlog: BTreeSet<PairPath>,
+    pub(crate) inodes: Inodes,
+    /// Day-files that were moved, from where and to where: nothing of them is looked at before their rows are released.
+    moves: BTreeSet<(PairPath, PairPath)>,
+    /// In this pass rows were released that the lines of any pair may claim.
+    released_to_any: bool,
     /// When the unterminated line of a pair will have been still for long enough.
     pub(crate) settling: BTreeMap<PairPath, u64>,
     /// Whether a pair changed since the last checkpoint.
@@ -205,6 +212,9 @@ impl Engine {
             buffers: Arc::default(),
             hinted: BTreeSet::new(),
             backlog: BTreeSet::new(),
+            inodes: Inodes::default(),
+            moves: BTreeSet::new(),
+            released_to_any: false,
             settling: BTreeMap::new(),
             any_changed: false,
             awaited: Arc::default(),
@@ -359,6 +369,7 @@ impl Engine {
         if self.commits_each_pass && !self.pending.rows.is_empty() {
             self.commit()?;
         }
+        self.release_moved()?;
         let before = self.account.totals;
         let (paths, hinted) = self.next_paths();
         let looked = match self.look_at(&paths, hinted) {

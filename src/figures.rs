@@ -64,6 +64,36 @@ impl Figures {
         }
     }
 
+    /// The pairs, and where they lie, whose scored day-file had this inode when it was last read.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn pairs_with_inode(
+        &self,
+        inode: u64,
+    ) -> Result<Vec<(PairPath, Arc<ActivePair>)>, StateError> {
+        let has_inode = |pair: &ActivePair| {
+            let identity = pair.checkpoint.scored.identity;
+            identity.is_some_and(|identity| identity.inode == inode)
+        };
+        let changed = self.changed.iter().filter(|(_, pair)| has_inode(pair));
+        let mut found: Vec<_> = changed.cloned().collect();
+        for id in self.view.pairs_with_inode(inode)? {
+            let pair = self.persisted(id)?;
+            let Some(path) = pair_path(&pair.checkpoint) else {
+                continue;
+            };
+            if self
+                .changed
+                .binary_search_by(|(other, _)| other.cmp(&path))
+                .is_err()
+            {
+                found.push((path, pair));
+            }
+        }
+        Ok(found)
+    }
+
     fn persisted(&self, id: PairId) -> Result<Arc<ActivePair>, StateError> {
         Ok(Arc::new(ActivePair {
             id,

@@ -32,6 +32,7 @@
 //! `dead_letters` show and retry. `account`* and `recent`* are what they add up.
 
 pub mod discover;
+pub mod moved;
 pub mod tail;
 
 pub mod json;

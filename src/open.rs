@@ -348,6 +348,7 @@ fn take_in(engine: &mut Engine, delta: &PairDelta) -> Result<(), EngineError> {
     engine.any_changed = true;
     let pair = Arc::make_mut(&mut slot.pair);
     engine.account.replace(&pair.checkpoint, &delta.checkpoint);
+    engine.inodes.note(&path, &delta.checkpoint);
     pair.checkpoint = delta.checkpoint.clone();
     let overlay = delta.overlay();
     engine.claimable -= overlay.claims.len() as u64;

@@ -16,12 +16,13 @@ use crate::buffers::Buffers;
 use crate::checkpoint::{Claim, PairCheckpoint, PairId, Totals};
 use crate::discover::{PairPath, Stream, walk};
 use crate::figures::{Figures, stream_name};
-use crate::pair::{ActivePair, Overlay};
+use crate::moved::is_moved;
+use crate::pair::{ActivePair, Outcome, Overlay};
 use crate::reader::{Look, Looking, PairMemory, look};
 use crate::stamp::stamp;
 use crate::state::StateError;
 use crate::storage::Storage;
-use crate::tail::{LineLimits, seen};
+use crate::tail::{LineLimits, Rewritten, seen};
 
 pub use page::page;
 
@@ -117,6 +118,8 @@ pub fn plan(planning: &Planning<'_>) -> Result<Plan, StateError> {
         planning,
         claimed: (*planning.figures.claimed).clone(),
         claimable: planning.figures.claimable,
+        released: BTreeSet::new(),
+        left: BTreeMap::new(),
         long_lines: Mutex::new(()),
         plan: Plan {
             as_of: stamp(planning.now_ms),
@@ -133,6 +136,10 @@ struct Making<'a> {
     planning: &'a Planning<'a>,
     claimed: BTreeSet<Claim>,
     claimable: u64,
+    /// Rows that would be free for the lines of the pair that is followed, or of any.
+    released: BTreeSet<Claim>,
+    /// Pairs whose scored day-file lies elsewhere now.
+    left: BTreeMap<PairPath, ActivePair>,
     long_lines: Mutex<()>,
     plan: Plan,
 }
@@ -175,16 +182,14 @@ impl Making<'_> {
     /// Takes the looks at a pair that a run would take.
     fn follow(&mut self, path: &PairPath) -> Result<(), StateError> {
         self.plan.pairs += 1;
-        let known = self.planning.figures.pair(path)?;
-        let mut pair = known.map_or_else(|| new_pair(path), |pair| (*pair).clone());
+        let mut pair = self.pair(path)?.unwrap_or_else(|| new_pair(path));
         let before = pair.checkpoint.figures();
         let (mut rows, mut claimed) = (0, 0);
-        let mut released = BTreeSet::new();
         let mut memory = PairMemory::default();
         let mut settled = false;
         let mut rewrites = 0;
         loop {
-            let found = self.look(&pair, path, memory, settled, &released)?;
+            let found = self.look(&pair, path, memory, settled)?;
             for (stream, error) in &found.unreadable {
                 self.pass_over(&path.to_string(), *stream, error);
             }
@@ -194,15 +199,18 @@ impl Making<'_> {
                 if rewrites > REWRITES_MAX {
                     break;
                 }
-                (pair, released) = again::again(self.planning, pair, stream)?;
+                pair = self.again(pair, stream, why)?;
                 memory = PairMemory::default();
                 continue;
             }
             let Some(outcome) = found.outcome else { break };
+            if self.release_moved(path, &pair, &outcome)? {
+                continue;
+            }
             let moved = found.more || outcome.checkpoint != pair.checkpoint;
             rows += outcome.new_rows.len() as i64;
             claimed += outcome.overlay.claims.len() as i64;
-            self.claim(&outcome.overlay.claims, &released);
+            self.claim(&outcome.overlay.claims);
             pair.checkpoint = outcome.checkpoint;
             pair.overlay.extend(outcome.overlay);
             memory = found.memory;
@@ -216,7 +224,67 @@ impl Making<'_> {
             settled = true;
         }
         self.sum_up(&pair.checkpoint, &before, rows, claimed);
+        self.released.retain(|claim| claim.scope == PairId::ANY);
         Ok(())
+    }
+
+    /// The pair as a run would know it by now.
+    fn pair(&self, path: &PairPath) -> Result<Option<ActivePair>, StateError> {
+        if let Some(pair) = self.left.get(path) {
+            return Ok(Some(pair.clone()));
+        }
+        let known = self.planning.figures.pair(path)?;
+        Ok(known.map(|pair| (*pair).clone()))
+    }
+
+    fn again(
+        &mut self,
+        pair: ActivePair,
+        stream: Stream,
+        why: Rewritten,
+    ) -> Result<ActivePair, StateError> {
+        let (pair, released) = again::again(self.planning, pair, stream, why)?;
+        self.released.extend(released);
+        Ok(pair)
+    }
+
+    /// Whether the look found a day-file that was moved there, of which the rows were not free for it to claim.
+    fn release_moved(
+        &mut self,
+        path: &PairPath,
+        pair: &ActivePair,
+        outcome: &Outcome,
+    ) -> Result<bool, StateError> {
+        let Planning {
+            storage,
+            root,
+            figures,
+            ..
+        } = *self.planning;
+        let Some(identity) = outcome.checkpoint.scored.identity else {
+            return Ok(false);
+        };
+        if pair.checkpoint.scored.identity.is_some() {
+            return Ok(false);
+        }
+        for (from, known) in figures.pairs_with_inode(identity.inode)? {
+            if self.left.contains_key(&from)
+                || !is_moved(storage, root, &from, &known.checkpoint, path)
+            {
+                continue;
+            }
+            name(
+                &mut self.plan.read_again,
+                &from,
+                Stream::Scored,
+                Rewritten::Moved.code(),
+            );
+            let left = self.again((*known).clone(), Stream::Scored, Rewritten::Moved)?;
+            self.sum_up(&left.checkpoint, &known.checkpoint.figures(), 0, 0);
+            self.left.insert(from, left);
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     fn look(
@@ -225,7 +293,6 @@ impl Making<'_> {
         path: &PairPath,
         memory: PairMemory,
         settled: bool,
-        released: &BTreeSet<Claim>,
     ) -> Result<Look, StateError> {
         let planning = self.planning;
         let looking = Looking {
@@ -235,8 +302,8 @@ impl Making<'_> {
             export_path: planning.export_path,
             view: &planning.figures.view,
             claimed: &self.claimed,
-            released,
-            claims_possible: self.claimable > 0 || !released.is_empty(),
+            released: &self.released,
+            claims_possible: self.claimable > 0 || !self.released.is_empty(),
             limits: planning.limits,
             long_lines: &self.long_lines,
             stamp: &self.plan.as_of,
@@ -246,8 +313,8 @@ impl Making<'_> {
         look(pair, path, memory, settled, &looking)
     }
 
-    fn claim(&mut self, claims: &[Claim], released: &BTreeSet<Claim>) {
-        let listed = claims.iter().filter(|claim| !released.contains(claim));
+    fn claim(&mut self, claims: &[Claim]) {
+        let listed = claims.iter().filter(|claim| !self.released.contains(claim));
         self.claimable = self.claimable.saturating_sub(listed.count() as u64);
         self.claimed.extend(claims.iter().copied());
     }

@@ -8,6 +8,7 @@
 //! | `paths` | relative path | pair id |
 //! | `evidence` | pair id, first run key | block of [`EvidenceEntry`] |
 //! | `scored` | pair id, first run key and offset | block of [`ScoredEntry`] |
+//! | `inodes` | inode of a scored day-file, pair id | - |
 //! | `claimable` | row key, scope, row offset | - |
 //! | `segments` | number of a segment of the export | its xxh3-64 |
 //! | `dead_letters` | pair id, stream, offset | length and reason, sealed |
@@ -52,6 +53,8 @@ type Blocks = TableDefinition<'static, &'static [u8], &'static [u8]>;
 const HEADER: TableDefinition<(), &[u8]> = TableDefinition::new("header");
 const PAIRS: TableDefinition<u32, &[u8]> = TableDefinition::new("pairs");
 const PATHS: TableDefinition<&[u8], u32> = TableDefinition::new("paths");
+/// By this a day-file is found that was moved. Inodes alone tell little: each that is found is looked at.
+const INODES: TableDefinition<(u64, u32), ()> = TableDefinition::new("inodes");
 const EVIDENCE: Blocks = TableDefinition::new("evidence");
 const SCORED: Blocks = TableDefinition::new("scored");
 const CLAIMABLE: TableDefinition<(&[u8; 12], u32, u64), ()> = TableDefinition::new("claimable");
@@ -240,6 +243,7 @@ impl State {
         let transaction = state.begin_write()?;
         transaction.open_table(PAIRS)?;
         transaction.open_table(PATHS)?;
+        transaction.open_table(INODES)?;
         transaction.open_table(EVIDENCE)?;
         transaction.open_table(SCORED)?;
         transaction.open_table(CLAIMABLE)?;

@@ -37,6 +37,8 @@ pub struct Source {
 pub enum Rewritten {
     /// Another file stands under its path.
     Replaced,
+    /// It lies under another path now.
+    Moved,
     /// It is shorter than what was read of it.
     Shortened,
     /// Its beginning changed.
@@ -50,11 +52,18 @@ pub enum Rewritten {
 }
 
 impl Rewritten {
+    /// Whether what was read may stand elsewhere now: under another day, with the same lines.
+    #[must_use]
+    pub fn may_be_elsewhere(self) -> bool {
+        matches!(self, Rewritten::Replaced | Rewritten::Moved)
+    }
+
     /// A short name that never changes.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
             Rewritten::Replaced => "replaced",
+            Rewritten::Moved => "moved",
             Rewritten::Shortened => "shortened",
             Rewritten::Head => "head-changed",
             Rewritten::Tail => "tail-changed",
@@ -134,6 +143,12 @@ impl Source {
     #[must_use]
     pub fn seen(&self) -> Seen {
         seen(&self.stat)
+    }
+
+    /// The same, and where it lies.
+    #[must_use]
+    pub fn stat(&self) -> &FileStat {
+        &self.stat
     }
 
     /// Length when it was opened, bytes.

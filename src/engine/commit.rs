@@ -192,6 +192,7 @@ impl Engine {
         self.export.segments_taken_in();
         self.journal.restart(journal_epoch);
         self.claimed = Arc::default();
+        self.inodes.clear();
         self.overlay_entries = 0;
         self.any_changed = false;
         for slot in self.slots.values_mut() {

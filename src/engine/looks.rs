@@ -64,6 +64,7 @@ impl Engine {
             })
             .collect();
         self.pass_bytes = 0;
+        self.released_to_any = false;
         // Rows that any pair may claim are claimed one pair after the other, so that no two take the same one.
         if self.setup.threads > 1
             && jobs.len() > 1

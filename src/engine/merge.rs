@@ -27,6 +27,10 @@ impl Engine {
             self.hinted.insert(job.path.clone());
             return Ok(());
         }
+        if self.came_from_elsewhere(job, &look)? {
+            self.hinted.insert(job.path.clone());
+            return Ok(());
+        }
         self.say_sources(job, &look)?;
         if look.more {
             // Of history the rest is history too: what somebody just wrote goes before it.
@@ -94,6 +98,7 @@ impl Engine {
             - pair.checkpoint.evidence.offset;
         let worth_a_batch = read_bytes > 0 || !outcome.overlay.is_empty();
         self.pass_bytes += read_bytes;
+        self.inodes.note(path, &outcome.checkpoint);
         pair.checkpoint = outcome.checkpoint;
         self.claimable -= outcome.overlay.claims.len() as u64;
         if !outcome.overlay.claims.is_empty() {

@@ -24,10 +24,16 @@ impl Engine {
         let mut after = before.clone();
         let reset = match stream {
             Stream::Scored => {
+                let scope = if why.may_be_elsewhere() {
+                    self.released_to_any = true;
+                    PairId::ANY
+                } else {
+                    id
+                };
                 after.scored = Default::default();
                 after.counts = Default::default();
                 after.waiting_since_s = 0;
-                Reset::Scored(self.claims_of(id)?)
+                Reset::Scored(self.claims_of(id, scope)?)
             }
             Stream::Evidence => {
                 after.evidence = Default::default();
@@ -43,12 +49,21 @@ impl Engine {
             }
         };
         self.meters.reread();
-        tracing::warn!(
-            day_file = %path.path(&self.setup.root, stream).display(),
-            reason = why.code(),
-            offset = before.source(stream).offset,
-            "day-file is not what was read of it, reading it again from its start"
-        );
+        let day_file = path.path(&self.setup.root, stream);
+        if why == Rewritten::Moved {
+            tracing::info!(
+                day_file = %day_file.display(),
+                rows = before.counts.exported,
+                "day-file was moved to another day: its lines claim their rows there"
+            );
+        } else {
+            tracing::warn!(
+                day_file = %day_file.display(),
+                reason = why.code(),
+                offset = before.source(stream).offset,
+                "day-file is not what was read of it, reading it again from its start"
+            );
+        }
         let mut header = self.header();
         header.account.replace(&before, &after);
         if let Reset::Scored(claims) = &reset {
@@ -64,8 +79,8 @@ impl Engine {
         self.renew_view()
     }
 
-    /// A claim on every row that the pair's lines have in the export.
-    pub(super) fn claims_of(&self, id: PairId) -> Result<Vec<Claim>, EngineError> {
+    /// A claim, for the lines of `scope`, on every row that the pair's lines have in the export.
+    fn claims_of(&self, id: PairId, scope: PairId) -> Result<Vec<Claim>, EngineError> {
         let mut offsets = Vec::new();
         self.view.for_each_entry(id, |entry| {
             if let Verdict::Exported { row_offset, .. } = entry.verdict {
@@ -82,7 +97,7 @@ impl Engine {
             })?;
             claims.push(Claim {
                 row,
-                scope: id,
+                scope,
                 row_offset,
             });
         }

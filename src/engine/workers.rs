@@ -183,5 +183,9 @@ fn hand_out_and_merge(
         engine.merge(&jobs[merged], look)?;
         shared.change(|queue| queue.waiting_bytes -= rows_bytes);
         merged += 1;
+        // The other looks, perhaps begun by now, know nothing of these rows, or would claim the same ones.
+        if engine.released_to_any {
+            return Ok(merged);
+        }
     }
 }

@@ -4,18 +4,20 @@
 use std::collections::BTreeSet;
 
 use super::Planning;
-use crate::checkpoint::{Claim, ScoredEntry, Verdict};
+use crate::checkpoint::{Claim, PairId, ScoredEntry, Verdict};
 use crate::discover::Stream;
 use crate::export::row_at;
 use crate::pair::{ActivePair, Overlay};
 use crate::row::RowKey;
 use crate::state::StateError;
+use crate::tail::Rewritten;
 
 /// The pair after the reset, all of it in its overlay, and the rows that it released.
 pub(super) fn again(
     planning: &Planning<'_>,
     pair: ActivePair,
     stream: Stream,
+    why: Rewritten,
 ) -> Result<(ActivePair, BTreeSet<Claim>), StateError> {
     let mut overlay = Overlay::default();
     if pair.persisted {
@@ -34,7 +36,14 @@ pub(super) fn again(
         ..pair
     };
     let released = match stream {
-        Stream::Scored => forget_scored(planning, &mut again),
+        Stream::Scored => {
+            let scope = if why.may_be_elsewhere() {
+                PairId::ANY
+            } else {
+                again.id
+            };
+            forget_scored(planning, &mut again, scope)
+        }
         Stream::Evidence => {
             forget_evidence(&mut again, planning.now_ms / 1_000);
             BTreeSet::new()
@@ -43,7 +52,7 @@ pub(super) fn again(
     Ok((again, released))
 }
 
-fn forget_scored(planning: &Planning<'_>, pair: &mut ActivePair) -> BTreeSet<Claim> {
+fn forget_scored(planning: &Planning<'_>, pair: &mut ActivePair, scope: PairId) -> BTreeSet<Claim> {
     pair.checkpoint.scored = Default::default();
     pair.checkpoint.counts = Default::default();
     pair.checkpoint.waiting_since_s = 0;
@@ -57,7 +66,7 @@ fn forget_scored(planning: &Planning<'_>, pair: &mut ActivePair) -> BTreeSet<Cla
         };
         Some(Claim {
             row: RowKey::of_row(&row_at(&*export, row_offset)?).ok()?,
-            scope: pair.id,
+            scope,
             row_offset,
         })
     });

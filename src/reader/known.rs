@@ -6,8 +6,9 @@ use super::memory::SourceMemory;
 use crate::checkpoint::{Seen, SourceState};
 use crate::tail::{Chunk, Source};
 
-/// No file system gives this inode: a source with it is gone, and whatever comes back under its path is another.
-const GONE_INODE: u64 = 0;
+/// No kernel gives this device number: a source with it is gone, and whatever comes back under its path is another.
+/// Its inode stays, by which it is found where it was moved.
+const GONE_DEVICE: u64 = u64::MAX;
 
 const SECOND_NS: i128 = 1_000_000_000;
 /// Coarsest tick of a kernel's file clock, with a margin.
@@ -20,14 +21,14 @@ const COARSE_TICK_NS: u128 = 2_100_000_000;
 pub fn is_gone(state: &SourceState) -> bool {
     state
         .identity
-        .is_some_and(|identity| identity.inode == GONE_INODE)
+        .is_some_and(|identity| identity.device == GONE_DEVICE)
 }
 
 /// A source that vanished must be read again when it comes back: lines that wanted what it said were looked at
 /// meanwhile, and nothing else would have them looked at again.
 pub(super) fn mark_gone(state: &mut SourceState) {
     if let Some(identity) = &mut state.identity {
-        identity.inode = GONE_INODE;
+        identity.device = GONE_DEVICE;
         state.seen = Seen::default();
     }
 }

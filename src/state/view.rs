@@ -6,8 +6,8 @@ use std::ops::Bound;
 use redb::{ReadTransaction, ReadableTable as _};
 
 use super::{
-    Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, PAIRS, PATHS, SCORED, SEGMENTS, StateError, decode,
-    range_of,
+    Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, INODES, PAIRS, PATHS, SCORED, SEGMENTS, StateError,
+    decode, range_of,
 };
 use crate::blocks::{self, DamagedBlock};
 use crate::checkpoint::{
@@ -37,6 +37,16 @@ impl StateView {
             .open_table(PATHS)?
             .get(path)?
             .map(|id| PairId(id.value())))
+    }
+
+    /// The pairs whose scored day-file had this inode when it was last read.
+    ///
+    /// # Errors
+    /// What redb says.
+    pub fn pairs_with_inode(&self, inode: u64) -> Result<Vec<PairId>, StateError> {
+        let table = self.transaction.open_table(INODES)?;
+        let found = table.range((inode, 0)..=(inode, u32::MAX))?;
+        found.map(|found| Ok(PairId(found?.0.value().1))).collect()
     }
 
     /// The checkpoint of a pair.

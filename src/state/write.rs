@@ -3,7 +3,8 @@
 use redb::{ReadableTable as _, WriteTransaction};
 
 use super::{
-    Blocks, CLAIMABLE, DEAD_LETTERS, PAIRS, PATHS, SCORED, SEGMENTS, StateError, encode, range_of,
+    Blocks, CLAIMABLE, DEAD_LETTERS, INODES, PAIRS, PATHS, SCORED, SEGMENTS, StateError, decode,
+    encode, range_of,
 };
 use crate::blocks::{self, DamagedBlock};
 use crate::checkpoint::{Claim, DeadLetter, Packed, PairCheckpoint, PairId, ScoredEntry, Verdict};
@@ -14,10 +15,25 @@ pub(super) fn write_checkpoint(
     id: PairId,
     checkpoint: &PairCheckpoint,
 ) -> Result<(), StateError> {
-    transaction
-        .open_table(PAIRS)?
-        .insert(id.0, encode(checkpoint)?.as_slice())?;
+    let mut pairs = transaction.open_table(PAIRS)?;
+    let before = pairs.insert(id.0, encode(checkpoint)?.as_slice())?;
+    let before = before.map(|before| decode::<PairCheckpoint>(before.value()));
+    let before = before.transpose()?.and_then(|before| inode_of(&before));
+    let after = inode_of(checkpoint);
+    if before != after {
+        let mut inodes = transaction.open_table(INODES)?;
+        if let Some(inode) = before {
+            inodes.remove((inode, id.0))?;
+        }
+        if let Some(inode) = after {
+            inodes.insert((inode, id.0), ())?;
+        }
+    }
     Ok(())
+}
+
+fn inode_of(checkpoint: &PairCheckpoint) -> Option<u64> {
+    Some(checkpoint.scored.identity?.inode)
 }
 
 /// By this a pair is found; it never changes.

@@ -127,7 +127,7 @@ fn check(name: &str, pinned: &str, bytes: &[u8]) {
 
 #[test]
 fn a_checkpoint_and_a_header_are_written_and_read_as_pinned() {
-    assert_eq!(FORMAT, 3);
+    assert_eq!(FORMAT, 4);
     check(
         "checkpoint",
         CHECKPOINT,

@@ -54,6 +54,8 @@ mod kill;
 mod managed;
 /// The engine against the naive batch, on random lakes.
 mod model;
+/// Day-files moved to other days.
+mod moved;
 /// The page in a real browser.
 mod page;
 /// A real Prometheus: the alert rules and the dashboard of the examples.

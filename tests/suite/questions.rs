@@ -199,6 +199,22 @@ fn rewrite_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
     }
 }
 
+/// And of every third one a pair is moved to another day.
+fn move_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
+    let pairs: Vec<String> = pairs_of(steps).into_keys().collect();
+    let Some(pair) = rng.choice(&pairs) else {
+        return;
+    };
+    let (_, name) = pair.rsplit_once('/').unwrap();
+    for stream in [Stream::Scored, Stream::Evidence] {
+        let from = stream.path(Path::new(ROOT), pair);
+        if bench.disk.read(&from).is_some() {
+            let to = stream.path(Path::new(ROOT), &format!("2031/12/30/{name}"));
+            bench.disk.move_file(from, to);
+        }
+    }
+}
+
 #[test]
 fn a_plan_is_what_the_run_that_follows_does_on_random_lakes() {
     let mut rows_planned = 0;
@@ -229,8 +245,10 @@ fn a_plan_is_what_the_run_that_follows_does_on_random_lakes() {
                 bench.disk.append_durable(path, bytes);
             }
         }
-        if seed % 3 == 0 {
-            rewrite_one(&mut rng, &bench, &steps);
+        match seed % 3 {
+            0 => rewrite_one(&mut rng, &bench, &steps),
+            1 => move_one(&mut rng, &bench, &steps),
+            _ => {}
         }
         let before = bench.engine.as_ref().unwrap().account().clone();
         let rows_before = rows(&bench);

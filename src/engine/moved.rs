@@ -1,0 +1,100 @@
+//! Owns what follows when a day-file was moved to another day: the rows that the pair it left has in the export are
+//! claimed by its lines where they are now.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::job::Job;
+use super::{Engine, EngineError};
+use crate::checkpoint::PairCheckpoint;
+use crate::discover::{PairPath, Stream};
+use crate::figures::pair_path;
+use crate::moved::is_moved;
+use crate::reader::Look;
+use crate::tail::Rewritten;
+
+/// Pairs by the inode of their scored day-file, where the state does not know it yet. One that is outdated does no harm.
+#[derive(Debug, Default)]
+pub(crate) struct Inodes(BTreeMap<u64, BTreeSet<PairPath>>);
+
+impl Inodes {
+    /// What a pair is read of now.
+    pub(crate) fn note(&mut self, path: &PairPath, checkpoint: &PairCheckpoint) {
+        let Some(identity) = checkpoint.scored.identity else {
+            return;
+        };
+        let paths = self.0.entry(identity.inode).or_default();
+        if !paths.contains(path) {
+            paths.insert(path.clone());
+        }
+    }
+
+    /// The state knows all of them.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn paths(&self, inode: u64) -> Vec<PairPath> {
+        let paths = self.0.get(&inode).into_iter().flatten();
+        paths.cloned().collect()
+    }
+}
+
+impl Engine {
+    /// Whether a look found a day-file that was moved there. Then nothing may follow from that look: it knew of no rows to
+    /// claim. The next pass looks again, when they are released.
+    pub(super) fn came_from_elsewhere(
+        &mut self,
+        job: &Job,
+        look: &Look,
+    ) -> Result<bool, EngineError> {
+        let found = look.outcome.as_ref();
+        let Some(identity) = found.and_then(|found| found.checkpoint.scored.identity) else {
+            return Ok(false);
+        };
+        if self
+            .slot(&job.path)?
+            .pair
+            .checkpoint
+            .scored
+            .identity
+            .is_some()
+        {
+            return Ok(false);
+        }
+        for from in self.paths_with_inode(identity.inode)? {
+            if self.has_moved(&from, &job.path)? {
+                self.moves.insert((from, job.path.clone()));
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Where day-files with this inode were read, as far as state and memory know.
+    fn paths_with_inode(&self, inode: u64) -> Result<Vec<PairPath>, EngineError> {
+        let mut paths = self.inodes.paths(inode);
+        for id in self.view.pairs_with_inode(inode)? {
+            paths.extend(pair_path(&self.view.checkpoint(id)?));
+        }
+        Ok(paths)
+    }
+
+    fn has_moved(&mut self, from: &PairPath, to: &PairPath) -> Result<bool, EngineError> {
+        let known = self.known_checkpoint(from)?;
+        let (storage, root) = (&*self.setup.storage, &self.setup.root);
+        Ok(known.is_some_and(|known| is_moved(storage, root, from, &known, to)))
+    }
+
+    /// Before a pass looks at anything: pairs whose day-file was found elsewhere give their rows free.
+    pub(super) fn release_moved(&mut self) -> Result<(), EngineError> {
+        while let Some((from, to)) = self.moves.first().cloned() {
+            // It may have been moved back meanwhile.
+            if self.has_moved(&from, &to)? {
+                self.torn.forget(&from);
+                self.read_again(&from, Stream::Scored, Rewritten::Moved)?;
+            }
+            self.moves.pop_first();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+//! Day-files that are moved to other days, one by one, by the day, in circles: each line keeps its one row, wherever its
+//! day-file lies, and gets one where it had none.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use distilld::discover::PairPath;
+use distilld::storage::{Disk, Storage as _};
+use fastrand::Rng;
+
+use crate::support::bench::{Bench, EXPORT, ROOT};
+use crate::support::lake_gen::Stream;
+use crate::support::naive::compare::multiset_difference;
+use crate::support::naive::{naive_batch, read_pairs};
+use crate::support::process::{Bench as ProcessBench, evidence_with, scored, scored_as};
+use crate::support::sim_disk::{Fate, SimDisk};
+
+const CASES: u64 = 300;
+const NAMES: [&str; 2] = ["a.jsonl", "b.jsonl"];
+/// The last one is free at first.
+const DAYS: u32 = 6;
+
+/// Which day each day-file is moved to, by name and day.
+type Moves = BTreeMap<(&'static str, u32), u32>;
+
+fn pair(name: &str, day: u32) -> String {
+    format!("2026/01/{day:02}/{name}")
+}
+
+fn touch(bench: &mut Bench, pair: &str) {
+    let path = PairPath::from_relative(Path::new(pair)).unwrap();
+    bench.engine.as_mut().unwrap().touch(path);
+}
+
+/// A few lines for both day-files of a pair, some of which earn no row, or none yet. Some runs have the same name on
+/// several days.
+fn append_some(rng: &mut Rng, bench: &mut Bench, pair: &str, n: &mut u32) {
+    for _ in 0..rng.u32(1..5) {
+        *n += 1;
+        let run = match rng.u8(..6) {
+            0 => "again".to_owned(),
+            _ => format!("run {n}"),
+        };
+        let line = match rng.u8(..8) {
+            0 => scored_as(&run, "rejected"),
+            1 => "{\n".to_owned(),
+            _ => scored(&run),
+        };
+        let path = |stream: Stream| stream.path(Path::new(ROOT), pair);
+        bench
+            .disk
+            .append_durable(path(Stream::Scored), line.as_bytes());
+        if rng.u8(..8) > 0 && run != "again" {
+            let text = evidence_with(&run, &format!("answer {n}"));
+            bench
+                .disk
+                .append_durable(path(Stream::Evidence), text.as_bytes());
+        }
+    }
+    touch(bench, pair);
+}
+
+/// Some day-files of each name change places, or go where there is none.
+fn random_moves(rng: &mut Rng) -> Moves {
+    let mut moves = Moves::new();
+    for name in NAMES {
+        let mut to: Vec<u32> = (1..=DAYS).collect();
+        match rng.u8(..4) {
+            0 => to.rotate_left(1),
+            1 => to.rotate_right(1),
+            2 => to.swap(0, 1),
+            _ => rng.shuffle(&mut to),
+        }
+        moves.extend((1..=DAYS).map(|day| ((name, day), to[day as usize - 1])));
+    }
+    moves
+}
+
+fn place(stream: Stream, name: &str, day: u32) -> PathBuf {
+    stream.path(Path::new(ROOT), &pair(name, day))
+}
+
+/// Where a day-file waits until its place is free: not in the lake.
+fn aside(stream: Stream, name: &str, day: u32) -> PathBuf {
+    let stream = if stream == Stream::Scored { "s" } else { "e" };
+    Path::new(ROOT).join(format!("aside/{stream}/{day}/{name}"))
+}
+
+fn move_if_there(disk: &SimDisk, from: &Path, to: &Path) {
+    if disk.read(from).is_some() {
+        disk.move_file(from, to);
+        for changed in [from, to] {
+            disk.sync_dir(changed.parent().unwrap()).unwrap();
+        }
+        disk.settle(to);
+    }
+}
+
+/// `between` is called after each move.
+fn carry_out(bench: &mut Bench, moves: &Moves, mut between: impl FnMut(&mut Bench)) {
+    for out in [true, false] {
+        for (&(name, day), &to) in moves {
+            for stream in Stream::BOTH {
+                let (place, aside) = (|day| place(stream, name, day), aside(stream, name, day));
+                if out {
+                    move_if_there(&bench.disk, &place(day), &aside);
+                } else {
+                    move_if_there(&bench.disk, &aside, &place(to));
+                }
+                between(bench);
+            }
+        }
+    }
+}
+
+fn touch_all(bench: &mut Bench) {
+    for name in NAMES {
+        for day in 1..=DAYS {
+            touch(bench, &pair(name, day));
+        }
+    }
+}
+
+fn fault(bench: &Bench) -> Option<String> {
+    let naive = naive_batch(&read_pairs(&bench.disk, Path::new(ROOT)).unwrap(), false);
+    let export = bench.disk.read(EXPORT).unwrap_or_default();
+    multiset_difference(&export, &naive.rows).or_else(|| bench.count_fault(&naive.counts))
+}
+
+fn lake(rng: &mut Rng, n: &mut u32) -> Bench {
+    let mut bench = Bench::new(SimDisk::new());
+    bench.disk.set_inode_reuse(rng.bool());
+    if rng.bool() {
+        bench.commit_beside();
+    }
+    bench.open().unwrap();
+    for name in NAMES {
+        for day in 1..DAYS {
+            append_some(rng, &mut bench, &pair(name, day), n);
+        }
+    }
+    bench.quiet().unwrap();
+    bench.read_export().unwrap();
+    bench
+}
+
+#[test]
+fn moved_day_files_give_each_line_one_row() {
+    for seed in 0..CASES {
+        let (mut rng, mut n) = (Rng::with_seed(seed), 0);
+        let mut bench = lake(&mut rng, &mut n);
+        for round in 0..3 {
+            if rng.bool() {
+                bench.engine.as_mut().unwrap().checkpoint().unwrap();
+            }
+            let looked_at_between = rng.u8(..4) == 0;
+            let moves = random_moves(&mut rng);
+            carry_out(&mut bench, &moves, |bench| {
+                if looked_at_between && rng.u8(..4) == 0 {
+                    touch_all(bench);
+                    bench.catch_up().unwrap();
+                }
+            });
+            match rng.u8(..3) {
+                0 => drop(bench.open().unwrap()),
+                1 => bench.look_around().unwrap(),
+                _ => touch_all(&mut bench),
+            }
+            if rng.bool() {
+                let there = pair(NAMES[0], rng.u32(1..=DAYS));
+                append_some(&mut rng, &mut bench, &there, &mut n);
+            }
+            bench.quiet().unwrap();
+            bench.read_export().unwrap();
+            let what = format!("seed {seed}, round {round}, {moves:?}");
+            assert_eq!(fault(&bench), None, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_call_after_a_move_writes_no_row_again() {
+    for seed in 0..3 {
+        let mut n = 0;
+        while crash_after_a_move(seed, n) {
+            n += 1;
+        }
+        assert!(n > 30, "seed {seed}: only {n} calls");
+    }
+}
+
+/// False where all was done before the call came.
+fn crash_after_a_move(seed: u64, call: u64) -> bool {
+    let (mut rng, mut n) = (Rng::with_seed(seed), 0);
+    let mut bench = lake(&mut rng, &mut n);
+    bench.engine.as_mut().unwrap().checkpoint().unwrap();
+    let moves = random_moves(&mut rng);
+    carry_out(&mut bench, &moves, |_| {});
+    touch_all(&mut bench);
+    bench.disk.crash_at(call);
+    _ = bench.quiet();
+    _ = bench.read_export();
+    if !bench.disk.is_dead() {
+        return false;
+    }
+    for fate in Fate::ALL {
+        let mut found = Bench::new(bench.disk.power_cut(seed ^ call, fate));
+        found.seen = bench.seen.clone();
+        found.open().unwrap();
+        touch_all(&mut found);
+        found.quiet().unwrap();
+        found.read_export().unwrap();
+        assert_eq!(
+            fault(&found),
+            None,
+            "seed {seed}, crash at call {call}, {fate:?}"
+        );
+    }
+    true
+}
+
+#[test]
+fn a_second_name_of_a_day_file_is_a_second_day_file() {
+    let bench = ProcessBench::new();
+    let [first, second] = [pair("a.jsonl", 1), pair("a.jsonl", 2)];
+    bench.append_run(&first, "a");
+    bench.once();
+    for stream in Stream::BOTH {
+        let to = bench.path(stream, &second);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::hard_link(bench.path(stream, &first), to).unwrap();
+    }
+    bench.once();
+    assert_eq!(bench.row_count(), 2);
+    bench.assert_batch();
+}
+
+#[test]
+fn a_day_that_is_renamed_under_the_daemon_and_without_it_keeps_its_rows() {
+    let bench = ProcessBench::new();
+    let day = |day: u32| format!("2026/01/{day:02}");
+    let rename = |from: u32, to: u32| {
+        for stream in Stream::BOTH {
+            let (from, to) = (bench.path(stream, &day(from)), bench.path(stream, &day(to)));
+            std::fs::rename(from, to).unwrap();
+        }
+    };
+    for name in NAMES {
+        bench.append_run(&pair(name, 1), &format!("first in {name}"));
+        bench.append(
+            Stream::Scored,
+            &pair(name, 1),
+            scored(&format!("waits in {name}")),
+        );
+    }
+    let mut daemon = bench.start_caught_up();
+    bench.wait_rows(&mut daemon, 2);
+    rename(1, 2);
+    bench.append_run(&pair("a.jsonl", 2), "second");
+    bench.wait_run(&mut daemon, "second");
+    bench.wait_for(&mut daemon, "both are known as moved", || {
+        bench.said().matches("moved to another day").count() == 2
+    });
+    bench.wait_for(&mut daemon, "the account follows", || {
+        let told = bench.status();
+        (
+            told["scored"]["exported"].as_u64(),
+            told["scored"]["waiting"].as_u64(),
+        ) == (Some(3), Some(2))
+    });
+    bench.stop(daemon);
+    rename(2, 3);
+    let planned = bench.ask(&["plan", "--json"]);
+    assert_eq!(
+        (&planned["total"]["rows"], &planned["total"]["claimed"]),
+        (&0.into(), &3.into())
+    );
+    assert_eq!(planned["total"]["lines"], 0);
+    bench.once();
+    assert_eq!(bench.row_count(), 3);
+    bench.assert_batch();
+    assert_eq!(read_pairs(&Disk, &bench.root()).unwrap().len(), 2);
+}
