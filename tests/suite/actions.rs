@@ -18,7 +18,7 @@ use crate::support::kill_harness::{Daemon, wait_until};
 use crate::support::lake_gen::Stream;
 use crate::support::naive::{Pairs, naive_batch, read_pairs, row_key};
 use crate::support::naive_json;
-use crate::support::process::{Bench, STOP, evidence, scored_as};
+use crate::support::process::{Bench, LONG, evidence, scored_as};
 use crate::support::tools::number_from;
 use distilld::storage::Disk;
 
@@ -267,7 +267,7 @@ impl Run {
 
     fn stop(&mut self) -> Result<(), String> {
         let daemon = self.daemon.take().ok_or("no daemon")?;
-        let ended = daemon.terminate(STOP);
+        let ended = daemon.terminate(LONG);
         match ended.map(|status| (status.code(), status)) {
             Ok((Some(0), _)) => Ok(()),
             Ok((_, status)) => Err(format!("SIGTERM: {status}")),

@@ -248,7 +248,7 @@ impl Bench {
 
     /// Ends the daemon, which must end well.
     pub fn stop(&self, daemon: Daemon) {
-        let status = daemon.terminate(STOP).unwrap();
+        let status = daemon.terminate(LONG).unwrap();
         assert_eq!(status.code(), Some(0), "{}", self.said());
     }
 
