@@ -87,13 +87,27 @@ impl Engine {
 
     /// Before a pass looks at anything: pairs whose day-file was found elsewhere give their rows free.
     pub(super) fn release_moved(&mut self) -> Result<(), EngineError> {
+        let Some((from, to)) = self.moves.first().cloned() else {
+            return Ok(());
+        };
+        let (mut day_files, claimable) = (0, self.claimable);
         while let Some((from, to)) = self.moves.first().cloned() {
             // It may have been moved back meanwhile.
             if self.has_moved(&from, &to)? {
                 self.torn.forget(&from);
                 self.read_again(&from, Stream::Scored, Rewritten::Moved)?;
+                day_files += 1;
             }
             self.moves.pop_first();
+        }
+        if day_files > 0 {
+            tracing::info!(
+                day_files,
+                rows = self.claimable.saturating_sub(claimable),
+                from = %from,
+                to = %to,
+                "day-files were moved to another day, the first one named: their lines claim their rows there"
+            );
         }
         Ok(())
     }

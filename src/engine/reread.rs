@@ -49,16 +49,9 @@ impl Engine {
             }
         };
         self.meters.reread();
-        let day_file = path.path(&self.setup.root, stream);
-        if why == Rewritten::Moved {
-            tracing::info!(
-                day_file = %day_file.display(),
-                rows = before.counts.exported,
-                "day-file was moved to another day: its lines claim their rows there"
-            );
-        } else {
+        if why != Rewritten::Moved {
             tracing::warn!(
-                day_file = %day_file.display(),
+                day_file = %path.path(&self.setup.root, stream).display(),
                 reason = why.code(),
                 offset = before.source(stream).offset,
                 "day-file is not what was read of it, reading it again from its start"
