@@ -161,6 +161,12 @@ impl PairCheckpoint {
         }
     }
 
+    /// The inode of its scored day-file when that was last read.
+    #[must_use]
+    pub fn scored_inode(&self) -> Option<u64> {
+        Some(self.scored.identity?.inode)
+    }
+
     /// A run begins to wait.
     pub fn begin_to_wait(&mut self, now_s: u64) {
         if self.waiting_since_s == 0 || now_s < self.waiting_since_s {

@@ -72,10 +72,7 @@ impl Figures {
         &self,
         inode: u64,
     ) -> Result<Vec<(PairPath, Arc<ActivePair>)>, StateError> {
-        let has_inode = |pair: &ActivePair| {
-            let identity = pair.checkpoint.scored.identity;
-            identity.is_some_and(|identity| identity.inode == inode)
-        };
+        let has_inode = |pair: &ActivePair| pair.checkpoint.scored_inode() == Some(inode);
         let changed = self.changed.iter().filter(|(_, pair)| has_inode(pair));
         let mut found: Vec<_> = changed.cloned().collect();
         for id in self.view.pairs_with_inode(inode)? {

@@ -5,10 +5,28 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::checkpoint::{PairCheckpoint, SourceIdentity, SourceState};
+use crate::checkpoint::{PairCheckpoint, PairId, SourceIdentity, SourceState};
 use crate::discover::{PairPath, Stream};
 use crate::storage::{FileStat, Storage};
-use crate::tail::Source;
+use crate::tail::{Rewritten, Source};
+
+/// The inode of a pair's scored day-file, where it was read for the first time between the two.
+#[must_use]
+pub fn first_inode(before: &PairCheckpoint, after: &PairCheckpoint) -> Option<u64> {
+    after
+        .scored_inode()
+        .filter(|_| before.scored.identity.is_none())
+}
+
+/// The pair whose lines may claim the rows of `id`, whose scored day-file is not what was read of it: any, where the lines
+/// that were read may lie elsewhere now.
+#[must_use]
+pub fn scope_of_claims(why: Rewritten, id: PairId) -> PairId {
+    match why {
+        Rewritten::Replaced | Rewritten::Moved => PairId::ANY,
+        _ => id,
+    }
+}
 
 /// Whether the scored day-file of `to` is the one that was read as that of `known`, the pair at `from`. What cannot be looked
 /// at was not moved.

@@ -16,7 +16,7 @@ use crate::buffers::Buffers;
 use crate::checkpoint::{Claim, PairCheckpoint, PairId, Totals};
 use crate::discover::{PairPath, Stream, walk};
 use crate::figures::{Figures, stream_name};
-use crate::moved::is_moved;
+use crate::moved::{first_inode, is_moved};
 use crate::pair::{ActivePair, Outcome, Overlay};
 use crate::reader::{Look, Looking, PairMemory, look};
 use crate::stamp::stamp;
@@ -261,13 +261,10 @@ impl Making<'_> {
             figures,
             ..
         } = *self.planning;
-        let Some(identity) = outcome.checkpoint.scored.identity else {
+        let Some(inode) = first_inode(&pair.checkpoint, &outcome.checkpoint) else {
             return Ok(false);
         };
-        if pair.checkpoint.scored.identity.is_some() {
-            return Ok(false);
-        }
-        for (from, known) in figures.pairs_with_inode(identity.inode)? {
+        for (from, known) in figures.pairs_with_inode(inode)? {
             if self.left.contains_key(&from)
                 || !is_moved(storage, root, &from, &known.checkpoint, path)
             {

@@ -52,12 +52,6 @@ pub enum Rewritten {
 }
 
 impl Rewritten {
-    /// Whether what was read may stand elsewhere now: under another day, with the same lines.
-    #[must_use]
-    pub fn may_be_elsewhere(self) -> bool {
-        matches!(self, Rewritten::Replaced | Rewritten::Moved)
-    }
-
     /// A short name that never changes.
     #[must_use]
     pub fn code(self) -> &'static str {

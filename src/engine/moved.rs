@@ -8,7 +8,7 @@ use super::{Engine, EngineError};
 use crate::checkpoint::PairCheckpoint;
 use crate::discover::{PairPath, Stream};
 use crate::figures::pair_path;
-use crate::moved::is_moved;
+use crate::moved::{first_inode, is_moved};
 use crate::reader::Look;
 use crate::tail::Rewritten;
 
@@ -19,10 +19,10 @@ pub(crate) struct Inodes(BTreeMap<u64, BTreeSet<PairPath>>);
 impl Inodes {
     /// What a pair is read of now.
     pub(crate) fn note(&mut self, path: &PairPath, checkpoint: &PairCheckpoint) {
-        let Some(identity) = checkpoint.scored.identity else {
+        let Some(inode) = checkpoint.scored_inode() else {
             return;
         };
-        let paths = self.0.entry(identity.inode).or_default();
+        let paths = self.0.entry(inode).or_default();
         if !paths.contains(path) {
             paths.insert(path.clone());
         }
@@ -47,21 +47,14 @@ impl Engine {
         job: &Job,
         look: &Look,
     ) -> Result<bool, EngineError> {
-        let found = look.outcome.as_ref();
-        let Some(identity) = found.and_then(|found| found.checkpoint.scored.identity) else {
+        let Some(outcome) = &look.outcome else {
             return Ok(false);
         };
-        if self
-            .slot(&job.path)?
-            .pair
-            .checkpoint
-            .scored
-            .identity
-            .is_some()
-        {
+        let before = &self.slot(&job.path)?.pair.checkpoint;
+        let Some(inode) = first_inode(before, &outcome.checkpoint) else {
             return Ok(false);
-        }
-        for from in self.paths_with_inode(identity.inode)? {
+        };
+        for from in self.paths_with_inode(inode)? {
             if self.has_moved(&from, &job.path)? {
                 self.moves.insert((from, job.path.clone()));
                 return Ok(true);

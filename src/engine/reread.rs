@@ -4,6 +4,7 @@
 use super::{Engine, EngineError};
 use crate::checkpoint::{Claim, PairId, Verdict};
 use crate::discover::{PairPath, Stream};
+use crate::moved::scope_of_claims;
 use crate::row;
 use crate::state::{Reset, StateError};
 use crate::tail::Rewritten;
@@ -24,12 +25,8 @@ impl Engine {
         let mut after = before.clone();
         let reset = match stream {
             Stream::Scored => {
-                let scope = if why.may_be_elsewhere() {
-                    self.released_to_any = true;
-                    PairId::ANY
-                } else {
-                    id
-                };
+                let scope = scope_of_claims(why, id);
+                self.released_to_any |= scope == PairId::ANY;
                 after.scored = Default::default();
                 after.counts = Default::default();
                 after.waiting_since_s = 0;

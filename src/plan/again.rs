@@ -7,6 +7,7 @@ use super::Planning;
 use crate::checkpoint::{Claim, PairId, ScoredEntry, Verdict};
 use crate::discover::Stream;
 use crate::export::row_at;
+use crate::moved::scope_of_claims;
 use crate::pair::{ActivePair, Overlay};
 use crate::row::RowKey;
 use crate::state::StateError;
@@ -37,11 +38,7 @@ pub(super) fn again(
     };
     let released = match stream {
         Stream::Scored => {
-            let scope = if why.may_be_elsewhere() {
-                PairId::ANY
-            } else {
-                again.id
-            };
+            let scope = scope_of_claims(why, again.id);
             forget_scored(planning, &mut again, scope)
         }
         Stream::Evidence => {

@@ -18,8 +18,8 @@ pub(super) fn write_checkpoint(
     let mut pairs = transaction.open_table(PAIRS)?;
     let before = pairs.insert(id.0, encode(checkpoint)?.as_slice())?;
     let before = before.map(|before| decode::<PairCheckpoint>(before.value()));
-    let before = before.transpose()?.and_then(|before| inode_of(&before));
-    let after = inode_of(checkpoint);
+    let before = before.transpose()?.and_then(|before| before.scored_inode());
+    let after = checkpoint.scored_inode();
     if before != after {
         let mut inodes = transaction.open_table(INODES)?;
         if let Some(inode) = before {
@@ -30,10 +30,6 @@ pub(super) fn write_checkpoint(
         }
     }
     Ok(())
-}
-
-fn inode_of(checkpoint: &PairCheckpoint) -> Option<u64> {
-    Some(checkpoint.scored.identity?.inode)
 }
 
 /// By this a pair is found; it never changes.
