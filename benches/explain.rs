@@ -20,10 +20,10 @@ use distilld::checkpoint::{
     Counts, EvidenceEntry, EvidenceRef, PairCheckpoint, PairId, ScoredEntry, Verdict,
 };
 use distilld::figures::Figures;
+use distilld::platform::storage::Disk;
 use distilld::row::RunKey;
 use distilld::state::{Header, PairWrite, State};
 use distilld::status::waiting_oldest;
-use distilld::storage::Disk;
 
 use support::figures::{millis, ratio};
 use support::summary::{self, Line};

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::storage::{Storage, StorageFile, write_all_at};
+use crate::platform::storage::{Storage, StorageFile, write_all_at};
 
 /// Where a batch's rows go.
 pub enum Output<'w> {

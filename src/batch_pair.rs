@@ -14,8 +14,8 @@ use crate::discover::{PairPath, Stream, open_day_file};
 use crate::firewall::{Admission, AdmittedRun, admit};
 use crate::lines::{LineReader, LineSpan, Source};
 use crate::parse::{self, ParseFault, ScoredRun, trim};
+use crate::platform::storage::{Storage, read_full_at};
 use crate::row::RunKey;
-use crate::storage::{Storage, read_full_at};
 use crate::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
 
 /// Evidence files up to this size are held in memory while their pair is read.

@@ -10,9 +10,9 @@ use rustix::fs::Access;
 use crate::config::{self, Settings};
 use crate::discover::{Level, PairPath, Stream, list_level, open_day_file};
 use crate::export::export_path;
-use crate::lock::lock_path;
+use crate::platform::root_lock::lock_path;
+use crate::platform::storage::{Disk, FileKind, Storage as _};
 use crate::state_dir::{JOURNAL_FILE, STATE_FILE};
-use crate::storage::{Disk, FileKind, Storage as _};
 use crate::watch::filesystem::deaf_file_system;
 
 /// Less free disk than this stops the daemon at once: a journal, a checkpoint and some rows.

@@ -19,7 +19,6 @@ use crate::batch_export::{BatchOptions, Output, batch_export};
 use crate::batch_output::directory_of;
 use crate::batch_pair::{Lake, PairReading};
 use crate::check::Severity;
-use crate::clock::{Clock as _, HostClock};
 use crate::config::{Environment, Settings};
 use crate::daemon::DaemonError;
 use crate::discover::{Stream, pair_bytes, walk};
@@ -27,17 +26,19 @@ use crate::engine::Setup;
 use crate::export::export_path;
 use crate::follow::Reloader;
 use crate::json_text::Dialect;
+use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::root_lock;
+use crate::platform::sd_notify::ServiceManager;
+use crate::platform::storage::{Disk, Storage as _};
 use crate::progress::{self, Progress, Steps};
 use crate::refusal::Refusal;
 use crate::remedy::{in_a_line, remedy};
 use crate::stamp::stamp;
 use crate::state_dir::STATE_FILE;
-use crate::storage::{Disk, Storage as _};
 use crate::synthesize::Synthesis;
-use crate::systemd::ServiceManager;
 use crate::terminal::Terminal;
 use crate::verify::{self, VerifyOptions, VerifyResult};
-use crate::{check, daemon, lock, logging, rebuild, shutdown, status_line};
+use crate::{check, daemon, logging, rebuild, shutdown, status_line};
 
 /// Exit code of a command that failed, or found differences.
 const FAILED: u8 = 1;
@@ -298,7 +299,7 @@ fn rebuild(settings: &Settings) -> Result<(), AnyError> {
 
 /// A state made beside the one that the daemon uses would leave it with an export that it does not know.
 fn refuse_other_state(settings: &Settings, root: &Path) -> Result<(), AnyError> {
-    let Some(holder) = lock::last_holder(root)? else {
+    let Some(holder) = root_lock::last_holder(root)? else {
         return Ok(());
     };
     let same = match (
@@ -352,17 +353,17 @@ fn is_own_export(settings: &Settings, output: Option<&args::Output>) -> bool {
 }
 
 /// Until the batch is done no daemon starts to keep that export.
-fn lock_own_export(settings: &Settings) -> Result<lock::RootLock, AnyError> {
+fn lock_own_export(settings: &Settings) -> Result<root_lock::RootLock, AnyError> {
     refuse_kept_export(settings)?;
     let root = Disk.canonicalize(&settings.root)?;
-    let lock = lock::RootLock::take_root(&root, &settings.state_dir)?;
+    let lock = root_lock::RootLock::take_root(&root, &settings.state_dir)?;
     refuse_kept_export(settings)?;
     Ok(lock)
 }
 
 /// An export that a daemon's state keeps is appended to by that daemon alone.
 fn refuse_kept_export(settings: &Settings) -> Result<(), AnyError> {
-    let holder = lock::last_holder(&settings.root)?;
+    let holder = root_lock::last_holder(&settings.root)?;
     let dirs = holder
         .map(|holder| holder.state_dir)
         .into_iter()

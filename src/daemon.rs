@@ -5,21 +5,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::clock::HostClock;
 use crate::config::Settings;
 use crate::control::ControlSocket;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::follow::{Follower, Reloader, Shared, catch_up};
-use crate::lock::{LockError, RootLock};
-use crate::logging::ids;
 use crate::meters::Meters;
 use crate::open::OpenReport;
+use crate::platform::clock::HostClock;
+use crate::platform::message_ids;
+use crate::platform::root_lock::{LockError, RootLock};
+use crate::platform::sd_notify::{ServiceManager, watchdog_interval};
+use crate::platform::storage::{Disk, Storage as _};
 use crate::progress::Steps;
 use crate::serve::{Answering, Desk, Server};
 use crate::state::StateError;
 use crate::state_dir::{distrust, set_state_aside};
-use crate::storage::{Disk, Storage as _};
-use crate::systemd::{ServiceManager, watchdog_interval};
 use crate::wake::Wake;
 use crate::watchdog::{Watchdog, Watched, while_recovering};
 use crate::watched_disk::WatchedDisk;
@@ -282,7 +282,7 @@ fn say_opened(report: &OpenReport, settings: &Settings, root: &Path) {
         _ => "continued",
     };
     tracing::info!(
-        message_id = ids::STARTED,
+        message_id = message_ids::STARTED,
         root = %root.display(),
         state_dir = %settings.state_dir.display(),
         case,

@@ -14,9 +14,9 @@ use crate::checkpoint::{DeadLetter, PairId};
 use crate::discover::{PairPath, Stream};
 use crate::figures::{Figures, pair_path, stream_name};
 use crate::line_scan::line_numbers;
+use crate::platform::storage::Storage;
 use crate::state::StateError;
 use crate::status::ClassStatus;
-use crate::storage::Storage;
 use crate::tail::Source;
 
 pub use retry::{RetryError, retry};

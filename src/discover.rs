@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use crate::json_text::decode_utf8;
-use crate::storage::{FileKind, Storage, StorageFile};
+use crate::platform::storage::{FileKind, Storage, StorageFile};
 
 /// The two streams of day-files below a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -247,7 +247,7 @@ pub fn open_day_file(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::Disk;
+    use crate::platform::storage::Disk;
     use std::fs;
     use std::os::unix::fs::symlink;
 

@@ -1,5 +1,5 @@
 //! Owns the pipeline: which pairs are looked at, what of that is committed, and when it is shown. It reaches the
-//! disk only through [`crate::storage`] and the time only through [`crate::clock`], so that a test can crash it at any call.
+//! disk only through [`crate::platform::storage`] and the time only through [`crate::platform::clock`], so that a test can crash it at any call.
 //!
 //! The rules, in the order of a batch's life; each is asserted here, and cited by number in the tests:
 //!
@@ -37,14 +37,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::account::Account;
-use crate::beside::Beside;
-use crate::buffers::Buffers;
 use crate::checkpoint::Claim;
 use crate::discover::{PairPath, Stream};
 use crate::export::{Export, ExportError};
 use crate::journal::{Batch, Journal};
 use crate::meters::Meters;
 use crate::pair::ActivePair;
+use crate::platform::background::Beside;
+use crate::platform::buffer_pool::Buffers;
 use crate::reader::PairMemory;
 use crate::recent::Recent;
 use crate::state::{State, StateView};

@@ -18,10 +18,10 @@ use crate::export::row_at;
 use crate::figures::{Figures, RunInPair, pair_path, stream_name};
 use crate::line_scan::{for_each_line, line_numbers};
 use crate::parse;
+use crate::platform::storage::{Storage, StorageFile};
 use crate::row::{self, RunKey};
 use crate::stamp::stamp;
 use crate::state::StateError;
-use crate::storage::{Storage, StorageFile};
 use crate::tail::Source;
 
 pub use contradicted::{ContradictedRow, Contradictions, Page, contradictions};

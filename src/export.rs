@@ -17,8 +17,8 @@ mod segments;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::platform::storage::{FileKind, Storage, StorageFile, write_all_at};
 use crate::rows::Rows;
-use crate::storage::{FileKind, Storage, StorageFile, write_all_at};
 
 /// Bytes before the durable length that its mark covers.
 const MARK_TAIL_LEN: u64 = 4_096;

@@ -10,16 +10,17 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::clock::{Clock as _, HostClock};
 use crate::config::Settings;
 use crate::discover::{Level, PairPath, Stream, list_level};
 use crate::engine::{Engine, EngineError};
-use crate::logging::{ids, tell_lost};
-use crate::pulse::Pulse;
+use crate::logging::tell_lost;
+use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::heartbeat::Pulse;
+use crate::platform::message_ids;
+use crate::platform::sd_notify::ServiceManager;
+use crate::platform::storage::{Disk, Storage as _};
 use crate::stamp::stamp;
 use crate::status::{Fault, Publisher, RecentFile};
-use crate::storage::{Disk, Storage as _};
-use crate::systemd::ServiceManager;
 use crate::tail::seen;
 use crate::wake::{Pending, Wake};
 use crate::watch::{Mode, SelfTest, Watch};
@@ -369,7 +370,7 @@ impl Follower {
     fn pause(&mut self, error: &EngineError) {
         self.engine.meters().error(error.place());
         if self.retry_at_ms.is_none() {
-            tracing::error!(message_id = ids::READING_STOPPED, %error, retry_ms = self.retry_pause_ms, "reading stops until the disk takes writes again");
+            tracing::error!(message_id = message_ids::READING_STOPPED, %error, retry_ms = self.retry_pause_ms, "reading stops until the disk takes writes again");
             if self.faults.len() == FAULTS_MAX {
                 self.faults.remove(0);
             }
@@ -387,7 +388,7 @@ impl Follower {
         if let Some(fault) = self.faults.last_mut().filter(|fault| !fault.over) {
             fault.over = true;
             tracing::info!(
-                message_id = ids::READING_AGAIN,
+                message_id = message_ids::READING_AGAIN,
                 since = fault.at,
                 "reading goes on"
             );

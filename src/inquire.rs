@@ -17,12 +17,12 @@ use crate::control::{self, Answer, ControlError};
 use crate::export::export_path;
 use crate::figures::{Figures, pair_path};
 use crate::journal::{Batch, Journal, JournalError, PairDelta};
-use crate::lock::{Holder, LockError, RootLock};
 use crate::pair::{ActivePair, Overlay};
+use crate::platform::root_lock::{Holder, LockError, RootLock};
+use crate::platform::storage::{Disk, Storage};
 use crate::row;
 use crate::state::{State, StateError, StateView};
 use crate::state_dir::{JOURNAL_FILE, STATE_FILE};
-use crate::storage::{Disk, Storage};
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -142,7 +142,7 @@ pub fn find(settings: &Settings) -> Result<Respondent, InquireError> {
         source,
     };
     let root = Disk.canonicalize(&settings.root).map_err(root_error)?;
-    let holder = crate::lock::last_holder(&root).map_err(root_error)?;
+    let holder = crate::platform::root_lock::last_holder(&root).map_err(root_error)?;
     let has_state = |dir: &Path| dir.join(STATE_FILE).try_exists().unwrap_or(true);
     let state_dir = holder
         .as_ref()

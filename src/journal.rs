@@ -25,8 +25,8 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::checkpoint::{Claim, DeadLetter, EvidenceEntry, PairCheckpoint, PairId, ScoredEntry};
 use crate::export::ExportMark;
 use crate::pair::Overlay;
+use crate::platform::storage::{StorageFile, read_full_at, write_all_at};
 use crate::rows::Rows;
-use crate::storage::{StorageFile, read_full_at, write_all_at};
 
 const MAGIC: [u8; 4] = *b"DJF1";
 const FRAME_HEAD_LEN: usize = 32;

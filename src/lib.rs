@@ -33,6 +33,7 @@
 
 pub mod discover;
 pub mod moved;
+pub mod platform;
 pub mod tail;
 
 pub mod json;
@@ -47,7 +48,6 @@ pub mod synthesize;
 
 pub mod account;
 pub mod blocks;
-pub mod checked_file;
 pub mod checkpoint;
 pub mod journal;
 pub mod rows;
@@ -56,8 +56,6 @@ pub mod state;
 pub mod export;
 pub mod row;
 
-mod beside;
-pub mod buffers;
 pub mod engine;
 pub mod open;
 pub mod reader;
@@ -66,9 +64,7 @@ pub mod recover;
 mod state_dir;
 mod swap;
 
-pub mod clock;
 pub mod stamp;
-pub mod storage;
 
 pub mod meters;
 
@@ -78,12 +74,9 @@ pub mod daemon;
 pub mod figures;
 pub mod follow;
 pub mod inquire;
-pub mod lock;
-pub mod pulse;
 pub mod serve;
 pub mod shutdown;
 pub mod status_line;
-pub mod systemd;
 pub mod wake;
 pub mod watch;
 pub mod watchdog;

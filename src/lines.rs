@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::storage::{StorageFile, again};
+use crate::platform::storage::{StorageFile, again};
 
 /// Bytes asked for at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -67,7 +67,7 @@ impl Source {
             }
             Source::File(file) => {
                 scratch.resize(len, 0);
-                let read = crate::storage::read_full_at(&**file, scratch, span.offset)?;
+                let read = crate::platform::storage::read_full_at(&**file, scratch, span.offset)?;
                 Ok(&scratch[..read])
             }
         }

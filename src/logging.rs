@@ -5,7 +5,6 @@
 //! fields. The `kv` form is a contract with whoever greps a log, and so are the names of fields: the journal has them
 //! in upper case (`DAY_FILE`), so that `journalctl DAY_FILE=...` finds them.
 
-pub mod ids;
 mod pipe;
 
 use std::fmt::Write as _;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::checkpoint::{PairCheckpoint, PairId, SourceIdentity, SourceState};
 use crate::discover::{PairPath, Stream};
-use crate::storage::{FileStat, Storage};
+use crate::platform::storage::{FileStat, Storage};
 use crate::tail::{Rewritten, Source};
 
 /// The inode of a pair's scored day-file, where it was read for the first time between the two.

@@ -17,11 +17,11 @@ use crate::engine::{Engine, EngineError, Setup, Slot};
 use crate::export::{Export, ExportError, ExportMark};
 use crate::journal::{Journal, JournalError, PairDelta};
 use crate::pair::{ActivePair, Overlay};
+use crate::platform::storage::{FileKind, Storage, is_there, read_full_at};
 use crate::recover::{ExportFound, RecoveryCase, Refused, StateFound, decide};
 use crate::row;
 use crate::state::{State, StateError};
 use crate::state_dir::{DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
-use crate::storage::{FileKind, Storage, is_there, read_full_at};
 use crate::swap::finish_swap;
 use anew::begin_anew;
 

@@ -12,16 +12,16 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::account::{CLASSES_MAX, OTHER, class_of};
-use crate::buffers::Buffers;
 use crate::checkpoint::{Claim, PairCheckpoint, PairId, Totals};
 use crate::discover::{PairPath, Stream, walk};
 use crate::figures::{Figures, stream_name};
 use crate::moved::{first_inode, is_moved};
 use crate::pair::{ActivePair, Outcome, Overlay};
+use crate::platform::buffer_pool::Buffers;
+use crate::platform::storage::Storage;
 use crate::reader::{Look, Looking, PairMemory, look};
 use crate::stamp::stamp;
 use crate::state::StateError;
-use crate::storage::Storage;
 use crate::tail::{LineLimits, Rewritten, seen};
 
 pub use page::page;

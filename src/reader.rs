@@ -11,13 +11,13 @@ use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::buffers::Buffers;
 use crate::checkpoint::{Claim, Seen, SourceState};
 use crate::discover::{PairPath, Stream};
 use crate::pair::{ActivePair, Facts, Outcome, advance};
 use crate::parse;
+use crate::platform::buffer_pool::Buffers;
+use crate::platform::storage::{Storage, is_out_of_files};
 use crate::state::{StateError, StateView};
-use crate::storage::{Storage, is_out_of_files};
 use crate::tail::{CHUNK_LEN, Chunk, LineLimits, Rewritten, Source};
 use asked::{LiveIndex, LookError, SourceBodies};
 pub use known::is_gone;

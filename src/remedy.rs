@@ -15,11 +15,11 @@ use crate::engine::EngineError;
 use crate::export::ExportError;
 use crate::inquire::InquireError;
 use crate::journal::JournalError;
-use crate::lock::LockError;
+use crate::platform::root_lock::LockError;
+use crate::platform::storage::is_out_of_files;
 use crate::rebuild::RebuildError;
 use crate::refusal::Refusal;
 use crate::state::StateError;
-use crate::storage::is_out_of_files;
 use crate::verify::VerifyError;
 
 const REPORT: &str =

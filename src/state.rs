@@ -37,12 +37,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::blocks::{self, DamagedBlock};
-use crate::checked_file::CheckedFile;
 use crate::checkpoint::{
     Claim, DeadLetter, EvidenceEntry, FORMAT, Packed, PairCheckpoint, PairId, ScoredEntry,
 };
 use crate::export::{ExportGuard, ExportMark, Segment};
-use crate::storage::{Storage, StorageFile, read_full_at, write_all_at};
+use crate::platform::checksummed_file::CheckedFile;
+use crate::platform::storage::{Storage, StorageFile, read_full_at, write_all_at};
 use write::{
     insert_claimable, merge_into, remove_blocks, remove_claims, remove_dead_letters, wait_again,
     write_checkpoint, write_dead_letters, write_path, write_segments,

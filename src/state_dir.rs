@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::storage::Storage;
+use crate::platform::storage::Storage;
 
 /// Name of the state's file in the state directory.
 pub const STATE_FILE: &str = "state.redb";

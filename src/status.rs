@@ -21,9 +21,9 @@ use crate::engine::Engine;
 use crate::export::export_path;
 use crate::figures::stream_name;
 use crate::inquire::{self, Files, InquireError, Respondent};
-use crate::lock::Holder;
+use crate::platform::root_lock::Holder;
+use crate::platform::storage::Disk;
 use crate::stamp::{day_of, stamp};
-use crate::storage::Disk;
 use crate::tail::LineLimits;
 
 pub use detail::{Lag, Unread, Unterminated, WaitingRun, lag, unterminated, waiting_oldest};

@@ -18,8 +18,8 @@ use std::path::Path;
 
 use crate::engine::{EngineError, Setup};
 use crate::export::ExportError;
+use crate::platform::storage::{is_there, remove_if_there};
 use crate::state_dir::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
-use crate::storage::{is_there, remove_if_there};
 
 /// The directory in the state directory where the fresh state is made.
 const STAGE_DIR: &str = "rebuilding";

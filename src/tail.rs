@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::buffers::Buffers;
 use crate::checkpoint::{OFFSET_MAX, Seen, SourceIdentity, SourceState};
 use crate::discover::{PairPath, Stream, open_day_file};
-use crate::storage::{FileStat, Storage, StorageFile, read_full_at};
+use crate::platform::buffer_pool::Buffers;
+use crate::platform::storage::{FileStat, Storage, StorageFile, read_full_at};
 
 /// How much of a source's beginning is part of its identity.
 const HEAD_LEN: u64 = 1_024;

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use notify::{RecommendedWatcher, Watcher as _};
 
 use crate::discover::Stream;
-use crate::storage::{FileKind, FileStat, Storage};
+use crate::platform::storage::{FileKind, FileStat, Storage};
 use crate::wake::{Pending, Wake};
 use arm::{DAY_DEPTH, Placed};
 use events::HintSender;

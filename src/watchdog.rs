@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use crate::clock::{Clock as _, HostClock};
-use crate::logging::ids;
-use crate::pulse::Pulse;
+use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::heartbeat::Pulse;
+use crate::platform::message_ids;
+use crate::platform::sd_notify::ServiceManager;
 use crate::status_line;
-use crate::systemd::ServiceManager;
 use crate::watch::SelfTest;
 
 /// How often the manager is told how far a recovery is.
@@ -74,7 +74,7 @@ fn feed(
             said = true;
             let part = if engine { "watcher" } else { "engine" };
             tracing::error!(
-                message_id = ids::NO_PROGRESS,
+                message_id = message_ids::NO_PROGRESS,
                 part,
                 "no progress, the service manager is not told that distilld lives"
             );

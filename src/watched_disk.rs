@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::pulse::Pulse;
-use crate::storage::{Disk, FileStat, ListedEntry, Storage, StorageFile};
+use crate::platform::heartbeat::Pulse;
+use crate::platform::storage::{Disk, FileStat, ListedEntry, Storage, StorageFile};
 use crate::wake::Wake;
 
 /// The disk, and who is told of its calls.
@@ -152,7 +152,7 @@ impl Storage for WatchedDisk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::{read_full_at, write_all_at};
+    use crate::platform::storage::{read_full_at, write_all_at};
 
     #[test]
     fn every_call_that_comes_back_is_a_step_and_bytes_are_counted() {

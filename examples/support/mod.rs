@@ -7,7 +7,7 @@ pub mod scorer;
 
 use std::fmt;
 
-use distilld::clock::{Clock as _, HostClock};
+use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::stamp::stamp;
 
 /// What distilld is to make of an invented run.

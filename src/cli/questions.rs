@@ -8,7 +8,6 @@ use crate::args::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, RetryArguments,
     ShowArguments, StatusArguments, stream,
 };
-use crate::clock::{Clock as _, HostClock};
 use crate::config::{Environment, Settings};
 use crate::dead_letters::{self, Letter, Letters, Wanted};
 use crate::discover::Stream;
@@ -17,10 +16,11 @@ use crate::export::export_path;
 use crate::figures::stream_name;
 use crate::inquire::{Files, InquireError, inquire};
 use crate::plan::{self, Plan, Planning};
+use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::storage::{Disk, Storage as _};
 use crate::refusal::Refusal;
 use crate::state::StateError;
 use crate::status::{self, Screen, bare_table, grouped, trimmed};
-use crate::storage::{Disk, Storage as _};
 use crate::tail::LineLimits;
 use crate::terminal::Terminal;
 

@@ -7,12 +7,12 @@ use hyper::Method;
 
 use super::Retried;
 use crate::account::class_of;
-use crate::clock::HostClock;
 use crate::config::Settings;
 use crate::discover::{PairPath, Stream};
 use crate::engine::{Engine, EngineError, Setup};
 use crate::figures::stream_name;
 use crate::inquire::{self, InquireError, Respondent};
+use crate::platform::clock::HostClock;
 use crate::status::ClassStatus;
 use crate::tail::{Rewritten, Source};
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::sealed::{Committing, Durable, Sealed};
 use super::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
-use crate::beside::Beside;
 use crate::blocks::packed;
 use crate::pair::{ActivePair, Overlay};
+use crate::platform::background::Beside;
 use crate::state::{Header, PairWrite, State};
 
 /// Pairs kept in memory between checkpoints.

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use super::{Engine, EngineError};
 use crate::export::ExportError;
+use crate::platform::storage::{read_full_at, write_all_at};
 use crate::state::StateError;
 use crate::state_dir::CHANGED_FILE;
-use crate::storage::{read_full_at, write_all_at};
 
 /// Reading takes a tenth of the time, so that rows go on at their pace.
 const PAUSE_FACTOR: u64 = 9;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::setup::Setup;
-use crate::buffers::Buffers;
 use crate::checkpoint::Claim;
 use crate::discover::PairPath;
 use crate::pair::ActivePair;
+use crate::platform::buffer_pool::Buffers;
 use crate::reader::{Look, Looking, PairMemory, look};
 use crate::stamp::stamp;
 use crate::state::{StateError, StateView};

@@ -10,8 +10,8 @@ use crate::account::class_of;
 use crate::checkpoint::{DeadLetter, Totals};
 use crate::discover::{PairPath, Stream};
 use crate::journal::PairDelta;
-use crate::logging::ids;
 use crate::pair::Outcome;
+use crate::platform::message_ids;
 use crate::reader::{Look, PairMemory};
 use crate::stamp::day_of;
 
@@ -184,7 +184,7 @@ impl Engine {
                 continue;
             };
             tracing::warn!(
-                message_id = ids::DEAD_LETTERS,
+                message_id = message_ids::DEAD_LETTERS,
                 day_file = %path.path(&self.setup.root, stream).display(),
                 lines = 1 + letters.count(),
                 offset = first.offset,

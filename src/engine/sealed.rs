@@ -5,9 +5,9 @@ use std::io;
 use std::sync::Arc;
 
 use super::error::EngineError;
-use crate::beside::Beside;
-use crate::clock::Clock;
 use crate::journal::{Batch, NextFrame, WrittenFrame};
+use crate::platform::background::Beside;
+use crate::platform::clock::Clock;
 use crate::row;
 
 /// A batch that nothing is merged into any more.

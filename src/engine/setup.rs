@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::error::EngineError;
-use crate::clock::Clock;
 use crate::config::Settings;
 use crate::export::{SEGMENT_BYTES, export_path};
-use crate::storage::{Disk, Storage};
+use crate::platform::clock::Clock;
+use crate::platform::storage::{Disk, Storage};
 use crate::tail::LineLimits;
 
 /// [`Setup::batch_bytes`] of the daemon: a sync of it takes longer than what each sync costs besides.

@@ -13,9 +13,9 @@ use crate::export::row_at;
 use crate::figures::pair_path;
 use crate::pair::ActivePair;
 use crate::parse;
+use crate::platform::storage::StorageFile;
 use crate::row::{self, RowKey, RunKey};
 use crate::state::StateError;
-use crate::storage::StorageFile;
 use crate::tail::Source;
 
 /// Some contradicted rows. Keys are only ever added.

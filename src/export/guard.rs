@@ -8,7 +8,7 @@
 
 use super::known::ExportStamp;
 use super::segments::{SEGMENT_BYTES, Segments};
-use crate::storage::FileStat;
+use crate::platform::storage::FileStat;
 
 /// What is known of the export's bytes.
 #[derive(Debug)]

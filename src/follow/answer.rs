@@ -4,10 +4,10 @@ use tokio::sync::oneshot;
 
 use super::{Follower, millis};
 use crate::ask::{Freshness, Question, Snapshot};
-use crate::clock::Clock as _;
 use crate::dead_letters::Retried;
 use crate::discover::{PairPath, Stream};
 use crate::engine::EngineError;
+use crate::platform::clock::Clock as _;
 use crate::recent::Recent;
 use crate::stamp::stamp;
 use crate::status::{ClassStatus, Status, Unread};

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::tell::say_caught_up;
-use crate::clock::HostClock;
 use crate::discover::{Level, Stream, list_level};
 use crate::engine::{Engine, EngineError};
 use crate::open::OnStep;
-use crate::storage::{Disk, Storage as _};
+use crate::platform::clock::HostClock;
+use crate::platform::storage::{Disk, Storage as _};
 use crate::tail::seen;
 use crate::wake::Wake;
 

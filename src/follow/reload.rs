@@ -2,10 +2,11 @@
 //! one that cannot be used leaves the running settings in force. The service manager always hears the end of it.
 
 use super::{Follower, millis};
-use crate::clock::Clock as _;
 use crate::config::{self, Change, ConfigError, Settings};
 use crate::engine::Tuning;
-use crate::logging::{LogFilter, ids};
+use crate::logging::LogFilter;
+use crate::platform::clock::Clock as _;
+use crate::platform::message_ids;
 use crate::tail::LineLimits;
 use crate::watch::WatchSetting;
 
@@ -24,7 +25,7 @@ impl Follower {
             Ok(fresh) => self.take_up(self.settings.change_to(fresh)),
             Err(error) => {
                 tracing::error!(
-                    message_id = ids::RELOAD_REFUSED,
+                    message_id = message_ids::RELOAD_REFUSED,
                     %error,
                     "reload refused, the old settings stay in force"
                 );
@@ -49,13 +50,13 @@ impl Follower {
             .min(now_ms + self.recent_scan_pause_ms());
         self.full_scan_at_ms = self.full_scan_at_ms.min(now_ms + self.full_scan_pause_ms());
         tracing::info!(
-            message_id = ids::RELOADED,
+            message_id = message_ids::RELOADED,
             changed = change.applied.join(","),
             "configuration reloaded"
         );
         if !change.needs_restart.is_empty() {
             tracing::warn!(
-                message_id = ids::RELOAD_REFUSED,
+                message_id = message_ids::RELOAD_REFUSED,
                 needs_restart = change.needs_restart.join(","),
                 "changed keys that only a restart takes up"
             );

@@ -2,9 +2,9 @@
 //! was said last.
 
 use super::Follower;
-use crate::clock::Clock as _;
 use crate::engine::{Engine, PassReport};
-use crate::logging::ids;
+use crate::platform::clock::Clock as _;
+use crate::platform::message_ids;
 use crate::stamp::stamp;
 use crate::status::{Live, Status};
 use crate::status_line::{self, Situation};
@@ -57,7 +57,7 @@ impl Follower {
         let counts = &totals.counts;
         let (unterminated_lines, unterminated_bytes) = self.engine.unterminated();
         tracing::info!(
-            message_id = ids::STATUS,
+            message_id = message_ids::STATUS,
             status = status_line::of(&situation),
             day_files_behind = situation.day_files_behind,
             directories_behind = situation.directories_behind,
@@ -183,7 +183,7 @@ impl Follower {
 pub(super) fn say_caught_up(engine: &Engine) {
     let totals = engine.totals();
     tracing::info!(
-        message_id = ids::CAUGHT_UP,
+        message_id = message_ids::CAUGHT_UP,
         scored_lines = totals.scored_lines,
         exported = totals.counts.exported,
         firewalled = totals.counts.firewalled,

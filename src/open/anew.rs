@@ -11,11 +11,11 @@ use crate::engine::{Engine, EngineError, Setup};
 use crate::export::{Export, ExportError, ROWS_PER_STEP, Segments};
 use crate::firewall::{ACCEPTED, FIREWALL};
 use crate::journal::Journal;
+use crate::platform::storage::{is_there, remove_if_there};
 use crate::recover::RecoveryCase;
 use crate::row;
 use crate::state::{Header, State, StateError};
 use crate::state_dir::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE, set_state_aside};
-use crate::storage::{is_there, remove_if_there};
 
 /// Claims taken into the state at a time, 24 bytes each.
 const CLAIMS_AT_ONCE: usize = 256 << 10;

@@ -10,9 +10,9 @@ use crate::checkpoint::{Claim, EvidenceRef, PairId, ScoredEntry};
 use crate::discover::Stream;
 use crate::export::short_row_at;
 use crate::pair::{Bodies, PairIndex};
+use crate::platform::storage::StorageFile;
 use crate::row::{RowKey, RunKey};
 use crate::state::StateError;
-use crate::storage::StorageFile;
 use crate::tail::Source;
 
 /// What the state, or a line that was read before, could not be asked for.

@@ -11,10 +11,10 @@ use crate::checkpoint::{PairCheckpoint, ScoredEntry, Seen, SourceState};
 use crate::discover::{PairPath, Stream};
 use crate::figures::{Figures, pair_path};
 use crate::parse;
+use crate::platform::storage::Storage;
 use crate::row::RunKey;
 use crate::stamp::stamp;
 use crate::state::StateError;
-use crate::storage::Storage;
 use crate::tail::{LineLimits, Source};
 
 /// Waiting runs that are told.

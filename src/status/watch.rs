@@ -13,10 +13,10 @@ use hyper::Method;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{Screen, Status, page, status};
-use crate::clock::{Clock as _, HostClock};
 use crate::config::{Environment, Settings};
 use crate::inquire::{self, InquireError};
-use crate::lock::last_holder;
+use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::root_lock::last_holder;
 use crate::recent::Recent;
 use crate::terminal::Terminal;
 

@@ -14,9 +14,9 @@ use crate::firewall::{Admission, admit};
 use crate::json_text::Dialect;
 use crate::lines::{LineReader, LineSpan, Source};
 use crate::parse::{self, Evidence, trim};
+use crate::platform::storage::FileStat;
 use crate::row::{RunKey, digest_without_stamps};
 use crate::stamp::stamp;
-use crate::storage::FileStat;
 use crate::synthesize::{RowPlace, Synthesis, synthesize};
 
 /// File systems stamp a change with a clock that lags behind by up to a tick.

@@ -14,11 +14,11 @@ use super::exam::{Case, Now, examine};
 use super::rows::{ExportLine, ExportReader, RowFact, bucket_of};
 use super::{Steps, VerifyError, VerifyOptions};
 use crate::batch_pair::{JudgedLine, Lake, PairReading, Verdict, read_pair};
-use crate::clock::{Clock as _, HostClock};
 use crate::discover::{PairPath, Stream, walk};
 use crate::export::export_path;
+use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::storage::{FileKind, FileStat};
 use crate::row::RowKey;
-use crate::storage::{FileKind, FileStat};
 
 /// The first pause between two looks; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::VerifyError;
 use crate::firewall::ACCEPTED;
 use crate::lines::{LineReader, Source};
+use crate::platform::storage::{Storage, StorageFile};
 use crate::row::{RowFault, RowKey, RowSummary, summary};
-use crate::storage::{Storage, StorageFile};
 
 /// One line of the export.
 #[derive(Debug)]
@@ -196,7 +196,7 @@ pub(super) fn bucket_of(key: RowKey) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::Disk;
+    use crate::platform::storage::Disk;
     use std::fs;
 
     fn row(run: u32, category: &str) -> String {

@@ -10,7 +10,7 @@ use super::events::is_day_file_name;
 use super::queue::{Directory, Urgency, directory};
 use super::{Identity, Watch};
 use crate::discover::Stream;
-use crate::storage::FileKind;
+use crate::platform::storage::FileKind;
 
 /// Names below a base that lead to the directory that holds day-files.
 pub(super) const DAY_DEPTH: usize = 3;

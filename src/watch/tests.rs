@@ -2,7 +2,7 @@
 //! an event is used only where silence is what is wanted.
 
 use super::*;
-use crate::storage::{Disk, ListedEntry, StorageFile};
+use crate::platform::storage::{Disk, ListedEntry, StorageFile};
 use std::fs;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};

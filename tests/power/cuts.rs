@@ -27,7 +27,7 @@ use crate::support::naive::{blank_stamps, multiset_difference, naive_batch, read
 use crate::support::process::LONG;
 use crate::support::tools::number_from;
 use crate::write_log::WriteLog;
-use distilld::storage::Disk;
+use distilld::platform::storage::Disk;
 
 /// Cuts in the ordinary run, and the variable that asks for more.
 const CUTS: usize = 48;

@@ -15,7 +15,7 @@ use crate::support::http::{get, metric};
 use crate::support::kill_harness::wait_until;
 use crate::support::lake_gen::Stream;
 use crate::support::process::{Bench, LONG, evidence_with, scored};
-use distilld::clock::{Clock as _, HostClock};
+use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::stamp::stamp;
 
 const PAIR: &str = "2026/01/01/n.jsonl";

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::host;
 use crate::support::lake_gen::Stream;
 use crate::support::process::{Bench, LONG, evidence, scored};
-use distilld::clock::{Clock as _, HostClock};
+use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::stamp::stamp;
 use rustix::process::{Pid, Signal, kill_process};
 

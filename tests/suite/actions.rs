@@ -20,7 +20,7 @@ use crate::support::naive::{Pairs, naive_batch, read_pairs, row_key};
 use crate::support::naive_json;
 use crate::support::process::{Bench, LONG, evidence, scored_as};
 use crate::support::tools::number_from;
-use distilld::storage::Disk;
+use distilld::platform::storage::Disk;
 
 /// How long the ordinary run goes on.
 const SECONDS: u64 = 20;

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
-use distilld::lock::RootLock;
+use distilld::platform::root_lock::RootLock;
 use fastrand::Rng;
 use rustix::fs::{CWD, FileType, Mode};
 

@@ -12,8 +12,8 @@ use distilld::batch_pair::{HELD_BYTES_MAX, Lake, MAX_LINE_BYTES, PairReading, Ve
 use distilld::discover::{PairPath, Stream, walk};
 use distilld::export::export_path;
 use distilld::json_text::Dialect;
+use distilld::platform::storage::Disk;
 use distilld::row::view;
-use distilld::storage::Disk;
 use distilld::synthesize::Synthesis;
 
 const READING: PairReading<'static> = PairReading {

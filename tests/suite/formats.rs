@@ -9,9 +9,9 @@ use distilld::checkpoint::{
 };
 use distilld::export::ExportMark;
 use distilld::journal::{Batch, BatchDelta, Journal, JournalError, PairDelta};
+use distilld::platform::storage::Storage as _;
 use distilld::row::{RowKey, RunKey};
 use distilld::state::Header;
-use distilld::storage::Storage as _;
 
 use crate::support::sim_disk::SimDisk;
 

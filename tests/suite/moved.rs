@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use distilld::discover::PairPath;
-use distilld::storage::{Disk, Storage as _};
+use distilld::platform::storage::{Disk, Storage as _};
 use fastrand::Rng;
 
 use crate::support::bench::{Bench, EXPORT, ROOT};

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use distilld::clock::Clock;
 use distilld::discover::{Stream, walk};
 use distilld::engine::{BATCH_BYTES, Engine, EngineError, Setup};
+use distilld::platform::clock::Clock;
 use distilld::rebuild::{RebuildError, Rebuilt, rebuild};
 use distilld::tail::LineLimits;
 use fastrand::Rng;

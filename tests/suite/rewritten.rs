@@ -9,7 +9,7 @@ use std::path::Path;
 
 use distilld::discover::PairPath;
 use distilld::explain::{Explaining, Page, contradictions};
-use distilld::storage::Disk;
+use distilld::platform::storage::Disk;
 use fastrand::Rng;
 
 use crate::support::bench::{Bench, EXPORT, ROOT};

@@ -10,7 +10,7 @@ use distilld::batch_export::{BatchOptions, Output, batch_export};
 use distilld::batch_pair::{Lake, MAX_LINE_BYTES, PairReading};
 use distilld::export::export_path;
 use distilld::json_text::Dialect;
-use distilld::storage::Disk;
+use distilld::platform::storage::Disk;
 use distilld::synthesize::Synthesis;
 use distilld::verify::{VerifyOptions, VerifyReport, VerifyResult, verify};
 

@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::clock::HostClock;
 use crate::discover::PairPath;
 use crate::engine::job::Job;
 use crate::engine::{BATCH_BYTES, Setup};
 use crate::pair::Outcome;
-use crate::storage::Disk;
+use crate::platform::clock::HostClock;
+use crate::platform::storage::Disk;
 use crate::tail::LineLimits;
 
 fn engine(root: &Path) -> Engine {

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use distilld::storage::Disk;
+use distilld::platform::storage::Disk;
 
 use super::naive::{Counts, naive_batch, read_pairs};
 

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use distilld::clock::Clock;
 use distilld::discover::{PairPath, Stream as ProductStream, walk};
 use distilld::engine::{BATCH_BYTES, Engine, EngineError, Setup};
 use distilld::open::OpenReport;
-use distilld::storage::Storage as _;
+use distilld::platform::clock::Clock;
+use distilld::platform::storage::Storage as _;
 use distilld::tail::{LineLimits, seen};
 
 use super::lake_gen::Step;

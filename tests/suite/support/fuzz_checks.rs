@@ -15,9 +15,9 @@ use distilld::config::{Environment, Settings};
 use distilld::journal::{Batch, Journal, JournalError};
 use distilld::json_text::Dialect;
 use distilld::parse::{self, JsonText, ParseFault};
+use distilld::platform::storage::{Storage as _, write_all_at};
 use distilld::row;
 use distilld::state::{Header, State, StateError};
-use distilld::storage::{Storage as _, write_all_at};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::bench::{Bench, STATE_DIR};

@@ -412,7 +412,7 @@ pub fn append_step(root: &Path, step: &Step) -> io::Result<()> {
 mod tests {
     use super::super::naive::read_pairs;
     use super::*;
-    use distilld::storage::Disk;
+    use distilld::platform::storage::Disk;
 
     const LONG: Duration = Duration::from_secs(20);
 

@@ -459,7 +459,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use distilld::storage::Disk;
+    use distilld::platform::storage::Disk;
     use std::path::Path;
 
     fn golden(name: &str) -> Vec<u8> {

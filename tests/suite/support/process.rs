@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use distilld::platform::storage::Disk;
 use distilld::row::view;
-use distilld::storage::Disk;
 use serde_json::Value;
 
 use super::kill_harness::{Daemon, export_path, wait_until};

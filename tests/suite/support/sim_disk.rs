@@ -24,7 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use distilld::storage::{FileStat, ListedEntry, Storage, StorageFile, again};
+use distilld::platform::storage::{FileStat, ListedEntry, Storage, StorageFile, again};
 use fastrand::Rng;
 
 pub use fault::{EIO, ENOSPC, Fate, Fault, NameOrder, Partly};

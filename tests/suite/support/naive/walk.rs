@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use distilld::storage::{FileKind, Storage, read_full_at};
+use distilld::platform::storage::{FileKind, Storage, read_full_at};
 
 use super::Pairs;
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::path::Path;
 
-use distilld::storage::FileKind;
+use distilld::platform::storage::FileKind;
 
 use super::SimDisk;
 use super::tree::{NodeId, Tree};

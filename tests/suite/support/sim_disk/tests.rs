@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use distilld::storage::{FileKind, Storage, StorageFile, read_full_at, write_all_at};
+use distilld::platform::storage::{FileKind, Storage, StorageFile, read_full_at, write_all_at};
 
 use super::*;
 

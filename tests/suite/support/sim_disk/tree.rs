@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Component, Path};
 
-use distilld::storage::{FileKind, FileStat, ListedEntry};
+use distilld::platform::storage::{FileKind, FileStat, ListedEntry};
 
 use super::content::{Change, Content, NameChange, Names, Standing, apply, rename_in};
 

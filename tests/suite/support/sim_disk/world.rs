@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use distilld::storage::FileKind;
+use distilld::platform::storage::FileKind;
 use fastrand::Rng;
 
 use super::SimFile;

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
-use crate::storage::again;
+use crate::platform::storage::again;
 
 /// Name of the lock file, below `<root>/data/distilled` and in the state directory.
 const LOCK_FILE: &str = ".distilld.lock";

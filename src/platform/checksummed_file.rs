@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::storage::{FileStat, StorageFile, read_full_at, write_all_at};
+use crate::platform::storage::{FileStat, StorageFile, read_full_at, write_all_at};
 
 const BLOCK_LEN: usize = 4_096;
 /// Blocks whose sums fill one block.
@@ -220,7 +220,7 @@ fn sum_of(block: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::{Disk, Storage as _};
+    use crate::platform::storage::{Disk, Storage as _};
 
     #[test]
     fn it_reads_what_was_written_like_a_plain_file() {

@@ -1,0 +1,11 @@
+//! What distilld needs of the operating system: storage, clock, locks, threads and the service manager.
+
+pub(crate) mod background;
+pub mod buffer_pool;
+pub mod checksummed_file;
+pub mod clock;
+pub mod heartbeat;
+pub mod message_ids;
+pub mod root_lock;
+pub mod sd_notify;
+pub mod storage;
