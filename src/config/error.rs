@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use super::keys::KEYS;
+use crate::config::keys::KEYS;
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl ConfigError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::RootOutOfReach { .. } => 1,
-            _ => super::EXIT_CODE,
+            _ => crate::config::EXIT_CODE,
         }
     }
 

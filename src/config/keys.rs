@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use toml::de::DeValue;
 
-use super::address::ListenAddress;
-use super::choice::{LogFormat, Watch};
-use super::filter::parse_filter;
+use crate::config::address::ListenAddress;
+use crate::config::choice::{LogFormat, Watch};
+use crate::config::filter::parse_filter;
 
 /// How the variables of most keys begin.
 pub(super) const VARIABLE_PREFIX: &str = "DISTILLD_";

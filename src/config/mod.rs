@@ -6,12 +6,12 @@
 //! Nothing is written here, and the environment is passed in, never read behind the caller's back.
 
 mod address;
-mod change;
 mod choice;
 mod error;
 mod filter;
 mod flags;
 mod keys;
+pub(crate) mod reload;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -22,13 +22,13 @@ use clap::ValueEnum as _;
 use toml::de::DeTable;
 
 pub use address::ListenAddress;
-pub use change::Change;
 pub use choice::{LogFormat, Watch};
 pub use error::{ConfigError, Origin};
 pub use filter::{BadDirective, parse_filter};
 pub use flags::GlobalArguments;
 pub use keys::{KEYS, Key, Kind};
 use keys::{Value, nearest};
+pub use reload::Change;
 
 /// Exit code of a configuration that a person has to change: `EX_CONFIG` of sysexits. The unit tells systemd not to
 /// restart on it.

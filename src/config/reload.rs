@@ -3,7 +3,7 @@
 
 use clap::ValueEnum;
 
-use super::{KEYS, Key, Settings};
+use crate::config::{KEYS, Key, Settings};
 
 /// The step from one configuration to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
