@@ -21,7 +21,7 @@ use distilld::checkpoint::{
 };
 use distilld::figures::Figures;
 use distilld::platform::storage::Disk;
-use distilld::row::RunKey;
+use distilld::record::keys::RunKey;
 use distilld::state::{Header, PairWrite, State};
 use distilld::status::waiting_oldest;
 

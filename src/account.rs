@@ -109,7 +109,7 @@ pub fn class_of(path: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::checkpoint::Counts;
-    use crate::stamp::day_of;
+    use crate::record::timestamp::day_of;
 
     fn pair(name: &str, firewalled: u64) -> PairCheckpoint {
         let mut pair = PairCheckpoint::new(format!("2026/05/01/{name}.jsonl").into_bytes());

@@ -15,8 +15,8 @@ pub use crate::batch_output::Output;
 use crate::batch_output::Sink;
 use crate::batch_pair::{Counts, Lake, PairFault, PairReading, PairTotals, read_pair};
 use crate::discover::{PairPath, Stream, walk};
-use crate::json_text::Dialect;
-use crate::row::{ForbiddenRow, forbidden_in_dialect};
+use crate::record::final_check::{ForbiddenRow, forbidden_in_dialect};
+use crate::record::json::escape::Dialect;
 
 /// Rows are passed on in parts of about this size.
 const PART_BYTES: usize = 256 * 1024;

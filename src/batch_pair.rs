@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::discover::{PairPath, Stream, open_day_file};
-use crate::firewall::{Admission, AdmittedRun, admit};
 use crate::lines::{LineReader, LineSpan, Source};
-use crate::parse::{self, ParseFault, ScoredRun, trim};
 use crate::platform::storage::{Storage, read_full_at};
-use crate::row::RunKey;
-use crate::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
+use crate::record::firewall::{Admission, AdmittedRun, admit};
+use crate::record::keys::RunKey;
+use crate::record::parse;
+use crate::record::parse::{ParseFault, ScoredRun, trim};
+use crate::record::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
 
 /// Evidence files up to this size are held in memory while their pair is read.
 pub const HELD_BYTES_MAX: u64 = 8 * 1024 * 1024;

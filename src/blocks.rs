@@ -127,7 +127,7 @@ pub fn cut<T: Packed>(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use super::*;
     use crate::checkpoint::{EvidenceEntry, EvidenceRef, ScoredEntry, Verdict};
-    use crate::row::RunKey;
+    use crate::record::keys::RunKey;
     use std::collections::BTreeMap;
 
     fn evidence(run: u8, offset: u64) -> EvidenceEntry {

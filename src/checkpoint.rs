@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::discover::Stream;
-use crate::row::{RowKey, RunKey};
+use crate::record::keys::{RowKey, RunKey};
 
 /// The version of everything persisted under the state directory.
 pub const FORMAT: u32 = 4;

@@ -9,8 +9,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use crate::json_text::decode_utf8;
 use crate::platform::storage::{FileKind, Storage, StorageFile};
+use crate::record::json::utf8::decode_utf8;
 
 /// The two streams of day-files below a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

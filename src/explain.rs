@@ -17,10 +17,11 @@ use crate::discover::{PairPath, Stream};
 use crate::export::row_at;
 use crate::figures::{Figures, RunInPair, pair_path, stream_name};
 use crate::line_scan::{for_each_line, line_numbers};
-use crate::parse;
 use crate::platform::storage::{Storage, StorageFile};
-use crate::row::{self, RunKey};
-use crate::stamp::stamp;
+use crate::record::keys::RunKey;
+use crate::record::parse;
+use crate::record::row;
+use crate::record::timestamp::stamp;
 use crate::state::StateError;
 use crate::tail::Source;
 

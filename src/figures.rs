@@ -13,7 +13,7 @@ use crate::checkpoint::{
 };
 use crate::discover::{PairPath, Stream};
 use crate::pair::{ActivePair, Overlay};
-use crate::row::RunKey;
+use crate::record::keys::RunKey;
 use crate::state::{StateError, StateView};
 
 /// All that is remembered of pairs and lines at one moment. It keeps pages of the state alive: drop it soon.

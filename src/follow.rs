@@ -19,7 +19,7 @@ use crate::platform::heartbeat::Pulse;
 use crate::platform::message_ids;
 use crate::platform::sd_notify::ServiceManager;
 use crate::platform::storage::{Disk, Storage as _};
-use crate::stamp::stamp;
+use crate::record::timestamp::stamp;
 use crate::status::{Fault, Publisher, RecentFile};
 use crate::tail::seen;
 use crate::wake::{Pending, Wake};

@@ -20,7 +20,7 @@ use crate::journal::{Batch, Journal, JournalError, PairDelta};
 use crate::pair::{ActivePair, Overlay};
 use crate::platform::root_lock::{Holder, LockError, RootLock};
 use crate::platform::storage::{Disk, Storage};
-use crate::row;
+use crate::record::row;
 use crate::state::{State, StateError, StateView};
 use crate::state_dir::{JOURNAL_FILE, STATE_FILE};
 

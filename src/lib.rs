@@ -34,17 +34,10 @@
 pub mod discover;
 pub mod moved;
 pub mod platform;
+pub mod record;
 pub mod tail;
 
-pub mod json;
-mod json_plain;
-pub mod json_text;
-pub mod parse;
-
-pub mod firewall;
-
 pub mod pair;
-pub mod synthesize;
 
 pub mod account;
 pub mod blocks;
@@ -54,7 +47,6 @@ pub mod rows;
 pub mod state;
 
 pub mod export;
-pub mod row;
 
 pub mod engine;
 pub mod open;
@@ -63,8 +55,6 @@ pub mod recent;
 pub mod recover;
 mod state_dir;
 mod swap;
-
-pub mod stamp;
 
 pub mod meters;
 

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use crate::checkpoint::{
     Claim, DeadLetter, EvidenceEntry, EvidenceRef, PairCheckpoint, PairId, ScoredEntry, Verdict,
 };
-use crate::row::{RowKey, RunKey};
+use crate::record::keys::{RowKey, RunKey};
 use crate::tail::Chunk;
 use step::Step;
 

@@ -20,7 +20,7 @@ use crate::pair::{ActivePair, Outcome, Overlay};
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::Storage;
 use crate::reader::{Look, Looking, PairMemory, look};
-use crate::stamp::stamp;
+use crate::record::timestamp::stamp;
 use crate::state::StateError;
 use crate::tail::{LineLimits, Rewritten, seen};
 

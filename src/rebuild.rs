@@ -24,7 +24,7 @@ use crate::discover::{PairPath, Stream, pair_bytes, walk};
 use crate::engine::{Engine, EngineError, Setup};
 use crate::export::{Export, ExportError, ROWS_PER_STEP};
 use crate::platform::storage::{Storage, is_there};
-use crate::row;
+use crate::record::row;
 use crate::swap::{clean_up, finish_swap, stage_of, swap};
 
 /// A pair that cannot be read is not looked at more often than this without a new line.

@@ -23,7 +23,7 @@ use crate::figures::stream_name;
 use crate::inquire::{self, Files, InquireError, Respondent};
 use crate::platform::root_lock::Holder;
 use crate::platform::storage::Disk;
-use crate::stamp::{day_of, stamp};
+use crate::record::timestamp::{day_of, stamp};
 use crate::tail::LineLimits;
 
 pub use detail::{Lag, Unread, Unterminated, WaitingRun, lag, unterminated, waiting_oldest};

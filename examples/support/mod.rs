@@ -8,7 +8,7 @@ pub mod scorer;
 use std::fmt;
 
 use distilld::platform::clock::{Clock as _, HostClock};
-use distilld::stamp::stamp;
+use distilld::record::timestamp::stamp;
 
 /// What distilld is to make of an invented run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,7 +4,7 @@ use crate::account::Account;
 use crate::checkpoint::Imbalance;
 use crate::export::ExportError;
 use crate::journal::JournalError;
-use crate::row;
+use crate::record::final_check;
 use crate::state::StateError;
 
 /// Why the engine cannot go on.
@@ -23,7 +23,7 @@ pub enum EngineError {
     #[error(
         "a row that must not be shown was about to be ({0}); distilld stops and the export is untouched"
     )]
-    Forbidden(row::ForbiddenRow),
+    Forbidden(final_check::ForbiddenRow),
     /// Rule 4.
     #[error(transparent)]
     Imbalance(#[from] Imbalance),

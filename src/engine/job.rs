@@ -9,7 +9,7 @@ use crate::discover::PairPath;
 use crate::pair::ActivePair;
 use crate::platform::buffer_pool::Buffers;
 use crate::reader::{Look, Looking, PairMemory, look};
-use crate::stamp::stamp;
+use crate::record::timestamp::stamp;
 use crate::state::{StateError, StateView};
 
 /// A pair to look at.

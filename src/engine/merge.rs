@@ -13,7 +13,7 @@ use crate::journal::PairDelta;
 use crate::pair::Outcome;
 use crate::platform::message_ids;
 use crate::reader::{Look, PairMemory};
-use crate::stamp::day_of;
+use crate::record::timestamp::day_of;
 
 /// In what was said of a pair: that a day-file is gone.
 pub(super) const GONE: &str = "gone";

@@ -5,7 +5,7 @@ use super::{Engine, EngineError};
 use crate::checkpoint::{Claim, PairId, Verdict};
 use crate::discover::{PairPath, Stream};
 use crate::moved::scope_of_claims;
-use crate::row;
+use crate::record::keys;
 use crate::state::{Reset, StateError};
 use crate::tail::Rewritten;
 
@@ -80,7 +80,7 @@ impl Engine {
         let mut claims = Vec::with_capacity(offsets.len());
         for row_offset in offsets {
             let bytes = self.export.row_at(row_offset)?;
-            let row = row::RowKey::of_row(&bytes).map_err(|fault| {
+            let row = keys::RowKey::of_row(&bytes).map_err(|fault| {
                 StateError::Damaged(format!(
                     "no row starts at byte {row_offset} of the export: {fault}"
                 ))

@@ -1,6 +1,7 @@
 //! Owns a batch that is complete: that its bytes are read again and made durable, here or on another thread. It knows no
 //! engine.
 
+use crate::record::final_check;
 use std::io;
 use std::sync::Arc;
 
@@ -8,7 +9,6 @@ use super::error::EngineError;
 use crate::journal::{Batch, NextFrame, WrittenFrame};
 use crate::platform::background::Beside;
 use crate::platform::clock::Clock;
-use crate::row;
 
 /// A batch that nothing is merged into any more.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ impl Sealed {
         clock: &dyn Clock,
     ) -> Result<Durable, EngineError> {
         for (at, rows) in self.batch.rows.placed(0) {
-            if let Some(mut forbidden) = row::forbidden_in(rows) {
+            if let Some(mut forbidden) = final_check::forbidden_in(rows) {
                 forbidden.at_byte += at as usize;
                 return Err(EngineError::Forbidden(forbidden));
             }

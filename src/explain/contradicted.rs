@@ -12,9 +12,10 @@ use crate::discover::{PairPath, Stream};
 use crate::export::row_at;
 use crate::figures::pair_path;
 use crate::pair::ActivePair;
-use crate::parse;
 use crate::platform::storage::StorageFile;
-use crate::row::{self, RowKey, RunKey};
+use crate::record::keys::{RowKey, RunKey};
+use crate::record::parse;
+use crate::record::row;
 use crate::state::StateError;
 use crate::tail::Source;
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::Explaining;
 use crate::discover::{PairPath, Stream};
 use crate::figures::pair_path;
-use crate::parse;
+use crate::record::parse;
 use crate::state::StateError;
 use crate::status::waiting_oldest;
 use crate::tail::Source;

@@ -2,7 +2,7 @@
 
 use super::{Export, ExportError};
 use crate::platform::storage::write_all_at;
-use crate::row::RowKey;
+use crate::record::keys::RowKey;
 use crate::rows::Rows;
 
 impl Export {

@@ -9,7 +9,7 @@ use crate::discover::{PairPath, Stream};
 use crate::engine::EngineError;
 use crate::platform::clock::Clock as _;
 use crate::recent::Recent;
-use crate::stamp::stamp;
+use crate::record::timestamp::stamp;
 use crate::status::{ClassStatus, Status, Unread};
 
 /// Unread pairs that a snapshot names, so that their bytes can be told.

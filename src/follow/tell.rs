@@ -5,7 +5,7 @@ use super::Follower;
 use crate::engine::{Engine, PassReport};
 use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
-use crate::stamp::stamp;
+use crate::record::timestamp::stamp;
 use crate::status::{Live, Status};
 use crate::status_line::{self, Situation};
 use crate::watch::Mode;

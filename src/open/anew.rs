@@ -1,6 +1,8 @@
 //! Owns how a state is made anew from the rows that are there: nothing of the old one is believed but what its journal
 //! can prove.
 
+use crate::record::final_check;
+use crate::record::keys;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,11 +11,11 @@ use super::{OnStep, OpenReport};
 use crate::checkpoint::{Claim, PairId};
 use crate::engine::{Engine, EngineError, Setup};
 use crate::export::{Export, ExportError, ROWS_PER_STEP, Segments};
-use crate::firewall::{ACCEPTED, FIREWALL};
 use crate::journal::Journal;
 use crate::platform::storage::{is_there, remove_if_there};
+use crate::record::firewall::{ACCEPTED, FIREWALL};
+use crate::record::row;
 use crate::recover::RecoveryCase;
-use crate::row;
 use crate::state::{Header, State, StateError};
 use crate::state_dir::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE, set_state_aside};
 
@@ -85,7 +87,7 @@ fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
             && batch
                 .rows
                 .pieces()
-                .all(|rows| row::forbidden_in(rows).is_none());
+                .all(|rows| final_check::forbidden_in(rows).is_none());
         if !belongs {
             return Ok(false);
         }
@@ -123,7 +125,7 @@ fn adopt(
         if rows.is_multiple_of(ROWS_PER_STEP) {
             on_step("reading back the export", row_offset, total_bytes);
         }
-        let Ok(row) = row::RowKey::of_row(bytes) else {
+        let Ok(row) = keys::RowKey::of_row(bytes) else {
             report.rows_foreign += 1;
             return Ok(());
         };

@@ -5,10 +5,12 @@ use std::collections::HashSet;
 
 use super::step::{Given, LONG_TEXT_LEN, Step};
 use crate::checkpoint::{Claim, ScoredEntry, Verdict};
-use crate::firewall::AdmittedRun;
-use crate::json_text::Dialect;
-use crate::parse::{self, ScoredRun};
-use crate::row::{RowKey, RunKey, same_sample};
+use crate::record::firewall::AdmittedRun;
+use crate::record::json::escape::Dialect;
+use crate::record::keys::{RowKey, RunKey};
+use crate::record::parse;
+use crate::record::parse::ScoredRun;
+use crate::record::row::same_sample;
 
 /// A row in the export that is longer is not compared with what its line gives today: it would need memory twice.
 const COMPARED_LEN_MAX: usize = 2 * LONG_TEXT_LEN;

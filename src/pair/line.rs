@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::parse::{self, ParseFault};
+use crate::record::parse;
+use crate::record::parse::ParseFault;
 use crate::tail::Chunk;
 
 /// One line of a chunk, without its newline.

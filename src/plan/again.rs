@@ -9,7 +9,7 @@ use crate::discover::Stream;
 use crate::export::row_at;
 use crate::moved::scope_of_claims;
 use crate::pair::{ActivePair, Overlay};
-use crate::row::RowKey;
+use crate::record::keys::RowKey;
 use crate::state::StateError;
 use crate::tail::Rewritten;
 

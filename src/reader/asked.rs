@@ -11,7 +11,7 @@ use crate::discover::Stream;
 use crate::export::short_row_at;
 use crate::pair::{Bodies, PairIndex};
 use crate::platform::storage::StorageFile;
-use crate::row::{RowKey, RunKey};
+use crate::record::keys::{RowKey, RunKey};
 use crate::state::StateError;
 use crate::tail::Source;
 

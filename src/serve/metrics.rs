@@ -379,7 +379,7 @@ fn plain(open: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stamp::stamp;
+    use crate::record::timestamp::stamp;
 
     #[test]
     fn a_stamp_is_read_as_the_moment_it_was_made_of() {

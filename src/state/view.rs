@@ -13,7 +13,7 @@ use crate::blocks::{self, DamagedBlock};
 use crate::checkpoint::{
     Claim, DeadLetter, EvidenceEntry, EvidenceRef, Packed, PairCheckpoint, PairId, ScoredEntry,
 };
-use crate::row::{RowKey, RunKey};
+use crate::record::keys::{RowKey, RunKey};
 
 /// A view of the state at one moment; shared by the threads that read day-files.
 pub struct StateView {

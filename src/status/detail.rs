@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{PairCheckpoint, ScoredEntry, Seen, SourceState};
 use crate::discover::{PairPath, Stream};
 use crate::figures::{Figures, pair_path};
-use crate::parse;
 use crate::platform::storage::Storage;
-use crate::row::RunKey;
-use crate::stamp::stamp;
+use crate::record::keys::RunKey;
+use crate::record::parse;
+use crate::record::timestamp::stamp;
 use crate::state::StateError;
 use crate::tail::{LineLimits, Source};
 

@@ -5,7 +5,7 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use crossterm::style::Stylize as _;
 
 use super::{ClassStatus, Status, Unterminated};
-use crate::stamp::moment;
+use crate::record::timestamp::moment;
 
 /// How a screen is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{SNAPSHOT_FILE, Status};
 use crate::recent::Recent;
-use crate::stamp::stamp;
+use crate::record::timestamp::stamp;
 
 /// A snapshot is written at most so often, milliseconds.
 const PUBLISH_MS: u64 = 1_000;

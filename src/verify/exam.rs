@@ -10,14 +10,16 @@ use super::compare::{LineFact, Standing};
 use super::rows::RowFact;
 use crate::batch_pair::Lake;
 use crate::discover::{PairPath, Stream};
-use crate::firewall::{Admission, admit};
-use crate::json_text::Dialect;
 use crate::lines::{LineReader, LineSpan, Source};
-use crate::parse::{self, Evidence, trim};
 use crate::platform::storage::FileStat;
-use crate::row::{RunKey, digest_without_stamps};
-use crate::stamp::stamp;
-use crate::synthesize::{RowPlace, Synthesis, synthesize};
+use crate::record::firewall::{Admission, admit};
+use crate::record::json::escape::Dialect;
+use crate::record::keys::RunKey;
+use crate::record::parse;
+use crate::record::parse::{Evidence, trim};
+use crate::record::row::digest_without_stamps;
+use crate::record::synthesize::{RowPlace, Synthesis, synthesize};
+use crate::record::timestamp::stamp;
 
 /// File systems stamp a change with a clock that lags behind by up to a tick.
 const CLOCK_SLACK_MS: u64 = 20;

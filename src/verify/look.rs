@@ -18,7 +18,7 @@ use crate::discover::{PairPath, Stream, walk};
 use crate::export::export_path;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::{FileKind, FileStat};
-use crate::row::RowKey;
+use crate::record::keys::RowKey;
 
 /// The first pause between two looks; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -324,7 +324,8 @@ fn is_link(seen: &Seen) -> bool {
 }
 
 fn line_fact(pair: &Arc<PairPath>, line: &JudgedLine<'_>) -> LineFact {
-    let digest = || crate::row::digest_without_stamps(line.row).expect("our own rows are JSON");
+    let digest =
+        || crate::record::row::digest_without_stamps(line.row).expect("our own rows are JSON");
     LineFact {
         pair: Arc::clone(pair),
         span: line.span,

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::VerifyError;
-use crate::firewall::ACCEPTED;
 use crate::lines::{LineReader, Source};
 use crate::platform::storage::{Storage, StorageFile};
-use crate::row::{RowFault, RowKey, RowSummary, summary};
+use crate::record::firewall::ACCEPTED;
+use crate::record::keys::RowKey;
+use crate::record::row::{RowFault, RowSummary, summary};
 
 /// One line of the export.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use crate::support::kill_harness::wait_until;
 use crate::support::lake_gen::Stream;
 use crate::support::process::{Bench, LONG, evidence_with, scored};
 use distilld::platform::clock::{Clock as _, HostClock};
-use distilld::stamp::stamp;
+use distilld::record::timestamp::stamp;
 
 const PAIR: &str = "2026/01/01/n.jsonl";
 const MIB: u64 = 1 << 20;

@@ -8,7 +8,7 @@ use crate::host;
 use crate::support::lake_gen::Stream;
 use crate::support::process::{Bench, LONG, evidence, scored};
 use distilld::platform::clock::{Clock as _, HostClock};
-use distilld::stamp::stamp;
+use distilld::record::timestamp::stamp;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Calls, and from which of them on: what the program itself is loaded from is opened and read first.

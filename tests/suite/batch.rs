@@ -11,10 +11,10 @@ use distilld::batch_export::{
 use distilld::batch_pair::{HELD_BYTES_MAX, Lake, MAX_LINE_BYTES, PairReading, Verdict, read_pair};
 use distilld::discover::{PairPath, Stream, walk};
 use distilld::export::export_path;
-use distilld::json_text::Dialect;
 use distilld::platform::storage::Disk;
-use distilld::row::view;
-use distilld::synthesize::Synthesis;
+use distilld::record::json::escape::Dialect;
+use distilld::record::row::view;
+use distilld::record::synthesize::Synthesis;
 
 const READING: PairReading<'static> = PairReading {
     synthesis: Synthesis {

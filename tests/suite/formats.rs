@@ -10,7 +10,7 @@ use distilld::checkpoint::{
 use distilld::export::ExportMark;
 use distilld::journal::{Batch, BatchDelta, Journal, JournalError, PairDelta};
 use distilld::platform::storage::Storage as _;
-use distilld::row::{RowKey, RunKey};
+use distilld::record::keys::{RowKey, RunKey};
 use distilld::state::Header;
 
 use crate::support::sim_disk::SimDisk;

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use distilld::batch_export::{BatchOptions, BatchReport, Output, batch_export};
 use distilld::batch_pair::{Counts, Lake, MAX_LINE_BYTES, PairReading};
 use distilld::export::export_path;
-use distilld::json_text::Dialect;
 use distilld::platform::storage::Disk;
-use distilld::row::{RowKey, digest_without_stamps, forbidden_in, forbidden_in_dialect, view};
-use distilld::synthesize::Synthesis;
+use distilld::record::final_check::{forbidden_in, forbidden_in_dialect};
+use distilld::record::json::escape::Dialect;
+use distilld::record::keys::RowKey;
+use distilld::record::row::{digest_without_stamps, view};
+use distilld::record::synthesize::Synthesis;
 
 const STAMP: &str = "2026-05-02T03:04:05.678Z";
 

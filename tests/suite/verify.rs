@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 use distilld::batch_export::{BatchOptions, Output, batch_export};
 use distilld::batch_pair::{Lake, MAX_LINE_BYTES, PairReading};
 use distilld::export::export_path;
-use distilld::json_text::Dialect;
 use distilld::platform::storage::Disk;
-use distilld::synthesize::Synthesis;
+use distilld::record::json::escape::Dialect;
+use distilld::record::synthesize::Synthesis;
 use distilld::verify::{VerifyOptions, VerifyReport, VerifyResult, verify};
 
 use crate::support::kill_harness::{Daemon, Scorer, append_step, daemon_command, wait_until};

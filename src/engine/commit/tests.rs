@@ -85,7 +85,7 @@ fn refused(mistake: impl Fn(&mut Engine, &mut Outcome), how: impl Fn(&mut Engine
     engine.pass().unwrap();
     let shown = fs::read(&export).unwrap();
     assert_eq!(memchr::memchr_iter(b'\n', &shown).count(), 2);
-    assert_eq!(crate::row::forbidden_in(&shown), None);
+    assert_eq!(crate::record::final_check::forbidden_in(&shown), None);
     error.to_string()
 }
 

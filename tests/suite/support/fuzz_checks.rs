@@ -3,6 +3,8 @@
 
 mod socket;
 
+use distilld::record::final_check;
+use distilld::record::keys;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -13,10 +15,11 @@ use distilld::blocks;
 use distilld::checkpoint::{EvidenceEntry, Packed, PairCheckpoint, ScoredEntry};
 use distilld::config::{Environment, Settings};
 use distilld::journal::{Batch, Journal, JournalError};
-use distilld::json_text::Dialect;
-use distilld::parse::{self, JsonText, ParseFault};
 use distilld::platform::storage::{Storage as _, write_all_at};
-use distilld::row;
+use distilld::record::json::escape::Dialect;
+use distilld::record::parse;
+use distilld::record::parse::{JsonText, ParseFault};
+use distilld::record::row;
 use distilld::state::{Header, State, StateError};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -137,7 +140,7 @@ pub fn row(bytes: &[u8]) {
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         let summary = row::summary(line);
         if let Ok(summary) = &summary {
-            assert_eq!(Ok(summary.key), row::RowKey::of_row(line));
+            assert_eq!(Ok(summary.key), keys::RowKey::of_row(line));
             assert_eq!(Ok(summary.digest), row::digest_without_stamps(line));
         }
         let view = row::view(line);
@@ -155,7 +158,10 @@ pub fn row(bytes: &[u8]) {
         let is_native = naive.is_some() && native_keys(naive.as_ref());
         // It knows native rows alone, and has to be right about these.
         if is_native && !is_accepted {
-            assert!(row::forbidden_in(line).is_some(), "a forbidden row passes");
+            assert!(
+                final_check::forbidden_in(line).is_some(),
+                "a forbidden row passes"
+            );
         }
     }
 }

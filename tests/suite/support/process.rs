@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use distilld::platform::storage::Disk;
-use distilld::row::view;
+use distilld::record::row::view;
 use serde_json::Value;
 
 use super::kill_harness::{Daemon, export_path, wait_until};

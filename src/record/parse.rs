@@ -5,9 +5,10 @@
 //! a later duplicate of the key replaces it. Of a key that stands twice the last one counts, whole. Every other
 //! field is passed over.
 
-pub use crate::json::is_whole_value;
-use crate::json::{Scanner, Syntax};
-pub use crate::json_text::{JsonText, trim};
+pub use crate::record::json::scanner::is_whole_value;
+use crate::record::json::scanner::{Scanner, Syntax};
+pub use crate::record::json::text::JsonText;
+pub use crate::record::json::utf8::trim;
 
 /// The longest name among the fields read: longer keys need no decoding.
 const LONGEST_NAME: usize = "pathway_fingerprints_seen".len();
@@ -543,7 +544,7 @@ mod tests {
                 let category = scored_run(&record).unwrap().category;
                 assert_eq!(category.decode(), wanted, "seed {seed}: {shown}");
                 let mut written = Vec::new();
-                category.write_json(crate::json_text::Dialect::Native, &mut written);
+                category.write_json(crate::record::json::escape::Dialect::Native, &mut written);
                 assert_eq!(
                     written,
                     serde_json::to_vec(&wanted).unwrap(),

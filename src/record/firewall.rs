@@ -1,8 +1,8 @@
 //! Owns the contamination firewall: which categories may become training data. It fails closed, knows nothing but
 //! the category, and is the only place that makes an [`AdmittedRun`].
 
-use crate::json_text::Dialect;
-use crate::parse::{JsonText, ScoredRun};
+use crate::record::json::escape::Dialect;
+use crate::record::parse::{JsonText, ScoredRun};
 
 /// The categories that never reach the training set. This set never grows or shrinks.
 pub const FIREWALL: [&str; 2] = ["rejected", "needs_human_review"];
@@ -53,7 +53,7 @@ fn is_one_of(category: &JsonText<'_>, set: &[&str]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::scored_run;
+    use crate::record::parse::scored_run;
 
     fn check(category: &str, native: &str, go: &str) {
         let line = format!("{{\"category\":{category}}}");

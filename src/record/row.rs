@@ -2,114 +2,19 @@
 //! for their stamps. It never writes a row, and takes rows of other exporters as they are: keys in any order, any
 //! white space, escapes in any spelling.
 
+use crate::record::keys::RowKey;
+
 use std::borrow::Cow;
-use std::fmt;
 
 use memchr::memmem;
-use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::Xxh3;
 
-use crate::firewall::{ACCEPTED, FIREWALL};
-use crate::json::{Scanner, Syntax};
-use crate::json_text::{Dialect, decode_utf8};
-use crate::parse::{JsonText, Provenance, ScoredRun};
-use crate::stamp::day_of_stamp;
+use crate::record::json::scanner::{Scanner, Syntax};
+use crate::record::parse::{JsonText, Provenance};
+use crate::record::timestamp::day_of_stamp;
 
 /// The longest name among the row's fields that are read.
 const LONGEST_NAME: usize = "source_run_id".len();
-
-/// Names a run inside a pair: the first 12 bytes (little-endian) of xxh3-128 of its run id. Persisted.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct RunKey(pub [u8; 12]);
-
-impl RunKey {
-    /// The key of a run id.
-    pub fn of(run_id: &str) -> RunKey {
-        RunKey::of_bytes(run_id.as_bytes())
-    }
-
-    /// The key of a run id as it stands in a line.
-    pub fn of_text(run_id: &JsonText<'_>) -> RunKey {
-        match run_id.as_plain() {
-            Some(plain) => RunKey::of_bytes(plain),
-            None => RunKey::of(&run_id.decode()),
-        }
-    }
-
-    fn of_bytes(run_id: &[u8]) -> RunKey {
-        RunKey(first_bytes(xxh3_128(run_id)))
-    }
-}
-
-impl fmt::Debug for RunKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(&self.0, formatter)
-    }
-}
-
-/// What a row came from: day-file name, run id, and the scored run's source file, line offset and signature. The
-/// first 12 bytes (little-endian) of xxh3-128 of these; each text stands behind its length, so that no two lists of
-/// texts run together into the same bytes. Persisted.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct RowKey(pub [u8; 12]);
-
-impl fmt::Debug for RowKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(&self.0, formatter)
-    }
-}
-
-impl RowKey {
-    /// The key of the row that a scored line earns.
-    pub fn of_line(day_file_name: &str, run: &ScoredRun<'_>) -> RowKey {
-        RowKey::of_parts(day_file_name, &run.evidence_run_id, &run.provenance)
-    }
-
-    /// The key of a row, with or without its newline.
-    ///
-    /// # Errors
-    /// The row is not JSON, or lacks a field the key is made of.
-    pub fn of_row(row: &[u8]) -> Result<RowKey, RowFault> {
-        RowKey::of_fields(&RowFields::read(row)?).map(|(key, _index)| key)
-    }
-
-    /// The key, and the index behind the day-file's name.
-    fn of_fields(fields: &RowFields<'_>) -> Result<(RowKey, Option<u64>), RowFault> {
-        let id = wanted(fields.id, "id")?.decode();
-        let (day_file_name, index) = id.rsplit_once(':').ok_or(RowFault::NoIndex)?;
-        let run_id = wanted(fields.source_run_id, "source_run_id")?;
-        let provenance = fields.provenance.ok_or(RowFault::Missing {
-            field: "provenance",
-        })?;
-        let key = RowKey::of_parts(day_file_name, &run_id, &provenance);
-        Ok((key, index.parse().ok()))
-    }
-
-    fn of_parts(day_file_name: &str, run_id: &JsonText<'_>, provenance: &Provenance<'_>) -> RowKey {
-        let mut hash = Xxh3::new();
-        let mut text = |text: &str| {
-            hash.update(&(text.len() as u64).to_le_bytes());
-            hash.update(text.as_bytes());
-        };
-        text(day_file_name);
-        text(&run_id.decode());
-        text(&provenance.source_file.decode());
-        text(&provenance.sig_hash.decode());
-        hash.update(&provenance.line_offset.to_le_bytes());
-        RowKey(first_bytes(hash.digest128()))
-    }
-}
-
-fn first_bytes(digest: u128) -> [u8; 12] {
-    let [bytes @ .., _, _, _, _] = digest.to_le_bytes();
-    bytes
-}
-
-fn write_hex(bytes: &[u8], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-    bytes
-        .iter()
-        .try_for_each(|byte| write!(formatter, "{byte:02x}"))
-}
 
 /// Why a line of an export is not a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -141,7 +46,7 @@ impl From<Syntax> for RowFault {
 
 /// The fields of a row that are read. Of a key that stands twice the last one counts.
 #[derive(Default)]
-struct RowFields<'a> {
+pub(super) struct RowFields<'a> {
     id: Option<JsonText<'a>>,
     source_run_id: Option<JsonText<'a>>,
     quality_score: Option<JsonText<'a>>,
@@ -151,12 +56,37 @@ struct RowFields<'a> {
     stamps: Vec<(usize, usize)>,
 }
 
-fn wanted<'a>(field: Option<JsonText<'a>>, name: &'static str) -> Result<JsonText<'a>, RowFault> {
+impl RowKey {
+    /// The key of a row, with or without its newline.
+    ///
+    /// # Errors
+    /// The row is not JSON, or lacks a field the key is made of.
+    pub fn of_row(row: &[u8]) -> Result<RowKey, RowFault> {
+        RowKey::of_fields(&RowFields::read(row)?).map(|(key, _index)| key)
+    }
+
+    /// The key, and the index behind the day-file's name.
+    pub(super) fn of_fields(fields: &RowFields<'_>) -> Result<(RowKey, Option<u64>), RowFault> {
+        let id = wanted(fields.id, "id")?.decode();
+        let (day_file_name, index) = id.rsplit_once(':').ok_or(RowFault::NoIndex)?;
+        let run_id = wanted(fields.source_run_id, "source_run_id")?;
+        let provenance = fields.provenance.ok_or(RowFault::Missing {
+            field: "provenance",
+        })?;
+        let key = RowKey::of_parts(day_file_name, &run_id, &provenance);
+        Ok((key, index.parse().ok()))
+    }
+}
+
+pub(super) fn wanted<'a>(
+    field: Option<JsonText<'a>>,
+    name: &'static str,
+) -> Result<JsonText<'a>, RowFault> {
     field.ok_or(RowFault::Missing { field: name })
 }
 
 impl<'a> RowFields<'a> {
-    fn read(row: &'a [u8]) -> Result<RowFields<'a>, RowFault> {
+    pub(crate) fn read(row: &'a [u8]) -> Result<RowFields<'a>, RowFault> {
         let mut fields = RowFields::default();
         let mut scanner = Scanner::new(row);
         if scanner.peek() != Some(b'{') {
@@ -351,66 +281,16 @@ pub fn summary(row: &[u8]) -> Result<RowSummary<'_>, RowFault> {
     })
 }
 
-/// A line that must not become visible.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a row that must not be shown, at byte {at_byte} of its batch: {why}")]
-pub struct ForbiddenRow {
-    /// Offset of the line in the bytes that were read.
-    pub at_byte: usize,
-    /// What is wrong with it.
-    pub why: String,
-}
-
-/// Reads a batch's bytes again, just before it becomes visible: each line must be whole and hold the native row's
-/// `quality_score` exactly once, with an accepted category. Anything else, whatever the reason, is forbidden.
-///
-/// No JSON is parsed here, on purpose: a fault of the scanner or the writer must not blind the check. The pattern looked for
-/// cannot stand inside a string, where a quote has its backslash, nor begin with a string's last character, as
-/// behind the closing quote no name can follow.
-pub fn forbidden_in(rows: &[u8]) -> Option<ForbiddenRow> {
-    forbidden_in_dialect(rows, Dialect::Native)
-}
-
-/// As [`forbidden_in`]. In the Go dialect, which lets unknown categories through, only those of the firewall are
-/// forbidden.
-pub fn forbidden_in_dialect(rows: &[u8], dialect: Dialect) -> Option<ForbiddenRow> {
-    let finder = memmem::Finder::new(b",\"quality_score\":\"");
-    let mut at_byte = 0;
-    while at_byte < rows.len() {
-        let Some(len) = memchr::memchr(b'\n', &rows[at_byte..]) else {
-            let why = "the row has no newline".to_owned();
-            return Some(ForbiddenRow { at_byte, why });
-        };
-        if let Some(why) = forbidden_row(&rows[at_byte..at_byte + len], &finder, dialect) {
-            return Some(ForbiddenRow { at_byte, why });
-        }
-        at_byte += len + 1;
-    }
-    None
-}
-
-fn forbidden_row(row: &[u8], finder: &memmem::Finder<'_>, dialect: Dialect) -> Option<String> {
-    let mut found = finder.find_iter(row);
-    let Some(start) = found.next() else {
-        return Some("it has no quality_score".to_owned());
-    };
-    if found.next().is_some() {
-        return Some("it has more than one quality_score".to_owned());
-    }
-    let value = &row[start + finder.needle().len()..];
-    let len = memchr::memchr(b'"', value).unwrap_or(value.len());
-    let category = decode_utf8(&value[..len]);
-    let is_allowed = match dialect {
-        Dialect::Native => ACCEPTED.contains(&&*category),
-        Dialect::Go => !FIREWALL.contains(&&*category),
-    };
-    (!is_allowed).then(|| format!("its quality_score is {category:?}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::scored_run;
+    use crate::record::final_check::forbidden_in;
+    use crate::record::final_check::forbidden_in_dialect;
+    use crate::record::firewall::FIREWALL;
+    use crate::record::json::escape::Dialect;
+    use crate::record::keys::RunKey;
+    use crate::record::keys::first_bytes;
+    use crate::record::parse::scored_run;
 
     const ROW: &str = r#"{"schema_version":1,"id":"a:b.jsonl:12","instruction":"i","context":"","response":",\"quality_score\":\"rejected\"","source_run_id":"r","quality_score":"accepted","created_at":"then","provenance":{"source_file":"f","line_offset":-3,"sig_hash":"s","recorded_at":"then"}}"#;
 
@@ -447,7 +327,7 @@ mod tests {
             bytes.extend(text.as_bytes());
         }
         bytes.extend((-3_i64).to_le_bytes());
-        let key = RowKey(first_bytes(xxh3_128(&bytes)));
+        let key = RowKey(first_bytes(xxhash_rust::xxh3::xxh3_128(&bytes)));
         assert_eq!(RowKey::of_row(ROW.as_bytes()), Ok(key));
     }
 

@@ -5,8 +5,11 @@
 //! record, and depth has no limit. All else is strict: numbers by the grammar, no raw control characters in strings,
 //! nothing behind the value.
 
-use crate::json_plain::{self, text_run};
-use crate::json_text::{JsonText, Marks, is_native_escape, trim};
+use crate::record::json::escape::is_native_escape;
+use crate::record::json::simd;
+use crate::record::json::simd::text_run;
+use crate::record::json::text::{JsonText, Marks};
+use crate::record::json::utf8::trim;
 
 /// Where and why a line is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +122,7 @@ impl<'a> Scanner<'a> {
         }
         let start = self.at;
         // Most are short and plain: keys, names, identifiers.
-        match json_plain::short_string(&self.line[start..]) {
+        match simd::short_string(&self.line[start..]) {
             Some(run) => {
                 self.at += run.len + 1;
                 let marks = Marks {

@@ -1,23 +1,19 @@
 //! Owns the strings of a JSON line: what they say (escapes, lone surrogates and invalid UTF-8 resolved) and how
 //! they are written back. It never looks for where a string ends; the scanner does that, once.
 
+use crate::record::json::utf8::decode_utf8;
+
+use crate::record::json::escape::{
+    Dialect, escape, first_character, is_native_escape, unescape, write_character,
+};
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-use crate::json_plain::{plain_run, text_run};
-
-/// Whose bytes are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Dialect {
-    /// Escapes as `serde_json` and `JSON.stringify` write them.
-    #[default]
-    Native,
-    /// Escapes as Go's `encoding/json` writes them: also `<`, `>`, `&`, U+2028 and U+2029.
-    Go,
-}
+use crate::record::json::simd::text_run;
 
 /// What the scanner saw on its way through a string, so that nobody has to look again.
 #[derive(Clone, Copy, Default)]
@@ -201,183 +197,11 @@ fn begins_escape(raw: &[u8], at: usize) -> bool {
     backslashes.is_multiple_of(2)
 }
 
-/// The bytes as text, each byte that belongs to no UTF-8 character as one U+FFFD of its own: Go's rule. Rust's
-/// lossy conversion would make one of several.
-pub(crate) fn decode_utf8(bytes: &[u8]) -> Cow<'_, str> {
-    if let Ok(text) = simdutf8::basic::from_utf8(bytes) {
-        return Cow::Borrowed(text);
-    }
-    let mut text = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
-        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
-    }
-    Cow::Owned(text)
-}
-
-/// Without the Unicode white space around it; bytes that are not UTF-8 are not white space.
-#[inline]
-pub fn trim(line: &[u8]) -> &[u8] {
-    // Hardly a line has any.
-    match line {
-        [b'!'..=b'~', .., b'!'..=b'~'] => line,
-        _ => trim_space(line),
-    }
-}
-
-fn trim_space(mut line: &[u8]) -> &[u8] {
-    while !line.is_empty() {
-        let (character, len) = first_character(line);
-        if !character.is_whitespace() {
-            break;
-        }
-        line = &line[len..];
-    }
-    while let Some(len) = trailing_space(line) {
-        line = &line[..line.len() - len];
-    }
-    line
-}
-
-/// Length of the white-space character at the end, if one is there. None is longer than three bytes.
-fn trailing_space(line: &[u8]) -> Option<usize> {
-    let last = *line.last()?;
-    if last.is_ascii() {
-        return char::from(last).is_whitespace().then_some(1);
-    }
-    (2..=line.len().min(3)).find(|len| {
-        let (character, width) = first_character(&line[line.len() - len..]);
-        width == *len && character.is_whitespace()
-    })
-}
-
-/// The first character of bytes that are not empty, and its length; a byte that starts none is U+FFFD.
-fn first_character(bytes: &[u8]) -> (char, usize) {
-    if bytes[0].is_ascii() {
-        return (char::from(bytes[0]), 1);
-    }
-    (2..=bytes.len().min(4))
-        .find_map(|len| std::str::from_utf8(&bytes[..len]).ok())
-        .and_then(|text| text.chars().next())
-        .map_or((char::REPLACEMENT_CHARACTER, 1), |character| {
-            (character, character.len_utf8())
-        })
-}
-
-/// The character that a well-formed escape stands for, its backslash first, and the escape's length.
-fn unescape(bytes: &[u8]) -> (char, usize) {
-    match bytes.get(1) {
-        Some(b'b') => ('\u{8}', 2),
-        Some(b'f') => ('\u{c}', 2),
-        Some(b'n') => ('\n', 2),
-        Some(b'r') => ('\r', 2),
-        Some(b't') => ('\t', 2),
-        Some(b'u') => unescape_unicode(bytes),
-        Some(&other) => (char::from(other), 2),
-        None => (char::REPLACEMENT_CHARACTER, 1),
-    }
-}
-
-/// As [`unescape`], for `\u`. A high surrogate takes the low one behind it along; a lone one is U+FFFD, and what
-/// follows it is looked at anew.
-fn unescape_unicode(bytes: &[u8]) -> (char, usize) {
-    let first = hex_escape(bytes).unwrap_or(0xFFFD);
-    if let high @ 0xD800..0xDC00 = first
-        && let Some(low @ 0xDC00..0xE000) = bytes.get(6..).and_then(hex_escape)
-    {
-        let code = 0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00);
-        return (
-            char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER),
-            12,
-        );
-    }
-    (
-        char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER),
-        6,
-    )
-}
-
-/// The number in `\uXXXX` at the start of `bytes`, if that is what stands there.
-fn hex_escape(bytes: &[u8]) -> Option<u32> {
-    let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
-    digits.iter().try_fold(0, |number, digit| {
-        Some(number << 4 | char::from(*digit).to_digit(16)?)
-    })
-}
-
-/// Whether the well-formed escape at the start of `bytes` is the one the native dialect writes for its character.
-pub(crate) fn is_native_escape(bytes: &[u8]) -> bool {
-    match bytes {
-        [_, b'u', b'0', b'0', b'0', last, ..] => {
-            matches!(last, b'0'..=b'7' | b'b' | b'e' | b'f')
-        }
-        [_, b'u', b'0', b'0', b'1', last, ..] => matches!(last, b'0'..=b'9' | b'a'..=b'f'),
-        [_, b'u' | b'/', ..] => false,
-        _ => true,
-    }
-}
-
-/// Appends `text` as a piece of a JSON string, without quotes.
-pub(crate) fn escape(text: &str, dialect: Dialect, out: &mut Vec<u8>) {
-    let mut rest = text.as_bytes();
-    while !rest.is_empty() {
-        let run = match dialect {
-            Dialect::Native => plain_run(rest).len,
-            Dialect::Go => plain_run_go(rest),
-        };
-        out.extend_from_slice(&rest[..run]);
-        rest = &rest[run..];
-        if !rest.is_empty() {
-            let (character, len) = first_character(rest);
-            write_escape(character, out);
-            rest = &rest[len..];
-        }
-    }
-}
-
-/// How many bytes the Go dialect copies as they are.
-fn plain_run_go(bytes: &[u8]) -> usize {
-    let native = plain_run(bytes).len;
-    let is_special = |at: &usize| match bytes[*at] {
-        b'<' | b'>' | b'&' => true,
-        0xE2 => matches!(bytes.get(at + 1..at + 3), Some([0x80, 0xA8 | 0xA9])),
-        _ => false,
-    };
-    (0..native).find(is_special).unwrap_or(native)
-}
-
-/// Appends one character as the native dialect writes it.
-fn write_character(character: char, out: &mut Vec<u8>) {
-    match character {
-        ..' ' | '"' | '\\' => write_escape(character, out),
-        _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
-    }
-}
-
-fn write_escape(character: char, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let short = match character {
-        '"' => b'"',
-        '\\' => b'\\',
-        '\u{8}' => b'b',
-        '\u{c}' => b'f',
-        '\n' => b'n',
-        '\r' => b'r',
-        '\t' => b't',
-        _ => {
-            let code = character as usize;
-            out.extend_from_slice(b"\\u");
-            out.extend([12, 8, 4, 0].map(|shift| HEX[code >> shift & 0xF]));
-            return;
-        }
-    };
-    out.extend_from_slice(&[b'\\', short]);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::Scanner;
+    use crate::record::json::scanner::Scanner;
+    use crate::record::json::utf8::trim;
 
     fn text(quoted: &[u8]) -> JsonText<'_> {
         Scanner::new(quoted).string().unwrap()

@@ -3,9 +3,9 @@
 
 use std::io::Write as _;
 
-use crate::firewall::AdmittedRun;
-use crate::json_text::{Dialect, escape};
-use crate::parse::{Evidence, JsonText};
+use crate::record::firewall::AdmittedRun;
+use crate::record::json::escape::{Dialect, escape};
+use crate::record::parse::{Evidence, JsonText};
 
 /// Why a record that the firewall lets pass is not instructable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -232,8 +232,8 @@ fn stem(source_file: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firewall::{Admission, admit};
-    use crate::parse::{evidence, scored_run};
+    use crate::record::firewall::{Admission, admit};
+    use crate::record::parse::{evidence, scored_run};
 
     const SCORED: &str = r#"{"evidence_run_id":"r","category":"accepted","provenance":{"source_file":"f","line_offset":-3,"sig_hash":"s","recorded_at":"old"}}"#;
 
@@ -462,7 +462,11 @@ mod tests {
                     evidence.task_id.decode()
                 );
                 assert_eq!(row["instruction"], instruction, "seed {seed}");
-                assert_eq!(crate::row::forbidden_in(&out), None, "seed {seed}");
+                assert_eq!(
+                    crate::record::final_check::forbidden_in(&out),
+                    None,
+                    "seed {seed}"
+                );
                 if dialect == Dialect::Native {
                     let said = serde_json::to_string(&evidence.text.decode()).unwrap();
                     assert!(
