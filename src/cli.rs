@@ -20,6 +20,10 @@ use crate::batch_output::directory_of;
 use crate::batch_pair::{Lake, PairReading};
 use crate::check::Severity;
 use crate::config::{Environment, Settings};
+use crate::console::logging;
+use crate::console::progress;
+use crate::console::progress::{Progress, Steps};
+use crate::console::terminal::Terminal;
 use crate::daemon::DaemonError;
 use crate::discover::{Stream, pair_bytes, walk};
 use crate::engine::Setup;
@@ -29,16 +33,14 @@ use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock;
 use crate::platform::sd_notify::ServiceManager;
 use crate::platform::storage::{Disk, Storage as _};
-use crate::progress::{self, Progress, Steps};
 use crate::record::json::escape::Dialect;
 use crate::record::synthesize::Synthesis;
 use crate::record::timestamp::stamp;
 use crate::refusal::Refusal;
 use crate::remedy::{in_a_line, remedy};
 use crate::state_dir::STATE_FILE;
-use crate::terminal::Terminal;
 use crate::verify::{self, VerifyOptions, VerifyResult};
-use crate::{check, daemon, logging, rebuild, shutdown, status_line};
+use crate::{check, daemon, rebuild, shutdown, status_line};
 
 /// Exit code of a command that failed, or found differences.
 const FAILED: u8 = 1;

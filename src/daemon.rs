@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Settings;
+use crate::console::progress::Steps;
 use crate::control::ControlSocket;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::follow::{Follower, Reloader, Shared, catch_up};
@@ -16,7 +17,6 @@ use crate::platform::message_ids;
 use crate::platform::root_lock::{LockError, RootLock};
 use crate::platform::sd_notify::{ServiceManager, watchdog_interval};
 use crate::platform::storage::{Disk, Storage as _};
-use crate::progress::Steps;
 use crate::serve::{Answering, Desk, Server};
 use crate::state::StateError;
 use crate::state_dir::{distrust, set_state_aside};

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Settings;
+use crate::console::logging::tell_lost;
 use crate::discover::{Level, PairPath, Stream, list_level};
 use crate::engine::{Engine, EngineError};
-use crate::logging::tell_lost;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::heartbeat::Pulse;
 use crate::platform::message_ids;

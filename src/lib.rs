@@ -31,6 +31,7 @@
 //! the daemon or by `inquire` from its files: `status` tells, `explain` and `plan` say why and what next,
 //! `dead_letters` show and retry. `account`* and `recent`* are what they add up.
 
+pub mod console;
 pub mod discover;
 pub mod moved;
 pub mod platform;
@@ -90,8 +91,5 @@ pub mod status;
 pub mod args;
 pub mod cli;
 pub mod config;
-pub mod logging;
-pub mod progress;
 pub mod refusal;
 pub mod remedy;
-pub mod terminal;

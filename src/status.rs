@@ -28,7 +28,6 @@ use crate::tail::LineLimits;
 
 pub use detail::{Lag, Unread, Unterminated, WaitingRun, lag, unterminated, waiting_oldest};
 pub use page::{Screen, page};
-pub(crate) use page::{bare_table, grouped, trimmed};
 pub use publish::{Publisher, RecentFile};
 pub use watch::{WatchError, watch};
 

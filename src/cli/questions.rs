@@ -9,6 +9,8 @@ use crate::args::{
     ShowArguments, StatusArguments, stream,
 };
 use crate::config::{Environment, Settings};
+use crate::console::table::{bare_table, grouped, trimmed};
+use crate::console::terminal::Terminal;
 use crate::dead_letters::{self, Letter, Letters, Wanted};
 use crate::discover::Stream;
 use crate::explain::{self, Contradictions, Explaining, Explanation, Page};
@@ -20,9 +22,8 @@ use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::{Disk, Storage as _};
 use crate::refusal::Refusal;
 use crate::state::StateError;
-use crate::status::{self, Screen, bare_table, grouped, trimmed};
+use crate::status::{self, Screen};
 use crate::tail::LineLimits;
-use crate::terminal::Terminal;
 
 /// Of a letter no more is shown to a person.
 const SHOWN_BYTES_MAX: u64 = 64 << 10;

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::{ContradictedRow, Contradictions, Explanation, LineExplained};
-use crate::status::{bare_table, grouped, trimmed};
+use crate::console::table::{bare_table, grouped, trimmed};
 
 /// The answer as text, with a newline at its end.
 #[must_use]

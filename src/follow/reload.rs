@@ -3,8 +3,8 @@
 
 use super::{Follower, millis};
 use crate::config::{self, Change, ConfigError, Settings};
+use crate::console::logging::LogFilter;
 use crate::engine::Tuning;
-use crate::logging::LogFilter;
 use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
 use crate::tail::LineLimits;

@@ -3,7 +3,7 @@
 use comfy_table::{Cell, CellAlignment};
 
 use super::{Concerned, Plan};
-use crate::status::{bare_table, grouped};
+use crate::console::table::{bare_table, grouped};
 
 /// The plan as text, with a newline at its end.
 #[must_use]
@@ -68,7 +68,7 @@ fn table(plan: &Plan, shown: &[usize]) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    crate::status::trimmed(&table)
+    crate::console::table::trimmed(&table)
 }
 
 fn signed(change: i64) -> String {

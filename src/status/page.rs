@@ -1,7 +1,9 @@
 //! Owns how a status looks to a person: a screen of a given width, plain text but for colours where they are wanted.
 //! What comes from names of files and from records is escaped.
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use crate::console::table::{bare_table, grouped, trimmed};
+
+use comfy_table::{Cell, CellAlignment};
 use crossterm::style::Stylize as _;
 
 use super::{ClassStatus, Status, Unterminated};
@@ -295,7 +297,7 @@ fn widest(text: &str) -> usize {
     lines.max().unwrap_or(0)
 }
 
-fn table(all: &[ClassStatus], stacked: bool, class_len: usize) -> String {
+pub(super) fn table(all: &[ClassStatus], stacked: bool, class_len: usize) -> String {
     let shown = shown_columns(all);
     let mut table = bare_table();
     let mut heads = vec![Cell::new("source class")];
@@ -383,22 +385,6 @@ fn shortened(class: &str, len: usize) -> String {
     format!("{begin}\u{2026}")
 }
 
-/// A table without lines, two spaces between its columns.
-pub(crate) fn bare_table() -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled);
-    table
-}
-
-/// A table without the spaces at the edges of its lines.
-pub(crate) fn trimmed(table: &Table) -> String {
-    let lines = table.to_string();
-    let line = |line: &str| line.strip_prefix(' ').unwrap_or(line).trim_end().to_owned() + "\n";
-    lines.lines().map(line).collect()
-}
-
 /// How long before `as_of` something was.
 fn ago(as_of: &str, at: &str) -> String {
     format!("{} ago", age(as_of, at))
@@ -420,19 +406,6 @@ fn duration(seconds: u64) -> String {
         (0, _, _) => format!("{hours} h {} min", minutes % 60),
         _ => format!("{} d {} h", grouped(days), hours % 24),
     }
-}
-
-/// Digits in groups of three.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
 }
 
 #[cfg(test)]

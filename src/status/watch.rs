@@ -14,11 +14,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{Screen, Status, page, status};
 use crate::config::{Environment, Settings};
+use crate::console::terminal::Terminal;
 use crate::inquire::{self, InquireError};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock::last_holder;
 use crate::recent::Recent;
-use crate::terminal::Terminal;
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(1_000);

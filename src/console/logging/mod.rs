@@ -5,29 +5,28 @@
 //! fields. The `kv` form is a contract with whoever greps a log, and so are the names of fields: the journal has them
 //! in upper case (`DAY_FILE`), so that `journalctl DAY_FILE=...` finds them.
 
-mod pipe;
+pub mod kv;
+pub(crate) mod lossy_stderr;
+
+use crate::console::logging::kv::{HumanFields, KvEvents, KvFields};
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
 use tracing_journald::{Priority, PriorityMappings};
-use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Rfc3339Time};
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
-use tracing_subscriber::fmt::{self, FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::fmt::{self};
 use tracing_subscriber::layer::{Layered, SubscriberExt as _};
-use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{Environment, LogFormat, Settings, parse_filter};
-use crate::progress;
-use crate::terminal::{Terminal, stderr_is_journal};
-pub use pipe::tell_lost;
+use crate::console::progress;
+use crate::console::terminal::{Terminal, stderr_is_journal};
+pub use lossy_stderr::tell_lost;
 
 /// What a layer of form stands on.
 type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
@@ -52,7 +51,11 @@ impl LogFilter {
 #[must_use]
 pub fn init(settings: &Settings, environment: &Environment, waits: bool) -> LogFilter {
     let stderr = Stderr::look(environment);
-    let pipe = if waits { None } else { pipe::Pipe::of_stderr() };
+    let pipe = if waits {
+        None
+    } else {
+        lossy_stderr::Pipe::of_stderr()
+    };
     let writer = match pipe {
         Some(pipe) => BoxMakeWriter::new(Arc::new(pipe)),
         None => BoxMakeWriter::new(|| progress::Stderr),
@@ -68,7 +71,7 @@ pub fn init(settings: &Settings, environment: &Environment, waits: bool) -> LogF
     }
 }
 
-fn form(writer: BoxMakeWriter, stderr: Stderr, look: Look) -> Form {
+pub(super) fn form(writer: BoxMakeWriter, stderr: Stderr, look: Look) -> Form {
     // Without the journal's socket its stream takes lines all the same.
     if look == Look::Journal
         && let Ok(journal) = journal()
@@ -96,7 +99,7 @@ fn form(writer: BoxMakeWriter, stderr: Stderr, look: Look) -> Form {
 }
 
 /// Events as the journal's own, so that each field can be asked for. The levels are those that [`priority`] gives.
-fn journal() -> io::Result<tracing_journald::Layer> {
+pub(super) fn journal() -> io::Result<tracing_journald::Layer> {
     Ok(tracing_journald::layer()?
         .with_field_prefix(None)
         .with_syslog_identifier("distilld".into())
@@ -170,189 +173,10 @@ impl FormatTime for TimeOfDay {
     }
 }
 
-/// One event as one line: `time=.. level=.. msg=.. key=value .. target=..`.
-struct KvEvents {
-    /// In the journal the time is left out, which it has, and the priority goes first, in the form it strips.
-    journal: bool,
-}
-
-impl<S, N> FormatEvent<S, N> for KvEvents
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> std::fmt::Result {
-        let level = *event.metadata().level();
-        if self.journal {
-            write!(writer, "<{}>", priority(level))?;
-        } else {
-            writer.write_str("time=")?;
-            Rfc3339Time.format_time(&mut writer)?;
-            writer.write_char(' ')?;
-        }
-        write!(writer, "level={}", level.as_str().to_ascii_lowercase())?;
-        let mut fields = KvVisitor {
-            writer: writer.by_ref(),
-            result: Ok(()),
-        };
-        event.record(&mut fields);
-        fields.result?;
-        for span in context
-            .event_scope()
-            .into_iter()
-            .flat_map(|scope| scope.from_root())
-        {
-            if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
-                writer.write_str(&fields.fields)?;
-            }
-        }
-        writeln!(writer, " target={}", event.metadata().target())
-    }
-}
-
-/// Priorities of syslog, so that `journalctl -p warning` works.
-fn priority(level: Level) -> u8 {
-    match level {
-        Level::ERROR => 3,
-        Level::WARN => 4,
-        Level::INFO => 6,
-        Level::DEBUG | Level::TRACE => 7,
-    }
-}
-
-/// Fields of spans, in the form of [`KvEvents`].
-struct KvFields;
-
-impl<'writer> FormatFields<'writer> for KvFields {
-    fn format_fields<R: RecordFields>(
-        &self,
-        writer: Writer<'writer>,
-        fields: R,
-    ) -> std::fmt::Result {
-        let mut visitor = KvVisitor {
-            writer,
-            result: Ok(()),
-        };
-        fields.record(&mut visitor);
-        visitor.result
-    }
-}
-
-/// Writes ` key=value` for each field.
-struct KvVisitor<'writer> {
-    writer: Writer<'writer>,
-    result: std::fmt::Result,
-}
-
-impl KvVisitor<'_> {
-    fn write(&mut self, field: &Field, value: &str) {
-        let name = match field.name() {
-            "message" => "msg",
-            // For the journal alone.
-            "message_id" => return,
-            name => name.strip_prefix("r#").unwrap_or(name),
-        };
-        self.result = self
-            .result
-            .and_then(|()| write!(self.writer, " {name}={}", Quoted(value)));
-    }
-}
-
-impl Visit for KvVisitor<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.write(field, value);
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut source = value.source();
-        while let Some(error) = source {
-            // Writing to a string cannot fail.
-            let _ = write!(text, ": {error}");
-            source = error.source();
-        }
-        self.write(field, &text);
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        self.write(field, &format!("{value:?}"));
-    }
-}
-
-/// Fields for a person: the words first, and nothing that only programs need.
-struct HumanFields;
-
-impl<'writer> FormatFields<'writer> for HumanFields {
-    fn format_fields<R: RecordFields>(
-        &self,
-        writer: Writer<'writer>,
-        fields: R,
-    ) -> std::fmt::Result {
-        let mut visitor = HumanVisitor(KvVisitor {
-            writer,
-            result: Ok(()),
-        });
-        fields.record(&mut visitor);
-        visitor.0.result
-    }
-}
-
-struct HumanVisitor<'writer>(KvVisitor<'writer>);
-
-impl Visit for HumanVisitor<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        if field.name() == "message" {
-            self.0.result = write!(self.0.writer, "{value:?}");
-        } else {
-            self.0.record_debug(field, value);
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.record_str(field, value);
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.0.record_error(field, value);
-    }
-}
-
-/// A value bare if it is one plain word, else in double quotes, with nothing in it that could end or fake a line.
-struct Quoted<'a>(&'a str);
-
-impl std::fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let plain =
-            |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '"' | '=' | '\\');
-        if !self.0.is_empty() && self.0.chars().all(plain) {
-            return f.write_str(self.0);
-        }
-        f.write_char('"')?;
-        for c in self.0.chars() {
-            match c {
-                '"' | '\\' => write!(f, "\\{c}")?,
-                '\n' => f.write_str("\\n")?,
-                '\r' => f.write_str("\\r")?,
-                '\t' => f.write_str("\\t")?,
-                // Terminals act on control characters, and some readers split at U+2028 and U+2029.
-                c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
-                    write!(f, "{}", c.escape_unicode())?
-                }
-                c => f.write_char(c)?,
-            }
-        }
-        f.write_char('"')
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::console::logging::kv::Quoted;
     use std::sync::{Arc, Mutex};
 
     /// What the `kv` form writes while `act` runs.
@@ -370,7 +194,7 @@ mod tests {
         let sink = Sink::default();
         let writer = sink.clone();
         let subscriber = tracing_subscriber::fmt()
-            .with_max_level(Level::TRACE)
+            .with_max_level(tracing::Level::TRACE)
             .with_writer(move || writer.clone())
             .event_format(KvEvents { journal })
             .fmt_fields(KvFields)

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 
-use crate::progress;
+use crate::console::progress;
 
 /// Lines that were lost and not told of yet.
 static LOST: AtomicU64 = AtomicU64::new(0);

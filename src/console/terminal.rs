@@ -5,7 +5,7 @@ use std::error::Error;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use crate::config::Environment;
-use crate::progress;
+use crate::console::progress;
 
 /// What stderr or stdout is, and what it may show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
