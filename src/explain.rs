@@ -5,7 +5,6 @@
 
 mod contradicted;
 mod near;
-mod page;
 
 use std::io;
 use std::path::Path;
@@ -26,7 +25,6 @@ use crate::state::StateError;
 use crate::tail::Source;
 
 pub use contradicted::{ContradictedRow, Contradictions, Page, contradictions};
-pub use page::{list, page};
 
 /// What is known of a run. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -61,7 +61,6 @@ pub mod meters;
 
 pub mod ask;
 pub mod control;
-pub mod daemon;
 pub mod figures;
 pub mod follow;
 pub mod inquire;
@@ -84,12 +83,9 @@ pub mod explain;
 pub mod line_scan;
 pub mod plan;
 
-pub mod check;
 pub mod rebuild;
 pub mod status;
 
-pub mod args;
 pub mod cli;
 pub mod config;
 pub mod refusal;
-pub mod remedy;

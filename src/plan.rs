@@ -2,7 +2,6 @@
 //! alone. It reads from the remembered offsets on, so it costs what is new; it writes nothing and changes nothing.
 
 mod again;
-mod page;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -23,8 +22,6 @@ use crate::reader::{Look, Looking, PairMemory, look};
 use crate::record::timestamp::stamp;
 use crate::state::StateError;
 use crate::tail::{LineLimits, Rewritten, seen};
-
-pub use page::page;
 
 /// Day-files that are named; of more only their number is told.
 const NAMED_MAX: usize = 100;

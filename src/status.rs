@@ -2,9 +2,7 @@
 //! is taken from the running daemon or from the files, and never changes state or export.
 
 mod detail;
-mod page;
 mod publish;
-mod watch;
 
 use std::fs;
 use std::io;
@@ -27,9 +25,7 @@ use crate::record::timestamp::{day_of, stamp};
 use crate::tail::LineLimits;
 
 pub use detail::{Lag, Unread, Unterminated, WaitingRun, lag, unterminated, waiting_oldest};
-pub use page::{Screen, page};
 pub use publish::{Publisher, RecentFile};
-pub use watch::{WatchError, watch};
 
 /// Name of the snapshot in the state directory.
 pub const SNAPSHOT_FILE: &str = "status.json";

@@ -73,7 +73,7 @@ fn word<T: ValueEnum>(choice: &T) -> String {
 mod tests {
     use super::super::{Environment, Kind};
     use super::*;
-    use crate::args::GlobalArguments;
+    use crate::cli::args::GlobalArguments;
 
     /// Some value that is allowed and not the default.
     fn other_value(key: &Key, directory: &std::path::Path) -> String {

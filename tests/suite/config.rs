@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use distilld::args::GlobalArguments;
+use distilld::cli::args::GlobalArguments;
+use distilld::cli::hints::remedy;
 use distilld::config::{ConfigError, Environment, KEYS, LogFormat, Settings, Watch};
-use distilld::remedy::remedy;
 use tempfile::TempDir;
 
 /// A root that is there, a configuration file, flags and an environment.
@@ -498,7 +498,7 @@ fn the_annotated_file_and_the_help_say_what_needs_a_restart() {
     let needing = KEYS.iter().filter(|key| key.needs_restart);
     let names: Vec<_> = needing.map(|key| format!("`{}`", key.name)).collect();
     let listed = format!("all keys but {}", names.join(", "));
-    let mut command = <distilld::args::Arguments as clap::CommandFactory>::command();
+    let mut command = <distilld::cli::args::Arguments as clap::CommandFactory>::command();
     let help = command.render_long_help().to_string();
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains(&listed), "no {listed:?} in {help}");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::CommandFactory as _;
-use distilld::args::Arguments;
+use distilld::cli::args::Arguments;
 use distilld::config::KEYS;
 use tempfile::TempDir;
 

@@ -6,7 +6,7 @@ use std::io;
 use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
-use distilld::args::help;
+use distilld::cli::args::help;
 use distilld::config::KEYS;
 
 use super::Page;

@@ -7,7 +7,7 @@ use std::io;
 
 use clap::CommandFactory as _;
 use clap_complete::aot::{Bash, Fish, Generator, Zsh};
-use distilld::args::Arguments;
+use distilld::cli::args::Arguments;
 
 /// A generated file.
 #[derive(Debug, Clone, PartialEq, Eq)]

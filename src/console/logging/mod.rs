@@ -241,7 +241,7 @@ mod tests {
         let text = kv(false, || tracing::info!(path = %"/a", "started"));
         let (time, rest) = text.split_once(' ').unwrap();
         assert!(
-            crate::args::rfc3339(time.strip_prefix("time=").unwrap()).is_ok(),
+            crate::cli::args::rfc3339(time.strip_prefix("time=").unwrap()).is_ok(),
             "{text}"
         );
         assert_eq!(

@@ -10,9 +10,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use distilld::args::GlobalArguments;
 use distilld::blocks;
 use distilld::checkpoint::{EvidenceEntry, Packed, PairCheckpoint, ScoredEntry};
+use distilld::cli::args::GlobalArguments;
 use distilld::config::{Environment, Settings};
 use distilld::journal::{Batch, Journal, JournalError};
 use distilld::platform::storage::{Storage as _, write_all_at};

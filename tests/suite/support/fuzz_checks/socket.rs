@@ -19,22 +19,24 @@ use std::time::Duration;
 
 use distilld::ask::{Freshness, Question, Snapshot};
 use distilld::checkpoint::Totals;
+use distilld::cli::render;
+use distilld::cli::render::status::Screen;
 use distilld::config::Settings;
 use distilld::control::ControlError;
 use distilld::dead_letters::{Letters, Retried, Wanted, bytes_of, escaped, letters, stream_named};
 use distilld::discover::{PairPath, Stream};
 use distilld::engine::{Engine, Setup};
-use distilld::explain::{self, Explanation};
+use distilld::explain::Explanation;
 use distilld::export::export_path;
 use distilld::follow::catch_up;
 use distilld::inquire::{InquireError, LONG, of_daemon};
 use distilld::meters::Meters;
-use distilld::plan::{self, Plan};
+use distilld::plan::Plan;
 use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::platform::root_lock::Holder;
 use distilld::platform::storage::Disk;
 use distilld::serve::{Answering, Desk, Door, connection};
-use distilld::status::{self, Live, Screen, Status, Unread};
+use distilld::status::{Live, Status, Unread};
 use distilld::wake::Wake;
 use form_urlencoded::Serializer;
 use serde::de::DeserializeOwned;
@@ -343,7 +345,7 @@ impl Lake {
             0 => self.told(|status: Status| {
                 let widths = [40, 80, 200];
                 let page = |width| {
-                    status::page(
+                    render::status::page(
                         &status,
                         Screen {
                             width,
@@ -353,8 +355,8 @@ impl Lake {
                 };
                 widths.map(page).concat()
             }),
-            1 => self.told(|explanation: Explanation| explain::page(&explanation)),
-            2 => self.told(|plan: Plan| plan::page(&plan)),
+            1 => self.told(|explanation: Explanation| render::explain::page(&explanation)),
+            2 => self.told(|plan: Plan| render::plan::page(&plan)),
             3 => self.told(|retried: Retried| format!("{retried:?}")),
             _ => {
                 let root = self.root.clone();

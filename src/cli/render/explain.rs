@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use super::{ContradictedRow, Contradictions, Explanation, LineExplained};
 use crate::console::table::{bare_table, grouped, trimmed};
+use crate::explain::{ContradictedRow, Contradictions, Explanation, LineExplained};
 
 /// The answer as text, with a newline at its end.
 #[must_use]

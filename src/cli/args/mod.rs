@@ -5,18 +5,18 @@
 
 mod flags;
 pub mod help;
-mod questions;
-mod stamp;
+pub(crate) mod queries;
+pub(crate) mod rfc3339;
 
 use clap::{Parser, Subcommand};
 
 pub use crate::config::GlobalArguments;
 pub use flags::{Dialect, ExportArguments, Output, RunArguments};
-pub use questions::{
+pub use queries::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, RetryArguments,
     ShowArguments, StatusArguments, stream,
 };
-pub use stamp::rfc3339;
+pub use rfc3339::rfc3339;
 
 /// The whole command line.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]

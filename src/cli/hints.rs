@@ -8,8 +8,8 @@ use std::io::{self, ErrorKind};
 
 use crate::batch_export::BatchError;
 use crate::batch_pair::PairFault;
+use crate::cli::run::DaemonError;
 use crate::config::ConfigError;
-use crate::daemon::DaemonError;
 use crate::dead_letters::RetryError;
 use crate::engine::EngineError;
 use crate::export::ExportError;

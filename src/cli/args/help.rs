@@ -311,7 +311,7 @@ pub(super) fn of_program() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::Arguments;
+    use crate::cli::args::Arguments;
     use clap::CommandFactory as _;
 
     #[test]

@@ -1,13 +1,14 @@
 //! Owns how a status looks to a person: a screen of a given width, plain text but for colours where they are wanted.
 //! What comes from names of files and from records is escaped.
 
-use crate::console::table::{bare_table, grouped, trimmed};
+use crate::cli::render::class_table::{Column, classes, dead_letters};
 
-use comfy_table::{Cell, CellAlignment};
+use crate::console::table::grouped;
+
 use crossterm::style::Stylize as _;
 
-use super::{ClassStatus, Status, Unterminated};
 use crate::record::timestamp::moment;
+use crate::status::{Status, Unterminated};
 
 /// How a screen is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,11 +250,8 @@ fn unterminated(torn: Unterminated) -> String {
     format!("{wait}, {} bytes", grouped(torn.bytes))
 }
 
-/// Its head in one line and in two, its figure, whether it stands there always.
-type Column = (&'static str, &'static str, fn(&ClassStatus) -> u64, bool);
-
 /// The columns.
-const COLUMNS: [Column; 10] = [
+pub(super) const COLUMNS: [Column; 10] = [
     ("lines", "lines", |c| c.lines, true),
     ("exported", "exported", |c| c.exported, true),
     ("firewalled", "fire-\nwalled", |c| c.firewalled, true),
@@ -270,120 +268,6 @@ const COLUMNS: [Column; 10] = [
     ("superseded", "super-\nseded", |c| c.superseded, false),
     ("contradicted", "contra-\ndicted", |c| c.contradicted, false),
 ];
-
-/// Those of both streams: a person looks for broken lines, not for a stream.
-fn dead_letters(class: &ClassStatus) -> u64 {
-    class
-        .dead_letters
-        .saturating_add(class.evidence_dead_letters)
-}
-
-/// One line a source class, the sum below; columns in which nothing stands are left out. As wide as it needs to be, with
-/// heads in one line where there is room.
-fn classes(status: &Status, width: usize) -> String {
-    let mut all = status.classes.clone();
-    all.push(total(status));
-    for (stacked, class_len) in [(false, 40), (true, 40), (true, 16)] {
-        let text = table(&all, stacked, class_len);
-        if widest(&text) <= width {
-            return text;
-        }
-    }
-    turned(&all, width)
-}
-
-fn widest(text: &str) -> usize {
-    let lines = text.lines().map(|line| line.chars().count());
-    lines.max().unwrap_or(0)
-}
-
-pub(super) fn table(all: &[ClassStatus], stacked: bool, class_len: usize) -> String {
-    let shown = shown_columns(all);
-    let mut table = bare_table();
-    let mut heads = vec![Cell::new("source class")];
-    let heads_of = shown.iter().map(|(wide, narrow, ..)| {
-        let head = if stacked { narrow } else { wide };
-        Cell::new(head).set_alignment(CellAlignment::Right)
-    });
-    heads.extend(heads_of);
-    table.set_header(heads);
-    for class in all {
-        let mut row = vec![Cell::new(shortened(&class.class, class_len))];
-        row.extend(shown.iter().map(|(_, _, figure, _)| {
-            Cell::new(grouped(figure(class))).set_alignment(CellAlignment::Right)
-        }));
-        table.add_row(row);
-    }
-    trimmed(&table)
-}
-
-/// Where one line does not hold a class: one line a figure, one column a class, as many tables as it takes.
-fn turned(all: &[ClassStatus], width: usize) -> String {
-    let mut rest = all;
-    let mut text = String::new();
-    while !rest.is_empty() {
-        let mut taken = 1;
-        while taken < rest.len() && widest(&turned_table(all, &rest[..=taken], width)) <= width {
-            taken += 1;
-        }
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        text.push_str(&turned_table(all, &rest[..taken], width));
-        rest = &rest[taken..];
-    }
-    text
-}
-
-fn turned_table(all: &[ClassStatus], classes: &[ClassStatus], width: usize) -> String {
-    let class_len = width.saturating_sub(20).clamp(8, 20);
-    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-    let mut table = bare_table();
-    let mut heads = vec![Cell::new("source class")];
-    heads.extend((classes.iter()).map(|class| right(shortened(&class.class, class_len))));
-    table.set_header(heads);
-    for (name, _, figure, _) in shown_columns(all) {
-        let mut row = vec![Cell::new(name)];
-        row.extend(classes.iter().map(|class| right(grouped(figure(class)))));
-        table.add_row(row);
-    }
-    trimmed(&table)
-}
-
-fn shown_columns(all: &[ClassStatus]) -> Vec<&'static Column> {
-    let shown = COLUMNS
-        .iter()
-        .filter(|(_, _, figure, always)| *always || all.iter().any(|class| figure(class) > 0));
-    shown.collect()
-}
-
-fn total(status: &Status) -> ClassStatus {
-    let (scored, export) = (&status.scored, &status.export);
-    ClassStatus {
-        class: "all".to_owned(),
-        lines: scored.lines,
-        exported: scored.exported,
-        firewalled: scored.firewalled,
-        unknown_category: scored.unknown_category,
-        role: scored.role,
-        blank_text: scored.blank_text,
-        waiting: scored.waiting,
-        dead_letters: scored.dead_letters,
-        superseded: export.superseded,
-        contradicted: export.contradicted,
-        evidence_lines: status.evidence.lines,
-        evidence_dead_letters: status.evidence.dead_letters,
-    }
-}
-
-fn shortened(class: &str, len: usize) -> String {
-    let shown = class.escape_debug().to_string();
-    if shown.chars().count() <= len {
-        return shown;
-    }
-    let begin: String = shown.chars().take(len.saturating_sub(1)).collect();
-    format!("{begin}\u{2026}")
-}
 
 /// How long before `as_of` something was.
 fn ago(as_of: &str, at: &str) -> String {
@@ -411,6 +295,8 @@ fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::render::class_table::widest;
+    use crate::status::ClassStatus;
     use crate::status::{Fault, Lag, WaitingRun};
 
     const PLAIN: Screen = Screen {
@@ -555,8 +441,8 @@ mod tests {
     #[test]
     fn a_busy_page_is_set_for_80_and_for_120_columns() {
         for (width, golden) in [
-            (80, include_str!("page/80.txt")),
-            (120, include_str!("page/120.txt")),
+            (80, include_str!("status/80.txt")),
+            (120, include_str!("status/120.txt")),
         ] {
             let screen = Screen {
                 width,

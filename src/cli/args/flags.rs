@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
 
-use super::stamp::rfc3339;
+use crate::cli::args::rfc3339::rfc3339;
 
 /// Flags of `run`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]

@@ -1,7 +1,12 @@
 //! Owns what each command does with what was typed: settings, logging, the call, what is printed, the exit code.
 //! Data goes to stdout, all else to stderr.
 
-mod questions;
+pub mod args;
+pub mod check;
+pub mod hints;
+pub(crate) mod queries;
+pub mod render;
+pub mod run;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -14,17 +19,19 @@ use std::time::Duration;
 
 use clap::Parser as _;
 
-use crate::args::{self, Arguments, Command, ExportArguments};
 use crate::batch_export::{BatchOptions, Output, batch_export};
 use crate::batch_output::directory_of;
 use crate::batch_pair::{Lake, PairReading};
-use crate::check::Severity;
+use crate::cli::args::{Arguments, Command, ExportArguments};
+use crate::cli::check::Severity;
+use crate::cli::hints::{in_a_line, remedy};
+use crate::cli::run::DaemonError;
+
 use crate::config::{Environment, Settings};
 use crate::console::logging;
 use crate::console::progress;
 use crate::console::progress::{Progress, Steps};
 use crate::console::terminal::Terminal;
-use crate::daemon::DaemonError;
 use crate::discover::{Stream, pair_bytes, walk};
 use crate::engine::Setup;
 use crate::export::export_path;
@@ -37,10 +44,9 @@ use crate::record::json::escape::Dialect;
 use crate::record::synthesize::Synthesis;
 use crate::record::timestamp::stamp;
 use crate::refusal::Refusal;
-use crate::remedy::{in_a_line, remedy};
 use crate::state_dir::STATE_FILE;
 use crate::verify::{self, VerifyOptions, VerifyResult};
-use crate::{check, daemon, rebuild, shutdown, status_line};
+use crate::{rebuild, shutdown, status_line};
 
 /// Exit code of a command that failed, or found differences.
 const FAILED: u8 = 1;
@@ -117,10 +123,10 @@ fn run(
         Command::Export(arguments) => export(settings, &arguments)?,
         Command::Verify => return verify(settings),
         Command::Rebuild => rebuild(settings)?,
-        Command::Status(arguments) => questions::status(settings, &arguments)?,
-        Command::Explain(arguments) => return questions::explain(settings, &arguments),
-        Command::DeadLetters(arguments) => questions::dead_letters(settings, &arguments)?,
-        Command::Plan(arguments) => questions::plan(settings, &arguments)?,
+        Command::Status(arguments) => queries::status(settings, &arguments)?,
+        Command::Explain(arguments) => return queries::explain(settings, &arguments),
+        Command::DeadLetters(arguments) => queries::dead_letters(settings, &arguments)?,
+        Command::Plan(arguments) => queries::plan(settings, &arguments)?,
         Command::Check => return check(settings),
     }
     Ok(ExitCode::SUCCESS)
@@ -133,7 +139,7 @@ fn follow(
     manager: ServiceManager,
 ) -> Result<(), DaemonError> {
     let manager = Arc::new(manager);
-    let ran = daemon::run(settings, once, reloader, Arc::clone(&manager));
+    let ran = run::run(settings, once, reloader, Arc::clone(&manager));
     match &ran {
         Err(error) => say_last_words(&manager, error, error.errno()),
         Ok(()) => {
@@ -280,7 +286,7 @@ fn bytes_to_show(lake: &Lake<'_>) -> u64 {
 fn rebuild(settings: &Settings) -> Result<(), AnyError> {
     let root = Disk.canonicalize(&settings.root)?;
     refuse_other_state(settings, &root)?;
-    let _lock = daemon::take_lock(settings, &root)?;
+    let _lock = run::take_lock(settings, &root)?;
     let clock = Arc::new(HostClock::new());
     let stop = shutdown::stop_flag()?;
     let mut bars = Steps::default();

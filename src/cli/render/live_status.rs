@@ -1,6 +1,7 @@
 //! Owns the live status: the same page, again and again, with the rows of the last hour as a line of bars, until a key
 //! ends it. The terminal is given back as it was, whatever ends it.
 
+use crate::cli::render::status::{Screen, page};
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
@@ -12,13 +13,13 @@ use crossterm::{cursor, execute, queue, terminal};
 use hyper::Method;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{Screen, Status, page, status};
 use crate::config::{Environment, Settings};
 use crate::console::terminal::Terminal;
 use crate::inquire::{self, InquireError};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock::last_holder;
 use crate::recent::Recent;
+use crate::status::{Status, status};
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(1_000);

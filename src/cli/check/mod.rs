@@ -1,24 +1,27 @@
 //! Owns `check`: what would fail later is found now, and said with what to do. It changes nothing, opens day-files
 //! only to see that they open, and never decides for the daemon: each finding is for a person.
 
+pub mod limits;
+
+use crate::cli::check::limits::{check_events, check_free};
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
 
-use crate::config::{self, Settings};
+use crate::config::Settings;
 use crate::discover::{Level, PairPath, Stream, list_level, open_day_file};
 use crate::export::export_path;
 use crate::platform::root_lock::lock_path;
 use crate::platform::storage::{Disk, FileKind, Storage as _};
 use crate::state_dir::{JOURNAL_FILE, STATE_FILE};
-use crate::watch::filesystem::deaf_file_system;
 
 /// Less free disk than this stops the daemon at once: a journal, a checkpoint and some rows.
-const FREE_BYTES_MIN: u64 = 64 << 20;
+pub(super) const FREE_BYTES_MIN: u64 = 64 << 20;
 /// Less than this deserves a word.
-const FREE_BYTES_LOW: u64 = 1 << 30;
+pub(super) const FREE_BYTES_LOW: u64 = 1 << 30;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +58,7 @@ impl fmt::Display for Finding {
 
 /// The findings so far.
 #[derive(Debug, Default)]
-struct Findings(Vec<Finding>);
+pub(super) struct Findings(Vec<Finding>);
 
 impl Findings {
     fn say(&mut self, severity: Severity, what: impl Into<String>, why: impl Into<String>) {
@@ -280,133 +283,16 @@ fn check_export_file(export: &Path, found: &mut Findings) {
 }
 
 /// The directory itself or the nearest above it that is there.
-fn nearest_there(dir: &Path) -> &Path {
+pub(super) fn nearest_there(dir: &Path) -> &Path {
     let there = |dir: &&Path| !dir.as_os_str().is_empty() && dir.symlink_metadata().is_ok();
     dir.ancestors().find(there).unwrap_or(Path::new("."))
-}
-
-fn check_events(settings: &Settings, root: &Path, directories: u64, found: &mut Findings) {
-    if settings.watch == config::Watch::Poll {
-        found.say(
-            Severity::Ok,
-            "watching",
-            "by polling, as the configuration asks",
-        );
-        return;
-    }
-    let bases = Stream::ALL.map(|stream| stream.base(root));
-    let deaf = bases
-        .iter()
-        .map(|base| nearest_there(base))
-        .find_map(|place| deaf_file_system(place).map(|name| (place, name)));
-    if let Some((place, name)) = deaf {
-        let why = format!(
-            "{} is on {name}, which does not report every change; distilld polls there, every {} ms",
-            place.display(),
-            settings.poll.as_millis()
-        );
-        found.say(Severity::Warn, "file system", why);
-    } else {
-        found.say(Severity::Ok, "file system", "reports its changes");
-    }
-    let limit = |name: &str| {
-        let path = Path::new("/proc/sys/fs/inotify").join(name);
-        std::fs::read_to_string(path).ok()?.trim().parse().ok()
-    };
-    // The root and data/ are watched as well.
-    let finding = of_limits(
-        directories + 2,
-        limit("max_user_watches"),
-        limit("max_user_instances"),
-    );
-    found.0.push(finding);
-}
-
-/// What inotify's limits mean for so many directories; `None` where the kernel does not tell.
-fn of_limits(watches: u64, watches_max: Option<u64>, instances_max: Option<u64>) -> Finding {
-    let (severity, why) = match (watches_max, instances_max) {
-        (_, Some(0)) => (
-            Severity::Warn,
-            "fs.inotify.max_user_instances is 0: nothing can be watched and distilld polls; raise it".to_owned(),
-        ),
-        (Some(max), _) if watches > max => (
-            Severity::Warn,
-            format!(
-                "{watches} directories need a watch and fs.inotify.max_user_watches is {max}: the oldest are polled; \
-                 raise it to at least {}",
-                watches * 2
-            ),
-        ),
-        (Some(max), _) if watches.saturating_mul(4) > max.saturating_mul(3) => (
-            Severity::Warn,
-            format!(
-                "{watches} of {max} watches are needed (fs.inotify.max_user_watches, shared with the user's other \
-                 programs); raise it before they run out"
-            ),
-        ),
-        (Some(max), _) => (Severity::Ok, format!("{watches} of {max} watches are needed")),
-        (None, _) => (
-            Severity::Warn,
-            "the kernel does not tell its limits; distilld polls where it cannot watch".to_owned(),
-        ),
-    };
-    Finding {
-        severity,
-        what: "inotify".to_owned(),
-        why,
-    }
-}
-
-fn check_free(name: &str, path: &Path, found: &mut Findings) {
-    let place = nearest_there(path);
-    match rustix::fs::statvfs(place) {
-        Ok(stat) => found.0.push(of_free(
-            format!("disk of the {name}"),
-            stat.f_bavail.saturating_mul(stat.f_frsize),
-            (stat.f_files > 0).then_some(stat.f_favail),
-        )),
-        Err(error) => found.say(
-            Severity::Warn,
-            format!("disk of the {name}"),
-            format!(
-                "{} does not tell how much is free: {error}",
-                place.display()
-            ),
-        ),
-    }
-}
-
-/// What so much free disk means. `free_inodes`: `None` where the file system does not count them.
-fn of_free(what: String, free_bytes: u64, free_inodes: Option<u64>) -> Finding {
-    let mib = free_bytes >> 20;
-    let (severity, why) = if free_inodes == Some(0) {
-        (
-            Severity::Fail,
-            "no inode is free, no file can be made; remove files".to_owned(),
-        )
-    } else if free_bytes < FREE_BYTES_MIN {
-        (
-            Severity::Fail,
-            format!("{mib} MiB free; reading stops when it is full, make room"),
-        )
-    } else if free_bytes < FREE_BYTES_LOW {
-        (
-            Severity::Warn,
-            format!("{mib} MiB free; reading stops when it is full, make room soon"),
-        )
-    } else {
-        (Severity::Ok, format!("{mib} MiB free"))
-    };
-    Finding {
-        severity,
-        what,
-        why,
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::check::limits::of_free;
+    use crate::cli::check::limits::of_limits;
 
     #[test]
     fn limits_warn_before_watches_run_out() {

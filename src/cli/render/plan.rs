@@ -2,8 +2,8 @@
 
 use comfy_table::{Cell, CellAlignment};
 
-use super::{Concerned, Plan};
 use crate::console::table::{bare_table, grouped};
+use crate::plan::{Concerned, Plan};
 
 /// The plan as text, with a newline at its end.
 #[must_use]

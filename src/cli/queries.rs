@@ -3,11 +3,13 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use super::{AnyError, FAILED};
-use crate::args::{
+use crate::cli::args::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, RetryArguments,
     ShowArguments, StatusArguments, stream,
 };
+use crate::cli::render;
+use crate::cli::render::status::Screen;
+use crate::cli::{AnyError, FAILED};
 use crate::config::{Environment, Settings};
 use crate::console::table::{bare_table, grouped, trimmed};
 use crate::console::terminal::Terminal;
@@ -22,7 +24,7 @@ use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::{Disk, Storage as _};
 use crate::refusal::Refusal;
 use crate::state::StateError;
-use crate::status::{self, Screen};
+use crate::status;
 use crate::tail::LineLimits;
 
 /// Of a letter no more is shown to a person.
@@ -30,13 +32,13 @@ const SHOWN_BYTES_MAX: u64 = 64 << 10;
 
 pub(super) fn status(settings: &Settings, arguments: &StatusArguments) -> Result<(), AnyError> {
     if arguments.watch {
-        return Ok(status::watch(settings)?);
+        return Ok(render::live_status::watch(settings)?);
     }
     let status = status::status(settings, HostClock::new().wall_ms())?;
     if arguments.json {
         return print_json(&status);
     }
-    print(&status::page(&status, screen()))
+    print(&render::status::page(&status, screen()))
 }
 
 /// The terminal's width and colours; 80 columns and none elsewhere.
@@ -72,7 +74,7 @@ pub(super) fn explain(
     if arguments.json {
         print_json(&explanation)?;
     } else {
-        print(&explain::page(&explanation))?;
+        print(&render::explain::page(&explanation))?;
     }
     Ok(ExitCode::from(if explanation.known { 0 } else { FAILED }))
 }
@@ -95,7 +97,7 @@ fn contradicted(settings: &Settings, arguments: &ExplainArguments) -> Result<(),
     if arguments.json {
         return print_json(&told);
     }
-    print(&explain::list(&told))?;
+    print(&render::explain::list(&told))?;
     if told.more {
         let shown = page.skip.saturating_add(told.rows.len());
         eprintln!("there are more: --skip {shown} shows those behind them");
@@ -134,7 +136,7 @@ pub(super) fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(),
     if arguments.json {
         return print_json(&plan);
     }
-    print(&plan::page(&plan))
+    print(&render::plan::page(&plan))
 }
 
 pub(super) fn dead_letters(
