@@ -4,7 +4,7 @@
 use tokio::sync::oneshot;
 
 use crate::dead_letters::Retried;
-use crate::discover::{PairPath, Stream};
+use crate::lake::path::{PairPath, Stream};
 use crate::recent::Recent;
 use crate::status::{Status, Unread};
 

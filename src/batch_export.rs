@@ -14,7 +14,8 @@ use std::thread;
 pub use crate::batch_output::Output;
 use crate::batch_output::Sink;
 use crate::batch_pair::{Counts, Lake, PairFault, PairReading, PairTotals, read_pair};
-use crate::discover::{PairPath, Stream, walk};
+use crate::lake::path::{PairPath, Stream};
+use crate::lake::walk::walk;
 use crate::record::final_check::{ForbiddenRow, forbidden_in_dialect};
 use crate::record::json::escape::Dialect;
 

@@ -10,7 +10,8 @@ use std::ops::{AddAssign, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::discover::{PairPath, Stream, open_day_file};
+use crate::lake::path::{PairPath, Stream};
+use crate::lake::walk::open_day_file;
 use crate::lines::{LineReader, LineSpan, Source};
 use crate::platform::storage::{Storage, read_full_at};
 use crate::record::firewall::{Admission, AdmittedRun, admit};

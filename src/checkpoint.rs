@@ -4,11 +4,13 @@
 //! Persisted forms live here, beside the types they are of; `tests/suite/formats.rs` pins their bytes. A change
 //! of any of them raises [`FORMAT`], and a state of another format is rebuilt from the sources and the export.
 
+use crate::lake::identity::SourceState;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::discover::Stream;
+use crate::lake::path::Stream;
 use crate::record::keys::{RowKey, RunKey};
 
 /// The version of everything persisted under the state directory.
@@ -17,54 +19,6 @@ pub const FORMAT: u32 = 4;
 /// The number under which the state keeps a pair; given once, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PairId(pub u32);
-
-/// What the file system said of a source when it was last looked at. Equal values mean: not looked at again by
-/// the reconciling scan. A hint still has it verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Seen {
-    /// Length in bytes.
-    pub len_bytes: u64,
-    /// Last change of content, nanoseconds since 1970.
-    pub modified_ns: i128,
-    /// Last change of the inode, nanoseconds since 1970.
-    pub changed_ns: i128,
-}
-
-/// By what a source is known again. All of it must fit before reading goes on behind the offset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceIdentity {
-    /// The device that holds the file.
-    pub device: u64,
-    /// Its inode on that device; reused by file systems, so it proves nothing alone.
-    pub inode: u64,
-    /// How many of the first bytes `head_hash` covers.
-    pub head_len_bytes: u32,
-    /// xxh3-64 of the first `head_len_bytes` bytes.
-    pub head_hash: u64,
-    /// How many bytes before the offset `tail_hash` covers.
-    pub tail_len_bytes: u32,
-    /// xxh3-64 of the `tail_len_bytes` bytes before the offset.
-    pub tail_hash: u64,
-}
-
-/// How far one day-file has been read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct SourceState {
-    /// By what it is known; `None` until its first byte was read.
-    pub identity: Option<SourceIdentity>,
-    /// Where the first line starts that has no verdict yet, in bytes from the start.
-    pub offset: u64,
-    /// Start of an overlong line that `offset` is in the middle of.
-    pub overlong_from: Option<u64>,
-    /// Well-formed records before `offset`; the next one's index.
-    pub records: u64,
-    /// Lines before `offset` that are not blank.
-    pub lines: u64,
-    /// Lines before `offset` that became dead letters.
-    pub malformed: u64,
-    /// What the file system said when `offset` was reached.
-    pub seen: Seen,
-}
 
 /// What became of the scored lines of a pair. Each line is in exactly one of the first six, or malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -11,13 +11,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{DeadLetter, PairId};
-use crate::discover::{PairPath, Stream};
 use crate::figures::{Figures, pair_path, stream_name};
+use crate::lake::path::{PairPath, Stream};
+use crate::lake::source::Source;
 use crate::line_scan::line_numbers;
 use crate::platform::storage::Storage;
 use crate::state::StateError;
 use crate::status::ClassStatus;
-use crate::tail::Source;
 
 pub use retry::{RetryError, retry};
 

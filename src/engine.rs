@@ -38,9 +38,9 @@ use std::sync::atomic::AtomicBool;
 
 use crate::account::Account;
 use crate::checkpoint::Claim;
-use crate::discover::{PairPath, Stream};
 use crate::export::{Export, ExportError};
 use crate::journal::{Batch, Journal};
+use crate::lake::path::{PairPath, Stream};
 use crate::meters::Meters;
 use crate::pair::ActivePair;
 use crate::platform::background::Beside;

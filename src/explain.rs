@@ -12,9 +12,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{EvidenceRef, ScoredEntry, Verdict};
-use crate::discover::{PairPath, Stream};
 use crate::export::row_at;
 use crate::figures::{Figures, RunInPair, pair_path, stream_name};
+use crate::lake::path::{PairPath, Stream};
+use crate::lake::source::Source;
 use crate::line_scan::{for_each_line, line_numbers};
 use crate::platform::storage::{Storage, StorageFile};
 use crate::record::keys::RunKey;
@@ -22,7 +23,6 @@ use crate::record::parse;
 use crate::record::row;
 use crate::record::timestamp::stamp;
 use crate::state::StateError;
-use crate::tail::Source;
 
 pub use contradicted::{ContradictedRow, Contradictions, Page, contradictions};
 

@@ -28,15 +28,6 @@ pub use known::{ExportGuard, ExportMark, ExportStamp};
 pub use read::{row_at, short_row_at};
 pub use segments::{SEGMENT_BYTES, Segment, Segments};
 
-/// Where the export of a root lies.
-pub const EXPORT_PATH: &str = "data/distilled/sft/sft_export.jsonl";
-
-/// The export of a root.
-#[must_use]
-pub fn export_path(root: &Path) -> PathBuf {
-    root.join(EXPORT_PATH)
-}
-
 /// Whoever is told how far a reading of all rows has come is told after so many.
 pub(crate) const ROWS_PER_STEP: u64 = 1_024;
 

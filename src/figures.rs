@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::checkpoint::{
     Claim, DeadLetter, EvidenceRef, PairCheckpoint, PairId, ScoredEntry, Verdict,
 };
-use crate::discover::{PairPath, Stream};
+use crate::lake::path::{PairPath, Stream};
 use crate::pair::{ActivePair, Overlay};
 use crate::record::keys::RunKey;
 use crate::state::{StateError, StateView};

@@ -32,11 +32,10 @@
 //! `dead_letters` show and retry. `account`* and `recent`* are what they add up.
 
 pub mod console;
-pub mod discover;
+pub mod lake;
 pub mod moved;
 pub mod platform;
 pub mod record;
-pub mod tail;
 
 pub mod pair;
 

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::tail::Source;
+use crate::lake::source::Source;
 
 /// Bytes read at a time.
 const WINDOW_LEN: u64 = 1 << 20;

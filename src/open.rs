@@ -12,10 +12,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::PairCheckpoint;
-use crate::discover::PairPath;
 use crate::engine::{Engine, EngineError, Setup, Slot};
 use crate::export::{Export, ExportError, ExportMark};
 use crate::journal::{Journal, JournalError, PairDelta};
+use crate::lake::path::PairPath;
 use crate::pair::{ActivePair, Overlay};
 use crate::platform::storage::{FileKind, Storage, is_there, read_full_at};
 use crate::record::row;

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use crate::checkpoint::{
     Claim, DeadLetter, EvidenceEntry, EvidenceRef, PairCheckpoint, PairId, ScoredEntry, Verdict,
 };
+use crate::lake::chunk::Chunk;
 use crate::record::keys::{RowKey, RunKey};
-use crate::tail::Chunk;
 use step::Step;
 
 /// What the state has taken in of a pair, without what its [`Overlay`] holds.

@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{CLASSES_MAX, OTHER, class_of};
 use crate::checkpoint::{Claim, PairCheckpoint, PairId, Totals};
-use crate::discover::{PairPath, Stream, walk};
 use crate::figures::{Figures, stream_name};
+use crate::lake::chunk::LineLimits;
+use crate::lake::identity::{Rewritten, seen};
+use crate::lake::path::{PairPath, Stream};
+use crate::lake::walk::walk;
 use crate::moved::{first_inode, is_moved};
 use crate::pair::{ActivePair, Outcome, Overlay};
 use crate::platform::buffer_pool::Buffers;
@@ -21,7 +24,6 @@ use crate::platform::storage::Storage;
 use crate::reader::{Look, Looking, PairMemory, look};
 use crate::record::timestamp::stamp;
 use crate::state::StateError;
-use crate::tail::{LineLimits, Rewritten, seen};
 
 /// Day-files that are named; of more only their number is told.
 const NAMED_MAX: usize = 100;

@@ -20,9 +20,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::discover::{PairPath, Stream, pair_bytes, walk};
 use crate::engine::{Engine, EngineError, Setup};
 use crate::export::{Export, ExportError, ROWS_PER_STEP};
+use crate::lake::path::{PairPath, Stream};
+use crate::lake::walk::{pair_bytes, walk};
 use crate::platform::storage::{Storage, is_there};
 use crate::record::row;
 use crate::swap::{clean_up, finish_swap, stage_of, swap};

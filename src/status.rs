@@ -16,13 +16,13 @@ use crate::account::Account;
 use crate::checkpoint::Totals;
 use crate::config::Settings;
 use crate::engine::Engine;
-use crate::export::export_path;
 use crate::figures::stream_name;
 use crate::inquire::{self, Files, InquireError, Respondent};
+use crate::lake::chunk::LineLimits;
+use crate::lake::path::export_path;
 use crate::platform::root_lock::Holder;
 use crate::platform::storage::Disk;
 use crate::record::timestamp::{day_of, stamp};
-use crate::tail::LineLimits;
 
 pub use detail::{Lag, Unread, Unterminated, WaitingRun, lag, unterminated, waiting_oldest};
 pub use publish::{Publisher, RecentFile};

@@ -44,8 +44,9 @@ use std::time::Duration;
 
 use crate::batch_export::for_each_pair;
 use crate::batch_pair::{Lake, PairFault, PairReading};
-use crate::discover::{PairPath, Stream, pair_bytes, walk};
-use crate::export::export_path;
+use crate::lake::path::export_path;
+use crate::lake::path::{PairPath, Stream};
+use crate::lake::walk::{pair_bytes, walk};
 use crate::record::json::escape::Dialect;
 use crate::record::keys::RowKey;
 use crate::record::parse;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::ask::Question;
-use crate::discover::Stream;
+use crate::lake::path::Stream;
 
 /// Day-files, and likewise directories, that may be pending before they collapse into a rescan.
 pub const PENDING_PATHS_MAX: usize = 4_096;

@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use notify::{RecommendedWatcher, Watcher as _};
 
-use crate::discover::Stream;
+use crate::lake::path::Stream;
 use crate::platform::storage::{FileKind, FileStat, Storage};
 use crate::wake::{Pending, Wake};
 use arm::{DAY_DEPTH, Placed};

@@ -14,18 +14,18 @@ use crate::config::{Environment, Settings};
 use crate::console::table::{bare_table, grouped, trimmed};
 use crate::console::terminal::Terminal;
 use crate::dead_letters::{self, Letter, Letters, Wanted};
-use crate::discover::Stream;
 use crate::explain::{self, Contradictions, Explaining, Explanation, Page};
-use crate::export::export_path;
 use crate::figures::stream_name;
 use crate::inquire::{Files, InquireError, inquire};
+use crate::lake::chunk::LineLimits;
+use crate::lake::path::Stream;
+use crate::lake::path::export_path;
 use crate::plan::{self, Plan, Planning};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::{Disk, Storage as _};
 use crate::refusal::Refusal;
 use crate::state::StateError;
 use crate::status;
-use crate::tail::LineLimits;
 
 /// Of a letter no more is shown to a person.
 const SHOWN_BYTES_MAX: u64 = 64 << 10;

@@ -8,13 +8,14 @@ use hyper::Method;
 use super::Retried;
 use crate::account::class_of;
 use crate::config::Settings;
-use crate::discover::{PairPath, Stream};
 use crate::engine::{Engine, EngineError, Setup};
 use crate::figures::stream_name;
 use crate::inquire::{self, InquireError, Respondent};
+use crate::lake::identity::Rewritten;
+use crate::lake::path::{PairPath, Stream};
+use crate::lake::source::Source;
 use crate::platform::clock::HostClock;
 use crate::status::ClassStatus;
-use crate::tail::{Rewritten, Source};
 
 /// Why a day-file was not read again.
 #[derive(Debug, thiserror::Error)]

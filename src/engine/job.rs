@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::setup::Setup;
 use crate::checkpoint::Claim;
-use crate::discover::PairPath;
+use crate::lake::path::PairPath;
 use crate::pair::ActivePair;
 use crate::platform::buffer_pool::Buffers;
 use crate::reader::{Look, Looking, PairMemory, look};

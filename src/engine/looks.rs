@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::job::{Job, PreparedLook};
 use super::workers::look_at_all;
 use super::{Engine, EngineError};
-use crate::discover::PairPath;
+use crate::lake::path::PairPath;
 
 /// Pairs looked at before new hints, or a stop, are heard.
 const PASS_PAIRS_MAX: usize = 64;

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::job::Job;
 use super::{Engine, EngineError};
 use crate::checkpoint::PairCheckpoint;
-use crate::discover::{PairPath, Stream};
 use crate::figures::pair_path;
+use crate::lake::identity::Rewritten;
+use crate::lake::path::{PairPath, Stream};
 use crate::moved::{first_inode, is_moved};
 use crate::reader::Look;
-use crate::tail::Rewritten;
 
 /// Pairs by the inode of their scored day-file, where the state does not know it yet. One that is outdated does no harm.
 #[derive(Debug, Default)]

@@ -3,11 +3,11 @@
 
 use super::{Engine, EngineError};
 use crate::checkpoint::{Claim, PairId, Verdict};
-use crate::discover::{PairPath, Stream};
+use crate::lake::identity::Rewritten;
+use crate::lake::path::{PairPath, Stream};
 use crate::moved::scope_of_claims;
 use crate::record::keys;
 use crate::state::{Reset, StateError};
-use crate::tail::Rewritten;
 
 impl Engine {
     /// A source is not what was read of it: forget that, keep its rows for its lines to claim, begin anew.

@@ -6,8 +6,8 @@ use super::Engine;
 use super::merge::GONE;
 use crate::account::Account;
 use crate::checkpoint::Totals;
-use crate::discover::{PairPath, Stream};
 use crate::figures::Figures;
+use crate::lake::path::{PairPath, Stream};
 use crate::recent::Recent;
 
 impl Engine {

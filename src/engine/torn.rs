@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Engine;
-use crate::discover::{PairPath, Stream};
+use crate::lake::path::{PairPath, Stream};
 use crate::reader::{Look, SourceMemory};
 
 /// The torn last lines of the lake, as far as they were looked at.

@@ -1,7 +1,7 @@
 //! Owns what of an engine's setup may change while it works.
 
 use super::Engine;
-use crate::tail::LineLimits;
+use crate::lake::chunk::LineLimits;
 
 /// What of a setup may change while the engine works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

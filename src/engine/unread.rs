@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::discover::{PairPath, Stream};
+use crate::lake::path::{PairPath, Stream};
 
 /// Pairs with news that nobody has read yet.
 #[derive(Debug, Default)]

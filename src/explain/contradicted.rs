@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{Explaining, RowRange, category_of};
 use crate::checkpoint::{Claim, PairId, ScoredEntry, Verdict};
-use crate::discover::{PairPath, Stream};
 use crate::export::row_at;
 use crate::figures::pair_path;
+use crate::lake::path::{PairPath, Stream};
+use crate::lake::source::Source;
 use crate::pair::ActivePair;
 use crate::platform::storage::StorageFile;
 use crate::record::keys::{RowKey, RunKey};
 use crate::record::parse;
 use crate::record::row;
 use crate::state::StateError;
-use crate::tail::Source;
 
 /// Some contradicted rows. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use super::tell::say_caught_up;
-use crate::discover::{Level, Stream, list_level};
 use crate::engine::{Engine, EngineError};
+use crate::lake::identity::seen;
+use crate::lake::path::Stream;
+use crate::lake::walk::{Level, list_level};
 use crate::open::OnStep;
 use crate::platform::clock::HostClock;
 use crate::platform::storage::{Disk, Storage as _};
-use crate::tail::seen;
 use crate::wake::Wake;
 
 /// Catches up with all that is there, settles what can be settled, and takes all into the state.

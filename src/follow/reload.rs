@@ -5,9 +5,9 @@ use super::{Follower, millis};
 use crate::config::{self, Change, ConfigError, Settings};
 use crate::console::logging::LogFilter;
 use crate::engine::Tuning;
+use crate::lake::chunk::LineLimits;
 use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
-use crate::tail::LineLimits;
 use crate::watch::WatchSetting;
 
 /// How the configuration is read again, and whom of its changes the follower does not own.

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::lake::chunk::Chunk;
 use crate::record::parse;
 use crate::record::parse::ParseFault;
-use crate::tail::Chunk;
 
 /// One line of a chunk, without its newline.
 pub(super) struct Line<'c> {

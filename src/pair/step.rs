@@ -7,14 +7,15 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::line::{Line, day_file_name, digest, len_u32, lines, parse_within};
 use super::{ActivePair, Facts, Outcome};
-use crate::checkpoint::{Claim, DeadLetter, EvidenceRef, ScoredEntry, SourceState, Verdict};
+use crate::checkpoint::{Claim, DeadLetter, EvidenceRef, ScoredEntry, Verdict};
+use crate::lake::chunk::Chunk;
+use crate::lake::identity::SourceState;
 use crate::record::firewall::{Admission, AdmittedRun, admit};
 use crate::record::json::escape::Dialect;
 use crate::record::keys::{RowKey, RunKey};
 use crate::record::parse;
 use crate::record::parse::{Evidence, ParseFault, ScoredRun};
 use crate::record::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
-use crate::tail::Chunk;
 
 /// Rows of one step at which no further scored line is begun. A longer text may still go beyond it.
 const ROWS_BYTES_MAX: usize = 8 << 20;

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 
 use super::Planning;
 use crate::checkpoint::{Claim, PairId, ScoredEntry, Verdict};
-use crate::discover::Stream;
 use crate::export::row_at;
+use crate::lake::identity::Rewritten;
+use crate::lake::path::Stream;
 use crate::moved::scope_of_claims;
 use crate::pair::{ActivePair, Overlay};
 use crate::record::keys::RowKey;
 use crate::state::StateError;
-use crate::tail::Rewritten;
 
 /// The pair after the reset, all of it in its overlay, and the rows that it released.
 pub(super) fn again(

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use super::Looking;
 use crate::checkpoint::{Claim, EvidenceRef, PairId, ScoredEntry};
-use crate::discover::Stream;
 use crate::export::short_row_at;
+use crate::lake::path::Stream;
+use crate::lake::source::Source;
 use crate::pair::{Bodies, PairIndex};
 use crate::platform::storage::StorageFile;
 use crate::record::keys::{RowKey, RunKey};
 use crate::state::StateError;
-use crate::tail::Source;
 
 /// What the state, or a line that was read before, could not be asked for.
 pub(super) enum LookError {

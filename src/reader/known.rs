@@ -3,8 +3,9 @@
 use std::io;
 
 use super::memory::SourceMemory;
-use crate::checkpoint::{Seen, SourceState};
-use crate::tail::{Chunk, Source};
+use crate::lake::chunk::Chunk;
+use crate::lake::identity::{Seen, SourceState};
+use crate::lake::source::Source;
 
 /// No kernel gives this device number: a source with it is gone, and whatever comes back under its path is another.
 /// Its inode stays, by which it is found where it was moved.

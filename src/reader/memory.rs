@@ -1,7 +1,7 @@
 //! Owns what is remembered of a source between looks, in memory only: losing it costs a second look, nothing else.
 
-use crate::checkpoint::Seen;
-use crate::discover::Stream;
+use crate::lake::identity::Seen;
+use crate::lake::path::Stream;
 
 /// What is remembered of a source between looks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

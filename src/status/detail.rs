@@ -7,15 +7,17 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{PairCheckpoint, ScoredEntry, Seen, SourceState};
-use crate::discover::{PairPath, Stream};
+use crate::checkpoint::{PairCheckpoint, ScoredEntry};
 use crate::figures::{Figures, pair_path};
+use crate::lake::chunk::LineLimits;
+use crate::lake::identity::{Seen, SourceState};
+use crate::lake::path::{PairPath, Stream};
+use crate::lake::source::Source;
 use crate::platform::storage::Storage;
 use crate::record::keys::RunKey;
 use crate::record::parse;
 use crate::record::timestamp::stamp;
 use crate::state::StateError;
-use crate::tail::{LineLimits, Source};
 
 /// Waiting runs that are told.
 const OLDEST_MAX: usize = 8;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::rows::RowFact;
-use crate::discover::PairPath;
+use crate::lake::path::PairPath;
 use crate::lines::LineSpan;
 
 /// A scored line of a key.

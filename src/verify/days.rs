@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::compare::Kind;
-use crate::discover::PairPath;
+use crate::lake::path::PairPath;
 
 /// Days that are told one by one.
 const DAYS_MAX: usize = 1_000;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::compare::{LineFact, Standing};
 use super::rows::RowFact;
 use crate::batch_pair::Lake;
-use crate::discover::{PairPath, Stream};
+use crate::lake::path::{PairPath, Stream};
 use crate::lines::{LineReader, LineSpan, Source};
 use crate::platform::storage::FileStat;
 use crate::record::firewall::{Admission, admit};

@@ -9,7 +9,7 @@ use notify::{ErrorKind, RecursiveMode, Watcher as _};
 use super::events::is_day_file_name;
 use super::queue::{Directory, Urgency, directory};
 use super::{Identity, Watch};
-use crate::discover::Stream;
+use crate::lake::path::Stream;
 use crate::platform::storage::FileKind;
 
 /// Names below a base that lead to the directory that holds day-files.

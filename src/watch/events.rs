@@ -9,7 +9,7 @@ use std::sync::Arc;
 use notify::event::{AccessKind, AccessMode, CreateKind, Event, EventKind, ModifyKind, RemoveKind};
 
 use super::SelfTest;
-use crate::discover::Stream;
+use crate::lake::path::Stream;
 use crate::wake::{Hint, Wake};
 
 /// Names below a stream's base that lead to a day-file: year, month, day, name.

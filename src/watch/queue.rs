@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::discover::Stream;
+use crate::lake::path::Stream;
 
 /// A directory by its stream and its path below the stream's base; the base itself has the empty path.
 pub(super) type Directory = (Stream, Box<Path>);

@@ -9,8 +9,9 @@ use distilld::batch_export::{
     BatchError, BatchOptions, BatchReport, Output, batch_export, for_each_pair,
 };
 use distilld::batch_pair::{HELD_BYTES_MAX, Lake, MAX_LINE_BYTES, PairReading, Verdict, read_pair};
-use distilld::discover::{PairPath, Stream, walk};
-use distilld::export::export_path;
+use distilld::lake::path::export_path;
+use distilld::lake::path::{PairPath, Stream};
+use distilld::lake::walk::walk;
 use distilld::platform::storage::Disk;
 use distilld::record::json::escape::Dialect;
 use distilld::record::row::view;

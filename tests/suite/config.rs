@@ -277,7 +277,7 @@ fn a_mistake_in_the_file_names_file_line_and_key() {
     );
     check(
         "log = \"info,distilld=loud\"",
-        "distilld.toml:1: `log` must be a log filter such as \"info\" or \"warn,distilld::tail=debug\", but is \
+        "distilld.toml:1: `log` must be a log filter such as \"info\" or \"warn,distilld::lake::source=debug\", but is \
          \"info,distilld=loud\": bad directive \"distilld=loud\": expected LEVEL or TARGET=LEVEL",
     );
 }

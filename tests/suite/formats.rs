@@ -5,10 +5,11 @@ use std::path::Path;
 
 use distilld::checkpoint::{
     Claim, Counts, DeadLetter, EvidenceEntry, EvidenceRef, FORMAT, Packed, PairCheckpoint, PairId,
-    ScoredEntry, Seen, SourceIdentity, SourceState, Totals, Verdict,
+    ScoredEntry, Totals, Verdict,
 };
 use distilld::export::ExportMark;
 use distilld::journal::{Batch, BatchDelta, Journal, JournalError, PairDelta};
+use distilld::lake::identity::{Seen, SourceIdentity, SourceState};
 use distilld::platform::storage::Storage as _;
 use distilld::record::keys::{RowKey, RunKey};
 use distilld::state::Header;

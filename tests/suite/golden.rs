@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use distilld::batch_export::{BatchOptions, BatchReport, Output, batch_export};
 use distilld::batch_pair::{Counts, Lake, MAX_LINE_BYTES, PairReading};
-use distilld::export::export_path;
+use distilld::lake::path::export_path;
 use distilld::platform::storage::Disk;
 use distilld::record::final_check::{forbidden_in, forbidden_in_dialect};
 use distilld::record::json::escape::Dialect;
@@ -168,7 +168,8 @@ fn no_golden_row_is_forbidden_and_each_can_be_read_back() {
 fn a_row_and_its_scored_line_have_the_same_key() {
     use distilld::batch_export::for_each_pair;
     use distilld::batch_pair::read_pair;
-    use distilld::discover::{Stream, walk};
+    use distilld::lake::path::Stream;
+    use distilld::lake::walk::walk;
     use std::ops::ControlFlow;
 
     let lake = Lake::new(&Disk, &golden("lake")).unwrap();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use distilld::discover::PairPath;
+use distilld::lake::path::PairPath;
 use distilld::platform::storage::{Disk, Storage as _};
 use fastrand::Rng;
 

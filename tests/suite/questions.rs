@@ -12,14 +12,14 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use distilld::checkpoint::Totals;
-use distilld::discover::PairPath;
 use distilld::explain::{Explaining, Explanation, explain};
+use distilld::lake::chunk::LineLimits;
+use distilld::lake::path::PairPath;
 use distilld::plan::{Changes, Plan, Planning, plan};
 use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::platform::root_lock::RootLock;
 use distilld::status::Unread;
 use distilld::status::{lag, waiting_oldest};
-use distilld::tail::LineLimits;
 use fastrand::Rng;
 use serde_json::Value;
 

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use distilld::discover::{Stream, walk};
 use distilld::engine::{BATCH_BYTES, Engine, EngineError, Setup};
+use distilld::lake::chunk::LineLimits;
+use distilld::lake::path::Stream;
+use distilld::lake::walk::walk;
 use distilld::platform::clock::Clock;
 use distilld::rebuild::{RebuildError, Rebuilt, rebuild};
-use distilld::tail::LineLimits;
 use fastrand::Rng;
 
 use crate::support::lake_gen::{EvidenceMode, Shape, pairs_of, script};

@@ -7,8 +7,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use distilld::discover::PairPath;
 use distilld::explain::{Explaining, Page, contradictions};
+use distilld::lake::path::PairPath;
 use distilld::platform::storage::Disk;
 use fastrand::Rng;
 

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use distilld::discover::PairPath;
+use distilld::lake::path::PairPath;
 use prometheus_client::encoding::text::encode;
 
 use crate::support::bench::{Bench, EXPORT, ROOT};

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use distilld::batch_export::{BatchOptions, Output, batch_export};
 use distilld::batch_pair::{Lake, MAX_LINE_BYTES, PairReading};
-use distilld::export::export_path;
+use distilld::lake::path::export_path;
 use distilld::platform::storage::Disk;
 use distilld::record::json::escape::Dialect;
 use distilld::record::synthesize::Synthesis;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 
-use crate::discover::{PairPath, Stream};
+use crate::lake::path::{PairPath, Stream};
 
 /// Flags of `status`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]

@@ -2,7 +2,7 @@
 
 use crate::cli::check::*;
 use crate::config::{self, Settings};
-use crate::discover::Stream;
+use crate::lake::path::Stream;
 use crate::watch::filesystem::deaf_file_system;
 use std::path::Path;
 

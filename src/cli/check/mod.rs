@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 
 use crate::config::Settings;
-use crate::discover::{Level, PairPath, Stream, list_level, open_day_file};
-use crate::export::export_path;
+use crate::lake::path::export_path;
+use crate::lake::path::{PairPath, Stream};
+use crate::lake::walk::{Level, list_level, open_day_file};
 use crate::platform::root_lock::lock_path;
 use crate::platform::storage::{Disk, FileKind, Storage as _};
 use crate::state_dir::{JOURNAL_FILE, STATE_FILE};

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::discover::PairPath;
 use crate::engine::job::Job;
 use crate::engine::{BATCH_BYTES, Setup};
+use crate::lake::chunk::LineLimits;
+use crate::lake::path::PairPath;
 use crate::pair::Outcome;
 use crate::platform::clock::HostClock;
 use crate::platform::storage::Disk;
-use crate::tail::LineLimits;
 
 fn engine(root: &Path) -> Engine {
     let root = root.canonicalize().unwrap();

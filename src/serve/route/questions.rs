@@ -13,16 +13,16 @@ use tokio::sync::{Semaphore, oneshot};
 use super::{busy, json, snapshot, text};
 use crate::ask::{Question, Snapshot};
 use crate::dead_letters::{Wanted, letters as letters_of, stream_named};
-use crate::discover::PairPath;
 use crate::explain::{Explaining, Page, contradictions, explain as explain_run};
-use crate::export::export_path;
+use crate::lake::chunk::LineLimits;
+use crate::lake::path::PairPath;
+use crate::lake::path::export_path;
 use crate::plan::{Planning, plan as plan_run};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::Disk;
 use crate::recent::Recent;
 use crate::state::StateError;
 use crate::status::{Status, WaitingRun, lag, waiting_oldest};
-use crate::tail::LineLimits;
 use crate::wake::Wake;
 
 /// The runs that wait longest are looked for at most so often: a page that asks each second costs next to nothing.

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use distilld::discover::{PairPath, Stream as ProductStream, walk};
 use distilld::engine::{BATCH_BYTES, Engine, EngineError, Setup};
+use distilld::lake::chunk::LineLimits;
+use distilld::lake::identity::seen;
+use distilld::lake::path::{PairPath, Stream as ProductStream};
+use distilld::lake::walk::walk;
 use distilld::open::OpenReport;
 use distilld::platform::clock::Clock;
 use distilld::platform::storage::Storage as _;
-use distilld::tail::{LineLimits, seen};
 
 use super::lake_gen::Step;
 use super::naive::Counts;

@@ -1,14 +1,20 @@
 //! Owns the reading of one day-file from an offset: is it still the file that was read before, which whole lines
 //! are new, what stands unterminated at its end. It holds one chunk at a time and never says what a line means.
 
+use crate::lake::identity::{Rewritten, seen};
+
+use crate::lake::chunk::{Chunk, LineLimits};
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::checkpoint::{OFFSET_MAX, Seen, SourceIdentity, SourceState};
-use crate::discover::{PairPath, Stream, open_day_file};
+use crate::checkpoint::OFFSET_MAX;
+use crate::lake::identity::{Seen, SourceIdentity, SourceState};
+use crate::lake::path::{PairPath, Stream};
+use crate::lake::walk::open_day_file;
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::{FileStat, Storage, StorageFile, read_full_at};
 
@@ -30,80 +36,6 @@ const FIRST_WINDOW_LEN: usize = 4 << 10;
 pub struct Source {
     file: Arc<dyn StorageFile>,
     stat: FileStat,
-}
-
-/// Why a source must be read again from its start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rewritten {
-    /// Another file stands under its path.
-    Replaced,
-    /// It lies under another path now.
-    Moved,
-    /// It is shorter than what was read of it.
-    Shortened,
-    /// Its beginning changed.
-    Head,
-    /// The bytes before the offset changed.
-    Tail,
-    /// Its last line was taken without a newline, and then went on.
-    Extended,
-    /// Somebody said that it was mended in place.
-    Mended,
-}
-
-impl Rewritten {
-    /// A short name that never changes.
-    #[must_use]
-    pub fn code(self) -> &'static str {
-        match self {
-            Rewritten::Replaced => "replaced",
-            Rewritten::Moved => "moved",
-            Rewritten::Shortened => "shortened",
-            Rewritten::Head => "head-changed",
-            Rewritten::Tail => "tail-changed",
-            Rewritten::Extended => "line-went-on",
-            Rewritten::Mended => "mended",
-        }
-    }
-}
-
-/// What is new in a source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Chunk {
-    /// Whole lines from the offset on; the last may lack its newline only if unterminated ones were asked for.
-    Lines(Vec<u8>),
-    /// Bytes of a line that is longer than the limit, which are not kept.
-    Overlong {
-        /// Where the line starts.
-        line_from: u64,
-        /// Up to where it has been passed over.
-        offset: u64,
-        /// Whether that is behind its newline.
-        ended: bool,
-    },
-    /// No whole line. `len_bytes` stand unterminated behind the offset.
-    Unterminated {
-        /// How many.
-        len_bytes: u64,
-    },
-}
-
-impl Chunk {
-    /// The bytes of its lines, of which there may be none.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Chunk::Lines(bytes) => bytes,
-            Chunk::Overlong { .. } | Chunk::Unterminated { .. } => &[],
-        }
-    }
-}
-
-/// How lines are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LineLimits {
-    /// A longer line is a dead letter, bytes.
-    pub line_bytes_max: u64,
 }
 
 impl Source {
@@ -416,15 +348,5 @@ impl Source {
         let read = read_full_at(&*self.file, &mut bytes, from)?;
         bytes.truncate(read);
         Ok(bytes)
-    }
-}
-
-/// What is remembered of a stat.
-#[must_use]
-pub fn seen(stat: &FileStat) -> Seen {
-    Seen {
-        len_bytes: stat.len_bytes,
-        modified_ns: stat.modified_ns,
-        changed_ns: stat.changed_ns,
     }
 }

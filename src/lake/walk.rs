@@ -1,121 +1,13 @@
 //! Owns the walk: which day-files there are, by the contract's rule, and how one is opened. It never reads a
 //! day-file's bytes, and remembers nothing.
 
-use std::borrow::Cow;
-use std::cmp::Ordering;
-use std::ffi::OsStr;
+use crate::lake::path::{PairPath, Stream, is_day_file_name};
+
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::platform::storage::{FileKind, Storage, StorageFile};
-use crate::record::json::utf8::decode_utf8;
-
-/// The two streams of day-files below a root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Stream {
-    /// Scored runs.
-    Scored,
-    /// What each run saw and said.
-    Evidence,
-}
-
-impl Stream {
-    /// Both streams.
-    pub const ALL: [Stream; 2] = [Stream::Scored, Stream::Evidence];
-
-    /// The name of its directory below `data`.
-    pub fn dir_name(self) -> &'static str {
-        match self {
-            Stream::Scored => "scored-runs",
-            Stream::Evidence => "evidence",
-        }
-    }
-
-    /// Its directory below `root`.
-    pub fn base(self, root: &Path) -> PathBuf {
-        root.join("data").join(self.dir_name())
-    }
-}
-
-/// What the two day-files of a pair have in common: the path below their streams' directories, three directories and
-/// a name that ends in `.jsonl`. Ordered as the walk goes: directory by directory, each by the bytes of its name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PairPath(PathBuf);
-
-/// As paths are ordered, part by part, at a tenth of the time: every hint and every look compares a dozen of them.
-impl Ord for PairPath {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let (own, others) = (self.as_bytes(), other.as_bytes());
-        let differing = own.iter().zip(others).find(|(own, other)| own != other);
-        match differing {
-            // The part that ends here is the beginning of the other.
-            Some((b'/', _)) => Ordering::Less,
-            Some((_, b'/')) => Ordering::Greater,
-            Some((own, other)) => own.cmp(other),
-            None => own.len().cmp(&others.len()),
-        }
-    }
-}
-
-impl PartialOrd for PairPath {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PairPath {
-    /// The pair of a path below a stream's directory, if it is one where day-files lie.
-    pub fn from_relative(path: &Path) -> Option<PairPath> {
-        let names: Option<PathBuf> = path
-            .components()
-            .map(|part| matches!(part, Component::Normal(_)).then_some(part))
-            .collect();
-        let pair = PairPath(names?);
-        let is_pair = pair.0.components().count() == 4 && is_day_file_name(pair.name());
-        is_pair.then_some(pair)
-    }
-
-    /// The pair's path below a stream's directory.
-    pub fn as_path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The path's bytes, as they are persisted.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_os_str().as_bytes()
-    }
-
-    /// `NAME.jsonl`; each byte that is not UTF-8 as U+FFFD.
-    pub fn file_name(&self) -> Cow<'_, str> {
-        decode_utf8(self.name().as_bytes())
-    }
-
-    /// Whether the other pair's day-files have the same name, perhaps on another day.
-    pub fn has_name_of(&self, other: &PairPath) -> bool {
-        self.name() == other.name()
-    }
-
-    /// Where the pair's day-file of a stream lies.
-    pub fn path(&self, root: &Path, stream: Stream) -> PathBuf {
-        stream.base(root).join(&self.0)
-    }
-
-    fn name(&self) -> &OsStr {
-        self.0.file_name().unwrap_or_default()
-    }
-}
-
-impl std::fmt::Display for PairPath {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.display().fmt(formatter)
-    }
-}
-
-fn is_day_file_name(name: &OsStr) -> bool {
-    name.as_bytes().ends_with(b".jsonl")
-}
 
 /// Length of both day-files of a pair as the file system says now; what cannot be looked at counts nothing.
 pub fn pair_bytes(storage: &dyn Storage, root: &Path, pair: &PairPath) -> u64 {
@@ -248,7 +140,9 @@ pub fn open_day_file(
 mod tests {
     use super::*;
     use crate::platform::storage::Disk;
+    use std::ffi::OsStr;
     use std::fs;
+    use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::symlink;
 
     fn pair(path: &str) -> PairPath {
