@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 use distilld::blocks::packed;
-use distilld::checkpoint::{
-    Counts, EvidenceEntry, EvidenceRef, PairCheckpoint, PairId, ScoredEntry, Verdict,
-};
 use distilld::figures::Figures;
+use distilld::pair::checkpoint::PairCheckpoint;
+use distilld::pair::index::{EvidenceEntry, EvidenceRef, PairId, ScoredEntry};
+use distilld::pair::verdict::{Counts, Verdict};
 use distilld::platform::storage::Disk;
 use distilld::record::keys::RunKey;
 use distilld::state::{Header, PairWrite, State};

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use crate::dead_letters::Retried;
 use crate::lake::path::{PairPath, Stream};
-use crate::recent::Recent;
+use crate::pair::history::Recent;
 use crate::status::{Status, Unread};
 
 pub use crate::figures::Figures;

@@ -7,7 +7,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::checkpoint::Packed;
+use crate::pair::index::Packed;
 
 /// Payload of a full block: with its key and the store's own overhead it fits one 4 KiB page.
 const PAYLOAD_BYTES_MAX: usize = 3_900;
@@ -126,7 +126,8 @@ pub fn cut<T: Packed>(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{EvidenceEntry, EvidenceRef, ScoredEntry, Verdict};
+    use crate::pair::index::{EvidenceEntry, EvidenceRef, ScoredEntry};
+    use crate::pair::verdict::Verdict;
     use crate::record::keys::RunKey;
     use std::collections::BTreeMap;
 

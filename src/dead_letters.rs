@@ -10,11 +10,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{DeadLetter, PairId};
 use crate::figures::{Figures, pair_path, stream_name};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::line_scan::line_numbers;
+use crate::pair::index::{DeadLetter, PairId};
 use crate::platform::storage::Storage;
 use crate::state::StateError;
 use crate::status::ClassStatus;

@@ -36,17 +36,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::account::Account;
-use crate::checkpoint::Claim;
 use crate::export::{Export, ExportError};
 use crate::journal::{Batch, Journal};
 use crate::lake::path::{PairPath, Stream};
 use crate::meters::Meters;
 use crate::pair::ActivePair;
+use crate::pair::accounting::Account;
+use crate::pair::history::Recent;
+use crate::pair::index::Claim;
 use crate::platform::background::Beside;
 use crate::platform::buffer_pool::Buffers;
 use crate::reader::PairMemory;
-use crate::recent::Recent;
 use crate::state::{State, StateView};
 use crate::state_dir::JOURNAL_FILE;
 

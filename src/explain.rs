@@ -11,12 +11,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{EvidenceRef, ScoredEntry, Verdict};
 use crate::export::row_at;
 use crate::figures::{Figures, RunInPair, pair_path, stream_name};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::line_scan::{for_each_line, line_numbers};
+use crate::pair::index::{EvidenceRef, ScoredEntry};
+use crate::pair::verdict::Verdict;
 use crate::platform::storage::{Storage, StorageFile};
 use crate::record::keys::RunKey;
 use crate::record::parse;

@@ -8,10 +8,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::checkpoint::{
-    Claim, DeadLetter, EvidenceRef, PairCheckpoint, PairId, ScoredEntry, Verdict,
-};
 use crate::lake::path::{PairPath, Stream};
+use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::index::{Claim, DeadLetter, EvidenceRef, PairId, ScoredEntry};
+use crate::pair::verdict::Verdict;
 use crate::pair::{ActivePair, Overlay};
 use crate::record::keys::RunKey;
 use crate::state::{StateError, StateView};

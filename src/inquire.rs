@@ -10,13 +10,13 @@ use std::time::Duration;
 use hyper::Method;
 use serde::de::DeserializeOwned;
 
-use crate::account::Account;
-use crate::checkpoint::PairCheckpoint;
 use crate::config::Settings;
 use crate::control::{self, Answer, ControlError};
 use crate::figures::{Figures, pair_path};
 use crate::journal::{Batch, Journal, JournalError, PairDelta};
 use crate::lake::path::export_path;
+use crate::pair::accounting::Account;
+use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::{ActivePair, Overlay};
 use crate::platform::root_lock::{Holder, LockError, RootLock};
 use crate::platform::storage::{Disk, Storage};

@@ -22,9 +22,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::checkpoint::{Claim, DeadLetter, EvidenceEntry, PairCheckpoint, PairId, ScoredEntry};
 use crate::export::ExportMark;
 use crate::pair::Overlay;
+use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::index::{Claim, DeadLetter, EvidenceEntry, PairId, ScoredEntry};
 use crate::platform::storage::{StorageFile, read_full_at, write_all_at};
 use crate::rows::Rows;
 

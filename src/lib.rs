@@ -39,9 +39,7 @@ pub mod record;
 
 pub mod pair;
 
-pub mod account;
 pub mod blocks;
-pub mod checkpoint;
 pub mod journal;
 pub mod rows;
 pub mod state;
@@ -51,7 +49,6 @@ pub mod export;
 pub mod engine;
 pub mod open;
 pub mod reader;
-pub mod recent;
 pub mod recover;
 mod state_dir;
 mod swap;

@@ -11,8 +11,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::checkpoint::{PairCheckpoint, Verdict};
 use crate::pair::Outcome;
+use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::verdict::Verdict;
 
 /// From the sync of a fast disk to a backfill: 1 ms doubled up to about a minute.
 const FRESHNESS_BUCKETS: [f64; 18] = [

@@ -5,11 +5,12 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::checkpoint::{PairCheckpoint, PairId};
 use crate::lake::identity::Rewritten;
 use crate::lake::identity::{SourceIdentity, SourceState};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
+use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::index::PairId;
 use crate::platform::storage::{FileStat, Storage};
 
 /// The inode of a pair's scored day-file, where it was read for the first time between the two.

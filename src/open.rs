@@ -11,11 +11,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::checkpoint::PairCheckpoint;
 use crate::engine::{Engine, EngineError, Setup, Slot};
 use crate::export::{Export, ExportError, ExportMark};
 use crate::journal::{Journal, JournalError, PairDelta};
 use crate::lake::path::PairPath;
+use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::{ActivePair, Overlay};
 use crate::platform::storage::{FileKind, Storage, is_there, read_full_at};
 use crate::record::row;

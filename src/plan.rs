@@ -10,14 +10,16 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-use crate::account::{CLASSES_MAX, OTHER, class_of};
-use crate::checkpoint::{Claim, PairCheckpoint, PairId, Totals};
 use crate::figures::{Figures, stream_name};
 use crate::lake::chunk::LineLimits;
 use crate::lake::identity::{Rewritten, seen};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::walk;
 use crate::moved::{first_inode, is_moved};
+use crate::pair::accounting::{CLASSES_MAX, OTHER, class_of};
+use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::index::{Claim, PairId};
+use crate::pair::verdict::Totals;
 use crate::pair::{ActivePair, Outcome, Overlay};
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::Storage;

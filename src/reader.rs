@@ -11,12 +11,12 @@ use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::checkpoint::Claim;
 use crate::lake::chunk::{Chunk, LineLimits};
 use crate::lake::identity::Rewritten;
 use crate::lake::identity::{Seen, SourceState};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::{CHUNK_LEN, Source};
+use crate::pair::index::Claim;
 use crate::pair::{ActivePair, Facts, Outcome, advance};
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::{Storage, is_out_of_files};

@@ -35,12 +35,11 @@ use redb::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::account::Account;
 use crate::blocks::{self, DamagedBlock};
-use crate::checkpoint::{
-    Claim, DeadLetter, EvidenceEntry, FORMAT, Packed, PairCheckpoint, PairId, ScoredEntry,
-};
 use crate::export::{ExportGuard, ExportMark, Segment};
+use crate::pair::accounting::Account;
+use crate::pair::checkpoint::{FORMAT, PairCheckpoint};
+use crate::pair::index::{Claim, DeadLetter, EvidenceEntry, Packed, PairId, ScoredEntry};
 use crate::platform::checksummed_file::CheckedFile;
 use crate::platform::storage::{Storage, StorageFile, read_full_at, write_all_at};
 use write::{

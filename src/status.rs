@@ -12,14 +12,14 @@ use std::time::Duration;
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
-use crate::account::Account;
-use crate::checkpoint::Totals;
 use crate::config::Settings;
 use crate::engine::Engine;
 use crate::figures::stream_name;
 use crate::inquire::{self, Files, InquireError, Respondent};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::export_path;
+use crate::pair::accounting::Account;
+use crate::pair::verdict::Totals;
 use crate::platform::root_lock::Holder;
 use crate::platform::storage::Disk;
 use crate::record::timestamp::{day_of, stamp};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use distilld::checkpoint::FORMAT;
+use distilld::pair::checkpoint::FORMAT;
 
 use super::figures::{mebibytes, megabytes, seconds};
 use super::lake::{PairPath, text};

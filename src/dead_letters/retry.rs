@@ -6,7 +6,6 @@ use std::sync::Arc;
 use hyper::Method;
 
 use super::Retried;
-use crate::account::class_of;
 use crate::config::Settings;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::figures::stream_name;
@@ -14,6 +13,7 @@ use crate::inquire::{self, InquireError, Respondent};
 use crate::lake::identity::Rewritten;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
+use crate::pair::accounting::class_of;
 use crate::platform::clock::HostClock;
 use crate::status::ClassStatus;
 

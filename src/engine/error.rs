@@ -1,9 +1,9 @@
 //! Owns why the engine cannot go on, and whether the same may succeed later.
 
-use crate::account::Account;
-use crate::checkpoint::Imbalance;
 use crate::export::ExportError;
 use crate::journal::JournalError;
+use crate::pair::accounting::Account;
+use crate::pair::checkpoint::Imbalance;
 use crate::record::final_check;
 use crate::state::StateError;
 

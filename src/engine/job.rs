@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::setup::Setup;
-use crate::checkpoint::Claim;
 use crate::lake::path::PairPath;
 use crate::pair::ActivePair;
+use crate::pair::index::Claim;
 use crate::platform::buffer_pool::Buffers;
 use crate::reader::{Look, Looking, PairMemory, look};
 use crate::record::timestamp::stamp;

@@ -1,9 +1,10 @@
 //! Owns what the engine knows of a pair before it looks: from memory, else from the state. It opens no day-file.
 
 use super::{Engine, EngineError, Slot};
-use crate::checkpoint::{PairCheckpoint, PairId};
 use crate::lake::identity::Seen;
 use crate::lake::path::{PairPath, Stream};
+use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::index::PairId;
 use crate::pair::{ActivePair, Overlay};
 use crate::reader::is_gone;
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use super::job::Job;
 use super::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
-use crate::account::class_of;
-use crate::checkpoint::{DeadLetter, Totals};
 use crate::journal::PairDelta;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::Outcome;
+use crate::pair::accounting::class_of;
+use crate::pair::index::DeadLetter;
+use crate::pair::verdict::Totals;
 use crate::platform::message_ids;
 use crate::reader::{Look, PairMemory};
 use crate::record::timestamp::day_of;

@@ -2,10 +2,11 @@
 //! cut. What was read is forgotten, its rows stay where they are, and the lines that stand there now claim them.
 
 use super::{Engine, EngineError};
-use crate::checkpoint::{Claim, PairId, Verdict};
 use crate::lake::identity::Rewritten;
 use crate::lake::path::{PairPath, Stream};
 use crate::moved::scope_of_claims;
+use crate::pair::index::{Claim, PairId};
+use crate::pair::verdict::Verdict;
 use crate::record::keys;
 use crate::state::{Reset, StateError};
 

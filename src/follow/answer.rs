@@ -7,8 +7,8 @@ use crate::ask::{Freshness, Question, Snapshot};
 use crate::dead_letters::Retried;
 use crate::engine::EngineError;
 use crate::lake::path::{PairPath, Stream};
+use crate::pair::history::Recent;
 use crate::platform::clock::Clock as _;
-use crate::recent::Recent;
 use crate::record::timestamp::stamp;
 use crate::status::{ClassStatus, Status, Unread};
 

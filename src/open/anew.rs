@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{OnStep, OpenReport};
-use crate::checkpoint::{Claim, PairId};
 use crate::engine::{Engine, EngineError, Setup};
 use crate::export::{Export, ExportError, ROWS_PER_STEP, Segments};
 use crate::journal::Journal;
+use crate::pair::index::{Claim, PairId};
 use crate::platform::storage::{is_there, remove_if_there};
 use crate::record::firewall::{ACCEPTED, FIREWALL};
 use crate::record::row;

@@ -3,8 +3,10 @@
 
 use std::collections::HashSet;
 
-use super::step::{Given, LONG_TEXT_LEN, Step};
-use crate::checkpoint::{Claim, ScoredEntry, Verdict};
+use crate::pair::evidence_chunk::Given;
+use crate::pair::index::{Claim, ScoredEntry};
+use crate::pair::join::{LONG_TEXT_LEN, Step};
+use crate::pair::verdict::Verdict;
 use crate::record::firewall::AdmittedRun;
 use crate::record::json::escape::Dialect;
 use crate::record::keys::{RowKey, RunKey};

@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use super::Planning;
-use crate::checkpoint::{Claim, PairId, ScoredEntry, Verdict};
 use crate::export::row_at;
 use crate::lake::identity::Rewritten;
 use crate::lake::path::Stream;
 use crate::moved::scope_of_claims;
+use crate::pair::index::{Claim, PairId, ScoredEntry};
+use crate::pair::verdict::Verdict;
 use crate::pair::{ActivePair, Overlay};
 use crate::record::keys::RowKey;
 use crate::state::StateError;

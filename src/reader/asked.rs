@@ -6,10 +6,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::Looking;
-use crate::checkpoint::{Claim, EvidenceRef, PairId, ScoredEntry};
 use crate::export::short_row_at;
 use crate::lake::path::Stream;
 use crate::lake::source::Source;
+use crate::pair::index::{Claim, EvidenceRef, PairId, ScoredEntry};
 use crate::pair::{Bodies, PairIndex};
 use crate::platform::storage::StorageFile;
 use crate::record::keys::{RowKey, RunKey};

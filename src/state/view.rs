@@ -10,8 +10,9 @@ use super::{
     decode, range_of,
 };
 use crate::blocks::{self, DamagedBlock};
-use crate::checkpoint::{
-    Claim, DeadLetter, EvidenceEntry, EvidenceRef, Packed, PairCheckpoint, PairId, ScoredEntry,
+use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::index::{
+    Claim, DeadLetter, EvidenceEntry, EvidenceRef, Packed, PairId, ScoredEntry,
 };
 use crate::record::keys::{RowKey, RunKey};
 

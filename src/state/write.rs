@@ -7,8 +7,10 @@ use super::{
     encode, range_of,
 };
 use crate::blocks::{self, DamagedBlock};
-use crate::checkpoint::{Claim, DeadLetter, Packed, PairCheckpoint, PairId, ScoredEntry, Verdict};
 use crate::export::Segment;
+use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::index::{Claim, DeadLetter, Packed, PairId, ScoredEntry};
+use crate::pair::verdict::Verdict;
 
 pub(super) fn write_checkpoint(
     transaction: &WriteTransaction,

@@ -7,12 +7,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{PairCheckpoint, ScoredEntry};
 use crate::figures::{Figures, pair_path};
 use crate::lake::chunk::LineLimits;
 use crate::lake::identity::{Seen, SourceState};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
+use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::index::ScoredEntry;
 use crate::platform::storage::Storage;
 use crate::record::keys::RunKey;
 use crate::record::parse;

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{SNAPSHOT_FILE, Status};
-use crate::recent::Recent;
+use crate::pair::history::Recent;
 use crate::record::timestamp::stamp;
 
 /// A snapshot is written at most so often, milliseconds.

@@ -3,13 +3,14 @@
 
 use std::path::Path;
 
-use distilld::checkpoint::{
-    Claim, Counts, DeadLetter, EvidenceEntry, EvidenceRef, FORMAT, Packed, PairCheckpoint, PairId,
-    ScoredEntry, Totals, Verdict,
-};
 use distilld::export::ExportMark;
 use distilld::journal::{Batch, BatchDelta, Journal, JournalError, PairDelta};
 use distilld::lake::identity::{Seen, SourceIdentity, SourceState};
+use distilld::pair::checkpoint::{FORMAT, PairCheckpoint};
+use distilld::pair::index::{
+    Claim, DeadLetter, EvidenceEntry, EvidenceRef, Packed, PairId, ScoredEntry,
+};
+use distilld::pair::verdict::{Counts, Totals, Verdict};
 use distilld::platform::storage::Storage as _;
 use distilld::record::keys::{RowKey, RunKey};
 use distilld::state::Header;

@@ -11,10 +11,10 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use distilld::checkpoint::Totals;
 use distilld::explain::{Explaining, Explanation, explain};
 use distilld::lake::chunk::LineLimits;
 use distilld::lake::path::PairPath;
+use distilld::pair::verdict::Totals;
 use distilld::plan::{Changes, Plan, Planning, plan};
 use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::platform::root_lock::RootLock;

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 /// Modules that cannot fail for a reason outside their arguments.
 const PURE: [&str; 26] = [
-    "account",
+    "pair/accounting",
     "blocks",
-    "checkpoint",
+    "pair/checkpoint",
     "record/firewall",
     "export/known",
     "export/segments",
@@ -19,9 +19,9 @@ const PURE: [&str; 26] = [
     "pair",
     "pair/claims",
     "pair/line",
-    "pair/step",
+    "pair/join",
     "record/parse",
-    "recent",
+    "pair/history",
     "recover",
     "record/row",
     "record/timestamp",

@@ -16,9 +16,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::config::{Environment, Settings};
 use crate::console::terminal::Terminal;
 use crate::inquire::{self, InquireError};
+use crate::pair::history::Recent;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock::last_holder;
-use crate::recent::Recent;
 use crate::status::{Status, status};
 
 /// Time between two looks.

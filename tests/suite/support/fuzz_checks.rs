@@ -11,10 +11,11 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use distilld::blocks;
-use distilld::checkpoint::{EvidenceEntry, Packed, PairCheckpoint, ScoredEntry};
 use distilld::cli::args::GlobalArguments;
 use distilld::config::{Environment, Settings};
 use distilld::journal::{Batch, Journal, JournalError};
+use distilld::pair::checkpoint::PairCheckpoint;
+use distilld::pair::index::{EvidenceEntry, Packed, ScoredEntry};
 use distilld::platform::storage::{Storage as _, write_all_at};
 use distilld::record::json::escape::Dialect;
 use distilld::record::parse;

@@ -18,7 +18,6 @@ use std::thread;
 use std::time::Duration;
 
 use distilld::ask::{Freshness, Question, Snapshot};
-use distilld::checkpoint::Totals;
 use distilld::cli::render;
 use distilld::cli::render::status::Screen;
 use distilld::config::Settings;
@@ -31,6 +30,7 @@ use distilld::inquire::{InquireError, LONG, of_daemon};
 use distilld::lake::path::export_path;
 use distilld::lake::path::{PairPath, Stream};
 use distilld::meters::Meters;
+use distilld::pair::verdict::Totals;
 use distilld::plan::Plan;
 use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::platform::root_lock::Holder;

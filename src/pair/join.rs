@@ -1,68 +1,27 @@
 //! Owns one step: each new line of a pair to its verdict, and the rows that follow. It asks for what it needs and
 //! changes nothing but its own outcome.
 
-use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use crate::pair::evidence_chunk::{ByRunKey, Given, GivenByRun};
 
-use super::line::{Line, day_file_name, digest, len_u32, lines, parse_within};
-use super::{ActivePair, Facts, Outcome};
-use crate::checkpoint::{Claim, DeadLetter, EvidenceRef, ScoredEntry, Verdict};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
 use crate::lake::chunk::Chunk;
 use crate::lake::identity::SourceState;
+use crate::pair::index::{Claim, DeadLetter, EvidenceRef, ScoredEntry};
+use crate::pair::line::{Line, day_file_name, len_u32, lines, parse_within};
+use crate::pair::verdict::Verdict;
+use crate::pair::{ActivePair, Facts, Outcome};
 use crate::record::firewall::{Admission, AdmittedRun, admit};
 use crate::record::json::escape::Dialect;
 use crate::record::keys::{RowKey, RunKey};
 use crate::record::parse;
-use crate::record::parse::{Evidence, ParseFault, ScoredRun};
+use crate::record::parse::{ParseFault, ScoredRun};
 use crate::record::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
 
 /// Rows of one step at which no further scored line is begun. A longer text may still go beyond it.
 const ROWS_BYTES_MAX: usize = 8 << 20;
 /// Texts for whose rows room is made at once, exactly.
 pub(super) const LONG_TEXT_LEN: usize = 1 << 20;
-
-/// Evidence of the chunk in hand.
-pub(super) struct Given<'c> {
-    pub(super) evidence: Evidence<'c>,
-    body: &'c [u8],
-    /// Of most evidence nobody asks for it; of some, whose run was scored often, many times.
-    digest: OnceCell<u32>,
-}
-
-impl<'c> Given<'c> {
-    fn new(evidence: Evidence<'c>, body: &'c [u8]) -> Self {
-        let digest = OnceCell::new();
-        Self {
-            evidence,
-            body,
-            digest,
-        }
-    }
-
-    fn digest(&self) -> u32 {
-        *self.digest.get_or_init(|| digest(self.body))
-    }
-}
-
-/// A run key is a hash already: its first bytes serve as the hash of the map.
-#[derive(Debug, Default)]
-pub(super) struct RunKeyHasher(u64);
-
-impl Hasher for RunKeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for (at, byte) in bytes.iter().take(8).enumerate() {
-            self.0 ^= u64::from(*byte) << (8 * at);
-        }
-    }
-}
-
-type ByRunKey = BuildHasherDefault<RunKeyHasher>;
-pub(super) type GivenByRun<'c> = HashMap<RunKey, Given<'c>, ByRunKey>;
 
 pub(super) struct Step<'a, E> {
     pair: &'a ActivePair,

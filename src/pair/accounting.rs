@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{PairCheckpoint, Totals};
+use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::verdict::Totals;
 
 /// Source classes kept apart.
 pub const CLASSES_MAX: usize = 64;
@@ -108,7 +109,7 @@ pub fn class_of(path: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Counts;
+    use crate::pair::verdict::Counts;
     use crate::record::timestamp::day_of;
 
     fn pair(name: &str, firewalled: u64) -> PairCheckpoint {

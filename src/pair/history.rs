@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::account::{CLASSES_MAX, OTHER};
+use crate::pair::accounting::{CLASSES_MAX, OTHER};
 
 /// Length of a step, seconds.
 const STEP_S: u64 = 60;

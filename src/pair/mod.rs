@@ -6,18 +6,24 @@
 //! or blank text, or it is exported. The first three are looked at again whenever evidence with their run id
 //! arrives, because the last evidence with an id counts and a batch over the same bytes would see it.
 
+pub mod accounting;
+pub mod checkpoint;
 mod claims;
+pub mod evidence_chunk;
+pub mod history;
+pub mod index;
+pub(crate) mod join;
 mod line;
-mod step;
+pub mod verdict;
 
 use std::collections::BTreeMap;
 
-use crate::checkpoint::{
-    Claim, DeadLetter, EvidenceEntry, EvidenceRef, PairCheckpoint, PairId, ScoredEntry, Verdict,
-};
 use crate::lake::chunk::Chunk;
+use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::index::{Claim, DeadLetter, EvidenceEntry, EvidenceRef, PairId, ScoredEntry};
+use crate::pair::verdict::Verdict;
 use crate::record::keys::{RowKey, RunKey};
-use step::Step;
+use join::Step;
 
 /// What the state has taken in of a pair, without what its [`Overlay`] holds.
 pub trait PairIndex<E> {

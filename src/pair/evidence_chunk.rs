@@ -1,0 +1,51 @@
+//! FIXME: pair::evidence_chunk
+
+use crate::pair::line::digest;
+use crate::record::keys::RunKey;
+use crate::record::parse::Evidence;
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Evidence of the chunk in hand.
+pub(super) struct Given<'c> {
+    pub(super) evidence: Evidence<'c>,
+    body: &'c [u8],
+    /// Of most evidence nobody asks for it; of some, whose run was scored often, many times.
+    digest: OnceCell<u32>,
+}
+
+impl<'c> Given<'c> {
+    pub(crate) fn new(evidence: Evidence<'c>, body: &'c [u8]) -> Self {
+        let digest = OnceCell::new();
+        Self {
+            evidence,
+            body,
+            digest,
+        }
+    }
+
+    pub(crate) fn digest(&self) -> u32 {
+        *self.digest.get_or_init(|| digest(self.body))
+    }
+}
+
+/// A run key is a hash already: its first bytes serve as the hash of the map.
+#[derive(Debug, Default)]
+pub(super) struct RunKeyHasher(u64);
+
+impl Hasher for RunKeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for (at, byte) in bytes.iter().take(8).enumerate() {
+            self.0 ^= u64::from(*byte) << (8 * at);
+        }
+    }
+}
+
+pub(crate) type ByRunKey = BuildHasherDefault<RunKeyHasher>;
+
+pub(super) type GivenByRun<'c> = HashMap<RunKey, Given<'c>, ByRunKey>;

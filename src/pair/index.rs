@@ -1,0 +1,185 @@
+//! FIXME: pair::index
+
+use crate::pair::checkpoint::*;
+use crate::pair::verdict::Verdict;
+use crate::record::keys::{RowKey, RunKey};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The number under which the state keeps a pair; given once, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PairId(pub u32);
+
+/// Where an evidence record lies in its day-file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceRef {
+    /// Start of its line, bytes.
+    pub offset: u64,
+    /// Length of its line without the newline, bytes.
+    pub len_bytes: u32,
+}
+
+/// One well-formed scored line and its verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScoredEntry {
+    /// Names its run inside the pair.
+    pub run: RunKey,
+    /// Start of its line, bytes.
+    pub offset: u64,
+    /// Length of its line without the newline, bytes.
+    pub len_bytes: u32,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// A line that is no record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// `true` for the evidence day-file, `false` for the scored one.
+    pub in_evidence: bool,
+    /// Start of the line, bytes.
+    pub offset: u64,
+    /// Its length without the newline, bytes.
+    pub len_bytes: u64,
+    /// The stable code of what is wrong with it.
+    pub reason: String,
+}
+
+/// A row that stood in the export before its line was read: the line claims it, and is not written again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Claim {
+    /// What the row came from.
+    pub row: RowKey,
+    /// The pair that the row belonged to, or [`PairId::ANY`] where the state that knew it is gone.
+    pub scope: PairId,
+    /// Where the row starts in the export, bytes.
+    pub row_offset: u64,
+}
+
+impl PairId {
+    /// Stands for every pair, in a [`Claim`].
+    pub const ANY: PairId = PairId(u32::MAX);
+}
+
+impl fmt::Display for PairId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A packed record of fixed length whose first bytes are its place in byte order.
+pub trait Packed: Sized {
+    /// Length of a packed record, bytes.
+    const LEN: usize;
+    /// How many of its first bytes order it and tell it from others.
+    const KEY_LEN: usize;
+    /// Appends the packed form, exactly `LEN` bytes.
+    fn pack(&self, out: &mut Vec<u8>);
+    /// Reads the packed form.
+    ///
+    /// # Errors
+    /// `None` for bytes that no `pack` wrote.
+    fn unpack(bytes: &[u8]) -> Option<Self>;
+}
+
+/// An evidence record in the index of its pair: run key (12), offset (5), length (4); big-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceEntry {
+    /// Names its run inside the pair.
+    pub run: RunKey,
+    /// Where it lies.
+    pub place: EvidenceRef,
+}
+
+impl Packed for EvidenceEntry {
+    const LEN: usize = 21;
+    const KEY_LEN: usize = 12;
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        assert!(
+            self.place.offset < OFFSET_MAX,
+            "a day-file of more than 1 TiB"
+        );
+        out.extend_from_slice(&self.run.0);
+        out.extend_from_slice(&self.place.offset.to_be_bytes()[3..]);
+        out.extend_from_slice(&self.place.len_bytes.to_be_bytes());
+    }
+
+    fn unpack(bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            run: RunKey(bytes.get(..12)?.try_into().ok()?),
+            place: EvidenceRef {
+                offset: be_uint(bytes.get(12..17)?),
+                len_bytes: u32::try_from(be_uint(bytes.get(17..21)?)).ok()?,
+            },
+        })
+    }
+}
+
+/// Packed as run key (12), offset (5), length (4), verdict (1), six and four bytes that depend on the verdict.
+impl Packed for ScoredEntry {
+    const LEN: usize = 32;
+    const KEY_LEN: usize = 17;
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        let (code, long, short): (u8, u64, u32) = match self.verdict {
+            Verdict::Waiting { index, since_s } => (0, since_s, index),
+            Verdict::Role { index } => (1, 0, index),
+            Verdict::BlankText { index } => (2, 0, index),
+            Verdict::Exported {
+                row_offset,
+                evidence_digest,
+                superseded,
+                contradicted,
+            } => {
+                let flags = u8::from(superseded) << 4 | u8::from(contradicted) << 5;
+                (3 | flags, row_offset, evidence_digest)
+            }
+            Verdict::Firewalled => (4, 0, 0),
+            Verdict::UnknownCategory => (5, 0, 0),
+        };
+        assert!(self.offset < OFFSET_MAX, "a day-file of more than 1 TiB");
+        assert!(long < 1 << 48, "an export of more than 256 TiB");
+        out.extend_from_slice(&self.run.0);
+        out.extend_from_slice(&self.offset.to_be_bytes()[3..]);
+        out.extend_from_slice(&self.len_bytes.to_be_bytes());
+        out.push(code);
+        out.extend_from_slice(&long.to_be_bytes()[2..]);
+        out.extend_from_slice(&short.to_be_bytes());
+    }
+
+    fn unpack(bytes: &[u8]) -> Option<Self> {
+        let long = be_uint(bytes.get(22..28)?);
+        let short = u32::try_from(be_uint(bytes.get(28..32)?)).ok()?;
+        let code = bytes[21];
+        let verdict = match code & 0x0f {
+            0 => Verdict::Waiting {
+                index: short,
+                since_s: long,
+            },
+            1 => Verdict::Role { index: short },
+            2 => Verdict::BlankText { index: short },
+            3 => Verdict::Exported {
+                row_offset: long,
+                evidence_digest: short,
+                superseded: code & 0x10 != 0,
+                contradicted: code & 0x20 != 0,
+            },
+            4 => Verdict::Firewalled,
+            5 => Verdict::UnknownCategory,
+            _ => return None,
+        };
+        Some(Self {
+            run: RunKey(bytes.get(..12)?.try_into().ok()?),
+            offset: be_uint(bytes.get(12..17)?),
+            len_bytes: u32::try_from(be_uint(bytes.get(17..21)?)).ok()?,
+            verdict,
+        })
+    }
+}
+
+pub(crate) fn be_uint(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
