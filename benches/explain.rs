@@ -15,15 +15,16 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use distilld::blocks::packed;
-use distilld::figures::Figures;
 use distilld::pair::checkpoint::PairCheckpoint;
 use distilld::pair::index::{EvidenceEntry, EvidenceRef, PairId, ScoredEntry};
 use distilld::pair::verdict::{Counts, Verdict};
 use distilld::platform::storage::Disk;
 use distilld::record::keys::RunKey;
-use distilld::state::{Header, PairWrite, State};
 use distilld::status::waiting_oldest;
+use distilld::store::snapshot::Figures;
+use distilld::store::state::blocks::packed;
+use distilld::store::state::header::Header;
+use distilld::store::state::{PairWrite, State};
 
 use support::figures::{millis, ratio};
 use support::summary::{self, Line};

@@ -8,7 +8,7 @@ use crate::lake::path::{PairPath, Stream};
 use crate::pair::history::Recent;
 use crate::status::{Status, Unread};
 
-pub use crate::figures::Figures;
+pub use crate::store::snapshot::Figures;
 
 /// What may be asked. A reply that is dropped says that there is no answer now.
 #[derive(Debug)]

@@ -10,14 +10,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::figures::{Figures, pair_path, stream_name};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::line_scan::line_numbers;
 use crate::pair::index::{DeadLetter, PairId};
 use crate::platform::storage::Storage;
-use crate::state::StateError;
 use crate::status::ClassStatus;
+use crate::store::snapshot::{Figures, pair_path, stream_name};
+use crate::store::state::error::StateError;
 
 pub use retry::{RetryError, retry};
 

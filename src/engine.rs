@@ -36,8 +36,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::export::{Export, ExportError};
-use crate::journal::{Batch, Journal};
 use crate::lake::path::{PairPath, Stream};
 use crate::meters::Meters;
 use crate::pair::ActivePair;
@@ -47,8 +45,11 @@ use crate::pair::index::Claim;
 use crate::platform::background::Beside;
 use crate::platform::buffer_pool::Buffers;
 use crate::reader::PairMemory;
-use crate::state::{State, StateView};
-use crate::state_dir::JOURNAL_FILE;
+use crate::store::export::{Export, ExportError};
+use crate::store::files::JOURNAL_FILE;
+use crate::store::journal::Journal;
+use crate::store::journal::batch::Batch;
+use crate::store::state::{State, StateView};
 
 pub use error::EngineError;
 use kept_file::KeptFile;

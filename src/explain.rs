@@ -11,8 +11,6 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::export::row_at;
-use crate::figures::{Figures, RunInPair, pair_path, stream_name};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::line_scan::{for_each_line, line_numbers};
@@ -23,7 +21,9 @@ use crate::record::keys::RunKey;
 use crate::record::parse;
 use crate::record::row;
 use crate::record::timestamp::stamp;
-use crate::state::StateError;
+use crate::store::export::row_at;
+use crate::store::snapshot::{Figures, RunInPair, pair_path, stream_name};
+use crate::store::state::error::StateError;
 
 pub use contradicted::{ContradictedRow, Contradictions, Page, contradictions};
 

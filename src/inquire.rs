@@ -12,8 +12,6 @@ use serde::de::DeserializeOwned;
 
 use crate::config::Settings;
 use crate::control::{self, Answer, ControlError};
-use crate::figures::{Figures, pair_path};
-use crate::journal::{Batch, Journal, JournalError, PairDelta};
 use crate::lake::path::export_path;
 use crate::pair::accounting::Account;
 use crate::pair::checkpoint::PairCheckpoint;
@@ -21,8 +19,13 @@ use crate::pair::{ActivePair, Overlay};
 use crate::platform::root_lock::{Holder, LockError, RootLock};
 use crate::platform::storage::{Disk, Storage};
 use crate::record::row;
-use crate::state::{State, StateError, StateView};
-use crate::state_dir::{JOURNAL_FILE, STATE_FILE};
+use crate::store::files::{JOURNAL_FILE, STATE_FILE};
+use crate::store::journal::Journal;
+use crate::store::journal::batch::{Batch, PairDelta};
+use crate::store::journal::error::JournalError;
+use crate::store::snapshot::{Figures, pair_path};
+use crate::store::state::error::StateError;
+use crate::store::state::{State, StateView};
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]

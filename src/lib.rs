@@ -36,28 +36,20 @@ pub mod lake;
 pub mod moved;
 pub mod platform;
 pub mod record;
+pub mod store;
 
 pub mod pair;
-
-pub mod blocks;
-pub mod journal;
-pub mod rows;
-pub mod state;
-
-pub mod export;
 
 pub mod engine;
 pub mod open;
 pub mod reader;
 pub mod recover;
-mod state_dir;
 mod swap;
 
 pub mod meters;
 
 pub mod ask;
 pub mod control;
-pub mod figures;
 pub mod follow;
 pub mod inquire;
 pub mod serve;

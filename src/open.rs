@@ -12,16 +12,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::{Engine, EngineError, Setup, Slot};
-use crate::export::{Export, ExportError, ExportMark};
-use crate::journal::{Journal, JournalError, PairDelta};
 use crate::lake::path::PairPath;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::{ActivePair, Overlay};
 use crate::platform::storage::{FileKind, Storage, is_there, read_full_at};
 use crate::record::row;
 use crate::recover::{ExportFound, RecoveryCase, Refused, StateFound, decide};
-use crate::state::{State, StateError};
-use crate::state_dir::{DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
+use crate::store::export::{Export, ExportError, ExportMark};
+use crate::store::files::{DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
+use crate::store::journal::Journal;
+use crate::store::journal::batch::PairDelta;
+use crate::store::journal::error::JournalError;
+use crate::store::state::State;
+use crate::store::state::error::StateError;
 use crate::swap::finish_swap;
 use anew::begin_anew;
 

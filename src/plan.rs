@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-use crate::figures::{Figures, stream_name};
 use crate::lake::chunk::LineLimits;
 use crate::lake::identity::{Rewritten, seen};
 use crate::lake::path::{PairPath, Stream};
@@ -25,7 +24,8 @@ use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::Storage;
 use crate::reader::{Look, Looking, PairMemory, look};
 use crate::record::timestamp::stamp;
-use crate::state::StateError;
+use crate::store::snapshot::{Figures, stream_name};
+use crate::store::state::error::StateError;
 
 /// Day-files that are named; of more only their number is told.
 const NAMED_MAX: usize = 100;

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
 use crate::engine::Engine;
-use crate::figures::stream_name;
 use crate::inquire::{self, Files, InquireError, Respondent};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::export_path;
@@ -23,6 +22,7 @@ use crate::pair::verdict::Totals;
 use crate::platform::root_lock::Holder;
 use crate::platform::storage::Disk;
 use crate::record::timestamp::{day_of, stamp};
+use crate::store::snapshot::stream_name;
 
 pub use detail::{Lag, Unread, Unterminated, WaitingRun, lag, unterminated, waiting_oldest};
 pub use publish::{Publisher, RecentFile};

@@ -17,9 +17,9 @@ use std::io;
 use std::path::Path;
 
 use crate::engine::{EngineError, Setup};
-use crate::export::ExportError;
 use crate::platform::storage::{is_there, remove_if_there};
-use crate::state_dir::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
+use crate::store::export::ExportError;
+use crate::store::files::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
 
 /// The directory in the state directory where the fresh state is made.
 const STAGE_DIR: &str = "rebuilding";

@@ -12,14 +12,14 @@ use crate::cli::run::DaemonError;
 use crate::config::ConfigError;
 use crate::dead_letters::RetryError;
 use crate::engine::EngineError;
-use crate::export::ExportError;
 use crate::inquire::InquireError;
-use crate::journal::JournalError;
 use crate::platform::root_lock::LockError;
 use crate::platform::storage::is_out_of_files;
 use crate::rebuild::RebuildError;
 use crate::refusal::Refusal;
-use crate::state::StateError;
+use crate::store::export::ExportError;
+use crate::store::journal::error::JournalError;
+use crate::store::state::error::StateError;
 use crate::verify::VerifyError;
 
 const REPORT: &str =

@@ -45,7 +45,7 @@ use crate::record::json::escape::Dialect;
 use crate::record::synthesize::Synthesis;
 use crate::record::timestamp::stamp;
 use crate::refusal::Refusal;
-use crate::state_dir::STATE_FILE;
+use crate::store::files::STATE_FILE;
 use crate::verify::{self, VerifyOptions, VerifyResult};
 use crate::{rebuild, shutdown, status_line};
 

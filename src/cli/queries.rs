@@ -15,7 +15,6 @@ use crate::console::table::{bare_table, grouped, trimmed};
 use crate::console::terminal::Terminal;
 use crate::dead_letters::{self, Letter, Letters, Wanted};
 use crate::explain::{self, Contradictions, Explaining, Explanation, Page};
-use crate::figures::stream_name;
 use crate::inquire::{Files, InquireError, inquire};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::Stream;
@@ -24,8 +23,9 @@ use crate::plan::{self, Plan, Planning};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::{Disk, Storage as _};
 use crate::refusal::Refusal;
-use crate::state::StateError;
 use crate::status;
+use crate::store::snapshot::stream_name;
+use crate::store::state::error::StateError;
 
 /// Of a letter no more is shown to a person.
 const SHOWN_BYTES_MAX: u64 = 64 << 10;

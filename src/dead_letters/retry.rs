@@ -8,7 +8,6 @@ use hyper::Method;
 use super::Retried;
 use crate::config::Settings;
 use crate::engine::{Engine, EngineError, Setup};
-use crate::figures::stream_name;
 use crate::inquire::{self, InquireError, Respondent};
 use crate::lake::identity::Rewritten;
 use crate::lake::path::{PairPath, Stream};
@@ -16,6 +15,7 @@ use crate::lake::source::Source;
 use crate::pair::accounting::class_of;
 use crate::platform::clock::HostClock;
 use crate::status::ClassStatus;
+use crate::store::snapshot::stream_name;
 
 /// Why a day-file was not read again.
 #[derive(Debug, thiserror::Error)]

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::sealed::{Committing, Durable, Sealed};
 use super::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
-use crate::blocks::packed;
 use crate::pair::{ActivePair, Overlay};
 use crate::platform::background::Beside;
-use crate::state::{Header, PairWrite, State};
+use crate::store::state::blocks::packed;
+use crate::store::state::header::Header;
+use crate::store::state::{PairWrite, State};
 
 /// Pairs kept in memory between checkpoints.
 const ACTIVE_PAIRS_MAX: usize = 2_048;
@@ -329,7 +330,7 @@ impl Engine {
     /// That the files it keeps open are still those under their paths.
     ///
     /// # Errors
-    /// The export's; [`crate::state::StateError::Damaged`] where state or journal are gone.
+    /// The export's; [`crate::store::state::error::StateError::Damaged`] where state or journal are gone.
     pub fn check_files(&mut self) -> Result<(), EngineError> {
         self.export.check()?;
         for kept in &self.kept_files {

@@ -1,11 +1,11 @@
 //! Owns why the engine cannot go on, and whether the same may succeed later.
 
-use crate::export::ExportError;
-use crate::journal::JournalError;
 use crate::pair::accounting::Account;
 use crate::pair::checkpoint::Imbalance;
 use crate::record::final_check;
-use crate::state::StateError;
+use crate::store::export::ExportError;
+use crate::store::journal::error::JournalError;
+use crate::store::state::error::StateError;
 
 /// Why the engine cannot go on.
 #[derive(Debug, thiserror::Error)]

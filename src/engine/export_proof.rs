@@ -5,10 +5,10 @@ use std::io;
 use std::path::PathBuf;
 
 use super::{Engine, EngineError};
-use crate::export::ExportError;
 use crate::platform::storage::{read_full_at, write_all_at};
-use crate::state::StateError;
-use crate::state_dir::CHANGED_FILE;
+use crate::store::export::ExportError;
+use crate::store::files::CHANGED_FILE;
+use crate::store::state::error::StateError;
 
 /// Reading takes a tenth of the time, so that rows go on at their pace.
 const PAUSE_FACTOR: u64 = 9;

@@ -10,7 +10,8 @@ use crate::pair::index::Claim;
 use crate::platform::buffer_pool::Buffers;
 use crate::reader::{Look, Looking, PairMemory, look};
 use crate::record::timestamp::stamp;
-use crate::state::{StateError, StateView};
+use crate::store::state::StateView;
+use crate::store::state::error::StateError;
 
 /// A pair to look at.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::platform::storage::Storage;
-use crate::state::StateError;
+use crate::store::state::error::StateError;
 
 /// A file of the state that is kept open. Whoever removes or replaces it leaves us with one that no start would find:
 /// what is committed to that is lost with the process.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::job::Job;
 use super::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
-use crate::journal::PairDelta;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::Outcome;
 use crate::pair::accounting::class_of;
@@ -15,6 +14,7 @@ use crate::pair::verdict::Totals;
 use crate::platform::message_ids;
 use crate::reader::{Look, PairMemory};
 use crate::record::timestamp::day_of;
+use crate::store::journal::batch::PairDelta;
 
 /// In what was said of a pair: that a day-file is gone.
 pub(super) const GONE: &str = "gone";

@@ -8,7 +8,8 @@ use crate::moved::scope_of_claims;
 use crate::pair::index::{Claim, PairId};
 use crate::pair::verdict::Verdict;
 use crate::record::keys;
-use crate::state::{Reset, StateError};
+use crate::store::state::Reset;
+use crate::store::state::error::StateError;
 
 impl Engine {
     /// A source is not what was read of it: forget that, keep its rows for its lines to claim, begin anew.

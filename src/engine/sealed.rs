@@ -6,9 +6,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::error::EngineError;
-use crate::journal::{Batch, NextFrame, WrittenFrame};
 use crate::platform::background::Beside;
 use crate::platform::clock::Clock;
+use crate::store::journal::batch::Batch;
+use crate::store::journal::frame::{NextFrame, WrittenFrame};
 
 /// A batch that nothing is merged into any more.
 #[derive(Debug, Clone)]

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use super::error::EngineError;
 use crate::config::Settings;
-use crate::export::SEGMENT_BYTES;
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::export_path;
 use crate::platform::clock::Clock;
 use crate::platform::storage::{Disk, Storage};
+use crate::store::export::SEGMENT_BYTES;
 
 /// [`Setup::batch_bytes`] of the daemon: a sync of it takes longer than what each sync costs besides.
 pub const BATCH_BYTES: usize = 4 << 20;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::merge::GONE;
-use crate::figures::Figures;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::accounting::Account;
 use crate::pair::history::Recent;
 use crate::pair::verdict::Totals;
+use crate::store::snapshot::Figures;
 
 impl Engine {
     /// Sums over all pairs, the batch that is not committed yet included.

@@ -10,7 +10,7 @@ use std::thread;
 use super::job::{Job, PreparedLook};
 use super::{Engine, EngineError};
 use crate::reader::Look;
-use crate::state::StateError;
+use crate::store::state::error::StateError;
 
 /// Looks that are handed out ahead of the merge. Whether one is begun is decided by the memory it may need.
 const HANDED_OUT_MAX: usize = 32;

@@ -7,8 +7,6 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{Explaining, RowRange, category_of};
-use crate::export::row_at;
-use crate::figures::pair_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::ActivePair;
@@ -18,7 +16,9 @@ use crate::platform::storage::StorageFile;
 use crate::record::keys::{RowKey, RunKey};
 use crate::record::parse;
 use crate::record::row;
-use crate::state::StateError;
+use crate::store::export::row_at;
+use crate::store::snapshot::pair_path;
+use crate::store::state::error::StateError;
 
 /// Some contradicted rows. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

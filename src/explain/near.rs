@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 
 use super::Explaining;
-use crate::figures::pair_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::record::parse;
-use crate::state::StateError;
 use crate::status::waiting_oldest;
+use crate::store::snapshot::pair_path;
+use crate::store::state::error::StateError;
 
 /// Pairs whose day-files are read.
 const PAIRS_MAX: usize = 32;

@@ -9,15 +9,19 @@ use std::sync::Arc;
 
 use super::{OnStep, OpenReport};
 use crate::engine::{Engine, EngineError, Setup};
-use crate::export::{Export, ExportError, ROWS_PER_STEP, Segments};
-use crate::journal::Journal;
 use crate::pair::index::{Claim, PairId};
 use crate::platform::storage::{is_there, remove_if_there};
 use crate::record::firewall::{ACCEPTED, FIREWALL};
 use crate::record::row;
 use crate::recover::RecoveryCase;
-use crate::state::{Header, State, StateError};
-use crate::state_dir::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE, set_state_aside};
+use crate::store::export::{Export, ExportError, ROWS_PER_STEP, Segments};
+use crate::store::files::{
+    CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE, set_state_aside,
+};
+use crate::store::journal::Journal;
+use crate::store::state::State;
+use crate::store::state::error::StateError;
+use crate::store::state::header::Header;
 
 /// Claims taken into the state at a time, 24 bytes each.
 const CLAIMS_AT_ONCE: usize = 256 << 10;

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use super::Planning;
-use crate::export::row_at;
 use crate::lake::identity::Rewritten;
 use crate::lake::path::Stream;
 use crate::moved::scope_of_claims;
@@ -12,7 +11,8 @@ use crate::pair::index::{Claim, PairId, ScoredEntry};
 use crate::pair::verdict::Verdict;
 use crate::pair::{ActivePair, Overlay};
 use crate::record::keys::RowKey;
-use crate::state::StateError;
+use crate::store::export::row_at;
+use crate::store::state::error::StateError;
 
 /// The pair after the reset, all of it in its overlay, and the rows that it released.
 pub(super) fn again(

@@ -6,14 +6,14 @@ use std::io;
 use std::sync::Arc;
 
 use super::Looking;
-use crate::export::short_row_at;
 use crate::lake::path::Stream;
 use crate::lake::source::Source;
 use crate::pair::index::{Claim, EvidenceRef, PairId, ScoredEntry};
 use crate::pair::{Bodies, PairIndex};
 use crate::platform::storage::StorageFile;
 use crate::record::keys::{RowKey, RunKey};
-use crate::state::StateError;
+use crate::store::export::short_row_at;
+use crate::store::state::error::StateError;
 
 /// What the state, or a line that was read before, could not be asked for.
 pub(super) enum LookError {

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::figures::{Figures, pair_path};
 use crate::lake::chunk::LineLimits;
 use crate::lake::identity::{Seen, SourceState};
 use crate::lake::path::{PairPath, Stream};
@@ -18,7 +17,8 @@ use crate::platform::storage::Storage;
 use crate::record::keys::RunKey;
 use crate::record::parse;
 use crate::record::timestamp::stamp;
-use crate::state::StateError;
+use crate::store::snapshot::{Figures, pair_path};
+use crate::store::state::error::StateError;
 
 /// Waiting runs that are told.
 const OLDEST_MAX: usize = 8;

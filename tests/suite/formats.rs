@@ -3,8 +3,6 @@
 
 use std::path::Path;
 
-use distilld::export::ExportMark;
-use distilld::journal::{Batch, BatchDelta, Journal, JournalError, PairDelta};
 use distilld::lake::identity::{Seen, SourceIdentity, SourceState};
 use distilld::pair::checkpoint::{FORMAT, PairCheckpoint};
 use distilld::pair::index::{
@@ -13,7 +11,11 @@ use distilld::pair::index::{
 use distilld::pair::verdict::{Counts, Totals, Verdict};
 use distilld::platform::storage::Storage as _;
 use distilld::record::keys::{RowKey, RunKey};
-use distilld::state::Header;
+use distilld::store::export::ExportMark;
+use distilld::store::journal::Journal;
+use distilld::store::journal::batch::{Batch, BatchDelta, PairDelta};
+use distilld::store::journal::error::JournalError;
+use distilld::store::state::header::Header;
 
 use crate::support::sim_disk::SimDisk;
 

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 /// Modules that cannot fail for a reason outside their arguments.
 const PURE: [&str; 26] = [
     "pair/accounting",
-    "blocks",
+    "store/state/blocks",
     "pair/checkpoint",
     "record/firewall",
-    "export/known",
-    "export/segments",
+    "store/export/mark",
+    "store/export/segments",
     "record/json/scanner",
     "record/json/simd",
     "record/json/text",

@@ -17,7 +17,7 @@ use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{Level, list_level, open_day_file};
 use crate::platform::root_lock::lock_path;
 use crate::platform::storage::{Disk, FileKind, Storage as _};
-use crate::state_dir::{JOURNAL_FILE, STATE_FILE};
+use crate::store::files::{JOURNAL_FILE, STATE_FILE};
 
 /// Less free disk than this stops the daemon at once: a journal, a checkpoint and some rows.
 pub(super) const FREE_BYTES_MIN: u64 = 64 << 20;

@@ -21,8 +21,8 @@ use crate::pair::history::Recent;
 use crate::plan::{Planning, plan as plan_run};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::Disk;
-use crate::state::StateError;
 use crate::status::{Status, WaitingRun, lag, waiting_oldest};
+use crate::store::state::error::StateError;
 use crate::wake::Wake;
 
 /// The runs that wait longest are looked for at most so often: a page that asks each second costs next to nothing.

@@ -10,10 +10,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use distilld::blocks;
 use distilld::cli::args::GlobalArguments;
 use distilld::config::{Environment, Settings};
-use distilld::journal::{Batch, Journal, JournalError};
 use distilld::pair::checkpoint::PairCheckpoint;
 use distilld::pair::index::{EvidenceEntry, Packed, ScoredEntry};
 use distilld::platform::storage::{Storage as _, write_all_at};
@@ -21,7 +19,13 @@ use distilld::record::json::escape::Dialect;
 use distilld::record::parse;
 use distilld::record::parse::{JsonText, ParseFault};
 use distilld::record::row;
-use distilld::state::{Header, State, StateError};
+use distilld::store::journal::Journal;
+use distilld::store::journal::batch::Batch;
+use distilld::store::journal::error::JournalError;
+use distilld::store::state::State;
+use distilld::store::state::blocks;
+use distilld::store::state::error::StateError;
+use distilld::store::state::header::Header;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::bench::{Bench, STATE_DIR};

@@ -1,9 +1,9 @@
 //! Owns what recovery does to the export: a committed batch is written again, a torn last row is cut off.
 
-use super::{Export, ExportError};
 use crate::platform::storage::write_all_at;
 use crate::record::keys::RowKey;
-use crate::rows::Rows;
+use crate::store::export::{Export, ExportError};
+use crate::store::row_buffer::Rows;
 
 impl Export {
     /// Writes rows at `offset` again, and ends the export behind them: redo after a crash. What a crash leaves there is a

@@ -18,30 +18,34 @@
 //! them go through [`CheckedFile`], each value carries a checksum too, opening is guarded against panics, and whatever
 //! does not fit is [`StateError::Damaged`]: the state is expendable (promise 6), a wrong answer from it is not.
 
+use crate::store::state::header::{Header, read_header, write_header};
+
+use crate::store::state::backend::{Backend, redb_builder};
+
+use crate::store::state::error::StateError;
+
+pub mod backend;
+pub mod blocks;
+pub mod error;
+pub mod header;
 mod view;
 mod write;
 
 pub use view::StateView;
 
 use std::fmt::Debug;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use redb::{
-    Database, Durability, ReadTransaction, ReadableDatabase as _, TableDefinition, WriteTransaction,
-};
-use serde::{Deserialize, Serialize};
+use redb::{Database, Durability, ReadableDatabase as _, TableDefinition, WriteTransaction};
 
-use crate::blocks::{self, DamagedBlock};
-use crate::export::{ExportGuard, ExportMark, Segment};
-use crate::pair::accounting::Account;
-use crate::pair::checkpoint::{FORMAT, PairCheckpoint};
+use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{Claim, DeadLetter, EvidenceEntry, Packed, PairId, ScoredEntry};
 use crate::platform::checksummed_file::CheckedFile;
-use crate::platform::storage::{Storage, StorageFile, read_full_at, write_all_at};
+use crate::platform::storage::{Storage, StorageFile};
+use crate::store::export::Segment;
 use write::{
     insert_claimable, merge_into, remove_blocks, remove_claims, remove_dead_letters, wait_again,
     write_checkpoint, write_dead_letters, write_path, write_segments,
@@ -49,7 +53,7 @@ use write::{
 
 type Blocks = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-const HEADER: TableDefinition<(), &[u8]> = TableDefinition::new("header");
+pub(super) const HEADER: TableDefinition<(), &[u8]> = TableDefinition::new("header");
 const PAIRS: TableDefinition<u32, &[u8]> = TableDefinition::new("pairs");
 const PATHS: TableDefinition<&[u8], u32> = TableDefinition::new("paths");
 /// By this a day-file is found that was moved. Inodes alone tell little: each that is found is looked at.
@@ -62,117 +66,7 @@ const DEAD_LETTERS: TableDefinition<(u32, bool, u64), &[u8]> = TableDefinition::
 const SEGMENTS: TableDefinition<u64, u64> = TableDefinition::new("segments");
 
 /// Pages that redb keeps in memory. Blocks are looked up in an order that no cache helps; this holds the branches.
-const CACHE_BYTES: usize = 6 << 20;
-
-/// How far the state goes. Read first at start; written with every checkpoint, in its transaction.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
-    /// [`FORMAT`] of all that is persisted.
-    pub format: u32,
-    /// Frames of the journal up to this seq are taken in.
-    pub seq_applied: u64,
-    /// The epoch of frames that are not.
-    pub journal_epoch: u64,
-    /// The export that belongs to this state.
-    pub export: ExportMark,
-    /// By what a change in the middle of that export is noticed.
-    pub guard: ExportGuard,
-    /// Sums over all pairs.
-    pub account: Account,
-    /// The id that the next new pair gets.
-    pub pair_next: u32,
-    /// Rows that no line has claimed.
-    pub claimable: u64,
-}
-
-impl Header {
-    /// The header of a state that knows nothing yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            format: FORMAT,
-            seq_applied: 0,
-            journal_epoch: 1,
-            export: ExportMark::default(),
-            guard: ExportGuard::default(),
-            account: Account::default(),
-            pair_next: 0,
-            claimable: 0,
-        }
-    }
-}
-
-impl Default for Header {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// Why the state cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// The disk refused. The state file is as it was before.
-    #[error("the state's disk failed: {0}")]
-    Io(#[source] io::Error),
-    /// A sync failed: nobody knows what is durable. Fatal.
-    #[error(
-        "syncing the state failed: {0}; what is on the disk is unknown until the next start looks"
-    )]
-    Sync(String),
-    /// The state's bytes are not what was written, or of another format. It is rebuilt from sources and export.
-    #[error("the state is unreadable: {0}")]
-    Damaged(String),
-}
-
-impl StateError {
-    fn damaged(error: impl std::fmt::Display) -> Self {
-        Self::Damaged(error.to_string())
-    }
-}
-
-impl From<redb::Error> for StateError {
-    fn from(error: redb::Error) -> Self {
-        match error {
-            // No call to the kernel fails so: redb says it of bytes that it did not write, or that are missing.
-            redb::Error::Io(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-                ) =>
-            {
-                Self::damaged(error)
-            }
-            redb::Error::Io(error) => Self::Io(error),
-            redb::Error::PreviousIo => {
-                Self::Io(io::Error::other("an earlier write to the state failed"))
-            }
-            other => Self::damaged(other),
-        }
-    }
-}
-
-macro_rules! from_redb {
-    ($($error:ty),*) => {$(
-        impl From<$error> for StateError {
-            fn from(error: $error) -> Self {
-                redb::Error::from(error).into()
-            }
-        }
-    )*};
-}
-from_redb!(
-    redb::StorageError,
-    redb::TableError,
-    redb::TransactionError,
-    redb::CommitError,
-    redb::DatabaseError
-);
-
-impl From<DamagedBlock> for StateError {
-    fn from(error: DamagedBlock) -> Self {
-        Self::damaged(error)
-    }
-}
+pub(super) const CACHE_BYTES: usize = 6 << 20;
 
 /// What a checkpoint writes of one pair.
 #[derive(Debug)]
@@ -423,79 +317,4 @@ fn range_of(id: PairId, from: &[u8], to: &[u8]) -> (Vec<u8>, Vec<u8>) {
         key
     };
     (key(from, 0), key(to, 0xff))
-}
-
-fn read_header(transaction: &ReadTransaction) -> Result<Header, StateError> {
-    let table = transaction.open_table(HEADER)?;
-    let value = table
-        .get(())?
-        .ok_or_else(|| StateError::damaged("it has no header"))?;
-    let header: Header = decode(value.value())?;
-    if header.format != FORMAT {
-        let what = format!(
-            "it is of format {}, this distilld writes {FORMAT}",
-            header.format
-        );
-        return Err(StateError::Damaged(what));
-    }
-    Ok(header)
-}
-
-fn write_header(transaction: &WriteTransaction, header: &Header) -> Result<(), StateError> {
-    transaction
-        .open_table(HEADER)?
-        .insert((), encode(header)?.as_slice())?;
-    Ok(())
-}
-
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StateError> {
-    postcard::to_stdvec(value)
-        .map(|payload| blocks::seal(&payload))
-        .map_err(StateError::damaged)
-}
-
-fn decode<'v, T: Deserialize<'v>>(sealed: &'v [u8]) -> Result<T, StateError> {
-    postcard::from_bytes(blocks::open(sealed)?).map_err(StateError::damaged)
-}
-
-fn redb_builder() -> redb::Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
-    builder
-}
-
-/// redb's file, through the one storage interface, so that a simulated crash reaches it too.
-#[derive(Debug)]
-struct Backend {
-    file: Arc<dyn StorageFile>,
-    sync_failed: Arc<AtomicBool>,
-}
-
-impl redb::StorageBackend for Backend {
-    fn len(&self) -> Result<u64, io::Error> {
-        Ok(self.file.stat()?.len_bytes)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let read = read_full_at(&*self.file, out, offset)?;
-        if read == out.len() {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self) -> Result<(), io::Error> {
-        self.file
-            .sync_data()
-            .inspect_err(|_| self.sync_failed.store(true, Ordering::SeqCst))
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        write_all_at(&*self.file, data, offset)
-    }
 }

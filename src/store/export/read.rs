@@ -1,7 +1,7 @@
 //! Owns the reading of rows that are there, one or all of them.
 
-use super::{Export, ExportError};
 use crate::platform::storage::{StorageFile, read_full_at};
+use crate::store::export::{Export, ExportError};
 
 /// How much of the export is read at once when all of it must be.
 const SCAN_LEN: usize = 1 << 20;

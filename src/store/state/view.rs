@@ -5,16 +5,18 @@ use std::ops::Bound;
 
 use redb::{ReadTransaction, ReadableTable as _};
 
-use super::{
-    Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, INODES, PAIRS, PATHS, SCORED, SEGMENTS, StateError,
-    decode, range_of,
-};
-use crate::blocks::{self, DamagedBlock};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{
     Claim, DeadLetter, EvidenceEntry, EvidenceRef, Packed, PairId, ScoredEntry,
 };
 use crate::record::keys::{RowKey, RunKey};
+use crate::store::state::blocks;
+use crate::store::state::blocks::DamagedBlock;
+use crate::store::state::error::StateError;
+use crate::store::state::header::decode;
+use crate::store::state::{
+    Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, INODES, PAIRS, PATHS, SCORED, SEGMENTS, range_of,
+};
 
 /// A view of the state at one moment; shared by the threads that read day-files.
 pub struct StateView {

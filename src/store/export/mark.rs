@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::segments::{SEGMENT_BYTES, hash_of};
+use crate::store::export::segments::{SEGMENT_BYTES, hash_of};
 
 /// What the state says of the export: enough to tell a changed one from ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

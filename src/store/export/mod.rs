@@ -9,22 +9,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod guard;
-mod known;
-mod prove;
+pub(crate) mod mark;
 mod read;
 mod redo;
+pub(crate) mod scrub;
 mod segments;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::platform::storage::{FileKind, Storage, StorageFile, write_all_at};
-use crate::rows::Rows;
+use crate::store::row_buffer::Rows;
 
 /// Bytes before the durable length that its mark covers.
 const MARK_TAIL_LEN: u64 = 4_096;
 
 use guard::Guard;
-pub use known::{ExportGuard, ExportMark, ExportStamp};
+pub use mark::{ExportGuard, ExportMark, ExportStamp};
 pub use read::{row_at, short_row_at};
 pub use segments::{SEGMENT_BYTES, Segment, Segments};
 

@@ -1,9 +1,9 @@
 //! Owns the reading that holds the export against the hashes of what was written: from where it is resumed, which segment
 //! is next, and whether it fits. When there is time for it the engine says.
 
-use super::known::{ExportGuard, ExportMark};
-use super::segments::{Segment, Segments, hash_of};
-use super::{Export, ExportError};
+use crate::store::export::mark::{ExportGuard, ExportMark};
+use crate::store::export::segments::{Segment, Segments, hash_of};
+use crate::store::export::{Export, ExportError};
 
 impl Export {
     /// All rows were read and hashed for a fresh state.

@@ -16,122 +16,29 @@
 //! that does not fit ends the log. A sound frame of the same epoch *behind* that place means that bytes which were
 //! durable are gone: the journal is damaged, and the state is not to be trusted.
 
-use std::io;
+pub mod batch;
+pub mod error;
+pub mod frame;
+
+use crate::store::journal::error::JournalError;
+
+use crate::store::journal::batch::Batch;
+
+use crate::store::journal::frame::{
+    Frame, FrameHead, NextFrame, WrittenFrame, checksum, decode, frame_end,
+};
+
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
-
-use crate::export::ExportMark;
-use crate::pair::Overlay;
-use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::index::{Claim, DeadLetter, EvidenceEntry, PairId, ScoredEntry};
 use crate::platform::storage::{StorageFile, read_full_at, write_all_at};
-use crate::rows::Rows;
 
-const MAGIC: [u8; 4] = *b"DJF1";
-const FRAME_HEAD_LEN: usize = 32;
-const FRAME_ALIGN: u64 = 64;
+pub(super) const MAGIC: [u8; 4] = *b"DJF1";
+pub(super) const FRAME_HEAD_LEN: usize = 32;
+pub(super) const FRAME_ALIGN: u64 = 64;
 /// A longer payload is none of ours: the engine cuts batches far below it.
-const PAYLOAD_LEN_MAX: u32 = 1 << 30;
+pub(super) const PAYLOAD_LEN_MAX: u32 = 1 << 30;
 /// How much of the journal is written again at once.
 const COPY_LEN: usize = 1 << 16;
-
-/// What a batch changes of one pair. It holds the state *after* the batch, so that taking it in twice is the same
-/// as once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PairDelta {
-    /// The pair.
-    pub id: PairId,
-    /// Its checkpoint after the batch.
-    pub checkpoint: PairCheckpoint,
-    /// Evidence records to put into its index.
-    pub evidence: Vec<EvidenceEntry>,
-    /// Scored lines to put into its index, or whose verdict changed.
-    pub entries: Vec<ScoredEntry>,
-    /// Rows that a line of the pair found already written.
-    pub claims: Vec<Claim>,
-    /// Lines that are no records.
-    pub dead_letters: Vec<DeadLetter>,
-}
-
-impl PairDelta {
-    /// What `overlay` puts over the state of a pair, and its checkpoint with it.
-    #[must_use]
-    pub fn new(id: PairId, checkpoint: &PairCheckpoint, overlay: &Overlay) -> Self {
-        Self {
-            id,
-            checkpoint: checkpoint.clone(),
-            evidence: overlay.evidence_entries().collect(),
-            entries: overlay.entries.values().copied().collect(),
-            claims: overlay.claims.clone(),
-            dead_letters: overlay.dead_letters.clone(),
-        }
-    }
-
-    /// The overlay that it was made of.
-    #[must_use]
-    pub fn overlay(&self) -> Overlay {
-        Overlay {
-            evidence: self
-                .evidence
-                .iter()
-                .map(|entry| (entry.run, entry.place))
-                .collect(),
-            entries: self
-                .entries
-                .iter()
-                .map(|entry| ((entry.run, entry.offset), *entry))
-                .collect(),
-            dead_letters: self.dead_letters.clone(),
-            claims: self.claims.clone(),
-        }
-    }
-}
-
-/// What a batch changes in the state.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct BatchDelta {
-    /// The export as the last checkpoint left it: by this a journal is known to belong to it even without a state.
-    pub mark: ExportMark,
-    /// Length of the export before the batch's rows, bytes.
-    pub export_from: u64,
-    /// What changes of each pair.
-    pub pairs: Vec<PairDelta>,
-}
-
-/// A batch as it is committed: what changes in the state, and the rows to show.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Batch {
-    /// What changes in the state.
-    pub delta: BatchDelta,
-    /// What it shows.
-    pub rows: Rows,
-}
-
-impl Batch {
-    /// Length of the export behind the batch's rows, bytes.
-    #[must_use]
-    pub fn export_to(&self) -> u64 {
-        self.delta.export_from + self.rows.len_bytes() as u64
-    }
-}
-
-/// Why the journal cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// The disk refused; nothing of the batch counts.
-    #[error("writing the journal failed: {0}")]
-    Io(#[from] io::Error),
-    /// A sync failed: nobody knows what is durable. Fatal.
-    #[error(
-        "syncing the journal failed: {0}; what is on the disk is unknown until the next start looks"
-    )]
-    Sync(io::Error),
-    /// Durable bytes are gone or changed.
-    #[error("the journal is damaged: {0}")]
-    Damaged(String),
-}
 
 /// The open journal.
 #[derive(Debug)]
@@ -350,115 +257,4 @@ impl Journal {
             start += WINDOW_LEN as u64;
         }
     }
-}
-
-/// The place of a frame that is to be written.
-#[derive(Debug)]
-pub struct NextFrame {
-    file: Arc<dyn StorageFile>,
-    epoch: u64,
-    seq: u64,
-    position: u64,
-}
-
-/// A frame that is durable, and that [`Journal::wrote`] has yet to be told of.
-#[derive(Debug)]
-pub struct WrittenFrame {
-    epoch: u64,
-    seq: u64,
-    /// Where the next one starts.
-    end: u64,
-}
-
-impl NextFrame {
-    /// Writes the frame of a batch and makes it durable. On an error nothing of it counts.
-    ///
-    /// # Errors
-    /// Those of [`Journal::append`].
-    pub fn write(&self, batch: &Batch) -> Result<WrittenFrame, JournalError> {
-        let delta = postcard::to_stdvec(&batch.delta).map_err(|error| {
-            JournalError::Damaged(format!("a batch cannot be encoded: {error}"))
-        })?;
-        let payload_len = u32::try_from(4 + delta.len() + batch.rows.len_bytes())
-            .ok()
-            .filter(|len| *len <= PAYLOAD_LEN_MAX)
-            .expect("the engine cuts batches far below a GiB");
-        let delta_len = u32::try_from(delta.len())
-            .expect("shorter than the payload")
-            .to_le_bytes();
-        let parts = [delta_len.as_slice(), delta.as_slice()];
-        let parts = parts.into_iter().chain(batch.rows.pieces());
-        let checksum = checksum(self.epoch, self.seq, parts);
-
-        let mut front = Vec::with_capacity(FRAME_HEAD_LEN + 4 + delta.len());
-        front.extend_from_slice(&MAGIC);
-        front.extend_from_slice(&payload_len.to_le_bytes());
-        front.extend_from_slice(&self.epoch.to_le_bytes());
-        front.extend_from_slice(&self.seq.to_le_bytes());
-        front.extend_from_slice(&checksum.to_le_bytes());
-        front.extend_from_slice(&delta_len);
-        front.extend_from_slice(&delta);
-        write_all_at(&*self.file, &front, self.position)?;
-        for (at, rows) in batch.rows.placed(self.position + front.len() as u64) {
-            write_all_at(&*self.file, rows, at)?;
-        }
-        self.file.sync_data().map_err(JournalError::Sync)?;
-        Ok(WrittenFrame {
-            epoch: self.epoch,
-            seq: self.seq,
-            end: frame_end(self.position, payload_len),
-        })
-    }
-}
-
-/// A sound frame.
-struct Frame {
-    seq: u64,
-    payload_len: u32,
-    batch: Batch,
-}
-
-#[derive(Debug)]
-struct FrameHead {
-    payload_len: u32,
-    epoch: u64,
-    seq: u64,
-    checksum: u64,
-}
-
-impl FrameHead {
-    fn of(bytes: &[u8; FRAME_HEAD_LEN]) -> Option<Self> {
-        let u32_at = |at: usize| bytes[at..at + 4].try_into().map(u32::from_le_bytes).ok();
-        let u64_at = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes).ok();
-        let frame = Self {
-            payload_len: u32_at(4)?,
-            epoch: u64_at(8)?,
-            seq: u64_at(16)?,
-            checksum: u64_at(24)?,
-        };
-        (bytes.starts_with(&MAGIC) && frame.payload_len <= PAYLOAD_LEN_MAX).then_some(frame)
-    }
-}
-
-fn frame_end(position: u64, payload_len: u32) -> u64 {
-    (position + FRAME_HEAD_LEN as u64 + u64::from(payload_len)).next_multiple_of(FRAME_ALIGN)
-}
-
-fn checksum<'p>(epoch: u64, seq: u64, payload: impl IntoIterator<Item = &'p [u8]>) -> u64 {
-    let mut hash = Xxh3::new();
-    hash.update(&epoch.to_le_bytes());
-    hash.update(&seq.to_le_bytes());
-    payload.into_iter().for_each(|part| hash.update(part));
-    hash.digest()
-}
-
-fn decode(mut payload: Vec<u8>) -> Option<Batch> {
-    let delta_len = u32::from_le_bytes(payload.get(..4)?.try_into().ok()?) as usize;
-    let rows_from = 4usize.checked_add(delta_len)?;
-    let delta = postcard::from_bytes(payload.get(4..rows_from)?).ok()?;
-    payload.drain(..rows_from);
-    Some(Batch {
-        delta,
-        rows: payload.into(),
-    })
 }

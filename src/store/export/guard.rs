@@ -6,9 +6,9 @@
 //! within the tick of our own last append leaves the stamp as it was; and what a disk garbles by itself. For these a
 //! segment is read again with each full scan, in turn.
 
-use super::known::ExportStamp;
-use super::segments::{SEGMENT_BYTES, Segments};
 use crate::platform::storage::FileStat;
+use crate::store::export::mark::ExportStamp;
+use crate::store::export::segments::{SEGMENT_BYTES, Segments};
 
 /// What is known of the export's bytes.
 #[derive(Debug)]

@@ -2,15 +2,17 @@
 
 use redb::{ReadableTable as _, WriteTransaction};
 
-use super::{
-    Blocks, CLAIMABLE, DEAD_LETTERS, INODES, PAIRS, PATHS, SCORED, SEGMENTS, StateError, decode,
-    encode, range_of,
-};
-use crate::blocks::{self, DamagedBlock};
-use crate::export::Segment;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{Claim, DeadLetter, Packed, PairId, ScoredEntry};
 use crate::pair::verdict::Verdict;
+use crate::store::export::Segment;
+use crate::store::state::blocks;
+use crate::store::state::blocks::DamagedBlock;
+use crate::store::state::error::StateError;
+use crate::store::state::header::{decode, encode};
+use crate::store::state::{
+    Blocks, CLAIMABLE, DEAD_LETTERS, INODES, PAIRS, PATHS, SCORED, SEGMENTS, range_of,
+};
 
 pub(super) fn write_checkpoint(
     transaction: &WriteTransaction,

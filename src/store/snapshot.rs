@@ -14,7 +14,8 @@ use crate::pair::index::{Claim, DeadLetter, EvidenceRef, PairId, ScoredEntry};
 use crate::pair::verdict::Verdict;
 use crate::pair::{ActivePair, Overlay};
 use crate::record::keys::RunKey;
-use crate::state::{StateError, StateView};
+use crate::store::state::StateView;
+use crate::store::state::error::StateError;
 
 /// All that is remembered of pairs and lines at one moment. It keeps pages of the state alive: drop it soon.
 #[derive(Debug, Clone)]

@@ -1,0 +1,121 @@
+//! FIXME: store::journal::frame
+
+use crate::platform::storage::{StorageFile, write_all_at};
+use crate::store::journal::*;
+use std::sync::Arc;
+use xxhash_rust::xxh3::Xxh3;
+
+/// The place of a frame that is to be written.
+#[derive(Debug)]
+pub struct NextFrame {
+    pub(super) file: Arc<dyn StorageFile>,
+    pub(super) epoch: u64,
+    pub(super) seq: u64,
+    pub(super) position: u64,
+}
+
+/// A frame that is durable, and that [`Journal::wrote`] has yet to be told of.
+#[derive(Debug)]
+pub struct WrittenFrame {
+    pub(crate) epoch: u64,
+    pub(crate) seq: u64,
+    /// Where the next one starts.
+    pub(crate) end: u64,
+}
+
+impl NextFrame {
+    /// Writes the frame of a batch and makes it durable. On an error nothing of it counts.
+    ///
+    /// # Errors
+    /// Those of [`Journal::append`].
+    pub fn write(&self, batch: &Batch) -> Result<WrittenFrame, JournalError> {
+        let delta = postcard::to_stdvec(&batch.delta).map_err(|error| {
+            JournalError::Damaged(format!("a batch cannot be encoded: {error}"))
+        })?;
+        let payload_len = u32::try_from(4 + delta.len() + batch.rows.len_bytes())
+            .ok()
+            .filter(|len| *len <= PAYLOAD_LEN_MAX)
+            .expect("the engine cuts batches far below a GiB");
+        let delta_len = u32::try_from(delta.len())
+            .expect("shorter than the payload")
+            .to_le_bytes();
+        let parts = [delta_len.as_slice(), delta.as_slice()];
+        let parts = parts.into_iter().chain(batch.rows.pieces());
+        let checksum = checksum(self.epoch, self.seq, parts);
+
+        let mut front = Vec::with_capacity(FRAME_HEAD_LEN + 4 + delta.len());
+        front.extend_from_slice(&MAGIC);
+        front.extend_from_slice(&payload_len.to_le_bytes());
+        front.extend_from_slice(&self.epoch.to_le_bytes());
+        front.extend_from_slice(&self.seq.to_le_bytes());
+        front.extend_from_slice(&checksum.to_le_bytes());
+        front.extend_from_slice(&delta_len);
+        front.extend_from_slice(&delta);
+        write_all_at(&*self.file, &front, self.position)?;
+        for (at, rows) in batch.rows.placed(self.position + front.len() as u64) {
+            write_all_at(&*self.file, rows, at)?;
+        }
+        self.file.sync_data().map_err(JournalError::Sync)?;
+        Ok(WrittenFrame {
+            epoch: self.epoch,
+            seq: self.seq,
+            end: frame_end(self.position, payload_len),
+        })
+    }
+}
+
+/// A sound frame.
+pub(crate) struct Frame {
+    pub(crate) seq: u64,
+    pub(crate) payload_len: u32,
+    pub(crate) batch: Batch,
+}
+
+#[derive(Debug)]
+pub(crate) struct FrameHead {
+    pub(crate) payload_len: u32,
+    pub(crate) epoch: u64,
+    pub(crate) seq: u64,
+    pub(crate) checksum: u64,
+}
+
+impl FrameHead {
+    pub(crate) fn of(bytes: &[u8; FRAME_HEAD_LEN]) -> Option<Self> {
+        let u32_at = |at: usize| bytes[at..at + 4].try_into().map(u32::from_le_bytes).ok();
+        let u64_at = |at: usize| bytes[at..at + 8].try_into().map(u64::from_le_bytes).ok();
+        let frame = Self {
+            payload_len: u32_at(4)?,
+            epoch: u64_at(8)?,
+            seq: u64_at(16)?,
+            checksum: u64_at(24)?,
+        };
+        (bytes.starts_with(&MAGIC) && frame.payload_len <= PAYLOAD_LEN_MAX).then_some(frame)
+    }
+}
+
+pub(crate) fn frame_end(position: u64, payload_len: u32) -> u64 {
+    (position + FRAME_HEAD_LEN as u64 + u64::from(payload_len)).next_multiple_of(FRAME_ALIGN)
+}
+
+pub(crate) fn checksum<'p>(
+    epoch: u64,
+    seq: u64,
+    payload: impl IntoIterator<Item = &'p [u8]>,
+) -> u64 {
+    let mut hash = Xxh3::new();
+    hash.update(&epoch.to_le_bytes());
+    hash.update(&seq.to_le_bytes());
+    payload.into_iter().for_each(|part| hash.update(part));
+    hash.digest()
+}
+
+pub(crate) fn decode(mut payload: Vec<u8>) -> Option<Batch> {
+    let delta_len = u32::from_le_bytes(payload.get(..4)?.try_into().ok()?) as usize;
+    let rows_from = 4usize.checked_add(delta_len)?;
+    let delta = postcard::from_bytes(payload.get(4..rows_from)?).ok()?;
+    payload.drain(..rows_from);
+    Some(Batch {
+        delta,
+        rows: payload.into(),
+    })
+}
