@@ -42,11 +42,8 @@ pub mod pair;
 
 pub mod engine;
 pub mod open;
-pub mod reader;
 pub mod recover;
 mod swap;
-
-pub mod meters;
 
 pub mod ask;
 pub mod control;

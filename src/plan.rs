@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::read::{Look, Looking, PairMemory, look};
 use crate::lake::chunk::LineLimits;
 use crate::lake::identity::{Rewritten, seen};
 use crate::lake::path::{PairPath, Stream};
@@ -22,7 +23,6 @@ use crate::pair::verdict::Totals;
 use crate::pair::{ActivePair, Outcome, Overlay};
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::Storage;
-use crate::reader::{Look, Looking, PairMemory, look};
 use crate::record::timestamp::stamp;
 use crate::store::snapshot::{Figures, stream_name};
 use crate::store::state::error::StateError;

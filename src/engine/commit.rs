@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::sealed::{Committing, Durable, Sealed};
-use super::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
+use crate::engine::sealed_batch::{Committing, Durable, Sealed};
+use crate::engine::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
 use crate::pair::{ActivePair, Overlay};
 use crate::platform::background::Beside;
 use crate::store::state::blocks::packed;

@@ -4,15 +4,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::job::Job;
-use super::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
+use crate::engine::read::{Look, PairMemory};
+use crate::engine::read_task::Job;
+use crate::engine::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::Outcome;
 use crate::pair::accounting::class_of;
 use crate::pair::index::DeadLetter;
 use crate::pair::verdict::Totals;
 use crate::platform::message_ids;
-use crate::reader::{Look, PairMemory};
 use crate::record::timestamp::day_of;
 use crate::store::journal::batch::PairDelta;
 

@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::error::EngineError;
 use crate::config::Settings;
+use crate::engine::error::EngineError;
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::export_path;
 use crate::platform::clock::Clock;

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Engine;
+use crate::engine::Engine;
+use crate::engine::read::{Look, SourceMemory};
 use crate::lake::path::{PairPath, Stream};
-use crate::reader::{Look, SourceMemory};
 
 /// The torn last lines of the lake, as far as they were looked at.
 #[derive(Debug, Default)]

@@ -1,16 +1,16 @@
 //! Owns what of an engine's setup may change while it works.
 
-use super::Engine;
+use crate::engine::Engine;
 use crate::lake::chunk::LineLimits;
 
 /// What of a setup may change while the engine works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
-    /// As [`super::Setup::limits`].
+    /// As [`crate::engine::Setup::limits`].
     pub limits: LineLimits,
-    /// As [`super::Setup::settle_ms`].
+    /// As [`crate::engine::Setup::settle_ms`].
     pub settle_ms: u64,
-    /// As [`super::Setup::checkpoint_bytes`].
+    /// As [`crate::engine::Setup::checkpoint_bytes`].
     pub checkpoint_bytes: u64,
 }
 

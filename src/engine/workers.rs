@@ -7,9 +7,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
-use super::job::{Job, PreparedLook};
-use super::{Engine, EngineError};
-use crate::reader::Look;
+use crate::engine::read::Look;
+use crate::engine::read_task::{Job, PreparedLook};
+use crate::engine::{Engine, EngineError};
 use crate::store::state::error::StateError;
 
 /// Looks that are handed out ahead of the merge. Whether one is begun is decided by the memory it may need.

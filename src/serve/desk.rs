@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, oneshot};
 
 use super::route::{self, Answering};
 use crate::ask::{Freshness, Question, Snapshot};
-use crate::meters::Meters;
+use crate::engine::metrics::Meters;
 use crate::status::Status;
 use crate::wake::Wake;
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use distilld::ask::Question;
 use distilld::config::ListenAddress;
-use distilld::meters::Meters;
+use distilld::engine::metrics::Meters;
 use distilld::serve::{Answering, Desk, Server};
 use distilld::wake::Wake;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};

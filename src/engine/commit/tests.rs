@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::*;
-use crate::engine::job::Job;
+use crate::engine::commit::*;
+use crate::engine::read_task::Job;
 use crate::engine::{BATCH_BYTES, Setup};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::PairPath;

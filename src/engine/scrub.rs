@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{Engine, EngineError};
+use crate::engine::{Engine, EngineError};
 use crate::platform::storage::{read_full_at, write_all_at};
 use crate::store::export::ExportError;
 use crate::store::files::CHANGED_FILE;

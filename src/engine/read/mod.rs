@@ -1,32 +1,34 @@
 //! Owns one look at a pair of day-files: opens both, checks that they are what they were, reads what is new, and
 //! has the core work it. It changes nothing that is remembered: its [`Look`] says what would follow.
 
-mod asked;
-mod known;
-mod memory;
+pub mod chunks;
+pub(crate) mod cursor;
+pub(crate) mod lookup;
+pub(crate) mod remember;
+
+use crate::engine::read::chunks::{Chunks, Sources, behind, is_left, open_both, read_both};
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use crate::lake::chunk::{Chunk, LineLimits};
 use crate::lake::identity::Rewritten;
-use crate::lake::identity::{Seen, SourceState};
+use crate::lake::identity::SourceState;
 use crate::lake::path::{PairPath, Stream};
-use crate::lake::source::{CHUNK_LEN, Source};
+use crate::lake::source::Source;
 use crate::pair::index::Claim;
 use crate::pair::{ActivePair, Facts, Outcome, advance};
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::{Storage, is_out_of_files};
-use crate::record::parse;
 use crate::store::state::StateView;
 use crate::store::state::error::StateError;
-use asked::{LiveIndex, LookError, SourceBodies};
-pub use known::is_gone;
-use known::{mark_gone, remember};
-pub use memory::{PairMemory, SourceMemory};
+pub use cursor::{PairMemory, SourceMemory};
+use lookup::{LiveIndex, LookError, SourceBodies};
+pub use remember::is_gone;
+use remember::{mark_gone, remember};
 
 /// What a look at a pair needs.
 pub struct Looking<'a> {
@@ -133,91 +135,8 @@ pub fn look(
     Ok(found)
 }
 
-/// What of a pair could be opened.
-struct Sources {
-    evidence: Option<Source>,
-    scored: Option<Source>,
-}
-
-/// What is new in both, and whether evidence is left that goes before the scored lines.
-struct Chunks {
-    evidence: Chunk,
-    scored: Chunk,
-    evidence_behind: bool,
-}
-
-fn open_both(
-    pair: &ActivePair,
-    path: &PairPath,
-    looking: &Looking<'_>,
-    found: &mut Look,
-) -> Sources {
-    let mut open = |stream, state: &SourceState| {
-        let source = open_source(looking, path, stream, state, found);
-        if source.is_none() {
-            *found.memory.of_mut(stream) = SourceMemory::default();
-        }
-        source
-    };
-    let evidence = open(Stream::Evidence, &pair.checkpoint.evidence);
-    let scored = open(Stream::Scored, &pair.checkpoint.scored);
-    Sources { evidence, scored }
-}
-
-fn read_both<'a>(
-    sources: &Sources,
-    pair: &ActivePair,
-    settled: bool,
-    looking: &Looking<'a>,
-    alone: &mut Option<MutexGuard<'a, ()>>,
-    found: &mut Look,
-) -> Chunks {
-    let settled_before = found.memory.evidence.unterminated.is_some();
-    let mut read = |source: &Option<Source>, stream, state: &SourceState| {
-        let Some(source) = source else { return NOTHING };
-        if alone.is_none() && source.long_line_ahead(state).unwrap_or(false) {
-            // One look at a time: nothing but the memory is shared, so a panic elsewhere harms nothing.
-            *alone = Some(
-                looking
-                    .long_lines
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner),
-            );
-        }
-        let memory = found.memory.of_mut(stream);
-        next_chunk(source, state, memory, settled, looking).unwrap_or_else(|error| {
-            found.unreadable.push((stream, error));
-            NOTHING
-        })
-    };
-    let evidence = read(
-        &sources.evidence,
-        Stream::Evidence,
-        &pair.checkpoint.evidence,
-    );
-    // The last evidence with an id counts: scored lines wait until all evidence that is there has been read.
-    let evidence_behind = behind(
-        &sources.evidence,
-        &pair.checkpoint.evidence,
-        &evidence,
-        looking,
-    ) || looking.settle_first
-        && matches!(evidence, Chunk::Unterminated { len_bytes } if len_bytes > 0)
-        && !settled_before;
-    let scored = if evidence_behind {
-        NOTHING
-    } else {
-        read(&sources.scored, Stream::Scored, &pair.checkpoint.scored)
-    };
-    Chunks {
-        evidence,
-        scored,
-        evidence_behind,
-    }
-}
-
 /// The chunk of a source that has nothing new, or is not there.
-const NOTHING: Chunk = Chunk::Unterminated { len_bytes: 0 };
+pub(super) const NOTHING: Chunk = Chunk::Unterminated { len_bytes: 0 };
 
 fn work(
     sources: &Sources,
@@ -306,112 +225,4 @@ fn conclude(
     {
         found.outcome = Some(outcome);
     }
-}
-
-fn open_source(
-    looking: &Looking<'_>,
-    path: &PairPath,
-    stream: Stream,
-    state: &SourceState,
-    found: &mut Look,
-) -> Option<Source> {
-    match Source::open(looking.storage, looking.root, stream, path) {
-        Ok(Some(source)) => match source.rewritten(state) {
-            Ok(None) => Some(source),
-            Ok(Some(what)) => {
-                found.rewritten = Some((stream, what));
-                None
-            }
-            Err(error) => {
-                found.unreadable.push((stream, error));
-                None
-            }
-        },
-        Ok(None) => {
-            if state.identity.is_some() && !is_gone(state) {
-                found.deleted.push(stream);
-            }
-            None
-        }
-        Err(error) => {
-            found.unreadable.push((stream, error));
-            None
-        }
-    }
-}
-
-/// The next chunk of a source, an unterminated last line included once it has settled and is a whole value.
-fn next_chunk(
-    source: &Source,
-    state: &SourceState,
-    memory: &mut SourceMemory,
-    settled: bool,
-    looking: &Looking<'_>,
-) -> io::Result<Chunk> {
-    let seen = source.seen();
-    let has_settled = settled && memory.unterminated == Some(seen) && !memory.torn_for_good;
-    // Bytes that were looked at changed in place: nobody knows which.
-    let is_changed = |before: Seen| before != seen && before.len_bytes >= seen.len_bytes;
-    if memory.unterminated.is_some_and(is_changed) {
-        memory.scanned_to = 0;
-    }
-    let scanned_to = &mut memory.scanned_to;
-    let (limits, buffers) = (looking.limits, looking.buffers);
-    let chunk = source.next_chunk(state, scanned_to, limits, has_settled, buffers)?;
-    if let Chunk::Lines(bytes) = &chunk
-        && !bytes.ends_with(b"\n")
-    {
-        if parse::is_whole_value(parse::trim(bytes)) {
-            *memory = SourceMemory::default();
-            return Ok(chunk);
-        }
-        memory.torn_for_good = true;
-        return Ok(Chunk::Unterminated {
-            len_bytes: memory.unterminated_bytes,
-        });
-    }
-    let rest = source
-        .len_bytes()
-        .saturating_sub(offset_behind(state, &chunk));
-    memory.unterminated_bytes = rest;
-    if rest == 0 {
-        memory.unterminated = None;
-        memory.torn_for_good = false;
-    } else if memory.unterminated != Some(seen) {
-        memory.unterminated = Some(seen);
-        memory.torn_for_good = false;
-    }
-    Ok(chunk)
-}
-
-fn offset_behind(state: &SourceState, chunk: &Chunk) -> u64 {
-    match chunk {
-        Chunk::Lines(bytes) => state.offset + bytes.len() as u64,
-        Chunk::Overlong { offset, .. } => *offset,
-        Chunk::Unterminated { .. } => state.offset,
-    }
-}
-
-/// Whether more than an unterminated line may be left behind a chunk. Where the rest is settled at once it counts too.
-fn behind(
-    source: &Option<Source>,
-    state: &SourceState,
-    chunk: &Chunk,
-    looking: &Looking<'_>,
-) -> bool {
-    let Some(source) = source else { return false };
-    let has_rest = offset_behind(state, chunk) < source.len_bytes();
-    match chunk {
-        // The last newline was looked for from the end of the window: within it nothing but a torn line is left.
-        Chunk::Lines(_) => {
-            has_rest && (looking.settle_first || source.len_bytes() > state.offset + CHUNK_LEN)
-        }
-        Chunk::Overlong { .. } => has_rest,
-        Chunk::Unterminated { .. } => false,
-    }
-}
-
-/// Whether the step left lines of its chunk for the next one.
-fn is_left(chunk: &Chunk, before: &SourceState, after: &SourceState) -> bool {
-    matches!(chunk, Chunk::Lines(_)) && after.offset < offset_behind(before, chunk)
 }

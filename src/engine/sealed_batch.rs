@@ -5,7 +5,7 @@ use crate::record::final_check;
 use std::io;
 use std::sync::Arc;
 
-use super::error::EngineError;
+use crate::engine::error::EngineError;
 use crate::platform::background::Beside;
 use crate::platform::clock::Clock;
 use crate::store::journal::batch::Batch;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Engine;
-use super::merge::GONE;
+use crate::engine::Engine;
+use crate::engine::merge::GONE;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::accounting::Account;
 use crate::pair::history::Recent;

@@ -15,20 +15,22 @@
 
 mod commit;
 mod error;
-mod export_proof;
-mod job;
-mod kept_file;
-mod known;
-mod looks;
+pub(crate) mod lag;
 mod merge;
-mod moved;
-mod reread;
-mod sealed;
+pub mod metrics;
+pub(crate) mod open_files;
+pub(crate) mod pairs;
+pub mod read;
+pub(crate) mod read_task;
+pub(crate) mod relocate;
+pub(crate) mod report;
+pub(crate) mod reset;
+pub(crate) mod schedule;
+pub(crate) mod scrub;
+pub(crate) mod sealed_batch;
 mod setup;
-mod told;
 mod torn;
 mod tune;
-mod unread;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,15 +38,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::engine::metrics::Meters;
+use crate::engine::read::PairMemory;
 use crate::lake::path::{PairPath, Stream};
-use crate::meters::Meters;
 use crate::pair::ActivePair;
 use crate::pair::accounting::Account;
 use crate::pair::history::Recent;
 use crate::pair::index::Claim;
 use crate::platform::background::Beside;
 use crate::platform::buffer_pool::Buffers;
-use crate::reader::PairMemory;
 use crate::store::export::{Export, ExportError};
 use crate::store::files::JOURNAL_FILE;
 use crate::store::journal::Journal;
@@ -52,13 +54,13 @@ use crate::store::journal::batch::Batch;
 use crate::store::state::{State, StateView};
 
 pub use error::EngineError;
-use kept_file::KeptFile;
-use moved::Inodes;
-use sealed::{Committing, Sealed};
+use lag::Unread;
+use open_files::KeptFile;
+use relocate::Inodes;
+use sealed_batch::{Committing, Sealed};
 pub use setup::{BATCH_BYTES, Setup};
 use torn::Torn;
 pub use tune::Tuning;
-use unread::Unread;
 
 /// Entries of all overlays at which a checkpoint is due: about 8 MiB of memory.
 const OVERLAY_ENTRIES_MAX: usize = 64 << 10;

@@ -1,12 +1,12 @@
 //! Owns what the engine knows of a pair before it looks: from memory, else from the state. It opens no day-file.
 
-use super::{Engine, EngineError, Slot};
+use crate::engine::read::is_gone;
+use crate::engine::{Engine, EngineError, Slot};
 use crate::lake::identity::Seen;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::PairId;
 use crate::pair::{ActivePair, Overlay};
-use crate::reader::is_gone;
 
 impl Engine {
     /// Whether a day-file may have bytes that were not looked at, by what the file system says of it.

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use std::io;
 use std::sync::Arc;
 
-use super::Looking;
+use crate::engine::read::Looking;
 use crate::lake::path::Stream;
 use crate::lake::source::Source;
 use crate::pair::index::{Claim, EvidenceRef, PairId, ScoredEntry};

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::job::Job;
-use super::{Engine, EngineError};
+use crate::engine::read::Look;
+use crate::engine::read_task::Job;
+use crate::engine::{Engine, EngineError};
 use crate::lake::identity::Rewritten;
 use crate::lake::path::{PairPath, Stream};
 use crate::moved::{first_inode, is_moved};
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::reader::Look;
 use crate::store::snapshot::pair_path;
 
 /// Pairs by the inode of their scored day-file, where the state does not know it yet. One that is outdated does no harm.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::job::{Job, PreparedLook};
-use super::workers::look_at_all;
-use super::{Engine, EngineError};
+use crate::engine::read_task::{Job, PreparedLook};
+use crate::engine::workers::look_at_all;
+use crate::engine::{Engine, EngineError};
 use crate::lake::path::PairPath;
 
 /// Pairs looked at before new hints, or a stop, are heard.

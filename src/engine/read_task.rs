@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::setup::Setup;
+use crate::engine::read::{Look, Looking, PairMemory, look};
+use crate::engine::setup::Setup;
 use crate::lake::path::PairPath;
 use crate::pair::ActivePair;
 use crate::pair::index::Claim;
 use crate::platform::buffer_pool::Buffers;
-use crate::reader::{Look, Looking, PairMemory, look};
 use crate::record::timestamp::stamp;
 use crate::store::state::StateView;
 use crate::store::state::error::StateError;

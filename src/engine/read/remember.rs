@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::memory::SourceMemory;
+use crate::engine::read::cursor::SourceMemory;
 use crate::lake::chunk::Chunk;
 use crate::lake::identity::{Seen, SourceState};
 use crate::lake::source::Source;
