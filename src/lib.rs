@@ -31,6 +31,7 @@
 //! the daemon or by `inquire` from its files: `status` tells, `explain` and `plan` say why and what next,
 //! `dead_letters` show and retry. `account`* and `recent`* are what they add up.
 
+pub mod batch;
 pub mod console;
 pub mod lake;
 pub mod moved;
@@ -56,12 +57,6 @@ pub mod wake;
 pub mod watch;
 pub mod watchdog;
 mod watched_disk;
-
-pub mod batch_export;
-pub mod batch_output;
-pub mod batch_pair;
-pub mod lines;
-pub mod verify;
 
 pub mod dead_letters;
 pub mod explain;

@@ -6,8 +6,9 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
-use crate::batch_export::BatchError;
-use crate::batch_pair::PairFault;
+use crate::batch::export::BatchError;
+use crate::batch::pair::PairFault;
+use crate::batch::verify::error::VerifyError;
 use crate::cli::run::DaemonError;
 use crate::config::ConfigError;
 use crate::dead_letters::RetryError;
@@ -20,7 +21,6 @@ use crate::refusal::Refusal;
 use crate::store::export::ExportError;
 use crate::store::journal::error::JournalError;
 use crate::store::state::error::StateError;
-use crate::verify::VerifyError;
 
 const REPORT: &str =
     "this is a bug in distilld: please report it with the lines above; the export was not touched";

@@ -19,14 +19,16 @@ use std::time::Duration;
 
 use clap::Parser as _;
 
-use crate::batch_export::{BatchOptions, Output, batch_export};
-use crate::batch_output::directory_of;
-use crate::batch_pair::{Lake, PairReading};
+use crate::batch::export::{BatchOptions, Output, batch_export};
+use crate::batch::output::directory_of;
+use crate::batch::pair::{Lake, PairReading};
 use crate::cli::args::{Arguments, Command, ExportArguments};
 use crate::cli::check::Severity;
 use crate::cli::hints::{in_a_line, remedy};
 use crate::cli::run::DaemonError;
 
+use crate::batch::verify;
+use crate::batch::verify::{VerifyOptions, VerifyResult};
 use crate::config::{Environment, Settings};
 use crate::console::logging;
 use crate::console::progress;
@@ -46,7 +48,6 @@ use crate::record::synthesize::Synthesis;
 use crate::record::timestamp::stamp;
 use crate::refusal::Refusal;
 use crate::store::files::STATE_FILE;
-use crate::verify::{self, VerifyOptions, VerifyResult};
 use crate::{rebuild, shutdown, status_line};
 
 /// Exit code of a command that failed, or found differences.

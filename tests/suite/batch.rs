@@ -5,10 +5,12 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use distilld::batch_export::{
+use distilld::batch::export::{
     BatchError, BatchOptions, BatchReport, Output, batch_export, for_each_pair,
 };
-use distilld::batch_pair::{HELD_BYTES_MAX, Lake, MAX_LINE_BYTES, PairReading, Verdict, read_pair};
+use distilld::batch::pair::{
+    HELD_BYTES_MAX, Lake, MAX_LINE_BYTES, PairReading, Verdict, read_pair,
+};
 use distilld::lake::path::export_path;
 use distilld::lake::path::{PairPath, Stream};
 use distilld::lake::walk::walk;

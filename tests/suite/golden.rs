@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use distilld::batch_export::{BatchOptions, BatchReport, Output, batch_export};
-use distilld::batch_pair::{Counts, Lake, MAX_LINE_BYTES, PairReading};
+use distilld::batch::export::{BatchOptions, BatchReport, Output, batch_export};
+use distilld::batch::pair::{Counts, Lake, MAX_LINE_BYTES, PairReading};
 use distilld::lake::path::export_path;
 use distilld::platform::storage::Disk;
 use distilld::record::final_check::{forbidden_in, forbidden_in_dialect};
@@ -166,8 +166,8 @@ fn no_golden_row_is_forbidden_and_each_can_be_read_back() {
 
 #[test]
 fn a_row_and_its_scored_line_have_the_same_key() {
-    use distilld::batch_export::for_each_pair;
-    use distilld::batch_pair::read_pair;
+    use distilld::batch::export::for_each_pair;
+    use distilld::batch::pair::read_pair;
     use distilld::lake::path::Stream;
     use distilld::lake::walk::walk;
     use std::ops::ControlFlow;

@@ -32,7 +32,7 @@ const PURE: [&str; 26] = [
     "cli/args/help",
     "cli/args/rfc3339",
     "refusal",
-    "verify/days",
+    "batch/verify/days",
 ];
 
 /// What would make them impure.

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output as Ended};
 use std::time::{Duration, SystemTime};
 
-use distilld::batch_export::{BatchOptions, Output, batch_export};
-use distilld::batch_pair::{Lake, MAX_LINE_BYTES, PairReading};
+use distilld::batch::export::{BatchOptions, Output, batch_export};
+use distilld::batch::pair::{Lake, MAX_LINE_BYTES, PairReading};
+use distilld::batch::verify::{VerifyOptions, VerifyReport, VerifyResult, verify};
 use distilld::lake::path::export_path;
 use distilld::platform::storage::Disk;
 use distilld::record::json::escape::Dialect;
 use distilld::record::synthesize::Synthesis;
-use distilld::verify::{VerifyOptions, VerifyReport, VerifyResult, verify};
 
 use crate::support::kill_harness::{Daemon, Scorer, append_step, daemon_command, wait_until};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};

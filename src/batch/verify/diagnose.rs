@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
-use super::compare::{LineFact, Standing};
-use super::rows::RowFact;
-use crate::batch_pair::Lake;
+use crate::batch::line_reader::{LineReader, LineSpan, Source};
+use crate::batch::pair::Lake;
+use crate::batch::verify::compare::{LineFact, Standing};
+use crate::batch::verify::rows::RowFact;
 use crate::lake::path::{PairPath, Stream};
-use crate::lines::{LineReader, LineSpan, Source};
 use crate::platform::storage::FileStat;
 use crate::record::firewall::{Admission, admit};
 use crate::record::json::escape::Dialect;

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::rows::RowFact;
+use crate::batch::line_reader::LineSpan;
+use crate::batch::verify::rows::RowFact;
 use crate::lake::path::PairPath;
-use crate::lines::LineSpan;
 
 /// A scored line of a key.
 #[derive(Debug, Clone)]

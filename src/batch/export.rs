@@ -11,9 +11,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-pub use crate::batch_output::Output;
-use crate::batch_output::Sink;
-use crate::batch_pair::{Counts, Lake, PairFault, PairReading, PairTotals, read_pair};
+pub use crate::batch::output::Output;
+use crate::batch::output::Sink;
+use crate::batch::pair::{Counts, Lake, PairFault, PairReading, PairTotals, read_pair};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::walk;
 use crate::record::final_check::{ForbiddenRow, forbidden_in_dialect};

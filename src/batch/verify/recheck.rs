@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::compare::{Finding, KeyFacts, Leftover, LineFact, Standing, judge};
-use super::exam::{Case, Now, examine};
-use super::rows::{ExportLine, ExportReader, RowFact, bucket_of};
-use super::{Steps, VerifyError, VerifyOptions};
-use crate::batch_pair::{JudgedLine, Lake, PairReading, Verdict, read_pair};
+use crate::batch::pair::{JudgedLine, Lake, PairReading, Verdict, read_pair};
+use crate::batch::verify::compare::{Finding, KeyFacts, Leftover, LineFact, Standing, judge};
+use crate::batch::verify::diagnose::{Case, Now, examine};
+use crate::batch::verify::error::VerifyError;
+use crate::batch::verify::rows::{ExportLine, ExportReader, RowFact, bucket_of};
+use crate::batch::verify::{Steps, VerifyOptions};
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::walk;

@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::VerifyError;
-use crate::lines::{LineReader, Source};
+use crate::batch::line_reader::{LineReader, Source};
+use crate::batch::verify::error::VerifyError;
 use crate::platform::storage::{Storage, StorageFile};
 use crate::record::firewall::ACCEPTED;
 use crate::record::keys::RowKey;

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::compare::Kind;
-use super::days::DayDifferences;
+use crate::batch::verify::compare::Kind;
+use crate::batch::verify::days::DayDifferences;
 
 /// What is printed. The numbers from `missing` to `unearned` are failures, those after them stated exceptions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -10,9 +10,9 @@ use std::ops::{AddAssign, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::batch::line_reader::{LineReader, LineSpan, Source};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::open_day_file;
-use crate::lines::{LineReader, LineSpan, Source};
 use crate::platform::storage::{Storage, read_full_at};
 use crate::record::firewall::{Admission, AdmittedRun, admit};
 use crate::record::keys::RunKey;

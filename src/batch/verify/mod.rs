@@ -30,10 +30,13 @@
 //! other row's, it is said that its line is gone. A clock that was set back
 //! between a row and the rewriting of its source can make an honest row look altered.
 
+use crate::batch::verify::error::VerifyError;
+
 mod compare;
 mod days;
-mod exam;
-mod look;
+pub(crate) mod diagnose;
+pub mod error;
+pub(crate) mod recheck;
 mod result;
 mod rows;
 
@@ -42,8 +45,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::batch_export::for_each_pair;
-use crate::batch_pair::{Lake, PairFault, PairReading};
+use crate::batch::export::for_each_pair;
+use crate::batch::pair::{Lake, PairReading};
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{pair_bytes, walk};
@@ -55,7 +58,7 @@ use crate::record::synthesize::Synthesis;
 use compare::{Finding, KeyFacts, Kind, LineFact};
 pub use days::DayDifferences;
 use days::{Days, Place};
-use look::Look;
+use recheck::Look;
 pub use result::VerifyResult;
 use rows::{ExportLine, ExportReader, Sums};
 
@@ -85,44 +88,6 @@ pub struct VerifyReport {
     pub first_difference: Option<String>,
     /// Directories and day-files that could not be read, as the batch would pass over them.
     pub passed_over: Vec<(PathBuf, io::Error)>,
-}
-
-/// Why nothing can be said.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// The scored runs' own directory cannot be listed.
-    #[error("cannot list {}: {source}", path.display())]
-    Walk {
-        /// The directory.
-        path: PathBuf,
-        /// What the storage said.
-        source: io::Error,
-    },
-    /// A day-file failed while it was read.
-    #[error(transparent)]
-    Pair(PairFault),
-    /// A day-file of the pair failed when rows of it were looked at.
-    #[error("cannot look at {pair} again: {source}")]
-    Examine {
-        /// The pair.
-        pair: String,
-        /// What the storage said.
-        source: io::Error,
-    },
-    /// The export cannot be read.
-    #[error("cannot read the export {}: {source}", path.display())]
-    Export {
-        /// The export.
-        path: PathBuf,
-        /// What the storage said.
-        source: io::Error,
-    },
-    /// Another export took its place.
-    #[error("the export {} was replaced while it was verified", path.display())]
-    Replaced {
-        /// The export.
-        path: PathBuf,
-    },
 }
 
 /// Told of the work's steps: what is being done, bytes of it that are done, bytes in all.

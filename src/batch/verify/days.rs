@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::compare::Kind;
+use crate::batch::verify::compare::Kind;
 use crate::lake::path::PairPath;
 
 /// Days that are told one by one.
