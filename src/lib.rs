@@ -37,14 +37,12 @@ pub mod lake;
 pub mod moved;
 pub mod platform;
 pub mod record;
+pub mod recovery;
 pub mod store;
 
 pub mod pair;
 
 pub mod engine;
-pub mod open;
-pub mod recover;
-mod swap;
 
 pub mod ask;
 pub mod control;
@@ -63,7 +61,6 @@ pub mod explain;
 pub mod line_scan;
 pub mod plan;
 
-pub mod rebuild;
 pub mod status;
 
 pub mod cli;

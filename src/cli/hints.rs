@@ -16,7 +16,7 @@ use crate::engine::EngineError;
 use crate::inquire::InquireError;
 use crate::platform::root_lock::LockError;
 use crate::platform::storage::is_out_of_files;
-use crate::rebuild::RebuildError;
+use crate::recovery::rebuild::RebuildError;
 use crate::refusal::Refusal;
 use crate::store::export::ExportError;
 use crate::store::journal::error::JournalError;

@@ -46,9 +46,10 @@ use crate::platform::storage::{Disk, Storage as _};
 use crate::record::json::escape::Dialect;
 use crate::record::synthesize::Synthesis;
 use crate::record::timestamp::stamp;
+use crate::recovery::rebuild;
 use crate::refusal::Refusal;
 use crate::store::files::STATE_FILE;
-use crate::{rebuild, shutdown, status_line};
+use crate::{shutdown, status_line};
 
 /// Exit code of a command that failed, or found differences.
 const FAILED: u8 = 1;

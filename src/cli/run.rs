@@ -11,19 +11,20 @@ use crate::control::ControlSocket;
 use crate::engine::metrics::Meters;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::follow::{Follower, Reloader, Shared, catch_up};
-use crate::open::OpenReport;
 use crate::platform::clock::HostClock;
 use crate::platform::message_ids;
 use crate::platform::root_lock::{LockError, RootLock};
 use crate::platform::sd_notify::{ServiceManager, watchdog_interval};
 use crate::platform::storage::{Disk, Storage as _};
+use crate::recovery::decide::RecoveryCase;
+use crate::recovery::report::OpenReport;
 use crate::serve::{Answering, Desk, Server};
+use crate::shutdown;
 use crate::store::files::{distrust, set_state_aside};
 use crate::store::state::error::StateError;
 use crate::wake::Wake;
 use crate::watchdog::{Watchdog, Watched, while_recovering};
 use crate::watched_disk::WatchedDisk;
-use crate::{recover::RecoveryCase, shutdown};
 
 /// Why the daemon ended otherwise than asked.
 #[derive(Debug, thiserror::Error)]

@@ -7,9 +7,9 @@ use crate::engine::{Engine, EngineError};
 use crate::lake::identity::seen;
 use crate::lake::path::Stream;
 use crate::lake::walk::{Level, list_level};
-use crate::open::OnStep;
 use crate::platform::clock::HostClock;
 use crate::platform::storage::{Disk, Storage as _};
+use crate::recovery::open::OnStep;
 use crate::wake::Wake;
 
 /// Catches up with all that is there, settles what can be settled, and takes all into the state.

@@ -4,7 +4,7 @@
 use fastrand::Rng;
 
 use distilld::engine::EngineError;
-use distilld::recover::RecoveryCase;
+use distilld::recovery::decide::RecoveryCase;
 
 use crate::support::bench::{Bench, EXPORT, STATE_DIR};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};

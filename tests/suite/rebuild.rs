@@ -11,7 +11,7 @@ use distilld::lake::chunk::LineLimits;
 use distilld::lake::path::Stream;
 use distilld::lake::walk::walk;
 use distilld::platform::clock::Clock;
-use distilld::rebuild::{RebuildError, Rebuilt, rebuild};
+use distilld::recovery::rebuild::{RebuildError, Rebuilt, rebuild};
 use fastrand::Rng;
 
 use crate::support::lake_gen::{EvidenceMode, Shape, pairs_of, script};

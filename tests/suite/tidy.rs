@@ -22,7 +22,7 @@ const PURE: [&str; 26] = [
     "pair/join",
     "record/parse",
     "pair/history",
-    "recover",
+    "recovery/decide",
     "record/row",
     "record/timestamp",
     "status_line",

@@ -10,9 +10,9 @@ use distilld::lake::chunk::LineLimits;
 use distilld::lake::identity::seen;
 use distilld::lake::path::{PairPath, Stream as ProductStream};
 use distilld::lake::walk::walk;
-use distilld::open::OpenReport;
 use distilld::platform::clock::Clock;
 use distilld::platform::storage::Storage as _;
+use distilld::recovery::report::OpenReport;
 
 use super::lake_gen::Step;
 use super::naive::Counts;

@@ -1,9 +1,9 @@
-//! Owns the start of the engine: finds the facts that [`crate::recover`] decides on, and carries its decision out.
+//! Owns the start of the engine: finds the facts that [`crate::recovery::decide`] decides on, and carries its decision out.
 //!
 //! Crashes while a state is made anew are harmless: it is built under another name and gets its own with one rename,
 //! when all of the export has been taken in. Until then the next start finds no state and begins again.
 
-mod anew;
+use crate::recovery::report::OpenReport;
 
 use std::ffi::OsStr;
 use std::io;
@@ -17,7 +17,9 @@ use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::{ActivePair, Overlay};
 use crate::platform::storage::{FileKind, Storage, is_there, read_full_at};
 use crate::record::row;
-use crate::recover::{ExportFound, RecoveryCase, Refused, StateFound, decide};
+use crate::recovery::adopt::begin_anew;
+use crate::recovery::decide::{ExportFound, RecoveryCase, Refused, StateFound, decide};
+use crate::recovery::swap::finish_swap;
 use crate::store::export::{Export, ExportError, ExportMark};
 use crate::store::files::{DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
 use crate::store::journal::Journal;
@@ -25,47 +27,9 @@ use crate::store::journal::batch::PairDelta;
 use crate::store::journal::error::JournalError;
 use crate::store::state::State;
 use crate::store::state::error::StateError;
-use crate::swap::finish_swap;
-use anew::begin_anew;
 
 /// Told of long work: what is being done, bytes of it that are done, bytes in all.
 pub type OnStep<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
-
-/// What opening the engine found and did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenReport {
-    /// The case.
-    pub case: RecoveryCase,
-    /// Why the state that was there was not used.
-    pub state_lost: Option<String>,
-    /// Rows read back from the export.
-    pub rows_adopted: u64,
-    /// Lines of the export that are no rows of any exporter; they stay where they are.
-    pub rows_foreign: u64,
-    /// Rows of a category that no row may have: an exporter that came before let them through.
-    pub rows_unknown_category: u64,
-    /// Bytes of rows that the journal of a lost state held, and that were written again where readers saw them.
-    pub salvaged_bytes: u64,
-    /// Bytes of a torn last row that were removed.
-    pub torn_bytes: u64,
-    /// Batches that the journal held.
-    pub batches_redone: u64,
-}
-
-impl OpenReport {
-    fn new(case: RecoveryCase) -> Self {
-        Self {
-            case,
-            state_lost: None,
-            rows_adopted: 0,
-            rows_foreign: 0,
-            rows_unknown_category: 0,
-            salvaged_bytes: 0,
-            torn_bytes: 0,
-            batches_redone: 0,
-        }
-    }
-}
 
 /// A state that was read, and its journal. Only recovery makes an engine of it.
 struct LoadedState {

@@ -25,8 +25,8 @@ use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{pair_bytes, walk};
 use crate::platform::storage::{Storage, is_there};
 use crate::record::row;
+use crate::recovery::swap::{clean_up, finish_swap, stage_of, swap};
 use crate::store::export::{Export, ExportError, ROWS_PER_STEP};
-use crate::swap::{clean_up, finish_swap, stage_of, swap};
 
 /// A pair that cannot be read is not looked at more often than this without a new line.
 const IDLE_PASSES_MAX: u32 = 16;

@@ -7,13 +7,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{OnStep, OpenReport};
 use crate::engine::{Engine, EngineError, Setup};
 use crate::pair::index::{Claim, PairId};
 use crate::platform::storage::{is_there, remove_if_there};
 use crate::record::firewall::{ACCEPTED, FIREWALL};
 use crate::record::row;
-use crate::recover::RecoveryCase;
+use crate::recovery::decide::RecoveryCase;
+use crate::recovery::open::OnStep;
+use crate::recovery::report::OpenReport;
 use crate::store::export::{Export, ExportError, ROWS_PER_STEP, Segments};
 use crate::store::files::{
     CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE, set_state_aside,
