@@ -3,10 +3,10 @@
 
 use tokio::sync::oneshot;
 
-use crate::dead_letters::Retried;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::history::Recent;
-use crate::status::{Status, Unread};
+use crate::query::dead_letters::Retried;
+use crate::query::status::{Status, Unread};
 
 pub use crate::store::snapshot::Figures;
 

@@ -36,6 +36,7 @@ pub mod console;
 pub mod lake;
 pub mod moved;
 pub mod platform;
+pub mod query;
 pub mod record;
 pub mod recovery;
 pub mod store;
@@ -45,9 +46,7 @@ pub mod pair;
 pub mod engine;
 
 pub mod ask;
-pub mod control;
 pub mod follow;
-pub mod inquire;
 pub mod serve;
 pub mod shutdown;
 pub mod status_line;
@@ -55,13 +54,6 @@ pub mod wake;
 pub mod watch;
 pub mod watchdog;
 mod watched_disk;
-
-pub mod dead_letters;
-pub mod explain;
-pub mod line_scan;
-pub mod plan;
-
-pub mod status;
 
 pub mod cli;
 pub mod config;

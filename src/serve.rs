@@ -26,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::config::ListenAddress;
-use crate::control::ControlSocket;
+use crate::query::control::ControlSocket;
 pub use desk::Desk;
 pub use guard::Door;
 use listen::{Accepted, Listener};

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::console::progress::Steps;
-use crate::control::ControlSocket;
 use crate::engine::metrics::Meters;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::follow::{Follower, Reloader, Shared, catch_up};
@@ -16,6 +15,7 @@ use crate::platform::message_ids;
 use crate::platform::root_lock::{LockError, RootLock};
 use crate::platform::sd_notify::{ServiceManager, watchdog_interval};
 use crate::platform::storage::{Disk, Storage as _};
+use crate::query::control::ControlSocket;
 use crate::recovery::decide::RecoveryCase;
 use crate::recovery::report::OpenReport;
 use crate::serve::{Answering, Desk, Server};

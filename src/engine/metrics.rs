@@ -1,5 +1,5 @@
 //! Owns what is counted and timed while the process lives, and never goes down: lines, verdicts, rows, errors, how long
-//! things took. It knows nothing of HTTP. What is true now, and may go down, is in [`crate::status`] instead.
+//! things took. It knows nothing of HTTP. What is true now, and may go down, is in [`crate::query::status`] instead.
 //!
 //! Counting is per look and per commit, never per byte; beside a read and a sync it costs nothing that can be measured.
 

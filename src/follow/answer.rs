@@ -4,13 +4,13 @@ use tokio::sync::oneshot;
 
 use super::{Follower, millis};
 use crate::ask::{Freshness, Question, Snapshot};
-use crate::dead_letters::Retried;
 use crate::engine::EngineError;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::history::Recent;
 use crate::platform::clock::Clock as _;
+use crate::query::dead_letters::Retried;
+use crate::query::status::{ClassStatus, Status, Unread};
 use crate::record::timestamp::stamp;
-use crate::status::{ClassStatus, Status, Unread};
 
 /// Unread pairs that a snapshot names, so that their bytes can be told.
 const UNREAD_MAX: usize = 1_024;

@@ -5,8 +5,8 @@ use super::Follower;
 use crate::engine::{Engine, PassReport};
 use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
+use crate::query::status::{Live, Status};
 use crate::record::timestamp::stamp;
-use crate::status::{Live, Status};
 use crate::status_line::{self, Situation};
 use crate::watch::Mode;
 

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, oneshot};
 use super::route::{self, Answering};
 use crate::ask::{Freshness, Question, Snapshot};
 use crate::engine::metrics::Meters;
-use crate::status::Status;
+use crate::query::status::Status;
 use crate::wake::Wake;
 
 /// For so long all are told the same.
@@ -285,7 +285,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::Fault;
+    use crate::query::status::Fault;
 
     fn answering(change: impl FnOnce(&mut Known)) -> Engine {
         let mut known = Known {

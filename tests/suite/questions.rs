@@ -11,15 +11,15 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use distilld::explain::{Explaining, Explanation, explain};
 use distilld::lake::chunk::LineLimits;
 use distilld::lake::path::PairPath;
 use distilld::pair::verdict::Totals;
-use distilld::plan::{Changes, Plan, Planning, plan};
 use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::platform::root_lock::RootLock;
-use distilld::status::Unread;
-use distilld::status::{lag, waiting_oldest};
+use distilld::query::explain::{Explaining, Explanation, explain};
+use distilld::query::plan::{Changes, Plan, Planning, plan};
+use distilld::query::status::Unread;
+use distilld::query::status::{lag, waiting_oldest};
 use fastrand::Rng;
 use serde_json::Value;
 

@@ -7,9 +7,9 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use distilld::explain::{Explaining, Page, contradictions};
 use distilld::lake::path::PairPath;
 use distilld::platform::storage::Disk;
+use distilld::query::explain::{Explaining, Page, contradictions};
 use fastrand::Rng;
 
 use crate::support::bench::{Bench, EXPORT, ROOT};

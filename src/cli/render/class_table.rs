@@ -2,7 +2,7 @@
 
 use crate::cli::render::status::*;
 use crate::console::table::{bare_table, grouped, trimmed};
-use crate::status::{ClassStatus, Status};
+use crate::query::status::{ClassStatus, Status};
 use comfy_table::{Cell, CellAlignment};
 
 /// Its head in one line and in two, its figure, whether it stands there always.

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::console::table::{bare_table, grouped, trimmed};
-use crate::explain::{ContradictedRow, Contradictions, Explanation, LineExplained};
+use crate::query::explain::{ContradictedRow, Contradictions, Explanation, LineExplained};
 
 /// The answer as text, with a newline at its end.
 #[must_use]

@@ -15,11 +15,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::{Environment, Settings};
 use crate::console::terminal::Terminal;
-use crate::inquire::{self, InquireError};
 use crate::pair::history::Recent;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock::last_holder;
-use crate::status::{Status, status};
+use crate::query::offline;
+use crate::query::offline::InquireError;
+use crate::query::status::{Status, status};
 
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(1_000);
@@ -185,7 +186,7 @@ fn bars(figures: &[u64]) -> String {
 
 fn recent(settings: &Settings) -> Option<Recent> {
     let holder = last_holder(&settings.root).ok()??;
-    inquire::of_daemon(&holder, Method::GET, "/recent.json", PATIENCE).ok()
+    offline::of_daemon(&holder, Method::GET, "/recent.json", PATIENCE).ok()
 }
 
 /// Waits; whether a key ended it. A changed size is drawn at once.

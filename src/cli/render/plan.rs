@@ -3,7 +3,7 @@
 use comfy_table::{Cell, CellAlignment};
 
 use crate::console::table::{bare_table, grouped};
-use crate::plan::{Concerned, Plan};
+use crate::query::plan::{Concerned, Plan};
 
 /// The plan as text, with a newline at its end.
 #[must_use]

@@ -7,8 +7,8 @@ use crate::console::table::grouped;
 
 use crossterm::style::Stylize as _;
 
+use crate::query::status::{Status, Unterminated};
 use crate::record::timestamp::moment;
-use crate::status::{Status, Unterminated};
 
 /// How a screen is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -296,8 +296,8 @@ fn duration(seconds: u64) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::class_table::widest;
-    use crate::status::ClassStatus;
-    use crate::status::{Fault, Lag, WaitingRun};
+    use crate::query::status::ClassStatus;
+    use crate::query::status::{Fault, Lag, WaitingRun};
 
     const PLAIN: Screen = Screen {
         width: 80,

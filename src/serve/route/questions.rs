@@ -12,16 +12,16 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{busy, json, snapshot, text};
 use crate::ask::{Question, Snapshot};
-use crate::dead_letters::{Wanted, letters as letters_of, stream_named};
-use crate::explain::{Explaining, Page, contradictions, explain as explain_run};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::PairPath;
 use crate::lake::path::export_path;
 use crate::pair::history::Recent;
-use crate::plan::{Planning, plan as plan_run};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::Disk;
-use crate::status::{Status, WaitingRun, lag, waiting_oldest};
+use crate::query::dead_letters::{Wanted, letters as letters_of, stream_named};
+use crate::query::explain::{Explaining, Page, contradictions, explain as explain_run};
+use crate::query::plan::{Planning, plan as plan_run};
+use crate::query::status::{Status, WaitingRun, lag, waiting_oldest};
 use crate::store::state::error::StateError;
 use crate::wake::Wake;
 

@@ -1,8 +1,6 @@
 //! Owns the way to the daemon that runs on the same root: its control socket, and a command's one question and its
 //! answer. Where no daemon answers it says so, and the caller reads the files instead.
 
-mod socket;
-
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +10,7 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 
-pub use socket::ControlSocket;
+pub use crate::query::control_socket::ControlSocket;
 
 /// What the daemon answered.
 #[derive(Debug, Clone, PartialEq, Eq)]

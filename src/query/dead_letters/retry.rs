@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use hyper::Method;
 
-use super::Retried;
 use crate::config::Settings;
 use crate::engine::{Engine, EngineError, Setup};
-use crate::inquire::{self, InquireError, Respondent};
 use crate::lake::identity::Rewritten;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::accounting::class_of;
 use crate::platform::clock::HostClock;
-use crate::status::ClassStatus;
+use crate::query::dead_letters::Retried;
+use crate::query::offline;
+use crate::query::offline::{InquireError, Respondent};
+use crate::query::status::ClassStatus;
 use crate::store::snapshot::stream_name;
 
 /// Why a day-file was not read again.
@@ -36,18 +37,18 @@ pub enum RetryError {
 /// # Errors
 /// See [`RetryError`].
 pub fn retry(settings: &Settings, path: &PairPath, stream: Stream) -> Result<Retried, RetryError> {
-    match inquire::find(settings)? {
+    match offline::find(settings)? {
         Respondent::Daemon(holder) => {
             let query = form_urlencoded::Serializer::new(String::new())
                 .append_pair("day_file", &path.to_string())
                 .append_pair("stream", stream_name(stream))
                 .finish();
             let asked = format!("/dead-letters/retry?{query}");
-            Ok(inquire::of_daemon(
+            Ok(offline::of_daemon(
                 &holder,
                 Method::POST,
                 &asked,
-                inquire::LONG,
+                offline::LONG,
             )?)
         }
         Respondent::Files(files) => {

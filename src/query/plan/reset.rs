@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use super::Planning;
 use crate::lake::identity::Rewritten;
 use crate::lake::path::Stream;
 use crate::moved::scope_of_claims;
 use crate::pair::index::{Claim, PairId, ScoredEntry};
 use crate::pair::verdict::Verdict;
 use crate::pair::{ActivePair, Overlay};
+use crate::query::plan::Planning;
 use crate::record::keys::RowKey;
 use crate::store::export::row_at;
 use crate::store::state::error::StateError;

@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Explaining, RowRange, category_of};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::ActivePair;
 use crate::pair::index::{Claim, PairId, ScoredEntry};
 use crate::pair::verdict::Verdict;
 use crate::platform::storage::StorageFile;
+use crate::query::explain::{Explaining, RowRange, category_of};
 use crate::record::keys::{RowKey, RunKey};
 use crate::record::parse;
 use crate::record::row;

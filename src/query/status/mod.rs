@@ -2,7 +2,7 @@
 //! is taken from the running daemon or from the files, and never changes state or export.
 
 mod detail;
-mod publish;
+pub(crate) mod snapshot_file;
 
 use std::fs;
 use std::io;
@@ -14,18 +14,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
 use crate::engine::Engine;
-use crate::inquire::{self, Files, InquireError, Respondent};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::export_path;
 use crate::pair::accounting::Account;
 use crate::pair::verdict::Totals;
 use crate::platform::root_lock::Holder;
 use crate::platform::storage::Disk;
+use crate::query::offline;
+use crate::query::offline::{Files, InquireError, Respondent};
 use crate::record::timestamp::{day_of, stamp};
 use crate::store::snapshot::stream_name;
 
 pub use detail::{Lag, Unread, Unterminated, WaitingRun, lag, unterminated, waiting_oldest};
-pub use publish::{Publisher, RecentFile};
+pub use snapshot_file::{Publisher, RecentFile};
 
 /// Name of the snapshot in the state directory.
 pub const SNAPSHOT_FILE: &str = "status.json";
@@ -344,7 +345,7 @@ pub fn status(settings: &Settings, now_ms: u64) -> Result<Status, InquireError> 
     let limits = LineLimits {
         line_bytes_max: settings.max_line_bytes,
     };
-    match inquire::find(settings)? {
+    match offline::find(settings)? {
         Respondent::Files(files) => Status::of_files(&files, limits, now_ms),
         // What it published goes for one that is too busy to answer, or an old one.
         Respondent::Daemon(holder) => of_daemon(&holder).map_or_else(|| of_snapshot(&holder), Ok),
@@ -353,7 +354,7 @@ pub fn status(settings: &Settings, now_ms: u64) -> Result<Status, InquireError> 
 
 /// What the daemon says of this moment, if it answers.
 fn of_daemon(holder: &Holder) -> Option<Status> {
-    inquire::of_daemon(holder, Method::GET, "/status.json", PATIENCE)
+    offline::of_daemon(holder, Method::GET, "/status.json", PATIENCE)
         .inspect_err(|error| tracing::debug!(%error, "the daemon gave no status"))
         .ok()
 }

@@ -1,7 +1,7 @@
 //! Owns the answer to "what would you do now?": the looks that a run would take at what is new, each followed in memory
 //! alone. It reads from the remembered offsets on, so it costs what is new; it writes nothing and changes nothing.
 
-mod again;
+pub(crate) mod reset;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -244,7 +244,7 @@ impl Making<'_> {
         stream: Stream,
         why: Rewritten,
     ) -> Result<ActivePair, StateError> {
-        let (pair, released) = again::again(self.planning, pair, stream, why)?;
+        let (pair, released) = reset::again(self.planning, pair, stream, why)?;
         self.released.extend(released);
         Ok(pair)
     }

@@ -11,13 +11,14 @@ use hyper::Method;
 use serde::de::DeserializeOwned;
 
 use crate::config::Settings;
-use crate::control::{self, Answer, ControlError};
 use crate::lake::path::export_path;
 use crate::pair::accounting::Account;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::{ActivePair, Overlay};
 use crate::platform::root_lock::{Holder, LockError, RootLock};
 use crate::platform::storage::{Disk, Storage};
+use crate::query::control;
+use crate::query::control::{Answer, ControlError};
 use crate::record::row;
 use crate::store::files::{JOURNAL_FILE, STATE_FILE};
 use crate::store::journal::Journal;

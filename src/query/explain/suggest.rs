@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use super::Explaining;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
+use crate::query::explain::Explaining;
+use crate::query::status::waiting_oldest;
 use crate::record::parse;
-use crate::status::waiting_oldest;
 use crate::store::snapshot::pair_path;
 use crate::store::state::error::StateError;
 

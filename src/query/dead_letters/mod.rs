@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
-use crate::line_scan::line_numbers;
 use crate::pair::index::{DeadLetter, PairId};
 use crate::platform::storage::Storage;
-use crate::status::ClassStatus;
+use crate::query::line_numbers::line_numbers;
+use crate::query::status::ClassStatus;
 use crate::store::snapshot::{Figures, pair_path, stream_name};
 use crate::store::state::error::StateError;
 

@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{SNAPSHOT_FILE, Status};
 use crate::pair::history::Recent;
+use crate::query::status::{SNAPSHOT_FILE, Status};
 use crate::record::timestamp::stamp;
 
 /// A snapshot is written at most so often, milliseconds.

@@ -4,7 +4,7 @@
 //! too late?".
 
 mod contradicted;
-mod near;
+pub(crate) mod suggest;
 
 use std::io;
 use std::path::Path;
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
-use crate::line_scan::{for_each_line, line_numbers};
 use crate::pair::index::{EvidenceRef, ScoredEntry};
 use crate::pair::verdict::Verdict;
 use crate::platform::storage::{Storage, StorageFile};
+use crate::query::line_numbers::{for_each_line, line_numbers};
 use crate::record::keys::RunKey;
 use crate::record::parse;
 use crate::record::row;
@@ -123,7 +123,7 @@ pub fn explain(run_id: &str, explaining: &Explaining<'_>) -> Result<Explanation,
     let near = if known {
         Vec::new()
     } else {
-        near::near(run_id, explaining)?
+        suggest::near(run_id, explaining)?
     };
     Ok(Explanation {
         run_id: run_id.to_owned(),

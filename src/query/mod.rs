@@ -1,0 +1,10 @@
+//! FIXME query
+
+pub mod control;
+pub(crate) mod control_socket;
+pub mod dead_letters;
+pub mod explain;
+pub mod line_numbers;
+pub mod offline;
+pub mod plan;
+pub mod status;
