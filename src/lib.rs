@@ -33,6 +33,7 @@
 
 pub mod batch;
 pub mod console;
+pub mod http;
 pub mod lake;
 pub mod moved;
 pub mod platform;
@@ -47,7 +48,6 @@ pub mod engine;
 
 pub mod ask;
 pub mod follow;
-pub mod serve;
 pub mod shutdown;
 pub mod status_line;
 pub mod wake;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use distilld::ask::Question;
 use distilld::config::ListenAddress;
 use distilld::engine::metrics::Meters;
-use distilld::serve::{Answering, Desk, Server};
+use distilld::http::{Answering, Desk, Server};
 use distilld::wake::Wake;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 

@@ -10,8 +10,8 @@ use hyper::body::Bytes;
 use hyper::{Response, StatusCode, Uri};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{busy, json, snapshot, text};
 use crate::ask::{Question, Snapshot};
+use crate::http::response::{busy, json, snapshot, text};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::PairPath;
 use crate::lake::path::export_path;
@@ -115,7 +115,7 @@ pub(super) async fn status(wake: &Wake, answering: &Arc<Answering>) -> Answer {
 }
 
 /// The status of a snapshot with what has to be read for it; `None` where the process ends meanwhile.
-pub(in crate::serve) async fn complete(
+pub(in crate::http) async fn complete(
     snapshot: Snapshot,
     answering: &Arc<Answering>,
 ) -> Option<Status> {
@@ -141,7 +141,7 @@ fn completed(mut snapshot: Snapshot, answering: &Answering) -> Status {
 pub(super) async fn recent(wake: &Wake) -> Answer {
     let (reply, answered) = oneshot::channel::<Recent>();
     wake.ask(Question::Recent(reply));
-    match tokio::time::timeout(super::SNAPSHOT_PATIENCE, answered).await {
+    match tokio::time::timeout(crate::http::control_routes::SNAPSHOT_PATIENCE, answered).await {
         Ok(Ok(recent)) => json(&recent),
         _ => busy(),
     }

@@ -2,12 +2,15 @@
 //! long anything may take. What is answered is `route.rs`'s and `public.rs`'s. It never touches the pipeline: it asks,
 //! and waits, and says so where no answer comes. It is up before the engine is, and while the engine is stuck.
 
-mod desk;
-mod guard;
-mod listen;
+pub(crate) mod access;
+pub(crate) mod control_routes;
+pub(crate) mod handlers;
+pub(crate) mod listener;
 mod metrics;
-mod public;
-mod route;
+pub mod metrics_text;
+pub(crate) mod public_routes;
+pub mod response;
+pub(crate) mod status_cache;
 
 use std::convert::Infallible;
 use std::io;
@@ -27,11 +30,11 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::config::ListenAddress;
 use crate::query::control::ControlSocket;
-pub use desk::Desk;
-pub use guard::Door;
-use listen::{Accepted, Listener};
+pub use access::Door;
+use listener::{Accepted, Listener};
+pub use status_cache::Desk;
 
-pub use route::Answering;
+pub use control_routes::Answering;
 
 /// Connections served at once on each socket; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 32;
@@ -112,7 +115,7 @@ async fn serve_all(
     control: oneshot::Receiver<Control>,
     desk: Arc<Desk>,
 ) {
-    for listener in listen::passed_by_systemd() {
+    for listener in listener::passed_by_systemd() {
         tracing::info!(%listener, "serving, on a socket passed by systemd");
         tokio::spawn(serve_one(listener, false, Arc::clone(&desk)));
     }
@@ -242,31 +245,31 @@ pub async fn connection(
 
 /// What is answered to a request that came in by this door.
 async fn answer(request: &Request<Incoming>, door: Door, desk: &Desk) -> Response<Full<Bytes>> {
-    let mut response = match guard::admit(request, door) {
+    let mut response = match access::admit(request, door) {
         Ok(()) => admitted(request, door, desk).await,
-        Err((status, why)) => public::text(status, why),
+        Err((status, why)) => public_routes::text(status, why),
     };
-    guard::harden(response.headers_mut());
+    access::harden(response.headers_mut());
     response
 }
 
 async fn admitted(request: &Request<Incoming>, door: Door, desk: &Desk) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    let from_the_engine = route::answer(request, desk.wake(), desk.answering());
+    let from_the_engine = control_routes::answer(request, desk.wake(), desk.answering());
     // On the control socket a status is of this moment, never of one before; and it alone takes more than reading.
-    if door == Door::Control && (path == "/status.json" || !guard::reads(request.method())) {
+    if door == Door::Control && (path == "/status.json" || !access::reads(request.method())) {
         return from_the_engine.await;
     }
-    if let Some(answer) = public::answer(path, request.headers(), desk).await {
+    if let Some(answer) = public_routes::answer(path, request.headers(), desk).await {
         return answer;
     }
     if door == Door::Control {
         return from_the_engine.await;
     }
-    if public::SHARED_PATHS.contains(&path) {
+    if public_routes::SHARED_PATHS.contains(&path) {
         return desk.document(path, from_the_engine).await;
     }
-    public::text(
+    public_routes::text(
         StatusCode::NOT_FOUND,
         "there is nothing here; see /, /metrics, /healthz, /readyz and /status.json",
     )

@@ -12,9 +12,10 @@ use hyper::body::Bytes;
 use serde::Serialize;
 use tokio::sync::{Mutex, oneshot};
 
-use super::route::{self, Answering};
 use crate::ask::{Freshness, Question, Snapshot};
 use crate::engine::metrics::Meters;
+use crate::http::control_routes;
+use crate::http::control_routes::Answering;
 use crate::query::status::Status;
 use crate::wake::Wake;
 
@@ -154,7 +155,7 @@ impl Desk {
         asked.late = None;
         let (bare, freshness) = (snapshot.status.clone(), snapshot.freshness);
         // The figures in it keep pages of the state alive, and end there.
-        let status = route::complete(snapshot, &self.answering).await;
+        let status = control_routes::complete(snapshot, &self.answering).await;
         let known = Arc::new(Known {
             status: status.unwrap_or(bare),
             freshness,

@@ -1,13 +1,14 @@
 //! Owns what is served to everyone who may connect: the page, health, metrics and the documents behind them. Reading
 //! only, and only what is listed here; everything else there is belongs to the control socket.
 
+use crate::http::metrics_text;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Response, StatusCode};
 
-use super::desk::Desk;
-use super::metrics;
+use crate::http::metrics;
+use crate::http::status_cache::Desk;
 
 /// What the page is made of: path, type, bytes.
 const PAGE: [(&str, &str, &str); 4] = [
@@ -56,7 +57,7 @@ pub(super) async fn answer(
         },
         "/status.json" => status(desk).await,
         "/metrics" => {
-            let format = metrics::Format::wanted(headers.get_all(ACCEPT).iter());
+            let format = metrics_text::Format::wanted(headers.get_all(ACCEPT).iter());
             let body = metrics::text(&desk.engine().await, desk.meters(), format);
             response(StatusCode::OK, format.content_type(), body.into())
         }
@@ -68,7 +69,7 @@ pub(super) async fn answer(
 async fn status(desk: &Desk) -> Response<Full<Bytes>> {
     let engine = desk.engine().await;
     let code = match &engine {
-        super::desk::Engine::Answering(_) => StatusCode::OK,
+        crate::http::status_cache::Engine::Answering(_) => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     match engine.document() {
