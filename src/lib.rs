@@ -33,6 +33,7 @@
 
 pub mod batch;
 pub mod console;
+pub mod daemon;
 pub mod http;
 pub mod lake;
 pub mod moved;
@@ -45,15 +46,6 @@ pub mod store;
 pub mod pair;
 
 pub mod engine;
-
-pub mod ask;
-pub mod follow;
-pub mod shutdown;
-pub mod status_line;
-pub mod wake;
-pub mod watch;
-pub mod watchdog;
-mod watched_disk;
 
 pub mod cli;
 pub mod config;

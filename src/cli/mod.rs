@@ -34,8 +34,9 @@ use crate::console::logging;
 use crate::console::progress;
 use crate::console::progress::{Progress, Steps};
 use crate::console::terminal::Terminal;
+use crate::daemon::event_loop::Reloader;
+use crate::daemon::{signals, status_line};
 use crate::engine::Setup;
-use crate::follow::Reloader;
 use crate::lake::path::Stream;
 use crate::lake::path::export_path;
 use crate::lake::walk::{pair_bytes, walk};
@@ -49,7 +50,6 @@ use crate::record::timestamp::stamp;
 use crate::recovery::rebuild;
 use crate::refusal::Refusal;
 use crate::store::files::STATE_FILE;
-use crate::{shutdown, status_line};
 
 /// Exit code of a command that failed, or found differences.
 const FAILED: u8 = 1;
@@ -291,7 +291,7 @@ fn rebuild(settings: &Settings) -> Result<(), AnyError> {
     refuse_other_state(settings, &root)?;
     let _lock = run::take_lock(settings, &root)?;
     let clock = Arc::new(HostClock::new());
-    let stop = shutdown::stop_flag()?;
+    let stop = signals::stop_flag()?;
     let mut bars = Steps::default();
     let rebuilt = rebuild::rebuild(
         &Setup::new(settings, &root, clock),

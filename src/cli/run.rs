@@ -7,9 +7,13 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::console::progress::Steps;
+use crate::daemon::event_loop::{Follower, Reloader, Shared, catch_up};
+use crate::daemon::inbox::Wake;
+use crate::daemon::monitored_disk::WatchedDisk;
+use crate::daemon::signals;
+use crate::daemon::watchdog::{Watchdog, Watched, while_recovering};
 use crate::engine::metrics::Meters;
 use crate::engine::{Engine, EngineError, Setup};
-use crate::follow::{Follower, Reloader, Shared, catch_up};
 use crate::http::{Answering, Desk, Server};
 use crate::platform::clock::HostClock;
 use crate::platform::message_ids;
@@ -19,12 +23,8 @@ use crate::platform::storage::{Disk, Storage as _};
 use crate::query::control::ControlSocket;
 use crate::recovery::decide::RecoveryCase;
 use crate::recovery::report::OpenReport;
-use crate::shutdown;
 use crate::store::files::{distrust, set_state_aside};
 use crate::store::state::error::StateError;
-use crate::wake::Wake;
-use crate::watchdog::{Watchdog, Watched, while_recovering};
-use crate::watched_disk::WatchedDisk;
 
 /// Why the daemon ended otherwise than asked.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +77,7 @@ pub fn run(
     manager: Arc<ServiceManager>,
 ) -> Result<(), DaemonError> {
     let wake = Arc::new(Wake::new());
-    let (signals, shell) = shutdown::listen(Arc::clone(&wake)).map_err(DaemonError::Start)?;
+    let (signals, shell) = signals::listen(Arc::clone(&wake)).map_err(DaemonError::Start)?;
     let shared = Shared {
         wake,
         pulse: Arc::default(),
@@ -97,7 +97,7 @@ fn run_in(
     once: bool,
     reloader: Reloader,
     shared: &Shared,
-    shell: tokio::sync::watch::Receiver<shutdown::SignalsSeen>,
+    shell: tokio::sync::watch::Receiver<signals::SignalsSeen>,
 ) -> Result<(), DaemonError> {
     let root = Disk
         .canonicalize(&settings.root)
@@ -163,7 +163,7 @@ fn run_in(
 fn shell_around(
     mut follower: Follower,
     shared: &Shared,
-    mut signals: tokio::sync::watch::Receiver<shutdown::SignalsSeen>,
+    mut signals: tokio::sync::watch::Receiver<signals::SignalsSeen>,
 ) -> Result<(), DaemonError> {
     let _watchdog = watchdog_interval()
         .map(|interval| {

@@ -9,8 +9,8 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 
+use crate::daemon::inbox::Wake;
 use crate::http::handlers::Asked;
-use crate::wake::Wake;
 
 pub use crate::http::handlers::Answering;
 pub(super) use crate::http::handlers::complete;

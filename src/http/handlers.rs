@@ -10,7 +10,8 @@ use hyper::body::Bytes;
 use hyper::{Response, StatusCode, Uri};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::ask::{Question, Snapshot};
+use crate::daemon::inbox::Wake;
+use crate::daemon::requests::{Question, Snapshot};
 use crate::http::response::{busy, json, snapshot, text};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::PairPath;
@@ -23,7 +24,6 @@ use crate::query::explain::{Explaining, Page, contradictions, explain as explain
 use crate::query::plan::{Planning, plan as plan_run};
 use crate::query::status::{Status, WaitingRun, lag, waiting_oldest};
 use crate::store::state::error::StateError;
-use crate::wake::Wake;
 
 /// The runs that wait longest are looked for at most so often: a page that asks each second costs next to nothing.
 const WAITING_AGE_MAX: Duration = Duration::from_secs(5);

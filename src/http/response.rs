@@ -1,8 +1,8 @@
 //! FIXME: http::response
 
-use crate::ask::{Question, Snapshot};
+use crate::daemon::inbox::Wake;
+use crate::daemon::requests::{Question, Snapshot};
 use crate::http::control_routes::*;
-use crate::wake::Wake;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};

@@ -12,12 +12,12 @@ use hyper::body::Bytes;
 use serde::Serialize;
 use tokio::sync::{Mutex, oneshot};
 
-use crate::ask::{Freshness, Question, Snapshot};
+use crate::daemon::inbox::Wake;
+use crate::daemon::requests::{Freshness, Question, Snapshot};
 use crate::engine::metrics::Meters;
 use crate::http::control_routes;
 use crate::http::control_routes::Answering;
 use crate::query::status::Status;
-use crate::wake::Wake;
 
 /// For so long all are told the same.
 const KEEP: Duration = Duration::from_secs(1);

@@ -10,11 +10,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use distilld::ask::Question;
 use distilld::config::ListenAddress;
+use distilld::daemon::inbox::Wake;
+use distilld::daemon::requests::Question;
 use distilld::engine::metrics::Meters;
 use distilld::http::{Answering, Desk, Server};
-use distilld::wake::Wake;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::support::http::{

@@ -25,7 +25,7 @@ const PURE: [&str; 26] = [
     "recovery/decide",
     "record/row",
     "record/timestamp",
-    "status_line",
+    "daemon/status_line",
     "record/synthesize",
     "cli/args",
     "cli/args/flags",

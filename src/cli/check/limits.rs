@@ -2,8 +2,8 @@
 
 use crate::cli::check::*;
 use crate::config::{self, Settings};
+use crate::daemon::watch::filesystem::deaf_file_system;
 use crate::lake::path::Stream;
-use crate::watch::filesystem::deaf_file_system;
 use std::path::Path;
 
 pub(crate) fn check_events(

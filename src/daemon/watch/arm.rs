@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use notify::{ErrorKind, RecursiveMode, Watcher as _};
 
-use super::events::is_day_file_name;
-use super::queue::{Directory, Urgency, directory};
-use super::{Identity, Watch};
+use crate::daemon::watch::events::is_day_file_name;
+use crate::daemon::watch::queue::{Directory, Urgency, directory};
+use crate::daemon::watch::{Identity, Watch};
 use crate::lake::path::Stream;
 use crate::platform::storage::FileKind;
 

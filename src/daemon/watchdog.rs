@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use crate::daemon::status_line;
+use crate::daemon::watch::SelfTest;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::heartbeat::Pulse;
 use crate::platform::message_ids;
 use crate::platform::sd_notify::ServiceManager;
-use crate::status_line;
-use crate::watch::SelfTest;
 
 /// How often the manager is told how far a recovery is.
 const RECOVERY_TICK: Duration = Duration::from_secs(1);

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use notify::event::{AccessKind, AccessMode, CreateKind, Event, EventKind, ModifyKind, RemoveKind};
 
-use super::SelfTest;
+use crate::daemon::inbox::{Hint, Wake};
+use crate::daemon::watch::SelfTest;
 use crate::lake::path::Stream;
-use crate::wake::{Hint, Wake};
 
 /// Names below a stream's base that lead to a day-file: year, month, day, name.
 const DAY_FILE_DEPTH: usize = 4;

@@ -29,9 +29,9 @@ use std::sync::Arc;
 
 use notify::{RecommendedWatcher, Watcher as _};
 
+use crate::daemon::inbox::{Pending, Wake};
 use crate::lake::path::Stream;
 use crate::platform::storage::{FileKind, FileStat, Storage};
-use crate::wake::{Pending, Wake};
 use arm::{DAY_DEPTH, Placed};
 use events::HintSender;
 pub use mode::{Mode, WatchSetting};

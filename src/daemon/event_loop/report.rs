@@ -1,14 +1,15 @@
 //! Owns what the follower says of itself: to the log, to the service manager, to `status`. It changes nothing but what
 //! was said last.
 
-use super::Follower;
+use crate::daemon::event_loop::Follower;
+use crate::daemon::status_line;
+use crate::daemon::status_line::Situation;
+use crate::daemon::watch::Mode;
 use crate::engine::{Engine, PassReport};
 use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
 use crate::query::status::{Live, Status};
 use crate::record::timestamp::stamp;
-use crate::status_line::{self, Situation};
-use crate::watch::Mode;
 
 /// A status is sent at most so often, milliseconds.
 const STATUS_MS: u64 = 1_000;

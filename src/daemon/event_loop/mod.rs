@@ -1,10 +1,10 @@
 //! Owns the engine's thread: what wakes it, what it does then, and in which order. Hints go before history, a stop
 //! goes before everything, and a scan that is slow and cheap always runs, because events are hints.
 
-mod answer;
-mod once;
+pub(crate) mod catch_up;
 mod reload;
-mod tell;
+pub(crate) mod report;
+pub(crate) mod requests;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::console::logging::tell_lost;
+use crate::daemon::inbox::{Pending, Wake};
+use crate::daemon::watch::{Mode, SelfTest, Watch};
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::seen;
 use crate::lake::path::{PairPath, Stream};
@@ -23,13 +25,11 @@ use crate::platform::sd_notify::ServiceManager;
 use crate::platform::storage::{Disk, Storage as _};
 use crate::query::status::{Fault, Publisher, RecentFile};
 use crate::record::timestamp::stamp;
-use crate::wake::{Pending, Wake};
-use crate::watch::{Mode, SelfTest, Watch};
-use answer::Retrying;
 use reload::watch_setting;
-use tell::Told;
+use report::Told;
+use requests::Retrying;
 
-pub use once::catch_up;
+pub use catch_up::catch_up;
 pub use reload::Reloader;
 
 /// Directories armed or listed between two looks at the hints. With a long history behind it a start is busy with

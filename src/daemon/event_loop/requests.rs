@@ -2,8 +2,8 @@
 
 use tokio::sync::oneshot;
 
-use super::{Follower, millis};
-use crate::ask::{Freshness, Question, Snapshot};
+use crate::daemon::event_loop::{Follower, millis};
+use crate::daemon::requests::{Freshness, Question, Snapshot};
 use crate::engine::EngineError;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::history::Recent;

@@ -23,7 +23,7 @@ use signal_hook::flag;
 use signal_hook::iterator::{Handle, Signals};
 use tokio::sync::watch;
 
-use crate::wake::Wake;
+use crate::daemon::inbox::Wake;
 
 /// Added to the number of the second stop signal to give the exit code.
 pub const EXIT_STOPPED_TWICE_BASE: i32 = 128;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::daemon::inbox::Wake;
 use crate::platform::heartbeat::Pulse;
 use crate::platform::storage::{Disk, FileStat, ListedEntry, Storage, StorageFile};
-use crate::wake::Wake;
 
 /// The disk, and who is told of its calls.
 #[derive(Debug, Clone)]

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::tell::say_caught_up;
+use crate::daemon::event_loop::report::say_caught_up;
+use crate::daemon::inbox::Wake;
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::seen;
 use crate::lake::path::Stream;
@@ -10,7 +11,6 @@ use crate::lake::walk::{Level, list_level};
 use crate::platform::clock::HostClock;
 use crate::platform::storage::{Disk, Storage as _};
 use crate::recovery::open::OnStep;
-use crate::wake::Wake;
 
 /// Catches up with all that is there, settles what can be settled, and takes all into the state.
 ///

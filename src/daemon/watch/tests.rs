@@ -1,7 +1,7 @@
 //! Real inotify on directories of their own. A case waits for what it wants with a deadline; a deadline without
 //! an event is used only where silence is what is wanted.
 
-use super::*;
+use crate::daemon::watch::*;
 use crate::platform::storage::{Disk, ListedEntry, StorageFile};
 use std::fs;
 use std::io::Write as _;

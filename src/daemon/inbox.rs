@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::ask::Question;
+use crate::daemon::requests::Question;
 use crate::lake::path::Stream;
 
 /// Day-files, and likewise directories, that may be pending before they collapse into a rescan.

@@ -1,14 +1,14 @@
 //! Owns what follows when the configuration is to be read again: what can change does, what cannot is said by name, and
 //! one that cannot be used leaves the running settings in force. The service manager always hears the end of it.
 
-use super::{Follower, millis};
 use crate::config::{self, Change, ConfigError, Settings};
 use crate::console::logging::LogFilter;
+use crate::daemon::event_loop::{Follower, millis};
+use crate::daemon::watch::WatchSetting;
 use crate::engine::Tuning;
 use crate::lake::chunk::LineLimits;
 use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
-use crate::watch::WatchSetting;
 
 /// How the configuration is read again, and whom of its changes the follower does not own.
 pub struct Reloader {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::{Watch, filesystem};
+use crate::daemon::watch::{Watch, filesystem};
 
 /// How an operator wants changes to be noticed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

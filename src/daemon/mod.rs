@@ -1,0 +1,10 @@
+//! FIXME daemon
+
+pub mod event_loop;
+pub mod inbox;
+pub(crate) mod monitored_disk;
+pub mod requests;
+pub mod signals;
+pub mod status_line;
+pub mod watch;
+pub mod watchdog;
