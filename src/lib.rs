@@ -36,7 +36,6 @@ pub mod console;
 pub mod daemon;
 pub mod http;
 pub mod lake;
-pub mod moved;
 pub mod platform;
 pub mod query;
 pub mod record;
@@ -49,4 +48,3 @@ pub mod engine;
 
 pub mod cli;
 pub mod config;
-pub mod refusal;

@@ -3,9 +3,6 @@
 //!
 //! Pure: it looks at nothing but the error. An error without a remedy is a bug of ours, or a sentence that holds one.
 
-use std::error::Error;
-use std::io::{self, ErrorKind};
-
 use crate::batch::export::BatchError;
 use crate::batch::pair::PairFault;
 use crate::batch::verify::error::VerifyError;
@@ -17,10 +14,12 @@ use crate::platform::storage::is_out_of_files;
 use crate::query::dead_letters::RetryError;
 use crate::query::offline::InquireError;
 use crate::recovery::rebuild::RebuildError;
-use crate::refusal::Refusal;
 use crate::store::export::ExportError;
 use crate::store::journal::error::JournalError;
 use crate::store::state::error::StateError;
+use std::error::Error;
+use std::io;
+use std::io::ErrorKind;
 
 const REPORT: &str =
     "this is a bug in distilld: please report it with the lines above; the export was not touched";
@@ -281,6 +280,16 @@ fn inquire(error: &InquireError) -> String {
         }
         InquireError::Snapshot { .. } => "restart the daemon to have it written anew".to_owned(),
     }
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct Refusal {
+    /// What stands against it, and where.
+    pub what: String,
+    /// What to do instead.
+    pub fix: String,
 }
 
 #[cfg(test)]

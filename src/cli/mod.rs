@@ -29,6 +29,7 @@ use crate::cli::run::DaemonError;
 
 use crate::batch::verify;
 use crate::batch::verify::{VerifyOptions, VerifyResult};
+use crate::cli::hints::Refusal;
 use crate::config::{Environment, Settings};
 use crate::console::logging;
 use crate::console::progress;
@@ -48,7 +49,6 @@ use crate::record::json::escape::Dialect;
 use crate::record::synthesize::Synthesis;
 use crate::record::timestamp::stamp;
 use crate::recovery::rebuild;
-use crate::refusal::Refusal;
 use crate::store::files::STATE_FILE;
 
 /// Exit code of a command that failed, or found differences.

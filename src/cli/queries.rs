@@ -7,6 +7,7 @@ use crate::cli::args::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, RetryArguments,
     ShowArguments, StatusArguments, stream,
 };
+use crate::cli::hints::Refusal;
 use crate::cli::render;
 use crate::cli::render::status::Screen;
 use crate::cli::{AnyError, FAILED};
@@ -26,7 +27,6 @@ use crate::query::offline::{Files, InquireError, inquire};
 use crate::query::plan;
 use crate::query::plan::{Plan, Planning};
 use crate::query::status;
-use crate::refusal::Refusal;
 use crate::store::snapshot::stream_name;
 use crate::store::state::error::StateError;
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
-use crate::config::choice::LogFormat;
+use crate::config::keys::LogFormat;
 
 /// Flags that go before or after any command.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]

@@ -2,16 +2,13 @@
 //!
 //! It knows nothing of files, flags or precedence. The annotated file in `examples/` is tested against this table.
 
+use crate::config::address::ListenAddress;
+use crate::config::filter::parse_filter;
+use clap::ValueEnum;
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
-
-use clap::ValueEnum;
 use toml::de::DeValue;
-
-use crate::config::address::ListenAddress;
-use crate::config::choice::{LogFormat, Watch};
-use crate::config::filter::parse_filter;
 
 /// How the variables of most keys begin.
 pub(super) const VARIABLE_PREFIX: &str = "DISTILLD_";
@@ -347,4 +344,30 @@ impl fmt::Display for Kind {
             ),
         }
     }
+}
+
+/// How the daemon learns of news.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Watch {
+    /// Events where the file system gives them, else polling.
+    #[default]
+    Auto,
+    /// Events, also where they are not known to come.
+    Events,
+    /// Polling only.
+    Poll,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// `human` on a terminal, the journal's own fields in the journal, `kv` elsewhere.
+    #[default]
+    Auto,
+    /// Short lines for a person.
+    Human,
+    /// One line of key=value per event.
+    Kv,
+    /// One JSON object per event.
+    Json,
 }

@@ -6,7 +6,6 @@
 //! Nothing is written here, and the environment is passed in, never read behind the caller's back.
 
 mod address;
-mod choice;
 mod error;
 mod filter;
 mod flags;
@@ -22,11 +21,11 @@ use clap::ValueEnum as _;
 use toml::de::DeTable;
 
 pub use address::ListenAddress;
-pub use choice::{LogFormat, Watch};
 pub use error::{ConfigError, Origin};
 pub use filter::{BadDirective, parse_filter};
 pub use flags::GlobalArguments;
 pub use keys::{KEYS, Key, Kind};
+pub use keys::{LogFormat, Watch};
 use keys::{Value, nearest};
 pub use reload::Change;
 

@@ -22,15 +22,13 @@ pub(crate) mod open_files;
 pub(crate) mod pairs;
 pub mod read;
 pub(crate) mod read_task;
-pub(crate) mod relocate;
+pub mod relocate;
 pub(crate) mod report;
 pub(crate) mod reset;
 pub(crate) mod schedule;
 pub(crate) mod scrub;
 pub(crate) mod sealed_batch;
 mod setup;
-mod torn;
-mod tune;
 mod workers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,13 +52,13 @@ use crate::store::journal::batch::Batch;
 use crate::store::state::{State, StateView};
 
 pub use error::EngineError;
+use lag::Torn;
 use lag::Unread;
 use open_files::KeptFile;
 use relocate::Inodes;
 use sealed_batch::{Committing, Sealed};
+pub use setup::Tuning;
 pub use setup::{BATCH_BYTES, Setup};
-use torn::Torn;
-pub use tune::Tuning;
 
 /// Entries of all overlays at which a checkpoint is due: about 8 MiB of memory.
 const OVERLAY_ENTRIES_MAX: usize = 64 << 10;

@@ -1,16 +1,19 @@
 //! Owns what follows when a day-file was moved to another day: the rows that the pair it left has in the export are
 //! claimed by its lines where they are now.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::engine::read::Look;
 use crate::engine::read_task::Job;
 use crate::engine::{Engine, EngineError};
-use crate::lake::identity::Rewritten;
+use crate::lake::identity::{Rewritten, SourceIdentity, SourceState};
 use crate::lake::path::{PairPath, Stream};
-use crate::moved::{first_inode, is_moved};
+use crate::lake::source::Source;
 use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::index::PairId;
+use crate::platform::storage::{FileStat, Storage};
 use crate::store::snapshot::pair_path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::Path;
 
 /// Pairs by the inode of their scored day-file, where the state does not know it yet. One that is outdated does no harm.
 #[derive(Debug, Default)]
@@ -103,5 +106,67 @@ impl Engine {
             );
         }
         Ok(())
+    }
+}
+
+/// The inode of a pair's scored day-file, where it was read for the first time between the two.
+#[must_use]
+pub fn first_inode(before: &PairCheckpoint, after: &PairCheckpoint) -> Option<u64> {
+    after
+        .scored_inode()
+        .filter(|_| before.scored.identity.is_none())
+}
+
+/// The pair whose lines may claim the rows of `id`, whose scored day-file is not what was read of it: any, where the lines
+/// that were read may lie elsewhere now.
+#[must_use]
+pub fn scope_of_claims(why: Rewritten, id: PairId) -> PairId {
+    match why {
+        Rewritten::Replaced | Rewritten::Moved => PairId::ANY,
+        _ => id,
+    }
+}
+
+/// Whether the scored day-file of `to` is the one that was read as that of `known`, the pair at `from`. What cannot be looked
+/// at was not moved.
+#[must_use]
+pub fn is_moved(
+    storage: &dyn Storage,
+    root: &Path,
+    from: &PairPath,
+    known: &PairCheckpoint,
+    to: &PairPath,
+) -> bool {
+    if from == to || !from.has_name_of(to) {
+        return false;
+    }
+    let Some(identity) = known.scored.identity else {
+        return false;
+    };
+    let Ok(Some(source)) = Source::open(storage, root, Stream::Scored, to) else {
+        return false;
+    };
+    let here = source.stat();
+    // A second name of the file is a second day-file.
+    has_left(storage, &from.path(root, Stream::Scored), here)
+        && here.inode == identity.inode
+        && matches!(source.rewritten(&read_of(known, identity, here)), Ok(None))
+}
+
+fn has_left(storage: &dyn Storage, path: &Path, file: &FileStat) -> bool {
+    match storage.stat(path) {
+        Ok(there) => (there.device, there.inode) != (file.device, file.inode),
+        Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+    }
+}
+
+/// What was read, as if nobody had noted yet that it is gone.
+fn read_of(known: &PairCheckpoint, identity: SourceIdentity, here: &FileStat) -> SourceState {
+    SourceState {
+        identity: Some(SourceIdentity {
+            device: here.device,
+            ..identity
+        }),
+        ..known.scored
     }
 }

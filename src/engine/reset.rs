@@ -1,10 +1,10 @@
 //! Owns what follows when a day-file is not what was read of it: rewritten, truncated, replaced, shortened by a power
 //! cut. What was read is forgotten, its rows stay where they are, and the lines that stand there now claim them.
 
+use crate::engine::relocate::scope_of_claims;
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::Rewritten;
 use crate::lake::path::{PairPath, Stream};
-use crate::moved::scope_of_claims;
 use crate::pair::index::{Claim, PairId};
 use crate::pair::verdict::Verdict;
 use crate::record::keys;

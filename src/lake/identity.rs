@@ -3,6 +3,9 @@
 use crate::platform::storage::FileStat;
 use serde::{Deserialize, Serialize};
 
+/// Offsets into day-files are packed into five bytes.
+pub const OFFSET_MAX: u64 = 1 << 40;
+
 /// Why a source must be read again from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rewritten {

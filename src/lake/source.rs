@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::lake::identity::OFFSET_MAX;
 use crate::lake::identity::{Seen, SourceIdentity, SourceState};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::open_day_file;
-use crate::pair::checkpoint::OFFSET_MAX;
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::{FileStat, Storage, StorageFile, read_full_at};
 

@@ -114,6 +114,3 @@ impl PairCheckpoint {
         })
     }
 }
-
-/// Offsets into day-files are packed into five bytes.
-pub const OFFSET_MAX: u64 = 1 << 40;

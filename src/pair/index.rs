@@ -1,6 +1,6 @@
 //! FIXME: pair::index
 
-use crate::pair::checkpoint::*;
+use crate::lake::identity::OFFSET_MAX;
 use crate::pair::verdict::Verdict;
 use crate::record::keys::{RowKey, RunKey};
 use serde::{Deserialize, Serialize};

@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::read::{Look, Looking, PairMemory, look};
+use crate::engine::relocate::{first_inode, is_moved};
 use crate::lake::chunk::LineLimits;
 use crate::lake::identity::{Rewritten, seen};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::walk;
-use crate::moved::{first_inode, is_moved};
 use crate::pair::accounting::{CLASSES_MAX, OTHER, class_of};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{Claim, PairId};

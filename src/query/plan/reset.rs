@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::engine::relocate::scope_of_claims;
 use crate::lake::identity::Rewritten;
 use crate::lake::path::Stream;
-use crate::moved::scope_of_claims;
 use crate::pair::index::{Claim, PairId, ScoredEntry};
 use crate::pair::verdict::Verdict;
 use crate::pair::{ActivePair, Overlay};
