@@ -92,10 +92,10 @@ fn names_below(dir: &Path, names: &mut Vec<String>) {
 }
 
 #[test]
-fn the_readme_says_what_every_file_is_that_a_daemon_makes() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(readme).unwrap();
-    let (_, table) = readme.split_once("### What lies where").unwrap();
+fn the_operators_page_describes_every_file_that_a_daemon_makes() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/README.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, table) = page.split_once("\n## Files\n").unwrap();
     let (table, _) = table.split_once("\n#").unwrap();
     let bench = Bench::new();
     bench.append_run("2026/01/01/a.jsonl", "a");
@@ -114,7 +114,7 @@ fn the_readme_says_what_every_file_is_that_a_daemon_makes() {
         let ends = [format!("/{name}`"), format!("`{name}`")];
         assert!(
             ends.iter().any(|end| table.contains(end)),
-            "the README does not say what {name} is"
+            "systemd/README.md does not describe {name}"
         );
     }
 }
