@@ -1,5 +1,6 @@
-//! What the README leads to: the example lake, which its first command works on, with every class and every verdict; and
-//! its table of the files that distilld makes.
+//! The examples and the pages that describe them: the example lake, which the README's first command works on, with
+//! every class and every verdict; the pair of lines and the row in the description of the input; the table of the files
+//! that distilld makes.
 
 use std::fs;
 use std::path::Path;
@@ -38,6 +39,47 @@ fn the_example_lake_holds_every_class_and_every_verdict() {
     }
 }
 
+/// The fenced records of a page, each with the path that the text before it names last.
+fn records(page: &str) -> Vec<(&str, &str)> {
+    let mut records = Vec::new();
+    let mut rest = page;
+    while let Some((before, fenced)) = rest.split_once("```json\n") {
+        let (record, after) = fenced.split_once("```").unwrap();
+        let path = before.rsplit('`').nth(1).unwrap();
+        records.push((path, record));
+        rest = after;
+    }
+    records
+}
+
+#[test]
+fn the_example_pair_of_the_input_page_gives_the_row_that_it_shows() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/lake/README.md");
+    let page = fs::read_to_string(page).unwrap();
+    let records = records(&page);
+    let [scored, evidence, (export, row)] = records.as_slice() else {
+        panic!("not a scored line, an evidence line and a row: {records:?}");
+    };
+    let bench = Bench::new();
+    for (path, line) in [scored, evidence] {
+        assert_eq!(line.lines().count(), 1, "{path}: {line}");
+        let path = bench.root().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, line).unwrap();
+    }
+    let fields: serde_json::Value = serde_json::from_str(row).unwrap();
+    let ended = Command::new(env!("CARGO_BIN_EXE_distilld"))
+        .arg("--root")
+        .arg(bench.root())
+        .args(["export", "--recorded-at"])
+        .arg(fields["created_at"].as_str().unwrap())
+        .output()
+        .unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    let rows = fs::read_to_string(bench.root().join(export)).unwrap();
+    assert_eq!(rows, *row);
+}
+
 /// Names of all files below a directory. One that vanishes meanwhile is none.
 fn names_below(dir: &Path, names: &mut Vec<String>) {
     for entry in fs::read_dir(dir).unwrap().flatten() {
@@ -50,10 +92,10 @@ fn names_below(dir: &Path, names: &mut Vec<String>) {
 }
 
 #[test]
-fn the_readme_says_what_every_file_is_that_a_daemon_makes() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(readme).unwrap();
-    let (_, table) = readme.split_once("### What lies where").unwrap();
+fn the_operators_page_describes_every_file_that_a_daemon_makes() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/README.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, table) = page.split_once("\n## Files\n").unwrap();
     let (table, _) = table.split_once("\n#").unwrap();
     let bench = Bench::new();
     bench.append_run("2026/01/01/a.jsonl", "a");
@@ -72,7 +114,7 @@ fn the_readme_says_what_every_file_is_that_a_daemon_makes() {
         let ends = [format!("/{name}`"), format!("`{name}`")];
         assert!(
             ends.iter().any(|end| table.contains(end)),
-            "the README does not say what {name} is"
+            "systemd/README.md does not describe {name}"
         );
     }
 }

@@ -45,13 +45,17 @@ fn said(command: &mut Command) -> String {
 }
 
 #[test]
-fn there_is_a_manual_page_for_the_program_each_command_and_the_configuration() {
+fn there_is_a_manual_page_for_the_program_each_command_the_configuration_and_the_input() {
     let dir = generated();
     let names: Vec<String> = manual_pages(dir.path())
         .iter()
         .map(|page| page.file_name().unwrap().to_string_lossy().into_owned())
         .collect();
-    let mut wanted = vec!["distilld.1".to_owned(), "distilld.toml.5".to_owned()];
+    let mut wanted = vec![
+        "distilld.1".to_owned(),
+        "distilld-lake.5".to_owned(),
+        "distilld.toml.5".to_owned(),
+    ];
     let commands = Arguments::command();
     wanted.extend(
         commands
@@ -137,6 +141,35 @@ fn the_page_of_the_configuration_tells_every_key_with_its_default_and_bounds() {
         }
     }
     assert!(!text.contains("Also "), "{text}");
+}
+
+#[test]
+fn the_page_of_the_input_has_every_name_and_the_example_of_the_text_it_is_made_of() {
+    let pages = pages::all().unwrap();
+    let page = pages
+        .iter()
+        .find(|page| page.path.ends_with("lake.5"))
+        .unwrap();
+    assert!(page.bytes.is_ascii());
+    let plain = |text: &str| {
+        let text = text.replace("\\-", "-").replace("\\*(Aq", "'");
+        let text = text.replace("\\[u00B7]", "\u{b7}");
+        text.split_whitespace().collect::<String>()
+    };
+    let page = plain(&String::from_utf8_lossy(&page.bytes));
+    let text = include_str!("../../examples/lake/README.md");
+    let names = text.split('`').skip(1).step_by(2);
+    let names: Vec<&str> = names.filter(|name| !name.contains("\n")).collect();
+    assert!(names.len() > 100, "{names:?}");
+    for name in names {
+        assert!(page.contains(&plain(name)), "no {name} in {page}");
+    }
+    let records = text.lines().filter(|line| line.starts_with('{'));
+    let records: Vec<&str> = records.collect();
+    assert_eq!(records.len(), 3);
+    for record in records {
+        assert!(page.contains(&plain(record)), "no {record} in {page}");
+    }
 }
 
 /// What completing a half-typed line gives, sorted.

@@ -34,7 +34,7 @@ mod crash;
 mod daemon;
 /// Exports that are edited further back than an append looks, and those that were only touched.
 mod edited;
-/// The example lake, and what the README says of files.
+/// The example lake, the example of the input page, and the table of files in the operator's page.
 mod examples;
 /// An error from every call that reaches the disk.
 mod faults;

@@ -71,6 +71,7 @@ fn unit_tmpfiles_and_configuration_name_the_same_directories() {
 fn every_text_names_the_configuration_where_the_package_has_it() {
     for path in [
         "README.md",
+        "systemd/README.md",
         "examples/distilld.toml",
         "systemd/distilld.toml",
         "systemd/distilld.service",

@@ -128,7 +128,7 @@ pub fn the_steps_for_other_distributions_work(host: &Host) {
     host.shell("rm -rf /srv/lakehouse");
     // What `cargo install` does, with the program of the package.
     host.shell("dpkg-deb --fsys-tarfile /root/distilld.deb | tar --extract --directory=/ ./usr/bin/distilld");
-    let steps = steps_of_readme();
+    let steps = documented_steps();
     let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");
     let copied = run(Command::new("cp")
         .args(["-r", sources])
@@ -141,10 +141,10 @@ pub fn the_steps_for_other_distributions_work(host: &Host) {
     host.systemctl(&["disable", "--now", SERVICE]);
 }
 
-/// The README's commands for installing without a package, but for the first, which compiles.
-fn steps_of_readme() -> String {
-    let readme = include_str!("../../README.md");
-    let steps = readme
+/// The commands in `systemd/README.md` for installing without a package, except the first, which compiles.
+fn documented_steps() -> String {
+    let page = include_str!("../../systemd/README.md");
+    let steps = page
         .split_once("    cargo install --locked --path .")
         .unwrap()
         .1;

@@ -1,4 +1,4 @@
-//! Owns the packages under test: those that `cargo deb` makes, by the steps of the README.
+//! Owns the packages under test: those that `cargo deb` makes, by the steps in `systemd/README.md`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

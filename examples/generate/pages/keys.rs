@@ -51,7 +51,9 @@ pub(super) fn page() -> io::Result<Page> {
         bold("distilld"),
         roman("(1), "),
         bold("distilld-check"),
-        roman("(1)"),
+        roman("(1), "),
+        bold("distilld-lake"),
+        roman("(5)"),
     ]);
     let mut bytes = Vec::new();
     roff.to_writer(&mut bytes)?;

@@ -202,6 +202,7 @@ fn see_also(roff: &mut Roff, program: &Command, own: &str) {
         )
     }));
     names.push(("distilld.toml".to_owned(), "5"));
+    names.push(("distilld-lake".to_owned(), "5"));
     names.retain(|(name, _)| name != own);
     let mut line = Vec::new();
     for (at, (name, section)) in names.iter().enumerate() {

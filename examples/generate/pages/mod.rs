@@ -1,6 +1,7 @@
 //! Owns what is generated: each file's name and bytes. It writes nothing, so that tests can look at the same bytes.
 
 mod keys;
+mod lake;
 mod man;
 
 use std::io;
@@ -22,6 +23,7 @@ pub struct Page {
 pub fn all() -> io::Result<Vec<Page>> {
     let mut pages = man::pages(&program())?;
     pages.push(keys::page()?);
+    pages.push(lake::page()?);
     pages.push(completion(Bash, "distilld.bash"));
     pages.push(completion(Zsh, "_distilld"));
     pages.push(completion(Fish, "distilld.fish"));
