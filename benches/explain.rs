@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 use distilld::pair::checkpoint::PairCheckpoint;
-use distilld::pair::index::{EvidenceEntry, EvidenceRef, PairId, ScoredEntry};
-use distilld::pair::verdict::{Counts, Verdict};
-use distilld::platform::storage::Disk;
+use distilld::pair::index::{EvidenceLine, EvidenceLocation, PairId, ScoredLine};
+use distilld::pair::verdict::{Verdict, VerdictCounts};
+use distilld::platform::storage::OsStorage;
 use distilld::query::status::waiting_oldest;
 use distilld::record::keys::RunKey;
-use distilld::store::snapshot::Figures;
+use distilld::store::snapshot::StateSnapshot;
 use distilld::store::state::blocks::packed;
 use distilld::store::state::header::Header;
 use distilld::store::state::{PairWrite, State};
@@ -63,8 +63,8 @@ fn main() -> Result<(), Failure> {
     fs::create_dir_all(&dir)?;
     let path = dir.join("state.redb");
     write_state(&path, &options)?;
-    let state = State::open(&Disk, &path)?;
-    let figures = Figures {
+    let state = State::open(&OsStorage, &path)?;
+    let figures = StateSnapshot {
         view: Arc::new(state.view()?),
         changed: Vec::new(),
         claimed: Arc::default(),
@@ -99,7 +99,7 @@ fn main() -> Result<(), Failure> {
         Ok(())
     })?;
     let oldest = timed(options.runs, |_| {
-        let oldest = waiting_oldest(&figures, &Disk, &dir)?;
+        let oldest = waiting_oldest(&figures, &OsStorage, &dir)?;
         assert!(!oldest.is_empty() || options.waiting_every > options.pairs);
         Ok(())
     })?;
@@ -153,7 +153,7 @@ fn run_key(pair: u32, record: u32) -> RunKey {
 }
 
 fn write_state(path: &Path, options: &Options) -> Result<(), Failure> {
-    let mut state = State::create(&Disk, path)?;
+    let mut state = State::create(&OsStorage, path)?;
     let mut from = 0;
     while from < options.pairs {
         let to = (from + PAIRS_AT_ONCE).min(options.pairs);
@@ -183,10 +183,10 @@ fn checkpoint(pair: u32, options: &Options) -> PairCheckpoint {
     let path = format!("{year:04}/{month:02}/{day:02}/class-{name:02}.jsonl");
     let mut checkpoint = PairCheckpoint::new(path.into_bytes());
     let waiting = u64::from(waits(pair, 0, options));
-    checkpoint.counts = Counts {
+    checkpoint.counts = VerdictCounts {
         exported: u64::from(options.records) - waiting,
         waiting,
-        ..Counts::default()
+        ..VerdictCounts::default()
     };
     checkpoint.waiting_since_s = waiting * u64::from(1_700_000_000 + pair);
     checkpoint
@@ -210,14 +210,14 @@ fn pair_write<'c>(pair: u32, checkpoint: &'c PairCheckpoint, options: &Options) 
                 contradicted: false,
             }
         };
-        evidence.push(EvidenceEntry {
+        evidence.push(EvidenceLine {
             run,
-            place: EvidenceRef {
+            place: EvidenceLocation {
                 offset,
                 len_bytes: 199,
             },
         });
-        entries.push(ScoredEntry {
+        entries.push(ScoredLine {
             run,
             offset,
             len_bytes: 199,

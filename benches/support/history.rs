@@ -15,7 +15,7 @@ use super::lake::{PairPath, text};
 use super::program::Program;
 use super::{Failure, bench_dir, export_path, lines_in, remove_tree};
 
-/// Counts up when the bytes made for the same plan change, so that no older history is used again.
+/// VerdictCounts up when the bytes made for the same plan change, so that no older history is used again.
 const GENERATOR_VERSION: u32 = 1;
 /// Mean length of an evidence text before its last piece.
 const TEXT_BYTES: usize = 40;

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// Counts up when the bytes made for the same plan change, so that no older lake is used again.
+/// VerdictCounts up when the bytes made for the same plan change, so that no older lake is used again.
 const GENERATOR_VERSION: u32 = 1;
 /// Day-files of one day: one for each source class, the last of which has no template of its own.
 pub const CLASSES: [&str; 8] = [

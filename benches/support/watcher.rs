@@ -57,17 +57,17 @@ fn watch(
     stop: &AtomicBool,
 ) -> io::Result<Vec<Duration>> {
     sharpen_sleeps();
-    let (mut apart, mut unfinished, mut last_look) = (Vec::new(), Vec::new(), Instant::now());
+    let (mut apart, mut has_unarmed, mut last_look) = (Vec::new(), Vec::new(), Instant::now());
     while !stop.load(Ordering::Relaxed) {
         let len = export.metadata()?.len();
         if len > offset {
-            let begin = unfinished.len();
-            unfinished.resize(begin + (len - offset) as usize, 0);
-            export.read_exact_at(&mut unfinished[begin..], offset)?;
+            let begin = has_unarmed.len();
+            has_unarmed.resize(begin + (len - offset) as usize, 0);
+            export.read_exact_at(&mut has_unarmed[begin..], offset)?;
             let now = Instant::now();
             apart.push(now - last_look);
             offset = len;
-            report_rows(&mut unfinished, now, rows);
+            report_rows(&mut has_unarmed, now, rows);
         }
         last_look = Instant::now();
         thread::sleep(LOOK_INTERVAL);

@@ -13,7 +13,9 @@ use std::thread;
 
 pub use crate::batch::output::Output;
 use crate::batch::output::Sink;
-use crate::batch::pair::{Counts, Lake, PairFault, PairReading, PairTotals, read_pair};
+use crate::batch::pair::{
+    BatchCounts, LakeReader, PairReadError, PairReading, PairTotals, read_pair,
+};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::walk;
 use crate::record::final_check::{ForbiddenRow, forbidden_in_dialect};
@@ -36,12 +38,12 @@ pub struct PairRows<'p> {
     /// Whole rows, each with its newline; may be none.
     pub rows: Vec<u8>,
     /// In the last part: the pair's totals, or why it could not be read.
-    pub end: Option<Result<PairTotals, PairFault>>,
+    pub end: Option<Result<PairTotals, PairReadError>>,
 }
 
 struct Part {
     rows: Vec<u8>,
-    end: Option<Result<PairTotals, PairFault>>,
+    end: Option<Result<PairTotals, PairReadError>>,
 }
 
 /// Reads pairs on all processors and calls `visit` on this thread with every row they make, in the order of `pairs`.
@@ -49,7 +51,7 @@ struct Part {
 /// # Errors
 /// What `visit` says; then no more is read. A pair that cannot be read is no error here: `visit` is told.
 pub fn for_each_pair<E>(
-    lake: &Lake<'_>,
+    lake: &LakeReader<'_>,
     pairs: &[PairPath],
     reading: &PairReading<'_>,
     visit: &mut dyn FnMut(PairRows<'_>) -> Result<(), E>,
@@ -97,7 +99,7 @@ fn claim_pair<'p>(
 
 /// Sends a pair's rows. That nobody receives them any more ends the pair, and is no fault.
 fn send_pair(
-    lake: &Lake<'_>,
+    lake: &LakeReader<'_>,
     pair: &PairPath,
     reading: &PairReading<'_>,
     parts: &SyncSender<Part>,
@@ -155,7 +157,7 @@ pub struct BatchReport {
     /// What is printed.
     pub result: BatchResult,
     /// Verdicts of all pairs.
-    pub counts: Counts,
+    pub counts: BatchCounts,
     /// Directories and day-files that were passed over, and why.
     pub unreadable: Vec<(PathBuf, io::Error)>,
     /// Bytes written; with none the output was not touched.
@@ -186,7 +188,7 @@ pub enum BatchError {
     },
     /// A day-file failed when rows of it were already passed on.
     #[error(transparent)]
-    Pair(PairFault),
+    Pair(PairReadError),
     /// The output cannot be written.
     #[error("cannot write {path}: {source}")]
     Write {
@@ -205,7 +207,7 @@ pub enum BatchError {
 /// # Errors
 /// See [`BatchError`]. A day-file that cannot be read is passed over and reported.
 pub fn batch_export(
-    lake: &Lake<'_>,
+    lake: &LakeReader<'_>,
     options: &BatchOptions<'_>,
     output: Output<'_>,
     on_progress: &mut dyn FnMut(Progress),
@@ -217,7 +219,7 @@ pub fn batch_export(
     })?;
     let mut batch = Batch {
         dialect: options.reading.synthesis.dialect,
-        counts: Counts::default(),
+        counts: BatchCounts::default(),
         unreadable: found.unreadable,
         progress: Progress {
             pairs_done: 0,
@@ -245,7 +247,7 @@ pub fn batch_export(
 
 struct Batch<'s, 'w> {
     dialect: Dialect,
-    counts: Counts,
+    counts: BatchCounts,
     unreadable: Vec<(PathBuf, io::Error)>,
     progress: Progress,
     sink: Sink<'s, 'w>,

@@ -126,7 +126,7 @@ impl<'f> LineReader<'f> {
             let newline = memchr::memchr(b'\n', &held[searched..]).map(|found| searched + found);
             searched = held.len();
             if newline.unwrap_or(searched) > self.max_line_bytes {
-                return self.pass_over(offset).map(Some);
+                return self.skip_oversized(offset).map(Some);
             }
             if let Some(len) = newline {
                 return Ok(Some(self.hand_out(offset, len, 1)));
@@ -150,7 +150,7 @@ impl<'f> LineReader<'f> {
     }
 
     /// Reads on to the end of a line that is too long, keeping none of it.
-    fn pass_over(&mut self, offset: u64) -> io::Result<Line<'static>> {
+    fn skip_oversized(&mut self, offset: u64) -> io::Result<Line<'static>> {
         let mut len_bytes = 0;
         loop {
             let held = &self.buffer[self.start..self.end];

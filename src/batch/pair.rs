@@ -17,7 +17,7 @@ use crate::platform::storage::{Storage, read_full_at};
 use crate::record::firewall::{Admission, AdmittedRun, admit};
 use crate::record::keys::RunKey;
 use crate::record::parse;
-use crate::record::parse::{ParseFault, ScoredRun, trim};
+use crate::record::parse::{ParseError, ScoredRun, trim};
 use crate::record::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
 
 /// Evidence files up to this size are held in memory while their pair is read.
@@ -28,7 +28,7 @@ pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
 /// A root and the file system it lies on.
 #[derive(Debug, Clone)]
-pub struct Lake<'s> {
+pub struct LakeReader<'s> {
     /// The file system.
     pub storage: &'s dyn Storage,
     /// The root as it was given.
@@ -36,12 +36,12 @@ pub struct Lake<'s> {
     canonical_root: PathBuf,
 }
 
-impl<'s> Lake<'s> {
+impl<'s> LakeReader<'s> {
     /// The lake at `root`, which need not exist: then it is empty.
     ///
     /// # Errors
     /// `InvalidInput` for an empty root; else whatever the storage says of it.
-    pub fn new(storage: &'s dyn Storage, root: &Path) -> io::Result<Lake<'s>> {
+    pub fn new(storage: &'s dyn Storage, root: &Path) -> io::Result<LakeReader<'s>> {
         if root.as_os_str().is_empty() {
             let what = "the root is empty: give a directory with --root";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -50,7 +50,7 @@ impl<'s> Lake<'s> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => root.to_owned(),
             canonical => canonical?,
         };
-        Ok(Lake {
+        Ok(LakeReader {
             storage,
             root: root.to_owned(),
             canonical_root,
@@ -77,9 +77,9 @@ pub struct PairReading<'a> {
 
 /// What a batch makes of a scored line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum BatchVerdict {
     /// Not a record.
-    Malformed(ParseFault),
+    Malformed(ParseError),
     /// Of a category that is never exported.
     Firewalled,
     /// The paired day-file has no evidence for the run.
@@ -90,15 +90,15 @@ pub enum Verdict {
     Exported,
 }
 
-impl Verdict {
+impl BatchVerdict {
     /// A short name that never changes.
     pub fn code(&self) -> &'static str {
         match self {
-            Verdict::Malformed(_) => "malformed",
-            Verdict::Firewalled => "firewall",
-            Verdict::NoEvidence => "no-evidence",
-            Verdict::Refused(refusal) => refusal.code(),
-            Verdict::Exported => "exported",
+            BatchVerdict::Malformed(_) => "malformed",
+            BatchVerdict::Firewalled => "firewall",
+            BatchVerdict::NoEvidence => "no-evidence",
+            BatchVerdict::Refused(refusal) => refusal.code(),
+            BatchVerdict::Exported => "exported",
         }
     }
 }
@@ -113,14 +113,14 @@ pub struct JudgedLine<'l> {
     /// What it says, unless it is malformed.
     pub run: Option<&'l ScoredRun<'l>>,
     /// What became of it.
-    pub verdict: Verdict,
+    pub verdict: BatchVerdict,
     /// Its row with the newline; empty unless it is exported.
     pub row: &'l [u8],
 }
 
 /// Verdicts, counted. Lines that are not blank = malformed + records read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct BatchCounts {
     /// Well-formed scored records: the sum of the six below.
     pub records_read: u64,
     /// They have a row.
@@ -141,29 +141,29 @@ pub struct Counts {
     pub malformed_evidence: u64,
 }
 
-impl Counts {
+impl BatchCounts {
     /// What the batch result sums up as not instructable.
     pub fn not_instructable(&self) -> u64 {
         self.unknown_category + self.no_evidence + self.role + self.blank_text
     }
 
-    fn count(&mut self, verdict: Verdict) {
-        let is_record = !matches!(verdict, Verdict::Malformed(_));
+    fn count(&mut self, verdict: BatchVerdict) {
+        let is_record = !matches!(verdict, BatchVerdict::Malformed(_));
         self.records_read += u64::from(is_record);
         *match verdict {
-            Verdict::Malformed(_) => &mut self.malformed,
-            Verdict::Firewalled => &mut self.firewalled,
-            Verdict::NoEvidence => &mut self.no_evidence,
-            Verdict::Refused(Refusal::UnknownCategory) => &mut self.unknown_category,
-            Verdict::Refused(Refusal::Role) => &mut self.role,
-            Verdict::Refused(Refusal::BlankText) => &mut self.blank_text,
-            Verdict::Exported => &mut self.exported,
+            BatchVerdict::Malformed(_) => &mut self.malformed,
+            BatchVerdict::Firewalled => &mut self.firewalled,
+            BatchVerdict::NoEvidence => &mut self.no_evidence,
+            BatchVerdict::Refused(Refusal::UnknownCategory) => &mut self.unknown_category,
+            BatchVerdict::Refused(Refusal::Role) => &mut self.role,
+            BatchVerdict::Refused(Refusal::BlankText) => &mut self.blank_text,
+            BatchVerdict::Exported => &mut self.exported,
         } += 1;
     }
 }
 
-impl AddAssign for Counts {
-    fn add_assign(&mut self, more: Counts) {
+impl AddAssign for BatchCounts {
+    fn add_assign(&mut self, more: BatchCounts) {
         self.records_read += more.records_read;
         self.exported += more.exported;
         self.firewalled += more.firewalled;
@@ -179,7 +179,7 @@ impl AddAssign for Counts {
 /// Why a pair could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}: {source}", path.display())]
-pub struct PairFault {
+pub struct PairReadError {
     /// The day-file.
     pub path: PathBuf,
     /// What the storage said.
@@ -192,7 +192,7 @@ pub struct PairFault {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PairTotals {
     /// Its verdicts.
-    pub counts: Counts,
+    pub counts: BatchCounts,
     /// Bytes read of both day-files.
     pub read_bytes: u64,
 }
@@ -205,13 +205,13 @@ pub struct PairTotals {
 /// # Errors
 /// One of the day-files cannot be read. Evidence that does not exist is no error.
 pub fn read_pair(
-    lake: &Lake<'_>,
+    lake: &LakeReader<'_>,
     pair: &PairPath,
     reading: &PairReading<'_>,
     on_line: &mut dyn FnMut(&JudgedLine<'_>) -> ControlFlow<()>,
-) -> Result<PairTotals, PairFault> {
+) -> Result<PairTotals, PairReadError> {
     let fault = |stream: Stream, is_partial: bool| {
-        move |source: io::Error| PairFault {
+        move |source: io::Error| PairReadError {
             path: pair.path(&lake.root, stream),
             source,
             is_partial,
@@ -243,7 +243,7 @@ pub fn read_pair(
         };
         row.clear();
         let verdict = match &run {
-            Err(malformed) => Verdict::Malformed(*malformed),
+            Err(malformed) => BatchVerdict::Malformed(*malformed),
             Ok(run) => judge(run, &mut evidence, &place, &reading.synthesis, &mut row)
                 .map_err(fault(Stream::Evidence, is_partial))?,
         };
@@ -264,8 +264,8 @@ pub fn read_pair(
     Ok(totals)
 }
 
-fn too_long(max_line_bytes: usize) -> ParseFault {
-    ParseFault::TooLong {
+fn too_long(max_line_bytes: usize) -> ParseError {
+    ParseError::TooLong {
         max_line_bytes: max_line_bytes as u64,
     }
 }
@@ -277,10 +277,10 @@ fn judge(
     place: &RowPlace<'_>,
     synthesis: &Synthesis<'_>,
     row: &mut Vec<u8>,
-) -> io::Result<Verdict> {
+) -> io::Result<BatchVerdict> {
     match admit(run, synthesis.dialect) {
-        Admission::Firewalled => Ok(Verdict::Firewalled),
-        Admission::UnknownCategory => Ok(Verdict::Refused(Refusal::UnknownCategory)),
+        Admission::Firewalled => Ok(BatchVerdict::Firewalled),
+        Admission::UnknownCategory => Ok(BatchVerdict::Refused(Refusal::UnknownCategory)),
         Admission::Admitted(admitted) => join(&admitted, evidence, place, synthesis, row),
     }
 }
@@ -291,23 +291,23 @@ fn join(
     place: &RowPlace<'_>,
     synthesis: &Synthesis<'_>,
     row: &mut Vec<u8>,
-) -> io::Result<Verdict> {
+) -> io::Result<BatchVerdict> {
     let run_id = &admitted.run().evidence_run_id;
     let Some(line) = evidence.line_of(RunKey::of_text(run_id))? else {
-        return Ok(Verdict::NoEvidence);
+        return Ok(BatchVerdict::NoEvidence);
     };
     // A large evidence file is read twice and may have been rewritten in between: what is there now must still be
     // this run's evidence.
     let Ok(evidence) = parse::evidence(trim(line)) else {
-        return Ok(Verdict::NoEvidence);
+        return Ok(BatchVerdict::NoEvidence);
     };
-    if !evidence.run_id.says_as(run_id) {
-        return Ok(Verdict::NoEvidence);
+    if !evidence.run_id.same_text(run_id) {
+        return Ok(BatchVerdict::NoEvidence);
     }
     Ok(
         match synthesize(admitted, &evidence, place, synthesis, row) {
-            Ok(()) => Verdict::Exported,
-            Err(refusal) => Verdict::Refused(refusal),
+            Ok(()) => BatchVerdict::Exported,
+            Err(refusal) => BatchVerdict::Refused(refusal),
         },
     )
 }
@@ -323,7 +323,11 @@ struct EvidenceIndex {
 }
 
 impl EvidenceIndex {
-    fn read(lake: &Lake<'_>, pair: &PairPath, max_line_bytes: usize) -> io::Result<EvidenceIndex> {
+    fn read(
+        lake: &LakeReader<'_>,
+        pair: &PairPath,
+        max_line_bytes: usize,
+    ) -> io::Result<EvidenceIndex> {
         let (source, end) = match lake.open(Stream::Evidence, pair) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 (Source::Held(Arc::new([])), 0)

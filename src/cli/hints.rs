@@ -4,7 +4,7 @@
 //! Pure: it looks at nothing but the error. An error without a remedy is a bug of ours, or a sentence that holds one.
 
 use crate::batch::export::BatchError;
-use crate::batch::pair::PairFault;
+use crate::batch::pair::PairReadError;
 use crate::batch::verify::error::VerifyError;
 use crate::cli::run::DaemonError;
 use crate::config::ConfigError;
@@ -45,7 +45,7 @@ pub fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
         .or_else(|| of(error, verify))
         .or_else(|| of(error, inquire))
         .or_else(|| of(error, retry))
-        .or_else(|| of(error, |refusal: &Refusal| refusal.fix.clone()))
+        .or_else(|| of(error, |refusal: &UserError| refusal.fix.clone()))
         .or_else(|| of(error, |error: &std::io::Error| disk(error, "it")))
 }
 
@@ -154,7 +154,7 @@ fn engine(error: &EngineError) -> String {
         EngineError::State(error) => state(error),
         EngineError::Journal(error) => journal(error),
         EngineError::Export(error) => export(error),
-        EngineError::Forbidden(_) | EngineError::Imbalance(_) | EngineError::Totals(_) => {
+        EngineError::Forbidden(_) | EngineError::AccountingMismatch(_) | EngineError::LineTotals(_) => {
             REPORT.to_owned()
         }
         EngineError::Tainted { .. } => {
@@ -217,7 +217,7 @@ fn rebuild(error: &RebuildError) -> String {
     match error {
         RebuildError::Engine(error) => engine(error),
         RebuildError::Sources { source, .. } => disk(source, "the sources"),
-        RebuildError::Unread { .. } => {
+        RebuildError::UnreadBytes { .. } => {
             "make it readable, the log says what was wrong; then run `distilld rebuild` again"
                 .to_owned()
         }
@@ -236,7 +236,7 @@ fn batch(error: &BatchError) -> String {
     }
 }
 
-fn pair(fault: &PairFault) -> String {
+fn pair(fault: &PairReadError) -> String {
     disk(&fault.source, "that day-file")
 }
 
@@ -270,12 +270,12 @@ fn inquire(error: &InquireError) -> String {
         InquireError::Lock(error) => lock(error),
         InquireError::State(error) => state(error),
         InquireError::Journal(error) => journal(error),
-        InquireError::Silent { .. } => "try again in a moment".to_owned(),
-        InquireError::Mute { .. } => {
+        InquireError::NoSnapshotYet { .. } => "try again in a moment".to_owned(),
+        InquireError::Unresponsive { .. } => {
             "try again in a moment, or stop the daemon and ask without it".to_owned()
         }
-        InquireError::Refused { .. } => "do what its answer says, then ask again".to_owned(),
-        InquireError::Foreign { .. } => {
+        InquireError::Rejected { .. } => "do what its answer says, then ask again".to_owned(),
+        InquireError::IncompatibleResponse { .. } => {
             "restart the daemon, if it was upgraded since it started".to_owned()
         }
         InquireError::Snapshot { .. } => "restart the daemon to have it written anew".to_owned(),
@@ -285,7 +285,7 @@ fn inquire(error: &InquireError) -> String {
 /// Why a command was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
-pub struct Refusal {
+pub struct UserError {
     /// What stands against it, and where.
     pub what: String,
     /// What to do instead.

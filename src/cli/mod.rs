@@ -21,7 +21,7 @@ use clap::Parser as _;
 
 use crate::batch::export::{BatchOptions, Output, batch_export};
 use crate::batch::output::directory_of;
-use crate::batch::pair::{Lake, PairReading};
+use crate::batch::pair::{LakeReader, PairReading};
 use crate::cli::args::{Arguments, Command, ExportArguments};
 use crate::cli::check::Severity;
 use crate::cli::hints::{in_a_line, remedy};
@@ -29,7 +29,7 @@ use crate::cli::run::DaemonError;
 
 use crate::batch::verify;
 use crate::batch::verify::{VerifyOptions, VerifyResult};
-use crate::cli::hints::Refusal;
+use crate::cli::hints::UserError;
 use crate::config::{Environment, Settings};
 use crate::console::logging;
 use crate::console::progress;
@@ -44,7 +44,7 @@ use crate::lake::walk::{pair_bytes, walk};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock;
 use crate::platform::sd_notify::ServiceManager;
-use crate::platform::storage::{Disk, Storage as _};
+use crate::platform::storage::{OsStorage, Storage as _};
 use crate::record::json::escape::Dialect;
 use crate::record::synthesize::Synthesis;
 use crate::record::timestamp::stamp;
@@ -75,8 +75,8 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     if let Command::Run(run) = &mut arguments.command {
         arguments.global.listen = run.listen.take();
     }
-    let environment = Environment::of_process();
-    let terminal = Terminal::of_stderr(&environment);
+    let environment = Environment::from_env();
+    let terminal = Terminal::for_stderr(&environment);
     progress::init(terminal.draws);
     // Only the daemon is a unit; another command in the same environment must not speak for it.
     let is_unit = matches!(arguments.command, Command::Run(_));
@@ -192,7 +192,7 @@ fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyErr
         Some(args::Output::File(path)) => Output::File(path.clone()),
         None => Output::File(export_path(&settings.root)),
     };
-    let lake = Lake::new(&Disk, &settings.root)?;
+    let lake = LakeReader::new(&OsStorage, &settings.root)?;
     let bar = Progress::new(bytes_to_show(&lake), "exporting");
     let report = batch_export(&lake, &options, output, &mut |done| bar.at(done.read_bytes))?;
     bar.finish();
@@ -224,7 +224,7 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
         patience: VERIFY_PATIENCE,
     };
     let mut bars = Steps::default();
-    let lake = Lake::new(&Disk, &settings.root)?;
+    let lake = LakeReader::new(&OsStorage, &settings.root)?;
     let report = verify::verify(&lake, &options, &mut |what, done_bytes, total_bytes| {
         bars.at(what, done_bytes, total_bytes);
     })?;
@@ -255,7 +255,7 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
 const DAYS_TOLD_MAX: usize = 20;
 
 /// What a failed `verify` says: the worst, then the first of each day.
-fn differ(result: &VerifyResult, difference: &str) -> Refusal {
+fn differ(result: &VerifyResult, difference: &str) -> UserError {
     let failed = result.days.iter().filter(|day| day.is_failure());
     let days = failed.clone().count();
     let mut what = format!("export and sources differ: {difference}");
@@ -268,14 +268,14 @@ fn differ(result: &VerifyResult, difference: &str) -> Refusal {
             days - DAYS_TOLD_MAX
         );
     }
-    Refusal {
+    UserError {
         what,
         fix: "`distilld rebuild` writes a fresh export from the sources, once it is known why they differ".to_owned(),
     }
 }
 
 /// What there is to read, where a bar would show it: to find out costs a look at every day-file.
-fn bytes_to_show(lake: &Lake<'_>) -> u64 {
+fn bytes_to_show(lake: &LakeReader<'_>) -> u64 {
     if !progress::is_drawn() {
         return 0;
     }
@@ -287,7 +287,7 @@ fn bytes_to_show(lake: &Lake<'_>) -> u64 {
 }
 
 fn rebuild(settings: &Settings) -> Result<(), AnyError> {
-    let root = Disk.canonicalize(&settings.root)?;
+    let root = OsStorage.canonicalize(&settings.root)?;
     refuse_other_state(settings, &root)?;
     let _lock = run::take_lock(settings, &root)?;
     let clock = Arc::new(HostClock::new());
@@ -322,7 +322,7 @@ fn refuse_other_state(settings: &Settings, root: &Path) -> Result<(), AnyError> 
     };
     if !same && holder.state_dir.join(STATE_FILE).try_exists()? {
         let dir = holder.state_dir.display();
-        return Err(Refusal {
+        return Err(UserError {
             what: format!(
                 "the daemon's state lies in {dir}, not in {}",
                 settings.state_dir.display()
@@ -366,7 +366,7 @@ fn is_own_export(settings: &Settings, output: Option<&args::Output>) -> bool {
 /// Until the batch is done no daemon starts to keep that export.
 fn lock_own_export(settings: &Settings) -> Result<root_lock::RootLock, AnyError> {
     refuse_kept_export(settings)?;
-    let root = Disk.canonicalize(&settings.root)?;
+    let root = OsStorage.canonicalize(&settings.root)?;
     let lock = root_lock::RootLock::take_root(&root, &settings.state_dir)?;
     refuse_kept_export(settings)?;
     Ok(lock)
@@ -381,7 +381,7 @@ fn refuse_kept_export(settings: &Settings) -> Result<(), AnyError> {
         .chain([settings.state_dir.clone()]);
     for dir in dirs {
         if dir.join(STATE_FILE).try_exists()? {
-            return Err(Refusal {
+            return Err(UserError {
                 what: format!(
                     "a daemon keeps the export {}, its state lies in {}",
                     export_path(&settings.root).display(),

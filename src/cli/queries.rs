@@ -7,25 +7,25 @@ use crate::cli::args::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, RetryArguments,
     ShowArguments, StatusArguments, stream,
 };
-use crate::cli::hints::Refusal;
+use crate::cli::hints::UserError;
 use crate::cli::render;
-use crate::cli::render::status::Screen;
+use crate::cli::render::status::TerminalSize;
 use crate::cli::{AnyError, FAILED};
 use crate::config::{Environment, Settings};
-use crate::console::table::{bare_table, grouped, trimmed};
+use crate::console::table::{plain_table, thousands, trim_table};
 use crate::console::terminal::Terminal;
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::Stream;
 use crate::lake::path::export_path;
 use crate::platform::clock::{Clock as _, HostClock};
-use crate::platform::storage::{Disk, Storage as _};
+use crate::platform::storage::{OsStorage, Storage as _};
 use crate::query::dead_letters;
-use crate::query::dead_letters::{Letter, Letters, Wanted};
+use crate::query::dead_letters::{DeadLetterFilter, DeadLetterInfo, DeadLetterPage};
 use crate::query::explain;
-use crate::query::explain::{Contradictions, Explaining, Explanation, Page};
-use crate::query::offline::{Files, InquireError, inquire};
+use crate::query::explain::{Contradictions, ExplainContext, Explanation, Page};
+use crate::query::offline::{InquireError, OfflineState, inquire};
 use crate::query::plan;
-use crate::query::plan::{Plan, Planning};
+use crate::query::plan::{Plan, PlanContext};
 use crate::query::status;
 use crate::store::snapshot::stream_name;
 use crate::store::state::error::StateError;
@@ -45,16 +45,16 @@ pub(super) fn status(settings: &Settings, arguments: &StatusArguments) -> Result
 }
 
 /// The terminal's width and colours; 80 columns and none elsewhere.
-fn screen() -> Screen {
-    let terminal = Terminal::of_stdout(&Environment::of_process());
+fn screen() -> TerminalSize {
+    let terminal = Terminal::of_stdout(&Environment::from_env());
     if !terminal.attended {
-        return Screen {
+        return TerminalSize {
             width: 80,
             colour: false,
         };
     }
     let width = crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns));
-    Screen {
+    TerminalSize {
         width: width.max(40),
         colour: terminal.colours,
     }
@@ -111,11 +111,11 @@ fn contradicted(settings: &Settings, arguments: &ExplainArguments) -> Result<(),
 /// An answer that is read here, from the files.
 fn explaining<T>(
     settings: &Settings,
-    files: &Files,
-    read: impl FnOnce(&Explaining<'_>) -> Result<T, StateError>,
+    files: &OfflineState,
+    read: impl FnOnce(&ExplainContext<'_>) -> Result<T, StateError>,
 ) -> Result<T, InquireError> {
-    Ok(read(&Explaining {
-        storage: &Disk,
+    Ok(read(&ExplainContext {
+        storage: &OsStorage,
         root: &files.root,
         export_path: &files.export_path(),
         line_bytes_max: settings.max_line_bytes,
@@ -125,8 +125,8 @@ fn explaining<T>(
 
 pub(super) fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(), AnyError> {
     let plan: Plan = inquire::<_, InquireError>(settings, "/plan.json", |files| {
-        Ok(plan::plan(&Planning {
-            storage: &Disk,
+        Ok(plan::plan(&PlanContext {
+            storage: &OsStorage,
             root: &files.root,
             export_path: &export_path(&files.root),
             limits: LineLimits {
@@ -154,7 +154,7 @@ pub(super) fn dead_letters(
 }
 
 fn list(settings: &Settings, arguments: &DeadLettersArguments) -> Result<(), AnyError> {
-    let wanted = Wanted {
+    let wanted = DeadLetterFilter {
         day_file: arguments.day_file.clone(),
         stream: None,
         skip: arguments.skip,
@@ -167,7 +167,7 @@ fn list(settings: &Settings, arguments: &DeadLettersArguments) -> Result<(), Any
     if letters.letters.is_empty() {
         return print("no dead letters\n");
     }
-    let mut table = bare_table();
+    let mut table = plain_table();
     table.set_header(["stream", "day-file", "line", "offset", "bytes", "reason"]);
     for letter in &letters.letters {
         table.add_row([
@@ -181,7 +181,7 @@ fn list(settings: &Settings, arguments: &DeadLettersArguments) -> Result<(), Any
             letter.reason.clone(),
         ]);
     }
-    print(&trimmed(&table))?;
+    print(&trim_table(&table))?;
     if letters.more {
         let shown = arguments.skip.saturating_add(letters.letters.len());
         eprintln!("there are more: --skip {shown} shows those behind them");
@@ -189,7 +189,7 @@ fn list(settings: &Settings, arguments: &DeadLettersArguments) -> Result<(), Any
     Ok(())
 }
 
-fn letters(settings: &Settings, wanted: &Wanted) -> Result<Letters, InquireError> {
+fn letters(settings: &Settings, wanted: &DeadLetterFilter) -> Result<DeadLetterPage, InquireError> {
     let (skip, limit) = (wanted.skip.to_string(), wanted.limit.to_string());
     let mut asked = vec![("skip", skip.as_str()), ("limit", limit.as_str())];
     let day_file = wanted.day_file.as_ref().map(ToString::to_string);
@@ -198,13 +198,13 @@ fn letters(settings: &Settings, wanted: &Wanted) -> Result<Letters, InquireError
     let asked = format!("/dead-letters.json?{}", query(&asked));
     inquire(settings, &asked, |files| {
         let (figures, root) = (&files.figures, &files.root);
-        Ok(dead_letters::letters(figures, &Disk, root, wanted)?)
+        Ok(dead_letters::letters(figures, &OsStorage, root, wanted)?)
     })
 }
 
 fn show(settings: &Settings, arguments: &ShowArguments) -> Result<(), AnyError> {
     let letter = find(settings, arguments)?;
-    let root = Disk.canonicalize(&settings.root)?;
+    let root = OsStorage.canonicalize(&settings.root)?;
     let mut stdout = io::stdout().lock();
     let mut left = if arguments.raw {
         u64::MAX
@@ -212,7 +212,7 @@ fn show(settings: &Settings, arguments: &ShowArguments) -> Result<(), AnyError> 
         SHOWN_BYTES_MAX
     };
     let mut held = Vec::new();
-    dead_letters::bytes_of(&Disk, &root, &arguments.day_file, &letter, |bytes| {
+    dead_letters::bytes_of(&OsStorage, &root, &arguments.day_file, &letter, |bytes| {
         let shown = left.min(bytes.len() as u64);
         left -= shown;
         if arguments.raw {
@@ -226,8 +226,8 @@ fn show(settings: &Settings, arguments: &ShowArguments) -> Result<(), AnyError> 
         if left == 0 {
             eprintln!(
                 "the first {} of {} bytes; --raw gives all",
-                grouped(SHOWN_BYTES_MAX),
-                grouped(letter.len_bytes)
+                thousands(SHOWN_BYTES_MAX),
+                thousands(letter.len_bytes)
             );
         }
     }
@@ -235,8 +235,8 @@ fn show(settings: &Settings, arguments: &ShowArguments) -> Result<(), AnyError> 
 }
 
 /// The letter at an offset, page by page of the pair's.
-fn find(settings: &Settings, arguments: &ShowArguments) -> Result<Letter, AnyError> {
-    let mut wanted = Wanted {
+fn find(settings: &Settings, arguments: &ShowArguments) -> Result<DeadLetterInfo, AnyError> {
+    let mut wanted = DeadLetterFilter {
         day_file: Some(arguments.day_file.clone()),
         stream: Some(stream(arguments.evidence)),
         skip: 0,
@@ -263,7 +263,7 @@ fn find(settings: &Settings, arguments: &ShowArguments) -> Result<Letter, AnyErr
                 "`distilld dead-letters --day-file {}` lists them",
                 arguments.day_file
             );
-            return Err(Refusal { what, fix }.into());
+            return Err(UserError { what, fix }.into());
         }
         wanted.skip += page.letters.len();
     }

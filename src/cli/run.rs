@@ -7,23 +7,23 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::console::progress::Steps;
-use crate::daemon::event_loop::{Follower, Reloader, Shared, catch_up};
-use crate::daemon::inbox::Wake;
+use crate::daemon::event_loop::{EventLoop, Reloader, Shared, catch_up};
+use crate::daemon::inbox::Inbox;
 use crate::daemon::monitored_disk::WatchedDisk;
 use crate::daemon::signals;
 use crate::daemon::watchdog::{Watchdog, Watched, while_recovering};
-use crate::engine::metrics::Meters;
+use crate::engine::metrics::Metrics;
 use crate::engine::{Engine, EngineError, Setup};
-use crate::http::{Answering, Desk, Server};
+use crate::http::{QueryContext, Server, StatusCache};
 use crate::platform::clock::HostClock;
 use crate::platform::message_ids;
 use crate::platform::root_lock::{LockError, RootLock};
 use crate::platform::sd_notify::{ServiceManager, watchdog_interval};
-use crate::platform::storage::{Disk, Storage as _};
+use crate::platform::storage::{OsStorage, Storage as _};
 use crate::query::control::ControlSocket;
 use crate::recovery::decide::RecoveryCase;
 use crate::recovery::report::OpenReport;
-use crate::store::files::{distrust, set_state_aside};
+use crate::store::files::{mark_state_damaged, set_state_aside};
 use crate::store::state::error::StateError;
 
 /// Why the daemon ended otherwise than asked.
@@ -76,7 +76,7 @@ pub fn run(
     reloader: Reloader,
     manager: Arc<ServiceManager>,
 ) -> Result<(), DaemonError> {
-    let wake = Arc::new(Wake::new());
+    let wake = Arc::new(Inbox::new());
     let (signals, shell) = signals::listen(Arc::clone(&wake)).map_err(DaemonError::Start)?;
     let shared = Shared {
         wake,
@@ -97,18 +97,18 @@ fn run_in(
     once: bool,
     reloader: Reloader,
     shared: &Shared,
-    shell: tokio::sync::watch::Receiver<signals::SignalsSeen>,
+    shell: tokio::sync::watch::Receiver<signals::ShutdownRequested>,
 ) -> Result<(), DaemonError> {
-    let root = Disk
+    let root = OsStorage
         .canonicalize(&settings.root)
         .map_err(|source| DaemonError::Root {
             root: settings.root.clone(),
             source,
         })?;
     let _lock = take_lock(settings, &root)?;
-    let meters = Arc::new(Meters::new());
-    let answering = Arc::new(Answering::new(root.clone(), settings.max_line_bytes));
-    let desk = Arc::new(Desk::new(
+    let meters = Arc::new(Metrics::new());
+    let answering = Arc::new(QueryContext::new(root.clone(), settings.max_line_bytes));
+    let desk = Arc::new(StatusCache::new(
         Arc::clone(&shared.wake),
         Arc::clone(&meters),
         answering,
@@ -147,7 +147,7 @@ fn run_in(
         });
     }
     let follower = unless_panicked(|| {
-        Follower::new(engine, settings.clone(), &root, reloader, shared.clone())
+        EventLoop::new(engine, settings.clone(), &root, reloader, shared.clone())
             .map_err(DaemonError::Start)
     })?;
     shared.manager.ready();
@@ -161,9 +161,9 @@ fn run_in(
 
 /// Starts the engine's thread and, around it, the loop that only waits: for it, and for a stop.
 fn shell_around(
-    mut follower: Follower,
+    mut follower: EventLoop,
     shared: &Shared,
-    mut signals: tokio::sync::watch::Receiver<signals::SignalsSeen>,
+    mut signals: tokio::sync::watch::Receiver<signals::ShutdownRequested>,
 ) -> Result<(), DaemonError> {
     let _watchdog = watchdog_interval()
         .map(|interval| {
@@ -225,7 +225,7 @@ fn stop_trusting(settings: &Settings, error: &DaemonError) {
         DaemonError::Panicked => "distilld panicked",
         _ => return,
     };
-    if let Err(failed) = distrust(&Disk, &settings.state_dir) {
+    if let Err(failed) = mark_state_damaged(&OsStorage, &settings.state_dir) {
         tracing::error!(
             why,
             %failed,
@@ -243,14 +243,14 @@ fn stop_trusting(settings: &Settings, error: &DaemonError) {
 pub fn take_lock(settings: &Settings, root: &Path) -> Result<RootLock, DaemonError> {
     let state_dir = &settings.state_dir;
     let lock = RootLock::take(root, state_dir)?;
-    let Some(other) = lock.state_is_of() else {
+    let Some(other) = lock.foreign_state_root() else {
         return Ok(lock);
     };
     tracing::warn!(
         state_dir = %state_dir.display(), of = %other.display(),
         "the state that was there is of another lake, it is set aside; give each lake a state directory of its own"
     );
-    let set_aside = set_state_aside(&Disk, state_dir);
+    let set_aside = set_state_aside(&OsStorage, state_dir);
     set_aside.map_err(|source| EngineError::StateDir {
         dir: state_dir.display().to_string(),
         source,

@@ -74,7 +74,7 @@ pub struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
     /// The environment of this process, read once.
-    pub fn of_process() -> Self {
+    pub fn from_env() -> Self {
         Self(std::env::vars_os().collect())
     }
 
@@ -271,7 +271,7 @@ fn of_text(file: &Path, text: &str) -> Result<Fragment, ConfigError> {
                 nearest,
             });
         };
-        let (mut value, origin) = given(key, origin, key.of_toml(value.get_ref()))?;
+        let (mut value, origin) = given(key, origin, key.from_toml(value.get_ref()))?;
         value.resolve_path(file.parent());
         fragment.insert(key.name, (value, origin));
     }

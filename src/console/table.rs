@@ -3,7 +3,7 @@
 use comfy_table::{ContentArrangement, Table, presets};
 
 /// A table without lines, two spaces between its columns.
-pub(crate) fn bare_table() -> Table {
+pub(crate) fn plain_table() -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -12,21 +12,21 @@ pub(crate) fn bare_table() -> Table {
 }
 
 /// A table without the spaces at the edges of its lines.
-pub(crate) fn trimmed(table: &Table) -> String {
+pub(crate) fn trim_table(table: &Table) -> String {
     let lines = table.to_string();
     let line = |line: &str| line.strip_prefix(' ').unwrap_or(line).trim_end().to_owned() + "\n";
     lines.lines().map(line).collect()
 }
 
 /// Digits in groups of three.
-pub(crate) fn grouped(number: u64) -> String {
+pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
-    let mut grouped = String::with_capacity(digits.len() * 4 / 3);
+    let mut thousands = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push(',');
+            thousands.push(',');
         }
-        grouped.push(digit);
+        thousands.push(digit);
     }
-    grouped
+    thousands
 }

@@ -23,7 +23,7 @@ pub struct Terminal {
 impl Terminal {
     /// The terminal at stderr, if it is one.
     #[must_use]
-    pub fn of_stderr(environment: &Environment) -> Self {
+    pub fn for_stderr(environment: &Environment) -> Self {
         Self {
             journal: stderr_is_journal(environment),
             ..Self::decide(io::stderr().is_terminal(), environment)

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::daemon::requests::Question;
+use crate::daemon::requests::EngineRequest;
 use crate::lake::path::Stream;
 
 /// Day-files, and likewise directories, that may be pending before they collapse into a rescan.
@@ -23,7 +23,7 @@ const QUESTIONS_MAX: usize = 64;
 
 /// Where something may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hint {
+pub enum ChangeHint {
     /// A day-file appeared, grew, was replaced or vanished.
     DayFile {
         /// Its stream.
@@ -46,7 +46,7 @@ pub enum Hint {
 
 /// All that came in since the last take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pending {
+pub struct PendingWork {
     /// Day-files to look at, by stream and path below its base.
     pub day_files: BTreeSet<(Stream, PathBuf)>,
     /// Directories to arm and list again, by stream and path below its base.
@@ -68,7 +68,7 @@ pub struct Pending {
     pub asked: bool,
 }
 
-impl Pending {
+impl PendingWork {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -78,25 +78,25 @@ impl Pending {
             && !(self.reload || self.report || self.asked)
     }
 
-    fn add(&mut self, hint: Hint) {
+    fn add(&mut self, hint: ChangeHint) {
         match hint {
             // All of them will be looked at anyway.
-            Hint::DayFile { .. } if self.rescan => {}
-            Hint::Directory { .. } if self.rearm => {}
-            Hint::DayFile { stream, relative } => {
+            ChangeHint::DayFile { .. } if self.rescan => {}
+            ChangeHint::Directory { .. } if self.rearm => {}
+            ChangeHint::DayFile { stream, relative } => {
                 self.day_files.insert((stream, relative));
                 if self.day_files.len() > PENDING_PATHS_MAX {
                     self.rescan();
                 }
             }
-            Hint::Directory { stream, relative } => {
+            ChangeHint::Directory { stream, relative } => {
                 self.directories.insert((stream, relative));
                 if self.directories.len() > PENDING_PATHS_MAX {
                     self.rearm();
                 }
             }
-            Hint::Root => self.root = true,
-            Hint::Rescan => {
+            ChangeHint::Root => self.root = true,
+            ChangeHint::Rescan => {
                 self.rescan();
                 self.rearm();
             }
@@ -117,24 +117,24 @@ impl Pending {
 
 /// What the engine thread sleeps on.
 #[derive(Debug, Default)]
-pub struct Wake {
-    pending: Mutex<Pending>,
-    questions: Mutex<Vec<Question>>,
+pub struct Inbox {
+    pending: Mutex<PendingWork>,
+    questions: Mutex<Vec<EngineRequest>>,
     changed: Condvar,
     stopping: AtomicBool,
     /// Something is pending.
     awaited: Arc<AtomicBool>,
 }
 
-impl Wake {
+impl Inbox {
     /// A wake with nothing pending.
     #[must_use]
-    pub fn new() -> Wake {
-        Wake::default()
+    pub fn new() -> Inbox {
+        Inbox::default()
     }
 
     /// Adds a hint.
-    pub fn hint(&self, hint: Hint) {
+    pub fn hint(&self, hint: ChangeHint) {
         self.wake_with(|pending| pending.add(hint));
     }
 
@@ -155,7 +155,7 @@ impl Wake {
     }
 
     /// Asks the engine's thread something. Dropped, and with it the way to answer, where too many wait already.
-    pub fn ask(&self, question: Question) {
+    pub fn ask(&self, question: EngineRequest) {
         let mut questions = self.lock_questions();
         if questions.len() >= QUESTIONS_MAX {
             return;
@@ -167,7 +167,7 @@ impl Wake {
 
     /// All that was asked since the last call.
     #[must_use]
-    pub fn take_questions(&self) -> Vec<Question> {
+    pub fn take_questions(&self) -> Vec<EngineRequest> {
         std::mem::take(&mut *self.lock_questions())
     }
 
@@ -185,7 +185,7 @@ impl Wake {
 
     /// Takes all that is pending without waiting.
     #[must_use]
-    pub fn take(&self) -> Pending {
+    pub fn take(&self) -> PendingWork {
         self.take_from(self.lock())
     }
 
@@ -193,7 +193,7 @@ impl Wake {
     /// where something is pending already. Without a deadline it waits for ever. Once stopped it still waits: only
     /// the first take after [`Wake::stop`] is woken by it.
     #[must_use]
-    pub fn wait_until(&self, deadline: Option<Instant>) -> Pending {
+    pub fn wait_until(&self, deadline: Option<Instant>) -> PendingWork {
         let mut pending = self.lock();
         while pending.is_empty() {
             pending = match deadline {
@@ -214,14 +214,14 @@ impl Wake {
         self.take_from(pending)
     }
 
-    fn take_from(&self, mut pending: MutexGuard<'_, Pending>) -> Pending {
+    fn take_from(&self, mut pending: MutexGuard<'_, PendingWork>) -> PendingWork {
         let mut taken = std::mem::take(&mut *pending);
         self.awaited.store(false, Ordering::Relaxed);
         taken.stop = self.stopping();
         taken
     }
 
-    fn wake_with(&self, change: impl FnOnce(&mut Pending)) {
+    fn wake_with(&self, change: impl FnOnce(&mut PendingWork)) {
         let mut pending = self.lock();
         let was_empty = pending.is_empty();
         change(&mut pending);
@@ -233,14 +233,14 @@ impl Wake {
         }
     }
 
-    fn lock_questions(&self) -> MutexGuard<'_, Vec<Question>> {
+    fn lock_questions(&self) -> MutexGuard<'_, Vec<EngineRequest>> {
         self.questions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A panic on another thread leaves the set whole: each change is one insertion or one flag.
-    fn lock(&self) -> MutexGuard<'_, Pending> {
+    fn lock(&self) -> MutexGuard<'_, PendingWork> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -251,9 +251,9 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    fn day_file(name: &str) -> Hint {
+    fn day_file(name: &str) -> ChangeHint {
         let relative = PathBuf::from("2026/05/02").join(name);
-        Hint::DayFile {
+        ChangeHint::DayFile {
             stream: Stream::Scored,
             relative,
         }
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_same_hint_twice_is_one() {
-        let wake = Wake::new();
+        let wake = Inbox::new();
         wake.hint(day_file("a.jsonl"));
         wake.hint(day_file("a.jsonl"));
         assert_eq!(wake.take().day_files.len(), 1);
@@ -270,9 +270,9 @@ mod tests {
 
     #[test]
     fn what_is_pending_is_taken_at_once_and_whole() {
-        let wake = Wake::new();
+        let wake = Inbox::new();
         wake.hint(day_file("a.jsonl"));
-        wake.hint(Hint::Root);
+        wake.hint(ChangeHint::Root);
         wake.reload();
         wake.report();
         let taken = wake.wait_until(None);
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn too_many_day_files_collapse_into_a_rescan() {
-        let wake = Wake::new();
+        let wake = Inbox::new();
         for i in 0..=PENDING_PATHS_MAX {
             wake.hint(day_file(&format!("{i}.jsonl")));
         }
@@ -296,10 +296,10 @@ mod tests {
 
     #[test]
     fn too_many_directories_ask_for_arming_everything() {
-        let wake = Wake::new();
+        let wake = Inbox::new();
         for i in 0..=PENDING_PATHS_MAX {
             let relative = PathBuf::from(i.to_string());
-            wake.hint(Hint::Directory {
+            wake.hint(ChangeHint::Directory {
                 stream: Stream::Evidence,
                 relative,
             });
@@ -310,17 +310,17 @@ mod tests {
 
     #[test]
     fn lost_events_leave_the_other_reasons() {
-        let wake = Wake::new();
-        wake.hint(Hint::Root);
+        let wake = Inbox::new();
+        wake.hint(ChangeHint::Root);
         wake.report();
-        wake.hint(Hint::Rescan);
+        wake.hint(ChangeHint::Rescan);
         let taken = wake.take();
         assert!(taken.rescan && taken.rearm && taken.root && taken.report);
     }
 
     #[test]
     fn a_stop_wakes_once_and_is_seen_in_every_later_take() {
-        let wake = Wake::new();
+        let wake = Inbox::new();
         assert!(!wake.stopping());
         wake.stop();
         assert!(wake.wait_until(None).stop);
@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_deadline_ends_the_wait_with_nothing() {
-        let wake = Wake::new();
+        let wake = Inbox::new();
         let deadline = Instant::now() + Duration::from_millis(10);
         assert!(wake.wait_until(Some(deadline)).is_empty());
         assert!(Instant::now() >= deadline);
@@ -343,7 +343,7 @@ mod tests {
     fn no_wake_up_is_lost_between_many_wakers_and_one_waiter() {
         const WAKERS: usize = 4;
         const HINTS: usize = 2_000;
-        let wake = Arc::new(Wake::new());
+        let wake = Arc::new(Inbox::new());
         let wakers: Vec<_> = (0..WAKERS)
             .map(|waker| {
                 let wake = Arc::clone(&wake);

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::daemon::inbox::Wake;
-use crate::platform::heartbeat::Pulse;
-use crate::platform::storage::{Disk, FileStat, ListedEntry, Storage, StorageFile};
+use crate::daemon::inbox::Inbox;
+use crate::platform::heartbeat::Heartbeat;
+use crate::platform::storage::{FileStat, ListedEntry, OsStorage, Storage, StorageFile};
 
 /// The disk, and who is told of its calls.
 #[derive(Debug, Clone)]
@@ -18,8 +18,8 @@ pub struct WatchedDisk {
 
 #[derive(Debug)]
 struct Shared {
-    pulse: Arc<Pulse>,
-    wake: Arc<Wake>,
+    pulse: Arc<Heartbeat>,
+    wake: Arc<Inbox>,
     /// A recovery may read for minutes, and may be cut off anywhere, as by a crash.
     recovering: AtomicBool,
 }
@@ -35,7 +35,7 @@ impl Shared {
     fn step<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         self.may_go_on()?;
         let result = call();
-        self.pulse.beat();
+        self.pulse.tick();
         result
     }
 }
@@ -43,7 +43,7 @@ impl Shared {
 impl WatchedDisk {
     /// The disk while the engine is being opened: a stop fails its calls.
     #[must_use]
-    pub fn recovering(pulse: Arc<Pulse>, wake: Arc<Wake>) -> Self {
+    pub fn recovering(pulse: Arc<Heartbeat>, wake: Arc<Inbox>) -> Self {
         let recovering = AtomicBool::new(true);
         Self {
             shared: Arc::new(Shared {
@@ -105,47 +105,47 @@ impl StorageFile for WatchedFile {
 
 impl Storage for WatchedDisk {
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        self.file(self.shared.step(|| Disk.open_read(path)))
+        self.file(self.shared.step(|| OsStorage.open_read(path)))
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        self.file(self.shared.step(|| Disk.open_write(path)))
+        self.file(self.shared.step(|| OsStorage.open_write(path)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        self.file(self.shared.step(|| Disk.create(path)))
+        self.file(self.shared.step(|| OsStorage.create(path)))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        self.shared.step(|| Disk.stat(path))
+        self.shared.step(|| OsStorage.stat(path))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
-        self.shared.step(|| Disk.list(dir))
+        self.shared.step(|| OsStorage.list(dir))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.shared.step(|| Disk.rename(from, to))
+        self.shared.step(|| OsStorage.rename(from, to))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.shared.step(|| Disk.remove_file(path))
+        self.shared.step(|| OsStorage.remove_file(path))
     }
 
-    fn take_rights(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.shared.step(|| Disk.take_rights(from, to))
+    fn copy_ownership(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.shared.step(|| OsStorage.copy_ownership(from, to))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.shared.step(|| Disk.create_dir_all(path))
+        self.shared.step(|| OsStorage.create_dir_all(path))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.shared.step(|| Disk.sync_dir(dir))
+        self.shared.step(|| OsStorage.sync_dir(dir))
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
-        self.shared.step(|| Disk.canonicalize(path))
+        self.shared.step(|| OsStorage.canonicalize(path))
     }
 }
 
@@ -157,8 +157,8 @@ mod tests {
     #[test]
     fn every_call_that_comes_back_is_a_step_and_bytes_are_counted() {
         let home = tempfile::tempdir().unwrap();
-        let pulse = Arc::new(Pulse::default());
-        let disk = WatchedDisk::recovering(Arc::clone(&pulse), Arc::new(Wake::new()));
+        let pulse = Arc::new(Heartbeat::default());
+        let disk = WatchedDisk::recovering(Arc::clone(&pulse), Arc::new(Inbox::new()));
         let path = home.path().join("file");
         let file = disk.create(&path).unwrap();
         write_all_at(&*file, b"twelve bytes", 0).unwrap();
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_stop_cuts_a_recovery_off_and_nothing_behind_it() {
         let home = tempfile::tempdir().unwrap();
-        let wake = Arc::new(Wake::new());
+        let wake = Arc::new(Inbox::new());
         let disk = WatchedDisk::recovering(Arc::default(), Arc::clone(&wake));
         let file = disk.create(&home.path().join("file")).unwrap();
         wake.stop();

@@ -5,14 +5,14 @@ use tokio::sync::oneshot;
 
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::history::Recent;
-use crate::query::dead_letters::Retried;
-use crate::query::status::{Status, Unread};
+use crate::query::dead_letters::RetryReport;
+use crate::query::status::{Status, UnreadBytes};
 
-pub use crate::store::snapshot::Figures;
+pub use crate::store::snapshot::StateSnapshot;
 
 /// What may be asked. A reply that is dropped says that there is no answer now.
 #[derive(Debug)]
-pub enum Question {
+pub enum EngineRequest {
     /// How are things?
     Snapshot(oneshot::Sender<Snapshot>),
     /// What came in the last day?
@@ -24,7 +24,7 @@ pub enum Question {
         /// Which of its day-files.
         stream: Stream,
         /// Answered when all of it was read, or dropped where the pair is not known.
-        reply: oneshot::Sender<Retried>,
+        reply: oneshot::Sender<RetryReport>,
     },
 }
 
@@ -34,16 +34,16 @@ pub struct Snapshot {
     /// What a person wants to know.
     pub status: Status,
     /// What is remembered of every pair and line.
-    pub figures: Figures,
+    pub figures: StateSnapshot,
     /// How far behind it is.
-    pub freshness: Freshness,
+    pub freshness: LagRequest,
     /// What is known to be unread.
-    pub unread: Unread,
+    pub unread: UnreadBytes,
 }
 
 /// How far the export is behind its sources, as far as that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Freshness {
+pub struct LagRequest {
     /// Bytes of day-files known to be unread.
     pub bytes: u64,
     /// For how long the oldest unread news has been known, milliseconds.

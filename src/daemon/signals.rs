@@ -23,7 +23,7 @@ use signal_hook::flag;
 use signal_hook::iterator::{Handle, Signals};
 use tokio::sync::watch;
 
-use crate::daemon::inbox::Wake;
+use crate::daemon::inbox::Inbox;
 
 /// Added to the number of the second stop signal to give the exit code.
 pub const EXIT_STOPPED_TWICE_BASE: i32 = 128;
@@ -31,7 +31,7 @@ pub const EXIT_STOPPED_TWICE_BASE: i32 = 128;
 /// What signals asked for so far. The numbers count wake-ups, not signals: signals that come while one of the
 /// same kind waits are one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SignalsSeen {
+pub struct ShutdownRequested {
     /// To stop. Never false again.
     pub stop: bool,
     /// To read the configuration again, how many times.
@@ -72,7 +72,7 @@ pub fn stop_flag() -> io::Result<Arc<AtomicBool>> {
 ///
 /// # Errors
 /// The kernel refuses a handler, a pipe or a thread.
-pub fn listen(wake: Arc<Wake>) -> io::Result<(SignalThread, watch::Receiver<SignalsSeen>)> {
+pub fn listen(wake: Arc<Inbox>) -> io::Result<(SignalThread, watch::Receiver<ShutdownRequested>)> {
     // These are registered before all else: a handler takes the default action away, and a signal that comes when only
     // the flag has its own would stop nothing, ever.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
@@ -80,7 +80,7 @@ pub fn listen(wake: Arc<Wake>) -> io::Result<(SignalThread, watch::Receiver<Sign
     flag::register(SIGXFSZ, Arc::default())?;
     let _seen = stop_flag()?;
     let handle = signals.handle();
-    let (seen, shell) = watch::channel(SignalsSeen::default());
+    let (seen, shell) = watch::channel(ShutdownRequested::default());
     let thread = std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
@@ -97,7 +97,7 @@ pub fn listen(wake: Arc<Wake>) -> io::Result<(SignalThread, watch::Receiver<Sign
     ))
 }
 
-fn pass_on(signal: i32, wake: &Wake, shell: &watch::Sender<SignalsSeen>) {
+fn pass_on(signal: i32, wake: &Inbox, shell: &watch::Sender<ShutdownRequested>) {
     match signal {
         SIGHUP => wake.reload(),
         SIGUSR1 => wake.report(),
@@ -136,7 +136,7 @@ mod tests {
             return;
         }
         let say = |line: &str| writeln!(io::stdout(), "\n> {line}").unwrap();
-        let wake = Arc::new(Wake::new());
+        let wake = Arc::new(Inbox::new());
         let (_thread, shell) = listen(Arc::clone(&wake)).unwrap();
         say("ready");
         let mut stopped = false;

@@ -9,7 +9,7 @@ const WHY_BYTES_MAX: usize = 240;
 
 /// What there is to tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Situation {
+pub struct UnitStatus {
     /// Day-files that are known to have news.
     pub day_files_behind: u64,
     /// Directories that are still to be looked through.
@@ -32,7 +32,7 @@ pub struct Situation {
 
 /// The line for an engine at work.
 #[must_use]
-pub fn of(situation: &Situation) -> String {
+pub fn of(situation: &UnitStatus) -> String {
     let mut line = doing(situation);
     // Writing to a string cannot fail.
     let _ = write!(
@@ -56,7 +56,7 @@ pub fn of(situation: &Situation) -> String {
     line
 }
 
-fn doing(situation: &Situation) -> String {
+fn doing(situation: &UnitStatus) -> String {
     if situation.stopping {
         return "stopping".into();
     }
@@ -110,21 +110,21 @@ fn shortened(text: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn check(situation: Situation, line: &str) {
+    fn check(situation: UnitStatus, line: &str) {
         assert_eq!(of(&situation), line);
     }
 
     #[test]
     fn every_state_has_its_line() {
-        let fresh = Situation {
+        let fresh = UnitStatus {
             rows: 7,
             waiting: 12,
             last_row_s: Some(3),
-            ..Situation::default()
+            ..UnitStatus::default()
         };
         let numbers = "7 rows, 12 waiting for evidence, last row just now";
         check(fresh.clone(), &format!("fresh, 0 behind, {numbers}"));
-        let behind = Situation {
+        let behind = UnitStatus {
             day_files_behind: 3,
             ..fresh.clone()
         };
@@ -133,14 +133,14 @@ mod tests {
             &format!("catching up, 3 day-files behind, {numbers}"),
         );
         check(
-            Situation {
+            UnitStatus {
                 directories_behind: 40,
                 ..behind.clone()
             },
             &format!("catching up, 3 day-files behind, 40 directories to look through, {numbers}"),
         );
         check(
-            Situation {
+            UnitStatus {
                 polling: Some("fuse reports no changes".into()),
                 reload_refused: Some("distilld.toml:1: unknown key `settle`".into()),
                 ..fresh.clone()
@@ -151,7 +151,7 @@ mod tests {
             ),
         );
         check(
-            Situation {
+            UnitStatus {
                 fault: Some(("2026-01-01T00:00:00.000Z".into(), "no space".into())),
                 ..behind.clone()
             },
@@ -160,7 +160,7 @@ mod tests {
             ),
         );
         check(
-            Situation {
+            UnitStatus {
                 stopping: true,
                 ..behind
             },
@@ -195,9 +195,9 @@ mod tests {
 
     #[test]
     fn a_long_reason_leaves_room_for_the_rest() {
-        let line = of(&Situation {
+        let line = of(&UnitStatus {
             fault: Some(("then".into(), "ü".repeat(400))),
-            ..Situation::default()
+            ..UnitStatus::default()
         });
         assert!(line.len() < 400 && line.ends_with("0 waiting for evidence"));
     }

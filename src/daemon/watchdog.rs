@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::daemon::status_line;
 use crate::daemon::watch::SelfTest;
 use crate::platform::clock::{Clock as _, HostClock};
-use crate::platform::heartbeat::Pulse;
+use crate::platform::heartbeat::Heartbeat;
 use crate::platform::message_ids;
 use crate::platform::sd_notify::ServiceManager;
 
@@ -30,7 +30,7 @@ pub struct Watchdog {
 #[derive(Debug, Clone)]
 pub struct Watched {
     /// The engine's thread, and all that works for it.
-    pub engine: Arc<Pulse>,
+    pub engine: Arc<Heartbeat>,
     /// The event source.
     pub watcher: Arc<SelfTest>,
 }
@@ -83,7 +83,11 @@ fn feed(
 }
 
 /// Does `work`, the recovery, and tells the manager how far it is for as long as it takes steps.
-pub fn while_recovering<T>(pulse: &Pulse, manager: &ServiceManager, work: impl FnOnce() -> T) -> T {
+pub fn while_recovering<T>(
+    pulse: &Heartbeat,
+    manager: &ServiceManager,
+    work: impl FnOnce() -> T,
+) -> T {
     manager.status(&status_line::recovering(0, 0));
     std::thread::scope(|scope| {
         let (end, ended) = channel();
@@ -94,7 +98,7 @@ pub fn while_recovering<T>(pulse: &Pulse, manager: &ServiceManager, work: impl F
     })
 }
 
-fn tell_recovery(ended: &Receiver<()>, pulse: &Pulse, manager: &ServiceManager) {
+fn tell_recovery(ended: &Receiver<()>, pulse: &Heartbeat, manager: &ServiceManager) {
     let mut steps = pulse.steps();
     while ended.recv_timeout(RECOVERY_TICK) == Err(RecvTimeoutError::Timeout) {
         if pulse.steps() == steps {

@@ -25,13 +25,13 @@ impl Engine {
     /// Rules 3 and 4; the journal's and the export's.
     pub fn commit(&mut self) -> Result<(), EngineError> {
         self.finish_commit()?;
-        self.show_unshown()?;
+        self.append_committed()?;
         if self.pending.delta.pairs.is_empty() {
             return Ok(());
         }
         let sealed = self.seal()?;
         self.commit_here(sealed)?;
-        self.show_unshown()
+        self.append_committed()
     }
 
     fn commit_here(&mut self, sealed: Arc<Sealed>) -> Result<(), EngineError> {
@@ -50,7 +50,7 @@ impl Engine {
         }
         self.finish_commit()?;
         if self.pending.delta.pairs.is_empty() {
-            return self.show_unshown();
+            return self.append_committed();
         }
         let sealed = self.seal()?;
         let clock = Arc::clone(&self.setup.clock);
@@ -59,7 +59,7 @@ impl Engine {
             // No thread is to be had.
             Err(_) => self.commit_here(sealed)?,
         }
-        self.show_unshown()
+        self.append_committed()
     }
 
     /// Waits for the commit that another thread makes, if there is one.
@@ -76,24 +76,24 @@ impl Engine {
     }
 
     /// A pass failed. The commit that runs besides must not: what it says may be worse.
-    pub(super) fn give_up_the_pass(&mut self, error: EngineError) -> EngineError {
+    pub(super) fn abort_pass(&mut self, error: EngineError) -> EngineError {
         self.state_failed |= error.is_of_the_store();
         match self.finish_commit() {
-            Err(of_commit) if error.may_pass() => of_commit,
+            Err(of_commit) if error.is_transient() => of_commit,
             _ => error,
         }
     }
 
     /// What was merged, as a batch that is to be committed. Rule 4 is asserted here.
     fn seal(&mut self) -> Result<Arc<Sealed>, EngineError> {
-        self.heal_state()?;
+        self.reopen_state_if_failed()?;
         // Once the journal holds a batch the next start writes it where it belongs, over whatever others appended there.
         self.export.check()?;
         for delta in &self.pending.delta.pairs {
             delta.checkpoint.balance()?;
         }
         if !self.account.balanced() {
-            return Err(EngineError::Totals(Box::new(self.account.clone())));
+            return Err(EngineError::LineTotals(Box::new(self.account.clone())));
         }
         self.pending.delta.mark = self.state.header().export;
         self.pending.delta.export_from = self.committed_bytes();
@@ -112,7 +112,7 @@ impl Engine {
             Ok(Durable { frame, took_us }) => {
                 self.journal.wrote(&frame);
                 self.meters.committed(took_us);
-                self.unshown.push(sealed);
+                self.unappended.push(sealed);
                 Ok(())
             }
             Err(error) => {
@@ -142,7 +142,7 @@ impl Engine {
             .committing
             .as_ref()
             .map(|committing| &committing.sealed);
-        match committing.or(self.unshown.last()) {
+        match committing.or(self.unappended.last()) {
             Some(last) => last.batch.export_to(),
             None => self.export.len_bytes(),
         }
@@ -150,7 +150,7 @@ impl Engine {
 
     /// Whether all rows that were made are in the export.
     pub(super) fn nothing_is_unshown(&self) -> bool {
-        self.pending.rows.is_empty() && self.committing.is_none() && self.unshown.is_empty()
+        self.pending.rows.is_empty() && self.committing.is_none() && self.unappended.is_empty()
     }
 
     /// Takes all that the journal holds into the state, so that the journal starts anew.
@@ -159,15 +159,17 @@ impl Engine {
     /// Those of a commit, of syncing the export, and of the state.
     pub fn checkpoint(&mut self) -> Result<(), EngineError> {
         let began_us = self.setup.clock.monotonic_us();
-        let done = self.heal_state().and_then(|()| self.take_in_the_journal());
+        let done = self
+            .reopen_state_if_failed()
+            .and_then(|()| self.apply_journal());
         if done.is_ok() {
             let took_us = self.setup.clock.monotonic_us().saturating_sub(began_us);
             self.meters.checkpointed(took_us);
         }
-        self.note_state_failure(done)
+        self.mark_state_failed(done)
     }
 
-    fn take_in_the_journal(&mut self) -> Result<(), EngineError> {
+    fn apply_journal(&mut self) -> Result<(), EngineError> {
         self.commit()?;
         self.finish_sync()?;
         let export = self.export.sync()?;
@@ -214,14 +216,14 @@ impl Engine {
         if due { self.checkpoint() } else { Ok(()) }
     }
 
-    pub(super) fn show_unshown(&mut self) -> Result<(), EngineError> {
-        while let Some(sealed) = self.unshown.first() {
+    pub(super) fn append_committed(&mut self) -> Result<(), EngineError> {
+        while let Some(sealed) = self.unappended.first() {
             let batch = &sealed.batch;
             if !batch.rows.is_empty() {
                 self.export.append(batch.delta.export_from, &batch.rows)?;
             }
-            let shown = self.unshown.remove(0);
-            self.note_shown(&shown.changed_ms);
+            let shown = self.unappended.remove(0);
+            self.on_appended(&shown.changed_ms);
             if let Some(shown) = Arc::into_inner(shown) {
                 let pieces = shown.batch.rows.into_pieces();
                 pieces.for_each(|rows| self.buffers.rows_shown(rows));
@@ -260,7 +262,7 @@ impl Engine {
     }
 
     /// Before anything is read or merged: a state that failed is opened anew.
-    pub(crate) fn heal_state(&mut self) -> Result<(), EngineError> {
+    pub(crate) fn reopen_state_if_failed(&mut self) -> Result<(), EngineError> {
         if self.state_failed {
             self.reopen_state()
         } else {
@@ -269,7 +271,7 @@ impl Engine {
     }
 
     /// The store refuses all more after one failed call, also of a read: it must be opened anew.
-    pub(crate) fn note_state_failure<T>(
+    pub(crate) fn mark_state_failed<T>(
         &mut self,
         result: Result<T, EngineError>,
     ) -> Result<T, EngineError> {

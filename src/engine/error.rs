@@ -1,7 +1,7 @@
 //! Owns why the engine cannot go on, and whether the same may succeed later.
 
 use crate::pair::accounting::Account;
-use crate::pair::checkpoint::Imbalance;
+use crate::pair::checkpoint::AccountingMismatch;
 use crate::record::final_check;
 use crate::store::export::ExportError;
 use crate::store::journal::error::JournalError;
@@ -26,10 +26,10 @@ pub enum EngineError {
     Forbidden(final_check::ForbiddenRow),
     /// Rule 4.
     #[error(transparent)]
-    Imbalance(#[from] Imbalance),
+    AccountingMismatch(#[from] AccountingMismatch),
     /// Rule 4, over all pairs.
     #[error("the totals do not balance ({0:?})")]
-    Totals(Box<Account>),
+    LineTotals(Box<Account>),
     /// The export holds rows that no exporter may have written there.
     #[error("the export {export} holds a row that must not be in it ({what} at byte {offset})")]
     Tainted {
@@ -67,7 +67,7 @@ impl EngineError {
 
     /// Whether the same may succeed later, with nothing lost (rule 6): a full disk, a passing I/O error.
     #[must_use]
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(
             self,
             EngineError::State(StateError::Io(_))

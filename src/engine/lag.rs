@@ -2,20 +2,20 @@
 //! rows are shown. It is for telling alone; what is looked at next is decided elsewhere.
 
 use crate::engine::Engine;
-use crate::engine::read::{Look, SourceMemory};
+use crate::engine::read::{PairRead, SourceMemory};
 use crate::lake::path::{PairPath, Stream};
 use std::collections::BTreeMap;
 
 /// Pairs with news that nobody has read yet.
 #[derive(Debug, Default)]
-pub(super) struct Unread {
-    news: BTreeMap<PairPath, News>,
+pub(super) struct Backlog {
+    news: BTreeMap<PairPath, BacklogEntry>,
     /// Those whose rows are in a batch that is not shown yet.
     merged: Vec<PairPath>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct News {
+struct BacklogEntry {
     /// When the oldest of it was heard of, monotonic milliseconds.
     since_ms: u64,
     scored_bytes: u64,
@@ -24,12 +24,12 @@ struct News {
     merged: Option<Option<u64>>,
 }
 
-impl Unread {
+impl Backlog {
     /// Somebody says that a pair changed.
     pub(super) fn heard(&mut self, path: &PairPath, now_ms: u64) {
         match self.news.get_mut(path) {
             None => {
-                self.news.insert(path.clone(), News::since(now_ms));
+                self.news.insert(path.clone(), BacklogEntry::since(now_ms));
             }
             Some(news) => {
                 if let Some(again) = &mut news.merged {
@@ -76,7 +76,7 @@ impl Unread {
         for path in std::mem::take(&mut self.merged) {
             match self.news.get_mut(&path).map(|news| news.merged) {
                 Some(Some(Some(again_ms))) => {
-                    self.news.insert(path, News::since(again_ms));
+                    self.news.insert(path, BacklogEntry::since(again_ms));
                 }
                 Some(Some(None)) => {
                     self.news.remove(&path);
@@ -96,7 +96,7 @@ impl Unread {
     }
 }
 
-impl News {
+impl BacklogEntry {
     fn since(since_ms: u64) -> Self {
         Self {
             since_ms,
@@ -109,7 +109,7 @@ impl News {
 
 /// The torn last lines of the lake, as far as they were looked at.
 #[derive(Debug, Default)]
-pub(super) struct Torn {
+pub(super) struct PartialLines {
     pairs: BTreeMap<PairPath, Lines>,
 }
 
@@ -121,7 +121,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn of(look: &Look) -> Self {
+    fn of(look: &PairRead) -> Self {
         let bytes = |source: &SourceMemory, stream| {
             // Of a line that is too long the beginning has been passed over already.
             let after = look
@@ -146,9 +146,9 @@ impl Lines {
     }
 }
 
-impl Torn {
+impl PartialLines {
     /// What a look left. While there is more to read at once, nobody knows yet where the last line begins.
-    pub(super) fn looked(&mut self, path: &PairPath, look: &Look) {
+    pub(super) fn looked(&mut self, path: &PairPath, look: &PairRead) {
         let lines = Lines::of(look);
         if look.more || lines.scored + lines.evidence == 0 {
             self.forget(path);
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_oldest_news_sets_the_lag_until_it_is_read() {
-        let mut unread = Unread::default();
+        let mut unread = Backlog::default();
         assert_eq!(unread.lag(5), (0, 0));
         unread.heard(&path("a.jsonl"), 100);
         unread.measured(&path("b.jsonl"), Stream::Scored, 7, 200);
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_was_read_counts_until_its_rows_are_shown() {
-        let mut unread = Unread::default();
+        let mut unread = Backlog::default();
         unread.measured(&path("a.jsonl"), Stream::Scored, 7, 100);
         unread.heard(&path("b.jsonl"), 200);
         unread.merged(&path("a.jsonl"));

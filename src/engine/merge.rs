@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::engine::read::{Look, PairMemory};
-use crate::engine::read_task::Job;
+use crate::engine::read::{PairMemory, PairRead};
+use crate::engine::read_task::ReadRequest;
 use crate::engine::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
 use crate::lake::path::{PairPath, Stream};
-use crate::pair::Outcome;
+use crate::pair::JoinOutcome;
 use crate::pair::accounting::class_of;
 use crate::pair::index::DeadLetter;
-use crate::pair::verdict::Totals;
+use crate::pair::verdict::LineTotals;
 use crate::platform::message_ids;
 use crate::record::timestamp::day_of;
 use crate::store::journal::batch::PairDelta;
@@ -21,14 +21,14 @@ pub(super) const GONE: &str = "gone";
 
 impl Engine {
     /// Puts what a look found into the pending batch, and commits that when it is large.
-    pub(super) fn merge(&mut self, job: &Job, look: Look) -> Result<(), EngineError> {
+    pub(super) fn merge(&mut self, job: &ReadRequest, look: PairRead) -> Result<(), EngineError> {
         if let Some((stream, rewritten)) = look.rewritten {
             self.torn.forget(&job.path);
             self.read_again(&job.path, stream, rewritten)?;
             self.hinted.insert(job.path.clone());
             return Ok(());
         }
-        if self.came_from_elsewhere(job, &look)? {
+        if self.is_relocated(job, &look)? {
             self.hinted.insert(job.path.clone());
             return Ok(());
         }
@@ -66,7 +66,7 @@ impl Engine {
     fn merge_outcome(
         &mut self,
         path: &PairPath,
-        mut outcome: Outcome,
+        mut outcome: JoinOutcome,
         changed_ms: u64,
         wall_ms: u64,
     ) -> Result<(), EngineError> {
@@ -122,7 +122,7 @@ impl Engine {
     }
 
     /// A batch is in the export.
-    pub(super) fn note_shown(&mut self, changed_ms: &[u64]) {
+    pub(super) fn on_appended(&mut self, changed_ms: &[u64]) {
         if self.nothing_is_unshown() {
             self.unread.shown();
         }
@@ -132,7 +132,7 @@ impl Engine {
         }
     }
 
-    fn remember(&mut self, job: &Job, memory: PairMemory) -> Result<(), EngineError> {
+    fn remember(&mut self, job: &ReadRequest, memory: PairMemory) -> Result<(), EngineError> {
         let settles_at_ms = self.setup.clock.monotonic_ms() + self.setup.settle_ms;
         let slot = self.slot(&job.path)?;
         let moved = memory != slot.memory || job.settled;
@@ -146,7 +146,7 @@ impl Engine {
     }
 
     /// Says once what is wrong with a source, and again when it is something else.
-    fn say_sources(&mut self, job: &Job, look: &Look) -> Result<(), EngineError> {
+    fn say_sources(&mut self, job: &ReadRequest, look: &PairRead) -> Result<(), EngineError> {
         let mut problems: BTreeSet<(Stream, String)> = look
             .unreadable
             .iter()
@@ -197,8 +197,8 @@ impl Engine {
 }
 
 /// Lines that were refused, or became dead letters, between two figures of a pair.
-fn refused_since(before: &Totals, after: &Totals) -> u64 {
-    let refused = |totals: &Totals| {
+fn refused_since(before: &LineTotals, after: &LineTotals) -> u64 {
+    let refused = |totals: &LineTotals| {
         let counts = &totals.counts;
         let by_rule = counts.firewalled + counts.unknown_category + counts.role + counts.blank_text;
         by_rule + totals.scored_malformed

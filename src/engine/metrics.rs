@@ -11,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::pair::Outcome;
+use crate::pair::JoinOutcome;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::verdict::Verdict;
 
@@ -46,7 +46,7 @@ struct Kind {
 
 /// The counters of one process. Cloned handles count into the same ones.
 #[derive(Debug)]
-pub struct Meters {
+pub struct Metrics {
     registry: Registry,
     started: SystemTime,
     /// Those that are kept apart. Locked by the engine's thread alone.
@@ -70,13 +70,13 @@ pub struct Meters {
     checkpoint: Histogram,
 }
 
-impl Default for Meters {
+impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Meters {
+impl Metrics {
     /// All at zero; the process starts now.
     #[must_use]
     pub fn new() -> Self {
@@ -230,7 +230,7 @@ impl Meters {
     }
 
     /// A look's lines were merged; `before` is its pair without them. `class` is one of few.
-    pub(crate) fn merged(&self, class: &str, before: &PairCheckpoint, outcome: &Outcome) {
+    pub(crate) fn merged(&self, class: &str, before: &PairCheckpoint, outcome: &JoinOutcome) {
         let after = &outcome.checkpoint;
         let class = Class {
             class: class.to_owned(),
@@ -264,7 +264,7 @@ impl Meters {
         self.verdicts_of(&class, before, outcome);
     }
 
-    fn verdicts_of(&self, class: &Class, before: &PairCheckpoint, outcome: &Outcome) {
+    fn verdicts_of(&self, class: &Class, before: &PairCheckpoint, outcome: &JoinOutcome) {
         let after = &outcome.checkpoint;
         let mut first = [0; VERDICTS.len()];
         let mut late = [0; VERDICTS.len()];
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn freshness_is_not_counted_from_before_the_process() {
-        let meters = Meters::new();
+        let meters = Metrics::new();
         let started_ms = (meters.started_s() * 1_000.0) as u64;
         meters.shown(0, started_ms + 20);
         meters.shown(started_ms + 30, started_ms + 40);

@@ -36,13 +36,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::engine::metrics::Meters;
+use crate::engine::metrics::Metrics;
 use crate::engine::read::PairMemory;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::ActivePair;
 use crate::pair::accounting::Account;
 use crate::pair::history::Recent;
-use crate::pair::index::Claim;
+use crate::pair::index::UnclaimedRow;
 use crate::platform::background::Beside;
 use crate::platform::buffer_pool::Buffers;
 use crate::store::export::{Export, ExportError};
@@ -52,12 +52,12 @@ use crate::store::journal::batch::Batch;
 use crate::store::state::{State, StateView};
 
 pub use error::EngineError;
-use lag::Torn;
-use lag::Unread;
-use open_files::KeptFile;
+use lag::Backlog;
+use lag::PartialLines;
+use open_files::OpenFileGuard;
 use relocate::Inodes;
 use sealed_batch::{Committing, Sealed};
-pub use setup::Tuning;
+pub use setup::Reconfigure;
 pub use setup::{BATCH_BYTES, Setup};
 
 /// Entries of all overlays at which a checkpoint is due: about 8 MiB of memory.
@@ -114,7 +114,7 @@ pub struct Engine {
     /// Where the open state's file lies.
     pub(crate) state_path: PathBuf,
     /// State and journal.
-    kept_files: [KeptFile; 2],
+    kept_files: [OpenFileGuard; 2],
     pub(crate) view: Arc<StateView>,
     pub(crate) journal: Journal,
     pub(crate) export: Export,
@@ -124,7 +124,7 @@ pub struct Engine {
     pub(crate) pair_next: u32,
     pub(crate) claimable: u64,
     /// Claims that the state still lists.
-    pub(crate) claimed: Arc<BTreeSet<Claim>>,
+    pub(crate) claimed: Arc<BTreeSet<UnclaimedRow>>,
     pub(crate) slots: BTreeMap<PairPath, Slot>,
     /// Memory that passes use again and again.
     pub(crate) buffers: Arc<Buffers>,
@@ -136,7 +136,7 @@ pub struct Engine {
     /// Day-files that were moved, from where and to where: nothing of them is looked at before their rows are released.
     moves: BTreeSet<(PairPath, PairPath)>,
     /// In this pass rows were released that the lines of any pair may claim.
-    released_to_any: bool,
+    released_globally: bool,
     /// When the unterminated line of a pair will have been still for long enough.
     pub(crate) settling: BTreeMap<PairPath, u64>,
     /// Whether a pair changed since the last checkpoint.
@@ -157,7 +157,7 @@ pub struct Engine {
     /// A sync of the export that another thread makes.
     pub(crate) syncing: Option<Beside<Result<(), ExportError>>>,
     /// Committed, not shown, in order: an append failed, or is the next thing to be done.
-    unshown: Vec<Arc<Sealed>>,
+    unappended: Vec<Arc<Sealed>>,
     /// When something last changed in memory that a checkpoint would take in.
     changed_at_ms: u64,
     /// Whether the state failed to take a checkpoint, and must be opened anew.
@@ -167,13 +167,13 @@ pub struct Engine {
     /// A segment could not be read, and that was said.
     unread_said: bool,
     /// What is known to be unread, and since when.
-    unread: Unread,
+    unread: Backlog,
     /// Last lines that wait for their newline.
-    torn: Torn,
+    torn: PartialLines,
     /// When the day-files behind each pair's rows of the pending batch last changed, milliseconds since 1970.
     pending_changed_ms: Vec<u64>,
     /// What is counted.
-    pub(crate) meters: Arc<Meters>,
+    pub(crate) meters: Arc<Metrics>,
 }
 
 impl Engine {
@@ -192,8 +192,8 @@ impl Engine {
         let journal_path = state_path.with_file_name(JOURNAL_FILE);
         let storage = &*setup.storage;
         let kept_files = [
-            KeptFile::new(storage, &state_path)?,
-            KeptFile::new(storage, &journal_path)?,
+            OpenFileGuard::new(storage, &state_path)?,
+            OpenFileGuard::new(storage, &journal_path)?,
         ];
         let recent = Recent::new(setup.clock.wall_ms());
         Ok(Self {
@@ -215,7 +215,7 @@ impl Engine {
             backlog: BTreeSet::new(),
             inodes: Inodes::default(),
             moves: BTreeSet::new(),
-            released_to_any: false,
+            released_globally: false,
             settling: BTreeMap::new(),
             any_changed: false,
             awaited: Arc::default(),
@@ -226,26 +226,26 @@ impl Engine {
             pending_since_ms: now_ms,
             committing: None,
             syncing: None,
-            unshown: Vec::new(),
+            unappended: Vec::new(),
             changed_at_ms: now_ms,
             state_failed: false,
             prove_at_ms: now_ms,
             unread_said: false,
-            unread: Unread::default(),
-            torn: Torn::default(),
+            unread: Backlog::default(),
+            torn: PartialLines::default(),
             pending_changed_ms: Vec::new(),
             meters: Arc::default(),
         })
     }
 
     /// Has a pair looked at in the next pass.
-    pub fn touch(&mut self, path: PairPath) {
+    pub fn enqueue(&mut self, path: PairPath) {
         self.unread.heard(&path, self.setup.clock.monotonic_ms());
         self.hinted.insert(path);
     }
 
     /// Has a pair looked at when no other is hinted at.
-    pub fn touch_later(&mut self, path: PairPath) {
+    pub fn enqueue_backlog(&mut self, path: PairPath) {
         self.unread.heard(&path, self.setup.clock.monotonic_ms());
         self.backlog.insert(path);
     }
@@ -276,7 +276,7 @@ impl Engine {
     }
 
     /// Has a pass end sooner while this is set.
-    pub fn hurry_when(&mut self, awaited: Arc<AtomicBool>) {
+    pub fn set_interrupt_flag(&mut self, awaited: Arc<AtomicBool>) {
         self.awaited = awaited;
     }
 
@@ -288,12 +288,12 @@ impl Engine {
 
     /// What it counts.
     #[must_use]
-    pub fn meters(&self) -> &Meters {
+    pub fn meters(&self) -> &Metrics {
         &self.meters
     }
 
     /// Counts into these from now on.
-    pub fn measure_with(&mut self, meters: Arc<Meters>) {
+    pub fn measure_with(&mut self, meters: Arc<Metrics>) {
         self.meters = meters;
     }
 
@@ -318,7 +318,7 @@ impl Engine {
         let checkpoint = self
             .has_uncheckpointed()
             .then(|| self.changed_at_ms + QUIET_CHECKPOINT_MS);
-        let proof = self.export.unproven().map(|_| self.prove_at_ms);
+        let proof = self.export.scrub_pending().map(|_| self.prove_at_ms);
         [settle, commit, checkpoint, proof]
             .into_iter()
             .flatten()
@@ -331,8 +331,10 @@ impl Engine {
     /// # Errors
     /// Those of a commit.
     pub fn tick(&mut self) -> Result<(), EngineError> {
-        let ticked = self.heal_state().and_then(|()| self.do_what_is_due());
-        self.note_state_failure(ticked)
+        let ticked = self
+            .reopen_state_if_failed()
+            .and_then(|()| self.do_what_is_due());
+        self.mark_state_failed(ticked)
     }
 
     fn do_what_is_due(&mut self) -> Result<(), EngineError> {
@@ -357,23 +359,25 @@ impl Engine {
     /// # Errors
     /// Those of the state, of a commit and of showing it; what was merged by then is kept and tried again.
     pub fn pass(&mut self) -> Result<PassReport, EngineError> {
-        let passed = self.heal_state().and_then(|()| self.look_commit_and_show());
-        let passed = passed.map_err(|error| self.give_up_the_pass(error));
+        let passed = self
+            .reopen_state_if_failed()
+            .and_then(|()| self.look_commit_and_show());
+        let passed = passed.map_err(|error| self.abort_pass(error));
         if self.behind() == 0 {
             self.buffers.free();
         }
-        self.note_state_failure(passed)
+        self.mark_state_failed(passed)
     }
 
     fn look_commit_and_show(&mut self) -> Result<PassReport, EngineError> {
-        self.show_unshown()?;
+        self.append_committed()?;
         if self.commits_each_pass && !self.pending.rows.is_empty() {
             self.commit()?;
         }
-        self.release_moved()?;
+        self.release_relocated_rows()?;
         let before = self.account.totals;
         let (paths, hinted) = self.next_paths();
-        let looked = match self.look_at(&paths, hinted) {
+        let looked = match self.read_pairs(&paths, hinted) {
             Ok(looked) => looked,
             Err(error) => {
                 // Whatever was not merged is looked at again; looking twice changes nothing.
@@ -386,7 +390,7 @@ impl Engine {
         self.backlog
             .extend(paths[looked.max(hinted)..].iter().cloned());
         self.finish_commit()?;
-        self.show_unshown()?;
+        self.append_committed()?;
         if self.commits_each_pass && !self.pending.rows.is_empty() {
             self.commit()?;
         }

@@ -9,12 +9,12 @@ use crate::store::state::error::StateError;
 /// A file of the state that is kept open. Whoever removes or replaces it leaves us with one that no start would find:
 /// what is committed to that is lost with the process.
 #[derive(Debug)]
-pub(super) struct KeptFile {
+pub(super) struct OpenFileGuard {
     path: PathBuf,
     identity: (u64, u64),
 }
 
-impl KeptFile {
+impl OpenFileGuard {
     /// The file that is open under this path.
     ///
     /// # Errors

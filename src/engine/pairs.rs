@@ -2,7 +2,7 @@
 
 use crate::engine::read::is_gone;
 use crate::engine::{Engine, EngineError, Slot};
-use crate::lake::identity::Seen;
+use crate::lake::identity::StatFingerprint;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::PairId;
@@ -13,11 +13,11 @@ impl Engine {
     ///
     /// # Errors
     /// The state's.
-    pub fn is_news(
+    pub fn has_changed(
         &mut self,
         path: &PairPath,
         stream: Stream,
-        seen: Seen,
+        seen: StatFingerprint,
     ) -> Result<bool, EngineError> {
         let known = |checkpoint: &PairCheckpoint| checkpoint.source(stream).seen == seen;
         let checkpoint = self.known_checkpoint(path)?;
@@ -50,7 +50,11 @@ impl Engine {
     ///
     /// # Errors
     /// The state's.
-    pub fn is_loss(&mut self, path: &PairPath, stream: Stream) -> Result<bool, EngineError> {
+    pub fn has_disappeared(
+        &mut self,
+        path: &PairPath,
+        stream: Stream,
+    ) -> Result<bool, EngineError> {
         // Of one that has nothing but a torn line no state knows.
         if self.torn.is_in(path, stream) {
             return Ok(true);
@@ -73,7 +77,7 @@ impl Engine {
             .view
             .pair_id(path.as_bytes())
             .and_then(|id| id.map(|id| self.view.checkpoint(id)).transpose());
-        self.note_state_failure(found.map_err(EngineError::from))
+        self.mark_state_failed(found.map_err(EngineError::from))
     }
 
     /// The pair at a path, loaded or new.

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::engine::read::{Look, Looking, PairMemory, look};
+use crate::engine::read::{PairMemory, PairRead, ReadContext, look};
 use crate::engine::setup::Setup;
 use crate::lake::path::PairPath;
 use crate::pair::ActivePair;
-use crate::pair::index::Claim;
+use crate::pair::index::UnclaimedRow;
 use crate::platform::buffer_pool::Buffers;
 use crate::record::timestamp::stamp;
 use crate::store::state::StateView;
@@ -15,7 +15,7 @@ use crate::store::state::error::StateError;
 
 /// A pair to look at.
 #[derive(Debug, Clone)]
-pub(super) struct Job {
+pub(super) struct ReadRequest {
     pub(super) path: PairPath,
     pub(super) settled: bool,
     /// Whether somebody said that it changed.
@@ -23,21 +23,21 @@ pub(super) struct Job {
 }
 
 /// A look that any thread may take.
-pub(super) struct PreparedLook {
-    pub(super) job: Job,
+pub(super) struct ReadTask {
+    pub(super) job: ReadRequest,
     pub(super) pair: Arc<ActivePair>,
     pub(super) memory: PairMemory,
     pub(super) view: Arc<StateView>,
     pub(super) buffers: Arc<Buffers>,
     pub(super) setup: Setup,
-    pub(super) claimed: Arc<BTreeSet<Claim>>,
+    pub(super) claimed: Arc<BTreeSet<UnclaimedRow>>,
     pub(super) claims_possible: bool,
 }
 
-impl PreparedLook {
-    pub(super) fn look(self) -> Result<Look, StateError> {
+impl ReadTask {
+    pub(super) fn look(self) -> Result<PairRead, StateError> {
         let wall_ms = self.setup.clock.wall_ms();
-        let looking = Looking {
+        let looking = ReadContext {
             storage: &*self.setup.storage,
             root: &self.setup.root,
             export_path: &self.setup.export_path,

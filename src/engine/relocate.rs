@@ -1,10 +1,10 @@
 //! Owns what follows when a day-file was moved to another day: the rows that the pair it left has in the export are
 //! claimed by its lines where they are now.
 
-use crate::engine::read::Look;
-use crate::engine::read_task::Job;
+use crate::engine::read::PairRead;
+use crate::engine::read_task::ReadRequest;
 use crate::engine::{Engine, EngineError};
-use crate::lake::identity::{Rewritten, SourceIdentity, SourceState};
+use crate::lake::identity::{SourceChange, SourceIdentity, SourceState};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::checkpoint::PairCheckpoint;
@@ -45,10 +45,10 @@ impl Inodes {
 impl Engine {
     /// Whether a look found a day-file that was moved there. Then nothing may follow from that look: it knew of no rows to
     /// claim. The next pass looks again, when they are released.
-    pub(super) fn came_from_elsewhere(
+    pub(super) fn is_relocated(
         &mut self,
-        job: &Job,
-        look: &Look,
+        job: &ReadRequest,
+        look: &PairRead,
     ) -> Result<bool, EngineError> {
         let Some(outcome) = &look.outcome else {
             return Ok(false);
@@ -82,7 +82,7 @@ impl Engine {
     }
 
     /// Before a pass looks at anything: pairs whose day-file was found elsewhere give their rows free.
-    pub(super) fn release_moved(&mut self) -> Result<(), EngineError> {
+    pub(super) fn release_relocated_rows(&mut self) -> Result<(), EngineError> {
         let Some((from, to)) = self.moves.first().cloned() else {
             return Ok(());
         };
@@ -91,7 +91,7 @@ impl Engine {
             // It may have been moved back meanwhile.
             if self.has_moved(&from, &to)? {
                 self.torn.forget(&from);
-                self.read_again(&from, Stream::Scored, Rewritten::Moved)?;
+                self.read_again(&from, Stream::Scored, SourceChange::Moved)?;
                 day_files += 1;
             }
             self.moves.pop_first();
@@ -120,9 +120,9 @@ pub fn first_inode(before: &PairCheckpoint, after: &PairCheckpoint) -> Option<u6
 /// The pair whose lines may claim the rows of `id`, whose scored day-file is not what was read of it: any, where the lines
 /// that were read may lie elsewhere now.
 #[must_use]
-pub fn scope_of_claims(why: Rewritten, id: PairId) -> PairId {
+pub fn scope_of_claims(why: SourceChange, id: PairId) -> PairId {
     match why {
-        Rewritten::Replaced | Rewritten::Moved => PairId::ANY,
+        SourceChange::Replaced | SourceChange::Moved => PairId::ANY,
         _ => id,
     }
 }
@@ -148,12 +148,12 @@ pub fn is_moved(
     };
     let here = source.stat();
     // A second name of the file is a second day-file.
-    has_left(storage, &from.path(root, Stream::Scored), here)
+    is_no_longer_at(storage, &from.path(root, Stream::Scored), here)
         && here.inode == identity.inode
-        && matches!(source.rewritten(&read_of(known, identity, here)), Ok(None))
+        && matches!(source.rewritten(&as_read(known, identity, here)), Ok(None))
 }
 
-fn has_left(storage: &dyn Storage, path: &Path, file: &FileStat) -> bool {
+fn is_no_longer_at(storage: &dyn Storage, path: &Path, file: &FileStat) -> bool {
     match storage.stat(path) {
         Ok(there) => (there.device, there.inode) != (file.device, file.inode),
         Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
@@ -161,7 +161,7 @@ fn has_left(storage: &dyn Storage, path: &Path, file: &FileStat) -> bool {
 }
 
 /// What was read, as if nobody had noted yet that it is gone.
-fn read_of(known: &PairCheckpoint, identity: SourceIdentity, here: &FileStat) -> SourceState {
+fn as_read(known: &PairCheckpoint, identity: SourceIdentity, here: &FileStat) -> SourceState {
     SourceState {
         identity: Some(SourceIdentity {
             device: here.device,

@@ -7,13 +7,13 @@ use crate::engine::merge::GONE;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::accounting::Account;
 use crate::pair::history::Recent;
-use crate::pair::verdict::Totals;
-use crate::store::snapshot::Figures;
+use crate::pair::verdict::LineTotals;
+use crate::store::snapshot::StateSnapshot;
 
 impl Engine {
     /// Sums over all pairs, the batch that is not committed yet included.
     #[must_use]
-    pub fn totals(&self) -> &Totals {
+    pub fn totals(&self) -> &LineTotals {
         &self.account.totals
     }
 
@@ -48,9 +48,9 @@ impl Engine {
 
     /// All that is remembered at this moment, for readers on other threads.
     #[must_use]
-    pub fn figures(&self) -> Figures {
+    pub fn figures(&self) -> StateSnapshot {
         let changed = self.slots.iter().filter(|(_, slot)| slot.changed);
-        Figures {
+        StateSnapshot {
             view: Arc::clone(&self.view),
             changed: changed
                 .map(|(path, slot)| (path.clone(), Arc::clone(&slot.pair)))

@@ -3,9 +3,9 @@
 
 use crate::engine::relocate::scope_of_claims;
 use crate::engine::{Engine, EngineError};
-use crate::lake::identity::Rewritten;
+use crate::lake::identity::SourceChange;
 use crate::lake::path::{PairPath, Stream};
-use crate::pair::index::{Claim, PairId};
+use crate::pair::index::{PairId, UnclaimedRow};
 use crate::pair::verdict::Verdict;
 use crate::record::keys;
 use crate::store::state::Reset;
@@ -17,7 +17,7 @@ impl Engine {
         &mut self,
         path: &PairPath,
         stream: Stream,
-        why: Rewritten,
+        why: SourceChange,
     ) -> Result<(), EngineError> {
         self.checkpoint()?;
         let (id, before) = {
@@ -28,7 +28,7 @@ impl Engine {
         let reset = match stream {
             Stream::Scored => {
                 let scope = scope_of_claims(why, id);
-                self.released_to_any |= scope == PairId::ANY;
+                self.released_globally |= scope == PairId::ANY;
                 after.scored = Default::default();
                 after.counts = Default::default();
                 after.waiting_since_s = 0;
@@ -48,7 +48,7 @@ impl Engine {
             }
         };
         self.meters.reread();
-        if why != Rewritten::Moved {
+        if why != SourceChange::Moved {
             tracing::warn!(
                 day_file = %path.path(&self.setup.root, stream).display(),
                 reason = why.code(),
@@ -72,7 +72,7 @@ impl Engine {
     }
 
     /// A claim, for the lines of `scope`, on every row that the pair's lines have in the export.
-    fn claims_of(&self, id: PairId, scope: PairId) -> Result<Vec<Claim>, EngineError> {
+    fn claims_of(&self, id: PairId, scope: PairId) -> Result<Vec<UnclaimedRow>, EngineError> {
         let mut offsets = Vec::new();
         self.view.for_each_entry(id, |entry| {
             if let Verdict::Exported { row_offset, .. } = entry.verdict {
@@ -82,12 +82,12 @@ impl Engine {
         let mut claims = Vec::with_capacity(offsets.len());
         for row_offset in offsets {
             let bytes = self.export.row_at(row_offset)?;
-            let row = keys::RowKey::of_row(&bytes).map_err(|fault| {
+            let row = keys::RowKey::from_row(&bytes).map_err(|fault| {
                 StateError::Damaged(format!(
                     "no row starts at byte {row_offset} of the export: {fault}"
                 ))
             })?;
-            claims.push(Claim {
+            claims.push(UnclaimedRow {
                 row,
                 scope,
                 row_offset,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::engine::read_task::{Job, PreparedLook};
-use crate::engine::workers::look_at_all;
+use crate::engine::read_task::{ReadRequest, ReadTask};
+use crate::engine::workers::read_pairs_parallel;
 use crate::engine::{Engine, EngineError};
 use crate::lake::path::PairPath;
 
@@ -43,7 +43,7 @@ impl Engine {
     }
 
     /// Looks at pairs in order until the pass has merged enough, and says at how many.
-    pub(super) fn look_at(
+    pub(super) fn read_pairs(
         &mut self,
         paths: &[PairPath],
         hinted: usize,
@@ -54,22 +54,22 @@ impl Engine {
                 .get(path)
                 .is_some_and(|at_ms| *at_ms <= now_ms)
         };
-        let jobs: Vec<Job> = paths
+        let jobs: Vec<ReadRequest> = paths
             .iter()
             .enumerate()
-            .map(|(n, path)| Job {
+            .map(|(n, path)| ReadRequest {
                 path: path.clone(),
                 settled: settled(path),
                 hinted: n < hinted,
             })
             .collect();
         self.pass_bytes = 0;
-        self.released_to_any = false;
+        self.released_globally = false;
         // Rows that any pair may claim are claimed one pair after the other, so that no two take the same one.
         if self.setup.threads > 1
             && jobs.len() > 1
             && self.claimable == 0
-            && let Some(looked) = look_at_all(self, &jobs)?
+            && let Some(looked) = read_pairs_parallel(self, &jobs)?
         {
             return Ok(looked);
         }
@@ -84,10 +84,10 @@ impl Engine {
     }
 
     /// All that a look needs, so that a thread may do it.
-    pub(super) fn prepare(&mut self, job: &Job) -> Result<PreparedLook, EngineError> {
+    pub(super) fn prepare(&mut self, job: &ReadRequest) -> Result<ReadTask, EngineError> {
         let slot = self.slot(&job.path)?;
         let (pair, memory) = (Arc::clone(&slot.pair), slot.memory);
-        Ok(PreparedLook {
+        Ok(ReadTask {
             job: job.clone(),
             pair,
             memory,

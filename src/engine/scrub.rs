@@ -23,7 +23,7 @@ impl Engine {
     /// # Errors
     /// [`ExportError::Changed`] where it does not fit; the disk's.
     pub fn prove_export(&mut self) -> Result<(), EngineError> {
-        while let Some(number) = self.export.unproven() {
+        while let Some(number) = self.export.scrub_pending() {
             self.prove(number)?;
             self.note_proven(number);
         }
@@ -32,7 +32,7 @@ impl Engine {
 
     /// The next segment of an export that was touched, where it is time for it.
     pub(super) fn prove_a_segment(&mut self, now_ms: u64) -> Result<(), EngineError> {
-        let Some(number) = self.export.unproven() else {
+        let Some(number) = self.export.scrub_pending() else {
             return Ok(());
         };
         if now_ms < self.prove_at_ms {
@@ -61,14 +61,14 @@ impl Engine {
     /// # Errors
     /// As [`Self::prove_export`].
     pub(crate) fn prove_next_in_turn(&mut self) -> Result<(), EngineError> {
-        match self.export.next_in_turn() {
+        match self.export.next_round_robin() {
             Some(number) => self.prove_unless_unread(number).map(|_| ()),
             None => Ok(()),
         }
     }
 
     /// A segment that was found changed before this start is looked at before anything is appended.
-    pub(crate) fn recall_change(&mut self) -> Result<(), EngineError> {
+    pub(crate) fn check_recorded_tampering(&mut self) -> Result<(), EngineError> {
         let path = self.changed_path();
         let storage = &*self.setup.storage;
         let file = match storage.open_read(&path) {
@@ -110,8 +110,10 @@ impl Engine {
     }
 
     fn prove(&mut self, number: u64) -> Result<(), EngineError> {
-        let proved = self.heal_state().and_then(|()| self.compare(number));
-        self.note_state_failure(proved)
+        let proved = self
+            .reopen_state_if_failed()
+            .and_then(|()| self.compare(number));
+        self.mark_state_failed(proved)
     }
 
     fn compare(&mut self, number: u64) -> Result<(), EngineError> {
@@ -129,14 +131,14 @@ impl Engine {
         }
         let proved = self.export.prove(number, known);
         if matches!(proved, Err(ExportError::Changed { .. })) {
-            self.remember_change(number);
+            self.record_tampering(number);
         }
         Ok(proved?)
     }
 
     fn note_proven(&mut self, number: u64) {
         self.unread_said = false;
-        if self.export.proven(number) {
+        if self.export.scrubbed(number) {
             tracing::info!(
                 export = %self.setup.export_path.display(), len_bytes = self.export.len_bytes(),
                 "the export is as it was written"
@@ -145,7 +147,7 @@ impl Engine {
     }
 
     /// The next start would append rows until it comes to this segment.
-    fn remember_change(&self, number: u64) {
+    fn record_tampering(&self, number: u64) {
         let storage = &*self.setup.storage;
         let remembered = match storage.create(&self.changed_path()) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return,

@@ -9,7 +9,7 @@ use crate::engine::error::EngineError;
 use crate::platform::background::Beside;
 use crate::platform::clock::Clock;
 use crate::store::journal::batch::Batch;
-use crate::store::journal::frame::{NextFrame, WrittenFrame};
+use crate::store::journal::frame::{FrameReceipt, FrameSlot};
 
 /// A batch that nothing is merged into any more.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub(super) struct Sealed {
 /// A batch became durable.
 #[derive(Debug)]
 pub(super) struct Durable {
-    pub(super) frame: WrittenFrame,
+    pub(super) frame: FrameReceipt,
     pub(super) took_us: u64,
 }
 
@@ -30,7 +30,7 @@ impl Sealed {
     /// Rules 3 and 1: what is about to be shown is read again, then made durable.
     pub(super) fn make_durable(
         &self,
-        frame: &NextFrame,
+        frame: &FrameSlot,
         clock: &dyn Clock,
     ) -> Result<Durable, EngineError> {
         for (at, rows) in self.batch.rows.placed(0) {
@@ -56,7 +56,7 @@ pub(super) struct Committing {
 impl Committing {
     pub(super) fn begin(
         sealed: &Arc<Sealed>,
-        frame: NextFrame,
+        frame: FrameSlot,
         clock: Arc<dyn Clock>,
     ) -> io::Result<Self> {
         let batch = Arc::clone(sealed);

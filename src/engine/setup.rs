@@ -6,7 +6,7 @@ use crate::engine::error::EngineError;
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::export_path;
 use crate::platform::clock::Clock;
-use crate::platform::storage::{Disk, Storage};
+use crate::platform::storage::{OsStorage, Storage};
 use crate::store::export::SEGMENT_BYTES;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ impl Setup {
     #[must_use]
     pub fn new(settings: &Settings, root: &Path, clock: Arc<dyn Clock>) -> Self {
         Self {
-            storage: Arc::new(Disk),
+            storage: Arc::new(OsStorage),
             clock,
             root: root.to_owned(),
             state_dir: settings.state_dir.clone(),
@@ -81,7 +81,7 @@ impl Setup {
 
 /// What of a setup may change while the engine works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tuning {
+pub struct Reconfigure {
     /// As [`crate::engine::Setup::limits`].
     pub limits: LineLimits,
     /// As [`crate::engine::Setup::settle_ms`].
@@ -92,7 +92,7 @@ pub struct Tuning {
 
 impl Engine {
     /// Works by other figures from the next pass on. What was decided by the old ones stays decided.
-    pub fn tune(&mut self, tuning: Tuning) {
+    pub fn tune(&mut self, tuning: Reconfigure) {
         let settle_before_ms = std::mem::replace(&mut self.setup.settle_ms, tuning.settle_ms);
         for due_ms in self.settling.values_mut() {
             *due_ms = due_ms.saturating_sub(settle_before_ms) + tuning.settle_ms;

@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
-use crate::engine::read::Look;
-use crate::engine::read_task::{Job, PreparedLook};
+use crate::engine::read::PairRead;
+use crate::engine::read_task::{ReadRequest, ReadTask};
 use crate::engine::{Engine, EngineError};
 use crate::store::state::error::StateError;
 
@@ -24,12 +24,12 @@ const LOOK_BYTES: usize = 4 << 20;
 /// then no look is ahead of the merge, so that few such rows wait for it at once.
 const LONG_ROWS_BYTES: usize = 8 << 20;
 
-type Looked = (usize, thread::Result<Result<Look, StateError>>);
+type Looked = (usize, thread::Result<Result<PairRead, StateError>>);
 
 /// What is handed out, and the memory that this may need.
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<(usize, PreparedLook)>,
+    jobs: VecDeque<(usize, ReadTask)>,
     /// Looks that are being done.
     in_hand: usize,
     /// Bytes of rows of looks that are done, and not merged.
@@ -66,7 +66,7 @@ impl Shared {
     }
 
     /// The next look that may be begun; `None` when there is no more.
-    fn next(&self) -> Option<(usize, PreparedLook)> {
+    fn next(&self) -> Option<(usize, ReadTask)> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         while !queue.closed {
             if queue.may_begin()
@@ -96,7 +96,10 @@ impl Drop for Closing<'_> {
 ///
 /// # Errors
 /// The first that a look or a merge gives; later looks are dropped, and must be taken again.
-pub(super) fn look_at_all(engine: &mut Engine, jobs: &[Job]) -> Result<Option<usize>, EngineError> {
+pub(super) fn read_pairs_parallel(
+    engine: &mut Engine,
+    jobs: &[ReadRequest],
+) -> Result<Option<usize>, EngineError> {
     let threads = engine.setup.threads.min(jobs.len());
     let (look_sender, looks) = channel();
     let shared = Shared::default();
@@ -139,7 +142,7 @@ fn work(shared: &Shared, looks: Sender<Looked>) {
     }
 }
 
-fn rows_bytes(look: &Look) -> usize {
+fn rows_bytes(look: &PairRead) -> usize {
     look.outcome
         .as_ref()
         .map_or(0, |found| found.rows.capacity())
@@ -147,7 +150,7 @@ fn rows_bytes(look: &Look) -> usize {
 
 fn hand_out_and_merge(
     engine: &mut Engine,
-    jobs: &[Job],
+    jobs: &[ReadRequest],
     shared: &Shared,
     looks: &Receiver<Looked>,
 ) -> Result<usize, EngineError> {
@@ -184,7 +187,7 @@ fn hand_out_and_merge(
         shared.change(|queue| queue.waiting_bytes -= rows_bytes);
         merged += 1;
         // The other looks, perhaps begun by now, know nothing of these rows, or would claim the same ones.
-        if engine.released_to_any {
+        if engine.released_globally {
             return Ok(merged);
         }
     }

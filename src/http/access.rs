@@ -12,7 +12,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 
 /// Where a connection came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum Endpoint {
     /// The socket in the state directory: its user may do what the daemon may.
     Control,
     /// A Unix socket: who may open it was decided by whoever placed it. Read-only.
@@ -22,8 +22,11 @@ pub enum Door {
 }
 
 /// Whether a request may be answered there at all.
-pub(super) fn admit<B>(request: &Request<B>, door: Door) -> Result<(), (StatusCode, &'static str)> {
-    if door == Door::Control {
+pub(super) fn admit<B>(
+    request: &Request<B>,
+    door: Endpoint,
+) -> Result<(), (StatusCode, &'static str)> {
+    if door == Endpoint::Control {
         return Ok(());
     }
     if !reads(request.method()) {
@@ -32,7 +35,7 @@ pub(super) fn admit<B>(request: &Request<B>, door: Door) -> Result<(), (StatusCo
             "this socket is read-only: only GET and HEAD are answered\n",
         ));
     }
-    let Door::Tcp(own) = door else {
+    let Endpoint::Tcp(own) = door else {
         return Ok(());
     };
     let named = names_given(request).filter(|names| !names.is_empty());
@@ -100,7 +103,7 @@ pub(super) fn harden(headers: &mut HeaderMap) {
 mod tests {
     use super::*;
 
-    fn refused(target: &str, hosts: &[&str], door: Door) -> Option<u16> {
+    fn refused(target: &str, hosts: &[&str], door: Endpoint) -> Option<u16> {
         let mut request = Request::builder().uri(target);
         for host in hosts {
             request = request.header(HOST, *host);
@@ -111,7 +114,7 @@ mod tests {
 
     #[test]
     fn on_tcp_only_loopback_names_are_answered() {
-        let door = Door::Tcp("127.0.0.1".parse().unwrap());
+        let door = Endpoint::Tcp("127.0.0.1".parse().unwrap());
         for host in [
             "localhost",
             "LocalHost:9743",
@@ -143,7 +146,7 @@ mod tests {
             refused("http://evil.example/", &["localhost"], door),
             Some(421)
         );
-        assert_eq!(refused("/", &["evil.example"], Door::Unix), None);
+        assert_eq!(refused("/", &["evil.example"], Endpoint::Unix), None);
     }
 
     #[test]
@@ -153,9 +156,9 @@ mod tests {
             .uri("/x")
             .body(())
             .unwrap();
-        assert!(admit(&post, Door::Control).is_ok());
+        assert!(admit(&post, Endpoint::Control).is_ok());
         assert_eq!(
-            admit(&post, Door::Unix).unwrap_err().0,
+            admit(&post, Endpoint::Unix).unwrap_err().0,
             StatusCode::METHOD_NOT_ALLOWED
         );
     }

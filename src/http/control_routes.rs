@@ -9,10 +9,10 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 
-use crate::daemon::inbox::Wake;
-use crate::http::handlers::Asked;
+use crate::daemon::inbox::Inbox;
+use crate::http::handlers::QueryParams;
 
-pub use crate::http::handlers::Answering;
+pub use crate::http::handlers::QueryContext;
 pub(super) use crate::http::handlers::complete;
 
 /// How long the engine's thread may take to be between two passes.
@@ -21,10 +21,10 @@ pub(super) const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(5);
 /// What is answered to a request.
 pub(super) async fn answer(
     request: &Request<Incoming>,
-    wake: &Arc<Wake>,
-    answering: &Arc<Answering>,
+    wake: &Arc<Inbox>,
+    answering: &Arc<QueryContext>,
 ) -> Response<Full<Bytes>> {
-    let asked = Asked::of(request.uri());
+    let asked = QueryParams::of(request.uri());
     // What is asked for with HEAD is answered as to GET; the body stays behind on the way out.
     let method = match *request.method() {
         Method::HEAD => &Method::GET,

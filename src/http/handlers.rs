@@ -10,18 +10,18 @@ use hyper::body::Bytes;
 use hyper::{Response, StatusCode, Uri};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::daemon::inbox::Wake;
-use crate::daemon::requests::{Question, Snapshot};
+use crate::daemon::inbox::Inbox;
+use crate::daemon::requests::{EngineRequest, Snapshot};
 use crate::http::response::{busy, json, snapshot, text};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::PairPath;
 use crate::lake::path::export_path;
 use crate::pair::history::Recent;
 use crate::platform::clock::{Clock as _, HostClock};
-use crate::platform::storage::Disk;
-use crate::query::dead_letters::{Wanted, letters as letters_of, stream_named};
-use crate::query::explain::{Explaining, Page, contradictions, explain as explain_run};
-use crate::query::plan::{Planning, plan as plan_run};
+use crate::platform::storage::OsStorage;
+use crate::query::dead_letters::{DeadLetterFilter, letters as letters_of, stream_named};
+use crate::query::explain::{ExplainContext, Page, contradictions, explain as explain_run};
+use crate::query::plan::{PlanContext, plan as plan_run};
 use crate::query::status::{Status, WaitingRun, lag, waiting_oldest};
 use crate::store::state::error::StateError;
 
@@ -34,7 +34,7 @@ const RETRY_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What answers need beside the figures.
 #[derive(Debug)]
-pub struct Answering {
+pub struct QueryContext {
     /// The root, without links in it.
     pub root: PathBuf,
     /// A longer line is a dead letter.
@@ -43,7 +43,7 @@ pub struct Answering {
     waiting: Mutex<Option<(Instant, Vec<WaitingRun>)>>,
 }
 
-impl Answering {
+impl QueryContext {
     /// For a daemon on this root.
     #[must_use]
     pub fn new(root: PathBuf, line_bytes_max: u64) -> Self {
@@ -55,9 +55,9 @@ impl Answering {
         }
     }
 
-    fn explaining<T>(&self, snapshot: &Snapshot, read: impl FnOnce(&Explaining<'_>) -> T) -> T {
-        read(&Explaining {
-            storage: &Disk,
+    fn explaining<T>(&self, snapshot: &Snapshot, read: impl FnOnce(&ExplainContext<'_>) -> T) -> T {
+        read(&ExplainContext {
+            storage: &OsStorage,
             root: &self.root,
             export_path: &export_path(&self.root),
             line_bytes_max: self.line_bytes_max,
@@ -73,7 +73,7 @@ impl Answering {
         match &*kept {
             Some((at, oldest)) if at.elapsed() < WAITING_AGE_MAX => Ok(oldest.clone()),
             _ => {
-                let oldest = waiting_oldest(&snapshot.figures, &Disk, &self.root)?;
+                let oldest = waiting_oldest(&snapshot.figures, &OsStorage, &self.root)?;
                 *kept = Some((Instant::now(), oldest.clone()));
                 Ok(oldest)
             }
@@ -82,9 +82,9 @@ impl Answering {
 }
 
 /// What stands behind the question mark.
-pub(super) struct Asked(Vec<(String, String)>);
+pub(super) struct QueryParams(Vec<(String, String)>);
 
-impl Asked {
+impl QueryParams {
     pub(super) fn of(uri: &Uri) -> Self {
         let query = uri.query().unwrap_or_default().as_bytes();
         Self(form_urlencoded::parse(query).into_owned().collect())
@@ -106,7 +106,7 @@ impl Asked {
 
 type Answer = Response<Full<Bytes>>;
 
-pub(super) async fn status(wake: &Wake, answering: &Arc<Answering>) -> Answer {
+pub(super) async fn status(wake: &Inbox, answering: &Arc<QueryContext>) -> Answer {
     let Some(snapshot) = snapshot(wake).await else {
         return busy();
     };
@@ -117,7 +117,7 @@ pub(super) async fn status(wake: &Wake, answering: &Arc<Answering>) -> Answer {
 /// The status of a snapshot with what has to be read for it; `None` where the process ends meanwhile.
 pub(in crate::http) async fn complete(
     snapshot: Snapshot,
-    answering: &Arc<Answering>,
+    answering: &Arc<QueryContext>,
 ) -> Option<Status> {
     let answering = Arc::clone(answering);
     tokio::task::spawn_blocking(move || completed(snapshot, &answering))
@@ -127,9 +127,9 @@ pub(in crate::http) async fn complete(
 
 /// A state that cannot be read, as on a disk that is full, takes from the answer what only it knows, and nothing else:
 /// that is when somebody asks.
-fn completed(mut snapshot: Snapshot, answering: &Answering) -> Status {
+fn completed(mut snapshot: Snapshot, answering: &QueryContext) -> Status {
     let (figures, unread) = (&snapshot.figures, &snapshot.unread);
-    snapshot.status.lag = Some(lag(figures, unread, &Disk, &answering.root));
+    snapshot.status.lag = Some(lag(figures, unread, &OsStorage, &answering.root));
     let oldest = answering.waiting_oldest(&snapshot);
     snapshot.status.waiting_oldest = oldest.unwrap_or_else(|error| {
         tracing::debug!(%error, "which runs wait for the longest time is not told");
@@ -138,16 +138,20 @@ fn completed(mut snapshot: Snapshot, answering: &Answering) -> Status {
     snapshot.status
 }
 
-pub(super) async fn recent(wake: &Wake) -> Answer {
+pub(super) async fn recent(wake: &Inbox) -> Answer {
     let (reply, answered) = oneshot::channel::<Recent>();
-    wake.ask(Question::Recent(reply));
+    wake.ask(EngineRequest::Recent(reply));
     match tokio::time::timeout(crate::http::control_routes::SNAPSHOT_PATIENCE, answered).await {
         Ok(Ok(recent)) => json(&recent),
         _ => busy(),
     }
 }
 
-pub(super) async fn explain(wake: &Wake, answering: &Arc<Answering>, asked: Asked) -> Answer {
+pub(super) async fn explain(
+    wake: &Inbox,
+    answering: &Arc<QueryContext>,
+    asked: QueryParams,
+) -> Answer {
     let Some(run_id) = asked.get("run_id").map(str::to_owned) else {
         return text(StatusCode::BAD_REQUEST, "run_id is missing\n");
     };
@@ -157,7 +161,11 @@ pub(super) async fn explain(wake: &Wake, answering: &Arc<Answering>, asked: Aske
     .await
 }
 
-pub(super) async fn contradicted(wake: &Wake, answering: &Arc<Answering>, asked: Asked) -> Answer {
+pub(super) async fn contradicted(
+    wake: &Inbox,
+    answering: &Arc<QueryContext>,
+    asked: QueryParams,
+) -> Answer {
     let page = Page {
         skip: asked.number("skip", 0),
         limit: asked.number("limit", 100).min(LISTED_MAX),
@@ -168,29 +176,33 @@ pub(super) async fn contradicted(wake: &Wake, answering: &Arc<Answering>, asked:
     .await
 }
 
-pub(super) async fn letters(wake: &Wake, answering: &Arc<Answering>, asked: Asked) -> Answer {
+pub(super) async fn letters(
+    wake: &Inbox,
+    answering: &Arc<QueryContext>,
+    asked: QueryParams,
+) -> Answer {
     if asked.get("day_file").is_some() && asked.day_file().is_none() {
         return text(
             StatusCode::BAD_REQUEST,
             "day_file is no YYYY/MM/DD/NAME.jsonl\n",
         );
     }
-    let wanted = Wanted {
+    let wanted = DeadLetterFilter {
         day_file: asked.day_file(),
         stream: asked.get("stream").and_then(stream_named),
         skip: asked.number("skip", 0),
         limit: asked.number("limit", 100).min(LISTED_MAX),
     };
     long_one(wake, answering, move |answering, snapshot| {
-        letters_of(&snapshot.figures, &Disk, &answering.root, &wanted)
+        letters_of(&snapshot.figures, &OsStorage, &answering.root, &wanted)
     })
     .await
 }
 
-pub(super) async fn plan(wake: &Wake, answering: &Arc<Answering>) -> Answer {
+pub(super) async fn plan(wake: &Inbox, answering: &Arc<QueryContext>) -> Answer {
     long_one(wake, answering, |answering, snapshot| {
-        plan_run(&Planning {
-            storage: &Disk,
+        plan_run(&PlanContext {
+            storage: &OsStorage,
             root: &answering.root,
             export_path: &export_path(&answering.root),
             limits: LineLimits {
@@ -203,14 +215,14 @@ pub(super) async fn plan(wake: &Wake, answering: &Arc<Answering>) -> Answer {
     .await
 }
 
-pub(super) async fn retry(wake: &Wake, asked: Asked) -> Answer {
+pub(super) async fn retry(wake: &Inbox, asked: QueryParams) -> Answer {
     let stream = asked.get("stream").and_then(stream_named);
     let (Some(path), Some(stream)) = (asked.day_file(), stream) else {
         return text(StatusCode::BAD_REQUEST, "day_file or stream is missing\n");
     };
     let unknown = format!("nothing was ever read of {path}, or it cannot be read now\n");
     let (reply, answered) = oneshot::channel();
-    wake.ask(Question::Retry {
+    wake.ask(EngineRequest::Retry {
         path,
         stream,
         reply,
@@ -224,9 +236,9 @@ pub(super) async fn retry(wake: &Wake, asked: Asked) -> Answer {
 
 /// An answer that may take seconds: others wait for it, so that many askers cost no more than one.
 async fn long_one<T: serde::Serialize + Send + 'static>(
-    wake: &Wake,
-    answering: &Arc<Answering>,
-    read: impl FnOnce(&Answering, &Snapshot) -> Result<T, StateError> + Send + 'static,
+    wake: &Inbox,
+    answering: &Arc<QueryContext>,
+    read: impl FnOnce(&QueryContext, &Snapshot) -> Result<T, StateError> + Send + 'static,
 ) -> Answer {
     let Ok(_place) = answering.long_ones.acquire().await else {
         return busy();

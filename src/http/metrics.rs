@@ -11,15 +11,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::engine::metrics::Meters;
-use crate::http::status_cache::{Engine, Known};
+use crate::engine::metrics::Metrics;
+use crate::http::status_cache::{CachedStatus, EngineHealth};
 
 type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge>;
 type Seconds = Gauge<f64, std::sync::atomic::AtomicU64>;
 
 /// All metrics.
-pub(super) fn text(engine: &Engine, meters: &Meters, format: Format) -> String {
+pub(super) fn text(engine: &EngineHealth, meters: &Metrics, format: Format) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _: fmt::Result = encode_registry(&mut text, meters.registry())
@@ -36,7 +36,7 @@ pub(super) fn text(engine: &Engine, meters: &Meters, format: Format) -> String {
 }
 
 /// What is known whether the engine's thread answers or not.
-fn of_process(engine: &Engine, meters: &Meters) -> Registry {
+fn of_process(engine: &EngineHealth, meters: &Metrics) -> Registry {
     let mut registry = Registry::default();
     let started = Seconds::default();
     started.set(meters.started_s());
@@ -53,13 +53,13 @@ fn of_process(engine: &Engine, meters: &Meters) -> Registry {
         distilld,
         "engine_answering",
         "1 while the engine's thread answers; else the figures of the lake are its last, or absent",
-        matches!(engine, Engine::Answering(_)),
+        matches!(engine, EngineHealth::Responsive(_)),
     );
     flag(
         distilld,
         "recovering",
         "1 while what the last process left is made good",
-        matches!(engine, Engine::Recovering),
+        matches!(engine, EngineHealth::Recovering),
     );
     flag(
         distilld,
@@ -71,7 +71,7 @@ fn of_process(engine: &Engine, meters: &Meters) -> Registry {
 }
 
 /// The lake at one moment.
-fn of_moment(known: &Known) -> Registry {
+fn of_moment(known: &CachedStatus) -> Registry {
     let mut registry = Registry::default();
     let distilld = registry.sub_registry_with_prefix("distilld");
     lines(distilld, known);
@@ -82,7 +82,7 @@ fn of_moment(known: &Known) -> Registry {
     registry
 }
 
-pub(super) fn lines(registry: &mut Registry, known: &Known) {
+pub(super) fn lines(registry: &mut Registry, known: &CachedStatus) {
     let scored = &known.status.scored;
     let verdicts = Gauges::default();
     for (verdict, lines) in [
@@ -133,7 +133,7 @@ pub(super) fn lines(registry: &mut Registry, known: &Known) {
     );
 }
 
-fn export(registry: &mut Registry, known: &Known) {
+fn export(registry: &mut Registry, known: &CachedStatus) {
     let export = &known.status.export;
     let size = Gauge::<i64>::default();
     size.set(signed(export.len_bytes));
@@ -160,7 +160,7 @@ fn export(registry: &mut Registry, known: &Known) {
     }
 }
 
-fn waiting(registry: &mut Registry, known: &Known) {
+fn waiting(registry: &mut Registry, known: &CachedStatus) {
     single(
         registry,
         "waiting_runs",
@@ -195,7 +195,7 @@ fn waiting(registry: &mut Registry, known: &Known) {
     registry.register("watch_mode", "1 for how changes are noticed", mode);
 }
 
-fn lag(registry: &mut Registry, known: &Known) {
+fn lag(registry: &mut Registry, known: &CachedStatus) {
     let lag = &known.freshness;
     single(
         registry,
@@ -246,7 +246,7 @@ fn lag(registry: &mut Registry, known: &Known) {
 }
 
 /// The same verdicts for each source class, of which there are few.
-fn classes(registry: &mut Registry, known: &Known) {
+fn classes(registry: &mut Registry, known: &CachedStatus) {
     let verdicts = Gauges::default();
     for class in &known.status.classes {
         for (verdict, lines) in [

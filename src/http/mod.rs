@@ -30,11 +30,11 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::config::ListenAddress;
 use crate::query::control::ControlSocket;
-pub use access::Door;
+pub use access::Endpoint;
 use listener::{Accepted, Listener};
-pub use status_cache::Desk;
+pub use status_cache::StatusCache;
 
-pub use control_routes::Answering;
+pub use control_routes::QueryContext;
 
 /// Connections served at once on each socket; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 32;
@@ -67,7 +67,7 @@ impl Server {
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(address: Option<ListenAddress>, desk: Arc<Desk>) -> io::Result<Self> {
+    pub fn start(address: Option<ListenAddress>, desk: Arc<StatusCache>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .enable_io()
@@ -113,7 +113,7 @@ impl Drop for Server {
 async fn serve_all(
     address: Option<ListenAddress>,
     control: oneshot::Receiver<Control>,
-    desk: Arc<Desk>,
+    desk: Arc<StatusCache>,
 ) {
     for listener in listener::passed_by_systemd() {
         tracing::info!(%listener, "serving, on a socket passed by systemd");
@@ -171,7 +171,7 @@ async fn bind_patiently(address: &ListenAddress) -> Listener {
     }
 }
 
-async fn serve_one(listener: Listener, is_control: bool, desk: Arc<Desk>) {
+async fn serve_one(listener: Listener, is_control: bool, desk: Arc<StatusCache>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -189,13 +189,13 @@ async fn serve_one(listener: Listener, is_control: bool, desk: Arc<Desk>) {
         tokio::spawn(async move {
             match accepted {
                 Accepted::Unix(stream) if is_control => {
-                    connection(stream, Door::Control, desk).await;
+                    connection(stream, Endpoint::Control, desk).await;
                 }
-                Accepted::Unix(stream) => connection(stream, Door::Unix, desk).await,
+                Accepted::Unix(stream) => connection(stream, Endpoint::Unix, desk).await,
                 Accepted::Tcp(stream) => {
                     let own = stream.local_addr().map(|address| address.ip());
                     let own = own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-                    connection(stream, Door::Tcp(own), desk).await;
+                    connection(stream, Endpoint::Tcp(own), desk).await;
                 }
             }
             drop(place);
@@ -206,8 +206,8 @@ async fn serve_one(listener: Listener, is_control: bool, desk: Arc<Desk>) {
 /// Serves a connection that came in by a door, until it ends: for whoever accepts by other means than [`Server`].
 pub async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    door: Door,
-    desk: Arc<Desk>,
+    door: Endpoint,
+    desk: Arc<StatusCache>,
 ) {
     let service = service_fn(move |request| {
         let desk = Arc::clone(&desk);
@@ -244,7 +244,11 @@ pub async fn connection(
 }
 
 /// What is answered to a request that came in by this door.
-async fn answer(request: &Request<Incoming>, door: Door, desk: &Desk) -> Response<Full<Bytes>> {
+async fn answer(
+    request: &Request<Incoming>,
+    door: Endpoint,
+    desk: &StatusCache,
+) -> Response<Full<Bytes>> {
     let mut response = match access::admit(request, door) {
         Ok(()) => admitted(request, door, desk).await,
         Err((status, why)) => public_routes::text(status, why),
@@ -253,17 +257,21 @@ async fn answer(request: &Request<Incoming>, door: Door, desk: &Desk) -> Respons
     response
 }
 
-async fn admitted(request: &Request<Incoming>, door: Door, desk: &Desk) -> Response<Full<Bytes>> {
+async fn admitted(
+    request: &Request<Incoming>,
+    door: Endpoint,
+    desk: &StatusCache,
+) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     let from_the_engine = control_routes::answer(request, desk.wake(), desk.answering());
     // On the control socket a status is of this moment, never of one before; and it alone takes more than reading.
-    if door == Door::Control && (path == "/status.json" || !access::reads(request.method())) {
+    if door == Endpoint::Control && (path == "/status.json" || !access::reads(request.method())) {
         return from_the_engine.await;
     }
     if let Some(answer) = public_routes::answer(path, request.headers(), desk).await {
         return answer;
     }
-    if door == Door::Control {
+    if door == Endpoint::Control {
         return from_the_engine.await;
     }
     if public_routes::SHARED_PATHS.contains(&path) {

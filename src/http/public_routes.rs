@@ -8,7 +8,7 @@ use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Response, StatusCode};
 
 use crate::http::metrics;
-use crate::http::status_cache::Desk;
+use crate::http::status_cache::StatusCache;
 
 /// What the page is made of: path, type, bytes.
 const PAGE: [(&str, &str, &str); 4] = [
@@ -37,7 +37,7 @@ pub(super) const SHARED_PATHS: [&str; 1] = ["/recent.json"];
 pub(super) async fn answer(
     path: &str,
     headers: &HeaderMap,
-    desk: &Desk,
+    desk: &StatusCache,
 ) -> Option<Response<Full<Bytes>>> {
     if let Some((_, content_type, body)) = PAGE.iter().find(|(served, ..)| *served == path) {
         return Some(response(
@@ -66,10 +66,10 @@ pub(super) async fn answer(
 }
 
 /// Where the engine's thread does not answer, the last it said, marked by the code as old.
-async fn status(desk: &Desk) -> Response<Full<Bytes>> {
+async fn status(desk: &StatusCache) -> Response<Full<Bytes>> {
     let engine = desk.engine().await;
     let code = match &engine {
-        crate::http::status_cache::Engine::Answering(_) => StatusCode::OK,
+        crate::http::status_cache::EngineHealth::Responsive(_) => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     match engine.document() {

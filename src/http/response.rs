@@ -1,7 +1,7 @@
 //! FIXME: http::response
 
-use crate::daemon::inbox::Wake;
-use crate::daemon::requests::{Question, Snapshot};
+use crate::daemon::inbox::Inbox;
+use crate::daemon::requests::{EngineRequest, Snapshot};
 use crate::http::control_routes::*;
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -10,9 +10,9 @@ use hyper::{Response, StatusCode};
 use tokio::sync::oneshot;
 
 /// The moment between this pass and the next; `None` where the engine's thread does not get there in time.
-pub(crate) async fn snapshot(wake: &Wake) -> Option<Snapshot> {
+pub(crate) async fn snapshot(wake: &Inbox) -> Option<Snapshot> {
     let (reply, answered) = oneshot::channel();
-    wake.ask(Question::Snapshot(reply));
+    wake.ask(EngineRequest::Snapshot(reply));
     tokio::time::timeout(SNAPSHOT_PATIENCE, answered)
         .await
         .ok()?

@@ -12,11 +12,11 @@ use hyper::body::Bytes;
 use serde::Serialize;
 use tokio::sync::{Mutex, oneshot};
 
-use crate::daemon::inbox::Wake;
-use crate::daemon::requests::{Freshness, Question, Snapshot};
-use crate::engine::metrics::Meters;
+use crate::daemon::inbox::Inbox;
+use crate::daemon::requests::{EngineRequest, LagRequest, Snapshot};
+use crate::engine::metrics::Metrics;
 use crate::http::control_routes;
-use crate::http::control_routes::Answering;
+use crate::http::control_routes::QueryContext;
 use crate::query::status::Status;
 
 /// For so long all are told the same.
@@ -30,29 +30,29 @@ const GIVE_UP: Duration = Duration::from_secs(1);
 
 /// Asks for all.
 #[derive(Debug)]
-pub struct Desk {
-    wake: Arc<Wake>,
-    meters: Arc<Meters>,
-    answering: Arc<Answering>,
+pub struct StatusCache {
+    wake: Arc<Inbox>,
+    meters: Arc<Metrics>,
+    answering: Arc<QueryContext>,
     recovered: AtomicBool,
     /// Held while the engine's thread is asked, so that one asks and the others wait for the same answer.
-    asked: Mutex<Asked>,
+    asked: Mutex<Inflight>,
     /// The last answer, for those that cannot wait.
-    known: std::sync::Mutex<Option<Arc<Known>>>,
+    known: std::sync::Mutex<Option<Arc<CachedStatus>>>,
     /// Documents of the control socket, by path, as they were given last. Held while one is made.
-    documents: Mutex<BTreeMap<String, Kept>>,
+    documents: Mutex<BTreeMap<String, CachedDocument>>,
 }
 
 /// An answer, and when it was given.
-type Kept = (Instant, Response<Full<Bytes>>);
+type CachedDocument = (Instant, Response<Full<Bytes>>);
 
 #[derive(Debug, Default)]
-struct Asked {
-    late: Option<Late>,
+struct Inflight {
+    late: Option<Stall>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Late {
+struct Stall {
     at: Instant,
     /// Whether the engine's thread got anything done while it was waited for.
     moved: bool,
@@ -60,30 +60,30 @@ struct Late {
 
 /// What was true a moment ago.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub(super) struct CachedStatus {
     pub(super) status: Status,
-    pub(super) freshness: Freshness,
+    pub(super) freshness: LagRequest,
     at: Instant,
 }
 
 /// How the engine's thread is.
 #[derive(Debug, Clone)]
-pub(super) enum Engine {
+pub(super) enum EngineHealth {
     /// It has not begun: what the last process left is being made good.
     Recovering,
     /// It answers.
-    Answering(Arc<Known>),
+    Responsive(Arc<CachedStatus>),
     /// It does not answer; what it said last, if ever.
-    Late {
+    Stall {
         moved: bool,
-        last: Option<Arc<Known>>,
+        last: Option<Arc<CachedStatus>>,
     },
 }
 
-impl Desk {
+impl StatusCache {
     /// For a daemon that is about to recover.
     #[must_use]
-    pub fn new(wake: Arc<Wake>, meters: Arc<Meters>, answering: Arc<Answering>) -> Self {
+    pub fn new(wake: Arc<Inbox>, meters: Arc<Metrics>, answering: Arc<QueryContext>) -> Self {
         Self {
             wake,
             meters,
@@ -117,30 +117,30 @@ impl Desk {
         self.recovered.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn meters(&self) -> &Meters {
+    pub(super) fn meters(&self) -> &Metrics {
         &self.meters
     }
 
-    pub(super) fn answering(&self) -> &Arc<Answering> {
+    pub(super) fn answering(&self) -> &Arc<QueryContext> {
         &self.answering
     }
 
-    pub(super) fn wake(&self) -> &Arc<Wake> {
+    pub(super) fn wake(&self) -> &Arc<Inbox> {
         &self.wake
     }
 
     /// How it is now, or was a moment ago.
-    pub(super) async fn engine(&self) -> Engine {
+    pub(super) async fn engine(&self) -> EngineHealth {
         if !self.recovered.load(Ordering::SeqCst) {
-            return Engine::Recovering;
+            return EngineHealth::Recovering;
         }
         let mut asked = self.asked.lock().await;
         let last = self.last_known();
         if let Some(known) = last.as_ref().filter(|known| known.at.elapsed() < KEEP) {
-            return Engine::Answering(Arc::clone(known));
+            return EngineHealth::Responsive(Arc::clone(known));
         }
         if let Some(late) = asked.late.filter(|late| late.at.elapsed() < GIVE_UP) {
-            return Engine::Late {
+            return EngineHealth::Stall {
                 moved: late.moved,
                 last,
             };
@@ -149,45 +149,45 @@ impl Desk {
         let Some(snapshot) = self.snapshot().await else {
             let moved = self.meters.progress() != before;
             let at = Instant::now();
-            asked.late = Some(Late { at, moved });
-            return Engine::Late { moved, last };
+            asked.late = Some(Stall { at, moved });
+            return EngineHealth::Stall { moved, last };
         };
         asked.late = None;
         let (bare, freshness) = (snapshot.status.clone(), snapshot.freshness);
         // The figures in it keep pages of the state alive, and end there.
         let status = control_routes::complete(snapshot, &self.answering).await;
-        let known = Arc::new(Known {
+        let known = Arc::new(CachedStatus {
             status: status.unwrap_or(bare),
             freshness,
             at: Instant::now(),
         });
         *self.lock_known() = Some(Arc::clone(&known));
-        Engine::Answering(known)
+        EngineHealth::Responsive(known)
     }
 
     async fn snapshot(&self) -> Option<Snapshot> {
         let (reply, answered) = oneshot::channel();
-        self.wake.ask(Question::Snapshot(reply));
+        self.wake.ask(EngineRequest::Snapshot(reply));
         tokio::time::timeout(PATIENCE, answered).await.ok()?.ok()
     }
 
-    fn last_known(&self) -> Option<Arc<Known>> {
+    fn last_known(&self) -> Option<Arc<CachedStatus>> {
         self.lock_known().clone()
     }
 
-    fn lock_known(&self) -> std::sync::MutexGuard<'_, Option<Arc<Known>>> {
+    fn lock_known(&self) -> std::sync::MutexGuard<'_, Option<Arc<CachedStatus>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Engine {
+impl EngineHealth {
     /// Whether the process does its work, however slowly; and in words.
     pub(super) fn alive(&self) -> Result<&'static str, &'static str> {
         match self {
             Self::Recovering => Ok("alive: recovering what the last process left"),
-            Self::Answering(_) => Ok("alive"),
-            Self::Late { moved: true, .. } => Ok("alive: the engine is busy with a long pass"),
-            Self::Late { moved: false, .. } => Err(
+            Self::Responsive(_) => Ok("alive"),
+            Self::Stall { moved: true, .. } => Ok("alive: the engine is busy with a long pass"),
+            Self::Stall { moved: false, .. } => Err(
                 "the engine's thread got nothing done for 5 s: most likely its disk does not answer; see the kernel's log",
             ),
         }
@@ -197,13 +197,13 @@ impl Engine {
     pub(super) fn ready(&self) -> Result<(), String> {
         let known = match self {
             Self::Recovering => return Err("recovering what the last process left".to_owned()),
-            Self::Late { moved: true, .. } => {
+            Self::Stall { moved: true, .. } => {
                 return Err("the engine is busy with a long pass".to_owned());
             }
-            Self::Late { moved: false, .. } => {
+            Self::Stall { moved: false, .. } => {
                 return Err(self.alive().err().unwrap_or_default().to_owned());
             }
-            Self::Answering(known) => known,
+            Self::Responsive(known) => known,
         };
         if let Some(fault) = known.status.last_fault.as_ref().filter(|fault| !fault.over) {
             return Err(format!(
@@ -231,11 +231,11 @@ impl Engine {
     }
 
     /// What it said now or last.
-    pub(super) fn known(&self) -> Option<&Known> {
+    pub(super) fn known(&self) -> Option<&CachedStatus> {
         match self {
             Self::Recovering => None,
-            Self::Answering(known) => Some(known),
-            Self::Late { last, .. } => last.as_deref(),
+            Self::Responsive(known) => Some(known),
+            Self::Stall { last, .. } => last.as_deref(),
         }
     }
 
@@ -273,8 +273,8 @@ impl Engine {
             status: self.known().map_or(&unknown, |known| &known.status),
             phase: match self {
                 Self::Recovering => "recovering",
-                Self::Answering(_) => "following",
-                Self::Late { .. } => "not answering",
+                Self::Responsive(_) => "following",
+                Self::Stall { .. } => "not answering",
             },
             ready: ready.is_ok(),
             why_not_ready: ready.err(),
@@ -288,10 +288,10 @@ mod tests {
     use super::*;
     use crate::query::status::Fault;
 
-    fn answering(change: impl FnOnce(&mut Known)) -> Engine {
-        let mut known = Known {
+    fn answering(change: impl FnOnce(&mut CachedStatus)) -> EngineHealth {
+        let mut known = CachedStatus {
             status: Status::default(),
-            freshness: Freshness {
+            freshness: LagRequest {
                 bytes: 10,
                 age_ms: 900,
                 objective_ms: 1_000,
@@ -300,7 +300,7 @@ mod tests {
             at: Instant::now(),
         };
         change(&mut known);
-        Engine::Answering(Arc::new(known))
+        EngineHealth::Responsive(Arc::new(known))
     }
 
     #[test]
@@ -332,16 +332,16 @@ mod tests {
                 answering(|known| known.status.last_fault = Some(fault)),
                 "no space",
             ),
-            (Engine::Recovering, "recovering"),
+            (EngineHealth::Recovering, "recovering"),
             (
-                Engine::Late {
+                EngineHealth::Stall {
                     moved: true,
                     last: None,
                 },
                 "long pass",
             ),
             (
-                Engine::Late {
+                EngineHealth::Stall {
                     moved: false,
                     last: None,
                 },
@@ -355,14 +355,14 @@ mod tests {
 
     #[test]
     fn only_a_thread_that_stands_still_is_not_alive() {
-        assert!(Engine::Recovering.alive().is_ok());
+        assert!(EngineHealth::Recovering.alive().is_ok());
         assert!(
             answering(|known| known.freshness.age_ms = u64::MAX)
                 .alive()
                 .is_ok()
         );
         assert!(
-            Engine::Late {
+            EngineHealth::Stall {
                 moved: true,
                 last: None
             }
@@ -370,7 +370,7 @@ mod tests {
             .is_ok()
         );
         assert!(
-            Engine::Late {
+            EngineHealth::Stall {
                 moved: false,
                 last: None
             }

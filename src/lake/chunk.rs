@@ -6,16 +6,16 @@ pub enum Chunk {
     /// Whole lines from the offset on; the last may lack its newline only if unterminated ones were asked for.
     Lines(Vec<u8>),
     /// Bytes of a line that is longer than the limit, which are not kept.
-    Overlong {
+    OversizedLine {
         /// Where the line starts.
-        line_from: u64,
+        line_start: u64,
         /// Up to where it has been passed over.
         offset: u64,
         /// Whether that is behind its newline.
         ended: bool,
     },
     /// No whole line. `len_bytes` stand unterminated behind the offset.
-    Unterminated {
+    PartialLine {
         /// How many.
         len_bytes: u64,
     },
@@ -27,7 +27,7 @@ impl Chunk {
     pub fn bytes(&self) -> &[u8] {
         match self {
             Chunk::Lines(bytes) => bytes,
-            Chunk::Overlong { .. } | Chunk::Unterminated { .. } => &[],
+            Chunk::OversizedLine { .. } | Chunk::PartialLine { .. } => &[],
         }
     }
 }

@@ -8,7 +8,7 @@ pub const OFFSET_MAX: u64 = 1 << 40;
 
 /// Why a source must be read again from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rewritten {
+pub enum SourceChange {
     /// Another file stands under its path.
     Replaced,
     /// It lies under another path now.
@@ -25,26 +25,26 @@ pub enum Rewritten {
     Mended,
 }
 
-impl Rewritten {
+impl SourceChange {
     /// A short name that never changes.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
-            Rewritten::Replaced => "replaced",
-            Rewritten::Moved => "moved",
-            Rewritten::Shortened => "shortened",
-            Rewritten::Head => "head-changed",
-            Rewritten::Tail => "tail-changed",
-            Rewritten::Extended => "line-went-on",
-            Rewritten::Mended => "mended",
+            SourceChange::Replaced => "replaced",
+            SourceChange::Moved => "moved",
+            SourceChange::Shortened => "shortened",
+            SourceChange::Head => "head-changed",
+            SourceChange::Tail => "tail-changed",
+            SourceChange::Extended => "line-went-on",
+            SourceChange::Mended => "mended",
         }
     }
 }
 
 /// What is remembered of a stat.
 #[must_use]
-pub fn seen(stat: &FileStat) -> Seen {
-    Seen {
+pub fn seen(stat: &FileStat) -> StatFingerprint {
+    StatFingerprint {
         len_bytes: stat.len_bytes,
         modified_ns: stat.modified_ns,
         changed_ns: stat.changed_ns,
@@ -54,7 +54,7 @@ pub fn seen(stat: &FileStat) -> Seen {
 /// What the file system said of a source when it was last looked at. Equal values mean: not looked at again by
 /// the reconciling scan. A hint still has it verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Seen {
+pub struct StatFingerprint {
     /// Length in bytes.
     pub len_bytes: u64,
     /// Last change of content, nanoseconds since 1970.
@@ -96,5 +96,5 @@ pub struct SourceState {
     /// Lines before `offset` that became dead letters.
     pub malformed: u64,
     /// What the file system said when `offset` was reached.
-    pub seen: Seen,
+    pub seen: StatFingerprint,
 }

@@ -1,7 +1,7 @@
 //! Owns the reading of one day-file from an offset: is it still the file that was read before, which whole lines
 //! are new, what stands unterminated at its end. It holds one chunk at a time and never says what a line means.
 
-use crate::lake::identity::{Rewritten, seen};
+use crate::lake::identity::{SourceChange, seen};
 
 use crate::lake::chunk::{Chunk, LineLimits};
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::lake::identity::OFFSET_MAX;
-use crate::lake::identity::{Seen, SourceIdentity, SourceState};
+use crate::lake::identity::{SourceIdentity, SourceState, StatFingerprint};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::open_day_file;
 use crate::platform::buffer_pool::Buffers;
@@ -67,7 +67,7 @@ impl Source {
 
     /// What the file system said when it was opened.
     #[must_use]
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> StatFingerprint {
         seen(&self.stat)
     }
 
@@ -87,34 +87,34 @@ impl Source {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn rewritten(&self, state: &SourceState) -> io::Result<Option<Rewritten>> {
+    pub fn rewritten(&self, state: &SourceState) -> io::Result<Option<SourceChange>> {
         let Some(identity) = state.identity else {
             return Ok(None);
         };
         if (identity.device, identity.inode) != (self.stat.device, self.stat.inode) {
-            return Ok(Some(Rewritten::Replaced));
+            return Ok(Some(SourceChange::Replaced));
         }
         if self.stat.len_bytes < state.offset {
-            return Ok(Some(Rewritten::Shortened));
+            return Ok(Some(SourceChange::Shortened));
         }
         if self.hash(0, u64::from(identity.head_len_bytes))? != identity.head_hash {
-            return Ok(Some(Rewritten::Head));
+            return Ok(Some(SourceChange::Head));
         }
         let tail_len = u64::from(identity.tail_len_bytes);
         let tail = self.read(state.offset - tail_len, state.offset)?;
         if xxh3_64(&tail) != identity.tail_hash {
-            return Ok(Some(Rewritten::Tail));
+            return Ok(Some(SourceChange::Tail));
         }
         let was_taken_torn = state.overlong_from.is_none() && tail.last() != Some(&b'\n');
-        if was_taken_torn && self.goes_on(state.offset)? {
-            return Ok(Some(Rewritten::Extended));
+        if was_taken_torn && self.continues_after(state.offset)? {
+            return Ok(Some(SourceChange::Extended));
         }
         Ok(None)
     }
 
     /// Whether a line that was taken without its newline has gained more than white space by now: what may follow a line
     /// that has settled is a newline.
-    fn goes_on(&self, offset: u64) -> io::Result<bool> {
+    fn continues_after(&self, offset: u64) -> io::Result<bool> {
         let to = self.stat.len_bytes.min(offset + FIRST_WINDOW_LEN as u64);
         let next = self.read(offset, to)?;
         let line_end = memchr::memchr(b'\n', &next).unwrap_or(next.len());
@@ -198,7 +198,7 @@ impl Source {
     ///
     /// # Errors
     /// What the disk says.
-    pub fn long_line_ahead(&self, state: &SourceState) -> io::Result<bool> {
+    pub fn next_line_exceeds_chunk(&self, state: &SourceState) -> io::Result<bool> {
         let chunk_end = state.offset + CHUNK_LEN;
         if state.overlong_from.is_some() || self.stat.len_bytes <= chunk_end {
             return Ok(false);
@@ -220,8 +220,8 @@ impl Source {
         buffers: &Buffers,
     ) -> io::Result<Chunk> {
         let end = self.stat.len_bytes;
-        if let Some(line_from) = state.overlong_from {
-            return self.pass_over(line_from, state.offset, end);
+        if let Some(line_start) = state.overlong_from {
+            return self.skip_oversized(line_start, state.offset, end);
         }
         let from = state.offset;
         // What is short is searched from its start each time: a torn line may be cut and written anew, and a hole filled,
@@ -241,13 +241,13 @@ impl Source {
             return self.read_whole(from, newline + 1, buffers);
         }
         if end > from + limits.line_bytes_max {
-            return self.pass_over(from, from + limits.line_bytes_max, end);
+            return self.skip_oversized(from, from + limits.line_bytes_max, end);
         }
         *scanned_to = end;
         if take_unterminated && end > from {
             return self.read_whole(from, end, buffers);
         }
-        Ok(Chunk::Unterminated {
+        Ok(Chunk::PartialLine {
             len_bytes: end.saturating_sub(from),
         })
     }
@@ -276,16 +276,16 @@ impl Source {
         self.read(offset, offset + u64::from(len_bytes))
     }
 
-    fn pass_over(&self, line_from: u64, offset: u64, end: u64) -> io::Result<Chunk> {
+    fn skip_oversized(&self, line_start: u64, offset: u64, end: u64) -> io::Result<Chunk> {
         let end = end.min(offset + PASS_OVER_LEN);
         Ok(match self.first_newline(offset, end)? {
-            Some(newline) => Chunk::Overlong {
-                line_from,
+            Some(newline) => Chunk::OversizedLine {
+                line_start,
                 offset: newline + 1,
                 ended: true,
             },
-            None => Chunk::Overlong {
-                line_from,
+            None => Chunk::OversizedLine {
+                line_start,
                 offset: end.max(offset),
                 ended: false,
             },

@@ -139,7 +139,7 @@ pub fn open_day_file(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::storage::Disk;
+    use crate::platform::storage::OsStorage;
     use std::ffi::OsStr;
     use std::fs;
     use std::os::unix::ffi::OsStrExt as _;
@@ -221,7 +221,7 @@ mod tests {
         }
         symlink(base.join("2026"), base.join("linked")).unwrap();
         symlink("nowhere", base.join("2026/05/01/link.jsonl")).unwrap();
-        let found = walk(&Disk, dir.path(), Stream::Scored).unwrap();
+        let found = walk(&OsStorage, dir.path(), Stream::Scored).unwrap();
         let wanted = [
             "2026/05/01/.jsonl",
             "2026/05/01/B.jsonl",
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(found.day_files, wanted.map(pair));
         assert!(found.day_files.is_sorted() && found.unreadable.is_empty());
         assert!(
-            walk(&Disk, dir.path(), Stream::Evidence)
+            walk(&OsStorage, dir.path(), Stream::Evidence)
                 .unwrap()
                 .day_files
                 .is_empty()
@@ -247,7 +247,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("data")).unwrap();
         fs::write(Stream::Scored.base(dir.path()), "").unwrap();
-        assert!(walk(&Disk, dir.path(), Stream::Scored).is_err());
+        assert!(walk(&OsStorage, dir.path(), Stream::Scored).is_err());
     }
 
     #[test]
@@ -283,7 +283,8 @@ mod tests {
             ("y/m/d/dir.jsonl", Some(io::ErrorKind::InvalidInput)),
             ("y/m/d/fifo.jsonl", Some(io::ErrorKind::InvalidInput)),
         ] {
-            let opened = open_day_file(&Disk, &root, &canonical, Stream::Evidence, &pair(path));
+            let opened =
+                open_day_file(&OsStorage, &root, &canonical, Stream::Evidence, &pair(path));
             assert_eq!(opened.err().map(|error| error.kind()), wanted, "{path}");
         }
     }

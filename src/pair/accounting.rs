@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::verdict::Totals;
+use crate::pair::verdict::LineTotals;
 
 /// Source classes kept apart.
 pub const CLASSES_MAX: usize = 64;
@@ -20,9 +20,9 @@ pub const OTHER: &str = "other";
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Account {
     /// Over all pairs.
-    pub totals: Totals,
+    pub totals: LineTotals,
     /// Over the pairs of each source class.
-    pub classes: BTreeMap<String, Totals>,
+    pub classes: BTreeMap<String, LineTotals>,
     /// Rows written on the newest day that has one.
     pub newest_day: DayRows,
 }
@@ -47,7 +47,7 @@ impl Account {
         }
     }
 
-    fn kept(&mut self, class: &str, wanted: bool) -> Option<&mut Totals> {
+    fn kept(&mut self, class: &str, wanted: bool) -> Option<&mut LineTotals> {
         if !wanted {
             return None;
         }
@@ -90,7 +90,7 @@ impl Account {
     /// Promise 5 over all pairs: the totals balance, and are the sum over the classes.
     #[must_use]
     pub fn balanced(&self) -> bool {
-        let mut sum = Totals::default();
+        let mut sum = LineTotals::default();
         for class in self.classes.values() {
             sum.add(class);
         }
@@ -109,16 +109,16 @@ pub fn class_of(path: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pair::verdict::Counts;
+    use crate::pair::verdict::VerdictCounts;
     use crate::record::timestamp::day_of;
 
     fn pair(name: &str, firewalled: u64) -> PairCheckpoint {
         let mut pair = PairCheckpoint::new(format!("2026/05/01/{name}.jsonl").into_bytes());
         pair.scored.lines = firewalled;
         pair.scored.records = firewalled;
-        pair.counts = Counts {
+        pair.counts = VerdictCounts {
             firewalled,
-            ..Counts::default()
+            ..VerdictCounts::default()
         };
         pair
     }

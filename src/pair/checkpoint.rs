@@ -4,7 +4,7 @@
 //! Persisted forms live here, beside the types they are of; `tests/suite/formats.rs` pins their bytes. A change
 //! of any of them raises [`FORMAT`], and a state of another format is rebuilt from the sources and the export.
 
-use crate::pair::verdict::{Counts, Totals};
+use crate::pair::verdict::{LineTotals, VerdictCounts};
 
 use crate::lake::identity::SourceState;
 
@@ -25,7 +25,7 @@ pub struct PairCheckpoint {
     /// The evidence day-file.
     pub evidence: SourceState,
     /// What became of the scored lines.
-    pub counts: Counts,
+    pub counts: VerdictCounts,
     /// No run of the pair waits since before this second of 1970; 0 where none waits. A bound: the run that set it
     /// may have found its evidence while others wait.
     pub waiting_since_s: u64,
@@ -37,12 +37,12 @@ pub struct PairCheckpoint {
     "the account of day-file {path} does not balance: {lines} lines read, {accounted} accounted for \
      ({counts:?}, {malformed} malformed)"
 )]
-pub struct Imbalance {
+pub struct AccountingMismatch {
     path: String,
     lines: u64,
     accounted: u64,
     malformed: u64,
-    counts: Counts,
+    counts: VerdictCounts,
 }
 
 impl PairCheckpoint {
@@ -77,10 +77,10 @@ impl PairCheckpoint {
         }
     }
 
-    /// What [`Totals`] are sums of.
+    /// What [`LineTotals`] are sums of.
     #[must_use]
-    pub fn figures(&self) -> Totals {
-        Totals {
+    pub fn figures(&self) -> LineTotals {
+        LineTotals {
             scored_lines: self.scored.lines,
             scored_malformed: self.scored.malformed,
             evidence_lines: self.evidence.lines,
@@ -92,8 +92,8 @@ impl PairCheckpoint {
     /// Promise 5: lines read = exported + firewalled + refused by reason + waiting + malformed.
     ///
     /// # Errors
-    /// [`Imbalance`] where they differ; the daemon must stop.
-    pub fn balance(&self) -> Result<(), Imbalance> {
+    /// [`AccountingMismatch`] where they differ; the daemon must stop.
+    pub fn balance(&self) -> Result<(), AccountingMismatch> {
         let accounted = self.counts.records().saturating_add(self.scored.malformed);
         let evidence_accounted = self
             .evidence
@@ -105,7 +105,7 @@ impl PairCheckpoint {
         {
             return Ok(());
         }
-        Err(Imbalance {
+        Err(AccountingMismatch {
             path: String::from_utf8_lossy(&self.path).into_owned(),
             lines: self.scored.lines,
             accounted,

@@ -3,9 +3,9 @@
 
 use std::collections::HashSet;
 
-use crate::pair::evidence_chunk::Given;
-use crate::pair::index::{Claim, ScoredEntry};
-use crate::pair::join::{LONG_TEXT_LEN, Step};
+use crate::pair::evidence_chunk::NewEvidence;
+use crate::pair::index::{ScoredLine, UnclaimedRow};
+use crate::pair::join::{Joiner, LONG_TEXT_LEN};
 use crate::pair::verdict::Verdict;
 use crate::record::firewall::AdmittedRun;
 use crate::record::json::escape::Dialect;
@@ -17,19 +17,19 @@ use crate::record::row::same_sample;
 /// A row in the export that is longer is not compared with what its line gives today: it would need memory twice.
 const COMPARED_LEN_MAX: usize = 2 * LONG_TEXT_LEN;
 
-impl<E> Step<'_, E> {
+impl<E> Joiner<'_, E> {
     /// Rows with the key of this line that no line has claimed, in order.
-    fn claimable(&self, row: RowKey) -> Result<Vec<Claim>, E> {
+    fn claimable(&self, row: RowKey) -> Result<Vec<UnclaimedRow>, E> {
         let mut claims = self.facts.index.claimable(row)?;
         claims.retain(|claim| !self.claimed.contains(claim));
         Ok(claims)
     }
 
-    pub(super) fn first_claimable(&self, run: &ScoredRun<'_>) -> Result<Option<Claim>, E> {
+    pub(super) fn first_claimable(&self, run: &ScoredRun<'_>) -> Result<Option<UnclaimedRow>, E> {
         if !self.facts.claims_possible {
             return Ok(None);
         }
-        let key = RowKey::of_line(&self.day_file_name, run);
+        let key = RowKey::from_scored(&self.day_file_name, run);
         Ok(self.claimable(key)?.into_iter().next())
     }
 
@@ -38,10 +38,10 @@ impl<E> Step<'_, E> {
     /// read it is taken to be of the evidence of today, so that what comes later and differs is counted.
     pub(super) fn is_superseded(
         &mut self,
-        claim: Claim,
+        claim: UnclaimedRow,
         admitted: &AdmittedRun<'_, '_>,
         index: u32,
-        given: &Given<'_>,
+        given: &NewEvidence<'_>,
         row_from: usize,
     ) -> Result<bool, E> {
         if given.evidence.text.raw_len() >= LONG_TEXT_LEN {
@@ -65,7 +65,7 @@ impl<E> Step<'_, E> {
     /// A line has found its row.
     pub(super) fn take_claim(
         &mut self,
-        claim: Claim,
+        claim: UnclaimedRow,
         run: RunKey,
         superseded: bool,
     ) -> Result<(), E> {
@@ -88,12 +88,12 @@ impl<E> Step<'_, E> {
         scored: &ScoredRun<'_>,
     ) -> Result<(), E> {
         // Many lines may reject one run: after the first only what it has gained since is looked for.
-        let earlier = match self.gained.insert(run, Vec::new()) {
+        let earlier = match self.newly_exported.insert(run, Vec::new()) {
             None => self.entries(run)?,
             Some(offsets) => {
                 let entries = &self.out.overlay.entries;
-                let gained = offsets.iter().map(|offset| entries.get(&(run, *offset)));
-                gained.flatten().copied().collect()
+                let newly_exported = offsets.iter().map(|offset| entries.get(&(run, *offset)));
+                newly_exported.flatten().copied().collect()
             }
         };
         for entry in earlier {
@@ -105,7 +105,7 @@ impl<E> Step<'_, E> {
         // The accepting line itself was rewritten: its rows are still there, and nobody claims them. Each counts once,
         // however many lines refuse it. Where the state was lost a row may be of another day's file of that name, which
         // has yet to claim it: who lists them sees that.
-        let key = RowKey::of_line(&self.day_file_name, scored);
+        let key = RowKey::from_scored(&self.day_file_name, scored);
         let left = self.claimable(key)?.len() as u64;
         if left == 0 {
             // Where nobody has asked for the keys of this run yet, whoever does finds this line among its others.
@@ -138,13 +138,13 @@ impl<E> Step<'_, E> {
             let line = bodies.scored(entry.offset, entry.len_bytes)?;
             let line = line.unwrap_or_default();
             if let Ok(scored) = parse::scored_run(parse::trim(&line)) {
-                keys.insert(RowKey::of_line(&self.day_file_name, &scored));
+                keys.insert(RowKey::from_scored(&self.day_file_name, &scored));
             }
         }
         Ok(keys)
     }
 
-    pub(super) fn contradict(&mut self, entry: ScoredEntry) {
+    pub(super) fn contradict(&mut self, entry: ScoredLine) {
         let latest = self.out.overlay.entries.get(&(entry.run, entry.offset));
         let mut marked = latest.copied().unwrap_or(entry);
         if let Verdict::Exported { contradicted, .. } = &mut marked.verdict
@@ -156,7 +156,7 @@ impl<E> Step<'_, E> {
         }
     }
 
-    pub(super) fn supersede(&mut self, mut entry: ScoredEntry) {
+    pub(super) fn supersede(&mut self, mut entry: ScoredLine) {
         if let Verdict::Exported { superseded, .. } = &mut entry.verdict {
             *superseded = true;
             self.put(entry);

@@ -8,14 +8,14 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// Evidence of the chunk in hand.
-pub(super) struct Given<'c> {
+pub(super) struct NewEvidence<'c> {
     pub(super) evidence: Evidence<'c>,
     body: &'c [u8],
     /// Of most evidence nobody asks for it; of some, whose run was scored often, many times.
     digest: OnceCell<u32>,
 }
 
-impl<'c> Given<'c> {
+impl<'c> NewEvidence<'c> {
     pub(crate) fn new(evidence: Evidence<'c>, body: &'c [u8]) -> Self {
         let digest = OnceCell::new();
         Self {
@@ -48,4 +48,4 @@ impl Hasher for RunKeyHasher {
 
 pub(crate) type ByRunKey = BuildHasherDefault<RunKeyHasher>;
 
-pub(super) type GivenByRun<'c> = HashMap<RunKey, Given<'c>, ByRunKey>;
+pub(super) type NewEvidenceByRun<'c> = HashMap<RunKey, NewEvidence<'c>, ByRunKey>;

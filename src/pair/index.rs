@@ -12,7 +12,7 @@ pub struct PairId(pub u32);
 
 /// Where an evidence record lies in its day-file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EvidenceRef {
+pub struct EvidenceLocation {
     /// Start of its line, bytes.
     pub offset: u64,
     /// Length of its line without the newline, bytes.
@@ -21,7 +21,7 @@ pub struct EvidenceRef {
 
 /// One well-formed scored line and its verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ScoredEntry {
+pub struct ScoredLine {
     /// Names its run inside the pair.
     pub run: RunKey,
     /// Start of its line, bytes.
@@ -47,7 +47,7 @@ pub struct DeadLetter {
 
 /// A row that stood in the export before its line was read: the line claims it, and is not written again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Claim {
+pub struct UnclaimedRow {
     /// What the row came from.
     pub row: RowKey,
     /// The pair that the row belonged to, or [`PairId::ANY`] where the state that knew it is gone.
@@ -57,7 +57,7 @@ pub struct Claim {
 }
 
 impl PairId {
-    /// Stands for every pair, in a [`Claim`].
+    /// Stands for every pair, in a [`UnclaimedRow`].
     pub const ANY: PairId = PairId(u32::MAX);
 }
 
@@ -84,14 +84,14 @@ pub trait Packed: Sized {
 
 /// An evidence record in the index of its pair: run key (12), offset (5), length (4); big-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EvidenceEntry {
+pub struct EvidenceLine {
     /// Names its run inside the pair.
     pub run: RunKey,
     /// Where it lies.
-    pub place: EvidenceRef,
+    pub place: EvidenceLocation,
 }
 
-impl Packed for EvidenceEntry {
+impl Packed for EvidenceLine {
     const LEN: usize = 21;
     const KEY_LEN: usize = 12;
 
@@ -108,7 +108,7 @@ impl Packed for EvidenceEntry {
     fn unpack(bytes: &[u8]) -> Option<Self> {
         Some(Self {
             run: RunKey(bytes.get(..12)?.try_into().ok()?),
-            place: EvidenceRef {
+            place: EvidenceLocation {
                 offset: be_uint(bytes.get(12..17)?),
                 len_bytes: u32::try_from(be_uint(bytes.get(17..21)?)).ok()?,
             },
@@ -117,7 +117,7 @@ impl Packed for EvidenceEntry {
 }
 
 /// Packed as run key (12), offset (5), length (4), verdict (1), six and four bytes that depend on the verdict.
-impl Packed for ScoredEntry {
+impl Packed for ScoredLine {
     const LEN: usize = 32;
     const KEY_LEN: usize = 17;
 

@@ -1,21 +1,21 @@
 //! Owns one step: each new line of a pair to its verdict, and the rows that follow. It asks for what it needs and
 //! changes nothing but its own outcome.
 
-use crate::pair::evidence_chunk::{ByRunKey, Given, GivenByRun};
+use crate::pair::evidence_chunk::{ByRunKey, NewEvidence, NewEvidenceByRun};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::lake::chunk::Chunk;
 use crate::lake::identity::SourceState;
-use crate::pair::index::{Claim, DeadLetter, EvidenceRef, ScoredEntry};
+use crate::pair::index::{DeadLetter, EvidenceLocation, ScoredLine, UnclaimedRow};
 use crate::pair::line::{Line, day_file_name, len_u32, lines, parse_within};
 use crate::pair::verdict::Verdict;
-use crate::pair::{ActivePair, Facts, Outcome};
+use crate::pair::{ActivePair, JoinContext, JoinOutcome};
 use crate::record::firewall::{Admission, AdmittedRun, admit};
 use crate::record::json::escape::Dialect;
 use crate::record::keys::{RowKey, RunKey};
 use crate::record::parse;
-use crate::record::parse::{ParseFault, ScoredRun};
+use crate::record::parse::{ParseError, ScoredRun};
 use crate::record::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
 
 /// Rows of one step at which no further scored line is begun. A longer text may still go beyond it.
@@ -23,41 +23,41 @@ const ROWS_BYTES_MAX: usize = 8 << 20;
 /// Texts for whose rows room is made at once, exactly.
 pub(super) const LONG_TEXT_LEN: usize = 1 << 20;
 
-pub(super) struct Step<'a, E> {
+pub(super) struct Joiner<'a, E> {
     pair: &'a ActivePair,
-    pub(super) facts: &'a Facts<'a, E>,
+    pub(super) facts: &'a JoinContext<'a, E>,
     pub(super) day_file_name: String,
     /// Runs that the firewall refused in this step: lines that had their rows since, none of them marked as contradicted.
-    pub(super) gained: HashMap<RunKey, Vec<u64>, ByRunKey>,
+    pub(super) newly_exported: HashMap<RunKey, Vec<u64>, ByRunKey>,
     /// Of runs that were asked for: the keys of all their lines that the firewall refused.
     pub(super) refused_keys: HashMap<RunKey, HashSet<RowKey>, ByRunKey>,
     /// Rows that were claimed in this step.
-    pub(super) claimed: BTreeSet<Claim>,
-    pub(super) out: Outcome,
+    pub(super) claimed: BTreeSet<UnclaimedRow>,
+    pub(super) out: JoinOutcome,
 }
 
-impl<'a, E> Step<'a, E> {
-    pub(super) fn new(pair: &'a ActivePair, facts: &'a Facts<'a, E>, room: Vec<u8>) -> Self {
+impl<'a, E> Joiner<'a, E> {
+    pub(super) fn new(pair: &'a ActivePair, facts: &'a JoinContext<'a, E>, room: Vec<u8>) -> Self {
         let day_file_name = day_file_name(&pair.checkpoint.path).into_owned();
-        let out = Outcome {
+        let out = JoinOutcome {
             checkpoint: pair.checkpoint.clone(),
             rows: room,
-            ..Outcome::default()
+            ..JoinOutcome::default()
         };
         Self {
             pair,
             facts,
             day_file_name,
-            gained: HashMap::default(),
+            newly_exported: HashMap::default(),
             refused_keys: HashMap::default(),
             claimed: BTreeSet::new(),
             out,
         }
     }
 
-    pub(super) fn take_evidence<'c>(&mut self, chunk: &'c Chunk) -> GivenByRun<'c> {
-        let mut given = GivenByRun::default();
-        self.pass_over(true, chunk);
+    pub(super) fn ingest_evidence<'c>(&mut self, chunk: &'c Chunk) -> NewEvidenceByRun<'c> {
+        let mut given = NewEvidenceByRun::default();
+        self.skip_oversized(true, chunk);
         for Line { offset, body, end } in lines(self.source(true).offset, chunk) {
             self.source(true).offset = end;
             if parse::trim(body).is_empty() {
@@ -67,15 +67,15 @@ impl<'a, E> Step<'a, E> {
             match parse_within(body, self.facts.line_bytes_max, parse::evidence) {
                 Ok(evidence) => {
                     let run = RunKey::of_text(&evidence.run_id);
-                    let place = EvidenceRef {
+                    let place = EvidenceLocation {
                         offset,
                         len_bytes: len_u32(body),
                     };
                     self.out.checkpoint.evidence.records += 1;
                     self.out.overlay.evidence.insert(run, place);
-                    given.insert(run, Given::new(evidence, body));
+                    given.insert(run, NewEvidence::new(evidence, body));
                 }
-                Err(fault) => self.bury(true, offset, body.len() as u64, fault),
+                Err(fault) => self.dead_letter(true, offset, body.len() as u64, fault),
             }
         }
         given
@@ -83,7 +83,7 @@ impl<'a, E> Step<'a, E> {
 
     /// Looks again at the runs that this evidence concerns, in the order in which they stand in their day-file, until
     /// the rows are many. Says whether it looked at all of them.
-    pub(super) fn look_again(&mut self, given: &GivenByRun<'_>) -> Result<bool, E> {
+    pub(super) fn rejoin(&mut self, given: &NewEvidenceByRun<'_>) -> Result<bool, E> {
         let mut concerned = Vec::new();
         for run in given.keys() {
             concerned.extend(self.entries(*run)?);
@@ -127,13 +127,18 @@ impl<'a, E> Step<'a, E> {
     }
 
     /// The evidence is read again in the next step: what was joined with it by then has its row, and is passed by.
-    pub(super) fn leave_evidence(&mut self) {
+    pub(super) fn defer_evidence(&mut self) {
         self.out.checkpoint.evidence = self.pair.checkpoint.evidence;
         self.out.overlay.evidence.clear();
         self.out.overlay.dead_letters.clear();
     }
 
-    fn join_again(&mut self, entry: ScoredEntry, index: u32, given: &Given<'_>) -> Result<(), E> {
+    fn join_again(
+        &mut self,
+        entry: ScoredLine,
+        index: u32,
+        given: &NewEvidence<'_>,
+    ) -> Result<(), E> {
         let Some(line) = self.facts.bodies.scored(entry.offset, entry.len_bytes)? else {
             return Ok(());
         };
@@ -152,8 +157,12 @@ impl<'a, E> Step<'a, E> {
     }
 
     /// Works scored lines until the chunk ends or the rows are many: one text may be wanted by many lines.
-    pub(super) fn take_scored(&mut self, chunk: &Chunk, given: &GivenByRun<'_>) -> Result<(), E> {
-        self.pass_over(false, chunk);
+    pub(super) fn ingest_scored(
+        &mut self,
+        chunk: &Chunk,
+        given: &NewEvidenceByRun<'_>,
+    ) -> Result<(), E> {
+        self.skip_oversized(false, chunk);
         for Line { offset, body, end } in lines(self.source(false).offset, chunk) {
             if self.out.rows.len() >= ROWS_BYTES_MAX {
                 break;
@@ -165,7 +174,7 @@ impl<'a, E> Step<'a, E> {
             self.source(false).lines += 1;
             match parse_within(body, self.facts.line_bytes_max, parse::scored_run) {
                 Ok(run) => self.take_run(offset, len_u32(body), &run, given)?,
-                Err(fault) => self.bury(false, offset, body.len() as u64, fault),
+                Err(fault) => self.dead_letter(false, offset, body.len() as u64, fault),
             }
         }
         Ok(())
@@ -176,7 +185,7 @@ impl<'a, E> Step<'a, E> {
         offset: u64,
         len_bytes: u32,
         scored: &ScoredRun<'_>,
-        given: &GivenByRun<'_>,
+        given: &NewEvidenceByRun<'_>,
     ) -> Result<(), E> {
         let index = u32::try_from(self.out.checkpoint.scored.records)
             .expect("a day-file of at most 1 TiB has fewer than 2^32 records");
@@ -196,7 +205,7 @@ impl<'a, E> Step<'a, E> {
         if let Verdict::Waiting { since_s, .. } = verdict {
             self.out.checkpoint.begin_to_wait(since_s);
         }
-        self.put(ScoredEntry {
+        self.put(ScoredLine {
             run,
             offset,
             len_bytes,
@@ -210,7 +219,7 @@ impl<'a, E> Step<'a, E> {
         admitted: &AdmittedRun<'_, '_>,
         key: (RunKey, u64),
         index: u32,
-        given: &GivenByRun<'_>,
+        given: &NewEvidenceByRun<'_>,
     ) -> Result<Verdict, E> {
         let run = key.0;
         let waiting = Verdict::Waiting {
@@ -228,7 +237,7 @@ impl<'a, E> Step<'a, E> {
         };
         match parse::evidence(parse::trim(&line)) {
             Ok(evidence) if RunKey::of_text(&evidence.run_id) == run => {
-                self.join(admitted, key, index, &Given::new(evidence, &line))
+                self.join(admitted, key, index, &NewEvidence::new(evidence, &line))
             }
             // The file changed under us; its identity will say so before anything more is read of it.
             _ => Ok(waiting),
@@ -241,7 +250,7 @@ impl<'a, E> Step<'a, E> {
         admitted: &AdmittedRun<'_, '_>,
         key: (RunKey, u64),
         index: u32,
-        given: &Given<'_>,
+        given: &NewEvidence<'_>,
     ) -> Result<Verdict, E> {
         let row_from = self.out.rows.len();
         match self.make_row(admitted, index, given, Dialect::Native) {
@@ -250,8 +259,8 @@ impl<'a, E> Step<'a, E> {
             Err(Refusal::UnknownCategory) => return Ok(Verdict::UnknownCategory),
             Ok(()) => {}
         }
-        if let Some(gained) = self.gained.get_mut(&key.0) {
-            gained.push(key.1);
+        if let Some(newly_exported) = self.newly_exported.get_mut(&key.0) {
+            newly_exported.push(key.1);
         }
         if let Some(claim) = self.first_claimable(admitted.run())? {
             let superseded = self.is_superseded(claim, admitted, index, given, row_from)?;
@@ -278,7 +287,7 @@ impl<'a, E> Step<'a, E> {
         &mut self,
         admitted: &AdmittedRun<'_, '_>,
         index: u32,
-        given: &Given<'_>,
+        given: &NewEvidence<'_>,
         dialect: Dialect,
     ) -> Result<(), Refusal> {
         let place = RowPlace {
@@ -306,7 +315,7 @@ impl<'a, E> Step<'a, E> {
         )
     }
 
-    fn find_evidence(&self, run: RunKey) -> Result<Option<EvidenceRef>, E> {
+    fn find_evidence(&self, run: RunKey) -> Result<Option<EvidenceLocation>, E> {
         let fresh = self
             .out
             .overlay
@@ -321,7 +330,7 @@ impl<'a, E> Step<'a, E> {
     }
 
     /// Every scored line of a run so far, in order.
-    pub(super) fn entries(&self, run: RunKey) -> Result<Vec<ScoredEntry>, E> {
+    pub(super) fn entries(&self, run: RunKey) -> Result<Vec<ScoredLine>, E> {
         let mut entries = BTreeMap::new();
         if self.pair.persisted {
             entries.extend(
@@ -339,20 +348,20 @@ impl<'a, E> Step<'a, E> {
         Ok(entries.into_values().collect())
     }
 
-    fn change(&mut self, entry: ScoredEntry, verdict: Verdict) {
+    fn change(&mut self, entry: ScoredLine, verdict: Verdict) {
         *self.out.checkpoint.counts.of_mut(entry.verdict) -= 1;
         *self.out.checkpoint.counts.of_mut(verdict) += 1;
-        self.put(ScoredEntry { verdict, ..entry });
+        self.put(ScoredLine { verdict, ..entry });
     }
 
-    pub(super) fn put(&mut self, entry: ScoredEntry) {
+    pub(super) fn put(&mut self, entry: ScoredLine) {
         self.out
             .overlay
             .entries
             .insert((entry.run, entry.offset), entry);
     }
 
-    fn bury(&mut self, in_evidence: bool, offset: u64, len_bytes: u64, fault: ParseFault) {
+    fn dead_letter(&mut self, in_evidence: bool, offset: u64, len_bytes: u64, fault: ParseError) {
         self.source(in_evidence).malformed += 1;
         let reason = fault.code().to_owned();
         self.out.overlay.dead_letters.push(DeadLetter {
@@ -372,9 +381,9 @@ impl<'a, E> Step<'a, E> {
     }
 
     /// Bytes of an overlong line: passed over, and buried when its end is reached.
-    fn pass_over(&mut self, in_evidence: bool, chunk: &Chunk) {
-        let Chunk::Overlong {
-            line_from,
+    fn skip_oversized(&mut self, in_evidence: bool, chunk: &Chunk) {
+        let Chunk::OversizedLine {
+            line_start,
             offset,
             ended,
         } = *chunk
@@ -383,13 +392,13 @@ impl<'a, E> Step<'a, E> {
         };
         let source = self.source(in_evidence);
         source.offset = offset;
-        source.overlong_from = (!ended).then_some(line_from);
+        source.overlong_from = (!ended).then_some(line_start);
         if ended {
             source.lines += 1;
-            let fault = ParseFault::TooLong {
+            let fault = ParseError::TooLong {
                 max_line_bytes: self.facts.line_bytes_max,
             };
-            self.bury(in_evidence, line_from, offset - line_from - 1, fault);
+            self.dead_letter(in_evidence, line_start, offset - line_start - 1, fault);
         }
     }
 }

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::lake::chunk::Chunk;
 use crate::record::parse;
-use crate::record::parse::ParseFault;
+use crate::record::parse::ParseError;
 
 /// One line of a chunk, without its newline.
 pub(super) struct Line<'c> {
@@ -35,10 +35,10 @@ pub(super) fn lines(from: u64, chunk: &Chunk) -> impl Iterator<Item = Line<'_>> 
 pub(super) fn parse_within<'l, T>(
     line: &'l [u8],
     line_bytes_max: u64,
-    parse: impl Fn(&'l [u8]) -> Result<T, ParseFault>,
-) -> Result<T, ParseFault> {
+    parse: impl Fn(&'l [u8]) -> Result<T, ParseError>,
+) -> Result<T, ParseError> {
     if line.len() as u64 > line_bytes_max {
-        return Err(ParseFault::TooLong {
+        return Err(ParseError::TooLong {
             max_line_bytes: line_bytes_max,
         });
     }

@@ -1,6 +1,6 @@
 //! Owns what becomes of the new lines of a pair of day-files: parse, firewall, join, synthesize; who waits, who is
 //! looked at again, which row is already there. The heart of the pure core: it does no I/O and reads no clock, asks
-//! for what it needs through [`PairIndex`] and [`Bodies`], and gives all that follows as one [`Outcome`].
+//! for what it needs through [`StateLookup`] and [`LineLookup`], and gives all that follows as one [`JoinOutcome`].
 //!
 //! A scored line that the firewall admits has one of five verdicts: it waits, it is refused for its evidence's role
 //! or blank text, or it is exported. The first three are looked at again whenever evidence with their run id
@@ -20,32 +20,34 @@ use std::collections::BTreeMap;
 
 use crate::lake::chunk::Chunk;
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::index::{Claim, DeadLetter, EvidenceEntry, EvidenceRef, PairId, ScoredEntry};
+use crate::pair::index::{
+    DeadLetter, EvidenceLine, EvidenceLocation, PairId, ScoredLine, UnclaimedRow,
+};
 use crate::pair::verdict::Verdict;
 use crate::record::keys::{RowKey, RunKey};
-use join::Step;
+use join::Joiner;
 
 /// What the state has taken in of a pair, without what its [`Overlay`] holds.
-pub trait PairIndex<E> {
+pub trait StateLookup<E> {
     /// Where the evidence for a run lies.
     ///
     /// # Errors
     /// The state's.
-    fn evidence(&self, run: RunKey) -> Result<Option<EvidenceRef>, E>;
+    fn evidence(&self, run: RunKey) -> Result<Option<EvidenceLocation>, E>;
     /// The scored lines of a run, in order.
     ///
     /// # Errors
     /// The state's.
-    fn entries(&self, run: RunKey) -> Result<Vec<ScoredEntry>, E>;
+    fn entries(&self, run: RunKey) -> Result<Vec<ScoredLine>, E>;
     /// Rows with this key that no line has claimed before this step, in order.
     ///
     /// # Errors
     /// The state's.
-    fn claimable(&self, row: RowKey) -> Result<Vec<Claim>, E>;
+    fn claimable(&self, row: RowKey) -> Result<Vec<UnclaimedRow>, E>;
 }
 
 /// Lines of the pair, and rows, whose place is known. `None`: the file is gone or shorter by now.
-pub trait Bodies<E> {
+pub trait LineLookup<E> {
     /// A line of the scored day-file.
     ///
     /// # Errors
@@ -55,7 +57,7 @@ pub trait Bodies<E> {
     ///
     /// # Errors
     /// The disk's.
-    fn evidence(&self, place: EvidenceRef) -> Result<Option<Vec<u8>>, E>;
+    fn evidence(&self, place: EvidenceLocation) -> Result<Option<Vec<u8>>, E>;
     /// The row that starts at an offset of the export, without its newline; `None` where it cannot be read, or is longer
     /// than `len_max`. It costs least where it is not longer than `len_likely`.
     ///
@@ -68,13 +70,13 @@ pub trait Bodies<E> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overlay {
     /// New evidence records.
-    pub evidence: BTreeMap<RunKey, EvidenceRef>,
+    pub evidence: BTreeMap<RunKey, EvidenceLocation>,
     /// New scored lines, and those whose verdict changed, by run and offset.
-    pub entries: BTreeMap<(RunKey, u64), ScoredEntry>,
+    pub entries: BTreeMap<(RunKey, u64), ScoredLine>,
     /// New dead letters.
     pub dead_letters: Vec<DeadLetter>,
     /// Claims that found their row.
-    pub claims: Vec<Claim>,
+    pub claims: Vec<UnclaimedRow>,
 }
 
 impl Overlay {
@@ -85,8 +87,8 @@ impl Overlay {
     }
 
     /// New evidence records, by run.
-    pub fn evidence_entries(&self) -> impl Iterator<Item = EvidenceEntry> {
-        self.evidence.iter().map(|(run, place)| EvidenceEntry {
+    pub fn evidence_entries(&self) -> impl Iterator<Item = EvidenceLine> {
+        self.evidence.iter().map(|(run, place)| EvidenceLine {
             run: *run,
             place: *place,
         })
@@ -125,11 +127,11 @@ pub struct ActivePair {
 }
 
 /// What the step needs to know beside the lines.
-pub struct Facts<'a, E> {
+pub struct JoinContext<'a, E> {
     /// What the state has taken in.
-    pub index: &'a dyn PairIndex<E>,
+    pub index: &'a dyn StateLookup<E>,
     /// Lines read before.
-    pub bodies: &'a dyn Bodies<E>,
+    pub bodies: &'a dyn LineLookup<E>,
     /// Whether there are rows that no line has claimed.
     pub claims_possible: bool,
     /// A longer line is a dead letter, bytes.
@@ -142,7 +144,7 @@ pub struct Facts<'a, E> {
 
 /// All that follows from new lines of one pair. Nothing has happened yet.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct JoinOutcome {
     /// The checkpoint after them.
     pub checkpoint: PairCheckpoint,
     /// What to put over the state. Row offsets of `new_rows` count from the start of `rows`.
@@ -155,11 +157,11 @@ pub struct Outcome {
     pub superseded: u64,
 }
 
-impl Outcome {
+impl JoinOutcome {
     /// Counts row offsets from the start of the export instead of `rows`.
     pub fn place_rows(&mut self, rows_offset: u64) {
         for key in &self.new_rows {
-            if let Some(ScoredEntry {
+            if let Some(ScoredLine {
                 verdict: Verdict::Exported { row_offset, .. },
                 ..
             }) = self.overlay.entries.get_mut(key)
@@ -179,16 +181,16 @@ pub fn advance<E>(
     pair: &ActivePair,
     evidence: &Chunk,
     scored: &Chunk,
-    facts: &Facts<'_, E>,
+    facts: &JoinContext<'_, E>,
     room: Vec<u8>,
-) -> Result<Outcome, E> {
-    let mut step = Step::new(pair, facts, room);
-    let given = step.take_evidence(evidence);
-    let all_joined = step.out.checkpoint.scored.records == 0 || step.look_again(&given)?;
+) -> Result<JoinOutcome, E> {
+    let mut step = Joiner::new(pair, facts, room);
+    let given = step.ingest_evidence(evidence);
+    let all_joined = step.out.checkpoint.scored.records == 0 || step.rejoin(&given)?;
     if all_joined {
-        step.take_scored(scored, &given)?;
+        step.ingest_scored(scored, &given)?;
     } else {
-        step.leave_evidence();
+        step.defer_evidence();
     }
     if step.out.checkpoint.counts.waiting == 0 {
         step.out.checkpoint.waiting_since_s = 0;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// What became of the scored lines of a pair. Each line is in exactly one of the first six, or malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Counts {
+pub struct VerdictCounts {
     /// Has its row in the export.
     pub exported: u64,
     /// Refused by the firewall.
@@ -24,7 +24,7 @@ pub struct Counts {
     pub contradicted: u64,
 }
 
-impl Counts {
+impl VerdictCounts {
     /// Lines with a verdict or a place in the waiting set. A state that says more than there are numbers is damaged, and
     /// fails the account instead of ending the process.
     #[must_use]
@@ -51,7 +51,7 @@ impl Counts {
 
 /// Sums over pairs, kept beside them so that a status costs no walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Totals {
+pub struct LineTotals {
     /// Scored lines read.
     pub scored_lines: u64,
     /// Scored lines that became dead letters.
@@ -61,10 +61,10 @@ pub struct Totals {
     /// Evidence lines that became dead letters.
     pub evidence_malformed: u64,
     /// What became of the scored lines.
-    pub counts: Counts,
+    pub counts: VerdictCounts,
 }
 
-impl Totals {
+impl LineTotals {
     /// Takes a pair's figures out (`before`) and puts its new ones in (`after`).
     pub fn replace(&mut self, before: &PairCheckpoint, after: &PairCheckpoint) {
         let (old, new) = (before.figures(), after.figures());
@@ -74,12 +74,12 @@ impl Totals {
     }
 
     /// Adds other sums.
-    pub fn add(&mut self, other: &Totals) {
+    pub fn add(&mut self, other: &LineTotals) {
         self.step(other, u64::wrapping_add);
     }
 
-    fn step(&mut self, other: &Totals, step: impl Fn(u64, u64) -> u64) {
-        let Totals {
+    fn step(&mut self, other: &LineTotals, step: impl Fn(u64, u64) -> u64) {
+        let LineTotals {
             scored_lines,
             scored_malformed,
             evidence_lines,

@@ -220,7 +220,7 @@ fn sum_of(block: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::storage::{Disk, Storage as _};
+    use crate::platform::storage::{OsStorage, Storage as _};
 
     #[test]
     fn it_reads_what_was_written_like_a_plain_file() {
@@ -228,7 +228,7 @@ mod tests {
         for seed in 0..20 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let path = dir.path().join(seed.to_string());
-            let mut file = CheckedFile::new(Disk.create(&path).unwrap());
+            let mut file = CheckedFile::new(OsStorage.create(&path).unwrap());
             let mut model: Vec<u8> = Vec::new();
             for _ in 0..40 {
                 let offset = rng.usize(..3_000_000);
@@ -240,7 +240,7 @@ mod tests {
                     }
                     1 => {
                         file.sync_data().unwrap();
-                        file = CheckedFile::new(Disk.open_write(&path).unwrap());
+                        file = CheckedFile::new(OsStorage.open_write(&path).unwrap());
                     }
                     _ => {
                         let bytes = vec![rng.u8(..); rng.usize(..20_000)];
@@ -273,7 +273,7 @@ mod tests {
     fn every_flipped_bit_behind_the_first_block_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let file = CheckedFile::new(Disk.create(&path).unwrap());
+        let file = CheckedFile::new(OsStorage.create(&path).unwrap());
         let bytes: Vec<u8> = (0..5 * BLOCK_LEN).map(|n| (n / 7) as u8).collect();
         file.write_at(&bytes, 0).unwrap();
         file.sync_data().unwrap();
@@ -282,7 +282,7 @@ mod tests {
             let mut flipped = sound.clone();
             flipped[byte] ^= 4;
             std::fs::write(&path, &flipped).unwrap();
-            let file = CheckedFile::new(Disk.open_write(&path).unwrap());
+            let file = CheckedFile::new(OsStorage.open_write(&path).unwrap());
             let error = file.read_at(&mut vec![0; bytes.len()], 0).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "byte {byte}");
         }

@@ -12,7 +12,7 @@ const LATE_MS: u64 = 1_000;
 
 /// The steps of one thread, and of those that work for it.
 #[derive(Debug, Default)]
-pub struct Pulse {
+pub struct Heartbeat {
     steps: AtomicU64,
     read_bytes: AtomicU64,
     written_bytes: AtomicU64,
@@ -20,33 +20,33 @@ pub struct Pulse {
     rests_until_ms: AtomicU64,
 }
 
-impl Pulse {
+impl Heartbeat {
     /// One step is finished.
-    pub fn beat(&self) {
+    pub fn tick(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A read from the disk came back.
     pub fn has_read(&self, bytes: u64) {
         self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.beat();
+        self.tick();
     }
 
     /// A write to the disk came back.
     pub fn has_written(&self, bytes: u64) {
         self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.beat();
+        self.tick();
     }
 
     /// Nothing to do until then, in monotonic milliseconds.
-    pub fn rest_until(&self, until_ms: u64) {
+    pub fn idle_until(&self, until_ms: u64) {
         self.rests_until_ms.store(until_ms.max(1), Ordering::SeqCst);
     }
 
     /// The rest is over.
     pub fn work(&self) {
         self.rests_until_ms.store(0, Ordering::SeqCst);
-        self.beat();
+        self.tick();
     }
 
     /// The steps so far.
@@ -80,12 +80,12 @@ mod tests {
 
     #[test]
     fn a_thread_that_finishes_nothing_is_dead_unless_it_said_it_would_sleep() {
-        let pulse = Pulse::default();
+        let pulse = Heartbeat::default();
         assert_eq!(pulse.alive(0, 10), (false, 0));
-        pulse.beat();
+        pulse.tick();
         assert_eq!(pulse.alive(0, 10), (true, 1));
         assert_eq!(pulse.alive(1, 10), (false, 1));
-        pulse.rest_until(500);
+        pulse.idle_until(500);
         assert!(pulse.alive(1, 500 + LATE_MS).0);
         assert!(!pulse.alive(1, 501 + LATE_MS).0, "it was to wake by then");
         pulse.work();
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_call_to_the_disk_that_came_back_is_a_step() {
-        let pulse = Pulse::default();
+        let pulse = Heartbeat::default();
         pulse.has_read(7);
         pulse.has_written(0);
         assert_eq!((pulse.bytes(), pulse.steps()), ((7, 0), 2));

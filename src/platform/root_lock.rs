@@ -29,7 +29,7 @@ pub struct Holder {
     pub state_dir: PathBuf,
     /// Whether it only reads what a daemon left, and is done soon.
     #[serde(default)]
-    pub asks: bool,
+    pub is_query: bool,
 }
 
 impl Holder {
@@ -39,7 +39,7 @@ impl Holder {
             pid: std::process::id(),
             root: root.to_owned(),
             state_dir: state_dir.to_owned(),
-            asks: false,
+            is_query: false,
         }
     }
 }
@@ -77,7 +77,7 @@ pub enum LockError {
 #[derive(Debug)]
 pub struct RootLock {
     _held: Vec<File>,
-    state_is_of: Option<PathBuf>,
+    foreign_state_root: Option<PathBuf>,
 }
 
 impl RootLock {
@@ -88,10 +88,10 @@ impl RootLock {
     /// See [`LockError`].
     pub fn take(root: &Path, state_dir: &Path) -> Result<Self, LockError> {
         let paths = [lock_path(root), state_dir.join(LOCK_FILE)];
-        let state_is_of = other_root(&paths[1], root);
+        let foreign_state_root = other_root(&paths[1], root);
         let lock = Self::take_all(paths, &Holder::here(root, state_dir))?;
         Ok(Self {
-            state_is_of,
+            foreign_state_root,
             ..lock
         })
     }
@@ -100,10 +100,10 @@ impl RootLock {
     ///
     /// # Errors
     /// See [`LockError`].
-    pub fn take_to_ask(root: &Path, state_dir: &Path) -> Result<Self, LockError> {
+    pub fn lock_for_query(root: &Path, state_dir: &Path) -> Result<Self, LockError> {
         let paths = [lock_path(root), state_dir.join(LOCK_FILE)];
         let holder = Holder {
-            asks: true,
+            is_query: true,
             ..Holder::here(root, state_dir)
         };
         Self::take_all(paths, &holder)
@@ -122,14 +122,14 @@ impl RootLock {
         let held = paths.iter().map(|path| take_one(path, holder));
         Ok(Self {
             _held: held.collect::<Result<_, _>>()?,
-            state_is_of: None,
+            foreign_state_root: None,
         })
     }
 
     /// The other lake that the state in the state directory is of, where there is one.
     #[must_use]
-    pub fn state_is_of(&self) -> Option<&Path> {
-        self.state_is_of.as_deref()
+    pub fn foreign_state_root(&self) -> Option<&Path> {
+        self.foreign_state_root.as_deref()
     }
 }
 
@@ -178,7 +178,7 @@ fn take_one(path: &Path, holder: &Holder) -> Result<File, LockError> {
             Ok(()) => {
                 match write_holder(path, holder) {
                     // On a disk that takes no writes nobody else starts.
-                    Err(source) if !holder.asks => return Err(io_error(source)),
+                    Err(source) if !holder.is_query => return Err(io_error(source)),
                     _ => return Ok(file),
                 }
             }
@@ -186,7 +186,7 @@ fn take_one(path: &Path, holder: &Holder) -> Result<File, LockError> {
             Err(TryLockError::WouldBlock) => {}
         }
         match holder_in(&mut file) {
-            Some(other) if other.asks && began.elapsed() < ASKING_PATIENCE => {
+            Some(other) if other.is_query && began.elapsed() < ASKING_PATIENCE => {
                 std::thread::sleep(TRY_AGAIN);
             }
             Some(other) if is_alive(other.pid) => return Err(LockError::Held(other)),
@@ -243,9 +243,9 @@ fn write_holder(path: &Path, holder: &Holder) -> io::Result<()> {
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let holder = match last {
-        Some(last) if holder.asks => Holder {
+        Some(last) if holder.is_query => Holder {
             pid: holder.pid,
-            asks: true,
+            is_query: true,
             ..last
         },
         _ => holder.clone(),
@@ -297,12 +297,12 @@ mod tests {
         let root = root.path();
         let state_dir = root.join("state");
         drop(RootLock::take(root, &state_dir).unwrap());
-        let asking = RootLock::take_to_ask(root, &root.join("other")).unwrap();
+        let asking = RootLock::lock_for_query(root, &root.join("other")).unwrap();
         let named = last_holder(root).unwrap().unwrap();
-        assert_eq!((&named.state_dir, named.asks), (&state_dir, true));
+        assert_eq!((&named.state_dir, named.is_query), (&state_dir, true));
         std::thread::scope(|scope| {
             let daemon = scope.spawn(|| RootLock::take(root, &state_dir));
-            let question = scope.spawn(|| RootLock::take_to_ask(root, &state_dir));
+            let question = scope.spawn(|| RootLock::lock_for_query(root, &state_dir));
             std::thread::sleep(Duration::from_millis(200));
             assert!(!daemon.is_finished() && !question.is_finished());
             drop(asking);
@@ -311,8 +311,8 @@ mod tests {
             assert!(matches!(asked, Ok(_) | Err(LockError::Held(_))));
             drop(asked);
             let held = daemon.join().unwrap().unwrap();
-            let refused = RootLock::take_to_ask(root, &state_dir);
-            assert!(matches!(refused, Err(LockError::Held(holder)) if !holder.asks));
+            let refused = RootLock::lock_for_query(root, &state_dir);
+            assert!(matches!(refused, Err(LockError::Held(holder)) if !holder.is_query));
             drop(held);
         });
     }
@@ -322,17 +322,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [one, other, moved] = ["one", "other", "moved"].map(|name| dir.path().join(name));
         let state_dir = dir.path().join("state");
-        let state_is_of = |root: &Path| {
+        let foreign_state_root = |root: &Path| {
             let lock = RootLock::take(root, &state_dir).unwrap();
-            lock.state_is_of().map(Path::to_owned)
+            lock.foreign_state_root().map(Path::to_owned)
         };
-        assert_eq!(state_is_of(&one), None);
-        assert_eq!(state_is_of(&one), None);
-        assert_eq!(state_is_of(&other), Some(one.clone()));
-        assert_eq!(state_is_of(&one), Some(other));
+        assert_eq!(foreign_state_root(&one), None);
+        assert_eq!(foreign_state_root(&one), None);
+        assert_eq!(foreign_state_root(&other), Some(one.clone()));
+        assert_eq!(foreign_state_root(&one), Some(other));
         fs::rename(&one, &moved).unwrap();
-        assert_eq!(state_is_of(&moved), None, "the same lake");
+        assert_eq!(foreign_state_root(&moved), None, "the same lake");
         std::os::unix::fs::symlink(&moved, &one).unwrap();
-        assert_eq!(state_is_of(&one), None, "the same lake by another name");
+        assert_eq!(
+            foreign_state_root(&one),
+            None,
+            "the same lake by another name"
+        );
     }
 }

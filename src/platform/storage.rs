@@ -91,7 +91,7 @@ pub trait Storage: Debug + Send + Sync {
     /// Creates a directory and those above it that are missing, durably.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Gives `to` the owner, the group and the mode of `from`; the owner where we may.
-    fn take_rights(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn copy_ownership(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// The path with all links resolved.
@@ -153,7 +153,7 @@ pub fn read_full_at(file: &dyn StorageFile, buf: &mut [u8], offset: u64) -> io::
 ///
 /// # Errors
 /// What the storage says, but that there is nothing.
-pub fn is_there(storage: &dyn Storage, path: &Path) -> io::Result<bool> {
+pub fn exists(storage: &dyn Storage, path: &Path) -> io::Result<bool> {
     match storage.stat(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         stat => stat.map(|_| true),
@@ -164,7 +164,7 @@ pub fn is_there(storage: &dyn Storage, path: &Path) -> io::Result<bool> {
 ///
 /// # Errors
 /// What the storage says, but that there is nothing.
-pub fn remove_if_there(storage: &dyn Storage, path: &Path) -> io::Result<()> {
+pub fn remove_if_exists(storage: &dyn Storage, path: &Path) -> io::Result<()> {
     match storage.remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
@@ -173,7 +173,7 @@ pub fn remove_if_there(storage: &dyn Storage, path: &Path) -> io::Result<()> {
 
 /// The file system of the host.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Disk;
+pub struct OsStorage;
 
 #[derive(Debug)]
 struct DiskFile(fs::File);
@@ -200,7 +200,7 @@ impl StorageFile for DiskFile {
     }
 }
 
-impl Storage for Disk {
+impl Storage for OsStorage {
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         // O_NONBLOCK: opening a FIFO that took the place of a day-file must not wait for its writer.
         let flags = rustix::fs::OFlags::NOFOLLOW
@@ -249,7 +249,7 @@ impl Storage for Disk {
         again(|| fs::remove_file(path))
     }
 
-    fn take_rights(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn copy_ownership(&self, from: &Path, to: &Path) -> io::Result<()> {
         let rights = again(|| fs::metadata(from))?;
         match again(|| chown(to, Some(rights.uid()), Some(rights.gid()))) {
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),

@@ -1,5 +1,5 @@
 //! Owns where an operator's question is answered: by the running daemon, through its control socket, or here, from state
-//! and journal under its lock. Both answer from the same [`Figures`]. It never changes state or export.
+//! and journal under its lock. Both answer from the same [`StateSnapshot`]. It never changes state or export.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,7 +16,7 @@ use crate::pair::accounting::Account;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::{ActivePair, Overlay};
 use crate::platform::root_lock::{Holder, LockError, RootLock};
-use crate::platform::storage::{Disk, Storage};
+use crate::platform::storage::{OsStorage, Storage};
 use crate::query::control;
 use crate::query::control::{Answer, ControlError};
 use crate::record::row;
@@ -24,7 +24,7 @@ use crate::store::files::{JOURNAL_FILE, STATE_FILE};
 use crate::store::journal::Journal;
 use crate::store::journal::batch::{Batch, PairDelta};
 use crate::store::journal::error::JournalError;
-use crate::store::snapshot::{Figures, pair_path};
+use crate::store::snapshot::{StateSnapshot, pair_path};
 use crate::store::state::error::StateError;
 use crate::store::state::{State, StateView};
 
@@ -57,7 +57,7 @@ pub enum InquireError {
     #[error(
         "process {pid} holds the lock of {} and has not published a status yet; it is starting, or a rebuild", root.display()
     )]
-    Silent {
+    NoSnapshotYet {
         /// The holder.
         pid: u32,
         /// The root.
@@ -67,7 +67,7 @@ pub enum InquireError {
     #[error(
         "process {pid} works on {} and gives no answer: {source}; it is starting, or a rebuild", root.display()
     )]
-    Mute {
+    Unresponsive {
         /// The holder.
         pid: u32,
         /// The root.
@@ -77,7 +77,7 @@ pub enum InquireError {
     },
     /// The daemon's answer is a refusal.
     #[error("the daemon, process {pid}, answered {status}: {said}")]
-    Refused {
+    Rejected {
         /// The holder.
         pid: u32,
         /// HTTP's status.
@@ -89,7 +89,7 @@ pub enum InquireError {
     #[error(
         "the daemon, process {pid}, gave an answer that this distilld does not know ({source})"
     )]
-    Foreign {
+    IncompatibleResponse {
         /// The holder.
         pid: u32,
         /// What does not fit.
@@ -110,22 +110,22 @@ pub const LONG: Duration = Duration::from_secs(600);
 
 /// Who can answer.
 #[derive(Debug)]
-pub enum Respondent {
+pub enum Backend {
     /// The daemon that holds the lock.
     Daemon(Holder),
     /// Nobody runs: the files.
-    Files(Box<Files>),
+    OfflineState(Box<OfflineState>),
 }
 
 /// State and journal of a root on which no daemon runs, read and not recovered, and held until they are dropped.
 #[derive(Debug)]
-pub struct Files {
+pub struct OfflineState {
     /// The root, without links in it.
     pub root: PathBuf,
     /// Where the state lies.
     pub state_dir: PathBuf,
     /// All that is remembered.
-    pub figures: Figures,
+    pub figures: StateSnapshot,
     /// Its sums.
     pub account: Account,
     /// Length of the export with the rows that only the journal holds, bytes.
@@ -140,12 +140,12 @@ pub struct Files {
 ///
 /// # Errors
 /// See [`InquireError`].
-pub fn find(settings: &Settings) -> Result<Respondent, InquireError> {
+pub fn find(settings: &Settings) -> Result<Backend, InquireError> {
     let root_error = |source| InquireError::Root {
         root: settings.root.clone(),
         source,
     };
-    let root = Disk.canonicalize(&settings.root).map_err(root_error)?;
+    let root = OsStorage.canonicalize(&settings.root).map_err(root_error)?;
     let holder = crate::platform::root_lock::last_holder(&root).map_err(root_error)?;
     let has_state = |dir: &Path| dir.join(STATE_FILE).try_exists().unwrap_or(true);
     let state_dir = holder
@@ -158,13 +158,13 @@ pub fn find(settings: &Settings) -> Result<Respondent, InquireError> {
         return Err(InquireError::NoState(state_dir));
     }
     // The lock goes on naming the state directory that the daemon used, because `export` asks it what is kept.
-    match RootLock::take_to_ask(&root, &state_dir) {
+    match RootLock::lock_for_query(&root, &state_dir) {
         Ok(lock) if has_state(&state_dir) => {
-            let files = Files::open(root, state_dir, lock)?;
-            Ok(Respondent::Files(Box::new(files)))
+            let files = OfflineState::open(root, state_dir, lock)?;
+            Ok(Backend::OfflineState(Box::new(files)))
         }
         Ok(_lock) => Err(InquireError::NoState(state_dir)),
-        Err(LockError::Held(holder)) => Ok(Respondent::Daemon(holder)),
+        Err(LockError::Held(holder)) => Ok(Backend::Daemon(holder)),
         Err(error) => Err(InquireError::Lock(error)),
     }
 }
@@ -176,15 +176,15 @@ pub fn find(settings: &Settings) -> Result<Respondent, InquireError> {
 pub fn inquire<T, E>(
     settings: &Settings,
     path: &str,
-    here: impl FnOnce(&Files) -> Result<T, E>,
+    here: impl FnOnce(&OfflineState) -> Result<T, E>,
 ) -> Result<T, E>
 where
     T: DeserializeOwned,
     E: From<InquireError>,
 {
     match find(settings)? {
-        Respondent::Files(files) => here(&files),
-        Respondent::Daemon(holder) => Ok(of_daemon(&holder, Method::GET, path, LONG)?),
+        Backend::OfflineState(files) => here(&files),
+        Backend::Daemon(holder) => Ok(of_daemon(&holder, Method::GET, path, LONG)?),
     }
 }
 
@@ -199,32 +199,32 @@ pub fn of_daemon<T: DeserializeOwned>(
     patience: Duration,
 ) -> Result<T, InquireError> {
     let asked = control::ask(&holder.state_dir, method, path, patience);
-    let Answer { status, body } = asked.map_err(|source| InquireError::Mute {
+    let Answer { status, body } = asked.map_err(|source| InquireError::Unresponsive {
         pid: holder.pid,
         root: holder.root.clone(),
         source,
     })?;
     if !status.is_success() {
-        return Err(InquireError::Refused {
+        return Err(InquireError::Rejected {
             pid: holder.pid,
             status: status.as_u16(),
             said: String::from_utf8_lossy(&body).trim_end().to_owned(),
         });
     }
-    serde_json::from_slice(&body).map_err(|source| InquireError::Foreign {
+    serde_json::from_slice(&body).map_err(|source| InquireError::IncompatibleResponse {
         pid: holder.pid,
         source,
     })
 }
 
-impl Files {
+impl OfflineState {
     fn open(root: PathBuf, state_dir: PathBuf, lock: RootLock) -> Result<Self, InquireError> {
-        let state = State::open(&Disk, &state_dir.join(STATE_FILE))?;
-        let file = Disk
+        let state = State::open(&OsStorage, &state_dir.join(STATE_FILE))?;
+        let file = OsStorage
             .open_read(&state_dir.join(JOURNAL_FILE))
             .map_err(JournalError::Io)?;
         let header = state.header().clone();
-        let mut taking = TakingIn {
+        let mut taking = Replay {
             view: Arc::new(state.view()?),
             pairs: BTreeMap::new(),
             account: header.account,
@@ -238,7 +238,7 @@ impl Files {
             |_, batch| taking.batch(batch),
         )?;
         let claims = (taking.pairs.values()).flat_map(|pair| pair.overlay.claims.iter().copied());
-        let figures = Figures {
+        let figures = StateSnapshot {
             view: Arc::clone(&taking.view),
             claimed: Arc::new(claims.collect()),
             claimable: taking.claimable,
@@ -271,7 +271,7 @@ impl Files {
 }
 
 /// What the journal puts over the state, as a start would, in memory alone.
-struct TakingIn {
+struct Replay {
     view: Arc<StateView>,
     pairs: BTreeMap<Vec<u8>, ActivePair>,
     account: Account,
@@ -279,7 +279,7 @@ struct TakingIn {
     export_bytes: u64,
 }
 
-impl TakingIn {
+impl Replay {
     fn batch(&mut self, batch: Batch) -> Result<(), InquireError> {
         self.export_bytes = batch.export_to();
         for delta in batch.delta.pairs {

@@ -47,7 +47,7 @@ pub fn admit<'r, 'a>(run: &'r ScoredRun<'a>, dialect: Dialect) -> Admission<'r, 
 }
 
 fn is_one_of(category: &JsonText<'_>, set: &[&str]) -> bool {
-    set.iter().any(|known| category.says(known))
+    set.iter().any(|known| category.eq_str(known))
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ impl fmt::Debug for RowKey {
 
 impl RowKey {
     /// The key of the row that a scored line earns.
-    pub fn of_line(day_file_name: &str, run: &ScoredRun<'_>) -> RowKey {
+    pub fn from_scored(day_file_name: &str, run: &ScoredRun<'_>) -> RowKey {
         RowKey::of_parts(day_file_name, &run.evidence_run_id, &run.provenance)
     }
 

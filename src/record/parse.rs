@@ -6,7 +6,7 @@
 //! field is passed over.
 
 pub use crate::record::json::scanner::is_whole_value;
-use crate::record::json::scanner::{Scanner, Syntax};
+use crate::record::json::scanner::{JsonError, Scanner};
 pub use crate::record::json::text::JsonText;
 pub use crate::record::json::utf8::trim;
 
@@ -90,7 +90,7 @@ impl<'a> JsonTexts<'a> {
 
 /// Why a line is malformed. Nothing of such a line is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ParseFault {
+pub enum ParseError {
     /// Not JSON.
     #[error("not JSON at byte {at_byte}: {what}")]
     Syntax {
@@ -118,21 +118,21 @@ pub enum ParseFault {
     },
 }
 
-impl ParseFault {
+impl ParseError {
     /// A short name that never changes.
     pub fn code(&self) -> &'static str {
         match self {
-            ParseFault::Syntax { .. } => "syntax",
-            ParseFault::NotAnObject => "not-an-object",
-            ParseFault::WrongType { .. } => "wrong-type",
-            ParseFault::TooLong { .. } => "too-long",
+            ParseError::Syntax { .. } => "syntax",
+            ParseError::NotAnObject => "not-an-object",
+            ParseError::WrongType { .. } => "wrong-type",
+            ParseError::TooLong { .. } => "too-long",
         }
     }
 }
 
-impl From<Syntax> for ParseFault {
-    fn from(Syntax { at_byte, what }: Syntax) -> ParseFault {
-        ParseFault::Syntax { at_byte, what }
+impl From<JsonError> for ParseError {
+    fn from(JsonError { at_byte, what }: JsonError) -> ParseError {
+        ParseError::Syntax { at_byte, what }
     }
 }
 
@@ -140,7 +140,7 @@ impl From<Syntax> for ParseFault {
 ///
 /// # Errors
 /// The first fault found in the line.
-pub fn scored_run(line: &[u8]) -> Result<ScoredRun<'_>, ParseFault> {
+pub fn scored_run(line: &[u8]) -> Result<ScoredRun<'_>, ParseError> {
     let mut run = ScoredRun::default();
     record(line, |scanner, name| {
         match name {
@@ -158,7 +158,7 @@ pub fn scored_run(line: &[u8]) -> Result<ScoredRun<'_>, ParseFault> {
 ///
 /// # Errors
 /// The first fault found in the line.
-pub fn evidence(line: &[u8]) -> Result<Evidence<'_>, ParseFault> {
+pub fn evidence(line: &[u8]) -> Result<Evidence<'_>, ParseError> {
     let mut evidence = Evidence::default();
     record(line, |scanner, name| {
         match name {
@@ -187,8 +187,8 @@ pub fn evidence(line: &[u8]) -> Result<Evidence<'_>, ParseFault> {
 /// The whole line: an object whose fields `field` takes, or `null`.
 fn record<'a>(
     line: &'a [u8],
-    field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseFault>,
-) -> Result<(), ParseFault> {
+    field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseError>,
+) -> Result<(), ParseError> {
     let mut scanner = Scanner::new(line);
     let is_record = match scanner.peek() {
         Some(b'{') => {
@@ -204,11 +204,11 @@ fn record<'a>(
     scanner.end()?;
     match is_record {
         true => Ok(()),
-        false => Err(ParseFault::NotAnObject),
+        false => Err(ParseError::NotAnObject),
     }
 }
 
-fn provenance<'a>(scanner: &mut Scanner<'a>) -> Result<Provenance<'a>, ParseFault> {
+fn provenance<'a>(scanner: &mut Scanner<'a>) -> Result<Provenance<'a>, ParseError> {
     let mut provenance = Provenance::default();
     object(scanner, "provenance", |scanner, name| {
         match name {
@@ -223,7 +223,7 @@ fn provenance<'a>(scanner: &mut Scanner<'a>) -> Result<Provenance<'a>, ParseFaul
     Ok(provenance)
 }
 
-fn retrieved_context<'a>(scanner: &mut Scanner<'a>) -> Result<(JsonTexts<'a>, i64), ParseFault> {
+fn retrieved_context<'a>(scanner: &mut Scanner<'a>) -> Result<(JsonTexts<'a>, i64), ParseError> {
     let mut corpora = JsonTexts::default();
     let mut fingerprints = 0;
     object(scanner, "retrieved_context", |scanner, name| {
@@ -240,13 +240,13 @@ fn retrieved_context<'a>(scanner: &mut Scanner<'a>) -> Result<(JsonTexts<'a>, i6
 }
 
 /// `metadata` is anybody's bag: whatever stands in it, as long as it is JSON, is never a fault.
-fn contractor<'a>(scanner: &mut Scanner<'a>) -> Result<Option<JsonText<'a>>, ParseFault> {
+fn contractor<'a>(scanner: &mut Scanner<'a>) -> Result<Option<JsonText<'a>>, ParseError> {
     let mut contractor = None;
     if scanner.peek() != Some(b'{') {
         scanner.skip_value()?;
         return Ok(None);
     }
-    scanner.object(LONGEST_NAME, |scanner, name| -> Result<(), ParseFault> {
+    scanner.object(LONGEST_NAME, |scanner, name| -> Result<(), ParseError> {
         match (name, scanner.peek()) {
             (b"contractor", Some(b'"')) => contractor = Some(scanner.string()?),
             (b"contractor", _) => {
@@ -264,8 +264,8 @@ fn contractor<'a>(scanner: &mut Scanner<'a>) -> Result<Option<JsonText<'a>>, Par
 fn object<'a>(
     scanner: &mut Scanner<'a>,
     name: &'static str,
-    field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseFault>,
-) -> Result<(), ParseFault> {
+    field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseError>,
+) -> Result<(), ParseError> {
     match scanner.peek() {
         Some(b'{') => scanner.object(LONGEST_NAME, field),
         _ if scanner.null() => Ok(()),
@@ -274,7 +274,7 @@ fn object<'a>(
 }
 
 /// A string or `null`.
-fn text<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonText<'a>, ParseFault> {
+fn text<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonText<'a>, ParseError> {
     match scanner.peek() {
         Some(b'"') => Ok(scanner.string()?),
         _ if scanner.null() => Ok(JsonText::EMPTY),
@@ -283,7 +283,7 @@ fn text<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonText<'
 }
 
 /// A list of strings and `null`s, or `null`.
-fn texts<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonTexts<'a>, ParseFault> {
+fn texts<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonTexts<'a>, ParseError> {
     let mut count = 0_u64;
     match scanner.peek() {
         Some(b'[') => {}
@@ -304,10 +304,10 @@ fn texts<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonTexts
 }
 
 /// An integer that fits, or `null`.
-fn integer(scanner: &mut Scanner<'_>, field: &'static str) -> Result<i64, ParseFault> {
+fn integer(scanner: &mut Scanner<'_>, field: &'static str) -> Result<i64, ParseError> {
     const WANTED: &str = "an integer of 64 bits";
     match scanner.peek() {
-        Some(b'-' | b'0'..=b'9') => scanner.number()?.as_i64().ok_or(ParseFault::WrongType {
+        Some(b'-' | b'0'..=b'9') => scanner.number()?.as_i64().ok_or(ParseError::WrongType {
             field,
             wanted: WANTED,
         }),
@@ -317,9 +317,9 @@ fn integer(scanner: &mut Scanner<'_>, field: &'static str) -> Result<i64, ParseF
 }
 
 /// The fault of a value that is of another type, or no value at all.
-fn wrong_type(scanner: &mut Scanner<'_>, field: &'static str, wanted: &'static str) -> ParseFault {
+fn wrong_type(scanner: &mut Scanner<'_>, field: &'static str, wanted: &'static str) -> ParseError {
     match scanner.skip_value() {
-        Ok(()) => ParseFault::WrongType { field, wanted },
+        Ok(()) => ParseError::WrongType { field, wanted },
         Err(syntax) => syntax.into(),
     }
 }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use memchr::memmem;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::record::json::scanner::{Scanner, Syntax};
+use crate::record::json::scanner::{JsonError, Scanner};
 use crate::record::parse::{JsonText, Provenance};
 use crate::record::timestamp::day_of_stamp;
 
@@ -18,7 +18,7 @@ const LONGEST_NAME: usize = "source_run_id".len();
 
 /// Why a line of an export is not a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RowFault {
+pub enum RowError {
     /// Not a JSON object.
     #[error("row is not a JSON object: {what} at byte {at_byte}")]
     Syntax {
@@ -38,9 +38,9 @@ pub enum RowFault {
     NoIndex,
 }
 
-impl From<Syntax> for RowFault {
-    fn from(Syntax { at_byte, what }: Syntax) -> RowFault {
-        RowFault::Syntax { at_byte, what }
+impl From<JsonError> for RowError {
+    fn from(JsonError { at_byte, what }: JsonError) -> RowError {
+        RowError::Syntax { at_byte, what }
     }
 }
 
@@ -61,16 +61,16 @@ impl RowKey {
     ///
     /// # Errors
     /// The row is not JSON, or lacks a field the key is made of.
-    pub fn of_row(row: &[u8]) -> Result<RowKey, RowFault> {
+    pub fn from_row(row: &[u8]) -> Result<RowKey, RowError> {
         RowKey::of_fields(&RowFields::read(row)?).map(|(key, _index)| key)
     }
 
     /// The key, and the index behind the day-file's name.
-    pub(super) fn of_fields(fields: &RowFields<'_>) -> Result<(RowKey, Option<u64>), RowFault> {
+    pub(super) fn of_fields(fields: &RowFields<'_>) -> Result<(RowKey, Option<u64>), RowError> {
         let id = wanted(fields.id, "id")?.decode();
-        let (day_file_name, index) = id.rsplit_once(':').ok_or(RowFault::NoIndex)?;
+        let (day_file_name, index) = id.rsplit_once(':').ok_or(RowError::NoIndex)?;
         let run_id = wanted(fields.source_run_id, "source_run_id")?;
-        let provenance = fields.provenance.ok_or(RowFault::Missing {
+        let provenance = fields.provenance.ok_or(RowError::Missing {
             field: "provenance",
         })?;
         let key = RowKey::of_parts(day_file_name, &run_id, &provenance);
@@ -81,16 +81,16 @@ impl RowKey {
 pub(super) fn wanted<'a>(
     field: Option<JsonText<'a>>,
     name: &'static str,
-) -> Result<JsonText<'a>, RowFault> {
-    field.ok_or(RowFault::Missing { field: name })
+) -> Result<JsonText<'a>, RowError> {
+    field.ok_or(RowError::Missing { field: name })
 }
 
 impl<'a> RowFields<'a> {
-    pub(crate) fn read(row: &'a [u8]) -> Result<RowFields<'a>, RowFault> {
+    pub(crate) fn read(row: &'a [u8]) -> Result<RowFields<'a>, RowError> {
         let mut fields = RowFields::default();
         let mut scanner = Scanner::new(row);
         if scanner.peek() != Some(b'{') {
-            return Err(RowFault::Syntax {
+            return Err(RowError::Syntax {
                 at_byte: 0,
                 what: "an object is missing",
             });
@@ -100,7 +100,7 @@ impl<'a> RowFields<'a> {
         Ok(fields)
     }
 
-    fn field(&mut self, scanner: &mut Scanner<'a>, name: &[u8]) -> Result<(), RowFault> {
+    fn field(&mut self, scanner: &mut Scanner<'a>, name: &[u8]) -> Result<(), RowError> {
         match (name, scanner.peek()) {
             (b"id", Some(b'"')) => self.id = Some(scanner.string()?),
             (b"source_run_id", Some(b'"')) => self.source_run_id = Some(scanner.string()?),
@@ -113,9 +113,9 @@ impl<'a> RowFields<'a> {
     }
 
     /// A provenance without a usable field is none.
-    fn provenance(&mut self, scanner: &mut Scanner<'a>) -> Result<(), RowFault> {
+    fn provenance(&mut self, scanner: &mut Scanner<'a>) -> Result<(), RowError> {
         let (mut source_file, mut line_offset, mut sig_hash) = (None, None, None);
-        scanner.object(LONGEST_NAME, |scanner, name| -> Result<(), RowFault> {
+        scanner.object(LONGEST_NAME, |scanner, name| -> Result<(), RowError> {
             match (name, scanner.peek()) {
                 (b"source_file", Some(b'"')) => source_file = Some(scanner.string()?),
                 (b"line_offset", Some(b'-' | b'0'..=b'9')) => {
@@ -131,7 +131,7 @@ impl<'a> RowFields<'a> {
         })?;
         self.provenance = Some(Provenance {
             source_file: wanted(source_file, "provenance.source_file")?,
-            line_offset: line_offset.ok_or(RowFault::Missing {
+            line_offset: line_offset.ok_or(RowError::Missing {
                 field: "provenance.line_offset",
             })?,
             sig_hash: wanted(sig_hash, "provenance.sig_hash")?,
@@ -140,7 +140,7 @@ impl<'a> RowFields<'a> {
         Ok(())
     }
 
-    fn stamp(&mut self, scanner: &mut Scanner<'a>) -> Result<JsonText<'a>, RowFault> {
+    fn stamp(&mut self, scanner: &mut Scanner<'a>) -> Result<JsonText<'a>, RowError> {
         let start = scanner.at();
         let stamp = scanner.string()?;
         self.stamps.push((start, scanner.at()));
@@ -188,10 +188,10 @@ fn written(row: &[u8]) -> Option<&[u8]> {
 }
 
 /// What of a row is made from evidence.
-fn sample(row: &[u8]) -> Result<[Option<Cow<'_, str>>; 3], RowFault> {
+fn sample(row: &[u8]) -> Result<[Option<Cow<'_, str>>; 3], RowError> {
     let mut scanner = Scanner::new(row);
     let mut texts = [const { None }; 3];
-    scanner.object(LONGEST_NAME, |scanner, name| -> Result<(), RowFault> {
+    scanner.object(LONGEST_NAME, |scanner, name| -> Result<(), RowError> {
         let at = [&b"instruction"[..], b"context", b"response"]
             .iter()
             .position(|wanted| *wanted == name);
@@ -219,7 +219,7 @@ pub struct RowView<'a> {
 ///
 /// # Errors
 /// The row is not JSON, or lacks one of the fields.
-pub fn view(row: &[u8]) -> Result<RowView<'_>, RowFault> {
+pub fn view(row: &[u8]) -> Result<RowView<'_>, RowError> {
     let fields = RowFields::read(row)?;
     Ok(RowView {
         id: wanted(fields.id, "id")?.decode(),
@@ -233,7 +233,7 @@ pub fn view(row: &[u8]) -> Result<RowView<'_>, RowFault> {
 ///
 /// # Errors
 /// The row is not a JSON object.
-pub fn digest_without_stamps(row: &[u8]) -> Result<u128, RowFault> {
+pub fn digest_without_stamps(row: &[u8]) -> Result<u128, RowError> {
     let row = row.strip_suffix(b"\n").unwrap_or(row);
     Ok(digest_between(row, &RowFields::read(row)?.stamps))
 }
@@ -268,7 +268,7 @@ pub struct RowSummary<'a> {
 ///
 /// # Errors
 /// The row is not JSON, or lacks one of the fields.
-pub fn summary(row: &[u8]) -> Result<RowSummary<'_>, RowFault> {
+pub fn summary(row: &[u8]) -> Result<RowSummary<'_>, RowError> {
     let row = row.strip_suffix(b"\n").unwrap_or(row);
     let fields = RowFields::read(row)?;
     let (key, index) = RowKey::of_fields(&fields)?;
@@ -318,7 +318,7 @@ mod tests {
             "da039769e2d570bccd537755"
         );
         assert_eq!(
-            format!("{:?}", RowKey::of_row(ROW.as_bytes()).unwrap()),
+            format!("{:?}", RowKey::from_row(ROW.as_bytes()).unwrap()),
             "65c78808753eb5440440b6a9"
         );
         let mut bytes = Vec::new();
@@ -328,17 +328,17 @@ mod tests {
         }
         bytes.extend((-3_i64).to_le_bytes());
         let key = RowKey(first_bytes(xxhash_rust::xxh3::xxh3_128(&bytes)));
-        assert_eq!(RowKey::of_row(ROW.as_bytes()), Ok(key));
+        assert_eq!(RowKey::from_row(ROW.as_bytes()), Ok(key));
     }
 
     #[test]
     fn the_key_of_a_row_does_not_depend_on_how_it_is_written() {
         let line = br#"{"evidence_run_id":"r","category":"x","provenance":{"line_offset":-3,"sig_hash":"s","source_file":"f"}}"#;
-        let key = RowKey::of_line("a:b.jsonl", &scored_run(line).unwrap());
+        let key = RowKey::from_scored("a:b.jsonl", &scored_run(line).unwrap());
         let other = r#" { "provenance": {"line_offset":-3,"x":[{}],"sig_hash":"\u0073","source_file":"f"}, "source_run_id":"r",
             "extra":"\ud83d", "id":"a:b.jsonl:99" } "#;
         for row in [ROW, other] {
-            assert_eq!(RowKey::of_row(row.as_bytes()), Ok(key));
+            assert_eq!(RowKey::from_row(row.as_bytes()), Ok(key));
         }
         for (from, to) in [
             ("\"r\"", "\"q\""),
@@ -349,7 +349,7 @@ mod tests {
             (":12", "1:2"),
         ] {
             assert_ne!(
-                RowKey::of_row(ROW.replacen(from, to, 1).as_bytes()),
+                RowKey::from_row(ROW.replacen(from, to, 1).as_bytes()),
                 Ok(key),
                 "{to}"
             );
@@ -384,7 +384,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                RowKey::of_row(row.as_bytes()).unwrap_err().to_string(),
+                RowKey::from_row(row.as_bytes()).unwrap_err().to_string(),
                 fault,
                 "{row}"
             );
@@ -431,7 +431,7 @@ mod tests {
         let line = format!("{ROW}\n");
         let read = summary(line.as_bytes()).unwrap();
         let row = ROW.as_bytes();
-        assert_eq!(Ok(read.key), RowKey::of_row(row));
+        assert_eq!(Ok(read.key), RowKey::from_row(row));
         assert_eq!(Ok(read.digest), digest_without_stamps(row));
         assert_eq!(read.index, Some(12));
         assert_eq!(

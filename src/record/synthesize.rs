@@ -105,7 +105,7 @@ pub fn synthesize(
 fn is_instructable(role: &JsonText<'_>) -> bool {
     ["executor", "reviewer", "applier"]
         .iter()
-        .any(|known| role.says(known))
+        .any(|known| role.eq_str(known))
 }
 
 /// Writes pieces of JSON strings straight into the row.

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::{Engine, EngineError, Setup};
-use crate::pair::index::{Claim, PairId};
-use crate::platform::storage::{is_there, remove_if_there};
+use crate::pair::index::{PairId, UnclaimedRow};
+use crate::platform::storage::{exists, remove_if_exists};
 use crate::record::firewall::{ACCEPTED, FIREWALL};
 use crate::record::row;
 use crate::recovery::decide::RecoveryCase;
@@ -41,7 +41,7 @@ pub(super) fn begin_anew(
 
     let rows_salvaged_bytes = salvage(&setup, &journal_path)?;
     set_state_aside(&*storage, &setup.state_dir).map_err(dir_error)?;
-    remove_if_there(&*storage, &building_path).map_err(dir_error)?;
+    remove_if_exists(&*storage, &building_path).map_err(dir_error)?;
     let journal_file = storage.create(&journal_path).map_err(dir_error)?;
     let mut state = State::create(&*storage, &building_path)?;
     let mut export = Export::open_or_create(Arc::clone(&storage), &setup.export_path)?;
@@ -56,7 +56,7 @@ pub(super) fn begin_anew(
         .map_err(dir_error)?;
     for outdated in [DISTRUSTED_FILE, CHANGED_FILE] {
         let outdated = setup.state_dir.join(outdated);
-        remove_if_there(&*storage, &outdated).map_err(dir_error)?;
+        remove_if_exists(&*storage, &outdated).map_err(dir_error)?;
     }
     storage.sync_dir(&setup.state_dir).map_err(dir_error)?;
     let header = state.header().clone();
@@ -80,7 +80,7 @@ fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
         path: setup.export_path.clone(),
         source,
     };
-    if !is_there(&**storage, &setup.export_path).map_err(export_error)? {
+    if !exists(&**storage, &setup.export_path).map_err(export_error)? {
         return Ok(0);
     }
     let mut export = Export::open_or_create(Arc::clone(storage), &setup.export_path)?;
@@ -130,14 +130,14 @@ fn adopt(
         if rows.is_multiple_of(ROWS_PER_STEP) {
             on_step("reading back the export", row_offset, total_bytes);
         }
-        let Ok(row) = keys::RowKey::of_row(bytes) else {
+        let Ok(row) = keys::RowKey::from_row(bytes) else {
             report.rows_foreign += 1;
             return Ok(());
         };
         let is_known = refuse_forbidden(bytes, row_offset, &setup.export_path)?;
         report.rows_unknown_category += u64::from(!is_known);
         report.rows_adopted += 1;
-        claims.push(Claim {
+        claims.push(UnclaimedRow {
             row,
             scope: PairId::ANY,
             row_offset,
@@ -165,7 +165,7 @@ fn adopt(
 }
 
 /// The store writes far less when it is given its keys in order.
-fn take_claims(state: &mut State, claims: &mut Vec<Claim>) -> Result<(), StateError> {
+fn take_claims(state: &mut State, claims: &mut Vec<UnclaimedRow>) -> Result<(), StateError> {
     claims.sort_unstable();
     state.add_claimable(claims)?;
     claims.clear();

@@ -50,7 +50,7 @@ pub enum ExportFound {
 
 /// Why the daemon must not go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum CannotStart {
     /// The export is gone.
     Missing,
     /// The export lost durable bytes.
@@ -69,20 +69,20 @@ pub enum RecoveryCase {
     /// Go on from the state; write the journal's rows again.
     Continue,
     /// Stop with an error that names the way out.
-    Refuse(Refused),
+    Stop(CannotStart),
 }
 
 /// The table above.
 #[must_use]
 pub fn decide(state: StateFound, export: ExportFound) -> RecoveryCase {
-    use RecoveryCase::{Adopt, Continue, Fresh, Refuse};
+    use RecoveryCase::{Adopt, Continue, Fresh, Stop};
     match (state, export) {
         (StateFound::Lost, ExportFound::Absent | ExportFound::Present { len_bytes: 0, .. }) => {
             Fresh
         }
         (StateFound::Lost, ExportFound::Present { .. }) => Adopt,
         (StateFound::Read { committed: 0, .. }, ExportFound::Absent) => Continue,
-        (StateFound::Read { .. }, ExportFound::Absent) => Refuse(Refused::Missing),
+        (StateFound::Read { .. }, ExportFound::Absent) => Stop(CannotStart::Missing),
         (
             StateFound::Read { durable, committed },
             ExportFound::Present {
@@ -91,9 +91,9 @@ pub fn decide(state: StateFound, export: ExportFound) -> RecoveryCase {
             },
         ) => {
             if len_bytes < durable {
-                Refuse(Refused::Short)
+                Stop(CannotStart::Short)
             } else if !mark_fits {
-                Refuse(Refused::Changed)
+                Stop(CannotStart::Changed)
             } else if len_bytes > committed {
                 Adopt
             } else {
@@ -137,12 +137,12 @@ mod tests {
                 label(gone && committed == 0, RecoveryCase::Continue);
                 label(
                     gone && committed > 0,
-                    RecoveryCase::Refuse(Refused::Missing),
+                    RecoveryCase::Stop(CannotStart::Missing),
                 );
-                label(short, RecoveryCase::Refuse(Refused::Short));
+                label(short, RecoveryCase::Stop(CannotStart::Short));
                 label(
                     !gone && !short && !fits,
-                    RecoveryCase::Refuse(Refused::Changed),
+                    RecoveryCase::Stop(CannotStart::Changed),
                 );
                 let beyond = rows.is_some_and(|rows| rows > committed);
                 label(!gone && !short && fits && beyond, RecoveryCase::Adopt);

@@ -15,10 +15,10 @@ use crate::engine::{Engine, EngineError, Setup, Slot};
 use crate::lake::path::PairPath;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::{ActivePair, Overlay};
-use crate::platform::storage::{FileKind, Storage, is_there, read_full_at};
+use crate::platform::storage::{FileKind, Storage, exists, read_full_at};
 use crate::record::row;
 use crate::recovery::adopt::begin_anew;
-use crate::recovery::decide::{ExportFound, RecoveryCase, Refused, StateFound, decide};
+use crate::recovery::decide::{CannotStart, ExportFound, RecoveryCase, StateFound, decide};
 use crate::recovery::swap::finish_swap;
 use crate::store::export::{Export, ExportError, ExportMark};
 use crate::store::files::{DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
@@ -78,7 +78,7 @@ impl Engine {
         );
         let (engine, report) = match (case, loaded) {
             (RecoveryCase::Continue, Some(loaded)) => go_on(setup, loaded)?,
-            (RecoveryCase::Refuse(refused), Some(loaded)) => {
+            (RecoveryCase::Stop(refused), Some(loaded)) => {
                 return Err(refusal(&setup, refused, &loaded)?.into());
             }
             (_, loaded) => {
@@ -138,7 +138,7 @@ fn sync_names(storage: &dyn Storage, dir: &Path, root: &Path) -> io::Result<()> 
 /// The state and what its journal adds; `Err` with the reason where it must be made anew.
 fn load(setup: &Setup) -> Result<Result<LoadedState, Option<String>>, EngineError> {
     let storage = &*setup.storage;
-    if is_there(storage, &setup.state_dir.join(DISTRUSTED_FILE))
+    if exists(storage, &setup.state_dir.join(DISTRUSTED_FILE))
         .map_err(|error| setup.state_dir_error(error))?
     {
         return Ok(Err(Some("it was found damaged while it was in use".into())));
@@ -230,21 +230,21 @@ fn find_export(
 
 fn refusal(
     setup: &Setup,
-    refused: Refused,
+    refused: CannotStart,
     loaded: &LoadedState,
 ) -> Result<ExportError, EngineError> {
     let path = setup.export_path.clone();
     Ok(match refused {
-        Refused::Missing => ExportError::Missing {
+        CannotStart::Missing => ExportError::Missing {
             path,
             committed_bytes: loaded.committed,
         },
-        Refused::Short => ExportError::Short {
+        CannotStart::Short => ExportError::Short {
             found_bytes: setup.storage.stat(&path).map_or(0, |stat| stat.len_bytes),
             committed_bytes: loaded.state.header().export.len_bytes,
             path,
         },
-        Refused::Changed => {
+        CannotStart::Changed => {
             let len_bytes = loaded.state.header().export.len_bytes;
             ExportError::Changed {
                 path,
@@ -283,7 +283,7 @@ fn go_on(setup: Setup, loaded: LoadedState) -> Result<(Engine, OpenReport), Engi
     for (day, rows) in days {
         engine.account.add_rows(day, rows);
     }
-    engine.recall_change()?;
+    engine.check_recorded_tampering()?;
     let report = OpenReport {
         batches_redone: loaded.batches,
         ..OpenReport::new(RecoveryCase::Continue)

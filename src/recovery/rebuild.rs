@@ -23,7 +23,7 @@ use serde::Serialize;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{pair_bytes, walk};
-use crate::platform::storage::{Storage, is_there};
+use crate::platform::storage::{Storage, exists};
 use crate::record::row;
 use crate::recovery::swap::{clean_up, finish_swap, stage_of, swap};
 use crate::store::export::{Export, ExportError, ROWS_PER_STEP};
@@ -68,7 +68,7 @@ pub enum RebuildError {
     #[error(
         "{} cannot be read to its end; the export was not touched", path.display()
     )]
-    Unread {
+    UnreadBytes {
         /// The pair.
         path: PathBuf,
     },
@@ -172,7 +172,7 @@ fn read_all(
     on_bytes: &mut dyn FnMut(u64) -> ControlFlow<()>,
 ) -> Result<(), RebuildError> {
     let mut idle_passes = 0;
-    engine.touch(path.clone());
+    engine.enqueue(path.clone());
     while engine.behind() > 0 || engine.may_settle() {
         engine.tick()?;
         let report = engine.pass()?;
@@ -182,7 +182,7 @@ fn read_all(
         let idle = report.scored_lines + report.evidence_lines + report.malformed == 0;
         idle_passes = if idle { idle_passes + 1 } else { 0 };
         if idle_passes > IDLE_PASSES_MAX && engine.was_passed_over(path) {
-            return Err(RebuildError::Unread {
+            return Err(RebuildError::UnreadBytes {
                 path: stage
                     .root
                     .join("data/{evidence,scored-runs}")
@@ -220,7 +220,7 @@ fn row_digests(
     on_step: OnStep<'_>,
 ) -> Result<Vec<u64>, RebuildError> {
     let mut digests = Vec::new();
-    let there = is_there(&**storage, path).map_err(|source| ExportError::Io {
+    let there = exists(&**storage, path).map_err(|source| ExportError::Io {
         path: path.to_owned(),
         source,
     })?;

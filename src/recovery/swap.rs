@@ -17,7 +17,7 @@ use std::io;
 use std::path::Path;
 
 use crate::engine::{EngineError, Setup};
-use crate::platform::storage::{is_there, remove_if_there};
+use crate::platform::storage::{exists, remove_if_exists};
 use crate::store::export::ExportError;
 use crate::store::files::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
 
@@ -32,7 +32,7 @@ const SWAP_FILE: &str = "swap-rebuilt";
 /// What the disk says; the next start goes on where this one ended.
 pub(crate) fn swap(setup: &Setup) -> Result<(), EngineError> {
     let storage = &*setup.storage;
-    take_rights(setup, &stage_of(setup)).map_err(|source| setup.state_dir_error(source))?;
+    copy_ownership(setup, &stage_of(setup)).map_err(|source| setup.state_dir_error(source))?;
     storage
         .create(&setup.state_dir.join(SWAP_FILE))
         .and_then(|_| storage.sync_dir(&setup.state_dir))
@@ -41,7 +41,7 @@ pub(crate) fn swap(setup: &Setup) -> Result<(), EngineError> {
 }
 
 /// Whoever rebuilds may be another user than the daemon.
-fn take_rights(setup: &Setup, stage: &Setup) -> io::Result<()> {
+fn copy_ownership(setup: &Setup, stage: &Setup) -> io::Result<()> {
     let storage = &*setup.storage;
     let state = |name| (setup.state_dir.join(name), stage.state_dir.join(name));
     let pairs = [
@@ -51,8 +51,8 @@ fn take_rights(setup: &Setup, stage: &Setup) -> io::Result<()> {
         state(JOURNAL_FILE),
     ];
     for (old, fresh) in pairs {
-        if is_there(storage, &old)? && is_there(storage, &fresh)? {
-            storage.take_rights(&old, &fresh)?;
+        if exists(storage, &old)? && exists(storage, &fresh)? {
+            storage.copy_ownership(&old, &fresh)?;
         }
     }
     Ok(())
@@ -67,7 +67,7 @@ pub(crate) fn finish_swap(setup: &Setup) -> Result<(), EngineError> {
     let stage = stage_of(setup);
     let dir_error = |source| setup.state_dir_error(source);
     let marker = setup.state_dir.join(SWAP_FILE);
-    if !is_there(&*setup.storage, &marker).map_err(dir_error)? {
+    if !exists(&*setup.storage, &marker).map_err(dir_error)? {
         return clean_up(setup, &stage);
     }
     swap_export(setup, &stage)?;
@@ -97,7 +97,7 @@ pub(crate) fn stage_of(setup: &Setup) -> Setup {
 fn swap_export(setup: &Setup, stage: &Setup) -> Result<(), ExportError> {
     let storage = &*setup.storage;
     let swap = || {
-        if is_there(storage, &stage.export_path)? {
+        if exists(storage, &stage.export_path)? {
             storage.rename(&stage.export_path, &setup.export_path)?;
         }
         storage.sync_dir(setup.export_path.parent().unwrap_or(Path::new(".")))
@@ -114,13 +114,13 @@ fn swap_state(setup: &Setup, stage: &Setup) -> io::Result<()> {
     for name in [STATE_FILE, JOURNAL_FILE] {
         let (from, to) = (stage.state_dir.join(name), setup.state_dir.join(name));
         // Where the fresh one is not in its stage any more it has its new name, and what is there is fresh.
-        if is_there(storage, &from)? {
-            remove_if_there(storage, &to)?;
+        if exists(storage, &from)? {
+            remove_if_exists(storage, &to)?;
             moves.push((from, to));
         }
     }
     for outdated in [DISTRUSTED_FILE, CHANGED_FILE] {
-        remove_if_there(storage, &setup.state_dir.join(outdated))?;
+        remove_if_exists(storage, &setup.state_dir.join(outdated))?;
     }
     storage.sync_dir(&setup.state_dir)?;
     for (from, to) in moves {
@@ -137,7 +137,7 @@ fn swap_state(setup: &Setup, stage: &Setup) -> io::Result<()> {
 /// Removes what a rebuild that did not reach its swap has left. The empty stage directory stays.
 pub(crate) fn clean_up(setup: &Setup, stage: &Setup) -> Result<(), EngineError> {
     let storage = &*setup.storage;
-    remove_if_there(storage, &stage.export_path).map_err(|source| ExportError::Io {
+    remove_if_exists(storage, &stage.export_path).map_err(|source| ExportError::Io {
         path: stage.export_path.clone(),
         source,
     })?;

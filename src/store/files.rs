@@ -18,7 +18,7 @@ pub(crate) const CHANGED_FILE: &str = "export-changed";
 ///
 /// # Errors
 /// What the disk says.
-pub fn distrust(storage: &dyn Storage, state_dir: &Path) -> io::Result<()> {
+pub fn mark_state_damaged(storage: &dyn Storage, state_dir: &Path) -> io::Result<()> {
     match storage.create(&state_dir.join(DISTRUSTED_FILE)) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => storage.sync_dir(state_dir),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::index::{Claim, DeadLetter, EvidenceRef, PairId, ScoredEntry};
+use crate::pair::index::{DeadLetter, EvidenceLocation, PairId, ScoredLine, UnclaimedRow};
 use crate::pair::verdict::Verdict;
 use crate::pair::{ActivePair, Overlay};
 use crate::record::keys::RunKey;
@@ -19,29 +19,29 @@ use crate::store::state::error::StateError;
 
 /// All that is remembered of pairs and lines at one moment. It keeps pages of the state alive: drop it soon.
 #[derive(Debug, Clone)]
-pub struct Figures {
+pub struct StateSnapshot {
     /// What the state had taken in.
     pub view: Arc<StateView>,
     /// Pairs of which memory knows more than the state, in their order; their overlays go before it.
     pub changed: Vec<(PairPath, Arc<ActivePair>)>,
     /// Claims that the state still lists.
-    pub claimed: Arc<BTreeSet<Claim>>,
+    pub claimed: Arc<BTreeSet<UnclaimedRow>>,
     /// Rows that no line has claimed.
     pub claimable: u64,
 }
 
 /// What is known of one run in one pair.
 #[derive(Debug, Clone)]
-pub struct RunInPair {
+pub struct RunOccurrences {
     /// The pair, without what the state has taken in of its lines.
     pub pair: Arc<ActivePair>,
     /// Its scored lines, in order.
-    pub entries: Vec<ScoredEntry>,
+    pub entries: Vec<ScoredLine>,
     /// The last evidence with its id.
-    pub evidence: Option<EvidenceRef>,
+    pub evidence: Option<EvidenceLocation>,
 }
 
-impl Figures {
+impl StateSnapshot {
     /// Brings the pairs in memory into their order.
     #[must_use]
     pub fn sorted(mut self) -> Self {
@@ -128,7 +128,7 @@ impl Figures {
     pub fn for_each_scored(
         &self,
         pair: &ActivePair,
-        mut visit: impl FnMut(ScoredEntry),
+        mut visit: impl FnMut(ScoredLine),
     ) -> Result<(), StateError> {
         let overlay = &pair.overlay.entries;
         overlay.values().copied().for_each(&mut visit);
@@ -149,7 +149,7 @@ impl Figures {
     pub fn for_each_waiting(
         &self,
         pair: &ActivePair,
-        mut visit: impl FnMut(ScoredEntry, u64),
+        mut visit: impl FnMut(ScoredLine, u64),
     ) -> Result<(), StateError> {
         self.for_each_scored(pair, |entry| {
             if let Verdict::Waiting { since_s, .. } = entry.verdict {
@@ -162,7 +162,7 @@ impl Figures {
     ///
     /// # Errors
     /// The state's.
-    pub fn find_run(&self, run: RunKey) -> Result<Vec<RunInPair>, StateError> {
+    pub fn find_run(&self, run: RunKey) -> Result<Vec<RunOccurrences>, StateError> {
         let mut found = Vec::new();
         let mut ids: BTreeSet<PairId> = self.view.pairs_with(run)?.into_iter().collect();
         for (_, pair) in &self.changed {
@@ -182,14 +182,14 @@ impl Figures {
         pair: Arc<ActivePair>,
         run: RunKey,
         persisted: bool,
-    ) -> Result<Option<RunInPair>, StateError> {
+    ) -> Result<Option<RunOccurrences>, StateError> {
         let entries = self.entries_in(&pair, run, persisted)?;
         let mut evidence = pair.overlay.evidence.get(&run).copied();
         if persisted && evidence.is_none() {
             evidence = self.view.evidence(pair.id, run)?;
         }
         let is_known = !entries.is_empty() || evidence.is_some();
-        Ok(is_known.then_some(RunInPair {
+        Ok(is_known.then_some(RunOccurrences {
             pair,
             entries,
             evidence,
@@ -204,7 +204,7 @@ impl Figures {
         &self,
         pair: &ActivePair,
         run: RunKey,
-    ) -> Result<Vec<ScoredEntry>, StateError> {
+    ) -> Result<Vec<ScoredLine>, StateError> {
         self.entries_in(pair, run, pair.persisted)
     }
 
@@ -213,7 +213,7 @@ impl Figures {
         pair: &ActivePair,
         run: RunKey,
         persisted: bool,
-    ) -> Result<Vec<ScoredEntry>, StateError> {
+    ) -> Result<Vec<ScoredLine>, StateError> {
         let mut entries = BTreeMap::new();
         if persisted {
             let known = self.view.entries(pair.id, run)?;

@@ -58,8 +58,8 @@ impl BlockDevice {
             device: device.to_owned(),
         };
         let len_bytes = fs::metadata(image).unwrap().len();
-        let is_there = || Ok(fs::metadata(device).is_ok_and(|found| found.len() == len_bytes));
-        assert_eq!(wait_until(HOST_DEADLINE, is_there), Ok(true), "no device");
+        let exists = || Ok(fs::metadata(device).is_ok_and(|found| found.len() == len_bytes));
+        assert_eq!(wait_until(HOST_DEADLINE, exists), Ok(true), "no device");
         started
     }
 

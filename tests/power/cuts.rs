@@ -27,7 +27,7 @@ use crate::support::naive::{blank_stamps, multiset_difference, naive_batch, read
 use crate::support::process::LONG;
 use crate::support::tools::number_from;
 use crate::write_log::WriteLog;
-use distilld::platform::storage::Disk;
+use distilld::platform::storage::OsStorage;
 
 /// Cuts in the ordinary run, and the variable that asks for more.
 const CUTS: usize = 48;
@@ -243,7 +243,7 @@ impl Chain {
 
     /// Some scorers see to it that their lines last, and the kernel writes some by itself.
     fn sync_some(&mut self, root: &Path) {
-        for pair in read_pairs(&Disk, root).unwrap().keys() {
+        for pair in read_pairs(&OsStorage, root).unwrap().keys() {
             let stream = *self.rng.choice(&Stream::BOTH).unwrap();
             if let Ok(file) = fs::File::open(stream.path(root, pair)) {
                 file.sync_data().unwrap();
@@ -286,7 +286,7 @@ impl Chain {
         let export = fs::read(export_path(&root)).unwrap_or_default();
         tally.rows += export.iter().filter(|byte| **byte == b'\n').count();
         if scorers.lose_no_line() {
-            let expected = naive_batch(&read_pairs(&Disk, &root).unwrap(), false).rows;
+            let expected = naive_batch(&read_pairs(&OsStorage, &root).unwrap(), false).rows;
             multiset_difference(&export, &expected).map_or(Ok(()), Err)?;
             self.must(distilld(&root, &["verify"]))?;
             check_account(&root, &scorers, Compared::All)?;
@@ -313,7 +313,7 @@ impl Chain {
         tally.sources_read_again += said.matches("reading it again from its start").count();
         let export = fs::read(export_path(root)).unwrap_or_default();
         must_begin_with(&export, seen)?;
-        let naive = naive_batch(&read_pairs(&Disk, root).unwrap(), false).rows;
+        let naive = naive_batch(&read_pairs(&OsStorage, root).unwrap(), false).rows;
         compare(&export, &naive, ever)
     }
 

@@ -20,7 +20,7 @@ use crate::support::naive::{Pairs, naive_batch, read_pairs, row_key};
 use crate::support::naive_json;
 use crate::support::process::{Bench, LONG, evidence, scored_as};
 use crate::support::tools::number_from;
-use distilld::platform::storage::Disk;
+use distilld::platform::storage::OsStorage;
 
 /// How long the ordinary run goes on.
 const SECONDS: u64 = 20;
@@ -308,7 +308,7 @@ impl Run {
     }
 
     fn pairs(&self) -> Pairs {
-        read_pairs(&Disk, &self.bench.root()).unwrap()
+        read_pairs(&OsStorage, &self.bench.root()).unwrap()
     }
 
     /// Waits for what the batch earns, then holds all that is there against what was ever earned.

@@ -9,12 +9,12 @@ use distilld::batch::export::{
     BatchError, BatchOptions, BatchReport, Output, batch_export, for_each_pair,
 };
 use distilld::batch::pair::{
-    HELD_BYTES_MAX, Lake, MAX_LINE_BYTES, PairReading, Verdict, read_pair,
+    BatchVerdict, HELD_BYTES_MAX, LakeReader, MAX_LINE_BYTES, PairReading, read_pair,
 };
 use distilld::lake::path::export_path;
 use distilld::lake::path::{PairPath, Stream};
 use distilld::lake::walk::walk;
-use distilld::platform::storage::Disk;
+use distilld::platform::storage::OsStorage;
 use distilld::record::json::escape::Dialect;
 use distilld::record::row::view;
 use distilld::record::synthesize::Synthesis;
@@ -56,7 +56,7 @@ fn export_into(
         reading,
     };
     batch_export(
-        &Lake::new(&Disk, root).unwrap(),
+        &LakeReader::new(&OsStorage, root).unwrap(),
         &options,
         output,
         &mut |_| {},
@@ -82,7 +82,7 @@ fn check(lines: &[u8], max_line_bytes: usize, wanted: &[(u64, Option<u64>, &str)
         "y/m/d/n.jsonl",
         evidence("a", "t"),
     );
-    let lake = Lake::new(&Disk, root.path()).unwrap();
+    let lake = LakeReader::new(&OsStorage, root.path()).unwrap();
     let reading = PairReading {
         max_line_bytes,
         ..READING
@@ -90,7 +90,7 @@ fn check(lines: &[u8], max_line_bytes: usize, wanted: &[(u64, Option<u64>, &str)
     let mut seen = Vec::new();
     let totals = read_pair(&lake, &pair_path("y/m/d/n.jsonl"), &reading, &mut |line| {
         seen.push((line.span.offset, line.index, line.verdict.code()));
-        assert_eq!(line.row.is_empty(), line.verdict != Verdict::Exported);
+        assert_eq!(line.row.is_empty(), line.verdict != BatchVerdict::Exported);
         ControlFlow::Continue(())
     });
     assert_eq!(seen, wanted, "{}", String::from_utf8_lossy(lines));
@@ -281,7 +281,7 @@ fn an_empty_lake_is_no_error_and_leaves_the_old_export() {
     assert_eq!(fs::read(&target).unwrap(), b"old");
     let gone = root.path().join("no-such-root");
     assert_eq!(export(&gone, READING).1.len(), 0);
-    assert!(Lake::new(&Disk, Path::new("")).is_err());
+    assert!(LakeReader::new(&OsStorage, Path::new("")).is_err());
 }
 
 #[test]
@@ -333,8 +333,10 @@ fn a_visit_that_fails_stops_all_threads() {
             ids.map(|id| evidence(&id, &text)).collect::<String>(),
         );
     }
-    let lake = Lake::new(&Disk, root.path()).unwrap();
-    let pairs = walk(&Disk, root.path(), Stream::Scored).unwrap().day_files;
+    let lake = LakeReader::new(&OsStorage, root.path()).unwrap();
+    let pairs = walk(&OsStorage, root.path(), Stream::Scored)
+        .unwrap()
+        .day_files;
     let mut parts = 0;
     let stopped = for_each_pair(&lake, &pairs, &READING, &mut |_| {
         parts += 1;

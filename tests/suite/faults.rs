@@ -29,14 +29,14 @@ enum Calls {
     /// Those that change something.
     Changing,
     /// Those that only look.
-    Looking,
+    ReadContext,
 }
 
 impl Calls {
     fn so_far(self, disk: &SimDisk) -> u64 {
         match self {
             Calls::Changing => disk.calls(),
-            Calls::Looking => disk.looks(),
+            Calls::ReadContext => disk.looks(),
         }
     }
 }
@@ -54,7 +54,7 @@ impl Injected {
     fn inject(self, disk: &SimDisk) {
         match self.calls {
             Calls::Changing => disk.fail_at(self.n, self.fault),
-            Calls::Looking => disk.fail_look_at(self.n, self.fault),
+            Calls::ReadContext => disk.fail_look_at(self.n, self.fault),
         }
     }
 }
@@ -111,7 +111,7 @@ impl Trial {
     /// What the daemon's thread does after an error: again, or a new process.
     fn after_error(&mut self, error: &EngineError) {
         self.errors += 1;
-        if !error.may_pass() {
+        if !error.is_transient() {
             // The process ends; the kernel keeps what it has.
             self.next_process(Fate::Kept);
         }
@@ -300,21 +300,21 @@ fn an_io_error_at_any_call_loses_nothing() {
 #[test]
 fn a_look_at_the_disk_that_fails_once_is_taken_again() {
     for seed in 20..24 {
-        check(seed, Calls::Looking, Fault::once(EIO));
+        check(seed, Calls::ReadContext, Fault::once(EIO));
     }
 }
 
 #[test]
 fn looks_at_the_disk_that_fail_for_a_while_lose_nothing() {
     for seed in 20..24 {
-        check(seed, Calls::Looking, Fault::until_healed(EIO));
+        check(seed, Calls::ReadContext, Fault::until_healed(EIO));
     }
 }
 
 #[test]
 fn a_call_that_a_signal_interrupts_is_made_again_and_fails_nothing() {
     for seed in 20..22 {
-        for calls in [Calls::Changing, Calls::Looking] {
+        for calls in [Calls::Changing, Calls::ReadContext] {
             let errors = check(seed, calls, Fault::interruption());
             assert_eq!(errors, 0, "seed {seed}, {calls:?}");
         }
@@ -342,7 +342,7 @@ fn random_fault(rng: &mut Rng, n: u64) -> Injected {
         .choice(&[Partly::Nothing, Partly::Short, Partly::Torn])
         .unwrap();
     Injected {
-        calls: *rng.choice(&[Calls::Changing, Calls::Looking]).unwrap(),
+        calls: *rng.choice(&[Calls::Changing, Calls::ReadContext]).unwrap(),
         n,
         fault: Fault {
             errno,

@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use distilld::lake::identity::{Seen, SourceIdentity, SourceState};
+use distilld::lake::identity::{SourceIdentity, SourceState, StatFingerprint};
 use distilld::pair::checkpoint::{FORMAT, PairCheckpoint};
 use distilld::pair::index::{
-    Claim, DeadLetter, EvidenceEntry, EvidenceRef, Packed, PairId, ScoredEntry,
+    DeadLetter, EvidenceLine, EvidenceLocation, Packed, PairId, ScoredLine, UnclaimedRow,
 };
-use distilld::pair::verdict::{Counts, Totals, Verdict};
+use distilld::pair::verdict::{LineTotals, Verdict, VerdictCounts};
 use distilld::platform::storage::Storage as _;
 use distilld::record::keys::{RowKey, RunKey};
 use distilld::store::export::ExportMark;
@@ -39,7 +39,7 @@ fn checkpoint() -> PairCheckpoint {
         tail_len_bytes: 5,
         tail_hash: 6,
     };
-    let seen = Seen {
+    let seen = StatFingerprint {
         len_bytes: 7,
         modified_ns: 8,
         changed_ns: -9,
@@ -53,10 +53,10 @@ fn checkpoint() -> PairCheckpoint {
         malformed: 1,
         seen,
     };
-    let counts = Counts {
+    let counts = VerdictCounts {
         exported: 1,
         waiting: 0,
-        ..Counts::default()
+        ..VerdictCounts::default()
     };
     PairCheckpoint {
         path: b"2026/01/02/a.jsonl".to_vec(),
@@ -78,20 +78,20 @@ fn batch() -> Batch {
     let pair = PairDelta {
         id: PairId(3),
         checkpoint: checkpoint(),
-        evidence: vec![EvidenceEntry {
+        evidence: vec![EvidenceLine {
             run,
-            place: EvidenceRef {
+            place: EvidenceLocation {
                 offset: 1,
                 len_bytes: 2,
             },
         }],
-        entries: vec![ScoredEntry {
+        entries: vec![ScoredLine {
             run,
             offset: 4,
             len_bytes: 5,
             verdict,
         }],
-        claims: vec![Claim {
+        claims: vec![UnclaimedRow {
             row: RowKey([8; 12]),
             scope: PairId::ANY,
             row_offset: 6,
@@ -156,7 +156,7 @@ fn counts_that_no_lake_has_fail_the_account_and_nothing_else() {
     damaged.counts.blank_text = u64::MAX;
     damaged.scored.malformed = u64::MAX;
     assert!(damaged.balance().is_err());
-    let mut totals = Totals::default();
+    let mut totals = LineTotals::default();
     totals.replace(&damaged, &checkpoint());
     assert!(!totals.balanced());
     totals.replace(&checkpoint(), &damaged);
@@ -167,9 +167,9 @@ fn counts_that_no_lake_has_fail_the_account_and_nothing_else() {
 
 #[test]
 fn packed_entries_are_written_and_read_as_pinned() {
-    let evidence = EvidenceEntry {
+    let evidence = EvidenceLine {
         run: RunKey([1; 12]),
-        place: EvidenceRef {
+        place: EvidenceLocation {
             offset: 0x0102,
             len_bytes: 3,
         },
@@ -178,7 +178,7 @@ fn packed_entries_are_written_and_read_as_pinned() {
         index: 4,
         since_s: 5,
     };
-    let scored = ScoredEntry {
+    let scored = ScoredLine {
         run: RunKey([1; 12]),
         offset: 0x0102,
         len_bytes: 3,
@@ -187,14 +187,14 @@ fn packed_entries_are_written_and_read_as_pinned() {
     let mut bytes = Vec::new();
     evidence.pack(&mut bytes);
     assert_eq!(hex(&bytes), "010101010101010101010101000000010200000003");
-    assert_eq!(EvidenceEntry::unpack(&bytes), Some(evidence));
+    assert_eq!(EvidenceLine::unpack(&bytes), Some(evidence));
     bytes.clear();
     scored.pack(&mut bytes);
     assert_eq!(
         hex(&bytes),
         "0101010101010101010101010000000102000000030000000000000500000004"
     );
-    assert_eq!(ScoredEntry::unpack(&bytes), Some(scored));
+    assert_eq!(ScoredLine::unpack(&bytes), Some(scored));
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use distilld::batch::export::{BatchOptions, BatchReport, Output, batch_export};
-use distilld::batch::pair::{Counts, Lake, MAX_LINE_BYTES, PairReading};
+use distilld::batch::pair::{BatchCounts, LakeReader, MAX_LINE_BYTES, PairReading};
 use distilld::lake::path::export_path;
-use distilld::platform::storage::Disk;
+use distilld::platform::storage::OsStorage;
 use distilld::record::final_check::{forbidden_in, forbidden_in_dialect};
 use distilld::record::json::escape::Dialect;
 use distilld::record::keys::RowKey;
@@ -36,7 +36,7 @@ fn options(dialect: Dialect, include_partial: bool) -> BatchOptions<'static> {
 }
 
 fn export(options: &BatchOptions<'_>, output: Output<'_>) -> BatchReport {
-    let lake = Lake::new(&Disk, &golden("lake")).unwrap();
+    let lake = LakeReader::new(&OsStorage, &golden("lake")).unwrap();
     batch_export(&lake, options, output, &mut |_| {}).unwrap()
 }
 
@@ -85,7 +85,7 @@ fn check(name: &str, dialect: Dialect, include_partial: bool) {
         unreadable,
         [&golden("lake/data/scored-runs/2026/05/01/dir.jsonl")]
     );
-    let Counts {
+    let BatchCounts {
         records_read,
         exported,
         firewalled,
@@ -152,7 +152,7 @@ fn no_golden_row_is_forbidden_and_each_can_be_read_back() {
             assert_eq!(value["id"], *seen.id);
             assert_eq!(value["source_run_id"], *seen.source_run_id);
             assert_eq!(value["quality_score"], *seen.quality_score);
-            assert!(RowKey::of_row(row).is_ok());
+            assert!(RowKey::from_row(row).is_ok());
             let later = String::from_utf8(row.to_vec())
                 .unwrap()
                 .replace(STAMP, "2027");
@@ -172,15 +172,17 @@ fn a_row_and_its_scored_line_have_the_same_key() {
     use distilld::lake::walk::walk;
     use std::ops::ControlFlow;
 
-    let lake = Lake::new(&Disk, &golden("lake")).unwrap();
+    let lake = LakeReader::new(&OsStorage, &golden("lake")).unwrap();
     let reading = options(Dialect::Native, true).reading;
-    let pairs = walk(&Disk, &lake.root, Stream::Scored).unwrap().day_files;
+    let pairs = walk(&OsStorage, &lake.root, Stream::Scored)
+        .unwrap()
+        .day_files;
     let (mut one_by_one, mut keys) = (Vec::new(), std::collections::HashSet::new());
     for pair in &pairs {
         let _unreadable = read_pair(&lake, pair, &reading, &mut |line| {
             if let Some(run) = line.run.filter(|_| !line.row.is_empty()) {
-                let key = RowKey::of_line(&pair.file_name(), run);
-                assert_eq!(RowKey::of_row(line.row), Ok(key));
+                let key = RowKey::from_scored(&pair.file_name(), run);
+                assert_eq!(RowKey::from_row(line.row), Ok(key));
                 keys.insert(key);
             }
             one_by_one.extend_from_slice(line.row);

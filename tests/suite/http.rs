@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use distilld::config::ListenAddress;
-use distilld::daemon::inbox::Wake;
-use distilld::daemon::requests::Question;
-use distilld::engine::metrics::Meters;
-use distilld::http::{Answering, Desk, Server};
+use distilld::daemon::inbox::Inbox;
+use distilld::daemon::requests::EngineRequest;
+use distilld::engine::metrics::Metrics;
+use distilld::http::{QueryContext, Server, StatusCache};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::support::http::{
@@ -453,10 +453,14 @@ fn a_thousand_questions_are_few_to_the_engine() {
 fn it_answers_before_recovery_and_while_the_engine_is_stuck() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("http.sock");
-    let wake = Arc::new(Wake::new());
-    let answering = Answering::new(dir.path().to_owned(), 1 << 20);
-    let meters = Arc::new(Meters::new());
-    let desk = Arc::new(Desk::new(Arc::clone(&wake), meters, Arc::new(answering)));
+    let wake = Arc::new(Inbox::new());
+    let answering = QueryContext::new(dir.path().to_owned(), 1 << 20);
+    let meters = Arc::new(Metrics::new());
+    let desk = Arc::new(StatusCache::new(
+        Arc::clone(&wake),
+        meters,
+        Arc::new(answering),
+    ));
     let address = ListenAddress::parse(&format!("unix:{}", socket.display())).unwrap();
     let server = Server::start(address, Arc::clone(&desk)).unwrap();
     assert!(wait_until(LONG, || Ok(socket.exists())).unwrap());
@@ -486,7 +490,7 @@ fn it_answers_before_recovery_and_while_the_engine_is_stuck() {
     assert!(
         wake.take_questions()
             .iter()
-            .all(|question| matches!(question, Question::Snapshot(_)))
+            .all(|question| matches!(question, EngineRequest::Snapshot(_)))
     );
     drop(server);
     assert!(!socket.exists());

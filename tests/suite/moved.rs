@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use distilld::lake::path::PairPath;
-use distilld::platform::storage::{Disk, Storage as _};
+use distilld::platform::storage::{OsStorage, Storage as _};
 use fastrand::Rng;
 
 use crate::support::bench::{Bench, EXPORT, ROOT};
@@ -27,9 +27,9 @@ fn pair(name: &str, day: u32) -> String {
     format!("2026/01/{day:02}/{name}")
 }
 
-fn touch(bench: &mut Bench, pair: &str) {
+fn enqueue(bench: &mut Bench, pair: &str) {
     let path = PairPath::from_relative(Path::new(pair)).unwrap();
-    bench.engine.as_mut().unwrap().touch(path);
+    bench.engine.as_mut().unwrap().enqueue(path);
 }
 
 /// A few lines for both day-files of a pair, some of which earn no row, or none yet. Some runs have the same name on
@@ -57,7 +57,7 @@ fn append_some(rng: &mut Rng, bench: &mut Bench, pair: &str, n: &mut u32) {
                 .append_durable(path(Stream::Evidence), text.as_bytes());
         }
     }
-    touch(bench, pair);
+    enqueue(bench, pair);
 }
 
 /// Some day-files of each name change places, or go where there is none.
@@ -116,7 +116,7 @@ fn carry_out(bench: &mut Bench, moves: &Moves, mut between: impl FnMut(&mut Benc
 fn touch_all(bench: &mut Bench) {
     for name in NAMES {
         for day in 1..=DAYS {
-            touch(bench, &pair(name, day));
+            enqueue(bench, &pair(name, day));
         }
     }
 }
@@ -286,5 +286,5 @@ fn a_day_that_is_renamed_under_the_daemon_and_without_it_keeps_its_rows() {
     bench.once();
     assert_eq!(bench.row_count(), 3);
     bench.assert_batch();
-    assert_eq!(read_pairs(&Disk, &bench.root()).unwrap().len(), 2);
+    assert_eq!(read_pairs(&OsStorage, &bench.root()).unwrap().len(), 2);
 }

@@ -13,12 +13,12 @@ use std::time::{Duration, SystemTime};
 
 use distilld::lake::chunk::LineLimits;
 use distilld::lake::path::PairPath;
-use distilld::pair::verdict::Totals;
+use distilld::pair::verdict::LineTotals;
 use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::platform::root_lock::RootLock;
-use distilld::query::explain::{Explaining, Explanation, explain};
-use distilld::query::plan::{Changes, Plan, Planning, plan};
-use distilld::query::status::Unread;
+use distilld::query::explain::{ExplainContext, Explanation, explain};
+use distilld::query::plan::{Delta, Plan, PlanContext, plan};
+use distilld::query::status::UnreadBytes;
 use distilld::query::status::{lag, waiting_oldest};
 use fastrand::Rng;
 use serde_json::Value;
@@ -37,7 +37,7 @@ const B: &str = "2026/05/02/facts.jsonl";
 
 fn explained(bench: &EngineBench, run_id: &str) -> Explanation {
     let figures = bench.engine.as_ref().unwrap().figures();
-    let explaining = Explaining {
+    let explaining = ExplainContext {
         storage: &bench.disk,
         root: Path::new(ROOT),
         export_path: Path::new(EXPORT),
@@ -109,7 +109,7 @@ fn the_lag_is_what_stands_behind_the_offsets() {
     bench.look_around().unwrap();
     bench.catch_up().unwrap();
     let told = |bench: &EngineBench, all| {
-        let unread = Unread {
+        let unread = UnreadBytes {
             pairs: vec![path.clone()],
             all,
             seconds: 3,
@@ -153,7 +153,7 @@ fn what_is_explained_of_every_run_of_a_random_lake_is_what_a_batch_decides() {
 }
 
 fn planned(bench: &EngineBench) -> Plan {
-    plan(&Planning {
+    plan(&PlanContext {
         storage: &bench.disk,
         root: Path::new(ROOT),
         export_path: Path::new(EXPORT),
@@ -172,11 +172,11 @@ fn rows(bench: &EngineBench) -> i64 {
 }
 
 /// What was done, in a plan's figures; the rows are compared on their own.
-fn done(planned: &Changes, before: &Totals, after: &Totals) -> Changes {
-    Changes {
+fn done(planned: &Delta, before: &LineTotals, after: &LineTotals) -> Delta {
+    Delta {
         rows: planned.rows,
         claimed: planned.claimed,
-        ..Changes::between(before, after)
+        ..Delta::between(before, after)
     }
 }
 
@@ -277,7 +277,7 @@ fn a_plan_is_what_the_run_that_follows_does_on_random_lakes() {
                 "seed {seed}, {class}"
             );
         }
-        assert_eq!(planned(&bench).total, Changes::default(), "seed {seed}");
+        assert_eq!(planned(&bench).total, Delta::default(), "seed {seed}");
     }
     assert!(
         rows_planned > CASES as i64,

@@ -63,7 +63,7 @@ fn run(disk: &SimDisk) -> Result<(), EngineError> {
         found
             .day_files
             .into_iter()
-            .for_each(|path| engine.touch(path));
+            .for_each(|path| engine.enqueue(path));
     }
     while engine.is_dirty() {
         engine.pass()?;

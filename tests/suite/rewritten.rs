@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use distilld::lake::path::PairPath;
-use distilld::platform::storage::Disk;
-use distilld::query::explain::{Explaining, Page, contradictions};
+use distilld::platform::storage::OsStorage;
+use distilld::query::explain::{ExplainContext, Page, contradictions};
 use fastrand::Rng;
 
 use crate::support::bench::{Bench, EXPORT, ROOT};
@@ -158,7 +158,7 @@ impl Rewriting {
             .engine
             .as_mut()
             .unwrap()
-            .touch(PairPath::from_relative(Path::new(pair)).unwrap());
+            .enqueue(PairPath::from_relative(Path::new(pair)).unwrap());
         way
     }
 
@@ -216,7 +216,7 @@ fn check_list(bench: &Bench, what: &str) {
     };
     let told = contradictions(
         all,
-        &Explaining {
+        &ExplainContext {
             storage: &bench.disk,
             root: Path::new(ROOT),
             export_path: Path::new(EXPORT),
@@ -512,7 +512,7 @@ fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
         assert_eq!(said, 1, "{reason}: {}", ended.stderr);
         ended.check(0, &[&format!("reason={reason}")]);
 
-        let naive = naive_batch(&read_pairs(&Disk, &bench.root()).unwrap(), false);
+        let naive = naive_batch(&read_pairs(&OsStorage, &bench.root()).unwrap(), false);
         let before = String::from_utf8(before).unwrap();
         let mut expected = keys_of(before.lines());
         expected.extend(keys_of(naive.rows.iter().map(String::as_str)));

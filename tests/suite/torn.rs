@@ -29,7 +29,7 @@ fn with_evidence(runs: &[&str]) -> (Bench, PathBuf) {
 /// As an event tells it: no scan, and no time passes.
 fn heard(bench: &mut Bench) {
     let path = PairPath::from_relative(Path::new(PAIR)).unwrap();
-    bench.engine.as_mut().unwrap().touch(path);
+    bench.engine.as_mut().unwrap().enqueue(path);
     bench.catch_up().unwrap();
     bench.read_export().unwrap();
 }

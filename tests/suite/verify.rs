@@ -7,10 +7,10 @@ use std::process::{Command, Output as Ended};
 use std::time::{Duration, SystemTime};
 
 use distilld::batch::export::{BatchOptions, Output, batch_export};
-use distilld::batch::pair::{Lake, MAX_LINE_BYTES, PairReading};
+use distilld::batch::pair::{LakeReader, MAX_LINE_BYTES, PairReading};
 use distilld::batch::verify::{VerifyOptions, VerifyReport, VerifyResult, verify};
 use distilld::lake::path::export_path;
-use distilld::platform::storage::Disk;
+use distilld::platform::storage::OsStorage;
 use distilld::record::json::escape::Dialect;
 use distilld::record::synthesize::Synthesis;
 
@@ -101,7 +101,7 @@ fn catch_up(root: &Path) {
 }
 
 fn verify_with(root: &Path, options: &VerifyOptions) -> VerifyReport {
-    let lake = Lake::new(&Disk, root).unwrap();
+    let lake = LakeReader::new(&OsStorage, root).unwrap();
     verify(&lake, options, &mut |_, _, _| {}).unwrap()
 }
 
@@ -161,7 +161,7 @@ fn export_as(dialect: Dialect, include_partial: bool) -> impl FnOnce(&Path) {
                 max_line_bytes: MAX_LINE_BYTES,
             },
         };
-        let lake = Lake::new(&Disk, root).unwrap();
+        let lake = LakeReader::new(&OsStorage, root).unwrap();
         let target = Output::File(export_path(root));
         batch_export(&lake, &options, target, &mut |_| {}).unwrap();
     }

@@ -28,16 +28,16 @@ pub fn tree(home: &Path) -> Result<PathBuf, String> {
         return Ok(tree);
     }
     eprintln!("making a Debian in {}", tree.display());
-    let unfinished = home.join("unfinished");
-    for old in [&tree, &unfinished] {
+    let has_unarmed = home.join("unfinished");
+    for old in [&tree, &has_unarmed] {
         remove(old)?;
     }
     let mut debootstrap = Command::new("debootstrap");
     debootstrap
         .args(["--variant=minbase", &format!("--include={PACKAGES}"), SUITE])
-        .arg(&unfinished);
+        .arg(&has_unarmed);
     run_well(&mut debootstrap)?;
-    fs::rename(&unfinished, &tree).map_err(|error| error.to_string())?;
+    fs::rename(&has_unarmed, &tree).map_err(|error| error.to_string())?;
     Ok(tree)
 }
 

@@ -139,8 +139,8 @@ fn remove_left_over(home: &Path) -> Result<(), String> {
         .flatten()
     {
         let name = entry.file_name();
-        let of_process = name.to_str().and_then(|name| name.strip_prefix("run-"));
-        if of_process.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
+        let from_env = name.to_str().and_then(|name| name.strip_prefix("run-"));
+        if from_env.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
             remove(&entry.path())?;
         }
     }

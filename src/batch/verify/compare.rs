@@ -21,26 +21,26 @@ pub(super) struct LineFact {
 
 /// Rows and lines that came from the same.
 #[derive(Debug, Default)]
-pub(super) struct KeyFacts {
+pub(super) struct KeyRows {
     pub rows: Vec<RowFact>,
     pub lines: Vec<LineFact>,
 }
 
 /// What is left when equal rows are taken away: numbers in the lists of the key.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Leftover {
+pub(super) struct Unmatched {
     pub lines: Vec<usize>,
     pub rows: Vec<usize>,
 }
 
-impl Leftover {
+impl Unmatched {
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty() && self.rows.is_empty()
     }
 }
 
-impl KeyFacts {
-    pub(super) fn leftover(&self) -> Leftover {
+impl KeyRows {
+    pub(super) fn leftover(&self) -> Unmatched {
         let earned = (0..self.lines.len()).filter_map(|at| Some((self.lines[at].digest?, at)));
         let mut lines: Vec<_> = earned.collect();
         let mut rows: Vec<_> = (0..self.rows.len())
@@ -48,7 +48,7 @@ impl KeyFacts {
             .collect();
         lines.sort_unstable();
         rows.sort_unstable();
-        let mut left = Leftover::default();
+        let mut left = Unmatched::default();
         let (mut line, mut row) = (0, 0);
         while line < lines.len() || row < rows.len() {
             let order = match (lines.get(line), rows.get(row)) {
@@ -83,7 +83,7 @@ impl KeyFacts {
     }
 
     /// Names what is left, so that a later look can tell whether it is still the same.
-    pub(super) fn signature(&self, left: &Leftover) -> Vec<u128> {
+    pub(super) fn signature(&self, left: &Unmatched) -> Vec<u128> {
         let mut digests: Vec<u128> = left
             .lines
             .iter()
@@ -100,11 +100,11 @@ impl KeyFacts {
 
 /// What the sources say of a row that no line earns as it is, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
+pub(super) enum Explanation {
     /// Nothing that is or may have been in the sources makes this row.
     Impossible,
     /// Its sources were changed after it was written: nobody can tell any more.
-    Rewritten,
+    SourceChange,
     /// The sources as they stand make it in the dialect of the exporter that came before.
     OtherDialect,
     /// Evidence that still stands makes it, but is no longer the last.
@@ -121,7 +121,7 @@ pub(super) enum Kind {
     Altered,
     Unearned,
     Superseded,
-    Rewritten,
+    SourceChange,
     OtherDialect,
     Contradicted,
     RefusedNow,
@@ -148,12 +148,12 @@ pub(super) struct Finding {
 
 /// Says what each leftover is. `standings` and `settling` are those of `left.rows` and `left.lines`.
 pub(super) fn judge(
-    facts: &KeyFacts,
-    left: &Leftover,
-    standings: &[Standing],
+    facts: &KeyRows,
+    left: &Unmatched,
+    standings: &[Explanation],
     settling: &[bool],
 ) -> Vec<Finding> {
-    let mut rows: Vec<(usize, Standing)> = left
+    let mut rows: Vec<(usize, Explanation)> = left
         .rows
         .iter()
         .copied()
@@ -208,23 +208,23 @@ pub(super) fn judge(
     findings
 }
 
-fn in_place_of_another(standing: Standing) -> Kind {
+fn in_place_of_another(standing: Explanation) -> Kind {
     match standing {
-        Standing::Impossible => Kind::Altered,
-        Standing::Rewritten => Kind::Rewritten,
-        Standing::OtherDialect => Kind::OtherDialect,
-        Standing::Proven => Kind::Superseded,
+        Explanation::Impossible => Kind::Altered,
+        Explanation::SourceChange => Kind::SourceChange,
+        Explanation::OtherDialect => Kind::OtherDialect,
+        Explanation::Proven => Kind::Superseded,
     }
 }
 
 /// A row beside a line that is refused. Where another line of the key earns a row, only proof excuses it: it may as
 /// well be that line's row, written twice.
-fn surplus_beside(line: &LineFact, another_earns: bool, standing: Standing) -> Kind {
+fn surplus_beside(line: &LineFact, another_earns: bool, standing: Explanation) -> Kind {
     match standing {
-        Standing::Proven => {}
+        Explanation::Proven => {}
         _ if another_earns => return Kind::Duplicate,
-        Standing::Impossible => return Kind::Unearned,
-        Standing::Rewritten | Standing::OtherDialect => {}
+        Explanation::Impossible => return Kind::Unearned,
+        Explanation::SourceChange | Explanation::OtherDialect => {}
     }
     match line.verdict {
         "firewall" => Kind::Contradicted,
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    fn facts(rows: &[u128], lines: &[Option<u128>]) -> KeyFacts {
+    fn facts(rows: &[u128], lines: &[Option<u128>]) -> KeyRows {
         let pair = PairPath::from_relative(Path::new("y/m/d/n.jsonl")).unwrap();
         let pair = Arc::new(pair);
         let row = |(at, digest): (usize, &u128)| RowFact {
@@ -257,13 +257,13 @@ mod tests {
             digest: *digest,
             verdict: if digest.is_some() { "exported" } else { "role" },
         };
-        KeyFacts {
+        KeyRows {
             rows: rows.iter().enumerate().map(row).collect(),
             lines: lines.iter().map(line).collect(),
         }
     }
 
-    fn check(rows: &[u128], lines: &[Option<u128>], standing: Standing, wanted: &[Kind]) {
+    fn check(rows: &[u128], lines: &[Option<u128>], standing: Explanation, wanted: &[Kind]) {
         let facts = facts(rows, lines);
         let left = facts.leftover();
         let standings = vec![standing; left.rows.len()];
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn equal_rows_leave_nothing_whatever_their_order() {
-        use Standing::*;
+        use Explanation::*;
         check(
             &[1, 2, 2],
             &[Some(2), Some(1), None, Some(2)],
@@ -289,15 +289,15 @@ mod tests {
 
     #[test]
     fn what_is_left_has_its_kind() {
-        use Standing::*;
+        use Explanation::*;
         check(&[], &[Some(1)], Impossible, &[Kind::Missing]);
         check(&[1], &[Some(1), Some(1)], Impossible, &[Kind::Missing]);
-        for standing in [Impossible, Rewritten, OtherDialect, Proven] {
+        for standing in [Impossible, SourceChange, OtherDialect, Proven] {
             check(&[1, 1], &[Some(1)], standing, &[Kind::Duplicate]);
             check(&[1], &[], standing, &[Kind::Orphaned]);
         }
         check(&[2], &[Some(1)], Impossible, &[Kind::Altered]);
-        check(&[2], &[Some(1)], Rewritten, &[Kind::Rewritten]);
+        check(&[2], &[Some(1)], SourceChange, &[Kind::SourceChange]);
         check(&[2], &[Some(1)], OtherDialect, &[Kind::OtherDialect]);
         check(&[2], &[Some(1)], Proven, &[Kind::Superseded]);
         check(
@@ -310,8 +310,8 @@ mod tests {
 
     #[test]
     fn beside_a_line_that_earns_only_proof_excuses_a_surplus_row() {
-        use Standing::*;
-        check(&[1], &[None], Rewritten, &[Kind::RefusedNow]);
+        use Explanation::*;
+        check(&[1], &[None], SourceChange, &[Kind::RefusedNow]);
         check(&[1], &[None], Impossible, &[Kind::Unearned]);
         check(
             &[1, 2],
@@ -320,6 +320,6 @@ mod tests {
             &[Kind::RefusedNow, Kind::Duplicate],
         );
         check(&[1, 2], &[Some(1), None], Proven, &[Kind::RefusedNow]);
-        check(&[1, 2], &[Some(1), None], Rewritten, &[Kind::Duplicate]);
+        check(&[1, 2], &[Some(1), None], SourceChange, &[Kind::Duplicate]);
     }
 }

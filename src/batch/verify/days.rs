@@ -48,7 +48,7 @@ impl DayDifferences {
             }
             Kind::Altered => &mut self.differing,
             Kind::Superseded
-            | Kind::Rewritten
+            | Kind::SourceChange
             | Kind::OtherDialect
             | Kind::Contradicted
             | Kind::RefusedNow

@@ -7,8 +7,8 @@ use std::io;
 use std::time::Duration;
 
 use crate::batch::line_reader::{LineReader, LineSpan, Source};
-use crate::batch::pair::Lake;
-use crate::batch::verify::compare::{LineFact, Standing};
+use crate::batch::pair::LakeReader;
+use crate::batch::verify::compare::{Explanation, LineFact};
 use crate::batch::verify::rows::RowFact;
 use crate::lake::path::{PairPath, Stream};
 use crate::platform::storage::FileStat;
@@ -28,24 +28,24 @@ const SETTLE_SLACK: Duration = Duration::from_secs(1);
 
 /// A line of the pair, and rows of the same key that are left.
 #[derive(Debug)]
-pub(super) struct Case<'a> {
+pub(super) struct Candidate<'a> {
     pub line: &'a LineFact,
     pub rows: Vec<&'a RowFact>,
     /// Of each row; set by [`examine`].
-    pub standings: Vec<Standing>,
+    pub standings: Vec<Explanation>,
     /// Whether the daemon may rightly not have taken the line, or its evidence, yet; set by [`examine`].
     pub settling: bool,
 }
 
-impl Case<'_> {
+impl Candidate<'_> {
     fn cannot_tell(&mut self) {
-        self.standings.fill(Standing::Rewritten);
+        self.standings.fill(Explanation::SourceChange);
     }
 }
 
 /// How a row came to be, as far as evidence that stands in the file tells; the strongest last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Maker {
+enum Origin {
     Unknown,
     /// Evidence whose role is refused.
     RefusedRole,
@@ -69,16 +69,16 @@ impl Now {
 
 /// Fills in what the pair's files say of each case.
 pub(super) fn examine(
-    lake: &Lake<'_>,
+    lake: &LakeReader<'_>,
     pair: &PairPath,
     max_line_bytes: usize,
     now: Now,
-    cases: &mut [Case<'_>],
+    cases: &mut [Candidate<'_>],
 ) -> io::Result<()> {
     let scored = DayFile::open(lake, Stream::Scored, pair)?;
     let evidence = DayFile::open(lake, Stream::Evidence, pair)?;
     let Some(scored) = scored else {
-        cases.iter_mut().for_each(Case::cannot_tell);
+        cases.iter_mut().for_each(Candidate::cannot_tell);
         return Ok(());
     };
     let bodies = cases.iter().map(|case| {
@@ -87,9 +87,9 @@ pub(super) fn examine(
         Ok(line.to_vec())
     });
     let bodies: Vec<Vec<u8>> = bodies.collect::<io::Result<_>>()?;
-    let mut makers: Vec<Vec<Maker>> = cases
+    let mut makers: Vec<Vec<Origin>> = cases
         .iter()
-        .map(|case| vec![Maker::Unknown; case.rows.len()])
+        .map(|case| vec![Origin::Unknown; case.rows.len()])
         .collect();
     for case in &mut *cases {
         case.settling |= scored.ends_unterminated(case.line.span) && now.settles(&scored.stat);
@@ -113,7 +113,7 @@ pub(super) fn examine(
         };
         for (row, (fact, maker)) in case.rows.iter().zip(&makers[at]).enumerate() {
             let agrees =
-                fact.index == Some(case.line.index) && run.category.says(&fact.quality_score);
+                fact.index == Some(case.line.index) && run.category.eq_str(&fact.quality_score);
             let standing = stand(fact, agrees, *maker, &scored, evidence.as_ref());
             case.standings[row] = case.standings[row].max(standing);
         }
@@ -125,24 +125,24 @@ pub(super) fn examine(
 fn stand(
     row: &RowFact,
     agrees: bool,
-    maker: Maker,
+    maker: Origin,
     scored: &DayFile,
     evidence: Option<&DayFile>,
-) -> Standing {
+) -> Explanation {
     if !agrees {
         return match scored.changed_since(row) {
-            true => Standing::Rewritten,
-            false => Standing::Impossible,
+            true => Explanation::SourceChange,
+            false => Explanation::Impossible,
         };
     }
     match maker {
-        Maker::Native => Standing::Proven,
-        Maker::OtherDialect => Standing::OtherDialect,
-        Maker::RefusedRole => Standing::Impossible,
-        Maker::Unknown if evidence.is_none_or(|evidence| evidence.changed_since(row)) => {
-            Standing::Rewritten
+        Origin::Native => Explanation::Proven,
+        Origin::OtherDialect => Explanation::OtherDialect,
+        Origin::RefusedRole => Explanation::Impossible,
+        Origin::Unknown if evidence.is_none_or(|evidence| evidence.changed_since(row)) => {
+            Explanation::SourceChange
         }
-        Maker::Unknown => Standing::Impossible,
+        Origin::Unknown => Explanation::Impossible,
     }
 }
 
@@ -153,8 +153,8 @@ fn find_makers(
     max_line_bytes: usize,
     now: Now,
     bodies: &[Vec<u8>],
-    cases: &mut [Case<'_>],
-    makers: &mut [Vec<Maker>],
+    cases: &mut [Candidate<'_>],
+    makers: &mut [Vec<Origin>],
 ) -> io::Result<()> {
     let mut of_run: HashMap<RunKey, Vec<usize>> = HashMap::new();
     for (at, body) in bodies.iter().enumerate() {
@@ -182,9 +182,9 @@ fn find_makers(
     Ok(())
 }
 
-fn maker_of(row: &RowFact, scored: &[u8], evidence: &Evidence<'_>, name: &str) -> Maker {
+fn maker_of(row: &RowFact, scored: &[u8], evidence: &Evidence<'_>, name: &str) -> Origin {
     let Some(index) = row.index else {
-        return Maker::Unknown;
+        return Origin::Unknown;
     };
     let makes = |dialect, include_partial| {
         let run = parse::scored_run(trim(scored)).ok()?;
@@ -206,13 +206,13 @@ fn maker_of(row: &RowFact, scored: &[u8], evidence: &Evidence<'_>, name: &str) -
         Some(digest_without_stamps(&made).ok()? == row.digest)
     };
     if makes(Dialect::Native, false) == Some(true) {
-        Maker::Native
+        Origin::Native
     } else if makes(Dialect::Go, false) == Some(true) {
-        Maker::OtherDialect
+        Origin::OtherDialect
     } else if makes(Dialect::Native, true) == Some(true) {
-        Maker::RefusedRole
+        Origin::RefusedRole
     } else {
-        Maker::Unknown
+        Origin::Unknown
     }
 }
 
@@ -224,7 +224,7 @@ struct DayFile {
 }
 
 impl DayFile {
-    fn open(lake: &Lake<'_>, stream: Stream, pair: &PairPath) -> io::Result<Option<DayFile>> {
+    fn open(lake: &LakeReader<'_>, stream: Stream, pair: &PairPath) -> io::Result<Option<DayFile>> {
         let (source, _) = match lake.open(stream, pair) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,

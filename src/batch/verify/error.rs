@@ -1,6 +1,6 @@
 //! FIXME: batch::verify::error
 
-use crate::batch::pair::PairFault;
+use crate::batch::pair::PairReadError;
 use std::io;
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub enum VerifyError {
     },
     /// A day-file failed while it was read.
     #[error(transparent)]
-    Pair(PairFault),
+    Pair(PairReadError),
     /// A day-file of the pair failed when rows of it were looked at.
     #[error("cannot look at {pair} again: {source}")]
     Examine {

@@ -46,7 +46,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::export::for_each_pair;
-use crate::batch::pair::{Lake, PairReading};
+use crate::batch::pair::{LakeReader, PairReading};
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{pair_bytes, walk};
@@ -55,10 +55,10 @@ use crate::record::keys::RowKey;
 use crate::record::parse;
 use crate::record::row::{summary, view};
 use crate::record::synthesize::Synthesis;
-use compare::{Finding, KeyFacts, Kind, LineFact};
+use compare::{Finding, KeyRows, Kind, LineFact};
 pub use days::DayDifferences;
 use days::{Days, Place};
-use recheck::Look;
+use recheck::Recheck;
 pub use result::VerifyResult;
 use rows::{ExportLine, ExportReader, Sums};
 
@@ -113,7 +113,7 @@ impl Steps<'_> {
 /// # Errors
 /// Nothing can be said; see [`VerifyError`]. Differences are no error.
 pub fn verify(
-    lake: &Lake<'_>,
+    lake: &LakeReader<'_>,
     options: &VerifyOptions,
     on_step: OnStep<'_>,
 ) -> Result<VerifyReport, VerifyError> {
@@ -141,24 +141,24 @@ pub fn verify(
     Ok(verification.report())
 }
 
-fn export_bytes(lake: &Lake<'_>) -> u64 {
+fn export_bytes(lake: &LakeReader<'_>) -> u64 {
     let stat = lake.storage.stat(&export_path(&lake.root));
     stat.map_or(0, |stat| stat.len_bytes)
 }
 
 /// The worst difference so far: the kind, the place by which the first is known, the words.
-struct Worst {
+struct FirstFailure {
     kind: Kind,
     place: Place,
     told: String,
 }
 
 struct Verification<'a> {
-    lake: &'a Lake<'a>,
+    lake: &'a LakeReader<'a>,
     options: &'a VerifyOptions,
     reading: PairReading<'a>,
     result: VerifyResult,
-    worst: Option<Worst>,
+    worst: Option<FirstFailure>,
     days: Days,
     passed_over: Vec<(PathBuf, io::Error)>,
 }
@@ -250,7 +250,7 @@ impl Verification<'_> {
 
     fn look_closer(&mut self, wanted: &[bool], steps: &mut Steps<'_>) -> Result<(), VerifyError> {
         let (lake, options, reading) = (self.lake, self.options, self.reading);
-        let mut look = Look::new(lake, &reading, options, wanted);
+        let mut look = Recheck::new(lake, &reading, options, wanted);
         let judged = look.judge(steps)?;
         self.result.unsettled += judged.unsettled;
         for (key, finding) in judged.findings {
@@ -264,7 +264,12 @@ impl Verification<'_> {
         Ok(())
     }
 
-    fn take(&mut self, key: RowKey, finding: Finding, look: &Look<'_>) -> Result<(), VerifyError> {
+    fn take(
+        &mut self,
+        key: RowKey,
+        finding: Finding,
+        look: &Recheck<'_>,
+    ) -> Result<(), VerifyError> {
         let facts = &look.keys[&key];
         let line = finding.line.and_then(|line| facts.lines.get(line));
         let pair = line
@@ -302,7 +307,7 @@ impl Verification<'_> {
             self.days.keep(pair, kind, place.clone(), told.clone());
         }
         if self.is_worst(kind, &place) {
-            self.worst = Some(Worst { kind, place, told });
+            self.worst = Some(FirstFailure { kind, place, told });
         }
     }
 
@@ -321,9 +326,9 @@ impl Verification<'_> {
 
     fn tell(
         &self,
-        facts: &KeyFacts,
+        facts: &KeyRows,
         finding: Finding,
-        look: &Look<'_>,
+        look: &Recheck<'_>,
     ) -> Result<String, VerifyError> {
         let line = finding.line.and_then(|line| facts.lines.get(line));
         let line = line.or(facts.lines.first());

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::batch::pair::{JudgedLine, Lake, PairReading, Verdict, read_pair};
-use crate::batch::verify::compare::{Finding, KeyFacts, Leftover, LineFact, Standing, judge};
-use crate::batch::verify::diagnose::{Case, Now, examine};
+use crate::batch::pair::{BatchVerdict, JudgedLine, LakeReader, PairReading, read_pair};
+use crate::batch::verify::compare::{Explanation, Finding, KeyRows, LineFact, Unmatched, judge};
+use crate::batch::verify::diagnose::{Candidate, Now, examine};
 use crate::batch::verify::error::VerifyError;
 use crate::batch::verify::rows::{ExportLine, ExportReader, RowFact, bucket_of};
 use crate::batch::verify::{Steps, VerifyOptions};
@@ -31,14 +31,14 @@ const LONGEST_LOOK: u32 = 4;
 type Seen = [Option<FileStat>; 2];
 
 /// What is known of the keys looked at.
-pub(super) struct Look<'a> {
-    lake: &'a Lake<'a>,
+pub(super) struct Recheck<'a> {
+    lake: &'a LakeReader<'a>,
     reading: &'a PairReading<'a>,
     options: &'a VerifyOptions,
     /// The buckets looked at.
     wanted: &'a [bool],
     pub export: ExportReader<'a>,
-    pub keys: HashMap<RowKey, KeyFacts>,
+    pub keys: HashMap<RowKey, KeyRows>,
     /// Whether all has been read once, and only keys that differ are still wanted.
     narrowed: bool,
     seen: BTreeMap<Arc<PairPath>, Seen>,
@@ -59,14 +59,14 @@ pub(super) struct Judged {
     pub unsettled: u64,
 }
 
-impl<'a> Look<'a> {
+impl<'a> Recheck<'a> {
     pub(super) fn new(
-        lake: &'a Lake<'a>,
+        lake: &'a LakeReader<'a>,
         reading: &'a PairReading<'a>,
         options: &'a VerifyOptions,
         wanted: &'a [bool],
-    ) -> Look<'a> {
-        Look {
+    ) -> Recheck<'a> {
+        Recheck {
             lake,
             reading,
             options,
@@ -208,9 +208,9 @@ impl<'a> Look<'a> {
             let Some(run) = line.run else {
                 return ControlFlow::Continue(());
             };
-            let key = RowKey::of_line(&name, run);
+            let key = RowKey::from_scored(&name, run);
             let facts = match line.verdict {
-                Verdict::Exported if !narrowed && wanted[bucket_of(key)] => {
+                BatchVerdict::Exported if !narrowed && wanted[bucket_of(key)] => {
                     Some(keys.entry(key).or_default())
                 }
                 _ => keys.get_mut(&key),
@@ -267,7 +267,7 @@ impl<'a> Look<'a> {
             settle: self.options.settle,
         };
         let cases = places.iter().map(|(key, line)| left[*key].case(*line));
-        let mut cases: Vec<Case<'_>> = cases.collect();
+        let mut cases: Vec<Candidate<'_>> = cases.collect();
         let max_line_bytes = self.options.max_line_bytes;
         examine(self.lake, pair, max_line_bytes, now, &mut cases).map_err(|source| {
             VerifyError::Examine {
@@ -289,32 +289,32 @@ impl<'a> Look<'a> {
 /// A key with what is left of it, and what the sources say of that.
 struct Left<'k> {
     key: RowKey,
-    facts: &'k KeyFacts,
-    left: Leftover,
+    facts: &'k KeyRows,
+    left: Unmatched,
     /// Of the rows that are left.
-    standings: Vec<Standing>,
+    standings: Vec<Explanation>,
     /// Of all lines.
     settling: Vec<bool>,
 }
 
 impl<'k> Left<'k> {
-    fn of((key, facts): (&RowKey, &'k KeyFacts)) -> Left<'k> {
+    fn of((key, facts): (&RowKey, &'k KeyRows)) -> Left<'k> {
         let left = facts.leftover();
         Left {
             key: *key,
             facts,
-            standings: vec![Standing::Impossible; left.rows.len()],
+            standings: vec![Explanation::Impossible; left.rows.len()],
             settling: vec![false; facts.lines.len()],
             left,
         }
     }
 
-    fn case(&self, line: usize) -> Case<'k> {
+    fn case(&self, line: usize) -> Candidate<'k> {
         let rows = self.left.rows.iter().map(|row| &self.facts.rows[*row]);
-        Case {
+        Candidate {
             line: &self.facts.lines[line],
             rows: rows.collect(),
-            standings: vec![Standing::Impossible; self.left.rows.len()],
+            standings: vec![Explanation::Impossible; self.left.rows.len()],
             settling: false,
         }
     }
@@ -332,7 +332,7 @@ fn line_fact(pair: &Arc<PairPath>, line: &JudgedLine<'_>) -> LineFact {
         pair: Arc::clone(pair),
         span: line.span,
         index: line.index.unwrap_or_default(),
-        digest: (line.verdict == Verdict::Exported).then(digest),
+        digest: (line.verdict == BatchVerdict::Exported).then(digest),
         verdict: line.verdict.code(),
     }
 }

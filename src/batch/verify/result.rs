@@ -72,7 +72,7 @@ impl VerifyResult {
             Kind::Altered => &mut self.altered,
             Kind::Unearned => &mut self.unearned,
             Kind::Superseded => &mut self.superseded,
-            Kind::Rewritten => &mut self.rewritten,
+            Kind::SourceChange => &mut self.rewritten,
             Kind::OtherDialect => &mut self.other_dialect,
             Kind::Contradicted => &mut self.contradicted,
             Kind::RefusedNow => &mut self.refused_now,

@@ -10,7 +10,7 @@ use crate::batch::verify::error::VerifyError;
 use crate::platform::storage::{Storage, StorageFile};
 use crate::record::firewall::ACCEPTED;
 use crate::record::keys::RowKey;
-use crate::record::row::{RowFault, RowSummary, summary};
+use crate::record::row::{RowError, RowSummary, summary};
 
 /// One line of the export.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(super) enum ExportLine<'a> {
     /// A row of any other category.
     Forbidden(RowSummary<'a>),
     /// No row.
-    Unreadable(RowFault),
+    Unreadable(RowError),
 }
 
 /// What is remembered of a row that differs.
@@ -197,7 +197,7 @@ pub(super) fn bucket_of(key: RowKey) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::storage::Disk;
+    use crate::platform::storage::OsStorage;
     use std::fs;
 
     fn row(run: u32, category: &str) -> String {
@@ -222,7 +222,7 @@ mod tests {
         assert!(summed(&rows).differing(&summed(&turned), 10).is_empty());
         turned.push(rows[7].clone());
         let groups = summed(&rows).differing(&summed(&turned), 10);
-        let wanted = bucket_of(RowKey::of_row(rows[7].as_bytes()).unwrap());
+        let wanted = bucket_of(RowKey::from_row(rows[7].as_bytes()).unwrap());
         assert_eq!(groups.len(), 1);
         assert!((0..BUCKETS).all(|bucket| groups[0][bucket] == (bucket == wanted)));
     }
@@ -233,7 +233,7 @@ mod tests {
         let groups = summed(&rows).differing(&Sums::new(), 100);
         assert!(groups.len() >= 5, "{}", groups.len());
         for row in &rows {
-            let bucket = bucket_of(RowKey::of_row(row.as_bytes()).unwrap());
+            let bucket = bucket_of(RowKey::from_row(row.as_bytes()).unwrap());
             assert_eq!(groups.iter().filter(|group| group[bucket]).count(), 1);
         }
     }
@@ -242,7 +242,7 @@ mod tests {
     fn the_export_is_read_on_from_its_last_whole_row() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("export");
-        let mut export = ExportReader::new(&Disk, &path);
+        let mut export = ExportReader::new(&OsStorage, &path);
         let read = |export: &mut ExportReader<'_>| {
             let mut seen = Vec::new();
             export

@@ -2,7 +2,7 @@
 
 use crate::cli::check::*;
 use crate::config::{self, Settings};
-use crate::daemon::watch::filesystem::deaf_file_system;
+use crate::daemon::watch::filesystem::lacks_change_events;
 use crate::lake::path::Stream;
 use std::path::Path;
 
@@ -24,7 +24,7 @@ pub(crate) fn check_events(
     let deaf = bases
         .iter()
         .map(|base| nearest_there(base))
-        .find_map(|place| deaf_file_system(place).map(|name| (place, name)));
+        .find_map(|place| lacks_change_events(place).map(|name| (place, name)));
     if let Some((place, name)) = deaf {
         let why = format!(
             "{} is on {name}, which does not report every change; distilld polls there, every {} ms",

@@ -16,7 +16,7 @@ use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{Level, list_level, open_day_file};
 use crate::platform::root_lock::lock_path;
-use crate::platform::storage::{Disk, FileKind, Storage as _};
+use crate::platform::storage::{FileKind, OsStorage, Storage as _};
 use crate::store::files::{JOURNAL_FILE, STATE_FILE};
 
 /// Less free disk than this stops the daemon at once: a journal, a checkpoint and some rows.
@@ -76,7 +76,7 @@ impl Findings {
 pub fn check(settings: &Settings) -> Vec<Finding> {
     let mut found = Findings::default();
     check_settings(settings, &mut found);
-    let root = match Disk.canonicalize(&settings.root) {
+    let root = match OsStorage.canonicalize(&settings.root) {
         Ok(root) => root,
         Err(error) => {
             found.say(
@@ -141,7 +141,7 @@ struct Met {
 fn check_stream(root: &Path, stream: Stream, found: &mut Findings) -> u64 {
     let base = stream.base(root);
     let what = format!("{} {}", stream.dir_name(), base.display());
-    match Disk.stat(&base) {
+    match OsStorage.stat(&base) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             found.say(
                 Severity::Warn,
@@ -190,7 +190,7 @@ fn walk_all(root: &Path, stream: Stream) -> Met {
     let mut dirs = vec![PathBuf::new()];
     while let Some(dir) = dirs.pop() {
         met.directories += 1;
-        match list_level(&Disk, root, stream, &dir) {
+        match list_level(&OsStorage, root, stream, &dir) {
             Ok(Level::Directories(deeper)) => dirs.extend(deeper),
             Ok(Level::DayFiles(day_files)) => {
                 for day_file in day_files {
@@ -215,7 +215,7 @@ fn below(base: &Path, dir: &Path) -> PathBuf {
 impl Met {
     fn open(&mut self, root: &Path, stream: Stream, day_file: &PairPath) {
         self.day_files += 1;
-        if let Err(error) = open_day_file(&Disk, root, root, stream, day_file) {
+        if let Err(error) = open_day_file(&OsStorage, root, root, stream, day_file) {
             self.close(day_file.path(root, stream), error);
         }
     }
@@ -253,7 +253,7 @@ fn check_writable(name: &str, dir: &Path, found: &mut Findings) {
 
 /// What would keep the daemon from writing a file that it made; its length, or nothing where there is none.
 fn own_file(path: &Path) -> Result<Option<u64>, String> {
-    match Disk.stat(path) {
+    match OsStorage.stat(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("{error}; let distilld read it")),
         Ok(stat) if stat.kind != FileKind::Regular => {

@@ -1,7 +1,7 @@
 //! FIXME: cli::render::class_table
 
 use crate::cli::render::status::*;
-use crate::console::table::{bare_table, grouped, trimmed};
+use crate::console::table::{plain_table, thousands, trim_table};
 use crate::query::status::{ClassStatus, Status};
 use comfy_table::{Cell, CellAlignment};
 
@@ -36,7 +36,7 @@ pub(crate) fn widest(text: &str) -> usize {
 
 pub(super) fn table(all: &[ClassStatus], stacked: bool, class_len: usize) -> String {
     let shown = shown_columns(all);
-    let mut table = bare_table();
+    let mut table = plain_table();
     let mut heads = vec![Cell::new("source class")];
     let heads_of = shown.iter().map(|(wide, narrow, ..)| {
         let head = if stacked { narrow } else { wide };
@@ -47,11 +47,11 @@ pub(super) fn table(all: &[ClassStatus], stacked: bool, class_len: usize) -> Str
     for class in all {
         let mut row = vec![Cell::new(shortened(&class.class, class_len))];
         row.extend(shown.iter().map(|(_, _, figure, _)| {
-            Cell::new(grouped(figure(class))).set_alignment(CellAlignment::Right)
+            Cell::new(thousands(figure(class))).set_alignment(CellAlignment::Right)
         }));
         table.add_row(row);
     }
-    trimmed(&table)
+    trim_table(&table)
 }
 
 /// Where one line does not hold a class: one line a figure, one column a class, as many tables as it takes.
@@ -60,31 +60,36 @@ pub(crate) fn turned(all: &[ClassStatus], width: usize) -> String {
     let mut text = String::new();
     while !rest.is_empty() {
         let mut taken = 1;
-        while taken < rest.len() && widest(&turned_table(all, &rest[..=taken], width)) <= width {
+        while taken < rest.len() && widest(&transposed_table(all, &rest[..=taken], width)) <= width
+        {
             taken += 1;
         }
         if !text.is_empty() {
             text.push('\n');
         }
-        text.push_str(&turned_table(all, &rest[..taken], width));
+        text.push_str(&transposed_table(all, &rest[..taken], width));
         rest = &rest[taken..];
     }
     text
 }
 
-pub(crate) fn turned_table(all: &[ClassStatus], classes: &[ClassStatus], width: usize) -> String {
+pub(crate) fn transposed_table(
+    all: &[ClassStatus],
+    classes: &[ClassStatus],
+    width: usize,
+) -> String {
     let class_len = width.saturating_sub(20).clamp(8, 20);
     let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-    let mut table = bare_table();
+    let mut table = plain_table();
     let mut heads = vec![Cell::new("source class")];
     heads.extend((classes.iter()).map(|class| right(shortened(&class.class, class_len))));
     table.set_header(heads);
     for (name, _, figure, _) in shown_columns(all) {
         let mut row = vec![Cell::new(name)];
-        row.extend(classes.iter().map(|class| right(grouped(figure(class)))));
+        row.extend(classes.iter().map(|class| right(thousands(figure(class)))));
         table.add_row(row);
     }
-    trimmed(&table)
+    trim_table(&table)
 }
 
 pub(crate) fn shown_columns(all: &[ClassStatus]) -> Vec<&'static Column> {

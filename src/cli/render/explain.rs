@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use crate::console::table::{bare_table, grouped, trimmed};
-use crate::query::explain::{ContradictedRow, Contradictions, Explanation, LineExplained};
+use crate::console::table::{plain_table, thousands, trim_table};
+use crate::query::explain::{ContradictedRow, Contradictions, Explanation, LineExplanation};
 
 /// The answer as text, with a newline at its end.
 #[must_use]
@@ -31,12 +31,12 @@ fn write_page(page: &mut String, explanation: &Explanation) -> std::fmt::Result 
     Ok(())
 }
 
-fn write_line(page: &mut String, line: &LineExplained) -> std::fmt::Result {
+fn write_line(page: &mut String, line: &LineExplanation) -> std::fmt::Result {
     let dir = match line.stream.as_str() {
         "evidence" => "data/evidence",
         _ => "data/scored-runs",
     };
-    let number = line.line.map_or_else(|| "?".to_owned(), grouped);
+    let number = line.line.map_or_else(|| "?".to_owned(), thousands);
     writeln!(
         page,
         "\n{}, line {number}",
@@ -45,8 +45,8 @@ fn write_line(page: &mut String, line: &LineExplained) -> std::fmt::Result {
     writeln!(
         page,
         "  bytes     {} to {}",
-        grouped(line.offset),
-        grouped(line.offset.saturating_add(line.len_bytes))
+        thousands(line.offset),
+        thousands(line.offset.saturating_add(line.len_bytes))
     )?;
     writeln!(page, "  verdict   {}", line.verdict.replace('_', " "))?;
     writeln!(page, "  rule      {}", line.rule)?;
@@ -58,13 +58,13 @@ fn write_line(page: &mut String, line: &LineExplained) -> std::fmt::Result {
             Some(len_bytes) => writeln!(
                 page,
                 "  row       bytes {} to {} of the export",
-                grouped(row.offset),
-                grouped(row.offset.saturating_add(len_bytes))
+                thousands(row.offset),
+                thousands(row.offset.saturating_add(len_bytes))
             )?,
             None => writeln!(
                 page,
                 "  row       byte {} of the export, where it cannot be read",
-                grouped(row.offset)
+                thousands(row.offset)
             )?,
         }
     }
@@ -101,7 +101,7 @@ pub fn list(told: &Contradictions) -> String {
     if told.counted == 0 {
         return "no row is contradicted\n".to_owned();
     }
-    let mut table = bare_table();
+    let mut table = plain_table();
     table.set_header([
         "run",
         "day-file",
@@ -117,10 +117,10 @@ pub fn list(told: &Contradictions) -> String {
     let mut list = if told.rows.is_empty() {
         String::new()
     } else {
-        trimmed(&table)
+        trim_table(&table)
     };
     if told.not_found > 0 {
-        let count = grouped(told.not_found);
+        let count = thousands(told.not_found);
         list += &format!(
             "{count} more of these day-files: counted, but no line that can be read leads to them\n"
         );

@@ -1,7 +1,7 @@
 //! Owns the live status: the same page, again and again, with the rows of the last hour as a line of bars, until a key
 //! ends it. The terminal is given back as it was, whatever ends it.
 
-use crate::cli::render::status::{Screen, page};
+use crate::cli::render::status::{TerminalSize, page};
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
@@ -126,9 +126,9 @@ impl Live {
 
     fn draw(&self) -> io::Result<()> {
         let (columns, rows) = terminal::size()?;
-        let screen = Screen {
+        let screen = TerminalSize {
             width: usize::from(columns).max(40),
-            colour: Terminal::of_stdout(&Environment::of_process()).colours,
+            colour: Terminal::of_stdout(&Environment::from_env()).colours,
         };
         let text = self.text(screen);
         let mut stdout = io::stdout().lock();
@@ -145,7 +145,7 @@ impl Live {
         stdout.flush()
     }
 
-    fn text(&self, screen: Screen) -> String {
+    fn text(&self, screen: TerminalSize) -> String {
         let mut text = match &self.shown {
             Some(Ok(status)) => page(status, screen),
             Some(Err(error)) => format!("no daemon: {error}\n"),

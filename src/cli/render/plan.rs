@@ -2,8 +2,8 @@
 
 use comfy_table::{Cell, CellAlignment};
 
-use crate::console::table::{bare_table, grouped};
-use crate::query::plan::{Concerned, Plan};
+use crate::console::table::{plain_table, thousands};
+use crate::query::plan::{AffectedFile, Plan};
 
 /// The plan as text, with a newline at its end.
 #[must_use]
@@ -13,7 +13,7 @@ pub fn page(plan: &Plan) -> String {
         1 => "a run now would look at 1 pair of day-files\n".to_owned(),
         pairs => format!(
             "a run now would look at {} pairs of day-files\n",
-            grouped(pairs)
+            thousands(pairs)
         ),
     };
     let shown: Vec<usize> = (0..plan.total.figures().len())
@@ -30,7 +30,7 @@ pub fn page(plan: &Plan) -> String {
         ("would be read again from its start", &plan.read_again),
         ("would be passed over", &plan.passed_over),
     ] {
-        for Concerned {
+        for AffectedFile {
             day_file,
             stream,
             reason,
@@ -49,7 +49,7 @@ pub fn page(plan: &Plan) -> String {
 /// One line a figure, one column a class; more classes than fit a screen are left to `--json`.
 fn table(plan: &Plan, shown: &[usize]) -> String {
     const CLASSES_SHOWN: usize = 4;
-    let mut table = bare_table();
+    let mut table = plain_table();
     let few = plan.classes.len() <= CLASSES_SHOWN;
     let classes: Vec<_> = plan.classes.iter().filter(|_| few).collect();
     let mut head = vec![Cell::new("change"), Cell::new("all")];
@@ -68,13 +68,13 @@ fn table(plan: &Plan, shown: &[usize]) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    crate::console::table::trimmed(&table)
+    crate::console::table::trim_table(&table)
 }
 
 fn signed(change: i64) -> String {
     let sign = if change < 0 { "-" } else { "+" };
     match change {
         0 => "0".to_owned(),
-        _ => format!("{sign}{}", grouped(change.unsigned_abs())),
+        _ => format!("{sign}{}", thousands(change.unsigned_abs())),
     }
 }

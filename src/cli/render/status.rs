@@ -3,7 +3,7 @@
 
 use crate::cli::render::class_table::{Column, classes, dead_letters};
 
-use crate::console::table::grouped;
+use crate::console::table::thousands;
 
 use crossterm::style::Stylize as _;
 
@@ -12,7 +12,7 @@ use crate::record::timestamp::moment;
 
 /// How a screen is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Screen {
+pub struct TerminalSize {
     /// Columns.
     pub width: usize,
     /// Whether it has colours.
@@ -24,7 +24,7 @@ const SHOWN_MAX: usize = 3;
 
 /// The page, with a newline at its end.
 #[must_use]
-pub fn page(status: &Status, screen: Screen) -> String {
+pub fn page(status: &Status, screen: TerminalSize) -> String {
     let mut page = Page {
         text: String::new(),
         screen,
@@ -43,7 +43,7 @@ pub fn page(status: &Status, screen: Screen) -> String {
 
 struct Page {
     text: String,
-    screen: Screen,
+    screen: TerminalSize,
 }
 
 /// How serious a line is.
@@ -117,9 +117,9 @@ impl Page {
                 age(&status.as_of, &run.since),
                 run_id,
                 run.day_file.escape_debug(),
-                grouped(run.offset)
+                thousands(run.offset)
             );
-            self.trimmed(&line);
+            self.trim_table(&line);
         }
     }
 
@@ -139,7 +139,7 @@ impl Page {
             let to = break_at(&characters, from, room);
             let piece: String = characters[from..to].iter().collect();
             let piece = self.toned(piece.trim(), tone);
-            self.trimmed(&format!("{label:<LABEL_LEN$} {piece}"));
+            self.trim_table(&format!("{label:<LABEL_LEN$} {piece}"));
             (from, label) = (to, "");
             if characters.is_empty() {
                 break;
@@ -156,7 +156,7 @@ impl Page {
         }
     }
 
-    fn trimmed(&mut self, line: &str) {
+    fn trim_table(&mut self, line: &str) {
         self.text.push_str(line.trim_end());
         self.text.push('\n');
     }
@@ -189,19 +189,19 @@ fn freshness(status: &Status) -> (Tone, String) {
                 "fresh, but for a day-file that cannot be read".to_owned(),
             ),
             many => {
-                let many = grouped(many);
+                let many = thousands(many);
                 let told = format!("fresh, but for {many} day-files that cannot be read");
                 (Tone::Bad, told)
             }
         };
     }
-    let mut parts = vec![format!("{} to look at", grouped(behind))];
+    let mut parts = vec![format!("{} to look at", thousands(behind))];
     if lag.bytes > 0 {
         let floor = if lag.exact { "" } else { "at least " };
-        parts.push(format!("{floor}{} bytes", grouped(lag.bytes)));
+        parts.push(format!("{floor}{} bytes", thousands(lag.bytes)));
     }
     if let Some(lines) = lag.lines.filter(|lines| *lines > 0) {
-        parts.push(format!("{} lines", grouped(lines)));
+        parts.push(format!("{} lines", thousands(lines)));
     }
     if lag.seconds > 0 {
         parts.push(format!("for {}", duration(lag.seconds)));
@@ -220,7 +220,7 @@ fn overflows(status: &Status) -> String {
     };
     let times = match status.event_overflows {
         1 => "once".to_owned(),
-        times => format!("{} times", grouped(times)),
+        times => format!("{} times", thousands(times)),
     };
     let ago = ago(&status.as_of, at);
     format!("; events were lost {times}, last {ago}, and every day-file was looked at")
@@ -230,12 +230,12 @@ fn rows(status: &Status) -> String {
     let export = &status.export;
     let mut rows = format!(
         "{} today, {} in all, {} bytes",
-        grouped(export.rows_today),
-        grouped(export.rows),
-        grouped(export.len_bytes)
+        thousands(export.rows_today),
+        thousands(export.rows),
+        thousands(export.len_bytes)
     );
     if export.rows_unclaimed > 0 {
-        let unclaimed = grouped(export.rows_unclaimed);
+        let unclaimed = thousands(export.rows_unclaimed);
         rows.push_str(&format!("; {unclaimed} without a line in the sources"));
     }
     rows
@@ -245,9 +245,9 @@ fn rows(status: &Status) -> String {
 fn unterminated(torn: Unterminated) -> String {
     let wait = match torn.lines {
         1 => "1 last line waits for its newline".to_owned(),
-        lines => format!("{} last lines wait for their newline", grouped(lines)),
+        lines => format!("{} last lines wait for their newline", thousands(lines)),
     };
-    format!("{wait}, {} bytes", grouped(torn.bytes))
+    format!("{wait}, {} bytes", thousands(torn.bytes))
 }
 
 /// The columns.
@@ -288,7 +288,7 @@ fn duration(seconds: u64) -> String {
         (0, 0, 0) => format!("{seconds} s"),
         (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
         (0, _, _) => format!("{hours} h {} min", minutes % 60),
-        _ => format!("{} d {} h", grouped(days), hours % 24),
+        _ => format!("{} d {} h", thousands(days), hours % 24),
     }
 }
 
@@ -299,7 +299,7 @@ mod tests {
     use crate::query::status::ClassStatus;
     use crate::query::status::{Fault, Lag, WaitingRun};
 
-    const PLAIN: Screen = Screen {
+    const PLAIN: TerminalSize = TerminalSize {
         width: 80,
         colour: false,
     };
@@ -312,7 +312,7 @@ mod tests {
             (1_000, "1,000"),
             (12_345_678, "12,345,678"),
         ] {
-            assert_eq!(grouped(number), expected);
+            assert_eq!(thousands(number), expected);
         }
     }
 
@@ -444,7 +444,7 @@ mod tests {
             (80, include_str!("status/80.txt")),
             (120, include_str!("status/120.txt")),
         ] {
-            let screen = Screen {
+            let screen = TerminalSize {
                 width,
                 colour: false,
             };
@@ -456,7 +456,7 @@ mod tests {
 
     #[test]
     fn a_narrow_screen_gets_a_list_and_nothing_of_a_record_is_obeyed() {
-        let screen = Screen {
+        let screen = TerminalSize {
             width: 40,
             colour: false,
         };

@@ -33,7 +33,7 @@ pub(super) struct Pipe {
 
 impl Pipe {
     /// Stderr's pipe, if it is one: opened anew, so that only we do not wait for whoever reads it.
-    pub(super) fn of_stderr() -> Option<Self> {
+    pub(super) fn for_stderr() -> Option<Self> {
         const STDERR: &str = "/proc/self/fd/2";
         if !std::fs::metadata(STDERR).ok()?.file_type().is_fifo() {
             return None;

@@ -54,7 +54,7 @@ pub fn init(settings: &Settings, environment: &Environment, waits: bool) -> LogF
     let pipe = if waits {
         None
     } else {
-        lossy_stderr::Pipe::of_stderr()
+        lossy_stderr::Pipe::for_stderr()
     };
     let writer = match pipe {
         Some(pipe) => BoxMakeWriter::new(Arc::new(pipe)),
@@ -71,24 +71,24 @@ pub fn init(settings: &Settings, environment: &Environment, waits: bool) -> LogF
     }
 }
 
-pub(super) fn form(writer: BoxMakeWriter, stderr: Stderr, look: Look) -> Form {
+pub(super) fn form(writer: BoxMakeWriter, stderr: Stderr, look: LineFormat) -> Form {
     // Without the journal's socket its stream takes lines all the same.
-    if look == Look::Journal
+    if look == LineFormat::Journal
         && let Ok(journal) = journal()
     {
         return journal.boxed();
     }
     let lines = fmt::layer().with_writer(writer);
     match look {
-        Look::Json => lines.json().flatten_event(true).boxed(),
-        Look::Human => lines
+        LineFormat::Json => lines.json().flatten_event(true).boxed(),
+        LineFormat::Human => lines
             .compact()
             .with_ansi(stderr.colours())
             .with_timer(TimeOfDay)
             .with_target(false)
             .fmt_fields(HumanFields)
             .boxed(),
-        Look::Kv | Look::Journal => lines
+        LineFormat::Kv | LineFormat::Journal => lines
             .with_ansi(false)
             .event_format(KvEvents {
                 journal: stderr.journal,
@@ -114,7 +114,7 @@ pub(super) fn journal() -> io::Result<tracing_journald::Layer> {
 
 /// How events look, decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
+enum LineFormat {
     Journal,
     Kv,
     Json,
@@ -134,18 +134,18 @@ impl Stderr {
         Self {
             terminal: io::stderr().is_terminal(),
             journal: stderr_is_journal(environment),
-            no_color: !Terminal::of_stderr(environment).colours,
+            no_color: !Terminal::for_stderr(environment).colours,
         }
     }
 
-    fn resolve(self, wanted: LogFormat) -> Look {
+    fn resolve(self, wanted: LogFormat) -> LineFormat {
         match wanted {
-            LogFormat::Human => Look::Human,
-            LogFormat::Kv => Look::Kv,
-            LogFormat::Json => Look::Json,
-            LogFormat::Auto if self.terminal => Look::Human,
-            LogFormat::Auto if self.journal => Look::Journal,
-            LogFormat::Auto => Look::Kv,
+            LogFormat::Human => LineFormat::Human,
+            LogFormat::Kv => LineFormat::Kv,
+            LogFormat::Json => LineFormat::Json,
+            LogFormat::Auto if self.terminal => LineFormat::Human,
+            LogFormat::Auto if self.journal => LineFormat::Journal,
+            LogFormat::Auto => LineFormat::Kv,
         }
     }
 
@@ -260,14 +260,14 @@ mod tests {
             journal: true,
             ..Stderr::default()
         };
-        assert_eq!(terminal.resolve(LogFormat::Auto), Look::Human);
-        assert_eq!(Stderr::default().resolve(LogFormat::Auto), Look::Kv);
-        assert_eq!(terminal.resolve(LogFormat::Json), Look::Json);
-        assert_eq!(journal.resolve(LogFormat::Auto), Look::Journal);
+        assert_eq!(terminal.resolve(LogFormat::Auto), LineFormat::Human);
+        assert_eq!(Stderr::default().resolve(LogFormat::Auto), LineFormat::Kv);
+        assert_eq!(terminal.resolve(LogFormat::Json), LineFormat::Json);
+        assert_eq!(journal.resolve(LogFormat::Auto), LineFormat::Journal);
         for (wanted, look) in [
-            (LogFormat::Kv, Look::Kv),
-            (LogFormat::Json, Look::Json),
-            (LogFormat::Human, Look::Human),
+            (LogFormat::Kv, LineFormat::Kv),
+            (LogFormat::Json, LineFormat::Json),
+            (LogFormat::Human, LineFormat::Human),
         ] {
             assert_eq!(journal.resolve(wanted), look);
         }

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::daemon::event_loop::report::say_caught_up;
-use crate::daemon::inbox::Wake;
+use crate::daemon::inbox::Inbox;
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::seen;
 use crate::lake::path::Stream;
 use crate::lake::walk::{Level, list_level};
 use crate::platform::clock::HostClock;
-use crate::platform::storage::{Disk, Storage as _};
+use crate::platform::storage::{OsStorage, Storage as _};
 use crate::recovery::open::OnStep;
 
 /// Catches up with all that is there, settles what can be settled, and takes all into the state.
@@ -20,25 +20,25 @@ pub fn catch_up(
     engine: &mut Engine,
     root: &Path,
     clock: &HostClock,
-    stop: &Wake,
+    stop: &Inbox,
     on_step: OnStep<'_>,
 ) -> Result<(), EngineError> {
-    engine.hurry_when(stop.awaited());
+    engine.set_interrupt_flag(stop.awaited());
     engine.prove_export()?;
     let (mut done_bytes, mut total_bytes) = (0, 0);
     for stream in Stream::ALL {
         let mut dirs = vec![PathBuf::new()];
         while let Some(dir) = dirs.pop() {
-            match list_level(&Disk, root, stream, &dir) {
+            match list_level(&OsStorage, root, stream, &dir) {
                 Ok(Level::Directories(below)) => dirs.extend(below),
                 Ok(Level::DayFiles(day_files)) => {
                     for path in day_files {
-                        let stat = Disk.stat(&path.path(root, stream)).ok();
+                        let stat = OsStorage.stat(&path.path(root, stream)).ok();
                         let seen = stat.as_ref().map(seen);
-                        if seen.map_or(Ok(true), |seen| engine.is_news(&path, stream, seen))? {
+                        if seen.map_or(Ok(true), |seen| engine.has_changed(&path, stream, seen))? {
                             let len_bytes = stat.map_or(0, |stat| stat.len_bytes);
                             total_bytes += engine.unread_bytes(&path, stream, len_bytes)?;
-                            engine.touch_later(path);
+                            engine.enqueue_backlog(path);
                         }
                     }
                 }

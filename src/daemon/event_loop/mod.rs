@@ -12,22 +12,22 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::console::logging::tell_lost;
-use crate::daemon::inbox::{Pending, Wake};
+use crate::daemon::inbox::{Inbox, PendingWork};
 use crate::daemon::watch::{Mode, SelfTest, Watch};
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::seen;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{Level, list_level};
 use crate::platform::clock::{Clock as _, HostClock};
-use crate::platform::heartbeat::Pulse;
+use crate::platform::heartbeat::Heartbeat;
 use crate::platform::message_ids;
 use crate::platform::sd_notify::ServiceManager;
-use crate::platform::storage::{Disk, Storage as _};
+use crate::platform::storage::{OsStorage, Storage as _};
 use crate::query::status::{Fault, Publisher, RecentFile};
 use crate::record::timestamp::stamp;
 use reload::watch_setting;
-use report::Told;
-use requests::Retrying;
+use report::LastReport;
+use requests::PendingRetry;
 
 pub use catch_up::catch_up;
 pub use reload::Reloader;
@@ -52,9 +52,9 @@ const FAULTS_MAX: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// What wakes it.
-    pub wake: Arc<Wake>,
+    pub wake: Arc<Inbox>,
     /// What it finishes, for the watchdog.
-    pub pulse: Arc<Pulse>,
+    pub pulse: Arc<Heartbeat>,
     /// Who is told how things stand.
     pub manager: Arc<ServiceManager>,
     /// The clocks.
@@ -62,7 +62,7 @@ pub struct Shared {
 }
 
 /// The engine's thread.
-pub struct Follower {
+pub struct EventLoop {
     engine: Engine,
     watch: Watch,
     shared: Shared,
@@ -75,14 +75,14 @@ pub struct Follower {
     full_scan_at_ms: u64,
     retry_at_ms: Option<u64>,
     retry_pause_ms: u64,
-    told: Told,
+    told: LastReport,
     last_row_ms: Option<u64>,
     last_row_wall_ms: Option<u64>,
     /// How often events were lost, and when last, milliseconds since 1970.
     overflows: (u64, Option<u64>),
     /// The last errors that stopped reading for a while, oldest first.
     faults: Vec<Fault>,
-    retries: Vec<Retrying>,
+    retries: Vec<PendingRetry>,
     recent_file: RecentFile,
     /// Why the configuration that was read last is not in force.
     reload_refused: Option<String>,
@@ -95,7 +95,7 @@ pub struct Follower {
     looking_through: bool,
 }
 
-impl Follower {
+impl EventLoop {
     /// Places the first watches. The engine is open; nothing was looked at yet.
     ///
     /// # Errors
@@ -107,9 +107,9 @@ impl Follower {
         reloader: Reloader,
         shared: Shared,
     ) -> std::io::Result<Self> {
-        engine.hurry_when(shared.wake.awaited());
+        engine.set_interrupt_flag(shared.wake.awaited());
         let setting = watch_setting(settings.watch);
-        let watch = Watch::new(root, setting, Arc::new(Disk), Arc::clone(&shared.wake))?;
+        let watch = Watch::new(root, setting, Arc::new(OsStorage), Arc::clone(&shared.wake))?;
         let now_ms = shared.clock.monotonic_ms();
         let mut follower = Self {
             engine,
@@ -122,7 +122,7 @@ impl Follower {
             full_scan_at_ms: now_ms,
             retry_at_ms: None,
             retry_pause_ms: RETRY_MS[0],
-            told: Told::default(),
+            told: LastReport::default(),
             last_row_ms: None,
             last_row_wall_ms: None,
             overflows: (0, None),
@@ -150,7 +150,7 @@ impl Follower {
 
     /// Has the event source be testable, for the watchdog.
     pub fn watcher_test(&mut self) -> Arc<SelfTest> {
-        self.watch.test_by_file_in(&self.settings.state_dir)
+        self.watch.enable_self_test(&self.settings.state_dir)
     }
 
     /// Follows the lake until it is told to stop; then commits, takes all into the state, and ends.
@@ -160,7 +160,7 @@ impl Follower {
     pub fn run(mut self) -> Result<(), EngineError> {
         self.say_status();
         loop {
-            self.shared.pulse.beat();
+            self.shared.pulse.tick();
             self.engine.meters().turn();
             let pending = self.next_pending();
             if pending.stop {
@@ -204,16 +204,16 @@ impl Follower {
                 self.retry_pause_ms = RETRY_MS[0];
                 self.end_fault();
             }
-            Err(error) if error.may_pass() => self.pause(&error),
+            Err(error) if error.is_transient() => self.pause(&error),
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
     /// Waits for a reason to work, unless there is one already.
-    fn next_pending(&mut self) -> Pending {
+    fn next_pending(&mut self) -> PendingWork {
         let busy = self.retry_at_ms.is_none()
-            && (self.engine.is_dirty() || self.watch.unfinished() || !self.scanning.is_empty());
+            && (self.engine.is_dirty() || self.watch.has_unarmed() || !self.scanning.is_empty());
         if busy {
             return self.shared.wake.take();
         }
@@ -226,13 +226,13 @@ impl Follower {
         let deadlines_ms = [Some(work_ms), self.publish_at_ms, self.told.again_at_ms];
         let deadline_ms = deadlines_ms.into_iter().flatten().min().unwrap_or(work_ms);
         let deadline = self.shared.clock.instant(deadline_ms);
-        self.shared.pulse.rest_until(deadline_ms);
+        self.shared.pulse.idle_until(deadline_ms);
         let pending = self.shared.wake.wait_until(Some(deadline));
         self.shared.pulse.work();
         pending
     }
 
-    fn hear(&mut self, pending: &Pending) {
+    fn hear(&mut self, pending: &PendingWork) {
         self.watch.apply(pending);
         self.looking_through |= pending.rescan || pending.rearm || pending.root;
         if pending.rescan {
@@ -246,7 +246,7 @@ impl Follower {
         }
         for (_, relative) in &pending.day_files {
             if let Some(path) = PairPath::from_relative(relative) {
-                self.engine.touch(path);
+                self.engine.enqueue(path);
             }
         }
     }
@@ -260,7 +260,7 @@ impl Follower {
             let report = self.engine.pass()?;
             self.say_pass(report);
         }
-        if self.watch.unfinished() {
+        if self.watch.has_unarmed() {
             self.arm(DIRECTORIES_AT_ONCE);
         }
         self.scan(now_ms)?;
@@ -273,27 +273,27 @@ impl Follower {
         let many = progress.day_files.len() > DAY_FILES_SOON;
         for (stream, relative) in progress.day_files {
             if let Some(path) = PairPath::from_relative(&relative) {
-                self.look_if_news(stream, path, !many);
+                self.enqueue_if_changed(stream, path, !many);
             }
         }
     }
 
     /// A day-file that is as it was when all of it had been read is not opened.
-    fn look_if_news(&mut self, stream: Stream, path: PairPath, soon: bool) {
-        let news = match Disk.stat(&path.path(&self.root, stream)) {
+    fn enqueue_if_changed(&mut self, stream: Stream, path: PairPath, soon: bool) {
+        let news = match OsStorage.stat(&path.path(&self.root, stream)) {
             Ok(stat) => self
                 .engine
-                .is_news(&path, stream, seen(&stat))
+                .has_changed(&path, stream, seen(&stat))
                 .unwrap_or(true),
             // Gone is news only of what was there.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                self.engine.is_loss(&path, stream).unwrap_or(true)
+                self.engine.has_disappeared(&path, stream).unwrap_or(true)
             }
             Err(_) => true,
         };
         match (news, soon) {
-            (true, true) => self.engine.touch(path),
-            (true, false) => self.engine.touch_later(path),
+            (true, true) => self.engine.enqueue(path),
+            (true, false) => self.engine.enqueue_backlog(path),
             (false, _) => {}
         }
     }
@@ -325,7 +325,7 @@ impl Follower {
     }
 
     fn scan_directory(&mut self, stream: Stream, dir: &Path) {
-        match list_level(&Disk, &self.root, stream, dir) {
+        match list_level(&OsStorage, &self.root, stream, dir) {
             // The stack gives the last one first: newest days before history.
             Ok(Level::Directories(dirs)) => self
                 .scanning
@@ -333,7 +333,7 @@ impl Follower {
             Ok(Level::DayFiles(day_files)) => {
                 self.watch.ensure(stream, dir);
                 for path in day_files {
-                    self.look_if_news(stream, path, false);
+                    self.enqueue_if_changed(stream, path, false);
                 }
             }
             Err(_) => {}
@@ -347,7 +347,7 @@ impl Follower {
                 self.scan_directory(stream, &day);
             }
             for path in self.engine.active_paths() {
-                self.look_if_news(stream, path, true);
+                self.enqueue_if_changed(stream, path, true);
             }
         }
     }
@@ -402,7 +402,7 @@ fn newest_days(root: &Path, stream: Stream) -> Vec<PathBuf> {
     for _ in 0..3 {
         let mut below = Vec::new();
         for dir in &newest {
-            if let Ok(Level::Directories(dirs)) = list_level(&Disk, root, stream, dir) {
+            if let Ok(Level::Directories(dirs)) = list_level(&OsStorage, root, stream, dir) {
                 below.extend(dirs.into_iter().rev().take(RECENT_DAYS));
             }
         }

@@ -3,9 +3,9 @@
 
 use crate::config::{self, Change, ConfigError, Settings};
 use crate::console::logging::LogFilter;
-use crate::daemon::event_loop::{Follower, millis};
+use crate::daemon::event_loop::{EventLoop, millis};
 use crate::daemon::watch::WatchSetting;
-use crate::engine::Tuning;
+use crate::engine::Reconfigure;
 use crate::lake::chunk::LineLimits;
 use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
@@ -18,7 +18,7 @@ pub struct Reloader {
     pub log: LogFilter,
 }
 
-impl Follower {
+impl EventLoop {
     pub(super) fn reload(&mut self) {
         self.shared.manager.reloading();
         match (self.reloader.read)() {
@@ -65,8 +65,8 @@ impl Follower {
 }
 
 /// What of the settings the engine works by.
-fn tuning(settings: &Settings) -> Tuning {
-    Tuning {
+fn tuning(settings: &Settings) -> Reconfigure {
+    Reconfigure {
         limits: LineLimits {
             line_bytes_max: settings.max_line_bytes,
         },

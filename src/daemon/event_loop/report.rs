@@ -1,14 +1,14 @@
 //! Owns what the follower says of itself: to the log, to the service manager, to `status`. It changes nothing but what
 //! was said last.
 
-use crate::daemon::event_loop::Follower;
+use crate::daemon::event_loop::EventLoop;
 use crate::daemon::status_line;
-use crate::daemon::status_line::Situation;
+use crate::daemon::status_line::UnitStatus;
 use crate::daemon::watch::Mode;
 use crate::engine::{Engine, PassReport};
 use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
-use crate::query::status::{Live, Status};
+use crate::query::status::{RuntimeStatus, Status};
 use crate::record::timestamp::stamp;
 
 /// A status is sent at most so often, milliseconds.
@@ -16,15 +16,15 @@ const STATUS_MS: u64 = 1_000;
 
 /// What the service manager was told last.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct LastReport {
     line: String,
-    situation: Situation,
+    situation: UnitStatus,
     next_at_ms: u64,
     /// When it is to be told what was kept back, because the last line was too young.
     pub(super) again_at_ms: Option<u64>,
 }
 
-impl Follower {
+impl EventLoop {
     pub(super) fn say_pass(&mut self, report: PassReport) {
         if report.rows > 0 {
             self.last_row_ms = Some(self.shared.clock.monotonic_ms());
@@ -93,7 +93,7 @@ impl Follower {
         let now_ms = self.shared.clock.monotonic_ms();
         let situation = self.situation();
         if now_ms < self.told.next_at_ms {
-            let news = Situation {
+            let news = UnitStatus {
                 last_row_s: self.told.situation.last_row_s,
                 ..situation
             } != self.told.situation;
@@ -117,7 +117,7 @@ impl Follower {
     }
 
     pub(super) fn say_stopping(&self) {
-        let situation = Situation {
+        let situation = UnitStatus {
             stopping: true,
             ..self.situation()
         };
@@ -130,7 +130,7 @@ impl Follower {
             self.shared.clock.monotonic_ms(),
             self.shared.clock.wall_ms(),
         );
-        let status_at_ms = self.publisher.rests_until(now_ms).or_else(|| {
+        let status_at_ms = self.publisher.idle_until(now_ms).or_else(|| {
             let status = self.live_status();
             self.publisher.offer(status, now_ms, wall_ms)
         });
@@ -139,7 +139,7 @@ impl Follower {
     }
 
     pub(super) fn live_status(&self) -> Status {
-        let live = Live {
+        let live = RuntimeStatus {
             behind: (self.engine.behind() + self.scanning.len()) as u64,
             watch: self.watch.mode().to_string(),
             overflows: self.overflows,
@@ -151,14 +151,14 @@ impl Follower {
     }
 
     fn is_behind(&self) -> bool {
-        self.engine.is_dirty() || self.watch.unfinished() || !self.scanning.is_empty()
+        self.engine.is_dirty() || self.watch.has_unarmed() || !self.scanning.is_empty()
     }
 
-    fn situation(&self) -> Situation {
+    fn situation(&self) -> UnitStatus {
         let counts = &self.engine.totals().counts;
         let now_ms = self.shared.clock.monotonic_ms();
         let fault = self.faults.last().filter(|fault| !fault.over);
-        Situation {
+        UnitStatus {
             day_files_behind: self.engine.behind() as u64,
             directories_behind: if self.looking_through {
                 (self.scanning.len() + self.watch.unarmed()) as u64

@@ -2,48 +2,48 @@
 
 use tokio::sync::oneshot;
 
-use crate::daemon::event_loop::{Follower, millis};
-use crate::daemon::requests::{Freshness, Question, Snapshot};
+use crate::daemon::event_loop::{EventLoop, millis};
+use crate::daemon::requests::{EngineRequest, LagRequest, Snapshot};
 use crate::engine::EngineError;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::history::Recent;
 use crate::platform::clock::Clock as _;
-use crate::query::dead_letters::Retried;
-use crate::query::status::{ClassStatus, Status, Unread};
+use crate::query::dead_letters::RetryReport;
+use crate::query::status::{ClassStatus, Status, UnreadBytes};
 use crate::record::timestamp::stamp;
 
 /// Unread pairs that a snapshot names, so that their bytes can be told.
 const UNREAD_MAX: usize = 1_024;
 
 /// A day-file that is being read again because somebody asked for it.
-pub(super) struct Retrying {
+pub(super) struct PendingRetry {
     path: PairPath,
     stream: Stream,
     before: ClassStatus,
-    reply: oneshot::Sender<Retried>,
+    reply: oneshot::Sender<RetryReport>,
 }
 
-impl Follower {
+impl EventLoop {
     /// All that was asked since the last pass.
     pub(super) fn answer(&mut self) -> Result<(), EngineError> {
         for question in self.shared.wake.take_questions() {
             // Who asked may have gone away meanwhile.
             match question {
-                Question::Snapshot(reply) => drop(reply.send(self.snapshot())),
-                Question::Recent(reply) => drop(reply.send(self.recent())),
-                Question::Retry {
+                EngineRequest::Snapshot(reply) => drop(reply.send(self.snapshot())),
+                EngineRequest::Recent(reply) => drop(reply.send(self.recent())),
+                EngineRequest::Retry {
                     path,
                     stream,
                     reply,
                 } => match self.engine.begin_retry(&path, stream) {
                     Ok(None) => drop(reply),
-                    Ok(Some(before)) => self.retries.push(Retrying {
+                    Ok(Some(before)) => self.retries.push(PendingRetry {
                         path,
                         stream,
                         before,
                         reply,
                     }),
-                    Err(error) if error.may_pass() => self.pause(&error),
+                    Err(error) if error.is_transient() => self.pause(&error),
                     Err(error) => return Err(error),
                 },
             }
@@ -58,7 +58,7 @@ impl Follower {
                 self.retries.push(retrying);
                 continue;
             }
-            let Retrying {
+            let PendingRetry {
                 path,
                 stream,
                 before,
@@ -85,20 +85,20 @@ impl Follower {
                 ..self.live_status()
             },
             figures: self.engine.figures(),
-            unread: Unread {
+            unread: UnreadBytes {
                 pairs: self.engine.unread_pairs(UNREAD_MAX),
                 all: self.engine.behind() <= UNREAD_MAX
                     && self.scanning.is_empty()
-                    && !self.watch.unfinished(),
+                    && !self.watch.has_unarmed(),
                 seconds: freshness.age_ms / 1_000,
             },
             freshness,
         }
     }
 
-    fn freshness(&self) -> Freshness {
+    fn freshness(&self) -> LagRequest {
         let (bytes, age_ms) = self.engine.lag();
-        Freshness {
+        LagRequest {
             bytes,
             age_ms,
             objective_ms: millis(self.settings.fresh_objective),

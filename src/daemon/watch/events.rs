@@ -1,4 +1,4 @@
-//! Owns the step from what inotify reports to a [`Hint`]: a filter and a mapping of paths. It runs on the thread
+//! Owns the step from what inotify reports to a [`ChangeHint`]: a filter and a mapping of paths. It runs on the thread
 //! of the event source, so it looks at nothing but the event: no file system, no waiting.
 
 use std::ffi::OsStr;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use notify::event::{AccessKind, AccessMode, CreateKind, Event, EventKind, ModifyKind, RemoveKind};
 
-use crate::daemon::inbox::{Hint, Wake};
+use crate::daemon::inbox::{ChangeHint, Inbox};
 use crate::daemon::watch::SelfTest;
 use crate::lake::path::Stream;
 
@@ -19,13 +19,13 @@ const DAY_FILE_DEPTH: usize = 4;
 #[derive(Debug)]
 pub(super) struct HintSender {
     root: PathBuf,
-    wake: Arc<Wake>,
+    wake: Arc<Inbox>,
     self_test: Arc<SelfTest>,
 }
 
 impl HintSender {
     /// Sends hints about what lies under `root`, which must be the path the watches are placed with.
-    pub(super) fn new(root: PathBuf, wake: Arc<Wake>, self_test: Arc<SelfTest>) -> HintSender {
+    pub(super) fn new(root: PathBuf, wake: Arc<Inbox>, self_test: Arc<SelfTest>) -> HintSender {
         HintSender {
             root,
             wake,
@@ -40,7 +40,7 @@ impl notify::EventHandler for HintSender {
         match event {
             Ok(event) => hints_of(&self.root, &event, |hint| self.wake.hint(hint)),
             // Reading the events failed: whatever they said is lost.
-            Err(_) => self.wake.hint(Hint::Rescan),
+            Err(_) => self.wake.hint(ChangeHint::Rescan),
         }
     }
 }
@@ -56,10 +56,10 @@ enum Subject {
     Any,
 }
 
-fn hints_of(root: &Path, event: &Event, mut send: impl FnMut(Hint)) {
+fn hints_of(root: &Path, event: &Event, mut send: impl FnMut(ChangeHint)) {
     // The event that says events were lost has no path, so this must come first.
     if event.need_rescan() {
-        send(Hint::Rescan);
+        send(ChangeHint::Rescan);
         return;
     }
     let subject = subject_of(event.kind);
@@ -68,7 +68,7 @@ fn hints_of(root: &Path, event: &Event, mut send: impl FnMut(Hint)) {
     }
     for path in &event.paths {
         match hint_of_path(root, path) {
-            Some(hint) if subject == Subject::Any || matches!(hint, Hint::DayFile { .. }) => {
+            Some(hint) if subject == Subject::Any || matches!(hint, ChangeHint::DayFile { .. }) => {
                 send(hint)
             }
             _ => {}
@@ -95,27 +95,27 @@ fn subject_of(kind: EventKind) -> Subject {
     }
 }
 
-fn hint_of_path(root: &Path, path: &Path) -> Option<Hint> {
+fn hint_of_path(root: &Path, path: &Path) -> Option<ChangeHint> {
     let mut below = path.strip_prefix(root).ok()?.components();
     match below.next() {
-        None => return Some(Hint::Root),
+        None => return Some(ChangeHint::Root),
         Some(name) if name.as_os_str() != "data" => return None,
         Some(_) => {}
     }
     let Some(base) = below.next() else {
-        return Some(Hint::Root);
+        return Some(ChangeHint::Root);
     };
     let stream = Stream::ALL
         .into_iter()
         .find(|stream| base.as_os_str() == stream.dir_name())?;
     let relative = below.as_path();
     match relative.components().count() {
-        0 => Some(Hint::Root),
-        depth if depth < DAY_FILE_DEPTH => Some(Hint::Directory {
+        0 => Some(ChangeHint::Root),
+        depth if depth < DAY_FILE_DEPTH => Some(ChangeHint::Directory {
             stream,
             relative: relative.to_owned(),
         }),
-        DAY_FILE_DEPTH if is_day_file_name(relative.as_os_str()) => Some(Hint::DayFile {
+        DAY_FILE_DEPTH if is_day_file_name(relative.as_os_str()) => Some(ChangeHint::DayFile {
             stream,
             relative: relative.to_owned(),
         }),
@@ -134,14 +134,14 @@ mod tests {
     use notify::EventHandler as _;
     use notify::event::{DataChange, Flag, MetadataKind, RenameMode};
 
-    fn hints(kind: EventKind, path: &str) -> Vec<Hint> {
+    fn hints(kind: EventKind, path: &str) -> Vec<ChangeHint> {
         let mut hints = Vec::new();
         let event = Event::new(kind).add_path(PathBuf::from(path));
         hints_of(Path::new("/lake"), &event, |hint| hints.push(hint));
         hints
     }
 
-    fn check_path(path: &str, want: Option<Hint>) {
+    fn check_path(path: &str, want: Option<ChangeHint>) {
         assert_eq!(
             hint_of_path(Path::new("/lake"), Path::new(path)),
             want,
@@ -149,15 +149,15 @@ mod tests {
         );
     }
 
-    fn directory(stream: Stream, relative: &str) -> Option<Hint> {
-        Some(Hint::Directory {
+    fn directory(stream: Stream, relative: &str) -> Option<ChangeHint> {
+        Some(ChangeHint::Directory {
             stream,
             relative: relative.into(),
         })
     }
 
-    fn day_file(stream: Stream, relative: &str) -> Option<Hint> {
-        Some(Hint::DayFile {
+    fn day_file(stream: Stream, relative: &str) -> Option<ChangeHint> {
+        Some(ChangeHint::DayFile {
             stream,
             relative: relative.into(),
         })
@@ -165,9 +165,9 @@ mod tests {
 
     #[test]
     fn a_path_says_what_it_is_a_hint_for() {
-        check_path("/lake", Some(Hint::Root));
-        check_path("/lake/data", Some(Hint::Root));
-        check_path("/lake/data/evidence", Some(Hint::Root));
+        check_path("/lake", Some(ChangeHint::Root));
+        check_path("/lake/data", Some(ChangeHint::Root));
+        check_path("/lake/data/evidence", Some(ChangeHint::Root));
         check_path(
             "/lake/data/scored-runs/2026",
             directory(Stream::Scored, "2026"),
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn lost_events_are_a_rescan_though_they_name_no_path() {
-        let wake = Arc::new(Wake::new());
+        let wake = Arc::new(Inbox::new());
         let mut sender = HintSender::new(PathBuf::from("/lake"), Arc::clone(&wake), Arc::default());
         sender.handle_event(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)));
         let taken = wake.take();

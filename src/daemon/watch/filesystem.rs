@@ -24,7 +24,7 @@ const DEAF: &[(u32, &str)] = &[
 
 /// The name of the file system that holds `path`, if it is one whose events cannot be relied on. `None` as well
 /// where the kernel does not say: the reconciling scan still finds what changes there.
-pub(crate) fn deaf_file_system(path: &Path) -> Option<&'static str> {
+pub(crate) fn lacks_change_events(path: &Path) -> Option<&'static str> {
     let stat = rustix::fs::statfs(path).ok()?;
     // The type is 32 bits wide in a word of the platform's size and sign.
     #[allow(
@@ -64,6 +64,6 @@ mod tests {
 
     #[test]
     fn a_missing_path_is_not_called_deaf() {
-        assert_eq!(deaf_file_system(Path::new("/no/such/path")), None);
+        assert_eq!(lacks_change_events(Path::new("/no/such/path")), None);
     }
 }

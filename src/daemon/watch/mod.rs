@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use notify::{RecommendedWatcher, Watcher as _};
 
-use crate::daemon::inbox::{Pending, Wake};
+use crate::daemon::inbox::{Inbox, PendingWork};
 use crate::lake::path::Stream;
 use crate::platform::storage::{FileKind, FileStat, Storage};
 use arm::{DAY_DEPTH, Placed};
@@ -70,7 +70,7 @@ pub struct Watch {
     root: PathBuf,
     setting: WatchSetting,
     storage: Arc<dyn Storage>,
-    wake: Arc<Wake>,
+    wake: Arc<Inbox>,
     /// `None` when polling was asked for or the kernel gave no event source.
     watcher: Option<RecommendedWatcher>,
     /// Hears what every event source of this watch hears.
@@ -108,7 +108,7 @@ impl Watch {
         root: &Path,
         setting: WatchSetting,
         storage: Arc<dyn Storage>,
-        wake: Arc<Wake>,
+        wake: Arc<Inbox>,
     ) -> io::Result<Watch> {
         let mut watch = Watch {
             root: std::path::absolute(root)?,
@@ -134,7 +134,7 @@ impl Watch {
     }
 
     /// Has the event source, and those that follow it, be testable by a file in the state directory.
-    pub fn test_by_file_in(&mut self, state_dir: &Path) -> Arc<SelfTest> {
+    pub fn enable_self_test(&mut self, state_dir: &Path) -> Arc<SelfTest> {
         self.self_test.place(state_dir);
         self.self_test.arm(self.watcher.as_mut());
         Arc::clone(&self.self_test)
@@ -164,14 +164,14 @@ impl Watch {
 
     /// Whether directories wait for [`Watch::arm_next`].
     #[must_use]
-    pub fn unfinished(&self) -> bool {
+    pub fn has_unarmed(&self) -> bool {
         !self.queue.is_empty()
     }
 
     /// Queues what the hints name: single directories before all history, or everything where the bases changed or
     /// events were lost (with thousands of directories that is most of a second of work, in slices). Call it with
-    /// every [`Pending`], then [`Watch::arm_next`].
-    pub fn apply(&mut self, pending: &Pending) {
+    /// every [`PendingWork`], then [`Watch::arm_next`].
+    pub fn apply(&mut self, pending: &PendingWork) {
         if pending.root || pending.rearm {
             self.reset();
             return;

@@ -58,7 +58,7 @@ impl Watch {
         let deaf = *self
             .devices
             .entry(device)
-            .or_insert_with(|| filesystem::deaf_file_system(path));
+            .or_insert_with(|| filesystem::lacks_change_events(path));
         if let Some(name) = deaf {
             self.poll_because(|| {
                 format!(
@@ -88,7 +88,7 @@ impl Watch {
     pub(super) fn say_mode(&mut self) {
         let mode = self.mode();
         // While directories wait to be armed it is too early to say that every one of them reports.
-        if mode == self.said || (mode == Mode::Events && self.unfinished()) {
+        if mode == self.said || (mode == Mode::Events && self.has_unarmed()) {
             return;
         }
         match &mode {

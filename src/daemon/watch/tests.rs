@@ -2,7 +2,7 @@
 //! an event is used only where silence is what is wanted.
 
 use crate::daemon::watch::*;
-use crate::platform::storage::{Disk, ListedEntry, StorageFile};
+use crate::platform::storage::{ListedEntry, OsStorage, StorageFile};
 use std::fs;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ const SILENCE: Duration = Duration::from_millis(100);
 /// What the engine does with hints, as far as it concerns which day-files are looked at.
 struct Listener {
     root: TempDir,
-    wake: Arc<Wake>,
+    wake: Arc<Inbox>,
     watch: Watch,
 }
 
@@ -27,7 +27,7 @@ impl Listener {
 
     /// In a root with both bases and one day in each.
     fn on_lake() -> Listener {
-        Listener::on_lake_listed_by(tempfile::tempdir().unwrap(), Arc::new(Disk))
+        Listener::on_lake_listed_by(tempfile::tempdir().unwrap(), Arc::new(OsStorage))
     }
 
     fn on_lake_listed_by(root: TempDir, storage: Arc<dyn Storage>) -> Listener {
@@ -41,11 +41,11 @@ impl Listener {
     }
 
     fn on(root: TempDir, setting: WatchSetting) -> Listener {
-        Listener::on_storage(root, setting, Arc::new(Disk))
+        Listener::on_storage(root, setting, Arc::new(OsStorage))
     }
 
     fn on_storage(root: TempDir, setting: WatchSetting, storage: Arc<dyn Storage>) -> Listener {
-        let wake = Arc::new(Wake::new());
+        let wake = Arc::new(Inbox::new());
         let watch = Watch::new(root.path(), setting, storage, Arc::clone(&wake)).unwrap();
         Listener { root, wake, watch }
     }
@@ -118,9 +118,9 @@ impl Listener {
         let sentinel = (Stream::Scored, PathBuf::from("2026/05/02/sentinel.jsonl"));
         append(&self.path(sentinel.0, "2026/05/02/sentinel.jsonl"));
         let pending = self.wake.wait_until(Some(Instant::now() + PATIENCE));
-        let alone = Pending {
+        let alone = PendingWork {
             day_files: BTreeSet::from([sentinel]),
-            ..Pending::default()
+            ..PendingWork::default()
         };
         assert_eq!(pending, alone);
     }
@@ -311,11 +311,11 @@ fn a_root_replaced_from_above_is_found_by_the_slow_scan() {
     let home = tempfile::tempdir().unwrap();
     let (root, away) = (home.path().join("lake"), home.path().join("away"));
     fs::create_dir_all(base(&root, Stream::Scored).join("2026/05/02")).unwrap();
-    let wake = Arc::new(Wake::new());
+    let wake = Arc::new(Inbox::new());
     let mut watch = Watch::new(
         &root,
         WatchSetting::Events,
-        Arc::new(Disk),
+        Arc::new(OsStorage),
         Arc::clone(&wake),
     )
     .unwrap();
@@ -374,7 +374,7 @@ fn the_slow_scan_arms_again_what_was_replaced_unheard() {
 fn a_slow_scan_of_an_unchanged_lake_queues_nothing() {
     let mut lake = Listener::on_lake();
     assert!(lake.watch.rearm_changed(100));
-    assert!(!lake.watch.unfinished());
+    assert!(!lake.watch.has_unarmed());
 }
 
 #[test]
@@ -390,7 +390,7 @@ fn a_directory_that_a_scan_met_is_armed_once() {
     lake.arm_all();
     lake.expect_heard(Stream::Scored, "2020/01/01/a.jsonl");
     lake.watch.ensure(Stream::Scored, Path::new("2020"));
-    assert!(!lake.watch.unfinished());
+    assert!(!lake.watch.has_unarmed());
 }
 
 #[test]
@@ -401,7 +401,9 @@ fn our_own_reads_wake_nobody() {
     for _ in 0..50 {
         fs::read(lake.path(Stream::Scored, "2026/05/02/a.jsonl")).unwrap();
         for directory in ["", "2026", "2026/05", "2026/05/02"] {
-            Disk.list(&lake.path(Stream::Scored, directory)).unwrap();
+            OsStorage
+                .list(&lake.path(Stream::Scored, directory))
+                .unwrap();
         }
         assert!(lake.watch.rearm_changed(100));
     }
@@ -437,9 +439,9 @@ fn lost_events_arm_everything_again() {
         .wait_until(Some(Instant::now() + SILENCE))
         .is_empty()
     {}
-    lake.watch.apply(&Pending {
+    lake.watch.apply(&PendingWork {
         rearm: true,
-        ..Pending::default()
+        ..PendingWork::default()
     });
     assert_eq!(
         lake.arm_all(),
@@ -495,7 +497,7 @@ fn polling_that_was_asked_for_lists_and_watches_nothing() {
     let mut lake = Listener::on(root, WatchSetting::Poll);
     assert_eq!(lake.arm_all().len(), 1);
     assert_eq!(lake.watch.armed(), 0);
-    assert!(lake.watch.rearm_changed(1) && !lake.watch.unfinished());
+    assert!(lake.watch.rearm_changed(1) && !lake.watch.has_unarmed());
     assert_eq!(
         lake.watch.mode().to_string(),
         "polling: asked for by the configuration"
@@ -537,7 +539,7 @@ impl Lists for Denying {
         if dir == self.dir && self.denies.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        Disk.list(dir)
+        OsStorage.list(dir)
     }
 }
 
@@ -552,9 +554,9 @@ fn a_directory_without_permission_is_passed_over_and_tried_again() {
     let mut lake = Listener::on_lake_listed_by(root, Arc::clone(&storage) as _);
     append(&day.join("a.jsonl"));
     storage.0.denies.store(true, Ordering::SeqCst);
-    lake.watch.apply(&Pending {
+    lake.watch.apply(&PendingWork {
         rearm: true,
-        ..Pending::default()
+        ..PendingWork::default()
     });
     assert_eq!(lake.arm_all(), []);
     assert_eq!((lake.watch.armed(), lake.watch.mode()), (7, Mode::Events));
@@ -594,7 +596,7 @@ impl LateWriter {
 
 impl Lists for LateWriter {
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
-        let listed = Disk.list(dir)?;
+        let listed = OsStorage.list(dir)?;
         self.write_below(dir);
         Ok(listed)
     }
@@ -614,34 +616,34 @@ impl<L: Lists> Storage for ListedBy<L> {
         self.0.list(dir)
     }
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        Disk.stat(path)
+        OsStorage.stat(path)
     }
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
-        Disk.canonicalize(path)
+        OsStorage.canonicalize(path)
     }
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        Disk.open_read(path)
+        OsStorage.open_read(path)
     }
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        Disk.open_write(path)
+        OsStorage.open_write(path)
     }
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        Disk.create(path)
+        OsStorage.create(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.rename(from, to)
+        OsStorage.rename(from, to)
     }
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        Disk.remove_file(path)
+        OsStorage.remove_file(path)
     }
-    fn take_rights(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.take_rights(from, to)
+    fn copy_ownership(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsStorage.copy_ownership(from, to)
     }
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        Disk.create_dir_all(path)
+        OsStorage.create_dir_all(path)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        Disk.sync_dir(dir)
+        OsStorage.sync_dir(dir)
     }
 }
 

@@ -4,19 +4,19 @@ use std::fs;
 use std::path::Path;
 
 use crate::engine::commit::*;
-use crate::engine::read_task::Job;
+use crate::engine::read_task::ReadRequest;
 use crate::engine::{BATCH_BYTES, Setup};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::PairPath;
-use crate::pair::Outcome;
+use crate::pair::JoinOutcome;
 use crate::platform::clock::HostClock;
-use crate::platform::storage::Disk;
+use crate::platform::storage::OsStorage;
 
 fn engine(root: &Path) -> Engine {
     let root = root.canonicalize().unwrap();
     let distilled = root.join("data/distilled");
     let setup = Setup {
-        storage: Arc::new(Disk),
+        storage: Arc::new(OsStorage),
         clock: Arc::new(HostClock::new()),
         state_dir: distilled.join(".distilld"),
         export_path: distilled.join("sft/sft_export.jsonl"),
@@ -54,17 +54,17 @@ fn add_runs(root: &Path, name: &str) -> PairPath {
 }
 
 /// What a look found is spoilt by `mistake`, as if something above the commit were wrong.
-fn refused(mistake: impl Fn(&mut Engine, &mut Outcome), how: impl Fn(&mut Engine)) -> String {
+fn refused(mistake: impl Fn(&mut Engine, &mut JoinOutcome), how: impl Fn(&mut Engine)) -> String {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     let mut engine = engine(root);
     let export = engine.setup.export_path.clone();
-    engine.touch(add_runs(root, "first.jsonl"));
+    engine.enqueue(add_runs(root, "first.jsonl"));
     engine.pass().unwrap();
     let shown = fs::read(&export).unwrap();
     assert_eq!(memchr::memchr_iter(b'\n', &shown).count(), 1);
 
-    let job = Job {
+    let job = ReadRequest {
         path: add_runs(root, "second.jsonl"),
         settled: false,
         hinted: true,
@@ -74,14 +74,14 @@ fn refused(mistake: impl Fn(&mut Engine, &mut Outcome), how: impl Fn(&mut Engine
     engine.merge(&job, look).unwrap();
     how(&mut engine);
     let error = engine.commit().unwrap_err();
-    assert!(!error.may_pass(), "{error}");
+    assert!(!error.is_transient(), "{error}");
     assert_eq!(fs::read(&export).unwrap(), shown);
     drop(engine);
 
     // Nothing of it counts: the next process makes the same row as it should be.
     let mut engine = self::engine(root);
     assert_eq!(fs::read(&export).unwrap(), shown);
-    engine.touch(job.path);
+    engine.enqueue(job.path);
     engine.pass().unwrap();
     let shown = fs::read(&export).unwrap();
     assert_eq!(memchr::memchr_iter(b'\n', &shown).count(), 2);
@@ -91,7 +91,7 @@ fn refused(mistake: impl Fn(&mut Engine, &mut Outcome), how: impl Fn(&mut Engine
 
 #[test]
 fn a_row_that_must_not_be_shown_stops_the_engine_before_it_is() {
-    let reject = |_: &mut Engine, outcome: &mut Outcome| {
+    let reject = |_: &mut Engine, outcome: &mut JoinOutcome| {
         let rows = String::from_utf8(std::mem::take(&mut outcome.rows)).unwrap();
         outcome.rows = rows.replace("\"accepted\"", "\"rejected\"").into_bytes();
     };
@@ -108,10 +108,10 @@ fn a_row_that_must_not_be_shown_stops_the_engine_before_it_is() {
 
 #[test]
 fn a_verdict_that_is_counted_nowhere_stops_the_engine_before_its_row_is_shown() {
-    let of_pair = |_: &mut Engine, outcome: &mut Outcome| {
+    let of_pair = |_: &mut Engine, outcome: &mut JoinOutcome| {
         outcome.checkpoint.counts.exported -= 1;
     };
-    let of_all = |engine: &mut Engine, _: &mut Outcome| {
+    let of_all = |engine: &mut Engine, _: &mut JoinOutcome| {
         engine.account.totals.counts.exported += 1;
     };
     for mistake in [of_pair, of_all] {

@@ -2,7 +2,7 @@
 
 use crate::engine::read::*;
 use crate::lake::chunk::Chunk;
-use crate::lake::identity::{Seen, SourceState};
+use crate::lake::identity::{SourceState, StatFingerprint};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::{CHUNK_LEN, Source};
 use crate::pair::ActivePair;
@@ -26,8 +26,8 @@ pub(crate) struct Chunks {
 pub(crate) fn open_both(
     pair: &ActivePair,
     path: &PairPath,
-    looking: &Looking<'_>,
-    found: &mut Look,
+    looking: &ReadContext<'_>,
+    found: &mut PairRead,
 ) -> Sources {
     let mut open = |stream, state: &SourceState| {
         let source = open_source(looking, path, stream, state, found);
@@ -45,14 +45,14 @@ pub(crate) fn read_both<'a>(
     sources: &Sources,
     pair: &ActivePair,
     settled: bool,
-    looking: &Looking<'a>,
+    looking: &ReadContext<'a>,
     alone: &mut Option<MutexGuard<'a, ()>>,
-    found: &mut Look,
+    found: &mut PairRead,
 ) -> Chunks {
     let settled_before = found.memory.evidence.unterminated.is_some();
     let mut read = |source: &Option<Source>, stream, state: &SourceState| {
         let Some(source) = source else { return NOTHING };
-        if alone.is_none() && source.long_line_ahead(state).unwrap_or(false) {
+        if alone.is_none() && source.next_line_exceeds_chunk(state).unwrap_or(false) {
             // One look at a time: nothing but the memory is shared, so a panic elsewhere harms nothing.
             *alone = Some(
                 looking
@@ -79,7 +79,7 @@ pub(crate) fn read_both<'a>(
         &evidence,
         looking,
     ) || looking.settle_first
-        && matches!(evidence, Chunk::Unterminated { len_bytes } if len_bytes > 0)
+        && matches!(evidence, Chunk::PartialLine { len_bytes } if len_bytes > 0)
         && !settled_before;
     let scored = if evidence_behind {
         NOTHING
@@ -94,11 +94,11 @@ pub(crate) fn read_both<'a>(
 }
 
 pub(crate) fn open_source(
-    looking: &Looking<'_>,
+    looking: &ReadContext<'_>,
     path: &PairPath,
     stream: Stream,
     state: &SourceState,
-    found: &mut Look,
+    found: &mut PairRead,
 ) -> Option<Source> {
     match Source::open(looking.storage, looking.root, stream, path) {
         Ok(Some(source)) => match source.rewritten(state) {
@@ -131,12 +131,12 @@ pub(crate) fn next_chunk(
     state: &SourceState,
     memory: &mut SourceMemory,
     settled: bool,
-    looking: &Looking<'_>,
+    looking: &ReadContext<'_>,
 ) -> io::Result<Chunk> {
     let seen = source.seen();
-    let has_settled = settled && memory.unterminated == Some(seen) && !memory.torn_for_good;
+    let has_settled = settled && memory.unterminated == Some(seen) && !memory.never_settles;
     // Bytes that were looked at changed in place: nobody knows which.
-    let is_changed = |before: Seen| before != seen && before.len_bytes >= seen.len_bytes;
+    let is_changed = |before: StatFingerprint| before != seen && before.len_bytes >= seen.len_bytes;
     if memory.unterminated.is_some_and(is_changed) {
         memory.scanned_to = 0;
     }
@@ -150,8 +150,8 @@ pub(crate) fn next_chunk(
             *memory = SourceMemory::default();
             return Ok(chunk);
         }
-        memory.torn_for_good = true;
-        return Ok(Chunk::Unterminated {
+        memory.never_settles = true;
+        return Ok(Chunk::PartialLine {
             len_bytes: memory.unterminated_bytes,
         });
     }
@@ -161,10 +161,10 @@ pub(crate) fn next_chunk(
     memory.unterminated_bytes = rest;
     if rest == 0 {
         memory.unterminated = None;
-        memory.torn_for_good = false;
+        memory.never_settles = false;
     } else if memory.unterminated != Some(seen) {
         memory.unterminated = Some(seen);
-        memory.torn_for_good = false;
+        memory.never_settles = false;
     }
     Ok(chunk)
 }
@@ -172,8 +172,8 @@ pub(crate) fn next_chunk(
 pub(crate) fn offset_behind(state: &SourceState, chunk: &Chunk) -> u64 {
     match chunk {
         Chunk::Lines(bytes) => state.offset + bytes.len() as u64,
-        Chunk::Overlong { offset, .. } => *offset,
-        Chunk::Unterminated { .. } => state.offset,
+        Chunk::OversizedLine { offset, .. } => *offset,
+        Chunk::PartialLine { .. } => state.offset,
     }
 }
 
@@ -182,7 +182,7 @@ pub(crate) fn behind(
     source: &Option<Source>,
     state: &SourceState,
     chunk: &Chunk,
-    looking: &Looking<'_>,
+    looking: &ReadContext<'_>,
 ) -> bool {
     let Some(source) = source else { return false };
     let has_rest = offset_behind(state, chunk) < source.len_bytes();
@@ -191,8 +191,8 @@ pub(crate) fn behind(
         Chunk::Lines(_) => {
             has_rest && (looking.settle_first || source.len_bytes() > state.offset + CHUNK_LEN)
         }
-        Chunk::Overlong { .. } => has_rest,
-        Chunk::Unterminated { .. } => false,
+        Chunk::OversizedLine { .. } => has_rest,
+        Chunk::PartialLine { .. } => false,
     }
 }
 

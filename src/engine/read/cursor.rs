@@ -1,6 +1,6 @@
 //! Owns what is remembered of a source between looks, in memory only: losing it costs a second look, nothing else.
 
-use crate::lake::identity::Seen;
+use crate::lake::identity::StatFingerprint;
 use crate::lake::path::Stream;
 
 /// What is remembered of a source between looks.
@@ -9,11 +9,11 @@ pub struct SourceMemory {
     /// No newline stands between the offset and here.
     pub scanned_to: u64,
     /// What the file system said when an unterminated line was last found at its end.
-    pub unterminated: Option<Seen>,
+    pub unterminated: Option<StatFingerprint>,
     /// Bytes of that line.
     pub unterminated_bytes: u64,
     /// Whether that line was looked at after it had settled, and is no whole value.
-    pub torn_for_good: bool,
+    pub never_settles: bool,
 }
 
 /// The memory of both sources of a pair.
@@ -39,6 +39,6 @@ impl PairMemory {
     pub fn may_settle(&self) -> bool {
         [self.scored, self.evidence]
             .iter()
-            .any(|memory| memory.unterminated.is_some() && !memory.torn_for_good)
+            .any(|memory| memory.unterminated.is_some() && !memory.never_settles)
     }
 }

@@ -5,11 +5,11 @@ use std::cell::OnceCell;
 use std::io;
 use std::sync::Arc;
 
-use crate::engine::read::Looking;
+use crate::engine::read::ReadContext;
 use crate::lake::path::Stream;
 use crate::lake::source::Source;
-use crate::pair::index::{Claim, EvidenceRef, PairId, ScoredEntry};
-use crate::pair::{Bodies, PairIndex};
+use crate::pair::index::{EvidenceLocation, PairId, ScoredLine, UnclaimedRow};
+use crate::pair::{LineLookup, StateLookup};
 use crate::platform::storage::StorageFile;
 use crate::record::keys::{RowKey, RunKey};
 use crate::store::export::short_row_at;
@@ -24,31 +24,31 @@ pub(super) enum LookError {
 /// The state, less what was claimed since.
 pub(super) struct LiveIndex<'a> {
     pub(super) id: PairId,
-    pub(super) looking: &'a Looking<'a>,
+    pub(super) looking: &'a ReadContext<'a>,
 }
 
-impl PairIndex<LookError> for LiveIndex<'_> {
-    fn evidence(&self, run: RunKey) -> Result<Option<EvidenceRef>, LookError> {
+impl StateLookup<LookError> for LiveIndex<'_> {
+    fn evidence(&self, run: RunKey) -> Result<Option<EvidenceLocation>, LookError> {
         self.looking
             .view
             .evidence(self.id, run)
             .map_err(LookError::State)
     }
 
-    fn entries(&self, run: RunKey) -> Result<Vec<ScoredEntry>, LookError> {
+    fn entries(&self, run: RunKey) -> Result<Vec<ScoredLine>, LookError> {
         self.looking
             .view
             .entries(self.id, run)
             .map_err(LookError::State)
     }
 
-    fn claimable(&self, row: RowKey) -> Result<Vec<Claim>, LookError> {
+    fn claimable(&self, row: RowKey) -> Result<Vec<UnclaimedRow>, LookError> {
         let mut claims = self
             .looking
             .view
             .claimable(row, self.id)
             .map_err(LookError::State)?;
-        let first = Claim {
+        let first = UnclaimedRow {
             row,
             scope: PairId(0),
             row_offset: 0,
@@ -66,16 +66,16 @@ pub(super) struct SourceBodies<'a> {
     pub(super) evidence: Option<&'a Source>,
     /// Opened where a row of it is asked for: seldom.
     pub(super) export: OnceCell<Option<Arc<dyn StorageFile>>>,
-    pub(super) looking: &'a Looking<'a>,
+    pub(super) looking: &'a ReadContext<'a>,
 }
 
-impl Bodies<LookError> for SourceBodies<'_> {
+impl LineLookup<LookError> for SourceBodies<'_> {
     fn scored(&self, offset: u64, len_bytes: u32) -> Result<Option<Vec<u8>>, LookError> {
         line_of(self.scored, offset, len_bytes)
             .map_err(|error| LookError::Body(Stream::Scored, error))
     }
 
-    fn evidence(&self, place: EvidenceRef) -> Result<Option<Vec<u8>>, LookError> {
+    fn evidence(&self, place: EvidenceLocation) -> Result<Option<Vec<u8>>, LookError> {
         line_of(self.evidence, place.offset, place.len_bytes)
             .map_err(|error| LookError::Body(Stream::Evidence, error))
     }
@@ -86,7 +86,7 @@ impl Bodies<LookError> for SourceBodies<'_> {
         len_likely: usize,
         len_max: usize,
     ) -> Result<Option<Vec<u8>>, LookError> {
-        let Looking {
+        let ReadContext {
             storage,
             export_path,
             ..

@@ -1,5 +1,5 @@
 //! Owns one look at a pair of day-files: opens both, checks that they are what they were, reads what is new, and
-//! has the core work it. It changes nothing that is remembered: its [`Look`] says what would follow.
+//! has the core work it. It changes nothing that is remembered: its [`PairRead`] says what would follow.
 
 pub mod chunks;
 pub(crate) mod cursor;
@@ -15,12 +15,12 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use crate::lake::chunk::{Chunk, LineLimits};
-use crate::lake::identity::Rewritten;
+use crate::lake::identity::SourceChange;
 use crate::lake::identity::SourceState;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
-use crate::pair::index::Claim;
-use crate::pair::{ActivePair, Facts, Outcome, advance};
+use crate::pair::index::UnclaimedRow;
+use crate::pair::{ActivePair, JoinContext, JoinOutcome, advance};
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::{Storage, is_out_of_files};
 use crate::store::state::StateView;
@@ -31,7 +31,7 @@ pub use remember::is_gone;
 use remember::{mark_gone, remember};
 
 /// What a look at a pair needs.
-pub struct Looking<'a> {
+pub struct ReadContext<'a> {
     /// The file system.
     pub storage: &'a dyn Storage,
     /// The root, without links in it.
@@ -41,9 +41,9 @@ pub struct Looking<'a> {
     /// The state's view.
     pub view: &'a StateView,
     /// Rows claimed since that view was taken.
-    pub claimed: &'a BTreeSet<Claim>,
+    pub claimed: &'a BTreeSet<UnclaimedRow>,
     /// Rows that no line has claimed beside those that the view lists.
-    pub released: &'a BTreeSet<Claim>,
+    pub released: &'a BTreeSet<UnclaimedRow>,
     /// Whether there are rows that no line has claimed.
     pub claims_possible: bool,
     /// A longer line is a dead letter.
@@ -63,11 +63,11 @@ pub struct Looking<'a> {
 
 /// What a look at a pair found.
 #[derive(Debug)]
-pub struct Look {
+pub struct PairRead {
     /// What follows from new lines, unless a source was rewritten.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<JoinOutcome>,
     /// Sources that must be read again from their start before anything else.
-    pub rewritten: Option<(Stream, Rewritten)>,
+    pub rewritten: Option<(Stream, SourceChange)>,
     /// Sources that could not be read.
     pub unreadable: Vec<(Stream, io::Error)>,
     /// Sources that were there and are gone.
@@ -87,15 +87,15 @@ pub struct Look {
 /// Looks at a pair. `settled`: its unterminated last lines have been still for long enough to be taken.
 ///
 /// # Errors
-/// The state's. What is wrong with a source is in the [`Look`].
+/// The state's. What is wrong with a source is in the [`PairRead`].
 pub fn look(
     pair: &ActivePair,
     path: &PairPath,
     memory: PairMemory,
     settled: bool,
-    looking: &Looking<'_>,
-) -> Result<Look, StateError> {
-    let mut found = Look {
+    looking: &ReadContext<'_>,
+) -> Result<PairRead, StateError> {
+    let mut found = PairRead {
         outcome: None,
         rewritten: None,
         unreadable: Vec::new(),
@@ -123,7 +123,7 @@ pub fn look(
         return Ok(found);
     }
     match work(&sources, pair, &chunks, looking) {
-        Ok(outcome) => conclude(&sources, pair, &chunks, looking, outcome, &mut found),
+        Ok(outcome) => finish_read(&sources, pair, &chunks, looking, outcome, &mut found),
         Err(LookError::State(error)) => return Err(error),
         Err(LookError::Body(stream, error)) => found.unreadable.push((stream, error)),
     }
@@ -136,21 +136,21 @@ pub fn look(
 }
 
 /// The chunk of a source that has nothing new, or is not there.
-pub(super) const NOTHING: Chunk = Chunk::Unterminated { len_bytes: 0 };
+pub(super) const NOTHING: Chunk = Chunk::PartialLine { len_bytes: 0 };
 
 fn work(
     sources: &Sources,
     pair: &ActivePair,
     chunks: &Chunks,
-    looking: &Looking<'_>,
-) -> Result<Outcome, LookError> {
+    looking: &ReadContext<'_>,
+) -> Result<JoinOutcome, LookError> {
     let bodies = SourceBodies {
         scored: sources.scored.as_ref(),
         evidence: sources.evidence.as_ref(),
         export: OnceCell::new(),
         looking,
     };
-    let facts = Facts {
+    let facts = JoinContext {
         index: &LiveIndex {
             id: pair.id,
             looking,
@@ -167,13 +167,13 @@ fn work(
 }
 
 /// Says what is left, and by what the sources are known again. Nothing follows from a source that changed meanwhile.
-fn conclude(
+fn finish_read(
     sources: &Sources,
     pair: &ActivePair,
     chunks: &Chunks,
-    looking: &Looking<'_>,
-    mut outcome: Outcome,
-    found: &mut Look,
+    looking: &ReadContext<'_>,
+    mut outcome: JoinOutcome,
+    found: &mut PairRead,
 ) {
     let (before, after) = (&pair.checkpoint, &mut outcome.checkpoint);
     found.more = chunks.evidence_behind
@@ -198,7 +198,7 @@ fn conclude(
             };
             match remember(source, before, after, chunk, memory, looking.now_ms) {
                 Ok(true) => return true,
-                Ok(false) => found.rewritten = Some((stream, Rewritten::Tail)),
+                Ok(false) => found.rewritten = Some((stream, SourceChange::Tail)),
                 Err(error) => found.unreadable.push((stream, error)),
             }
             false

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::engine::read::cursor::SourceMemory;
 use crate::lake::chunk::Chunk;
-use crate::lake::identity::{Seen, SourceState};
+use crate::lake::identity::{SourceState, StatFingerprint};
 use crate::lake::source::Source;
 
 /// No kernel gives this device number: a source with it is gone, and whatever comes back under its path is another.
@@ -30,7 +30,7 @@ pub fn is_gone(state: &SourceState) -> bool {
 pub(super) fn mark_gone(state: &mut SourceState) {
     if let Some(identity) = &mut state.identity {
         identity.device = GONE_DEVICE;
-        state.seen = Seen::default();
+        state.seen = StatFingerprint::default();
     }
 }
 
@@ -62,13 +62,13 @@ pub(super) fn remember(
     after.seen = if all_read && is_telling(seen, now_ms) {
         seen
     } else {
-        Seen::default()
+        StatFingerprint::default()
     };
     Ok(true)
 }
 
 /// Whether a later change must show in a stat: within a tick of the file system's clock it leaves no trace.
-fn is_telling(seen: Seen, now_ms: u64) -> bool {
+fn is_telling(seen: StatFingerprint, now_ms: u64) -> bool {
     let is_coarse = seen.modified_ns % SECOND_NS == 0 || seen.changed_ns % SECOND_NS == 0;
     let tick_ns = if is_coarse {
         COARSE_TICK_NS
@@ -87,7 +87,7 @@ mod tests {
     fn what_changed_within_a_tick_of_a_clock_is_looked_at_again() {
         const MS: i128 = 1_000_000;
         let now_ms: u64 = 1_777_000_010_000;
-        let at = |modified_ago_ms: i128, changed_ago_ms: i128| Seen {
+        let at = |modified_ago_ms: i128, changed_ago_ms: i128| StatFingerprint {
             len_bytes: 1,
             modified_ns: (i128::from(now_ms) - modified_ago_ms) * MS + 1,
             changed_ns: (i128::from(now_ms) - changed_ago_ms) * MS + 1,
@@ -98,7 +98,7 @@ mod tests {
         assert!(!is_telling(at(100_000, 10), now_ms));
         // A clock that is behind the file system's.
         assert!(!is_telling(at(-10, -10), now_ms));
-        let coarse = |ago_ms: i128| Seen {
+        let coarse = |ago_ms: i128| StatFingerprint {
             changed_ns: (i128::from(now_ms) - ago_ms) * MS,
             ..at(ago_ms, ago_ms)
         };

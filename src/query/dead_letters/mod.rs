@@ -16,7 +16,7 @@ use crate::pair::index::{DeadLetter, PairId};
 use crate::platform::storage::Storage;
 use crate::query::line_numbers::line_numbers;
 use crate::query::status::ClassStatus;
-use crate::store::snapshot::{Figures, pair_path, stream_name};
+use crate::store::snapshot::{StateSnapshot, pair_path, stream_name};
 use crate::store::state::error::StateError;
 
 pub use retry::{RetryError, retry};
@@ -26,16 +26,16 @@ const NUMBERED_BYTES_MAX: u64 = 256 << 20;
 
 /// Some dead letters. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Letters {
+pub struct DeadLetterPage {
     /// They.
-    pub letters: Vec<Letter>,
+    pub letters: Vec<DeadLetterInfo>,
     /// Whether there are more behind them.
     pub more: bool,
 }
 
 /// A line that is no record.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Letter {
+pub struct DeadLetterInfo {
     /// `YYYY/MM/DD/NAME.jsonl`, below the stream's directory.
     pub day_file: String,
     /// `scored` or `evidence`.
@@ -52,7 +52,7 @@ pub struct Letter {
 
 /// Which dead letters are wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Wanted {
+pub struct DeadLetterFilter {
     /// Of this pair alone.
     pub day_file: Option<PairPath>,
     /// Of this stream alone.
@@ -65,7 +65,7 @@ pub struct Wanted {
 
 /// What a day-file gave when it was read again.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Retried {
+pub struct RetryReport {
     /// The pair, `YYYY/MM/DD/NAME.jsonl`.
     pub day_file: String,
     /// `scored` or `evidence`.
@@ -81,16 +81,16 @@ pub struct Retried {
 /// # Errors
 /// The state's. A day-file that cannot be read leaves lines without their numbers.
 pub fn letters(
-    figures: &Figures,
+    figures: &StateSnapshot,
     storage: &dyn Storage,
     root: &Path,
-    wanted: &Wanted,
-) -> Result<Letters, StateError> {
+    wanted: &DeadLetterFilter,
+) -> Result<DeadLetterPage, StateError> {
     let id = match &wanted.day_file {
         None => None,
         Some(path) => match figures.pair(path)? {
             Some(pair) => Some(pair.id),
-            None => return Ok(Letters::default()),
+            None => return Ok(DeadLetterPage::default()),
         },
     };
     let (found, more) = collect(figures, wanted, id)?;
@@ -106,7 +106,7 @@ pub fn letters(
     let mut letters = Vec::new();
     for ((path, stream), found) in &by_source {
         let numbers = numbers(storage, root, path, *stream, found).unwrap_or_default();
-        letters.extend(found.iter().enumerate().map(|(n, letter)| Letter {
+        letters.extend(found.iter().enumerate().map(|(n, letter)| DeadLetterInfo {
             day_file: path.to_string(),
             stream: stream_name(*stream).to_owned(),
             line: numbers.get(n).copied(),
@@ -115,14 +115,14 @@ pub fn letters(
             reason: letter.reason.clone(),
         }));
     }
-    Ok(Letters { letters, more })
+    Ok(DeadLetterPage { letters, more })
 }
 
 type Found = Vec<(PairId, DeadLetter)>;
 
 fn collect(
-    figures: &Figures,
-    wanted: &Wanted,
+    figures: &StateSnapshot,
+    wanted: &DeadLetterFilter,
     id: Option<PairId>,
 ) -> Result<(Found, bool), StateError> {
     let mut found = Vec::new();
@@ -145,7 +145,10 @@ fn collect(
     Ok((found, more))
 }
 
-fn paths_of(figures: &Figures, found: &Found) -> Result<BTreeMap<PairId, PairPath>, StateError> {
+fn paths_of(
+    figures: &StateSnapshot,
+    found: &Found,
+) -> Result<BTreeMap<PairId, PairPath>, StateError> {
     let mut paths: BTreeMap<PairId, PairPath> = (figures.changed.iter())
         .map(|(path, pair)| (pair.id, path.clone()))
         .collect();
@@ -193,7 +196,7 @@ pub fn bytes_of(
     storage: &dyn Storage,
     root: &Path,
     path: &PairPath,
-    letter: &Letter,
+    letter: &DeadLetterInfo,
     mut take: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
     const PIECE_LEN: u64 = 1 << 20;

@@ -7,14 +7,14 @@ use hyper::Method;
 
 use crate::config::Settings;
 use crate::engine::{Engine, EngineError, Setup};
-use crate::lake::identity::Rewritten;
+use crate::lake::identity::SourceChange;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::accounting::class_of;
 use crate::platform::clock::HostClock;
-use crate::query::dead_letters::Retried;
+use crate::query::dead_letters::RetryReport;
 use crate::query::offline;
-use crate::query::offline::{InquireError, Respondent};
+use crate::query::offline::{Backend, InquireError};
 use crate::query::status::ClassStatus;
 use crate::store::snapshot::stream_name;
 
@@ -36,9 +36,13 @@ pub enum RetryError {
 ///
 /// # Errors
 /// See [`RetryError`].
-pub fn retry(settings: &Settings, path: &PairPath, stream: Stream) -> Result<Retried, RetryError> {
+pub fn retry(
+    settings: &Settings,
+    path: &PairPath,
+    stream: Stream,
+) -> Result<RetryReport, RetryError> {
     match offline::find(settings)? {
-        Respondent::Daemon(holder) => {
+        Backend::Daemon(holder) => {
             let query = form_urlencoded::Serializer::new(String::new())
                 .append_pair("day_file", &path.to_string())
                 .append_pair("stream", stream_name(stream))
@@ -51,7 +55,7 @@ pub fn retry(settings: &Settings, path: &PairPath, stream: Stream) -> Result<Ret
                 offline::LONG,
             )?)
         }
-        Respondent::Files(files) => {
+        Backend::OfflineState(files) => {
             let (root, state_dir, _lock) = files.into_lock();
             let settings = Settings {
                 state_dir,
@@ -91,10 +95,10 @@ impl Engine {
             return Ok(None);
         }
         let reset = self
-            .heal_state()
-            .and_then(|()| self.read_again(path, stream, Rewritten::Mended));
-        self.note_state_failure(reset)?;
-        self.touch(path.clone());
+            .reopen_state_if_failed()
+            .and_then(|()| self.read_again(path, stream, SourceChange::Mended));
+        self.mark_state_failed(reset)?;
+        self.enqueue(path.clone());
         Ok(Some(before))
     }
 
@@ -107,8 +111,8 @@ impl Engine {
         path: &PairPath,
         stream: Stream,
         before: ClassStatus,
-    ) -> Result<Retried, EngineError> {
-        Ok(Retried {
+    ) -> Result<RetryReport, EngineError> {
+        Ok(RetryReport {
             day_file: path.to_string(),
             stream: stream_name(stream).to_owned(),
             before,

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::ActivePair;
-use crate::pair::index::{Claim, PairId, ScoredEntry};
+use crate::pair::index::{PairId, ScoredLine, UnclaimedRow};
 use crate::pair::verdict::Verdict;
 use crate::platform::storage::StorageFile;
-use crate::query::explain::{Explaining, RowRange, category_of};
+use crate::query::explain::{ExplainContext, RowRange, category_of};
 use crate::record::keys::{RowKey, RunKey};
 use crate::record::parse;
 use crate::record::row;
@@ -66,7 +66,7 @@ pub struct Page {
 /// The state's. What cannot be read of sources or export makes the answer poorer.
 pub fn contradictions(
     page: Page,
-    explaining: &Explaining<'_>,
+    explaining: &ExplainContext<'_>,
 ) -> Result<Contradictions, StateError> {
     let mut pairs: Vec<(PairPath, u64)> = Vec::new();
     explaining.figures.for_each_pair(|_, checkpoint| {
@@ -95,7 +95,7 @@ pub fn contradictions(
         let Some(pair) = explaining.figures.pair(&path)? else {
             continue;
         };
-        let one = OnePair {
+        let one = PairExplainer {
             pair: &pair,
             path: &path,
             source: Source::open(explaining.storage, explaining.root, Stream::Scored, &path)
@@ -144,15 +144,15 @@ impl FoundInPair {
     }
 }
 
-struct OnePair<'a> {
+struct PairExplainer<'a> {
     pair: &'a ActivePair,
     path: &'a PairPath,
     source: Option<Source>,
     export: Option<&'a dyn StorageFile>,
-    explaining: &'a Explaining<'a>,
+    explaining: &'a ExplainContext<'a>,
 }
 
-impl OnePair<'_> {
+impl PairExplainer<'_> {
     /// The first `keep` of the pair's contradicted rows, of which it counts so many.
     fn find(&self, counted: u64, keep: u64) -> Result<FoundInPair, StateError> {
         let mut found = FoundInPair::default();
@@ -191,7 +191,7 @@ impl OnePair<'_> {
             return Ok(());
         };
         let figures = self.explaining.figures;
-        let mut seen: BTreeSet<Claim> = BTreeSet::new();
+        let mut seen: BTreeSet<UnclaimedRow> = BTreeSet::new();
         let mut failed = None;
         figures.for_each_scored(self.pair, |entry| {
             let enough = seen.len() as u64 >= wanted || failed.is_some();
@@ -220,16 +220,16 @@ impl OnePair<'_> {
     }
 
     /// The key of the rows that a scored line would give.
-    fn key_of(&self, source: &Source, entry: &ScoredEntry) -> Option<RowKey> {
+    fn key_of(&self, source: &Source, entry: &ScoredLine) -> Option<RowKey> {
         let line = source.line(entry.offset, entry.len_bytes).ok()?;
         let run = parse::scored_run(parse::trim(&line)).ok()?;
         let is_of_run = RunKey::of_text(&run.evidence_run_id) == entry.run;
         let name = self.path.to_string();
         let name = name.rsplit('/').next().unwrap_or_default();
-        is_of_run.then(|| RowKey::of_line(name, &run))
+        is_of_run.then(|| RowKey::from_scored(name, &run))
     }
 
-    fn claimable(&self, key: RowKey) -> Result<Vec<Claim>, StateError> {
+    fn claimable(&self, key: RowKey) -> Result<Vec<UnclaimedRow>, StateError> {
         let figures = self.explaining.figures;
         let scope: PairId = self.pair.id;
         let mut claims = figures.view.claimable(key, scope)?;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
-use crate::pair::index::{EvidenceRef, ScoredEntry};
+use crate::pair::index::{EvidenceLocation, ScoredLine};
 use crate::pair::verdict::Verdict;
 use crate::platform::storage::{Storage, StorageFile};
 use crate::query::line_numbers::{for_each_line, line_numbers};
@@ -22,7 +22,7 @@ use crate::record::parse;
 use crate::record::row;
 use crate::record::timestamp::stamp;
 use crate::store::export::row_at;
-use crate::store::snapshot::{Figures, RunInPair, pair_path, stream_name};
+use crate::store::snapshot::{RunOccurrences, StateSnapshot, pair_path, stream_name};
 use crate::store::state::error::StateError;
 
 pub use contradicted::{ContradictedRow, Contradictions, Page, contradictions};
@@ -35,14 +35,14 @@ pub struct Explanation {
     /// Whether any line that was read concerns it.
     pub known: bool,
     /// Each line that concerns it: day-file by day-file, scored lines first, in order.
-    pub lines: Vec<LineExplained>,
+    pub lines: Vec<LineExplanation>,
     /// Of an unknown id: ids like it, among the newest day-files and the runs that wait for the longest time.
     pub near: Vec<String>,
 }
 
 /// What became of one line.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct LineExplained {
+pub struct LineExplanation {
     /// `scored` or `evidence`.
     pub stream: String,
     /// `YYYY/MM/DD/NAME.jsonl`, below the stream's directory.
@@ -84,7 +84,7 @@ pub struct RowRange {
 }
 
 /// What an explanation is read from.
-pub struct Explaining<'a> {
+pub struct ExplainContext<'a> {
     /// The file system.
     pub storage: &'a dyn Storage,
     /// The root, without links in it.
@@ -94,14 +94,14 @@ pub struct Explaining<'a> {
     /// A longer line is a dead letter.
     pub line_bytes_max: u64,
     /// What is remembered.
-    pub figures: &'a Figures,
+    pub figures: &'a StateSnapshot,
 }
 
 /// What became of a run.
 ///
 /// # Errors
 /// The state's. A day-file that cannot be read makes the answer shorter.
-pub fn explain(run_id: &str, explaining: &Explaining<'_>) -> Result<Explanation, StateError> {
+pub fn explain(run_id: &str, explaining: &ExplainContext<'_>) -> Result<Explanation, StateError> {
     let found = explaining.figures.find_run(RunKey::of(run_id))?;
     let export = explaining.storage.open_read(explaining.export_path).ok();
     let mut lines = Vec::new();
@@ -109,7 +109,7 @@ pub fn explain(run_id: &str, explaining: &Explaining<'_>) -> Result<Explanation,
         let Some(path) = pair_path(&in_pair.pair.checkpoint) else {
             continue;
         };
-        let one = OnePair {
+        let one = PairExplainer {
             run_id,
             path: &path,
             in_pair,
@@ -133,33 +133,33 @@ pub fn explain(run_id: &str, explaining: &Explaining<'_>) -> Result<Explanation,
     })
 }
 
-struct OnePair<'a> {
+struct PairExplainer<'a> {
     run_id: &'a str,
     path: &'a PairPath,
-    in_pair: &'a RunInPair,
-    explaining: &'a Explaining<'a>,
+    in_pair: &'a RunOccurrences,
+    explaining: &'a ExplainContext<'a>,
     export: Option<&'a dyn StorageFile>,
 }
 
-impl OnePair<'_> {
+impl PairExplainer<'_> {
     fn source(&self, stream: Stream) -> Option<Source> {
-        let Explaining { storage, root, .. } = self.explaining;
+        let ExplainContext { storage, root, .. } = self.explaining;
         Source::open(*storage, root, stream, self.path)
             .ok()
             .flatten()
     }
 
-    fn line(&self, stream: Stream, offset: u64, len_bytes: u64) -> LineExplained {
-        LineExplained {
+    fn line(&self, stream: Stream, offset: u64, len_bytes: u64) -> LineExplanation {
+        LineExplanation {
             stream: stream_name(stream).to_owned(),
             day_file: self.path.to_string(),
             offset,
             len_bytes,
-            ..LineExplained::default()
+            ..LineExplanation::default()
         }
     }
 
-    fn scored_lines(&self, lines: &mut Vec<LineExplained>) {
+    fn scored_lines(&self, lines: &mut Vec<LineExplanation>) {
         let source = self.source(Stream::Scored);
         let entries = &self.in_pair.entries;
         let offsets: Vec<u64> = entries.iter().map(|entry| entry.offset).collect();
@@ -182,10 +182,10 @@ impl OnePair<'_> {
 
     fn decide(
         &self,
-        entry: &ScoredEntry,
+        entry: &ScoredLine,
         category: Option<String>,
         evidence: Option<&(String, String)>,
-        line: &mut LineExplained,
+        line: &mut LineExplanation,
     ) {
         let (verdict, rule, value) = match entry.verdict {
             Verdict::Exported { .. } => ("exported", EXPORTED, category),
@@ -226,7 +226,7 @@ impl OnePair<'_> {
 
     /// Role and text of the evidence that counts, as it stands there now.
     fn evidence_now(&self) -> Option<(String, String)> {
-        let EvidenceRef { offset, len_bytes } = self.in_pair.evidence?;
+        let EvidenceLocation { offset, len_bytes } = self.in_pair.evidence?;
         let line = self
             .source(Stream::Evidence)?
             .line(offset, len_bytes)
@@ -239,7 +239,7 @@ impl OnePair<'_> {
     }
 
     /// Every evidence line with the id that was read; the index knows the last one alone.
-    fn evidence_lines(&self, lines: &mut Vec<LineExplained>) {
+    fn evidence_lines(&self, lines: &mut Vec<LineExplanation>) {
         let Some(counts) = self.in_pair.evidence else {
             return;
         };

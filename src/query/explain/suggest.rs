@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
-use crate::query::explain::Explaining;
+use crate::query::explain::ExplainContext;
 use crate::query::status::waiting_oldest;
 use crate::record::parse;
 use crate::store::snapshot::pair_path;
@@ -21,7 +21,10 @@ const NEAR_MAX: usize = 5;
 const ID_CHARS_MAX: usize = 128;
 
 /// Ids like this one, nearest first.
-pub(super) fn near(run_id: &str, explaining: &Explaining<'_>) -> Result<Vec<String>, StateError> {
+pub(super) fn near(
+    run_id: &str,
+    explaining: &ExplainContext<'_>,
+) -> Result<Vec<String>, StateError> {
     let mut newest: BTreeSet<PairPath> = BTreeSet::new();
     explaining.figures.for_each_pair(|_, checkpoint| {
         newest.extend(pair_path(checkpoint));
@@ -41,7 +44,7 @@ pub(super) fn near(run_id: &str, explaining: &Explaining<'_>) -> Result<Vec<Stri
 
 /// What cannot be read offers nothing.
 fn ids_at_the_end(
-    explaining: &Explaining<'_>,
+    explaining: &ExplainContext<'_>,
     path: &PairPath,
     stream: Stream,
     ids: &mut BTreeSet<String>,

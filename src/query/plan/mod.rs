@@ -10,21 +10,21 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::read::{Look, Looking, PairMemory, look};
+use crate::engine::read::{PairMemory, PairRead, ReadContext, look};
 use crate::engine::relocate::{first_inode, is_moved};
 use crate::lake::chunk::LineLimits;
-use crate::lake::identity::{Rewritten, seen};
+use crate::lake::identity::{SourceChange, seen};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::walk;
 use crate::pair::accounting::{CLASSES_MAX, OTHER, class_of};
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::index::{Claim, PairId};
-use crate::pair::verdict::Totals;
-use crate::pair::{ActivePair, Outcome, Overlay};
+use crate::pair::index::{PairId, UnclaimedRow};
+use crate::pair::verdict::LineTotals;
+use crate::pair::{ActivePair, JoinOutcome, Overlay};
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::Storage;
 use crate::record::timestamp::stamp;
-use crate::store::snapshot::{Figures, stream_name};
+use crate::store::snapshot::{StateSnapshot, stream_name};
 use crate::store::state::error::StateError;
 
 /// Day-files that are named; of more only their number is told.
@@ -41,18 +41,18 @@ pub struct Plan {
     /// Pairs of day-files that would be looked at.
     pub pairs: u64,
     /// What would change in all.
-    pub total: Changes,
+    pub total: Delta,
     /// What would change of each source class, where anything would.
-    pub classes: BTreeMap<String, Changes>,
+    pub classes: BTreeMap<String, Delta>,
     /// Day-files that are not what was read of them and would be read again from their start, the first ones.
-    pub read_again: Vec<Concerned>,
+    pub read_again: Vec<AffectedFile>,
     /// Day-files that would be passed over, the first ones, and why.
-    pub passed_over: Vec<Concerned>,
+    pub passed_over: Vec<AffectedFile>,
 }
 
 /// By how much each figure would change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Changes {
+pub struct Delta {
     /// Rows that would be written.
     pub rows: i64,
     /// Rows that are in the export already and would be claimed by their lines.
@@ -85,7 +85,7 @@ pub struct Changes {
 
 /// A day-file, and what about it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Concerned {
+pub struct AffectedFile {
     /// `YYYY/MM/DD/NAME.jsonl`, below the stream's directory; or a directory that cannot be listed.
     pub day_file: String,
     /// `scored` or `evidence`.
@@ -95,7 +95,7 @@ pub struct Concerned {
 }
 
 /// What a plan is made from.
-pub struct Planning<'a> {
+pub struct PlanContext<'a> {
     /// The file system.
     pub storage: &'a dyn Storage,
     /// The root, without links in it.
@@ -107,15 +107,15 @@ pub struct Planning<'a> {
     /// Milliseconds since 1970.
     pub now_ms: u64,
     /// What is remembered.
-    pub figures: &'a Figures,
+    pub figures: &'a StateSnapshot,
 }
 
 /// What a run now would do, with all that settles.
 ///
 /// # Errors
 /// The state's. What is wrong with a day-file is in the plan.
-pub fn plan(planning: &Planning<'_>) -> Result<Plan, StateError> {
-    let mut making = Making {
+pub fn plan(planning: &PlanContext<'_>) -> Result<Plan, StateError> {
+    let mut making = Planner {
         planning,
         claimed: (*planning.figures.claimed).clone(),
         claimable: planning.figures.claimable,
@@ -133,12 +133,12 @@ pub fn plan(planning: &Planning<'_>) -> Result<Plan, StateError> {
     Ok(making.plan)
 }
 
-struct Making<'a> {
-    planning: &'a Planning<'a>,
-    claimed: BTreeSet<Claim>,
+struct Planner<'a> {
+    planning: &'a PlanContext<'a>,
+    claimed: BTreeSet<UnclaimedRow>,
     claimable: u64,
     /// Rows that would be free for the lines of the pair that is followed, or of any.
-    released: BTreeSet<Claim>,
+    released: BTreeSet<UnclaimedRow>,
     /// Pairs whose scored day-file lies elsewhere now.
     left: BTreeMap<PairPath, ActivePair>,
     long_lines: Mutex<()>,
@@ -148,10 +148,10 @@ struct Making<'a> {
 /// A pair that no state knows yet has a number that no claim is limited to.
 const NEW_PAIR: PairId = PairId(u32::MAX - 1);
 
-impl Making<'_> {
+impl Planner<'_> {
     /// The pairs that a run would look at, in its order.
     fn pairs_with_news(&mut self) -> Result<BTreeSet<PairPath>, StateError> {
-        let Planning {
+        let PlanContext {
             storage,
             root,
             figures,
@@ -162,7 +162,7 @@ impl Making<'_> {
             let walked = match walk(storage, root, stream) {
                 Ok(walked) => walked,
                 Err(error) => {
-                    self.pass_over(&stream.base(root).display().to_string(), stream, &error);
+                    self.skip_oversized(&stream.base(root).display().to_string(), stream, &error);
                     continue;
                 }
             };
@@ -192,7 +192,7 @@ impl Making<'_> {
         loop {
             let found = self.look(&pair, path, memory, settled)?;
             for (stream, error) in &found.unreadable {
-                self.pass_over(&path.to_string(), *stream, error);
+                self.skip_oversized(&path.to_string(), *stream, error);
             }
             if let Some((stream, why)) = found.rewritten {
                 name(&mut self.plan.read_again, path, stream, why.code());
@@ -205,7 +205,7 @@ impl Making<'_> {
                 continue;
             }
             let Some(outcome) = found.outcome else { break };
-            if self.release_moved(path, &pair, &outcome)? {
+            if self.release_relocated_rows(path, &pair, &outcome)? {
                 continue;
             }
             let moved = found.more || outcome.checkpoint != pair.checkpoint;
@@ -242,7 +242,7 @@ impl Making<'_> {
         &mut self,
         pair: ActivePair,
         stream: Stream,
-        why: Rewritten,
+        why: SourceChange,
     ) -> Result<ActivePair, StateError> {
         let (pair, released) = reset::again(self.planning, pair, stream, why)?;
         self.released.extend(released);
@@ -250,13 +250,13 @@ impl Making<'_> {
     }
 
     /// Whether the look found a day-file that was moved there, of which the rows were not free for it to claim.
-    fn release_moved(
+    fn release_relocated_rows(
         &mut self,
         path: &PairPath,
         pair: &ActivePair,
-        outcome: &Outcome,
+        outcome: &JoinOutcome,
     ) -> Result<bool, StateError> {
-        let Planning {
+        let PlanContext {
             storage,
             root,
             figures,
@@ -275,9 +275,9 @@ impl Making<'_> {
                 &mut self.plan.read_again,
                 &from,
                 Stream::Scored,
-                Rewritten::Moved.code(),
+                SourceChange::Moved.code(),
             );
-            let left = self.again((*known).clone(), Stream::Scored, Rewritten::Moved)?;
+            let left = self.again((*known).clone(), Stream::Scored, SourceChange::Moved)?;
             self.sum_up(&left.checkpoint, &known.checkpoint.figures(), 0, 0);
             self.left.insert(from, left);
             return Ok(true);
@@ -291,9 +291,9 @@ impl Making<'_> {
         path: &PairPath,
         memory: PairMemory,
         settled: bool,
-    ) -> Result<Look, StateError> {
+    ) -> Result<PairRead, StateError> {
         let planning = self.planning;
-        let looking = Looking {
+        let looking = ReadContext {
             buffers: &Buffers::default(),
             storage: planning.storage,
             root: planning.root,
@@ -311,19 +311,25 @@ impl Making<'_> {
         look(pair, path, memory, settled, &looking)
     }
 
-    fn claim(&mut self, claims: &[Claim]) {
+    fn claim(&mut self, claims: &[UnclaimedRow]) {
         let listed = claims.iter().filter(|claim| !self.released.contains(claim));
         self.claimable = self.claimable.saturating_sub(listed.count() as u64);
         self.claimed.extend(claims.iter().copied());
     }
 
-    fn sum_up(&mut self, checkpoint: &PairCheckpoint, before: &Totals, rows: i64, claimed: i64) {
-        let changes = Changes {
+    fn sum_up(
+        &mut self,
+        checkpoint: &PairCheckpoint,
+        before: &LineTotals,
+        rows: i64,
+        claimed: i64,
+    ) {
+        let changes = Delta {
             rows,
             claimed,
-            ..Changes::between(before, &checkpoint.figures())
+            ..Delta::between(before, &checkpoint.figures())
         };
-        if changes != Changes::default() {
+        if changes != Delta::default() {
             self.plan.total.add(&changes);
             let mut class = class_of(&checkpoint.path);
             if self.plan.classes.len() >= CLASSES_MAX && !self.plan.classes.contains_key(&class) {
@@ -333,9 +339,9 @@ impl Making<'_> {
         }
     }
 
-    fn pass_over(&mut self, what: &str, stream: Stream, error: &io::Error) {
+    fn skip_oversized(&mut self, what: &str, stream: Stream, error: &io::Error) {
         if self.plan.passed_over.len() < NAMED_MAX {
-            self.plan.passed_over.push(Concerned {
+            self.plan.passed_over.push(AffectedFile {
                 day_file: what.to_owned(),
                 stream: stream_name(stream).to_owned(),
                 reason: error.to_string(),
@@ -353,9 +359,9 @@ fn new_pair(path: &PairPath) -> ActivePair {
     }
 }
 
-fn name(named: &mut Vec<Concerned>, path: &PairPath, stream: Stream, reason: &str) {
+fn name(named: &mut Vec<AffectedFile>, path: &PairPath, stream: Stream, reason: &str) {
     if named.len() < NAMED_MAX {
-        named.push(Concerned {
+        named.push(AffectedFile {
             day_file: path.to_string(),
             stream: stream_name(stream).to_owned(),
             reason: reason.to_owned(),
@@ -363,10 +369,10 @@ fn name(named: &mut Vec<Concerned>, path: &PairPath, stream: Stream, reason: &st
     }
 }
 
-impl Changes {
+impl Delta {
     /// From one account to another.
     #[must_use]
-    pub fn between(before: &Totals, after: &Totals) -> Self {
+    pub fn between(before: &LineTotals, after: &LineTotals) -> Self {
         let step = |before: u64, after: u64| after as i64 - before as i64;
         let (old, new) = (&before.counts, &after.counts);
         Self {

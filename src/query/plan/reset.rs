@@ -4,23 +4,23 @@
 use std::collections::BTreeSet;
 
 use crate::engine::relocate::scope_of_claims;
-use crate::lake::identity::Rewritten;
+use crate::lake::identity::SourceChange;
 use crate::lake::path::Stream;
-use crate::pair::index::{Claim, PairId, ScoredEntry};
+use crate::pair::index::{PairId, ScoredLine, UnclaimedRow};
 use crate::pair::verdict::Verdict;
 use crate::pair::{ActivePair, Overlay};
-use crate::query::plan::Planning;
+use crate::query::plan::PlanContext;
 use crate::record::keys::RowKey;
 use crate::store::export::row_at;
 use crate::store::state::error::StateError;
 
 /// The pair after the reset, all of it in its overlay, and the rows that it released.
 pub(super) fn again(
-    planning: &Planning<'_>,
+    planning: &PlanContext<'_>,
     pair: ActivePair,
     stream: Stream,
-    why: Rewritten,
-) -> Result<(ActivePair, BTreeSet<Claim>), StateError> {
+    why: SourceChange,
+) -> Result<(ActivePair, BTreeSet<UnclaimedRow>), StateError> {
     let mut overlay = Overlay::default();
     if pair.persisted {
         let view = &planning.figures.view;
@@ -50,7 +50,11 @@ pub(super) fn again(
     Ok((again, released))
 }
 
-fn forget_scored(planning: &Planning<'_>, pair: &mut ActivePair, scope: PairId) -> BTreeSet<Claim> {
+fn forget_scored(
+    planning: &PlanContext<'_>,
+    pair: &mut ActivePair,
+    scope: PairId,
+) -> BTreeSet<UnclaimedRow> {
     pair.checkpoint.scored = Default::default();
     pair.checkpoint.counts = Default::default();
     pair.checkpoint.waiting_since_s = 0;
@@ -62,8 +66,8 @@ fn forget_scored(planning: &Planning<'_>, pair: &mut ActivePair, scope: PairId) 
         let Verdict::Exported { row_offset, .. } = entry.verdict else {
             return None;
         };
-        Some(Claim {
-            row: RowKey::of_row(&row_at(&*export, row_offset)?).ok()?,
+        Some(UnclaimedRow {
+            row: RowKey::from_row(&row_at(&*export, row_offset)?).ok()?,
             scope,
             row_offset,
         })
@@ -81,7 +85,7 @@ fn forget_evidence(pair: &mut ActivePair, since_s: u64) {
     for entry in pair.overlay.entries.values_mut() {
         if let Verdict::Role { index } | Verdict::BlankText { index } = entry.verdict {
             let verdict = Verdict::Waiting { index, since_s };
-            *entry = ScoredEntry { verdict, ..*entry };
+            *entry = ScoredLine { verdict, ..*entry };
         }
     }
 }

@@ -8,16 +8,16 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::lake::chunk::LineLimits;
-use crate::lake::identity::{Seen, SourceState};
+use crate::lake::identity::{SourceState, StatFingerprint};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::index::ScoredEntry;
+use crate::pair::index::ScoredLine;
 use crate::platform::storage::Storage;
 use crate::record::keys::RunKey;
 use crate::record::parse;
 use crate::record::timestamp::stamp;
-use crate::store::snapshot::{Figures, pair_path};
+use crate::store::snapshot::{StateSnapshot, pair_path};
 use crate::store::state::error::StateError;
 
 /// Waiting runs that are told.
@@ -66,7 +66,7 @@ pub struct Unterminated {
 /// # Errors
 /// The state's.
 pub fn waiting_oldest(
-    figures: &Figures,
+    figures: &StateSnapshot,
     storage: &dyn Storage,
     root: &Path,
 ) -> Result<Vec<WaitingRun>, StateError> {
@@ -118,7 +118,7 @@ fn run_id(
     storage: &dyn Storage,
     root: &Path,
     path: &PairPath,
-    entry: &ScoredEntry,
+    entry: &ScoredLine,
 ) -> io::Result<Option<String>> {
     let Some(source) = Source::open(storage, root, Stream::Scored, path)? else {
         return Ok(None);
@@ -131,7 +131,7 @@ fn run_id(
 
 /// What is known to be unread.
 #[derive(Debug, Clone, Default)]
-pub struct Unread {
+pub struct UnreadBytes {
     /// Pairs with something to read, the first ones of many.
     pub pairs: Vec<PairPath>,
     /// Whether these are all, and no directory is still to be listed.
@@ -142,7 +142,12 @@ pub struct Unread {
 
 /// How far the export is behind. What cannot be asked counts for nothing: it is passed over, and said elsewhere.
 #[must_use]
-pub fn lag(figures: &Figures, unread: &Unread, storage: &dyn Storage, root: &Path) -> Lag {
+pub fn lag(
+    figures: &StateSnapshot,
+    unread: &UnreadBytes,
+    storage: &dyn Storage,
+    root: &Path,
+) -> Lag {
     let mut gaps = Vec::new();
     for path in &unread.pairs {
         let checkpoint = match figures.pair(path) {
@@ -183,23 +188,23 @@ pub fn lag(figures: &Figures, unread: &Unread, storage: &dyn Storage, root: &Pat
 /// # Errors
 /// The state's. A day-file that cannot be read counts for nothing: it is said elsewhere.
 pub fn unterminated(
-    figures: &Figures,
+    figures: &StateSnapshot,
     storage: &dyn Storage,
     root: &Path,
     limits: LineLimits,
 ) -> Result<Unterminated, StateError> {
-    let mut unfinished: Vec<(PairPath, Stream, SourceState)> = Vec::new();
+    let mut has_unarmed: Vec<(PairPath, Stream, SourceState)> = Vec::new();
     figures.for_each_pair(|_, checkpoint| {
         let sources = Stream::ALL.map(|stream| (stream, checkpoint.source(stream)));
         for (stream, state) in sources {
-            if state.seen == Seen::default() || state.overlong_from.is_some() {
+            if state.seen == StatFingerprint::default() || state.overlong_from.is_some() {
                 let found = pair_path(checkpoint).map(|path| (path, stream, *state));
-                unfinished.extend(found);
+                has_unarmed.extend(found);
             }
         }
     })?;
     let mut found = Unterminated::default();
-    for (path, stream, state) in unfinished {
+    for (path, stream, state) in has_unarmed {
         let bytes = match Source::open(storage, root, stream, &path) {
             Ok(Some(source)) => source.unterminated_bytes(&state, limits).unwrap_or(0),
             _ => 0,

@@ -17,15 +17,15 @@ use crate::engine::Engine;
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::export_path;
 use crate::pair::accounting::Account;
-use crate::pair::verdict::Totals;
+use crate::pair::verdict::LineTotals;
 use crate::platform::root_lock::Holder;
-use crate::platform::storage::Disk;
+use crate::platform::storage::OsStorage;
 use crate::query::offline;
-use crate::query::offline::{Files, InquireError, Respondent};
+use crate::query::offline::{Backend, InquireError, OfflineState};
 use crate::record::timestamp::{day_of, stamp};
 use crate::store::snapshot::stream_name;
 
-pub use detail::{Lag, Unread, Unterminated, WaitingRun, lag, unterminated, waiting_oldest};
+pub use detail::{Lag, UnreadBytes, Unterminated, WaitingRun, lag, unterminated, waiting_oldest};
 pub use snapshot_file::{Publisher, RecentFile};
 
 /// Name of the snapshot in the state directory.
@@ -88,7 +88,7 @@ pub struct Status {
     pub day_files_passed_over: u64,
     /// A few of them.
     #[serde(default)]
-    pub passed_over: Vec<PassedOver>,
+    pub passed_over: Vec<SkippedFile>,
     /// The daemon is there and does not answer: all this is what it published last.
     #[serde(default)]
     pub silent: bool,
@@ -96,7 +96,7 @@ pub struct Status {
 
 /// A day-file that cannot be read now; nothing more is read of its pair until it can.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PassedOver {
+pub struct SkippedFile {
     /// The pair, `YYYY/MM/DD/NAME.jsonl`.
     pub day_file: String,
     /// `scored` or `evidence`.
@@ -139,7 +139,7 @@ pub struct ClassStatus {
 impl ClassStatus {
     /// The figures of a class.
     #[must_use]
-    pub fn new(class: &str, totals: &Totals) -> Self {
+    pub fn new(class: &str, totals: &LineTotals) -> Self {
         let counts = &totals.counts;
         Self {
             class: class.to_owned(),
@@ -224,7 +224,7 @@ pub struct Fault {
 
 /// What only a running daemon knows.
 #[derive(Debug, Clone, Default)]
-pub struct Live {
+pub struct RuntimeStatus {
     /// Day-files and directories known to be unread.
     pub behind: u64,
     /// How changes are noticed.
@@ -244,7 +244,7 @@ impl Status {
         engine: &Engine,
         settings: &Settings,
         root: &Path,
-        live: Live,
+        live: RuntimeStatus,
         now_ms: u64,
     ) -> Self {
         let (lines, bytes) = engine.unterminated();
@@ -272,14 +272,18 @@ impl Status {
     }
 
     /// What state and journal say.
-    fn of_files(files: &Files, limits: LineLimits, now_ms: u64) -> Result<Self, InquireError> {
+    fn of_files(
+        files: &OfflineState,
+        limits: LineLimits,
+        now_ms: u64,
+    ) -> Result<Self, InquireError> {
         let figures = &files.figures;
         let account = &files.account;
         let told = Self::of_account(account, files.export_bytes, figures.claimable, now_ms);
         Ok(Self {
             as_of: stamp(now_ms),
-            waiting_oldest: waiting_oldest(figures, &Disk, &files.root)?,
-            unterminated: Some(unterminated(figures, &Disk, &files.root, limits)?),
+            waiting_oldest: waiting_oldest(figures, &OsStorage, &files.root)?,
+            unterminated: Some(unterminated(figures, &OsStorage, &files.root, limits)?),
             ..told.at(&files.root, &files.state_dir)
         })
     }
@@ -327,9 +331,9 @@ impl Status {
     }
 }
 
-fn passed_over(engine: &Engine) -> Vec<PassedOver> {
+fn passed_over(engine: &Engine) -> Vec<SkippedFile> {
     let told = engine.passed_over().take(PASSED_OVER_MAX);
-    let told = told.map(|(path, stream, why)| PassedOver {
+    let told = told.map(|(path, stream, why)| SkippedFile {
         day_file: path.to_string(),
         stream: stream_name(stream).to_owned(),
         why: why.to_owned(),
@@ -346,9 +350,9 @@ pub fn status(settings: &Settings, now_ms: u64) -> Result<Status, InquireError> 
         line_bytes_max: settings.max_line_bytes,
     };
     match offline::find(settings)? {
-        Respondent::Files(files) => Status::of_files(&files, limits, now_ms),
+        Backend::OfflineState(files) => Status::of_files(&files, limits, now_ms),
         // What it published goes for one that is too busy to answer, or an old one.
-        Respondent::Daemon(holder) => of_daemon(&holder).map_or_else(|| of_snapshot(&holder), Ok),
+        Backend::Daemon(holder) => of_daemon(&holder).map_or_else(|| of_snapshot(&holder), Ok),
     }
 }
 
@@ -361,7 +365,7 @@ fn of_daemon(holder: &Holder) -> Option<Status> {
 
 fn of_snapshot(holder: &Holder) -> Result<Status, InquireError> {
     let path = holder.state_dir.join(SNAPSHOT_FILE);
-    let silent = InquireError::Silent {
+    let silent = InquireError::NoSnapshotYet {
         pid: holder.pid,
         root: holder.root.clone(),
     };

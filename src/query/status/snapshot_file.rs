@@ -44,7 +44,7 @@ impl Publisher {
     /// Until when the last snapshot is too young to be replaced, in monotonic milliseconds: a status composed before
     /// would be thrown away.
     #[must_use]
-    pub fn rests_until(&self, now_ms: u64) -> Option<u64> {
+    pub fn idle_until(&self, now_ms: u64) -> Option<u64> {
         (now_ms < self.due_ms).then_some(self.due_ms)
     }
 

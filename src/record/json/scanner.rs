@@ -13,7 +13,7 @@ use crate::record::json::utf8::trim;
 
 /// Where and why a line is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Syntax {
+pub struct JsonError {
     /// Offset in the line.
     pub at_byte: usize,
     /// What is wrong there.
@@ -74,8 +74,8 @@ impl<'a> Scanner<'a> {
         &self.line[start..end]
     }
 
-    fn fault<T>(&self, what: &'static str) -> Result<T, Syntax> {
-        Err(Syntax {
+    fn fault<T>(&self, what: &'static str) -> Result<T, JsonError> {
+        Err(JsonError {
             at_byte: self.at,
             what,
         })
@@ -107,7 +107,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Nothing but white space may be left.
-    pub fn end(&mut self) -> Result<(), Syntax> {
+    pub fn end(&mut self) -> Result<(), JsonError> {
         match self.peek() {
             None => Ok(()),
             Some(_) => self.fault("something follows the value"),
@@ -116,7 +116,7 @@ impl<'a> Scanner<'a> {
 
     /// Takes a string.
     #[inline(always)]
-    pub fn string(&mut self) -> Result<JsonText<'a>, Syntax> {
+    pub fn string(&mut self) -> Result<JsonText<'a>, JsonError> {
         if !self.take(b'"') {
             return self.fault("a string is missing");
         }
@@ -136,7 +136,7 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline(never)]
-    fn long_string(&mut self, start: usize) -> Result<JsonText<'a>, Syntax> {
+    fn long_string(&mut self, start: usize) -> Result<JsonText<'a>, JsonError> {
         let text = &self.line[start..];
         let (mut odd, mut solidus) = (false, false);
         let run = text_run(text, |at| {
@@ -165,7 +165,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes a number.
-    pub fn number(&mut self) -> Result<Number<'a>, Syntax> {
+    pub fn number(&mut self) -> Result<Number<'a>, JsonError> {
         self.peek();
         let start = self.at;
         self.at += usize::from(self.line.get(self.at) == Some(&b'-'));
@@ -221,7 +221,7 @@ impl<'a> Scanner<'a> {
 
     /// Takes an object, its opening brace next: `field` is called behind each colon with the key, decoded, and
     /// takes the value. Keys that are longer than `longest_name` in any spelling come as nothing.
-    pub fn object<E: From<Syntax>>(
+    pub fn object<E: From<JsonError>>(
         &mut self,
         longest_name: usize,
         mut field: impl FnMut(&mut Self, &[u8]) -> Result<(), E>,
@@ -236,7 +236,7 @@ impl<'a> Scanner<'a> {
             let name = match key.as_unescaped() {
                 Some(name) => name,
                 None => {
-                    decoded = key.as_key(longest_name);
+                    decoded = key.as_field_name(longest_name);
                     &decoded
                 }
             };
@@ -249,7 +249,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes an array, its opening bracket next: `element` takes each value.
-    pub fn array<E: From<Syntax>>(
+    pub fn array<E: From<JsonError>>(
         &mut self,
         mut element: impl FnMut(&mut Self) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -267,7 +267,7 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline(always)]
-    fn key(&mut self) -> Result<JsonText<'a>, Syntax> {
+    fn key(&mut self) -> Result<JsonText<'a>, JsonError> {
         let key = self.string()?;
         match self.take(b':') {
             true => Ok(key),
@@ -276,7 +276,7 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline(always)]
-    fn comma(&mut self) -> Result<(), Syntax> {
+    fn comma(&mut self) -> Result<(), JsonError> {
         match self.take(b',') {
             true => Ok(()),
             false => self.fault("a comma or the end of a list or object is missing"),
@@ -285,7 +285,7 @@ impl<'a> Scanner<'a> {
 
     /// Passes over a value of any depth, checking all of it.
     #[inline(always)]
-    pub fn skip_value(&mut self) -> Result<(), Syntax> {
+    pub fn skip_value(&mut self) -> Result<(), JsonError> {
         match self.peek() {
             Some(b'"') => self.string().map(drop),
             Some(b'-' | b'0'..=b'9') => self.number().map(drop),
@@ -294,7 +294,7 @@ impl<'a> Scanner<'a> {
     }
 
     #[inline(never)]
-    fn skip_any_value(&mut self) -> Result<(), Syntax> {
+    fn skip_any_value(&mut self) -> Result<(), JsonError> {
         let mut open = Nesting::default();
         loop {
             if self.skip_to_scalar_end(&mut open)? {
@@ -318,7 +318,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Passes over a scalar, an empty container, or what opens a container; says whether a value must follow.
-    fn skip_to_scalar_end(&mut self, open: &mut Nesting) -> Result<bool, Syntax> {
+    fn skip_to_scalar_end(&mut self, open: &mut Nesting) -> Result<bool, JsonError> {
         match self.peek() {
             Some(b'{') => {
                 self.at += 1;

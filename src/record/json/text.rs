@@ -92,7 +92,7 @@ impl<'a> JsonText<'a> {
     }
 
     /// Whether the string says exactly `wanted`.
-    pub fn says(&self, wanted: &str) -> bool {
+    pub fn eq_str(&self, wanted: &str) -> bool {
         match self.as_plain() {
             Some(plain) => plain == wanted.as_bytes(),
             None => self.decode() == wanted,
@@ -100,7 +100,7 @@ impl<'a> JsonText<'a> {
     }
 
     /// Whether two strings say the same.
-    pub fn says_as(&self, other: &JsonText<'_>) -> bool {
+    pub fn same_text(&self, other: &JsonText<'_>) -> bool {
         let plain = !(self.marks.escaped || other.marks.escaped);
         (plain && self.raw == other.raw) || self.decode() == other.decode()
     }
@@ -179,7 +179,7 @@ impl<'a> JsonText<'a> {
     /// What it says, to be compared with names of up to `longest` ASCII characters. One that is too long to be such a
     /// name is not decoded: it is given back as nothing, which is no name either.
     #[cold]
-    pub(crate) fn as_key(&self, longest: usize) -> Vec<u8> {
+    pub(crate) fn as_field_name(&self, longest: usize) -> Vec<u8> {
         const LONGEST_ESCAPE: usize = 6;
         if self.raw.len() > longest * LONGEST_ESCAPE {
             return Vec::new();
@@ -210,7 +210,7 @@ mod tests {
     fn check(quoted: &[u8], decoded: &str) {
         let text = text(quoted);
         assert_eq!(text.decode(), decoded);
-        assert!(text.says(decoded));
+        assert!(text.eq_str(decoded));
         let mut native = Vec::new();
         text.write_json(Dialect::Native, &mut native);
         assert_eq!(native, serde_json::to_vec(decoded).unwrap(), "{decoded:?}");
@@ -340,12 +340,12 @@ mod tests {
 
     #[test]
     fn texts_are_compared_by_what_they_say() {
-        assert!(text(br#""\u0061b""#).says_as(&text(b"\"ab\"")));
-        assert!(text(b"\"\xff\"").says_as(&text(br#""\ud800""#)));
-        assert!(!text(br#""\\u0061b""#).says_as(&text(b"\"ab\"")));
-        assert!(!text(b"\"ab\"").says("Ab"));
-        assert_eq!(text(br#""te\u0078t""#).as_key(4), b"text");
+        assert!(text(br#""\u0061b""#).same_text(&text(b"\"ab\"")));
+        assert!(text(b"\"\xff\"").same_text(&text(br#""\ud800""#)));
+        assert!(!text(br#""\\u0061b""#).same_text(&text(b"\"ab\"")));
+        assert!(!text(b"\"ab\"").eq_str("Ab"));
+        assert_eq!(text(br#""te\u0078t""#).as_field_name(4), b"text");
         let long = [b"\"", &br"\u0061".repeat(5)[..], b"\""].concat();
-        assert_eq!(text(&long).as_key(4), b"");
+        assert_eq!(text(&long).as_field_name(4), b"");
     }
 }

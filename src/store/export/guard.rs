@@ -7,28 +7,28 @@
 //! segment is read again with each full scan, in turn.
 
 use crate::platform::storage::FileStat;
-use crate::store::export::mark::ExportStamp;
+use crate::store::export::mark::ExportFingerprint;
 use crate::store::export::segments::{SEGMENT_BYTES, Segments};
 
 /// What is known of the export's bytes.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(super) struct Scrubber {
     pub(super) segments: Segments,
     /// What the file system said after our own last write, or when it was last looked at.
-    pub(super) stamp: ExportStamp,
+    pub(super) stamp: ExportFingerprint,
     /// The next segment to be held against its hash, after something changed.
-    pub(super) unproven: Option<u64>,
+    pub(super) scrub_pending: Option<u64>,
     /// The segment that is next in turn without a reason.
     pub(super) in_turn: u64,
 }
 
-impl Guard {
+impl Scrubber {
     /// Of a file of which nothing was hashed yet.
     pub(super) fn new(stat: &FileStat) -> Self {
         Self {
             segments: Segments::new(SEGMENT_BYTES),
             stamp: stamp_of(stat),
-            unproven: None,
+            scrub_pending: None,
             in_turn: 0,
         }
     }
@@ -38,7 +38,7 @@ impl Guard {
         let found = stamp_of(stat);
         if found != self.stamp {
             self.stamp = found;
-            self.unproven = Some(0);
+            self.scrub_pending = Some(0);
         }
     }
 
@@ -49,8 +49,8 @@ impl Guard {
     }
 }
 
-fn stamp_of(stat: &FileStat) -> ExportStamp {
-    ExportStamp {
+fn stamp_of(stat: &FileStat) -> ExportFingerprint {
+    ExportFingerprint {
         inode: stat.inode,
         len_bytes: stat.len_bytes,
         modified_ns: stat.modified_ns,

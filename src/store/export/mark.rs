@@ -18,7 +18,7 @@ pub struct ExportMark {
 /// What the file system says of the export: somebody else's change of any of its bytes shows in it. Not the device:
 /// some file systems get another number with each mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExportStamp {
+pub struct ExportFingerprint {
     /// Its inode.
     pub inode: u64,
     /// Length in bytes.
@@ -31,16 +31,16 @@ pub struct ExportStamp {
 
 /// By what a change in the middle of the export is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExportGuard {
+pub struct ScrubState {
     /// Bytes of a segment.
     pub segment_bytes: u64,
     /// xxh3-64 of what stands behind the last whole segment.
     pub open_hash: u64,
     /// The file as we left it; `None` where it was touched and is not proven yet.
-    pub stamp: Option<ExportStamp>,
+    pub stamp: Option<ExportFingerprint>,
 }
 
-impl Default for ExportGuard {
+impl Default for ScrubState {
     fn default() -> Self {
         Self {
             segment_bytes: SEGMENT_BYTES,

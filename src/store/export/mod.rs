@@ -23,8 +23,8 @@ use crate::store::row_buffer::Rows;
 /// Bytes before the durable length that its mark covers.
 const MARK_TAIL_LEN: u64 = 4_096;
 
-use guard::Guard;
-pub use mark::{ExportGuard, ExportMark, ExportStamp};
+use guard::Scrubber;
+pub use mark::{ExportFingerprint, ExportMark, ScrubState};
 pub use read::{row_at, short_row_at};
 pub use segments::{SEGMENT_BYTES, Segment, Segments};
 
@@ -102,7 +102,7 @@ pub struct Export {
     torn_bytes_max: u64,
     /// The last bytes before the end as they were written or found at the start, no more than a mark covers.
     tail: Vec<u8>,
-    guard: Guard,
+    guard: Scrubber,
 }
 
 /// A sync of the export, for whatever thread.
@@ -161,7 +161,7 @@ impl Export {
             sync_begun_at: stat.len_bytes,
             torn_bytes_max: 0,
             tail: Vec::new(),
-            guard: Guard::new(&stat),
+            guard: Scrubber::new(&stat),
         })
     }
 
@@ -211,7 +211,7 @@ impl Export {
     }
 
     /// That the path still leads to this file, and that nobody cut or lengthened it, or changed its end. Where it was
-    /// touched all the same, all that stands before that is [`Export::unproven`] from now on.
+    /// touched all the same, all that stands before that is [`Export::scrub_pending`] from now on.
     ///
     /// # Errors
     /// Which of it does not hold.

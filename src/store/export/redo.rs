@@ -37,7 +37,7 @@ impl Export {
             let is_equal = rows
                 .get(at..end)
                 .is_some_and(|rows| rows[..other.len()] == other);
-            if !is_equal && RowKey::of_row(&other).is_ok() {
+            if !is_equal && RowKey::from_row(&other).is_ok() {
                 return Err(self.changed(format!(
                     "at byte {} stands another row than the state's journal has for this place: the state is of another \
                      lake, or an older copy, or somebody replaced the export",

@@ -1,7 +1,7 @@
 //! Owns the reading that holds the export against the hashes of what was written: from where it is resumed, which segment
 //! is next, and whether it fits. When there is time for it the engine says.
 
-use crate::store::export::mark::{ExportGuard, ExportMark};
+use crate::store::export::mark::{ExportMark, ScrubState};
 use crate::store::export::segments::{Segment, Segments, hash_of};
 use crate::store::export::{Export, ExportError};
 
@@ -19,9 +19,9 @@ impl Export {
     pub fn resume_hashes(
         &mut self,
         mark: &ExportMark,
-        guard: &ExportGuard,
+        guard: &ScrubState,
     ) -> Result<(), ExportError> {
-        let ExportGuard {
+        let ScrubState {
             segment_bytes,
             open_hash,
             stamp,
@@ -31,18 +31,18 @@ impl Export {
         let start = end - end % segment_bytes;
         let open = self.read_as_written(start, end, open_hash)?;
         self.guard.segments = Segments::resume(segment_bytes, end, &open);
-        self.guard.unproven = (stamp != Some(self.guard.stamp)).then_some(0);
+        self.guard.scrub_pending = (stamp != Some(self.guard.stamp)).then_some(0);
         Ok(())
     }
 
     /// What the state is to know of the export as it is now.
     #[must_use]
-    pub fn guard(&self) -> ExportGuard {
+    pub fn guard(&self) -> ScrubState {
         let guard = &self.guard;
-        ExportGuard {
+        ScrubState {
             segment_bytes: guard.segments.segment_bytes(),
             open_hash: guard.segments.open().1,
-            stamp: guard.unproven.is_none().then_some(guard.stamp),
+            stamp: guard.scrub_pending.is_none().then_some(guard.stamp),
         }
     }
 
@@ -59,12 +59,12 @@ impl Export {
 
     /// The next segment that is to be held against its hash, because the file was touched.
     #[must_use]
-    pub fn unproven(&self) -> Option<u64> {
-        self.guard.unproven
+    pub fn scrub_pending(&self) -> Option<u64> {
+        self.guard.scrub_pending
     }
 
     /// The segment that is next in turn, where there is a whole one.
-    pub fn next_in_turn(&mut self) -> Option<u64> {
+    pub fn next_round_robin(&mut self) -> Option<u64> {
         let whole = self.guard.segments.len_bytes() / self.guard.segments.segment_bytes();
         let number = self.guard.in_turn.checked_rem(whole)?;
         self.guard.in_turn = number + 1;
@@ -94,9 +94,9 @@ impl Export {
     }
 
     /// A segment fits: the next one, or all of them do. Says whether all do.
-    pub fn proven(&mut self, number: u64) -> bool {
+    pub fn scrubbed(&mut self, number: u64) -> bool {
         let last = self.is_last(number);
-        self.guard.unproven = (!last).then_some(number + 1);
+        self.guard.scrub_pending = (!last).then_some(number + 1);
         last
     }
 

@@ -2,7 +2,7 @@
 
 use crate::pair::Overlay;
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::index::{Claim, DeadLetter, EvidenceEntry, PairId, ScoredEntry};
+use crate::pair::index::{DeadLetter, EvidenceLine, PairId, ScoredLine, UnclaimedRow};
 use crate::store::export::ExportMark;
 use crate::store::row_buffer::Rows;
 use serde::{Deserialize, Serialize};
@@ -16,11 +16,11 @@ pub struct PairDelta {
     /// Its checkpoint after the batch.
     pub checkpoint: PairCheckpoint,
     /// Evidence records to put into its index.
-    pub evidence: Vec<EvidenceEntry>,
+    pub evidence: Vec<EvidenceLine>,
     /// Scored lines to put into its index, or whose verdict changed.
-    pub entries: Vec<ScoredEntry>,
+    pub entries: Vec<ScoredLine>,
     /// Rows that a line of the pair found already written.
-    pub claims: Vec<Claim>,
+    pub claims: Vec<UnclaimedRow>,
     /// Lines that are no records.
     pub dead_letters: Vec<DeadLetter>,
 }

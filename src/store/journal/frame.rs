@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// The place of a frame that is to be written.
 #[derive(Debug)]
-pub struct NextFrame {
+pub struct FrameSlot {
     pub(super) file: Arc<dyn StorageFile>,
     pub(super) epoch: u64,
     pub(super) seq: u64,
@@ -16,19 +16,19 @@ pub struct NextFrame {
 
 /// A frame that is durable, and that [`Journal::wrote`] has yet to be told of.
 #[derive(Debug)]
-pub struct WrittenFrame {
+pub struct FrameReceipt {
     pub(crate) epoch: u64,
     pub(crate) seq: u64,
     /// Where the next one starts.
     pub(crate) end: u64,
 }
 
-impl NextFrame {
+impl FrameSlot {
     /// Writes the frame of a batch and makes it durable. On an error nothing of it counts.
     ///
     /// # Errors
     /// Those of [`Journal::append`].
-    pub fn write(&self, batch: &Batch) -> Result<WrittenFrame, JournalError> {
+    pub fn write(&self, batch: &Batch) -> Result<FrameReceipt, JournalError> {
         let delta = postcard::to_stdvec(&batch.delta).map_err(|error| {
             JournalError::Damaged(format!("a batch cannot be encoded: {error}"))
         })?;
@@ -56,7 +56,7 @@ impl NextFrame {
             write_all_at(&*self.file, rows, at)?;
         }
         self.file.sync_data().map_err(JournalError::Sync)?;
-        Ok(WrittenFrame {
+        Ok(FrameReceipt {
             epoch: self.epoch,
             seq: self.seq,
             end: frame_end(self.position, payload_len),

@@ -25,7 +25,7 @@ use crate::store::journal::error::JournalError;
 use crate::store::journal::batch::Batch;
 
 use crate::store::journal::frame::{
-    Frame, FrameHead, NextFrame, WrittenFrame, checksum, decode, frame_end,
+    Frame, FrameHead, FrameReceipt, FrameSlot, checksum, decode, frame_end,
 };
 
 use std::sync::Arc;
@@ -152,8 +152,8 @@ impl Journal {
 
     /// All that is needed to write the next frame, on whatever thread. One at a time.
     #[must_use]
-    pub fn next_frame(&self) -> NextFrame {
-        NextFrame {
+    pub fn next_frame(&self) -> FrameSlot {
+        FrameSlot {
             file: Arc::clone(&self.file),
             epoch: self.epoch,
             seq: self.seq_next,
@@ -162,7 +162,7 @@ impl Journal {
     }
 
     /// The next frame is durable.
-    pub fn wrote(&mut self, frame: &WrittenFrame) {
+    pub fn wrote(&mut self, frame: &FrameReceipt) {
         assert_eq!(
             (frame.epoch, frame.seq),
             (self.epoch, self.seq_next),

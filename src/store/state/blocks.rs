@@ -126,15 +126,15 @@ pub fn cut<T: Packed>(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pair::index::{EvidenceEntry, EvidenceRef, ScoredEntry};
+    use crate::pair::index::{EvidenceLine, EvidenceLocation, ScoredLine};
     use crate::pair::verdict::Verdict;
     use crate::record::keys::RunKey;
     use std::collections::BTreeMap;
 
-    fn evidence(run: u8, offset: u64) -> EvidenceEntry {
-        EvidenceEntry {
+    fn evidence(run: u8, offset: u64) -> EvidenceLine {
+        EvidenceLine {
             run: RunKey([run; 12]),
-            place: EvidenceRef {
+            place: EvidenceLocation {
                 offset,
                 len_bytes: 7,
             },
@@ -154,23 +154,23 @@ mod tests {
                 }
                 let added: Vec<_> = added
                     .into_iter()
-                    .map(|(run, entry)| EvidenceEntry {
+                    .map(|(run, entry)| EvidenceLine {
                         run: RunKey([run; 12]),
                         ..entry
                     })
                     .collect();
-                payload = merge::<EvidenceEntry>(&payload, &packed(added.iter().copied()));
+                payload = merge::<EvidenceLine>(&payload, &packed(added.iter().copied()));
                 model.extend(added.into_iter().map(|entry| (entry.run, entry)));
             }
             for run in 0..=255 {
                 let key = RunKey([run; 12]);
-                let found: Vec<_> = matching::<EvidenceEntry>(&payload, &key.0)
-                    .map(|bytes| EvidenceEntry::unpack(bytes).unwrap())
+                let found: Vec<_> = matching::<EvidenceLine>(&payload, &key.0)
+                    .map(|bytes| EvidenceLine::unpack(bytes).unwrap())
                     .collect();
                 let expected: Vec<_> = model.get(&key).copied().into_iter().collect();
                 assert_eq!(found, expected, "seed {seed}");
             }
-            let whole: Vec<u8> = cut::<EvidenceEntry>(&payload).flatten().copied().collect();
+            let whole: Vec<u8> = cut::<EvidenceLine>(&payload).flatten().copied().collect();
             assert_eq!(whole, payload, "seed {seed}");
         }
     }
@@ -178,19 +178,19 @@ mod tests {
     #[test]
     fn a_flipped_bit_is_a_damaged_block() {
         let block = seal(&packed([evidence(3, 9)]));
-        assert!(entries_of::<EvidenceEntry>(&block).is_ok());
+        assert!(entries_of::<EvidenceLine>(&block).is_ok());
         for bit in 0..block.len() * 8 {
             let mut flipped = block.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(
-                entries_of::<EvidenceEntry>(&flipped),
+                entries_of::<EvidenceLine>(&flipped),
                 Err(DamagedBlock),
                 "bit {bit}"
             );
         }
-        assert_eq!(entries_of::<EvidenceEntry>(&[]), Err(DamagedBlock));
+        assert_eq!(entries_of::<EvidenceLine>(&[]), Err(DamagedBlock));
         assert_eq!(
-            entries_of::<ScoredEntry>(&block),
+            entries_of::<ScoredLine>(&block),
             Err(DamagedBlock),
             "another entry length"
         );
@@ -221,15 +221,15 @@ mod tests {
             Verdict::UnknownCategory,
         ];
         for verdict in verdicts {
-            let entry = ScoredEntry {
+            let entry = ScoredLine {
                 run: RunKey([9; 12]),
                 offset: (1 << 40) - 1,
                 len_bytes: u32::MAX,
                 verdict,
             };
-            assert_eq!(ScoredEntry::unpack(&packed([entry])), Some(entry));
+            assert_eq!(ScoredLine::unpack(&packed([entry])), Some(entry));
         }
-        assert_eq!(ScoredEntry::unpack(&[6; 32]), None);
-        assert_eq!(ScoredEntry::unpack(&[0; 31]), None);
+        assert_eq!(ScoredLine::unpack(&[6; 32]), None);
+        assert_eq!(ScoredLine::unpack(&[0; 31]), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::pair::accounting::Account;
 use crate::pair::checkpoint::FORMAT;
-use crate::store::export::{ExportGuard, ExportMark};
+use crate::store::export::{ExportMark, ScrubState};
 use crate::store::state::error::StateError;
 use crate::store::state::{blocks, *};
 use redb::{ReadTransaction, WriteTransaction};
@@ -21,7 +21,7 @@ pub struct Header {
     /// The export that belongs to this state.
     pub export: ExportMark,
     /// By what a change in the middle of that export is noticed.
-    pub guard: ExportGuard,
+    pub guard: ScrubState,
     /// Sums over all pairs.
     pub account: Account,
     /// The id that the next new pair gets.
@@ -39,7 +39,7 @@ impl Header {
             seq_applied: 0,
             journal_epoch: 1,
             export: ExportMark::default(),
-            guard: ExportGuard::default(),
+            guard: ScrubState::default(),
             account: Account::default(),
             pair_next: 0,
             claimable: 0,

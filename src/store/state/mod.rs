@@ -6,8 +6,8 @@
 //! | `header` | `()` | [`Header`], sealed |
 //! | `pairs` | pair id | [`PairCheckpoint`], sealed |
 //! | `paths` | relative path | pair id |
-//! | `evidence` | pair id, first run key | block of [`EvidenceEntry`] |
-//! | `scored` | pair id, first run key and offset | block of [`ScoredEntry`] |
+//! | `evidence` | pair id, first run key | block of [`EvidenceLine`] |
+//! | `scored` | pair id, first run key and offset | block of [`ScoredLine`] |
 //! | `inodes` | inode of a scored day-file, pair id | - |
 //! | `claimable` | row key, scope, row offset | - |
 //! | `segments` | number of a segment of the export | its xxh3-64 |
@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redb::{Database, Durability, ReadableDatabase as _, TableDefinition, WriteTransaction};
 
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::index::{Claim, DeadLetter, EvidenceEntry, Packed, PairId, ScoredEntry};
+use crate::pair::index::{DeadLetter, EvidenceLine, Packed, PairId, ScoredLine, UnclaimedRow};
 use crate::platform::checksummed_file::CheckedFile;
 use crate::platform::storage::{Storage, StorageFile};
 use crate::store::export::Segment;
@@ -84,14 +84,14 @@ pub struct PairWrite<'a> {
     /// New dead letters.
     pub dead_letters: &'a [DeadLetter],
     /// Claims that found their row.
-    pub claims: &'a [Claim],
+    pub claims: &'a [UnclaimedRow],
 }
 
 /// Which of a pair's sources is read again from its start, and what becomes of what was known.
 #[derive(Debug)]
 pub enum Reset {
     /// The scored day-file: its index and dead letters go, its exported rows become claimable.
-    Scored(Vec<Claim>),
+    Scored(Vec<UnclaimedRow>),
     /// The evidence day-file: its index and dead letters go, runs refused for their evidence wait again, since
     /// this second of 1970.
     Evidence(u64),
@@ -222,8 +222,8 @@ impl State {
             if pair.is_new {
                 write_path(&transaction, pair.id, &pair.checkpoint.path)?;
             }
-            merge_into::<EvidenceEntry>(&transaction, EVIDENCE, pair.id, &pair.evidence)?;
-            merge_into::<ScoredEntry>(&transaction, SCORED, pair.id, &pair.entries)?;
+            merge_into::<EvidenceLine>(&transaction, EVIDENCE, pair.id, &pair.evidence)?;
+            merge_into::<ScoredLine>(&transaction, SCORED, pair.id, &pair.entries)?;
             write_dead_letters(&transaction, pair.id, pair.dead_letters)?;
             remove_claims(&transaction, pair.claims)?;
         }
@@ -262,7 +262,7 @@ impl State {
     ///
     /// # Errors
     /// What redb says.
-    pub fn add_claimable(&mut self, claims: &[Claim]) -> Result<(), StateError> {
+    pub fn add_claimable(&mut self, claims: &[UnclaimedRow]) -> Result<(), StateError> {
         let transaction = self.begin_write()?;
         insert_claimable(&transaction, claims)?;
         let header = Header {
@@ -313,7 +313,7 @@ fn range_of(id: PairId, from: &[u8], to: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let key = |prefix: &[u8], pad: u8| {
         let mut key = id.0.to_be_bytes().to_vec();
         key.extend_from_slice(prefix);
-        key.resize(4 + EvidenceEntry::KEY_LEN.max(ScoredEntry::KEY_LEN), pad);
+        key.resize(4 + EvidenceLine::KEY_LEN.max(ScoredLine::KEY_LEN), pad);
         key
     };
     (key(from, 0), key(to, 0xff))

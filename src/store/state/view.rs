@@ -7,7 +7,7 @@ use redb::{ReadTransaction, ReadableTable as _};
 
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{
-    Claim, DeadLetter, EvidenceEntry, EvidenceRef, Packed, PairId, ScoredEntry,
+    DeadLetter, EvidenceLine, EvidenceLocation, Packed, PairId, ScoredLine, UnclaimedRow,
 };
 use crate::record::keys::{RowKey, RunKey};
 use crate::store::state::blocks;
@@ -83,8 +83,12 @@ impl StateView {
     ///
     /// # Errors
     /// What redb says, [`StateError::Damaged`] for a block that does not fit its checksum.
-    pub fn evidence(&self, id: PairId, run: RunKey) -> Result<Option<EvidenceRef>, StateError> {
-        let found = self.find::<EvidenceEntry>(EVIDENCE, id, &run.0)?;
+    pub fn evidence(
+        &self,
+        id: PairId,
+        run: RunKey,
+    ) -> Result<Option<EvidenceLocation>, StateError> {
+        let found = self.find::<EvidenceLine>(EVIDENCE, id, &run.0)?;
         Ok(found.first().map(|entry| entry.place))
     }
 
@@ -92,8 +96,8 @@ impl StateView {
     ///
     /// # Errors
     /// As [`Self::evidence`].
-    pub fn entries(&self, id: PairId, run: RunKey) -> Result<Vec<ScoredEntry>, StateError> {
-        self.find::<ScoredEntry>(SCORED, id, &run.0)
+    pub fn entries(&self, id: PairId, run: RunKey) -> Result<Vec<ScoredLine>, StateError> {
+        self.find::<ScoredLine>(SCORED, id, &run.0)
     }
 
     /// Calls `visit` with every scored line of a pair that the state has taken in.
@@ -103,7 +107,7 @@ impl StateView {
     pub fn for_each_entry(
         &self,
         id: PairId,
-        visit: impl FnMut(ScoredEntry),
+        visit: impl FnMut(ScoredLine),
     ) -> Result<(), StateError> {
         self.for_each_packed(SCORED, id, visit)
     }
@@ -115,7 +119,7 @@ impl StateView {
     pub fn for_each_evidence(
         &self,
         id: PairId,
-        visit: impl FnMut(EvidenceEntry),
+        visit: impl FnMut(EvidenceLine),
     ) -> Result<(), StateError> {
         self.for_each_packed(EVIDENCE, id, visit)
     }
@@ -141,12 +145,12 @@ impl StateView {
     ///
     /// # Errors
     /// What redb says.
-    pub fn claimable(&self, row: RowKey, scope: PairId) -> Result<Vec<Claim>, StateError> {
+    pub fn claimable(&self, row: RowKey, scope: PairId) -> Result<Vec<UnclaimedRow>, StateError> {
         let table = self.transaction.open_table(CLAIMABLE)?;
         let mut claims = Vec::new();
         for found in table.range((&row.0, 0, 0)..=(&row.0, u32::MAX, u64::MAX))? {
             let (_, found_scope, row_offset) = found?.0.value();
-            let claim = Claim {
+            let claim = UnclaimedRow {
                 row,
                 scope: PairId(found_scope),
                 row_offset,
@@ -166,8 +170,8 @@ impl StateView {
     /// As [`Self::evidence`].
     pub fn pairs_with(&self, run: RunKey) -> Result<Vec<PairId>, StateError> {
         std::thread::scope(|scope| {
-            let evidence = scope.spawn(|| self.pairs_in::<EvidenceEntry>(EVIDENCE, run));
-            let mut pairs = self.pairs_in::<ScoredEntry>(SCORED, run)?;
+            let evidence = scope.spawn(|| self.pairs_in::<EvidenceLine>(EVIDENCE, run));
+            let mut pairs = self.pairs_in::<ScoredLine>(SCORED, run)?;
             let evidence = evidence
                 .join()
                 .map_err(|_| StateError::damaged("reading it made the store panic"))??;

@@ -3,7 +3,7 @@
 use redb::{ReadableTable as _, WriteTransaction};
 
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::index::{Claim, DeadLetter, Packed, PairId, ScoredEntry};
+use crate::pair::index::{DeadLetter, Packed, PairId, ScoredLine, UnclaimedRow};
 use crate::pair::verdict::Verdict;
 use crate::store::export::Segment;
 use crate::store::state::blocks;
@@ -123,23 +123,22 @@ pub(super) fn wait_again(
     let mut changed = Vec::new();
     for block in table.range::<&[u8]>(from.as_slice()..=to.as_slice())? {
         let (_, block) = block?;
-        for bytes in
-            blocks::entries_of::<ScoredEntry>(block.value())?.chunks_exact(ScoredEntry::LEN)
+        for bytes in blocks::entries_of::<ScoredLine>(block.value())?.chunks_exact(ScoredLine::LEN)
         {
-            let entry = ScoredEntry::unpack(bytes).ok_or(DamagedBlock)?;
+            let entry = ScoredLine::unpack(bytes).ok_or(DamagedBlock)?;
             if let Verdict::Role { index } | Verdict::BlankText { index } = entry.verdict {
                 let verdict = Verdict::Waiting { index, since_s };
-                changed.push(ScoredEntry { verdict, ..entry });
+                changed.push(ScoredLine { verdict, ..entry });
             }
         }
     }
     drop(table);
-    merge_into::<ScoredEntry>(transaction, SCORED, id, &blocks::packed(changed))
+    merge_into::<ScoredLine>(transaction, SCORED, id, &blocks::packed(changed))
 }
 
 pub(super) fn insert_claimable(
     transaction: &WriteTransaction,
-    claims: &[Claim],
+    claims: &[UnclaimedRow],
 ) -> Result<(), StateError> {
     let mut table = transaction.open_table(CLAIMABLE)?;
     for claim in claims {
@@ -150,7 +149,7 @@ pub(super) fn insert_claimable(
 
 pub(super) fn remove_claims(
     transaction: &WriteTransaction,
-    claims: &[Claim],
+    claims: &[UnclaimedRow],
 ) -> Result<(), StateError> {
     let mut table = transaction.open_table(CLAIMABLE)?;
     for claim in claims {

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use distilld::platform::storage::Disk;
+use distilld::platform::storage::OsStorage;
 
 use super::naive::{Counts, naive_batch, read_pairs};
 
@@ -30,7 +30,7 @@ pub fn account_fault(root: &Path, compared: Compared) -> Option<String> {
         return Some(format!("status ended with {}: {said}", output.status));
     }
     let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let naive = naive_batch(&read_pairs(&Disk, root).unwrap(), false).counts;
+    let naive = naive_batch(&read_pairs(&OsStorage, root).unwrap(), false).counts;
     difference(&told["scored"], &naive, compared)
 }
 

@@ -152,11 +152,13 @@ impl Bench {
             let listed = walk(&self.disk, Path::new(ROOT), stream).unwrap_or_default();
             for path in listed.day_files {
                 let news = match self.disk.stat(&path.path(Path::new(ROOT), stream)) {
-                    Ok(stat) => engine.is_news(&path, stream, seen(&stat)).unwrap_or(true),
+                    Ok(stat) => engine
+                        .has_changed(&path, stream, seen(&stat))
+                        .unwrap_or(true),
                     Err(_) => true,
                 };
                 if news {
-                    engine.touch_later(path);
+                    engine.enqueue_backlog(path);
                 }
             }
         }
@@ -241,7 +243,7 @@ impl Bench {
                 self.disk
                     .append_durable(stream.path(Path::new(ROOT), pair), bytes);
                 let path = PairPath::from_relative(Path::new(pair)).unwrap();
-                self.engine.as_mut().unwrap().touch(path);
+                self.engine.as_mut().unwrap().enqueue(path);
                 if heed {
                     self.catch_up()?
                 }

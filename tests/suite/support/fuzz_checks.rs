@@ -13,11 +13,11 @@ use std::sync::OnceLock;
 use distilld::cli::args::GlobalArguments;
 use distilld::config::{Environment, Settings};
 use distilld::pair::checkpoint::PairCheckpoint;
-use distilld::pair::index::{EvidenceEntry, Packed, ScoredEntry};
+use distilld::pair::index::{EvidenceLine, Packed, ScoredLine};
 use distilld::platform::storage::{Storage as _, write_all_at};
 use distilld::record::json::escape::Dialect;
 use distilld::record::parse;
-use distilld::record::parse::{JsonText, ParseFault};
+use distilld::record::parse::{JsonText, ParseError};
 use distilld::record::row;
 use distilld::store::journal::Journal;
 use distilld::store::journal::batch::Batch;
@@ -82,7 +82,7 @@ pub fn line(bytes: &[u8]) {
             same(&found.provenance.sig_hash, &naive.provenance.sig_hash);
             assert_eq!(found.provenance.line_offset, naive.provenance.line_offset);
         }
-        (Err(ParseFault::WrongType { .. }), Some(_)) if has_doubled_key(text) => {}
+        (Err(ParseError::WrongType { .. }), Some(_)) if has_doubled_key(text) => {}
         (found, naive) => assert_eq!(found.is_ok(), naive.is_some(), "scored run: {found:?}"),
     }
     match (evidence, parse_evidence(text)) {
@@ -106,7 +106,7 @@ pub fn line(bytes: &[u8]) {
             let contractor = found.contractor.map(|name| name.decode().into_owned());
             assert_eq!(contractor, naive.contractor);
         }
-        (Err(ParseFault::WrongType { .. }), Some(_)) if has_doubled_key(text) => {}
+        (Err(ParseError::WrongType { .. }), Some(_)) if has_doubled_key(text) => {}
         (found, naive) => assert_eq!(found.is_ok(), naive.is_some(), "evidence: {found:?}"),
     }
 }
@@ -145,7 +145,7 @@ pub fn row(bytes: &[u8]) {
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         let summary = row::summary(line);
         if let Ok(summary) = &summary {
-            assert_eq!(Ok(summary.key), keys::RowKey::of_row(line));
+            assert_eq!(Ok(summary.key), keys::RowKey::from_row(line));
             assert_eq!(Ok(summary.digest), row::digest_without_stamps(line));
         }
         let view = row::view(line);
@@ -248,8 +248,8 @@ fn sound_frame() -> &'static [u8] {
 /// Blocks and records of any bytes are read or refused; what is read is written as it was.
 pub fn decoders(bytes: &[u8]) {
     _ = blocks::open(bytes);
-    packed::<EvidenceEntry>(bytes);
-    packed::<ScoredEntry>(bytes);
+    packed::<EvidenceLine>(bytes);
+    packed::<ScoredLine>(bytes);
     if let Ok(checkpoint) = postcard::from_bytes::<PairCheckpoint>(bytes) {
         _ = checkpoint.balance();
         let again = postcard::to_stdvec(&checkpoint).unwrap();

@@ -412,7 +412,7 @@ pub fn append_step(root: &Path, step: &Step) -> io::Result<()> {
 mod tests {
     use super::super::naive::read_pairs;
     use super::*;
-    use distilld::platform::storage::Disk;
+    use distilld::platform::storage::OsStorage;
 
     const LONG: Duration = Duration::from_secs(20);
 
@@ -425,7 +425,7 @@ mod tests {
             .unwrap();
         let mut expected = pairs_of(&steps);
         expected.retain(|_, (scored, _)| scored.is_some());
-        assert_eq!(read_pairs(&Disk, dir.path()).unwrap(), expected);
+        assert_eq!(read_pairs(&OsStorage, dir.path()).unwrap(), expected);
     }
 
     #[test]

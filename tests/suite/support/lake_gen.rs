@@ -366,7 +366,7 @@ mod tests {
             let batch = naive_batch(&pairs_of(&steps), false);
             let counts = batch.counts;
             total.malformed += counts.malformed;
-            total.unfinished += counts.unfinished;
+            total.has_unarmed += counts.has_unarmed;
             total.evidence_malformed += counts.evidence_malformed;
             total.firewall += counts.firewall;
             total.unknown_category += counts.unknown_category;
@@ -397,7 +397,7 @@ mod tests {
             total.role,
             total.blank_text,
         ];
-        let others = [total.malformed, total.unfinished, total.evidence_malformed];
+        let others = [total.malformed, total.has_unarmed, total.evidence_malformed];
         assert!(
             verdicts.iter().chain(&others).all(|count| *count > 20),
             "{total:?}"
@@ -428,7 +428,7 @@ mod tests {
                 .flat_map(|step| [step.clone(), Step::Quiet])
                 .collect();
             assert!(is_fair(&quiet_everywhere), "seed {seed}");
-            assert_eq!(naive_batch(&pairs_of(&steps), false).counts.unfinished, 0);
+            assert_eq!(naive_batch(&pairs_of(&steps), false).counts.has_unarmed, 0);
         }
     }
 

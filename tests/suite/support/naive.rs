@@ -31,7 +31,7 @@ pub struct Counts {
     /// Scored lines that are no such JSON object.
     pub malformed: u64,
     /// Scored files whose last line has no newline and is not a whole value: not a line yet, in no other count.
-    pub unfinished: u64,
+    pub has_unarmed: u64,
     /// Evidence lines, of scored files' partners, that are no such JSON object.
     pub evidence_malformed: u64,
     /// `rejected` or `needs_human_review`.
@@ -133,7 +133,7 @@ fn join_pair(batch: &mut NaiveBatch, name: &str, scored: &[u8], evidence: &[u8],
     let scored = lines(scored);
     let counts = &mut batch.counts;
     counts.scored_files += 1;
-    counts.unfinished += u64::from(scored.unfinished);
+    counts.has_unarmed += u64::from(scored.has_unarmed);
     let mut index = 0;
     // Rows of each run that no later line has refused so far.
     let mut standing: HashMap<String, u64> = HashMap::new();
@@ -229,13 +229,13 @@ pub fn verdicts(pairs: &Pairs) -> BTreeMap<String, Vec<(String, &'static str)>> 
 
 struct Lines {
     whole: Vec<String>,
-    unfinished: bool,
+    has_unarmed: bool,
 }
 
 /// The lines that are not blank; the last one, where it has no newline, only if it is a whole value.
 fn lines(bytes: &[u8]) -> Lines {
     let mut whole: Vec<String> = Vec::new();
-    let mut unfinished = false;
+    let mut has_unarmed = false;
     let mut pieces = bytes.split(|byte| *byte == b'\n').peekable();
     while let Some(piece) = pieces.next() {
         let text = repaired(piece);
@@ -244,12 +244,12 @@ fn lines(bytes: &[u8]) -> Lines {
             continue;
         }
         if pieces.peek().is_none() && parse(text).is_none() {
-            unfinished = true;
+            has_unarmed = true;
         } else {
             whole.push(text.to_owned());
         }
     }
-    Lines { whole, unfinished }
+    Lines { whole, has_unarmed }
 }
 
 /// The text of a line: each byte that belongs to no UTF-8 character becomes a U+FFFD of its own, as in the Go exporter.
@@ -459,7 +459,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use distilld::platform::storage::Disk;
+    use distilld::platform::storage::OsStorage;
     use std::path::Path;
 
     fn golden(name: &str) -> Vec<u8> {
@@ -471,7 +471,7 @@ mod tests {
 
     fn check_golden(include_partial: bool, name: &str, exported: u64, not_instructable: u64) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/golden/lake");
-        let batch = naive_batch(&read_pairs(&Disk, &root).unwrap(), include_partial);
+        let batch = naive_batch(&read_pairs(&OsStorage, &root).unwrap(), include_partial);
         let expected = String::from_utf8(golden(name)).unwrap();
         let expected: Vec<String> = expected.lines().map(blank_stamps).collect();
         for (row, expected) in batch.rows.iter().zip(&expected) {
@@ -512,7 +512,7 @@ mod tests {
             let pair = (Some(scored.as_bytes().to_vec()), None);
             let counts =
                 naive_batch(&Pairs::from([("1/2/3/a.jsonl".to_owned(), pair)]), false).counts;
-            (counts.records, counts.malformed, counts.unfinished)
+            (counts.records, counts.malformed, counts.has_unarmed)
         };
         assert_eq!(count("{}\n{}"), (2, 0, 0));
         assert_eq!(count("{}\n[]"), (1, 1, 0));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use distilld::platform::storage::Disk;
+use distilld::platform::storage::OsStorage;
 use distilld::record::row::view;
 use serde_json::Value;
 
@@ -311,7 +311,7 @@ impl Bench {
 
     /// The first difference between the export and what a batch makes of the lake.
     pub fn difference(&self) -> Option<String> {
-        let pairs = read_pairs(&Disk, &self.root()).unwrap();
+        let pairs = read_pairs(&OsStorage, &self.root()).unwrap();
         multiset_difference(&self.export_bytes(), &naive_batch(&pairs, false).rows)
     }
 

@@ -320,7 +320,7 @@ impl Storage for SimDisk {
     }
 
     /// Everything is everybody's here.
-    fn take_rights(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn copy_ownership(&self, from: &Path, to: &Path) -> io::Result<()> {
         let call = Call::on("take_rights", to);
         again(|| {
             let both = |tree: &mut Tree| tree.find(from).and(tree.find(to)).map(drop);

@@ -18,28 +18,28 @@ use std::thread;
 use std::time::Duration;
 
 use distilld::cli::render;
-use distilld::cli::render::status::Screen;
+use distilld::cli::render::status::TerminalSize;
 use distilld::config::Settings;
 use distilld::daemon::event_loop::catch_up;
-use distilld::daemon::inbox::Wake;
-use distilld::daemon::requests::{Freshness, Question, Snapshot};
-use distilld::engine::metrics::Meters;
+use distilld::daemon::inbox::Inbox;
+use distilld::daemon::requests::{EngineRequest, LagRequest, Snapshot};
+use distilld::engine::metrics::Metrics;
 use distilld::engine::{Engine, Setup};
-use distilld::http::{Answering, Desk, Door, connection};
+use distilld::http::{Endpoint, QueryContext, StatusCache, connection};
 use distilld::lake::path::export_path;
 use distilld::lake::path::{PairPath, Stream};
-use distilld::pair::verdict::Totals;
+use distilld::pair::verdict::LineTotals;
 use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::platform::root_lock::Holder;
-use distilld::platform::storage::Disk;
+use distilld::platform::storage::OsStorage;
 use distilld::query::control::ControlError;
 use distilld::query::dead_letters::{
-    Letters, Retried, Wanted, bytes_of, escaped, letters, stream_named,
+    DeadLetterFilter, DeadLetterPage, RetryReport, bytes_of, escaped, letters, stream_named,
 };
 use distilld::query::explain::Explanation;
 use distilld::query::offline::{InquireError, LONG, of_daemon};
 use distilld::query::plan::Plan;
-use distilld::query::status::{Live, Status, Unread};
+use distilld::query::status::{RuntimeStatus, Status, UnreadBytes};
 use form_urlencoded::Serializer;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -95,7 +95,7 @@ pub fn socket(bytes: &[u8]) {
 /// How a client behaves, by which door it came, and how the daemon is.
 #[derive(Debug, Clone, Copy)]
 struct Manner {
-    door: Door,
+    door: Endpoint,
     piece_len: usize,
     end: End,
     daemon: Daemon,
@@ -121,7 +121,7 @@ enum Daemon {
 
 impl Manner {
     const PLAIN: Self = Self {
-        door: Door::Control,
+        door: Endpoint::Control,
         piece_len: usize::MAX,
         end: End::Reads,
         daemon: Daemon::Follows,
@@ -130,7 +130,7 @@ impl Manner {
     fn of(byte: u8) -> Self {
         let digit = |place: u8| usize::from(byte / place % 3);
         Self {
-            door: [Door::Tcp(OWN), Door::Unix, Door::Control][digit(1)],
+            door: [Endpoint::Tcp(OWN), Endpoint::Unix, Endpoint::Control][digit(1)],
             end: [End::Reads, End::Goes, End::Stays][digit(3)],
             daemon: [Daemon::Follows, Daemon::Recovers, Daemon::Hangs][digit(9)],
             piece_len: [usize::MAX, 9, 1][digit(27)],
@@ -143,16 +143,16 @@ struct Lake {
     settings: Settings,
     root: PathBuf,
     engine: Engine,
-    wake: Arc<Wake>,
-    meters: Arc<Meters>,
-    answering: Arc<Answering>,
+    wake: Arc<Inbox>,
+    meters: Arc<Metrics>,
+    answering: Arc<QueryContext>,
     runtime: Rc<Runtime>,
-    totals: Totals,
+    totals: LineTotals,
     export: Vec<u8>,
     /// Day-files that were to be read again, by the request in hand.
     retried: Vec<(PairPath, Stream)>,
     /// What the daemon says to the next command.
-    says: mpsc::Sender<Vec<u8>>,
+    eq_str: mpsc::Sender<Vec<u8>>,
     _dir: tempfile::TempDir,
 }
 
@@ -168,20 +168,20 @@ impl Lake {
         let clock = Arc::new(HostClock::new());
         let (mut engine, _) =
             Engine::open(Setup::new(&settings, &root, Arc::clone(&clock) as _)).unwrap();
-        catch_up(&mut engine, &root, &clock, &Wake::new(), &mut |_, _, _| {}).unwrap();
-        let meters = Arc::new(Meters::new());
+        catch_up(&mut engine, &root, &clock, &Inbox::new(), &mut |_, _, _| {}).unwrap();
+        let meters = Arc::new(Metrics::new());
         engine.measure_with(Arc::clone(&meters));
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         Self {
             totals: *engine.totals(),
             export: fs::read(export_path(&root)).unwrap(),
             engine,
-            wake: Arc::new(Wake::new()),
+            wake: Arc::new(Inbox::new()),
             meters,
-            answering: Arc::new(Answering::new(root.clone(), settings.max_line_bytes)),
+            answering: Arc::new(QueryContext::new(root.clone(), settings.max_line_bytes)),
             runtime: Rc::new(runtime.enable_time().start_paused(true).build().unwrap()),
             retried: Vec::new(),
-            says: daemon_that_says_so(&settings.state_dir),
+            eq_str: daemon_that_says_so(&settings.state_dir),
             settings,
             root,
             _dir: dir,
@@ -195,14 +195,14 @@ impl Lake {
         let whole = manner.end == End::Reads && !announces_a_body(sent);
         for answer in Answer::all(&heard, whole) {
             answer.check(manner);
-            if matches!(manner.door, Door::Tcp(_)) && answer.status == 200 {
+            if matches!(manner.door, Endpoint::Tcp(_)) && answer.status == 200 {
                 let sent = String::from_utf8_lossy(sent).to_lowercase();
                 let named = ["localhost", "127.", "]", "192.0.2.7"];
                 let named = named.iter().any(|name| sent.contains(name));
                 assert!(named, "an answer to a foreign name: {answer:?}");
             }
         }
-        if manner.door != Door::Control {
+        if manner.door != Endpoint::Control {
             assert_eq!(self.retried, [], "a stranger had it done");
         }
         self.check_told_as_ever(&desk, manner.daemon);
@@ -210,9 +210,9 @@ impl Lake {
     }
 
     /// Whatever somebody asked, the next one is told what there is to tell.
-    fn check_told_as_ever(&mut self, desk: &Arc<Desk>, daemon: Daemon) {
+    fn check_told_as_ever(&mut self, desk: &Arc<StatusCache>, daemon: Daemon) {
         let manner = Manner {
-            door: Door::Unix,
+            door: Endpoint::Unix,
             daemon,
             ..Manner::PLAIN
         };
@@ -280,14 +280,14 @@ impl Lake {
             return assert_eq!(answer.status, 400, "{answer:?}");
         }
         let number = |name| first(pairs, name).and_then(|number| number.parse().ok());
-        let wanted = Wanted {
+        let wanted = DeadLetterFilter {
             day_file: day_file.flatten(),
             stream: first(pairs, "stream").and_then(stream_named),
             skip: number("skip").unwrap_or(0),
             limit: number("limit").unwrap_or(100).min(10_000),
         };
-        let found = letters(&self.engine.figures(), &Disk, &self.root, &wanted).unwrap();
-        assert_eq!(answer.json::<Letters>(), found, "{wanted:?}");
+        let found = letters(&self.engine.figures(), &OsStorage, &self.root, &wanted).unwrap();
+        assert_eq!(answer.json::<DeadLetterPage>(), found, "{wanted:?}");
     }
 
     /// A browser that was sent here under a foreign name gets nothing; whoever names us does.
@@ -308,7 +308,7 @@ impl Lake {
             .for_each(|host| request += &format!("Host: {host}\r\n"));
         request += "\r\n";
         let manner = Manner {
-            door: Door::Tcp(OWN),
+            door: Endpoint::Tcp(OWN),
             ..Manner::PLAIN
         };
         let heard = self.exchange(manner, request.as_bytes());
@@ -342,14 +342,16 @@ impl Lake {
             ),
             false => String::new(),
         };
-        self.says.send([head.as_bytes(), answer].concat()).unwrap();
+        self.eq_str
+            .send([head.as_bytes(), answer].concat())
+            .unwrap();
         match which % 8 {
             0 => self.told(|status: Status| {
                 let widths = [40, 80, 200];
                 let page = |width| {
                     render::status::page(
                         &status,
-                        Screen {
+                        TerminalSize {
                             width,
                             colour: false,
                         },
@@ -359,10 +361,10 @@ impl Lake {
             }),
             1 => self.told(|explanation: Explanation| render::explain::page(&explanation)),
             2 => self.told(|plan: Plan| render::plan::page(&plan)),
-            3 => self.told(|retried: Retried| format!("{retried:?}")),
+            3 => self.told(|retried: RetryReport| format!("{retried:?}")),
             _ => {
                 let root = self.root.clone();
-                self.told(|letters: Letters| shown(&root, &letters))
+                self.told(|letters: DeadLetterPage| shown(&root, &letters))
             }
         }
     }
@@ -372,12 +374,12 @@ impl Lake {
             pid: 7,
             root: self.root.clone(),
             state_dir: self.settings.state_dir.clone(),
-            asks: false,
+            is_query: false,
         };
         // A fuzzer that is stopped for a while is no daemon that hangs.
         match of_daemon(&holder, hyper::Method::GET, "/told.json", LONG) {
             Ok(told) => _ = page(told),
-            Err(InquireError::Mute {
+            Err(InquireError::Unresponsive {
                 source: ControlError::Late(_),
                 ..
             }) => panic!("it waits for more than comes"),
@@ -386,9 +388,9 @@ impl Lake {
     }
 
     /// One at which nothing was asked yet.
-    fn desk(&self, daemon: Daemon) -> Arc<Desk> {
+    fn desk(&self, daemon: Daemon) -> Arc<StatusCache> {
         let (meters, answering) = (Arc::clone(&self.meters), Arc::clone(&self.answering));
-        let desk = Arc::new(Desk::new(Arc::clone(&self.wake), meters, answering));
+        let desk = Arc::new(StatusCache::new(Arc::clone(&self.wake), meters, answering));
         if daemon != Daemon::Recovers {
             desk.recovered();
         }
@@ -401,7 +403,7 @@ impl Lake {
     }
 
     /// Sends it, and gives what the daemon answered until it hung up.
-    fn exchange_at(&mut self, desk: &Arc<Desk>, manner: Manner, sent: &[u8]) -> Vec<u8> {
+    fn exchange_at(&mut self, desk: &Arc<StatusCache>, manner: Manner, sent: &[u8]) -> Vec<u8> {
         let desk = Arc::clone(desk);
         self.retried.clear();
         let runtime = Rc::clone(&self.runtime);
@@ -422,9 +424,9 @@ impl Lake {
         })
     }
 
-    fn answer_questions(&mut self, manner: Manner, unanswered: &mut Vec<Question>) {
+    fn answer_questions(&mut self, manner: Manner, unanswered: &mut Vec<EngineRequest>) {
         for question in self.wake.take_questions() {
-            if let Question::Retry { path, stream, .. } = &question {
+            if let EngineRequest::Retry { path, stream, .. } = &question {
                 self.retried.push((path.clone(), *stream));
             }
             match manner.daemon {
@@ -435,12 +437,12 @@ impl Lake {
     }
 
     /// As the engine's thread does between two passes.
-    fn answer_question(&mut self, question: Question) {
+    fn answer_question(&mut self, question: EngineRequest) {
         // Who asked may have gone away meanwhile.
         match question {
-            Question::Snapshot(reply) => drop(reply.send(self.snapshot())),
-            Question::Recent(reply) => drop(reply.send(self.engine.recent().clone())),
-            Question::Retry {
+            EngineRequest::Snapshot(reply) => drop(reply.send(self.snapshot())),
+            EngineRequest::Recent(reply) => drop(reply.send(self.engine.recent().clone())),
+            EngineRequest::Retry {
                 path,
                 stream,
                 reply,
@@ -461,15 +463,15 @@ impl Lake {
         let now_ms = HostClock::new().wall_ms();
         let (engine, settings, root) = (&self.engine, &self.settings, &self.root);
         Snapshot {
-            status: Status::of_daemon(engine, settings, root, Live::default(), now_ms),
+            status: Status::of_daemon(engine, settings, root, RuntimeStatus::default(), now_ms),
             figures: engine.figures(),
-            freshness: Freshness {
+            freshness: LagRequest {
                 caught_up: true,
-                ..Freshness::default()
+                ..LagRequest::default()
             },
-            unread: Unread {
+            unread: UnreadBytes {
                 all: true,
-                ..Unread::default()
+                ..UnreadBytes::default()
             },
         }
     }
@@ -505,7 +507,7 @@ fn write_lake(root: &Path) {
 /// Listens where the daemon would; says to one command after the other what it was given for it.
 fn daemon_that_says_so(state_dir: &Path) -> mpsc::Sender<Vec<u8>> {
     let listener = UnixListener::bind(state_dir.join("control.sock")).unwrap();
-    let (says, said) = mpsc::channel::<Vec<u8>>();
+    let (eq_str, said) = mpsc::channel::<Vec<u8>>();
     thread::spawn(move || {
         for answer in said {
             let (mut stream, _) = listener.accept().unwrap();
@@ -518,7 +520,7 @@ fn daemon_that_says_so(state_dir: &Path) -> mpsc::Sender<Vec<u8>> {
             _ = stream.write_all(&answer);
         }
     });
-    says
+    eq_str
 }
 
 /// What a client hears.
@@ -552,17 +554,17 @@ async fn client_of(client: DuplexStream, manner: Manner, sent: &[u8]) -> Vec<u8>
 /// Whether it says that more comes: where that does not come in whole, the answer may break off.
 fn announces_a_body(sent: &[u8]) -> bool {
     let sent = sent.to_ascii_lowercase();
-    let says = |header: &[u8]| memchr::memmem::find(&sent, header).is_some();
-    says(b"content-length") || says(b"transfer-encoding")
+    let eq_str = |header: &[u8]| memchr::memmem::find(&sent, header).is_some();
+    eq_str(b"content-length") || eq_str(b"transfer-encoding")
 }
 
 /// What a dead letter's bytes look like, wherever an answer says that they stand.
-fn shown(root: &Path, letters: &Letters) -> String {
+fn shown(root: &Path, letters: &DeadLetterPage) -> String {
     let pair = PairPath::from_relative(Path::new(PAIRS[0])).unwrap();
     let mut shown = String::new();
     for letter in letters.letters.iter().take(20) {
         // Where there is no such day-file it says so.
-        _ = bytes_of(&Disk, root, &pair, letter, |bytes| {
+        _ = bytes_of(&OsStorage, root, &pair, letter, |bytes| {
             shown += &escaped(bytes);
             Ok(())
         });
@@ -579,7 +581,7 @@ fn check_retried(answer: &Answer, pairs: &Pairs, retried: &[(PairPath, Stream)])
     };
     assert_eq!(retried, [(path.clone(), stream)]);
     if PAIRS.contains(&&*path.to_string()) {
-        assert_eq!(answer.json::<Retried>().day_file, path.to_string());
+        assert_eq!(answer.json::<RetryReport>().day_file, path.to_string());
     } else {
         assert_eq!(answer.status, 404, "{answer:?}");
     }
@@ -737,7 +739,7 @@ impl Answer {
             let told: Value = self.json();
             let everyones = told.get("phase").or(told.get("minute_s")).is_some();
             assert!(
-                everyones || manner.door == Door::Control,
+                everyones || manner.door == Endpoint::Control,
                 "told to a stranger: {told}"
             );
         }

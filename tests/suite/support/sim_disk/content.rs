@@ -23,7 +23,7 @@ pub enum Change {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// No sync since.
-    Pending,
+    PendingWork,
     /// A sync failed over it: no later sync makes it durable, as the kernel takes its pages for clean.
     Doomed,
     /// Synced, but kept in the list behind a doomed one, to be replayed in order.

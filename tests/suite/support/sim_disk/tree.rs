@@ -163,7 +163,7 @@ impl Tree {
         let len_before = content.live.len() as u64;
         apply(&mut content.live, &change);
         let len_after = content.live.len() as u64;
-        content.changes.push((change, Standing::Pending));
+        content.changes.push((change, Standing::PendingWork));
         if linked {
             self.used_bytes = self.used_bytes + len_after - len_before;
         }
@@ -175,7 +175,7 @@ impl Tree {
         let content = self.content_mut(id)?;
         let doomed = |(_, standing): &(Change, Standing)| *standing == Standing::Doomed;
         if content.changes.iter().any(doomed) {
-            content.restand(Standing::Pending, Standing::Synced);
+            content.restand(Standing::PendingWork, Standing::Synced);
             return Ok(());
         }
         for (change, _) in std::mem::take(&mut content.changes) {
@@ -187,7 +187,7 @@ impl Tree {
     /// What a failed sync does: the changes so far may never reach the disk, whatever is synced later.
     pub fn doom(&mut self, id: NodeId) -> io::Result<()> {
         self.content_mut(id)?
-            .restand(Standing::Pending, Standing::Doomed);
+            .restand(Standing::PendingWork, Standing::Doomed);
         Ok(())
     }
 
@@ -195,7 +195,7 @@ impl Tree {
     pub fn forgive(&mut self) {
         for node in self.nodes.values_mut() {
             if let Body::File(content) = &mut node.body {
-                content.restand(Standing::Doomed, Standing::Pending);
+                content.restand(Standing::Doomed, Standing::PendingWork);
             }
         }
     }
