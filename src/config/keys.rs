@@ -267,7 +267,7 @@ impl Key {
     }
 
     /// Reads the value from TOML; the error says what was found.
-    pub(super) fn from_toml(&self, value: &DeValue<'_>) -> Result<Value, String> {
+    pub(super) fn parse_toml(&self, value: &DeValue<'_>) -> Result<Value, String> {
         match (self.kind, value) {
             (Kind::Number { .. }, DeValue::Integer(written)) => self.number(
                 u64::from_str_radix(written.as_str(), written.radix()).ok(),

@@ -46,6 +46,6 @@ impl Hasher for RunKeyHasher {
     }
 }
 
-pub(crate) type ByRunKey = BuildHasherDefault<RunKeyHasher>;
+pub(super) type ByRunKey = BuildHasherDefault<RunKeyHasher>;
 
 pub(super) type NewEvidenceByRun<'c> = HashMap<RunKey, NewEvidence<'c>, ByRunKey>;
