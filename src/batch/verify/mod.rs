@@ -47,6 +47,7 @@ use std::time::Duration;
 
 use crate::batch::export::for_each_pair;
 use crate::batch::pair::{LakeReader, PairReading};
+use crate::console::progress::OnStep;
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{pair_bytes, walk};
@@ -89,9 +90,6 @@ pub struct VerifyReport {
     /// Directories and day-files that could not be read, as the batch would pass over them.
     pub passed_over: Vec<(PathBuf, io::Error)>,
 }
-
-/// Told of the work's steps: what is being done, bytes of it that are done, bytes in all.
-pub type OnStep<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
 
 /// Whom to tell of the work's steps.
 struct Steps<'a>(Option<OnStep<'a>>);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::console::progress::OnStep;
 use crate::daemon::event_loop::report::say_caught_up;
 use crate::daemon::inbox::Inbox;
 use crate::engine::{Engine, EngineError};
@@ -10,7 +11,6 @@ use crate::lake::path::Stream;
 use crate::lake::walk::{Level, list_level};
 use crate::platform::clock::HostClock;
 use crate::platform::storage::{OsStorage, Storage as _};
-use crate::recovery::open::OnStep;
 
 /// Catches up with all that is there, settles what can be settled, and takes all into the state.
 ///
