@@ -1,28 +1,28 @@
-//! FIXME: lake::chunk
+//! The result of reading a day-file from an offset, and the limits under which it is read.
 
-/// What is new in a source.
+/// The unread content of a source from an offset on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Chunk {
-    /// Whole lines from the offset on; the last may lack its newline only if unterminated ones were asked for.
+    /// Whole lines from the offset on. The last one lacks its newline only if the caller takes unterminated lines.
     Lines(Vec<u8>),
-    /// Bytes of a line that is longer than the limit, which are not kept.
+    /// Part of a line that exceeds the limit; its bytes are not kept.
     OversizedLine {
-        /// Where the line starts.
+        /// Start of the line, bytes.
         line_start: u64,
-        /// Up to where it has been passed over.
+        /// End of the skipped part, bytes.
         offset: u64,
-        /// Whether that is behind its newline.
-        ended: bool,
+        /// Whether the skipped part ends with the line's newline.
+        is_complete: bool,
     },
-    /// No whole line. `len_bytes` stand unterminated behind the offset.
+    /// No whole line: the file ends before the next newline.
     PartialLine {
-        /// How many.
+        /// Number of unterminated bytes after the offset.
         len_bytes: u64,
     },
 }
 
 impl Chunk {
-    /// The bytes of its lines, of which there may be none.
+    /// Returns the bytes of the whole lines, which may be empty.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match self {
@@ -32,9 +32,9 @@ impl Chunk {
     }
 }
 
-/// How lines are read.
+/// Limits for reading lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LineLimits {
-    /// A longer line is a dead letter, bytes.
+    /// Maximum length of a line, bytes. A longer line becomes a dead letter.
     pub line_bytes_max: u64,
 }

@@ -1,47 +1,48 @@
-//! FIXME: lake::identity
+//! The persisted read position of a day-file, and the identity by which a later read recognizes the same file.
 
-use crate::platform::storage::FileStat;
 use serde::{Deserialize, Serialize};
 
-/// Offsets into day-files are packed into five bytes.
+use crate::platform::storage::FileStat;
+
+/// Upper bound of a day-file's length, bytes: offsets are packed into five bytes.
 pub const OFFSET_MAX: u64 = 1 << 40;
 
-/// Why a source must be read again from its start.
+/// The reason why a source must be read again from its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceChange {
-    /// Another file stands under its path.
+    /// Its path names another file.
     Replaced,
-    /// It lies under another path now.
+    /// The file has moved to another path.
     Moved,
-    /// It is shorter than what was read of it.
-    Shortened,
-    /// Its beginning changed.
-    Head,
+    /// The file is shorter than the offset.
+    Truncated,
+    /// The first bytes of the file changed.
+    HeadChanged,
     /// The bytes before the offset changed.
-    Tail,
-    /// Its last line was taken without a newline, and then went on.
+    TailChanged,
+    /// The last line was read without a newline and has since been extended.
     Extended,
-    /// Somebody said that it was mended in place.
-    Mended,
+    /// An operator reported that the file was edited in place.
+    Edited,
 }
 
 impl SourceChange {
-    /// A short name that never changes.
+    /// Returns a short, stable name.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
             SourceChange::Replaced => "replaced",
             SourceChange::Moved => "moved",
-            SourceChange::Shortened => "shortened",
-            SourceChange::Head => "head-changed",
-            SourceChange::Tail => "tail-changed",
+            SourceChange::Truncated => "shortened",
+            SourceChange::HeadChanged => "head-changed",
+            SourceChange::TailChanged => "tail-changed",
             SourceChange::Extended => "line-went-on",
-            SourceChange::Mended => "mended",
+            SourceChange::Edited => "mended",
         }
     }
 }
 
-/// What is remembered of a stat.
+/// Returns the part of a stat that is remembered.
 #[must_use]
 pub fn seen(stat: &FileStat) -> StatFingerprint {
     StatFingerprint {
@@ -51,8 +52,8 @@ pub fn seen(stat: &FileStat) -> StatFingerprint {
     }
 }
 
-/// What the file system said of a source when it was last looked at. Equal values mean: not looked at again by
-/// the reconciling scan. A hint still has it verified.
+/// The length and times of a source at its last read. The reconciling scan skips a source whose values are equal; a
+/// change event still has it verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StatFingerprint {
     /// Length in bytes.
@@ -63,38 +64,38 @@ pub struct StatFingerprint {
     pub changed_ns: i128,
 }
 
-/// By what a source is known again. All of it must fit before reading goes on behind the offset.
+/// The identity of a source. All fields must match before reading continues at the offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceIdentity {
     /// The device that holds the file.
     pub device: u64,
-    /// Its inode on that device; reused by file systems, so it proves nothing alone.
+    /// The inode on that device. File systems reuse inodes, so it proves nothing alone.
     pub inode: u64,
-    /// How many of the first bytes `head_hash` covers.
+    /// Number of leading bytes that `head_hash` covers.
     pub head_len_bytes: u32,
     /// xxh3-64 of the first `head_len_bytes` bytes.
     pub head_hash: u64,
-    /// How many bytes before the offset `tail_hash` covers.
+    /// Number of bytes before the offset that `tail_hash` covers.
     pub tail_len_bytes: u32,
     /// xxh3-64 of the `tail_len_bytes` bytes before the offset.
     pub tail_hash: u64,
 }
 
-/// How far one day-file has been read.
+/// The read position of one day-file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SourceState {
-    /// By what it is known; `None` until its first byte was read.
+    /// The identity of the file; `None` until its first byte is read.
     pub identity: Option<SourceIdentity>,
-    /// Where the first line starts that has no verdict yet, in bytes from the start.
+    /// Start of the first line without a verdict, bytes from the start of the file.
     pub offset: u64,
-    /// Start of an overlong line that `offset` is in the middle of.
+    /// Start of the oversized line that contains `offset`, if there is one.
     pub overlong_from: Option<u64>,
-    /// Well-formed records before `offset`; the next one's index.
+    /// Number of well-formed records before `offset`, which is the index of the next one.
     pub records: u64,
-    /// Lines before `offset` that are not blank.
+    /// Number of lines before `offset` that are not blank.
     pub lines: u64,
-    /// Lines before `offset` that became dead letters.
+    /// Number of lines before `offset` that became dead letters.
     pub malformed: u64,
-    /// What the file system said when `offset` was reached.
+    /// The file's length and times when `offset` was reached.
     pub seen: StatFingerprint,
 }

@@ -1,4 +1,4 @@
-//! FIXME lake
+//! The day-files of a root: their paths, the walk that finds them, and the reading of one from an offset.
 
 pub mod chunk;
 pub mod identity;

@@ -1,11 +1,12 @@
-//! FIXME: lake::path
+//! The paths below a root: the two streams of day-files, the pairs in them, and the export.
 
-use crate::record::json::utf8::decode_utf8;
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
+
+use crate::record::json::utf8::decode_utf8;
 
 /// Path of the export below a root.
 pub const EXPORT_PATH: &str = "data/distilled/sft/sft_export.jsonl";
@@ -15,7 +16,7 @@ pub const EXPORT_PATH: &str = "data/distilled/sft/sft_export.jsonl";
 pub enum Stream {
     /// Scored runs.
     Scored,
-    /// What each run saw and said.
+    /// The input and output of each run.
     Evidence,
 }
 
@@ -23,7 +24,7 @@ impl Stream {
     /// Both streams.
     pub const ALL: [Stream; 2] = [Stream::Scored, Stream::Evidence];
 
-    /// The name of its directory below `data`.
+    /// Returns the name of its directory below `data`.
     pub fn dir_name(self) -> &'static str {
         match self {
             Stream::Scored => "scored-runs",
@@ -31,24 +32,25 @@ impl Stream {
         }
     }
 
-    /// Its directory below `root`.
+    /// Returns its directory below `root`.
     pub fn base(self, root: &Path) -> PathBuf {
         root.join("data").join(self.dir_name())
     }
 }
 
-/// What the two day-files of a pair have in common: the path below their streams' directories, three directories and
-/// a name that ends in `.jsonl`. Ordered as the walk goes: directory by directory, each by the bytes of its name.
+/// The path that the two day-files of a pair share below their streams' directories: three directories and a name that
+/// ends in `.jsonl`. Ordered like the walk: directory by directory, each by the bytes of its name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PairPath(pub(super) PathBuf);
 
-/// As paths are ordered, part by part, at a tenth of the time: every hint and every look compares a dozen of them.
+/// Orders like [`Path`], component by component, at a tenth of the cost: every change event and every read compares a
+/// dozen of them.
 impl Ord for PairPath {
     fn cmp(&self, other: &Self) -> Ordering {
         let (own, others) = (self.as_bytes(), other.as_bytes());
         let differing = own.iter().zip(others).find(|(own, other)| own != other);
         match differing {
-            // The part that ends here is the beginning of the other.
+            // The component that ends first is a prefix of the other.
             Some((b'/', _)) => Ordering::Less,
             Some((_, b'/')) => Ordering::Greater,
             Some((own, other)) => own.cmp(other),
@@ -64,7 +66,7 @@ impl PartialOrd for PairPath {
 }
 
 impl PairPath {
-    /// The pair of a path below a stream's directory, if it is one where day-files lie.
+    /// Makes a pair of a path below a stream's directory; `None` if no day-file can have this path.
     pub fn from_relative(path: &Path) -> Option<PairPath> {
         let names: Option<PathBuf> = path
             .components()
@@ -75,27 +77,27 @@ impl PairPath {
         is_pair.then_some(pair)
     }
 
-    /// The pair's path below a stream's directory.
+    /// Returns the pair's path below a stream's directory.
     pub fn as_path(&self) -> &Path {
         &self.0
     }
 
-    /// The path's bytes, as they are persisted.
+    /// Returns the path's bytes in their persisted form.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_os_str().as_bytes()
     }
 
-    /// `NAME.jsonl`; each byte that is not UTF-8 as U+FFFD.
+    /// Returns `NAME.jsonl`, with each byte that is not UTF-8 as U+FFFD.
     pub fn file_name(&self) -> Cow<'_, str> {
         decode_utf8(self.name().as_bytes())
     }
 
-    /// Whether the other pair's day-files have the same name, perhaps on another day.
+    /// Returns whether the other pair's day-files have the same name, on any day.
     pub fn has_name_of(&self, other: &PairPath) -> bool {
         self.name() == other.name()
     }
 
-    /// Where the pair's day-file of a stream lies.
+    /// Returns the path of the pair's day-file in a stream.
     pub fn path(&self, root: &Path, stream: Stream) -> PathBuf {
         stream.base(root).join(&self.0)
     }
@@ -111,11 +113,12 @@ impl std::fmt::Display for PairPath {
     }
 }
 
-pub(crate) fn is_day_file_name(name: &OsStr) -> bool {
+/// Returns whether a file name is that of a day-file.
+pub(super) fn is_day_file_name(name: &OsStr) -> bool {
     name.as_bytes().ends_with(b".jsonl")
 }
 
-/// The export of a root.
+/// Returns the path of a root's export.
 #[must_use]
 pub fn export_path(root: &Path) -> PathBuf {
     root.join(EXPORT_PATH)

@@ -1,9 +1,5 @@
-//! Owns the reading of one day-file from an offset: is it still the file that was read before, which whole lines
-//! are new, what stands unterminated at its end. It holds one chunk at a time and never says what a line means.
-
-use crate::lake::identity::{SourceChange, seen};
-
-use crate::lake::chunk::{Chunk, LineLimits};
+//! Reads one day-file from an offset: verifies that it is the file read before, returns its new whole lines, and
+//! measures the unterminated bytes at its end. Holds one chunk at a time and does not interpret lines.
 
 use std::io;
 use std::path::Path;
@@ -11,27 +7,29 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::lake::identity::OFFSET_MAX;
-use crate::lake::identity::{SourceIdentity, SourceState, StatFingerprint};
+use crate::lake::chunk::{Chunk, LineLimits};
+use crate::lake::identity::{
+    OFFSET_MAX, SourceChange, SourceIdentity, SourceState, StatFingerprint, seen,
+};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::open_day_file;
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::{FileStat, Storage, StorageFile, read_full_at};
 
-/// How much of a source's beginning is part of its identity.
+/// Leading bytes of a source that are part of its identity.
 const HEAD_LEN: u64 = 1_024;
-/// How much before the offset is part of its identity.
+/// Bytes before the offset that are part of its identity.
 const TAIL_LEN: u64 = 256;
-/// New bytes read at a time. A longer line is read on up to the limit for lines.
+/// Maximum new bytes per read. A longer line is read up to the limit for lines.
 pub const CHUNK_LEN: u64 = 4 << 20;
-/// How much of a line that is not kept is passed over in one look.
-const PASS_OVER_LEN: u64 = 64 << 20;
-/// Window in which the end of a line is looked for when its beginning is not kept.
+/// Maximum bytes of an oversized line skipped per read.
+const SKIP_LEN: u64 = 64 << 20;
+/// Maximum bytes searched for a newline per system call.
 const WINDOW_LEN: usize = 256 << 10;
-/// The first of these windows that is looked at from the end.
+/// Bytes of the first window of a backward search.
 const FIRST_WINDOW_LEN: usize = 4 << 10;
 
-/// A day-file that is open and regular.
+/// An open day-file, which is a regular file.
 #[derive(Debug)]
 pub struct Source {
     file: Arc<dyn StorageFile>,
@@ -39,10 +37,10 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens a day-file of a pair; `None` if there is none. `root` has no links in it.
+    /// Opens a day-file of a pair; `None` if it does not exist. `root` must not contain symbolic links.
     ///
     /// # Errors
-    /// Why it cannot be read: rights, not a regular file, a link that leaves the root.
+    /// The file cannot be read: missing permission, not a regular file, a link that leaves the root, over 1 TiB.
     pub fn open(
         storage: &dyn Storage,
         root: &Path,
@@ -65,28 +63,28 @@ impl Source {
         }
     }
 
-    /// What the file system said when it was opened.
+    /// Returns the length and times at the time of opening.
     #[must_use]
     pub fn seen(&self) -> StatFingerprint {
         seen(&self.stat)
     }
 
-    /// The same, and where it lies.
+    /// Returns the full stat at the time of opening.
     #[must_use]
     pub fn stat(&self) -> &FileStat {
         &self.stat
     }
 
-    /// Length when it was opened, bytes.
+    /// Returns the length at the time of opening, bytes.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
         self.stat.len_bytes
     }
 
-    /// Whether this is the file that `state` was read from, and if not, what tells.
+    /// Returns the first difference from the file that `state` was read from; `None` if it is the same file.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The file cannot be read.
     pub fn rewritten(&self, state: &SourceState) -> io::Result<Option<SourceChange>> {
         let Some(identity) = state.identity else {
             return Ok(None);
@@ -95,25 +93,25 @@ impl Source {
             return Ok(Some(SourceChange::Replaced));
         }
         if self.stat.len_bytes < state.offset {
-            return Ok(Some(SourceChange::Shortened));
+            return Ok(Some(SourceChange::Truncated));
         }
         if self.hash(0, u64::from(identity.head_len_bytes))? != identity.head_hash {
-            return Ok(Some(SourceChange::Head));
+            return Ok(Some(SourceChange::HeadChanged));
         }
         let tail_len = u64::from(identity.tail_len_bytes);
         let tail = self.read(state.offset - tail_len, state.offset)?;
         if xxh3_64(&tail) != identity.tail_hash {
-            return Ok(Some(SourceChange::Tail));
+            return Ok(Some(SourceChange::TailChanged));
         }
-        let was_taken_torn = state.overlong_from.is_none() && tail.last() != Some(&b'\n');
-        if was_taken_torn && self.continues_after(state.offset)? {
+        let was_unterminated = state.overlong_from.is_none() && tail.last() != Some(&b'\n');
+        if was_unterminated && self.continues_after(state.offset)? {
             return Ok(Some(SourceChange::Extended));
         }
         Ok(None)
     }
 
-    /// Whether a line that was taken without its newline has gained more than white space by now: what may follow a line
-    /// that has settled is a newline.
+    /// Returns whether a line that was read without its newline has gained more than white space. A settled line may be
+    /// followed only by its newline.
     fn continues_after(&self, offset: u64) -> io::Result<bool> {
         let to = self.stat.len_bytes.min(offset + FIRST_WINDOW_LEN as u64);
         let next = self.read(offset, to)?;
@@ -121,11 +119,11 @@ impl Source {
         Ok(!next[..line_end].trim_ascii().is_empty())
     }
 
-    /// By what this source is known again when it was read from `before` up to `offset`, `consumed` being the bytes in
-    /// between that were kept; `None` where it is not the file any more that these bytes were read of.
+    /// Returns the identity of this source after it was read from `before` up to `offset`; `consumed` are the bytes in
+    /// between that were kept. `None` if the file no longer holds the bytes that were read.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The file cannot be read.
     pub fn identify(
         &self,
         before: &SourceState,
@@ -148,7 +146,7 @@ impl Source {
         }))
     }
 
-    /// A head that was hashed whole stays; a shorter one must still be the beginning of the longer.
+    /// Returns length and hash of the head. A head of full length is kept; a shorter one must be a prefix of the new one.
     fn head(&self, before: &SourceState, offset: u64) -> io::Result<Option<(u64, u64)>> {
         let known = before
             .identity
@@ -166,7 +164,7 @@ impl Source {
         Ok((fits && bytes.len() as u64 == len).then(|| (len, xxh3_64(&bytes))))
     }
 
-    /// The bytes before `offset` as they were read, not as they may stand there by now.
+    /// Returns length and hash of the bytes before `offset` as they were read, not as the file may hold them now.
     fn tail(
         &self,
         before: &SourceState,
@@ -194,10 +192,10 @@ impl Source {
         Ok(fits.then(|| (len, xxh3_64(&bytes[bytes.len() - len as usize..]))))
     }
 
-    /// Whether the next line is longer than a chunk, so that reading it takes more memory than others do.
+    /// Returns whether the next line is longer than a chunk, so that reading it takes more memory than usual.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The file cannot be read.
     pub fn next_line_exceeds_chunk(&self, state: &SourceState) -> io::Result<bool> {
         let chunk_end = state.offset + CHUNK_LEN;
         if state.overlong_from.is_some() || self.stat.len_bytes <= chunk_end {
@@ -206,11 +204,11 @@ impl Source {
         Ok(self.last_newline(state.offset, chunk_end)?.is_none())
     }
 
-    /// What is new behind the offset of `state`. `scanned_to` remembers, between calls, up to where no newline
-    /// was found, so that a long line that arrives in many pieces is not searched from its start each time.
+    /// Reads new lines from the offset of `state`. Between calls, `scanned_to` keeps the offset up to which no newline
+    /// exists, so that a long line that arrives in many pieces is not searched from its start each time.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The file cannot be read, or was truncated while it was read.
     pub fn next_chunk(
         &self,
         state: &SourceState,
@@ -224,8 +222,8 @@ impl Source {
             return self.skip_oversized(line_start, state.offset, end);
         }
         let from = state.offset;
-        // What is short is searched from its start each time: a torn line may be cut and written anew, and a hole filled,
-        // between two looks. So is a line that is to be taken as it is.
+        // Short input is searched from its start each time: between two reads a partial line may be truncated and
+        // rewritten, and a hole filled. The same holds for a line that is read without its newline.
         let is_short = end <= from + WINDOW_LEN as u64;
         if *scanned_to > end || is_short || take_unterminated {
             *scanned_to = from;
@@ -234,7 +232,7 @@ impl Source {
         let window_end = end.min(from + CHUNK_LEN).max(known_free);
         let newline = match self.last_newline(known_free, window_end)? {
             None => self.first_newline(window_end, end.min(from + limits.line_bytes_max + 1))?,
-            found => found,
+            newline => newline,
         };
         if let Some(newline) = newline {
             *scanned_to = 0;
@@ -252,42 +250,41 @@ impl Source {
         })
     }
 
-    /// Bytes behind the last newline, of those whose line `state` has not read. It is looked for no further from the end
-    /// than a line may be long.
+    /// Returns the number of unread bytes after the last newline. Searches back at most one maximum line length.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The file cannot be read.
     pub fn unterminated_bytes(&self, state: &SourceState, limits: LineLimits) -> io::Result<u64> {
         let end = self.stat.len_bytes;
         let kept_from = end.saturating_sub(limits.line_bytes_max + 1);
         let from = state.offset.clamp(kept_from, end.max(kept_from));
-        let torn_from = match self.last_newline(from, end)? {
+        let partial_from = match self.last_newline(from, end)? {
             Some(newline) => newline + 1,
             None => state.overlong_from.unwrap_or(state.offset),
         };
-        Ok(end.saturating_sub(torn_from))
+        Ok(end.saturating_sub(partial_from))
     }
 
-    /// The bytes of a line whose place is known; fewer if the file has become shorter.
+    /// Reads the bytes of a line at a known location; fewer if the file was truncated.
     ///
     /// # Errors
-    /// What the disk says.
+    /// The file cannot be read.
     pub fn line(&self, offset: u64, len_bytes: u32) -> io::Result<Vec<u8>> {
         self.read(offset, offset + u64::from(len_bytes))
     }
 
     fn skip_oversized(&self, line_start: u64, offset: u64, end: u64) -> io::Result<Chunk> {
-        let end = end.min(offset + PASS_OVER_LEN);
+        let end = end.min(offset + SKIP_LEN);
         Ok(match self.first_newline(offset, end)? {
             Some(newline) => Chunk::OversizedLine {
                 line_start,
                 offset: newline + 1,
-                ended: true,
+                is_complete: true,
             },
             None => Chunk::OversizedLine {
                 line_start,
                 offset: end.max(offset),
-                ended: false,
+                is_complete: false,
             },
         })
     }
@@ -313,7 +310,7 @@ impl Source {
         let mut window = Vec::new();
         let mut end = to;
         while end > from {
-            // It is almost always near: the window grows only where it is not.
+            // The newline is usually near the end, so the window starts small and grows.
             let grown = (window.len() * 4).clamp(FIRST_WINDOW_LEN, WINDOW_LEN);
             let len = grown.min((end - from) as usize);
             window.resize(len, 0);
@@ -331,7 +328,7 @@ impl Source {
         Ok(xxh3_64(&self.read(from, from + len)?))
     }
 
-    /// As `read`, but a file cut since it was looked at is an error: half a line must not be taken for one.
+    /// Reads like `read`, but fails if the file was truncated since its stat: half a line must not pass for a whole one.
     fn read_whole(&self, from: u64, to: u64, buffers: &Buffers) -> io::Result<Chunk> {
         let mut bytes = buffers.chunk((to - from) as usize);
         if read_full_at(&*self.file, &mut bytes, from)? == bytes.len() {
@@ -339,7 +336,7 @@ impl Source {
         }
         Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,
-            "it was cut while it was read",
+            "truncated while it was read",
         ))
     }
 

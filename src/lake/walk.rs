@@ -1,33 +1,31 @@
-//! Owns the walk: which day-files there are, by the contract's rule, and how one is opened. It never reads a
-//! day-file's bytes, and remembers nothing.
-
-use crate::lake::path::{PairPath, Stream, is_day_file_name};
+//! Lists the day-files of a root and opens one. Reads no day-file's bytes and keeps no state.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::lake::path::{PairPath, Stream, is_day_file_name};
 use crate::platform::storage::{FileKind, Storage, StorageFile};
 
-/// Length of both day-files of a pair as the file system says now; what cannot be looked at counts nothing.
+/// Returns the current length of both day-files of a pair, bytes. A file that cannot be inspected counts as 0.
 pub fn pair_bytes(storage: &dyn Storage, root: &Path, pair: &PairPath) -> u64 {
     let stats = Stream::ALL.map(|stream| storage.stat(&pair.path(root, stream)));
     stats.iter().flatten().map(|stat| stat.len_bytes).sum()
 }
 
-/// What one directory of the walk holds, in walk order; paths are relative to the stream's directory.
+/// The contents of one directory of the walk, in walk order; paths are relative to the stream's directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Level {
-    /// The stream's directory, a year or a month: directories to descend into.
+    /// The subdirectories of the stream's directory, of a year or of a month.
     Directories(Vec<PathBuf>),
-    /// A day: its day-files, whatever kind of file each is.
+    /// The day-files of a day, of any file kind.
     DayFiles(Vec<PairPath>),
 }
 
-/// Lists one directory of a stream: `dir` is empty for the stream's own, else one to three names.
+/// Lists one directory of a stream. `dir` is empty for the stream's own directory, else it has one to three names.
 ///
 /// # Errors
-/// The directory cannot be listed, or lies deeper than day-files do (`InvalidInput`).
+/// The directory cannot be listed, or is nested deeper than day-files are (`InvalidInput`).
 pub fn list_level(
     storage: &dyn Storage,
     root: &Path,
@@ -38,7 +36,7 @@ pub fn list_level(
     if depth > 3 {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "day-files do not lie that deep",
+            "directory is nested deeper than day-files are",
         ));
     }
     let entries = storage.list(&stream.base(root).join(dir))?;
@@ -58,56 +56,55 @@ pub fn list_level(
     ))
 }
 
-/// What a walk found.
+/// The result of a walk.
 #[derive(Debug, Default)]
 pub struct Walk {
     /// The day-files, in walk order.
     pub day_files: Vec<PairPath>,
-    /// Directories that could not be listed and were passed over.
+    /// Directories that could not be listed and were skipped.
     pub unreadable: Vec<(PathBuf, io::Error)>,
 }
 
 /// Walks all of a stream. A stream without a directory is empty.
 ///
 /// # Errors
-/// The stream's own directory is there and cannot be listed. Those below are only reported.
+/// The stream's own directory exists and cannot be listed. Failures below it are collected in [`Walk::unreadable`].
 pub fn walk(storage: &dyn Storage, root: &Path, stream: Stream) -> io::Result<Walk> {
-    let mut found = Walk::default();
+    let mut result = Walk::default();
     match list_level(storage, root, stream, Path::new("")) {
-        Ok(level) => walk_level(storage, root, stream, level, &mut found),
+        Ok(level) => walk_level(storage, root, stream, level, &mut result),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    Ok(found)
+    Ok(result)
 }
 
-/// Walks one directory of a stream and all below it, adding to `found`. One that is gone holds nothing.
-pub fn walk_dir(storage: &dyn Storage, root: &Path, stream: Stream, dir: &Path, found: &mut Walk) {
+/// Walks one directory of a stream and its subdirectories, adding to `result`. A missing directory is empty.
+pub fn walk_dir(storage: &dyn Storage, root: &Path, stream: Stream, dir: &Path, result: &mut Walk) {
     match list_level(storage, root, stream, dir) {
-        Ok(level) => walk_level(storage, root, stream, level, found),
+        Ok(level) => walk_level(storage, root, stream, level, result),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => found.unreadable.push((stream.base(root).join(dir), error)),
+        Err(error) => result.unreadable.push((stream.base(root).join(dir), error)),
     }
 }
 
-fn walk_level(storage: &dyn Storage, root: &Path, stream: Stream, level: Level, found: &mut Walk) {
+fn walk_level(storage: &dyn Storage, root: &Path, stream: Stream, level: Level, result: &mut Walk) {
     match level {
-        Level::DayFiles(day_files) => found.day_files.extend(day_files),
+        Level::DayFiles(day_files) => result.day_files.extend(day_files),
         Level::Directories(dirs) => {
             for dir in dirs {
-                walk_dir(storage, root, stream, &dir, found);
+                walk_dir(storage, root, stream, &dir, result);
             }
         }
     }
 }
 
-/// Opens the day-file of a pair for reading, without ever blocking. A day-file that is a link is followed only where
-/// its target lies under `canonical_root`, the root with all links resolved.
+/// Opens the day-file of a pair for reading, without ever blocking. A day-file that is a symbolic link is followed only
+/// if its target is below `canonical_root`, the root with all links resolved.
 ///
 /// # Errors
-/// `NotFound` where the walk would find no such day-file, also because a directory above it is a link;
-/// `InvalidInput` for what is not a regular file; `PermissionDenied` for a link that leaves the root; else whatever
-/// the storage says.
+/// `NotFound` if the walk finds no such day-file, also because a directory above it is a link; `InvalidInput` if it is
+/// not a regular file; `PermissionDenied` if it is a link that leaves the root; else the error of the storage.
 pub fn open_day_file(
     storage: &dyn Storage,
     root: &Path,
@@ -130,7 +127,7 @@ pub fn open_day_file(
     if !target.starts_with(canonical_root) {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            "it is a link that leaves the root",
+            "symbolic link leaves the root",
         ));
     }
     storage.open_read(&target)
@@ -150,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_ordered_as_paths_are() {
+    fn pairs_are_ordered_like_paths() {
         const NAMES: [&str; 6] = ["a", "a-b", "a.", "ab", "a0", "\u{e9}"];
         let mut rng = fastrand::Rng::with_seed(1);
         let mut path = || {
@@ -221,8 +218,8 @@ mod tests {
         }
         symlink(base.join("2026"), base.join("linked")).unwrap();
         symlink("nowhere", base.join("2026/05/01/link.jsonl")).unwrap();
-        let found = walk(&OsStorage, dir.path(), Stream::Scored).unwrap();
-        let wanted = [
+        let result = walk(&OsStorage, dir.path(), Stream::Scored).unwrap();
+        let expected = [
             "2026/05/01/.jsonl",
             "2026/05/01/B.jsonl",
             "2026/05/01/b.jsonl",
@@ -232,8 +229,8 @@ mod tests {
             "B/05/01/a.jsonl",
             "a/05/01/a.jsonl",
         ];
-        assert_eq!(found.day_files, wanted.map(pair));
-        assert!(found.day_files.is_sorted() && found.unreadable.is_empty());
+        assert_eq!(result.day_files, expected.map(pair));
+        assert!(result.day_files.is_sorted() && result.unreadable.is_empty());
         assert!(
             walk(&OsStorage, dir.path(), Stream::Evidence)
                 .unwrap()
@@ -273,7 +270,7 @@ mod tests {
         )
         .unwrap();
         let canonical = fs::canonicalize(&root).unwrap();
-        for (path, wanted) in [
+        for (path, expected) in [
             ("y/m/d/file.jsonl", None),
             ("y/m/d/in.jsonl", None),
             ("y/m/d/out.jsonl", Some(io::ErrorKind::PermissionDenied)),
@@ -285,7 +282,7 @@ mod tests {
         ] {
             let opened =
                 open_day_file(&OsStorage, &root, &canonical, Stream::Evidence, &pair(path));
-            assert_eq!(opened.err().map(|error| error.kind()), wanted, "{path}");
+            assert_eq!(opened.err().map(|error| error.kind()), expected, "{path}");
         }
     }
 }

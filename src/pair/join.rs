@@ -380,20 +380,20 @@ impl<'a, E> Joiner<'a, E> {
         }
     }
 
-    /// Bytes of an overlong line: passed over, and buried when its end is reached.
+    /// Skips bytes of an oversized line. At its end the line becomes a dead letter.
     fn skip_oversized(&mut self, in_evidence: bool, chunk: &Chunk) {
         let Chunk::OversizedLine {
             line_start,
             offset,
-            ended,
+            is_complete,
         } = *chunk
         else {
             return;
         };
         let source = self.source(in_evidence);
         source.offset = offset;
-        source.overlong_from = (!ended).then_some(line_start);
-        if ended {
+        source.overlong_from = (!is_complete).then_some(line_start);
+        if is_complete {
             source.lines += 1;
             let fault = ParseError::TooLong {
                 max_line_bytes: self.facts.line_bytes_max,

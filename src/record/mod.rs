@@ -1,4 +1,5 @@
-//! FIXME record
+//! One record: a line's bytes to a scored run or evidence, through the firewall, to a row; and rows read back. Pure: no
+//! file of this folder does I/O, reads a clock or starts a thread.
 
 pub mod final_check;
 pub mod firewall;

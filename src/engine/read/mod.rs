@@ -198,7 +198,7 @@ fn finish_read(
             };
             match remember(source, before, after, chunk, memory, looking.now_ms) {
                 Ok(true) => return true,
-                Ok(false) => found.rewritten = Some((stream, SourceChange::Tail)),
+                Ok(false) => found.rewritten = Some((stream, SourceChange::TailChanged)),
                 Err(error) => found.unreadable.push((stream, error)),
             }
             false

@@ -96,7 +96,7 @@ impl Engine {
         }
         let reset = self
             .reopen_state_if_failed()
-            .and_then(|()| self.read_again(path, stream, SourceChange::Mended));
+            .and_then(|()| self.read_again(path, stream, SourceChange::Edited));
         self.mark_state_failed(reset)?;
         self.enqueue(path.clone());
         Ok(Some(before))

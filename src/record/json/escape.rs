@@ -1,8 +1,8 @@
-//! FIXME: record::json::escape
+//! The escapes of JSON strings: decoding them, and writing them in the native or the Go dialect.
 
 use crate::record::json::simd::plain_run;
 
-/// Whose bytes are wanted.
+/// The exporter whose bytes are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {
     /// Escapes as `serde_json` and `JSON.stringify` write them.
@@ -12,8 +12,8 @@ pub enum Dialect {
     Go,
 }
 
-/// The first character of bytes that are not empty, and its length; a byte that starts none is U+FFFD.
-pub(crate) fn first_character(bytes: &[u8]) -> (char, usize) {
+/// Returns the first character of bytes that are not empty, and its length. A byte that starts no character is U+FFFD.
+pub(super) fn first_character(bytes: &[u8]) -> (char, usize) {
     if bytes[0].is_ascii() {
         return (char::from(bytes[0]), 1);
     }
@@ -25,8 +25,8 @@ pub(crate) fn first_character(bytes: &[u8]) -> (char, usize) {
         })
 }
 
-/// The character that a well-formed escape stands for, its backslash first, and the escape's length.
-pub(crate) fn unescape(bytes: &[u8]) -> (char, usize) {
+/// Decodes the well-formed escape at the start of `bytes`. Returns the character and the length of the escape.
+pub(super) fn unescape(bytes: &[u8]) -> (char, usize) {
     match bytes.get(1) {
         Some(b'b') => ('\u{8}', 2),
         Some(b'f') => ('\u{c}', 2),
@@ -39,9 +39,9 @@ pub(crate) fn unescape(bytes: &[u8]) -> (char, usize) {
     }
 }
 
-/// As [`unescape`], for `\u`. A high surrogate takes the low one behind it along; a lone one is U+FFFD, and what
-/// follows it is looked at anew.
-pub(crate) fn unescape_unicode(bytes: &[u8]) -> (char, usize) {
+/// Decodes a `\u` escape. A high surrogate consumes the low surrogate that follows it. A lone surrogate is U+FFFD and
+/// consumes nothing else.
+fn unescape_unicode(bytes: &[u8]) -> (char, usize) {
     let first = hex_escape(bytes).unwrap_or(0xFFFD);
     if let high @ 0xD800..0xDC00 = first
         && let Some(low @ 0xDC00..0xE000) = bytes.get(6..).and_then(hex_escape)
@@ -58,16 +58,16 @@ pub(crate) fn unescape_unicode(bytes: &[u8]) -> (char, usize) {
     )
 }
 
-/// The number in `\uXXXX` at the start of `bytes`, if that is what stands there.
-pub(crate) fn hex_escape(bytes: &[u8]) -> Option<u32> {
+/// Parses `\uXXXX` at the start of `bytes`; `None` if they start with anything else.
+fn hex_escape(bytes: &[u8]) -> Option<u32> {
     let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
     digits.iter().try_fold(0, |number, digit| {
         Some(number << 4 | char::from(*digit).to_digit(16)?)
     })
 }
 
-/// Whether the well-formed escape at the start of `bytes` is the one the native dialect writes for its character.
-pub(crate) fn is_native_escape(bytes: &[u8]) -> bool {
+/// Returns whether the well-formed escape at the start of `bytes` is the one that the native dialect writes.
+pub(super) fn is_native_escape(bytes: &[u8]) -> bool {
     match bytes {
         [_, b'u', b'0', b'0', b'0', last, ..] => {
             matches!(last, b'0'..=b'7' | b'b' | b'e' | b'f')
@@ -78,7 +78,7 @@ pub(crate) fn is_native_escape(bytes: &[u8]) -> bool {
     }
 }
 
-/// Appends `text` as a piece of a JSON string, without quotes.
+/// Appends `text` as part of a JSON string, without quotes.
 pub(crate) fn escape(text: &str, dialect: Dialect, out: &mut Vec<u8>) {
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
@@ -96,8 +96,8 @@ pub(crate) fn escape(text: &str, dialect: Dialect, out: &mut Vec<u8>) {
     }
 }
 
-/// How many bytes the Go dialect copies as they are.
-pub(crate) fn plain_run_go(bytes: &[u8]) -> usize {
+/// Returns the number of leading bytes that the Go dialect copies unchanged.
+fn plain_run_go(bytes: &[u8]) -> usize {
     let native = plain_run(bytes).len;
     let is_special = |at: &usize| match bytes[*at] {
         b'<' | b'>' | b'&' => true,
@@ -107,15 +107,15 @@ pub(crate) fn plain_run_go(bytes: &[u8]) -> usize {
     (0..native).find(is_special).unwrap_or(native)
 }
 
-/// Appends one character as the native dialect writes it.
-pub(crate) fn write_character(character: char, out: &mut Vec<u8>) {
+/// Appends one character in the native dialect.
+pub(super) fn write_character(character: char, out: &mut Vec<u8>) {
     match character {
         ..' ' | '"' | '\\' => write_escape(character, out),
         _ => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
     }
 }
 
-pub(crate) fn write_escape(character: char, out: &mut Vec<u8>) {
+fn write_escape(character: char, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let short = match character {
         '"' => b'"',

@@ -1,7 +1,7 @@
-//! FIXME record::json
+//! Reading and writing of JSON lines: a scanner over one line, its strings as spans of the line, and their escapes.
 
 pub mod escape;
 pub mod scanner;
-pub(crate) mod simd;
+mod simd;
 pub mod text;
 pub mod utf8;

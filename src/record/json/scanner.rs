@@ -1,9 +1,9 @@
-//! Owns the reading of JSON: a pull scanner over one line that checks the whole grammar, keeps strings as spans of
-//! the line, and passes over values of any depth and size without recursion. It knows no record and no field.
+//! A pull scanner for one line of JSON. It checks the whole grammar, keeps strings as spans of the line, and skips
+//! values of any depth and size without recursion. It has no knowledge of records and fields.
 //!
-//! No crate reads JSON by the contract's rules: invalid UTF-8 and lone surrogates inside strings never lose a
-//! record, and depth has no limit. All else is strict: numbers by the grammar, no raw control characters in strings,
-//! nothing behind the value.
+//! No crate reads JSON by the contract's rules: invalid UTF-8 and lone surrogates inside strings must not lose a
+//! record, and depth has no limit. The rest is strict: numbers follow the grammar, strings hold no raw control
+//! characters, nothing follows the value.
 
 use crate::record::json::escape::is_native_escape;
 use crate::record::json::simd;
@@ -11,16 +11,16 @@ use crate::record::json::simd::text_run;
 use crate::record::json::text::{JsonText, Marks};
 use crate::record::json::utf8::trim;
 
-/// Where and why a line is not JSON.
+/// A violation of the JSON grammar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JsonError {
-    /// Offset in the line.
+    /// Offset in the line, bytes.
     pub at_byte: usize,
-    /// What is wrong there.
+    /// The violated rule.
     pub what: &'static str,
 }
 
-/// A number as it stands in the line.
+/// A number as written in the line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Number<'a> {
     digits: &'a [u8],
@@ -28,7 +28,7 @@ pub(crate) struct Number<'a> {
 }
 
 impl Number<'_> {
-    /// The number, if it is written as an integer and fits.
+    /// Returns the value if the number is written as an integer and fits.
     pub fn as_i64(&self) -> Option<i64> {
         let text = std::str::from_utf8(self.digits).ok()?;
         self.is_integer.then(|| text.parse().ok())?
@@ -42,13 +42,13 @@ pub(crate) struct Scanner<'a> {
     at: usize,
 }
 
-/// Whether the line, without the white space around it, is one complete JSON value.
+/// Returns whether the trimmed line is one complete JSON value.
 pub fn is_whole_value(line: &[u8]) -> bool {
     let mut scanner = Scanner::new(trim(line));
     scanner.skip_value().and_then(|()| scanner.end()).is_ok()
 }
 
-/// Whether a well-formed escape begins here, other than the frequent ones.
+/// Returns whether `bytes` start with a well-formed escape other than the frequent ones.
 fn is_rare_escape(bytes: &[u8]) -> bool {
     match bytes.get(1) {
         Some(b'/') => true,
@@ -64,12 +64,12 @@ impl<'a> Scanner<'a> {
         Scanner { line, at: 0 }
     }
 
-    /// Offset of the next byte to be read.
+    /// Returns the offset of the next byte to be read.
     pub fn at(&self) -> usize {
         self.at
     }
 
-    /// The line between two offsets.
+    /// Returns the part of the line between two offsets.
     pub fn span(&self, start: usize, end: usize) -> &'a [u8] {
         &self.line[start..end]
     }
@@ -81,32 +81,32 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    /// The next byte that is not white space, not taken.
+    /// Skips white space and returns the next byte without consuming it.
     #[inline(always)]
     pub fn peek(&mut self) -> Option<u8> {
         match self.line.get(self.at) {
             Some(byte) if *byte > b' ' => Some(*byte),
-            _ => self.peek_behind_space(),
+            _ => self.peek_after_space(),
         }
     }
 
     #[inline(never)]
-    fn peek_behind_space(&mut self) -> Option<u8> {
+    fn peek_after_space(&mut self) -> Option<u8> {
         while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.line.get(self.at) {
             self.at += 1;
         }
         self.line.get(self.at).copied()
     }
 
-    /// Takes the next byte that is not white space, if it is `wanted`.
+    /// Skips white space and consumes the next byte if it is `expected`. Returns whether it was.
     #[inline(always)]
-    pub fn take(&mut self, wanted: u8) -> bool {
-        let is_next = self.peek() == Some(wanted);
+    pub fn take(&mut self, expected: u8) -> bool {
+        let is_next = self.peek() == Some(expected);
         self.at += usize::from(is_next);
         is_next
     }
 
-    /// Nothing but white space may be left.
+    /// Fails if anything but white space follows.
     pub fn end(&mut self) -> Result<(), JsonError> {
         match self.peek() {
             None => Ok(()),
@@ -114,14 +114,14 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes a string.
+    /// Consumes a string.
     #[inline(always)]
     pub fn string(&mut self) -> Result<JsonText<'a>, JsonError> {
         if !self.take(b'"') {
             return self.fault("a string is missing");
         }
         let start = self.at;
-        // Most are short and plain: keys, names, identifiers.
+        // Most strings are short and plain: keys, names, identifiers.
         match simd::short_string(&self.line[start..]) {
             Some(run) => {
                 self.at += run.len + 1;
@@ -151,7 +151,7 @@ impl<'a> Scanner<'a> {
                 return self.fault("an escape is not \\u and four hexadecimal digits");
             }
             Some(b'\\') => return self.fault("an escape is unknown"),
-            Some(_) => return self.fault("a control character stands in a string"),
+            Some(_) => return self.fault("a string has a raw control character"),
             None => return self.fault("a string has no end"),
         }
         self.at += 1;
@@ -164,7 +164,7 @@ impl<'a> Scanner<'a> {
         Ok(JsonText::new(&text[..run.len], marks))
     }
 
-    /// Takes a number.
+    /// Consumes a number.
     pub fn number(&mut self) -> Result<Number<'a>, JsonError> {
         self.peek();
         let start = self.at;
@@ -180,7 +180,7 @@ impl<'a> Scanner<'a> {
         if self.line.get(self.at) == Some(&b'.') {
             self.at += 1;
             if self.digits() == 0 {
-                return self.fault("a number has no digits behind its point");
+                return self.fault("a number has no digits after its point");
             }
         }
         if let Some(b'e' | b'E') = self.line.get(self.at) {
@@ -196,7 +196,7 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    /// Takes decimal digits and says how many.
+    /// Consumes decimal digits and returns their number.
     fn digits(&mut self) -> usize {
         let rest = &self.line[self.at..];
         let len = rest
@@ -207,7 +207,7 @@ impl<'a> Scanner<'a> {
         len
     }
 
-    /// Takes `null`, if it is next.
+    /// Consumes `null` if it is next. Returns whether it was.
     pub fn null(&mut self) -> bool {
         self.peek();
         self.literal("null")
@@ -219,8 +219,8 @@ impl<'a> Scanner<'a> {
         is_next
     }
 
-    /// Takes an object, its opening brace next: `field` is called behind each colon with the key, decoded, and
-    /// takes the value. Keys that are longer than `longest_name` in any spelling come as nothing.
+    /// Consumes an object whose opening brace is next. After each colon calls `field`, which consumes the value, with the
+    /// decoded key. A key that is longer than `longest_name` in any spelling is passed as an empty slice.
     pub fn object<E: From<JsonError>>(
         &mut self,
         longest_name: usize,
@@ -248,7 +248,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes an array, its opening bracket next: `element` takes each value.
+    /// Consumes an array whose opening bracket is next; `element` consumes each value.
     pub fn array<E: From<JsonError>>(
         &mut self,
         mut element: impl FnMut(&mut Self) -> Result<(), E>,
@@ -283,7 +283,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Passes over a value of any depth, checking all of it.
+    /// Skips a value of any depth and checks all of it.
     #[inline(always)]
     pub fn skip_value(&mut self) -> Result<(), JsonError> {
         match self.peek() {
@@ -317,7 +317,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Passes over a scalar, an empty container, or what opens a container; says whether a value must follow.
+    /// Skips a scalar, an empty container, or the opening of a container. Returns whether a value must follow.
     fn skip_to_scalar_end(&mut self, open: &mut Nesting) -> Result<bool, JsonError> {
         match self.peek() {
             Some(b'{') => {
@@ -347,7 +347,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Which containers are open, one bit each: a line may nest ten million deep and must not cost more than that.
+/// The stack of open containers, one bit each: a line may nest ten million deep and must not cost more than that.
 #[derive(Default)]
 struct Nesting {
     full_words: Vec<u64>,
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_grammar_is_checked_in_values_that_are_passed_over() {
+    fn the_whole_grammar_is_checked_in_skipped_values() {
         for good in [
             "0",
             "-0",

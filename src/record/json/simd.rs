@@ -1,20 +1,20 @@
-//! Owns the inner loop of all reading: how many bytes of a string stand for themselves, sixteen at a time.
+//! The inner loop of the scanner: finds the end of a string and its escapes, sixteen bytes at a time.
 
 use wide::u8x16;
 
 const BLOCK_LEN: usize = 16;
 
-/// Bytes of a string that stand for themselves.
-pub(crate) struct PlainRun {
-    /// How many.
+/// A run of bytes of a string that need no decoding.
+pub(super) struct PlainRun {
+    /// Length in bytes.
     pub len: usize,
     /// Whether one of them is 0x80 or above.
     pub high: bool,
 }
 
-/// The bytes before the first quote, backslash or control character.
+/// Returns the run of bytes before the first quote, backslash or control character.
 #[inline(always)]
-pub(crate) fn plain_run(bytes: &[u8]) -> PlainRun {
+pub(super) fn plain_run(bytes: &[u8]) -> PlainRun {
     let (mut len, mut high) = (0, false);
     while let Some(block) = bytes[len..].first_chunk() {
         let marks = BlockMarks::of(block);
@@ -38,7 +38,7 @@ pub(crate) fn plain_run(bytes: &[u8]) -> PlainRun {
     }
 }
 
-/// A string that ends within two blocks and has no escape; `bytes` begin behind its opening quote.
+/// Returns the string if it ends within two blocks and has no escape; `bytes` begin after its opening quote.
 #[inline(always)]
 pub(super) fn short_string(bytes: &[u8]) -> Option<PlainRun> {
     let first = BlockMarks::of(bytes.first_chunk()?);
@@ -50,7 +50,8 @@ pub(super) fn short_string(bytes: &[u8]) -> Option<PlainRun> {
     up_to_quote(bytes, BLOCK_LEN, second.special, high)
 }
 
-/// `special` is counted from `from` on, `high` from the start.
+/// Returns the run up to the first special byte if that is a quote. Bit 0 of `special` is the byte at `from`, bit 0 of
+/// `high` the first byte.
 #[inline(always)]
 fn up_to_quote(bytes: &[u8], from: usize, special: u32, high: u32) -> Option<PlainRun> {
     let len = from + special.trailing_zeros() as usize;
@@ -60,45 +61,45 @@ fn up_to_quote(bytes: &[u8], from: usize, special: u32, high: u32) -> Option<Pla
     })
 }
 
-/// Bytes of a string up to its end, or up to what ends it too early.
+/// The bytes of a string up to its end or its first fault.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TextRun {
-    /// How many.
+pub(super) struct TextRun {
+    /// Length in bytes.
     pub len: usize,
     /// Whether one of them is 0x80 or above.
     pub high: bool,
-    /// Whether there is an escape among them.
+    /// Whether they include an escape.
     pub escaped: bool,
 }
 
-/// The bytes before a quote, a control character or an escape that `rare` refuses: it is asked, in order, about each
-/// that is not one of the frequent, with the place of its backslash. Four blocks at a time and without a branch for each
-/// escape: in prose one stands in every second or third block, and no processor guesses where.
+/// Returns the bytes before the first quote, control character or escape that `rare` rejects. `rare` is called in order
+/// with the offset of the backslash of each escape that is not a frequent one. Works on four blocks at a time and without
+/// a branch per escape: in prose every second or third block has one, at a place that no branch predictor guesses.
 #[inline(always)]
-pub(crate) fn text_run(bytes: &[u8], mut rare: impl FnMut(usize) -> bool) -> TextRun {
+pub(super) fn text_run(bytes: &[u8], mut rare: impl FnMut(usize) -> bool) -> TextRun {
     let (mut len, mut high, mut escaped) = (0, false, false);
     let mut escapes = Escapes::default();
     while let Some(quad) = bytes[len..].first_chunk() {
         let marks = QuadMarks::of(quad);
-        let of_escape = escapes.next(marks.backslash);
-        let mut ends = marks.ends & !of_escape | of_escape & !marks.frequent;
+        let escaped_bytes = escapes.next(marks.backslash);
+        let mut ends = marks.ends & !escaped_bytes | escaped_bytes & !marks.frequent;
         while ends != 0 {
             let at = ends.trailing_zeros();
-            // An escape begins at its backslash, which may stand in the quad before.
-            let is_escape = of_escape >> at & 1 == 1;
+            // An escape begins at its backslash, which may be in the previous quad.
+            let is_escape = escaped_bytes >> at & 1 == 1;
             let end = len + at as usize - usize::from(is_escape);
             if !(is_escape && rare(end)) {
                 let before = (1 << at) - 1;
                 return TextRun {
                     len: end,
                     high: high || marks.high & before != 0,
-                    escaped: escaped || of_escape & before != 0,
+                    escaped: escaped || escaped_bytes & before != 0,
                 };
             }
             ends &= ends - 1;
         }
         high |= marks.high != 0;
-        escaped |= of_escape != 0;
+        escaped |= escaped_bytes != 0;
         len += QUAD_LEN;
     }
     len -= usize::from(escapes.open);
@@ -114,7 +115,7 @@ pub(crate) fn text_run(bytes: &[u8], mut rare: impl FnMut(usize) -> bool) -> Tex
     }
 }
 
-/// These need no second look.
+/// Returns whether the escape at `at` is a frequent one, which is always well-formed and native.
 #[inline(always)]
 fn is_frequent_escape(bytes: &[u8], at: usize) -> bool {
     matches!(
@@ -123,30 +124,30 @@ fn is_frequent_escape(bytes: &[u8], at: usize) -> bool {
     )
 }
 
-/// Tells backslashes that begin an escape from those that end one, from one quad to the next.
+/// Distinguishes backslashes that begin an escape from escaped ones, across quads.
 #[derive(Default)]
 struct Escapes {
-    /// The quad before ended with a backslash that begins an escape.
+    /// The previous quad ended with a backslash that begins an escape.
     open: bool,
 }
 
 impl Escapes {
-    /// The bytes that stand behind a backslash which begins an escape. Of a row of backslashes these are every second, from
-    /// the one behind its first on: adding to the bit of each row's first, where that is an even place, carries through the
-    /// row; so all rows of a quad are told at once (Langdale and Lemire, Parsing Gigabytes of JSON per Second, 2019).
+    /// Returns the escaped bytes of a quad: those after a backslash that begins an escape. In a run of backslashes every
+    /// second one is escaped, starting with the second. A subtraction at the start of each run carries through the run, so
+    /// that all runs of a quad are resolved at once (Langdale and Lemire, Parsing Gigabytes of JSON per Second, 2019).
     #[inline(always)]
     fn next(&mut self, backslash: u64) -> u64 {
-        const ODD_PLACES: u64 = 0xAAAA_AAAA_AAAA_AAAA;
-        let of_open = u64::from(self.open);
-        let may_begin = backslash & !of_open;
-        let behind = may_begin << 1;
-        let told = (behind | ODD_PLACES).wrapping_sub(may_begin) ^ ODD_PLACES;
-        self.open = (told & backslash) >> 63 == 1;
-        told ^ (backslash | of_open)
+        const ODD_BITS: u64 = 0xAAAA_AAAA_AAAA_AAAA;
+        let carried = u64::from(self.open);
+        let may_begin = backslash & !carried;
+        let followers = may_begin << 1;
+        let code = (followers | ODD_BITS).wrapping_sub(may_begin) ^ ODD_BITS;
+        self.open = (code & backslash) >> 63 == 1;
+        code ^ (backslash | carried)
     }
 }
 
-/// What stands where in a block, one bit a byte, the first byte's lowest.
+/// The classes of the bytes of a block, one bit per byte, the first byte in the lowest bit.
 struct BlockMarks {
     /// Quotes, backslashes and control characters.
     special: u32,
@@ -170,13 +171,14 @@ impl BlockMarks {
 
 const QUAD_LEN: usize = 4 * BLOCK_LEN;
 
-/// What stands where in four blocks.
+/// The classes of the bytes of four blocks, one bit per byte.
 #[derive(Default)]
 struct QuadMarks {
     /// Quotes and control characters.
     ends: u64,
+    /// Backslashes.
     backslash: u64,
-    /// What stands behind the backslash of an escape that needs no second look.
+    /// Bytes that form a frequent escape with a backslash before them.
     frequent: u64,
     /// Bytes of 0x80 or above.
     high: u64,
@@ -209,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_run_ends_at_the_first_special_byte_wherever_it_stands() {
+    fn a_plain_run_ends_at_the_first_special_byte_at_any_offset() {
         let others = [
             b'a', b' ', b'!', b'#', b'[', b']', 0x7f, 0x80, 0x9f, 0xa2, 0xdc, 0xff,
         ];
@@ -230,8 +232,8 @@ mod tests {
         }
     }
 
-    /// The same, byte by byte; of rare escapes `\\u` passes.
-    fn text_run_slowly(bytes: &[u8]) -> TextRun {
+    /// A byte-by-byte reference of `text_run`; of the rare escapes it accepts `\\u`.
+    fn text_run_reference(bytes: &[u8]) -> TextRun {
         let (mut len, mut escaped) = (0, false);
         loop {
             match bytes[len..] {
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_run_is_what_a_reading_byte_by_byte_says() {
+    fn a_text_run_equals_a_byte_by_byte_reference() {
         const PIECES: [&[u8]; 12] = [
             b"a",
             b"\\n",
@@ -272,7 +274,7 @@ mod tests {
         for seed in 0..20_000 {
             let mut rng = fastrand::Rng::with_seed(seed);
             let mut bytes = Vec::new();
-            // Mostly pieces that end nothing, so that runs are long.
+            // Mostly pieces that do not end a run, so that runs are long.
             for _ in 0..rng.usize(..60) {
                 let n = if rng.u8(..30) == 0 {
                     rng.usize(..12)
@@ -286,16 +288,16 @@ mod tests {
                 rare.push(at);
                 bytes.get(at + 1) == Some(&b'u')
             });
-            let slowly = text_run_slowly(&bytes);
-            assert_eq!(run, slowly, "seed {seed}");
+            let reference = text_run_reference(&bytes);
+            assert_eq!(run, reference, "seed {seed}");
             rare.retain(|at| *at < run.len);
-            let wanted = (0..run.len).filter(|at| {
+            let expected = (0..run.len).filter(|at| {
                 let row = bytes[..*at].iter().rev().take_while(|byte| **byte == b'\\');
                 bytes[*at..].starts_with(b"\\u") && row.count() % 2 == 0
             });
-            assert_eq!(rare, wanted.collect::<Vec<_>>(), "seed {seed}");
+            assert_eq!(rare, expected.collect::<Vec<_>>(), "seed {seed}");
             let short = short_string(&bytes).map(|run| (run.len, run.high));
-            let TextRun { len, high, escaped } = slowly;
+            let TextRun { len, high, escaped } = reference;
             let blocks_len = (len / BLOCK_LEN + 1) * BLOCK_LEN;
             let is_short =
                 len < 2 * BLOCK_LEN && !escaped && bytes.len() >= blocks_len && bytes[len] == b'"';

@@ -1,11 +1,5 @@
-//! Owns the strings of a JSON line: what they say (escapes, lone surrogates and invalid UTF-8 resolved) and how
-//! they are written back. It never looks for where a string ends; the scanner does that, once.
-
-use crate::record::json::utf8::decode_utf8;
-
-use crate::record::json::escape::{
-    Dialect, escape, first_character, is_native_escape, unescape, write_character,
-};
+//! The strings of a JSON line as spans of the line: decoding (escapes, lone surrogates and invalid UTF-8 resolved),
+//! comparison, and writing back. The scanner has already found where each string ends.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,22 +7,26 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
+use crate::record::json::escape::{
+    Dialect, escape, first_character, is_native_escape, unescape, write_character,
+};
 use crate::record::json::simd::text_run;
+use crate::record::json::utf8::decode_utf8;
 
-/// What the scanner saw on its way through a string, so that nobody has to look again.
+/// Properties of a string that the scanner records, so that later steps need not search it again.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Marks {
-    /// There is at least one escape.
+pub(super) struct Marks {
+    /// The string has an escape.
     pub escaped: bool,
-    /// At least one escape is not written as the native dialect writes it.
+    /// The string has an escape that the native dialect writes differently.
     pub odd: bool,
-    /// There is at least one `\/`, which is odd too.
+    /// The string has a `\/`, which is odd too.
     pub solidus: bool,
-    /// There is at least one byte of 0x80 or above.
+    /// The string has a byte of 0x80 or above.
     pub high: bool,
 }
 
-/// The bytes between the quotes of a JSON string, as they stand in the line; decoded when needed.
+/// The bytes between the quotes of a JSON string as written in the line; decoded when needed.
 #[derive(Clone, Copy, Default)]
 pub struct JsonText<'a> {
     raw: &'a [u8],
@@ -42,7 +40,7 @@ impl fmt::Debug for JsonText<'_> {
 }
 
 impl<'a> JsonText<'a> {
-    /// Length as it stands in the line, in bytes; decoded it is never longer, written again it mostly is the same.
+    /// Returns the length in the line, bytes. The decoded length is at most this; the length written back usually equals it.
     #[must_use]
     pub fn raw_len(&self) -> usize {
         self.raw.len()
@@ -59,22 +57,22 @@ impl<'a> JsonText<'a> {
         },
     };
 
-    /// `raw` is what stands between the quotes, already found to be well-formed.
-    pub(crate) fn new(raw: &'a [u8], marks: Marks) -> JsonText<'a> {
+    /// Makes a text of the well-formed bytes between the quotes.
+    pub(super) fn new(raw: &'a [u8], marks: Marks) -> JsonText<'a> {
         JsonText { raw, marks }
     }
 
-    /// Whether the string is empty.
+    /// Returns whether the string is empty.
     pub fn is_empty(&self) -> bool {
         self.raw.is_empty()
     }
 
-    /// What it says, where that is ASCII that stands for itself.
+    /// Returns the string if it is ASCII without escapes.
     pub(crate) fn as_plain(&self) -> Option<&'a [u8]> {
         (!self.marks.escaped && !self.marks.high).then_some(self.raw)
     }
 
-    /// What the string says. A lone surrogate and each byte that is not UTF-8 become U+FFFD.
+    /// Decodes the string. A lone surrogate and each byte that is not UTF-8 become U+FFFD.
     pub fn decode(&self) -> Cow<'a, str> {
         if !self.marks.escaped {
             return decode_utf8(self.raw);
@@ -91,21 +89,21 @@ impl<'a> JsonText<'a> {
         Cow::Owned(text)
     }
 
-    /// Whether the string says exactly `wanted`.
-    pub fn eq_str(&self, wanted: &str) -> bool {
+    /// Returns whether the decoded string equals `expected`.
+    pub fn eq_str(&self, expected: &str) -> bool {
         match self.as_plain() {
-            Some(plain) => plain == wanted.as_bytes(),
-            None => self.decode() == wanted,
+            Some(plain) => plain == expected.as_bytes(),
+            None => self.decode() == expected,
         }
     }
 
-    /// Whether two strings say the same.
+    /// Returns whether two strings are equal when decoded.
     pub fn same_text(&self, other: &JsonText<'_>) -> bool {
         let plain = !(self.marks.escaped || other.marks.escaped);
         (plain && self.raw == other.raw) || self.decode() == other.decode()
     }
 
-    /// Whether the string is empty or only Unicode white space. Stops at the first other character.
+    /// Returns whether the string is empty or only Unicode white space. Stops at the first other character.
     pub fn is_blank(&self) -> bool {
         let mut rest = self.raw;
         while !rest.is_empty() {
@@ -121,14 +119,14 @@ impl<'a> JsonText<'a> {
         true
     }
 
-    /// Appends the string, quoted and escaped as the dialect does.
+    /// Appends the string with quotes, escaped in the dialect.
     pub fn write_json(&self, dialect: Dialect, out: &mut Vec<u8>) {
         out.push(b'"');
         self.write_escaped(dialect, out);
         out.push(b'"');
     }
 
-    /// Appends what goes between the quotes: a piece of a longer string.
+    /// Appends the string without quotes, as part of a longer string.
     pub(crate) fn write_escaped(&self, dialect: Dialect, out: &mut Vec<u8>) {
         let utf8 = !self.marks.high || simdutf8::basic::from_utf8(self.raw).is_ok();
         if dialect == Dialect::Go || !utf8 {
@@ -140,11 +138,11 @@ impl<'a> JsonText<'a> {
         }
     }
 
-    /// For valid UTF-8: copies all but the escapes the native dialect would write in another way.
+    /// Appends valid UTF-8, rewriting the escapes that the native dialect writes differently.
     fn respell_escapes(&self, out: &mut Vec<u8>) {
         let mut copied = 0;
         self.rare_escapes(|at| {
-            // The second half of a pair of surrogates was taken with the first.
+            // The second half of a surrogate pair was consumed with the first.
             if at >= copied && !is_native_escape(&self.raw[at..]) {
                 out.extend_from_slice(&self.raw[copied..at]);
                 let (character, len) = unescape(&self.raw[at..]);
@@ -155,31 +153,31 @@ impl<'a> JsonText<'a> {
         out.extend_from_slice(&self.raw[copied..]);
     }
 
-    /// Where the escapes stand that the native dialect may write in another way, in order.
-    fn rare_escapes(&self, mut found: impl FnMut(usize)) {
+    /// Calls `visit` with the offset of each escape that the native dialect may write differently, in order.
+    fn rare_escapes(&self, mut visit: impl FnMut(usize)) {
         if self.marks.solidus {
             text_run(self.raw, |at| {
-                found(at);
+                visit(at);
                 true
             });
             return;
         }
-        // A search for two bytes is several times as fast as telling all escapes.
+        // A search for two bytes is several times as fast as classifying all escapes.
         UNICODE_ESCAPE
             .find_iter(self.raw)
             .filter(|at| begins_escape(self.raw, *at))
-            .for_each(found);
+            .for_each(visit);
     }
 
-    /// What it says, where that is what stands in the line.
-    pub(crate) fn as_unescaped(&self) -> Option<&'a [u8]> {
+    /// Returns the raw bytes if the string has no escapes.
+    pub(super) fn as_unescaped(&self) -> Option<&'a [u8]> {
         (!self.marks.escaped).then_some(self.raw)
     }
 
-    /// What it says, to be compared with names of up to `longest` ASCII characters. One that is too long to be such a
-    /// name is not decoded: it is given back as nothing, which is no name either.
+    /// Decodes the string for comparison with field names of up to `longest` ASCII characters. A string that is too long
+    /// for such a name is not decoded; the result is empty, which is no field name.
     #[cold]
-    pub(crate) fn as_field_name(&self, longest: usize) -> Vec<u8> {
+    pub(super) fn as_field_name(&self, longest: usize) -> Vec<u8> {
         const LONGEST_ESCAPE: usize = 6;
         if self.raw.len() > longest * LONGEST_ESCAPE {
             return Vec::new();
@@ -190,7 +188,7 @@ impl<'a> JsonText<'a> {
 
 static UNICODE_ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\\u"));
 
-/// Whether the backslash at `at` begins an escape, and is not the second of `\\\\`.
+/// Returns whether the backslash at `at` begins an escape, and is not the second of `\\\\`.
 fn begins_escape(raw: &[u8], at: usize) -> bool {
     let before = raw[..at].iter().rev();
     let backslashes = before.take_while(|byte| **byte == b'\\').count();
@@ -224,7 +222,7 @@ mod tests {
         check(br#""\ude00x""#, "\u{fffd}x");
         check(br#""\ud83d\n\u0041""#, "\u{fffd}\nA");
         check(br#""\ud83d\\ude00""#, "\u{fffd}\\ude00");
-        // Go: each byte of a sequence that is cut off counts, not the sequence.
+        // As in Go, each byte of a truncated sequence counts, not the sequence.
         check(b"\"\xe2\x82A\"", "\u{fffd}\u{fffd}A");
         check(b"\"\xf0\x9f\x98\"", "\u{fffd}\u{fffd}\u{fffd}");
         check(b"\"\xed\xa0\x80\"", "\u{fffd}\u{fffd}\u{fffd}");
@@ -235,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_are_written_as_serde_json_writes_them_whatever_their_spelling() {
+    fn escapes_of_any_spelling_are_written_like_serde_json() {
         check(
             br#""\/ \u002f \u003c \u000a \u000A \u0008 \u001F \u001f \u0000 \u007f""#,
             "/ / < \n \n \u{8} \u{1f} \u{1f} \u{0} \u{7f}",
@@ -257,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_are_respelt_whatever_stands_around_them() {
+    fn escapes_are_rewritten_in_any_context() {
         const PIECES: [&str; 12] = [
             "u",
             "\\\\",
@@ -274,7 +272,7 @@ mod tests {
         ];
         for seed in 0..5_000 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            // Half of them have no `\/`.
+            // Half of the strings have no `\/`.
             let pieces = &PIECES[..PIECES.len() - rng.usize(..2)];
             let mut quoted = "\"".to_owned();
             for _ in 0..rng.usize(1..40) {
@@ -284,18 +282,18 @@ mod tests {
             let text = text(quoted.as_bytes());
             let mut native = Vec::new();
             text.write_json(Dialect::Native, &mut native);
-            let wanted = serde_json::to_vec(&text.decode()).unwrap();
-            assert_eq!(native, wanted, "seed {seed}: {quoted}");
+            let expected = serde_json::to_vec(&text.decode()).unwrap();
+            assert_eq!(native, expected, "seed {seed}: {quoted}");
         }
     }
 
     #[test]
-    fn the_go_dialect_escapes_what_html_could_read() {
+    fn the_go_dialect_escapes_html_characters() {
         let mut out = Vec::new();
         text("\"<&>\u{2028}\u{2029}\u{2027}\\u003c\\b\u{7f}/\"".as_bytes())
             .write_json(Dialect::Go, &mut out);
-        let wanted = "\"\\u003c\\u0026\\u003e\\u2028\\u2029\u{2027}\\u003c\\b\u{7f}/\"";
-        assert_eq!(String::from_utf8(out).unwrap(), wanted);
+        let expected = "\"\\u003c\\u0026\\u003e\\u2028\\u2029\u{2027}\\u003c\\b\u{7f}/\"";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 
     #[test]
@@ -323,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn trimming_takes_unicode_white_space_and_no_bad_byte() {
+    fn trimming_removes_unicode_white_space_and_keeps_invalid_bytes() {
         let all = "\u{3000} \t{}\u{a0}\u{85}\r\u{2003}\u{205f}\u{1680}";
         assert_eq!(trim(all.as_bytes()), b"{}");
         assert_eq!(trim("\u{3000}\u{b}\n".as_bytes()), b"");
@@ -339,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_compared_by_what_they_say() {
+    fn texts_are_compared_decoded() {
         assert!(text(br#""\u0061b""#).same_text(&text(b"\"ab\"")));
         assert!(text(b"\"\xff\"").same_text(&text(br#""\ud800""#)));
         assert!(!text(br#""\\u0061b""#).same_text(&text(b"\"ab\"")));

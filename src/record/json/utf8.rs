@@ -1,10 +1,11 @@
-//! FIXME: record::json::utf8
+//! Conversion of bytes that may not be UTF-8 to text, and trimming of Unicode white space.
 
-use crate::record::json::escape::first_character;
 use std::borrow::Cow;
 
-/// The bytes as text, each byte that belongs to no UTF-8 character as one U+FFFD of its own: Go's rule. Rust's
-/// lossy conversion would make one of several.
+use crate::record::json::escape::first_character;
+
+/// Decodes bytes as text, with one U+FFFD for each byte that is not part of a UTF-8 character. This is Go's rule; Rust's
+/// lossy conversion replaces several such bytes by one U+FFFD.
 pub(crate) fn decode_utf8(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = simdutf8::basic::from_utf8(bytes) {
         return Cow::Borrowed(text);
@@ -17,17 +18,17 @@ pub(crate) fn decode_utf8(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// Without the Unicode white space around it; bytes that are not UTF-8 are not white space.
+/// Removes leading and trailing Unicode white space. Bytes that are not UTF-8 are not white space.
 #[inline]
 pub fn trim(line: &[u8]) -> &[u8] {
-    // Hardly a line has any.
+    // Almost no line has any.
     match line {
         [b'!'..=b'~', .., b'!'..=b'~'] => line,
         _ => trim_space(line),
     }
 }
 
-pub(crate) fn trim_space(mut line: &[u8]) -> &[u8] {
+fn trim_space(mut line: &[u8]) -> &[u8] {
     while !line.is_empty() {
         let (character, len) = first_character(line);
         if !character.is_whitespace() {
@@ -41,8 +42,8 @@ pub(crate) fn trim_space(mut line: &[u8]) -> &[u8] {
     line
 }
 
-/// Length of the white-space character at the end, if one is there. None is longer than three bytes.
-pub(crate) fn trailing_space(line: &[u8]) -> Option<usize> {
+/// Returns the length of the trailing white-space character, if there is one. None is longer than three bytes.
+fn trailing_space(line: &[u8]) -> Option<usize> {
     let last = *line.last()?;
     if last.is_ascii() {
         return char::from(last).is_whitespace().then_some(1);
