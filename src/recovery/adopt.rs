@@ -7,13 +7,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::console::progress::OnStep;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::pair::index::{PairId, UnclaimedRow};
 use crate::platform::storage::{exists, remove_if_exists};
 use crate::record::firewall::{ACCEPTED, FIREWALL};
 use crate::record::row;
 use crate::recovery::decide::RecoveryCase;
-use crate::console::progress::OnStep;
 use crate::recovery::report::OpenReport;
 use crate::store::export::{Export, ExportError, ROWS_PER_STEP, Segments};
 use crate::store::files::{

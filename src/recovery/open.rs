@@ -184,9 +184,7 @@ fn load(setup: &Setup) -> Result<StateOnDisk, EngineError> {
             journal.rewrite()?;
             Ok(StateOnDisk::Usable(LoadedState { state, committed }))
         }
-        Err(JournalError::Damaged(reason)) => {
-            unusable(format!("its journal is damaged: {reason}"))
-        }
+        Err(JournalError::Damaged(reason)) => unusable(format!("its journal is damaged: {reason}")),
         Err(error) => Err(error.into()),
     }
 }

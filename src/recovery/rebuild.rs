@@ -156,12 +156,7 @@ struct Built {
 fn build(setup: &Setup, stage: &Setup, steps: &mut Steps<'_>) -> Result<Built, RebuildError> {
     let storage = &setup.storage;
     Ok(Built {
-        before: row_digests(
-            storage,
-            &setup.export_path,
-            "reading the old export",
-            steps,
-        )?,
+        before: row_digests(storage, &setup.export_path, "reading the old export", steps)?,
         passed_over: fill(stage, steps)?,
         after: row_digests(storage, &stage.export_path, "comparing", steps)?,
     })
