@@ -11,10 +11,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine::{Engine, EngineError, Setup, Slot};
+use crate::engine::{Engine, EngineError, Setup};
 use crate::lake::path::PairPath;
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::{ActivePair, Overlay};
 use crate::platform::storage::{FileKind, Storage, exists, read_full_at};
 use crate::record::row;
 use crate::recovery::adopt::begin_anew;
@@ -281,7 +280,7 @@ fn go_on(setup: Setup, loaded: LoadedState) -> Result<(Engine, OpenReport), Engi
         take_in(&mut engine, delta)?;
     }
     for (day, rows) in days {
-        engine.account.add_rows(day, rows);
+        engine.books.account.add_rows(day, rows);
     }
     engine.check_recorded_tampering()?;
     let report = OpenReport {
@@ -294,34 +293,8 @@ fn go_on(setup: Setup, loaded: LoadedState) -> Result<(Engine, OpenReport), Engi
 /// Puts a delta of the journal over what the state says of its pair.
 fn take_in(engine: &mut Engine, delta: &PairDelta) -> Result<(), EngineError> {
     let path = pair_path(&delta.checkpoint)?;
-    engine.pair_next = engine.pair_next.max(delta.id.0 + 1);
-    if !engine.slots.contains_key(&path) {
-        let persisted = engine.view.pair_id(path.as_bytes())?.is_some();
-        let checkpoint = if persisted {
-            engine.view.checkpoint(delta.id)?
-        } else {
-            PairCheckpoint::new(path.as_bytes().to_vec())
-        };
-        let pair = ActivePair {
-            id: delta.id,
-            checkpoint,
-            overlay: Overlay::default(),
-            persisted,
-        };
-        engine.slots.insert(path.clone(), Slot::new(pair));
-    }
-    let slot = engine.slots.get_mut(&path).expect("it was just put there");
-    slot.changed = true;
-    engine.any_changed = true;
-    let pair = Arc::make_mut(&mut slot.pair);
-    engine.account.replace(&pair.checkpoint, &delta.checkpoint);
-    engine.inodes.note(&path, &delta.checkpoint);
-    pair.checkpoint = delta.checkpoint.clone();
-    let overlay = delta.overlay();
-    engine.claimable -= overlay.claims.len() as u64;
-    Arc::make_mut(&mut engine.claimed).extend(overlay.claims.iter().copied());
-    engine.overlay_entries += overlay.len();
-    pair.overlay.extend(overlay);
+    let before = engine.pairs.replay(&path, delta)?;
+    engine.books.account.replace(&before, &delta.checkpoint);
     Ok(())
 }
 

@@ -158,7 +158,7 @@ fn fill(stage: &Setup, on_step: OnStep<'_>) -> Result<u64, RebuildError> {
             done_bytes += read_bytes;
             on_step("rebuilding", done_bytes, total_bytes)
         })?;
-        passed_over += u64::from(engine.was_passed_over(&path));
+        passed_over += u64::from(engine.was_skipped(&path));
     }
     engine.checkpoint()?;
     Ok(passed_over)
@@ -173,7 +173,7 @@ fn read_all(
 ) -> Result<(), RebuildError> {
     let mut idle_passes = 0;
     engine.enqueue(path.clone());
-    while engine.behind() > 0 || engine.may_settle() {
+    while engine.queue_len() > 0 || engine.may_settle() {
         engine.tick()?;
         let report = engine.pass()?;
         if on_bytes(report.source_bytes).is_break() {
@@ -181,7 +181,7 @@ fn read_all(
         }
         let idle = report.scored_lines + report.evidence_lines + report.malformed == 0;
         idle_passes = if idle { idle_passes + 1 } else { 0 };
-        if idle_passes > IDLE_PASSES_MAX && engine.was_passed_over(path) {
+        if idle_passes > IDLE_PASSES_MAX && engine.was_skipped(path) {
             return Err(RebuildError::UnreadBytes {
                 path: stage
                     .root
