@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::console::progress::OnStep;
-use crate::engine::{Engine, EngineError, Setup, Slot};
+use crate::engine::{Engine, EngineError, Setup};
 use crate::platform::storage::{FileKind, Storage, exists, read_full_at};
 use crate::recovery::adopt::build_state;
 use crate::recovery::decide::{CannotStart, ExportFound, RecoveryCase, StateFound, decide};
@@ -274,18 +274,6 @@ fn resume(setup: Setup, state: State) -> Result<(Engine, OpenReport), EngineErro
 
 /// Moves the pairs and sums of the replayed journal into the engine's memory.
 fn apply_journal(engine: &mut Engine, replay: Replay) {
-    engine.claimed = Arc::new(replay.claimed());
-    engine.claimable = replay.claimable;
-    engine.account = replay.account;
-    engine.pair_next = replay.pair_next;
-    engine.any_changed = !replay.pairs.is_empty();
-    for (path, pair) in replay.pairs {
-        engine.inodes.note(&path, &pair.checkpoint);
-        engine.overlay_entries += pair.overlay.len();
-        let slot = Slot {
-            changed: true,
-            ..Slot::new(pair)
-        };
-        engine.slots.insert(path, slot);
-    }
+    engine.books.account = replay.account.clone();
+    engine.pairs.restore(replay);
 }

@@ -177,7 +177,7 @@ fn fill(stage: &Setup, steps: &mut Steps<'_>) -> Result<u64, RebuildError> {
             done_bytes += read_bytes;
             steps.report("rebuilding", done_bytes, total_bytes)
         })?;
-        passed_over += u64::from(engine.was_passed_over(&path));
+        passed_over += u64::from(engine.was_skipped(&path));
     }
     engine.checkpoint()?;
     Ok(passed_over)
@@ -193,13 +193,13 @@ fn read_all(
 ) -> Result<(), RebuildError> {
     let mut idle_passes = 0;
     engine.enqueue(path.clone());
-    while engine.behind() > 0 || engine.may_settle() {
+    while engine.queue_len() > 0 || engine.may_settle() {
         engine.tick()?;
         let report = engine.pass()?;
         on_bytes(report.source_bytes)?;
         let idle = report.scored_lines + report.evidence_lines + report.malformed == 0;
         idle_passes = if idle { idle_passes + 1 } else { 0 };
-        if idle_passes > IDLE_PASSES_MAX && engine.was_passed_over(path) {
+        if idle_passes > IDLE_PASSES_MAX && engine.was_skipped(path) {
             return Err(RebuildError::UnreadBytes {
                 path: stage
                     .root

@@ -24,7 +24,7 @@ pub fn catch_up(
     on_step: OnStep<'_>,
 ) -> Result<(), EngineError> {
     engine.set_interrupt_flag(stop.awaited());
-    engine.prove_export()?;
+    engine.scrub_export()?;
     let (mut done_bytes, mut total_bytes) = (0, 0);
     for stream in Stream::ALL {
         let mut dirs = vec![PathBuf::new()];
