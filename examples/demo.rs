@@ -1,6 +1,6 @@
 //! Shows distilld at work: a small lake, the daemon on it, a scorer that writes, and each row as it arrives.
 //!
-//! `cargo run --release --example demo`
+//! `cargo run --example demo`
 
 mod support;
 
