@@ -1,8 +1,8 @@
-//! Owns what distilld remembers of a pair of day-files: how far each is read, what became of each line, and the
-//! account that must balance. Pure: it is told, it never looks.
+//! The record of a pair of day-files: how far each is read, the verdicts of its lines, and the account that must
+//! balance. Pure.
 //!
-//! Persisted forms live here, beside the types they are of; `tests/suite/formats.rs` pins their bytes. A change
-//! of any of them raises [`FORMAT`], and a state of another format is rebuilt from the sources and the export.
+//! The persisted forms are defined next to their types; `tests/suite/formats.rs` pins their bytes. A change of any of
+//! them raises [`FORMAT`], and a state of another format is rebuilt from the sources and the export.
 
 use crate::pair::verdict::{LineTotals, VerdictCounts};
 
@@ -24,7 +24,7 @@ pub struct PairCheckpoint {
     pub scored: SourceState,
     /// The evidence day-file.
     pub evidence: SourceState,
-    /// What became of the scored lines.
+    /// Counts of the verdicts of scored lines.
     pub counts: VerdictCounts,
     /// No run of the pair waits since before this second of 1970; 0 where none waits. A bound: the run that set it
     /// may have found its evidence while others wait.
@@ -55,7 +55,7 @@ impl PairCheckpoint {
         }
     }
 
-    /// How far one of its day-files is read.
+    /// Returns how far one of its day-files is read.
     #[must_use]
     pub fn source(&self, stream: Stream) -> &SourceState {
         match stream {
@@ -77,7 +77,7 @@ impl PairCheckpoint {
         }
     }
 
-    /// What [`LineTotals`] are sums of.
+    /// Returns the counts that [`LineTotals`] sums.
     #[must_use]
     pub fn figures(&self) -> LineTotals {
         LineTotals {

@@ -33,9 +33,9 @@ impl<E> Joiner<'_, E> {
         Ok(self.claimable(key)?.into_iter().next())
     }
 
-    /// Whether a row that is claimed says something else than its line would say today, from the evidence that counts
-    /// now: that came after the row was written. The row of today stands behind `row_from`. Where the old one cannot be
-    /// read it is taken to be of the evidence of today, so that what comes later and differs is counted.
+    /// Returns whether a claimed row differs from the row that its line gives today, from the current evidence, which
+    /// arrived after the row was written. The row of today follows `row_from`. If the old row cannot be read it is
+    /// taken to match the current evidence, so that later differences are counted.
     pub(super) fn is_superseded(
         &mut self,
         claim: UnclaimedRow,
@@ -73,7 +73,7 @@ impl<E> Joiner<'_, E> {
         self.claimed.insert(claim);
         let counts = &mut self.out.checkpoint.counts;
         counts.superseded += u64::from(superseded);
-        // It was nobody's, and contradicted, when a line with its key was refused. Now it is this line's.
+        // The row was unowned and contradicted when a line with its key was refused. This line owns it now.
         if self.refused_keys(run)?.contains(&claim.row) {
             let counts = &mut self.out.checkpoint.counts;
             counts.contradicted = counts.contradicted.saturating_sub(1);
@@ -102,13 +102,13 @@ impl<E> Joiner<'_, E> {
         if !self.facts.claims_possible {
             return Ok(());
         }
-        // The accepting line itself was rewritten: its rows are still there, and nobody claims them. Each counts once,
-        // however many lines refuse it. Where the state was lost a row may be of another day's file of that name, which
-        // has yet to claim it: who lists them sees that.
+        // The accepting line itself was rewritten: its rows still exist and no line claims them. Each counts once,
+        // however many lines refuse it. After a lost state a row may belong to a day-file of the same name on another
+        // day that has yet to claim it; the listing of contradicted rows accounts for that.
         let key = RowKey::from_scored(&self.day_file_name, scored);
         let left = self.claimable(key)?.len() as u64;
         if left == 0 {
-            // Where nobody has asked for the keys of this run yet, whoever does finds this line among its others.
+            // If the keys of this run were not computed yet, their later computation includes this line.
             if let Some(keys) = self.refused_keys.get_mut(&run) {
                 keys.insert(key);
             }

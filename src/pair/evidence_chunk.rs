@@ -11,7 +11,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 pub(super) struct NewEvidence<'c> {
     pub(super) evidence: Evidence<'c>,
     body: &'c [u8],
-    /// Of most evidence nobody asks for it; of some, whose run was scored often, many times.
+    /// Computed on demand: most evidence never needs it, evidence of a run that was scored often needs it many times.
     digest: OnceCell<u32>,
 }
 

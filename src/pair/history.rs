@@ -12,21 +12,21 @@ const STEP_S: u64 = 60;
 /// Steps that are remembered: a day.
 const STEPS: usize = 24 * 60;
 
-/// The last day, as it is told and as it is kept. Keys are only ever added.
+/// Per-minute counts of the last 24 hours, as served and as stored. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recent {
-    /// Where the first step begins, seconds since 1970.
+    /// Start of the first step, seconds since 1970.
     pub minute_s: u64,
     /// Length of a step, seconds.
     pub step_s: u64,
     /// Per source class, one figure a step, oldest first; all of equal length.
     pub series: BTreeMap<String, Series>,
-    /// How often something was noted in this process.
+    /// Number of changes in this process.
     #[serde(skip)]
     pub notes: u64,
 }
 
-/// What came of one source class.
+/// Counts of one source class.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Series {
     /// Rows written.
@@ -63,7 +63,7 @@ impl Recent {
         }
     }
 
-    /// One that was kept, moved on to now. Whatever does not fit is not believed.
+    /// Restores a stored history and advances it to now. Values that are out of range are dropped.
     #[must_use]
     pub fn resume(kept: Self, now_ms: u64) -> Self {
         let fits = kept.step_s == STEP_S
@@ -104,7 +104,7 @@ impl Recent {
         let full = self.series.len() >= CLASSES_MAX && !self.series.contains_key(class);
         let class = if full { OTHER } else { class };
         let series = self.series.entry(class.to_owned()).or_insert_with(silent);
-        // Behind a clock that went back, the last step is the one that is now.
+        // If the clock was set back, the last step is the current one.
         for (figures, count) in [
             (&mut series.exported, exported),
             (&mut series.refused, refused),
@@ -135,7 +135,7 @@ fn silent() -> Series {
     }
 }
 
-/// Where the first step begins when the last one is now.
+/// Returns the start of the first step if the last one is now.
 fn first_minute(now_ms: u64) -> u64 {
     let minute = now_ms / 1_000 / STEP_S;
     (minute + 1).saturating_sub(STEPS as u64) * STEP_S

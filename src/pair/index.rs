@@ -10,7 +10,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PairId(pub u32);
 
-/// Where an evidence record lies in its day-file.
+/// Location of an evidence record in its day-file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceLocation {
     /// Start of its line, bytes.
@@ -28,7 +28,7 @@ pub struct ScoredLine {
     pub offset: u64,
     /// Length of its line without the newline, bytes.
     pub len_bytes: u32,
-    /// What became of it.
+    /// Its verdict.
     pub verdict: Verdict,
 }
 
@@ -48,16 +48,16 @@ pub struct DeadLetter {
 /// A row that stood in the export before its line was read: the line claims it, and is not written again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct UnclaimedRow {
-    /// What the row came from.
+    /// Key of the row.
     pub row: RowKey,
     /// The pair that the row belonged to, or [`PairId::ANY`] where the state that knew it is gone.
     pub scope: PairId,
-    /// Where the row starts in the export, bytes.
+    /// Offset of the row in the export, bytes.
     pub row_offset: u64,
 }
 
 impl PairId {
-    /// Stands for every pair, in a [`UnclaimedRow`].
+    /// Any pair, in an [`UnclaimedRow`].
     pub const ANY: PairId = PairId(u32::MAX);
 }
 
@@ -71,7 +71,7 @@ impl fmt::Display for PairId {
 pub trait Packed: Sized {
     /// Length of a packed record, bytes.
     const LEN: usize;
-    /// How many of its first bytes order it and tell it from others.
+    /// Number of leading bytes that order an entry and identify it.
     const KEY_LEN: usize;
     /// Appends the packed form, exactly `LEN` bytes.
     fn pack(&self, out: &mut Vec<u8>);
@@ -87,7 +87,7 @@ pub trait Packed: Sized {
 pub struct EvidenceLine {
     /// Names its run inside the pair.
     pub run: RunKey,
-    /// Where it lies.
+    /// Location of the record.
     pub place: EvidenceLocation,
 }
 

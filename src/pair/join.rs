@@ -29,7 +29,7 @@ pub(super) struct Joiner<'a, E> {
     pub(super) day_file_name: String,
     /// Runs that the firewall refused in this step: lines that had their rows since, none of them marked as contradicted.
     pub(super) newly_exported: HashMap<RunKey, Vec<u64>, ByRunKey>,
-    /// Of runs that were asked for: the keys of all their lines that the firewall refused.
+    /// For runs that needed it: the keys of all their lines that the firewall refused.
     pub(super) refused_keys: HashMap<RunKey, HashSet<RowKey>, ByRunKey>,
     /// Rows that were claimed in this step.
     pub(super) claimed: BTreeSet<UnclaimedRow>,
@@ -81,8 +81,8 @@ impl<'a, E> Joiner<'a, E> {
         given
     }
 
-    /// Looks again at the runs that this evidence concerns, in the order in which they stand in their day-file, until
-    /// the rows are many. Says whether it looked at all of them.
+    /// Joins the runs of this evidence again, in the order of their lines in the day-file, until a batch of rows is
+    /// full. Returns whether all of them were joined.
     pub(super) fn rejoin(&mut self, given: &NewEvidenceByRun<'_>) -> Result<bool, E> {
         let mut concerned = Vec::new();
         for run in given.keys() {
@@ -126,7 +126,7 @@ impl<'a, E> Joiner<'a, E> {
         Ok(true)
     }
 
-    /// The evidence is read again in the next step: what was joined with it by then has its row, and is passed by.
+    /// Leaves the evidence to be read again in the next step, which skips the runs that have their rows by then.
     pub(super) fn defer_evidence(&mut self) {
         self.out.checkpoint.evidence = self.pair.checkpoint.evidence;
         self.out.overlay.evidence.clear();

@@ -1,4 +1,4 @@
-//! Owns the lines of a chunk: where each stands, how long it may be, what tells one from another.
+//! Iterates over the lines of a chunk: their offsets, the maximum length, and a digest that identifies a line.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::record::parse::ParseError;
 pub(super) struct Line<'c> {
     pub(super) offset: u64,
     pub(super) body: &'c [u8],
-    /// Where the next one starts.
+    /// Offset of the next line.
     pub(super) end: u64,
 }
 
@@ -45,7 +45,7 @@ pub(super) fn parse_within<'l, T>(
     parse(parse::trim(line))
 }
 
-/// Tells one evidence line from another; never 0, which stands for "not known".
+/// Returns a digest that identifies an evidence line; never 0, which means "unknown".
 pub(super) fn digest(line: &[u8]) -> u32 {
     (xxh3_64(parse::trim(line)) as u32).max(1)
 }

@@ -1,10 +1,11 @@
-//! Owns what becomes of the new lines of a pair of day-files: parse, firewall, join, synthesize; who waits, who is
-//! looked at again, which row is already there. The heart of the pure core: it does no I/O and reads no clock, asks
-//! for what it needs through [`StateLookup`] and [`LineLookup`], and gives all that follows as one [`JoinOutcome`].
+//! The heart of the pure core: new lines of a pair of day-files become verdicts and rows. It parses, applies the
+//! firewall, joins, synthesizes, decides which runs wait or are joined again, and which rows exist already. It does
+//! no I/O and reads no clock; it gets what it needs through [`StateLookup`] and [`LineLookup`] and returns one
+//! [`JoinOutcome`].
 //!
-//! A scored line that the firewall admits has one of five verdicts: it waits, it is refused for its evidence's role
-//! or blank text, or it is exported. The first three are looked at again whenever evidence with their run id
-//! arrives, because the last evidence with an id counts and a batch over the same bytes would see it.
+//! A scored line that the firewall admits waits, is refused for its evidence's role or blank text, or is exported.
+//! The first three are joined again whenever evidence with their run id arrives, because the last evidence with an id
+//! counts, and a batch over the same bytes would use it.
 
 pub mod accounting;
 pub mod checkpoint;
@@ -27,12 +28,12 @@ use crate::pair::verdict::Verdict;
 use crate::record::keys::{RowKey, RunKey};
 use join::Joiner;
 
-/// What the state has taken in of a pair, without what its [`Overlay`] holds.
+/// The persisted part of a pair, without its [`Overlay`].
 pub trait StateLookup<E> {
-    /// Where the evidence for a run lies.
+    /// Returns the location of a run's evidence.
     ///
     /// # Errors
-    /// The state's.
+    /// The state cannot be read.
     fn evidence(&self, run: RunKey) -> Result<Option<EvidenceLocation>, E>;
     /// The scored lines of a run, in order.
     ///
@@ -58,15 +59,15 @@ pub trait LineLookup<E> {
     /// # Errors
     /// The disk's.
     fn evidence(&self, place: EvidenceLocation) -> Result<Option<Vec<u8>>, E>;
-    /// The row that starts at an offset of the export, without its newline; `None` where it cannot be read, or is longer
-    /// than `len_max`. It costs least where it is not longer than `len_likely`.
+    /// Returns the row at an offset of the export, without its newline, or `None` if it cannot be read or is longer
+    /// than `len_max`. Rows up to `len_likely` cost least.
     ///
     /// # Errors
-    /// None that the disk of the export gives: what a row says is only compared.
+    /// Errors of the export's disk are not reported: a row is only compared.
     fn row(&self, offset: u64, len_likely: usize, len_max: usize) -> Result<Option<Vec<u8>>, E>;
 }
 
-/// What is known of a pair since the state's last checkpoint; it goes before what the state says.
+/// Changes of a pair since the last checkpoint of the state. They take precedence over the state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overlay {
     /// New evidence records.
@@ -106,7 +107,7 @@ impl Overlay {
         self.claims.extend(newer.claims);
     }
 
-    /// Whether it holds nothing.
+    /// Returns whether it holds nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -118,21 +119,21 @@ impl Overlay {
 pub struct ActivePair {
     /// Its number in the state.
     pub id: PairId,
-    /// How far it is read and what became of its lines.
+    /// Offsets and counts of the pair.
     pub checkpoint: PairCheckpoint,
-    /// What the state has not taken in yet.
+    /// Changes that the state does not have yet.
     pub overlay: Overlay,
-    /// Whether the state has ever taken in anything of it; if not, nobody asks.
+    /// Whether the state has entries of the pair; without them it is not queried.
     pub persisted: bool,
 }
 
-/// What the step needs to know beside the lines.
+/// The inputs of a join besides the lines.
 pub struct JoinContext<'a, E> {
-    /// What the state has taken in.
+    /// The persisted part of the pair.
     pub index: &'a dyn StateLookup<E>,
     /// Lines read before.
     pub bodies: &'a dyn LineLookup<E>,
-    /// Whether there are rows that no line has claimed.
+    /// Whether there are unclaimed rows.
     pub claims_possible: bool,
     /// A longer line is a dead letter, bytes.
     pub line_bytes_max: u64,
@@ -147,13 +148,13 @@ pub struct JoinContext<'a, E> {
 pub struct JoinOutcome {
     /// The checkpoint after them.
     pub checkpoint: PairCheckpoint,
-    /// What to put over the state. Row offsets of `new_rows` count from the start of `rows`.
+    /// Changes of the pair. Row offsets of `new_rows` count from the start of `rows`.
     pub overlay: Overlay,
     /// New rows, each with its newline.
     pub rows: Vec<u8>,
     /// The scored lines that `rows` are of, in order.
     pub new_rows: Vec<(RunKey, u64)>,
-    /// Evidence that differs came for so many rows already written.
+    /// Number of rows already written whose evidence was replaced by different evidence.
     pub superseded: u64,
 }
 

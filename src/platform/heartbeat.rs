@@ -1,16 +1,16 @@
-//! Owns the answer to whether a thread lives: what it finished, and until when it said that it would sleep. It
-//! measures nothing itself and tells nobody.
+//! A liveness counter: the steps that a thread finished and the time until which it announced to be idle. It measures
+//! nothing itself and reports to no one.
 //!
-//! A step is a turn of a loop, or a call to the disk that returned. A long backfill, a long recovery and a long
-//! checkpoint are all made of calls that return; a commit that hangs in a sync is one that does not. Sleeping is
-//! living only up to the time that was said before: a wake-up that was lost is no sleep.
+//! A step is a turn of a loop or a call to the disk that returned. A long backfill, recovery or checkpoint consists
+//! of calls that return; a commit that hangs in a sync does not return. An idle thread is alive only until the
+//! announced time, so that a lost wake-up is noticed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How late a sleeper may wake on a busy host, milliseconds.
+/// Maximum delay of a wake-up on a busy host, milliseconds.
 const LATE_MS: u64 = 1_000;
 
-/// The steps of one thread, and of those that work for it.
+/// The steps of one thread and of the threads that work for it.
 #[derive(Debug, Default)]
 pub struct Heartbeat {
     steps: AtomicU64,
@@ -64,7 +64,8 @@ impl Heartbeat {
         )
     }
 
-    /// Whether something was finished since there were `steps_before`, or the rest is not over; and the steps now.
+    /// Returns whether the thread made progress since `steps_before` or is within its announced idle time, and the
+    /// current step count.
     #[must_use]
     pub fn alive(&self, steps_before: u64, now_ms: u64) -> (bool, u64) {
         let steps = self.steps();

@@ -1,13 +1,13 @@
-//! Owns every call that reaches a disk: one small interface, so that the same engine runs on a real file
-//! system and on a simulated one that crashes. It decides nothing.
+//! The one interface to the disk, so that the same engine runs on a real file system and on a simulated one that
+//! crashes. It makes no decisions.
 //!
-//! What is assumed of a disk: bytes written are durable after [`StorageFile::sync_data`] returned `Ok`; a name
-//! created, renamed or removed is durable after [`Storage::sync_dir`] of its directory returned `Ok`; until then
-//! each write, whole or in part, and each name may be there or not, in any combination. A failed sync says
-//! nothing about what is durable, so nobody may try it a second time and believe the answer.
+//! Assumptions about a disk: written bytes are durable after [`StorageFile::sync_data`] returned `Ok`; a name that
+//! was created, renamed or removed is durable after [`Storage::sync_dir`] of its directory returned `Ok`; until then
+//! each write, whole or in part, and each name may be there or not, in any combination. After a failed sync it is
+//! unknown what is durable, and the result of a second sync must not be trusted.
 //!
-//! A call that a signal interrupted has not failed: an implementation makes it again ([`again`]). Reads and writes
-//! alone may say so, as they may be short; [`read_full_at`] and [`write_all_at`] go on.
+//! A call that a signal interrupted has not failed: an implementation repeats it ([`retry_interrupted`]). Only reads
+//! and writes may report the interruption, as they may be short; [`read_full_at`] and [`write_all_at`] continue.
 
 use std::fmt::Debug;
 use std::fs;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-/// What a path leads to, as far as distilld tells kinds of files apart.
+/// The kind of file at a path, as far as distilld distinguishes kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// A regular file.
@@ -31,7 +31,7 @@ pub enum FileKind {
     Other,
 }
 
-/// What the file system says of a file, without reading it.
+/// Metadata of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileStat {
     /// The kind of file.
@@ -59,15 +59,15 @@ pub struct ListedEntry {
 
 /// An open file. Offsets are always given; there is no cursor to lose.
 pub trait StorageFile: Debug + Send + Sync {
-    /// Reads at most `buf.len()` bytes from `offset`; 0 at or behind the end.
+    /// Reads at most `buf.len()` bytes from `offset` and returns their number; 0 at or after the end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Writes at most `buf.len()` bytes at `offset` and says how many; a short write is not an error.
+    /// Writes at most `buf.len()` bytes at `offset` and returns their number; a short write is not an error.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
     /// Cuts or extends (with zeros) to `len_bytes`.
     fn set_len(&self, len_bytes: u64) -> io::Result<()>;
     /// Makes all written bytes, and the length, durable.
     fn sync_data(&self) -> io::Result<()>;
-    /// What the file system says of the open file, whatever its name is by now.
+    /// Returns the metadata of the open file, independent of its current name.
     fn stat(&self) -> io::Result<FileStat>;
 }
 
@@ -80,7 +80,7 @@ pub trait Storage: Debug + Send + Sync {
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
     /// Creates a file, which must not exist, for reading and writing.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
-    /// What `path` is, a link in the last component not followed.
+    /// Returns the metadata of `path`; a link in the last component is not followed.
     fn stat(&self, path: &Path) -> io::Result<FileStat>;
     /// The entries of a directory, in byte order of their names.
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>>;
@@ -111,7 +111,8 @@ pub fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Whether open files ran out, in this process or on the host: that says nothing of the file that was to be opened.
+/// Returns whether file descriptors are exhausted, in this process or on the host, in which case the error is not
+/// about the file.
 #[must_use]
 pub fn is_out_of_files(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
@@ -134,7 +135,7 @@ pub fn write_all_at(file: &dyn StorageFile, mut buf: &[u8], mut offset: u64) -> 
     Ok(())
 }
 
-/// Fills `buf` from `offset` and says how many bytes there were before the end of the file.
+/// Fills `buf` from `offset` and returns the number of bytes before the end of the file.
 ///
 /// # Errors
 /// The first error that is not an interruption.
@@ -149,10 +150,10 @@ pub fn read_full_at(file: &dyn StorageFile, buf: &mut [u8], offset: u64) -> io::
     Ok(filled)
 }
 
-/// Whether something lies there, of whatever kind.
+/// Returns whether there is a file of any kind at `path`.
 ///
 /// # Errors
-/// What the storage says, but that there is nothing.
+/// Any error of the storage except that the path does not exist.
 pub fn exists(storage: &dyn Storage, path: &Path) -> io::Result<bool> {
     match storage.stat(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -160,10 +161,10 @@ pub fn exists(storage: &dyn Storage, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes a file, if it is there.
+/// Removes a file if it exists.
 ///
 /// # Errors
-/// What the storage says, but that there is nothing.
+/// Any error of the storage except that the path does not exist.
 pub fn remove_if_exists(storage: &dyn Storage, path: &Path) -> io::Result<()> {
     match storage.remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -235,7 +236,7 @@ impl Storage for OsStorage {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
-        // From the start: what an iterator that failed gives next is nobody's promise.
+        // Restart from the beginning: an iterator that failed guarantees nothing about its next item.
         let mut entries = again(|| list_once(dir))?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)

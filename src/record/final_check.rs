@@ -11,16 +11,16 @@ use memchr::memmem;
 pub struct ForbiddenRow {
     /// Offset of the line in the bytes that were read.
     pub at_byte: usize,
-    /// What is wrong with it.
+    /// The fault.
     pub why: String,
 }
 
 /// Reads a batch's bytes again, just before it becomes visible: each line must be whole and hold the native row's
-/// `quality_score` exactly once, with an accepted category. Anything else, whatever the reason, is forbidden.
+/// `quality_score` exactly once, with an accepted category. Anything else is forbidden.
 ///
-/// No JSON is parsed here, on purpose: a fault of the scanner or the writer must not blind the check. The pattern looked for
-/// cannot stand inside a string, where a quote has its backslash, nor begin with a string's last character, as
-/// behind the closing quote no name can follow.
+/// It parses no JSON, on purpose: a fault of the scanner or the writer must not blind the check. The pattern that it
+/// searches for cannot be inside a string, where a quote has a backslash, nor begin with the last character of a
+/// string, as no name can follow a closing quote.
 pub fn forbidden_in(rows: &[u8]) -> Option<ForbiddenRow> {
     forbidden_in_dialect(rows, Dialect::Native)
 }

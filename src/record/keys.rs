@@ -15,7 +15,7 @@ impl RunKey {
         RunKey::of_bytes(run_id.as_bytes())
     }
 
-    /// The key of a run id as it stands in a line.
+    /// Returns the key of a run id in the text of a line.
     pub fn of_text(run_id: &JsonText<'_>) -> RunKey {
         match run_id.as_plain() {
             Some(plain) => RunKey::of_bytes(plain),
@@ -34,9 +34,9 @@ impl fmt::Debug for RunKey {
     }
 }
 
-/// What a row came from: day-file name, run id, and the scored run's source file, line offset and signature. The
-/// first 12 bytes (little-endian) of xxh3-128 of these; each text stands behind its length, so that no two lists of
-/// texts run together into the same bytes. Persisted.
+/// The origin of a row: day-file name, run id, and the scored run's source file, line offset and signature. It is the
+/// first 12 bytes (little-endian) of xxh3-128 of these; each text is preceded by its length, so that no two lists of
+/// texts give the same bytes. Persisted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RowKey(pub [u8; 12]);
 
