@@ -44,7 +44,7 @@ impl Heartbeat {
     }
 
     /// The rest is over.
-    pub fn work(&self) {
+    pub fn busy(&self) {
         self.rests_until_ms.store(0, Ordering::SeqCst);
         self.tick();
     }
@@ -67,7 +67,7 @@ impl Heartbeat {
     /// Returns whether the thread made progress since `steps_before` or is within its announced idle time, and the
     /// current step count.
     #[must_use]
-    pub fn alive(&self, steps_before: u64, now_ms: u64) -> (bool, u64) {
+    pub fn is_alive(&self, steps_before: u64, now_ms: u64) -> (bool, u64) {
         let steps = self.steps();
         let rests_until_ms = self.rests_until_ms.load(Ordering::SeqCst);
         let rests = rests_until_ms > 0 && now_ms <= rests_until_ms.saturating_add(LATE_MS);
@@ -82,16 +82,19 @@ mod tests {
     #[test]
     fn a_thread_that_finishes_nothing_is_dead_unless_it_said_it_would_sleep() {
         let pulse = Heartbeat::default();
-        assert_eq!(pulse.alive(0, 10), (false, 0));
+        assert_eq!(pulse.is_alive(0, 10), (false, 0));
         pulse.tick();
-        assert_eq!(pulse.alive(0, 10), (true, 1));
-        assert_eq!(pulse.alive(1, 10), (false, 1));
+        assert_eq!(pulse.is_alive(0, 10), (true, 1));
+        assert_eq!(pulse.is_alive(1, 10), (false, 1));
         pulse.idle_until(500);
-        assert!(pulse.alive(1, 500 + LATE_MS).0);
-        assert!(!pulse.alive(1, 501 + LATE_MS).0, "it was to wake by then");
-        pulse.work();
-        assert_eq!(pulse.alive(1, 100), (true, 2));
-        assert!(!pulse.alive(2, 100).0);
+        assert!(pulse.is_alive(1, 500 + LATE_MS).0);
+        assert!(
+            !pulse.is_alive(1, 501 + LATE_MS).0,
+            "it was to wake by then"
+        );
+        pulse.busy();
+        assert_eq!(pulse.is_alive(1, 100), (true, 2));
+        assert!(!pulse.is_alive(2, 100).0);
     }
 
     #[test]
