@@ -1,4 +1,4 @@
-//! FIXME: pair::evidence_chunk
+//! The evidence records of a chunk, by run: of several records with one run id the last one counts.
 
 use crate::pair::line::digest;
 use crate::record::keys::RunKey;

@@ -1,4 +1,4 @@
-//! FIXME: pair::index
+//! Entries of a pair's persisted indexes, and their packed, ordered form.
 
 use crate::lake::identity::OFFSET_MAX;
 use crate::pair::verdict::Verdict;

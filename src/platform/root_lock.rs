@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
-use crate::platform::storage::again;
+use crate::platform::storage::retry_interrupted;
 
 /// Name of the lock file, below `<root>/data/distilled` and in the state directory.
 const LOCK_FILE: &str = ".distilld.lock";
@@ -204,12 +204,12 @@ fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let mut reading = OpenOptions::new();
     reading.read(true).custom_flags(flags);
-    match again(|| reading.open(path)) {
+    match retry_interrupted(|| reading.open(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         other => return other,
     }
     let dir = path.parent().unwrap_or(Path::new("/"));
-    again(|| fs::create_dir_all(dir))?;
+    retry_interrupted(|| fs::create_dir_all(dir))?;
     let file = OpenOptions::new()
         .read(true)
         .write(true)

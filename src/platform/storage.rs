@@ -102,7 +102,7 @@ pub trait Storage: Debug + Send + Sync {
 ///
 /// # Errors
 /// The first error that is not an interruption.
-pub fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -125,7 +125,7 @@ pub fn is_out_of_files(error: &io::Error) -> bool {
 /// The first error that is not an interruption. What was written before it stays.
 pub fn write_all_at(file: &dyn StorageFile, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
     while !buf.is_empty() {
-        let written = again(|| file.write_at(buf, offset))?;
+        let written = retry_interrupted(|| file.write_at(buf, offset))?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -142,7 +142,7 @@ pub fn write_all_at(file: &dyn StorageFile, mut buf: &[u8], mut offset: u64) -> 
 pub fn read_full_at(file: &dyn StorageFile, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buf.len() {
-        match again(|| file.read_at(&mut buf[filled..], offset + filled as u64))? {
+        match retry_interrupted(|| file.read_at(&mut buf[filled..], offset + filled as u64))? {
             0 => break,
             read => filled += read,
         }
@@ -189,15 +189,15 @@ impl StorageFile for DiskFile {
     }
 
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        again(|| self.0.set_len(len_bytes))
+        retry_interrupted(|| self.0.set_len(len_bytes))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        again(|| self.0.sync_data())
+        retry_interrupted(|| self.0.sync_data())
     }
 
     fn stat(&self) -> io::Result<FileStat> {
-        again(|| self.0.metadata()).map(|metadata| file_stat(&metadata))
+        retry_interrupted(|| self.0.metadata()).map(|metadata| file_stat(&metadata))
     }
 }
 
@@ -209,8 +209,8 @@ impl Storage for OsStorage {
             | rustix::fs::OFlags::NOCTTY;
         let mut options = fs::OpenOptions::new();
         options.read(true).custom_flags(flags.bits().cast_signed());
-        let file = again(|| options.open(path))?;
-        if !again(|| file.metadata())?.is_file() {
+        let file = retry_interrupted(|| options.open(path))?;
+        if !retry_interrupted(|| file.metadata())?.is_file() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "not a regular file",
@@ -222,41 +222,45 @@ impl Storage for OsStorage {
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true);
-        Ok(Arc::new(DiskFile(again(|| options.open(path))?)))
+        Ok(Arc::new(DiskFile(retry_interrupted(|| {
+            options.open(path)
+        })?)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true).create_new(true);
-        Ok(Arc::new(DiskFile(again(|| options.open(path))?)))
+        Ok(Arc::new(DiskFile(retry_interrupted(|| {
+            options.open(path)
+        })?)))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        again(|| fs::symlink_metadata(path)).map(|metadata| file_stat(&metadata))
+        retry_interrupted(|| fs::symlink_metadata(path)).map(|metadata| file_stat(&metadata))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
         // Restart from the beginning: an iterator that failed guarantees nothing about its next item.
-        let mut entries = again(|| list_once(dir))?;
+        let mut entries = retry_interrupted(|| list_once(dir))?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        again(|| fs::rename(from, to))
+        retry_interrupted(|| fs::rename(from, to))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        again(|| fs::remove_file(path))
+        retry_interrupted(|| fs::remove_file(path))
     }
 
     fn copy_ownership(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let rights = again(|| fs::metadata(from))?;
-        match again(|| chown(to, Some(rights.uid()), Some(rights.gid()))) {
+        let rights = retry_interrupted(|| fs::metadata(from))?;
+        match retry_interrupted(|| chown(to, Some(rights.uid()), Some(rights.gid()))) {
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
             _ => {}
         }
-        again(|| fs::set_permissions(to, rights.permissions()))
+        retry_interrupted(|| fs::set_permissions(to, rights.permissions()))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -265,7 +269,7 @@ impl Storage for OsStorage {
         }
         let parent = path.parent().unwrap_or(Path::new("/"));
         self.create_dir_all(parent)?;
-        match again(|| fs::create_dir(path)) {
+        match retry_interrupted(|| fs::create_dir(path)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             Err(error) => Err(error),
             Ok(()) => self.sync_dir(if parent.as_os_str().is_empty() {
@@ -277,12 +281,12 @@ impl Storage for OsStorage {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let dir = again(|| fs::File::open(dir))?;
-        again(|| dir.sync_all())
+        let dir = retry_interrupted(|| fs::File::open(dir))?;
+        retry_interrupted(|| dir.sync_all())
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<std::path::PathBuf> {
-        again(|| fs::canonicalize(path))
+        retry_interrupted(|| fs::canonicalize(path))
     }
 }
 
@@ -290,7 +294,7 @@ fn list_once(dir: &Path) -> io::Result<Vec<ListedEntry>> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let kind = file_kind(again(|| entry.file_type())?);
+        let kind = file_kind(retry_interrupted(|| entry.file_type())?);
         entries.push(ListedEntry {
             name: entry.file_name(),
             kind,

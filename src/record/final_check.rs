@@ -1,4 +1,4 @@
-//! FIXME: record::final_check
+//! The last check of a batch before it becomes visible: no row of a forbidden category. Pure.
 
 use crate::record::firewall::{ACCEPTED, FIREWALL};
 use crate::record::json::escape::Dialect;

@@ -1,4 +1,4 @@
-//! FIXME: record::keys
+//! Keys of runs and rows: short hashes that are persisted. Pure.
 
 use crate::record::parse::{JsonText, Provenance, ScoredRun};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! FIXME: recovery::report
+//! The report of a start.
 
 use crate::recovery::decide::RecoveryCase;
 

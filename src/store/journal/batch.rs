@@ -1,4 +1,4 @@
-//! FIXME: store::journal::batch
+//! A batch as the journal holds it: the changes of the state, and the rows to append.
 
 use crate::pair::Overlay;
 use crate::pair::checkpoint::PairCheckpoint;

@@ -1,4 +1,4 @@
-//! FIXME: store::journal::error
+//! Errors of the journal.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! FIXME: store::journal::frame
+//! Frames of the journal: encoding, decoding and writing one.
 
 use crate::platform::storage::{StorageFile, write_all_at};
 use crate::store::journal::*;

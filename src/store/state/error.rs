@@ -1,4 +1,4 @@
-//! FIXME: store::state::error
+//! Errors of the state.
 
 use crate::store::state::blocks::DamagedBlock;
 use std::fmt::Debug;

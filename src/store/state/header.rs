@@ -1,4 +1,4 @@
-//! FIXME: store::state::header
+//! The header of the state: how far the state goes, and the marks of export and journal.
 
 use crate::pair::accounting::Account;
 use crate::pair::checkpoint::FORMAT;
