@@ -231,7 +231,7 @@ mod tests {
         });
         assert_eq!(
             text,
-            "<4>level=warn msg=\"batch kept back\" rows=3 error=\"no\\nroom\" number=7 lake=\"a b\" target=distilld::logging::tests\n"
+            "<4>level=warn msg=\"batch kept back\" rows=3 error=\"no\\nroom\" number=7 lake=\"a b\" target=distilld::console::logging::tests\n"
         );
     }
 
@@ -245,7 +245,7 @@ mod tests {
         );
         assert_eq!(
             rest,
-            "level=info msg=started path=/a target=distilld::logging::tests\n"
+            "level=info msg=started path=/a target=distilld::console::logging::tests\n"
         );
     }
 
