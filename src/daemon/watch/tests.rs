@@ -500,7 +500,7 @@ fn polling_that_was_asked_for_lists_and_watches_nothing() {
     assert!(lake.watch.rearm_changed(1) && !lake.watch.has_unarmed());
     assert_eq!(
         lake.watch.mode().to_string(),
-        "polling: asked for by the configuration"
+        "polling: configured"
     );
 }
 
