@@ -88,7 +88,7 @@ impl Engine {
         let class = class_of(&outcome.checkpoint.path);
         let class = self.account.class_kept(&class);
         let refused = refused_since(&before, &outcome.checkpoint.figures());
-        self.recent.note(class, wall_ms, rows, refused);
+        self.recent.add(class, wall_ms, rows, refused);
         self.meters.merged(class, &pair.checkpoint, &outcome);
         if !outcome.rows.is_empty() {
             self.pending_changed_ms.push(changed_ms);
@@ -101,9 +101,9 @@ impl Engine {
         self.pass_bytes += read_bytes;
         self.inodes.note(path, &outcome.checkpoint);
         pair.checkpoint = outcome.checkpoint;
-        self.claimable -= outcome.overlay.claims.len() as u64;
-        if !outcome.overlay.claims.is_empty() {
-            Arc::make_mut(&mut self.claimed).extend(outcome.overlay.claims.iter().copied());
+        self.claimable -= outcome.overlay.claimed_rows.len() as u64;
+        if !outcome.overlay.claimed_rows.is_empty() {
+            Arc::make_mut(&mut self.claimed).extend(outcome.overlay.claimed_rows.iter().copied());
         }
         self.overlay_entries += outcome.overlay.len();
         if worth_a_batch {

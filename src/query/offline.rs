@@ -237,7 +237,8 @@ impl OfflineState {
             header.seq_applied,
             |_, batch| taking.batch(batch),
         )?;
-        let claims = (taking.pairs.values()).flat_map(|pair| pair.overlay.claims.iter().copied());
+        let claims =
+            (taking.pairs.values()).flat_map(|pair| pair.overlay.claimed_rows.iter().copied());
         let figures = StateSnapshot {
             view: Arc::clone(&taking.view),
             claimed: Arc::new(claims.collect()),
@@ -312,7 +313,9 @@ impl Replay {
         self.account.replace(&pair.checkpoint, &delta.checkpoint);
         pair.checkpoint = delta.checkpoint.clone();
         let overlay = delta.overlay();
-        self.claimable = self.claimable.saturating_sub(overlay.claims.len() as u64);
+        self.claimable = self
+            .claimable
+            .saturating_sub(overlay.claimed_rows.len() as u64);
         pair.overlay.extend(overlay);
         Ok(())
     }

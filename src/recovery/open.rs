@@ -318,8 +318,8 @@ fn take_in(engine: &mut Engine, delta: &PairDelta) -> Result<(), EngineError> {
     engine.inodes.note(&path, &delta.checkpoint);
     pair.checkpoint = delta.checkpoint.clone();
     let overlay = delta.overlay();
-    engine.claimable -= overlay.claims.len() as u64;
-    Arc::make_mut(&mut engine.claimed).extend(overlay.claims.iter().copied());
+    engine.claimable -= overlay.claimed_rows.len() as u64;
+    Arc::make_mut(&mut engine.claimed).extend(overlay.claimed_rows.iter().copied());
     engine.overlay_entries += overlay.len();
     pair.overlay.extend(overlay);
     Ok(())

@@ -159,7 +159,7 @@ fn find_makers(
     let mut of_run: HashMap<RunKey, Vec<usize>> = HashMap::new();
     for (at, body) in bodies.iter().enumerate() {
         if let Ok(run) = parse::scored_run(trim(body)) {
-            let key = RunKey::of_text(&run.evidence_run_id);
+            let key = RunKey::from_text(&run.evidence_run_id);
             of_run.entry(key).or_default().push(at);
         }
     }
@@ -170,7 +170,7 @@ fn find_makers(
         let Some(Ok(found)) = line.bytes.map(|bytes| parse::evidence(trim(bytes))) else {
             continue;
         };
-        let key = RunKey::of_text(&found.run_id);
+        let key = RunKey::from_text(&found.run_id);
         for at in of_run.get(&key).into_iter().flatten() {
             let case = &mut cases[*at];
             case.settling |= settles && evidence.ends_unterminated(line.span);
