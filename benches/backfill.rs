@@ -1,10 +1,10 @@
-//! Backfill: how long distilld takes for all of a lake it has never seen, state included, and how much memory, against
-//! the floor of reading the same files and writing and syncing a file as long as the export.
+//! Measures a backfill: time and memory for processing an unknown lake, state included, against the floor of reading
+//! the same files and writing and syncing a file of the export's length.
 //!
 //! `cargo bench --bench backfill [-- --full | --pairs N --records M --runs R]`
 //!
-//! Each round runs the daemon, the floor and the stateless batch in turn, each on a quiet disk, so that what the machine
-//! does besides meets all of them. The day-files are in the page cache for all. It asserts that all rows are there, no time.
+//! Each round runs the daemon, the floor and the stateless batch in turn, each on a quiet disk, so that other load on
+//! the machine affects all of them. The day-files are in the page cache. Asserts that all rows exist; asserts no time.
 
 mod support;
 
@@ -50,7 +50,7 @@ struct Options {
     bench: bool,
 }
 
-/// What the rounds gave, in their order.
+/// The measurements of all rounds, in order.
 #[derive(Debug, Default)]
 struct Rounds {
     daemon: Vec<Finished>,
@@ -114,7 +114,7 @@ fn measure_lake(name: &str, pairs: u32, options: &Options) -> Result<Vec<Line>, 
     summed_up(&lake, &rounds)
 }
 
-/// What goes into the table over all benchmarks.
+/// Returns the lines for the summary of all benchmarks.
 fn summed_up(lake: &Lake, rounds: &Rounds) -> Result<Vec<Line>, Failure> {
     let facts = lake.facts;
     let spread = |runs: &[Finished]| {
@@ -215,7 +215,7 @@ fn measure_other(dir: &Path, lake: &Lake, other: &Other) -> Result<Finished, Fai
     Ok(Finished { wall, ..finished })
 }
 
-/// What no program that does this work can go below: every byte read once, a file of the export's size durable.
+/// Measures the lower bound of this work: reads every byte once and syncs a file of the export's size.
 fn floor(inputs: &[PathBuf], output: &Path, len_bytes: u64) -> io::Result<Finished> {
     let (start, cpu_before) = (Instant::now(), own_cpu());
     read_all(inputs)?;

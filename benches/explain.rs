@@ -42,7 +42,7 @@ struct Options {
     /// Scored runs of each pair, each with its evidence
     #[arg(long, default_value_t = 173)]
     records: u32,
-    /// In every so many pairs one run waits
+    /// Number of pairs per waiting run
     #[arg(long, default_value_t = 2)]
     waiting_every: u32,
     /// Runs looked for
@@ -93,7 +93,7 @@ fn main() -> Result<(), Failure> {
     let unknown = timed(options.runs, |n| {
         assert!(
             figures
-                .find_run(RunKey::from_run_id(&format!("nobody {n}")))?
+                .find_run(RunKey::from_run_id(&format!("unknown {n}")))?
                 .is_empty()
         );
         Ok(())

@@ -1,18 +1,18 @@
-//! Freshness: how long after the `write` of a record's last newline has returned its row is readable in the export,
-//! and so, by distilld's order of things, proof against a crash; against one append and `fdatasync` of a row's length.
+//! Measures freshness: the time from the return of the `write` of a record's last newline until its row is readable in
+//! the export, at which point distilld has made it durable; against one append and `fdatasync` of a row's length.
 //!
 //! `cargo bench --bench freshness [-- --rate 50 --seconds 20 --files 1 --silence 60 --only steady]`
 //!
 //! - A record is two lines, each appended with one `write`: the evidence, then the scored run.
-//! - A thread of this program looks at the export's length (`fstat`), sleeps about 20 us, and looks again; what has
-//!   grown it reads (`pread`), takes the time, and only then looks for the run's row in it. How far apart its looks
-//!   really were is printed as the resolution: a figure may be that much too long, never too short.
-//! - The floor is measured in the same run, between the records, on a file beside the root. The disk is one for both:
-//!   at high rates the floor is slowed by distilld's work, as distilld is by the floor's. Its append makes the file
-//!   longer, which costs the file system more than a write into space allocated before: a ratio below 1 is no error.
-//! - CPU time comes in steps of 10 ms; over few records it says little.
+//! - A thread polls the export's length (`fstat`) about every 20 us. It reads new bytes (`pread`), takes the time, and
+//!   then searches them for the run's row. The actual polling interval is printed as the resolution: a figure may be
+//!   too long by that much, never too short.
+//! - The floor is measured in the same run, between the records, on a file next to the root. Both share the disk: at
+//!   high rates each slows the other. The floor's append extends the file, which costs the file system more than a
+//!   write into allocated space: a ratio below 1 is not an error.
+//! - CPU time has a resolution of 10 ms and is imprecise for few records.
 //!
-//! Each scenario has a fresh lake and a daemon of its own. It asserts that each row came once, no time.
+//! Each scenario has a new lake and its own daemon. Asserts that each row appears once; asserts no time.
 
 mod support;
 
@@ -33,7 +33,7 @@ use support::summary::{self, Line};
 use support::watcher::{RUN_PREFIX, Watcher};
 use support::{Failure, bench_dir, export_path, lines_in, remove_tree, settle_disk};
 
-/// How long a row may take before the benchmark gives up: no promise, a way out.
+/// Time after which the benchmark fails if a row has not appeared.
 const ROW_DEADLINE: Duration = Duration::from_secs(60);
 /// The floor is taken at most this often, so that it measures a disk and does not load it.
 const FLOOR_PERIOD: Duration = Duration::from_millis(20);
@@ -48,7 +48,7 @@ struct Options {
     /// Records a second in the scenario `steady`
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// How long the scenarios `steady` and `many` append
+    /// Duration of the scenarios `steady` and `many`
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
     /// Pairs of day-files the scenario `steady` appends to in turn
@@ -93,11 +93,11 @@ const SCENARIOS: [Scenario; 4] = [
     Scenario::Directory,
 ];
 
-/// What a scenario gave.
+/// The measurements of a scenario.
 #[derive(Debug)]
 struct Outcome {
     name: String,
-    /// What is aimed at for the p99.
+    /// Target for the 99th percentile.
     aim: &'static str,
     rows: Spread,
     floor: Spread,
@@ -128,8 +128,8 @@ fn main() -> Result<(), Failure> {
     Ok(remove_tree(&dir)?)
 }
 
-/// Of the 99th percentile, in multiples of that of the floor. The first row of a new directory has the aim of every row,
-/// 5 x, and a limit beside it.
+/// Target for the 99th percentile, as a multiple of the floor's. The first row of a new directory has the general
+/// target of 5 x and an additional limit.
 fn aim_of(scenario: Scenario) -> &'static str {
     match scenario {
         Scenario::Steady | Scenario::Silence => "5 x",
@@ -138,7 +138,7 @@ fn aim_of(scenario: Scenario) -> &'static str {
     }
 }
 
-/// What goes into the table over all benchmarks.
+/// Returns the lines for the summary of all benchmarks.
 fn summed_up(outcome: &Outcome) -> Line {
     let (rows, floor) = (outcome.rows.percentile(99), outcome.floor.percentile(99));
     Line {

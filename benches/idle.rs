@@ -1,11 +1,11 @@
-//! Idle: what the daemon uses while nothing happens, with a long history behind it: time on a processor, how often it
-//! wakes up, and memory; the same with many runs that wait, against an empty lake in the same time.
+//! Measures an idle daemon: CPU time, wake-ups and memory with a long history, and with many waiting runs, against an
+//! empty lake in the same period.
 //!
 //! `cargo bench --bench idle [-- --full | --pairs N --records N] [--waiting N] [--seconds S]`
 //!
-//! The three daemons run side by side and are measured over the same seconds, once none of them has used its processor
-//! for a while. What the machine does besides meets all. Wake-ups are context switches, of which a few are no wake-up:
-//! the scheduler took the processor away. It asserts no figure.
+//! The three daemons run concurrently and are measured over the same seconds, once none of them has used CPU time for a
+//! while; other load on the machine affects all. Wake-ups are counted as context switches, a few of which are
+//! preemptions. Asserts no figure.
 
 mod support;
 
@@ -26,7 +26,7 @@ use support::{Failure, bench_dir, export_path, lines_in, remove_tree};
 const QUIET: Duration = Duration::from_secs(5);
 /// Room for the frequent scan, which is part of being idle and may fall into [`QUIET`].
 const QUIET_CPU: Duration = Duration::from_millis(5);
-/// A daemon that is not quiet by then never will be.
+/// Maximum time to wait until a daemon is quiet.
 const QUIET_DEADLINE: Duration = Duration::from_secs(180);
 
 /// Measures what idling costs.
@@ -37,7 +37,7 @@ struct Options {
     /// Runs that wait in the second history; all of its runs or a million, whichever is less, unless given
     #[arg(long)]
     waiting: Option<u32>,
-    /// How long is measured
+    /// Duration of the measurement
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
     /// Given by cargo
@@ -54,7 +54,7 @@ struct Subject {
     daemon: Daemon,
 }
 
-/// What one used.
+/// The resources that one daemon used.
 #[derive(Debug)]
 struct Outcome {
     name: String,
@@ -203,7 +203,7 @@ fn report(outcomes: &[Outcome]) {
     table.print();
 }
 
-/// What goes into the table over all benchmarks.
+/// Returns the lines for the summary of all benchmarks.
 fn summed_up(outcomes: &[Outcome], over: Duration) -> Vec<Line> {
     let mut lines = Vec::new();
     for Outcome {

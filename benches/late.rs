@@ -1,16 +1,16 @@
-//! Late evidence: how long until all rows are there when the evidence of many waiting runs arrives at once, against a
-//! lake where it was there before the daemon was; and what distilld puts on the disk: state, and writes for each row.
+//! Measures late evidence: the time until all rows exist when the evidence of many waiting runs arrives at once,
+//! against a lake whose evidence exists before the daemon starts; also the size of the state and the writes per row.
 //!
 //! `cargo bench --bench late [-- --full | --records N] [--pairs N] [--runs R]`
 //!
-//! - The evidence day-files lie beside the root and are renamed into it, all at once, while the daemon runs: they
-//!   appear whole, and nobody's writing is measured.
+//! - The evidence day-files are prepared next to the root and renamed into it while the daemon runs: they appear
+//!   complete, and writing them is not measured.
 //! - Both times end when the last row is readable in the export. That of the backfill begins with the process.
-//! - Disk writes are counted as given to `write`, as pages made dirty, and as the block device got them from all
-//!   processes: the last says what a disk suffers, on a machine that does nothing else. Pages may be large ones that
-//!   count as a whole for each write. The floor is one append and `fdatasync` a row, counted the same way.
+//! - Disk writes are counted in three ways: bytes passed to `write`, dirtied pages, and bytes that all processes wrote
+//!   to the block device; the last is the load on the disk if the machine does nothing else. Each write to a large page
+//!   counts the whole page. The floor is one append and `fdatasync` per row, counted in the same ways.
 //!
-//! It asserts that each row came once, no time.
+//! Asserts that each row appears once; asserts no time.
 
 mod support;
 
@@ -33,7 +33,7 @@ use support::{Failure, bench_dir, export_path, lines_in, remove_tree, settle_dis
 
 /// Mean length of the evidence texts.
 const TEXT_BYTES: u32 = 1_620;
-/// How often the export is looked at while rows are waited for.
+/// Polling interval of the export.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// Appends of the floor of disk writes.
 const FLOOR_APPENDS: u64 = 200;
@@ -62,7 +62,7 @@ struct Options {
     bench: bool,
 }
 
-/// What the rounds gave.
+/// The measurements of all rounds.
 #[derive(Debug, Default)]
 struct Outcome {
     late: Vec<Duration>,
@@ -71,12 +71,12 @@ struct Outcome {
     backfill_state: StateBytes,
 }
 
-/// What the state directory holds on disk after a good end.
+/// The size of the state directory on disk after a clean stop.
 #[derive(Debug, Default, Clone, Copy)]
 struct StateBytes {
     /// Grows with the records.
     store: u64,
-    /// Space that is used again and again.
+    /// Bytes of preallocated space that is reused.
     journal: u64,
 }
 
@@ -93,7 +93,7 @@ struct Writes {
     floor: Written,
 }
 
-/// A lake of runs whose evidence is in place, or beside the root.
+/// A lake of runs whose evidence is in place or next to the root.
 #[derive(Debug)]
 struct Lake {
     root: PathBuf,
@@ -124,7 +124,7 @@ fn main() -> Result<(), Failure> {
 }
 
 impl Lake {
-    /// Evidence is beside the root.
+    /// Creates a lake whose evidence is next to the root.
     fn make(dir: &Path, pairs: u32, records: u32) -> Result<Self, Failure> {
         let lake = Self {
             root: dir.join("root"),
@@ -169,7 +169,7 @@ impl Lake {
         Ok(())
     }
 
-    /// The same day-files, evidence in place; it is moved beside the root again afterwards.
+    /// Runs with the same day-files and the evidence in place, and moves the evidence out of the root afterwards.
     fn backfill(&self, outcome: &mut Outcome) -> Result<(), Failure> {
         let start = Instant::now();
         let mut daemon = self.start()?;
@@ -224,7 +224,7 @@ impl Lake {
         })
     }
 
-    /// What a steady load to one pair makes the daemon write. All other runs wait meanwhile.
+    /// Measures the daemon's writes under a steady load on one pair, while all other runs wait.
     fn steadily(&self, rows: u32) -> Result<Writes, Failure> {
         let floor = floor_of_writes(&self.dir.join("floor.bin"))?;
         let mut daemon = self.start()?;

@@ -1,15 +1,16 @@
-//! Restart: how long from the start of the process to its READY with a long history behind it, after a clean stop and
-//! after a kill, and how soon the first new rows are there then; against the same on an empty lake in the same run.
+//! Measures a restart: the time from the start of the process to READY with a long history, after a clean stop and after
+//! a kill, and the time to the first new rows; against the same on an empty lake in the same run.
 //!
 //! `cargo bench --bench restart [-- --full | --pairs N --records N] [--runs R]`
 //!
-//! - The daemon is ready when it has sent READY=1 to the socket of a service manager, which is this program.
-//! - Each round starts it on both lakes after a clean stop, has it write rows, kills it while they stand in its journal
-//!   alone, starts it again, measures the first and the next rows right after READY, and stops it.
-//! - "caught up" is when it has looked at all that was there before; it follows new records all that time.
-//! - The files are in the page cache, as after a restart of the daemon; not as after one of the host.
+//! - The daemon is ready when it has sent READY=1 to the notification socket, which this program provides.
+//! - Each round starts it on both lakes after a clean stop, has it write rows, kills it while only its journal holds
+//!   them, starts it again, measures the first and the next rows right after READY, and stops it.
+//! - "caught up" is the time at which it has read all existing files; it processes new records meanwhile.
+//! - The files are in the page cache, as after a restart of the daemon, not of the host.
 //!
-//! The history is kept for later runs and grows by the rows measured. It asserts that each row came once, no time.
+//! The history is kept for later runs and grows by the measured rows. Asserts that each row appears once; asserts no
+//! time.
 
 mod support;
 
@@ -219,13 +220,13 @@ const FIGURES: [Figure; 8] = [
 
 fn report(dir: &Path, plan: HistoryPlan, empty: &Subject, full: &Subject) -> Result<(), Failure> {
     println!(
-        "\nrestart: {} day-files and {} lines behind it, {} runs waiting",
+        "\nrestart: {} day-files and {} lines of history, {} runs waiting",
         2 * plan.pairs,
         plan.lines(),
         plan.waiting
     );
     println!("{}", machine(dir));
-    println!("floor: the same on an empty lake, in the same rounds; medians but where it says p\n");
+    println!("floor: the same on an empty lake, in the same rounds; medians unless marked p\n");
     let mut table = Table::new(&["", "n", "history", "min", "max", "floor", "x floor"]);
     for (name, of, sum_up) in FIGURES {
         let spread = Spread::of(of(&full.times).clone()).ok_or("no rounds")?;
@@ -246,7 +247,7 @@ fn report(dir: &Path, plan: HistoryPlan, empty: &Subject, full: &Subject) -> Res
     Ok(())
 }
 
-/// What goes into the table over all benchmarks.
+/// Returns the lines for the summary of all benchmarks.
 fn summed_up(plan: HistoryPlan, empty: &Subject, full: &Subject) -> Result<Vec<Line>, Failure> {
     let line = |figure: &Figure, of_ratio: bool, aim| -> Result<Line, Failure> {
         let (name, of, sum_up) = figure;

@@ -1,4 +1,4 @@
-//! The one table: what each benchmark left, its floor, and what is aimed at. Run behind the others by `cargo bench`.
+//! Prints one table with the results, floors and targets of all benchmarks. `cargo bench` runs it last.
 //!
 //! `cargo bench [-- --full]`
 

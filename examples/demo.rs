@@ -1,6 +1,6 @@
 //! Shows distilld at work: a small lake, the daemon on it, a scorer that writes, and each row as it arrives.
 //!
-//! `cargo run --release --example demo`
+//! `cargo run --example demo`
 
 mod support;
 
@@ -20,16 +20,16 @@ use serde_json::Value;
 use support::Expected;
 use support::scorer::{Clock, Scorer, Written};
 
-/// How late the late evidence is.
+/// Delay of the late evidence.
 const LATE: Duration = Duration::from_millis(700);
-/// How long to wait for the rows of the history, for the last rows, and for the daemon to stop.
+/// Maximum time to wait for the rows of the history, for the last rows, and for the daemon to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Run distilld on a copy of a small lake, score runs, and show the rows as they arrive.
 #[derive(Debug, Parser)]
 #[command(name = "demo")]
 struct Arguments {
-    /// How long the scorer writes
+    /// Duration for which the scorer writes
     #[arg(long, value_name = "N", default_value_t = 10)]
     seconds: u64,
     /// Runs a second
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        // Whoever read our lines has seen enough.
+        // The reader of the output has closed it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("demo: {error}");
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all rows came.
+/// Returns whether all rows have appeared.
 fn run(arguments: &Arguments) -> io::Result<bool> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -75,7 +75,7 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     let played = show
         .history(&daemon)
         .and_then(|()| show.play(root, arguments, &stop, &daemon));
-    // Ctrl-C reaches the daemon as well; a second signal would tell it to drop everything.
+    // Ctrl-C reaches the daemon as well; a second signal would end it without a clean stop.
     let interrupted = stop.load(Ordering::Relaxed);
     let stopped = stop_daemon(daemon, interrupted)?;
     played?;
@@ -95,7 +95,7 @@ fn start_daemon(root: &Path) -> JoinHandle<ExitCode> {
     std::thread::spawn(move || distilld::cli::main_with(arguments))
 }
 
-/// Whether it stopped, in time and without an error.
+/// Returns whether the daemon stopped in time and without an error.
 fn stop_daemon(daemon: JoinHandle<ExitCode>, told: bool) -> io::Result<bool> {
     if !told {
         signal_hook::low_level::raise(signal_hook::consts::SIGTERM)?;
@@ -154,7 +154,7 @@ impl Show {
         while self.rows_of_history == 0 {
             if daemon.is_finished() {
                 return Err(io::Error::other(
-                    "the daemon ended early; it said why above",
+                    "the daemon ended early; its error is printed above",
                 ));
             }
             if Instant::now() > deadline {
@@ -198,7 +198,7 @@ impl Show {
             }
             if daemon.is_finished() {
                 return Err(io::Error::other(
-                    "the daemon ended early; it said why above",
+                    "the daemon ended early; its error is printed above",
                 ));
             }
             scoring = scoring && Instant::now() < end;

@@ -63,7 +63,7 @@ fn day(text: &str) -> Result<String, String> {
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our lines has seen enough.
+        // The reader of the output has closed it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("scorer: {error}");
@@ -130,7 +130,7 @@ fn give_evidence(scorer: &mut Scorer, all: bool) -> io::Result<u64> {
     Ok(count)
 }
 
-/// What was done since the last line was printed.
+/// The work done since the last printed line.
 #[derive(Debug, Default)]
 struct Second {
     number: u64,

@@ -1,5 +1,5 @@
-//! A daemon that tells us when it is ready, as it tells a service manager, and records appended to its lake one by one
-//! until their rows are there. What is made of the times is no business of this.
+//! Runs a daemon that reports its readiness as to a service manager, and appends records to its lake one by one until
+//! their rows appear. Evaluating the times is left to the benchmarks.
 
 use std::fs;
 use std::io;
@@ -16,12 +16,12 @@ use super::program::Program;
 use super::watcher::{RUN_PREFIX, Watcher};
 use super::{Failure, export_path};
 
-/// How long anything that is waited for may take before the benchmark gives up: no promise, a way out.
+/// Maximum time that the benchmark waits for anything.
 pub const DEADLINE: Duration = Duration::from_secs(120);
-/// How often a log is read while something is waited for that only the log tells.
+/// Polling interval of a log file.
 const LOG_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A daemon that runs and has said that it is ready.
+/// A running daemon that has sent READY=1.
 #[derive(Debug)]
 pub struct Daemon {
     /// The process.
@@ -56,7 +56,7 @@ impl Daemon {
         })
     }
 
-    /// Waits until it has looked at all that was there; gives the time since its start.
+    /// Waits until the daemon has read all existing files and returns the time since its start.
     pub fn wait_until_caught_up(&mut self) -> Result<Duration, Failure> {
         while self.start.elapsed() < DEADLINE {
             if fs::read_to_string(&self.log)?.contains("caught up") {
@@ -120,7 +120,7 @@ fn listen(socket: &UnixDatagram, ready: &Sender<Instant>, stop: &AtomicBool) {
             .split(|&byte| byte == b'\n')
             .any(|line| line == b"READY=1")
         {
-            // The daemon is waited for no more when it says so twice.
+            // A second line ends the wait.
             let _ = ready.send(now);
         }
     }

@@ -1,5 +1,4 @@
-//! How figures are summed up and shown: spreads of durations, one table, one line about the machine.
-//! It measures nothing.
+//! Summarizes and prints measurements: spreads of durations, a table, and a line that describes the machine.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +19,7 @@ impl Spread {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of values.
     pub fn count(&self) -> usize {
         self.0.len()
     }

@@ -14,7 +14,7 @@ pub fn sleep_until(when: Instant) {
     thread::sleep(when.saturating_duration_since(Instant::now()));
 }
 
-/// A file beside the root that rows are appended to and synced, without distilld.
+/// A file next to the root to which rows are appended and synced without distilld.
 #[derive(Debug)]
 pub struct Floor(File);
 
@@ -36,7 +36,7 @@ impl Floor {
         Ok(Self(self.0.try_clone()?))
     }
 
-    /// How long it takes to append a row and sync it.
+    /// Returns the time to append a row and sync it.
     pub fn once(&mut self) -> io::Result<Duration> {
         let row = [b'x'; ROW_BYTES];
         let start = Instant::now();

@@ -19,10 +19,10 @@ use super::{Failure, bench_dir, export_path, lines_in, remove_tree};
 const GENERATOR_VERSION: u32 = 1;
 /// Mean length of an evidence text before its last piece.
 const TEXT_BYTES: usize = 40;
-/// How often work that takes minutes says how far it is.
+/// Interval of progress messages during work that takes minutes.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How large a history to ask for on the command line.
+/// Command-line options for the size of a history.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Size {
     /// 58,000 day-files with ten million records, 100,000 of which wait; made once, in minutes, with 10 GB of disk
@@ -55,7 +55,7 @@ impl Size {
     }
 }
 
-/// What a history shall be. The same plan gives the same bytes.
+/// The parameters of a history. Equal parameters give equal bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryPlan {
     /// Pairs of day-files, sixteen a day.
@@ -82,7 +82,7 @@ impl HistoryPlan {
         PairPath::of_history(self.pairs - 1)
     }
 
-    /// Waiting runs stand as evenly as whole numbers allow.
+    /// Waiting runs are distributed as evenly as whole numbers allow.
     fn waits(&self, run: u64) -> bool {
         let before = |run: u64| run * u64::from(self.waiting) / self.runs();
         before(run) != before(run + 1)
@@ -101,11 +101,11 @@ impl HistoryPlan {
 /// A history on disk, taken in.
 #[derive(Debug)]
 pub struct History {
-    /// What `--root` gets.
+    /// The value for `--root`.
     pub root: PathBuf,
-    /// Beside the root, for logs.
+    /// A directory next to the root for logs.
     pub dir: PathBuf,
-    /// What was asked for.
+    /// The parameters of the history.
     pub plan: HistoryPlan,
     /// Rows in the export now; more than the plan earns once a benchmark has appended to it.
     pub rows: u64,

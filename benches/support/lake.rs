@@ -1,5 +1,5 @@
-//! Makes the lakes the benchmarks run on: seeded, so that two machines measure the same bytes, and with the shape of
-//! real day-files. It knows how many rows a lake earns and never looks at what distilld made of it.
+//! Creates the lakes of the benchmarks from a seed, so that two machines measure the same bytes, in the shape of real
+//! day-files. Computes the expected number of rows without reading distilld's output.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -32,20 +32,20 @@ const MORE_CLASSES: [&str; 8] = [
 /// Every month has this many days here.
 const DAYS_A_MONTH: u32 = 28;
 
-/// What a lake shall be. The same plan gives the same bytes.
+/// The parameters of a lake. Equal parameters give equal bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct LakePlan {
     /// Pairs of day-files, eight a day.
     pub pairs: u32,
     /// Records of each pair.
     pub records: u32,
-    /// Mean length of an evidence text as it stands in the file; texts have from half to one and a half of it.
+    /// Mean length of an evidence text in the file, in bytes; lengths range from half to one and a half of it.
     pub text_bytes: u32,
-    /// Where chance begins.
+    /// Seed of the random generator.
     pub seed: u64,
 }
 
-/// What was made.
+/// A created lake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LakeFacts {
     /// Scored runs in it, each with its evidence.
@@ -59,11 +59,11 @@ pub struct LakeFacts {
 /// A lake on disk.
 #[derive(Debug)]
 pub struct Lake {
-    /// What `--root` gets.
+    /// The value for `--root`.
     pub root: PathBuf,
-    /// What it holds.
+    /// The counts of its content.
     pub facts: LakeFacts,
-    /// Whether it was there from an earlier run.
+    /// Set if an earlier run created it.
     pub reused: bool,
 }
 
@@ -264,7 +264,7 @@ impl Record {
         }
     }
 
-    /// Whether it becomes a sample.
+    /// Returns whether the run becomes a sample.
     pub fn earns_row(&self) -> bool {
         matches!(self.category, "accepted" | "partially_accepted") && self.role != "extractor"
     }
@@ -335,7 +335,7 @@ impl Record {
     }
 }
 
-/// Pieces of what models say, as they stand between the quotes of a JSON string.
+/// Fragments of model output, escaped for a JSON string.
 const PIECES: [&str; 32] = [
     "The reducer drops the last batch when the channel closes early, ",
     "which loses up to one flush interval of acknowledged writes. ",
@@ -371,7 +371,7 @@ const PIECES: [&str; 32] = [
     "This is consistent with the earlier audit. ",
 ];
 
-/// What a model may have said, as it stands between the quotes of a JSON string.
+/// Returns invented model output, escaped for a JSON string.
 pub fn text(rng: &mut fastrand::Rng, mean_bytes: usize) -> String {
     let len_bytes = mean_bytes / 2 + rng.usize(..=mean_bytes);
     let mut text = String::with_capacity(len_bytes + 128);

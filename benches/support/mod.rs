@@ -1,5 +1,4 @@
-//! What the benchmarks share: the lake they run on, the program under measurement, and how figures are shown.
-//! Nothing here decides what is measured, and nothing here asserts a time.
+//! Shared code of the benchmarks: lakes, the measured program, and output. Asserts no time.
 #![allow(
     dead_code,
     reason = "each benchmark is a program of its own and uses a part of this"
@@ -20,17 +19,17 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-/// What any part of a benchmark fails with.
+/// The error type of all benchmarks.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// A directory of this name for one benchmark, below `target/`, so that it lies on the file system builds use.
+/// Returns a benchmark's directory of this name below `target/`, on the file system that builds use.
 pub fn bench_dir(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join("distilld-bench")
         .join(name)
 }
 
-/// Where the root's export lies.
+/// Returns the path of the root's export.
 pub fn export_path(root: &Path) -> PathBuf {
     root.join("data/distilled/sft/sft_export.jsonl")
 }
@@ -43,7 +42,7 @@ pub fn remove_tree(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// How much is read or written at once.
+/// Bytes per read or write.
 pub const BUFFER_BYTES: usize = 1 << 20;
 
 /// Newlines in a file; a file that is not there has none.

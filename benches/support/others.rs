@@ -1,5 +1,5 @@
-//! Other programs that make the same rows, or nearly, of the same lake, where they are installed: what people would use
-//! instead. They keep no state, join anew each time, and nothing of theirs is crash-proof.
+//! Runs alternative programs, where installed, that make the same or nearly the same rows of a lake. They keep no
+//! state, repeat the whole join each time, and are not crash-safe.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::process::Command;
 /// A program, and how it is called on a lake.
 #[derive(Debug)]
 pub struct Other {
-    /// What the table calls it.
+    /// The name in the table.
     pub name: String,
     command: String,
 }

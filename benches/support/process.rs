@@ -1,5 +1,4 @@
-//! What the kernel counts of a process that runs: time on a processor, wake-ups, memory, bytes sent to the disk.
-//! It starts and ends nothing.
+//! Reads the kernel's counters of a running process: CPU time, wake-ups, memory, and bytes written.
 
 use std::fs;
 use std::io;
@@ -11,12 +10,12 @@ use std::time::Duration;
 pub struct Activity {
     /// Time on a processor, in nanoseconds; `/proc/PID/stat` has it in steps of 10 ms.
     pub cpu: Duration,
-    /// How often a task was taken off its processor, by its own wish or not: each was woken for it before.
+    /// Voluntary and involuntary context switches; each is preceded by a wake-up.
     pub switches: u64,
 }
 
 impl Activity {
-    /// What the process has done up to now.
+    /// Reads the counters of the process.
     pub fn of(process_id: u32) -> io::Result<Self> {
         let mut sum = Self::default();
         for task in fs::read_dir(proc_dir(process_id).join("task"))? {
@@ -30,7 +29,7 @@ impl Activity {
         Ok(sum)
     }
 
-    /// What it has done since.
+    /// Returns the difference to an earlier reading.
     pub fn since(self, earlier: Self) -> Self {
         Self {
             cpu: self.cpu.saturating_sub(earlier.cpu),
@@ -66,12 +65,12 @@ impl Memory {
 /// Bytes on their way to a disk, counted at three places.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
-    /// What the process gave to `write`, whatever it wrote to.
+    /// Bytes passed to `write`, for any kind of file.
     pub given: u64,
     /// Pages of files it made dirty. A page may be 4 KiB or, where the file system keeps a file in larger ones, a
     /// multiple of it that counts as a whole for the first byte: the disk may get less.
     pub dirtied: u64,
-    /// What the block device that holds a file got from all processes, the file system's own writes included.
+    /// Reads the bytes that all processes and the file system wrote to the block device of a file.
     pub device: u64,
 }
 
@@ -86,7 +85,7 @@ impl Written {
         })
     }
 
-    /// What came since.
+    /// Returns the difference to an earlier reading.
     pub fn since(self, earlier: Self) -> Self {
         Self {
             given: self.given - earlier.given,
@@ -96,7 +95,7 @@ impl Written {
     }
 }
 
-/// Zero where the file lies on no block device.
+/// Zero if the file is not on a block device.
 fn device_written_bytes(file: &Path) -> io::Result<u64> {
     use std::os::unix::fs::MetadataExt as _;
     let device = fs::metadata(file)?.dev();
@@ -115,7 +114,7 @@ fn read(dir: &Path, name: &str) -> io::Result<String> {
     fs::read_to_string(dir.join(name))
 }
 
-/// The number behind `name:` at the start of a line.
+/// Returns the number after `name:` at the start of a line.
 fn field(text: &str, name: &str) -> io::Result<u64> {
     let value = text
         .lines()

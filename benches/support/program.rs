@@ -1,5 +1,4 @@
-//! Runs the program under measurement as a child process and reads what the kernel says of it.
-//! No child outlives its handle.
+//! Runs the measured program as a child process and reads its resource usage. A child does not outlive its handle.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::Failure;
 
-/// How often a child that is waited for is looked at; wall times are this much too long at most.
+/// Polling interval for the end of a child; wall times are too long by at most this.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// The unit of CPU times in `/proc/PID/stat`, 1/100 s on every architecture distilld is built for.
 const TICK: Duration = Duration::from_millis(10);
 /// A daemon that takes longer than this to stop is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
-/// What a process used.
+/// The resource usage of a process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
     /// Most memory ever resident, as last seen before it ended.
@@ -31,7 +30,7 @@ pub struct Usage {
 pub struct Finished {
     /// From before its start to its end.
     pub wall: Duration,
-    /// What it used.
+    /// The resource usage.
     pub usage: Usage,
 }
 
@@ -114,7 +113,7 @@ impl Program {
         self.child.id()
     }
 
-    /// Whether it has ended; what `/proc` says of it stays until it is waited for.
+    /// Returns whether the child has ended; its `/proc` entry remains until it is reaped.
     pub fn ended(&self) -> bool {
         look(self.child.id(), &mut Usage::default())
     }
@@ -134,7 +133,7 @@ impl Program {
         self.child.wait().map(|_| ())
     }
 
-    /// What it has used up to now.
+    /// Returns the resource usage so far.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
         look(self.child.id(), &mut usage);

@@ -6,22 +6,22 @@ use std::io;
 
 use super::bench_dir;
 
-/// A figure beside its floor and what is aimed at.
+/// A measurement with its floor and target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// What was measured, on how much.
+    /// The measurement and its input size.
     pub what: String,
     /// The figure.
     pub value: String,
-    /// What it is held against, taken in the same run; empty where the aim is no ratio.
+    /// The floor, measured in the same run; empty if the target is not a ratio.
     pub floor: String,
-    /// What is held against the aim.
+    /// The value that is compared with the target.
     pub ratio: String,
-    /// What is aimed at; empty where nothing is.
+    /// The target; empty if there is none.
     pub aim: &'static str,
 }
 
-/// Keeps the lines of one benchmark, in place of those of its last run.
+/// Stores the lines of one benchmark, replacing those of its last run.
 pub fn leave(bench: &str, lines: &[Line]) -> io::Result<()> {
     let dir = bench_dir("summary");
     fs::create_dir_all(&dir)?;

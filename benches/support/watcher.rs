@@ -14,12 +14,12 @@ use memchr::memmem;
 
 use super::Failure;
 
-/// Sleep between two looks at the export.
+/// Sleep between two polls of the export.
 const LOOK_INTERVAL: Duration = Duration::from_micros(20);
-/// What a run id of a measured record begins with; its number follows.
+/// Prefix of the run ids of measured records; a number follows.
 pub const RUN_PREFIX: &str = "fresh-";
 
-/// The thread that looks at the export.
+/// The thread that polls the export.
 #[derive(Debug)]
 pub struct Watcher {
     /// The number of each run whose row was found, and when, in the order of the export.
@@ -40,7 +40,7 @@ impl Watcher {
         Ok(Self { rows, stop, thread })
     }
 
-    /// Ends it; gives the times between looks, of those looks a row was found by.
+    /// Stops the thread and returns the polling intervals that ended with a row.
     pub fn stop(self) -> Result<Vec<Duration>, Failure> {
         self.stop.store(true, Ordering::Relaxed);
         Ok(self
@@ -75,7 +75,7 @@ fn watch(
     Ok(apart)
 }
 
-/// Sends the number of each run that has a whole line, and leaves the bytes behind the last newline.
+/// Sends the number of each run that has a complete line, and keeps the bytes after the last newline.
 fn report_rows(bytes: &mut Vec<u8>, now: Instant, rows: &Sender<(usize, Instant)>) {
     let Some(end) = memchr::memrchr(b'\n', bytes) else {
         return;
@@ -93,8 +93,8 @@ fn report_rows(bytes: &mut Vec<u8>, now: Instant, rows: &Sender<(usize, Instant)
     bytes.drain(..=end);
 }
 
-/// Linux lets a sleep end 50 us late to save wake-ups; this thread alone asks for 1 us. Where that is not allowed the
-/// resolution that is printed says so.
+/// Sets this thread's timer slack to 1 us; Linux delays sleeps by up to 50 us otherwise. If that is not permitted, the
+/// printed resolution shows it.
 fn sharpen_sleeps() {
     let Ok(link) = fs::read_link("/proc/thread-self") else {
         return;

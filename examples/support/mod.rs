@@ -10,7 +10,7 @@ use std::fmt;
 use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::record::timestamp::stamp;
 
-/// What distilld is to make of an invented run.
+/// The result that distilld must produce for an invented run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Expected {
     /// A row.
@@ -48,7 +48,7 @@ pub struct Run {
     pub class: &'static str,
     /// Joins the two lines.
     pub run_id: String,
-    /// What distilld is to make of it.
+    /// The expected result.
     pub expected: Expected,
     /// The evidence line.
     pub evidence: String,

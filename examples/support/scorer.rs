@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::{Expected, Inventor, Run, today};
 
-/// Every so many runs the evidence comes after the score.
+/// Number of runs per run whose evidence follows the score.
 const LATE_EVERY: u64 = 5;
 
-/// Says when the next run of an even rate is due.
+/// A schedule of runs at an even rate.
 #[derive(Debug)]
 pub struct Clock {
     start: Instant,
@@ -29,7 +29,7 @@ impl Clock {
         }
     }
 
-    /// Whether a run is due; each is due once.
+    /// Returns whether a run is due; each is reported once.
     pub fn due(&mut self) -> bool {
         let due = self.start.elapsed().as_secs_f64() * self.per_second >= self.given as f64;
         self.given += u64::from(due);
@@ -37,16 +37,16 @@ impl Clock {
     }
 }
 
-/// What one `write` put into a day-file.
+/// The content of one `write` to a day-file.
 #[derive(Debug, Clone)]
 pub struct Written {
     /// The run the line belongs to.
     pub run_id: String,
-    /// What distilld is to make of the run.
+    /// The expected result for the run.
     pub expected: Expected,
-    /// Whether both lines of the run are there now.
+    /// Set if both lines of the run have been written.
     pub complete: bool,
-    /// Whether the evidence comes, or came, after the score.
+    /// Set if the evidence follows the score.
     pub late: bool,
     /// When the `write` returned.
     pub at: Instant,

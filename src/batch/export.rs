@@ -1,8 +1,8 @@
-//! Owns the stateless batch: the whole history, pair by pair in walk order, to rows and a result. Pairs are read by
-//! several threads; their rows arrive in order and in parts, so that memory does not grow with the history. It keeps
-//! no state, looks at none, and decides nothing of who may write where.
+//! The stateless export of the whole history, pair by pair in walk order. Several threads read pairs; their rows
+//! arrive in order and in parts, so that memory does not grow with the history. The state directory is neither read
+//! nor written, and the caller checks that the output may be written.
 //!
-//! With no rows nothing is written, as the exporter this replaces did.
+//! An export without rows writes nothing, like the exporter that this one replaces.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -21,23 +21,23 @@ use crate::lake::walk::walk;
 use crate::record::final_check::{ForbiddenRow, forbidden_in_dialect};
 use crate::record::json::escape::Dialect;
 
-/// Rows are passed on in parts of about this size.
+/// Approximate size of a part of a pair's rows.
 const PART_BYTES: usize = 256 * 1024;
-/// Parts of a pair that may wait for their turn: enough for an ordinary day-file, so that threads do not stop.
+/// Maximum number of queued parts per pair: enough for an ordinary day-file, so that threads do not block.
 const PARTS_WAITING: usize = 16;
-/// Pairs that may wait for their turn.
+/// Maximum number of queued pairs.
 const PAIRS_WAITING: usize = 4;
-/// More threads than this do not read faster.
+/// Maximum number of reader threads; more do not read faster.
 const THREADS_MAX: usize = 8;
 
-/// A part of a pair's rows. The last part of each pair says how it ended.
+/// A part of a pair's rows. The last part of each pair carries its totals or its error.
 #[derive(Debug)]
 pub struct PairRows<'p> {
     /// The pair.
     pub pair: &'p PairPath,
-    /// Whole rows, each with its newline; may be none.
+    /// Complete rows, each with its newline; may be empty.
     pub rows: Vec<u8>,
-    /// In the last part: the pair's totals, or why it could not be read.
+    /// The pair's totals or the error that ended it; `None` in all but the last part.
     pub end: Option<Result<PairTotals, PairReadError>>,
 }
 
@@ -46,10 +46,10 @@ struct Part {
     end: Option<Result<PairTotals, PairReadError>>,
 }
 
-/// Reads pairs on all processors and calls `visit` on this thread with every row they make, in the order of `pairs`.
+/// Reads pairs on all processors and calls `visit` on this thread with their rows, in the order of `pairs`.
 ///
 /// # Errors
-/// What `visit` says; then no more is read. A pair that cannot be read is no error here: `visit` is told.
+/// Returns the first error of `visit` and stops reading. An unreadable pair is passed to `visit` in its last part.
 pub fn for_each_pair<E>(
     lake: &LakeReader<'_>,
     pairs: &[PairPath],
@@ -69,8 +69,8 @@ pub fn for_each_pair<E>(
                 }
             });
         }
-        // Only the threads hold the queue from here on: it ends with them. And when this closure returns early, the
-        // receiving ends are dropped, so that no thread waits for ever to send.
+        // Only the threads hold senders from here on, so the queue closes when they end. An early return of this
+        // closure drops the receivers, so that no thread blocks in `send` indefinitely.
         drop(queue);
         for (pair, parts) in arrivals {
             for Part { rows, end } in parts {
@@ -83,7 +83,7 @@ pub fn for_each_pair<E>(
 
 type Arrival<'p> = (&'p PairPath, Receiver<Part>);
 
-/// Takes the next pair and puts its receiving end in the queue, both in one step: the queue is in the order of pairs.
+/// Claims the next pair and queues its receiver under one lock, so that the queue is in the order of `pairs`.
 fn claim_pair<'p>(
     pairs: &'p [PairPath],
     next: &Mutex<usize>,
@@ -97,7 +97,7 @@ fn claim_pair<'p>(
     Some((pair, parts))
 }
 
-/// Sends a pair's rows. That nobody receives them any more ends the pair, and is no fault.
+/// Reads a pair and sends its rows. Stops without an error once the receiver is dropped.
 fn send_pair(
     lake: &LakeReader<'_>,
     pair: &PairPath,
@@ -119,74 +119,75 @@ fn send_pair(
             Err(_) => ControlFlow::Break(()),
         }
     });
-    let _nobody_listens = parts.send(Part {
+    // An error means that the receiver was dropped.
+    let _ = parts.send(Part {
         rows,
         end: Some(end),
     });
 }
 
-/// What a batch is to do.
+/// The options of a batch export.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchOptions<'a> {
-    /// Count, and write nothing.
+    /// Counts without writing.
     pub dry_run: bool,
-    /// How pairs are read and rows are made.
+    /// Limits for reading pairs and options for making rows.
     pub reading: PairReading<'a>,
 }
 
-/// What a batch prints: names and order are those of the exporter it replaces.
+/// The printed result. Field names and order are those of the exporter that this one replaces.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct BatchResult {
     /// Scored day-files found by the walk, readable or not.
     pub scored_files_read: u64,
     /// Well-formed scored records.
     pub records_read: u64,
-    /// Rows.
+    /// Rows made.
     pub records_exported: u64,
-    /// Records stopped by the firewall.
+    /// Firewalled records.
     pub records_quarantined: u64,
-    /// Where the rows are, or would be; `-` for a stream.
+    /// Path of the output, also in a dry run; `-` for a stream.
     pub output_path: String,
     /// `firewall=N, not-instructable=M`.
     pub quarantine_summary: String,
 }
 
-/// A batch that was done.
+/// A completed batch.
 #[derive(Debug)]
 pub struct BatchReport {
-    /// What is printed.
+    /// The printed result.
     pub result: BatchResult,
-    /// Verdicts of all pairs.
+    /// Verdict counts of all pairs.
     pub counts: BatchCounts,
-    /// Directories and day-files that were passed over, and why.
+    /// Skipped directories and day-files with their errors.
     pub unreadable: Vec<(PathBuf, io::Error)>,
-    /// Bytes written; with none the output was not touched.
+    /// Bytes written; 0 if the output was not touched.
     pub written_bytes: u64,
 }
 
-/// How far a batch is.
+/// The progress of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Pairs done.
+    /// Number of pairs read.
     pub pairs_done: usize,
-    /// Pairs in all.
+    /// Number of pairs found.
     pub pairs_total: usize,
-    /// Bytes read of the pairs done.
+    /// Bytes of the pairs read.
     pub read_bytes: u64,
 }
 
-/// Why a batch failed. The file it was to replace is as it was.
+/// An error of a batch. The output file keeps its old content.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
-    /// The scored runs' own directory cannot be listed.
+    /// The directory of the scored runs cannot be listed.
     #[error("cannot list {}: {source}", path.display())]
     Walk {
         /// The directory.
         path: PathBuf,
-        /// What the storage said.
+        /// The error of the storage.
         source: io::Error,
     },
-    /// A day-file failed when rows of it were already passed on.
+    /// Reading a day-file failed after some of its rows had been passed on.
     #[error(transparent)]
     Pair(PairReadError),
     /// The output cannot be written.
@@ -194,18 +195,20 @@ pub enum BatchError {
     Write {
         /// The output.
         path: String,
-        /// What the storage said.
+        /// The error of the storage.
         source: io::Error,
     },
-    /// A row that must not be shown was made: a fault in this program.
-    #[error("{0}; nothing of it was written")]
+    /// A forbidden row was made, which is a bug in this program.
+    #[error(
+        "refusing to write a forbidden row ({0}); the output is unchanged; please report this bug"
+    )]
     Forbidden(ForbiddenRow),
 }
 
-/// Runs the batch over the whole history.
+/// Exports the whole history.
 ///
 /// # Errors
-/// See [`BatchError`]. A day-file that cannot be read is passed over and reported.
+/// Returns a [`BatchError`]. An unreadable day-file is skipped and reported.
 pub fn batch_export(
     lake: &LakeReader<'_>,
     options: &BatchOptions<'_>,
@@ -213,24 +216,24 @@ pub fn batch_export(
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<BatchReport, BatchError> {
     let walked = walk(lake.storage, &lake.root, Stream::Scored);
-    let found = walked.map_err(|source| BatchError::Walk {
+    let lake_files = walked.map_err(|source| BatchError::Walk {
         path: Stream::Scored.base(&lake.root),
         source,
     })?;
     let mut batch = Batch {
         dialect: options.reading.synthesis.dialect,
         counts: BatchCounts::default(),
-        unreadable: found.unreadable,
+        unreadable: lake_files.unreadable,
         progress: Progress {
             pairs_done: 0,
-            pairs_total: found.day_files.len(),
+            pairs_total: lake_files.day_files.len(),
             read_bytes: 0,
         },
         sink: Sink::new(lake.storage, output, options.dry_run),
     };
-    let all = for_each_pair(lake, &found.day_files, &options.reading, &mut |part| {
+    let all = for_each_pair(lake, &lake_files.day_files, &options.reading, &mut |part| {
         let is_end = part.end.is_some();
-        batch.take(part)?;
+        batch.append(part)?;
         if is_end {
             on_progress(batch.progress);
         }
@@ -254,12 +257,12 @@ struct Batch<'s, 'w> {
 }
 
 impl Batch<'_, '_> {
-    fn take(&mut self, part: PairRows<'_>) -> Result<(), BatchError> {
+    fn append(&mut self, part: PairRows<'_>) -> Result<(), BatchError> {
         if let Some(forbidden) = forbidden_in_dialect(&part.rows, self.dialect) {
             return Err(BatchError::Forbidden(forbidden));
         }
-        let taken = self.sink.append(&part.rows);
-        taken.map_err(|source| self.write_fault(source))?;
+        let appended = self.sink.append(&part.rows);
+        appended.map_err(|source| self.write_error(source))?;
         match part.end {
             None => return Ok(()),
             Some(Ok(totals)) => {
@@ -275,10 +278,10 @@ impl Batch<'_, '_> {
 
     fn finish(&mut self) -> Result<(), BatchError> {
         let finished = self.sink.finish();
-        finished.map_err(|source| self.write_fault(source))
+        finished.map_err(|source| self.write_error(source))
     }
 
-    fn write_fault(&self, source: io::Error) -> BatchError {
+    fn write_error(&self, source: io::Error) -> BatchError {
         BatchError::Write {
             path: self.sink.name(),
             source,

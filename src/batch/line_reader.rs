@@ -1,38 +1,38 @@
-//! Owns the cutting of a file that is read once, from front to end, into lines with their spans, in bounded memory.
-//! It never follows a file that grows, and does not know what a line says.
+//! Splits a file that is read once, from front to end, into lines with their spans, in bounded memory. Does not
+//! follow a growing file and does not parse lines.
 
 use std::io;
 use std::sync::Arc;
 
 use crate::platform::storage::{StorageFile, again};
 
-/// Bytes asked for at a time.
+/// Maximum bytes per read.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// Where a line lies in its file.
+/// The byte range of a line in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LineSpan {
-    /// Offset of its first byte.
+    /// Offset of the first byte.
     pub offset: u64,
-    /// Its length, the newline not counted.
+    /// Length without the newline.
     pub len_bytes: u64,
 }
 
-/// One line.
+/// A line and its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line<'b> {
-    /// Where it lies.
+    /// The byte range in the file.
     pub span: LineSpan,
-    /// Its bytes without the newline; nothing if it is longer than the limit.
+    /// The bytes without the newline; `None` if the line is longer than the limit.
     pub bytes: Option<&'b [u8]>,
 }
 
-/// Bytes that lines are cut from.
+/// The bytes that a [`LineReader`] splits.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// Held in memory.
+    /// A file's content in memory.
     Held(Arc<[u8]>),
-    /// Read when needed.
+    /// An open file that is read on demand.
     File(Arc<dyn StorageFile>),
 }
 
@@ -49,10 +49,10 @@ impl Source {
         }
     }
 
-    /// Reads a line again. `scratch` is overwritten; what is behind the end of the file by now is missing.
+    /// Reads a line again, with `scratch` as the buffer. The result is shorter than the span if the file was truncated.
     ///
     /// # Errors
-    /// Whatever the storage says.
+    /// The file cannot be read.
     pub fn read_span<'s>(
         &'s self,
         span: LineSpan,
@@ -74,23 +74,23 @@ impl Source {
     }
 }
 
-/// Hands out the lines of a source up to a given end. The last one may have no newline.
+/// An iterator over the lines of a source up to a given end. The last line may lack a newline.
 #[derive(Debug)]
 pub struct LineReader<'f> {
     source: &'f Source,
     max_line_bytes: usize,
-    /// Nothing is read at or behind this offset.
+    /// No byte at or after this offset is read.
     end_offset: u64,
     buffer: Vec<u8>,
-    /// Bytes of the buffer that are read and not handed out: `start..end`.
+    /// The unconsumed bytes of the buffer are `start..end`.
     start: usize,
     end: usize,
-    /// Offset in the file of `buffer[end]`, the next byte to be read.
+    /// File offset of `buffer[end]`, the next byte to read.
     read_offset: u64,
 }
 
 impl<'f> LineReader<'f> {
-    /// Reads `source` up to `end_offset` or its end. Longer lines than `max_line_bytes` are not held.
+    /// Creates a reader of `source` up to `end_offset` or its end. Lines longer than `max_line_bytes` are not buffered.
     pub fn new(source: &'f Source, end_offset: u64, max_line_bytes: usize) -> LineReader<'f> {
         LineReader {
             source,
@@ -103,41 +103,41 @@ impl<'f> LineReader<'f> {
         }
     }
 
-    /// Begins at this offset, where a line starts, instead of the source's beginning.
+    /// Sets the offset of the first line; a line must start there.
     pub fn starting_at(mut self, offset: u64) -> LineReader<'f> {
         self.read_offset = offset.min(self.end_offset);
         self
     }
 
-    /// How many bytes were read so far.
+    /// Returns the file offset up to which the source was read.
     pub fn read_bytes(&self) -> u64 {
         self.read_offset
     }
 
-    /// The next line, if there is one.
+    /// Returns the next line, `None` at the end.
     ///
     /// # Errors
-    /// Whatever the storage says; an interruption is tried again.
+    /// The source cannot be read. Interrupted reads are retried.
     pub fn next_line(&mut self) -> io::Result<Option<Line<'_>>> {
         let offset = self.read_offset - (self.end - self.start) as u64;
         let mut searched = 0;
         loop {
             let held = &self.buffer[self.start..self.end];
-            let newline = memchr::memchr(b'\n', &held[searched..]).map(|found| searched + found);
+            let newline = memchr::memchr(b'\n', &held[searched..]).map(|at| searched + at);
             searched = held.len();
             if newline.unwrap_or(searched) > self.max_line_bytes {
                 return self.skip_oversized(offset).map(Some);
             }
             if let Some(len) = newline {
-                return Ok(Some(self.hand_out(offset, len, 1)));
+                return Ok(Some(self.consume(offset, len, 1)));
             }
             if self.fill()? == 0 {
-                return Ok((searched > 0).then(|| self.hand_out(offset, searched, 0)));
+                return Ok((searched > 0).then(|| self.consume(offset, searched, 0)));
             }
         }
     }
 
-    fn hand_out(&mut self, offset: u64, len: usize, newline: usize) -> Line<'_> {
+    fn consume(&mut self, offset: u64, len: usize, newline: usize) -> Line<'_> {
         let start = self.start;
         self.start += len + newline;
         Line {
@@ -149,7 +149,7 @@ impl<'f> LineReader<'f> {
         }
     }
 
-    /// Reads on to the end of a line that is too long, keeping none of it.
+    /// Skips to the end of an oversized line without buffering it.
     fn skip_oversized(&mut self, offset: u64) -> io::Result<Line<'static>> {
         let mut len_bytes = 0;
         loop {
@@ -167,7 +167,7 @@ impl<'f> LineReader<'f> {
         }
     }
 
-    /// Reads one more chunk behind what is held, and says how many bytes; 0 at the end.
+    /// Appends one chunk to the buffer and returns its length, 0 at the end.
     fn fill(&mut self) -> io::Result<usize> {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -175,11 +175,11 @@ impl<'f> LineReader<'f> {
             self.start = 0;
         }
         let left = usize::try_from(self.end_offset - self.read_offset).unwrap_or(usize::MAX);
-        let wanted = CHUNK_BYTES.min(left);
-        if self.buffer.len() < self.end + wanted {
-            self.buffer.resize(self.end + wanted, 0);
+        let chunk_len = CHUNK_BYTES.min(left);
+        if self.buffer.len() < self.end + chunk_len {
+            self.buffer.resize(self.end + chunk_len, 0);
         }
-        let space = &mut self.buffer[self.end..self.end + wanted];
+        let space = &mut self.buffer[self.end..self.end + chunk_len];
         let read = again(|| self.source.read_at(space, self.read_offset))?;
         self.end += read;
         self.read_offset += read as u64;
@@ -195,11 +195,11 @@ mod tests {
         bytes: &[u8],
         end_offset: u64,
         max_line_bytes: usize,
-        wanted: &[(u64, u64, Option<&[u8]>)],
+        expected: &[(u64, u64, Option<&[u8]>)],
     ) {
         let source = Source::Held(bytes.into());
         let mut lines = LineReader::new(&source, end_offset, max_line_bytes);
-        for (offset, len_bytes, bytes) in wanted {
+        for (offset, len_bytes, bytes) in expected {
             let line = lines.next_line().unwrap().unwrap();
             let span = LineSpan {
                 offset: *offset,
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_passed_over_wherever_it_ends() {
+    fn an_oversized_line_is_skipped_at_any_position() {
         check(
             b"abc\nd\n",
             9,
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_not_held() {
+    fn an_oversized_line_is_not_buffered() {
         let source = Source::Held(vec![b'x'; 40 * CHUNK_BYTES].into());
         let mut lines = LineReader::new(&source, u64::MAX, CHUNK_BYTES);
         assert_eq!(lines.next_line().unwrap().unwrap().bytes, None);

@@ -1,4 +1,4 @@
-//! FIXME batch
+//! The stateless twin of the daemon: `export` and `verify` read the whole lake from front to end and keep no state.
 
 pub mod export;
 pub mod line_reader;

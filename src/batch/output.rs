@@ -1,5 +1,5 @@
-//! Owns where a batch's rows go. A file is written beside its target, synced, and renamed: under its name stands the
-//! old one or the new one, whole. It never looks into a row.
+//! Writes the rows of a batch to a file, a device or a stream. A file is written under a temporary name in the same
+//! directory, synced, and renamed, so that its name refers to the complete old or the complete new content.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -8,24 +8,24 @@ use std::sync::Arc;
 
 use crate::platform::storage::{Storage, StorageFile, write_all_at};
 
-/// Where a batch's rows go.
+/// The destination of a batch's rows.
 pub enum Output<'w> {
     /// A file, replaced atomically.
     File(PathBuf),
-    /// What is no file and stays what it is, such as `/dev/null` or a FIFO: its path, and where it was opened.
+    /// A device or FIFO such as `/dev/null`, which is written to and not replaced: its path and the open file.
     Device(PathBuf, File),
-    /// Anything else, such as stdout.
+    /// A stream such as stdout.
     Writer(&'w mut dyn Write),
 }
 
 impl Output<'_> {
-    /// Whatever a path names: a file that is replaced, or a device that is written to and opened now.
+    /// Returns the output for a path: a file to be replaced, or a device, which is opened immediately.
     ///
     /// # Errors
-    /// What the disk says of a device.
+    /// The device cannot be opened.
     pub fn named(path: &Path) -> io::Result<Self> {
         match fs::metadata(path) {
-            Ok(found) if !found.is_file() && !found.is_dir() => {
+            Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
                 let device = OpenOptions::new().write(true).open(path)?;
                 Ok(Self::Device(path.to_owned(), device))
             }
@@ -34,13 +34,13 @@ impl Output<'_> {
     }
 }
 
-/// Takes rows as they come; a file appears under its name only when all of them are durable.
+/// A writer of rows. An output file appears under its name only after all rows are durable.
 pub(crate) struct Sink<'s, 'w> {
     storage: &'s dyn Storage,
     output: Output<'w>,
     dry_run: bool,
     temporary: Option<(PathBuf, Arc<dyn StorageFile>)>,
-    /// Bytes taken; with none the output is not touched.
+    /// Bytes appended; the output is not touched while this is 0.
     pub written_bytes: u64,
 }
 
@@ -55,7 +55,7 @@ impl<'s, 'w> Sink<'s, 'w> {
         }
     }
 
-    /// What a person calls the output.
+    /// Returns the output's path for display, `-` for a stream.
     pub fn name(&self) -> String {
         match &self.output {
             Output::File(path) | Output::Device(path, _) => path.display().to_string(),
@@ -63,7 +63,7 @@ impl<'s, 'w> Sink<'s, 'w> {
         }
     }
 
-    /// Takes whole rows.
+    /// Appends complete rows.
     pub fn append(&mut self, rows: &[u8]) -> io::Result<()> {
         if rows.is_empty() || self.dry_run {
             return Ok(());
@@ -81,12 +81,12 @@ impl<'s, 'w> Sink<'s, 'w> {
         };
         let (_, file) = match &mut self.temporary {
             Some(temporary) => temporary,
-            none => none.insert(create_beside(self.storage, path)?),
+            none => none.insert(create_temporary(self.storage, path)?),
         };
         write_all_at(&**file, rows, self.written_bytes)
     }
 
-    /// Makes the rows durable, and the file appear under its name.
+    /// Makes the rows durable and renames the temporary file to the output's name.
     pub fn finish(&mut self) -> io::Result<()> {
         match (&mut self.output, &self.temporary) {
             (Output::Writer(writer), _) => writer.flush(),
@@ -100,7 +100,8 @@ impl<'s, 'w> Sink<'s, 'w> {
         }
     }
 
-    /// Removes what was begun. That this fails too is worth no second error: the name says what the file is.
+    /// Removes the temporary file. A failure is ignored: the batch has failed already, and the file's name identifies
+    /// it as partial.
     pub fn abandon(&mut self) {
         if let Some((temporary, _)) = self.temporary.take() {
             let _ = self.storage.remove_file(&temporary);
@@ -108,8 +109,8 @@ impl<'s, 'w> Sink<'s, 'w> {
     }
 }
 
-/// A new file in the directory of `path`, named after it and this process: two batches never share one.
-fn create_beside(
+/// Creates `.NAME.PID.partial` in the directory of `path`; the process number keeps two batches apart.
+fn create_temporary(
     storage: &dyn Storage,
     path: &Path,
 ) -> io::Result<(PathBuf, Arc<dyn StorageFile>)> {
@@ -119,7 +120,7 @@ fn create_beside(
     let dir = directory_of(path);
     storage.create_dir_all(dir)?;
     let temporary = dir.join(name);
-    // Left by a process of the same number that was killed.
+    // A killed process with the same number may have left one.
     match storage.remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -128,7 +129,7 @@ fn create_beside(
     Ok((temporary, file))
 }
 
-/// The directory that holds what a path names.
+/// Returns the parent directory of a path, `.` if it has none.
 pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,

@@ -1,8 +1,8 @@
-//! Owns one pair of day-files, read from front to end without any state: each scored line with its verdict and, where
-//! it earns one, its row. `export`, `verify` and `explain` all see a pair through this. It writes nothing.
+//! Reads one pair of day-files from front to end without any state and yields each scored line with its verdict and
+//! its row, if it has one. `export`, `verify` and `explain` read pairs with it.
 //!
-//! Memory: an entry of some 40 bytes for each evidence record of the pair, the longest line, and an evidence file of
-//! up to [`HELD_BYTES_MAX`]; a larger one is read again, record by record, where a scored run asks for it.
+//! Memory: about 40 bytes per evidence record of the pair, the longest line, and an evidence file of up to
+//! [`HELD_BYTES_MAX`]; records of a larger file are read again when a scored run needs them.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,31 +20,31 @@ use crate::record::parse;
 use crate::record::parse::{ParseError, ScoredRun, trim};
 use crate::record::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
 
-/// Evidence files up to this size are held in memory while their pair is read.
+/// Maximum size in bytes of an evidence file that is held in memory while its pair is read.
 pub const HELD_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// The longest line, unless the configuration says otherwise.
+/// Default maximum length of a line in bytes.
 pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
-/// A root and the file system it lies on.
+/// A lake's root and the file system that holds it.
 #[derive(Debug, Clone)]
 pub struct LakeReader<'s> {
-    /// The file system.
+    /// The file system of the root.
     pub storage: &'s dyn Storage,
-    /// The root as it was given.
+    /// The root as configured, not canonicalized.
     pub root: PathBuf,
     canonical_root: PathBuf,
 }
 
 impl<'s> LakeReader<'s> {
-    /// The lake at `root`, which need not exist: then it is empty.
+    /// Opens the lake at `root`. A root that does not exist is an empty lake.
     ///
     /// # Errors
-    /// `InvalidInput` for an empty root; else whatever the storage says of it.
+    /// `InvalidInput` for an empty path; otherwise the error of canonicalizing it.
     pub fn new(storage: &'s dyn Storage, root: &Path) -> io::Result<LakeReader<'s>> {
         if root.as_os_str().is_empty() {
-            let what = "the root is empty: give a directory with --root";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            let message = "the root is empty: set a directory with --root";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let canonical_root = match storage.canonicalize(root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => root.to_owned(),
@@ -57,7 +57,7 @@ impl<'s> LakeReader<'s> {
         })
     }
 
-    /// Opens a day-file, and says how long it is at that moment.
+    /// Opens a day-file and returns it with its current length in bytes.
     pub(crate) fn open(&self, stream: Stream, pair: &PairPath) -> io::Result<(Source, u64)> {
         let (root, canonical) = (&self.root, &self.canonical_root);
         let file = open_day_file(self.storage, root, canonical, stream, pair)?;
@@ -66,32 +66,32 @@ impl<'s> LakeReader<'s> {
     }
 }
 
-/// How pairs are read.
+/// Options for reading pairs.
 #[derive(Debug, Clone, Copy)]
 pub struct PairReading<'a> {
-    /// How rows are made.
+    /// Options for making rows.
     pub synthesis: Synthesis<'a>,
-    /// A longer line is malformed.
+    /// Maximum length of a line in bytes; longer lines are malformed.
     pub max_line_bytes: usize,
 }
 
-/// What a batch makes of a scored line.
+/// The verdict on a scored line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchVerdict {
-    /// Not a record.
+    /// The line is not a record.
     Malformed(ParseError),
-    /// Of a category that is never exported.
+    /// The category is never exported.
     Firewalled,
     /// The paired day-file has no evidence for the run.
     NoEvidence,
-    /// Not instructable for another reason.
+    /// The run is not instructable for another reason.
     Refused(Refusal),
-    /// It has a row.
+    /// The line has a row.
     Exported,
 }
 
 impl BatchVerdict {
-    /// A short name that never changes.
+    /// Returns the verdict's stable short name.
     pub fn code(&self) -> &'static str {
         match self {
             BatchVerdict::Malformed(_) => "malformed",
@@ -103,46 +103,46 @@ impl BatchVerdict {
     }
 }
 
-/// One scored line and what became of it.
+/// A scored line with its verdict.
 #[derive(Debug, Clone, Copy)]
 pub struct JudgedLine<'l> {
-    /// Where it lies in the scored day-file.
+    /// The byte range in the scored day-file.
     pub span: LineSpan,
-    /// Counted among the well-formed records of the day-file; a malformed line has none.
+    /// Index among the well-formed records of the day-file, from 0; `None` for a malformed line.
     pub index: Option<u64>,
-    /// What it says, unless it is malformed.
+    /// The parsed record; `None` for a malformed line.
     pub run: Option<&'l ScoredRun<'l>>,
-    /// What became of it.
+    /// The verdict.
     pub verdict: BatchVerdict,
-    /// Its row with the newline; empty unless it is exported.
+    /// The row with its newline; empty unless exported.
     pub row: &'l [u8],
 }
 
-/// Verdicts, counted. Lines that are not blank = malformed + records read.
+/// Lines by verdict. The number of non-blank scored lines is `malformed + records_read`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchCounts {
-    /// Well-formed scored records: the sum of the six below.
+    /// Well-formed scored records: the sum of the six counts below.
     pub records_read: u64,
-    /// They have a row.
+    /// Records with a row.
     pub exported: u64,
-    /// Of a category that is never exported.
+    /// Records of a category that is never exported.
     pub firewalled: u64,
-    /// Refused: the category is unknown.
+    /// Records refused for an unknown category.
     pub unknown_category: u64,
-    /// Their evidence is missing.
+    /// Records without evidence.
     pub no_evidence: u64,
-    /// Refused: the role.
+    /// Records refused for their role.
     pub role: u64,
-    /// Refused: no text.
+    /// Records refused for blank text.
     pub blank_text: u64,
-    /// Scored lines that are no records.
+    /// Malformed scored lines.
     pub malformed: u64,
-    /// Evidence lines that are no records.
+    /// Malformed evidence lines.
     pub malformed_evidence: u64,
 }
 
 impl BatchCounts {
-    /// What the batch result sums up as not instructable.
+    /// Returns the number of records that the result summary counts as not instructable.
     pub fn not_instructable(&self) -> u64 {
         self.unknown_category + self.no_evidence + self.role + self.blank_text
     }
@@ -176,41 +176,41 @@ impl AddAssign for BatchCounts {
     }
 }
 
-/// Why a pair could not be read.
+/// An I/O error of a day-file of a pair.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}: {source}", path.display())]
 pub struct PairReadError {
     /// The day-file.
     pub path: PathBuf,
-    /// What the storage said.
+    /// The error of the storage.
     pub source: io::Error,
-    /// Whether lines had been handed out before: then the pair cannot be passed over as if nothing had been seen.
+    /// Set if lines had been passed on before the error; the pair can then not be skipped as unread.
     pub is_partial: bool,
 }
 
-/// A pair that was read.
+/// The totals of a pair.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PairTotals {
-    /// Its verdicts.
+    /// Lines by verdict.
     pub counts: BatchCounts,
-    /// Bytes read of both day-files.
+    /// Bytes read from both day-files.
     pub read_bytes: u64,
 }
 
-/// Reads a pair and hands out each scored line with its verdict, in order, until `on_line` breaks.
+/// Reads a pair and calls `on_line` with each scored line and its verdict, in order, until it breaks.
 ///
-/// The scored day-file's end is taken before the evidence is read, so that a run is not called without evidence
-/// because both were appended meanwhile.
+/// The end of the scored day-file is determined before the evidence is read: a run whose line and evidence are both
+/// appended meanwhile is then not reported as without evidence.
 ///
 /// # Errors
-/// One of the day-files cannot be read. Evidence that does not exist is no error.
+/// One of the day-files cannot be read. A missing evidence file is not an error.
 pub fn read_pair(
     lake: &LakeReader<'_>,
     pair: &PairPath,
     reading: &PairReading<'_>,
     on_line: &mut dyn FnMut(&JudgedLine<'_>) -> ControlFlow<()>,
 ) -> Result<PairTotals, PairReadError> {
-    let fault = |stream: Stream, is_partial: bool| {
+    let read_error = |stream: Stream, is_partial: bool| {
         move |source: io::Error| PairReadError {
             path: pair.path(&lake.root, stream),
             source,
@@ -218,9 +218,9 @@ pub fn read_pair(
         }
     };
     let scored = lake.open(Stream::Scored, pair);
-    let (scored, scored_end) = scored.map_err(fault(Stream::Scored, false))?;
+    let (scored, scored_end) = scored.map_err(read_error(Stream::Scored, false))?;
     let evidence = EvidenceIndex::read(lake, pair, reading.max_line_bytes);
-    let mut evidence = evidence.map_err(fault(Stream::Evidence, false))?;
+    let mut evidence = evidence.map_err(read_error(Stream::Evidence, false))?;
 
     let mut lines = LineReader::new(&scored, scored_end, reading.max_line_bytes);
     let mut totals = PairTotals::default();
@@ -230,7 +230,7 @@ pub fn read_pair(
     let mut is_partial = false;
     while let Some(line) = lines
         .next_line()
-        .map_err(fault(Stream::Scored, is_partial))?
+        .map_err(read_error(Stream::Scored, is_partial))?
     {
         let run = match line.bytes.map(trim) {
             Some([]) => continue,
@@ -245,7 +245,7 @@ pub fn read_pair(
         let verdict = match &run {
             Err(malformed) => BatchVerdict::Malformed(*malformed),
             Ok(run) => judge(run, &mut evidence, &place, &reading.synthesis, &mut row)
-                .map_err(fault(Stream::Evidence, is_partial))?,
+                .map_err(read_error(Stream::Evidence, is_partial))?,
         };
         totals.counts.count(verdict);
         is_partial = true;
@@ -270,7 +270,7 @@ fn too_long(max_line_bytes: usize) -> ParseError {
     }
 }
 
-/// The verdict on a well-formed record, the first that fits, and its row.
+/// Returns the first applicable verdict on a well-formed record and appends its row, if any.
 fn judge(
     run: &ScoredRun<'_>,
     evidence: &mut EvidenceIndex,
@@ -296,8 +296,8 @@ fn join(
     let Some(line) = evidence.line_of(RunKey::from_text(run_id))? else {
         return Ok(BatchVerdict::NoEvidence);
     };
-    // A large evidence file is read twice and may have been rewritten in between: what is there now must still be
-    // this run's evidence.
+    // A large evidence file is read twice and may have been rewritten in between: the bytes must still be this run's
+    // evidence.
     let Ok(evidence) = parse::evidence(trim(line)) else {
         return Ok(BatchVerdict::NoEvidence);
     };
@@ -312,7 +312,7 @@ fn join(
     )
 }
 
-/// Where the evidence of each run lies; of a run that has several, the last.
+/// The position of each run's evidence, the last one where a run has several.
 #[derive(Debug)]
 struct EvidenceIndex {
     spans: HashMap<RunKey, LineSpan>,
@@ -332,7 +332,7 @@ impl EvidenceIndex {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 (Source::Held(Arc::new([])), 0)
             }
-            opened => hold(opened?)?,
+            opened => hold_if_small(opened?)?,
         };
         let mut index = EvidenceIndex {
             spans: HashMap::new(),
@@ -371,8 +371,8 @@ impl EvidenceIndex {
     }
 }
 
-/// Takes a small file into memory, with one read.
-fn hold((source, len_bytes): (Source, u64)) -> io::Result<(Source, u64)> {
+/// Reads a file of up to [`HELD_BYTES_MAX`] bytes into memory.
+fn hold_if_small((source, len_bytes): (Source, u64)) -> io::Result<(Source, u64)> {
     let Source::File(file) = &source else {
         return Ok((source, len_bytes));
     };

@@ -10,11 +10,9 @@ pub mod run;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -295,13 +293,8 @@ fn rebuild(settings: &Settings) -> Result<(), AnyError> {
     let mut bars = Steps::default();
     let rebuilt = rebuild::rebuild(
         &Setup::new(settings, &root, clock),
-        &mut |what, done_bytes, total_bytes| {
-            bars.at(what, done_bytes, total_bytes);
-            match stop.load(Ordering::SeqCst) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        },
+        &stop,
+        &mut |label, done_bytes, total_bytes| bars.at(label, done_bytes, total_bytes),
     )?;
     drop(bars);
     writeln!(io::stdout(), "{}", serde_json::to_string(&rebuilt)?)?;

@@ -128,7 +128,9 @@ fn run_in(
     let mut bars = Steps::default();
     let mut on_step = |what, done_bytes, total_bytes| bars.at(what, done_bytes, total_bytes);
     let opened = while_recovering(&shared.pulse, &shared.manager, || {
-        unless_panicked(|| Engine::open_telling(setup, &mut on_step).map_err(DaemonError::Engine))
+        unless_panicked(|| {
+            Engine::open_with_progress(setup, &mut on_step).map_err(DaemonError::Engine)
+        })
     });
     if opened.is_err() && shared.wake.stopping() {
         // A stop cuts a recovery off, wherever it is; the next start begins it again.

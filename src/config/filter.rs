@@ -103,7 +103,7 @@ mod tests {
         for text in [
             "info",
             "OFF",
-            "warn,distilld::tail=debug",
+            "warn,distilld::lake::source=debug",
             "distilld",
             "info, distilld[pass]=trace",
             "distilld[pass{rows}]=debug",

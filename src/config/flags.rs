@@ -70,7 +70,7 @@ pub struct GlobalArguments {
     )]
     pub log_format: Option<LogFormat>,
 
-    /// What to log, such as debug or distilld::tail=trace [default: info]
+    /// What to log, such as debug or distilld::lake::source=trace [default: info]
     ///
     /// A comma-separated list of levels (off, error, warn, info, debug, trace) and of TARGET=LEVEL. Without this flag
     /// the variable RUST_LOG counts, then the key `log` of the configuration file, then `info`.

@@ -267,7 +267,7 @@ impl Key {
     }
 
     /// Reads the value from TOML; the error says what was found.
-    pub(super) fn from_toml(&self, value: &DeValue<'_>) -> Result<Value, String> {
+    pub(super) fn parse_toml(&self, value: &DeValue<'_>) -> Result<Value, String> {
         match (self.kind, value) {
             (Kind::Number { .. }, DeValue::Integer(written)) => self.number(
                 u64::from_str_radix(written.as_str(), written.radix()).ok(),
@@ -337,7 +337,7 @@ impl fmt::Display for Kind {
             }
             Self::Choice(names) => write!(f, "one of {}", names().join(", ")),
             Self::Filter => {
-                f.write_str("a log filter such as \"info\" or \"warn,distilld::tail=debug\"")
+                f.write_str("a log filter such as \"info\" or \"warn,distilld::lake::source=debug\"")
             }
             Self::Address => f.write_str(
                 "none, a loopback address with a port such as 127.0.0.1:9743 or [::1]:9743, or unix:/PATH",

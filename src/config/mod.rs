@@ -271,7 +271,7 @@ fn of_text(file: &Path, text: &str) -> Result<Fragment, ConfigError> {
                 nearest,
             });
         };
-        let (mut value, origin) = given(key, origin, key.from_toml(value.get_ref()))?;
+        let (mut value, origin) = given(key, origin, key.parse_toml(value.get_ref()))?;
         value.resolve_path(file.parent());
         fragment.insert(key.name, (value, origin));
     }

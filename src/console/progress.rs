@@ -51,6 +51,9 @@ impl Write for Stderr {
     }
 }
 
+/// A callback for the progress of long work: the name of the current step, its bytes done, its bytes in total.
+pub type OnStep<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
+
 /// A bar over bytes: day-files differ in size, so that only bytes tell how long the rest takes. Without colours, so
 /// `NO_COLOR` has nothing to change.
 #[derive(Debug)]

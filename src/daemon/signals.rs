@@ -176,7 +176,7 @@ mod tests {
             let mut child = Command::new(std::env::current_exe().unwrap())
                 .args([
                     "--exact",
-                    "shutdown::tests::child_that_says_what_woke_it",
+                    "daemon::signals::tests::child_that_says_what_woke_it",
                     "--nocapture",
                 ])
                 .env(CHILD, "1")

@@ -1,4 +1,6 @@
-//! Owns why the engine cannot go on, and whether the same may succeed later.
+//! Errors of the engine, and whether a retry may succeed.
+
+use std::io;
 
 use crate::pair::accounting::Account;
 use crate::pair::checkpoint::AccountingMismatch;
@@ -7,37 +9,35 @@ use crate::store::export::ExportError;
 use crate::store::journal::error::JournalError;
 use crate::store::state::error::StateError;
 
-/// Why the engine cannot go on.
+/// An error that stops or pauses the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// See there.
+    /// An error of the state file.
     #[error(transparent)]
     State(#[from] StateError),
-    /// See there.
+    /// An error of the journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// See there.
+    /// An error of the export.
     #[error(transparent)]
     Export(#[from] ExportError),
-    /// Rule 3.
-    #[error(
-        "a row that must not be shown was about to be ({0}); distilld stops and the export is untouched"
-    )]
+    /// A batch holds a row that the final check rejects (rule 3).
+    #[error("refusing to append a forbidden row ({0}); stopping, the export is unchanged")]
     Forbidden(final_check::ForbiddenRow),
-    /// Rule 4.
+    /// The accounts of a pair do not balance (rule 4).
     #[error(transparent)]
     AccountingMismatch(#[from] AccountingMismatch),
-    /// Rule 4, over all pairs.
-    #[error("the totals do not balance ({0:?})")]
+    /// The totals do not balance (rule 4).
+    #[error("the totals do not balance ({0:?}); stopping, the export is unchanged")]
     LineTotals(Box<Account>),
-    /// The export holds rows that no exporter may have written there.
-    #[error("the export {export} holds a row that must not be in it ({what} at byte {offset})")]
+    /// The export holds a row that no exporter may write.
+    #[error("the export {export} holds a forbidden row ({what} at byte {offset})")]
     Tainted {
-        /// The export.
+        /// Path of the export.
         export: String,
-        /// The row.
+        /// Description of the row.
         what: String,
-        /// Where it starts.
+        /// Offset of the row, bytes.
         offset: u64,
     },
     /// The state directory cannot be used.
@@ -46,15 +46,15 @@ pub enum EngineError {
         user = rustix::process::geteuid()
     )]
     StateDir {
-        /// The directory.
+        /// Path of the directory.
         dir: String,
-        /// What the disk said.
-        source: std::io::Error,
+        /// Error of the file system.
+        source: io::Error,
     },
 }
 
 impl EngineError {
-    /// Where it was met, for a count by kind.
+    /// Returns the component that failed, as the error metric names it.
     #[must_use]
     pub fn place(&self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ impl EngineError {
         }
     }
 
-    /// Whether the same may succeed later, with nothing lost (rule 6): a full disk, a passing I/O error.
+    /// Returns whether a retry may succeed with nothing lost (rule 6), as after a full disk or a temporary I/O error.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(
@@ -76,8 +76,8 @@ impl EngineError {
         )
     }
 
-    /// Whether a call to the store failed, which refuses all more until it is opened anew.
-    pub(super) fn is_of_the_store(&self) -> bool {
+    /// Returns whether a call to the state failed. It refuses all further calls then, until it is reopened.
+    pub(super) fn is_store_failure(&self) -> bool {
         matches!(self, EngineError::State(StateError::Io(_)))
     }
 }

@@ -1,98 +1,130 @@
-//! Owns what is known to be unread: which pairs, since when it is known, how many bytes. What was read counts until its
-//! rows are shown. It is for telling alone; what is looked at next is decided elsewhere.
+//! Input lag: which pairs have changes that are not read and exported yet, since when, and how many bytes; and the
+//! unterminated last lines of day-files. For reporting only: the work queue decides which pair is read next.
+
+use std::collections::BTreeMap;
 
 use crate::engine::Engine;
 use crate::engine::read::{PairRead, SourceMemory};
 use crate::lake::path::{PairPath, Stream};
-use std::collections::BTreeMap;
 
-/// Pairs with news that nobody has read yet.
+/// The input that is known and not exported yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Unread bytes, as far as they were measured.
+    pub bytes: u64,
+    /// Age of the oldest change that is not exported yet, milliseconds; 0 where there is none.
+    pub age_ms: u64,
+}
+
+/// The unterminated last lines of all day-files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UnterminatedLines {
+    /// Number of lines.
+    pub lines: u64,
+    /// Their length in sum, bytes.
+    pub bytes: u64,
+}
+
+/// The pairs with changes that are not exported yet.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    news: BTreeMap<PairPath, BacklogEntry>,
-    /// Those whose rows are in a batch that is not shown yet.
-    merged: Vec<PairPath>,
+    entries: BTreeMap<PairPath, BacklogEntry>,
+    /// Pairs that were read and whose rows are in a batch that is not appended yet.
+    unappended: Vec<PairPath>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct BacklogEntry {
-    /// When the oldest of it was heard of, monotonic milliseconds.
+    /// Arrival of the oldest change, monotonic milliseconds.
     since_ms: u64,
     scored_bytes: u64,
     evidence_bytes: u64,
-    /// When more was heard of after all of it had been read, monotonic milliseconds; `None` in it: nothing was.
-    merged: Option<Option<u64>>,
+    progress: Progress,
+}
+
+/// The progress of a pair on its way into the export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Not read, or not to its end.
+    Unread,
+    /// Read to its end; its rows are not appended yet.
+    Merged,
+    /// As `Merged`, and the pair changed again at `since_ms`, monotonic milliseconds.
+    ChangedAfterMerge { since_ms: u64 },
 }
 
 impl Backlog {
-    /// Somebody says that a pair changed.
-    pub(super) fn heard(&mut self, path: &PairPath, now_ms: u64) {
-        match self.news.get_mut(path) {
+    /// Records that a pair changed.
+    pub(super) fn on_change(&mut self, path: &PairPath, now_ms: u64) {
+        match self.entries.get_mut(path) {
             None => {
-                self.news.insert(path.clone(), BacklogEntry::since(now_ms));
+                let entry = BacklogEntry::since(now_ms);
+                self.entries.insert(path.clone(), entry);
             }
-            Some(news) => {
-                if let Some(again) = &mut news.merged {
-                    again.get_or_insert(now_ms);
-                }
+            Some(entry) if entry.progress == Progress::Merged => {
+                entry.progress = Progress::ChangedAfterMerge { since_ms: now_ms };
             }
+            Some(_) => {}
         }
     }
 
-    /// A day-file has so many bytes behind the offset.
-    pub(super) fn measured(&mut self, path: &PairPath, stream: Stream, bytes: u64, now_ms: u64) {
-        self.heard(path, now_ms);
-        if let Some(news) = self.news.get_mut(path) {
+    /// Records the number of bytes of a day-file after its offset.
+    pub(super) fn on_measured(&mut self, path: &PairPath, stream: Stream, bytes: u64, now_ms: u64) {
+        self.on_change(path, now_ms);
+        if let Some(entry) = self.entries.get_mut(path) {
             match stream {
-                Stream::Scored => news.scored_bytes = bytes,
-                Stream::Evidence => news.evidence_bytes = bytes,
+                Stream::Scored => entry.scored_bytes = bytes,
+                Stream::Evidence => entry.evidence_bytes = bytes,
             }
         }
     }
 
-    /// A look at the pair left so many bytes.
-    pub(super) fn left(&mut self, path: &PairPath, bytes: u64) {
-        if let Some(news) = self.news.get_mut(path) {
-            news.merged = None;
-            (news.scored_bytes, news.evidence_bytes) = (bytes, 0);
+    /// Records that a read of the pair left that many bytes.
+    pub(super) fn on_partly_read(&mut self, path: &PairPath, unread_bytes: u64) {
+        if let Some(entry) = self.entries.get_mut(path) {
+            entry.progress = Progress::Unread;
+            (entry.scored_bytes, entry.evidence_bytes) = (unread_bytes, 0);
         }
     }
 
-    /// All that can be read of the pair now has been read, and gave no rows.
-    pub(super) fn read(&mut self, path: &PairPath) {
-        self.news.remove(path);
+    /// Records that the pair was read to its end while no row waited to be appended.
+    pub(super) fn on_read(&mut self, path: &PairPath) {
+        self.entries.remove(path);
     }
 
-    /// All that can be read of the pair now has been read; its rows are still to be shown.
-    pub(super) fn merged(&mut self, path: &PairPath) {
-        if let Some(news) = self.news.get_mut(path) {
-            news.merged = Some(None);
-            self.merged.push(path.clone());
+    /// Records that the pair was read to its end and its rows are to be appended.
+    pub(super) fn on_merged(&mut self, path: &PairPath) {
+        if let Some(entry) = self.entries.get_mut(path) {
+            entry.progress = Progress::Merged;
+            self.unappended.push(path.clone());
         }
     }
 
-    /// All rows that were merged are in the export.
-    pub(super) fn shown(&mut self) {
-        for path in std::mem::take(&mut self.merged) {
-            match self.news.get_mut(&path).map(|news| news.merged) {
-                Some(Some(Some(again_ms))) => {
-                    self.news.insert(path, BacklogEntry::since(again_ms));
+    /// Records that all merged rows are in the export.
+    pub(super) fn on_all_appended(&mut self) {
+        for path in std::mem::take(&mut self.unappended) {
+            match self.entries.get(&path).map(|entry| entry.progress) {
+                Some(Progress::ChangedAfterMerge { since_ms }) => {
+                    self.entries.insert(path, BacklogEntry::since(since_ms));
                 }
-                Some(Some(None)) => {
-                    self.news.remove(&path);
+                Some(Progress::Merged) => {
+                    self.entries.remove(&path);
                 }
-                _ => {}
+                Some(Progress::Unread) | None => {}
             }
         }
     }
 
-    /// Bytes, and the age of the oldest news, milliseconds.
-    pub(super) fn lag(&self, now_ms: u64) -> (u64, u64) {
-        let bytes = self.news.values();
-        let bytes = bytes.map(|news| news.scored_bytes + news.evidence_bytes);
-        let oldest_ms = self.news.values().map(|news| news.since_ms).min();
-        let age_ms = oldest_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
-        (bytes.sum(), age_ms)
+    /// Returns the lag at `now_ms`, monotonic milliseconds.
+    pub(super) fn lag(&self, now_ms: u64) -> Lag {
+        let entries = self.entries.values();
+        let oldest_ms = entries.clone().map(|entry| entry.since_ms).min();
+        Lag {
+            bytes: entries
+                .map(|entry| entry.scored_bytes + entry.evidence_bytes)
+                .sum(),
+            age_ms: oldest_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms)),
+        }
     }
 }
 
@@ -102,39 +134,39 @@ impl BacklogEntry {
             since_ms,
             scored_bytes: 0,
             evidence_bytes: 0,
-            merged: None,
+            progress: Progress::Unread,
         }
     }
 }
 
-/// The torn last lines of the lake, as far as they were looked at.
+/// The unterminated last lines of day-files, each as of the last read of its pair.
 #[derive(Debug, Default)]
 pub(super) struct PartialLines {
-    pairs: BTreeMap<PairPath, Lines>,
+    pairs: BTreeMap<PairPath, PartialLineBytes>,
 }
 
-/// Bytes of the torn line of each source; 0 where there is none.
+/// Bytes of the unterminated line of each source; 0 where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Lines {
+struct PartialLineBytes {
     scored: u64,
     evidence: u64,
 }
 
-impl Lines {
-    fn of(look: &PairRead) -> Self {
-        let bytes = |source: &SourceMemory, stream| {
-            // Of a line that is too long the beginning has been passed over already.
-            let after = look
+impl PartialLineBytes {
+    fn from_read(read: &PairRead) -> Self {
+        let bytes = |memory: &SourceMemory, stream| {
+            // The beginning of an oversized line lies before the offset, because it was skipped already.
+            let state = read
                 .outcome
                 .as_ref()
-                .map(|found| found.checkpoint.source(stream));
-            let passed_over = after.and_then(|after| Some(after.offset - after.overlong_from?));
-            let kept = source.unterminated.map_or(0, |_| source.unterminated_bytes);
-            passed_over.unwrap_or(0) + kept
+                .map(|outcome| outcome.checkpoint.source(stream));
+            let skipped = state.and_then(|state| Some(state.offset - state.overlong_from?));
+            let kept = memory.unterminated.map_or(0, |_| memory.unterminated_bytes);
+            skipped.unwrap_or(0) + kept
         };
         Self {
-            scored: bytes(&look.memory.scored, Stream::Scored),
-            evidence: bytes(&look.memory.evidence, Stream::Evidence),
+            scored: bytes(&read.memory.scored, Stream::Scored),
+            evidence: bytes(&read.memory.evidence, Stream::Evidence),
         }
     }
 
@@ -147,37 +179,55 @@ impl Lines {
 }
 
 impl PartialLines {
-    /// What a look left. While there is more to read at once, nobody knows yet where the last line begins.
-    pub(super) fn looked(&mut self, path: &PairPath, look: &PairRead) {
-        let lines = Lines::of(look);
-        if look.more || lines.scored + lines.evidence == 0 {
+    /// Records the unterminated lines that a read left. While more can be read at once, the start of the last line is
+    /// unknown, and none is recorded.
+    pub(super) fn on_read(&mut self, path: &PairPath, read: &PairRead) {
+        let lines = PartialLineBytes::from_read(read);
+        if read.more || lines.scored + lines.evidence == 0 {
             self.forget(path);
         } else {
             self.pairs.insert(path.clone(), lines);
         }
     }
 
-    /// The pair is read again.
+    /// Forgets the lines of a pair that is read again from its start.
     pub(super) fn forget(&mut self, path: &PairPath) {
         self.pairs.remove(path);
     }
 
-    /// Whether a day-file ended in one.
+    /// Returns whether a day-file ended in an unterminated line.
     pub(super) fn is_in(&self, path: &PairPath, stream: Stream) -> bool {
         self.pairs
             .get(path)
             .is_some_and(|lines| lines.of_stream(stream) > 0)
     }
+
+    fn totals(&self) -> UnterminatedLines {
+        let sources = self
+            .pairs
+            .values()
+            .flat_map(|lines| [lines.scored, lines.evidence])
+            .filter(|bytes| *bytes > 0);
+        sources.fold(UnterminatedLines::default(), |sum, bytes| {
+            UnterminatedLines {
+                lines: sum.lines + 1,
+                bytes: sum.bytes + bytes,
+            }
+        })
+    }
 }
 
 impl Engine {
-    /// Last lines without a newline, by the last look at each day-file, and their bytes.
+    /// Returns the unread bytes and the age of the oldest change that is not exported yet.
     #[must_use]
-    pub fn unterminated(&self) -> (u64, u64) {
-        let sources = (self.torn.pairs.values())
-            .flat_map(|lines| [lines.scored, lines.evidence])
-            .filter(|bytes| *bytes > 0);
-        sources.fold((0, 0), |(lines, sum), bytes| (lines + 1, sum + bytes))
+    pub fn lag(&self) -> Lag {
+        self.books.backlog.lag(self.ctx.clock.monotonic_ms())
+    }
+
+    /// Returns the number and length of unterminated last lines, as of the last read of each day-file.
+    #[must_use]
+    pub fn unterminated(&self) -> UnterminatedLines {
+        self.books.partial_lines.totals()
     }
 }
 
@@ -190,35 +240,41 @@ mod tests {
         PairPath::from_relative(&Path::new("2026/05/01").join(name)).unwrap()
     }
 
-    #[test]
-    fn the_oldest_news_sets_the_lag_until_it_is_read() {
-        let mut unread = Backlog::default();
-        assert_eq!(unread.lag(5), (0, 0));
-        unread.heard(&path("a.jsonl"), 100);
-        unread.measured(&path("b.jsonl"), Stream::Scored, 7, 200);
-        unread.measured(&path("b.jsonl"), Stream::Evidence, 5, 300);
-        assert_eq!(unread.lag(1_000), (12, 900));
-        unread.read(&path("a.jsonl"));
-        assert_eq!(unread.lag(1_000), (12, 800));
-        unread.left(&path("b.jsonl"), 3);
-        assert_eq!(unread.lag(1_000), (3, 800));
-        unread.read(&path("b.jsonl"));
-        assert_eq!(unread.lag(1_000), (0, 0));
+    fn lag(bytes: u64, age_ms: u64) -> Lag {
+        Lag { bytes, age_ms }
     }
 
     #[test]
-    fn what_was_read_counts_until_its_rows_are_shown() {
-        let mut unread = Backlog::default();
-        unread.measured(&path("a.jsonl"), Stream::Scored, 7, 100);
-        unread.heard(&path("b.jsonl"), 200);
-        unread.merged(&path("a.jsonl"));
-        unread.merged(&path("b.jsonl"));
-        unread.heard(&path("b.jsonl"), 500);
-        assert_eq!(unread.lag(1_000), (7, 900));
-        unread.shown();
-        assert_eq!(unread.lag(1_000), (0, 500));
-        unread.merged(&path("b.jsonl"));
-        unread.shown();
-        assert_eq!(unread.lag(1_000), (0, 0));
+    fn lag_is_the_age_of_the_oldest_unread_change() {
+        let mut backlog = Backlog::default();
+        assert_eq!(backlog.lag(5), lag(0, 0));
+        backlog.on_change(&path("a.jsonl"), 100);
+        backlog.on_measured(&path("b.jsonl"), Stream::Scored, 7, 200);
+        backlog.on_measured(&path("b.jsonl"), Stream::Evidence, 5, 300);
+        assert_eq!(backlog.lag(1_000), lag(12, 900));
+        backlog.on_read(&path("a.jsonl"));
+        assert_eq!(backlog.lag(1_000), lag(12, 800));
+        backlog.on_partly_read(&path("b.jsonl"), 3);
+        assert_eq!(backlog.lag(1_000), lag(3, 800));
+        backlog.on_read(&path("b.jsonl"));
+        assert_eq!(backlog.lag(1_000), lag(0, 0));
+    }
+
+    #[test]
+    fn read_lines_count_as_lag_until_their_rows_are_appended() {
+        let mut backlog = Backlog::default();
+        backlog.on_measured(&path("a.jsonl"), Stream::Scored, 7, 100);
+        backlog.on_change(&path("b.jsonl"), 200);
+        backlog.on_merged(&path("a.jsonl"));
+        backlog.on_merged(&path("b.jsonl"));
+        backlog.on_change(&path("b.jsonl"), 500);
+        // Only the first change after the merge counts.
+        backlog.on_change(&path("b.jsonl"), 600);
+        assert_eq!(backlog.lag(1_000), lag(7, 900));
+        backlog.on_all_appended();
+        assert_eq!(backlog.lag(1_000), lag(0, 500));
+        backlog.on_merged(&path("b.jsonl"));
+        backlog.on_all_appended();
+        assert_eq!(backlog.lag(1_000), lag(0, 0));
     }
 }

@@ -1,63 +1,53 @@
-//! Owns how what a look found becomes part of the engine: of the pending batch, of the accounts, of what is counted, and
-//! of what was said. It commits only where a batch is full.
+//! Merges the result of a read into the engine: pair cache, pending batch, books and queue. It commits only when a batch
+//! is full.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
+use crate::engine::pairs::{SourceProblem, bytes_read, is_change};
 use crate::engine::read::{PairMemory, PairRead};
 use crate::engine::read_task::ReadRequest;
-use crate::engine::{Engine, EngineError, OVERLAY_ENTRIES_MAX};
+use crate::engine::{Engine, EngineError};
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::JoinOutcome;
-use crate::pair::accounting::class_of;
 use crate::pair::index::DeadLetter;
-use crate::pair::verdict::LineTotals;
-use crate::platform::message_ids;
-use crate::record::timestamp::day_of;
-use crate::store::journal::batch::PairDelta;
-
-/// In what was said of a pair: that a day-file is gone.
-pub(super) const GONE: &str = "gone";
 
 impl Engine {
-    /// Puts what a look found into the pending batch, and commits that when it is large.
-    pub(super) fn merge(&mut self, job: &ReadRequest, look: PairRead) -> Result<(), EngineError> {
-        if let Some((stream, rewritten)) = look.rewritten {
-            self.torn.forget(&job.path);
-            self.read_again(&job.path, stream, rewritten)?;
-            self.hinted.insert(job.path.clone());
+    /// Merges a read, and begins a commit when the pending batch is large.
+    pub(super) fn merge(
+        &mut self,
+        request: &ReadRequest,
+        read: PairRead,
+    ) -> Result<(), EngineError> {
+        let path = &request.path;
+        if let Some((stream, change)) = read.rewritten {
+            self.books.partial_lines.forget(path);
+            self.reset_source(path, stream, change)?;
+            self.queue.push(path.clone());
             return Ok(());
         }
-        if self.is_relocated(job, &look)? {
-            self.hinted.insert(job.path.clone());
+        if self.is_relocated(path, &read)? {
+            self.queue.push(path.clone());
             return Ok(());
         }
-        self.say_sources(job, &look)?;
-        if look.more {
-            // Of history the rest is history too: what somebody just wrote goes before it.
-            let queue = if job.hinted {
-                &mut self.hinted
-            } else {
-                &mut self.backlog
-            };
-            queue.insert(job.path.clone());
+        self.report_problems(path, &read)?;
+        if read.more {
+            self.queue.requeue(request);
         }
-        self.torn.looked(&job.path, &look);
-        self.remember(job, look.memory)?;
-        if let Some(outcome) = look.outcome {
-            self.merge_outcome(&job.path, outcome, look.changed_ms, look.wall_ms)?;
+        self.books.partial_lines.on_read(path, &read);
+        self.remember(request, read.memory)?;
+        if let Some(outcome) = read.outcome {
+            self.merge_outcome(path, outcome, read.changed_ms, read.wall_ms)?;
         }
-        if look.more {
-            self.unread.left(&job.path, look.unread_bytes);
-        } else if self.nothing_is_unshown() {
-            self.unread.read(&job.path);
+        let backlog = &mut self.books.backlog;
+        if read.more {
+            backlog.on_partly_read(path, read.unread_bytes);
+        } else if self.commits.all_appended() {
+            backlog.on_read(path);
         } else {
-            self.unread.merged(&job.path);
+            backlog.on_merged(path);
         }
-        if self.pending.rows.len_bytes() >= self.setup.batch_bytes
-            || self.overlay_entries >= OVERLAY_ENTRIES_MAX
-        {
-            self.begin_commit()?;
+        if self.commits.pending_bytes() >= self.ctx.batch_bytes || self.pairs.overlay_is_full() {
+            self.commits.begin_commit(&self.ctx, &mut self.books)?;
             self.checkpoint_if_due()?;
         }
         Ok(())
@@ -70,139 +60,85 @@ impl Engine {
         changed_ms: u64,
         wall_ms: u64,
     ) -> Result<(), EngineError> {
-        let rows_offset = self.committed_bytes() + self.pending.rows.len_bytes() as u64;
-        outcome.place_rows(rows_offset);
-        self.slot(path)?;
-        self.say_dead_letters(path, &outcome.overlay.dead_letters);
-        let slot = self.slots.get_mut(path).expect("it was just loaded");
-        if slot.pair.checkpoint == outcome.checkpoint && outcome.overlay.is_empty() {
+        outcome.place_rows(self.commits.next_row_offset());
+        self.log_malformed(path, &outcome.overlay.dead_letters);
+        let before = &self.pairs.slot(path)?.pair.checkpoint;
+        if !is_change(before, &outcome) {
             return Ok(());
         }
-        slot.changed = true;
-        self.any_changed = true;
-        self.changed_at_ms = self.setup.clock.monotonic_ms();
-        let pair = Arc::make_mut(&mut slot.pair);
-        let (before, rows) = (pair.checkpoint.figures(), outcome.new_rows.len() as u64);
-        self.account.replace(&pair.checkpoint, &outcome.checkpoint);
-        self.account.add_rows(day_of(wall_ms), rows);
-        let class = class_of(&outcome.checkpoint.path);
-        let class = self.account.class_kept(&class);
-        let refused = refused_since(&before, &outcome.checkpoint.figures());
-        self.recent.add(class, wall_ms, rows, refused);
-        self.meters.merged(class, &pair.checkpoint, &outcome);
-        if !outcome.rows.is_empty() {
-            self.pending_changed_ms.push(changed_ms);
+        self.books.record(before, &outcome, wall_ms);
+        let bytes = bytes_read(before, &outcome.checkpoint);
+        self.queue.add_pass_bytes(bytes);
+        let now_ms = self.ctx.clock.monotonic_ms();
+        let (checkpoint, overlay) = (outcome.checkpoint, outcome.overlay);
+        if let Some(delta) = self.pairs.apply(path, checkpoint, overlay, now_ms) {
+            self.commits.add(delta, outcome.rows, changed_ms, now_ms);
         }
-        // What only the file system said needs no journal: a lost stat is looked at again.
-        let read_bytes = outcome.checkpoint.scored.offset - pair.checkpoint.scored.offset
-            + outcome.checkpoint.evidence.offset
-            - pair.checkpoint.evidence.offset;
-        let worth_a_batch = read_bytes > 0 || !outcome.overlay.is_empty();
-        self.pass_bytes += read_bytes;
-        self.inodes.note(path, &outcome.checkpoint);
-        pair.checkpoint = outcome.checkpoint;
-        self.claimable -= outcome.overlay.claimed_rows.len() as u64;
-        if !outcome.overlay.claimed_rows.is_empty() {
-            Arc::make_mut(&mut self.claimed).extend(outcome.overlay.claimed_rows.iter().copied());
-        }
-        self.overlay_entries += outcome.overlay.len();
-        if worth_a_batch {
-            if self.pending.delta.pairs.is_empty() {
-                self.pending_since_ms = self.setup.clock.monotonic_ms();
-            }
-            self.pending.delta.pairs.push(PairDelta::new(
-                pair.id,
-                &pair.checkpoint,
-                &outcome.overlay,
-            ));
-            self.pending.rows.push(outcome.rows);
-        }
-        pair.overlay.extend(outcome.overlay);
         Ok(())
     }
 
-    /// A batch is in the export.
-    pub(super) fn on_appended(&mut self, changed_ms: &[u64]) {
-        if self.nothing_is_unshown() {
-            self.unread.shown();
-        }
-        let shown_ms = self.setup.clock.wall_ms();
-        for changed_ms in changed_ms {
-            self.meters.shown(*changed_ms, shown_ms);
-        }
-    }
-
-    fn remember(&mut self, job: &ReadRequest, memory: PairMemory) -> Result<(), EngineError> {
-        let settles_at_ms = self.setup.clock.monotonic_ms() + self.setup.settle_ms;
-        let slot = self.slot(&job.path)?;
-        let moved = memory != slot.memory || job.settled;
+    /// Keeps the memory of a read, and starts or stops the settle timer of its unterminated lines.
+    fn remember(&mut self, request: &ReadRequest, memory: PairMemory) -> Result<(), EngineError> {
+        let settles_at_ms = self.ctx.clock.monotonic_ms() + self.ctx.settle_ms;
+        let slot = self.pairs.slot(&request.path)?;
+        let restart = memory != slot.memory || request.settled;
         slot.memory = memory;
-        if !memory.may_settle() {
-            self.settling.remove(&job.path);
-        } else if moved || !self.settling.contains_key(&job.path) {
-            self.settling.insert(job.path.clone(), settles_at_ms);
+        if memory.may_settle() {
+            self.queue
+                .start_settling(&request.path, settles_at_ms, restart);
+        } else {
+            self.queue.stop_settling(&request.path);
         }
         Ok(())
     }
 
-    /// Says once what is wrong with a source, and again when it is something else.
-    fn say_sources(&mut self, job: &ReadRequest, look: &PairRead) -> Result<(), EngineError> {
-        let mut problems: BTreeSet<(Stream, String)> = look
-            .unreadable
-            .iter()
-            .map(|(stream, error)| (*stream, error.to_string()))
-            .collect();
-        if look.outcome.is_none() {
-            // Nothing is remembered of such a look: the next one finds it gone again.
-            problems.extend(look.deleted.iter().map(|stream| (*stream, GONE.to_owned())));
-        }
-        let said = std::mem::replace(&mut self.slot(&job.path)?.said, problems.clone());
-        let day_file = |stream: Stream| job.path.path(&self.setup.root, stream);
-        for stream in &look.deleted {
-            if !said.contains(&(*stream, GONE.to_owned())) {
-                tracing::warn!(
-                    day_file = %day_file(*stream).display(),
-                    "day-file is gone; what was exported of it stays"
-                );
+    /// Reports each problem of a source once, and again when it is another one.
+    fn report_problems(&mut self, path: &PairPath, read: &PairRead) -> Result<(), EngineError> {
+        let day_file = |stream: Stream| path.path(&self.ctx.root, stream);
+        let problems = problems_of(read);
+        let slot = self.pairs.slot(path)?;
+        let reported = std::mem::replace(&mut slot.reported_problems, problems.clone());
+        for stream in &read.deleted {
+            if !reported.contains(&(*stream, SourceProblem::Deleted)) {
+                self.books.log.on_deleted(day_file(*stream));
             }
         }
-        let new_problems = problems.difference(&said);
-        for (stream, problem) in new_problems.filter(|(_, problem)| problem != GONE) {
-            tracing::warn!(day_file = %day_file(*stream).display(), problem, "day-file passed over");
-            self.meters.error("source");
+        for (stream, problem) in problems.difference(&reported) {
+            if let SourceProblem::Unreadable(error) = problem {
+                let (day_file, error) = (day_file(*stream), error.clone());
+                self.books.log.on_skipped(day_file, error);
+                self.books.metrics.error("source");
+            }
         }
         Ok(())
     }
 
-    /// Says once for each look and day-file that lines of it are no records, however many.
-    fn say_dead_letters(&self, path: &PairPath, new_ones: &[DeadLetter]) {
+    fn log_malformed(&mut self, path: &PairPath, dead_letters: &[DeadLetter]) {
         for stream in Stream::ALL {
             let in_evidence = stream == Stream::Evidence;
-            let mut letters = new_ones
+            let mut of_stream = dead_letters
                 .iter()
                 .filter(|letter| letter.in_evidence == in_evidence);
-            let Some(first) = letters.next() else {
+            let Some(first) = of_stream.next() else {
                 continue;
             };
-            tracing::warn!(
-                message_id = message_ids::DEAD_LETTERS,
-                day_file = %path.path(&self.setup.root, stream).display(),
-                lines = 1 + letters.count(),
-                offset = first.offset,
-                reason = first.reason,
-                "lines that are no records became dead letters; `distilld dead-letters` shows them"
-            );
+            let (day_file, lines) = (path.path(&self.ctx.root, stream), 1 + of_stream.count());
+            (self.books.log).on_malformed(day_file, lines, first.offset, &first.reason);
         }
     }
 }
 
-/// Lines that were refused, or became dead letters, between two figures of a pair.
-fn refused_since(before: &LineTotals, after: &LineTotals) -> u64 {
-    let refused = |totals: &LineTotals| {
-        let counts = &totals.counts;
-        let by_rule = counts.firewalled + counts.unknown_category + counts.role + counts.blank_text;
-        by_rule + totals.scored_malformed
-    };
-    // Less where one that was refused got its row at last.
-    refused(after).saturating_sub(refused(before))
+/// Returns the problems that are to be remembered as reported.
+fn problems_of(read: &PairRead) -> BTreeSet<(Stream, SourceProblem)> {
+    let unreadable = read
+        .unreadable
+        .iter()
+        .map(|(stream, error)| (*stream, SourceProblem::Unreadable(error.to_string())));
+    let mut problems: BTreeSet<_> = unreadable.collect();
+    if read.outcome.is_none() {
+        // The deletion is not part of a checkpoint, so the next read finds it again.
+        let deleted = read.deleted.iter();
+        problems.extend(deleted.map(|stream| (*stream, SourceProblem::Deleted)));
+    }
+    problems
 }

@@ -1,4 +1,4 @@
-//! Owns the knowledge which file is kept open under a path, and whether it is still there. It reads none of it.
+//! Detects that an open file was removed or replaced under its path. It reads no content.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,32 +6,33 @@ use std::path::{Path, PathBuf};
 use crate::platform::storage::Storage;
 use crate::store::state::error::StateError;
 
-/// A file of the state that is kept open. Whoever removes or replaces it leaves us with one that no start would find:
-/// what is committed to that is lost with the process.
+/// The identity of a file that is kept open. If the file is removed or replaced, commits to the open one would be lost
+/// with the process, because no later start finds it.
 #[derive(Debug)]
 pub(super) struct OpenFileGuard {
     path: PathBuf,
+    /// Device and inode.
     identity: (u64, u64),
 }
 
 impl OpenFileGuard {
-    /// The file that is open under this path.
+    /// Records the identity of the file at `path`.
     ///
     /// # Errors
-    /// [`StateError::Io`].
-    pub fn new(storage: &dyn Storage, path: &Path) -> Result<Self, StateError> {
+    /// [`StateError::Io`] where it cannot be examined.
+    pub(super) fn new(storage: &dyn Storage, path: &Path) -> Result<Self, StateError> {
         Ok(Self {
             path: path.to_owned(),
             identity: identity(storage, path).map_err(StateError::Io)?,
         })
     }
 
-    /// That it still has its path.
+    /// Verifies that the path still leads to that file.
     ///
     /// # Errors
-    /// [`StateError::Damaged`] where it has not.
-    pub fn check(&self, storage: &dyn Storage) -> Result<(), StateError> {
-        let gone = |how: &str| {
+    /// [`StateError::Damaged`] where it does not.
+    pub(super) fn check(&self, storage: &dyn Storage) -> Result<(), StateError> {
+        let lost = |how: &str| {
             let path = self.path.display();
             StateError::Damaged(format!("{path} was {how} while distilld ran"))
         };
@@ -42,10 +43,10 @@ impl OpenFileGuard {
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
                 ) =>
             {
-                Err(gone("removed"))
+                Err(lost("removed"))
             }
             Err(error) => Err(StateError::Io(error)),
-            Ok(found) if found != self.identity => Err(gone("replaced")),
+            Ok(identity) if identity != self.identity => Err(lost("replaced")),
             Ok(_) => Ok(()),
         }
     }

@@ -1,40 +1,346 @@
-//! Owns what the engine knows of a pair before it looks: from memory, else from the state. It opens no day-file.
+//! The pair cache: checkpoints and overlays of pairs, from memory or else from the last checkpoint of the state. It opens
+//! no day-file and writes nothing.
 
-use crate::engine::read::is_gone;
-use crate::engine::{Engine, EngineError, Slot};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::engine::read::{PairMemory, is_gone};
+use crate::engine::relocate::Inodes;
+use crate::engine::{Engine, EngineError};
 use crate::lake::identity::StatFingerprint;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::index::PairId;
-use crate::pair::{ActivePair, Overlay};
+use crate::pair::index::{PairId, UnclaimedRow};
+use crate::pair::{ActivePair, JoinOutcome, Overlay};
+use crate::store::journal::batch::PairDelta;
+use crate::store::replay::Replay;
+use crate::store::snapshot::{StateSnapshot, pair_path};
+use crate::store::state::StateView;
+use crate::store::state::error::StateError;
+use crate::store::state::header::Header;
+
+/// Entries of all overlays at which a checkpoint is due: about 8 MiB of memory.
+const OVERLAY_ENTRIES_MAX: usize = 64 << 10;
+/// Maximum pairs kept in memory because a problem of theirs was reported.
+const REPORTED_PAIRS_MAX: usize = 256;
+
+/// A pair in memory.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) pair: Arc<ActivePair>,
+    pub(super) memory: PairMemory,
+    /// Whether a checkpoint would write it.
+    changed: bool,
+    /// Problems of its sources that were reported, so that each is reported once.
+    pub(super) reported_problems: BTreeSet<(Stream, SourceProblem)>,
+}
+
+/// A reason why a source is not read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SourceProblem {
+    /// The day-file was deleted while the other one of its pair cannot be read. The deletion is not part of a checkpoint
+    /// then, and the next read finds it again.
+    Deleted,
+    /// An error of the file system.
+    Unreadable(String),
+}
+
+/// All pairs, those in memory over those in the state.
+#[derive(Debug)]
+pub(crate) struct PairCache {
+    view: Arc<StateView>,
+    slots: BTreeMap<PairPath, Slot>,
+    next_id: u32,
+    /// Number of rows in the export that no line owns.
+    claimable: u64,
+    /// Rows that were claimed since the last checkpoint; the state still lists them as unclaimed.
+    claimed: Arc<BTreeSet<UnclaimedRow>>,
+    inodes: Inodes,
+    /// Whether a pair changed since the last checkpoint.
+    any_changed: bool,
+    /// Time of the last change that a checkpoint would write, monotonic milliseconds.
+    changed_at_ms: u64,
+    /// Entries of all overlays.
+    overlay_entries: usize,
+}
+
+impl PairCache {
+    pub(super) fn new(view: Arc<StateView>, header: &Header, now_ms: u64) -> Self {
+        Self {
+            view,
+            slots: BTreeMap::new(),
+            next_id: header.pair_next,
+            claimable: header.claimable,
+            claimed: Arc::default(),
+            inodes: Inodes::default(),
+            any_changed: false,
+            changed_at_ms: now_ms,
+            overlay_entries: 0,
+        }
+    }
+
+    pub(super) fn view(&self) -> &Arc<StateView> {
+        &self.view
+    }
+
+    pub(super) fn set_view(&mut self, view: Arc<StateView>) {
+        self.view = view;
+    }
+
+    pub(super) fn next_id(&self) -> u32 {
+        self.next_id
+    }
+
+    pub(super) fn claimable(&self) -> u64 {
+        self.claimable
+    }
+
+    pub(super) fn claimed(&self) -> &Arc<BTreeSet<UnclaimedRow>> {
+        &self.claimed
+    }
+
+    pub(super) fn any_changed(&self) -> bool {
+        self.any_changed
+    }
+
+    pub(super) fn changed_at_ms(&self) -> u64 {
+        self.changed_at_ms
+    }
+
+    /// Returns whether the overlays are large enough for a checkpoint.
+    pub(super) fn overlay_is_full(&self) -> bool {
+        self.overlay_entries >= OVERLAY_ENTRIES_MAX
+    }
+
+    /// Returns the pairs in memory.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&PairPath, &Slot)> {
+        self.slots.iter()
+    }
+
+    /// Returns a pair if it is in memory.
+    pub(super) fn get(&self, path: &PairPath) -> Option<&Slot> {
+        self.slots.get(path)
+    }
+
+    /// Returns the pairs that a checkpoint would write.
+    pub(super) fn changed(&self) -> impl Iterator<Item = (&PairPath, &Arc<ActivePair>)> {
+        let changed = self.slots.iter().filter(|(_, slot)| slot.changed);
+        changed.map(|(path, slot)| (path, &slot.pair))
+    }
+
+    /// Returns the checkpoint of a pair; `None` where it was never read.
+    pub(super) fn checkpoint(&self, path: &PairPath) -> Result<Option<PairCheckpoint>, StateError> {
+        if let Some(slot) = self.slots.get(path) {
+            return Ok(Some(slot.pair.checkpoint.clone()));
+        }
+        let id = self.view.pair_id(path.as_bytes())?;
+        id.map(|id| self.view.checkpoint(id)).transpose()
+    }
+
+    /// Returns the paths at which scored day-files with this inode were read.
+    pub(super) fn paths_with_inode(&self, inode: u64) -> Result<Vec<PairPath>, StateError> {
+        let mut paths = self.inodes.paths(inode);
+        for id in self.view.pairs_with_inode(inode)? {
+            paths.extend(pair_path(&self.view.checkpoint(id)?));
+        }
+        Ok(paths)
+    }
+
+    /// Returns the pair at a path, loaded from the state where it is not in memory, or new.
+    pub(super) fn slot(&mut self, path: &PairPath) -> Result<&mut Slot, StateError> {
+        if !self.slots.contains_key(path) {
+            let stored_id = self.view.pair_id(path.as_bytes())?;
+            let id = stored_id.unwrap_or(PairId(self.next_id));
+            self.load(path, id, stored_id.is_some())?;
+        }
+        Ok(self.slots.get_mut(path).expect("it was just inserted"))
+    }
+
+    fn load(&mut self, path: &PairPath, id: PairId, persisted: bool) -> Result<(), StateError> {
+        let checkpoint = if persisted {
+            self.view.checkpoint(id)?
+        } else {
+            PairCheckpoint::new(path.as_bytes().to_vec())
+        };
+        self.next_id = self.next_id.max(id.0 + 1);
+        let pair = ActivePair {
+            id,
+            checkpoint,
+            overlay: Overlay::default(),
+            persisted,
+        };
+        let slot = Slot {
+            pair: Arc::new(pair),
+            memory: PairMemory::default(),
+            changed: false,
+            reported_problems: BTreeSet::new(),
+        };
+        self.slots.insert(path.clone(), slot);
+        Ok(())
+    }
+
+    /// Applies the outcome of a read to its pair, which is in memory. Returns what the journal has to hold of it, `None`
+    /// where that is nothing: a mere change of a stat costs one more read if it is lost.
+    pub(super) fn apply(
+        &mut self,
+        path: &PairPath,
+        checkpoint: PairCheckpoint,
+        overlay: Overlay,
+        now_ms: u64,
+    ) -> Option<PairDelta> {
+        let slot = self.slots.get_mut(path).expect("the pair was just read");
+        let before = &slot.pair.checkpoint;
+        let is_journaled = bytes_read(before, &checkpoint) > 0 || !overlay.is_empty();
+        self.changed_at_ms = now_ms;
+        let pair = self.put(path, checkpoint, &overlay);
+        let delta = is_journaled.then(|| PairDelta::new(pair.id, &pair.checkpoint, &overlay));
+        pair.overlay.extend(overlay);
+        delta
+    }
+
+    /// Takes over the pairs that the replayed journal changed, and the sums over all pairs.
+    pub(crate) fn restore(&mut self, replay: Replay) {
+        self.claimed = Arc::new(replay.claimed());
+        self.claimable = replay.claimable;
+        self.next_id = replay.pair_next;
+        self.any_changed = !replay.pairs.is_empty();
+        for (path, pair) in replay.pairs {
+            self.inodes.insert(&path, &pair.checkpoint);
+            self.overlay_entries += pair.overlay.len();
+            let slot = Slot {
+                pair: Arc::new(pair),
+                memory: PairMemory::default(),
+                changed: true,
+                reported_problems: BTreeSet::new(),
+            };
+            self.slots.insert(path, slot);
+        }
+    }
+
+    /// Replaces the checkpoint of a pair in memory, and counts the overlay that the caller adds to the returned pair.
+    fn put(
+        &mut self,
+        path: &PairPath,
+        checkpoint: PairCheckpoint,
+        overlay: &Overlay,
+    ) -> &mut ActivePair {
+        self.inodes.insert(path, &checkpoint);
+        self.claimable -= overlay.claimed_rows.len() as u64;
+        if !overlay.claimed_rows.is_empty() {
+            Arc::make_mut(&mut self.claimed).extend(overlay.claimed_rows.iter().copied());
+        }
+        self.overlay_entries += overlay.len();
+        self.any_changed = true;
+        let slot = self.slots.get_mut(path).expect("the caller loaded it");
+        slot.changed = true;
+        let pair = Arc::make_mut(&mut slot.pair);
+        pair.checkpoint = checkpoint;
+        pair
+    }
+
+    /// Removes the overlays, which are part of the state after a checkpoint.
+    pub(super) fn mark_applied(&mut self) {
+        self.claimed = Arc::default();
+        self.inodes.clear();
+        self.overlay_entries = 0;
+        self.any_changed = false;
+        for slot in self.slots.values_mut() {
+            if slot.changed {
+                let pair = Arc::make_mut(&mut slot.pair);
+                pair.overlay = Overlay::default();
+                pair.persisted = true;
+                slot.changed = false;
+            }
+        }
+    }
+
+    /// Removes a pair that was reset in the state, whose header then lists this many claimable rows.
+    pub(super) fn remove_reset(&mut self, path: &PairPath, claimable: u64) {
+        self.slots.remove(path);
+        self.claimable = claimable;
+    }
+
+    /// Forgets all pairs and continues from the state. Nothing may have changed since the last checkpoint.
+    pub(super) fn reload(&mut self, header: &Header) {
+        self.slots.clear();
+        self.next_id = header.pair_next;
+        self.claimable = header.claimable;
+    }
+
+    /// Removes pairs from memory until at most `keep` are left. Pairs with anything that only the memory holds stay; the
+    /// others are loaded again at their next read.
+    pub(super) fn forget_idle(&mut self, keep: usize) {
+        let mut surplus = self.slots.len().saturating_sub(keep);
+        let mut reported = 0;
+        self.slots.retain(|_, slot| {
+            // A reported problem is kept so that it is reported once; not of all pairs, which would fill the memory.
+            let is_reported = !slot.reported_problems.is_empty() && reported < REPORTED_PAIRS_MAX;
+            reported += usize::from(is_reported);
+            let keep = surplus == 0 || slot.changed || slot.memory.may_settle() || is_reported;
+            surplus -= usize::from(!keep);
+            keep
+        });
+    }
+
+    /// Forgets how far each source was searched for a newline, which depends on the maximum line length.
+    pub(super) fn reset_scan_positions(&mut self) {
+        for slot in self.slots.values_mut() {
+            slot.memory.scored.scanned_to = 0;
+            slot.memory.evidence.scanned_to = 0;
+        }
+    }
+
+    /// Returns a snapshot of all pairs, for readers on other threads.
+    pub(super) fn snapshot(&self) -> StateSnapshot {
+        let changed = self.changed();
+        StateSnapshot {
+            view: Arc::clone(&self.view),
+            changed: changed
+                .map(|(path, pair)| (path.clone(), Arc::clone(pair)))
+                .collect(),
+            claimed: Arc::clone(&self.claimed),
+            claimable: self.claimable,
+        }
+    }
+}
+
+/// Returns the bytes of both sources that were read between two checkpoints of a pair.
+pub(super) fn bytes_read(before: &PairCheckpoint, after: &PairCheckpoint) -> u64 {
+    after.scored.offset - before.scored.offset + after.evidence.offset - before.evidence.offset
+}
+
+/// Returns whether a read changed anything of its pair.
+pub(super) fn is_change(before: &PairCheckpoint, outcome: &JoinOutcome) -> bool {
+    *before != outcome.checkpoint || !outcome.overlay.is_empty()
+}
 
 impl Engine {
-    /// Whether a day-file may have bytes that were not looked at, by what the file system says of it.
+    /// Returns whether a day-file may have unread bytes, by its stat, and records their number as lag.
     ///
     /// # Errors
-    /// The state's.
+    /// [`EngineError::State`] where the state cannot be read.
     pub fn has_changed(
         &mut self,
         path: &PairPath,
         stream: Stream,
         seen: StatFingerprint,
     ) -> Result<bool, EngineError> {
-        let known = |checkpoint: &PairCheckpoint| checkpoint.source(stream).seen == seen;
         let checkpoint = self.known_checkpoint(path)?;
-        if checkpoint.as_ref().is_some_and(known) {
+        let source = checkpoint.as_ref().map(|known| known.source(stream));
+        if source.is_some_and(|source| source.seen == seen) {
             return Ok(false);
         }
-        let offset = checkpoint.map_or(0, |checkpoint| checkpoint.source(stream).offset);
-        let now_ms = self.setup.clock.monotonic_ms();
+        let offset = source.map_or(0, |source| source.offset);
         let bytes = seen.len_bytes.saturating_sub(offset);
-        self.unread.measured(path, stream, bytes, now_ms);
+        let now_ms = self.ctx.clock.monotonic_ms();
+        self.books.backlog.on_measured(path, stream, bytes, now_ms);
         Ok(true)
     }
 
-    /// How much of a day-file that is `len_bytes` long was not read yet.
+    /// Returns the number of unread bytes of a day-file that is `len_bytes` long.
     ///
     /// # Errors
-    /// The state's.
+    /// [`EngineError::State`] where the state cannot be read.
     pub fn unread_bytes(
         &mut self,
         path: &PairPath,
@@ -46,17 +352,17 @@ impl Engine {
         Ok(len_bytes.saturating_sub(read_bytes))
     }
 
-    /// Whether a day-file that is not there was there when it was last looked at.
+    /// Returns whether a day-file that does not exist now existed at the last read of its pair.
     ///
     /// # Errors
-    /// The state's.
+    /// [`EngineError::State`] where the state cannot be read.
     pub fn has_disappeared(
         &mut self,
         path: &PairPath,
         stream: Stream,
     ) -> Result<bool, EngineError> {
-        // Of one that has nothing but a torn line no state knows.
-        if self.torn.is_in(path, stream) {
+        // The state does not know a day-file that holds nothing but an unterminated line.
+        if self.books.partial_lines.is_in(path, stream) {
             return Ok(true);
         }
         let checkpoint = self.known_checkpoint(path)?;
@@ -66,44 +372,15 @@ impl Engine {
         }))
     }
 
+    /// Returns the checkpoint of a pair; `None` where it was never read.
+    ///
+    /// # Errors
+    /// [`EngineError::State`] where the state cannot be read.
     pub(crate) fn known_checkpoint(
         &mut self,
         path: &PairPath,
     ) -> Result<Option<PairCheckpoint>, EngineError> {
-        if let Some(slot) = self.slots.get(path) {
-            return Ok(Some(slot.pair.checkpoint.clone()));
-        }
-        let found = self
-            .view
-            .pair_id(path.as_bytes())
-            .and_then(|id| id.map(|id| self.view.checkpoint(id)).transpose());
-        self.mark_state_failed(found.map_err(EngineError::from))
-    }
-
-    /// The pair at a path, loaded or new.
-    pub(crate) fn slot(&mut self, path: &PairPath) -> Result<&mut Slot, EngineError> {
-        if !self.slots.contains_key(path) {
-            let pair = match self.view.pair_id(path.as_bytes())? {
-                Some(id) => ActivePair {
-                    id,
-                    checkpoint: self.view.checkpoint(id)?,
-                    overlay: Overlay::default(),
-                    persisted: true,
-                },
-                None => {
-                    let id = PairId(self.pair_next);
-                    self.pair_next += 1;
-                    let checkpoint = PairCheckpoint::new(path.as_bytes().to_vec());
-                    ActivePair {
-                        id,
-                        checkpoint,
-                        overlay: Overlay::default(),
-                        persisted: false,
-                    }
-                }
-            };
-            self.slots.insert(path.clone(), Slot::new(pair));
-        }
-        Ok(self.slots.get_mut(path).expect("it was just put there"))
+        let checkpoint = self.pairs.checkpoint(path).map_err(EngineError::from);
+        self.commits.mark_state_failed(checkpoint)
     }
 }

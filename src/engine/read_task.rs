@@ -1,9 +1,9 @@
-//! Owns a look that is prepared: all that it needs of the engine, so that any thread may take it.
+//! A prepared read of one pair: all that it needs of the engine, so that any thread can run it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::engine::read::{PairMemory, PairRead, ReadContext, look};
+use crate::engine::read::{PairMemory, PairRead, ReadContext, read_pair};
 use crate::engine::setup::Setup;
 use crate::lake::path::PairPath;
 use crate::pair::ActivePair;
@@ -13,51 +13,51 @@ use crate::record::timestamp::stamp;
 use crate::store::state::StateView;
 use crate::store::state::error::StateError;
 
-/// A pair to look at.
+/// A pair to read.
 #[derive(Debug, Clone)]
 pub(super) struct ReadRequest {
     pub(super) path: PairPath,
+    /// Whether its unterminated last lines were unchanged for the settle time.
     pub(super) settled: bool,
-    /// Whether somebody said that it changed.
+    /// Whether a change hint queued it, not a scan.
     pub(super) hinted: bool,
 }
 
-/// A look that any thread may take.
+/// A read that any thread can run.
 pub(super) struct ReadTask {
-    pub(super) job: ReadRequest,
+    pub(super) request: ReadRequest,
     pub(super) pair: Arc<ActivePair>,
     pub(super) memory: PairMemory,
     pub(super) view: Arc<StateView>,
     pub(super) buffers: Arc<Buffers>,
-    pub(super) setup: Setup,
+    pub(super) ctx: Setup,
     pub(super) claimed: Arc<BTreeSet<UnclaimedRow>>,
     pub(super) claims_possible: bool,
 }
 
 impl ReadTask {
-    pub(super) fn look(self) -> Result<PairRead, StateError> {
-        let wall_ms = self.setup.clock.wall_ms();
-        let looking = ReadContext {
-            storage: &*self.setup.storage,
-            root: &self.setup.root,
-            export_path: &self.setup.export_path,
+    /// Reads the pair.
+    ///
+    /// # Errors
+    /// Errors of the state.
+    pub(super) fn run(self) -> Result<PairRead, StateError> {
+        let wall_ms = self.ctx.clock.wall_ms();
+        let ctx = ReadContext {
+            storage: &*self.ctx.storage,
+            root: &self.ctx.root,
+            export_path: &self.ctx.export_path,
             view: &self.view,
             claimed: &self.claimed,
             released: &BTreeSet::new(),
             claims_possible: self.claims_possible,
-            limits: self.setup.limits,
+            limits: self.ctx.limits,
             buffers: &self.buffers,
-            long_lines: &self.setup.long_lines,
+            long_lines: &self.ctx.long_lines,
             stamp: &stamp(wall_ms),
             now_ms: wall_ms,
-            settle_first: self.setup.settle_ms == 0,
+            settle_first: self.ctx.settle_ms == 0,
         };
-        look(
-            &self.pair,
-            &self.job.path,
-            self.memory,
-            self.job.settled,
-            &looking,
-        )
+        let ReadRequest { path, settled, .. } = &self.request;
+        read_pair(&self.pair, path, self.memory, *settled, &ctx)
     }
 }

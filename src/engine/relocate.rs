@@ -1,8 +1,11 @@
-//! Owns what follows when a day-file was moved to another day: the rows that the pair it left has in the export are
-//! claimed by its lines where they are now.
+//! Relocation of day-files: when one was moved to another day, the rows that the pair it left has in the export are
+//! released, and its lines claim them at the new path.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::Path;
 
 use crate::engine::read::PairRead;
-use crate::engine::read_task::ReadRequest;
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::{SourceChange, SourceIdentity, SourceState};
 use crate::lake::path::{PairPath, Stream};
@@ -10,18 +13,15 @@ use crate::lake::source::Source;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::PairId;
 use crate::platform::storage::{FileStat, Storage};
-use crate::store::snapshot::pair_path;
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
-use std::path::Path;
 
-/// Pairs by the inode of their scored day-file, where the state does not know it yet. One that is outdated does no harm.
+/// Pairs by the inode of their scored day-file, as far as the state does not know it yet. An outdated entry is harmless,
+/// because each candidate is verified.
 #[derive(Debug, Default)]
-pub(crate) struct Inodes(BTreeMap<u64, BTreeSet<PairPath>>);
+pub(super) struct Inodes(BTreeMap<u64, BTreeSet<PairPath>>);
 
 impl Inodes {
-    /// What a pair is read of now.
-    pub(crate) fn note(&mut self, path: &PairPath, checkpoint: &PairCheckpoint) {
+    /// Adds the scored day-file of a pair.
+    pub(super) fn insert(&mut self, path: &PairPath, checkpoint: &PairCheckpoint) {
         let Some(inode) = checkpoint.scored_inode() else {
             return;
         };
@@ -31,85 +31,78 @@ impl Inodes {
         }
     }
 
-    /// The state knows all of them.
+    /// Removes all entries, once the state knows them.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    fn paths(&self, inode: u64) -> Vec<PairPath> {
+    /// Returns the pairs with this inode.
+    pub(super) fn paths(&self, inode: u64) -> Vec<PairPath> {
         let paths = self.0.get(&inode).into_iter().flatten();
         paths.cloned().collect()
     }
 }
 
 impl Engine {
-    /// Whether a look found a day-file that was moved there. Then nothing may follow from that look: it knew of no rows to
-    /// claim. The next pass looks again, when they are released.
+    /// Returns whether a read found a day-file that was moved to `path`, and records the move. That read is discarded,
+    /// because it knew of no rows to claim; the next pass releases them and reads again.
     pub(super) fn is_relocated(
         &mut self,
-        job: &ReadRequest,
-        look: &PairRead,
+        path: &PairPath,
+        read: &PairRead,
     ) -> Result<bool, EngineError> {
-        let Some(outcome) = &look.outcome else {
+        let Some(outcome) = &read.outcome else {
             return Ok(false);
         };
-        let before = &self.slot(&job.path)?.pair.checkpoint;
+        let before = &self.pairs.slot(path)?.pair.checkpoint;
         let Some(inode) = first_inode(before, &outcome.checkpoint) else {
             return Ok(false);
         };
-        for from in self.paths_with_inode(inode)? {
-            if self.has_moved(&from, &job.path)? {
-                self.moves.insert((from, job.path.clone()));
+        for from in self.pairs.paths_with_inode(inode)? {
+            if self.has_moved(&from, path)? {
+                self.queue.push_relocation(from, path.clone());
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Where day-files with this inode were read, as far as state and memory know.
-    fn paths_with_inode(&self, inode: u64) -> Result<Vec<PairPath>, EngineError> {
-        let mut paths = self.inodes.paths(inode);
-        for id in self.view.pairs_with_inode(inode)? {
-            paths.extend(pair_path(&self.view.checkpoint(id)?));
-        }
-        Ok(paths)
-    }
-
     fn has_moved(&mut self, from: &PairPath, to: &PairPath) -> Result<bool, EngineError> {
         let known = self.known_checkpoint(from)?;
-        let (storage, root) = (&*self.setup.storage, &self.setup.root);
+        let (storage, root) = (&*self.ctx.storage, &self.ctx.root);
         Ok(known.is_some_and(|known| is_moved(storage, root, from, &known, to)))
     }
 
-    /// Before a pass looks at anything: pairs whose day-file was found elsewhere give their rows free.
+    /// Releases the rows of pairs whose day-file was moved, before a pass reads anything.
     pub(super) fn release_relocated_rows(&mut self) -> Result<(), EngineError> {
-        let Some((from, to)) = self.moves.first().cloned() else {
+        let Some((first_from, first_to)) = self.queue.first_relocation() else {
             return Ok(());
         };
-        let (mut day_files, claimable) = (0, self.claimable);
-        while let Some((from, to)) = self.moves.first().cloned() {
-            // It may have been moved back meanwhile.
+        let (mut day_files, claimable) = (0, self.pairs.claimable());
+        while let Some((from, to)) = self.queue.first_relocation() {
+            // It may have been moved back since.
             if self.has_moved(&from, &to)? {
-                self.torn.forget(&from);
-                self.read_again(&from, Stream::Scored, SourceChange::Moved)?;
+                self.books.partial_lines.forget(&from);
+                self.reset_source(&from, Stream::Scored, SourceChange::Moved)?;
                 day_files += 1;
             }
-            self.moves.pop_first();
+            self.queue.pop_relocation();
         }
         if day_files > 0 {
+            let rows = self.pairs.claimable().saturating_sub(claimable);
             tracing::info!(
                 day_files,
-                rows = self.claimable.saturating_sub(claimable),
-                from = %from,
-                to = %to,
-                "day-files were moved to another day, the first one named: their lines claim their rows there"
+                rows,
+                from = %first_from,
+                to = %first_to,
+                "day-files moved to another day: {day_files}, the first from {first_from} to {first_to}; keeping their {rows} rows",
             );
         }
         Ok(())
     }
 }
 
-/// The inode of a pair's scored day-file, where it was read for the first time between the two.
+/// Returns the inode of a pair's scored day-file if it was read for the first time between the two checkpoints.
 #[must_use]
 pub fn first_inode(before: &PairCheckpoint, after: &PairCheckpoint) -> Option<u64> {
     after
@@ -117,8 +110,8 @@ pub fn first_inode(before: &PairCheckpoint, after: &PairCheckpoint) -> Option<u6
         .filter(|_| before.scored.identity.is_none())
 }
 
-/// The pair whose lines may claim the rows of `id`, whose scored day-file is not what was read of it: any, where the lines
-/// that were read may lie elsewhere now.
+/// Returns the pair whose lines may claim the rows of `id` after a change of its scored day-file: any pair, where the
+/// lines that were read may be in another day-file now.
 #[must_use]
 pub fn scope_of_claims(why: SourceChange, id: PairId) -> PairId {
     match why {
@@ -127,8 +120,8 @@ pub fn scope_of_claims(why: SourceChange, id: PairId) -> PairId {
     }
 }
 
-/// Whether the scored day-file of `to` is the one that was read as that of `known`, the pair at `from`. What cannot be looked
-/// at was not moved.
+/// Returns whether the scored day-file of `to` is the one that was read at `from` with the checkpoint `known`. Returns
+/// false where it cannot be examined.
 #[must_use]
 pub fn is_moved(
     storage: &dyn Storage,
@@ -146,25 +139,25 @@ pub fn is_moved(
     let Ok(Some(source)) = Source::open(storage, root, Stream::Scored, to) else {
         return false;
     };
-    let here = source.stat();
-    // A second name of the file is a second day-file.
-    is_no_longer_at(storage, &from.path(root, Stream::Scored), here)
-        && here.inode == identity.inode
-        && matches!(source.rewritten(&as_read(known, identity, here)), Ok(None))
+    let stat = source.stat();
+    // A file with two names is two day-files.
+    is_no_longer_at(storage, &from.path(root, Stream::Scored), stat)
+        && stat.inode == identity.inode
+        && matches!(source.rewritten(&as_read(known, identity, stat)), Ok(None))
 }
 
 fn is_no_longer_at(storage: &dyn Storage, path: &Path, file: &FileStat) -> bool {
     match storage.stat(path) {
-        Ok(there) => (there.device, there.inode) != (file.device, file.inode),
+        Ok(stat) => (stat.device, stat.inode) != (file.device, file.inode),
         Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
     }
 }
 
-/// What was read, as if nobody had noted yet that it is gone.
-fn as_read(known: &PairCheckpoint, identity: SourceIdentity, here: &FileStat) -> SourceState {
+/// Returns the state of the scored source as it was read, even if it was marked as gone since.
+fn as_read(known: &PairCheckpoint, identity: SourceIdentity, stat: &FileStat) -> SourceState {
     SourceState {
         identity: Some(SourceIdentity {
-            device: here.device,
+            device: stat.device,
             ..identity
         }),
         ..known.scored

@@ -1,9 +1,8 @@
-//! Owns what the engine tells of itself to who asks: sums, the last day, one moment of all that it remembers.
-
-use std::sync::Arc;
+//! Read-only accessors: totals, 24-hour history, the queue, skipped day-files, and a snapshot of all pairs.
 
 use crate::engine::Engine;
-use crate::engine::merge::GONE;
+use crate::engine::metrics::Metrics;
+use crate::engine::pairs::SourceProblem;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::accounting::Account;
 use crate::pair::history::Recent;
@@ -11,73 +10,92 @@ use crate::pair::verdict::LineTotals;
 use crate::store::snapshot::StateSnapshot;
 
 impl Engine {
-    /// Sums over all pairs, the batch that is not committed yet included.
+    /// Returns the sums over all pairs, merged and uncommitted lines included.
     #[must_use]
     pub fn totals(&self) -> &LineTotals {
-        &self.account.totals
+        &self.books.account.totals
     }
 
-    /// Length of the export, bytes.
+    /// Returns the length of the export, bytes.
     #[must_use]
     pub fn export_bytes(&self) -> u64 {
-        self.export.len_bytes()
+        self.commits.export.len_bytes()
     }
 
-    /// Rows in the export that no line has claimed.
+    /// Returns the number of rows in the export that no line owns.
     #[must_use]
     pub fn claimable(&self) -> u64 {
-        self.claimable
+        self.pairs.claimable()
     }
 
-    /// The totals, the same per source class, and the rows of today.
+    /// Returns the totals, the same per source class, and the rows per day.
     #[must_use]
     pub fn account(&self) -> &Account {
-        &self.account
+        &self.books.account
     }
 
-    /// What came in the last day, minute by minute.
+    /// Returns the per-minute history of the last 24 hours.
     #[must_use]
     pub fn recent(&self) -> &Recent {
-        &self.recent
+        &self.books.history
     }
 
-    /// Goes on with the last day as an earlier process kept it.
+    /// Continues the history that an earlier process kept.
     pub fn resume_recent(&mut self, kept: Recent) {
-        self.recent = Recent::resume(kept, self.setup.clock.wall_ms());
+        self.books.history = Recent::resume(kept, self.ctx.clock.wall_ms());
     }
 
-    /// All that is remembered at this moment, for readers on other threads.
+    /// Returns the metrics registry.
+    #[must_use]
+    pub fn meters(&self) -> &Metrics {
+        &self.books.metrics
+    }
+
+    /// Returns a snapshot of all pairs, for readers on other threads.
     #[must_use]
     pub fn figures(&self) -> StateSnapshot {
-        let changed = self.slots.iter().filter(|(_, slot)| slot.changed);
-        StateSnapshot {
-            view: Arc::clone(&self.view),
-            changed: changed
-                .map(|(path, slot)| (path.clone(), Arc::clone(&slot.pair)))
-                .collect(),
-            claimed: Arc::clone(&self.claimed),
-            claimable: self.claimable,
-        }
+        self.pairs.snapshot()
     }
 
-    /// The first of the pairs that are still to be looked at, those that were hinted at before the newest history.
+    /// Returns the pairs in memory.
+    #[must_use]
+    pub fn active_paths(&self) -> Vec<PairPath> {
+        self.pairs.iter().map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Returns the number of queued pairs.
+    #[must_use]
+    pub fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Returns the first queued pairs, at most `pairs_max`: hinted ones first, then the backlog from its newest day.
     #[must_use]
     pub fn unread_pairs(&self, pairs_max: usize) -> Vec<PairPath> {
-        let unread = self.hinted.iter().chain(self.backlog.iter().rev());
-        unread.take(pairs_max).cloned().collect()
+        self.queue.iter().take(pairs_max).cloned().collect()
     }
 
-    /// Day-files that could not be read when they were last looked at, and why; the pair of each waits for it.
-    pub fn passed_over(&self) -> impl Iterator<Item = (&PairPath, Stream, &str)> {
-        self.slots.iter().flat_map(|(path, slot)| {
-            let unreadable = slot.said.iter().filter(|(_, problem)| problem != GONE);
-            unreadable.map(move |(stream, problem)| (path, *stream, problem.as_str()))
+    /// Returns whether a pair is queued.
+    #[must_use]
+    pub fn is_unread(&self, path: &PairPath) -> bool {
+        self.queue.contains(path)
+    }
+
+    /// Returns the day-files that could not be read at the last attempt, and the errors. The pair of each is skipped until
+    /// both of its day-files can be read.
+    pub fn skipped(&self) -> impl Iterator<Item = (&PairPath, Stream, &str)> {
+        self.pairs.iter().flat_map(|(path, slot)| {
+            let problems = slot.reported_problems.iter();
+            problems.filter_map(move |(stream, problem)| match problem {
+                SourceProblem::Unreadable(error) => Some((path, *stream, error.as_str())),
+                SourceProblem::Deleted => None,
+            })
         })
     }
 
-    /// Whether a pair is still to be looked at.
-    #[must_use]
-    pub fn is_unread(&self, path: &PairPath) -> bool {
-        self.hinted.contains(path) || self.backlog.contains(path)
+    /// Returns whether the last read of a pair met a problem.
+    pub(crate) fn was_skipped(&self, path: &PairPath) -> bool {
+        let slot = self.pairs.get(path);
+        slot.is_some_and(|slot| !slot.reported_problems.is_empty())
     }
 }

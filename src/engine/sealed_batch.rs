@@ -1,13 +1,13 @@
-//! Owns a batch that is complete: that its bytes are read again and made durable, here or on another thread. It knows no
-//! engine.
+//! A batch that nothing is merged into any more: its rows get their final check, then it is written to the journal, on the
+//! engine's thread or in the background.
 
-use crate::record::final_check;
 use std::io;
 use std::sync::Arc;
 
 use crate::engine::error::EngineError;
 use crate::platform::background::Beside;
 use crate::platform::clock::Clock;
+use crate::record::final_check;
 use crate::store::journal::batch::Batch;
 use crate::store::journal::frame::{FrameReceipt, FrameSlot};
 
@@ -15,11 +15,11 @@ use crate::store::journal::frame::{FrameReceipt, FrameSlot};
 #[derive(Debug, Clone)]
 pub(super) struct Sealed {
     pub(super) batch: Batch,
-    /// When the day-files behind each pair's rows last changed, milliseconds since 1970.
+    /// Last change of the day-files of each pair with rows in the batch, milliseconds since 1970.
     pub(super) changed_ms: Vec<u64>,
 }
 
-/// A batch became durable.
+/// The result of a successful commit.
 #[derive(Debug)]
 pub(super) struct Durable {
     pub(super) frame: FrameReceipt,
@@ -27,7 +27,7 @@ pub(super) struct Durable {
 }
 
 impl Sealed {
-    /// Rules 3 and 1: what is about to be shown is read again, then made durable.
+    /// Checks the rows (rule 3) and makes the batch durable in the journal (rule 1).
     pub(super) fn make_durable(
         &self,
         frame: &FrameSlot,
@@ -39,14 +39,14 @@ impl Sealed {
                 return Err(EngineError::Forbidden(forbidden));
             }
         }
-        let began_us = clock.monotonic_us();
+        let started_us = clock.monotonic_us();
         let frame = frame.write(&self.batch)?;
-        let took_us = clock.monotonic_us().saturating_sub(began_us);
+        let took_us = clock.monotonic_us().saturating_sub(started_us);
         Ok(Durable { frame, took_us })
     }
 }
 
-/// A batch that another thread makes durable.
+/// A batch that a background thread makes durable.
 #[derive(Debug)]
 pub(super) struct Committing {
     pub(super) sealed: Arc<Sealed>,

@@ -1,4 +1,8 @@
-//! Owns what an engine is given: the disk, the clocks, where things lie, how lines are read.
+//! The environment and the settings of an engine: file system, clocks, paths, limits.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use crate::config::Settings;
 use crate::engine::Engine;
@@ -8,47 +12,44 @@ use crate::lake::path::export_path;
 use crate::platform::clock::Clock;
 use crate::platform::storage::{OsStorage, Storage};
 use crate::store::export::SEGMENT_BYTES;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 
-/// [`Setup::batch_bytes`] of the daemon: a sync of it takes longer than what each sync costs besides.
+/// [`Setup::batch_bytes`] of the daemon: large enough that writing it takes longer than the fixed cost of a sync.
 pub const BATCH_BYTES: usize = 4 << 20;
 
-/// More threads than this only wait for the one that commits.
+/// Maximum reader threads. More of them would only wait for the thread that commits.
 const THREADS_MAX: usize = 4;
 
-/// What an engine works on, and how.
+/// The environment and the settings of an engine.
 #[derive(Debug, Clone)]
 pub struct Setup {
     /// The file system.
     pub storage: Arc<dyn Storage>,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
-    /// The root, without links in it.
+    /// The root of the lake, with all links resolved.
     pub root: PathBuf,
-    /// Where the state and the journal lie.
+    /// The directory of the state and the journal.
     pub state_dir: PathBuf,
-    /// The export.
+    /// The path of the export.
     pub export_path: PathBuf,
-    /// How lines are read.
+    /// Limits on the length of a line.
     pub limits: LineLimits,
-    /// For how long a source must be still before its unterminated last line is taken.
+    /// Time for which a source must be unchanged before its unterminated last line is read, milliseconds.
     pub settle_ms: u64,
     /// Length of the journal at which a checkpoint is due, bytes.
     pub checkpoint_bytes: u64,
-    /// Bytes of rows at which a pass commits what it has merged, and goes on.
+    /// Bytes of merged rows at which a pass begins a commit.
     pub batch_bytes: usize,
-    /// Bytes of the segments by which a fresh state knows the export again.
+    /// Length of the segments that are hashed when an export is adopted, bytes.
     pub segment_bytes: u64,
-    /// Held by the one look at a time that works lines longer than a chunk, so that memory does not grow with threads.
+    /// Held by a read that joins lines longer than a chunk: one at a time, so that memory does not grow with the threads.
     pub long_lines: Arc<Mutex<()>>,
-    /// Threads that read day-files; 1: strictly one pair after the other, in order.
+    /// Number of threads that read day-files. With 1, pairs are read strictly in order.
     pub threads: usize,
 }
 
 impl Setup {
-    /// What an engine of these settings works on.
+    /// Returns the setup for the settings of a daemon.
     #[must_use]
     pub fn new(settings: &Settings, root: &Path, clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -70,7 +71,7 @@ impl Setup {
         }
     }
 
-    /// What the disk said of the state directory.
+    /// Returns the error for a failed access to the state directory.
     pub(crate) fn state_dir_error(&self, source: io::Error) -> EngineError {
         EngineError::StateDir {
             dir: self.state_dir.display().to_string(),
@@ -79,32 +80,27 @@ impl Setup {
     }
 }
 
-/// What of a setup may change while the engine works.
+/// Settings that can change while the engine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reconfigure {
-    /// As [`crate::engine::Setup::limits`].
+    /// See [`Setup::limits`].
     pub limits: LineLimits,
-    /// As [`crate::engine::Setup::settle_ms`].
+    /// See [`Setup::settle_ms`].
     pub settle_ms: u64,
-    /// As [`crate::engine::Setup::checkpoint_bytes`].
+    /// See [`Setup::checkpoint_bytes`].
     pub checkpoint_bytes: u64,
 }
 
 impl Engine {
-    /// Works by other figures from the next pass on. What was decided by the old ones stays decided.
-    pub fn tune(&mut self, tuning: Reconfigure) {
-        let settle_before_ms = std::mem::replace(&mut self.setup.settle_ms, tuning.settle_ms);
-        for due_ms in self.settling.values_mut() {
-            *due_ms = due_ms.saturating_sub(settle_before_ms) + tuning.settle_ms;
+    /// Applies changed settings from the next pass on. Lines that were read under the old ones keep their verdicts.
+    pub fn reconfigure(&mut self, settings: Reconfigure) {
+        let settle_before_ms = std::mem::replace(&mut self.ctx.settle_ms, settings.settle_ms);
+        self.queue
+            .change_settle_time(settle_before_ms, settings.settle_ms);
+        if self.ctx.limits != settings.limits {
+            self.ctx.limits = settings.limits;
+            self.pairs.reset_scan_positions();
         }
-        if self.setup.limits != tuning.limits {
-            self.setup.limits = tuning.limits;
-            // Where a search for a newline stopped depends on how long a line may be.
-            for slot in self.slots.values_mut() {
-                slot.memory.scored.scanned_to = 0;
-                slot.memory.evidence.scanned_to = 0;
-            }
-        }
-        self.setup.checkpoint_bytes = tuning.checkpoint_bytes;
+        self.ctx.checkpoint_bytes = settings.checkpoint_bytes;
     }
 }

@@ -1,5 +1,5 @@
-//! Owns the threads that look at many pairs at once. They read and work; the calling thread merges what they find,
-//! in order, and commits meanwhile. It decides nothing.
+//! The reader threads of a pass. They read and join pairs; the calling thread merges the results in the order of the
+//! requests, and commits meanwhile.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -12,68 +12,69 @@ use crate::engine::read_task::{ReadRequest, ReadTask};
 use crate::engine::{Engine, EngineError};
 use crate::store::state::error::StateError;
 
-/// Looks that are handed out ahead of the merge. Whether one is begun is decided by the memory it may need.
-const HANDED_OUT_MAX: usize = 32;
-/// Bytes for rows that may wait for the merge, those of the looks in hand included: what is made while the merge is held up
-/// by a checkpoint.
+/// Maximum tasks that are queued ahead of the merge. Whether one is started depends on the memory it may need.
+const QUEUED_MAX: usize = 32;
+/// Maximum bytes of rows that wait for the merge, including those of running tasks. It bounds the rows made while the merge
+/// waits for a checkpoint.
 const WAITING_BYTES_MAX: usize = 24 << 20;
-/// What a look is taken to need before it is done: of most day-files less, of those with long texts more.
-const LOOK_BYTES: usize = 4 << 20;
-
-/// Rows of one look that are of long texts. Where one was met more may come, and those are worked one at a time anyway:
-/// then no look is ahead of the merge, so that few such rows wait for it at once.
+/// Estimated row bytes of a running task: most day-files need less, those with long texts more.
+const TASK_BYTES: usize = 4 << 20;
+/// Row bytes of one task from which its rows count as long texts. More of them are likely to follow, and they are joined one
+/// at a time in any case; no task runs ahead of the merge then, so that few such rows are in memory.
 const LONG_ROWS_BYTES: usize = 8 << 20;
 
-type Looked = (usize, thread::Result<Result<PairRead, StateError>>);
+/// The index of a request and its result, or the panic of its thread.
+type TaskResult = (usize, thread::Result<Result<PairRead, StateError>>);
 
-/// What is handed out, and the memory that this may need.
+/// The tasks that are not started, and the memory that the started ones may need.
 #[derive(Default)]
-struct Queue {
-    jobs: VecDeque<(usize, ReadTask)>,
-    /// Looks that are being done.
-    in_hand: usize,
-    /// Bytes of rows of looks that are done, and not merged.
+struct TaskQueue {
+    tasks: VecDeque<(usize, ReadTask)>,
+    /// Number of running tasks.
+    running: usize,
+    /// Bytes of rows of tasks that are done and not merged.
     waiting_bytes: usize,
-    /// Rows of a long text were met.
+    /// Whether rows of long texts were made.
     one_by_one: bool,
-    /// Nothing more comes.
+    /// Whether no further task starts.
     closed: bool,
 }
 
-impl Queue {
-    /// Looks are begun in order, so that the one whose turn it is to be merged is never among those held back.
-    fn may_begin(&self) -> bool {
-        let may_need = self.waiting_bytes + (self.in_hand + 1) * LOOK_BYTES;
-        let nothing_ahead = self.in_hand == 0 && self.waiting_bytes == 0;
-        nothing_ahead || !self.one_by_one && may_need <= WAITING_BYTES_MAX
+impl TaskQueue {
+    /// Returns whether the next task may start. Tasks start in order, so that the next one to be merged is never held back.
+    fn may_start(&self) -> bool {
+        let bytes = self.waiting_bytes + (self.running + 1) * TASK_BYTES;
+        let is_next = self.running == 0 && self.waiting_bytes == 0;
+        is_next || !self.one_by_one && bytes <= WAITING_BYTES_MAX
     }
 }
 
 #[derive(Default)]
 struct Shared {
-    queue: Mutex<Queue>,
+    queue: Mutex<TaskQueue>,
     changed: Condvar,
 }
 
 impl Shared {
-    fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
-        // Each change is whole, whatever panics elsewhere.
+    /// Changes the queue and wakes all waiting threads.
+    fn change<T>(&self, change: impl FnOnce(&mut TaskQueue) -> T) -> T {
+        // Each change is complete, so a panic of another thread leaves the queue consistent.
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = change(&mut queue);
+        let result = change(&mut queue);
         drop(queue);
         self.changed.notify_all();
-        changed
+        result
     }
 
-    /// The next look that may be begun; `None` when there is no more.
+    /// Waits for the next task that may start. Returns `None` when the queue is closed.
     fn next(&self) -> Option<(usize, ReadTask)> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         while !queue.closed {
-            if queue.may_begin()
-                && let Some(job) = queue.jobs.pop_front()
+            if queue.may_start()
+                && let Some(task) = queue.tasks.pop_front()
             {
-                queue.in_hand += 1;
-                return Some(job);
+                queue.running += 1;
+                return Some(task);
             }
             let waited = self.changed.wait(queue);
             queue = waited.unwrap_or_else(PoisonError::into_inner);
@@ -82,112 +83,113 @@ impl Shared {
     }
 }
 
-/// Closes the queue when the merge ends, however it ends: threads that wait for a look would wait for ever.
-struct Closing<'s>(&'s Shared);
+/// Closes the queue on drop, so that the threads end also when the merge fails or panics.
+struct CloseOnDrop<'s>(&'s Shared);
 
-impl Drop for Closing<'_> {
+impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
         self.0.change(|queue| queue.closed = true);
     }
 }
 
-/// Looks at the pairs of `jobs` on the engine's threads until the pass has merged enough, merges in the order of `jobs`,
-/// and says at how many it looked; `None` where no thread is to be had, and nothing was looked at.
+/// Reads pairs on the engine's threads until the pass is full, and merges them in the order of `requests`. Returns the
+/// number of merged pairs; `None` where no thread can be started, and nothing was read.
 ///
 /// # Errors
-/// The first that a look or a merge gives; later looks are dropped, and must be taken again.
+/// The first error of a read or a merge. Later reads are discarded and must be repeated.
 pub(super) fn read_pairs_parallel(
     engine: &mut Engine,
-    jobs: &[ReadRequest],
+    requests: &[ReadRequest],
 ) -> Result<Option<usize>, EngineError> {
-    let threads = engine.setup.threads.min(jobs.len());
-    let (look_sender, looks) = channel();
+    let threads = engine.ctx.threads.min(requests.len());
+    let (sender, results) = channel();
     let shared = Shared::default();
     thread::scope(|scope| {
-        let _closing = Closing(&shared);
-        // A host may have fewer threads to give than we want; each one that there is takes any look.
-        let begun = (0..threads).filter(|_| {
-            let (look_sender, shared) = (look_sender.clone(), &shared);
-            let thread = thread::Builder::new().name("look".into());
-            let working = thread.spawn_scoped(scope, || work(shared, look_sender));
-            working.is_ok()
+        let _close = CloseOnDrop(&shared);
+        // A host may refuse some of the threads; each started one runs any task.
+        let started = (0..threads).filter(|_| {
+            let (sender, shared) = (sender.clone(), &shared);
+            let thread = thread::Builder::new().name("read".into());
+            let thread = thread.spawn_scoped(scope, || run_tasks(shared, sender));
+            thread.is_ok()
         });
-        if begun.count() == 0 {
+        if started.count() == 0 {
             return Ok(None);
         }
-        drop(look_sender);
-        hand_out_and_merge(engine, jobs, &shared, &looks).map(Some)
+        drop(sender);
+        queue_and_merge(engine, requests, &shared, &results).map(Some)
     })
 }
 
-fn work(shared: &Shared, looks: Sender<Looked>) {
-    while let Some((n, prepared)) = shared.next() {
-        // A panic must reach the merging thread, which would wait for this look for ever.
-        let looked = catch_unwind(AssertUnwindSafe(|| prepared.look()));
-        let rows = match &looked {
-            Ok(Ok(look)) => look.outcome.as_ref().map(|found| &found.rows),
+fn run_tasks(shared: &Shared, results: Sender<TaskResult>) {
+    while let Some((n, task)) = shared.next() {
+        // The merging thread must receive a panic, or it would wait for this result without end.
+        let result = catch_unwind(AssertUnwindSafe(|| task.run()));
+        let rows = match &result {
+            Ok(Ok(read)) => read.outcome.as_ref().map(|outcome| &outcome.rows),
             _ => None,
         };
         let (rows_bytes, long_rows) = rows.map_or((0, false), |rows| {
             (rows.capacity(), rows.len() >= LONG_ROWS_BYTES)
         });
         shared.change(|queue| {
-            queue.in_hand -= 1;
+            queue.running -= 1;
             queue.waiting_bytes += rows_bytes;
             queue.one_by_one |= long_rows;
         });
-        if looks.send((n, looked)).is_err() {
+        if results.send((n, result)).is_err() {
             return;
         }
     }
 }
 
-fn rows_bytes(look: &PairRead) -> usize {
-    look.outcome
-        .as_ref()
-        .map_or(0, |found| found.rows.capacity())
+fn rows_bytes(read: &PairRead) -> usize {
+    let outcome = read.outcome.as_ref();
+    outcome.map_or(0, |outcome| outcome.rows.capacity())
 }
 
-fn hand_out_and_merge(
+fn queue_and_merge(
     engine: &mut Engine,
-    jobs: &[ReadRequest],
+    requests: &[ReadRequest],
     shared: &Shared,
-    looks: &Receiver<Looked>,
+    results: &Receiver<TaskResult>,
 ) -> Result<usize, EngineError> {
-    let mut out_of_turn = BTreeMap::new();
-    let mut handed_out = 0;
+    let mut out_of_order = BTreeMap::new();
+    let mut queued = 0;
     let mut merged = 0;
     let mut is_full = false;
     loop {
-        while !is_full && handed_out < jobs.len().min(merged + HANDED_OUT_MAX) {
-            let prepared = engine.prepare(&jobs[handed_out])?;
-            shared.change(|queue| queue.jobs.push_back((handed_out, prepared)));
-            handed_out += 1;
+        while !is_full && queued < requests.len().min(merged + QUEUED_MAX) {
+            let task = engine.prepare(&requests[queued])?;
+            shared.change(|queue| queue.tasks.push_back((queued, task)));
+            queued += 1;
         }
         if !is_full && engine.pass_is_full() {
             is_full = true;
-            // What nobody has begun is not begun.
-            handed_out -= shared.change(|queue| std::mem::take(&mut queue.jobs)).len();
+            // Tasks that are not started are left to the next pass.
+            queued -= shared
+                .change(|queue| std::mem::take(&mut queue.tasks))
+                .len();
         }
-        if merged == handed_out {
+        if merged == queued {
             return Ok(merged);
         }
-        let look = loop {
-            if let Some(look) = out_of_turn.remove(&merged) {
-                break look;
+        let result = loop {
+            if let Some(result) = out_of_order.remove(&merged) {
+                break result;
             }
-            let (n, look) = looks
+            let (n, result) = results
                 .recv()
-                .expect("threads end when there is no more to hand out");
-            out_of_turn.insert(n, look);
+                .expect("threads run until the queue is closed");
+            out_of_order.insert(n, result);
         };
-        let look = look.unwrap_or_else(|panic| resume_unwind(panic))?;
-        let rows_bytes = rows_bytes(&look);
-        engine.merge(&jobs[merged], look)?;
+        let read = result.unwrap_or_else(|panic| resume_unwind(panic))?;
+        let rows_bytes = rows_bytes(&read);
+        engine.merge(&requests[merged], read)?;
         shared.change(|queue| queue.waiting_bytes -= rows_bytes);
         merged += 1;
-        // The other looks, perhaps begun by now, know nothing of these rows, or would claim the same ones.
-        if engine.released_globally {
+        // The other reads may have started before, without these rows, and would claim the same ones.
+        if engine.released_globally() {
             return Ok(merged);
         }
     }

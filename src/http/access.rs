@@ -1,5 +1,5 @@
-//! Owns what a request from a browser or a stranger must be to get an answer, and what every answer tells a browser:
-//! foreign names are refused, so that no web page elsewhere can read ours by pointing its own name here (DNS rebinding).
+//! Access checks on requests and security headers of responses. Requests for a foreign host name are rejected, so that
+//! no web page can read this server by resolving its own name to it (DNS rebinding).
 
 use std::net::IpAddr;
 
@@ -10,23 +10,23 @@ use hyper::header::{
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, StatusCode};
 
-/// Where a connection came in.
+/// The kind of socket at which a connection arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
-    /// The socket in the state directory: its user may do what the daemon may.
+    /// The socket in the state directory. Its clients may do what the daemon may.
     Control,
-    /// A Unix socket: who may open it was decided by whoever placed it. Read-only.
+    /// A Unix socket whose file permissions decide who may connect. Read-only.
     Unix,
-    /// TCP, on this address of ours. Read-only, and by browsers too.
+    /// TCP at this local address. Read-only; browsers connect here.
     Tcp(IpAddr),
 }
 
-/// Whether a request may be answered there at all.
+/// Returns the rejection of a request that this endpoint must not answer.
 pub(super) fn admit<B>(
     request: &Request<B>,
-    door: Endpoint,
+    endpoint: Endpoint,
 ) -> Result<(), (StatusCode, &'static str)> {
-    if door == Endpoint::Control {
+    if endpoint == Endpoint::Control {
         return Ok(());
     }
     if !reads(request.method()) {
@@ -35,27 +35,30 @@ pub(super) fn admit<B>(
             "this socket is read-only: only GET and HEAD are answered\n",
         ));
     }
-    let Endpoint::Tcp(own) = door else {
+    let Endpoint::Tcp(own) = endpoint else {
         return Ok(());
     };
-    let named = names_given(request).filter(|names| !names.is_empty());
+    let named = named_hosts(request).filter(|names| !names.is_empty());
     match named {
-        None => Err((StatusCode::BAD_REQUEST, "which host is asked is not said\n")),
-        Some(names) if names.iter().all(|name| is_ours(name, own)) => Ok(()),
+        None => Err((
+            StatusCode::BAD_REQUEST,
+            "the request has no usable Host header\n",
+        )),
+        Some(names) if names.iter().all(|name| is_local(name, own)) => Ok(()),
         Some(_) => Err((
             StatusCode::MISDIRECTED_REQUEST,
-            "this is not that host: ask for localhost or the loopback address\n",
+            "wrong host name: use localhost or the loopback address\n",
         )),
     }
 }
 
-/// Whether a request only reads.
+/// Returns whether a method only reads.
 pub(super) fn reads(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// Every host that the request names, in its target or its headers; `None` where one cannot be read.
-fn names_given<B>(request: &Request<B>) -> Option<Vec<Authority>> {
+/// Returns every host that the request names in its target or headers, or `None` if one cannot be parsed.
+fn named_hosts<B>(request: &Request<B>) -> Option<Vec<Authority>> {
     let target = request.uri().authority().cloned().map(Ok);
     let headers = request.headers().get_all(HOST).iter();
     let headers = headers.map(|value| Authority::try_from(value.as_bytes()));
@@ -66,7 +69,7 @@ fn names_given<B>(request: &Request<B>) -> Option<Vec<Authority>> {
         .ok()
 }
 
-fn is_ours(name: &Authority, own: IpAddr) -> bool {
+fn is_local(name: &Authority, own: IpAddr) -> bool {
     let host = name.host().trim_end_matches('.');
     if host.eq_ignore_ascii_case("localhost") {
         return true;
@@ -76,7 +79,7 @@ fn is_ours(name: &Authority, own: IpAddr) -> bool {
         .is_ok_and(|address| address.is_loopback() || address == own)
 }
 
-/// What every answer tells a browser: nothing from elsewhere, nothing inline, no frame around it, no copy kept.
+/// Adds the headers that forbid a browser foreign and inline content, framing and caching.
 pub(super) fn harden(headers: &mut HeaderMap) {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -103,18 +106,18 @@ pub(super) fn harden(headers: &mut HeaderMap) {
 mod tests {
     use super::*;
 
-    fn refused(target: &str, hosts: &[&str], door: Endpoint) -> Option<u16> {
+    fn refused(target: &str, hosts: &[&str], endpoint: Endpoint) -> Option<u16> {
         let mut request = Request::builder().uri(target);
         for host in hosts {
             request = request.header(HOST, *host);
         }
-        let admitted = admit(&request.body(()).unwrap(), door);
+        let admitted = admit(&request.body(()).unwrap(), endpoint);
         admitted.err().map(|(status, _)| status.as_u16())
     }
 
     #[test]
     fn on_tcp_only_loopback_names_are_answered() {
-        let door = Endpoint::Tcp("127.0.0.1".parse().unwrap());
+        let endpoint = Endpoint::Tcp("127.0.0.1".parse().unwrap());
         for host in [
             "localhost",
             "LocalHost:9743",
@@ -123,7 +126,7 @@ mod tests {
             "127.1.2.3",
             "[::1]:9743",
         ] {
-            assert_eq!(refused("/", &[host], door), None, "{host}");
+            assert_eq!(refused("/", &[host], endpoint), None, "{host}");
         }
         for host in [
             "evil.example",
@@ -134,23 +137,23 @@ mod tests {
             "0.0.0.0",
             "user@evil.example",
         ] {
-            assert_eq!(refused("/", &[host], door), Some(421), "{host}");
+            assert_eq!(refused("/", &[host], endpoint), Some(421), "{host}");
         }
-        assert_eq!(refused("/", &[], door), Some(400));
-        assert_eq!(refused("/", &["local host"], door), Some(400));
+        assert_eq!(refused("/", &[], endpoint), Some(400));
+        assert_eq!(refused("/", &["local host"], endpoint), Some(400));
         assert_eq!(
-            refused("/", &["localhost", "evil.example"], door),
+            refused("/", &["localhost", "evil.example"], endpoint),
             Some(421)
         );
         assert_eq!(
-            refused("http://evil.example/", &["localhost"], door),
+            refused("http://evil.example/", &["localhost"], endpoint),
             Some(421)
         );
         assert_eq!(refused("/", &["evil.example"], Endpoint::Unix), None);
     }
 
     #[test]
-    fn only_the_control_socket_takes_more_than_reading() {
+    fn only_the_control_socket_accepts_changes() {
         let post = Request::builder()
             .method(Method::POST)
             .uri("/x")

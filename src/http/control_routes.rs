@@ -1,53 +1,43 @@
-//! Owns which path gives what. Every answer is made of one snapshot; what is read for it is read beside the pipeline.
-
-use crate::http::response::text;
+//! Routes of the control socket. Each response is made from one snapshot of the engine.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 
 use crate::daemon::inbox::Inbox;
-use crate::http::handlers::QueryParams;
+use crate::http::handlers::{self, QueryContext, QueryParams};
+use crate::http::response::text;
 
-pub use crate::http::handlers::QueryContext;
-pub(super) use crate::http::handlers::complete;
-
-/// How long the engine's thread may take to be between two passes.
-pub(super) const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What is answered to a request.
+/// Returns the response to a request on the control socket.
 pub(super) async fn answer(
     request: &Request<Incoming>,
-    wake: &Arc<Inbox>,
-    answering: &Arc<QueryContext>,
+    inbox: &Arc<Inbox>,
+    context: &Arc<QueryContext>,
 ) -> Response<Full<Bytes>> {
-    let asked = QueryParams::of(request.uri());
-    // What is asked for with HEAD is answered as to GET; the body stays behind on the way out.
+    let params = QueryParams::from_uri(request.uri());
+    // HEAD is handled as GET; hyper omits the body.
     let method = match *request.method() {
         Method::HEAD => &Method::GET,
         ref method => method,
     };
     match (method, request.uri().path()) {
-        (&Method::GET, "/status.json") => crate::http::handlers::status(wake, answering).await,
-        (&Method::GET, "/recent.json") => crate::http::handlers::recent(wake).await,
-        (&Method::GET, "/explain.json") => {
-            crate::http::handlers::explain(wake, answering, asked).await
-        }
+        (&Method::GET, "/status.json") => handlers::status(inbox, context).await,
+        (&Method::GET, "/recent.json") => handlers::recent(inbox).await,
+        (&Method::GET, "/explain.json") => handlers::explain(inbox, context, params).await,
         (&Method::GET, "/contradicted.json") => {
-            crate::http::handlers::contradicted(wake, answering, asked).await
+            handlers::contradicted(inbox, context, params).await
         }
         (&Method::GET, "/dead-letters.json") => {
-            crate::http::handlers::letters(wake, answering, asked).await
+            handlers::dead_letters(inbox, context, params).await
         }
-        (&Method::GET, "/plan.json") => crate::http::handlers::plan(wake, answering).await,
-        (&Method::POST, "/dead-letters/retry") => crate::http::handlers::retry(wake, asked).await,
-        (&Method::GET, _) => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
+        (&Method::GET, "/plan.json") => handlers::plan(inbox, context).await,
+        (&Method::POST, "/dead-letters/retry") => handlers::retry(inbox, params).await,
+        (&Method::GET, _) => text(StatusCode::NOT_FOUND, "not found"),
         _ => text(
             StatusCode::METHOD_NOT_ALLOWED,
-            "only GET and HEAD are answered\n",
+            "only GET and HEAD are answered",
         ),
     }
 }

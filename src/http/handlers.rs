@@ -1,5 +1,5 @@
-//! Owns the answers that need reading: done on a thread beside the pipeline, one long one at a time, over the figures of
-//! one moment.
+//! Handlers of the control socket's routes. Those that read files run on a thread outside the pipeline, one long
+//! request at a time, on one snapshot of the state.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,50 +12,53 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::daemon::inbox::Inbox;
 use crate::daemon::requests::{EngineRequest, Snapshot};
-use crate::http::response::{busy, json, snapshot, text};
+use crate::http::response::{SNAPSHOT_PATIENCE, busy, json, snapshot, text};
 use crate::lake::chunk::LineLimits;
-use crate::lake::path::PairPath;
-use crate::lake::path::export_path;
+use crate::lake::path::{PairPath, export_path};
 use crate::pair::history::Recent;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::OsStorage;
-use crate::query::dead_letters::{DeadLetterFilter, letters as letters_of, stream_named};
+use crate::query::dead_letters::{DeadLetterFilter, letters as list_dead_letters, stream_named};
 use crate::query::explain::{ExplainContext, Page, contradictions, explain as explain_run};
 use crate::query::plan::{PlanContext, plan as plan_run};
 use crate::query::status::{Status, WaitingRun, lag, waiting_oldest};
 use crate::store::state::error::StateError;
 
-/// The runs that wait longest are looked for at most so often: a page that asks each second costs next to nothing.
+/// Minimum time between two searches for the longest-waiting runs, so that a page that polls every second is cheap.
 const WAITING_AGE_MAX: Duration = Duration::from_secs(5);
-/// Dead letters, or contradicted rows, of one answer.
+/// Maximum number of dead letters or contradicted rows in one response.
 const LISTED_MAX: usize = 10_000;
-/// A day-file that is read again may be long.
+/// Time limit for reading a day-file again, which may be long.
 const RETRY_PATIENCE: Duration = Duration::from_secs(600);
 
-/// What answers need beside the figures.
+/// What handlers need besides a snapshot: the root, limits and the cache of waiting runs.
 #[derive(Debug)]
 pub struct QueryContext {
-    /// The root, without links in it.
+    /// The root directory, with links resolved.
     pub root: PathBuf,
-    /// A longer line is a dead letter.
+    /// Maximum length of a line, bytes; a longer line is a dead letter.
     pub line_bytes_max: u64,
-    long_ones: Semaphore,
+    long_requests: Semaphore,
     waiting: Mutex<Option<(Instant, Vec<WaitingRun>)>>,
 }
 
 impl QueryContext {
-    /// For a daemon on this root.
+    /// Creates the context of a daemon on this root.
     #[must_use]
     pub fn new(root: PathBuf, line_bytes_max: u64) -> Self {
         Self {
             root,
             line_bytes_max,
-            long_ones: Semaphore::new(1),
+            long_requests: Semaphore::new(1),
             waiting: Mutex::new(None),
         }
     }
 
-    fn explaining<T>(&self, snapshot: &Snapshot, read: impl FnOnce(&ExplainContext<'_>) -> T) -> T {
+    fn with_explain_context<T>(
+        &self,
+        snapshot: &Snapshot,
+        read: impl FnOnce(&ExplainContext<'_>) -> T,
+    ) -> T {
         read(&ExplainContext {
             storage: &OsStorage,
             root: &self.root,
@@ -69,30 +72,30 @@ impl QueryContext {
         if snapshot.status.scored.waiting == 0 {
             return Ok(Vec::new());
         }
-        let mut kept = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*kept {
+        let mut cached = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*cached {
             Some((at, oldest)) if at.elapsed() < WAITING_AGE_MAX => Ok(oldest.clone()),
             _ => {
                 let oldest = waiting_oldest(&snapshot.figures, &OsStorage, &self.root)?;
-                *kept = Some((Instant::now(), oldest.clone()));
+                *cached = Some((Instant::now(), oldest.clone()));
                 Ok(oldest)
             }
         }
     }
 }
 
-/// What stands behind the question mark.
+/// The query parameters of a request.
 pub(super) struct QueryParams(Vec<(String, String)>);
 
 impl QueryParams {
-    pub(super) fn of(uri: &Uri) -> Self {
+    pub(super) fn from_uri(uri: &Uri) -> Self {
         let query = uri.query().unwrap_or_default().as_bytes();
         Self(form_urlencoded::parse(query).into_owned().collect())
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.as_str())
+        let parameter = self.0.iter().find(|(key, _)| key == name);
+        parameter.map(|(_, value)| value.as_str())
     }
 
     fn number(&self, name: &str, default: usize) -> usize {
@@ -104,109 +107,110 @@ impl QueryParams {
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+type HttpResponse = Response<Full<Bytes>>;
 
-pub(super) async fn status(wake: &Inbox, answering: &Arc<QueryContext>) -> Answer {
-    let Some(snapshot) = snapshot(wake).await else {
+pub(super) async fn status(inbox: &Inbox, context: &Arc<QueryContext>) -> HttpResponse {
+    let Some(snapshot) = snapshot(inbox).await else {
         return busy();
     };
-    let answering = Arc::clone(answering);
-    off_the_loop(move || Ok(completed(snapshot, &answering))).await
+    let context = Arc::clone(context);
+    run_blocking(move || Ok(completed(snapshot, &context))).await
 }
 
-/// The status of a snapshot with what has to be read for it; `None` where the process ends meanwhile.
-pub(in crate::http) async fn complete(
-    snapshot: Snapshot,
-    answering: &Arc<QueryContext>,
-) -> Option<Status> {
-    let answering = Arc::clone(answering);
-    tokio::task::spawn_blocking(move || completed(snapshot, &answering))
+/// Completes the status of a snapshot with what must be read from disk. Returns `None` if the process ends meanwhile.
+pub(super) async fn complete(snapshot: Snapshot, context: &Arc<QueryContext>) -> Option<Status> {
+    let context = Arc::clone(context);
+    tokio::task::spawn_blocking(move || completed(snapshot, &context))
         .await
         .ok()
 }
 
-/// A state that cannot be read, as on a disk that is full, takes from the answer what only it knows, and nothing else:
-/// that is when somebody asks.
-fn completed(mut snapshot: Snapshot, answering: &QueryContext) -> Status {
+/// Adds the lag and the longest-waiting runs. If the state cannot be read, as on a full disk, only the waiting runs are
+/// missing: a status must be available then above all.
+fn completed(mut snapshot: Snapshot, context: &QueryContext) -> Status {
     let (figures, unread) = (&snapshot.figures, &snapshot.unread);
-    snapshot.status.lag = Some(lag(figures, unread, &OsStorage, &answering.root));
-    let oldest = answering.waiting_oldest(&snapshot);
+    snapshot.status.lag = Some(lag(figures, unread, &OsStorage, &context.root));
+    let oldest = context.waiting_oldest(&snapshot);
     snapshot.status.waiting_oldest = oldest.unwrap_or_else(|error| {
-        tracing::debug!(%error, "which runs wait for the longest time is not told");
+        tracing::debug!(%error, "cannot read the longest-waiting runs ({error})");
         Vec::new()
     });
     snapshot.status
 }
 
-pub(super) async fn recent(wake: &Inbox) -> Answer {
+pub(super) async fn recent(inbox: &Inbox) -> HttpResponse {
     let (reply, answered) = oneshot::channel::<Recent>();
-    wake.ask(EngineRequest::Recent(reply));
-    match tokio::time::timeout(crate::http::control_routes::SNAPSHOT_PATIENCE, answered).await {
+    inbox.ask(EngineRequest::Recent(reply));
+    match tokio::time::timeout(SNAPSHOT_PATIENCE, answered).await {
         Ok(Ok(recent)) => json(&recent),
         _ => busy(),
     }
 }
 
 pub(super) async fn explain(
-    wake: &Inbox,
-    answering: &Arc<QueryContext>,
-    asked: QueryParams,
-) -> Answer {
-    let Some(run_id) = asked.get("run_id").map(str::to_owned) else {
-        return text(StatusCode::BAD_REQUEST, "run_id is missing\n");
+    inbox: &Inbox,
+    context: &Arc<QueryContext>,
+    params: QueryParams,
+) -> HttpResponse {
+    let Some(run_id) = params.get("run_id").map(str::to_owned) else {
+        return text(StatusCode::BAD_REQUEST, "parameter run_id is missing");
     };
-    long_one(wake, answering, move |answering, snapshot| {
-        answering.explaining(snapshot, |explaining| explain_run(&run_id, explaining))
+    long_request(inbox, context, move |context, snapshot| {
+        context.with_explain_context(snapshot, |explain_context| {
+            explain_run(&run_id, explain_context)
+        })
     })
     .await
 }
 
 pub(super) async fn contradicted(
-    wake: &Inbox,
-    answering: &Arc<QueryContext>,
-    asked: QueryParams,
-) -> Answer {
+    inbox: &Inbox,
+    context: &Arc<QueryContext>,
+    params: QueryParams,
+) -> HttpResponse {
     let page = Page {
-        skip: asked.number("skip", 0),
-        limit: asked.number("limit", 100).min(LISTED_MAX),
+        skip: params.number("skip", 0),
+        limit: params.number("limit", 100).min(LISTED_MAX),
     };
-    long_one(wake, answering, move |answering, snapshot| {
-        answering.explaining(snapshot, |explaining| contradictions(page, explaining))
+    long_request(inbox, context, move |context, snapshot| {
+        context.with_explain_context(snapshot, |explain_context| {
+            contradictions(page, explain_context)
+        })
     })
     .await
 }
 
-pub(super) async fn letters(
-    wake: &Inbox,
-    answering: &Arc<QueryContext>,
-    asked: QueryParams,
-) -> Answer {
-    if asked.get("day_file").is_some() && asked.day_file().is_none() {
+pub(super) async fn dead_letters(
+    inbox: &Inbox,
+    context: &Arc<QueryContext>,
+    params: QueryParams,
+) -> HttpResponse {
+    if params.get("day_file").is_some() && params.day_file().is_none() {
         return text(
             StatusCode::BAD_REQUEST,
-            "day_file is no YYYY/MM/DD/NAME.jsonl\n",
+            "day_file is not a path YYYY/MM/DD/NAME.jsonl",
         );
     }
-    let wanted = DeadLetterFilter {
-        day_file: asked.day_file(),
-        stream: asked.get("stream").and_then(stream_named),
-        skip: asked.number("skip", 0),
-        limit: asked.number("limit", 100).min(LISTED_MAX),
+    let filter = DeadLetterFilter {
+        day_file: params.day_file(),
+        stream: params.get("stream").and_then(stream_named),
+        skip: params.number("skip", 0),
+        limit: params.number("limit", 100).min(LISTED_MAX),
     };
-    long_one(wake, answering, move |answering, snapshot| {
-        letters_of(&snapshot.figures, &OsStorage, &answering.root, &wanted)
+    long_request(inbox, context, move |context, snapshot| {
+        list_dead_letters(&snapshot.figures, &OsStorage, &context.root, &filter)
     })
     .await
 }
 
-pub(super) async fn plan(wake: &Inbox, answering: &Arc<QueryContext>) -> Answer {
-    long_one(wake, answering, |answering, snapshot| {
+pub(super) async fn plan(inbox: &Inbox, context: &Arc<QueryContext>) -> HttpResponse {
+    long_request(inbox, context, |context, snapshot| {
         plan_run(&PlanContext {
             storage: &OsStorage,
-            root: &answering.root,
-            export_path: &export_path(&answering.root),
+            root: &context.root,
+            export_path: &export_path(&context.root),
             limits: LineLimits {
-                line_bytes_max: answering.line_bytes_max,
+                line_bytes_max: context.line_bytes_max,
             },
             now_ms: HostClock::new().wall_ms(),
             figures: &snapshot.figures,
@@ -215,50 +219,53 @@ pub(super) async fn plan(wake: &Inbox, answering: &Arc<QueryContext>) -> Answer 
     .await
 }
 
-pub(super) async fn retry(wake: &Inbox, asked: QueryParams) -> Answer {
-    let stream = asked.get("stream").and_then(stream_named);
-    let (Some(path), Some(stream)) = (asked.day_file(), stream) else {
-        return text(StatusCode::BAD_REQUEST, "day_file or stream is missing\n");
+pub(super) async fn retry(inbox: &Inbox, params: QueryParams) -> HttpResponse {
+    let stream = params.get("stream").and_then(stream_named);
+    let (Some(path), Some(stream)) = (params.day_file(), stream) else {
+        return text(
+            StatusCode::BAD_REQUEST,
+            "parameter day_file or stream is missing or malformed",
+        );
     };
-    let unknown = format!("nothing was ever read of {path}, or it cannot be read now\n");
+    let unknown = format!("{path} was never read, or it cannot be read now");
     let (reply, answered) = oneshot::channel();
-    wake.ask(EngineRequest::Retry {
+    inbox.ask(EngineRequest::Retry {
         path,
         stream,
         reply,
     });
     match tokio::time::timeout(RETRY_PATIENCE, answered).await {
-        Ok(Ok(retried)) => json(&retried),
+        Ok(Ok(report)) => json(&report),
         Ok(Err(_)) => text(StatusCode::NOT_FOUND, &unknown),
         Err(_) => busy(),
     }
 }
 
-/// An answer that may take seconds: others wait for it, so that many askers cost no more than one.
-async fn long_one<T: serde::Serialize + Send + 'static>(
-    wake: &Inbox,
-    answering: &Arc<QueryContext>,
+/// Runs a handler that may take seconds. Such handlers run one at a time, so that many clients cost no more than one.
+async fn long_request<T: serde::Serialize + Send + 'static>(
+    inbox: &Inbox,
+    context: &Arc<QueryContext>,
     read: impl FnOnce(&QueryContext, &Snapshot) -> Result<T, StateError> + Send + 'static,
-) -> Answer {
-    let Ok(_place) = answering.long_ones.acquire().await else {
+) -> HttpResponse {
+    let Ok(_permit) = context.long_requests.acquire().await else {
         return busy();
     };
-    let Some(snapshot) = snapshot(wake).await else {
+    let Some(snapshot) = snapshot(inbox).await else {
         return busy();
     };
-    let answering = Arc::clone(answering);
-    off_the_loop(move || read(&answering, &snapshot)).await
+    let context = Arc::clone(context);
+    run_blocking(move || read(&context, &snapshot)).await
 }
 
-async fn off_the_loop<T: serde::Serialize + Send + 'static>(
+async fn run_blocking<T: serde::Serialize + Send + 'static>(
     read: impl FnOnce() -> Result<T, StateError> + Send + 'static,
-) -> Answer {
+) -> HttpResponse {
     match tokio::task::spawn_blocking(read).await {
         Ok(Ok(value)) => json(&value),
-        Ok(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+        Ok(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         Err(_) => text(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "making the answer panicked: a bug in distilld, please report it\n",
+            "internal error (panic) while the response was made; please report it",
         ),
     }
 }

@@ -1,5 +1,5 @@
-//! Owns where the daemon listens beside its control socket: which addresses it takes, sockets passed by systemd, and the
-//! bind that is tried again. Nothing that another host could reach is ever bound here.
+//! The listening sockets other than the control socket: configured addresses and sockets passed by systemd. No address
+//! that another host could reach is bound here.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::ListenAddress;
 
-/// A socket whose process is gone refuses connections; anything else at that path is not ours to remove.
+/// Removes a socket whose process has ended, which refuses connections. Any other file at that path is kept.
 async fn remove_left_socket(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {}
@@ -25,39 +25,39 @@ async fn remove_left_socket(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The name of a bound socket, which goes when it does.
+/// The path of a bound socket, which is removed on drop.
 #[derive(Debug)]
 pub(super) struct BoundPath(PathBuf);
 
 impl Drop for BoundPath {
     fn drop(&mut self) {
-        // One that stays is replaced by the next daemon, and refuses connections until then.
+        // A remaining socket refuses connections until the next daemon replaces it.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-/// A socket that accepts.
+/// A listening socket.
 #[derive(Debug)]
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        /// Its name, where that is ours.
+        /// Its path, if this process created it.
         bound: Option<BoundPath>,
     },
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 pub(super) enum Accepted {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Listener {
-    /// Listens. A Unix socket that nobody listens on any more is replaced.
+    /// Binds the address. A Unix socket without a listening process is replaced.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The address is in use or cannot be bound.
     pub(super) async fn bind(address: &ListenAddress) -> io::Result<Self> {
         match address {
             ListenAddress::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address).await?)),
@@ -71,7 +71,7 @@ impl Listener {
         }
     }
 
-    /// One that has a name of somebody else's, or none.
+    /// Wraps a Unix socket whose path, if it has one, belongs to another owner.
     pub(super) fn unix(listener: StdUnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Ok(Self::Unix {
@@ -113,8 +113,8 @@ impl fmt::Display for Listener {
     }
 }
 
-/// The sockets that systemd passed, if any. Whoever wrote the socket unit decided who may reach them; one that other
-/// hosts can is said once.
+/// Returns the sockets that systemd passed. The socket unit decides who can reach them; a socket that other hosts can
+/// reach is logged.
 pub(super) fn passed_by_systemd() -> Vec<Listener> {
     let mut passed = listenfd::ListenFd::from_env();
     let mut listeners = Vec::new();
@@ -132,13 +132,13 @@ pub(super) fn passed_by_systemd() -> Vec<Listener> {
                         .local_addr()
                         .is_ok_and(|address| !address.ip().is_loopback())
                 {
-                    tracing::warn!(%listener, "the socket passed by systemd can be reached from other hosts, without a password");
+                    tracing::warn!(%listener, "other hosts can reach {listener}, a socket passed by systemd, without authentication");
                 }
                 listeners.push(listener);
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(n, %error, "a socket passed by systemd is of no use: it must be a stream socket that listens");
+                tracing::warn!(n, %error, "cannot use socket {n} passed by systemd ({error}): it must be a listening stream socket");
             }
         }
     }

@@ -1,6 +1,7 @@
-//! Owns the sockets that the daemon answers on and the thread that serves them: who may connect, how many at once, how
-//! long anything may take. What is answered is `route.rs`'s and `public.rs`'s. It never touches the pipeline: it asks,
-//! and waits, and says so where no answer comes. It is up before the engine is, and while the engine is stuck.
+//! The HTTP server of the daemon: the thread that serves all sockets, and its limits on connections and time. The
+//! responses are made in `public_routes` and `control_routes`. The server never touches the pipeline: it sends requests
+//! to the engine's thread and reports a timeout where no response comes. It starts before the engine and keeps
+//! answering while the engine is stuck.
 
 pub(crate) mod access;
 pub(crate) mod control_routes;
@@ -9,7 +10,7 @@ pub(crate) mod listener;
 mod metrics;
 pub mod metrics_text;
 pub(crate) mod public_routes;
-pub mod response;
+mod response;
 pub(crate) mod status_cache;
 
 use std::convert::Infallible;
@@ -34,27 +35,27 @@ pub use access::Endpoint;
 use listener::{Accepted, Listener};
 pub use status_cache::StatusCache;
 
-pub use control_routes::QueryContext;
+pub use handlers::QueryContext;
 
 /// Connections served at once on each socket; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 32;
-/// A client that has not sent its request's head by then is hung up on.
+/// Time in which a client must send the head of its request; after that the connection is closed.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
-/// A longer head is refused.
+/// Maximum size of a request's head; a longer one is rejected.
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// After this a connection takes no further request, so that nobody keeps a place for ever.
+/// Maximum age of a connection, so that no client occupies a slot without end.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
-/// A client that has not read its answer by then is hung up on.
+/// Time in which a client must read its response after the maximum age; after that the connection is closed.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
-/// Pause after the kernel refused a connection: most likely all descriptors are in use.
+/// Pause after a failed accept, which most likely means that all file descriptors are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Pause before an address that was in use, or a control socket that could not be made, is tried again.
+/// Pause before another attempt to bind an address that is in use or to create the control socket.
 const BIND_PAUSE: Duration = Duration::from_secs(5);
 
-/// The control socket, or none where it could not be made; and its state directory.
+/// The control socket, `None` where it could not be created, and its state directory.
 type Control = (Option<ControlSocket>, PathBuf);
 
-/// The thread that serves. It ends when this is dropped, with every connection.
+/// The server's thread. Dropping the server ends the thread and closes every connection.
 #[derive(Debug)]
 pub struct Server {
     control: Option<oneshot::Sender<Control>>,
@@ -63,11 +64,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves on the address, if there is one, and on the sockets that systemd passed.
+    /// Starts a thread that serves the given address, if any, and the sockets that systemd passed.
     ///
     /// # Errors
-    /// No thread can be started.
-    pub fn start(address: Option<ListenAddress>, desk: Arc<StatusCache>) -> io::Result<Self> {
+    /// The thread or its runtime cannot be created.
+    pub fn start(address: Option<ListenAddress>, cache: Arc<StatusCache>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .enable_io()
@@ -76,9 +77,9 @@ impl Server {
         let (stop, stopped) = oneshot::channel();
         let serve = move || {
             runtime.block_on(async {
-                // Whatever is not finished when it is told to stop ends with the runtime.
+                // Unfinished connections end with the runtime.
                 tokio::select! {
-                    () = serve_all(address, control_given, desk) => {}
+                    () = serve_all(address, control_given, cache) => {}
                     _ = stopped => {}
                 }
             });
@@ -91,10 +92,10 @@ impl Server {
         })
     }
 
-    /// Serves on the control socket, too; where it could not be made, as soon as it can be.
+    /// Serves the control socket too. Without a socket the server retries to create it in `state_dir`.
     pub fn add_control(&mut self, socket: Option<ControlSocket>, state_dir: &Path) {
         if let Some(control) = self.control.take() {
-            // It is dropped where nobody serves any more.
+            // The send fails only if the thread has ended; the socket is dropped then.
             let _ = control.send((socket, state_dir.to_owned()));
         }
     }
@@ -104,7 +105,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // Its panic, if any, has been printed, and harmed nothing but the answers.
+            // A panic there was already printed, and it concerned responses alone.
             let _ = thread.join();
         }
     }
@@ -113,18 +114,18 @@ impl Drop for Server {
 async fn serve_all(
     address: Option<ListenAddress>,
     control: oneshot::Receiver<Control>,
-    desk: Arc<StatusCache>,
+    cache: Arc<StatusCache>,
 ) {
     for listener in listener::passed_by_systemd() {
-        tracing::info!(%listener, "serving, on a socket passed by systemd");
-        tokio::spawn(serve_one(listener, false, Arc::clone(&desk)));
+        tracing::info!(%listener, "serving HTTP on {listener}, a socket passed by systemd");
+        tokio::spawn(serve_one(listener, false, Arc::clone(&cache)));
     }
     if let Some(address) = address {
-        let desk = Arc::clone(&desk);
+        let cache = Arc::clone(&cache);
         tokio::spawn(async move {
             let listener = bind_patiently(&address).await;
-            tracing::info!(%listener, "serving");
-            serve_one(listener, false, desk).await;
+            tracing::info!(%listener, "serving HTTP on {listener}");
+            serve_one(listener, false, cache).await;
         });
     }
     let Ok((socket, state_dir)) = control.await else {
@@ -135,35 +136,35 @@ async fn serve_all(
         None => bind_later(&state_dir).await,
     };
     match socket.listener().and_then(Listener::unix) {
-        Ok(listener) => serve_one(listener, true, desk).await,
+        Ok(listener) => serve_one(listener, true, cache).await,
         Err(error) => {
-            tracing::warn!(%error, "the control socket cannot be served");
+            tracing::warn!(%error, "cannot serve the control socket ({error}); commands fall back to the published status");
             std::future::pending().await
         }
     }
 }
 
-/// What kept the control socket from being made, such as a full disk, may be over some time.
+/// Retries to create the control socket until the cause of the failure, such as a full disk, has ended.
 async fn bind_later(state_dir: &Path) -> ControlSocket {
     loop {
         tokio::time::sleep(BIND_PAUSE).await;
         if let Ok(socket) = ControlSocket::try_bind(state_dir) {
-            tracing::info!("questions are answered on the control socket now");
+            tracing::info!("control socket ready");
             return socket;
         }
     }
 }
 
-/// A port that somebody else has is no reason to stop distilling.
+/// Retries to bind the address: a port that another process holds must not stop the pipeline. Logs the first failure.
 async fn bind_patiently(address: &ListenAddress) -> Listener {
-    let mut said = false;
+    let mut logged = false;
     loop {
         match Listener::bind(address).await {
             Ok(listener) => return listener,
             Err(error) => {
-                if !said {
-                    tracing::error!(%address, %error, "cannot listen, trying on; see who has the address, or change `listen`");
-                    said = true;
+                if !logged {
+                    tracing::error!(%address, %error, "cannot listen on {address} ({error}), retrying every {} s; free the address or change `listen`", BIND_PAUSE.as_secs());
+                    logged = true;
                 }
                 tokio::time::sleep(BIND_PAUSE).await;
             }
@@ -171,7 +172,7 @@ async fn bind_patiently(address: &ListenAddress) -> Listener {
     }
 }
 
-async fn serve_one(listener: Listener, is_control: bool, desk: Arc<StatusCache>) {
+async fn serve_one(listener: Listener, is_control: bool, cache: Arc<StatusCache>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -180,22 +181,22 @@ async fn serve_one(listener: Listener, is_control: bool, desk: Arc<StatusCache>)
         let accepted = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::debug!(%error, "connection refused");
+                tracing::debug!(%error, "cannot accept a connection ({error})");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let desk = Arc::clone(&desk);
+        let cache = Arc::clone(&cache);
         tokio::spawn(async move {
             match accepted {
                 Accepted::Unix(stream) if is_control => {
-                    connection(stream, Endpoint::Control, desk).await;
+                    connection(stream, Endpoint::Control, cache).await;
                 }
-                Accepted::Unix(stream) => connection(stream, Endpoint::Unix, desk).await,
+                Accepted::Unix(stream) => connection(stream, Endpoint::Unix, cache).await,
                 Accepted::Tcp(stream) => {
                     let own = stream.local_addr().map(|address| address.ip());
                     let own = own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-                    connection(stream, Endpoint::Tcp(own), desk).await;
+                    connection(stream, Endpoint::Tcp(own), cache).await;
                 }
             }
             drop(place);
@@ -203,18 +204,18 @@ async fn serve_one(listener: Listener, is_control: bool, desk: Arc<StatusCache>)
     }
 }
 
-/// Serves a connection that came in by a door, until it ends: for whoever accepts by other means than [`Server`].
+/// Serves one accepted connection until it ends. Callers other than [`Server`] accept connections by their own means.
 pub async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    door: Endpoint,
-    desk: Arc<StatusCache>,
+    endpoint: Endpoint,
+    cache: Arc<StatusCache>,
 ) {
     let service = service_fn(move |request| {
-        let desk = Arc::clone(&desk);
-        async move { Ok::<_, Infallible>(answer(&request, door, &desk).await) }
+        let cache = Arc::clone(&cache);
+        async move { Ok::<_, Infallible>(answer(&request, endpoint, &cache).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
-        // Whatever stands behind a request is not read: hyper 1.12 may answer it in the middle of another answer.
+        // One request per connection: hyper 1.12 may answer pipelined bytes in the middle of another response.
         .keep_alive(false)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
@@ -232,26 +233,28 @@ pub async fn connection(
             match tokio::time::timeout(ANSWER_PATIENCE, served).await {
                 Ok(ended) => ended,
                 Err(_) => {
-                    tracing::debug!("a client that does not read its answer was hung up on");
+                    tracing::debug!(
+                        "closed the connection of a client that does not read its response"
+                    );
                     return;
                 }
             }
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended early");
+        tracing::debug!(%error, "connection ended early ({error})");
     }
 }
 
-/// What is answered to a request that came in by this door.
+/// Returns the response to a request that arrived at this endpoint.
 async fn answer(
     request: &Request<Incoming>,
-    door: Endpoint,
-    desk: &StatusCache,
+    endpoint: Endpoint,
+    cache: &StatusCache,
 ) -> Response<Full<Bytes>> {
-    let mut response = match access::admit(request, door) {
-        Ok(()) => admitted(request, door, desk).await,
-        Err((status, why)) => public_routes::text(status, why),
+    let mut response = match access::admit(request, endpoint) {
+        Ok(()) => admitted(request, endpoint, cache).await,
+        Err((status, why)) => response::text(status, why),
     };
     access::harden(response.headers_mut());
     response
@@ -259,26 +262,27 @@ async fn answer(
 
 async fn admitted(
     request: &Request<Incoming>,
-    door: Endpoint,
-    desk: &StatusCache,
+    endpoint: Endpoint,
+    cache: &StatusCache,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    let from_the_engine = control_routes::answer(request, desk.wake(), desk.answering());
-    // On the control socket a status is of this moment, never of one before; and it alone takes more than reading.
-    if door == Endpoint::Control && (path == "/status.json" || !access::reads(request.method())) {
-        return from_the_engine.await;
+    let from_engine = control_routes::answer(request, cache.wake(), cache.answering());
+    // The control socket never returns a cached status, and it alone accepts requests that change something.
+    if endpoint == Endpoint::Control && (path == "/status.json" || !access::reads(request.method()))
+    {
+        return from_engine.await;
     }
-    if let Some(answer) = public_routes::answer(path, request.headers(), desk).await {
+    if let Some(answer) = public_routes::answer(path, request.headers(), cache).await {
         return answer;
     }
-    if door == Endpoint::Control {
-        return from_the_engine.await;
+    if endpoint == Endpoint::Control {
+        return from_engine.await;
     }
     if public_routes::SHARED_PATHS.contains(&path) {
-        return desk.document(path, from_the_engine).await;
+        return cache.document(path, from_engine).await;
     }
-    public_routes::text(
+    response::text(
         StatusCode::NOT_FOUND,
-        "there is nothing here; see /, /metrics, /healthz, /readyz and /status.json",
+        "not found; this server has /, /metrics, /healthz, /readyz and /status.json",
     )
 }

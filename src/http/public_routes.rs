@@ -1,16 +1,17 @@
-//! Owns what is served to everyone who may connect: the page, health, metrics and the documents behind them. Reading
-//! only, and only what is listed here; everything else there is belongs to the control socket.
+//! Routes that every client may read: the status page, health, metrics and their documents. All other routes belong to
+//! the control socket.
 
-use crate::http::metrics_text;
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use hyper::header::ACCEPT;
 use hyper::{HeaderMap, Response, StatusCode};
 
 use crate::http::metrics;
-use crate::http::status_cache::StatusCache;
+use crate::http::metrics_text::Format;
+use crate::http::response::{response, text};
+use crate::http::status_cache::{EngineHealth, StatusCache};
 
-/// What the page is made of: path, type, bytes.
+/// Files of the status page: path, content type, content.
 const PAGE: [(&str, &str, &str); 4] = [
     (
         "/",
@@ -30,64 +31,46 @@ const PAGE: [(&str, &str, &str); 4] = [
     ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
 ];
 
-/// Documents of the control socket that everyone may read, too.
+/// Routes of the control socket that every client may read too.
 pub(super) const SHARED_PATHS: [&str; 1] = ["/recent.json"];
 
-/// The answer for a path that is served to everyone; `None` for any other.
+/// Returns the response for a public path, or `None` for any other path.
 pub(super) async fn answer(
     path: &str,
     headers: &HeaderMap,
-    desk: &StatusCache,
+    cache: &StatusCache,
 ) -> Option<Response<Full<Bytes>>> {
     if let Some((_, content_type, body)) = PAGE.iter().find(|(served, ..)| *served == path) {
-        return Some(response(
-            StatusCode::OK,
-            content_type,
-            Bytes::from_static(body.as_bytes()),
-        ));
+        return Some(response(StatusCode::OK, content_type, body.as_bytes()));
     }
     Some(match path {
-        "/healthz" => match desk.engine().await.alive() {
-            Ok(said) => text(StatusCode::OK, said),
+        "/healthz" => match cache.engine().await.alive() {
+            Ok(line) => text(StatusCode::OK, line),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         },
-        "/readyz" => match desk.engine().await.ready() {
+        "/readyz" => match cache.engine().await.ready() {
             Ok(()) => text(StatusCode::OK, "ready: the export is fresh"),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, &why),
         },
-        "/status.json" => status(desk).await,
+        "/status.json" => status(cache).await,
         "/metrics" => {
-            let format = metrics_text::Format::wanted(headers.get_all(ACCEPT).iter());
-            let body = metrics::text(&desk.engine().await, desk.meters(), format);
-            response(StatusCode::OK, format.content_type(), body.into())
+            let format = Format::wanted(headers.get_all(ACCEPT).iter());
+            let body = metrics::text(&cache.engine().await, cache.meters(), format);
+            response(StatusCode::OK, format.content_type(), body)
         }
         _ => return None,
     })
 }
 
-/// Where the engine's thread does not answer, the last it said, marked by the code as old.
-async fn status(desk: &StatusCache) -> Response<Full<Bytes>> {
-    let engine = desk.engine().await;
+/// Returns the status document. If the engine does not respond this is its last known status with code 503.
+async fn status(cache: &StatusCache) -> Response<Full<Bytes>> {
+    let engine = cache.engine().await;
     let code = match &engine {
-        crate::http::status_cache::EngineHealth::Responsive(_) => StatusCode::OK,
+        EngineHealth::Responsive(_) => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     match engine.document() {
-        Ok(body) => response(code, "application/json", body.into()),
+        Ok(body) => response(code, "application/json", body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
-}
-
-/// One line for a person.
-pub(super) fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
-    let body = format!("{}\n", line.trim_end());
-    response(status, "text/plain; charset=utf-8", body.into())
-}
-
-fn response(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
 }

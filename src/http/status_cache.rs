@@ -15,8 +15,8 @@ use tokio::sync::{Mutex, oneshot};
 use crate::daemon::inbox::Inbox;
 use crate::daemon::requests::{EngineRequest, LagRequest, Snapshot};
 use crate::engine::metrics::Metrics;
-use crate::http::control_routes;
-use crate::http::control_routes::QueryContext;
+use crate::http::handlers;
+use crate::http::handlers::QueryContext;
 use crate::query::status::Status;
 
 /// For so long all are told the same.
@@ -155,7 +155,7 @@ impl StatusCache {
         asked.late = None;
         let (bare, freshness) = (snapshot.status.clone(), snapshot.freshness);
         // The figures in it keep pages of the state alive, and end there.
-        let status = control_routes::complete(snapshot, &self.answering).await;
+        let status = handlers::complete(snapshot, &self.answering).await;
         let known = Arc::new(CachedStatus {
             status: status.unwrap_or(bare),
             freshness,

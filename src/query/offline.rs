@@ -1,10 +1,8 @@
 //! Owns where an operator's question is answered: by the running daemon, through its control socket, or here, from state
 //! and journal under its lock. Both answer from the same [`StateSnapshot`]. It never changes state or export.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
@@ -13,20 +11,17 @@ use serde::de::DeserializeOwned;
 use crate::config::Settings;
 use crate::lake::path::export_path;
 use crate::pair::accounting::Account;
-use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::{ActivePair, Overlay};
 use crate::platform::root_lock::{Holder, LockError, RootLock};
 use crate::platform::storage::{OsStorage, Storage};
 use crate::query::control;
 use crate::query::control::{Answer, ControlError};
-use crate::record::row;
 use crate::store::files::{JOURNAL_FILE, STATE_FILE};
 use crate::store::journal::Journal;
-use crate::store::journal::batch::{Batch, PairDelta};
 use crate::store::journal::error::JournalError;
-use crate::store::snapshot::{StateSnapshot, pair_path};
+use crate::store::replay::Replay;
+use crate::store::snapshot::StateSnapshot;
+use crate::store::state::State;
 use crate::store::state::error::StateError;
-use crate::store::state::{State, StateView};
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -224,35 +219,19 @@ impl OfflineState {
             .open_read(&state_dir.join(JOURNAL_FILE))
             .map_err(JournalError::Io)?;
         let header = state.header().clone();
-        let mut taking = Replay {
-            view: Arc::new(state.view()?),
-            pairs: BTreeMap::new(),
-            account: header.account,
-            claimable: header.claimable,
-            export_bytes: header.export.len_bytes,
-        };
+        let mut replay = Replay::new(state.view()?, &header);
         Journal::replay(
             file,
             header.journal_epoch,
             header.seq_applied,
-            |_, batch| taking.batch(batch),
+            |_, batch| -> Result<(), InquireError> { Ok(replay.apply(batch)?) },
         )?;
-        let claims =
-            (taking.pairs.values()).flat_map(|pair| pair.overlay.claimed_rows.iter().copied());
-        let figures = StateSnapshot {
-            view: Arc::clone(&taking.view),
-            claimed: Arc::new(claims.collect()),
-            claimable: taking.claimable,
-            changed: (taking.pairs.into_values())
-                .filter_map(|pair| Some((pair_path(&pair.checkpoint)?, Arc::new(pair))))
-                .collect(),
-        };
         Ok(Self {
             root,
             state_dir,
-            figures: figures.sorted(),
-            account: taking.account,
-            export_bytes: taking.export_bytes,
+            account: replay.account.clone(),
+            export_bytes: replay.export_bytes,
+            figures: replay.into_snapshot(),
             _state: state,
             lock,
         })
@@ -268,55 +247,5 @@ impl OfflineState {
     #[must_use]
     pub fn export_path(&self) -> PathBuf {
         export_path(&self.root)
-    }
-}
-
-/// What the journal puts over the state, as a start would, in memory alone.
-struct Replay {
-    view: Arc<StateView>,
-    pairs: BTreeMap<Vec<u8>, ActivePair>,
-    account: Account,
-    claimable: u64,
-    export_bytes: u64,
-}
-
-impl Replay {
-    fn batch(&mut self, batch: Batch) -> Result<(), InquireError> {
-        self.export_bytes = batch.export_to();
-        for delta in batch.delta.pairs {
-            self.delta(&delta)?;
-        }
-        for (day, rows) in batch.rows.pieces().flat_map(row::days_of) {
-            self.account.add_rows(day, rows);
-        }
-        Ok(())
-    }
-
-    fn delta(&mut self, delta: &PairDelta) -> Result<(), InquireError> {
-        let path = &delta.checkpoint.path;
-        if !self.pairs.contains_key(path) {
-            let persisted = self.view.pair_id(path)?.is_some();
-            let checkpoint = if persisted {
-                self.view.checkpoint(delta.id)?
-            } else {
-                PairCheckpoint::new(path.clone())
-            };
-            let pair = ActivePair {
-                id: delta.id,
-                checkpoint,
-                overlay: Overlay::default(),
-                persisted,
-            };
-            self.pairs.insert(path.clone(), pair);
-        }
-        let pair = self.pairs.get_mut(path).expect("it was just put there");
-        self.account.replace(&pair.checkpoint, &delta.checkpoint);
-        pair.checkpoint = delta.checkpoint.clone();
-        let overlay = delta.overlay();
-        self.claimable = self
-            .claimable
-            .saturating_sub(overlay.claimed_rows.len() as u64);
-        pair.overlay.extend(overlay);
-        Ok(())
     }
 }

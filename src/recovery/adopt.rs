@@ -7,13 +7,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::console::progress::OnStep;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::pair::index::{PairId, UnclaimedRow};
 use crate::platform::storage::{exists, remove_if_exists};
 use crate::record::firewall::{ACCEPTED, FIREWALL};
 use crate::record::row;
 use crate::recovery::decide::RecoveryCase;
-use crate::recovery::open::OnStep;
 use crate::recovery::report::OpenReport;
 use crate::store::export::{Export, ExportError, ROWS_PER_STEP, Segments};
 use crate::store::files::{
@@ -28,7 +28,7 @@ use crate::store::state::header::Header;
 const CLAIMS_AT_ONCE: usize = 256 << 10;
 
 /// Cases `Fresh` and `Adopt`: a state that knows nothing but the rows that are there.
-pub(super) fn begin_anew(
+pub(super) fn build_state(
     setup: Setup,
     case: RecoveryCase,
     on_step: OnStep<'_>,

@@ -1,58 +1,61 @@
-//! Owns the start of the engine: finds the facts that [`crate::recovery::decide`] decides on, and carries its decision out.
+//! Opens the engine: gathers the facts that [`crate::recovery::decide`] decides on, and carries its decision out.
 //!
-//! Crashes while a state is made anew are harmless: it is built under another name and gets its own with one rename,
-//! when all of the export has been taken in. Until then the next start finds no state and begins again.
+//! A crash while a state is being rebuilt is harmless: it is built under another name and renamed once all of the
+//! export is in it. Until then the next start finds no state and begins from scratch.
 
-use crate::recovery::report::OpenReport;
-
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine::{Engine, EngineError, Setup, Slot};
-use crate::lake::path::PairPath;
-use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::{ActivePair, Overlay};
+use crate::console::progress::OnStep;
+use crate::engine::{Engine, EngineError, Setup};
 use crate::platform::storage::{FileKind, Storage, exists, read_full_at};
-use crate::record::row;
-use crate::recovery::adopt::begin_anew;
+use crate::recovery::adopt::build_state;
 use crate::recovery::decide::{CannotStart, ExportFound, RecoveryCase, StateFound, decide};
+use crate::recovery::report::OpenReport;
 use crate::recovery::swap::finish_swap;
 use crate::store::export::{Export, ExportError, ExportMark};
 use crate::store::files::{DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
 use crate::store::journal::Journal;
-use crate::store::journal::batch::PairDelta;
 use crate::store::journal::error::JournalError;
+use crate::store::replay::Replay;
 use crate::store::state::State;
 use crate::store::state::error::StateError;
 
-/// Told of long work: what is being done, bytes of it that are done, bytes in all.
-pub type OnStep<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
+/// The state that the state directory holds.
+enum StateOnDisk {
+    /// The state and its journal were read.
+    Usable(LoadedState),
+    /// There is no state.
+    Absent,
+    /// The state or its journal is damaged or incomplete, and must be rebuilt.
+    Unusable {
+        /// The defect, for the log.
+        reason: String,
+    },
+}
 
-/// A state that was read, and its journal. Only recovery makes an engine of it.
+/// A state that was read, and the extent of its journal.
 struct LoadedState {
     state: State,
-    deltas: Vec<PairDelta>,
-    batches: u64,
+    /// Export length with the rows of the journal, bytes.
     committed: u64,
 }
 
 impl Engine {
-    /// Opens what is there, recovers what a crash left, and gives an engine that is ready to work.
+    /// Opens the state and the export, recovers from a crash, and returns an engine that is ready to work.
     ///
     /// # Errors
-    /// What must not be gone on with; each says what to do.
+    /// The daemon must not start; each error names the remedy.
     pub fn open(setup: Setup) -> Result<(Self, OpenReport), EngineError> {
-        Self::open_telling(setup, &mut |_, _, _| {})
+        Self::open_with_progress(setup, &mut |_, _, _| {})
     }
 
-    /// As [`Self::open`]; of what takes long `on_step` is told: what is done, and how many bytes of how many.
+    /// Opens the engine as [`Self::open`] does and reports the progress of long reads to `on_step`.
     ///
     /// # Errors
-    /// As there.
-    pub fn open_telling(
+    /// Those of [`Self::open`].
+    pub fn open_with_progress(
         setup: Setup,
         on_step: OnStep<'_>,
     ) -> Result<(Self, OpenReport), EngineError> {
@@ -60,8 +63,9 @@ impl Engine {
         make_directories(&setup)?;
         finish_swap(&setup)?;
         let (loaded, state_lost) = match load(&setup)? {
-            Ok(loaded) => (Some(loaded), None),
-            Err(why) => (None, why),
+            StateOnDisk::Usable(loaded) => (Some(loaded), None),
+            StateOnDisk::Absent => (None, None),
+            StateOnDisk::Unusable { reason } => (None, Some(reason)),
         };
         let state_found = loaded
             .as_ref()
@@ -76,29 +80,29 @@ impl Engine {
             state_found,
             find_export(&*storage, &setup.export_path, mark)?,
         );
-        let (engine, report) = match (case, loaded) {
-            (RecoveryCase::Continue, Some(loaded)) => go_on(setup, loaded)?,
-            (RecoveryCase::Stop(refused), Some(loaded)) => {
-                return Err(refusal(&setup, refused, &loaded)?.into());
+        match (case, loaded) {
+            (RecoveryCase::Continue, Some(loaded)) => resume(setup, loaded.state),
+            (RecoveryCase::Stop(cause), Some(loaded)) => {
+                Err(stop_error(&setup, cause, &loaded).into())
             }
             (_, loaded) => {
                 let older = loaded.map(|_| "it is older than the export".to_owned());
-                let (engine, report) = begin_anew(setup, case, on_step)?;
-                (
+                let (engine, report) = build_state(setup, case, on_step)?;
+                let state_lost = state_lost.or(older);
+                Ok((
                     engine,
                     OpenReport {
-                        state_lost: state_lost.or(older),
+                        state_lost,
                         ..report
                     },
-                )
+                ))
             }
-        };
-        Ok((engine, report))
+        }
     }
 }
 
-/// Makes the directories of the state and of the export, and their names durable: a process that was killed may have
-/// made them, or files in them, without living long enough to sync what is above.
+/// Creates the directories of the state and of the export and makes their names durable: a process that was killed may
+/// have created them, or files in them, without syncing the directories above.
 fn make_directories(setup: &Setup) -> Result<(), EngineError> {
     let storage = &*setup.storage;
     let dir_error = |source| setup.state_dir_error(source);
@@ -116,7 +120,7 @@ fn make_directories(setup: &Setup) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Syncs a directory and those above it, up to the root; outside of the root only the one above.
+/// Syncs a directory and its ancestors up to the root; outside of the root only its parent.
 fn sync_names(storage: &dyn Storage, dir: &Path, root: &Path) -> io::Result<()> {
     let levels = dir
         .strip_prefix(root)
@@ -127,7 +131,7 @@ fn sync_names(storage: &dyn Storage, dir: &Path, root: &Path) -> io::Result<()> 
         .filter(|dir| !dir.as_os_str().is_empty())
     {
         match storage.sync_dir(dir) {
-            // Above our own directories we may have no rights, and then made nothing there.
+            // A directory that the daemon may not open is one in which it created nothing.
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
             _ => {}
         }
@@ -135,63 +139,52 @@ fn sync_names(storage: &dyn Storage, dir: &Path, root: &Path) -> io::Result<()> 
     Ok(())
 }
 
-/// The state and what its journal adds; `Err` with the reason where it must be made anew.
-fn load(setup: &Setup) -> Result<Result<LoadedState, Option<String>>, EngineError> {
+/// Reads the state and finds the end of its journal. Both are durable on return.
+fn load(setup: &Setup) -> Result<StateOnDisk, EngineError> {
     let storage = &*setup.storage;
-    if exists(storage, &setup.state_dir.join(DISTRUSTED_FILE))
-        .map_err(|error| setup.state_dir_error(error))?
-    {
-        return Ok(Err(Some("it was found damaged while it was in use".into())));
+    let dir_error = |source| setup.state_dir_error(source);
+    let unusable = |reason: String| Ok(StateOnDisk::Unusable { reason });
+    if exists(storage, &setup.state_dir.join(DISTRUSTED_FILE)).map_err(dir_error)? {
+        return unusable("it was found damaged while it was in use".into());
     }
     let state_path = setup.state_dir.join(STATE_FILE);
     let state_file = match storage.open_write(&state_path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(None)),
-        Err(error) => return Err(setup.state_dir_error(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(StateOnDisk::Absent),
+        other => other.map_err(dir_error)?,
     };
-    let file = match storage.open_write(&setup.state_dir.join(JOURNAL_FILE)) {
-        Ok(file) => file,
+    let journal_file = match storage.open_write(&setup.state_dir.join(JOURNAL_FILE)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Err(Some("its journal is missing".into())));
+            return unusable("its journal is missing".into());
         }
-        Err(error) => return Err(setup.state_dir_error(error)),
+        other => other.map_err(dir_error)?,
     };
-    // A process that was killed leaves bytes that are there to be read and not yet durable. What is built on them
-    // must not lose them to a power cut: they are made durable before they are believed. The journal's below, once
-    // it is known how far they go. A state that stays behind for all that is one that was lost.
-    state_file
-        .sync_data()
-        .map_err(|error| setup.state_dir_error(error))?;
+    // A process that was killed leaves bytes that can be read and are not durable yet. They are synced before anything
+    // is built on them, or a power cut would take them from under it. The journal is synced below, once its end is
+    // known. A state that is still older than its export after that counts as lost.
+    state_file.sync_data().map_err(dir_error)?;
     let state = match State::open(storage, &state_path) {
         Ok(state) => state,
-        Err(StateError::Damaged(why)) => return Ok(Err(Some(why))),
-        Err(StateError::Io(error)) => return Err(setup.state_dir_error(error)),
+        Err(StateError::Damaged(reason)) => return unusable(reason),
+        Err(StateError::Io(error)) => return Err(dir_error(error)),
         Err(error) => return Err(error.into()),
     };
-    let header = state.header().clone();
-    let mut loaded = LoadedState {
-        state,
-        deltas: Vec::new(),
-        batches: 0,
-        committed: header.export.len_bytes,
-    };
+    let header = state.header();
+    let mut committed = header.export.len_bytes;
     let replayed = Journal::replay(
-        file,
+        journal_file,
         header.journal_epoch,
         header.seq_applied,
         |_, batch| {
-            loaded.batches += 1;
-            loaded.committed = batch.export_to();
-            loaded.deltas.extend(batch.delta.pairs);
+            committed = batch.export_to();
             Ok::<_, JournalError>(())
         },
     );
     match replayed {
         Ok(journal) => {
-            journal.write_again()?;
-            Ok(Ok(loaded))
+            journal.rewrite()?;
+            Ok(StateOnDisk::Usable(LoadedState { state, committed }))
         }
-        Err(JournalError::Damaged(why)) => Ok(Err(Some(format!("its journal is damaged: {why}")))),
+        Err(JournalError::Damaged(reason)) => unusable(format!("its journal is damaged: {reason}")),
         Err(error) => Err(error.into()),
     }
 }
@@ -212,7 +205,7 @@ fn find_export(
     if stat.kind != FileKind::Regular {
         return Err(ExportError::Changed {
             path: path.to_owned(),
-            what: "it is no regular file".into(),
+            what: "not a regular file".into(),
         });
     }
     let file = storage.open_read(path).map_err(io_error)?;
@@ -228,108 +221,59 @@ fn find_export(
     })
 }
 
-fn refusal(
-    setup: &Setup,
-    refused: CannotStart,
-    loaded: &LoadedState,
-) -> Result<ExportError, EngineError> {
+fn stop_error(setup: &Setup, cause: CannotStart, loaded: &LoadedState) -> ExportError {
     let path = setup.export_path.clone();
-    Ok(match refused {
+    let durable_bytes = loaded.state.header().export.len_bytes;
+    match cause {
         CannotStart::Missing => ExportError::Missing {
             path,
             committed_bytes: loaded.committed,
         },
         CannotStart::Short => ExportError::Short {
             found_bytes: setup.storage.stat(&path).map_or(0, |stat| stat.len_bytes),
-            committed_bytes: loaded.state.header().export.len_bytes,
+            committed_bytes: durable_bytes,
             path,
         },
-        CannotStart::Changed => {
-            let len_bytes = loaded.state.header().export.len_bytes;
-            ExportError::Changed {
-                path,
-                what: format!("the bytes before byte {len_bytes} are not ours"),
-            }
-        }
-    })
+        CannotStart::Changed => ExportError::Changed {
+            path,
+            what: format!("the bytes before byte {durable_bytes} differ from those written"),
+        },
+    }
 }
 
-/// Case `Continue`: writes the journal's rows again, and takes its deltas into memory.
-fn go_on(setup: Setup, loaded: LoadedState) -> Result<(Engine, OpenReport), EngineError> {
+/// Carries out [`RecoveryCase::Continue`]: writes the journal's rows to the export again and applies its deltas in
+/// memory.
+fn resume(setup: Setup, state: State) -> Result<(Engine, OpenReport), EngineError> {
     let storage = Arc::clone(&setup.storage);
     let mut export = Export::open_or_create(Arc::clone(&storage), &setup.export_path)?;
     let file = storage
         .open_write(&setup.state_dir.join(JOURNAL_FILE))
         .map_err(|source| setup.state_dir_error(source))?;
-    let header = loaded.state.header().clone();
+    let header = state.header();
     export.resume_hashes(&header.export, &header.guard)?;
-    let mut days = Vec::new();
+    let mut replay = Replay::new(state.view()?, header);
     let journal = Journal::replay(
         file,
         header.journal_epoch,
         header.seq_applied,
-        |_, batch| {
-            days.extend(batch.rows.pieces().flat_map(row::days_of));
-            export
-                .redo(batch.delta.export_from, &batch.rows)
-                .map_err(EngineError::from)
+        |_, batch| -> Result<(), EngineError> {
+            export.redo(batch.delta.export_from, &batch.rows)?;
+            Ok(replay.apply(batch)?)
         },
     )?;
-    let state_path = setup.state_dir.join(STATE_FILE);
-    let mut engine = Engine::assemble(setup, loaded.state, state_path, journal, export)?;
-    for delta in &loaded.deltas {
-        take_in(&mut engine, delta)?;
-    }
-    for (day, rows) in days {
-        engine.account.add_rows(day, rows);
-    }
-    engine.check_recorded_tampering()?;
     let report = OpenReport {
-        batches_redone: loaded.batches,
+        batches_redone: replay.batches,
         ..OpenReport::new(RecoveryCase::Continue)
     };
+    let state_path = setup.state_dir.join(STATE_FILE);
+    let mut engine = Engine::assemble(setup, state, state_path, journal, export)?;
+    apply_journal(&mut engine, replay);
+    engine.check_recorded_tampering()?;
     Ok((engine, report))
 }
 
-/// Puts a delta of the journal over what the state says of its pair.
-fn take_in(engine: &mut Engine, delta: &PairDelta) -> Result<(), EngineError> {
-    let path = pair_path(&delta.checkpoint)?;
-    engine.pair_next = engine.pair_next.max(delta.id.0 + 1);
-    if !engine.slots.contains_key(&path) {
-        let persisted = engine.view.pair_id(path.as_bytes())?.is_some();
-        let checkpoint = if persisted {
-            engine.view.checkpoint(delta.id)?
-        } else {
-            PairCheckpoint::new(path.as_bytes().to_vec())
-        };
-        let pair = ActivePair {
-            id: delta.id,
-            checkpoint,
-            overlay: Overlay::default(),
-            persisted,
-        };
-        engine.slots.insert(path.clone(), Slot::new(pair));
-    }
-    let slot = engine.slots.get_mut(&path).expect("it was just put there");
-    slot.changed = true;
-    engine.any_changed = true;
-    let pair = Arc::make_mut(&mut slot.pair);
-    engine.account.replace(&pair.checkpoint, &delta.checkpoint);
-    engine.inodes.note(&path, &delta.checkpoint);
-    pair.checkpoint = delta.checkpoint.clone();
-    let overlay = delta.overlay();
-    engine.claimable -= overlay.claimed_rows.len() as u64;
-    Arc::make_mut(&mut engine.claimed).extend(overlay.claimed_rows.iter().copied());
-    engine.overlay_entries += overlay.len();
-    pair.overlay.extend(overlay);
-    Ok(())
-}
-
-fn pair_path(checkpoint: &PairCheckpoint) -> Result<PairPath, StateError> {
-    PairPath::from_relative(Path::new(OsStr::from_bytes(&checkpoint.path))).ok_or_else(|| {
-        StateError::Damaged(format!(
-            "{} is no day-file",
-            String::from_utf8_lossy(&checkpoint.path)
-        ))
-    })
+/// Moves the pairs and sums of the replayed journal into the engine's memory.
+fn apply_journal(engine: &mut Engine, replay: Replay) {
+    engine.books.account = replay.account.clone();
+    engine.pairs.restore(replay);
 }

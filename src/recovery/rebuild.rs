@@ -1,25 +1,26 @@
-//! Owns `rebuild`: a fresh export and a state that fits it are made beside the old ones and take their place at once.
-//! It never changes what stands before the swap, and never decides what earns a row: it drives the same engine.
+//! Rebuilds the export and the state from the sources: builds a fresh export and a fresh state next to the old ones,
+//! then swaps both in at once. Nothing is changed before the swap. The same engine decides which rows are written.
 //!
-//! The fresh export holds what a batch over today's sources gives, pair by pair in the walk's order: so `verify` finds
-//! it equal, and the daemon that goes on from it has nothing to append. What falls away are rows of history that is
-//! no more: of lines that were rewritten or deleted, and of evidence that was replaced (the row comes back with what
-//! the evidence says now). A run that was accepted by one line and rejected by a later one keeps its row as long as
-//! the accepting line stands, because a batch gives it too, and a daemon would append it again; it is still counted
-//! as contradicted. All rows are stamped anew.
+//! The fresh export holds what a batch over today's sources gives, pair by pair in the order of the walk: `verify` finds
+//! it equal, and the daemon that resumes from it has nothing to append. Rows are dropped whose history no longer exists:
+//! their line was rewritten or deleted, or their evidence was replaced (the row returns with the current evidence). A
+//! run that one line accepts and a later line rejects keeps its row as long as the accepting line exists, because a
+//! batch gives that row too and a daemon would append it again; it still counts as contradicted. All rows get a new
+//! timestamp.
 //!
-//! An unterminated last line that is a whole value is taken at once, as a batch does.
+//! A last line without a newline that is a complete value is read at once, as a batch does.
 //!
-//! How the files take their places, and what a crash then leaves, is told where that is done (`swap`).
+//! [`crate::recovery::swap`] describes how the files are swapped and what a crash in between leaves.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
+use crate::console::progress::OnStep;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{pair_bytes, walk};
@@ -28,51 +29,52 @@ use crate::record::row;
 use crate::recovery::swap::{clean_up, finish_swap, stage_of, swap};
 use crate::store::export::{Export, ExportError, ROWS_PER_STEP};
 
-/// A pair that cannot be read is not looked at more often than this without a new line.
+/// Passes over a pair without a new line after which a pair that was skipped counts as unreadable.
 const IDLE_PASSES_MAX: u32 = 16;
 
-/// What a rebuild did.
+/// The result of a rebuild, printed as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rebuilt {
-    /// The export.
+    /// Path of the export.
     pub output_path: String,
-    /// Lines of the export that was replaced.
+    /// Lines of the replaced export.
     pub rows_before: u64,
-    /// Rows of the fresh one.
+    /// Rows of the fresh export.
     pub rows_after: u64,
-    /// Of `rows_before`: those that are not in the fresh one, stamps aside.
+    /// Rows of the replaced export that are not in the fresh one, timestamps ignored.
     pub rows_dropped: u64,
-    /// Of `rows_after`: those that were not in the old one, stamps aside.
+    /// Rows of the fresh export that were not in the replaced one, timestamps ignored.
     pub rows_added: u64,
-    /// Directories and day-files that could not be read, each named in the log; their rows are missing until they can.
+    /// Directories and day-files that could not be read, each named in the log. Their rows are missing until the next
+    /// read of them succeeds.
     pub passed_over: u64,
 }
 
-/// Why there was no rebuild. The old export and state are as they were.
+/// The cause of a failed rebuild. The old export and state are unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
-    /// See there.
+    /// The engine that fills the fresh export failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The lake's sources cannot be listed.
+    /// The directory of a stream cannot be listed.
     #[error(
-        "the sources in {} cannot be listed: {source}; the export was not touched", path.display()
+        "cannot list the sources in {}: {source}; the export is unchanged", path.display()
     )]
     Sources {
         /// The stream's directory.
         path: PathBuf,
-        /// What the disk said.
+        /// The error of the disk.
         source: io::Error,
     },
-    /// A day-file was opened and then could not be read.
+    /// A day-file could be opened and not be read to its end.
     #[error(
-        "{} cannot be read to its end; the export was not touched", path.display()
+        "cannot read {} to its end; the export is unchanged", path.display()
     )]
     UnreadBytes {
-        /// The pair.
+        /// Pattern that names both day-files of the pair.
         path: PathBuf,
     },
-    /// Whoever was told of its steps wanted no more of them.
+    /// The stop flag was set before the swap.
     #[error("stopped before the swap; the export and the state are as they were")]
     Stopped,
 }
@@ -83,32 +85,54 @@ impl From<ExportError> for RebuildError {
     }
 }
 
-/// Told of the work's steps: what is being done, bytes of it that are done, bytes in all. Says whether to go on.
-pub type OnStep<'a> = &'a mut dyn FnMut(&'static str, u64, u64) -> ControlFlow<()>;
+/// The progress callback of a rebuild and the flag that stops it.
+struct Steps<'a> {
+    on_step: OnStep<'a>,
+    stop: &'a AtomicBool,
+}
 
-/// Writes a fresh export and a state that fits it, and swaps them in. Nobody else may work on this state or export:
-/// the caller holds the lock. `on_step` may end it up to the swap: what was made is removed.
+impl Steps<'_> {
+    fn report(
+        &mut self,
+        label: &'static str,
+        done_bytes: u64,
+        total_bytes: u64,
+    ) -> Result<(), RebuildError> {
+        (self.on_step)(label, done_bytes, total_bytes);
+        if self.stop.load(Ordering::SeqCst) {
+            return Err(RebuildError::Stopped);
+        }
+        Ok(())
+    }
+}
+
+/// Writes a fresh export and a state that fits it, and swaps them in. The caller holds the lock on the state and the
+/// export. Setting `stop` ends the rebuild at its next step; up to the swap everything it wrote is removed.
 ///
-/// Memory: 8 bytes for each row of the old export and of the fresh one, to tell what was dropped.
+/// Memory: 8 bytes for each row of the old export and of the fresh one, to count the dropped rows.
 ///
 /// # Errors
-/// See [`RebuildError`]. A failed swap is finished by the next start.
-pub fn rebuild(setup: &Setup, on_step: OnStep<'_>) -> Result<Rebuilt, RebuildError> {
+/// See [`RebuildError`]. The next start completes a swap that failed.
+pub fn rebuild(
+    setup: &Setup,
+    stop: &AtomicBool,
+    on_step: OnStep<'_>,
+) -> Result<Rebuilt, RebuildError> {
     let storage = Arc::clone(&setup.storage);
     storage
         .create_dir_all(&setup.state_dir)
         .map_err(|source| setup.state_dir_error(source))?;
     finish_swap(setup)?;
     let stage = stage_of(setup);
-    let made = make(setup, &stage, on_step);
-    if let Err(RebuildError::Stopped) = made {
+    let built = build(setup, &stage, &mut Steps { on_step, stop });
+    if let Err(RebuildError::Stopped) = built {
         clean_up(setup, &stage)?;
     }
-    let Made {
+    let Built {
         before,
         after,
         passed_over,
-    } = made?;
+    } = built?;
     swap(setup)?;
     let kept = count_common(&before, &after);
     Ok(Rebuilt {
@@ -121,31 +145,26 @@ pub fn rebuild(setup: &Setup, on_step: OnStep<'_>) -> Result<Rebuilt, RebuildErr
     })
 }
 
-/// What was made beside the old export: digests of the old rows and of the fresh ones.
-struct Made {
+/// The result of the work before the swap: sorted digests of the old rows and of the fresh ones.
+struct Built {
     before: Vec<u64>,
     after: Vec<u64>,
     passed_over: u64,
 }
 
-/// All that comes before the swap. The stage is closed on return.
-fn make(setup: &Setup, stage: &Setup, on_step: OnStep<'_>) -> Result<Made, RebuildError> {
+/// Does all the work before the swap. The stage is closed on return.
+fn build(setup: &Setup, stage: &Setup, steps: &mut Steps<'_>) -> Result<Built, RebuildError> {
     let storage = &setup.storage;
-    Ok(Made {
-        before: row_digests(
-            storage,
-            &setup.export_path,
-            "reading the old export",
-            on_step,
-        )?,
-        passed_over: fill(stage, on_step)?,
-        after: row_digests(storage, &stage.export_path, "comparing", on_step)?,
+    Ok(Built {
+        before: row_digests(storage, &setup.export_path, "reading the old export", steps)?,
+        passed_over: fill(stage, steps)?,
+        after: row_digests(storage, &stage.export_path, "comparing", steps)?,
     })
 }
 
-/// Reads all of the lake into the stage, and gives how much of it was passed over. Durable on return.
-fn fill(stage: &Setup, on_step: OnStep<'_>) -> Result<u64, RebuildError> {
-    let (paths, mut passed_over) = pairs_of(stage)?;
+/// Reads the whole lake into the stage and returns the number of unreadable directories and pairs. Durable on return.
+fn fill(stage: &Setup, steps: &mut Steps<'_>) -> Result<u64, RebuildError> {
+    let (paths, mut passed_over) = list_pairs(stage)?;
     let (mut engine, _) = Engine::open(stage.clone())?;
     engine.commit_full_batches();
     let sizes = paths
@@ -156,32 +175,31 @@ fn fill(stage: &Setup, on_step: OnStep<'_>) -> Result<u64, RebuildError> {
     for path in paths {
         read_all(&mut engine, stage, &path, &mut |read_bytes| {
             done_bytes += read_bytes;
-            on_step("rebuilding", done_bytes, total_bytes)
+            steps.report("rebuilding", done_bytes, total_bytes)
         })?;
-        passed_over += u64::from(engine.was_passed_over(&path));
+        passed_over += u64::from(engine.was_skipped(&path));
     }
     engine.checkpoint()?;
     Ok(passed_over)
 }
 
-/// Reads one pair to its end, unterminated last lines included. `on_bytes` is told after each pass.
+/// Reads one pair to its end, last lines without a newline included. Calls `on_bytes` after each pass with the bytes
+/// read in it.
 fn read_all(
     engine: &mut Engine,
     stage: &Setup,
     path: &PairPath,
-    on_bytes: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    on_bytes: &mut dyn FnMut(u64) -> Result<(), RebuildError>,
 ) -> Result<(), RebuildError> {
     let mut idle_passes = 0;
     engine.enqueue(path.clone());
-    while engine.behind() > 0 || engine.may_settle() {
+    while engine.queue_len() > 0 || engine.may_settle() {
         engine.tick()?;
         let report = engine.pass()?;
-        if on_bytes(report.source_bytes).is_break() {
-            return Err(RebuildError::Stopped);
-        }
+        on_bytes(report.source_bytes)?;
         let idle = report.scored_lines + report.evidence_lines + report.malformed == 0;
         idle_passes = if idle { idle_passes + 1 } else { 0 };
-        if idle_passes > IDLE_PASSES_MAX && engine.was_passed_over(path) {
+        if idle_passes > IDLE_PASSES_MAX && engine.was_skipped(path) {
             return Err(RebuildError::UnreadBytes {
                 path: stage
                     .root
@@ -193,8 +211,8 @@ fn read_all(
     Ok(())
 }
 
-/// All pairs in the order of a batch, and how many directories could not be listed.
-fn pairs_of(setup: &Setup) -> Result<(BTreeSet<PairPath>, u64), RebuildError> {
+/// Returns all pairs in the order of a batch and the number of directories that could not be listed.
+fn list_pairs(setup: &Setup) -> Result<(BTreeSet<PairPath>, u64), RebuildError> {
     let mut paths = BTreeSet::new();
     let mut passed_over = 0;
     for stream in Stream::ALL {
@@ -204,7 +222,12 @@ fn pairs_of(setup: &Setup) -> Result<(BTreeSet<PairPath>, u64), RebuildError> {
                 source,
             })?;
         for (directory, error) in &found.unreadable {
-            tracing::warn!(directory = %directory.display(), %error, "directory passed over");
+            tracing::warn!(
+                directory = %directory.display(),
+                %error,
+                "cannot list directory {} ({error}), its day-files are missing from the fresh export",
+                directory.display()
+            );
         }
         passed_over += found.unreadable.len() as u64;
         paths.extend(found.day_files);
@@ -212,27 +235,26 @@ fn pairs_of(setup: &Setup) -> Result<(BTreeSet<PairPath>, u64), RebuildError> {
     Ok((paths, passed_over))
 }
 
-/// A digest of each line of an export, stamps aside, sorted.
+/// Returns a digest of each line of an export, timestamps ignored, sorted. An export that does not exist has no lines.
 fn row_digests(
     storage: &Arc<dyn Storage>,
     path: &Path,
-    what: &'static str,
-    on_step: OnStep<'_>,
+    label: &'static str,
+    steps: &mut Steps<'_>,
 ) -> Result<Vec<u64>, RebuildError> {
     let mut digests = Vec::new();
-    let there = exists(&**storage, path).map_err(|source| ExportError::Io {
+    let is_present = exists(&**storage, path).map_err(|source| ExportError::Io {
         path: path.to_owned(),
         source,
     })?;
-    if !there {
+    if !is_present {
         return Ok(digests);
     }
     let export = Export::open_or_create(Arc::clone(storage), path)?;
     let total_bytes = export.len_bytes();
-    export.for_each_row(|offset, bytes| {
-        let is_step = (digests.len() as u64).is_multiple_of(ROWS_PER_STEP);
-        if is_step && on_step(what, offset, total_bytes).is_break() {
-            return Err(RebuildError::Stopped);
+    export.for_each_row(|offset, bytes| -> Result<(), RebuildError> {
+        if (digests.len() as u64).is_multiple_of(ROWS_PER_STEP) {
+            steps.report(label, offset, total_bytes)?;
         }
         let digest = row::digest_without_stamps(bytes);
         digests.push(digest.map_or_else(
@@ -245,7 +267,7 @@ fn row_digests(
     Ok(digests)
 }
 
-/// How many of two sorted lists pair off.
+/// Returns the size of the multiset intersection of two sorted lists.
 fn count_common(left: &[u64], right: &[u64]) -> u64 {
     let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
     let mut common = 0;

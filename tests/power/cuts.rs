@@ -35,14 +35,14 @@ const CUTS_VARIABLE: &str = "DISTILLD_POWER_CUTS";
 const SEED_VARIABLE: &str = "DISTILLD_POWER_SEED";
 /// A disk that lives on does so this often.
 const LIVES: usize = 3;
-/// Cuts looked at in each life.
+/// Number of power cuts examined in each life.
 const CUTS_PER_LIFE: usize = 8;
 const LINES_PER_LIFE: usize = 250;
 const IMAGE_BYTES: u64 = 32 << 20;
-/// How long a life waits for its first new row, which need not come.
+/// Maximum time that a life waits for its first new row, which need not appear.
 const WORK_DEADLINE: Duration = Duration::from_secs(3);
 
-/// What cuts did: without losses they would prove nothing.
+/// The losses that power cuts caused; a test without losses proves nothing.
 #[derive(Debug, Default)]
 struct Tally {
     cuts: usize,
@@ -55,9 +55,9 @@ struct Tally {
     sources_read_again: usize,
     /// Cuts after which rows that a reader had seen had to be written again.
     rows_rewritten: usize,
-    /// Of these, cuts after which a whole line stood in the place of such rows that was never written.
+    /// Cuts among these after which a complete line that was never written was in the place of such rows.
     rows_garbled: usize,
-    /// How often a start was which of recovery's cases.
+    /// Number of starts by recovery case.
     cases: BTreeMap<String, usize>,
     rows: usize,
 }
@@ -118,7 +118,7 @@ fn run_chain(seed: u64, writers: Writers, tally: &mut Tally) -> Result<(), Strin
 struct Chain {
     dir: PathBuf,
     rng: Rng,
-    /// What a reader has seen of the export before any of the cuts that led here.
+    /// The part of the export that a reader had seen before any of the previous cuts.
     seen: Vec<u8>,
     images: u32,
 }
@@ -180,8 +180,8 @@ impl Chain {
         Ok(())
     }
 
-    /// A fresh file for each disk; the one before goes. Where somebody's mount namespace still holds a file system that is
-    /// unmounted here, the kernel would take the same file for the same disk.
+    /// Creates a new file for each disk and removes the previous one. If another mount namespace still holds a file
+    /// system that is unmounted here, the kernel would treat the same file as the same disk.
     fn next_image(&mut self) -> PathBuf {
         _ = fs::remove_file(self.dir.join(format!("image-{}", self.images)));
         self.images += 1;
@@ -308,7 +308,7 @@ impl Chain {
         let said = self.must(distilld(root, &["run", "--once"]))?;
         let case = said.split("case=").nth(1).unwrap_or_default();
         let case = case.trim_start_matches('"').split_whitespace().next();
-        let case = case.unwrap_or("not said");
+        let case = case.unwrap_or("unknown");
         *tally.cases.entry(case.to_owned()).or_default() += 1;
         tally.sources_read_again += said.matches("reading it again from its start").count();
         let export = fs::read(export_path(root)).unwrap_or_default();
@@ -317,7 +317,7 @@ impl Chain {
         compare(&export, &naive, ever)
     }
 
-    /// Gives what it said.
+    /// Returns the output.
     fn must(&self, mut command: Command) -> Result<String, String> {
         let output = command.stdin(Stdio::null()).output().unwrap();
         let told = [output.stdout, output.stderr].concat();
@@ -373,8 +373,8 @@ fn counted<'a>(rows: impl Iterator<Item = &'a str>) -> BTreeMap<String, usize> {
     counts
 }
 
-/// A row without its stamps and its index, which depends on what was lost before it. Two days may have lines and
-/// evidence of one name, so what a row says counts too.
+/// Returns a row without its timestamps and its index, which depends on earlier losses. Two days may have lines and
+/// evidence of the same name, so the content is compared too.
 fn without_index(row: &str) -> String {
     let row = blank_stamps(row);
     let (id, rest) = row.split_once("\",\"instruction\":").unwrap_or((&row, ""));
@@ -402,7 +402,7 @@ fn longer(one: &[u8], other: &[u8]) -> Vec<u8> {
     if other.len() > one.len() { other } else { one }.to_vec()
 }
 
-/// How far two forms of the export are the same.
+/// Returns the length of the common prefix of two versions of the export.
 fn common_len(one: &[u8], other: &[u8]) -> usize {
     let differs = one.iter().zip(other).position(|(one, other)| one != other);
     differs.unwrap_or(one.len().min(other.len()))

@@ -1,6 +1,5 @@
-//! Owns disks that fill up, fail a sync, turn read-only, or cannot read a sector: real file systems under the export, the
-//! state or the sources of the real daemon. Whatever a reader saw stays, no row is lost, and the daemon says why it stands
-//! still.
+//! Runs the real daemon on real file systems that fill up, fail a sync, turn read-only, or cannot read a sector, under
+//! the export, the state or the sources. Visible rows remain, no row is lost, and the daemon reports why it is paused.
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -45,7 +44,7 @@ fn fill(dir: &Path) -> PathBuf {
     ballast
 }
 
-/// Where the file system that fills up lies.
+/// The directory on the file system that fills up.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum What {
     Export,
@@ -83,7 +82,7 @@ fn check_full(kind: &str, what: What) {
     let ballast = fill(mounted.dir());
     append_long(&bench, 3..10);
     let stopped = "reading stops until the disk takes writes again";
-    bench.wait_for(&mut daemon, "it says that it stopped", || {
+    bench.wait_for(&mut daemon, "it logs the stop", || {
         bench.said().contains(stopped)
     });
     let place = match what {
@@ -91,7 +90,7 @@ fn check_full(kind: &str, what: What) {
         What::State => "journal",
     };
     let asked = stamp(HostClock::new().wall_ms());
-    bench.wait_for(&mut daemon, "status says why", || {
+    bench.wait_for(&mut daemon, "status gives the reason", || {
         let status = bench.status();
         let fault = &status["last_fault"];
         fault["over"] == false
@@ -102,7 +101,7 @@ fn check_full(kind: &str, what: What) {
     });
     fs::remove_file(ballast).unwrap();
     bench.wait_rows(&mut daemon, 10);
-    bench.wait_for(&mut daemon, "status says that it is over", || {
+    bench.wait_for(&mut daemon, "status shows it resolved", || {
         bench.status()["last_fault"]["over"] == true
     });
     reader.finish().unwrap();
@@ -157,7 +156,7 @@ impl ThinDisk {
 fn repaired(disk: &ThinDisk, mounted: Mounted) -> Mounted {
     let dir = mounted.dir().to_owned();
     drop(mounted);
-    // Its exit code says that something was repaired.
+    // Its exit code indicates a repair.
     let checked = Command::new("e2fsck")
         .args(["-fy"])
         .arg(&disk.image)
@@ -220,7 +219,7 @@ fn a_file_system_that_turns_read_only_loses_nothing() {
     // What ext4 does by itself when its journal cannot be written.
     mounted.remount("abort");
     append_long(&bench, 3..10);
-    // It ends if a sync failed, and says so and tries again if a write did.
+    // The daemon exits after a failed sync; after a failed write it logs the error and retries.
     let mut ended = false;
     let told = wait_until(LONG, || {
         ended = daemon.check_running().is_err();
@@ -248,7 +247,7 @@ fn a_file_system_that_turns_read_only_loses_nothing() {
     bench.assert_batch();
 }
 
-/// The sector of 512 bytes where a block of a file in an unmounted image lies.
+/// Returns the 512-byte sector of a file's block in an unmounted image.
 fn sector_of(image: &Path, path_in_image: &str, block: usize) -> u64 {
     let request = format!("blocks {path_in_image}");
     let output = must("debugfs", &["-R", &request, image.to_str().unwrap()]);
@@ -283,7 +282,7 @@ fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
         }
         bench.append_run(PAIR, "later");
     }
-    // In what is new; what stands before it was read.
+    // In the new part; the part before it has been read.
     let blocks = 100 * scored("bad 100").len() / 4096 + 2;
     let sector = sector_of(&image, &format!("/data/scored-runs/{bad}"), blocks);
     let device = BlockDevice::with_bad_sectors(&bench.beside("device"), &image, &[sector]);
@@ -293,7 +292,7 @@ fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
         command.env("DISTILLD_RECENT_SCAN_MS", "50");
         let mut daemon = bench.start_command(&mut command);
         bench.wait_run(&mut daemon, "later");
-        bench.wait_for(&mut daemon, "the bad day-file is said", || {
+        bench.wait_for(&mut daemon, "the bad day-file is logged", || {
             bench
                 .said()
                 .lines()
@@ -317,7 +316,7 @@ fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
     bench.assert_batch();
 }
 
-/// What a look at a touched export says, first and last.
+/// The first and last log message of a scrub of a touched export.
 const COMPARED: &str = "the export is not as our last write left it";
 const FITS: &str = "the export is as it was written";
 
@@ -339,7 +338,7 @@ fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
         bench.export_bytes().len() as u64
     };
     assert!(before > 2 * MIB);
-    // In its first MiB: an append looks at the end alone.
+    // In its first MiB, because an append checks only the end.
     let sector = sector_of(&image, "/sft/sft_export.jsonl", 20);
     let device = BlockDevice::with_bad_sectors(&bench.beside("device"), &image, &[sector]);
     {
@@ -349,7 +348,7 @@ fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
         // With each scan of all another part is read.
         command.env("DISTILLD_FULL_SCAN_MS", "100");
         let (mut daemon, address) = bench.listening_by(&mut command);
-        bench.wait_for(&mut daemon, "it says that it cannot compare", || {
+        bench.wait_for(&mut daemon, "it logs that it cannot compare", || {
             bench.said().contains("a part of the export cannot be read")
         });
         let scans = "distilld_scans_total{kind=\"full\"}";
@@ -357,7 +356,7 @@ fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
             metric(&answer.body, scans) >= Some(10.0)
         });
         bench.append_run(PAIR, "all the same");
-        bench.wait_for(&mut daemon, "a reader who goes on has the row", || {
+        bench.wait_for(&mut daemon, "a reader that continues has the row", || {
             let mut export = File::open(bench.export()).unwrap();
             export.seek(SeekFrom::Start(before)).unwrap();
             let mut new = String::new();
@@ -384,7 +383,7 @@ fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
     let _mounted = Mounted::image(&image, &distilled, "noatime");
     let compared = bench.said().matches(COMPARED).count();
     let mut daemon = bench.start_caught_up();
-    bench.wait_for(&mut daemon, "it says that all of it fits", || {
+    bench.wait_for(&mut daemon, "it logs that everything matches", || {
         bench.said().contains(FITS)
     });
     assert!(bench.said().matches(COMPARED).count() > compared);

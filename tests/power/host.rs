@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::support::http::{get, metric};
 use crate::support::kill_harness::wait_until;
 
-/// How long the host may take for what should be done at once.
+/// Timeout for operations of the host that should complete immediately.
 pub const HOST_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Whether the host has all that a test needs. Where it has not, this fails in CI and says so elsewhere.
+/// Returns whether the host has everything a test needs. Otherwise fails in CI and prints the reason elsewhere.
 pub fn has(programs: &[&str]) -> bool {
     let lack = lack_of(programs);
     if let Some(lack) = &lack {
@@ -125,14 +125,14 @@ impl Mounted {
         }
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 }
 
 impl Mounted {
-    /// Mounts it anew with other options.
+    /// Remounts the file system with other options.
     pub fn remount(&self, options: &str) {
         let options = format!("remount,{options}");
         must("mount", &["-o", &options, self.dir.to_str().unwrap()]);

@@ -113,14 +113,14 @@ fn thousands_of_directories_created_at_once_are_heard() {
     bench.assert_batch();
 }
 
-/// The same command in a user namespace that allows so many of `what`.
+/// Returns the same command in a user namespace whose limit of `what` is set.
 fn with_limit(command: &Command, what: &str, limit: u32) -> Command {
     let script = format!("echo {limit} > /proc/sys/user/max_inotify_{what} && exec \"$0\" \"$@\"");
     let arguments = ["--user", "--map-root-user", "sh", "-c", &script];
     wrapped(command, "unshare", &arguments)
 }
 
-/// A daemon that hears little, polls for the rest and tells so over HTTP.
+/// Asserts that a daemon with few watches polls the other directories and reports it over HTTP.
 fn polling_with(bench: &Bench, what: &str, limit: u32) -> Command {
     let mut command = listening(bench);
     command.env("DISTILLD_POLL_MS", "50");

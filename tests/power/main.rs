@@ -1,6 +1,6 @@
-//! What only root can produce: a power cut under a real ext4, and the faults of real file systems. Needs
-//! `--features root-tests`, root, loop devices, FUSE and the programs that `host` asks for; where `CI` is `true` a
-//! lack of them is a failure, elsewhere it is said and the test passes over it.
+//! Tests that only root can run: power cuts under a real ext4, and faults of real file systems. Needs
+//! `--features root-tests`, root, loop devices, FUSE and the programs that `host` checks for; if one is missing, the
+//! test fails where `CI` is `true` and is skipped with a message elsewhere.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,16 +9,16 @@
 
 #[allow(
     dead_code,
-    reason = "what both test targets stand on; this one uses a part of it"
+    reason = "support code of both test targets; this one uses a part of it"
 )]
 #[path = "../suite/support/mod.rs"]
 mod support;
 
 /// Block devices that log what is written, or fail to read.
 mod block_device;
-/// What the host must have; images, file systems and mounts that vanish with their test.
+/// Requirements of the host; images, file systems and mounts that are removed after each test.
 mod host;
-/// What a power cut leaves of logged writes.
+/// The logged writes that survive a power cut.
 mod write_log;
 
 /// Scorers that lose the ends of their day-files in a cut and go on.

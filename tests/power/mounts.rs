@@ -35,7 +35,7 @@ fn append_run(root: &Path, pair: &str, run: &str) {
     }
 }
 
-/// A daemon on a root where events cannot be relied on: what `append` writes is found, and how is said.
+/// Asserts that a daemon on a root with unreliable events finds what `append` writes and reports its mode.
 fn check_polling(bench: &Bench, file_system: &str, append: impl Fn(&str, &str)) {
     let mut command = bench.command(&["run", "--listen", "127.0.0.1:0"]);
     command.env("DISTILLD_POLL_MS", "50");
@@ -84,7 +84,8 @@ fn what_another_writes_below_a_fuse_mount_is_found_by_polling() {
     check_polling(&bench, "fuse", |pair, run| append_run(&below, pair, run));
 }
 
-/// Told to trust events where none come: nothing is polled for, the frequent scan is an hour away.
+/// The daemon is configured to trust events on a file system without them: it does not poll, and the next frequent scan
+/// is an hour away.
 #[test]
 fn where_no_event_comes_the_slow_scan_finds_what_was_written() {
     if !host::has(&["bindfs", "umount"]) {
@@ -92,7 +93,7 @@ fn where_no_event_comes_the_slow_scan_finds_what_was_written() {
     }
     let bench = Bench::new();
     let (below, _mounted) = over_fuse(&bench);
-    // Days behind the newest, which no other scan looks at.
+    // Days older than the newest, which no other scan reads.
     for day in 1..=5 {
         append_run(
             &below,
@@ -173,7 +174,7 @@ fn a_day_file_that_is_replaced_within_a_tick_of_a_coarse_clock_is_read_again() {
     bench.append(Stream::Scored, PAIRS[0], scored("a"));
     bench.wait_run(&mut daemon, "a");
     let before = fs::metadata(&path).unwrap();
-    // One more poll, so that all of it has been read and nothing is left to be looked at.
+    // One more poll, so that everything has been read and nothing is pending.
     bench.probe(&mut daemon);
     fs::write(&beside, scored("b")).unwrap();
     fs::rename(&beside, &path).unwrap();

@@ -1,4 +1,4 @@
-//! Owns what a daemon without root's rights may not read: said once, passed over, and read when it may.
+//! Files that a daemon without root's rights cannot read: reported once, skipped, and read once permitted.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -65,7 +65,7 @@ fn what_may_not_be_read_is_said_once_and_read_when_it_may() {
     bench.assert_batch();
 }
 
-/// All that is below cannot be reached either, by scans and by whoever would watch it.
+/// A closed directory hides everything below it from scans and watches.
 #[test]
 fn a_directory_that_closes_above_many_is_said_once_and_none_below_it_twice() {
     if !host::has(&[]) {
@@ -82,7 +82,7 @@ fn a_directory_that_closes_above_many_is_said_once_and_none_below_it_twice() {
     let mut daemon = bench.catch_up(&mut command);
     let closed = bench.path(Stream::Evidence, "2025");
     set_mode(&closed, 0o000);
-    bench.wait_for(&mut daemon, "it says what is closed", || {
+    bench.wait_for(&mut daemon, "it logs the closed directory", || {
         bench.said().contains("directory passed over")
     });
     assert_said_once(&bench, &mut daemon, &[]);
@@ -99,7 +99,7 @@ fn a_directory_that_closes_above_many_is_said_once_and_none_below_it_twice() {
     let directories = warned
         .iter()
         .filter(|what| what.contains("directory passed over"));
-    // The closed one, and what it holds, which cannot even be looked at; no day.
+    // The closed directory and its content, which cannot be inspected; no day.
     assert!(directories.count() <= 2, "{said}");
     set_mode(&closed, 0o755);
     for pair in &pairs {
@@ -193,7 +193,7 @@ fn a_rebuild_by_root_leaves_all_of_it_to_the_daemon() {
     once().check(0, &[]);
     bench.run(&mut bench.as_nobody(&["rebuild"])).check(0, &[]);
     bench.assert_batch();
-    // Whoever asks first leaves nothing of his own either.
+    // The first query leaves no files of its user either.
     let locks = [bench.root().join("data/distilled"), bench.state_dir()];
     for dir in &locks {
         fs::remove_file(dir.join(".distilld.lock")).unwrap();

@@ -1,5 +1,5 @@
-//! Owns the scorers' side of a power cut: what each day-file should hold, what a cut left of it, and how its writer goes
-//! on. Never looks at the export.
+//! The scorers' side of a power cut: the intended content of each day-file, the part that a cut left, and how its writer
+//! continues. Does not read the export.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,12 +11,12 @@ use crate::support::kill_harness::earns_rows_all_along;
 use crate::support::lake_gen::{Shape, Step, Stream, pairs_of, script};
 use crate::support::naive_json;
 
-/// How writers go on after a cut.
+/// The way in which writers continue after a cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writers {
     /// Each cuts off what it has not written (ext4 gives zeros for what was lost) and writes again what is missing.
     WriteAgain,
-    /// Each goes on with its next bytes, whatever was lost.
+    /// Each continues with its next bytes, regardless of losses.
     GoOn,
 }
 
@@ -31,11 +31,11 @@ pub struct Scorers {
 
 #[derive(Debug, Clone, Default)]
 struct DayFile {
-    /// What it holds and is to hold.
+    /// The written and the intended content.
     bytes: Vec<u8>,
-    /// What has been written so far.
+    /// Returns the content written so far.
     written: usize,
-    /// Whether anything ever was.
+    /// Returns whether anything was ever written.
     was_there: bool,
 }
 
@@ -48,12 +48,12 @@ fn stream_of(name: &Name) -> Stream {
 }
 
 impl Scorers {
-    /// Whether the lake of a seed earns rows in all its lives: without rows nothing is seen, and nothing can be lost.
+    /// Returns whether the lake of a seed has rows in all its lives; without rows nothing can be lost.
     pub fn earn_rows(seed: u64, lines: usize) -> bool {
         earns_rows_all_along(&script(seed, &Shape::steady(lines)))
     }
 
-    /// A lake of about so many lines of which nothing is written yet.
+    /// Creates a lake of about this number of lines, none of them written yet.
     pub fn new(seed: u64, lines: usize, writers: Writers) -> Self {
         let mut files = BTreeMap::new();
         for (pair, (scored, evidence)) in pairs_of(&script(seed, &Shape::steady(lines))) {
@@ -84,12 +84,12 @@ impl Scorers {
         steps
     }
 
-    /// Whether all that was lost is written again.
+    /// Set if lost content is written again.
     pub fn lose_no_line(&self) -> bool {
         self.writers == Writers::WriteAgain
     }
 
-    /// Whether a cut took a scored day-file as a whole and nobody has begun it anew.
+    /// Returns whether a cut removed a whole scored day-file that has not been recreated.
     pub fn lack_a_day_file(&self, root: &Path) -> bool {
         self.files.iter().any(|(name, file)| {
             let path = stream_of(name).path(root, &name.1);
@@ -131,7 +131,7 @@ impl Scorers {
     }
 }
 
-/// What follows, in a line of its own by chance, and always where the line before may be taken as it is.
+/// Returns the next bytes, on a new line at random, and always where the previous line may be taken as it is.
 fn going_on(left: &[u8], next: &[u8], rng: &mut Rng) -> Vec<u8> {
     let tail = left
         .rsplit(|byte| *byte == b'\n')

@@ -1,5 +1,5 @@
-//! Owns calls of the real daemon that a tracer has end otherwise than they would. Signals interrupt every third call of
-//! each kind: nothing fails, and nobody hears of it. A store that takes nothing more: whoever asks is told.
+//! System calls of the real daemon whose results a tracer changes. With every third call of each kind interrupted by a
+//! signal, nothing fails and nothing is logged. A state store that rejects writes is reported in the status.
 
 use std::fs;
 use std::process::Command;
@@ -100,12 +100,12 @@ fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
         scored_runs += 1;
     };
     (0..20).for_each(|_| score());
-    bench.wait_for(&mut daemon, "it says that it stopped", || {
+    bench.wait_for(&mut daemon, "it logs the stop", || {
         bench.said().contains("reading stops")
     });
     let asked = stamp(HostClock::new().wall_ms());
     let mut pid = 0;
-    bench.wait_for(&mut daemon, "status says why", || {
+    bench.wait_for(&mut daemon, "status gives the reason", || {
         // A write that failed last of all may have been one too many: then the store has taken all there was.
         score();
         let status = bench.status();

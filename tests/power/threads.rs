@@ -1,4 +1,4 @@
-//! Owns a host that has few threads to give: the daemon does with those that there are, or says that it cannot.
+//! A host that allows few threads: the daemon works with fewer or reports that it cannot start.
 
 use std::os::unix::process::CommandExt as _;
 

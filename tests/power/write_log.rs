@@ -7,12 +7,12 @@ use fastrand::Rng;
 
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const SECTOR: usize = 512;
-/// Where the superblock of an ext4 ends.
+/// Offset of the end of an ext4 superblock.
 const SUPERBLOCK_END: usize = 2_048;
 const FLUSH: u64 = 1;
 const DISCARD: u64 = 4;
 const MARK: u64 = 8;
-/// Of unflushed writes that leave something, one in so many is torn.
+/// Number of partly surviving unflushed writes per torn one.
 const TORN_ONE_IN: u32 = 8;
 
 /// All that was written to a device, in order.
@@ -24,9 +24,9 @@ pub struct WriteLog {
 
 #[derive(Debug)]
 struct Entry {
-    /// Where it stands in the log.
+    /// Offset in the log.
     at: usize,
-    /// Where on the device, bytes.
+    /// Offset on the device, in bytes.
     offset: usize,
     data: Range<usize>,
     is_flush: bool,
@@ -60,13 +60,13 @@ impl WriteLog {
         Self { bytes, entries }
     }
 
-    /// How many entries began before the log had this length.
+    /// Returns the number of entries that start before this length of the log.
     pub fn entries_within(&self, len_bytes: u64) -> usize {
         self.entries
             .partition_point(|entry| (entry.at as u64) < len_bytes)
     }
 
-    /// Cuts after so many entries: half anywhere, half just before a flush, when most is at stake.
+    /// Returns cuts as numbers of entries: half at random, half just before a flush, when most can be lost.
     pub fn cuts(&self, count: usize, entries_max: usize, rng: &mut Rng) -> Vec<usize> {
         let entries = &self.entries[..entries_max];
         let flushes: Vec<usize> = (0..entries.len())
@@ -81,7 +81,7 @@ impl WriteLog {
         cuts
     }
 
-    /// What is on the disk when the power goes after the first `cut` entries, and how many writes were lost.
+    /// Returns the disk's content after a power cut after `cut` entries, and the number of lost writes.
     pub fn disk_after(&self, base: &[u8], cut: usize, rng: &mut Rng) -> (Vec<u8>, usize) {
         let entries = &self.entries[..cut];
         let flushed = entries
@@ -122,7 +122,8 @@ impl WriteLog {
     }
 }
 
-/// A file system whose superblock is torn is not mounted again: that is for its own repair, and tells nothing of ours.
+/// Returns whether an entry writes to the superblock, which is never torn: mounting would then need a repair of the file
+/// system, which tests nothing of distilld.
 fn is_superblock(entry: &Entry) -> bool {
     entry.offset < SUPERBLOCK_END
 }

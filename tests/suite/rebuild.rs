@@ -1,10 +1,10 @@
 //! `rebuild`: batch order, what is dropped, a crash at any call of it.
 
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use distilld::engine::{BATCH_BYTES, Engine, EngineError, Setup};
 use distilld::lake::chunk::LineLimits;
@@ -73,7 +73,7 @@ fn run(disk: &SimDisk) -> Result<(), EngineError> {
 }
 
 fn rebuild_on(disk: &SimDisk) -> Rebuilt {
-    rebuild(&setup(disk), &mut |_, _, _| ControlFlow::Continue(())).unwrap()
+    rebuild(&setup(disk), &AtomicBool::new(false), &mut |_, _, _| {}).unwrap()
 }
 
 fn rows(disk: &SimDisk) -> Vec<String> {
@@ -250,7 +250,7 @@ fn fault_behind_an_overlong_line(stream: Stream, long_bytes: usize, tail: &str) 
         },
         ..setup(&disk)
     };
-    let rebuilt = match rebuild(&setup, &mut |_, _, _| ControlFlow::Continue(())) {
+    let rebuilt = match rebuild(&setup, &AtomicBool::new(false), &mut |_, _, _| {}) {
         Ok(rebuilt) => rebuilt,
         Err(error) => return Some(error.to_string()),
     };
@@ -321,7 +321,7 @@ fn a_crash_at_any_call_leaves_the_old_export_or_the_fresh_one() {
     for call in 0..calls {
         let disk = base.fork();
         disk.crash_at(call);
-        rebuild(&setup(&disk), &mut |_, _, _| ControlFlow::Continue(())).unwrap_err();
+        rebuild(&setup(&disk), &AtomicBool::new(false), &mut |_, _, _| {}).unwrap_err();
         for fate in Fate::ALL {
             // The steps of the swap are few: more ways to tear each.
             let seeds = if fate == Fate::Torn && call >= swap {
@@ -361,7 +361,7 @@ fn a_crash_while_a_start_finishes_the_swap_is_finished_by_the_next() {
     for call in marked..log.len() as u64 {
         let disk = base.fork();
         disk.crash_at(call);
-        rebuild(&setup(&disk), &mut |_, _, _| ControlFlow::Continue(())).unwrap_err();
+        rebuild(&setup(&disk), &AtomicBool::new(false), &mut |_, _, _| {}).unwrap_err();
         let once = disk.power_cut(call, Fate::Torn);
         let counted = once.fork();
         let before = counted.calls();
@@ -385,21 +385,16 @@ fn a_rebuild_that_is_stopped_at_any_step_leaves_everything_as_it_was() {
     let old = base.read(EXPORT).unwrap();
     let whole = base.fork();
     let mut steps = 0;
-    let mut count = |_, _, _| {
-        steps += 1;
-        ControlFlow::Continue(())
-    };
-    rebuild(&setup(&whole), &mut count).unwrap();
+    let mut count = |_, _, _| steps += 1;
+    rebuild(&setup(&whole), &AtomicBool::new(false), &mut count).unwrap();
     assert!(steps >= 4, "{steps}");
     for stop in 0..steps {
         let disk = base.fork();
-        let mut left = stop;
-        let stopped = rebuild(&setup(&disk), &mut |_, _, _| {
-            if left == 0 {
-                return ControlFlow::Break(());
-            }
-            left -= 1;
-            ControlFlow::Continue(())
+        let mut step = 0;
+        let stop_flag = AtomicBool::new(false);
+        let stopped = rebuild(&setup(&disk), &stop_flag, &mut |_, _, _| {
+            stop_flag.store(step == stop, Ordering::SeqCst);
+            step += 1;
         });
         assert!(matches!(stopped, Err(RebuildError::Stopped)), "{stopped:?}");
         for gone in [

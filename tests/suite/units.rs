@@ -76,7 +76,7 @@ fn every_text_names_the_configuration_where_the_package_has_it() {
         "systemd/distilld.toml",
         "systemd/distilld.service",
         "systemd/distilld@.service",
-        "src/args/help.rs",
+        "src/cli/args/help.rs",
     ] {
         let text = read(path);
         let named = text.matches("/etc/distilld/").count();

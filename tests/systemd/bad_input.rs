@@ -7,7 +7,7 @@ use super::host::{CONFIGURATION, Host, ROOT, SERVICE};
 const MANY: u32 = 8;
 
 fn start(host: &Host) {
-    // Whether the first try counts as failed is the unit's state to tell.
+    // The unit's state shows whether the first try counts as failed.
     host.run("systemctl", &["start", SERVICE]);
 }
 
@@ -25,8 +25,8 @@ fn restart_after(host: &Host, pause: &str) {
     host.drop_in(SERVICE, &format!("[Service]\nRestartSec={pause}\n"));
 }
 
-/// Asserts that the service waits for its next try, and says meanwhile what is wrong: `systemctl status` shows the
-/// journal of the last try until the next one begins.
+/// Asserts that the service waits for its next try and that `systemctl status` shows the error: it prints the journal
+/// of the last try until the next one begins.
 #[track_caller]
 fn assert_will_try_again(host: &Host, said: &[&str]) {
     host.wait("it waits for its next try", || {

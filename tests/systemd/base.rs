@@ -12,15 +12,15 @@ use super::process::run_well;
 const SUITE: &str = "bookworm";
 /// Names another Debian to test on, such as `trixie`.
 const SUITE_VARIABLE: &str = "DISTILLD_TEST_DEBIAN";
-/// What a minimal Debian lacks and its usual installation has: the manager, its bus, and what the package depends on.
+/// Packages that a minimal Debian lacks and a usual installation has: the manager, its bus, and the dependencies.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,procps,init-system-helpers";
 /// A mirror's security updates are taken after that time.
 const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The tree, made if need be below `home`.
+/// Returns the tree below `home`, creating it if necessary.
 ///
 /// # Errors
-/// Debootstrap fails; its log is told.
+/// Debootstrap fails; the error contains its log.
 pub fn tree(home: &Path) -> Result<PathBuf, String> {
     let suite = std::env::var(SUITE_VARIABLE).unwrap_or_else(|_| SUITE.to_owned());
     let tree = home.join(format!("{suite}-{}", PACKAGES.replace(',', "-")));

@@ -26,10 +26,10 @@ pub struct Container {
 }
 
 impl Container {
-    /// Boots a copy of `tree` that lies below `home`.
+    /// Boots a copy of `tree` below `home`.
     ///
     /// # Errors
-    /// It does not come up.
+    /// The system does not finish booting.
     pub fn boot(tree: &Path, home: &Path) -> Result<Self, String> {
         remove_left_over(home)?;
         let root = home.join(format!("run-{}", std::process::id()));
@@ -149,7 +149,7 @@ fn remove_left_over(home: &Path) -> Result<(), String> {
 
 /// The call of systemd-nspawn. It gets a signal if this process ends without one.
 fn nspawn(root: &Path, cgroups: &[PathBuf]) -> Command {
-    // Joins the cgroups given first, then becomes what is given behind `--`.
+    // Joins the cgroups given first, then executes the command after `--`.
     const JOIN: &str = r#"while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit; shift; done; shift; exec "$@""#;
     let mut command = Command::new("sh");
     command.args(["-c", JOIN, "sh"]).args(cgroups);
@@ -162,7 +162,7 @@ fn nspawn(root: &Path, cgroups: &[PathBuf]) -> Command {
         .args(["--boot", "--register=no", "--settings=no", "--console=pipe"])
         .args(["--private-network", "--resolv-conf=off", "--timezone=off"])
         .args(["--link-journal=no", "--machine=distilld-test"])
-        // A file system with events whatever this machine's own is; a lake is a few hundred megabytes.
+        // A file system with change events, independent of the host's; a lake is a few hundred megabytes.
         .arg("--tmpfs=/srv:mode=0755,size=2G")
         .arg("--directory")
         .arg(root);
@@ -173,8 +173,8 @@ fn manager_runs() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-/// Where no service manager gives the container a cgroup of its own, two runs at once would share theirs: makes one
-/// in each hierarchy that systemd itself uses.
+/// Creates a cgroup in each hierarchy that systemd uses. Without a service manager on the host, two concurrent runs
+/// would share theirs otherwise.
 fn own_cgroups() -> Vec<PathBuf> {
     if manager_runs() {
         return Vec::new();

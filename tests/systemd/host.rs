@@ -12,7 +12,7 @@ use super::container::Container;
 use super::package::Packages;
 use super::process::{Ended, run, wait_until};
 
-/// How long anything may take that should happen at once, on a busy machine.
+/// Timeout for anything that should happen immediately, on a busy machine.
 pub const LONG: Duration = Duration::from_secs(30);
 /// The service.
 pub const SERVICE: &str = "distilld.service";
@@ -34,10 +34,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// Builds, boots, installs.
+    /// Builds the package, boots the container and installs the package.
     ///
     /// # Errors
-    /// What failed, with what was said.
+    /// The failed step with its output.
     pub fn boot() -> Result<Self, String> {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("systemd");
         fs::create_dir_all(&home).map_err(|error| error.to_string())?;
@@ -85,7 +85,7 @@ impl Host {
         run(self.container.command(program).args(arguments)).unwrap()
     }
 
-    /// Runs a program inside, which must succeed; gives what it said.
+    /// Runs a program inside, which must succeed, and returns its output.
     #[track_caller]
     pub fn ok(&self, program: &str, arguments: &[&str]) -> String {
         let ended = self.run(program, arguments);
@@ -98,7 +98,7 @@ impl Host {
         ended.said
     }
 
-    /// Runs a shell script inside, which must succeed; gives what it said.
+    /// Runs a shell script inside, which must succeed, and returns its output.
     #[track_caller]
     pub fn shell(&self, script: &str) -> String {
         self.ok("sh", &["-ec", script])
@@ -146,7 +146,7 @@ impl Host {
         (seconds * 1e6) as u64
     }
 
-    /// What an operator sees: `systemctl status`. Its exit code tells the state, which is asked elsewhere.
+    /// Returns the output of `systemctl status`. Its exit code, which reflects the state, is ignored.
     pub fn status(&self) -> String {
         let lines = ["status", "--no-pager", "--full", "--lines=20", SERVICE];
         self.run("systemctl", &lines).said
@@ -161,9 +161,9 @@ impl Host {
         }
     }
 
-    /// What the journal got of the unit since the check began, as `journalctl` shows it with these arguments.
+    /// Returns the unit's journal since the check began, as `journalctl` prints it with these arguments.
     pub fn journal(&self, arguments: &[&str]) -> String {
-        // Not a cursor: with other matches beside it, the first event behind it is passed over (systemd 252).
+        // Not a cursor: combined with other matches, systemd 252 skips the first event after it.
         let began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
         let since = format!("--since={}", *began);
         let all = [
@@ -268,7 +268,7 @@ impl Host {
         *self.began.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
-    /// What there is to say to a failed check.
+    /// Returns diagnostics for a failed check.
     pub fn account(&self) -> String {
         format!(
             "see above; systemctl status:\n{}\nthe journal since the check began:\n{}",
@@ -327,7 +327,7 @@ impl Host {
         memchr::memchr_iter(b'\n', &self.export()).count()
     }
 
-    /// Waits for so many rows, and for no more.
+    /// Waits for exactly this number of rows.
     #[track_caller]
     pub fn wait_rows(&self, rows: usize) {
         self.wait(&format!("{rows} rows"), || self.rows() >= rows);

@@ -6,7 +6,7 @@ use super::host::{CONFIGURATION, Host, SERVICE};
 use super::process::run;
 
 pub fn the_package_is_installed_whole_and_the_service_runs(host: &Host) {
-    // Exactly as after a first installation: what freshen has removed is brought back by installing anew.
+    // As after a first installation: reinstalling restores the files that `freshen` removed.
     host.shell("dpkg --purge distilld; systemctl daemon-reload; rm -rf /srv/lakehouse");
     host.install(&host.packages.first);
     assert_eq!(host.systemctl(&["is-enabled", SERVICE]).trim(), "enabled");
@@ -57,7 +57,7 @@ pub fn an_instance_keeps_its_own_lake(host: &Host) {
     });
     let state = host.path("/var/lib/distilld/instances/second/state.redb");
     assert!(state.is_file());
-    // Both are told of an upgrade, and go on.
+    // Both are informed of an upgrade and continue.
     let before = host.property_of("distilld@second.service", "MainPID");
     host.install(&host.packages.first);
     assert_ne!(

@@ -1,4 +1,4 @@
-//! The journal: fields that can be searched, levels that mean something, no time said twice.
+//! Journal output: searchable fields, correct levels, no duplicate timestamp.
 
 use super::host::Host;
 
@@ -20,7 +20,7 @@ pub fn events_are_found_by_their_fields_and_their_levels(host: &Host) {
         !message.contains("level=") && !message.contains("time="),
         "{message}"
     );
-    // Told at `info`: not among the warnings.
+    // Logged at `info`, so not among the warnings.
     assert!(host.journal(&[]).contains("started"));
     assert!(!host.journal(&["--priority=warning"]).contains("started"));
     host.shell(&format!("chmod 644 {DAY_FILE}"));

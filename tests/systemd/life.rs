@@ -22,7 +22,7 @@ pub fn ready_comes_before_the_backlog_is_worked_off(host: &Host) {
     let ready = Duration::from_micros(ready_us - started_us);
     assert!(ready < READY, "ready after {ready:?}");
     host.wait_rows(rows);
-    host.wait("it says that it has caught up", || {
+    host.wait("it logs that it has caught up", || {
         host.journal(&[]).contains("caught up")
     });
     let caught_up = host.journal(&["--output=json", "--grep=caught up"]);
@@ -65,7 +65,7 @@ pub fn a_stop_in_the_middle_of_a_backfill_is_clean_and_quick(host: &Host) {
     let rows = host.append_backlog(2026);
     host.start();
     host.wait("it works", || host.rows() > 0);
-    // However fast the machine: it stands still until the manager lets it hear of the stop, which wakes it.
+    // Independent of the machine's speed: the process is stopped until the manager's stop wakes it.
     host.systemctl(&["kill", "--kill-whom=main", "--signal=STOP", SERVICE]);
     let asked = Instant::now();
     host.systemctl(&["stop", SERVICE]);
@@ -99,7 +99,7 @@ pub fn the_page_is_served_on_a_passed_socket_that_lives_with_the_service(host: &
     host.wait("the page is served", answers);
     host.systemctl(&["restart", SERVICE]);
     host.wait("the page is served again", answers);
-    // What an operator stops stays stopped, whoever asks.
+    // A unit that an operator stopped stays stopped under any request.
     host.systemctl(&["stop", SERVICE]);
     assert!(!answers());
     let stopped = ("inactive".to_owned(), "inactive".to_owned());

@@ -7,9 +7,9 @@
 //! cargo test --test systemd
 //! ```
 //!
-//! `DISTILLD_TEST_DEBIAN=trixie` takes another Debian than the oldest. A name behind `--` runs the checks whose names hold it. The Debian is made once and kept below the target
-//! directory; each run boots a copy of it. One system serves all checks, so that they run one after the other, each
-//! with an empty lake and an empty state.
+//! `DISTILLD_TEST_DEBIAN=trixie` selects another Debian than the oldest. A name after `--` selects the checks whose
+//! names contain it. The Debian is created once and kept below the target directory; each run boots a copy of it. All
+//! checks share one system and run one after the other, each with an empty lake and an empty state.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,14 +20,14 @@
 mod base;
 /// The booted copy.
 mod container;
-/// What a check does and asks: systemctl, the journal, the lake.
+/// The operations of a check: systemctl, the journal, the lake.
 mod host;
 /// The packages that are installed, made by cargo-deb.
 mod package;
 /// Running a program to its end.
 mod process;
 
-/// Starts that cannot go well: each says what happened and what to do.
+/// Starts that must fail: each error names the problem and the remedy.
 mod bad_input;
 /// Install, upgrade, removal, purge.
 mod install;
@@ -37,9 +37,9 @@ mod journal;
 mod life;
 /// Reload, good and bad.
 mod reload;
-/// What the daemon can do inside its unit, and what it cannot.
+/// The permissions and restrictions of the daemon inside its unit.
 mod sandbox;
-/// Who starves the watchdog, and who does not.
+/// Conditions that trigger the watchdog and conditions that do not.
 mod watchdog;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -120,7 +120,7 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// What this machine lacks for the tests.
+/// Returns the tools that this machine lacks for the tests.
 fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("a container can be booted by root only".to_owned());
@@ -145,7 +145,7 @@ fn trials(host: Option<&Arc<Host>>) -> Vec<Trial> {
     CHECKS.iter().map(trial).collect()
 }
 
-/// Runs one check on a fresh lake. What failed is told by its panic; what systemd has to say to it is added.
+/// Runs one check on a new lake. A failure carries the panic message and systemd's diagnostics.
 fn run_check(host: &Host, check: fn(&Host)) -> Result<(), Failed> {
     let run = || {
         host.freshen();

@@ -1,10 +1,10 @@
-//! Owns running a program to its end, with what it said. Never decides whether that was right.
+//! Runs programs to completion and captures their output.
 
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Time between two looks at a condition.
+/// Polling interval of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A program that has ended.
@@ -12,14 +12,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub struct Ended {
     /// Its exit code; `None` where a signal ended it.
     pub code: Option<i32>,
-    /// What it said, on either stream.
+    /// Combined output of stdout and stderr.
     pub said: String,
 }
 
-/// Runs it and takes what it says.
+/// Runs a command and captures its output.
 ///
 /// # Errors
-/// It cannot be started.
+/// The command cannot be started.
 pub fn run(command: &mut Command) -> Result<Ended, String> {
     let output = command
         .stdin(Stdio::null())
@@ -33,10 +33,10 @@ pub fn run(command: &mut Command) -> Result<Ended, String> {
     })
 }
 
-/// Runs it; it has to succeed. Gives what it said.
+/// Runs a command, which must succeed, and returns its output.
 ///
 /// # Errors
-/// It cannot be started, or fails.
+/// The command cannot be started, or fails.
 pub fn run_well(command: &mut Command) -> Result<String, String> {
     let ended = run(command)?;
     match ended.code {
@@ -45,13 +45,13 @@ pub fn run_well(command: &mut Command) -> Result<String, String> {
     }
 }
 
-/// Whether a program of that name can be called.
+/// Returns whether a program of that name is on the PATH.
 pub fn is_on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(OsStr::new(program)).is_file())
 }
 
-/// Looks at a condition until it holds or the time is over; says whether it held.
+/// Polls a condition until it holds or the timeout expires. Returns whether it held.
 pub fn wait_until(patience: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + patience;
     loop {

@@ -1,10 +1,10 @@
-//! What the daemon can do inside its unit: its whole job, and nothing else.
+//! Checks that the daemon can do its whole job inside its unit, and nothing else.
 
 use std::time::{Duration, Instant};
 
 use super::host::{Host, SERVICE};
 
-/// From an append to its row where events tell of it; the scans that would find it otherwise come much later.
+/// Maximum time from an append to its row with change events; scans would find it much later.
 const BY_EVENT: Duration = Duration::from_secs(5);
 
 pub fn systemd_finds_little_exposed(host: &Host) {
@@ -61,7 +61,7 @@ pub fn nothing_else_can_be_written_read_or_reached(host: &Host) {
     host.shell("rm -r /home/somebody /usr/local/bin/probe");
 }
 
-/// Tells of each thing that it could do and should not.
+/// Prints each operation that should be denied and is not.
 const PROBE: &str = r#"#!/bin/bash
 exec > /var/lib/distilld/probe 2>&1
 could() { echo "could $*"; }

@@ -103,7 +103,7 @@ impl Drop for Slowed {
     }
 }
 
-/// A thread that stands still until this is dropped.
+/// A stopped thread that resumes when this value is dropped.
 struct StoppedThread(Pid);
 
 impl StoppedThread {

@@ -1,5 +1,5 @@
-//! Owns distilld.toml(5): every key of the configuration, from the table that reads it; what a key means is told in
-//! the words of the annotated file in `examples/`, which the tests hold to that table.
+//! Generates distilld.toml(5): every configuration key from the table that parses it, described by the comments of the
+//! annotated file in `examples/`, which the tests compare with that table.
 
 use std::io;
 
@@ -87,7 +87,7 @@ fn tell(roff: &mut Roff, key: &Key) -> io::Result<()> {
     Ok(())
 }
 
-/// The comment above a key of the annotated file, but for what the table says better: from "Also" on.
+/// Returns the comment above a key of the annotated file up to "Also", from where the table has the details.
 pub fn meaning(annotated: &str, key: &str) -> Option<String> {
     let assigned = format!("#{key} = ");
     let block = annotated

@@ -11,7 +11,7 @@ use distilld::config::KEYS;
 
 use super::Page;
 
-/// What stands at the head of each page, in its middle.
+/// The centre of each page's header.
 pub(super) const MANUAL: &str = "distilld manual";
 
 /// A page for the program and one for each command.

@@ -1,4 +1,4 @@
-//! Owns what is generated: each file's name and bytes. It writes nothing, so that tests can look at the same bytes.
+//! Generates each file's name and content without writing it, so that tests can compare the same bytes.
 
 mod keys;
 mod lake;
@@ -15,7 +15,7 @@ use distilld::cli::args::Arguments;
 pub struct Page {
     /// Below the output directory.
     pub path: String,
-    /// What stands in it.
+    /// The content.
     pub bytes: Vec<u8>,
 }
 

@@ -1,5 +1,5 @@
-//! Owns the comparison of the rows of one key with the lines of that key: which are equal, and of what kind the rest
-//! is. Pure: it is told what the sources say of a row and reads nothing itself.
+//! Compares the rows of one key with its lines and classifies those that do not match. Pure: explanations from the
+//! sources are passed in.
 
 use std::sync::Arc;
 
@@ -13,20 +13,20 @@ pub(super) struct LineFact {
     pub pair: Arc<PairPath>,
     pub span: LineSpan,
     pub index: u64,
-    /// Of the row that it earns; `None`: it is refused.
+    /// Digest of its row; `None` if the line is refused.
     pub digest: Option<u128>,
-    /// Its verdict's short name.
+    /// Short name of its verdict.
     pub verdict: &'static str,
 }
 
-/// Rows and lines that came from the same.
+/// The rows and lines of one key.
 #[derive(Debug, Default)]
 pub(super) struct KeyRows {
     pub rows: Vec<RowFact>,
     pub lines: Vec<LineFact>,
 }
 
-/// What is left when equal rows are taken away: numbers in the lists of the key.
+/// The rows and lines of a key that have no equal on the other side, as indices into [`KeyRows`].
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Unmatched {
     pub lines: Vec<usize>,
@@ -40,9 +40,10 @@ impl Unmatched {
 }
 
 impl KeyRows {
-    pub(super) fn leftover(&self) -> Unmatched {
-        let earned = (0..self.lines.len()).filter_map(|at| Some((self.lines[at].digest?, at)));
-        let mut lines: Vec<_> = earned.collect();
+    /// Matches rows and lines with equal digests, one to one, and returns the rest.
+    pub(super) fn unmatched(&self) -> Unmatched {
+        let exported = (0..self.lines.len()).filter_map(|at| Some((self.lines[at].digest?, at)));
+        let mut lines: Vec<_> = exported.collect();
         let mut rows: Vec<_> = (0..self.rows.len())
             .map(|at| (self.rows[at].digest, at))
             .collect();
@@ -52,7 +53,7 @@ impl KeyRows {
         let (mut line, mut row) = (0, 0);
         while line < lines.len() || row < rows.len() {
             let order = match (lines.get(line), rows.get(row)) {
-                (Some(earned), Some(found)) => earned.0.cmp(&found.0),
+                (Some(expected), Some(existing)) => expected.0.cmp(&existing.0),
                 (Some(_), None) => std::cmp::Ordering::Less,
                 _ => std::cmp::Ordering::Greater,
             };
@@ -64,25 +65,25 @@ impl KeyRows {
             line += usize::from(order.is_le());
             row += usize::from(order.is_ge());
         }
-        // By place again, so that the first difference is the first.
+        // By position again, so that the first difference is reported first.
         left.lines.sort_unstable();
         left.rows.sort_unstable();
         left
     }
 
-    /// What the number of a surplus row says: one that no other row has was given to a line of its own.
-    pub(super) fn why_surplus(&self, at: usize) -> &'static str {
-        let number = self.rows[at].index;
-        let same = self.rows.iter().filter(|row| row.index == number).count();
-        if number.is_some() && same == 1 {
-            "; no other of these rows has its number, so it is of a line like that one which is gone: removed, or lost \
-             in a power cut"
+    /// Returns the cause of a surplus row, if its index shows one: an index that no other row has belonged to a line
+    /// of its own.
+    pub(super) fn surplus_cause(&self, at: usize) -> &'static str {
+        let index = self.rows[at].index;
+        let same = self.rows.iter().filter(|row| row.index == index).count();
+        if index.is_some() && same == 1 {
+            "; no other of these rows has its index, so its own line was removed, or lost in a power cut"
         } else {
             ""
         }
     }
 
-    /// Names what is left, so that a later look can tell whether it is still the same.
+    /// Returns the sorted digests of what is unmatched, to detect changes between two reads.
     pub(super) fn signature(&self, left: &Unmatched) -> Vec<u128> {
         let mut digests: Vec<u128> = left
             .lines
@@ -98,20 +99,20 @@ impl KeyRows {
     }
 }
 
-/// What the sources say of a row that no line earns as it is, the worst first.
+/// The explanation that the sources give for an unmatched row, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Explanation {
-    /// Nothing that is or may have been in the sources makes this row.
+    /// The sources are unchanged since the row was written and cannot make it.
     Impossible,
-    /// Its sources were changed after it was written: nobody can tell any more.
+    /// The sources changed after the row was written, so its origin cannot be determined.
     SourceChange,
-    /// The sources as they stand make it in the dialect of the exporter that came before.
+    /// The present sources make the row in the dialect of the previous exporter.
     OtherDialect,
-    /// Evidence that still stands makes it, but is no longer the last.
+    /// Evidence in the file makes the row, but is no longer the last of its run.
     Proven,
 }
 
-/// What a row or a line that is left is.
+/// The kind of an unmatched row or line, the worst failure first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     Forbidden,
@@ -130,56 +131,56 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Whether it breaks the promise.
+    /// Returns whether the kind is a failure.
     pub(super) fn is_failure(self) -> bool {
         self <= Kind::Unearned
     }
 }
 
-/// A kind, and what has it.
+/// An unmatched row or line, or a row in the place of a line's, with its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Finding {
     pub kind: Kind,
-    /// Number of the line in the key's list.
+    /// Index of the line in the key's list.
     pub line: Option<usize>,
-    /// Number of the row in the key's list.
+    /// Index of the row in the key's list.
     pub row: Option<usize>,
 }
 
-/// Says what each leftover is. `standings` and `settling` are those of `left.rows` and `left.lines`.
-pub(super) fn judge(
+/// Classifies the unmatched rows and lines of a key. `explanations` belong to `left.rows`, `settling` to `left.lines`.
+pub(super) fn classify(
     facts: &KeyRows,
     left: &Unmatched,
-    standings: &[Explanation],
+    explanations: &[Explanation],
     settling: &[bool],
 ) -> Vec<Finding> {
     let mut rows: Vec<(usize, Explanation)> = left
         .rows
         .iter()
         .copied()
-        .zip(standings.iter().copied())
+        .zip(explanations.iter().copied())
         .collect();
-    // The best first: a row that is proven takes a line's place before one that is not.
-    rows.sort_by_key(|(at, standing)| (std::cmp::Reverse(*standing), *at));
+    // The best explanation first: a proven row takes a line's place before others.
+    rows.sort_by_key(|(at, explanation)| (std::cmp::Reverse(*explanation), *at));
     let mut lines: Vec<(usize, bool)> = left
         .lines
         .iter()
         .copied()
         .zip(settling.iter().copied())
         .collect();
-    // Lines that the daemon may not have taken yet are the last to have a row.
+    // Lines that the daemon may not have taken yet come last.
     lines.sort_by_key(|(at, settling)| (*settling, *at));
 
-    let stands_in = rows.len().min(lines.len());
+    let replaced = rows.len().min(lines.len());
     let mut findings = Vec::new();
-    for ((row, standing), (line, _)) in rows.iter().zip(&lines) {
+    for ((row, explanation), (line, _)) in rows.iter().zip(&lines) {
         findings.push(Finding {
-            kind: in_place_of_another(*standing),
+            kind: replacement_kind(*explanation),
             line: Some(*line),
             row: Some(*row),
         });
     }
-    for (line, settling) in &lines[stands_in..] {
+    for (line, settling) in &lines[replaced..] {
         let kind = if *settling {
             Kind::Settling
         } else {
@@ -192,12 +193,12 @@ pub(super) fn judge(
         });
     }
     let mut refused = facts.lines.iter().filter(|line| line.digest.is_none());
-    let earns = facts.lines.iter().any(|line| line.digest.is_some());
-    for (row, standing) in &rows[stands_in..] {
+    let any_exported = facts.lines.iter().any(|line| line.digest.is_some());
+    for (row, explanation) in &rows[replaced..] {
         let kind = match (facts.lines.is_empty(), refused.next()) {
             (true, _) => Kind::Orphaned,
             (false, None) => Kind::Duplicate,
-            (false, Some(line)) => surplus_beside(line, earns, *standing),
+            (false, Some(line)) => surplus_kind(line, any_exported, *explanation),
         };
         findings.push(Finding {
             kind,
@@ -208,8 +209,9 @@ pub(super) fn judge(
     findings
 }
 
-fn in_place_of_another(standing: Explanation) -> Kind {
-    match standing {
+/// Returns the kind of a row in the place of a line's row.
+fn replacement_kind(explanation: Explanation) -> Kind {
+    match explanation {
         Explanation::Impossible => Kind::Altered,
         Explanation::SourceChange => Kind::SourceChange,
         Explanation::OtherDialect => Kind::OtherDialect,
@@ -217,12 +219,12 @@ fn in_place_of_another(standing: Explanation) -> Kind {
     }
 }
 
-/// A row beside a line that is refused. Where another line of the key earns a row, only proof excuses it: it may as
-/// well be that line's row, written twice.
-fn surplus_beside(line: &LineFact, another_earns: bool, standing: Explanation) -> Kind {
-    match standing {
+/// Returns the kind of a surplus row of a key with a refused line. If another line of the key is exported, the row may
+/// be that line's, written twice, and only a proof excuses it.
+fn surplus_kind(line: &LineFact, another_exported: bool, explanation: Explanation) -> Kind {
+    match explanation {
         Explanation::Proven => {}
-        _ if another_earns => return Kind::Duplicate,
+        _ if another_exported => return Kind::Duplicate,
         Explanation::Impossible => return Kind::Unearned,
         Explanation::SourceChange | Explanation::OtherDialect => {}
     }
@@ -263,20 +265,20 @@ mod tests {
         }
     }
 
-    fn check(rows: &[u128], lines: &[Option<u128>], standing: Explanation, wanted: &[Kind]) {
+    fn check(rows: &[u128], lines: &[Option<u128>], explanation: Explanation, expected: &[Kind]) {
         let facts = facts(rows, lines);
-        let left = facts.leftover();
-        let standings = vec![standing; left.rows.len()];
+        let left = facts.unmatched();
+        let explanations = vec![explanation; left.rows.len()];
         let settling = vec![false; left.lines.len()];
-        let kinds: Vec<Kind> = judge(&facts, &left, &standings, &settling)
+        let kinds: Vec<Kind> = classify(&facts, &left, &explanations, &settling)
             .iter()
             .map(|finding| finding.kind)
             .collect();
-        assert_eq!(kinds, wanted, "{rows:?} {lines:?} {standing:?}");
+        assert_eq!(kinds, expected, "{rows:?} {lines:?} {explanation:?}");
     }
 
     #[test]
-    fn equal_rows_leave_nothing_whatever_their_order() {
+    fn equal_rows_match_in_any_order() {
         use Explanation::*;
         check(
             &[1, 2, 2],
@@ -288,13 +290,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_has_its_kind() {
+    fn unmatched_rows_and_lines_have_their_kinds() {
         use Explanation::*;
         check(&[], &[Some(1)], Impossible, &[Kind::Missing]);
         check(&[1], &[Some(1), Some(1)], Impossible, &[Kind::Missing]);
-        for standing in [Impossible, SourceChange, OtherDialect, Proven] {
-            check(&[1, 1], &[Some(1)], standing, &[Kind::Duplicate]);
-            check(&[1], &[], standing, &[Kind::Orphaned]);
+        for explanation in [Impossible, SourceChange, OtherDialect, Proven] {
+            check(&[1, 1], &[Some(1)], explanation, &[Kind::Duplicate]);
+            check(&[1], &[], explanation, &[Kind::Orphaned]);
         }
         check(&[2], &[Some(1)], Impossible, &[Kind::Altered]);
         check(&[2], &[Some(1)], SourceChange, &[Kind::SourceChange]);
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn beside_a_line_that_earns_only_proof_excuses_a_surplus_row() {
+    fn next_to_an_exported_line_only_proof_excuses_a_surplus_row() {
         use Explanation::*;
         check(&[1], &[None], SourceChange, &[Kind::RefusedNow]);
         check(&[1], &[None], Impossible, &[Kind::Unearned]);

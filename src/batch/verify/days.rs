@@ -1,5 +1,5 @@
-//! Owns what differs, day by day: numbers and the first difference of each day. Bounded: a lake in which more days
-//! differ than anyone reads has the rest of them counted together.
+//! Counts differences by day and keeps the first failure of each. The number of days listed is bounded; differences
+//! of further days are counted together.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,31 +10,31 @@ use serde::Serialize;
 use crate::batch::verify::compare::Kind;
 use crate::lake::path::PairPath;
 
-/// Days that are told one by one.
+/// Maximum number of days listed.
 const DAYS_MAX: usize = 1_000;
 
-/// Where a difference lies: the pair and the byte of its line, or the byte of a row that no line earns.
+/// The position of a difference: the pair and the offset of its line, or no pair and the offset of a row without one.
 pub(super) type Place = (Option<Arc<PairPath>>, u64);
 
-/// What differs of one day.
+/// The differences of one day.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct DayDifferences {
-    /// The day's directory, as in `2026/05/01`; `null`: of rows for which the sources have no line.
+    /// The day's directory, for example `2026/05/01`; `null` for rows without a line in the sources.
     pub day: Option<String>,
-    /// Rows that are earned and not there.
+    /// Expected rows that are not in the export.
     pub missing: u64,
-    /// Rows that are there and not earned.
+    /// Rows in the export that are not expected.
     pub extra: u64,
-    /// Rows in the place of earned ones that nothing explains.
+    /// Unexplained rows in the place of expected ones.
     pub differing: u64,
-    /// Rows that differ for a stated reason, which breaks no promise.
+    /// Rows that differ for a known reason and count as no failure.
     pub excused: u64,
-    /// The worst failure of the day, of equal ones the first; `null`: all that differs is excused.
+    /// The worst failure of the day, the first of equal ones; `null` if all differences are excused.
     pub first: Option<String>,
 }
 
 impl DayDifferences {
-    /// Whether a promise is broken.
+    /// Returns whether the day has a failure.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         self.missing + self.extra + self.differing > 0
@@ -53,7 +53,7 @@ impl DayDifferences {
             | Kind::Contradicted
             | Kind::RefusedNow
             | Kind::Orphaned => &mut self.excused,
-            // Not there yet, and nothing is wrong with that.
+            // The daemon may not have taken the line yet.
             Kind::Settling => return,
         };
         *count += 1;
@@ -71,7 +71,7 @@ impl fmt::Display for DayDifferences {
         ];
         let counts = counts.iter().filter(|(count, _)| *count > 0);
         let counts: Vec<String> = counts
-            .map(|(count, what)| format!("{count} {what}"))
+            .map(|(count, name)| format!("{count} {name}"))
             .collect();
         write!(out, "{day}: {}", counts.join(", "))?;
         match &self.first {
@@ -81,14 +81,14 @@ impl fmt::Display for DayDifferences {
     }
 }
 
-/// A day, and where its first difference lies.
+/// A day's counts and the kind and place of its first failure.
 #[derive(Debug, Default)]
 struct Day {
     counted: DayDifferences,
     first: Option<(Kind, Place)>,
 }
 
-/// All days that differ.
+/// The days that differ.
 #[derive(Debug, Default)]
 pub(super) struct Days {
     days: BTreeMap<Option<String>, Day>,
@@ -96,7 +96,7 @@ pub(super) struct Days {
 }
 
 impl Days {
-    /// Counts what was found of a day: that of `pair`, if there is one.
+    /// Counts a difference for the day of `pair`.
     pub(super) fn count(&mut self, pair: Option<&PairPath>, kind: Kind) {
         if kind == Kind::Settling {
             return;
@@ -111,7 +111,7 @@ impl Days {
         entry.counted.count(kind);
     }
 
-    /// Whether a failure would be the first of its day: only then it is worth being put into words.
+    /// Returns whether a failure would be the first of its day and so needs a description.
     pub(super) fn is_first(&self, pair: Option<&PairPath>, kind: Kind, place: &Place) -> bool {
         self.days.get(&day_of(pair)).is_some_and(|day| {
             let known = day.first.as_ref();
@@ -119,16 +119,22 @@ impl Days {
         })
     }
 
-    /// Keeps the first failure of a day that was counted.
-    pub(super) fn keep(&mut self, pair: Option<&PairPath>, kind: Kind, place: Place, told: String) {
+    /// Stores the first failure of a day that was counted.
+    pub(super) fn keep(
+        &mut self,
+        pair: Option<&PairPath>,
+        kind: Kind,
+        place: Place,
+        description: String,
+    ) {
         if let Some(day) = self.days.get_mut(&day_of(pair)) {
             day.first = Some((kind, place));
-            day.counted.first = Some(told);
+            day.counted.first = Some(description);
         }
     }
 
-    /// The days in their order, those without a day first; and how many differences are of further days.
-    pub(super) fn into_told(self) -> (Vec<DayDifferences>, u64) {
+    /// Returns the days in order, rows without a day first, and the number of differences of further days.
+    pub(super) fn into_listed(self) -> (Vec<DayDifferences>, u64) {
         let days = self.days.into_values().map(|day| day.counted);
         (days.collect(), self.unlisted)
     }
@@ -158,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn each_day_keeps_its_worst_failure_and_of_equal_ones_the_first() {
+    fn each_day_keeps_its_worst_failure_and_the_first_of_equal_ones() {
         let mut days = Days::default();
         fail(&mut days, "y/m/2/n.jsonl", Kind::Altered, 1);
         fail(&mut days, "y/m/1/n.jsonl", Kind::Missing, 9);
@@ -167,10 +173,10 @@ mod tests {
         days.count(Some(&pair("y/m/3/n.jsonl")), Kind::Superseded);
         days.count(None, Kind::Orphaned);
         days.count(Some(&pair("y/m/4/n.jsonl")), Kind::Settling);
-        let (days, unlisted) = days.into_told();
-        let told: Vec<String> = days.iter().map(ToString::to_string).collect();
+        let (days, unlisted) = days.into_listed();
+        let lines: Vec<String> = days.iter().map(ToString::to_string).collect();
         assert_eq!(
-            told,
+            lines,
             [
                 "(no day): 1 excused",
                 "y/m/1: 1 missing; Missing at 9",
@@ -183,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn more_days_than_anyone_reads_are_counted_together() {
+    fn days_over_the_limit_are_counted_together() {
         let mut days = Days::default();
         for day in 0..DAYS_MAX + 7 {
             fail(
@@ -193,7 +199,7 @@ mod tests {
                 0,
             );
         }
-        let (listed, unlisted) = days.into_told();
+        let (listed, unlisted) = days.into_listed();
         assert_eq!((listed.len(), unlisted), (DAYS_MAX, 7));
     }
 }

@@ -1,6 +1,5 @@
-//! Owns what the sources of one pair say of rows that no line earns as they are: whether evidence that still stands
-//! makes such a row, whether the day-files were changed since it was written; and whether a line that has no row is
-//! one that the daemon does not take yet. It reads, and writes nothing.
+//! Explains unmatched rows from the sources of one pair: whether evidence in the file makes the row, whether the
+//! day-files changed after it was written, and whether the daemon may not have taken a line without a row yet.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,39 +20,39 @@ use crate::record::row::digest_without_stamps;
 use crate::record::synthesize::{RowPlace, Synthesis, synthesize};
 use crate::record::timestamp::stamp;
 
-/// File systems stamp a change with a clock that lags behind by up to a tick.
+/// Change times of files lag the system clock by up to a tick.
 const CLOCK_SLACK_MS: u64 = 20;
-/// What the daemon may need to take a line that has settled.
+/// Time that the daemon may need to take a line that has settled.
 const SETTLE_SLACK: Duration = Duration::from_secs(1);
 
-/// A line of the pair, and rows of the same key that are left.
+/// A line of the pair and the unmatched rows of its key.
 #[derive(Debug)]
 pub(super) struct Candidate<'a> {
     pub line: &'a LineFact,
     pub rows: Vec<&'a RowFact>,
-    /// Of each row; set by [`examine`].
-    pub standings: Vec<Explanation>,
-    /// Whether the daemon may rightly not have taken the line, or its evidence, yet; set by [`examine`].
+    /// One for each row; set by [`examine`].
+    pub explanations: Vec<Explanation>,
+    /// Set by [`examine`] if the daemon need not have taken the line or its evidence yet.
     pub settling: bool,
 }
 
 impl Candidate<'_> {
-    fn cannot_tell(&mut self) {
-        self.standings.fill(Explanation::SourceChange);
+    fn mark_source_changed(&mut self) {
+        self.explanations.fill(Explanation::SourceChange);
     }
 }
 
-/// How a row came to be, as far as evidence that stands in the file tells; the strongest last.
+/// The way in which evidence in the file makes a row; the strongest last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Origin {
     Unknown,
-    /// Evidence whose role is refused.
+    /// The evidence's role is refused.
     RefusedRole,
     OtherDialect,
     Native,
 }
 
-/// When it is now, and how long a source must be still.
+/// The current time and the time without a change after which a source has settled.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
     pub wall_ms: u64,
@@ -61,71 +60,74 @@ pub(super) struct Now {
 }
 
 impl Now {
-    fn settles(&self, stat: &FileStat) -> bool {
-        let still_ms = i128::from(self.wall_ms) - stat.modified_ns / 1_000_000;
-        still_ms < (self.settle + SETTLE_SLACK).as_millis().cast_signed()
+    fn is_settling(&self, stat: &FileStat) -> bool {
+        let unchanged_ms = i128::from(self.wall_ms) - stat.modified_ns / 1_000_000;
+        unchanged_ms < (self.settle + SETTLE_SLACK).as_millis().cast_signed()
     }
 }
 
-/// Fills in what the pair's files say of each case.
+/// Sets the explanations and the settling flag of each candidate from the pair's files.
 pub(super) fn examine(
     lake: &LakeReader<'_>,
     pair: &PairPath,
     max_line_bytes: usize,
     now: Now,
-    cases: &mut [Candidate<'_>],
+    candidates: &mut [Candidate<'_>],
 ) -> io::Result<()> {
     let scored = DayFile::open(lake, Stream::Scored, pair)?;
     let evidence = DayFile::open(lake, Stream::Evidence, pair)?;
     let Some(scored) = scored else {
-        cases.iter_mut().for_each(Candidate::cannot_tell);
+        candidates
+            .iter_mut()
+            .for_each(Candidate::mark_source_changed);
         return Ok(());
     };
-    let bodies = cases.iter().map(|case| {
+    let bodies = candidates.iter().map(|candidate| {
         let mut scratch = Vec::new();
-        let line = scored.source.read_span(case.line.span, &mut scratch)?;
+        let line = scored.source.read_span(candidate.line.span, &mut scratch)?;
         Ok(line.to_vec())
     });
     let bodies: Vec<Vec<u8>> = bodies.collect::<io::Result<_>>()?;
-    let mut makers: Vec<Vec<Origin>> = cases
+    let mut origins: Vec<Vec<Origin>> = candidates
         .iter()
-        .map(|case| vec![Origin::Unknown; case.rows.len()])
+        .map(|candidate| vec![Origin::Unknown; candidate.rows.len()])
         .collect();
-    for case in &mut *cases {
-        case.settling |= scored.ends_unterminated(case.line.span) && now.settles(&scored.stat);
+    for candidate in &mut *candidates {
+        candidate.settling |=
+            scored.ends_unterminated(candidate.line.span) && now.is_settling(&scored.stat);
     }
     if let Some(evidence) = &evidence {
-        find_makers(
+        find_origins(
             pair,
             evidence,
             max_line_bytes,
             now,
             &bodies,
-            cases,
-            &mut makers,
+            candidates,
+            &mut origins,
         )?;
     }
-    for (at, case) in cases.iter_mut().enumerate() {
+    for (at, candidate) in candidates.iter_mut().enumerate() {
         let Ok(run) = parse::scored_run(trim(&bodies[at])) else {
-            // It was a record when it was read: the file is being rewritten at this moment.
-            case.cannot_tell();
+            // The line was a record before: the file is being rewritten at this moment.
+            candidate.mark_source_changed();
             continue;
         };
-        for (row, (fact, maker)) in case.rows.iter().zip(&makers[at]).enumerate() {
-            let agrees =
-                fact.index == Some(case.line.index) && run.category.eq_str(&fact.quality_score);
-            let standing = stand(fact, agrees, *maker, &scored, evidence.as_ref());
-            case.standings[row] = case.standings[row].max(standing);
+        for (row, (fact, origin)) in candidate.rows.iter().zip(&origins[at]).enumerate() {
+            let agrees = fact.index == Some(candidate.line.index)
+                && run.category.eq_str(&fact.quality_score);
+            let explanation = explain(fact, agrees, *origin, &scored, evidence.as_ref());
+            candidate.explanations[row] = candidate.explanations[row].max(explanation);
         }
     }
     Ok(())
 }
 
-/// `agrees`: the line stands where the row says, and has the category that it says.
-fn stand(
+/// Returns the explanation of a row. `agrees`: the line has the row's index and category.
+fn explain(
     row: &RowFact,
     agrees: bool,
-    maker: Origin,
+    origin: Origin,
     scored: &DayFile,
     evidence: Option<&DayFile>,
 ) -> Explanation {
@@ -135,7 +137,7 @@ fn stand(
             false => Explanation::Impossible,
         };
     }
-    match maker {
+    match origin {
         Origin::Native => Explanation::Proven,
         Origin::OtherDialect => Explanation::OtherDialect,
         Origin::RefusedRole => Explanation::Impossible,
@@ -146,49 +148,49 @@ fn stand(
     }
 }
 
-/// Looks at all evidence of the runs concerned, wherever it stands in the file.
-fn find_makers(
+/// Tries all evidence of the candidates' runs in the file, not only the last of each run.
+fn find_origins(
     pair: &PairPath,
     evidence: &DayFile,
     max_line_bytes: usize,
     now: Now,
     bodies: &[Vec<u8>],
-    cases: &mut [Candidate<'_>],
-    makers: &mut [Vec<Origin>],
+    candidates: &mut [Candidate<'_>],
+    origins: &mut [Vec<Origin>],
 ) -> io::Result<()> {
-    let mut of_run: HashMap<RunKey, Vec<usize>> = HashMap::new();
+    let mut by_run: HashMap<RunKey, Vec<usize>> = HashMap::new();
     for (at, body) in bodies.iter().enumerate() {
         if let Ok(run) = parse::scored_run(trim(body)) {
             let key = RunKey::from_text(&run.evidence_run_id);
-            of_run.entry(key).or_default().push(at);
+            by_run.entry(key).or_default().push(at);
         }
     }
     let name = pair.file_name();
-    let settles = now.settles(&evidence.stat);
+    let settling = now.is_settling(&evidence.stat);
     let mut lines = LineReader::new(&evidence.source, evidence.stat.len_bytes, max_line_bytes);
     while let Some(line) = lines.next_line()? {
-        let Some(Ok(found)) = line.bytes.map(|bytes| parse::evidence(trim(bytes))) else {
+        let Some(Ok(evidence_record)) = line.bytes.map(|bytes| parse::evidence(trim(bytes))) else {
             continue;
         };
-        let key = RunKey::from_text(&found.run_id);
-        for at in of_run.get(&key).into_iter().flatten() {
-            let case = &mut cases[*at];
-            case.settling |= settles && evidence.ends_unterminated(line.span);
-            for (row, maker) in case.rows.iter().zip(&mut makers[*at]) {
-                *maker = (*maker).max(maker_of(row, &bodies[*at], &found, &name));
+        let key = RunKey::from_text(&evidence_record.run_id);
+        for at in by_run.get(&key).into_iter().flatten() {
+            let candidate = &mut candidates[*at];
+            candidate.settling |= settling && evidence.ends_unterminated(line.span);
+            for (row, origin) in candidate.rows.iter().zip(&mut origins[*at]) {
+                *origin = (*origin).max(origin_of(row, &bodies[*at], &evidence_record, &name));
             }
         }
     }
     Ok(())
 }
 
-fn maker_of(row: &RowFact, scored: &[u8], evidence: &Evidence<'_>, name: &str) -> Origin {
+fn origin_of(row: &RowFact, scored: &[u8], evidence: &Evidence<'_>, name: &str) -> Origin {
     let Some(index) = row.index else {
         return Origin::Unknown;
     };
     let makes = |dialect, include_partial| {
         let run = parse::scored_run(trim(scored)).ok()?;
-        // The native firewall also where the other dialect is tried: it lets no unknown category through.
+        // The native firewall in both dialects: it lets no unknown category through.
         let Admission::Admitted(admitted) = admit(&run, Dialect::Native) else {
             return None;
         };
@@ -216,7 +218,7 @@ fn maker_of(row: &RowFact, scored: &[u8], evidence: &Evidence<'_>, name: &str) -
     }
 }
 
-/// An open day-file, and what the file system said of it.
+/// An open day-file with its metadata.
 struct DayFile {
     source: Source,
     stat: FileStat,
@@ -246,8 +248,8 @@ impl DayFile {
         !self.has_last_newline && line.offset + line.len_bytes >= self.stat.len_bytes
     }
 
-    /// Whether the file may have been changed after the row was written. Stamps in another form than ours tell
-    /// nothing.
+    /// Returns whether the file may have changed after the row was written. True for a row whose timestamp is not
+    /// RFC 3339 in UTC.
     fn changed_since(&self, row: &RowFact) -> bool {
         let changed_ms = u64::try_from(self.stat.changed_ns / 1_000_000).unwrap_or_default();
         let shape = row.created_at.as_bytes();

@@ -1,29 +1,30 @@
-//! FIXME: batch::verify::error
+//! The errors that end a verification without a result.
 
-use crate::batch::pair::PairReadError;
 use std::io;
 use std::path::PathBuf;
 
-/// Why nothing can be said.
+use crate::batch::pair::PairReadError;
+
+/// An error that prevents a result.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// The scored runs' own directory cannot be listed.
+    /// The directory of the scored runs cannot be listed.
     #[error("cannot list {}: {source}", path.display())]
     Walk {
         /// The directory.
         path: PathBuf,
-        /// What the storage said.
+        /// The error of the storage.
         source: io::Error,
     },
-    /// A day-file failed while it was read.
+    /// A day-file could not be read to its end.
     #[error(transparent)]
     Pair(PairReadError),
-    /// A day-file of the pair failed when rows of it were looked at.
-    #[error("cannot look at {pair} again: {source}")]
+    /// A day-file of the pair could not be read again to explain a difference.
+    #[error("cannot read {pair} again: {source}")]
     Examine {
         /// The pair.
         pair: String,
-        /// What the storage said.
+        /// The error of the storage.
         source: io::Error,
     },
     /// The export cannot be read.
@@ -31,11 +32,11 @@ pub enum VerifyError {
     Export {
         /// The export.
         path: PathBuf,
-        /// What the storage said.
+        /// The error of the storage.
         source: io::Error,
     },
-    /// Another export took its place.
-    #[error("the export {} was replaced while it was verified", path.display())]
+    /// The export was replaced by another file.
+    #[error("the export {} was replaced while it was verified; run `distilld verify` again", path.display())]
     Replaced {
         /// The export.
         path: PathBuf,

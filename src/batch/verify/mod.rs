@@ -1,39 +1,37 @@
-//! Owns the proof that the export equals what the stateless batch makes of the sources, both stamps left out, or the
-//! first difference. It writes nothing, takes no lock and looks at no state, so it may run beside a daemon.
+//! Verifies that the export equals the rows that the stateless batch makes of the sources, timestamps excluded.
+//! Reads only the sources and the export and takes no lock, so it can run while a daemon works.
 //!
-//! **First pass.** The batch's rows, then the export's, are added up in `rows::BUCKETS` buckets by what a row came
-//! from: a count and a sum of digests, in any order. Where all buckets agree, so do both sides, and that is all.
+//! **First pass.** The rows of the batch and of the export are summed in `rows::BUCKETS` buckets by row key: a count
+//! and an order-independent sum of digests. If all buckets agree, both sides are equal and the work is done.
 //!
-//! **Closer look.** Of buckets that differ, rows and lines are gathered by key and compared one by one: some buckets
-//! at a time where they hold many, so that memory follows neither the history nor what differs.
+//! **Recheck.** For buckets that differ, rows and lines are collected by key and compared one by one. Large buckets
+//! are processed in groups, so that memory depends on neither the history nor the number of differences.
 //!
-//! **Beside a daemon** this raises no false alarm, because a difference counts only if it stays. A row that is early
-//! (its line was written behind our cut) finds its line when the sources, read again after the export, are read to
-//! their present end. A row that is late comes within the daemon's latency: whatever differs is looked at again, in
-//! growing pauses, until it has been the same for [`VerifyOptions::patience`]; what a daemon that lags further behind
-//! has yet to write is missing. A line that is unterminated, or whose
-//! evidence is, is not taken by the daemon before its source was still for `settle`: until a second after that it is
-//! only said to be settling. A last row without newline is not a row yet.
+//! **Concurrent daemon.** A difference counts only if it persists, so a running daemon causes no false alarm. A row
+//! whose line was appended after the sources were read finds its line when the sources are read again after the
+//! export. A row that the daemon has yet to write arrives within its latency: differences are rechecked, in growing
+//! pauses, until they have been unchanged for [`VerifyOptions::patience`]. Rows that a daemon with a longer lag has
+//! yet to write are missing. A daemon takes an unterminated line, scored or evidence, only after its file has been
+//! unchanged for `settle`; until one second after that the line counts as settling. A last row without a newline is
+//! not yet a row.
 //!
-//! **What a difference is.** A row that is missing, doubled, forbidden or unreadable; and a row in the place of
-//! another that nothing explains. Three things explain one, and they are only counted: evidence that still stands in
-//! the file makes it, but a later one replaced that (superseded, or refused now); the exporter that came before would
-//! have written it so (other dialect); its day-files were changed after it was written, by their change time against
-//! the row's stamp (rewritten, contradicted, refused now). A row none of whose lines is there any more is orphaned.
+//! **Differences.** A failure is a missing, duplicate, forbidden or unreadable row, or an unexplained row in the
+//! place of another. Three explanations turn a failure into a counted exception: evidence in the file makes the row
+//! but later evidence replaced it (superseded, or refused now); the previous exporter would have written it (other
+//! dialect); its day-files changed after it was written, judged by their change time and the row's timestamp
+//! (rewritten, contradicted, refused now). A row without any line left is orphaned.
 //!
-//! **What cannot be told** without history: in a day-file that was changed, if only by appending, after a row was
-//! written, a row that somebody altered looks like one whose evidence was rewritten; both are counted as rewritten.
-//! Evidence of which the role alone was changed in place makes its row look like one that the role never allowed:
-//! it is called unearned. A row of a line that is firewalled now looks the same whether the line or the firewall changed; it is counted as
-//! contradicted. An invented row looks like one whose day-file was deleted: orphaned. And where one of two lines
-//! that gave the same key was deleted, its row looks like a duplicate, and is called one; where its number is no
-//! other row's, it is said that its line is gone. A clock that was set back
-//! between a row and the rewriting of its source can make an honest row look altered.
-
-use crate::batch::verify::error::VerifyError;
+//! **Limits**, since no history is read. In a day-file that changed after a row was written, even by appending, a
+//! tampered row cannot be distinguished from one whose evidence was rewritten; both count as rewritten. A row whose
+//! evidence had only its role changed in place cannot be distinguished from one that the role never allowed; both are
+//! unearned. A row of a firewalled line counts as contradicted both when the line and when the firewall changed. An
+//! invented row counts as orphaned, like a row whose day-file was deleted. If one of two lines with the same key was
+//! deleted, its row counts as a duplicate; the text names the deletion if no other row has its index. A clock set
+//! back between a row and the rewriting of its source can make a genuine row look altered.
 
 mod compare;
 mod days;
+mod describe;
 pub(crate) mod diagnose;
 pub mod error;
 pub(crate) mod recheck;
@@ -47,53 +45,51 @@ use std::time::Duration;
 
 use crate::batch::export::for_each_pair;
 use crate::batch::pair::{LakeReader, PairReading};
+use crate::batch::verify::error::VerifyError;
+use crate::console::progress::OnStep;
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{pair_bytes, walk};
 use crate::record::json::escape::Dialect;
 use crate::record::keys::RowKey;
-use crate::record::parse;
-use crate::record::row::{summary, view};
+use crate::record::row::summary;
 use crate::record::synthesize::Synthesis;
-use compare::{Finding, KeyRows, Kind, LineFact};
+use compare::{Finding, Kind};
 pub use days::DayDifferences;
 use days::{Days, Place};
 use recheck::Recheck;
 pub use result::VerifyResult;
 use rows::{ExportLine, ExportReader, Sums};
 
-/// Rows of differing buckets that are held at a time, both sides together.
+/// Maximum number of rows of differing buckets in memory, both sides together.
 const ROWS_HELD_MAX: u64 = 200_000;
 
-/// Somebody is told of the reading of the export after so many lines.
+/// Lines of the export between two progress reports.
 const LINES_PER_STEP: u64 = 1_024;
 
-/// How to verify.
+/// The options of a verification.
 #[derive(Debug, Clone, Copy)]
 pub struct VerifyOptions {
-    /// A longer line is malformed.
+    /// Maximum length of a line in bytes; longer lines are malformed.
     pub max_line_bytes: usize,
-    /// How long a source must be still before the daemon takes its unterminated last line.
+    /// Time without a change after which the daemon takes the unterminated last line of a source.
     pub settle: Duration,
-    /// How long a difference must stay the same before it counts.
+    /// Time that a difference must persist unchanged before it counts.
     pub patience: Duration,
 }
 
-/// What came of verifying.
+/// The report of a verification.
 #[derive(Debug)]
 pub struct VerifyReport {
-    /// What is printed.
+    /// The printed result.
     pub result: VerifyResult,
-    /// The worst difference, told for a person; `None` exactly if the promise holds.
+    /// Description of the worst failure; `None` exactly if the export is correct.
     pub first_difference: Option<String>,
-    /// Directories and day-files that could not be read, as the batch would pass over them.
+    /// Unreadable directories and day-files, which the batch would skip too, with their errors.
     pub passed_over: Vec<(PathBuf, io::Error)>,
 }
 
-/// Told of the work's steps: what is being done, bytes of it that are done, bytes in all.
-pub type OnStep<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
-
-/// Whom to tell of the work's steps.
+/// An optional receiver of progress reports.
 struct Steps<'a>(Option<OnStep<'a>>);
 
 impl Steps<'_> {
@@ -111,7 +107,7 @@ impl Steps<'_> {
 /// Verifies the export of a lake.
 ///
 /// # Errors
-/// Nothing can be said; see [`VerifyError`]. Differences are no error.
+/// Returns a [`VerifyError`] if no result can be determined. Differences are not an error.
 pub fn verify(
     lake: &LakeReader<'_>,
     options: &VerifyOptions,
@@ -146,11 +142,11 @@ fn export_bytes(lake: &LakeReader<'_>) -> u64 {
     stat.map_or(0, |stat| stat.len_bytes)
 }
 
-/// The worst difference so far: the kind, the place by which the first is known, the words.
+/// The worst failure so far; of equal kinds the one with the first place.
 struct FirstFailure {
     kind: Kind,
     place: Place,
-    told: String,
+    description: String,
 }
 
 struct Verification<'a> {
@@ -165,14 +161,14 @@ struct Verification<'a> {
 
 impl Verification<'_> {
     fn run(&mut self, steps: &mut Steps<'_>) -> Result<(), VerifyError> {
-        // Sources before the export: what is in the export only is then most likely new, never old.
-        let (earned, sources_bytes) = self.add_up_sources(steps)?;
-        let shown = self.add_up_export(sources_bytes, steps)?;
-        (self.result.earned, self.result.rows) = (earned.rows(), shown.rows());
+        // Sources first: a row that only the export has is then most likely new.
+        let (expected, sources_bytes) = self.sum_sources(steps)?;
+        let existing = self.sum_export(sources_bytes, steps)?;
+        (self.result.earned, self.result.rows) = (expected.rows(), existing.rows());
         self.result.rows += self.result.forbidden;
-        let groups = earned.differing(&shown, ROWS_HELD_MAX);
-        for (at, wanted) in groups.iter().enumerate() {
-            self.look_closer(wanted, steps)?;
+        let groups = expected.differing(&existing, ROWS_HELD_MAX);
+        for (at, buckets) in groups.iter().enumerate() {
+            self.recheck(buckets, steps)?;
             if self.worst.is_some() && at + 1 < groups.len() {
                 self.result.complete = false;
                 break;
@@ -181,8 +177,8 @@ impl Verification<'_> {
         Ok(())
     }
 
-    /// Gives how many bytes the sources have, too.
-    fn add_up_sources(&mut self, steps: &mut Steps<'_>) -> Result<(Sums, u64), VerifyError> {
+    /// Sums the batch's rows. Returns the sums and the size of the sources in bytes.
+    fn sum_sources(&mut self, steps: &mut Steps<'_>) -> Result<(Sums, u64), VerifyError> {
         let walked = walk(self.lake.storage, &self.lake.root, Stream::Scored);
         let walked = walked.map_err(|source| VerifyError::Walk {
             path: Stream::Scored.base(&self.lake.root),
@@ -215,7 +211,7 @@ impl Verification<'_> {
         Ok((sums, sources_bytes))
     }
 
-    fn add_up_export(
+    fn sum_export(
         &mut self,
         sources_bytes: u64,
         steps: &mut Steps<'_>,
@@ -225,7 +221,7 @@ impl Verification<'_> {
         let total_bytes = sources_bytes + export_bytes(self.lake);
         let mut lines = 0_u64;
         let mut export = ExportReader::new(self.lake.storage, &path);
-        export.read_on(&mut |offset, line| {
+        export.read_appended(&mut |offset, line| {
             lines += 1;
             if lines.is_multiple_of(LINES_PER_STEP) {
                 steps.step("verifying", sources_bytes + offset, total_bytes);
@@ -239,7 +235,7 @@ impl Verification<'_> {
                 }),
                 ExportLine::Unreadable(fault) => {
                     self.fail_at(Kind::Unreadable, offset, || {
-                        format!("unreadable: the line {at} is no row: {fault}")
+                        format!("unreadable: the line {at} is not a row: {fault}")
                     });
                 }
             }
@@ -248,15 +244,15 @@ impl Verification<'_> {
         Ok(sums)
     }
 
-    fn look_closer(&mut self, wanted: &[bool], steps: &mut Steps<'_>) -> Result<(), VerifyError> {
+    fn recheck(&mut self, buckets: &[bool], steps: &mut Steps<'_>) -> Result<(), VerifyError> {
         let (lake, options, reading) = (self.lake, self.options, self.reading);
-        let mut look = Recheck::new(lake, &reading, options, wanted);
-        let judged = look.judge(steps)?;
+        let mut recheck = Recheck::new(lake, &reading, options, buckets);
+        let judged = recheck.judge(steps)?;
         self.result.unsettled += judged.unsettled;
         for (key, finding) in judged.findings {
-            self.take(key, finding, &look)?;
+            self.add_finding(key, finding, &recheck)?;
         }
-        for (path, error) in std::mem::take(&mut look.passed_over) {
+        for (path, error) in std::mem::take(&mut recheck.passed_over) {
             if !self.passed_over.iter().any(|(known, _)| *known == path) {
                 self.passed_over.push((path, error));
             }
@@ -264,13 +260,13 @@ impl Verification<'_> {
         Ok(())
     }
 
-    fn take(
+    fn add_finding(
         &mut self,
         key: RowKey,
         finding: Finding,
-        look: &Recheck<'_>,
+        recheck: &Recheck<'_>,
     ) -> Result<(), VerifyError> {
-        let facts = &look.keys[&key];
+        let facts = &recheck.keys[&key];
         let line = finding.line.and_then(|line| facts.lines.get(line));
         let pair = line
             .or(facts.lines.first())
@@ -289,33 +285,38 @@ impl Verification<'_> {
             (None, None) => (None, 0),
         };
         if self.count_failure(finding.kind, pair.as_deref(), &place) {
-            let told = self.tell(facts, finding, look)?;
-            self.keep(finding.kind, pair.as_deref(), place, told);
+            let description = self.describe(facts, finding, recheck)?;
+            self.keep(finding.kind, pair.as_deref(), place, description);
         }
         Ok(())
     }
 
-    /// Counts a failure, and says whether it is worth being put into words: the worst so far, or the first of its day.
+    /// Counts a failure and returns whether it needs a description: the worst so far, or the first of its day.
     fn count_failure(&mut self, kind: Kind, pair: Option<&PairPath>, place: &Place) -> bool {
         self.result.count(kind);
         self.days.count(pair, kind);
         self.is_worst(kind, place) || self.days.is_first(pair, kind, place)
     }
 
-    fn keep(&mut self, kind: Kind, pair: Option<&PairPath>, place: Place, told: String) {
+    fn keep(&mut self, kind: Kind, pair: Option<&PairPath>, place: Place, description: String) {
         if self.days.is_first(pair, kind, &place) {
-            self.days.keep(pair, kind, place.clone(), told.clone());
+            self.days
+                .keep(pair, kind, place.clone(), description.clone());
         }
         if self.is_worst(kind, &place) {
-            self.worst = Some(FirstFailure { kind, place, told });
+            self.worst = Some(FirstFailure {
+                kind,
+                place,
+                description,
+            });
         }
     }
 
-    /// A failure of a line of the export alone.
-    fn fail_at(&mut self, kind: Kind, offset: u64, told: impl FnOnce() -> String) {
+    /// Adds a failure of an export line that has no key.
+    fn fail_at(&mut self, kind: Kind, offset: u64, describe: impl FnOnce() -> String) {
         let place = (None, offset);
         if self.count_failure(kind, None, &place) {
-            self.keep(kind, None, place, told());
+            self.keep(kind, None, place, describe());
         }
     }
 
@@ -324,78 +325,13 @@ impl Verification<'_> {
         worst.is_none_or(|worst| (kind, place) < (worst.kind, &worst.place))
     }
 
-    fn tell(
-        &self,
-        facts: &KeyRows,
-        finding: Finding,
-        look: &Recheck<'_>,
-    ) -> Result<String, VerifyError> {
-        let line = finding.line.and_then(|line| facts.lines.get(line));
-        let line = line.or(facts.lines.first());
-        let verdict = line.map_or("", |line| line.verdict);
-        let line = line.map_or(String::new(), |line| self.name_line(line));
-        let Some(row) = finding.row.map(|row| &facts.rows[row]) else {
-            return Ok(format!(
-                "missing: {line} earns a row that is not in the export"
-            ));
-        };
-        let bytes = look.export.row_at(row.offset)?;
-        let run = view(&bytes).map_or_else(
-            |_| "the row".to_owned(),
-            |row| format!("the row {:?} of run {:?}", row.id, row.source_run_id),
-        );
-        let row = format!(
-            "{run} at byte {} of {}",
-            row.offset,
-            export_path(&self.lake.root).display()
-        );
-        Ok(match finding.kind {
-            Kind::Duplicate => {
-                let rows = facts.rows.len();
-                let earned = (facts.lines.iter()).filter(|line| line.digest.is_some());
-                let earned = match earned.count() {
-                    1 => "1 line earns".to_owned(),
-                    lines => format!("{lines} lines earn"),
-                };
-                let why = finding.row.map_or("", |at| facts.why_surplus(at));
-                format!(
-                    "duplicate: {row} is one of {rows} that only {earned}; {line} is the first{why}"
-                )
-            }
-            Kind::Altered => {
-                format!(
-                    "altered: {row} is not the row that {line} earns, and its sources did not change since"
-                )
-            }
-            _ => format!("unearned: {row} is there, but {line} is refused ({verdict})"),
-        })
-    }
-
-    /// Where a line lies and of which run it is, as far as it can still be read.
-    fn name_line(&self, line: &LineFact) -> String {
-        let run = self.lake.open(Stream::Scored, &line.pair).ok();
-        let run = run.and_then(|(source, _)| {
-            let mut scratch = Vec::new();
-            let body = source.read_span(line.span, &mut scratch).ok()?;
-            let run = parse::scored_run(parse::trim(body)).ok()?;
-            Some(format!(" of run {:?}", run.evidence_run_id))
-        });
-        format!(
-            "the line{} at byte {} of {} (record {})",
-            run.unwrap_or_default(),
-            line.span.offset,
-            line.pair.path(&self.lake.root, Stream::Scored).display(),
-            line.index
-        )
-    }
-
     fn report(mut self) -> VerifyReport {
         self.result.equal = self.worst.is_none();
-        (self.result.days, self.result.unlisted) = self.days.into_told();
+        (self.result.days, self.result.unlisted) = self.days.into_listed();
         self.result.passed_over = self.passed_over.len() as u64;
         VerifyReport {
             result: self.result,
-            first_difference: self.worst.map(|worst| worst.told),
+            first_difference: self.worst.map(|worst| worst.description),
             passed_over: self.passed_over,
         }
     }

@@ -1,5 +1,5 @@
-//! Owns the closer look: everything that is known of the keys in buckets that differ, looked at again until what
-//! differs has stayed the same for long enough, then judged. Memory follows what differs, not the history.
+//! Collects rows and lines of the keys in differing buckets, rereads them until the differences have been stable for
+//! long enough, and classifies these. Memory is proportional to the rows in the buckets, not to the history.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::batch::pair::{BatchVerdict, JudgedLine, LakeReader, PairReading, read_pair};
-use crate::batch::verify::compare::{Explanation, Finding, KeyRows, LineFact, Unmatched, judge};
+use crate::batch::verify::compare::{Explanation, Finding, KeyRows, LineFact, Unmatched, classify};
 use crate::batch::verify::diagnose::{Candidate, Now, examine};
 use crate::batch::verify::error::VerifyError;
 use crate::batch::verify::rows::{ExportLine, ExportReader, RowFact, bucket_of};
@@ -22,40 +22,40 @@ use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::{FileKind, FileStat};
 use crate::record::keys::RowKey;
 
-/// The first pause between two looks; each next one is twice as long.
+/// The first pause between two reads; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// A key that still changes after so many times the patience is not judged.
-const LONGEST_LOOK: u32 = 4;
+/// A key that still changes after this multiple of the patience is not classified.
+const MAX_WAIT_FACTOR: u32 = 4;
 
-/// What the file system says of the two day-files of a pair.
-type Seen = [Option<FileStat>; 2];
+/// File metadata of the two day-files of a pair; `None` for a file that cannot be inspected.
+type PairStat = [Option<FileStat>; 2];
 
-/// What is known of the keys looked at.
+/// The rows and lines of the keys in some buckets.
 pub(super) struct Recheck<'a> {
     lake: &'a LakeReader<'a>,
     reading: &'a PairReading<'a>,
     options: &'a VerifyOptions,
-    /// The buckets looked at.
-    wanted: &'a [bool],
+    /// A flag per bucket: set for those that are compared.
+    buckets: &'a [bool],
     pub export: ExportReader<'a>,
     pub keys: HashMap<RowKey, KeyRows>,
-    /// Whether all has been read once, and only keys that differ are still wanted.
+    /// Set after the first read; from then on only the keys that differ are read.
     narrowed: bool,
-    seen: BTreeMap<Arc<PairPath>, Seen>,
+    stats: BTreeMap<Arc<PairPath>, PairStat>,
     pub passed_over: Vec<(PathBuf, io::Error)>,
 }
 
-/// What of a key has been left for how long.
+/// The unmatched rows and lines of a key and the time since when they have been the same.
 struct Since {
     at: Instant,
     signature: Vec<u128>,
 }
 
-/// What came of a look.
+/// The result of a recheck.
 #[derive(Debug, Default)]
 pub(super) struct Judged {
     pub findings: Vec<(RowKey, Finding)>,
-    /// Keys that never stayed the same for long enough.
+    /// Number of keys that were never stable for long enough.
     pub unsettled: u64,
 }
 
@@ -64,67 +64,68 @@ impl<'a> Recheck<'a> {
         lake: &'a LakeReader<'a>,
         reading: &'a PairReading<'a>,
         options: &'a VerifyOptions,
-        wanted: &'a [bool],
+        buckets: &'a [bool],
     ) -> Recheck<'a> {
         Recheck {
             lake,
             reading,
             options,
-            wanted,
+            buckets,
             export: ExportReader::new(lake.storage, &export_path(&lake.root)),
             keys: HashMap::new(),
             narrowed: false,
-            seen: BTreeMap::new(),
+            stats: BTreeMap::new(),
             passed_over: Vec::new(),
         }
     }
 
-    /// Reads all, waits out what is only late, and judges what stays.
+    /// Reads all rows and lines, waits for late ones, and classifies the persistent differences.
     pub(super) fn judge(&mut self, steps: &mut Steps<'_>) -> Result<Judged, VerifyError> {
         self.read_export()?;
         self.read_sources(steps)?;
-        self.keys.retain(|_, facts| !facts.leftover().is_empty());
+        self.keys.retain(|_, facts| !facts.unmatched().is_empty());
         self.narrowed = true;
-        let unsettled = self.wait_for_what_is_late()?;
-        let mut judged = self.judge_what_stays()?;
+        let unsettled = self.wait_until_stable()?;
+        let mut judged = self.classify_all()?;
         judged.unsettled = unsettled;
         Ok(judged)
     }
 
-    /// Keys that are equal by now are dropped, and those that never stay the same: how many those are is said.
-    fn wait_for_what_is_late(&mut self) -> Result<u64, VerifyError> {
+    /// Rereads until all remaining keys are stable. Drops keys that have become equal, and those that never become
+    /// stable, and returns the number of the latter.
+    fn wait_until_stable(&mut self) -> Result<u64, VerifyError> {
         let started = Instant::now();
         let patience = self.options.patience;
         let mut since: HashMap<RowKey, Since> = HashMap::new();
         let mut pause = FIRST_PAUSE.min(patience);
         loop {
-            self.note_what_differs(&mut since);
-            let is_old = |key: &RowKey| {
+            self.update_differences(&mut since);
+            let is_stable = |key: &RowKey| {
                 since
                     .get(key)
                     .is_some_and(|since| since.at.elapsed() >= patience)
             };
-            if self.keys.keys().all(is_old) {
+            if self.keys.keys().all(is_stable) {
                 return Ok(0);
             }
-            if started.elapsed() > patience * LONGEST_LOOK {
+            if started.elapsed() > patience * MAX_WAIT_FACTOR {
                 let before = self.keys.len();
-                self.keys.retain(|key, _| is_old(key));
+                self.keys.retain(|key, _| is_stable(key));
                 return Ok((before - self.keys.len()) as u64);
             }
             thread::sleep(pause);
             pause = (pause * 2).min(patience);
-            // Sources first: every row that is in the export by then had its line before.
+            // Sources first: every line was there before its row.
             self.read_sources(&mut Steps::silent())?;
             self.read_export()?;
-            // A row read just now may be of a line that was written just now.
+            // A row read just now may belong to a line that is newer than the sources' last read.
             self.read_sources(&mut Steps::silent())?;
         }
     }
 
-    fn note_what_differs(&mut self, since: &mut HashMap<RowKey, Since>) {
+    fn update_differences(&mut self, since: &mut HashMap<RowKey, Since>) {
         self.keys.retain(|key, facts| {
-            let left = facts.leftover();
+            let left = facts.unmatched();
             let signature = facts.signature(&left);
             let known = since
                 .get(key)
@@ -138,12 +139,12 @@ impl<'a> Recheck<'a> {
     }
 
     fn read_export(&mut self) -> Result<(), VerifyError> {
-        let (keys, wanted, narrowed) = (&mut self.keys, self.wanted, self.narrowed);
-        self.export.read_on(&mut |offset, line| {
+        let (keys, buckets, narrowed) = (&mut self.keys, self.buckets, self.narrowed);
+        self.export.read_appended(&mut |offset, line| {
             let ExportLine::Row(row) = line else { return };
             let facts = match narrowed {
                 true => keys.get_mut(&row.key),
-                false if wanted[bucket_of(row.key)] => Some(keys.entry(row.key).or_default()),
+                false if buckets[bucket_of(row.key)] => Some(keys.entry(row.key).or_default()),
                 false => None,
             };
             if let Some(facts) = facts {
@@ -152,7 +153,7 @@ impl<'a> Recheck<'a> {
         })
     }
 
-    /// Reads the pairs that are new or were changed since they were last read.
+    /// Reads the pairs that are new or have changed since they were last read.
     fn read_sources(&mut self, steps: &mut Steps<'_>) -> Result<(), VerifyError> {
         let walked = walk(self.lake.storage, &self.lake.root, Stream::Scored);
         let walked = walked.map_err(|source| VerifyError::Walk {
@@ -160,15 +161,15 @@ impl<'a> Recheck<'a> {
             source,
         })?;
         let mut changed = Vec::new();
-        let mut gone = std::mem::take(&mut self.seen);
+        let mut gone = std::mem::take(&mut self.stats);
         for pair in walked.day_files {
             let pair = Arc::new(pair);
-            let now = self.seen_now(&pair);
+            let now = self.stat_pair(&pair);
             let before = gone.remove(&pair);
             if before.is_none_or(|before| before != now || is_link(&now)) {
                 changed.push((Arc::clone(&pair), before.is_some()));
             }
-            self.seen.insert(pair, now);
+            self.stats.insert(pair, now);
         }
         let known = changed.iter().filter(|(_, known)| *known);
         let stale: BTreeSet<&Arc<PairPath>> =
@@ -183,18 +184,18 @@ impl<'a> Recheck<'a> {
         for (pair, _) in &changed {
             self.read_pair(pair)?;
             done_bytes += self.len_bytes(pair);
-            steps.step("looking closer", done_bytes, total_bytes);
+            steps.step("rechecking", done_bytes, total_bytes);
         }
         Ok(())
     }
 
-    /// Length of a pair's day-files when they were last seen.
+    /// Returns the last known total size of a pair's day-files in bytes.
     fn len_bytes(&self, pair: &Arc<PairPath>) -> u64 {
-        let seen = self.seen.get(pair).into_iter().flatten();
-        seen.flatten().map(|stat| stat.len_bytes).sum()
+        let stats = self.stats.get(pair).into_iter().flatten();
+        stats.flatten().map(|stat| stat.len_bytes).sum()
     }
 
-    fn seen_now(&self, pair: &PairPath) -> Seen {
+    fn stat_pair(&self, pair: &PairPath) -> PairStat {
         Stream::ALL.map(|stream| {
             let path = pair.path(&self.lake.root, stream);
             self.lake.storage.stat(&path).ok()
@@ -203,14 +204,14 @@ impl<'a> Recheck<'a> {
 
     fn read_pair(&mut self, pair: &Arc<PairPath>) -> Result<(), VerifyError> {
         let name = pair.file_name();
-        let (keys, wanted, narrowed) = (&mut self.keys, self.wanted, self.narrowed);
+        let (keys, buckets, narrowed) = (&mut self.keys, self.buckets, self.narrowed);
         let read = read_pair(self.lake, pair, self.reading, &mut |line| {
             let Some(run) = line.run else {
                 return ControlFlow::Continue(());
             };
             let key = RowKey::from_scored(&name, run);
             let facts = match line.verdict {
-                BatchVerdict::Exported if !narrowed && wanted[bucket_of(key)] => {
+                BatchVerdict::Exported if !narrowed && buckets[bucket_of(key)] => {
                     Some(keys.entry(key).or_default())
                 }
                 _ => keys.get_mut(&key),
@@ -233,8 +234,8 @@ impl<'a> Recheck<'a> {
         }
     }
 
-    fn judge_what_stays(&self) -> Result<Judged, VerifyError> {
-        let mut left: Vec<Left<'_>> = self.keys.iter().map(Left::of).collect();
+    fn classify_all(&self) -> Result<Judged, VerifyError> {
+        let mut left: Vec<Left<'_>> = self.keys.iter().map(Left::from_key).collect();
         let mut by_pair: BTreeMap<&PairPath, Vec<(usize, usize)>> = BTreeMap::new();
         for (key, Left { facts, .. }) in left.iter().enumerate() {
             for (line, fact) in facts.lines.iter().enumerate() {
@@ -242,21 +243,21 @@ impl<'a> Recheck<'a> {
             }
         }
         for (pair, places) in by_pair {
-            self.ask_sources(pair, &places, &mut left)?;
+            self.explain(pair, &places, &mut left)?;
         }
         let mut judged = Judged::default();
         for left in &left {
             let settling = left.left.lines.iter().map(|line| left.settling[*line]);
             let settling: Vec<bool> = settling.collect();
-            let findings = judge(left.facts, &left.left, &left.standings, &settling);
+            let findings = classify(left.facts, &left.left, &left.explanations, &settling);
             let findings = findings.into_iter().map(|finding| (left.key, finding));
             judged.findings.extend(findings);
         }
         Ok(judged)
     }
 
-    /// Has the pair's day-files looked at for the lines at `places`: numbers of a key and of a line of that key.
-    fn ask_sources(
+    /// Reads explanations from the pair's day-files for the lines at `places`: the indices of a key and of its line.
+    fn explain(
         &self,
         pair: &PairPath,
         places: &[(usize, usize)],
@@ -266,19 +267,23 @@ impl<'a> Recheck<'a> {
             wall_ms: HostClock::new().wall_ms(),
             settle: self.options.settle,
         };
-        let cases = places.iter().map(|(key, line)| left[*key].case(*line));
-        let mut cases: Vec<Candidate<'_>> = cases.collect();
+        let candidates = places.iter().map(|(key, line)| left[*key].candidate(*line));
+        let mut candidates: Vec<Candidate<'_>> = candidates.collect();
         let max_line_bytes = self.options.max_line_bytes;
-        examine(self.lake, pair, max_line_bytes, now, &mut cases).map_err(|source| {
+        examine(self.lake, pair, max_line_bytes, now, &mut candidates).map_err(|source| {
             VerifyError::Examine {
                 pair: pair.to_string(),
                 source,
             }
         })?;
-        for ((key, line), case) in places.iter().zip(cases) {
-            left[*key].settling[*line] = case.settling;
-            // The best that any line of a key says of a row counts.
-            for (best, more) in left[*key].standings.iter_mut().zip(case.standings) {
+        for ((key, line), candidate) in places.iter().zip(candidates) {
+            left[*key].settling[*line] = candidate.settling;
+            // The best explanation by any line of the key counts.
+            for (best, more) in left[*key]
+                .explanations
+                .iter_mut()
+                .zip(candidate.explanations)
+            {
                 *best = (*best).max(more);
             }
         }
@@ -286,43 +291,45 @@ impl<'a> Recheck<'a> {
     }
 }
 
-/// A key with what is left of it, and what the sources say of that.
+/// The unmatched rows and lines of a key, with the explanations from the sources.
 struct Left<'k> {
     key: RowKey,
     facts: &'k KeyRows,
     left: Unmatched,
-    /// Of the rows that are left.
-    standings: Vec<Explanation>,
-    /// Of all lines.
+    /// One for each unmatched row.
+    explanations: Vec<Explanation>,
+    /// One for each line, matched or not.
     settling: Vec<bool>,
 }
 
 impl<'k> Left<'k> {
-    fn of((key, facts): (&RowKey, &'k KeyRows)) -> Left<'k> {
-        let left = facts.leftover();
+    fn from_key((key, facts): (&RowKey, &'k KeyRows)) -> Left<'k> {
+        let left = facts.unmatched();
         Left {
             key: *key,
             facts,
-            standings: vec![Explanation::Impossible; left.rows.len()],
+            explanations: vec![Explanation::Impossible; left.rows.len()],
             settling: vec![false; facts.lines.len()],
             left,
         }
     }
 
-    fn case(&self, line: usize) -> Candidate<'k> {
+    fn candidate(&self, line: usize) -> Candidate<'k> {
         let rows = self.left.rows.iter().map(|row| &self.facts.rows[*row]);
         Candidate {
             line: &self.facts.lines[line],
             rows: rows.collect(),
-            standings: vec![Explanation::Impossible; self.left.rows.len()],
+            explanations: vec![Explanation::Impossible; self.left.rows.len()],
             settling: false,
         }
     }
 }
 
-fn is_link(seen: &Seen) -> bool {
-    let kinds = seen.iter().flatten();
-    kinds.into_iter().any(|stat| stat.kind == FileKind::Link)
+fn is_link(stats: &PairStat) -> bool {
+    stats
+        .iter()
+        .flatten()
+        .any(|stat| stat.kind == FileKind::Link)
 }
 
 fn line_fact(pair: &Arc<PairPath>, line: &JudgedLine<'_>) -> LineFact {

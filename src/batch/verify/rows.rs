@@ -1,5 +1,5 @@
-//! Owns the reading of the export by someone who does not keep it: row by row, from where the last reading ended.
-//! It opens nothing for writing, and passes over a last row that has no newline yet.
+//! Reads the rows of an export that another process appends to, continuing where the last read ended, and sums rows
+//! by key. Skips a last row without a newline.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,14 +19,14 @@ pub(super) enum ExportLine<'a> {
     Row(RowSummary<'a>),
     /// A row of any other category.
     Forbidden(RowSummary<'a>),
-    /// No row.
+    /// A line that is not a row.
     Unreadable(RowError),
 }
 
-/// What is remembered of a row that differs.
+/// The facts kept of a row that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RowFact {
-    /// Where it starts in the export.
+    /// Offset of its first byte in the export.
     pub offset: u64,
     pub digest: u128,
     pub index: Option<u64>,
@@ -46,16 +46,16 @@ impl RowFact {
     }
 }
 
-/// The export and how far it was read.
+/// A reader of the export that remembers its position.
 #[derive(Debug)]
 pub(super) struct ExportReader<'s> {
     storage: &'s dyn Storage,
     path: PathBuf,
-    /// Device and inode of the file that was read so far; `None` while there is none.
+    /// Device and inode of the file; `None` until it exists.
     identity: Option<(u64, u64)>,
-    /// The next row starts here.
+    /// Offset of the next row.
     offset: u64,
-    /// Bytes behind the last newline when it was last read.
+    /// Number of bytes after the last newline at the last read.
     pub torn_bytes: u64,
 }
 
@@ -70,8 +70,8 @@ impl<'s> ExportReader<'s> {
         }
     }
 
-    /// Calls `visit` with each whole line from where the last call ended to the export's end of now.
-    pub(super) fn read_on(
+    /// Calls `visit` with the offset and content of each complete line since the last call.
+    pub(super) fn read_appended(
         &mut self,
         visit: &mut dyn FnMut(u64, ExportLine<'_>),
     ) -> Result<(), VerifyError> {
@@ -102,7 +102,7 @@ impl<'s> ExportReader<'s> {
         Ok(())
     }
 
-    /// The row that starts at `offset`.
+    /// Returns the row that starts at `offset`.
     pub(super) fn row_at(&self, offset: u64) -> Result<Vec<u8>, VerifyError> {
         let file = self.open().map_err(|source| self.error(source))?;
         let Some(file) = file else {
@@ -145,11 +145,11 @@ fn read_row(row: &[u8]) -> ExportLine<'_> {
     }
 }
 
-/// Sums of all rows of one side, bucket by bucket. They do not depend on the order in which rows are added.
+/// The number of rows and the sum of their digests per bucket, independent of the order of rows.
 #[derive(Debug, Clone)]
 pub(super) struct Sums(Vec<(u64, u128)>);
 
-/// Rows of one key are in one bucket, whatever their content.
+/// Number of buckets. All rows of a key are in one bucket.
 pub(super) const BUCKETS: usize = 4_096;
 
 impl Sums {
@@ -163,12 +163,13 @@ impl Sums {
         *sum = sum.wrapping_add(row.digest);
     }
 
-    /// Rows in all.
+    /// Returns the total number of rows.
     pub(super) fn rows(&self) -> u64 {
         self.0.iter().map(|(count, _)| count).sum()
     }
 
-    /// The buckets that differ, in groups of at most about `rows_max` rows of both sides together.
+    /// Returns the buckets that differ, in groups of about `rows_max` rows at most, both sides together. A group is a
+    /// flag per bucket.
     pub(super) fn differing(&self, other: &Sums, rows_max: u64) -> Vec<Vec<bool>> {
         let mut groups = Vec::new();
         let mut rows_in_group = rows_max;
@@ -215,20 +216,20 @@ mod tests {
     }
 
     #[test]
-    fn sums_do_not_depend_on_order_and_tell_a_row_twice_from_once() {
+    fn sums_are_independent_of_order_and_count_a_repeated_row() {
         let rows: Vec<String> = (0..50).map(|run| row(run, "accepted")).collect();
-        let mut turned = rows.clone();
-        turned.reverse();
-        assert!(summed(&rows).differing(&summed(&turned), 10).is_empty());
-        turned.push(rows[7].clone());
-        let groups = summed(&rows).differing(&summed(&turned), 10);
-        let wanted = bucket_of(RowKey::from_row(rows[7].as_bytes()).unwrap());
+        let mut reversed = rows.clone();
+        reversed.reverse();
+        assert!(summed(&rows).differing(&summed(&reversed), 10).is_empty());
+        reversed.push(rows[7].clone());
+        let groups = summed(&rows).differing(&summed(&reversed), 10);
+        let expected = bucket_of(RowKey::from_row(rows[7].as_bytes()).unwrap());
         assert_eq!(groups.len(), 1);
-        assert!((0..BUCKETS).all(|bucket| groups[0][bucket] == (bucket == wanted)));
+        assert!((0..BUCKETS).all(|bucket| groups[0][bucket] == (bucket == expected)));
     }
 
     #[test]
-    fn buckets_that_differ_come_in_groups_of_bounded_size_and_none_is_left_out() {
+    fn each_differing_bucket_is_in_one_group_of_bounded_size() {
         let rows: Vec<String> = (0..500).map(|run| row(run, "accepted")).collect();
         let groups = summed(&rows).differing(&Sums::new(), 100);
         assert!(groups.len() >= 5, "{}", groups.len());
@@ -239,14 +240,14 @@ mod tests {
     }
 
     #[test]
-    fn the_export_is_read_on_from_its_last_whole_row() {
+    fn reading_continues_after_the_last_complete_row() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("export");
         let mut export = ExportReader::new(&OsStorage, &path);
         let read = |export: &mut ExportReader<'_>| {
             let mut seen = Vec::new();
             export
-                .read_on(&mut |offset, line| {
+                .read_appended(&mut |offset, line| {
                     seen.push((
                         offset,
                         match line {
@@ -265,10 +266,10 @@ mod tests {
         assert_eq!(export.torn_bytes, 9);
         fs::write(&path, format!("{first}{second}\n")).unwrap();
         let at = first.len() as u64;
-        let behind = at + second.len() as u64;
+        let after = at + second.len() as u64;
         assert_eq!(
             read(&mut export).unwrap(),
-            [(at, "forbidden"), (behind, "unreadable")]
+            [(at, "forbidden"), (after, "unreadable")]
         );
         assert_eq!(export.torn_bytes, 0);
         assert_eq!(export.row_at(at).unwrap(), second.trim_end().as_bytes());

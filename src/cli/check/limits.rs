@@ -6,7 +6,7 @@ use crate::daemon::watch::filesystem::lacks_change_events;
 use crate::lake::path::Stream;
 use std::path::Path;
 
-pub(crate) fn check_events(
+pub(super) fn check_events(
     settings: &Settings,
     root: &Path,
     directories: u64,
@@ -49,7 +49,7 @@ pub(crate) fn check_events(
 }
 
 /// What inotify's limits mean for so many directories; `None` where the kernel does not tell.
-pub(crate) fn of_limits(
+pub(super) fn of_limits(
     watches: u64,
     watches_max: Option<u64>,
     instances_max: Option<u64>,
@@ -87,7 +87,7 @@ pub(crate) fn of_limits(
     }
 }
 
-pub(crate) fn check_free(name: &str, path: &Path, found: &mut Findings) {
+pub(super) fn check_free(name: &str, path: &Path, found: &mut Findings) {
     let place = nearest_there(path);
     match rustix::fs::statvfs(place) {
         Ok(stat) => found.0.push(of_free(
@@ -107,7 +107,7 @@ pub(crate) fn check_free(name: &str, path: &Path, found: &mut Findings) {
 }
 
 /// What so much free disk means. `free_inodes`: `None` where the file system does not count them.
-pub(crate) fn of_free(what: String, free_bytes: u64, free_inodes: Option<u64>) -> Finding {
+pub(super) fn of_free(what: String, free_bytes: u64, free_inodes: Option<u64>) -> Finding {
     let mib = free_bytes >> 20;
     let (severity, why) = if free_inodes == Some(0) {
         (

@@ -10,7 +10,6 @@ pub(crate) mod lossy_stderr;
 
 use crate::console::logging::kv::{HumanFields, KvEvents, KvFields};
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -71,7 +70,7 @@ pub fn init(settings: &Settings, environment: &Environment, waits: bool) -> LogF
     }
 }
 
-pub(super) fn form(writer: BoxMakeWriter, stderr: Stderr, look: LineFormat) -> Form {
+fn form(writer: BoxMakeWriter, stderr: Stderr, look: LineFormat) -> Form {
     // Without the journal's socket its stream takes lines all the same.
     if look == LineFormat::Journal
         && let Ok(journal) = journal()
@@ -232,7 +231,7 @@ mod tests {
         });
         assert_eq!(
             text,
-            "<4>level=warn msg=\"batch kept back\" rows=3 error=\"no\\nroom\" number=7 lake=\"a b\" target=distilld::logging::tests\n"
+            "<4>level=warn msg=\"batch kept back\" rows=3 error=\"no\\nroom\" number=7 lake=\"a b\" target=distilld::console::logging::tests\n"
         );
     }
 
@@ -246,7 +245,7 @@ mod tests {
         );
         assert_eq!(
             rest,
-            "level=info msg=started path=/a target=distilld::logging::tests\n"
+            "level=info msg=started path=/a target=distilld::console::logging::tests\n"
         );
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::console::progress::OnStep;
 use crate::daemon::event_loop::report::say_caught_up;
 use crate::daemon::inbox::Inbox;
 use crate::engine::{Engine, EngineError};
@@ -10,7 +11,6 @@ use crate::lake::path::Stream;
 use crate::lake::walk::{Level, list_level};
 use crate::platform::clock::HostClock;
 use crate::platform::storage::{OsStorage, Storage as _};
-use crate::recovery::open::OnStep;
 
 /// Catches up with all that is there, settles what can be settled, and takes all into the state.
 ///
@@ -24,7 +24,7 @@ pub fn catch_up(
     on_step: OnStep<'_>,
 ) -> Result<(), EngineError> {
     engine.set_interrupt_flag(stop.awaited());
-    engine.prove_export()?;
+    engine.scrub_export()?;
     let (mut done_bytes, mut total_bytes) = (0, 0);
     for stream in Stream::ALL {
         let mut dirs = vec![PathBuf::new()];

@@ -302,7 +302,7 @@ impl EventLoop {
         // One that is asked for while another runs stays due: it may concern what that one has passed already.
         if now_ms >= self.full_scan_at_ms && self.scanning.is_empty() {
             self.engine.meters().scan("full");
-            self.engine.prove_next_in_turn()?;
+            self.engine.scrub_round_robin()?;
             self.scanning
                 .extend(Stream::ALL.map(|stream| (stream, PathBuf::new())));
             self.full_scan_at_ms = now_ms + self.full_scan_pause_ms();

@@ -41,7 +41,7 @@ impl EventLoop {
         self.reload_refused = None;
         self.settings = change.settings;
         self.reloader.log.set(&self.settings.log);
-        self.engine.tune(tuning(&self.settings));
+        self.engine.reconfigure(tuning(&self.settings));
         let setting = watch_setting(self.settings.watch);
         self.looking_through |= self.watch.change_setting(setting);
         let now_ms = self.shared.clock.monotonic_ms();

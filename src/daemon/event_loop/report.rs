@@ -56,7 +56,7 @@ impl EventLoop {
         let situation = self.situation();
         let totals = self.engine.totals();
         let counts = &totals.counts;
-        let (unterminated_lines, unterminated_bytes) = self.engine.unterminated();
+        let unterminated = self.engine.unterminated();
         tracing::info!(
             message_id = message_ids::STATUS,
             status = status_line::of(&situation),
@@ -75,8 +75,8 @@ impl EventLoop {
             evidence_malformed = totals.evidence_malformed,
             superseded = counts.superseded,
             contradicted = counts.contradicted,
-            unterminated_lines,
-            unterminated_bytes,
+            unterminated_lines = unterminated.lines,
+            unterminated_bytes = unterminated.bytes,
             export_bytes = self.engine.export_bytes(),
             watch = %self.watch.mode(),
             watched_directories = self.watch.armed(),
@@ -140,7 +140,7 @@ impl EventLoop {
 
     pub(super) fn live_status(&self) -> Status {
         let live = RuntimeStatus {
-            behind: (self.engine.behind() + self.scanning.len()) as u64,
+            behind: (self.engine.queue_len() + self.scanning.len()) as u64,
             watch: self.watch.mode().to_string(),
             overflows: self.overflows,
             faults: self.faults.clone(),
@@ -159,7 +159,7 @@ impl EventLoop {
         let now_ms = self.shared.clock.monotonic_ms();
         let fault = self.faults.last().filter(|fault| !fault.over);
         UnitStatus {
-            day_files_behind: self.engine.behind() as u64,
+            day_files_behind: self.engine.queue_len() as u64,
             directories_behind: if self.looking_through {
                 (self.scanning.len() + self.watch.unarmed()) as u64
             } else {

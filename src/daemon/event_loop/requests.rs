@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use crate::daemon::event_loop::{EventLoop, millis};
 use crate::daemon::requests::{EngineRequest, LagRequest, Snapshot};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Lag};
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::history::Recent;
 use crate::platform::clock::Clock as _;
@@ -87,7 +87,7 @@ impl EventLoop {
             figures: self.engine.figures(),
             unread: UnreadBytes {
                 pairs: self.engine.unread_pairs(UNREAD_MAX),
-                all: self.engine.behind() <= UNREAD_MAX
+                all: self.engine.queue_len() <= UNREAD_MAX
                     && self.scanning.is_empty()
                     && !self.watch.has_unarmed(),
                 seconds: freshness.age_ms / 1_000,
@@ -97,7 +97,7 @@ impl EventLoop {
     }
 
     fn freshness(&self) -> LagRequest {
-        let (bytes, age_ms) = self.engine.lag();
+        let Lag { bytes, age_ms } = self.engine.lag();
         LagRequest {
             bytes,
             age_ms,

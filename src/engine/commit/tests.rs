@@ -1,7 +1,8 @@
-//! What must never be committed is put before it here: only a fault above the commit could.
+//! Faulty batches must not be committed. Only a defect above the commit could make one, so these tests spoil a read.
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::engine::commit::*;
 use crate::engine::read_task::ReadRequest;
@@ -53,69 +54,80 @@ fn add_runs(root: &Path, name: &str) -> PairPath {
     path
 }
 
-/// What a look found is spoilt by `mistake`, as if something above the commit were wrong.
-fn refused(mistake: impl Fn(&mut Engine, &mut JoinOutcome), how: impl Fn(&mut Engine)) -> String {
+/// Spoils the outcome of a read, verifies that its commit fails and changes nothing, and returns the error.
+fn commit_error(
+    spoil: impl Fn(&mut Engine, &mut JoinOutcome),
+    before_commit: impl Fn(&mut Engine),
+) -> String {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     let mut engine = engine(root);
-    let export = engine.setup.export_path.clone();
+    let export = engine.ctx.export_path.clone();
     engine.enqueue(add_runs(root, "first.jsonl"));
     engine.pass().unwrap();
-    let shown = fs::read(&export).unwrap();
-    assert_eq!(memchr::memchr_iter(b'\n', &shown).count(), 1);
+    let exported = fs::read(&export).unwrap();
+    assert_eq!(memchr::memchr_iter(b'\n', &exported).count(), 1);
 
-    let job = ReadRequest {
+    let request = ReadRequest {
         path: add_runs(root, "second.jsonl"),
         settled: false,
         hinted: true,
     };
-    let mut look = engine.prepare(&job).unwrap().look().unwrap();
-    mistake(&mut engine, look.outcome.as_mut().unwrap());
-    engine.merge(&job, look).unwrap();
-    how(&mut engine);
+    let mut read = engine.prepare(&request).unwrap().run().unwrap();
+    spoil(&mut engine, read.outcome.as_mut().unwrap());
+    engine.merge(&request, read).unwrap();
+    before_commit(&mut engine);
     let error = engine.commit().unwrap_err();
     assert!(!error.is_transient(), "{error}");
-    assert_eq!(fs::read(&export).unwrap(), shown);
+    assert_eq!(fs::read(&export).unwrap(), exported);
     drop(engine);
 
-    // Nothing of it counts: the next process makes the same row as it should be.
+    // The next process makes the correct row.
     let mut engine = self::engine(root);
-    assert_eq!(fs::read(&export).unwrap(), shown);
-    engine.enqueue(job.path);
+    assert_eq!(fs::read(&export).unwrap(), exported);
+    engine.enqueue(request.path);
     engine.pass().unwrap();
-    let shown = fs::read(&export).unwrap();
-    assert_eq!(memchr::memchr_iter(b'\n', &shown).count(), 2);
-    assert_eq!(crate::record::final_check::forbidden_in(&shown), None);
+    let exported = fs::read(&export).unwrap();
+    assert_eq!(memchr::memchr_iter(b'\n', &exported).count(), 2);
+    assert_eq!(crate::record::final_check::forbidden_in(&exported), None);
     error.to_string()
 }
 
 #[test]
-fn a_row_that_must_not_be_shown_stops_the_engine_before_it_is() {
+fn a_forbidden_row_stops_the_engine_before_it_is_appended() {
     let reject = |_: &mut Engine, outcome: &mut JoinOutcome| {
         let rows = String::from_utf8(std::mem::take(&mut outcome.rows)).unwrap();
         outcome.rows = rows.replace("\"accepted\"", "\"rejected\"").into_bytes();
     };
-    let begin = |engine: &mut Engine| engine.begin_commit().unwrap();
-    for how in [|_: &mut Engine| {}, begin] {
-        let error = refused(reject, how);
+    let begin = |engine: &mut Engine| {
+        let Engine {
+            ctx,
+            commits,
+            books,
+            ..
+        } = engine;
+        commits.begin_commit(ctx, books).unwrap();
+    };
+    for before_commit in [|_: &mut Engine| {}, begin] {
+        let error = commit_error(reject, before_commit);
         assert!(
             error.contains("quality_score is \"rejected\"")
-                && error.contains("the export is untouched"),
+                && error.contains("the export is unchanged"),
             "{error}"
         );
     }
 }
 
 #[test]
-fn a_verdict_that_is_counted_nowhere_stops_the_engine_before_its_row_is_shown() {
+fn an_uncounted_verdict_stops_the_engine_before_its_row_is_appended() {
     let of_pair = |_: &mut Engine, outcome: &mut JoinOutcome| {
         outcome.checkpoint.counts.exported -= 1;
     };
     let of_all = |engine: &mut Engine, _: &mut JoinOutcome| {
-        engine.account.totals.counts.exported += 1;
+        engine.books.account.totals.counts.exported += 1;
     };
-    for mistake in [of_pair, of_all] {
-        let error = refused(mistake, |_| {});
+    for spoil in [of_pair, of_all] {
+        let error = commit_error(spoil, |_| {});
         assert!(error.contains("balance"), "{error}");
     }
 }

@@ -1,147 +1,184 @@
-//! FIXME: engine::read::chunks
+//! Opens the day-files of a pair and reads the next chunk of each: new whole lines, and an unterminated last line once it
+//! has settled.
 
-use crate::engine::read::*;
+use std::io;
+use std::sync::{MutexGuard, PoisonError};
+
+use crate::engine::read::{PairMemory, ReadContext, SourceMemory, is_gone};
 use crate::lake::chunk::Chunk;
-use crate::lake::identity::{SourceState, StatFingerprint};
+use crate::lake::identity::{SourceChange, SourceState, StatFingerprint};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::{CHUNK_LEN, Source};
 use crate::pair::ActivePair;
 use crate::record::parse;
-use std::io;
-use std::sync::{MutexGuard, PoisonError};
 
-/// What of a pair could be opened.
-pub(crate) struct Sources {
-    pub(crate) evidence: Option<Source>,
-    pub(crate) scored: Option<Source>,
+/// The chunk of a source without new lines, or of one that does not exist.
+const NO_LINES: Chunk = Chunk::PartialLine { len_bytes: 0 };
+
+/// The open day-files of a pair; `None` where one does not exist.
+pub(super) struct Sources {
+    pub(super) evidence: Option<Source>,
+    pub(super) scored: Option<Source>,
 }
 
-/// What is new in both, and whether evidence is left that goes before the scored lines.
-pub(crate) struct Chunks {
-    pub(crate) evidence: Chunk,
-    pub(crate) scored: Chunk,
-    pub(crate) evidence_behind: bool,
+/// The result of opening both day-files of a pair.
+pub(super) struct OpenedPair {
+    pub(super) sources: Sources,
+    /// A source whose day-file does not hold what was read of it.
+    pub(super) rewritten: Option<(Stream, SourceChange)>,
+    pub(super) unreadable: Vec<(Stream, io::Error)>,
+    /// Sources that were read before and do not exist now.
+    pub(super) deleted: Vec<Stream>,
+    /// The given memory, empty for a source that is not open.
+    pub(super) memory: PairMemory,
 }
 
-pub(crate) fn open_both(
+/// The new lines of a pair.
+pub(super) struct NewLines<'a> {
+    pub(super) evidence: Chunk,
+    pub(super) scored: Chunk,
+    /// Whether unread evidence is left, which must be joined before the scored lines.
+    pub(super) evidence_left: bool,
+    pub(super) unreadable: Vec<(Stream, io::Error)>,
+    /// The memory after the read.
+    pub(super) memory: PairMemory,
+    /// Held until lines longer than a chunk are joined: of these, one read at a time.
+    _long_lines: Option<MutexGuard<'a, ()>>,
+}
+
+/// Opens both day-files and verifies that they hold what was read of them.
+pub(super) fn open_sources(
     pair: &ActivePair,
     path: &PairPath,
-    looking: &ReadContext<'_>,
-    found: &mut PairRead,
-) -> Sources {
-    let mut open = |stream, state: &SourceState| {
-        let source = open_source(looking, path, stream, state, found);
-        if source.is_none() {
-            *found.memory.of_mut(stream) = SourceMemory::default();
-        }
-        source
+    memory: PairMemory,
+    ctx: &ReadContext<'_>,
+) -> OpenedPair {
+    let mut opened = OpenedPair {
+        sources: Sources {
+            evidence: None,
+            scored: None,
+        },
+        rewritten: None,
+        unreadable: Vec::new(),
+        deleted: Vec::new(),
+        memory,
     };
-    let evidence = open(Stream::Evidence, &pair.checkpoint.evidence);
-    let scored = open(Stream::Scored, &pair.checkpoint.scored);
-    Sources { evidence, scored }
+    opened.sources.evidence = opened.open(path, Stream::Evidence, &pair.checkpoint.evidence, ctx);
+    opened.sources.scored = opened.open(path, Stream::Scored, &pair.checkpoint.scored, ctx);
+    opened
 }
 
-pub(crate) fn read_both<'a>(
-    sources: &Sources,
-    pair: &ActivePair,
-    settled: bool,
-    looking: &ReadContext<'a>,
-    alone: &mut Option<MutexGuard<'a, ()>>,
-    found: &mut PairRead,
-) -> Chunks {
-    let settled_before = found.memory.evidence.unterminated.is_some();
-    let mut read = |source: &Option<Source>, stream, state: &SourceState| {
-        let Some(source) = source else { return NOTHING };
-        if alone.is_none() && source.next_line_exceeds_chunk(state).unwrap_or(false) {
-            // One look at a time: nothing but the memory is shared, so a panic elsewhere harms nothing.
-            *alone = Some(
-                looking
-                    .long_lines
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner),
-            );
+impl OpenedPair {
+    /// Opens one source, or records why it is not open.
+    fn open(
+        &mut self,
+        path: &PairPath,
+        stream: Stream,
+        state: &SourceState,
+        ctx: &ReadContext<'_>,
+    ) -> Option<Source> {
+        match open_unchanged(path, stream, state, ctx) {
+            Ok(Ok(source)) if source.is_some() => return source,
+            Ok(Ok(_)) if state.identity.is_some() && !is_gone(state) => self.deleted.push(stream),
+            Ok(Ok(_)) => {}
+            Ok(Err(change)) => self.rewritten = Some((stream, change)),
+            Err(error) => self.unreadable.push((stream, error)),
         }
-        let memory = found.memory.of_mut(stream);
-        next_chunk(source, state, memory, settled, looking).unwrap_or_else(|error| {
-            found.unreadable.push((stream, error));
-            NOTHING
-        })
-    };
-    let evidence = read(
-        &sources.evidence,
-        Stream::Evidence,
-        &pair.checkpoint.evidence,
-    );
-    // The last evidence with an id counts: scored lines wait until all evidence that is there has been read.
-    let evidence_behind = behind(
-        &sources.evidence,
-        &pair.checkpoint.evidence,
-        &evidence,
-        looking,
-    ) || looking.settle_first
-        && matches!(evidence, Chunk::PartialLine { len_bytes } if len_bytes > 0)
-        && !settled_before;
-    let scored = if evidence_behind {
-        NOTHING
-    } else {
-        read(&sources.scored, Stream::Scored, &pair.checkpoint.scored)
-    };
-    Chunks {
-        evidence,
-        scored,
-        evidence_behind,
+        *self.memory.of_mut(stream) = SourceMemory::default();
+        None
     }
 }
 
-pub(crate) fn open_source(
-    looking: &ReadContext<'_>,
+/// Opens a source; `None` where it does not exist, the change where it does not hold what was read of it.
+fn open_unchanged(
     path: &PairPath,
     stream: Stream,
     state: &SourceState,
-    found: &mut PairRead,
-) -> Option<Source> {
-    match Source::open(looking.storage, looking.root, stream, path) {
-        Ok(Some(source)) => match source.rewritten(state) {
-            Ok(None) => Some(source),
-            Ok(Some(what)) => {
-                found.rewritten = Some((stream, what));
-                None
-            }
-            Err(error) => {
-                found.unreadable.push((stream, error));
-                None
-            }
-        },
-        Ok(None) => {
-            if state.identity.is_some() && !is_gone(state) {
-                found.deleted.push(stream);
-            }
-            None
+    ctx: &ReadContext<'_>,
+) -> io::Result<Result<Option<Source>, SourceChange>> {
+    let Some(source) = Source::open(ctx.storage, ctx.root, stream, path)? else {
+        return Ok(Ok(None));
+    };
+    Ok(match source.rewritten(state)? {
+        None => Ok(Some(source)),
+        Some(change) => Err(change),
+    })
+}
+
+/// Reads the next chunk of both sources. Scored lines are read once no evidence is left, because the last evidence of a
+/// run counts.
+pub(super) fn read_chunks<'a>(
+    sources: &Sources,
+    pair: &ActivePair,
+    memory: PairMemory,
+    settled: bool,
+    ctx: &ReadContext<'a>,
+) -> NewLines<'a> {
+    let settled_before = memory.evidence.unterminated.is_some();
+    let mut lines = NewLines {
+        evidence: NO_LINES,
+        scored: NO_LINES,
+        evidence_left: false,
+        unreadable: Vec::new(),
+        memory,
+        _long_lines: None,
+    };
+    let state = &pair.checkpoint.evidence;
+    lines.evidence = lines.read(&sources.evidence, Stream::Evidence, state, settled, ctx);
+    let is_settling = ctx.settle_first
+        && matches!(lines.evidence, Chunk::PartialLine { len_bytes } if len_bytes > 0)
+        && !settled_before;
+    lines.evidence_left = has_more(&sources.evidence, state, &lines.evidence, ctx) || is_settling;
+    if !lines.evidence_left {
+        let state = &pair.checkpoint.scored;
+        lines.scored = lines.read(&sources.scored, Stream::Scored, state, settled, ctx);
+    }
+    lines
+}
+
+impl<'a> NewLines<'a> {
+    /// Reads the next chunk of one source, or records the error.
+    fn read(
+        &mut self,
+        source: &Option<Source>,
+        stream: Stream,
+        state: &SourceState,
+        settled: bool,
+        ctx: &ReadContext<'a>,
+    ) -> Chunk {
+        let Some(source) = source else {
+            return NO_LINES;
+        };
+        if self._long_lines.is_none() && source.next_line_exceeds_chunk(state).unwrap_or(false) {
+            // The lock guards no data, so a panic of its holder leaves nothing inconsistent.
+            let guard = ctx.long_lines.lock();
+            self._long_lines = Some(guard.unwrap_or_else(PoisonError::into_inner));
         }
-        Err(error) => {
-            found.unreadable.push((stream, error));
-            None
-        }
+        let memory = self.memory.of_mut(stream);
+        next_chunk(source, state, memory, settled, ctx).unwrap_or_else(|error| {
+            self.unreadable.push((stream, error));
+            NO_LINES
+        })
     }
 }
 
-/// The next chunk of a source, an unterminated last line included once it has settled and is a whole value.
-pub(crate) fn next_chunk(
+/// Reads the next chunk of a source, including an unterminated last line that has settled and is a whole value.
+fn next_chunk(
     source: &Source,
     state: &SourceState,
     memory: &mut SourceMemory,
     settled: bool,
-    looking: &ReadContext<'_>,
+    ctx: &ReadContext<'_>,
 ) -> io::Result<Chunk> {
     let seen = source.seen();
     let has_settled = settled && memory.unterminated == Some(seen) && !memory.never_settles;
-    // Bytes that were looked at changed in place: nobody knows which.
+    // Bytes that were searched for a newline changed in place, and it is unknown which.
     let is_changed = |before: StatFingerprint| before != seen && before.len_bytes >= seen.len_bytes;
     if memory.unterminated.is_some_and(is_changed) {
         memory.scanned_to = 0;
     }
     let scanned_to = &mut memory.scanned_to;
-    let (limits, buffers) = (looking.limits, looking.buffers);
+    let (limits, buffers) = (ctx.limits, ctx.buffers);
     let chunk = source.next_chunk(state, scanned_to, limits, has_settled, buffers)?;
     if let Chunk::Lines(bytes) = &chunk
         && !bytes.ends_with(b"\n")
@@ -155,9 +192,7 @@ pub(crate) fn next_chunk(
             len_bytes: memory.unterminated_bytes,
         });
     }
-    let rest = source
-        .len_bytes()
-        .saturating_sub(offset_behind(state, &chunk));
+    let rest = source.len_bytes().saturating_sub(end_offset(state, &chunk));
     memory.unterminated_bytes = rest;
     if rest == 0 {
         memory.unterminated = None;
@@ -169,7 +204,8 @@ pub(crate) fn next_chunk(
     Ok(chunk)
 }
 
-pub(crate) fn offset_behind(state: &SourceState, chunk: &Chunk) -> u64 {
+/// Returns the offset of the first byte after a chunk.
+fn end_offset(state: &SourceState, chunk: &Chunk) -> u64 {
     match chunk {
         Chunk::Lines(bytes) => state.offset + bytes.len() as u64,
         Chunk::OversizedLine { offset, .. } => *offset,
@@ -177,26 +213,27 @@ pub(crate) fn offset_behind(state: &SourceState, chunk: &Chunk) -> u64 {
     }
 }
 
-/// Whether more than an unterminated line may be left behind a chunk. Where the rest is settled at once it counts too.
-pub(crate) fn behind(
+/// Returns whether more than an unterminated line may follow a chunk. Where unterminated lines settle at once, one counts
+/// as well.
+pub(super) fn has_more(
     source: &Option<Source>,
     state: &SourceState,
     chunk: &Chunk,
-    looking: &ReadContext<'_>,
+    ctx: &ReadContext<'_>,
 ) -> bool {
     let Some(source) = source else { return false };
-    let has_rest = offset_behind(state, chunk) < source.len_bytes();
+    let has_rest = end_offset(state, chunk) < source.len_bytes();
     match chunk {
-        // The last newline was looked for from the end of the window: within it nothing but a torn line is left.
+        // A chunk ends at the last newline of its window, so that only an unterminated line can follow within the window.
         Chunk::Lines(_) => {
-            has_rest && (looking.settle_first || source.len_bytes() > state.offset + CHUNK_LEN)
+            has_rest && (ctx.settle_first || source.len_bytes() > state.offset + CHUNK_LEN)
         }
         Chunk::OversizedLine { .. } => has_rest,
         Chunk::PartialLine { .. } => false,
     }
 }
 
-/// Whether the step left lines of its chunk for the next one.
-pub(crate) fn is_left(chunk: &Chunk, before: &SourceState, after: &SourceState) -> bool {
-    matches!(chunk, Chunk::Lines(_)) && after.offset < offset_behind(before, chunk)
+/// Returns whether the join left lines of a chunk for the next read.
+pub(super) fn has_leftover(chunk: &Chunk, before: &SourceState, after: &SourceState) -> bool {
+    matches!(chunk, Chunk::Lines(_)) && after.offset < end_offset(before, chunk)
 }

@@ -1,32 +1,32 @@
-//! Owns what is remembered of a source between looks, in memory only: losing it costs a second look, nothing else.
+//! What is kept of a source between reads, in memory only: losing it costs a repeated read, nothing else.
 
 use crate::lake::identity::StatFingerprint;
 use crate::lake::path::Stream;
 
-/// What is remembered of a source between looks.
+/// The memory of one source between reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SourceMemory {
-    /// No newline stands between the offset and here.
+    /// Offset up to which no newline was found after the offset of the source.
     pub scanned_to: u64,
-    /// What the file system said when an unterminated line was last found at its end.
+    /// Stat of the day-file when an unterminated line was last found at its end.
     pub unterminated: Option<StatFingerprint>,
-    /// Bytes of that line.
+    /// Length of that line, bytes.
     pub unterminated_bytes: u64,
-    /// Whether that line was looked at after it had settled, and is no whole value.
+    /// Whether that line has settled and is not a whole value.
     pub never_settles: bool,
 }
 
 /// The memory of both sources of a pair.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PairMemory {
-    /// Of the scored day-file.
+    /// The memory of the scored day-file.
     pub scored: SourceMemory,
-    /// Of the evidence day-file.
+    /// The memory of the evidence day-file.
     pub evidence: SourceMemory,
 }
 
 impl PairMemory {
-    /// That of one stream.
+    /// Returns the memory of one stream.
     pub fn of_mut(&mut self, stream: Stream) -> &mut SourceMemory {
         match stream {
             Stream::Scored => &mut self.scored,
@@ -34,7 +34,7 @@ impl PairMemory {
         }
     }
 
-    /// Whether a line at the end of either source may still settle.
+    /// Returns whether a line at the end of either source may still settle.
     #[must_use]
     pub fn may_settle(&self) -> bool {
         [self.scored, self.evidence]

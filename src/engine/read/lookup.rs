@@ -1,5 +1,4 @@
-//! Owns what the core is told when it asks, in the middle of a look, for what lies elsewhere: in the state, in lines that
-//! were read before, in the export. It decides nothing.
+//! Lookups of the join during a read: in the state, in lines that were read before, and in the export.
 
 use std::cell::OnceCell;
 use std::io;
@@ -15,69 +14,69 @@ use crate::record::keys::{RowKey, RunKey};
 use crate::store::export::short_row_at;
 use crate::store::state::error::StateError;
 
-/// What the state, or a line that was read before, could not be asked for.
-pub(super) enum LookError {
+/// A failed lookup.
+pub(super) enum ReadError {
     State(StateError),
-    Body(Stream, io::Error),
+    Source(Stream, io::Error),
 }
 
-/// The state, less what was claimed since.
+/// The view of the state without the rows that were claimed since.
 pub(super) struct LiveIndex<'a> {
     pub(super) id: PairId,
-    pub(super) looking: &'a ReadContext<'a>,
+    pub(super) ctx: &'a ReadContext<'a>,
 }
 
-impl StateLookup<LookError> for LiveIndex<'_> {
-    fn evidence(&self, run: RunKey) -> Result<Option<EvidenceLocation>, LookError> {
-        self.looking
+impl StateLookup<ReadError> for LiveIndex<'_> {
+    fn evidence(&self, run: RunKey) -> Result<Option<EvidenceLocation>, ReadError> {
+        self.ctx
             .view
             .evidence(self.id, run)
-            .map_err(LookError::State)
+            .map_err(ReadError::State)
     }
 
-    fn entries(&self, run: RunKey) -> Result<Vec<ScoredLine>, LookError> {
-        self.looking
+    fn entries(&self, run: RunKey) -> Result<Vec<ScoredLine>, ReadError> {
+        self.ctx
             .view
             .entries(self.id, run)
-            .map_err(LookError::State)
+            .map_err(ReadError::State)
     }
 
-    fn claimable(&self, row: RowKey) -> Result<Vec<UnclaimedRow>, LookError> {
+    fn claimable(&self, row: RowKey) -> Result<Vec<UnclaimedRow>, ReadError> {
         let mut claims = self
-            .looking
+            .ctx
             .view
             .claimable(row, self.id)
-            .map_err(LookError::State)?;
+            .map_err(ReadError::State)?;
         let first = UnclaimedRow {
             row,
             scope: PairId(0),
             row_offset: 0,
         };
-        let released = self.looking.released.range(first..);
+        let released = self.ctx.released.range(first..);
         claims.extend(released.take_while(|claim| claim.row == row));
-        claims.retain(|claim| !self.looking.claimed.contains(claim));
+        claims.retain(|claim| !self.ctx.claimed.contains(claim));
         Ok(claims)
     }
 }
 
-/// The day-files of the pair, and the export.
+/// Lines of the day-files of the pair, and rows of the export.
 pub(super) struct SourceBodies<'a> {
     pub(super) scored: Option<&'a Source>,
     pub(super) evidence: Option<&'a Source>,
-    /// Opened where a row of it is asked for: seldom.
+    /// Opened at the first lookup of a row, which most reads do not need.
     pub(super) export: OnceCell<Option<Arc<dyn StorageFile>>>,
-    pub(super) looking: &'a ReadContext<'a>,
+    pub(super) ctx: &'a ReadContext<'a>,
 }
 
-impl LineLookup<LookError> for SourceBodies<'_> {
-    fn scored(&self, offset: u64, len_bytes: u32) -> Result<Option<Vec<u8>>, LookError> {
+impl LineLookup<ReadError> for SourceBodies<'_> {
+    fn scored(&self, offset: u64, len_bytes: u32) -> Result<Option<Vec<u8>>, ReadError> {
         line_of(self.scored, offset, len_bytes)
-            .map_err(|error| LookError::Body(Stream::Scored, error))
+            .map_err(|error| ReadError::Source(Stream::Scored, error))
     }
 
-    fn evidence(&self, place: EvidenceLocation) -> Result<Option<Vec<u8>>, LookError> {
+    fn evidence(&self, place: EvidenceLocation) -> Result<Option<Vec<u8>>, ReadError> {
         line_of(self.evidence, place.offset, place.len_bytes)
-            .map_err(|error| LookError::Body(Stream::Evidence, error))
+            .map_err(|error| ReadError::Source(Stream::Evidence, error))
     }
 
     fn row(
@@ -85,12 +84,12 @@ impl LineLookup<LookError> for SourceBodies<'_> {
         offset: u64,
         len_likely: usize,
         len_max: usize,
-    ) -> Result<Option<Vec<u8>>, LookError> {
+    ) -> Result<Option<Vec<u8>>, ReadError> {
         let ReadContext {
             storage,
             export_path,
             ..
-        } = self.looking;
+        } = self.ctx;
         let export = self
             .export
             .get_or_init(|| storage.open_read(export_path).ok());

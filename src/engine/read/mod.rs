@@ -1,12 +1,10 @@
-//! Owns one look at a pair of day-files: opens both, checks that they are what they were, reads what is new, and
-//! has the core work it. It changes nothing that is remembered: its [`PairRead`] says what would follow.
+//! One read of a pair of day-files: opens both, verifies that they hold what was read of them, reads new lines, and joins
+//! them. It changes nothing: the caller merges the returned [`PairRead`], or drops it.
 
-pub mod chunks;
-pub(crate) mod cursor;
-pub(crate) mod lookup;
-pub(crate) mod remember;
-
-use crate::engine::read::chunks::{Chunks, Sources, behind, is_left, open_both, read_both};
+mod chunks;
+mod cursor;
+mod lookup;
+mod remember;
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -15,8 +13,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use crate::lake::chunk::{Chunk, LineLimits};
-use crate::lake::identity::SourceChange;
-use crate::lake::identity::SourceState;
+use crate::lake::identity::{SourceChange, SourceState};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::index::UnclaimedRow;
@@ -25,204 +22,236 @@ use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::{Storage, is_out_of_files};
 use crate::store::state::StateView;
 use crate::store::state::error::StateError;
+
+use chunks::{NewLines, Sources, has_leftover, has_more, open_sources, read_chunks};
 pub use cursor::{PairMemory, SourceMemory};
-use lookup::{LiveIndex, LookError, SourceBodies};
+use lookup::{LiveIndex, ReadError, SourceBodies};
 pub use remember::is_gone;
 use remember::{mark_gone, remember};
 
-/// What a look at a pair needs.
+/// The environment of a read.
 pub struct ReadContext<'a> {
     /// The file system.
     pub storage: &'a dyn Storage,
-    /// The root, without links in it.
+    /// The root of the lake, with all links resolved.
     pub root: &'a Path,
-    /// The export, of which rows that lines claim are read.
+    /// The path of the export, from which rows that lines claim are read.
     pub export_path: &'a Path,
-    /// The state's view.
+    /// The view of the state.
     pub view: &'a StateView,
-    /// Rows claimed since that view was taken.
+    /// Rows that were claimed since that view was opened.
     pub claimed: &'a BTreeSet<UnclaimedRow>,
-    /// Rows that no line has claimed beside those that the view lists.
+    /// Unclaimed rows in addition to those that the view lists.
     pub released: &'a BTreeSet<UnclaimedRow>,
-    /// Whether there are rows that no line has claimed.
+    /// Whether there are unclaimed rows.
     pub claims_possible: bool,
-    /// A longer line is a dead letter.
+    /// Limits on the length of a line; a longer one becomes a dead letter.
     pub limits: LineLimits,
-    /// Memory for chunks and rows.
+    /// Reused memory of chunks and rows.
     pub buffers: &'a Buffers,
-    /// Held while lines longer than a chunk are worked.
+    /// Held while lines longer than a chunk are joined.
     pub long_lines: &'a Mutex<()>,
-    /// Written into new rows.
+    /// The timestamp of new rows.
     pub stamp: &'a str,
-    /// Milliseconds since 1970.
+    /// The same, milliseconds since 1970.
     pub now_ms: u64,
-    /// Whether scored lines wait until an unterminated last line of the evidence is taken or known to be torn: as a
-    /// batch does it, where no source has to be still for a while.
+    /// Whether scored lines wait until an unterminated last line of the evidence is read or known to be torn. A batch does
+    /// so, because it requires no settle time.
     pub settle_first: bool,
 }
 
-/// What a look at a pair found.
+/// The result of a read.
 #[derive(Debug)]
 pub struct PairRead {
-    /// What follows from new lines, unless a source was rewritten.
+    /// The outcome of the new lines; `None` where a source changed or cannot be read.
     pub outcome: Option<JoinOutcome>,
-    /// Sources that must be read again from their start before anything else.
+    /// A source that must be read again from its start before anything else.
     pub rewritten: Option<(Stream, SourceChange)>,
     /// Sources that could not be read.
     pub unreadable: Vec<(Stream, io::Error)>,
-    /// Sources that were there and are gone.
+    /// Sources that were read before and do not exist now.
     pub deleted: Vec<Stream>,
-    /// The memory after it.
+    /// The memory of the next read.
     pub memory: PairMemory,
-    /// Whether there is more to read at once.
+    /// Whether more can be read at once.
     pub more: bool,
-    /// Bytes that were there and are not read yet, unterminated last lines included.
+    /// Bytes that exist and are not read, unterminated last lines included.
     pub unread_bytes: u64,
-    /// When the inode of either source last changed, milliseconds since 1970.
+    /// Last change of the inode of either source, milliseconds since 1970.
     pub changed_ms: u64,
-    /// The time in the stamp of its rows, milliseconds since 1970.
+    /// The timestamp of the rows, milliseconds since 1970.
     pub wall_ms: u64,
 }
 
-/// Looks at a pair. `settled`: its unterminated last lines have been still for long enough to be taken.
+impl PairRead {
+    fn new(memory: PairMemory, wall_ms: u64) -> Self {
+        Self {
+            outcome: None,
+            rewritten: None,
+            unreadable: Vec::new(),
+            deleted: Vec::new(),
+            memory,
+            more: false,
+            unread_bytes: 0,
+            changed_ms: 0,
+            wall_ms,
+        }
+    }
+}
+
+/// Reads a pair. `settled` is whether its unterminated last lines were unchanged for the settle time.
 ///
 /// # Errors
-/// The state's. What is wrong with a source is in the [`PairRead`].
-pub fn look(
+/// Errors of the state. Errors of a source are in the [`PairRead`].
+pub fn read_pair(
     pair: &ActivePair,
     path: &PairPath,
     memory: PairMemory,
     settled: bool,
-    looking: &ReadContext<'_>,
+    ctx: &ReadContext<'_>,
 ) -> Result<PairRead, StateError> {
-    let mut found = PairRead {
-        outcome: None,
-        rewritten: None,
-        unreadable: Vec::new(),
-        deleted: Vec::new(),
-        memory,
-        more: false,
-        unread_bytes: 0,
-        changed_ms: 0,
-        wall_ms: looking.now_ms,
-    };
-    let sources = open_both(pair, path, looking, &mut found);
-    let mut unreadable = found.unreadable.iter();
+    let mut opened = open_sources(pair, path, memory, ctx);
+    let mut unreadable = opened.unreadable.iter();
     if let Some(at) = unreadable.position(|(_, error)| is_out_of_files(error)) {
-        return Err(StateError::Io(found.unreadable.swap_remove(at).1));
+        return Err(StateError::Io(opened.unreadable.swap_remove(at).1));
     }
-    // Half a pair is not worked: a run whose evidence cannot be read now would wait for evidence that never comes
-    // again, because it was read already.
-    if found.rewritten.is_some() || !found.unreadable.is_empty() {
-        return Ok(found);
+    let read = PairRead {
+        rewritten: opened.rewritten,
+        unreadable: opened.unreadable,
+        deleted: opened.deleted,
+        ..PairRead::new(opened.memory, ctx.now_ms)
+    };
+    // Half a pair is not joined: the evidence of a run may be in the unreadable half, which was read already and would not
+    // be read again for the run.
+    if read.rewritten.is_some() || !read.unreadable.is_empty() {
+        return Ok(read);
     }
-    // Held until the lines are worked.
-    let mut alone = None;
-    let chunks = read_both(&sources, pair, settled, looking, &mut alone, &mut found);
-    if !found.unreadable.is_empty() {
-        return Ok(found);
+    let sources = &opened.sources;
+    let mut lines = read_chunks(sources, pair, read.memory, settled, ctx);
+    if !lines.unreadable.is_empty() {
+        return Ok(PairRead {
+            unreadable: std::mem::take(&mut lines.unreadable),
+            memory: lines.memory,
+            ..read
+        });
     }
-    match work(&sources, pair, &chunks, looking) {
-        Ok(outcome) => finish_read(&sources, pair, &chunks, looking, outcome, &mut found),
-        Err(LookError::State(error)) => return Err(error),
-        Err(LookError::Body(stream, error)) => found.unreadable.push((stream, error)),
-    }
-    for chunk in [chunks.evidence, chunks.scored] {
+    let read = match join(sources, pair, &lines, ctx) {
+        Ok(outcome) => PairRead {
+            deleted: read.deleted,
+            ..finish_read(sources, pair, &lines, outcome, ctx)
+        },
+        Err(ReadError::State(error)) => return Err(error),
+        Err(ReadError::Source(stream, error)) => PairRead {
+            unreadable: vec![(stream, error)],
+            memory: lines.memory,
+            ..read
+        },
+    };
+    for chunk in [lines.evidence, lines.scored] {
         if let Chunk::Lines(bytes) = chunk {
-            looking.buffers.chunk_worked(bytes);
+            ctx.buffers.chunk_worked(bytes);
         }
     }
-    Ok(found)
+    Ok(read)
 }
 
-/// The chunk of a source that has nothing new, or is not there.
-pub(super) const NOTHING: Chunk = Chunk::PartialLine { len_bytes: 0 };
-
-fn work(
+fn join(
     sources: &Sources,
     pair: &ActivePair,
-    chunks: &Chunks,
-    looking: &ReadContext<'_>,
-) -> Result<JoinOutcome, LookError> {
+    lines: &NewLines<'_>,
+    ctx: &ReadContext<'_>,
+) -> Result<JoinOutcome, ReadError> {
     let bodies = SourceBodies {
         scored: sources.scored.as_ref(),
         evidence: sources.evidence.as_ref(),
         export: OnceCell::new(),
-        looking,
+        ctx,
     };
     let facts = JoinContext {
-        index: &LiveIndex {
-            id: pair.id,
-            looking,
-        },
+        index: &LiveIndex { id: pair.id, ctx },
         bodies: &bodies,
-        claims_possible: looking.claims_possible,
-        line_bytes_max: looking.limits.line_bytes_max,
-        stamp: looking.stamp,
-        now_s: looking.now_ms / 1_000,
+        claims_possible: ctx.claims_possible,
+        line_bytes_max: ctx.limits.line_bytes_max,
+        stamp: ctx.stamp,
+        now_s: ctx.now_ms / 1_000,
     };
-    // Most rows are of this evidence, and most of a row is text, so that all of them are hardly longer.
-    let room = looking.buffers.rows(chunks.evidence.bytes().len());
-    advance(pair, &chunks.evidence, &chunks.scored, &facts, room)
+    // Most rows are made of this evidence, and most of a row is its text, so the rows are hardly longer in sum.
+    let rows = ctx.buffers.rows(lines.evidence.bytes().len());
+    advance(pair, &lines.evidence, &lines.scored, &facts, rows)
 }
 
-/// Says what is left, and by what the sources are known again. Nothing follows from a source that changed meanwhile.
+/// Returns the read with its outcome, what is left to read, and the identities of the sources. The outcome is dropped
+/// where a source changed during the read.
 fn finish_read(
     sources: &Sources,
     pair: &ActivePair,
-    chunks: &Chunks,
-    looking: &ReadContext<'_>,
+    lines: &NewLines<'_>,
     mut outcome: JoinOutcome,
-    found: &mut PairRead,
-) {
+    ctx: &ReadContext<'_>,
+) -> PairRead {
+    let mut read = PairRead::new(lines.memory, ctx.now_ms);
     let (before, after) = (&pair.checkpoint, &mut outcome.checkpoint);
-    found.more = chunks.evidence_behind
-        || is_left(&chunks.evidence, &before.evidence, &after.evidence)
-        || is_left(&chunks.scored, &before.scored, &after.scored)
-        || behind(&sources.scored, &before.scored, &chunks.scored, looking);
+    read.more = lines.evidence_left
+        || has_leftover(&lines.evidence, &before.evidence, &after.evidence)
+        || has_leftover(&lines.scored, &before.scored, &after.scored)
+        || has_more(&sources.scored, &before.scored, &lines.scored, ctx);
     for (source, offset) in [
         (&sources.evidence, after.evidence.offset),
         (&sources.scored, after.scored.offset),
     ] {
         let Some(source) = source else { continue };
-        found.unread_bytes += source.len_bytes().saturating_sub(offset);
+        read.unread_bytes += source.len_bytes().saturating_sub(offset);
         let changed_ms = u64::try_from(source.seen().changed_ns / 1_000_000).unwrap_or(0);
-        found.changed_ms = found.changed_ms.max(changed_ms);
+        read.changed_ms = read.changed_ms.max(changed_ms);
     }
-    let (evidence, scored) = (found.memory.evidence, found.memory.scored);
-    let mut conclude_one =
-        |stream, source: &Option<Source>, before, after: &mut SourceState, chunk, memory| {
-            let Some(source) = source else {
-                mark_gone(after);
-                return true;
-            };
-            match remember(source, before, after, chunk, memory, looking.now_ms) {
-                Ok(true) => return true,
-                Ok(false) => found.rewritten = Some((stream, SourceChange::TailChanged)),
-                Err(error) => found.unreadable.push((stream, error)),
-            }
-            false
-        };
-    let (from, to) = (&before.evidence, &mut after.evidence);
-    let fits = conclude_one(
-        Stream::Evidence,
-        &sources.evidence,
-        from,
-        to,
-        &chunks.evidence,
-        evidence,
+    let evidence = identify(
+        sources.evidence.as_ref(),
+        &before.evidence,
+        &mut after.evidence,
+        (&lines.evidence, lines.memory.evidence),
+        ctx,
     );
-    let (from, to) = (&before.scored, &mut after.scored);
-    if fits
-        && conclude_one(
-            Stream::Scored,
-            &sources.scored,
-            from,
-            to,
-            &chunks.scored,
-            scored,
-        )
-    {
-        found.outcome = Some(outcome);
+    if !read.record_identified(Stream::Evidence, evidence) {
+        return read;
+    }
+    let scored = identify(
+        sources.scored.as_ref(),
+        &before.scored,
+        &mut after.scored,
+        (&lines.scored, lines.memory.scored),
+        ctx,
+    );
+    if read.record_identified(Stream::Scored, scored) {
+        read.outcome = Some(outcome);
+    }
+    read
+}
+
+/// Writes the identity of a source into its state. Returns false where the source changed during the read.
+fn identify(
+    source: Option<&Source>,
+    before: &SourceState,
+    after: &mut SourceState,
+    (chunk, memory): (&Chunk, SourceMemory),
+    ctx: &ReadContext<'_>,
+) -> io::Result<bool> {
+    match source {
+        Some(source) => remember(source, before, after, chunk, memory, ctx.now_ms),
+        None => {
+            mark_gone(after);
+            Ok(true)
+        }
+    }
+}
+
+impl PairRead {
+    /// Records the result of [`identify`]. Returns whether the source is unchanged.
+    fn record_identified(&mut self, stream: Stream, identified: io::Result<bool>) -> bool {
+        match identified {
+            Ok(true) => return true,
+            Ok(false) => self.rewritten = Some((stream, SourceChange::TailChanged)),
+            Err(error) => self.unreadable.push((stream, error)),
+        }
+        false
     }
 }

@@ -1,4 +1,5 @@
-//! Owns by what a source is known again at the next look: what was read of it, what was seen, and that it is gone.
+//! The identity of a source for the next read: a fingerprint of the bytes that were read, its stat, and a mark for a
+//! deleted day-file.
 
 use std::io;
 
@@ -7,17 +8,17 @@ use crate::lake::chunk::Chunk;
 use crate::lake::identity::{SourceState, StatFingerprint};
 use crate::lake::source::Source;
 
-/// No kernel gives this device number: a source with it is gone, and whatever comes back under its path is another.
-/// Its inode stays, by which it is found where it was moved.
+/// Device number of a deleted source. No kernel uses it, so that a new day-file at the path never matches. The inode is
+/// kept, by which the file is found if it was moved.
 const GONE_DEVICE: u64 = u64::MAX;
 
 const SECOND_NS: i128 = 1_000_000_000;
-/// Coarsest tick of a kernel's file clock, with a margin.
+/// Coarsest tick of a kernel's file timestamps, with a margin, nanoseconds.
 const CLOCK_TICK_NS: u128 = 20_000_000;
-/// The same where a file system keeps whole seconds (ext4 with inodes of 128 bytes, NFS on such) or pairs of them (FAT).
+/// The same for a file system that keeps whole seconds (ext4 with inodes of 128 bytes, NFS on such) or two of them (FAT).
 const COARSE_TICK_NS: u128 = 2_100_000_000;
 
-/// Whether a source was there and is gone.
+/// Returns whether a source was read and then deleted.
 #[must_use]
 pub fn is_gone(state: &SourceState) -> bool {
     state
@@ -25,8 +26,8 @@ pub fn is_gone(state: &SourceState) -> bool {
         .is_some_and(|identity| identity.device == GONE_DEVICE)
 }
 
-/// A source that vanished must be read again when it comes back: lines that wanted what it said were looked at
-/// meanwhile, and nothing else would have them looked at again.
+/// Marks a source as deleted, so that it is read from its start when it reappears: lines that need its content were read
+/// without it, and only that read joins them again.
 pub(super) fn mark_gone(state: &mut SourceState) {
     if let Some(identity) = &mut state.identity {
         identity.device = GONE_DEVICE;
@@ -34,8 +35,8 @@ pub(super) fn mark_gone(state: &mut SourceState) {
     }
 }
 
-/// Puts into the state by what the source is known again, and what was seen where nothing is left to be read. False
-/// where the source changed while it was read.
+/// Writes the identity of a source into its state, and its stat where nothing is left to read. Returns false where the
+/// source changed during the read.
 pub(super) fn remember(
     source: &Source,
     before: &SourceState,
@@ -44,7 +45,7 @@ pub(super) fn remember(
     memory: SourceMemory,
     now_ms: u64,
 ) -> io::Result<bool> {
-    // Of a source of which nothing was read there is nothing to be known again.
+    // Without new bytes the identity stays as it is.
     if after.offset > before.offset {
         let consumed = (after.offset - before.offset) as usize;
         let bytes = if let Chunk::Lines(bytes) = chunk {
@@ -59,7 +60,7 @@ pub(super) fn remember(
     }
     let all_read = after.offset == source.len_bytes() && memory.unterminated.is_none();
     let seen = source.seen();
-    after.seen = if all_read && is_telling(seen, now_ms) {
+    after.seen = if all_read && is_reliable(seen, now_ms) {
         seen
     } else {
         StatFingerprint::default()
@@ -67,8 +68,8 @@ pub(super) fn remember(
     Ok(true)
 }
 
-/// Whether a later change must show in a stat: within a tick of the file system's clock it leaves no trace.
-fn is_telling(seen: StatFingerprint, now_ms: u64) -> bool {
+/// Returns whether any later change must alter the stat. A change within the same tick of the file system's clock does not.
+fn is_reliable(seen: StatFingerprint, now_ms: u64) -> bool {
     let is_coarse = seen.modified_ns % SECOND_NS == 0 || seen.changed_ns % SECOND_NS == 0;
     let tick_ns = if is_coarse {
         COARSE_TICK_NS
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changed_within_a_tick_of_a_clock_is_looked_at_again() {
+    fn a_stat_within_a_tick_of_the_clock_is_not_reliable() {
         const MS: i128 = 1_000_000;
         let now_ms: u64 = 1_777_000_010_000;
         let at = |modified_ago_ms: i128, changed_ago_ms: i128| StatFingerprint {
@@ -92,18 +93,18 @@ mod tests {
             modified_ns: (i128::from(now_ms) - modified_ago_ms) * MS + 1,
             changed_ns: (i128::from(now_ms) - changed_ago_ms) * MS + 1,
         };
-        assert!(is_telling(at(100, 100), now_ms));
-        assert!(!is_telling(at(10, 10), now_ms));
-        // Renamed just now, written long ago.
-        assert!(!is_telling(at(100_000, 10), now_ms));
-        // A clock that is behind the file system's.
-        assert!(!is_telling(at(-10, -10), now_ms));
+        assert!(is_reliable(at(100, 100), now_ms));
+        assert!(!is_reliable(at(10, 10), now_ms));
+        // The file was written long ago and renamed recently.
+        assert!(!is_reliable(at(100_000, 10), now_ms));
+        // The clock is later than that of the file system.
+        assert!(!is_reliable(at(-10, -10), now_ms));
         let coarse = |ago_ms: i128| StatFingerprint {
             changed_ns: (i128::from(now_ms) - ago_ms) * MS,
             ..at(ago_ms, ago_ms)
         };
-        assert!(!is_telling(coarse(1_000), now_ms));
-        assert!(!is_telling(coarse(2_000), now_ms));
-        assert!(is_telling(coarse(3_000), now_ms));
+        assert!(!is_reliable(coarse(1_000), now_ms));
+        assert!(!is_reliable(coarse(2_000), now_ms));
+        assert!(is_reliable(coarse(3_000), now_ms));
     }
 }

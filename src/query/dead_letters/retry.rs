@@ -7,7 +7,6 @@ use hyper::Method;
 
 use crate::config::Settings;
 use crate::engine::{Engine, EngineError, Setup};
-use crate::lake::identity::SourceChange;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::accounting::class_of;
@@ -90,14 +89,11 @@ impl Engine {
             return Ok(None);
         };
         // What cannot be read now would be forgotten and not read again.
-        let source = Source::open(&*self.setup.storage, &self.setup.root, stream, path);
+        let source = Source::open(&*self.ctx.storage, &self.ctx.root, stream, path);
         if !matches!(source, Ok(Some(_))) {
             return Ok(None);
         }
-        let reset = self
-            .reopen_state_if_failed()
-            .and_then(|()| self.read_again(path, stream, SourceChange::Edited));
-        self.mark_state_failed(reset)?;
+        self.reset_for_retry(path, stream)?;
         self.enqueue(path.clone());
         Ok(Some(before))
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::read::{PairMemory, PairRead, ReadContext, look};
+use crate::engine::read::{PairMemory, PairRead, ReadContext, read_pair};
 use crate::engine::relocate::{first_inode, is_moved};
 use crate::lake::chunk::LineLimits;
 use crate::lake::identity::{SourceChange, seen};
@@ -308,7 +308,7 @@ impl Planner<'_> {
             now_ms: planning.now_ms,
             settle_first: false,
         };
-        look(pair, path, memory, settled, &looking)
+        read_pair(pair, path, memory, settled, &looking)
     }
 
     fn claim(&mut self, claims: &[UnclaimedRow]) {

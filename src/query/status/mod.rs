@@ -13,7 +13,7 @@ use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
-use crate::engine::Engine;
+use crate::engine::{Engine, UnterminatedLines};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::export_path;
 use crate::pair::accounting::Account;
@@ -247,7 +247,7 @@ impl Status {
         live: RuntimeStatus,
         now_ms: u64,
     ) -> Self {
-        let (lines, bytes) = engine.unterminated();
+        let UnterminatedLines { lines, bytes } = engine.unterminated();
         Self {
             running: true,
             pid: Some(std::process::id()),
@@ -259,7 +259,7 @@ impl Status {
             faults: live.faults,
             last_row_at: live.last_row_wall_ms.map(stamp),
             unterminated: Some(Unterminated { lines, bytes }),
-            day_files_passed_over: engine.passed_over().count() as u64,
+            day_files_passed_over: engine.skipped().count() as u64,
             passed_over: passed_over(engine),
             ..Self::of_account(
                 engine.account(),
@@ -332,7 +332,7 @@ impl Status {
 }
 
 fn passed_over(engine: &Engine) -> Vec<SkippedFile> {
-    let told = engine.passed_over().take(PASSED_OVER_MAX);
+    let told = engine.skipped().take(PASSED_OVER_MAX);
     let told = told.map(|(path, stream, why)| SkippedFile {
         day_file: path.to_string(),
         stream: stream_name(stream).to_owned(),

@@ -98,13 +98,28 @@ pub(crate) fn escape(text: &str, dialect: Dialect, out: &mut Vec<u8>) {
 
 /// Returns the number of leading bytes that the Go dialect copies unchanged.
 fn plain_run_go(bytes: &[u8]) -> usize {
-    let native = plain_run(bytes).len;
-    let is_special = |at: &usize| match bytes[*at] {
-        b'<' | b'>' | b'&' => true,
-        0xE2 => matches!(bytes.get(at + 1..at + 3), Some([0x80, 0xA8 | 0xA9])),
-        _ => false,
-    };
-    (0..native).find(is_special).unwrap_or(native)
+    plain_len_go(bytes.iter().copied())
+}
+
+/// Reads no further than the first special byte and two bytes after it. Taking the length of the native run as the
+/// limit instead is quadratic: that run may extend to the end of the text, and is searched again at each escape.
+fn plain_len_go(mut bytes: impl Iterator<Item = u8> + Clone) -> usize {
+    let mut len = 0;
+    while let Some(byte) = bytes.next() {
+        let is_special = match byte {
+            0..0x20 | b'"' | b'\\' | b'<' | b'>' | b'&' => true,
+            0xE2 => {
+                let mut next = bytes.clone();
+                next.next() == Some(0x80) && matches!(next.next(), Some(0xA8 | 0xA9))
+            }
+            _ => false,
+        };
+        if is_special {
+            break;
+        }
+        len += 1;
+    }
+    len
 }
 
 /// Appends one character in the native dialect.
@@ -133,4 +148,23 @@ fn write_escape(character: char, out: &mut Vec<u8>) {
         }
     };
     out.extend_from_slice(&[b'\\', short]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn the_go_dialect_reads_each_byte_a_bounded_number_of_times() {
+        let text = "<td class=x>\u{2028}".repeat(2_000);
+        let (mut rest, read) = (text.as_bytes(), Cell::new(0));
+        while !rest.is_empty() {
+            let counted = rest.iter().copied().inspect(|_| read.set(read.get() + 1));
+            let len = plain_len_go(counted);
+            rest = &rest[len..];
+            rest = rest.get(first_character(rest).1..).unwrap_or_default();
+        }
+        assert!(read.get() <= 3 * text.len(), "{} bytes read", read.get());
+    }
 }

@@ -93,7 +93,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::Sync`]: fatal. [`JournalError::Io`]: try again.
-    pub fn write_again(&self) -> Result<(), JournalError> {
+    pub fn rewrite(&self) -> Result<(), JournalError> {
         let mut chunk = vec![0; COPY_LEN];
         let mut at = 0;
         while at < self.position {

@@ -1,6 +1,6 @@
 //! FIXME: store::state::backend
 
-use crate::platform::storage::{Storage, StorageFile, read_full_at, write_all_at};
+use crate::platform::storage::{StorageFile, read_full_at, write_all_at};
 use crate::store::state::*;
 use redb::Database;
 use std::fmt::Debug;

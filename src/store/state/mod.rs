@@ -44,7 +44,7 @@ use redb::{Database, Durability, ReadableDatabase as _, TableDefinition, WriteTr
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{DeadLetter, EvidenceLine, Packed, PairId, ScoredLine, UnclaimedRow};
 use crate::platform::checksummed_file::CheckedFile;
-use crate::platform::storage::{Storage, StorageFile};
+use crate::platform::storage::Storage;
 use crate::store::export::Segment;
 use write::{
     insert_claimable, merge_into, remove_blocks, remove_claims, remove_dead_letters, wait_again,

@@ -170,7 +170,7 @@ impl Bench {
         let engine = self.engine.as_mut().unwrap();
         for _ in 0..PASSES_MAX {
             if !engine.is_dirty() {
-                engine.prove_export()?;
+                engine.scrub_export()?;
                 return engine.tick();
             }
             engine.pass()?;

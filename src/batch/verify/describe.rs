@@ -1,0 +1,75 @@
+//! Text that describes one failure of a verification.
+
+use crate::batch::verify::Verification;
+use crate::batch::verify::compare::{Finding, KeyRows, Kind, LineFact};
+use crate::batch::verify::error::VerifyError;
+use crate::batch::verify::recheck::Recheck;
+use crate::lake::path::{Stream, export_path};
+use crate::record::parse;
+use crate::record::row::view;
+
+impl Verification<'_> {
+    /// Describes a failure: the row or line concerned and the reason. Reads both again from their files.
+    pub(super) fn describe(
+        &self,
+        facts: &KeyRows,
+        finding: Finding,
+        recheck: &Recheck<'_>,
+    ) -> Result<String, VerifyError> {
+        let line = finding.line.and_then(|line| facts.lines.get(line));
+        let line = line.or(facts.lines.first());
+        let verdict = line.map_or("", |line| line.verdict);
+        let line = line.map_or(String::new(), |line| self.describe_line(line));
+        let Some(row) = finding.row.map(|row| &facts.rows[row]) else {
+            return Ok(format!("missing: {line} has no row in the export"));
+        };
+        let bytes = recheck.export.row_at(row.offset)?;
+        let run = view(&bytes).map_or_else(
+            |_| "the row".to_owned(),
+            |row| format!("the row {:?} of run {:?}", row.id, row.source_run_id),
+        );
+        let row = format!(
+            "{run} at byte {} of {}",
+            row.offset,
+            export_path(&self.lake.root).display()
+        );
+        Ok(match finding.kind {
+            Kind::Duplicate => {
+                let rows = facts.rows.len();
+                let exported = (facts.lines.iter()).filter(|line| line.digest.is_some());
+                let exported = match exported.count() {
+                    1 => "1 line".to_owned(),
+                    lines => format!("{lines} lines"),
+                };
+                let cause = finding.row.map_or("", |at| facts.surplus_cause(at));
+                format!(
+                    "duplicate: {row} is one of {rows} rows for {exported}; {line} is the first{cause}"
+                )
+            }
+            Kind::Altered => {
+                format!(
+                    "altered: {row} is not the row of {line}, and its sources have not changed since"
+                )
+            }
+            _ => format!("unearned: {row} is in the export, but {line} is refused ({verdict})"),
+        })
+    }
+
+    /// Describes a line by its position and, if the line can still be read, its run.
+    fn describe_line(&self, line: &LineFact) -> String {
+        let run = self.lake.open(Stream::Scored, &line.pair).ok();
+        let run = run.and_then(|(source, _)| {
+            let mut scratch = Vec::new();
+            let body = source.read_span(line.span, &mut scratch).ok()?;
+            let run = parse::scored_run(parse::trim(body)).ok()?;
+            Some(format!(" of run {:?}", run.evidence_run_id))
+        });
+        format!(
+            "the line{} at byte {} of {} (record {})",
+            run.unwrap_or_default(),
+            line.span.offset,
+            line.pair.path(&self.lake.root, Stream::Scored).display(),
+            line.index
+        )
+    }
+}

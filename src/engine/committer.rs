@@ -1,0 +1,426 @@
+//! The committer: owns state, journal, export and the pending batch, and moves merged rows into them in order: journal
+//! first, then export. It knows neither day-files nor the pair cache.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::engine::books::Books;
+use crate::engine::open_files::OpenFileGuard;
+use crate::engine::scrub::ScrubTimer;
+use crate::engine::sealed_batch::{Committing, Durable, Sealed};
+use crate::engine::{EngineError, Setup};
+use crate::pair::accounting::Account;
+use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::index::PairId;
+use crate::platform::background::Beside;
+use crate::platform::buffer_pool::Buffers;
+use crate::store::export::{Export, ExportError, ExportMark};
+use crate::store::files::JOURNAL_FILE;
+use crate::store::journal::Journal;
+use crate::store::journal::batch::{Batch, PairDelta};
+use crate::store::state::header::Header;
+use crate::store::state::{PairWrite, Reset, State, StateView};
+
+/// Maximum bytes of a batch that is committed in the background. A larger one holds long texts, of which only a few may be
+/// in memory at once.
+const BACKGROUND_BYTES_MAX: usize = 12 << 20;
+
+/// The durable files, and the batch on its way into them.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    pub(super) state: State,
+    state_path: PathBuf,
+    /// Whether a call to the state failed. redb refuses all further calls then, reads included, until it is reopened.
+    state_failed: bool,
+    /// State and journal.
+    open_files: [OpenFileGuard; 2],
+    journal: Journal,
+    pub(super) export: Export,
+    /// Merged rows that are not committed.
+    pending: Batch,
+    pending_since_ms: u64,
+    /// Last change of the day-files of each pair with rows in the pending batch, milliseconds since 1970.
+    pending_changed_ms: Vec<u64>,
+    /// A sealed batch that another thread writes to the journal. Only within a pass.
+    committing: Option<Committing>,
+    /// Batches that are committed and not appended to the export, in order.
+    unappended: Vec<Arc<Sealed>>,
+    /// A sync of the export on another thread.
+    syncing: Option<Beside<Result<(), ExportError>>>,
+    /// Whether a pass commits its rows however few they are.
+    commits_each_pass: bool,
+    pub(super) scrub: ScrubTimer,
+    /// Reused memory of chunks and rows.
+    pub(super) buffers: Arc<Buffers>,
+}
+
+impl Committer {
+    pub(super) fn new(
+        ctx: &Setup,
+        state: State,
+        state_path: PathBuf,
+        journal: Journal,
+        mut export: Export,
+    ) -> Result<Self, EngineError> {
+        export.remember_tail()?;
+        let journal_path = state_path.with_file_name(JOURNAL_FILE);
+        let open_files = [
+            OpenFileGuard::new(&*ctx.storage, &state_path)?,
+            OpenFileGuard::new(&*ctx.storage, &journal_path)?,
+        ];
+        let now_ms = ctx.clock.monotonic_ms();
+        Ok(Self {
+            state,
+            state_path,
+            state_failed: false,
+            open_files,
+            journal,
+            export,
+            pending: Batch::default(),
+            pending_since_ms: now_ms,
+            pending_changed_ms: Vec::new(),
+            committing: None,
+            unappended: Vec::new(),
+            syncing: None,
+            commits_each_pass: true,
+            scrub: ScrubTimer::new(now_ms),
+            buffers: Arc::default(),
+        })
+    }
+
+    /// Adds the outcome of a read to the pending batch. `changed_ms` is the last change of the pair's day-files,
+    /// milliseconds since 1970; `now_ms` is monotonic.
+    pub(super) fn add(&mut self, delta: PairDelta, rows: Vec<u8>, changed_ms: u64, now_ms: u64) {
+        if !self.has_pending() {
+            self.pending_since_ms = now_ms;
+        }
+        if !rows.is_empty() {
+            self.pending_changed_ms.push(changed_ms);
+        }
+        self.pending.delta.pairs.push(delta);
+        self.pending.rows.push(rows);
+    }
+
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.delta.pairs.is_empty()
+    }
+
+    pub(super) fn has_pending_rows(&self) -> bool {
+        !self.pending.rows.is_empty()
+    }
+
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.pending.rows.len_bytes()
+    }
+
+    /// Returns when the first delta of the pending batch was added, monotonic milliseconds; `None` where it has none.
+    pub(super) fn pending_since_ms(&self) -> Option<u64> {
+        self.has_pending().then_some(self.pending_since_ms)
+    }
+
+    /// Returns the offset that the next merged row gets in the export.
+    pub(super) fn next_row_offset(&self) -> u64 {
+        self.committed_bytes() + self.pending.rows.len_bytes() as u64
+    }
+
+    /// Returns the length of the export when all sealed batches are appended.
+    fn committed_bytes(&self) -> u64 {
+        let committing = self.committing.as_ref().map(|it| &it.sealed);
+        match committing.or(self.unappended.last()) {
+            Some(last) => last.batch.export_to(),
+            None => self.export.len_bytes(),
+        }
+    }
+
+    /// Returns whether all merged rows are in the export.
+    pub(super) fn all_appended(&self) -> bool {
+        self.pending.rows.is_empty() && self.committing.is_none() && self.unappended.is_empty()
+    }
+
+    pub(super) fn journal_bytes(&self) -> u64 {
+        self.journal.len_bytes()
+    }
+
+    /// Makes a pass commit nothing until a batch is full: each commit is a sync, and a long history has many small
+    /// day-files. For work whose rows no reader sees before all of it is done.
+    pub(super) fn commit_full_batches(&mut self) {
+        self.commits_each_pass = false;
+    }
+
+    /// Commits the merged rows, unless only full batches are to be committed.
+    pub(super) fn commit_rows(
+        &mut self,
+        ctx: &Setup,
+        books: &mut Books,
+    ) -> Result<(), EngineError> {
+        if self.commits_each_pass && self.has_pending_rows() {
+            self.commit(ctx, books)?;
+        }
+        Ok(())
+    }
+
+    /// Commits the pending batch and appends its rows to the export.
+    ///
+    /// # Errors
+    /// Violations of rules 3 and 4; errors of journal and export.
+    pub(super) fn commit(&mut self, ctx: &Setup, books: &mut Books) -> Result<(), EngineError> {
+        self.finish_commit(books)?;
+        self.append_committed(ctx, books)?;
+        if !self.has_pending() {
+            return Ok(());
+        }
+        let sealed = self.seal(&books.account)?;
+        self.commit_sealed(sealed, ctx, books)?;
+        self.append_committed(ctx, books)
+    }
+
+    fn commit_sealed(
+        &mut self,
+        sealed: Arc<Sealed>,
+        ctx: &Setup,
+        books: &Books,
+    ) -> Result<(), EngineError> {
+        let durable = sealed.make_durable(&self.journal.next_frame(), &*ctx.clock);
+        self.on_durable(sealed, durable, books)
+    }
+
+    /// Commits the pending batch on another thread, and meanwhile appends the batch committed before, so that rows are made
+    /// while the disk syncs. With one thread, and with long texts, all is done in order.
+    ///
+    /// # Errors
+    /// As [`Self::commit`], errors of the commit before included.
+    pub(super) fn begin_commit(
+        &mut self,
+        ctx: &Setup,
+        books: &mut Books,
+    ) -> Result<(), EngineError> {
+        if ctx.threads == 1 || self.pending.rows.len_bytes() > BACKGROUND_BYTES_MAX {
+            return self.commit(ctx, books);
+        }
+        self.finish_commit(books)?;
+        if !self.has_pending() {
+            return self.append_committed(ctx, books);
+        }
+        let sealed = self.seal(&books.account)?;
+        let clock = Arc::clone(&ctx.clock);
+        match Committing::begin(&sealed, self.journal.next_frame(), clock) {
+            Ok(committing) => self.committing = Some(committing),
+            // No thread can be started.
+            Err(_) => self.commit_sealed(sealed, ctx, books)?,
+        }
+        self.append_committed(ctx, books)
+    }
+
+    /// Waits for the background commit, if one runs.
+    ///
+    /// # Errors
+    /// Errors of that commit; its batch is pending again then.
+    pub(super) fn finish_commit(&mut self, books: &Books) -> Result<(), EngineError> {
+        let Some(Committing { sealed, durable }) = self.committing.take() else {
+            return Ok(());
+        };
+        self.on_durable(sealed, durable.finish(), books)
+    }
+
+    /// Waits for the background commit of a pass that failed with `error`. Returns the error of that commit where it is
+    /// the worse one.
+    pub(super) fn abort_pass(&mut self, error: EngineError, books: &Books) -> EngineError {
+        self.state_failed |= error.is_store_failure();
+        match self.finish_commit(books) {
+            Err(of_commit) if error.is_transient() => of_commit,
+            _ => error,
+        }
+    }
+
+    /// Takes the pending batch as one that is to be committed. Asserts rule 4.
+    fn seal(&mut self, account: &Account) -> Result<Arc<Sealed>, EngineError> {
+        // Once the journal holds a batch, the next start writes it to its place, over any bytes that others appended.
+        self.export.check()?;
+        for delta in &self.pending.delta.pairs {
+            delta.checkpoint.balance()?;
+        }
+        if !account.balanced() {
+            return Err(EngineError::LineTotals(Box::new(account.clone())));
+        }
+        self.pending.delta.mark = self.state.header().export;
+        self.pending.delta.export_from = self.committed_bytes();
+        Ok(Arc::new(Sealed {
+            batch: std::mem::take(&mut self.pending),
+            changed_ms: std::mem::take(&mut self.pending_changed_ms),
+        }))
+    }
+
+    fn on_durable(
+        &mut self,
+        sealed: Arc<Sealed>,
+        durable: Result<Durable, EngineError>,
+        books: &Books,
+    ) -> Result<(), EngineError> {
+        match durable {
+            Ok(Durable { frame, took_us }) => {
+                self.journal.wrote(&frame);
+                books.metrics.committed(took_us);
+                self.unappended.push(sealed);
+                Ok(())
+            }
+            Err(error) => {
+                self.unseal(Arc::unwrap_or_clone(sealed));
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts a batch that was not committed before the pending one: its rows keep their offsets.
+    fn unseal(&mut self, sealed: Sealed) {
+        let Sealed {
+            mut batch,
+            mut changed_ms,
+        } = sealed;
+        let merged_since = std::mem::take(&mut self.pending);
+        batch.delta.pairs.extend(merged_since.delta.pairs);
+        batch.rows.extend([merged_since.rows]);
+        changed_ms.append(&mut self.pending_changed_ms);
+        self.pending = batch;
+        self.pending_changed_ms = changed_ms;
+    }
+
+    /// Appends all committed batches to the export.
+    pub(super) fn append_committed(
+        &mut self,
+        ctx: &Setup,
+        books: &mut Books,
+    ) -> Result<(), EngineError> {
+        while let Some(sealed) = self.unappended.first() {
+            let batch = &sealed.batch;
+            if !batch.rows.is_empty() {
+                self.export.append(batch.delta.export_from, &batch.rows)?;
+            }
+            let appended = self.unappended.remove(0);
+            books.on_appended(&appended.changed_ms, self.all_appended(), &*ctx.clock);
+            if let Some(appended) = Arc::into_inner(appended) {
+                let pieces = appended.batch.rows.into_pieces();
+                pieces.for_each(|rows| self.buffers.rows_shown(rows));
+            }
+        }
+        self.sync_early(ctx)
+    }
+
+    /// Starts a background fsync of the export once a batch's worth is unsynced, so that the next checkpoint does not stall
+    /// on one large fsync.
+    fn sync_early(&mut self, ctx: &Setup) -> Result<(), EngineError> {
+        if self.syncing.as_ref().is_some_and(|it| !it.is_done()) {
+            return Ok(());
+        }
+        // A failed sync is reported with the next row, not with the next full batch.
+        self.finish_sync()?;
+        let is_due = self.export.unsynced_bytes() >= ctx.batch_bytes as u64;
+        if ctx.threads == 1 || !is_due {
+            return Ok(());
+        }
+        let sync = self.export.begin_sync();
+        // Where no thread can be started, the checkpoint syncs all of it.
+        self.syncing = Beside::begin("sync", move || sync.sync()).ok();
+        Ok(())
+    }
+
+    fn finish_sync(&mut self) -> Result<(), EngineError> {
+        match self.syncing.take() {
+            Some(syncing) => Ok(syncing.finish()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes all of the export durable, and returns its mark.
+    pub(super) fn sync_export(&mut self) -> Result<ExportMark, EngineError> {
+        self.finish_sync()?;
+        Ok(self.export.sync()?)
+    }
+
+    /// Returns the header of the next checkpoint, whose accounts the caller fills in.
+    pub(super) fn next_header(&self, export: ExportMark) -> Header {
+        Header {
+            seq_applied: self.journal.seq(),
+            journal_epoch: self.journal.epoch() + 1,
+            export,
+            guard: self.export.guard(),
+            ..self.state.header().clone()
+        }
+    }
+
+    /// Writes a checkpoint and restarts the journal.
+    pub(super) fn write_checkpoint(
+        &mut self,
+        header: Header,
+        pairs: &[PairWrite<'_>],
+    ) -> Result<(), EngineError> {
+        let journal_epoch = header.journal_epoch;
+        self.state.note_segments(self.export.finished_segments());
+        self.state
+            .checkpoint(header, pairs)
+            .inspect_err(|_| self.state_failed = true)?;
+        self.export.segments_taken_in();
+        self.journal.restart(journal_epoch);
+        Ok(())
+    }
+
+    /// Resets one pair in the state.
+    pub(super) fn reset_pair(
+        &mut self,
+        header: Header,
+        id: PairId,
+        after: &PairCheckpoint,
+        reset: &Reset,
+    ) -> Result<(), EngineError> {
+        self.state
+            .reset(header, id, after, reset)
+            .inspect_err(|_| self.state_failed = true)?;
+        Ok(())
+    }
+
+    pub(super) fn state_failed(&self) -> bool {
+        self.state_failed
+    }
+
+    /// Records whether a result is a failed call to the state.
+    pub(crate) fn mark_state_failed<T>(
+        &mut self,
+        result: Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        self.state_failed |= result.as_ref().is_err_and(EngineError::is_store_failure);
+        result
+    }
+
+    /// Opens the file of the failed state again.
+    pub(super) fn reopen_state(&mut self, ctx: &Setup) -> Result<(), EngineError> {
+        self.state = State::open(&*ctx.storage, &self.state_path)?;
+        let journal_epoch = self.state.header().journal_epoch;
+        // A transaction that was reported as failed may have reached the disk. The state holds the frames of the old epoch
+        // then, and a recovery would ignore further frames of it: the next one must belong to the new epoch.
+        if journal_epoch > self.journal.epoch() {
+            self.journal.restart(journal_epoch);
+        }
+        Ok(())
+    }
+
+    pub(super) fn mark_state_reopened(&mut self) {
+        self.state_failed = false;
+    }
+
+    /// Opens a view of the state as it is now.
+    pub(super) fn state_view(&self) -> Result<Arc<StateView>, EngineError> {
+        Ok(Arc::new(self.state.view()?))
+    }
+
+    /// Verifies that the open export, state and journal still match their paths.
+    ///
+    /// # Errors
+    /// Errors of the export; [`crate::store::state::error::StateError::Damaged`] where state or journal were removed or
+    /// replaced.
+    pub(super) fn check_files(&mut self, ctx: &Setup) -> Result<(), EngineError> {
+        self.export.check()?;
+        for file in &self.open_files {
+            file.check(&*ctx.storage)?;
+        }
+        Ok(())
+    }
+}

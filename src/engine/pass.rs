@@ -1,0 +1,138 @@
+//! One pass: reads the queued pairs up to a limit, commits the rows that follow, and appends them to the export. And the
+//! work that is due by the clock between passes.
+
+use crate::engine::{Engine, EngineError};
+
+/// Age at which a batch without rows is committed.
+const QUIET_COMMIT_MS: u64 = 1_000;
+/// Time without a change after which a checkpoint is written.
+const QUIET_CHECKPOINT_MS: u64 = 30_000;
+
+/// Figures of one pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PassReport {
+    /// Pairs read.
+    pub pairs: u64,
+    /// Rows made.
+    pub rows: u64,
+    /// Scored lines read.
+    pub scored_lines: u64,
+    /// Evidence lines read.
+    pub evidence_lines: u64,
+    /// Lines that became dead letters.
+    pub malformed: u64,
+    /// Bytes of sources that were read.
+    pub source_bytes: u64,
+}
+
+impl Engine {
+    /// Returns whether a pass has work to do now.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.queue.len() > 0 || !self.commits.all_appended()
+    }
+
+    /// Returns whether an unterminated line may still settle.
+    #[must_use]
+    pub fn may_settle(&self) -> bool {
+        self.queue.is_settling()
+    }
+
+    /// Returns when [`Self::tick`] has work to do, monotonic milliseconds; `None` where it never has.
+    #[must_use]
+    pub fn due_ms(&self) -> Option<u64> {
+        let due = [
+            self.queue.next_settled_ms(),
+            self.quiet_commit_due_ms(),
+            self.quiet_checkpoint_due_ms(),
+            self.scrub_due_ms(),
+        ];
+        due.into_iter().flatten().min()
+    }
+
+    fn quiet_commit_due_ms(&self) -> Option<u64> {
+        let since_ms = self.commits.pending_since_ms()?;
+        Some(since_ms + QUIET_COMMIT_MS)
+    }
+
+    fn quiet_checkpoint_due_ms(&self) -> Option<u64> {
+        let is_due = self.has_uncheckpointed();
+        is_due.then(|| self.pairs.changed_at_ms() + QUIET_CHECKPOINT_MS)
+    }
+
+    /// Does the work that is due by the clock: queues settled lines, commits a batch without rows, writes a checkpoint
+    /// after a quiet time, and scrubs a segment of the export.
+    ///
+    /// # Errors
+    /// Errors of a commit or checkpoint; [`EngineError::Export`] where the export was tampered with.
+    pub fn tick(&mut self) -> Result<(), EngineError> {
+        let result = self.reopen_state_if_failed().and_then(|()| self.run_due());
+        self.commits.mark_state_failed(result)
+    }
+
+    fn run_due(&mut self) -> Result<(), EngineError> {
+        let now_ms = self.ctx.clock.monotonic_ms();
+        let is_due = |at_ms: Option<u64>| at_ms.is_some_and(|at_ms| at_ms <= now_ms);
+        self.queue.push_settled(now_ms);
+        if is_due(self.quiet_commit_due_ms()) {
+            self.commits.commit(&self.ctx, &mut self.books)?;
+        }
+        if is_due(self.quiet_checkpoint_due_ms()) {
+            self.checkpoint()?;
+            // An idle engine keeps no pairs in memory: the frequent scan visits only the newest days then.
+            self.pairs.forget_idle(0);
+        }
+        self.scrub_if_due(now_ms)
+    }
+
+    /// Reads queued pairs up to the limit of a pass, hinted ones first; commits their rows and appends them to the export.
+    /// Pairs with more to read are queued again.
+    ///
+    /// # Errors
+    /// Errors of state, journal and export. What was merged until then is kept and tried again.
+    pub fn pass(&mut self) -> Result<PassReport, EngineError> {
+        let result = self.reopen_state_if_failed().and_then(|()| self.run_pass());
+        let result = result.map_err(|error| self.commits.abort_pass(error, &self.books));
+        if self.queue.len() == 0 {
+            self.commits.buffers.free();
+        }
+        self.books.log.flush();
+        self.commits.mark_state_failed(result)
+    }
+
+    fn run_pass(&mut self) -> Result<PassReport, EngineError> {
+        self.commits.append_committed(&self.ctx, &mut self.books)?;
+        self.commits.commit_rows(&self.ctx, &mut self.books)?;
+        self.release_relocated_rows()?;
+        let before = self.books.account.totals;
+        let now_ms = self.ctx.clock.monotonic_ms();
+        let requests = self.queue.begin_pass(self.ctx.threads, now_ms);
+        let pairs = match self.read_pairs(&requests) {
+            Ok(pairs) => pairs,
+            Err(error) => {
+                // Pairs that were merged are read again too, which changes nothing.
+                for request in requests {
+                    self.queue.push(request.path);
+                }
+                return Err(error);
+            }
+        };
+        for request in &requests[pairs..] {
+            self.queue.requeue(request);
+        }
+        self.commits.finish_commit(&self.books)?;
+        self.commits.append_committed(&self.ctx, &mut self.books)?;
+        self.commits.commit_rows(&self.ctx, &mut self.books)?;
+        self.checkpoint_if_due()?;
+        let after = &self.books.account.totals;
+        Ok(PassReport {
+            pairs: pairs as u64,
+            source_bytes: self.queue.pass_bytes(),
+            rows: (after.counts.exported).saturating_sub(before.counts.exported),
+            scored_lines: after.scored_lines.saturating_sub(before.scored_lines),
+            evidence_lines: (after.evidence_lines).saturating_sub(before.evidence_lines),
+            malformed: (after.scored_malformed + after.evidence_malformed)
+                .saturating_sub(before.scored_malformed + before.evidence_malformed),
+        })
+    }
+}

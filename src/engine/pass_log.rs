@@ -1,0 +1,215 @@
+//! Collects what a pass has to log of day-files, so that each kind of event is one line per pass however many day-files
+//! it concerns: a first start over thousands of faulty day-files must not flood the log.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+
+use crate::platform::message_ids;
+
+/// The events of a pass that are not logged yet.
+#[derive(Debug, Default)]
+pub(crate) struct PassLog {
+    malformed: Events<MalformedLines>,
+    malformed_lines: usize,
+    skipped: Events<String>,
+    deleted: Events<()>,
+    reset: Events<ResetSource>,
+}
+
+/// Events of one kind: the first one and the number of day-files.
+#[derive(Debug)]
+struct Events<T> {
+    first: Option<(PathBuf, T)>,
+    day_files: u64,
+}
+
+#[derive(Debug)]
+struct MalformedLines {
+    offset: u64,
+    reason: String,
+}
+
+#[derive(Debug)]
+struct ResetSource {
+    offset: u64,
+    reason: &'static str,
+}
+
+impl<T> Default for Events<T> {
+    fn default() -> Self {
+        Self {
+            first: None,
+            day_files: 0,
+        }
+    }
+}
+
+impl<T> Events<T> {
+    fn add(&mut self, day_file: PathBuf, event: T) {
+        self.day_files += 1;
+        self.first.get_or_insert((day_file, event));
+    }
+}
+
+impl PassLog {
+    /// Records that lines of a day-file became dead letters; `offset` and `reason` are those of the first line.
+    pub(super) fn on_malformed(
+        &mut self,
+        day_file: PathBuf,
+        lines: usize,
+        offset: u64,
+        reason: &impl Display,
+    ) {
+        let reason = reason.to_string();
+        self.malformed
+            .add(day_file, MalformedLines { offset, reason });
+        self.malformed_lines += lines;
+    }
+
+    /// Records that a day-file cannot be read.
+    pub(super) fn on_skipped(&mut self, day_file: PathBuf, problem: String) {
+        self.skipped.add(day_file, problem);
+    }
+
+    /// Records that a day-file was deleted.
+    pub(super) fn on_deleted(&mut self, day_file: PathBuf) {
+        self.deleted.add(day_file, ());
+    }
+
+    /// Records that a day-file changed in bytes that were read, up to `offset`, and is read again from its start.
+    pub(super) fn on_reset(&mut self, day_file: PathBuf, offset: u64, reason: &'static str) {
+        self.reset.add(day_file, ResetSource { offset, reason });
+    }
+
+    /// Logs the collected events, one line for each kind.
+    pub(crate) fn flush(&mut self) {
+        let events = std::mem::take(self);
+        log_reset(events.reset);
+        log_deleted(events.deleted);
+        log_skipped(events.skipped);
+        log_malformed(events.malformed, events.malformed_lines);
+    }
+}
+
+fn log_reset(events: Events<ResetSource>) {
+    let Some((day_file, ResetSource { offset, reason })) = events.first else {
+        return;
+    };
+    let (day_file, day_files) = (day_file.display(), events.day_files);
+    tracing::warn!(
+        %day_file,
+        day_files,
+        reason,
+        offset,
+        "{} changed in bytes that were read, re-reading from the start; first {day_file} ({reason}, read up to byte {offset})",
+        counted(day_files, "day-file"),
+    );
+}
+
+fn log_deleted(events: Events<()>) {
+    let Some((day_file, ())) = events.first else {
+        return;
+    };
+    let (day_file, day_files) = (day_file.display(), events.day_files);
+    tracing::warn!(
+        %day_file,
+        day_files,
+        "{} deleted, first {day_file}; the exported rows stay",
+        counted(day_files, "day-file"),
+    );
+}
+
+fn log_skipped(events: Events<String>) {
+    let Some((day_file, problem)) = events.first else {
+        return;
+    };
+    let (day_file, day_files) = (day_file.display(), events.day_files);
+    tracing::warn!(
+        %day_file,
+        day_files,
+        problem,
+        "{} skipped, first {day_file} ({problem}); retrying at the next change or scan",
+        counted(day_files, "unreadable day-file"),
+    );
+}
+
+fn log_malformed(events: Events<MalformedLines>, lines: usize) {
+    let Some((day_file, MalformedLines { offset, reason })) = events.first else {
+        return;
+    };
+    let (day_file, day_files) = (day_file.display(), events.day_files);
+    tracing::warn!(
+        message_id = message_ids::DEAD_LETTERS,
+        %day_file,
+        day_files,
+        lines,
+        offset,
+        reason,
+        "{} in {} moved to dead letters, first {day_file} at byte {offset} ({reason}); `distilld dead-letters` lists them",
+        counted(lines as u64, "malformed line"),
+        counted(day_files, "day-file"),
+    );
+}
+
+/// Returns a count and its noun, as in "1 day-file" and "2 day-files".
+fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn flushed(log: &mut PassLog) -> Vec<String> {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || log.flush());
+        let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn each_kind_of_event_is_one_line_that_names_the_first_day_file() {
+        let mut log = PassLog::default();
+        assert_eq!(flushed(&mut log), [""; 0]);
+        for n in 0..970_u64 {
+            let day_file = || PathBuf::from(format!("/lake/{n}.jsonl"));
+            log.on_malformed(day_file(), 2, 7 + n, &"too-long");
+            log.on_skipped(day_file(), "Is a directory".to_owned());
+            log.on_deleted(day_file());
+            log.on_reset(day_file(), 12, "head");
+        }
+        let lines = flushed(&mut log);
+        assert_eq!(lines.len(), 4, "{lines:#?}");
+        for (line, expected) in lines.iter().zip([
+            "970 day-files changed in bytes that were read, re-reading from the start; first /lake/0.jsonl (head, read up to byte 12)",
+            "970 day-files deleted, first /lake/0.jsonl; the exported rows stay",
+            "970 unreadable day-files skipped, first /lake/0.jsonl (Is a directory); retrying at the next change or scan",
+            "1940 malformed lines in 970 day-files moved to dead letters, first /lake/0.jsonl at byte 7 (too-long); `distilld dead-letters` lists them",
+        ]) {
+            assert!(line.contains(expected), "no {expected:?} in {line}");
+            assert!(line.contains("day_file=/lake/0.jsonl day_files=970"), "{line}");
+        }
+        assert_eq!(flushed(&mut log), [""; 0], "events are logged once");
+    }
+}

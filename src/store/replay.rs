@@ -1,0 +1,126 @@
+//! Applies the journal to the state in memory, batch by batch: for the start of the engine, and for a query that reads
+//! the files of a daemon that is not running. It writes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::lake::path::PairPath;
+use crate::pair::accounting::Account;
+use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::index::UnclaimedRow;
+use crate::pair::{ActivePair, Overlay};
+use crate::record::row;
+use crate::store::journal::batch::{Batch, PairDelta};
+use crate::store::snapshot::{StateSnapshot, pair_path, shown_path};
+use crate::store::state::StateView;
+use crate::store::state::error::StateError;
+use crate::store::state::header::Header;
+
+/// The state with the batches that the journal holds since its last checkpoint.
+#[derive(Debug)]
+pub struct Replay {
+    /// The state as of its last checkpoint.
+    pub view: Arc<StateView>,
+    /// Pairs that the journal changes; each overlay holds what the state does not have yet.
+    pub pairs: BTreeMap<PairPath, ActivePair>,
+    /// Sums over all pairs.
+    pub account: Account,
+    /// Rows that no line has claimed.
+    pub claimable: u64,
+    /// The id that the next new pair gets.
+    pub pair_next: u32,
+    /// Length of the export with the rows of the journal, bytes.
+    pub export_bytes: u64,
+    /// Batches applied.
+    pub batches: u64,
+}
+
+impl Replay {
+    /// A replay that has applied no batch: the state as `header` and `view` describe it.
+    #[must_use]
+    pub fn new(view: StateView, header: &Header) -> Self {
+        Self {
+            view: Arc::new(view),
+            pairs: BTreeMap::new(),
+            account: header.account.clone(),
+            claimable: header.claimable,
+            pair_next: header.pair_next,
+            export_bytes: header.export.len_bytes,
+            batches: 0,
+        }
+    }
+
+    /// Applies one batch. Batches must come in the order of the journal.
+    ///
+    /// # Errors
+    /// The state cannot be read; [`StateError::Damaged`] where a delta names no day-file.
+    pub fn apply(&mut self, batch: Batch) -> Result<(), StateError> {
+        self.batches += 1;
+        self.export_bytes = batch.export_to();
+        for delta in &batch.delta.pairs {
+            self.apply_delta(delta)?;
+        }
+        for (day, rows) in batch.rows.pieces().flat_map(row::days_of) {
+            self.account.add_rows(day, rows);
+        }
+        Ok(())
+    }
+
+    fn apply_delta(&mut self, delta: &PairDelta) -> Result<(), StateError> {
+        let path = pair_path(&delta.checkpoint).ok_or_else(|| {
+            let path = shown_path(&delta.checkpoint);
+            StateError::Damaged(format!("the journal names {path:?}, which is no day-file"))
+        })?;
+        self.pair_next = self.pair_next.max(delta.id.0 + 1);
+        if !self.pairs.contains_key(&path) {
+            let pair = self.load(&path, delta)?;
+            self.pairs.insert(path.clone(), pair);
+        }
+        let pair = self.pairs.get_mut(&path).expect("inserted above");
+        self.account.replace(&pair.checkpoint, &delta.checkpoint);
+        pair.checkpoint = delta.checkpoint.clone();
+        let overlay = delta.overlay();
+        self.claimable = self
+            .claimable
+            .saturating_sub(overlay.claimed_rows.len() as u64);
+        pair.overlay.extend(overlay);
+        Ok(())
+    }
+
+    /// Reads the pair as of the last checkpoint; a pair that the state does not have is empty.
+    fn load(&self, path: &PairPath, delta: &PairDelta) -> Result<ActivePair, StateError> {
+        let persisted = self.view.pair_id(path.as_bytes())?.is_some();
+        let checkpoint = if persisted {
+            self.view.checkpoint(delta.id)?
+        } else {
+            PairCheckpoint::new(path.as_bytes().to_vec())
+        };
+        Ok(ActivePair {
+            id: delta.id,
+            checkpoint,
+            overlay: Overlay::default(),
+            persisted,
+        })
+    }
+
+    /// Returns the rows that lines in the journal have claimed and that the state still lists as unclaimed.
+    #[must_use]
+    pub fn claimed(&self) -> BTreeSet<UnclaimedRow> {
+        let overlays = self.pairs.values().map(|pair| &pair.overlay);
+        overlays
+            .flat_map(|overlay| overlay.claimed_rows.iter().copied())
+            .collect()
+    }
+    /// Returns the state with the journal, for queries.
+    #[must_use]
+    pub fn into_snapshot(self) -> StateSnapshot {
+        let claimed = Arc::new(self.claimed());
+        let pairs = self.pairs.into_iter();
+        StateSnapshot {
+            view: self.view,
+            claimed,
+            claimable: self.claimable,
+            changed: pairs.map(|(path, pair)| (path, Arc::new(pair))).collect(),
+        }
+    }
+}
