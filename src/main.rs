@@ -1,4 +1,4 @@
-//! The `distilld` program: arguments in, exit code out.
+//! The `distilld` program.
 
 use std::process::ExitCode;
 

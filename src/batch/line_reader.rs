@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::platform::storage::{StorageFile, again};
+use crate::platform::storage::{StorageFile, retry_interrupted};
 
 /// Maximum bytes per read.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -180,7 +180,7 @@ impl<'f> LineReader<'f> {
             self.buffer.resize(self.end + chunk_len, 0);
         }
         let space = &mut self.buffer[self.end..self.end + chunk_len];
-        let read = again(|| self.source.read_at(space, self.read_offset))?;
+        let read = retry_interrupted(|| self.source.read_at(space, self.read_offset))?;
         self.end += read;
         self.read_offset += read as u64;
         Ok(read)

@@ -1,7 +1,7 @@
-//! Owns what a person is told to do about each error that the world can cause. What happened, and where, the errors
-//! say themselves; here is the next step, in one line that can be followed as it stands.
+//! The hint for each error that the environment can cause: the next step, in one line that can be followed as written.
+//! The error itself names what happened and where.
 //!
-//! Pure: it looks at nothing but the error. An error without a remedy is a bug of ours, or a sentence that holds one.
+//! Pure: it uses only the error. An error without a hint is a bug in distilld, or contains the hint itself.
 
 use crate::batch::export::BatchError;
 use crate::batch::pair::PairReadError;
@@ -22,79 +22,79 @@ use std::io;
 use std::io::ErrorKind;
 
 const REPORT: &str =
-    "this is a bug in distilld: please report it with the lines above; the export was not touched";
-const SYNC: &str = "start distilld again: it finds out what is on the disk and writes again what is missing; if this \
-                    comes back, replace the disk";
+    "this is a bug in distilld: please report it with the lines above; the export is unchanged";
+const SYNC: &str = "start distilld again: it compares the disk with its journal and rewrites what is missing; if this \
+                    happens again, replace the disk";
 
-/// What to do about an error, if the world can cause it.
+/// Returns the hint for an error, if the environment can cause it.
 #[must_use]
 pub fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
-    fn of<E: Error + 'static>(
+    fn hint<E: Error + 'static>(
         error: &(dyn Error + 'static),
         fix: impl FnOnce(&E) -> String,
     ) -> Option<String> {
         error.downcast_ref::<E>().map(fix)
     }
-    of(error, config)
-        .or_else(|| of(error, daemon))
-        .or_else(|| of(error, engine))
-        .or_else(|| of(error, lock))
-        .or_else(|| of(error, export))
-        .or_else(|| of(error, rebuild))
-        .or_else(|| of(error, batch))
-        .or_else(|| of(error, verify))
-        .or_else(|| of(error, inquire))
-        .or_else(|| of(error, retry))
-        .or_else(|| of(error, |refusal: &UserError| refusal.fix.clone()))
-        .or_else(|| of(error, |error: &std::io::Error| disk(error, "it")))
+    hint(error, config)
+        .or_else(|| hint(error, daemon))
+        .or_else(|| hint(error, engine))
+        .or_else(|| hint(error, lock))
+        .or_else(|| hint(error, export))
+        .or_else(|| hint(error, rebuild))
+        .or_else(|| hint(error, batch))
+        .or_else(|| hint(error, verify))
+        .or_else(|| hint(error, inquire))
+        .or_else(|| hint(error, retry))
+        .or_else(|| hint(error, |refusal: &UserError| refusal.fix.clone()))
+        .or_else(|| hint(error, |error: &std::io::Error| disk(error, "it")))
 }
 
-/// An error and what to do about it where there is one line for both: the service manager's.
+/// Returns an error and its hint in one line, for the service manager.
 #[must_use]
-pub fn in_a_line(error: &(dyn Error + 'static)) -> String {
+pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
     match remedy(error) {
         Some(fix) => format!("{error}; {fix}"),
         None => error.to_string(),
     }
 }
 
-/// What the file system refused, and what then helps. `what` is a name that stands in the error already.
+/// Returns the hint for an I/O error. `what` names the path, which the error message contains.
 fn disk(error: &io::Error, what: &str) -> String {
     if is_out_of_files(error) {
-        return "raise the limit of open files: `ulimit -n`, or LimitNOFILE= in a unit of systemd"
+        return "raise the limit of open files: `ulimit -n`, or LimitNOFILE= in a systemd unit"
             .to_owned();
     }
     match error.kind() {
         ErrorKind::PermissionDenied => {
             format!(
-                "give the user that distilld runs as the right to read and write {what}; `distilld check` looks"
+                "give distilld's user read and write permission for {what}; `distilld check` lists all paths"
             )
         }
         ErrorKind::NotFound => {
             format!(
-                "look whether {what} was moved or is not mounted; `distilld check` looks at all paths"
+                "check whether {what} was moved or is not mounted; `distilld check` lists all paths"
             )
         }
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-            "make room on that disk, then run this again; nothing was lost".to_owned()
+            "free space on that disk, then run this again; nothing was lost".to_owned()
         }
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => {
             format!(
-                "a part of the path of {what} is no directory: name another, or move what stands there; `distilld check` looks"
+                "a part of the path of {what} is not a directory: use another path, or move the file away; `distilld check` lists all paths"
             )
         }
         ErrorKind::IsADirectory => {
             format!(
-                "a directory stands where {what} should: name another, or move it; `distilld check` looks"
+                "{what} is a directory: use another path, or move the directory away; `distilld check` lists all paths"
             )
         }
-        // A unit's sandbox looks like a file system that is mounted read-only.
+        // A unit's sandbox has the effect of a read-only mount.
         ErrorKind::ReadOnlyFilesystem => format!(
-            "mount the file system of {what} for writing; in a unit of systemd, name the directory in ReadWritePaths="
+            "mount the file system of {what} read-write; in a systemd unit, add the directory to ReadWritePaths="
         ),
-        ErrorKind::BrokenPipe => "whoever read the output went away; run this again".to_owned(),
+        ErrorKind::BrokenPipe => "the reader of the output closed it; run this again".to_owned(),
         _ => format!(
-            "look at the disk of {what} (`dmesg`, `df`, `distilld check`), then run this again"
+            "check the disk of {what} (`dmesg`, `df`, `distilld check`), then run this again"
         ),
     }
 }
@@ -103,7 +103,7 @@ fn config(error: &ConfigError) -> String {
     match error {
         ConfigError::FileUnreadable { source, .. } => match source.kind() {
             ErrorKind::NotFound => {
-                "name a file that is there with --config, or leave --config out".to_owned()
+                "name an existing file with --config, or omit --config".to_owned()
             }
             ErrorKind::InvalidData => "save the file as UTF-8".to_owned(),
             ErrorKind::InvalidInput => "name a regular file with --config".to_owned(),
@@ -116,16 +116,16 @@ fn config(error: &ConfigError) -> String {
             "correct or remove the key; `man distilld.toml` lists all of them".to_owned()
         }
         ConfigError::BadValue { key, .. } => {
-            format!("change `{key}` there, or remove it to have the default")
+            format!("change `{key}` there, or remove it to use the default")
         }
-        ConfigError::RootMissing => "distilld --root DIR, where DIR holds data/".to_owned(),
+        ConfigError::RootMissing => "distilld --root DIR, where DIR contains data/".to_owned(),
         ConfigError::RootEmpty { .. } => {
-            "name a directory there, or drop it to use the next of --root, LH_DISTILL_ROOT and the key `root`"
+            "name a directory there, or remove it to use the next of --root, LH_DISTILL_ROOT and the key `root`"
                 .to_owned()
         }
-        ConfigError::RootNoDirectory { .. } => "name the directory that holds data/".to_owned(),
+        ConfigError::RootNoDirectory { .. } => "name the directory that contains data/".to_owned(),
         ConfigError::RootOutOfReach { source, .. } => match source.kind() {
-            ErrorKind::NotFound => "name the directory that holds data/; mount it if it is not mounted yet, make it \
+            ErrorKind::NotFound => "name the directory that contains data/; mount it if it is not mounted, or create it \
                                     with mkdir if the lake is new"
                 .to_owned(),
             _ => disk(source, "it"),
@@ -144,7 +144,7 @@ fn daemon(error: &DaemonError) -> String {
                 .to_owned(),
         },
         DaemonError::Panicked => {
-            "start distilld again, which recovers; please report the lines above".to_owned()
+            "start distilld again, it recovers; please report the lines above".to_owned()
         }
     }
 }
@@ -158,7 +158,7 @@ fn engine(error: &EngineError) -> String {
             REPORT.to_owned()
         }
         EngineError::Tainted { .. } => {
-            "`distilld rebuild` writes a fresh export from the sources; or put back an export without that row"
+            "run `distilld rebuild` to write a new export from the sources, or restore an export without that row"
                 .to_owned()
         }
         EngineError::StateDir { source, .. } => disk(source, "the state directory"),
@@ -170,7 +170,7 @@ fn state(error: &StateError) -> String {
         StateError::Io(error) => disk(error, "the state"),
         StateError::Sync(_) => SYNC.to_owned(),
         StateError::Damaged(_) => {
-            "start `distilld run`: it makes a new state from the sources and the export".to_owned()
+            "start `distilld run`: it rebuilds the state from the sources and the export".to_owned()
         }
     }
 }
@@ -180,7 +180,7 @@ fn journal(error: &JournalError) -> String {
         JournalError::Io(error) => disk(error, "the journal"),
         JournalError::Sync(_) => SYNC.to_owned(),
         JournalError::Damaged(_) => {
-            "start `distilld run`: it makes a new state from the sources and the export".to_owned()
+            "start `distilld run`: it rebuilds the state from the sources and the export".to_owned()
         }
     }
 }
@@ -188,28 +188,31 @@ fn journal(error: &JournalError) -> String {
 fn lock(error: &LockError) -> String {
     match error {
         LockError::Held(holder) => format!(
-            "stop process {} first (`systemctl stop distilld`), or give this one a root of its own",
+            "stop process {} first (`systemctl stop distilld`), or use another root",
             holder.pid
         ),
         LockError::HeldByUnknown(_) => {
-            "stop the other distilld first, or give this one a root of its own".to_owned()
+            "stop the other distilld first, or use another root".to_owned()
         }
         LockError::Io { source, .. } => disk(source, "the lock's directory"),
     }
 }
 
 fn export(error: &ExportError) -> String {
-    let back = |what| {
-        format!("put {what} back, or run `distilld rebuild` to write a fresh one from the sources")
+    let restore = |what| {
+        format!("restore {what}, or run `distilld rebuild` to write a new export from the sources")
     };
     match error {
         ExportError::Io { source, .. } => disk(source, "the export"),
         ExportError::Sync { .. } => SYNC.to_owned(),
         ExportError::Missing { .. } => {
-            format!("mount its disk if it is not mounted; {}", back("it"))
+            format!(
+                "mount its disk if it is not mounted; {}",
+                restore("the export")
+            )
         }
-        ExportError::Short { .. } => back("the lost bytes"),
-        ExportError::Changed { .. } => back("the file that distilld wrote"),
+        ExportError::Short { .. } => restore("the lost bytes"),
+        ExportError::Changed { .. } => restore("the file that distilld wrote"),
     }
 }
 
@@ -218,12 +221,9 @@ fn rebuild(error: &RebuildError) -> String {
         RebuildError::Engine(error) => engine(error),
         RebuildError::Sources { source, .. } => disk(source, "the sources"),
         RebuildError::UnreadBytes { .. } => {
-            "make it readable, the log says what was wrong; then run `distilld rebuild` again"
-                .to_owned()
+            "make it readable, the log has the error; then run `distilld rebuild` again".to_owned()
         }
-        RebuildError::Stopped => {
-            "run `distilld rebuild` again when there is time for it".to_owned()
-        }
+        RebuildError::Stopped => "run `distilld rebuild` again and let it finish".to_owned(),
     }
 }
 
@@ -265,30 +265,32 @@ fn inquire(error: &InquireError) -> String {
     match error {
         InquireError::Root { source, .. } => disk(source, "the root"),
         InquireError::NoState(_) => {
-            "start `distilld run`, or give the --state-dir that the daemon was given".to_owned()
+            "start `distilld run`, or use the daemon's --state-dir".to_owned()
         }
         InquireError::Lock(error) => lock(error),
         InquireError::State(error) => state(error),
         InquireError::Journal(error) => journal(error),
         InquireError::NoSnapshotYet { .. } => "try again in a moment".to_owned(),
         InquireError::Unresponsive { .. } => {
-            "try again in a moment, or stop the daemon and ask without it".to_owned()
+            "try again in a moment, or stop the daemon and repeat the command".to_owned()
         }
-        InquireError::Rejected { .. } => "do what its answer says, then ask again".to_owned(),
+        InquireError::Rejected { .. } => {
+            "follow the daemon's response, then repeat the command".to_owned()
+        }
         InquireError::IncompatibleResponse { .. } => {
-            "restart the daemon, if it was upgraded since it started".to_owned()
+            "restart the daemon if it was upgraded since it started".to_owned()
         }
-        InquireError::Snapshot { .. } => "restart the daemon to have it written anew".to_owned(),
+        InquireError::Snapshot { .. } => "restart the daemon, which writes it again".to_owned(),
     }
 }
 
-/// Why a command was not carried out.
+/// An error of a command that the user can resolve.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
 pub struct UserError {
-    /// What stands against it, and where.
+    /// The reason and its location.
     pub what: String,
-    /// What to do instead.
+    /// The command or change that resolves it.
     pub fix: String,
 }
 
@@ -297,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_disk_refuses_has_a_remedy_at_every_depth() {
+    fn an_io_error_has_a_hint_at_every_depth() {
         let denied = || io::Error::from(ErrorKind::PermissionDenied);
         let errors: [Box<dyn Error>; 4] = [
             Box::new(DaemonError::Engine(EngineError::State(StateError::Io(
@@ -314,28 +316,25 @@ mod tests {
         ];
         for error in errors {
             let fix = remedy(&*error).unwrap_or_default();
-            assert!(
-                fix.contains("the right to read and write"),
-                "{error}: {fix}"
-            );
+            assert!(fix.contains("read and write permission"), "{error}: {fix}");
         }
     }
 
     #[test]
-    fn a_full_disk_asks_for_room_and_not_for_rights() {
+    fn a_full_disk_needs_space_and_not_permissions() {
         let full = InquireError::State(StateError::Io(ErrorKind::StorageFull.into()));
-        assert!(remedy(&full).is_some_and(|fix| fix.starts_with("make room")));
+        assert!(remedy(&full).is_some_and(|fix| fix.starts_with("free space")));
     }
 
     #[test]
-    fn where_files_run_out_no_disk_is_blamed() {
+    fn too_many_open_files_does_not_blame_the_disk() {
         let error = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
         let fix = remedy(&EngineError::State(StateError::Io(error))).unwrap_or_default();
         assert!(fix.contains("LimitNOFILE="), "{fix}");
     }
 
     #[test]
-    fn an_error_of_nobodys_has_none() {
+    fn an_unknown_error_has_no_hint() {
         assert_eq!(remedy(&std::fmt::Error), None);
     }
 }

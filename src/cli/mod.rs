@@ -1,5 +1,5 @@
-//! Owns what each command does with what was typed: settings, logging, the call, what is printed, the exit code.
-//! Data goes to stdout, all else to stderr.
+//! The commands: from the command line to settings, logging, the call, the printed result and the exit code. Data goes
+//! to stdout, everything else to stderr.
 
 pub mod args;
 pub mod check;
@@ -22,7 +22,7 @@ use crate::batch::output::directory_of;
 use crate::batch::pair::{LakeReader, PairReading};
 use crate::cli::args::{Arguments, Command, ExportArguments};
 use crate::cli::check::Severity;
-use crate::cli::hints::{in_a_line, remedy};
+use crate::cli::hints::{in_one_line, remedy};
 use crate::cli::run::DaemonError;
 
 use crate::batch::verify;
@@ -49,22 +49,22 @@ use crate::record::timestamp::stamp;
 use crate::recovery::rebuild;
 use crate::store::files::STATE_FILE;
 
-/// Exit code of a command that failed, or found differences.
+/// The exit code of a command that failed, or found differences.
 const FAILED: u8 = 1;
 
-/// How long the service manager may take to hear how it ended.
-const LAST_WORDS_PATIENCE: Duration = Duration::from_millis(200);
+/// The maximum time to wait for the service manager to receive the final notification.
+const FINAL_NOTIFY_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Any error on its way to the terminal.
+/// An error of any command, to be printed.
 type AnyError = Box<dyn std::error::Error>;
 
-/// Runs the program with these arguments, the program's own name first.
+/// Runs the program with these arguments, the first being the program's name, and returns its exit code.
 #[must_use]
 pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(usage) => {
-            // Help goes to stdout, an error to stderr; a closed pipe is no reason to fail.
+            // Help goes to stdout, an error to stderr; a closed pipe is ignored.
             let _ = usage.print();
             return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
         }
@@ -76,7 +76,7 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     let environment = Environment::from_env();
     let terminal = Terminal::for_stderr(&environment);
     progress::init(terminal.draws);
-    // Only the daemon is a unit; another command in the same environment must not speak for it.
+    // Only `run` is the unit; another command in its environment must not send notifications.
     let is_unit = matches!(arguments.command, Command::Run(_));
     let manager = || {
         is_unit
@@ -86,17 +86,17 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     let settings = match Settings::load(&arguments.global, &environment) {
         Ok(settings) => settings,
         Err(error) => {
-            terminal.tell(&error, remedy(&error).as_deref());
-            say_last_words(&manager(), &error, error.errno());
+            terminal.report(&error, remedy(&error).as_deref());
+            notify_failure(&manager(), &error, error.errno());
             return ExitCode::from(error.exit_code());
         }
     };
-    let follows = matches!(&arguments.command, Command::Run(run) if !run.once);
-    let log = logging::init(&settings, &environment, !follows);
+    let is_daemon = matches!(&arguments.command, Command::Run(run) if !run.once);
+    let log = logging::init(&settings, &environment, !is_daemon);
     for variable in &settings.unused_variables {
         tracing::warn!(
             variable,
-            "environment variable is not one that distilld reads"
+            "ignoring the environment variable {variable}: unknown name"
         );
     }
     let (command, global) = (arguments.command, arguments.global);
@@ -107,7 +107,7 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     match run(command, &settings, reloader, manager()) {
         Ok(code) => code,
         Err(error) => {
-            terminal.tell(&*error, remedy(&*error).as_deref());
+            terminal.report(&*error, remedy(&*error).as_deref());
             ExitCode::from(FAILED)
         }
     }
@@ -120,7 +120,7 @@ fn run(
     manager: ServiceManager,
 ) -> Result<ExitCode, AnyError> {
     match command {
-        Command::Run(arguments) => follow(settings, arguments.once, reloader, manager)?,
+        Command::Run(arguments) => run_daemon(settings, arguments.once, reloader, manager)?,
         Command::Export(arguments) => export(settings, &arguments)?,
         Command::Verify => return verify(settings),
         Command::Rebuild => rebuild(settings)?,
@@ -133,31 +133,31 @@ fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-fn follow(
+fn run_daemon(
     settings: &Settings,
     once: bool,
     reloader: Reloader,
     manager: ServiceManager,
 ) -> Result<(), DaemonError> {
     let manager = Arc::new(manager);
-    let ran = run::run(settings, once, reloader, Arc::clone(&manager));
-    match &ran {
-        Err(error) => say_last_words(&manager, error, error.errno()),
+    let result = run::run(settings, once, reloader, Arc::clone(&manager));
+    match &result {
+        Err(error) => notify_failure(&manager, error, error.errno()),
         Ok(()) => {
-            let _told = manager.flush(LAST_WORDS_PATIENCE);
+            let _delivered = manager.flush(FINAL_NOTIFY_TIMEOUT);
         }
     }
-    ran
+    result
 }
 
-/// Tells the service manager why there is no daemon.
-fn say_last_words(
+/// Notifies the service manager of the error that ended the daemon.
+fn notify_failure(
     manager: &ServiceManager,
     error: &(dyn std::error::Error + 'static),
     errno: Option<i32>,
 ) {
-    manager.failed(&status_line::failed(&in_a_line(error)), errno);
-    let _told = manager.flush(LAST_WORDS_PATIENCE);
+    manager.failed(&status_line::failed(&in_one_line(error)), errno);
+    let _delivered = manager.flush(FINAL_NOTIFY_TIMEOUT);
 }
 
 fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyError> {
@@ -191,16 +191,17 @@ fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyErr
         None => Output::File(export_path(&settings.root)),
     };
     let lake = LakeReader::new(&OsStorage, &settings.root)?;
-    let bar = Progress::new(bytes_to_show(&lake), "exporting");
+    let bar = Progress::new(bytes_for_progress(&lake), "exporting");
     let report = batch_export(&lake, &options, output, &mut |done| bar.at(done.read_bytes))?;
     bar.finish();
     for (path, error) in &report.unreadable {
-        tracing::warn!(path = %path.display(), %error, "passed over");
+        tracing::warn!(path = %path.display(), %error, "skipped {} ({error})", path.display());
     }
     if report.written_bytes == 0 && !arguments.dry_run {
         tracing::warn!(
             output = report.result.output_path,
-            "no row was earned, the output was not touched"
+            "no rows, {} is unchanged",
+            report.result.output_path
         );
     }
     let result = serde_json::to_string(&report.result)?;
@@ -212,7 +213,7 @@ fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyErr
     Ok(())
 }
 
-/// How long a difference must stay before it counts: far more than the daemon needs for a row.
+/// The time that a difference must persist to count: far more than the daemon needs for a row.
 const VERIFY_PATIENCE: Duration = Duration::from_secs(3);
 
 fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
@@ -228,7 +229,7 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
     })?;
     drop(bars);
     for (path, error) in &report.passed_over {
-        tracing::warn!(path = %path.display(), %error, "passed over");
+        tracing::warn!(path = %path.display(), %error, "skipped {} ({error})", path.display());
     }
     let result = &report.result;
     if result.has_exceptions() {
@@ -239,41 +240,44 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
             refused_now = result.refused_now,
             orphaned = result.orphaned,
             other_dialect = result.other_dialect,
-            "sources changed after rows of them were written; those rows stay until a rebuild"
+            "sources changed after their rows were written; keeping those rows until `distilld rebuild`"
         );
     }
     writeln!(io::stdout(), "{}", serde_json::to_string(result)?)?;
     let Some(difference) = &report.first_difference else {
         return Ok(ExitCode::SUCCESS);
     };
-    Err(differ(result, difference).into())
+    Err(difference_error(result, difference).into())
 }
 
-/// Days that are told on stderr; all of them stand in the result.
-const DAYS_TOLD_MAX: usize = 20;
+/// The maximum number of days printed on stderr; the result has all of them.
+const PRINTED_DAYS_MAX: usize = 20;
 
-/// What a failed `verify` says: the worst, then the first of each day.
-fn differ(result: &VerifyResult, difference: &str) -> UserError {
+/// Returns the error of a failed `verify`: the worst difference, then the first of each day.
+fn difference_error(result: &VerifyResult, difference: &str) -> UserError {
     let failed = result.days.iter().filter(|day| day.is_failure());
     let days = failed.clone().count();
     let mut what = format!("export and sources differ: {difference}");
-    for day in failed.take(DAYS_TOLD_MAX) {
+    for day in failed.take(PRINTED_DAYS_MAX) {
         what += &format!("\n  {day}");
     }
-    if days > DAYS_TOLD_MAX {
+    if days > PRINTED_DAYS_MAX {
         what += &format!(
-            "\n  and {} days more, see `days` in the result",
-            days - DAYS_TOLD_MAX
+            "\n  and {} more days, see `days` in the result",
+            days - PRINTED_DAYS_MAX
         );
     }
     UserError {
         what,
-        fix: "`distilld rebuild` writes a fresh export from the sources, once it is known why they differ".to_owned(),
+        fix:
+            "find out why they differ; then `distilld rebuild` writes a new export from the sources"
+                .to_owned(),
     }
 }
 
-/// What there is to read, where a bar would show it: to find out costs a look at every day-file.
-fn bytes_to_show(lake: &LakeReader<'_>) -> u64 {
+/// Returns the total bytes of all pairs if a progress bar is drawn, otherwise 0, because it costs a stat of every
+/// day-file.
+fn bytes_for_progress(lake: &LakeReader<'_>) -> u64 {
     if !progress::is_drawn() {
         return 0;
     }
@@ -301,7 +305,8 @@ fn rebuild(settings: &Settings) -> Result<(), AnyError> {
     Ok(())
 }
 
-/// A state made beside the one that the daemon uses would leave it with an export that it does not know.
+/// Refuses to rebuild with another state directory than the daemon's, which would leave the daemon with an export that
+/// its state does not describe.
 fn refuse_other_state(settings: &Settings, root: &Path) -> Result<(), AnyError> {
     let Some(holder) = root_lock::last_holder(root)? else {
         return Ok(());
@@ -317,10 +322,10 @@ fn refuse_other_state(settings: &Settings, root: &Path) -> Result<(), AnyError> 
         let dir = holder.state_dir.display();
         return Err(UserError {
             what: format!(
-                "the daemon's state lies in {dir}, not in {}",
+                "the daemon's state is in {dir}, not in {}",
                 settings.state_dir.display()
             ),
-            fix: format!("give `--state-dir {dir}`"),
+            fix: format!("use `--state-dir {dir}`"),
         }
         .into());
     }
@@ -339,34 +344,34 @@ fn check(settings: &Settings) -> Result<ExitCode, AnyError> {
     Ok(ExitCode::from(if fails { FAILED } else { 0 }))
 }
 
-/// Whether a batch goes to the root's own export, however its path is written.
+/// Returns whether a batch writes to the root's own export, however its path is written.
 fn is_own_export(settings: &Settings, output: Option<&args::Output>) -> bool {
     let path = match output {
         None => return true,
         Some(args::Output::Stdout) => return false,
         Some(args::Output::File(path)) => path,
     };
-    let place = |path: &Path| {
+    let resolved = |path: &Path| {
         let dir = directory_of(path).canonicalize().ok()?;
         Some(dir.join(path.file_name()?))
     };
     let own = export_path(&settings.root);
     let same_file = |path: &Path| path.canonicalize().ok();
-    place(path).is_some_and(|given| Some(given) == place(&own))
+    resolved(path).is_some_and(|given| Some(given) == resolved(&own))
         || same_file(path).is_some_and(|given| Some(given) == same_file(&own))
 }
 
-/// Until the batch is done no daemon starts to keep that export.
+/// Takes the root's lock, so that no daemon starts with that export until the batch is done.
 fn lock_own_export(settings: &Settings) -> Result<root_lock::RootLock, AnyError> {
-    refuse_kept_export(settings)?;
+    refuse_daemon_export(settings)?;
     let root = OsStorage.canonicalize(&settings.root)?;
     let lock = root_lock::RootLock::take_root(&root, &settings.state_dir)?;
-    refuse_kept_export(settings)?;
+    refuse_daemon_export(settings)?;
     Ok(lock)
 }
 
-/// An export that a daemon's state keeps is appended to by that daemon alone.
-fn refuse_kept_export(settings: &Settings) -> Result<(), AnyError> {
+/// Refuses to write to an export that a daemon's state describes; only that daemon appends to it.
+fn refuse_daemon_export(settings: &Settings) -> Result<(), AnyError> {
     let holder = root_lock::last_holder(&settings.root)?;
     let dirs = holder
         .map(|holder| holder.state_dir)
@@ -376,11 +381,11 @@ fn refuse_kept_export(settings: &Settings) -> Result<(), AnyError> {
         if dir.join(STATE_FILE).try_exists()? {
             return Err(UserError {
                 what: format!(
-                    "a daemon keeps the export {}, its state lies in {}",
+                    "the export {} belongs to a daemon with the state in {}",
                     export_path(&settings.root).display(),
                     dir.display()
                 ),
-                fix: "give `--output FILE` to write elsewhere, or run `distilld rebuild` for a fresh export"
+                fix: "use `--output FILE` to write elsewhere, or run `distilld rebuild` for a new export"
                     .to_owned(),
             }
             .into());

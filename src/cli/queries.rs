@@ -1,4 +1,4 @@
-//! Owns what the asking commands print: `status`, `explain`, `dead-letters`, `plan`.
+//! The commands that query: `status`, `explain`, `dead-letters`, `plan`.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -30,7 +30,7 @@ use crate::query::status;
 use crate::store::snapshot::stream_name;
 use crate::store::state::error::StateError;
 
-/// Of a letter no more is shown to a person.
+/// The maximum number of bytes of a dead letter that are printed without `--raw`.
 const SHOWN_BYTES_MAX: u64 = 64 << 10;
 
 pub(super) fn status(settings: &Settings, arguments: &StatusArguments) -> Result<(), AnyError> {
@@ -44,9 +44,9 @@ pub(super) fn status(settings: &Settings, arguments: &StatusArguments) -> Result
     print(&render::status::page(&status, screen()))
 }
 
-/// The terminal's width and colours; 80 columns and none elsewhere.
+/// Returns the terminal's width and whether it shows colours; 80 columns without colours if stdout is not a terminal.
 fn screen() -> TerminalSize {
-    let terminal = Terminal::of_stdout(&Environment::from_env());
+    let terminal = Terminal::for_stdout(&Environment::from_env());
     if !terminal.attended {
         return TerminalSize {
             width: 80,
@@ -68,11 +68,9 @@ pub(super) fn explain(
         contradicted(settings, arguments)?;
         return Ok(ExitCode::SUCCESS);
     };
-    let asked = format!("/explain.json?{}", query(&[("run_id", run_id)]));
-    let explanation: Explanation = inquire::<_, InquireError>(settings, &asked, |files| {
-        explaining(settings, files, |explaining| {
-            explain::explain(run_id, explaining)
-        })
+    let path = format!("/explain.json?{}", query(&[("run_id", run_id)]));
+    let explanation: Explanation = inquire::<_, InquireError>(settings, &path, |files| {
+        with_explain_context(settings, files, |context| explain::explain(run_id, context))
     })?;
     if arguments.json {
         print_json(&explanation)?;
@@ -87,29 +85,29 @@ fn contradicted(settings: &Settings, arguments: &ExplainArguments) -> Result<(),
         skip: arguments.skip,
         limit: arguments.limit,
     };
-    let asked = query(&[
+    let parameters = query(&[
         ("skip", &page.skip.to_string()),
         ("limit", &page.limit.to_string()),
     ]);
-    let asked = format!("/contradicted.json?{asked}");
-    let told: Contradictions = inquire::<_, InquireError>(settings, &asked, |files| {
-        explaining(settings, files, |explaining| {
-            explain::contradictions(page, explaining)
+    let path = format!("/contradicted.json?{parameters}");
+    let contradictions: Contradictions = inquire::<_, InquireError>(settings, &path, |files| {
+        with_explain_context(settings, files, |context| {
+            explain::contradictions(page, context)
         })
     })?;
     if arguments.json {
-        return print_json(&told);
+        return print_json(&contradictions);
     }
-    print(&render::explain::list(&told))?;
-    if told.more {
-        let shown = page.skip.saturating_add(told.rows.len());
-        eprintln!("there are more: --skip {shown} shows those behind them");
+    print(&render::explain::list(&contradictions))?;
+    if contradictions.more {
+        let shown = page.skip.saturating_add(contradictions.rows.len());
+        eprintln!("more results: continue with --skip {shown}");
     }
     Ok(())
 }
 
-/// An answer that is read here, from the files.
-fn explaining<T>(
+/// Reads an answer from the files of a daemon that is not running.
+fn with_explain_context<T>(
     settings: &Settings,
     files: &OfflineState,
     read: impl FnOnce(&ExplainContext<'_>) -> Result<T, StateError>,
@@ -154,13 +152,13 @@ pub(super) fn dead_letters(
 }
 
 fn list(settings: &Settings, arguments: &DeadLettersArguments) -> Result<(), AnyError> {
-    let wanted = DeadLetterFilter {
+    let filter = DeadLetterFilter {
         day_file: arguments.day_file.clone(),
         stream: None,
         skip: arguments.skip,
         limit: arguments.limit,
     };
-    let letters = letters(settings, &wanted)?;
+    let letters = letters(settings, &filter)?;
     if arguments.json {
         return print_json(&letters);
     }
@@ -184,21 +182,21 @@ fn list(settings: &Settings, arguments: &DeadLettersArguments) -> Result<(), Any
     print(&trim_table(&table))?;
     if letters.more {
         let shown = arguments.skip.saturating_add(letters.letters.len());
-        eprintln!("there are more: --skip {shown} shows those behind them");
+        eprintln!("more results: continue with --skip {shown}");
     }
     Ok(())
 }
 
-fn letters(settings: &Settings, wanted: &DeadLetterFilter) -> Result<DeadLetterPage, InquireError> {
-    let (skip, limit) = (wanted.skip.to_string(), wanted.limit.to_string());
-    let mut asked = vec![("skip", skip.as_str()), ("limit", limit.as_str())];
-    let day_file = wanted.day_file.as_ref().map(ToString::to_string);
-    asked.extend(day_file.as_deref().map(|day_file| ("day_file", day_file)));
-    asked.extend(wanted.stream.map(|stream| ("stream", stream_name(stream))));
-    let asked = format!("/dead-letters.json?{}", query(&asked));
-    inquire(settings, &asked, |files| {
+fn letters(settings: &Settings, filter: &DeadLetterFilter) -> Result<DeadLetterPage, InquireError> {
+    let (skip, limit) = (filter.skip.to_string(), filter.limit.to_string());
+    let mut parameters = vec![("skip", skip.as_str()), ("limit", limit.as_str())];
+    let day_file = filter.day_file.as_ref().map(ToString::to_string);
+    parameters.extend(day_file.as_deref().map(|day_file| ("day_file", day_file)));
+    parameters.extend(filter.stream.map(|stream| ("stream", stream_name(stream))));
+    let path = format!("/dead-letters.json?{}", query(&parameters));
+    inquire(settings, &path, |files| {
         let (figures, root) = (&files.figures, &files.root);
-        Ok(dead_letters::letters(figures, &OsStorage, root, wanted)?)
+        Ok(dead_letters::letters(figures, &OsStorage, root, filter)?)
     })
 }
 
@@ -225,7 +223,7 @@ fn show(settings: &Settings, arguments: &ShowArguments) -> Result<(), AnyError> 
         writeln!(stdout, "{}", dead_letters::escaped(&held))?;
         if left == 0 {
             eprintln!(
-                "the first {} of {} bytes; --raw gives all",
+                "showing the first {} of {} bytes; --raw prints all",
                 thousands(SHOWN_BYTES_MAX),
                 thousands(letter.len_bytes)
             );
@@ -234,24 +232,24 @@ fn show(settings: &Settings, arguments: &ShowArguments) -> Result<(), AnyError> 
     Ok(())
 }
 
-/// The letter at an offset, page by page of the pair's.
+/// Returns the dead letter at an offset; reads the pair's list page by page.
 fn find(settings: &Settings, arguments: &ShowArguments) -> Result<DeadLetterInfo, AnyError> {
-    let mut wanted = DeadLetterFilter {
+    let mut filter = DeadLetterFilter {
         day_file: Some(arguments.day_file.clone()),
         stream: Some(stream(arguments.evidence)),
         skip: 0,
         limit: 10_000,
     };
     loop {
-        let page = letters(settings, &wanted)?;
-        let found = page
+        let page = letters(settings, &filter)?;
+        let letter = page
             .letters
             .iter()
             .find(|letter| letter.offset == arguments.offset);
-        if let Some(letter) = found {
+        if let Some(letter) = letter {
             return Ok(letter.clone());
         }
-        // Where it says that there are more and gives none, none will come.
+        // An empty page that announces more would be followed by none.
         if !page.more || page.letters.is_empty() {
             let what = format!(
                 "no dead letter starts at byte {} of {} {}",
@@ -265,7 +263,7 @@ fn find(settings: &Settings, arguments: &ShowArguments) -> Result<DeadLetterInfo
             );
             return Err(UserError { what, fix }.into());
         }
-        wanted.skip += page.letters.len();
+        filter.skip += page.letters.len();
     }
 }
 

@@ -1,5 +1,4 @@
-//! Owns the process of `distilld run`: lock, recovery, signals, service manager, the engine's thread, and the exit.
-//! It does no pipeline work.
+//! `distilld run`: takes the lock, recovers, starts the servers and the engine thread, and waits for its end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use crate::config::Settings;
 use crate::console::progress::Steps;
 use crate::daemon::event_loop::{EventLoop, Reloader, Shared, catch_up};
 use crate::daemon::inbox::Inbox;
-use crate::daemon::monitored_disk::WatchedDisk;
+use crate::daemon::monitored_disk::MonitoredDisk;
 use crate::daemon::signals;
 use crate::daemon::watchdog::{Watchdog, Watched, while_recovering};
 use crate::engine::metrics::Metrics;
@@ -26,33 +25,33 @@ use crate::recovery::report::OpenReport;
 use crate::store::files::{mark_state_damaged, set_state_aside};
 use crate::store::state::error::StateError;
 
-/// Why the daemon ended otherwise than asked.
+/// An error that ended the daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// See there.
+    /// Another process holds the lock, or it cannot be taken.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// See there.
+    /// Another process holds the lock, or it cannot be taken.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The root cannot be used.
-    #[error("the root {} cannot be used: {source}", root.display())]
+    /// The root directory cannot be resolved.
+    #[error("cannot use the root {}: {source}", root.display())]
     Root {
         /// The root.
         root: PathBuf,
-        /// What the disk said.
+        /// The error of the file system.
         source: std::io::Error,
     },
-    /// The kernel refused something that every daemon needs.
-    #[error("starting failed: {0}")]
+    /// The kernel refused a resource that every daemon needs: a signal handler, a thread, a socket.
+    #[error("cannot start: {0}")]
     Start(#[source] std::io::Error),
-    /// The engine's thread panicked; the message stands before this.
-    #[error("a bug was met, and distilld stops; the export was not touched by it")]
+    /// The engine thread panicked; the panic message precedes this error.
+    #[error("internal error (panic); stopping, the export is unchanged")]
     Panicked,
 }
 
 impl DaemonError {
-    /// The number of the error that the disk gave, if it did.
+    /// Returns the error number of the underlying I/O error, if there is one.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
@@ -66,7 +65,7 @@ impl DaemonError {
     }
 }
 
-/// Runs the daemon until it is told to stop. `once`: only until it has caught up.
+/// Runs the daemon until a stop is requested. `once`: only until it has caught up.
 ///
 /// # Errors
 /// See [`DaemonError`].
@@ -76,18 +75,19 @@ pub fn run(
     reloader: Reloader,
     manager: Arc<ServiceManager>,
 ) -> Result<(), DaemonError> {
-    let wake = Arc::new(Inbox::new());
-    let (signals, shell) = signals::listen(Arc::clone(&wake)).map_err(DaemonError::Start)?;
+    let inbox = Arc::new(Inbox::new());
+    let (signals, stop_receiver) =
+        signals::listen(Arc::clone(&inbox)).map_err(DaemonError::Start)?;
     let shared = Shared {
-        wake,
-        pulse: Arc::default(),
+        inbox,
+        heartbeat: Arc::default(),
         manager,
         clock: Arc::new(HostClock::new()),
     };
-    let result = run_in(settings, once, reloader, &shared, shell);
+    let result = run_in(settings, once, reloader, &shared, stop_receiver);
     drop(signals);
     if let Err(error) = &result {
-        stop_trusting(settings, error);
+        mark_damaged(settings, error);
     }
     result
 }
@@ -97,7 +97,7 @@ fn run_in(
     once: bool,
     reloader: Reloader,
     shared: &Shared,
-    shell: tokio::sync::watch::Receiver<signals::ShutdownRequested>,
+    stop_receiver: tokio::sync::watch::Receiver<bool>,
 ) -> Result<(), DaemonError> {
     let root = OsStorage
         .canonicalize(&settings.root)
@@ -109,46 +109,46 @@ fn run_in(
     let meters = Arc::new(Metrics::new());
     let answering = Arc::new(QueryContext::new(root.clone(), settings.max_line_bytes));
     let desk = Arc::new(StatusCache::new(
-        Arc::clone(&shared.wake),
+        Arc::clone(&shared.inbox),
         Arc::clone(&meters),
         answering,
     ));
-    // Before recovery, which may take a while that somebody asks about.
+    // The server starts before the recovery, which may take long enough for a client to query its state.
     let mut server = if once {
         None
     } else {
         let server = Server::start(settings.listen.clone(), Arc::clone(&desk));
         Some(server.map_err(DaemonError::Start)?)
     };
-    let disk = WatchedDisk::recovering(Arc::clone(&shared.pulse), Arc::clone(&shared.wake));
+    let disk = MonitoredDisk::recovering(Arc::clone(&shared.heartbeat), Arc::clone(&shared.inbox));
     let setup = Setup {
         storage: Arc::new(disk.clone()),
         ..Setup::new(settings, &root, Arc::clone(&shared.clock) as _)
     };
     let mut bars = Steps::default();
     let mut on_step = |what, done_bytes, total_bytes| bars.at(what, done_bytes, total_bytes);
-    let opened = while_recovering(&shared.pulse, &shared.manager, || {
+    let opened = while_recovering(&shared.heartbeat, &shared.manager, || {
         unless_panicked(|| {
             Engine::open_with_progress(setup, &mut on_step).map_err(DaemonError::Engine)
         })
     });
-    if opened.is_err() && shared.wake.stopping() {
-        // A stop cuts a recovery off, wherever it is; the next start begins it again.
+    if opened.is_err() && shared.inbox.stopping() {
+        // A stop aborts a recovery at any point; the next start begins it again.
         shared.manager.stopping();
-        tracing::info!("stopped while recovering");
+        tracing::info!("stopped during the recovery");
         return Ok(());
     }
     let (mut engine, report) = opened?;
     disk.recovered();
-    say_opened(&report, settings, &root);
+    log_opened(&report, settings, &root);
     engine.measure_with(meters);
     if once {
         return unless_panicked(|| {
-            let (clock, stop) = (&shared.clock, &shared.wake);
+            let (clock, stop) = (&shared.clock, &shared.inbox);
             catch_up(&mut engine, &root, clock, stop, &mut on_step).map_err(DaemonError::Engine)
         });
     }
-    let follower = unless_panicked(|| {
+    let event_loop = unless_panicked(|| {
         EventLoop::new(engine, settings.clone(), &root, reloader, shared.clone())
             .map_err(DaemonError::Start)
     })?;
@@ -158,20 +158,20 @@ fn run_in(
     if let Some(server) = &mut server {
         server.add_control(control, &settings.state_dir);
     }
-    shell_around(follower, shared, shell)
+    run_engine_thread(event_loop, shared, stop_receiver)
 }
 
-/// Starts the engine's thread and, around it, the loop that only waits: for it, and for a stop.
-fn shell_around(
-    mut follower: EventLoop,
+/// Starts the engine thread, and waits for its end and for a stop.
+fn run_engine_thread(
+    mut event_loop: EventLoop,
     shared: &Shared,
-    mut signals: tokio::sync::watch::Receiver<signals::ShutdownRequested>,
+    mut stop_receiver: tokio::sync::watch::Receiver<bool>,
 ) -> Result<(), DaemonError> {
     let _watchdog = watchdog_interval()
         .map(|interval| {
             let watched = Watched {
-                engine: Arc::clone(&shared.pulse),
-                watcher: follower.watcher_test(),
+                engine: Arc::clone(&shared.heartbeat),
+                watcher: event_loop.watcher_test(),
             };
             let (manager, clock) = (Arc::clone(&shared.manager), Arc::clone(&shared.clock));
             Watchdog::start(interval, watched, manager, clock)
@@ -182,8 +182,8 @@ fn shell_around(
     let thread = std::thread::Builder::new()
         .name("engine".into())
         .spawn(move || {
-            let result = follower.run();
-            // Nobody listens only if the shell has panicked; then the process is ending anyway.
+            let result = event_loop.run();
+            // The receiver is gone only if this thread has panicked; the process is then ending.
             let _ = ended_sender.send(());
             result
         })
@@ -193,20 +193,20 @@ fn shell_around(
         .build()
         .map_err(DaemonError::Start)?;
     runtime.block_on(async {
-        let mut told = false;
+        let mut is_notified = false;
         loop {
             tokio::select! {
                 _ = &mut ended => break,
-                changed = signals.changed(), if !told => {
-                    if changed.is_err() || signals.borrow().stop {
-                        told = true;
+                changed = stop_receiver.changed(), if !is_notified => {
+                    if changed.is_err() || *stop_receiver.borrow() {
+                        is_notified = true;
                         shared.manager.stopping();
                     }
                 }
             }
         }
     });
-    // An answer in the making is not waited for.
+    // A running request is not awaited.
     runtime.shutdown_background();
     thread
         .join()
@@ -214,14 +214,14 @@ fn shell_around(
         .map_err(DaemonError::Engine)
 }
 
-/// A panic as the error that one in the engine's thread would be.
+/// Converts a panic of `work` to the error for a panic of the engine thread.
 fn unless_panicked<T>(work: impl FnOnce() -> Result<T, DaemonError>) -> Result<T, DaemonError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(DaemonError::Panicked))
 }
 
-/// A state that was found damaged in use must not be trusted by the next start either. The store under it panics
-/// on some of what it did not write: after a panic too, or each start would end like this one.
-fn stop_trusting(settings: &Settings, error: &DaemonError) {
+/// Marks a damaged state, so that the next start does not use it either. The database panics on some damage, so the
+/// state is marked after a panic too; otherwise each start could end like this one.
+fn mark_damaged(settings: &Settings, error: &DaemonError) {
     let why = match error {
         DaemonError::Engine(EngineError::State(StateError::Damaged(why))) => why,
         DaemonError::Panicked => "distilld panicked",
@@ -232,16 +232,16 @@ fn stop_trusting(settings: &Settings, error: &DaemonError) {
             why,
             %failed,
             state_dir = %settings.state_dir.display(),
-            "the state may be damaged and cannot be marked so; remove its files before the next start"
+            "cannot mark the state in {} as damaged ({failed}); remove its files before the next start", settings.state_dir.display()
         );
     }
 }
 
-/// Takes the lock for who writes state and export. A state that another lake was served from says nothing of this one: it
-/// is set aside.
+/// Takes the lock for a writer of state and export. A state of another lake is set aside, because it does not describe
+/// this one.
 ///
 /// # Errors
-/// The lock's; the disk's.
+/// The lock is held or cannot be taken; the state cannot be moved.
 pub fn take_lock(settings: &Settings, root: &Path) -> Result<RootLock, DaemonError> {
     let state_dir = &settings.state_dir;
     let lock = RootLock::take(root, state_dir)?;
@@ -250,7 +250,7 @@ pub fn take_lock(settings: &Settings, root: &Path) -> Result<RootLock, DaemonErr
     };
     tracing::warn!(
         state_dir = %state_dir.display(), of = %other.display(),
-        "the state that was there is of another lake, it is set aside; give each lake a state directory of its own"
+        "the state in {} is of another lake ({}), setting it aside; give each lake its own state directory", state_dir.display(), other.display()
     );
     let set_aside = set_state_aside(&OsStorage, state_dir);
     set_aside.map_err(|source| EngineError::StateDir {
@@ -260,23 +260,27 @@ pub fn take_lock(settings: &Settings, root: &Path) -> Result<RootLock, DaemonErr
     Ok(lock)
 }
 
-fn say_opened(report: &OpenReport, settings: &Settings, root: &Path) {
+/// Logs the result of the recovery.
+fn log_opened(report: &OpenReport, settings: &Settings, root: &Path) {
     if let Some(why) = &report.state_lost {
         tracing::warn!(
             why,
-            "the state that was there is not used, it was set aside and is rebuilt"
+            "the state in {} cannot be used ({why}); set aside, rebuilding it",
+            settings.state_dir.display()
         );
     }
     if report.rows_foreign > 0 {
         tracing::warn!(
             lines = report.rows_foreign,
-            "the export has lines that are no rows; they stay"
+            "the export has {} lines that are not rows; keeping them",
+            report.rows_foreign
         );
     }
     if report.rows_unknown_category > 0 {
         tracing::warn!(
             rows = report.rows_unknown_category,
-            "the export has rows of categories that are refused now; they stay until a rebuild, and verify calls them forbidden"
+            "the export has {} rows of categories that are no longer accepted; keeping them until `distilld rebuild`, `distilld verify` reports them as forbidden",
+            report.rows_unknown_category
         );
     }
     let case = match report.case {
@@ -293,6 +297,6 @@ fn say_opened(report: &OpenReport, settings: &Settings, root: &Path) {
         batches_redone = report.batches_redone,
         salvaged_bytes = report.salvaged_bytes,
         torn_bytes = report.torn_bytes,
-        "started"
+        "started, root {} ({case})", root.display()
     );
 }

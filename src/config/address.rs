@@ -1,13 +1,13 @@
-//! Owns the addresses that an operator may give to listen on. None that another host could reach is one. Pure.
+//! The configured listen address. Only addresses that other hosts cannot reach are accepted. Pure.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// What stands for "nowhere".
+/// The value for no address.
 const NOWHERE: &str = "none";
 
-/// An address that an operator gave.
+/// A configured listen address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenAddress {
     /// A loopback address and a port.
@@ -17,10 +17,10 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
-    /// Reads `127.0.0.1:9743`, `[::1]:9743`, `unix:/path`, or `none`.
+    /// Parses `127.0.0.1:9743`, `[::1]:9743`, `unix:/path`, or `none`.
     ///
     /// # Errors
-    /// Why it cannot be listened on, in words that follow the address.
+    /// The reason why the address cannot be used, as a clause that follows the address.
     pub fn parse(text: &str) -> Result<Option<Self>, String> {
         if text == NOWHERE {
             return Ok(None);
@@ -30,18 +30,18 @@ impl ListenAddress {
             return if path.is_absolute() && path.file_name().is_some() {
                 Ok(Some(Self::Unix(path)))
             } else {
-                Err("which is no absolute path".to_owned())
+                Err("which is not an absolute path".to_owned())
             };
         }
         let address: SocketAddr = text
             .parse()
-            .map_err(|_| "which is no IP address with a port".to_owned())?;
+            .map_err(|_| "which is not an IP address with a port".to_owned())?;
         if address.ip().is_loopback() {
             Ok(Some(Self::Tcp(address)))
         } else {
             Err(
-                "which other hosts could reach, and nobody is asked for a password there; put a proxy before a \
-                 loopback address"
+                "which other hosts could reach, and there is no authentication; use a loopback address behind \
+                 a proxy"
                     .to_owned(),
             )
         }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_other_hosts_cannot_reach_is_listened_on() {
+    fn only_addresses_that_other_hosts_cannot_reach_are_accepted() {
         for (text, shown) in [
             ("127.0.0.1:9743", "127.0.0.1:9743"),
             ("127.8.9.1:0", "127.8.9.1:0"),
@@ -78,14 +78,14 @@ mod tests {
             ("[::]:9743", "other hosts"),
             ("192.168.1.4:9743", "other hosts"),
             ("[::ffff:127.0.0.1]:9743", "other hosts"),
-            ("127.0.0.1", "no IP address with a port"),
-            ("localhost:9743", "no IP address with a port"),
-            ("", "no IP address with a port"),
-            ("unix:run/d.sock", "no absolute path"),
-            ("unix:/", "no absolute path"),
+            ("127.0.0.1", "not an IP address with a port"),
+            ("localhost:9743", "not an IP address with a port"),
+            ("", "not an IP address with a port"),
+            ("unix:run/d.sock", "not an absolute path"),
+            ("unix:/", "not an absolute path"),
         ] {
-            let said = ListenAddress::parse(text).unwrap_err();
-            assert!(said.contains(why), "{text}: {said}");
+            let reason = ListenAddress::parse(text).unwrap_err();
+            assert!(reason.contains(why), "{text}: {reason}");
         }
     }
 }

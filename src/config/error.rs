@@ -1,6 +1,7 @@
-//! Owns what can be wrong with a configuration, in words that name the place and what to do there.
+//! The errors of a configuration. Each names its location and the correction, in one line, because it may be logged to
+//! the journal.
 //!
-//! It decides nothing; each message is one line, for it may end in the journal.
+//! The exit code follows from the error; see [`ConfigError::exit_code`].
 
 use std::fmt;
 use std::io;
@@ -8,21 +9,21 @@ use std::path::PathBuf;
 
 use crate::config::keys::KEYS;
 
-/// Where a value was written.
+/// The location of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// On the command line.
+    /// A flag on the command line.
     Flag(&'static str),
-    /// In the environment.
+    /// An environment variable.
     Variable(&'static str),
-    /// In the configuration file.
+    /// A line of the configuration file.
     File {
         /// The file.
         file: PathBuf,
         /// Line, from 1.
         line: usize,
     },
-    /// Nowhere.
+    /// The default; the value was not given.
     Default,
 }
 
@@ -36,7 +37,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The configuration cannot be used. The program exits with [`ConfigError::exit_code`].
+/// An unusable configuration. The program exits with [`ConfigError::exit_code`].
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file of `--config` cannot be read.
@@ -44,74 +45,74 @@ pub enum ConfigError {
     FileUnreadable {
         /// The file.
         file: PathBuf,
-        /// Why.
+        /// The I/O error.
         source: io::Error,
     },
     /// The file is not TOML.
     #[error("{origin}: not valid TOML: {message}")]
     Syntax {
-        /// Where.
+        /// The location.
         origin: Origin,
-        /// What the parser says.
+        /// The message of the TOML parser.
         message: String,
     },
-    /// The file has a key that distilld does not know.
+    /// The file has an unknown key.
     #[error("{origin}: unknown key `{key}`{}", suggestion(*nearest))]
     UnknownKey {
-        /// Where.
+        /// The location.
         origin: Origin,
         /// The key as written.
         key: String,
-        /// The known key that looks most like it, if one does.
+        /// The most similar known key, if one is similar.
         nearest: Option<&'static str>,
     },
-    /// A value of the wrong type, out of range, or not one of those allowed.
+    /// A value of the wrong type, out of range, or not among the allowed ones.
     #[error("{origin}: `{key}` must be {allowed}, but is {found}")]
     BadValue {
-        /// Where.
+        /// The location.
         origin: Origin,
         /// The key.
         key: &'static str,
-        /// What may stand there.
+        /// The description of the allowed values.
         allowed: String,
-        /// What stands there.
+        /// The value given.
         found: String,
     },
-    /// Nobody says where the lake is.
+    /// No root is configured.
     #[error(
-        "no root: neither --root DIR, nor the variable LH_DISTILL_ROOT, nor the key `root` in the file of --config says \
-         where the lake is"
+        "no root: neither --root DIR, nor the variable LH_DISTILL_ROOT, nor the key `root` in the file of --config is \
+         set"
     )]
     RootMissing,
     /// The root is the empty string.
     #[error("{origin}: the root is empty")]
     RootEmpty {
-        /// Where.
+        /// The location.
         origin: Origin,
     },
-    /// The root is no directory.
-    #[error("{origin}: the root {} cannot be used: it is not a directory", root.display())]
+    /// The root is not a directory.
+    #[error("{origin}: cannot use the root {}: it is not a directory", root.display())]
     RootNoDirectory {
-        /// Where it was named.
+        /// The location of its value.
         origin: Origin,
         /// The root.
         root: PathBuf,
     },
-    /// The root cannot be reached now.
-    #[error("{origin}: the root {} cannot be used: {source}", root.display())]
+    /// The root cannot be accessed now.
+    #[error("{origin}: cannot use the root {}: {source}", root.display())]
     RootOutOfReach {
-        /// Where it was named.
+        /// The location of its value.
         origin: Origin,
         /// The root.
         root: PathBuf,
-        /// What the disk said.
+        /// The I/O error.
         source: io::Error,
     },
 }
 
 impl ConfigError {
-    /// The program's exit code. What a person has to change is not tried again by the service manager; a root that
-    /// is not mounted yet, or not open to us yet, comes back by itself.
+    /// Returns the program's exit code. The service manager does not retry an error that an operator has to correct; a
+    /// root that is not mounted or not accessible yet may recover by itself.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -120,7 +121,7 @@ impl ConfigError {
         }
     }
 
-    /// The number of the error that the disk gave, if it did.
+    /// Returns the number of the underlying I/O error, if there is one.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {

@@ -1,17 +1,17 @@
-//! Owns the filters of log events that an operator may give. Pure.
+//! The filters of log events. Pure.
 
 use tracing_subscriber::EnvFilter;
 
-/// A directive of a filter that cannot be used.
+/// An error in a directive of a filter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadDirective {
-    /// It is not `LEVEL`, `TARGET`, `TARGET=LEVEL` or `TARGET[SPAN{FIELD}]=LEVEL`.
+    /// The directive is not `LEVEL`, `TARGET`, `TARGET=LEVEL` or `TARGET[SPAN{FIELD}]=LEVEL`.
     #[error("bad directive {directive:?}: expected LEVEL or TARGET=LEVEL")]
     Malformed {
         /// As written.
         directive: String,
     },
-    /// A lone word is a target, but this one is a misspelt level: taken as a target it would silence everything.
+    /// A single word is a target, but this one is a misspelt level; as a target it would silence everything.
     #[error("bad directive {directive:?}: no such level; did you mean {nearest:?}?")]
     MisspeltLevel {
         /// As written.
@@ -19,15 +19,15 @@ pub enum BadDirective {
         /// The level it looks like.
         nearest: &'static str,
     },
-    /// Nothing stands in it, which would silence everything.
-    #[error("no directive; to log nothing say \"off\"")]
+    /// The filter is empty, which would silence everything.
+    #[error("no directive; use \"off\" to log nothing")]
     Empty,
 }
 
-/// Reads a filter of log events.
+/// Parses a filter of log events.
 ///
 /// # Errors
-/// Names the first directive that cannot be used.
+/// The first directive that cannot be used.
 pub fn parse_filter(text: &str) -> Result<EnvFilter, BadDirective> {
     let directives = text.split(',').map(str::trim);
     let directives: Vec<&str> = directives
@@ -39,15 +39,16 @@ pub fn parse_filter(text: &str) -> Result<EnvFilter, BadDirective> {
     for directive in &directives {
         check_directive(directive)?;
     }
-    // Joined anew, for `EnvFilter` takes a space after a comma for part of a name.
+    // The directives are joined again, because `EnvFilter` takes a space after a comma for part of a name.
     let filter = EnvFilter::builder().parse(directives.join(","));
     filter.map_err(|_| BadDirective::Malformed {
         directive: text.to_owned(),
     })
 }
 
-/// Whether it wants a field to have a value, which we have no use for. Taken as a pattern, 130 bytes are enough to take
-/// minutes and gigabytes; taken as text, the same twice trips an assertion of `tracing-subscriber` 0.3.23.
+/// Returns whether a directive matches the value of a field, which is not supported. Parsed as a pattern, 130 bytes of
+/// it can take minutes and gigabytes; parsed as text, the same directive twice trips an assertion of
+/// `tracing-subscriber` 0.3.23.
 fn has_value(directive: &str) -> bool {
     let fields = directive.split_once('{').map(|(_, rest)| rest);
     let fields = fields.map(|rest| rest.rsplit_once('}').map_or(rest, |(fields, _)| fields));
@@ -56,7 +57,7 @@ fn has_value(directive: &str) -> bool {
 
 fn check_directive(directive: &str) -> Result<(), BadDirective> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    // `EnvFilter` splits at every comma, so a directive never holds one.
+    // `EnvFilter` splits at every comma, so a directive never contains one.
     if has_value(directive) || EnvFilter::builder().parse(directive).is_err() {
         return Err(BadDirective::Malformed {
             directive: directive.to_owned(),
@@ -94,16 +95,16 @@ mod tests {
         check("inof,distilld=trace", "did you mean \"info\"");
         check("distilld[pass{rows=1}]=debug", "{rows=1}");
         check("Q[{.0=}],Q[{.0=}]", "\"Q[{.0=}]\"");
-        check("", "say \"off\"");
-        check(" , ", "say \"off\"");
+        check("", "use \"off\"");
+        check(" , ", "use \"off\"");
     }
 
     #[test]
-    fn usual_filters_are_taken() {
+    fn usual_filters_are_accepted() {
         for text in [
             "info",
             "OFF",
-            "warn,distilld::lake::source=debug",
+            "warn,distilld::lake=debug",
             "distilld",
             "info, distilld[pass]=trace",
             "distilld[pass{rows}]=debug",

@@ -1,5 +1,5 @@
-//! Owns the flags that every command has: those of the configuration. What they mean beside the environment and the file is
-//! the parent's.
+//! The flags that every command has: those of the configuration. The parent module merges them with the environment and
+//! the file.
 
 use std::path::PathBuf;
 
@@ -8,15 +8,16 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
 use crate::config::keys::LogFormat;
 
-/// Flags that go before or after any command.
+/// The flags that are accepted before or after any command.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct GlobalArguments {
-    /// Root of the lake, the directory that holds data/
+    /// Root of the lake, the directory that contains data/
     ///
     /// Scored runs are read below ROOT/data/scored-runs, evidence below ROOT/data/evidence; the export is
-    /// ROOT/data/distilled/sft/sft_export.jsonl. Without this flag the variable LH_DISTILL_ROOT counts, then the
-    /// key `root` of the configuration file. There is no default.
-    // clap's own parser of paths would call an empty root a usage error; it is one of configuration, like all others.
+    /// ROOT/data/distilled/sft/sft_export.jsonl. Without this flag the variable LH_DISTILL_ROOT applies, then the key
+    /// `root` of the configuration file. There is no default.
+    // clap's own parser of paths would report an empty root as a usage error; it is a configuration error, like all
+    // others.
     #[arg(
         long,
         global = true,
@@ -28,12 +29,12 @@ pub struct GlobalArguments {
 
     /// Configuration file, in TOML
     ///
-    /// No file is read without this flag. Each key may also be given by a flag or an environment variable, which
-    /// win over the file: DISTILLD_SETTLE_MS for `settle_ms` and so on, but LH_DISTILL_ROOT for `root` and RUST_LOG
-    /// for `log`. A key that is not known is an error.
+    /// No file is read without this flag. Each key can also be given by a flag or an environment variable, which
+    /// override the file: DISTILLD_SETTLE_MS for `settle_ms` and so on, but LH_DISTILL_ROOT for `root` and RUST_LOG for
+    /// `log`. An unknown key is an error.
     ///
-    /// A running daemon reads it again on SIGHUP (`systemctl reload`), and takes up changes of all keys but `root`,
-    /// `state_dir`, `listen`, `log_format`: those need a restart.
+    /// A running daemon reads it again on SIGHUP (`systemctl reload`), and applies changes of all keys except `root`,
+    /// `state_dir`, `listen`, `log_format`, which need a restart.
     #[arg(
         long,
         global = true,
@@ -44,9 +45,9 @@ pub struct GlobalArguments {
 
     /// Directory of the daemon's state
     ///
-    /// Default: the variable DISTILLD_STATE_DIR, then the key `state_dir`, then the first entry of STATE_DIRECTORY
-    /// (set by systemd), then ROOT/data/distilled/.distilld. It may be lost: the daemon then builds it again from
-    /// the sources and the export. All commands on one root must be given the same one.
+    /// Default: the variable DISTILLD_STATE_DIR, then the key `state_dir`, then the first entry of STATE_DIRECTORY (set
+    /// by systemd), then ROOT/data/distilled/.distilld. A lost state is rebuilt from the sources and the export. All
+    /// commands on one root must use the same directory.
     #[arg(
         long,
         global = true,
@@ -55,11 +56,11 @@ pub struct GlobalArguments {
     )]
     pub state_dir: Option<PathBuf>,
 
-    /// How log lines look: auto, human, kv, json [default: auto]
+    /// Format of log lines: auto, human, kv, json [default: auto]
     ///
-    /// `auto` is `human` where stderr is a terminal; fields of the journal (`journalctl DAY_FILE=...`) where it is the
-    /// systemd journal; and `kv` elsewhere: one line of key=value per event. In the journal `kv` lines carry no time
-    /// of their own. Colours only on a terminal, and never with NO_COLOR.
+    /// `auto` is `human` if stderr is a terminal; fields of the journal (`journalctl DAY_FILE=...`) if it is the
+    /// systemd journal; otherwise `kv`: one line of key=value per event. In the journal `kv` lines have no time of
+    /// their own. Colours are used only on a terminal, and never with NO_COLOR.
     #[arg(
         long,
         global = true,
@@ -70,10 +71,10 @@ pub struct GlobalArguments {
     )]
     pub log_format: Option<LogFormat>,
 
-    /// What to log, such as debug or distilld::lake::source=trace [default: info]
+    /// Log filter, such as debug or distilld::lake=trace [default: info]
     ///
     /// A comma-separated list of levels (off, error, warn, info, debug, trace) and of TARGET=LEVEL. Without this flag
-    /// the variable RUST_LOG counts, then the key `log` of the configuration file, then `info`.
+    /// the variable RUST_LOG applies, then the key `log` of the configuration file, then `info`.
     #[arg(
         long,
         global = true,
@@ -82,7 +83,7 @@ pub struct GlobalArguments {
     )]
     pub log: Option<String>,
 
-    /// `--listen` of `run`, which is a key like the others.
+    /// The value of `--listen` of `run`.
     #[arg(skip)]
     pub listen: Option<String>,
 }

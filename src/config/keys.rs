@@ -1,6 +1,7 @@
-//! Owns the table of keys: names, defaults, what is allowed, and how one value is read from text or from TOML.
+//! The table of configuration keys: names, defaults, allowed values, and the parsing of one value from text or TOML.
 //!
-//! It knows nothing of files, flags or precedence. The annotated file in `examples/` is tested against this table.
+//! Files, flags and precedence belong to the parent module. The annotated file in `examples/` is tested against this
+//! table.
 
 use crate::config::address::ListenAddress;
 use crate::config::filter::parse_filter;
@@ -10,45 +11,45 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
-/// How the variables of most keys begin.
+/// The prefix of most environment variables.
 pub(super) const VARIABLE_PREFIX: &str = "DISTILLD_";
 
 /// One key of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
-    /// As written in the file.
+    /// The name in the file.
     pub name: &'static str,
     /// The environment variable.
     pub variable: &'static str,
-    /// The flag, if it has one.
+    /// The flag, if there is one.
     pub flag: Option<&'static str>,
-    /// What may stand there.
+    /// The kind of value.
     pub kind: Kind,
-    /// The default as one would write it in the environment; `None` where it depends on something else.
+    /// The default, written as in the environment; `None` if it depends on something else.
     pub default: Option<&'static str>,
-    /// Whether a running daemon cannot take up a change: what it stands on is opened once.
+    /// True if a change needs a restart, because the resource that depends on the key is opened once.
     pub needs_restart: bool,
 }
 
-/// What may stand at a key.
+/// The kind of value of a key.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
-    /// A path. One in the file is relative to the file's directory.
+    /// A path. A path in the file is relative to the file's directory.
     Directory,
-    /// A whole number within bounds, both allowed.
+    /// A whole number within inclusive bounds.
     Number {
-        /// What is counted.
+        /// The unit of the number.
         unit: &'static str,
-        /// The least.
+        /// The minimum.
         min: u64,
-        /// The most.
+        /// The maximum.
         max: u64,
     },
-    /// One of some words.
+    /// One of several words.
     Choice(fn() -> Vec<String>),
     /// A filter of log events.
     Filter,
-    /// Where to listen, or `none`.
+    /// A listen address, or `none`.
     Address,
 }
 
@@ -57,7 +58,7 @@ const WEEK_MS: u64 = 7 * 24 * HOUR_MS;
 const KIB: u64 = 1024;
 const GIB: u64 = 1024 * 1024 * KIB;
 
-/// Every key there is, in the order of the annotated file.
+/// All keys, in the order of the annotated file.
 pub const KEYS: &[Key] = &[
     Key {
         name: "root",
@@ -85,7 +86,7 @@ pub const KEYS: &[Key] = &[
         "max_line_bytes",
         "DISTILLD_MAX_LINE_BYTES",
         "16777216",
-        // A row may be three times as long as its line, and has to fit a frame of the journal.
+        // A row may be three times as long as its line, and must fit into a frame of the journal.
         bytes(KIB, GIB / 4),
     ),
     number(
@@ -189,14 +190,14 @@ fn names<T: ValueEnum>() -> Vec<String> {
     values.map(|value| value.get_name().to_owned()).collect()
 }
 
-/// The key of that name.
+/// Returns the key with a name.
 pub(super) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-/// The known name that looks most like `name`, if any looks like it at all.
+/// Returns the known name that is most similar to `name`, if one is similar.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    // Dashes and capitals are how the flags and variables write the same names.
+    // Flags and variables write the same names with dashes and capitals.
     let name = name.to_ascii_lowercase().replace('-', "_");
     let likeness = |key: &Key| strsim::jaro_winkler(&name, key.name);
     let best = KEYS
@@ -241,7 +242,7 @@ impl Value {
         T::from_str(&self.into_text(), false).ok()
     }
 
-    /// A relative path in a file means the same wherever the program was started.
+    /// Resolves a relative path against the directory of the file, so that it does not depend on the working directory.
     pub(super) fn resolve_path(&mut self, directory: Option<&Path>) {
         if let (Self::Path(path), Some(directory)) = (self, directory)
             && !path.as_os_str().is_empty()
@@ -252,7 +253,7 @@ impl Value {
 }
 
 impl Key {
-    /// Reads the value from a flag or a variable; the error says what was found.
+    /// Parses the value of a flag or a variable; the error describes the value given.
     pub(super) fn parse(&self, text: &OsStr) -> Result<Value, String> {
         if let Kind::Directory = self.kind {
             return self.path(text.into());
@@ -266,7 +267,7 @@ impl Key {
         }
     }
 
-    /// Reads the value from TOML; the error says what was found.
+    /// Parses the value of a TOML entry; the error describes the value given.
     pub(super) fn parse_toml(&self, value: &DeValue<'_>) -> Result<Value, String> {
         match (self.kind, value) {
             (Kind::Number { .. }, DeValue::Integer(written)) => self.number(
@@ -282,19 +283,19 @@ impl Key {
     }
 
     fn path(&self, path: PathBuf) -> Result<Value, String> {
-        // An empty root has an error of its own, which says where a root can come from.
+        // An empty root has its own error, which lists the places where a root can be set.
         if path.as_os_str().is_empty() && self.name != "root" {
             return Err("empty".to_owned());
         }
         Ok(Value::Path(path))
     }
 
-    fn number(&self, number: Option<u64>, found: impl FnOnce() -> String) -> Result<Value, String> {
+    fn number(&self, number: Option<u64>, given: impl FnOnce() -> String) -> Result<Value, String> {
         match (self.kind, number) {
             (Kind::Number { min, max, .. }, Some(number)) if (min..=max).contains(&number) => {
                 Ok(Value::Number(number))
             }
-            _ => Err(found()),
+            _ => Err(given()),
         }
     }
 
@@ -337,7 +338,7 @@ impl fmt::Display for Kind {
             }
             Self::Choice(names) => write!(f, "one of {}", names().join(", ")),
             Self::Filter => {
-                f.write_str("a log filter such as \"info\" or \"warn,distilld::lake::source=debug\"")
+                f.write_str("a log filter such as \"info\" or \"warn,distilld::lake=debug\"")
             }
             Self::Address => f.write_str(
                 "none, a loopback address with a port such as 127.0.0.1:9743 or [::1]:9743, or unix:/PATH",
@@ -346,25 +347,25 @@ impl fmt::Display for Kind {
     }
 }
 
-/// How the daemon learns of news.
+/// The way in which the daemon detects changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Watch {
-    /// Events where the file system gives them, else polling.
+    /// Events if the file system provides them, otherwise polling.
     #[default]
     Auto,
-    /// Events, also where they are not known to come.
+    /// Events, even if the file system is not known to provide them.
     Events,
     /// Polling only.
     Poll,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// `human` on a terminal, the journal's own fields in the journal, `kv` elsewhere.
     #[default]
     Auto,
-    /// Short lines for a person.
+    /// Short lines for people.
     Human,
     /// One line of key=value per event.
     Kv,

@@ -1,9 +1,9 @@
-//! Owns the configuration: fragments as they were written (flags, environment, file), merged in one order, checked,
-//! and handed on as [`Settings`], the only form that travels.
+//! The configuration: fragments from flags, environment and file, merged in a fixed order, validated, and returned as
+//! [`Settings`].
 //!
-//! The order, the first that speaks wins: flag, environment variable, file, default. It holds for every key. Each value is
-//! checked where it was written, also one that is overruled, so that an error can name its flag, variable or line.
-//! Nothing is written here, and the environment is passed in, never read behind the caller's back.
+//! The order of precedence for every key is: flag, environment variable, file, default. Each value is validated where
+//! it was given, even if it is overridden, so that an error can name its flag, variable or line. Nothing is written
+//! here, and the environment is passed in, never read from the process.
 
 mod address;
 mod error;
@@ -29,61 +29,62 @@ pub use keys::{LogFormat, Watch};
 use keys::{Value, nearest};
 pub use reload::Change;
 
-/// Exit code of a configuration that a person has to change: `EX_CONFIG` of sysexits. The unit tells systemd not to
-/// restart on it.
+/// The exit code for a configuration that an operator has to change: `EX_CONFIG` of sysexits. The unit prevents systemd
+/// from restarting on it.
 pub const EXIT_CODE: u8 = 78;
 
-/// The configuration, complete and checked.
+/// The complete, validated configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Directory that holds `data/`. It was there when the settings were read.
+    /// The directory that contains `data/`. It existed when the settings were read.
     pub root: PathBuf,
-    /// Directory of the daemon's state. May have to be created.
+    /// The directory of the daemon's state. It may have to be created.
     pub state_dir: PathBuf,
-    /// Whether `state_dir` was named by anyone; if not it is the place inside the root.
+    /// True if `state_dir` was configured; false if it is the default inside the root.
     pub state_dir_explicit: bool,
-    /// How long a source must have been still before its last line is taken without a newline.
+    /// The time for which a source must not have changed before its last line is read without a newline.
     pub settle: Duration,
-    /// Longest line that is read; a longer one is a dead letter.
+    /// The maximum length of a line; a longer one becomes a dead letter.
     pub max_line_bytes: u64,
-    /// Time between scans of recently active directories, for events that were lost.
+    /// The interval between scans of recently active directories, which find changes whose events were lost.
     pub recent_scan: Duration,
-    /// Time between scans of the whole lake, for events that were lost.
+    /// The interval between scans of the whole lake, which find changes whose events were lost.
     pub full_scan: Duration,
-    /// Time between looks where events cannot come.
+    /// The polling interval on file systems without events.
     pub poll: Duration,
-    /// How the daemon learns of news.
+    /// The way in which the daemon detects changes.
     pub watch: Watch,
-    /// Length of the journal that starts a checkpoint.
+    /// The length of the journal that triggers a checkpoint.
     pub checkpoint_bytes: u64,
-    /// Where status and metrics are served, beside the control socket and the sockets that systemd passed.
+    /// The address for status and metrics, in addition to the control socket and the sockets that systemd passed.
     pub listen: Option<ListenAddress>,
-    /// How old unread news may be before the export no longer counts as fresh.
+    /// The maximum age of unread changes at which the export counts as fresh.
     pub fresh_objective: Duration,
-    /// What is logged; a filter that was parsed once already.
+    /// The log filter, which has been parsed once already.
     pub log: String,
-    /// How log lines look.
+    /// The format of log lines.
     pub log_format: LogFormat,
-    /// Variables called `DISTILLD_..` that nothing reads: most likely misspelt, to be warned of once the log is up.
+    /// Environment variables `DISTILLD_..` with unknown names, probably misspelt; a warning is logged once the log has
+    /// started.
     pub unused_variables: Vec<String>,
 }
 
-/// The environment as a value, so that nothing depends on the process's own.
+/// The environment as a value, so that nothing depends on that of the process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
-    /// The environment of this process, read once.
+    /// Reads the environment of this process.
     pub fn from_env() -> Self {
         Self(std::env::vars_os().collect())
     }
 
-    /// The variable's value; the empty string if it is set to nothing.
+    /// Returns the variable's value, which may be empty.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
         self.0.get(OsStr::new(name)).map(OsString::as_os_str)
     }
 
-    /// The variable's value, if it is set to anything.
+    /// Returns the variable's value if it is not empty.
     pub fn get_non_empty(&self, name: &str) -> Option<&OsStr> {
         self.get(name).filter(|value| !value.is_empty())
     }
@@ -100,27 +101,27 @@ impl<N: Into<OsString>, V: Into<OsString>> FromIterator<(N, V)> for Environment 
     }
 }
 
-/// What one place says: a value for some of the keys.
+/// The values of one source, for some of the keys.
 type Fragment = BTreeMap<&'static str, (Value, Origin)>;
 
 impl Settings {
-    /// Reads the file of `--config` if there is one, merges, checks.
+    /// Reads the file of `--config` if there is one, merges all sources and validates them.
     ///
     /// # Errors
-    /// The first thing a person has to change. The root must be a directory that is there.
+    /// The first value that has to be changed. The root must be an existing directory.
     pub fn load(flags: &GlobalArguments, environment: &Environment) -> Result<Self, ConfigError> {
         let mut merged = match &flags.config {
-            Some(file) => of_file(file)?,
+            Some(file) => fragment_from_file(file)?,
             None => Fragment::new(),
         };
-        // Later fragments overrule earlier ones.
-        merged.extend(of_environment(environment)?);
-        merged.extend(of_flags(flags)?);
+        // Later fragments override earlier ones.
+        merged.extend(fragment_from_environment(environment)?);
+        merged.extend(fragment_from_flags(flags)?);
         check_root(merged.get("root"))?;
-        Ok(Self::of_fragment(merged, environment))
+        Ok(Self::from_fragment(merged, environment))
     }
 
-    /// The same in a running daemon, which must not wait for the other end of a FIFO.
+    /// Loads the settings again in a running daemon, which must not block on the other end of a FIFO.
     ///
     /// # Errors
     /// As [`Self::load`].
@@ -129,26 +130,26 @@ impl Settings {
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
         if let Some(file) = &flags.config
-            && std::fs::metadata(file).is_ok_and(|found| !found.is_file())
+            && std::fs::metadata(file).is_ok_and(|metadata| !metadata.is_file())
         {
             return Err(ConfigError::FileUnreadable {
                 file: file.clone(),
                 source: std::io::Error::new(
                     std::io::ErrorKind::InvalidInput,
-                    "it is no regular file, and cannot be read again",
+                    "not a regular file, cannot be read again",
                 ),
             });
         }
         Self::load(flags, environment)
     }
 
-    /// All defaults, for a root that need not be there.
+    /// Returns all defaults, for a root that need not exist.
     pub fn with_defaults(root: impl Into<PathBuf>) -> Self {
         let root = (Value::Path(root.into()), Origin::Default);
-        Self::of_fragment(Fragment::from([("root", root)]), &Environment::default())
+        Self::from_fragment(Fragment::from([("root", root)]), &Environment::default())
     }
 
-    fn of_fragment(mut merged: Fragment, environment: &Environment) -> Self {
+    fn from_fragment(mut merged: Fragment, environment: &Environment) -> Self {
         let mut take = |name| take(&mut merged, name);
         let root = take("root").map(Value::into_path).unwrap_or_default();
         let named = take("state_dir")
@@ -186,7 +187,7 @@ impl Settings {
     }
 }
 
-/// The merged value of a key, else its default.
+/// Returns the merged value of a key, or its default.
 fn take(merged: &mut Fragment, name: &'static str) -> Option<Value> {
     let key = keys::find(name).expect("settings are made of known keys");
     let given = merged.remove(name).map(|(value, _)| value);
@@ -198,7 +199,7 @@ fn take(merged: &mut Fragment, name: &'static str) -> Option<Value> {
     })
 }
 
-fn of_flags(flags: &GlobalArguments) -> Result<Fragment, ConfigError> {
+fn fragment_from_flags(flags: &GlobalArguments) -> Result<Fragment, ConfigError> {
     let log_format = flags
         .log_format
         .and_then(|format| format.to_possible_value());
@@ -222,11 +223,11 @@ fn of_flags(flags: &GlobalArguments) -> Result<Fragment, ConfigError> {
     Ok(fragment)
 }
 
-fn of_environment(environment: &Environment) -> Result<Fragment, ConfigError> {
+fn fragment_from_environment(environment: &Environment) -> Result<Fragment, ConfigError> {
     let mut fragment = Fragment::new();
     for key in KEYS {
         let text = match key.kind {
-            // Other programs read RUST_LOG too, and set it to nothing to mean "not set".
+            // Other programs read RUST_LOG too, and an empty value means "not set" to them.
             Kind::Filter => environment.get_non_empty(key.variable),
             _ => environment.get(key.variable),
         };
@@ -240,15 +241,15 @@ fn of_environment(environment: &Environment) -> Result<Fragment, ConfigError> {
     Ok(fragment)
 }
 
-fn of_file(file: &Path) -> Result<Fragment, ConfigError> {
+fn fragment_from_file(file: &Path) -> Result<Fragment, ConfigError> {
     let text = std::fs::read_to_string(file).map_err(|source| ConfigError::FileUnreadable {
         file: file.to_owned(),
         source,
     })?;
-    of_text(file, &text)
+    fragment_from_toml(file, &text)
 }
 
-fn of_text(file: &Path, text: &str) -> Result<Fragment, ConfigError> {
+fn fragment_from_toml(file: &Path, text: &str) -> Result<Fragment, ConfigError> {
     let origin_at = |offset: usize| Origin::File {
         file: file.to_owned(),
         line: line_of(text, offset),
@@ -258,7 +259,7 @@ fn of_text(file: &Path, text: &str) -> Result<Fragment, ConfigError> {
         message: error.message().replace('\n', "; "),
     })?;
     let mut lines: Vec<_> = table.into_inner().into_iter().collect();
-    // The first mistake in the file is the one that is told.
+    // The first error in the file is the one reported.
     lines.sort_by_key(|(name, _)| name.span().start);
     let mut fragment = Fragment::new();
     for (name, value) in lines {
@@ -278,7 +279,7 @@ fn of_text(file: &Path, text: &str) -> Result<Fragment, ConfigError> {
     Ok(fragment)
 }
 
-/// Line of a byte offset, from 1.
+/// Returns the line of a byte offset, from 1.
 fn line_of(text: &str, offset: usize) -> usize {
     text.bytes()
         .take(offset)
@@ -313,7 +314,7 @@ fn check_root(root: Option<&(Value, Origin)>) -> Result<(), ConfigError> {
     }
     let root = root.clone();
     match std::fs::metadata(&root) {
-        Ok(found) if found.is_dir() => Ok(()),
+        Ok(metadata) if metadata.is_dir() => Ok(()),
         Ok(_) => Err(ConfigError::RootNoDirectory { origin, root }),
         Err(source) => Err(ConfigError::RootOutOfReach {
             origin,
@@ -323,7 +324,7 @@ fn check_root(root: Option<&(Value, Origin)>) -> Result<(), ConfigError> {
     }
 }
 
-/// The first directory systemd made for `StateDirectory=`.
+/// Returns the first directory that systemd created for `StateDirectory=`.
 fn state_directory(environment: &Environment) -> Option<PathBuf> {
     let first = std::env::split_paths(environment.get("STATE_DIRECTORY")?).next();
     first.filter(|directory| !directory.as_os_str().is_empty())

@@ -1,23 +1,23 @@
-//! Owns what a configuration that was read again changes: which keys, which of them a running daemon can take up, and
-//! the settings that are in force then. It reads nothing.
+//! The difference between two configurations: the changed keys, which of them a running daemon can apply, and the
+//! resulting settings.
 
 use clap::ValueEnum;
 
 use crate::config::{KEYS, Key, Settings};
 
-/// The step from one configuration to the next.
+/// The difference between the running configuration and a new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// What is in force from now on.
+    /// The settings in force after the change.
     pub settings: Settings,
-    /// Keys whose new values are in force.
+    /// The changed keys whose new values are in force.
     pub applied: Vec<&'static str>,
-    /// Keys whose new values wait for a restart.
+    /// The changed keys whose new values need a restart.
     pub needs_restart: Vec<&'static str>,
 }
 
 impl Settings {
-    /// What changes when `fresh` is read while these are in force.
+    /// Returns the change from these settings to `fresh`.
     #[must_use]
     pub fn change_to(&self, fresh: Settings) -> Change {
         let differs = |key: &&Key| self.value_of(key.name) != fresh.value_of(key.name);
@@ -43,7 +43,7 @@ impl Settings {
         }
     }
 
-    /// The value of a key as one would write it in the environment, but for paths that are not text.
+    /// Returns the value of a key as written in the environment, or the debug form of a path.
     fn value_of(&self, name: &str) -> String {
         match name {
             "root" => format!("{:?}", self.root),
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use crate::cli::args::GlobalArguments;
 
-    /// Some value that is allowed and not the default.
+    /// Returns an allowed value that is not the default.
     fn other_value(key: &Key, directory: &std::path::Path) -> String {
         match key.kind {
             Kind::Directory => directory.to_str().unwrap().to_owned(),
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn each_key_is_taken_up_or_named() {
+    fn each_changed_key_is_applied_or_listed() {
         let (lake, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let load = |variable: &str, value: &str| {
             let root = ("LH_DISTILL_ROOT", lake.path().to_str().unwrap());
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_again_changes_nothing() {
+    fn equal_settings_change_nothing() {
         let settings = Settings::with_defaults("/lake");
         let change = settings.change_to(settings.clone());
         assert_eq!(change.settings, settings);

@@ -1,4 +1,4 @@
-//! FIXME console
+//! Output for people: the terminal, progress bars, tables and the log.
 
 pub mod logging;
 pub mod progress;

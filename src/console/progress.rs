@@ -1,7 +1,7 @@
-//! Owns the bar shown during long work over many bytes, on stderr, and only where somebody said that it may be drawn.
+//! The progress bar for long work over many bytes, on stderr, drawn only if enabled by [`init`].
 //!
-//! It never decides anything and never writes to a file or pipe; elsewhere the log's one line a pass must do. What
-//! else is written to stderr goes through [`around`] or [`Stderr`], so that no line lands in the middle of a bar.
+//! Nothing is drawn to a file or pipe; the log covers these. All other output to stderr goes through [`around`] or
+//! [`Stderr`], so that no line is written into a bar.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -12,23 +12,23 @@ use indicatif::{
     HumanDuration, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressState, ProgressStyle,
 };
 
-/// Whether bars are drawn in this process. Not before `main` has looked at the terminal.
+/// True if bars are drawn in this process; set once the terminal is known.
 static DRAWS: AtomicBool = AtomicBool::new(false);
-/// The bar that is drawn now, if one is.
+/// The bar on the terminal, if there is one.
 static DRAWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Has bars drawn from now on, or not.
+/// Enables or disables bars.
 pub fn init(draws: bool) {
     DRAWS.store(draws, Ordering::Relaxed);
 }
 
-/// Whether a bar would be drawn: whether it is worth finding out how much there is to do.
+/// Returns whether a bar would be drawn, and thus whether computing the total is worthwhile.
 #[must_use]
 pub fn is_drawn() -> bool {
     DRAWS.load(Ordering::Relaxed)
 }
 
-/// Writes to stderr what is no bar: a bar that stands there is taken away, and drawn again below.
+/// Runs `write`, which writes to stderr, with the bar removed meanwhile.
 pub fn around<T>(write: impl FnOnce() -> T) -> T {
     let drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
     match &*drawn {
@@ -37,7 +37,7 @@ pub fn around<T>(write: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Stderr, where a bar may stand.
+/// A writer to stderr that removes the bar meanwhile.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Stderr;
 
@@ -54,18 +54,18 @@ impl Write for Stderr {
 /// A callback for the progress of long work: the name of the current step, its bytes done, its bytes in total.
 pub type OnStep<'a> = &'a mut dyn FnMut(&'static str, u64, u64);
 
-/// A bar over bytes: day-files differ in size, so that only bytes tell how long the rest takes. Without colours, so
-/// `NO_COLOR` has nothing to change.
+/// A progress bar over bytes: day-files differ in size, so only bytes predict the remaining time. It has no colours, so
+/// `NO_COLOR` has no effect on it.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// Starts at 0 of `total_bytes`. `label` says what is done, as in `verifying`.
+    /// Starts a bar at 0 of `total_bytes`. `label` names the work, such as `verifying`.
     #[must_use]
     pub fn new(total_bytes: u64, label: &'static str) -> Self {
-        // Where stderr is no terminal this target draws nothing either; where it is, at most 20 times a second.
+        // This target draws nothing if stderr is not a terminal, and otherwise at most 20 times a second.
         let target = match is_drawn() {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
@@ -82,8 +82,8 @@ impl Progress {
         let style =
             ProgressStyle::with_template("{msg} {bar:30} {bytes} of {total_bytes}, {rest} left")
                 .expect("the template is fixed and valid, by test")
-                .with_key("rest", tell_rest);
-        // Work that ends early, by an error, leaves no half bar behind.
+                .with_key("rest", write_remaining);
+        // The bar is cleared even if the work ends early with an error.
         let bar = ProgressBar::with_draw_target(Some(total_bytes), target)
             .with_style(style)
             .with_message(label)
@@ -91,7 +91,7 @@ impl Progress {
         Self { bar }
     }
 
-    /// So much is done by now. More than there was at the start is more in all: somebody appended.
+    /// Sets the number of bytes done. A number above the total raises the total, because bytes were appended meanwhile.
     pub fn at(&self, done_bytes: u64) {
         if self.bar.length().is_some_and(|total| total < done_bytes) {
             self.bar.set_length(done_bytes);
@@ -99,15 +99,15 @@ impl Progress {
         self.bar.set_position(done_bytes);
     }
 
-    /// All is done: the bar goes away, results follow on stdout.
+    /// Clears the bar after the work; results follow on stdout.
     pub fn finish(self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// The remaining time; before anything is done nobody knows it.
-fn tell_rest(state: &ProgressState, out: &mut dyn fmt::Write) {
-    // A bar that cannot be written is no reason to stop.
+/// Writes the remaining time, or `?` before any progress.
+fn write_remaining(state: &ProgressState, out: &mut dyn fmt::Write) {
+    // An error of the bar is ignored.
     let _ = match state.pos() {
         0 => out.write_str("?"),
         _ => write!(out, "{:#}", HumanDuration(state.eta())),
@@ -124,17 +124,17 @@ impl Drop for Progress {
     }
 }
 
-/// Bars for work in several steps, one after the other: each step has a bar of its own.
+/// Progress bars for work in successive steps, one bar per step.
 #[derive(Debug, Default)]
 pub struct Steps {
     shown: Option<(&'static str, Progress)>,
 }
 
 impl Steps {
-    /// Of the step `label`, `done_bytes` of `total_bytes` are done.
+    /// Sets the progress of the step `label` to `done_bytes` of `total_bytes`.
     pub fn at(&mut self, label: &'static str, done_bytes: u64, total_bytes: u64) {
         if self.shown.as_ref().is_none_or(|(shown, _)| *shown != label) {
-            // The old bar goes before the new one is drawn.
+            // The old bar is cleared before the new one is drawn.
             self.shown = None;
             self.shown = Some((label, Progress::new(total_bytes, label)));
         }
@@ -161,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_appended_meanwhile_makes_the_whole_larger() {
+    fn bytes_appended_meanwhile_raise_the_total() {
         let mut steps = Steps::default();
         steps.at("reading", 1, 10);
         steps.at("reading", 12, 10);
         let (_, bar) = steps.shown.as_ref().unwrap();
         assert_eq!((bar.bar.position(), bar.bar.length()), (12, Some(12)));
-        steps.at("looking closer", 1, 4);
+        steps.at("rechecking", 1, 4);
         let (label, bar) = steps.shown.as_ref().unwrap();
-        assert_eq!((*label, bar.bar.length()), ("looking closer", Some(4)));
+        assert_eq!((*label, bar.bar.length()), ("rechecking", Some(4)));
     }
 }

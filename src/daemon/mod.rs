@@ -1,4 +1,5 @@
-//! FIXME daemon
+//! The running daemon around the engine: the event loop, the inbox that wakes it, inotify watches, signals and the
+//! watchdog.
 
 pub mod event_loop;
 pub mod inbox;

@@ -1,5 +1,5 @@
-//! Owns the disk as a running daemon uses it: each call that came back is a step of its pulse, and while the engine
-//! is being opened a stop fails every further call. It changes no call otherwise.
+//! The disk as a running daemon uses it: each call that returns is a step of its heartbeat, and while the engine is
+//! being opened a stop fails every further call. Calls are otherwise passed through.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,57 +10,60 @@ use crate::daemon::inbox::Inbox;
 use crate::platform::heartbeat::Heartbeat;
 use crate::platform::storage::{FileStat, ListedEntry, OsStorage, Storage, StorageFile};
 
-/// The disk, and who is told of its calls.
+/// The disk whose calls count as progress.
 #[derive(Debug, Clone)]
-pub struct WatchedDisk {
+pub struct MonitoredDisk {
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    pulse: Arc<Heartbeat>,
-    wake: Arc<Inbox>,
-    /// A recovery may read for minutes, and may be cut off anywhere, as by a crash.
+    heartbeat: Arc<Heartbeat>,
+    inbox: Arc<Inbox>,
+    /// True while the engine is being opened. A recovery may read for minutes, and may be cut off anywhere, as by a
+    /// crash.
     recovering: AtomicBool,
 }
 
 impl Shared {
-    fn may_go_on(&self) -> io::Result<()> {
-        if self.recovering.load(Ordering::Relaxed) && self.wake.stopping() {
-            return Err(io::Error::other("distilld was told to stop"));
+    /// Fails if a stop was requested during the recovery.
+    fn check_stop(&self) -> io::Result<()> {
+        if self.recovering.load(Ordering::Relaxed) && self.inbox.stopping() {
+            return Err(io::Error::other("stop requested during the recovery"));
         }
         Ok(())
     }
 
+    /// Runs a call and counts it as a step.
     fn step<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        self.may_go_on()?;
+        self.check_stop()?;
         let result = call();
-        self.pulse.tick();
+        self.heartbeat.tick();
         result
     }
 }
 
-impl WatchedDisk {
-    /// The disk while the engine is being opened: a stop fails its calls.
+impl MonitoredDisk {
+    /// Creates the disk for opening the engine: a stop fails its calls.
     #[must_use]
-    pub fn recovering(pulse: Arc<Heartbeat>, wake: Arc<Inbox>) -> Self {
+    pub fn recovering(heartbeat: Arc<Heartbeat>, inbox: Arc<Inbox>) -> Self {
         let recovering = AtomicBool::new(true);
         Self {
             shared: Arc::new(Shared {
-                pulse,
-                wake,
+                heartbeat,
+                inbox,
                 recovering,
             }),
         }
     }
 
-    /// From now on a stop is the engine's thread's to see: what was begun is finished in good order.
+    /// Ends the recovery: from now on only the engine thread acts on a stop, and finishes what was begun.
     pub fn recovered(&self) {
         self.shared.recovering.store(false, Ordering::Relaxed);
     }
 
     fn file(&self, file: io::Result<Arc<dyn StorageFile>>) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(Arc::new(WatchedFile {
+        Ok(Arc::new(MonitoredFile {
             file: file?,
             shared: Arc::clone(&self.shared),
         }))
@@ -68,25 +71,25 @@ impl WatchedDisk {
 }
 
 #[derive(Debug)]
-struct WatchedFile {
+struct MonitoredFile {
     file: Arc<dyn StorageFile>,
     shared: Arc<Shared>,
 }
 
-impl StorageFile for WatchedFile {
+impl StorageFile for MonitoredFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.shared.may_go_on()?;
+        self.shared.check_stop()?;
         let read = self.file.read_at(buf, offset);
         let bytes = read.as_ref().map_or(0, |read| *read as u64);
-        self.shared.pulse.has_read(bytes);
+        self.shared.heartbeat.has_read(bytes);
         read
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        self.shared.may_go_on()?;
+        self.shared.check_stop()?;
         let written = self.file.write_at(buf, offset);
         let bytes = written.as_ref().map_or(0, |written| *written as u64);
-        self.shared.pulse.has_written(bytes);
+        self.shared.heartbeat.has_written(bytes);
         written
     }
 
@@ -103,7 +106,7 @@ impl StorageFile for WatchedFile {
     }
 }
 
-impl Storage for WatchedDisk {
+impl Storage for MonitoredDisk {
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         self.file(self.shared.step(|| OsStorage.open_read(path)))
     }
@@ -155,29 +158,29 @@ mod tests {
     use crate::platform::storage::{read_full_at, write_all_at};
 
     #[test]
-    fn every_call_that_comes_back_is_a_step_and_bytes_are_counted() {
+    fn every_returning_call_is_a_step_and_bytes_are_counted() {
         let home = tempfile::tempdir().unwrap();
-        let pulse = Arc::new(Heartbeat::default());
-        let disk = WatchedDisk::recovering(Arc::clone(&pulse), Arc::new(Inbox::new()));
+        let heartbeat = Arc::new(Heartbeat::default());
+        let disk = MonitoredDisk::recovering(Arc::clone(&heartbeat), Arc::new(Inbox::new()));
         let path = home.path().join("file");
         let file = disk.create(&path).unwrap();
         write_all_at(&*file, b"twelve bytes", 0).unwrap();
         file.sync_data().unwrap();
         let mut bytes = [0; 64];
         assert_eq!(read_full_at(&*file, &mut bytes, 0).unwrap(), 12);
-        assert_eq!(pulse.bytes(), (12, 12));
-        let steps = pulse.steps();
+        assert_eq!(heartbeat.bytes(), (12, 12));
+        let steps = heartbeat.steps();
         assert!(disk.stat(&home.path().join("no such file")).is_err());
-        assert_eq!(pulse.steps(), steps + 1, "an error comes back too");
+        assert_eq!(heartbeat.steps(), steps + 1, "a failed call is a step too");
     }
 
     #[test]
-    fn a_stop_cuts_a_recovery_off_and_nothing_behind_it() {
+    fn a_stop_fails_calls_during_the_recovery_only() {
         let home = tempfile::tempdir().unwrap();
-        let wake = Arc::new(Inbox::new());
-        let disk = WatchedDisk::recovering(Arc::default(), Arc::clone(&wake));
+        let inbox = Arc::new(Inbox::new());
+        let disk = MonitoredDisk::recovering(Arc::default(), Arc::clone(&inbox));
         let file = disk.create(&home.path().join("file")).unwrap();
-        wake.stop();
+        inbox.stop();
         assert!(file.sync_data().is_err());
         assert!(disk.list(home.path()).is_err());
         disk.recovered();

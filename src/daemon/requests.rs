@@ -1,5 +1,5 @@
-//! Owns what other threads may ask the engine's thread, and what they are given: one moment of the lake, cheap to take
-//! and free to be read at leisure. It decides nothing and reads nothing itself.
+//! Requests that other threads send to the engine thread, and their replies: a consistent snapshot that is cheap to
+//! take and can be read without holding anything.
 
 use tokio::sync::oneshot;
 
@@ -10,46 +10,46 @@ use crate::query::status::{Status, UnreadBytes};
 
 pub use crate::store::snapshot::StateSnapshot;
 
-/// What may be asked. A reply that is dropped says that there is no answer now.
+/// A request with the channel for its reply. A reply channel that is dropped means that there is no answer now.
 #[derive(Debug)]
 pub enum EngineRequest {
-    /// How are things?
+    /// Requests a snapshot of status and pairs.
     Snapshot(oneshot::Sender<Snapshot>),
-    /// What came in the last day?
+    /// Requests the history of the last 24 hours.
     Recent(oneshot::Sender<Recent>),
-    /// Read a day-file again from its start, as if it had been rewritten; what became of it?
+    /// Requests that a day-file is read again from its start, as if it had been rewritten.
     Retry {
-        /// The pair.
+        /// The pair of the day-file.
         path: PairPath,
-        /// Which of its day-files.
+        /// The stream of the day-file.
         stream: Stream,
-        /// Answered when all of it was read, or dropped where the pair is not known.
+        /// Answered when the whole day-file has been read; dropped if the pair is unknown.
         reply: oneshot::Sender<RetryReport>,
     },
 }
 
-/// One moment of the lake.
+/// A consistent moment of the lake.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// What a person wants to know.
+    /// The status, as `status` prints it.
     pub status: Status,
-    /// What is remembered of every pair and line.
+    /// The state of every pair and line.
     pub figures: StateSnapshot,
-    /// How far behind it is.
+    /// The known lag of the export.
     pub freshness: LagRequest,
-    /// What is known to be unread.
+    /// The pairs known to be unread.
     pub unread: UnreadBytes,
 }
 
-/// How far the export is behind its sources, as far as that is known.
+/// The lag of the export behind its sources, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LagRequest {
-    /// Bytes of day-files known to be unread.
+    /// Unread bytes of day-files.
     pub bytes: u64,
-    /// For how long the oldest unread news has been known, milliseconds.
+    /// The age of the oldest unread change, milliseconds.
     pub age_ms: u64,
-    /// Within what age it counts as fresh, milliseconds.
+    /// The maximum age at which the export counts as fresh, milliseconds.
     pub objective_ms: u64,
-    /// Whether all that was there at the start has been looked at.
+    /// Whether all day-files that existed at the start have been read.
     pub caught_up: bool,
 }

@@ -1,6 +1,5 @@
-//! Owns the meaning of signals. A signal becomes a wake-up of the engine and a level the shell can wait for;
-//! nothing is done inside a handler but setting a flag, and nothing here ends the process in good order: that is
-//! the engine's.
+//! Signal handling. A signal becomes a wake-up of the engine thread. A handler only sets a flag, and only the engine
+//! thread ends the process in good order.
 //!
 //! | signal | effect |
 //! |---|---|
@@ -9,9 +8,9 @@
 //! | `SIGUSR1` | log a report of the current state |
 //! | `SIGXFSZ` | none: the write that met the limit fails |
 //!
-//! The second stop signal exits from the handler with [`EXIT_STOPPED_TWICE_BASE`] plus the signal's number, as a
-//! shell would name it (143 and 130), without waiting for anything. That is safe because a crash is safe. All
-//! other signals, `SIGPIPE` among them, are left as they are.
+//! The second stop signal exits from the handler with [`EXIT_STOPPED_TWICE_BASE`] plus the signal's number, as a shell
+//! reports it (143 and 130), without waiting for anything. That is safe because a crash is safe. All other signals,
+//! `SIGPIPE` among them, keep their disposition.
 
 use std::io;
 use std::sync::Arc;
@@ -25,96 +24,83 @@ use tokio::sync::watch;
 
 use crate::daemon::inbox::Inbox;
 
-/// Added to the number of the second stop signal to give the exit code.
+/// The base of the exit code after a second stop signal; the signal's number is added.
 pub const EXIT_STOPPED_TWICE_BASE: i32 = 128;
 
-/// What signals asked for so far. The numbers count wake-ups, not signals: signals that come while one of the
-/// same kind waits are one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ShutdownRequested {
-    /// To stop. Never false again.
-    pub stop: bool,
-    /// To read the configuration again, how many times.
-    pub reloads: u64,
-    /// To log a report, how many times.
-    pub reports: u64,
-}
-
-/// The thread that waits for signals. Dropped, it ends; the handlers stay, since the default actions cannot be
-/// had back.
+/// The thread that waits for signals; it ends when this is dropped. The handlers stay, because the default actions
+/// cannot be restored.
 #[derive(Debug)]
 pub struct SignalThread {
     handle: Handle,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Registers the two stop signals: the first sets the flag, for work that looks at it between its steps; the second
-/// ends the process at once.
+/// Registers the two stop signals: the first sets the flag, for work that checks it between its steps; the second ends
+/// the process at once.
 ///
 /// # Errors
-/// The kernel refuses a handler.
+/// The kernel refuses to install a handler.
 pub fn stop_flag() -> io::Result<Arc<AtomicBool>> {
-    let stop_seen = Arc::new(AtomicBool::new(false));
-    // The exit is registered before the flag: handlers run in this order, so the signal that sets the flag is not
-    // the one that exits.
+    let stop_requested = Arc::new(AtomicBool::new(false));
+    // The exit is registered before the flag. Handlers run in this order, so the signal that sets the flag does not
+    // exit.
     for signal in [SIGTERM, SIGINT] {
         let exit_code = EXIT_STOPPED_TWICE_BASE + signal;
-        flag::register_conditional_shutdown(signal, exit_code, Arc::clone(&stop_seen))?;
+        flag::register_conditional_shutdown(signal, exit_code, Arc::clone(&stop_requested))?;
     }
     for signal in [SIGTERM, SIGINT] {
-        flag::register(signal, Arc::clone(&stop_seen))?;
+        flag::register(signal, Arc::clone(&stop_requested))?;
     }
-    Ok(stop_seen)
+    Ok(stop_requested)
 }
 
-/// Registers the handlers and starts the thread that turns signals into wake-ups. Call it once, before any other
-/// thread is started and before the service manager is told that the daemon is ready.
+/// Registers the handlers and starts the thread that turns signals into wake-ups. Must be called once, before any other
+/// thread starts and before readiness is notified. The receiver becomes true with the first stop signal.
 ///
 /// # Errors
-/// The kernel refuses a handler, a pipe or a thread.
-pub fn listen(wake: Arc<Inbox>) -> io::Result<(SignalThread, watch::Receiver<ShutdownRequested>)> {
-    // These are registered before all else: a handler takes the default action away, and a signal that comes when only
-    // the flag has its own would stop nothing, ever.
+/// The kernel refuses to install a handler, or to create a pipe or a thread.
+pub fn listen(inbox: Arc<Inbox>) -> io::Result<(SignalThread, watch::Receiver<bool>)> {
+    // These are registered first: a handler removes the default action, and a signal that arrives while only the flag
+    // has a handler would never stop the process.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
-    // A file that may grow no further is an error of the disk, and no reason to die without a word.
+    // A file that exceeds the size limit is an I/O error and must not end the process silently.
     flag::register(SIGXFSZ, Arc::default())?;
-    let _seen = stop_flag()?;
+    let _stop_requested = stop_flag()?;
     let handle = signals.handle();
-    let (seen, shell) = watch::channel(ShutdownRequested::default());
+    let (stop, stop_receiver) = watch::channel(false);
     let thread = std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             signals
                 .forever()
-                .for_each(|signal| pass_on(signal, &wake, &seen))
+                .for_each(|signal| forward(signal, &inbox, &stop))
         })?;
     Ok((
         SignalThread {
             handle,
             thread: Some(thread),
         },
-        shell,
+        stop_receiver,
     ))
 }
 
-fn pass_on(signal: i32, wake: &Inbox, shell: &watch::Sender<ShutdownRequested>) {
+/// Wakes the engine thread for a signal.
+fn forward(signal: i32, inbox: &Inbox, stop: &watch::Sender<bool>) {
     match signal {
-        SIGHUP => wake.reload(),
-        SIGUSR1 => wake.report(),
-        _ => wake.stop(),
+        SIGHUP => inbox.reload(),
+        SIGUSR1 => inbox.report(),
+        _ => {
+            inbox.stop();
+            let _previous = stop.send_replace(true);
+        }
     }
-    shell.send_modify(|seen| match signal {
-        SIGHUP => seen.reloads += 1,
-        SIGUSR1 => seen.reports += 1,
-        _ => seen.stop = true,
-    });
 }
 
 impl Drop for SignalThread {
     fn drop(&mut self) {
         self.handle.close();
         if let Some(thread) = self.thread.take() {
-            // It never panics: `pass_on` only sets flags.
+            // It never panics: `forward` only sets flags.
             let _ = thread.join();
         }
     }
@@ -127,35 +113,35 @@ mod tests {
     use std::io::{BufRead as _, BufReader, Write as _};
     use std::process::{Child, ChildStdout, Command, Stdio};
 
-    /// Handlers belong to the whole process, so that each case runs in a child: this test binary again.
+    /// Set in the child processes: handlers belong to the whole process, so each case runs in this test binary again.
     const CHILD: &str = "DISTILLD_TEST_SIGNAL_CHILD";
 
     #[test]
-    fn child_that_says_what_woke_it() {
+    fn child_that_prints_its_wake_ups() {
         if std::env::var_os(CHILD).is_none() {
             return;
         }
-        let say = |line: &str| writeln!(io::stdout(), "\n> {line}").unwrap();
-        let wake = Arc::new(Inbox::new());
-        let (_thread, shell) = listen(Arc::clone(&wake)).unwrap();
-        say("ready");
+        let print = |line: &str| writeln!(io::stdout(), "\n> {line}").unwrap();
+        let inbox = Arc::new(Inbox::new());
+        let (_thread, stop_receiver) = listen(Arc::clone(&inbox)).unwrap();
+        print("ready");
         let mut stopped = false;
-        // It does not stop when told to: only a second signal ends it.
+        // A stop request is not obeyed: only a second signal ends it.
         loop {
-            let pending = wake.wait_until(None);
+            let pending = inbox.wait_until(None);
             if pending.reload {
-                say("reload");
+                print("reload");
             }
             if pending.report {
-                say("report");
+                print("report");
             }
             if pending.stop && !stopped {
                 stopped = true;
-                say("stop");
-                while !shell.borrow().stop {
+                print("stop");
+                while !*stop_receiver.borrow() {
                     std::thread::yield_now();
                 }
-                say("shell");
+                print("stop received");
             }
         }
     }
@@ -176,7 +162,7 @@ mod tests {
             let mut child = Command::new(std::env::current_exe().unwrap())
                 .args([
                     "--exact",
-                    "daemon::signals::tests::child_that_says_what_woke_it",
+                    "daemon::signals::tests::child_that_prints_its_wake_ups",
                     "--nocapture",
                 ])
                 .env(CHILD, "1")
@@ -188,7 +174,7 @@ mod tests {
             Running { child, lines }
         }
 
-        /// Whether a signal has a handler, as the kernel says.
+        /// Returns whether the kernel lists a handler for a signal.
         fn handles(&self, signal: Signal) -> bool {
             let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
             let status = status.unwrap_or_default();
@@ -242,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn hangup_asks_for_a_reload_and_usr1_for_a_report() {
+    fn hangup_requests_a_reload_and_usr1_a_report() {
         let mut running = Running::start();
         running.send(Signal::HUP);
         running.expect("reload");
@@ -256,7 +242,7 @@ mod tests {
         let mut running = Running::start();
         running.send(first);
         running.expect("stop");
-        running.expect("shell");
+        running.expect("stop received");
         running.send(Signal::HUP);
         running.expect("reload");
         running.send(second);
@@ -264,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_stop_signal_asks_and_the_second_exits_at_once() {
+    fn the_first_stop_signal_requests_a_stop_and_the_second_exits_at_once() {
         check_second_signal(Signal::TERM, Signal::TERM, 143);
         check_second_signal(Signal::INT, Signal::INT, 130);
         check_second_signal(Signal::TERM, Signal::INT, 130);

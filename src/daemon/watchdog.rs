@@ -1,7 +1,7 @@
-//! Owns when the service manager hears that distilld lives: while the engine finishes steps or rests as it said, and
-//! the watcher hears an event of our own making. It decides nothing else, and ends nobody: that is the manager's.
+//! Feeds the service manager's watchdog while the engine makes progress, or is within its announced idle time, and
+//! the event source passes its self-test. It never ends the process; the service manager does.
 //!
-//! It has a thread of its own. A disk that hangs may hang this one too; then nothing is said, which is the truth.
+//! It has a thread of its own. A hung disk may hang that thread too; the keep-alives then stop, as they should.
 
 use std::io;
 use std::sync::Arc;
@@ -15,97 +15,100 @@ use crate::platform::heartbeat::Heartbeat;
 use crate::platform::message_ids;
 use crate::platform::sd_notify::ServiceManager;
 
-/// How often the manager is told how far a recovery is.
+/// The interval between two progress notifications of a recovery.
 const RECOVERY_TICK: Duration = Duration::from_secs(1);
-/// How long the manager is asked to wait for the next step of a recovery, from each one on.
+/// The time by which each step of a recovery extends the service manager's start timeout.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
 
-/// The thread that feeds the watchdog. Dropped, it ends.
+/// The thread that feeds the watchdog; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Watchdog {
     _end: Sender<()>,
 }
 
-/// Whose life is watched.
+/// The parts of the daemon whose progress is required.
 #[derive(Debug, Clone)]
 pub struct Watched {
-    /// The engine's thread, and all that works for it.
+    /// The heartbeat of the engine thread and of its workers.
     pub engine: Arc<Heartbeat>,
-    /// The event source.
+    /// The self-test of the event source.
     pub watcher: Arc<SelfTest>,
 }
 
 impl Watchdog {
-    /// Looks every `interval`, a quarter of the manager's patience: a single step may then take half of it.
+    /// Starts the thread, which checks every `interval`: a quarter of the watchdog timeout, so that a single step may
+    /// take half of the timeout.
     ///
     /// # Errors
-    /// The kernel refuses a thread.
+    /// The kernel refuses to create a thread.
     pub fn start(
         interval: Duration,
         watched: Watched,
         manager: Arc<ServiceManager>,
         clock: Arc<HostClock>,
     ) -> io::Result<Self> {
-        let (end, ended) = channel();
+        let (end, end_receiver) = channel();
         std::thread::Builder::new()
             .name("watchdog".into())
-            .spawn(move || feed(&ended, interval, &watched, &manager, &clock))?;
+            .spawn(move || feed(&end_receiver, interval, &watched, &manager, &clock))?;
         Ok(Self { _end: end })
     }
 }
 
+/// Feeds the watchdog until the other end of `end_receiver` is dropped.
 fn feed(
-    ended: &Receiver<()>,
+    end_receiver: &Receiver<()>,
     interval: Duration,
     watched: &Watched,
     manager: &ServiceManager,
     clock: &HostClock,
 ) {
     let mut steps = 0;
-    let mut said = false;
-    while ended.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-        let (engine, steps_now) = watched.engine.alive(steps, clock.monotonic_ms());
+    let mut is_logged = false;
+    while end_receiver.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+        let (engine, steps_now) = watched.engine.is_alive(steps, clock.monotonic_ms());
         steps = steps_now;
         let watcher = watched.watcher.passes(interval);
         if engine && watcher {
             manager.watchdog();
-            said = false;
-        } else if !said {
-            said = true;
+            is_logged = false;
+        } else if !is_logged {
+            is_logged = true;
             let part = if engine { "watcher" } else { "engine" };
             tracing::error!(
                 message_id = message_ids::NO_PROGRESS,
                 part,
-                "no progress, the service manager is not told that distilld lives"
+                "no progress of the {part}, withholding watchdog keep-alive"
             );
         }
     }
 }
 
-/// Does `work`, the recovery, and tells the manager how far it is for as long as it takes steps.
+/// Runs `work`, the recovery, and notifies the service manager of its progress for as long as it takes steps.
 pub fn while_recovering<T>(
-    pulse: &Heartbeat,
+    heartbeat: &Heartbeat,
     manager: &ServiceManager,
     work: impl FnOnce() -> T,
 ) -> T {
     manager.status(&status_line::recovering(0, 0));
     std::thread::scope(|scope| {
-        let (end, ended) = channel();
-        scope.spawn(move || tell_recovery(&ended, pulse, manager));
+        let (end, end_receiver) = channel();
+        scope.spawn(move || notify_recovery(&end_receiver, heartbeat, manager));
         let result = work();
         drop(end);
         result
     })
 }
 
-fn tell_recovery(ended: &Receiver<()>, pulse: &Heartbeat, manager: &ServiceManager) {
-    let mut steps = pulse.steps();
-    while ended.recv_timeout(RECOVERY_TICK) == Err(RecvTimeoutError::Timeout) {
-        if pulse.steps() == steps {
+/// Extends the start timeout and updates the status line with each step of the recovery.
+fn notify_recovery(end_receiver: &Receiver<()>, heartbeat: &Heartbeat, manager: &ServiceManager) {
+    let mut steps = heartbeat.steps();
+    while end_receiver.recv_timeout(RECOVERY_TICK) == Err(RecvTimeoutError::Timeout) {
+        if heartbeat.steps() == steps {
             continue;
         }
-        steps = pulse.steps();
-        let (read_bytes, written_bytes) = pulse.bytes();
+        steps = heartbeat.steps();
+        let (read_bytes, written_bytes) = heartbeat.bytes();
         manager.extend_timeout(RECOVERY_PATIENCE);
         manager.status(&status_line::recovering(read_bytes, written_bytes));
     }

@@ -155,7 +155,7 @@ struct PartialLineBytes {
 impl PartialLineBytes {
     fn from_read(read: &PairRead) -> Self {
         let bytes = |memory: &SourceMemory, stream| {
-            // The beginning of an oversized line lies before the offset, because it was skipped already.
+            // The beginning of an oversized line is before the offset, because it was skipped already.
             let state = read
                 .outcome
                 .as_ref()

@@ -1,4 +1,4 @@
-//! FIXME: http::metrics_text
+//! The text formats of `/metrics`: OpenMetrics, and the older Prometheus text for clients that ask for it.
 
 use hyper::header::HeaderValue;
 

@@ -1,5 +1,4 @@
-//! Owns work that runs beside the engine's thread until somebody asks for what came of it. Whoever drops it waits for it
-//! all the same: nobody else may write a file meanwhile.
+//! A background thread that is always joined, also on drop, because no other thread may write its file meanwhile.
 
 use std::fmt::{self, Debug};
 use std::io;
@@ -19,7 +18,7 @@ impl<T: Send + 'static> Beside<T> {
         Ok(Self(Some(thread.spawn(work)?)))
     }
 
-    /// Whether the work is done.
+    /// Returns whether the work is done.
     pub(crate) fn is_done(&self) -> bool {
         self.0.as_ref().is_none_or(JoinHandle::is_finished)
     }
@@ -34,7 +33,7 @@ impl<T: Send + 'static> Beside<T> {
 impl<T> Drop for Beside<T> {
     fn drop(&mut self) {
         if let Some(thread) = self.0.take() {
-            // Whatever it says, nobody is left to hear it: a start looks at what is on the disk.
+            // The result has no receiver any more; a start examines what is on the disk.
             let _ = thread.join();
         }
     }

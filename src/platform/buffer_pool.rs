@@ -19,7 +19,7 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// A buffer of `len` bytes, whatever they are.
+    /// Returns a buffer of `len` bytes with arbitrary content.
     pub(crate) fn chunk(&self, len: usize) -> Vec<u8> {
         let mut buffer = self.chunks.take(len);
         buffer.resize(len, 0);
@@ -43,7 +43,7 @@ impl Buffers {
         self.rows.give(rows);
     }
 
-    /// Frees all that nobody uses.
+    /// Frees all buffers that are not in use.
     pub(crate) fn free(&self) {
         *self.chunks.lock() = Vec::new();
         *self.rows.lock() = Vec::new();
@@ -54,7 +54,8 @@ impl Buffers {
 struct Pool(Mutex<Vec<Vec<u8>>>);
 
 impl Pool {
-    /// The smallest that is long enough, as it was left, else a new one: growing would copy, and clean, what nobody wants.
+    /// Takes the smallest buffer that is long enough, uncleared, or creates one: growing a buffer would copy and
+    /// clear bytes that are overwritten anyway.
     fn take(&self, len: usize) -> Vec<u8> {
         if !BUFFER_BYTES.contains(&len) {
             return Vec::new();
@@ -77,7 +78,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        // Each change is whole, whatever panics elsewhere.
+        // Each change is complete, so that a panic elsewhere leaves no inconsistent pool.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

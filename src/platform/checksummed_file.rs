@@ -1,11 +1,11 @@
-//! Owns the checksums of a file that somebody else lays out: the store's. Every block of 4 KiB that is read is
-//! compared with what was written, so that a flipped bit, a lost sector or a bad copy is an error and never a wrong
-//! answer. The store has checksums of its own, but looks at them only after a crash.
+//! Checksums of a file whose layout belongs to the store. Every block of 4 KiB that is read is compared with what was
+//! written, so that a flipped bit, a lost sector or a bad copy is an error and never a wrong answer. The store has
+//! checksums of its own, but checks them only after a crash.
 //!
 //! On the disk each 512 blocks follow one block with their 512 sums (xxh3-64, little-endian; 0: never written, all
 //! zeros). Sums are written by the sync that makes their blocks durable. A crash in between leaves blocks that do not
-//! fit their sums; the store does not reach those, because it writes pages anew and points at them only after a sync.
-//! Its header is the one place that it writes over: the first block has no sum, the store checks it itself.
+//! match their sums; the store does not reach those, because it writes new pages and points at them only after a
+//! sync. Its header is the one place that it overwrites: the first block has no sum, and the store checks it itself.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -162,7 +162,7 @@ impl StorageFile for CheckedFile {
         let mut groups = self.groups();
         let keep = len_bytes.div_ceil(BLOCK_LEN as u64);
         let old = self.stat()?.len_bytes.div_ceil(BLOCK_LEN as u64);
-        // What is cut off reads as zeros when the file grows again; sums behind the end are cut off with it.
+        // Truncated bytes read as zeros when the file grows again; their sums are removed with them.
         groups.retain(|number, _| number * GROUP_BLOCKS < keep);
         for number in (keep..old).take_while(|number| number % GROUP_BLOCKS != 0) {
             let group = self.group(&mut groups, number / GROUP_BLOCKS)?;
@@ -196,7 +196,7 @@ impl StorageFile for CheckedFile {
     }
 }
 
-/// Where a block lies on the disk.
+/// Returns the offset of a block on the disk.
 fn place(number: u64) -> u64 {
     number / GROUP_BLOCKS * GROUP_LEN + (1 + number % GROUP_BLOCKS) * BLOCK_LEN as u64
 }

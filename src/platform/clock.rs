@@ -1,4 +1,4 @@
-//! Owns the time: the one place where a clock is read. The core is told the time.
+//! The one place where a clock is read. The core receives the time as a value.
 
 use std::fmt::Debug;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

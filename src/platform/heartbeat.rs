@@ -1,16 +1,16 @@
-//! Owns the answer to whether a thread lives: what it finished, and until when it said that it would sleep. It
-//! measures nothing itself and tells nobody.
+//! A liveness counter: the steps that a thread finished and the time until which it announced to be idle. It measures
+//! nothing itself and reports to no one.
 //!
-//! A step is a turn of a loop, or a call to the disk that returned. A long backfill, a long recovery and a long
-//! checkpoint are all made of calls that return; a commit that hangs in a sync is one that does not. Sleeping is
-//! living only up to the time that was said before: a wake-up that was lost is no sleep.
+//! A step is a turn of a loop or a call to the disk that returned. A long backfill, recovery or checkpoint consists
+//! of calls that return; a commit that hangs in a sync does not return. An idle thread is alive only until the
+//! announced time, so that a lost wake-up is noticed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How late a sleeper may wake on a busy host, milliseconds.
+/// Maximum delay of a wake-up on a busy host, milliseconds.
 const LATE_MS: u64 = 1_000;
 
-/// The steps of one thread, and of those that work for it.
+/// The steps of one thread and of the threads that work for it.
 #[derive(Debug, Default)]
 pub struct Heartbeat {
     steps: AtomicU64,
@@ -44,7 +44,7 @@ impl Heartbeat {
     }
 
     /// The rest is over.
-    pub fn work(&self) {
+    pub fn busy(&self) {
         self.rests_until_ms.store(0, Ordering::SeqCst);
         self.tick();
     }
@@ -64,9 +64,10 @@ impl Heartbeat {
         )
     }
 
-    /// Whether something was finished since there were `steps_before`, or the rest is not over; and the steps now.
+    /// Returns whether the thread made progress since `steps_before` or is within its announced idle time, and the
+    /// current step count.
     #[must_use]
-    pub fn alive(&self, steps_before: u64, now_ms: u64) -> (bool, u64) {
+    pub fn is_alive(&self, steps_before: u64, now_ms: u64) -> (bool, u64) {
         let steps = self.steps();
         let rests_until_ms = self.rests_until_ms.load(Ordering::SeqCst);
         let rests = rests_until_ms > 0 && now_ms <= rests_until_ms.saturating_add(LATE_MS);
@@ -81,16 +82,19 @@ mod tests {
     #[test]
     fn a_thread_that_finishes_nothing_is_dead_unless_it_said_it_would_sleep() {
         let pulse = Heartbeat::default();
-        assert_eq!(pulse.alive(0, 10), (false, 0));
+        assert_eq!(pulse.is_alive(0, 10), (false, 0));
         pulse.tick();
-        assert_eq!(pulse.alive(0, 10), (true, 1));
-        assert_eq!(pulse.alive(1, 10), (false, 1));
+        assert_eq!(pulse.is_alive(0, 10), (true, 1));
+        assert_eq!(pulse.is_alive(1, 10), (false, 1));
         pulse.idle_until(500);
-        assert!(pulse.alive(1, 500 + LATE_MS).0);
-        assert!(!pulse.alive(1, 501 + LATE_MS).0, "it was to wake by then");
-        pulse.work();
-        assert_eq!(pulse.alive(1, 100), (true, 2));
-        assert!(!pulse.alive(2, 100).0);
+        assert!(pulse.is_alive(1, 500 + LATE_MS).0);
+        assert!(
+            !pulse.is_alive(1, 501 + LATE_MS).0,
+            "it was to wake by then"
+        );
+        pulse.busy();
+        assert_eq!(pulse.is_alive(1, 100), (true, 2));
+        assert!(!pulse.is_alive(2, 100).0);
     }
 
     #[test]

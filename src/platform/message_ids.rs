@@ -1,5 +1,5 @@
-//! Owns the fixed identifiers of the events that an operator may want to act on: `journalctl MESSAGE_ID=...` finds
-//! them whatever their words are. Once given, one never changes its meaning.
+//! Fixed identifiers of events that an operator may want to act on: `journalctl MESSAGE_ID=...` finds them
+//! independent of their wording. An identifier never changes its meaning.
 
 /// The daemon has recovered and begins to work.
 pub const STARTED: &str = "f6fadfa7e5c15b629362da5cc13da58a";
@@ -7,7 +7,7 @@ pub const STARTED: &str = "f6fadfa7e5c15b629362da5cc13da58a";
 pub const CAUGHT_UP: &str = "2c63888f28f004817e6ddce7a7ace732";
 /// An error stops reading for a while.
 pub const READING_STOPPED: &str = "8a119b9e16bc17328f7b7676d015b0dc";
-/// That error is over.
+/// The error of `READING_STOPPED` is resolved.
 pub const READING_AGAIN: &str = "bc67ba94637d6efa609e467ada679f81";
 /// A changed configuration is in force.
 pub const RELOADED: &str = "fab36728a78beb7e0787c0de2f960063";

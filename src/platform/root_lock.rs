@@ -1,5 +1,5 @@
-//! Owns the promise that one daemon at a time writes under a root: a lock on a file beside the export, which names
-//! its holder. The kernel drops the lock with the process, so a crash leaves nothing to clean up.
+//! The lock that lets only one daemon at a time write under a root: a lock on a file next to the export, which names
+//! its holder. The kernel releases the lock with the process, so that a crash leaves nothing to clean up.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
-use crate::platform::storage::again;
+use crate::platform::storage::retry_interrupted;
 
 /// Name of the lock file, below `<root>/data/distilled` and in the state directory.
 const LOCK_FILE: &str = ".distilld.lock";
@@ -27,7 +27,7 @@ pub struct Holder {
     pub root: PathBuf,
     /// The state directory of that root.
     pub state_dir: PathBuf,
-    /// Whether it only reads what a daemon left, and is done soon.
+    /// Whether it is a query, which only reads what a daemon left and ends soon.
     #[serde(default)]
     pub is_query: bool,
 }
@@ -44,11 +44,11 @@ impl Holder {
     }
 }
 
-/// How long a command that only asks may keep a daemon from its lock.
+/// Maximum time that a query may keep a daemon from its lock.
 const ASKING_PATIENCE: Duration = Duration::from_secs(60);
 /// The lock is tried for again after so long.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
-/// How long whoever has a lock may take to write its name.
+/// Maximum time between taking a lock and writing the holder's name.
 const NAMELESS_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why a lock was not taken.
@@ -60,7 +60,7 @@ pub enum LockError {
         pid = .0.pid, root = .0.root.display(), state_dir = .0.state_dir.display()
     )]
     Held(Holder),
-    /// Another daemon is there and has not said its name yet.
+    /// Another daemon holds the lock and has not written its name yet.
     #[error("another distilld holds {}", .0.display())]
     HeldByUnknown(PathBuf),
     /// The lock file cannot be used.
@@ -68,7 +68,7 @@ pub enum LockError {
     Io {
         /// The lock file.
         path: PathBuf,
-        /// What the disk said.
+        /// The error of the disk.
         source: io::Error,
     },
 }
@@ -177,7 +177,7 @@ fn take_one(path: &Path, holder: &Holder) -> Result<File, LockError> {
         match file.try_lock() {
             Ok(()) => {
                 match write_holder(path, holder) {
-                    // On a disk that takes no writes nobody else starts.
+                    // No daemon can start on a disk that rejects writes, so a query needs no lock there.
                     Err(source) if !holder.is_query => return Err(io_error(source)),
                     _ => return Ok(file),
                 }
@@ -190,7 +190,7 @@ fn take_one(path: &Path, holder: &Holder) -> Result<File, LockError> {
                 std::thread::sleep(TRY_AGAIN);
             }
             Some(other) if is_alive(other.pid) => return Err(LockError::Held(other)),
-            // Whoever has it writes its name at this moment.
+            // The holder is about to write its name.
             _ if began.elapsed() < NAMELESS_PATIENCE => std::thread::sleep(TRY_AGAIN),
             Some(other) => return Err(LockError::Held(other)),
             None => return Err(LockError::HeldByUnknown(path.to_owned())),
@@ -198,32 +198,32 @@ fn take_one(path: &Path, holder: &Holder) -> Result<File, LockError> {
     }
 }
 
-/// For reading where it is there: a disk that hangs, or has become read-only, keeps nobody from seeing who holds it.
+/// Opens the lock file for reading if it exists, so that a disk that hangs or is read-only does not hide the holder.
 fn open(path: &Path) -> io::Result<File> {
-    // Whatever stands there: a FIFO must not be waited for.
+    // A FIFO at this path must not block.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let mut reading = OpenOptions::new();
     reading.read(true).custom_flags(flags);
-    match again(|| reading.open(path)) {
+    match retry_interrupted(|| reading.open(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         other => return other,
     }
     let dir = path.parent().unwrap_or(Path::new("/"));
-    again(|| fs::create_dir_all(dir))?;
+    retry_interrupted(|| fs::create_dir_all(dir))?;
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .open(path)?;
-    // What root only looked at must stay the daemon's to write; who is not root may give nothing away.
+    // A file that root created must stay writable for the daemon; other users cannot change an owner.
     if let Ok(rights) = fs::metadata(dir) {
         let _ = chown(path, Some(rights.uid()), Some(rights.gid()));
     }
     Ok(file)
 }
 
-/// Whether there is such a process, as far as it can be seen from here.
+/// Returns whether there is such a process, as far as this namespace shows it.
 fn is_alive(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(Errno::SRCH)))
@@ -237,7 +237,7 @@ fn holder_in(file: &mut File) -> Option<Holder> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// One that only asks goes on naming the daemon that was here before.
+/// Writes the holder's name. A query keeps the name of the daemon that was here before.
 fn write_holder(path: &Path, holder: &Holder) -> io::Result<()> {
     let last = fs::read(path)
         .ok()

@@ -1,11 +1,12 @@
-//! Owns what the service manager is told: ready, status, watchdog, reloading, stopping. It decides none of it.
+//! Messages to the service manager: ready, status, watchdog, reloading, stopping. When they are sent is decided
+//! elsewhere.
 //!
-//! A send to the manager's socket blocks while the manager does not read, so that a thread of its own sends, and
-//! every call here only leaves a note for it. What waits is bounded by its shape: each state of life at most once,
-//! the newest status, one watchdog ping, the longest extension. A status that was never sent is overtaken by the
-//! next one; ready and stopping are never dropped.
+//! Sending blocks while the manager does not read its socket, so a thread of its own sends, and every call here only
+//! queues a message. The queue is bounded by its shape: each lifecycle state at most once, the newest status, one
+//! watchdog ping, the longest extension. A status that was not sent yet is replaced by the next one; ready and
+//! stopping are never dropped.
 //!
-//! Without `NOTIFY_SOCKET` every call is harmless and no thread is started.
+//! Without `NOTIFY_SOCKET` every call does nothing and no thread is started.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -47,8 +48,8 @@ struct Notes {
 }
 
 impl Notes {
-    /// The next message: a state of life, so that reloading and ready stay apart and in order; else the rest. Ready
-    /// takes the status along: whoever waited for a reload reads it next.
+    /// Takes the next message: a lifecycle state alone, so that reloading and ready stay separate and in order, else
+    /// the rest. Ready carries the status, which a client that waited for a reload reads next.
     fn take(&mut self) -> Option<String> {
         let mut message = String::new();
         if let Some(life) = self.life.pop_front() {
@@ -122,7 +123,7 @@ impl Mailbox {
         loop {
             let message = self.next_message();
             if let Err(error) = socket.send_to_addr(message.as_bytes(), manager) {
-                tracing::debug!(%error, "the service manager was not told");
+                tracing::debug!(%error, "cannot notify the service manager ({error})");
             }
             self.leave(|notes| notes.sending = false);
         }
@@ -144,8 +145,8 @@ impl Mailbox {
 }
 
 impl ServiceManager {
-    /// The manager that `NOTIFY_SOCKET` names, or none. A socket that cannot be used is said once and is none: the
-    /// daemon works without.
+    /// Returns the manager that `NOTIFY_SOCKET` names, or none. A socket that cannot be used is logged once and
+    /// ignored: the daemon works without it.
     #[must_use]
     pub fn from_environment() -> ServiceManager {
         let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
@@ -153,15 +154,15 @@ impl ServiceManager {
             return ServiceManager::default();
         };
         ServiceManager::at(&socket).unwrap_or_else(|error| {
-            tracing::warn!(?socket, %error, "service manager cannot be told anything, check NOTIFY_SOCKET");
+            tracing::warn!(?socket, %error, "cannot notify the service manager at {socket:?} ({error}), check NOTIFY_SOCKET");
             ServiceManager::default()
         })
     }
 
-    /// The manager behind a datagram socket: a path, or an abstract name after `@`.
+    /// Returns the manager at a datagram socket: a path, or an abstract name after `@`.
     ///
     /// # Errors
-    /// The name is no such socket's, or the kernel refuses a socket or a thread.
+    /// The name is not that of such a socket, or a socket or thread cannot be created.
     pub fn at(socket: &std::ffi::OsStr) -> io::Result<ServiceManager> {
         let manager = match socket.as_bytes() {
             [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
@@ -185,7 +186,7 @@ impl ServiceManager {
         })
     }
 
-    /// Recovery is over: records are being taken. Also says that a reload is over.
+    /// Reports that recovery is over and records are processed, or that a reload is over.
     pub fn ready(&self) {
         self.live(Life::Ready);
     }
@@ -224,12 +225,13 @@ impl ServiceManager {
         self.leave(|notes| notes.watchdog = true);
     }
 
-    /// Starting or stopping takes longer: the manager's patience begins anew and lasts `duration`.
+    /// Extends the manager's timeout for the current start or stop to `duration` from now.
     pub fn extend_timeout(&self, duration: Duration) {
         self.leave(|notes| notes.extend = notes.extend.max(Some(duration)));
     }
 
-    /// Waits until all was sent, at most for `patience`; says whether it was. For the end of the process.
+    /// Waits until everything is sent, at most for `patience`, and returns whether it was. For the end of the
+    /// process.
     #[must_use]
     pub fn flush(&self, patience: Duration) -> bool {
         let Some(mailbox) = &self.mailbox else {
@@ -268,8 +270,8 @@ impl ServiceManager {
     }
 }
 
-/// How often to look whether [`ServiceManager::watchdog`] is to be called: a quarter of the time after which the
-/// manager loses patience. `None` where it does not watch this process.
+/// Returns the interval at which to check whether [`ServiceManager::watchdog`] is due: a quarter of the manager's
+/// timeout. `None` if the manager does not watch this process.
 #[must_use]
 pub fn watchdog_interval() -> Option<Duration> {
     let patience = sd_notify::watchdog_enabled()?;

@@ -1,13 +1,13 @@
-//! Owns every call that reaches a disk: one small interface, so that the same engine runs on a real file
-//! system and on a simulated one that crashes. It decides nothing.
+//! The one interface to the disk, so that the same engine runs on a real file system and on a simulated one that
+//! crashes. It makes no decisions.
 //!
-//! What is assumed of a disk: bytes written are durable after [`StorageFile::sync_data`] returned `Ok`; a name
-//! created, renamed or removed is durable after [`Storage::sync_dir`] of its directory returned `Ok`; until then
-//! each write, whole or in part, and each name may be there or not, in any combination. A failed sync says
-//! nothing about what is durable, so nobody may try it a second time and believe the answer.
+//! Assumptions about a disk: written bytes are durable after [`StorageFile::sync_data`] returned `Ok`; a name that
+//! was created, renamed or removed is durable after [`Storage::sync_dir`] of its directory returned `Ok`; until then
+//! each write, whole or in part, and each name may be there or not, in any combination. After a failed sync it is
+//! unknown what is durable, and the result of a second sync must not be trusted.
 //!
-//! A call that a signal interrupted has not failed: an implementation makes it again ([`again`]). Reads and writes
-//! alone may say so, as they may be short; [`read_full_at`] and [`write_all_at`] go on.
+//! A call that a signal interrupted has not failed: an implementation repeats it ([`retry_interrupted`]). Only reads
+//! and writes may report the interruption, as they may be short; [`read_full_at`] and [`write_all_at`] continue.
 
 use std::fmt::Debug;
 use std::fs;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-/// What a path leads to, as far as distilld tells kinds of files apart.
+/// The kind of file at a path, as far as distilld distinguishes kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// A regular file.
@@ -31,7 +31,7 @@ pub enum FileKind {
     Other,
 }
 
-/// What the file system says of a file, without reading it.
+/// Metadata of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileStat {
     /// The kind of file.
@@ -59,15 +59,15 @@ pub struct ListedEntry {
 
 /// An open file. Offsets are always given; there is no cursor to lose.
 pub trait StorageFile: Debug + Send + Sync {
-    /// Reads at most `buf.len()` bytes from `offset`; 0 at or behind the end.
+    /// Reads at most `buf.len()` bytes from `offset` and returns their number; 0 at or after the end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Writes at most `buf.len()` bytes at `offset` and says how many; a short write is not an error.
+    /// Writes at most `buf.len()` bytes at `offset` and returns their number; a short write is not an error.
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
     /// Cuts or extends (with zeros) to `len_bytes`.
     fn set_len(&self, len_bytes: u64) -> io::Result<()>;
     /// Makes all written bytes, and the length, durable.
     fn sync_data(&self) -> io::Result<()>;
-    /// What the file system says of the open file, whatever its name is by now.
+    /// Returns the metadata of the open file, independent of its current name.
     fn stat(&self) -> io::Result<FileStat>;
 }
 
@@ -80,7 +80,7 @@ pub trait Storage: Debug + Send + Sync {
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
     /// Creates a file, which must not exist, for reading and writing.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
-    /// What `path` is, a link in the last component not followed.
+    /// Returns the metadata of `path`; a link in the last component is not followed.
     fn stat(&self, path: &Path) -> io::Result<FileStat>;
     /// The entries of a directory, in byte order of their names.
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>>;
@@ -102,7 +102,7 @@ pub trait Storage: Debug + Send + Sync {
 ///
 /// # Errors
 /// The first error that is not an interruption.
-pub fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -111,7 +111,8 @@ pub fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Whether open files ran out, in this process or on the host: that says nothing of the file that was to be opened.
+/// Returns whether file descriptors are exhausted, in this process or on the host, in which case the error is not
+/// about the file.
 #[must_use]
 pub fn is_out_of_files(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
@@ -124,7 +125,7 @@ pub fn is_out_of_files(error: &io::Error) -> bool {
 /// The first error that is not an interruption. What was written before it stays.
 pub fn write_all_at(file: &dyn StorageFile, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
     while !buf.is_empty() {
-        let written = again(|| file.write_at(buf, offset))?;
+        let written = retry_interrupted(|| file.write_at(buf, offset))?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
@@ -134,14 +135,14 @@ pub fn write_all_at(file: &dyn StorageFile, mut buf: &[u8], mut offset: u64) -> 
     Ok(())
 }
 
-/// Fills `buf` from `offset` and says how many bytes there were before the end of the file.
+/// Fills `buf` from `offset` and returns the number of bytes before the end of the file.
 ///
 /// # Errors
 /// The first error that is not an interruption.
 pub fn read_full_at(file: &dyn StorageFile, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buf.len() {
-        match again(|| file.read_at(&mut buf[filled..], offset + filled as u64))? {
+        match retry_interrupted(|| file.read_at(&mut buf[filled..], offset + filled as u64))? {
             0 => break,
             read => filled += read,
         }
@@ -149,10 +150,10 @@ pub fn read_full_at(file: &dyn StorageFile, buf: &mut [u8], offset: u64) -> io::
     Ok(filled)
 }
 
-/// Whether something lies there, of whatever kind.
+/// Returns whether there is a file of any kind at `path`.
 ///
 /// # Errors
-/// What the storage says, but that there is nothing.
+/// Any error of the storage except that the path does not exist.
 pub fn exists(storage: &dyn Storage, path: &Path) -> io::Result<bool> {
     match storage.stat(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -160,10 +161,10 @@ pub fn exists(storage: &dyn Storage, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes a file, if it is there.
+/// Removes a file if it exists.
 ///
 /// # Errors
-/// What the storage says, but that there is nothing.
+/// Any error of the storage except that the path does not exist.
 pub fn remove_if_exists(storage: &dyn Storage, path: &Path) -> io::Result<()> {
     match storage.remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -188,15 +189,15 @@ impl StorageFile for DiskFile {
     }
 
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        again(|| self.0.set_len(len_bytes))
+        retry_interrupted(|| self.0.set_len(len_bytes))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        again(|| self.0.sync_data())
+        retry_interrupted(|| self.0.sync_data())
     }
 
     fn stat(&self) -> io::Result<FileStat> {
-        again(|| self.0.metadata()).map(|metadata| file_stat(&metadata))
+        retry_interrupted(|| self.0.metadata()).map(|metadata| file_stat(&metadata))
     }
 }
 
@@ -208,8 +209,8 @@ impl Storage for OsStorage {
             | rustix::fs::OFlags::NOCTTY;
         let mut options = fs::OpenOptions::new();
         options.read(true).custom_flags(flags.bits().cast_signed());
-        let file = again(|| options.open(path))?;
-        if !again(|| file.metadata())?.is_file() {
+        let file = retry_interrupted(|| options.open(path))?;
+        if !retry_interrupted(|| file.metadata())?.is_file() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "not a regular file",
@@ -221,41 +222,45 @@ impl Storage for OsStorage {
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true);
-        Ok(Arc::new(DiskFile(again(|| options.open(path))?)))
+        Ok(Arc::new(DiskFile(retry_interrupted(|| {
+            options.open(path)
+        })?)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true).create_new(true);
-        Ok(Arc::new(DiskFile(again(|| options.open(path))?)))
+        Ok(Arc::new(DiskFile(retry_interrupted(|| {
+            options.open(path)
+        })?)))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        again(|| fs::symlink_metadata(path)).map(|metadata| file_stat(&metadata))
+        retry_interrupted(|| fs::symlink_metadata(path)).map(|metadata| file_stat(&metadata))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
-        // From the start: what an iterator that failed gives next is nobody's promise.
-        let mut entries = again(|| list_once(dir))?;
+        // Restart from the beginning: an iterator that failed guarantees nothing about its next item.
+        let mut entries = retry_interrupted(|| list_once(dir))?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        again(|| fs::rename(from, to))
+        retry_interrupted(|| fs::rename(from, to))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        again(|| fs::remove_file(path))
+        retry_interrupted(|| fs::remove_file(path))
     }
 
     fn copy_ownership(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let rights = again(|| fs::metadata(from))?;
-        match again(|| chown(to, Some(rights.uid()), Some(rights.gid()))) {
+        let rights = retry_interrupted(|| fs::metadata(from))?;
+        match retry_interrupted(|| chown(to, Some(rights.uid()), Some(rights.gid()))) {
             Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
             _ => {}
         }
-        again(|| fs::set_permissions(to, rights.permissions()))
+        retry_interrupted(|| fs::set_permissions(to, rights.permissions()))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -264,7 +269,7 @@ impl Storage for OsStorage {
         }
         let parent = path.parent().unwrap_or(Path::new("/"));
         self.create_dir_all(parent)?;
-        match again(|| fs::create_dir(path)) {
+        match retry_interrupted(|| fs::create_dir(path)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             Err(error) => Err(error),
             Ok(()) => self.sync_dir(if parent.as_os_str().is_empty() {
@@ -276,12 +281,12 @@ impl Storage for OsStorage {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let dir = again(|| fs::File::open(dir))?;
-        again(|| dir.sync_all())
+        let dir = retry_interrupted(|| fs::File::open(dir))?;
+        retry_interrupted(|| dir.sync_all())
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<std::path::PathBuf> {
-        again(|| fs::canonicalize(path))
+        retry_interrupted(|| fs::canonicalize(path))
     }
 }
 
@@ -289,7 +294,7 @@ fn list_once(dir: &Path) -> io::Result<Vec<ListedEntry>> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let kind = file_kind(again(|| entry.file_type())?);
+        let kind = file_kind(retry_interrupted(|| entry.file_type())?);
         entries.push(ListedEntry {
             name: entry.file_name(),
             kind,

@@ -1,4 +1,4 @@
-//! FIXME query
+//! Answers to queries: `status`, `explain`, `plan` and `dead-letters`, from the daemon or from its files.
 
 pub mod control;
 pub(crate) mod control_socket;

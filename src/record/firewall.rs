@@ -10,7 +10,7 @@ pub const FIREWALL: [&str; 2] = ["rejected", "needs_human_review"];
 /// The categories that may.
 pub const ACCEPTED: [&str; 2] = ["accepted", "partially_accepted"];
 
-/// What the firewall says of a scored run.
+/// The decision of the firewall on a scored run.
 #[derive(Debug, Clone, Copy)]
 pub enum Admission<'r, 'a> {
     /// It may become a sample.

@@ -1,9 +1,9 @@
-//! Owns what a line says: bytes to a scored run or an evidence record, or the fault that makes the line malformed.
-//! It never judges a record, and copies nothing out of the line.
+//! Parses a line into a scored run or an evidence record, or into the fault that makes the line malformed. It judges
+//! no record and copies nothing out of the line.
 //!
-//! A read field that is absent or `null` has its zero value; of another type it makes the line malformed, also where
-//! a later duplicate of the key replaces it. Of a key that stands twice the last one counts, whole. Every other
-//! field is passed over.
+//! A field that is absent or `null` has its zero value; a field of another type makes the line malformed, even if a
+//! later duplicate of the key replaces it. Of duplicate keys the last one counts, whole. Every other field is
+//! skipped.
 
 pub use crate::record::json::scanner::is_whole_value;
 use crate::record::json::scanner::{JsonError, Scanner};
@@ -18,13 +18,13 @@ const LONGEST_NAME: usize = "pathway_fingerprints_seen".len();
 pub struct ScoredRun<'a> {
     /// The run that was scored; the key of the join.
     pub evidence_run_id: JsonText<'a>,
-    /// What the scorers made of it.
+    /// The category that the scorers assigned.
     pub category: JsonText<'a>,
-    /// Where the scored run comes from.
+    /// Origin of the scored run.
     pub provenance: Provenance<'a>,
 }
 
-/// Where a record comes from.
+/// Origin of a record.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Provenance<'a> {
     /// Path of the file it was made from.
@@ -37,7 +37,7 @@ pub struct Provenance<'a> {
     pub recorded_at: JsonText<'a>,
 }
 
-/// What a run saw and said, its texts still in the line.
+/// The input and output of a run; its texts are slices of the line.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Evidence<'a> {
     /// The key of the join.
@@ -48,15 +48,15 @@ pub struct Evidence<'a> {
     pub model_name: JsonText<'a>,
     /// The part it played.
     pub model_role: JsonText<'a>,
-    /// What it said.
+    /// The model's answer.
     pub text: JsonText<'a>,
     /// The first of `source_files`, empty if there is none.
     pub first_source_file: JsonText<'a>,
     /// The corpora it could see.
     pub matrix_corpora: JsonTexts<'a>,
-    /// How many pathway fingerprints it saw.
+    /// Number of pathway fingerprints that the run saw.
     pub pathway_fingerprints_seen: i64,
-    /// Where the evidence comes from.
+    /// Origin of the evidence.
     pub provenance: Provenance<'a>,
     /// `metadata.contractor`, where that is a string.
     pub contractor: Option<JsonText<'a>>,
@@ -70,7 +70,7 @@ pub struct JsonTexts<'a> {
 }
 
 impl<'a> JsonTexts<'a> {
-    /// Whether the list has no elements.
+    /// Returns whether the list has no elements.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -96,7 +96,7 @@ pub enum ParseError {
     Syntax {
         /// Offset in the trimmed line.
         at_byte: usize,
-        /// What is wrong there.
+        /// The fault.
         what: &'static str,
     },
     /// JSON, but neither an object nor `null`.
@@ -107,7 +107,7 @@ pub enum ParseError {
     WrongType {
         /// The field's name.
         field: &'static str,
-        /// What it should be.
+        /// The expected type.
         wanted: &'static str,
     },
     /// Longer than the limit; never held in memory.
@@ -239,7 +239,7 @@ fn retrieved_context<'a>(scanner: &mut Scanner<'a>) -> Result<(JsonTexts<'a>, i6
     Ok((corpora, fingerprints))
 }
 
-/// `metadata` is anybody's bag: whatever stands in it, as long as it is JSON, is never a fault.
+/// Reads the contractor from `metadata`, which may hold any JSON without making the line malformed.
 fn contractor<'a>(scanner: &mut Scanner<'a>) -> Result<Option<JsonText<'a>>, ParseError> {
     let mut contractor = None;
     if scanner.peek() != Some(b'{') {
@@ -439,7 +439,7 @@ mod tests {
         );
     }
 
-    /// Random JSON, now and then with a byte changed.
+    /// Random JSON, sometimes with a changed byte.
     fn random_value(random: &mut fastrand::Rng, depth: u32, out: &mut String) {
         match random.u32(0..if depth == 0 { 6 } else { 9 }) {
             0 => out.push_str(random.choice(["null", "true", "false"]).unwrap()),
@@ -517,7 +517,7 @@ mod tests {
                     _ => line.insert(at, *random.choice(b"\"\\{}[]:,0-1.eEu \x1fnx").unwrap()),
                 }
             }
-            // What serde_json refuses and the contract takes: lone surrogates and bytes that are not UTF-8.
+            // The contract accepts what serde_json rejects: lone surrogates and bytes that are not UTF-8.
             if std::str::from_utf8(&line).is_err() {
                 continue;
             }

@@ -24,7 +24,7 @@ pub enum RowError {
     Syntax {
         /// Offset in the row.
         at_byte: usize,
-        /// What is wrong there.
+        /// The fault.
         what: &'static str,
     },
     /// A field is missing or of another type.
@@ -44,7 +44,7 @@ impl From<JsonError> for RowError {
     }
 }
 
-/// The fields of a row that are read. Of a key that stands twice the last one counts.
+/// The fields of a row that are read. Of duplicate keys the last one counts.
 #[derive(Default)]
 pub(super) struct RowFields<'a> {
     id: Option<JsonText<'a>>,
@@ -65,7 +65,7 @@ impl RowKey {
         RowKey::from_fields(&RowFields::read(row)?).map(|(key, _index)| key)
     }
 
-    /// The key, and the index behind the day-file's name.
+    /// Returns the key, and the index after the day-file's name in the id.
     pub(super) fn from_fields(fields: &RowFields<'_>) -> Result<(RowKey, Option<u64>), RowError> {
         let id = wanted(fields.id, "id")?.decode();
         let (day_file_name, index) = id.rsplit_once(':').ok_or(RowError::NoIndex)?;
@@ -148,8 +148,8 @@ impl<'a> RowFields<'a> {
     }
 }
 
-/// Of rows that lie one behind the other: the UTC days of their stamps, in days since 1970, and how many in a row are
-/// of each. A row whose stamp is no such time is passed over.
+/// Returns, for consecutive rows, the UTC days of their timestamps, in days since 1970, and the number of rows in
+/// sequence with each day. A row without a valid timestamp is skipped.
 #[must_use]
 pub fn days_of(rows: &[u8]) -> Vec<(u32, u64)> {
     let mut days: Vec<(u32, u64)> = Vec::new();
@@ -166,8 +166,8 @@ pub fn days_of(rows: &[u8]) -> Vec<(u32, u64)> {
     days
 }
 
-/// Whether two rows say the same of their run: instruction, context and response are equal, however they are written.
-/// Nothing is said of a row that is none: it passes for the same.
+/// Returns whether two rows have equal instruction, context and response, however they are written. A line that is
+/// not a row counts as equal.
 #[must_use]
 pub fn same_sample(row: &[u8], other: &[u8]) -> bool {
     if written(row).is_some_and(|part| Some(part) == written(other)) {
@@ -179,15 +179,15 @@ pub fn same_sample(row: &[u8], other: &[u8]) -> bool {
     }
 }
 
-/// The bytes of a sample, as far as rows of one exporter have them in one place: most are equal to the byte. Neither
-/// pattern can stand inside a string, where a quote has its backslash.
+/// Returns the bytes of a sample, as rows of one exporter write them: most are equal byte by byte. Neither pattern
+/// can be inside a string, where a quote has a backslash.
 fn written(row: &[u8]) -> Option<&[u8]> {
     let from = memmem::find(row, b",\"instruction\":\"")?;
     let len = memmem::find(&row[from..], b",\"source_run_id\":\"")?;
     Some(&row[from..from + len])
 }
 
-/// What of a row is made from evidence.
+/// Returns the fields of a row that are made from evidence.
 fn sample(row: &[u8]) -> Result<[Option<Cow<'_, str>>; 3], RowError> {
     let mut scanner = Scanner::new(row);
     let mut texts = [const { None }; 3];
@@ -204,7 +204,7 @@ fn sample(row: &[u8]) -> Result<[Option<Cow<'_, str>>; 3], RowError> {
     Ok(texts)
 }
 
-/// What a person wants to be told of a row.
+/// The fields of a row that `explain` shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowView<'a> {
     /// `NAME.jsonl:index`.
@@ -215,7 +215,7 @@ pub struct RowView<'a> {
     pub quality_score: Cow<'a, str>,
 }
 
-/// Reads what a person wants to be told of a row.
+/// Reads the fields of a row that `explain` shows.
 ///
 /// # Errors
 /// The row is not JSON, or lacks one of the fields.
@@ -249,10 +249,10 @@ fn digest_between(row: &[u8], left_out: &[(usize, usize)]) -> u128 {
     hash.digest128()
 }
 
-/// What tells one row from another, all read in one go.
+/// The fields that identify a row, read in one pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowSummary<'a> {
-    /// What it came from.
+    /// Key of its origin.
     pub key: RowKey,
     /// See [`digest_without_stamps`].
     pub digest: u128,
@@ -260,11 +260,11 @@ pub struct RowSummary<'a> {
     pub index: Option<u64>,
     /// The category.
     pub quality_score: Cow<'a, str>,
-    /// When it was made, as it says; empty where it does not.
+    /// Its timestamp; empty where it has none.
     pub created_at: Cow<'a, str>,
 }
 
-/// Reads what tells one row from another.
+/// Reads the fields that identify a row.
 ///
 /// # Errors
 /// The row is not JSON, or lacks one of the fields.

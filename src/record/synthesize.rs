@@ -10,11 +10,11 @@ use crate::record::parse::{Evidence, JsonText};
 /// Why a record that the firewall lets pass is not instructable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Refusal {
-    /// The scored run's category is none of those known; said by the firewall.
+    /// The scored run's category is unknown; the firewall decides this.
     UnknownCategory,
     /// The model's role is not one that instructions can be made of.
     Role,
-    /// The model said nothing.
+    /// The model's text is blank.
     BlankText,
 }
 
@@ -32,10 +32,10 @@ impl Refusal {
     }
 }
 
-/// How rows are made.
+/// The settings of row synthesis.
 #[derive(Debug, Clone, Copy)]
 pub struct Synthesis<'a> {
-    /// Whose bytes.
+    /// The dialect of the bytes.
     pub dialect: Dialect,
     /// Lifts the role rule, nothing else.
     pub include_partial: bool,
@@ -43,7 +43,7 @@ pub struct Synthesis<'a> {
     pub stamp: &'a str,
 }
 
-/// Where the scored run stands.
+/// The position of the scored run.
 #[derive(Debug, Clone, Copy)]
 pub struct RowPlace<'a> {
     /// `NAME.jsonl`, without its directory.
@@ -138,7 +138,7 @@ impl RowWriter<'_> {
         }
     }
 
-    /// The task id less one leading `prefix`, looked for in what it says, not in how it is escaped.
+    /// Writes the task id without one leading `prefix`, which is compared with the decoded text.
     fn task_id(&mut self, evidence: &Evidence<'_>, prefix: &str) {
         let task_id = evidence.task_id.decode();
         self.text(task_id.strip_prefix(prefix).unwrap_or(&task_id));

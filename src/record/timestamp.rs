@@ -80,7 +80,7 @@ mod tests {
             assert_eq!(stamp(wall_ms), expected);
             assert_eq!(moment(expected), Some(wall_ms));
         }
-        // What others call a stamp, as in a status that is damaged.
+        // Invalid timestamps, as in a damaged status.
         for odd in [
             "24:00:00.000",
             "18446744073709551615:00:00.000",

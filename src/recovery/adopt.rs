@@ -1,5 +1,5 @@
-//! Owns how a state is made anew from the rows that are there: nothing of the old one is believed but what its journal
-//! can prove.
+//! Rebuilds the state from the existing rows of the export. Nothing of the old state is used except the rows that its
+//! journal proves.
 
 use crate::record::final_check;
 use crate::record::keys;
@@ -71,7 +71,7 @@ pub(super) fn build_state(
 /// in it. If it belongs to this export they are written again, at the offsets where they were.
 fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
     let storage = &setup.storage;
-    // Whatever else the disk says, the journal may be there: without its rows nobody may go on.
+    // On any other error the journal may exist, and the start must not continue without its rows.
     let journal = match storage.open_write(journal_path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         other => other.map_err(|source| setup.state_dir_error(source))?,
@@ -111,7 +111,8 @@ fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
     Ok(bytes)
 }
 
-/// Makes every row of the export claimable, and removes a torn one at its end: no whole line, nobody read it.
+/// Makes every row of the export claimable, and removes a torn row at its end, which no reader can have seen as a
+/// whole line.
 fn adopt(
     state: &mut State,
     export: &mut Export,
@@ -172,7 +173,7 @@ fn take_claims(state: &mut State, claims: &mut Vec<UnclaimedRow>) -> Result<(), 
     Ok(())
 }
 
-/// Says whether the row's category is one that a row may have.
+/// Returns whether the row has a category that rows may have.
 fn refuse_forbidden(row: &[u8], offset: u64, export_path: &Path) -> Result<bool, EngineError> {
     match row::view(row) {
         Ok(view) if FIREWALL.contains(&view.quality_score.as_ref()) => Err(EngineError::Tainted {

@@ -1,26 +1,26 @@
-//! Owns the decision what to do at start: from what is found of the state and of the export to one labelled case.
-//! Pure: the engine finds the facts and carries the case out.
+//! Decides what a start does: from the facts about state and export to one named case. Pure: the caller collects the
+//! facts and executes the case.
 //!
-//! Of the two stores that cannot commit together the state decides: what it says was committed is what the export
-//! must hold, and it is read first. `durable` is the length that a checkpoint synced; `committed` is that and the
-//! rows that the journal holds. After a crash the export may end anywhere between the two, and whatever stands there
-//! is written again. Outside of the two something else has happened:
+//! The two stores cannot commit together, so the state decides: what it records as committed is what the export must
+//! hold. `durable` is the length that a checkpoint synced; `committed` adds the rows of the journal. After a crash
+//! the export may end anywhere between the two, and the bytes there are written again. Any other length has another
+//! cause:
 //!
 //! | state | export | case |
 //! |---|---|---|
-//! | lost | absent or empty | `Fresh`: nothing was ever shown |
+//! | lost | absent or empty | `Fresh`: no row was ever visible |
 //! | lost | has rows | `Adopt`: they are read back, their lines claim them |
-//! | read | absent, nothing committed | `Continue`: an empty one is made |
-//! | read | absent, rows committed | `Refuse(Missing)` |
-//! | read | shorter than `durable` | `Refuse(Short)`: bytes that were synced are gone |
-//! | read | other bytes before `durable` | `Refuse(Changed)` |
+//! | read | absent, nothing committed | `Continue`: an empty one is created |
+//! | read | absent, rows committed | `Stop(Missing)` |
+//! | read | shorter than `durable` | `Stop(Short)`: synced bytes are gone |
+//! | read | other bytes before `durable` | `Stop(Changed)` |
 //! | read | longer than `committed` | `Adopt`: the state is older than the export |
 //! | read | between `durable` and `committed` | `Continue`: redo |
 //!
-//! "Lost" is a state that is not there, or that cannot be read and says so; it is never taken for an empty one: with
-//! rows in the export it always leads to `Adopt`.
+//! A lost state is one that does not exist or reports that it cannot be read; it is never taken for an empty one.
+//! With rows in the export it always leads to `Adopt`.
 
-/// What is found of the state.
+/// The facts about the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StateFound {
     /// There is none, or it is unreadable.
@@ -34,7 +34,7 @@ pub enum StateFound {
     },
 }
 
-/// What is found of the export.
+/// The facts about the export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExportFound {
     /// There is none.
@@ -43,7 +43,7 @@ pub enum ExportFound {
     Present {
         /// Its length, bytes.
         len_bytes: u64,
-        /// Whether the bytes before `durable` are those that the state marked.
+        /// Whether the bytes before `durable` match the mark in the state.
         mark_fits: bool,
     },
 }
@@ -59,7 +59,7 @@ pub enum CannotStart {
     Changed,
 }
 
-/// What to do at start.
+/// The case of a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecoveryCase {
     /// Begin with an empty state and an empty export.

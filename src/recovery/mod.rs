@@ -1,4 +1,4 @@
-//! FIXME recovery
+//! What a start does with the files that it finds, and `rebuild`.
 
 pub(crate) mod adopt;
 pub mod decide;

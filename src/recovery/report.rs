@@ -1,8 +1,8 @@
-//! FIXME: recovery::report
+//! The report of a start.
 
 use crate::recovery::decide::RecoveryCase;
 
-/// What opening the engine found and did.
+/// The findings and actions of a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenReport {
     /// The case.

@@ -1,17 +1,18 @@
-//! Owns how the files that a rebuild made take the places of the old ones, all or none, whatever crashes.
+//! Replaces the old files by those that a rebuild made, all or none, under any crash.
 //!
-//! Made first, and durable: `STATE_DIR/rebuilding/{state.redb, journal}` and `.sft_export.jsonl.rebuilding` beside the
-//! export. Then the marker `STATE_DIR/swap-rebuilt`, durable. Then, by [`finish_swap`]: the old state and journal are
-//! removed, durably; the fresh export, state and journal get their names; the directories are synced; the marker
-//! goes, durably. Every start calls [`finish_swap`] before it looks at anything:
+//! First these are made, and durable: `STATE_DIR/rebuilding/{state.redb, journal}`, and
+//! `.sft_export.jsonl.rebuilding` next to the export. Then the marker `STATE_DIR/swap-rebuilt`, durable. Then
+//! [`finish_swap`] removes the old state and journal, durably; renames the new export, state and journal; syncs the
+//! directories; and removes the marker, durably. Every start calls [`finish_swap`] before anything else:
 //!
-//! - No marker: the old export and state are untouched. What was made beside them is removed.
-//! - A marker: all of the fresh files were durable before it. Each that still has its old name gets the new one.
-//!   Replacing the export is one change of one directory: it is the old one or the fresh one, never a part.
-//! - The state moves between two directories. A disk that tears this in two may lose the name; then there is no state,
-//!   because the old one was removed before, durably, and the start adopts the rows of the fresh export (promise 6).
-//!   An old state beside the fresh export, or an old journal beside the fresh state, is never there without the
-//!   marker.
+//! - No marker: the old export and state are unchanged, and the new files are removed.
+//!
+//! - A marker: all new files were durable before it. Each that still has its old name is renamed. Replacing the
+//! export is one change of one directory, so that it is either the old one or the new one.
+//!
+//! - The state moves between two directories. If a disk splits this in two, the name may be lost; then there is no
+//! state, because the old one was removed durably before, and the start adopts the rows of the new export (promise
+//! 6). An old state with the new export, or an old journal with the new state, never exists without the marker.
 
 use std::io;
 use std::path::Path;
@@ -23,13 +24,13 @@ use crate::store::files::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FIL
 
 /// The directory in the state directory where the fresh state is made.
 const STAGE_DIR: &str = "rebuilding";
-/// A file of this name says that the fresh files are complete and durable, and take their places.
+/// Name of the marker file: the new files are complete and durable and must replace the old ones.
 const SWAP_FILE: &str = "swap-rebuilt";
 
-/// The fresh files are complete and durable: has them take their places, with the rights of those that they replace.
+/// Replaces the old files by the new ones, which are complete and durable, and copies the ownership of the old ones.
 ///
 /// # Errors
-/// What the disk says; the next start goes on where this one ended.
+/// A file cannot be renamed or synced; the next start continues.
 pub(crate) fn swap(setup: &Setup) -> Result<(), EngineError> {
     let storage = &*setup.storage;
     copy_ownership(setup, &stage_of(setup)).map_err(|source| setup.state_dir_error(source))?;
@@ -40,7 +41,7 @@ pub(crate) fn swap(setup: &Setup) -> Result<(), EngineError> {
     finish_swap(setup)
 }
 
-/// Whoever rebuilds may be another user than the daemon.
+/// Copies owner and mode, because the user of a rebuild may not be that of the daemon.
 fn copy_ownership(setup: &Setup, stage: &Setup) -> io::Result<()> {
     let storage = &*setup.storage;
     let state = |name| (setup.state_dir.join(name), stage.state_dir.join(name));
@@ -58,11 +59,11 @@ fn copy_ownership(setup: &Setup, stage: &Setup) -> io::Result<()> {
     Ok(())
 }
 
-/// Completes a swap that a crash interrupted, or removes what an interrupted rebuild left. Costs three looks at the
-/// disk where there was none.
+/// Completes a swap that a crash interrupted, or removes the files of an interrupted rebuild. It costs three system
+/// calls if there is nothing to do.
 ///
 /// # Errors
-/// What the disk says; the next call goes on where this one ended.
+/// A file cannot be renamed, removed or synced; the next call continues.
 pub(crate) fn finish_swap(setup: &Setup) -> Result<(), EngineError> {
     let stage = stage_of(setup);
     let dir_error = |source| setup.state_dir_error(source);
@@ -79,7 +80,7 @@ pub(crate) fn finish_swap(setup: &Setup) -> Result<(), EngineError> {
         .map_err(dir_error)
 }
 
-/// Works as `setup` does, beside it, and strictly one pair after the other.
+/// Returns the setup of the rebuild: like `setup`, in its own directory, and strictly one pair after the other.
 pub(crate) fn stage_of(setup: &Setup) -> Setup {
     let name = setup.export_path.file_name().unwrap_or_default();
     let mut stage_name = std::ffi::OsString::from(".");
@@ -113,7 +114,7 @@ fn swap_state(setup: &Setup, stage: &Setup) -> io::Result<()> {
     let mut moves = Vec::new();
     for name in [STATE_FILE, JOURNAL_FILE] {
         let (from, to) = (stage.state_dir.join(name), setup.state_dir.join(name));
-        // Where the fresh one is not in its stage any more it has its new name, and what is there is fresh.
+        // If the new file has left its directory it was renamed already.
         if exists(storage, &from)? {
             remove_if_exists(storage, &to)?;
             moves.push((from, to));

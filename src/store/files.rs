@@ -9,15 +9,15 @@ use crate::platform::storage::Storage;
 pub const STATE_FILE: &str = "state.redb";
 /// Name of the journal in the state directory.
 pub const JOURNAL_FILE: &str = "journal";
-/// A file of this name says that the state was found damaged while it was in use.
+/// Name of the file that marks a state that was found damaged while in use.
 pub(crate) const DISTRUSTED_FILE: &str = "distrusted";
 /// A file of this name names a segment of the export that was found changed.
 pub(crate) const CHANGED_FILE: &str = "export-changed";
 
-/// Has the next start rebuild the state of `state_dir` instead of trusting it.
+/// Marks the state of `state_dir` as damaged, so that the next start rebuilds it.
 ///
 /// # Errors
-/// What the disk says.
+/// The file cannot be written.
 pub fn mark_state_damaged(storage: &dyn Storage, state_dir: &Path) -> io::Result<()> {
     match storage.create(&state_dir.join(DISTRUSTED_FILE)) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -25,10 +25,11 @@ pub fn mark_state_damaged(storage: &dyn Storage, state_dir: &Path) -> io::Result
     }
 }
 
-/// Gives state and journal other names: a start finds none, and makes a state from the sources and the export.
+/// Renames state and journal, so that the next start finds none and rebuilds the state from the sources and the
+/// export.
 ///
 /// # Errors
-/// What the disk says.
+/// A file cannot be renamed.
 pub fn set_state_aside(storage: &dyn Storage, state_dir: &Path) -> io::Result<()> {
     for name in [STATE_FILE, JOURNAL_FILE] {
         set_aside(storage, &state_dir.join(name))?;
@@ -36,8 +37,8 @@ pub fn set_state_aside(storage: &dyn Storage, state_dir: &Path) -> io::Result<()
     storage.sync_dir(state_dir)
 }
 
-/// Renames a file that is not trusted any more, over the one that was set aside before it. An empty one, as a crash
-/// leaves it, tells nobody anything.
+/// Renames a damaged file, replacing the one that was set aside before. An empty file, as a crash leaves it, is not
+/// kept.
 fn set_aside(storage: &dyn Storage, path: &Path) -> io::Result<()> {
     match storage.stat(path) {
         Ok(stat) if stat.len_bytes == 0 => return storage.remove_file(path),

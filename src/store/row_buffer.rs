@@ -1,5 +1,5 @@
-//! Owns the rows of a batch: whole rows one behind the other, in as many pieces as they came in. A piece that is large is
-//! not copied: of a long text it would double the memory it needs, of a backfill the time.
+//! The rows of a batch, in the pieces in which they arrived. A large piece is not copied: that would double the
+//! memory of a long text and the time of a backfill.
 
 /// Pieces up to this length are put together, bytes: each piece costs calls to the disk.
 const SMALL_PIECE_BYTES: usize = 128 << 10;
@@ -12,7 +12,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Puts rows behind those that are there.
+    /// Appends rows.
     pub fn push(&mut self, mut rows: Vec<u8>) {
         if rows.len() < rows.capacity() / 4 {
             // Made where there was room for many more: that room would wait with them.
@@ -33,12 +33,12 @@ impl Rows {
         self.pieces.iter().map(Vec::as_slice)
     }
 
-    /// The memory that they lie in.
+    /// Returns the buffers that hold the rows.
     pub fn into_pieces(self) -> impl Iterator<Item = Vec<u8>> {
         self.pieces.into_iter()
     }
 
-    /// The rows with their offsets, where the first of them stands at `offset`.
+    /// Returns the rows with their offsets, where the first row is at `offset`.
     pub fn placed(&self, offset: u64) -> impl Iterator<Item = (u64, &[u8])> {
         self.pieces().scan(offset, |at, piece| {
             let here = *at;
@@ -53,7 +53,7 @@ impl Rows {
         self.len_bytes
     }
 
-    /// Whether there is no row.
+    /// Returns whether there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len_bytes == 0
@@ -68,7 +68,7 @@ impl From<Vec<u8>> for Rows {
     }
 }
 
-/// Puts further rows behind these, without a copy.
+/// Appends further rows without a copy.
 impl Extend<Rows> for Rows {
     fn extend<T: IntoIterator<Item = Rows>>(&mut self, more: T) {
         for rows in more {
@@ -78,7 +78,7 @@ impl Extend<Rows> for Rows {
     }
 }
 
-/// Where one piece ends and the next begins means nothing.
+/// Compares the rows alone: how they are split into pieces has no meaning.
 impl PartialEq for Rows {
     fn eq(&self, other: &Self) -> bool {
         self.len_bytes == other.len_bytes && self.pieces().flatten().eq(other.pieces().flatten())

@@ -20,7 +20,7 @@ use crate::store::state::error::StateError;
 /// All that is remembered of pairs and lines at one moment. It keeps pages of the state alive: drop it soon.
 #[derive(Debug, Clone)]
 pub struct StateSnapshot {
-    /// What the state had taken in.
+    /// The state as of its last checkpoint.
     pub view: Arc<StateView>,
     /// Pairs of which memory knows more than the state, in their order; their overlays go before it.
     pub changed: Vec<(PairPath, Arc<ActivePair>)>,
@@ -30,7 +30,7 @@ pub struct StateSnapshot {
     pub claimable: u64,
 }
 
-/// What is known of one run in one pair.
+/// The lines of one run in one pair.
 #[derive(Debug, Clone)]
 pub struct RunOccurrences {
     /// The pair, without what the state has taken in of its lines.
@@ -65,10 +65,10 @@ impl StateSnapshot {
         }
     }
 
-    /// The pairs, and where they lie, whose scored day-file had this inode when it was last read.
+    /// Returns the pairs, with their paths, whose scored day-file had this inode when it was last read.
     ///
     /// # Errors
-    /// The state's.
+    /// The state cannot be read.
     pub fn pairs_with_inode(
         &self,
         inode: u64,
@@ -158,10 +158,10 @@ impl StateSnapshot {
         })
     }
 
-    /// What is known of a run, pair by pair in the order of their paths: every pair is asked.
+    /// Returns the occurrences of a run in every pair, in the order of their paths.
     ///
     /// # Errors
-    /// The state's.
+    /// The state cannot be read.
     pub fn find_run(&self, run: RunKey) -> Result<Vec<RunOccurrences>, StateError> {
         let mut found = Vec::new();
         let mut ids: BTreeSet<PairId> = self.view.pairs_with(run)?.into_iter().collect();
@@ -224,11 +224,10 @@ impl StateSnapshot {
         Ok(entries.into_values().collect())
     }
 
-    /// Calls `visit` with dead letters in the order of pairs' ids, then streams and offsets, until it says that it
-    /// has enough.
+    /// Calls `visit` with dead letters in the order of pair ids, streams and offsets, until `visit` returns a break.
     ///
     /// # Errors
-    /// The state's.
+    /// The state cannot be read.
     pub fn dead_letters(
         &self,
         mut visit: impl FnMut(PairId, DeadLetter) -> bool,

@@ -81,7 +81,7 @@ fn check_full(kind: &str, what: What) {
     let reader = ReaderThread::start(&bench.export());
     let ballast = fill(mounted.dir());
     append_long(&bench, 3..10);
-    let stopped = "reading stops until the disk takes writes again";
+    let stopped = "msg=\"paused: ";
     bench.wait_for(&mut daemon, "it logs the stop", || {
         bench.said().contains(stopped)
     });
@@ -223,7 +223,7 @@ fn a_file_system_that_turns_read_only_loses_nothing() {
     let mut ended = false;
     let told = wait_until(LONG, || {
         ended = daemon.check_running().is_err();
-        Ok(ended || bench.said().contains("reading stops"))
+        Ok(ended || bench.said().contains("msg=\"paused: "))
     });
     let said = bench.said();
     assert_eq!(told, Ok(true), "{said}");
@@ -231,7 +231,7 @@ fn a_file_system_that_turns_read_only_loses_nothing() {
         said.contains("Read-only file system") || said.contains("Input/output error"),
         "{said}"
     );
-    assert!(ended || said.contains("reading stops"), "{said}");
+    assert!(ended || said.contains("msg=\"paused: "), "{said}");
     reader.finish().unwrap();
     drop(daemon);
     let seen = bench.export_bytes();

@@ -76,7 +76,7 @@ fn an_overflow_of_the_event_queue_loses_nothing() {
     bench.wait_rows(&mut daemon, 1_040);
     bench.assert_distinct(1_040);
     assert!(
-        bench.said().contains("more happened than events tell of"),
+        bench.said().contains("inotify queue overflowed"),
         "{}",
         bench.said()
     );
@@ -156,7 +156,7 @@ fn where_watches_run_out_the_daemon_polls_and_says_so() {
     );
     host::assert_watch_mode(address, "polling");
     assert!(
-        bench.said().contains("polling beside events"),
+        bench.said().contains("polling in addition to events"),
         "{}",
         bench.said()
     );

@@ -101,7 +101,7 @@ fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
     };
     (0..20).for_each(|_| score());
     bench.wait_for(&mut daemon, "it logs the stop", || {
-        bench.said().contains("reading stops")
+        bench.said().contains("msg=\"paused: ")
     });
     let asked = stamp(HostClock::new().wall_ms());
     let mut pid = 0;

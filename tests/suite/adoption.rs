@@ -523,7 +523,10 @@ fn no_batch_replaces_an_export_that_a_daemon_keeps_however_its_path_is_written()
         sft.join("../sft/sft_export.jsonl"),
         bench.beside("link").join("sft_export.jsonl"),
     ] {
-        batch(&output).check(1, &["a daemon keeps the export", "--output FILE"]);
+        batch(&output).check(
+            1,
+            &["belongs to a daemon with the state in", "--output FILE"],
+        );
     }
     assert_eq!(bench.export_bytes(), before);
     batch(&bench.beside("elsewhere")).check(0, &[]);
@@ -573,7 +576,10 @@ fn rows_of_an_unknown_category_that_another_exporter_wrote_are_told() {
     bench.run(&mut bench.command(&go)).check(0, &[]);
     let before = bench.export_bytes();
     let ended = bench.once();
-    ended.check(0, &["categories that are refused now", "rows=2 "]);
+    ended.check(
+        0,
+        &["rows of categories that are no longer accepted", "rows=2 "],
+    );
     assert_eq!(bench.export_bytes(), before);
     let again = bench.once();
     assert!(!again.stderr.contains("refused now"), "{}", again.stderr);

@@ -196,7 +196,7 @@ fn a_root_that_cannot_be_is_said_with_what_to_do() {
     assert!(
         setup
             .error()
-            .starts_with("--root: the root nowhere cannot be used: No such file"),
+            .starts_with("--root: cannot use the root nowhere: No such file"),
         "{}",
         setup.error()
     );
@@ -209,7 +209,7 @@ fn a_root_that_cannot_be_is_said_with_what_to_do() {
     assert!(
         setup
             .error()
-            .starts_with("--root: the root plain cannot be used: it is not a directory")
+            .starts_with("--root: cannot use the root plain: it is not a directory")
     );
     assert_eq!(setup.load().unwrap_err().exit_code(), 78);
 }

@@ -488,7 +488,7 @@ fn it_answers_before_recovery_and_while_the_engine_is_stuck() {
         began.elapsed()
     );
     assert!(
-        wake.take_questions()
+        wake.take_requests()
             .iter()
             .all(|question| matches!(question, EngineRequest::Snapshot(_)))
     );

@@ -528,7 +528,7 @@ fn contradicted_rows_are_listed_page_by_page_with_a_daemon_and_without() {
             assert_eq!(page["more"], n < 2, "{page}");
         }
         let page = bench.run(&mut bench.command(&["explain", "--contradicted", "--limit", "2"]));
-        page.check(0, &["there are more: --skip 2"]);
+        page.check(0, &["more results: continue with --skip 2"]);
         assert!(page.stdout.contains("\"run-77\""), "{}", page.stdout);
         let page = bench.run(&mut bench.command(&["explain", "--contradicted", "--skip", "2"]));
         assert!(page.stdout.contains("rewritten"), "{}", page.stdout);

@@ -190,7 +190,7 @@ fn every_error_of_the_configuration_says_what_to_do() {
         &bench,
         &mut no_root(&["--root", "/no/such", "run"]),
         1,
-        "/no/such cannot be used",
+        "cannot use the root",
         "mount it",
     );
     check(
@@ -263,7 +263,7 @@ fn every_error_that_a_running_daemon_causes_says_what_to_do() {
         &bench,
         &mut bench.command(&["export"]),
         1,
-        "a daemon keeps the export",
+        "belongs to a daemon",
         "--output FILE",
     );
     bench.stop(daemon);
@@ -273,7 +273,7 @@ fn every_error_that_a_running_daemon_causes_says_what_to_do() {
         &bench,
         &mut bench.command(&rebuild),
         1,
-        "state lies in",
+        "state is in",
         "give `--state-dir",
     );
 }
@@ -297,23 +297,27 @@ fn every_error_of_the_disk_says_what_to_do() {
         &bench,
         &mut bench.command(&run),
         1,
-        "cannot be used",
+        "cannot use the root",
         "distilld check",
     );
     bench.once();
     let export = bench.export_bytes();
     let changed = [&export[..export.len() - 2], b"x\n"].concat();
     for (bytes, what, fix) in [
-        (None, "is missing", "put it back, or run `distilld rebuild`"),
+        (
+            None,
+            "is missing",
+            "restore the export, or run `distilld rebuild`",
+        ),
         (
             Some(&export[..10]),
             "is 10 bytes long",
-            "put the lost bytes back, or run `distilld rebuild`",
+            "restore the lost bytes, or run `distilld rebuild`",
         ),
         (
             Some(&changed[..]),
             "changed by someone else",
-            "put the file that distilld wrote back",
+            "restore the file that distilld wrote",
         ),
     ] {
         match bytes {

@@ -51,7 +51,7 @@ fn page(program: &Command, command: &Command) -> io::Result<Page> {
         man.render_subcommands_section(&mut bytes)?;
     }
     let mut roff = Roff::new();
-    if let Some(help) = help::of(command.get_name()) {
+    if let Some(help) = help::find(command.get_name()) {
         examples(&mut roff, help);
         exits(&mut roff, help);
     }

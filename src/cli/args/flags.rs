@@ -1,4 +1,4 @@
-//! Owns the flags of each command, their help, and the values that only the command line has.
+//! The flags of `run` and `export`, and the values that only the command line has.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,17 +11,17 @@ use crate::cli::args::rfc3339::rfc3339;
 /// Flags of `run`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct RunArguments {
-    /// Catch up with all that is there, then exit
+    /// Read everything once, then exit
     ///
-    /// Also takes a last line without its newline where its day-file has been still for `settle_ms`. Runs that
-    /// still lack evidence stay in the state, waiting. Default: follow until a signal.
+    /// Also takes a last line without its newline if its day-file has not changed for `settle_ms`. Runs that still lack
+    /// evidence stay in the state, waiting. Default: follow the lake until a signal.
     #[arg(long)]
     pub once: bool,
 
     /// Serve status page, metrics and health on ADDR [default: none]
     ///
-    /// A loopback address with a port (`127.0.0.1:9743`, `[::1]:9743`), or unix:/PATH. All of it is read-only. Sockets that
-    /// systemd passes are served as well. Also the key `listen` and the variable DISTILLD_LISTEN.
+    /// A loopback address with a port (`127.0.0.1:9743`, `[::1]:9743`), or unix:/PATH. All routes are read-only.
+    /// Sockets passed by systemd are served as well. Also the key `listen` and the variable DISTILLD_LISTEN.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<String>,
 }
@@ -29,44 +29,44 @@ pub struct RunArguments {
 /// Flags of `export`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ExportArguments {
-    /// Count, write nothing
+    /// Count the rows without writing them
     ///
-    /// Prints the same result as without it. --output then only names the path in the result. Default: write.
+    /// Prints the same result as without it. --output then only sets the path in the result. Default: write.
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Let runs of every model role through
+    /// Accept runs of every model role
     ///
-    /// Lifts the rule that model_role is executor, reviewer or applier, and that rule alone: never the
-    /// firewall, missing evidence or a blank text. Default: off.
+    /// Disables only the rule that model_role is executor, reviewer or applier, never the firewall or the rules for
+    /// missing evidence and blank texts. Default: off.
     #[arg(long)]
     pub include_partial: bool,
 
-    /// Stamp of all rows, RFC 3339 [default: now]
+    /// Timestamp for all rows (RFC 3339) [default: now]
     ///
-    /// Written as given into `created_at` and `provenance.recorded_at` of every row, so that two exports can be
-    /// compared byte for byte: 2026-05-02T03:04:05.678Z, or with an offset such as +02:00. Default: the time of the
-    /// start, UTC, in milliseconds.
+    /// Written as given to `created_at` and `provenance.recorded_at` of every row, so that two exports can be compared
+    /// byte for byte: 2026-05-02T03:04:05.678Z, or with an offset such as +02:00. Default: the start time, UTC, in
+    /// milliseconds.
     #[arg(long, value_name = "TIME", value_parser = rfc3339)]
     pub recorded_at: Option<String>,
 
-    /// Bytes as distilld or as the Go program writes them
+    /// Write rows as distilld or as the Go program
     ///
-    /// `go` is for comparing with the batch program that distilld replaces: <, >, &, U+2028 and U+2029 escaped, the
-    /// contractor passed over, an unknown category let through.
+    /// `go` is for comparison with the batch program that distilld replaces: <, >, &, U+2028 and U+2029 are escaped,
+    /// the contractor is skipped, an unknown category is accepted.
     #[arg(long, value_name = "DIALECT", value_enum, default_value_t = Dialect::Native)]
     pub dialect: Dialect,
 
-    /// Where rows go: a file, or - for stdout [default: the root's export]
+    /// Output file, or - for stdout [default: the root's export]
     ///
-    /// A file is replaced atomically, and only once all is written; a FIFO or a device is written to. With `-` the rows go
-    /// to stdout and the result to stderr. Default: ROOT/data/distilled/sft/sft_export.jsonl. That one is refused, however
-    /// its path is written, where a daemon's state keeps it.
+    /// A file is replaced atomically, after all rows are written; a FIFO or a device is written to directly. With `-`
+    /// the rows go to stdout and the result to stderr. Default: ROOT/data/distilled/sft/sft_export.jsonl. This file is
+    /// refused, however its path is written, if it belongs to a daemon.
     #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().map(Output::from))]
     pub output: Option<Output>,
 }
 
-/// Whose bytes a batch writes.
+/// The byte format of a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Dialect {
     /// distilld's own, the daemon's
@@ -76,12 +76,12 @@ pub enum Dialect {
     Go,
 }
 
-/// Where a batch goes.
+/// The output of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// `-`
     Stdout,
-    /// Any other name. A file called `-` is `./-`.
+    /// Any other name. A file named `-` is given as `./-`.
     File(PathBuf),
 }
 

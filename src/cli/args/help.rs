@@ -1,60 +1,60 @@
-//! Owns what help says behind the flags: examples that work as they stand, and exit codes. The manual pages are made
-//! of the same table. A command without an entry does not pass the tests.
+//! The part of the help after the flags: examples and exit codes. The manual pages are generated from the same table. A
+//! test requires an entry for each command.
 
-/// A command line, and what it does.
+/// A command line and its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Example {
-    /// As typed.
+    /// The command line.
     pub line: &'static str,
-    /// In a few words.
+    /// The effect, in a few words.
     pub does: &'static str,
 }
 
-/// An exit code, and when it is given.
+/// An exit code and its meaning.
 pub type Exit = (&'static str, &'static str);
 
-/// What help says of a command behind its flags.
+/// The help of a command after its flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Help {
-    /// The command; of the program itself its name.
+    /// The command, or the name of the program itself.
     pub command: &'static str,
-    /// The most common first.
+    /// Examples, the most common first.
     pub examples: &'static [Example],
-    /// In ascending order.
+    /// Exit codes, in ascending order.
     pub exits: &'static [Exit],
 }
 
 const DONE: Exit = ("0", "done");
-const USAGE: Exit = ("2", "usage: the command line could not be understood");
+const USAGE: Exit = ("2", "usage: invalid command line");
 const CONFIGURATION: Exit = (
     "78",
-    "configuration: the root, a variable or the file has to be changed first",
+    "configuration: the root, a variable or the file must be corrected",
 );
 
 const fn example(line: &'static str, does: &'static str) -> Example {
     Example { line, does }
 }
 
-/// The program's own, then each command's in the order of the help.
+/// The help of the program, then of each command in the order of the help.
 pub const HELP: &[Help] = &[
     Help {
         command: "distilld",
         examples: &[
             example(
                 "distilld --root /srv/lake run",
-                "follow the lake until a signal comes",
+                "follow the lake until a signal",
             ),
             example(
                 "distilld --root /srv/lake status",
-                "is the set fresh, and what waits?",
+                "show lag and waiting runs",
             ),
             example(
                 "distilld --root /srv/lake export --dry-run",
-                "count what a batch over the history would give",
+                "count the rows of a batch over the history",
             ),
             example(
                 "distilld --config /etc/distilld/distilld.toml verify",
-                "prove that the export is what the sources say",
+                "verify the export against the sources",
             ),
         ],
         exits: &[
@@ -69,25 +69,22 @@ pub const HELP: &[Help] = &[
         examples: &[
             example(
                 "distilld --root /srv/lake run",
-                "follow the lake until a signal comes",
+                "follow the lake until a signal",
             ),
             example(
                 "distilld --root /srv/lake run --once",
-                "catch up with all that is there, then exit",
+                "read everything once, then exit",
             ),
-            example(
-                "distilld --root /srv/lake --log debug run",
-                "say of each pass what it did",
-            ),
+            example("distilld --root /srv/lake --log debug run", "log each pass"),
         ],
         exits: &[
             ("0", "stopped by a signal, or with --once: caught up"),
-            ("1", "failed; the message says what to do"),
+            ("1", "failed; the message contains the fix"),
             USAGE,
             CONFIGURATION,
             (
                 "130, 143",
-                "ended at once by a second SIGINT or SIGTERM, which is safe",
+                "exited at once after a second SIGINT or SIGTERM, which is safe",
             ),
         ],
     },
@@ -96,24 +93,24 @@ pub const HELP: &[Help] = &[
         examples: &[
             example(
                 "distilld --root /srv/lake export --dry-run",
-                "count, write nothing",
+                "count the rows without writing them",
             ),
             example(
                 "distilld --root /srv/lake export --output - | wc -l",
-                "rows to stdout, the result to stderr",
+                "write rows to stdout, the result to stderr",
             ),
             example(
                 "distilld --root /srv/lake export --output all.jsonl --include-partial",
-                "a file of one's own, runs of every role in it",
+                "write another file, with runs of every role",
             ),
             example(
                 "distilld --root /srv/lake export --output - --recorded-at 2026-01-01T00:00:00Z",
-                "the same bytes each time",
+                "write reproducible bytes",
             ),
         ],
         exits: &[
             DONE,
-            ("1", "failed; what was there before is untouched"),
+            ("1", "failed; the previous output is unchanged"),
             USAGE,
             CONFIGURATION,
         ],
@@ -123,16 +120,16 @@ pub const HELP: &[Help] = &[
         examples: &[
             example(
                 "distilld --root /srv/lake verify",
-                "prove it, also while the daemon runs",
+                "verify, also while the daemon runs",
             ),
             example(
                 "distilld --root /srv/lake verify | jq .days",
-                "what differs, day by day",
+                "show the differences by day",
             ),
         ],
         exits: &[
-            ("0", "the export is what a batch would give"),
-            ("1", "it is not, or nothing can be said"),
+            ("0", "the export equals a batch"),
+            ("1", "it differs, or could not be verified"),
             USAGE,
             CONFIGURATION,
         ],
@@ -140,18 +137,18 @@ pub const HELP: &[Help] = &[
     Help {
         command: "rebuild",
         examples: &[
-            example("systemctl stop distilld", "only one may write"),
+            example("systemctl stop distilld", "stop the other writer"),
             example(
                 "distilld --root /srv/lake rebuild",
-                "a fresh export, swapped in at once",
+                "replace the export atomically",
             ),
-            example("distilld --root /srv/lake verify", "prove that it is equal"),
+            example("distilld --root /srv/lake verify", "verify the new export"),
         ],
         exits: &[
             DONE,
             (
                 "1",
-                "failed or interrupted; the old export and state are untouched",
+                "failed or interrupted; the old export and state are unchanged",
             ),
             USAGE,
             CONFIGURATION,
@@ -160,19 +157,19 @@ pub const HELP: &[Help] = &[
     Help {
         command: "status",
         examples: &[
-            example("distilld --root /srv/lake status", "a page for a person"),
+            example("distilld --root /srv/lake status", "show the status once"),
             example(
                 "distilld --root /srv/lake status --watch",
-                "the same, live, until q or Ctrl-C",
+                "show it live, until q or Ctrl-C",
             ),
             example(
                 "distilld --root /srv/lake status --json | jq .behind",
-                "one number for a program",
+                "print one number for a script",
             ),
         ],
         exits: &[
             DONE,
-            ("1", "there is nothing to be told, or it cannot be read"),
+            ("1", "there is no status, or it cannot be read"),
             USAGE,
             CONFIGURATION,
         ],
@@ -182,23 +179,20 @@ pub const HELP: &[Help] = &[
         examples: &[
             example(
                 "distilld --root /srv/lake explain run-4711",
-                "each line of the run, its verdict and why",
+                "show each line of the run and its verdict",
             ),
             example(
                 "distilld --root /srv/lake explain run-4711 --json",
-                "the same for a program",
+                "print the same as JSON",
             ),
             example(
                 "distilld --root /srv/lake explain --contradicted",
-                "runs that were rejected after their rows were written",
+                "list runs rejected after their rows were written",
             ),
         ],
         exits: &[
-            (
-                "0",
-                "some line concerns the run; with --contradicted: listed",
-            ),
-            ("1", "none does, or it cannot be found out"),
+            ("0", "a line has the run; with --contradicted: listed"),
+            ("1", "no line has it, or an error occurred"),
             USAGE,
             CONFIGURATION,
         ],
@@ -208,23 +202,20 @@ pub const HELP: &[Help] = &[
         examples: &[
             example(
                 "distilld --root /srv/lake dead-letters",
-                "the first hundred",
+                "list the first hundred",
             ),
             example(
                 "distilld --root /srv/lake dead-letters show 2026/05/02/audits.jsonl 4096",
-                "the bytes of one",
+                "print the bytes of one",
             ),
             example(
                 "distilld --root /srv/lake dead-letters retry 2026/05/02/audits.jsonl",
-                "the day-file was mended",
+                "read a corrected day-file again",
             ),
         ],
         exits: &[
             DONE,
-            (
-                "1",
-                "there is no such letter or day-file, or it cannot be read",
-            ),
+            ("1", "no such dead letter or day-file, or it cannot be read"),
             USAGE,
             CONFIGURATION,
         ],
@@ -234,11 +225,11 @@ pub const HELP: &[Help] = &[
         examples: &[
             example(
                 "distilld --root /srv/lake plan",
-                "what a run now would export, refuse and wait for",
+                "show what the next run would change",
             ),
             example(
                 "distilld --root /srv/lake plan --json | jq .total.rows",
-                "one number for a program",
+                "print one number for a script",
             ),
         ],
         exits: &[
@@ -251,30 +242,33 @@ pub const HELP: &[Help] = &[
     Help {
         command: "check",
         examples: &[
-            example("distilld --root /srv/lake check", "before the first start"),
+            example(
+                "distilld --root /srv/lake check",
+                "check before the first start",
+            ),
             example(
                 "distilld --config /etc/distilld/distilld.toml check",
-                "after the configuration was changed",
+                "check a changed configuration",
             ),
         ],
         exits: &[
-            ("0", "nothing would fail"),
-            ("1", "something would; each line says what"),
+            ("0", "no check failed"),
+            ("1", "a check failed; its line contains the fix"),
             USAGE,
             CONFIGURATION,
         ],
     },
 ];
 
-/// The entry of a command.
+/// Returns the entry of a command.
 #[must_use]
-pub fn of(command: &str) -> Option<&'static Help> {
+pub fn find(command: &str) -> Option<&'static Help> {
     HELP.iter().find(|help| help.command == command)
 }
 
-/// Behind the flags of `-h`.
+/// Returns the text after the flags of `-h`.
 pub(super) fn short(command: &str) -> String {
-    let Some(help) = of(command) else {
+    let Some(help) = find(command) else {
         return String::new();
     };
     let mut text = String::from("Examples:\n");
@@ -284,9 +278,9 @@ pub(super) fn short(command: &str) -> String {
     text + "\nExit codes and more: --help"
 }
 
-/// Behind the flags of `--help`.
+/// Returns the text after the flags of `--help`.
 pub(super) fn long(command: &str) -> String {
-    let Some(help) = of(command) else {
+    let Some(help) = find(command) else {
         return String::new();
     };
     let mut text = String::from("Examples:\n");
@@ -300,10 +294,10 @@ pub(super) fn long(command: &str) -> String {
     text
 }
 
-/// Behind the flags of the program's own `--help`: where settings come from, too.
-pub(super) fn of_program() -> String {
+/// Returns the text after the flags of the program's own `--help`, with the precedence of settings.
+pub(super) fn program() -> String {
     let order = "\nSettings are taken from flags, then from the environment, then from the file of --config, \
-                 then from defaults.\nData goes to stdout, all else to stderr. Colours and bars only on a \
+                 then from defaults.\nData goes to stdout, everything else to stderr. Colours and bars are used only on a \
                  terminal, and no colours with NO_COLOR.";
     long("distilld") + order
 }
@@ -315,7 +309,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn every_command_has_examples_and_exit_codes_and_nothing_else_has() {
+    fn exactly_the_commands_have_examples_and_exit_codes() {
         let program = Arguments::command();
         let mut names = vec!["distilld".to_owned()];
         names.extend(
@@ -335,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn every_example_is_a_command_line_that_is_understood() {
+    fn every_example_is_a_valid_command_line() {
         for example in HELP.iter().flat_map(|help| help.examples) {
             let words = example
                 .line

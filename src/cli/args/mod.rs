@@ -1,7 +1,7 @@
-//! Owns what a person typed: flags, commands, their help and their usage errors (exit code 2).
+//! The command line: flags, commands, their help and their usage errors (exit code 2).
 //!
-//! It touches nothing: no file, no environment, no clock. What the flags mean together with the environment and
-//! the configuration file is decided in [`crate::config`].
+//! No file, environment or clock is used here. [`crate::config`] merges the flags with the environment and the
+//! configuration file.
 
 mod flags;
 pub mod help;
@@ -28,76 +28,76 @@ pub use rfc3339::rfc3339;
                   ROOT/data/distilled/sft/sft_export.jsonl for each accepted one: exactly once, and never for a \
                   rejected one.",
     after_help = help::short("distilld"),
-    after_long_help = help::of_program(),
+    after_long_help = help::program(),
     subcommand_required = true,
     arg_required_else_help = true,
     max_term_width = 100
 )]
 pub struct Arguments {
-    /// Flags that go before or after any command.
+    /// The flags that are accepted before or after any command.
     #[command(flatten)]
     pub global: GlobalArguments,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The command.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Follow the lake and append samples as runs are scored
     ///
-    /// Starts where it stopped, whatever stopped it. A first SIGTERM or SIGINT finishes the batch in hand; a second
-    /// one ends at once, which is safe. A second daemon on the same root stops with an error that names the first.
+    /// Resumes where it stopped, also after a crash. A first SIGTERM or SIGINT finishes the batch in hand; a second one
+    /// exits at once, which is safe. A second daemon on the same root stops with an error that names the first.
     #[command(after_help = help::short("run"), after_long_help = help::long("run"))]
     Run(RunArguments),
     /// Export the whole history as one batch, without the daemon
     ///
-    /// Reads everything, keeps no state, and prints one JSON object with what it counted. Where a daemon keeps
-    /// the root's export, that file is not replaced: give --output.
+    /// Reads everything, keeps no state, and prints one JSON object with the counts. If the root's export belongs to a
+    /// daemon, it is not replaced: use --output.
     #[command(after_help = help::short("export"), after_long_help = help::long("export"))]
     Export(ExportArguments),
-    /// Prove that the export is what a batch would give
+    /// Verify that the export equals what a batch would write
     ///
-    /// Compares the daemon's export with the sources, row by row, stamps aside. Reads only, also while the daemon
-    /// runs. Exit code 1 and the first difference if they do not agree.
+    /// Compares the daemon's export with the sources, row by row, ignoring timestamps. Reads only, also while the
+    /// daemon runs. Exits with 1 and prints the first difference if they do not agree.
     #[command(after_help = help::short("verify"), after_long_help = help::long("verify"))]
     Verify,
-    /// Write a fresh export and a state that fits it
+    /// Write a new export and a state that matches it
     ///
-    /// The export is written anew from today's sources, in batch order, and swapped in atomically. Rows of lines and
-    /// evidence that were rewritten or deleted since are dropped; a run that was accepted and later rejected keeps
-    /// its row while the accepting line stands, as in a batch. Rows get new stamps, and offsets that consumers hold
-    /// into the old export end here. The daemon must be stopped. Prints one JSON object with what changed.
+    /// Writes a new export from the current sources, in batch order, and replaces the old one atomically. Rows whose
+    /// lines or evidence were rewritten or deleted are dropped; a run that was accepted and later rejected keeps its
+    /// row while the accepting line exists, as in a batch. Rows get new timestamps, and byte offsets of consumers into
+    /// the old export become invalid. The daemon must be stopped. Prints one JSON object with the changes.
     #[command(after_help = help::short("rebuild"), after_long_help = help::long("rebuild"))]
     Rebuild,
-    /// Show what is fresh, waiting, dead or wrong
+    /// Show lag, waiting runs, dead letters and faults
     ///
-    /// Works with the daemon running or not.
+    /// Works whether or not the daemon runs.
     #[command(after_help = help::short("status"), after_long_help = help::long("status"))]
     Status(StatusArguments),
-    /// Say what became of a run, and why
+    /// Explain the verdict on a run
     ///
-    /// Each line that concerns it, its verdict with the rule and the value that decided it, its row in the export, or
-    /// what it waits for. Works with the daemon running or not. Exit code 1 for a run that no line concerns. With
-    /// --contradicted: which runs were rejected too late for their rows.
+    /// Prints each line of the run, its verdict with the rule and the value that decided it, its row in the export, or
+    /// what it waits for. Works whether or not the daemon runs. Exits with 1 if no line has the run. With
+    /// --contradicted: lists the runs that were rejected after their rows were written.
     #[command(after_help = help::short("explain"), after_long_help = help::long("explain"))]
     Explain(ExplainArguments),
-    /// List lines that are no records, show one, try again
+    /// List, show and retry malformed lines
     ///
-    /// Works with the daemon running or not.
+    /// Works whether or not the daemon runs.
     #[command(after_help = help::short("dead-letters"), after_long_help = help::long("dead-letters"))]
     DeadLetters(DeadLettersArguments),
-    /// Say what a run now would do, and do nothing
+    /// Show what the next run would change (dry run)
     ///
-    /// What would be exported, refused and waited for, from where the state ends: it costs what is new. Works with
-    /// the daemon running or not, and writes nothing.
+    /// Shows the rows and verdicts of everything after the point that the state has reached; the cost depends only on
+    /// new input. Works whether or not the daemon runs, and writes nothing.
     #[command(after_help = help::short("plan"), after_long_help = help::long("plan"))]
     Plan(PlanArguments),
-    /// Find out what would fail before it does
+    /// Check configuration, permissions and limits
     ///
-    /// Looks at configuration, permissions, file systems, inotify limits and free disk. Changes nothing; exit code 1
-    /// if something would fail.
+    /// Checks configuration, permissions, file systems, inotify limits and free disk space. Changes nothing; exits with
+    /// 1 if the daemon would fail.
     #[command(after_help = help::short("check"), after_long_help = help::long("check"))]
     Check,
 }
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_holds_together() {
+    fn the_definition_is_consistent() {
         Arguments::command().debug_assert();
     }
 
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_is_understood() {
+    fn every_command_is_parsed() {
         let check = |line: &str, command: Command| {
             assert_eq!(parse(line).unwrap().command, command, "{line}")
         };
@@ -175,13 +175,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_root_is_left_to_the_configuration() {
+    fn an_empty_root_is_an_error_of_the_configuration() {
         let typed = Arguments::try_parse_from(["distilld", "--root", "", "run"]).unwrap();
         assert_eq!(typed.global.root, Some(PathBuf::new()));
     }
 
     #[test]
-    fn each_short_help_is_there_and_under_79_columns() {
+    fn each_short_help_exists_and_is_under_79_columns() {
         let mut commands = vec![Arguments::command()];
         commands.extend(Arguments::command().get_subcommands().cloned());
         for command in commands {

@@ -1,4 +1,4 @@
-//! Owns the flags of the commands by which an operator asks: `status`, `explain`, `dead-letters`, `plan`.
+//! The flags of the commands that query: `status`, `explain`, `dead-letters`, `plan`.
 
 use std::path::PathBuf;
 
@@ -10,15 +10,15 @@ use crate::lake::path::{PairPath, Stream};
 /// Flags of `status`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct StatusArguments {
-    /// One JSON object, for programs
+    /// Print one JSON object
     ///
-    /// Keys are only ever added. Default: a page for a person.
+    /// Keys are only added in later versions. Default: text.
     #[arg(long)]
     pub json: bool,
 
-    /// Stay, and show the status as it changes, until q or Ctrl-C
+    /// Show the status live, until q or Ctrl-C
     ///
-    /// Needs a terminal. It goes on over a restart of the daemon. Default: show it once.
+    /// Needs a terminal. Continues over a restart of the daemon. Default: show it once.
     #[arg(long, conflicts_with = "json")]
     pub watch: bool,
 }
@@ -26,9 +26,9 @@ pub struct StatusArguments {
 /// Flags of `explain`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ExplainArguments {
-    /// The run's id, as the records have it
+    /// ID of the run
     ///
-    /// `evidence_run_id` of a scored run, `run_id` of its evidence.
+    /// The field `evidence_run_id` of a scored run, `run_id` of its evidence.
     #[arg(
         value_name = "RUN_ID",
         required_unless_present = "contradicted",
@@ -38,14 +38,14 @@ pub struct ExplainArguments {
 
     /// List the runs that were rejected after their rows were written
     ///
-    /// Such a row stays in the append-only export until a rebuild. For each its run, its day-file, where in it the line
-    /// starts that earned the row and the one that refused the run, and where the row is in the export.
+    /// Such a row stays in the append-only export until a rebuild. Lists for each the run, its day-file, the offsets of
+    /// the line that earned the row and of the one that rejected the run, and the offset of the row in the export.
     #[arg(long)]
     pub contradicted: bool,
 
-    /// Of the list at most so many
+    /// Maximum number of results
     ///
-    /// Where there are more, the end of the list says how to see those behind them. Default: 100.
+    /// If there are more, the end of the list shows how to continue. Default: 100.
     #[arg(
         long,
         value_name = "COUNT",
@@ -54,9 +54,9 @@ pub struct ExplainArguments {
     )]
     pub limit: usize,
 
-    /// Of the list pass over so many before them
+    /// Skip the first COUNT results
     ///
-    /// Day-file by day-file, in the order of their paths. Default: 0.
+    /// Results are ordered by the path of their day-file. Default: 0.
     #[arg(
         long,
         value_name = "COUNT",
@@ -65,9 +65,9 @@ pub struct ExplainArguments {
     )]
     pub skip: usize,
 
-    /// One JSON object, for programs
+    /// Print one JSON object
     ///
-    /// Keys are only ever added. Default: a page for a person.
+    /// Keys are only added in later versions. Default: text.
     #[arg(long)]
     pub json: bool,
 }
@@ -75,58 +75,58 @@ pub struct ExplainArguments {
 /// Flags of `plan`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct PlanArguments {
-    /// One JSON object, for programs
+    /// Print one JSON object
     ///
-    /// Keys are only ever added. Default: a page for a person.
+    /// Keys are only added in later versions. Default: text.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Flags of `dead-letters`, and what to do with one.
+/// Flags of `dead-letters`, and its subcommands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct DeadLettersArguments {
-    /// What to do; nothing: list them.
+    /// The subcommand; without one the dead letters are listed.
     #[command(subcommand)]
     pub action: Option<DeadLettersAction>,
 
-    /// Those of this pair of day-files alone
+    /// Only those of this pair of day-files
     ///
-    /// YYYY/MM/DD/NAME.jsonl, as it lies below data/scored-runs. Default: all.
+    /// YYYY/MM/DD/NAME.jsonl, relative to data/scored-runs. Default: all.
     #[arg(long, value_name = "DAY_FILE", value_parser = day_file_parser())]
     pub day_file: Option<PairPath>,
 
-    /// At most so many
+    /// Maximum number of results
     ///
-    /// Where there are more, the end of the list says how to see those behind them. Default: 100.
+    /// If there are more, the end of the list shows how to continue. Default: 100.
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     pub limit: usize,
 
-    /// Pass over so many before them
+    /// Skip the first COUNT results
     ///
-    /// Day-file by day-file, in the order in which they were first read. Default: 0.
+    /// Results are ordered by day-file, in the order of their first reading. Default: 0.
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub skip: usize,
 
-    /// One JSON object, for programs
+    /// Print one JSON object
     ///
-    /// Keys are only ever added. Default: a table for a person.
+    /// Keys are only added in later versions. Default: a table.
     #[arg(long)]
     pub json: bool,
 }
 
-/// What to do with dead letters.
+/// The subcommands of `dead-letters`.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum DeadLettersAction {
-    /// Show the bytes of one
+    /// Print the bytes of one dead letter
     ///
-    /// As they stand in the day-file now. What a terminal would obey is escaped, unless --raw is given.
+    /// Prints the bytes that the day-file has now. Control characters are escaped, unless --raw is given.
     Show(ShowArguments),
-    /// Read a day-file again after it was mended
+    /// Read a corrected day-file again
     ///
-    /// Needed where a line was mended in place: what does not change the length, the beginning or the end of what was
-    /// read is not noticed. The whole day-file is read again; rows that are there are not written again. Prints one
-    /// JSON object: the account of its pair before and after.
+    /// Needed if a line was corrected in place: a change that leaves the length, the beginning and the end of what was
+    /// read is not detected. The whole day-file is read again; existing rows are not written again. Prints one JSON
+    /// object: the accounting of its pair before and after.
     Retry(RetryArguments),
 }
 
@@ -137,17 +137,17 @@ pub struct ShowArguments {
     #[arg(value_name = "DAY_FILE", value_parser = day_file_parser())]
     pub day_file: PairPath,
 
-    /// Where the line starts in the day-file, bytes: as the list has it
+    /// Byte offset of the line in the day-file, as listed
     #[arg(value_name = "OFFSET")]
     pub offset: u64,
 
-    /// In the evidence day-file
+    /// Read the evidence day-file
     ///
-    /// Default: in the scored one.
+    /// Default: the scored day-file.
     #[arg(long)]
     pub evidence: bool,
 
-    /// The bytes as they are, for a pipe
+    /// Print the bytes unchanged, for a pipe
     ///
     /// Default: escaped, and at most the first 64 KiB.
     #[arg(long)]
@@ -161,14 +161,14 @@ pub struct RetryArguments {
     #[arg(value_name = "DAY_FILE", value_parser = day_file_parser())]
     pub day_file: PairPath,
 
-    /// The evidence day-file
+    /// Read the evidence day-file again
     ///
-    /// Default: the scored one.
+    /// Default: the scored day-file.
     #[arg(long)]
     pub evidence: bool,
 }
 
-/// The stream that a flag names.
+/// Returns the stream selected by the flag `--evidence`.
 #[must_use]
 pub fn stream(evidence: bool) -> Stream {
     if evidence {
@@ -180,7 +180,8 @@ pub fn stream(evidence: bool) -> Stream {
 
 fn day_file_parser() -> impl clap::builder::TypedValueParser<Value = PairPath> {
     OsStringValueParser::new().try_map(|typed| {
-        PairPath::from_relative(&PathBuf::from(typed))
-            .ok_or("not a day-file's path below its stream, such as 2026/05/02/audits.jsonl")
+        PairPath::from_relative(&PathBuf::from(typed)).ok_or(
+            "not a path of a day-file relative to its stream, such as 2026/05/02/audits.jsonl",
+        )
     })
 }

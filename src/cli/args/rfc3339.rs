@@ -1,9 +1,9 @@
-//! Owns the one form of a time that a person types: RFC 3339, taken as it stands. It knows no clock.
+//! The form of a time on the command line: RFC 3339, kept as given.
 
-/// Takes an RFC 3339 time as it stands, if it is one: `T` and `Z` in capitals, seconds given, a real date.
+/// Returns `text` unchanged if it is an RFC 3339 time: `T` and `Z` in capitals, seconds given, a real date.
 ///
 /// # Errors
-/// Says which form is expected.
+/// A message with the expected form.
 pub fn rfc3339(text: &str) -> Result<String, String> {
     if is_rfc3339(text.as_bytes()) {
         return Ok(text.to_owned());
@@ -38,7 +38,7 @@ fn is_date_time(text: &[u8]) -> bool {
     (1..=days_in(year, month)).contains(&day) && hour < 24 && minute < 60 && second <= 60
 }
 
-/// Days of a month; 0 for a month that does not exist.
+/// Returns the days of a month; 0 for a month that does not exist.
 fn days_in(year: u32, month: u32) -> u32 {
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     match month {
@@ -50,7 +50,7 @@ fn days_in(year: u32, month: u32) -> u32 {
     }
 }
 
-/// What follows the fraction of a second; a dot without digits stays, and is no offset.
+/// Returns the text after the fraction of a second. A dot without digits stays, and is not a valid offset.
 fn without_fraction(text: &[u8]) -> &[u8] {
     let Some(digits) = text.strip_prefix(b".") else {
         return text;
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_is_a_real_time_in_one_form_and_stays_as_given() {
+    fn a_real_time_in_the_one_form_is_returned_unchanged() {
         let check = |text: &str, valid: bool| {
             assert_eq!(rfc3339(text).ok(), valid.then(|| text.to_owned()), "{text}")
         };

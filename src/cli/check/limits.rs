@@ -1,4 +1,4 @@
-//! FIXME: cli::check::limits
+//! Checks of change events, inotify limits and free disk space.
 
 use crate::cli::check::*;
 use crate::config::{self, Settings};
@@ -10,46 +10,42 @@ pub(super) fn check_events(
     settings: &Settings,
     root: &Path,
     directories: u64,
-    found: &mut Findings,
+    findings: &mut Findings,
 ) {
     if settings.watch == config::Watch::Poll {
-        found.say(
-            Severity::Ok,
-            "watching",
-            "by polling, as the configuration asks",
-        );
+        findings.add(Severity::Ok, "watching", "polling, as configured");
         return;
     }
     let bases = Stream::ALL.map(|stream| stream.base(root));
-    let deaf = bases
+    let without_events = bases
         .iter()
-        .map(|base| nearest_there(base))
+        .map(|base| nearest_existing(base))
         .find_map(|place| lacks_change_events(place).map(|name| (place, name)));
-    if let Some((place, name)) = deaf {
+    if let Some((place, name)) = without_events {
         let why = format!(
             "{} is on {name}, which does not report every change; distilld polls there, every {} ms",
             place.display(),
             settings.poll.as_millis()
         );
-        found.say(Severity::Warn, "file system", why);
+        findings.add(Severity::Warn, "file system", why);
     } else {
-        found.say(Severity::Ok, "file system", "reports its changes");
+        findings.add(Severity::Ok, "file system", "reports its changes");
     }
     let limit = |name: &str| {
         let path = Path::new("/proc/sys/fs/inotify").join(name);
         std::fs::read_to_string(path).ok()?.trim().parse().ok()
     };
     // The root and data/ are watched as well.
-    let finding = of_limits(
+    let finding = limits_finding(
         directories + 2,
         limit("max_user_watches"),
         limit("max_user_instances"),
     );
-    found.0.push(finding);
+    findings.0.push(finding);
 }
 
-/// What inotify's limits mean for so many directories; `None` where the kernel does not tell.
-pub(super) fn of_limits(
+/// Compares the number of needed watches with inotify's limits; a limit is `None` if the kernel does not return it.
+pub(super) fn limits_finding(
     watches: u64,
     watches_max: Option<u64>,
     instances_max: Option<u64>,
@@ -57,7 +53,7 @@ pub(super) fn of_limits(
     let (severity, why) = match (watches_max, instances_max) {
         (_, Some(0)) => (
             Severity::Warn,
-            "fs.inotify.max_user_instances is 0: nothing can be watched and distilld polls; raise it".to_owned(),
+            "fs.inotify.max_user_instances is 0: no directory can be watched and distilld polls; raise it".to_owned(),
         ),
         (Some(max), _) if watches > max => (
             Severity::Warn,
@@ -77,7 +73,7 @@ pub(super) fn of_limits(
         (Some(max), _) => (Severity::Ok, format!("{watches} of {max} watches are needed")),
         (None, _) => (
             Severity::Warn,
-            "the kernel does not tell its limits; distilld polls where it cannot watch".to_owned(),
+            "cannot read the kernel's limits; distilld polls directories that it cannot watch".to_owned(),
         ),
     };
     Finding {
@@ -87,42 +83,39 @@ pub(super) fn of_limits(
     }
 }
 
-pub(super) fn check_free(name: &str, path: &Path, found: &mut Findings) {
-    let place = nearest_there(path);
+pub(super) fn check_free(name: &str, path: &Path, findings: &mut Findings) {
+    let place = nearest_existing(path);
     match rustix::fs::statvfs(place) {
-        Ok(stat) => found.0.push(of_free(
+        Ok(stat) => findings.0.push(free_finding(
             format!("disk of the {name}"),
             stat.f_bavail.saturating_mul(stat.f_frsize),
             (stat.f_files > 0).then_some(stat.f_favail),
         )),
-        Err(error) => found.say(
+        Err(error) => findings.add(
             Severity::Warn,
             format!("disk of the {name}"),
-            format!(
-                "{} does not tell how much is free: {error}",
-                place.display()
-            ),
+            format!("cannot read the free space of {}: {error}", place.display()),
         ),
     }
 }
 
-/// What so much free disk means. `free_inodes`: `None` where the file system does not count them.
-pub(super) fn of_free(what: String, free_bytes: u64, free_inodes: Option<u64>) -> Finding {
+/// Rates an amount of free disk space. `free_inodes` is `None` if the file system does not count them.
+pub(super) fn free_finding(what: String, free_bytes: u64, free_inodes: Option<u64>) -> Finding {
     let mib = free_bytes >> 20;
     let (severity, why) = if free_inodes == Some(0) {
         (
             Severity::Fail,
-            "no inode is free, no file can be made; remove files".to_owned(),
+            "no inode is free, no file can be created; remove files".to_owned(),
         )
     } else if free_bytes < FREE_BYTES_MIN {
         (
             Severity::Fail,
-            format!("{mib} MiB free; reading stops when it is full, make room"),
+            format!("{mib} MiB free; reading pauses when it is full, free space"),
         )
     } else if free_bytes < FREE_BYTES_LOW {
         (
             Severity::Warn,
-            format!("{mib} MiB free; reading stops when it is full, make room soon"),
+            format!("{mib} MiB free; reading pauses when it is full, free space soon"),
         )
     } else {
         (Severity::Ok, format!("{mib} MiB free"))

@@ -1,7 +1,7 @@
-//! Owns `check`: what would fail later is found now, and said with what to do. It changes nothing, opens day-files
-//! only to see that they open, and never decides for the daemon: each finding is for a person.
+//! `distilld check`: finds what would fail later, with the fix. It changes nothing, and opens day-files only to check
+//! that they can be opened.
 
-pub mod limits;
+mod limits;
 
 use crate::cli::check::limits::{check_events, check_free};
 
@@ -19,30 +19,30 @@ use crate::platform::root_lock::lock_path;
 use crate::platform::storage::{FileKind, OsStorage, Storage as _};
 use crate::store::files::{JOURNAL_FILE, STATE_FILE};
 
-/// Less free disk than this stops the daemon at once: a journal, a checkpoint and some rows.
+/// The free disk space below which the daemon cannot work: a journal, a checkpoint and some rows, bytes.
 pub(super) const FREE_BYTES_MIN: u64 = 64 << 20;
-/// Less than this deserves a word.
+/// The free disk space below which a warning is due, bytes.
 pub(super) const FREE_BYTES_LOW: u64 = 1 << 30;
 
-/// How bad it is.
+/// The severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// The daemon works, but worse than it could.
+    /// The daemon works with restrictions.
     Warn,
     /// The daemon would fail, or miss sources.
     Fail,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// What was looked at.
+    /// The subject of the check.
     pub what: String,
-    /// What was found, and what to do.
+    /// The result and, if there is a problem, the fix.
     pub why: String,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for Finding {
 pub(super) struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn say(&mut self, severity: Severity, what: impl Into<String>, why: impl Into<String>) {
+    fn add(&mut self, severity: Severity, what: impl Into<String>, why: impl Into<String>) {
         self.0.push(Finding {
             severity,
             what: what.into(),
@@ -71,54 +71,54 @@ impl Findings {
     }
 }
 
-/// Looks at all that the daemon needs, in the order in which it would.
+/// Checks all that the daemon needs, in the order in which it would need it.
 #[must_use]
 pub fn check(settings: &Settings) -> Vec<Finding> {
-    let mut found = Findings::default();
-    check_settings(settings, &mut found);
+    let mut findings = Findings::default();
+    check_settings(settings, &mut findings);
     let root = match OsStorage.canonicalize(&settings.root) {
         Ok(root) => root,
         Err(error) => {
-            found.say(
+            findings.add(
                 Severity::Fail,
                 format!("root {}", settings.root.display()),
-                format!("{error}; give a directory that distilld may enter"),
+                format!("{error}; use a directory that distilld may enter"),
             );
-            return found.0;
+            return findings.0;
         }
     };
     let mut directories = 0;
     for stream in Stream::ALL {
-        directories += check_stream(&root, stream, &mut found);
+        directories += check_stream(&root, stream, &mut findings);
     }
     let export = export_path(&root);
-    check_writable("export", export.parent().unwrap_or(&root), &mut found);
-    check_export_file(&export, &mut found);
-    check_writable("state", &settings.state_dir, &mut found);
+    check_writable("export", export.parent().unwrap_or(&root), &mut findings);
+    check_export_file(&export, &mut findings);
+    check_writable("state", &settings.state_dir, &mut findings);
     for path in [
         lock_path(&root),
         settings.state_dir.join(STATE_FILE),
         settings.state_dir.join(JOURNAL_FILE),
     ] {
         if let Err(why) = own_file(&path) {
-            found.say(Severity::Fail, format!("file {}", path.display()), why);
+            findings.add(Severity::Fail, format!("file {}", path.display()), why);
         }
     }
-    check_events(settings, &root, directories, &mut found);
-    check_free("export", &export, &mut found);
-    check_free("state", &settings.state_dir, &mut found);
-    found.0
+    check_events(settings, &root, directories, &mut findings);
+    check_free("export", &export, &mut findings);
+    check_free("state", &settings.state_dir, &mut findings);
+    findings.0
 }
 
-fn check_settings(settings: &Settings, found: &mut Findings) {
+fn check_settings(settings: &Settings, findings: &mut Findings) {
     for variable in &settings.unused_variables {
-        found.say(
+        findings.add(
             Severity::Warn,
             format!("variable {variable}"),
-            "distilld reads no variable of this name; correct or remove it",
+            "unknown name of a variable; correct or remove it",
         );
     }
-    found.say(
+    findings.add(
         Severity::Ok,
         "configuration",
         format!(
@@ -129,29 +129,29 @@ fn check_settings(settings: &Settings, found: &mut Findings) {
     );
 }
 
-/// What a walk that only looks has met.
+/// The result of a walk over a stream.
 #[derive(Default)]
-struct Met {
+struct Walk {
     directories: u64,
     day_files: u64,
-    closed: Vec<(PathBuf, io::Error)>,
+    unreadable: Vec<(PathBuf, io::Error)>,
 }
 
-/// Gives how many directories the stream has.
-fn check_stream(root: &Path, stream: Stream, found: &mut Findings) -> u64 {
+/// Checks a stream and returns the number of its directories.
+fn check_stream(root: &Path, stream: Stream, findings: &mut Findings) -> u64 {
     let base = stream.base(root);
     let what = format!("{} {}", stream.dir_name(), base.display());
     match OsStorage.stat(&base) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            found.say(
+            findings.add(
                 Severity::Warn,
                 what,
-                "not there yet; distilld waits for it, check the root if it should be",
+                "does not exist yet; distilld waits for it, check the root if it should exist",
             );
             return 0;
         }
         Err(error) => {
-            found.say(
+            findings.add(
                 Severity::Fail,
                 what,
                 format!("{error}; let distilld enter it"),
@@ -160,9 +160,9 @@ fn check_stream(root: &Path, stream: Stream, found: &mut Findings) -> u64 {
         }
         Ok(_) => {}
     }
-    let met = walk_all(root, stream);
-    if let Some((path, error)) = met.closed.first() {
-        // The daemon passes over what it cannot read and goes on; without the stream's own directory it has nothing.
+    let walk = walk_all(root, stream);
+    if let Some((path, error)) = walk.unreadable.first() {
+        // The daemon skips what it cannot read; without the stream's own directory it has no input.
         let severity = if *path == base {
             Severity::Fail
         } else {
@@ -170,40 +170,40 @@ fn check_stream(root: &Path, stream: Stream, found: &mut Findings) -> u64 {
         };
         let why = format!(
             "{} of its directories and day-files cannot be read, the first is {} ({error}); let distilld read them, \
-             or their runs are passed over",
-            met.closed.len(),
+             or their runs are skipped",
+            walk.unreadable.len(),
             path.display()
         );
-        found.say(severity, what, why);
+        findings.add(severity, what, why);
     } else {
         let why = format!(
-            "{} day-files in {} directories, all can be read",
-            met.day_files, met.directories
+            "{} day-files in {} directories, all readable",
+            walk.day_files, walk.directories
         );
-        found.say(Severity::Ok, what, why);
+        findings.add(Severity::Ok, what, why);
     }
-    met.directories
+    walk.directories
 }
 
-fn walk_all(root: &Path, stream: Stream) -> Met {
-    let mut met = Met::default();
+fn walk_all(root: &Path, stream: Stream) -> Walk {
+    let mut walk = Walk::default();
     let mut dirs = vec![PathBuf::new()];
     while let Some(dir) = dirs.pop() {
-        met.directories += 1;
+        walk.directories += 1;
         match list_level(&OsStorage, root, stream, &dir) {
             Ok(Level::Directories(deeper)) => dirs.extend(deeper),
             Ok(Level::DayFiles(day_files)) => {
                 for day_file in day_files {
-                    met.open(root, stream, &day_file);
+                    walk.open(root, stream, &day_file);
                 }
             }
-            Err(error) => met.close(below(&stream.base(root), &dir), error),
+            Err(error) => walk.add_unreadable(below(&stream.base(root), &dir), error),
         }
     }
-    met
+    walk
 }
 
-/// `base` itself for an empty path: joining that would leave a slash.
+/// Returns `base` itself for an empty path: joining that would append a slash.
 fn below(base: &Path, dir: &Path) -> PathBuf {
     if dir.as_os_str().is_empty() {
         base.to_owned()
@@ -212,93 +212,97 @@ fn below(base: &Path, dir: &Path) -> PathBuf {
     }
 }
 
-impl Met {
+impl Walk {
     fn open(&mut self, root: &Path, stream: Stream, day_file: &PairPath) {
         self.day_files += 1;
         if let Err(error) = open_day_file(&OsStorage, root, root, stream, day_file) {
-            self.close(day_file.path(root, stream), error);
+            self.add_unreadable(day_file.path(root, stream), error);
         }
     }
 
-    fn close(&mut self, path: PathBuf, error: io::Error) {
-        // What vanished since it was listed is no finding.
+    fn add_unreadable(&mut self, path: PathBuf, error: io::Error) {
+        // A file that vanished since it was listed is not a finding.
         if error.kind() != io::ErrorKind::NotFound {
-            self.closed.push((path, error));
+            self.unreadable.push((path, error));
         }
     }
 }
 
-/// Whether the directory can be written, or made below the nearest one that is there.
-fn check_writable(name: &str, dir: &Path, found: &mut Findings) {
-    let nearest = nearest_there(dir);
+/// Checks that a directory can be written, or created below the nearest existing one.
+fn check_writable(name: &str, dir: &Path, findings: &mut Findings) {
+    let nearest = nearest_existing(dir);
     let what = format!("{name} directory {}", dir.display());
     let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
     let is_dir = std::fs::metadata(nearest).is_ok_and(|metadata| metadata.is_dir());
     if !is_dir {
         let why = format!("{} is not a directory; move it away", nearest.display());
-        found.say(Severity::Fail, what, why);
+        findings.add(Severity::Fail, what, why);
     } else if let Err(error) = rustix::fs::access(nearest, access) {
         let why = format!(
-            "{} cannot be written: {error}; give distilld's user the right to",
+            "{} cannot be written: {error}; give distilld's user write permission",
             nearest.display()
         );
-        found.say(Severity::Fail, what, why);
+        findings.add(Severity::Fail, what, why);
     } else if nearest == dir {
-        found.say(Severity::Ok, what, "can be written");
+        findings.add(Severity::Ok, what, "writable");
     } else {
-        let why = format!("not there yet, can be made in {}", nearest.display());
-        found.say(Severity::Ok, what, why);
+        let why = format!(
+            "does not exist yet, can be created in {}",
+            nearest.display()
+        );
+        findings.add(Severity::Ok, what, why);
     }
 }
 
-/// What would keep the daemon from writing a file that it made; its length, or nothing where there is none.
+/// Checks that the daemon can write a file of its own. Returns its length, or `None` if it does not exist.
 fn own_file(path: &Path) -> Result<Option<u64>, String> {
     match OsStorage.stat(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("{error}; let distilld read it")),
         Ok(stat) if stat.kind != FileKind::Regular => {
-            Err("it is no regular file; move it away, distilld makes a fresh one".to_owned())
+            Err("it is not a regular file; move it away, distilld creates a new one".to_owned())
         }
         Ok(stat) => match can_be_written(path) {
             Ok(()) => Ok(Some(stat.len_bytes)),
             Err(error) => Err(format!(
-                "cannot be written: {error}; give distilld's user the right to"
+                "cannot be written: {error}; give distilld's user write permission"
             )),
         },
     }
 }
 
-/// Opens it for writing, which shows more than its mode (an attribute that forbids it), and changes nothing.
+/// Opens a file for writing without changing it. This finds more than its mode does, such as an attribute that forbids
+/// writing.
 fn can_be_written(path: &Path) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).open(path).map(drop)
 }
 
-fn check_export_file(export: &Path, found: &mut Findings) {
+fn check_export_file(export: &Path, findings: &mut Findings) {
     let what = format!("export {}", export.display());
     match own_file(export) {
-        Ok(None) => found.say(Severity::Ok, what, "not there yet"),
-        Ok(Some(len_bytes)) => found.say(Severity::Ok, what, format!("{len_bytes} bytes")),
-        Err(why) => found.say(Severity::Fail, what, why),
+        Ok(None) => findings.add(Severity::Ok, what, "does not exist yet"),
+        Ok(Some(len_bytes)) => findings.add(Severity::Ok, what, format!("{len_bytes} bytes")),
+        Err(why) => findings.add(Severity::Fail, what, why),
     }
 }
 
-/// The directory itself or the nearest above it that is there.
-pub(super) fn nearest_there(dir: &Path) -> &Path {
-    let there = |dir: &&Path| !dir.as_os_str().is_empty() && dir.symlink_metadata().is_ok();
-    dir.ancestors().find(there).unwrap_or(Path::new("."))
+/// Returns the directory itself or its nearest existing ancestor.
+pub(super) fn nearest_existing(dir: &Path) -> &Path {
+    let exists = |dir: &&Path| !dir.as_os_str().is_empty() && dir.symlink_metadata().is_ok();
+    dir.ancestors().find(exists).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::check::limits::of_free;
-    use crate::cli::check::limits::of_limits;
+    use crate::cli::check::limits::free_finding;
+    use crate::cli::check::limits::limits_finding;
 
     #[test]
     fn limits_warn_before_watches_run_out() {
         let check = |watches, watches_max, instances_max, expected| {
-            let finding = of_limits(watches, watches_max, instances_max);
+            let finding = limits_finding(watches, watches_max, instances_max);
             assert_eq!(finding.severity, expected, "{finding}");
         };
         check(10, Some(8_192), Some(128), Severity::Ok);
@@ -311,7 +315,7 @@ mod tests {
     #[test]
     fn a_full_disk_fails_and_a_nearly_full_one_warns() {
         let check = |free_bytes, free_inodes, expected| {
-            let finding = of_free("disk".into(), free_bytes, free_inodes);
+            let finding = free_finding("disk".into(), free_bytes, free_inodes);
             assert_eq!(finding.severity, expected, "{finding}");
         };
         check(1 << 40, Some(1 << 20), Severity::Ok);
@@ -323,10 +327,10 @@ mod tests {
 
     #[test]
     fn a_finding_is_one_line_that_begins_with_its_severity() {
-        let finding = of_free("disk of the state".into(), 0, None);
+        let finding = free_finding("disk of the state".into(), 0, None);
         assert_eq!(
             finding.to_string(),
-            "fail disk of the state: 0 MiB free; reading stops when it is full, make room"
+            "fail disk of the state: 0 MiB free; reading pauses when it is full, free space"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! FIXME: cli::render::class_table
+//! The table of source classes on the status page, with its columns shortened or transposed to fit the terminal.
 
 use crate::cli::render::status::*;
 use crate::console::table::{plain_table, thousands, trim_table};

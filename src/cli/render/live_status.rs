@@ -128,7 +128,7 @@ impl Live {
         let (columns, rows) = terminal::size()?;
         let screen = TerminalSize {
             width: usize::from(columns).max(40),
-            colour: Terminal::of_stdout(&Environment::from_env()).colours,
+            colour: Terminal::for_stdout(&Environment::from_env()).colours,
         };
         let text = self.text(screen);
         let mut stdout = io::stdout().lock();

@@ -1,4 +1,4 @@
-//! FIXME cli::render
+//! Renders the results of queries as text for a terminal.
 
 pub mod class_table;
 pub mod explain;

@@ -1,4 +1,4 @@
-//! FIXME: console::logging::kv
+//! The formats of log lines: `key=value` for `kv` and the journal, and the fields of the format for people.
 
 use std::fmt::Write as _;
 use tracing::field::{Field, Visit};
@@ -9,9 +9,10 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Rfc3339Time};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// One event as one line: `time=.. level=.. msg=.. key=value .. target=..`.
+/// A format with one event per line: `time=.. level=.. msg=.. key=value .. target=..`.
 pub(crate) struct KvEvents {
-    /// In the journal the time is left out, which it has, and the priority goes first, in the form it strips.
+    /// In the journal the time is omitted, because the journal has it, and the priority comes first, in the form that
+    /// the journal strips.
     pub(crate) journal: bool,
 }
 
@@ -54,7 +55,7 @@ where
     }
 }
 
-/// Priorities of syslog, so that `journalctl -p warning` works.
+/// Returns the syslog priority of a level, so that `journalctl -p warning` works.
 pub(crate) fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -64,7 +65,7 @@ pub(crate) fn priority(level: Level) -> u8 {
     }
 }
 
-/// Fields of spans, in the form of [`KvEvents`].
+/// A format for the fields of spans, the one of [`KvEvents`].
 pub(crate) struct KvFields;
 
 impl<'writer> FormatFields<'writer> for KvFields {
@@ -82,8 +83,8 @@ impl<'writer> FormatFields<'writer> for KvFields {
     }
 }
 
-/// Writes ` key=value` for each field.
-pub(crate) struct KvVisitor<'writer> {
+/// A visitor that writes ` key=value` for each field.
+struct KvVisitor<'writer> {
     writer: Writer<'writer>,
     result: std::fmt::Result,
 }
@@ -92,7 +93,7 @@ impl KvVisitor<'_> {
     fn write(&mut self, field: &Field, value: &str) {
         let name = match field.name() {
             "message" => "msg",
-            // For the journal alone.
+            // Only the journal has this field.
             "message_id" => return,
             name => name.strip_prefix("r#").unwrap_or(name),
         };
@@ -123,7 +124,7 @@ impl Visit for KvVisitor<'_> {
     }
 }
 
-/// Fields for a person: the words first, and nothing that only programs need.
+/// A format for people: the message first, and no fields that only programs need.
 pub(crate) struct HumanFields;
 
 impl<'writer> FormatFields<'writer> for HumanFields {
@@ -141,7 +142,7 @@ impl<'writer> FormatFields<'writer> for HumanFields {
     }
 }
 
-pub(crate) struct HumanVisitor<'writer>(KvVisitor<'writer>);
+struct HumanVisitor<'writer>(KvVisitor<'writer>);
 
 impl Visit for HumanVisitor<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
@@ -161,7 +162,8 @@ impl Visit for HumanVisitor<'_> {
     }
 }
 
-/// A value bare if it is one plain word, else in double quotes, with nothing in it that could end or fake a line.
+/// A value, unquoted if it is one plain word, otherwise in double quotes with everything escaped that could end or fake
+/// a line.
 pub(crate) struct Quoted<'a>(pub(super) &'a str);
 
 impl std::fmt::Display for Quoted<'_> {

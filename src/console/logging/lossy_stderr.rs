@@ -1,4 +1,4 @@
-//! Owns a log that goes into a pipe: where nobody reads it, lines are lost and counted, and nobody waits for it.
+//! A log writer for a pipe that never blocks: lines that the reader is too slow for are dropped and counted.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -9,30 +9,31 @@ use rustix::fs::OFlags;
 
 use crate::console::progress;
 
-/// Lines that were lost and not told of yet.
+/// The number of dropped lines that have not been reported.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Has `tell` log how many lines were lost, if any were; they count on where that line is lost as well.
-pub fn tell_lost(tell: impl FnOnce(u64)) {
+/// Calls `report` with the number of dropped lines if there are any. They are counted again if that line is dropped as
+/// well.
+pub fn report_lost_lines(report: impl FnOnce(u64)) {
     let lost = LOST.swap(0, Ordering::Relaxed);
     if lost > 0 {
-        tell(lost);
+        report(lost);
         if LOST.load(Ordering::Relaxed) > 0 {
             LOST.fetch_add(lost, Ordering::Relaxed);
         }
     }
 }
 
-/// The pipe that stderr is.
+/// The pipe at stderr.
 #[derive(Debug)]
 pub(super) struct Pipe {
     file: File,
-    /// The last line went in in part.
-    torn: AtomicBool,
+    /// The last line was written in part.
+    is_torn: AtomicBool,
 }
 
 impl Pipe {
-    /// Stderr's pipe, if it is one: opened anew, so that only we do not wait for whoever reads it.
+    /// Opens stderr's pipe again, if it is one, so that only this process does not block on its reader.
     pub(super) fn for_stderr() -> Option<Self> {
         const STDERR: &str = "/proc/self/fd/2";
         if !std::fs::metadata(STDERR).ok()?.file_type().is_fifo() {
@@ -43,22 +44,23 @@ impl Pipe {
         let file = options.write(true).custom_flags(flags).open(STDERR).ok()?;
         Some(Self {
             file,
-            torn: AtomicBool::new(false),
+            is_torn: AtomicBool::new(false),
         })
     }
 
     fn write_line(&self, line: &[u8]) -> io::Result<()> {
         let mut rest = line;
-        if self.torn.load(Ordering::Relaxed) {
+        if self.is_torn.load(Ordering::Relaxed) {
             (&self.file).write_all(b"\n")?;
-            self.torn.store(false, Ordering::Relaxed);
+            self.is_torn.store(false, Ordering::Relaxed);
         }
         while !rest.is_empty() {
             match (&self.file).write(rest) {
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.torn.store(rest.len() < line.len(), Ordering::Relaxed);
+                    self.is_torn
+                        .store(rest.len() < line.len(), Ordering::Relaxed);
                     return Err(error);
                 }
             }
@@ -67,7 +69,7 @@ impl Pipe {
     }
 }
 
-/// Takes one line at a time, as the log gives them.
+/// Each call writes one line, as the log passes them.
 impl Write for &Pipe {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match progress::around(|| self.write_line(line)) {

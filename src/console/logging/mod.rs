@@ -1,11 +1,11 @@
-//! Owns the log: which events are shown, in which form, on stderr or, where stderr is the journal, as the journal's
+//! The log: the filter, the format, and the output to stderr, or, if stderr is the systemd journal, to the journal's
 //! own fields.
 //!
-//! It never writes to stdout, and in the `kv` and `json` forms one event is always one line, whatever stands in its
-//! fields. The `kv` form is a contract with whoever greps a log, and so are the names of fields: the journal has them
-//! in upper case (`DAY_FILE`), so that `journalctl DAY_FILE=...` finds them.
+//! Nothing is written to stdout. In the `kv` and `json` formats one event is always one line, whatever its fields
+//! contain. The `kv` format is stable for programs that read a log, and so are the names of fields: the journal has
+//! them in upper case (`DAY_FILE`), so that `journalctl DAY_FILE=...` finds them.
 
-pub mod kv;
+pub(crate) mod kv;
 pub(crate) mod lossy_stderr;
 
 use crate::console::logging::kv::{HumanFields, KvEvents, KvFields};
@@ -25,31 +25,31 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 use crate::config::{Environment, LogFormat, Settings, parse_filter};
 use crate::console::progress;
 use crate::console::terminal::{Terminal, stderr_is_journal};
-pub use lossy_stderr::tell_lost;
+pub use lossy_stderr::report_lost_lines;
 
-/// What a layer of form stands on.
+/// The subscriber below the format layer.
 type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
 type Form = Box<dyn Layer<Filtered> + Send + Sync>;
 
-/// The filter of a running log.
+/// A handle to the filter of the running log.
 #[derive(Debug, Default)]
 pub struct LogFilter(Option<reload::Handle<EnvFilter, Registry>>);
 
 impl LogFilter {
-    /// Shows other events from now on. `text`: a filter that was parsed once already.
+    /// Replaces the filter. `text` has been parsed once already; an invalid one is ignored.
     pub fn set(&self, text: &str) {
         if let (Some(handle), Ok(filter)) = (&self.0, parse_filter(text)) {
-            // It fails only where the log is gone.
+            // It fails only if the log no longer exists.
             let _ = handle.reload(filter);
         }
     }
 }
 
-/// Starts the log for this process, and gives its filter. Where one was started before, that one stays. `waits`: whether it
-/// waits for whoever reads stderr, as a daemon must not.
+/// Starts the log of this process and returns its filter. A log that was started before stays. `waits`: whether a write
+/// blocks on the reader of stderr, which a daemon must not do.
 #[must_use]
 pub fn init(settings: &Settings, environment: &Environment, waits: bool) -> LogFilter {
-    let stderr = Stderr::look(environment);
+    let stderr = Stderr::detect(environment);
     let pipe = if waits {
         None
     } else {
@@ -61,24 +61,24 @@ pub fn init(settings: &Settings, environment: &Environment, waits: bool) -> LogF
     };
     let filter = parse_filter(&settings.log).expect("settings hold a filter that was parsed once");
     let (filter, handle) = reload::Layer::new(filter);
-    let form = form(writer, stderr, stderr.resolve(settings.log_format));
-    let subscriber = tracing_subscriber::registry().with(filter).with(form);
-    // The error says only that a log is there already.
+    let format = format_layer(writer, stderr, stderr.resolve(settings.log_format));
+    let subscriber = tracing_subscriber::registry().with(filter).with(format);
+    // The only error is that a log exists already.
     match tracing::subscriber::set_global_default(subscriber) {
         Ok(()) => LogFilter(Some(handle)),
         Err(_) => LogFilter(None),
     }
 }
 
-fn form(writer: BoxMakeWriter, stderr: Stderr, look: LineFormat) -> Form {
-    // Without the journal's socket its stream takes lines all the same.
-    if look == LineFormat::Journal
+fn format_layer(writer: BoxMakeWriter, stderr: Stderr, line_format: LineFormat) -> Form {
+    // Without the journal's socket its stream still accepts lines.
+    if line_format == LineFormat::Journal
         && let Ok(journal) = journal()
     {
         return journal.boxed();
     }
     let lines = fmt::layer().with_writer(writer);
-    match look {
+    match line_format {
         LineFormat::Json => lines.json().flatten_event(true).boxed(),
         LineFormat::Human => lines
             .compact()
@@ -97,8 +97,8 @@ fn form(writer: BoxMakeWriter, stderr: Stderr, look: LineFormat) -> Form {
     }
 }
 
-/// Events as the journal's own, so that each field can be asked for. The levels are those that [`priority`] gives.
-pub(super) fn journal() -> io::Result<tracing_journald::Layer> {
+/// Returns a layer that writes events with their fields to the journal. The levels are those of [`kv::priority`].
+fn journal() -> io::Result<tracing_journald::Layer> {
     Ok(tracing_journald::layer()?
         .with_field_prefix(None)
         .with_syslog_identifier("distilld".into())
@@ -111,7 +111,7 @@ pub(super) fn journal() -> io::Result<tracing_journald::Layer> {
         }))
 }
 
-/// How events look, decided.
+/// The format of events after `auto` is resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LineFormat {
     Journal,
@@ -120,7 +120,7 @@ enum LineFormat {
     Human,
 }
 
-/// What stderr is connected to, and what it may show.
+/// The kind of stderr.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Stderr {
     terminal: bool,
@@ -129,7 +129,7 @@ struct Stderr {
 }
 
 impl Stderr {
-    fn look(environment: &Environment) -> Self {
+    fn detect(environment: &Environment) -> Self {
         Self {
             terminal: io::stderr().is_terminal(),
             journal: stderr_is_journal(environment),
@@ -137,8 +137,8 @@ impl Stderr {
         }
     }
 
-    fn resolve(self, wanted: LogFormat) -> LineFormat {
-        match wanted {
+    fn resolve(self, requested: LogFormat) -> LineFormat {
+        match requested {
             LogFormat::Human => LineFormat::Human,
             LogFormat::Kv => LineFormat::Kv,
             LogFormat::Json => LineFormat::Json,
@@ -153,12 +153,12 @@ impl Stderr {
     }
 }
 
-/// `14:27:30Z`: all a person at a terminal needs.
+/// A timer that writes `14:27:30Z`, which suffices on a terminal.
 struct TimeOfDay;
 
 impl FormatTime for TimeOfDay {
     fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
-        // A clock before 1970 shows midnight; a log line is no reason to stop.
+        // A clock before 1970 shows midnight.
         let seconds = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs() % 86_400);
@@ -178,7 +178,7 @@ mod tests {
     use crate::console::logging::kv::Quoted;
     use std::sync::{Arc, Mutex};
 
-    /// What the `kv` form writes while `act` runs.
+    /// Returns what the `kv` format writes while `act` runs.
     fn kv(journal: bool, act: impl FnOnce()) -> String {
         #[derive(Clone, Default)]
         struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -263,12 +263,12 @@ mod tests {
         assert_eq!(Stderr::default().resolve(LogFormat::Auto), LineFormat::Kv);
         assert_eq!(terminal.resolve(LogFormat::Json), LineFormat::Json);
         assert_eq!(journal.resolve(LogFormat::Auto), LineFormat::Journal);
-        for (wanted, look) in [
+        for (requested, line_format) in [
             (LogFormat::Kv, LineFormat::Kv),
             (LogFormat::Json, LineFormat::Json),
             (LogFormat::Human, LineFormat::Human),
         ] {
-            assert_eq!(journal.resolve(wanted), look);
+            assert_eq!(journal.resolve(requested), line_format);
         }
         assert!(terminal.colours());
         assert!(

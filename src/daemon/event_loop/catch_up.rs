@@ -1,9 +1,9 @@
-//! Owns `run --once`: one look at everything, until nothing is left that can be had.
+//! `run --once`: reads all day-files once, until no more progress is possible.
 
 use std::path::{Path, PathBuf};
 
 use crate::console::progress::OnStep;
-use crate::daemon::event_loop::report::say_caught_up;
+use crate::daemon::event_loop::report::log_caught_up;
 use crate::daemon::inbox::Inbox;
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::seen;
@@ -12,10 +12,10 @@ use crate::lake::walk::{Level, list_level};
 use crate::platform::clock::HostClock;
 use crate::platform::storage::{OsStorage, Storage as _};
 
-/// Catches up with all that is there, settles what can be settled, and takes all into the state.
+/// Reads all day-files, takes settled last lines, and writes a checkpoint.
 ///
 /// # Errors
-/// Those of the engine; an error that may pass is one here.
+/// Those of the engine; a transient error ends the work too.
 pub fn catch_up(
     engine: &mut Engine,
     root: &Path,
@@ -23,7 +23,7 @@ pub fn catch_up(
     stop: &Inbox,
     on_step: OnStep<'_>,
 ) -> Result<(), EngineError> {
-    engine.set_interrupt_flag(stop.awaited());
+    engine.set_interrupt_flag(stop.interrupt_flag());
     engine.scrub_export()?;
     let (mut done_bytes, mut total_bytes) = (0, 0);
     for stream in Stream::ALL {
@@ -44,7 +44,9 @@ pub fn catch_up(
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    tracing::warn!(directory = %stream.base(root).join(&dir).display(), %error, "directory passed over");
+                    let directory = stream.base(root).join(&dir);
+                    let directory = directory.display();
+                    tracing::warn!(%directory, %error, "cannot read directory {directory} ({error}), skipped");
                 }
             }
         }
@@ -55,7 +57,7 @@ pub fn catch_up(
             on_step("catching up", done_bytes, total_bytes);
         } else if engine.may_settle() {
             let due_ms = engine.due_ms().unwrap_or(0);
-            // Hints play no part here; a stop is looked for above.
+            // Hints are ignored here; the loop's condition checks for a stop.
             let _hints = stop.wait_until(Some(clock.instant(due_ms)));
             engine.tick()?;
         } else {
@@ -64,7 +66,7 @@ pub fn catch_up(
     }
     engine.checkpoint()?;
     if !stop.stopping() {
-        say_caught_up(engine);
+        log_caught_up(engine);
     }
     Ok(())
 }

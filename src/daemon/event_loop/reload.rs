@@ -1,5 +1,6 @@
-//! Owns what follows when the configuration is to be read again: what can change does, what cannot is said by name, and
-//! one that cannot be used leaves the running settings in force. The service manager always hears the end of it.
+//! Reloads the configuration: applies the changed keys that can change at run time, logs those that need a restart, and
+//! keeps the running settings if the new configuration is invalid. The service manager is notified of readiness in each
+//! case.
 
 use crate::config::{self, Change, ConfigError, Settings};
 use crate::console::logging::LogFilter;
@@ -10,62 +11,66 @@ use crate::lake::chunk::LineLimits;
 use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
 
-/// How the configuration is read again, and whom of its changes the follower does not own.
+/// The source of a new configuration, and the log filter, which the event loop does not own.
 pub struct Reloader {
-    /// Reads the same flags, environment and file as the start did.
+    /// Reads the same flags, environment and file as at the start.
     pub read: Box<dyn Fn() -> Result<Settings, ConfigError> + Send>,
-    /// The log.
+    /// The filter of the running log.
     pub log: LogFilter,
 }
 
 impl EventLoop {
+    /// Reads the configuration again and applies it.
     pub(super) fn reload(&mut self) {
         self.shared.manager.reloading();
         match (self.reloader.read)() {
-            Ok(fresh) => self.take_up(self.settings.change_to(fresh)),
+            Ok(fresh) => self.apply_change(self.settings.change_to(fresh)),
             Err(error) => {
                 tracing::error!(
                     message_id = message_ids::RELOAD_REFUSED,
                     %error,
-                    "reload refused, the old settings stay in force"
+                    "configuration reload rejected ({error}), keeping the running settings"
                 );
                 self.reload_refused = Some(error.to_string());
             }
         }
-        // Before ready: whoever waits for the reload reads the status next.
-        self.say_status_now();
+        // Before ready: a caller that waits for the reload reads the status next.
+        self.notify_status_now();
         self.shared.manager.ready();
     }
 
-    fn take_up(&mut self, change: Change) {
+    /// Puts a change into force, and logs which keys need a restart.
+    fn apply_change(&mut self, change: Change) {
         self.reload_refused = None;
         self.settings = change.settings;
         self.reloader.log.set(&self.settings.log);
-        self.engine.reconfigure(tuning(&self.settings));
+        self.engine.reconfigure(reconfigure(&self.settings));
         let setting = watch_setting(self.settings.watch);
-        self.looking_through |= self.watch.change_setting(setting);
+        self.is_reconciling |= self.watch.change_setting(setting);
         let now_ms = self.shared.clock.monotonic_ms();
         self.recent_scan_at_ms = self
             .recent_scan_at_ms
             .min(now_ms + self.recent_scan_pause_ms());
         self.full_scan_at_ms = self.full_scan_at_ms.min(now_ms + self.full_scan_pause_ms());
+        let changed = change.applied.join(",");
         tracing::info!(
             message_id = message_ids::RELOADED,
-            changed = change.applied.join(","),
-            "configuration reloaded"
+            changed,
+            "configuration reloaded, changed keys: {changed}"
         );
         if !change.needs_restart.is_empty() {
+            let needs_restart = change.needs_restart.join(",");
             tracing::warn!(
                 message_id = message_ids::RELOAD_REFUSED,
-                needs_restart = change.needs_restart.join(","),
-                "changed keys that only a restart takes up"
+                needs_restart,
+                "some changed keys require a restart: {needs_restart}"
             );
         }
     }
 }
 
-/// What of the settings the engine works by.
-fn tuning(settings: &Settings) -> Reconfigure {
+/// Returns the engine's part of the settings.
+fn reconfigure(settings: &Settings) -> Reconfigure {
     Reconfigure {
         limits: LineLimits {
             line_bytes_max: settings.max_line_bytes,
@@ -75,6 +80,7 @@ fn tuning(settings: &Settings) -> Reconfigure {
     }
 }
 
+/// Converts the configured watch mode to that of the watches.
 pub(super) fn watch_setting(setting: config::Watch) -> WatchSetting {
     match setting {
         config::Watch::Auto => WatchSetting::Auto,

@@ -1,5 +1,4 @@
-//! Owns what the follower says of itself: to the log, to the service manager, to `status`. It changes nothing but what
-//! was said last.
+//! Reports the state of the event loop: to the log, to the service manager, and as the published status.
 
 use crate::daemon::event_loop::EventLoop;
 use crate::daemon::status_line;
@@ -11,21 +10,22 @@ use crate::platform::message_ids;
 use crate::query::status::{RuntimeStatus, Status};
 use crate::record::timestamp::stamp;
 
-/// A status is sent at most so often, milliseconds.
+/// The minimum time between two status lines, milliseconds.
 const STATUS_MS: u64 = 1_000;
 
-/// What the service manager was told last.
+/// The status line that was sent last.
 #[derive(Debug, Default)]
 pub(super) struct LastReport {
     line: String,
-    situation: UnitStatus,
+    unit_status: UnitStatus,
     next_at_ms: u64,
-    /// When it is to be told what was kept back, because the last line was too young.
-    pub(super) again_at_ms: Option<u64>,
+    /// When to send a change that was held back because the last line was too recent, monotonic milliseconds.
+    pub(super) retry_at_ms: Option<u64>,
 }
 
 impl EventLoop {
-    pub(super) fn say_pass(&mut self, report: PassReport) {
+    /// Logs a pass, and records when the last row was written.
+    pub(super) fn record_pass(&mut self, report: PassReport) {
         if report.rows > 0 {
             self.last_row_ms = Some(self.shared.clock.monotonic_ms());
             self.last_row_wall_ms = Some(self.shared.clock.wall_ms());
@@ -40,28 +40,29 @@ impl EventLoop {
         );
     }
 
-    pub(super) fn say_caught_up(&mut self) {
-        if self.is_behind() {
+    /// Logs the first time that no backlog is left.
+    pub(super) fn update_caught_up(&mut self) {
+        if self.has_backlog() {
             return;
         }
-        self.looking_through = false;
+        self.is_reconciling = false;
         if !self.caught_up {
-            say_caught_up(&self.engine);
+            log_caught_up(&self.engine);
             self.caught_up = true;
         }
     }
 
-    /// One event with all that a person asks for first.
-    pub(super) fn report(&self) {
-        let situation = self.situation();
+    /// Logs one event with the main figures, for `SIGUSR1`.
+    pub(super) fn log_report(&self) {
+        let unit_status = self.unit_status();
         let totals = self.engine.totals();
         let counts = &totals.counts;
         let unterminated = self.engine.unterminated();
         tracing::info!(
             message_id = message_ids::STATUS,
-            status = status_line::of(&situation),
-            day_files_behind = situation.day_files_behind,
-            directories_behind = situation.directories_behind,
+            status = status_line::of(&unit_status),
+            day_files_behind = unit_status.day_files_behind,
+            directories_behind = unit_status.directories_behind,
             scored_lines = totals.scored_lines,
             exported = counts.exported,
             firewalled = counts.firewalled,
@@ -87,44 +88,46 @@ impl EventLoop {
         );
     }
 
-    /// Tells the service manager how things stand, where that is news; what only became older is told when
-    /// something else has woken us.
-    pub(super) fn say_status(&mut self) {
+    /// Notifies the service manager of a changed status, at most once per [`STATUS_MS`]. A change of the age of the last
+    /// row alone does not schedule a notification; it is sent with the next one.
+    pub(super) fn notify_status(&mut self) {
         let now_ms = self.shared.clock.monotonic_ms();
-        let situation = self.situation();
-        if now_ms < self.told.next_at_ms {
-            let news = UnitStatus {
-                last_row_s: self.told.situation.last_row_s,
-                ..situation
-            } != self.told.situation;
-            self.told.again_at_ms = news.then_some(self.told.next_at_ms);
+        let unit_status = self.unit_status();
+        let last = &mut self.last_report;
+        if now_ms < last.next_at_ms {
+            let has_changed = UnitStatus {
+                last_row_s: last.unit_status.last_row_s,
+                ..unit_status
+            } != last.unit_status;
+            last.retry_at_ms = has_changed.then_some(last.next_at_ms);
             return;
         }
-        self.told.again_at_ms = None;
-        let line = status_line::of(&situation);
-        if line != self.told.line {
+        last.retry_at_ms = None;
+        let line = status_line::of(&unit_status);
+        if line != last.line {
             self.shared.manager.status(&line);
-            self.told.line = line;
-            self.told.next_at_ms = now_ms + STATUS_MS;
+            last.line = line;
+            last.next_at_ms = now_ms + STATUS_MS;
         }
-        self.told.situation = situation;
+        last.unit_status = unit_status;
     }
 
-    /// The same at once, however young the last one is.
-    pub(super) fn say_status_now(&mut self) {
-        self.told.next_at_ms = 0;
-        self.say_status();
+    /// Notifies the service manager of the status at once, without the minimum interval.
+    pub(super) fn notify_status_now(&mut self) {
+        self.last_report.next_at_ms = 0;
+        self.notify_status();
     }
 
-    pub(super) fn say_stopping(&self) {
-        let situation = UnitStatus {
+    /// Notifies the service manager that the daemon is stopping.
+    pub(super) fn notify_stopping(&self) {
+        let unit_status = UnitStatus {
             stopping: true,
-            ..self.situation()
+            ..self.unit_status()
         };
-        self.shared.manager.status(&status_line::of(&situation));
+        self.shared.manager.status(&status_line::of(&unit_status));
     }
 
-    /// Leaves a snapshot for `status`, where there is something new to say, and the last day for the next process.
+    /// Publishes a snapshot for `status` if it changed, and the 24-hour history for the next process.
     pub(super) fn publish(&mut self) {
         let (now_ms, wall_ms) = (
             self.shared.clock.monotonic_ms(),
@@ -138,6 +141,7 @@ impl EventLoop {
         self.publish_at_ms = [status_at_ms, recent_at_ms].into_iter().flatten().min();
     }
 
+    /// Returns the status of this moment.
     pub(super) fn live_status(&self) -> Status {
         let live = RuntimeStatus {
             behind: (self.engine.queue_len() + self.scanning.len()) as u64,
@@ -150,17 +154,19 @@ impl EventLoop {
         Status::of_daemon(&self.engine, &self.settings, &self.root, live, now_ms)
     }
 
-    fn is_behind(&self) -> bool {
+    /// Returns whether known work is left.
+    fn has_backlog(&self) -> bool {
         self.engine.is_dirty() || self.watch.has_unarmed() || !self.scanning.is_empty()
     }
 
-    fn situation(&self) -> UnitStatus {
+    /// Returns the values of the status line.
+    fn unit_status(&self) -> UnitStatus {
         let counts = &self.engine.totals().counts;
         let now_ms = self.shared.clock.monotonic_ms();
         let fault = self.faults.last().filter(|fault| !fault.over);
         UnitStatus {
             day_files_behind: self.engine.queue_len() as u64,
-            directories_behind: if self.looking_through {
+            directories_behind: if self.is_reconciling {
                 (self.scanning.len() + self.watch.unarmed()) as u64
             } else {
                 0
@@ -181,7 +187,8 @@ impl EventLoop {
     }
 }
 
-pub(super) fn say_caught_up(engine: &Engine) {
+/// Logs that all day-files have been read.
+pub(super) fn log_caught_up(engine: &Engine) {
     let totals = engine.totals();
     tracing::info!(
         message_id = message_ids::CAUGHT_UP,

@@ -1,4 +1,4 @@
-//! Owns the answers of the engine's thread, given between two passes, so that what is told is one moment of the lake.
+//! Answers requests to the engine thread between two passes, so that each answer is one consistent moment of the lake.
 
 use tokio::sync::oneshot;
 
@@ -12,10 +12,10 @@ use crate::query::dead_letters::RetryReport;
 use crate::query::status::{ClassStatus, Status, UnreadBytes};
 use crate::record::timestamp::stamp;
 
-/// Unread pairs that a snapshot names, so that their bytes can be told.
+/// The maximum number of unread pairs whose bytes a snapshot lists.
 const UNREAD_MAX: usize = 1_024;
 
-/// A day-file that is being read again because somebody asked for it.
+/// A requested second read of a day-file that has not finished.
 pub(super) struct PendingRetry {
     path: PairPath,
     stream: Stream,
@@ -24,11 +24,11 @@ pub(super) struct PendingRetry {
 }
 
 impl EventLoop {
-    /// All that was asked since the last pass.
+    /// Answers the requests that came since the last pass.
     pub(super) fn answer(&mut self) -> Result<(), EngineError> {
-        for question in self.shared.wake.take_questions() {
-            // Who asked may have gone away meanwhile.
-            match question {
+        for request in self.shared.inbox.take_requests() {
+            // The caller may have gone.
+            match request {
                 EngineRequest::Snapshot(reply) => drop(reply.send(self.snapshot())),
                 EngineRequest::Recent(reply) => drop(reply.send(self.recent())),
                 EngineRequest::Retry {
@@ -51,11 +51,11 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Says what became of day-files that were read again, when all of them was.
+    /// Answers the retries whose day-files have been read completely.
     pub(super) fn answer_retries(&mut self) -> Result<(), EngineError> {
-        for retrying in std::mem::take(&mut self.retries) {
-            if self.engine.is_unread(&retrying.path) {
-                self.retries.push(retrying);
+        for retry in std::mem::take(&mut self.retries) {
+            if self.engine.is_unread(&retry.path) {
+                self.retries.push(retry);
                 continue;
             }
             let PendingRetry {
@@ -63,20 +63,22 @@ impl EventLoop {
                 stream,
                 before,
                 reply,
-            } = retrying;
+            } = retry;
             let retried = self.engine.end_retry(&path, stream, before)?;
-            // Who asked may have gone away meanwhile.
+            // The caller may have gone.
             let _ = reply.send(retried);
         }
         Ok(())
     }
 
+    /// Returns the 24-hour history up to now.
     fn recent(&self) -> Recent {
         let mut recent = self.engine.recent().clone();
         recent.advance(self.shared.clock.wall_ms());
         recent
     }
 
+    /// Returns a snapshot of the status and of all pairs.
     fn snapshot(&self) -> Snapshot {
         let freshness = self.freshness();
         Snapshot {
@@ -96,6 +98,7 @@ impl EventLoop {
         }
     }
 
+    /// Returns the known lag.
     fn freshness(&self) -> LagRequest {
         let Lag { bytes, age_ms } = self.engine.lag();
         LagRequest {

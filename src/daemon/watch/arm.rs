@@ -1,5 +1,4 @@
-//! Owns what is done with one directory: watch it, list it, give its watch up. Which directory is next, and why,
-//! is decided above.
+//! Operations on one directory: watch it, list it, drop its watch. The parent module decides which directory is next.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,21 +11,21 @@ use crate::daemon::watch::{Identity, Watch};
 use crate::lake::path::Stream;
 use crate::platform::storage::FileKind;
 
-/// Names below a base that lead to the directory that holds day-files.
+/// The number of names below a base that lead to a directory with day-files.
 pub(super) const DAY_DEPTH: usize = 3;
 
-/// What became of an attempt to place a watch.
+/// The result of an attempt to place a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Placed {
     Armed,
-    /// It is not watched, and polling is how its changes are noticed.
+    /// The directory is not watched; its changes are found by polling.
     Unwatched,
     Gone,
 }
 
 impl Watch {
-    /// Arms and lists a directory: queues its subdirectories, or adds its day-files. In this order: what appears after
-    /// the watch is reported, what was there before is listed.
+    /// Arms and lists a directory: queues its subdirectories, or adds its day-files. The watch comes first: later files
+    /// are reported, earlier ones are listed.
     pub(super) fn arm(
         &mut self,
         urgency: Urgency,
@@ -35,9 +34,9 @@ impl Watch {
     ) {
         let stat = match self.stat(place) {
             Ok(stat) => stat,
-            Err(error) => return self.could_not(place, &error),
+            Err(error) => return self.refuse(place, &error),
         };
-        let identity = Identity::of(&stat);
+        let identity = Identity::from_stat(&stat);
         if stat.kind != FileKind::Directory {
             return self.forget(place);
         }
@@ -54,14 +53,14 @@ impl Watch {
             Placed::Unwatched => {}
         }
         if let Err(error) = self.list(urgency, place, day_files) {
-            return self.could_not(place, &error);
+            return self.refuse(place, &error);
         }
         if self.watcher.is_some() && !self.armed.contains_key(place) {
             self.refused.insert(place.clone());
         }
     }
 
-    /// Queues the subdirectories of a directory, or gathers its day-files.
+    /// Queues the subdirectories of a directory, or collects its day-files.
     fn list(
         &mut self,
         urgency: Urgency,
@@ -81,7 +80,7 @@ impl Watch {
         Ok(())
     }
 
-    fn could_not(&mut self, place: &Directory, error: &io::Error) {
+    fn refuse(&mut self, place: &Directory, error: &io::Error) {
         if matches!(
             error.kind(),
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
@@ -93,21 +92,22 @@ impl Watch {
         if error.kind() != io::ErrorKind::PermissionDenied {
             self.unwatched_because(|| format!("cannot list {}: {error}", directory.display()));
         }
-        // Of what cannot be reached because of a directory above it, that one is said.
-        if !self.refused.contains(place) && self.above_is_reached(place) {
-            tracing::warn!(directory = %directory.display(), %error, "directory passed over, tried again later");
+        // Below an unreachable directory only that directory is logged.
+        if !self.refused.contains(place) && self.parent_is_reachable(place) {
+            let directory = directory.display();
+            tracing::warn!(%directory, %error, "cannot read directory {directory} ({error}), retrying with each scan");
         }
         self.refused.insert(place.clone());
     }
 
-    fn above_is_reached(&self, (stream, relative): &Directory) -> bool {
-        let above = relative.parent().map(|above| directory(*stream, above));
-        above.is_none_or(|above| self.stat(&above).is_ok())
+    fn parent_is_reachable(&self, (stream, relative): &Directory) -> bool {
+        let parent = relative.parent().map(|parent| directory(*stream, parent));
+        parent.is_none_or(|parent| self.stat(&parent).is_ok())
     }
 
     fn watch_directory(&mut self, urgency: Urgency, place: &Directory, device: u64) -> Placed {
         let path = self.path(place);
-        self.note_file_system(&path, device);
+        self.check_file_system(&path, device);
         if self.watcher.is_none() {
             return Placed::Unwatched;
         }
@@ -115,7 +115,7 @@ impl Watch {
             return Placed::Unwatched;
         }
         let mut placed = self.place_watch(&path);
-        // A new day is worth more than an old one.
+        // A new day takes precedence over an old one.
         if placed == Placed::Unwatched
             && urgency == Urgency::Fresh
             && self.exhausted
@@ -129,7 +129,7 @@ impl Watch {
         placed
     }
 
-    /// Places one watch and notes why there is none.
+    /// Places one watch, and records the reason if it fails.
     pub(super) fn place_watch(&mut self, path: &Path) -> Placed {
         let Some(watcher) = &mut self.watcher else {
             return Placed::Unwatched;
@@ -141,7 +141,7 @@ impl Watch {
                 ErrorKind::MaxFilesWatch => {
                     self.exhausted = true;
                     self.unwatched_because(|| {
-                        "watches ran out, raise fs.inotify.max_user_watches".into()
+                        "inotify watches are used up, raise fs.inotify.max_user_watches".into()
                     });
                     Placed::Unwatched
                 }
@@ -158,7 +158,7 @@ impl Watch {
         match error.kind() {
             // It vanished while its watch was being placed.
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Placed::Gone,
-            // Polling cannot read it either; listing it says so.
+            // Polling cannot read it either; listing it reports the error.
             io::ErrorKind::PermissionDenied => Placed::Unwatched,
             _ => {
                 self.unwatched_because(|| format!("cannot watch {}: {error}", path.display()));
@@ -167,7 +167,7 @@ impl Watch {
         }
     }
 
-    /// Takes the watch from the oldest day that is older than `place`, if there is one.
+    /// Drops the watch of the oldest day if it is older than `place`; returns whether there was one.
     pub(super) fn give_up_older_than(&mut self, place: &Directory) -> bool {
         let days = Stream::ALL.into_iter().filter_map(|stream| {
             let mut armed = self
@@ -190,13 +190,13 @@ impl Watch {
         true
     }
 
-    /// A directory is gone, and all below it.
+    /// Forgets a directory and all directories below it.
     pub(super) fn forget(&mut self, place: &Directory) {
         self.disarm(place);
         self.refused.retain(|refused| !is_below(refused, place));
     }
 
-    /// Takes the watches from a directory and all below it.
+    /// Drops the watches of a directory and of all directories below it.
     fn disarm(&mut self, place: &Directory) {
         let armed = self.armed.range(place.clone()..).map(|(armed, _)| armed);
         let armed = armed.take_while(|armed| is_below(armed, place));
@@ -209,13 +209,13 @@ impl Watch {
     fn unwatch(&mut self, place: &Directory) {
         let path = self.path(place);
         if let Some(watcher) = &mut self.watcher {
-            // The only error is that the event source dropped the watch itself, with the directory.
+            // The only error is that the event source has already dropped the watch, with the directory.
             let _ = watcher.unwatch(&path);
         }
     }
 }
 
-/// Whether a directory is `place` or stands below it.
+/// Returns whether a directory is `place` or below it.
 fn is_below((stream, path): &Directory, place: &Directory) -> bool {
     *stream == place.0 && path.starts_with(&place.1)
 }

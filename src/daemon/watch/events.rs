@@ -1,5 +1,5 @@
-//! Owns the step from what inotify reports to a [`ChangeHint`]: a filter and a mapping of paths. It runs on the thread
-//! of the event source, so it looks at nothing but the event: no file system, no waiting.
+//! Converts inotify events to [`ChangeHint`]s: a filter and a mapping of paths. It runs on the thread of the event
+//! source, so it uses only the event: no file system, no waiting.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,23 +12,23 @@ use crate::daemon::inbox::{ChangeHint, Inbox};
 use crate::daemon::watch::SelfTest;
 use crate::lake::path::Stream;
 
-/// Names below a stream's base that lead to a day-file: year, month, day, name.
+/// The number of names below a stream's base that lead to a day-file: year, month, day, name.
 const DAY_FILE_DEPTH: usize = 4;
 
-/// Turns events into hints, and does nothing else with them.
+/// Sends the hints of each event to the inbox.
 #[derive(Debug)]
 pub(super) struct HintSender {
     root: PathBuf,
-    wake: Arc<Inbox>,
+    inbox: Arc<Inbox>,
     self_test: Arc<SelfTest>,
 }
 
 impl HintSender {
-    /// Sends hints about what lies under `root`, which must be the path the watches are placed with.
-    pub(super) fn new(root: PathBuf, wake: Arc<Inbox>, self_test: Arc<SelfTest>) -> HintSender {
+    /// Creates a sender for paths below `root`, which must be the path that the watches are placed with.
+    pub(super) fn new(root: PathBuf, inbox: Arc<Inbox>, self_test: Arc<SelfTest>) -> HintSender {
         HintSender {
             root,
-            wake,
+            inbox,
             self_test,
         }
     }
@@ -36,28 +36,28 @@ impl HintSender {
 
 impl notify::EventHandler for HintSender {
     fn handle_event(&mut self, event: notify::Result<Event>) {
-        self.self_test.hear();
+        self.self_test.on_event();
         match event {
-            Ok(event) => hints_of(&self.root, &event, |hint| self.wake.hint(hint)),
-            // Reading the events failed: whatever they said is lost.
-            Err(_) => self.wake.hint(ChangeHint::Rescan),
+            Ok(event) => hints_of(&self.root, &event, |hint| self.inbox.hint(hint)),
+            // Reading the events failed, so some are lost.
+            Err(_) => self.inbox.hint(ChangeHint::Rescan),
         }
     }
 }
 
-/// What an event can be about, as far as its kind tells.
+/// The possible subject of an event, as far as its kind shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Subject {
-    /// Nothing that concerns us: somebody, perhaps we ourselves, opened or read.
+    /// Nothing relevant: a process, perhaps this one, opened or read a file.
     Nothing,
-    /// A file's content or rights, never a directory's names.
+    /// A file's content or permissions, never a directory's names.
     File,
     /// A file or a directory.
     Any,
 }
 
 fn hints_of(root: &Path, event: &Event, mut send: impl FnMut(ChangeHint)) {
-    // The event that says events were lost has no path, so this must come first.
+    // The event for lost events has no path, so it must be checked first.
     if event.need_rescan() {
         send(ChangeHint::Rescan);
         return;
@@ -78,13 +78,13 @@ fn hints_of(root: &Path, event: &Event, mut send: impl FnMut(ChangeHint)) {
 
 fn subject_of(kind: EventKind) -> Subject {
     match kind {
-        // Our own reads make these: acting on them would feed itself.
+        // Our own reads cause these events; reacting to them would cause more.
         EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write) => {
             Subject::Nothing
         }
         EventKind::Other => Subject::Nothing,
-        // A file that lies where directories are expected must not wake the engine with each write. Other rights
-        // on a directory are found by the slow scan: mirroring tools touch directories far too often.
+        // A file in the place of a directory must not inbox the engine with each write. Changed permissions of a
+        // directory are found by the periodic scan: mirroring tools touch directories far too often.
         EventKind::Access(_)
         | EventKind::Create(CreateKind::File)
         | EventKind::Remove(RemoveKind::File)
@@ -123,7 +123,7 @@ fn hint_of_path(root: &Path, path: &Path) -> Option<ChangeHint> {
     }
 }
 
-/// Whether a name, or the path it ends, is a day-file's: case matters, the dot alone is enough of a stem.
+/// Returns whether a name, or the last name of a path, is that of a day-file: case matters, and the stem may be empty.
 pub(super) fn is_day_file_name(name: &OsStr) -> bool {
     name.as_bytes().ends_with(b".jsonl")
 }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_says_what_it_is_a_hint_for() {
+    fn a_path_maps_to_its_hint() {
         check_path("/lake", Some(ChangeHint::Root));
         check_path("/lake/data", Some(ChangeHint::Root));
         check_path("/lake/data/evidence", Some(ChangeHint::Root));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_beside_the_day_files_are_no_hint() {
+    fn paths_other_than_day_files_give_no_hint() {
         check_path("/lake/other", None);
         check_path("/lake/data/distilled", None);
         check_path("/lake/data/distilled/sft/sft_export.jsonl", None);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_is_no_hint() {
+    fn reading_gives_no_hint() {
         let day_file = "/lake/data/evidence/a/b/c/d.jsonl";
         for access in [
             AccessKind::Read,
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_where_directories_are_expected_is_no_hint() {
+    fn a_file_in_the_place_of_a_directory_gives_no_hint() {
         let stray = "/lake/data/evidence/2026/notes.txt";
         assert_eq!(
             hints(EventKind::Modify(ModifyKind::Data(DataChange::Any)), stray),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn other_rights_are_a_hint_for_a_day_file_alone() {
+    fn changed_permissions_give_a_hint_only_for_a_day_file() {
         let rights = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
         assert_eq!(hints(rights, "/lake/data/evidence/a/b/c/d.jsonl").len(), 1);
         assert_eq!(hints(rights, "/lake/data/evidence/a/b/c"), []);
@@ -237,13 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn lost_events_are_a_rescan_though_they_name_no_path() {
-        let wake = Arc::new(Inbox::new());
-        let mut sender = HintSender::new(PathBuf::from("/lake"), Arc::clone(&wake), Arc::default());
+    fn lost_events_cause_a_rescan_although_they_have_no_path() {
+        let inbox = Arc::new(Inbox::new());
+        let mut sender =
+            HintSender::new(PathBuf::from("/lake"), Arc::clone(&inbox), Arc::default());
         sender.handle_event(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)));
-        let taken = wake.take();
+        let taken = inbox.take();
         assert!(taken.rescan && taken.rearm);
         sender.handle_event(Err(notify::Error::generic("read failed")));
-        assert!(wake.take().rescan);
+        assert!(inbox.take().rescan);
     }
 }

@@ -1,11 +1,10 @@
-//! Owns the knowledge of which file systems do not report every change. It asks the kernel for a file system's
-//! type and nothing else.
+//! The file systems that do not report every change, by the type that the kernel returns.
 
 use std::path::Path;
 
-/// File systems where another host, or a process beside the kernel, changes files without an event, by the type
-/// that `statfs` gives. Overlays belong here because a file still in the lower layer changes under another inode.
-const DEAF: &[(u32, &str)] = &[
+/// File systems on which another host, or a user-space process, changes files without an event, by their `statfs` type.
+/// Overlays are included because a file still in the lower layer changes under another inode.
+const WITHOUT_EVENTS: &[(u32, &str)] = &[
     (0x6969, "nfs"),
     (0x517b, "smb"),
     (0xff53_4d42, "cifs"),
@@ -22,8 +21,8 @@ const DEAF: &[(u32, &str)] = &[
     (0x786f_4256, "vboxsf"),
 ];
 
-/// The name of the file system that holds `path`, if it is one whose events cannot be relied on. `None` as well
-/// where the kernel does not say: the reconciling scan still finds what changes there.
+/// Returns the name of the file system that holds `path` if it does not report every change. Returns `None` as well if
+/// `statfs` fails: the periodic scan still finds the changes there.
 pub(crate) fn lacks_change_events(path: &Path) -> Option<&'static str> {
     let stat = rustix::fs::statfs(path).ok()?;
     // The type is 32 bits wide in a word of the platform's size and sign.
@@ -32,11 +31,13 @@ pub(crate) fn lacks_change_events(path: &Path) -> Option<&'static str> {
         clippy::cast_sign_loss,
         reason = "the upper bits are only the sign of the lower ones"
     )]
-    deaf_type(stat.f_type as u32)
+    type_without_events(stat.f_type as u32)
 }
 
-fn deaf_type(file_system_type: u32) -> Option<&'static str> {
-    let known = DEAF.iter().find(|(magic, _)| *magic == file_system_type);
+fn type_without_events(file_system_type: u32) -> Option<&'static str> {
+    let known = WITHOUT_EVENTS
+        .iter()
+        .find(|(magic, _)| *magic == file_system_type);
     known.map(|(_, name)| *name)
 }
 
@@ -45,25 +46,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn remote_and_layered_file_systems_are_deaf() {
+    fn remote_and_layered_file_systems_lack_change_events() {
         for (magic, name) in [
             (0x6969, "nfs"),
             (0xff53_4d42, "cifs"),
             (0x794c_7630, "overlay"),
         ] {
-            assert_eq!(deaf_type(magic), Some(name));
+            assert_eq!(type_without_events(magic), Some(name));
         }
     }
 
     #[test]
-    fn local_file_systems_are_not() {
+    fn local_file_systems_report_changes() {
         for magic in [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x2fc1_2fc1] {
-            assert_eq!(deaf_type(magic), None, "{magic:x}");
+            assert_eq!(type_without_events(magic), None, "{magic:x}");
         }
     }
 
     #[test]
-    fn a_missing_path_is_not_called_deaf() {
+    fn a_missing_path_has_no_known_file_system() {
         assert_eq!(lacks_change_events(Path::new("/no/such/path")), None);
     }
 }

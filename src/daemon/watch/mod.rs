@@ -1,18 +1,18 @@
-//! Owns which directories of the lake report their changes, and turns these reports into hints for the engine.
-//! It never reads a day-file, never decides what a change means, and never lets an event stand for the truth.
+//! The inotify watches of a lake. They turn change events into hints for the engine. No day-file is read here, and an
+//! event is never treated as the truth.
 //!
-//! Each directory has a watch of its own. inotify's recursion is done here, because a watch that is placed by
-//! somebody else after a directory appeared says nothing of the files created in between. The rule that closes
-//! this gap: **a directory is watched before it is listed**. What comes before the listing is in it, what comes
-//! after the watch is reported; what falls between is both, which costs one look too many.
+//! Each directory has its own watch. Recursion is done here, because a recursive watch that the library places after a
+//! directory appeared misses the files created in between. The rule that closes this gap: **a directory is watched
+//! before it is listed**. A file created before the listing is in it, and one created after the watch is reported. A
+//! file created between the two is both, which costs one extra read.
 //!
-//! The other rule: **after a hint about a directory its watch, and all those below it, are placed again**, even if
-//! the directory looks the same. The event source drops its watches by path when it reads that something vanished
-//! there, and by then another directory may have that name, and our watch.
+//! The second rule: **after a hint about a directory its watch, and all watches below it, are placed again**, even if
+//! the directory looks unchanged. The event source drops its watches by path when it reads that a name vanished, and by
+//! that time another directory may have this name, and our watch.
 //!
-//! Watches are placed newest first and in slices ([`Watch::arm_next`]), so that today's day-files are heard
-//! before a history of thousands of directories, and new records do not wait for it. Where watches run out the
-//! oldest days lose theirs. [`Watch::mode`] says whether the engine has to poll beside the events.
+//! Watches are placed newest first and in slices ([`Watch::arm_next`]), so that events of today's day-files arrive
+//! before a history of thousands of directories is armed, and new records do not wait for it. When the kernel's watches
+//! run out, the oldest days lose theirs. [`Watch::mode`] returns whether the engine has to poll in addition.
 
 mod arm;
 mod events;
@@ -38,17 +38,17 @@ pub use mode::{Mode, WatchSetting};
 use queue::{ArmQueue, Directory, Urgency, directory};
 pub use self_test::SelfTest;
 
-/// What one slice of arming found.
+/// The result of one slice of arming.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The day-files in the directories that were listed, by stream and path below its base: anything may have
-    /// happened to them while nobody listened.
+    /// The day-files in the listed directories, by stream and path below its base. They may have changed while they
+    /// were not watched.
     pub day_files: Vec<(Stream, PathBuf)>,
-    /// Whether no directory waits to be armed any more.
+    /// Whether all directories are armed.
     pub done: bool,
 }
 
-/// A directory as it was when its watch was placed.
+/// The identity of a directory when its watch was placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -56,7 +56,7 @@ struct Identity {
 }
 
 impl Identity {
-    fn of(stat: &FileStat) -> Identity {
+    fn from_stat(stat: &FileStat) -> Identity {
         Identity {
             device: stat.device,
             inode: stat.inode,
@@ -71,39 +71,39 @@ pub struct Watch {
     setting: WatchSetting,
     storage: Arc<dyn Storage>,
     wake: Arc<Inbox>,
-    /// `None` when polling was asked for or the kernel gave no event source.
+    /// `None` when polling is configured, or when the kernel provides no event source.
     watcher: Option<RecommendedWatcher>,
-    /// Hears what every event source of this watch hears.
+    /// Receives the events of every event source of this watch.
     self_test: Arc<SelfTest>,
-    /// The root and `<root>/data`, where they are there.
+    /// The root and `<root>/data`, if they exist.
     above: [Option<Identity>; 2],
     armed: BTreeMap<Directory, Identity>,
     queue: ArmQueue,
-    /// Directories that could not be watched or listed; tried again by [`Watch::rearm_changed`].
+    /// Directories that could not be watched or listed; [`Watch::rearm_changed`] retries them.
     refused: BTreeSet<Directory>,
-    /// The last directory that [`Watch::rearm_changed`] looked at.
+    /// The last directory that [`Watch::rearm_changed`] checked.
     cursor: Option<Directory>,
-    /// By device: the name of its file system, if its events cannot be relied on.
+    /// The name of the file system of each device, if it does not report all changes.
     devices: BTreeMap<u64, Option<&'static str>>,
-    /// Watches ran out in this round, so that history need not even try.
+    /// Watches ran out in this round; directories of the history are not tried.
     exhausted: bool,
     /// A watch could not be placed in this round of [`Watch::rearm_changed`].
     failed: bool,
-    /// Why there is polling until the next reset, the first cause.
+    /// The first reason for polling until the next reset.
     polling_why: Option<String>,
-    /// Why there is polling until a round without failure, the first cause.
+    /// The first reason for polling until a round without failure.
     unwatched_why: Option<String>,
-    /// The mode that was last logged.
-    said: Mode,
+    /// The mode that was logged last.
+    logged_mode: Mode,
 }
 
 impl Watch {
     /// Places the watches above the streams and queues their bases. Nothing below is armed yet: call
-    /// [`Watch::arm_next`] until it is done. `root` should exist; while it does not, nothing is reported and
-    /// [`Watch::rearm_changed`] goes on looking for it.
+    /// [`Watch::arm_next`] until it is done. `root` should exist; until it does, nothing is reported, and
+    /// [`Watch::rearm_changed`] checks for it.
     ///
     /// # Errors
-    /// The working directory cannot be found, which a relative `root` needs.
+    /// The working directory, which a relative `root` needs, cannot be determined.
     pub fn new(
         root: &Path,
         setting: WatchSetting,
@@ -127,20 +127,21 @@ impl Watch {
             failed: false,
             polling_why: None,
             unwatched_why: None,
-            said: Mode::Events,
+            logged_mode: Mode::Events,
         };
         watch.reset();
         Ok(watch)
     }
 
-    /// Has the event source, and those that follow it, be testable by a file in the state directory.
+    /// Enables the self-test of this event source and of its successors, by a file in the state directory.
     pub fn enable_self_test(&mut self, state_dir: &Path) -> Arc<SelfTest> {
         self.self_test.place(state_dir);
         self.self_test.arm(self.watcher.as_mut());
         Arc::clone(&self.self_test)
     }
 
-    /// Another way to notice changes, from now on; if it is another one everything is armed anew, and that is said.
+    /// Changes how changes are detected, and returns whether the setting is a different one. All directories are then
+    /// armed again.
     pub fn change_setting(&mut self, setting: WatchSetting) -> bool {
         let changed = setting != self.setting;
         if changed {
@@ -150,34 +151,34 @@ impl Watch {
         changed
     }
 
-    /// Directories that wait for [`Watch::arm_next`].
+    /// Returns the number of directories that wait for [`Watch::arm_next`].
     #[must_use]
     pub fn unarmed(&self) -> usize {
         self.queue.len()
     }
 
-    /// How many directories below the bases, the bases among them, are watched.
+    /// Returns the number of watched directories, bases included.
     #[must_use]
     pub fn armed(&self) -> usize {
         self.armed.len()
     }
 
-    /// Whether directories wait for [`Watch::arm_next`].
+    /// Returns whether directories wait for [`Watch::arm_next`].
     #[must_use]
     pub fn has_unarmed(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Queues what the hints name: single directories before all history, or everything where the bases changed or
-    /// events were lost (with thousands of directories that is most of a second of work, in slices). Call it with
-    /// every [`PendingWork`], then [`Watch::arm_next`].
+    /// Queues the directories that hints name ahead of all history, or everything when the bases changed or events were
+    /// lost (with thousands of directories that is most of a second of work, in slices). Must be called with every
+    /// [`PendingWork`], before [`Watch::arm_next`].
     pub fn apply(&mut self, pending: &PendingWork) {
         if pending.root || pending.rearm {
             self.reset();
             return;
         }
-        // All watches of vanished names go first: a directory moved within the lake has the same watch under its
-        // old and its new name, and dropping the old one later would take it away.
+        // All watches of vanished names are dropped first: a directory moved within the lake has the same watch under
+        // its old and its new name, and dropping the old one later would remove it.
         for (stream, relative) in &pending.directories {
             self.forget(&directory(*stream, relative));
         }
@@ -187,8 +188,8 @@ impl Watch {
         }
     }
 
-    /// Queues a directory that a scan met, unless it is watched or was found unwatchable. `relative` is its path
-    /// below the stream's base, three names at most.
+    /// Queues a directory that a scan listed, unless it is watched or cannot be watched. `relative` is its path below
+    /// the stream's base, at most three names.
     pub fn ensure(&mut self, stream: Stream, relative: &Path) {
         let place = directory(stream, relative);
         if self.watcher.is_some()
@@ -201,7 +202,7 @@ impl Watch {
     }
 
     /// Arms and lists up to `directories_max` directories, newest first, and returns the day-files in them.
-    #[must_use = "the day-files found may have changed unheard"]
+    #[must_use = "the listed day-files may have changed while they were not watched"]
     pub fn arm_next(&mut self, directories_max: usize) -> Progress {
         let mut day_files = Vec::new();
         for _ in 0..directories_max {
@@ -214,13 +215,13 @@ impl Watch {
         if done && !self.failed {
             self.unwatched_why = None;
         }
-        self.say_mode();
+        self.log_mode();
         Progress { day_files, done }
     }
 
-    /// Looks whether up to `directories_max` watched directories are still the ones that were armed, going on
-    /// where the last call ended; queues what has to be armed again. True when a round is complete. The slow scan
-    /// calls it, because a mount, or a root that is renamed from above, makes no event.
+    /// Checks whether up to `directories_max` watched directories are still the ones that were armed, continuing after
+    /// the last call, and queues those that have to be armed again. Returns true when a round is complete. The periodic
+    /// scan calls it, because a mount, or a root renamed from above, causes no event.
     pub fn rearm_changed(&mut self, directories_max: usize) -> bool {
         if self.setting == WatchSetting::Poll {
             return true;
@@ -231,22 +232,22 @@ impl Watch {
         let from = self.cursor.take().map_or(Bound::Unbounded, Bound::Excluded);
         let slice_len = directories_max.max(1);
         let slice = self.armed.range((from, Bound::Unbounded)).take(slice_len);
-        let looked_at: Vec<_> = slice
+        let slice: Vec<_> = slice
             .map(|(place, identity)| (place.clone(), *identity))
             .collect();
-        for (place, identity) in &looked_at {
-            if self.stat(place).ok().as_ref().map(Identity::of) != Some(*identity) {
+        for (place, identity) in &slice {
+            if self.stat(place).ok().as_ref().map(Identity::from_stat) != Some(*identity) {
                 self.forget(place);
                 self.queue.push(Urgency::Fresh, place.clone());
             }
         }
-        if looked_at.len() == slice_len {
-            self.cursor = looked_at.into_iter().next_back().map(|(place, _)| place);
+        if slice.len() == slice_len {
+            self.cursor = slice.into_iter().next_back().map(|(place, _)| place);
         }
         self.cursor.is_none()
     }
 
-    /// True when everything was queued anew and there is nothing left to compare.
+    /// Returns true if everything was queued again and nothing is left to compare.
     fn begin_round(&mut self) -> bool {
         let above = [self.identity_above(0), self.identity_above(1)];
         if self.watcher.is_none() || above != self.above {
@@ -267,7 +268,7 @@ impl Watch {
         false
     }
 
-    /// Begins anew with a fresh event source: whatever the old one had lost or mixed up is gone with it.
+    /// Starts over with a new event source; this discards any event or watch that the old one lost or confused.
     fn reset(&mut self) {
         self.armed.clear();
         self.refused.clear();
@@ -280,23 +281,23 @@ impl Watch {
         self.unwatched_why = None;
         self.watcher = self.event_source();
         self.self_test.arm(self.watcher.as_mut());
-        // The upper one first: what appears in it afterwards is a hint, what was there before is seen here.
+        // The upper one first: later changes in it are hints, and earlier ones are found here.
         for level in 0..self.above.len() {
             self.above[level] = self.arm_above(level);
         }
         for stream in Stream::ALL {
             self.queue.push(Urgency::History, directory(stream, ""));
         }
-        self.say_mode();
+        self.log_mode();
     }
 
     fn event_source(&mut self) -> Option<RecommendedWatcher> {
         if self.setting == WatchSetting::Poll {
-            self.poll_because(|| "asked for by the configuration".into());
+            self.poll_because(|| "configured".into());
             return None;
         }
-        // The old one is told to end first. It does so on its own thread: where watches are nearly used up, the new
-        // one may fall short of some, which the next round of `rearm_changed` makes good.
+        // The old event source is dropped first. It ends on its own thread: when watches are nearly used up, the new
+        // one may lack some, which the next round of `rearm_changed` repairs.
         drop(self.watcher.take());
         let sender = HintSender::new(
             self.root.clone(),
@@ -307,7 +308,7 @@ impl Watch {
             Ok(watcher) => Some(watcher),
             Err(error) => {
                 self.poll_because(|| {
-                    format!("no event source, see fs.inotify.max_user_instances: {error}")
+                    format!("no inotify instance ({error}), see fs.inotify.max_user_instances")
                 });
                 None
             }
@@ -324,18 +325,19 @@ impl Watch {
 
     fn identity_above(&self, level: usize) -> Option<Identity> {
         let stat = self.stat_followed(&self.path_above(level)).ok()?;
-        (stat.kind == FileKind::Directory).then(|| Identity::of(&stat))
+        (stat.kind == FileKind::Directory).then(|| Identity::from_stat(&stat))
     }
 
     fn arm_above(&mut self, level: usize) -> Option<Identity> {
         let path = self.path_above(level);
-        // The identity is taken first: where another directory comes in between, the next round sees it.
+        // The identity is taken first: if another directory takes its place in between, the next round detects it.
         let identity = self.identity_above(level);
         if identity.is_none() && level == 0 {
-            tracing::warn!(root = %path.display(), "root is not there, looking for it at each slow scan");
+            let root = path.display();
+            tracing::warn!(%root, "root {root} does not exist, checking again with each scan");
         }
         if let Some(identity) = identity {
-            self.note_file_system(&path, identity.device);
+            self.check_file_system(&path, identity.device);
         }
         let identity = identity?;
         match self.place_watch(&path) {
@@ -351,14 +353,14 @@ impl Watch {
     fn path(&self, (stream, relative): &Directory) -> PathBuf {
         let mut path = self.root.join("data");
         path.push(stream.dir_name());
-        // Pushing an empty path would leave a slash behind the base.
+        // Pushing an empty path would append a slash to the base.
         if !relative.as_os_str().is_empty() {
             path.push(relative);
         }
         path
     }
 
-    /// What a directory is; below a base links are not followed, the base itself may be one.
+    /// Returns the stat of a directory. Below a base links are not followed; the base itself may be one.
     fn stat(&self, place: &Directory) -> io::Result<FileStat> {
         let path = self.path(place);
         if place.1.as_os_str().is_empty() {

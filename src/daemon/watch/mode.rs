@@ -1,32 +1,31 @@
-//! Owns the answer to how changes are noticed: by events, or by polling beside them and why. It polls nothing
-//! itself.
+//! The mode of change detection: events alone, or events and polling with the reason for it.
 
 use std::fmt;
 use std::path::Path;
 
 use crate::daemon::watch::{Watch, filesystem};
 
-/// How an operator wants changes to be noticed.
+/// The configured way to detect changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WatchSetting {
-    /// Events, and polling where they cannot be relied on.
+    /// Events, and polling where they are not reliable.
     #[default]
     Auto,
-    /// Events, whatever the file system is said to be.
+    /// Events, regardless of the file system.
     Events,
-    /// Polling alone.
+    /// Polling only.
     Poll,
 }
 
-/// How changes are noticed now.
+/// The current way to detect changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// Every directory met so far reports its changes.
+    /// Every known directory reports its changes.
     Events,
-    /// Some changes are not reported: the engine has to look by itself, often. What can be watched is watched
-    /// all the same.
+    /// Some changes are not reported, so the engine has to poll. Directories that can be watched are watched
+    /// nevertheless.
     Polling {
-        /// The cause, for a person.
+        /// The reason, as readable text.
         why: String,
     },
 }
@@ -41,7 +40,7 @@ impl fmt::Display for Mode {
 }
 
 impl Watch {
-    /// How changes are noticed now.
+    /// The current way to detect changes.
     #[must_use]
     pub fn mode(&self) -> Mode {
         match self.polling_why.as_ref().or(self.unwatched_why.as_ref()) {
@@ -50,16 +49,16 @@ impl Watch {
         }
     }
 
-    /// Polling is needed where the file system is known to keep changes to itself.
-    pub(super) fn note_file_system(&mut self, path: &Path, device: u64) {
+    /// Starts polling if the file system is known not to report all changes.
+    pub(super) fn check_file_system(&mut self, path: &Path, device: u64) {
         if self.setting != WatchSetting::Auto {
             return;
         }
-        let deaf = *self
+        let file_system = *self
             .devices
             .entry(device)
             .or_insert_with(|| filesystem::lacks_change_events(path));
-        if let Some(name) = deaf {
+        if let Some(name) = file_system {
             self.poll_because(|| {
                 format!(
                     "{} is on {name}, which does not report every change",
@@ -69,14 +68,14 @@ impl Watch {
         }
     }
 
-    /// Polling until the next reset.
+    /// Polls until the next reset.
     pub(super) fn poll_because(&mut self, why: impl FnOnce() -> String) {
         if self.polling_why.is_none() {
             self.polling_why = Some(why());
         }
     }
 
-    /// Polling until a round of [`Watch::rearm_changed`] without failure.
+    /// Polls until a round of [`Watch::rearm_changed`] without failure.
     pub(super) fn unwatched_because(&mut self, why: impl FnOnce() -> String) {
         self.failed = true;
         if self.unwatched_why.is_none() {
@@ -84,20 +83,22 @@ impl Watch {
         }
     }
 
-    /// One line for each change of mode.
-    pub(super) fn say_mode(&mut self) {
+    /// Logs each change of the mode.
+    pub(super) fn log_mode(&mut self) {
         let mode = self.mode();
-        // While directories wait to be armed it is too early to say that every one of them reports.
-        if mode == self.said || (mode == Mode::Events && self.has_unarmed()) {
+        // While directories wait to be armed, it is not yet known that all of them report changes.
+        if mode == self.logged_mode || (mode == Mode::Events && self.has_unarmed()) {
             return;
         }
         match &mode {
-            Mode::Events => tracing::info!("every directory reports its changes again"),
-            Mode::Polling { why } if self.setting == WatchSetting::Poll => {
-                tracing::info!(why, "polling")
+            Mode::Events => {
+                tracing::info!("every directory reports its changes again, polling stopped")
             }
-            Mode::Polling { why } => tracing::warn!(why, "polling beside events"),
+            Mode::Polling { why } if self.setting == WatchSetting::Poll => {
+                tracing::info!(why, "polling: {why}")
+            }
+            Mode::Polling { why } => tracing::warn!(why, "polling in addition to events: {why}"),
         }
-        self.said = mode;
+        self.logged_mode = mode;
     }
 }

@@ -1,5 +1,5 @@
-//! Owns the order in which directories are armed: newest first, and what a hint named before history. It knows
-//! names only and touches no disk.
+//! The order in which directories are armed: newest first, and those named by a hint before history. It uses names only
+//! and no disk.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -7,29 +7,29 @@ use std::path::{Path, PathBuf};
 
 use crate::lake::path::Stream;
 
-/// A directory by its stream and its path below the stream's base; the base itself has the empty path.
+/// A directory by its stream and its path below the stream's base; the base has the empty path.
 pub(super) type Directory = (Stream, Box<Path>);
 
-/// Directories that wait to be armed and listed.
+/// The directories that wait to be armed and listed.
 #[derive(Debug, Default)]
 pub(super) struct ArmQueue {
-    /// Named by a hint: a new record may stand there this moment.
+    /// Named by a hint: a new record may be in it.
     fresh: BTreeSet<NewestFirst>,
-    /// Everything else, met on the way down from the bases.
+    /// All others, found on the way down from the bases.
     history: BTreeSet<NewestFirst>,
 }
 
-/// Why a directory stands in the queue; its subdirectories inherit it.
+/// The reason why a directory is queued; its subdirectories inherit it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Urgency {
-    /// It was named by a hint.
+    /// A hint named the directory.
     Fresh,
-    /// It was met on the way down.
+    /// The directory was found on the way down.
     History,
 }
 
 impl ArmQueue {
-    /// Adds a directory; one that is there already stays once.
+    /// Adds a directory; a second addition has no effect.
     pub(super) fn push(&mut self, urgency: Urgency, directory: Directory) {
         match urgency {
             Urgency::Fresh => self.fresh.insert(NewestFirst(directory)),
@@ -46,25 +46,25 @@ impl ArmQueue {
         Some((Urgency::History, directory))
     }
 
-    /// Whether nothing waits.
+    /// Returns whether the queue is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.fresh.is_empty() && self.history.is_empty()
     }
 
-    /// How many wait.
+    /// Returns the number of queued directories.
     pub(super) fn len(&self) -> usize {
         self.fresh.len() + self.history.len()
     }
 
-    /// Forgets all of it.
+    /// Removes all directories.
     pub(super) fn clear(&mut self) {
         self.fresh.clear();
         self.history.clear();
     }
 }
 
-/// Byte order of the names, the last being the newest; a directory that was not listed yet may hold a newer one
-/// than any known below it, so it stands behind all of those and is taken before them.
+/// Byte order of the names, the last being the newest. A directory that has not been listed may contain a newer one
+/// than any known below it, so it sorts after all of those and is taken before them.
 #[derive(Debug, PartialEq, Eq)]
 struct NewestFirst(Directory);
 
@@ -95,7 +95,7 @@ fn by_newest_inside(path: &Path, other: &Path) -> Ordering {
     }
 }
 
-/// A directory's key from its parts.
+/// Returns the key of a directory.
 pub(super) fn directory(stream: Stream, relative: impl Into<PathBuf>) -> Directory {
     (stream, relative.into().into_boxed_path())
 }
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_hint_named_comes_before_history() {
+    fn a_directory_named_by_a_hint_comes_before_history() {
         let mut queue = ArmQueue::default();
         queue.push(Urgency::History, directory(Stream::Scored, "2026/06/01"));
         queue.push(Urgency::Fresh, directory(Stream::Scored, "2019/01/01"));

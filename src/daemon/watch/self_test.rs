@@ -1,5 +1,5 @@
-//! Owns the proof that the event source lives: a file of our own whose times are changed, and whether anything was
-//! heard since. Any event is proof enough, so that a queue that overflowed is no sign of death.
+//! The self-test of the event source: it changes the times of a file of our own and checks that an event arrives. Any
+//! event suffices, so an overflowed queue does not count as a failure.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -9,53 +9,54 @@ use std::time::{Duration, Instant, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
-/// Name of the file in the state directory.
+/// The name of the file in the state directory.
 const FILE: &str = "watcher-test";
 
-/// What the event source heard, and how to have it hear something.
+/// The count of received events, and the file that can cause one.
 #[derive(Debug, Default)]
 pub struct SelfTest {
     state: Mutex<State>,
-    heard: Condvar,
+    received: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     events: u64,
     path: Option<PathBuf>,
-    /// Open while it is watched: the watch is the inode's, and lives on when somebody removes the name.
+    /// Open while it is watched: the watch belongs to the inode and survives the removal of the name.
     file: Option<File>,
 }
 
 impl SelfTest {
-    /// The event source called.
-    pub(super) fn hear(&self) {
+    /// Counts an event of the event source.
+    pub(super) fn on_event(&self) {
         let mut state = self.lock();
         state.events = state.events.wrapping_add(1);
         drop(state);
-        self.heard.notify_all();
+        self.received.notify_all();
     }
 
-    /// Where its file lies from now on.
+    /// Sets the directory of the file.
     pub(super) fn place(&self, state_dir: &Path) {
         self.lock().path = Some(state_dir.join(FILE));
     }
 
-    /// Has a new event source watch the file; none: changes are polled for, and there is nothing to prove.
+    /// Lets a new event source watch the file. Without an event source changes are polled, and there is nothing to
+    /// test.
     pub(super) fn arm(&self, watcher: Option<&mut RecommendedWatcher>) {
         let path = self.lock().path.clone();
         let armed = match (path, watcher) {
             (Some(path), Some(watcher)) => open_and_watch(&path, watcher),
             _ => Ok(None),
         };
-        // Not while the watcher is at work: it may be calling.
+        // The lock is not held while the watch is placed: the watcher may be calling.
         self.lock().file = armed.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the watchdog cannot test the event source");
+            tracing::warn!(%error, "the watchdog cannot test the event source: {error}");
             None
         });
     }
 
-    /// Whether the event source hears within `patience`; true where there is none to test.
+    /// Returns whether an event arrives within `patience`; true if there is nothing to test.
     #[must_use]
     pub fn passes(&self, patience: Duration) -> bool {
         let mut state = self.lock();
@@ -65,7 +66,7 @@ impl SelfTest {
         };
         drop(state);
         if file.set_modified(SystemTime::now()).is_err() {
-            // What is wrong with the disk is the engine's to find out.
+            // The engine detects faults of the disk.
             return true;
         }
         let deadline = Instant::now() + patience;
@@ -75,7 +76,7 @@ impl SelfTest {
             if left.is_zero() {
                 return false;
             }
-            let waited = self.heard.wait_timeout(state, left);
+            let waited = self.received.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         true

@@ -1,20 +1,20 @@
-//! Owns the proof that no byte of the export was changed behind our back, further from its end than each append looks.
-//! A change shows in what the file system says of the file; then, and only then, all of it is read again, segment by
-//! segment, and held against the hashes that were taken when it was written.
+//! Detects changes of the export by another process, beyond the bytes that each append checks. A change alters the
+//! file's metadata; then, and only then, the whole file is read again, segment by segment, and compared with the
+//! hashes taken when it was written.
 //!
-//! What is not seen so: on kernels before 6.13 the stamps of files are as coarse as the clock's tick, so that a change
-//! within the tick of our own last append leaves the stamp as it was; and what a disk garbles by itself. For these a
-//! segment is read again with each full scan, in turn.
+//! Two cases are not detected this way: on kernels before 6.13 timestamps are as coarse as the clock's tick, so a
+//! change within the tick of our own last append leaves them equal; and silent corruption by the disk. For these,
+//! each full scan reads one more segment.
 
 use crate::platform::storage::FileStat;
 use crate::store::export::mark::ExportFingerprint;
 use crate::store::export::segments::{SEGMENT_BYTES, Segments};
 
-/// What is known of the export's bytes.
+/// The knowledge about the export's bytes: their hashes and what is still to be verified.
 #[derive(Debug)]
 pub(super) struct Scrubber {
     pub(super) segments: Segments,
-    /// What the file system said after our own last write, or when it was last looked at.
+    /// Metadata of the file after our own last write or after the last check.
     pub(super) stamp: ExportFingerprint,
     /// The next segment to be held against its hash, after something changed.
     pub(super) scrub_pending: Option<u64>,
@@ -23,7 +23,7 @@ pub(super) struct Scrubber {
 }
 
 impl Scrubber {
-    /// Of a file of which nothing was hashed yet.
+    /// Starts with a file of which nothing is hashed yet.
     pub(super) fn new(stat: &FileStat) -> Self {
         Self {
             segments: Segments::new(SEGMENT_BYTES),
@@ -33,7 +33,8 @@ impl Scrubber {
         }
     }
 
-    /// Something looked at the file. What is not as our own last write left it was touched by somebody else.
+    /// Compares the file's metadata with that of our own last write. A difference means that another process touched
+    /// the file.
     pub(super) fn look(&mut self, stat: &FileStat) {
         let found = stamp_of(stat);
         if found != self.stamp {
@@ -42,8 +43,8 @@ impl Scrubber {
         }
     }
 
-    /// We wrote ourselves, and this is what it looks like. A look came before, so that nobody else's change is taken
-    /// for ours.
+    /// Records the metadata after our own write. A check precedes each write, so that no foreign change is taken for
+    /// ours.
     pub(super) fn wrote(&mut self, stat: &FileStat) {
         self.stamp = stamp_of(stat);
     }

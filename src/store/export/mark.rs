@@ -1,22 +1,22 @@
-//! Owns what a state remembers of the export, so that a changed one is told from ours. Pure.
+//! What the state records of the export, so that a foreign change is recognized. Pure.
 
 use serde::{Deserialize, Serialize};
 
 use crate::store::export::segments::{SEGMENT_BYTES, hash_of};
 
-/// What the state says of the export: enough to tell a changed one from ours.
+/// The state's record of the export: length, hash of its end, metadata, hash of the last segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ExportMark {
     /// Length that is durable and belongs to this state, bytes.
     pub len_bytes: u64,
-    /// How many bytes before `len_bytes` the hash covers.
+    /// Number of bytes before `len_bytes` that the hash covers.
     pub tail_len_bytes: u32,
     /// xxh3-64 of them.
     pub tail_hash: u64,
 }
 
-/// What the file system says of the export: somebody else's change of any of its bytes shows in it. Not the device:
-/// some file systems get another number with each mount.
+/// Metadata of the export that any change by another process alters. The device is not part of it: some file systems
+/// get a new number with each mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportFingerprint {
     /// Its inode.
@@ -34,7 +34,7 @@ pub struct ExportFingerprint {
 pub struct ScrubState {
     /// Bytes of a segment.
     pub segment_bytes: u64,
-    /// xxh3-64 of what stands behind the last whole segment.
+    /// xxh3-64 of the bytes after the last whole segment.
     pub open_hash: u64,
     /// The file as we left it; `None` where it was touched and is not proven yet.
     pub stamp: Option<ExportFingerprint>,

@@ -28,10 +28,10 @@ pub use mark::{ExportFingerprint, ExportMark, ScrubState};
 pub use read::{row_at, short_row_at};
 pub use segments::{SEGMENT_BYTES, Segment, Segments};
 
-/// Whoever is told how far a reading of all rows has come is told after so many.
+/// Rows between two progress reports during a full scan.
 pub(crate) const ROWS_PER_STEP: u64 = 1_024;
 
-/// What is wrong with the export.
+/// An error of the export file.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The disk refused. Rows that are not written yet are written when it is tried again.
@@ -39,17 +39,17 @@ pub enum ExportError {
     Io {
         /// The export.
         path: PathBuf,
-        /// What the disk said.
+        /// The error of the disk.
         source: io::Error,
     },
-    /// A sync failed: nobody knows what is durable. Fatal.
+    /// A sync failed, so that it is unknown what is durable. Fatal.
     #[error(
         "syncing the export {} failed: {source}; what is on the disk is unknown", path.display()
     )]
     Sync {
         /// The export.
         path: PathBuf,
-        /// What the disk said.
+        /// The error of the disk.
         source: io::Error,
     },
     /// It is gone.
@@ -81,7 +81,7 @@ pub enum ExportError {
     Changed {
         /// The export.
         path: PathBuf,
-        /// What differs.
+        /// The difference that was found.
         what: String,
     },
 }
@@ -94,18 +94,18 @@ pub struct Export {
     file: Arc<dyn StorageFile>,
     /// Device and inode of `file`.
     identity: (u64, u64),
-    /// Every byte before this is a committed row; nothing of ours lies behind it, but perhaps a torn row.
+    /// Length of the committed rows, bytes. Only a torn row of ours may follow.
     len_bytes: u64,
-    /// What stood before this when a sync was last begun.
+    /// Length of the export when the last sync was started, bytes.
     sync_begun_at: u64,
-    /// How much of a torn row a failed append may have left behind the end, bytes.
+    /// Maximum length of the torn row that a failed append left at the end, bytes.
     torn_bytes_max: u64,
     /// The last bytes before the end as they were written or found at the start, no more than a mark covers.
     tail: Vec<u8>,
     guard: Scrubber,
 }
 
-/// A sync of the export, for whatever thread.
+/// A sync of the export that any thread can run.
 #[derive(Debug)]
 pub struct ExportSync {
     path: PathBuf,
@@ -179,7 +179,7 @@ impl Export {
     pub fn append(&mut self, offset: u64, rows: &Rows) -> Result<(), ExportError> {
         self.check()?;
         for (at, piece) in rows.placed(offset) {
-            // Those that an earlier try has written are there.
+            // Skip pieces that an earlier attempt already wrote.
             if at + piece.len() as u64 > self.len_bytes {
                 self.append_piece(at, piece)?;
             }
@@ -210,11 +210,11 @@ impl Export {
         }
     }
 
-    /// That the path still leads to this file, and that nobody cut or lengthened it, or changed its end. Where it was
-    /// touched all the same, all that stands before that is [`Export::scrub_pending`] from now on.
+    /// Verifies that the path still leads to this file and that its length and end are unchanged. If its metadata
+    /// changed all the same, the rest of the file is [`Export::scrub_pending`].
     ///
     /// # Errors
-    /// Which of it does not hold.
+    /// The first difference that was found.
     pub fn check(&mut self) -> Result<(), ExportError> {
         let stat = match self.storage.stat(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -226,7 +226,7 @@ impl Export {
             other => other.map_err(|source| self.io_error(source))?,
         };
         if (stat.device, stat.inode) != self.identity || stat.kind != FileKind::Regular {
-            return Err(self.changed("another file stands in its place".into()));
+            return Err(self.changed("another file is in its place".into()));
         }
         if stat.len_bytes < self.len_bytes {
             return Err(ExportError::Short {
@@ -237,7 +237,7 @@ impl Export {
         }
         if stat.len_bytes > self.len_bytes + self.torn_bytes_max {
             let behind = stat.len_bytes - self.len_bytes;
-            return Err(self.changed(format!("{behind} bytes were appended behind ours")));
+            return Err(self.changed(format!("another process appended {behind} bytes")));
         }
         self.guard.look(&stat);
         self.check_tail()
@@ -252,7 +252,7 @@ impl Export {
             return Ok(());
         }
         let len_bytes = self.len_bytes;
-        Err(self.changed(format!("other bytes stand between {start} and {len_bytes}")))
+        Err(self.changed(format!("the bytes between {start} and {len_bytes} differ")))
     }
 
     /// Notes how the export ends, once recovery is done with it.

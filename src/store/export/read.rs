@@ -3,17 +3,17 @@
 use crate::platform::storage::{StorageFile, read_full_at};
 use crate::store::export::{Export, ExportError};
 
-/// How much of the export is read at once when all of it must be.
+/// Bytes per read during a full scan of the export.
 const SCAN_LEN: usize = 1 << 20;
-/// How much is read at once where one row is wanted.
+/// Bytes per read of a single row.
 const ROW_WINDOW_LEN: usize = 16 << 10;
 
 impl Export {
-    /// Calls `visit` with the offset and the bytes (newline left off) of every whole row, and gives the offset
-    /// behind the last one. Memory is bounded by the longest row.
+    /// Calls `visit` with the offset and the bytes, without newline, of every whole row. Returns the offset after the
+    /// last one. Memory is bounded by the longest row.
     ///
     /// # Errors
-    /// [`ExportError::Io`], or what `visit` says.
+    /// [`ExportError::Io`], or the error of `visit`.
     pub fn for_each_row<E: From<ExportError>>(
         &self,
         mut visit: impl FnMut(u64, &[u8]) -> Result<(), E>,
@@ -63,8 +63,8 @@ impl Export {
     }
 }
 
-/// The row that starts at an offset of an export that somebody else keeps, without its newline; `None` where it cannot
-/// be read.
+/// Returns the row at an offset of an export that another process may be writing, without its newline, or `None` if
+/// it cannot be read.
 #[must_use]
 pub fn row_at(export: &dyn StorageFile, offset: u64) -> Option<Vec<u8>> {
     short_row_at(export, offset, ROW_WINDOW_LEN, usize::MAX)

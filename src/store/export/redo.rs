@@ -6,11 +6,11 @@ use crate::store::export::{Export, ExportError};
 use crate::store::row_buffer::Rows;
 
 impl Export {
-    /// Writes rows at `offset` again, and ends the export behind them: redo after a crash. What a crash leaves there is a
-    /// part of them, or zero bytes, or what the disk garbled; a whole row of other bytes was written by somebody else.
+    /// Writes rows at `offset` again and truncates the export after them: redo after a crash. A crash leaves a part
+    /// of these rows there, zero bytes, or garbled bytes; a whole row of other bytes was written by another process.
     ///
     /// # Errors
-    /// [`ExportError::Changed`] where such a row stands; nothing is written then. [`ExportError::Io`].
+    /// [`ExportError::Changed`] if there is such a row; nothing is written then. [`ExportError::Io`].
     pub fn redo(&mut self, offset: u64, rows: &Rows) -> Result<(), ExportError> {
         for (at, piece) in rows.placed(offset) {
             self.refuse_other_rows(at, piece)?;
@@ -25,7 +25,7 @@ impl Export {
         Ok(())
     }
 
-    /// That no whole row stands where `rows` belong but they.
+    /// Fails if a whole row other than those of `rows` is at `offset`.
     fn refuse_other_rows(&self, offset: u64, rows: &[u8]) -> Result<(), ExportError> {
         let mut there = vec![0; rows.len()];
         let read = self.read_at(&mut there, offset)?;

@@ -1,5 +1,5 @@
-//! Owns the reading that holds the export against the hashes of what was written: from where it is resumed, which segment
-//! is next, and whether it fits. When there is time for it the engine says.
+//! Compares the export with the hashes of what was written: where the comparison resumes, which segment is next, and
+//! whether it matches. The engine decides when to do it.
 
 use crate::store::export::mark::{ExportMark, ScrubState};
 use crate::store::export::segments::{Segment, Segments, hash_of};
@@ -11,8 +11,8 @@ impl Export {
         self.guard.segments = segments;
     }
 
-    /// Goes on from what the state knows: what stands behind the last whole segment is compared at once, all of it where
-    /// the file is not as the state left it.
+    /// Resumes from the state's mark. The bytes after the last whole segment are compared at once; if the file's
+    /// metadata differs from the state's, every segment is pending.
     ///
     /// # Errors
     /// [`ExportError::Changed`]; [`ExportError::Io`].
@@ -35,7 +35,7 @@ impl Export {
         Ok(())
     }
 
-    /// What the state is to know of the export as it is now.
+    /// Returns the mark of the export as it is now, for the state.
     #[must_use]
     pub fn guard(&self) -> ScrubState {
         let guard = &self.guard;
@@ -71,7 +71,7 @@ impl Export {
         Some(number)
     }
 
-    /// Whether a segment is the last one, which is not whole.
+    /// Returns whether a segment is the last one, which is not whole.
     #[must_use]
     pub fn is_last(&self, number: u64) -> bool {
         let (open_start, _) = self.guard.segments.open();
@@ -93,7 +93,7 @@ impl Export {
         self.read_as_written(start, end, hash).map(drop)
     }
 
-    /// A segment fits: the next one, or all of them do. Says whether all do.
+    /// Records that a segment matches and advances to the next. Returns whether all segments match.
     pub fn scrubbed(&mut self, number: u64) -> bool {
         let last = self.is_last(number);
         self.guard.scrub_pending = (!last).then_some(number + 1);
@@ -115,7 +115,7 @@ impl Export {
             return Ok(bytes);
         }
         Err(self.changed(format!(
-            "other bytes stand between {start} and {end} than were written there"
+            "the bytes between {start} and {end} differ from what was written there"
         )))
     }
 }

@@ -21,7 +21,7 @@ pub struct Segments {
     segment_bytes: u64,
     /// Whole ones that the state has not taken in yet.
     finished: Vec<Segment>,
-    /// Of the last one, which is not whole.
+    /// Hash of the last segment, which is not whole.
     open: Xxh3,
     len_bytes: u64,
 }
@@ -36,7 +36,7 @@ impl std::fmt::Debug for Segments {
 }
 
 impl Segments {
-    /// Those of an export of which nothing was hashed yet; each of so many bytes.
+    /// Returns the segments of an export of which nothing is hashed yet, each of this many bytes.
     #[must_use]
     pub fn new(segment_bytes: u64) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl Segments {
         }
     }
 
-    /// Goes on at `len_bytes`, where `open` are the bytes since the last segment's end.
+    /// Resumes at `len_bytes`, where `open` is the bytes since the end of the last segment.
     #[must_use]
     pub fn resume(segment_bytes: u64, len_bytes: u64, open: &[u8]) -> Self {
         let mut segments = Self::new(segment_bytes);
@@ -56,7 +56,7 @@ impl Segments {
         segments
     }
 
-    /// Takes in what is written behind all that was taken in before.
+    /// Adds bytes that were written after all those added before.
     pub fn extend(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let room = self.segment_bytes - self.len_bytes % self.segment_bytes;
@@ -74,13 +74,13 @@ impl Segments {
         }
     }
 
-    /// How many bytes were taken in, those before the start included.
+    /// Returns the number of bytes added, including those before the start.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
         self.len_bytes
     }
 
-    /// Where the segment starts that is not whole yet, and the hash of what is in it.
+    /// Returns the start of the last segment, which is not whole, and the hash of its bytes.
     #[must_use]
     pub fn open(&self) -> (u64, u64) {
         (

@@ -1,4 +1,4 @@
-//! FIXME: store::journal::batch
+//! A batch as the journal holds it: the changes of the state, and the rows to append.
 
 use crate::pair::Overlay;
 use crate::pair::checkpoint::PairCheckpoint;
@@ -7,8 +7,8 @@ use crate::store::export::ExportMark;
 use crate::store::row_buffer::Rows;
 use serde::{Deserialize, Serialize};
 
-/// What a batch changes of one pair. It holds the state *after* the batch, so that taking it in twice is the same
-/// as once.
+/// The changes of one pair in a batch. It holds the values *after* the batch, so that applying it twice equals
+/// applying it once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairDelta {
     /// The pair.
@@ -26,7 +26,7 @@ pub struct PairDelta {
 }
 
 impl PairDelta {
-    /// What `overlay` puts over the state of a pair, and its checkpoint with it.
+    /// Returns the overlay of these changes on the state of the pair.
     #[must_use]
     pub fn new(id: PairId, checkpoint: &PairCheckpoint, overlay: &Overlay) -> Self {
         Self {
@@ -59,28 +59,28 @@ impl PairDelta {
     }
 }
 
-/// What a batch changes in the state.
+/// The changes of the state in a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct BatchDelta {
     /// The export as the last checkpoint left it: by this a journal is known to belong to it even without a state.
     pub mark: ExportMark,
     /// Length of the export before the batch's rows, bytes.
     pub export_from: u64,
-    /// What changes of each pair.
+    /// The changes of each pair.
     pub pairs: Vec<PairDelta>,
 }
 
 /// A batch as it is committed: what changes in the state, and the rows to show.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {
-    /// What changes in the state.
+    /// The changes of the state.
     pub delta: BatchDelta,
-    /// What it shows.
+    /// The rows to append to the export.
     pub rows: Rows,
 }
 
 impl Batch {
-    /// Length of the export behind the batch's rows, bytes.
+    /// Returns the length of the export after the batch's rows, bytes.
     #[must_use]
     pub fn export_to(&self) -> u64 {
         self.delta.export_from + self.rows.len_bytes() as u64

@@ -1,4 +1,4 @@
-//! FIXME: store::journal::error
+//! Errors of the journal.
 
 use std::io;
 
@@ -8,7 +8,7 @@ pub enum JournalError {
     /// The disk refused; nothing of the batch counts.
     #[error("writing the journal failed: {0}")]
     Io(#[from] io::Error),
-    /// A sync failed: nobody knows what is durable. Fatal.
+    /// A sync failed, so that it is unknown what is durable. Fatal.
     #[error(
         "syncing the journal failed: {0}; what is on the disk is unknown until the next start looks"
     )]

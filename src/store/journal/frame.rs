@@ -1,4 +1,4 @@
-//! FIXME: store::journal::frame
+//! Frames of the journal: encoding, decoding and writing one.
 
 use crate::platform::storage::{StorageFile, write_all_at};
 use crate::store::journal::*;
@@ -14,12 +14,12 @@ pub struct FrameSlot {
     pub(super) position: u64,
 }
 
-/// A frame that is durable, and that [`Journal::wrote`] has yet to be told of.
+/// A durable frame that [`Journal::wrote`] must still record.
 #[derive(Debug)]
 pub struct FrameReceipt {
     pub(crate) epoch: u64,
     pub(crate) seq: u64,
-    /// Where the next one starts.
+    /// Offset of the next frame.
     pub(crate) end: u64,
 }
 

@@ -1,20 +1,20 @@
-//! Owns the redo log: the one place where a batch becomes durable. A batch is written here and synced *before* the
-//! first of its bytes is visible in the export (promise 2), so a start after a crash writes the same bytes again.
+//! The redo log, the one place where a batch becomes durable. A batch is written here and synced *before* its first
+//! byte is visible in the export (promise 2), so that a start after a crash writes the same bytes again.
 //!
-//! The file is a run of frames, each at a multiple of 64 bytes:
+//! The file is a sequence of frames, each at a multiple of 64 bytes:
 //!
 //! ```text
-//! magic "DJF1" | payload length u32 | epoch u64 | seq u64 | xxh3-64 of epoch, seq and payload u64 | payload
-//! payload: length of the delta u32 | delta (postcard) | rows, as they stand in the export
+//!   magic "DJF1" | payload length u32 | epoch u64 | seq u64 | xxh3-64 of epoch, seq and payload u64 | payload
+//!   payload: length of the delta u32 | delta (postcard) | rows as they are in the export
 //! ```
 //!
-//! All integers are little-endian. The state's header says which epoch is current and which seq it has taken in. A
-//! checkpoint takes everything in, raises the epoch, and the next frame overwrites the file from its start: writing
-//! over blocks that exist costs a third of an append, because no length and no extent has to be made durable.
+//! All integers are little-endian. The state's header names the current epoch and the last applied seq. A checkpoint
+//! applies everything and raises the epoch, and the next frame overwrites the file from its start: writing to
+//! allocated blocks costs a third of an append, because neither length nor extents have to become durable.
 //!
-//! One frame is synced before the next is written, so after a crash only the last frame can be torn: the first frame
-//! that does not fit ends the log. A sound frame of the same epoch *behind* that place means that bytes which were
-//! durable are gone: the journal is damaged, and the state is not to be trusted.
+//! A frame is synced before the next is written, so after a crash only the last frame can be torn: the first invalid
+//! frame ends the log. A valid frame of the same epoch *after* that place means that durable bytes are gone: the
+//! journal is damaged and the state cannot be trusted.
 
 pub mod batch;
 pub mod error;
@@ -37,7 +37,7 @@ pub(super) const FRAME_HEAD_LEN: usize = 32;
 pub(super) const FRAME_ALIGN: u64 = 64;
 /// A longer payload is none of ours: the engine cuts batches far below it.
 pub(super) const PAYLOAD_LEN_MAX: u32 = 1 << 30;
-/// How much of the journal is written again at once.
+/// Bytes of the journal that are rewritten per call.
 const COPY_LEN: usize = 1 << 16;
 
 /// The open journal.
@@ -50,7 +50,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A journal whose frames all lie in `epochs` before `epoch`: what it holds is taken in.
+    /// Returns a journal whose frames all have epochs before `epoch`, so that all of it is applied.
     #[must_use]
     pub fn empty(file: Arc<dyn StorageFile>, epoch: u64, seq_applied: u64) -> Self {
         Self {
@@ -61,10 +61,10 @@ impl Journal {
         }
     }
 
-    /// Reads back, in order, every batch behind `seq_applied`, and gives each to `take_in` with its seq.
+    /// Reads every batch after `seq_applied` in order and passes each to `take_in` with its seq.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`] as the head of this file says; the errors of `take_in`.
+    /// [`JournalError::Damaged`] as the module documentation describes; the errors of `take_in`.
     pub fn replay<E: From<JournalError>>(
         file: Arc<dyn StorageFile>,
         epoch: u64,
@@ -75,7 +75,7 @@ impl Journal {
         while let Some(frame) = journal.read_frame(journal.position).map_err(E::from)? {
             if frame.seq != journal.seq_next {
                 let what = format!(
-                    "frame {} stands where {} was expected",
+                    "found frame {} where {} was expected",
                     frame.seq, journal.seq_next
                 );
                 return Err(JournalError::Damaged(what).into());
@@ -88,8 +88,8 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Makes durable, whatever became of the syncs of an earlier process, the frames that were read: after a sync
-    /// that failed their pages look written, and a further sync says so too, but they are not on the disk.
+    /// Makes the frames that were read durable, regardless of the syncs of earlier processes: after a failed sync
+    /// their pages are marked clean, and another sync succeeds although they are not on the disk.
     ///
     /// # Errors
     /// [`JournalError::Sync`]: fatal. [`JournalError::Io`]: try again.
@@ -150,7 +150,7 @@ impl Journal {
         Ok(self.seq())
     }
 
-    /// All that is needed to write the next frame, on whatever thread. One at a time.
+    /// Returns what any thread needs to write the next frame. Only one may exist at a time.
     #[must_use]
     pub fn next_frame(&self) -> FrameSlot {
         FrameSlot {
@@ -166,7 +166,7 @@ impl Journal {
         assert_eq!(
             (frame.epoch, frame.seq),
             (self.epoch, self.seq_next),
-            "one frame is written behind the other"
+            "frames are written one at a time"
         );
         self.position = frame.end;
         self.seq_next += 1;
@@ -190,13 +190,13 @@ impl Journal {
         self.seq_next - 1
     }
 
-    /// Bytes behind the last checkpoint.
+    /// Returns the number of bytes since the last checkpoint.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
         self.position
     }
 
-    /// The sound frame of the current epoch at `position`, if one stands there.
+    /// Returns the valid frame of the current epoch at `position`, if there is one.
     fn read_frame(&self, position: u64) -> Result<Option<Frame>, JournalError> {
         let mut head = [0; FRAME_HEAD_LEN];
         if read_full_at(&*self.file, &mut head, position)? < FRAME_HEAD_LEN {
@@ -229,7 +229,7 @@ impl Journal {
         }))
     }
 
-    /// Looks behind the end of the log for a frame that says the end is none.
+    /// Fails if a valid frame follows the end of the log.
     fn refuse_frames_behind(&self) -> Result<(), JournalError> {
         const WINDOW_LEN: usize = 1 << 16;
         let mut window = vec![0; WINDOW_LEN];
@@ -243,7 +243,7 @@ impl Journal {
                 }
                 if let Some(frame) = self.read_frame(position)? {
                     let what = format!(
-                        "it ends at byte {} behind frame {}, but frame {} stands at byte {position}",
+                        "it ends at byte {} after frame {}, but there is frame {} at byte {position}",
                         self.position,
                         self.seq(),
                         frame.seq

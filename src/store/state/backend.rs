@@ -1,4 +1,4 @@
-//! FIXME: store::state::backend
+//! The file under redb: checksummed, with failed syncs remembered.
 
 use crate::platform::storage::{StorageFile, read_full_at, write_all_at};
 use crate::store::state::*;

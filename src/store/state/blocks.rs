@@ -1,9 +1,9 @@
-//! Owns the packed, sorted blocks that a pair's indexes are kept in: how entries are merged into them, found in
-//! them, and how a damaged block is told from a sound one. Pure; the state keeps the bytes.
+//! The packed, sorted blocks of a pair's indexes: merging entries into them, finding entries, and detecting damage.
+//! Pure; the state keeps the bytes.
 //!
 //! A block is a checksum (4 bytes, the low half of xxh3-64 of the rest, little-endian) and packed entries in byte
-//! order. One value holds a hundred entries or more, so that an entry costs its own bytes and little else, and a
-//! batch that brings a thousand of them touches a few values instead of a thousand tree leaves.
+//! order. One value holds a hundred entries or more, so that an entry costs little more than its own bytes, and a
+//! batch of a thousand entries touches a few values instead of a thousand tree leaves.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -18,7 +18,7 @@ const CHECKSUM_LEN: usize = 4;
 #[error("a block of the state is damaged")]
 pub struct DamagedBlock;
 
-/// Entries in their packed form, one behind the other.
+/// Returns the concatenated packed form of entries.
 pub fn packed<T: Packed>(entries: impl IntoIterator<Item = T>) -> Vec<u8> {
     let entries = entries.into_iter();
     let mut bytes = Vec::with_capacity(entries.size_hint().0 * T::LEN);
@@ -32,7 +32,7 @@ pub fn packed<T: Packed>(entries: impl IntoIterator<Item = T>) -> Vec<u8> {
     bytes
 }
 
-/// The checksum in front, the payload behind it.
+/// Returns the payload with its checksum in front.
 #[must_use]
 pub fn seal(payload: &[u8]) -> Vec<u8> {
     let mut block = Vec::with_capacity(CHECKSUM_LEN + payload.len());

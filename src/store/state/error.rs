@@ -1,4 +1,4 @@
-//! FIXME: store::state::error
+//! Errors of the state.
 
 use crate::store::state::blocks::DamagedBlock;
 use std::fmt::Debug;
@@ -10,7 +10,7 @@ pub enum StateError {
     /// The disk refused. The state file is as it was before.
     #[error("the state's disk failed: {0}")]
     Io(#[source] io::Error),
-    /// A sync failed: nobody knows what is durable. Fatal.
+    /// A sync failed, so that it is unknown what is durable. Fatal.
     #[error(
         "syncing the state failed: {0}; what is on the disk is unknown until the next start looks"
     )]
@@ -29,7 +29,8 @@ impl StateError {
 impl From<redb::Error> for StateError {
     fn from(error: redb::Error) -> Self {
         match error {
-            // No call to the kernel fails so: redb says it of bytes that it did not write, or that are missing.
+            // No system call fails with this kind: redb reports it for bytes that it did not write or that are
+            // missing.
             redb::Error::Io(error)
                 if matches!(
                     error.kind(),

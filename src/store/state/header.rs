@@ -1,4 +1,4 @@
-//! FIXME: store::state::header
+//! The header of the state: how far the state goes, and the marks of export and journal.
 
 use crate::pair::accounting::Account;
 use crate::pair::checkpoint::FORMAT;
@@ -9,7 +9,7 @@ use redb::{ReadTransaction, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
 
-/// How far the state goes. Read first at start; written with every checkpoint, in its transaction.
+/// The extent of the state. Read first at a start, and written in the transaction of each checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// [`FORMAT`] of all that is persisted.

@@ -1,5 +1,5 @@
-//! Owns the persisted state between two checkpoints of the journal: a redb file with, per pair, its checkpoint and
-//! its packed indexes; the claimable rows; the dead letters; the header that says how far all this goes.
+//! The persisted state as of the last checkpoint of the journal. It is a redb file with, per pair, its checkpoint and
+//! its packed indexes, and with the claimable rows, the dead letters and the header.
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -13,10 +13,11 @@
 //! | `segments` | number of a segment of the export | its xxh3-64 |
 //! | `dead_letters` | pair id, stream, offset | length and reason, sealed |
 //!
-//! What is trusted of redb: a commit is there whole or not at all after a crash, a commit that returned is there.
-//! The crash tests run over redb's own file too. What is not trusted: that its pages are as they were written. All of
-//! them go through [`CheckedFile`], each value carries a checksum too, opening is guarded against panics, and whatever
-//! does not fit is [`StateError::Damaged`]: the state is expendable (promise 6), a wrong answer from it is not.
+//! redb is trusted for this: after a crash a commit is there whole or not at all, and a commit that returned is
+//! there. The crash tests run on redb's own file too. It is not trusted to notice that pages changed on the disk: all
+//! of them go through [`CheckedFile`], each value has its own checksum, opening is guarded against panics, and
+//! anything that does not match is [`StateError::Damaged`]. The state is expendable (promise 6), a wrong answer from
+//! it is not.
 
 use crate::store::state::header::{Header, read_header, write_header};
 
@@ -56,7 +57,7 @@ type Blocks = TableDefinition<'static, &'static [u8], &'static [u8]>;
 pub(super) const HEADER: TableDefinition<(), &[u8]> = TableDefinition::new("header");
 const PAIRS: TableDefinition<u32, &[u8]> = TableDefinition::new("pairs");
 const PATHS: TableDefinition<&[u8], u32> = TableDefinition::new("paths");
-/// By this a day-file is found that was moved. Inodes alone tell little: each that is found is looked at.
+/// Finds candidates for moved day-files. An inode match is only a hint; the caller verifies the identity.
 const INODES: TableDefinition<(u64, u32), ()> = TableDefinition::new("inodes");
 const EVIDENCE: Blocks = TableDefinition::new("evidence");
 const SCORED: Blocks = TableDefinition::new("scored");
@@ -68,12 +69,12 @@ const SEGMENTS: TableDefinition<u64, u64> = TableDefinition::new("segments");
 /// Pages that redb keeps in memory. Blocks are looked up in an order that no cache helps; this holds the branches.
 pub(super) const CACHE_BYTES: usize = 6 << 20;
 
-/// What a checkpoint writes of one pair.
+/// The changes of one pair that a checkpoint writes.
 #[derive(Debug)]
 pub struct PairWrite<'a> {
     /// The pair.
     pub id: PairId,
-    /// Whether the state has taken in nothing of it yet.
+    /// Whether the state has no entry of the pair yet.
     pub is_new: bool,
     /// Its checkpoint.
     pub checkpoint: &'a PairCheckpoint,
@@ -115,10 +116,10 @@ impl Debug for State {
 }
 
 impl State {
-    /// Creates the state file, which must not exist, with a header that knows nothing. Durable on return.
+    /// Creates the state file, which must not exist, with an empty header. Durable on return.
     ///
     /// # Errors
-    /// What the disk or redb says.
+    /// The file cannot be created or redb fails.
     pub fn create(storage: &dyn Storage, path: &Path) -> Result<Self, StateError> {
         let file = storage.create(path).map_err(StateError::Io)?;
         let sync_failed = Arc::default();
@@ -153,7 +154,8 @@ impl State {
     /// Opens an existing state.
     ///
     /// # Errors
-    /// [`StateError::Damaged`] for whatever is not a state of this format; [`StateError::Io`] where the disk fails.
+    /// [`StateError::Damaged`] for a file that is not a state of this format; [`StateError::Io`] where the disk
+    /// fails.
     pub fn open(storage: &dyn Storage, path: &Path) -> Result<Self, StateError> {
         let file = storage.open_write(path).map_err(StateError::Io)?;
         // redb makes a new database of an empty file; for us that is a state that was lost.
@@ -186,31 +188,31 @@ impl State {
         }
     }
 
-    /// How far the state goes.
+    /// Returns the header of the last checkpoint.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// A view of the state as it is now. It keeps pages alive: drop it before a checkpoint.
+    /// Returns a view of the state as it is now. It keeps pages alive: drop it before a checkpoint.
     ///
     /// # Errors
-    /// What redb says.
+    /// redb fails.
     pub fn view(&self) -> Result<StateView, StateError> {
         Ok(StateView {
             transaction: self.database.begin_read()?,
         })
     }
 
-    /// Has the next commit take in segments of the export. Where it fails they are to be given again.
+    /// Adds segments of the export to the next commit. If that commit fails, they must be added again.
     pub fn note_segments(&mut self, segments: &[Segment]) {
         self.segments = segments.to_vec();
     }
 
-    /// Takes in all of `pairs`, and the header that goes with them, in one durable transaction.
+    /// Writes all of `pairs` and the header that belongs to them in one durable transaction.
     ///
     /// # Errors
-    /// What redb says; nothing is taken in then.
+    /// redb fails; nothing is written then.
     pub fn checkpoint(
         &mut self,
         header: Header,
@@ -230,10 +232,10 @@ impl State {
         self.commit(transaction, header)
     }
 
-    /// Forgets what was read of one source of a pair, in one durable transaction.
+    /// Removes what was read of one source of a pair in one durable transaction.
     ///
     /// # Errors
-    /// What redb says; nothing is forgotten then.
+    /// redb fails; nothing is removed then.
     pub fn reset(
         &mut self,
         header: Header,
@@ -258,10 +260,10 @@ impl State {
         self.commit(transaction, header)
     }
 
-    /// Adds rows that no line is known to have made. Durable with the next commit that is.
+    /// Adds rows that no known line has earned. They become durable with the next durable commit.
     ///
     /// # Errors
-    /// What redb says.
+    /// redb fails.
     pub fn add_claimable(&mut self, claims: &[UnclaimedRow]) -> Result<(), StateError> {
         let transaction = self.begin_write()?;
         insert_claimable(&transaction, claims)?;
@@ -275,7 +277,7 @@ impl State {
     /// Writes the header alone.
     ///
     /// # Errors
-    /// What redb says.
+    /// redb fails.
     pub fn write_header(&mut self, header: Header) -> Result<(), StateError> {
         let transaction = self.begin_write()?;
         self.commit(transaction, header)

@@ -1,4 +1,4 @@
-//! Owns the reading of the state at one moment: which pair, where its evidence lies, what became of its lines.
+//! Reads the state as of one moment: pairs, the location of evidence, the verdicts of lines.
 
 use std::fmt::Debug;
 use std::ops::Bound;
@@ -30,10 +30,10 @@ impl Debug for StateView {
 }
 
 impl StateView {
-    /// The id of the pair at a relative path, if it is known.
+    /// Returns the id of the pair at a relative path, if it is known.
     ///
     /// # Errors
-    /// What redb says.
+    /// redb fails.
     pub fn pair_id(&self, path: &[u8]) -> Result<Option<PairId>, StateError> {
         Ok(self
             .transaction
@@ -42,10 +42,10 @@ impl StateView {
             .map(|id| PairId(id.value())))
     }
 
-    /// The pairs whose scored day-file had this inode when it was last read.
+    /// Returns the pairs whose scored day-file had this inode when it was last read.
     ///
     /// # Errors
-    /// What redb says.
+    /// redb fails.
     pub fn pairs_with_inode(&self, inode: u64) -> Result<Vec<PairId>, StateError> {
         let table = self.transaction.open_table(INODES)?;
         let found = table.range((inode, 0)..=(inode, u32::MAX))?;
@@ -67,7 +67,7 @@ impl StateView {
     /// Calls `visit` with every pair, in the order of their ids.
     ///
     /// # Errors
-    /// What redb says, [`StateError::Damaged`] for a checkpoint that does not fit its checksum.
+    /// redb fails; [`StateError::Damaged`] for a checkpoint that does not match its checksum.
     pub fn for_each_pair(
         &self,
         mut visit: impl FnMut(PairId, PairCheckpoint),
@@ -79,10 +79,10 @@ impl StateView {
         Ok(())
     }
 
-    /// Where the evidence for a run lies in the pair's evidence day-file.
+    /// Returns the location of a run's evidence in the pair's evidence day-file.
     ///
     /// # Errors
-    /// What redb says, [`StateError::Damaged`] for a block that does not fit its checksum.
+    /// redb fails; [`StateError::Damaged`] for a block that does not match its checksum.
     pub fn evidence(
         &self,
         id: PairId,
@@ -141,10 +141,10 @@ impl StateView {
         Ok(())
     }
 
-    /// The rows with this key that a line of the pair may claim, first row first.
+    /// Returns the rows with this key that a line of the pair may claim, first row first.
     ///
     /// # Errors
-    /// What redb says.
+    /// redb fails.
     pub fn claimable(&self, row: RowKey, scope: PairId) -> Result<Vec<UnclaimedRow>, StateError> {
         let table = self.transaction.open_table(CLAIMABLE)?;
         let mut claims = Vec::new();
@@ -189,7 +189,7 @@ impl StateView {
             let (key, block) = block?;
             let key = key.value();
             let (id, first) = key.split_at_checked(4).ok_or(DamagedBlock)?;
-            // Of a block that begins behind the run nothing is read. One that begins before it may end before it.
+            // A block that begins after the run is not read. One that begins before it may also end before it.
             if first.get(..run.0.len()) > Some(&run.0) {
                 continue;
             }
@@ -203,19 +203,19 @@ impl StateView {
         Ok(pairs)
     }
 
-    /// The hash of a whole segment of the export; `None` where the state has not taken it in.
+    /// Returns the hash of a whole segment of the export, or `None` if the state does not have it.
     ///
     /// # Errors
-    /// What redb says.
+    /// redb fails.
     pub fn segment(&self, number: u64) -> Result<Option<u64>, StateError> {
         let table = self.transaction.open_table(SEGMENTS)?;
         Ok(table.get(number)?.map(|hash| hash.value()))
     }
 
-    /// Calls `visit` with every dead letter, pair by pair, until it says that it has enough.
+    /// Calls `visit` with every dead letter, pair by pair, until `visit` returns a break.
     ///
     /// # Errors
-    /// What redb says, [`StateError::Damaged`] where a checksum does not fit.
+    /// redb fails; [`StateError::Damaged`] for a checksum that does not match.
     pub fn for_each_dead_letter(
         &self,
         mut visit: impl FnMut(PairId, DeadLetter) -> bool,
@@ -246,7 +246,7 @@ impl StateView {
         let table = self.transaction.open_table(table)?;
         let (from, to) = range_of(id, prefix, prefix);
         let mut found = Vec::new();
-        // The block that the prefix begins in has a key at or below it; those behind it may begin with it too.
+        // The first block of the prefix has a key at or below it; later blocks may begin with the prefix too.
         let first = table
             .range::<&[u8]>(..=from.as_slice())?
             .next_back()

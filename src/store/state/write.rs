@@ -112,7 +112,7 @@ pub(super) fn remove_blocks(
     Ok(())
 }
 
-/// Every run of the pair that was refused for its evidence waits again: the evidence is read anew.
+/// Sets every run of the pair that was refused for its evidence to waiting, because the evidence is read again.
 pub(super) fn wait_again(
     transaction: &WriteTransaction,
     id: PairId,

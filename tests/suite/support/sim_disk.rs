@@ -24,7 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use distilld::platform::storage::{FileStat, ListedEntry, Storage, StorageFile, again};
+use distilld::platform::storage::{FileStat, ListedEntry, Storage, StorageFile, retry_interrupted};
 use fastrand::Rng;
 
 pub use fault::{EIO, ENOSPC, Fate, Fault, NameOrder, Partly};
@@ -236,16 +236,16 @@ impl StorageFile for SimFile {
 
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
         self.check_writable()?;
-        again(|| self.disk.world().set_len(self, len_bytes))
+        retry_interrupted(|| self.disk.world().set_len(self, len_bytes))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        again(|| self.disk.world().sync_data(self))
+        retry_interrupted(|| self.disk.world().sync_data(self))
     }
 
     fn stat(&self) -> io::Result<FileStat> {
         let mut world = self.disk.world();
-        again(|| world.look("stat open", &self.path))?;
+        retry_interrupted(|| world.look("stat open", &self.path))?;
         world.tree.stat(self.node)
     }
 }
@@ -265,7 +265,7 @@ impl SimDisk {
         let node = {
             let mut world = self.world();
             let verb = if writable { "open_write" } else { "open_read" };
-            again(|| world.look(verb, path))?;
+            retry_interrupted(|| world.look(verb, path))?;
             let node = world.tree.find(path)?;
             world.tree.check_openable(node)?;
             node
@@ -288,19 +288,19 @@ impl Storage for SimDisk {
             let call = Call::on("create", path);
             self.world().act(call, |tree| tree.create_file(path))
         };
-        let node = again(create)?;
+        let node = retry_interrupted(create)?;
         Ok(self.handle(node, path, true))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
         let mut world = self.world();
-        again(|| world.look("stat", path))?;
+        retry_interrupted(|| world.look("stat", path))?;
         world.tree.stat(world.tree.find(path)?)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
         let mut world = self.world();
-        again(|| world.look("list", dir))?;
+        retry_interrupted(|| world.look("list", dir))?;
         world.tree.list(world.tree.find(dir)?)
     }
 
@@ -309,11 +309,11 @@ impl Storage for SimDisk {
             to: Some(to.into()),
             ..Call::on("rename", from)
         };
-        again(|| self.world().act(call.clone(), |tree| tree.rename(from, to)))
+        retry_interrupted(|| self.world().act(call.clone(), |tree| tree.rename(from, to)))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        again(|| {
+        retry_interrupted(|| {
             self.world()
                 .act(Call::on("remove", path), |tree| tree.remove(path))
         })
@@ -322,23 +322,23 @@ impl Storage for SimDisk {
     /// Everything is everybody's here.
     fn copy_ownership(&self, from: &Path, to: &Path) -> io::Result<()> {
         let call = Call::on("take_rights", to);
-        again(|| {
+        retry_interrupted(|| {
             let both = |tree: &mut Tree| tree.find(from).and(tree.find(to)).map(drop);
             self.world().act(call.clone(), both)
         })
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        again(|| self.world().create_dir_all(path))
+        retry_interrupted(|| self.world().create_dir_all(path))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        again(|| self.world().sync_dir(dir))
+        retry_interrupted(|| self.world().sync_dir(dir))
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
         let mut world = self.world();
-        again(|| world.look("canonicalize", path))?;
+        retry_interrupted(|| world.look("canonicalize", path))?;
         world.tree.find(path)?;
         Ok(Path::new("/")
             .components()

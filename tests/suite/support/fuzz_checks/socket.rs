@@ -425,7 +425,7 @@ impl Lake {
     }
 
     fn answer_questions(&mut self, manner: Manner, unanswered: &mut Vec<EngineRequest>) {
-        for question in self.wake.take_questions() {
+        for question in self.wake.take_requests() {
             if let EngineRequest::Retry { path, stream, .. } = &question {
                 self.retried.push((path.clone(), *stream));
             }

@@ -1,0 +1,146 @@
+//! Scans of the lake: arming slices of directories, the full scan, the frequent scan of the newest days, and their pauses.
+//! Scans find what lost events would have reported.
+
+use std::path::{Path, PathBuf};
+
+use crate::daemon::event_loop::{EventLoop, millis};
+use crate::daemon::watch::Mode;
+use crate::engine::EngineError;
+use crate::lake::identity::seen;
+use crate::lake::path::{PairPath, Stream};
+use crate::lake::walk::{Level, list_level};
+use crate::platform::storage::{OsStorage, Storage as _};
+
+/// The number of directories armed or listed between two checks for hints. With a long history a start spends a second
+/// on this, and a new record waits for one slice: each directory costs a watch and a stat of its day-files.
+pub(super) const DIRECTORIES_PER_SLICE: usize = 4;
+/// The number of watches verified with each frequent scan.
+const WATCHES_PER_SLICE: usize = 32;
+/// The maximum number of day-files in one slice that are queued ahead of the backlog; more are history.
+const URGENT_DAY_FILES_MAX: usize = 16;
+/// The number of newest days of each stream that the frequent scan lists.
+const RECENT_DAYS: usize = 2;
+/// The pause between full scans while polling, as a multiple of the polling interval.
+const POLLS_PER_FULL_SCAN: u64 = 30;
+
+impl EventLoop {
+    /// Arms the next directories and queues their day-files.
+    pub(super) fn arm(&mut self, directories_max: usize) {
+        let progress = self.watch.arm_next(directories_max);
+        let is_urgent = progress.day_files.len() <= URGENT_DAY_FILES_MAX;
+        for (stream, relative) in progress.day_files {
+            if let Some(path) = PairPath::from_relative(&relative) {
+                self.enqueue_if_changed(stream, path, is_urgent);
+            }
+        }
+    }
+
+    /// Queues a day-file unless its stat is the one it had when all of it had been read; that costs no open.
+    fn enqueue_if_changed(&mut self, stream: Stream, path: PairPath, is_urgent: bool) {
+        let has_changed = match OsStorage.stat(&path.path(&self.root, stream)) {
+            Ok(stat) => self
+                .engine
+                .has_changed(&path, stream, seen(&stat))
+                .unwrap_or(true),
+            // A missing file is a change only if the engine knew it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.engine.has_disappeared(&path, stream).unwrap_or(true)
+            }
+            Err(_) => true,
+        };
+        match (has_changed, is_urgent) {
+            (true, true) => self.engine.enqueue(path),
+            (true, false) => self.engine.enqueue_backlog(path),
+            (false, _) => {}
+        }
+    }
+
+    /// Runs the scans that are due: a slice of the full one, and the frequent one.
+    pub(super) fn scan(&mut self, now_ms: u64) -> Result<(), EngineError> {
+        // A full scan requested while another runs stays due: the change may be where that one has already been.
+        if now_ms >= self.full_scan_at_ms && self.scanning.is_empty() {
+            self.engine.meters().scan("full");
+            self.engine.scrub_round_robin()?;
+            self.scanning
+                .extend(Stream::ALL.map(|stream| (stream, PathBuf::new())));
+            self.full_scan_at_ms = now_ms + self.full_scan_pause_ms();
+        }
+        for _ in 0..DIRECTORIES_PER_SLICE {
+            let Some((stream, dir)) = self.scanning.pop_back() else {
+                break;
+            };
+            self.scan_directory(stream, &dir);
+        }
+        if now_ms >= self.recent_scan_at_ms {
+            self.recent_scan_at_ms = now_ms + self.recent_scan_pause_ms();
+            self.engine.meters().scan("recent");
+            self.scan_recent();
+            self.engine.check_files()?;
+            // A slice per scan: with a long history a whole round at once would keep the idle daemon busy.
+            let _round_complete = self.watch.rearm_changed(WATCHES_PER_SLICE);
+        }
+        Ok(())
+    }
+
+    fn scan_directory(&mut self, stream: Stream, dir: &Path) {
+        match list_level(&OsStorage, &self.root, stream, dir) {
+            // The stack pops the last one first, so the newest days precede history.
+            Ok(Level::Directories(dirs)) => self
+                .scanning
+                .extend(dirs.into_iter().map(|dir| (stream, dir))),
+            Ok(Level::DayFiles(day_files)) => {
+                self.watch.ensure(stream, dir);
+                for path in day_files {
+                    self.enqueue_if_changed(stream, path, false);
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Scans the newest days and every pair in memory, where lost events are most likely.
+    fn scan_recent(&mut self) {
+        for stream in Stream::ALL {
+            for day in newest_days(&self.root, stream) {
+                self.scan_directory(stream, &day);
+            }
+            for path in self.engine.active_paths() {
+                self.enqueue_if_changed(stream, path, true);
+            }
+        }
+    }
+
+    /// Returns the pause between two frequent scans, milliseconds.
+    pub(super) fn recent_scan_pause_ms(&self) -> u64 {
+        let pause = match self.watch.mode() {
+            Mode::Events => self.settings.recent_scan,
+            Mode::Polling { .. } => self.settings.poll,
+        };
+        millis(pause)
+    }
+
+    /// Returns the pause between two full scans, milliseconds. Without events it is [`POLLS_PER_FULL_SCAN`] polls, a
+    /// compromise between latency and the load on the disk.
+    pub(super) fn full_scan_pause_ms(&self) -> u64 {
+        match self.watch.mode() {
+            Mode::Events => millis(self.settings.full_scan),
+            Mode::Polling { .. } => millis(self.settings.poll) * POLLS_PER_FULL_SCAN,
+        }
+    }
+}
+
+/// Returns the newest days of a stream, as paths below its base.
+fn newest_days(root: &Path, stream: Stream) -> Vec<PathBuf> {
+    let mut newest = vec![PathBuf::new()];
+    for _ in 0..3 {
+        let mut below = Vec::new();
+        for dir in &newest {
+            if let Ok(Level::Directories(dirs)) = list_level(&OsStorage, root, stream, dir) {
+                below.extend(dirs.into_iter().rev().take(RECENT_DAYS));
+            }
+        }
+        below.truncate(RECENT_DAYS);
+        newest = below;
+    }
+    newest
+}
