@@ -1,50 +1,49 @@
 //! distilld turns scored model runs into supervised fine-tuning samples while they are being written.
 //!
-//! Read downward, the modules follow a record's life: discover, tail, parse, firewall, join, synthesize, commit,
-//! append. Those marked * are pure: they do no I/O, read no clock and start no thread, and so cannot fail for a
-//! reason outside their arguments.
+//! A record passes downward through these folders, driven by the engine:
 //!
-//! | stage | modules |
+//! | folder | content |
 //! |---|---|
-//! | discover, tail | `discover` lists day-files; `tail` reads one from an offset and knows it again |
-//! | parse | `json`*, `json_plain`*, `json_text`*, `parse`*: a line's bytes to a record that still lies in the line |
-//! | firewall | `firewall`*: the only place that admits a run |
-//! | join, synthesize | `pair`*: what becomes of new lines of a pair; `synthesize`*: a row's bytes |
-//! | commit | `checkpoint`*, `blocks`*: what is remembered; `rows`*: what a batch shows; `journal`: where a batch becomes durable; `state`: the store under it, `checked_file` its checksums |
-//! | append | `row`*: rows read back; `export`: the file that consumers read, and the proof that nobody changed it |
+//! | `lake` | day-files: their paths, the walk that finds them, their identity, and reading one from an offset |
+//! | `record` | a line as a value: JSON, parsing, the firewall, synthesis of a row, keys, the final check; pure |
+//! | `pair` | the join of both day-files of a pair: verdicts, claims, indexes, checkpoint, accounting; pure |
+//! | `store` | everything durable: the journal, the state, the export, and the snapshot of them |
+//! | `engine` | the pass of the daemon: schedule, read, merge, commit, lag, metrics |
 //!
-//! `engine` ties them together: it looks at many pairs, each by `reader`, and commits what they gave; `beside` takes
-//! what takes its time, `buffers` its memory; `open` starts it by the table in `recover`*, from what stands in the
-//! `state_dir` once a `swap` is finished. All of these reach the disk through `storage` alone, and the time through
-//! `clock` (`stamp`*: how it is written); what they count goes to `meters`. No module stands on one that stands on it.
+//! The others surround it:
 //!
-//! Around the engine, the process: `follow` is its thread, `wake` what wakes it, `watch` what hears inotify, `daemon`
-//! the shell with signals (`shutdown`), service manager (`systemd`, told in the words of `status_line`*), `lock` and
-//! the sockets (`control`: a command's way to the daemon; `serve`: health, metrics and page, which asks by `ask` and
-//! reads what `meters` count); `watched_disk` is the disk with a `pulse`, and `watchdog` tells the manager that all of
-//! them live, by what each `pulse` counts. Before it: `args`, `config`, `logging`, `cli`, which tells of errors by
-//! `terminal` with their `remedy`, refuses with a `refusal`, and shows `progress`.
+//! | folder | content |
+//! |---|---|
+//! | `batch` | the stateless export over the whole history, and `verify`; it shares only the pure core with the engine |
+//! | `recovery` | what a start does with the files that it finds, and `rebuild` |
+//! | `query` | `status`, `explain`, `plan` and `dead-letters`, from the daemon or from its files |
+//! | `daemon` | the engine's thread and its inbox, inotify, signals, the watchdog, the unit's status line |
+//! | `http` | the public routes, the routes of the control socket, metrics and the status page |
+//! | `cli` | arguments, the composition of the daemon, rendering for people, `check`, hints |
+//! | `config`, `console`, `platform` | settings; terminal, progress, tables and logs; storage, clock, locks, threads, systemd |
 //!
-//! Beside it, sharing only the pure core: `batch_export` and its parts, the stateless
-//! batch, and `verify`, which holds the export against it. For its operators: `rebuild` drives the same engine beside
-//! the old files, `check` warns, and the rest answers from `figures`, one moment of all that is remembered, taken from
-//! the daemon or by `inquire` from its files: `status` tells, `explain` and `plan` say why and what next,
-//! `dead_letters` show and retry. `account`* and `recent`* are what they add up.
+//! A folder imports from lower layers alone: {config, platform, record} < {console, lake} < pair < store <
+//! {engine, batch} < recovery < query < daemon < http < cli. `tests/suite/tidy.rs` checks this, and that the pure files
+//! name no I/O, clock or thread. The disk is reached through `platform::storage` and the time through `platform::clock`,
+//! so that a test can crash the engine at any call.
 
-pub mod batch;
-pub mod console;
-pub mod daemon;
-pub mod http;
 pub mod lake;
-pub mod platform;
-pub mod query;
+
 pub mod record;
-pub mod recovery;
-pub mod store;
 
 pub mod pair;
 
+pub mod store;
+
 pub mod engine;
+
+pub mod batch;
+pub mod daemon;
+pub mod http;
+pub mod query;
+pub mod recovery;
 
 pub mod cli;
 pub mod config;
+pub mod console;
+pub mod platform;
