@@ -1,13 +1,13 @@
-//! Owns the words of the one line that the service manager shows. It knows what is told, and neither when nor why.
+//! Formats the systemd STATUS= line.
 //!
-//! Ages are coarse, so that a line that says the same is not sent again, and nobody has to wake up for it to age.
+//! Ages are coarse, so that an unchanged line is not sent again and no wake-up is needed for it to age.
 
 use std::fmt::Write as _;
 
-/// Bytes of a text of somebody else's, such as an error, that the line has room for.
+/// Maximum bytes of an error text in the line.
 const WHY_BYTES_MAX: usize = 240;
 
-/// What there is to tell.
+/// The values in the line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitStatus {
     /// Day-files that are known to have news.
@@ -18,7 +18,7 @@ pub struct UnitStatus {
     pub rows: u64,
     /// Runs that wait for evidence.
     pub waiting: u64,
-    /// How long ago the last row was written by this process, seconds.
+    /// Age of the last row written by this process, seconds.
     pub last_row_s: Option<u64>,
     /// Why changes are polled for, where they are.
     pub polling: Option<String>,

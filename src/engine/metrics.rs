@@ -1,7 +1,8 @@
-//! Owns what is counted and timed while the process lives, and never goes down: lines, verdicts, rows, errors, how long
-//! things took. It knows nothing of HTTP. What is true now, and may go down, is in [`crate::query::status`] instead.
+//! Counters and histograms of the process: lines, verdicts, rows, errors, durations. They never decrease and know
+//! nothing of HTTP. Values that can decrease are gauges, derived from the status.
 //!
-//! Counting is per look and per commit, never per byte; beside a read and a sync it costs nothing that can be measured.
+//! Counting happens per read and per commit, never per byte, so that its cost cannot be measured against a read or a
+//! sync.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -49,7 +50,7 @@ struct Kind {
 pub struct Metrics {
     registry: Registry,
     started: SystemTime,
-    /// Those that are kept apart. Locked by the engine's thread alone.
+    /// Classes that are counted separately. Locked by the engine's thread alone.
     scored_lines: Family<Class, Counter>,
     evidence_lines: Family<Class, Counter>,
     verdicts: Family<ClassVerdict, Counter>,
@@ -216,7 +217,7 @@ impl Metrics {
         );
     }
 
-    /// What is registered, for an encoder.
+    /// Returns the registry, for an encoder.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
@@ -346,10 +347,10 @@ impl Metrics {
     }
 }
 
-/// Where errors are met.
+/// Components that report errors.
 pub(crate) const ERROR_KINDS: [&str; 5] = ["export", "journal", "other", "source", "state"];
 
-/// How verdicts are called, in the order of the arrays here.
+/// Names of the verdicts, in the order of the arrays here.
 const VERDICTS: [&str; 7] = [
     "exported",
     "firewalled",

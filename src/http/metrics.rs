@@ -35,7 +35,7 @@ pub(super) fn text(engine: &EngineHealth, meters: &Metrics, format: Format) -> S
     }
 }
 
-/// What is known whether the engine's thread answers or not.
+/// Metrics that are known whether the engine's thread responds or not.
 fn of_process(engine: &EngineHealth, meters: &Metrics) -> Registry {
     let mut registry = Registry::default();
     let started = Seconds::default();

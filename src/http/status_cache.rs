@@ -1,5 +1,5 @@
-//! Owns what strangers are told: it asks the engine's thread on behalf of all of them, seldom, and remembers the answer,
-//! so that how many ask, and how often, is nothing to the pipeline. It also judges: alive, ready, and why not.
+//! Caches one engine snapshot per second for all HTTP clients, so that their number does not matter to the pipeline,
+//! and derives liveness and readiness from it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,13 +19,13 @@ use crate::http::handlers;
 use crate::http::handlers::QueryContext;
 use crate::query::status::Status;
 
-/// For so long all are told the same.
+/// Maximum age of a cached status.
 const KEEP: Duration = Duration::from_secs(1);
 /// For so long a document of the control socket that everyone may read is the same.
 const KEEP_DOCUMENT: Duration = Duration::from_secs(2);
-/// How long the engine's thread may take to be between two passes.
+/// Maximum time that the engine's thread may need until it is between two passes.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// After it took longer, nobody waits for it again within this time.
+/// Time after a timeout in which no client waits for the engine again.
 const GIVE_UP: Duration = Duration::from_secs(1);
 
 /// Asks for all.
@@ -54,11 +54,11 @@ struct Inflight {
 #[derive(Debug, Clone, Copy)]
 struct Stall {
     at: Instant,
-    /// Whether the engine's thread got anything done while it was waited for.
+    /// Whether the engine's thread made progress while it was waited for.
     moved: bool,
 }
 
-/// What was true a moment ago.
+/// A status of at most one second ago.
 #[derive(Debug, Clone)]
 pub(super) struct CachedStatus {
     pub(super) status: Status,
@@ -66,14 +66,14 @@ pub(super) struct CachedStatus {
     at: Instant,
 }
 
-/// How the engine's thread is.
+/// The health of the engine's thread.
 #[derive(Debug, Clone)]
 pub(super) enum EngineHealth {
     /// It has not begun: what the last process left is being made good.
     Recovering,
     /// It answers.
     Responsive(Arc<CachedStatus>),
-    /// It does not answer; what it said last, if ever.
+    /// It does not respond; `last` is its last status, if any.
     Stall {
         moved: bool,
         last: Option<Arc<CachedStatus>>,
@@ -129,7 +129,7 @@ impl StatusCache {
         &self.wake
     }
 
-    /// How it is now, or was a moment ago.
+    /// Returns the health of the engine, at most one second old.
     pub(super) async fn engine(&self) -> EngineHealth {
         if !self.recovered.load(Ordering::SeqCst) {
             return EngineHealth::Recovering;
@@ -181,7 +181,7 @@ impl StatusCache {
 }
 
 impl EngineHealth {
-    /// Whether the process does its work, however slowly; and in words.
+    /// Returns whether the process makes progress, however slowly, in words.
     pub(super) fn alive(&self) -> Result<&'static str, &'static str> {
         match self {
             Self::Recovering => Ok("alive: recovering what the last process left"),
@@ -193,7 +193,7 @@ impl EngineHealth {
         }
     }
 
-    /// Whether the export is fresh within the objective; else why not.
+    /// Returns the reason if the export is not fresh within the objective.
     pub(super) fn ready(&self) -> Result<(), String> {
         let known = match self {
             Self::Recovering => return Err("recovering what the last process left".to_owned()),
@@ -230,7 +230,7 @@ impl EngineHealth {
         Ok(())
     }
 
-    /// What it said now or last.
+    /// Returns the current or last known status.
     pub(super) fn known(&self) -> Option<&CachedStatus> {
         match self {
             Self::Recovering => None,

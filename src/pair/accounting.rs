@@ -1,8 +1,8 @@
-//! Owns the account of all pairs: their sums, the same per source class, and the rows of the UTC day. It is kept with
-//! the state's header, so that asking costs no walk. Pure: it is told what changed, and adds.
+//! The account of all pairs: their sums, the same per source class, and the rows of the UTC day. It is stored with
+//! the state's header, so that a query needs no walk. Pure.
 //!
-//! A source class is the name of a day-file without `.jsonl`: what wrote it. The first [`CLASSES_MAX`] that are met are
-//! kept apart, all others count under [`OTHER`], so that neither memory nor the labels of a metric grow without bound.
+//! A source class is the name of a day-file without `.jsonl`. The first [`CLASSES_MAX`] classes are counted
+//! separately, all others under [`OTHER`], so that neither memory nor metric labels grow without bound.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use crate::pair::verdict::LineTotals;
 
 /// Source classes kept apart.
 pub const CLASSES_MAX: usize = 64;
-/// What the classes count under that come when [`CLASSES_MAX`] are there.
+/// Name of the class that counts all classes beyond [`CLASSES_MAX`].
 pub const OTHER: &str = "other";
 
-/// Sums over all pairs, beside what they are sums of.
+/// Sums over all pairs, per source class and in total.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Account {
     /// Over all pairs.
@@ -187,7 +187,7 @@ mod tests {
         account.add_rows(7, 1);
         assert_eq!((account.rows_on(7), account.rows_on(8)), (3, 0));
         account.add_rows(8, 1);
-        // A look that began before midnight may be merged after one that began behind it.
+        // A read that began before midnight may be merged after one that began after it.
         account.add_rows(7, 1);
         assert_eq!((account.rows_on(7), account.rows_on(8)), (0, 1));
     }

@@ -3,14 +3,14 @@
 use crate::pair::checkpoint::*;
 use serde::{Deserialize, Serialize};
 
-/// What became of the scored lines of a pair. Each line is in exactly one of the first six, or malformed.
+/// Counts of the verdicts of a pair. Each line is in exactly one of the first six, or malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct VerdictCounts {
-    /// Has its row in the export.
+    /// Lines with a row in the export.
     pub exported: u64,
     /// Refused by the firewall.
     pub firewalled: u64,
-    /// Refused: a category nobody knows.
+    /// Lines with an unknown category.
     pub unknown_category: u64,
     /// Refused: the evidence's model role gives no sample.
     pub role: u64,
@@ -18,15 +18,15 @@ pub struct VerdictCounts {
     pub blank_text: u64,
     /// Waits for its evidence.
     pub waiting: u64,
-    /// Of the exported: evidence that differs came after the row was written.
+    /// Exported lines whose evidence was replaced by different evidence after the row was written.
     pub superseded: u64,
-    /// Of the exported: the run was scored `rejected` or `needs_human_review` later.
+    /// Exported lines whose run was scored `rejected` or `needs_human_review` later.
     pub contradicted: u64,
 }
 
 impl VerdictCounts {
-    /// Lines with a verdict or a place in the waiting set. A state that says more than there are numbers is damaged, and
-    /// fails the account instead of ending the process.
+    /// Returns the number of lines with a verdict, waiting ones included. Counts that overflow come from a damaged
+    /// state; they fail the account instead of ending the process.
     #[must_use]
     pub fn records(&self) -> u64 {
         let refused = [self.unknown_category, self.role, self.blank_text];
@@ -49,7 +49,7 @@ impl VerdictCounts {
     }
 }
 
-/// Sums over pairs, kept beside them so that a status costs no walk.
+/// Sums over pairs, stored so that a status needs no walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LineTotals {
     /// Scored lines read.
@@ -60,7 +60,7 @@ pub struct LineTotals {
     pub evidence_lines: u64,
     /// Evidence lines that became dead letters.
     pub evidence_malformed: u64,
-    /// What became of the scored lines.
+    /// Counts of the verdicts of scored lines.
     pub counts: VerdictCounts,
 }
 
@@ -113,29 +113,29 @@ impl LineTotals {
     }
 }
 
-/// What is known of one well-formed scored line.
+/// The verdict on a well-formed scored line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
-    /// No evidence yet; looked at again when evidence with its run id arrives.
+    /// No evidence yet; joined again when evidence with its run id arrives.
     Waiting {
         /// Its index among the well-formed records of its day-file.
         index: u32,
         /// When it began to wait, seconds since 1970.
         since_s: u64,
     },
-    /// Refused for its evidence's model role; looked at again like a waiting run.
+    /// Refused for its evidence's model role; joined again like a waiting run.
     Role {
         /// Its index among the well-formed records of its day-file.
         index: u32,
     },
-    /// Refused for its evidence's blank text; looked at again like a waiting run.
+    /// Refused for its evidence's blank text; joined again like a waiting run.
     BlankText {
         /// Its index among the well-formed records of its day-file.
         index: u32,
     },
     /// Its row is in the export.
     Exported {
-        /// Where its row starts in the export, bytes.
+        /// Offset of its row in the export, bytes.
         row_offset: u64,
         /// Digest of the evidence line that the row was made from; of a row that was claimed, of the one that counted
         /// then; 0 where an earlier version did not note it.
@@ -145,8 +145,8 @@ pub enum Verdict {
         /// The run was rejected later.
         contradicted: bool,
     },
-    /// Refused by the firewall, for ever.
+    /// Refused by the firewall; final.
     Firewalled,
-    /// Refused for a category nobody knows, for ever.
+    /// Refused for an unknown category; final.
     UnknownCategory,
 }

@@ -1,5 +1,5 @@
-//! Owns the way to the daemon that runs on the same root: its control socket, and a command's one question and its
-//! answer. Where no daemon answers it says so, and the caller reads the files instead.
+//! A command's request to the daemon on the same root, by its control socket. If no daemon answers, the error lets
+//! the caller read the files instead.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 
 pub use crate::query::control_socket::ControlSocket;
 
-/// What the daemon answered.
+/// The response of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The status code of HTTP.
@@ -24,7 +24,7 @@ pub struct Answer {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Nobody listens there.
+    /// No process listens on the socket.
     #[error("no daemon answers on its control socket: {0}")]
     Unreachable(#[source] io::Error),
     /// The daemon hung up, or spoke something else.
@@ -35,8 +35,8 @@ pub enum ControlError {
     Late(Duration),
 }
 
-/// Asks the daemon whose state lies in `state_dir`; `path` with its query, percent-encoded;
-/// `patience`: longest wait for the whole answer.
+/// Sends a request to the daemon with this state directory. `path` includes the percent-encoded query; `patience` is
+/// the maximum wait for the whole response.
 ///
 /// # Errors
 /// See [`ControlError`].

@@ -1,5 +1,5 @@
-//! Owns the control socket: its place in the state directory, whoever left one there, and the way to it for a client
-//! however deep it lies. Who is answered on it, and what, is the server's.
+//! The control socket in the state directory: binding it, replacing one that an ended process left, and connecting to
+//! it however long its path is. The server decides who is answered.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -19,8 +19,8 @@ pub struct ControlSocket {
 }
 
 impl ControlSocket {
-    /// Listens in a state directory whose lock is held: whatever socket is there was left by a daemon that is gone.
-    /// Where that cannot be, it is said once, and commands read the files instead.
+    /// Binds the socket in a state directory whose lock is held, so that an existing socket belongs to an ended
+    /// process. A failure is logged once, and commands read the files instead.
     #[must_use]
     pub fn bind(state_dir: &Path) -> Option<Self> {
         match Self::try_bind(state_dir) {
@@ -53,10 +53,10 @@ impl ControlSocket {
         self.listener.try_clone()
     }
 
-    /// Connects to the daemon whose state lies there.
+    /// Connects to the daemon with this state directory.
     ///
     /// # Errors
-    /// The kernel's, where nobody listens.
+    /// No process listens there.
     pub async fn connect(state_dir: &Path) -> io::Result<UnixStream> {
         let (_dir, short) = short_path(state_dir)?;
         UnixStream::connect(short).await
@@ -70,8 +70,8 @@ impl Drop for ControlSocket {
     }
 }
 
-/// A name for the socket that fits the 108 bytes of an address however deep the state directory lies. It holds as
-/// long as the descriptor does.
+/// Returns a path to the socket that fits the 108 bytes of a socket address. It is valid as long as the descriptor is
+/// open.
 fn short_path(state_dir: &Path) -> io::Result<(OwnedFd, PathBuf)> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::open(state_dir, flags, Mode::empty())?;

@@ -1,5 +1,5 @@
-//! Owns the reading of a day-file that was read before, line by line from its start, for answers: which line stands
-//! where, and what it says. Nothing is remembered of it, and a line that is too long is counted and not held.
+//! Reads a day-file again from its start, line by line, to number its lines and show them. Oversized lines are
+//! counted and not held in memory.
 
 use std::io;
 
@@ -13,9 +13,9 @@ const WINDOW_LEN: u64 = 1 << 20;
 pub struct NumberedLine<'b> {
     /// Its number, from 1: what an editor shows.
     pub number: u64,
-    /// Where it starts, bytes.
+    /// Its offset, bytes.
     pub offset: u64,
-    /// What stands in it; nothing where it is too long.
+    /// Its bytes; empty if it is oversized.
     pub body: &'b [u8],
 }
 

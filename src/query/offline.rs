@@ -31,7 +31,7 @@ pub enum InquireError {
     Root {
         /// The root.
         root: PathBuf,
-        /// What the disk said.
+        /// The error of the disk.
         source: io::Error,
     },
     /// No daemon ever ran there.
@@ -87,7 +87,7 @@ pub enum InquireError {
     IncompatibleResponse {
         /// The holder.
         pid: u32,
-        /// What does not fit.
+        /// The error of the decoder.
         source: serde_json::Error,
     },
     /// The snapshot cannot be read.
@@ -95,12 +95,12 @@ pub enum InquireError {
     Snapshot {
         /// The snapshot.
         path: PathBuf,
-        /// What the disk said.
+        /// The error of the disk.
         source: io::Error,
     },
 }
 
-/// How long an answer may take that needs much reading: others may be before it.
+/// Maximum time of a response that needs much reading; other requests may be served first.
 pub const LONG: Duration = Duration::from_secs(600);
 
 /// Who can answer.
@@ -108,7 +108,7 @@ pub const LONG: Duration = Duration::from_secs(600);
 pub enum Backend {
     /// The daemon that holds the lock.
     Daemon(Holder),
-    /// Nobody runs: the files.
+    /// No daemon runs; the files are read.
     OfflineState(Box<OfflineState>),
 }
 
@@ -117,7 +117,7 @@ pub enum Backend {
 pub struct OfflineState {
     /// The root, without links in it.
     pub root: PathBuf,
-    /// Where the state lies.
+    /// The state directory.
     pub state_dir: PathBuf,
     /// All that is remembered.
     pub figures: StateSnapshot,
@@ -152,7 +152,7 @@ pub fn find(settings: &Settings) -> Result<Backend, InquireError> {
         // Taking the lock would leave files on a root where no daemon ever ran.
         return Err(InquireError::NoState(state_dir));
     }
-    // The lock goes on naming the state directory that the daemon used, because `export` asks it what is kept.
+    // The lock keeps naming the state directory of the daemon, because `export` reads it there.
     match RootLock::lock_for_query(&root, &state_dir) {
         Ok(lock) if has_state(&state_dir) => {
             let files = OfflineState::open(root, state_dir, lock)?;

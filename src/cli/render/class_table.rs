@@ -5,18 +5,18 @@ use crate::console::table::{plain_table, thousands, trim_table};
 use crate::query::status::{ClassStatus, Status};
 use comfy_table::{Cell, CellAlignment};
 
-/// Its head in one line and in two, its figure, whether it stands there always.
+/// A column: its head in one line and in two, its figure, and whether it is always shown.
 pub(crate) type Column = (&'static str, &'static str, fn(&ClassStatus) -> u64, bool);
 
-/// Those of both streams: a person looks for broken lines, not for a stream.
+/// Returns the malformed lines of both streams.
 pub(crate) fn dead_letters(class: &ClassStatus) -> u64 {
     class
         .dead_letters
         .saturating_add(class.evidence_dead_letters)
 }
 
-/// One line a source class, the sum below; columns in which nothing stands are left out. As wide as it needs to be, with
-/// heads in one line where there is room.
+/// Renders one line per source class and their sum; empty columns are omitted. Heads have one line where the width
+/// allows it.
 pub(crate) fn classes(status: &Status, width: usize) -> String {
     let mut all = status.classes.clone();
     all.push(total(status));
@@ -54,7 +54,7 @@ pub(super) fn table(all: &[ClassStatus], stacked: bool, class_len: usize) -> Str
     trim_table(&table)
 }
 
-/// Where one line does not hold a class: one line a figure, one column a class, as many tables as it takes.
+/// Renders one line per figure and one column per class, for a terminal that is too narrow for one line per class.
 pub(crate) fn turned(all: &[ClassStatus], width: usize) -> String {
     let mut rest = all;
     let mut text = String::new();

@@ -1,5 +1,5 @@
-//! Owns the live status: the same page, again and again, with the rows of the last hour as a line of bars, until a key
-//! ends it. The terminal is given back as it was, whatever ends it.
+//! The live status: the status page and a chart of the last hour's rows, redrawn until a key ends it. The terminal is
+//! restored on every exit.
 
 use crate::cli::render::status::{TerminalSize, page};
 use std::collections::VecDeque;
@@ -34,7 +34,7 @@ const BARS_MAX: usize = 60;
 /// Why the status cannot be watched.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
-    /// Nobody would see it.
+    /// Standard output is not a terminal.
     #[error("`status --watch` needs a terminal; `distilld status --json` is for programs")]
     NoTerminal,
     /// The terminal refused.
@@ -89,18 +89,18 @@ impl Drop for Borrowed {
     }
 }
 
-/// Each is tried: whatever can be given back is. Doing it twice changes nothing.
+/// Restores the terminal; each step is tried, and repeating it changes nothing.
 fn give_back() {
     let _ = execute!(io::stdout(), cursor::Show, terminal::LeaveAlternateScreen);
     let _ = terminal::disable_raw_mode();
 }
 
-/// What the screen shows.
+/// The content of the screen.
 #[derive(Default)]
 struct Live {
     shown: Option<Result<Status, InquireError>>,
     recent: Option<Recent>,
-    /// Seconds behind at each look.
+    /// Lag at each refresh, seconds.
     lags: VecDeque<u64>,
 }
 
@@ -133,7 +133,7 @@ impl Live {
         let text = self.text(screen);
         let mut stdout = io::stdout().lock();
         queue!(stdout, cursor::MoveTo(0, 0))?;
-        // Each line is wiped behind its end, so that nothing flickers.
+        // Clear only the rest of each line, so that the screen does not flicker.
         for line in text.lines().take(usize::from(rows.saturating_sub(1))) {
             write!(stdout, "{line}")?;
             let until_line_end = terminal::ClearType::UntilNewLine;
@@ -177,7 +177,7 @@ impl Live {
 fn bars(figures: &[u64]) -> String {
     let highest = figures.iter().copied().max().unwrap_or(0).max(1);
     let bar = |figure: &u64| {
-        // What is not nothing is seen.
+        // A figure above zero has a visible bar.
         let height = (figure * (BARS.len() as u64 - 1)).div_ceil(highest);
         BARS[height as usize]
     };

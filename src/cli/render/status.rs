@@ -10,7 +10,7 @@ use crossterm::style::Stylize as _;
 use crate::query::status::{Status, Unterminated};
 use crate::record::timestamp::moment;
 
-/// How a screen is set.
+/// Size and capabilities of the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TerminalSize {
     /// Columns.
@@ -46,7 +46,7 @@ struct Page {
     screen: TerminalSize,
 }
 
-/// How serious a line is.
+/// Severity of a line.
 #[derive(Clone, Copy)]
 enum Tone {
     Plain,
@@ -128,7 +128,7 @@ impl Page {
         self.line(label, text, Tone::Bad);
     }
 
-    /// Behind its label; what is longer than the screen goes on below itself.
+    /// Writes a text after its label, wrapped at the width of the screen.
     fn line(&mut self, label: &str, text: &str, tone: Tone) {
         const LABEL_LEN: usize = 9;
         let room = self.screen.width.saturating_sub(LABEL_LEN + 1).max(20);
@@ -162,7 +162,7 @@ impl Page {
     }
 }
 
-/// Where a line that begins at `from` ends: behind a space if there is one, so that words stay whole.
+/// Returns the end of a line that begins at `from`: after a space if there is one, so that words stay whole.
 fn break_at(characters: &[char], from: usize, room: usize) -> usize {
     let end = from + room;
     if characters.len() <= end {
@@ -172,7 +172,7 @@ fn break_at(characters: &[char], from: usize, room: usize) -> usize {
     space.filter(|at| *at > 0).map_or(end, |at| from + at + 1)
 }
 
-/// Fresh, or how far behind.
+/// Returns the freshness or the lag in words.
 fn freshness(status: &Status) -> (Tone, String) {
     let stopped = status.faults.last().is_some_and(|fault| !fault.over);
     let behind = status.behind.unwrap_or(0);
@@ -213,7 +213,7 @@ fn freshness(status: &Status) -> (Tone, String) {
     (Tone::Behind, format!("catching up: {parts}"))
 }
 
-/// What events did not tell of, if that was ever so.
+/// Returns the number of event losses in words, empty if there were none.
 fn overflows(status: &Status) -> String {
     let Some(at) = &status.last_overflow_at else {
         return String::new();
@@ -241,7 +241,7 @@ fn rows(status: &Status) -> String {
     rows
 }
 
-/// Torn last lines are no lag: nobody can read them before they end.
+/// Returns the unterminated last lines in words. They are not lag, since they are not complete.
 fn unterminated(torn: Unterminated) -> String {
     let wait = match torn.lines {
         1 => "1 last line waits for its newline".to_owned(),
@@ -269,7 +269,7 @@ pub(super) const COLUMNS: [Column; 10] = [
     ("contradicted", "contra-\ndicted", |c| c.contradicted, false),
 ];
 
-/// How long before `as_of` something was.
+/// Returns the time between `at` and `as_of` in words.
 fn ago(as_of: &str, at: &str) -> String {
     format!("{} ago", age(as_of, at))
 }

@@ -1,6 +1,5 @@
-//! Owns the answers about lines that are no records: which there are, what stands in one, and what becomes of a day-file
-//! that was mended in place and is read again. A mend that keeps the length of a day-file far from its end leaves no trace
-//! in what a source is known by: only who mended it can say so.
+//! Lists malformed lines, shows their bytes, and reads a corrected day-file again. A correction that keeps the length
+//! and is far from the end leaves no trace in the identity of a source, so a person must request the second read.
 
 mod retry;
 
@@ -21,15 +20,15 @@ use crate::store::state::error::StateError;
 
 pub use retry::{RetryError, retry};
 
-/// Of a day-file no more is read than this to number its lines.
+/// Maximum bytes of a day-file that are read to number its lines.
 const NUMBERED_BYTES_MAX: u64 = 256 << 20;
 
 /// Some dead letters. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DeadLetterPage {
-    /// They.
+    /// The dead letters on this page.
     pub letters: Vec<DeadLetterInfo>,
-    /// Whether there are more behind them.
+    /// Whether more follow.
     pub more: bool,
 }
 
@@ -40,9 +39,9 @@ pub struct DeadLetterInfo {
     pub day_file: String,
     /// `scored` or `evidence`.
     pub stream: String,
-    /// Its number in the day-file, from 1; `None` where it cannot be told now.
+    /// Its line number in the day-file, from 1; `None` if it cannot be determined now.
     pub line: Option<u64>,
-    /// Where it starts, bytes.
+    /// Its offset, bytes.
     pub offset: u64,
     /// Its length without the newline, bytes.
     pub len_bytes: u64,
@@ -53,17 +52,17 @@ pub struct DeadLetterInfo {
 /// Which dead letters are wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeadLetterFilter {
-    /// Of this pair alone.
+    /// Only those of this pair.
     pub day_file: Option<PairPath>,
-    /// Of this stream alone.
+    /// Only those of this stream.
     pub stream: Option<Stream>,
     /// Passed over.
     pub skip: usize,
-    /// At most so many.
+    /// Maximum number of results.
     pub limit: usize,
 }
 
-/// What a day-file gave when it was read again.
+/// The change of the counts after a day-file was read again.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RetryReport {
     /// The pair, `YYYY/MM/DD/NAME.jsonl`.
@@ -170,7 +169,7 @@ fn stream_of(letter: &DeadLetter) -> Stream {
     }
 }
 
-/// The numbers of letters of one source, as many as can be told.
+/// Returns the line numbers of the dead letters of one source, as far as they can be determined.
 fn numbers(
     storage: &dyn Storage,
     root: &Path,
@@ -188,10 +187,10 @@ fn numbers(
     line_numbers(&source, &near)
 }
 
-/// Gives `take` the bytes of a letter piece by piece, as they stand there now; fewer where the file became shorter.
+/// Passes the current bytes of a dead letter to `take` piece by piece; fewer if the file became shorter.
 ///
 /// # Errors
-/// The disk's; there is no such day-file (`NotFound`); those of `take`.
+/// The day-file cannot be read or does not exist (`NotFound`); the errors of `take`.
 pub fn bytes_of(
     storage: &dyn Storage,
     root: &Path,
@@ -223,7 +222,7 @@ pub fn stream_named(name: &str) -> Option<Stream> {
         .find(|stream| stream_name(*stream) == name)
 }
 
-/// Bytes of a record as a terminal may show them: what is not plain text stands escaped.
+/// Returns the bytes of a record with everything but plain text escaped, safe for a terminal.
 #[must_use]
 pub fn escaped(bytes: &[u8]) -> String {
     let mut shown = String::with_capacity(bytes.len());

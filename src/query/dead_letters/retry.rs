@@ -1,5 +1,5 @@
-//! Owns the second try of a day-file that somebody mended: by the running daemon, or by an engine of its own under the
-//! lock. It is read again like a rewritten one, with that one's promises: rows that are there are claimed, not written.
+//! Reads a corrected day-file again, by the running daemon or by an engine under the lock. It is handled like a
+//! rewritten day-file: existing rows are claimed, not written again.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub enum RetryError {
     Unknown(PairPath),
 }
 
-/// Has a day-file read again from its start, and says what became of its pair.
+/// Reads a day-file again from its start and returns the change of its pair.
 ///
 /// # Errors
 /// See [`RetryError`].
@@ -88,7 +88,7 @@ impl Engine {
         let Some(before) = self.class_status(path)? else {
             return Ok(None);
         };
-        // What cannot be read now would be forgotten and not read again.
+        // A day-file that cannot be read now must not be reset: its lines would be lost until it can be read.
         let source = Source::open(&*self.ctx.storage, &self.ctx.root, stream, path);
         if !matches!(source, Ok(Some(_))) {
             return Ok(None);
@@ -98,10 +98,10 @@ impl Engine {
         Ok(Some(before))
     }
 
-    /// What became of a pair whose day-file was read again.
+    /// Returns the counts of a pair whose day-file was read again.
     ///
     /// # Errors
-    /// The state's.
+    /// The state cannot be read.
     pub fn end_retry(
         &mut self,
         path: &PairPath,

@@ -23,14 +23,13 @@ use crate::store::state::error::StateError;
 /// Some contradicted rows. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Contradictions {
-    /// How many the account counts in all.
+    /// Number of contradicted rows in the account.
     pub counted: u64,
-    /// They: day-file by day-file, in the order of their lines; then those whose line was rewritten.
+    /// The rows: by day-file in the order of their lines, then those whose line was rewritten.
     pub rows: Vec<ContradictedRow>,
-    /// Whether there are more behind them.
+    /// Whether more follow.
     pub more: bool,
-    /// Of the day-files that were looked at: rows that are counted and cannot be told, because nothing that can be read
-    /// now leads to them.
+    /// Rows of the examined day-files that are counted but that no readable line leads to.
     pub not_found: u64,
 }
 
@@ -41,11 +40,11 @@ pub struct ContradictedRow {
     pub day_file: String,
     /// The run's id; `None` where its row cannot be read.
     pub run_id: Option<String>,
-    /// Where the line that earned it starts in the scored day-file, bytes; `None` where that line was rewritten.
+    /// Offset of the line that earned it in the scored day-file, bytes; `None` if that line was rewritten.
     pub line_offset: Option<u64>,
-    /// Where the first line starts that refused the run after it, bytes.
+    /// Offset of the first later line that refused the run, bytes.
     pub refused_offset: Option<u64>,
-    /// What that one says; `None` where it cannot be read.
+    /// Category of that line; `None` if it cannot be read.
     pub category: Option<String>,
     /// The row.
     pub row: RowRange,
@@ -56,7 +55,7 @@ pub struct ContradictedRow {
 pub struct Page {
     /// Passed over.
     pub skip: usize,
-    /// At most so many.
+    /// Maximum number of results.
     pub limit: usize,
 }
 
@@ -153,7 +152,7 @@ struct PairExplainer<'a> {
 }
 
 impl PairExplainer<'_> {
-    /// The first `keep` of the pair's contradicted rows, of which it counts so many.
+    /// Returns the first `keep` contradicted rows of the pair, of which it has `counted`.
     fn find(&self, counted: u64, keep: u64) -> Result<FoundInPair, StateError> {
         let mut found = FoundInPair::default();
         self.explaining
@@ -180,7 +179,7 @@ impl PairExplainer<'_> {
         Ok(found)
     }
 
-    /// Rows that no line claims any more, by the lines that refuse their runs: at most so many.
+    /// Returns rows that no line claims any more, found by the lines that refuse their runs.
     fn find_without_line(
         &self,
         wanted: u64,
@@ -268,7 +267,7 @@ impl PairExplainer<'_> {
         })
     }
 
-    /// The first line behind an offset by which the firewall refused a run.
+    /// Returns the first line after an offset by which the firewall refused a run.
     fn refused_behind(&self, run: RunKey, offset: u64) -> Result<Option<(u64, u32)>, StateError> {
         let entries = self.explaining.figures.entries_of(self.pair, run)?;
         let refused = entries

@@ -1,7 +1,6 @@
-//! Owns the answer to "what became of this run?": each line that concerns it, the verdict with the rule and the value
-//! that decided it, the row, or what it waits for. What was decided is looked up; the words and values are read again from
-//! the lines, and where these are not what was read of them any more, that is said. And to "which runs were rejected
-//! too late?".
+//! Explains a run: each line that concerns it, the verdict with the rule and the value that decided it, its row, or
+//! what it waits for. Verdicts come from the state; values are read again from the lines, and a line that changed
+//! since is marked. Also lists contradicted rows.
 
 mod contradicted;
 pub(crate) mod suggest;
@@ -27,20 +26,20 @@ use crate::store::state::error::StateError;
 
 pub use contradicted::{ContradictedRow, Contradictions, Page, contradictions};
 
-/// What is known of a run. Keys are only ever added.
+/// The lines of a run. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Explanation {
     /// The id that was asked for.
     pub run_id: String,
-    /// Whether any line that was read concerns it.
+    /// Whether any line that was read concerns the run.
     pub known: bool,
     /// Each line that concerns it: day-file by day-file, scored lines first, in order.
     pub lines: Vec<LineExplanation>,
-    /// Of an unknown id: ids like it, among the newest day-files and the runs that wait for the longest time.
+    /// For an unknown id: similar ids in the newest day-files and among the longest-waiting runs.
     pub near: Vec<String>,
 }
 
-/// What became of one line.
+/// One line of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LineExplanation {
     /// `scored` or `evidence`.
@@ -49,41 +48,41 @@ pub struct LineExplanation {
     pub day_file: String,
     /// Its number in the day-file, from 1; `None` where the day-file cannot be read now.
     pub line: Option<u64>,
-    /// Where it starts, bytes.
+    /// Its offset, bytes.
     pub offset: u64,
     /// Its length without the newline, bytes.
     pub len_bytes: u64,
-    /// Of a scored line `exported`, `firewalled`, `unknown_category`, `waiting`, `role` or `blank_text`; of evidence
-    /// `counts`, or `replaced` where later evidence with its id counts.
+    /// For a scored line `exported`, `firewalled`, `unknown_category`, `waiting`, `role` or `blank_text`; for
+    /// evidence `counts`, or `replaced` if later evidence with its id counts.
     pub verdict: String,
     /// The rule that decided it.
     pub rule: String,
-    /// The value that the rule looked at.
+    /// The value that the rule tests.
     pub value: Option<String>,
-    /// Of an exported line: where its row is.
+    /// For an exported line: the position of its row.
     pub row: Option<RowRange>,
-    /// Of a waiting line: since when, RFC 3339.
+    /// For a waiting line: the start of the wait, RFC 3339.
     pub waiting_since: Option<String>,
-    /// Of a waiting line: the day-file below `data/evidence` in which its evidence is looked for.
+    /// For a waiting line: the day-file below `data/evidence` that must bring its evidence.
     pub waits_for: Option<String>,
-    /// Of an exported line: evidence that differs came after the row was written.
+    /// For an exported line: different evidence arrived after the row was written.
     pub superseded: bool,
-    /// Of an exported line: the run was rejected after the row was written.
+    /// For an exported line: the run was rejected after the row was written.
     pub contradicted: bool,
-    /// Whether the line is not what was read of it any more: the daemon will read its day-file again.
+    /// Whether the line changed since it was read: the daemon will read its day-file again.
     pub changed_since: bool,
 }
 
 /// A row in the export.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RowRange {
-    /// Where it starts, bytes.
+    /// Its offset, bytes.
     pub offset: u64,
     /// Its length with the newline, bytes; `None` where it cannot be read.
     pub len_bytes: Option<u64>,
 }
 
-/// What an explanation is read from.
+/// The inputs of an explanation.
 pub struct ExplainContext<'a> {
     /// The file system.
     pub storage: &'a dyn Storage,
@@ -93,14 +92,14 @@ pub struct ExplainContext<'a> {
     pub export_path: &'a Path,
     /// A longer line is a dead letter.
     pub line_bytes_max: u64,
-    /// What is remembered.
+    /// The state at one moment.
     pub figures: &'a StateSnapshot,
 }
 
-/// What became of a run.
+/// Explains a run.
 ///
 /// # Errors
-/// The state's. A day-file that cannot be read makes the answer shorter.
+/// The state cannot be read. An unreadable day-file makes the explanation shorter.
 pub fn explain(run_id: &str, explaining: &ExplainContext<'_>) -> Result<Explanation, StateError> {
     let found = explaining.figures.find_run(RunKey::from_run_id(run_id))?;
     let export = explaining.storage.open_read(explaining.export_path).ok();
@@ -224,7 +223,7 @@ impl PairExplainer<'_> {
         }
     }
 
-    /// Role and text of the evidence that counts, as it stands there now.
+    /// Returns role and text of the evidence that counts, as they are in the file now.
     fn evidence_now(&self) -> Option<(String, String)> {
         let EvidenceLocation { offset, len_bytes } = self.in_pair.evidence?;
         let line = self
@@ -248,7 +247,7 @@ impl PairExplainer<'_> {
         if let Some(source) = self.source(Stream::Evidence) {
             let read = self.in_pair.pair.checkpoint.evidence.offset;
             let max = self.explaining.line_bytes_max;
-            // What could be read of it is told.
+            // Lines before a read error are still explained.
             let _ended = for_each_line(&source, read, max, |line| {
                 let evidence = parse::evidence(parse::trim(line.body));
                 if evidence.is_ok_and(|evidence| evidence.run_id.decode() == self.run_id) {
@@ -297,7 +296,7 @@ const ROLE: &str = "the evidence's model_role is not executor, reviewer or appli
 const BLANK_TEXT: &str = "the evidence's text is empty or white space alone";
 const COUNTS: &str = "the last evidence with its run id counts";
 const REPLACED: &str = "later evidence with its run id counts";
-/// Of a text that was refused for being blank no more than this is shown.
+/// Maximum characters shown of a text that was refused as blank.
 const VALUE_CHARS_MAX: usize = 80;
 
 /// The category of a scored line, if it is still the run's.

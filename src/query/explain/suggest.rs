@@ -1,5 +1,5 @@
-//! Owns the ids that are like one that nobody knows. The state holds hashes of ids alone, so like ones are looked for
-//! where they can be read at a bounded price: at the end of the newest day-files, and among the runs that wait longest.
+//! Suggests ids similar to an unknown one. The state holds only hashes of ids, so similar ones are searched where
+//! reading is cheap: at the end of the newest day-files and among the longest-waiting runs.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::store::state::error::StateError;
 const PAIRS_MAX: usize = 32;
 /// Read of each of their day-files, from the end.
 const TAIL_BYTES_MAX: u64 = 128 << 10;
-/// Ids that are told.
+/// Maximum number of suggestions.
 const NEAR_MAX: usize = 5;
 /// Longer ids are compared by their beginning alone.
 const ID_CHARS_MAX: usize = 128;
@@ -42,7 +42,7 @@ pub(super) fn near(
     Ok(nearest(run_id, ids))
 }
 
-/// What cannot be read offers nothing.
+/// Returns the ids at the end of a day-file; none if it cannot be read.
 fn ids_at_the_end(
     explaining: &ExplainContext<'_>,
     path: &PairPath,

@@ -27,22 +27,22 @@ use crate::record::timestamp::stamp;
 use crate::store::snapshot::{StateSnapshot, stream_name};
 use crate::store::state::error::StateError;
 
-/// Day-files that are named; of more only their number is told.
+/// Maximum number of day-files that are listed; of more only the number is given.
 const NAMED_MAX: usize = 100;
 
-/// A day-file that is rewritten again and again while it is looked at is left.
+/// Maximum number of rewrites of one day-file during a plan.
 const REWRITES_MAX: u32 = 8;
 
-/// What a run now would do. Keys are only ever added.
+/// The changes that the next run would make. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Plan {
     /// When it was made, RFC 3339.
     pub as_of: String,
-    /// Pairs of day-files that would be looked at.
+    /// Number of pairs that would be read.
     pub pairs: u64,
-    /// What would change in all.
+    /// The changes in total.
     pub total: Delta,
-    /// What would change of each source class, where anything would.
+    /// The changes of each source class that has any.
     pub classes: BTreeMap<String, Delta>,
     /// Day-files that are not what was read of them and would be read again from their start, the first ones.
     pub read_again: Vec<AffectedFile>,
@@ -63,7 +63,7 @@ pub struct Delta {
     pub exported: i64,
     /// Lines that the firewall refuses.
     pub firewalled: i64,
-    /// Lines of a category nobody knows.
+    /// Lines with an unknown category.
     pub unknown_category: i64,
     /// Lines refused for the model's role.
     pub role: i64,
@@ -79,7 +79,7 @@ pub struct Delta {
     pub contradicted: i64,
     /// Evidence lines read.
     pub evidence_lines: i64,
-    /// Of them no records.
+    /// Malformed evidence lines.
     pub evidence_dead_letters: i64,
 }
 
@@ -90,11 +90,11 @@ pub struct AffectedFile {
     pub day_file: String,
     /// `scored` or `evidence`.
     pub stream: String,
-    /// What.
+    /// The reason.
     pub reason: String,
 }
 
-/// What a plan is made from.
+/// The inputs of a plan.
 pub struct PlanContext<'a> {
     /// The file system.
     pub storage: &'a dyn Storage,
@@ -106,14 +106,14 @@ pub struct PlanContext<'a> {
     pub limits: LineLimits,
     /// Milliseconds since 1970.
     pub now_ms: u64,
-    /// What is remembered.
+    /// The state at one moment.
     pub figures: &'a StateSnapshot,
 }
 
-/// What a run now would do, with all that settles.
+/// Computes the changes of the next run, with every line that settles.
 ///
 /// # Errors
-/// The state's. What is wrong with a day-file is in the plan.
+/// The state cannot be read. Problems of day-files are part of the plan.
 pub fn plan(planning: &PlanContext<'_>) -> Result<Plan, StateError> {
     let mut making = Planner {
         planning,
@@ -139,7 +139,7 @@ struct Planner<'a> {
     claimable: u64,
     /// Rows that would be free for the lines of the pair that is followed, or of any.
     released: BTreeSet<UnclaimedRow>,
-    /// Pairs whose scored day-file lies elsewhere now.
+    /// Pairs whose scored day-file was moved away.
     left: BTreeMap<PairPath, ActivePair>,
     long_lines: Mutex<()>,
     plan: Plan,
@@ -149,7 +149,7 @@ struct Planner<'a> {
 const NEW_PAIR: PairId = PairId(u32::MAX - 1);
 
 impl Planner<'_> {
-    /// The pairs that a run would look at, in its order.
+    /// Returns the pairs that a run would read, in its order.
     fn pairs_with_news(&mut self) -> Result<BTreeSet<PairPath>, StateError> {
         let PlanContext {
             storage,
@@ -180,7 +180,7 @@ impl Planner<'_> {
         Ok(with_news)
     }
 
-    /// Takes the looks at a pair that a run would take.
+    /// Reads a pair as a run would.
     fn follow(&mut self, path: &PairPath) -> Result<(), StateError> {
         self.plan.pairs += 1;
         let mut pair = self.pair(path)?.unwrap_or_else(|| new_pair(path));
@@ -249,7 +249,8 @@ impl Planner<'_> {
         Ok(pair)
     }
 
-    /// Whether the look found a day-file that was moved there, of which the rows were not free for it to claim.
+    /// Releases the rows of a day-file that was moved here, and returns whether there were any, so that the pair is
+    /// read again.
     fn release_relocated_rows(
         &mut self,
         path: &PairPath,

@@ -1,5 +1,5 @@
-//! Owns what of a status needs reading: which runs wait for the longest time, how many bytes are unread. Done beside the
-//! pipeline, over the figures of one moment.
+//! The parts of a status that need reading: the longest-waiting runs and the unread bytes. Computed outside the
+//! pipeline, on one snapshot.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,7 +20,7 @@ use crate::record::timestamp::stamp;
 use crate::store::snapshot::{StateSnapshot, pair_path};
 use crate::store::state::error::StateError;
 
-/// Waiting runs that are told.
+/// Maximum number of waiting runs listed.
 const OLDEST_MAX: usize = 8;
 /// Unread bytes up to which their lines are counted.
 const LINES_COUNTED_BYTES_MAX: u64 = 8 << 20;
@@ -32,18 +32,19 @@ pub struct WaitingRun {
     pub day_file: String,
     /// Its id; `None` where its line cannot be read now.
     pub run_id: Option<String>,
-    /// Where its line starts in the scored day-file, bytes.
+    /// Offset of its line in the scored day-file, bytes.
     pub offset: u64,
     /// Since when it has been waiting, RFC 3339.
     pub since: String,
 }
 
-/// How far the export is behind the sources.
+/// The distance between the sources and the export.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Lag {
     /// Bytes of day-files that are known to be unread.
     pub bytes: u64,
-    /// Whether that is all; `false` while directories are still to be listed, or day-files are too many to be asked.
+    /// Whether `bytes` is complete; false while directories are still to be listed, or with too many day-files to
+    /// check.
     pub exact: bool,
     /// Lines in these bytes; `None` where there are too many to be counted.
     pub lines: Option<u64>,
@@ -54,7 +55,7 @@ pub struct Lag {
 /// Last lines without a newline: no records yet, and no lag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Unterminated {
-    /// How many.
+    /// Number of lines.
     pub lines: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -113,7 +114,7 @@ pub fn waiting_oldest(
     Ok(told.collect())
 }
 
-/// The id in a scored line, if it still stands there.
+/// Returns the id in a scored line, if the line is unchanged.
 fn run_id(
     storage: &dyn Storage,
     root: &Path,
@@ -129,18 +130,18 @@ fn run_id(
     Ok(run_id.filter(|run_id| RunKey::from_run_id(run_id) == entry.run))
 }
 
-/// What is known to be unread.
+/// Input that is known to be unread.
 #[derive(Debug, Clone, Default)]
 pub struct UnreadBytes {
     /// Pairs with something to read, the first ones of many.
     pub pairs: Vec<PairPath>,
-    /// Whether these are all, and no directory is still to be listed.
+    /// Whether these are all pairs and no directory is still to be listed.
     pub all: bool,
     /// For how long there was always something unread.
     pub seconds: u64,
 }
 
-/// How far the export is behind. What cannot be asked counts for nothing: it is passed over, and said elsewhere.
+/// Computes the lag. Day-files that cannot be examined are not counted here; they are reported as unreadable.
 #[must_use]
 pub fn lag(
     figures: &StateSnapshot,
@@ -181,12 +182,12 @@ pub fn lag(
     }
 }
 
-/// The torn last lines of the day-files that nobody had read to their end when the state was left: those are few. One that
-/// has been torn since then in a day-file that was read whole is found by the next daemon; to find it here would take a
-/// look at all of them.
+/// Counts the unterminated last lines of the day-files that were not read to their end when the state was written,
+/// which are few. A line that was torn later in a day-file that had been read whole is found by the next daemon;
+/// finding it here would require examining all of them.
 ///
 /// # Errors
-/// The state's. A day-file that cannot be read counts for nothing: it is said elsewhere.
+/// The state cannot be read. Unreadable day-files are not counted here.
 pub fn unterminated(
     figures: &StateSnapshot,
     storage: &dyn Storage,

@@ -1,5 +1,5 @@
-//! Owns what `status` tells: the account in total and per source class, how fresh it is, what waits and what failed. It
-//! is taken from the running daemon or from the files, and never changes state or export.
+//! The status: the account in total and per source class, the lag, waiting runs and faults. It comes from the running
+//! daemon or from the files, and never changes state or export.
 
 mod detail;
 pub(crate) mod snapshot_file;
@@ -30,9 +30,9 @@ pub use snapshot_file::{Publisher, RecentFile};
 
 /// Name of the snapshot in the state directory.
 pub const SNAPSHOT_FILE: &str = "status.json";
-/// Day-files that cannot be read of which a status tells.
+/// Maximum number of unreadable day-files listed.
 const PASSED_OVER_MAX: usize = 16;
-/// A daemon that has not said how it is by then is asked no longer.
+/// Maximum wait for the daemon's status.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The state of things. Keys are only ever added.
@@ -56,9 +56,9 @@ pub struct Status {
     pub evidence: EvidenceStatus,
     /// Day-files and directories known to be unread. `None` where no daemon runs that would know.
     pub behind: Option<u64>,
-    /// How changes are noticed: `events`, or `polling: ` and why.
+    /// The detection of changes: `events`, or `polling: ` and the reason.
     pub watch: Option<String>,
-    /// How often this daemon was told that events were lost; each time it looked at every day-file.
+    /// Number of times that this daemon lost events; each time it checked every day-file.
     #[serde(default)]
     pub event_overflows: u64,
     /// When that last was, RFC 3339.
@@ -74,16 +74,16 @@ pub struct Status {
     /// The runs that wait for the longest time, a few, oldest first. Empty in a published snapshot.
     #[serde(default)]
     pub waiting_oldest: Vec<WaitingRun>,
-    /// How far the export is behind the sources, as far as that is known. `None` in a published snapshot.
+    /// The lag, as far as it is known. `None` in a published snapshot.
     #[serde(default)]
     pub lag: Option<Lag>,
     /// The last errors that stopped reading for a while, a few, oldest first.
     #[serde(default)]
     pub faults: Vec<Fault>,
-    /// Last lines that wait for their newline. `None` where a daemon of an earlier version tells.
+    /// Last lines that wait for their newline. `None` from a daemon of an earlier version.
     #[serde(default)]
     pub unterminated: Option<Unterminated>,
-    /// How many day-files cannot be read now, as far as a running daemon remembers.
+    /// Number of day-files that cannot be read now, as far as a running daemon knows.
     #[serde(default)]
     pub day_files_passed_over: u64,
     /// A few of them.
@@ -101,22 +101,22 @@ pub struct SkippedFile {
     pub day_file: String,
     /// `scored` or `evidence`.
     pub stream: String,
-    /// What the file system said.
+    /// The error of the file system.
     pub why: String,
 }
 
-/// The account of the day-files of one name: `lines` is the sum of those up to `dead_letters`.
+/// The account of the day-files of one name: `lines` is the sum of the counts up to `dead_letters`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ClassStatus {
     /// The day-files' name without `.jsonl`.
     pub class: String,
     /// Scored lines read.
     pub lines: u64,
-    /// Of them in the export.
+    /// Lines with a row in the export.
     pub exported: u64,
     /// Refused by the firewall.
     pub firewalled: u64,
-    /// Refused: a category nobody knows.
+    /// Lines with an unknown category.
     pub unknown_category: u64,
     /// Refused: the model's role.
     pub role: u64,
@@ -132,7 +132,7 @@ pub struct ClassStatus {
     pub contradicted: u64,
     /// Evidence lines read.
     pub evidence_lines: u64,
-    /// Of them no records.
+    /// Malformed evidence lines.
     pub evidence_dead_letters: u64,
 }
 
@@ -184,11 +184,11 @@ pub struct ExportStatus {
 pub struct ScoredStatus {
     /// Lines read.
     pub lines: u64,
-    /// Of them in the export.
+    /// Lines with a row in the export.
     pub exported: u64,
     /// Refused by the firewall.
     pub firewalled: u64,
-    /// Refused: a category nobody knows.
+    /// Lines with an unknown category.
     pub unknown_category: u64,
     /// Refused: the model's role.
     pub role: u64,
@@ -216,20 +216,20 @@ pub struct EvidenceStatus {
 pub struct Fault {
     /// When it was first met, RFC 3339.
     pub at: String,
-    /// What it was.
+    /// The error.
     pub what: String,
-    /// Whether reading goes on since.
+    /// Whether reading has continued since.
     pub over: bool,
 }
 
-/// What only a running daemon knows.
+/// The part of a status that only a running daemon knows.
 #[derive(Debug, Clone, Default)]
 pub struct RuntimeStatus {
     /// Day-files and directories known to be unread.
     pub behind: u64,
-    /// How changes are noticed.
+    /// The detection of changes.
     pub watch: String,
-    /// How often events were lost, and when last, milliseconds since 1970.
+    /// Number of event losses, and the time of the last, milliseconds since 1970.
     pub overflows: (u64, Option<u64>),
     /// The last errors that stopped reading for a while, oldest first.
     pub faults: Vec<Fault>,
@@ -238,7 +238,7 @@ pub struct RuntimeStatus {
 }
 
 impl Status {
-    /// What a running daemon says of itself, now.
+    /// Returns the status of the running daemon.
     #[must_use]
     pub fn of_daemon(
         engine: &Engine,
@@ -271,7 +271,7 @@ impl Status {
         }
     }
 
-    /// What state and journal say.
+    /// Returns the status that state and journal give.
     fn of_files(
         files: &OfflineState,
         limits: LineLimits,
@@ -351,12 +351,12 @@ pub fn status(settings: &Settings, now_ms: u64) -> Result<Status, InquireError> 
     };
     match offline::find(settings)? {
         Backend::OfflineState(files) => Status::of_files(&files, limits, now_ms),
-        // What it published goes for one that is too busy to answer, or an old one.
+        // The published status is used for a daemon that is too busy to respond.
         Backend::Daemon(holder) => of_daemon(&holder).map_or_else(|| of_snapshot(&holder), Ok),
     }
 }
 
-/// What the daemon says of this moment, if it answers.
+/// Returns the daemon's current status, if it responds.
 fn of_daemon(holder: &Holder) -> Option<Status> {
     offline::of_daemon(holder, Method::GET, "/status.json", PATIENCE)
         .inspect_err(|error| tracing::debug!(%error, "the daemon gave no status"))
@@ -381,7 +381,7 @@ fn of_snapshot(holder: &Holder) -> Result<Status, InquireError> {
             path,
             source: error.into(),
         })?;
-    // One that an earlier daemon left says nothing of this one.
+    // A snapshot of an earlier process does not describe this one.
     if snapshot.pid == Some(holder.pid) {
         Ok(Status {
             silent: true,

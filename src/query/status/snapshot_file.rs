@@ -1,5 +1,5 @@
-//! Owns what a running daemon leaves in its state directory beside the state: a snapshot for a `status` that gets no
-//! answer from it, and the last day's rows by minute for the next process. Losing either loses nothing else.
+//! Files that a running daemon writes next to the state: a status snapshot for a `status` that gets no response, and
+//! the 24-hour history for the next process. Losing either loses nothing else.
 
 use std::fs;
 use std::io;
@@ -48,8 +48,8 @@ impl Publisher {
         (now_ms < self.due_ms).then_some(self.due_ms)
     }
 
-    /// Writes the snapshot if it says something new. Gives when to come again with what could not be written, in
-    /// monotonic milliseconds. An error is logged once and is no other's concern.
+    /// Writes the snapshot if it changed. Returns the time of the next attempt after a failure, monotonic
+    /// milliseconds. An error is logged once and concerns nothing else.
     pub fn offer(&mut self, status: Status, now_ms: u64, wall_ms: u64) -> Option<u64> {
         if self.said.as_ref() == Some(&status) {
             return None;
@@ -82,7 +82,7 @@ impl Publisher {
 #[derive(Debug)]
 pub struct RecentFile {
     path: PathBuf,
-    /// What was noted when it was last written.
+    /// Number of changes at the last write.
     notes: u64,
     due_ms: u64,
 }
@@ -98,7 +98,7 @@ impl RecentFile {
         }
     }
 
-    /// What an earlier process kept, if that is readable.
+    /// Returns the history that an earlier process stored, if it is readable.
     #[must_use]
     pub fn read(&self) -> Option<Recent> {
         let len_bytes = fs::metadata(&self.path).ok()?.len();
@@ -134,7 +134,7 @@ impl RecentFile {
     }
 }
 
-/// Replaced by rename, so that a reader sees one whole file. Not synced: after a crash nobody needs it.
+/// Replaces the file by rename, so that a reader sees a whole file. It is not synced: after a crash it is not needed.
 fn replace(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
     let fresh = path.with_extension("json.new");
     fs::write(&fresh, serde_json::to_vec(value)?)?;
