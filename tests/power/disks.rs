@@ -369,7 +369,7 @@ fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
             .filter(|line| line.contains("level=error"))
             .collect();
         assert_eq!(errors.len(), 1, "{said}");
-        for words in ["sft_export.jsonl", "Input/output error", "look at its disk"] {
+        for words in ["sft_export.jsonl", "Input/output error", "check its disk"] {
             assert!(errors[0].contains(words), "{}", errors[0]);
         }
         assert!(said.contains(COMPARED) && !said.contains(FITS), "{said}");

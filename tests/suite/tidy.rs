@@ -45,8 +45,8 @@ const IMPURE: [&str; 13] = [
     "tokio",
     "Instant::",
     "SystemTime",
-    "crate::storage",
-    "crate::clock",
+    "platform::storage",
+    "platform::clock",
     "rustix",
     "fastrand",
 ];

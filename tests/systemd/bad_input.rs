@@ -109,7 +109,7 @@ pub fn a_wrong_owner_is_said(host: &Host) {
         &[
             "/srv/lakehouse/data/distilled",
             "Permission denied",
-            "right to",
+            "read and write permission",
         ],
     );
     host.shell("chown distilld:distilld /srv/lakehouse/data/distilled");
