@@ -473,5 +473,5 @@ fn the_command_prints_what_changed_and_the_daemon_goes_on_from_there() {
         &["rebuild", "--state-dir", elsewhere.to_str().unwrap()],
     );
     assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("give `--state-dir"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("use `--state-dir"));
 }
