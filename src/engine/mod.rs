@@ -14,8 +14,8 @@
 //!
 //! A batch without rows may wait for the next one: its lines are read again from the sources if it is lost.
 //!
-//! The engine consists of parts with their own methods: [`WorkQueue`] (pairs to read), [`PairCache`] (what is known of
-//! each pair), [`Committer`] (journal, state and export) and [`Books`] (accounting, lag, metrics). A pass connects them.
+//! The engine consists of parts with their own methods: `WorkQueue` (pairs to read), `PairCache` (what is known of
+//! each pair), `Committer` (journal, state and export) and `Books` (accounting, lag, metrics). A pass connects them.
 
 mod books;
 mod commit;

@@ -1,4 +1,4 @@
-//! FIXME: pair::verdict
+//! Verdicts on scored lines, their counts, and the sums of those counts over pairs.
 
 use crate::pair::checkpoint::*;
 use serde::{Deserialize, Serialize};

@@ -10,7 +10,7 @@
 //!
 //! A last line without a newline that is a complete value is read at once, as a batch does.
 //!
-//! [`crate::recovery::swap`] describes how the files are swapped and what a crash in between leaves.
+//! `recovery::swap` describes how the files are swapped and what a crash in between leaves.
 
 use std::collections::BTreeSet;
 use std::io;
