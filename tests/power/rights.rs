@@ -27,7 +27,8 @@ fn assert_said_once(bench: &Bench, daemon: &mut Daemon, paths: &[PathBuf]) {
         bench.wait_run(daemon, &format!("round {round}"));
     }
     for path in paths {
-        let path = format!("={} ", path.display());
+        // A warning names a path and its reason in parentheses: the path of a directory is not that of a file in it.
+        let path = format!("{} (", path.display());
         let said = bench.said();
         let warnings: Vec<&str> = said
             .lines()
