@@ -317,8 +317,8 @@ fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
 }
 
 /// The first and last log message of a scrub of a touched export.
-const COMPARED: &str = "the export is not as our last write left it";
-const FITS: &str = "the export is as it was written";
+const COMPARED: &str = "export metadata changed since our last write";
+const FITS: &str = "unchanged since they were written";
 
 #[test]
 fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
