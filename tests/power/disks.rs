@@ -302,7 +302,7 @@ fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
         let warned = bench
             .said()
             .lines()
-            .filter(|line| line.contains("passed over") && line.contains("bad.jsonl"))
+            .filter(|line| line.contains("skipped, first") && line.contains("bad.jsonl"))
             .count();
         assert_eq!(warned, 1, "{}", bench.said());
         let seen = bench.export_bytes();

@@ -279,7 +279,7 @@ fn a_rewritten_day_file_is_read_again_once() {
         bench.append_run(pair, run);
     }
     bench.once();
-    let said = "reading it again from its start";
+    let said = "re-reading from the start";
     for stream in Stream::BOTH {
         let path = bench.path(stream, pair);
         let old = fs::read_to_string(&path).unwrap();
@@ -505,12 +505,9 @@ fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
         assert!(text.len() > 2_048);
         change(&bench, &path, &text);
         let ended = bench.once();
-        let said = ended
-            .stderr
-            .matches("reading it again from its start")
-            .count();
+        let said = ended.stderr.matches("re-reading from the start").count();
         assert_eq!(said, 1, "{reason}: {}", ended.stderr);
-        ended.check(0, &[&format!("reason={reason}")]);
+        ended.check(0, &[&format!(" day_files=1 reason={reason}")]);
 
         let naive = naive_batch(&read_pairs(&OsStorage, &bench.root()).unwrap(), false);
         let before = String::from_utf8(before).unwrap();
