@@ -575,7 +575,7 @@ fn in_the_journal_every_field_has_its_name_and_every_level_its_priority() {
             .map(of);
         }
     };
-    let [priority, name, id, _, _] = event("started");
+    let [priority, name, id, _, _] = event("started, root ");
     assert_eq!(priority.as_deref(), Some("6"));
     assert_eq!(name.as_deref(), Some("distilld"));
     assert_eq!(id.unwrap().len(), 32);
