@@ -93,7 +93,7 @@ fn main() -> Result<(), Failure> {
     let unknown = timed(options.runs, |n| {
         assert!(
             figures
-                .find_run(RunKey::of(&format!("unknown {n}")))?
+                .find_run(RunKey::from_run_id(&format!("unknown {n}")))?
                 .is_empty()
         );
         Ok(())
@@ -149,7 +149,7 @@ fn timed(
 }
 
 fn run_key(pair: u32, record: u32) -> RunKey {
-    RunKey::of(&format!("run {pair} {record}"))
+    RunKey::from_run_id(&format!("run {pair} {record}"))
 }
 
 fn write_state(path: &Path, options: &Options) -> Result<(), Failure> {

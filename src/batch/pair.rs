@@ -293,7 +293,7 @@ fn join(
     row: &mut Vec<u8>,
 ) -> io::Result<BatchVerdict> {
     let run_id = &admitted.run().evidence_run_id;
-    let Some(line) = evidence.line_of(RunKey::of_text(run_id))? else {
+    let Some(line) = evidence.line_of(RunKey::from_text(run_id))? else {
         return Ok(BatchVerdict::NoEvidence);
     };
     // A large evidence file is read twice and may have been rewritten in between: the bytes must still be this run's
@@ -356,7 +356,7 @@ impl EvidenceIndex {
     fn add(&mut self, span: LineSpan, line: &[u8]) {
         match parse::evidence(line) {
             Ok(evidence) => {
-                let key = RunKey::of_text(&evidence.run_id);
+                let key = RunKey::from_text(&evidence.run_id);
                 self.spans.insert(key, span);
             }
             Err(_) => self.malformed += 1,

@@ -52,7 +52,7 @@ impl Books {
         let class = class_of(&outcome.checkpoint.path);
         let class = self.account.class_kept(&class);
         let refused = newly_refused(&before.figures(), &outcome.checkpoint.figures());
-        self.history.note(class, wall_ms, rows, refused);
+        self.history.add(class, wall_ms, rows, refused);
         self.metrics.merged(class, before, outcome);
     }
 

@@ -110,7 +110,7 @@ fn pair_write(pair: &ActivePair) -> PairWrite<'_> {
         evidence: packed(pair.overlay.evidence_entries()),
         entries: packed(pair.overlay.entries.values().copied()),
         dead_letters: &pair.overlay.dead_letters,
-        claims: &pair.overlay.claims,
+        claims: &pair.overlay.claimed_rows,
     }
 }
 

@@ -225,9 +225,9 @@ impl PairCache {
         overlay: &Overlay,
     ) -> &mut ActivePair {
         self.inodes.insert(path, &checkpoint);
-        self.claimable -= overlay.claims.len() as u64;
-        if !overlay.claims.is_empty() {
-            Arc::make_mut(&mut self.claimed).extend(overlay.claims.iter().copied());
+        self.claimable -= overlay.claimed_rows.len() as u64;
+        if !overlay.claimed_rows.is_empty() {
+            Arc::make_mut(&mut self.claimed).extend(overlay.claimed_rows.iter().copied());
         }
         self.overlay_entries += overlay.len();
         self.any_changed = true;

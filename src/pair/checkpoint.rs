@@ -1,37 +1,35 @@
-//! The record of a pair of day-files: how far each is read, the verdicts of its lines, and the account that must
-//! balance. Pure.
+//! The persisted checkpoint of a pair: the read position of each day-file, the counts by verdict, and the check that
+//! they balance.
 //!
-//! The persisted forms are defined next to their types; `tests/suite/formats.rs` pins their bytes. A change of any of
-//! them raises [`FORMAT`], and a state of another format is rebuilt from the sources and the export.
-
-use crate::pair::verdict::{LineTotals, VerdictCounts};
-
-use crate::lake::identity::SourceState;
+//! `tests/suite/formats.rs` pins the bytes of all persisted types. A change of any of them raises [`FORMAT`]; a state
+//! of another format is rebuilt from the sources and the export.
 
 use serde::{Deserialize, Serialize};
 
+use crate::lake::identity::SourceState;
 use crate::lake::path::Stream;
+use crate::pair::verdict::{LineTotals, VerdictCounts};
 
-/// The version of everything persisted under the state directory.
+/// The version of all formats below the state directory.
 pub const FORMAT: u32 = 4;
 
-/// Everything remembered of a pair but its packed indexes.
+/// The persisted data of a pair, except its packed indexes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PairCheckpoint {
-    /// Relative path, `YYYY/MM/DD/NAME.jsonl`, as the file system has it.
+    /// Relative path, `YYYY/MM/DD/NAME.jsonl`, in the bytes of the file system.
     pub path: Vec<u8>,
     /// The scored day-file.
     pub scored: SourceState,
     /// The evidence day-file.
     pub evidence: SourceState,
-    /// Counts of the verdicts of scored lines.
+    /// The scored lines by verdict.
     pub counts: VerdictCounts,
-    /// No run of the pair waits since before this second of 1970; 0 where none waits. A bound: the run that set it
-    /// may have found its evidence while others wait.
+    /// Lower bound of the time since when runs of the pair wait, seconds since 1970; 0 if none waits. The run that set it
+    /// may have received its evidence while others wait.
     pub waiting_since_s: u64,
 }
 
-/// The account of a pair does not balance: lines vanished or were counted twice. Only a bug can do this.
+/// The counts of a pair do not balance: lines were lost or counted twice. Only a bug can cause this.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the account of day-file {path} does not balance: {lines} lines read, {accounted} accounted for \
@@ -46,7 +44,7 @@ pub struct AccountingMismatch {
 }
 
 impl PairCheckpoint {
-    /// A pair of which nothing has been read.
+    /// Makes the checkpoint of a pair that has not been read.
     #[must_use]
     pub fn new(path: Vec<u8>) -> Self {
         Self {
@@ -55,7 +53,7 @@ impl PairCheckpoint {
         }
     }
 
-    /// Returns how far one of its day-files is read.
+    /// Returns the read position of one of its day-files.
     #[must_use]
     pub fn source(&self, stream: Stream) -> &SourceState {
         match stream {
@@ -64,20 +62,20 @@ impl PairCheckpoint {
         }
     }
 
-    /// The inode of its scored day-file when that was last read.
+    /// Returns the inode of its scored day-file at the last read.
     #[must_use]
     pub fn scored_inode(&self) -> Option<u64> {
         Some(self.scored.identity?.inode)
     }
 
-    /// A run begins to wait.
+    /// Records that a run begins to wait.
     pub fn begin_to_wait(&mut self, now_s: u64) {
         if self.waiting_since_s == 0 || now_s < self.waiting_since_s {
             self.waiting_since_s = now_s;
         }
     }
 
-    /// Returns the counts that [`LineTotals`] sums.
+    /// Returns the pair's contribution to [`LineTotals`].
     #[must_use]
     pub fn figures(&self) -> LineTotals {
         LineTotals {
@@ -89,10 +87,10 @@ impl PairCheckpoint {
         }
     }
 
-    /// Promise 5: lines read = exported + firewalled + refused by reason + waiting + malformed.
+    /// Checks promise 5: lines read = exported + firewalled + refused by reason + waiting + malformed.
     ///
     /// # Errors
-    /// [`AccountingMismatch`] where they differ; the daemon must stop.
+    /// [`AccountingMismatch`] if they differ; the daemon must stop.
     pub fn balance(&self) -> Result<(), AccountingMismatch> {
         let accounted = self.counts.records().saturating_add(self.scored.malformed);
         let evidence_accounted = self

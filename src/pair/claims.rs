@@ -1,5 +1,28 @@
-//! Owns what becomes of rows that are there: which line claims one that was written before it, whether the evidence of
-//! today made it, and which of them are contradicted by what was scored later.
+//! The ownership of rows that already exist in the export.
+//!
+//! # The life of a row
+//!
+//! | state | meaning | entered by |
+//! |---|---|---|
+//! | unclaimed | the row is in the export and no scored line owns it | an export adopted without a state, or a day-file that is read again from its start |
+//! | claimed | a scored line owns the row; no second row is written for it | an admitted line with the row's [`RowKey`], or the line the row was written for |
+//! | superseded | claimed, and evidence that differs arrived after the row was written | new evidence, or a claim whose row differs from what its line gives today |
+//! | contradicted (retracted) | the run was refused by the firewall after its row was written | a later line with the same run, or with the same key for an unclaimed row |
+//! | released | unclaimed again: its day-file was replaced, moved or rewritten | a reset of the pair, outside this module |
+//!
+//! A row never leaves the export. Superseded and contradicted are marks, of which a row may have both.
+//!
+//! # The sets
+//!
+//! - [`StateLookup::claimable`](crate::pair::StateLookup::claimable): the unclaimed and released rows that the state
+//!   holds, less those claimed since its last checkpoint.
+//! - [`Overlay::claimed_rows`](crate::pair::Overlay::claimed_rows): the rows claimed since that checkpoint. The next
+//!   checkpoint removes them from the state's unclaimed rows.
+//! - `Joiner::claimed`: the rows claimed in this step, which the lookup does not exclude yet.
+//! - `Joiner::newly_exported`: per run refused in this step, the lines exported since that refusal. A further refusal
+//!   of the run marks only these as contradicted, because the earlier ones are marked.
+//! - `Joiner::refused_keys`: per run, the row keys of its refused lines. An unclaimed row with such a key counts as
+//!   contradicted once, however many lines refuse it, and no longer when a line claims it.
 
 use std::collections::HashSet;
 
@@ -14,66 +37,67 @@ use crate::record::parse;
 use crate::record::parse::ScoredRun;
 use crate::record::row::same_sample;
 
-/// A row in the export that is longer is not compared with what its line gives today: it would need memory twice.
+/// Maximum length, bytes, of a row that is compared with the row of its line: a comparison needs the memory twice.
 const COMPARED_LEN_MAX: usize = 2 * LONG_TEXT_LEN;
 
 impl<E> Joiner<'_, E> {
-    /// Rows with the key of this line that no line has claimed, in order.
+    /// Returns the unclaimed rows with this key, in order.
     fn claimable(&self, row: RowKey) -> Result<Vec<UnclaimedRow>, E> {
-        let mut claims = self.facts.index.claimable(row)?;
+        let mut claims = self.context.index.claimable(row)?;
         claims.retain(|claim| !self.claimed.contains(claim));
         Ok(claims)
     }
 
+    /// Returns the first unclaimed row with the key of this run.
     pub(super) fn first_claimable(&self, run: &ScoredRun<'_>) -> Result<Option<UnclaimedRow>, E> {
-        if !self.facts.claims_possible {
+        if !self.context.claims_possible {
             return Ok(None);
         }
         let key = RowKey::from_scored(&self.day_file_name, run);
         Ok(self.claimable(key)?.into_iter().next())
     }
 
-    /// Returns whether a claimed row differs from the row that its line gives today, from the current evidence, which
-    /// arrived after the row was written. The row of today follows `row_from`. If the old row cannot be read it is
-    /// taken to match the current evidence, so that later differences are counted.
+    /// Returns whether a row being claimed differs from the row that its line gives today, at `row_from` of the new rows:
+    /// then its evidence changed after the row was written. A row that cannot be read is assumed to be equal, so that
+    /// later evidence that differs is counted.
     pub(super) fn is_superseded(
         &mut self,
         claim: UnclaimedRow,
         admitted: &AdmittedRun<'_, '_>,
         index: u32,
-        given: &NewEvidence<'_>,
+        evidence: &NewEvidence<'_>,
         row_from: usize,
     ) -> Result<bool, E> {
-        if given.evidence.text.raw_len() >= LONG_TEXT_LEN {
+        if evidence.evidence.text.raw_len() >= LONG_TEXT_LEN {
             return Ok(false);
         }
-        let bodies = self.facts.bodies;
-        // Its number may have more digits.
+        let bodies = self.context.bodies;
+        // The index in its id may have more digits.
         let len_likely = self.out.rows.len() - row_from + 20;
-        let Some(there) = bodies.row(claim.row_offset, len_likely, COMPARED_LEN_MAX)? else {
+        let Some(existing) = bodies.row(claim.row_offset, len_likely, COMPARED_LEN_MAX)? else {
             return Ok(false);
         };
-        if same_sample(&there, &self.out.rows[row_from..]) {
+        if same_sample(&existing, &self.out.rows[row_from..]) {
             return Ok(false);
         }
-        // The exporter that came before passed some fields over: its rows are no older for that.
+        // The Go exporter ignores some fields; rows that differ in these alone are not superseded.
         self.out.rows.truncate(row_from);
-        let made = self.make_row(admitted, index, given, Dialect::Go);
-        Ok(made.is_ok() && !same_sample(&there, &self.out.rows[row_from..]))
+        let made = self.make_row(admitted, index, evidence, Dialect::Go);
+        Ok(made.is_ok() && !same_sample(&existing, &self.out.rows[row_from..]))
     }
 
-    /// A line has found its row.
+    /// Records the claim of a run's line on a row.
     pub(super) fn take_claim(
         &mut self,
         claim: UnclaimedRow,
         run: RunKey,
         superseded: bool,
     ) -> Result<(), E> {
-        self.out.overlay.claims.push(claim);
+        self.out.overlay.claimed_rows.push(claim);
         self.claimed.insert(claim);
         let counts = &mut self.out.checkpoint.counts;
         counts.superseded += u64::from(superseded);
-        // The row was unowned and contradicted when a line with its key was refused. This line owns it now.
+        // The row was counted as contradicted while it was unclaimed and a line with its key was refused.
         if self.refused_keys(run)?.contains(&claim.row) {
             let counts = &mut self.out.checkpoint.counts;
             counts.contradicted = counts.contradicted.saturating_sub(1);
@@ -81,13 +105,13 @@ impl<E> Joiner<'_, E> {
         Ok(())
     }
 
-    /// Rows of this run that were exported before the firewall refused it now.
+    /// Marks the rows of a run that the firewall now refuses as contradicted.
     pub(super) fn contradict_earlier(
         &mut self,
         run: RunKey,
         scored: &ScoredRun<'_>,
     ) -> Result<(), E> {
-        // Many lines may reject one run: after the first only what it has gained since is looked for.
+        // Many lines may refuse one run; after the first, only rows exported since remain to be marked.
         let earlier = match self.newly_exported.insert(run, Vec::new()) {
             None => self.entries(run)?,
             Some(offsets) => {
@@ -99,33 +123,33 @@ impl<E> Joiner<'_, E> {
         for entry in earlier {
             self.contradict(entry);
         }
-        if !self.facts.claims_possible {
+        if !self.context.claims_possible {
             return Ok(());
         }
-        // The accepting line itself was rewritten: its rows still exist and no line claims them. Each counts once,
-        // however many lines refuse it. After a lost state a row may belong to a day-file of the same name on another
-        // day that has yet to claim it; the listing of contradicted rows accounts for that.
+        // If the accepting line itself was rewritten, its rows remain unclaimed. Each counts once, however many lines refuse
+        // it. After the loss of a state such a row may belong to another day's file of the same name that has yet to claim
+        // it; the list of contradicted rows shows that.
         let key = RowKey::from_scored(&self.day_file_name, scored);
-        let left = self.claimable(key)?.len() as u64;
-        if left == 0 {
-            // If the keys of this run were not computed yet, their later computation includes this line.
+        let unclaimed = self.claimable(key)?.len() as u64;
+        if unclaimed == 0 {
+            // If the keys of this run are not cached yet, the first lookup reads this line with its others.
             if let Some(keys) = self.refused_keys.get_mut(&run) {
                 keys.insert(key);
             }
         } else if self.refused_keys(run)?.insert(key) {
-            self.out.checkpoint.counts.contradicted += left;
+            self.out.checkpoint.counts.contradicted += unclaimed;
         }
         Ok(())
     }
 
-    /// The keys of the rows that lines of a run would give, had the firewall not refused them. Each line is read once a
-    /// step.
+    /// Returns the row keys of a run's refused lines: of the rows they would have without the firewall. Reads each line
+    /// once per step.
     fn refused_keys(&mut self, run: RunKey) -> Result<&mut HashSet<RowKey>, E> {
-        let known = match self.refused_keys.remove(&run) {
+        let keys = match self.refused_keys.remove(&run) {
             Some(keys) => keys,
             None => self.read_refused_keys(run)?,
         };
-        Ok(self.refused_keys.entry(run).or_insert(known))
+        Ok(self.refused_keys.entry(run).or_insert(keys))
     }
 
     fn read_refused_keys(&self, run: RunKey) -> Result<HashSet<RowKey>, E> {
@@ -134,7 +158,7 @@ impl<E> Joiner<'_, E> {
             if entry.verdict != Verdict::Firewalled {
                 continue;
             }
-            let bodies = self.facts.bodies;
+            let bodies = self.context.bodies;
             let line = bodies.scored(entry.offset, entry.len_bytes)?;
             let line = line.unwrap_or_default();
             if let Ok(scored) = parse::scored_run(parse::trim(&line)) {
@@ -144,6 +168,7 @@ impl<E> Joiner<'_, E> {
         Ok(keys)
     }
 
+    /// Marks the row of a scored line as contradicted, once.
     pub(super) fn contradict(&mut self, entry: ScoredLine) {
         let latest = self.out.overlay.entries.get(&(entry.run, entry.offset));
         let mut marked = latest.copied().unwrap_or(entry);
@@ -156,6 +181,7 @@ impl<E> Joiner<'_, E> {
         }
     }
 
+    /// Marks the row of a scored line as superseded.
     pub(super) fn supersede(&mut self, mut entry: ScoredLine) {
         if let Verdict::Exported { superseded, .. } = &mut entry.verdict {
             *superseded = true;

@@ -1,22 +1,24 @@
-//! The evidence records of a chunk, by run: of several records with one run id the last one counts.
+//! The evidence records of the chunk in memory, by run.
 
-use crate::pair::line::digest;
-use crate::record::keys::RunKey;
-use crate::record::parse::Evidence;
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// Evidence of the chunk in hand.
+use crate::pair::line::digest;
+use crate::record::keys::RunKey;
+use crate::record::parse::Evidence;
+
+/// One evidence record and its line.
 pub(super) struct NewEvidence<'c> {
     pub(super) evidence: Evidence<'c>,
     body: &'c [u8],
-    /// Computed on demand: most evidence never needs it, evidence of a run that was scored often needs it many times.
+    /// Computed on first use: most records never need it, and a run that was scored often needs it many times.
     digest: OnceCell<u32>,
 }
 
 impl<'c> NewEvidence<'c> {
-    pub(crate) fn new(evidence: Evidence<'c>, body: &'c [u8]) -> Self {
+    /// Makes a record of parsed evidence and the line it was parsed from.
+    pub(super) fn new(evidence: Evidence<'c>, body: &'c [u8]) -> Self {
         let digest = OnceCell::new();
         Self {
             evidence,
@@ -25,12 +27,13 @@ impl<'c> NewEvidence<'c> {
         }
     }
 
-    pub(crate) fn digest(&self) -> u32 {
+    /// Returns the digest of the line.
+    pub(super) fn digest(&self) -> u32 {
         *self.digest.get_or_init(|| digest(self.body))
     }
 }
 
-/// A run key is a hash already: its first bytes serve as the hash of the map.
+/// A hasher for run keys, which are hashes already: their first eight bytes serve as the hash.
 #[derive(Debug, Default)]
 pub(super) struct RunKeyHasher(u64);
 
@@ -48,4 +51,5 @@ impl Hasher for RunKeyHasher {
 
 pub(super) type ByRunKey = BuildHasherDefault<RunKeyHasher>;
 
+/// The evidence records of a chunk by run; the last record of a run counts.
 pub(super) type NewEvidenceByRun<'c> = HashMap<RunKey, NewEvidence<'c>, ByRunKey>;

@@ -1,5 +1,5 @@
-//! Owns the last day, minute by minute: how many rows came and how many lines were refused, per source class. Pure and
-//! bounded: a day of minutes for each class that the account keeps apart. Losing it loses a plot, nothing else.
+//! The last 24 hours by minute: rows exported and lines refused per source class. Bounded by the number of classes that
+//! the accounting distinguishes. Only a plot depends on it.
 
 use std::collections::BTreeMap;
 
@@ -9,34 +9,41 @@ use crate::pair::accounting::{CLASSES_MAX, OTHER};
 
 /// Length of a step, seconds.
 const STEP_S: u64 = 60;
-/// Steps that are remembered: a day.
+/// Number of steps: a day.
 const STEPS: usize = 24 * 60;
 
-/// Per-minute counts of the last 24 hours, as served and as stored. Keys are only ever added.
+/// The last day in its persisted and published form. Compatible changes only add keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recent {
     /// Start of the first step, seconds since 1970.
     pub minute_s: u64,
     /// Length of a step, seconds.
     pub step_s: u64,
-    /// Per source class, one figure a step, oldest first; all of equal length.
+    /// Per source class, one figure per step, oldest first; all of equal length.
     pub series: BTreeMap<String, Series>,
-    /// Number of changes in this process.
+    /// Number of additions in this process, by which a caller detects changes.
     #[serde(skip)]
     pub notes: u64,
 }
 
-/// Counts of one source class.
+/// The figures of one source class.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Series {
-    /// Rows written.
+    /// Rows written per step.
     pub exported: Vec<u32>,
-    /// Lines that were refused, or are no records.
+    /// Refused and malformed lines per step.
     pub refused: Vec<u32>,
 }
 
 impl Series {
-    fn is_silent(&self) -> bool {
+    fn zero() -> Self {
+        Self {
+            exported: vec![0; STEPS],
+            refused: vec![0; STEPS],
+        }
+    }
+
+    fn is_zero(&self) -> bool {
         self.exported
             .iter()
             .chain(&self.refused)
@@ -52,7 +59,7 @@ impl Series {
 }
 
 impl Recent {
-    /// A day in which nothing came, its last step now.
+    /// Makes an empty history whose last step contains `now_ms`.
     #[must_use]
     pub fn new(now_ms: u64) -> Self {
         Self {
@@ -63,24 +70,24 @@ impl Recent {
         }
     }
 
-    /// Restores a stored history and advances it to now. Values that are out of range are dropped.
+    /// Advances a persisted history to now. An invalid one is replaced by an empty history.
     #[must_use]
-    pub fn resume(kept: Self, now_ms: u64) -> Self {
-        let fits = kept.step_s == STEP_S
-            && kept.minute_s.is_multiple_of(STEP_S)
-            && kept.minute_s <= first_minute(now_ms)
-            && kept.series.len() <= CLASSES_MAX + 1
-            && (kept.series.values())
+    pub fn resume(persisted: Self, now_ms: u64) -> Self {
+        let is_valid = persisted.step_s == STEP_S
+            && persisted.minute_s.is_multiple_of(STEP_S)
+            && persisted.minute_s <= first_minute(now_ms)
+            && persisted.series.len() <= CLASSES_MAX + 1
+            && (persisted.series.values())
                 .all(|series| series.exported.len() == STEPS && series.refused.len() == STEPS);
-        if !fits {
+        if !is_valid {
             return Self::new(now_ms);
         }
-        let mut resumed = kept;
+        let mut resumed = persisted;
         resumed.advance(now_ms);
         resumed
     }
 
-    /// Forgets what is more than a day old. A clock that went back moves nothing.
+    /// Drops steps older than a day. Does nothing if the clock was set back.
     pub fn advance(&mut self, now_ms: u64) {
         let steps = first_minute(now_ms).saturating_sub(self.minute_s) / STEP_S;
         if steps == 0 {
@@ -91,11 +98,11 @@ impl Recent {
         for series in self.series.values_mut() {
             series.shift(steps);
         }
-        self.series.retain(|_, series| !series.is_silent());
+        self.series.retain(|_, series| !series.is_zero());
     }
 
-    /// Notes what came of a class.
-    pub fn note(&mut self, class: &str, now_ms: u64, exported: u64, refused: u64) {
+    /// Adds the figures of a source class to the current step.
+    pub fn add(&mut self, class: &str, now_ms: u64, exported: u64, refused: u64) {
         if exported == 0 && refused == 0 {
             return;
         }
@@ -103,8 +110,11 @@ impl Recent {
         self.notes += 1;
         let full = self.series.len() >= CLASSES_MAX && !self.series.contains_key(class);
         let class = if full { OTHER } else { class };
-        let series = self.series.entry(class.to_owned()).or_insert_with(silent);
-        // If the clock was set back, the last step is the current one.
+        let series = self
+            .series
+            .entry(class.to_owned())
+            .or_insert_with(Series::zero);
+        // If the clock was set back, the last step counts as the current one.
         for (figures, count) in [
             (&mut series.exported, exported),
             (&mut series.refused, refused),
@@ -115,7 +125,7 @@ impl Recent {
         }
     }
 
-    /// Rows of all classes in the newest steps, oldest first.
+    /// Returns the rows of all classes in the newest steps, oldest first.
     #[must_use]
     pub fn exported_newest(&self, steps: usize) -> Vec<u64> {
         let steps = steps.min(STEPS);
@@ -128,14 +138,7 @@ impl Recent {
     }
 }
 
-fn silent() -> Series {
-    Series {
-        exported: vec![0; STEPS],
-        refused: vec![0; STEPS],
-    }
-}
-
-/// Returns the start of the first step if the last one is now.
+/// Returns the start of the first step if the last step contains `now_ms`, seconds since 1970.
 fn first_minute(now_ms: u64) -> u64 {
     let minute = now_ms / 1_000 / STEP_S;
     (minute + 1).saturating_sub(STEPS as u64) * STEP_S
@@ -154,11 +157,11 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_stands_in_its_minute_and_leaves_after_a_day() {
+    fn figures_count_in_their_minute_and_expire_after_a_day() {
         let mut recent = Recent::new(NOW_MS);
-        recent.note("a", NOW_MS, 2, 1);
-        recent.note("a", NOW_MS + MINUTE_MS, 3, 0);
-        recent.note("b", NOW_MS + MINUTE_MS, 4, 0);
+        recent.add("a", NOW_MS, 2, 1);
+        recent.add("a", NOW_MS + MINUTE_MS, 3, 0);
+        recent.add("b", NOW_MS + MINUTE_MS, 4, 0);
         assert_eq!(last_two(&recent, "a"), (2, 3));
         assert_eq!(recent.exported_newest(2), [2, 7]);
         let covered_s = recent.minute_s + STEP_S * STEPS as u64;
@@ -172,26 +175,26 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_moves_nothing() {
+    fn a_clock_that_is_set_back_moves_nothing() {
         let mut recent = Recent::new(NOW_MS);
-        recent.note("a", NOW_MS - 10 * MINUTE_MS, 1, 0);
+        recent.add("a", NOW_MS - 10 * MINUTE_MS, 1, 0);
         assert_eq!(last_two(&recent, "a"), (0, 1));
     }
 
     #[test]
-    fn what_was_kept_is_moved_on_and_what_does_not_fit_is_not_believed() {
-        let mut kept = Recent::new(NOW_MS);
-        kept.note("a", NOW_MS, 5, 0);
-        let resumed = Recent::resume(kept.clone(), NOW_MS + MINUTE_MS);
+    fn a_persisted_history_is_advanced_and_an_invalid_one_is_dropped() {
+        let mut persisted = Recent::new(NOW_MS);
+        persisted.add("a", NOW_MS, 5, 0);
+        let resumed = Recent::resume(persisted.clone(), NOW_MS + MINUTE_MS);
         assert_eq!(last_two(&resumed, "a"), (5, 0));
-        let mut short = kept.clone();
+        let mut short = persisted.clone();
         short.series.get_mut("a").unwrap().refused.pop();
-        let mut odd = kept.clone();
+        let mut odd = persisted.clone();
         odd.minute_s += 1;
         for wrong in [short, odd] {
             assert_eq!(Recent::resume(wrong, NOW_MS), Recent::new(NOW_MS));
         }
-        let from_the_future = Recent::resume(kept, NOW_MS - MINUTE_MS);
+        let from_the_future = Recent::resume(persisted, NOW_MS - MINUTE_MS);
         assert_eq!(from_the_future, Recent::new(NOW_MS - MINUTE_MS));
     }
 
@@ -199,7 +202,7 @@ mod tests {
     fn classes_past_the_bound_count_as_other() {
         let mut recent = Recent::new(NOW_MS);
         for n in 0..CLASSES_MAX + 10 {
-            recent.note(&n.to_string(), NOW_MS, 1, 0);
+            recent.add(&n.to_string(), NOW_MS, 1, 0);
         }
         assert_eq!(recent.series.len(), CLASSES_MAX + 1);
         assert_eq!(recent.series[OTHER].exported[STEPS - 1], 10);

@@ -1,16 +1,19 @@
-//! Entries of a pair's persisted indexes, and their packed, ordered form.
+//! The records that the state indexes per pair (scored lines, evidence, dead letters, unclaimed rows), and the packed
+//! form of the first two.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use crate::lake::identity::OFFSET_MAX;
 use crate::pair::verdict::Verdict;
 use crate::record::keys::{RowKey, RunKey};
-use serde::{Deserialize, Serialize};
-use std::fmt;
 
-/// The number under which the state keeps a pair; given once, never reused.
+/// The number of a pair in the state, which is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PairId(pub u32);
 
-/// Location of an evidence record in its day-file.
+/// The location of an evidence record in its day-file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceLocation {
     /// Start of its line, bytes.
@@ -22,42 +25,42 @@ pub struct EvidenceLocation {
 /// One well-formed scored line and its verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScoredLine {
-    /// Names its run inside the pair.
+    /// The key of its run within the pair.
     pub run: RunKey,
-    /// Start of its line, bytes.
+    /// Start of the line, bytes.
     pub offset: u64,
-    /// Length of its line without the newline, bytes.
+    /// Length of the line without the newline, bytes.
     pub len_bytes: u32,
-    /// Its verdict.
+    /// The verdict on the line.
     pub verdict: Verdict,
 }
 
-/// A line that is no record.
+/// A malformed line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// `true` for the evidence day-file, `false` for the scored one.
     pub in_evidence: bool,
     /// Start of the line, bytes.
     pub offset: u64,
-    /// Its length without the newline, bytes.
+    /// Length of the line without the newline, bytes.
     pub len_bytes: u64,
-    /// The stable code of what is wrong with it.
+    /// The stable code of the fault.
     pub reason: String,
 }
 
-/// A row that stood in the export before its line was read: the line claims it, and is not written again.
+/// A row in the export that no line owns yet. The line with its key claims it instead of being written again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct UnclaimedRow {
-    /// Key of the row.
+    /// The key of the row's origin.
     pub row: RowKey,
-    /// The pair that the row belonged to, or [`PairId::ANY`] where the state that knew it is gone.
+    /// The pair that may claim the row, or [`PairId::ANY`] if the state that recorded it is lost.
     pub scope: PairId,
-    /// Offset of the row in the export, bytes.
+    /// Start of the row in the export, bytes.
     pub row_offset: u64,
 }
 
 impl PairId {
-    /// Any pair, in an [`UnclaimedRow`].
+    /// Any pair, as the scope of an [`UnclaimedRow`].
     pub const ANY: PairId = PairId(u32::MAX);
 }
 
@@ -67,27 +70,24 @@ impl fmt::Display for PairId {
     }
 }
 
-/// A packed record of fixed length whose first bytes are its place in byte order.
+/// A record with a packed form of fixed length that starts with its key, in sort order.
 pub trait Packed: Sized {
     /// Length of a packed record, bytes.
     const LEN: usize;
-    /// Number of leading bytes that order an entry and identify it.
+    /// Length of the key at its start, bytes.
     const KEY_LEN: usize;
     /// Appends the packed form, exactly `LEN` bytes.
     fn pack(&self, out: &mut Vec<u8>);
-    /// Reads the packed form.
-    ///
-    /// # Errors
-    /// `None` for bytes that no `pack` wrote.
+    /// Reads the packed form; `None` for bytes that `pack` cannot have written.
     fn unpack(bytes: &[u8]) -> Option<Self>;
 }
 
 /// An evidence record in the index of its pair: run key (12), offset (5), length (4); big-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvidenceLine {
-    /// Names its run inside the pair.
+    /// The key of its run within the pair.
     pub run: RunKey,
-    /// Location of the record.
+    /// Its location in the evidence day-file.
     pub place: EvidenceLocation,
 }
 
@@ -116,7 +116,7 @@ impl Packed for EvidenceLine {
     }
 }
 
-/// Packed as run key (12), offset (5), length (4), verdict (1), six and four bytes that depend on the verdict.
+/// Packed as run key (12), offset (5), length (4), verdict (1), and ten bytes (6 + 4) that depend on the verdict.
 impl Packed for ScoredLine {
     const LEN: usize = 32;
     const KEY_LEN: usize = 17;
@@ -178,7 +178,8 @@ impl Packed for ScoredLine {
     }
 }
 
-pub(crate) fn be_uint(bytes: &[u8]) -> u64 {
+/// Reads a big-endian unsigned integer of at most eight bytes.
+fn be_uint(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0, |value, byte| value << 8 | u64::from(*byte))

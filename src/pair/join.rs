@@ -1,12 +1,11 @@
-//! Owns one step: each new line of a pair to its verdict, and the rows that follow. It asks for what it needs and
-//! changes nothing but its own outcome.
-
-use crate::pair::evidence_chunk::{ByRunKey, NewEvidence, NewEvidenceByRun};
+//! Processes the new lines of a pair: each line gets its verdict, and each admitted run with evidence its row. Changes
+//! nothing but its own [`JoinOutcome`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::lake::chunk::Chunk;
 use crate::lake::identity::SourceState;
+use crate::pair::evidence_chunk::{ByRunKey, NewEvidence, NewEvidenceByRun};
 use crate::pair::index::{DeadLetter, EvidenceLocation, ScoredLine, UnclaimedRow};
 use crate::pair::line::{Line, day_file_name, len_u32, lines, parse_within};
 use crate::pair::verdict::Verdict;
@@ -18,35 +17,40 @@ use crate::record::parse;
 use crate::record::parse::{ParseError, ScoredRun};
 use crate::record::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
 
-/// Rows of one step at which no further scored line is begun. A longer text may still go beyond it.
-const ROWS_BYTES_MAX: usize = 8 << 20;
-/// Texts for whose rows room is made at once, exactly.
+/// Bytes of rows after which a step takes no further scored line. The row of the last line may exceed it.
+pub(super) const ROWS_BYTES_MAX: usize = 8 << 20;
+/// Minimum text length, bytes, for which the exact room for the row is reserved at once.
 pub(super) const LONG_TEXT_LEN: usize = 1 << 20;
 
+/// One step over a pair: its input, the outcome so far, and lookups that are cached within the step.
 pub(super) struct Joiner<'a, E> {
-    pair: &'a ActivePair,
-    pub(super) facts: &'a JoinContext<'a, E>,
+    pub(super) pair: &'a ActivePair,
+    pub(super) context: &'a JoinContext<'a, E>,
     pub(super) day_file_name: String,
-    /// Runs that the firewall refused in this step: lines that had their rows since, none of them marked as contradicted.
+    /// Per run that the firewall refused in this step: offsets of lines exported since, not yet marked contradicted.
     pub(super) newly_exported: HashMap<RunKey, Vec<u64>, ByRunKey>,
-    /// For runs that needed it: the keys of all their lines that the firewall refused.
+    /// Per run looked up in this step: the row keys of all its lines that the firewall refused.
     pub(super) refused_keys: HashMap<RunKey, HashSet<RowKey>, ByRunKey>,
-    /// Rows that were claimed in this step.
+    /// Rows claimed in this step.
     pub(super) claimed: BTreeSet<UnclaimedRow>,
     pub(super) out: JoinOutcome,
 }
 
 impl<'a, E> Joiner<'a, E> {
-    pub(super) fn new(pair: &'a ActivePair, facts: &'a JoinContext<'a, E>, room: Vec<u8>) -> Self {
+    pub(super) fn new(
+        pair: &'a ActivePair,
+        context: &'a JoinContext<'a, E>,
+        buffer: Vec<u8>,
+    ) -> Self {
         let day_file_name = day_file_name(&pair.checkpoint.path).into_owned();
         let out = JoinOutcome {
             checkpoint: pair.checkpoint.clone(),
-            rows: room,
+            rows: buffer,
             ..JoinOutcome::default()
         };
         Self {
             pair,
-            facts,
+            context,
             day_file_name,
             newly_exported: HashMap::default(),
             refused_keys: HashMap::default(),
@@ -55,8 +59,10 @@ impl<'a, E> Joiner<'a, E> {
         }
     }
 
+    /// Indexes the lines of an evidence chunk and returns their records by run. Of several records with one run id the
+    /// last one counts.
     pub(super) fn ingest_evidence<'c>(&mut self, chunk: &'c Chunk) -> NewEvidenceByRun<'c> {
-        let mut given = NewEvidenceByRun::default();
+        let mut new_evidence = NewEvidenceByRun::default();
         self.skip_oversized(true, chunk);
         for Line { offset, body, end } in lines(self.source(true).offset, chunk) {
             self.source(true).offset = end;
@@ -64,103 +70,29 @@ impl<'a, E> Joiner<'a, E> {
                 continue;
             }
             self.source(true).lines += 1;
-            match parse_within(body, self.facts.line_bytes_max, parse::evidence) {
+            match parse_within(body, self.context.line_bytes_max, parse::evidence) {
                 Ok(evidence) => {
-                    let run = RunKey::of_text(&evidence.run_id);
+                    let run = RunKey::from_text(&evidence.run_id);
                     let place = EvidenceLocation {
                         offset,
                         len_bytes: len_u32(body),
                     };
                     self.out.checkpoint.evidence.records += 1;
                     self.out.overlay.evidence.insert(run, place);
-                    given.insert(run, NewEvidence::new(evidence, body));
+                    new_evidence.insert(run, NewEvidence::new(evidence, body));
                 }
                 Err(fault) => self.dead_letter(true, offset, body.len() as u64, fault),
             }
         }
-        given
+        new_evidence
     }
 
-    /// Joins the runs of this evidence again, in the order of their lines in the day-file, until a batch of rows is
-    /// full. Returns whether all of them were joined.
-    pub(super) fn rejoin(&mut self, given: &NewEvidenceByRun<'_>) -> Result<bool, E> {
-        let mut concerned = Vec::new();
-        for run in given.keys() {
-            concerned.extend(self.entries(*run)?);
-        }
-        concerned.sort_by_key(|entry| entry.offset);
-        let rejected = concerned
-            .iter()
-            .filter(|entry| entry.verdict == Verdict::Firewalled);
-        let rejected_last: HashMap<RunKey, u64> =
-            rejected.map(|entry| (entry.run, entry.offset)).collect();
-        for entry in concerned {
-            let Some(evidence) = given.get(&entry.run) else {
-                continue;
-            };
-            if self.out.rows.len() >= ROWS_BYTES_MAX {
-                return Ok(false);
-            }
-            match entry.verdict {
-                Verdict::Waiting { index, .. }
-                | Verdict::Role { index }
-                | Verdict::BlankText { index } => {
-                    self.join_again(entry, index, evidence)?;
-                    if rejected_last
-                        .get(&entry.run)
-                        .is_some_and(|last| *last > entry.offset)
-                    {
-                        self.contradict(entry);
-                    }
-                }
-                Verdict::Exported {
-                    evidence_digest,
-                    superseded: false,
-                    ..
-                } if evidence_digest != 0 && evidence_digest != evidence.digest() => {
-                    self.supersede(entry);
-                }
-                _ => {}
-            }
-        }
-        Ok(true)
-    }
-
-    /// Leaves the evidence to be read again in the next step, which skips the runs that have their rows by then.
-    pub(super) fn defer_evidence(&mut self) {
-        self.out.checkpoint.evidence = self.pair.checkpoint.evidence;
-        self.out.overlay.evidence.clear();
-        self.out.overlay.dead_letters.clear();
-    }
-
-    fn join_again(
-        &mut self,
-        entry: ScoredLine,
-        index: u32,
-        given: &NewEvidence<'_>,
-    ) -> Result<(), E> {
-        let Some(line) = self.facts.bodies.scored(entry.offset, entry.len_bytes)? else {
-            return Ok(());
-        };
-        let Ok(run) = parse::scored_run(parse::trim(&line)) else {
-            return Ok(());
-        };
-        if RunKey::of_text(&run.evidence_run_id) != entry.run {
-            return Ok(());
-        }
-        let Admission::Admitted(admitted) = admit(&run, Dialect::Native) else {
-            return Ok(());
-        };
-        let verdict = self.join(&admitted, (entry.run, entry.offset), index, given)?;
-        self.change(entry, verdict);
-        Ok(())
-    }
-
-    /// Works scored lines until the chunk ends or the rows are many: one text may be wanted by many lines.
+    /// Processes scored lines until the chunk ends or the rows reach [`ROWS_BYTES_MAX`]: many lines may share one long
+    /// text.
     pub(super) fn ingest_scored(
         &mut self,
         chunk: &Chunk,
-        given: &NewEvidenceByRun<'_>,
+        new_evidence: &NewEvidenceByRun<'_>,
     ) -> Result<(), E> {
         self.skip_oversized(false, chunk);
         for Line { offset, body, end } in lines(self.source(false).offset, chunk) {
@@ -172,25 +104,25 @@ impl<'a, E> Joiner<'a, E> {
                 continue;
             }
             self.source(false).lines += 1;
-            match parse_within(body, self.facts.line_bytes_max, parse::scored_run) {
-                Ok(run) => self.take_run(offset, len_u32(body), &run, given)?,
+            match parse_within(body, self.context.line_bytes_max, parse::scored_run) {
+                Ok(run) => self.ingest_run(offset, len_u32(body), &run, new_evidence)?,
                 Err(fault) => self.dead_letter(false, offset, body.len() as u64, fault),
             }
         }
         Ok(())
     }
 
-    fn take_run(
+    fn ingest_run(
         &mut self,
         offset: u64,
         len_bytes: u32,
         scored: &ScoredRun<'_>,
-        given: &NewEvidenceByRun<'_>,
+        new_evidence: &NewEvidenceByRun<'_>,
     ) -> Result<(), E> {
         let index = u32::try_from(self.out.checkpoint.scored.records)
             .expect("a day-file of at most 1 TiB has fewer than 2^32 records");
         self.out.checkpoint.scored.records += 1;
-        let run = RunKey::of_text(&scored.evidence_run_id);
+        let run = RunKey::from_text(&scored.evidence_run_id);
         let verdict = match admit(scored, Dialect::Native) {
             Admission::Firewalled => {
                 self.contradict_earlier(run, scored)?;
@@ -198,7 +130,7 @@ impl<'a, E> Joiner<'a, E> {
             }
             Admission::UnknownCategory => Verdict::UnknownCategory,
             Admission::Admitted(admitted) => {
-                self.join_new(&admitted, (run, offset), index, given)?
+                self.join_new(&admitted, (run, offset), index, new_evidence)?
             }
         };
         *self.out.checkpoint.counts.of_mut(verdict) += 1;
@@ -219,41 +151,41 @@ impl<'a, E> Joiner<'a, E> {
         admitted: &AdmittedRun<'_, '_>,
         key: (RunKey, u64),
         index: u32,
-        given: &NewEvidenceByRun<'_>,
+        new_evidence: &NewEvidenceByRun<'_>,
     ) -> Result<Verdict, E> {
         let run = key.0;
         let waiting = Verdict::Waiting {
             index,
-            since_s: self.facts.now_s,
+            since_s: self.context.now_s,
         };
-        if let Some(given) = given.get(&run) {
-            return self.join(admitted, key, index, given);
+        if let Some(evidence) = new_evidence.get(&run) {
+            return self.join(admitted, key, index, evidence);
         }
         let Some(place) = self.find_evidence(run)? else {
             return Ok(waiting);
         };
-        let Some(line) = self.facts.bodies.evidence(place)? else {
+        let Some(line) = self.context.bodies.evidence(place)? else {
             return Ok(waiting);
         };
         match parse::evidence(parse::trim(&line)) {
-            Ok(evidence) if RunKey::of_text(&evidence.run_id) == run => {
+            Ok(evidence) if RunKey::from_text(&evidence.run_id) == run => {
                 self.join(admitted, key, index, &NewEvidence::new(evidence, &line))
             }
-            // The file changed under us; its identity will say so before anything more is read of it.
+            // The file changed since it was indexed; the next read detects that by its identity.
             _ => Ok(waiting),
         }
     }
 
-    /// A run and its evidence: a row, a claim on a row that is there, or a refusal.
-    fn join(
+    /// Joins a run with its evidence: appends a row, claims an existing row, or refuses the run.
+    pub(super) fn join(
         &mut self,
         admitted: &AdmittedRun<'_, '_>,
         key: (RunKey, u64),
         index: u32,
-        given: &NewEvidence<'_>,
+        evidence: &NewEvidence<'_>,
     ) -> Result<Verdict, E> {
         let row_from = self.out.rows.len();
-        match self.make_row(admitted, index, given, Dialect::Native) {
+        match self.make_row(admitted, index, evidence, Dialect::Native) {
             Err(Refusal::Role) => return Ok(Verdict::Role { index }),
             Err(Refusal::BlankText) => return Ok(Verdict::BlankText { index }),
             Err(Refusal::UnknownCategory) => return Ok(Verdict::UnknownCategory),
@@ -263,12 +195,12 @@ impl<'a, E> Joiner<'a, E> {
             newly_exported.push(key.1);
         }
         if let Some(claim) = self.first_claimable(admitted.run())? {
-            let superseded = self.is_superseded(claim, admitted, index, given, row_from)?;
+            let superseded = self.is_superseded(claim, admitted, index, evidence, row_from)?;
             self.out.rows.truncate(row_from);
             self.take_claim(claim, key.0, superseded)?;
             return Ok(Verdict::Exported {
                 row_offset: claim.row_offset,
-                evidence_digest: given.digest(),
+                evidence_digest: evidence.digest(),
                 superseded,
                 contradicted: false,
             });
@@ -276,18 +208,18 @@ impl<'a, E> Joiner<'a, E> {
         self.out.new_rows.push(key);
         Ok(Verdict::Exported {
             row_offset: row_from as u64,
-            evidence_digest: given.digest(),
+            evidence_digest: evidence.digest(),
             superseded: false,
             contradicted: false,
         })
     }
 
-    /// Appends the row that a run and its evidence give.
+    /// Appends the row of a run and its evidence.
     pub(super) fn make_row(
         &mut self,
         admitted: &AdmittedRun<'_, '_>,
         index: u32,
-        given: &NewEvidence<'_>,
+        evidence: &NewEvidence<'_>,
         dialect: Dialect,
     ) -> Result<(), Refusal> {
         let place = RowPlace {
@@ -297,24 +229,25 @@ impl<'a, E> Joiner<'a, E> {
         let synthesis = Synthesis {
             dialect,
             include_partial: false,
-            stamp: self.facts.stamp,
+            stamp: self.context.stamp,
         };
-        let text_len = given.evidence.text.raw_len();
+        let text_len = evidence.evidence.text.raw_len();
         if text_len >= LONG_TEXT_LEN {
-            // Doubling would need twice the memory of the row.
+            // Growth by doubling needs twice the memory of the row.
             self.out
                 .rows
                 .reserve_exact(text_len + text_len / 64 + 4_096);
         }
         synthesize(
             admitted,
-            &given.evidence,
+            &evidence.evidence,
             &place,
             &synthesis,
             &mut self.out.rows,
         )
     }
 
+    /// Looks up the evidence of a run: in this step, in the overlay, then in the state.
     fn find_evidence(&self, run: RunKey) -> Result<Option<EvidenceLocation>, E> {
         let fresh = self
             .out
@@ -324,17 +257,17 @@ impl<'a, E> Joiner<'a, E> {
             .or_else(|| self.pair.overlay.evidence.get(&run));
         match fresh {
             Some(place) => Ok(Some(*place)),
-            None if self.pair.persisted => self.facts.index.evidence(run),
+            None if self.pair.persisted => self.context.index.evidence(run),
             None => Ok(None),
         }
     }
 
-    /// Every scored line of a run so far, in order.
+    /// Returns every scored line of a run so far, in order of offset.
     pub(super) fn entries(&self, run: RunKey) -> Result<Vec<ScoredLine>, E> {
         let mut entries = BTreeMap::new();
         if self.pair.persisted {
             entries.extend(
-                self.facts
+                self.context
                     .index
                     .entries(run)?
                     .into_iter()
@@ -348,12 +281,14 @@ impl<'a, E> Joiner<'a, E> {
         Ok(entries.into_values().collect())
     }
 
-    fn change(&mut self, entry: ScoredLine, verdict: Verdict) {
+    /// Replaces the verdict of a scored line and moves its count.
+    pub(super) fn change(&mut self, entry: ScoredLine, verdict: Verdict) {
         *self.out.checkpoint.counts.of_mut(entry.verdict) -= 1;
         *self.out.checkpoint.counts.of_mut(verdict) += 1;
         self.put(ScoredLine { verdict, ..entry });
     }
 
+    /// Stores a scored line in the overlay.
     pub(super) fn put(&mut self, entry: ScoredLine) {
         self.out
             .overlay
@@ -396,7 +331,7 @@ impl<'a, E> Joiner<'a, E> {
         if is_complete {
             source.lines += 1;
             let fault = ParseError::TooLong {
-                max_line_bytes: self.facts.line_bytes_max,
+                max_line_bytes: self.context.line_bytes_max,
             };
             self.dead_letter(in_evidence, line_start, offset - line_start - 1, fault);
         }

@@ -1,4 +1,4 @@
-//! Iterates over the lines of a chunk: their offsets, the maximum length, and a digest that identifies a line.
+//! The lines of a chunk: their offsets, their length limit, and the digest that distinguishes evidence lines.
 
 use std::borrow::Cow;
 
@@ -8,14 +8,17 @@ use crate::lake::chunk::Chunk;
 use crate::record::parse;
 use crate::record::parse::ParseError;
 
-/// One line of a chunk, without its newline.
+/// One line of a chunk.
 pub(super) struct Line<'c> {
+    /// Start of the line, bytes.
     pub(super) offset: u64,
+    /// The line without its newline.
     pub(super) body: &'c [u8],
-    /// Offset of the next line.
+    /// Start of the next line, bytes.
     pub(super) end: u64,
 }
 
+/// Splits a chunk that was read at offset `from` into lines.
 pub(super) fn lines(from: u64, chunk: &Chunk) -> impl Iterator<Item = Line<'_>> {
     let bytes = chunk.bytes();
     let mut at = 0;
@@ -32,6 +35,7 @@ pub(super) fn lines(from: u64, chunk: &Chunk) -> impl Iterator<Item = Line<'_>> 
     })
 }
 
+/// Parses a line after trimming it; a line longer than `line_bytes_max` is a fault.
 pub(super) fn parse_within<'l, T>(
     line: &'l [u8],
     line_bytes_max: u64,
@@ -45,15 +49,17 @@ pub(super) fn parse_within<'l, T>(
     parse(parse::trim(line))
 }
 
-/// Returns a digest that identifies an evidence line; never 0, which means "unknown".
+/// Returns the digest of an evidence line. It is never 0, which means "not known".
 pub(super) fn digest(line: &[u8]) -> u32 {
     (xxh3_64(parse::trim(line)) as u32).max(1)
 }
 
+/// Returns the length of a line that was parsed, bytes.
 pub(super) fn len_u32(line: &[u8]) -> u32 {
     u32::try_from(line.len()).expect("lines are shorter than their limit, which is below 4 GiB")
 }
 
+/// Returns the file name of a pair's path, `NAME.jsonl`.
 pub(super) fn day_file_name(path: &[u8]) -> Cow<'_, str> {
     let start = memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1);
     String::from_utf8_lossy(&path[start..])

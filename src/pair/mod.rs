@@ -1,20 +1,20 @@
-//! The heart of the pure core: new lines of a pair of day-files become verdicts and rows. It parses, applies the
-//! firewall, joins, synthesizes, decides which runs wait or are joined again, and which rows exist already. It does
-//! no I/O and reads no clock; it gets what it needs through [`StateLookup`] and [`LineLookup`] and returns one
-//! [`JoinOutcome`].
+//! The join of a pair of day-files: processes its new lines (parse, firewall, join, synthesize) and remembers their
+//! verdicts. Pure: no file of this folder does I/O, reads a clock or starts a thread. [`advance`] reads earlier lines
+//! and rows through [`StateLookup`] and [`LineLookup`], and returns all effects as one [`JoinOutcome`].
 //!
-//! A scored line that the firewall admits waits, is refused for its evidence's role or blank text, or is exported.
-//! The first three are joined again whenever evidence with their run id arrives, because the last evidence with an id
-//! counts, and a batch over the same bytes would use it.
+//! A scored line that the firewall admits waits for its evidence, is refused for the role or blank text of its
+//! evidence, or is exported. A line that is not exported is rejoined whenever evidence with its run id arrives,
+//! because the last evidence with an id counts and a batch over the same bytes would use it.
 
 pub mod accounting;
 pub mod checkpoint;
 mod claims;
-pub mod evidence_chunk;
+mod evidence_chunk;
 pub mod history;
 pub mod index;
-pub(crate) mod join;
+mod join;
 mod line;
+mod rejoin;
 pub mod verdict;
 
 use std::collections::BTreeMap;
@@ -24,70 +24,70 @@ use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{
     DeadLetter, EvidenceLine, EvidenceLocation, PairId, ScoredLine, UnclaimedRow,
 };
+use crate::pair::join::Joiner;
 use crate::pair::verdict::Verdict;
 use crate::record::keys::{RowKey, RunKey};
-use join::Joiner;
 
-/// The persisted part of a pair, without its [`Overlay`].
+/// Lookups in the state's part of a pair, which does not include the pair's [`Overlay`].
 pub trait StateLookup<E> {
-    /// Returns the location of a run's evidence.
+    /// Returns the location of the evidence for a run.
     ///
     /// # Errors
     /// The state cannot be read.
     fn evidence(&self, run: RunKey) -> Result<Option<EvidenceLocation>, E>;
-    /// The scored lines of a run, in order.
+    /// Returns the scored lines of a run, in order of offset.
     ///
     /// # Errors
-    /// The state's.
+    /// The state cannot be read.
     fn entries(&self, run: RunKey) -> Result<Vec<ScoredLine>, E>;
-    /// Rows with this key that no line has claimed before this step, in order.
+    /// Returns the rows with this key that were unclaimed before this step, in order.
     ///
     /// # Errors
-    /// The state's.
+    /// The state cannot be read.
     fn claimable(&self, row: RowKey) -> Result<Vec<UnclaimedRow>, E>;
 }
 
-/// Lines of the pair, and rows, whose place is known. `None`: the file is gone or shorter by now.
+/// Reads lines of the pair, and rows, at known locations. `None`: the file is gone or was truncated.
 pub trait LineLookup<E> {
-    /// A line of the scored day-file.
+    /// Reads a line of the scored day-file.
     ///
     /// # Errors
-    /// The disk's.
+    /// The file cannot be read.
     fn scored(&self, offset: u64, len_bytes: u32) -> Result<Option<Vec<u8>>, E>;
-    /// A line of the evidence day-file.
+    /// Reads a line of the evidence day-file.
     ///
     /// # Errors
-    /// The disk's.
+    /// The file cannot be read.
     fn evidence(&self, place: EvidenceLocation) -> Result<Option<Vec<u8>>, E>;
-    /// Returns the row at an offset of the export, without its newline, or `None` if it cannot be read or is longer
-    /// than `len_max`. Rows up to `len_likely` cost least.
+    /// Reads the row at an offset of the export, without its newline; `None` if it cannot be read or is longer than
+    /// `len_max`. A row of at most `len_likely` bytes costs one read.
     ///
     /// # Errors
-    /// Errors of the export's disk are not reported: a row is only compared.
+    /// Never for a fault of the export: a row is only compared.
     fn row(&self, offset: u64, len_likely: usize, len_max: usize) -> Result<Option<Vec<u8>>, E>;
 }
 
-/// Changes of a pair since the last checkpoint of the state. They take precedence over the state.
+/// The changes to a pair since the state's last checkpoint. They take precedence over the state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overlay {
     /// New evidence records.
     pub evidence: BTreeMap<RunKey, EvidenceLocation>,
-    /// New scored lines, and those whose verdict changed, by run and offset.
+    /// Scored lines that are new or whose verdict changed, by run and offset.
     pub entries: BTreeMap<(RunKey, u64), ScoredLine>,
     /// New dead letters.
     pub dead_letters: Vec<DeadLetter>,
-    /// Claims that found their row.
-    pub claims: Vec<UnclaimedRow>,
+    /// Rows that lines have claimed.
+    pub claimed_rows: Vec<UnclaimedRow>,
 }
 
 impl Overlay {
-    /// Entries it holds: what a checkpoint would have to write.
+    /// Returns the number of changes, which is what the next checkpoint has to write.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.evidence.len() + self.entries.len() + self.dead_letters.len() + self.claims.len()
+        self.evidence.len() + self.entries.len() + self.dead_letters.len() + self.claimed_rows.len()
     }
 
-    /// New evidence records, by run.
+    /// Returns the new evidence records, ordered by run.
     pub fn evidence_entries(&self) -> impl Iterator<Item = EvidenceLine> {
         self.evidence.iter().map(|(run, place)| EvidenceLine {
             run: *run,
@@ -95,7 +95,7 @@ impl Overlay {
         })
     }
 
-    /// Puts what is newer over what is there.
+    /// Adds newer changes, which replace existing ones with the same key.
     pub fn extend(&mut self, newer: Overlay) {
         if self.is_empty() {
             *self = newer;
@@ -104,62 +104,62 @@ impl Overlay {
         self.evidence.extend(newer.evidence);
         self.entries.extend(newer.entries);
         self.dead_letters.extend(newer.dead_letters);
-        self.claims.extend(newer.claims);
+        self.claimed_rows.extend(newer.claimed_rows);
     }
 
-    /// Returns whether it holds nothing.
+    /// Returns whether there are no changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A pair that is being worked on.
+/// A pair in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActivePair {
     /// Its number in the state.
     pub id: PairId,
-    /// Offsets and counts of the pair.
+    /// Its read positions and counts.
     pub checkpoint: PairCheckpoint,
-    /// Changes that the state does not have yet.
+    /// Its changes since the state's last checkpoint.
     pub overlay: Overlay,
-    /// Whether the state has entries of the pair; without them it is not queried.
+    /// Whether the state holds anything of it; if not, no lookup in the state is made.
     pub persisted: bool,
 }
 
-/// The inputs of a join besides the lines.
+/// The input of a step other than the new lines.
 pub struct JoinContext<'a, E> {
-    /// The persisted part of the pair.
+    /// Lookups in the state.
     pub index: &'a dyn StateLookup<E>,
-    /// Lines read before.
+    /// Reads earlier lines and rows.
     pub bodies: &'a dyn LineLookup<E>,
     /// Whether there are unclaimed rows.
     pub claims_possible: bool,
-    /// A longer line is a dead letter, bytes.
+    /// Maximum length of a line, bytes. A longer line becomes a dead letter.
     pub line_bytes_max: u64,
-    /// RFC 3339 UTC with milliseconds, written into new rows.
+    /// Timestamp of new rows, RFC 3339 UTC with milliseconds.
     pub stamp: &'a str,
-    /// Seconds since 1970, remembered of runs that begin to wait.
+    /// Start time of runs that begin to wait, seconds since 1970.
     pub now_s: u64,
 }
 
-/// All that follows from new lines of one pair. Nothing has happened yet.
+/// The effects of new lines of one pair, none of them applied yet.
 #[derive(Debug, Default)]
 pub struct JoinOutcome {
-    /// The checkpoint after them.
+    /// The checkpoint after the lines.
     pub checkpoint: PairCheckpoint,
-    /// Changes of the pair. Row offsets of `new_rows` count from the start of `rows`.
+    /// The changes to the state. Row offsets of `new_rows` count from the start of `rows`.
     pub overlay: Overlay,
     /// New rows, each with its newline.
     pub rows: Vec<u8>,
-    /// The scored lines that `rows` are of, in order.
+    /// The run and offset of the scored line of each new row, in order.
     pub new_rows: Vec<(RunKey, u64)>,
-    /// Number of rows already written whose evidence was replaced by different evidence.
+    /// Number of existing rows for which evidence that differs arrived.
     pub superseded: u64,
 }
 
 impl JoinOutcome {
-    /// Counts row offsets from the start of the export instead of `rows`.
+    /// Makes the offsets of new rows count from the start of the export instead of `rows`.
     pub fn place_rows(&mut self, rows_offset: u64) {
         for key in &self.new_rows {
             if let Some(ScoredLine {
@@ -173,28 +173,28 @@ impl JoinOutcome {
     }
 }
 
-/// Works new lines of a pair: evidence first, so that a run and its evidence that arrive together never wait. Rows are
-/// written into `room`, which is empty.
+/// Processes new lines of a pair: evidence first, so that a run never waits for evidence that arrives with it. Appends
+/// the rows to `buffer`, which must be empty.
 ///
 /// # Errors
-/// Those of the index and the bodies; then nothing follows.
+/// A lookup failed; then there are no effects.
 pub fn advance<E>(
     pair: &ActivePair,
     evidence: &Chunk,
     scored: &Chunk,
-    facts: &JoinContext<'_, E>,
-    room: Vec<u8>,
+    context: &JoinContext<'_, E>,
+    buffer: Vec<u8>,
 ) -> Result<JoinOutcome, E> {
-    let mut step = Joiner::new(pair, facts, room);
-    let given = step.ingest_evidence(evidence);
-    let all_joined = step.out.checkpoint.scored.records == 0 || step.rejoin(&given)?;
-    if all_joined {
-        step.ingest_scored(scored, &given)?;
+    let mut joiner = Joiner::new(pair, context, buffer);
+    let new_evidence = joiner.ingest_evidence(evidence);
+    let all_rejoined = joiner.out.checkpoint.scored.records == 0 || joiner.rejoin(&new_evidence)?;
+    if all_rejoined {
+        joiner.ingest_scored(scored, &new_evidence)?;
     } else {
-        step.defer_evidence();
+        joiner.defer_evidence();
     }
-    if step.out.checkpoint.counts.waiting == 0 {
-        step.out.checkpoint.waiting_since_s = 0;
+    if joiner.out.checkpoint.counts.waiting == 0 {
+        joiner.out.checkpoint.waiting_since_s = 0;
     }
-    Ok(step.out)
+    Ok(joiner.out)
 }

@@ -1,29 +1,31 @@
-//! Keys of runs and rows: short hashes that are persisted. Pure.
+//! The hashed keys of runs and rows. Both are persisted, so their bytes never change.
 
-use crate::record::parse::{JsonText, Provenance, ScoredRun};
-use serde::{Deserialize, Serialize};
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-/// Names a run inside a pair: the first 12 bytes (little-endian) of xxh3-128 of its run id. Persisted.
+use crate::record::parse::{JsonText, Provenance, ScoredRun};
+
+/// The key of a run within a pair: the first 12 bytes (little-endian) of xxh3-128 of its run id. Persisted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunKey(pub [u8; 12]);
 
 impl RunKey {
-    /// The key of a run id.
-    pub fn of(run_id: &str) -> RunKey {
-        RunKey::of_bytes(run_id.as_bytes())
+    /// Makes the key of a run id.
+    pub fn from_run_id(run_id: &str) -> RunKey {
+        RunKey::from_bytes(run_id.as_bytes())
     }
 
-    /// Returns the key of a run id in the text of a line.
-    pub fn of_text(run_id: &JsonText<'_>) -> RunKey {
+    /// Makes the key of a run id as written in a line.
+    pub fn from_text(run_id: &JsonText<'_>) -> RunKey {
         match run_id.as_plain() {
-            Some(plain) => RunKey::of_bytes(plain),
-            None => RunKey::of(&run_id.decode()),
+            Some(plain) => RunKey::from_bytes(plain),
+            None => RunKey::from_run_id(&run_id.decode()),
         }
     }
 
-    fn of_bytes(run_id: &[u8]) -> RunKey {
+    fn from_bytes(run_id: &[u8]) -> RunKey {
         RunKey(first_bytes(xxh3_128(run_id)))
     }
 }
@@ -34,9 +36,9 @@ impl fmt::Debug for RunKey {
     }
 }
 
-/// The origin of a row: day-file name, run id, and the scored run's source file, line offset and signature. It is the
-/// first 12 bytes (little-endian) of xxh3-128 of these; each text is preceded by its length, so that no two lists of
-/// texts give the same bytes. Persisted.
+/// The key of a row's origin: the first 12 bytes (little-endian) of xxh3-128 of day-file name, run id, and the scored
+/// run's source file, signature and line offset. Each text follows its length, so that no two lists of texts hash the
+/// same bytes. Persisted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RowKey(pub [u8; 12]);
 
@@ -47,12 +49,12 @@ impl fmt::Debug for RowKey {
 }
 
 impl RowKey {
-    /// The key of the row that a scored line earns.
+    /// Makes the key of the row of a scored line.
     pub fn from_scored(day_file_name: &str, run: &ScoredRun<'_>) -> RowKey {
-        RowKey::of_parts(day_file_name, &run.evidence_run_id, &run.provenance)
+        RowKey::from_parts(day_file_name, &run.evidence_run_id, &run.provenance)
     }
 
-    pub(super) fn of_parts(
+    pub(super) fn from_parts(
         day_file_name: &str,
         run_id: &JsonText<'_>,
         provenance: &Provenance<'_>,
@@ -71,12 +73,12 @@ impl RowKey {
     }
 }
 
-pub(crate) fn first_bytes(digest: u128) -> [u8; 12] {
+pub(super) fn first_bytes(digest: u128) -> [u8; 12] {
     let [bytes @ .., _, _, _, _] = digest.to_le_bytes();
     bytes
 }
 
-pub(crate) fn write_hex(bytes: &[u8], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn write_hex(bytes: &[u8], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes
         .iter()
         .try_for_each(|byte| write!(formatter, "{byte:02x}"))

@@ -62,18 +62,18 @@ impl RowKey {
     /// # Errors
     /// The row is not JSON, or lacks a field the key is made of.
     pub fn from_row(row: &[u8]) -> Result<RowKey, RowError> {
-        RowKey::of_fields(&RowFields::read(row)?).map(|(key, _index)| key)
+        RowKey::from_fields(&RowFields::read(row)?).map(|(key, _index)| key)
     }
 
     /// Returns the key, and the index after the day-file's name in the id.
-    pub(super) fn of_fields(fields: &RowFields<'_>) -> Result<(RowKey, Option<u64>), RowError> {
+    pub(super) fn from_fields(fields: &RowFields<'_>) -> Result<(RowKey, Option<u64>), RowError> {
         let id = wanted(fields.id, "id")?.decode();
         let (day_file_name, index) = id.rsplit_once(':').ok_or(RowError::NoIndex)?;
         let run_id = wanted(fields.source_run_id, "source_run_id")?;
         let provenance = fields.provenance.ok_or(RowError::Missing {
             field: "provenance",
         })?;
-        let key = RowKey::of_parts(day_file_name, &run_id, &provenance);
+        let key = RowKey::from_parts(day_file_name, &run_id, &provenance);
         Ok((key, index.parse().ok()))
     }
 }
@@ -271,7 +271,7 @@ pub struct RowSummary<'a> {
 pub fn summary(row: &[u8]) -> Result<RowSummary<'_>, RowError> {
     let row = row.strip_suffix(b"\n").unwrap_or(row);
     let fields = RowFields::read(row)?;
-    let (key, index) = RowKey::of_fields(&fields)?;
+    let (key, index) = RowKey::from_fields(&fields)?;
     Ok(RowSummary {
         key,
         digest: digest_between(row, &fields.stamps),
@@ -284,12 +284,7 @@ pub fn summary(row: &[u8]) -> Result<RowSummary<'_>, RowError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::final_check::forbidden_in;
-    use crate::record::final_check::forbidden_in_dialect;
-    use crate::record::firewall::FIREWALL;
-    use crate::record::json::escape::Dialect;
-    use crate::record::keys::RunKey;
-    use crate::record::keys::first_bytes;
+    use crate::record::keys::{RunKey, first_bytes};
     use crate::record::parse::scored_run;
 
     const ROW: &str = r#"{"schema_version":1,"id":"a:b.jsonl:12","instruction":"i","context":"","response":",\"quality_score\":\"rejected\"","source_run_id":"r","quality_score":"accepted","created_at":"then","provenance":{"source_file":"f","line_offset":-3,"sig_hash":"s","recorded_at":"then"}}"#;
@@ -312,9 +307,12 @@ mod tests {
 
     #[test]
     fn keys_have_the_bytes_that_states_on_disk_hold() {
-        assert_eq!(format!("{:?}", RunKey::of("")), "7f498d4624c30160d8984701");
         assert_eq!(
-            format!("{:?}", RunKey::of("run-1")),
+            format!("{:?}", RunKey::from_run_id("")),
+            "7f498d4624c30160d8984701"
+        );
+        assert_eq!(
+            format!("{:?}", RunKey::from_run_id("run-1")),
             "da039769e2d570bccd537755"
         );
         assert_eq!(
@@ -441,52 +439,5 @@ mod tests {
         let odd = ROW.replacen(":12", ":x", 1);
         assert_eq!(summary(odd.as_bytes()).unwrap().index, None);
         summary(b"{}").unwrap_err();
-    }
-
-    fn check(rows: &str, native: Option<&str>, go: Option<&str>) {
-        let why = |dialect| {
-            forbidden_in_dialect(rows.as_bytes(), dialect).map(|row| (row.at_byte, row.why))
-        };
-        let wanted = |why: Option<&str>| why.map(|why| (0, why.to_owned()));
-        assert_eq!(why(Dialect::Native), wanted(native), "{rows}");
-        assert_eq!(why(Dialect::Go), wanted(go), "{rows}");
-    }
-
-    #[test]
-    fn a_row_is_shown_only_if_it_holds_one_accepted_category() {
-        let row = |category: &str| ROW.replacen("\"accepted\"", category, 1) + "\n";
-        check("", None, None);
-        check(&row("\"accepted\""), None, None);
-        check(&row("\"partially_accepted\""), None, None);
-        for category in FIREWALL {
-            let why = format!("its quality_score is \"{category}\"");
-            check(&row(&format!("\"{category}\"")), Some(&why), Some(&why));
-        }
-        check(
-            &row("\"Rejected\""),
-            Some("its quality_score is \"Rejected\""),
-            None,
-        );
-        check(&row("\"\""), Some("its quality_score is \"\""), None);
-        let none = Some("it has no quality_score");
-        check(&row("5"), none, none);
-        check("\n", none, none);
-        let cut = Some("the row has no newline");
-        check(ROW, cut, cut);
-        let twice = Some("it has more than one quality_score");
-        check(
-            &row("\"accepted\",\"quality_score\":\"accepted\""),
-            twice,
-            twice,
-        );
-    }
-
-    #[test]
-    fn the_second_row_is_looked_at_too() {
-        let rows = format!("{ROW}\n{}\n", ROW.replace(":\"accepted\"", ":\"rejected\""));
-        assert_eq!(
-            forbidden_in(rows.as_bytes()).unwrap().at_byte,
-            ROW.len() + 1
-        );
     }
 }

@@ -80,7 +80,9 @@ impl Replay {
         self.account.replace(&pair.checkpoint, &delta.checkpoint);
         pair.checkpoint = delta.checkpoint.clone();
         let overlay = delta.overlay();
-        self.claimable = self.claimable.saturating_sub(overlay.claims.len() as u64);
+        self.claimable = self
+            .claimable
+            .saturating_sub(overlay.claimed_rows.len() as u64);
         pair.overlay.extend(overlay);
         Ok(())
     }
@@ -106,7 +108,7 @@ impl Replay {
     pub fn claimed(&self) -> BTreeSet<UnclaimedRow> {
         let overlays = self.pairs.values().map(|pair| &pair.overlay);
         overlays
-            .flat_map(|overlay| overlay.claims.iter().copied())
+            .flat_map(|overlay| overlay.claimed_rows.iter().copied())
             .collect()
     }
     /// Returns the state with the journal, for queries.

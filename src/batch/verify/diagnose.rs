@@ -161,7 +161,7 @@ fn find_origins(
     let mut by_run: HashMap<RunKey, Vec<usize>> = HashMap::new();
     for (at, body) in bodies.iter().enumerate() {
         if let Ok(run) = parse::scored_run(trim(body)) {
-            let key = RunKey::of_text(&run.evidence_run_id);
+            let key = RunKey::from_text(&run.evidence_run_id);
             by_run.entry(key).or_default().push(at);
         }
     }
@@ -172,7 +172,7 @@ fn find_origins(
         let Some(Ok(evidence_record)) = line.bytes.map(|bytes| parse::evidence(trim(bytes))) else {
             continue;
         };
-        let key = RunKey::of_text(&evidence_record.run_id);
+        let key = RunKey::from_text(&evidence_record.run_id);
         for at in by_run.get(&key).into_iter().flatten() {
             let candidate = &mut candidates[*at];
             candidate.settling |= settling && evidence.ends_unterminated(line.span);

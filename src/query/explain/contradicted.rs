@@ -223,7 +223,7 @@ impl PairExplainer<'_> {
     fn key_of(&self, source: &Source, entry: &ScoredLine) -> Option<RowKey> {
         let line = source.line(entry.offset, entry.len_bytes).ok()?;
         let run = parse::scored_run(parse::trim(&line)).ok()?;
-        let is_of_run = RunKey::of_text(&run.evidence_run_id) == entry.run;
+        let is_of_run = RunKey::from_text(&run.evidence_run_id) == entry.run;
         let name = self.path.to_string();
         let name = name.rsplit('/').next().unwrap_or_default();
         is_of_run.then(|| RowKey::from_scored(name, &run))

@@ -102,7 +102,7 @@ pub struct ExplainContext<'a> {
 /// # Errors
 /// The state's. A day-file that cannot be read makes the answer shorter.
 pub fn explain(run_id: &str, explaining: &ExplainContext<'_>) -> Result<Explanation, StateError> {
-    let found = explaining.figures.find_run(RunKey::of(run_id))?;
+    let found = explaining.figures.find_run(RunKey::from_run_id(run_id))?;
     let export = explaining.storage.open_read(explaining.export_path).ok();
     let mut lines = Vec::new();
     for in_pair in &found {

@@ -210,8 +210,8 @@ impl Planner<'_> {
             }
             let moved = found.more || outcome.checkpoint != pair.checkpoint;
             rows += outcome.new_rows.len() as i64;
-            claimed += outcome.overlay.claims.len() as i64;
-            self.claim(&outcome.overlay.claims);
+            claimed += outcome.overlay.claimed_rows.len() as i64;
+            self.claim(&outcome.overlay.claimed_rows);
             pair.checkpoint = outcome.checkpoint;
             pair.overlay.extend(outcome.overlay);
             memory = found.memory;

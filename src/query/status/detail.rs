@@ -126,7 +126,7 @@ fn run_id(
     let line = source.line(entry.offset, entry.len_bytes)?;
     let run = parse::scored_run(parse::trim(&line)).ok();
     let run_id = run.map(|run| run.evidence_run_id.decode().into_owned());
-    Ok(run_id.filter(|run_id| RunKey::of(run_id) == entry.run))
+    Ok(run_id.filter(|run_id| RunKey::from_run_id(run_id) == entry.run))
 }
 
 /// What is known to be unread.

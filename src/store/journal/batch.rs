@@ -34,7 +34,7 @@ impl PairDelta {
             checkpoint: checkpoint.clone(),
             evidence: overlay.evidence_entries().collect(),
             entries: overlay.entries.values().copied().collect(),
-            claims: overlay.claims.clone(),
+            claims: overlay.claimed_rows.clone(),
             dead_letters: overlay.dead_letters.clone(),
         }
     }
@@ -54,7 +54,7 @@ impl PairDelta {
                 .map(|entry| ((entry.run, entry.offset), *entry))
                 .collect(),
             dead_letters: self.dead_letters.clone(),
-            claims: self.claims.clone(),
+            claimed_rows: self.claims.clone(),
         }
     }
 }

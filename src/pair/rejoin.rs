@@ -1,0 +1,93 @@
+//! Rejoins earlier scored lines with evidence that arrives after them: the last evidence with a run id counts, as in a
+//! batch over the same bytes.
+
+use std::collections::HashMap;
+
+use crate::pair::evidence_chunk::{NewEvidence, NewEvidenceByRun};
+use crate::pair::index::ScoredLine;
+use crate::pair::join::{Joiner, ROWS_BYTES_MAX};
+use crate::pair::verdict::Verdict;
+use crate::record::firewall::{Admission, admit};
+use crate::record::json::escape::Dialect;
+use crate::record::keys::RunKey;
+use crate::record::parse;
+
+impl<E> Joiner<'_, E> {
+    /// Rejoins the earlier scored lines of the runs in `new_evidence`, in order of offset, until the rows reach
+    /// [`ROWS_BYTES_MAX`]. Returns whether all of them were rejoined.
+    pub(super) fn rejoin(&mut self, new_evidence: &NewEvidenceByRun<'_>) -> Result<bool, E> {
+        let mut affected = Vec::new();
+        for run in new_evidence.keys() {
+            affected.extend(self.entries(*run)?);
+        }
+        affected.sort_by_key(|entry| entry.offset);
+        let rejected_lines = affected
+            .iter()
+            .filter(|entry| entry.verdict == Verdict::Firewalled);
+        let last_rejected: HashMap<RunKey, u64> = rejected_lines
+            .map(|entry| (entry.run, entry.offset))
+            .collect();
+        for entry in affected {
+            let Some(evidence) = new_evidence.get(&entry.run) else {
+                continue;
+            };
+            if self.out.rows.len() >= ROWS_BYTES_MAX {
+                return Ok(false);
+            }
+            match entry.verdict {
+                Verdict::Waiting { index, .. }
+                | Verdict::Role { index }
+                | Verdict::BlankText { index } => {
+                    self.join_again(entry, index, evidence)?;
+                    if last_rejected
+                        .get(&entry.run)
+                        .is_some_and(|last| *last > entry.offset)
+                    {
+                        self.contradict(entry);
+                    }
+                }
+                Verdict::Exported {
+                    evidence_digest,
+                    superseded: false,
+                    ..
+                } if evidence_digest != 0 && evidence_digest != evidence.digest() => {
+                    self.supersede(entry);
+                }
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// Resets the evidence so that the next step reads it again. Lines already joined with it have their rows and are
+    /// skipped then.
+    pub(super) fn defer_evidence(&mut self) {
+        self.out.checkpoint.evidence = self.pair.checkpoint.evidence;
+        self.out.overlay.evidence.clear();
+        self.out.overlay.dead_letters.clear();
+    }
+
+    /// Joins an earlier scored line with new evidence. The line stays as it is if its day-file no longer holds the run.
+    fn join_again(
+        &mut self,
+        entry: ScoredLine,
+        index: u32,
+        evidence: &NewEvidence<'_>,
+    ) -> Result<(), E> {
+        let Some(line) = self.context.bodies.scored(entry.offset, entry.len_bytes)? else {
+            return Ok(());
+        };
+        let Ok(run) = parse::scored_run(parse::trim(&line)) else {
+            return Ok(());
+        };
+        if RunKey::from_text(&run.evidence_run_id) != entry.run {
+            return Ok(());
+        }
+        let Admission::Admitted(admitted) = admit(&run, Dialect::Native) else {
+            return Ok(());
+        };
+        let verdict = self.join(&admitted, (entry.run, entry.offset), index, evidence)?;
+        self.change(entry, verdict);
+        Ok(())
+    }
+}
