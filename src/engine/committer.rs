@@ -1,6 +1,8 @@
 //! The committer: owns state, journal, export and the pending batch, and moves merged rows into them in order: journal
 //! first, then export. It knows neither day-files nor the pair cache.
 
+mod checkpoint;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,16 +12,13 @@ use crate::engine::scrub::ScrubTimer;
 use crate::engine::sealed_batch::{Committing, Durable, Sealed};
 use crate::engine::{EngineError, Setup};
 use crate::pair::accounting::Account;
-use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::index::PairId;
 use crate::platform::background::Beside;
 use crate::platform::buffer_pool::Buffers;
-use crate::store::export::{Export, ExportError, ExportMark};
+use crate::store::export::{Export, ExportError};
 use crate::store::files::JOURNAL_FILE;
 use crate::store::journal::Journal;
 use crate::store::journal::batch::{Batch, PairDelta};
-use crate::store::state::header::Header;
-use crate::store::state::{PairWrite, Reset, State, StateView};
+use crate::store::state::State;
 
 /// Maximum bytes of a batch that is committed in the background. A larger one holds long texts, of which only a few may be
 /// in memory at once.
@@ -328,99 +327,5 @@ impl Committer {
             Some(syncing) => Ok(syncing.finish()?),
             None => Ok(()),
         }
-    }
-
-    /// Makes all of the export durable, and returns its mark.
-    pub(super) fn sync_export(&mut self) -> Result<ExportMark, EngineError> {
-        self.finish_sync()?;
-        Ok(self.export.sync()?)
-    }
-
-    /// Returns the header of the next checkpoint, whose accounts the caller fills in.
-    pub(super) fn next_header(&self, export: ExportMark) -> Header {
-        Header {
-            seq_applied: self.journal.seq(),
-            journal_epoch: self.journal.epoch() + 1,
-            export,
-            guard: self.export.guard(),
-            ..self.state.header().clone()
-        }
-    }
-
-    /// Writes a checkpoint and restarts the journal.
-    pub(super) fn write_checkpoint(
-        &mut self,
-        header: Header,
-        pairs: &[PairWrite<'_>],
-    ) -> Result<(), EngineError> {
-        let journal_epoch = header.journal_epoch;
-        self.state.note_segments(self.export.finished_segments());
-        self.state
-            .checkpoint(header, pairs)
-            .inspect_err(|_| self.state_failed = true)?;
-        self.export.segments_taken_in();
-        self.journal.restart(journal_epoch);
-        Ok(())
-    }
-
-    /// Resets one pair in the state.
-    pub(super) fn reset_pair(
-        &mut self,
-        header: Header,
-        id: PairId,
-        after: &PairCheckpoint,
-        reset: &Reset,
-    ) -> Result<(), EngineError> {
-        self.state
-            .reset(header, id, after, reset)
-            .inspect_err(|_| self.state_failed = true)?;
-        Ok(())
-    }
-
-    pub(super) fn state_failed(&self) -> bool {
-        self.state_failed
-    }
-
-    /// Records whether a result is a failed call to the state.
-    pub(crate) fn mark_state_failed<T>(
-        &mut self,
-        result: Result<T, EngineError>,
-    ) -> Result<T, EngineError> {
-        self.state_failed |= result.as_ref().is_err_and(EngineError::is_store_failure);
-        result
-    }
-
-    /// Opens the file of the failed state again.
-    pub(super) fn reopen_state(&mut self, ctx: &Setup) -> Result<(), EngineError> {
-        self.state = State::open(&*ctx.storage, &self.state_path)?;
-        let journal_epoch = self.state.header().journal_epoch;
-        // A transaction that was reported as failed may have reached the disk. The state holds the frames of the old epoch
-        // then, and a recovery would ignore further frames of it: the next one must belong to the new epoch.
-        if journal_epoch > self.journal.epoch() {
-            self.journal.restart(journal_epoch);
-        }
-        Ok(())
-    }
-
-    pub(super) fn mark_state_reopened(&mut self) {
-        self.state_failed = false;
-    }
-
-    /// Opens a view of the state as it is now.
-    pub(super) fn state_view(&self) -> Result<Arc<StateView>, EngineError> {
-        Ok(Arc::new(self.state.view()?))
-    }
-
-    /// Verifies that the open export, state and journal still match their paths.
-    ///
-    /// # Errors
-    /// Errors of the export; [`crate::store::state::error::StateError::Damaged`] where state or journal were removed or
-    /// replaced.
-    pub(super) fn check_files(&mut self, ctx: &Setup) -> Result<(), EngineError> {
-        self.export.check()?;
-        for file in &self.open_files {
-            file.check(&*ctx.storage)?;
-        }
-        Ok(())
     }
 }

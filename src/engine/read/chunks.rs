@@ -43,7 +43,7 @@ pub(super) struct NewLines<'a> {
     /// The memory after the read.
     pub(super) memory: PairMemory,
     /// Held until lines longer than a chunk are joined: of these, one read at a time.
-    _long_lines: Option<MutexGuard<'a, ()>>,
+    long_line_guard: Option<MutexGuard<'a, ()>>,
 }
 
 /// Opens both day-files and verifies that they hold what was read of them.
@@ -78,10 +78,13 @@ impl OpenedPair {
         ctx: &ReadContext<'_>,
     ) -> Option<Source> {
         match open_unchanged(path, stream, state, ctx) {
-            Ok(Ok(source)) if source.is_some() => return source,
-            Ok(Ok(_)) if state.identity.is_some() && !is_gone(state) => self.deleted.push(stream),
-            Ok(Ok(_)) => {}
-            Ok(Err(change)) => self.rewritten = Some((stream, change)),
+            Ok(Opened::Unchanged(source)) => return Some(source),
+            Ok(Opened::Changed(change)) => self.rewritten = Some((stream, change)),
+            Ok(Opened::Absent) => {
+                if state.identity.is_some() && !is_gone(state) {
+                    self.deleted.push(stream);
+                }
+            }
             Err(error) => self.unreadable.push((stream, error)),
         }
         *self.memory.of_mut(stream) = SourceMemory::default();
@@ -89,19 +92,28 @@ impl OpenedPair {
     }
 }
 
-/// Opens a source; `None` where it does not exist, the change where it does not hold what was read of it.
+/// An opened day-file.
+enum Opened {
+    /// It holds what was read of it.
+    Unchanged(Source),
+    /// It does not hold what was read of it.
+    Changed(SourceChange),
+    /// It does not exist.
+    Absent,
+}
+
 fn open_unchanged(
     path: &PairPath,
     stream: Stream,
     state: &SourceState,
     ctx: &ReadContext<'_>,
-) -> io::Result<Result<Option<Source>, SourceChange>> {
+) -> io::Result<Opened> {
     let Some(source) = Source::open(ctx.storage, ctx.root, stream, path)? else {
-        return Ok(Ok(None));
+        return Ok(Opened::Absent);
     };
     Ok(match source.rewritten(state)? {
-        None => Ok(Some(source)),
-        Some(change) => Err(change),
+        None => Opened::Unchanged(source),
+        Some(change) => Opened::Changed(change),
     })
 }
 
@@ -121,7 +133,7 @@ pub(super) fn read_chunks<'a>(
         evidence_left: false,
         unreadable: Vec::new(),
         memory,
-        _long_lines: None,
+        long_line_guard: None,
     };
     let state = &pair.checkpoint.evidence;
     lines.evidence = lines.read(&sources.evidence, Stream::Evidence, state, settled, ctx);
@@ -149,10 +161,11 @@ impl<'a> NewLines<'a> {
         let Some(source) = source else {
             return NO_LINES;
         };
-        if self._long_lines.is_none() && source.next_line_exceeds_chunk(state).unwrap_or(false) {
+        if self.long_line_guard.is_none() && source.next_line_exceeds_chunk(state).unwrap_or(false)
+        {
             // The lock guards no data, so a panic of its holder leaves nothing inconsistent.
             let guard = ctx.long_lines.lock();
-            self._long_lines = Some(guard.unwrap_or_else(PoisonError::into_inner));
+            self.long_line_guard = Some(guard.unwrap_or_else(PoisonError::into_inner));
         }
         let memory = self.memory.of_mut(stream);
         next_chunk(source, state, memory, settled, ctx).unwrap_or_else(|error| {

@@ -1,0 +1,107 @@
+//! The committer's writes to the state: checkpoints, resets of a pair, and reopening it after a failed call.
+
+use std::sync::Arc;
+
+use crate::engine::committer::Committer;
+use crate::engine::{EngineError, Setup};
+use crate::pair::checkpoint::PairCheckpoint;
+use crate::pair::index::PairId;
+use crate::store::export::ExportMark;
+use crate::store::state::header::Header;
+use crate::store::state::{PairWrite, Reset, State, StateView};
+
+impl Committer {
+    /// Makes all of the export durable, and returns its mark.
+    pub(in crate::engine) fn sync_export(&mut self) -> Result<ExportMark, EngineError> {
+        self.finish_sync()?;
+        Ok(self.export.sync()?)
+    }
+
+    /// Returns the header of the next checkpoint, whose accounts the caller fills in.
+    pub(in crate::engine) fn next_header(&self, export: ExportMark) -> Header {
+        Header {
+            seq_applied: self.journal.seq(),
+            journal_epoch: self.journal.epoch() + 1,
+            export,
+            guard: self.export.guard(),
+            ..self.state.header().clone()
+        }
+    }
+
+    /// Writes a checkpoint and restarts the journal.
+    pub(in crate::engine) fn write_checkpoint(
+        &mut self,
+        header: Header,
+        pairs: &[PairWrite<'_>],
+    ) -> Result<(), EngineError> {
+        let journal_epoch = header.journal_epoch;
+        self.state.note_segments(self.export.finished_segments());
+        self.state
+            .checkpoint(header, pairs)
+            .inspect_err(|_| self.state_failed = true)?;
+        self.export.segments_taken_in();
+        self.journal.restart(journal_epoch);
+        Ok(())
+    }
+
+    /// Resets one pair in the state.
+    pub(in crate::engine) fn reset_pair(
+        &mut self,
+        header: Header,
+        id: PairId,
+        after: &PairCheckpoint,
+        reset: &Reset,
+    ) -> Result<(), EngineError> {
+        self.state
+            .reset(header, id, after, reset)
+            .inspect_err(|_| self.state_failed = true)?;
+        Ok(())
+    }
+
+    pub(in crate::engine) fn state_failed(&self) -> bool {
+        self.state_failed
+    }
+
+    /// Records whether a result is a failed call to the state.
+    pub(crate) fn mark_state_failed<T>(
+        &mut self,
+        result: Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        self.state_failed |= result.as_ref().is_err_and(EngineError::is_store_failure);
+        result
+    }
+
+    /// Opens the file of the failed state again.
+    pub(in crate::engine) fn reopen_state(&mut self, ctx: &Setup) -> Result<(), EngineError> {
+        self.state = State::open(&*ctx.storage, &self.state_path)?;
+        let journal_epoch = self.state.header().journal_epoch;
+        // A transaction that was reported as failed may have reached the disk. The state holds the frames of the old epoch
+        // then, and a recovery would ignore further frames of it: the next one must belong to the new epoch.
+        if journal_epoch > self.journal.epoch() {
+            self.journal.restart(journal_epoch);
+        }
+        Ok(())
+    }
+
+    pub(in crate::engine) fn mark_state_reopened(&mut self) {
+        self.state_failed = false;
+    }
+
+    /// Opens a view of the state as it is now.
+    pub(in crate::engine) fn state_view(&self) -> Result<Arc<StateView>, EngineError> {
+        Ok(Arc::new(self.state.view()?))
+    }
+
+    /// Verifies that the open export, state and journal still match their paths.
+    ///
+    /// # Errors
+    /// Errors of the export; [`crate::store::state::error::StateError::Damaged`] where state or journal were removed or
+    /// replaced.
+    pub(in crate::engine) fn check_files(&mut self, ctx: &Setup) -> Result<(), EngineError> {
+        self.export.check()?;
+        for file in &self.open_files {
+            file.check(&*ctx.storage)?;
+        }
+        Ok(())
+    }
+}
