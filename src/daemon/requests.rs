@@ -41,7 +41,7 @@ pub struct Snapshot {
     pub unread: UnreadBytes,
 }
 
-/// The lag of the export behind its sources, as far as it is known.
+/// The known lag of the export behind its sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LagRequest {
     /// Unread bytes of day-files.

@@ -1,9 +1,9 @@
 //! The log: the filter, the format, and the output to stderr, or, if stderr is the systemd journal, to the journal's
 //! own fields.
 //!
-//! Nothing is written to stdout. In the `kv` and `json` formats one event is always one line, whatever its fields
-//! contain. The `kv` format is stable for programs that read a log, and so are the names of fields: the journal has
-//! them in upper case (`DAY_FILE`), so that `journalctl DAY_FILE=...` finds them.
+//! Nothing is written to stdout. In the `kv` and `json` formats one event is always one line, for any content of its
+//! fields. The `kv` format is stable for programs that read a log, and so are the names of fields: the journal has them
+//! in upper case (`DAY_FILE`), so that `journalctl DAY_FILE=...` finds them.
 
 pub(crate) mod kv;
 pub(crate) mod lossy_stderr;

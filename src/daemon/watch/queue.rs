@@ -64,7 +64,7 @@ impl ArmQueue {
 }
 
 /// Byte order of the names, the last being the newest. A directory that has not been listed may contain a newer one
-/// than any known below it, so it sorts after all of those and is taken before them.
+/// than any known below it, so it sorts after all of them and is taken before them.
 #[derive(Debug, PartialEq, Eq)]
 struct NewestFirst(Directory);
 

@@ -1,5 +1,5 @@
-//! Real inotify on directories of their own. A case waits for what it wants with a deadline; a deadline without
-//! an event is used only where silence is what is wanted.
+//! Tests with real inotify on temporary directories. A case waits for an expected hint with a deadline; a case without
+//! a hint waits only where silence is expected.
 
 use crate::daemon::watch::*;
 use crate::platform::storage::{ListedEntry, OsStorage, StorageFile};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_millis(100);
 
-/// What the engine does with hints, as far as it concerns which day-files are looked at.
+/// The part of the engine that decides which day-files are read.
 struct Listener {
     root: TempDir,
     wake: Arc<Inbox>,
@@ -72,13 +72,13 @@ impl Listener {
         }
     }
 
-    /// Serves hints until the day-file is looked at, through a hint or through a listing.
+    /// Handles hints until the day-file is to be read, because of a hint or of a listing.
     fn expect(&mut self, stream: Stream, relative: &str) {
         let want = (stream, PathBuf::from(relative));
         let deadline = Instant::now() + PATIENCE;
         loop {
             let pending = self.wake.wait_until(Some(deadline));
-            assert!(!pending.is_empty(), "nothing was heard of {want:?}");
+            assert!(!pending.is_empty(), "no hint for {want:?}");
             self.watch.apply(&pending);
             let found = self.arm_all();
             if pending.day_files.contains(&want) || found.contains(&want) {
@@ -87,7 +87,7 @@ impl Listener {
         }
     }
 
-    /// Serves hints until there are none for a while.
+    /// Handles hints until there are none for a while.
     fn settle(&mut self) {
         loop {
             let pending = self.wake.wait_until(Some(Instant::now() + SILENCE));
@@ -112,8 +112,8 @@ impl Listener {
         );
     }
 
-    /// Appends to a day-file of its own and expects hints for that alone: events come in order, so that whatever
-    /// happened before has been heard of by then, if at all.
+    /// Appends to another day-file and expects hints for it alone: events are ordered, so hints of everything before
+    /// have arrived by that time.
     fn expect_nothing_else(&self) {
         let sentinel = (Stream::Scored, PathBuf::from("2026/05/02/sentinel.jsonl"));
         append(&self.path(sentinel.0, "2026/05/02/sentinel.jsonl"));
@@ -407,7 +407,7 @@ fn our_own_reads_wake_nobody() {
         }
         assert!(lake.watch.rearm_changed(100));
     }
-    // The export and the state are written beside the streams.
+    // The export and the state are written next to the streams.
     let export = lake.root.path().join("data/distilled/sft/sft_export.jsonl");
     fs::create_dir_all(export.parent().unwrap()).unwrap();
     append(&export);
@@ -502,7 +502,7 @@ fn polling_that_was_asked_for_lists_and_watches_nothing() {
 }
 
 #[test]
-fn where_watches_run_out_a_new_day_takes_the_oldest_ones_watch() {
+fn a_new_day_takes_the_watch_of_the_oldest_when_watches_run_out() {
     let mut lake = Listener::on_lake();
     lake.watch.exhausted = true;
     assert!(
@@ -515,7 +515,7 @@ fn where_watches_run_out_a_new_day_takes_the_oldest_ones_watch() {
             .watch
             .give_up_older_than(&directory(Stream::Evidence, "2026/05/01"))
     );
-    // What gave way is tried again, and there is no failure any more.
+    // The day that lost its watch is tried again, and there is no failure any more.
     lake.watch.unwatched_because(|| "watches ran out".into());
     assert_ne!(lake.watch.mode(), Mode::Events);
     assert!(lake.watch.rearm_changed(100));
@@ -524,7 +524,7 @@ fn where_watches_run_out_a_new_day_takes_the_oldest_ones_watch() {
     assert_eq!(lake.watch.mode(), Mode::Events);
 }
 
-/// A disk on which one directory may not be listed while somebody says so, whoever asks.
+/// A disk on which listing one directory fails while a flag is set.
 #[derive(Debug)]
 struct Denying {
     dir: PathBuf,
@@ -563,8 +563,8 @@ fn a_directory_without_permission_is_passed_over_and_tried_again() {
     assert_eq!(lake.watch.armed(), 8);
 }
 
-/// A disk on which, at the end of the first listing of each directory, a day-file appears in or below it: the
-/// worst moment there is.
+/// A disk on which a day-file appears in or below each directory at the end of its first listing: the worst possible
+/// moment.
 #[derive(Debug, Default)]
 struct LateWriter {
     listed: std::sync::Mutex<BTreeSet<PathBuf>>,
@@ -577,7 +577,7 @@ impl LateWriter {
         let Some(base) = base.filter(|_| self.listed.lock().unwrap().insert(dir.to_owned())) else {
             return;
         };
-        // The names that the directory has, and for the rest names that are nowhere yet.
+        // The existing names, and then names that do not exist yet.
         let depth = dir.strip_prefix(base).unwrap().components().count();
         let rest = day
             .components()
