@@ -297,6 +297,6 @@ fn log_opened(report: &OpenReport, settings: &Settings, root: &Path) {
         batches_redone = report.batches_redone,
         salvaged_bytes = report.salvaged_bytes,
         torn_bytes = report.torn_bytes,
-        "started, root {} ({case})", root.display()
+        "started"
     );
 }

@@ -104,7 +104,7 @@ mod tests {
         for text in [
             "info",
             "OFF",
-            "warn,distilld::lake=debug",
+            "warn,distilld::lake::source=debug",
             "distilld",
             "info, distilld[pass]=trace",
             "distilld[pass{rows}]=debug",

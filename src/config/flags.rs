@@ -71,7 +71,7 @@ pub struct GlobalArguments {
     )]
     pub log_format: Option<LogFormat>,
 
-    /// Log filter, such as debug or distilld::lake=trace [default: info]
+    /// Log filter, such as debug or distilld::lake::source=trace [default: info]
     ///
     /// A comma-separated list of levels (off, error, warn, info, debug, trace) and of TARGET=LEVEL. Without this flag
     /// the variable RUST_LOG applies, then the key `log` of the configuration file, then `info`.

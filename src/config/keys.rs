@@ -338,7 +338,7 @@ impl fmt::Display for Kind {
             }
             Self::Choice(names) => write!(f, "one of {}", names().join(", ")),
             Self::Filter => {
-                f.write_str("a log filter such as \"info\" or \"warn,distilld::lake=debug\"")
+                f.write_str("a log filter such as \"info\" or \"warn,distilld::lake::source=debug\"")
             }
             Self::Address => f.write_str(
                 "none, a loopback address with a port such as 127.0.0.1:9743 or [::1]:9743, or unix:/PATH",

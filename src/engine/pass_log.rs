@@ -16,10 +16,13 @@ pub(crate) struct PassLog {
     reset: Events<ResetSource>,
 }
 
-/// Events of one kind: the first one and the number of day-files.
+/// Maximum number of day-files that one line names; `status` lists them as well.
+const NAMED_MAX: usize = 16;
+
+/// Events of one kind: the first ones, and the number of day-files.
 #[derive(Debug)]
 struct Events<T> {
-    first: Option<(PathBuf, T)>,
+    first: Vec<(PathBuf, T)>,
     day_files: u64,
 }
 
@@ -38,7 +41,7 @@ struct ResetSource {
 impl<T> Default for Events<T> {
     fn default() -> Self {
         Self {
-            first: None,
+            first: Vec::new(),
             day_files: 0,
         }
     }
@@ -47,7 +50,19 @@ impl<T> Default for Events<T> {
 impl<T> Events<T> {
     fn add(&mut self, day_file: PathBuf, event: T) {
         self.day_files += 1;
-        self.first.get_or_insert((day_file, event));
+        if self.first.len() < NAMED_MAX {
+            self.first.push((day_file, event));
+        }
+    }
+
+    /// Returns the names of the first day-files, and the number of those that it does not name.
+    fn names(&self, name: impl Fn(&(PathBuf, T)) -> String) -> String {
+        let mut names: Vec<String> = self.first.iter().map(name).collect();
+        match self.day_files - self.first.len() as u64 {
+            0 => {}
+            more => names.push(format!("and {more} more")),
+        }
+        names.join(", ")
     }
 }
 
@@ -92,7 +107,7 @@ impl PassLog {
 }
 
 fn log_reset(events: Events<ResetSource>) {
-    let Some((day_file, ResetSource { offset, reason })) = events.first else {
+    let Some((day_file, ResetSource { offset, reason })) = events.first.first() else {
         return;
     };
     let (day_file, day_files) = (day_file.display(), events.day_files);
@@ -107,20 +122,21 @@ fn log_reset(events: Events<ResetSource>) {
 }
 
 fn log_deleted(events: Events<()>) {
-    let Some((day_file, ())) = events.first else {
+    let Some((day_file, ())) = events.first.first() else {
         return;
     };
     let (day_file, day_files) = (day_file.display(), events.day_files);
     tracing::warn!(
         %day_file,
         day_files,
-        "{} deleted, first {day_file}; the exported rows stay",
+        "{} deleted, the exported rows stay: {}",
         counted(day_files, "day-file"),
+        events.names(|(day_file, ())| day_file.display().to_string()),
     );
 }
 
 fn log_skipped(events: Events<String>) {
-    let Some((day_file, problem)) = events.first else {
+    let Some((day_file, problem)) = events.first.first() else {
         return;
     };
     let (day_file, day_files) = (day_file.display(), events.day_files);
@@ -128,13 +144,14 @@ fn log_skipped(events: Events<String>) {
         %day_file,
         day_files,
         problem,
-        "{} skipped, first {day_file} ({problem}); retrying at the next change or scan",
+        "{} skipped, retrying at the next change or scan: {}",
         counted(day_files, "unreadable day-file"),
+        events.names(|(day_file, problem)| format!("{} ({problem})", day_file.display())),
     );
 }
 
 fn log_malformed(events: Events<MalformedLines>, lines: usize) {
-    let Some((day_file, MalformedLines { offset, reason })) = events.first else {
+    let Some((day_file, MalformedLines { offset, reason })) = events.first.first() else {
         return;
     };
     let (day_file, day_files) = (day_file.display(), events.day_files);
@@ -203,13 +220,18 @@ mod tests {
         assert_eq!(lines.len(), 4, "{lines:#?}");
         for (line, expected) in lines.iter().zip([
             "970 day-files changed in bytes that were read, re-reading from the start; first /lake/0.jsonl (head, read up to byte 12)",
-            "970 day-files deleted, first /lake/0.jsonl; the exported rows stay",
-            "970 unreadable day-files skipped, first /lake/0.jsonl (Is a directory); retrying at the next change or scan",
+            "970 day-files deleted, the exported rows stay: /lake/0.jsonl, /lake/1.jsonl, ",
+            "970 unreadable day-files skipped, retrying at the next change or scan: /lake/0.jsonl (Is a directory), ",
             "1940 malformed lines in 970 day-files moved to dead letters, first /lake/0.jsonl at byte 7 (too-long); `distilld dead-letters` lists them",
         ]) {
             assert!(line.contains(expected), "no {expected:?} in {line}");
             assert!(line.contains("day_file=/lake/0.jsonl day_files=970"), "{line}");
         }
+        assert!(
+            lines[1].contains("/lake/15.jsonl, and 954 more"),
+            "{}",
+            lines[1]
+        );
         assert_eq!(flushed(&mut log), [""; 0], "events are logged once");
     }
 }

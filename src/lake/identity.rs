@@ -33,11 +33,11 @@ impl SourceChange {
         match self {
             SourceChange::Replaced => "replaced",
             SourceChange::Moved => "moved",
-            SourceChange::Truncated => "shortened",
+            SourceChange::Truncated => "truncated",
             SourceChange::HeadChanged => "head-changed",
             SourceChange::TailChanged => "tail-changed",
-            SourceChange::Extended => "line-went-on",
-            SourceChange::Edited => "mended",
+            SourceChange::Extended => "extended",
+            SourceChange::Edited => "edited",
         }
     }
 }

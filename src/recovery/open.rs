@@ -25,7 +25,7 @@ use crate::store::state::error::StateError;
 /// The state that the state directory holds.
 enum StateOnDisk {
     /// The state and its journal were read.
-    Usable(LoadedState),
+    Usable(Box<LoadedState>),
     /// There is no state.
     Absent,
     /// The state or its journal is damaged or incomplete, and must be rebuilt.
@@ -182,7 +182,10 @@ fn load(setup: &Setup) -> Result<StateOnDisk, EngineError> {
     match replayed {
         Ok(journal) => {
             journal.rewrite()?;
-            Ok(StateOnDisk::Usable(LoadedState { state, committed }))
+            Ok(StateOnDisk::Usable(Box::new(LoadedState {
+                state,
+                committed,
+            })))
         }
         Err(JournalError::Damaged(reason)) => unusable(format!("its journal is damaged: {reason}")),
         Err(error) => Err(error.into()),

@@ -8,11 +8,11 @@
 //! - No marker: the old export and state are unchanged, and the new files are removed.
 //!
 //! - A marker: all new files were durable before it. Each that still has its old name is renamed. Replacing the
-//! export is one change of one directory, so that it is either the old one or the new one.
+//!   export is one change of one directory, so that it is either the old one or the new one.
 //!
 //! - The state moves between two directories. If a disk splits this in two, the name may be lost; then there is no
-//! state, because the old one was removed durably before, and the start adopts the rows of the new export (promise
-//! 6). An old state with the new export, or an old journal with the new state, never exists without the marker.
+//!   state, because the old one was removed durably before, and the start adopts the rows of the new export (promise
+//!   6). An old state with the new export, or an old journal with the new state, never exists without the marker.
 
 use std::io;
 use std::path::Path;

@@ -310,7 +310,7 @@ impl Chain {
         let case = case.trim_start_matches('"').split_whitespace().next();
         let case = case.unwrap_or("unknown");
         *tally.cases.entry(case.to_owned()).or_default() += 1;
-        tally.sources_read_again += said.matches("reading it again from its start").count();
+        tally.sources_read_again += said.matches("re-reading from the start").count();
         let export = fs::read(export_path(root)).unwrap_or_default();
         must_begin_with(&export, seen)?;
         let naive = naive_batch(&read_pairs(&OsStorage, root).unwrap(), false).rows;

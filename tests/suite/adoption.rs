@@ -150,7 +150,7 @@ fn a_lost_state_is_rebuilt() {
 
 #[test]
 fn a_damaged_state_is_rebuilt() {
-    let said = "is not used";
+    let said = "cannot be used";
     check(2, "empty state", |bench| {
         set_len(&state(bench, "state.redb"), |_| 0);
     })
@@ -181,7 +181,7 @@ fn a_state_of_other_bytes_is_rebuilt() {
             check(1, &what, |bench| {
                 fs::write(state(bench, "state.redb"), vec![byte; len]).unwrap();
             })
-            .check(0, &["is not used"]);
+            .check(0, &["cannot be used"]);
         }
         check(1, &format!("journal of bytes {byte:#x}"), |bench| {
             fs::write(state(bench, "journal"), vec![byte; 70_000]).unwrap();
@@ -329,8 +329,8 @@ fn a_line_that_stood_twice_and_lost_a_copy_is_told_as_that() {
     bench.once();
     assert_eq!(bench.row_count(), 2, "what was seen stays");
     let gone = [
-        "only 1 line earns",
-        "which is gone: removed, or lost in a power cut",
+        "is one of 2 rows for 1 line",
+        "its own line was removed, or lost in a power cut",
     ];
     bench.run(&mut bench.command(&["verify"])).check(1, &gone);
     // One row written twice says nothing of the kind.
@@ -342,7 +342,11 @@ fn a_line_that_stood_twice_and_lost_a_copy_is_told_as_that() {
     .unwrap();
     let ended = bench.run(&mut bench.command(&["verify"]));
     ended.check(1, &["duplicate"]);
-    assert!(!ended.stderr.contains("which is gone"), "{}", ended.stderr);
+    assert!(
+        !ended.stderr.contains("its own line was removed"),
+        "{}",
+        ended.stderr
+    );
 }
 
 /// A crash may leave the state's files empty; there is nothing in them that anybody could look into.
@@ -499,7 +503,7 @@ fn a_leaf_that_would_make_the_store_panic_is_noticed_before() {
     bench.append_run(PAIR, "b");
     bench
         .once()
-        .check(0, &["is not used", "is not what was written there"]);
+        .check(0, &["cannot be used", "is not what was written there"]);
     bench.assert_batch();
     assert_eq!(bench.row_count(), 2);
 }

@@ -104,7 +104,7 @@ fn a_file_of_the_daemons_that_is_none_fails() {
         fs::create_dir_all(&path).unwrap();
         let (code, lines) = check(root.path());
         let said = line(&lines, &format!("fail file {}", path.display()));
-        assert!(said.contains("no regular file"), "{said}");
+        assert!(said.contains("not a regular file"), "{said}");
         assert_eq!(code, Some(1), "{name}");
         fs::remove_dir(&path).unwrap();
         fs::write(&path, "").unwrap();

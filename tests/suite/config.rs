@@ -202,7 +202,7 @@ fn a_root_that_cannot_be_is_said_with_what_to_do() {
     );
     let error = setup.load().unwrap_err();
     let fix = remedy(&error).unwrap();
-    assert!(fix.contains("mount it if it is not mounted yet"), "{fix}");
+    assert!(fix.contains("mount it if it is not mounted"), "{fix}");
     assert_eq!(error.exit_code(), 1);
     fs::write(setup.path("plain"), "").unwrap();
     setup.flags.root = Some(setup.path("plain"));
@@ -272,8 +272,8 @@ fn a_mistake_in_the_file_names_file_line_and_key() {
     check(
         "listen = \"0.0.0.0:80\"",
         "distilld.toml:1: `listen` must be none, a loopback address with a port such as 127.0.0.1:9743 or [::1]:9743, \
-         or unix:/PATH, but is \"0.0.0.0:80\", which other hosts could reach, and nobody is asked for a password there; \
-         put a proxy before a loopback address",
+         or unix:/PATH, but is \"0.0.0.0:80\", which other hosts could reach, and there is no authentication; \
+         use a loopback address behind a proxy",
     );
     check(
         "log = \"info,distilld=loud\"",
@@ -497,7 +497,7 @@ fn the_annotated_file_and_the_help_say_what_needs_a_restart() {
     }
     let needing = KEYS.iter().filter(|key| key.needs_restart);
     let names: Vec<_> = needing.map(|key| format!("`{}`", key.name)).collect();
-    let listed = format!("all keys but {}", names.join(", "));
+    let listed = format!("all keys except {}", names.join(", "));
     let mut command = <distilld::cli::args::Arguments as clap::CommandFactory>::command();
     let help = command.render_long_help().to_string();
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -17,7 +17,7 @@ use crate::support::tools::number_from;
 
 const PAIR: &str = "2026/01/01/n.jsonl";
 const FOUND: &str = "was changed by someone else";
-const FITS: &str = "the export is as it was written";
+const FITS: &str = "verified, unchanged since they were written";
 /// Rows of a lake, 64 KiB each: three segments and a half.
 const ROWS: u32 = 56;
 /// Edits of the ordinary run, and the variables that ask for more and for the same.

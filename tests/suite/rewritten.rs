@@ -279,7 +279,7 @@ fn a_rewritten_day_file_is_read_again_once() {
         bench.append_run(pair, run);
     }
     bench.once();
-    let said = "reading it again from its start";
+    let said = "re-reading from the start";
     for stream in Stream::BOTH {
         let path = bench.path(stream, pair);
         let old = fs::read_to_string(&path).unwrap();
@@ -490,7 +490,7 @@ fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
         (other_middle_by_rename, "replaced"),
         (other_beginning, "head-changed"),
         (other_end, "tail-changed"),
-        (cut, "shortened"),
+        (cut, "truncated"),
     ];
     for (change, reason) in changes {
         let bench = ProcessBench::new();
@@ -505,10 +505,7 @@ fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
         assert!(text.len() > 2_048);
         change(&bench, &path, &text);
         let ended = bench.once();
-        let said = ended
-            .stderr
-            .matches("reading it again from its start")
-            .count();
+        let said = ended.stderr.matches("re-reading from the start").count();
         assert_eq!(said, 1, "{reason}: {}", ended.stderr);
         ended.check(0, &[&format!("reason={reason}")]);
 

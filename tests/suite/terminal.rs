@@ -196,7 +196,7 @@ fn every_error_of_the_configuration_says_what_to_do() {
     check(
         no_root(&["--config", "/no/such", "run"]),
         "/no/such",
-        "name a file that is there",
+        "name an existing file",
     );
     check(
         no_root(&["--config", "/", "run"]),
@@ -274,7 +274,7 @@ fn every_error_that_a_running_daemon_causes_says_what_to_do() {
         &mut bench.command(&rebuild),
         1,
         "state is in",
-        "give `--state-dir",
+        "use `--state-dir",
     );
 }
 
@@ -290,14 +290,14 @@ fn every_error_of_the_disk_says_what_to_do() {
         &mut bench.command(&output),
         1,
         "plain/out.jsonl",
-        "name another",
+        "use another path",
     );
     let run = ["run", "--once", "--state-dir", plain.to_str().unwrap()];
     check_error(
         &bench,
         &mut bench.command(&run),
         1,
-        "cannot use the root",
+        "cannot be used",
         "distilld check",
     );
     bench.once();
@@ -361,7 +361,7 @@ fn verify_names_each_day_that_differs_with_its_first_difference() {
             "distilld: export and sources differ: missing: ",
             "\n  2026/01/01: 1 missing; missing: the line of run \"a\"",
             "\n  2026/01/02: 1 differing; altered: the row",
-            "\nfix: `distilld rebuild`",
+            "\nfix: find out why they differ; then `distilld rebuild`",
         ],
     );
     let result: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();

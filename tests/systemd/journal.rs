@@ -9,7 +9,7 @@ pub fn events_are_found_by_their_fields_and_their_levels(host: &Host) {
     host.start();
     let by_file = format!("DAY_FILE={DAY_FILE}");
     host.wait("the day-file is found by its name", || {
-        host.journal(&[&by_file]).contains("passed over")
+        host.journal(&[&by_file]).contains("skipped, retrying")
     });
     let event = host.journal(&[&by_file, "--output=json"]);
     let event: serde_json::Value = serde_json::from_str(event.lines().next().unwrap()).unwrap();

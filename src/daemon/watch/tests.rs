@@ -498,10 +498,7 @@ fn polling_that_was_asked_for_lists_and_watches_nothing() {
     assert_eq!(lake.arm_all().len(), 1);
     assert_eq!(lake.watch.armed(), 0);
     assert!(lake.watch.rearm_changed(1) && !lake.watch.has_unarmed());
-    assert_eq!(
-        lake.watch.mode().to_string(),
-        "polling: asked for by the configuration"
-    );
+    assert_eq!(lake.watch.mode().to_string(), "polling: configured");
 }
 
 #[test]
