@@ -163,7 +163,7 @@ fn idioms_in(text: &str) -> Vec<&'static str> {
             is_edge(before) && is_edge(text[at + idiom.len()..].chars().next())
         })
     };
-    IDIOMS.into_iter().filter(|idiom| is_in(&idiom)).collect()
+    IDIOMS.into_iter().filter(|idiom| is_in(idiom)).collect()
 }
 
 #[test]
