@@ -1,34 +1,37 @@
-//! distilld turns scored model runs into supervised fine-tuning samples while they are being written.
+//! distilld turns scored model runs into supervised fine-tuning samples while the runs are being written.
 //!
-//! A record passes downward through these folders, driven by the engine:
+//! A record moves through four folders; the engine drives it:
 //!
-//! | folder | content |
+//! | folder | role in a record's life |
 //! |---|---|
-//! | `lake` | day-files: their paths, the walk that finds them, their identity, and reading one from an offset |
-//! | `record` | a line as a value: JSON, parsing, the firewall, synthesis of a row, keys, the final check; pure |
-//! | `pair` | the join of both day-files of a pair: verdicts, claims, indexes, checkpoint, accounting; pure |
-//! | `store` | everything durable: the journal, the state, the export, and the snapshot of them |
-//! | `engine` | the pass of the daemon: schedule, read, merge, commit, lag, metrics |
+//! | [`lake`] | finds the day-files and reads one from an offset |
+//! | [`record`] | parses a line, applies the firewall, synthesizes a row, reads rows back |
+//! | [`pair`] | joins scored runs with their evidence: verdicts, ownership of rows, checkpoint, accounting |
+//! | [`store`] | the durable files: journal, state, export |
+//! | [`engine`] | reads pairs in parallel, merges the results, commits batches, appends rows, verifies the export |
 //!
-//! The others surround it:
+//! The other folders surround it:
 //!
-//! | folder | content |
+//! | folder | role |
 //! |---|---|
-//! | `batch` | the stateless export over the whole history, and `verify`; it shares only the pure core with the engine |
-//! | `recovery` | what a start does with the files that it finds, and `rebuild` |
-//! | `query` | `status`, `explain`, `plan` and `dead-letters`, from the daemon or from its files |
-//! | `daemon` | the engine's thread and its inbox, inotify, signals, the watchdog, the unit's status line |
-//! | `http` | the public routes, the routes of the control socket, metrics and the status page |
-//! | `cli` | arguments, the composition of the daemon, rendering for people, `check`, hints |
-//! | `config`, `console`, `platform` | settings; terminal, progress, tables and logs; storage, clock, locks, threads, systemd |
+//! | [`batch`] | the stateless twin: `export` and `verify` read the whole lake and keep no state |
+//! | [`recovery`] | decides from the files on disk how to start; `rebuild` |
+//! | [`query`] | answers `status`, `explain`, `plan` and `dead-letters`, from the daemon or from its files |
+//! | [`daemon`] | the running process: event loop, inotify, signals, watchdog |
+//! | [`http`] | the sockets: control API, health, metrics, status page |
+//! | [`cli`] | the commands and their output |
+//! | [`config`] | the settings |
+//! | [`console`] | terminal, progress, tables, log |
+//! | [`platform`] | the operating system: storage, clock, locks, threads, service manager |
 //!
-//! A folder imports from lower layers alone: {config, platform, record} < {console, lake} < pair < store <
-//! {engine, batch} < recovery < query < daemon < http < cli. `tests/suite/tidy.rs` checks this, and that the pure files
-//! name no I/O, clock or thread. The disk is reached through `platform::storage` and the time through `platform::clock`,
-//! so that a test can crash the engine at any call.
+//! Imports point one way, from a later layer to an earlier one:
+//!
+//! {config, platform, record} < {console, lake} < pair < store < {engine, batch} < recovery < query < daemon < http < cli
+//!
+//! `record` and `pair` are pure: they do no I/O, read no clock and start no thread, so they fail only for a reason in
+//! their arguments. `tests/suite/tidy.rs` checks both rules.
 
 pub mod lake;
-
 pub mod record;
 
 pub mod pair;
@@ -38,12 +41,17 @@ pub mod store;
 pub mod engine;
 
 pub mod batch;
-pub mod daemon;
-pub mod http;
-pub mod query;
+
 pub mod recovery;
 
+pub mod query;
+
+pub mod daemon;
+
+pub mod http;
+
 pub mod cli;
+
 pub mod config;
 pub mod console;
 pub mod platform;

@@ -11,7 +11,7 @@ pub enum Chunk {
         line_start: u64,
         /// End of the skipped part, bytes.
         offset: u64,
-        /// Whether the skipped part ends with the line's newline.
+        /// True if the skipped part ends with the line's newline.
         is_complete: bool,
     },
     /// No whole line: the file ends before the next newline.

@@ -123,7 +123,7 @@ pub struct ActivePair {
     pub checkpoint: PairCheckpoint,
     /// Its changes since the state's last checkpoint.
     pub overlay: Overlay,
-    /// Whether the state holds anything of it; if not, no lookup in the state is made.
+    /// True if the state holds anything of it; if not, no lookup in the state is made.
     pub persisted: bool,
 }
 
@@ -133,7 +133,7 @@ pub struct JoinContext<'a, E> {
     pub index: &'a dyn StateLookup<E>,
     /// Reads earlier lines and rows.
     pub bodies: &'a dyn LineLookup<E>,
-    /// Whether there are unclaimed rows.
+    /// True if there are unclaimed rows.
     pub claims_possible: bool,
     /// Maximum length of a line, bytes. A longer line becomes a dead letter.
     pub line_bytes_max: u64,

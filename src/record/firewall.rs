@@ -1,5 +1,5 @@
-//! Owns the contamination firewall: which categories may become training data. It fails closed, knows nothing but
-//! the category, and is the only place that makes an [`AdmittedRun`].
+//! The contamination firewall: decides by the category alone whether a scored run may become training data. It fails
+//! closed and is the only place that makes an [`AdmittedRun`].
 
 use crate::record::json::escape::Dialect;
 use crate::record::parse::{JsonText, ScoredRun};
@@ -7,7 +7,7 @@ use crate::record::parse::{JsonText, ScoredRun};
 /// The categories that never reach the training set. This set never grows or shrinks.
 pub const FIREWALL: [&str; 2] = ["rejected", "needs_human_review"];
 
-/// The categories that may.
+/// The categories that may reach it.
 pub const ACCEPTED: [&str; 2] = ["accepted", "partially_accepted"];
 
 /// The decision of the firewall on a scored run.
@@ -28,14 +28,13 @@ pub struct AdmittedRun<'r, 'a> {
 }
 
 impl<'r, 'a> AdmittedRun<'r, 'a> {
-    /// The run itself.
+    /// Returns the run.
     pub fn run(&self) -> &'r ScoredRun<'a> {
         self.run
     }
 }
 
-/// Judges a scored run by its category. The Go dialect lets an unknown category through; neither lets a firewalled
-/// one.
+/// Judges a scored run by its category. The Go dialect admits an unknown category; no dialect admits a firewalled one.
 pub fn admit<'r, 'a>(run: &'r ScoredRun<'a>, dialect: Dialect) -> Admission<'r, 'a> {
     if is_one_of(&run.category, &FIREWALL) {
         Admission::Firewalled
@@ -79,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_not_admitted() {
+    fn an_unknown_category_is_not_admitted() {
         for unknown in [
             "\"Rejected\"",
             "\"rejected \"",

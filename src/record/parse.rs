@@ -1,5 +1,5 @@
-//! Parses a line into a scored run or an evidence record, or into the fault that makes the line malformed. It judges
-//! no record and copies nothing out of the line.
+//! Parses a line into a scored run or an evidence record, or returns the fault that makes the line malformed. Judges no
+//! record and copies nothing out of the line.
 //!
 //! A field that is absent or `null` has its zero value; a field of another type makes the line malformed, even if a
 //! later duplicate of the key replaces it. Of duplicate keys the last one counts, whole. Every other field is
@@ -10,10 +10,10 @@ use crate::record::json::scanner::{JsonError, Scanner};
 pub use crate::record::json::text::JsonText;
 pub use crate::record::json::utf8::trim;
 
-/// The longest name among the fields read: longer keys need no decoding.
+/// Length of the longest field name that is read; longer keys need no decoding.
 const LONGEST_NAME: usize = "pathway_fingerprints_seen".len();
 
-/// One scored run, its texts still in the line.
+/// One scored run; its texts are slices of the line.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ScoredRun<'a> {
     /// The run that was scored; the key of the join.
@@ -29,11 +29,11 @@ pub struct ScoredRun<'a> {
 pub struct Provenance<'a> {
     /// Path of the file it was made from.
     pub source_file: JsonText<'a>,
-    /// Its place in that file, as the scorer counts.
+    /// Its position in that file, in the units of the scorer.
     pub line_offset: i64,
-    /// The scorer's signature of it.
+    /// The signature that the scorer computed.
     pub sig_hash: JsonText<'a>,
-    /// When it was recorded, as the scorer wrote it.
+    /// Time of recording as the scorer wrote it.
     pub recorded_at: JsonText<'a>,
 }
 
@@ -42,30 +42,30 @@ pub struct Provenance<'a> {
 pub struct Evidence<'a> {
     /// The key of the join.
     pub run_id: JsonText<'a>,
-    /// The task that the run was given.
+    /// The task of the run.
     pub task_id: JsonText<'a>,
     /// The model that ran.
     pub model_name: JsonText<'a>,
-    /// The part it played.
+    /// The role of the model.
     pub model_role: JsonText<'a>,
     /// The model's answer.
     pub text: JsonText<'a>,
     /// The first of `source_files`, empty if there is none.
     pub first_source_file: JsonText<'a>,
-    /// The corpora it could see.
+    /// The corpora available to the run.
     pub matrix_corpora: JsonTexts<'a>,
     /// Number of pathway fingerprints that the run saw.
     pub pathway_fingerprints_seen: i64,
     /// Origin of the evidence.
     pub provenance: Provenance<'a>,
-    /// `metadata.contractor`, where that is a string.
+    /// `metadata.contractor` if it is a string.
     pub contractor: Option<JsonText<'a>>,
 }
 
 /// A list of strings, kept as a span of the line and read again when needed: a line of 16 MiB may hold millions.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct JsonTexts<'a> {
-    /// The list from bracket to bracket; nothing where it has no elements.
+    /// The list including its brackets; empty if it has no elements.
     list: &'a [u8],
 }
 
@@ -75,7 +75,7 @@ impl<'a> JsonTexts<'a> {
         self.list.is_empty()
     }
 
-    /// The strings in order; `null` is the empty string.
+    /// Iterates over the strings in order; `null` is the empty string.
     pub fn iter(&self) -> impl Iterator<Item = JsonText<'a>> + use<'a> {
         let mut scanner = Scanner::new(self.list);
         std::iter::from_fn(move || {
@@ -88,7 +88,7 @@ impl<'a> JsonTexts<'a> {
     }
 }
 
-/// Why a line is malformed. Nothing of such a line is used.
+/// The fault of a malformed line, of which nothing is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// Not JSON.
@@ -102,13 +102,13 @@ pub enum ParseError {
     /// JSON, but neither an object nor `null`.
     #[error("neither an object nor null")]
     NotAnObject,
-    /// A field that is read has another type.
-    #[error("field {field} is not {wanted}")]
+    /// A field that is read has the wrong type.
+    #[error("field {field} is not {expected}")]
     WrongType {
         /// The field's name.
         field: &'static str,
         /// The expected type.
-        wanted: &'static str,
+        expected: &'static str,
     },
     /// Longer than the limit; never held in memory.
     #[error("longer than {max_line_bytes} bytes")]
@@ -119,7 +119,7 @@ pub enum ParseError {
 }
 
 impl ParseError {
-    /// A short name that never changes.
+    /// Returns a short, stable name.
     pub fn code(&self) -> &'static str {
         match self {
             ParseError::Syntax { .. } => "syntax",
@@ -184,7 +184,7 @@ pub fn evidence(line: &[u8]) -> Result<Evidence<'_>, ParseError> {
     Ok(evidence)
 }
 
-/// The whole line: an object whose fields `field` takes, or `null`.
+/// Parses a whole line: `null`, or an object whose field values `field` consumes.
 fn record<'a>(
     line: &'a [u8],
     field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseError>,
@@ -260,7 +260,7 @@ fn contractor<'a>(scanner: &mut Scanner<'a>) -> Result<Option<JsonText<'a>>, Par
     Ok(contractor)
 }
 
-/// An object or `null`.
+/// Parses an object or `null`.
 fn object<'a>(
     scanner: &mut Scanner<'a>,
     name: &'static str,
@@ -273,7 +273,7 @@ fn object<'a>(
     }
 }
 
-/// A string or `null`.
+/// Parses a string or `null`.
 fn text<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonText<'a>, ParseError> {
     match scanner.peek() {
         Some(b'"') => Ok(scanner.string()?),
@@ -282,7 +282,7 @@ fn text<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonText<'
     }
 }
 
-/// A list of strings and `null`s, or `null`.
+/// Parses a list of strings and `null`s, or `null`.
 fn texts<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonTexts<'a>, ParseError> {
     let mut count = 0_u64;
     match scanner.peek() {
@@ -303,23 +303,27 @@ fn texts<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonTexts
     })
 }
 
-/// An integer that fits, or `null`.
+/// Parses a 64-bit integer or `null`.
 fn integer(scanner: &mut Scanner<'_>, field: &'static str) -> Result<i64, ParseError> {
-    const WANTED: &str = "an integer of 64 bits";
+    const EXPECTED: &str = "an integer of 64 bits";
     match scanner.peek() {
         Some(b'-' | b'0'..=b'9') => scanner.number()?.as_i64().ok_or(ParseError::WrongType {
             field,
-            wanted: WANTED,
+            expected: EXPECTED,
         }),
         _ if scanner.null() => Ok(0),
-        _ => Err(wrong_type(scanner, field, WANTED)),
+        _ => Err(wrong_type(scanner, field, EXPECTED)),
     }
 }
 
-/// The fault of a value that is of another type, or no value at all.
-fn wrong_type(scanner: &mut Scanner<'_>, field: &'static str, wanted: &'static str) -> ParseError {
+/// Returns the fault of a value that has the wrong type, or is no value at all.
+fn wrong_type(
+    scanner: &mut Scanner<'_>,
+    field: &'static str,
+    expected: &'static str,
+) -> ParseError {
     match scanner.skip_value() {
-        Ok(()) => ParseError::WrongType { field, wanted },
+        Ok(()) => ParseError::WrongType { field, expected },
         Err(syntax) => syntax.into(),
     }
 }
@@ -334,7 +338,7 @@ mod tests {
 
     #[test]
     fn read_fields_have_their_type_or_are_null() {
-        for (line, wanted) in [
+        for (line, expected) in [
             ("null", "ok"),
             ("{}", "ok"),
             ("[]", "not-an-object"),
@@ -364,7 +368,7 @@ mod tests {
             (r#"{"metadata":[01]}"#, "syntax"),
             (r#"{"metadata":{"contractor":{"a":[1]}}}"#, "ok"),
         ] {
-            assert_eq!(code(line), wanted, "{line}");
+            assert_eq!(code(line), expected, "{line}");
         }
     }
 
@@ -374,14 +378,14 @@ mod tests {
             let line = format!("{{\"provenance\":{{\"line_offset\":{number}}}}}");
             scored_run(line.as_bytes()).map(|run| run.provenance.line_offset)
         };
-        for (number, wanted) in [
+        for (number, expected) in [
             ("7", 7),
             ("-0", 0),
             ("null", 0),
             ("9223372036854775807", i64::MAX),
             ("-9223372036854775808", i64::MIN),
         ] {
-            assert_eq!(line_offset(number), Ok(wanted), "{number}");
+            assert_eq!(line_offset(number), Ok(expected), "{number}");
         }
         for number in [
             "9223372036854775808",
@@ -402,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_key_that_stands_twice_the_last_counts_whole() {
+    fn the_last_of_duplicate_keys_counts_whole() {
         let line = br#"{"text":"a","text":"b","task_id":"x","task_id":null,
             "provenance":{"source_file":"s","sig_hash":"h"},"provenance":{"source_file":"t"},
             "retrieved_context":{"matrix_corpora":["m"],"pathway_fingerprints_seen":3},"retrieved_context":{},
@@ -428,10 +432,10 @@ mod tests {
     }
 
     #[test]
-    fn faults_say_where_and_what() {
+    fn faults_name_position_and_cause() {
         let fault = evidence(br#"{"text":"a" "b"}"#).unwrap_err();
-        let wanted = "not JSON at byte 12: a comma or the end of a list or object is missing";
-        assert_eq!(fault.to_string(), wanted);
+        let expected = "not JSON at byte 12: a comma or the end of a list or object is missing";
+        assert_eq!(fault.to_string(), expected);
         let fault = evidence(br#"{"source_files":4}"#).unwrap_err();
         assert_eq!(
             fault.to_string(),
@@ -539,15 +543,15 @@ mod tests {
                 Ok(_) => accepted += 1,
                 Err(_) => refused += 1,
             }
-            if let Ok(serde_json::Value::String(wanted)) = theirs {
+            if let Ok(serde_json::Value::String(expected)) = theirs {
                 let record = [b"{\"category\":", trim(&line), b"}"].concat();
                 let category = scored_run(&record).unwrap().category;
-                assert_eq!(category.decode(), wanted, "seed {seed}: {shown}");
+                assert_eq!(category.decode(), expected, "seed {seed}: {shown}");
                 let mut written = Vec::new();
                 category.write_json(crate::record::json::escape::Dialect::Native, &mut written);
                 assert_eq!(
                     written,
-                    serde_json::to_vec(&wanted).unwrap(),
+                    serde_json::to_vec(&expected).unwrap(),
                     "seed {seed}: {shown}"
                 );
             }

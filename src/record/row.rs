@@ -1,8 +1,5 @@
-//! Owns the reading back of rows: what a row came from, whether it may be shown, whether two rows are the same but
-//! for their stamps. It never writes a row, and takes rows of other exporters as they are: keys in any order, any
-//! white space, escapes in any spelling.
-
-use crate::record::keys::RowKey;
+//! Reads rows of an export: their keys, their timestamps, and digests by which rows are compared. Accepts rows of other
+//! exporters: keys in any order, any white space, escapes in any spelling.
 
 use std::borrow::Cow;
 
@@ -10,13 +7,14 @@ use memchr::memmem;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::record::json::scanner::{JsonError, Scanner};
+use crate::record::keys::RowKey;
 use crate::record::parse::{JsonText, Provenance};
 use crate::record::timestamp::day_of_stamp;
 
-/// The longest name among the row's fields that are read.
+/// Length of the longest field name that is read.
 const LONGEST_NAME: usize = "source_run_id".len();
 
-/// Why a line of an export is not a row.
+/// The reason why a line of an export is not a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
     /// Not a JSON object.
@@ -46,30 +44,30 @@ impl From<JsonError> for RowError {
 
 /// The fields of a row that are read. Of duplicate keys the last one counts.
 #[derive(Default)]
-pub(super) struct RowFields<'a> {
+struct RowFields<'a> {
     id: Option<JsonText<'a>>,
     source_run_id: Option<JsonText<'a>>,
     quality_score: Option<JsonText<'a>>,
     created_at: Option<JsonText<'a>>,
     provenance: Option<Provenance<'a>>,
-    /// From quote to quote, offsets in the row, in order.
+    /// Spans of the timestamps in the row, quotes included, in order.
     stamps: Vec<(usize, usize)>,
 }
 
 impl RowKey {
-    /// The key of a row, with or without its newline.
+    /// Makes the key of a row, with or without its newline.
     ///
     /// # Errors
-    /// The row is not JSON, or lacks a field the key is made of.
+    /// The row is not JSON, or lacks a field that the key includes.
     pub fn from_row(row: &[u8]) -> Result<RowKey, RowError> {
         RowKey::from_fields(&RowFields::read(row)?).map(|(key, _index)| key)
     }
 
     /// Returns the key, and the index after the day-file's name in the id.
-    pub(super) fn from_fields(fields: &RowFields<'_>) -> Result<(RowKey, Option<u64>), RowError> {
-        let id = wanted(fields.id, "id")?.decode();
+    fn from_fields(fields: &RowFields<'_>) -> Result<(RowKey, Option<u64>), RowError> {
+        let id = required(fields.id, "id")?.decode();
         let (day_file_name, index) = id.rsplit_once(':').ok_or(RowError::NoIndex)?;
-        let run_id = wanted(fields.source_run_id, "source_run_id")?;
+        let run_id = required(fields.source_run_id, "source_run_id")?;
         let provenance = fields.provenance.ok_or(RowError::Missing {
             field: "provenance",
         })?;
@@ -78,15 +76,12 @@ impl RowKey {
     }
 }
 
-pub(super) fn wanted<'a>(
-    field: Option<JsonText<'a>>,
-    name: &'static str,
-) -> Result<JsonText<'a>, RowError> {
+fn required<'a>(field: Option<JsonText<'a>>, name: &'static str) -> Result<JsonText<'a>, RowError> {
     field.ok_or(RowError::Missing { field: name })
 }
 
 impl<'a> RowFields<'a> {
-    pub(crate) fn read(row: &'a [u8]) -> Result<RowFields<'a>, RowError> {
+    fn read(row: &'a [u8]) -> Result<RowFields<'a>, RowError> {
         let mut fields = RowFields::default();
         let mut scanner = Scanner::new(row);
         if scanner.peek() != Some(b'{') {
@@ -112,7 +107,7 @@ impl<'a> RowFields<'a> {
         Ok(())
     }
 
-    /// A provenance without a usable field is none.
+    /// Reads the provenance; each of its fields is required.
     fn provenance(&mut self, scanner: &mut Scanner<'a>) -> Result<(), RowError> {
         let (mut source_file, mut line_offset, mut sig_hash) = (None, None, None);
         scanner.object(LONGEST_NAME, |scanner, name| -> Result<(), RowError> {
@@ -130,11 +125,11 @@ impl<'a> RowFields<'a> {
             Ok(())
         })?;
         self.provenance = Some(Provenance {
-            source_file: wanted(source_file, "provenance.source_file")?,
+            source_file: required(source_file, "provenance.source_file")?,
             line_offset: line_offset.ok_or(RowError::Missing {
                 field: "provenance.line_offset",
             })?,
-            sig_hash: wanted(sig_hash, "provenance.sig_hash")?,
+            sig_hash: required(sig_hash, "provenance.sig_hash")?,
             recorded_at: JsonText::EMPTY,
         });
         Ok(())
@@ -170,7 +165,7 @@ pub fn days_of(rows: &[u8]) -> Vec<(u32, u64)> {
 /// not a row counts as equal.
 #[must_use]
 pub fn same_sample(row: &[u8], other: &[u8]) -> bool {
-    if written(row).is_some_and(|part| Some(part) == written(other)) {
+    if sample_bytes(row).is_some_and(|part| Some(part) == sample_bytes(other)) {
         return true;
     }
     match (sample(row), sample(other)) {
@@ -181,7 +176,7 @@ pub fn same_sample(row: &[u8], other: &[u8]) -> bool {
 
 /// Returns the bytes of a sample, as rows of one exporter write them: most are equal byte by byte. Neither pattern
 /// can be inside a string, where a quote has a backslash.
-fn written(row: &[u8]) -> Option<&[u8]> {
+fn sample_bytes(row: &[u8]) -> Option<&[u8]> {
     let from = memmem::find(row, b",\"instruction\":\"")?;
     let len = memmem::find(&row[from..], b",\"source_run_id\":\"")?;
     Some(&row[from..from + len])
@@ -194,7 +189,7 @@ fn sample(row: &[u8]) -> Result<[Option<Cow<'_, str>>; 3], RowError> {
     scanner.object(LONGEST_NAME, |scanner, name| -> Result<(), RowError> {
         let at = [&b"instruction"[..], b"context", b"response"]
             .iter()
-            .position(|wanted| *wanted == name);
+            .position(|known| *known == name);
         match (at, scanner.peek()) {
             (Some(at), Some(b'"')) => texts[at] = Some(scanner.string()?.decode()),
             _ => scanner.skip_value()?,
@@ -222,14 +217,14 @@ pub struct RowView<'a> {
 pub fn view(row: &[u8]) -> Result<RowView<'_>, RowError> {
     let fields = RowFields::read(row)?;
     Ok(RowView {
-        id: wanted(fields.id, "id")?.decode(),
-        source_run_id: wanted(fields.source_run_id, "source_run_id")?.decode(),
-        quality_score: wanted(fields.quality_score, "quality_score")?.decode(),
+        id: required(fields.id, "id")?.decode(),
+        source_run_id: required(fields.source_run_id, "source_run_id")?.decode(),
+        quality_score: required(fields.quality_score, "quality_score")?.decode(),
     })
 }
 
-/// xxh3-128 of the row, its newline and the values of its two stamps left out: equal for rows that differ only in
-/// when they were made. All other bytes count, the order of the keys too.
+/// Returns xxh3-128 of the row without its newline and the values of its two timestamps: equal for rows that differ only
+/// in their time. All other bytes count, including the order of the keys.
 ///
 /// # Errors
 /// The row is not a JSON object.
@@ -254,13 +249,13 @@ fn digest_between(row: &[u8], left_out: &[(usize, usize)]) -> u128 {
 pub struct RowSummary<'a> {
     /// Key of its origin.
     pub key: RowKey,
-    /// See [`digest_without_stamps`].
+    /// The digest that [`digest_without_stamps`] returns.
     pub digest: u128,
-    /// The number in its id; `None` where that is no number.
+    /// The index in its id; `None` if that is not a number.
     pub index: Option<u64>,
     /// The category.
     pub quality_score: Cow<'a, str>,
-    /// Its timestamp; empty where it has none.
+    /// Its timestamp; empty if it has none.
     pub created_at: Cow<'a, str>,
 }
 
@@ -276,7 +271,7 @@ pub fn summary(row: &[u8]) -> Result<RowSummary<'_>, RowError> {
         key,
         digest: digest_between(row, &fields.stamps),
         index,
-        quality_score: wanted(fields.quality_score, "quality_score")?.decode(),
+        quality_score: required(fields.quality_score, "quality_score")?.decode(),
         created_at: fields.created_at.unwrap_or(JsonText::EMPTY).decode(),
     })
 }
@@ -290,7 +285,7 @@ mod tests {
     const ROW: &str = r#"{"schema_version":1,"id":"a:b.jsonl:12","instruction":"i","context":"","response":",\"quality_score\":\"rejected\"","source_run_id":"r","quality_score":"accepted","created_at":"then","provenance":{"source_file":"f","line_offset":-3,"sig_hash":"s","recorded_at":"then"}}"#;
 
     #[test]
-    fn rows_are_counted_by_the_day_of_their_stamp() {
+    fn rows_are_counted_by_the_day_of_their_timestamp() {
         let row = |stamp: &str| ROW.replace("\"then\"", &format!("\"{stamp}\"")) + "\n";
         let rows = [
             row("2026-05-01T23:59:59.999Z"),
@@ -355,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_row_has_no_key() {
+    fn a_line_that_is_not_a_row_has_no_key() {
         for (row, fault) in [
             (
                 "",
@@ -425,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_agrees_with_what_is_read_one_by_one() {
+    fn a_summary_agrees_with_the_single_readers() {
         let line = format!("{ROW}\n");
         let read = summary(line.as_bytes()).unwrap();
         let row = ROW.as_bytes();

@@ -1,5 +1,5 @@
-//! Owns the sample: an admitted run and its evidence to one row of the export, the same bytes for the same input.
-//! It never reads a clock, and never sees a run the firewall did not admit.
+//! Makes one row of the export from an admitted run and its evidence: the same bytes for the same input. Takes only runs
+//! that the firewall admitted.
 
 use std::io::Write as _;
 
@@ -7,22 +7,22 @@ use crate::record::firewall::AdmittedRun;
 use crate::record::json::escape::{Dialect, escape};
 use crate::record::parse::{Evidence, JsonText};
 
-/// Why a record that the firewall lets pass is not instructable.
+/// The reason why a scored run yields no sample although it is not firewalled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Refusal {
     /// The scored run's category is unknown; the firewall decides this.
     UnknownCategory,
-    /// The model's role is not one that instructions can be made of.
+    /// The model's role is not an instructable one.
     Role,
     /// The model's text is blank.
     BlankText,
 }
 
 impl Refusal {
-    /// All refusals, in the order in which they are looked for.
+    /// All refusals, in the order in which they are checked.
     pub const ALL: [Refusal; 3] = [Refusal::UnknownCategory, Refusal::Role, Refusal::BlankText];
 
-    /// A short name that never changes.
+    /// Returns a short, stable name.
     pub fn code(self) -> &'static str {
         match self {
             Refusal::UnknownCategory => "unknown-category",
@@ -37,25 +37,25 @@ impl Refusal {
 pub struct Synthesis<'a> {
     /// The dialect of the bytes.
     pub dialect: Dialect,
-    /// Lifts the role rule, nothing else.
+    /// Accepts every model role; no other rule changes.
     pub include_partial: bool,
-    /// RFC 3339 UTC with milliseconds, for `created_at` and `recorded_at`.
+    /// Timestamp for `created_at` and `recorded_at`, RFC 3339 UTC with milliseconds.
     pub stamp: &'a str,
 }
 
 /// The position of the scored run.
 #[derive(Debug, Clone, Copy)]
 pub struct RowPlace<'a> {
-    /// `NAME.jsonl`, without its directory.
+    /// Name of the day-file, `NAME.jsonl`, without its directory.
     pub day_file_name: &'a str,
-    /// Counted from 0 among the well-formed records of the scored day-file.
+    /// Index among the well-formed records of the scored day-file, from 0.
     pub index: u64,
 }
 
 /// Appends one row with its newline.
 ///
 /// # Errors
-/// Why there is no sample to be made; then nothing was appended.
+/// The run yields no sample; then nothing is appended.
 pub fn synthesize(
     admitted: &AdmittedRun<'_, '_>,
     evidence: &Evidence<'_>,
@@ -108,7 +108,7 @@ fn is_instructable(role: &JsonText<'_>) -> bool {
         .any(|known| role.eq_str(known))
 }
 
-/// Writes pieces of JSON strings straight into the row.
+/// Writes parts of JSON strings directly into the row.
 struct RowWriter<'o> {
     dialect: Dialect,
     out: &'o mut Vec<u8>,
@@ -185,7 +185,7 @@ impl RowWriter<'_> {
         }
     }
 
-    /// The Go program never reads the contractor.
+    /// Writes the instruction for a contract analysis. The Go dialect ignores the contractor.
     fn contract_analysis(&mut self, evidence: &Evidence<'_>) {
         match evidence.contractor {
             Some(contractor) if !contractor.is_empty() && self.dialect == Dialect::Native => {
@@ -223,7 +223,8 @@ impl RowWriter<'_> {
     }
 }
 
-/// Which kind of work a source file holds: its path less one leading `data/_kb/` and one trailing `.jsonl`.
+/// Returns the stem of a source file, which names its kind of work: the path without one leading `data/_kb/` and one
+/// trailing `.jsonl`.
 fn stem(source_file: &str) -> &str {
     let name = source_file.strip_prefix("data/_kb/").unwrap_or(source_file);
     name.strip_suffix(".jsonl").unwrap_or(name)
@@ -283,7 +284,7 @@ mod tests {
     #[test]
     fn each_stem_has_its_template() {
         let rest = r#","task_id":"\u0070hase:1","source_files":["f\"o"]"#;
-        for (stem, wanted) in [
+        for (stem, expected) in [
             (
                 "scrum_reviews",
                 "Review the file 'f\"o' against the PRD + change-proposal context. Produce a forensic audit with findings, severity, confidence, patches.",
@@ -319,7 +320,7 @@ mod tests {
         ] {
             assert_eq!(
                 instruction(&format!("data\\/_kb/{stem}.jsonl"), rest),
-                wanted
+                expected
             );
         }
         let twice = instruction("data/_kb/data/_kb/outcomes.jsonl.jsonl", "");
@@ -332,9 +333,9 @@ mod tests {
     #[test]
     fn a_contractor_is_named_by_the_native_dialect_alone() {
         let rest = r#","task_id":"permit:permit:9","metadata":{"contractor":"O'N \"x\""}"#;
-        let wanted =
+        let expected =
             "Analyze contractor 'O'N \"x\"' for permit 'permit:9'. Recommend with risk markers.";
-        assert_eq!(instruction("contract_analyses", rest), wanted);
+        assert_eq!(instruction("contract_analyses", rest), expected);
         let line = format!(
             r#"{{"model_role":"applier","text":"t","provenance":{{"source_file":"contract_analyses"}}{rest}}}"#
         );
@@ -346,8 +347,8 @@ mod tests {
     }
 
     #[test]
-    fn the_context_names_what_is_there() {
-        for (fields, wanted) in [
+    fn the_context_names_the_fields_that_are_set() {
+        for (fields, expected) in [
             ("", ""),
             (r#","model_name":"m""#, "model=m"),
             (
@@ -370,7 +371,7 @@ mod tests {
             let line = format!(r#"{{"model_role":"reviewer","text":"t"{fields}}}"#);
             assert_eq!(
                 row(&line, Dialect::Native, false).unwrap()["context"],
-                wanted
+                expected
             );
         }
     }
@@ -393,15 +394,15 @@ mod tests {
             false,
         )
         .unwrap();
-        let wanted = r#"{"schema_version":1,"id":"a\"b.jsonl:7","instruction":"Source '' run; produce the appropriate output for this task type.","context":"","response":"t","source_run_id":"r","quality_score":"accepted","created_at":"now","provenance":{"source_file":"f","line_offset":-3,"sig_hash":"s","recorded_at":"now"}}"#;
+        let expected = r#"{"schema_version":1,"id":"a\"b.jsonl:7","instruction":"Source '' run; produce the appropriate output for this task type.","context":"","response":"t","source_run_id":"r","quality_score":"accepted","created_at":"now","provenance":{"source_file":"f","line_offset":-3,"sig_hash":"s","recorded_at":"now"}}"#;
         assert_eq!(
             made,
-            serde_json::from_str::<serde_json::Value>(wanted).unwrap()
+            serde_json::from_str::<serde_json::Value>(expected).unwrap()
         );
     }
 
     #[test]
-    fn whatever_a_model_said_is_one_line_of_json_that_says_the_same() {
+    fn any_text_becomes_one_line_of_json_with_the_same_text() {
         const PIECES: [&[u8]; 14] = [
             b"plain words",
             b"\\n",
@@ -422,12 +423,12 @@ mod tests {
         const SIZES: [usize; 4] = [0, 1, 3, 7];
         for seed in 0..5_000_u64 {
             let random = &mut fastrand::Rng::with_seed(seed);
-            let mut said = || {
+            let mut random_text = || {
                 let pieces = std::iter::repeat_with(|| *random.choice(&PIECES).unwrap());
                 let few: Vec<_> = pieces.take(SIZES[seed as usize % SIZES.len()]).collect();
                 few.concat()
             };
-            let (text, task, model) = (said(), said(), said());
+            let (text, task, model) = (random_text(), random_text(), random_text());
             let line = [
                 &b"{\"model_role\":\"executor\",\"provenance\":{\"source_file\":\"audits\"},\"text\":\"x"[..], &text,
                 b"\",\"task_id\":\"", &task, b"\",\"model_name\":\"m", &model, b"\"}",
@@ -468,9 +469,9 @@ mod tests {
                     "seed {seed}"
                 );
                 if dialect == Dialect::Native {
-                    let said = serde_json::to_string(&evidence.text.decode()).unwrap();
+                    let json = serde_json::to_string(&evidence.text.decode()).unwrap();
                     assert!(
-                        String::from_utf8(out).unwrap().contains(&said),
+                        String::from_utf8(out).unwrap().contains(&json),
                         "seed {seed}"
                     );
                 }

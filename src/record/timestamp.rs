@@ -1,6 +1,6 @@
-//! Owns how a moment is written in a row, and what day it is of. Pure.
+//! Formatting and parsing of row timestamps, and their UTC days.
 
-/// RFC 3339 UTC with milliseconds: the stamp of a row.
+/// Formats a time, milliseconds since 1970, as RFC 3339 UTC with milliseconds: the stamp of a row.
 #[must_use]
 pub fn stamp(wall_ms: u64) -> String {
     let (seconds, ms) = (wall_ms / 1_000, wall_ms % 1_000);
@@ -10,7 +10,7 @@ pub fn stamp(wall_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
 }
 
-/// The moment of a stamp that [`stamp`] wrote, milliseconds since 1970.
+/// Parses a stamp that [`stamp`] wrote; returns milliseconds since 1970.
 #[must_use]
 pub fn moment(stamp: &str) -> Option<u64> {
     let day = u64::from(day_of_stamp(stamp)?);
@@ -22,7 +22,7 @@ pub fn moment(stamp: &str) -> Option<u64> {
     in_a_day.then(|| (((day * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + ms)
 }
 
-/// Year, month and day of a day counted from 1970-01-01, after Howard Hinnant's `civil_from_days`
+/// Returns year, month and day of a day counted from 1970-01-01, after Howard Hinnant's `civil_from_days`
 /// (<https://howardhinnant.github.io/date_algorithms.html>): years begin in March, so that the leap day is last.
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let day_of_all = days + 719_468;
@@ -40,13 +40,13 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
-/// The UTC day of a moment, in days since 1970.
+/// Returns the UTC day of a time in milliseconds since 1970, in days since 1970.
 #[must_use]
 pub fn day_of(wall_ms: u64) -> u32 {
     u32::try_from(wall_ms / 86_400_000).unwrap_or(u32::MAX)
 }
 
-/// The day of a date, counted from 1970-01-01, after Howard Hinnant's `days_from_civil`
+/// Returns the day of a date, counted from 1970-01-01, after Howard Hinnant's `days_from_civil`
 /// (<https://howardhinnant.github.io/date_algorithms.html>); `text` begins `YYYY-MM-DDT`.
 #[must_use]
 pub fn day_of_stamp(text: &str) -> Option<u32> {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_is_of_its_day() {
+    fn a_stamp_has_its_day() {
         for (stamp, day) in [
             ("1970-01-01T00:00:00.000Z", Some(0)),
             ("2000-02-29T00:00:00.000Z", Some(11_016)),

@@ -1,41 +1,38 @@
-//! Rules that no compiler checks: the pure core names no I/O, clock or thread; no module stands on
-//! one that stands on it; every file says what it owns.
+//! Rules that no compiler checks: `record` and `pair` are pure, imports point to lower layers, every file describes
+//! itself and is short, and comments and texts are plain English.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Modules that cannot fail for a reason outside their arguments.
-const PURE: [&str; 25] = [
-    "pair/accounting",
-    "store/state/blocks",
-    "pair/checkpoint",
-    "record/firewall",
-    "store/export/mark",
-    "store/export/segments",
-    "record/json/scanner",
-    "record/json/simd",
-    "record/json/text",
-    "pair",
-    "pair/claims",
-    "pair/line",
-    "pair/join",
-    "record/parse",
-    "pair/history",
-    "recovery/decide",
-    "record/row",
-    "record/timestamp",
-    "daemon/status_line",
-    "record/synthesize",
-    "cli/args",
+use crate::support::prose::prose_of;
+
+/// Folders of which every file is pure: it cannot fail for a reason outside its arguments.
+const PURE_FOLDERS: [&str; 2] = ["record", "pair"];
+
+/// Pure files of the other folders.
+const PURE_FILES: [&str; 17] = [
+    "batch/verify/compare",
+    "batch/verify/days",
     "cli/args/flags",
     "cli/args/help",
+    "cli/args/mod",
+    "cli/args/queries",
     "cli/args/rfc3339",
-    "batch/verify/days",
+    "config/keys",
+    "console/table",
+    "daemon/status_line",
+    "lake/chunk",
+    "lake/path",
+    "query/explain/suggest",
+    "recovery/decide",
+    "store/export/mark",
+    "store/export/segments",
+    "store/state/blocks",
 ];
 
-/// What would make them impure.
-const IMPURE: [&str; 13] = [
+/// Names that a pure file does not use.
+const IMPURE: [&str; 12] = [
     "std::fs",
     "std::net",
     "std::env",
@@ -45,26 +42,56 @@ const IMPURE: [&str; 13] = [
     "tokio",
     "Instant::",
     "SystemTime",
-    "platform::storage",
-    "platform::clock",
+    "crate::platform",
     "rustix",
     "fastrand",
 ];
 
-fn source(module: &str) -> String {
-    let base = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("src")
-        .join(module);
-    let path = match base.join("mod.rs") {
-        folder if folder.exists() => folder,
-        _ => base.with_extension("rs"),
-    };
-    let text =
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    text.split("#[cfg(test)]")
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+/// Maximum number of product lines in a file.
+const PRODUCT_LINES_MAX: usize = 400;
+
+/// Words and phrases that comments and texts do not use: each has a plain term of the field.
+const IDIOMS: [&str; 36] = [
+    "again and again",
+    "anew",
+    "asked for by",
+    "at a time when",
+    "behind",
+    "beside",
+    "besides",
+    "by then",
+    "for ever",
+    "goes on",
+    "lie",
+    "lies",
+    "look at",
+    "looked at",
+    "looks at",
+    "nobody",
+    "now and then",
+    "of those",
+    "passed over",
+    "said",
+    "say",
+    "says",
+    "so many",
+    "somebody",
+    "stand",
+    "stands",
+    "stood",
+    "tell",
+    "tells",
+    "told",
+    "went on",
+    "what came of",
+    "what stands",
+    "whatever",
+    "who asks",
+    "whoever",
+];
+
+fn src() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
 fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -78,14 +105,107 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// The files below a folder of `src/` with their text, by path relative to `src/`.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    rust_files(&src().join(folder), &mut files);
+    let sources = files.into_iter().map(|file| {
+        let relative = file.strip_prefix(src()).unwrap().display().to_string();
+        (relative, fs::read_to_string(&file).unwrap())
+    });
+    sources.collect()
+}
+
+/// The text of a file before its tests.
+fn product(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap_or_default()
+}
+
 #[test]
-fn the_pure_core_names_no_io_clock_or_thread() {
-    for module in PURE {
-        let text = source(module);
+fn pure_files_name_no_io_clock_or_thread() {
+    let mut files: Vec<(String, String)> = PURE_FOLDERS.into_iter().flat_map(sources).collect();
+    assert!(files.len() > 20, "only {} files found", files.len());
+    for name in PURE_FILES {
+        let path = src().join(name).with_extension("rs");
+        let text = fs::read_to_string(&path);
+        let text = text.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        files.push((format!("{name}.rs"), text));
+    }
+    for (file, text) in files {
         for impure in IMPURE {
-            assert!(!text.contains(impure), "src/{module}.rs names {impure}");
+            assert!(
+                !product(&text).contains(impure),
+                "src/{file} names {impure}"
+            );
         }
     }
+}
+
+#[test]
+fn no_product_file_is_longer_than_its_limit() {
+    let is_long = |(file, text): (String, String)| {
+        let is_product = !file.ends_with("/tests.rs");
+        let lines = product(&text).lines().count();
+        (is_product && lines > PRODUCT_LINES_MAX).then(|| format!("src/{file}: {lines} lines"))
+    };
+    let long: Vec<String> = sources("").into_iter().filter_map(is_long).collect();
+    assert!(long.is_empty(), "over {PRODUCT_LINES_MAX} lines: {long:#?}");
+}
+
+/// The idioms in a text, as whole words in any case, with any white space between the words of a phrase.
+fn idioms_in(text: &str) -> Vec<&'static str> {
+    let text = text.to_lowercase();
+    let text = text.split_whitespace().collect::<Vec<&str>>().join(" ");
+    let is_in = |idiom: &&str| {
+        text.match_indices(*idiom).any(|(at, _)| {
+            let is_edge = |c: Option<char>| c.is_none_or(|c| !(c.is_alphanumeric() || c == '_'));
+            let before = text[..at].chars().next_back();
+            is_edge(before) && is_edge(text[at + idiom.len()..].chars().next())
+        })
+    };
+    IDIOMS.into_iter().filter(|idiom| is_in(idiom)).collect()
+}
+
+#[test]
+fn prose_is_comments_and_texts_without_code() {
+    let rust = r##"/// Of `behind` and so
+    /// many, 'tis
+    fn f<'a>(behind: &'a str) { // Nobody's
+        g('"', '\'', b'\\', "said", "it {told:>3}: {{stand}}\nsays it \"now\"", r#"a "lie" there"#);
+        /* look
+           at */
+    }"##;
+    let prose: Vec<(usize, Vec<&str>)> = prose_of(rust)
+        .iter()
+        .map(|prose| (prose.line, idioms_in(&prose.text)))
+        .collect();
+    let expected = [
+        (1, vec!["so many"]),
+        (3, vec!["nobody"]),
+        (4, vec!["says"]),
+        (4, vec!["lie"]),
+        (5, vec!["look at"]),
+    ];
+    assert_eq!(prose, expected);
+    assert!(idioms_in("ahead_behind, understand, Besides-").contains(&"besides"));
+    assert!(idioms_in("ahead_behind understand lied").is_empty());
+}
+
+#[test]
+fn comments_and_texts_use_plain_terms() {
+    let mut idioms = Vec::new();
+    for (file, text) in sources("") {
+        for prose in prose_of(&text) {
+            let line = prose.line;
+            let of_prose = idioms_in(&prose.text);
+            idioms.extend(
+                of_prose
+                    .iter()
+                    .map(|idiom| format!("src/{file}:{line}: {idiom}")),
+            );
+        }
+    }
+    assert!(idioms.is_empty(), "{} idioms: {idioms:#?}", idioms.len());
 }
 
 /// The paths below `crate` that a text names, cut to their first two segments (`store/journal`).
@@ -164,8 +284,7 @@ fn layer_of(folder: &str) -> Option<usize> {
 
 /// The text of a product file without its tests and comments.
 fn product_code(text: &str) -> String {
-    let product = text.split("#[cfg(test)]").next().unwrap_or_default();
-    let code = product
+    let code = product(text)
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"));
     code.collect::<Vec<&str>>().join("\n")
@@ -177,26 +296,21 @@ fn imports_point_to_lower_layers_alone() {
         named_paths("use crate::a::{B, c::D};\nuse crate::{e::{F, g::G}, h};"),
         ["a/B", "a/c", "e/F", "e/g", "h"].map(String::from).into()
     );
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    rust_files(&src, &mut files);
     let (mut imports, mut upward) = (0, Vec::new());
-    for file in files {
-        let relative = file.strip_prefix(&src).unwrap();
-        let folder = relative.iter().next().and_then(|name| name.to_str());
-        let folder = folder.unwrap_or_default();
+    for (file, text) in sources("") {
+        let folder = file.split('/').next().unwrap_or_default();
         if ["lib.rs", "main.rs"].contains(&folder) {
             continue;
         }
         let own = layer_of(folder).unwrap_or_else(|| panic!("src/{folder} is in no layer"));
-        for path in named_paths(&product_code(&fs::read_to_string(&file).unwrap())) {
+        for path in named_paths(&product_code(&text)) {
             let other = path.split('/').next().unwrap_or_default();
             if other == folder {
                 continue;
             }
             imports += 1;
             if layer_of(other).is_none_or(|layer| layer >= own) {
-                upward.push(format!("src/{} imports crate::{path}", relative.display()));
+                upward.push(format!("src/{file} imports crate::{path}"));
             }
         }
     }
@@ -205,7 +319,7 @@ fn imports_point_to_lower_layers_alone() {
 }
 
 #[test]
-fn every_file_says_what_it_owns() {
+fn every_file_describes_itself() {
     let mut files = Vec::new();
     for dir in ["src", "tests", "examples", "benches", "fuzz/fuzz_targets"] {
         rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &mut files);
@@ -215,28 +329,19 @@ fn every_file_says_what_it_owns() {
         let text = fs::read_to_string(&file).unwrap();
         assert!(
             text.starts_with("//!"),
-            "{} does not open with what it owns",
+            "{} does not start with a description",
             file.display()
         );
     }
 }
 
-/// What is only asserted where nobody runs it is not asserted.
+/// An assertion that release builds omit does not protect them.
 #[test]
-fn no_assertion_is_left_out_of_the_build_that_people_run() {
-    let mut files = Vec::new();
-    rust_files(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
-        &mut files,
-    );
-    assert!(files.len() > 40, "only {} files found", files.len());
-    for file in files {
-        let text = fs::read_to_string(&file).unwrap();
-        let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+fn no_product_file_asserts_in_debug_builds_alone() {
+    for (file, text) in sources("") {
         assert!(
-            !product.contains("debug_assert"),
-            "{} asserts in debug builds alone",
-            file.display()
+            !product(&text).contains("debug_assert"),
+            "src/{file} has a debug_assert"
         );
     }
 }

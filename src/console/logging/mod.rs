@@ -211,7 +211,7 @@ mod tests {
         check("", r#""""#);
         check("two words", r#""two words""#);
         check("a=b", r#""a=b""#);
-        check(r#"say "hi""#, r#""say \"hi\"""#);
+        check(r#"print "hi""#, r#""print \"hi\"""#);
         check(r"back\slash", r#""back\\slash""#);
         check("one\ntwo\r\tthree", r#""one\ntwo\r\tthree""#);
         check("\u{1b}[31mred", r#""\u{1b}[31mred""#);

@@ -8,7 +8,7 @@ const BLOCK_LEN: usize = 16;
 pub(super) struct PlainRun {
     /// Length in bytes.
     pub len: usize,
-    /// Whether one of them is 0x80 or above.
+    /// True if one of the bytes is 0x80 or above.
     pub high: bool,
 }
 
@@ -66,9 +66,9 @@ fn up_to_quote(bytes: &[u8], from: usize, special: u32, high: u32) -> Option<Pla
 pub(super) struct TextRun {
     /// Length in bytes.
     pub len: usize,
-    /// Whether one of them is 0x80 or above.
+    /// True if one of the bytes is 0x80 or above.
     pub high: bool,
-    /// Whether they include an escape.
+    /// True if the bytes include an escape.
     pub escaped: bool,
 }
 

@@ -21,6 +21,8 @@ pub mod naive_json;
 #[cfg(not(fuzzing))]
 pub mod process;
 #[cfg(not(fuzzing))]
+pub mod prose;
+#[cfg(not(fuzzing))]
 pub mod pty;
 pub mod sim_disk;
 #[cfg(not(fuzzing))]
