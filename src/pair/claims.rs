@@ -10,6 +10,11 @@
 //! | contradicted (retracted) | the run was refused by the firewall after its row was written | a later line with the same run, or with the same key for an unclaimed row |
 //! | released | unclaimed again: its day-file was replaced, moved or rewritten | a reset of the pair, outside this module |
 //!
+//! Lines of several days may have one row key. A released row is for the lines of its own pair, or of the pair to which
+//! its day-file was moved. Only if the day-file was replaced, so that its lines may be anywhere, lines of other pairs
+//! claim it too, and only a row that they would give themselves: with any other one their own row would be lost, and
+//! the row's own line would write it again.
+//!
 //! A row never leaves the export. Superseded and contradicted are marks, of which a row may have both.
 //!
 //! # The sets
@@ -27,7 +32,7 @@
 use std::collections::HashSet;
 
 use crate::pair::evidence_chunk::NewEvidence;
-use crate::pair::index::{ScoredLine, UnclaimedRow};
+use crate::pair::index::{ClaimRight, ScoredLine, UnclaimedRow};
 use crate::pair::join::{Joiner, LONG_TEXT_LEN};
 use crate::pair::verdict::Verdict;
 use crate::record::firewall::AdmittedRun;
@@ -35,32 +40,96 @@ use crate::record::json::escape::Dialect;
 use crate::record::keys::{RowKey, RunKey};
 use crate::record::parse;
 use crate::record::parse::ScoredRun;
-use crate::record::row::same_sample;
+use crate::record::row::{same_row, same_sample};
 
 /// Maximum length, bytes, of a row that is compared with the row of its line: a comparison needs the memory twice.
 const COMPARED_LEN_MAX: usize = 2 * LONG_TEXT_LEN;
+/// Maximum rows of one key that a line is compared with, so that many rows of one key cost no time without bound.
+const COMPARED_ROWS_MAX: usize = 64;
 
 impl<E> Joiner<'_, E> {
-    /// Returns the unclaimed rows with this key, in order.
-    fn claimable(&self, row: RowKey) -> Result<Vec<UnclaimedRow>, E> {
-        let mut claims = self.context.index.claimable(row)?;
-        claims.retain(|claim| !self.claimed.contains(claim));
-        Ok(claims)
+    /// Returns the unclaimed rows with this key that the pair's lines have a right to, in order.
+    fn claimable(&self, row: RowKey) -> Result<Vec<(ClaimRight, UnclaimedRow)>, E> {
+        let claims = self.context.index.claimable(row)?;
+        let with_right = |claim: UnclaimedRow| Some((claim.right_of(self.pair.id)?, claim));
+        let claims = claims.into_iter().filter_map(with_right);
+        Ok(claims
+            .filter(|(_, claim)| !self.claimed.contains(claim))
+            .collect())
     }
 
-    /// Returns the first unclaimed row with the key of this run.
-    pub(super) fn first_claimable(&self, run: &ScoredRun<'_>) -> Result<Option<UnclaimedRow>, E> {
+    /// Returns the row that the line of a run claims, and whether it is superseded; `None` where it has to write its own,
+    /// which is at `row_from` of the new rows.
+    pub(super) fn find_claim(
+        &mut self,
+        admitted: &AdmittedRun<'_, '_>,
+        index: u32,
+        evidence: &NewEvidence<'_>,
+        row_from: usize,
+    ) -> Result<Option<(UnclaimedRow, bool)>, E> {
         if !self.context.claims_possible {
             return Ok(None);
         }
-        let key = RowKey::from_scored(&self.day_file_name, run);
-        Ok(self.claimable(key)?.into_iter().next())
+        let key = RowKey::from_scored(&self.day_file_name, admitted.run());
+        let claims = self.claimable(key)?;
+        let of = |wanted: ClaimRight| {
+            let of_right = claims.iter().filter(move |(right, _)| *right == wanted);
+            of_right.map(|(_, claim)| *claim)
+        };
+        if let Some(claim) = of(ClaimRight::Own).next() {
+            let superseded = self.is_superseded(claim, admitted, index, evidence, row_from)?;
+            return Ok(Some((claim, superseded)));
+        }
+        let unknown = of(ClaimRight::Unknown).next();
+        // A single row of unknown origin is claimed in any case.
+        if unknown.is_none() || claims.len() > 1 {
+            let candidates = of(ClaimRight::Unknown).take(COMPARED_ROWS_MAX);
+            for claim in candidates.chain(of(ClaimRight::IfEqual).take(COMPARED_ROWS_MAX)) {
+                if self.is_row_of(claim, admitted, index, evidence, row_from)? {
+                    return Ok(Some((claim, false)));
+                }
+            }
+        }
+        let Some(claim) = unknown else {
+            return Ok(None);
+        };
+        let superseded = self.is_superseded(claim, admitted, index, evidence, row_from)?;
+        Ok(Some((claim, superseded)))
+    }
+
+    /// Returns whether an unclaimed row is the one that a line gives today, at `row_from` of the new rows, in either dialect.
+    /// A row that cannot be read is not.
+    fn is_row_of(
+        &mut self,
+        claim: UnclaimedRow,
+        admitted: &AdmittedRun<'_, '_>,
+        index: u32,
+        evidence: &NewEvidence<'_>,
+        row_from: usize,
+    ) -> Result<bool, E> {
+        let row_to = self.out.rows.len();
+        let len_likely = row_to - row_from;
+        let len_max = COMPARED_LEN_MAX.max(len_likely);
+        let bodies = self.context.bodies;
+        let Some(existing) = bodies.row(claim.row_offset, len_likely, len_max)? else {
+            return Ok(false);
+        };
+        if same_row(&existing, &self.out.rows[row_from..]) {
+            return Ok(true);
+        }
+        if evidence.evidence.text.raw_len() >= LONG_TEXT_LEN {
+            return Ok(false);
+        }
+        let made = self.make_row(admitted, index, evidence, Dialect::Go);
+        let is_same = made.is_ok() && same_row(&existing, &self.out.rows[row_to..]);
+        self.out.rows.truncate(row_to);
+        Ok(is_same)
     }
 
     /// Returns whether a row being claimed differs from the row that its line gives today, at `row_from` of the new rows:
     /// then its evidence changed after the row was written. A row that cannot be read is assumed to be equal, so that
     /// later evidence that differs is counted.
-    pub(super) fn is_superseded(
+    fn is_superseded(
         &mut self,
         claim: UnclaimedRow,
         admitted: &AdmittedRun<'_, '_>,
@@ -97,8 +166,10 @@ impl<E> Joiner<'_, E> {
         self.claimed.insert(claim);
         let counts = &mut self.out.checkpoint.counts;
         counts.superseded += u64::from(superseded);
-        // The row was counted as contradicted while it was unclaimed and a line with its key was refused.
-        if self.refused_keys(run)?.contains(&claim.row) {
+        // The row was counted as contradicted while it was unclaimed and a line with its key was refused; a row of another
+        // pair was not counted here.
+        let was_counted = claim.right_of(self.pair.id) < Some(ClaimRight::IfEqual);
+        if was_counted && self.refused_keys(run)?.contains(&claim.row) {
             let counts = &mut self.out.checkpoint.counts;
             counts.contradicted = counts.contradicted.saturating_sub(1);
         }
@@ -130,7 +201,11 @@ impl<E> Joiner<'_, E> {
         // it. After the loss of a state such a row may belong to another day's file of the same name that has yet to claim
         // it; the list of contradicted rows shows that.
         let key = RowKey::from_scored(&self.day_file_name, scored);
-        let unclaimed = self.claimable(key)?.len() as u64;
+        let claims = self.claimable(key)?;
+        let unclaimed = claims
+            .iter()
+            .filter(|(right, _)| *right < ClaimRight::IfEqual);
+        let unclaimed = unclaimed.count() as u64;
         if unclaimed == 0 {
             // If the keys of this run are not cached yet, the first lookup reads this line with its others.
             if let Some(keys) = self.refused_keys.get_mut(&run) {

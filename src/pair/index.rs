@@ -53,15 +53,59 @@ pub struct DeadLetter {
 pub struct UnclaimedRow {
     /// The key of the row's origin.
     pub row: RowKey,
-    /// The pair that may claim the row, or [`PairId::ANY`] if the state that recorded it is lost.
+    /// The pair whose lines may claim the row, as [`PairId::or_equal`] if it is not certain where they are now, or
+    /// [`PairId::ANY`] if the state that recorded it is lost.
     pub scope: PairId,
     /// Start of the row in the export, bytes.
     pub row_offset: u64,
 }
 
+/// The bit of [`PairId::or_equal`]; no pair has so large a number.
+const OR_EQUAL: u32 = 1 << 31;
+
 impl PairId {
     /// Any pair, as the scope of an [`UnclaimedRow`].
     pub const ANY: PairId = PairId(u32::MAX);
+    /// The largest number of a pair.
+    pub const MAX: PairId = PairId(OR_EQUAL - 1);
+
+    /// Returns the scope that also has the lines of other pairs that would give an equal row: the lines of a replaced
+    /// day-file may be in a day-file of another day.
+    #[must_use]
+    pub fn or_equal(self) -> PairId {
+        PairId(self.0 | OR_EQUAL)
+    }
+}
+
+/// The condition on which a line may claim a row with its key, the strongest right first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClaimRight {
+    /// The row is of the line's pair.
+    Own,
+    /// It is not known of which pair the row is.
+    Unknown,
+    /// The row is of another pair, and the line may claim it only if it would give an equal one.
+    IfEqual,
+}
+
+impl UnclaimedRow {
+    /// Returns the right of the lines of a pair to claim this row; `None` if they have none.
+    #[must_use]
+    pub fn right_of(&self, pair: PairId) -> Option<ClaimRight> {
+        if self.scope == PairId::ANY {
+            Some(ClaimRight::Unknown)
+        } else if self.scope.or_equal() == pair.or_equal() {
+            Some(ClaimRight::Own)
+        } else {
+            (self.scope.0 & OR_EQUAL != 0).then_some(ClaimRight::IfEqual)
+        }
+    }
+
+    /// Returns whether only lines of its own pair may claim it.
+    #[must_use]
+    pub fn is_of_one_pair(&self) -> bool {
+        self.scope.0 & OR_EQUAL == 0
+    }
 }
 
 impl fmt::Display for PairId {

@@ -194,8 +194,7 @@ impl<'a, E> Joiner<'a, E> {
         if let Some(newly_exported) = self.newly_exported.get_mut(&key.0) {
             newly_exported.push(key.1);
         }
-        if let Some(claim) = self.first_claimable(admitted.run())? {
-            let superseded = self.is_superseded(claim, admitted, index, evidence, row_from)?;
+        if let Some((claim, superseded)) = self.find_claim(admitted, index, evidence, row_from)? {
             self.out.rows.truncate(row_from);
             self.take_claim(claim, key.0, superseded)?;
             return Ok(Verdict::Exported {

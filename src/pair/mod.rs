@@ -40,7 +40,7 @@ pub trait StateLookup<E> {
     /// # Errors
     /// The state cannot be read.
     fn entries(&self, run: RunKey) -> Result<Vec<ScoredLine>, E>;
-    /// Returns the rows with this key that were unclaimed before this step, in order.
+    /// Returns the rows with this key that were unclaimed before this step, those of all pairs, in order.
     ///
     /// # Errors
     /// The state cannot be read.

@@ -42,11 +42,7 @@ impl StateLookup<ReadError> for LiveIndex<'_> {
     }
 
     fn claimable(&self, row: RowKey) -> Result<Vec<UnclaimedRow>, ReadError> {
-        let mut claims = self
-            .ctx
-            .view
-            .claimable(row, self.id)
-            .map_err(ReadError::State)?;
+        let mut claims = self.ctx.view.claimable(row).map_err(ReadError::State)?;
         let first = UnclaimedRow {
             row,
             scope: PairId(0),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::ActivePair;
-use crate::pair::index::{PairId, ScoredLine, UnclaimedRow};
+use crate::pair::index::{ClaimRight, ScoredLine, UnclaimedRow};
 use crate::pair::verdict::Verdict;
 use crate::platform::storage::StorageFile;
 use crate::query::explain::{ExplainContext, RowRange, category_of};
@@ -230,9 +230,12 @@ impl PairExplainer<'_> {
 
     fn claimable(&self, key: RowKey) -> Result<Vec<UnclaimedRow>, StateError> {
         let figures = self.explaining.figures;
-        let scope: PairId = self.pair.id;
-        let mut claims = figures.view.claimable(key, scope)?;
-        claims.retain(|claim| !figures.claimed.contains(claim));
+        let mut claims = figures.view.claimable(key)?;
+        claims.retain(|claim| {
+            let right = claim.right_of(self.pair.id);
+            right.is_some_and(|right| right < ClaimRight::IfEqual)
+                && !figures.claimed.contains(claim)
+        });
         Ok(claims)
     }
 

@@ -141,23 +141,20 @@ impl StateView {
         Ok(())
     }
 
-    /// Returns the rows with this key that a line of the pair may claim, first row first.
+    /// Returns the unclaimed rows with this key, first row first.
     ///
     /// # Errors
     /// redb fails.
-    pub fn claimable(&self, row: RowKey, scope: PairId) -> Result<Vec<UnclaimedRow>, StateError> {
+    pub fn claimable(&self, row: RowKey) -> Result<Vec<UnclaimedRow>, StateError> {
         let table = self.transaction.open_table(CLAIMABLE)?;
         let mut claims = Vec::new();
         for found in table.range((&row.0, 0, 0)..=(&row.0, u32::MAX, u64::MAX))? {
             let (_, found_scope, row_offset) = found?.0.value();
-            let claim = UnclaimedRow {
+            claims.push(UnclaimedRow {
                 row,
                 scope: PairId(found_scope),
                 row_offset,
-            };
-            if claim.scope == scope || claim.scope == PairId::ANY {
-                claims.push(claim);
-            }
+            });
         }
         claims.sort_by_key(|claim| claim.row_offset);
         Ok(claims)
