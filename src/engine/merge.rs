@@ -19,14 +19,19 @@ impl Engine {
         read: PairRead,
     ) -> Result<(), EngineError> {
         let path = &request.path;
-        if let Some((stream, change)) = read.rewritten {
+        if !read.rewritten.is_empty() {
             self.books.partial_lines.forget(path);
-            self.reset_source(path, stream, change)?;
-            self.queue.push(path.clone());
+            self.queue.push_reset(request, &read.rewritten);
             return Ok(());
         }
         if self.is_relocated(path, &read)? {
             self.queue.push(path.clone());
+            return Ok(());
+        }
+        // Reads that run at the same time do not know the claims of each other.
+        let outcome = read.outcome.as_ref();
+        if outcome.is_some_and(|outcome| self.queue.collides(&outcome.overlay.claimed_rows)) {
+            self.queue.requeue(request);
             return Ok(());
         }
         self.report_problems(path, &read)?;
@@ -71,6 +76,7 @@ impl Engine {
         self.queue.add_pass_bytes(bytes);
         let now_ms = self.ctx.clock.monotonic_ms();
         let (checkpoint, overlay) = (outcome.checkpoint, outcome.overlay);
+        self.queue.add_claims(&overlay.claimed_rows);
         if let Some(delta) = self.pairs.apply(path, checkpoint, overlay, now_ms) {
             self.commits.add(delta, outcome.rows, changed_ms, now_ms);
         }

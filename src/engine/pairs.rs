@@ -156,6 +156,16 @@ impl PairCache {
         Ok(self.slots.get_mut(path).expect("it was just inserted"))
     }
 
+    /// Returns the number of the pair at a path. The next checkpoint writes the pair, also one that was never read, so that
+    /// the number stays the same.
+    pub(super) fn keep_id(&mut self, path: &PairPath) -> Result<PairId, StateError> {
+        let slot = self.slot(path)?;
+        let (id, is_new) = (slot.pair.id, !slot.pair.persisted);
+        slot.changed |= is_new;
+        self.any_changed |= is_new;
+        Ok(id)
+    }
+
     fn load(&mut self, path: &PairPath, id: PairId, persisted: bool) -> Result<(), StateError> {
         let checkpoint = if persisted {
             self.view.checkpoint(id)?

@@ -96,14 +96,14 @@ impl Engine {
         if self.queue.len() == 0 {
             self.commits.buffers.free();
         }
-        self.books.log.flush();
+        self.books.log.flush(self.queue.has_backlog());
         self.commits.mark_state_failed(result)
     }
 
     fn run_pass(&mut self) -> Result<PassReport, EngineError> {
         self.commits.append_committed(&self.ctx, &mut self.books)?;
         self.commits.commit_rows(&self.ctx, &mut self.books)?;
-        self.release_relocated_rows()?;
+        self.release_rows()?;
         let before = self.books.account.totals;
         let now_ms = self.ctx.clock.monotonic_ms();
         let requests = self.queue.begin_pass(self.ctx.threads, now_ms);

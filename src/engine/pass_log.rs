@@ -96,9 +96,13 @@ impl PassLog {
         self.reset.add(day_file, ResetSource { offset, reason });
     }
 
-    /// Logs the collected events, one line for each kind.
-    pub(crate) fn flush(&mut self) {
-        let events = std::mem::take(self);
+    /// Logs the collected events, one line for each kind. `more_resets`: resets are kept for a later line, because more of
+    /// the same kind are likely, as when the whole lake was copied to another disk.
+    pub(crate) fn flush(&mut self, more_resets: bool) {
+        let mut events = std::mem::take(self);
+        if more_resets {
+            self.reset = std::mem::take(&mut events.reset);
+        }
         log_reset(events.reset);
         log_deleted(events.deleted);
         log_skipped(events.skipped);
@@ -116,7 +120,7 @@ fn log_reset(events: Events<ResetSource>) {
         day_files,
         reason,
         offset,
-        "{} changed in bytes that were read, re-reading from the start; first {day_file} ({reason}, read up to byte {offset})",
+        "{} no longer the same as when read, re-reading from the start and keeping the exported rows; first {day_file} ({reason}, read up to byte {offset})",
         counted(day_files, "day-file"),
     );
 }
@@ -193,14 +197,14 @@ mod tests {
         }
     }
 
-    fn flushed(log: &mut PassLog) -> Vec<String> {
+    fn flushed(log: &mut PassLog, more_resets: bool) -> Vec<String> {
         let captured = Captured::default();
         let writer = captured.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();
-        tracing::subscriber::with_default(subscriber, || log.flush());
+        tracing::subscriber::with_default(subscriber, || log.flush(more_resets));
         let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
         text.lines().map(str::to_owned).collect()
     }
@@ -208,7 +212,7 @@ mod tests {
     #[test]
     fn each_kind_of_event_is_one_line_that_names_the_first_day_file() {
         let mut log = PassLog::default();
-        assert_eq!(flushed(&mut log), [""; 0]);
+        assert_eq!(flushed(&mut log, false), [""; 0]);
         for n in 0..970_u64 {
             let day_file = || PathBuf::from(format!("/lake/{n}.jsonl"));
             log.on_malformed(day_file(), 2, 7 + n, &"too-long");
@@ -216,10 +220,10 @@ mod tests {
             log.on_deleted(day_file());
             log.on_reset(day_file(), 12, "head");
         }
-        let lines = flushed(&mut log);
+        let lines = flushed(&mut log, false);
         assert_eq!(lines.len(), 4, "{lines:#?}");
         for (line, expected) in lines.iter().zip([
-            "970 day-files changed in bytes that were read, re-reading from the start; first /lake/0.jsonl (head, read up to byte 12)",
+            "970 day-files no longer the same as when read, re-reading from the start and keeping the exported rows; first /lake/0.jsonl (head, read up to byte 12)",
             "970 day-files deleted, the exported rows stay: /lake/0.jsonl, /lake/1.jsonl, ",
             "970 unreadable day-files skipped, retrying at the next change or scan: /lake/0.jsonl (Is a directory), ",
             "1940 malformed lines in 970 day-files moved to dead letters, first /lake/0.jsonl at byte 7 (too-long); `distilld dead-letters` lists them",
@@ -232,6 +236,29 @@ mod tests {
             "{}",
             lines[1]
         );
-        assert_eq!(flushed(&mut log), [""; 0], "events are logged once");
+        assert_eq!(flushed(&mut log, false), [""; 0], "events are logged once");
+    }
+
+    #[test]
+    fn resets_of_many_passes_are_one_line() {
+        let mut log = PassLog::default();
+        for pass in 0..4 {
+            log.on_reset(PathBuf::from(format!("/lake/{pass}.jsonl")), 12, "replaced");
+            log.on_deleted(PathBuf::from("/lake/other.jsonl"));
+            let lines = flushed(&mut log, pass < 3);
+            let resets: Vec<&String> = lines
+                .iter()
+                .filter(|line| line.contains("re-reading"))
+                .collect();
+            assert_eq!(
+                (lines.len(), resets.len()),
+                (1 + usize::from(pass == 3), usize::from(pass == 3))
+            );
+            assert!(
+                resets
+                    .iter()
+                    .all(|line| line.contains("4 day-files no longer"))
+            );
+        }
     }
 }

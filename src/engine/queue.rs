@@ -1,15 +1,19 @@
-//! The work queue: pairs to read and their order, the settle timers of unterminated lines, relocated day-files, and the
-//! size limits of a pass.
+//! The work queue: pairs to read and their order, the settle timers of unterminated lines, relocated and rewritten
+//! day-files, and the size limits of a pass.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::engine::read_task::ReadRequest;
-use crate::lake::path::PairPath;
+use crate::lake::identity::SourceChange;
+use crate::lake::path::{PairPath, Stream};
+use crate::pair::index::UnclaimedRow;
 
 /// Maximum pairs of a pass. New change hints, and a stop, are received between passes.
 const PASS_PAIRS_MAX: usize = 64;
+/// Rewritten day-files of a backlog at which their pairs are reset together: each reset is a durable transaction.
+const RESETS_MAX: usize = 512;
 /// Bytes of sources after which a pass begins no further read while the interrupt flag is set.
 const PASS_BYTES_INTERRUPTED: u64 = 32 << 20;
 /// The same limit without an interrupt; it is higher because the reader threads idle at the end of each pass.
@@ -30,8 +34,23 @@ pub(crate) struct WorkQueue {
     interrupt: Arc<AtomicBool>,
     /// Bytes of sources that were merged in this pass.
     pass_bytes: u64,
-    /// Whether rows that the lines of any pair may claim were released in this pass.
-    released_globally: bool,
+    /// Pairs with rewritten day-files. They are reset, and read again, before a pass reads anything.
+    resets: BTreeMap<PairPath, RewrittenPair>,
+    /// Rows that lines claimed in this pass.
+    pass_claims: BTreeSet<UnclaimedRow>,
+    /// Whether two reads of this pass claimed the same row.
+    claims_collided: bool,
+    /// Whether this pass reads one pair after the other, because claims of the pass before collided.
+    reads_in_turn: bool,
+}
+
+/// A pair with rewritten day-files.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RewrittenPair {
+    /// How each of them changed.
+    pub(super) changes: BTreeMap<Stream, SourceChange>,
+    /// Whether a change hint queued the read that found it.
+    hinted: bool,
 }
 
 impl WorkQueue {
@@ -57,23 +76,29 @@ impl WorkQueue {
 
     /// Returns the number of queued pairs.
     pub(super) fn len(&self) -> usize {
-        self.hinted.len() + self.backlog.len()
+        self.hinted.len() + self.backlog.len() + self.resets.len()
     }
 
     pub(super) fn contains(&self, path: &PairPath) -> bool {
-        self.hinted.contains(path) || self.backlog.contains(path)
+        let is_queued = self.hinted.contains(path) || self.backlog.contains(path);
+        is_queued || self.resets.contains_key(path)
     }
 
     /// Returns the queued pairs, hinted ones first, then the backlog from its newest day.
     pub(super) fn iter(&self) -> impl Iterator<Item = &PairPath> {
-        self.hinted.iter().chain(self.backlog.iter().rev())
+        let resets = self.resets.keys();
+        self.hinted
+            .iter()
+            .chain(resets)
+            .chain(self.backlog.iter().rev())
     }
 
     /// Takes the pairs of the next pass, hinted ones first. With one thread the order is strict: hinted pairs are finished
     /// before the backlog continues, and backlog pairs are read one per pass.
     pub(super) fn begin_pass(&mut self, threads: usize, now_ms: u64) -> Vec<ReadRequest> {
         self.pass_bytes = 0;
-        self.released_globally = false;
+        self.pass_claims.clear();
+        self.reads_in_turn = std::mem::take(&mut self.claims_collided);
         let mut paths = Vec::new();
         while paths.len() < PASS_PAIRS_MAX
             && let Some(path) = self.hinted.pop_first()
@@ -122,13 +147,64 @@ impl WorkQueue {
         self.interrupt = interrupt;
     }
 
-    /// Records that rows were released that any pair may claim: reads that began before do not know them.
-    pub(super) fn mark_released_globally(&mut self) {
-        self.released_globally = true;
+    /// Adds the rows that a merged read claimed.
+    pub(super) fn add_claims(&mut self, claims: &[UnclaimedRow]) {
+        self.pass_claims.extend(claims);
     }
 
-    pub(super) fn released_globally(&self) -> bool {
-        self.released_globally
+    /// Returns, and records, whether another read of this pass claimed one of these rows.
+    pub(super) fn collides(&mut self, claims: &[UnclaimedRow]) -> bool {
+        let collides = claims.iter().any(|claim| self.pass_claims.contains(claim));
+        self.claims_collided |= collides;
+        collides
+    }
+
+    pub(super) fn claims_collided(&self) -> bool {
+        self.claims_collided
+    }
+
+    pub(super) fn reads_in_turn(&self) -> bool {
+        self.reads_in_turn
+    }
+
+    /// Queues a pair to be reset and read again, because day-files of it were rewritten.
+    pub(super) fn push_reset(
+        &mut self,
+        request: &ReadRequest,
+        rewritten: &[(Stream, SourceChange)],
+    ) {
+        let reset = self.resets.entry(request.path.clone()).or_default();
+        reset.changes.extend(rewritten.iter().copied());
+        reset.hinted |= request.hinted;
+    }
+
+    /// Returns the pairs to be reset now. Those of a backlog wait for each other; a hinted one never waits.
+    pub(super) fn due_resets(&self) -> BTreeMap<PairPath, RewrittenPair> {
+        let is_due = self.backlog.is_empty()
+            || self.resets.len() >= RESETS_MAX
+            || self.resets.values().any(|reset| reset.hinted);
+        if is_due {
+            self.resets.clone()
+        } else {
+            BTreeMap::new()
+        }
+    }
+
+    /// Queues the pairs that were reset, each where it was.
+    pub(super) fn requeue_reset(&mut self, resets: BTreeMap<PairPath, RewrittenPair>) {
+        for (path, reset) in resets {
+            self.resets.remove(&path);
+            if reset.hinted {
+                self.push(path);
+            } else {
+                self.push_backlog(path);
+            }
+        }
+    }
+
+    /// Returns whether pairs that a scan found are to be read or reset.
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty() || !self.resets.is_empty()
     }
 
     /// Starts the settle timer of a pair. A running one is kept unless `restart`.
@@ -173,13 +249,13 @@ impl WorkQueue {
         self.relocations.insert((from, to));
     }
 
-    /// Returns the first moved day-file, which stays recorded until [`Self::pop_relocation`].
-    pub(super) fn first_relocation(&self) -> Option<(PairPath, PairPath)> {
-        self.relocations.first().cloned()
+    /// Returns the moved day-files, source and destination, which stay recorded until [`Self::clear_relocations`].
+    pub(super) fn relocations(&self) -> BTreeSet<(PairPath, PairPath)> {
+        self.relocations.clone()
     }
 
-    pub(super) fn pop_relocation(&mut self) {
-        self.relocations.pop_first();
+    pub(super) fn clear_relocations(&mut self) {
+        self.relocations.clear();
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::engine::read::PairRead;
+use crate::engine::reset::ResetRequest;
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::{SourceChange, SourceIdentity, SourceState};
 use crate::lake::path::{PairPath, Stream};
@@ -73,32 +74,24 @@ impl Engine {
         Ok(known.is_some_and(|known| is_moved(storage, root, from, &known, to)))
     }
 
-    /// Releases the rows of pairs whose day-file was moved, before a pass reads anything.
-    pub(super) fn release_relocated_rows(&mut self) -> Result<(), EngineError> {
-        let Some((first_from, first_to)) = self.queue.first_relocation() else {
-            return Ok(());
-        };
-        let (mut day_files, claimable) = (0, self.pairs.claimable());
-        while let Some((from, to)) = self.queue.first_relocation() {
+    /// Returns the pairs whose scored day-file is at another path now, to be reset.
+    pub(super) fn moved_pairs(
+        &mut self,
+        relocations: &BTreeSet<(PairPath, PairPath)>,
+    ) -> Result<BTreeMap<PairPath, ResetRequest>, EngineError> {
+        let mut moved = BTreeMap::new();
+        for (from, to) in relocations {
             // It may have been moved back since.
-            if self.has_moved(&from, &to)? {
-                self.books.partial_lines.forget(&from);
-                self.reset_source(&from, Stream::Scored, SourceChange::Moved)?;
-                day_files += 1;
+            if !moved.contains_key(from) && self.has_moved(from, to)? {
+                self.books.partial_lines.forget(from);
+                let request = ResetRequest {
+                    changes: BTreeMap::from([(Stream::Scored, SourceChange::Moved)]),
+                    heir: Some(self.pairs.keep_id(to)?),
+                };
+                moved.insert(from.clone(), request);
             }
-            self.queue.pop_relocation();
         }
-        if day_files > 0 {
-            let rows = self.pairs.claimable().saturating_sub(claimable);
-            tracing::info!(
-                day_files,
-                rows,
-                from = %first_from,
-                to = %first_to,
-                "day-files moved to another day: {day_files}, the first from {first_from} to {first_to}; keeping their {rows} rows",
-            );
-        }
-        Ok(())
+        Ok(moved)
     }
 }
 
@@ -110,12 +103,14 @@ pub fn first_inode(before: &PairCheckpoint, after: &PairCheckpoint) -> Option<u6
         .filter(|_| before.scored.identity.is_none())
 }
 
-/// Returns the pair whose lines may claim the rows of `id` after a change of its scored day-file: any pair, where the
-/// lines that were read may be in another day-file now.
+/// Returns whose lines may claim the rows of pair `id` after a change of its scored day-file. If it was moved, those of
+/// `heir`, where it is now. If it was replaced, the lines that were read may be in any day-file, and lines of other
+/// pairs claim only rows that are equal to their own.
 #[must_use]
-pub fn scope_of_claims(why: SourceChange, id: PairId) -> PairId {
-    match why {
-        SourceChange::Replaced | SourceChange::Moved => PairId::ANY,
+pub fn scope_of_claims(why: SourceChange, id: PairId, heir: Option<PairId>) -> PairId {
+    match (why, heir) {
+        (SourceChange::Moved, Some(heir)) => heir,
+        (SourceChange::Moved | SourceChange::Replaced, _) => id.or_equal(),
         _ => id,
     }
 }

@@ -1,6 +1,8 @@
-//! Resets a source whose day-file no longer holds what was read of it: rewritten, truncated, replaced, shortened by a
-//! power cut. What was read is forgotten; its rows stay in the export, and the lines that the day-file holds now claim
-//! them.
+//! Resets sources whose day-files no longer hold what was read of them: rewritten, truncated, replaced, moved, shortened
+//! by a power cut. What was read is forgotten; its rows stay in the export, and the lines that the day-files hold now
+//! claim them.
+
+use std::collections::BTreeMap;
 
 use crate::engine::relocate::scope_of_claims;
 use crate::engine::{Engine, EngineError};
@@ -10,8 +12,19 @@ use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{PairId, UnclaimedRow};
 use crate::pair::verdict::Verdict;
 use crate::record::keys::RowKey;
-use crate::store::state::Reset;
 use crate::store::state::error::StateError;
+use crate::store::state::{PairReset, Reset};
+
+/// Released rows from which no further pair is reset in the same transaction, 24 bytes each.
+const CLAIMS_AT_ONCE: usize = 256 << 10;
+
+/// The sources of a pair that are read again from their start, and why.
+#[derive(Debug, Default)]
+pub(super) struct ResetRequest {
+    pub(super) changes: BTreeMap<Stream, SourceChange>,
+    /// The pair to which the scored day-file was moved.
+    pub(super) heir: Option<PairId>,
+}
 
 impl Engine {
     /// Resets a source outside a pass, so that the next pass reads it from its start.
@@ -23,58 +36,139 @@ impl Engine {
         path: &PairPath,
         stream: Stream,
     ) -> Result<(), EngineError> {
+        let request = ResetRequest {
+            changes: BTreeMap::from([(stream, SourceChange::Edited)]),
+            heir: None,
+        };
+        let requests = BTreeMap::from([(path.clone(), request)]);
         let result = self
             .reopen_state_if_failed()
-            .and_then(|()| self.reset_source(path, stream, SourceChange::Edited));
-        self.books.log.flush();
+            .and_then(|()| self.reset_pairs(&requests));
+        self.books.log.flush(false);
         self.commits.mark_state_failed(result)
     }
 
-    /// Forgets what was read of a source, and releases its rows for lines to claim.
-    pub(super) fn reset_source(
+    /// Releases the rows of moved and rewritten day-files, before a pass reads anything: a read that began before would not
+    /// know these rows, and write them again.
+    pub(super) fn release_rows(&mut self) -> Result<(), EngineError> {
+        let relocations = self.queue.relocations();
+        let rewritten = self.queue.due_resets();
+        let mut moved = self.moved_pairs(&relocations)?;
+        let mut others = BTreeMap::<PairPath, ResetRequest>::new();
+        for (path, pair) in &rewritten {
+            let Some(known) = self.known_checkpoint(path)? else {
+                continue;
+            };
+            for (stream, change) in &pair.changes {
+                if let Some(request) = moved.get_mut(path) {
+                    request.changes.entry(*stream).or_insert(*change);
+                } else if known.source(*stream).identity.is_some() {
+                    // Otherwise it was reset since, as one that was moved.
+                    let request = others.entry(path.clone()).or_default();
+                    request.changes.insert(*stream, *change);
+                }
+            }
+        }
+        let claimable = self.pairs.claimable();
+        self.reset_pairs(&moved)?;
+        if let Some((from, to)) = relocations.first().filter(|_| !moved.is_empty()) {
+            let day_files = moved.len();
+            let rows = self.pairs.claimable().saturating_sub(claimable);
+            tracing::info!(
+                day_files,
+                rows,
+                from = %from,
+                to = %to,
+                "day-files moved to another day: {day_files}, the first from {from} to {to}; keeping their {rows} rows",
+            );
+        }
+        self.queue.clear_relocations();
+        self.reset_pairs(&others)?;
+        self.queue.requeue_reset(rewritten);
+        Ok(())
+    }
+
+    /// Forgets what was read of sources, and releases their rows for lines to claim.
+    fn reset_pairs(
+        &mut self,
+        requests: &BTreeMap<PairPath, ResetRequest>,
+    ) -> Result<(), EngineError> {
+        if requests.is_empty() {
+            return Ok(());
+        }
+        self.checkpoint()?;
+        let mut requests = requests.iter().peekable();
+        while requests.peek().is_some() {
+            let mut header = self.with_accounts(self.commits.state.header().clone());
+            let mut resets = Vec::new();
+            let mut done = Vec::new();
+            let mut released = 0;
+            while released < CLAIMS_AT_ONCE
+                && let Some((path, request)) = requests.next()
+            {
+                let before = self.pairs.slot(path)?.pair.checkpoint.clone();
+                let reset = self.reset_of(path, request)?;
+                header.account.replace(&before, &reset.checkpoint);
+                let claims = reset.sources.iter().map(Reset::released).sum::<usize>();
+                header.claimable += claims as u64;
+                released += claims;
+                resets.push(reset);
+                done.push((path, request, before));
+            }
+            self.commits.reset_pairs(header, &resets)?;
+            let header = self.commits.state.header();
+            let claimable = header.claimable;
+            self.books.account = header.account.clone();
+            for (path, request, before) in done {
+                self.pairs.remove_reset(path, claimable);
+                self.queue.stop_settling(path);
+                self.record_reset(path, request, &before);
+            }
+        }
+        self.renew_view()
+    }
+
+    /// Returns what the state has to change for a pair that is reset.
+    fn reset_of(
         &mut self,
         path: &PairPath,
-        stream: Stream,
-        why: SourceChange,
-    ) -> Result<(), EngineError> {
-        self.checkpoint()?;
+        request: &ResetRequest,
+    ) -> Result<PairReset, EngineError> {
         let pair = &self.pairs.slot(path)?.pair;
-        let (id, before) = (pair.id, pair.checkpoint.clone());
-        let mut after = before.clone();
-        let reset = match stream {
-            Stream::Scored => {
-                let scope = scope_of_claims(why, id);
-                if scope == PairId::ANY {
-                    self.queue.mark_released_globally();
+        let (id, mut checkpoint) = (pair.id, pair.checkpoint.clone());
+        let mut sources = Vec::new();
+        for (stream, why) in &request.changes {
+            sources.push(match stream {
+                Stream::Scored => {
+                    checkpoint.scored = Default::default();
+                    checkpoint.counts = Default::default();
+                    checkpoint.waiting_since_s = 0;
+                    let scope = scope_of_claims(*why, id, request.heir);
+                    Reset::Scored(self.claims_of(id, scope)?)
                 }
-                after.scored = Default::default();
-                after.counts = Default::default();
-                after.waiting_since_s = 0;
-                Reset::Scored(self.claims_of(id, scope)?)
-            }
-            Stream::Evidence => {
-                let now_s = self.ctx.clock.wall_ms() / 1_000;
-                reset_evidence(&mut after, now_s);
-                Reset::Evidence(now_s)
-            }
-        };
-        self.books.metrics.reread();
-        if why != SourceChange::Moved {
-            let day_file = path.path(&self.ctx.root, stream);
-            let offset = before.source(stream).offset;
-            self.books.log.on_reset(day_file, offset, why.code());
+                Stream::Evidence => {
+                    let now_s = self.ctx.clock.wall_ms() / 1_000;
+                    reset_evidence(&mut checkpoint, now_s);
+                    Reset::Evidence(now_s)
+                }
+            });
         }
-        let mut header = self.with_accounts(self.commits.state.header().clone());
-        header.account.replace(&before, &after);
-        if let Reset::Scored(claims) = &reset {
-            header.claimable += claims.len() as u64;
+        Ok(PairReset {
+            id,
+            checkpoint,
+            sources,
+        })
+    }
+
+    fn record_reset(&mut self, path: &PairPath, request: &ResetRequest, before: &PairCheckpoint) {
+        for (stream, why) in &request.changes {
+            self.books.metrics.reread();
+            if *why != SourceChange::Moved {
+                let day_file = path.path(&self.ctx.root, *stream);
+                let offset = before.source(*stream).offset;
+                self.books.log.on_reset(day_file, offset, why.code());
+            }
         }
-        self.commits.reset_pair(header, id, &after, &reset)?;
-        let header = self.commits.state.header();
-        self.books.account = header.account.clone();
-        self.pairs.remove_reset(path, header.claimable);
-        self.queue.stop_settling(path);
-        self.renew_view()
     }
 
     /// Returns a claim, for the lines of `scope`, on every row that the pair's lines have in the export.

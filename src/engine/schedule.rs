@@ -9,10 +9,9 @@ use crate::engine::{Engine, EngineError};
 impl Engine {
     /// Reads and merges pairs in order until the pass is full. Returns the number of pairs that were merged.
     pub(super) fn read_pairs(&mut self, requests: &[ReadRequest]) -> Result<usize, EngineError> {
-        // With unclaimed rows pairs are read one after the other, so that no two of them claim the same row.
         if self.ctx.threads > 1
             && requests.len() > 1
-            && self.pairs.claimable() == 0
+            && !self.queue.reads_in_turn()
             && let Some(merged) = read_pairs_parallel(self, requests)?
         {
             return Ok(merged);
@@ -48,8 +47,8 @@ impl Engine {
         self.queue.pass_is_full()
     }
 
-    /// Returns whether this pass released rows that the lines of any pair may claim.
-    pub(super) fn released_globally(&self) -> bool {
-        self.queue.released_globally()
+    /// Returns whether reads of this pass claimed the same row.
+    pub(super) fn claims_collided(&self) -> bool {
+        self.queue.claims_collided()
     }
 }

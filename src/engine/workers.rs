@@ -188,8 +188,8 @@ fn queue_and_merge(
         engine.merge(&requests[merged], read)?;
         shared.change(|queue| queue.waiting_bytes -= rows_bytes);
         merged += 1;
-        // The other reads may have started before, without these rows, and would claim the same ones.
-        if engine.released_globally() {
+        // Other reads of this pass probably claim the same rows too: the next pass reads in turn.
+        if engine.claims_collided() {
             return Ok(merged);
         }
     }

@@ -68,6 +68,8 @@ mod rebuild;
 mod restored;
 /// Day-files whose history is rewritten under the daemon.
 mod rewritten;
+/// Day-files of several days with lines of one row key, whose rows are released.
+mod same_key;
 /// `status`: from a running daemon, from the state of a dead one.
 mod status;
 /// Terminals: colours, bars, errors with their fix, Ctrl-C.

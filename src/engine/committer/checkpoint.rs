@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use crate::engine::committer::Committer;
 use crate::engine::{EngineError, Setup};
-use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::index::PairId;
 use crate::store::export::ExportMark;
 use crate::store::state::header::Header;
-use crate::store::state::{PairWrite, Reset, State, StateView};
+use crate::store::state::{PairReset, PairWrite, State, StateView};
 
 impl Committer {
     /// Makes all of the export durable, and returns its mark.
@@ -44,16 +42,14 @@ impl Committer {
         Ok(())
     }
 
-    /// Resets one pair in the state.
-    pub(in crate::engine) fn reset_pair(
+    /// Resets pairs in the state.
+    pub(in crate::engine) fn reset_pairs(
         &mut self,
         header: Header,
-        id: PairId,
-        after: &PairCheckpoint,
-        reset: &Reset,
+        pairs: &[PairReset],
     ) -> Result<(), EngineError> {
         self.state
-            .reset(header, id, after, reset)
+            .reset(header, pairs)
             .inspect_err(|_| self.state_failed = true)?;
         Ok(())
     }

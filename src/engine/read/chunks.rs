@@ -24,8 +24,8 @@ pub(super) struct Sources {
 /// The result of opening both day-files of a pair.
 pub(super) struct OpenedPair {
     pub(super) sources: Sources,
-    /// A source whose day-file does not hold what was read of it.
-    pub(super) rewritten: Option<(Stream, SourceChange)>,
+    /// Sources whose day-files do not hold what was read of them.
+    pub(super) rewritten: Vec<(Stream, SourceChange)>,
     pub(super) unreadable: Vec<(Stream, io::Error)>,
     /// Sources that were read before and do not exist now.
     pub(super) deleted: Vec<Stream>,
@@ -58,7 +58,7 @@ pub(super) fn open_sources(
             evidence: None,
             scored: None,
         },
-        rewritten: None,
+        rewritten: Vec::new(),
         unreadable: Vec::new(),
         deleted: Vec::new(),
         memory,
@@ -79,7 +79,7 @@ impl OpenedPair {
     ) -> Option<Source> {
         match open_unchanged(path, stream, state, ctx) {
             Ok(Opened::Unchanged(source)) => return Some(source),
-            Ok(Opened::Changed(change)) => self.rewritten = Some((stream, change)),
+            Ok(Opened::Changed(change)) => self.rewritten.push((stream, change)),
             Ok(Opened::Absent) => {
                 if state.identity.is_some() && !is_gone(state) {
                     self.deleted.push(stream);

@@ -65,8 +65,8 @@ pub struct ReadContext<'a> {
 pub struct PairRead {
     /// The outcome of the new lines; `None` where a source changed or cannot be read.
     pub outcome: Option<JoinOutcome>,
-    /// A source that must be read again from its start before anything else.
-    pub rewritten: Option<(Stream, SourceChange)>,
+    /// Sources that must be read again from their start before anything else.
+    pub rewritten: Vec<(Stream, SourceChange)>,
     /// Sources that could not be read.
     pub unreadable: Vec<(Stream, io::Error)>,
     /// Sources that were read before and do not exist now.
@@ -87,7 +87,7 @@ impl PairRead {
     fn new(memory: PairMemory, wall_ms: u64) -> Self {
         Self {
             outcome: None,
-            rewritten: None,
+            rewritten: Vec::new(),
             unreadable: Vec::new(),
             deleted: Vec::new(),
             memory,
@@ -123,7 +123,7 @@ pub fn read_pair(
     };
     // Half a pair is not joined: the evidence of a run may be in the unreadable half, which was read already and would not
     // be read again for the run.
-    if read.rewritten.is_some() || !read.unreadable.is_empty() {
+    if !read.rewritten.is_empty() || !read.unreadable.is_empty() {
         return Ok(read);
     }
     let sources = &opened.sources;
@@ -249,7 +249,7 @@ impl PairRead {
     fn record_identified(&mut self, stream: Stream, identified: io::Result<bool>) -> bool {
         match identified {
             Ok(true) => return true,
-            Ok(false) => self.rewritten = Some((stream, SourceChange::TailChanged)),
+            Ok(false) => self.rewritten.push((stream, SourceChange::TailChanged)),
             Err(error) => self.unreadable.push((stream, error)),
         }
         false

@@ -145,8 +145,8 @@ struct Planner<'a> {
     plan: Plan,
 }
 
-/// A pair that no state knows yet has a number that no claim is limited to.
-const NEW_PAIR: PairId = PairId(u32::MAX - 1);
+/// A pair that no state knows yet has a number that no claim of the state is limited to.
+const NEW_PAIR: PairId = PairId::MAX;
 
 impl Planner<'_> {
     /// Returns the pairs that a run would read, in its order.
@@ -194,13 +194,15 @@ impl Planner<'_> {
             for (stream, error) in &found.unreadable {
                 self.skip_oversized(&path.to_string(), *stream, error);
             }
-            if let Some((stream, why)) = found.rewritten {
-                name(&mut self.plan.read_again, path, stream, why.code());
+            if !found.rewritten.is_empty() {
                 rewrites += 1;
                 if rewrites > REWRITES_MAX {
                     break;
                 }
-                pair = self.again(pair, stream, why)?;
+                for (stream, why) in found.rewritten {
+                    name(&mut self.plan.read_again, path, stream, why.code());
+                    pair = self.again(pair, stream, why, None)?;
+                }
                 memory = PairMemory::default();
                 continue;
             }
@@ -225,7 +227,7 @@ impl Planner<'_> {
             settled = true;
         }
         self.sum_up(&pair.checkpoint, &before, rows, claimed);
-        self.released.retain(|claim| claim.scope == PairId::ANY);
+        self.released.retain(|claim| !claim.is_of_one_pair());
         Ok(())
     }
 
@@ -243,8 +245,9 @@ impl Planner<'_> {
         pair: ActivePair,
         stream: Stream,
         why: SourceChange,
+        heir: Option<PairId>,
     ) -> Result<ActivePair, StateError> {
-        let (pair, released) = reset::again(self.planning, pair, stream, why)?;
+        let (pair, released) = reset::again(self.planning, pair, stream, why, heir)?;
         self.released.extend(released);
         Ok(pair)
     }
@@ -278,7 +281,12 @@ impl Planner<'_> {
                 Stream::Scored,
                 SourceChange::Moved.code(),
             );
-            let left = self.again((*known).clone(), Stream::Scored, SourceChange::Moved)?;
+            let left = self.again(
+                (*known).clone(),
+                Stream::Scored,
+                SourceChange::Moved,
+                Some(pair.id),
+            )?;
             self.sum_up(&left.checkpoint, &known.checkpoint.figures(), 0, 0);
             self.left.insert(from, left);
             return Ok(true);

@@ -20,6 +20,7 @@ pub(super) fn again(
     pair: ActivePair,
     stream: Stream,
     why: SourceChange,
+    heir: Option<PairId>,
 ) -> Result<(ActivePair, BTreeSet<UnclaimedRow>), StateError> {
     let mut overlay = Overlay::default();
     if pair.persisted {
@@ -39,7 +40,7 @@ pub(super) fn again(
     };
     let released = match stream {
         Stream::Scored => {
-            let scope = scope_of_claims(why, again.id);
+            let scope = scope_of_claims(why, again.id, heir);
             forget_scored(planning, &mut again, scope)
         }
         Stream::Evidence => {

@@ -88,6 +88,17 @@ pub struct PairWrite<'a> {
     pub claims: &'a [UnclaimedRow],
 }
 
+/// A pair of which sources are read again from their start.
+#[derive(Debug)]
+pub struct PairReset {
+    /// Its number.
+    pub id: PairId,
+    /// Its checkpoint, without what was read of these sources.
+    pub checkpoint: PairCheckpoint,
+    /// What becomes of what was known of each source.
+    pub sources: Vec<Reset>,
+}
+
 /// Which of a pair's sources is read again from its start, and what becomes of what was known.
 #[derive(Debug)]
 pub enum Reset {
@@ -96,6 +107,17 @@ pub enum Reset {
     /// The evidence day-file: its index and dead letters go, runs refused for their evidence wait again, since
     /// this second of 1970.
     Evidence(u64),
+}
+
+impl Reset {
+    /// Returns the number of rows that become claimable.
+    #[must_use]
+    pub fn released(&self) -> usize {
+        match self {
+            Reset::Scored(claimable) => claimable.len(),
+            Reset::Evidence(_) => 0,
+        }
+    }
 }
 
 /// The open state.
@@ -232,29 +254,28 @@ impl State {
         self.commit(transaction, header)
     }
 
-    /// Removes what was read of one source of a pair in one durable transaction.
+    /// Removes what was read of sources in one durable transaction.
     ///
     /// # Errors
     /// redb fails; nothing is removed then.
-    pub fn reset(
-        &mut self,
-        header: Header,
-        id: PairId,
-        checkpoint: &PairCheckpoint,
-        reset: &Reset,
-    ) -> Result<(), StateError> {
+    pub fn reset(&mut self, header: Header, pairs: &[PairReset]) -> Result<(), StateError> {
         let transaction = self.begin_write()?;
-        write_checkpoint(&transaction, id, checkpoint)?;
-        match reset {
-            Reset::Scored(claimable) => {
-                remove_blocks(&transaction, SCORED, id)?;
-                remove_dead_letters(&transaction, id, false)?;
-                insert_claimable(&transaction, claimable)?;
-            }
-            Reset::Evidence(now_s) => {
-                remove_blocks(&transaction, EVIDENCE, id)?;
-                remove_dead_letters(&transaction, id, true)?;
-                wait_again(&transaction, id, *now_s)?;
+        for pair in pairs {
+            let id = pair.id;
+            write_checkpoint(&transaction, id, &pair.checkpoint)?;
+            for reset in &pair.sources {
+                match reset {
+                    Reset::Scored(claimable) => {
+                        remove_blocks(&transaction, SCORED, id)?;
+                        remove_dead_letters(&transaction, id, false)?;
+                        insert_claimable(&transaction, claimable)?;
+                    }
+                    Reset::Evidence(now_s) => {
+                        remove_blocks(&transaction, EVIDENCE, id)?;
+                        remove_dead_letters(&transaction, id, true)?;
+                        wait_again(&transaction, id, *now_s)?;
+                    }
+                }
             }
         }
         self.commit(transaction, header)
