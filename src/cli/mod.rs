@@ -160,9 +160,13 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
     };
     let mut bars = Steps::default();
     let lake = LakeReader::new(&OsStorage, &settings.root)?;
-    let report = verify::verify(&lake, &options, &mut |what, done_bytes, total_bytes| {
-        bars.at(what, done_bytes, total_bytes);
-    })?;
+    let deleted_rows = |rows: &[u64]| queries::deleted_rows(settings, rows);
+    let report = verify::verify_knowing(
+        &lake,
+        &options,
+        &deleted_rows,
+        &mut |what, done_bytes, total_bytes| bars.at(what, done_bytes, total_bytes),
+    )?;
     drop(bars);
     for (path, error) in &report.passed_over {
         tracing::warn!(path = %path.display(), %error, "skipped {} ({error})", path.display());

@@ -1,5 +1,6 @@
 //! The commands that query: `status`, `explain`, `dead-letters`, `plan`.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -22,7 +23,7 @@ use crate::platform::storage::{OsStorage, Storage as _};
 use crate::query::dead_letters;
 use crate::query::dead_letters::{DeadLetterFilter, DeadLetterInfo, DeadLetterPage};
 use crate::query::explain;
-use crate::query::explain::{Contradictions, ExplainContext, Explanation, Page};
+use crate::query::explain::{Contradictions, DeletedRows, ExplainContext, Explanation, Page};
 use crate::query::offline::{InquireError, OfflineState, inquire};
 use crate::query::plan;
 use crate::query::plan::{Plan, PlanContext};
@@ -104,6 +105,36 @@ fn contradicted(settings: &Settings, arguments: &ExplainArguments) -> Result<(),
         eprintln!("more results: continue with --skip {shown}");
     }
     Ok(())
+}
+
+/// Rows in one question, so that its path stays short.
+const ROWS_ASKED_MAX: usize = 500;
+
+/// Returns which of the rows at these offsets belong to lines of deleted day-files. Without a state nothing is known of
+/// any row.
+pub(super) fn deleted_rows(settings: &Settings, rows: &[u64]) -> BTreeSet<u64> {
+    let mut deleted = BTreeSet::new();
+    for rows in rows.chunks(ROWS_ASKED_MAX) {
+        let asked: BTreeSet<u64> = rows.iter().copied().collect();
+        let list: Vec<String> = rows.iter().map(u64::to_string).collect();
+        let path = format!("/deleted-rows.json?{}", query(&[("rows", &list.join(","))]));
+        let answer = inquire::<DeletedRows, InquireError>(settings, &path, |files| {
+            with_explain_context(settings, files, |context| {
+                explain::deleted_rows(&asked, context)
+            })
+        });
+        match answer {
+            Ok(answer) => deleted.extend(answer.rows),
+            Err(InquireError::NoState(_)) => return deleted,
+            Err(error) => {
+                tracing::warn!(
+                    "rows of deleted day-files count as duplicates, because the state cannot be read: {error}; run `distilld verify` again"
+                );
+                return deleted;
+            }
+        }
+    }
+    deleted
 }
 
 /// Reads an answer from the files of a daemon that is not running.

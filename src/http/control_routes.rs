@@ -29,6 +29,9 @@ pub(super) async fn answer(
         (&Method::GET, "/contradicted.json") => {
             handlers::contradicted(inbox, context, params).await
         }
+        (&Method::GET, "/deleted-rows.json") => {
+            handlers::deleted_rows(inbox, context, params).await
+        }
         (&Method::GET, "/dead-letters.json") => {
             handlers::dead_letters(inbox, context, params).await
         }

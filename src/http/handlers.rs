@@ -19,7 +19,9 @@ use crate::pair::history::Recent;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::OsStorage;
 use crate::query::dead_letters::{DeadLetterFilter, letters as list_dead_letters, stream_named};
-use crate::query::explain::{ExplainContext, Page, contradictions, explain as explain_run};
+use crate::query::explain::{
+    ExplainContext, Page, contradictions, deleted_rows as find_deleted_rows, explain as explain_run,
+};
 use crate::query::plan::{PlanContext, plan as plan_run};
 use crate::query::status::{Status, WaitingRun, lag, waiting_oldest};
 use crate::store::state::error::StateError;
@@ -175,6 +177,21 @@ pub(super) async fn contradicted(
     long_request(inbox, context, move |context, snapshot| {
         context.with_explain_context(snapshot, |explain_context| {
             contradictions(page, explain_context)
+        })
+    })
+    .await
+}
+
+pub(super) async fn deleted_rows(
+    inbox: &Inbox,
+    context: &Arc<QueryContext>,
+    params: QueryParams,
+) -> HttpResponse {
+    let rows = params.get("rows").unwrap_or_default().split(',');
+    let rows = rows.filter_map(|row| row.parse().ok()).collect();
+    long_request(inbox, context, move |context, snapshot| {
+        context.with_explain_context(snapshot, |explain_context| {
+            find_deleted_rows(&rows, explain_context)
         })
     })
     .await

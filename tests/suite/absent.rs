@@ -1,11 +1,13 @@
 //! Day-files that are away for a while, or cannot be opened, and come back as they were: what arrived meanwhile for
 //! their lines is joined in the end, once. And ends of day-files that never settle: nobody waits for them for ever.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::bench::{Bench, EXPORT, ROOT, SETTLE_MS};
 use crate::support::lake_gen::{Step, Stream};
 use crate::support::naive::{Pairs, multiset_difference, naive_batch};
+use crate::support::process::Bench as ProcessBench;
 use crate::support::sim_disk::SimDisk;
 
 const PAIR: &str = "2026/01/02/outcomes.jsonl";
@@ -373,4 +375,58 @@ fn a_torn_line_is_told_once_however_often_its_pair_leaves_the_memory() {
     }
     lake.append(Stream::Scored, "0}\n");
     assert_eq!(told(&lake), (0, 0));
+}
+
+/// Copies of day-files in other days, each line of which has its own row, and which are deleted afterwards.
+#[test]
+fn rows_of_deleted_copies_are_orphaned_and_no_duplicates() {
+    let bench = ProcessBench::new();
+    let [first, copy, moved] = [1, 2, 3].map(|day| format!("2026/01/{day:02}/copied.jsonl"));
+    let copy_to = |to: &str| {
+        for stream in Stream::BOTH {
+            let to = bench.path(stream, to);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(bench.path(stream, &first), to).unwrap();
+        }
+    };
+    let delete = |pair: &str| {
+        for stream in Stream::BOTH {
+            fs::remove_file(bench.path(stream, pair)).unwrap();
+        }
+    };
+    for run in ["a", "b", "c"] {
+        bench.append_run(&first, run);
+    }
+    let mut daemon = bench.start_caught_up();
+    bench.wait_rows(&mut daemon, 3);
+    copy_to(&copy);
+    bench.wait_rows(&mut daemon, 6);
+    delete(&copy);
+    let orphaned = |count: u32| {
+        let verified = bench.ask(&["verify"]);
+        assert_eq!(verified["orphaned"], count, "{verified}");
+        assert_eq!(verified["duplicate"], 0, "{verified}");
+    };
+    orphaned(3);
+    bench.stop(daemon);
+    orphaned(3);
+    // Between file systems a move is a copy and a deletion: of equal rows those of the first day-file are surplus too.
+    copy_to(&moved);
+    bench.once();
+    assert_eq!(bench.row_count(), 9);
+    delete(&first);
+    orphaned(6);
+    bench.once();
+    orphaned(6);
+    // A row that was written twice is a duplicate in any case.
+    let bytes = bench.export_bytes();
+    let row = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    fs::write(bench.export(), [&bytes[..], &bytes[..row]].concat()).unwrap();
+    let ended = bench.run(&mut bench.command(&["verify"]));
+    ended.check(1, &["duplicate"]);
+    assert!(
+        ended.stdout.contains("\"duplicate\":1,"),
+        "{}",
+        ended.stdout
+    );
 }

@@ -1,15 +1,16 @@
 //! Day-files of several days have lines with one row key, and the rows of one of these day-files are released: each line
 //! has its own row afterwards, with its own text, in whatever order lines, evidence and day-files arrive.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use distilld::lake::path::PairPath;
 
-use crate::support::bench::{Bench, EXPORT, ROOT};
+use crate::support::bench::{Bench, EXPORT, ROOT, STATE_DIR};
 use crate::support::lake_gen::Stream;
 use crate::support::naive::compare::multiset_difference;
 use crate::support::naive::{naive_batch, read_pairs};
-use crate::support::process::{evidence_with, scored};
+use crate::support::process::{Bench as ProcessBench, evidence_with, scored};
 use crate::support::sim_disk::SimDisk;
 
 /// The pair whose rows are released.
@@ -205,5 +206,120 @@ fn each_line_of_a_key_has_its_own_row_after_rows_of_the_key_are_released() {
         bench.open().unwrap();
         bench.quiet().unwrap();
         assert_exact(&mut bench, &format!("{case:?}, after a restart"));
+        lose_state(&mut bench);
+        bench.open().unwrap();
+        bench.quiet().unwrap();
+        assert_exact(
+            &mut bench,
+            &format!("{case:?}, after the loss of the state"),
+        );
     }
+}
+
+fn lose_state(bench: &mut Bench) {
+    bench.engine = None;
+    for file in ["state.redb", "journal"] {
+        bench.disk.remove(format!("{STATE_DIR}/{file}"));
+    }
+}
+
+/// A bench with this many pairs, whose lines have one row key and different texts.
+fn many_pairs(pairs: u32, threads: usize) -> Bench {
+    let mut bench = Bench::new(SimDisk::new());
+    bench.threads = threads;
+    bench.open().unwrap();
+    for n in 0..pairs {
+        let pair = nth_pair(n);
+        append(
+            &mut bench,
+            Stream::Evidence,
+            &pair,
+            &evidence_with("r", &format!("text {n}")),
+        );
+        append(&mut bench, Stream::Scored, &pair, &scored("r"));
+    }
+    bench.quiet().unwrap();
+    bench
+}
+
+fn nth_pair(n: u32) -> String {
+    format!("2026/{:02}/{:02}/a.jsonl", 1 + n / 28, 1 + n % 28)
+}
+
+#[test]
+fn rows_of_one_key_are_claimed_by_their_own_lines_after_the_loss_of_the_state() {
+    for threads in [1, 2, 4] {
+        let mut bench = many_pairs(60, threads);
+        lose_state(&mut bench);
+        bench.open().unwrap();
+        bench.quiet().unwrap();
+        assert_exact(&mut bench, &format!("{threads} threads"));
+    }
+}
+
+/// Returns the number of syncs after all day-files were put into other inodes, as when the lake is copied to another disk.
+fn syncs_after_a_copy(pairs: u32, threads: usize) -> usize {
+    let mut bench = many_pairs(pairs, threads);
+    for n in 0..pairs {
+        for stream in Stream::BOTH {
+            let path = place(stream, &nth_pair(n));
+            let copy = path.with_extension("copy");
+            bench
+                .disk
+                .append_durable(&copy, &bench.disk.read(&path).unwrap());
+            bench.disk.move_file(&copy, &path);
+        }
+    }
+    let calls = bench.disk.calls();
+    bench.look_around().unwrap();
+    bench.quiet().unwrap();
+    assert_exact(&mut bench, &format!("{pairs} pairs, {threads} threads"));
+    let log = bench.disk.call_log(calls);
+    log.iter().filter(|call| call.starts_with("sync")).count()
+}
+
+#[test]
+fn a_lake_on_another_disk_costs_no_sync_for_each_pair() {
+    for threads in [1, 2, 4] {
+        let (few, many) = (
+            syncs_after_a_copy(4, threads),
+            syncs_after_a_copy(100, threads),
+        );
+        assert!(
+            few > 0 && many < few + 10,
+            "{few} syncs for 4 pairs, {many} for 100, {threads} threads"
+        );
+    }
+}
+
+#[test]
+fn a_lake_on_another_disk_is_one_log_message() {
+    let bench = ProcessBench::new();
+    let pairs: Vec<String> = (0..100).map(nth_pair).collect();
+    for pair in &pairs {
+        bench.append_run(pair, &format!("run of {pair}"));
+    }
+    bench.once();
+    let export = bench.export_bytes();
+    for pair in &pairs {
+        for stream in Stream::BOTH {
+            let path = bench.path(stream, pair);
+            let copy = path.with_extension("copy");
+            fs::copy(&path, &copy).unwrap();
+            fs::rename(&copy, &path).unwrap();
+        }
+    }
+    let mut daemon = bench.start_caught_up();
+    bench.probe(&mut daemon);
+    bench.stop(daemon);
+    let log = bench.said();
+    let resets = log
+        .lines()
+        .filter(|line| line.contains("re-reading from the start"));
+    let resets: Vec<&str> = resets.collect();
+    assert_eq!(resets.len(), 1, "{log}");
+    assert!(resets[0].contains(" day_files=200 "), "{}", resets[0]);
+    assert_eq!(bench.row_count(), 101);
+    assert!(bench.export_bytes().starts_with(&export));
+    bench.assert_batch();
 }

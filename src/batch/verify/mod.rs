@@ -26,8 +26,8 @@
 //! evidence had only its role changed in place cannot be distinguished from one that the role never allowed; both are
 //! unearned. A row of a firewalled line counts as contradicted both when the line and when the firewall changed. An
 //! invented row counts as orphaned, like a row whose day-file was deleted. If one of two lines with the same key was
-//! deleted, its row counts as a duplicate; the text names the deletion if no other row has its index. A clock set
-//! back between a row and the rewriting of its source can make a genuine row look altered.
+//! deleted, its row counts as a duplicate; the text names the deletion if no other row has its index. Only if its whole
+//! day-file was deleted and the state of the daemon can be read, its row counts as orphaned. A clock set back between a row and the rewriting of its source can make a genuine row look altered.
 
 mod compare;
 mod days;
@@ -38,6 +38,7 @@ pub(crate) mod recheck;
 mod result;
 mod rows;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -104,6 +105,9 @@ impl Steps<'_> {
     }
 }
 
+/// Returns which of the rows at these offsets belong to lines of deleted day-files, as far as that is known.
+pub type DeletedRows<'a> = &'a dyn Fn(&[u64]) -> BTreeSet<u64>;
+
 /// Verifies the export of a lake.
 ///
 /// # Errors
@@ -111,6 +115,19 @@ impl Steps<'_> {
 pub fn verify(
     lake: &LakeReader<'_>,
     options: &VerifyOptions,
+    on_step: OnStep<'_>,
+) -> Result<VerifyReport, VerifyError> {
+    verify_knowing(lake, options, &|_| BTreeSet::new(), on_step)
+}
+
+/// As [`verify`]. A surplus row of a deleted day-file counts as orphaned.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_knowing(
+    lake: &LakeReader<'_>,
+    options: &VerifyOptions,
+    deleted_rows: DeletedRows<'_>,
     on_step: OnStep<'_>,
 ) -> Result<VerifyReport, VerifyError> {
     let reading = PairReading {
@@ -124,6 +141,7 @@ pub fn verify(
     let mut verification = Verification {
         lake,
         options,
+        deleted_rows,
         reading,
         result: VerifyResult {
             complete: true,
@@ -152,6 +170,7 @@ struct FirstFailure {
 struct Verification<'a> {
     lake: &'a LakeReader<'a>,
     options: &'a VerifyOptions,
+    deleted_rows: DeletedRows<'a>,
     reading: PairReading<'a>,
     result: VerifyResult,
     worst: Option<FirstFailure>,
@@ -247,7 +266,8 @@ impl Verification<'_> {
     fn recheck(&mut self, buckets: &[bool], steps: &mut Steps<'_>) -> Result<(), VerifyError> {
         let (lake, options, reading) = (self.lake, self.options, self.reading);
         let mut recheck = Recheck::new(lake, &reading, options, buckets);
-        let judged = recheck.judge(steps)?;
+        let mut judged = recheck.judge(steps)?;
+        recheck.excuse_deleted(&mut judged.findings, self.deleted_rows);
         self.result.unsettled += judged.unsettled;
         for (key, finding) in judged.findings {
             self.add_finding(key, finding, &recheck)?;

@@ -10,11 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::batch::pair::{BatchVerdict, JudgedLine, LakeReader, PairReading, read_pair};
-use crate::batch::verify::compare::{Explanation, Finding, KeyRows, LineFact, Unmatched, classify};
+use crate::batch::verify::compare::{
+    Explanation, Finding, KeyRows, Kind, LineFact, Unmatched, classify,
+};
 use crate::batch::verify::diagnose::{Candidate, Now, examine};
 use crate::batch::verify::error::VerifyError;
 use crate::batch::verify::rows::{ExportLine, ExportReader, RowFact, bucket_of};
-use crate::batch::verify::{Steps, VerifyOptions};
+use crate::batch::verify::{DeletedRows, Steps, VerifyOptions};
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::walk;
@@ -89,6 +91,40 @@ impl<'a> Recheck<'a> {
         let mut judged = self.classify_all()?;
         judged.unsettled = unsettled;
         Ok(judged)
+    }
+
+    /// Turns duplicates into orphaned rows, of each key as many as it has rows of deleted day-files: which of several equal
+    /// rows has lost its line is not known.
+    pub(super) fn excuse_deleted(
+        &self,
+        findings: &mut [(RowKey, Finding)],
+        deleted_rows: DeletedRows<'_>,
+    ) {
+        let duplicates = findings
+            .iter_mut()
+            .filter(|(_, finding)| finding.kind == Kind::Duplicate);
+        let duplicates: Vec<_> = duplicates.collect();
+        let keys: BTreeSet<RowKey> = duplicates.iter().map(|(key, _)| *key).collect();
+        let rows = keys.iter().flat_map(|key| &self.keys[key].rows);
+        let rows: Vec<u64> = rows.map(|row| row.offset).collect();
+        if rows.is_empty() {
+            return;
+        }
+        let deleted = deleted_rows(&rows);
+        let mut left: HashMap<RowKey, usize> = HashMap::new();
+        for key in keys {
+            let rows = self.keys[&key].rows.iter();
+            left.insert(
+                key,
+                rows.filter(|row| deleted.contains(&row.offset)).count(),
+            );
+        }
+        for (key, finding) in duplicates {
+            if let Some(left) = left.get_mut(key).filter(|left| **left > 0) {
+                *left -= 1;
+                finding.kind = Kind::Orphaned;
+            }
+        }
     }
 
     /// Rereads until all remaining keys are stable. Drops keys that have become equal, and those that never become

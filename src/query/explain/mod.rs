@@ -3,6 +3,7 @@
 //! since is marked. Also lists contradicted rows.
 
 mod contradicted;
+mod deleted;
 pub(crate) mod suggest;
 
 use std::io;
@@ -25,6 +26,7 @@ use crate::store::snapshot::{RunOccurrences, StateSnapshot, pair_path, stream_na
 use crate::store::state::error::StateError;
 
 pub use contradicted::{ContradictedRow, Contradictions, Page, contradictions};
+pub use deleted::{DeletedRows, deleted_rows};
 
 /// The lines of a run. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
