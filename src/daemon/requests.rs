@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::history::Recent;
 use crate::query::dead_letters::RetryReport;
-use crate::query::status::{Status, UnreadBytes};
+use crate::query::status::{Status, UnreadPairs};
 
 pub use crate::store::snapshot::StateSnapshot;
 
@@ -35,21 +35,6 @@ pub struct Snapshot {
     pub status: Status,
     /// What is remembered of every pair and line.
     pub figures: StateSnapshot,
-    /// How far behind it is.
-    pub freshness: LagRequest,
-    /// What is known to be unread.
-    pub unread: UnreadBytes,
-}
-
-/// How far the export is behind its sources, as far as that is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LagRequest {
-    /// Bytes of day-files known to be unread.
-    pub bytes: u64,
-    /// For how long the oldest unread news has been known, milliseconds.
-    pub age_ms: u64,
-    /// Within what age it counts as fresh, milliseconds.
-    pub objective_ms: u64,
-    /// Whether all that was there at the start has been looked at.
-    pub caught_up: bool,
+    /// The pairs to measure for the lag.
+    pub unread: UnreadPairs,
 }

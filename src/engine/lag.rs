@@ -6,6 +6,52 @@ use crate::engine::read::{PairRead, SourceMemory};
 use crate::lake::path::{PairPath, Stream};
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
+/// How far the export lags behind its sources, as far as that is known. Made once for a snapshot; every status, metric
+/// and readiness answer of that snapshot prints this value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Lag {
+    /// Pairs of day-files to read and directories to list.
+    pub files: u64,
+    /// Unread bytes of day-files.
+    pub bytes: u64,
+    /// Whether `bytes` is complete; if not, it is a lower bound.
+    pub bytes_exact: bool,
+    /// Lines in these bytes; `None` if there are too many to count.
+    pub lines: Option<u64>,
+    /// Time since everything was read, milliseconds; seconds in JSON.
+    #[serde(rename = "seconds", with = "seconds")]
+    pub age_ms: u64,
+    /// The greatest age that counts as ready, milliseconds; seconds in JSON.
+    #[serde(rename = "objective_seconds", with = "seconds")]
+    pub objective_ms: u64,
+    /// Whether everything that existed at the start was read.
+    pub caught_up: bool,
+}
+
+impl Lag {
+    /// Returns whether nothing is known to be unread.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.files == 0 && self.bytes == 0
+    }
+}
+
+/// Milliseconds as seconds in JSON.
+mod seconds {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub(super) fn serialize<S: Serializer>(ms: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(*ms as f64 / 1_000.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        Ok((f64::deserialize(deserializer)? * 1_000.0).round() as u64)
+    }
+}
+
 /// Pairs with news that nobody has read yet.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {

@@ -11,7 +11,7 @@ use crate::lake::path::{PairPath, Stream};
 use crate::pair::JoinOutcome;
 use crate::pair::accounting::class_of;
 use crate::pair::index::DeadLetter;
-use crate::pair::verdict::LineTotals;
+use crate::pair::verdict::{LineTotals, VerdictKind};
 use crate::platform::message_ids;
 use crate::record::timestamp::day_of;
 use crate::store::journal::batch::PairDelta;
@@ -199,8 +199,7 @@ impl Engine {
 /// Lines that were refused, or became dead letters, between two figures of a pair.
 fn refused_since(before: &LineTotals, after: &LineTotals) -> u64 {
     let refused = |totals: &LineTotals| {
-        let counts = &totals.counts;
-        let by_rule = counts.firewalled + counts.unknown_category + counts.role + counts.blank_text;
+        let by_rule = totals.by_verdict().sum_of(VerdictKind::is_refusal);
         by_rule + totals.scored_malformed
     };
     // Less where one that was refused got its row at last.

@@ -15,7 +15,7 @@
 
 mod commit;
 mod error;
-pub(crate) mod lag;
+pub mod lag;
 mod merge;
 pub mod metrics;
 pub(crate) mod open_files;
@@ -43,6 +43,7 @@ use crate::pair::ActivePair;
 use crate::pair::accounting::Account;
 use crate::pair::history::Recent;
 use crate::pair::index::UnclaimedRow;
+use crate::pair::verdict::VerdictKind;
 use crate::platform::background::Beside;
 use crate::platform::buffer_pool::Buffers;
 use crate::store::export::{Export, ExportError};
@@ -52,8 +53,7 @@ use crate::store::journal::batch::Batch;
 use crate::store::state::{State, StateView};
 
 pub use error::EngineError;
-use lag::Backlog;
-use lag::PartialLines;
+use lag::{Backlog, Lag, PartialLines};
 use open_files::OpenFileGuard;
 use relocate::Inodes;
 use sealed_batch::{Committing, Sealed};
@@ -280,10 +280,17 @@ impl Engine {
         self.awaited = awaited;
     }
 
-    /// Bytes known to be unread, and for how long the oldest unread news has been known, milliseconds.
+    /// Returns the lag as the engine knows it: pairs to read, their measured bytes, and the age of the oldest unread
+    /// change.
     #[must_use]
-    pub fn lag(&self) -> (u64, u64) {
-        self.unread.lag(self.setup.clock.monotonic_ms())
+    pub fn lag(&self) -> Lag {
+        let (bytes, age_ms) = self.unread.lag(self.setup.clock.monotonic_ms());
+        Lag {
+            files: self.behind() as u64,
+            bytes,
+            age_ms,
+            ..Lag::default()
+        }
     }
 
     /// What it counts.
@@ -398,12 +405,8 @@ impl Engine {
         Ok(PassReport {
             pairs: looked as u64,
             source_bytes: self.pass_bytes,
-            rows: self
-                .account
-                .totals
-                .counts
-                .exported
-                .saturating_sub(before.counts.exported),
+            rows: self.account.totals.counts[VerdictKind::Exported]
+                .saturating_sub(before.counts[VerdictKind::Exported]),
             scored_lines: self
                 .account
                 .totals

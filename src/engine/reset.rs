@@ -37,13 +37,9 @@ impl Engine {
             Stream::Evidence => {
                 after.evidence = Default::default();
                 let now_s = self.setup.clock.wall_ms() / 1_000;
-                let refused = after.counts.role + after.counts.blank_text;
-                if refused > 0 {
+                if after.counts.requeue_refused_evidence() > 0 {
                     after.begin_to_wait(now_s);
                 }
-                after.counts.waiting += refused;
-                after.counts.role = 0;
-                after.counts.blank_text = 0;
                 Reset::Evidence(now_s)
             }
         };

@@ -17,12 +17,13 @@ use crate::lake::chunk::LineLimits;
 use crate::lake::path::PairPath;
 use crate::lake::path::export_path;
 use crate::pair::history::Recent;
+use crate::pair::verdict::VerdictKind;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::OsStorage;
 use crate::query::dead_letters::{DeadLetterFilter, letters as letters_of, stream_named};
 use crate::query::explain::{ExplainContext, Page, contradictions, explain as explain_run};
 use crate::query::plan::{PlanContext, plan as plan_run};
-use crate::query::status::{Status, WaitingRun, lag, waiting_oldest};
+use crate::query::status::{Status, WaitingRun, measured, waiting_oldest};
 use crate::store::state::error::StateError;
 
 /// The runs that wait longest are looked for at most so often: a page that asks each second costs next to nothing.
@@ -66,7 +67,7 @@ impl QueryContext {
     }
 
     fn waiting_oldest(&self, snapshot: &Snapshot) -> Result<Vec<WaitingRun>, StateError> {
-        if snapshot.status.scored.waiting == 0 {
+        if snapshot.status.scored.verdicts[VerdictKind::Waiting] == 0 {
             return Ok(Vec::new());
         }
         let mut kept = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,7 +130,8 @@ pub(in crate::http) async fn complete(
 /// that is when somebody asks.
 fn completed(mut snapshot: Snapshot, answering: &QueryContext) -> Status {
     let (figures, unread) = (&snapshot.figures, &snapshot.unread);
-    snapshot.status.lag = Some(lag(figures, unread, &OsStorage, &answering.root));
+    let measured = |lag| measured(lag, figures, unread, &OsStorage, &answering.root);
+    snapshot.status.lag = snapshot.status.lag.map(measured);
     let oldest = answering.waiting_oldest(&snapshot);
     snapshot.status.waiting_oldest = oldest.unwrap_or_else(|error| {
         tracing::debug!(%error, "which runs wait for the longest time is not told");

@@ -103,7 +103,7 @@ impl<'a, E> Joiner<'a, E> {
             }
             match entry.verdict {
                 Verdict::Waiting { index, .. }
-                | Verdict::Role { index }
+                | Verdict::WrongRole { index }
                 | Verdict::BlankText { index } => {
                     self.join_again(entry, index, evidence)?;
                     if rejected_last
@@ -201,7 +201,7 @@ impl<'a, E> Joiner<'a, E> {
                 self.join_new(&admitted, (run, offset), index, given)?
             }
         };
-        *self.out.checkpoint.counts.of_mut(verdict) += 1;
+        self.out.checkpoint.counts[verdict.kind()] += 1;
         if let Verdict::Waiting { since_s, .. } = verdict {
             self.out.checkpoint.begin_to_wait(since_s);
         }
@@ -254,7 +254,7 @@ impl<'a, E> Joiner<'a, E> {
     ) -> Result<Verdict, E> {
         let row_from = self.out.rows.len();
         match self.make_row(admitted, index, given, Dialect::Native) {
-            Err(Refusal::Role) => return Ok(Verdict::Role { index }),
+            Err(Refusal::WrongRole) => return Ok(Verdict::WrongRole { index }),
             Err(Refusal::BlankText) => return Ok(Verdict::BlankText { index }),
             Err(Refusal::UnknownCategory) => return Ok(Verdict::UnknownCategory),
             Ok(()) => {}
@@ -349,8 +349,8 @@ impl<'a, E> Joiner<'a, E> {
     }
 
     fn change(&mut self, entry: ScoredLine, verdict: Verdict) {
-        *self.out.checkpoint.counts.of_mut(entry.verdict) -= 1;
-        *self.out.checkpoint.counts.of_mut(verdict) += 1;
+        self.out.checkpoint.counts[entry.verdict.kind()] -= 1;
+        self.out.checkpoint.counts[verdict.kind()] += 1;
         self.put(ScoredLine { verdict, ..entry });
     }
 

@@ -23,7 +23,7 @@ use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{
     DeadLetter, EvidenceLine, EvidenceLocation, PairId, ScoredLine, UnclaimedRow,
 };
-use crate::pair::verdict::Verdict;
+use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::record::keys::{RowKey, RunKey};
 use join::Joiner;
 
@@ -192,7 +192,7 @@ pub fn advance<E>(
     } else {
         step.defer_evidence();
     }
-    if step.out.checkpoint.counts.waiting == 0 {
+    if step.out.checkpoint.counts[VerdictKind::Waiting] == 0 {
         step.out.checkpoint.waiting_since_s = 0;
     }
     Ok(step.out)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::batch::line_reader::LineSpan;
 use crate::batch::verify::rows::RowFact;
 use crate::lake::path::PairPath;
+use crate::pair::verdict::VerdictKind;
 
 /// A scored line of a key.
 #[derive(Debug, Clone)]
@@ -15,8 +16,8 @@ pub(super) struct LineFact {
     pub index: u64,
     /// Of the row that it earns; `None`: it is refused.
     pub digest: Option<u128>,
-    /// Its verdict's short name.
-    pub verdict: &'static str,
+    /// Its verdict.
+    pub verdict: VerdictKind,
 }
 
 /// Rows and lines that came from the same.
@@ -119,20 +120,20 @@ pub(super) enum Kind {
     Missing,
     Duplicate,
     Altered,
-    Unearned,
+    Unexpected,
     Superseded,
     SourceChange,
     OtherDialect,
     Contradicted,
     RefusedNow,
     Orphaned,
-    Settling,
+    Pending,
 }
 
 impl Kind {
     /// Whether it breaks the promise.
     pub(super) fn is_failure(self) -> bool {
-        self <= Kind::Unearned
+        self <= Kind::Unexpected
     }
 }
 
@@ -181,7 +182,7 @@ pub(super) fn judge(
     }
     for (line, settling) in &lines[stands_in..] {
         let kind = if *settling {
-            Kind::Settling
+            Kind::Pending
         } else {
             Kind::Missing
         };
@@ -223,11 +224,11 @@ fn surplus_beside(line: &LineFact, another_earns: bool, standing: Explanation) -
     match standing {
         Explanation::Proven => {}
         _ if another_earns => return Kind::Duplicate,
-        Explanation::Impossible => return Kind::Unearned,
+        Explanation::Impossible => return Kind::Unexpected,
         Explanation::SourceChange | Explanation::OtherDialect => {}
     }
     match line.verdict {
-        "firewall" => Kind::Contradicted,
+        VerdictKind::Firewalled => Kind::Contradicted,
         _ => Kind::RefusedNow,
     }
 }
@@ -255,7 +256,11 @@ mod tests {
             },
             index: 0,
             digest: *digest,
-            verdict: if digest.is_some() { "exported" } else { "role" },
+            verdict: if digest.is_some() {
+                VerdictKind::Exported
+            } else {
+                VerdictKind::WrongRole
+            },
         };
         KeyRows {
             rows: rows.iter().enumerate().map(row).collect(),
@@ -312,7 +317,7 @@ mod tests {
     fn beside_a_line_that_earns_only_proof_excuses_a_surplus_row() {
         use Explanation::*;
         check(&[1], &[None], SourceChange, &[Kind::RefusedNow]);
-        check(&[1], &[None], Impossible, &[Kind::Unearned]);
+        check(&[1], &[None], Impossible, &[Kind::Unexpected]);
         check(
             &[1, 2],
             &[None],

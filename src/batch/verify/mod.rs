@@ -13,7 +13,7 @@
 //! growing pauses, until it has been the same for [`VerifyOptions::patience`]; what a daemon that lags further behind
 //! has yet to write is missing. A line that is unterminated, or whose
 //! evidence is, is not taken by the daemon before its source was still for `settle`: until a second after that it is
-//! only said to be settling. A last row without newline is not a row yet.
+//! reported as pending. A last row without newline is not a row yet.
 //!
 //! **What a difference is.** A row that is missing, doubled, forbidden or unreadable; and a row in the place of
 //! another that nothing explains. Three things explain one, and they are only counted: evidence that still stands in
@@ -24,7 +24,7 @@
 //! **What cannot be told** without history: in a day-file that was changed, if only by appending, after a row was
 //! written, a row that somebody altered looks like one whose evidence was rewritten; both are counted as rewritten.
 //! Evidence of which the role alone was changed in place makes its row look like one that the role never allowed:
-//! it is called unearned. A row of a line that is firewalled now looks the same whether the line or the firewall changed; it is counted as
+//! it is reported as unexpected. A row of a line that is firewalled now looks the same whether the line or the firewall changed; it is counted as
 //! contradicted. An invented row looks like one whose day-file was deleted: orphaned. And where one of two lines
 //! that gave the same key was deleted, its row looks like a duplicate, and is called one; where its number is no
 //! other row's, it is said that its line is gone. A clock that was set back
@@ -252,7 +252,7 @@ impl Verification<'_> {
         let (lake, options, reading) = (self.lake, self.options, self.reading);
         let mut look = Recheck::new(lake, &reading, options, wanted);
         let judged = look.judge(steps)?;
-        self.result.unsettled += judged.unsettled;
+        self.result.inconclusive += judged.inconclusive;
         for (key, finding) in judged.findings {
             self.take(key, finding, &look)?;
         }
@@ -332,7 +332,7 @@ impl Verification<'_> {
     ) -> Result<String, VerifyError> {
         let line = finding.line.and_then(|line| facts.lines.get(line));
         let line = line.or(facts.lines.first());
-        let verdict = line.map_or("", |line| line.verdict);
+        let verdict = line.map_or("", |line| line.verdict.code());
         let line = line.map_or(String::new(), |line| self.name_line(line));
         let Some(row) = finding.row.map(|row| &facts.rows[row]) else {
             return Ok(format!(
@@ -367,7 +367,7 @@ impl Verification<'_> {
                     "altered: {row} is not the row that {line} earns, and its sources did not change since"
                 )
             }
-            _ => format!("unearned: {row} is there, but {line} is refused ({verdict})"),
+            _ => format!("unexpected: {row} is there, but {line} is refused ({verdict})"),
         })
     }
 
@@ -392,7 +392,7 @@ impl Verification<'_> {
     fn report(mut self) -> VerifyReport {
         self.result.equal = self.worst.is_none();
         (self.result.days, self.result.unlisted) = self.days.into_told();
-        self.result.passed_over = self.passed_over.len() as u64;
+        self.result.skipped = self.passed_over.len() as u64;
         VerifyReport {
             result: self.result,
             first_difference: self.worst.map(|worst| worst.told),

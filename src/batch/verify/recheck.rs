@@ -56,7 +56,7 @@ struct Since {
 pub(super) struct Judged {
     pub findings: Vec<(RowKey, Finding)>,
     /// Keys that never stayed the same for long enough.
-    pub unsettled: u64,
+    pub inconclusive: u64,
 }
 
 impl<'a> Recheck<'a> {
@@ -85,9 +85,9 @@ impl<'a> Recheck<'a> {
         self.read_sources(steps)?;
         self.keys.retain(|_, facts| !facts.leftover().is_empty());
         self.narrowed = true;
-        let unsettled = self.wait_for_what_is_late()?;
+        let inconclusive = self.wait_for_what_is_late()?;
         let mut judged = self.judge_what_stays()?;
-        judged.unsettled = unsettled;
+        judged.inconclusive = inconclusive;
         Ok(judged)
     }
 
@@ -333,6 +333,6 @@ fn line_fact(pair: &Arc<PairPath>, line: &JudgedLine<'_>) -> LineFact {
         span: line.span,
         index: line.index.unwrap_or_default(),
         digest: (line.verdict == BatchVerdict::Exported).then(digest),
-        verdict: line.verdict.code(),
+        verdict: line.verdict.kind(),
     }
 }

@@ -166,7 +166,7 @@ pub const HELP: &[Help] = &[
                 "the same, live, until q or Ctrl-C",
             ),
             example(
-                "distilld --root /srv/lake status --json | jq .behind",
+                "distilld --root /srv/lake status --json | jq .lag",
                 "one number for a program",
             ),
         ],

@@ -9,6 +9,7 @@ use crate::engine::{BATCH_BYTES, Setup};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::PairPath;
 use crate::pair::JoinOutcome;
+use crate::pair::verdict::VerdictKind;
 use crate::platform::clock::HostClock;
 use crate::platform::storage::OsStorage;
 
@@ -109,10 +110,10 @@ fn a_row_that_must_not_be_shown_stops_the_engine_before_it_is() {
 #[test]
 fn a_verdict_that_is_counted_nowhere_stops_the_engine_before_its_row_is_shown() {
     let of_pair = |_: &mut Engine, outcome: &mut JoinOutcome| {
-        outcome.checkpoint.counts.exported -= 1;
+        outcome.checkpoint.counts[VerdictKind::Exported] -= 1;
     };
     let of_all = |engine: &mut Engine, _: &mut JoinOutcome| {
-        engine.account.totals.counts.exported += 1;
+        engine.account.totals.counts[VerdictKind::Exported] += 1;
     };
     for mistake in [of_pair, of_all] {
         let error = refused(mistake, |_| {});
