@@ -138,11 +138,11 @@ fn served_metrics(text: &str) -> BTreeMap<String, Described> {
             served.insert(name.to_owned(), (class, BTreeSet::new()));
         } else if let Some((name, labels)) = line.split_once('{').filter(|_| !line.starts_with('#'))
         {
-            let family = ["_bucket", ""].map(|end| name.strip_suffix(end).unwrap_or_default());
-            let family = family.into_iter().find_map(|name| served.get_mut(name));
+            let family = name.strip_suffix("_bucket").unwrap_or(name);
+            let (_, known) = served.get_mut(family).unwrap_or_else(|| panic!("{line}"));
             let labels = labels.split_once('}').unwrap().0.split(',');
             let keys = labels.filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
-            family.unwrap().1.extend(keys.filter(|key| key != "le"));
+            known.extend(keys.filter(|key| key != "le"));
         }
     }
     served
