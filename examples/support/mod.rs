@@ -32,9 +32,9 @@ impl fmt::Display for Expected {
         // `pad` keeps the width a caller asks for.
         f.pad(match self {
             Self::Exported => "exported",
-            Self::Firewall => "firewall",
+            Self::Firewall => "firewalled",
             Self::UnknownCategory => "unknown category",
-            Self::Role => "role",
+            Self::Role => "wrong role",
             Self::BlankText => "blank text",
             Self::Malformed => "malformed",
         })

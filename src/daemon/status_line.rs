@@ -10,72 +10,65 @@ const WHY_BYTES_MAX: usize = 240;
 /// The values in the line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitStatus {
-    /// Day-files that are known to have news.
-    pub day_files_behind: u64,
-    /// Directories that are still to be looked through.
-    pub directories_behind: u64,
-    /// Rows that lines have earned.
+    /// Day-files and directories known to be unread: the `files` of the lag.
+    pub files_pending: u64,
+    /// Scored lines with a row in the export.
     pub rows: u64,
-    /// Runs that wait for evidence.
+    /// Number of runs that wait for evidence.
     pub waiting: u64,
     /// Age of the last row written by this process, seconds.
     pub last_row_s: Option<u64>,
-    /// Why changes are polled for, where they are.
+    /// The reason for polling; `None` if events are used.
     pub polling: Option<String>,
-    /// Since when nothing is read, and why.
+    /// The time and the error since which reading is stopped; `None` while reading.
     pub fault: Option<(String, String)>,
-    /// Why the configuration that was read last is not in force.
+    /// The reason why the last reload was rejected.
     pub reload_refused: Option<String>,
-    /// The end has begun.
+    /// Whether the daemon is stopping.
     pub stopping: bool,
 }
 
-/// The line for an engine at work.
+/// Returns the line of a running engine.
 #[must_use]
-pub fn of(situation: &UnitStatus) -> String {
-    let mut line = doing(situation);
+pub fn of(unit: &UnitStatus) -> String {
+    let mut line = doing(unit);
     // Writing to a string cannot fail.
     let _ = write!(
         line,
         ", {} rows, {} waiting for evidence",
-        situation.rows, situation.waiting
+        unit.rows, unit.waiting
     );
-    if let Some(age_s) = situation.last_row_s {
+    if let Some(age_s) = unit.last_row_s {
         let _ = write!(line, ", last row {}", age(age_s));
     }
-    if let Some(why) = &situation.polling {
+    if let Some(why) = &unit.polling {
         let _ = write!(line, "; polling, {}", shortened(why));
     }
-    if let Some(why) = &situation.reload_refused {
+    if let Some(why) = &unit.reload_refused {
         let _ = write!(
             line,
-            "; reload refused, the old settings stay: {}",
+            "; reload rejected, keeping the old settings: {}",
             shortened(why)
         );
     }
     line
 }
 
-fn doing(situation: &UnitStatus) -> String {
-    if situation.stopping {
+fn doing(unit: &UnitStatus) -> String {
+    if unit.stopping {
         return "stopping".into();
     }
-    if let Some((since, why)) = &situation.fault {
-        return format!(
-            "reading stopped at {since}, tried again by itself: {}",
-            shortened(why)
-        );
+    if let Some((since, why)) = &unit.fault {
+        return format!("paused since {since}, retrying: {}", shortened(why));
     }
-    match (situation.day_files_behind, situation.directories_behind) {
-        (0, 0) => "fresh, 0 behind".into(),
-        (day_files, 0) => format!("catching up, {day_files} day-files behind"),
-        (day_files, directories) => format!(
-            "catching up, {day_files} day-files behind, {directories} directories to look through"
-        ),
+    match unit.files_pending {
+        0 => "up to date".into(),
+        1 => "catching up, 1 file pending".into(),
+        files => format!("catching up, {files} files pending"),
     }
 }
 
-/// The line while the engine is being opened.
+/// Returns the line during recovery.
 #[must_use]
 pub fn recovering(read_bytes: u64, written_bytes: u64) -> String {
     match (read_bytes >> 20, written_bytes >> 20) {
@@ -86,7 +79,7 @@ pub fn recovering(read_bytes: u64, written_bytes: u64) -> String {
     }
 }
 
-/// The line that stays after the process has failed.
+/// Returns the line that remains after the process failed.
 #[must_use]
 pub fn failed(error: &str) -> String {
     format!("failed: {error}")
@@ -110,66 +103,57 @@ fn shortened(text: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn check(situation: UnitStatus, line: &str) {
-        assert_eq!(of(&situation), line);
+    fn check(unit: UnitStatus, line: &str) {
+        assert_eq!(of(&unit), line);
     }
 
     #[test]
     fn every_state_has_its_line() {
-        let fresh = UnitStatus {
+        let idle = UnitStatus {
             rows: 7,
             waiting: 12,
             last_row_s: Some(3),
             ..UnitStatus::default()
         };
         let numbers = "7 rows, 12 waiting for evidence, last row just now";
-        check(fresh.clone(), &format!("fresh, 0 behind, {numbers}"));
-        let behind = UnitStatus {
-            day_files_behind: 3,
-            ..fresh.clone()
+        check(idle.clone(), &format!("up to date, {numbers}"));
+        let lagging = UnitStatus {
+            files_pending: 3,
+            ..idle.clone()
         };
         check(
-            behind.clone(),
-            &format!("catching up, 3 day-files behind, {numbers}"),
-        );
-        check(
-            UnitStatus {
-                directories_behind: 40,
-                ..behind.clone()
-            },
-            &format!("catching up, 3 day-files behind, 40 directories to look through, {numbers}"),
+            lagging.clone(),
+            &format!("catching up, 3 files pending, {numbers}"),
         );
         check(
             UnitStatus {
                 polling: Some("fuse reports no changes".into()),
                 reload_refused: Some("distilld.toml:1: unknown key `settle`".into()),
-                ..fresh.clone()
+                ..idle.clone()
             },
             &format!(
-                "fresh, 0 behind, {numbers}; polling, fuse reports no changes; reload refused, the old settings \
-                 stay: distilld.toml:1: unknown key `settle`"
+                "up to date, {numbers}; polling, fuse reports no changes; reload rejected, keeping the old \
+                 settings: distilld.toml:1: unknown key `settle`"
             ),
         );
         check(
             UnitStatus {
                 fault: Some(("2026-01-01T00:00:00.000Z".into(), "no space".into())),
-                ..behind.clone()
+                ..lagging.clone()
             },
-            &format!(
-                "reading stopped at 2026-01-01T00:00:00.000Z, tried again by itself: no space, {numbers}"
-            ),
+            &format!("paused since 2026-01-01T00:00:00.000Z, retrying: no space, {numbers}"),
         );
         check(
             UnitStatus {
                 stopping: true,
-                ..behind
+                ..lagging
             },
             &format!("stopping, {numbers}"),
         );
     }
 
     #[test]
-    fn a_recovery_says_how_far_it_is() {
+    fn a_recovery_shows_its_progress() {
         assert_eq!(recovering(1_000, 0), "recovering");
         assert_eq!(
             recovering(300 << 20, 2 << 20),
@@ -178,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_age_is_as_coarse_as_it_is_long() {
+    fn ages_are_rounded_to_one_unit() {
         for (seconds, text) in [
             (0, "just now"),
             (9, "just now"),
@@ -194,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_reason_leaves_room_for_the_rest() {
+    fn a_long_error_is_shortened() {
         let line = of(&UnitStatus {
             fault: Some(("then".into(), "ü".repeat(400))),
             ..UnitStatus::default()

@@ -16,12 +16,13 @@ use crate::http::response::{SNAPSHOT_PATIENCE, busy, json, snapshot, text};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::{PairPath, export_path};
 use crate::pair::history::Recent;
+use crate::pair::verdict::VerdictKind;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::OsStorage;
 use crate::query::dead_letters::{DeadLetterFilter, letters as list_dead_letters, stream_named};
 use crate::query::explain::{ExplainContext, Page, contradictions, explain as explain_run};
 use crate::query::plan::{PlanContext, plan as plan_run};
-use crate::query::status::{Status, WaitingRun, lag, waiting_oldest};
+use crate::query::status::{Status, WaitingRun, measured, waiting_oldest};
 use crate::store::state::error::StateError;
 
 /// Minimum time between two searches for the longest-waiting runs, so that a page that polls every second is cheap.
@@ -69,7 +70,7 @@ impl QueryContext {
     }
 
     fn waiting_oldest(&self, snapshot: &Snapshot) -> Result<Vec<WaitingRun>, StateError> {
-        if snapshot.status.scored.waiting == 0 {
+        if snapshot.status.scored.verdicts[VerdictKind::Waiting] == 0 {
             return Ok(Vec::new());
         }
         let mut cached = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,7 +130,8 @@ pub(super) async fn complete(snapshot: Snapshot, context: &Arc<QueryContext>) ->
 /// missing: a status must be available then above all.
 fn completed(mut snapshot: Snapshot, context: &QueryContext) -> Status {
     let (figures, unread) = (&snapshot.figures, &snapshot.unread);
-    snapshot.status.lag = Some(lag(figures, unread, &OsStorage, &context.root));
+    let measured = |lag| measured(lag, figures, unread, &OsStorage, &context.root);
+    snapshot.status.lag = snapshot.status.lag.map(measured);
     let oldest = context.waiting_oldest(&snapshot);
     snapshot.status.waiting_oldest = oldest.unwrap_or_else(|error| {
         tracing::debug!(%error, "cannot read the longest-waiting runs ({error})");

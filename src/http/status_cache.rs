@@ -13,7 +13,7 @@ use serde::Serialize;
 use tokio::sync::{Mutex, oneshot};
 
 use crate::daemon::inbox::Inbox;
-use crate::daemon::requests::{EngineRequest, LagRequest, Snapshot};
+use crate::daemon::requests::{EngineRequest, Snapshot};
 use crate::engine::metrics::Metrics;
 use crate::http::handlers;
 use crate::http::handlers::QueryContext;
@@ -62,7 +62,6 @@ struct Stall {
 #[derive(Debug, Clone)]
 pub(super) struct CachedStatus {
     pub(super) status: Status,
-    pub(super) freshness: LagRequest,
     at: Instant,
 }
 
@@ -153,12 +152,11 @@ impl StatusCache {
             return EngineHealth::Stall { moved, last };
         };
         asked.late = None;
-        let (bare, freshness) = (snapshot.status.clone(), snapshot.freshness);
+        let bare = snapshot.status.clone();
         // The figures in it keep pages of the state alive, and end there.
         let status = handlers::complete(snapshot, &self.answering).await;
         let known = Arc::new(CachedStatus {
             status: status.unwrap_or(bare),
-            freshness,
             at: Instant::now(),
         });
         *self.lock_known() = Some(Arc::clone(&known));
@@ -205,23 +203,27 @@ impl EngineHealth {
             }
             Self::Responsive(known) => known,
         };
-        if let Some(fault) = known.status.last_fault.as_ref().filter(|fault| !fault.over) {
+        if let Some(fault) = known
+            .status
+            .last_fault
+            .as_ref()
+            .filter(|fault| !fault.resolved)
+        {
             return Err(format!(
                 "reading stopped at {} and is tried again: {}",
                 fault.at, fault.what
             ));
         }
-        let lag = &known.freshness;
+        let lag = known.status.lag.unwrap_or_default();
         if !lag.caught_up {
-            let behind = known.status.behind.unwrap_or(0);
             return Err(format!(
-                "catching up since the start: {behind} day-files or directories and {} bytes are known to be unread",
-                lag.bytes
+                "catching up since the start: {} files and {} bytes pending",
+                lag.files, lag.bytes
             ));
         }
         if lag.age_ms > lag.objective_ms {
             return Err(format!(
-                "{} s behind, {} bytes are known to be unread; the objective is {} s",
+                "lagging by {} s, {} bytes pending; the objective is {} s",
                 lag.age_ms / 1_000,
                 lag.bytes,
                 lag.objective_ms as f64 / 1_000.0
@@ -248,14 +250,6 @@ impl EngineHealth {
             phase: &'a str,
             ready: bool,
             why_not_ready: Option<String>,
-            freshness: Option<FreshnessDocument>,
-        }
-        #[derive(Serialize)]
-        struct FreshnessDocument {
-            bytes: u64,
-            age_ms: u64,
-            objective_ms: u64,
-            caught_up: bool,
         }
         let unknown = Status {
             running: true,
@@ -263,22 +257,15 @@ impl EngineHealth {
             ..Status::default()
         };
         let ready = self.ready();
-        let freshness = self.known().map(|known| FreshnessDocument {
-            bytes: known.freshness.bytes,
-            age_ms: known.freshness.age_ms,
-            objective_ms: known.freshness.objective_ms,
-            caught_up: known.freshness.caught_up,
-        });
         serde_json::to_vec(&Document {
             status: self.known().map_or(&unknown, |known| &known.status),
             phase: match self {
                 Self::Recovering => "recovering",
                 Self::Responsive(_) => "following",
-                Self::Stall { .. } => "not answering",
+                Self::Stall { .. } => "unresponsive",
             },
             ready: ready.is_ok(),
             why_not_ready: ready.err(),
-            freshness,
         })
     }
 }
@@ -286,16 +273,24 @@ impl EngineHealth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Lag;
     use crate::query::status::Fault;
+
+    fn with_lag(change: impl FnOnce(&mut Lag)) -> EngineHealth {
+        answering(|known| change(known.status.lag.as_mut().unwrap()))
+    }
 
     fn answering(change: impl FnOnce(&mut CachedStatus)) -> EngineHealth {
         let mut known = CachedStatus {
-            status: Status::default(),
-            freshness: LagRequest {
-                bytes: 10,
-                age_ms: 900,
-                objective_ms: 1_000,
-                caught_up: true,
+            status: Status {
+                lag: Some(Lag {
+                    bytes: 10,
+                    age_ms: 900,
+                    objective_ms: 1_000,
+                    caught_up: true,
+                    ..Lag::default()
+                }),
+                ..Status::default()
             },
             at: Instant::now(),
         };
@@ -309,25 +304,19 @@ mod tests {
         let fault = Fault {
             at: "now".into(),
             what: "no space".into(),
-            over: false,
+            resolved: false,
         };
-        let over = Fault {
-            over: true,
+        let resolved = Fault {
+            resolved: true,
             ..fault.clone()
         };
         assert_eq!(
-            answering(|known| known.status.last_fault = Some(over)).ready(),
+            answering(|known| known.status.last_fault = Some(resolved)).ready(),
             Ok(())
         );
         for (engine, why) in [
-            (
-                answering(|known| known.freshness.age_ms = 1_001),
-                "1 s behind",
-            ),
-            (
-                answering(|known| known.freshness.caught_up = false),
-                "catching up",
-            ),
+            (with_lag(|lag| lag.age_ms = 1_001), "lagging by 1 s"),
+            (with_lag(|lag| lag.caught_up = false), "catching up"),
             (
                 answering(|known| known.status.last_fault = Some(fault)),
                 "no space",
@@ -356,11 +345,7 @@ mod tests {
     #[test]
     fn only_a_thread_that_stands_still_is_not_alive() {
         assert!(EngineHealth::Recovering.alive().is_ok());
-        assert!(
-            answering(|known| known.freshness.age_ms = u64::MAX)
-                .alive()
-                .is_ok()
-        );
+        assert!(with_lag(|lag| lag.age_ms = u64::MAX).alive().is_ok());
         assert!(
             EngineHealth::Stall {
                 moved: true,

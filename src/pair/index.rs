@@ -124,7 +124,7 @@ impl Packed for ScoredLine {
     fn pack(&self, out: &mut Vec<u8>) {
         let (code, long, short): (u8, u64, u32) = match self.verdict {
             Verdict::Waiting { index, since_s } => (0, since_s, index),
-            Verdict::Role { index } => (1, 0, index),
+            Verdict::WrongRole { index } => (1, 0, index),
             Verdict::BlankText { index } => (2, 0, index),
             Verdict::Exported {
                 row_offset,
@@ -157,7 +157,7 @@ impl Packed for ScoredLine {
                 index: short,
                 since_s: long,
             },
-            1 => Verdict::Role { index: short },
+            1 => Verdict::WrongRole { index: short },
             2 => Verdict::BlankText { index: short },
             3 => Verdict::Exported {
                 row_offset: long,

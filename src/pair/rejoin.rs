@@ -36,7 +36,7 @@ impl<E> Joiner<'_, E> {
             }
             match entry.verdict {
                 Verdict::Waiting { index, .. }
-                | Verdict::Role { index }
+                | Verdict::WrongRole { index }
                 | Verdict::BlankText { index } => {
                     self.join_again(entry, index, evidence)?;
                     if last_rejected

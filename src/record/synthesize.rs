@@ -13,23 +13,9 @@ pub enum Refusal {
     /// The scored run's category is unknown; the firewall decides this.
     UnknownCategory,
     /// The model's role is not an instructable one.
-    Role,
+    WrongRole,
     /// The model's text is blank.
     BlankText,
-}
-
-impl Refusal {
-    /// All refusals, in the order in which they are checked.
-    pub const ALL: [Refusal; 3] = [Refusal::UnknownCategory, Refusal::Role, Refusal::BlankText];
-
-    /// Returns a short, stable name.
-    pub fn code(self) -> &'static str {
-        match self {
-            Refusal::UnknownCategory => "unknown-category",
-            Refusal::Role => "role",
-            Refusal::BlankText => "blank-text",
-        }
-    }
 }
 
 /// The settings of row synthesis.
@@ -64,7 +50,7 @@ pub fn synthesize(
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     if !synthesis.include_partial && !is_instructable(&evidence.model_role) {
-        return Err(Refusal::Role);
+        return Err(Refusal::WrongRole);
     }
     if evidence.text.is_blank() {
         return Err(Refusal::BlankText);
@@ -379,10 +365,13 @@ mod tests {
     #[test]
     fn partial_rows_lift_the_role_rule_alone() {
         let wrong_role = r#"{"model_role":"Executor","text":"t"}"#;
-        assert_eq!(row(wrong_role, Dialect::Native, false), Err(Refusal::Role));
+        assert_eq!(
+            row(wrong_role, Dialect::Native, false),
+            Err(Refusal::WrongRole)
+        );
         assert!(row(wrong_role, Dialect::Native, true).is_ok());
         let blank = r#"{"model_role":"x","text":"\u3000\n"}"#;
-        assert_eq!(row(blank, Dialect::Native, false), Err(Refusal::Role));
+        assert_eq!(row(blank, Dialect::Native, false), Err(Refusal::WrongRole));
         assert_eq!(row(blank, Dialect::Native, true), Err(Refusal::BlankText));
     }
 

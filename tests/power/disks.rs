@@ -93,7 +93,7 @@ fn check_full(kind: &str, what: What) {
     bench.wait_for(&mut daemon, "status gives the reason", || {
         let status = bench.status();
         let fault = &status["last_fault"];
-        fault["over"] == false
+        fault["resolved"] == false
             && fault["what"].to_string().contains(place)
             && status["as_of"].as_str() > Some(&asked)
             // A run that was read before its evidence came waits too, as reading stopped in between.
@@ -102,7 +102,7 @@ fn check_full(kind: &str, what: What) {
     fs::remove_file(ballast).unwrap();
     bench.wait_rows(&mut daemon, 10);
     bench.wait_for(&mut daemon, "status shows it resolved", || {
-        bench.status()["last_fault"]["over"] == true
+        bench.status()["last_fault"]["resolved"] == true
     });
     reader.finish().unwrap();
     bench.stop(daemon);

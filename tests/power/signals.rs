@@ -111,7 +111,7 @@ fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
         let status = bench.status();
         pid = status["pid"].as_i64().unwrap();
         let fault = &status["last_fault"];
-        fault["over"] == false
+        fault["resolved"] == false
             && fault["what"]
                 .to_string()
                 .contains("the state's disk failed")

@@ -89,11 +89,7 @@ fn assert_one_too_long(bench: &Bench, said: &str, stream: Stream) {
             Stream::Scored => "scored",
             Stream::Evidence => "evidence",
         };
-        assert_eq!(
-            told[key]["dead_letters"],
-            usize::from(of == stream),
-            "{told}"
-        );
+        assert_eq!(told[key]["malformed"], usize::from(of == stream), "{told}");
     }
     assert_eq!(said.matches(MALFORMED).count(), 1, "{said}");
     assert_eq!(

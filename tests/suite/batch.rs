@@ -14,6 +14,7 @@ use distilld::batch::pair::{
 use distilld::lake::path::export_path;
 use distilld::lake::path::{PairPath, Stream};
 use distilld::lake::walk::walk;
+use distilld::pair::verdict::VerdictKind;
 use distilld::platform::storage::OsStorage;
 use distilld::record::json::escape::Dialect;
 use distilld::record::row::view;
@@ -89,13 +90,16 @@ fn check(lines: &[u8], max_line_bytes: usize, wanted: &[(u64, Option<u64>, &str)
     };
     let mut seen = Vec::new();
     let totals = read_pair(&lake, &pair_path("y/m/d/n.jsonl"), &reading, &mut |line| {
-        seen.push((line.span.offset, line.index, line.verdict.code()));
+        seen.push((line.span.offset, line.index, line.verdict.kind().code()));
         assert_eq!(line.row.is_empty(), line.verdict != BatchVerdict::Exported);
         ControlFlow::Continue(())
     });
     assert_eq!(seen, wanted, "{}", String::from_utf8_lossy(lines));
     let counts = totals.unwrap().counts;
-    assert_eq!(counts.records_read + counts.malformed, wanted.len() as u64);
+    assert_eq!(
+        counts.records_read() + counts.verdicts[VerdictKind::Malformed],
+        wanted.len() as u64
+    );
 }
 
 #[test]
@@ -126,10 +130,10 @@ fn malformed_lines_have_no_index() {
     let wanted = [
         (0, None, "malformed"),
         (2, Some(0), "exported"),
-        (48, Some(1), "no-evidence"),
-        (94, Some(2), "unknown-category"),
+        (48, Some(1), "waiting"),
+        (94, Some(2), "unknown_category"),
         (97, None, "malformed"),
-        (99, Some(3), "unknown-category"),
+        (99, Some(3), "unknown_category"),
         (104, Some(4), "exported"),
     ];
     check(lines.as_bytes(), 100, &wanted);
@@ -189,7 +193,7 @@ fn rows_come_in_walk_order_however_large_their_pairs_are() {
     let (report, ids) = export(root.path(), READING);
     assert_eq!(ids, wanted);
     assert_eq!(report.result.scored_files_read, 8);
-    assert_eq!(report.counts.exported, 5_905);
+    assert_eq!(report.counts.verdicts[VerdictKind::Exported], 5_905);
 }
 
 #[test]
@@ -212,7 +216,7 @@ fn evidence_too_large_to_be_held_is_read_again_by_offset() {
     write(root.path(), Stream::Evidence, "y/m/d/n.jsonl", lines);
     let target = root.path().join("out.jsonl");
     let report = export_into(root.path(), READING, Output::File(target.clone())).unwrap();
-    assert_eq!(report.counts.exported, runs as u64);
+    assert_eq!(report.counts.verdicts[VerdictKind::Exported], runs as u64);
     let rows = fs::read_to_string(target).unwrap();
     assert_eq!(
         rows.matches(&format!("\"response\":\"{text}\"")).count(),
@@ -261,7 +265,10 @@ fn day_files_that_cannot_be_read_are_passed_over_and_said() {
     );
     // The pair that was passed over has no records; a directory that is a link holds no evidence.
     assert_eq!(
-        (report.counts.records_read, report.counts.no_evidence),
+        (
+            report.counts.records_read(),
+            report.counts.verdicts[VerdictKind::Waiting],
+        ),
         (3, 2)
     );
     assert_eq!(report.result.scored_files_read, 5);

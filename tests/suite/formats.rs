@@ -8,7 +8,7 @@ use distilld::pair::checkpoint::{FORMAT, PairCheckpoint};
 use distilld::pair::index::{
     DeadLetter, EvidenceLine, EvidenceLocation, Packed, PairId, ScoredLine, UnclaimedRow,
 };
-use distilld::pair::verdict::{LineTotals, Verdict, VerdictCounts};
+use distilld::pair::verdict::{LineTotals, Verdict, VerdictCounts, VerdictKind};
 use distilld::platform::storage::Storage as _;
 use distilld::record::keys::{RowKey, RunKey};
 use distilld::store::export::ExportMark;
@@ -53,11 +53,7 @@ fn checkpoint() -> PairCheckpoint {
         malformed: 1,
         seen,
     };
-    let counts = VerdictCounts {
-        exported: 1,
-        waiting: 0,
-        ..VerdictCounts::default()
-    };
+    let counts = VerdictCounts::default().with(VerdictKind::Exported, 1);
     PairCheckpoint {
         path: b"2026/01/02/a.jsonl".to_vec(),
         scored: source,
@@ -153,15 +149,15 @@ fn a_checkpoint_and_a_header_are_written_and_read_as_pinned() {
 #[test]
 fn counts_that_no_lake_has_fail_the_account_and_nothing_else() {
     let mut damaged = checkpoint();
-    damaged.counts.blank_text = u64::MAX;
+    damaged.counts[VerdictKind::BlankText] = u64::MAX;
     damaged.scored.malformed = u64::MAX;
     assert!(damaged.balance().is_err());
     let mut totals = LineTotals::default();
-    totals.replace(&damaged, &checkpoint());
+    totals.replace(&damaged.figures(), &checkpoint().figures());
     assert!(!totals.balanced());
-    totals.replace(&checkpoint(), &damaged);
+    totals.replace(&checkpoint().figures(), &damaged.figures());
     totals.scored_lines = 1;
-    totals.counts.role = u64::MAX;
+    totals.counts[VerdictKind::WrongRole] = u64::MAX;
     assert!(!totals.balanced());
 }
 

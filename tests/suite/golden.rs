@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use distilld::batch::export::{BatchOptions, BatchReport, Output, batch_export};
-use distilld::batch::pair::{BatchCounts, LakeReader, MAX_LINE_BYTES, PairReading};
+use distilld::batch::pair::{LakeReader, MAX_LINE_BYTES, PairReading};
 use distilld::lake::path::export_path;
+use distilld::pair::verdict::VerdictKind;
 use distilld::platform::storage::OsStorage;
 use distilld::record::final_check::{forbidden_in, forbidden_in_dialect};
 use distilld::record::json::escape::Dialect;
@@ -85,15 +86,12 @@ fn check(name: &str, dialect: Dialect, include_partial: bool) {
         unreadable,
         [&golden("lake/data/scored-runs/2026/05/01/dir.jsonl")]
     );
-    let BatchCounts {
-        records_read,
-        exported,
-        firewalled,
-        ..
-    } = report.counts;
+    let verdicts = report.counts.verdicts;
     assert_eq!(
-        records_read,
-        exported + firewalled + report.counts.not_instructable()
+        report.counts.records_read(),
+        verdicts[VerdictKind::Exported]
+            + verdicts[VerdictKind::Firewalled]
+            + report.counts.not_instructable()
     );
 }
 

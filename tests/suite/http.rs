@@ -1,6 +1,7 @@
 //! The sockets of the real daemon that others may connect to: what they tell, whom they refuse, what a hostile client can
 //! do to the pipeline (nothing).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -74,7 +75,7 @@ fn the_metrics_add_up_and_follow_the_conventions() {
         ("exported", 2.0),
         ("firewalled", 1.0),
         ("unknown_category", 1.0),
-        ("role", 0.0),
+        ("wrong_role", 0.0),
         ("blank_text", 1.0),
         ("waiting", 1.0),
         ("malformed", 1.0),
@@ -119,6 +120,78 @@ fn the_metrics_add_up_and_follow_the_conventions() {
     bench.stop(daemon);
 }
 
+/// A metric's type class (`gauge`, or `counter or histogram`) and its labels.
+type Described = (&'static str, BTreeSet<String>);
+
+/// The metrics of a text in the older format, by name. A family without samples has no labels.
+fn served_metrics(text: &str) -> BTreeMap<String, Described> {
+    let mut served = BTreeMap::new();
+    for line in text.lines() {
+        if let Some((name, kind)) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|typed| typed.split_once(' '))
+        {
+            let class = match kind {
+                "gauge" => "gauge",
+                _ => "counter or histogram",
+            };
+            served.insert(name.to_owned(), (class, BTreeSet::new()));
+        } else if let Some((name, labels)) = line.split_once('{').filter(|_| !line.starts_with('#'))
+        {
+            let family = name.strip_suffix("_bucket").unwrap_or(name);
+            let (_, known) = served.get_mut(family).unwrap_or_else(|| panic!("{line}"));
+            let labels = labels.split_once('}').unwrap().0.split(',');
+            let keys = labels.filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
+            known.extend(keys.filter(|key| key != "le"));
+        }
+    }
+    served
+}
+
+/// The metrics of the two tables in `examples/prometheus/README.md`.
+fn documented_metrics() -> BTreeMap<String, Described> {
+    let readme = include_str!("../../examples/prometheus/README.md");
+    let mut documented = BTreeMap::new();
+    let mut class = None;
+    for line in readme.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        match cells[..] {
+            ["", "gauge", "labels", "meaning", ""] => class = Some("gauge"),
+            ["", "counter or histogram", "labels", "meaning", ""] => {
+                class = Some("counter or histogram");
+            }
+            ["", name, labels, _meaning, ""] if name.starts_with('`') => {
+                let Some(class) = class else { continue };
+                let labels = labels
+                    .split(',')
+                    .map(|label| label.trim().trim_matches('`'));
+                let labels = labels.filter(|label| !label.is_empty()).map(str::to_owned);
+                documented.insert(name.trim_matches('`').to_owned(), (class, labels.collect()));
+            }
+            _ => {}
+        }
+    }
+    documented
+}
+
+#[test]
+fn the_documented_metrics_are_the_served_ones() {
+    let bench = Bench::new();
+    mixed(&bench);
+    let (mut daemon, address) = bench.listening();
+    // A waiting run has a gauge that is absent later; a late verdict exists only afterwards.
+    let mut served = served_metrics(&get(address, "/metrics").body);
+    bench.append(Stream::Evidence, PAIR, evidence("r5"));
+    bench.wait_run(&mut daemon, "r5");
+    let after = bench.wait_answer(&mut daemon, address, "/metrics", "a row exists", |answer| {
+        metric(&answer.body, "distilld_last_row_timestamp_seconds").is_some()
+            && metric(&answer.body, "distilld_waiting_runs") == Some(0.0)
+    });
+    served.extend(served_metrics(&after.body));
+    assert_eq!(served, documented_metrics());
+    bench.stop(daemon);
+}
+
 #[test]
 fn a_rewritten_day_file_lowers_gauges_and_no_counter() {
     let bench = Bench::new();
@@ -134,7 +207,7 @@ fn a_rewritten_day_file_lowers_gauges_and_no_counter() {
         |answer| metric(&answer.body, "distilld_lines_read") == Some(2.0),
     );
     assert_eq!(
-        metric(&after.body, "distilld_source_rereads_total"),
+        metric(&after.body, "distilld_sources_reset_total"),
         Some(1.0)
     );
     for line in before.lines().filter(|line| !line.starts_with('#')) {
@@ -433,7 +506,7 @@ fn no_client_harms_the_pipeline() {
 fn a_thousand_questions_are_few_to_the_engine() {
     let bench = Bench::new();
     let (daemon, address) = bench.listening();
-    let turns = |text: &str| metric(text, "distilld_turns_total").unwrap();
+    let turns = |text: &str| metric(text, "distilld_engine_iterations_total").unwrap();
     let before = turns(&get(address, "/metrics").body);
     let began = Instant::now();
     for _ in 0..1_000 {
@@ -480,8 +553,8 @@ fn it_answers_before_recovery_and_while_the_engine_is_stuck() {
     // Nobody waits a second time for what has just not come.
     let began = Instant::now();
     told("/readyz", 503, "got nothing done");
-    told("/metrics", 200, "distilld_engine_answering 0");
-    told("/status.json", 503, "not answering");
+    told("/metrics", 200, "distilld_engine_responsive 0");
+    told("/status.json", 503, "unresponsive");
     assert!(
         began.elapsed() < Duration::from_secs(4),
         "{:?}",

@@ -75,9 +75,9 @@ fn the_status_tells_of_recovery_backlog_waiting_runs_and_the_last_row() {
     manager.wait_for("READY=1");
     assert!(manager.heard().concat().contains("STATUS=recovering\n"));
     manager.wait_for("STATUS=catching up, ");
-    manager.wait_for("STATUS=fresh, 0 behind, 1 rows, 1 waiting for evidence, last row just now\n");
+    manager.wait_for("STATUS=up to date, 1 rows, 1 waiting for evidence, last row just now\n");
     bench.append(Stream::Evidence, PAIR, evidence("waits"));
-    manager.wait_for("STATUS=fresh, 0 behind, 2 rows, 0 waiting for evidence, last row just now\n");
+    manager.wait_for("STATUS=up to date, 2 rows, 0 waiting for evidence, last row just now\n");
     bench.stop(daemon);
     let heard = manager.drain();
     assert!(heard.contains("STOPPING=1\n"), "{heard}");
@@ -208,7 +208,7 @@ fn a_report_is_one_event_with_all_figures() {
         .find(|line| line.contains("msg=status"))
         .unwrap();
     for field in [
-        " status=\"fresh, 0 behind, 1 rows, 1 waiting for evidence, last row just now\" ",
+        " status=\"up to date, 1 rows, 1 waiting for evidence, last row just now\" ",
         " scored_lines=2 ",
         " exported=1 ",
         " waiting=1 ",
@@ -327,7 +327,7 @@ fn a_full_disk_is_said_with_its_reason_until_it_is_over() {
     // It waits for room, which is no hang.
     expect_fed(&manager);
     fs::remove_file(&filler).unwrap();
-    manager.wait_for("STATUS=fresh, 0 behind, 1 rows");
+    manager.wait_for("STATUS=up to date, 1 rows");
     bench.wait_rows(&mut daemon, 1);
     assert!(bench.said().contains("msg=\"resumed after: "));
     bench.stop(daemon);

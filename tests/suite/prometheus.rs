@@ -218,7 +218,7 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
         full_at,
         &[
             "DistilldStoppedReading",
-            "DistilldNotFresh",
+            "DistilldLagging",
             "DistilldNotCaughtUp",
         ],
         &mut fired,
@@ -239,14 +239,14 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
     let counted = [
         "DistilldDeadLetters",
         "DistilldContradictedRows",
-        "DistilldSourcePassedOver",
+        "DistilldSourceSkipped",
     ];
     server.wait_firing(news_at, &counted, &mut fired);
 
     // Its row has waited for longer by now than a row should.
     let behind_s = || {
         Ok(
-            crate::support::http::metric(&get(full_at, "/metrics").body, "distilld_behind_seconds")
+            crate::support::http::metric(&get(full_at, "/metrics").body, "distilld_lag_seconds")
                 > Some(6.0),
         )
     };
@@ -271,7 +271,7 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
     let Some(server) = Prometheus::start(&[stuck_at], "8s") else {
         return;
     };
-    server.wait_firing(stuck_at, &["DistilldNotAnswering"], &mut fired);
+    server.wait_firing(stuck_at, &["DistilldUnresponsive"], &mut fired);
     assert_eq!(fired, alert_names());
 }
 

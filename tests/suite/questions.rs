@@ -18,8 +18,8 @@ use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::platform::root_lock::RootLock;
 use distilld::query::explain::{ExplainContext, Explanation, explain};
 use distilld::query::plan::{Delta, Plan, PlanContext, plan};
-use distilld::query::status::UnreadBytes;
-use distilld::query::status::{lag, waiting_oldest};
+use distilld::query::status::UnreadPairs;
+use distilld::query::status::{measured, waiting_oldest};
 use fastrand::Rng;
 use serde_json::Value;
 
@@ -109,13 +109,13 @@ fn the_lag_is_what_stands_behind_the_offsets() {
     bench.look_around().unwrap();
     bench.catch_up().unwrap();
     let told = |bench: &EngineBench, all| {
-        let unread = UnreadBytes {
+        let unread = UnreadPairs {
             pairs: vec![path.clone()],
-            all,
-            seconds: 3,
+            is_complete: all,
         };
-        let figures = bench.engine.as_ref().unwrap().figures();
-        lag(&figures, &unread, &bench.disk, Path::new(ROOT))
+        let engine = bench.engine.as_ref().unwrap();
+        let (lag, figures) = (engine.lag(), engine.figures());
+        measured(lag, &figures, &unread, &bench.disk, Path::new(ROOT))
     };
     assert_eq!(
         (told(&bench, true).bytes, told(&bench, true).lines),
@@ -125,11 +125,11 @@ fn the_lag_is_what_stands_behind_the_offsets() {
         + append(&bench, Stream::Evidence, evidence("a"));
     let behind = told(&bench, true);
     assert_eq!(
-        (behind.bytes, behind.lines, behind.exact),
+        (behind.bytes, behind.lines, behind.bytes_exact),
         (bytes, Some(3), true)
     );
     assert_eq!(
-        (told(&bench, false).lines, told(&bench, false).exact),
+        (told(&bench, false).lines, told(&bench, false).bytes_exact),
         (None, false)
     );
 }
@@ -331,11 +331,11 @@ fn the_account_is_told_per_source_class_with_a_daemon_and_without() {
             "exported",
             "firewalled",
             "unknown_category",
-            "role",
+            "wrong_role",
             "blank_text",
             "waiting",
-            "dead_letters",
-            "evidence_dead_letters",
+            "malformed",
+            "evidence_malformed",
         ] {
             assert_eq!(audits[figure], 1, "{figure} in {told}");
         }
@@ -434,7 +434,7 @@ fn a_run_is_explained_with_a_daemon_and_without() {
         let role = bench.ask(&["explain", "d", "--json"]);
         assert_eq!(
             (&role["lines"][0]["verdict"], &role["lines"][0]["value"]),
-            (&"role".into(), &"extractor".into())
+            (&"wrong_role".into(), &"extractor".into())
         );
         let page = bench.run(&mut bench.command(&["explain", "f"]));
         page.check(0, &[]);
@@ -638,10 +638,7 @@ fn broken_lake(bench: &Bench) -> (String, String) {
 
 fn check_retried(bench: &Bench, told: &Value) {
     assert_eq!(
-        (
-            &told["before"]["dead_letters"],
-            &told["after"]["dead_letters"]
-        ),
+        (&told["before"]["malformed"], &told["after"]["malformed"]),
         (&1.into(), &0.into())
     );
     assert_eq!(
@@ -666,10 +663,7 @@ fn a_line_mended_in_place_has_its_row_after_a_retry_by_the_daemon() {
     let told = bench.ask(&["dead-letters", "retry", A]);
     daemon.check_running().unwrap();
     assert_eq!(
-        (
-            &told["before"]["dead_letters"],
-            &told["after"]["dead_letters"]
-        ),
+        (&told["before"]["malformed"], &told["after"]["malformed"]),
         (&1.into(), &0.into())
     );
     assert_eq!(

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use distilld::lake::path::PairPath;
+use distilld::pair::verdict::VerdictKind;
 use distilld::platform::storage::OsStorage;
 use distilld::query::explain::{ExplainContext, Page, contradictions};
 use fastrand::Rng;
@@ -311,7 +312,14 @@ fn evidence_that_is_replaced_by_rename_is_read_again_and_its_rows_stay() {
     bench.look_around().unwrap();
     bench.quiet().unwrap();
     let counts = bench.engine.as_ref().unwrap().totals().counts;
-    assert_eq!((counts.exported, counts.role, counts.waiting), (1, 1, 1));
+    assert_eq!(
+        (
+            counts[VerdictKind::Exported],
+            counts[VerdictKind::WrongRole],
+            counts[VerdictKind::Waiting]
+        ),
+        (1, 1, 1)
+    );
 
     let second = line("a", "executor", "one")
         + &line("b", "executor", "two")
@@ -325,9 +333,9 @@ fn evidence_that_is_replaced_by_rename_is_read_again_and_its_rows_stay() {
     let counts = bench.engine.as_ref().unwrap().totals().counts;
     assert_eq!(
         (
-            counts.exported,
-            counts.role,
-            counts.waiting,
+            counts[VerdictKind::Exported],
+            counts[VerdictKind::WrongRole],
+            counts[VerdictKind::Waiting],
             counts.superseded
         ),
         (2, 0, 1, 1)
@@ -353,7 +361,11 @@ fn a_run_rejected_after_its_row_is_counted_as_contradicted() {
     }
     let counts = bench.engine.as_ref().unwrap().totals().counts;
     assert_eq!(
-        (counts.exported, counts.firewalled, counts.contradicted),
+        (
+            counts[VerdictKind::Exported],
+            counts[VerdictKind::Firewalled],
+            counts.contradicted
+        ),
         (1, 2, 1)
     );
 }
@@ -415,7 +427,7 @@ fn a_row_that_its_line_finds_again_is_superseded_as_before() {
         bench.quiet().unwrap();
         let counts = bench.engine.as_ref().unwrap().totals().counts;
         assert_eq!(
-            (counts.exported, counts.superseded),
+            (counts[VerdictKind::Exported], counts.superseded),
             (2, superseded),
             "{what}"
         );

@@ -73,15 +73,15 @@ fn check_figures(status: &serde_json::Value) {
         ("exported", 1),
         ("firewalled", 1),
         ("unknown_category", 1),
-        ("role", 1),
+        ("wrong_role", 1),
         ("blank_text", 1),
         ("waiting", 1),
-        ("dead_letters", 1),
+        ("malformed", 1),
     ] {
         assert_eq!(status["scored"][key], expected, "{key} in {status}");
     }
     assert_eq!(status["scored"]["balanced"], true);
-    assert_eq!(status["evidence"]["dead_letters"], 1);
+    assert_eq!(status["evidence"]["malformed"], 1);
     assert_eq!(status["export"]["rows"], 1);
 }
 
@@ -114,7 +114,7 @@ fn a_running_daemon_tells_and_after_its_death_the_state_and_journal_do() {
     let found = wait_until(DEADLINE, || {
         daemon.check_running()?;
         told = json(root.path()).unwrap_or_default();
-        Ok(told["running"] == true && told["scored"]["lines"] == 7 && told["behind"] == 0)
+        Ok(told["running"] == true && told["scored"]["lines"] == 7 && told["lag"]["files"] == 0)
     });
     assert!(
         found.unwrap(),
@@ -201,7 +201,7 @@ fn a_line_that_is_too_long_and_has_no_end_is_told_by_the_daemon() {
     bench.append(Stream::Scored, PAIR, "\n");
     bench.wait_for(&mut daemon, "it has become a dead letter", || {
         let told = bench.status();
-        told["unterminated"]["lines"] == 0 && told["scored"]["dead_letters"] == 1
+        told["unterminated"]["lines"] == 0 && told["scored"]["malformed"] == 1
     });
     bench.stop(daemon);
 }
@@ -216,15 +216,15 @@ fn a_day_file_that_cannot_be_read_is_told_until_it_can() {
     command.env("DISTILLD_RECENT_SCAN_MS", "50");
     let mut daemon = bench.catch_up(&mut command);
     bench.wait_for(&mut daemon, "it is told", || {
-        bench.status()["day_files_passed_over"] == 1
+        bench.status()["day_files_skipped"] == 1
     });
     let told = bench.status();
-    let passed_over = &told["passed_over"][0];
+    let skipped = &told["skipped"][0];
     assert_eq!(
-        (&passed_over["day_file"], &passed_over["stream"]),
+        (&skipped["day_file"], &skipped["stream"]),
         (&PAIR.into(), &"evidence".into())
     );
-    assert_eq!(passed_over["why"], "not a regular file");
+    assert_eq!(skipped["why"], "not a regular file");
     // Fresh once the engine rests, perhaps a turn after it has told of the day-file.
     bench.wait_for(&mut daemon, "the screen tells it", || {
         let screen = bench.run(&mut bench.command(&["status"])).stdout;
@@ -232,16 +232,16 @@ fn a_day_file_that_cannot_be_read_is_told_until_it_can() {
             let mut lines = screen.lines();
             lines.any(|line| line.starts_with(label) && line.ends_with(end))
         };
-        ends("state ", "fresh, but for a day-file that cannot be read")
+        ends("state ", "up to date, 1 unreadable file")
             && ends("unread ", "n.jsonl (evidence): not a regular file")
     });
     fs::remove_dir(&evidence_path).unwrap();
     bench.append(Stream::Evidence, PAIR, evidence("a"));
     bench.wait_run(&mut daemon, "a");
     bench.wait_for(&mut daemon, "it is told no longer", || {
-        bench.status()["day_files_passed_over"] == 0
+        bench.status()["day_files_skipped"] == 0
     });
-    assert_eq!(bench.status()["passed_over"], serde_json::json!([]));
+    assert_eq!(bench.status()["skipped"], serde_json::json!([]));
     bench.stop(daemon);
 }
 
@@ -251,7 +251,7 @@ fn a_daemon_that_does_not_answer_is_not_called_fresh() {
     bench.append_run(PAIR, "a");
     let mut daemon = bench.start_caught_up();
     bench.wait_run(&mut daemon, "a");
-    assert_eq!(bench.status()["silent"], false);
+    assert_eq!(bench.status()["unresponsive"], false);
     let signal = |signal| {
         let process = Pid::from_raw(daemon.pid().cast_signed()).unwrap();
         rustix::process::kill_process(process, signal).unwrap();
@@ -265,7 +265,7 @@ fn a_daemon_that_does_not_answer_is_not_called_fresh() {
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     let screen = String::from_utf8(screen).unwrap();
     signal(Signal::CONT);
-    assert_eq!(json["silent"], true, "{json}");
+    assert_eq!(json["unresponsive"], true, "{json}");
     assert!(
         screen.contains("it does not answer") && !screen.contains("fresh"),
         "{screen}"

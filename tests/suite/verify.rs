@@ -256,8 +256,8 @@ fn what_may_not_stand_in_an_export_is_a_difference() {
     );
     check(
         export_as(Dialect::Native, true),
-        "unearned=1",
-        Some("unearned: the row \"n.jsonl:3\" of run \"role\""),
+        "unexpected=1",
+        Some("unexpected: the row \"n.jsonl:3\" of run \"role\""),
     );
 }
 
@@ -349,10 +349,7 @@ fn a_line_that_has_yet_to_settle_is_not_missing() {
             );
         }
         let result = verify_with(dir.path(), &settle).result;
-        assert_eq!(
-            (counted(&result), result.equal),
-            ("settling=1".into(), true)
-        );
+        assert_eq!((counted(&result), result.equal), ("pending=1".into(), true));
         catch_up(dir.path());
         assert_eq!(counted(&verify_with(dir.path(), &settle).result), "");
     }

@@ -12,7 +12,7 @@
 //! export. A row that the daemon has yet to write arrives within its latency: differences are rechecked, in growing
 //! pauses, until they have been unchanged for [`VerifyOptions::patience`]. Rows that a daemon with a longer lag has
 //! yet to write are missing. A daemon takes an unterminated line, scored or evidence, only after its file has been
-//! unchanged for `settle`; until one second after that the line counts as settling. A last row without a newline is
+//! unchanged for `settle`; until one second after that the line counts as pending. A last row without a newline is
 //! not yet a row.
 //!
 //! **Differences.** A failure is a missing, duplicate, forbidden or unreadable row, or an unexplained row in the
@@ -24,7 +24,7 @@
 //! **Limits**, since no history is read. In a day-file that changed after a row was written, even by appending, a
 //! tampered row cannot be distinguished from one whose evidence was rewritten; both count as rewritten. A row whose
 //! evidence had only its role changed in place cannot be distinguished from one that the role never allowed; both are
-//! unearned. A row of a firewalled line counts as contradicted both when the line and when the firewall changed. An
+//! unexpected. A row of a firewalled line counts as contradicted both when the line and when the firewall changed. An
 //! invented row counts as orphaned, like a row whose day-file was deleted. If one of two lines with the same key was
 //! deleted, its row counts as a duplicate; the text names the deletion if no other row has its index. A clock set
 //! back between a row and the rewriting of its source can make a genuine row look altered.
@@ -248,7 +248,7 @@ impl Verification<'_> {
         let (lake, options, reading) = (self.lake, self.options, self.reading);
         let mut recheck = Recheck::new(lake, &reading, options, buckets);
         let judged = recheck.judge(steps)?;
-        self.result.unsettled += judged.unsettled;
+        self.result.inconclusive += judged.inconclusive;
         for (key, finding) in judged.findings {
             self.add_finding(key, finding, &recheck)?;
         }
@@ -328,7 +328,7 @@ impl Verification<'_> {
     fn report(mut self) -> VerifyReport {
         self.result.equal = self.worst.is_none();
         (self.result.days, self.result.unlisted) = self.days.into_listed();
-        self.result.passed_over = self.passed_over.len() as u64;
+        self.result.skipped = self.passed_over.len() as u64;
         VerifyReport {
             result: self.result,
             first_difference: self.worst.map(|worst| worst.description),

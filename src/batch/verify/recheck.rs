@@ -56,7 +56,7 @@ struct Since {
 pub(super) struct Judged {
     pub findings: Vec<(RowKey, Finding)>,
     /// Number of keys that were never stable for long enough.
-    pub unsettled: u64,
+    pub inconclusive: u64,
 }
 
 impl<'a> Recheck<'a> {
@@ -85,9 +85,9 @@ impl<'a> Recheck<'a> {
         self.read_sources(steps)?;
         self.keys.retain(|_, facts| !facts.unmatched().is_empty());
         self.narrowed = true;
-        let unsettled = self.wait_until_stable()?;
+        let inconclusive = self.wait_until_stable()?;
         let mut judged = self.classify_all()?;
-        judged.unsettled = unsettled;
+        judged.inconclusive = inconclusive;
         Ok(judged)
     }
 
@@ -340,6 +340,6 @@ fn line_fact(pair: &Arc<PairPath>, line: &JudgedLine<'_>) -> LineFact {
         span: line.span,
         index: line.index.unwrap_or_default(),
         digest: (line.verdict == BatchVerdict::Exported).then(digest),
-        verdict: line.verdict.code(),
+        verdict: line.verdict.kind(),
     }
 }

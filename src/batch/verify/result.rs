@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::batch::verify::compare::Kind;
 use crate::batch::verify::days::DayDifferences;
 
-/// What is printed. The numbers from `missing` to `unearned` are failures, those after them stated exceptions.
+/// What is printed. The numbers from `missing` to `unexpected` are failures, those after them stated exceptions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyResult {
     /// Whether the promise holds.
@@ -25,7 +25,7 @@ pub struct VerifyResult {
     /// Rows in the place of earned ones that nothing explains.
     pub altered: u64,
     /// Rows whose line is refused, by sources that did not change since.
-    pub unearned: u64,
+    pub unexpected: u64,
     /// Rows of evidence that was replaced by later evidence, which stands in the file too.
     pub superseded: u64,
     /// Rows that differ from what their sources, changed since, make now.
@@ -39,13 +39,13 @@ pub struct VerifyResult {
     /// Rows whose line is not there any more.
     pub orphaned: u64,
     /// Rows that are not there yet, because their source does not end in a newline and was written just now.
-    pub settling: u64,
+    pub pending: u64,
     /// Keys whose sources changed too fast to be judged.
-    pub unsettled: u64,
+    pub inconclusive: u64,
     /// Bytes behind the export's last newline: a row being written, or torn.
     pub torn_bytes: u64,
     /// Directories and day-files that could not be read.
-    pub passed_over: u64,
+    pub skipped: u64,
     /// Whether all that differs was counted; if not, some of it was enough.
     pub complete: bool,
     /// What differs of each day, the excused included.
@@ -70,14 +70,14 @@ impl VerifyResult {
             Kind::Missing => &mut self.missing,
             Kind::Duplicate => &mut self.duplicate,
             Kind::Altered => &mut self.altered,
-            Kind::Unearned => &mut self.unearned,
+            Kind::Unexpected => &mut self.unexpected,
             Kind::Superseded => &mut self.superseded,
             Kind::SourceChange => &mut self.rewritten,
             Kind::OtherDialect => &mut self.other_dialect,
             Kind::Contradicted => &mut self.contradicted,
             Kind::RefusedNow => &mut self.refused_now,
             Kind::Orphaned => &mut self.orphaned,
-            Kind::Settling => &mut self.settling,
+            Kind::Pending => &mut self.pending,
         } += 1;
     }
 }

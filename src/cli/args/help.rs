@@ -163,8 +163,8 @@ pub const HELP: &[Help] = &[
                 "show it live, until q or Ctrl-C",
             ),
             example(
-                "distilld --root /srv/lake status --json | jq .behind",
-                "print one number for a script",
+                "distilld --root /srv/lake status --json | jq .lag",
+                "print one value for a script",
             ),
         ],
         exits: &[

@@ -117,8 +117,7 @@ impl Live {
             }
             let lag = status
                 .lag
-                .as_ref()
-                .map_or(0, |lag| lag.seconds + u64::from(lag.bytes > 0));
+                .map_or(0, |lag| lag.age_ms / 1_000 + u64::from(lag.bytes > 0));
             self.lags.push_back(lag);
         }
         self.shown = Some(found);
@@ -165,7 +164,7 @@ impl Live {
         let lags: Vec<u64> = self.lags.iter().copied().collect();
         let newest = lags.last().copied().unwrap_or(0);
         text.push_str(&format!(
-            "seconds behind         {}  {newest}\n",
+            "lag, seconds           {}  {newest}\n",
             bars(&lags)
         ));
         text.push_str("\nq: leave\n");

@@ -28,7 +28,7 @@ pub fn page(plan: &Plan) -> String {
     }
     for (what, concerned) in [
         ("would be read again from its start", &plan.read_again),
-        ("would be passed over", &plan.passed_over),
+        ("would be skipped", &plan.skipped),
     ] {
         for AffectedFile {
             day_file,
@@ -60,8 +60,8 @@ fn table(plan: &Plan, shown: &[usize]) -> String {
     );
     table.set_header(head);
     for n in shown {
-        let (name, total) = plan.total.figures()[*n];
-        let mut row = vec![Cell::new(name), Cell::new(signed(total))];
+        let (name, total) = &plan.total.figures()[*n];
+        let mut row = vec![Cell::new(name), Cell::new(signed(*total))];
         row.extend((classes.iter()).map(|(_, changes)| Cell::new(signed(changes.figures()[*n].1))));
         table.add_row(row);
     }

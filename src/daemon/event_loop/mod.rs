@@ -284,7 +284,7 @@ impl EventLoop {
             self.faults.push(Fault {
                 at: stamp(self.shared.clock.wall_ms()),
                 what: error.to_string(),
-                over: false,
+                resolved: false,
             });
         }
         self.retry_at_ms = Some(self.shared.clock.monotonic_ms() + self.retry_pause_ms);
@@ -293,8 +293,8 @@ impl EventLoop {
 
     /// Marks the last fault as resolved after work succeeded.
     fn end_fault(&mut self) {
-        if let Some(fault) = self.faults.last_mut().filter(|fault| !fault.over) {
-            fault.over = true;
+        if let Some(fault) = self.faults.last_mut().filter(|fault| !fault.resolved) {
+            fault.resolved = true;
             tracing::info!(
                 message_id = message_ids::READING_AGAIN,
                 since = fault.at,

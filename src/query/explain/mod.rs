@@ -52,7 +52,7 @@ pub struct LineExplanation {
     pub offset: u64,
     /// Its length without the newline, bytes.
     pub len_bytes: u64,
-    /// For a scored line `exported`, `firewalled`, `unknown_category`, `waiting`, `role` or `blank_text`; for
+    /// For a scored line the code of a [`VerdictKind`](crate::pair::verdict::VerdictKind) except `malformed`; for
     /// evidence `counts`, or `replaced` if later evidence with its id counts.
     pub verdict: String,
     /// The rule that decided it.
@@ -186,23 +186,19 @@ impl PairExplainer<'_> {
         evidence: Option<&(String, String)>,
         line: &mut LineExplanation,
     ) {
-        let (verdict, rule, value) = match entry.verdict {
-            Verdict::Exported { .. } => ("exported", EXPORTED, category),
-            Verdict::Firewalled => ("firewalled", FIREWALLED, category),
-            Verdict::UnknownCategory => ("unknown_category", UNKNOWN_CATEGORY, category),
+        let (rule, value) = match entry.verdict {
+            Verdict::Exported { .. } => (EXPORTED, category),
+            Verdict::Firewalled => (FIREWALLED, category),
+            Verdict::UnknownCategory => (UNKNOWN_CATEGORY, category),
             Verdict::Waiting { .. } => {
-                // With evidence it would not wait, could it be read.
+                // With evidence it would not wait, unless a line is unreadable.
                 let rule = self.in_pair.evidence.map_or(WAITING, |_| UNREADABLE);
-                ("waiting", rule, Some(self.run_id.to_owned()))
+                (rule, Some(self.run_id.to_owned()))
             }
-            Verdict::Role { .. } => ("role", ROLE, evidence.map(|(role, _)| role.clone())),
-            Verdict::BlankText { .. } => (
-                "blank_text",
-                BLANK_TEXT,
-                evidence.map(|(_, text)| text.clone()),
-            ),
+            Verdict::WrongRole { .. } => (WRONG_ROLE, evidence.map(|(role, _)| role.clone())),
+            Verdict::BlankText { .. } => (BLANK_TEXT, evidence.map(|(_, text)| text.clone())),
         };
-        verdict.clone_into(&mut line.verdict);
+        (entry.verdict.kind().code()).clone_into(&mut line.verdict);
         rule.clone_into(&mut line.rule);
         line.value = value;
         match entry.verdict {
@@ -292,7 +288,7 @@ const UNKNOWN_CATEGORY: &str = "a category that nobody knows is refused";
 const WAITING: &str = "no evidence with its run id stands in the paired day-file yet";
 const UNREADABLE: &str =
     "its own line or its evidence cannot be read any more: the day-file is gone, or was changed";
-const ROLE: &str = "the evidence's model_role is not executor, reviewer or applier";
+const WRONG_ROLE: &str = "the evidence's model_role is not executor, reviewer or applier";
 const BLANK_TEXT: &str = "the evidence's text is empty or white space alone";
 const COUNTS: &str = "the last evidence with its run id counts";
 const REPLACED: &str = "later evidence with its run id counts";

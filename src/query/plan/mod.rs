@@ -19,7 +19,7 @@ use crate::lake::walk::walk;
 use crate::pair::accounting::{CLASSES_MAX, OTHER, class_of};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{PairId, UnclaimedRow};
-use crate::pair::verdict::LineTotals;
+use crate::pair::verdict::{LineTotals, PerVerdict};
 use crate::pair::{ActivePair, JoinOutcome, Overlay};
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::Storage;
@@ -46,8 +46,8 @@ pub struct Plan {
     pub classes: BTreeMap<String, Delta>,
     /// Day-files that are not what was read of them and would be read again from their start, the first ones.
     pub read_again: Vec<AffectedFile>,
-    /// Day-files that would be passed over, the first ones, and why.
-    pub passed_over: Vec<AffectedFile>,
+    /// The first day-files that would be skipped, and why.
+    pub skipped: Vec<AffectedFile>,
 }
 
 /// By how much each figure would change.
@@ -59,20 +59,9 @@ pub struct Delta {
     pub claimed: i64,
     /// Scored lines read.
     pub lines: i64,
-    /// Lines that have a row.
-    pub exported: i64,
-    /// Lines that the firewall refuses.
-    pub firewalled: i64,
-    /// Lines with an unknown category.
-    pub unknown_category: i64,
-    /// Lines refused for the model's role.
-    pub role: i64,
-    /// Lines refused for a blank text.
-    pub blank_text: i64,
-    /// Lines that wait for evidence; below 0 where more find it than come.
-    pub waiting: i64,
-    /// Scored lines that are no records.
-    pub dead_letters: i64,
+    /// Scored lines by verdict, one JSON key each; below 0 if fewer lines have the verdict afterwards.
+    #[serde(flatten)]
+    pub verdicts: PerVerdict<i64>,
     /// Rows whose evidence was replaced later.
     pub superseded: i64,
     /// Rows whose run was rejected later.
@@ -80,7 +69,7 @@ pub struct Delta {
     /// Evidence lines read.
     pub evidence_lines: i64,
     /// Malformed evidence lines.
-    pub evidence_dead_letters: i64,
+    pub evidence_malformed: i64,
 }
 
 /// A day-file, and what about it.
@@ -162,7 +151,7 @@ impl Planner<'_> {
             let walked = match walk(storage, root, stream) {
                 Ok(walked) => walked,
                 Err(error) => {
-                    self.skip_oversized(&stream.base(root).display().to_string(), stream, &error);
+                    self.skip(&stream.base(root).display().to_string(), stream, &error);
                     continue;
                 }
             };
@@ -192,7 +181,7 @@ impl Planner<'_> {
         loop {
             let found = self.look(&pair, path, memory, settled)?;
             for (stream, error) in &found.unreadable {
-                self.skip_oversized(&path.to_string(), *stream, error);
+                self.skip(&path.to_string(), *stream, error);
             }
             if let Some((stream, why)) = found.rewritten {
                 name(&mut self.plan.read_again, path, stream, why.code());
@@ -340,9 +329,9 @@ impl Planner<'_> {
         }
     }
 
-    fn skip_oversized(&mut self, what: &str, stream: Stream, error: &io::Error) {
-        if self.plan.passed_over.len() < NAMED_MAX {
-            self.plan.passed_over.push(AffectedFile {
+    fn skip(&mut self, what: &str, stream: Stream, error: &io::Error) {
+        if self.plan.skipped.len() < NAMED_MAX {
+            self.plan.skipped.push(AffectedFile {
                 day_file: what.to_owned(),
                 stream: stream_name(stream).to_owned(),
                 reason: error.to_string(),
@@ -371,72 +360,56 @@ fn name(named: &mut Vec<AffectedFile>, path: &PairPath, stream: Stream, reason: 
 }
 
 impl Delta {
-    /// From one account to another.
+    /// Returns the change from one account to another, without rows and claims.
     #[must_use]
     pub fn between(before: &LineTotals, after: &LineTotals) -> Self {
         let step = |before: u64, after: u64| after as i64 - before as i64;
-        let (old, new) = (&before.counts, &after.counts);
+        let (old, new) = (before.by_verdict(), after.by_verdict());
         Self {
             rows: 0,
             claimed: 0,
             lines: step(before.scored_lines, after.scored_lines),
-            exported: step(old.exported, new.exported),
-            firewalled: step(old.firewalled, new.firewalled),
-            unknown_category: step(old.unknown_category, new.unknown_category),
-            role: step(old.role, new.role),
-            blank_text: step(old.blank_text, new.blank_text),
-            waiting: step(old.waiting, new.waiting),
-            dead_letters: step(before.scored_malformed, after.scored_malformed),
-            superseded: step(old.superseded, new.superseded),
-            contradicted: step(old.contradicted, new.contradicted),
+            verdicts: PerVerdict::from_fn(|kind| step(old[kind], new[kind])),
+            superseded: step(before.counts.superseded, after.counts.superseded),
+            contradicted: step(before.counts.contradicted, after.counts.contradicted),
             evidence_lines: step(before.evidence_lines, after.evidence_lines),
-            evidence_dead_letters: step(before.evidence_malformed, after.evidence_malformed),
+            evidence_malformed: step(before.evidence_malformed, after.evidence_malformed),
         }
     }
 
     fn add(&mut self, other: &Self) {
-        for (sum, (_, figure)) in self.figures_mut().into_iter().zip(other.figures()) {
-            *sum += figure;
-        }
+        self.rows += other.rows;
+        self.claimed += other.claimed;
+        self.lines += other.lines;
+        self.verdicts += other.verdicts;
+        self.superseded += other.superseded;
+        self.contradicted += other.contradicted;
+        self.evidence_lines += other.evidence_lines;
+        self.evidence_malformed += other.evidence_malformed;
     }
 
-    /// Each figure with its name.
+    /// Returns each figure with its name, in the order in which a table prints them.
     #[must_use]
-    pub fn figures(&self) -> [(&'static str, i64); 14] {
-        [
+    pub fn figures(&self) -> Vec<(String, i64)> {
+        let first = [
             ("rows", self.rows),
             ("claimed", self.claimed),
             ("lines", self.lines),
-            ("exported", self.exported),
-            ("firewalled", self.firewalled),
-            ("unknown category", self.unknown_category),
-            ("role", self.role),
-            ("blank text", self.blank_text),
-            ("waiting", self.waiting),
-            ("dead letters", self.dead_letters),
+        ];
+        let last = [
             ("superseded", self.superseded),
             ("contradicted", self.contradicted),
             ("evidence lines", self.evidence_lines),
-            ("evidence dead letters", self.evidence_dead_letters),
-        ]
-    }
-
-    fn figures_mut(&mut self) -> [&mut i64; 14] {
-        [
-            &mut self.rows,
-            &mut self.claimed,
-            &mut self.lines,
-            &mut self.exported,
-            &mut self.firewalled,
-            &mut self.unknown_category,
-            &mut self.role,
-            &mut self.blank_text,
-            &mut self.waiting,
-            &mut self.dead_letters,
-            &mut self.superseded,
-            &mut self.contradicted,
-            &mut self.evidence_lines,
-            &mut self.evidence_dead_letters,
-        ]
+            ("evidence malformed", self.evidence_malformed),
+        ];
+        let named = |(name, change): (&str, i64)| (name.to_owned(), change);
+        let verdicts = self
+            .verdicts
+            .iter()
+            .map(|(kind, change)| (kind.title(), change));
+        (first.map(named).into_iter())
+            .chain(verdicts)
+            .chain(last.map(named))
+            .collect()
     }
 }

@@ -78,12 +78,10 @@ fn forget_scored(
 fn forget_evidence(pair: &mut ActivePair, since_s: u64) {
     let checkpoint = &mut pair.checkpoint;
     checkpoint.evidence = Default::default();
-    let refused = checkpoint.counts.role + checkpoint.counts.blank_text;
-    checkpoint.counts.waiting += refused;
-    (checkpoint.counts.role, checkpoint.counts.blank_text) = (0, 0);
+    checkpoint.counts.requeue_refused_evidence();
     pair.overlay.evidence.clear();
     for entry in pair.overlay.entries.values_mut() {
-        if let Verdict::Role { index } | Verdict::BlankText { index } = entry.verdict {
+        if let Verdict::WrongRole { index } | Verdict::BlankText { index } = entry.verdict {
             let verdict = Verdict::Waiting { index, since_s };
             *entry = ScoredLine { verdict, ..*entry };
         }

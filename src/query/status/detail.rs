@@ -7,12 +7,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Lag;
 use crate::lake::chunk::LineLimits;
 use crate::lake::identity::{SourceState, StatFingerprint};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::ScoredLine;
+use crate::pair::verdict::VerdictKind;
 use crate::platform::storage::Storage;
 use crate::record::keys::RunKey;
 use crate::record::parse;
@@ -38,20 +40,6 @@ pub struct WaitingRun {
     pub since: String,
 }
 
-/// The distance between the sources and the export.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Lag {
-    /// Bytes of day-files that are known to be unread.
-    pub bytes: u64,
-    /// Whether `bytes` is complete; false while directories are still to be listed, or with too many day-files to
-    /// check.
-    pub exact: bool,
-    /// Lines in these bytes; `None` where there are too many to be counted.
-    pub lines: Option<u64>,
-    /// For how long there has always been something unread, seconds.
-    pub seconds: u64,
-}
-
 /// Last lines without a newline: no records yet, and no lag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Unterminated {
@@ -73,7 +61,7 @@ pub fn waiting_oldest(
 ) -> Result<Vec<WaitingRun>, StateError> {
     let mut pairs = Vec::new();
     figures.for_each_pair(|_, checkpoint| {
-        if checkpoint.counts.waiting > 0 {
+        if checkpoint.counts[VerdictKind::Waiting] > 0 {
             pairs.extend(pair_path(checkpoint).map(|path| (checkpoint.waiting_since_s, path)));
         }
     })?;
@@ -130,22 +118,22 @@ fn run_id(
     Ok(run_id.filter(|run_id| RunKey::from_run_id(run_id) == entry.run))
 }
 
-/// Input that is known to be unread.
+/// Pairs of day-files that are known to be unread.
 #[derive(Debug, Clone, Default)]
-pub struct UnreadBytes {
-    /// Pairs with something to read, the first ones of many.
+pub struct UnreadPairs {
+    /// The first of them.
     pub pairs: Vec<PairPath>,
-    /// Whether these are all pairs and no directory is still to be listed.
-    pub all: bool,
-    /// For how long there was always something unread.
-    pub seconds: u64,
+    /// Whether these are all of them, and no directory is still to be listed.
+    pub is_complete: bool,
 }
 
-/// Computes the lag. Day-files that cannot be examined are not counted here; they are reported as unreadable.
+/// Measures the unread bytes of a lag on disk, and counts their lines if they are few. A day-file that cannot be read
+/// counts as nothing; the status lists it as skipped.
 #[must_use]
-pub fn lag(
+pub fn measured(
+    lag: Lag,
     figures: &StateSnapshot,
-    unread: &UnreadBytes,
+    unread: &UnreadPairs,
     storage: &dyn Storage,
     root: &Path,
 ) -> Lag {
@@ -156,17 +144,17 @@ pub fn lag(
             _ => PairCheckpoint::default(),
         };
         for stream in Stream::ALL {
-            let from = checkpoint.source(stream).offset;
-            let to = storage
+            let read_bytes = checkpoint.source(stream).offset;
+            let len_bytes = storage
                 .stat(&path.path(root, stream))
                 .map_or(0, |stat| stat.len_bytes);
-            if to > from {
-                gaps.push((path, stream, from, to));
+            if len_bytes > read_bytes {
+                gaps.push((path, stream, read_bytes, len_bytes));
             }
         }
     }
-    let bytes = gaps.iter().map(|(_, _, from, to)| to - from).sum();
-    let lines = (unread.all && bytes <= LINES_COUNTED_BYTES_MAX).then(|| {
+    let bytes = gaps.iter().map(|(_, _, from, to)| to - from).sum::<u64>();
+    let lines = (unread.is_complete && bytes <= LINES_COUNTED_BYTES_MAX).then(|| {
         let count = |(path, stream, from, to): &(&PairPath, Stream, u64, u64)| {
             let source = Source::open(storage, root, *stream, path).ok()??;
             let unread = source.line(*from, u32::try_from(to - from).ok()?).ok()?;
@@ -175,10 +163,15 @@ pub fn lag(
         gaps.iter().filter_map(count).sum()
     });
     Lag {
-        bytes,
-        exact: unread.all,
+        // The engine has measured pairs beyond the first ones.
+        bytes: if unread.is_complete {
+            bytes
+        } else {
+            bytes.max(lag.bytes)
+        },
+        bytes_exact: unread.is_complete,
         lines,
-        seconds: unread.seconds,
+        ..lag
     }
 }
 

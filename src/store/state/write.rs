@@ -126,7 +126,7 @@ pub(super) fn wait_again(
         for bytes in blocks::entries_of::<ScoredLine>(block.value())?.chunks_exact(ScoredLine::LEN)
         {
             let entry = ScoredLine::unpack(bytes).ok_or(DamagedBlock)?;
-            if let Verdict::Role { index } | Verdict::BlankText { index } = entry.verdict {
+            if let Verdict::WrongRole { index } | Verdict::BlankText { index } = entry.verdict {
                 let verdict = Verdict::Waiting { index, since_s };
                 changed.push(ScoredLine { verdict, ..entry });
             }

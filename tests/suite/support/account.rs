@@ -40,13 +40,13 @@ fn difference(told: &serde_json::Value, naive: &Counts, compared: Compared) -> O
     }
     let of_lines = [
         ("lines", naive.records + naive.malformed),
-        ("dead_letters", naive.malformed),
+        ("malformed", naive.malformed),
         ("firewalled", naive.firewall),
         ("unknown_category", naive.unknown_category),
     ];
     let of_evidence = [
         ("waiting", naive.no_evidence),
-        ("role", naive.role),
+        ("wrong_role", naive.role),
         ("blank_text", naive.blank_text),
     ];
     let figure = |name: &str| told[name].as_u64().unwrap();
@@ -72,8 +72,8 @@ mod tests {
     /// One figure of ten is off.
     fn fault(name: &str, by: i64, compared: Compared) -> bool {
         let mut told = json!({
-            "lines": 28, "exported": 7, "firewalled": 6, "unknown_category": 5, "role": 4, "blank_text": 3,
-            "waiting": 2, "dead_letters": 1, "balanced": true,
+            "lines": 28, "exported": 7, "firewalled": 6, "unknown_category": 5, "wrong_role": 4, "blank_text": 3,
+            "waiting": 2, "malformed": 1, "balanced": true,
         });
         told[name] = (told[name].as_i64().unwrap() + by).into();
         let naive = Counts {
@@ -95,12 +95,12 @@ mod tests {
         for compared in [Compared::All, Compared::Lines, Compared::AtLeast] {
             let all = compared == Compared::All;
             assert!(!fault("lines", 0, compared));
-            for of_lines in ["lines", "dead_letters", "firewalled", "unknown_category"] {
+            for of_lines in ["lines", "malformed", "firewalled", "unknown_category"] {
                 assert!(fault(of_lines, -1, compared), "{of_lines} {compared:?}");
                 let at_least = compared == Compared::AtLeast;
                 assert_eq!(fault(of_lines, 1, compared), !at_least, "{of_lines}");
             }
-            for of_evidence in ["waiting", "role", "blank_text"] {
+            for of_evidence in ["waiting", "wrong_role", "blank_text"] {
                 assert_eq!(fault(of_evidence, -1, compared), all, "{of_evidence}");
             }
             assert!(fault("exported", -1, compared), "{compared:?}");

@@ -10,6 +10,7 @@ use distilld::lake::chunk::LineLimits;
 use distilld::lake::identity::seen;
 use distilld::lake::path::{PairPath, Stream as ProductStream};
 use distilld::lake::walk::walk;
+use distilld::pair::verdict::VerdictKind;
 use distilld::platform::clock::Clock;
 use distilld::platform::storage::Storage as _;
 use distilld::recovery::report::OpenReport;
@@ -199,12 +200,12 @@ impl Bench {
         let totals = self.engine.as_ref().unwrap().totals();
         let counts = &totals.counts;
         let product = [
-            counts.exported,
-            counts.firewalled,
-            counts.unknown_category,
-            counts.waiting,
-            counts.role,
-            counts.blank_text,
+            counts[VerdictKind::Exported],
+            counts[VerdictKind::Firewalled],
+            counts[VerdictKind::UnknownCategory],
+            counts[VerdictKind::Waiting],
+            counts[VerdictKind::WrongRole],
+            counts[VerdictKind::BlankText],
             totals.scored_malformed,
             counts.contradicted,
         ];

@@ -216,7 +216,7 @@ pub fn verdicts(pairs: &Pairs) -> BTreeMap<String, Vec<(String, &'static str)>> 
                 Verdict::Firewall => "firewalled",
                 Verdict::UnknownCategory => "unknown_category",
                 Verdict::NoEvidence => "waiting",
-                Verdict::Role => "role",
+                Verdict::Role => "wrong_role",
                 Verdict::BlankText => "blank_text",
                 Verdict::Exported(_) => "exported",
             };

@@ -22,7 +22,8 @@ use distilld::cli::render::status::TerminalSize;
 use distilld::config::Settings;
 use distilld::daemon::event_loop::catch_up;
 use distilld::daemon::inbox::Inbox;
-use distilld::daemon::requests::{EngineRequest, LagRequest, Snapshot};
+use distilld::daemon::requests::{EngineRequest, Snapshot};
+use distilld::engine::Lag;
 use distilld::engine::metrics::Metrics;
 use distilld::engine::{Engine, Setup};
 use distilld::http::{Endpoint, QueryContext, StatusCache, connection};
@@ -39,7 +40,7 @@ use distilld::query::dead_letters::{
 use distilld::query::explain::Explanation;
 use distilld::query::offline::{InquireError, LONG, of_daemon};
 use distilld::query::plan::Plan;
-use distilld::query::status::{RuntimeStatus, Status, UnreadBytes};
+use distilld::query::status::{RuntimeStatus, Status, UnreadPairs};
 use form_urlencoded::Serializer;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -462,16 +463,19 @@ impl Lake {
     fn snapshot(&self) -> Snapshot {
         let now_ms = HostClock::new().wall_ms();
         let (engine, settings, root) = (&self.engine, &self.settings, &self.root);
-        Snapshot {
-            status: Status::of_daemon(engine, settings, root, RuntimeStatus::default(), now_ms),
-            figures: engine.figures(),
-            freshness: LagRequest {
+        let live = RuntimeStatus {
+            lag: Lag {
                 caught_up: true,
-                ..LagRequest::default()
+                ..Lag::default()
             },
-            unread: UnreadBytes {
-                all: true,
-                ..UnreadBytes::default()
+            ..RuntimeStatus::default()
+        };
+        Snapshot {
+            status: Status::of_daemon(engine, settings, root, live, now_ms),
+            figures: engine.figures(),
+            unread: UnreadPairs {
+                is_complete: true,
+                ..UnreadPairs::default()
             },
         }
     }
