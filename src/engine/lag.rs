@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::engine::read::{PairRead, SourceMemory};
 use crate::lake::path::{PairPath, Stream};
 
-/// How far the export lags behind its sources, as far as that is known. Made once for a snapshot; every status, metric
+/// The known lag of the export. Made once for a snapshot; every status, metric
 /// and readiness answer of that snapshot prints this value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Lag {
@@ -21,7 +21,7 @@ pub struct Lag {
     pub bytes_exact: bool,
     /// Lines in these bytes; `None` if there are too many to count.
     pub lines: Option<u64>,
-    /// Time since everything was read, milliseconds; seconds in JSON.
+    /// Age of the oldest change that is not exported, milliseconds; seconds in JSON.
     #[serde(rename = "seconds", with = "seconds")]
     pub age_ms: u64,
     /// The greatest age that counts as ready, milliseconds; seconds in JSON.

@@ -55,7 +55,7 @@ pub struct Metrics {
     evidence_lines: Family<Class, Counter>,
     verdicts: Family<ClassVerdict, Counter>,
     late_verdicts: Family<ClassVerdict, Counter>,
-    evidence_dead_letters: Family<Class, Counter>,
+    evidence_malformed_lines: Family<Class, Counter>,
     superseded: Counter,
     contradicted: Counter,
     rows: Family<Class, Counter>,
@@ -88,7 +88,7 @@ impl Metrics {
             evidence_lines: Family::default(),
             verdicts: Family::default(),
             late_verdicts: Family::default(),
-            evidence_dead_letters: Family::default(),
+            evidence_malformed_lines: Family::default(),
             superseded: Counter::default(),
             contradicted: Counter::default(),
             rows: Family::default(),
@@ -138,9 +138,9 @@ impl Metrics {
             self.evidence_lines.clone(),
         );
         registry.register(
-            "evidence_dead_letters",
+            "evidence_malformed_lines",
             "Malformed evidence lines, by source class",
-            self.evidence_dead_letters.clone(),
+            self.evidence_malformed_lines.clone(),
         );
         registry.register(
             "superseded_rows",
@@ -245,7 +245,7 @@ impl Metrics {
             after.evidence.lines,
         );
         count(
-            &self.evidence_dead_letters,
+            &self.evidence_malformed_lines,
             before.evidence.malformed,
             after.evidence.malformed,
         );

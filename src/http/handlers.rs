@@ -32,7 +32,7 @@ const LISTED_MAX: usize = 10_000;
 /// Time limit for reading a day-file again, which may be long.
 const RETRY_PATIENCE: Duration = Duration::from_secs(600);
 
-/// Inputs of handlers besides a snapshot: the root, limits and the cache of waiting runs.
+/// Inputs of handlers apart from the snapshot: the root, limits and the cache of waiting runs.
 #[derive(Debug)]
 pub struct QueryContext {
     /// The root directory, with links resolved.

@@ -108,7 +108,7 @@ fn lines(registry: &mut Registry, status: &Status) {
         &[("stream", "evidence")],
         status.evidence.malformed,
     );
-    registry.register("dead_letters", "Malformed lines of the lake", malformed);
+    registry.register("malformed_lines", "Malformed lines of the lake", malformed);
     single(
         registry,
         "evidence_lines_read",

@@ -71,14 +71,14 @@ pub enum InquireError {
         source: ControlError,
     },
     /// The daemon's answer is a refusal.
-    #[error("the daemon, process {pid}, answered {status}: {said}")]
+    #[error("the daemon, process {pid}, answered {status}: {message}")]
     Rejected {
         /// The holder.
         pid: u32,
         /// HTTP's status.
         status: u16,
         /// Its text.
-        said: String,
+        message: String,
     },
     /// The daemon's answer is of another version.
     #[error(
@@ -203,7 +203,7 @@ pub fn of_daemon<T: DeserializeOwned>(
         return Err(InquireError::Rejected {
             pid: holder.pid,
             status: status.as_u16(),
-            said: String::from_utf8_lossy(&body).trim_end().to_owned(),
+            message: String::from_utf8_lossy(&body).trim_end().to_owned(),
         });
     }
     serde_json::from_slice(&body).map_err(|source| InquireError::IncompatibleResponse {

@@ -95,7 +95,7 @@ fn the_metrics_add_up_and_follow_the_conventions() {
     assert_eq!(metric_sum(&text, lines, "class=\"reviews\""), 1.0);
     assert_eq!(metric_sum(&text, "distilld_rows_written_total", ""), 2.0);
     assert_eq!(
-        metric(&text, "distilld_dead_letters{stream=\"evidence\"}"),
+        metric(&text, "distilld_malformed_lines{stream=\"evidence\"}"),
         Some(1.0)
     );
     assert_eq!(metric(&text, "distilld_ready"), Some(1.0));

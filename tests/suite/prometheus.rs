@@ -237,7 +237,7 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
     let fifo = news.path(Stream::Scored, "2026/05/01/fifo.jsonl");
     assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
     let counted = [
-        "DistilldDeadLetters",
+        "DistilldMalformedLines",
         "DistilldContradictedRows",
         "DistilldSourceSkipped",
     ];

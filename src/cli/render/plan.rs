@@ -5,14 +5,14 @@ use comfy_table::{Cell, CellAlignment};
 use crate::console::table::{plain_table, thousands};
 use crate::query::plan::{AffectedFile, Plan};
 
-/// The plan as text, with a newline at its end.
+/// Renders the plan as text.
 #[must_use]
 pub fn page(plan: &Plan) -> String {
     let mut page = match plan.pairs {
-        0 => "nothing is new: a run now would do nothing\n".to_owned(),
-        1 => "a run now would look at 1 pair of day-files\n".to_owned(),
+        0 => "nothing to do: no day-file has changed\n".to_owned(),
+        1 => "the next run reads 1 pair of day-files\n".to_owned(),
         pairs => format!(
-            "a run now would look at {} pairs of day-files\n",
+            "the next run reads {} pairs of day-files\n",
             thousands(pairs)
         ),
     };

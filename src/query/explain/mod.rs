@@ -283,11 +283,11 @@ impl PairExplainer<'_> {
 }
 
 const EXPORTED: &str = "an admitted category, evidence of a role that gives samples, a text";
-const FIREWALLED: &str = "the firewall: category `rejected` or `needs_human_review`, for ever";
-const UNKNOWN_CATEGORY: &str = "a category that nobody knows is refused";
-const WAITING: &str = "no evidence with its run id stands in the paired day-file yet";
+const FIREWALLED: &str = "the firewall: category `rejected` or `needs_human_review`, final";
+const UNKNOWN_CATEGORY: &str = "the category is unknown";
+const WAITING: &str = "the paired day-file has no evidence with its run id yet";
 const UNREADABLE: &str =
-    "its own line or its evidence cannot be read any more: the day-file is gone, or was changed";
+    "its line or its evidence cannot be read any more: the day-file was deleted or changed";
 const WRONG_ROLE: &str = "the evidence's model_role is not executor, reviewer or applier";
 const BLANK_TEXT: &str = "the evidence's text is empty or white space alone";
 const COUNTS: &str = "the last evidence with its run id counts";

@@ -1,6 +1,7 @@
-//! Owns the answer to "what would you do now?": the looks that a run would take at what is new, each followed in memory
-//! alone. It reads from the remembered offsets on, so it costs what is new; it writes nothing and changes nothing.
+//! A dry run: reads the new lines of each pair as a run would, in memory, and counts the changes. It reads from the stored
+//! offsets, so its cost follows the new input; it writes nothing.
 
+mod delta;
 pub(crate) mod reset;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,13 +20,15 @@ use crate::lake::walk::walk;
 use crate::pair::accounting::{CLASSES_MAX, OTHER, class_of};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{PairId, UnclaimedRow};
-use crate::pair::verdict::{LineTotals, PerVerdict};
+use crate::pair::verdict::LineTotals;
 use crate::pair::{ActivePair, JoinOutcome, Overlay};
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::Storage;
 use crate::record::timestamp::stamp;
 use crate::store::snapshot::{StateSnapshot, stream_name};
 use crate::store::state::error::StateError;
+
+pub use delta::Delta;
 
 /// Maximum number of day-files that are listed; of more only the number is given.
 const NAMED_MAX: usize = 100;
@@ -36,7 +39,7 @@ const REWRITES_MAX: u32 = 8;
 /// The changes that the next run would make. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Plan {
-    /// When it was made, RFC 3339.
+    /// Time of the plan, RFC 3339.
     pub as_of: String,
     /// Number of pairs that would be read.
     pub pairs: u64,
@@ -44,35 +47,13 @@ pub struct Plan {
     pub total: Delta,
     /// The changes of each source class that has any.
     pub classes: BTreeMap<String, Delta>,
-    /// Day-files that are not what was read of them and would be read again from their start, the first ones.
+    /// The first day-files that changed before their offset and would be read again from the start.
     pub read_again: Vec<AffectedFile>,
     /// The first day-files that would be skipped, and why.
     pub skipped: Vec<AffectedFile>,
 }
 
-/// By how much each figure would change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Delta {
-    /// Rows that would be written.
-    pub rows: i64,
-    /// Rows that are in the export already and would be claimed by their lines.
-    pub claimed: i64,
-    /// Scored lines read.
-    pub lines: i64,
-    /// Scored lines by verdict, one JSON key each; below 0 if fewer lines have the verdict afterwards.
-    #[serde(flatten)]
-    pub verdicts: PerVerdict<i64>,
-    /// Rows whose evidence was replaced later.
-    pub superseded: i64,
-    /// Rows whose run was rejected later.
-    pub contradicted: i64,
-    /// Evidence lines read.
-    pub evidence_lines: i64,
-    /// Malformed evidence lines.
-    pub evidence_malformed: i64,
-}
-
-/// A day-file, and what about it.
+/// A day-file with the reason why it is listed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AffectedFile {
     /// `YYYY/MM/DD/NAME.jsonl`, below the stream's directory; or a directory that cannot be listed.
@@ -87,15 +68,15 @@ pub struct AffectedFile {
 pub struct PlanContext<'a> {
     /// The file system.
     pub storage: &'a dyn Storage,
-    /// The root, without links in it.
+    /// The root directory, with links resolved.
     pub root: &'a Path,
-    /// The export.
+    /// Path of the export.
     pub export_path: &'a Path,
-    /// A longer line is a dead letter.
+    /// Line limits; a longer line is malformed.
     pub limits: LineLimits,
-    /// Milliseconds since 1970.
+    /// Time of the plan, milliseconds since 1970.
     pub now_ms: u64,
-    /// The state at one moment.
+    /// Snapshot of the state.
     pub figures: &'a StateSnapshot,
 }
 
@@ -103,30 +84,30 @@ pub struct PlanContext<'a> {
 ///
 /// # Errors
 /// The state cannot be read. Problems of day-files are part of the plan.
-pub fn plan(planning: &PlanContext<'_>) -> Result<Plan, StateError> {
-    let mut making = Planner {
-        planning,
-        claimed: (*planning.figures.claimed).clone(),
-        claimable: planning.figures.claimable,
+pub fn plan(context: &PlanContext<'_>) -> Result<Plan, StateError> {
+    let mut planner = Planner {
+        context,
+        claimed: (*context.figures.claimed).clone(),
+        claimable: context.figures.claimable,
         released: BTreeSet::new(),
         left: BTreeMap::new(),
         long_lines: Mutex::new(()),
         plan: Plan {
-            as_of: stamp(planning.now_ms),
+            as_of: stamp(context.now_ms),
             ..Plan::default()
         },
     };
-    for path in making.pairs_with_news()? {
-        making.follow(&path)?;
+    for path in planner.pairs_with_news()? {
+        planner.read_new_lines(&path)?;
     }
-    Ok(making.plan)
+    Ok(planner.plan)
 }
 
 struct Planner<'a> {
-    planning: &'a PlanContext<'a>,
+    context: &'a PlanContext<'a>,
     claimed: BTreeSet<UnclaimedRow>,
     claimable: u64,
-    /// Rows that would be free for the lines of the pair that is followed, or of any.
+    /// Rows that become claimable for lines of the pair being read, or of any pair.
     released: BTreeSet<UnclaimedRow>,
     /// Pairs whose scored day-file was moved away.
     left: BTreeMap<PairPath, ActivePair>,
@@ -134,7 +115,7 @@ struct Planner<'a> {
     plan: Plan,
 }
 
-/// A pair that no state knows yet has a number that no claim is limited to.
+/// The id of a pair that the state does not have yet; no claim is limited to it.
 const NEW_PAIR: PairId = PairId(u32::MAX - 1);
 
 impl Planner<'_> {
@@ -145,7 +126,7 @@ impl Planner<'_> {
             root,
             figures,
             ..
-        } = *self.planning;
+        } = *self.context;
         let mut with_news = BTreeSet::new();
         for stream in Stream::ALL {
             let walked = match walk(storage, root, stream) {
@@ -170,7 +151,7 @@ impl Planner<'_> {
     }
 
     /// Reads a pair as a run would.
-    fn follow(&mut self, path: &PairPath) -> Result<(), StateError> {
+    fn read_new_lines(&mut self, path: &PairPath) -> Result<(), StateError> {
         self.plan.pairs += 1;
         let mut pair = self.pair(path)?.unwrap_or_else(|| new_pair(path));
         let before = pair.checkpoint.figures();
@@ -179,35 +160,35 @@ impl Planner<'_> {
         let mut settled = false;
         let mut rewrites = 0;
         loop {
-            let found = self.look(&pair, path, memory, settled)?;
-            for (stream, error) in &found.unreadable {
+            let read = self.read(&pair, path, memory, settled)?;
+            for (stream, error) in &read.unreadable {
                 self.skip(&path.to_string(), *stream, error);
             }
-            if let Some((stream, why)) = found.rewritten {
+            if let Some((stream, why)) = read.rewritten {
                 name(&mut self.plan.read_again, path, stream, why.code());
                 rewrites += 1;
                 if rewrites > REWRITES_MAX {
                     break;
                 }
-                pair = self.again(pair, stream, why)?;
+                pair = self.reset(pair, stream, why)?;
                 memory = PairMemory::default();
                 continue;
             }
-            let Some(outcome) = found.outcome else { break };
+            let Some(outcome) = read.outcome else { break };
             if self.release_relocated_rows(path, &pair, &outcome)? {
                 continue;
             }
-            let moved = found.more || outcome.checkpoint != pair.checkpoint;
+            let moved = read.more || outcome.checkpoint != pair.checkpoint;
             rows += outcome.new_rows.len() as i64;
             claimed += outcome.overlay.claimed_rows.len() as i64;
             self.claim(&outcome.overlay.claimed_rows);
             pair.checkpoint = outcome.checkpoint;
             pair.overlay.extend(outcome.overlay);
-            memory = found.memory;
-            if found.more {
+            memory = read.memory;
+            if read.more {
                 continue;
             }
-            // Settled once with nothing gained: what is left is torn.
+            // The unterminated line settled without a result: the rest is partial.
             if !memory.may_settle() || settled && !moved {
                 break;
             }
@@ -218,22 +199,22 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// The pair as a run would know it by now.
+    /// Returns the pair as a run would have it at this point.
     fn pair(&self, path: &PairPath) -> Result<Option<ActivePair>, StateError> {
         if let Some(pair) = self.left.get(path) {
             return Ok(Some(pair.clone()));
         }
-        let known = self.planning.figures.pair(path)?;
+        let known = self.context.figures.pair(path)?;
         Ok(known.map(|pair| (*pair).clone()))
     }
 
-    fn again(
+    fn reset(
         &mut self,
         pair: ActivePair,
         stream: Stream,
         why: SourceChange,
     ) -> Result<ActivePair, StateError> {
-        let (pair, released) = reset::again(self.planning, pair, stream, why)?;
+        let (pair, released) = reset::reset(self.context, pair, stream, why)?;
         self.released.extend(released);
         Ok(pair)
     }
@@ -251,7 +232,7 @@ impl Planner<'_> {
             root,
             figures,
             ..
-        } = *self.planning;
+        } = *self.context;
         let Some(inode) = first_inode(&pair.checkpoint, &outcome.checkpoint) else {
             return Ok(false);
         };
@@ -267,7 +248,7 @@ impl Planner<'_> {
                 Stream::Scored,
                 SourceChange::Moved.code(),
             );
-            let left = self.again((*known).clone(), Stream::Scored, SourceChange::Moved)?;
+            let left = self.reset((*known).clone(), Stream::Scored, SourceChange::Moved)?;
             self.sum_up(&left.checkpoint, &known.checkpoint.figures(), 0, 0);
             self.left.insert(from, left);
             return Ok(true);
@@ -275,30 +256,30 @@ impl Planner<'_> {
         Ok(false)
     }
 
-    fn look(
+    fn read(
         &self,
         pair: &ActivePair,
         path: &PairPath,
         memory: PairMemory,
         settled: bool,
     ) -> Result<PairRead, StateError> {
-        let planning = self.planning;
-        let looking = ReadContext {
+        let context = self.context;
+        let reading = ReadContext {
             buffers: &Buffers::default(),
-            storage: planning.storage,
-            root: planning.root,
-            export_path: planning.export_path,
-            view: &planning.figures.view,
+            storage: context.storage,
+            root: context.root,
+            export_path: context.export_path,
+            view: &context.figures.view,
             claimed: &self.claimed,
             released: &self.released,
             claims_possible: self.claimable > 0 || !self.released.is_empty(),
-            limits: planning.limits,
+            limits: context.limits,
             long_lines: &self.long_lines,
             stamp: &self.plan.as_of,
-            now_ms: planning.now_ms,
+            now_ms: context.now_ms,
             settle_first: false,
         };
-        read_pair(pair, path, memory, settled, &looking)
+        read_pair(pair, path, memory, settled, &reading)
     }
 
     fn claim(&mut self, claims: &[UnclaimedRow]) {
@@ -356,60 +337,5 @@ fn name(named: &mut Vec<AffectedFile>, path: &PairPath, stream: Stream, reason: 
             stream: stream_name(stream).to_owned(),
             reason: reason.to_owned(),
         });
-    }
-}
-
-impl Delta {
-    /// Returns the change from one account to another, without rows and claims.
-    #[must_use]
-    pub fn between(before: &LineTotals, after: &LineTotals) -> Self {
-        let step = |before: u64, after: u64| after as i64 - before as i64;
-        let (old, new) = (before.by_verdict(), after.by_verdict());
-        Self {
-            rows: 0,
-            claimed: 0,
-            lines: step(before.scored_lines, after.scored_lines),
-            verdicts: PerVerdict::from_fn(|kind| step(old[kind], new[kind])),
-            superseded: step(before.counts.superseded, after.counts.superseded),
-            contradicted: step(before.counts.contradicted, after.counts.contradicted),
-            evidence_lines: step(before.evidence_lines, after.evidence_lines),
-            evidence_malformed: step(before.evidence_malformed, after.evidence_malformed),
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        self.rows += other.rows;
-        self.claimed += other.claimed;
-        self.lines += other.lines;
-        self.verdicts += other.verdicts;
-        self.superseded += other.superseded;
-        self.contradicted += other.contradicted;
-        self.evidence_lines += other.evidence_lines;
-        self.evidence_malformed += other.evidence_malformed;
-    }
-
-    /// Returns each figure with its name, in the order in which a table prints them.
-    #[must_use]
-    pub fn figures(&self) -> Vec<(String, i64)> {
-        let first = [
-            ("rows", self.rows),
-            ("claimed", self.claimed),
-            ("lines", self.lines),
-        ];
-        let last = [
-            ("superseded", self.superseded),
-            ("contradicted", self.contradicted),
-            ("evidence lines", self.evidence_lines),
-            ("evidence malformed", self.evidence_malformed),
-        ];
-        let named = |(name, change): (&str, i64)| (name.to_owned(), change);
-        let verdicts = self
-            .verdicts
-            .iter()
-            .map(|(kind, change)| (kind.title(), change));
-        (first.map(named).into_iter())
-            .chain(verdicts)
-            .chain(last.map(named))
-            .collect()
     }
 }

@@ -72,7 +72,7 @@ pub struct Status {
     /// The runs that wait for the longest time, a few, oldest first. Empty in a published snapshot.
     #[serde(default)]
     pub waiting_oldest: Vec<WaitingRun>,
-    /// How far the export lags behind the sources. `None` if no daemon runs that would know.
+    /// The lag of the export. `None` without a running daemon.
     #[serde(default)]
     pub lag: Option<Lag>,
     /// The last errors that stopped reading for a while, a few, oldest first.

@@ -236,8 +236,8 @@ impl Export {
             });
         }
         if stat.len_bytes > self.len_bytes + self.torn_bytes_max {
-            let behind = stat.len_bytes - self.len_bytes;
-            return Err(self.changed(format!("another process appended {behind} bytes")));
+            let appended = stat.len_bytes - self.len_bytes;
+            return Err(self.changed(format!("another process appended {appended} bytes")));
         }
         self.guard.look(&stat);
         self.check_tail()
