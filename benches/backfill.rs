@@ -23,7 +23,7 @@ use support::program::{Finished, Program, Usage, own_cpu};
 use support::summary::{self, Line};
 use support::{BUFFER_BYTES, Failure, bench_dir, export_path, lines_in, remove_tree, settle_disk};
 
-/// Measures distilld on a whole history at once.
+/// Measures distilld on a complete history.
 #[derive(Debug, Parser)]
 struct Options {
     /// Also a sixth of the lake, and ten times as much: 13 GB of disk
@@ -38,8 +38,8 @@ struct Options {
     /// Mean length of an evidence text, bytes
     #[arg(long, default_value_t = 1_620)]
     text_bytes: u32,
-    /// Another program in the same table: a shell command that makes the rows of the lake `$ROOT` and writes them to
-    /// `$OUT`; `duckdb` is there by itself where it is installed
+    /// Another program for the same table: a shell command that makes the rows of the lake `$ROOT` and writes them to
+    /// `$OUT`; `duckdb` is included where it is installed
     #[arg(long, value_name = "NAME=COMMAND")]
     beside: Vec<String>,
     /// Rounds
@@ -197,7 +197,7 @@ fn measure(dir: &Path, lake: &Lake, args: &[&str]) -> Result<Finished, Failure> 
     Ok(finished)
 }
 
-/// Runs another program on the lake, and has its rows durable too.
+/// Runs another program on the lake and makes its rows durable too.
 fn measure_other(dir: &Path, lake: &Lake, other: &Other) -> Result<Finished, Failure> {
     settle_disk(dir)?;
     let output = dir.join("other.jsonl");

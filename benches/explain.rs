@@ -45,10 +45,10 @@ struct Options {
     /// Number of pairs per waiting run
     #[arg(long, default_value_t = 2)]
     waiting_every: u32,
-    /// Runs looked for
+    /// Number of runs to search for
     #[arg(long, default_value_t = 7)]
     runs: u32,
-    /// Nothing more: it is full already
+    /// No effect: the default size is the full size
     #[arg(long, hide = true)]
     full: bool,
     /// Given by cargo

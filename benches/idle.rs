@@ -29,7 +29,7 @@ const QUIET_CPU: Duration = Duration::from_millis(5);
 /// Maximum time to wait until a daemon is quiet.
 const QUIET_DEADLINE: Duration = Duration::from_secs(180);
 
-/// Measures what idling costs.
+/// Measures the cost of an idle daemon.
 #[derive(Debug, Parser)]
 struct Options {
     #[command(flatten)]
@@ -125,7 +125,7 @@ impl Subject {
         Ok(Activity::of(self.daemon.program.id())?)
     }
 
-    /// Idling adds no row.
+    /// Stops the daemon and asserts that idling added no row.
     fn finish(self) -> Result<(), Failure> {
         self.daemon.program.stop()?;
         let rows = lines_in(&export_path(&self.root))?;

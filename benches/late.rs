@@ -39,7 +39,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 const FLOOR_APPENDS: u64 = 200;
 const FLOOR_BYTES: u64 = FLOOR_APPENDS * ROW_BYTES as u64;
 
-/// Measures what late evidence and each row cost.
+/// Measures the cost of late evidence and of each row.
 #[derive(Debug, Parser)]
 struct Options {
     /// 100,000 waiting runs
@@ -80,14 +80,14 @@ struct StateBytes {
     journal: u64,
 }
 
-/// Bytes the disk was given for a steady load.
+/// Bytes written to the disk for a steady load.
 #[derive(Debug)]
 struct Writes {
     rows: u64,
     row_bytes: u64,
-    /// Until the last row was there.
+    /// Until the last row was readable.
     shown: Written,
-    /// Until the daemon had ended, with all in its state.
+    /// Until the daemon had ended and its state was complete.
     ended: Written,
     /// For [`FLOOR_BYTES`] of rows.
     floor: Written,
@@ -152,7 +152,7 @@ impl Lake {
         self.dir.join("beside")
     }
 
-    /// Evidence comes while the daemon runs.
+    /// Makes the evidence available while the daemon runs.
     fn late(&self, outcome: &mut Outcome) -> Result<(), Failure> {
         let mut daemon = self.start()?;
         daemon.wait_until_caught_up()?;
@@ -183,7 +183,7 @@ impl Lake {
         Ok(())
     }
 
-    /// A daemon that knows nothing, on a quiet disk.
+    /// Starts a daemon without a state, on a quiet disk.
     fn start(&self) -> Result<Daemon, Failure> {
         remove_tree(&self.root.join("data/distilled"))?;
         settle_disk(&self.dir)?;
@@ -209,7 +209,7 @@ impl Lake {
         Err(daemon.program.failure(&what))
     }
 
-    /// Ends it, counts the rows and gives what the state holds on disk.
+    /// Stops the daemon, counts the rows and returns the size of the state on disk.
     fn stop(&self, daemon: Daemon) -> Result<StateBytes, Failure> {
         daemon.program.stop()?;
         let rows = lines_in(&export_path(&self.root))?;
@@ -233,7 +233,7 @@ impl Lake {
         let mut appender =
             Appender::start(&self.root, PairPath::on("2100/01/01", 0), 0, TEXT_BYTES)?;
         PairPath::on("2100/01/01", 0).make_dirs(&self.root)?;
-        // The first row pays for the new pair.
+        // The first row includes the cost of the new pair.
         appender.steadily(1, LOOK_INTERVAL, &mut daemon.program)?;
         let export = export_path(&self.root);
         let (before, len) = (

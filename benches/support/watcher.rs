@@ -1,4 +1,4 @@
-//! Sees the rows of numbered runs appear in an export that another process writes, and when. It changes nothing.
+//! Observes when the rows of numbered runs appear in an export that another process writes. Read-only.
 
 use std::fs::{self, File};
 use std::io;
@@ -29,7 +29,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Starts at the export's present end.
+    /// Starts at the current end of the export.
     pub fn start(export: &Path) -> io::Result<Self> {
         let export = File::open(export)?;
         let offset = export.metadata()?.len();
@@ -87,7 +87,7 @@ fn report_rows(bytes: &mut Vec<u8>, now: Instant, rows: &Sender<(usize, Instant)
     for at in found {
         let digits = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit());
         let number = digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
-        // The receiver is gone only when the benchmark has ended.
+        // The receiver is dropped only when the benchmark has ended.
         let _ = rows.send((number, now));
     }
     bytes.drain(..=end);

@@ -11,7 +11,7 @@ use super::man::{MANUAL, set, source};
 
 const ANNOTATED: &str = include_str!("../../distilld.toml");
 
-/// The page.
+/// Generates the page.
 pub(super) fn page() -> io::Result<Page> {
     let mut roff = Roff::new();
     roff.control("TH", ["DISTILLD.TOML", "5", "", &source(), MANUAL]);
