@@ -1,4 +1,4 @@
-//! Runs the real daemon on real file systems that fill up, fail a sync, turn read-only, or cannot read a sector, under
+//! The real daemon on real file systems that become full, fail a sync, turn read-only, or cannot read a sector, under
 //! the export, the state or the sources. Visible rows remain, no row is lost, and the daemon reports why it is paused.
 
 use std::fs::{self, File, Permissions};
@@ -33,18 +33,18 @@ fn append_long(bench: &Bench, runs: std::ops::Range<u32>) {
     }
 }
 
-/// Takes all room of a file system; gives the file that holds it.
+/// Uses all space of a file system; returns the file that occupies it.
 fn fill(dir: &Path) -> PathBuf {
     let ballast = dir.join("ballast");
     let mut file = File::create(&ballast).unwrap();
     let zeros = vec![1; 4096];
     while file.write_all(&zeros).is_ok() {}
-    // What is only promised by now may not be there when it is asked for.
+    // Without a sync, delayed allocation may fail only later.
     _ = file.sync_all();
     ballast
 }
 
-/// The directory on the file system that fills up.
+/// The directory on the file system that becomes full.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum What {
     Export,
@@ -74,7 +74,7 @@ fn check_full(kind: &str, what: What) {
     let mut command = bench.command(&["run"]);
     command.arg("--state-dir").arg(&state_dir);
     append_long(&bench, 0..3);
-    // Of this one only the state knows for how long it waits.
+    // Only the state has the start of this run's waiting time.
     bench.append(Stream::Scored, PAIR, scored("waits"));
     let mut daemon = bench.catch_up(&mut command);
     bench.wait_rows(&mut daemon, 3);
@@ -96,7 +96,7 @@ fn check_full(kind: &str, what: What) {
         fault["resolved"] == false
             && fault["what"].to_string().contains(place)
             && status["as_of"].as_str() > Some(&asked)
-            // A run that was read before its evidence came waits too, as reading stopped in between.
+            // A run that was read before its evidence arrived waits too, as reading stopped in between.
             && status["scored"]["waiting"].as_u64() >= Some(1)
     });
     fs::remove_file(ballast).unwrap();
@@ -132,7 +132,7 @@ fn a_state_on_a_full_tmpfs_goes_on_when_there_is_room() {
     check_full("tmpfs", What::State);
 }
 
-/// An ext4 whose disk can stop taking writes: it claims more than the tmpfs below it has.
+/// An ext4 whose disk can start to reject writes: its size exceeds the tmpfs that contains it.
 struct ThinDisk {
     pool: Mounted,
     image: PathBuf,
@@ -152,7 +152,7 @@ impl ThinDisk {
     }
 }
 
-/// The way back for an operator: unmounted, repaired, mounted.
+/// Recovers the file system like an operator: unmount, repair, mount.
 fn repaired(disk: &ThinDisk, mounted: Mounted) -> Mounted {
     let dir = mounted.dir().to_owned();
     drop(mounted);
@@ -216,7 +216,7 @@ fn a_file_system_that_turns_read_only_loses_nothing() {
     let mut daemon = bench.start_caught_up();
     bench.wait_rows(&mut daemon, 3);
     let reader = ReaderThread::start(&bench.export());
-    // What ext4 does by itself when its journal cannot be written.
+    // ext4 does this itself when its journal cannot be written.
     mounted.remount("abort");
     append_long(&bench, 3..10);
     // The daemon exits after a failed sync; after a failed write it logs the error and retries.
@@ -282,7 +282,7 @@ fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
         }
         bench.append_run(PAIR, "later");
     }
-    // In the new part; the part before it has been read.
+    // In the new part; the part before it has been read already.
     let blocks = 100 * scored("bad 100").len() / 4096 + 2;
     let sector = sector_of(&image, &format!("/data/scored-runs/{bad}"), blocks);
     let device = BlockDevice::with_bad_sectors(&bench.beside("device"), &image, &[sector]);
@@ -328,7 +328,7 @@ fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
     let bench = Bench::new();
     let image = bench.beside("image");
     host::make_ext4(&image, 64 * MIB);
-    // The day-files are elsewhere: on another device they would be read again, and for that their rows are read.
+    // The day-files are on another file system: on a changed device they would be read again, and the rows with them.
     let distilled = bench.root().join("data/distilled");
     fs::create_dir_all(&distilled).unwrap();
     let before = {
@@ -338,14 +338,14 @@ fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
         bench.export_bytes().len() as u64
     };
     assert!(before > 2 * MIB);
-    // In its first MiB, because an append checks only the end.
+    // In its first MiB, because an append verifies only the end.
     let sector = sector_of(&image, "/sft/sft_export.jsonl", 20);
     let device = BlockDevice::with_bad_sectors(&bench.beside("device"), &image, &[sector]);
     {
         let _mounted = Mounted::image(device.path(), &distilled, "noatime");
         fs::set_permissions(bench.export(), Permissions::from_mode(0o600)).unwrap();
         let mut command = bench.command(&["run", "--listen", "127.0.0.1:0"]);
-        // With each scan of all another part is read.
+        // Each full scan reads another part.
         command.env("DISTILLD_FULL_SCAN_MS", "100");
         let (mut daemon, address) = bench.listening_by(&mut command);
         bench.wait_for(&mut daemon, "it logs that it cannot compare", || {
@@ -379,7 +379,7 @@ fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
         bench.stop(daemon);
     }
     drop(device);
-    // A start that ended well is no proof: what could not be compared is compared by the next one.
+    // A successful start proves nothing: what could not be compared is compared by the next start.
     let _mounted = Mounted::image(&image, &distilled, "noatime");
     let compared = bench.said().matches(COMPARED).count();
     let mut daemon = bench.start_caught_up();

@@ -1,5 +1,5 @@
-//! Owns file systems that do not report every change: a FUSE mount under which another writes, an overlay, and
-//! one whose stamps are whole seconds.
+//! File systems that do not report every change: a FUSE mount whose lower directory is written directly, an overlay,
+//! and one with timestamps in whole seconds.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -61,7 +61,7 @@ fn check_polling(bench: &Bench, file_system: &str, append: impl Fn(&str, &str)) 
     assert!(told.contains(file_system), "{told}");
 }
 
-/// The root is a FUSE mount of a lake below it; what is written there is not heard through the mount.
+/// Mounts a lake over FUSE as the root; writes below the mount cause no events in it.
 fn over_fuse(bench: &Bench) -> (PathBuf, Mounted) {
     let below = bench.beside("below");
     for pair in PAIRS {
@@ -84,8 +84,8 @@ fn what_another_writes_below_a_fuse_mount_is_found_by_polling() {
     check_polling(&bench, "fuse", |pair, run| append_run(&below, pair, run));
 }
 
-/// The daemon is configured to trust events on a file system without them: it does not poll, and the next frequent scan
-/// is an hour away.
+/// The daemon is configured to trust events on a file system without them: it does not poll, and the next frequent
+/// scan is an hour away.
 #[test]
 fn where_no_event_comes_the_slow_scan_finds_what_was_written() {
     if !host::has(&["bindfs", "umount"]) {
@@ -93,7 +93,7 @@ fn where_no_event_comes_the_slow_scan_finds_what_was_written() {
     }
     let bench = Bench::new();
     let (below, _mounted) = over_fuse(&bench);
-    // Days older than the newest, which no other scan reads.
+    // Days older than the newest, which only the full scan reads.
     for day in 1..=5 {
         append_run(
             &below,
@@ -141,14 +141,14 @@ fn day_files_that_move_to_the_upper_layer_of_an_overlay_are_followed() {
     check_polling(&bench, "overlay", |pair, run| bench.append_run(pair, run));
 }
 
-/// Waits until a second has just begun, so that what follows is done within it.
+/// Waits until a second has just begun, so that the following steps finish within it.
 fn begin_a_second() {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let passed = Duration::from_nanos(since.subsec_nanos().into());
     thread::sleep(Duration::from_secs(1) - passed + Duration::from_millis(20));
 }
 
-/// ext4 with inodes of 128 bytes keeps whole seconds: the stamps say nothing of a second change within one.
+/// ext4 with inodes of 128 bytes has timestamps in whole seconds: a second change within one leaves them equal.
 #[test]
 fn a_day_file_that_is_replaced_within_a_tick_of_a_coarse_clock_is_read_again() {
     if !host::has(&["mount", "umount", "mkfs.ext4"]) {

@@ -20,7 +20,7 @@ fn scanning(bench: &Bench) -> Command {
     command
 }
 
-/// Many looks later there is still one warning of each.
+/// Asserts that each fault has one warning, also after many scans.
 fn assert_said_once(bench: &Bench, daemon: &mut Daemon, paths: &[PathBuf]) {
     for round in 0..20 {
         bench.append_run("2026/01/03/open.jsonl", &format!("round {round}"));
@@ -112,7 +112,7 @@ fn a_directory_that_closes_above_many_is_said_once_and_none_below_it_twice() {
     bench.assert_batch();
 }
 
-/// A source of endless zeros, as /dev/zero, that everybody may read.
+/// Creates a device of endless zeros, like /dev/zero, readable by everyone.
 fn make_device(path: &Path) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     must(
@@ -133,7 +133,7 @@ fn a_device_among_day_files_and_evidence_behind_a_closed_door_stop_no_other() {
     for pair in hidden {
         bench.append_run(pair, pair);
     }
-    // As evidence too: a run waits for what a device will never say.
+    // Also as evidence: the run waits for a record that a device never provides.
     bench.append(Stream::Scored, "2026/01/03/unsaid.jsonl", scored("unsaid"));
     let strange = [
         bench.path(Stream::Scored, device),
@@ -146,7 +146,7 @@ fn a_device_among_day_files_and_evidence_behind_a_closed_door_stop_no_other() {
     bench.wait_run(&mut daemon, "open");
     assert_said_once(&bench, &mut daemon, &strange);
     assert!(memory_kib_max(daemon.pid()) < MEMORY_KIB_MAX);
-    // What may be read then has its rows; what is a day-file then, too.
+    // What becomes readable then has its rows, as does what becomes a day-file then.
     set_mode(&strange[2], 0o755);
     fs::remove_file(&strange[0]).unwrap();
     bench.append_run(device, "no device");
@@ -164,7 +164,7 @@ fn a_device_among_day_files_and_evidence_behind_a_closed_door_stop_no_other() {
     bench.assert_batch();
 }
 
-/// As a person does it, with rights that the daemon has not.
+/// A person runs it as root, with permissions that the daemon does not have.
 #[test]
 fn a_rebuild_by_root_leaves_all_of_it_to_the_daemon() {
     if !host::has(&[]) {

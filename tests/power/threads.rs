@@ -5,9 +5,9 @@ use std::os::unix::process::CommandExt as _;
 use crate::host::{self, wrapped};
 use crate::support::process::{Bench, LONG};
 
-/// A user that has no other process, so that the limit counts the daemon's own threads.
+/// A user without other processes, so that the limit counts the daemon's own threads.
 const USER: u32 = 65_321;
-/// More than a daemon that catches up has.
+/// More threads than a daemon has while it catches up.
 const THREADS_MAX: u32 = 12;
 const PAIRS: usize = 8;
 

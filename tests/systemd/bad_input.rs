@@ -1,17 +1,17 @@
-//! Starts that cannot go well. Each shows in `systemctl status` what happened and what to do, and the service comes
-//! back by itself where that can help, and only there.
+//! Starts that fail. Each shows the problem and the remedy in `systemctl status`, and the service retries by itself
+//! only where that can help.
 
 use super::host::{CONFIGURATION, Host, ROOT, SERVICE};
 
-/// Restarts that systemd's usual limit would not have allowed.
+/// More restarts than systemd's default limit allows.
 const MANY: u32 = 8;
 
 fn start(host: &Host) {
-    // The unit's state shows whether the first try counts as failed.
+    // The unit's state shows whether the first attempt counts as failed.
     host.run("systemctl", &["start", SERVICE]);
 }
 
-/// Asserts that a person has to act: the service failed, with the exit code of a bad configuration, once.
+/// Asserts that a person has to act: the service failed once, with the exit code of a bad configuration.
 #[track_caller]
 fn assert_given_up(host: &Host, said: &[&str]) {
     host.wait_state("failed");
@@ -20,13 +20,13 @@ fn assert_given_up(host: &Host, said: &[&str]) {
     host.assert_status_says(said);
 }
 
-/// Restarts soon, so that waiting for some takes little time.
+/// Shortens the restart delay, so that waiting for restarts takes little time.
 fn restart_after(host: &Host, pause: &str) {
     host.drop_in(SERVICE, &format!("[Service]\nRestartSec={pause}\n"));
 }
 
-/// Asserts that the service waits for its next try and that `systemctl status` shows the error: it prints the journal
-/// of the last try until the next one begins.
+/// Asserts that the service waits for its next attempt and that `systemctl status` shows the error: it prints the
+/// journal of the last attempt until the next one starts.
 #[track_caller]
 fn assert_will_try_again(host: &Host, said: &[&str]) {
     host.wait("it waits for its next try", || {

@@ -1,4 +1,4 @@
-//! The package: install, upgrade, removal, purge, and what an instance keeps to itself.
+//! The package: install, upgrade, removal, purge, and the separation of instances.
 
 use std::process::Command;
 
@@ -116,7 +116,7 @@ pub fn a_purge_takes_the_state_and_leaves_the_export(host: &Host) {
     assert_eq!(host.export(), export);
     let left = ["list-unit-files", "--no-legend", "--no-pager", "distilld*"];
     assert_eq!(host.run("systemctl", &left).said, "");
-    // And back: the state is expendable.
+    // Back to the first version: the state is expendable.
     host.install(&host.packages.second);
     host.append_run("2026/01/01/a.jsonl", "after");
     host.wait_rows(2);
@@ -126,7 +126,7 @@ pub fn a_purge_takes_the_state_and_leaves_the_export(host: &Host) {
 pub fn the_steps_for_other_distributions_work(host: &Host) {
     host.run("dpkg", &["--purge", "distilld"]);
     host.shell("rm -rf /srv/lakehouse");
-    // What `cargo install` does, with the program of the package.
+    // The result of `cargo install`, with the program of the package.
     host.shell("dpkg-deb --fsys-tarfile /root/distilld.deb | tar --extract --directory=/ ./usr/bin/distilld");
     let steps = documented_steps();
     let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");

@@ -1,4 +1,4 @@
-//! Start, READY, status line, crash, stop: what systemd sees of the daemon's life.
+//! Start, READY, status line, crash, stop: the life of the daemon as systemd sees it.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::host::{Host, LONG, SERVICE};
 
-/// From the start to READY on an empty history; aims at a tenth of it.
+/// Maximum time from the start to READY on an empty history; the target is a tenth of it.
 const READY: Duration = Duration::from_secs(2);
-/// From `systemctl stop` in the middle of the hardest work to the end.
+/// Maximum time from `systemctl stop` under maximum load to the end.
 const STOP: Duration = Duration::from_secs(5);
 /// The unit's `RestartSec`.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -104,7 +104,7 @@ pub fn the_page_is_served_on_a_passed_socket_that_lives_with_the_service(host: &
     assert!(!answers());
     let stopped = ("inactive".to_owned(), "inactive".to_owned());
     assert_eq!((state(), host.property("ActiveState")), stopped);
-    // Without the socket all else works.
+    // Without the socket everything else works.
     host.systemctl(&["mask", "--runtime", "distilld.socket"]);
     host.start();
     assert!(!answers());
@@ -126,8 +126,8 @@ pub fn a_unix_socket_can_be_had_in_its_place(host: &Host) {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// Asks whether the daemon lives.
+/// Requests the liveness of the daemon.
 const REQUEST: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-/// The same, of the socket's unit, from inside.
+/// The same request to the socket unit, from inside.
 const ASK: &str = r"exec 3<>/dev/tcp/127.0.0.1/9743 &&
     printf 'GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3 && timeout 5 cat <&3";

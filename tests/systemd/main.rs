@@ -16,15 +16,15 @@
     reason = "clippy knows test functions, not the checks and helpers of this harness"
 )]
 
-/// The Debian that is booted, made once.
+/// The Debian that is booted, created once.
 mod base;
 /// The booted copy.
 mod container;
 /// The operations of a check: systemctl, the journal, the lake.
 mod host;
-/// The packages that are installed, made by cargo-deb.
+/// The installed packages, created by cargo-deb.
 mod package;
-/// Running a program to its end.
+/// Runs a program to completion.
 mod process;
 
 /// Starts that must fail: each error names the problem and the remedy.
@@ -35,7 +35,7 @@ mod install;
 mod journal;
 /// Start, READY, status line, crash, stop.
 mod life;
-/// Reload, good and bad.
+/// Reload, with a valid and an invalid configuration.
 mod reload;
 /// The permissions and restrictions of the daemon inside its unit.
 mod sandbox;

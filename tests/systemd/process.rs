@@ -10,7 +10,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// A program that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit code; `None` where a signal ended it.
+    /// Its exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// Combined output of stdout and stderr.
     pub said: String,

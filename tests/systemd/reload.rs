@@ -1,4 +1,4 @@
-//! Reload: what a changed configuration does, and a broken one does not.
+//! Reload: the effect of a changed configuration, and that a broken one has none.
 
 use super::host::{CONFIGURATION, Host, SERVICE};
 
@@ -58,7 +58,7 @@ pub fn a_newer_systemd_reloads_and_waits_longer_by_the_drop_in(host: &Host) {
     let drop_in = host.read("/usr/share/doc/distilld/examples/systemd-254.conf");
     host.drop_in(SERVICE, &drop_in);
     if host.systemd_version() < 254 {
-        // It is not for this one; but a type that is not known must not be what an operator ends with by mistake.
+        // The result is irrelevant for the current unit, but an operator must not see an error for an unknown type.
         let analysis = host.run("systemd-analyze", &["verify", "--man=no", SERVICE]);
         assert!(analysis.said.contains("service type"), "{}", analysis.said);
         return;
@@ -67,7 +67,7 @@ pub fn a_newer_systemd_reloads_and_waits_longer_by_the_drop_in(host: &Host) {
     assert_eq!(host.property("Type"), "notify-reload");
     host.configure("settle_ms = 1234");
     host.systemctl(&["reload", SERVICE]);
-    // Nothing to wait for: the reload was over when systemctl returned.
+    // No wait is needed: the reload was complete when systemctl returned.
     let said = host.journal(&["CHANGED=settle_ms"]);
     assert!(said.contains("configuration reloaded"), "{said}");
     assert_eq!(host.property("RestartSteps"), "10");

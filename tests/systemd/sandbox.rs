@@ -1,4 +1,4 @@
-//! Checks that the daemon can do its whole job inside its unit, and nothing else.
+//! The daemon can do its complete work inside its unit, and nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,8 @@ pub fn the_whole_job_is_done_by_events(host: &Host) {
 }
 
 pub fn nothing_else_can_be_written_read_or_reached(host: &Host) {
-    // Runs where the daemon runs, before it: the same user, the same directories, the same filter of calls.
+    // Runs before the daemon in the same environment: the same user, the same directories, the same system call
+    // filter.
     host.write("/usr/local/bin/probe", PROBE);
     host.shell(
         "chmod 755 /usr/local/bin/probe; mkdir -p /home/somebody; echo > /home/somebody/secret",
