@@ -1,5 +1,4 @@
-//! Owns the comparison of the account that `status` tells with the counts of the naive batch. Never decides what the
-//! counts should be.
+//! Compares the account in `status` with the counts of the naive batch.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,19 +7,20 @@ use distilld::platform::storage::OsStorage;
 
 use super::naive::{Counts, naive_batch, read_pairs};
 
-/// How much of the account must be as the batch counts.
+/// The part of the account that must equal the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compared {
     /// Every figure.
     All,
-    /// Evidence may be gone again, the rows made of it stay: what became of lines without a row depends on the moment.
+    /// Evidence may have been removed again while its rows remain: the verdict of lines without a row depends on the
+    /// moment.
     Lines,
-    /// Day-files may be gone too, and what was read of them stays in the account.
+    /// Day-files may have been removed too; the lines that were read of them remain in the account.
     AtLeast,
 }
 
-/// In what the account of a root, told by its daemon or by the state that it left, differs from what a batch counts in
-/// the lake as it stands.
+/// Returns the difference between the account of a root, from its daemon or from the remaining state, and the counts
+/// of a batch of the current lake.
 pub fn account_fault(root: &Path, compared: Compared) -> Option<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
     command.env_clear().arg("--root").arg(root);
@@ -58,7 +58,7 @@ fn difference(told: &serde_json::Value, naive: &Counts, compared: Compared) -> O
         Compared::Lines => of_lines.iter().any(|(name, count)| figure(name) != *count),
         Compared::AtLeast => of_lines.iter().any(|(name, count)| figure(name) < *count),
     };
-    // With all others as they should be, a row too many would be a line too many.
+    // If all other figures match, an additional row would be an additional line.
     let is_wrong = is_wrong || figure("exported") < naive.exported;
     is_wrong
         .then(|| format!("compared {compared:?}, the account is {told}, a batch counts {naive:?}"))
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// One figure of ten is off.
+    /// Returns the violation if one figure of ten differs by `by`.
     fn fault(name: &str, by: i64, compared: Compared) -> bool {
         let mut told = json!({
             "lines": 28, "exported": 7, "firewalled": 6, "unknown_category": 5, "wrong_role": 4, "blank_text": 3,

@@ -1,5 +1,5 @@
-//! Owns a terminal for a process: a pseudo-terminal of a chosen width at its stderr, and at its stdout too where a
-//! test wants that. What is shown is every byte that the process wrote to it.
+//! A pseudo-terminal of a chosen width for a process: at its stderr, and optionally at its stdout. Records every byte
+//! that the process wrote to it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,12 +16,12 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use super::kill_harness::wait_until;
 use super::process::LONG;
 
-/// What is connected to the terminal. The other one of stdout and stderr is a pipe.
+/// The streams that are connected to the terminal. The other one of stdout and stderr is a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
     /// As with `distilld .. > file`.
     Stderr,
-    /// As typed.
+    /// Both, as in an interactive shell.
     Both,
 }
 
@@ -33,19 +33,19 @@ pub struct Session {
     screen: JoinHandle<()>,
 }
 
-/// What a process at a terminal left.
+/// The result of a process at a terminal.
 #[derive(Debug)]
 pub struct Left {
     /// How it ended.
     pub status: ExitStatus,
-    /// All that the terminal was sent.
+    /// All bytes written to the terminal.
     pub shown: String,
-    /// All that went to stdout, unless that is the terminal.
+    /// All of stdout, unless that is the terminal.
     pub stdout: String,
 }
 
 impl Session {
-    /// Starts a command at a terminal so many columns wide.
+    /// Starts a command at a terminal of this width.
     pub fn start(mut command: Command, columns: u16, shown: Shown) -> Session {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&ours).unwrap();
@@ -80,12 +80,12 @@ impl Session {
         }
     }
 
-    /// The process.
+    /// Returns the process id.
     pub fn pid(&self) -> rustix::process::Pid {
         rustix::process::Pid::from_child(&self.child)
     }
 
-    /// What was shown so far.
+    /// Returns the output so far.
     pub fn shown(&self) -> String {
         String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
     }
@@ -112,7 +112,7 @@ impl Session {
     }
 }
 
-/// Reads until nobody holds the other end any more, which Linux calls an I/O error.
+/// Reads until the other end is closed everywhere, which Linux reports as an I/O error.
 fn read_screen(mut ours: File, shown: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut chunk = [0; 4096];

@@ -1,7 +1,7 @@
-//! Owns what must hold for any bytes that come from a socket: what a client sends by each door, what the questions behind
-//! a path are read as, which hosts a request may name, and what a command makes of an answer. The daemon's side runs
-//! whole, on a connection within the process, before a real engine on a small lake; its clock runs as fast as nothing
-//! happens, so that whoever waits too long is seen to.
+//! The properties that hold for any bytes from a socket: requests on each socket, the query string of a request, the
+//! hosts that a request may name, and a command's handling of an answer. The daemon's side runs completely, on a
+//! connection within the process, with a real engine on a small lake; its clock advances whenever nothing else
+//! happens, so that a wait without a limit is detected.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -48,17 +48,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
-/// No connection lasts longer: the minute of its life, and the time that a client has to read its last answer.
+/// Maximum duration of a connection: the minute of its life, and the time that a client has to read its last answer.
 const LIFE_MAX: Duration = Duration::from_secs(76);
-/// Bytes on their way; fewer than an answer has where nobody reads.
+/// Bytes in transit; fewer than an answer has if the client does not read.
 const PIPE_BYTES: usize = 512;
-/// Longer questions do not fit the head of a request when all of them is escaped.
+/// Longer queries do not fit the head of a request when all of them is escaped.
 const QUESTION_LEN_MAX: usize = 4_096;
-/// The address of ours by which the door of TCP is entered.
+/// The local address of the TCP socket.
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 /// The pairs of the lake, all with the same lines.
 const PAIRS: [&str; 2] = ["2026/05/01/audits.jsonl", "2026/05/02/a b&\u{fc}.jsonl"];
-/// Its runs: id, category, the text of the evidence if there is any.
+/// Its runs: id, category, and the text of the evidence if there is any.
 const RUNS: [(&str, &str, Option<&str>); 8] = [
     ("r1", "accepted", Some("said")),
     ("r2", "rejected", Some("said")),
@@ -69,7 +69,7 @@ const RUNS: [(&str, &str, Option<&str>); 8] = [
     ("\u{fffd}", "accepted", Some("said")),
     ("", "accepted", None),
 ];
-/// What every answer carries.
+/// Headers of every answer.
 const HARDENING: [&str; 7] = [
     "content-security-policy: default-src 'none'; ",
     "x-content-type-options: nosniff",
@@ -80,8 +80,8 @@ const HARDENING: [&str; 7] = [
     "cross-origin-opener-policy: same-origin",
 ];
 
-/// Whatever comes from a socket gets its answer or none in bounded time, changes nothing but by the door for that, and is
-/// read as a second reading reads it. The first byte says what the others are.
+/// Checks that any input from a socket gets its answer or none in bounded time, changes nothing except through the
+/// socket for that, and is parsed as by a second parser. The first byte selects the kind of the rest.
 pub fn socket(bytes: &[u8]) {
     thread_local!(static LAKE: RefCell<Lake> = RefCell::new(Lake::new()));
     LAKE.with_borrow_mut(|lake| match bytes {
@@ -93,7 +93,7 @@ pub fn socket(bytes: &[u8]) {
     });
 }
 
-/// How a client behaves, by which door it came, and how the daemon is.
+/// The behavior of a client, its socket, and the condition of the daemon.
 #[derive(Debug, Clone, Copy)]
 struct Manner {
     door: Endpoint,
@@ -104,11 +104,11 @@ struct Manner {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// It reads until nothing more comes.
+    /// Reads until the end of the stream.
     Reads,
-    /// It has sent all and goes.
+    /// Sends everything and disconnects.
     Goes,
-    /// It reads nothing, and stays.
+    /// Reads nothing and stays connected.
     Stays,
 }
 
@@ -116,7 +116,7 @@ enum End {
 enum Daemon {
     Follows,
     Recovers,
-    /// Its engine never answers.
+    /// Has an engine that never answers.
     Hangs,
 }
 
@@ -139,7 +139,7 @@ impl Manner {
     }
 }
 
-/// A small lake, all of it read, and what answers questions about it.
+/// A small lake, completely read, and the server that answers queries about it.
 struct Lake {
     settings: Settings,
     root: PathBuf,
@@ -150,9 +150,9 @@ struct Lake {
     runtime: Rc<Runtime>,
     totals: LineTotals,
     export: Vec<u8>,
-    /// Day-files that were to be read again, by the request in hand.
+    /// Day-files that the current request queued for a reread.
     retried: Vec<(PairPath, Stream)>,
-    /// What the daemon says to the next command.
+    /// The daemon's answers to the next commands.
     eq_str: mpsc::Sender<Vec<u8>>,
     _dir: tempfile::TempDir,
 }
@@ -189,7 +189,7 @@ impl Lake {
         }
     }
 
-    /// Any bytes: what is answered is HTTP, in time, and nothing is different afterwards.
+    /// Checks any bytes: the answer is HTTP, in time, and nothing has changed afterwards.
     fn any_request(&mut self, manner: Manner, sent: &[u8]) {
         let desk = self.desk(manner.daemon);
         let heard = self.exchange_at(&desk, manner, sent);
@@ -210,7 +210,7 @@ impl Lake {
         self.check_unchanged();
     }
 
-    /// Whatever somebody asked, the next one is told what there is to tell.
+    /// Checks that the answer to the next client is independent of earlier requests.
     fn check_told_as_ever(&mut self, desk: &Arc<StatusCache>, daemon: Daemon) {
         let manner = Manner {
             door: Endpoint::Unix,
@@ -226,7 +226,7 @@ impl Lake {
         assert_eq!(told, [expected], "{answers:?}");
     }
 
-    /// The query of a question is read as by a second reading, and as the same when it is written as a command does.
+    /// Checks that a query is parsed as by a second parser, and equally when it is encoded as a command does.
     fn question(&mut self, which: u8, query: &[u8]) {
         let in_a_target = |byte: &u8| matches!(byte, b'!'..=b'~') && *byte != b'#';
         if query.len() > QUESTION_LEN_MAX || !query.iter().all(in_a_target) {
@@ -291,7 +291,7 @@ impl Lake {
         assert_eq!(answer.json::<DeadLetterPage>(), found, "{wanted:?}");
     }
 
-    /// A browser that was sent here under a foreign name gets nothing; whoever names us does.
+    /// Checks that a browser with a foreign host name gets nothing, and that a local name is accepted.
     fn hosts(&mut self, names: &[u8]) {
         let may_stand = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n');
         if names.len() > QUESTION_LEN_MAX || !names.iter().all(may_stand) {
@@ -321,7 +321,7 @@ impl Lake {
         let mut named = hosts.iter().copied().chain(name_in(target));
         let foreign = named.find(|name| !is_us(name));
         match foreign {
-            // 431: more headers than the library takes.
+            // 431: more headers than the library accepts.
             Some(name) => {
                 assert!(
                     [400, 421, 431].contains(&answer.status),
@@ -333,7 +333,8 @@ impl Lake {
         self.check_unchanged();
     }
 
-    /// What a command makes of an answer of any bytes: its words for it, or a page; and it never waits for more.
+    /// Checks that a command turns an answer of any bytes into an error of its own or a page, and never waits for
+    /// more.
     fn answer(&mut self, which: u8, answer: &[u8]) {
         let body_alone = which & 8 != 0;
         let head = match body_alone {
@@ -377,7 +378,7 @@ impl Lake {
             state_dir: self.settings.state_dir.clone(),
             is_query: false,
         };
-        // A fuzzer that is stopped for a while is no daemon that hangs.
+        // A fuzzer that is stopped for a while does not count as a daemon that hangs.
         match of_daemon(&holder, hyper::Method::GET, "/told.json", LONG) {
             Ok(told) => _ = page(told),
             Err(InquireError::Unresponsive {
@@ -388,7 +389,7 @@ impl Lake {
         }
     }
 
-    /// One at which nothing was asked yet.
+    /// Returns a cache without any requests so far.
     fn desk(&self, daemon: Daemon) -> Arc<StatusCache> {
         let (meters, answering) = (Arc::clone(&self.meters), Arc::clone(&self.answering));
         let desk = Arc::new(StatusCache::new(Arc::clone(&self.wake), meters, answering));
@@ -403,7 +404,7 @@ impl Lake {
         self.exchange_at(&desk, manner, sent)
     }
 
-    /// Sends it, and gives what the daemon answered until it hung up.
+    /// Sends the bytes, and returns what the daemon answered until it closed the connection.
     fn exchange_at(&mut self, desk: &Arc<StatusCache>, manner: Manner, sent: &[u8]) -> Vec<u8> {
         let desk = Arc::clone(desk);
         self.retried.clear();
@@ -437,9 +438,9 @@ impl Lake {
         }
     }
 
-    /// As the engine's thread does between two passes.
+    /// Answers like the engine's thread between two passes.
     fn answer_question(&mut self, question: EngineRequest) {
-        // Who asked may have gone away meanwhile.
+        // The client may have disconnected meanwhile.
         match question {
             EngineRequest::Snapshot(reply) => drop(reply.send(self.snapshot())),
             EngineRequest::Recent(reply) => drop(reply.send(self.engine.recent().clone())),
@@ -487,7 +488,7 @@ impl Lake {
     }
 }
 
-/// Two day-files of each stream, with a line of most kinds.
+/// Writes two day-files of each stream, with a line of most kinds.
 fn write_lake(root: &Path) {
     for pair in PAIRS {
         let (mut scored, mut evidence) = (String::from("{\n"), String::from("[\n"));
@@ -508,7 +509,7 @@ fn write_lake(root: &Path) {
     }
 }
 
-/// Listens where the daemon would; says to one command after the other what it was given for it.
+/// Listens in place of the daemon; sends the given answers to one command after the other.
 fn daemon_that_says_so(state_dir: &Path) -> mpsc::Sender<Vec<u8>> {
     let listener = UnixListener::bind(state_dir.join("control.sock")).unwrap();
     let (eq_str, said) = mpsc::channel::<Vec<u8>>();
@@ -520,14 +521,14 @@ fn daemon_that_says_so(state_dir: &Path) -> mpsc::Sender<Vec<u8>> {
                 let len = stream.read(&mut some).unwrap();
                 asked.extend_from_slice(&some[..len]);
             }
-            // Who has heard enough hangs up.
+            // The client may close the connection early.
             _ = stream.write_all(&answer);
         }
     });
     eq_str
 }
 
-/// What a client hears.
+/// Returns the bytes that a client receives.
 async fn client_of(client: DuplexStream, manner: Manner, sent: &[u8]) -> Vec<u8> {
     let (mut reading, mut writing) = tokio::io::split(client);
     let sending = async {
@@ -555,19 +556,19 @@ async fn client_of(client: DuplexStream, manner: Manner, sent: &[u8]) -> Vec<u8>
     }
 }
 
-/// Whether it says that more comes: where that does not come in whole, the answer may break off.
+/// Returns whether the request announces a body: if that does not arrive completely, the answer may be incomplete.
 fn announces_a_body(sent: &[u8]) -> bool {
     let sent = sent.to_ascii_lowercase();
     let eq_str = |header: &[u8]| memchr::memmem::find(&sent, header).is_some();
     eq_str(b"content-length") || eq_str(b"transfer-encoding")
 }
 
-/// What a dead letter's bytes look like, wherever an answer says that they stand.
+/// Returns the bytes of the dead letters at the positions that an answer names.
 fn shown(root: &Path, letters: &DeadLetterPage) -> String {
     let pair = PairPath::from_relative(Path::new(PAIRS[0])).unwrap();
     let mut shown = String::new();
     for letter in letters.letters.iter().take(20) {
-        // Where there is no such day-file it says so.
+        // A missing day-file is reported as such.
         _ = bytes_of(&OsStorage, root, &pair, letter, |bytes| {
             shown += &escaped(bytes);
             Ok(())
@@ -591,7 +592,7 @@ fn check_retried(answer: &Answer, pairs: &Pairs, retried: &[(PairPath, Stream)])
     }
 }
 
-/// What stands behind a question mark, decoded.
+/// The decoded pairs of a query string.
 type Pairs = [(String, String)];
 
 fn pairs_of(query: &[u8]) -> Vec<(String, String)> {
@@ -627,7 +628,7 @@ fn first<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {
     found.map(|(_, value)| value.as_str())
 }
 
-/// The host that a target names by itself.
+/// Returns the host in a request target.
 fn name_in(target: &str) -> Option<&str> {
     if target.starts_with('/') || target == "*" {
         return None;
@@ -650,7 +651,7 @@ fn is_us(name: &str) -> bool {
         || address.is_ok_and(|address| address.is_loopback() || address == OWN)
 }
 
-/// An answer as it was heard.
+/// An answer as received.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -661,7 +662,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// All that was answered; `whole`: the last one, too, is not broken off.
+    /// Parses all answers; `whole`: the last one, too, is complete.
     fn all(heard: &[u8], whole: bool) -> Vec<Self> {
         let mut answers = Vec::new();
         let mut rest = heard;
@@ -672,8 +673,8 @@ impl Answer {
                     answers.extend((answer.status != 100).then_some(answer));
                 }
                 None => {
-                    // What is no HTTP is refused and the connection given up at once, by the library: who reads slowly may
-                    // miss the end of that.
+                    // The library refuses input that is not HTTP and closes the connection at once: a slow reader may
+                    // miss the end of the answer.
                     const REFUSAL: &[u8] = b"HTTP/1.1 400 ";
                     let is_refusal = rest.starts_with(REFUSAL) || REFUSAL.starts_with(rest);
                     let heard = String::from_utf8_lossy(rest);
@@ -703,7 +704,7 @@ impl Answer {
         let len = lines.find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
         let mut rest = &heard[end + 4..];
         let content_len = len.unwrap_or(0);
-        // Of an answer to HEAD there is no more.
+        // An answer to HEAD has no body.
         let body_len = match rest.starts_with(b"HTTP/1.") || rest.is_empty() {
             true => 0,
             false => content_len,
@@ -718,7 +719,7 @@ impl Answer {
         Some((answer, rest))
     }
 
-    /// Whether the library gave it, to what is no request.
+    /// Returns whether the library sent it, for input that is not a request.
     fn is_hypers(&self) -> bool {
         self.content_len == 0
     }
@@ -754,7 +755,7 @@ impl Answer {
     }
 }
 
-/// What stands behind the head.
+/// Returns the bytes after the head.
 fn body_of(heard: &[u8]) -> &[u8] {
     let end = memchr::memmem::find(heard, b"\r\n\r\n").unwrap_or(0);
     &heard[end..]

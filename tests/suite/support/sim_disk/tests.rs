@@ -1,4 +1,4 @@
-//! The semantics the crash tests rely on, one by one.
+//! The semantics on which the crash tests rely, one by one.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -421,7 +421,7 @@ fn a_full_disk_takes_what_fits_then_nothing_until_there_is_room() {
     assert_eq!(disk.power_cut(1, Fate::Lost).used_bytes(), 0);
 }
 
-/// Every kind of call that changes nothing, on a disk with the file `/d/f`.
+/// Makes every kind of read-only call, on a disk with the file `/d/f`.
 fn look_calls(disk: &SimDisk) -> Vec<io::Result<()>> {
     let (dir, path) = (Path::new("/d"), Path::new("/d/f"));
     let node = disk.world().tree.find(path).unwrap();
@@ -606,7 +606,7 @@ impl ToyLog {
     }
 }
 
-/// How many crashes lose an acknowledged record: at every call, with every fate.
+/// Returns the number of crashes that lose an acknowledged record: at every call, with every fate.
 fn crashes_that_lose(careful: bool) -> usize {
     let whole = SimDisk::new();
     ToyLog::run(&whole, careful);

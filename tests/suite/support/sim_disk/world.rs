@@ -1,5 +1,5 @@
-//! Owns the numbering of calls, and the ruling on each: done, failed, done in part, or the process is dead. Calls
-//! that only look have numbers of their own. What a call does to files and names is the tree's.
+//! The numbering of calls, and the outcome of each: done, failed, done in part, or the process is dead. Read-only
+//! calls have numbers of their own. The effect on files and names is implemented by the tree.
 
 use std::fmt;
 use std::io;
@@ -47,7 +47,7 @@ impl Call {
     }
 }
 
-/// What becomes of a call: how many of a write's bytes are written, then what the caller is told.
+/// The outcome of a call: how many of a write's bytes are written, then the result for the caller.
 struct Ruling {
     written: usize,
     outcome: io::Result<()>,
@@ -108,7 +108,7 @@ impl World {
         }
     }
 
-    /// How many of the bytes asked for a read or write is done with before a signal comes.
+    /// Returns the number of requested bytes that a read or write transfers before a signal arrives.
     pub fn before_a_signal(&mut self, len: usize) -> usize {
         match &mut self.signals {
             Some(rng) if len > 0 => rng.usize(1..=len),
@@ -116,7 +116,7 @@ impl World {
         }
     }
 
-    /// Counts a call that changes nothing, and rules on it.
+    /// Counts a read-only call and decides its outcome.
     pub fn look(&mut self, verb: &'static str, path: &Path) -> io::Result<()> {
         self.alive()?;
         self.interrupted()?;
@@ -134,7 +134,7 @@ impl World {
         }
     }
 
-    /// Counts a mutating call and rules on it; `len` is that of a write, 0 otherwise.
+    /// Counts a mutating call and decides its outcome; `len` is that of a write, 0 otherwise.
     fn rule(&mut self, call: Call, len: usize) -> Ruling {
         if let Err(dead) = self.alive() {
             return Ruling {
@@ -197,7 +197,7 @@ impl World {
         Ruling { written, outcome }
     }
 
-    /// Rules on a call that does something or does not, and does it.
+    /// Decides the outcome of a call, and carries it out.
     pub fn act<T>(
         &mut self,
         call: Call,
@@ -228,7 +228,7 @@ impl World {
         Ok(written)
     }
 
-    /// How long, up to `len_bytes`, the file can get on what is left of the disk.
+    /// Returns the maximum length, up to `len_bytes`, of the file in the remaining space of the disk.
     fn room_for(&self, node: NodeId, len_bytes: u64) -> io::Result<u64> {
         let Some(capacity_bytes) = self.capacity_bytes else {
             return Ok(len_bytes);
@@ -257,7 +257,7 @@ impl World {
         let outcome = self
             .rule(Call::on("sync_data", file.path.clone()), 0)
             .outcome;
-        // One that was interrupted leaves its pages to the next.
+        // An interrupted sync leaves its pages to the next one.
         let failed = (outcome.as_ref().err()).is_some_and(|e| e.raw_os_error() != Some(EINTR));
         if failed && !self.dead {
             self.tree.doom(file.node)?;
@@ -266,7 +266,7 @@ impl World {
         self.tree.sync(file.node)
     }
 
-    /// As the host's disk does it: each missing level is a `mkdir` and a sync of its parent.
+    /// Creates directories like the host's disk: each missing level is a `mkdir` and a sync of its parent.
     pub fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
         self.alive()?;
         if let Ok(found) = self.tree.find(path) {
