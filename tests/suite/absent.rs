@@ -1,5 +1,5 @@
-//! Day-files that are away for a while, or cannot be opened, and come back as they were: what arrived meanwhile for
-//! their lines is joined in the end, once. And ends of day-files that never settle: nobody waits for them for ever.
+//! Day-files that are missing for a while, or cannot be opened, and return unchanged: lines that arrived meanwhile for
+//! their runs are joined in the end, once. Also day-files whose end never settles: the wait for them is bounded.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use crate::support::sim_disk::SimDisk;
 
 const PAIR: &str = "2026/01/02/outcomes.jsonl";
 
-/// How a day-file is out of reach.
+/// The way in which a day-file is unavailable.
 #[derive(Debug, Clone, Copy)]
 enum Way {
-    /// It is there and may not be opened.
+    /// It exists and cannot be opened.
     Denied,
     /// It has another name.
     FileMoved,
-    /// Its day has another name: nothing that the file system says of the day-file itself changes.
+    /// Its day has another name: the metadata of the day-file itself does not change.
     DayMoved,
 }
 
@@ -51,17 +51,17 @@ impl Way {
     }
 }
 
-/// What happens beside it.
+/// The circumstances of the absence.
 #[derive(Debug, Clone, Copy)]
 struct Case {
-    /// Which day-file is away.
+    /// The missing day-file.
     away: Stream,
     way: Way,
-    /// Whether all is taken into the state before it goes.
+    /// Whether a checkpoint precedes the absence.
     checkpoint: bool,
-    /// Whether a new process starts while it is away.
+    /// Whether a new process starts during the absence.
     restart: bool,
-    /// Whether it is scanned for while it is away.
+    /// Whether a scan runs during the absence.
     scanned: bool,
 }
 
@@ -73,7 +73,7 @@ fn evidence(run: &str, text: &str) -> String {
     format!("{{\"run_id\":\"{run}\",\"model_role\":\"executor\",\"text\":\"{text}\"}}\n")
 }
 
-/// A bench, and all that was appended to its one pair.
+/// A bench and everything that was appended to its one pair.
 struct Lake {
     bench: Bench,
     pairs: Pairs,
@@ -99,7 +99,7 @@ impl Lake {
         file.get_or_insert_default().extend_from_slice(bytes);
     }
 
-    /// Appends, and has it looked at.
+    /// Appends bytes and queues the pair.
     fn append(&mut self, stream: Stream, bytes: &str) {
         let step = Step::Append {
             stream,
@@ -110,7 +110,7 @@ impl Lake {
         self.bench.step(&step, true).unwrap();
     }
 
-    /// Appends, and tells nobody.
+    /// Appends bytes without an event.
     fn append_unheard(&mut self, stream: Stream, bytes: &str) {
         let path = stream.path(Path::new(ROOT), PAIR);
         self.bench.disk.append_durable(path, bytes.as_bytes());
@@ -126,7 +126,7 @@ impl Lake {
         self.bench.quiet().unwrap();
     }
 
-    /// In what the export or the counts differ from the naive batch, if in anything.
+    /// Returns the difference of the export or the counts to the naive batch, if there is one.
     fn fault(&mut self) -> Option<String> {
         let naive = naive_batch(&self.pairs, false);
         let export = self.bench.disk.read(EXPORT).unwrap_or_default();
@@ -136,7 +136,8 @@ impl Lake {
     }
 }
 
-/// One run is exported before, one has half of what it needs; the other half comes while the first is out of reach.
+/// One run is exported before, a second one has half of its lines; the other half arrives while the first day-file is
+/// unavailable.
 fn fault_after(case: Case) -> Option<String> {
     let mut lake = Lake::new();
     let both = Stream::BOTH.map(|stream| match stream {
@@ -218,29 +219,29 @@ fn evidence_that_comes_while_its_run_is_out_of_reach_is_joined_after_a_start_too
 #[test]
 fn lines_behind_a_flood_of_rows_are_read_in_the_same_catch_up() {
     let mut lake = Lake::new();
-    // Nine rows of one text: more than a step makes before it ends.
+    // Nine rows of one text: more than one step makes.
     lake.append(Stream::Scored, &scored("x").repeat(9));
     lake.append_unheard(Stream::Scored, &(scored("y") + &scored("x")));
     lake.append_unheard(Stream::Evidence, &evidence("y", "t"));
     lake.append(Stream::Evidence, &evidence("x", &"t".repeat(1 << 20)));
-    // No clock moved, and nobody touched it again.
+    // The clock did not advance, and there was no other event.
     let totals = lake.bench.engine.as_ref().unwrap().totals();
     assert_eq!((totals.scored_lines, totals.evidence_lines), (11, 2));
     assert_eq!(lake.fault(), None);
 }
 
-/// What becomes of a day-file that ends in an unterminated line.
+/// The fate of a day-file that ends in an unterminated line.
 #[derive(Debug, Clone, Copy)]
 enum End {
-    /// Nothing.
+    /// No change.
     Stays,
-    /// The line gets longer than the limit, still without its end.
+    /// The line exceeds the limit and remains unterminated.
     GrowsOverlong,
-    /// The same, and has its end, and another unterminated line behind it.
+    /// The line exceeds the limit and ends, and another unterminated line follows.
     GrowsOverlongThenMore,
-    /// It goes.
+    /// It becomes unavailable.
     Away(Way),
-    /// It is emptied.
+    /// It is truncated to zero.
     Emptied,
 }
 
@@ -269,18 +270,18 @@ impl End {
     }
 }
 
-/// What happens to which day-file, and when somebody looks.
+/// The change of a day-file, and the time of the next read.
 #[derive(Debug, Clone, Copy)]
 struct Tail {
     stream: Stream,
     end: End,
-    /// Whether it was looked at before that happened.
+    /// Whether it was read before the change.
     heard: bool,
     settle_ms: u64,
     long_bytes: usize,
 }
 
-/// That the wait for what may settle has an end, and that all whole lines have been read then.
+/// Checks that the wait for lines that may settle ends, and that all complete lines have been read then.
 fn fault_of_wait(tail: Tail) -> Option<String> {
     let Tail { stream, end, .. } = tail;
     let mut bench = Bench::new(SimDisk::new());
@@ -299,7 +300,7 @@ fn fault_of_wait(tail: Tail) -> Option<String> {
     }
     end.happen(&lake.bench.disk, stream, &vec![b'x'; tail.long_bytes]);
     lake.bench.look_around().unwrap();
-    // The other day-file has the pair looked at, whatever the scan finds.
+    // The other day-file queues the pair, regardless of what the scan finds.
     lake.append(stream.other(), "\n");
     if !lake.bench.settle_all().unwrap() {
         return Some("waits for ever".to_owned());

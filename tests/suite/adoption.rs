@@ -1,5 +1,5 @@
-//! Owns what the real daemon does with an export it did not write, and with a state that is lost, damaged or too
-//! old. Never looks into the state but to harm it.
+//! The real daemon with an export that it did not write, and with a state that is lost, damaged or too old. Accesses
+//! the state only to damage it.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -16,14 +16,14 @@ use crate::support::process::{Bench, Ended, evidence, evidence_with, scored, sco
 
 const PAIR: &str = "2026/01/01/audits.jsonl";
 
-/// A lake of every verdict, a part of it still to come.
+/// A lake of every verdict, of which a part is not written yet.
 struct Growing {
     bench: Bench,
     to_come: Vec<Step>,
 }
 
 impl Growing {
-    /// The lake of `seed`, or of the first one behind it whose first third earns rows already.
+    /// Creates the lake of `seed`, or of the next seed whose first third earns rows.
     fn new(seed: u64, lines: usize) -> Self {
         let mut scripts = (seed..).map(|seed| script(seed, &Shape::steady(lines)));
         let earns_rows = |steps: &Vec<Step>| {
@@ -40,7 +40,7 @@ impl Growing {
         }
     }
 
-    /// Appends a third of what was there at the beginning; the last time, all that is left.
+    /// Appends a third of the initial content; the last time, all that is left.
     fn grow(&mut self, parts_left: usize) {
         let keep = self.to_come.len() - self.to_come.len() / parts_left;
         while self.to_come.len() > keep {
@@ -56,8 +56,8 @@ impl Growing {
     }
 }
 
-/// Runs once, and again if the first one ends with an error: damage may be found in the middle of the work, and
-/// the service manager starts the daemon again.
+/// Runs once, and again if the first run ends with an error: damage may be detected in the middle of the work, and the
+/// service manager restarts the daemon.
 fn once_or_twice(bench: &Bench, what: &str) -> Ended {
     let first = bench.run(&mut bench.command(&["run", "--once"]));
     let ended = match first.status.code() {
@@ -69,7 +69,7 @@ fn once_or_twice(bench: &Bench, what: &str) -> Ended {
     ended
 }
 
-/// Two thirds of a lake are exported, something happens to the state, the rest comes. What was seen stays.
+/// Exports two thirds of a lake, damages the state, then appends the rest. Rows that were visible remain.
 fn grow_through(seed: u64, what: &str, harm: impl FnOnce(&Bench)) -> (Bench, Ended) {
     let mut lake = Growing::new(seed, 300);
     lake.grow(3);
@@ -85,7 +85,7 @@ fn grow_through(seed: u64, what: &str, harm: impl FnOnce(&Bench)) -> (Bench, End
     (lake.bench, ended)
 }
 
-/// As above; the export is that of the batch.
+/// As [`grow_through`]; the export must equal that of the batch.
 fn check(seed: u64, what: &str, harm: impl FnOnce(&Bench)) -> Ended {
     let (bench, ended) = grow_through(seed, what, harm);
     assert_eq!(bench.difference(), None, "{what}: {}", ended.stderr);
@@ -174,7 +174,7 @@ fn a_damaged_state_is_rebuilt() {
 
 #[test]
 fn a_state_of_other_bytes_is_rebuilt() {
-    // NULs are what some file systems leave of a file whose bytes a power cut took.
+    // Some file systems leave NULs in a file whose bytes a power cut lost.
     for byte in [0xa5, 0] {
         for len in [1, 4_096, 70_000] {
             let what = format!("{len} bytes {byte:#x}");
@@ -189,7 +189,7 @@ fn a_state_of_other_bytes_is_rebuilt() {
     }
 }
 
-/// Wherever a bit of the state flips, the export is that of the batch.
+/// Flips a bit anywhere in the state; the export equals that of the batch.
 #[test]
 fn a_flipped_bit_never_leads_to_a_wrong_export() {
     let seed = fastrand::u64(..);
@@ -220,7 +220,7 @@ fn flip(path: &Path, at: f64, bit: u8) {
 
 const FLIPS: u32 = 24;
 
-/// Up to the last byte that is not 0: a bit behind it would rarely matter.
+/// Returns the offset after the last byte that is not 0: a flipped bit after it would rarely matter.
 fn used_len(bytes: &[u8]) -> usize {
     bytes
         .iter()
@@ -255,7 +255,7 @@ fn a_state_copied_from_a_running_daemon_is_no_danger() {
     fs::create_dir(&copy).unwrap();
     lake.grow(3);
     let mut daemon = lake.bench.start_caught_up();
-    // Not checkpointed: the journal holds rows that the state has not taken in.
+    // Without a checkpoint: the journal has rows that the state does not have.
     lake.bench.probe(&mut daemon);
     copy_files(&lake.bench.state_dir(), &copy);
     lake.grow(2);
@@ -272,7 +272,7 @@ fn a_state_copied_from_a_running_daemon_is_no_danger() {
 fn copy_files(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
-        // The control socket of a running daemon is there too.
+        // The directory also has the control socket of a running daemon.
         if entry.file_type().unwrap().is_file() {
             fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
         }
@@ -318,7 +318,7 @@ fn a_line_that_stands_twice_is_adopted_twice() {
     assert_eq!(bench.row_count(), 6);
 }
 
-/// As a power cut leaves it where the second copy was not on the disk yet.
+/// A power cut leaves this if the second copy was not on the disk yet.
 #[test]
 fn a_line_that_stood_twice_and_lost_a_copy_is_told_as_that() {
     let bench = Bench::new();
@@ -333,7 +333,7 @@ fn a_line_that_stood_twice_and_lost_a_copy_is_told_as_that() {
         "its own line was removed, or lost in a power cut",
     ];
     bench.run(&mut bench.command(&["verify"])).check(1, &gone);
-    // One row written twice says nothing of the kind.
+    // A single row that was written twice is not reported in that way.
     let bytes = bench.export_bytes();
     fs::write(
         bench.export(),
@@ -349,7 +349,7 @@ fn a_line_that_stood_twice_and_lost_a_copy_is_told_as_that() {
     );
 }
 
-/// A crash may leave the state's files empty; there is nothing in them that anybody could look into.
+/// A crash may leave the state's files empty; an empty file has no content to inspect.
 #[test]
 fn an_empty_file_of_the_state_is_not_set_aside() {
     let bench = Bench::new();
@@ -414,13 +414,13 @@ fn a_row_of_a_run_that_is_rejected_by_now_stays_and_is_not_written_again() {
     assert_eq!(bench.export_bytes(), before);
 }
 
-/// What `status` says of the export.
+/// Returns the number of superseded rows in `status`.
 fn superseded(bench: &Bench) -> u64 {
     let told = bench.status();
     told["export"]["superseded"].as_u64().unwrap()
 }
 
-/// Evidence of which the two dialects make rows that differ.
+/// Returns evidence of which the two dialects make different rows.
 fn of_a_contractor(run: &str, text: &str) -> String {
     evidence_with(run, text)
         .replace("audits.jsonl", "contract_analyses.jsonl")
@@ -448,12 +448,12 @@ fn evidence_that_is_replaced_is_counted_whoever_wrote_the_row() {
         _ = fs::remove_dir_all(bench.state_dir());
         bench.once().check(0, &["adopted the export"]);
         assert_eq!(superseded(&bench), 0, "{writer:?}");
-        // The same said again replaces nothing.
+        // Equal evidence supersedes nothing.
         bench.append(Stream::Evidence, PAIR, of_a_contractor("c", "<one>"));
         bench.append(Stream::Evidence, PAIR, of_a_contractor("a", "<other>"));
         bench.once();
         assert_eq!(superseded(&bench), 1, "{writer:?}");
-        // Counted again from what the row says, and what comes later is told from it.
+        // The count is restored from the rows, and later lines are compared with them.
         fs::remove_dir_all(bench.state_dir()).unwrap();
         bench.once();
         assert_eq!(superseded(&bench), 1, "{writer:?}");
@@ -478,7 +478,7 @@ fn a_long_text_that_is_replaced_after_its_row_was_adopted_is_counted() {
     assert_eq!(superseded(&bench), 1);
 }
 
-/// Makes every tree leaf of the store that names `PAIR` say that its entries end far behind the page.
+/// Changes every tree leaf of the store that names `PAIR` so that its entries end far beyond the page.
 fn break_leaves(state: &Path) -> usize {
     const PAGE_LEN: usize = 4_096;
     let mut bytes = fs::read(state).unwrap();
@@ -493,7 +493,7 @@ fn break_leaves(state: &Path) -> usize {
     broken
 }
 
-/// The store would panic on such a leaf; its checksum says so before the store looks at it.
+/// The store would panic on such a leaf; its checksum fails before the store reads it.
 #[test]
 fn a_leaf_that_would_make_the_store_panic_is_noticed_before() {
     let bench = Bench::new();
@@ -516,7 +516,7 @@ fn no_batch_replaces_an_export_that_a_daemon_keeps_however_its_path_is_written()
         let mut command = bench.command(&["export"]);
         bench.run(command.arg("--output").arg(output))
     };
-    // Before there was a daemon it may be written.
+    // Before a daemon ran, the batch may write it.
     batch(&bench.export()).check(0, &[]);
     bench.once();
     let before = bench.export_bytes();
@@ -534,7 +534,7 @@ fn no_batch_replaces_an_export_that_a_daemon_keeps_however_its_path_is_written()
     }
     assert_eq!(bench.export_bytes(), before);
     batch(&bench.beside("elsewhere")).check(0, &[]);
-    // One that has not made its state yet keeps it too.
+    // A daemon that has not created its state yet protects it too.
     bench.remove_state();
     let root = bench.root().canonicalize().unwrap();
     let lock = RootLock::take(&root, &bench.state_dir()).unwrap();

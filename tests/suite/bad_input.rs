@@ -1,5 +1,5 @@
-//! Owns what the real daemon does with lines, day-files and directories that should not be there: they harm nobody
-//! else, block nothing and cost no memory.
+//! The real daemon with lines, day-files and directories that should not exist: they affect nothing else, block
+//! nothing and cost no memory.
 
 use std::fs;
 use std::io::Write as _;
@@ -49,7 +49,7 @@ fn the_golden_lake_gives_the_golden_rows() {
     assert!(bench.export_bytes() == export);
 }
 
-/// A line of `len` bytes and its newline.
+/// Returns a line of `len` bytes and its newline.
 fn long_line(front: &str, len: usize) -> Vec<u8> {
     let mut line = front.as_bytes().to_vec();
     line.resize(len, b'x');
@@ -57,7 +57,7 @@ fn long_line(front: &str, len: usize) -> Vec<u8> {
     line
 }
 
-/// Asserts that the totals in the log's last line say so.
+/// Asserts that the last line of the log reports these totals.
 fn assert_said(said: &str, wanted: &[&str]) {
     let last = said.lines().rfind(|line| line.contains("caught up"));
     let last = last.unwrap_or_else(|| panic!("nothing was caught up with: {said}"));
@@ -66,9 +66,9 @@ fn assert_said(said: &str, wanted: &[&str]) {
     }
 }
 
-/// Lines of a log that say this of a day-file.
+/// Counts the lines of a log that report this of a day-file.
 fn said_of(said: &str, what: &str, day_file: &Path) -> usize {
-    // A whole word of the message: the path of one is never the beginning of another's.
+    // A whole word of the message: no path is the beginning of another one.
     let named = day_file.display().to_string();
     let is_named = |line: &&str| {
         line.contains(what)
@@ -81,7 +81,7 @@ fn said_of(said: &str, what: &str, day_file: &Path) -> usize {
 
 const MALFORMED: &str = "moved to dead letters";
 
-/// Asserts that one line of the stream's day-file is a dead letter, behind the line of a run, and was said once.
+/// Asserts that one line of the stream's day-file is a dead letter, after the line of a run, and was reported once.
 fn assert_one_too_long(bench: &Bench, said: &str, stream: Stream) {
     let told = bench.status();
     for of in Stream::BOTH {
@@ -223,7 +223,7 @@ fn a_value_nested_a_million_times_is_one_line() {
     assert_said(&ended.stderr, &["malformed=1", "exported=1"]);
 }
 
-/// Puts into a directory of the lake what is no day-file, though its name says so.
+/// Puts entries into a directory of the lake that have names of day-files and are none.
 fn put_strange_files(bench: &Bench, stream: Stream) -> UnixListener {
     let dir = bench.path(stream, "2026/01/01");
     fs::create_dir_all(&dir).unwrap();
@@ -247,14 +247,15 @@ fn put_strange_files(bench: &Bench, stream: Stream) -> UnixListener {
     UnixListener::bind(dir.join("socket.jsonl")).unwrap()
 }
 
-/// A daemon that looks at the newest days and at every pair in memory all the time, caught up; and where it listens.
+/// Starts a daemon that continuously scans the newest days and every pair in memory, caught up; returns it and its
+/// address.
 fn start_scanning(bench: &Bench) -> (Daemon, SocketAddr) {
     let mut command = bench.command(&["run", "--listen", "127.0.0.1:0"]);
     command.env("DISTILLD_RECENT_SCAN_MS", "20");
     bench.listening_by(&mut command)
 }
 
-/// Waits until scans have begun and ended that began after this call.
+/// Waits until scans have ended that began after this call.
 fn wait_scans(bench: &Bench, daemon: &mut Daemon, address: SocketAddr) {
     let scans = || {
         let metrics = get(address, "/metrics").body;
@@ -272,7 +273,7 @@ fn what_is_no_day_file_blocks_nobody() {
     let expected = ["a", "a", "later", "later"];
     let (mut daemon, address) = start_scanning(&bench);
     bench.wait_rows(&mut daemon, 2);
-    // The link inside the root is a day-file of its own; events come for its target's name alone.
+    // The link inside the root is a day-file of its own; only its target's name has events.
     bench.append_run(PAIR, "later");
     bench.wait_run(&mut daemon, "later");
     for _ in 0..3 {
@@ -295,7 +296,7 @@ fn what_is_no_day_file_blocks_nobody() {
             assert_eq!(warned, 1, "{name}: {}", bench.said());
         }
     }
-    // Once each: the log holds no line a scan.
+    // Reported once each: the log does not have a line per scan.
     assert!(bench.said().lines().count() < 40, "{}", bench.said());
 }
 
@@ -334,7 +335,7 @@ fn in_place(bench: &Bench, stream: Stream, content: &str) {
     fs::write(bench.path(stream, PAIR), content).unwrap();
 }
 
-/// Written over without being cut, and with the old times put back, as `cp --preserve` and backups do.
+/// Overwrites without truncation and restores the old times, like `cp --preserve` and backups.
 fn over_with_old_times(bench: &Bench, stream: Stream, content: &str) {
     let path = bench.path(stream, PAIR);
     let modified: SystemTime = fs::metadata(&path).unwrap().modified().unwrap();
@@ -344,8 +345,8 @@ fn over_with_old_times(bench: &Bench, stream: Stream, content: &str) {
     file.set_modified(modified).unwrap();
 }
 
-/// Replaces both day-files; of the runs a..d in them `kept` are there afterwards too, and `new` ones. The export
-/// has the rows of both, each once.
+/// Replaces both day-files; `kept` of the runs a..d remain, and `new` ones are added. The export has the rows of both
+/// versions, each once.
 fn check_rewritten(rewrite: Rewrite, what: &str, after: &[&str]) {
     for running in [true, false] {
         let bench = Bench::new();
@@ -399,7 +400,7 @@ fn a_rewritten_day_file_gives_its_new_rows_alone() {
 
 const DELETED: &str = "deleted, the exported rows stay";
 
-/// As long as half of a pair cannot be read, nothing is remembered of a look at it.
+/// While half of a pair cannot be read, the result of reading the other half is not stored.
 #[test]
 fn a_deleted_day_file_is_said_once_beside_one_that_cannot_be_read() {
     for gone in Stream::BOTH {
@@ -439,7 +440,7 @@ fn a_deleted_day_file_leaves_its_rows() {
     }
     bench.once();
     assert!(bench.export_bytes().starts_with(&before));
-    // Back again, with one more.
+    // The day-file returns with one more run.
     bench.append_run(PAIR, "a");
     bench.append_run(PAIR, "b");
     bench.once();
@@ -447,7 +448,7 @@ fn a_deleted_day_file_leaves_its_rows() {
     assert_eq!(of_pair, 2, "{:?}", bench.runs());
 }
 
-/// So many runs wait, in 20 day-files.
+/// Creates a lake of `runs` waiting runs in 20 day-files.
 fn waiting_lake(runs: usize) -> Bench {
     let bench = Bench::new();
     for file in 0..20 {
@@ -472,7 +473,8 @@ fn waiting_runs_cost_no_memory() {
     assert_said(&first.stderr, &[&format!("waiting={MANY}")]);
     eprintln!("{few} KiB with few, {} KiB with many", first.memory_kib);
     assert!(first.memory_kib < MEMORY_KIB_MAX, "{}", first.memory_kib);
-    // What a backfill of more lines takes is its batches; what waiting takes shows when the daemon starts again.
+    // A backfill of many lines needs the memory of its batches; the memory of waiting runs shows when the daemon
+    // starts again.
     let mut daemon = bench.start_caught_up();
     for number in 0..1_000 {
         let (file, number) = (number % 20, number * 10);
@@ -505,7 +507,8 @@ fn a_run_that_is_rejected_later_keeps_its_row_and_gets_no_second() {
     assert_eq!(bench.runs().iter().filter(|run| *run == "a").count(), 1);
 }
 
-/// Of texts as long as lines may be, one is worked at a time, and few rows wait: the memory does not grow with them.
+/// Of texts of the maximum length, one is processed at a time and few rows are queued: the memory does not grow with
+/// them.
 #[test]
 fn texts_as_long_as_lines_may_be_take_the_memory_of_a_few() {
     let bench = Bench::new();

@@ -1,4 +1,4 @@
-//! The stateless batch: order, memory, what cannot be read, what cannot be written.
+//! The stateless batch: order, memory, unreadable input, unwritable output.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -73,7 +73,7 @@ fn export(root: &Path, reading: PairReading<'_>) -> (BatchReport, Vec<String>) {
     (report, ids.collect())
 }
 
-/// The verdicts of a pair whose scored lines are `lines`, with evidence for run `a` alone.
+/// Asserts the verdicts of a pair with the scored lines `lines` and evidence for run `a` alone.
 fn check(lines: &[u8], max_line_bytes: usize, wanted: &[(u64, Option<u64>, &str)]) {
     let root = tempfile::tempdir().unwrap();
     write(root.path(), Stream::Scored, "y/m/d/n.jsonl", lines);
@@ -263,7 +263,7 @@ fn day_files_that_cannot_be_read_are_passed_over_and_said() {
         unreadable,
         wanted.map(|(pair, stream)| pair_path(pair).path(root.path(), stream))
     );
-    // The pair that was passed over has no records; a directory that is a link holds no evidence.
+    // The skipped pair has no records; a directory that is a link contains no evidence.
     assert_eq!(
         (
             report.counts.records_read(),

@@ -1,11 +1,11 @@
-//! `check`: what it finds, and what is worth a failure.
+//! `check`: its findings, and which of them are failures.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-/// Exit code and lines of `check`.
+/// Returns the exit code and the lines of `check`.
 fn check(root: &Path) -> (Option<i32>, Vec<String>) {
     let output = Command::new(env!("CARGO_BIN_EXE_distilld"))
         .arg("--root")

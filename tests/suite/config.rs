@@ -1,4 +1,5 @@
-//! Flags, environment and file to settings, as a user writes them; the annotated file in `examples/` is held to the code.
+//! Flags, environment and file to settings, as a user writes them; the annotated file in `examples/` is compared with
+//! the code.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +12,7 @@ use distilld::cli::hints::remedy;
 use distilld::config::{ConfigError, Environment, KEYS, LogFormat, Settings, Watch};
 use tempfile::TempDir;
 
-/// A root that is there, a configuration file, flags and an environment.
+/// An existing root, a configuration file, flags and an environment.
 struct Setup {
     directory: TempDir,
     flags: GlobalArguments,
@@ -29,7 +30,7 @@ impl Setup {
         }
     }
 
-    /// With the root given by flag, for tests of other keys.
+    /// Creates a setup with the root given by flag, for tests of other keys.
     fn with_root() -> Self {
         let mut setup = Self::new();
         setup.flags.root = Some(setup.root());
@@ -63,7 +64,7 @@ impl Setup {
         )
     }
 
-    /// The error's text, with the temporary directory taken out.
+    /// Returns the error's text without the temporary directory.
     fn error(&self) -> String {
         let text = self.load().unwrap_err().to_string();
         text.replace(&format!("{}/", self.directory.path().display()), "")
@@ -413,7 +414,7 @@ fn every_key_can_be_given_by_a_variable_and_is_read_from_it() {
     }
 }
 
-/// The annotated file with each `#key = value` set.
+/// Returns the annotated file with each `#key = value` set.
 fn uncommented() -> String {
     let text =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/distilld.toml"))

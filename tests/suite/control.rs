@@ -1,4 +1,4 @@
-//! The control socket of the real daemon: however deep it lies, whoever left one there, whatever it is asked.
+//! The control socket of the real daemon: with long paths, with the remains of other processes, with any request.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
@@ -13,7 +13,7 @@ fn it_answers_from_a_state_directory_deeper_than_an_address_is_long() {
     let bench = Bench::new();
     let state_dir = bench.beside(&"deep/".repeat(60));
     fs::create_dir_all(&state_dir).unwrap();
-    // A daemon that was killed leaves its socket behind.
+    // A daemon that was killed leaves its socket.
     let socket = state_dir.join("control.sock");
     let left = bench.beside("left");
     drop(UnixListener::bind(&left).unwrap());
@@ -23,7 +23,7 @@ fn it_answers_from_a_state_directory_deeper_than_an_address_is_long() {
     let typed = state_dir.to_str().unwrap();
     let mut daemon = bench.catch_up(&mut bench.command(&["--state-dir", typed, "run"]));
     assert!(fs::metadata(&socket).unwrap().file_type().is_socket());
-    // What answers is not what was published.
+    // The answer of the daemon differs from the published status.
     fs::write(state_dir.join("status.json"), "old").unwrap();
     let ended = bench.run(&mut bench.command(&["--state-dir", typed, "status", "--json"]));
     ended.check(0, &[]);

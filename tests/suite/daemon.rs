@@ -1,4 +1,4 @@
-//! Owns the real daemon in its ordinary life: what it follows, how it ends, what it refuses, what a start reads.
+//! The real daemon in ordinary operation: what it follows, how it ends, what it refuses, what a start reads.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader};
@@ -16,7 +16,7 @@ use crate::support::process::{
 
 const PAIR: &str = "2026/01/01/audits.jsonl";
 
-/// A daemon, caught up, by which no scan comes within any deadline: what it finds from now on it has heard of.
+/// Starts a daemon, caught up, whose next scan is beyond any deadline: later changes are found by events alone.
 fn start_listening_alone(bench: &Bench) -> Daemon {
     let mut command = bench.command(&["run"]);
     command.env("DISTILLD_RECENT_SCAN_MS", "3600000");
@@ -56,7 +56,7 @@ fn either_stream_may_appear_long_after_the_other() {
             };
             bench.append(stream, PAIR, line);
         };
-        // No probe in between: it would make the base of the other stream, which is to be missing.
+        // No probe in between: it would create the base directory of the other stream, which must be missing.
         give(first);
         give(first.other());
         bench.wait_rows(&mut daemon, 1);
@@ -118,7 +118,7 @@ fn a_signal_ends_an_idle_daemon() {
 const BACKFILL_PAIRS: usize = 100;
 const BACKFILL_RUNS: usize = 100;
 
-/// About 50 MB, mostly text.
+/// Creates a lake of about 50 MB, mostly text.
 fn backfill_lake() -> Bench {
     let bench = Bench::new();
     let text = "what a model said, at length. ".repeat(160);
@@ -183,7 +183,7 @@ fn a_second_run_writes_nothing_and_reads_little() {
     for number in 0..200 {
         let run = format!("run-{number}");
         bench.append(Stream::Evidence, PAIR, evidence_with(&run, &text));
-        // Few rows: the journal, which each start reads, stays short.
+        // Few rows, so that the journal, which each start reads, remains short.
         let category = if number < 3 { "accepted" } else { "rejected" };
         bench.append(Stream::Scored, PAIR, scored_as(&run, category));
     }
@@ -201,7 +201,8 @@ fn a_second_run_writes_nothing_and_reads_little() {
     assert!(bench.export_bytes().starts_with(&export));
 }
 
-/// What the journal holds is taken into the state again and again, and written over: it does not grow with the export.
+/// The content of the journal is repeatedly applied to the state and overwritten: the journal does not grow with the
+/// export.
 #[test]
 fn the_journal_stays_short_however_many_rows_come() {
     const CHECKPOINT_BYTES: u64 = 64 << 10;
@@ -222,7 +223,7 @@ fn the_journal_stays_short_however_many_rows_come() {
         bench.wait_rows(&mut daemon, part * RUNS_AT_ONCE);
         longest_part = (bench.export_bytes().len() as u64 - before).max(longest_part);
         let len = fs::metadata(&journal).unwrap().len();
-        // Where it has just not come to a checkpoint a batch follows: its rows, and what is remembered of them.
+        // If no checkpoint was due, a batch follows: its rows, and the checkpoints of its pairs.
         assert!(
             len < CHECKPOINT_BYTES + 2 * longest_part,
             "{len} bytes after {part} parts of up to {longest_part}"
@@ -232,7 +233,7 @@ fn the_journal_stays_short_however_many_rows_come() {
     bench.assert_batch();
 }
 
-/// Asserts that so many last lines are told to wait for their newline; they are no lag.
+/// Asserts the number of last lines that wait for their newline; they are not lag.
 fn assert_unterminated(bench: &Bench, lines: usize, bytes: usize) {
     let told = bench.status();
     let wanted = serde_json::json!({ "lines": lines, "bytes": bytes });
@@ -267,7 +268,7 @@ fn an_unterminated_last_line_settles_and_its_newline_is_nothing() {
     bench.probe(&mut daemon);
     bench.append(Stream::Scored, PAIR, scored("b"));
     bench.wait_run(&mut daemon, "b");
-    // Settled again, and the next line comes behind its newline in one piece.
+    // Settled again, and the next line arrives after its newline in one piece.
     bench.append(Stream::Evidence, PAIR, evidence("c").trim_end());
     bench.append(Stream::Scored, PAIR, scored("c").trim_end());
     bench.wait_run(&mut daemon, "c");
@@ -288,7 +289,7 @@ fn a_torn_line_that_goes_with_its_day_file_is_told_no_longer() {
         .env("DISTILLD_WATCH", "poll")
         .env("DISTILLD_POLL_MS", "20");
     let mut daemon = bench.catch_up(&mut command);
-    // No state knows of them, and of a pair with nothing else no listing tells when it is gone.
+    // The state does not have them, and for a pair without other lines no listing shows their removal.
     bench.append(Stream::Scored, PAIR, "{\"torn\":");
     bench.append(Stream::Evidence, "2026/01/01/z.jsonl", "{\"to");
     bench.wait_for(&mut daemon, "both are told", || {
@@ -351,7 +352,7 @@ fn a_batch_does_not_replace_the_export_of_a_daemon() {
     assert!(counted.stdout.contains("\"records_exported\":1"));
     assert_eq!(bench.export_bytes(), kept);
 
-    // The daemon's state may lie anywhere, also where this command was not told of.
+    // The daemon's state may be anywhere, also where this command was not told about it.
     let moved = Bench::new();
     moved.append_run(PAIR, "a");
     let state = moved.beside("state");
@@ -377,7 +378,7 @@ fn exit_codes_tell_usage_from_configuration() {
     let root = root.to_str().unwrap();
     run(&["run"]).check(78, &[]);
     run(&["--root", "", "run"]).check(78, &[]);
-    // Worth another try by the service manager: it may be mounted by then.
+    // The service manager should retry: the file system may be mounted later.
     run(&["--root", "/nonexistent/lake", "run"]).check(1, &["/nonexistent/lake"]);
     run(&["--root", root, "--config", &file, "run"]).check(78, &["settle_ms"]);
     run(&["--root", root, "runn"]).check(2, &["run"]);
@@ -390,7 +391,7 @@ fn exit_codes_tell_usage_from_configuration() {
         .check(78, &["DISTILLD_SETTLE_MS", "soon"]);
 }
 
-/// Harms the export of a running daemon, which must end with an error that names the way out, by its next append
+/// Damages the export of a running daemon, which must end with an error that names the recovery, with a next append
 /// and without one.
 fn check_harm_while_running(harm: impl Fn(&Path), said: &str) {
     for append in [true, false] {
@@ -477,7 +478,7 @@ fn an_export_harmed_while_the_daemon_is_down_stops_the_start() {
             .run(&mut bench.command(&["run", "--once"]))
             .check(1, &[said, "distilld rebuild"]);
         assert_eq!(fs::read(bench.export()).ok(), harmed);
-        // Put back as the message says, all is well.
+        // After the restore that the message names, the daemon works.
         fs::write(bench.export(), kept).unwrap();
         bench.once();
         bench.assert_batch();
@@ -491,7 +492,7 @@ fn a_directory_that_is_removed_and_comes_back_is_followed() {
     let mut daemon = bench.start_caught_up();
     bench.wait_rows(&mut daemon, 1);
     for run in ["b", "c"] {
-        // The whole month, so that the probe's day goes too and nothing else keeps a watch alive.
+        // The whole month, so that the probe's day is removed too and no other watch remains.
         for stream in Stream::BOTH {
             fs::remove_dir_all(bench.path(stream, "2026/01")).unwrap();
         }
@@ -527,7 +528,7 @@ fn a_torn_line_that_was_still_for_long_may_yet_be_finished() {
     let line = scored("torn");
     bench.append(Stream::Evidence, PAIR, evidence("torn") + &evidence("next"));
     bench.append(Stream::Scored, PAIR, &line[..20]);
-    // It has settled in here, and was found to be no whole value.
+    // The line has settled meanwhile, and was found not to be a complete value.
     bench.once();
     let mut daemon = bench.start_caught_up();
     bench.append(Stream::Scored, PAIR, &line[20..40]);
@@ -586,7 +587,7 @@ fn a_log_that_nobody_reads_keeps_no_row_from_being_written() {
     command.env("RUST_LOG", "distilld=debug").stderr(writer);
     let mut daemon = command.spawn().unwrap();
     drop(command);
-    // A line is logged for each: many times what the pipe holds.
+    // One line is logged for each: many times the capacity of the pipe.
     for n in 0..100 {
         let run = format!("run {n}");
         bench.append_run(PAIR, &run);
@@ -607,7 +608,7 @@ fn a_log_that_nobody_reads_keeps_no_row_from_being_written() {
     let (_, lost) = told.split_once(" lines=").unwrap();
     let (lost, _) = lost.split_once(' ').unwrap();
     assert!(lost.parse::<u32>().unwrap() > 10, "{told}");
-    // The turn that tells of the loss need not be the one that heard of the run.
+    // The pass that reports the loss may not be the one that read the run.
     let there = wait_until(LONG, || Ok(bench.has("read again")));
     assert!(there.is_ok(), "read again: {there:?}");
     let process = Pid::from_raw(daemon.id().cast_signed()).unwrap();

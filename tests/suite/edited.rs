@@ -1,6 +1,6 @@
-//! An export edited in place, anywhere, with its length and even its times kept, while the daemon runs and while it does
-//! not: found, said, nothing appended from then on, and `rebuild` is the way out. Whatever only touches the file, or
-//! kills the daemon, or copies the lake, is no alarm.
+//! An export edited in place, anywhere, with its length and even its times kept, while the daemon runs and while it
+//! does not: detected, reported, nothing appended afterwards, and `rebuild` is the remedy. Only touching the file,
+//! killing the daemon or copying the lake is not reported.
 
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::Write as _;
@@ -18,9 +18,9 @@ use crate::support::tools::number_from;
 const PAIR: &str = "2026/01/01/n.jsonl";
 const FOUND: &str = "was changed by someone else";
 const FITS: &str = "verified, unchanged since they were written";
-/// Rows of a lake, 64 KiB each: three segments and a half.
+/// Rows of a lake, 64 KiB each: three and a half segments.
 const ROWS: u32 = 56;
-/// Edits of the ordinary run, and the variables that ask for more and for the same.
+/// Edits of the ordinary run; the variables select the number and the seed.
 const EDITS: u64 = 4;
 const EDITS_VARIABLE: &str = "DISTILLD_EDITS";
 const SEED_VARIABLE: &str = "DISTILLD_EDITS_SEED";
@@ -47,7 +47,7 @@ fn scanning(bench: &Bench) -> Command {
     command
 }
 
-/// Changes one byte at a random place; `times_back`: and the file's times, as far as any program can.
+/// Changes one byte at a random offset; with `times_back` also restores the file's times as far as possible.
 fn edit(export: &Path, rng: &mut Rng, times_back: bool) -> u64 {
     let before = fs::metadata(export).unwrap();
     let file = OpenOptions::new()
@@ -68,7 +68,7 @@ fn edit(export: &Path, rng: &mut Rng, times_back: bool) -> u64 {
     at
 }
 
-/// It stays found, nothing is appended, and the way out is one.
+/// Asserts that the edit remains reported, that nothing is appended, and that the remedy works.
 fn check_refused(bench: &Bench, found: &[u8], what: &str) {
     assert!(
         bench.said().contains(FOUND) && bench.said().contains("distilld rebuild"),
@@ -141,7 +141,7 @@ fn an_edit_that_is_taken_back_is_forgiven() {
     edit(&bench.export(), &mut Rng::with_seed(3), false);
     let ended = bench.run(&mut bench.command(&["run", "--once"]));
     ended.check(1, &[FOUND]);
-    // In the same file: another one under its name would do as well.
+    // In the same file: another file under its name would be accepted.
     let file = OpenOptions::new().write(true).open(bench.export()).unwrap();
     file.write_all_at(&before, 0).unwrap();
     bench.append_run(PAIR, "after");
@@ -149,12 +149,12 @@ fn an_edit_that_is_taken_back_is_forgiven() {
     bench.assert_batch();
 }
 
-/// A batch that the journal holds is written at its offset by the next start, whatever stands there by then.
+/// A batch in the journal is written at its offset by the next start, regardless of the content there.
 #[test]
 fn lines_that_others_appended_stay_when_the_next_row_finds_them() {
     let bench = lake();
     let mut command = bench.command(&["run"]);
-    // Nothing but the next row makes it look.
+    // Only the next row triggers a verification.
     command.env("DISTILLD_RECENT_SCAN_MS", "3600000");
     let mut daemon = bench.catch_up(&mut command);
     bench.append_run(PAIR, "before");
@@ -174,7 +174,7 @@ fn lines_that_others_appended_stay_when_the_next_row_finds_them() {
     assert_eq!(bench.row_count(), ROWS as usize + 3);
 }
 
-/// What changes the file's times and none of its bytes.
+/// Changes of the file's times that leave its bytes.
 #[derive(Debug, Clone, Copy)]
 enum Touch {
     Chmod,
@@ -230,7 +230,7 @@ fn what_only_touches_the_export_is_looked_into_once_and_is_no_alarm() {
     (0..3).for_each(|_| bench.probe(&mut daemon));
     bench.stop(daemon);
     assert_eq!(bench.said().matches(FITS).count(), said, "{}", bench.said());
-    // And what is known again is remembered.
+    // The verified metadata is stored.
     bench.stop(bench.start_caught_up());
     assert_eq!(bench.said().matches(FITS).count(), said, "{}", bench.said());
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
@@ -259,7 +259,7 @@ fn a_copy_of_the_lake_and_a_killed_daemon_are_no_alarm() {
     });
     append_long(&bench, ROWS + 3..ROWS + 5);
     bench.wait_rows(&mut daemon, ROWS as usize + 5);
-    // Read once, and not with each row from then on.
+    // Read once, not for each row afterwards.
     let read_before = read_bytes(daemon.pid());
     (0..8).for_each(|_| bench.probe(&mut daemon));
     let read = read_bytes(daemon.pid()) - read_before;

@@ -1,6 +1,6 @@
-//! The examples and the pages that describe them: the example lake, which the README's first command works on, with
-//! every class and every verdict; the pair of lines and the row in the description of the input; the table of the files
-//! that distilld makes.
+//! The examples and the pages that describe them: the example lake, which the README's first command uses, with every
+//! class and every verdict; the pair of lines and the row in the description of the input; the table of the files that
+//! distilld creates.
 
 use std::fs;
 use std::path::Path;
@@ -39,7 +39,7 @@ fn the_example_lake_holds_every_class_and_every_verdict() {
     }
 }
 
-/// The fenced records of a page, each with the path that the text before it names last.
+/// Returns the fenced records of a page, each with the last path that the text before it names.
 fn records(page: &str) -> Vec<(&str, &str)> {
     let mut records = Vec::new();
     let mut rest = page;
@@ -80,7 +80,7 @@ fn the_example_pair_of_the_input_page_gives_the_row_that_it_shows() {
     assert_eq!(rows, *row);
 }
 
-/// Names of all files below a directory. One that vanishes meanwhile is none.
+/// Collects the names of all files below a directory. A file that vanishes meanwhile is skipped.
 fn names_below(dir: &Path, names: &mut Vec<String>) {
     for entry in fs::read_dir(dir).unwrap().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -109,7 +109,7 @@ fn the_operators_page_describes_every_file_that_a_daemon_makes() {
     names_below(&bench.root().join("data/distilled"), &mut names);
     assert!(names.len() > 10, "{names:?}");
     for name in &names {
-        // So it is called while it is written.
+        // The temporary name of a file while it is written.
         let name = name.strip_suffix(".new").unwrap_or(name);
         let ends = [format!("/{name}`"), format!("`{name}`")];
         assert!(

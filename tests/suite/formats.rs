@@ -1,5 +1,5 @@
-//! The bytes of everything persisted. A change here is a change of `checkpoint::FORMAT`: a state of the old form is
-//! then rebuilt from the sources and the export, never misread.
+//! The bytes of all persisted formats. A change here requires a change of `checkpoint::FORMAT`: a state of the old
+//! format is then rebuilt from the sources and the export, never misread.
 
 use std::path::Path;
 
@@ -212,7 +212,7 @@ fn a_journal_frame_is_written_and_read_as_pinned() {
     assert_eq!(read, [(1, batch())]);
 }
 
-/// A journal of three batches on a disk, and the length of each frame.
+/// Writes a journal of three batches to a disk; returns it and the length of each frame.
 fn three_frames() -> (SimDisk, Vec<u64>) {
     let disk = SimDisk::new();
     let mut journal = Journal::empty(disk.create(Path::new("/journal")).unwrap(), 5, 10);

@@ -1,4 +1,4 @@
-//! The corpora of `fuzz/` under the checks that the fuzz targets make, and random inputs of no great cleverness.
+//! The corpora of `fuzz/` under the checks of the fuzz targets, and simple random inputs.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use crate::support::fuzz_checks::TARGETS;
 
-/// Random inputs of each target.
+/// Random inputs per target.
 const CASES: u64 = 400;
 
 fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
@@ -33,7 +33,7 @@ fn whatever_fuzzing_found_interesting_still_holds() {
             inputs.len()
         );
         for (path, input) in inputs {
-            // Said by the test runner if the check fails, and by nobody else.
+            // The test runner prints this only if the check fails.
             println!("{path}");
             check(&input);
         }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::tools::tool;
 
-/// All that is generated, in a directory.
+/// Generates all files into a directory.
 fn generated() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for page in pages::all().unwrap() {
@@ -33,7 +33,7 @@ fn manual_pages(dir: &Path) -> Vec<PathBuf> {
     pages
 }
 
-/// What a command says, which must end well and say nothing on stderr.
+/// Returns the output of a command, which must succeed without output on stderr.
 fn said(command: &mut Command) -> String {
     let ended = command.stdin(Stdio::null()).output().unwrap();
     let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
@@ -172,7 +172,7 @@ fn the_page_of_the_input_has_every_name_and_the_example_of_the_text_it_is_made_o
     }
 }
 
-/// What completing a half-typed line gives, sorted.
+/// Asserts the sorted completions of a partial line.
 fn check(shell: &str, script: &str, wanted: &str) {
     let Some(program) = tool(shell) else { return };
     let dir = generated();
@@ -207,7 +207,7 @@ fn check(shell: &str, script: &str, wanted: &str) {
     assert_eq!(given.join(" "), wanted, "{shell}: {stdout}{stderr}");
 }
 
-/// Completes the words that follow, the last of which is half typed.
+/// Completes the words that follow, the last of which is partial.
 fn bash(words: &str) -> String {
     let count = words.split(' ').count();
     format!(
@@ -238,8 +238,8 @@ fn fish_completes_commands_flags_and_values() {
     check("fish", &fish("distilld export --dialect g"), "go");
 }
 
-/// zsh completes only where somebody types: at a terminal, which its own module gives. The completed line is then
-/// made an argument of `print`, by keys too.
+/// zsh completes only at a terminal, which its own module provides. The completed line then becomes an argument of
+/// `print`, also by simulated keys.
 #[test]
 fn zsh_completes_commands_flags_and_values() {
     let zsh = |line: &str| {

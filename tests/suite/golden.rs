@@ -80,7 +80,7 @@ fn check(name: &str, dialect: Dialect, include_partial: bool) {
         "{name}"
     );
 
-    // A directory named like a day-file is listed, and passed over.
+    // A directory named like a day-file is listed and skipped.
     let unreadable: Vec<_> = report.unreadable.iter().map(|(path, _)| path).collect();
     assert_eq!(
         unreadable,

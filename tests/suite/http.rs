@@ -1,5 +1,5 @@
-//! The sockets of the real daemon that others may connect to: what they tell, whom they refuse, what a hostile client can
-//! do to the pipeline (nothing).
+//! The public sockets of the real daemon: what they report, whom they refuse, and that a hostile client cannot affect
+//! the pipeline.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,7 +27,7 @@ use crate::support::process::{Bench, LONG, evidence, evidence_with, scored, scor
 
 const PAIR: &str = "2026/05/01/audits.jsonl";
 
-/// One line of most kinds.
+/// Appends one line of most kinds.
 fn mixed(bench: &Bench) {
     bench.append_run(PAIR, "r1");
     bench.append_run("2026/05/01/reviews.jsonl", "r2");
@@ -40,7 +40,7 @@ fn mixed(bench: &Bench) {
     bench.append(Stream::Evidence, PAIR, "[\n");
 }
 
-/// Feeds the text to `promtool check metrics`; nothing where there is no promtool and no CI.
+/// Passes the text to `promtool check metrics`; does nothing without promtool outside CI.
 fn promtool_agrees(text: &str) {
     let spawned = Command::new("promtool")
         .args(["check", "metrics"])
@@ -100,7 +100,7 @@ fn the_metrics_add_up_and_follow_the_conventions() {
     );
     assert_eq!(metric(&text, "distilld_ready"), Some(1.0));
 
-    // What had waited gets a later verdict; the first ones stay as they were given.
+    // The waiting run gets a later verdict; the first ones remain as they were.
     bench.append(Stream::Evidence, PAIR, evidence("r5"));
     bench.wait_run(&mut daemon, "r5");
     let after = bench.wait_answer(
@@ -123,7 +123,7 @@ fn the_metrics_add_up_and_follow_the_conventions() {
 /// A metric's type class (`gauge`, or `counter or histogram`) and its labels.
 type Described = (&'static str, BTreeSet<String>);
 
-/// The metrics of a text in the older format, by name. A family without samples has no labels.
+/// Returns the metrics of a text in the older format, by name. A family without samples has no labels.
 fn served_metrics(text: &str) -> BTreeMap<String, Described> {
     let mut served = BTreeMap::new();
     for line in text.lines() {
@@ -148,7 +148,7 @@ fn served_metrics(text: &str) -> BTreeMap<String, Described> {
     served
 }
 
-/// The metrics of the two tables in `examples/prometheus/README.md`.
+/// Returns the metrics of the two tables in `examples/prometheus/README.md`.
 fn documented_metrics() -> BTreeMap<String, Described> {
     let readme = include_str!("../../examples/prometheus/README.md");
     let mut documented = BTreeMap::new();
@@ -307,7 +307,7 @@ fn who_asks_for_a_head_alone_spoils_the_answer_for_nobody() {
 fn a_unix_socket_serves_whatever_the_host_and_goes_with_the_daemon() {
     let bench = Bench::new();
     let socket = bench.beside("http.sock");
-    // A daemon that was killed left its socket there.
+    // A daemon that was killed left its socket.
     drop(UnixListener::bind(&socket).unwrap());
     let listen = format!("unix:{}", socket.display());
     let daemon = bench.catch_up(&mut bench.command(&["run", "--listen", &listen]));
@@ -366,7 +366,7 @@ fn an_address_that_others_could_reach_is_refused_with_the_reason() {
     );
 }
 
-/// A daemon whose files may not grow beyond 8 MiB: its disk is full for all that it knows.
+/// Returns a daemon whose files may not grow beyond 8 MiB, which it sees as a full disk.
 pub fn full_disk_command(bench: &Bench) -> Command {
     let mut command = Command::new("sh");
     command
@@ -382,7 +382,7 @@ pub fn full_disk_command(bench: &Bench) -> Command {
     command
 }
 
-/// The disk has room again.
+/// Makes space on the disk again.
 pub fn make_room(daemon: &Daemon) {
     let pid = Pid::from_raw(i32::try_from(daemon.pid()).unwrap()).unwrap();
     let free = Rlimit {
@@ -446,7 +446,7 @@ fn no_client_harms_the_pipeline() {
         stream.write_all(garbage).unwrap();
         held.push(stream);
     }
-    // A head without end is refused, not collected.
+    // An endless head is refused, not buffered.
     let mut endless = connect(address);
     let mut sent = endless
         .write(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
@@ -455,7 +455,7 @@ fn no_client_harms_the_pipeline() {
         sent += more;
         assert!(sent < 8 << 20, "it took {sent} bytes of one head");
     }
-    // One that asks and asks and never reads an answer is not collected for.
+    // For a client that sends requests and never reads an answer, nothing is buffered.
     let mut greedy = connect(address);
     greedy
         .set_write_timeout(Some(Duration::from_millis(200)))
@@ -487,10 +487,10 @@ fn no_client_harms_the_pipeline() {
         bench.wait_run(&mut daemon, &format!("r{n}"));
     }
     assert!(began.elapsed() < LONG, "rows took {:?}", began.elapsed());
-    // The operator's own socket has places of its own.
+    // The operator's own socket has a separate limit.
     let control = bench.state_dir().join("control.sock");
     assert_eq!(get_unix(&control, "/healthz", "localhost").status, 200);
-    // Half requests are hung up on in the end, and all is served again.
+    // Incomplete requests are disconnected in the end, and all requests are served again.
     let served = wait_until(LONG, || {
         let mut stream = connect(address);
         let asked = stream.write_all(request("/healthz", "Host: localhost\r\n").as_bytes());
@@ -521,7 +521,7 @@ fn a_thousand_questions_are_few_to_the_engine() {
     bench.stop(daemon);
 }
 
-/// An engine's thread that answers only when the test lets it.
+/// The engine's thread answers only when the test allows it.
 #[test]
 fn it_answers_before_recovery_and_while_the_engine_is_stuck() {
     let dir = tempfile::tempdir().unwrap();
@@ -550,7 +550,7 @@ fn it_answers_before_recovery_and_while_the_engine_is_stuck() {
 
     desk.recovered();
     told("/healthz", 503, "got nothing done");
-    // Nobody waits a second time for what has just not come.
+    // A second request does not wait for an answer that has just timed out.
     let began = Instant::now();
     told("/readyz", 503, "got nothing done");
     told("/metrics", 200, "distilld_engine_responsive 0");

@@ -1,5 +1,5 @@
-//! Owns the real daemon under a service manager: what it says of itself over a real notify socket and into a real
-//! journal socket, how it reloads, and that only real progress feeds the watchdog.
+//! The real daemon under a service manager: its messages on a real notify socket and a real journal socket, its
+//! reload, and the watchdog, which only real progress feeds.
 
 use std::fs;
 use std::io::Write as _;
@@ -17,7 +17,7 @@ use crate::support::manager::{Freezable, Manager, StoppedThread};
 use crate::support::process::{Bench, LONG, STOP, evidence, evidence_with, scored};
 
 const PAIR: &str = "2026/01/01/audits.jsonl";
-/// The patience of a manager with a watchdog: four looks of the daemon at itself.
+/// The watchdog time-out: four of the daemon's check intervals.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn signal(daemon: &Daemon, signal: Signal) {
@@ -25,7 +25,7 @@ fn signal(daemon: &Daemon, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
-/// A daemon whose configuration is a file, which is written before it starts.
+/// Returns a daemon's command with a configuration file, which is written first.
 fn configured(bench: &Bench, manager: &Manager, toml: &str) -> Daemon {
     configure(bench, toml);
     let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
@@ -49,7 +49,7 @@ fn configure(bench: &Bench, toml: &str) {
     fs::write(configuration(bench), text).unwrap();
 }
 
-/// Has it read its configuration again, and gives the status it ends with.
+/// Triggers a reload, and returns the status after it.
 fn reload(daemon: &Daemon, manager: &Manager) -> String {
     signal(daemon, Signal::HUP);
     manager.wait_for("RELOADING=1");
@@ -59,7 +59,7 @@ fn reload(daemon: &Daemon, manager: &Manager) -> String {
     let monotonic = monotonic.unwrap_or_else(|| panic!("not in one message: {began}"));
     assert!(monotonic.trim_end().parse::<u64>().unwrap() > 0);
     manager.wait_for("READY=1");
-    // What stands in the same message belongs to it.
+    // The lines of one message belong together.
     let heard = manager.drain();
     let status = heard.lines().rfind(|line| line.starts_with("STATUS="));
     status.unwrap_or_default().to_owned()
@@ -96,7 +96,7 @@ fn an_idle_daemon_says_nothing_and_polling_is_said_with_its_reason() {
     let daemon = bench.start_command(manager.manage(&mut command));
     let status = manager.wait_for("STATUS=fresh, 0 behind, 1 rows");
     assert!(status.contains("; polling, configured"), "{status}");
-    // It wakes fifty times a second, and has nothing to tell.
+    // It wakes fifty times per second, without a change to report.
     assert_eq!(manager.next(Duration::from_secs(3)), None);
     bench.stop(daemon);
 }
@@ -120,7 +120,7 @@ fn a_reload_takes_up_what_can_change_and_names_what_cannot() {
         ),
     );
     reload(&daemon, &manager);
-    // The line that had been waiting for an hour's silence is still for long enough now.
+    // The line that waited for an hour's silence has now been unchanged for long enough.
     bench.wait_run(&mut daemon, "a");
     bench.append(
         Stream::Evidence,
@@ -222,7 +222,7 @@ fn a_report_is_one_event_with_all_figures() {
     bench.stop(daemon);
 }
 
-/// Waits until it has said three times that it lives.
+/// Waits for three keep-alive messages.
 fn expect_fed(manager: &Manager) {
     for _ in 0..3 {
         manager.wait_for("WATCHDOG=1");
@@ -284,7 +284,7 @@ fn a_commit_that_hangs_in_the_disk_starves_the_watchdog() {
     let manager = Manager::new();
     let mut command = bench.command(&["--state-dir", state.to_str().unwrap(), "run"]);
     let distilled = bench.root().join("data/distilled");
-    // The export's disk alone hangs: sources, state and the watcher's test lie elsewhere.
+    // Only the export's disk hangs: sources, state and the watcher's test are on other disks.
     let Some(mut disk) = Freezable::mount(&bench.beside("image"), &distilled) else {
         return;
     };
@@ -324,7 +324,7 @@ fn a_full_disk_is_said_with_its_reason_until_it_is_over() {
     bench.append(Stream::Scored, PAIR, scored("a"));
     let status = manager.wait_for("STATUS=reading stopped at ");
     assert!(status.contains("No space left on device"), "{status}");
-    // It waits for room, which is no hang.
+    // The daemon waits for space, which is not a hang.
     expect_fed(&manager);
     fs::remove_file(&filler).unwrap();
     manager.wait_for("STATUS=up to date, 1 rows");
@@ -350,7 +350,7 @@ fn a_long_backfill_feeds_the_watchdog_and_a_stop_in_it_is_told() {
         bench.append(Stream::Scored, &name, runs);
     }
     let manager = Manager::new();
-    // A quarter of it is far less than the backfill takes.
+    // A quarter of the time-out is far less than the duration of the backfill.
     let patience = Duration::from_secs(1);
     let daemon = bench.start_command(manager.watch(&mut bench.command(&["run"]), patience));
     manager.wait_for("READY=1");
@@ -363,7 +363,7 @@ fn a_long_backfill_feeds_the_watchdog_and_a_stop_in_it_is_told() {
     assert!(!bench.said().contains("no progress"), "{}", bench.said());
 }
 
-/// Runs `run` to its end and gives the last status the manager heard.
+/// Runs `run` to its end and returns the last status that the manager received.
 fn failing_start(bench: &Bench, command: &mut Command, code: i32) -> (String, String) {
     let manager = Manager::new();
     let ended = bench.run(manager.manage(command));
@@ -375,7 +375,7 @@ fn failing_start(bench: &Bench, command: &mut Command, code: i32) -> (String, St
 
 fn check_failing_start(bench: &Bench, command: &mut Command, code: i32, words: &[&str]) {
     let (stderr, heard) = failing_start(bench, command, code);
-    // What happened, and what to do.
+    // The problem, and the remedy.
     let last: Vec<&str> = stderr.lines().rev().take(2).collect();
     let last = last.join("\n");
     let status = heard.lines().rfind(|line| line.starts_with("STATUS="));
@@ -415,7 +415,7 @@ fn a_start_without_configuration_or_root_says_what_to_do_and_whether_it_is_worth
         78,
         &["not a directory"],
     );
-    // It comes back by itself when the root is mounted.
+    // The daemon recovers without action when the root is mounted.
     let unmounted = bench.beside("unmounted");
     let words = ["unmounted", "mount it"];
     check_failing_start(&bench, &mut run(&[root_flag, &unmounted]), 1, &words);
@@ -458,12 +458,12 @@ fn a_start_without_rights_names_the_directory_and_who_needs_them() {
             1
         );
     };
-    // data/distilled cannot be made.
+    // data/distilled cannot be created.
     speak(&["data/distilled", "Permission denied", "user 65534"], &[]);
-    // It is there and belongs to somebody else.
+    // It exists and belongs to another user.
     fs::create_dir_all(bench.root().join("data/distilled")).unwrap();
     speak(&["data/distilled", "Permission denied", "user 65534"], &[]);
-    // It is ours, and the state directory is not.
+    // It belongs to the daemon, and the state directory does not.
     let distilled = bench.root().join("data/distilled");
     std::os::unix::fs::chown(&distilled, Some(65_534), Some(65_534)).unwrap();
     let state = bench.beside("state");
@@ -475,7 +475,7 @@ fn a_start_without_rights_names_the_directory_and_who_needs_them() {
     speak(&["Permission denied", "data"], &[]);
 }
 
-/// The fields of one datagram in the journal's native form.
+/// Returns the fields of one datagram in the journal's native format.
 fn journal_fields(bytes: &[u8]) -> Vec<(String, String)> {
     let mut fields = Vec::new();
     let mut rest = bytes;
@@ -495,7 +495,8 @@ fn journal_fields(bytes: &[u8]) -> Vec<(String, String)> {
     fields
 }
 
-/// A command that sees `dir` as `/run/systemd/journal`, and whose stderr it is told to be the journal.
+/// Returns a command that sees `dir` as `/run/systemd/journal`, with an environment that declares stderr to be the
+/// journal.
 fn in_the_journal(bench: &Bench, dir: &Path) -> Command {
     let mut command = Command::new("unshare");
     let script = "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && \

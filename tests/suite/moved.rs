@@ -1,5 +1,5 @@
-//! Day-files that are moved to other days, one by one, by the day, in circles: each line keeps its one row, wherever its
-//! day-file lies, and gets one where it had none.
+//! Day-files that are moved to other days, one by one, by the day, in circles: each line keeps its one row, wherever
+//! its day-file is, and gets one if it had none.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ use crate::support::sim_disk::{Fate, SimDisk};
 
 const CASES: u64 = 300;
 const NAMES: [&str; 2] = ["a.jsonl", "b.jsonl"];
-/// The last one is free at first.
+/// The last day is initially free.
 const DAYS: u32 = 6;
 
-/// Which day each day-file is moved to, by name and day.
+/// The new day of each day-file, by name and day.
 type Moves = BTreeMap<(&'static str, u32), u32>;
 
 fn pair(name: &str, day: u32) -> String {
@@ -32,8 +32,8 @@ fn enqueue(bench: &mut Bench, pair: &str) {
     bench.engine.as_mut().unwrap().enqueue(path);
 }
 
-/// A few lines for both day-files of a pair, some of which earn no row, or none yet. Some runs have the same name on
-/// several days.
+/// Appends a few lines to both day-files of a pair, some of which earn no row, or none yet. Some runs have the same
+/// name on several days.
 fn append_some(rng: &mut Rng, bench: &mut Bench, pair: &str, n: &mut u32) {
     for _ in 0..rng.u32(1..5) {
         *n += 1;
@@ -60,7 +60,7 @@ fn append_some(rng: &mut Rng, bench: &mut Bench, pair: &str, n: &mut u32) {
     enqueue(bench, pair);
 }
 
-/// Some day-files of each name change places, or go where there is none.
+/// Swaps some day-files of each name, or moves them to free days.
 fn random_moves(rng: &mut Rng) -> Moves {
     let mut moves = Moves::new();
     for name in NAMES {
@@ -80,7 +80,7 @@ fn place(stream: Stream, name: &str, day: u32) -> PathBuf {
     stream.path(Path::new(ROOT), &pair(name, day))
 }
 
-/// Where a day-file waits until its place is free: not in the lake.
+/// Returns the temporary path of a day-file outside the lake, until its new place is free.
 fn aside(stream: Stream, name: &str, day: u32) -> PathBuf {
     let stream = if stream == Stream::Scored { "s" } else { "e" };
     Path::new(ROOT).join(format!("aside/{stream}/{day}/{name}"))
@@ -96,7 +96,7 @@ fn move_if_there(disk: &SimDisk, from: &Path, to: &Path) {
     }
 }
 
-/// `between` is called after each move.
+/// Carries out the moves; `between` is called after each one.
 fn carry_out(bench: &mut Bench, moves: &Moves, mut between: impl FnMut(&mut Bench)) {
     for out in [true, false] {
         for (&(name, day), &to) in moves {
@@ -189,7 +189,7 @@ fn a_crash_at_any_call_after_a_move_writes_no_row_again() {
     }
 }
 
-/// False where all was done before the call came.
+/// Crashes at the `call`-th call after a move. Returns false if the work was complete before that call.
 fn crash_after_a_move(seed: u64, call: u64) -> bool {
     let (mut rng, mut n) = (Rng::with_seed(seed), 0);
     let mut bench = lake(&mut rng, &mut n);

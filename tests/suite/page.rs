@@ -1,5 +1,5 @@
-//! The page in a real browser: it shows what happens, in every width, to every eye and to a keyboard, and complains of
-//! nothing.
+//! The page in a real browser: it shows changes, at every width, with sufficient contrast, usable by keyboard, and
+//! without errors in the console.
 
 use serde_json::Value;
 
@@ -10,11 +10,11 @@ use crate::support::lake_gen::Stream;
 use crate::support::process::{Bench, evidence_with, scored, scored_as};
 
 const PAIR: &str = "2026/05/01/audits.jsonl";
-/// A day-file whose name would be markup, if anything of the lake were.
+/// A day-file whose name would be markup if it were not escaped.
 const MARKUP: &str = "2026/05/01/<img src=x onerror=document.title='hit'>.jsonl";
 const TAB: &str = "\u{e004}";
 const LEFT: &str = "\u{e012}";
-/// The figure of a tile, by its label.
+/// Selects the figure of a tile by its label.
 const ROWS: &str = "#tiles div:has(dt) dd";
 
 fn rows_shown(browser: &Browser) -> String {
@@ -102,7 +102,7 @@ fn rows_and_faults_show_by_themselves_and_nothing_of_the_lake_is_markup() {
     });
 }
 
-/// Every text whose contrast is below what WCAG 2 asks at level AA, as `contrast text`.
+/// Returns every text whose contrast is below that of WCAG 2 level AA, as `contrast text`.
 const LOW_CONTRAST: &str = r"
     const channels = (colour) => (colour.match(/[\d.]+/g) || []).map(Number);
     const luminance = ([r, g, b]) => {
@@ -133,7 +133,7 @@ const LOW_CONTRAST: &str = r"
     if (texts < 20) low.push(`only ${texts} texts seen`);
     return low;";
 
-/// What a person with a keyboard gets to, in order, from the top of the page.
+/// Returns the elements that the Tab key reaches, in order, from the top of the page.
 fn reached_by_tab(browser: &Browser) -> Vec<String> {
     browser.run("document.activeElement.blur(); window.scrollTo(0, 0);");
     let mut reached = Vec::new();
@@ -201,7 +201,7 @@ fn it_is_usable_when_narrow_by_keyboard_and_by_every_eye() {
         !reached.iter().any(|at| at.starts_with("unseen")),
         "{reached:?}"
     );
-    // Enter or space on the button holds the page still.
+    // Enter or space on the button pauses the page.
     browser.run("document.getElementById('pause').focus()");
     browser.press(" ");
     assert_eq!(

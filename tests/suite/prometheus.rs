@@ -1,5 +1,5 @@
-//! A real Prometheus against the real daemon: it scrapes it, loads the rules of `examples/`, and each alert fires when its
-//! fault is there; every query of the dashboard is run.
+//! A real Prometheus against the real daemon: it scrapes the daemon, loads the rules of `examples/`, and each alert
+//! fires for its fault; every query of the dashboard is run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,7 +33,8 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// One that scrapes these; `None`, with the reason on stderr, where there is none and it need not be.
+    /// Starts a server that scrapes the targets; returns `None`, with the reason on stderr, where it is neither
+    /// installed nor required.
     fn start(targets: &[SocketAddr], interval: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("rules.yml"), hurried_rules()).unwrap();
@@ -48,7 +49,7 @@ impl Prometheus {
             targets.join(", ")
         );
         fs::write(dir.path().join("prometheus.yml"), config).unwrap();
-        // Nobody can ask it for a port of the kernel's choice.
+        // Prometheus cannot report a port that the kernel chose.
         let address = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -103,7 +104,7 @@ impl Prometheus {
         said["data"].clone()
     }
 
-    /// Names of the alerts that fire for a daemon.
+    /// Returns the names of the alerts that fire for a daemon.
     fn firing(&self, target: SocketAddr) -> BTreeSet<String> {
         let data = self.ask("/api/v1/alerts");
         let alerts = data["alerts"].as_array().unwrap().iter();
@@ -139,7 +140,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// A body as it was before it was sent in chunks.
+/// Returns a body without its chunked transfer encoding.
 fn chunks_joined(head: &str, body: &str) -> String {
     if !head.contains("transfer-encoding: chunked") {
         return body.to_owned();
@@ -156,7 +157,7 @@ fn chunks_joined(head: &str, body: &str) -> String {
     joined
 }
 
-/// The rules of the example, which take minutes to believe what they see, for a test that has seconds.
+/// Returns the rules of the example with delays of seconds instead of minutes, for the test.
 fn hurried_rules() -> String {
     let rules = fs::read_to_string(example("rules.yml")).unwrap();
     let lines = rules
@@ -179,7 +180,7 @@ fn alert_names() -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Where the daemon of this bench listens, whether it has caught up or not.
+/// Returns the address of this bench's daemon, which may still be catching up.
 fn address_of(bench: &Bench) -> SocketAddr {
     let mut address = None;
     let named = || {
@@ -224,7 +225,7 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
         &mut fired,
     );
     server.wait_firing(news_at, &["DistilldPolling"], &mut fired);
-    // All that is counted must have been seen before it grows.
+    // Prometheus must have seen each counter before it increases.
     assert_eq!(
         server.firing(news_at).len(),
         1,
@@ -243,7 +244,7 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
     ];
     server.wait_firing(news_at, &counted, &mut fired);
 
-    // Its row has waited for longer by now than a row should.
+    // Its row is late by now.
     let behind_s = || {
         Ok(
             crate::support::http::metric(&get(full_at, "/metrics").body, "distilld_lag_seconds")
@@ -267,7 +268,7 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
 
     let (stuck_daemon, stuck_at) = stuck.listening();
     let _hung = StoppedThread::stop(stuck_daemon.pid(), "engine");
-    // The first answer that does not come takes longer than a hurried scrape.
+    // The first missing answer takes longer than a short scrape interval.
     let Some(server) = Prometheus::start(&[stuck_at], "8s") else {
         return;
     };
@@ -275,7 +276,7 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
     assert_eq!(fired, alert_names());
 }
 
-/// Runs each; those that are named must have data, for the daemons gave some.
+/// Runs each query; those that are listed must return data, because the daemons provide it.
 fn every_query_of_the_dashboard_is_valid(server: &Prometheus) {
     let dashboard: Value =
         serde_json::from_slice(&fs::read(example("dashboard.json")).unwrap()).unwrap();
@@ -288,7 +289,7 @@ fn every_query_of_the_dashboard_is_valid(server: &Prometheus) {
                 .replace("$__rate_interval", "20s");
             let data = server.ask(&format!("/api/v1/query?query={}", percent_encoded(&query)));
             assert!(data["result"].is_array(), "{query}: {data}");
-            // What a status does not tell yet, and what has nothing to tell.
+            // Series that a status does not have yet, and series without a cause.
             let may_be_empty = [
                 "distilld_class_lines",
                 "distilld_oldest_waiting",

@@ -1,4 +1,4 @@
-//! What operators ask: `explain` against the naive batch, `plan` against the run that follows, `dead-letters` and the
+//! Operator queries: `explain` against the naive batch, `plan` against the run that follows, `dead-letters` and the
 //! account per source class; with a daemon and without.
 
 use std::collections::BTreeSet;
@@ -47,13 +47,14 @@ fn explained(bench: &EngineBench, run_id: &str) -> Explanation {
     explain(run_id, &explaining).unwrap()
 }
 
-/// Each scored line of every run has the naive verdict, its row lies where it is said to, its line where it is said to.
+/// Asserts that each scored line of every run has the naive verdict, and that row and line are at the reported
+/// positions.
 fn check_explanations(seed: u64, bench: &EngineBench, steps: &[Step]) {
     let export = bench.disk.read(EXPORT).unwrap_or_default();
     let pairs = pairs_of(steps);
     let mut waiting = BTreeSet::new();
     for (run_id, mut expected) in verdicts(&pairs) {
-        // Directory by directory, as the walk goes; within a pair in the order of the lines.
+        // Directory by directory, in walk order; within a pair in the order of the lines.
         expected.sort_by_key(|(pair, _)| PairPath::from_relative(Path::new(pair)));
         let told = explained(bench, &run_id);
         let scored = told.lines.iter().filter(|line| line.stream == "scored");
@@ -171,7 +172,7 @@ fn rows(bench: &EngineBench) -> i64 {
     memchr::memchr_iter(b'\n', &export).count() as i64
 }
 
-/// What was done, in a plan's figures; the rows are compared on their own.
+/// Returns what a run did, in a plan's figures; the rows are compared separately.
 fn done(planned: &Delta, before: &LineTotals, after: &LineTotals) -> Delta {
     Delta {
         rows: planned.rows,
@@ -180,7 +181,8 @@ fn done(planned: &Delta, before: &LineTotals, after: &LineTotals) -> Delta {
     }
 }
 
-/// Every third lake has a day-file rewritten under the engine: lines gone, lines doubled, a beginning that differs.
+/// Rewrites a day-file of every third lake under the engine: lines removed, lines duplicated, or a different
+/// beginning.
 fn rewrite_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
     let pairs: Vec<String> = pairs_of(steps).into_keys().collect();
     let Some(pair) = rng.choice(&pairs) else {
@@ -199,7 +201,7 @@ fn rewrite_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
     }
 }
 
-/// And of every third one a pair is moved to another day.
+/// Moves a pair of another third of the lakes to another day.
 fn move_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
     let pairs: Vec<String> = pairs_of(steps).into_keys().collect();
     let Some(pair) = rng.choice(&pairs) else {
@@ -285,7 +287,7 @@ fn a_plan_is_what_the_run_that_follows_does_on_random_lakes() {
     );
 }
 
-/// Two classes: one with every verdict, one with a run that is exported, superseded and contradicted.
+/// Writes two classes: one with every verdict, one with a run that is exported, superseded and contradicted.
 fn lake(bench: &Bench) {
     let dull = |run: &str| evidence(run).replace("executor", "extractor");
     let a_evidence = [
@@ -308,7 +310,7 @@ fn lake(bench: &Bench) {
     bench.append_run(B, "g");
 }
 
-/// Asks with a daemon and, when that was killed, without: once its rows stand in state and journal.
+/// Runs the check with a daemon and, after that was killed, without: its rows are in state and journal by then.
 fn with_and_without_a_daemon(bench: &Bench, mut check: impl FnMut(&Bench, Option<&mut Daemon>)) {
     let mut daemon = bench.start_caught_up();
     check(bench, Some(&mut daemon));
@@ -456,7 +458,7 @@ fn a_run_is_explained_with_a_daemon_and_without() {
 /// In C the accepting line itself becomes the rejecting one.
 const C: &str = "2026/05/03/facts.jsonl";
 
-/// `g` and `run-77` are rejected behind their accepting lines, `h` in the place of its own.
+/// Writes a lake in which `g` and `run-77` are rejected after their accepting lines, `h` in the place of its own.
 fn contradicted_lake(bench: &Bench) {
     lake(bench);
     bench.append_run(B, "run-77");
@@ -472,7 +474,7 @@ fn contradicted_lake(bench: &Bench) {
     bench.once();
 }
 
-/// Run, line, refused at, as: of each row that is told, which is the run's.
+/// Returns run, line, rejecting line and category of each reported row, and asserts that the row is the run's.
 fn contradicted(bench: &Bench, told: &Value) -> Vec<(String, Value, Value, String)> {
     let export = bench.export_bytes();
     let rows = told["rows"].as_array().unwrap().iter();
@@ -534,11 +536,11 @@ fn contradicted_rows_are_listed_page_by_page_with_a_daemon_and_without() {
         assert!(page.stdout.contains("rewritten"), "{}", page.stdout);
     };
     with_and_without_a_daemon(&bench, |bench, _| check(bench));
-    // What an export says outlives the state.
+    // The information of the export remains after the loss of the state.
     bench.remove_state();
     bench.once();
     check(&bench);
-    // Nothing leads to a row whose line was rewritten when the line that refuses its run is gone, too.
+    // No reference leads to a row whose line was rewritten when the line that rejects its run is gone, too.
     fs::remove_file(bench.path(Stream::Scored, C)).unwrap();
     let list = bench.ask(&["explain", "--contradicted", "--json"]);
     assert_eq!(contradicted(&bench, &list), expected[..2], "{list}");
@@ -605,7 +607,7 @@ fn dead_letters_are_listed_page_by_page_and_shown_without_harm() {
     });
 }
 
-/// Puts a line in the place of another of the same length, in the middle of a day-file whose end is far away.
+/// Replaces a line with another of the same length, in the middle of a day-file, far from its end.
 fn mend(bench: &Bench, broken: &str, mended: &str) {
     let path = bench.path(Stream::Scored, A);
     let text = fs::read_to_string(&path).unwrap();
@@ -613,13 +615,13 @@ fn mend(bench: &Bench, broken: &str, mended: &str) {
         (text.matches(broken).count(), broken.len()),
         (1, mended.len())
     );
-    // Not cut first: the daemon would see that as a rewriting, if it looked just then.
+    // Not truncated first: the daemon could see that as a rewrite.
     let file = OpenOptions::new().write(true).open(path).unwrap();
     file.write_all_at(text.replace(broken, mended).as_bytes(), 0)
         .unwrap();
 }
 
-/// More lines than a source's head and tail cover, the one in the middle broken.
+/// Creates a lake with more lines than a source's head and tail cover, the middle one malformed.
 fn broken_lake(bench: &Bench) -> (String, String) {
     let mended = scored("run-20");
     let broken = mended.replacen('{', "?", 1);
@@ -687,7 +689,7 @@ fn a_line_mended_in_place_has_its_row_after_a_retry_without_a_daemon() {
     check_retried(&bench, &told);
     let again = bench.ask(&["dead-letters", "retry", A, "--evidence"]);
     assert_eq!(again["before"], again["after"]);
-    // Rows behind the mended line keep the index that they were written with.
+    // Rows after the repaired line keep the index that they were written with.
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
 }
 
@@ -718,7 +720,7 @@ fn a_plan_without_a_daemon_says_what_once_then_does() {
         "{}",
         page.stdout
     );
-    // Of a day-file that changed just now nobody knows yet that it changed no more.
+    // A day-file that has just changed may still be changing.
     for (stream, pair) in [
         (Stream::Scored, B),
         (Stream::Evidence, B),
@@ -804,7 +806,7 @@ fn nothing_but_a_retry_is_posted_and_no_question_stops_the_daemon() {
     bench.stop(daemon);
 }
 
-/// Somebody else holds the daemon's place.
+/// Another process holds the daemon's lock.
 #[test]
 fn answers_that_no_daemon_gives_end_every_question() {
     const LETTERS: &str = r#"{"letters":[],"more":true}"#;
@@ -843,7 +845,7 @@ fn a_control_socket_that_could_not_be_made_is_made_when_it_can_be() {
     let bench = Bench::new();
     bench.append_run(A, "a");
     bench.once();
-    // Something stands in its place that cannot be replaced.
+    // Something is in its place that cannot be replaced.
     let in_the_way = bench.state_dir().join("control.sock/full");
     fs::create_dir_all(&in_the_way).unwrap();
     let mut daemon = bench.start_caught_up();

@@ -1,5 +1,5 @@
-//! Day-files whose history is rewritten: truncated, replaced, shuffled, shortened, deleted and put back, with inodes
-//! reused or not. Nothing is written twice, nothing that stands there now is missing, the counts follow the content.
+//! Day-files whose history is rewritten: truncated, replaced, shuffled, shortened, deleted and restored, with inodes
+//! reused or not. No row is written twice, no current line lacks its row, the counts match the content.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
@@ -21,7 +21,7 @@ use crate::support::naive::{
 use crate::support::process::{Bench as ProcessBench, evidence, scored, scored_as};
 use crate::support::sim_disk::SimDisk;
 
-/// Lakes of the ordinary run, a dozen rewritings each.
+/// Lakes of the ordinary run, twelve rewrites each.
 const CASES: u64 = 400;
 
 type Rows = BTreeMap<String, usize>;
@@ -34,7 +34,7 @@ fn keys_of<'r>(rows: impl IntoIterator<Item = &'r str>) -> Rows {
     keys
 }
 
-/// The rows that one pair earns as it stands.
+/// Returns the rows that the current content of one pair earns.
 fn earned(pairs: &Pairs, pair: &str) -> Rows {
     let alone: Pairs = pairs
         .iter()
@@ -52,7 +52,7 @@ fn lines_of(file: Option<&[u8]>) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// By what evidence is sorted so that the runs change places, and no run's lines do.
+/// Returns a sort key for evidence by which runs change places, while the lines of a run keep their order.
 fn run_order(line: &[u8], salt: u64) -> u64 {
     let run = parse_evidence(repaired(line).trim()).map(|evidence| evidence.run_id);
     let mut hash = DefaultHasher::new();
@@ -63,7 +63,7 @@ fn run_order(line: &[u8], salt: u64) -> u64 {
 struct Rewriting {
     bench: Bench,
     pairs: Pairs,
-    /// By pair: of each key, the most rows that it ever earned at once.
+    /// By pair: for each key, the maximum number of rows that it ever earned at once.
     peaks: BTreeMap<String, Rows>,
 }
 
@@ -104,7 +104,7 @@ impl Rewriting {
         }
     }
 
-    /// Puts other bytes into the scored day-file of a pair.
+    /// Replaces the scored day-file of a pair with other bytes.
     fn rewrite_scored(&mut self, rng: &mut Rng, pair: &str) -> String {
         let mut lines = lines_of(self.pairs[pair].0.as_deref());
         let what = rng.u8(..6);
@@ -121,8 +121,9 @@ impl Rewriting {
         format!("scored content {what}, way {way}")
     }
 
-    /// Puts other bytes into the evidence day-file of a pair, of which each run's lines keep their order: the last with
-    /// its id is the one that counted. What else may stand there by the contract leaves rows that a batch does not give.
+    /// Replaces the evidence day-file of a pair with other bytes; each run's lines keep their order: the last one with
+    /// its id is the one that counted. Other content is permitted by the contract but leaves rows that a batch does
+    /// not have.
     fn rewrite_evidence(&mut self, rng: &mut Rng, pair: &str) -> String {
         let mut lines = lines_of(self.pairs[pair].1.as_deref());
         let what = rng.u8(..3);
@@ -139,7 +140,7 @@ impl Rewriting {
         format!("evidence content {what}, way {way}")
     }
 
-    /// One way or another.
+    /// Replaces a day-file in a random way.
     fn put(&mut self, rng: &mut Rng, stream: Stream, pair: &str, new: Vec<u8>) -> u8 {
         let path = stream.path(Path::new(ROOT), pair);
         let way = rng.u8(..3);
@@ -163,7 +164,7 @@ impl Rewriting {
         way
     }
 
-    /// Rows that no line claims any more, of keys that the firewall refuses now.
+    /// Returns the number of rows without a line whose keys the firewall now refuses.
     fn contradicted_without_line(&self) -> u64 {
         let mut count = 0;
         for (pair, files) in &self.pairs {
@@ -208,7 +209,7 @@ impl Rewriting {
     }
 }
 
-/// Every row that is counted as contradicted is listed, once.
+/// Asserts that every row that is counted as contradicted is listed once.
 fn check_list(bench: &Bench, what: &str) {
     let figures = bench.engine.as_ref().unwrap().figures();
     let all = Page {
@@ -271,7 +272,7 @@ fn rewritten_day_files_give_each_line_one_row() {
     }
 }
 
-/// That it was rewritten is remembered in the commit that notices it.
+/// The commit that detects the rewrite also stores it.
 #[test]
 fn a_rewritten_day_file_is_read_again_once() {
     let bench = ProcessBench::new();
@@ -370,8 +371,8 @@ fn a_run_rejected_after_its_row_is_counted_as_contradicted() {
     );
 }
 
-/// The accepting line is rewritten: whether its row is contradicted follows from what stands there now, and a row that
-/// its line finds again is not counted twice.
+/// The accepting line is rewritten: whether its row is contradicted depends on the new content, and a row that its
+/// line claims again is not counted twice.
 #[test]
 fn a_row_whose_own_line_is_rewritten_is_counted_as_contradicted_once() {
     let pair = "2026/01/02/outcomes.jsonl";
@@ -394,7 +395,7 @@ fn a_row_whose_own_line_is_rewritten_is_counted_as_contradicted_once() {
         (vec![&accepted, &rejected, &rejected], 1),
         (vec![], 0),
         (vec![&rejected, &rejected, &accepted], 0),
-        // Two rows from here on.
+        // From here on there are two rows.
         (vec![&accepted, &accepted], 0),
         (vec![&accepted, &rejected], 2),
         (vec![&rejected, &accepted], 1),
@@ -457,13 +458,13 @@ fn a_row_that_its_line_finds_again_is_superseded_as_before() {
     look(&mut bench, 2, "replaced twice");
 }
 
-/// Longer than the head and the tail that a source is known by.
+/// More runs than the head and the tail that identify a source cover.
 const RUNS: usize = 40;
 const LONG: &str = "2026/01/01/audits.jsonl";
 
 type Change = fn(&ProcessBench, &Path, &str);
 
-/// Writes over a part of a file, and leaves its length.
+/// Overwrites a part of a file without changing its length.
 fn write_over(path: &Path, at: usize, old: &str, new: &str, text: &str) {
     assert_eq!((&text[at..][..old.len()], old.len()), (old, new.len()));
     let file = OpenOptions::new().write(true).open(path).unwrap();
@@ -495,7 +496,7 @@ fn cut(_: &ProcessBench, path: &Path, text: &str) {
     file.set_len(text.len() as u64 / 2).unwrap();
 }
 
-/// Each is noticed by one part alone of what a source is known by, so that none of the parts can be lost.
+/// Each change is detected by exactly one part of a source's identity, so that no part can be removed.
 #[test]
 fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
     let changes: [(Change, &str); 4] = [
@@ -537,7 +538,8 @@ fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
     }
 }
 
-/// Calls that read, while a day-file is read again in which one run was accepted and rejected in turn, each so often.
+/// Returns the number of read calls during the reread of a day-file in which one run was accepted and rejected
+/// alternately.
 fn looks_for_claims(times: usize) -> u64 {
     let pair = "2026/01/02/outcomes.jsonl";
     let [path, given] =

@@ -1,4 +1,4 @@
-//! `status`: from a running daemon, from the state of a dead one.
+//! `status`: from a running daemon, and from the state of a dead one.
 
 use std::fs;
 use std::path::Path;
@@ -39,7 +39,7 @@ fn write(root: &Path, stream: Stream, lines: &[&str]) {
     fs::write(path, text).unwrap();
 }
 
-/// One line of each kind: exported, firewalled, unknown, role, blank, waiting, malformed.
+/// Writes one line of each kind: exported, firewalled, unknown, role, blank, waiting, malformed.
 fn lake(root: &Path) {
     let scored = |run: &str, category: &str| {
         format!("{{\"evidence_run_id\":\"{run}\",\"category\":\"{category}\"}}")
@@ -225,7 +225,7 @@ fn a_day_file_that_cannot_be_read_is_told_until_it_can() {
         (&PAIR.into(), &"evidence".into())
     );
     assert_eq!(skipped["why"], "not a regular file");
-    // Fresh once the engine rests, perhaps a turn after it has told of the day-file.
+    // Caught up once the engine is idle, possibly a pass after it has reported the day-file.
     bench.wait_for(&mut daemon, "the screen tells it", || {
         let screen = bench.run(&mut bench.command(&["status"])).stdout;
         let ends = |label, end| {

@@ -1,4 +1,4 @@
-//! What is shown at a terminal and what is not elsewhere: colours, bars, errors with their fix, Ctrl-C.
+//! The output at a terminal and elsewhere: colors, bars, errors with their remedy, Ctrl-C.
 
 use std::fs;
 use std::process::Command;
@@ -19,7 +19,7 @@ fn bench() -> Bench {
     bench
 }
 
-/// A command at a terminal of 80 columns, with these variables on top.
+/// Runs a command at a terminal of 80 columns, with additional variables.
 fn at_terminal(
     bench: &Bench,
     arguments: &[&str],
@@ -33,7 +33,7 @@ fn at_terminal(
     Session::start(command, 80, shown).end()
 }
 
-/// Whether colours or weights were set: control sequences that end in `m`.
+/// Returns whether the output has colors or weights: control sequences that end in `m`.
 fn is_coloured(shown: &str) -> bool {
     shown.split("\x1b[").skip(1).any(|rest| {
         rest.find(|c: char| !c.is_ascii_digit() && c != ';')
@@ -69,7 +69,7 @@ fn help_log_and_errors_are_coloured_at_a_terminal_and_nobody_who_refuses_sees_a_
     }
 }
 
-/// The command says what it does on a bar with the remaining time, at a terminal alone.
+/// Asserts that the command shows a bar with its activity and the remaining time, at a terminal only.
 fn check_bar(bench: &Bench, arguments: &[&str], labels: &[&str]) {
     let left = at_terminal(bench, arguments, &[("NO_COLOR", "1")], Shown::Stderr);
     for label in labels {
@@ -79,7 +79,7 @@ fn check_bar(bench: &Bench, arguments: &[&str], labels: &[&str]) {
             left.shown
         );
     }
-    // Before anything was read nobody knows how long it takes.
+    // Before the first read the duration is unknown.
     let begun = left.shown.contains(" 0 B of ") && left.shown.contains(", ? left");
     assert!(begun, "{:?}", left.shown);
     assert!(left.status.success(), "{:?}", left.shown);
@@ -138,7 +138,7 @@ fn catching_up_and_adopting_an_export_show_a_bar_around_the_log() {
         "{:?}",
         left.shown
     );
-    // A log line begins where a line begins: the bar was taken away before it.
+    // A log line starts in the first column: the bar was erased before it.
     for line in ["started", "caught up"] {
         let at = left.shown.find(line).unwrap();
         let before = left.shown[..at].rsplit(['\n', '\r']).next().unwrap();
@@ -148,7 +148,7 @@ fn catching_up_and_adopting_an_export_show_a_bar_around_the_log() {
     bench.assert_batch();
 }
 
-/// Runs a command that fails; it must say what happened, and in a line of its own what to do.
+/// Runs a command that fails; it must report the problem, and the remedy in a line of its own.
 fn check_error(bench: &Bench, command: &mut Command, code: i32, what: &str, fix: &str) {
     let ended = bench.run(command);
     let stderr = &ended.stderr;
@@ -185,7 +185,7 @@ fn every_error_of_the_configuration_says_what_to_do() {
         "root is empty",
         "name a directory",
     );
-    // One that is not mounted yet comes back by itself: worth a restart.
+    // A file system that is not mounted yet may be mounted later: worth a restart.
     check_error(
         &bench,
         &mut no_root(&["--root", "/no/such", "run"]),
@@ -342,7 +342,7 @@ fn every_error_of_the_disk_says_what_to_do() {
 #[test]
 fn verify_names_each_day_that_differs_with_its_first_difference() {
     let bench = bench();
-    // Rows are judged by whether their sources changed since: those must clearly be older.
+    // Rows are judged by whether their sources changed since: the sources must clearly be older.
     let later = SystemTime::now() + Duration::from_millis(100);
     assert_eq!(wait_until(LONG, || Ok(SystemTime::now() > later)), Ok(true));
     bench.once();
@@ -381,7 +381,7 @@ fn verify_names_each_day_that_differs_with_its_first_difference() {
     );
 }
 
-/// Stopped while it works, by the signal of the terminal's Ctrl-C, a rebuild leaves all as it was and says so.
+/// A rebuild that is stopped by the signal of the terminal's Ctrl-C leaves everything unchanged and reports it.
 #[test]
 fn ctrl_c_ends_a_rebuild_with_everything_as_it_was() {
     use rustix::process::{Signal, kill_process};

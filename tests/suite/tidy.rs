@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::prose::prose_of;
 
-/// Folders of which every file is pure: it cannot fail for a reason outside its arguments.
+/// Folders in which every file is pure: it cannot fail for a reason outside its arguments.
 const PURE_FOLDERS: [&str; 2] = ["record", "pair"];
 
 /// Pure files of the other folders.
@@ -105,7 +105,7 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The files below a folder of `src/` with their text, by path relative to `src/`.
+/// Returns the files below a folder of `src/` with their text, by path relative to `src/`.
 fn sources(folder: &str) -> Vec<(String, String)> {
     let mut files = Vec::new();
     rust_files(&src().join(folder), &mut files);
@@ -116,7 +116,7 @@ fn sources(folder: &str) -> Vec<(String, String)> {
     sources.collect()
 }
 
-/// The text of a file before its tests.
+/// Returns the text of a file before its tests.
 fn product(text: &str) -> &str {
     text.split("#[cfg(test)]").next().unwrap_or_default()
 }
@@ -152,7 +152,7 @@ fn no_product_file_is_longer_than_its_limit() {
     assert!(long.is_empty(), "over {PRODUCT_LINES_MAX} lines: {long:#?}");
 }
 
-/// The idioms in a text, as whole words in any case, with any white space between the words of a phrase.
+/// Returns the idioms in a text, as whole words in any case, with any white space between the words of a phrase.
 fn idioms_in(text: &str) -> Vec<&'static str> {
     let text = text.to_lowercase();
     let text = text.split_whitespace().collect::<Vec<&str>>().join(" ");
@@ -208,7 +208,7 @@ fn comments_and_texts_use_plain_terms() {
     assert!(idioms.is_empty(), "{} idioms: {idioms:#?}", idioms.len());
 }
 
-/// The paths below `crate` that a text names, cut to their first two segments (`store/journal`).
+/// Returns the paths below `crate` that a text names, truncated to their first two segments (`store/journal`).
 fn named_paths(text: &str) -> BTreeSet<String> {
     let mut named = BTreeSet::new();
     for path in text.split("crate::").skip(1) {
@@ -240,7 +240,7 @@ fn expand(tree: &str, prefix: &str, depth: usize, named: &mut BTreeSet<String>) 
     }
 }
 
-/// The comma-separated members of a group whose opening brace is already consumed.
+/// Returns the comma-separated members of a group whose opening brace is already consumed.
 fn group_members(group: &str) -> Vec<&str> {
     let mut members = Vec::new();
     let (mut depth, mut start) = (0, 0);
@@ -282,7 +282,7 @@ fn layer_of(folder: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&folder))
 }
 
-/// The text of a product file without its tests and comments.
+/// Returns the text of a product file without its tests and comments.
 fn product_code(text: &str) -> String {
     let code = product(text)
         .lines()

@@ -1,5 +1,5 @@
-//! Owns last lines without a newline that do not end as they began: taken and then gone on, cut and written anew, filled
-//! where a hole was. What stands there in the end has its row, at the index that a batch gives it.
+//! Last lines without a newline whose end differs from their start: accepted and then continued, truncated and
+//! rewritten, filled where a hole was. The final content has its row, at the index that a batch gives it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::support::sim_disk::SimDisk;
 
 const PAIR: &str = "2026/01/02/audits.jsonl";
 
-/// An open engine on a lake where the evidence of `runs` is there; and where their scored lines go.
+/// Returns an open engine on a lake with the evidence of `runs`, and the path of their scored lines.
 fn with_evidence(runs: &[&str]) -> (Bench, PathBuf) {
     let mut bench = Bench::new(SimDisk::new());
     let given = Stream::Evidence.path(Path::new(ROOT), PAIR);
@@ -26,7 +26,7 @@ fn with_evidence(runs: &[&str]) -> (Bench, PathBuf) {
     (bench, Stream::Scored.path(Path::new(ROOT), PAIR))
 }
 
-/// As an event tells it: no scan, and no time passes.
+/// Reads after an event: without a scan, and without a delay.
 fn heard(bench: &mut Bench) {
     let path = PairPath::from_relative(Path::new(PAIR)).unwrap();
     bench.engine.as_mut().unwrap().enqueue(path);
@@ -38,7 +38,7 @@ fn rows(bench: &Bench) -> usize {
     bench.seen.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// How often a day-file was read again from its start.
+/// Returns the number of times that a day-file was read again from its start.
 fn rereads(bench: &Bench) -> u64 {
     let mut text = String::new();
     encode(
@@ -66,7 +66,7 @@ fn a_line_that_was_taken_without_its_newline_and_goes_on_is_read_again() {
     bench.read_export().unwrap();
     let first = bench.seen.clone();
     assert_eq!(rows(&bench), 1, "it has settled");
-    // For a batch both are one line, which is no record and has no index.
+    // For a batch both are one line, which is not a record and has no index.
     bench
         .disk
         .append_durable(&path, (scored("b") + &scored("c")).as_bytes());
@@ -109,7 +109,7 @@ fn a_newline_and_white_space_behind_a_line_that_was_taken_are_nothing() {
     }
 }
 
-/// Some file systems show a file's new length before what is in it.
+/// Some file systems show a file's new length before its content.
 #[test]
 fn a_line_that_fills_a_hole_is_read_when_it_is_there() {
     for hole_len in [500, 4 << 10, 300 << 10] {
@@ -141,7 +141,7 @@ fn a_torn_line_that_is_cut_and_written_anew_is_read_however_long_it_was() {
             .append_durable(&path, (r#"{"torn":""#.to_owned() + &long).as_bytes());
         heard(&mut bench);
         assert_eq!(rows(&bench), 1, "{torn_len}");
-        // Both happen between two looks: it has only grown, and its last newline stands where none was.
+        // Both happen between two reads: the file has only grown, and its last newline is where none was.
         let begun = r#"{"begun":""#.to_owned() + &long;
         let anew = first + &scored("b") + &begun;
         bench.disk.write_file(&path, anew.as_bytes());

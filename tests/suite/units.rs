@@ -1,5 +1,5 @@
-//! The files of `systemd/` as texts: what belongs together says the same. How they work is tested under a real
-//! systemd, in `tests/systemd`.
+//! The files of `systemd/` as texts: related settings agree. Their behavior is tested under a real systemd, in
+//! `tests/systemd`.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The directives, without comments and blank lines.
+/// Returns the directives, without comments and blank lines.
 fn directives(unit: &str) -> Vec<String> {
     let lines = read(unit);
     let lines = lines

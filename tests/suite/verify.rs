@@ -1,4 +1,4 @@
-//! `verify`: every kind of difference, every stated exception, and no false alarm beside a daemon at work.
+//! `verify`: every kind of difference, every documented exception, and no false alarm with a running daemon.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -18,7 +18,7 @@ use crate::support::kill_harness::{Daemon, Scorer, append_step, daemon_command, 
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
 use crate::support::naive::{multiset_difference, naive_batch};
 
-/// For a lake that nobody writes to: what differs now will always differ.
+/// For a lake without writers: a difference now is permanent.
 const QUIET: VerifyOptions = VerifyOptions {
     max_line_bytes: MAX_LINE_BYTES,
     settle: Duration::from_millis(50),
@@ -53,7 +53,7 @@ fn edit(path: &Path, change: impl FnOnce(String) -> String) {
     fs::write(path, change(content)).unwrap();
 }
 
-/// Three rows; a firewalled run, one of a role that is refused, one without evidence.
+/// Writes a lake of three rows, a firewalled run, one of a refused role, and one without evidence.
 fn write_lake(root: &Path) {
     for (run, category) in [
         ("a", "accepted"),
@@ -81,7 +81,7 @@ fn write_lake(root: &Path) {
     wait_for_later(&Stream::Evidence.path(root, OTHER));
 }
 
-/// Until the clock shows clearly later than the file's last change.
+/// Waits until the clock is clearly later than the file's last change.
 fn wait_for_later(path: &Path) {
     let changed = fs::metadata(path).unwrap().modified().unwrap();
     let later = changed + Duration::from_millis(100);
@@ -105,7 +105,7 @@ fn verify_with(root: &Path, options: &VerifyOptions) -> VerifyReport {
     verify(&lake, options, &mut |_, _, _| {}).unwrap()
 }
 
-/// What was counted, as `kind=number`, but for the rows themselves.
+/// Returns the counts as `kind=number`, except for the rows themselves.
 fn counted(result: &VerifyResult) -> String {
     let fields = serde_json::to_value(result).unwrap();
     let counted = fields.as_object().unwrap().iter().filter(|(name, value)| {
@@ -118,13 +118,13 @@ fn counted(result: &VerifyResult) -> String {
     counted.join(" ")
 }
 
-/// Verifies a lake that was exported and then changed. `first`: how the first difference begins.
+/// Verifies a lake that was exported and then changed. `first`: the beginning of the first difference.
 fn check(change: impl FnOnce(&Path), wanted: &str, first: Option<&str>) {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     write_lake(root);
     catch_up(root);
-    // What is changed from here on was changed after its row was written.
+    // Later changes happen after the row was written.
     wait_for_later(&export_path(root));
     change(root);
     let report = verify_with(root, &QUIET);
@@ -147,7 +147,7 @@ fn edit_export(change: impl FnOnce(Vec<String>) -> Vec<String>) -> impl FnOnce(&
     }
 }
 
-/// Writes the root's export anew, as a batch of these options does.
+/// Replaces the root's export with that of a batch with these options.
 fn export_as(dialect: Dialect, include_partial: bool) -> impl FnOnce(&Path) {
     move |root| {
         let options = BatchOptions {

@@ -1,5 +1,5 @@
-//! `status --watch` at a real terminal: what it shows while rows come and daemons go, and that it leaves the terminal as
-//! it was.
+//! `status --watch` at a real terminal: its output while rows appear and daemons start and stop, and the terminal's
+//! settings afterwards.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -19,11 +19,11 @@ use crate::support::process::{Bench, LONG};
 const PAIR: &str = "2026/05/01/audits.jsonl";
 const SIZE: (u16, u16) = (40, 100);
 
-/// A person before a terminal.
+/// A command at a terminal.
 struct Watching {
     child: Child,
     keyboard: File,
-    /// Held so that the terminal's settings can be looked at.
+    /// Kept open to read the terminal's settings.
     theirs: File,
     screen: Arc<Mutex<vt100::Parser>>,
 }
@@ -60,7 +60,7 @@ impl Watching {
         let (mut sent, shown) = (keyboard.try_clone().unwrap(), Arc::clone(&screen));
         std::thread::spawn(move || {
             let mut chunk = [0; 4_096];
-            // Ends with an error when nobody holds the other end.
+            // Ends with an error when the other end is closed everywhere.
             while let Ok(read @ 1..) = sent.read(&mut chunk) {
                 shown.lock().unwrap().process(&chunk[..read]);
             }
@@ -82,7 +82,7 @@ impl Watching {
         assert_eq!(found, Ok(true), "no {shown:?} in\n{}", self.text());
     }
 
-    /// Waits for its end, and asserts that the terminal is as it was.
+    /// Waits for its end, and asserts that the terminal's settings are restored.
     fn ended(mut self, how: &str) {
         let mut status = None;
         let ended = wait_until(LONG, || {
