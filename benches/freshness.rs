@@ -123,7 +123,7 @@ fn main() -> Result<(), Failure> {
         outcomes.push(Outcome { aim, ..outcome });
     }
     report(&dir, &outcomes)?;
-    let lines: Vec<Line> = outcomes.iter().map(summed_up).collect();
+    let lines: Vec<Line> = outcomes.iter().map(summary_lines).collect();
     summary::leave("freshness", &lines)?;
     Ok(remove_tree(&dir)?)
 }
@@ -139,7 +139,7 @@ fn aim_of(scenario: Scenario) -> &'static str {
 }
 
 /// Returns the lines for the summary of all benchmarks.
-fn summed_up(outcome: &Outcome) -> Line {
+fn summary_lines(outcome: &Outcome) -> Line {
     let (rows, floor) = (outcome.rows.percentile(99), outcome.floor.percentile(99));
     Line {
         what: format!("freshness, {}, p99", outcome.name),
@@ -357,13 +357,13 @@ fn append_record(root: &Path, pair: &PairPath, line: u32, record: &Record) -> io
 fn wait_for_rows(program: &mut Program, export: &Path, rows: u64) -> Result<(), Failure> {
     let deadline = Instant::now() + ROW_DEADLINE;
     loop {
-        let there = lines_in(export)?;
-        if there == rows {
+        let found = lines_in(export)?;
+        if found == rows {
             return Ok(());
         }
         program.check_alive()?;
         if Instant::now() > deadline {
-            return Err(program.failure(&format!("{there} of {rows} first rows came")));
+            return Err(program.failure(&format!("{found} of {rows} first rows came")));
         }
         thread::sleep(Duration::from_millis(10));
     }

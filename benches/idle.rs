@@ -90,7 +90,7 @@ fn main() -> Result<(), Failure> {
     println!("{}", machine(&dir));
     println!("floor: the daemon on an empty lake, over the same seconds\n");
     report(&outcomes);
-    summary::leave("idle", &summed_up(&outcomes, over))?;
+    summary::leave("idle", &summary_lines(&outcomes, over))?;
     Ok(remove_tree(&dir)?)
 }
 
@@ -204,7 +204,7 @@ fn report(outcomes: &[Outcome]) {
 }
 
 /// Returns the lines for the summary of all benchmarks.
-fn summed_up(outcomes: &[Outcome], over: Duration) -> Vec<Line> {
+fn summary_lines(outcomes: &[Outcome], over: Duration) -> Vec<Line> {
     let mut lines = Vec::new();
     for Outcome {
         name,

@@ -238,7 +238,7 @@ fn report(dir: &Path, plan: HistoryPlan, empty: &Subject, full: &Subject) -> Res
         table.row(cells);
     }
     table.print();
-    summary::leave("restart", &summed_up(plan, empty, full)?)?;
+    summary::leave("restart", &summary_lines(plan, empty, full)?)?;
     println!(
         "\npeak rss: {} on the history, {} on the empty lake",
         mebibytes(full.times.peak_rss_bytes),
@@ -248,7 +248,7 @@ fn report(dir: &Path, plan: HistoryPlan, empty: &Subject, full: &Subject) -> Res
 }
 
 /// Returns the lines for the summary of all benchmarks.
-fn summed_up(plan: HistoryPlan, empty: &Subject, full: &Subject) -> Result<Vec<Line>, Failure> {
+fn summary_lines(plan: HistoryPlan, empty: &Subject, full: &Subject) -> Result<Vec<Line>, Failure> {
     let line = |figure: &Figure, of_ratio: bool, aim| -> Result<Line, Failure> {
         let (name, of, sum_up) = figure;
         let value = Spread::of(of(&full.times).clone()).ok_or("no rounds")?;

@@ -96,8 +96,8 @@ fn start_daemon(root: &Path) -> JoinHandle<ExitCode> {
 }
 
 /// Returns whether the daemon stopped in time and without an error.
-fn stop_daemon(daemon: JoinHandle<ExitCode>, told: bool) -> io::Result<bool> {
-    if !told {
+fn stop_daemon(daemon: JoinHandle<ExitCode>, stop_requested: bool) -> io::Result<bool> {
+    if !stop_requested {
         signal_hook::low_level::raise(signal_hook::consts::SIGTERM)?;
     }
     let deadline = Instant::now() + PATIENCE;
@@ -184,13 +184,13 @@ impl Show {
     fn play(
         &mut self,
         root: &Path,
-        asked: &Arguments,
+        arguments: &Arguments,
         stop: &AtomicBool,
         daemon: &JoinHandle<ExitCode>,
     ) -> io::Result<()> {
         let mut scorer = Scorer::new(root, None, fastrand::u64(..=0xff_ffff), Some(LATE));
-        let mut clock = Clock::new(f64::from(asked.rate));
-        let end = Instant::now() + Duration::from_secs(asked.seconds);
+        let mut clock = Clock::new(f64::from(arguments.rate));
+        let end = Instant::now() + Duration::from_secs(arguments.seconds);
         let mut scoring = true;
         while scoring || (self.rows_missing() > 0 && Instant::now() < end + PATIENCE) {
             if stop.load(Ordering::Relaxed) {

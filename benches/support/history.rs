@@ -157,11 +157,11 @@ fn take_in(dir: &Path, root: &Path, plan: &HistoryPlan, earned: u64) -> Result<(
     println!("history: distilld takes in {} lines", plan.lines());
     let start = Instant::now();
     let program = Program::start(root, &["run", "--once"], &dir.join("take-in.log"))?;
-    let (mut said, mut peak_rss_bytes) = (Instant::now(), 0);
+    let (mut reported, mut peak_rss_bytes) = (Instant::now(), 0);
     while !program.ended() {
         peak_rss_bytes = program.usage().peak_rss_bytes.max(peak_rss_bytes);
-        if said.elapsed() > PROGRESS_INTERVAL {
-            said = Instant::now();
+        if reported.elapsed() > PROGRESS_INTERVAL {
+            reported = Instant::now();
             let export_bytes = fs::metadata(export_path(root)).map_or(0, |meta| meta.len());
             println!(
                 "history: export of {} after {}",
@@ -190,10 +190,10 @@ fn write_day_files(root: &Path, plan: &HistoryPlan) -> io::Result<u64> {
     println!("history: making {} pairs", plan.pairs);
     let mut rng = fastrand::Rng::with_seed(17);
     let (mut evidence, mut scored) = (Vec::new(), Vec::new());
-    let (mut rows, mut said) = (0, Instant::now());
+    let (mut rows, mut reported) = (0, Instant::now());
     for number in 0..plan.pairs {
-        if said.elapsed() > PROGRESS_INTERVAL {
-            said = Instant::now();
+        if reported.elapsed() > PROGRESS_INTERVAL {
+            reported = Instant::now();
             println!("history: {number} of {} pairs made", plan.pairs);
         }
         let pair = PairPath::of_history(number);

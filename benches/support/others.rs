@@ -16,7 +16,7 @@ impl Other {
     /// Returns one DuckDB query, where `duckdb` is installed, and the programs given as `NAME=COMMAND`.
     pub fn all(given: &[String]) -> Vec<Other> {
         let duckdb = Command::new("duckdb").arg("--version").output();
-        let installed = duckdb.is_ok_and(|told| told.status.success());
+        let installed = duckdb.is_ok_and(|output| output.status.success());
         let duckdb = installed.then(|| Other {
             name: "duckdb query".to_owned(),
             command: format!("duckdb -c \"{DUCKDB_QUERY}\""),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Failure;
 
 /// Polling interval for the end of a child; wall times are too long by at most this.
-const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// The unit of CPU times in `/proc/PID/stat`, 1/100 s on every architecture distilld is built for.
 const TICK: Duration = Duration::from_millis(10);
 /// A daemon that takes longer than this to stop is killed.
@@ -94,7 +94,7 @@ impl Program {
         let program = &mut self;
         let mut usage = Usage::default();
         loop {
-            let ended = look(program.child.id(), &mut usage);
+            let ended = read_usage(program.child.id(), &mut usage);
             if ended {
                 let wall = start.elapsed();
                 let status = program.child.wait()?;
@@ -104,7 +104,7 @@ impl Program {
                     Err(program.failure(&status.to_string()))
                 };
             }
-            thread::sleep(LOOK_INTERVAL);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
@@ -115,7 +115,7 @@ impl Program {
 
     /// Returns whether the child has ended; its `/proc` entry remains until it is reaped.
     pub fn ended(&self) -> bool {
-        look(self.child.id(), &mut Usage::default())
+        read_usage(self.child.id(), &mut Usage::default())
     }
 
     /// Waits for a successful end.
@@ -136,7 +136,7 @@ impl Program {
     /// Returns the resource usage so far.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
-        look(self.child.id(), &mut usage);
+        read_usage(self.child.id(), &mut usage);
         usage
     }
 
@@ -153,11 +153,11 @@ impl Program {
         self.stop_and(|_| Ok(())).map(|((), _)| ())
     }
 
-    /// Stops the program; returns the result of `last_look`, called after its end while it was still in `/proc`, and
+    /// Stops the program; returns the result of `last_reading`, called after its end while it was still in `/proc`, and
     /// the duration of the stop.
     pub fn stop_and<T>(
         self,
-        last_look: impl FnOnce(u32) -> io::Result<T>,
+        last_reading: impl FnOnce(u32) -> io::Result<T>,
     ) -> Result<(T, Duration), Failure> {
         let start = Instant::now();
         rustix::process::kill_process(
@@ -166,10 +166,10 @@ impl Program {
         )?;
         while start.elapsed() < STOP_DEADLINE {
             if self.ended() {
-                let (took, seen) = (start.elapsed(), last_look(self.id())?);
+                let (took, seen) = (start.elapsed(), last_reading(self.id())?);
                 return self.wait().map(|()| (seen, took));
             }
-            thread::sleep(LOOK_INTERVAL);
+            thread::sleep(POLL_INTERVAL);
         }
         Err(self.failure("did not stop in time"))
     }
@@ -195,15 +195,15 @@ impl Drop for Program {
 }
 
 /// Returns the CPU time that this program itself has used.
-pub fn own_cpu() -> Duration {
+pub fn own_cpu_time() -> Duration {
     let mut usage = Usage::default();
-    look(std::process::id(), &mut usage);
+    read_usage(std::process::id(), &mut usage);
     usage.cpu
 }
 
 /// Updates `usage` with the latest figures; returns whether the process has ended. A process that is not yet waited
 /// for still has its CPU time in `/proc`, but no longer its memory.
-fn look(process_id: u32, usage: &mut Usage) -> bool {
+fn read_usage(process_id: u32, usage: &mut Usage) -> bool {
     let proc_dir = PathBuf::from(format!("/proc/{process_id}"));
     let status = fs::read_to_string(proc_dir.join("status")).unwrap_or_default();
     if let Some(len_bytes) = peak_rss_bytes(&status) {

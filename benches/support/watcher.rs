@@ -15,7 +15,7 @@ use memchr::memmem;
 use super::Failure;
 
 /// Sleep between two polls of the export.
-const LOOK_INTERVAL: Duration = Duration::from_micros(20);
+const POLL_INTERVAL: Duration = Duration::from_micros(20);
 /// Prefix of the run ids of measured records; a number follows.
 pub const RUN_PREFIX: &str = "fresh-";
 
@@ -57,7 +57,7 @@ fn watch(
     stop: &AtomicBool,
 ) -> io::Result<Vec<Duration>> {
     sharpen_sleeps();
-    let (mut apart, mut has_unarmed, mut last_look) = (Vec::new(), Vec::new(), Instant::now());
+    let (mut apart, mut has_unarmed, mut last_poll) = (Vec::new(), Vec::new(), Instant::now());
     while !stop.load(Ordering::Relaxed) {
         let len = export.metadata()?.len();
         if len > offset {
@@ -65,12 +65,12 @@ fn watch(
             has_unarmed.resize(begin + (len - offset) as usize, 0);
             export.read_exact_at(&mut has_unarmed[begin..], offset)?;
             let now = Instant::now();
-            apart.push(now - last_look);
+            apart.push(now - last_poll);
             offset = len;
             report_rows(&mut has_unarmed, now, rows);
         }
-        last_look = Instant::now();
-        thread::sleep(LOOK_INTERVAL);
+        last_poll = Instant::now();
+        thread::sleep(POLL_INTERVAL);
     }
     Ok(apart)
 }

@@ -87,12 +87,12 @@ fn check(writers: Writers) {
 }
 
 #[test]
-fn a_power_cut_loses_nothing_and_doubles_nothing_where_scorers_write_again() {
+fn a_power_cut_loses_and_duplicates_no_row_if_scorers_write_lost_lines_again() {
     check(Writers::WriteAgain);
 }
 
 #[test]
-fn a_power_cut_doubles_nothing_where_scorers_go_on_behind_their_lost_lines() {
+fn a_power_cut_duplicates_no_row_if_scorers_continue_after_lost_lines() {
     check(Writers::GoOn);
 }
 
@@ -306,12 +306,12 @@ impl Chain {
         ever: &BTreeMap<String, usize>,
         tally: &mut Tally,
     ) -> Result<(), String> {
-        let said = self.must(distilld(root, &["run", "--once"]))?;
-        let case = said.split("case=").nth(1).unwrap_or_default();
+        let log = self.must(distilld(root, &["run", "--once"]))?;
+        let case = log.split("case=").nth(1).unwrap_or_default();
         let case = case.trim_start_matches('"').split_whitespace().next();
         let case = case.unwrap_or("unknown");
         *tally.cases.entry(case.to_owned()).or_default() += 1;
-        tally.sources_read_again += said.matches("re-reading from the start").count();
+        tally.sources_read_again += log.matches("re-reading from the start").count();
         let export = fs::read(export_path(root)).unwrap_or_default();
         must_begin_with(&export, seen)?;
         let naive = naive_batch(&read_pairs(&OsStorage, root).unwrap(), false).rows;
@@ -321,12 +321,12 @@ impl Chain {
     /// Runs a command, which must succeed, and returns its output.
     fn must(&self, mut command: Command) -> Result<String, String> {
         let output = command.stdin(Stdio::null()).output().unwrap();
-        let told = [output.stdout, output.stderr].concat();
-        let told = String::from_utf8_lossy(&told).into_owned();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
         if output.status.success() {
-            return Ok(told);
+            return Ok(text);
         }
-        Err(format!("{command:?} ended with {}: {told}", output.status))
+        Err(format!("{command:?} ended with {}: {text}", output.status))
     }
 }
 
@@ -346,9 +346,9 @@ fn compare(export: &[u8], naive: &[String], ever: &BTreeMap<String, usize>) -> R
     let found = rows_of(export);
     let earned = counted(naive.iter().map(String::as_str));
     for (key, count) in &earned {
-        let there = found.get(key).copied().unwrap_or_default();
-        if there < *count {
-            return Err(format!("{there} of {count} rows are there: {key}"));
+        let actual = found.get(key).copied().unwrap_or_default();
+        if actual < *count {
+            return Err(format!("{actual} of {count} rows are there: {key}"));
         }
     }
     for (key, count) in &found {

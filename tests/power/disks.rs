@@ -55,7 +55,7 @@ fn small_file_system(bench: &Bench, kind: &str, dir: &Path) -> Mounted {
     if kind == "tmpfs" {
         return Mounted::new(&["-t", "tmpfs", "-o", "size=3m", "tmpfs"], dir);
     }
-    let image = bench.beside("small.image");
+    let image = bench.sibling("small.image");
     host::make_ext4(&image, 12 * MIB);
     Mounted::image(&image, dir, "noatime")
 }
@@ -65,7 +65,7 @@ fn check_full(kind: &str, what: What) {
         return;
     }
     let bench = Bench::new();
-    let state_dir = bench.beside("state");
+    let state_dir = bench.sibling("state");
     let full_dir = match what {
         What::Export => bench.root().join("data/distilled/sft"),
         What::State => state_dir.clone(),
@@ -83,19 +83,19 @@ fn check_full(kind: &str, what: What) {
     append_long(&bench, 3..10);
     let stopped = "msg=\"paused: ";
     bench.wait_for(&mut daemon, "it logs the stop", || {
-        bench.said().contains(stopped)
+        bench.log_text().contains(stopped)
     });
     let place = match what {
         What::Export => "sft_export.jsonl",
         What::State => "journal",
     };
-    let asked = stamp(HostClock::new().wall_ms());
+    let requested_at = stamp(HostClock::new().wall_ms());
     bench.wait_for(&mut daemon, "status gives the reason", || {
         let status = bench.status();
         let fault = &status["last_fault"];
         fault["resolved"] == false
             && fault["what"].to_string().contains(place)
-            && status["as_of"].as_str() > Some(&asked)
+            && status["as_of"].as_str() > Some(&requested_at)
             // A run that was read before its evidence arrived waits too, as reading stopped in between.
             && status["scored"]["waiting"].as_u64() >= Some(1)
     });
@@ -113,22 +113,22 @@ fn check_full(kind: &str, what: What) {
 }
 
 #[test]
-fn an_export_on_a_full_ext4_goes_on_when_there_is_room() {
+fn an_export_on_a_full_ext4_resumes_when_space_is_available() {
     check_full("ext4", What::Export);
 }
 
 #[test]
-fn an_export_on_a_full_tmpfs_goes_on_when_there_is_room() {
+fn an_export_on_a_full_tmpfs_resumes_when_space_is_available() {
     check_full("tmpfs", What::Export);
 }
 
 #[test]
-fn a_state_on_a_full_ext4_goes_on_when_there_is_room() {
+fn a_state_on_a_full_ext4_resumes_when_space_is_available() {
     check_full("ext4", What::State);
 }
 
 #[test]
-fn a_state_on_a_full_tmpfs_goes_on_when_there_is_room() {
+fn a_state_on_a_full_tmpfs_resumes_when_space_is_available() {
     check_full("tmpfs", What::State);
 }
 
@@ -141,7 +141,7 @@ struct ThinDisk {
 impl ThinDisk {
     fn new(bench: &Bench) -> Self {
         let options = ["-t", "tmpfs", "-o", "size=24m", "tmpfs"];
-        let pool = Mounted::new(&options, &bench.beside("pool"));
+        let pool = Mounted::new(&options, &bench.sibling("pool"));
         let image = pool.dir().join("image");
         host::make_ext4(&image, 64 * MIB);
         Self { pool, image }
@@ -185,9 +185,9 @@ fn a_failed_sync_ends_the_process_and_the_next_start_recovers() {
     append_long(&bench, 3..60);
     let status = daemon
         .wait(LONG)
-        .unwrap_or_else(|error| panic!("{error}: {}", bench.said()));
-    assert_eq!(status.code(), Some(1), "{}", bench.said());
-    assert!(bench.said().contains("sync"), "{}", bench.said());
+        .unwrap_or_else(|error| panic!("{error}: {}", bench.log_text()));
+    assert_eq!(status.code(), Some(1), "{}", bench.log_text());
+    assert!(bench.log_text().contains("sync"), "{}", bench.log_text());
     reader.finish().unwrap();
     let seen = bench.export_bytes();
     let seen = &seen[..seen
@@ -221,17 +221,17 @@ fn a_file_system_that_turns_read_only_loses_nothing() {
     append_long(&bench, 3..10);
     // The daemon exits after a failed sync; after a failed write it logs the error and retries.
     let mut ended = false;
-    let told = wait_until(LONG, || {
+    let waited = wait_until(LONG, || {
         ended = daemon.check_running().is_err();
-        Ok(ended || bench.said().contains("msg=\"paused: "))
+        Ok(ended || bench.log_text().contains("msg=\"paused: "))
     });
-    let said = bench.said();
-    assert_eq!(told, Ok(true), "{said}");
+    let log = bench.log_text();
+    assert_eq!(waited, Ok(true), "{log}");
     assert!(
-        said.contains("Read-only file system") || said.contains("Input/output error"),
-        "{said}"
+        log.contains("Read-only file system") || log.contains("Input/output error"),
+        "{log}"
     );
-    assert!(ended || said.contains("msg=\"paused: "), "{said}");
+    assert!(ended || log.contains("msg=\"paused: "), "{log}");
     reader.finish().unwrap();
     drop(daemon);
     let seen = bench.export_bytes();
@@ -262,12 +262,12 @@ fn sector_of(image: &Path, path_in_image: &str, block: usize) -> u64 {
 }
 
 #[test]
-fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
+fn a_day_file_with_a_bad_sector_is_skipped_and_read_once_readable() {
     if !host::has(&PROGRAMS) || !host::has(&["debugfs"]) {
         return;
     }
     let bench = Bench::new();
-    let image = bench.beside("image");
+    let image = bench.sibling("image");
     host::make_ext4(&image, 32 * MIB);
     let bad = "2026/01/02/bad.jsonl";
     {
@@ -285,7 +285,7 @@ fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
     // In the new part; the part before it has been read already.
     let blocks = 100 * scored("bad 100").len() / 4096 + 2;
     let sector = sector_of(&image, &format!("/data/scored-runs/{bad}"), blocks);
-    let device = BlockDevice::with_bad_sectors(&bench.beside("device"), &image, &[sector]);
+    let device = BlockDevice::with_bad_sectors(&bench.sibling("device"), &image, &[sector]);
     {
         let _mounted = Mounted::image(device.path(), &bench.root(), "noatime");
         let mut command = bench.command(&["run"]);
@@ -294,17 +294,17 @@ fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
         bench.wait_run(&mut daemon, "later");
         bench.wait_for(&mut daemon, "the bad day-file is logged", || {
             bench
-                .said()
+                .log_text()
                 .lines()
                 .any(|line| line.contains("level=warn") && line.contains(bad))
         });
         bench.probe(&mut daemon);
         let warned = bench
-            .said()
+            .log_text()
             .lines()
             .filter(|line| line.contains("skipped, retrying") && line.contains("bad.jsonl"))
             .count();
-        assert_eq!(warned, 1, "{}", bench.said());
+        assert_eq!(warned, 1, "{}", bench.log_text());
         let seen = bench.export_bytes();
         bench.stop(daemon);
         assert!(bench.export_bytes().starts_with(&seen));
@@ -321,12 +321,12 @@ const COMPARED: &str = "export metadata changed since our last write";
 const FITS: &str = "verified, unchanged since they were written";
 
 #[test]
-fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
+fn an_export_with_a_bad_sector_is_reported_once_and_verified_once_readable() {
     if !host::has(&PROGRAMS) || !host::has(&["debugfs"]) {
         return;
     }
     let bench = Bench::new();
-    let image = bench.beside("image");
+    let image = bench.sibling("image");
     host::make_ext4(&image, 64 * MIB);
     // The day-files are on another file system: on a changed device they would be read again, and the rows with them.
     let distilled = bench.root().join("data/distilled");
@@ -340,7 +340,7 @@ fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
     assert!(before > 2 * MIB);
     // In its first MiB, because an append verifies only the end.
     let sector = sector_of(&image, "/sft/sft_export.jsonl", 20);
-    let device = BlockDevice::with_bad_sectors(&bench.beside("device"), &image, &[sector]);
+    let device = BlockDevice::with_bad_sectors(&bench.sibling("device"), &image, &[sector]);
     {
         let _mounted = Mounted::image(device.path(), &distilled, "noatime");
         fs::set_permissions(bench.export(), Permissions::from_mode(0o600)).unwrap();
@@ -349,7 +349,7 @@ fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
         command.env("DISTILLD_FULL_SCAN_MS", "100");
         let (mut daemon, address) = bench.listening_by(&mut command);
         bench.wait_for(&mut daemon, "it logs that it cannot compare", || {
-            bench.said().contains("cannot read segment ")
+            bench.log_text().contains("cannot read segment ")
         });
         let scans = "distilld_scans_total{kind=\"full\"}";
         bench.wait_answer(&mut daemon, address, "/metrics", "many scans", |answer| {
@@ -363,16 +363,16 @@ fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
             export.read_to_string(&mut new).unwrap();
             new.ends_with('\n') && new.contains("\"all the same\"")
         });
-        let said = bench.said();
-        let errors: Vec<&str> = said
+        let log = bench.log_text();
+        let errors: Vec<&str> = log
             .lines()
             .filter(|line| line.contains("level=error"))
             .collect();
-        assert_eq!(errors.len(), 1, "{said}");
+        assert_eq!(errors.len(), 1, "{log}");
         for words in ["sft_export.jsonl", "Input/output error", "check its disk"] {
             assert!(errors[0].contains(words), "{}", errors[0]);
         }
-        assert!(said.contains(COMPARED) && !said.contains(FITS), "{said}");
+        assert!(log.contains(COMPARED) && !log.contains(FITS), "{log}");
         let text = get(address, "/metrics").body;
         let counted = metric(&text, "distilld_errors_total{kind=\"export\"}");
         assert_eq!(counted, Some(1.0), "{text}");
@@ -381,12 +381,12 @@ fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
     drop(device);
     // A successful start proves nothing: what could not be compared is compared by the next start.
     let _mounted = Mounted::image(&image, &distilled, "noatime");
-    let compared = bench.said().matches(COMPARED).count();
+    let compared = bench.log_text().matches(COMPARED).count();
     let mut daemon = bench.start_caught_up();
     bench.wait_for(&mut daemon, "it logs that everything matches", || {
-        bench.said().contains(FITS)
+        bench.log_text().contains(FITS)
     });
-    assert!(bench.said().matches(COMPARED).count() > compared);
+    assert!(bench.log_text().matches(COMPARED).count() > compared);
     bench.stop(daemon);
     bench.assert_distinct(41);
     bench.assert_batch();

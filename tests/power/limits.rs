@@ -76,9 +76,9 @@ fn an_overflow_of_the_event_queue_loses_nothing() {
     bench.wait_rows(&mut daemon, 1_040);
     bench.assert_distinct(1_040);
     assert!(
-        bench.said().contains("inotify queue overflowed"),
+        bench.log_text().contains("inotify queue overflowed"),
         "{}",
-        bench.said()
+        bench.log_text()
     );
     let status = bench.status();
     assert!(status["event_overflows"].as_u64() > Some(0), "{status}");
@@ -96,7 +96,7 @@ fn an_overflow_of_the_event_queue_loses_nothing() {
 }
 
 #[test]
-fn thousands_of_directories_created_at_once_are_heard() {
+fn thousands_of_directories_created_at_once_are_noticed() {
     if !host::has(&[]) {
         return;
     }
@@ -129,7 +129,7 @@ fn polling_with(bench: &Bench, what: &str, limit: u32) -> Command {
 }
 
 #[test]
-fn where_watches_run_out_the_daemon_polls_and_says_so() {
+fn exhausted_watches_make_the_daemon_poll_and_report_it() {
     if !host::has(&["unshare"]) {
         return;
     }
@@ -156,16 +156,16 @@ fn where_watches_run_out_the_daemon_polls_and_says_so() {
     );
     host::assert_watch_mode(address, "polling");
     assert!(
-        bench.said().contains("polling in addition to events"),
+        bench.log_text().contains("polling in addition to events"),
         "{}",
-        bench.said()
+        bench.log_text()
     );
     bench.stop(daemon);
     bench.assert_batch();
 }
 
 #[test]
-fn where_there_is_no_event_source_the_daemon_polls_and_says_why() {
+fn without_an_event_source_the_daemon_polls_and_reports_the_reason() {
     if !host::has(&["unshare"]) {
         return;
     }
@@ -192,11 +192,11 @@ fn where_there_is_no_event_source_the_daemon_polls_and_says_why() {
         watch.contains("polling: ") && watch.contains(why),
         "{watch}"
     );
-    let said = bench.said();
-    let warned = said
+    let log = bench.log_text();
+    let warned = log
         .lines()
         .filter(|line| line.contains("level=warn") && line.contains(why));
-    assert_eq!(warned.count(), 1, "{said}");
+    assert_eq!(warned.count(), 1, "{log}");
     host::assert_watch_mode(address, "polling");
     bench.stop(daemon);
     bench.assert_batch();

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use fastrand::Rng;
 
-use crate::support::kill_harness::earns_rows_all_along;
+use crate::support::kill_harness::earns_rows_throughout;
 use crate::support::lake_gen::{Shape, Step, Stream, pairs_of, script};
 use crate::support::naive_json;
 
@@ -50,7 +50,7 @@ fn stream_of(name: &Name) -> Stream {
 impl Scorers {
     /// Returns whether the lake of a seed has rows in all its lives; without rows nothing can be lost.
     pub fn earn_rows(seed: u64, lines: usize) -> bool {
-        earns_rows_all_along(&script(seed, &Shape::steady(lines)))
+        earns_rows_throughout(&script(seed, &Shape::steady(lines)))
     }
 
     /// Creates a lake of about this number of lines, none of them written yet.

@@ -26,7 +26,7 @@ const CALLS: [(&str, u32); 10] = [
 ];
 
 #[test]
-fn a_call_of_any_kind_that_a_signal_interrupts_is_made_again() {
+fn an_interrupted_call_of_any_kind_is_retried() {
     if !host::has(&["strace"]) {
         return;
     }
@@ -36,7 +36,7 @@ fn a_call_of_any_kind_that_a_signal_interrupts_is_made_again() {
             bench.append_run(&format!("2026/01/{run:02}/n.jsonl"), &format!("run {run}"));
         });
         let plain = bench.command(&["run", "--once"]);
-        let trace = bench.beside("trace");
+        let trace = bench.sibling("trace");
         let inject = format!("inject={call}:error=EINTR:when={first}+3");
         let mut traced = Command::new("strace");
         traced
@@ -66,7 +66,7 @@ fn run_named(run: u32) -> String {
 }
 
 #[test]
-fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
+fn the_status_is_current_while_the_store_rejects_writes() {
     if !host::has(&["strace"]) {
         return;
     }
@@ -87,7 +87,7 @@ fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
         .args(["-f", "-qq", "-e", "trace=pwrite64", "-P"])
         .arg(bench.state_dir().join("state.redb"))
         .args(["-e", "inject=pwrite64:error=ENOSPC:when=5+", "-o"])
-        .arg(bench.beside("trace"))
+        .arg(bench.sibling("trace"))
         .arg(plain.get_program())
         .args(plain.get_args())
         .env("DISTILLD_CHECKPOINT_BYTES", "4096")
@@ -101,9 +101,9 @@ fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
     };
     (0..20).for_each(|_| score());
     bench.wait_for(&mut daemon, "it logs the stop", || {
-        bench.said().contains("msg=\"paused: ")
+        bench.log_text().contains("msg=\"paused: ")
     });
-    let asked = stamp(HostClock::new().wall_ms());
+    let requested_at = stamp(HostClock::new().wall_ms());
     let mut pid = 0;
     bench.wait_for(&mut daemon, "status gives the reason", || {
         // The last failed write may have been the final one: then the store has stored everything.
@@ -115,7 +115,7 @@ fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
             && fault["what"]
                 .to_string()
                 .contains("the state's disk failed")
-            && status["as_of"].as_str() > Some(&asked)
+            && status["as_of"].as_str() > Some(&requested_at)
             && status["scored"]["waiting"] == 1
     });
     // The tracer ends with its process; in the other order the process would survive.

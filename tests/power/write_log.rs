@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_flushed_is_there_and_the_rest_may_be() {
+    fn flushed_writes_survive_and_unflushed_writes_may() {
         let log = log_of(&[Some((0, 1)), None, Some((1, 2)), Some((0, 3))]);
         let base = [0; 2 * SECTOR];
         let mut found = std::collections::BTreeSet::new();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_of_the_log_tells_its_entries() {
+    fn a_log_length_determines_its_entries() {
         let log = log_of(&[Some((0, 1)), None]);
         let ends = [0, SECTOR, SECTOR + 1, 3 * SECTOR, 3 * SECTOR + 1];
         assert_eq!(

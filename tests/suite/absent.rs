@@ -26,27 +26,27 @@ impl Way {
 
     fn names(self, stream: Stream) -> (PathBuf, PathBuf) {
         let file = stream.path(Path::new(ROOT), PAIR);
-        let there = match self {
+        let place = match self {
             Way::Denied | Way::FileMoved => file,
             Way::DayMoved => file.parent().unwrap().to_owned(),
         };
-        let aside = Path::new("/aside").join(there.file_name().unwrap());
-        (there, aside)
+        let aside = Path::new("/aside").join(place.file_name().unwrap());
+        (place, aside)
     }
 
     fn take_away(self, disk: &SimDisk, stream: Stream) {
-        let (there, aside) = self.names(stream);
+        let (place, aside) = self.names(stream);
         match self {
-            Way::Denied => disk.deny(there, true),
-            Way::FileMoved | Way::DayMoved => disk.move_file(there, aside),
+            Way::Denied => disk.deny(place, true),
+            Way::FileMoved | Way::DayMoved => disk.move_file(place, aside),
         }
     }
 
     fn give_back(self, disk: &SimDisk, stream: Stream) {
-        let (there, aside) = self.names(stream);
+        let (place, aside) = self.names(stream);
         match self {
-            Way::Denied => disk.deny(there, false),
-            Way::FileMoved | Way::DayMoved => disk.move_file(aside, there),
+            Way::Denied => disk.deny(place, false),
+            Way::FileMoved | Way::DayMoved => disk.move_file(aside, place),
         }
     }
 }
@@ -111,7 +111,7 @@ impl Lake {
     }
 
     /// Appends bytes without an event.
-    fn append_unheard(&mut self, stream: Stream, bytes: &str) {
+    fn append_without_event(&mut self, stream: Stream, bytes: &str) {
         let path = stream.path(Path::new(ROOT), PAIR);
         self.bench.disk.append_durable(path, bytes.as_bytes());
         self.remember(stream, bytes.as_bytes());
@@ -122,7 +122,7 @@ impl Lake {
     }
 
     fn scan(&mut self) {
-        self.bench.look_around().unwrap();
+        self.bench.scan().unwrap();
         self.bench.quiet().unwrap();
     }
 
@@ -197,32 +197,32 @@ fn check(away: Stream, restart: bool) {
 }
 
 #[test]
-fn a_run_scored_while_its_evidence_is_out_of_reach_is_exported_when_that_is_back() {
+fn a_run_scored_while_its_evidence_is_unavailable_is_exported_on_its_return() {
     check(Stream::Evidence, false);
 }
 
 #[test]
-fn a_run_scored_while_its_evidence_is_out_of_reach_is_exported_after_a_start_too() {
+fn a_run_scored_while_its_evidence_is_unavailable_is_exported_after_a_restart() {
     check(Stream::Evidence, true);
 }
 
 #[test]
-fn evidence_that_comes_while_its_run_is_out_of_reach_is_joined_when_that_is_back() {
+fn evidence_that_arrives_while_its_run_is_unavailable_is_joined_on_its_return() {
     check(Stream::Scored, false);
 }
 
 #[test]
-fn evidence_that_comes_while_its_run_is_out_of_reach_is_joined_after_a_start_too() {
+fn evidence_that_arrives_while_its_run_is_unavailable_is_joined_after_a_restart() {
     check(Stream::Scored, true);
 }
 
 #[test]
-fn lines_behind_a_flood_of_rows_are_read_in_the_same_catch_up() {
+fn lines_after_a_burst_of_rows_are_read_in_the_same_catch_up() {
     let mut lake = Lake::new();
     // Nine rows of one text: more than one step makes.
     lake.append(Stream::Scored, &scored("x").repeat(9));
-    lake.append_unheard(Stream::Scored, &(scored("y") + &scored("x")));
-    lake.append_unheard(Stream::Evidence, &evidence("y", "t"));
+    lake.append_without_event(Stream::Scored, &(scored("y") + &scored("x")));
+    lake.append_without_event(Stream::Evidence, &evidence("y", "t"));
     lake.append(Stream::Evidence, &evidence("x", &"t".repeat(1 << 20)));
     // The clock did not advance, and there was no other event.
     let totals = lake.bench.engine.as_ref().unwrap().totals();
@@ -276,7 +276,7 @@ struct Tail {
     stream: Stream,
     end: End,
     /// Whether it was read before the change.
-    heard: bool,
+    was_read: bool,
     settle_ms: u64,
     long_bytes: usize,
 }
@@ -293,13 +293,13 @@ fn fault_of_wait(tail: Tail) -> Option<String> {
         Stream::Evidence => evidence("a", "t"),
     };
     let bytes = format!("{whole}{{\"torn\":");
-    if tail.heard {
+    if tail.was_read {
         lake.append(stream, &bytes);
     } else {
-        lake.append_unheard(stream, &bytes);
+        lake.append_without_event(stream, &bytes);
     }
     end.happen(&lake.bench.disk, stream, &vec![b'x'; tail.long_bytes]);
-    lake.bench.look_around().unwrap();
+    lake.bench.scan().unwrap();
     // The other day-file queues the pair, regardless of what the scan finds.
     lake.append(stream.other(), "\n");
     if !lake.bench.settle_all().unwrap() {
@@ -313,7 +313,7 @@ fn fault_of_wait(tail: Tail) -> Option<String> {
     let expected = match end {
         End::Stays | End::GrowsOverlong => 1,
         End::GrowsOverlongThenMore => 2,
-        End::Away(_) => u64::from(tail.heard),
+        End::Away(_) => u64::from(tail.was_read),
         End::Emptied => 0,
     };
     let torn = match end {
@@ -322,24 +322,25 @@ fn fault_of_wait(tail: Tail) -> Option<String> {
         End::Away(_) | End::Emptied => (0, 0),
         End::GrowsOverlongThenMore => (1, 4),
     };
-    let told = lake.bench.engine.as_ref().unwrap().unterminated();
-    let told = (told.lines, told.bytes);
-    (lines != expected || told != torn)
-        .then(|| format!("{lines} lines read of {expected}, torn {told:?} of {torn:?}"))
+    let unterminated = lake.bench.engine.as_ref().unwrap().unterminated();
+    let unterminated = (unterminated.lines, unterminated.bytes);
+    (lines != expected || unterminated != torn)
+        .then(|| format!("{lines} lines read of {expected}, torn {unterminated:?} of {torn:?}"))
 }
 
 #[test]
-fn nobody_waits_for_ever_for_the_end_of_a_day_file() {
+fn the_wait_for_the_end_of_a_day_file_is_bounded() {
     let mut wrong = Vec::new();
     for stream in Stream::BOTH {
         for end in End::ALL {
-            for (heard, settle_ms) in [(true, SETTLE_MS), (true, 0), (false, SETTLE_MS), (false, 0)]
+            for (was_read, settle_ms) in
+                [(true, SETTLE_MS), (true, 0), (false, SETTLE_MS), (false, 0)]
             {
                 for long_bytes in [300, 5 << 20] {
                     let tail = Tail {
                         stream,
                         end,
-                        heard,
+                        was_read,
                         settle_ms,
                         long_bytes,
                     };
@@ -353,15 +354,15 @@ fn nobody_waits_for_ever_for_the_end_of_a_day_file() {
 }
 
 #[test]
-fn a_torn_line_is_told_once_however_often_its_pair_leaves_the_memory() {
+fn a_torn_line_is_counted_once_however_often_its_pair_is_evicted() {
     let mut lake = Lake::new();
     lake.append(Stream::Scored, &(scored("a") + "{\"torn\":"));
-    let told = |lake: &Lake| {
+    let unterminated = |lake: &Lake| {
         let unterminated = lake.bench.engine.as_ref().unwrap().unterminated();
         (unterminated.lines, unterminated.bytes)
     };
     for _ in 0..3 {
-        assert_eq!(told(&lake), (1, 8));
+        assert_eq!(unterminated(&lake), (1, 8));
         assert!(lake.bench.settle_all().unwrap());
         lake.step(Step::Checkpoint);
         lake.append(Stream::Evidence, "\n");
@@ -369,9 +370,9 @@ fn a_torn_line_is_told_once_however_often_its_pair_leaves_the_memory() {
         let engine = lake.bench.engine.as_mut().unwrap();
         engine.tick().unwrap();
         assert_eq!(engine.active_paths(), []);
-        assert_eq!(told(&lake), (1, 8));
+        assert_eq!(unterminated(&lake), (1, 8));
         lake.scan();
     }
     lake.append(Stream::Scored, "0}\n");
-    assert_eq!(told(&lake), (0, 0));
+    assert_eq!(unterminated(&lake), (0, 0));
 }

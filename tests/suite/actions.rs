@@ -189,7 +189,7 @@ fn category_of(run: &str) -> &'static str {
 fn start(bench: &Bench) -> Daemon {
     let root = rustix::process::geteuid().is_root();
     if root {
-        bench.start_command(&mut bench.as_nobody(&["run"]))
+        bench.start_command(&mut bench.as_unprivileged(&["run"]))
     } else {
         bench.start()
     }
@@ -215,27 +215,27 @@ impl Run {
     }
 
     fn act(&mut self, action: &Action) -> Result<(), String> {
-        let said = |error: io::Error| format!("{action:?}: {error}");
+        let describe = |error: io::Error| format!("{action:?}: {error}");
         let path = |stream: &Stream, pair: &String| self.bench.path(*stream, pair);
         match action {
             Action::Append(stream, pair, bytes) => self.bench.append(*stream, pair, bytes),
             Action::Rewrite(stream, pair, content, way) => {
-                rewrite(*stream, &path(stream, pair), *content, *way).map_err(said)?;
+                rewrite(*stream, &path(stream, pair), *content, *way).map_err(describe)?;
             }
             Action::Truncate(stream, pair, part) => {
-                truncate(&path(stream, pair), *part).map_err(said)?;
+                truncate(&path(stream, pair), *part).map_err(describe)?;
             }
             Action::CopyTruncate(stream, pair) => {
                 let path = path(stream, pair);
                 if path.exists() {
-                    fs::copy(&path, path.with_extension("1.jsonl")).map_err(said)?;
-                    File::create(&path).map_err(said)?;
+                    fs::copy(&path, path.with_extension("1.jsonl")).map_err(describe)?;
+                    File::create(&path).map_err(describe)?;
                 }
             }
             Action::Rename(stream, pair, to) => {
                 let (from, to) = (path(stream, pair), path(stream, to));
                 if from.exists() && to.parent().is_some_and(Path::exists) {
-                    fs::rename(from, to).map_err(said)?;
+                    fs::rename(from, to).map_err(describe)?;
                 }
             }
             Action::Delete(stream, pair) => {
@@ -245,10 +245,12 @@ impl Run {
             Action::Forbid(stream, pair) => {
                 _ = fs::set_permissions(path(stream, pair), Permissions::from_mode(0o000));
             }
-            Action::MoveDay(stream) => self.swap_day(*stream, &self.away(*stream)).map_err(said)?,
+            Action::MoveDay(stream) => self
+                .swap_day(*stream, &self.away(*stream))
+                .map_err(describe)?,
             Action::RenameDay(stream) => {
                 let other = self.bench.path(*stream, OTHER_DAY);
-                self.swap_day(*stream, &other).map_err(said)?;
+                self.swap_day(*stream, &other).map_err(describe)?;
             }
             Action::Quiet => return self.check_quiet(),
             Action::Restart => {
@@ -257,7 +259,7 @@ impl Run {
             }
             Action::Kill => {
                 let daemon = self.daemon.take().ok_or("no daemon")?;
-                daemon.kill_9().map_err(said)?;
+                daemon.kill_9().map_err(describe)?;
                 self.daemon = Some(start(&self.bench));
             }
         }
@@ -276,7 +278,7 @@ impl Run {
     }
 
     fn away(&self, stream: Stream) -> PathBuf {
-        self.bench.beside(match stream {
+        self.bench.sibling(match stream {
             Stream::Scored => "scored away",
             Stream::Evidence => "evidence away",
         })
@@ -335,8 +337,8 @@ impl Run {
         let rows = self.rows();
         let earned = keys_of(&naive_batch(&self.pairs(), false).rows);
         earned.iter().find_map(|(key, count)| {
-            let there = rows.get(key).copied().unwrap_or_default();
-            (there < *count).then(|| format!("{there} of {count} rows: {key}"))
+            let actual = rows.get(key).copied().unwrap_or_default();
+            (actual < *count).then(|| format!("{actual} of {count} rows: {key}"))
         })
     }
 
@@ -493,8 +495,8 @@ fn fault_of(actions: &[Action]) -> Option<String> {
     let outcome = actions.iter().try_for_each(|action| run.act(action));
     let outcome = outcome.and_then(|()| run.check_end());
     let fault = outcome.err()?;
-    let said = run.bench.said();
-    let lines: Vec<&str> = said.lines().collect();
+    let log = run.bench.log_text();
+    let lines: Vec<&str> = log.lines().collect();
     let end = lines[lines.len().saturating_sub(15)..].join("\n");
     Some(format!("{fault}\n--- end of the log\n{end}"))
 }
@@ -521,7 +523,7 @@ fn shrink(actions: &[Action], mut fails: impl FnMut(&[Action]) -> bool) -> Vec<A
 }
 
 #[test]
-fn whatever_is_done_to_day_files_each_line_has_one_row() {
+fn random_changes_of_day_files_leave_one_row_per_line() {
     let seconds = number_from("DISTILLD_ACTIONS_SECONDS").unwrap_or(SECONDS);
     let first = number_from("DISTILLD_ACTIONS_SEED").unwrap_or_else(|| fastrand::u64(..));
     let end = Instant::now() + Duration::from_secs(seconds);

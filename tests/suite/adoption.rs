@@ -125,7 +125,7 @@ fn an_export_of_the_batch_is_adopted() {
 }
 
 #[test]
-fn a_batch_of_a_running_lake_is_adopted_by_a_daemon_that_sees_the_evidence_later() {
+fn a_batch_of_a_growing_lake_is_adopted_by_a_daemon_that_reads_the_evidence_later() {
     let bench = Bench::new();
     bench.append(Stream::Scored, PAIR, scored("a") + &scored("late"));
     bench.append(Stream::Evidence, PAIR, evidence("a"));
@@ -150,19 +150,19 @@ fn a_lost_state_is_rebuilt() {
 
 #[test]
 fn a_damaged_state_is_rebuilt() {
-    let said = "cannot be used";
+    let message = "cannot be used";
     check(2, "empty state", |bench| {
         set_len(&state(bench, "state.redb"), |_| 0);
     })
-    .check(0, &[said]);
+    .check(0, &[message]);
     check(3, "half a state", |bench| {
         set_len(&state(bench, "state.redb"), |len| len / 2);
     })
-    .check(0, &[said]);
+    .check(0, &[message]);
     check(4, "no journal", |bench| {
         fs::remove_file(state(bench, "journal")).unwrap();
     })
-    .check(0, &[said]);
+    .check(0, &[message]);
     check(5, "no state, a journal", |bench| {
         fs::remove_file(state(bench, "state.redb")).unwrap();
     })
@@ -229,10 +229,10 @@ fn used_len(bytes: &[u8]) -> usize {
 }
 
 #[test]
-fn an_older_copy_of_the_state_is_noticed() {
+fn an_older_copy_of_the_state_is_detected() {
     for seed in 10..13 {
         let mut lake = Growing::new(seed, 300);
-        let copy = lake.bench.beside("copy");
+        let copy = lake.bench.sibling("copy");
         lake.grow(3);
         lake.bench.once();
         fs::create_dir(&copy).unwrap();
@@ -249,9 +249,9 @@ fn an_older_copy_of_the_state_is_noticed() {
 }
 
 #[test]
-fn a_state_copied_from_a_running_daemon_is_no_danger() {
+fn a_state_copied_from_a_running_daemon_is_safe() {
     let mut lake = Growing::new(20, 400);
-    let copy = lake.bench.beside("copy");
+    let copy = lake.bench.sibling("copy");
     fs::create_dir(&copy).unwrap();
     lake.grow(3);
     let mut daemon = lake.bench.start_caught_up();
@@ -280,7 +280,7 @@ fn copy_files(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_torn_last_row_without_a_state_is_cut_and_written_whole() {
+fn a_torn_last_row_without_a_state_is_truncated_and_rewritten() {
     for cut in [1, 30] {
         let bench = Bench::new();
         for run in ["a", "b", "c"] {
@@ -299,7 +299,7 @@ fn a_torn_last_row_without_a_state_is_cut_and_written_whole() {
 }
 
 #[test]
-fn a_line_that_stands_twice_is_adopted_twice() {
+fn a_line_that_occurs_twice_is_adopted_twice() {
     let bench = Bench::new();
     bench.append(Stream::Evidence, PAIR, evidence("a"));
     bench.append(Stream::Scored, PAIR, scored("a").repeat(3));
@@ -320,7 +320,7 @@ fn a_line_that_stands_twice_is_adopted_twice() {
 
 /// A power cut leaves this if the second copy was not on the disk yet.
 #[test]
-fn a_line_that_stood_twice_and_lost_a_copy_is_told_as_that() {
+fn a_duplicate_line_that_lost_a_copy_is_reported_as_such() {
     let bench = Bench::new();
     bench.append(Stream::Evidence, PAIR, evidence("a"));
     bench.append(Stream::Scored, PAIR, scored("a").repeat(2));
@@ -403,7 +403,7 @@ fn an_export_with_a_forbidden_row_is_not_adopted() {
 }
 
 #[test]
-fn a_row_of_a_run_that_is_rejected_by_now_stays_and_is_not_written_again() {
+fn a_row_of_a_run_rejected_meanwhile_remains_and_is_not_written_again() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     bench.once();
@@ -416,12 +416,12 @@ fn a_row_of_a_run_that_is_rejected_by_now_stays_and_is_not_written_again() {
 
 /// Returns the number of superseded rows in `status`.
 fn superseded(bench: &Bench) -> u64 {
-    let told = bench.status();
-    told["export"]["superseded"].as_u64().unwrap()
+    let status = bench.status();
+    status["export"]["superseded"].as_u64().unwrap()
 }
 
 /// Returns evidence of which the two dialects make different rows.
-fn of_a_contractor(run: &str, text: &str) -> String {
+fn contractor_evidence(run: &str, text: &str) -> String {
     evidence_with(run, text)
         .replace("audits.jsonl", "contract_analyses.jsonl")
         .replacen(
@@ -432,7 +432,7 @@ fn of_a_contractor(run: &str, text: &str) -> String {
 }
 
 #[test]
-fn evidence_that_is_replaced_is_counted_whoever_wrote_the_row() {
+fn replaced_evidence_is_counted_for_adopted_and_own_rows() {
     let writers: [&[&str]; 3] = [
         &["run", "--once"],
         &["export"],
@@ -441,7 +441,7 @@ fn evidence_that_is_replaced_is_counted_whoever_wrote_the_row() {
     for writer in writers {
         let bench = Bench::new();
         for run in ["a", "b", "c"] {
-            bench.append(Stream::Evidence, PAIR, of_a_contractor(run, "<one>"));
+            bench.append(Stream::Evidence, PAIR, contractor_evidence(run, "<one>"));
             bench.append(Stream::Scored, PAIR, scored(run));
         }
         bench.run(&mut bench.command(writer)).check(0, &[]);
@@ -449,15 +449,15 @@ fn evidence_that_is_replaced_is_counted_whoever_wrote_the_row() {
         bench.once().check(0, &["adopted the export"]);
         assert_eq!(superseded(&bench), 0, "{writer:?}");
         // Equal evidence supersedes nothing.
-        bench.append(Stream::Evidence, PAIR, of_a_contractor("c", "<one>"));
-        bench.append(Stream::Evidence, PAIR, of_a_contractor("a", "<other>"));
+        bench.append(Stream::Evidence, PAIR, contractor_evidence("c", "<one>"));
+        bench.append(Stream::Evidence, PAIR, contractor_evidence("a", "<other>"));
         bench.once();
         assert_eq!(superseded(&bench), 1, "{writer:?}");
         // The count is restored from the rows, and later lines are compared with them.
         fs::remove_dir_all(bench.state_dir()).unwrap();
         bench.once();
         assert_eq!(superseded(&bench), 1, "{writer:?}");
-        bench.append(Stream::Evidence, PAIR, of_a_contractor("b", "<other>"));
+        bench.append(Stream::Evidence, PAIR, contractor_evidence("b", "<other>"));
         bench.once();
         assert_eq!(superseded(&bench), 2, "{writer:?}");
         assert_eq!(bench.row_count(), 3);
@@ -465,7 +465,7 @@ fn evidence_that_is_replaced_is_counted_whoever_wrote_the_row() {
 }
 
 #[test]
-fn a_long_text_that_is_replaced_after_its_row_was_adopted_is_counted() {
+fn a_long_text_replaced_after_the_adoption_of_its_row_is_counted() {
     let bench = Bench::new();
     let long = "long ".repeat(300_000);
     bench.append(Stream::Evidence, PAIR, evidence_with("a", &long));
@@ -495,7 +495,7 @@ fn break_leaves(state: &Path) -> usize {
 
 /// The store would panic on such a leaf; its checksum fails before the store reads it.
 #[test]
-fn a_leaf_that_would_make_the_store_panic_is_noticed_before() {
+fn a_leaf_that_would_make_the_store_panic_is_detected_before_its_use() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     bench.once();
@@ -509,7 +509,7 @@ fn a_leaf_that_would_make_the_store_panic_is_noticed_before() {
 }
 
 #[test]
-fn no_batch_replaces_an_export_that_a_daemon_keeps_however_its_path_is_written() {
+fn no_batch_replaces_a_daemons_export_under_any_form_of_its_path() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     let batch = |output: &Path| {
@@ -521,11 +521,11 @@ fn no_batch_replaces_an_export_that_a_daemon_keeps_however_its_path_is_written()
     bench.once();
     let before = bench.export_bytes();
     let sft = bench.export().parent().unwrap().to_owned();
-    std::os::unix::fs::symlink(&sft, bench.beside("link")).unwrap();
+    std::os::unix::fs::symlink(&sft, bench.sibling("link")).unwrap();
     for output in [
         bench.export(),
         sft.join("../sft/sft_export.jsonl"),
-        bench.beside("link").join("sft_export.jsonl"),
+        bench.sibling("link").join("sft_export.jsonl"),
     ] {
         batch(&output).check(
             1,
@@ -533,7 +533,7 @@ fn no_batch_replaces_an_export_that_a_daemon_keeps_however_its_path_is_written()
         );
     }
     assert_eq!(bench.export_bytes(), before);
-    batch(&bench.beside("elsewhere")).check(0, &[]);
+    batch(&bench.sibling("elsewhere")).check(0, &[]);
     // A daemon that has not created its state yet protects it too.
     bench.remove_state();
     let root = bench.root().canonicalize().unwrap();
@@ -544,10 +544,10 @@ fn no_batch_replaces_an_export_that_a_daemon_keeps_however_its_path_is_written()
 }
 
 #[test]
-fn a_batch_goes_into_a_fifo_and_leaves_it_one() {
+fn a_batch_writes_to_a_fifo_without_replacing_it() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
-    let fifo = bench.beside("fifo");
+    let fifo = bench.sibling("fifo");
     let all = Mode::RUSR | Mode::WUSR;
     rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, all, 0).unwrap();
     let reading = fifo.clone();
@@ -555,8 +555,8 @@ fn a_batch_goes_into_a_fifo_and_leaves_it_one() {
     let mut command = bench.command(&["export"]);
     let ended = bench.run(command.arg("--output").arg(&fifo));
     ended.check(0, &[]);
-    let told: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert_eq!(told["output_path"], fifo.to_str().unwrap());
+    let result: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(result["output_path"], fifo.to_str().unwrap());
     assert!(fs::metadata(&fifo).unwrap().file_type().is_fifo());
     assert_eq!(
         reader
@@ -570,7 +570,7 @@ fn a_batch_goes_into_a_fifo_and_leaves_it_one() {
 }
 
 #[test]
-fn rows_of_an_unknown_category_that_another_exporter_wrote_are_told() {
+fn rows_of_an_unknown_category_by_another_exporter_are_reported() {
     let bench = Bench::new();
     for (run, category) in [("a", "accepted"), ("odd", "almost"), ("odder", "")] {
         bench.append(Stream::Evidence, PAIR, evidence(run));

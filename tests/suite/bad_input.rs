@@ -58,16 +58,16 @@ fn long_line(front: &str, len: usize) -> Vec<u8> {
 }
 
 /// Asserts that the last line of the log reports these totals.
-fn assert_said(said: &str, wanted: &[&str]) {
-    let last = said.lines().rfind(|line| line.contains("caught up"));
-    let last = last.unwrap_or_else(|| panic!("nothing was caught up with: {said}"));
+fn assert_totals(log: &str, wanted: &[&str]) {
+    let last = log.lines().rfind(|line| line.contains("caught up"));
+    let last = last.unwrap_or_else(|| panic!("nothing was caught up with: {log}"));
     for wanted in wanted {
         assert!(last.contains(wanted), "no {wanted:?} in {last}");
     }
 }
 
 /// Counts the lines of a log that report this of a day-file.
-fn said_of(said: &str, what: &str, day_file: &Path) -> usize {
+fn count_reports(log: &str, what: &str, day_file: &Path) -> usize {
     // A whole word of the message: no path is the beginning of another one.
     let named = day_file.display().to_string();
     let is_named = |line: &&str| {
@@ -76,37 +76,41 @@ fn said_of(said: &str, what: &str, day_file: &Path) -> usize {
                 .split([' ', ',', ';', ':', '"'])
                 .any(|word| word == named)
     };
-    said.lines().filter(is_named).count()
+    log.lines().filter(is_named).count()
 }
 
 const MALFORMED: &str = "moved to dead letters";
 
 /// Asserts that one line of the stream's day-file is a dead letter, after the line of a run, and was reported once.
-fn assert_one_too_long(bench: &Bench, said: &str, stream: Stream) {
-    let told = bench.status();
+fn assert_one_too_long(bench: &Bench, log: &str, stream: Stream) {
+    let status = bench.status();
     for of in Stream::BOTH {
         let key = match of {
             Stream::Scored => "scored",
             Stream::Evidence => "evidence",
         };
-        assert_eq!(told[key]["malformed"], usize::from(of == stream), "{told}");
+        assert_eq!(
+            status[key]["malformed"],
+            usize::from(of == stream),
+            "{status}"
+        );
     }
-    assert_eq!(said.matches(MALFORMED).count(), 1, "{said}");
+    assert_eq!(log.matches(MALFORMED).count(), 1, "{log}");
     assert_eq!(
-        said_of(said, MALFORMED, &bench.path(stream, PAIR)),
+        count_reports(log, MALFORMED, &bench.path(stream, PAIR)),
         1,
-        "{said}"
+        "{log}"
     );
     let offset = match stream {
         Stream::Scored => scored("before"),
         Stream::Evidence => evidence("before"),
     };
     let fields = format!(" lines=1 offset={} reason=too-long", offset.len());
-    assert!(said.contains(&fields), "no {fields} in {said}");
+    assert!(log.contains(&fields), "no {fields} in {log}");
 }
 
 #[test]
-fn a_line_of_64_mib_is_a_dead_letter_and_is_not_held() {
+fn a_line_of_64_mib_is_a_dead_letter_and_is_not_buffered() {
     for (stream, front) in [
         (
             Stream::Scored,
@@ -122,7 +126,7 @@ fn a_line_of_64_mib_is_a_dead_letter_and_is_not_held() {
         bench.assert_runs(&["before", "after"]);
         assert_one_too_long(&bench, &ended.stderr, stream);
         let malformed = usize::from(stream == Stream::Scored);
-        assert_said(&ended.stderr, &[&format!("malformed={malformed}")]);
+        assert_totals(&ended.stderr, &[&format!("malformed={malformed}")]);
         assert!(ended.memory_kib < MEMORY_KIB_MAX, "{}", ended.memory_kib);
         let again = bench.once();
         assert!(again.read_bytes < MIB as u64, "{}", again.read_bytes);
@@ -145,14 +149,14 @@ fn a_line_of_64_mib_may_arrive_piece_by_piece() {
         }
         bench.append_run(PAIR, "after");
         bench.wait_run(&mut daemon, "after");
-        assert_lean(&daemon);
-        assert_one_too_long(&bench, &bench.said(), stream);
+        assert_memory_bounded(&daemon);
+        assert_one_too_long(&bench, &bench.log_text(), stream);
         bench.stop(daemon);
         assert!(bench.has("before") && !bench.has("long"));
     }
 }
 
-fn assert_lean(daemon: &Daemon) {
+fn assert_memory_bounded(daemon: &Daemon) {
     let memory_kib = memory_kib_max(daemon.pid());
     assert!(
         memory_kib > 0 && memory_kib < MEMORY_KIB_MAX,
@@ -161,7 +165,7 @@ fn assert_lean(daemon: &Daemon) {
 }
 
 #[test]
-fn a_file_of_zeros_harms_nobody() {
+fn a_file_of_zeros_affects_no_other() {
     let bench = Bench::new();
     bench.append(Stream::Scored, PAIR, vec![0; 32 * MIB]);
     bench.append(Stream::Evidence, PAIR, vec![0; 32 * MIB]);
@@ -172,7 +176,7 @@ fn a_file_of_zeros_harms_nobody() {
     bench.append(Stream::Evidence, PAIR, "\n");
     bench.append_run(PAIR, "behind");
     bench.wait_run(&mut daemon, "behind");
-    assert_lean(&daemon);
+    assert_memory_bounded(&daemon);
     bench.stop(daemon);
 }
 
@@ -188,7 +192,7 @@ fn a_lake_of_malformed_lines_is_counted() {
     }
     let ended = bench.once();
     let scored = format!("scored_lines={LINES}");
-    assert_said(
+    assert_totals(
         &ended.stderr,
         &[&scored, &format!("malformed={LINES}"), "exported=0"],
     );
@@ -220,14 +224,14 @@ fn a_value_nested_a_million_times_is_one_line() {
     bench.append(Stream::Scored, PAIR, &open);
     let ended = bench.once();
     bench.assert_runs(&["deep"]);
-    assert_said(&ended.stderr, &["malformed=1", "exported=1"]);
+    assert_totals(&ended.stderr, &["malformed=1", "exported=1"]);
 }
 
 /// Puts entries into a directory of the lake that have names of day-files and are none.
-fn put_strange_files(bench: &Bench, stream: Stream) -> UnixListener {
+fn put_non_day_files(bench: &Bench, stream: Stream) -> UnixListener {
     let dir = bench.path(stream, "2026/01/01");
     fs::create_dir_all(&dir).unwrap();
-    let outside = bench.beside("outside.jsonl");
+    let outside = bench.sibling("outside.jsonl");
     fs::write(&outside, scored("outside") + &evidence("outside")).unwrap();
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -266,10 +270,10 @@ fn wait_scans(bench: &Bench, daemon: &mut Daemon, address: SocketAddr) {
 }
 
 #[test]
-fn what_is_no_day_file_blocks_nobody() {
+fn entries_that_are_not_day_files_block_nothing() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
-    let _sockets = Stream::BOTH.map(|stream| put_strange_files(&bench, stream));
+    let _sockets = Stream::BOTH.map(|stream| put_non_day_files(&bench, stream));
     let expected = ["a", "a", "later", "later"];
     let (mut daemon, address) = start_scanning(&bench);
     bench.wait_rows(&mut daemon, 2);
@@ -292,12 +296,16 @@ fn what_is_no_day_file_blocks_nobody() {
             "fifo", "dir", "leaves", "loop", "device", "to-fifo", "socket",
         ] {
             let path = bench.path(stream, &format!("2026/01/01/{name}.jsonl"));
-            let warned = said_of(&bench.said(), "skipped, retrying", &path);
-            assert_eq!(warned, 1, "{name}: {}", bench.said());
+            let warned = count_reports(&bench.log_text(), "skipped, retrying", &path);
+            assert_eq!(warned, 1, "{name}: {}", bench.log_text());
         }
     }
     // Reported once each: the log does not have a line per scan.
-    assert!(bench.said().lines().count() < 40, "{}", bench.said());
+    assert!(
+        bench.log_text().lines().count() < 40,
+        "{}",
+        bench.log_text()
+    );
 }
 
 #[test]
@@ -326,7 +334,7 @@ type Rewrite = fn(&Bench, Stream, &str);
 
 fn by_rename(bench: &Bench, stream: Stream, content: &str) {
     let path = bench.path(stream, PAIR);
-    let new = bench.beside("new");
+    let new = bench.sibling("new");
     fs::write(&new, content).unwrap();
     fs::rename(new, path).unwrap();
 }
@@ -384,7 +392,7 @@ fn check_rewritten(rewrite: Rewrite, what: &str, after: &[&str]) {
 }
 
 #[test]
-fn a_rewritten_day_file_gives_its_new_rows_alone() {
+fn a_rewritten_day_file_adds_only_its_new_rows() {
     let rewrites: [(Rewrite, &str); 3] = [
         (by_rename, "renamed"),
         (in_place, "rewritten"),
@@ -402,7 +410,7 @@ const DELETED: &str = "deleted, the exported rows stay";
 
 /// While half of a pair cannot be read, the result of reading the other half is not stored.
 #[test]
-fn a_deleted_day_file_is_said_once_beside_one_that_cannot_be_read() {
+fn a_deleted_day_file_is_reported_once_while_its_partner_is_unreadable() {
     for gone in Stream::BOTH {
         let bench = Bench::new();
         bench.append_run(PAIR, "a");
@@ -414,7 +422,10 @@ fn a_deleted_day_file_is_said_once_beside_one_that_cannot_be_read() {
         bench.probe(&mut daemon);
         wait_scans(&bench, &mut daemon, address);
         bench.stop(daemon);
-        assert_eq!(said_of(&bench.said(), DELETED, &bench.path(gone, PAIR)), 1);
+        assert_eq!(
+            count_reports(&bench.log_text(), DELETED, &bench.path(gone, PAIR)),
+            1
+        );
     }
 }
 
@@ -434,7 +445,7 @@ fn a_deleted_day_file_leaves_its_rows() {
     bench.stop(daemon);
     for stream in Stream::BOTH {
         assert_eq!(
-            said_of(&bench.said(), DELETED, &bench.path(stream, PAIR)),
+            count_reports(&bench.log_text(), DELETED, &bench.path(stream, PAIR)),
             1
         );
     }
@@ -470,7 +481,7 @@ fn waiting_runs_cost_no_memory() {
     let few = waiting_lake(10_000).once().memory_kib;
     let bench = waiting_lake(MANY);
     let first = bench.once();
-    assert_said(&first.stderr, &[&format!("waiting={MANY}")]);
+    assert_totals(&first.stderr, &[&format!("waiting={MANY}")]);
     eprintln!("{few} KiB with few, {} KiB with many", first.memory_kib);
     assert!(first.memory_kib < MEMORY_KIB_MAX, "{}", first.memory_kib);
     // A backfill of many lines needs the memory of its batches; the memory of waiting runs shows when the daemon
@@ -490,11 +501,11 @@ fn waiting_runs_cost_no_memory() {
     assert!(again < few + (16 << 10), "{again} KiB, {few} with few");
     bench.stop(daemon);
     bench.assert_distinct(1_000);
-    assert_said(&bench.once().stderr, &["waiting=999000"]);
+    assert_totals(&bench.once().stderr, &["waiting=999000"]);
 }
 
 #[test]
-fn a_run_that_is_rejected_later_keeps_its_row_and_gets_no_second() {
+fn a_run_rejected_later_keeps_its_only_row() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     let mut daemon = bench.start_caught_up();
@@ -510,7 +521,7 @@ fn a_run_that_is_rejected_later_keeps_its_row_and_gets_no_second() {
 /// Of texts of the maximum length, one is processed at a time and few rows are queued: the memory does not grow with
 /// them.
 #[test]
-fn texts_as_long_as_lines_may_be_take_the_memory_of_a_few() {
+fn memory_is_bounded_with_texts_of_the_maximum_line_length() {
     let bench = Bench::new();
     let text = "x".repeat(15 * MIB);
     for file in 0..8 {

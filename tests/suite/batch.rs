@@ -103,7 +103,7 @@ fn check(lines: &[u8], max_line_bytes: usize, wanted: &[(u64, Option<u64>, &str)
 }
 
 #[test]
-fn a_last_line_without_newline_counts_if_it_is_whole() {
+fn a_last_line_without_newline_counts_if_it_is_complete() {
     let one = scored("a");
     let whole = one.trim_end();
     check(whole.as_bytes(), 100, &[(0, Some(0), "exported")]);
@@ -140,7 +140,7 @@ fn malformed_lines_have_no_index() {
 }
 
 #[test]
-fn a_line_that_is_too_long_is_malformed_and_the_next_is_read() {
+fn an_overlong_line_is_malformed_and_the_next_is_read() {
     let long = format!(
         "{{\"evidence_run_id\":\"a\",\"category\":\"accepted\",\"x\":\"{}\"}}\n",
         "y".repeat(1_000_000)
@@ -160,7 +160,7 @@ fn a_line_that_is_too_long_is_malformed_and_the_next_is_read() {
 }
 
 #[test]
-fn rows_come_in_walk_order_however_large_their_pairs_are() {
+fn rows_are_in_walk_order_for_any_size_of_pairs() {
     let root = tempfile::tempdir().unwrap();
     let mut wanted = Vec::new();
     for (pair, runs) in [
@@ -197,7 +197,7 @@ fn rows_come_in_walk_order_however_large_their_pairs_are() {
 }
 
 #[test]
-fn evidence_too_large_to_be_held_is_read_again_by_offset() {
+fn evidence_too_large_for_memory_is_read_again_by_offset() {
     let root = tempfile::tempdir().unwrap();
     let text = "much to say ".repeat(20_000);
     let runs = HELD_BYTES_MAX as usize / text.len() + 2;
@@ -225,7 +225,7 @@ fn evidence_too_large_to_be_held_is_read_again_by_offset() {
 }
 
 #[test]
-fn day_files_that_cannot_be_read_are_passed_over_and_said() {
+fn unreadable_day_files_are_skipped_and_reported() {
     let root = tempfile::tempdir().unwrap();
     for pair in [
         "a/m/d/dir.jsonl",
@@ -275,7 +275,7 @@ fn day_files_that_cannot_be_read_are_passed_over_and_said() {
 }
 
 #[test]
-fn an_empty_lake_is_no_error_and_leaves_the_old_export() {
+fn an_empty_lake_is_no_error_and_keeps_the_old_export() {
     let root = tempfile::tempdir().unwrap();
     let target = export_path(root.path());
     fs::create_dir_all(target.parent().unwrap()).unwrap();

@@ -151,7 +151,7 @@ fn crash_in_recovery(
 }
 
 #[test]
-fn a_crash_at_any_call_and_again_in_its_recovery_loses_and_doubles_nothing() {
+fn a_crash_at_any_call_and_in_its_recovery_loses_and_duplicates_nothing() {
     std::thread::scope(|scope| {
         for seed in 0..SCRIPTS {
             scope.spawn(move || crash_everywhere(seed));
@@ -162,13 +162,13 @@ fn a_crash_at_any_call_and_again_in_its_recovery_loses_and_doubles_nothing() {
 /// Rows are merged and appended while the journal is written: which call is the `n`-th depends on the threads, so that
 /// each script meets the calls in another order.
 #[test]
-fn a_crash_while_another_thread_commits_loses_and_doubles_nothing() {
+fn a_crash_during_a_background_commit_loses_and_duplicates_nothing() {
     for seed in 30..36 {
         let mut rng = Rng::with_seed(seed);
         let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
         for n in 0.. {
             let mut bench = Bench::new(SimDisk::new());
-            bench.commit_beside();
+            bench.commit_in_background();
             let Some(mut crashed) = run_bench_into_crash(bench, &steps, n) else {
                 assert!(n > 60, "seed {seed}: the script has only {n} calls");
                 break;
@@ -178,7 +178,7 @@ fn a_crash_while_another_thread_commits_loses_and_doubles_nothing() {
             let fate = rng.choice(Fate::ALL).unwrap();
             let what = format!("seed {seed}, crash at call {n}, writes {fate:?}");
             let mut found = after_power_cut(&crashed, seed ^ n, fate);
-            found.commit_beside();
+            found.commit_in_background();
             recover_and_finish(&mut found, &steps[crashed.steps_taken..], &steps, &what);
         }
     }
@@ -186,7 +186,7 @@ fn a_crash_while_another_thread_commits_loses_and_doubles_nothing() {
 
 /// The power cut that takes the newest rows from the export takes the state too: only the journal has these rows.
 #[test]
-fn rows_that_were_seen_outlive_a_state_that_is_lost_in_the_same_power_cut() {
+fn visible_rows_survive_the_loss_of_the_state_in_the_same_power_cut() {
     let seed = 1;
     let mut rng = Rng::with_seed(seed);
     let shape = Shape {
@@ -194,7 +194,7 @@ fn rows_that_were_seen_outlive_a_state_that_is_lost_in_the_same_power_cut() {
         ..Shape::small(&mut rng, EvidenceMode::Unique)
     };
     let steps = script(seed, &shape);
-    let (mut salvaged, mut looks_failed) = (0, 0);
+    let (mut salvaged, mut failed_starts) = (0, 0);
     for n in (0..).step_by(2) {
         let Some(crashed) = run_into_crash(&steps, n) else {
             break;
@@ -212,7 +212,7 @@ fn rows_that_were_seen_outlive_a_state_that_is_lost_in_the_same_power_cut() {
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
             if report.salvaged_bytes > 0 {
                 if salvaged % RECOVERY_STRIDE == 0 {
-                    looks_failed += fail_every_look_of_a_start(&before, &what);
+                    failed_starts += fail_every_read_call_of_a_start(&before, &what);
                     crash_at_every_call_of_a_start(&before, &what);
                 }
                 salvaged += 1;
@@ -231,18 +231,18 @@ fn rows_that_were_seen_outlive_a_state_that_is_lost_in_the_same_power_cut() {
         }
     }
     assert!(salvaged > 0, "no crash left rows in the journal alone");
-    assert!(looks_failed > 0, "no look ended a start");
+    assert!(failed_starts > 0, "no look ended a start");
 }
 
 /// Fails each read-only call of a start once. An error that ends the start must not discard the journal: the next
 /// start finds all rows that were seen. Returns the number of starts that failed.
-fn fail_every_look_of_a_start(before: &Bench, what: &str) -> usize {
+fn fail_every_read_call_of_a_start(before: &Bench, what: &str) -> usize {
     let mut ended = 0;
     for n in 0.. {
         let mut found = moved_to(before.disk.fork(), before);
-        found.disk.fail_look_at(n, Fault::once(EIO));
+        found.disk.fail_read_call_at(n, Fault::once(EIO));
         let opened = found.open();
-        let Some(failed) = found.disk.failed_look() else {
+        let Some(failed) = found.disk.failed_read_call() else {
             break;
         };
         if opened.is_err() {
@@ -285,7 +285,7 @@ fn crash_at_every_call_of_a_start(before: &Bench, what: &str) {
 
 /// The state is lost, the export exists, and the process dies at every call of the adoption.
 #[test]
-fn a_crash_at_any_call_of_an_adoption_writes_nothing_twice() {
+fn a_crash_at_any_call_of_an_adoption_duplicates_nothing() {
     let seed = 11;
     let mut rng = Rng::with_seed(seed);
     let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
@@ -328,7 +328,7 @@ fn a_crash_at_any_call_of_an_adoption_writes_nothing_twice() {
 
 /// Appends a run and its evidence. Returns the numbers of mutating and of read-only calls.
 fn calls_of_a_run(bench: &mut Bench, run: &str) -> Result<(u64, u64), EngineError> {
-    let before = (bench.disk.calls(), bench.disk.looks());
+    let before = (bench.disk.calls(), bench.disk.read_calls());
     for (stream, line) in [
         (Stream::Evidence, evidence(run)),
         (Stream::Scored, scored(run)),
@@ -340,13 +340,13 @@ fn calls_of_a_run(bench: &mut Bench, run: &str) -> Result<(u64, u64), EngineErro
         };
         bench.step(&step, true)?;
     }
-    let [calls, looks] = [bench.disk.calls(), bench.disk.looks()];
-    Ok((calls - before.0, looks - before.1))
+    let [calls, read_calls] = [bench.disk.calls(), bench.disk.read_calls()];
+    Ok((calls - before.0, read_calls - before.1))
 }
 
 /// A recovery leaves nothing that makes later work more expensive.
 #[test]
-fn a_run_costs_after_a_crash_what_it_cost_before() {
+fn a_crash_does_not_increase_the_cost_of_a_run() {
     for fate in Fate::ALL {
         let mut bench = Bench::new(SimDisk::new());
         bench.open().unwrap();

@@ -71,9 +71,9 @@ fn edit(export: &Path, rng: &mut Rng, times_back: bool) -> u64 {
 /// Asserts that the edit remains reported, that nothing is appended, and that the remedy works.
 fn check_refused(bench: &Bench, found: &[u8], what: &str) {
     assert!(
-        bench.said().contains(FOUND) && bench.said().contains("distilld rebuild"),
+        bench.log_text().contains(FOUND) && bench.log_text().contains("distilld rebuild"),
         "{what}: {}",
-        bench.said()
+        bench.log_text()
     );
     bench.append_run(PAIR, "too late");
     for once in [true, false] {
@@ -115,8 +115,8 @@ fn check_edits(running: bool) {
         );
         let status = daemon
             .wait(LONG)
-            .unwrap_or_else(|error| panic!("{what}: {error}\n{}", bench.said()));
-        assert_eq!(status.code(), Some(1), "{what}: {}", bench.said());
+            .unwrap_or_else(|error| panic!("{what}: {error}\n{}", bench.log_text()));
+        assert_eq!(status.code(), Some(1), "{what}: {}", bench.log_text());
         if !running {
             bench.append_run(PAIR, "before");
         }
@@ -125,17 +125,17 @@ fn check_edits(running: bool) {
 }
 
 #[test]
-fn an_edit_anywhere_under_a_running_daemon_is_found_at_its_next_scan() {
+fn an_edit_anywhere_under_a_running_daemon_is_detected_at_its_next_scan() {
     check_edits(true);
 }
 
 #[test]
-fn an_edit_anywhere_while_no_daemon_runs_is_found_after_the_next_start() {
+fn an_edit_anywhere_while_no_daemon_runs_is_detected_after_the_next_start() {
     check_edits(false);
 }
 
 #[test]
-fn an_edit_that_is_taken_back_is_forgiven() {
+fn a_reverted_edit_is_accepted() {
     let bench = lake();
     let before = bench.export_bytes();
     edit(&bench.export(), &mut Rng::with_seed(3), false);
@@ -151,7 +151,7 @@ fn an_edit_that_is_taken_back_is_forgiven() {
 
 /// A batch in the journal is written at its offset by the next start, regardless of the content there.
 #[test]
-fn lines_that_others_appended_stay_when_the_next_row_finds_them() {
+fn lines_appended_by_others_remain_when_the_next_row_detects_them() {
     let bench = lake();
     let mut command = bench.command(&["run"]);
     // Only the next row triggers a verification.
@@ -166,8 +166,8 @@ fn lines_that_others_appended_stay_when_the_next_row_finds_them() {
     let seen = bench.export_bytes();
     bench.append_run(PAIR, "next");
     let status = daemon.wait(LONG).unwrap();
-    assert_eq!(status.code(), Some(1), "{}", bench.said());
-    assert!(bench.said().contains(FOUND), "{}", bench.said());
+    assert_eq!(status.code(), Some(1), "{}", bench.log_text());
+    assert!(bench.log_text().contains(FOUND), "{}", bench.log_text());
     bench.once();
     assert!(bench.export_bytes().starts_with(&seen));
     assert!(bench.has("next"));
@@ -195,7 +195,7 @@ impl Touch {
         };
         match self {
             Touch::Chmod => fs::set_permissions(&export, Permissions::from_mode(0o664)).unwrap(),
-            Touch::HardLink => fs::hard_link(&export, bench.beside("link")).unwrap(),
+            Touch::HardLink => fs::hard_link(&export, bench.sibling("link")).unwrap(),
             Touch::NewTimes => {
                 let now = FileTimes::new().set_modified(SystemTime::now());
                 file().set_times(now).unwrap();
@@ -210,7 +210,7 @@ impl Touch {
 }
 
 #[test]
-fn what_only_touches_the_export_is_looked_into_once_and_is_no_alarm() {
+fn metadata_changes_of_the_export_are_verified_once_without_an_alarm() {
     let bench = lake();
     let mut daemon = bench.catch_up(&mut scanning(&bench));
     for touch in [
@@ -219,25 +219,35 @@ fn what_only_touches_the_export_is_looked_into_once_and_is_no_alarm() {
         Touch::NewTimes,
         Touch::OwnBytes,
     ] {
-        let before = bench.said().matches(FITS).count();
+        let before = bench.log_text().matches(FITS).count();
         touch.act(&bench);
         bench.wait_for(&mut daemon, &format!("{touch:?}"), || {
-            bench.said().matches(FITS).count() == before + 1
+            bench.log_text().matches(FITS).count() == before + 1
         });
         bench.probe(&mut daemon);
     }
-    let said = bench.said().matches(FITS).count();
+    let verified = bench.log_text().matches(FITS).count();
     (0..3).for_each(|_| bench.probe(&mut daemon));
     bench.stop(daemon);
-    assert_eq!(bench.said().matches(FITS).count(), said, "{}", bench.said());
+    assert_eq!(
+        bench.log_text().matches(FITS).count(),
+        verified,
+        "{}",
+        bench.log_text()
+    );
     // The verified metadata is stored.
     bench.stop(bench.start_caught_up());
-    assert_eq!(bench.said().matches(FITS).count(), said, "{}", bench.said());
+    assert_eq!(
+        bench.log_text().matches(FITS).count(),
+        verified,
+        "{}",
+        bench.log_text()
+    );
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
 }
 
 #[test]
-fn a_copy_of_the_lake_and_a_killed_daemon_are_no_alarm() {
+fn a_copied_lake_and_a_killed_daemon_cause_no_alarm() {
     let bench = lake();
     let mut daemon = bench.start_caught_up();
     append_long(&bench, ROWS..ROWS + 3);
@@ -246,16 +256,16 @@ fn a_copy_of_the_lake_and_a_killed_daemon_are_no_alarm() {
     let copied = Command::new("cp")
         .arg("-a")
         .arg(bench.root())
-        .arg(bench.beside("copy"))
+        .arg(bench.sibling("copy"))
         .status()
         .unwrap();
     assert!(copied.success());
-    fs::rename(bench.root(), bench.beside("original")).unwrap();
-    fs::rename(bench.beside("copy"), bench.root()).unwrap();
-    let before = bench.said().matches(FITS).count();
+    fs::rename(bench.root(), bench.sibling("original")).unwrap();
+    fs::rename(bench.sibling("copy"), bench.root()).unwrap();
+    let before = bench.log_text().matches(FITS).count();
     let mut daemon = bench.start_caught_up();
     bench.wait_for(&mut daemon, "it was compared", || {
-        bench.said().matches(FITS).count() > before
+        bench.log_text().matches(FITS).count() > before
     });
     append_long(&bench, ROWS + 3..ROWS + 5);
     bench.wait_rows(&mut daemon, ROWS as usize + 5);

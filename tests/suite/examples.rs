@@ -9,20 +9,20 @@ use std::process::Command;
 use crate::support::process::Bench;
 
 #[test]
-fn the_example_lake_holds_every_class_and_every_verdict() {
+fn the_example_lake_has_every_class_and_every_verdict() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/lake");
     let ended = Command::new(env!("CARGO_BIN_EXE_distilld"))
         .args(["--root", root.to_str().unwrap(), "export", "--output", "-"])
         .output()
         .unwrap();
     let rows = String::from_utf8(ended.stdout).unwrap();
-    let said = String::from_utf8(ended.stderr).unwrap();
-    let result = said.lines().last().unwrap();
+    let log = String::from_utf8(ended.stderr).unwrap();
+    let result = log.lines().last().unwrap();
     assert!(
         result.contains(r#""records_read":42,"records_exported":26,"records_quarantined":11"#),
-        "{said}"
+        "{log}"
     );
-    assert!(result.contains("firewall=11, not-instructable=5"), "{said}");
+    assert!(result.contains("firewall=11, not-instructable=5"), "{log}");
     for beginning in [
         "Review the file",
         "Run task_class=",
@@ -53,7 +53,7 @@ fn records(page: &str) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn the_example_pair_of_the_input_page_gives_the_row_that_it_shows() {
+fn the_example_pair_of_the_input_page_earns_the_row_shown_there() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/lake/README.md");
     let page = fs::read_to_string(page).unwrap();
     let records = records(&page);
@@ -92,7 +92,7 @@ fn names_below(dir: &Path, names: &mut Vec<String>) {
 }
 
 #[test]
-fn the_operators_page_describes_every_file_that_a_daemon_makes() {
+fn the_operators_page_describes_every_file_that_a_daemon_creates() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/README.md");
     let page = fs::read_to_string(page).unwrap();
     let (_, table) = page.split_once("\n## Files\n").unwrap();

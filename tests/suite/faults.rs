@@ -29,14 +29,14 @@ enum Calls {
     /// Calls that change something.
     Changing,
     /// Calls that only read.
-    ReadContext,
+    ReadOnly,
 }
 
 impl Calls {
     fn so_far(self, disk: &SimDisk) -> u64 {
         match self {
             Calls::Changing => disk.calls(),
-            Calls::ReadContext => disk.looks(),
+            Calls::ReadOnly => disk.read_calls(),
         }
     }
 }
@@ -54,7 +54,7 @@ impl Injected {
     fn inject(self, disk: &SimDisk) {
         match self.calls {
             Calls::Changing => disk.fail_at(self.n, self.fault),
-            Calls::ReadContext => disk.fail_look_at(self.n, self.fault),
+            Calls::ReadOnly => disk.fail_read_call_at(self.n, self.fault),
         }
     }
 }
@@ -186,7 +186,7 @@ fn run_bench_with_faults(
         // A failed step has appended its bytes already: only the scan is repeated.
         let mut appended = false;
         trial.persist(|bench| match step {
-            Step::Append { .. } if appended => bench.look_around().and_then(|()| bench.catch_up()),
+            Step::Append { .. } if appended => bench.scan().and_then(|()| bench.catch_up()),
             step => {
                 appended = true;
                 bench.step(step, true)
@@ -194,11 +194,11 @@ fn run_bench_with_faults(
         });
         trial.cut_if_due();
     }
-    if let Some(failed) = trial.bench.disk.failed_look() {
+    if let Some(failed) = trial.bench.disk.failed_read_call() {
         trial.what = format!("{}, last of them {failed}", trial.what);
     }
     trial.bench.disk.heal();
-    trial.persist(|bench| bench.look_around().and_then(|()| bench.quiet()));
+    trial.persist(|bench| bench.scan().and_then(|()| bench.quiet()));
     trial
 }
 
@@ -229,15 +229,16 @@ fn small_script(seed: u64, calls: Calls) -> (Vec<Step>, u64) {
 
 /// Returns the difference between the reported errors and the failed calls, if there is one. Several calls that fail
 /// until the disk is healed may be reported as one error.
-fn untold(trial: &Trial, fault: Fault) -> Option<String> {
+fn reporting_fault(trial: &Trial, fault: Fault) -> Option<String> {
     let failed = trial.failed_calls();
-    let to_be_told = failed.len() - trial.bench.failed_in_closing;
-    let told = match fault.persistent {
-        true => (trial.errors > 0) == (to_be_told > 0) && trial.errors <= to_be_told,
-        false => trial.errors == to_be_told,
+    let reportable = failed.len() - trial.bench.failed_in_closing;
+    let is_reported = match fault.persistent {
+        true => (trial.errors > 0) == (reportable > 0) && trial.errors <= reportable,
+        false => trial.errors == reportable,
     };
     let [errors, closing] = [trial.errors, trial.bench.failed_in_closing];
-    (!told).then(|| format!("{errors} errors were told, {closing} met in closing, of {failed:?}"))
+    (!is_reported)
+        .then(|| format!("{errors} errors were told, {closing} met in closing, of {failed:?}"))
 }
 
 /// Fails every call in turn. Returns the total number of errors that the daemon met.
@@ -280,13 +281,15 @@ fn check_changing(errno: i32, persistent: bool, partly: Partly) {
             persistent,
             partly,
         };
-        let errors = check_also(seed, Calls::Changing, fault, |trial| untold(trial, fault));
+        let errors = check_also(seed, Calls::Changing, fault, |trial| {
+            reporting_fault(trial, fault)
+        });
         assert!(errors > 60, "seed {seed}: only {errors} errors were told");
     }
 }
 
 #[test]
-fn a_full_disk_at_any_call_loses_nothing_and_passes_by_itself() {
+fn a_full_disk_at_any_call_loses_nothing_and_is_retried() {
     check_changing(ENOSPC, false, Partly::Nothing);
     check_changing(ENOSPC, false, Partly::Torn);
     check_changing(ENOSPC, true, Partly::Short);
@@ -299,23 +302,23 @@ fn an_io_error_at_any_call_loses_nothing() {
 }
 
 #[test]
-fn a_look_at_the_disk_that_fails_once_is_taken_again() {
+fn a_read_call_that_fails_once_is_retried() {
     for seed in 20..24 {
-        check(seed, Calls::ReadContext, Fault::once(EIO));
+        check(seed, Calls::ReadOnly, Fault::once(EIO));
     }
 }
 
 #[test]
-fn looks_at_the_disk_that_fail_for_a_while_lose_nothing() {
+fn read_calls_that_fail_for_a_while_lose_nothing() {
     for seed in 20..24 {
-        check(seed, Calls::ReadContext, Fault::until_healed(EIO));
+        check(seed, Calls::ReadOnly, Fault::until_healed(EIO));
     }
 }
 
 #[test]
-fn a_call_that_a_signal_interrupts_is_made_again_and_fails_nothing() {
+fn a_call_interrupted_by_a_signal_is_retried_without_failure() {
     for seed in 20..22 {
-        for calls in [Calls::Changing, Calls::ReadContext] {
+        for calls in [Calls::Changing, Calls::ReadOnly] {
             let errors = check(seed, calls, Fault::interruption());
             assert_eq!(errors, 0, "seed {seed}, {calls:?}");
         }
@@ -324,7 +327,7 @@ fn a_call_that_a_signal_interrupts_is_made_again_and_fails_nothing() {
 
 /// Every other call is interrupted, every read and write is short.
 #[test]
-fn signals_all_the_time_and_short_reads_and_writes_fail_nothing() {
+fn permanent_signals_and_short_reads_and_writes_fail_nothing() {
     for seed in 20..20 + SIGNAL_SEEDS {
         let (steps, _) = small_script(seed, Calls::Changing);
         let disk = SimDisk::new();
@@ -343,7 +346,7 @@ fn random_fault(rng: &mut Rng, n: u64) -> Injected {
         .choice(&[Partly::Nothing, Partly::Short, Partly::Torn])
         .unwrap();
     Injected {
-        calls: *rng.choice(&[Calls::Changing, Calls::ReadContext]).unwrap(),
+        calls: *rng.choice(&[Calls::Changing, Calls::ReadOnly]).unwrap(),
         n,
         fault: Fault {
             errno,
@@ -386,13 +389,13 @@ fn an_error_during_the_recovery_from_an_error_loses_nothing() {
 /// The result of a failed sync looks written to the next process, and is not on the disk. A commit that fails while a
 /// pass runs returns its sealed rows: none of them is lost, and they precede the rows merged meanwhile.
 #[test]
-fn an_error_while_another_thread_commits_loses_nothing() {
+fn an_error_during_a_background_commit_loses_nothing() {
     let mut met = 0;
     for seed in 40..44 {
         let (steps, end) = small_script(seed, Calls::Changing);
         for n in 0..end {
             let mut bench = Bench::new(SimDisk::new());
-            bench.commit_beside();
+            bench.commit_in_background();
             let fault = Fault {
                 errno: if n % 2 == 0 { ENOSPC } else { EIO },
                 persistent: n % 3 == 0,

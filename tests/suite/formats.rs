@@ -126,7 +126,7 @@ fn check(name: &str, pinned: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn a_checkpoint_and_a_header_are_written_and_read_as_pinned() {
+fn the_bytes_of_a_checkpoint_and_a_header_are_stable() {
     assert_eq!(FORMAT, 4);
     check(
         "checkpoint",
@@ -147,7 +147,7 @@ fn a_checkpoint_and_a_header_are_written_and_read_as_pinned() {
 }
 
 #[test]
-fn counts_that_no_lake_has_fail_the_account_and_nothing_else() {
+fn impossible_counts_fail_only_the_account() {
     let mut damaged = checkpoint();
     damaged.counts[VerdictKind::BlankText] = u64::MAX;
     damaged.scored.malformed = u64::MAX;
@@ -162,7 +162,7 @@ fn counts_that_no_lake_has_fail_the_account_and_nothing_else() {
 }
 
 #[test]
-fn packed_entries_are_written_and_read_as_pinned() {
+fn the_bytes_of_packed_entries_are_stable() {
     let evidence = EvidenceLine {
         run: RunKey([1; 12]),
         place: EvidenceLocation {
@@ -194,7 +194,7 @@ fn packed_entries_are_written_and_read_as_pinned() {
 }
 
 #[test]
-fn a_journal_frame_is_written_and_read_as_pinned() {
+fn the_bytes_of_a_journal_frame_are_stable() {
     let path = Path::new("/journal");
     let disk = SimDisk::new();
     let mut journal = Journal::empty(disk.create(path).unwrap(), 1, 0);
@@ -235,7 +235,7 @@ fn replayed(disk: &SimDisk) -> Result<usize, JournalError> {
 }
 
 #[test]
-fn a_torn_last_frame_ends_the_journal_and_damage_before_it_is_damage() {
+fn a_torn_last_frame_ends_the_journal_and_earlier_damage_is_an_error() {
     let (disk, ends) = three_frames();
     assert_eq!(replayed(&disk).unwrap(), 3);
     let whole = disk.read("/journal").unwrap();
@@ -245,7 +245,7 @@ fn a_torn_last_frame_ends_the_journal_and_damage_before_it_is_damage() {
         let disk = SimDisk::new();
         disk.write_file("/journal", &damaged);
         let frames = replayed(&disk);
-        let behind_its_payload = ends
+        let after_its_payload = ends
             .iter()
             .any(|end| damaged.len() as u64 > *end && at as u64 >= *end - 64)
             && frames.as_ref().is_ok_and(|frames| *frames == 3);
@@ -256,7 +256,7 @@ fn a_torn_last_frame_ends_the_journal_and_damage_before_it_is_damage() {
             );
         } else {
             assert!(
-                behind_its_payload || matches!(frames, Err(JournalError::Damaged(_))),
+                after_its_payload || matches!(frames, Err(JournalError::Damaged(_))),
                 "byte {at}: {frames:?}"
             );
         }
@@ -270,7 +270,7 @@ fn a_torn_last_frame_ends_the_journal_and_damage_before_it_is_damage() {
 }
 
 #[test]
-fn frames_of_an_epoch_that_was_taken_in_are_not_read_again() {
+fn frames_of_an_applied_epoch_are_not_replayed() {
     let (disk, _) = three_frames();
     let file = disk.open_write(Path::new("/journal")).unwrap();
     let mut journal = Journal::empty(file, 6, 13);

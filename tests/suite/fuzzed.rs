@@ -24,7 +24,7 @@ fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn whatever_fuzzing_found_interesting_still_holds() {
+fn the_fuzz_corpora_satisfy_their_checks() {
     for (name, check) in TARGETS {
         let inputs = corpus(name);
         assert!(
@@ -41,7 +41,7 @@ fn whatever_fuzzing_found_interesting_still_holds() {
 }
 
 #[test]
-fn corpora_with_a_few_bytes_changed_hold_too() {
+fn mutated_corpora_satisfy_their_checks() {
     for (name, check) in TARGETS {
         let inputs = corpus(name);
         for seed in 0..CASES {

@@ -102,7 +102,7 @@ fn the_batch_writes_the_golden_bytes() {
 }
 
 #[test]
-fn the_go_dialect_writes_what_the_go_exporter_wrote() {
+fn the_go_dialect_equals_the_go_exporter() {
     check("go", Dialect::Go, false);
 }
 
@@ -121,7 +121,7 @@ fn a_dry_run_counts_the_same_and_writes_nothing() {
 }
 
 #[test]
-fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+fn a_file_is_replaced_atomically_and_no_temporary_file_remains() {
     let dir = tempfile::tempdir().unwrap();
     let target = export_path(dir.path());
     for _ in 0..2 {
@@ -137,7 +137,7 @@ fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
 }
 
 #[test]
-fn no_golden_row_is_forbidden_and_each_can_be_read_back() {
+fn every_golden_row_is_permitted_and_parsed() {
     for name in ["native", "native.include-partial", "go"] {
         let rows = fs::read(golden(&format!("expected.{name}.jsonl"))).unwrap();
         match name {

@@ -41,7 +41,7 @@ fn mixed(bench: &Bench) {
 }
 
 /// Passes the text to `promtool check metrics`; does nothing without promtool outside CI.
-fn promtool_agrees(text: &str) {
+fn check_with_promtool(text: &str) {
     let spawned = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -60,8 +60,12 @@ fn promtool_agrees(text: &str) {
     stdin.write_all(text.as_bytes()).unwrap();
     drop(stdin);
     let output = promtool.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
+    let findings =
+        String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && findings.is_empty(),
+        "{findings}\n{text}"
+    );
 }
 
 #[test]
@@ -70,7 +74,7 @@ fn the_metrics_add_up_and_follow_the_conventions() {
     mixed(&bench);
     let (mut daemon, address) = bench.listening();
     let text = get(address, "/metrics").body;
-    promtool_agrees(&text);
+    check_with_promtool(&text);
     for (verdict, lines) in [
         ("exported", 2.0),
         ("firewalled", 1.0),
@@ -175,7 +179,7 @@ fn documented_metrics() -> BTreeMap<String, Described> {
 }
 
 #[test]
-fn the_documented_metrics_are_the_served_ones() {
+fn the_documented_metrics_equal_the_served_ones() {
     let bench = Bench::new();
     mixed(&bench);
     let (mut daemon, address) = bench.listening();
@@ -221,12 +225,12 @@ fn a_rewritten_day_file_lowers_gauges_and_no_counter() {
             assert!(now >= value.parse().unwrap(), "{name}: {value} then {now}");
         }
     }
-    promtool_agrees(&after.body);
+    check_with_promtool(&after.body);
     bench.stop(daemon);
 }
 
 #[test]
-fn those_that_ask_for_openmetrics_get_it() {
+fn openmetrics_is_served_on_request() {
     let bench = Bench::new();
     let (daemon, address) = bench.listening();
     let accept = "Host: localhost\r\nAccept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
@@ -258,7 +262,7 @@ fn those_that_ask_for_openmetrics_get_it() {
 }
 
 #[test]
-fn every_name_a_foreign_page_could_use_is_refused() {
+fn every_foreign_host_name_is_refused() {
     let bench = Bench::new();
     mixed(&bench);
     let (daemon, address) = bench.listening();
@@ -291,7 +295,7 @@ fn every_name_a_foreign_page_could_use_is_refused() {
 }
 
 #[test]
-fn who_asks_for_a_head_alone_spoils_the_answer_for_nobody() {
+fn a_head_request_leaves_other_answers_intact() {
     let bench = Bench::new();
     let (daemon, address) = bench.listening();
     let sent = request("/recent.json", "Host: localhost\r\n").replace("GET", "HEAD");
@@ -304,9 +308,9 @@ fn who_asks_for_a_head_alone_spoils_the_answer_for_nobody() {
 }
 
 #[test]
-fn a_unix_socket_serves_whatever_the_host_and_goes_with_the_daemon() {
+fn a_unix_socket_serves_any_host_name_and_is_removed_with_the_daemon() {
     let bench = Bench::new();
-    let socket = bench.beside("http.sock");
+    let socket = bench.sibling("http.sock");
     // A daemon that was killed left its socket.
     drop(UnixListener::bind(&socket).unwrap());
     let listen = format!("unix:{}", socket.display());
@@ -341,13 +345,17 @@ fn sockets_passed_in_are_served_without_any_flag() {
 }
 
 #[test]
-fn an_address_that_is_taken_stops_nothing_and_is_tried_again() {
+fn an_address_in_use_stops_nothing_and_is_retried() {
     let bench = Bench::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let mut daemon = bench.catch_up(&mut bench.command(&["run", "--listen", &address.to_string()]));
     bench.probe(&mut daemon);
-    assert!(bench.said().contains("cannot listen"), "{}", bench.said());
+    assert!(
+        bench.log_text().contains("cannot listen"),
+        "{}",
+        bench.log_text()
+    );
     drop(taken);
     bench.wait_for(&mut daemon, "it listens in the end", || {
         TcpStream::connect(address).is_ok()
@@ -357,7 +365,7 @@ fn an_address_that_is_taken_stops_nothing_and_is_tried_again() {
 }
 
 #[test]
-fn an_address_that_others_could_reach_is_refused_with_the_reason() {
+fn a_non_loopback_address_is_refused_with_the_reason() {
     let bench = Bench::new();
     let ended = bench.run(&mut bench.command(&["run", "--listen", "0.0.0.0:9743"]));
     ended.check(
@@ -393,7 +401,7 @@ pub fn make_room(daemon: &Daemon) {
 }
 
 #[test]
-fn a_full_disk_is_told_as_long_as_it_lasts() {
+fn a_full_disk_is_reported_while_it_lasts() {
     let bench = Bench::new();
     let (mut daemon, address) = bench.listening_by(&mut full_disk_command(&bench));
     let long = evidence_with("r1", &"x".repeat(9 << 20));
@@ -430,7 +438,7 @@ fn a_full_disk_is_told_as_long_as_it_lasts() {
 }
 
 #[test]
-fn no_client_harms_the_pipeline() {
+fn no_client_affects_the_pipeline() {
     let bench = Bench::new();
     let (mut daemon, address) = bench.listening();
     let mut held = Vec::new();
@@ -460,15 +468,15 @@ fn no_client_harms_the_pipeline() {
     greedy
         .set_write_timeout(Some(Duration::from_millis(200)))
         .unwrap();
-    let mut asked = 0;
+    let mut sent = 0;
     while let Ok(more) = greedy.write(
         request("/", "Host: localhost\r\n")
             .replace("close", "keep-alive")
             .repeat(100)
             .as_bytes(),
     ) {
-        asked += more;
-        assert!(asked < 32 << 20, "it took {asked} bytes of requests");
+        sent += more;
+        assert!(sent < 32 << 20, "it took {sent} bytes of requests");
     }
     held.push(greedy);
     // More connections than are served, each with half a request.
@@ -493,17 +501,17 @@ fn no_client_harms_the_pipeline() {
     // Incomplete requests are disconnected in the end, and all requests are served again.
     let served = wait_until(LONG, || {
         let mut stream = connect(address);
-        let asked = stream.write_all(request("/healthz", "Host: localhost\r\n").as_bytes());
+        let written = stream.write_all(request("/healthz", "Host: localhost\r\n").as_bytes());
         let mut answer = [0; 12];
-        Ok(asked.is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"HTTP/1.1 200")
+        Ok(written.is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"HTTP/1.1 200")
     });
-    assert!(served.unwrap(), "{}", bench.said());
+    assert!(served.unwrap(), "{}", bench.log_text());
     drop(held);
     bench.stop(daemon);
 }
 
 #[test]
-fn a_thousand_questions_are_few_to_the_engine() {
+fn a_thousand_requests_are_few_engine_requests() {
     let bench = Bench::new();
     let (daemon, address) = bench.listening();
     let turns = |text: &str| metric(text, "distilld_engine_iterations_total").unwrap();
@@ -523,7 +531,7 @@ fn a_thousand_questions_are_few_to_the_engine() {
 
 /// The engine's thread answers only when the test allows it.
 #[test]
-fn it_answers_before_recovery_and_while_the_engine_is_stuck() {
+fn it_answers_before_recovery_and_while_the_engine_is_unresponsive() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("http.sock");
     let wake = Arc::new(Inbox::new());
@@ -538,23 +546,23 @@ fn it_answers_before_recovery_and_while_the_engine_is_stuck() {
     let server = Server::start(address, Arc::clone(&desk)).unwrap();
     assert!(wait_until(LONG, || Ok(socket.exists())).unwrap());
     let ask = |path| get_unix(&socket, path, "localhost");
-    let told = |path, status, said: &str| {
+    let check_answer = |path, status, expected: &str| {
         let answer = ask(path);
         assert_eq!(answer.status, status, "{answer:?}");
-        assert!(answer.body.contains(said), "{answer:?}");
+        assert!(answer.body.contains(expected), "{answer:?}");
     };
-    told("/healthz", 200, "recovering");
-    told("/readyz", 503, "recovering");
-    told("/status.json", 503, "\"phase\":\"recovering\"");
-    told("/metrics", 200, "distilld_recovering 1");
+    check_answer("/healthz", 200, "recovering");
+    check_answer("/readyz", 503, "recovering");
+    check_answer("/status.json", 503, "\"phase\":\"recovering\"");
+    check_answer("/metrics", 200, "distilld_recovering 1");
 
     desk.recovered();
-    told("/healthz", 503, "got nothing done");
+    check_answer("/healthz", 503, "got nothing done");
     // A second request does not wait for an answer that has just timed out.
     let began = Instant::now();
-    told("/readyz", 503, "got nothing done");
-    told("/metrics", 200, "distilld_engine_responsive 0");
-    told("/status.json", 503, "unresponsive");
+    check_answer("/readyz", 503, "got nothing done");
+    check_answer("/metrics", 200, "distilld_engine_responsive 0");
+    check_answer("/status.json", 503, "unresponsive");
     assert!(
         began.elapsed() < Duration::from_secs(4),
         "{:?}",

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::support::account::{Compared, account_fault};
-use crate::support::kill_harness::{KillPlan, daemon_command, earns_rows_all_along, run};
+use crate::support::kill_harness::{KillPlan, daemon_command, earns_rows_throughout, run};
 use crate::support::lake_gen::{Shape, script};
 use crate::support::naive::compare::difference_without_state;
 use crate::support::tools::number_from;
@@ -42,7 +42,7 @@ fn plan(kills: u32) -> KillPlan {
     let script_of = |seed| script(seed, &Shape::steady(lines));
     let first = number_from(SEED_VARIABLE).unwrap_or_else(|| fastrand::u64(..));
     let seed = (first..)
-        .find(|seed| earns_rows_all_along(&script_of(*seed)))
+        .find(|seed| earns_rows_throughout(&script_of(*seed)))
         .expect("many scripts do");
     let appends = u32::try_from(script_of(seed).len()).unwrap();
     KillPlan {
@@ -64,7 +64,7 @@ fn kills(ordinary: u32) -> u32 {
 }
 
 #[test]
-fn kills_lose_nothing_and_write_nothing_twice() {
+fn kills_lose_and_duplicate_nothing() {
     check(&plan(kills(50)));
 }
 
@@ -81,7 +81,7 @@ fn forgetful(root: &Path) -> Command {
 }
 
 #[test]
-fn kills_and_lost_states_together_write_nothing_twice() {
+fn kills_with_lost_states_duplicate_nothing() {
     check(&KillPlan {
         command: forgetful,
         difference: difference_without_state,

@@ -22,7 +22,7 @@ fn run(seed: u64, steps: &[Step]) -> Bench {
     let mut rng = Rng::with_seed(seed ^ 0x5eed);
     let mut bench = Bench::new(SimDisk::new());
     match rng.u8(..3) {
-        0 => bench.commit_beside(),
+        0 => bench.commit_in_background(),
         threads => bench.threads = threads.into(),
     }
     bench.checkpoint_bytes = rng.choice([4 << 10, 1 << 20]).unwrap();
@@ -68,7 +68,7 @@ fn any_interleaving_of_a_random_lake_equals_the_batch() {
 }
 
 #[test]
-fn evidence_that_changes_never_doubles_or_loses_a_row() {
+fn changing_evidence_never_duplicates_or_loses_a_row() {
     for seed in 0..CASES {
         let mut rng = Rng::with_seed(seed);
         let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Free));

@@ -30,7 +30,7 @@ fn assert_quiet(browser: &Browser) {
 }
 
 #[test]
-fn rows_and_faults_show_by_themselves_and_nothing_of_the_lake_is_markup() {
+fn rows_and_faults_appear_live_and_lake_content_is_escaped() {
     let Some(browser) = Browser::start() else {
         return;
     };
@@ -156,7 +156,7 @@ fn reached_by_tab(browser: &Browser) -> Vec<String> {
 }
 
 #[test]
-fn it_is_usable_when_narrow_by_keyboard_and_by_every_eye() {
+fn it_is_usable_when_narrow_by_keyboard_and_with_low_vision() {
     let Some(browser) = Browser::start() else {
         return;
     };
@@ -172,7 +172,7 @@ fn it_is_usable_when_narrow_by_keyboard_and_by_every_eye() {
     browser.wait_text("#state-word", "it is fresh", |text| text == "Up to date");
     for scheme in ["light", "dark"] {
         for width in [400, 1200] {
-            browser.look_as(width, scheme);
+            browser.set_appearance(width, scheme);
             let wide = browser.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth");
             assert_eq!(wide, 0, "at {width} px the page scrolls sideways by {wide}");
             let ground = browser

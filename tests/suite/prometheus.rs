@@ -37,7 +37,7 @@ impl Prometheus {
     /// installed nor required.
     fn start(targets: &[SocketAddr], interval: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("rules.yml"), hurried_rules()).unwrap();
+        fs::write(dir.path().join("rules.yml"), fast_rules()).unwrap();
         let targets: Vec<_> = targets
             .iter()
             .map(|target| format!("\"{target}\""))
@@ -97,11 +97,11 @@ impl Prometheus {
 
     fn ask(&self, path: &str) -> Value {
         let answer = get(self.address, path);
-        let said = chunks_joined(&answer.head, &answer.body);
-        let said: Value = serde_json::from_str(&said)
+        let body = dechunked(&answer.head, &answer.body);
+        let body: Value = serde_json::from_str(&body)
             .unwrap_or_else(|error| panic!("{path}: {error}: {answer:?}"));
-        assert_eq!(said["status"], "success", "{path}: {said}");
-        said["data"].clone()
+        assert_eq!(body["status"], "success", "{path}: {body}");
+        body["data"].clone()
     }
 
     /// Returns the names of the alerts that fire for a daemon.
@@ -141,15 +141,15 @@ impl Drop for Prometheus {
 }
 
 /// Returns a body without its chunked transfer encoding.
-fn chunks_joined(head: &str, body: &str) -> String {
+fn dechunked(head: &str, body: &str) -> String {
     if !head.contains("transfer-encoding: chunked") {
         return body.to_owned();
     }
     let (mut joined, mut rest) = (String::new(), body);
-    while let Some((len, behind)) = rest.split_once("\r\n") {
+    while let Some((len, tail)) = rest.split_once("\r\n") {
         let len = usize::from_str_radix(len.trim(), 16).unwrap();
-        joined.push_str(&behind[..len]);
-        rest = behind[len..].trim_start_matches("\r\n");
+        joined.push_str(&tail[..len]);
+        rest = tail[len..].trim_start_matches("\r\n");
         if len == 0 {
             break;
         }
@@ -158,7 +158,7 @@ fn chunks_joined(head: &str, body: &str) -> String {
 }
 
 /// Returns the rules of the example with delays of seconds instead of minutes, for the test.
-fn hurried_rules() -> String {
+fn fast_rules() -> String {
     let rules = fs::read_to_string(example("rules.yml")).unwrap();
     let lines = rules
         .lines()
@@ -184,19 +184,19 @@ fn alert_names() -> BTreeSet<String> {
 fn address_of(bench: &Bench) -> SocketAddr {
     let mut address = None;
     let named = || {
-        let said = bench.said();
-        let mut named = said.split("listener=").skip(1);
+        let log = bench.log_text();
+        let mut named = log.split("listener=").skip(1);
         address = named.find_map(|rest| rest.split_whitespace().next()?.parse().ok());
         Ok(address.is_some())
     };
-    assert!(wait_until(LONG, named).unwrap(), "{}", bench.said());
+    assert!(wait_until(LONG, named).unwrap(), "{}", bench.log_text());
     address.unwrap()
 }
 
 #[test]
-fn each_alert_fires_when_its_fault_is_there_and_none_before() {
+fn each_alert_fires_for_its_fault_and_not_before() {
     // On a full disk from its start, with a day-file to read.
-    let (full, news, quiet, stuck) = (Bench::new(), Bench::new(), Bench::new(), Bench::new());
+    let (full, polled, quiet, stuck) = (Bench::new(), Bench::new(), Bench::new(), Bench::new());
     full.append(
         Stream::Evidence,
         PAIR,
@@ -206,11 +206,11 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
     let full_daemon =
         full.start_command(full_disk_command(&full).env("DISTILLD_FRESH_OBJECTIVE_MS", "1000"));
     let full_at = address_of(&full);
-    let mut polling = news.command(&["run", "--listen", "127.0.0.1:0"]);
-    let (mut news_daemon, news_at) = news.listening_by(polling.env("DISTILLD_WATCH", "poll"));
+    let mut polling = polled.command(&["run", "--listen", "127.0.0.1:0"]);
+    let (mut polled_daemon, polled_at) = polled.listening_by(polling.env("DISTILLD_WATCH", "poll"));
     let (mut quiet_daemon, quiet_at) = quiet.listening();
     let mut fired = BTreeSet::new();
-    let targets = [full_at, news_at, quiet_at];
+    let targets = [full_at, polled_at, quiet_at];
     let Some(server) = Prometheus::start(&targets, "500ms") else {
         return;
     };
@@ -224,34 +224,34 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
         ],
         &mut fired,
     );
-    server.wait_firing(news_at, &["DistilldPolling"], &mut fired);
+    server.wait_firing(polled_at, &["DistilldPolling"], &mut fired);
     // Prometheus must have seen each counter before it increases.
     assert_eq!(
-        server.firing(news_at).len(),
+        server.firing(polled_at).len(),
         1,
         "{:?}",
-        server.firing(news_at)
+        server.firing(polled_at)
     );
-    news.append_run(PAIR, "r1");
-    news.append(Stream::Scored, PAIR, scored_as("r1", "rejected"));
-    news.append(Stream::Scored, PAIR, "{\n");
-    let fifo = news.path(Stream::Scored, "2026/05/01/fifo.jsonl");
+    polled.append_run(PAIR, "r1");
+    polled.append(Stream::Scored, PAIR, scored_as("r1", "rejected"));
+    polled.append(Stream::Scored, PAIR, "{\n");
+    let fifo = polled.path(Stream::Scored, "2026/05/01/fifo.jsonl");
     assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
     let counted = [
         "DistilldMalformedLines",
         "DistilldContradictedRows",
         "DistilldSourceSkipped",
     ];
-    server.wait_firing(news_at, &counted, &mut fired);
+    server.wait_firing(polled_at, &counted, &mut fired);
 
     // Its row is late by now.
-    let behind_s = || {
+    let lag_s = || {
         Ok(
             crate::support::http::metric(&get(full_at, "/metrics").body, "distilld_lag_seconds")
                 > Some(6.0),
         )
     };
-    assert!(wait_until(LONG, behind_s).unwrap());
+    assert!(wait_until(LONG, lag_s).unwrap());
     make_room(&full_daemon);
     server.wait_firing(full_at, &["DistilldSlowRows"], &mut fired);
 
@@ -260,9 +260,9 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
     assert_eq!(server.firing(quiet_at), BTreeSet::new());
     every_query_of_the_dashboard_is_valid(&server);
 
-    news.probe(&mut news_daemon);
-    news.stop(news_daemon);
-    server.wait_firing(news_at, &["DistilldDown"], &mut fired);
+    polled.probe(&mut polled_daemon);
+    polled.stop(polled_daemon);
+    server.wait_firing(polled_at, &["DistilldDown"], &mut fired);
     full.stop(full_daemon);
     quiet.stop(quiet_daemon);
 
@@ -313,7 +313,7 @@ fn percent_encoded(text: &str) -> String {
 }
 
 #[test]
-fn the_rules_are_sound() {
+fn the_rules_are_valid() {
     let checked = Command::new("promtool")
         .arg("check")
         .arg("rules")

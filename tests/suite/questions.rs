@@ -56,19 +56,26 @@ fn check_explanations(seed: u64, bench: &EngineBench, steps: &[Step]) {
     for (run_id, mut expected) in verdicts(&pairs) {
         // Directory by directory, in walk order; within a pair in the order of the lines.
         expected.sort_by_key(|(pair, _)| PairPath::from_relative(Path::new(pair)));
-        let told = explained(bench, &run_id);
-        let scored = told.lines.iter().filter(|line| line.stream == "scored");
+        let explanation = explained(bench, &run_id);
+        let scored = explanation
+            .lines
+            .iter()
+            .filter(|line| line.stream == "scored");
         let mut found = Vec::new();
         for line in scored {
             found.push((line.day_file.clone(), line.verdict.as_str()));
             let day_file = pairs[&line.day_file].0.as_deref().unwrap();
             let before = &day_file[..line.offset as usize];
             let newlines = memchr::memchr_iter(b'\n', before).count() as u64;
-            assert_eq!(line.line, Some(newlines + 1), "seed {seed}, {told:#?}");
-            assert!(!line.changed_since, "seed {seed}, {told:#?}");
+            assert_eq!(
+                line.line,
+                Some(newlines + 1),
+                "seed {seed}, {explanation:#?}"
+            );
+            assert!(!line.changed_since, "seed {seed}, {explanation:#?}");
             assert_eq!(line.row.is_some(), line.verdict == "exported");
             assert_eq!(line.waits_for.is_some(), line.verdict == "waiting");
-            assert!(line.value.is_some(), "seed {seed}, {told:#?}");
+            assert!(line.value.is_some(), "seed {seed}, {explanation:#?}");
             if let Some(since) = &line.waiting_since {
                 let path = PairPath::from_relative(Path::new(&line.day_file)).unwrap();
                 waiting.insert((since.clone(), path, line.offset, run_id.clone()));
@@ -80,7 +87,10 @@ fn check_explanations(seed: u64, bench: &EngineBench, steps: &[Step]) {
                 assert_eq!(row["source_run_id"], *run_id, "seed {seed}");
             }
         }
-        assert_eq!(found, expected, "seed {seed}, run {run_id:?}: {told:#?}");
+        assert_eq!(
+            found, expected,
+            "seed {seed}, run {run_id:?}: {explanation:#?}"
+        );
     }
     let figures = bench.engine.as_ref().unwrap().figures();
     let oldest = waiting_oldest(&figures, &bench.disk, Path::new(ROOT)).unwrap();
@@ -96,7 +106,7 @@ fn check_explanations(seed: u64, bench: &EngineBench, steps: &[Step]) {
 }
 
 #[test]
-fn the_lag_is_what_stands_behind_the_offsets() {
+fn the_lag_is_the_input_after_the_offsets() {
     let mut bench = EngineBench::new(SimDisk::new());
     bench.open().unwrap();
     let path = PairPath::from_relative(Path::new(A)).unwrap();
@@ -107,9 +117,9 @@ fn the_lag_is_what_stands_behind_the_offsets() {
         text.len() as u64
     };
     append(&bench, Stream::Scored, scored("a"));
-    bench.look_around().unwrap();
+    bench.scan().unwrap();
     bench.catch_up().unwrap();
-    let told = |bench: &EngineBench, all| {
+    let lag_of = |bench: &EngineBench, all| {
         let unread = UnreadPairs {
             pairs: vec![path.clone()],
             is_complete: all,
@@ -119,24 +129,27 @@ fn the_lag_is_what_stands_behind_the_offsets() {
         measured(lag, &figures, &unread, &bench.disk, Path::new(ROOT))
     };
     assert_eq!(
-        (told(&bench, true).bytes, told(&bench, true).lines),
+        (lag_of(&bench, true).bytes, lag_of(&bench, true).lines),
         (0, Some(0))
     );
     let bytes = append(&bench, Stream::Scored, scored("b") + &scored("c"))
         + append(&bench, Stream::Evidence, evidence("a"));
-    let behind = told(&bench, true);
+    let lag = lag_of(&bench, true);
     assert_eq!(
-        (behind.bytes, behind.lines, behind.bytes_exact),
+        (lag.bytes, lag.lines, lag.bytes_exact),
         (bytes, Some(3), true)
     );
     assert_eq!(
-        (told(&bench, false).lines, told(&bench, false).bytes_exact),
+        (
+            lag_of(&bench, false).lines,
+            lag_of(&bench, false).bytes_exact
+        ),
         (None, false)
     );
 }
 
 #[test]
-fn what_is_explained_of_every_run_of_a_random_lake_is_what_a_batch_decides() {
+fn explanations_of_random_lakes_equal_the_verdicts_of_the_batch() {
     for seed in 0..CASES {
         let mut rng = Rng::with_seed(seed);
         let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
@@ -193,8 +206,8 @@ fn rewrite_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
     if let Some(bytes) = bench.disk.read(&path) {
         let mut lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
         lines.retain(|_| rng.u8(..4) > 0);
-        let doubled = lines.clone();
-        lines.extend(doubled.iter().take(2));
+        let duplicated = lines.clone();
+        lines.extend(duplicated.iter().take(2));
         let rewritten = [b"\n", lines.concat().as_slice()].concat();
         bench.disk.write_file(&path, &rewritten);
         bench.disk.settle(&path);
@@ -218,7 +231,7 @@ fn move_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
 }
 
 #[test]
-fn a_plan_is_what_the_run_that_follows_does_on_random_lakes() {
+fn a_plan_predicts_the_following_run_on_random_lakes() {
     let mut rows_planned = 0;
     for seed in 0..CASES {
         let mut rng = Rng::with_seed(seed);
@@ -258,7 +271,7 @@ fn a_plan_is_what_the_run_that_follows_does_on_random_lakes() {
         assert_eq!(bench.engine.as_ref().unwrap().account(), &before);
         assert_eq!(rows(&bench), rows_before);
 
-        bench.look_around().unwrap();
+        bench.scan().unwrap();
         assert!(bench.settle_all().unwrap());
         bench.engine.as_mut().unwrap().checkpoint().unwrap();
         let after = bench.engine.as_ref().unwrap().account().clone();
@@ -319,14 +332,14 @@ fn with_and_without_a_daemon(bench: &Bench, mut check: impl FnMut(&Bench, Option
 }
 
 #[test]
-fn the_account_is_told_per_source_class_with_a_daemon_and_without() {
+fn the_account_is_reported_per_source_class_with_and_without_a_daemon() {
     let bench = Bench::new();
     lake(&bench);
     with_and_without_a_daemon(&bench, |bench, daemon| {
-        let told = bench.status();
-        assert_eq!(told["running"], daemon.is_some());
-        let classes = told["classes"].as_array().unwrap();
-        assert_eq!(classes.len(), 2, "{told}");
+        let status = bench.status();
+        assert_eq!(status["running"], daemon.is_some());
+        let classes = status["classes"].as_array().unwrap();
+        assert_eq!(classes.len(), 2, "{status}");
         let audits = &classes[0];
         assert_eq!(audits["class"], "audits");
         for figure in [
@@ -339,25 +352,25 @@ fn the_account_is_told_per_source_class_with_a_daemon_and_without() {
             "malformed",
             "evidence_malformed",
         ] {
-            assert_eq!(audits[figure], 1, "{figure} in {told}");
+            assert_eq!(audits[figure], 1, "{figure} in {status}");
         }
         assert_eq!(
             (&audits["lines"], &classes[1]["exported"]),
             (&7.into(), &1.into())
         );
-        assert_eq!(told["export"]["rows_today"], 2, "{told}");
-        let waiting = told["waiting_oldest"].as_array().unwrap();
-        assert_eq!(waiting.len(), 1, "{told}");
+        assert_eq!(status["export"]["rows_today"], 2, "{status}");
+        let waiting = status["waiting_oldest"].as_array().unwrap();
+        assert_eq!(waiting.len(), 1, "{status}");
         assert_eq!(
             (&waiting[0]["run_id"], &waiting[0]["day_file"]),
             (&"f".into(), &A.into())
         );
-        assert_eq!(told["scored"]["balanced"], true);
+        assert_eq!(status["scored"]["balanced"], true);
     });
 }
 
 #[test]
-fn the_last_day_is_told_by_minute_and_outlives_the_daemon() {
+fn the_last_day_is_reported_by_minute_and_survives_the_daemon() {
     let bench = Bench::new();
     lake(&bench);
     let daemon = bench.start_caught_up();
@@ -393,7 +406,7 @@ fn the_last_day_is_told_by_minute_and_outlives_the_daemon() {
 }
 
 #[test]
-fn a_run_is_explained_with_a_daemon_and_without() {
+fn a_run_is_explained_with_and_without_a_daemon() {
     let bench = Bench::new();
     lake(&bench);
     bench.append(Stream::Evidence, B, evidence_with("run-77", "first"));
@@ -406,8 +419,8 @@ fn a_run_is_explained_with_a_daemon_and_without() {
     });
     bench.stop(daemon);
     with_and_without_a_daemon(&bench, |bench, _| {
-        let told = bench.ask(&["explain", "run-77", "--json"]);
-        let lines = told["lines"].as_array().unwrap();
+        let explanation = bench.ask(&["explain", "run-77", "--json"]);
+        let lines = explanation["lines"].as_array().unwrap();
         let verdicts: Vec<_> = lines
             .iter()
             .map(|line| line["verdict"].as_str().unwrap())
@@ -415,7 +428,7 @@ fn a_run_is_explained_with_a_daemon_and_without() {
         assert_eq!(
             verdicts,
             ["exported", "firewalled", "replaced", "counts"],
-            "{told}"
+            "{explanation}"
         );
         assert_eq!(
             (&lines[0]["superseded"], &lines[0]["contradicted"]),
@@ -475,9 +488,9 @@ fn contradicted_lake(bench: &Bench) {
 }
 
 /// Returns run, line, rejecting line and category of each reported row, and asserts that the row is the run's.
-fn contradicted(bench: &Bench, told: &Value) -> Vec<(String, Value, Value, String)> {
+fn contradicted(bench: &Bench, listing: &Value) -> Vec<(String, Value, Value, String)> {
     let export = bench.export_bytes();
-    let rows = told["rows"].as_array().unwrap().iter();
+    let rows = listing["rows"].as_array().unwrap().iter();
     rows.map(|row| {
         let run = row["run_id"].as_str().unwrap().to_owned();
         let place = |key: &str| row["row"][key].as_u64().unwrap() as usize;
@@ -496,12 +509,12 @@ fn contradicted(bench: &Bench, told: &Value) -> Vec<(String, Value, Value, Strin
 }
 
 #[test]
-fn contradicted_rows_are_listed_page_by_page_with_a_daemon_and_without() {
+fn contradicted_rows_are_listed_by_page_with_and_without_a_daemon() {
     let bench = Bench::new();
     contradicted_lake(&bench);
     let [g, run_77] = ["g", "run-77"].map(|run| scored(run).len());
     let refused_77 = scored_as("run-77", "needs_human_review").len();
-    let told = |run: &str, line: Option<usize>, refused: usize, category: &str| {
+    let row_of = |run: &str, line: Option<usize>, refused: usize, category: &str| {
         (
             run.to_owned(),
             line.into(),
@@ -510,9 +523,9 @@ fn contradicted_rows_are_listed_page_by_page_with_a_daemon_and_without() {
         )
     };
     let expected = [
-        told("g", Some(0), g + run_77 + refused_77, "rejected"),
-        told("run-77", Some(g), g + run_77, "needs_human_review"),
-        told("h", None, 0, "rejected"),
+        row_of("g", Some(0), g + run_77 + refused_77, "rejected"),
+        row_of("run-77", Some(g), g + run_77, "needs_human_review"),
+        row_of("h", None, 0, "rejected"),
     ];
     let check = |bench: &Bench| {
         let list = bench.ask(&["explain", "--contradicted", "--json"]);
@@ -553,7 +566,7 @@ fn contradicted_rows_are_listed_page_by_page_with_a_daemon_and_without() {
 }
 
 #[test]
-fn where_no_row_is_contradicted_the_list_is_empty() {
+fn without_contradicted_rows_the_list_is_empty() {
     let bench = Bench::new();
     lake(&bench);
     with_and_without_a_daemon(&bench, |bench, _| {
@@ -571,13 +584,13 @@ fn where_no_row_is_contradicted_the_list_is_empty() {
 }
 
 #[test]
-fn dead_letters_are_listed_page_by_page_and_shown_without_harm() {
+fn dead_letters_are_listed_by_page_and_shown_escaped() {
     let bench = Bench::new();
     lake(&bench);
     with_and_without_a_daemon(&bench, |bench, _| {
-        let told = bench.ask(&["dead-letters", "--json"]);
-        let letters = told["letters"].as_array().unwrap();
-        assert_eq!(letters.len(), 2, "{told}");
+        let listing = bench.ask(&["dead-letters", "--json"]);
+        let letters = listing["letters"].as_array().unwrap();
+        assert_eq!(letters.len(), 2, "{listing}");
         let scored = letters
             .iter()
             .find(|letter| letter["stream"] == "scored")
@@ -608,23 +621,23 @@ fn dead_letters_are_listed_page_by_page_and_shown_without_harm() {
 }
 
 /// Replaces a line with another of the same length, in the middle of a day-file, far from its end.
-fn mend(bench: &Bench, broken: &str, mended: &str) {
+fn repair(bench: &Bench, broken: &str, repaired: &str) {
     let path = bench.path(Stream::Scored, A);
     let text = fs::read_to_string(&path).unwrap();
     assert_eq!(
         (text.matches(broken).count(), broken.len()),
-        (1, mended.len())
+        (1, repaired.len())
     );
     // Not truncated first: the daemon could see that as a rewrite.
     let file = OpenOptions::new().write(true).open(path).unwrap();
-    file.write_all_at(text.replace(broken, mended).as_bytes(), 0)
+    file.write_all_at(text.replace(broken, repaired).as_bytes(), 0)
         .unwrap();
 }
 
 /// Creates a lake with more lines than a source's head and tail cover, the middle one malformed.
 fn broken_lake(bench: &Bench) -> (String, String) {
-    let mended = scored("run-20");
-    let broken = mended.replacen('{', "?", 1);
+    let repaired = scored("run-20");
+    let broken = repaired.replacen('{', "?", 1);
     for n in 0..40 {
         let run = format!("run-{n:02}");
         bench.append(Stream::Evidence, A, evidence(&run));
@@ -635,16 +648,19 @@ fn broken_lake(bench: &Bench) -> (String, String) {
         };
         bench.append(Stream::Scored, A, line);
     }
-    (broken, mended)
+    (broken, repaired)
 }
 
-fn check_retried(bench: &Bench, told: &Value) {
+fn check_retried(bench: &Bench, report: &Value) {
     assert_eq!(
-        (&told["before"]["malformed"], &told["after"]["malformed"]),
+        (
+            &report["before"]["malformed"],
+            &report["after"]["malformed"]
+        ),
         (&1.into(), &0.into())
     );
     assert_eq!(
-        (&told["before"]["exported"], &told["after"]["exported"]),
+        (&report["before"]["exported"], &report["after"]["exported"]),
         (&39.into(), &40.into())
     );
     bench.assert_distinct(40);
@@ -655,21 +671,24 @@ fn check_retried(bench: &Bench, told: &Value) {
 }
 
 #[test]
-fn a_line_mended_in_place_has_its_row_after_a_retry_by_the_daemon() {
+fn a_line_repaired_in_place_has_its_row_after_a_retry_by_the_daemon() {
     let bench = Bench::new();
-    let (broken, mended) = broken_lake(&bench);
+    let (broken, repaired) = broken_lake(&bench);
     let mut daemon = bench.start_caught_up();
-    mend(&bench, &broken, &mended);
+    repair(&bench, &broken, &repaired);
     bench.probe(&mut daemon);
     assert!(!bench.has("run-20"));
-    let told = bench.ask(&["dead-letters", "retry", A]);
+    let report = bench.ask(&["dead-letters", "retry", A]);
     daemon.check_running().unwrap();
     assert_eq!(
-        (&told["before"]["malformed"], &told["after"]["malformed"]),
+        (
+            &report["before"]["malformed"],
+            &report["after"]["malformed"]
+        ),
         (&1.into(), &0.into())
     );
     assert_eq!(
-        (&told["before"]["exported"], &told["after"]["exported"]),
+        (&report["before"]["exported"], &report["after"]["exported"]),
         (&39.into(), &40.into())
     );
     bench.assert_distinct(41);
@@ -680,13 +699,13 @@ fn a_line_mended_in_place_has_its_row_after_a_retry_by_the_daemon() {
 }
 
 #[test]
-fn a_line_mended_in_place_has_its_row_after_a_retry_without_a_daemon() {
+fn a_line_repaired_in_place_has_its_row_after_a_retry_without_a_daemon() {
     let bench = Bench::new();
-    let (broken, mended) = broken_lake(&bench);
+    let (broken, repaired) = broken_lake(&bench);
     bench.once();
-    mend(&bench, &broken, &mended);
-    let told = bench.ask(&["dead-letters", "retry", A]);
-    check_retried(&bench, &told);
+    repair(&bench, &broken, &repaired);
+    let report = bench.ask(&["dead-letters", "retry", A]);
+    check_retried(&bench, &report);
     let again = bench.ask(&["dead-letters", "retry", A, "--evidence"]);
     assert_eq!(again["before"], again["after"]);
     // Rows after the repaired line keep the index that they were written with.
@@ -694,14 +713,14 @@ fn a_line_mended_in_place_has_its_row_after_a_retry_without_a_daemon() {
 }
 
 #[test]
-fn a_plan_without_a_daemon_says_what_once_then_does() {
+fn a_plan_without_a_daemon_predicts_run_once() {
     let bench = Bench::new();
     lake(&bench);
     bench.once();
     bench.append_run(B, "new");
     bench.append(Stream::Evidence, A, evidence("f"));
-    let told = bench.ask(&["plan", "--json"]);
-    let total = &told["total"];
+    let plan = bench.ask(&["plan", "--json"]);
+    let total = &plan["total"];
     assert_eq!(
         (&total["rows"], &total["waiting"], &total["lines"]),
         (&2.into(), &(-1).into(), &1.into())
@@ -746,7 +765,7 @@ fn a_plan_without_a_daemon_says_what_once_then_does() {
 }
 
 #[test]
-fn nothing_but_a_retry_is_posted_and_no_question_stops_the_daemon() {
+fn only_a_retry_is_a_post_and_no_request_stops_the_daemon() {
     let bench = Bench::new();
     lake(&bench);
     let mut daemon = bench.start_caught_up();
@@ -794,7 +813,7 @@ fn nothing_but_a_retry_is_posted_and_no_question_stops_the_daemon() {
         (&["http://d/plan.json"], "200"),
     ] {
         match curl(arguments) {
-            Some(told) => assert_eq!(told, code, "{arguments:?}"),
+            Some(expected) => assert_eq!(expected, code, "{arguments:?}"),
             None if std::env::var_os("CI").is_none() => {
                 eprintln!("skipped: curl is not installed");
                 return;
@@ -808,7 +827,7 @@ fn nothing_but_a_retry_is_posted_and_no_question_stops_the_daemon() {
 
 /// Another process holds the daemon's lock.
 #[test]
-fn answers_that_no_daemon_gives_end_every_question() {
+fn invalid_answers_end_every_query() {
     const LETTERS: &str = r#"{"letters":[],"more":true}"#;
     const EXPLANATION: &str = r#"{"run_id":"r1","known":true,"near":[],"lines":[{"stream":"scored","day_file":"d",
         "line":1,"offset":18446744073709551615,"len_bytes":1,"verdict":"exported","rule":"r","value":null,
@@ -821,9 +840,9 @@ fn answers_that_no_daemon_gives_end_every_question() {
     let listener = UnixListener::bind(bench.state_dir().join("control.sock")).unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let (mut stream, mut asked) = (stream.unwrap(), [0; 4096]);
-            let len = stream.read(&mut asked).unwrap();
-            let explain = asked[..len].starts_with(b"GET /explain");
+            let (mut stream, mut request) = (stream.unwrap(), [0; 4096]);
+            let len = stream.read(&mut request).unwrap();
+            let explain = request[..len].starts_with(b"GET /explain");
             let body = if explain { EXPLANATION } else { LETTERS };
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
             stream.write_all((head + body).as_bytes()).unwrap();
@@ -841,7 +860,7 @@ fn answers_that_no_daemon_gives_end_every_question() {
 }
 
 #[test]
-fn a_control_socket_that_could_not_be_made_is_made_when_it_can_be() {
+fn a_failed_control_socket_is_created_once_possible() {
     let bench = Bench::new();
     bench.append_run(A, "a");
     bench.once();
@@ -859,14 +878,14 @@ fn a_control_socket_that_could_not_be_made_is_made_when_it_can_be() {
 }
 
 #[test]
-fn a_run_whose_own_line_is_gone_is_not_said_to_lack_evidence() {
+fn a_run_whose_line_is_gone_is_not_reported_to_lack_evidence() {
     let bench = Bench::new();
     bench.append(Stream::Scored, A, scored("w"));
     bench.once();
     let rule = || {
-        let told = bench.ask(&["explain", "w", "--json"]);
-        let line = told["lines"].as_array().unwrap()[0].clone();
-        assert_eq!(line["verdict"], "waiting", "{told}");
+        let explanation = bench.ask(&["explain", "w", "--json"]);
+        let line = explanation["lines"].as_array().unwrap()[0].clone();
+        assert_eq!(line["verdict"], "waiting", "{explanation}");
         line["rule"].to_string()
     };
     assert!(rule().contains("no evidence"));

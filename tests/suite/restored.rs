@@ -63,7 +63,7 @@ impl Harm {
             bench.state_dir().join("state.redb"),
             bench.state_dir().join("journal"),
         );
-        let old = |name: &str| bench.beside("old").join(name);
+        let old = |name: &str| bench.sibling("old").join(name);
         match self {
             Harm::EditRow => edit(&export, 200),
             Harm::EditLastRow => edit(&export, len_of(&export) - 40),
@@ -71,14 +71,14 @@ impl Harm {
             Harm::AppendTornRow => append(&export, &first_row(&export)[..50]),
             Harm::RestoreExport => _ = fs::copy(old("sft_export.jsonl"), export).unwrap(),
             Harm::ReplaceExport => {
-                fs::copy(old("sft_export.jsonl"), bench.beside("again")).unwrap();
-                fs::rename(bench.beside("again"), export).unwrap();
+                fs::copy(old("sft_export.jsonl"), bench.sibling("again")).unwrap();
+                fs::rename(bench.sibling("again"), export).unwrap();
             }
             Harm::RestoreState => restore_state(bench),
             Harm::ReplaceState => {
-                copy_state(&bench.beside("old"), &bench.beside("again"));
+                copy_state(&bench.sibling("old"), &bench.sibling("again"));
                 bench.remove_state();
-                fs::rename(bench.beside("again"), bench.state_dir()).unwrap();
+                fs::rename(bench.sibling("again"), bench.state_dir()).unwrap();
             }
             Harm::RestoreBoth => {
                 Harm::RestoreExport.act(bench);
@@ -133,7 +133,7 @@ fn copy_state(from: &Path, to: &Path) {
 }
 
 fn restore_state(bench: &Bench) {
-    copy_state(&bench.beside("old"), &bench.state_dir());
+    copy_state(&bench.sibling("old"), &bench.state_dir());
 }
 
 /// Creates a lake with forty rows, and copies of the daemon's files from when there were twenty.
@@ -141,8 +141,12 @@ fn lake() -> Bench {
     let bench = Bench::new();
     (0..20).for_each(|run| bench.append_run(PAIR, &format!("early {run}")));
     bench.once();
-    copy_state(&bench.state_dir(), &bench.beside("old"));
-    fs::copy(bench.export(), bench.beside("old").join("sft_export.jsonl")).unwrap();
+    copy_state(&bench.state_dir(), &bench.sibling("old"));
+    fs::copy(
+        bench.export(),
+        bench.sibling("old").join("sft_export.jsonl"),
+    )
+    .unwrap();
     (0..20).for_each(|run| bench.append_run(PAIR, &format!("late {run}")));
     bench
 }
@@ -178,7 +182,7 @@ fn check_next_start(bench: &Bench, harm: Harm, was_running: bool) {
 }
 
 #[test]
-fn files_harmed_while_no_daemon_runs_are_recovered_or_refused() {
+fn files_damaged_while_no_daemon_runs_are_recovered_or_refused() {
     for harm in HARMS {
         let bench = lake();
         bench.once();
@@ -189,7 +193,7 @@ fn files_harmed_while_no_daemon_runs_are_recovered_or_refused() {
 }
 
 #[test]
-fn files_harmed_under_a_running_daemon_are_noticed_by_it_or_by_the_next_start() {
+fn files_damaged_under_a_running_daemon_are_detected_by_it_or_by_the_next_start() {
     for harm in HARMS {
         let bench = lake();
         let mut command = bench.command(&["run"]);
@@ -210,8 +214,8 @@ fn files_harmed_under_a_running_daemon_are_noticed_by_it_or_by_the_next_start() 
         if stops {
             let status = daemon
                 .wait(LONG)
-                .unwrap_or_else(|error| panic!("{harm:?}: {error}\n{}", bench.said()));
-            assert_eq!(status.code(), Some(1), "{harm:?}: {}", bench.said());
+                .unwrap_or_else(|error| panic!("{harm:?}: {error}\n{}", bench.log_text()));
+            assert_eq!(status.code(), Some(1), "{harm:?}: {}", bench.log_text());
         } else {
             bench.wait_run(&mut daemon, "last");
             daemon.kill_9().unwrap();
@@ -231,7 +235,7 @@ struct Strangers {
 impl Strangers {
     fn new(rows_of_other: usize) -> Self {
         let (one, other) = (Bench::new(), Bench::new());
-        let state_dir = one.beside("state");
+        let state_dir = one.sibling("state");
         for n in 0..10 {
             one.append_run("2026/01/01/alpha.jsonl", &format!("alpha {n}"));
         }
@@ -275,7 +279,7 @@ fn the_state_of_another_lake_is_set_aside() {
 }
 
 #[test]
-fn a_journal_of_another_lake_writes_over_no_row() {
+fn a_journal_of_another_lake_overwrites_no_row() {
     // A longer export makes the state an older one of it, which is rebuilt.
     for (rows, is_whole, refuses) in [(8, true, true), (12, true, false), (12, false, false)] {
         let lakes = Strangers::new(rows);
@@ -300,11 +304,11 @@ fn a_journal_of_another_lake_writes_over_no_row() {
 }
 
 #[test]
-fn the_journal_of_a_copy_of_the_lake_writes_over_no_row() {
+fn the_journal_of_a_copy_of_the_lake_overwrites_no_row() {
     let bench = Bench::new();
     bench.append_run(PAIR, "both");
     bench.once();
-    let kept = bench.beside("kept");
+    let kept = bench.sibling("kept");
     copy_state(&bench.state_dir(), &kept);
     let export = bench.export_bytes();
     let go_on = |run: &str| {
@@ -314,7 +318,7 @@ fn the_journal_of_a_copy_of_the_lake_writes_over_no_row() {
         daemon.kill_9().unwrap();
     };
     go_on("of the copy");
-    let of_copy = bench.beside("of-copy");
+    let of_copy = bench.sibling("of-copy");
     copy_state(&bench.state_dir(), &of_copy);
     // The rows that the original wrote from the same point on.
     bench.remove_state();

@@ -87,12 +87,12 @@ impl Rewriting {
             pairs: pairs_of(&steps),
             peaks: BTreeMap::new(),
         };
-        rewriting.look();
+        rewriting.scan_and_check();
         rewriting
     }
 
-    fn look(&mut self) {
-        self.bench.look_around().unwrap();
+    fn scan_and_check(&mut self) {
+        self.bench.scan().unwrap();
         self.bench.quiet().unwrap();
         self.bench.read_export().unwrap();
         for pair in self.pairs.keys() {
@@ -151,9 +151,9 @@ impl Rewriting {
                 self.bench.disk.append_durable(&path, &new);
             }
             _ => {
-                let beside = path.with_extension("tmp");
-                self.bench.disk.append_durable(&beside, &new);
-                self.bench.disk.move_file(&beside, &path);
+                let replacement = path.with_extension("tmp");
+                self.bench.disk.append_durable(&replacement, &new);
+                self.bench.disk.move_file(&replacement, &path);
             }
         }
         self.bench
@@ -216,7 +216,7 @@ fn check_list(bench: &Bench, what: &str) {
         skip: 0,
         limit: usize::MAX,
     };
-    let told = contradictions(
+    let listing = contradictions(
         all,
         &ExplainContext {
             storage: &bench.disk,
@@ -226,14 +226,18 @@ fn check_list(bench: &Bench, what: &str) {
             figures: &figures,
         },
     );
-    let told = told.unwrap();
-    let rows: BTreeSet<u64> = told.rows.iter().map(|row| row.row.offset).collect();
+    let listing = listing.unwrap();
+    let rows: BTreeSet<u64> = listing.rows.iter().map(|row| row.row.offset).collect();
     assert_eq!(
-        (rows.len() as u64, told.rows.len() as u64, told.not_found),
-        (told.counted, told.counted, 0),
-        "{what}: {told:#?}"
+        (
+            rows.len() as u64,
+            listing.rows.len() as u64,
+            listing.not_found
+        ),
+        (listing.counted, listing.counted, 0),
+        "{what}: {listing:#?}"
     );
-    for row in &told.rows {
+    for row in &listing.rows {
         let refused = (&row.run_id, &row.category, row.refused_offset);
         assert!(
             matches!(refused, (Some(_), Some(_), Some(_))),
@@ -243,7 +247,7 @@ fn check_list(bench: &Bench, what: &str) {
 }
 
 #[test]
-fn rewritten_day_files_give_each_line_one_row() {
+fn rewritten_day_files_leave_one_row_per_line() {
     for seed in 0..CASES {
         let mut rng = Rng::with_seed(seed ^ 0xabcd);
         let mut rewriting = Rewriting::new(seed);
@@ -266,7 +270,7 @@ fn rewritten_day_files_give_each_line_one_row() {
             if rng.u8(..4) == 0 {
                 rewriting.bench.step(&Step::Restart, false).unwrap();
             }
-            rewriting.look();
+            rewriting.scan_and_check();
             rewriting.check(&format!("seed {seed}, round {round}, {pair}: {how}"));
         }
     }
@@ -281,21 +285,25 @@ fn a_rewritten_day_file_is_read_again_once() {
         bench.append_run(pair, run);
     }
     bench.once();
-    let said = "re-reading from the start";
+    let message = "re-reading from the start";
     for stream in Stream::BOTH {
         let path = bench.path(stream, pair);
         let old = fs::read_to_string(&path).unwrap();
         let (first, rest) = old.split_once('\n').unwrap();
         fs::write(&path, format!("{rest}{first}\n")).unwrap();
-        bench.once().check(0, &[said]);
+        bench.once().check(0, &[message]);
         let again = bench.once();
-        assert!(!again.stderr.contains(said), "{stream:?}: {}", again.stderr);
+        assert!(
+            !again.stderr.contains(message),
+            "{stream:?}: {}",
+            again.stderr
+        );
     }
     bench.assert_runs(&["a", "b", "c"]);
 }
 
 #[test]
-fn evidence_that_is_replaced_by_rename_is_read_again_and_its_rows_stay() {
+fn evidence_replaced_by_rename_is_read_again_and_its_rows_remain() {
     let mut bench = Bench::new(SimDisk::new());
     let pair = "2026/01/02/outcomes.jsonl";
     let scored = Stream::Scored.path(Path::new(ROOT), pair);
@@ -310,7 +318,7 @@ fn evidence_that_is_replaced_by_rename_is_read_again_and_its_rows_stay() {
     }
     let first = line("a", "executor", "one") + &line("b", "extractor", "two");
     bench.disk.append_durable(&evidence, first.as_bytes());
-    bench.look_around().unwrap();
+    bench.scan().unwrap();
     bench.quiet().unwrap();
     let counts = bench.engine.as_ref().unwrap().totals().counts;
     assert_eq!(
@@ -325,10 +333,10 @@ fn evidence_that_is_replaced_by_rename_is_read_again_and_its_rows_stay() {
     let second = line("a", "executor", "one")
         + &line("b", "executor", "two")
         + &line("a", "executor", "other");
-    let beside = evidence.with_extension("tmp");
-    bench.disk.append_durable(&beside, second.as_bytes());
-    bench.disk.move_file(&beside, &evidence);
-    bench.look_around().unwrap();
+    let replacement = evidence.with_extension("tmp");
+    bench.disk.append_durable(&replacement, second.as_bytes());
+    bench.disk.move_file(&replacement, &evidence);
+    bench.scan().unwrap();
     bench.quiet().unwrap();
     bench.read_export().unwrap();
     let counts = bench.engine.as_ref().unwrap().totals().counts;
@@ -357,7 +365,7 @@ fn a_run_rejected_after_its_row_is_counted_as_contradicted() {
     for category in ["accepted", "rejected", "needs_human_review"] {
         let line = format!("{{\"evidence_run_id\":\"a\",\"category\":\"{category}\"}}\n");
         bench.disk.append_durable(&scored, line.as_bytes());
-        bench.look_around().unwrap();
+        bench.scan().unwrap();
         bench.quiet().unwrap();
     }
     let counts = bench.engine.as_ref().unwrap().totals().counts;
@@ -374,7 +382,7 @@ fn a_run_rejected_after_its_row_is_counted_as_contradicted() {
 /// The accepting line is rewritten: whether its row is contradicted depends on the new content, and a row that its
 /// line claims again is not counted twice.
 #[test]
-fn a_row_whose_own_line_is_rewritten_is_counted_as_contradicted_once() {
+fn a_row_whose_line_is_rewritten_is_counted_as_contradicted_once() {
     let pair = "2026/01/02/outcomes.jsonl";
     let path = Stream::Scored.path(Path::new(ROOT), pair);
     let mut bench = Bench::new(SimDisk::new());
@@ -403,7 +411,7 @@ fn a_row_whose_own_line_is_rewritten_is_counted_as_contradicted_once() {
     ] {
         let content: String = content.into_iter().map(String::as_str).collect();
         bench.disk.write_file(&path, content.as_bytes());
-        bench.look_around().unwrap();
+        bench.scan().unwrap();
         bench.quiet().unwrap();
         bench.read_export().unwrap();
         let counts = bench.engine.as_ref().unwrap().totals().counts;
@@ -416,15 +424,15 @@ fn a_row_whose_own_line_is_rewritten_is_counted_as_contradicted_once() {
 }
 
 #[test]
-fn a_row_that_its_line_finds_again_is_superseded_as_before() {
+fn a_reclaimed_row_can_be_superseded_again() {
     let pair = "2026/01/02/outcomes.jsonl";
     let [path, given] =
         [Stream::Scored, Stream::Evidence].map(|stream| stream.path(Path::new(ROOT), pair));
     let line = |run: &str, text: &str| evidence(run).replace("what", text);
     let mut bench = Bench::new(SimDisk::new());
     bench.open().unwrap();
-    let look = |bench: &mut Bench, superseded: u64, what: &str| {
-        bench.look_around().unwrap();
+    let check_superseded = |bench: &mut Bench, superseded: u64, what: &str| {
+        bench.scan().unwrap();
         bench.quiet().unwrap();
         let counts = bench.engine.as_ref().unwrap().totals().counts;
         assert_eq!(
@@ -440,22 +448,22 @@ fn a_row_that_its_line_finds_again_is_superseded_as_before() {
     bench
         .disk
         .append_durable(&given, (line("a", "what") + &line("b", "what")).as_bytes());
-    look(&mut bench, 0, "written");
+    check_superseded(&mut bench, 0, "written");
     bench
         .disk
         .append_durable(&given, line("a", "other").as_bytes());
-    look(&mut bench, 1, "replaced");
+    check_superseded(&mut bench, 1, "replaced");
     // Another order, so that both lines have other numbers.
     bench.disk.write_file(&path, (b + &a).as_bytes());
-    look(&mut bench, 1, "rewritten");
+    check_superseded(&mut bench, 1, "rewritten");
     bench
         .disk
         .append_durable(&given, line("b", "other").as_bytes());
-    look(&mut bench, 2, "replaced after that");
+    check_superseded(&mut bench, 2, "replaced after that");
     bench
         .disk
         .append_durable(&given, line("a", "third").as_bytes());
-    look(&mut bench, 2, "replaced twice");
+    check_superseded(&mut bench, 2, "replaced twice");
 }
 
 /// More runs than the head and the tail that identify a source cover.
@@ -465,7 +473,7 @@ const LONG: &str = "2026/01/01/audits.jsonl";
 type Change = fn(&ProcessBench, &Path, &str);
 
 /// Overwrites a part of a file without changing its length.
-fn write_over(path: &Path, at: usize, old: &str, new: &str, text: &str) {
+fn overwrite(path: &Path, at: usize, old: &str, new: &str, text: &str) {
     assert_eq!((&text[at..][..old.len()], old.len()), (old, new.len()));
     let file = OpenOptions::new().write(true).open(path).unwrap();
     file.write_all_at(new.as_bytes(), at as u64).unwrap();
@@ -474,21 +482,21 @@ fn write_over(path: &Path, at: usize, old: &str, new: &str, text: &str) {
 fn other_middle_by_rename(bench: &ProcessBench, path: &Path, text: &str) {
     let other = text.replace("run-20", "new-20");
     assert_ne!(other, text);
-    let beside = bench.beside("new");
-    fs::write(&beside, other).unwrap();
-    fs::rename(beside, path).unwrap();
+    let replacement = bench.sibling("new");
+    fs::write(&replacement, other).unwrap();
+    fs::rename(replacement, path).unwrap();
 }
 
 fn other_beginning(_: &ProcessBench, path: &Path, text: &str) {
     let at = text.find("run-00").unwrap();
     assert!(at < 100);
-    write_over(path, at, "run-00", "new-00", text);
+    overwrite(path, at, "run-00", "new-00", text);
 }
 
 fn other_end(_: &ProcessBench, path: &Path, text: &str) {
     let at = text.rfind("hash of run-39").unwrap();
     assert!(text.len() - at < 100);
-    write_over(path, at, "hash of run-39", "hash of new-39", text);
+    overwrite(path, at, "hash of run-39", "hash of new-39", text);
 }
 
 fn cut(_: &ProcessBench, path: &Path, text: &str) {
@@ -498,7 +506,7 @@ fn cut(_: &ProcessBench, path: &Path, text: &str) {
 
 /// Each change is detected by exactly one part of a source's identity, so that no part can be removed.
 #[test]
-fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
+fn each_part_of_a_source_identity_detects_its_own_kind_of_change() {
     let changes: [(Change, &str); 4] = [
         (other_middle_by_rename, "replaced"),
         (other_beginning, "head-changed"),
@@ -518,8 +526,8 @@ fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
         assert!(text.len() > 2_048);
         change(&bench, &path, &text);
         let ended = bench.once();
-        let said = ended.stderr.matches("re-reading from the start").count();
-        assert_eq!(said, 1, "{reason}: {}", ended.stderr);
+        let rereads = ended.stderr.matches("re-reading from the start").count();
+        assert_eq!(rereads, 1, "{reason}: {}", ended.stderr);
         ended.check(0, &[&format!("reason={reason}")]);
 
         let naive = naive_batch(&read_pairs(&OsStorage, &bench.root()).unwrap(), false);
@@ -529,9 +537,9 @@ fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
         let export = String::from_utf8(bench.export_bytes()).unwrap();
         assert!(export.starts_with(&before), "{reason}");
         assert_eq!(keys_of(export.lines()), expected, "{reason}");
-        let told = &bench.ask(&["status", "--json"])["scored"];
+        let scored = &bench.ask(&["status", "--json"])["scored"];
         assert_eq!(
-            (&told["exported"], &told["lines"]),
+            (&scored["exported"], &scored["lines"]),
             (&naive.counts.exported.into(), &naive.counts.records.into()),
             "{reason}"
         );
@@ -540,7 +548,7 @@ fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
 
 /// Returns the number of read calls during the reread of a day-file in which one run was accepted and rejected
 /// alternately.
-fn looks_for_claims(times: usize) -> u64 {
+fn read_calls_for_claims(times: usize) -> u64 {
     let pair = "2026/01/02/outcomes.jsonl";
     let [path, given] =
         [Stream::Scored, Stream::Evidence].map(|stream| stream.path(Path::new(ROOT), pair));
@@ -559,21 +567,21 @@ fn looks_for_claims(times: usize) -> u64 {
     let first = bench.seen.clone();
     let reversed: Vec<&str> = lines.iter().rev().map(String::as_str).collect();
     bench.disk.write_file(&path, reversed.concat().as_bytes());
-    let looks_before = bench.disk.looks();
-    bench.look_around().unwrap();
+    let read_calls_before = bench.disk.read_calls();
+    bench.scan().unwrap();
     bench.quiet().unwrap();
-    let looks = bench.disk.looks() - looks_before;
+    let read_calls = bench.disk.read_calls() - read_calls_before;
     bench.read_export().unwrap();
     assert_eq!(bench.seen, first, "each line has found its row");
     let naive = naive_batch(&read_pairs(&bench.disk, Path::new(ROOT)).unwrap(), false);
     assert_eq!(naive.counts.contradicted, times as u64);
     assert_eq!(bench.count_fault(&naive.counts), None);
-    looks
+    read_calls
 }
 
 #[test]
-fn a_run_that_is_accepted_and_rejected_over_and_over_costs_what_its_lines_cost() {
-    let (few, many) = (looks_for_claims(100), looks_for_claims(400));
+fn the_cost_of_alternating_verdicts_is_linear_in_the_lines() {
+    let (few, many) = (read_calls_for_claims(100), read_calls_for_claims(400));
     assert!(
         many < few * 6,
         "{few} calls for 100 of each, {many} for 400"

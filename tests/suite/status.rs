@@ -86,17 +86,17 @@ fn check_figures(status: &serde_json::Value) {
 }
 
 #[test]
-fn without_a_daemon_the_state_tells() {
+fn without_a_daemon_the_state_is_reported() {
     let root = tempfile::tempdir().unwrap();
     lake(root.path());
     let mut once = daemon_command(root.path());
     assert!(once.arg("--once").output().unwrap().status.success());
-    let told = json(root.path()).unwrap();
-    check_figures(&told);
-    assert_eq!(told["running"], false);
+    let answer = json(root.path()).unwrap();
+    check_figures(&answer);
+    assert_eq!(answer["running"], false);
     let export = root.path().join("data/distilled/sft/sft_export.jsonl");
     assert_eq!(
-        told["export"]["len_bytes"],
+        answer["export"]["len_bytes"],
         fs::metadata(export).unwrap().len()
     );
     let page = String::from_utf8(status(root.path(), &[]).stdout).unwrap();
@@ -105,33 +105,35 @@ fn without_a_daemon_the_state_tells() {
 }
 
 #[test]
-fn a_running_daemon_tells_and_after_its_death_the_state_and_journal_do() {
+fn a_running_daemon_reports_and_after_its_death_the_state_and_journal_are_read() {
     let root = tempfile::tempdir().unwrap();
     lake(root.path());
     let log = root.path().join("log");
     let mut daemon = Daemon::start(&mut daemon_command(root.path()), &log).unwrap();
-    let mut told = serde_json::Value::Null;
+    let mut answer = serde_json::Value::Null;
     let found = wait_until(DEADLINE, || {
         daemon.check_running()?;
-        told = json(root.path()).unwrap_or_default();
-        Ok(told["running"] == true && told["scored"]["lines"] == 7 && told["lag"]["files"] == 0)
+        answer = json(root.path()).unwrap_or_default();
+        Ok(answer["running"] == true
+            && answer["scored"]["lines"] == 7
+            && answer["lag"]["files"] == 0)
     });
     assert!(
         found.unwrap(),
-        "{told}: {}",
+        "{answer}: {}",
         fs::read_to_string(&log).unwrap()
     );
-    check_figures(&told);
-    assert!(told["last_row_at"].is_string(), "{told}");
+    check_figures(&answer);
+    assert!(answer["last_row_at"].is_string(), "{answer}");
 
     daemon.kill_9().unwrap();
-    let told = json(root.path()).unwrap();
-    check_figures(&told);
-    assert_eq!(told["running"], false);
+    let answer = json(root.path()).unwrap();
+    check_figures(&answer);
+    assert_eq!(answer["running"], false);
 }
 
 #[test]
-fn a_root_where_no_daemon_ran_is_left_as_it_is() {
+fn a_root_where_no_daemon_ran_is_not_changed() {
     let root = tempfile::tempdir().unwrap();
     let output = status(root.path(), &[]);
     assert_eq!(output.status.code(), Some(1));
@@ -140,7 +142,7 @@ fn a_root_where_no_daemon_ran_is_left_as_it_is() {
 }
 
 #[test]
-fn asking_with_another_state_directory_does_not_change_where_the_state_is_said_to_be() {
+fn a_query_with_another_state_directory_does_not_change_the_recorded_one() {
     let root = tempfile::tempdir().unwrap();
     lake(root.path());
     let state_dir = root.path().join("state");
@@ -148,13 +150,13 @@ fn asking_with_another_state_directory_does_not_change_where_the_state_is_said_t
     let once = once.arg("--once").arg("--state-dir").arg(&state_dir);
     assert!(once.output().unwrap().status.success());
     for _ in 0..2 {
-        let told = json(root.path()).unwrap();
-        assert_eq!(told["state_dir"], state_dir.to_str().unwrap());
+        let answer = json(root.path()).unwrap();
+        assert_eq!(answer["state_dir"], state_dir.to_str().unwrap());
     }
 }
 
 #[test]
-fn a_torn_line_is_told_without_a_daemon_also_where_it_is_too_long_to_be_kept() {
+fn a_torn_line_is_reported_without_a_daemon_even_if_overlong() {
     let bench = Bench::new();
     let run = |arguments: &[&str]| {
         let mut command = bench.command(arguments);
@@ -162,10 +164,11 @@ fn a_torn_line_is_told_without_a_daemon_also_where_it_is_too_long_to_be_kept() {
         ended.check(0, &[]);
         ended.stdout
     };
-    let told = || {
-        let told: serde_json::Value = serde_json::from_str(&run(&["status", "--json"])).unwrap();
-        assert_eq!(told["running"], false);
-        told["unterminated"].clone()
+    let unterminated = || {
+        let unterminated: serde_json::Value =
+            serde_json::from_str(&run(&["status", "--json"])).unwrap();
+        assert_eq!(unterminated["running"], false);
+        unterminated["unterminated"].clone()
     };
     bench.append_run(PAIR, "a");
     bench.append(Stream::Scored, PAIR, "{");
@@ -173,41 +176,44 @@ fn a_torn_line_is_told_without_a_daemon_also_where_it_is_too_long_to_be_kept() {
     for (more, bytes) in [(0, 1), (1_023, 1_024), (1, 1_025), (3_000, 4_025)] {
         bench.append(Stream::Scored, PAIR, "x".repeat(more));
         let wanted = serde_json::json!({ "lines": 1, "bytes": bytes });
-        assert_eq!(told(), wanted, "before it is looked at");
+        assert_eq!(unterminated(), wanted, "before it is looked at");
         run(&["run", "--once"]);
-        assert_eq!(told(), wanted);
+        assert_eq!(unterminated(), wanted);
     }
     bench.append(Stream::Scored, PAIR, "\n{\"to");
     run(&["run", "--once"]);
-    assert_eq!(told(), serde_json::json!({ "lines": 1, "bytes": 4 }));
+    assert_eq!(
+        unterminated(),
+        serde_json::json!({ "lines": 1, "bytes": 4 })
+    );
     let page = run(&["status"]);
     let line = "\ntorn      1 last line waits for its newline, 4 bytes\n";
     assert!(page.contains(line), "{page}");
 }
 
 #[test]
-fn a_line_that_is_too_long_and_has_no_end_is_told_by_the_daemon() {
+fn an_overlong_unterminated_line_is_reported_by_the_daemon() {
     let bench = Bench::new();
     let mut command = bench.command(&["run"]);
     command.env("DISTILLD_MAX_LINE_BYTES", "1024");
     let mut daemon = bench.catch_up(&mut command);
     for bytes in [3_000, 5_000] {
-        let there = fs::read(bench.path(Stream::Scored, PAIR)).map_or(0, |there| there.len());
-        bench.append(Stream::Scored, PAIR, "x".repeat(bytes - there));
+        let len = fs::read(bench.path(Stream::Scored, PAIR)).map_or(0, |len| len.len());
+        bench.append(Stream::Scored, PAIR, "x".repeat(bytes - len));
         bench.wait_for(&mut daemon, "it is told", || {
             bench.status()["unterminated"] == serde_json::json!({ "lines": 1, "bytes": bytes })
         });
     }
     bench.append(Stream::Scored, PAIR, "\n");
     bench.wait_for(&mut daemon, "it has become a dead letter", || {
-        let told = bench.status();
-        told["unterminated"]["lines"] == 0 && told["scored"]["malformed"] == 1
+        let answer = bench.status();
+        answer["unterminated"]["lines"] == 0 && answer["scored"]["malformed"] == 1
     });
     bench.stop(daemon);
 }
 
 #[test]
-fn a_day_file_that_cannot_be_read_is_told_until_it_can() {
+fn an_unreadable_day_file_is_reported_until_it_is_readable() {
     let bench = Bench::new();
     let evidence_path = bench.path(Stream::Evidence, PAIR);
     fs::create_dir_all(&evidence_path).unwrap();
@@ -218,8 +224,8 @@ fn a_day_file_that_cannot_be_read_is_told_until_it_can() {
     bench.wait_for(&mut daemon, "it is told", || {
         bench.status()["day_files_skipped"] == 1
     });
-    let told = bench.status();
-    let skipped = &told["skipped"][0];
+    let answer = bench.status();
+    let skipped = &answer["skipped"][0];
     assert_eq!(
         (&skipped["day_file"], &skipped["stream"]),
         (&PAIR.into(), &"evidence".into())
@@ -246,7 +252,7 @@ fn a_day_file_that_cannot_be_read_is_told_until_it_can() {
 }
 
 #[test]
-fn a_daemon_that_does_not_answer_is_not_called_fresh() {
+fn an_unresponsive_daemon_is_not_reported_as_fresh() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     let mut daemon = bench.start_caught_up();
@@ -257,11 +263,11 @@ fn a_daemon_that_does_not_answer_is_not_called_fresh() {
         rustix::process::kill_process(process, signal).unwrap();
     };
     signal(Signal::STOP);
-    let asked = [&["status", "--json"][..], &["status"]].map(|arguments| {
+    let children = [&["status", "--json"][..], &["status"]].map(|arguments| {
         let mut command = bench.command(arguments);
         command.stdout(Stdio::piped()).spawn().unwrap()
     });
-    let [json, screen] = asked.map(|asked| asked.wait_with_output().unwrap().stdout);
+    let [json, screen] = children.map(|children| children.wait_with_output().unwrap().stdout);
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     let screen = String::from_utf8(screen).unwrap();
     signal(Signal::CONT);

@@ -291,7 +291,7 @@ fn product_code(text: &str) -> String {
 }
 
 #[test]
-fn imports_point_to_lower_layers_alone() {
+fn imports_point_only_to_lower_layers() {
     assert_eq!(
         named_paths("use crate::a::{B, c::D};\nuse crate::{e::{F, g::G}, h};"),
         ["a/B", "a/c", "e/F", "e/g", "h"].map(String::from).into()
@@ -337,7 +337,7 @@ fn every_file_describes_itself() {
 
 /// An assertion that release builds omit does not protect them.
 #[test]
-fn no_product_file_asserts_in_debug_builds_alone() {
+fn no_product_file_has_debug_assertions() {
     for (file, text) in sources("") {
         assert!(
             !product(&text).contains("debug_assert"),

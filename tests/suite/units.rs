@@ -19,7 +19,7 @@ fn directives(unit: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_template_differs_from_the_unit_only_where_it_names_its_instance() {
+fn the_template_differs_from_the_unit_only_in_its_instance_name() {
     let unit = directives("systemd/distilld.service");
     let template = directives("systemd/distilld@.service");
     let only_in_template: Vec<_> = template
@@ -68,7 +68,7 @@ fn unit_tmpfiles_and_configuration_name_the_same_directories() {
 }
 
 #[test]
-fn every_text_names_the_configuration_where_the_package_has_it() {
+fn every_text_names_the_packaged_path_of_the_configuration() {
     for path in [
         "README.md",
         "systemd/README.md",

@@ -67,9 +67,9 @@ impl Container {
         if self.leader == 0 {
             return false;
         }
-        let asked = run(self.command("systemctl").arg("is-system-running"));
+        let state = run(self.command("systemctl").arg("is-system-running"));
         // Degraded: a unit of the Debian failed, which is unrelated to distilld.
-        asked.is_ok_and(|asked| ["running", "degraded"].contains(&asked.said.trim()))
+        state.is_ok_and(|state| ["running", "degraded"].contains(&state.text.trim()))
     }
 
     fn find_leader(&self) -> Option<u32> {
@@ -98,12 +98,12 @@ impl Container {
     /// Returns the id on the host of a process inside.
     pub fn outside(&self, process_id: &str) -> Option<u32> {
         let namespace = |id: &str| fs::read_link(format!("/proc/{id}/ns/pid")).ok();
-        let ours = namespace(&self.leader.to_string());
+        let own = namespace(&self.leader.to_string());
         let is_it = |id: &String| {
             let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
             let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
             ids.and_then(|ids| ids.split_whitespace().last()) == Some(process_id)
-                && namespace(id) == ours
+                && namespace(id) == own
         };
         let processes = fs::read_dir("/proc").ok()?;
         let mut ids = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -181,10 +181,10 @@ fn own_cgroups() -> Vec<PathBuf> {
     }
     let mine = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let hierarchies = ["", "unified", "systemd"].map(|name| Path::new("/sys/fs/cgroup").join(name));
-    let there = hierarchies
+    let mounted = hierarchies
         .iter()
         .filter(|hierarchy| hierarchy.join("cgroup.procs").exists());
-    let named = there.filter_map(|hierarchy| {
+    let named = mounted.filter_map(|hierarchy| {
         let prefix = match hierarchy.ends_with("systemd") {
             true => "name=systemd:",
             false => "0::",

@@ -68,7 +68,7 @@ impl Host {
         if installed.code != Some(0) {
             return Err(format!(
                 "the package cannot be installed: {}",
-                installed.said
+                installed.text
             ));
         }
         self.packaged_configuration = self.read(CONFIGURATION);
@@ -93,9 +93,9 @@ impl Host {
             ended.code,
             Some(0),
             "{program} {arguments:?}: {}",
-            ended.said
+            ended.text
         );
-        ended.said
+        ended.text
     }
 
     /// Runs a shell script inside, which must succeed, and returns its output.
@@ -123,8 +123,8 @@ impl Host {
 
     /// Returns a property of a unit.
     pub fn property_of(&self, unit: &str, name: &str) -> String {
-        let said = self.systemctl(&["show", "--property", name, "--value", unit]);
-        said.trim_end().to_owned()
+        let value = self.systemctl(&["show", "--property", name, "--value", unit]);
+        value.trim_end().to_owned()
     }
 
     /// Returns a property that is a time in microseconds since boot.
@@ -149,12 +149,12 @@ impl Host {
     /// Returns the output of `systemctl status`. Its exit code, which reflects the state, is ignored.
     pub fn status(&self) -> String {
         let lines = ["status", "--no-pager", "--full", "--lines=20", SERVICE];
-        self.run("systemctl", &lines).said
+        self.run("systemctl", &lines).text
     }
 
     /// Asserts that `systemctl status` shows each of these.
     #[track_caller]
-    pub fn assert_status_says(&self, words: &[&str]) {
+    pub fn assert_status_shows(&self, words: &[&str]) {
         let status = self.status();
         for word in words {
             assert!(status.contains(word), "no {word:?} in\n{status}");
@@ -171,7 +171,7 @@ impl Host {
             arguments,
         ]
         .concat();
-        self.run("journalctl", &all).said
+        self.run("journalctl", &all).text
     }
 
     /// Waits for a condition.
@@ -199,8 +199,8 @@ impl Host {
 
     /// Returns the major version of the systemd inside.
     pub fn systemd_version(&self) -> u32 {
-        let said = self.systemctl(&["--version"]);
-        said.split_whitespace().nth(1).unwrap().parse().unwrap()
+        let version = self.systemctl(&["--version"]);
+        version.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// Returns the path on the host of a path inside.
@@ -248,7 +248,7 @@ impl Host {
     #[track_caller]
     pub fn install(&self, package: &Path) {
         let installed = self.try_install(package);
-        assert_eq!(installed.code, Some(0), "{}", installed.said);
+        assert_eq!(installed.code, Some(0), "{}", installed.text);
     }
 
     /// Resets to an empty lake, an empty state, the packaged configuration, and a stopped service.

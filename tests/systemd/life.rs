@@ -13,7 +13,7 @@ const STOP: Duration = Duration::from_secs(5);
 /// The unit's `RestartSec`.
 const PAUSE: Duration = Duration::from_secs(5);
 
-pub fn ready_comes_before_the_backlog_is_worked_off(host: &Host) {
+pub fn ready_precedes_the_end_of_the_backlog(host: &Host) {
     let rows = host.append_backlog(2026);
     host.start();
     assert_eq!(host.property("ActiveState"), "active");
@@ -33,17 +33,17 @@ pub fn ready_comes_before_the_backlog_is_worked_off(host: &Host) {
     host.assert_verified();
 }
 
-pub fn the_status_line_tells_an_operator_something(host: &Host) {
+pub fn the_status_line_shows_the_current_figures(host: &Host) {
     host.append_run("2026/01/01/a.jsonl", "one");
     host.start();
     host.wait_rows(1);
     host.wait("it is fresh", || {
         host.property("StatusText").starts_with("fresh")
     });
-    host.assert_status_says(&["Status: \"up to date, ", "0 waiting for evidence"]);
+    host.assert_status_shows(&["Status: \"up to date, ", "0 waiting for evidence"]);
 }
 
-pub fn a_killed_daemon_comes_back_after_a_pause_and_loses_nothing(host: &Host) {
+pub fn a_killed_daemon_restarts_after_a_pause_and_loses_nothing(host: &Host) {
     host.append_run("2026/01/01/a.jsonl", "before");
     host.start();
     host.wait_rows(1);
@@ -61,15 +61,15 @@ pub fn a_killed_daemon_comes_back_after_a_pause_and_loses_nothing(host: &Host) {
     host.assert_verified();
 }
 
-pub fn a_stop_in_the_middle_of_a_backfill_is_clean_and_quick(host: &Host) {
+pub fn a_stop_during_a_backfill_is_clean_and_quick(host: &Host) {
     let rows = host.append_backlog(2026);
     host.start();
     host.wait("it works", || host.rows() > 0);
     // Independent of the machine's speed: the process is stopped until the manager's stop wakes it.
     host.systemctl(&["kill", "--kill-whom=main", "--signal=STOP", SERVICE]);
-    let asked = Instant::now();
+    let requested = Instant::now();
     host.systemctl(&["stop", SERVICE]);
-    let took = asked.elapsed();
+    let took = requested.elapsed();
     assert!(took < STOP, "the stop took {took:?}");
     assert_eq!(host.property("ActiveState"), "inactive");
     assert_eq!(host.property("Result"), "success");
@@ -91,7 +91,7 @@ pub fn the_page_is_served_on_a_passed_socket_that_lives_with_the_service(host: &
     let state = || host.property_of("distilld.socket", "ActiveState");
     let answers = || {
         host.run("bash", &["-c", ASK])
-            .said
+            .text
             .starts_with("HTTP/1.1 200")
     };
     assert!(!answers());
@@ -113,7 +113,7 @@ pub fn the_page_is_served_on_a_passed_socket_that_lives_with_the_service(host: &
     host.systemctl(&["unmask", "--runtime", "distilld.socket"]);
 }
 
-pub fn a_unix_socket_can_be_had_in_its_place(host: &Host) {
+pub fn a_unix_socket_can_replace_the_tcp_socket(host: &Host) {
     host.configure("listen = \"unix:/run/distilld/http.sock\"");
     host.start();
     let path = host.path("/run/distilld/http.sock");

@@ -7,21 +7,24 @@ use super::host::{Host, SERVICE};
 /// Maximum time from an append to its row with change events; scans would find it much later.
 const BY_EVENT: Duration = Duration::from_secs(5);
 
-pub fn systemd_finds_little_exposed(host: &Host) {
+pub fn systemd_reports_a_low_exposure(host: &Host) {
     // In tenths of a point: 0.5 of 10.
     for unit in [SERVICE, "distilld@other.service"] {
         let analysis = ["security", "--no-pager", "--threshold=5", unit];
-        let said = host.ok("systemd-analyze", &analysis);
-        let last = said.lines().rfind(|line| line.contains("Overall")).unwrap();
+        let output = host.ok("systemd-analyze", &analysis);
+        let last = output
+            .lines()
+            .rfind(|line| line.contains("Overall"))
+            .unwrap();
         eprintln!("{}", last.trim_start_matches(['→', ' ']));
     }
     let units = "/usr/lib/systemd/system/distilld.service /usr/lib/systemd/system/distilld@.service \
                  /usr/lib/systemd/system/distilld.socket";
-    let said = host.shell(&format!("systemd-analyze verify --man=no {units} 2>&1"));
-    assert!(!said.contains("distilld"), "{said}");
+    let output = host.shell(&format!("systemd-analyze verify --man=no {units} 2>&1"));
+    assert!(!output.contains("distilld"), "{output}");
 }
 
-pub fn the_whole_job_is_done_by_events(host: &Host) {
+pub fn the_complete_work_is_done_by_events(host: &Host) {
     host.configure("recent_scan_ms = 3600000\nfull_scan_ms = 604800000\npoll_ms = 3600000");
     let backlog = host.append_backlog(2026);
     host.start();
@@ -55,10 +58,10 @@ pub fn nothing_else_can_be_written_read_or_reached(host: &Host) {
     host.shell("chmod 777 /srv/lakehouse/data/scored-runs /srv/lakehouse/data/evidence");
     host.drop_in(SERVICE, "[Service]\nExecStartPre=/usr/local/bin/probe\n");
     host.start();
-    let said = host.read("/var/lib/distilld/probe");
-    assert!(said.ends_with("done\n"), "{said}");
-    assert!(!said.contains("could"), "{said}");
-    assert!(said.contains("interfaces: lo\n"), "{said}");
+    let output = host.read("/var/lib/distilld/probe");
+    assert!(output.ends_with("done\n"), "{output}");
+    assert!(!output.contains("could"), "{output}");
+    assert!(output.contains("interfaces: lo\n"), "{output}");
     host.shell("rm -r /home/somebody /usr/local/bin/probe");
 }
 

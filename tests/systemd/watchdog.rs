@@ -17,11 +17,11 @@ use super::host::{Host, LONG, SERVICE};
 /// A short time-out, so that the checks are fast.
 const PATIENCE: &str = "[Service]\nWatchdogSec=2\nRestartSec=100ms\n";
 
-pub fn a_hung_engine_is_killed_and_started_again(host: &Host) {
+pub fn a_hung_engine_is_killed_and_restarted(host: &Host) {
     a_hung_thread_is_killed(host, "engine");
 }
 
-pub fn a_hung_watcher_is_killed_and_started_again(host: &Host) {
+pub fn a_hung_watcher_is_killed_and_restarted(host: &Host) {
     a_hung_thread_is_killed(host, "notify-rs");
 }
 
@@ -45,7 +45,7 @@ fn a_hung_thread_is_killed(host: &Host, name: &str) {
     host.assert_verified();
 }
 
-pub fn a_long_backfill_is_left_alone(host: &Host) {
+pub fn a_long_backfill_is_not_killed(host: &Host) {
     host.drop_in(SERVICE, PATIENCE);
     let mut years = 2026..;
     let mut append = || host.append_backlog(years.next().unwrap());

@@ -26,17 +26,17 @@ pub fn account_fault(root: &Path, compared: Compared) -> Option<String> {
     command.env_clear().arg("--root").arg(root);
     let output = command.args(["status", "--json"]).output().unwrap();
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Some(format!("status ended with {}: {said}", output.status));
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Some(format!("status ended with {}: {stderr}", output.status));
     }
-    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let account: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let naive = naive_batch(&read_pairs(&OsStorage, root).unwrap(), false).counts;
-    difference(&told["scored"], &naive, compared)
+    difference(&account["scored"], &naive, compared)
 }
 
-fn difference(told: &serde_json::Value, naive: &Counts, compared: Compared) -> Option<String> {
-    if told["balanced"] != true {
-        return Some(format!("the account does not balance: {told}"));
+fn difference(account: &serde_json::Value, naive: &Counts, compared: Compared) -> Option<String> {
+    if account["balanced"] != true {
+        return Some(format!("the account does not balance: {account}"));
     }
     let of_lines = [
         ("lines", naive.records + naive.malformed),
@@ -49,7 +49,7 @@ fn difference(told: &serde_json::Value, naive: &Counts, compared: Compared) -> O
         ("wrong_role", naive.role),
         ("blank_text", naive.blank_text),
     ];
-    let figure = |name: &str| told[name].as_u64().unwrap();
+    let figure = |name: &str| account[name].as_u64().unwrap();
     let is_wrong = match compared {
         Compared::All => of_lines
             .iter()
@@ -60,8 +60,9 @@ fn difference(told: &serde_json::Value, naive: &Counts, compared: Compared) -> O
     };
     // If all other figures match, an additional row would be an additional line.
     let is_wrong = is_wrong || figure("exported") < naive.exported;
-    is_wrong
-        .then(|| format!("compared {compared:?}, the account is {told}, a batch counts {naive:?}"))
+    is_wrong.then(|| {
+        format!("compared {compared:?}, the account is {account}, a batch counts {naive:?}")
+    })
 }
 
 #[cfg(test)]
@@ -71,11 +72,11 @@ mod tests {
 
     /// Returns the violation if one figure of ten differs by `by`.
     fn fault(name: &str, by: i64, compared: Compared) -> bool {
-        let mut told = json!({
+        let mut account = json!({
             "lines": 28, "exported": 7, "firewalled": 6, "unknown_category": 5, "wrong_role": 4, "blank_text": 3,
             "waiting": 2, "malformed": 1, "balanced": true,
         });
-        told[name] = (told[name].as_i64().unwrap() + by).into();
+        account[name] = (account[name].as_i64().unwrap() + by).into();
         let naive = Counts {
             records: 27,
             malformed: 1,
@@ -87,11 +88,11 @@ mod tests {
             exported: 7,
             ..Counts::default()
         };
-        difference(&told, &naive, compared).is_some()
+        difference(&account, &naive, compared).is_some()
     }
 
     #[test]
-    fn a_figure_that_is_off_is_found_where_it_is_compared() {
+    fn a_wrong_figure_is_found_if_it_is_compared() {
         for compared in [Compared::All, Compared::Lines, Compared::AtLeast] {
             let all = compared == Compared::All;
             assert!(!fault("lines", 0, compared));

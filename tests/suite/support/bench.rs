@@ -105,7 +105,7 @@ impl Bench {
     }
 
     /// Commits the rows of each pass on a second thread while further pairs are merged.
-    pub fn commit_beside(&mut self) {
+    pub fn commit_in_background(&mut self) {
         self.threads = 2;
         self.batch_bytes = 1;
     }
@@ -134,7 +134,7 @@ impl Bench {
         self.close();
         let (engine, report) = Engine::open(self.setup())?;
         self.engine = Some(engine);
-        self.look_around()?;
+        self.scan()?;
         Ok(report)
     }
 
@@ -147,18 +147,18 @@ impl Bench {
 
     /// Scans: queues every changed day-file. As in the daemon, a directory that cannot be listed is left to the next
     /// scan, and a day-file without readable metadata counts as changed.
-    pub fn look_around(&mut self) -> Result<(), EngineError> {
+    pub fn scan(&mut self) -> Result<(), EngineError> {
         let engine = self.engine.as_mut().unwrap();
         for stream in ProductStream::ALL {
             let listed = walk(&self.disk, Path::new(ROOT), stream).unwrap_or_default();
             for path in listed.day_files {
-                let news = match self.disk.stat(&path.path(Path::new(ROOT), stream)) {
+                let is_changed = match self.disk.stat(&path.path(Path::new(ROOT), stream)) {
                     Ok(stat) => engine
                         .has_changed(&path, stream, seen(&stat))
                         .unwrap_or(true),
                     Err(_) => true,
                 };
-                if news {
+                if is_changed {
                     engine.enqueue_backlog(path);
                 }
             }

@@ -38,8 +38,8 @@ impl Browser {
             }
             Err(error) => panic!("chromedriver: {error}"),
         };
-        let mut said = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = said.find_map(|line| {
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let port = lines.find_map(|line| {
             let line = line.unwrap();
             let (_, port) = line.split_once("started successfully on port ")?;
             port.trim_end_matches('.').parse::<u16>().ok()
@@ -91,9 +91,9 @@ impl Browser {
             body.len()
         );
         let answer = exchange(connect(self.address), &request).unwrap();
-        let mut said = answer.json();
-        assert_eq!(answer.status, 200, "{method} {path}: {said}");
-        said["value"].take()
+        let mut body = answer.json();
+        assert_eq!(answer.status, 200, "{method} {path}: {body}");
+        body["value"].take()
     }
 
     fn in_session(&self, path: &str, body: &Value) -> Value {
@@ -147,7 +147,7 @@ impl Browser {
     }
 
     /// Sets the width of the window and the light or dark scheme.
-    pub fn look_as(&self, width: u32, scheme: &str) {
+    pub fn set_appearance(&self, width: u32, scheme: &str) {
         self.tools(
             "Emulation.setDeviceMetricsOverride",
             &json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false}),

@@ -46,7 +46,7 @@ impl ExportReader {
     /// # Errors
     /// A known line is gone or changed.
     pub fn poll(&mut self) -> Result<(), String> {
-        self.look(self.lines.len().saturating_sub(1))
+        self.compare_from(self.lines.len().saturating_sub(1))
     }
 
     /// Reads the whole export and compares each known line.
@@ -54,11 +54,11 @@ impl ExportReader {
     /// # Errors
     /// As [`ExportReader::poll`].
     pub fn check_all(&mut self) -> Result<(), String> {
-        self.look(0)
+        self.compare_from(0)
     }
 
     /// Compares the lines from number `first` on, and remembers those that follow.
-    fn look(&mut self, first: usize) -> Result<(), String> {
+    fn compare_from(&mut self, first: usize) -> Result<(), String> {
         let Some(file) = self.open()? else {
             return Ok(());
         };
@@ -236,7 +236,7 @@ mod tests {
     }
 
     /// Lets a reader see three lines and the start of a fourth, then damages the file.
-    fn check_fault(harm: impl Fn(&Path), said: &str) {
+    fn check_fault(harm: impl Fn(&Path), message: &str) {
         for all in [false, true] {
             let (_dir, path) = export();
             append(&path, b"one\ntwo\nthree\nfo");
@@ -249,13 +249,13 @@ mod tests {
             } else {
                 reader.poll()
             };
-            let fault = outcome.expect_err(said);
-            assert!(fault.contains(said), "{fault}");
+            let fault = outcome.expect_err(message);
+            assert!(fault.contains(message), "{fault}");
         }
     }
 
     #[test]
-    fn a_reader_is_content_with_an_export_that_only_grows() {
+    fn a_reader_accepts_an_export_that_only_grows() {
         let (_dir, path) = export();
         let mut reader = ExportReader::new(&path);
         reader.poll().unwrap();
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_notices_what_is_lost_or_changed() {
+    fn a_reader_detects_lost_and_changed_lines() {
         let cut = |path: &Path| {
             OpenOptions::new()
                 .write(true)
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_far_behind_is_found_by_a_full_look() {
+    fn an_early_change_is_found_by_a_full_check() {
         let (_dir, path) = export();
         append(&path, b"one\ntwo\nthree\n");
         let mut reader = ExportReader::new(&path);

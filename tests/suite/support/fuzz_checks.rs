@@ -82,7 +82,7 @@ pub fn line(bytes: &[u8]) {
             same(&found.provenance.sig_hash, &naive.provenance.sig_hash);
             assert_eq!(found.provenance.line_offset, naive.provenance.line_offset);
         }
-        (Err(ParseError::WrongType { .. }), Some(_)) if has_doubled_key(text) => {}
+        (Err(ParseError::WrongType { .. }), Some(_)) if has_duplicate_key(text) => {}
         (found, naive) => assert_eq!(found.is_ok(), naive.is_some(), "scored run: {found:?}"),
     }
     match (evidence, parse_evidence(text)) {
@@ -106,22 +106,22 @@ pub fn line(bytes: &[u8]) {
             let contractor = found.contractor.map(|name| name.decode().into_owned());
             assert_eq!(contractor, naive.contractor);
         }
-        (Err(ParseError::WrongType { .. }), Some(_)) if has_doubled_key(text) => {}
+        (Err(ParseError::WrongType { .. }), Some(_)) if has_duplicate_key(text) => {}
         (found, naive) => assert_eq!(found.is_ok(), naive.is_some(), "evidence: {found:?}"),
     }
 }
 
 /// Returns whether a key occurs twice: the second reader sees only the last value; the contract's exporters refuse a
 /// line for the type of either.
-fn has_doubled_key(text: &str) -> bool {
-    fn doubled(value: &Json) -> bool {
+fn has_duplicate_key(text: &str) -> bool {
+    fn has_duplicate(value: &Json) -> bool {
         let Json::Object(members) = value else {
             return false;
         };
         let keys: BTreeSet<&String> = members.iter().map(|(key, _)| key).collect();
-        keys.len() < members.len() || members.iter().any(|(_, value)| doubled(value))
+        keys.len() < members.len() || members.iter().any(|(_, value)| has_duplicate(value))
     }
-    naive_json::parse(text).is_some_and(|value| doubled(&value))
+    naive_json::parse(text).is_some_and(|value| has_duplicate(&value))
 }
 
 fn is_deep(bytes: &[u8]) -> bool {
@@ -191,7 +191,7 @@ fn native_keys(row: Option<&Json>) -> bool {
 pub fn journal(bytes: &[u8]) {
     replay(bytes);
     replay(&framed(1, 1, bytes));
-    replay(&[sound_frame(), bytes].concat());
+    replay(&[valid_frame(), bytes].concat());
 }
 
 fn replay(bytes: &[u8]) {
@@ -222,7 +222,7 @@ fn framed(epoch: u64, seq: u64, payload: &[u8]) -> Vec<u8> {
     hash.update(&epoch.to_le_bytes());
     hash.update(&seq.to_le_bytes());
     hash.update(payload);
-    let mut frame = sound_frame()[..4].to_vec();
+    let mut frame = valid_frame()[..4].to_vec();
     frame.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     frame.extend_from_slice(&epoch.to_le_bytes());
     frame.extend_from_slice(&seq.to_le_bytes());
@@ -232,7 +232,7 @@ fn framed(epoch: u64, seq: u64, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the first frame of a journal, up to the start of the next one.
-fn sound_frame() -> &'static [u8] {
+fn valid_frame() -> &'static [u8] {
     static FRAME: OnceLock<Vec<u8>> = OnceLock::new();
     FRAME.get_or_init(|| {
         let disk = SimDisk::new();
@@ -379,10 +379,10 @@ pub fn configuration(bytes: &[u8]) {
             assert!((4096..=1 << 30).contains(&settings.checkpoint_bytes));
         }
         Err(error) => {
-            let said = error.to_string();
+            let message = error.to_string();
             assert!(
-                said.contains(&*file.to_string_lossy()),
-                "it does not say where: {said}"
+                message.contains(&*file.to_string_lossy()),
+                "it does not say where: {message}"
             );
         }
     }

@@ -107,8 +107,8 @@ impl Bench {
         let mut daemon = self.catch_up(command);
         let mut address = None;
         self.wait_for(&mut daemon, "it listens", || {
-            let said = self.said();
-            let mut named = said.split("listener=").skip(1);
+            let log = self.log_text();
+            let mut named = log.split("listener=").skip(1);
             address = named.find_map(|rest| rest.split_whitespace().next()?.parse().ok());
             address.is_some()
         });

@@ -104,20 +104,20 @@ pub fn export_path(root: &Path) -> PathBuf {
 }
 
 fn bench(plan: &KillPlan, root: &Path, log: &Path) -> Result<KillReport, String> {
-    let said = |error: io::Error| error.to_string();
-    fs::create_dir_all(root).map_err(said)?;
+    let describe = |error: io::Error| error.to_string();
+    fs::create_dir_all(root).map_err(describe)?;
     let steps = script(plan.seed, &Shape::steady(plan.lines));
     let expected = naive_batch(&pairs_of(&steps), false).rows;
     let scorer = Scorer::start(root, plan.pause(steps.len()), steps);
     let reader = ReaderThread::start(&export_path(root));
-    let start = || Daemon::start(&mut (plan.command)(root), log).map_err(said);
+    let start = || Daemon::start(&mut (plan.command)(root), log).map_err(describe);
     let mut rng = Rng::with_seed(plan.seed ^ 0x6b69_6c6c);
     let mut kills_with_progress = 0;
     for _ in 0..plan.kills {
         let len_before = len_of(&export_path(root));
         let mut daemon = start()?;
         daemon.live_for(plan.life.mul_f64(rng.f64()))?;
-        daemon.kill_9().map_err(said)?;
+        daemon.kill_9().map_err(describe)?;
         kills_with_progress += u32::from(len_of(&export_path(root)) > len_before);
         reader.check()?;
     }
@@ -130,7 +130,7 @@ fn bench(plan: &KillPlan, root: &Path, log: &Path) -> Result<KillReport, String>
         Ok((plan.difference)(&export, &expected))
     };
     wait_until_equal(plan.quiet_deadline, caught_up)?;
-    let status = daemon.terminate(STOP_DEADLINE).map_err(said)?;
+    let status = daemon.terminate(STOP_DEADLINE).map_err(describe)?;
     if status.code() != Some(0) {
         return Err(format!(
             "after SIGTERM the daemon ended with {status}, not with exit code 0"
@@ -175,7 +175,7 @@ fn wait_until_equal(
 
 /// Returns whether rows appear throughout. In some lakes one stream is far ahead of the other: then all rows appear in
 /// the last part.
-pub fn earns_rows_all_along(steps: &[Step]) -> bool {
+pub fn earns_rows_throughout(steps: &[Step]) -> bool {
     let rows = |part: usize| {
         let steps = &steps[..steps.len() * part / 4];
         naive_batch(&pairs_of(steps), false).rows.len()
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_killed_terminated_and_seen_to_end() {
+    fn a_process_is_killed_terminated_and_its_end_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let (log, ready) = (dir.path().join("log"), dir.path().join("ready"));
         let shell = |script: &str| {
@@ -451,7 +451,7 @@ mod tests {
     /// Returns a substitute for the daemon: a shell that repeatedly appends the lines that the export lacks of the
     /// file `prepared` next to the lake, then runs `tail`, until it receives SIGTERM. It writes by builtins alone: a
     /// child would survive and write after the shell was killed.
-    fn stand_in(root: &Path, on_term: &str, tail: &str) -> Command {
+    fn substitute(root: &Path, on_term: &str, tail: &str) -> Command {
         let script = format!(
             "trap '{on_term}' TERM; mkdir -p data/distilled/sft; cd data/distilled/sft; e=sft_export.jsonl
             while :; do
@@ -484,13 +484,13 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_keeps_its_word_passes_the_bench() {
-        let report = check_bench(|root| stand_in(root, "exit 0", ""), LONG).unwrap();
+    fn a_correct_daemon_passes_the_bench() {
+        let report = check_bench(|root| substitute(root, "exit 0", ""), LONG).unwrap();
         assert!(report.rows > 5, "{report:?}");
     }
 
     #[test]
-    fn the_bench_says_what_a_bad_daemon_did() {
+    fn the_bench_reports_the_faults_of_a_bad_daemon() {
         type Bad = (fn(&Path) -> Command, Duration, &'static str);
         let brief = Duration::from_secs(1);
         let bad: [Bad; 5] = [
@@ -500,31 +500,31 @@ mod tests {
                 "the daemon ended by itself: exit status: 0",
             ),
             (
-                |root| stand_in(root, "exit 0", "echo more >> $e; sleep 9"),
+                |root| substitute(root, "exit 0", "echo more >> $e; sleep 9"),
                 brief,
                 "still differ",
             ),
             (
-                |root| stand_in(root, "exit 0", "sleep 0.1; rm $e; sleep 0.1"),
+                |root| substitute(root, "exit 0", "sleep 0.1; rm $e; sleep 0.1"),
                 LONG,
                 "cannot be opened any more",
             ),
             (
-                |root| stand_in(root, "exit 7", ""),
+                |root| substitute(root, "exit 7", ""),
                 LONG,
                 "ended with exit status: 7",
             ),
             (
-                |root| stand_in(root, "echo more >> $e; exit 0", ""),
+                |root| substitute(root, "echo more >> $e; exit 0", ""),
                 LONG,
                 "changed while the daemon stopped",
             ),
         ];
-        for (command, quiet, said) in bad {
-            let fault = check_bench(command, quiet).expect_err(said);
+        for (command, quiet, message) in bad {
+            let fault = check_bench(command, quiet).expect_err(message);
             assert!(
-                fault.starts_with("seed 9: ") && fault.contains(said),
-                "{said}: {fault}"
+                fault.starts_with("seed 9: ") && fault.contains(message),
+                "{message}: {fault}"
             );
         }
     }

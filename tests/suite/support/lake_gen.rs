@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_hold_every_verdict_and_every_mark() {
+    fn scripts_have_every_verdict_and_every_mark() {
         let mut total = Counts::default();
         let (mut marks, mut inside_lines, mut duplicates) = (0, 0, 0);
         for seed in 0..200 {
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn evidence_is_unique_where_that_was_asked_for() {
+    fn evidence_is_unique_if_requested() {
         let unique = |mode| {
             (0..200)
                 .filter(|seed| evidence_is_unique(&script(*seed, &shape(*seed, mode))))
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_tails_have_their_newlines_and_may_settle_anywhere() {
+    fn plain_tails_end_in_newlines_and_may_settle_anywhere() {
         for seed in 0..20 {
             let steps = script(seed, &Shape::steady(100));
             let quiet_everywhere: Vec<Step> = steps
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_goes_on_after_it_was_taken_is_not_fair() {
+    fn a_value_that_continues_after_it_was_accepted_is_not_fair() {
         let append = |bytes: &[u8]| Step::Append {
             stream: Stream::Scored,
             pair: "1/2/3/a.jsonl".to_owned(),
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn shrinking_leaves_what_fails_and_little_else() {
+    fn shrinking_keeps_the_failing_steps_and_few_others() {
         let steps = script(
             3,
             &Shape {

@@ -22,7 +22,7 @@ pub struct Manager {
     socket: UnixDatagram,
     /// Lines of received messages that were not returned yet.
     coming: RefCell<VecDeque<String>>,
-    heard: RefCell<Vec<String>>,
+    lines: RefCell<Vec<String>>,
     messages: RefCell<Vec<String>>,
 }
 
@@ -35,7 +35,7 @@ impl Manager {
             home,
             socket,
             coming: RefCell::default(),
-            heard: RefCell::default(),
+            lines: RefCell::default(),
             messages: RefCell::default(),
         }
     }
@@ -60,7 +60,7 @@ impl Manager {
             self.messages.borrow_mut().push(message);
         }
         let line = self.coming.borrow_mut().pop_front()?;
-        self.heard.borrow_mut().push(line.clone());
+        self.lines.borrow_mut().push(line.clone());
         Some(line)
     }
 
@@ -87,7 +87,7 @@ impl Manager {
             match self.next(left) {
                 Some(line) if line.contains(words) => return line,
                 Some(_) => {}
-                None => panic!("no {words:?} in {:#?}", self.heard()),
+                None => panic!("no {words:?} in {:#?}", self.lines_so_far()),
             }
         }
     }
@@ -100,12 +100,12 @@ impl Manager {
     /// Receives the pending messages, and returns all lines since the start.
     pub fn drain(&self) -> String {
         while self.next(Duration::ZERO).is_some() {}
-        self.heard().concat()
+        self.lines_so_far().concat()
     }
 
     /// Returns the lines that were returned so far.
-    pub fn heard(&self) -> Vec<String> {
-        self.heard.borrow().clone()
+    pub fn lines_so_far(&self) -> Vec<String> {
+        self.lines.borrow().clone()
     }
 
     /// Waits until the process has sent no keep-alive for `patience`.

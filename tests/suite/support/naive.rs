@@ -487,17 +487,17 @@ mod tests {
     }
 
     #[test]
-    fn it_gives_the_golden_rows_in_order() {
+    fn it_returns_the_golden_rows_in_order() {
         check_golden(false, "expected.native.jsonl", 178, 32);
     }
 
     #[test]
-    fn it_gives_the_golden_rows_with_partial_ones() {
+    fn it_returns_the_golden_rows_with_partial_ones() {
         check_golden(true, "expected.native.include-partial.jsonl", 191, 19);
     }
 
     #[test]
-    fn each_byte_of_no_character_is_replaced() {
+    fn each_invalid_byte_is_replaced() {
         assert_eq!(
             repaired(b"na\xe1\x9e\xdf\x9da\xff"),
             "na\u{fffd}\u{fffd}\u{7dd}a\u{fffd}"
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_line_without_newline_counts_only_if_whole() {
+    fn a_last_line_without_newline_counts_only_if_complete() {
         let count = |scored: &str| {
             let pair = (Some(scored.as_bytes().to_vec()), None);
             let counts =
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn the_difference_names_rows_missing_doubled_and_torn() {
+    fn the_difference_names_missing_duplicate_and_torn_rows() {
         let row = |id: u32, stamp: &str| {
             format!(
                 r#"{{"id":{id},"created_at":"{stamp}","provenance":{{"x":0,"recorded_at":"{stamp}"}}}}"#
@@ -573,7 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_one_scored_line_have_one_key_whatever_their_content() {
+    fn rows_of_one_scored_line_have_one_key_with_any_content() {
         let row = |id: &str, response: &str, offset: u32| {
             format!(
                 r#"{{"id":"{id}","response":"{response}","provenance":{{"line_offset":{offset}}}}}"#

@@ -165,7 +165,7 @@ impl Reader<'_> {
 }
 
 #[test]
-fn values_are_read_and_anything_else_is_refused() {
+fn valid_values_are_read_and_anything_else_is_refused() {
     let text = |text: &str| Some(Json::Text(text.to_owned()));
     assert_eq!(
         parse(r#" "a\n\u00e9\ud83d\ude00\ud83d" "#),

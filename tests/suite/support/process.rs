@@ -50,10 +50,10 @@ pub struct Ended {
 
 impl Ended {
     /// Asserts the exit code, and that stderr contains each of the words.
-    pub fn check(&self, code: i32, said: &[&str]) {
+    pub fn check(&self, code: i32, words: &[&str]) {
         assert_eq!(self.status.code(), Some(code), "{}", self.stderr);
-        for said in said {
-            assert!(self.stderr.contains(said), "no {said:?} in {}", self.stderr);
+        for word in words {
+            assert!(self.stderr.contains(word), "no {word:?} in {}", self.stderr);
         }
     }
 }
@@ -72,7 +72,7 @@ impl Bench {
     }
 
     /// Returns a path next to the root.
-    pub fn beside(&self, name: &str) -> PathBuf {
+    pub fn sibling(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -166,7 +166,7 @@ impl Bench {
     /// As [`Self::command`], but as a user who can read world-readable files and write the daemon's files; its program
     /// is at a path that the user can reach. Only root can start it.
     pub fn as_user(&self, user: u32, arguments: &[&str]) -> Command {
-        let program = self.beside("distilld");
+        let program = self.sibling("distilld");
         if !program.exists() {
             let built = Path::new(env!("CARGO_BIN_EXE_distilld"));
             // A file system of its own requires a copy.
@@ -192,7 +192,7 @@ impl Bench {
     }
 
     /// As [`Self::as_user`], for a user who owns nothing else.
-    pub fn as_nobody(&self, arguments: &[&str]) -> Command {
+    pub fn as_unprivileged(&self, arguments: &[&str]) -> Command {
         self.as_user(NOBODY, arguments)
     }
 
@@ -213,21 +213,21 @@ impl Bench {
 
     /// As [`Self::start_caught_up`], with another command.
     pub fn catch_up(&self, command: &mut Command) -> Daemon {
-        let before = self.said().matches("caught up").count();
+        let before = self.log_text().matches("caught up").count();
         let mut daemon = self.start_command(command);
         self.wait_for(&mut daemon, "it has caught up", || {
-            self.said().matches("caught up").count() > before
+            self.log_text().matches("caught up").count() > before
         });
         daemon
     }
 
     /// Returns the path of the daemons' log.
     pub fn log(&self) -> PathBuf {
-        self.beside("daemon.log")
+        self.sibling("daemon.log")
     }
 
     /// Returns the log so far.
-    pub fn said(&self) -> String {
+    pub fn log_text(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.log()).unwrap_or_default()).into_owned()
     }
 
@@ -236,21 +236,21 @@ impl Bench {
         let outcome = wait_until(LONG, || daemon.check_running().map(|()| holds()));
         match outcome {
             Ok(true) => {}
-            Ok(false) => panic!("not within {LONG:?}: {what}\n{}", self.said()),
-            Err(error) => panic!("{error}, waiting until {what}\n{}", self.said()),
+            Ok(false) => panic!("not within {LONG:?}: {what}\n{}", self.log_text()),
+            Err(error) => panic!("{error}, waiting until {what}\n{}", self.log_text()),
         }
     }
 
     /// Waits until the export has this number of rows.
     pub fn wait_rows(&self, daemon: &mut Daemon, rows: usize) {
         self.wait_for(daemon, &format!("{rows} rows"), || self.row_count() >= rows);
-        assert_eq!(self.row_count(), rows, "{}", self.said());
+        assert_eq!(self.row_count(), rows, "{}", self.log_text());
     }
 
     /// Stops the daemon, which must end successfully.
     pub fn stop(&self, daemon: Daemon) {
         let status = daemon.terminate(LONG).unwrap();
-        assert_eq!(status.code(), Some(0), "{}", self.said());
+        assert_eq!(status.code(), Some(0), "{}", self.log_text());
     }
 
     /// Appends a new run to day-file `probe.jsonl` and waits for its row: all earlier writes have been noticed then.
@@ -273,7 +273,7 @@ impl Bench {
 
     /// Runs a command to its end.
     pub fn run(&self, command: &mut Command) -> Ended {
-        let (out, err) = (self.beside("stdout"), self.beside("stderr"));
+        let (out, err) = (self.sibling("stdout"), self.sibling("stderr"));
         let child = command
             .stdin(Stdio::null())
             .stdout(File::create(&out).unwrap())
@@ -368,17 +368,17 @@ fn watch_to_end(mut child: Child) -> io::Result<(ExitStatus, u64, u64)> {
 
 /// Returns the maximum resident memory of a running process so far, KiB.
 pub fn memory_kib_max(pid: u32) -> u64 {
-    number_behind(&proc_file(pid, "status"), "VmHWM:")
+    number_after(&proc_file(pid, "status"), "VmHWM:")
 }
 
 /// Returns the resident memory of a running process, KiB.
 pub fn memory_kib(pid: u32) -> u64 {
-    number_behind(&proc_file(pid, "status"), "VmRSS:")
+    number_after(&proc_file(pid, "status"), "VmRSS:")
 }
 
 /// Returns the bytes that a running process has read so far, according to the kernel.
 pub fn read_bytes(pid: u32) -> u64 {
-    number_behind(&proc_file(pid, "io"), "rchar:")
+    number_after(&proc_file(pid, "io"), "rchar:")
 }
 
 fn proc_file(pid: u32, name: &str) -> String {
@@ -391,7 +391,7 @@ fn proc_file(pid: u32, name: &str) -> String {
     text
 }
 
-fn number_behind(text: &str, key: &str) -> u64 {
+fn number_after(text: &str, key: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(key));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
         .unwrap_or(0)

@@ -47,32 +47,33 @@ pub struct Left {
 impl Session {
     /// Starts a command at a terminal of this width.
     pub fn start(mut command: Command, columns: u16, shown: Shown) -> Session {
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&ours).unwrap();
-        unlockpt(&ours).unwrap();
+        let controller =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&controller).unwrap();
+        unlockpt(&controller).unwrap();
         let size = Winsize {
             ws_row: 24,
             ws_col: columns,
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        tcsetwinsize(&ours, size).unwrap();
-        let name = ptsname(&ours, Vec::new()).unwrap();
+        tcsetwinsize(&controller, size).unwrap();
+        let name = ptsname(&controller, Vec::new()).unwrap();
         let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let theirs = File::from(rustix::fs::open(path, flags, Mode::empty()).unwrap());
+        let terminal = File::from(rustix::fs::open(path, flags, Mode::empty()).unwrap());
         command
             .stdin(Stdio::null())
-            .stderr(theirs.try_clone().unwrap());
+            .stderr(terminal.try_clone().unwrap());
         match shown {
-            Shown::Both => command.stdout(theirs),
+            Shown::Both => command.stdout(terminal),
             Shown::Stderr => command.stdout(Stdio::piped()),
         };
         let child = command.spawn().unwrap();
         // The command holds the process's end of the terminal, which must be closed for the reading to end.
         drop(command);
         let shown = Arc::new(Mutex::new(Vec::new()));
-        let screen = read_screen(File::from(ours), Arc::clone(&shown));
+        let screen = read_screen(File::from(controller), Arc::clone(&shown));
         Session {
             child,
             shown,
@@ -113,11 +114,11 @@ impl Session {
 }
 
 /// Reads until the other end is closed everywhere, which Linux reports as an I/O error.
-fn read_screen(mut ours: File, shown: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
+fn read_screen(mut controller: File, shown: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut chunk = [0; 4096];
         loop {
-            match ours.read(&mut chunk) {
+            match controller.read(&mut chunk) {
                 Ok(0) => break,
                 Ok(read) => shown.lock().unwrap().extend_from_slice(&chunk[..read]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -82,16 +82,16 @@ impl SimDisk {
     }
 
     /// Fails the `n`-th read-only call from now (0: the next one): opening, stat, listing, reading, resolving a path.
-    pub fn fail_look_at(&self, n: u64, fault: Fault) {
+    pub fn fail_read_call_at(&self, n: u64, fault: Fault) {
         let mut world = self.world();
-        world.look_fault = Some((world.looks + n, fault));
+        world.read_call_fault = Some((world.read_calls + n, fault));
     }
 
     /// Removes the injected faults.
     pub fn heal(&self) {
         let mut world = self.world();
         world.fault = None;
-        world.look_fault = None;
+        world.read_call_fault = None;
     }
 
     /// Bounds the sum of all files' lengths.
@@ -136,13 +136,13 @@ impl SimDisk {
     }
 
     /// Returns the number of read-only calls so far, without those of the side door.
-    pub fn looks(&self) -> u64 {
-        self.world().looks
+    pub fn read_calls(&self) -> u64 {
+        self.world().read_calls
     }
 
     /// Returns the last read-only call that failed by an injected fault, like `open_read /lake/a`.
-    pub fn failed_look(&self) -> Option<String> {
-        self.world().look_failed.as_ref().map(Call::to_string)
+    pub fn failed_read_call(&self) -> Option<String> {
+        self.world().read_call_failed.as_ref().map(Call::to_string)
     }
 
     /// Returns the mutating calls that failed by an injected fault, like `sync_data /lake/a`.
@@ -187,7 +187,7 @@ impl SimDisk {
         Self::with_world(World {
             crash_at: None,
             fault: None,
-            look_fault: None,
+            read_call_fault: None,
             dead: false,
             ..copy
         })
@@ -220,7 +220,7 @@ impl SimFile {
 impl StorageFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut world = self.disk.world();
-        world.look("read_at", &self.path)?;
+        world.read_call("read_at", &self.path)?;
         let bytes = world.tree.bytes(self.node)?;
         let rest = &bytes[to_index(offset).min(bytes.len())..];
         let wanted = rest.len().min(buf.len());
@@ -244,7 +244,7 @@ impl StorageFile for SimFile {
 
     fn stat(&self) -> io::Result<FileStat> {
         let mut world = self.disk.world();
-        retry_interrupted(|| world.look("stat open", &self.path))?;
+        retry_interrupted(|| world.read_call("stat open", &self.path))?;
         world.tree.stat(self.node)
     }
 }
@@ -264,7 +264,7 @@ impl SimDisk {
         let node = {
             let mut world = self.world();
             let verb = if writable { "open_write" } else { "open_read" };
-            retry_interrupted(|| world.look(verb, path))?;
+            retry_interrupted(|| world.read_call(verb, path))?;
             let node = world.tree.find(path)?;
             world.tree.check_openable(node)?;
             node
@@ -293,13 +293,13 @@ impl Storage for SimDisk {
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
         let mut world = self.world();
-        retry_interrupted(|| world.look("stat", path))?;
+        retry_interrupted(|| world.read_call("stat", path))?;
         world.tree.stat(world.tree.find(path)?)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
         let mut world = self.world();
-        retry_interrupted(|| world.look("list", dir))?;
+        retry_interrupted(|| world.read_call("list", dir))?;
         world.tree.list(world.tree.find(dir)?)
     }
 
@@ -337,7 +337,7 @@ impl Storage for SimDisk {
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
         let mut world = self.world();
-        retry_interrupted(|| world.look("canonicalize", path))?;
+        retry_interrupted(|| world.read_call("canonicalize", path))?;
         world.tree.find(path)?;
         Ok(Path::new("/")
             .components()

@@ -153,7 +153,7 @@ struct Lake {
     /// Day-files that the current request queued for a reread.
     retried: Vec<(PairPath, Stream)>,
     /// The daemon's answers to the next commands.
-    eq_str: mpsc::Sender<Vec<u8>>,
+    answers_to_send: mpsc::Sender<Vec<u8>>,
     _dir: tempfile::TempDir,
 }
 
@@ -182,7 +182,7 @@ impl Lake {
             answering: Arc::new(QueryContext::new(root.clone(), settings.max_line_bytes)),
             runtime: Rc::new(runtime.enable_time().start_paused(true).build().unwrap()),
             retried: Vec::new(),
-            eq_str: daemon_that_says_so(&settings.state_dir),
+            answers_to_send: scripted_daemon(&settings.state_dir),
             settings,
             root,
             _dir: dir,
@@ -192,9 +192,9 @@ impl Lake {
     /// Checks any bytes: the answer is HTTP, in time, and nothing has changed afterwards.
     fn any_request(&mut self, manner: Manner, sent: &[u8]) {
         let desk = self.desk(manner.daemon);
-        let heard = self.exchange_at(&desk, manner, sent);
+        let received = self.exchange_at(&desk, manner, sent);
         let whole = manner.end == End::Reads && !announces_a_body(sent);
-        for answer in Answer::all(&heard, whole) {
+        for answer in Answer::all(&received, whole) {
             answer.check(manner);
             if matches!(manner.door, Endpoint::Tcp(_)) && answer.status == 200 {
                 let sent = String::from_utf8_lossy(sent).to_lowercase();
@@ -206,24 +206,24 @@ impl Lake {
         if manner.door != Endpoint::Control {
             assert_eq!(self.retried, [], "a stranger had it done");
         }
-        self.check_told_as_ever(&desk, manner.daemon);
+        self.check_answer_unaffected(&desk, manner.daemon);
         self.check_unchanged();
     }
 
     /// Checks that the answer to the next client is independent of earlier requests.
-    fn check_told_as_ever(&mut self, desk: &Arc<StatusCache>, daemon: Daemon) {
+    fn check_answer_unaffected(&mut self, desk: &Arc<StatusCache>, daemon: Daemon) {
         let manner = Manner {
             door: Endpoint::Unix,
             daemon,
             ..Manner::PLAIN
         };
-        let asked = b"GET /recent.json HTTP/1.1\r\nConnection: close\r\n\r\n";
-        let heard = self.exchange_at(desk, manner, asked);
-        let answers = Answer::all(&heard, true);
+        let request = b"GET /recent.json HTTP/1.1\r\nConnection: close\r\n\r\n";
+        let received = self.exchange_at(desk, manner, request);
+        let answers = Answer::all(&received, true);
         answers.iter().for_each(|answer| answer.check(manner));
-        let told: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+        let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
         let expected = if daemon == Daemon::Hangs { 503 } else { 200 };
-        assert_eq!(told, [expected], "{answers:?}");
+        assert_eq!(statuses, [expected], "{answers:?}");
     }
 
     /// Checks that a query is parsed as by a second parser, and equally when it is encoded as a command does.
@@ -242,14 +242,14 @@ impl Lake {
             let head = format!("{method} {path}?").into_bytes();
             [&head, query, b" HTTP/1.1\r\nConnection: close\r\n\r\n"].concat()
         };
-        let heard = self.exchange(Manner::PLAIN, &request(query));
+        let received = self.exchange(Manner::PLAIN, &request(query));
         let retried = std::mem::take(&mut self.retried);
-        let answers = Answer::all(&heard, true);
+        let answers = Answer::all(&received, true);
         let [answer] = &answers[..] else {
-            panic!("one question, {heard:?}");
+            panic!("one question, {received:?}");
         };
         answer.check(Manner::PLAIN);
-        if answer.is_hypers() {
+        if answer.is_from_hyper() {
             return;
         }
         match which % 3 {
@@ -259,7 +259,7 @@ impl Lake {
         }
         let written = Serializer::new(String::new()).extend_pairs(&pairs).finish();
         let again = self.exchange(Manner::PLAIN, &request(written.as_bytes()));
-        assert_eq!(body_of(&again), body_of(&heard), "{written}");
+        assert_eq!(body_of(&again), body_of(&received), "{written}");
         assert_eq!(std::mem::take(&mut self.retried), retried, "{written}");
         self.check_unchanged();
     }
@@ -293,8 +293,8 @@ impl Lake {
 
     /// Checks that a browser with a foreign host name gets nothing, and that a local name is accepted.
     fn hosts(&mut self, names: &[u8]) {
-        let may_stand = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n');
-        if names.len() > QUESTION_LEN_MAX || !names.iter().all(may_stand) {
+        let is_header_byte = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n');
+        if names.len() > QUESTION_LEN_MAX || !names.iter().all(is_header_byte) {
             return;
         }
         let names = std::str::from_utf8(names).unwrap();
@@ -312,14 +312,14 @@ impl Lake {
             door: Endpoint::Tcp(OWN),
             ..Manner::PLAIN
         };
-        let heard = self.exchange(manner, request.as_bytes());
-        let answers = Answer::all(&heard, true);
+        let received = self.exchange(manner, request.as_bytes());
+        let answers = Answer::all(&received, true);
         let [answer] = &answers[..] else {
-            panic!("one request, {heard:?}");
+            panic!("one request, {received:?}");
         };
         answer.check(manner);
         let mut named = hosts.iter().copied().chain(name_in(target));
-        let foreign = named.find(|name| !is_us(name));
+        let foreign = named.find(|name| !is_own_host(name));
         match foreign {
             // 431: more headers than the library accepts.
             Some(name) => {
@@ -344,11 +344,11 @@ impl Lake {
             ),
             false => String::new(),
         };
-        self.eq_str
+        self.answers_to_send
             .send([head.as_bytes(), answer].concat())
             .unwrap();
         match which % 8 {
-            0 => self.told(|status: Status| {
+            0 => self.check_page(|status: Status| {
                 let widths = [40, 80, 200];
                 let page = |width| {
                     render::status::page(
@@ -361,17 +361,17 @@ impl Lake {
                 };
                 widths.map(page).concat()
             }),
-            1 => self.told(|explanation: Explanation| render::explain::page(&explanation)),
-            2 => self.told(|plan: Plan| render::plan::page(&plan)),
-            3 => self.told(|retried: RetryReport| format!("{retried:?}")),
+            1 => self.check_page(|explanation: Explanation| render::explain::page(&explanation)),
+            2 => self.check_page(|plan: Plan| render::plan::page(&plan)),
+            3 => self.check_page(|retried: RetryReport| format!("{retried:?}")),
             _ => {
                 let root = self.root.clone();
-                self.told(|letters: DeadLetterPage| shown(&root, &letters))
+                self.check_page(|letters: DeadLetterPage| shown(&root, &letters))
             }
         }
     }
 
-    fn told<T: DeserializeOwned + Debug>(&self, page: impl FnOnce(T) -> String) {
+    fn check_page<T: DeserializeOwned + Debug>(&self, page: impl FnOnce(T) -> String) {
         let holder = Holder {
             pid: 7,
             root: self.root.clone(),
@@ -380,7 +380,7 @@ impl Lake {
         };
         // A fuzzer that is stopped for a while does not count as a daemon that hangs.
         match of_daemon(&holder, hyper::Method::GET, "/told.json", LONG) {
-            Ok(told) => _ = page(told),
+            Ok(answer) => _ = page(answer),
             Err(InquireError::Unresponsive {
                 source: ControlError::Late(_),
                 ..
@@ -496,8 +496,8 @@ fn write_lake(root: &Path) {
             scored += &json!({"evidence_run_id": run_id, "category": category}).to_string();
             scored += "\n";
             if let Some(text) = text {
-                let said = json!({"run_id": run_id, "model_role": "executor", "text": text});
-                evidence += &said.to_string();
+                let record = json!({"run_id": run_id, "model_role": "executor", "text": text});
+                evidence += &record.to_string();
                 evidence += "\n";
             }
         }
@@ -510,22 +510,22 @@ fn write_lake(root: &Path) {
 }
 
 /// Listens in place of the daemon; sends the given answers to one command after the other.
-fn daemon_that_says_so(state_dir: &Path) -> mpsc::Sender<Vec<u8>> {
+fn scripted_daemon(state_dir: &Path) -> mpsc::Sender<Vec<u8>> {
     let listener = UnixListener::bind(state_dir.join("control.sock")).unwrap();
-    let (eq_str, said) = mpsc::channel::<Vec<u8>>();
+    let (answers_to_send, to_send) = mpsc::channel::<Vec<u8>>();
     thread::spawn(move || {
-        for answer in said {
+        for answer in to_send {
             let (mut stream, _) = listener.accept().unwrap();
-            let (mut asked, mut some) = (Vec::new(), [0; 512]);
-            while !asked.ends_with(b"\r\n\r\n") {
+            let (mut request, mut some) = (Vec::new(), [0; 512]);
+            while !request.ends_with(b"\r\n\r\n") {
                 let len = stream.read(&mut some).unwrap();
-                asked.extend_from_slice(&some[..len]);
+                request.extend_from_slice(&some[..len]);
             }
             // The client may close the connection early.
             _ = stream.write_all(&answer);
         }
     });
-    eq_str
+    answers_to_send
 }
 
 /// Returns the bytes that a client receives.
@@ -542,16 +542,16 @@ async fn client_of(client: DuplexStream, manner: Manner, sent: &[u8]) -> Vec<u8>
             _ = writing.shutdown().await;
         }
     };
-    let hearing = async {
-        let mut heard = Vec::new();
+    let receiving = async {
+        let mut received = Vec::new();
         match manner.end {
             End::Stays => sleep(LIFE_MAX).await,
-            _ => _ = reading.read_to_end(&mut heard).await,
+            _ => _ = reading.read_to_end(&mut received).await,
         }
-        heard
+        received
     };
     tokio::select! {
-        ((), heard) = async { tokio::join!(sending, hearing) } => heard,
+        ((), received) = async { tokio::join!(sending, receiving) } => received,
         () = sleep(2 * LIFE_MAX) => panic!("it never hangs up: {manner:?}"),
     }
 }
@@ -559,8 +559,8 @@ async fn client_of(client: DuplexStream, manner: Manner, sent: &[u8]) -> Vec<u8>
 /// Returns whether the request announces a body: if that does not arrive completely, the answer may be incomplete.
 fn announces_a_body(sent: &[u8]) -> bool {
     let sent = sent.to_ascii_lowercase();
-    let eq_str = |header: &[u8]| memchr::memmem::find(&sent, header).is_some();
-    eq_str(b"content-length") || eq_str(b"transfer-encoding")
+    let has_header = |header: &[u8]| memchr::memmem::find(&sent, header).is_some();
+    has_header(b"content-length") || has_header(b"transfer-encoding")
 }
 
 /// Returns the bytes of the dead letters at the positions that an answer names.
@@ -608,16 +608,14 @@ fn pairs_of(query: &[u8]) -> Vec<(String, String)> {
 fn decoded(text: &[u8]) -> String {
     let mut bytes = Vec::new();
     let mut rest = text;
-    while let [byte, behind @ ..] = rest {
-        let digits = behind
-            .get(..2)
-            .and_then(|two| std::str::from_utf8(two).ok());
+    while let [byte, tail @ ..] = rest {
+        let digits = tail.get(..2).and_then(|two| std::str::from_utf8(two).ok());
         let digits = digits.filter(|two| two.bytes().all(|digit| digit.is_ascii_hexdigit()));
         let escaped = digits.and_then(|two| u8::from_str_radix(two, 16).ok());
         (rest, _) = match (byte, escaped) {
-            (b'%', Some(escaped)) => (&behind[2..], bytes.push(escaped)),
-            (b'+', _) => (behind, bytes.push(b' ')),
-            _ => (behind, bytes.push(*byte)),
+            (b'%', Some(escaped)) => (&tail[2..], bytes.push(escaped)),
+            (b'+', _) => (tail, bytes.push(b' ')),
+            _ => (tail, bytes.push(*byte)),
         };
     }
     String::from_utf8_lossy(&bytes).into_owned()
@@ -633,13 +631,11 @@ fn name_in(target: &str) -> Option<&str> {
     if target.starts_with('/') || target == "*" {
         return None;
     }
-    let behind = target
-        .split_once("://")
-        .map_or(target, |(_, behind)| behind);
-    behind.split(['/', '?', '#']).next()
+    let tail = target.split_once("://").map_or(target, |(_, tail)| tail);
+    tail.split(['/', '?', '#']).next()
 }
 
-fn is_us(name: &str) -> bool {
+fn is_own_host(name: &str) -> bool {
     let host = name.rsplit('@').next().unwrap_or_default();
     let host = match host.strip_prefix('[') {
         Some(inner) => inner.split(']').next(),
@@ -663,13 +659,13 @@ struct Answer {
 
 impl Answer {
     /// Parses all answers; `whole`: the last one, too, is complete.
-    fn all(heard: &[u8], whole: bool) -> Vec<Self> {
+    fn all(received: &[u8], whole: bool) -> Vec<Self> {
         let mut answers = Vec::new();
-        let mut rest = heard;
+        let mut rest = received;
         while !rest.is_empty() {
             match Self::next(rest) {
-                Some((answer, behind)) => {
-                    rest = behind;
+                Some((answer, tail)) => {
+                    rest = tail;
                     answers.extend((answer.status != 100).then_some(answer));
                 }
                 None => {
@@ -677,8 +673,8 @@ impl Answer {
                     // miss the end of the answer.
                     const REFUSAL: &[u8] = b"HTTP/1.1 400 ";
                     let is_refusal = rest.starts_with(REFUSAL) || REFUSAL.starts_with(rest);
-                    let heard = String::from_utf8_lossy(rest);
-                    assert!(!whole || is_refusal, "broken off: {heard}");
+                    let received = String::from_utf8_lossy(rest);
+                    assert!(!whole || is_refusal, "broken off: {received}");
                     break;
                 }
             }
@@ -686,9 +682,9 @@ impl Answer {
         answers
     }
 
-    fn next(heard: &[u8]) -> Option<(Self, &[u8])> {
-        let end = memchr::memmem::find(heard, b"\r\n\r\n")?;
-        let head = std::str::from_utf8(&heard[..end])
+    fn next(received: &[u8]) -> Option<(Self, &[u8])> {
+        let end = memchr::memmem::find(received, b"\r\n\r\n")?;
+        let head = std::str::from_utf8(&received[..end])
             .expect("heads are text")
             .to_lowercase();
         let mut lines = head.split("\r\n");
@@ -702,7 +698,7 @@ impl Answer {
             .and_then(|status| status.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no status: {head}"));
         let len = lines.find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-        let mut rest = &heard[end + 4..];
+        let mut rest = &received[end + 4..];
         let content_len = len.unwrap_or(0);
         // An answer to HEAD has no body.
         let body_len = match rest.starts_with(b"HTTP/1.") || rest.is_empty() {
@@ -720,12 +716,12 @@ impl Answer {
     }
 
     /// Returns whether the library sent it, for input that is not a request.
-    fn is_hypers(&self) -> bool {
+    fn is_from_hyper(&self) -> bool {
         self.content_len == 0
     }
 
     fn check(&self, manner: Manner) {
-        let known: &[u16] = match self.is_hypers() {
+        let known: &[u16] = match self.is_from_hyper() {
             true => &[400, 414, 431],
             false => &[200, 400, 404, 405, 421, 503],
         };
@@ -734,18 +730,18 @@ impl Answer {
             self.status != 503 || manner.daemon != Daemon::Follows,
             "{self:?}"
         );
-        if self.is_hypers() {
+        if self.is_from_hyper() {
             return;
         }
         for line in HARDENING {
             assert!(self.head.contains(line), "no {line}: {self:?}");
         }
         if self.head.contains("content-type: application/json") && !self.body.is_empty() {
-            let told: Value = self.json();
-            let everyones = told.get("phase").or(told.get("minute_s")).is_some();
+            let body: Value = self.json();
+            let everyones = body.get("phase").or(body.get("minute_s")).is_some();
             assert!(
                 everyones || manner.door == Endpoint::Control,
-                "told to a stranger: {told}"
+                "told to a stranger: {body}"
             );
         }
     }
@@ -756,7 +752,7 @@ impl Answer {
 }
 
 /// Returns the bytes after the head.
-fn body_of(heard: &[u8]) -> &[u8] {
-    let end = memchr::memmem::find(heard, b"\r\n\r\n").unwrap_or(0);
-    &heard[end..]
+fn body_of(received: &[u8]) -> &[u8] {
+    let end = memchr::memmem::find(received, b"\r\n\r\n").unwrap_or(0);
+    &received[end..]
 }

@@ -18,13 +18,13 @@ const MALFORMED: [&[u8]; 9] = [
     b"\xff\xfe",
 ];
 /// Malformed lines with a beginning that is a complete value.
-const MALFORMED_BEHIND_A_VALUE: [&[u8]; 4] = [b"17", b"{} x", b"{}{}", b"null,"];
+const MALFORMED_AFTER_A_VALUE: [&[u8]; 4] = [b"17", b"{} x", b"{}{}", b"null,"];
 const BLANK: [&[u8]; 4] = [b"", b"   ", b"\r", b"\t\t "];
 
 fn noise(rng: &mut Rng, shape: &Shape) -> Vec<u8> {
     match rng.u8(0..3) {
         0 => pick(rng, &BLANK).to_vec(),
-        1 if !shape.plain_tails => pick(rng, &MALFORMED_BEHIND_A_VALUE).to_vec(),
+        1 if !shape.plain_tails => pick(rng, &MALFORMED_AFTER_A_VALUE).to_vec(),
         _ => pick(rng, &MALFORMED).to_vec(),
     }
 }

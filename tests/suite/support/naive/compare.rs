@@ -62,7 +62,7 @@ pub fn difference_without_state(export: &[u8], naive_rows: &[String]) -> Option<
     for row in naive_rows {
         *times.entry(row_key(row)).or_default() += 1;
     }
-    let told_apart = |row: &str| {
+    let distinguishing = |row: &str| {
         let key = row_key(row);
         match times.get(&key) {
             Some(2..) => key,
@@ -77,9 +77,9 @@ pub fn difference_without_state(export: &[u8], naive_rows: &[String]) -> Option<
     }
     let export: String = text
         .split_terminator('\n')
-        .map(|row| told_apart(row) + "\n")
+        .map(|row| distinguishing(row) + "\n")
         .collect();
-    let naive_rows: Vec<String> = naive_rows.iter().map(|row| told_apart(row)).collect();
+    let naive_rows: Vec<String> = naive_rows.iter().map(|row| distinguishing(row)).collect();
     multiset_difference(export.as_bytes(), &naive_rows)
 }
 

@@ -21,9 +21,9 @@ pub enum Change {
 
 /// The progress of a change towards the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum SyncStatus {
     /// No sync since.
-    PendingWork,
+    Unsynced,
     /// A sync of it failed: no later sync makes it durable, because the kernel considers its pages clean.
     Doomed,
     /// Synced, but kept in the list after a doomed one, to be replayed in order.
@@ -34,7 +34,7 @@ pub enum Standing {
 pub struct Content {
     pub live: Vec<u8>,
     pub durable: Vec<u8>,
-    pub changes: Vec<(Change, Standing)>,
+    pub changes: Vec<(Change, SyncStatus)>,
 }
 
 /// One atomic change of a directory: names set to a node or removed, all or none of them.
@@ -48,10 +48,10 @@ pub struct Names {
 }
 
 impl Content {
-    pub fn restand(&mut self, from: Standing, to: Standing) {
-        for (_, standing) in &mut self.changes {
-            if *standing == from {
-                *standing = to;
+    pub fn reclassify(&mut self, from: SyncStatus, to: SyncStatus) {
+        for (_, status) in &mut self.changes {
+            if *status == from {
+                *status = to;
             }
         }
     }
@@ -59,9 +59,9 @@ impl Content {
     /// Drops the changes that did not reach the disk; returns whether readers may notice.
     pub fn cut(&mut self, rng: &mut Rng, fate: Fate) -> bool {
         let changes = std::mem::take(&mut self.changes);
-        for (change, standing) in &changes {
-            match (standing, fate) {
-                (Standing::Synced, _) => apply(&mut self.durable, change),
+        for (change, status) in &changes {
+            match (status, fate) {
+                (SyncStatus::Synced, _) => apply(&mut self.durable, change),
                 (_, Fate::Torn) => apply_torn(&mut self.durable, change, rng),
                 (_, Fate::Lost | Fate::Kept) => {}
             }
@@ -172,9 +172,9 @@ fn overwrite(bytes: &mut Vec<u8>, offset: u64, written: &[u8]) {
     if bytes.len() < start {
         resize(bytes, start);
     }
-    let (inside, behind) = written.split_at(written.len().min(bytes.len() - start));
+    let (inside, appended) = written.split_at(written.len().min(bytes.len() - start));
     bytes[start..start + inside.len()].copy_from_slice(inside);
-    bytes.extend_from_slice(behind);
+    bytes.extend_from_slice(appended);
 }
 
 /// Resizes like `Vec::resize` with zeros, but by block copies: tests are built without optimization.

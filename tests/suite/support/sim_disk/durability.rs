@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 
 use fastrand::Rng;
 
-use super::content::{Change, NameChange, Standing};
+use super::content::{Change, NameChange, SyncStatus};
 use super::fault::{Fate, NameOrder};
 use super::tree::{Body, NodeId, ROOT, Tree};
 
@@ -43,7 +43,7 @@ impl Tree {
             }
             node = child;
         }
-        let synced = |(_, standing): &(Change, Standing)| *standing == Standing::Synced;
+        let synced = |(_, status): &(Change, SyncStatus)| *status == SyncStatus::Synced;
         Ok(self
             .content(node)
             .is_ok_and(|content| content.changes.iter().all(synced)))

@@ -8,7 +8,7 @@ use std::path::{Component, Path};
 
 use distilld::platform::storage::{FileKind, FileStat, ListedEntry};
 
-use super::content::{Change, Content, NameChange, Names, Standing, apply, rename_in};
+use super::content::{Change, Content, NameChange, Names, SyncStatus, apply, rename_in};
 
 /// Key of a file or directory inside the simulation; unlike an inode number it is never reused.
 pub type NodeId = u64;
@@ -163,7 +163,7 @@ impl Tree {
         let len_before = content.live.len() as u64;
         apply(&mut content.live, &change);
         let len_after = content.live.len() as u64;
-        content.changes.push((change, Standing::PendingWork));
+        content.changes.push((change, SyncStatus::Unsynced));
         if linked {
             self.used_bytes = self.used_bytes + len_after - len_before;
         }
@@ -173,9 +173,9 @@ impl Tree {
     /// Makes the content durable, except what an earlier failed sync has doomed.
     pub fn sync(&mut self, id: NodeId) -> io::Result<()> {
         let content = self.content_mut(id)?;
-        let doomed = |(_, standing): &(Change, Standing)| *standing == Standing::Doomed;
+        let doomed = |(_, status): &(Change, SyncStatus)| *status == SyncStatus::Doomed;
         if content.changes.iter().any(doomed) {
-            content.restand(Standing::PendingWork, Standing::Synced);
+            content.reclassify(SyncStatus::Unsynced, SyncStatus::Synced);
             return Ok(());
         }
         for (change, _) in std::mem::take(&mut content.changes) {
@@ -187,7 +187,7 @@ impl Tree {
     /// Applies a failed sync: the changes so far may never reach the disk, regardless of later syncs.
     pub fn doom(&mut self, id: NodeId) -> io::Result<()> {
         self.content_mut(id)?
-            .restand(Standing::PendingWork, Standing::Doomed);
+            .reclassify(SyncStatus::Unsynced, SyncStatus::Doomed);
         Ok(())
     }
 
@@ -195,7 +195,7 @@ impl Tree {
     pub fn forgive(&mut self) {
         for node in self.nodes.values_mut() {
             if let Body::File(content) = &mut node.body {
-                content.restand(Standing::Doomed, Standing::PendingWork);
+                content.reclassify(SyncStatus::Doomed, SyncStatus::Unsynced);
             }
         }
     }

@@ -61,9 +61,9 @@ pub struct World {
     pub dead: bool,
     pub crash_at: Option<u64>,
     pub fault: Option<(u64, Fault)>,
-    pub looks: u64,
-    pub look_fault: Option<(u64, Fault)>,
-    pub look_failed: Option<Call>,
+    pub read_calls: u64,
+    pub read_call_fault: Option<(u64, Fault)>,
+    pub read_call_failed: Option<Call>,
     /// The calls that failed by an injected fault.
     pub failed: Vec<Call>,
     pub capacity_bytes: Option<u64>,
@@ -82,9 +82,9 @@ impl World {
             dead: false,
             crash_at: None,
             fault: None,
-            looks: 0,
-            look_fault: None,
-            look_failed: None,
+            read_calls: 0,
+            read_call_fault: None,
+            read_call_failed: None,
             failed: Vec::new(),
             capacity_bytes: None,
             name_order: NameOrder::Prefix,
@@ -117,17 +117,17 @@ impl World {
     }
 
     /// Counts a read-only call and decides its outcome.
-    pub fn look(&mut self, verb: &'static str, path: &Path) -> io::Result<()> {
+    pub fn read_call(&mut self, verb: &'static str, path: &Path) -> io::Result<()> {
         self.alive()?;
         self.interrupted()?;
-        let number = self.looks;
-        self.looks += 1;
-        match self.look_fault {
+        let number = self.read_calls;
+        self.read_calls += 1;
+        match self.read_call_fault {
             Some((at, fault)) if number >= at => {
                 if !fault.persistent {
-                    self.look_fault = None;
+                    self.read_call_fault = None;
                 }
-                self.look_failed = Some(Call::on(verb, path));
+                self.read_call_failed = Some(Call::on(verb, path));
                 Err(io::Error::from_raw_os_error(fault.errno))
             }
             _ => Ok(()),
