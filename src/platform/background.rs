@@ -23,7 +23,7 @@ impl<T: Send + 'static> Beside<T> {
         self.0.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits for what came of it.
+    /// Waits for the result.
     pub(crate) fn finish(mut self) -> T {
         let thread = self.0.take().expect("it is waited for once");
         thread.join().unwrap_or_else(|panic| resume_unwind(panic))

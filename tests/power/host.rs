@@ -19,7 +19,7 @@ pub fn has(programs: &[&str]) -> bool {
     if let Some(lack) = &lack {
         let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
         assert!(!in_ci, "this test cannot run: {lack}");
-        eprintln!("passed over: {lack}");
+        eprintln!("skipped: {lack}");
     }
     lack.is_none()
 }

@@ -303,7 +303,7 @@ fn fault_of_wait(tail: Tail) -> Option<String> {
     // The other day-file queues the pair, regardless of what the scan finds.
     lake.append(stream.other(), "\n");
     if !lake.bench.settle_all().unwrap() {
-        return Some("waits for ever".to_owned());
+        return Some("the wait has no end".to_owned());
     }
     let totals = lake.bench.engine.as_ref().unwrap().totals();
     let lines = match stream {

@@ -199,7 +199,7 @@ fn rows_are_in_walk_order_for_any_size_of_pairs() {
 #[test]
 fn evidence_too_large_for_memory_is_read_again_by_offset() {
     let root = tempfile::tempdir().unwrap();
-    let text = "much to say ".repeat(20_000);
+    let text = "a long text ".repeat(20_000);
     let runs = HELD_BYTES_MAX as usize / text.len() + 2;
     let ids = (0..runs).map(|run| format!("r{run}"));
     write(

@@ -292,11 +292,11 @@ fn a_torn_line_removed_with_its_day_file_is_no_longer_counted() {
     // The state does not have them, and for a pair without other lines no listing shows their removal.
     bench.append(Stream::Scored, PAIR, "{\"torn\":");
     bench.append(Stream::Evidence, "2026/01/01/z.jsonl", "{\"to");
-    bench.wait_for(&mut daemon, "both are told", || {
+    bench.wait_for(&mut daemon, "both are counted", || {
         bench.status()["unterminated"] == serde_json::json!({ "lines": 2, "bytes": 12 })
     });
     fs::remove_file(bench.path(Stream::Scored, PAIR)).unwrap();
-    bench.wait_for(&mut daemon, "one is told", || {
+    bench.wait_for(&mut daemon, "one is counted", || {
         bench.status()["unterminated"] == serde_json::json!({ "lines": 1, "bytes": 4 })
     });
     bench.stop(daemon);
@@ -352,7 +352,7 @@ fn a_batch_does_not_replace_the_export_of_a_daemon() {
     assert!(counted.stdout.contains("\"records_exported\":1"));
     assert_eq!(bench.export_bytes(), kept);
 
-    // The daemon's state may be anywhere, also where this command was not told about it.
+    // The daemon's state may be anywhere, even if this command does not know its path.
     let moved = Bench::new();
     moved.append_run(PAIR, "a");
     let state = moved.sibling("state");

@@ -161,7 +161,7 @@ fn lines_appended_by_others_remain_when_the_next_row_detects_them() {
     bench.wait_run(&mut daemon, "before");
     let mut export = File::options().append(true).open(bench.export()).unwrap();
     export
-        .write_all(b"{\"row\":\"of somebody else\"}\n")
+        .write_all(b"{\"row\":\"of another process\"}\n")
         .unwrap();
     let seen = bench.export_bytes();
     bench.append_run(PAIR, "next");

@@ -238,7 +238,7 @@ fn reporting_fault(trial: &Trial, fault: Fault) -> Option<String> {
     };
     let [errors, closing] = [trial.errors, trial.bench.failed_in_closing];
     (!is_reported)
-        .then(|| format!("{errors} errors were told, {closing} met in closing, of {failed:?}"))
+        .then(|| format!("{errors} errors were reported, {closing} met in closing, of {failed:?}"))
 }
 
 /// Fails every call in turn. Returns the total number of errors that the daemon met.
@@ -284,7 +284,10 @@ fn check_changing(errno: i32, persistent: bool, partly: Partly) {
         let errors = check_also(seed, Calls::Changing, fault, |trial| {
             reporting_fault(trial, fault)
         });
-        assert!(errors > 60, "seed {seed}: only {errors} errors were told");
+        assert!(
+            errors > 60,
+            "seed {seed}: only {errors} errors were reported"
+        );
     }
 }
 

@@ -246,7 +246,7 @@ fn an_idle_daemon_feeds_the_watchdog_and_a_hung_event_source_starves_it() {
     expect_fed(&manager);
     let hung = StoppedThread::stop(daemon.pid(), "notify-rs");
     manager.lose_patience(PATIENCE);
-    bench.wait_for(&mut daemon, "it is said", || {
+    bench.wait_for(&mut daemon, "it is logged", || {
         bench.log_text().contains("level=error") && bench.log_text().contains("part=watcher")
     });
     drop(hung);
@@ -277,7 +277,7 @@ fn a_hung_engine_starves_the_watchdog() {
     expect_fed(&manager);
     let hung = StoppedThread::stop(daemon.pid(), "engine");
     manager.lose_patience(PATIENCE);
-    bench.wait_for(&mut daemon, "it is said", || {
+    bench.wait_for(&mut daemon, "it is logged", || {
         bench.log_text().contains("part=engine")
     });
     drop(hung);
@@ -592,7 +592,7 @@ fn in_the_journal_every_field_has_its_name_and_every_level_its_priority() {
     assert_eq!(day_file.as_deref(), gone.to_str());
     assert_eq!(event("pass")[0].as_deref(), Some("7"));
     assert_eq!(event("caught up")[4].as_deref(), Some("1"));
-    assert_eq!(bench.log_text(), "", "nothing is said twice");
+    assert_eq!(bench.log_text(), "", "nothing is logged twice");
     bench.stop(daemon);
 }
 

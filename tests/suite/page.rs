@@ -48,12 +48,12 @@ fn rows_and_faults_appear_live_and_lake_content_is_escaped() {
     bench.wait_for(&mut daemon, "the page shows two rows", || {
         rows_shown(&browser) == "2"
     });
-    browser.wait_text("#waits-why", "what waits is told", |text| {
+    browser.wait_text("#waits-why", "the waiting runs are shown", |text| {
         text.starts_with("1 scored run")
     });
     assert_eq!(browser.text("#classes tr.sum td:nth-child(3)"), "1");
     if get(address, "/status.json").json()["classes"].is_array() {
-        browser.wait_text("#classes", "classes are told", |text| {
+        browser.wait_text("#classes", "the classes are shown", |text| {
             text.contains("<img src=x")
         });
         let bars = "#hour svg rect.c0";
@@ -82,7 +82,7 @@ fn rows_and_faults_appear_live_and_lake_content_is_escaped() {
     );
     bench.append(Stream::Scored, PAIR, scored("r2"));
     browser.wait_text("#state-word", "the fault shows", |text| text == "Paused");
-    browser.wait_text("#faults .open", "the fault is told", |text| {
+    browser.wait_text("#faults .open", "the fault is shown", |text| {
         text.contains("File too large")
     });
     make_room(&daemon);

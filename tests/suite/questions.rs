@@ -161,7 +161,7 @@ fn explanations_of_random_lakes_equal_the_verdicts_of_the_batch() {
         }
         bench.step(&Step::Quiet, true).unwrap();
         check_explanations(seed, &bench, &steps);
-        let unknown = explained(&bench, "nobody's run");
+        let unknown = explained(&bench, "a missing run");
         assert!(!unknown.known && unknown.lines.is_empty());
     }
 }
@@ -323,7 +323,7 @@ fn lake(bench: &Bench) {
     bench.append_run(B, "g");
 }
 
-/// Runs the check with a daemon and, after that was killed, without: its rows are in state and journal by then.
+/// Runs the check with a daemon and, after that was killed, without: its rows are in state and journal then.
 fn with_and_without_a_daemon(bench: &Bench, mut check: impl FnMut(&Bench, Option<&mut Daemon>)) {
     let mut daemon = bench.start_caught_up();
     check(bench, Some(&mut daemon));

@@ -258,7 +258,7 @@ fn fault_after_an_overlong_line(stream: Stream, long_bytes: usize, tail: &str) -
     let rows = rows(&disk);
     (rows != expected || rebuilt.passed_over > 0).then(|| {
         format!(
-            "{} rows of {}, {} passed over",
+            "{} rows of {}, {} skipped",
             rows.len(),
             expected.len(),
             rebuilt.passed_over

@@ -294,7 +294,7 @@ fn a_journal_of_another_lake_overwrites_no_row() {
         }
         let ended = other.run(&mut other.command(&["run", "--once"]));
         if refuses {
-            ended.check(1, &["stands another row", "rebuild"]);
+            ended.check(1, &["the export has another row", "rebuild"]);
         } else {
             ended.check(0, &[]);
             other.assert_batch();
@@ -335,6 +335,6 @@ fn the_journal_of_a_copy_of_the_lake_overwrites_no_row() {
     bench.remove_state();
     copy_state(&of_copy, &bench.state_dir());
     let ended = bench.run(&mut bench.command(&["run", "--once"]));
-    ended.check(1, &["stands another row", "rebuild"]);
+    ended.check(1, &["the export has another row", "rebuild"]);
     assert_eq!(bench.export_bytes(), before);
 }

@@ -176,7 +176,7 @@ fn a_torn_line_is_reported_without_a_daemon_even_if_overlong() {
     for (more, bytes) in [(0, 1), (1_023, 1_024), (1, 1_025), (3_000, 4_025)] {
         bench.append(Stream::Scored, PAIR, "x".repeat(more));
         let wanted = serde_json::json!({ "lines": 1, "bytes": bytes });
-        assert_eq!(unterminated(), wanted, "before it is looked at");
+        assert_eq!(unterminated(), wanted, "before it is read");
         run(&["run", "--once"]);
         assert_eq!(unterminated(), wanted);
     }
@@ -200,7 +200,7 @@ fn an_overlong_unterminated_line_is_reported_by_the_daemon() {
     for bytes in [3_000, 5_000] {
         let len = fs::read(bench.path(Stream::Scored, PAIR)).map_or(0, |len| len.len());
         bench.append(Stream::Scored, PAIR, "x".repeat(bytes - len));
-        bench.wait_for(&mut daemon, "it is told", || {
+        bench.wait_for(&mut daemon, "it is reported", || {
             bench.status()["unterminated"] == serde_json::json!({ "lines": 1, "bytes": bytes })
         });
     }
@@ -221,7 +221,7 @@ fn an_unreadable_day_file_is_reported_until_it_is_readable() {
     let mut command = bench.command(&["run"]);
     command.env("DISTILLD_RECENT_SCAN_MS", "50");
     let mut daemon = bench.catch_up(&mut command);
-    bench.wait_for(&mut daemon, "it is told", || {
+    bench.wait_for(&mut daemon, "it is reported", || {
         bench.status()["day_files_skipped"] == 1
     });
     let answer = bench.status();
@@ -232,7 +232,7 @@ fn an_unreadable_day_file_is_reported_until_it_is_readable() {
     );
     assert_eq!(skipped["why"], "not a regular file");
     // Caught up once the engine is idle, possibly a pass after it has reported the day-file.
-    bench.wait_for(&mut daemon, "the screen tells it", || {
+    bench.wait_for(&mut daemon, "the screen shows it", || {
         let screen = bench.run(&mut bench.command(&["status"])).stdout;
         let ends = |label, end| {
             let mut lines = screen.lines();
@@ -244,7 +244,7 @@ fn an_unreadable_day_file_is_reported_until_it_is_readable() {
     fs::remove_dir(&evidence_path).unwrap();
     bench.append(Stream::Evidence, PAIR, evidence("a"));
     bench.wait_run(&mut daemon, "a");
-    bench.wait_for(&mut daemon, "it is told no longer", || {
+    bench.wait_for(&mut daemon, "it is no longer reported", || {
         bench.status()["day_files_skipped"] == 0
     });
     assert_eq!(bench.status()["skipped"], serde_json::json!([]));

@@ -90,6 +90,23 @@ const IDIOMS: [&str; 36] = [
     "whoever",
 ];
 
+/// Folders with Rust files of this project.
+const FOLDERS: [&str; 5] = ["src", "tests", "examples", "benches", "fuzz/fuzz_targets"];
+
+/// Texts of the models of generated lakes, which are data.
+const LAKE_DATA: [&str; 10] = [
+    "what a model said",
+    "what c said",
+    "what c never said",
+    "what {} said",
+    "a said",
+    "A said",
+    "the reviewer of phase 12 said",
+    "every writer behind it",
+    "said <this>",
+    "The log says",
+];
+
 fn src() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
@@ -193,16 +210,24 @@ fn prose_is_comments_and_texts_without_code() {
 
 #[test]
 fn comments_and_texts_use_plain_terms() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for dir in FOLDERS {
+        rust_files(&root.join(dir), &mut files);
+    }
     let mut idioms = Vec::new();
-    for (file, text) in sources("") {
-        for prose in prose_of(&text) {
-            let line = prose.line;
-            let of_prose = idioms_in(&prose.text);
-            idioms.extend(
-                of_prose
-                    .iter()
-                    .map(|idiom| format!("src/{file}:{line}: {idiom}")),
-            );
+    for file in files {
+        // This file lists the idioms.
+        if file.ends_with("tests/suite/tidy.rs") {
+            continue;
+        }
+        for mut prose in prose_of(&fs::read_to_string(&file).unwrap()) {
+            for data in LAKE_DATA {
+                prose.text = prose.text.replace(data, "");
+            }
+            let at = format!("{}:{}", file.display(), prose.line);
+            let of_prose = idioms_in(&prose.text).into_iter();
+            idioms.extend(of_prose.map(|idiom| format!("{at}: {idiom}")));
         }
     }
     assert!(idioms.is_empty(), "{} idioms: {idioms:#?}", idioms.len());
@@ -321,7 +346,7 @@ fn imports_point_only_to_lower_layers() {
 #[test]
 fn every_file_describes_itself() {
     let mut files = Vec::new();
-    for dir in ["src", "tests", "examples", "benches", "fuzz/fuzz_targets"] {
+    for dir in FOLDERS {
         rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &mut files);
     }
     assert!(files.len() > 40, "only {} files found", files.len());

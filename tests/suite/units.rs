@@ -83,7 +83,7 @@ fn every_text_names_the_packaged_path_of_the_configuration() {
         assert!(named > 0, "{path} names no configuration");
         assert!(
             !text.contains("/etc/distilld."),
-            "{path} names one that nobody reads"
+            "{path} names an unused one"
         );
     }
 }

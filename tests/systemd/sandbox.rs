@@ -51,9 +51,7 @@ pub fn nothing_else_can_be_written_read_or_reached(host: &Host) {
     // Runs before the daemon in the same environment: the same user, the same directories, the same system call
     // filter.
     host.write("/usr/local/bin/probe", PROBE);
-    host.shell(
-        "chmod 755 /usr/local/bin/probe; mkdir -p /home/somebody; echo > /home/somebody/secret",
-    );
+    host.shell("chmod 755 /usr/local/bin/probe; mkdir -p /home/person; echo > /home/person/secret");
     host.shell("mkdir -p /srv/private; chmod 700 /srv/private");
     host.shell("chmod 777 /srv/lakehouse/data/scored-runs /srv/lakehouse/data/evidence");
     host.drop_in(SERVICE, "[Service]\nExecStartPre=/usr/local/bin/probe\n");
@@ -62,7 +60,7 @@ pub fn nothing_else_can_be_written_read_or_reached(host: &Host) {
     assert!(output.ends_with("done\n"), "{output}");
     assert!(!output.contains("could"), "{output}");
     assert!(output.contains("interfaces: lo\n"), "{output}");
-    host.shell("rm -r /home/somebody /usr/local/bin/probe");
+    host.shell("rm -r /home/person /usr/local/bin/probe");
 }
 
 /// Prints each operation that should be denied and is not.
@@ -74,7 +72,7 @@ for dir in / /etc /usr/bin /var/lib /run /boot /srv /srv/lakehouse /srv/lakehous
     touch $dir/probe 2>/dev/null && could write $dir
 done
 touch /srv/lakehouse/data/distilled/probe && rm /srv/lakehouse/data/distilled/probe || echo could not write the output
-cat /home/somebody/secret 2>/dev/null && could read a home
+cat /home/person/secret 2>/dev/null && could read a home
 ls /srv/private 2>/dev/null && could read what is private
 ls /dev/kmsg /dev/mem /dev/sda 2>/dev/null && could see devices
 cat /proc/sys/kernel/hostname 2>/dev/null && could see the kernel

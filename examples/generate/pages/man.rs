@@ -179,9 +179,12 @@ fn files(roff: &mut Roff) {
         ),
         (
             "data/distilled/.distilld/",
-            "the state, unless --state-dir or STATE_DIRECTORY say otherwise; it can be lost",
+            "the state, unless --state-dir or STATE_DIRECTORY differs; it can be lost",
         ),
-        ("data/distilled/.distilld.lock", "who keeps this export"),
+        (
+            "data/distilled/.distilld.lock",
+            "the lock of the daemon that writes this export",
+        ),
     ] {
         roff.control("TP", []);
         roff.text([italic(format!("ROOT/{path}"))]);

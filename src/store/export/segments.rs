@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 /// Bytes of a segment of a fresh state.
 pub const SEGMENT_BYTES: u64 = 1 << 20;
 
-/// A whole segment of the export and what stood in it when it was written.
+/// A complete segment of the export and its hash when it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     /// Which one, from 0.

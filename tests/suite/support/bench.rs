@@ -176,7 +176,7 @@ impl Bench {
             }
             engine.pass()?;
         }
-        panic!("{PASSES_MAX} passes, and there is still something to look at");
+        panic!("{PASSES_MAX} passes, and the queue is not empty");
     }
 
     /// Catches up and waits for lines that may settle, as `run --once` does; returns whether the wait ended.

@@ -124,7 +124,7 @@ impl Browser {
         let shown = wait_until(LONG, || Ok(will_do(&self.text(selector))));
         assert!(
             shown.unwrap(),
-            "not within {LONG:?}: {what}; {selector} says {:?}",
+            "not within {LONG:?}: {what}; {selector} shows {:?}",
             self.text(selector)
         );
     }

@@ -382,7 +382,7 @@ pub fn configuration(bytes: &[u8]) {
             let message = error.to_string();
             assert!(
                 message.contains(&*file.to_string_lossy()),
-                "it does not say where: {message}"
+                "the error does not name the file: {message}"
             );
         }
     }

@@ -113,7 +113,10 @@ impl Manager {
         let deadline = Instant::now() + LONG;
         let mut alive_at = Instant::now();
         while alive_at.elapsed() < patience {
-            assert!(Instant::now() < deadline, "it goes on saying that it lives");
+            assert!(
+                Instant::now() < deadline,
+                "the keep-alive messages continue"
+            );
             if let Some(message) = self.next(patience.saturating_sub(alive_at.elapsed()))
                 && message.contains("WATCHDOG=1")
             {

@@ -24,7 +24,7 @@ pub fn skip<T>(why: &str) -> Option<T> {
         !env::var("CI").is_ok_and(|ci| ci == "true"),
         "CI has to have it: {why}"
     );
-    eprintln!("passed over: {why}");
+    eprintln!("skipped: {why}");
     None
 }
 

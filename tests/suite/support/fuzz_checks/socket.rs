@@ -454,7 +454,7 @@ impl Lake {
                         self.engine.pass().unwrap();
                     }
                     let retried = self.engine.end_retry(&path, stream, before).unwrap();
-                    assert_eq!(retried.before, retried.after, "nobody mended it");
+                    assert_eq!(retried.before, retried.after, "the line was not repaired");
                     drop(reply.send(retried));
                 }
             }
@@ -741,7 +741,7 @@ impl Answer {
             let everyones = body.get("phase").or(body.get("minute_s")).is_some();
             assert!(
                 everyones || manner.door == Endpoint::Control,
-                "told to a stranger: {body}"
+                "sent to a foreign client: {body}"
             );
         }
     }

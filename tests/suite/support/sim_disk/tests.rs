@@ -460,7 +460,7 @@ fn read_calls_are_counted_separately_from_mutating_calls() {
     disk.crash_at(0);
     disk.sync_dir(Path::new("/d")).unwrap_err();
     assert!(all_read_calls(&disk).iter().all(Result::is_err));
-    assert_eq!(disk.read_calls(), 8, "a dead process calls nobody");
+    assert_eq!(disk.read_calls(), 8, "a dead process makes no calls");
 }
 
 #[test]
