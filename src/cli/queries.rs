@@ -117,7 +117,7 @@ fn with_explain_context<T>(
         root: &files.root,
         export_path: &files.export_path(),
         line_bytes_max: settings.max_line_bytes,
-        figures: &files.figures,
+        state: &files.state,
     })?)
 }
 
@@ -131,7 +131,7 @@ pub(super) fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(),
                 line_bytes_max: settings.max_line_bytes,
             },
             now_ms: HostClock::new().wall_ms(),
-            figures: &files.figures,
+            state: &files.state,
         })?)
     })?;
     if arguments.json {
@@ -195,8 +195,8 @@ fn letters(settings: &Settings, filter: &DeadLetterFilter) -> Result<DeadLetterP
     parameters.extend(filter.stream.map(|stream| ("stream", stream_name(stream))));
     let path = format!("/dead-letters.json?{}", query(&parameters));
     inquire(settings, &path, |files| {
-        let (figures, root) = (&files.figures, &files.root);
-        Ok(dead_letters::letters(figures, &OsStorage, root, filter)?)
+        let (state, root) = (&files.state, &files.root);
+        Ok(dead_letters::letters(state, &OsStorage, root, filter)?)
     })
 }
 

@@ -106,11 +106,11 @@ fn run_in(
             source,
         })?;
     let _lock = take_lock(settings, &root)?;
-    let meters = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::new());
     let answering = Arc::new(QueryContext::new(root.clone(), settings.max_line_bytes));
     let desk = Arc::new(StatusCache::new(
         Arc::clone(&shared.inbox),
-        Arc::clone(&meters),
+        Arc::clone(&metrics),
         answering,
     ));
     // The server starts before the recovery, which may take long enough for a client to query its state.
@@ -141,7 +141,7 @@ fn run_in(
     let (mut engine, report) = opened?;
     disk.recovered();
     log_opened(&report, settings, &root);
-    engine.measure_with(meters);
+    engine.measure_with(metrics);
     if once {
         return unless_panicked(|| {
             let (clock, stop) = (&shared.clock, &shared.inbox);

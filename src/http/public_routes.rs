@@ -55,7 +55,7 @@ pub(super) async fn answer(
         "/status.json" => status(cache).await,
         "/metrics" => {
             let format = Format::wanted(headers.get_all(ACCEPT).iter());
-            let body = metrics::text(&cache.engine().await, cache.meters(), format);
+            let body = metrics::text(&cache.engine().await, cache.metrics(), format);
             response(StatusCode::OK, format.content_type(), body)
         }
         _ => return None,

@@ -32,7 +32,7 @@ const GIVE_UP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct StatusCache {
     wake: Arc<Inbox>,
-    meters: Arc<Metrics>,
+    metrics: Arc<Metrics>,
     answering: Arc<QueryContext>,
     recovered: AtomicBool,
     /// Held while the engine's thread is asked, so that one asks and the others wait for the same answer.
@@ -82,10 +82,10 @@ pub(super) enum EngineHealth {
 impl StatusCache {
     /// For a daemon that is about to recover.
     #[must_use]
-    pub fn new(wake: Arc<Inbox>, meters: Arc<Metrics>, answering: Arc<QueryContext>) -> Self {
+    pub fn new(wake: Arc<Inbox>, metrics: Arc<Metrics>, answering: Arc<QueryContext>) -> Self {
         Self {
             wake,
-            meters,
+            metrics,
             answering,
             recovered: AtomicBool::new(false),
             asked: Mutex::default(),
@@ -116,8 +116,8 @@ impl StatusCache {
         self.recovered.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn meters(&self) -> &Metrics {
-        &self.meters
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     pub(super) fn answering(&self) -> &Arc<QueryContext> {
@@ -144,9 +144,9 @@ impl StatusCache {
                 last,
             };
         }
-        let before = self.meters.progress();
+        let before = self.metrics.progress();
         let Some(snapshot) = self.snapshot().await else {
-            let moved = self.meters.progress() != before;
+            let moved = self.metrics.progress() != before;
             let at = Instant::now();
             asked.late = Some(Stall { at, moved });
             return EngineHealth::Stall { moved, last };

@@ -158,7 +158,7 @@ impl EventLoop {
         self.notify_status();
         loop {
             self.shared.heartbeat.tick();
-            self.engine.meters().turn();
+            self.engine.metrics().turn();
             let pending = self.next_pending();
             if pending.stop {
                 break;
@@ -193,7 +193,7 @@ impl EventLoop {
 
     /// Works, and starts a pause after a transient error.
     fn try_work(&mut self) -> Result<(), EngineError> {
-        match self.work() {
+        match self.iterate() {
             Ok(()) => {
                 self.retry_at_ms = None;
                 self.retry_pause_ms = RETRY_MS[0];
@@ -236,7 +236,7 @@ impl EventLoop {
         self.watch.apply(pending);
         self.is_reconciling |= pending.rescan || pending.rearm || pending.root;
         if pending.rescan {
-            self.engine.meters().overflow();
+            self.engine.metrics().overflow();
             self.overflows = (self.overflows.0 + 1, Some(self.shared.clock.wall_ms()));
             tracing::warn!("inotify queue overflowed, rescanning all day-files");
             self.full_scan_at_ms = self.shared.clock.monotonic_ms();
@@ -252,7 +252,7 @@ impl EventLoop {
     }
 
     /// Runs what is due: timers, one pass, one slice of arming, one slice of the scans.
-    fn work(&mut self) -> Result<(), EngineError> {
+    fn iterate(&mut self) -> Result<(), EngineError> {
         let now_ms = self.shared.clock.monotonic_ms();
         if self.engine.due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
             self.engine.tick()?;
@@ -271,7 +271,7 @@ impl EventLoop {
 
     /// Pauses reading after a transient error, twice as long each time.
     fn pause(&mut self, error: &EngineError) {
-        self.engine.meters().error(error.place());
+        self.engine.metrics().error(error.component());
         if self.retry_at_ms.is_none() {
             tracing::error!(
                 message_id = message_ids::READING_STOPPED,

@@ -59,7 +59,7 @@ impl EventLoop {
     pub(super) fn scan(&mut self, now_ms: u64) -> Result<(), EngineError> {
         // A full scan requested while another runs stays due: the change may be where that one has already been.
         if now_ms >= self.full_scan_at_ms && self.scanning.is_empty() {
-            self.engine.meters().scan("full");
+            self.engine.metrics().scan("full");
             self.engine.scrub_round_robin()?;
             self.scanning
                 .extend(Stream::ALL.map(|stream| (stream, PathBuf::new())));
@@ -73,7 +73,7 @@ impl EventLoop {
         }
         if now_ms >= self.recent_scan_at_ms {
             self.recent_scan_at_ms = now_ms + self.recent_scan_pause_ms();
-            self.engine.meters().scan("recent");
+            self.engine.metrics().scan("recent");
             self.scan_recent();
             self.engine.check_files()?;
             // A slice per scan: with a long history a whole round at once would keep the idle daemon busy.

@@ -149,7 +149,7 @@ pub fn read_pair(
     };
     for chunk in [lines.evidence, lines.scored] {
         if let Chunk::Lines(bytes) = chunk {
-            ctx.buffers.chunk_worked(bytes);
+            ctx.buffers.recycle_chunk(bytes);
         }
     }
     Ok(read)

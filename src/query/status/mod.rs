@@ -246,14 +246,14 @@ impl Status {
         limits: LineLimits,
         now_ms: u64,
     ) -> Result<Self, InquireError> {
-        let figures = &files.figures;
+        let state = &files.state;
         let account = &files.account;
-        let told = Self::of_account(account, files.export_bytes, figures.claimable, now_ms);
+        let status = Self::of_account(account, files.export_bytes, state.claimable, now_ms);
         Ok(Self {
             as_of: stamp(now_ms),
-            waiting_oldest: waiting_oldest(figures, &OsStorage, &files.root)?,
-            unterminated: Some(unterminated(figures, &OsStorage, &files.root, limits)?),
-            ..told.at(&files.root, &files.state_dir)
+            waiting_oldest: waiting_oldest(state, &OsStorage, &files.root)?,
+            unterminated: Some(unterminated(state, &OsStorage, &files.root, limits)?),
+            ..status.at(&files.root, &files.state_dir)
         })
     }
 
