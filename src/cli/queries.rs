@@ -33,15 +33,29 @@ use crate::store::state::error::StateError;
 /// The maximum number of bytes of a dead letter that are printed without `--raw`.
 const SHOWN_BYTES_MAX: u64 = 64 << 10;
 
-pub(super) fn status(settings: &Settings, arguments: &StatusArguments) -> Result<(), AnyError> {
+/// The exit code of `status --check` while the verdict passes without an action of the operator.
+const NOT_YET_HEALTHY: u8 = 3;
+
+pub(super) fn status(
+    settings: &Settings,
+    arguments: &StatusArguments,
+) -> Result<ExitCode, AnyError> {
     if arguments.watch {
-        return Ok(render::live_status::watch(settings)?);
+        render::live_status::watch(settings)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let status = status::status(settings, HostClock::new().wall_ms())?;
     if arguments.json {
-        return print_json(&status);
+        print_json(&status)?;
+    } else {
+        print(&render::status::page(&status, screen()))?;
     }
-    print(&render::status::page(&status, screen()))
+    let verdict = status.health.verdict;
+    Ok(ExitCode::from(match arguments.check {
+        true if verdict.is_temporary() => NOT_YET_HEALTHY,
+        true if !verdict.is_ready() => FAILED,
+        _ => 0,
+    }))
 }
 
 /// Returns the terminal's width and whether it shows colours; 80 columns without colours if stdout is not a terminal.

@@ -45,6 +45,9 @@ pub enum DaemonError {
     /// The kernel refused a resource that every daemon needs: a signal handler, a thread, a socket.
     #[error("cannot start: {0}")]
     Start(#[source] std::io::Error),
+    /// `run --once` read everything that can be read, which is not everything.
+    #[error("incomplete: {0}; everything else is exported")]
+    Incomplete(String),
     /// The engine thread panicked; the panic message precedes this error.
     #[error("internal error (panic); stopping, the export is unchanged")]
     Panicked,
@@ -145,7 +148,11 @@ fn run_in(
     if once {
         return unless_panicked(|| {
             let (clock, stop) = (&shared.clock, &shared.inbox);
-            catch_up(&mut engine, &root, clock, stop, &mut on_step).map_err(DaemonError::Engine)
+            let unreadable = catch_up(&mut engine, &root, clock, stop, &mut on_step)?;
+            match unreadable.is_empty() {
+                true => Ok(()),
+                false => Err(DaemonError::Incomplete(unreadable.describe())),
+            }
         });
     }
     let event_loop = unless_panicked(|| {

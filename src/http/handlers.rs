@@ -21,6 +21,7 @@ use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::OsStorage;
 use crate::query::dead_letters::{DeadLetterFilter, letters as list_dead_letters, stream_named};
 use crate::query::explain::{ExplainContext, Page, contradictions, explain as explain_run};
+use crate::query::health::DaemonState;
 use crate::query::plan::{PlanContext, plan as plan_run};
 use crate::query::status::{Status, WaitingRun, measured, waiting_oldest};
 use crate::store::state::error::StateError;
@@ -137,7 +138,8 @@ fn completed(mut snapshot: Snapshot, context: &QueryContext) -> Status {
         tracing::debug!(%error, "cannot read the longest-waiting runs ({error})");
         Vec::new()
     });
-    snapshot.status
+    // The verdict prints the measured lag.
+    snapshot.status.assessed(DaemonState::Running)
 }
 
 pub(super) async fn recent(inbox: &Inbox) -> HttpResponse {

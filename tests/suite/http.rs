@@ -314,7 +314,7 @@ fn a_unix_socket_serves_whatever_the_host_and_goes_with_the_daemon() {
     let answer = get_unix(&socket, "/readyz", "anything.example");
     assert_eq!(
         (answer.status, answer.body.as_str()),
-        (200, "ready: the export is fresh\n")
+        (200, "fresh: everything is read\n")
     );
     bench.stop(daemon);
     assert!(!socket.exists());
@@ -420,7 +420,7 @@ fn a_full_disk_is_told_as_long_as_it_lasts() {
         "{metrics}"
     );
     let status = get(address, "/status.json").json();
-    assert_eq!(status["ready"], false, "{status}");
+    assert_eq!(status["health"]["verdict"], "stopped", "{status}");
 
     make_room(&daemon);
     bench.wait_run(&mut daemon, "r1");
@@ -545,14 +545,14 @@ fn it_answers_before_recovery_and_while_the_engine_is_stuck() {
     };
     told("/healthz", 200, "recovering");
     told("/readyz", 503, "recovering");
-    told("/status.json", 503, "\"phase\":\"recovering\"");
+    told("/status.json", 503, "\"verdict\":\"recovering\"");
     told("/metrics", 200, "distilld_recovering 1");
 
     desk.recovered();
     told("/healthz", 503, "got nothing done");
     // Nobody waits a second time for what has just not come.
     let began = Instant::now();
-    told("/readyz", 503, "got nothing done");
+    told("/readyz", 503, "unresponsive");
     told("/metrics", 200, "distilld_engine_responsive 0");
     told("/status.json", 503, "unresponsive");
     assert!(

@@ -46,6 +46,7 @@ mod fuzzed;
 mod generated;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
+mod health;
 /// The sockets that others may connect to: metrics, health, hostile clients.
 mod http;
 /// The real daemon, killed again and again.

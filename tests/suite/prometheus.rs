@@ -207,6 +207,7 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
     let full_at = address_of(&full);
     let mut polling = news.command(&["run", "--listen", "127.0.0.1:0"]);
     let (mut news_daemon, news_at) = news.listening_by(polling.env("DISTILLD_WATCH", "poll"));
+    quiet.append_run(PAIR, "r0");
     let (mut quiet_daemon, quiet_at) = quiet.listening();
     let mut fired = BTreeSet::new();
     let targets = [full_at, news_at, quiet_at];
@@ -223,11 +224,15 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
         ],
         &mut fired,
     );
-    server.wait_firing(news_at, &["DistilldPolling"], &mut fired);
+    server.wait_firing(
+        news_at,
+        &["DistilldPolling", "DistilldNoSources"],
+        &mut fired,
+    );
     // All that is counted must have been seen before it grows.
     assert_eq!(
         server.firing(news_at).len(),
-        1,
+        2,
         "{:?}",
         server.firing(news_at)
     );
@@ -239,7 +244,7 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
     let counted = [
         "DistilldMalformedLines",
         "DistilldContradictedRows",
-        "DistilldSourceSkipped",
+        "DistilldIncomplete",
     ];
     server.wait_firing(news_at, &counted, &mut fired);
 

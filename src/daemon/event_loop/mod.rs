@@ -2,6 +2,7 @@
 //! Hints precede history, and a stop precedes everything. A slow, cheap scan always runs, because events are only hints.
 
 pub(crate) mod catch_up;
+pub(crate) mod directories;
 mod reload;
 pub(crate) mod report;
 pub(crate) mod requests;
@@ -24,6 +25,7 @@ use crate::platform::sd_notify::ServiceManager;
 use crate::platform::storage::OsStorage;
 use crate::query::status::{Fault, Publisher, RecentFile};
 use crate::record::timestamp::stamp;
+use directories::UnreadableDirectories;
 use reload::watch_setting;
 use report::LastReport;
 use requests::PendingRetry;
@@ -63,6 +65,8 @@ pub struct EventLoop {
     root: PathBuf,
     /// Directories that the running full scan has not yet listed.
     scanning: VecDeque<(Stream, PathBuf)>,
+    /// Directories that cannot be listed.
+    unreadable: UnreadableDirectories,
     recent_scan_at_ms: u64,
     full_scan_at_ms: u64,
     retry_at_ms: Option<u64>,
@@ -115,6 +119,7 @@ impl EventLoop {
             reloader,
             root: root.to_owned(),
             scanning: VecDeque::new(),
+            unreadable: UnreadableDirectories::default(),
             recent_scan_at_ms: now_ms,
             full_scan_at_ms: now_ms,
             retry_at_ms: None,
@@ -169,6 +174,9 @@ impl EventLoop {
             }
             if pending.report {
                 self.log_report();
+            }
+            if self.scanning.is_empty() && !self.watch.has_unarmed() {
+                self.unreadable.log(&self.root);
             }
             report_lost_lines(|lines| {
                 tracing::warn!(lines, "dropped {lines} log lines: stderr reader too slow");
@@ -285,6 +293,7 @@ impl EventLoop {
                 at: stamp(self.shared.clock.wall_ms()),
                 what: error.to_string(),
                 resolved: false,
+                is_final: false,
             });
         }
         self.retry_at_ms = Some(self.shared.clock.monotonic_ms() + self.retry_pause_ms);

@@ -747,7 +747,7 @@ impl Answer {
         }
         if self.head.contains("content-type: application/json") && !self.body.is_empty() {
             let told: Value = self.json();
-            let everyones = told.get("phase").or(told.get("minute_s")).is_some();
+            let everyones = told.get("health").or(told.get("minute_s")).is_some();
             assert!(
                 everyones || manner.door == Endpoint::Control,
                 "told to a stranger: {told}"
