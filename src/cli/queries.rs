@@ -33,15 +33,29 @@ use crate::store::state::error::StateError;
 /// The maximum number of bytes of a dead letter that are printed without `--raw`.
 const SHOWN_BYTES_MAX: u64 = 64 << 10;
 
-pub(super) fn status(settings: &Settings, arguments: &StatusArguments) -> Result<(), AnyError> {
+/// The exit code of `status --check` while the verdict passes without an action of the operator.
+const NOT_YET_HEALTHY: u8 = 3;
+
+pub(super) fn status(
+    settings: &Settings,
+    arguments: &StatusArguments,
+) -> Result<ExitCode, AnyError> {
     if arguments.watch {
-        return Ok(render::live_status::watch(settings)?);
+        render::live_status::watch(settings)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let status = status::status(settings, HostClock::new().wall_ms())?;
     if arguments.json {
-        return print_json(&status);
+        print_json(&status)?;
+    } else {
+        print(&render::status::page(&status, screen()))?;
     }
-    print(&render::status::page(&status, screen()))
+    let verdict = status.health.verdict;
+    Ok(ExitCode::from(match arguments.check {
+        true if verdict.is_temporary() => NOT_YET_HEALTHY,
+        true if !verdict.is_ready() => FAILED,
+        _ => 0,
+    }))
 }
 
 /// Returns the terminal's width and whether it shows colours; 80 columns without colours if stdout is not a terminal.
@@ -117,7 +131,7 @@ fn with_explain_context<T>(
         root: &files.root,
         export_path: &files.export_path(),
         line_bytes_max: settings.max_line_bytes,
-        figures: &files.figures,
+        state: &files.state,
     })?)
 }
 
@@ -131,7 +145,7 @@ pub(super) fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(),
                 line_bytes_max: settings.max_line_bytes,
             },
             now_ms: HostClock::new().wall_ms(),
-            figures: &files.figures,
+            state: &files.state,
         })?)
     })?;
     if arguments.json {
@@ -195,8 +209,8 @@ fn letters(settings: &Settings, filter: &DeadLetterFilter) -> Result<DeadLetterP
     parameters.extend(filter.stream.map(|stream| ("stream", stream_name(stream))));
     let path = format!("/dead-letters.json?{}", query(&parameters));
     inquire(settings, &path, |files| {
-        let (figures, root) = (&files.figures, &files.root);
-        Ok(dead_letters::letters(figures, &OsStorage, root, filter)?)
+        let (state, root) = (&files.state, &files.root);
+        Ok(dead_letters::letters(state, &OsStorage, root, filter)?)
     })
 }
 

@@ -34,7 +34,7 @@ pub struct Snapshot {
     /// The status, as `status` prints it.
     pub status: Status,
     /// The state of every pair and line.
-    pub figures: StateSnapshot,
+    pub state: StateSnapshot,
     /// The pairs to measure for the lag.
     pub unread: UnreadPairs,
 }

@@ -4,14 +4,16 @@
 
 use std::fmt::Write as _;
 
+use crate::query::health::{Health, HealthReport};
+
 /// Maximum bytes of an error text in the line.
 const WHY_BYTES_MAX: usize = 240;
 
 /// The values in the line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitStatus {
-    /// Day-files and directories known to be unread: the `files` of the lag.
-    pub files_pending: u64,
+    /// The health verdict.
+    pub health: HealthReport,
     /// Scored lines with a row in the export.
     pub rows: u64,
     /// Number of runs that wait for evidence.
@@ -20,8 +22,6 @@ pub struct UnitStatus {
     pub last_row_s: Option<u64>,
     /// The reason for polling; `None` if events are used.
     pub polling: Option<String>,
-    /// The time and the error since which reading is stopped; `None` while reading.
-    pub fault: Option<(String, String)>,
     /// The reason why the last reload was rejected.
     pub reload_refused: Option<String>,
     /// Whether the daemon is stopping.
@@ -58,13 +58,9 @@ fn doing(unit: &UnitStatus) -> String {
     if unit.stopping {
         return "stopping".into();
     }
-    if let Some((since, why)) = &unit.fault {
-        return format!("paused since {since}, retrying: {}", shortened(why));
-    }
-    match unit.files_pending {
-        0 => "up to date".into(),
-        1 => "catching up, 1 file pending".into(),
-        files => format!("catching up, {files} files pending"),
+    match unit.health.verdict {
+        Health::Fresh => unit.health.verdict.title(),
+        verdict => format!("{}: {}", verdict.title(), shortened(&unit.health.reason)),
     }
 }
 
@@ -109,21 +105,27 @@ mod tests {
 
     #[test]
     fn every_state_has_its_line() {
+        let health = |verdict, reason: &str| HealthReport {
+            verdict,
+            reason: reason.to_owned(),
+            fix: None,
+        };
         let idle = UnitStatus {
+            health: health(Health::Fresh, "everything is read"),
             rows: 7,
             waiting: 12,
             last_row_s: Some(3),
             ..UnitStatus::default()
         };
         let numbers = "7 rows, 12 waiting for evidence, last row just now";
-        check(idle.clone(), &format!("up to date, {numbers}"));
-        let lagging = UnitStatus {
-            files_pending: 3,
+        check(idle.clone(), &format!("fresh, {numbers}"));
+        let incomplete = UnitStatus {
+            health: health(Health::Incomplete, "cannot read 1 directory"),
             ..idle.clone()
         };
         check(
-            lagging.clone(),
-            &format!("catching up, 3 files pending, {numbers}"),
+            incomplete.clone(),
+            &format!("incomplete: cannot read 1 directory, {numbers}"),
         );
         check(
             UnitStatus {
@@ -132,21 +134,14 @@ mod tests {
                 ..idle.clone()
             },
             &format!(
-                "up to date, {numbers}; polling, fuse reports no changes; reload rejected, keeping the old \
+                "fresh, {numbers}; polling, fuse reports no changes; reload rejected, keeping the old \
                  settings: distilld.toml:1: unknown key `settle`"
             ),
         );
         check(
             UnitStatus {
-                fault: Some(("2026-01-01T00:00:00.000Z".into(), "no space".into())),
-                ..lagging.clone()
-            },
-            &format!("paused since 2026-01-01T00:00:00.000Z, retrying: no space, {numbers}"),
-        );
-        check(
-            UnitStatus {
                 stopping: true,
-                ..lagging
+                ..incomplete
             },
             &format!("stopping, {numbers}"),
         );
@@ -180,7 +175,11 @@ mod tests {
     #[test]
     fn a_long_error_is_shortened() {
         let line = of(&UnitStatus {
-            fault: Some(("then".into(), "ü".repeat(400))),
+            health: HealthReport {
+                verdict: Health::Stopped,
+                reason: "ü".repeat(400),
+                fix: None,
+            },
             ..UnitStatus::default()
         });
         assert!(line.len() < 400 && line.ends_with("0 waiting for evidence"));

@@ -51,7 +51,7 @@ impl Books {
         self.account.add_rows(day_of(wall_ms), rows);
         let class = class_of(&outcome.checkpoint.path);
         let class = self.account.class_kept(&class);
-        let refused = newly_refused(&before.figures(), &outcome.checkpoint.figures());
+        let refused = newly_refused(&before.line_totals(), &outcome.checkpoint.line_totals());
         self.history.add(class, wall_ms, rows, refused);
         self.metrics.merged(class, before, outcome);
     }

@@ -21,6 +21,7 @@ use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::OsStorage;
 use crate::query::dead_letters::{DeadLetterFilter, letters as list_dead_letters, stream_named};
 use crate::query::explain::{ExplainContext, Page, contradictions, explain as explain_run};
+use crate::query::health::DaemonState;
 use crate::query::plan::{PlanContext, plan as plan_run};
 use crate::query::status::{Status, WaitingRun, measured, waiting_oldest};
 use crate::store::state::error::StateError;
@@ -65,7 +66,7 @@ impl QueryContext {
             root: &self.root,
             export_path: &export_path(&self.root),
             line_bytes_max: self.line_bytes_max,
-            figures: &snapshot.figures,
+            state: &snapshot.state,
         })
     }
 
@@ -77,7 +78,7 @@ impl QueryContext {
         match &*cached {
             Some((at, oldest)) if at.elapsed() < WAITING_AGE_MAX => Ok(oldest.clone()),
             _ => {
-                let oldest = waiting_oldest(&snapshot.figures, &OsStorage, &self.root)?;
+                let oldest = waiting_oldest(&snapshot.state, &OsStorage, &self.root)?;
                 *cached = Some((Instant::now(), oldest.clone()));
                 Ok(oldest)
             }
@@ -129,15 +130,16 @@ pub(super) async fn complete(snapshot: Snapshot, context: &Arc<QueryContext>) ->
 /// Adds the lag and the longest-waiting runs. If the state cannot be read, as on a full disk, only the waiting runs are
 /// missing: a status must be available then above all.
 fn completed(mut snapshot: Snapshot, context: &QueryContext) -> Status {
-    let (figures, unread) = (&snapshot.figures, &snapshot.unread);
-    let measured = |lag| measured(lag, figures, unread, &OsStorage, &context.root);
+    let (state, unread) = (&snapshot.state, &snapshot.unread);
+    let measured = |lag| measured(lag, state, unread, &OsStorage, &context.root);
     snapshot.status.lag = snapshot.status.lag.map(measured);
     let oldest = context.waiting_oldest(&snapshot);
     snapshot.status.waiting_oldest = oldest.unwrap_or_else(|error| {
         tracing::debug!(%error, "cannot read the longest-waiting runs ({error})");
         Vec::new()
     });
-    snapshot.status
+    // The verdict prints the measured lag.
+    snapshot.status.assessed(DaemonState::Running)
 }
 
 pub(super) async fn recent(inbox: &Inbox) -> HttpResponse {
@@ -200,7 +202,7 @@ pub(super) async fn dead_letters(
         limit: params.number("limit", 100).min(LISTED_MAX),
     };
     long_request(inbox, context, move |context, snapshot| {
-        list_dead_letters(&snapshot.figures, &OsStorage, &context.root, &filter)
+        list_dead_letters(&snapshot.state, &OsStorage, &context.root, &filter)
     })
     .await
 }
@@ -215,7 +217,7 @@ pub(super) async fn plan(inbox: &Inbox, context: &Arc<QueryContext>) -> HttpResp
                 line_bytes_max: context.line_bytes_max,
             },
             now_ms: HostClock::new().wall_ms(),
-            figures: &snapshot.figures,
+            state: &snapshot.state,
         })
     })
     .await

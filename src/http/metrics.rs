@@ -13,6 +13,7 @@ use crate::engine::metrics::Metrics;
 use crate::http::metrics_text::{Format, plain};
 use crate::http::status_cache::EngineHealth;
 use crate::pair::verdict::VerdictKind;
+use crate::query::health::Health;
 use crate::query::status::Status;
 use crate::record::timestamp::moment;
 
@@ -40,6 +41,7 @@ pub(super) fn text(engine: &EngineHealth, metrics: &Metrics, format: Format) -> 
 /// Gauges that are known whether the engine's thread responds or not.
 fn process_registry(engine: &EngineHealth, metrics: &Metrics) -> Registry {
     let mut registry = Registry::default();
+    let health = engine.health();
     seconds(
         &mut registry,
         "process_start_time",
@@ -65,7 +67,17 @@ fn process_registry(engine: &EngineHealth, metrics: &Metrics) -> Registry {
         distilld,
         "ready",
         "1 while /readyz returns 200",
-        engine.ready().is_ok(),
+        health.verdict.is_ready(),
+    );
+    let verdicts = Gauges::default();
+    for verdict in Health::ALL {
+        let labels = [("verdict", verdict.code())];
+        set(&verdicts, &labels, u64::from(verdict == health.verdict));
+    }
+    distilld.register(
+        "health",
+        "1 for the current health verdict, else 0",
+        verdicts,
     );
     registry
 }
@@ -206,6 +218,20 @@ fn health(registry: &mut Registry, status: &Status) {
         "1 while reading is stopped by a fault that is retried",
         fault.is_some_and(|fault| !fault.resolved),
     );
+    for (name, help, count) in [
+        (
+            "day_files_skipped",
+            "Day-files that are unreadable now",
+            status.skipped.day_files,
+        ),
+        (
+            "directories_skipped",
+            "Directories that are unreadable now",
+            status.skipped.directories,
+        ),
+    ] {
+        single(registry, name, help, count);
+    }
     let mode = Gauges::default();
     let has_events = status.watch.as_deref() == Some("events");
     set(&mode, &[("mode", "events")], u64::from(has_events));

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use http_body_util::Full;
 use hyper::Response;
 use hyper::body::Bytes;
-use serde::Serialize;
 use tokio::sync::{Mutex, oneshot};
 
 use crate::daemon::inbox::Inbox;
@@ -17,6 +16,7 @@ use crate::daemon::requests::{EngineRequest, Snapshot};
 use crate::engine::metrics::Metrics;
 use crate::http::handlers;
 use crate::http::handlers::QueryContext;
+use crate::query::health::{DaemonState, HealthReport};
 use crate::query::status::Status;
 
 /// Maximum age of a cached status.
@@ -32,7 +32,7 @@ const GIVE_UP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct StatusCache {
     wake: Arc<Inbox>,
-    meters: Arc<Metrics>,
+    metrics: Arc<Metrics>,
     answering: Arc<QueryContext>,
     recovered: AtomicBool,
     /// Held while the engine's thread is asked, so that one asks and the others wait for the same answer.
@@ -82,10 +82,10 @@ pub(super) enum EngineHealth {
 impl StatusCache {
     /// For a daemon that is about to recover.
     #[must_use]
-    pub fn new(wake: Arc<Inbox>, meters: Arc<Metrics>, answering: Arc<QueryContext>) -> Self {
+    pub fn new(wake: Arc<Inbox>, metrics: Arc<Metrics>, answering: Arc<QueryContext>) -> Self {
         Self {
             wake,
-            meters,
+            metrics,
             answering,
             recovered: AtomicBool::new(false),
             asked: Mutex::default(),
@@ -116,8 +116,8 @@ impl StatusCache {
         self.recovered.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn meters(&self) -> &Metrics {
-        &self.meters
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     pub(super) fn answering(&self) -> &Arc<QueryContext> {
@@ -144,9 +144,9 @@ impl StatusCache {
                 last,
             };
         }
-        let before = self.meters.progress();
+        let before = self.metrics.progress();
         let Some(snapshot) = self.snapshot().await else {
-            let moved = self.meters.progress() != before;
+            let moved = self.metrics.progress() != before;
             let at = Instant::now();
             asked.late = Some(Stall { at, moved });
             return EngineHealth::Stall { moved, last };
@@ -191,45 +191,29 @@ impl EngineHealth {
         }
     }
 
-    /// Returns the reason if the export is not fresh within the objective.
-    pub(super) fn ready(&self) -> Result<(), String> {
-        let known = match self {
-            Self::Recovering => return Err("recovering what the last process left".to_owned()),
-            Self::Stall { moved: true, .. } => {
-                return Err("the engine is busy with a long pass".to_owned());
-            }
-            Self::Stall { moved: false, .. } => {
-                return Err(self.alive().err().unwrap_or_default().to_owned());
-            }
-            Self::Responsive(known) => known,
+    /// Returns the health verdict of this moment.
+    pub(super) fn health(&self) -> HealthReport {
+        match self {
+            Self::Responsive(known) => known.status.health.clone(),
+            _ => self.status().health,
+        }
+    }
+
+    /// Returns the current or last known status, with the health verdict of this moment.
+    pub(super) fn status(&self) -> Status {
+        let daemon = match self {
+            Self::Recovering => DaemonState::Recovering,
+            Self::Responsive(_) => DaemonState::Running,
+            Self::Stall { moved: true, .. } => DaemonState::Busy,
+            Self::Stall { moved: false, .. } => DaemonState::Unresponsive,
         };
-        if let Some(fault) = known
-            .status
-            .last_fault
-            .as_ref()
-            .filter(|fault| !fault.resolved)
-        {
-            return Err(format!(
-                "reading stopped at {} and is tried again: {}",
-                fault.at, fault.what
-            ));
-        }
-        let lag = known.status.lag.unwrap_or_default();
-        if !lag.caught_up {
-            return Err(format!(
-                "catching up since the start: {} files and {} bytes pending",
-                lag.files, lag.bytes
-            ));
-        }
-        if lag.age_ms > lag.objective_ms {
-            return Err(format!(
-                "lagging by {} s, {} bytes pending; the objective is {} s",
-                lag.age_ms / 1_000,
-                lag.bytes,
-                lag.objective_ms as f64 / 1_000.0
-            ));
-        }
-        Ok(())
+        let known = self.known().map(|known| known.status.clone());
+        let status = known.unwrap_or_else(|| Status {
+            running: true,
+            pid: Some(std::process::id()),
+            ..Status::default()
+        });
+        status.assessed(daemon)
     }
 
     /// Returns the current or last known status.
@@ -240,112 +224,43 @@ impl EngineHealth {
             Self::Stall { last, .. } => last.as_deref(),
         }
     }
-
-    /// The document of `/status.json`: the status, and what is thought of it.
-    pub(super) fn document(&self) -> serde_json::Result<Vec<u8>> {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            #[serde(flatten)]
-            status: &'a Status,
-            phase: &'a str,
-            ready: bool,
-            why_not_ready: Option<String>,
-        }
-        let unknown = Status {
-            running: true,
-            pid: Some(std::process::id()),
-            ..Status::default()
-        };
-        let ready = self.ready();
-        serde_json::to_vec(&Document {
-            status: self.known().map_or(&unknown, |known| &known.status),
-            phase: match self {
-                Self::Recovering => "recovering",
-                Self::Responsive(_) => "following",
-                Self::Stall { .. } => "unresponsive",
-            },
-            ready: ready.is_ok(),
-            why_not_ready: ready.err(),
-        })
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::Lag;
-    use crate::query::status::Fault;
+    use crate::query::health::Health;
 
-    fn with_lag(change: impl FnOnce(&mut Lag)) -> EngineHealth {
-        answering(|known| change(known.status.lag.as_mut().unwrap()))
-    }
-
-    fn answering(change: impl FnOnce(&mut CachedStatus)) -> EngineHealth {
-        let mut known = CachedStatus {
+    #[test]
+    fn the_verdict_follows_from_the_engine_and_its_last_status() {
+        let stall = |moved| EngineHealth::Stall { moved, last: None };
+        let known = CachedStatus {
             status: Status {
                 lag: Some(Lag {
-                    bytes: 10,
-                    age_ms: 900,
-                    objective_ms: 1_000,
                     caught_up: true,
                     ..Lag::default()
                 }),
                 ..Status::default()
-            },
+            }
+            .assessed(DaemonState::Running),
             at: Instant::now(),
         };
-        change(&mut known);
-        EngineHealth::Responsive(Arc::new(known))
-    }
-
-    #[test]
-    fn ready_means_fresh_within_the_objective_and_free_of_faults() {
-        assert_eq!(answering(|_| {}).ready(), Ok(()));
-        let fault = Fault {
-            at: "now".into(),
-            what: "no space".into(),
-            resolved: false,
-        };
-        let resolved = Fault {
-            resolved: true,
-            ..fault.clone()
-        };
-        assert_eq!(
-            answering(|known| known.status.last_fault = Some(resolved)).ready(),
-            Ok(())
-        );
-        for (engine, why) in [
-            (with_lag(|lag| lag.age_ms = 1_001), "lagging by 1 s"),
-            (with_lag(|lag| lag.caught_up = false), "catching up"),
-            (
-                answering(|known| known.status.last_fault = Some(fault)),
-                "no space",
-            ),
-            (EngineHealth::Recovering, "recovering"),
-            (
-                EngineHealth::Stall {
-                    moved: true,
-                    last: None,
-                },
-                "long pass",
-            ),
-            (
-                EngineHealth::Stall {
-                    moved: false,
-                    last: None,
-                },
-                "nothing done",
-            ),
+        let fresh = EngineHealth::Responsive(Arc::new(known));
+        for (engine, verdict) in [
+            (fresh, Health::Fresh),
+            (EngineHealth::Recovering, Health::Recovering),
+            (stall(true), Health::CatchingUp),
+            (stall(false), Health::Unresponsive),
         ] {
-            let said = engine.ready().unwrap_err();
-            assert!(said.contains(why), "{said}");
+            assert_eq!(engine.health().verdict, verdict);
+            assert_eq!(engine.status().health, engine.health());
         }
     }
 
     #[test]
-    fn only_a_thread_that_stands_still_is_not_alive() {
+    fn only_a_thread_without_progress_is_not_alive() {
         assert!(EngineHealth::Recovering.alive().is_ok());
-        assert!(with_lag(|lag| lag.age_ms = u64::MAX).alive().is_ok());
         assert!(
             EngineHealth::Stall {
                 moved: true,

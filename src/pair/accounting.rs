@@ -39,7 +39,7 @@ pub struct DayRows {
 impl Account {
     /// Takes a pair's figures out (`before`) and puts its new ones in (`after`).
     pub fn replace(&mut self, before: &PairCheckpoint, after: &PairCheckpoint) {
-        let (old, new) = (before.figures(), after.figures());
+        let (old, new) = (before.line_totals(), after.line_totals());
         // An unchanged pair adds no class: which classes exist depends on the lines that were read alone.
         if old == new {
             return;

@@ -120,7 +120,7 @@ pub struct OfflineState {
     /// The state directory.
     pub state_dir: PathBuf,
     /// All that is remembered.
-    pub figures: StateSnapshot,
+    pub state: StateSnapshot,
     /// Its sums.
     pub account: Account,
     /// Length of the export with the rows that only the journal holds, bytes.
@@ -231,7 +231,7 @@ impl OfflineState {
             state_dir,
             account: replay.account.clone(),
             export_bytes: replay.export_bytes,
-            figures: replay.into_snapshot(),
+            state: replay.into_snapshot(),
             _state: state,
             lock,
         })

@@ -153,9 +153,9 @@ fn impossible_counts_fail_only_the_account() {
     damaged.scored.malformed = u64::MAX;
     assert!(damaged.balance().is_err());
     let mut totals = LineTotals::default();
-    totals.replace(&damaged.figures(), &checkpoint().figures());
+    totals.replace(&damaged.line_totals(), &checkpoint().line_totals());
     assert!(!totals.balanced());
-    totals.replace(&checkpoint().figures(), &damaged.figures());
+    totals.replace(&checkpoint().line_totals(), &damaged.line_totals());
     totals.scored_lines = 1;
     totals.counts[VerdictKind::WrongRole] = u64::MAX;
     assert!(!totals.balanced());

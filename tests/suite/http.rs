@@ -318,7 +318,7 @@ fn a_unix_socket_serves_any_host_name_and_is_removed_with_the_daemon() {
     let answer = get_unix(&socket, "/readyz", "anything.example");
     assert_eq!(
         (answer.status, answer.body.as_str()),
-        (200, "ready: the export is fresh\n")
+        (200, "fresh: everything is read\n")
     );
     bench.stop(daemon);
     assert!(!socket.exists());
@@ -428,7 +428,7 @@ fn a_full_disk_is_reported_while_it_lasts() {
         "{metrics}"
     );
     let status = get(address, "/status.json").json();
-    assert_eq!(status["ready"], false, "{status}");
+    assert_eq!(status["health"]["verdict"], "stopped", "{status}");
 
     make_room(&daemon);
     bench.wait_run(&mut daemon, "r1");
@@ -553,14 +553,14 @@ fn it_answers_before_recovery_and_while_the_engine_is_unresponsive() {
     };
     check_answer("/healthz", 200, "recovering");
     check_answer("/readyz", 503, "recovering");
-    check_answer("/status.json", 503, "\"phase\":\"recovering\"");
+    check_answer("/status.json", 503, "\"verdict\":\"recovering\"");
     check_answer("/metrics", 200, "distilld_recovering 1");
 
     desk.recovered();
     check_answer("/healthz", 503, "got nothing done");
     // A second request does not wait for an answer that has just timed out.
     let began = Instant::now();
-    check_answer("/readyz", 503, "got nothing done");
+    check_answer("/readyz", 503, "unresponsive");
     check_answer("/metrics", 200, "distilld_engine_responsive 0");
     check_answer("/status.json", 503, "unresponsive");
     assert!(

@@ -46,6 +46,8 @@ mod fuzzed;
 mod generated;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
+/// The health verdict on every surface.
+mod health;
 /// The public sockets: metrics, health, hostile clients.
 mod http;
 /// The real daemon, killed repeatedly.

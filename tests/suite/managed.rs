@@ -79,10 +79,10 @@ fn the_status_shows_recovery_backlog_waiting_runs_and_the_last_row() {
             .concat()
             .contains("STATUS=recovering\n")
     );
-    manager.wait_for("STATUS=catching up, ");
-    manager.wait_for("STATUS=up to date, 1 rows, 1 waiting for evidence, last row just now\n");
+    manager.wait_for("STATUS=catching up: ");
+    manager.wait_for("STATUS=fresh, 1 rows, 1 waiting for evidence, last row just now\n");
     bench.append(Stream::Evidence, PAIR, evidence("waits"));
-    manager.wait_for("STATUS=up to date, 2 rows, 0 waiting for evidence, last row just now\n");
+    manager.wait_for("STATUS=fresh, 2 rows, 0 waiting for evidence, last row just now\n");
     bench.stop(daemon);
     let messages = manager.drain();
     assert!(messages.contains("STOPPING=1\n"), "{messages}");
@@ -99,7 +99,7 @@ fn an_idle_daemon_sends_nothing_and_polling_is_reported_with_its_reason() {
         .env("DISTILLD_WATCH", "poll")
         .env("DISTILLD_POLL_MS", "20");
     let daemon = bench.start_command(manager.manage(&mut command));
-    let status = manager.wait_for("STATUS=fresh, 0 behind, 1 rows");
+    let status = manager.wait_for("STATUS=fresh, 1 rows");
     assert!(status.contains("; polling, configured"), "{status}");
     // It wakes fifty times per second, without a change to report.
     assert_eq!(manager.next(Duration::from_secs(3)), None);
@@ -216,7 +216,7 @@ fn a_status_report_is_one_event_with_all_figures() {
         .find(|line| line.contains("msg=status"))
         .unwrap();
     for field in [
-        " status=\"up to date, 1 rows, 1 waiting for evidence, last row just now\" ",
+        " status=\"fresh, 1 rows, 1 waiting for evidence, last row just now\" ",
         " scored_lines=2 ",
         " exported=1 ",
         " waiting=1 ",
@@ -330,12 +330,12 @@ fn a_full_disk_is_reported_with_its_reason_until_it_ends() {
     let text = "a long answer. ".repeat(4_000);
     bench.append(Stream::Evidence, PAIR, evidence_with("a", &text));
     bench.append(Stream::Scored, PAIR, scored("a"));
-    let status = manager.wait_for("STATUS=reading stopped at ");
+    let status = manager.wait_for("STATUS=stopped: reading stopped at ");
     assert!(status.contains("No space left on device"), "{status}");
     // The daemon waits for space, which is not a hang.
     expect_fed(&manager);
     fs::remove_file(&filler).unwrap();
-    manager.wait_for("STATUS=up to date, 1 rows");
+    manager.wait_for("STATUS=fresh, 1 rows");
     bench.wait_rows(&mut daemon, 1);
     assert!(bench.log_text().contains("msg=\"resumed after: "));
     bench.stop(daemon);
@@ -362,7 +362,7 @@ fn a_long_backfill_feeds_the_watchdog_and_reports_a_stop() {
     let patience = Duration::from_secs(1);
     let daemon = bench.start_command(manager.watch(&mut bench.command(&["run"]), patience));
     manager.wait_for("READY=1");
-    manager.wait_for("STATUS=catching up, ");
+    manager.wait_for("STATUS=catching up: ");
     expect_fed(&manager);
     let began = Instant::now();
     bench.stop(daemon);

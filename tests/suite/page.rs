@@ -37,7 +37,7 @@ fn rows_and_faults_appear_live_and_lake_content_is_escaped() {
     let bench = Bench::new();
     let (mut daemon, address) = bench.listening_by(&mut full_disk_command(&bench));
     browser.open(&format!("http://{address}/"));
-    browser.wait_text("#state-word", "it is fresh", |text| text == "Up to date");
+    browser.wait_text("#state-word", "it is fresh", |text| text == "Fresh");
     browser.wait_text(ROWS, "figures are there", |text| !text.is_empty());
     assert_eq!(rows_shown(&browser), "0");
 
@@ -81,12 +81,12 @@ fn rows_and_faults_appear_live_and_lake_content_is_escaped() {
         evidence_with("r2", &"x".repeat(9 << 20)),
     );
     bench.append(Stream::Scored, PAIR, scored("r2"));
-    browser.wait_text("#state-word", "the fault shows", |text| text == "Paused");
+    browser.wait_text("#state-word", "the fault shows", |text| text == "Stopped");
     browser.wait_text("#faults .open", "the fault is shown", |text| {
         text.contains("File too large")
     });
     make_room(&daemon);
-    browser.wait_text("#state-word", "it is over", |text| text == "Up to date");
+    browser.wait_text("#state-word", "it is over", |text| text == "Fresh");
     bench.wait_for(&mut daemon, "the page shows the row", || {
         rows_shown(&browser) == "3"
     });
@@ -169,7 +169,7 @@ fn it_is_usable_when_narrow_by_keyboard_and_with_low_vision() {
     bench.append(Stream::Scored, PAIR, "{\n");
     let (daemon, address) = bench.listening();
     browser.open(&format!("http://{address}/"));
-    browser.wait_text("#state-word", "it is fresh", |text| text == "Up to date");
+    browser.wait_text("#state-word", "it is fresh", |text| text == "Fresh");
     for scheme in ["light", "dark"] {
         for width in [400, 1200] {
             browser.set_appearance(width, scheme);

@@ -208,6 +208,7 @@ fn each_alert_fires_for_its_fault_and_not_before() {
     let full_at = address_of(&full);
     let mut polling = polled.command(&["run", "--listen", "127.0.0.1:0"]);
     let (mut polled_daemon, polled_at) = polled.listening_by(polling.env("DISTILLD_WATCH", "poll"));
+    quiet.append_run(PAIR, "r0");
     let (mut quiet_daemon, quiet_at) = quiet.listening();
     let mut fired = BTreeSet::new();
     let targets = [full_at, polled_at, quiet_at];
@@ -224,11 +225,15 @@ fn each_alert_fires_for_its_fault_and_not_before() {
         ],
         &mut fired,
     );
-    server.wait_firing(polled_at, &["DistilldPolling"], &mut fired);
+    server.wait_firing(
+        polled_at,
+        &["DistilldPolling", "DistilldNoSources"],
+        &mut fired,
+    );
     // Prometheus must have seen each counter before it increases.
     assert_eq!(
         server.firing(polled_at).len(),
-        1,
+        2,
         "{:?}",
         server.firing(polled_at)
     );
@@ -240,7 +245,7 @@ fn each_alert_fires_for_its_fault_and_not_before() {
     let counted = [
         "DistilldMalformedLines",
         "DistilldContradictedRows",
-        "DistilldSourceSkipped",
+        "DistilldIncomplete",
     ];
     server.wait_firing(polled_at, &counted, &mut fired);
 

@@ -36,13 +36,13 @@ const A: &str = "2026/05/01/audits.jsonl";
 const B: &str = "2026/05/02/facts.jsonl";
 
 fn explained(bench: &EngineBench, run_id: &str) -> Explanation {
-    let figures = bench.engine.as_ref().unwrap().figures();
+    let state = bench.engine.as_ref().unwrap().state_snapshot();
     let explaining = ExplainContext {
         storage: &bench.disk,
         root: Path::new(ROOT),
         export_path: Path::new(EXPORT),
         line_bytes_max: 16 << 20,
-        figures: &figures,
+        state: &state,
     };
     explain(run_id, &explaining).unwrap()
 }
@@ -92,8 +92,8 @@ fn check_explanations(seed: u64, bench: &EngineBench, steps: &[Step]) {
             "seed {seed}, run {run_id:?}: {explanation:#?}"
         );
     }
-    let figures = bench.engine.as_ref().unwrap().figures();
-    let oldest = waiting_oldest(&figures, &bench.disk, Path::new(ROOT)).unwrap();
+    let state = bench.engine.as_ref().unwrap().state_snapshot();
+    let oldest = waiting_oldest(&state, &bench.disk, Path::new(ROOT)).unwrap();
     let oldest: Vec<_> = oldest
         .into_iter()
         .map(|run| {
@@ -125,8 +125,8 @@ fn the_lag_is_the_input_after_the_offsets() {
             is_complete: all,
         };
         let engine = bench.engine.as_ref().unwrap();
-        let (lag, figures) = (engine.lag(), engine.figures());
-        measured(lag, &figures, &unread, &bench.disk, Path::new(ROOT))
+        let (lag, state) = (engine.lag(), engine.state_snapshot());
+        measured(lag, &state, &unread, &bench.disk, Path::new(ROOT))
     };
     assert_eq!(
         (lag_of(&bench, true).bytes, lag_of(&bench, true).lines),
@@ -175,7 +175,7 @@ fn planned(bench: &EngineBench) -> Plan {
             line_bytes_max: 16 << 20,
         },
         now_ms: bench.clock.wall_ms(),
-        figures: &bench.engine.as_ref().unwrap().figures(),
+        state: &bench.engine.as_ref().unwrap().state_snapshot(),
     })
     .unwrap()
 }
@@ -378,9 +378,9 @@ fn the_last_day_is_reported_by_minute_and_survives_the_daemon() {
     let kept: Value =
         serde_json::from_slice(&fs::read(bench.state_dir().join("recent.json")).unwrap()).unwrap();
     let sum = |class: &str, what: &str| -> u64 {
-        let figures = kept["series"][class][what].as_array().unwrap();
-        assert_eq!(figures.len(), 24 * 60);
-        figures.iter().map(|figure| figure.as_u64().unwrap()).sum()
+        let state = kept["series"][class][what].as_array().unwrap();
+        assert_eq!(state.len(), 24 * 60);
+        state.iter().map(|figure| figure.as_u64().unwrap()).sum()
     };
     assert_eq!(
         (sum("audits", "exported"), sum("audits", "refused")),

@@ -211,7 +211,7 @@ impl Rewriting {
 
 /// Asserts that every row that is counted as contradicted is listed once.
 fn check_list(bench: &Bench, what: &str) {
-    let figures = bench.engine.as_ref().unwrap().figures();
+    let state = bench.engine.as_ref().unwrap().state_snapshot();
     let all = Page {
         skip: 0,
         limit: usize::MAX,
@@ -223,7 +223,7 @@ fn check_list(bench: &Bench, what: &str) {
             root: Path::new(ROOT),
             export_path: Path::new(EXPORT),
             line_bytes_max: 16 << 20,
-            figures: &figures,
+            state: &state,
         },
     );
     let listing = listing.unwrap();

@@ -43,7 +43,7 @@ fn rereads(bench: &Bench) -> u64 {
     let mut text = String::new();
     encode(
         &mut text,
-        bench.engine.as_ref().unwrap().meters().registry(),
+        bench.engine.as_ref().unwrap().metrics().registry(),
     )
     .unwrap();
     let line = text

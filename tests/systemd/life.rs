@@ -40,7 +40,7 @@ pub fn the_status_line_shows_the_current_figures(host: &Host) {
     host.wait("it is fresh", || {
         host.property("StatusText").starts_with("fresh")
     });
-    host.assert_status_shows(&["Status: \"up to date, ", "0 waiting for evidence"]);
+    host.assert_status_shows(&["Status: \"fresh, ", "0 waiting for evidence"]);
 }
 
 pub fn a_killed_daemon_restarts_after_a_pause_and_loses_nothing(host: &Host) {

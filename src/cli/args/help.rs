@@ -166,10 +166,21 @@ pub const HELP: &[Help] = &[
                 "distilld --root /srv/lake status --json | jq .lag",
                 "print one value for a script",
             ),
+            example(
+                "distilld --root /srv/lake status --check > /dev/null && train",
+                "use the verdict in a script",
+            ),
         ],
         exits: &[
             DONE,
-            ("1", "there is no status, or it cannot be read"),
+            (
+                "1",
+                "there is no status, or it cannot be read; with --check: the verdict needs an action",
+            ),
+            (
+                "3",
+                "with --check: the verdict is starting, recovering or catching_up",
+            ),
             USAGE,
             CONFIGURATION,
         ],

@@ -139,6 +139,7 @@ mod tests {
         check(
             "distilld status --json",
             Command::Status(StatusArguments {
+                check: false,
                 json: true,
                 watch: false,
             }),

@@ -16,6 +16,13 @@ pub struct StatusArguments {
     #[arg(long)]
     pub json: bool,
 
+    /// Exit with a code for the health verdict
+    ///
+    /// 0: fresh or no_sources; 3: starting, recovering or catching_up; 1: any other verdict. Default: exit with 0 if
+    /// there is a status.
+    #[arg(long, conflicts_with = "watch")]
+    pub check: bool,
+
     /// Show the status live, until q or Ctrl-C
     ///
     /// Needs a terminal. Continues over a restart of the daemon. Default: show it once.

@@ -57,7 +57,7 @@ pub fn watch(settings: &Settings) -> Result<(), WatchError> {
     let _borrowed = Borrowed::take()?;
     let mut live = Live::default();
     while !ended.load(Ordering::SeqCst) {
-        live.look(settings);
+        live.refresh(settings);
         live.draw()?;
         if ended_within(LOOK_EVERY, &live)? {
             break;
@@ -105,7 +105,7 @@ struct Live {
 }
 
 impl Live {
-    fn look(&mut self, settings: &Settings) {
+    fn refresh(&mut self, settings: &Settings) {
         let found = status(settings, HostClock::new().wall_ms());
         self.recent = None;
         if let Ok(status) = &found {

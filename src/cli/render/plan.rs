@@ -16,9 +16,9 @@ pub fn page(plan: &Plan) -> String {
             thousands(pairs)
         ),
     };
-    let shown: Vec<usize> = (0..plan.total.figures().len())
+    let shown: Vec<usize> = (0..plan.total.changes().len())
         .filter(|n| {
-            let mut all = plan.classes.values().map(|changes| changes.figures()[*n].1);
+            let mut all = plan.classes.values().map(|changes| changes.changes()[*n].1);
             all.any(|change| change != 0)
         })
         .collect();
@@ -60,9 +60,9 @@ fn table(plan: &Plan, shown: &[usize]) -> String {
     );
     table.set_header(head);
     for n in shown {
-        let (name, total) = &plan.total.figures()[*n];
+        let (name, total) = &plan.total.changes()[*n];
         let mut row = vec![Cell::new(name), Cell::new(signed(*total))];
-        row.extend((classes.iter()).map(|(_, changes)| Cell::new(signed(changes.figures()[*n].1))));
+        row.extend((classes.iter()).map(|(_, changes)| Cell::new(signed(changes.changes()[*n].1))));
         table.add_row(row);
     }
     for column in table.column_iter_mut().skip(1) {

@@ -5,6 +5,7 @@ use crossterm::style::Stylize as _;
 
 use crate::cli::render::class_table::classes;
 use crate::console::table::thousands;
+use crate::query::health::Health;
 use crate::query::status::{Status, Unterminated};
 use crate::record::timestamp::moment;
 
@@ -57,12 +58,16 @@ impl Page {
     fn head(&mut self, status: &Status) {
         match status.pid.filter(|_| status.running) {
             None => self.line("daemon", "not running", Tone::Plain),
-            Some(pid) => {
-                self.line("daemon", &format!("running as process {pid}"), Tone::Plain);
-                let (tone, state) = state(status);
-                self.line("state", &state, tone);
-                self.skipped(status);
-            }
+            Some(pid) => self.line("daemon", &format!("running as process {pid}"), Tone::Plain),
+        }
+        self.line(
+            "health",
+            &status.health.to_string(),
+            tone(status.health.verdict),
+        );
+        self.skipped(status);
+        if let Some(fix) = &status.health.fix {
+            self.line("fix", fix, Tone::Plain);
         }
         if let Some(watch) = &status.watch {
             self.line(
@@ -96,9 +101,8 @@ impl Page {
     }
 
     fn skipped(&mut self, status: &Status) {
-        for file in status.skipped.iter().take(SHOWN_MAX) {
-            let day_file = file.day_file.escape_debug();
-            let text = format!("{day_file} ({}): {}", file.stream, file.why);
+        for skipped in status.skipped.paths.iter().take(SHOWN_MAX) {
+            let text = format!("{} ({})", skipped.path.escape_debug(), skipped.why);
             self.line("skipped", &text, Tone::Bad);
         }
     }
@@ -170,39 +174,13 @@ fn break_at(characters: &[char], from: usize, room: usize) -> usize {
     space.filter(|at| *at > 0).map_or(end, |at| from + at + 1)
 }
 
-/// Returns whether the export is up to date, or its lag.
-fn state(status: &Status) -> (Tone, String) {
-    if status.unresponsive {
-        let text = "unresponsive, showing the last published status; its disk may hang";
-        return (Tone::Bad, text.to_owned());
+fn tone(health: Health) -> Tone {
+    match health {
+        Health::Fresh => Tone::Good,
+        Health::NotRunning | Health::NoSources => Tone::Plain,
+        health if health.is_temporary() => Tone::Lagging,
+        _ => Tone::Bad,
     }
-    let is_stopped = status.faults.last().is_some_and(|fault| !fault.resolved);
-    let lag = status.lag.unwrap_or_default();
-    if !is_stopped && lag.is_zero() {
-        return match status.day_files_skipped {
-            0 => (Tone::Good, "up to date".to_owned()),
-            files => {
-                let files = counted(files, "unreadable file");
-                (Tone::Bad, format!("up to date, {files}"))
-            }
-        };
-    }
-    let mut parts = vec![format!("{} pending", counted(lag.files, "file"))];
-    if lag.bytes > 0 {
-        let floor = if lag.bytes_exact { "" } else { "at least " };
-        parts.push(format!("{floor}{} bytes", thousands(lag.bytes)));
-    }
-    if let Some(lines) = lag.lines.filter(|lines| *lines > 0) {
-        parts.push(counted(lines, "line"));
-    }
-    if lag.age_ms >= 1_000 {
-        parts.push(format!("for {}", duration(lag.age_ms / 1_000)));
-    }
-    let parts = parts.join(", ");
-    if is_stopped {
-        return (Tone::Bad, format!("stopped reading: {parts}"));
-    }
-    (Tone::Lagging, format!("catching up: {parts}"))
 }
 
 fn counted(count: u64, noun: &str) -> String {
@@ -274,6 +252,7 @@ mod tests {
     use crate::cli::render::class_table::widest;
     use crate::engine::Lag;
     use crate::pair::verdict::{PerVerdict, VerdictKind};
+    use crate::query::health::DaemonState;
     use crate::query::status::ClassStatus;
     use crate::query::status::{Fault, WaitingRun};
 
@@ -333,6 +312,7 @@ mod tests {
             at: "2026-05-02T03:04:05.678Z".into(),
             what: "no space".into(),
             resolved: false,
+            is_final: false,
         }];
         let page = page(&status, PLAIN);
         for present in [
@@ -380,6 +360,8 @@ mod tests {
                 bytes_exact: true,
                 lines: Some(612),
                 age_ms: 75_000,
+                objective_ms: 60_000,
+                caught_up: true,
                 ..Lag::default()
             }),
             unterminated: Some(Unterminated {
@@ -398,6 +380,7 @@ mod tests {
                        device"
                     .into(),
                 resolved: true,
+                is_final: false,
             }],
             ..Status::default()
         };
@@ -410,7 +393,7 @@ mod tests {
         status.scored.verdicts = three.verdicts;
         status.export.superseded = three.superseded;
         status.export.contradicted = three.contradicted;
-        status
+        status.assessed(DaemonState::Running)
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! Reports the state of the event loop: to the log, to the service manager, and as the published status.
 
+use std::path::PathBuf;
+
 use crate::daemon::event_loop::{EventLoop, millis};
 use crate::daemon::status_line;
 use crate::daemon::status_line::UnitStatus;
 use crate::daemon::watch::Mode;
-use crate::engine::Lag;
-use crate::engine::{Engine, PassReport};
+use crate::engine::{Engine, Lag, PassReport};
+use crate::lake::path::Stream;
 use crate::pair::verdict::VerdictKind;
 use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
-use crate::query::status::{RuntimeStatus, Status};
+use crate::query::health::{DaemonState, HealthFacts, HealthReport, Unreadable, assess};
+use crate::query::status::{RuntimeStatus, Status, unreadable};
 use crate::record::timestamp::stamp;
 
 /// The minimum time between two status lines, milliseconds.
@@ -49,7 +52,7 @@ impl EventLoop {
         }
         self.is_reconciling = false;
         if !self.caught_up {
-            log_caught_up(&self.engine);
+            log_caught_up(&self.engine, &self.skipped());
             self.caught_up = true;
         }
     }
@@ -63,7 +66,7 @@ impl EventLoop {
         tracing::info!(
             message_id = message_ids::STATUS,
             status = status_line::of(&unit_status),
-            files_pending = unit_status.files_pending,
+            files_pending = self.files_pending(),
             scored_lines = totals.scored_lines,
             exported = counts[VerdictKind::Exported],
             firewalled = counts[VerdictKind::Firewalled],
@@ -150,9 +153,34 @@ impl EventLoop {
             overflows: self.overflows,
             faults: self.faults.clone(),
             last_row_wall_ms: self.last_row_wall_ms,
+            skipped: self.skipped(),
+            awaited: self.awaited(),
         };
         let now_ms = self.shared.clock.wall_ms();
         Status::of_daemon(&self.engine, &self.settings, &self.root, live, now_ms)
+    }
+
+    /// Returns the day-files and directories that cannot be read.
+    fn skipped(&self) -> Unreadable {
+        unreadable(&self.engine, &self.unreadable.skipped())
+    }
+
+    /// Returns the directory of the scored runs if it does not exist and no scored run was ever read.
+    fn awaited(&self) -> Option<PathBuf> {
+        let is_awaited =
+            self.unreadable.is_missing(Stream::Scored) && self.engine.totals().scored_lines == 0;
+        is_awaited.then(|| Stream::Scored.base(&self.root))
+    }
+
+    /// Returns the health verdict.
+    fn health(&self) -> HealthReport {
+        assess(&HealthFacts {
+            daemon: DaemonState::Running,
+            fault: self.faults.last(),
+            unreadable: &self.skipped(),
+            awaited: self.awaited().as_ref(),
+            lag: Some(self.lag()),
+        })
     }
 
     /// Returns the one lag that the status and everything made from it prints.
@@ -185,9 +213,8 @@ impl EventLoop {
     fn unit_status(&self) -> UnitStatus {
         let counts = &self.engine.totals().counts;
         let now_ms = self.shared.clock.monotonic_ms();
-        let fault = self.faults.last().filter(|fault| !fault.resolved);
         UnitStatus {
-            files_pending: self.files_pending(),
+            health: self.health(),
             rows: counts[VerdictKind::Exported],
             waiting: counts[VerdictKind::Waiting],
             last_row_s: self
@@ -197,15 +224,18 @@ impl EventLoop {
                 Mode::Events => None,
                 Mode::Polling { why } => Some(why),
             },
-            fault: fault.map(|fault| (fault.at.clone(), fault.what.clone())),
             reload_refused: self.reload_refused.clone(),
             stopping: false,
         }
     }
 }
 
-/// Logs that all day-files have been read.
-pub(super) fn log_caught_up(engine: &Engine) {
+/// Logs that all day-files have been read, or all that can be read.
+pub(super) fn log_caught_up(engine: &Engine, skipped: &Unreadable) {
+    if !skipped.is_empty() {
+        tracing::warn!("caught up with what can be read: {}", skipped.describe());
+        return;
+    }
     let totals = engine.totals();
     tracing::info!(
         message_id = message_ids::CAUGHT_UP,

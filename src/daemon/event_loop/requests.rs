@@ -85,7 +85,7 @@ impl EventLoop {
                 as_of: stamp(self.shared.clock.wall_ms()),
                 ..self.live_status()
             },
-            figures: self.engine.figures(),
+            state: self.engine.state_snapshot(),
             unread: UnreadPairs {
                 pairs: self.engine.unread_pairs(UNREAD_MAX),
                 is_complete: self.engine.queue_len() <= UNREAD_MAX

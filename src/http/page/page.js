@@ -63,21 +63,16 @@ function fill(element, key, build) {
 
 // --- the state in one word ---
 
+const KINDS = { fresh: "good", no_sources: "good", starting: "warn", recovering: "warn", catching_up: "warn" };
+
+// The daemon decides the verdict; the page shows it.
 function judge(status) {
-  const lag = status.lag || {};
-  const fault = status.last_fault;
-  if (status.phase === "recovering") return ["warn", "Recovering", "The state of the last process is being recovered; reading begins afterwards."];
-  if (status.phase === "unresponsive") return ["bad", "Unresponsive", `${status.why_not_ready || ""}. The figures below are the last known ones.`];
-  if (fault && !fault.resolved) return ["bad", "Paused", `${fault.what}. Reading is retried automatically.`];
-  const pending = [];
-  if (number(lag.files) > 0) pending.push(`${count(lag.files)} ${number(lag.files) === 1 ? "file" : "files"}`);
-  if (number(lag.bytes) > 0) pending.push(bytes(lag.bytes));
-  if (lag.caught_up === false) return ["warn", "Catching up", `Pending: ${pending.join(", ") || "not known yet"}.`];
-  if (status.ready === false) return ["bad", "Lagging", status.why_not_ready || pending.join(", ")];
-  const skipped = status.skipped || [];
-  if (skipped.length > 0) return ["bad", "Incomplete", `${count(status.day_files_skipped)} day-files are unreadable, and their pairs wait. The first: ${skipped[0].day_file} (${skipped[0].stream}): ${skipped[0].why}`];
-  const last = status.last_row_at ? `Last row ${span(Date.parse(status.as_of) - Date.parse(status.last_row_at))} ago.` : "No row since the start.";
-  return ["good", "Up to date", `No unread change is older than ${span(number(lag.objective_seconds) * 1000 || 60000)}. ${last}`];
+  const health = status.health || {};
+  const title = (health.verdict || "unknown").replaceAll("_", " ");
+  const word = title[0].toUpperCase() + title.slice(1);
+  const last = status.last_row_at ? `Last row ${span(Date.parse(status.as_of) - Date.parse(status.last_row_at))} ago` : "No row since the start";
+  const parts = [health.reason, health.fix, health.verdict === "fresh" ? last : ""].filter(Boolean);
+  return [KINDS[health.verdict] || "bad", word, `${parts.join(". ")}.`];
 }
 
 function showState([kind, word, why]) {

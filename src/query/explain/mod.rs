@@ -93,16 +93,16 @@ pub struct ExplainContext<'a> {
     /// A longer line is a dead letter.
     pub line_bytes_max: u64,
     /// The state at one moment.
-    pub figures: &'a StateSnapshot,
+    pub state: &'a StateSnapshot,
 }
 
 /// Explains a run.
 ///
 /// # Errors
 /// The state cannot be read. An unreadable day-file makes the explanation shorter.
-pub fn explain(run_id: &str, explaining: &ExplainContext<'_>) -> Result<Explanation, StateError> {
-    let found = explaining.figures.find_run(RunKey::from_run_id(run_id))?;
-    let export = explaining.storage.open_read(explaining.export_path).ok();
+pub fn explain(run_id: &str, context: &ExplainContext<'_>) -> Result<Explanation, StateError> {
+    let found = context.state.find_run(RunKey::from_run_id(run_id))?;
+    let export = context.storage.open_read(context.export_path).ok();
     let mut lines = Vec::new();
     for in_pair in &found {
         let Some(path) = pair_path(&in_pair.pair.checkpoint) else {
@@ -112,7 +112,7 @@ pub fn explain(run_id: &str, explaining: &ExplainContext<'_>) -> Result<Explanat
             run_id,
             path: &path,
             in_pair,
-            explaining,
+            context,
             export: export.as_deref(),
         };
         one.scored_lines(&mut lines);
@@ -122,7 +122,7 @@ pub fn explain(run_id: &str, explaining: &ExplainContext<'_>) -> Result<Explanat
     let near = if known {
         Vec::new()
     } else {
-        suggest::near(run_id, explaining)?
+        suggest::near(run_id, context)?
     };
     Ok(Explanation {
         run_id: run_id.to_owned(),
@@ -136,13 +136,13 @@ struct PairExplainer<'a> {
     run_id: &'a str,
     path: &'a PairPath,
     in_pair: &'a RunOccurrences,
-    explaining: &'a ExplainContext<'a>,
+    context: &'a ExplainContext<'a>,
     export: Option<&'a dyn StorageFile>,
 }
 
 impl PairExplainer<'_> {
     fn source(&self, stream: Stream) -> Option<Source> {
-        let ExplainContext { storage, root, .. } = self.explaining;
+        let ExplainContext { storage, root, .. } = self.context;
         Source::open(*storage, root, stream, self.path)
             .ok()
             .flatten()
@@ -242,14 +242,14 @@ impl PairExplainer<'_> {
         let mut seen = false;
         if let Some(source) = self.source(Stream::Evidence) {
             let read = self.in_pair.pair.checkpoint.evidence.offset;
-            let max = self.explaining.line_bytes_max;
+            let max = self.context.line_bytes_max;
             // Lines before a read error are still explained.
             let _ended = for_each_line(&source, read, max, |line| {
                 let evidence = parse::evidence(parse::trim(line.body));
                 if evidence.is_ok_and(|evidence| evidence.run_id.decode() == self.run_id) {
-                    let mut told = self.line(Stream::Evidence, line.offset, line.body.len() as u64);
-                    told.line = Some(line.number);
-                    found.push(told);
+                    let mut info = self.line(Stream::Evidence, line.offset, line.body.len() as u64);
+                    info.line = Some(line.number);
+                    found.push(info);
                 }
             });
         }

@@ -58,7 +58,7 @@ impl Delta {
 
     /// Returns each figure with its name, in the order in which a table prints them.
     #[must_use]
-    pub fn figures(&self) -> Vec<(String, i64)> {
+    pub fn changes(&self) -> Vec<(String, i64)> {
         let first = [
             ("rows", self.rows),
             ("claimed", self.claimed),

@@ -77,7 +77,7 @@ pub struct PlanContext<'a> {
     /// Time of the plan, milliseconds since 1970.
     pub now_ms: u64,
     /// Snapshot of the state.
-    pub figures: &'a StateSnapshot,
+    pub state: &'a StateSnapshot,
 }
 
 /// Computes the changes of the next run, with every line that settles.
@@ -87,8 +87,8 @@ pub struct PlanContext<'a> {
 pub fn plan(context: &PlanContext<'_>) -> Result<Plan, StateError> {
     let mut planner = Planner {
         context,
-        claimed: (*context.figures.claimed).clone(),
-        claimable: context.figures.claimable,
+        claimed: (*context.state.claimed).clone(),
+        claimable: context.state.claimable,
         released: BTreeSet::new(),
         left: BTreeMap::new(),
         long_lines: Mutex::new(()),
@@ -124,7 +124,7 @@ impl Planner<'_> {
         let PlanContext {
             storage,
             root,
-            figures,
+            state,
             ..
         } = *self.context;
         let mut with_news = BTreeSet::new();
@@ -137,7 +137,7 @@ impl Planner<'_> {
                 }
             };
             for path in walked.day_files {
-                let known = figures.pair(&path)?;
+                let known = state.pair(&path)?;
                 let is_known = |pair: Arc<ActivePair>| {
                     let stat = storage.stat(&path.path(root, stream));
                     stat.is_ok_and(|stat| pair.checkpoint.source(stream).seen == seen(&stat))
@@ -154,7 +154,7 @@ impl Planner<'_> {
     fn read_new_lines(&mut self, path: &PairPath) -> Result<(), StateError> {
         self.plan.pairs += 1;
         let mut pair = self.pair(path)?.unwrap_or_else(|| new_pair(path));
-        let before = pair.checkpoint.figures();
+        let before = pair.checkpoint.line_totals();
         let (mut rows, mut claimed) = (0, 0);
         let mut memory = PairMemory::default();
         let mut settled = false;
@@ -204,7 +204,7 @@ impl Planner<'_> {
         if let Some(pair) = self.left.get(path) {
             return Ok(Some(pair.clone()));
         }
-        let known = self.context.figures.pair(path)?;
+        let known = self.context.state.pair(path)?;
         Ok(known.map(|pair| (*pair).clone()))
     }
 
@@ -230,13 +230,13 @@ impl Planner<'_> {
         let PlanContext {
             storage,
             root,
-            figures,
+            state,
             ..
         } = *self.context;
         let Some(inode) = first_inode(&pair.checkpoint, &outcome.checkpoint) else {
             return Ok(false);
         };
-        for (from, known) in figures.pairs_with_inode(inode)? {
+        for (from, known) in state.pairs_with_inode(inode)? {
             if self.left.contains_key(&from)
                 || !is_moved(storage, root, &from, &known.checkpoint, path)
             {
@@ -249,7 +249,7 @@ impl Planner<'_> {
                 SourceChange::Moved.code(),
             );
             let left = self.reset((*known).clone(), Stream::Scored, SourceChange::Moved)?;
-            self.sum_up(&left.checkpoint, &known.checkpoint.figures(), 0, 0);
+            self.sum_up(&left.checkpoint, &known.checkpoint.line_totals(), 0, 0);
             self.left.insert(from, left);
             return Ok(true);
         }
@@ -269,7 +269,7 @@ impl Planner<'_> {
             storage: context.storage,
             root: context.root,
             export_path: context.export_path,
-            view: &context.figures.view,
+            view: &context.state.view,
             claimed: &self.claimed,
             released: &self.released,
             claims_possible: self.claimable > 0 || !self.released.is_empty(),
@@ -298,7 +298,7 @@ impl Planner<'_> {
         let changes = Delta {
             rows,
             claimed,
-            ..Delta::between(before, &checkpoint.figures())
+            ..Delta::between(before, &checkpoint.line_totals())
         };
         if changes != Delta::default() {
             self.plan.total.add(&changes);

@@ -23,7 +23,7 @@ pub(super) fn reset(
 ) -> Result<(ActivePair, BTreeSet<UnclaimedRow>), StateError> {
     let mut overlay = Overlay::default();
     if pair.persisted {
-        let view = &context.figures.view;
+        let view = &context.state.view;
         view.for_each_entry(pair.id, |entry| {
             overlay.entries.insert((entry.run, entry.offset), entry);
         })?;

@@ -55,12 +55,12 @@ pub struct Unterminated {
 /// # Errors
 /// The state's.
 pub fn waiting_oldest(
-    figures: &StateSnapshot,
+    state: &StateSnapshot,
     storage: &dyn Storage,
     root: &Path,
 ) -> Result<Vec<WaitingRun>, StateError> {
     let mut pairs = Vec::new();
-    figures.for_each_pair(|_, checkpoint| {
+    state.for_each_pair(|_, checkpoint| {
         if checkpoint.counts[VerdictKind::Waiting] > 0 {
             pairs.extend(pair_path(checkpoint).map(|path| (checkpoint.waiting_since_s, path)));
         }
@@ -73,10 +73,10 @@ pub fn waiting_oldest(
         if oldest.len() == OLDEST_MAX && newest.is_some_and(|newest_s| newest_s <= since_s) {
             break;
         }
-        let Some(pair) = figures.pair(&path)? else {
+        let Some(pair) = state.pair(&path)? else {
             continue;
         };
-        figures.for_each_waiting(&pair, |entry, since_s| {
+        state.for_each_waiting(&pair, |entry, since_s| {
             let newest = oldest.last().map(|(newest_s, _, _)| *newest_s);
             if oldest.len() == OLDEST_MAX && newest.is_some_and(|newest_s| newest_s < since_s) {
                 return;
@@ -90,7 +90,7 @@ pub fn waiting_oldest(
             }
         })?;
     }
-    let told = oldest.into_iter().filter_map(|(since_s, path, offset)| {
+    let runs = oldest.into_iter().filter_map(|(since_s, path, offset)| {
         let entry = entries.remove(&(path.clone(), offset))?;
         Some(WaitingRun {
             day_file: path.to_string(),
@@ -99,7 +99,7 @@ pub fn waiting_oldest(
             since: stamp(since_s * 1_000),
         })
     });
-    Ok(told.collect())
+    Ok(runs.collect())
 }
 
 /// Returns the id in a scored line, if the line is unchanged.
@@ -132,14 +132,14 @@ pub struct UnreadPairs {
 #[must_use]
 pub fn measured(
     lag: Lag,
-    figures: &StateSnapshot,
+    state: &StateSnapshot,
     unread: &UnreadPairs,
     storage: &dyn Storage,
     root: &Path,
 ) -> Lag {
     let mut gaps = Vec::new();
     for path in &unread.pairs {
-        let checkpoint = match figures.pair(path) {
+        let checkpoint = match state.pair(path) {
             Ok(Some(pair)) => pair.checkpoint.clone(),
             _ => PairCheckpoint::default(),
         };
@@ -182,13 +182,13 @@ pub fn measured(
 /// # Errors
 /// The state cannot be read. Unreadable day-files are not counted here.
 pub fn unterminated(
-    figures: &StateSnapshot,
+    state: &StateSnapshot,
     storage: &dyn Storage,
     root: &Path,
     limits: LineLimits,
 ) -> Result<Unterminated, StateError> {
     let mut has_unarmed: Vec<(PairPath, Stream, SourceState)> = Vec::new();
-    figures.for_each_pair(|_, checkpoint| {
+    state.for_each_pair(|_, checkpoint| {
         let sources = Stream::ALL.map(|stream| (stream, checkpoint.source(stream)));
         for (stream, state) in sources {
             if state.seen == StatFingerprint::default() || state.overlong_from.is_some() {

@@ -20,6 +20,7 @@ use crate::pair::accounting::Account;
 use crate::pair::verdict::{LineTotals, PerVerdict, VerdictKind};
 use crate::platform::root_lock::Holder;
 use crate::platform::storage::OsStorage;
+use crate::query::health::{DaemonState, HealthFacts, HealthReport, Unreadable, assess};
 use crate::query::offline;
 use crate::query::offline::{Backend, InquireError, OfflineState};
 use crate::record::timestamp::{day_of, stamp};
@@ -81,22 +82,23 @@ pub struct Status {
     /// Last lines that wait for their newline. `None` from a daemon of an earlier version.
     #[serde(default)]
     pub unterminated: Option<Unterminated>,
-    /// Number of day-files that cannot be read now, as far as a running daemon knows.
+    /// Day-files and directories that cannot be read now, as far as a running daemon knows.
+    #[serde(flatten)]
+    pub skipped: Unreadable,
+    /// The directory of the scored runs, if it does not exist and no scored run was ever read.
     #[serde(default)]
-    pub day_files_skipped: u64,
-    /// A few of them.
+    pub awaited: Option<PathBuf>,
+    /// The health verdict, its reason, and what changes it.
     #[serde(default)]
-    pub skipped: Vec<SkippedFile>,
-    /// The daemon is there and does not answer: all this is what it published last.
-    #[serde(default)]
-    pub unresponsive: bool,
+    pub health: HealthReport,
 }
 
-/// A day-file that cannot be read now; nothing more is read of its pair until it can.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SkippedFile {
-    /// The pair, `YYYY/MM/DD/NAME.jsonl`.
-    pub day_file: String,
+/// A day-file or directory that cannot be read now. Nothing more is read of a pair until both of its day-files can be
+/// read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SkippedPath {
+    /// The path, relative to the root.
+    pub path: String,
     /// `scored` or `evidence`.
     pub stream: String,
     /// The error of the file system.
@@ -189,6 +191,9 @@ pub struct Fault {
     pub what: String,
     /// Whether reading has resumed since.
     pub resolved: bool,
+    /// Whether only an operator can end it; otherwise it is retried.
+    #[serde(default)]
+    pub is_final: bool,
 }
 
 /// The part of a status that only a running daemon knows.
@@ -196,7 +201,7 @@ pub struct Fault {
 pub struct RuntimeStatus {
     /// The lag of the export.
     pub lag: Lag,
-    /// The detection of changes.
+    /// The mode of change detection.
     pub watch: String,
     /// Number of event losses, and the time of the last, milliseconds since 1970.
     pub overflows: (u64, Option<u64>),
@@ -204,6 +209,10 @@ pub struct RuntimeStatus {
     pub faults: Vec<Fault>,
     /// When the last row was written, milliseconds since 1970.
     pub last_row_wall_ms: Option<u64>,
+    /// Day-files and directories that cannot be read.
+    pub skipped: Unreadable,
+    /// The directory of the scored runs, if it does not exist and no scored run was ever read.
+    pub awaited: Option<PathBuf>,
 }
 
 impl Status {
@@ -228,8 +237,8 @@ impl Status {
             faults: live.faults,
             last_row_at: live.last_row_wall_ms.map(stamp),
             unterminated: Some(Unterminated { lines, bytes }),
-            day_files_skipped: engine.skipped().count() as u64,
-            skipped: skipped(engine),
+            skipped: live.skipped,
+            awaited: live.awaited,
             ..Self::of_account(
                 engine.account(),
                 engine.export_bytes(),
@@ -238,6 +247,20 @@ impl Status {
             )
             .at(root, &settings.state_dir)
         }
+        .assessed(DaemonState::Running)
+    }
+
+    /// Returns the status with the health verdict that follows from it.
+    #[must_use]
+    pub fn assessed(mut self, daemon: DaemonState) -> Self {
+        self.health = assess(&HealthFacts {
+            daemon,
+            fault: self.last_fault.as_ref(),
+            unreadable: &self.skipped,
+            awaited: self.awaited.as_ref(),
+            lag: self.lag,
+        });
+        self
     }
 
     /// Returns the status that state and journal give.
@@ -246,15 +269,16 @@ impl Status {
         limits: LineLimits,
         now_ms: u64,
     ) -> Result<Self, InquireError> {
-        let figures = &files.figures;
+        let state = &files.state;
         let account = &files.account;
-        let told = Self::of_account(account, files.export_bytes, figures.claimable, now_ms);
+        let status = Self::of_account(account, files.export_bytes, state.claimable, now_ms);
         Ok(Self {
             as_of: stamp(now_ms),
-            waiting_oldest: waiting_oldest(figures, &OsStorage, &files.root)?,
-            unterminated: Some(unterminated(figures, &OsStorage, &files.root, limits)?),
-            ..told.at(&files.root, &files.state_dir)
-        })
+            waiting_oldest: waiting_oldest(state, &OsStorage, &files.root)?,
+            unterminated: Some(unterminated(state, &OsStorage, &files.root, limits)?),
+            ..status.at(&files.root, &files.state_dir)
+        }
+        .assessed(DaemonState::NotRunning))
     }
 
     fn at(mut self, root: &Path, state_dir: &Path) -> Self {
@@ -294,14 +318,24 @@ impl Status {
     }
 }
 
-fn skipped(engine: &Engine) -> Vec<SkippedFile> {
-    let files = engine.skipped().take(SKIPPED_MAX);
-    let files = files.map(|(path, stream, why)| SkippedFile {
-        day_file: path.to_string(),
+/// Returns the day-files that cannot be read, after the directories that cannot be listed.
+#[must_use]
+pub fn unreadable(engine: &Engine, directories: &[SkippedPath]) -> Unreadable {
+    let day_files = engine.skipped().map(|(path, stream, why)| SkippedPath {
+        path: path.path(Path::new(""), stream).display().to_string(),
         stream: stream_name(stream).to_owned(),
         why: why.to_owned(),
     });
-    files.collect()
+    Unreadable {
+        day_files: engine.skipped().count() as u64,
+        directories: directories.len() as u64,
+        paths: directories
+            .iter()
+            .cloned()
+            .chain(day_files)
+            .take(SKIPPED_MAX)
+            .collect(),
+    }
 }
 
 /// The status of a root, with or without a daemon on it. `now_ms`: milliseconds since 1970.
@@ -326,14 +360,19 @@ fn of_daemon(holder: &Holder) -> Option<Status> {
         .ok()
 }
 
+/// Returns the last published status of a daemon that does not respond, or that it is starting.
 fn of_snapshot(holder: &Holder) -> Result<Status, InquireError> {
     let path = holder.state_dir.join(SNAPSHOT_FILE);
-    let silent = InquireError::NoSnapshotYet {
-        pid: holder.pid,
+    let starting = Status {
+        running: true,
+        pid: Some(holder.pid),
         root: holder.root.clone(),
-    };
+        state_dir: holder.state_dir.clone(),
+        ..Status::default()
+    }
+    .assessed(DaemonState::Starting);
     let bytes = match fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(silent),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(starting),
         other => other.map_err(|source| InquireError::Snapshot {
             path: path.clone(),
             source,
@@ -346,11 +385,8 @@ fn of_snapshot(holder: &Holder) -> Result<Status, InquireError> {
         })?;
     // A snapshot of an earlier process does not describe this one.
     if snapshot.pid == Some(holder.pid) {
-        Ok(Status {
-            unresponsive: true,
-            ..snapshot
-        })
+        Ok(snapshot.assessed(DaemonState::Unresponsive))
     } else {
-        Err(silent)
+        Ok(starting)
     }
 }

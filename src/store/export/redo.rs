@@ -21,7 +21,7 @@ impl Export {
             self.len_bytes = self.len_bytes.max(at + piece.len() as u64);
             self.guard.segments.extend(piece);
         }
-        self.wrote();
+        self.record_own_write();
         Ok(())
     }
 
@@ -59,7 +59,7 @@ impl Export {
             .map_err(|source| self.io_error(source))?;
         self.len_bytes = len_bytes;
         self.tail.clear();
-        self.wrote();
+        self.record_own_write();
         Ok(())
     }
 }

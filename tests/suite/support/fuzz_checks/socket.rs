@@ -145,7 +145,7 @@ struct Lake {
     root: PathBuf,
     engine: Engine,
     wake: Arc<Inbox>,
-    meters: Arc<Metrics>,
+    metrics: Arc<Metrics>,
     answering: Arc<QueryContext>,
     runtime: Rc<Runtime>,
     totals: LineTotals,
@@ -170,15 +170,15 @@ impl Lake {
         let (mut engine, _) =
             Engine::open(Setup::new(&settings, &root, Arc::clone(&clock) as _)).unwrap();
         catch_up(&mut engine, &root, &clock, &Inbox::new(), &mut |_, _, _| {}).unwrap();
-        let meters = Arc::new(Metrics::new());
-        engine.measure_with(Arc::clone(&meters));
+        let metrics = Arc::new(Metrics::new());
+        engine.measure_with(Arc::clone(&metrics));
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         Self {
             totals: *engine.totals(),
             export: fs::read(export_path(&root)).unwrap(),
             engine,
             wake: Arc::new(Inbox::new()),
-            meters,
+            metrics,
             answering: Arc::new(QueryContext::new(root.clone(), settings.max_line_bytes)),
             runtime: Rc::new(runtime.enable_time().start_paused(true).build().unwrap()),
             retried: Vec::new(),
@@ -287,7 +287,13 @@ impl Lake {
             skip: number("skip").unwrap_or(0),
             limit: number("limit").unwrap_or(100).min(10_000),
         };
-        let found = letters(&self.engine.figures(), &OsStorage, &self.root, &wanted).unwrap();
+        let found = letters(
+            &self.engine.state_snapshot(),
+            &OsStorage,
+            &self.root,
+            &wanted,
+        )
+        .unwrap();
         assert_eq!(answer.json::<DeadLetterPage>(), found, "{wanted:?}");
     }
 
@@ -391,8 +397,8 @@ impl Lake {
 
     /// Returns a cache without any requests so far.
     fn desk(&self, daemon: Daemon) -> Arc<StatusCache> {
-        let (meters, answering) = (Arc::clone(&self.meters), Arc::clone(&self.answering));
-        let desk = Arc::new(StatusCache::new(Arc::clone(&self.wake), meters, answering));
+        let (metrics, answering) = (Arc::clone(&self.metrics), Arc::clone(&self.answering));
+        let desk = Arc::new(StatusCache::new(Arc::clone(&self.wake), metrics, answering));
         if daemon != Daemon::Recovers {
             desk.recovered();
         }
@@ -473,7 +479,7 @@ impl Lake {
         };
         Snapshot {
             status: Status::of_daemon(engine, settings, root, live, now_ms),
-            figures: engine.figures(),
+            state: engine.state_snapshot(),
             unread: UnreadPairs {
                 is_complete: true,
                 ..UnreadPairs::default()
@@ -738,7 +744,7 @@ impl Answer {
         }
         if self.head.contains("content-type: application/json") && !self.body.is_empty() {
             let body: Value = self.json();
-            let everyones = body.get("phase").or(body.get("minute_s")).is_some();
+            let everyones = body.get("health").or(body.get("minute_s")).is_some();
             assert!(
                 everyones || manner.door == Endpoint::Control,
                 "sent to a foreign client: {body}"
