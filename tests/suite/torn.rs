@@ -48,7 +48,7 @@ fn rereads(bench: &Bench) -> u64 {
     .unwrap();
     let line = text
         .lines()
-        .find(|line| line.contains("source_rereads_total "));
+        .find(|line| line.contains("sources_reset_total "));
     let (_, value) = line.unwrap().rsplit_once(' ').unwrap();
     value.parse().unwrap()
 }
