@@ -175,7 +175,7 @@ fn a_broken_configuration_leaves_the_running_one_in_force_and_says_why() {
     let status = reload(&daemon, &manager);
     let why = "distilld.toml:2: unknown key `settle`";
     assert!(
-        status.contains("; reload refused, the old settings stay: ") && status.contains(why),
+        status.contains("; reload rejected, keeping the old settings: ") && status.contains(why),
         "{status}"
     );
     assert!(bench.said().contains("configuration reload rejected") && bench.said().contains(why));
@@ -311,7 +311,7 @@ fn a_full_disk_is_said_with_its_reason_until_it_is_over() {
     let manager = Manager::new();
     let mut command = bench.command(&["--state-dir", state.to_str().unwrap(), "run"]);
     let mut daemon = bench.start_command(manager.watch(&mut command, PATIENCE));
-    manager.wait_for("STATUS=fresh");
+    manager.wait_for("STATUS=no sources");
     let filler = distilled.join("filler");
     let mut file = fs::File::create(&filler).unwrap();
     for chunk_len in [1 << 20, 4_096] {

@@ -288,7 +288,7 @@ fn a_journal_of_another_lake_writes_over_no_row() {
         }
         let ended = other.run(&mut other.command(&["run", "--once"]));
         if refuses {
-            ended.check(1, &["stands another row", "rebuild"]);
+            ended.check(1, &["is not the one in the journal", "rebuild"]);
         } else {
             ended.check(0, &[]);
             other.assert_batch();
@@ -329,6 +329,6 @@ fn the_journal_of_a_copy_of_the_lake_writes_over_no_row() {
     bench.remove_state();
     copy_state(&of_copy, &bench.state_dir());
     let ended = bench.run(&mut bench.command(&["run", "--once"]));
-    ended.check(1, &["stands another row", "rebuild"]);
+    ended.check(1, &["is not the one in the journal", "rebuild"]);
     assert_eq!(bench.export_bytes(), before);
 }

@@ -56,7 +56,7 @@ pub struct DeadLetterFilter {
     pub day_file: Option<PairPath>,
     /// Only those of this stream.
     pub stream: Option<Stream>,
-    /// Passed over.
+    /// Number of results to skip.
     pub skip: usize,
     /// Maximum number of results.
     pub limit: usize,

@@ -53,7 +53,7 @@ pub struct ContradictedRow {
 /// Which of them are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Page {
-    /// Passed over.
+    /// Number of results to skip.
     pub skip: usize,
     /// Maximum number of results.
     pub limit: usize,

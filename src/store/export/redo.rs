@@ -39,8 +39,8 @@ impl Export {
                 .is_some_and(|rows| rows[..other.len()] == other);
             if !is_equal && RowKey::from_row(&other).is_ok() {
                 return Err(self.changed(format!(
-                    "at byte {} stands another row than the state's journal has for this place: the state is of another \
-                     lake, or an older copy, or somebody replaced the export",
+                    "the row at byte {} is not the one in the journal: the state is of another lake or is an older copy, \
+                     or the export was replaced",
                     offset + at as u64
                 )));
             }
