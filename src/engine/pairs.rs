@@ -2,10 +2,9 @@
 //! no day-file and writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
-use crate::engine::read::{PairMemory, is_gone, last_device};
+use crate::engine::read::{PairMemory, is_gone};
 use crate::engine::relocate::Inodes;
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::StatFingerprint;
@@ -22,8 +21,6 @@ use crate::store::state::header::Header;
 
 /// Entries of all overlays at which a checkpoint is due: about 8 MiB of memory.
 const OVERLAY_ENTRIES_MAX: usize = 64 << 10;
-/// Maximum pairs of the state that are examined for the device of their day-files.
-const DEVICE_PAIRS_MAX: usize = 64;
 /// Maximum pairs kept in memory because a problem of theirs was reported.
 const REPORTED_PAIRS_MAX: usize = 256;
 
@@ -138,29 +135,6 @@ impl PairCache {
         }
         let id = self.view.pair_id(path.as_bytes())?;
         id.map(|id| self.view.checkpoint(id)).transpose()
-    }
-
-    /// Returns the device that held the day-files below a directory of a stream when they were last read. Checks the first
-    /// [`DEVICE_PAIRS_MAX`] pairs in the state, after those in memory.
-    fn device_below(&self, stream: Stream, dir: &Path) -> Result<Option<u64>, StateError> {
-        let in_memory = self.slots.iter().find_map(|(path, slot)| {
-            let is_below = path.as_path().starts_with(dir);
-            is_below.then(|| last_device(slot.pair.checkpoint.source(stream)))?
-        });
-        if in_memory.is_some() {
-            return Ok(in_memory);
-        }
-        let mut prefix = dir.as_os_str().as_encoded_bytes().to_vec();
-        if !prefix.is_empty() {
-            prefix.push(b'/');
-        }
-        for id in self.view.pairs_below(&prefix, DEVICE_PAIRS_MAX)? {
-            let device = last_device(self.view.checkpoint(id)?.source(stream));
-            if device.is_some() {
-                return Ok(device);
-            }
-        }
-        Ok(None)
     }
 
     /// Returns the paths at which scored day-files with this inode were read.
@@ -396,17 +370,6 @@ impl Engine {
             let source = checkpoint.source(stream);
             source.identity.is_some() && !is_gone(source)
         }))
-    }
-
-    /// Returns the device that held the day-files below a directory of a stream when they were last read; `None` if none
-    /// was read.
-    ///
-    /// # Errors
-    /// [`EngineError::State`] if the state cannot be read.
-    pub fn device_below(&mut self, stream: Stream, dir: &Path) -> Result<Option<u64>, EngineError> {
-        let device = self.pairs.device_below(stream, dir);
-        self.commits
-            .mark_state_failed(device.map_err(EngineError::from))
     }
 
     /// Returns the checkpoint of a pair; `None` where it was never read.

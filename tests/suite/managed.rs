@@ -180,7 +180,7 @@ fn an_invalid_configuration_is_rejected_with_the_reason() {
     let status = reload(&daemon, &manager);
     let why = "distilld.toml:2: unknown key `settle`";
     assert!(
-        status.contains("; reload refused, the old settings stay: ") && status.contains(why),
+        status.contains("; reload rejected, keeping the old settings: ") && status.contains(why),
         "{status}"
     );
     assert!(
@@ -319,7 +319,7 @@ fn a_full_disk_is_reported_with_its_reason_until_it_ends() {
     let manager = Manager::new();
     let mut command = bench.command(&["--state-dir", state.to_str().unwrap(), "run"]);
     let mut daemon = bench.start_command(manager.watch(&mut command, PATIENCE));
-    manager.wait_for("STATUS=fresh");
+    manager.wait_for("STATUS=no sources");
     let filler = distilled.join("filler");
     let mut file = fs::File::create(&filler).unwrap();
     for chunk_len in [1 << 20, 4_096] {

@@ -37,7 +37,7 @@ fn rows_and_faults_appear_live_and_lake_content_is_escaped() {
     let bench = Bench::new();
     let (mut daemon, address) = bench.listening_by(&mut full_disk_command(&bench));
     browser.open(&format!("http://{address}/"));
-    browser.wait_text("#state-word", "it is fresh", |text| text == "Fresh");
+    browser.wait_text("#state-word", "it waits", |text| text == "No sources");
     browser.wait_text(ROWS, "figures are there", |text| !text.is_empty());
     assert_eq!(rows_shown(&browser), "0");
 

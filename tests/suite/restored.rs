@@ -1,6 +1,5 @@
-//! The export and the state removed, truncated, edited or restored from an old copy, while the daemon runs and while
-//! it does not: it stops with an error that names the remedy, or it continues by promise 6; never with a duplicate
-//! row, never silently.
+//! The export and the state removed, cut, edited or restored from an old copy, while the daemon runs and while it does
+//! not: it stops with an error that names the way out, or it goes on by promise 6; never a row twice, never in silence.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
@@ -11,7 +10,7 @@ use crate::support::process::{Bench, Ended, LONG};
 
 const PAIR: &str = "2026/01/01/n.jsonl";
 
-/// Damage to the files of a daemon; old copies of both are next to the lake.
+/// What somebody does to the files of a daemon; old copies of both lie beside the lake.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Harm {
     /// Other bytes in an early row, far before the end.
@@ -20,12 +19,12 @@ enum Harm {
     EditLastRow,
     AppendRow,
     AppendTornRow,
-    /// Restored over the export, with its inode.
+    /// Over the export, its inode kept.
     RestoreExport,
-    /// Restored in the export's place by rename.
+    /// In the export's place, by rename.
     ReplaceExport,
     RestoreState,
-    /// Restored by renames, under a daemon that continues with unlinked files.
+    /// By renames, under a daemon that goes on with files that have no name.
     ReplaceState,
     RestoreBoth,
     RemoveState,
@@ -136,7 +135,7 @@ fn restore_state(bench: &Bench) {
     copy_state(&bench.sibling("old"), &bench.state_dir());
 }
 
-/// Creates a lake with forty rows, and copies of the daemon's files from when there were twenty.
+/// A lake with forty rows, and copies of the daemon's files from when there were twenty.
 fn lake() -> Bench {
     let bench = Bench::new();
     (0..20).for_each(|run| bench.append_run(PAIR, &format!("early {run}")));
@@ -151,8 +150,7 @@ fn lake() -> Bench {
     bench
 }
 
-/// Asserts that the next start continues, or refuses with a remedy, which is then applied; no row is lost or
-/// duplicated.
+/// The next start goes on, or refuses with the way out, which is then taken; nothing is lost or doubled either way.
 fn check_next_start(bench: &Bench, harm: Harm, was_running: bool) {
     let what = format!("{harm:?}, running: {was_running}");
     let before = bench.export_bytes();
@@ -166,7 +164,7 @@ fn check_next_start(bench: &Bench, harm: Harm, was_running: bool) {
         );
         bench.run(&mut bench.command(&["rebuild"])).check(0, &[]);
     }
-    // An appended row is adopted: it may be one of the daemon's own that a lost state knew.
+    // A row that somebody appended is adopted: it may be one of ours that a lost state knew.
     let verified = bench.run(&mut bench.command(&["verify"])).status.code();
     let difference = bench.difference();
     assert_eq!(
@@ -204,7 +202,7 @@ fn files_damaged_under_a_running_daemon_are_detected_by_it_or_by_the_next_start(
         bench.append_run(PAIR, "last");
         let stops = !matches!(
             harm,
-            // Its files are open, and their content is in memory too.
+            // Its files are open, and what is in them is in memory too.
             Harm::RestoreState
                 | Harm::CutStore
                 | Harm::CutJournal
@@ -224,7 +222,7 @@ fn files_damaged_under_a_running_daemon_are_detected_by_it_or_by_the_next_start(
     }
 }
 
-/// Two lakes, and a state that the first one's daemon left when it was killed: its journal has rows, and no checkpoint
+/// Two lakes, and a state that one of them left behind when it was killed: its journal holds rows, and no checkpoint
 /// was made.
 struct Strangers {
     one: Bench,
@@ -270,7 +268,7 @@ fn the_state_of_another_lake_is_set_aside() {
         ended.check(0, &["is of another lake", one.root().to_str().unwrap()]);
         assert_eq!(other.export_bytes(), before);
         other.assert_batch();
-        // Back to the first lake: its rows exist, and are found.
+        // The first one's turn again: its rows are there, and found again.
         let mut command = one.command(&["run", "--once"]);
         let ended = one.run(command.arg("--state-dir").arg(&lakes.state_dir));
         ended.check(0, &["is of another lake"]);
@@ -286,7 +284,7 @@ fn a_journal_of_another_lake_overwrites_no_row() {
         let other = &lakes.other;
         other.once();
         let before = other.export_bytes();
-        // A copy: only its content identifies its origin.
+        // Copied: nothing says whose it was but what it holds.
         other.remove_state();
         copy_state(&lakes.state_dir, &other.state_dir());
         if !is_whole {
@@ -294,7 +292,7 @@ fn a_journal_of_another_lake_overwrites_no_row() {
         }
         let ended = other.run(&mut other.command(&["run", "--once"]));
         if refuses {
-            ended.check(1, &["the export has another row", "rebuild"]);
+            ended.check(1, &["is not the one in the journal", "rebuild"]);
         } else {
             ended.check(0, &[]);
             other.assert_batch();
@@ -320,7 +318,7 @@ fn the_journal_of_a_copy_of_the_lake_overwrites_no_row() {
     go_on("of the copy");
     let of_copy = bench.sibling("of-copy");
     copy_state(&bench.state_dir(), &of_copy);
-    // The rows that the original wrote from the same point on.
+    // What the original did from the same point on.
     bench.remove_state();
     copy_state(&kept, &bench.state_dir());
     fs::write(bench.export(), &export).unwrap();
@@ -335,6 +333,6 @@ fn the_journal_of_a_copy_of_the_lake_overwrites_no_row() {
     bench.remove_state();
     copy_state(&of_copy, &bench.state_dir());
     let ended = bench.run(&mut bench.command(&["run", "--once"]));
-    ended.check(1, &["the export has another row", "rebuild"]);
+    ended.check(1, &["is not the one in the journal", "rebuild"]);
     assert_eq!(bench.export_bytes(), before);
 }

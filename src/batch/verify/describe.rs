@@ -51,7 +51,7 @@ impl Verification<'_> {
                     "altered: {row} is not the row of {line}, and its sources have not changed since"
                 )
             }
-            _ => format!("unearned: {row} is in the export, but {line} is refused ({verdict})"),
+            _ => format!("unexpected: {row} is in the export, but {line} is refused ({verdict})"),
         })
     }
 

@@ -86,7 +86,7 @@ pub struct VerifyReport {
     /// Description of the worst failure; `None` exactly if the export is correct.
     pub first_difference: Option<String>,
     /// Unreadable directories and day-files, which the batch would skip too, with their errors.
-    pub passed_over: Vec<(PathBuf, io::Error)>,
+    pub skipped: Vec<(PathBuf, io::Error)>,
 }
 
 /// An optional receiver of progress reports.
@@ -131,7 +131,7 @@ pub fn verify(
         },
         worst: None,
         days: Days::default(),
-        passed_over: Vec::new(),
+        skipped: Vec::new(),
     };
     verification.run(&mut Steps(Some(on_step)))?;
     Ok(verification.report())
@@ -156,7 +156,7 @@ struct Verification<'a> {
     result: VerifyResult,
     worst: Option<FirstFailure>,
     days: Days,
-    passed_over: Vec<(PathBuf, io::Error)>,
+    skipped: Vec<(PathBuf, io::Error)>,
 }
 
 impl Verification<'_> {
@@ -164,6 +164,9 @@ impl Verification<'_> {
         // Sources first: a row that only the export has is then most likely new.
         let (expected, sources_bytes) = self.sum_sources(steps)?;
         let existing = self.sum_export(sources_bytes, steps)?;
+        if existing.rows() > 0 {
+            self.skip_missing_streams();
+        }
         (self.result.earned, self.result.rows) = (expected.rows(), existing.rows());
         self.result.rows += self.result.forbidden;
         let groups = expected.differing(&existing, ROWS_HELD_MAX);
@@ -177,6 +180,17 @@ impl Verification<'_> {
         Ok(())
     }
 
+    /// Skips a stream whose directory does not exist although the export has rows: its file system may not be mounted.
+    fn skip_missing_streams(&mut self) {
+        for stream in Stream::ALL {
+            let base = stream.base(&self.lake.root);
+            let stat = self.lake.storage.stat(&base);
+            if let Err(error) = stat.map(|_| ()) {
+                self.skipped.push((base, error));
+            }
+        }
+    }
+
     /// Sums the batch's rows. Returns the sums and the size of the sources in bytes.
     fn sum_sources(&mut self, steps: &mut Steps<'_>) -> Result<(Sums, u64), VerifyError> {
         let walked = walk(self.lake.storage, &self.lake.root, Stream::Scored);
@@ -184,7 +198,7 @@ impl Verification<'_> {
             path: Stream::Scored.base(&self.lake.root),
             source,
         })?;
-        self.passed_over.extend(walked.unreadable);
+        self.skipped.extend(walked.unreadable);
         let pairs = walked.day_files;
         let mut sums = Sums::new();
         let lake = self.lake;
@@ -194,7 +208,7 @@ impl Verification<'_> {
         let sources_bytes: u64 = sizes.sum();
         let total_bytes = sources_bytes + export_bytes(lake);
         let mut done_bytes = 0;
-        let passed_over = &mut self.passed_over;
+        let skipped = &mut self.skipped;
         for_each_pair(self.lake, &pairs, &self.reading, &mut |part| {
             for row in part.rows.split_inclusive(|byte| *byte == b'\n') {
                 sums.add(&summary(row).expect("a row that was just made can be read"));
@@ -203,7 +217,7 @@ impl Verification<'_> {
                 None => return Ok(()),
                 Some(Ok(totals)) => done_bytes += totals.read_bytes,
                 Some(Err(fault)) if fault.is_partial => return Err(VerifyError::Pair(fault)),
-                Some(Err(fault)) => passed_over.push((fault.path, fault.source)),
+                Some(Err(fault)) => skipped.push((fault.path, fault.source)),
             }
             steps.step("verifying", done_bytes, total_bytes);
             Ok(())
@@ -252,9 +266,9 @@ impl Verification<'_> {
         for (key, finding) in judged.findings {
             self.add_finding(key, finding, &recheck)?;
         }
-        for (path, error) in std::mem::take(&mut recheck.passed_over) {
-            if !self.passed_over.iter().any(|(known, _)| *known == path) {
-                self.passed_over.push((path, error));
+        for (path, error) in std::mem::take(&mut recheck.skipped) {
+            if !self.skipped.iter().any(|(known, _)| *known == path) {
+                self.skipped.push((path, error));
             }
         }
         Ok(())
@@ -327,12 +341,13 @@ impl Verification<'_> {
 
     fn report(mut self) -> VerifyReport {
         self.result.equal = self.worst.is_none();
+        self.result.complete &= self.skipped.is_empty() && self.result.inconclusive == 0;
         (self.result.days, self.result.unlisted) = self.days.into_listed();
-        self.result.skipped = self.passed_over.len() as u64;
+        self.result.skipped = self.skipped.len() as u64;
         VerifyReport {
             result: self.result,
             first_difference: self.worst.map(|worst| worst.description),
-            passed_over: self.passed_over,
+            skipped: self.skipped,
         }
     }
 }

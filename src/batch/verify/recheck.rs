@@ -42,7 +42,7 @@ pub(super) struct Recheck<'a> {
     /// Set after the first read; from then on only the keys that differ are read.
     narrowed: bool,
     stats: BTreeMap<Arc<PairPath>, PairStat>,
-    pub passed_over: Vec<(PathBuf, io::Error)>,
+    pub skipped: Vec<(PathBuf, io::Error)>,
 }
 
 /// The unmatched rows and lines of a key and the time since when they have been the same.
@@ -75,7 +75,7 @@ impl<'a> Recheck<'a> {
             keys: HashMap::new(),
             narrowed: false,
             stats: BTreeMap::new(),
-            passed_over: Vec::new(),
+            skipped: Vec::new(),
         }
     }
 
@@ -224,9 +224,9 @@ impl<'a> Recheck<'a> {
         match read {
             Err(fault) if fault.is_partial => Err(VerifyError::Pair(fault)),
             Err(fault) if fault.source.kind() != io::ErrorKind::NotFound => {
-                let known = self.passed_over.iter().any(|(path, _)| *path == fault.path);
+                let known = self.skipped.iter().any(|(path, _)| *path == fault.path);
                 if !known {
-                    self.passed_over.push((fault.path, fault.source));
+                    self.skipped.push((fault.path, fault.source));
                 }
                 Ok(())
             }

@@ -46,7 +46,8 @@ pub struct VerifyResult {
     pub torn_bytes: u64,
     /// Directories and day-files that could not be read.
     pub skipped: u64,
-    /// Whether all differences were counted; if not, counting stopped early.
+    /// Whether everything was read and judged, and all differences were counted. Without that, an equal export proves
+    /// nothing.
     pub complete: bool,
     /// Differences of each day, excused ones included.
     pub days: Vec<DayDifferences>,

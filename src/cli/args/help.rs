@@ -167,8 +167,8 @@ pub const HELP: &[Help] = &[
                 "print one value for a script",
             ),
             example(
-                "distilld --root /srv/lake status --check > /dev/null && train",
-                "use the verdict in a script",
+                "distilld --root /srv/lake status --check",
+                "exit with a code for the health verdict",
             ),
         ],
         exits: &[

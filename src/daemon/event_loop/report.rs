@@ -232,10 +232,10 @@ impl EventLoop {
 
 /// Logs that all day-files have been read, or all that can be read.
 pub(super) fn log_caught_up(engine: &Engine, skipped: &Unreadable) {
-    if !skipped.is_empty() {
-        tracing::warn!("caught up with what can be read: {}", skipped.describe());
-        return;
-    }
+    let except = match skipped.is_empty() {
+        true => String::new(),
+        false => format!(" with what can be read: {}", skipped.describe()),
+    };
     let totals = engine.totals();
     tracing::info!(
         message_id = message_ids::CAUGHT_UP,
@@ -245,6 +245,6 @@ pub(super) fn log_caught_up(engine: &Engine, skipped: &Unreadable) {
         waiting = totals.counts[VerdictKind::Waiting],
         malformed = totals.scored_malformed,
         export_bytes = engine.export_bytes(),
-        "caught up"
+        "caught up{except}"
     );
 }

@@ -39,8 +39,8 @@ impl Export {
                 .is_some_and(|rows| rows[..other.len()] == other);
             if !is_equal && RowKey::from_row(&other).is_ok() {
                 return Err(self.changed(format!(
-                    "at byte {} the export has another row than the state's journal: the state is of another \
-                     lake, or an older copy, or the export was replaced",
+                    "the row at byte {} is not the one in the journal: the state is of another lake or is an older copy, \
+                     or the export was replaced",
                     offset + at as u64
                 )));
             }

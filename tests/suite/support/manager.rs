@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,7 +31,11 @@ impl Manager {
     /// Creates a manager without messages.
     pub fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        let socket = UnixDatagram::bind(home.path().join("notify")).unwrap();
+        let path = home.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        // A daemon of another user sends to it too.
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         Self {
             home,
             socket,
