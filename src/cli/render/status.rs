@@ -360,8 +360,6 @@ mod tests {
                 VerdictKind::BlankText => 5_000 * n,
                 VerdictKind::Waiting => 600 * n,
                 VerdictKind::Malformed => 66 * n,
-                // A verdict without lines has no column.
-                _ => 0,
             }),
             superseded: 7 * n,
             contradicted: n,
