@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::batch::line_reader::{LineReader, LineSpan, Source};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::open_day_file;
-use crate::pair::verdict::{PerVerdict, VerdictKind};
+use crate::pair::verdict::{PerVerdict, Verdict, VerdictKind};
 use crate::platform::storage::{Storage, read_full_at};
 use crate::record::firewall::{Admission, AdmittedRun, admit};
 use crate::record::keys::RunKey;
@@ -98,9 +98,7 @@ impl BatchVerdict {
             BatchVerdict::Malformed(_) => VerdictKind::Malformed,
             BatchVerdict::Firewalled => VerdictKind::Firewalled,
             BatchVerdict::NoEvidence => VerdictKind::Waiting,
-            BatchVerdict::Refused(Refusal::UnknownCategory) => VerdictKind::UnknownCategory,
-            BatchVerdict::Refused(Refusal::WrongRole) => VerdictKind::WrongRole,
-            BatchVerdict::Refused(Refusal::BlankText) => VerdictKind::BlankText,
+            BatchVerdict::Refused(refusal) => Verdict::refused(*refusal, 0).kind(),
             BatchVerdict::Exported => VerdictKind::Exported,
         }
     }

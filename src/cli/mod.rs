@@ -113,10 +113,7 @@ fn run(
         Command::Export(arguments) => export::export(settings, &arguments)?,
         Command::Verify => return verify(settings),
         Command::Rebuild => rebuild(settings)?,
-        Command::Status(arguments) => return queries::status(settings, &arguments),
-        Command::Explain(arguments) => return queries::explain(settings, &arguments),
-        Command::DeadLetters(arguments) => queries::dead_letters(settings, &arguments)?,
-        Command::Plan(arguments) => queries::plan(settings, &arguments)?,
+        Command::Query(query) => return queries::answer(settings, &query),
         Command::Check => return check(settings),
     }
     Ok(ExitCode::SUCCESS)

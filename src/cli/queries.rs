@@ -4,8 +4,8 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::cli::args::{
-    DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, RetryArguments,
-    ShowArguments, StatusArguments, stream,
+    DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, QueryCommand,
+    RetryArguments, ShowArguments, StatusArguments, stream,
 };
 use crate::cli::hints::UserError;
 use crate::cli::render;
@@ -33,13 +33,21 @@ use crate::store::state::error::StateError;
 /// The maximum number of bytes of a dead letter that are printed without `--raw`.
 const SHOWN_BYTES_MAX: u64 = 64 << 10;
 
+/// Prints the answer to a query and returns the exit code.
+pub(super) fn answer(settings: &Settings, query: &QueryCommand) -> Result<ExitCode, AnyError> {
+    match query {
+        QueryCommand::Status(arguments) => return status(settings, arguments),
+        QueryCommand::Explain(arguments) => return explain(settings, arguments),
+        QueryCommand::DeadLetters(arguments) => dead_letters(settings, arguments)?,
+        QueryCommand::Plan(arguments) => plan(settings, arguments)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The exit code of `status --check` while the verdict passes without an action of the operator.
 const NOT_YET_HEALTHY: u8 = 3;
 
-pub(super) fn status(
-    settings: &Settings,
-    arguments: &StatusArguments,
-) -> Result<ExitCode, AnyError> {
+fn status(settings: &Settings, arguments: &StatusArguments) -> Result<ExitCode, AnyError> {
     if arguments.watch {
         render::live_status::watch(settings)?;
         return Ok(ExitCode::SUCCESS);
@@ -74,10 +82,7 @@ fn screen() -> TerminalSize {
     }
 }
 
-pub(super) fn explain(
-    settings: &Settings,
-    arguments: &ExplainArguments,
-) -> Result<ExitCode, AnyError> {
+fn explain(settings: &Settings, arguments: &ExplainArguments) -> Result<ExitCode, AnyError> {
     let Some(run_id) = &arguments.run_id else {
         contradicted(settings, arguments)?;
         return Ok(ExitCode::SUCCESS);
@@ -135,7 +140,7 @@ fn with_explain_context<T>(
     })?)
 }
 
-pub(super) fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(), AnyError> {
+fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(), AnyError> {
     let plan: Plan = inquire::<_, InquireError>(settings, "/plan.json", |files| {
         Ok(plan::plan(&PlanContext {
             storage: &OsStorage,
@@ -154,10 +159,7 @@ pub(super) fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(),
     print(&render::plan::page(&plan))
 }
 
-pub(super) fn dead_letters(
-    settings: &Settings,
-    arguments: &DeadLettersArguments,
-) -> Result<(), AnyError> {
+fn dead_letters(settings: &Settings, arguments: &DeadLettersArguments) -> Result<(), AnyError> {
     match &arguments.action {
         None => list(settings, arguments),
         Some(DeadLettersAction::Show(arguments)) => show(settings, arguments),

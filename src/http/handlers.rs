@@ -1,13 +1,13 @@
-//! Handlers of the control socket's routes. Those that read files run on a thread outside the pipeline, one long
-//! request at a time, on one snapshot of the state.
+//! The control socket's routes and their handlers. Each response is made from one snapshot of the engine. Handlers that
+//! read files run on a thread outside the pipeline, one long request at a time.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::{Response, StatusCode, Uri};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::daemon::inbox::Inbox;
@@ -110,6 +110,34 @@ impl QueryParams {
 }
 
 type HttpResponse = Response<Full<Bytes>>;
+
+/// Returns the response to a request on the control socket.
+pub(super) async fn answer(
+    request: &Request<Incoming>,
+    inbox: &Arc<Inbox>,
+    context: &Arc<QueryContext>,
+) -> Response<Full<Bytes>> {
+    let params = QueryParams::from_uri(request.uri());
+    // HEAD is handled as GET; hyper omits the body.
+    let method = match *request.method() {
+        Method::HEAD => &Method::GET,
+        ref method => method,
+    };
+    match (method, request.uri().path()) {
+        (&Method::GET, "/status.json") => status(inbox, context).await,
+        (&Method::GET, "/recent.json") => recent(inbox).await,
+        (&Method::GET, "/explain.json") => explain(inbox, context, params).await,
+        (&Method::GET, "/contradicted.json") => contradicted(inbox, context, params).await,
+        (&Method::GET, "/dead-letters.json") => dead_letters(inbox, context, params).await,
+        (&Method::GET, "/plan.json") => plan(inbox, context).await,
+        (&Method::POST, "/dead-letters/retry") => retry(inbox, params).await,
+        (&Method::GET, _) => text(StatusCode::NOT_FOUND, "not found"),
+        _ => text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET and HEAD are answered",
+        ),
+    }
+}
 
 pub(super) async fn status(inbox: &Inbox, context: &Arc<QueryContext>) -> HttpResponse {
     let Some(snapshot) = snapshot(inbox).await else {

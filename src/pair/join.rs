@@ -185,11 +185,8 @@ impl<'a, E> Joiner<'a, E> {
         evidence: &NewEvidence<'_>,
     ) -> Result<Verdict, E> {
         let row_from = self.out.rows.len();
-        match self.make_row(admitted, index, evidence, Dialect::Native) {
-            Err(Refusal::WrongRole) => return Ok(Verdict::WrongRole { index }),
-            Err(Refusal::BlankText) => return Ok(Verdict::BlankText { index }),
-            Err(Refusal::UnknownCategory) => return Ok(Verdict::UnknownCategory),
-            Ok(()) => {}
+        if let Err(refusal) = self.make_row(admitted, index, evidence, Dialect::Native) {
+            return Ok(Verdict::refused(refusal, index));
         }
         if let Some(newly_exported) = self.newly_exported.get_mut(&key.0) {
             newly_exported.push(key.1);

@@ -15,6 +15,7 @@ pub mod index;
 mod join;
 mod line;
 mod rejoin;
+mod totals;
 pub mod verdict;
 
 use std::collections::BTreeMap;

@@ -10,6 +10,9 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use crate::pair::totals::LineTotals;
+use crate::record::synthesize::Refusal;
+
 /// The verdict on a scored line, without the data of [`Verdict`]. Every scored line that was read has exactly one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum VerdictKind {
@@ -67,12 +70,20 @@ impl VerdictKind {
     /// Returns whether a rule refused the record. A waiting or malformed line is not refused.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
+        self.refuses_evidence()
+            || matches!(self, VerdictKind::Firewalled | VerdictKind::UnknownCategory)
+    }
+
+    /// Returns whether the record was refused for its evidence; other evidence can give it another verdict.
+    #[must_use]
+    pub const fn refuses_evidence(self) -> bool {
         match self {
-            VerdictKind::Firewalled
+            VerdictKind::WrongRole | VerdictKind::BlankText => true,
+            VerdictKind::Exported
+            | VerdictKind::Firewalled
             | VerdictKind::UnknownCategory
-            | VerdictKind::WrongRole
-            | VerdictKind::BlankText => true,
-            VerdictKind::Exported | VerdictKind::Waiting | VerdictKind::Malformed => false,
+            | VerdictKind::Waiting
+            | VerdictKind::Malformed => false,
         }
     }
 }
@@ -166,7 +177,7 @@ impl<'de, T: Deserialize<'de> + Default> Deserialize<'de> for PerVerdict<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct VerdictCounts {
     /// Records by verdict, in the order of [`VerdictKind::ALL`].
-    records: [u64; VerdictKind::RECORDS],
+    pub(super) records: [u64; VerdictKind::RECORDS],
     /// Exported records for which evidence that differs arrived after the row was written.
     pub superseded: u64,
     /// Exported records whose run was scored `rejected` or `needs_human_review` later.
@@ -195,8 +206,10 @@ impl VerdictCounts {
     /// Returns how many.
     pub fn requeue_refused_evidence(&mut self) -> u64 {
         let mut refused = 0;
-        for kind in [VerdictKind::WrongRole, VerdictKind::BlankText] {
-            refused += std::mem::take(&mut self[kind]);
+        for (kind, records) in VerdictKind::ALL.into_iter().zip(&mut self.records) {
+            if kind.refuses_evidence() {
+                refused += std::mem::take(records);
+            }
         }
         self[VerdictKind::Waiting] += refused;
         refused
@@ -215,74 +228,6 @@ impl Index<VerdictKind> for VerdictCounts {
 impl IndexMut<VerdictKind> for VerdictCounts {
     fn index_mut(&mut self, kind: VerdictKind) -> &mut u64 {
         &mut self.records[kind as usize]
-    }
-}
-
-/// Sums of line counts over pairs, kept up to date so that a status does not walk the pairs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct LineTotals {
-    /// Scored lines read.
-    pub scored_lines: u64,
-    /// Malformed scored lines.
-    pub scored_malformed: u64,
-    /// Evidence lines read.
-    pub evidence_lines: u64,
-    /// Malformed evidence lines.
-    pub evidence_malformed: u64,
-    /// Scored records by verdict.
-    pub counts: VerdictCounts,
-}
-
-impl LineTotals {
-    /// Returns the scored lines by verdict, the malformed ones included.
-    #[must_use]
-    pub fn by_verdict(&self) -> PerVerdict<u64> {
-        PerVerdict::from_fn(|kind| match kind {
-            VerdictKind::Malformed => self.scored_malformed,
-            record => self.counts[record],
-        })
-    }
-
-    /// Replaces the totals of a pair: subtracts `before` and adds `after`.
-    pub fn replace(&mut self, before: &LineTotals, after: &LineTotals) {
-        self.combine(after, u64::wrapping_add);
-        // Totals of a damaged state may be less than a pair's: they wrap, and fail the account.
-        self.combine(before, u64::wrapping_sub);
-    }
-
-    /// Adds other totals.
-    pub fn add(&mut self, other: &LineTotals) {
-        self.combine(other, u64::wrapping_add);
-    }
-
-    fn combine(&mut self, other: &LineTotals, combine: impl Fn(u64, u64) -> u64) {
-        let LineTotals {
-            scored_lines,
-            scored_malformed,
-            evidence_lines,
-            evidence_malformed,
-            counts,
-        } = self;
-        for (total, figure) in [
-            (scored_lines, other.scored_lines),
-            (scored_malformed, other.scored_malformed),
-            (evidence_lines, other.evidence_lines),
-            (evidence_malformed, other.evidence_malformed),
-            (&mut counts.superseded, other.counts.superseded),
-            (&mut counts.contradicted, other.counts.contradicted),
-        ]
-        .into_iter()
-        .chain(counts.records.iter_mut().zip(other.counts.records))
-        {
-            *total = combine(*total, figure);
-        }
-    }
-
-    /// Returns whether each scored line that was read has a verdict (promise 5), over all pairs.
-    #[must_use]
-    pub fn balanced(&self) -> bool {
-        let accounted = self.counts.records().checked_add(self.scored_malformed);
-        accounted == Some(self.scored_lines)
     }
 }
 
@@ -325,6 +270,87 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Returns the verdict of a record that a rule refused.
+    #[must_use]
+    pub fn refused(refusal: Refusal, index: u32) -> Self {
+        match refusal {
+            Refusal::UnknownCategory => Verdict::UnknownCategory,
+            Refusal::WrongRole => Verdict::WrongRole { index },
+            Refusal::BlankText => Verdict::BlankText { index },
+        }
+    }
+
+    /// Returns the rule that refused the record, except the firewall.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Verdict::UnknownCategory => Some(Refusal::UnknownCategory),
+            Verdict::WrongRole { .. } => Some(Refusal::WrongRole),
+            Verdict::BlankText { .. } => Some(Refusal::BlankText),
+            Verdict::Waiting { .. } | Verdict::Exported { .. } | Verdict::Firewalled => None,
+        }
+    }
+
+    /// Returns the record's index if it is joined again with new evidence.
+    #[must_use]
+    pub fn index_to_join(&self) -> Option<u32> {
+        match *self {
+            Verdict::Waiting { index, .. }
+            | Verdict::WrongRole { index }
+            | Verdict::BlankText { index } => Some(index),
+            Verdict::Exported { .. } | Verdict::Firewalled | Verdict::UnknownCategory => None,
+        }
+    }
+
+    /// Returns the verdict after a reset of the record's evidence, if it was refused for that evidence.
+    #[must_use]
+    pub fn requeued(&self, since_s: u64) -> Option<Self> {
+        let refused = self.kind().refuses_evidence();
+        let index = self.index_to_join().filter(|_| refused)?;
+        Some(Verdict::Waiting { index, since_s })
+    }
+
+    /// Returns the persisted form: a code, a number of 48 bits and one of 32.
+    pub(super) fn pack(&self) -> (u8, u64, u32) {
+        match *self {
+            Verdict::Waiting { index, since_s } => (0, since_s, index),
+            Verdict::WrongRole { index } => (1, 0, index),
+            Verdict::BlankText { index } => (2, 0, index),
+            Verdict::Exported {
+                row_offset,
+                evidence_digest,
+                superseded,
+                contradicted,
+            } => {
+                let flags = u8::from(superseded) << 4 | u8::from(contradicted) << 5;
+                (3 | flags, row_offset, evidence_digest)
+            }
+            Verdict::Firewalled => (4, 0, 0),
+            Verdict::UnknownCategory => (5, 0, 0),
+        }
+    }
+
+    /// Returns the verdict with this persisted form.
+    pub(super) fn unpack(code: u8, long: u64, short: u32) -> Option<Self> {
+        Some(match code & 0x0f {
+            0 => Verdict::Waiting {
+                index: short,
+                since_s: long,
+            },
+            1 => Verdict::WrongRole { index: short },
+            2 => Verdict::BlankText { index: short },
+            3 => Verdict::Exported {
+                row_offset: long,
+                evidence_digest: short,
+                superseded: code & 0x10 != 0,
+                contradicted: code & 0x20 != 0,
+            },
+            4 => Verdict::Firewalled,
+            5 => Verdict::UnknownCategory,
+            _ => return None,
+        })
+    }
+
     /// Returns the verdict without its data.
     #[must_use]
     pub fn kind(&self) -> VerdictKind {
@@ -349,6 +375,35 @@ mod tests {
             assert_eq!(kind as usize, n);
         }
         assert_eq!(VerdictKind::Malformed as usize, VerdictKind::RECORDS);
+    }
+
+    #[test]
+    fn each_verdict_of_a_record_has_one_code_and_is_refused_by_one_rule() {
+        let records = u8::try_from(VerdictKind::RECORDS).unwrap();
+        let verdicts: Vec<Verdict> = (0..records)
+            .map(|code| Verdict::unpack(code, 7, 9).unwrap())
+            .collect();
+        assert_eq!(Verdict::unpack(records, 7, 9), None);
+        for kind in &VerdictKind::ALL[..VerdictKind::RECORDS] {
+            let of_kind: Vec<&Verdict> = verdicts.iter().filter(|v| v.kind() == *kind).collect();
+            let [verdict] = of_kind.as_slice() else {
+                panic!("not one code of {}: {of_kind:?}", kind.code());
+            };
+            let (code, long, short) = verdict.pack();
+            assert_eq!(Verdict::unpack(code, long, short), Some(**verdict));
+            let by_rule = verdict
+                .refusal()
+                .map(|refusal| Verdict::refused(refusal, 9));
+            let is_by_rule = kind.is_refusal() && *kind != VerdictKind::Firewalled;
+            assert_eq!(by_rule, is_by_rule.then_some(**verdict));
+            let is_joined = kind.refuses_evidence() || *kind == VerdictKind::Waiting;
+            assert_eq!(verdict.index_to_join(), is_joined.then_some(9));
+            let waiting = (kind.refuses_evidence()).then_some(Verdict::Waiting {
+                index: 9,
+                since_s: 8,
+            });
+            assert_eq!(verdict.requeued(8), waiting);
+        }
     }
 
     #[test]

@@ -18,6 +18,38 @@ pub enum Refusal {
     BlankText,
 }
 
+impl Refusal {
+    /// Returns the rule in words.
+    #[must_use]
+    pub fn rule(self) -> &'static str {
+        match self {
+            Refusal::UnknownCategory => "the category is unknown",
+            Refusal::WrongRole => "the evidence's model_role is not executor, reviewer or applier",
+            Refusal::BlankText => "the evidence's text is empty or white space alone",
+        }
+    }
+
+    /// Returns the value that the rule tests, if it is known: the category of the run, or a part of its evidence.
+    #[must_use]
+    pub fn value(
+        self,
+        category: Option<String>,
+        evidence: Option<&Evidence<'_>>,
+    ) -> Option<String> {
+        match self {
+            Refusal::UnknownCategory => category,
+            Refusal::WrongRole => Some(evidence?.model_role.decode().into_owned()),
+            Refusal::BlankText => {
+                let text = evidence?.text.decode();
+                Some(text.chars().take(SHOWN_CHARS_MAX).collect())
+            }
+        }
+    }
+}
+
+/// Maximum characters of a blank text that are shown.
+const SHOWN_CHARS_MAX: usize = 80;
+
 /// The settings of row synthesis.
 #[derive(Debug, Clone, Copy)]
 pub struct Synthesis<'a> {

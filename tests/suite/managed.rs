@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use distilld::pair::verdict::VerdictKind;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::kill_harness::Daemon;
@@ -226,6 +227,10 @@ fn a_status_report_is_one_event_with_all_figures() {
         " last_row_at=",
     ] {
         assert!(line.contains(field), "no {field} in {line}");
+    }
+    for kind in VerdictKind::ALL {
+        let field = format!(" {}=", kind.code());
+        assert!(line.contains(&field), "no {field} in {line}");
     }
     bench.stop(daemon);
 }

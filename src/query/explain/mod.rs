@@ -174,7 +174,7 @@ impl PairExplainer<'_> {
             let mut line = self.line(Stream::Scored, entry.offset, u64::from(entry.len_bytes));
             line.line = numbers.get(n).copied();
             line.changed_since = source.is_some() && category.is_none();
-            self.decide(entry, category, evidence.as_ref(), &mut line);
+            self.decide(entry, category, evidence.as_deref(), &mut line);
             lines.push(line);
         }
     }
@@ -183,20 +183,21 @@ impl PairExplainer<'_> {
         &self,
         entry: &ScoredLine,
         category: Option<String>,
-        evidence: Option<&(String, String)>,
+        evidence: Option<&[u8]>,
         line: &mut LineExplanation,
     ) {
-        let (rule, value) = match entry.verdict {
-            Verdict::Exported { .. } => (EXPORTED, category),
-            Verdict::Firewalled => (FIREWALLED, category),
-            Verdict::UnknownCategory => (UNKNOWN_CATEGORY, category),
-            Verdict::Waiting { .. } => {
+        let (rule, value) = match (entry.verdict, entry.verdict.refusal()) {
+            (_, Some(refusal)) => {
+                let evidence = evidence.and_then(|line| parse::evidence(line).ok());
+                (refusal.rule(), refusal.value(category, evidence.as_ref()))
+            }
+            (Verdict::Exported { .. }, None) => (EXPORTED, category),
+            (Verdict::Waiting { .. }, None) => {
                 // With evidence it would not wait, unless a line is unreadable.
                 let rule = self.in_pair.evidence.map_or(WAITING, |_| UNREADABLE);
                 (rule, Some(self.run_id.to_owned()))
             }
-            Verdict::WrongRole { .. } => (WRONG_ROLE, evidence.map(|(role, _)| role.clone())),
-            Verdict::BlankText { .. } => (BLANK_TEXT, evidence.map(|(_, text)| text.clone())),
+            (_, None) => (FIREWALLED, category),
         };
         (entry.verdict.kind().code()).clone_into(&mut line.verdict);
         rule.clone_into(&mut line.rule);
@@ -219,18 +220,16 @@ impl PairExplainer<'_> {
         }
     }
 
-    /// Returns role and text of the evidence that counts, as they are in the file now.
-    fn evidence_now(&self) -> Option<(String, String)> {
+    /// Returns the line of the evidence that counts, as it is in the file now, if it is still the run's.
+    fn evidence_now(&self) -> Option<Vec<u8>> {
         let EvidenceLocation { offset, len_bytes } = self.in_pair.evidence?;
         let line = self
             .source(Stream::Evidence)?
             .line(offset, len_bytes)
             .ok()?;
-        let evidence = parse::evidence(parse::trim(&line)).ok()?;
-        let text = evidence.text.decode();
-        let shown = text.chars().take(VALUE_CHARS_MAX).collect();
-        let fits = evidence.run_id.decode() == self.run_id;
-        fits.then(|| (evidence.model_role.decode().into_owned(), shown))
+        let line = parse::trim(&line);
+        let evidence = parse::evidence(line).ok()?;
+        (evidence.run_id.decode() == self.run_id).then(|| line.to_vec())
     }
 
     /// Every evidence line with the id that was read; the index knows the last one alone.
@@ -284,16 +283,11 @@ impl PairExplainer<'_> {
 
 const EXPORTED: &str = "an admitted category, evidence of a role that gives samples, a text";
 const FIREWALLED: &str = "the firewall: category `rejected` or `needs_human_review`, final";
-const UNKNOWN_CATEGORY: &str = "the category is unknown";
 const WAITING: &str = "the paired day-file has no evidence with its run id yet";
 const UNREADABLE: &str =
     "its line or its evidence cannot be read any more: the day-file was deleted or changed";
-const WRONG_ROLE: &str = "the evidence's model_role is not executor, reviewer or applier";
-const BLANK_TEXT: &str = "the evidence's text is empty or white space alone";
 const COUNTS: &str = "the last evidence with its run id counts";
 const REPLACED: &str = "later evidence with its run id counts";
-/// Maximum characters shown of a text that was refused as blank.
-const VALUE_CHARS_MAX: usize = 80;
 
 /// The category of a scored line, if it is still the run's.
 fn category_of(

@@ -81,8 +81,7 @@ fn forget_evidence(pair: &mut ActivePair, since_s: u64) {
     checkpoint.counts.requeue_refused_evidence();
     pair.overlay.evidence.clear();
     for entry in pair.overlay.entries.values_mut() {
-        if let Verdict::WrongRole { index } | Verdict::BlankText { index } = entry.verdict {
-            let verdict = Verdict::Waiting { index, since_s };
+        if let Some(verdict) = entry.verdict.requeued(since_s) {
             *entry = ScoredLine { verdict, ..*entry };
         }
     }
