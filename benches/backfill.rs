@@ -19,11 +19,11 @@ use clap::Parser;
 use support::figures::{Spread, Table, machine, mebibytes, megabytes, ratio, seconds};
 use support::lake::{self, Lake, LakeFacts, LakePlan};
 use support::others::Other;
-use support::program::{Finished, Program, Usage, own_cpu};
+use support::program::{Finished, Program, Usage, own_cpu_time};
 use support::summary::{self, Line};
 use support::{BUFFER_BYTES, Failure, bench_dir, export_path, lines_in, remove_tree, settle_disk};
 
-/// Measures distilld on a whole history at once.
+/// Measures distilld on a complete history.
 #[derive(Debug, Parser)]
 struct Options {
     /// Also a sixth of the lake, and ten times as much: 13 GB of disk
@@ -38,10 +38,10 @@ struct Options {
     /// Mean length of an evidence text, bytes
     #[arg(long, default_value_t = 1_620)]
     text_bytes: u32,
-    /// Another program in the same table: a shell command that makes the rows of the lake `$ROOT` and writes them to
-    /// `$OUT`; `duckdb` is there by itself where it is installed
+    /// Another program for the same table: a shell command that makes the rows of the lake `$ROOT` and writes them to
+    /// `$OUT`; `duckdb` is included where it is installed
     #[arg(long, value_name = "NAME=COMMAND")]
-    beside: Vec<String>,
+    other: Vec<String>,
     /// Rounds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
@@ -98,7 +98,7 @@ fn measure_lake(name: &str, pairs: u32, options: &Options) -> Result<Vec<Line>, 
 
     let inputs = day_files(&lake.root)?;
     read_all(&inputs)?;
-    let others = Other::all(&options.beside);
+    let others = Other::all(&options.other);
     let mut rounds = Rounds::default();
     let named = others.iter().map(|other| (other.name.clone(), Vec::new()));
     rounds.others = named.collect();
@@ -111,11 +111,11 @@ fn measure_lake(name: &str, pairs: u32, options: &Options) -> Result<Vec<Line>, 
     }
     report(&dir, &lake, &rounds)?;
     remove_tree(&lake.root.join("data/distilled"))?;
-    summed_up(&lake, &rounds)
+    summary_lines(&lake, &rounds)
 }
 
 /// Returns the lines for the summary of all benchmarks.
-fn summed_up(lake: &Lake, rounds: &Rounds) -> Result<Vec<Line>, Failure> {
+fn summary_lines(lake: &Lake, rounds: &Rounds) -> Result<Vec<Line>, Failure> {
     let facts = lake.facts;
     let spread = |runs: &[Finished]| {
         Spread::of(runs.iter().map(|run| run.wall).collect()).ok_or("no rounds")
@@ -197,7 +197,7 @@ fn measure(dir: &Path, lake: &Lake, args: &[&str]) -> Result<Finished, Failure> 
     Ok(finished)
 }
 
-/// Runs another program on the lake, and has its rows durable too.
+/// Runs another program on the lake and makes its rows durable too.
 fn measure_other(dir: &Path, lake: &Lake, other: &Other) -> Result<Finished, Failure> {
     settle_disk(dir)?;
     let output = dir.join("other.jsonl");
@@ -217,7 +217,7 @@ fn measure_other(dir: &Path, lake: &Lake, other: &Other) -> Result<Finished, Fai
 
 /// Measures the lower bound of this work: reads every byte once and syncs a file of the export's size.
 fn floor(inputs: &[PathBuf], output: &Path, len_bytes: u64) -> io::Result<Finished> {
-    let (start, cpu_before) = (Instant::now(), own_cpu());
+    let (start, cpu_before) = (Instant::now(), own_cpu_time());
     read_all(inputs)?;
     let block = vec![b'x'; BUFFER_BYTES];
     let mut file = File::create(output)?;
@@ -229,7 +229,7 @@ fn floor(inputs: &[PathBuf], output: &Path, len_bytes: u64) -> io::Result<Finish
     }
     file.sync_data()?;
     let wall = start.elapsed();
-    let cpu = own_cpu().saturating_sub(cpu_before);
+    let cpu = own_cpu_time().saturating_sub(cpu_before);
     fs::remove_file(output)?;
     Ok(Finished {
         wall,

@@ -17,7 +17,7 @@ use clap::Parser;
 
 use distilld::pair::checkpoint::PairCheckpoint;
 use distilld::pair::index::{EvidenceLine, EvidenceLocation, PairId, ScoredLine};
-use distilld::pair::verdict::{Verdict, VerdictCounts};
+use distilld::pair::verdict::{Verdict, VerdictCounts, VerdictKind};
 use distilld::platform::storage::OsStorage;
 use distilld::query::status::waiting_oldest;
 use distilld::record::keys::RunKey;
@@ -45,10 +45,10 @@ struct Options {
     /// Number of pairs per waiting run
     #[arg(long, default_value_t = 2)]
     waiting_every: u32,
-    /// Runs looked for
+    /// Number of runs to search for
     #[arg(long, default_value_t = 7)]
     runs: u32,
-    /// Nothing more: it is full already
+    /// No effect: the default size is the full size
     #[arg(long, hide = true)]
     full: bool,
     /// Given by cargo
@@ -183,11 +183,10 @@ fn checkpoint(pair: u32, options: &Options) -> PairCheckpoint {
     let path = format!("{year:04}/{month:02}/{day:02}/class-{name:02}.jsonl");
     let mut checkpoint = PairCheckpoint::new(path.into_bytes());
     let waiting = u64::from(waits(pair, 0, options));
-    checkpoint.counts = VerdictCounts {
-        exported: u64::from(options.records) - waiting,
-        waiting,
-        ..VerdictCounts::default()
-    };
+    let exported = u64::from(options.records) - waiting;
+    checkpoint.counts = VerdictCounts::default()
+        .with(VerdictKind::Exported, exported)
+        .with(VerdictKind::Waiting, waiting);
     checkpoint.waiting_since_s = waiting * u64::from(1_700_000_000 + pair);
     checkpoint
 }

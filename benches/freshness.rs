@@ -42,7 +42,7 @@ const TEXT_BYTES: u32 = 1_620;
 /// Rest between two trials that each wait for their row.
 const REST: Duration = Duration::from_millis(100);
 
-/// Measures how soon a record's row is there.
+/// Measures the time until a record's row is readable.
 #[derive(Debug, Clone, Parser)]
 struct Options {
     /// Records a second in the scenario `steady`
@@ -66,7 +66,7 @@ struct Options {
     /// This scenario alone; may be given more than once
     #[arg(long, value_enum)]
     only: Vec<Scenario>,
-    /// The silence of 60 s that the aim speaks of
+    /// Uses the silence of 60 s that the target specifies
     #[arg(long)]
     full: bool,
     /// Given by cargo
@@ -123,7 +123,7 @@ fn main() -> Result<(), Failure> {
         outcomes.push(Outcome { aim, ..outcome });
     }
     report(&dir, &outcomes)?;
-    let lines: Vec<Line> = outcomes.iter().map(summed_up).collect();
+    let lines: Vec<Line> = outcomes.iter().map(summary_lines).collect();
     summary::leave("freshness", &lines)?;
     Ok(remove_tree(&dir)?)
 }
@@ -139,7 +139,7 @@ fn aim_of(scenario: Scenario) -> &'static str {
 }
 
 /// Returns the lines for the summary of all benchmarks.
-fn summed_up(outcome: &Outcome) -> Line {
+fn summary_lines(outcome: &Outcome) -> Line {
     let (rows, floor) = (outcome.rows.percentile(99), outcome.floor.percentile(99));
     Line {
         what: format!("freshness, {}, p99", outcome.name),
@@ -171,7 +171,7 @@ fn measure(dir: &Path, scenario: Scenario, options: &Options) -> Result<Outcome,
     bench.finish(name, usage, cpu, elapsed)
 }
 
-/// A daemon on a lake of its own, what is written to it, and what is seen of it.
+/// A daemon on a lake of its own, the appended records, and the observed rows.
 #[derive(Debug)]
 struct Bench {
     root: PathBuf,
@@ -186,7 +186,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Makes the lake, one record a pair, starts the daemon and waits for the lake's rows.
+    /// Creates the lake with one record per pair, starts the daemon and waits for the lake's rows.
     fn start(dir: &Path, pairs: u32) -> Result<Self, Failure> {
         remove_tree(dir)?;
         let plan = LakePlan {
@@ -197,7 +197,7 @@ impl Bench {
         };
         let lake = lake::prepare(dir, &plan)?;
         let (root, mut rng) = (lake.root, fastrand::Rng::with_seed(13));
-        // A lake this small may earn no row at all: this one surely does.
+        // A lake this small may earn no row at all; this record does.
         let record = Record::good(&mut rng, "warm-up".to_owned(), TEXT_BYTES);
         append_record(&root, &PairPath::numbered(0), 1, &record)?;
         settle_disk(dir)?;
@@ -206,7 +206,7 @@ impl Bench {
         wait_for_rows(&mut program, &export_path(&root), rows_before)?;
         let watcher = Watcher::start(&export_path(&root))?;
         let floor = Floor::create(&dir.join("floor.bin"))?;
-        // What a start has left to do is not what is measured.
+        // The rest of the start is not part of the measurement.
         thread::sleep(Duration::from_secs(1));
         Ok(Self {
             root,
@@ -318,7 +318,7 @@ impl Bench {
     ) -> Result<Outcome, Failure> {
         let resolution = self.watcher.stop()?;
         self.program.stop()?;
-        // Stopped, it adds nothing more: a row written twice would show here.
+        // The stopped daemon adds nothing more; a row written twice would be counted here.
         let (lines, expected) = (
             lines_in(&export_path(&self.root))?,
             self.rows_before + self.written.len() as u64,
@@ -357,13 +357,13 @@ fn append_record(root: &Path, pair: &PairPath, line: u32, record: &Record) -> io
 fn wait_for_rows(program: &mut Program, export: &Path, rows: u64) -> Result<(), Failure> {
     let deadline = Instant::now() + ROW_DEADLINE;
     loop {
-        let there = lines_in(export)?;
-        if there == rows {
+        let found = lines_in(export)?;
+        if found == rows {
             return Ok(());
         }
         program.check_alive()?;
         if Instant::now() > deadline {
-            return Err(program.failure(&format!("{there} of {rows} first rows came")));
+            return Err(program.failure(&format!("{found} of {rows} first rows came")));
         }
         thread::sleep(Duration::from_millis(10));
     }

@@ -29,7 +29,7 @@ const QUIET_CPU: Duration = Duration::from_millis(5);
 /// Maximum time to wait until a daemon is quiet.
 const QUIET_DEADLINE: Duration = Duration::from_secs(180);
 
-/// Measures what idling costs.
+/// Measures the cost of an idle daemon.
 #[derive(Debug, Parser)]
 struct Options {
     #[command(flatten)]
@@ -90,7 +90,7 @@ fn main() -> Result<(), Failure> {
     println!("{}", machine(&dir));
     println!("floor: the daemon on an empty lake, over the same seconds\n");
     report(&outcomes);
-    summary::leave("idle", &summed_up(&outcomes, over))?;
+    summary::leave("idle", &summary_lines(&outcomes, over))?;
     Ok(remove_tree(&dir)?)
 }
 
@@ -125,7 +125,7 @@ impl Subject {
         Ok(Activity::of(self.daemon.program.id())?)
     }
 
-    /// Idling adds no row.
+    /// Stops the daemon and asserts that idling added no row.
     fn finish(self) -> Result<(), Failure> {
         self.daemon.program.stop()?;
         let rows = lines_in(&export_path(&self.root))?;
@@ -204,7 +204,7 @@ fn report(outcomes: &[Outcome]) {
 }
 
 /// Returns the lines for the summary of all benchmarks.
-fn summed_up(outcomes: &[Outcome], over: Duration) -> Vec<Line> {
+fn summary_lines(outcomes: &[Outcome], over: Duration) -> Vec<Line> {
     let mut lines = Vec::new();
     for Outcome {
         name,

@@ -34,12 +34,12 @@ use support::{Failure, bench_dir, export_path, lines_in, remove_tree, settle_dis
 /// Mean length of the evidence texts.
 const TEXT_BYTES: u32 = 1_620;
 /// Polling interval of the export.
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// Appends of the floor of disk writes.
 const FLOOR_APPENDS: u64 = 200;
 const FLOOR_BYTES: u64 = FLOOR_APPENDS * ROW_BYTES as u64;
 
-/// Measures what late evidence and each row cost.
+/// Measures the cost of late evidence and of each row.
 #[derive(Debug, Parser)]
 struct Options {
     /// 100,000 waiting runs
@@ -80,14 +80,14 @@ struct StateBytes {
     journal: u64,
 }
 
-/// Bytes the disk was given for a steady load.
+/// Bytes written to the disk for a steady load.
 #[derive(Debug)]
 struct Writes {
     rows: u64,
     row_bytes: u64,
-    /// Until the last row was there.
+    /// Until the last row was readable.
     shown: Written,
-    /// Until the daemon had ended, with all in its state.
+    /// Until the daemon had ended and its state was complete.
     ended: Written,
     /// For [`FLOOR_BYTES`] of rows.
     floor: Written,
@@ -141,18 +141,18 @@ impl Lake {
                 record.write_scored(pair, run, &mut scored);
             }
             pair.make_dirs(&lake.root)?;
-            pair.make_dirs(&lake.beside())?;
-            File::create(pair.evidence(&lake.beside()))?.write_all(&evidence)?;
+            pair.make_dirs(&lake.staged_dir())?;
+            File::create(pair.evidence(&lake.staged_dir()))?.write_all(&evidence)?;
             File::create(pair.scored(&lake.root))?.write_all(&scored)?;
         }
         Ok(lake)
     }
 
-    fn beside(&self) -> PathBuf {
+    fn staged_dir(&self) -> PathBuf {
         self.dir.join("beside")
     }
 
-    /// Evidence comes while the daemon runs.
+    /// Makes the evidence available while the daemon runs.
     fn late(&self, outcome: &mut Outcome) -> Result<(), Failure> {
         let mut daemon = self.start()?;
         daemon.wait_until_caught_up()?;
@@ -162,7 +162,7 @@ impl Lake {
         settle_disk(&self.dir)?;
         let start = Instant::now();
         for pair in &self.pairs {
-            fs::rename(pair.evidence(&self.beside()), pair.evidence(&self.root))?;
+            fs::rename(pair.evidence(&self.staged_dir()), pair.evidence(&self.root))?;
         }
         outcome.late.push(self.wait_for_rows(start, &mut daemon)?);
         outcome.late_state = self.stop(daemon)?;
@@ -178,12 +178,12 @@ impl Lake {
             .push(self.wait_for_rows(start, &mut daemon)?);
         outcome.backfill_state = self.stop(daemon)?;
         for pair in &self.pairs {
-            fs::rename(pair.evidence(&self.root), pair.evidence(&self.beside()))?;
+            fs::rename(pair.evidence(&self.root), pair.evidence(&self.staged_dir()))?;
         }
         Ok(())
     }
 
-    /// A daemon that knows nothing, on a quiet disk.
+    /// Starts a daemon without a state, on a quiet disk.
     fn start(&self) -> Result<Daemon, Failure> {
         remove_tree(&self.root.join("data/distilled"))?;
         settle_disk(&self.dir)?;
@@ -203,13 +203,13 @@ impl Lake {
                 return Ok(start.elapsed());
             }
             daemon.program.check_alive()?;
-            thread::sleep(LOOK_INTERVAL);
+            thread::sleep(POLL_INTERVAL);
         }
         let what = format!("{rows} of {} rows came", self.rows);
         Err(daemon.program.failure(&what))
     }
 
-    /// Ends it, counts the rows and gives what the state holds on disk.
+    /// Stops the daemon, counts the rows and returns the size of the state on disk.
     fn stop(&self, daemon: Daemon) -> Result<StateBytes, Failure> {
         daemon.program.stop()?;
         let rows = lines_in(&export_path(&self.root))?;
@@ -233,8 +233,8 @@ impl Lake {
         let mut appender =
             Appender::start(&self.root, PairPath::on("2100/01/01", 0), 0, TEXT_BYTES)?;
         PairPath::on("2100/01/01", 0).make_dirs(&self.root)?;
-        // The first row pays for the new pair.
-        appender.steadily(1, LOOK_INTERVAL, &mut daemon.program)?;
+        // The first row includes the cost of the new pair.
+        appender.steadily(1, POLL_INTERVAL, &mut daemon.program)?;
         let export = export_path(&self.root);
         let (before, len) = (
             Written::of(process_id, &export)?,
@@ -308,7 +308,7 @@ fn report(lake: &Lake, outcome: &Outcome, writes: &Writes) -> Result<(), Failure
     report_writes(writes);
     let a_record = |store: u64| store as f64 / (2 * rows) as f64;
     let written = |written: &Written, row_bytes: u64| written.given as f64 / row_bytes as f64;
-    let (ours, least) = (
+    let (measured, least) = (
         written(&writes.ended, writes.row_bytes),
         written(&writes.floor, FLOOR_BYTES),
     );
@@ -329,9 +329,9 @@ fn report(lake: &Lake, outcome: &Outcome, writes: &Writes) -> Result<(), Failure
         },
         Line {
             what: "bytes written for each byte of a row, 500 rows/s".to_owned(),
-            value: format!("{ours:.2}"),
+            value: format!("{measured:.2}"),
             floor: format!("{least:.2}"),
-            ratio: format!("{:.2} x", ours / least),
+            ratio: format!("{:.2} x", measured / least),
             aim: "",
         },
     ];

@@ -33,12 +33,12 @@ use support::{Failure, bench_dir, export_path, lines_in, remove_tree, settle_dis
 const TEXT_BYTES: u32 = 1_620;
 /// Records before each kill.
 const JOURNALED: u32 = 20;
-/// Records of the first second after READY and the first row, while the daemon may still be looking at the history.
+/// Records of the first second after READY and the first row, while the daemon may still be reading the history.
 const FIRST_SECOND: u32 = 50;
 /// Time between two records.
 const PERIOD: Duration = Duration::from_millis(20);
 
-/// Measures how soon the daemon works again.
+/// Measures the time until a restarted daemon works again.
 #[derive(Debug, Parser)]
 struct Options {
     #[command(flatten)]
@@ -54,7 +54,7 @@ struct Options {
     bench: bool,
 }
 
-/// A lake, and what the rounds on it gave.
+/// A lake and the measurements of the rounds on it.
 #[derive(Debug)]
 struct Subject {
     name: &'static str,
@@ -98,7 +98,7 @@ fn main() -> Result<(), Failure> {
 }
 
 impl Subject {
-    /// One record, taken in.
+    /// Creates a lake with one processed record.
     fn empty(dir: &Path, pair: PairPath) -> Result<Self, Failure> {
         let root = dir.join("empty");
         pair.make_dirs(&root)?;
@@ -170,7 +170,7 @@ impl Subject {
         Ok(Appender::start(&self.root, pair, self.rows, TEXT_BYTES)?)
     }
 
-    /// A row that was written twice, or lost, would show here.
+    /// Counts the rows; a row that was written twice or lost is an error.
     fn count(&self) -> Result<(), Failure> {
         let lines = lines_in(&export_path(&self.root))?;
         if lines != self.rows {
@@ -184,7 +184,7 @@ impl Subject {
     }
 }
 
-/// A figure's name, what it is taken of, and how it is summed up.
+/// A figure's name, its measurements, and their aggregation.
 type Figure = (
     &'static str,
     fn(&Times) -> &Vec<Duration>,
@@ -238,7 +238,7 @@ fn report(dir: &Path, plan: HistoryPlan, empty: &Subject, full: &Subject) -> Res
         table.row(cells);
     }
     table.print();
-    summary::leave("restart", &summed_up(plan, empty, full)?)?;
+    summary::leave("restart", &summary_lines(plan, empty, full)?)?;
     println!(
         "\npeak rss: {} on the history, {} on the empty lake",
         mebibytes(full.times.peak_rss_bytes),
@@ -248,7 +248,7 @@ fn report(dir: &Path, plan: HistoryPlan, empty: &Subject, full: &Subject) -> Res
 }
 
 /// Returns the lines for the summary of all benchmarks.
-fn summed_up(plan: HistoryPlan, empty: &Subject, full: &Subject) -> Result<Vec<Line>, Failure> {
+fn summary_lines(plan: HistoryPlan, empty: &Subject, full: &Subject) -> Result<Vec<Line>, Failure> {
     let line = |figure: &Figure, of_ratio: bool, aim| -> Result<Line, Failure> {
         let (name, of, sum_up) = figure;
         let value = Spread::of(of(&full.times).clone()).ok_or("no rounds")?;
@@ -267,7 +267,7 @@ fn summed_up(plan: HistoryPlan, empty: &Subject, full: &Subject) -> Result<Vec<L
         })
     };
     let state = full.root.join("data/distilled/.distilld/state.redb");
-    // What is allocated: the store makes its file longer than it needs.
+    // The allocated size: the store makes its file longer than it needs.
     let state_bytes = std::fs::metadata(state)?.blocks() * 512;
     let a_record = state_bytes as f64 / plan.lines() as f64;
     Ok(vec![

@@ -35,7 +35,7 @@ struct Arguments {
     /// Runs a second
     #[arg(long, value_name = "N", default_value_t = 5)]
     rate: u32,
-    /// Leave the lake there for a look
+    /// Keep the lake after the end
     #[arg(long)]
     keep: bool,
 }
@@ -79,7 +79,7 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     let interrupted = stop.load(Ordering::Relaxed);
     let stopped = stop_daemon(daemon, interrupted)?;
     played?;
-    // What it finished while it stopped.
+    // Rows that were written during the stop.
     show.read_rows()?;
     show.summary()?;
     if arguments.keep {
@@ -88,7 +88,7 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     Ok(stopped && (interrupted || show.rows_missing() == 0))
 }
 
-/// The daemon as `distilld run` would start it, but on a thread of this program.
+/// Starts the daemon like `distilld run`, but on a thread of this program.
 fn start_daemon(root: &Path) -> JoinHandle<ExitCode> {
     let mut arguments: Vec<OsString> = vec!["distilld".into(), "--root".into(), root.into()];
     arguments.extend(["--log".into(), "warn".into(), "run".into()]);
@@ -96,8 +96,8 @@ fn start_daemon(root: &Path) -> JoinHandle<ExitCode> {
 }
 
 /// Returns whether the daemon stopped in time and without an error.
-fn stop_daemon(daemon: JoinHandle<ExitCode>, told: bool) -> io::Result<bool> {
-    if !told {
+fn stop_daemon(daemon: JoinHandle<ExitCode>, stop_requested: bool) -> io::Result<bool> {
+    if !stop_requested {
         signal_hook::low_level::raise(signal_hook::consts::SIGTERM)?;
     }
     let deadline = Instant::now() + PATIENCE;
@@ -121,13 +121,13 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Follows the export as a consumer would, and keeps count of both ends.
+/// Follows the export like a consumer, and counts runs and rows.
 #[derive(Debug)]
 struct Show {
     export: PathBuf,
-    /// Everything before it was read as whole rows.
+    /// End of the rows that were read completely.
     offset: u64,
-    /// Runs of the scorer whose row has not come, with the time of their last line.
+    /// Runs of the scorer whose row has not appeared yet, with the time of their last line.
     awaited: HashMap<String, Option<Instant>>,
     lines: BTreeMap<Expected, u64>,
     late: u64,
@@ -148,7 +148,7 @@ impl Show {
         }
     }
 
-    /// Waits for the first rows, those of the runs that were there before.
+    /// Waits for the first rows, those of the existing runs.
     fn history(&mut self, daemon: &JoinHandle<ExitCode>) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while self.rows_of_history == 0 {
@@ -180,17 +180,17 @@ impl Show {
         )
     }
 
-    /// Scores for the time asked for, then waits for what is still to come.
+    /// Scores for the requested time, then waits for the remaining rows.
     fn play(
         &mut self,
         root: &Path,
-        asked: &Arguments,
+        arguments: &Arguments,
         stop: &AtomicBool,
         daemon: &JoinHandle<ExitCode>,
     ) -> io::Result<()> {
         let mut scorer = Scorer::new(root, None, fastrand::u64(..=0xff_ffff), Some(LATE));
-        let mut clock = Clock::new(f64::from(asked.rate));
-        let end = Instant::now() + Duration::from_secs(asked.seconds);
+        let mut clock = Clock::new(f64::from(arguments.rate));
+        let end = Instant::now() + Duration::from_secs(arguments.seconds);
         let mut scoring = true;
         while scoring || (self.rows_missing() > 0 && Instant::now() < end + PATIENCE) {
             if stop.load(Ordering::Relaxed) {
@@ -228,7 +228,7 @@ impl Show {
         }
     }
 
-    /// Reads the rows that are new. A last line without its newline stays for the next time.
+    /// Reads the new rows. A last line without its newline remains for the next call.
     fn read_rows(&mut self) -> io::Result<()> {
         let mut file = match File::open(&self.export) {
             Ok(file) => file,

@@ -20,7 +20,7 @@ use support::scorer::{Clock, Scorer};
 #[derive(Debug, Parser)]
 #[command(name = "scorer")]
 struct Arguments {
-    /// Root of the lake; it must be there, its day-files need not
+    /// Root of the lake; it must exist, its day-files need not
     #[arg(long, value_name = "DIR")]
     root: PathBuf,
     /// Runs a second, from 0.01 to 10000
@@ -29,7 +29,7 @@ struct Arguments {
     /// Stop after this time [default: never]
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
-    /// Every fifth run that earns a row gets its evidence so much later; 0 for none
+    /// Every fifth run that earns a row gets its evidence after this delay; 0 for none
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
     late_evidence: u64,
     /// The same seed gives the same runs [default: another each time]

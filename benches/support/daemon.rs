@@ -102,7 +102,7 @@ impl Drop for Notices {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // It has no way to panic, and a benchmark that ends cares no more.
+            // The thread cannot panic, and the benchmark ends here.
             let _ = thread.join();
         }
     }
@@ -111,7 +111,7 @@ impl Drop for Notices {
 fn listen(socket: &UnixDatagram, ready: &Sender<Instant>, stop: &AtomicBool) {
     let mut message = [0; 4096];
     while !stop.load(Ordering::Relaxed) {
-        // An error is the time-out.
+        // The error is a time-out.
         let Ok(len) = socket.recv(&mut message) else {
             continue;
         };
@@ -138,7 +138,7 @@ pub struct Appender {
 }
 
 impl Appender {
-    /// `rows` are in the export: numbers from there on were given to no earlier record.
+    /// Starts with `rows` rows in the export: run numbers from `rows` on are unused.
     pub fn start(root: &Path, pair: PairPath, rows: u64, text_bytes: u32) -> io::Result<Self> {
         Ok(Self {
             root: root.to_owned(),
@@ -150,7 +150,7 @@ impl Appender {
         })
     }
 
-    /// Appends one record; gives when the `write` of its scored line had returned.
+    /// Appends one record; returns the time at which the `write` of its scored line returned.
     pub fn append(&mut self) -> io::Result<Instant> {
         let run_id = format!("{RUN_PREFIX}{:08}", self.next);
         let record = Record::good(&mut self.rng, run_id, self.text_bytes);
@@ -162,7 +162,7 @@ impl Appender {
         lake::append(&self.pair.scored(&self.root), &scored)
     }
 
-    /// Waits for the next row, which must be that of the run `number`; gives when it was seen.
+    /// Waits for the next row, which must be that of the run `number`; returns the time at which it was seen.
     pub fn wait_for(&self, number: usize, program: &mut Program) -> Result<Instant, Failure> {
         let start = Instant::now();
         loop {
@@ -182,7 +182,7 @@ impl Appender {
         self.next
     }
 
-    /// Appends `count` records, one each `period`; gives how long each row took.
+    /// Appends `count` records, one per `period`; returns the delay of each row.
     pub fn steadily(
         &mut self,
         count: u32,
@@ -203,7 +203,7 @@ impl Appender {
         Ok(took)
     }
 
-    /// Ends it; the times between looks.
+    /// Stops the watcher and returns the polling intervals.
     pub fn stop(self) -> Result<Vec<Duration>, Failure> {
         self.watcher.stop()
     }

@@ -1,4 +1,4 @@
-//! The floor of freshness: rows appended to a file and synced, without distilld. It knows nothing of the lake.
+//! The floor of freshness: rows appended to a file and synced, without distilld. Independent of the lake.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -6,10 +6,10 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A row of the backfill's lake has about this length.
+/// Approximate length of a row in the backfill's lake.
 pub const ROW_BYTES: usize = 2_100;
 
-/// Sleeps until then; not at all if that is over.
+/// Sleeps until `when`; returns at once if that time has passed.
 pub fn sleep_until(when: Instant) {
     thread::sleep(when.saturating_duration_since(Instant::now()));
 }
@@ -19,7 +19,7 @@ pub fn sleep_until(when: Instant) {
 pub struct Floor(File);
 
 impl Floor {
-    /// Makes it, new, with one row in it.
+    /// Creates the file with one row in it.
     pub fn create(path: &Path) -> io::Result<Self> {
         let mut floor = Self(
             OpenOptions::new()
@@ -45,7 +45,7 @@ impl Floor {
         Ok(start.elapsed())
     }
 
-    /// Does it from `start` to `end`, at least once.
+    /// Appends and syncs rows from `start` to `end`, at least one.
     pub fn steadily(
         &mut self,
         start: Instant,

@@ -1,6 +1,6 @@
-//! A long history that distilld has taken in already: many day-files of short records, some runs that wait for their
-//! evidence, and the export and state that one `distilld run --once` made of them. Making one can take minutes, so it is
-//! kept and used again, by all benchmarks that ask for the same one. They append to it; nothing else of it changes.
+//! A long history that distilld has processed already: many day-files of short records, some runs that wait for their
+//! evidence, and the export and state that one `distilld run --once` made of them. Creating one can take minutes, so
+//! it is kept and reused by all benchmarks with the same parameters. They only append to it.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -15,7 +15,7 @@ use super::lake::{PairPath, text};
 use super::program::Program;
 use super::{Failure, bench_dir, export_path, lines_in, remove_tree};
 
-/// VerdictCounts up when the bytes made for the same plan change, so that no older history is used again.
+/// Incremented when the bytes created for the same plan change, so that no older history is reused.
 const GENERATOR_VERSION: u32 = 1;
 /// Mean length of an evidence text before its last piece.
 const TEXT_BYTES: usize = 40;
@@ -37,7 +37,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// The history that was asked for; one in fifty of its runs waits.
+    /// Returns the requested history; one in fifty of its runs waits.
     pub fn plan(&self) -> HistoryPlan {
         if self.full {
             return HistoryPlan {
@@ -77,7 +77,7 @@ impl HistoryPlan {
         2 * self.runs() - u64::from(self.waiting)
     }
 
-    /// The newest pair: where records that are measured go.
+    /// Returns the newest pair, to which measured records are appended.
     pub fn newest_pair(&self) -> PairPath {
         PairPath::of_history(self.pairs - 1)
     }
@@ -98,7 +98,7 @@ impl HistoryPlan {
     }
 }
 
-/// A history on disk, taken in.
+/// A processed history on disk.
 #[derive(Debug)]
 pub struct History {
     /// The value for `--root`.
@@ -111,8 +111,8 @@ pub struct History {
     pub rows: u64,
 }
 
-/// Gives the history of this plan: one that an earlier run left where the plan, the generator and the format of the
-/// state are the same, else a new one.
+/// Returns the history of this plan: one from an earlier run if the plan, the generator and the format of the state
+/// are the same, otherwise a new one.
 pub fn prepare(plan: HistoryPlan) -> Result<History, Failure> {
     let dir = plan.dir();
     let (root, made, taken_in) = (dir.join("root"), dir.join("made"), dir.join("taken-in"));
@@ -125,7 +125,7 @@ pub fn prepare(plan: HistoryPlan) -> Result<History, Failure> {
         None => {
             remove_tree(&dir)?;
             let rows = write_day_files(&root, &plan)?;
-            // Last, so that what was cut short is made again.
+            // Written last, so that an incomplete history is created again.
             fs::write(&made, format!("{head}\n{rows}\n"))?;
             rows
         }
@@ -149,19 +149,19 @@ fn earned_rows(made: &Path, head: &str) -> Option<u64> {
     (first == head).then(|| rest.trim().parse().ok())?
 }
 
-/// Has distilld take all of it in and counts the rows.
+/// Processes the history with distilld and counts the rows.
 fn take_in(dir: &Path, root: &Path, plan: &HistoryPlan, earned: u64) -> Result<(), Failure> {
-    // What an earlier benchmark appended to the day-files earned rows too; it is not known how many.
+    // An earlier benchmark may have appended to the day-files; the number of rows that its records earned is unknown.
     let untouched = !dir.join("taken-in").try_exists()?;
     remove_tree(&root.join("data/distilled"))?;
     println!("history: distilld takes in {} lines", plan.lines());
     let start = Instant::now();
     let program = Program::start(root, &["run", "--once"], &dir.join("take-in.log"))?;
-    let (mut said, mut peak_rss_bytes) = (Instant::now(), 0);
+    let (mut reported, mut peak_rss_bytes) = (Instant::now(), 0);
     while !program.ended() {
         peak_rss_bytes = program.usage().peak_rss_bytes.max(peak_rss_bytes);
-        if said.elapsed() > PROGRESS_INTERVAL {
-            said = Instant::now();
+        if reported.elapsed() > PROGRESS_INTERVAL {
+            reported = Instant::now();
             let export_bytes = fs::metadata(export_path(root)).map_or(0, |meta| meta.len());
             println!(
                 "history: export of {} after {}",
@@ -190,10 +190,10 @@ fn write_day_files(root: &Path, plan: &HistoryPlan) -> io::Result<u64> {
     println!("history: making {} pairs", plan.pairs);
     let mut rng = fastrand::Rng::with_seed(17);
     let (mut evidence, mut scored) = (Vec::new(), Vec::new());
-    let (mut rows, mut said) = (0, Instant::now());
+    let (mut rows, mut reported) = (0, Instant::now());
     for number in 0..plan.pairs {
-        if said.elapsed() > PROGRESS_INTERVAL {
-            said = Instant::now();
+        if reported.elapsed() > PROGRESS_INTERVAL {
+            reported = Instant::now();
             println!("history: {number} of {} pairs made", plan.pairs);
         }
         let pair = PairPath::of_history(number);
@@ -217,7 +217,7 @@ fn write_day_files(root: &Path, plan: &HistoryPlan) -> io::Result<u64> {
     Ok(rows)
 }
 
-/// Writes one run, with as little around its fields as there may be; true where it earns a row.
+/// Writes one run with minimal content around its fields; returns whether it earns a row.
 fn write_run(
     rng: &mut fastrand::Rng,
     line: u32,

@@ -5,9 +5,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// VerdictCounts up when the bytes made for the same plan change, so that no older lake is used again.
+/// Incremented when the bytes created for the same plan change, so that no older lake is reused.
 const GENERATOR_VERSION: u32 = 1;
-/// Day-files of one day: one for each source class, the last of which has no template of its own.
+/// Day-files of one day: one for each source class; the last class has no template of its own.
 pub const CLASSES: [&str; 8] = [
     "scrum_reviews",
     "mode_experiments",
@@ -18,7 +18,7 @@ pub const CLASSES: [&str; 8] = [
     "outcomes",
     "drift_reports",
 ];
-/// Day-files of one day of a long history: as many again, of classes without a template.
+/// Additional day-files for each day of a long history, of classes without a template.
 const MORE_CLASSES: [&str; 8] = [
     "scrum_reviews_v2",
     "mode_experiments_v2",
@@ -29,7 +29,7 @@ const MORE_CLASSES: [&str; 8] = [
     "outcomes_v2",
     "drift_reports_v2",
 ];
-/// Every month has this many days here.
+/// Every generated month has this many days.
 const DAYS_A_MONTH: u32 = 28;
 
 /// The parameters of a lake. Equal parameters give equal bytes.
@@ -67,8 +67,8 @@ pub struct Lake {
     pub reused: bool,
 }
 
-/// Gives the lake of this plan in `dir`: the one an earlier run left if its plan was the same, else a new one in its
-/// place. What distilld made of an earlier one is removed.
+/// Returns the lake of this plan in `dir`: that of an earlier run if its plan was the same, otherwise a new one in its
+/// place. The output of distilld for an earlier lake is removed.
 pub fn prepare(dir: &Path, plan: &LakePlan) -> io::Result<Lake> {
     let root = dir.join("root");
     let manifest = dir.join("lake.txt");
@@ -86,7 +86,7 @@ pub fn prepare(dir: &Path, plan: &LakePlan) -> io::Result<Lake> {
     }
     super::remove_tree(dir)?;
     let facts = write_lake(&root, plan)?;
-    // Last, so that a lake that was cut short is made again.
+    // Written last, so that an incomplete lake is created again.
     fs::write(
         &manifest,
         format!(
@@ -141,7 +141,7 @@ fn write_lake(root: &Path, plan: &LakePlan) -> io::Result<LakeFacts> {
     Ok(facts)
 }
 
-/// The path two day-files share below their trees.
+/// The path that two day-files share below their trees.
 #[derive(Debug, Clone)]
 pub struct PairPath {
     day: String,
@@ -149,7 +149,7 @@ pub struct PairPath {
 }
 
 impl PairPath {
-    /// The pair of this number: eight a day, from the first day of 2026 on.
+    /// Returns the pair of this number: eight a day, from the first day of 2026 on.
     pub fn numbered(number: u32) -> Self {
         let classes = CLASSES.len() as u32;
         let day = number / classes;
@@ -163,7 +163,7 @@ impl PairPath {
         )
     }
 
-    /// The pair of this number in a long history: sixteen a day, from the first day of 2001 on.
+    /// Returns the pair of this number in a long history: sixteen a day, from the first day of 2001 on.
     pub fn of_history(number: u32) -> Self {
         let (day, class) = (number / 16, number as usize % 16);
         let (year, month) = (
@@ -179,7 +179,7 @@ impl PairPath {
         }
     }
 
-    /// The pair of a class on a day, `YYYY/MM/DD`.
+    /// Returns the pair of a class on a day, `YYYY/MM/DD`.
     pub fn on(day: &str, class: usize) -> Self {
         Self {
             day: day.to_owned(),
@@ -194,17 +194,17 @@ impl PairPath {
             .join(format!("{}.jsonl", self.class))
     }
 
-    /// The evidence day-file.
+    /// Returns the path of the evidence day-file.
     pub fn evidence(&self, root: &Path) -> PathBuf {
         self.at(root, "evidence")
     }
 
-    /// The scored day-file.
+    /// Returns the path of the scored day-file.
     pub fn scored(&self, root: &Path) -> PathBuf {
         self.at(root, "scored-runs")
     }
 
-    /// Makes the directories of both.
+    /// Creates the directories of both day-files.
     pub fn make_dirs(&self, root: &Path) -> io::Result<()> {
         for tree in ["evidence", "scored-runs"] {
             fs::create_dir_all(root.join("data").join(tree).join(&self.day))?;
@@ -213,7 +213,8 @@ impl PairPath {
     }
 }
 
-/// Appends `line` with one `write`, as a scorer does; returns when that has returned, with nothing closed in between.
+/// Appends `line` with one `write`, as a scorer does; returns the time at which the call returned, before the file is
+/// closed.
 pub fn append(path: &Path, line: &[u8]) -> io::Result<std::time::Instant> {
     let mut file = OpenOptions::new().append(true).create(true).open(path)?;
     file.write_all(line)?;
@@ -231,7 +232,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// A run as they come: 76 in a hundred pass the firewall, 5 in a hundred are extractions.
+    /// Creates a random run: 76 of 100 pass the firewall, 5 of 100 are extractions.
     pub fn any(rng: &mut fastrand::Rng, run_id: String, text_bytes: u32) -> Self {
         let category = match rng.u32(..100) {
             0..61 => "accepted",
@@ -252,7 +253,7 @@ impl Record {
         }
     }
 
-    /// A run that earns a row.
+    /// Creates a run that earns a row.
     pub fn good(rng: &mut fastrand::Rng, run_id: String, text_bytes: u32) -> Self {
         let text = text(rng, text_bytes as usize);
         Self {

@@ -34,7 +34,7 @@ pub fn export_path(root: &Path) -> PathBuf {
     root.join("data/distilled/sft/sft_export.jsonl")
 }
 
-/// Removes a directory and all below it; one that is not there is fine.
+/// Removes a directory and everything below it; a missing directory is no error.
 pub fn remove_tree(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -45,7 +45,7 @@ pub fn remove_tree(dir: &Path) -> io::Result<()> {
 /// Bytes per read or write.
 pub const BUFFER_BYTES: usize = 1 << 20;
 
-/// Newlines in a file; a file that is not there has none.
+/// Counts the newlines in a file; a missing file has none.
 pub fn lines_in(path: &Path) -> io::Result<u64> {
     let mut file = match File::open(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -61,7 +61,8 @@ pub fn lines_in(path: &Path) -> io::Result<u64> {
     }
 }
 
-/// Waits until the file system of `dir` holds nothing unwritten, so that one run does not pay for the run before.
+/// Waits until the file system of `dir` has no unwritten data, so that one run does not include the writes of the
+/// previous one.
 pub fn settle_disk(dir: &Path) -> io::Result<()> {
     Ok(rustix::fs::syncfs(File::open(dir)?)?)
 }

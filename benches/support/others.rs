@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// A program, and how it is called on a lake.
+/// A program and its invocation on a lake.
 #[derive(Debug)]
 pub struct Other {
     /// The name in the table.
@@ -13,10 +13,10 @@ pub struct Other {
 }
 
 impl Other {
-    /// One DuckDB query, where `duckdb` can be called, and what is given as `NAME=COMMAND`.
+    /// Returns one DuckDB query, where `duckdb` is installed, and the programs given as `NAME=COMMAND`.
     pub fn all(given: &[String]) -> Vec<Other> {
         let duckdb = Command::new("duckdb").arg("--version").output();
-        let installed = duckdb.is_ok_and(|told| told.status.success());
+        let installed = duckdb.is_ok_and(|output| output.status.success());
         let duckdb = installed.then(|| Other {
             name: "duckdb query".to_owned(),
             command: format!("duckdb -c \"{DUCKDB_QUERY}\""),
@@ -31,7 +31,7 @@ impl Other {
         duckdb.into_iter().chain(given).collect()
     }
 
-    /// A shell that runs it: `$ROOT` is the lake, `$OUT` the file that it is to write.
+    /// Returns a shell command that runs the program: `$ROOT` is the lake, `$OUT` the file to write.
     pub fn command(&self, root: &Path, output: &Path) -> Command {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("exec {}", self.command)]);
@@ -40,7 +40,7 @@ impl Other {
     }
 }
 
-/// The same join and filter; instruction and context are shorter than distilld's, which spares it work.
+/// The same join and filter; instruction and context are shorter than distilld's, which makes the query cheaper.
 const DUCKDB_QUERY: &str = "COPY (SELECT 1 AS schema_version, s.evidence_run_id AS id, \
     'Source ' || e.provenance.source_file AS instruction, e.model_name AS context, e.text AS response, \
     e.run_id AS source_run_id, s.category AS quality_score, s.provenance AS provenance \

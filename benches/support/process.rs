@@ -43,14 +43,14 @@ impl Activity {
 pub struct Memory {
     /// Resident now.
     pub resident: u64,
-    /// The most that ever was.
+    /// Maximum so far.
     pub peak: u64,
-    /// Resident now and its own: not a page of a file.
+    /// Resident now and not backed by a file.
     pub anonymous: u64,
 }
 
 impl Memory {
-    /// As it is now.
+    /// Reads the current values.
     pub fn of(process_id: u32) -> io::Result<Self> {
         let status = read(&proc_dir(process_id), "status")?;
         let bytes = |name| Ok::<_, io::Error>(field(&status, name)? * 1024);
@@ -62,20 +62,21 @@ impl Memory {
     }
 }
 
-/// Bytes on their way to a disk, counted at three places.
+/// Bytes on their way to a disk, counted at three levels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
     /// Bytes passed to `write`, for any kind of file.
     pub given: u64,
-    /// Pages of files it made dirty. A page may be 4 KiB or, where the file system keeps a file in larger ones, a
-    /// multiple of it that counts as a whole for the first byte: the disk may get less.
+    /// Pages of files that it dirtied. A page may be 4 KiB or a multiple of it, depending on the file system, and
+    /// counts completely from its first byte: the disk may get less.
     pub dirtied: u64,
     /// Reads the bytes that all processes and the file system wrote to the block device of a file.
     pub device: u64,
 }
 
 impl Written {
-    /// Up to now, also of a process that has ended, until it is waited for; `device` is that of `file`.
+    /// Reads the counters up to now, also of a process that has ended, until it is waited for; `device` is that of
+    /// `file`.
     pub fn of(process_id: u32, file: &Path) -> io::Result<Self> {
         let io = read(&proc_dir(process_id), "io")?;
         Ok(Self {
@@ -95,7 +96,7 @@ impl Written {
     }
 }
 
-/// Zero if the file is not on a block device.
+/// Returns zero if the file is not on a block device.
 fn device_written_bytes(file: &Path) -> io::Result<u64> {
     use std::os::unix::fs::MetadataExt as _;
     let device = fs::metadata(file)?.dev();

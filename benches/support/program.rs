@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Failure;
 
 /// Polling interval for the end of a child; wall times are too long by at most this.
-const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 /// The unit of CPU times in `/proc/PID/stat`, 1/100 s on every architecture distilld is built for.
 const TICK: Duration = Duration::from_millis(10);
 /// A daemon that takes longer than this to stop is killed.
@@ -19,13 +19,13 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// The resource usage of a process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Usage {
-    /// Most memory ever resident, as last seen before it ended.
+    /// Maximum resident memory, as last read before the process ended.
     pub peak_rss_bytes: u64,
     /// User and system time of all its threads, in steps of 10 ms.
     pub cpu: Duration,
 }
 
-/// A program that ran to its end.
+/// A program that ran to completion.
 #[derive(Debug)]
 pub struct Finished {
     /// From before its start to its end.
@@ -47,7 +47,7 @@ impl Program {
         Self::start_with(root, args, log, &[])
     }
 
-    /// The same, with these variables in its environment and no others.
+    /// Starts the program with exactly these variables in its environment.
     pub fn start_with(
         root: &Path,
         args: &[&str],
@@ -59,7 +59,7 @@ impl Program {
             .arg("--root")
             .arg(root)
             .args(args)
-            // No variable of the shell that runs the benchmark shall configure it.
+            // No variable of the calling shell may configure it.
             .env_clear()
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
@@ -72,13 +72,13 @@ impl Program {
         })
     }
 
-    /// Starts it and waits until it has ended well.
+    /// Starts the program and waits for a successful end.
     pub fn run(root: &Path, args: &[&str], log: &Path) -> Result<Finished, Failure> {
         let start = Instant::now();
         Self::start(root, args, log)?.measured_from(start)
     }
 
-    /// Starts another program and waits until it has ended well.
+    /// Starts another program and waits for a successful end.
     pub fn run_other(mut command: Command, log: &Path) -> Result<Finished, Failure> {
         let start = Instant::now();
         let output = File::create(log)?;
@@ -94,7 +94,7 @@ impl Program {
         let program = &mut self;
         let mut usage = Usage::default();
         loop {
-            let ended = look(program.child.id(), &mut usage);
+            let ended = read_usage(program.child.id(), &mut usage);
             if ended {
                 let wall = start.elapsed();
                 let status = program.child.wait()?;
@@ -104,21 +104,21 @@ impl Program {
                     Err(program.failure(&status.to_string()))
                 };
             }
-            thread::sleep(LOOK_INTERVAL);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Returns whether the child has ended; its `/proc` entry remains until it is reaped.
     pub fn ended(&self) -> bool {
-        look(self.child.id(), &mut Usage::default())
+        read_usage(self.child.id(), &mut Usage::default())
     }
 
-    /// Waits for a good end.
+    /// Waits for a successful end.
     pub fn wait(mut self) -> Result<(), Failure> {
         let status = self.child.wait()?;
         match status.success() {
@@ -127,7 +127,7 @@ impl Program {
         }
     }
 
-    /// Kills it as a power cut would: nothing of it runs any more on return.
+    /// Kills the process like a power cut; no part of it runs after the return.
     pub fn kill(mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait().map(|_| ())
@@ -136,11 +136,11 @@ impl Program {
     /// Returns the resource usage so far.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
-        look(self.child.id(), &mut usage);
+        read_usage(self.child.id(), &mut usage);
         usage
     }
 
-    /// An error, with the end of the log, if it no longer runs.
+    /// Returns an error with the end of the log if the process no longer runs.
     pub fn check_alive(&mut self) -> Result<(), Failure> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -148,15 +148,16 @@ impl Program {
         }
     }
 
-    /// Sends it SIGTERM and waits for a good end.
+    /// Sends SIGTERM and waits for a successful end.
     pub fn stop(self) -> Result<(), Failure> {
         self.stop_and(|_| Ok(())).map(|((), _)| ())
     }
 
-    /// The same; gives what `last_look` saw when it had ended and was still in `/proc`, and how long the stop took.
+    /// Stops the program; returns the result of `last_reading`, called after its end while it was still in `/proc`, and
+    /// the duration of the stop.
     pub fn stop_and<T>(
         self,
-        last_look: impl FnOnce(u32) -> io::Result<T>,
+        last_reading: impl FnOnce(u32) -> io::Result<T>,
     ) -> Result<(T, Duration), Failure> {
         let start = Instant::now();
         rustix::process::kill_process(
@@ -165,15 +166,15 @@ impl Program {
         )?;
         while start.elapsed() < STOP_DEADLINE {
             if self.ended() {
-                let (took, seen) = (start.elapsed(), last_look(self.id())?);
+                let (took, seen) = (start.elapsed(), last_reading(self.id())?);
                 return self.wait().map(|()| (seen, took));
             }
-            thread::sleep(LOOK_INTERVAL);
+            thread::sleep(POLL_INTERVAL);
         }
         Err(self.failure("did not stop in time"))
     }
 
-    /// An error that names the log and shows its end.
+    /// Returns an error that names the log and shows its end.
     pub fn failure(&self, what: &str) -> Failure {
         let log = fs::read(&self.log).unwrap_or_default();
         let end = String::from_utf8_lossy(&log[log.len().saturating_sub(2_000)..]).into_owned();
@@ -187,22 +188,22 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Both fail only where the process has ended and was waited for.
+        // Both calls fail only if the process has ended and was waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// CPU time this program itself has used.
-pub fn own_cpu() -> Duration {
+/// Returns the CPU time that this program itself has used.
+pub fn own_cpu_time() -> Duration {
     let mut usage = Usage::default();
-    look(std::process::id(), &mut usage);
+    read_usage(std::process::id(), &mut usage);
     usage.cpu
 }
 
-/// Takes the latest figures over; true once the process has ended. Not yet waited for, it still has its CPU time
-/// in `/proc`, but no longer its memory.
-fn look(process_id: u32, usage: &mut Usage) -> bool {
+/// Updates `usage` with the latest figures; returns whether the process has ended. A process that is not yet waited
+/// for still has its CPU time in `/proc`, but no longer its memory.
+fn read_usage(process_id: u32, usage: &mut Usage) -> bool {
     let proc_dir = PathBuf::from(format!("/proc/{process_id}"));
     let status = fs::read_to_string(proc_dir.join("status")).unwrap_or_default();
     if let Some(len_bytes) = peak_rss_bytes(&status) {
@@ -226,7 +227,8 @@ fn peak_rss_bytes(status: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// The state letter and the CPU time in `/proc/PID/stat`; the name before them may hold anything but ends at the last `)`.
+/// Returns the state letter and the CPU time in `/proc/PID/stat`; the name before them may contain anything but ends
+/// at the last `)`.
 fn state_and_cpu(stat: &str) -> Option<(&str, Duration)> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?;

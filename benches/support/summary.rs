@@ -1,5 +1,5 @@
-//! The one table over all benchmarks: each leaves its figures here when it is done, the benchmark `summary` shows them. It
-//! measures nothing.
+//! The table of all benchmarks: each benchmark stores its figures here at its end, the benchmark `summary` prints
+//! them. Measures nothing.
 
 use std::fs;
 use std::io;
@@ -38,7 +38,7 @@ pub fn leave(bench: &str, lines: &[Line]) -> io::Result<()> {
     fs::write(dir.join(bench), rows.collect::<String>())
 }
 
-/// The cells that a benchmark left when it last ran; nothing where it never did.
+/// Returns the cells that a benchmark stored in its last run; empty if it never ran.
 pub fn left_by(bench: &str) -> io::Result<Vec<Vec<String>>> {
     match fs::read_to_string(bench_dir("summary").join(bench)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

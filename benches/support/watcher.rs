@@ -1,4 +1,4 @@
-//! Sees the rows of numbered runs appear in an export that another process writes, and when. It changes nothing.
+//! Observes when the rows of numbered runs appear in an export that another process writes. Read-only.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +15,7 @@ use memchr::memmem;
 use super::Failure;
 
 /// Sleep between two polls of the export.
-const LOOK_INTERVAL: Duration = Duration::from_micros(20);
+const POLL_INTERVAL: Duration = Duration::from_micros(20);
 /// Prefix of the run ids of measured records; a number follows.
 pub const RUN_PREFIX: &str = "fresh-";
 
@@ -29,7 +29,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Starts at the export's present end.
+    /// Starts at the current end of the export.
     pub fn start(export: &Path) -> io::Result<Self> {
         let export = File::open(export)?;
         let offset = export.metadata()?.len();
@@ -57,7 +57,7 @@ fn watch(
     stop: &AtomicBool,
 ) -> io::Result<Vec<Duration>> {
     sharpen_sleeps();
-    let (mut apart, mut has_unarmed, mut last_look) = (Vec::new(), Vec::new(), Instant::now());
+    let (mut apart, mut has_unarmed, mut last_poll) = (Vec::new(), Vec::new(), Instant::now());
     while !stop.load(Ordering::Relaxed) {
         let len = export.metadata()?.len();
         if len > offset {
@@ -65,12 +65,12 @@ fn watch(
             has_unarmed.resize(begin + (len - offset) as usize, 0);
             export.read_exact_at(&mut has_unarmed[begin..], offset)?;
             let now = Instant::now();
-            apart.push(now - last_look);
+            apart.push(now - last_poll);
             offset = len;
             report_rows(&mut has_unarmed, now, rows);
         }
-        last_look = Instant::now();
-        thread::sleep(LOOK_INTERVAL);
+        last_poll = Instant::now();
+        thread::sleep(POLL_INTERVAL);
     }
     Ok(apart)
 }
@@ -87,7 +87,7 @@ fn report_rows(bytes: &mut Vec<u8>, now: Instant, rows: &Sender<(usize, Instant)
     for at in found {
         let digits = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit());
         let number = digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
-        // The receiver is gone only when the benchmark has ended.
+        // The receiver is dropped only when the benchmark has ended.
         let _ = rows.send((number, now));
     }
     bytes.drain(..=end);

@@ -1,5 +1,5 @@
-//! Owns a make-believe scorer: invents runs of every source class and verdict, and appends their lines to today's
-//! day-files as real scorers do, one `write` a line. It never reads what distilld makes of them.
+//! A scorer with invented data: creates runs of every source class and verdict, and appends their lines to today's
+//! day-files as real scorers do, one `write` per line. Does not read the output of distilld.
 
 #![allow(dead_code, reason = "each example uses its part of it")]
 
@@ -15,26 +15,26 @@ use distilld::record::timestamp::stamp;
 pub enum Expected {
     /// A row.
     Exported,
-    /// No row: rejected, or needs a person's look.
+    /// No row: rejected, or needs human review.
     Firewall,
-    /// No row: a category that is not known.
+    /// No row: an unknown category.
     UnknownCategory,
     /// No row: the model was an extractor.
     Role,
-    /// No row: nothing to learn from.
+    /// No row: the text is blank.
     BlankText,
-    /// No row: the line is cut short.
+    /// No row: the line is incomplete.
     Malformed,
 }
 
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `pad` keeps the width a caller asks for.
+        // `pad` respects the width that the caller specifies.
         f.pad(match self {
             Self::Exported => "exported",
-            Self::Firewall => "firewall",
+            Self::Firewall => "firewalled",
             Self::UnknownCategory => "unknown category",
-            Self::Role => "role",
+            Self::Role => "wrong role",
             Self::BlankText => "blank text",
             Self::Malformed => "malformed",
         })
@@ -46,7 +46,7 @@ impl fmt::Display for Expected {
 pub struct Run {
     /// Source class, which is also the stem of the day-file.
     pub class: &'static str,
-    /// Joins the two lines.
+    /// Id that joins the two lines.
     pub run_id: String,
     /// The expected result.
     pub expected: Expected,
@@ -56,7 +56,7 @@ pub struct Run {
     pub scored: String,
 }
 
-/// Source class, model role, task, file: one of each class, the last of them one that has no template of its own.
+/// Source class, model role, task and file of each class; the last class has no template of its own.
 const CLASSES: [(&str, &str, &str, &str); 8] = [
     (
         "scrum_reviews",
@@ -88,7 +88,7 @@ const CLASSES: [(&str, &str, &str, &str); 8] = [
     ("llm_team_runs", "executor", "team:", "docs/DECISIONS.md"),
 ];
 
-/// Texts as models write them: several lines, quotes, tabs, code, other scripts.
+/// Typical model texts: several lines, quotes, tabs, code, other scripts.
 const TEXTS: [&str; 6] = [
     "## Findings\n\n1. **High** (0.9): the guard is held across `await`; one slow client stalls all.\n2. **Low** (0.5): \"hits\" wraps after 2³² hits.\n",
     "-    if token == expected {\n+    if constant_time_eq(token, expected) {\n\t\treturn Ok(());\n     }\n",
@@ -123,7 +123,7 @@ impl Inventor {
         }
     }
 
-    /// The next run. All classes and verdicts come up within a few dozen.
+    /// Creates the next run. All classes and verdicts occur within a few dozen runs.
     pub fn run(&mut self, day: &str) -> Run {
         self.count += 1;
         let (class, role, task, file) = CLASSES[self.random.usize(..CLASSES.len())];
@@ -192,12 +192,12 @@ impl Inventor {
     }
 }
 
-/// Today in UTC, as the path of a day: `2026/11/23`.
+/// Returns the current day in UTC as a path: `2026/11/23`.
 pub fn today() -> String {
     now()[..10].replace('-', "/")
 }
 
-/// Now in UTC: `2026-11-23T14:27:30.123Z`.
+/// Returns the current time in UTC: `2026-11-23T14:27:30.123Z`.
 fn now() -> String {
     stamp(HostClock::new().wall_ms())
 }

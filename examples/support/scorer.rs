@@ -1,4 +1,4 @@
-//! Owns the writing: which run is due at which time, and the `write` of each line.
+//! The schedule of the runs, and the `write` of each line.
 
 use std::collections::VecDeque;
 use std::fs::{self, OpenOptions};
@@ -20,7 +20,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The first run is due now.
+    /// Creates a schedule whose first run is due now.
     pub fn new(per_second: f64) -> Self {
         Self {
             start: Instant::now(),
@@ -48,11 +48,11 @@ pub struct Written {
     pub complete: bool,
     /// Set if the evidence follows the score.
     pub late: bool,
-    /// When the `write` returned.
+    /// Time at which the `write` returned.
     pub at: Instant,
 }
 
-/// Evidence that is held back.
+/// Evidence whose append is delayed.
 #[derive(Debug)]
 struct Late {
     due: Instant,
@@ -64,7 +64,7 @@ struct Late {
 #[derive(Debug)]
 pub struct Scorer {
     root: PathBuf,
-    /// Fixed, or else the day it is.
+    /// Day to write to; the current day if unset.
     day: Option<String>,
     inventor: Inventor,
     late_after: Option<Duration>,
@@ -73,7 +73,7 @@ pub struct Scorer {
 }
 
 impl Scorer {
-    /// A scorer on `root`. Without `late_after` no evidence is late.
+    /// Creates a scorer on `root`. Without `late_after` no evidence is late.
     pub fn new(root: &Path, day: Option<String>, seed: u64, late_after: Option<Duration>) -> Self {
         let inventor = Inventor::new(seed);
         Self {
@@ -86,7 +86,7 @@ impl Scorer {
         }
     }
 
-    /// Scores one run: its evidence, unless that is to come late, then its scored line.
+    /// Scores one run: appends its evidence, unless it is late, then its scored line.
     ///
     /// # Errors
     /// Names the day-file that could not be written.
@@ -113,7 +113,7 @@ impl Scorer {
         Ok(written)
     }
 
-    /// Writes one held back line of evidence, if one is due, or if `all` are.
+    /// Appends one delayed line of evidence, if one is due or `all` is set.
     ///
     /// # Errors
     /// Names the day-file that could not be written.
@@ -134,7 +134,7 @@ impl Scorer {
         let write = || {
             fs::create_dir_all(&directory)?;
             let mut file = OpenOptions::new().append(true).create(true).open(&file)?;
-            // One call with the newline in it, as scorers do that do not want their lines torn.
+            // One call including the newline, as scorers do to avoid torn lines.
             file.write_all(format!("{line}\n").as_bytes())
         };
         write().map_err(|error| {

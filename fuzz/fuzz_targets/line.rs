@@ -1,4 +1,4 @@
-//! Owns the fuzz target `line`: any bytes to the check of that name. Never decides what must hold.
+//! Fuzz target `line`: passes the input to the check of that name, which has the assertions.
 #![no_main]
 #![allow(clippy::unwrap_used, dead_code, reason = "shared with the tests")]
 

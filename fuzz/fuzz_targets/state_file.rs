@@ -1,4 +1,4 @@
-//! Owns the fuzz target `state_file`: any bytes to the check of that name. Never decides what must hold.
+//! Fuzz target `state_file`: passes the input to the check of that name, which has the assertions.
 #![no_main]
 #![allow(clippy::unwrap_used, dead_code, reason = "shared with the tests")]
 
@@ -6,8 +6,8 @@
 mod support;
 
 libfuzzer_sys::fuzz_target!(
-    // The store panics at some files that it did not write, and the state catches that: the fuzzer's own hook would end the
-    // process before. A panic that nobody catches still does, where it would leave Rust.
+    // The store panics at some files that it did not write, and the state catches these panics; the fuzzer's own hook
+    // would end the process earlier. A panic that is not caught still ends it where it would leave Rust.
     init: drop(std::panic::take_hook()),
     |bytes: &[u8]| support::fuzz_checks::state_file(bytes)
 );

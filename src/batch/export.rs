@@ -18,6 +18,7 @@ use crate::batch::pair::{
 };
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::walk;
+use crate::pair::verdict::VerdictKind;
 use crate::record::final_check::{ForbiddenRow, forbidden_in_dialect};
 use crate::record::json::escape::Dialect;
 
@@ -289,13 +290,13 @@ impl Batch<'_, '_> {
     }
 
     fn report(self) -> BatchReport {
-        let firewalled = self.counts.firewalled;
+        let firewalled = self.counts.verdicts[VerdictKind::Firewalled];
         let not_instructable = self.counts.not_instructable();
         BatchReport {
             result: BatchResult {
                 scored_files_read: self.progress.pairs_total as u64,
-                records_read: self.counts.records_read,
-                records_exported: self.counts.exported,
+                records_read: self.counts.records_read(),
+                records_exported: self.counts.verdicts[VerdictKind::Exported],
                 records_quarantined: firewalled,
                 output_path: self.sink.name(),
                 quarantine_summary: format!(

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::batch::line_reader::{LineReader, LineSpan, Source};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::open_day_file;
+use crate::pair::verdict::{PerVerdict, Verdict, VerdictKind};
 use crate::platform::storage::{Storage, read_full_at};
 use crate::record::firewall::{Admission, AdmittedRun, admit};
 use crate::record::keys::RunKey;
@@ -91,14 +92,14 @@ pub enum BatchVerdict {
 }
 
 impl BatchVerdict {
-    /// Returns the verdict's stable short name.
-    pub fn code(&self) -> &'static str {
+    /// Returns the verdict that the daemon gives such a line.
+    pub fn kind(&self) -> VerdictKind {
         match self {
-            BatchVerdict::Malformed(_) => "malformed",
-            BatchVerdict::Firewalled => "firewall",
-            BatchVerdict::NoEvidence => "no-evidence",
-            BatchVerdict::Refused(refusal) => refusal.code(),
-            BatchVerdict::Exported => "exported",
+            BatchVerdict::Malformed(_) => VerdictKind::Malformed,
+            BatchVerdict::Firewalled => VerdictKind::Firewalled,
+            BatchVerdict::NoEvidence => VerdictKind::Waiting,
+            BatchVerdict::Refused(refusal) => Verdict::refused(*refusal, 0).kind(),
+            BatchVerdict::Exported => VerdictKind::Exported,
         }
     }
 }
@@ -118,60 +119,31 @@ pub struct JudgedLine<'l> {
     pub row: &'l [u8],
 }
 
-/// Lines by verdict. The number of non-blank scored lines is `malformed + records_read`.
+/// The lines of a batch by verdict.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchCounts {
-    /// Well-formed scored records: the sum of the six counts below.
-    pub records_read: u64,
-    /// Records with a row.
-    pub exported: u64,
-    /// Records of a category that is never exported.
-    pub firewalled: u64,
-    /// Records refused for an unknown category.
-    pub unknown_category: u64,
-    /// Records without evidence.
-    pub no_evidence: u64,
-    /// Records refused for their role.
-    pub role: u64,
-    /// Records refused for blank text.
-    pub blank_text: u64,
-    /// Malformed scored lines.
-    pub malformed: u64,
+    /// Scored lines that are not blank, by verdict.
+    pub verdicts: PerVerdict<u64>,
     /// Malformed evidence lines.
     pub malformed_evidence: u64,
 }
 
 impl BatchCounts {
-    /// Returns the number of records that the result summary counts as not instructable.
-    pub fn not_instructable(&self) -> u64 {
-        self.unknown_category + self.no_evidence + self.role + self.blank_text
+    /// Returns the number of well-formed scored records.
+    pub fn records_read(&self) -> u64 {
+        self.verdicts.sum_of(|kind| kind != VerdictKind::Malformed)
     }
 
-    fn count(&mut self, verdict: BatchVerdict) {
-        let is_record = !matches!(verdict, BatchVerdict::Malformed(_));
-        self.records_read += u64::from(is_record);
-        *match verdict {
-            BatchVerdict::Malformed(_) => &mut self.malformed,
-            BatchVerdict::Firewalled => &mut self.firewalled,
-            BatchVerdict::NoEvidence => &mut self.no_evidence,
-            BatchVerdict::Refused(Refusal::UnknownCategory) => &mut self.unknown_category,
-            BatchVerdict::Refused(Refusal::Role) => &mut self.role,
-            BatchVerdict::Refused(Refusal::BlankText) => &mut self.blank_text,
-            BatchVerdict::Exported => &mut self.exported,
-        } += 1;
+    /// Returns the number of records that the batch result reports as not instructable: neither exported nor firewalled.
+    pub fn not_instructable(&self) -> u64 {
+        let verdicts = &self.verdicts;
+        self.records_read() - verdicts[VerdictKind::Exported] - verdicts[VerdictKind::Firewalled]
     }
 }
 
 impl AddAssign for BatchCounts {
     fn add_assign(&mut self, more: BatchCounts) {
-        self.records_read += more.records_read;
-        self.exported += more.exported;
-        self.firewalled += more.firewalled;
-        self.unknown_category += more.unknown_category;
-        self.no_evidence += more.no_evidence;
-        self.role += more.role;
-        self.blank_text += more.blank_text;
-        self.malformed += more.malformed;
+        self.verdicts += more.verdicts;
         self.malformed_evidence += more.malformed_evidence;
     }
 }
@@ -239,7 +211,7 @@ pub fn read_pair(
         };
         let place = RowPlace {
             day_file_name: &day_file_name,
-            index: totals.counts.records_read,
+            index: totals.counts.records_read(),
         };
         row.clear();
         let verdict = match &run {
@@ -247,7 +219,7 @@ pub fn read_pair(
             Ok(run) => judge(run, &mut evidence, &place, &reading.synthesis, &mut row)
                 .map_err(read_error(Stream::Evidence, is_partial))?,
         };
-        totals.counts.count(verdict);
+        totals.counts.verdicts[verdict.kind()] += 1;
         is_partial = true;
         let judged = JudgedLine {
             span: line.span,

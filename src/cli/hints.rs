@@ -143,6 +143,7 @@ fn daemon(error: &DaemonError) -> String {
             _ => "raise the limit that the kernel names (`ulimit -a`, `sysctl fs.inotify`), then start again"
                 .to_owned(),
         },
+        DaemonError::Incomplete(_) => "give the user that runs distilld the right to read them, or mount their file system; `distilld check` names the rights that are missing".to_owned(),
         DaemonError::Panicked => {
             "start distilld again, it recovers; please report the lines above".to_owned()
         }

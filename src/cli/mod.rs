@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::Parser as _;
 
 use crate::batch::pair::LakeReader;
-use crate::batch::verify::{self, VerifyOptions, VerifyResult};
+use crate::batch::verify::{self, VerifyOptions, VerifyReport, VerifyResult};
 use crate::cli::args::{Arguments, Command};
 use crate::cli::check::Severity;
 use crate::cli::hints::{UserError, in_one_line, remedy};
@@ -113,10 +113,7 @@ fn run(
         Command::Export(arguments) => export::export(settings, &arguments)?,
         Command::Verify => return verify(settings),
         Command::Rebuild => rebuild(settings)?,
-        Command::Status(arguments) => queries::status(settings, &arguments)?,
-        Command::Explain(arguments) => return queries::explain(settings, &arguments),
-        Command::DeadLetters(arguments) => queries::dead_letters(settings, &arguments)?,
-        Command::Plan(arguments) => queries::plan(settings, &arguments)?,
+        Command::Query(query) => return queries::answer(settings, &query),
         Command::Check => return check(settings),
     }
     Ok(ExitCode::SUCCESS)
@@ -149,6 +146,10 @@ fn notify_failure(
     let _delivered = manager.flush(FINAL_NOTIFY_TIMEOUT);
 }
 
+/// The remedy for a `verify` that could not read everything.
+const UNREADABLE_FIX: &str = "run it as a user who may read all day-files, or mount their file system; `distilld check` names the rights \
+                              that are missing";
+
 /// The time that a difference must persist to count: far more than the daemon needs for a row.
 const VERIFY_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -168,7 +169,7 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
         &mut |what, done_bytes, total_bytes| bars.at(what, done_bytes, total_bytes),
     )?;
     drop(bars);
-    for (path, error) in &report.passed_over {
+    for (path, error) in &report.skipped {
         tracing::warn!(path = %path.display(), %error, "skipped {} ({error})", path.display());
     }
     let result = &report.result;
@@ -184,10 +185,32 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
         );
     }
     writeln!(io::stdout(), "{}", serde_json::to_string(result)?)?;
-    let Some(difference) = &report.first_difference else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    Err(difference_error(result, difference).into())
+    match &report.first_difference {
+        Some(difference) => Err(difference_error(result, difference).into()),
+        None if result.complete => Ok(ExitCode::SUCCESS),
+        None => Err(incomplete_error(&report).into()),
+    }
+}
+
+/// Returns the error of a `verify` that found no difference in what it could read.
+fn incomplete_error(report: &VerifyReport) -> UserError {
+    match report.skipped.first() {
+        Some((path, error)) => UserError {
+            what: format!(
+                "cannot verify everything: {} paths cannot be read; the first: {} ({error})",
+                report.skipped.len(),
+                path.display()
+            ),
+            fix: UNREADABLE_FIX.to_owned(),
+        },
+        None => UserError {
+            what: format!(
+                "cannot verify everything: the sources of {} keys changed during the verification",
+                report.result.inconclusive
+            ),
+            fix: "run `distilld verify` again".to_owned(),
+        },
+    }
 }
 
 /// The maximum number of days printed on stderr; the result has all of them.
@@ -207,11 +230,15 @@ fn difference_error(result: &VerifyResult, difference: &str) -> UserError {
             days - PRINTED_DAYS_MAX
         );
     }
+    let fix = match result.skipped {
+        0 => {
+            "find out why they differ; `distilld rebuild --dry-run` shows what a new export would change"
+        }
+        _ => UNREADABLE_FIX,
+    };
     UserError {
         what,
-        fix:
-            "find out why they differ; then `distilld rebuild` writes a new export from the sources"
-                .to_owned(),
+        fix: fix.to_owned(),
     }
 }
 

@@ -5,8 +5,8 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::cli::args::{
-    DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, RetryArguments,
-    ShowArguments, StatusArguments, stream,
+    DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, QueryCommand,
+    RetryArguments, ShowArguments, StatusArguments, stream,
 };
 use crate::cli::hints::UserError;
 use crate::cli::render;
@@ -34,15 +34,37 @@ use crate::store::state::error::StateError;
 /// The maximum number of bytes of a dead letter that are printed without `--raw`.
 const SHOWN_BYTES_MAX: u64 = 64 << 10;
 
-pub(super) fn status(settings: &Settings, arguments: &StatusArguments) -> Result<(), AnyError> {
+/// Prints the answer to a query and returns the exit code.
+pub(super) fn answer(settings: &Settings, query: &QueryCommand) -> Result<ExitCode, AnyError> {
+    match query {
+        QueryCommand::Status(arguments) => return status(settings, arguments),
+        QueryCommand::Explain(arguments) => return explain(settings, arguments),
+        QueryCommand::DeadLetters(arguments) => dead_letters(settings, arguments)?,
+        QueryCommand::Plan(arguments) => plan(settings, arguments)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The exit code of `status --check` while the verdict passes without an action of the operator.
+const NOT_YET_HEALTHY: u8 = 3;
+
+fn status(settings: &Settings, arguments: &StatusArguments) -> Result<ExitCode, AnyError> {
     if arguments.watch {
-        return Ok(render::live_status::watch(settings)?);
+        render::live_status::watch(settings)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let status = status::status(settings, HostClock::new().wall_ms())?;
     if arguments.json {
-        return print_json(&status);
+        print_json(&status)?;
+    } else {
+        print(&render::status::page(&status, screen()))?;
     }
-    print(&render::status::page(&status, screen()))
+    let verdict = status.health.verdict;
+    Ok(ExitCode::from(match arguments.check {
+        true if verdict.is_temporary() => NOT_YET_HEALTHY,
+        true if !verdict.is_ready() => FAILED,
+        _ => 0,
+    }))
 }
 
 /// Returns the terminal's width and whether it shows colours; 80 columns without colours if stdout is not a terminal.
@@ -61,10 +83,7 @@ fn screen() -> TerminalSize {
     }
 }
 
-pub(super) fn explain(
-    settings: &Settings,
-    arguments: &ExplainArguments,
-) -> Result<ExitCode, AnyError> {
+fn explain(settings: &Settings, arguments: &ExplainArguments) -> Result<ExitCode, AnyError> {
     let Some(run_id) = &arguments.run_id else {
         contradicted(settings, arguments)?;
         return Ok(ExitCode::SUCCESS);
@@ -148,11 +167,11 @@ fn with_explain_context<T>(
         root: &files.root,
         export_path: &files.export_path(),
         line_bytes_max: settings.max_line_bytes,
-        figures: &files.figures,
+        state: &files.state,
     })?)
 }
 
-pub(super) fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(), AnyError> {
+fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(), AnyError> {
     let plan: Plan = inquire::<_, InquireError>(settings, "/plan.json", |files| {
         Ok(plan::plan(&PlanContext {
             storage: &OsStorage,
@@ -162,7 +181,7 @@ pub(super) fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(),
                 line_bytes_max: settings.max_line_bytes,
             },
             now_ms: HostClock::new().wall_ms(),
-            figures: &files.figures,
+            state: &files.state,
         })?)
     })?;
     if arguments.json {
@@ -171,10 +190,7 @@ pub(super) fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(),
     print(&render::plan::page(&plan))
 }
 
-pub(super) fn dead_letters(
-    settings: &Settings,
-    arguments: &DeadLettersArguments,
-) -> Result<(), AnyError> {
+fn dead_letters(settings: &Settings, arguments: &DeadLettersArguments) -> Result<(), AnyError> {
     match &arguments.action {
         None => list(settings, arguments),
         Some(DeadLettersAction::Show(arguments)) => show(settings, arguments),
@@ -226,8 +242,8 @@ fn letters(settings: &Settings, filter: &DeadLetterFilter) -> Result<DeadLetterP
     parameters.extend(filter.stream.map(|stream| ("stream", stream_name(stream))));
     let path = format!("/dead-letters.json?{}", query(&parameters));
     inquire(settings, &path, |files| {
-        let (figures, root) = (&files.figures, &files.root);
-        Ok(dead_letters::letters(figures, &OsStorage, root, filter)?)
+        let (state, root) = (&files.state, &files.root);
+        Ok(dead_letters::letters(state, &OsStorage, root, filter)?)
     })
 }
 

@@ -45,6 +45,9 @@ pub enum DaemonError {
     /// The kernel refused a resource that every daemon needs: a signal handler, a thread, a socket.
     #[error("cannot start: {0}")]
     Start(#[source] std::io::Error),
+    /// `run --once` read everything that can be read, which is not everything.
+    #[error("incomplete: {0}; everything else is exported")]
+    Incomplete(String),
     /// The engine thread panicked; the panic message precedes this error.
     #[error("internal error (panic); stopping, the export is unchanged")]
     Panicked,
@@ -106,11 +109,11 @@ fn run_in(
             source,
         })?;
     let _lock = take_lock(settings, &root)?;
-    let meters = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::new());
     let answering = Arc::new(QueryContext::new(root.clone(), settings.max_line_bytes));
     let desk = Arc::new(StatusCache::new(
         Arc::clone(&shared.inbox),
-        Arc::clone(&meters),
+        Arc::clone(&metrics),
         answering,
     ));
     // The server starts before the recovery, which may take long enough for a client to query its state.
@@ -141,11 +144,15 @@ fn run_in(
     let (mut engine, report) = opened?;
     disk.recovered();
     log_opened(&report, settings, &root);
-    engine.measure_with(meters);
+    engine.measure_with(metrics);
     if once {
         return unless_panicked(|| {
             let (clock, stop) = (&shared.clock, &shared.inbox);
-            catch_up(&mut engine, &root, clock, stop, &mut on_step).map_err(DaemonError::Engine)
+            let unreadable = catch_up(&mut engine, &root, clock, stop, &mut on_step)?;
+            match unreadable.is_empty() {
+                true => Ok(()),
+                false => Err(DaemonError::Incomplete(unreadable.describe())),
+            }
         });
     }
     let event_loop = unless_panicked(|| {

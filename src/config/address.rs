@@ -40,7 +40,7 @@ impl ListenAddress {
             Ok(Some(Self::Tcp(address)))
         } else {
             Err(
-                "which other hosts could reach, and there is no authentication; use a loopback address behind \
+                "which other hosts could reach, and there is no authentication; use a loopback address and \
                  a proxy"
                     .to_owned(),
             )

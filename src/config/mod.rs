@@ -17,7 +17,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::ValueEnum as _;
+use clap::ValueEnum;
 use toml::de::DeTable;
 
 pub use address::ListenAddress;
@@ -185,6 +185,31 @@ impl Settings {
             unused_variables: unused_variables(environment),
         }
     }
+
+    /// Returns the value of a key as written in the environment, or the debug form of a path.
+    pub(crate) fn value_of(&self, name: &str) -> String {
+        match name {
+            "root" => format!("{:?}", self.root),
+            "state_dir" => format!("{:?}", self.state_dir),
+            "settle_ms" => self.settle.as_millis().to_string(),
+            "max_line_bytes" => self.max_line_bytes.to_string(),
+            "recent_scan_ms" => self.recent_scan.as_millis().to_string(),
+            "full_scan_ms" => self.full_scan.as_millis().to_string(),
+            "poll_ms" => self.poll.as_millis().to_string(),
+            "watch" => word(&self.watch),
+            "checkpoint_bytes" => self.checkpoint_bytes.to_string(),
+            "listen" => format!("{:?}", self.listen),
+            "fresh_objective_ms" => self.fresh_objective.as_millis().to_string(),
+            "log" => self.log.clone(),
+            "log_format" => word(&self.log_format),
+            _ => unreachable!("each key has a field, and a test that changes it"),
+        }
+    }
+}
+
+fn word<T: ValueEnum>(choice: &T) -> String {
+    let value = choice.to_possible_value();
+    value.map_or(String::new(), |value| value.get_name().to_owned())
 }
 
 /// Returns the merged value of a key, or its default.

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::history::Recent;
 use crate::query::dead_letters::RetryReport;
-use crate::query::status::{Status, UnreadBytes};
+use crate::query::status::{Status, UnreadPairs};
 
 pub use crate::store::snapshot::StateSnapshot;
 
@@ -34,22 +34,7 @@ pub struct Snapshot {
     /// The status, as `status` prints it.
     pub status: Status,
     /// The state of every pair and line.
-    pub figures: StateSnapshot,
-    /// The known lag of the export.
-    pub freshness: LagRequest,
-    /// The pairs known to be unread.
-    pub unread: UnreadBytes,
-}
-
-/// The known lag of the export behind its sources.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LagRequest {
-    /// Unread bytes of day-files.
-    pub bytes: u64,
-    /// The age of the oldest unread change, milliseconds.
-    pub age_ms: u64,
-    /// The maximum age at which the export counts as fresh, milliseconds.
-    pub objective_ms: u64,
-    /// Whether all day-files that existed at the start have been read.
-    pub caught_up: bool,
+    pub state: StateSnapshot,
+    /// The pairs to measure for the lag.
+    pub unread: UnreadPairs,
 }

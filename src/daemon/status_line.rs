@@ -4,78 +4,67 @@
 
 use std::fmt::Write as _;
 
+use crate::query::health::{Health, HealthReport};
+
 /// Maximum bytes of an error text in the line.
 const WHY_BYTES_MAX: usize = 240;
 
 /// The values in the line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitStatus {
-    /// Day-files that are known to have news.
-    pub day_files_behind: u64,
-    /// Directories that are still to be looked through.
-    pub directories_behind: u64,
-    /// Rows that lines have earned.
+    /// The health verdict.
+    pub health: HealthReport,
+    /// Scored lines with a row in the export.
     pub rows: u64,
-    /// Runs that wait for evidence.
+    /// Number of runs that wait for evidence.
     pub waiting: u64,
     /// Age of the last row written by this process, seconds.
     pub last_row_s: Option<u64>,
-    /// Why changes are polled for, where they are.
+    /// The reason for polling; `None` if events are used.
     pub polling: Option<String>,
-    /// Since when nothing is read, and why.
-    pub fault: Option<(String, String)>,
-    /// Why the configuration that was read last is not in force.
+    /// The reason why the last reload was rejected.
     pub reload_refused: Option<String>,
-    /// The end has begun.
+    /// Whether the daemon is stopping.
     pub stopping: bool,
 }
 
-/// The line for an engine at work.
+/// Returns the line of a running engine.
 #[must_use]
-pub fn of(situation: &UnitStatus) -> String {
-    let mut line = doing(situation);
+pub fn of(unit: &UnitStatus) -> String {
+    let mut line = doing(unit);
     // Writing to a string cannot fail.
     let _ = write!(
         line,
         ", {} rows, {} waiting for evidence",
-        situation.rows, situation.waiting
+        unit.rows, unit.waiting
     );
-    if let Some(age_s) = situation.last_row_s {
+    if let Some(age_s) = unit.last_row_s {
         let _ = write!(line, ", last row {}", age(age_s));
     }
-    if let Some(why) = &situation.polling {
+    if let Some(why) = &unit.polling {
         let _ = write!(line, "; polling, {}", shortened(why));
     }
-    if let Some(why) = &situation.reload_refused {
+    if let Some(why) = &unit.reload_refused {
         let _ = write!(
             line,
-            "; reload refused, the old settings stay: {}",
+            "; reload rejected, keeping the old settings: {}",
             shortened(why)
         );
     }
     line
 }
 
-fn doing(situation: &UnitStatus) -> String {
-    if situation.stopping {
+fn doing(unit: &UnitStatus) -> String {
+    if unit.stopping {
         return "stopping".into();
     }
-    if let Some((since, why)) = &situation.fault {
-        return format!(
-            "reading stopped at {since}, tried again by itself: {}",
-            shortened(why)
-        );
-    }
-    match (situation.day_files_behind, situation.directories_behind) {
-        (0, 0) => "fresh, 0 behind".into(),
-        (day_files, 0) => format!("catching up, {day_files} day-files behind"),
-        (day_files, directories) => format!(
-            "catching up, {day_files} day-files behind, {directories} directories to look through"
-        ),
+    match unit.health.verdict {
+        Health::Fresh => unit.health.verdict.title(),
+        verdict => format!("{}: {}", verdict.title(), shortened(&unit.health.reason)),
     }
 }
 
-/// The line while the engine is being opened.
+/// Returns the line during recovery.
 #[must_use]
 pub fn recovering(read_bytes: u64, written_bytes: u64) -> String {
     match (read_bytes >> 20, written_bytes >> 20) {
@@ -86,7 +75,7 @@ pub fn recovering(read_bytes: u64, written_bytes: u64) -> String {
     }
 }
 
-/// The line that stays after the process has failed.
+/// Returns the line that remains after the process failed.
 #[must_use]
 pub fn failed(error: &str) -> String {
     format!("failed: {error}")
@@ -110,66 +99,56 @@ fn shortened(text: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn check(situation: UnitStatus, line: &str) {
-        assert_eq!(of(&situation), line);
+    fn check(unit: UnitStatus, line: &str) {
+        assert_eq!(of(&unit), line);
     }
 
     #[test]
     fn every_state_has_its_line() {
-        let fresh = UnitStatus {
+        let health = |verdict, reason: &str| HealthReport {
+            verdict,
+            reason: reason.to_owned(),
+            fix: None,
+        };
+        let idle = UnitStatus {
+            health: health(Health::Fresh, "everything is read"),
             rows: 7,
             waiting: 12,
             last_row_s: Some(3),
             ..UnitStatus::default()
         };
         let numbers = "7 rows, 12 waiting for evidence, last row just now";
-        check(fresh.clone(), &format!("fresh, 0 behind, {numbers}"));
-        let behind = UnitStatus {
-            day_files_behind: 3,
-            ..fresh.clone()
+        check(idle.clone(), &format!("fresh, {numbers}"));
+        let incomplete = UnitStatus {
+            health: health(Health::Incomplete, "cannot read 1 directory"),
+            ..idle.clone()
         };
         check(
-            behind.clone(),
-            &format!("catching up, 3 day-files behind, {numbers}"),
-        );
-        check(
-            UnitStatus {
-                directories_behind: 40,
-                ..behind.clone()
-            },
-            &format!("catching up, 3 day-files behind, 40 directories to look through, {numbers}"),
+            incomplete.clone(),
+            &format!("incomplete: cannot read 1 directory, {numbers}"),
         );
         check(
             UnitStatus {
                 polling: Some("fuse reports no changes".into()),
                 reload_refused: Some("distilld.toml:1: unknown key `settle`".into()),
-                ..fresh.clone()
+                ..idle.clone()
             },
             &format!(
-                "fresh, 0 behind, {numbers}; polling, fuse reports no changes; reload refused, the old settings \
-                 stay: distilld.toml:1: unknown key `settle`"
-            ),
-        );
-        check(
-            UnitStatus {
-                fault: Some(("2026-01-01T00:00:00.000Z".into(), "no space".into())),
-                ..behind.clone()
-            },
-            &format!(
-                "reading stopped at 2026-01-01T00:00:00.000Z, tried again by itself: no space, {numbers}"
+                "fresh, {numbers}; polling, fuse reports no changes; reload rejected, keeping the old \
+                 settings: distilld.toml:1: unknown key `settle`"
             ),
         );
         check(
             UnitStatus {
                 stopping: true,
-                ..behind
+                ..incomplete
             },
             &format!("stopping, {numbers}"),
         );
     }
 
     #[test]
-    fn a_recovery_says_how_far_it_is() {
+    fn a_recovery_shows_its_progress() {
         assert_eq!(recovering(1_000, 0), "recovering");
         assert_eq!(
             recovering(300 << 20, 2 << 20),
@@ -178,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn an_age_is_as_coarse_as_it_is_long() {
+    fn ages_are_rounded_to_one_unit() {
         for (seconds, text) in [
             (0, "just now"),
             (9, "just now"),
@@ -194,9 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn a_long_reason_leaves_room_for_the_rest() {
+    fn a_long_error_is_shortened() {
         let line = of(&UnitStatus {
-            fault: Some(("then".into(), "ü".repeat(400))),
+            health: HealthReport {
+                verdict: Health::Stopped,
+                reason: "ü".repeat(400),
+                fix: None,
+            },
             ..UnitStatus::default()
         });
         assert!(line.len() < 400 && line.ends_with("0 waiting for evidence"));

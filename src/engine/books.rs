@@ -10,7 +10,7 @@ use crate::pair::JoinOutcome;
 use crate::pair::accounting::{Account, class_of};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::history::Recent;
-use crate::pair::verdict::LineTotals;
+use crate::pair::verdict::{LineTotals, VerdictKind};
 use crate::platform::clock::Clock;
 use crate::record::timestamp::day_of;
 
@@ -51,7 +51,7 @@ impl Books {
         self.account.add_rows(day_of(wall_ms), rows);
         let class = class_of(&outcome.checkpoint.path);
         let class = self.account.class_kept(&class);
-        let refused = newly_refused(&before.figures(), &outcome.checkpoint.figures());
+        let refused = newly_refused(&before.line_totals(), &outcome.checkpoint.line_totals());
         self.history.add(class, wall_ms, rows, refused);
         self.metrics.merged(class, before, outcome);
     }
@@ -78,8 +78,7 @@ impl Books {
 /// line became a row.
 fn newly_refused(before: &LineTotals, after: &LineTotals) -> u64 {
     let refused = |totals: &LineTotals| {
-        let counts = &totals.counts;
-        let by_rule = counts.firewalled + counts.unknown_category + counts.role + counts.blank_text;
+        let by_rule = totals.by_verdict().sum_of(VerdictKind::is_refusal);
         by_rule + totals.scored_malformed
     };
     refused(after).saturating_sub(refused(before))

@@ -12,7 +12,7 @@ use crate::engine::scrub::ScrubTimer;
 use crate::engine::sealed_batch::{Committing, Durable, Sealed};
 use crate::engine::{EngineError, Setup};
 use crate::pair::accounting::Account;
-use crate::platform::background::Beside;
+use crate::platform::background::BackgroundTask;
 use crate::platform::buffer_pool::Buffers;
 use crate::store::export::{Export, ExportError};
 use crate::store::files::JOURNAL_FILE;
@@ -45,7 +45,7 @@ pub(crate) struct Committer {
     /// Batches that are committed and not appended to the export, in order.
     unappended: Vec<Arc<Sealed>>,
     /// A sync of the export on another thread.
-    syncing: Option<Beside<Result<(), ExportError>>>,
+    syncing: Option<BackgroundTask<Result<(), ExportError>>>,
     /// Whether a pass commits its rows however few they are.
     commits_each_pass: bool,
     pub(super) scrub: ScrubTimer,
@@ -257,7 +257,7 @@ impl Committer {
     ) -> Result<(), EngineError> {
         match durable {
             Ok(Durable { frame, took_us }) => {
-                self.journal.wrote(&frame);
+                self.journal.advance(&frame);
                 books.metrics.committed(took_us);
                 self.unappended.push(sealed);
                 Ok(())
@@ -318,7 +318,7 @@ impl Committer {
         }
         let sync = self.export.begin_sync();
         // Where no thread can be started, the checkpoint syncs all of it.
-        self.syncing = Beside::begin("sync", move || sync.sync()).ok();
+        self.syncing = BackgroundTask::spawn("sync", move || sync.sync()).ok();
         Ok(())
     }
 

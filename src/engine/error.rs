@@ -56,7 +56,7 @@ pub enum EngineError {
 impl EngineError {
     /// Returns the component that failed, as the error metric names it.
     #[must_use]
-    pub fn place(&self) -> &'static str {
+    pub fn component(&self) -> &'static str {
         match self {
             EngineError::State(_) | EngineError::StateDir { .. } => "state",
             EngineError::Journal(_) => "journal",

@@ -3,17 +3,54 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::engine::Engine;
 use crate::engine::read::{PairRead, SourceMemory};
 use crate::lake::path::{PairPath, Stream};
 
-/// The input that is known and not exported yet.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// The known lag of the export. Made once for a snapshot; every status, metric
+/// and readiness answer of that snapshot prints this value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Lag {
-    /// Unread bytes, as far as they were measured.
+    /// Pairs of day-files to read and directories to list.
+    pub files: u64,
+    /// Unread bytes of day-files.
     pub bytes: u64,
-    /// Age of the oldest change that is not exported yet, milliseconds; 0 where there is none.
+    /// Whether `bytes` is complete; if not, it is a lower bound.
+    pub bytes_exact: bool,
+    /// Lines in these bytes; `None` if there are too many to count.
+    pub lines: Option<u64>,
+    /// Age of the oldest change that is not exported, milliseconds; seconds in JSON.
+    #[serde(rename = "seconds", with = "seconds")]
     pub age_ms: u64,
+    /// The greatest age that counts as ready, milliseconds; seconds in JSON.
+    #[serde(rename = "objective_seconds", with = "seconds")]
+    pub objective_ms: u64,
+    /// Whether everything that existed at the start was read.
+    pub caught_up: bool,
+}
+
+impl Lag {
+    /// Returns whether nothing is known to be unread.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.files == 0 && self.bytes == 0
+    }
+}
+
+/// Milliseconds as seconds in JSON.
+mod seconds {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub(super) fn serialize<S: Serializer>(ms: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(*ms as f64 / 1_000.0)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        Ok((f64::deserialize(deserializer)? * 1_000.0).round() as u64)
+    }
 }
 
 /// The unterminated last lines of all day-files.
@@ -124,6 +161,7 @@ impl Backlog {
                 .map(|entry| entry.scored_bytes + entry.evidence_bytes)
                 .sum(),
             age_ms: oldest_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms)),
+            ..Lag::default()
         }
     }
 }
@@ -218,10 +256,14 @@ impl PartialLines {
 }
 
 impl Engine {
-    /// Returns the unread bytes and the age of the oldest change that is not exported yet.
+    /// Returns the lag as the engine knows it: the pairs to read, their measured bytes, and the age of the oldest change
+    /// that is not exported yet.
     #[must_use]
     pub fn lag(&self) -> Lag {
-        self.books.backlog.lag(self.ctx.clock.monotonic_ms())
+        Lag {
+            files: self.queue_len() as u64,
+            ..self.books.backlog.lag(self.ctx.clock.monotonic_ms())
+        }
     }
 
     /// Returns the number and length of unterminated last lines, as of the last read of each day-file.
@@ -241,7 +283,11 @@ mod tests {
     }
 
     fn lag(bytes: u64, age_ms: u64) -> Lag {
-        Lag { bytes, age_ms }
+        Lag {
+            bytes,
+            age_ms,
+            ..Lag::default()
+        }
     }
 
     #[test]

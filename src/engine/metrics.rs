@@ -14,38 +14,38 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::pair::JoinOutcome;
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::verdict::Verdict;
+use crate::pair::verdict::{PerVerdict, Verdict, VerdictKind};
 
-/// From the sync of a fast disk to a backfill: 1 ms doubled up to about a minute.
+/// Upper bounds from the sync of a fast disk to a backfill, seconds.
 const FRESHNESS_BUCKETS: [f64; 18] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0,
     3_600.0, 86_400.0,
 ];
-/// One sync, from a disk with a battery to one that hangs.
+/// Upper bounds of one sync, from a disk with a write cache to one that hangs, seconds.
 const COMMIT_BUCKETS: [f64; 14] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
 ];
 
-/// A source class.
+/// The label of a source class.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Class {
     class: String,
 }
 
-/// A source class and a verdict.
+/// The labels of a source class and a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ClassVerdict {
     class: String,
     verdict: &'static str,
 }
 
-/// A kind of error.
+/// The label of a kind of error or scan.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
     kind: &'static str,
 }
 
-/// The counters of one process. Cloned handles count into the same ones.
+/// The counters and histograms of one process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -55,14 +55,14 @@ pub struct Metrics {
     evidence_lines: Family<Class, Counter>,
     verdicts: Family<ClassVerdict, Counter>,
     late_verdicts: Family<ClassVerdict, Counter>,
-    evidence_dead_letters: Family<Class, Counter>,
+    evidence_malformed_lines: Family<Class, Counter>,
     superseded: Counter,
     contradicted: Counter,
     rows: Family<Class, Counter>,
     row_bytes: Counter,
     source_bytes: Counter,
-    source_rereads: Counter,
-    turns: Counter,
+    sources_reset: Counter,
+    engine_iterations: Counter,
     errors: Family<Kind, Counter>,
     overflows: Counter,
     scans: Family<Kind, Counter>,
@@ -78,24 +78,24 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All at zero; the process starts now.
+    /// Creates the metrics, all at zero, and takes the start time of the process.
     #[must_use]
     pub fn new() -> Self {
-        let mut meters = Self {
+        let mut metrics = Self {
             registry: Registry::default(),
             started: SystemTime::now(),
             scored_lines: Family::default(),
             evidence_lines: Family::default(),
             verdicts: Family::default(),
             late_verdicts: Family::default(),
-            evidence_dead_letters: Family::default(),
+            evidence_malformed_lines: Family::default(),
             superseded: Counter::default(),
             contradicted: Counter::default(),
             rows: Family::default(),
             row_bytes: Counter::default(),
             source_bytes: Counter::default(),
-            source_rereads: Counter::default(),
-            turns: Counter::default(),
+            sources_reset: Counter::default(),
+            engine_iterations: Counter::default(),
             errors: Family::default(),
             overflows: Counter::default(),
             scans: Family::default(),
@@ -103,33 +103,33 @@ impl Metrics {
             commit: Histogram::new(COMMIT_BUCKETS),
             checkpoint: Histogram::new(COMMIT_BUCKETS),
         };
-        meters.register_lines();
-        meters.register_work();
-        // A kind that has not happened is zero, not absent: a rate over it must not miss the first one.
+        metrics.register_lines();
+        metrics.register_work();
+        // Kinds start at zero instead of absent, so that a rate does not miss the first event.
         for kind in ERROR_KINDS {
-            drop(meters.errors.get_or_create(&Kind { kind }));
+            drop(metrics.errors.get_or_create(&Kind { kind }));
         }
         for kind in ["full", "recent"] {
-            drop(meters.scans.get_or_create(&Kind { kind }));
+            drop(metrics.scans.get_or_create(&Kind { kind }));
         }
-        meters
+        metrics
     }
 
     fn register_lines(&mut self) {
         let registry = self.registry.sub_registry_with_prefix("distilld");
         registry.register(
             "scored_lines",
-            "Scored lines read since the process started, by source class; one that was rewritten is read, and counted, again",
+            "Scored lines read since the process started, by source class; a rewritten line is counted again",
             self.scored_lines.clone(),
         );
         registry.register(
             "scored_verdicts",
-            "First verdicts on scored lines, by source class; their sum is distilld_scored_lines_total",
+            "First verdict of each scored line, by source class; adds up to distilld_scored_lines_total",
             self.verdicts.clone(),
         );
         registry.register(
             "late_verdicts",
-            "Verdicts on scored lines that had waited or been refused, when evidence came for them",
+            "Verdicts of scored lines that had waited or been refused, after evidence arrived for them",
             self.late_verdicts.clone(),
         );
         registry.register(
@@ -138,13 +138,13 @@ impl Metrics {
             self.evidence_lines.clone(),
         );
         registry.register(
-            "evidence_dead_letters",
-            "Evidence lines that are no records",
-            self.evidence_dead_letters.clone(),
+            "evidence_malformed_lines",
+            "Malformed evidence lines, by source class",
+            self.evidence_malformed_lines.clone(),
         );
         registry.register(
             "superseded_rows",
-            "Rows for whose run other evidence came after they were written",
+            "Rows whose run received other evidence after they were written",
             self.superseded.clone(),
         );
         registry.register(
@@ -154,7 +154,7 @@ impl Metrics {
         );
         registry.register(
             "rows_written",
-            "Rows committed for the export, by source class; a line whose row was there already writes none",
+            "Rows committed for the export, by source class; a line whose row exists already writes none",
             self.rows.clone(),
         );
     }
@@ -169,49 +169,48 @@ impl Metrics {
         );
         registry.register_with_unit(
             "source_read",
-            "Bytes of day-files whose lines were taken in",
+            "Bytes of day-files whose lines were processed",
             Unit::Bytes,
             self.source_bytes.clone(),
         );
         registry.register(
-            "source_rereads",
-            "Day-files that were not what had been read of them, and were read again from their start",
-            self.source_rereads.clone(),
+            "sources_reset",
+            "Day-files that changed before the offset and were read again from their start",
+            self.sources_reset.clone(),
         );
         registry.register(
-            "turns",
-            "Turns of the engine's thread: each hears what is new and does one pass at most; none while nothing happens",
-            self.turns.clone(),
+            "engine_iterations",
+            "Iterations of the engine thread: each receives pending work and runs at most one pass; none while idle",
+            self.engine_iterations.clone(),
         );
-        registry.register("errors", "Errors met, by where", self.errors.clone());
+        registry.register("errors", "Errors by component", self.errors.clone());
         registry.register(
             "event_overflows",
-            "Times that more happened than the file system's events tell of",
+            "Overflows of the inotify queue",
             self.overflows.clone(),
         );
         registry.register(
             "scans",
-            "Scans for changes that no event told of",
+            "Scans for changes without an event, by kind",
             self.scans.clone(),
         );
         registry.register_with_unit(
             "freshness",
-            "From the last change of a day-file (its ctime, or the start of this process if that is later) to its rows \
-             readable and durable, once for each day-file pair of a batch that showed rows. The inode's time is taken \
-             because it includes what an event, or a scan where none came, needed to reach us; it runs up to a clock \
-             tick (4 ms) early",
+            "Time from the last change of a day-file (its ctime, or the start of the process if that is later) to its \
+             rows readable and durable, once for each pair of a batch that appended rows; up to one clock tick (4 ms) \
+             too short",
             Unit::Seconds,
             self.freshness.clone(),
         );
         registry.register_with_unit(
             "commit_duration",
-            "Writing and syncing one batch to the journal",
+            "Time to write and sync one batch to the journal",
             Unit::Seconds,
             self.commit.clone(),
         );
         registry.register_with_unit(
             "checkpoint_duration",
-            "Taking the journal into the state, the export's sync included",
+            "Time to apply the journal to the state, including the sync of the export",
             Unit::Seconds,
             self.checkpoint.clone(),
         );
@@ -223,14 +222,14 @@ impl Metrics {
         &self.registry
     }
 
-    /// When the process started, seconds since 1970.
+    /// Returns the start of the process, seconds since 1970.
     #[must_use]
     pub fn started_s(&self) -> f64 {
         let since = self.started.duration_since(UNIX_EPOCH);
         since.unwrap_or_default().as_secs_f64()
     }
 
-    /// A look's lines were merged; `before` is its pair without them. `class` is one of few.
+    /// Counts the lines of a merged read. `before` is the pair without them; `class` must be one of the bounded classes.
     pub(crate) fn merged(&self, class: &str, before: &PairCheckpoint, outcome: &JoinOutcome) {
         let after = &outcome.checkpoint;
         let class = Class {
@@ -246,7 +245,7 @@ impl Metrics {
             after.evidence.lines,
         );
         count(
-            &self.evidence_dead_letters,
+            &self.evidence_malformed_lines,
             before.evidence.malformed,
             after.evidence.malformed,
         );
@@ -267,66 +266,67 @@ impl Metrics {
 
     fn verdicts_of(&self, class: &Class, before: &PairCheckpoint, outcome: &JoinOutcome) {
         let after = &outcome.checkpoint;
-        let mut first = [0; VERDICTS.len()];
-        let mut late = [0; VERDICTS.len()];
+        let (mut first, mut late) = (PerVerdict::default(), PerVerdict::default());
         for entry in outcome.overlay.entries.values() {
             let is_new = entry.offset >= before.scored.offset;
             match entry.verdict {
-                // One that was shown before may be here for having been superseded or contradicted alone.
+                // A row that exists already may be in the overlay only because it was superseded or contradicted.
                 Verdict::Exported { .. } if !is_new => {}
-                verdict if is_new => first[index_of(verdict)] += 1,
-                verdict => late[index_of(verdict)] += 1,
+                verdict if is_new => first[verdict.kind()] += 1,
+                verdict => late[verdict.kind()] += 1,
             }
         }
-        first[MALFORMED] = after
+        first[VerdictKind::Malformed] = after
             .scored
             .malformed
             .saturating_sub(before.scored.malformed);
-        let exported = after.counts.exported.saturating_sub(before.counts.exported);
-        late[EXPORTED] = exported.saturating_sub(first[EXPORTED]);
+        let exported = after.counts[VerdictKind::Exported]
+            .saturating_sub(before.counts[VerdictKind::Exported]);
+        late[VerdictKind::Exported] = exported.saturating_sub(first[VerdictKind::Exported]);
         for (family, counts) in [(&self.verdicts, first), (&self.late_verdicts, late)] {
-            for (verdict, count) in VERDICTS.into_iter().zip(counts) {
-                if count > 0 {
-                    let class = class.class.clone();
-                    let label = ClassVerdict { class, verdict };
-                    family.get_or_create(&label).inc_by(count);
-                }
+            for (verdict, count) in counts.iter().filter(|(_, count)| *count > 0) {
+                let label = ClassVerdict {
+                    class: class.class.clone(),
+                    verdict: verdict.code(),
+                };
+                family.get_or_create(&label).inc_by(count);
             }
         }
     }
 
-    /// The engine's thread begins another turn.
+    /// Counts an iteration of the engine thread.
     pub(crate) fn turn(&self) {
-        self.turns.inc();
+        self.engine_iterations.inc();
     }
 
-    /// Differs from what it gave before whenever the engine's thread got anything done since.
+    /// Returns a number that changes whenever the engine thread makes progress.
     #[must_use]
     pub fn progress(&self) -> u64 {
-        self.turns.get() + self.source_bytes.get()
+        self.engine_iterations.get() + self.source_bytes.get()
     }
 
-    /// A day-file is read again from its start.
+    /// Counts a day-file that is read again from its start.
     pub(crate) fn reread(&self) {
-        self.source_rereads.inc();
+        self.sources_reset.inc();
     }
 
-    /// An error was met; `kind` is one of [`ERROR_KINDS`].
+    /// Counts an error; `kind` is one of [`ERROR_KINDS`].
     pub(crate) fn error(&self, kind: &'static str) {
         self.errors.get_or_create(&Kind { kind }).inc();
     }
 
-    /// Events were lost.
+    /// Counts an overflow of the event queue.
     pub(crate) fn overflow(&self) {
         self.overflows.inc();
     }
 
-    /// A scan began; `kind` is `full` or `recent`.
+    /// Counts a scan; `kind` is `full` or `recent`.
     pub(crate) fn scan(&self, kind: &'static str) {
         self.scans.get_or_create(&Kind { kind }).inc();
     }
 
-    /// Rows of a pair became readable at `shown_ms`; its day-files last changed at `changed_ms`, both since 1970.
+    /// Observes the freshness of rows that became readable at `shown_ms`; the day-files of their pair last changed at
+    /// `changed_ms`. Both are milliseconds since 1970.
     pub(crate) fn shown(&self, changed_ms: u64, shown_ms: u64) {
         let started_ms = (self.started_s() * 1_000.0) as u64;
         let fresh_ms = shown_ms.saturating_sub(changed_ms.max(started_ms));
@@ -334,47 +334,23 @@ impl Metrics {
             .observe(Duration::from_millis(fresh_ms).as_secs_f64());
     }
 
-    /// A batch was made durable in that time.
+    /// Observes the time to commit a batch, microseconds.
     pub(crate) fn committed(&self, took_us: u64) {
         self.commit
             .observe(Duration::from_micros(took_us).as_secs_f64());
     }
 
-    /// The state took in the journal in that time.
+    /// Observes the time of a checkpoint, microseconds.
     pub(crate) fn checkpointed(&self, took_us: u64) {
         self.checkpoint
             .observe(Duration::from_micros(took_us).as_secs_f64());
     }
 }
 
-/// Components that report errors.
+/// The components in which errors are counted.
 pub(crate) const ERROR_KINDS: [&str; 5] = ["export", "journal", "other", "source", "state"];
 
-/// Names of the verdicts, in the order of the arrays here.
-const VERDICTS: [&str; 7] = [
-    "exported",
-    "firewalled",
-    "unknown_category",
-    "role",
-    "blank_text",
-    "waiting",
-    "malformed",
-];
-const EXPORTED: usize = 0;
-const MALFORMED: usize = 6;
-
-fn index_of(verdict: Verdict) -> usize {
-    match verdict {
-        Verdict::Exported { .. } => EXPORTED,
-        Verdict::Firewalled => 1,
-        Verdict::UnknownCategory => 2,
-        Verdict::Role { .. } => 3,
-        Verdict::BlankText { .. } => 4,
-        Verdict::Waiting { .. } => 5,
-    }
-}
-
-/// A class is there once something of it was counted, then with all its zeros.
+/// Adds to the counter of a class, which this creates even if `count` is 0.
 fn add(family: &Family<Class, Counter>, class: &Class, count: u64) {
     family.get_or_create(class).inc_by(count);
 }
@@ -384,13 +360,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn freshness_is_not_counted_from_before_the_process() {
-        let meters = Metrics::new();
-        let started_ms = (meters.started_s() * 1_000.0) as u64;
-        meters.shown(0, started_ms + 20);
-        meters.shown(started_ms + 30, started_ms + 40);
+    fn freshness_counts_from_the_start_of_the_process_at_the_earliest() {
+        let metrics = Metrics::new();
+        let started_ms = (metrics.started_s() * 1_000.0) as u64;
+        metrics.shown(0, started_ms + 20);
+        metrics.shown(started_ms + 30, started_ms + 40);
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, meters.registry()).unwrap();
+        prometheus_client::encoding::text::encode(&mut text, metrics.registry()).unwrap();
         for line in [
             "distilld_freshness_seconds_count 2",
             "bucket{le=\"0.01\"} 1",

@@ -2,6 +2,7 @@
 //! work that is due by the clock between passes.
 
 use crate::engine::{Engine, EngineError};
+use crate::pair::verdict::VerdictKind;
 
 /// Age at which a batch without rows is committed.
 const QUIET_COMMIT_MS: u64 = 1_000;
@@ -128,7 +129,8 @@ impl Engine {
         Ok(PassReport {
             pairs: pairs as u64,
             source_bytes: self.queue.pass_bytes(),
-            rows: (after.counts.exported).saturating_sub(before.counts.exported),
+            rows: after.counts[VerdictKind::Exported]
+                .saturating_sub(before.counts[VerdictKind::Exported]),
             scored_lines: after.scored_lines.saturating_sub(before.scored_lines),
             evidence_lines: (after.evidence_lines).saturating_sub(before.evidence_lines),
             malformed: (after.scored_malformed + after.evidence_malformed)

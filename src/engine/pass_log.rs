@@ -55,7 +55,7 @@ impl<T> Events<T> {
         }
     }
 
-    /// Returns the names of the first day-files, and the number of those that it does not name.
+    /// Returns the names of the first day-files, and the number of the others.
     fn names(&self, name: impl Fn(&(PathBuf, T)) -> String) -> String {
         let mut names: Vec<String> = self.first.iter().map(name).collect();
         match self.day_files - self.first.len() as u64 {

@@ -47,13 +47,13 @@ impl Engine {
 
     /// Returns the metrics registry.
     #[must_use]
-    pub fn meters(&self) -> &Metrics {
+    pub fn metrics(&self) -> &Metrics {
         &self.books.metrics
     }
 
     /// Returns a snapshot of all pairs, for readers on other threads.
     #[must_use]
-    pub fn figures(&self) -> StateSnapshot {
+    pub fn state_snapshot(&self) -> StateSnapshot {
         self.pairs.snapshot()
     }
 

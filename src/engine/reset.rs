@@ -200,11 +200,7 @@ impl Engine {
 /// Forgets the evidence of a pair. Lines that were refused for it wait again.
 fn reset_evidence(checkpoint: &mut PairCheckpoint, now_s: u64) {
     checkpoint.evidence = Default::default();
-    let refused = checkpoint.counts.role + checkpoint.counts.blank_text;
-    if refused > 0 {
+    if checkpoint.counts.requeue_refused_evidence() > 0 {
         checkpoint.begin_to_wait(now_s);
     }
-    checkpoint.counts.waiting += refused;
-    checkpoint.counts.role = 0;
-    checkpoint.counts.blank_text = 0;
 }

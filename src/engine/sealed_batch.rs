@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::engine::error::EngineError;
-use crate::platform::background::Beside;
+use crate::platform::background::BackgroundTask;
 use crate::platform::clock::Clock;
 use crate::record::final_check;
 use crate::store::journal::batch::Batch;
@@ -50,7 +50,7 @@ impl Sealed {
 #[derive(Debug)]
 pub(super) struct Committing {
     pub(super) sealed: Arc<Sealed>,
-    pub(super) durable: Beside<Result<Durable, EngineError>>,
+    pub(super) durable: BackgroundTask<Result<Durable, EngineError>>,
 }
 
 impl Committing {
@@ -62,7 +62,7 @@ impl Committing {
         let batch = Arc::clone(sealed);
         Ok(Self {
             sealed: Arc::clone(sealed),
-            durable: Beside::begin("commit", move || batch.make_durable(&frame, &*clock))?,
+            durable: BackgroundTask::spawn("commit", move || batch.make_durable(&frame, &*clock))?,
         })
     }
 }

@@ -1,13 +1,13 @@
-//! Handlers of the control socket's routes. Those that read files run on a thread outside the pipeline, one long
-//! request at a time, on one snapshot of the state.
+//! The control socket's routes and their handlers. Each response is made from one snapshot of the engine. Handlers that
+//! read files run on a thread outside the pipeline, one long request at a time.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::{Response, StatusCode, Uri};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::daemon::inbox::Inbox;
@@ -16,14 +16,16 @@ use crate::http::response::{SNAPSHOT_PATIENCE, busy, json, snapshot, text};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::{PairPath, export_path};
 use crate::pair::history::Recent;
+use crate::pair::verdict::VerdictKind;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::OsStorage;
 use crate::query::dead_letters::{DeadLetterFilter, letters as list_dead_letters, stream_named};
 use crate::query::explain::{
     ExplainContext, Page, contradictions, deleted_rows as find_deleted_rows, explain as explain_run,
 };
+use crate::query::health::DaemonState;
 use crate::query::plan::{PlanContext, plan as plan_run};
-use crate::query::status::{Status, WaitingRun, lag, waiting_oldest};
+use crate::query::status::{Status, WaitingRun, measured, waiting_oldest};
 use crate::store::state::error::StateError;
 
 /// Minimum time between two searches for the longest-waiting runs, so that a page that polls every second is cheap.
@@ -33,7 +35,7 @@ const LISTED_MAX: usize = 10_000;
 /// Time limit for reading a day-file again, which may be long.
 const RETRY_PATIENCE: Duration = Duration::from_secs(600);
 
-/// Inputs of handlers besides a snapshot: the root, limits and the cache of waiting runs.
+/// Inputs of handlers apart from the snapshot: the root, limits and the cache of waiting runs.
 #[derive(Debug)]
 pub struct QueryContext {
     /// The root directory, with links resolved.
@@ -66,19 +68,19 @@ impl QueryContext {
             root: &self.root,
             export_path: &export_path(&self.root),
             line_bytes_max: self.line_bytes_max,
-            figures: &snapshot.figures,
+            state: &snapshot.state,
         })
     }
 
     fn waiting_oldest(&self, snapshot: &Snapshot) -> Result<Vec<WaitingRun>, StateError> {
-        if snapshot.status.scored.waiting == 0 {
+        if snapshot.status.scored.verdicts[VerdictKind::Waiting] == 0 {
             return Ok(Vec::new());
         }
         let mut cached = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         match &*cached {
             Some((at, oldest)) if at.elapsed() < WAITING_AGE_MAX => Ok(oldest.clone()),
             _ => {
-                let oldest = waiting_oldest(&snapshot.figures, &OsStorage, &self.root)?;
+                let oldest = waiting_oldest(&snapshot.state, &OsStorage, &self.root)?;
                 *cached = Some((Instant::now(), oldest.clone()));
                 Ok(oldest)
             }
@@ -111,6 +113,35 @@ impl QueryParams {
 
 type HttpResponse = Response<Full<Bytes>>;
 
+/// Returns the response to a request on the control socket.
+pub(super) async fn answer(
+    request: &Request<Incoming>,
+    inbox: &Arc<Inbox>,
+    context: &Arc<QueryContext>,
+) -> Response<Full<Bytes>> {
+    let params = QueryParams::from_uri(request.uri());
+    // HEAD is handled as GET; hyper omits the body.
+    let method = match *request.method() {
+        Method::HEAD => &Method::GET,
+        ref method => method,
+    };
+    match (method, request.uri().path()) {
+        (&Method::GET, "/status.json") => status(inbox, context).await,
+        (&Method::GET, "/recent.json") => recent(inbox).await,
+        (&Method::GET, "/explain.json") => explain(inbox, context, params).await,
+        (&Method::GET, "/contradicted.json") => contradicted(inbox, context, params).await,
+        (&Method::GET, "/deleted-rows.json") => deleted_rows(inbox, context, params).await,
+        (&Method::GET, "/dead-letters.json") => dead_letters(inbox, context, params).await,
+        (&Method::GET, "/plan.json") => plan(inbox, context).await,
+        (&Method::POST, "/dead-letters/retry") => retry(inbox, params).await,
+        (&Method::GET, _) => text(StatusCode::NOT_FOUND, "not found"),
+        _ => text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET and HEAD are answered",
+        ),
+    }
+}
+
 pub(super) async fn status(inbox: &Inbox, context: &Arc<QueryContext>) -> HttpResponse {
     let Some(snapshot) = snapshot(inbox).await else {
         return busy();
@@ -130,14 +161,16 @@ pub(super) async fn complete(snapshot: Snapshot, context: &Arc<QueryContext>) ->
 /// Adds the lag and the longest-waiting runs. If the state cannot be read, as on a full disk, only the waiting runs are
 /// missing: a status must be available then above all.
 fn completed(mut snapshot: Snapshot, context: &QueryContext) -> Status {
-    let (figures, unread) = (&snapshot.figures, &snapshot.unread);
-    snapshot.status.lag = Some(lag(figures, unread, &OsStorage, &context.root));
+    let (state, unread) = (&snapshot.state, &snapshot.unread);
+    let measured = |lag| measured(lag, state, unread, &OsStorage, &context.root);
+    snapshot.status.lag = snapshot.status.lag.map(measured);
     let oldest = context.waiting_oldest(&snapshot);
     snapshot.status.waiting_oldest = oldest.unwrap_or_else(|error| {
         tracing::debug!(%error, "cannot read the longest-waiting runs ({error})");
         Vec::new()
     });
-    snapshot.status
+    // The verdict prints the measured lag.
+    snapshot.status.assessed(DaemonState::Running)
 }
 
 pub(super) async fn recent(inbox: &Inbox) -> HttpResponse {
@@ -215,7 +248,7 @@ pub(super) async fn dead_letters(
         limit: params.number("limit", 100).min(LISTED_MAX),
     };
     long_request(inbox, context, move |context, snapshot| {
-        list_dead_letters(&snapshot.figures, &OsStorage, &context.root, &filter)
+        list_dead_letters(&snapshot.state, &OsStorage, &context.root, &filter)
     })
     .await
 }
@@ -230,7 +263,7 @@ pub(super) async fn plan(inbox: &Inbox, context: &Arc<QueryContext>) -> HttpResp
                 line_bytes_max: context.line_bytes_max,
             },
             now_ms: HostClock::new().wall_ms(),
-            figures: &snapshot.figures,
+            state: &snapshot.state,
         })
     })
     .await

@@ -2,16 +2,17 @@
 
 use hyper::header::HeaderValue;
 
-/// In which of two formats the text is.
+/// A text format of `/metrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// OpenMetrics 1.0, for those that ask for it, as Prometheus does.
+    /// OpenMetrics 1.0, for clients that accept it, such as Prometheus.
     OpenMetrics,
-    /// The older text format, for all others.
+    /// The older Prometheus text format, for all other clients.
     Plain,
 }
 
 impl Format {
+    /// Returns the format that the `Accept` headers ask for.
     pub(super) fn wanted<'a>(mut accepts: impl Iterator<Item = &'a HeaderValue>) -> Self {
         let open = |value: &HeaderValue| {
             let value = value.to_str().unwrap_or_default();
@@ -32,7 +33,8 @@ impl Format {
     }
 }
 
-/// The older format of the same text: a counter's family has the name of its samples, and what it does not know is left out.
+/// Converts OpenMetrics text to the older format: a family of counters is named like its samples, and units and the end
+/// marker are dropped.
 pub(crate) fn plain(open: &str) -> String {
     let mut plain = String::with_capacity(open.len());
     let lines: Vec<&str> = open.lines().collect();
@@ -64,4 +66,18 @@ pub(crate) fn plain(open: &str) -> String {
         plain.push_str(&format!("# {what} {name}{ending} {rest}\n"));
     }
     plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_format_names_families_like_their_samples() {
+        let open = "# HELP a Some.\n# TYPE a counter\na_total 1\n# HELP b_bytes Size.\n# TYPE b_bytes gauge\n\
+                    # UNIT b_bytes bytes\nb_bytes 2\n# HELP c Which.\n# TYPE c info\nc_info{v=\"1\"} 1\n# EOF\n";
+        let expected = "# HELP a_total Some.\n# TYPE a_total counter\na_total 1\n# HELP b_bytes Size.\n\
+                        # TYPE b_bytes gauge\nb_bytes 2\n# HELP c_info Which.\n# TYPE c_info gauge\nc_info{v=\"1\"} 1\n";
+        assert_eq!(plain(open), expected);
+    }
 }

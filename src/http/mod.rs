@@ -1,10 +1,9 @@
 //! The HTTP server of the daemon: the thread that serves all sockets, and its limits on connections and time. The
-//! responses are made in `public_routes` and `control_routes`. The server never touches the pipeline: it sends requests
+//! responses are made in `public_routes` and `handlers`. The server never touches the pipeline: it sends requests
 //! to the engine's thread and reports a timeout where no response comes. It starts before the engine and keeps
 //! answering while the engine is stuck.
 
 pub(crate) mod access;
-pub(crate) mod control_routes;
 pub(crate) mod handlers;
 pub(crate) mod listener;
 mod metrics;
@@ -266,7 +265,7 @@ async fn admitted(
     cache: &StatusCache,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    let from_engine = control_routes::answer(request, cache.wake(), cache.answering());
+    let from_engine = handlers::answer(request, cache.wake(), cache.answering());
     // The control socket never returns a cached status, and it alone accepts requests that change something.
     if endpoint == Endpoint::Control && (path == "/status.json" || !access::reads(request.method()))
     {

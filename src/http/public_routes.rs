@@ -48,14 +48,18 @@ pub(super) async fn answer(
             Ok(line) => text(StatusCode::OK, line),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         },
-        "/readyz" => match cache.engine().await.ready() {
-            Ok(()) => text(StatusCode::OK, "ready: the export is fresh"),
-            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, &why),
-        },
+        "/readyz" => {
+            let health = cache.engine().await.health();
+            let code = match health.verdict.is_ready() {
+                true => StatusCode::OK,
+                false => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            text(code, &health.to_string())
+        }
         "/status.json" => status(cache).await,
         "/metrics" => {
             let format = Format::wanted(headers.get_all(ACCEPT).iter());
-            let body = metrics::text(&cache.engine().await, cache.meters(), format);
+            let body = metrics::text(&cache.engine().await, cache.metrics(), format);
             response(StatusCode::OK, format.content_type(), body)
         }
         _ => return None,
@@ -69,7 +73,7 @@ async fn status(cache: &StatusCache) -> Response<Full<Bytes>> {
         EngineHealth::Responsive(_) => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    match engine.document() {
+    match serde_json::to_vec(&engine.status()) {
         Ok(body) => response(code, "application/json", body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use http_body_util::Full;
 use hyper::Response;
 use hyper::body::Bytes;
-use serde::Serialize;
 use tokio::sync::{Mutex, oneshot};
 
 use crate::daemon::inbox::Inbox;
-use crate::daemon::requests::{EngineRequest, LagRequest, Snapshot};
+use crate::daemon::requests::{EngineRequest, Snapshot};
 use crate::engine::metrics::Metrics;
 use crate::http::handlers;
 use crate::http::handlers::QueryContext;
+use crate::query::health::{DaemonState, HealthReport};
 use crate::query::status::Status;
 
 /// Maximum age of a cached status.
@@ -32,7 +32,7 @@ const GIVE_UP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct StatusCache {
     wake: Arc<Inbox>,
-    meters: Arc<Metrics>,
+    metrics: Arc<Metrics>,
     answering: Arc<QueryContext>,
     recovered: AtomicBool,
     /// Held while the engine's thread is asked, so that one asks and the others wait for the same answer.
@@ -62,7 +62,6 @@ struct Stall {
 #[derive(Debug, Clone)]
 pub(super) struct CachedStatus {
     pub(super) status: Status,
-    pub(super) freshness: LagRequest,
     at: Instant,
 }
 
@@ -83,10 +82,10 @@ pub(super) enum EngineHealth {
 impl StatusCache {
     /// For a daemon that is about to recover.
     #[must_use]
-    pub fn new(wake: Arc<Inbox>, meters: Arc<Metrics>, answering: Arc<QueryContext>) -> Self {
+    pub fn new(wake: Arc<Inbox>, metrics: Arc<Metrics>, answering: Arc<QueryContext>) -> Self {
         Self {
             wake,
-            meters,
+            metrics,
             answering,
             recovered: AtomicBool::new(false),
             asked: Mutex::default(),
@@ -117,8 +116,8 @@ impl StatusCache {
         self.recovered.store(true, Ordering::SeqCst);
     }
 
-    pub(super) fn meters(&self) -> &Metrics {
-        &self.meters
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     pub(super) fn answering(&self) -> &Arc<QueryContext> {
@@ -145,20 +144,19 @@ impl StatusCache {
                 last,
             };
         }
-        let before = self.meters.progress();
+        let before = self.metrics.progress();
         let Some(snapshot) = self.snapshot().await else {
-            let moved = self.meters.progress() != before;
+            let moved = self.metrics.progress() != before;
             let at = Instant::now();
             asked.late = Some(Stall { at, moved });
             return EngineHealth::Stall { moved, last };
         };
         asked.late = None;
-        let (bare, freshness) = (snapshot.status.clone(), snapshot.freshness);
+        let bare = snapshot.status.clone();
         // The figures in it keep pages of the state alive, and end there.
         let status = handlers::complete(snapshot, &self.answering).await;
         let known = Arc::new(CachedStatus {
             status: status.unwrap_or(bare),
-            freshness,
             at: Instant::now(),
         });
         *self.lock_known() = Some(Arc::clone(&known));
@@ -193,41 +191,29 @@ impl EngineHealth {
         }
     }
 
-    /// Returns the reason if the export is not fresh within the objective.
-    pub(super) fn ready(&self) -> Result<(), String> {
-        let known = match self {
-            Self::Recovering => return Err("recovering what the last process left".to_owned()),
-            Self::Stall { moved: true, .. } => {
-                return Err("the engine is busy with a long pass".to_owned());
-            }
-            Self::Stall { moved: false, .. } => {
-                return Err(self.alive().err().unwrap_or_default().to_owned());
-            }
-            Self::Responsive(known) => known,
+    /// Returns the health verdict of this moment.
+    pub(super) fn health(&self) -> HealthReport {
+        match self {
+            Self::Responsive(known) => known.status.health.clone(),
+            _ => self.status().health,
+        }
+    }
+
+    /// Returns the current or last known status, with the health verdict of this moment.
+    pub(super) fn status(&self) -> Status {
+        let daemon = match self {
+            Self::Recovering => DaemonState::Recovering,
+            Self::Responsive(_) => DaemonState::Running,
+            Self::Stall { moved: true, .. } => DaemonState::Busy,
+            Self::Stall { moved: false, .. } => DaemonState::Unresponsive,
         };
-        if let Some(fault) = known.status.last_fault.as_ref().filter(|fault| !fault.over) {
-            return Err(format!(
-                "reading stopped at {} and is tried again: {}",
-                fault.at, fault.what
-            ));
-        }
-        let lag = &known.freshness;
-        if !lag.caught_up {
-            let behind = known.status.behind.unwrap_or(0);
-            return Err(format!(
-                "catching up since the start: {behind} day-files or directories and {} bytes are known to be unread",
-                lag.bytes
-            ));
-        }
-        if lag.age_ms > lag.objective_ms {
-            return Err(format!(
-                "{} s behind, {} bytes are known to be unread; the objective is {} s",
-                lag.age_ms / 1_000,
-                lag.bytes,
-                lag.objective_ms as f64 / 1_000.0
-            ));
-        }
-        Ok(())
+        let known = self.known().map(|known| known.status.clone());
+        let status = known.unwrap_or_else(|| Status {
+            running: true,
+            pid: Some(std::process::id()),
+            ..Status::default()
+        });
+        status.assessed(daemon)
     }
 
     /// Returns the current or last known status.
@@ -238,129 +224,43 @@ impl EngineHealth {
             Self::Stall { last, .. } => last.as_deref(),
         }
     }
-
-    /// The document of `/status.json`: the status, and what is thought of it.
-    pub(super) fn document(&self) -> serde_json::Result<Vec<u8>> {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            #[serde(flatten)]
-            status: &'a Status,
-            phase: &'a str,
-            ready: bool,
-            why_not_ready: Option<String>,
-            freshness: Option<FreshnessDocument>,
-        }
-        #[derive(Serialize)]
-        struct FreshnessDocument {
-            bytes: u64,
-            age_ms: u64,
-            objective_ms: u64,
-            caught_up: bool,
-        }
-        let unknown = Status {
-            running: true,
-            pid: Some(std::process::id()),
-            ..Status::default()
-        };
-        let ready = self.ready();
-        let freshness = self.known().map(|known| FreshnessDocument {
-            bytes: known.freshness.bytes,
-            age_ms: known.freshness.age_ms,
-            objective_ms: known.freshness.objective_ms,
-            caught_up: known.freshness.caught_up,
-        });
-        serde_json::to_vec(&Document {
-            status: self.known().map_or(&unknown, |known| &known.status),
-            phase: match self {
-                Self::Recovering => "recovering",
-                Self::Responsive(_) => "following",
-                Self::Stall { .. } => "not answering",
-            },
-            ready: ready.is_ok(),
-            why_not_ready: ready.err(),
-            freshness,
-        })
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::query::status::Fault;
-
-    fn answering(change: impl FnOnce(&mut CachedStatus)) -> EngineHealth {
-        let mut known = CachedStatus {
-            status: Status::default(),
-            freshness: LagRequest {
-                bytes: 10,
-                age_ms: 900,
-                objective_ms: 1_000,
-                caught_up: true,
-            },
-            at: Instant::now(),
-        };
-        change(&mut known);
-        EngineHealth::Responsive(Arc::new(known))
-    }
+    use crate::engine::Lag;
+    use crate::query::health::Health;
 
     #[test]
-    fn ready_means_fresh_within_the_objective_and_free_of_faults() {
-        assert_eq!(answering(|_| {}).ready(), Ok(()));
-        let fault = Fault {
-            at: "now".into(),
-            what: "no space".into(),
-            over: false,
+    fn the_verdict_follows_from_the_engine_and_its_last_status() {
+        let stall = |moved| EngineHealth::Stall { moved, last: None };
+        let known = CachedStatus {
+            status: Status {
+                lag: Some(Lag {
+                    caught_up: true,
+                    ..Lag::default()
+                }),
+                ..Status::default()
+            }
+            .assessed(DaemonState::Running),
+            at: Instant::now(),
         };
-        let over = Fault {
-            over: true,
-            ..fault.clone()
-        };
-        assert_eq!(
-            answering(|known| known.status.last_fault = Some(over)).ready(),
-            Ok(())
-        );
-        for (engine, why) in [
-            (
-                answering(|known| known.freshness.age_ms = 1_001),
-                "1 s behind",
-            ),
-            (
-                answering(|known| known.freshness.caught_up = false),
-                "catching up",
-            ),
-            (
-                answering(|known| known.status.last_fault = Some(fault)),
-                "no space",
-            ),
-            (EngineHealth::Recovering, "recovering"),
-            (
-                EngineHealth::Stall {
-                    moved: true,
-                    last: None,
-                },
-                "long pass",
-            ),
-            (
-                EngineHealth::Stall {
-                    moved: false,
-                    last: None,
-                },
-                "nothing done",
-            ),
+        let fresh = EngineHealth::Responsive(Arc::new(known));
+        for (engine, verdict) in [
+            (fresh, Health::Fresh),
+            (EngineHealth::Recovering, Health::Recovering),
+            (stall(true), Health::CatchingUp),
+            (stall(false), Health::Unresponsive),
         ] {
-            let said = engine.ready().unwrap_err();
-            assert!(said.contains(why), "{said}");
+            assert_eq!(engine.health().verdict, verdict);
+            assert_eq!(engine.status().health, engine.health());
         }
     }
 
     #[test]
-    fn only_a_thread_that_stands_still_is_not_alive() {
+    fn only_a_thread_without_progress_is_not_alive() {
         assert!(EngineHealth::Recovering.alive().is_ok());
-        assert!(
-            answering(|known| known.freshness.age_ms = u64::MAX)
-                .alive()
-                .is_ok()
-        );
         assert!(
             EngineHealth::Stall {
                 moved: true,

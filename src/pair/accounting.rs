@@ -39,20 +39,15 @@ pub struct DayRows {
 impl Account {
     /// Takes a pair's figures out (`before`) and puts its new ones in (`after`).
     pub fn replace(&mut self, before: &PairCheckpoint, after: &PairCheckpoint) {
-        self.totals.replace(before, after);
+        let (old, new) = (before.line_totals(), after.line_totals());
+        // An unchanged pair adds no class: which classes exist depends on the lines that were read alone.
+        if old == new {
+            return;
+        }
+        self.totals.replace(&old, &new);
         let class = class_of(&after.path);
-        // A pair that was never counted takes no place: which classes have one depends on nothing but the lines read.
-        if let Some(totals) = self.kept(&class, before.figures() != after.figures()) {
-            totals.replace(before, after);
-        }
-    }
-
-    fn kept(&mut self, class: &str, wanted: bool) -> Option<&mut LineTotals> {
-        if !wanted {
-            return None;
-        }
-        let class = self.class_kept(class);
-        Some(self.classes.entry(class.to_owned()).or_default())
+        let class = self.class_kept(&class).to_owned();
+        self.classes.entry(class).or_default().replace(&old, &new);
     }
 
     /// The name that a class counts under.
@@ -109,17 +104,14 @@ pub fn class_of(path: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pair::verdict::VerdictCounts;
+    use crate::pair::verdict::{VerdictCounts, VerdictKind};
     use crate::record::timestamp::day_of;
 
     fn pair(name: &str, firewalled: u64) -> PairCheckpoint {
         let mut pair = PairCheckpoint::new(format!("2026/05/01/{name}.jsonl").into_bytes());
         pair.scored.lines = firewalled;
         pair.scored.records = firewalled;
-        pair.counts = VerdictCounts {
-            firewalled,
-            ..VerdictCounts::default()
-        };
+        pair.counts = VerdictCounts::default().with(VerdictKind::Firewalled, firewalled);
         pair
     }
 
@@ -146,11 +138,11 @@ mod tests {
         account.replace(&never("a"), &pair("a", 4));
         account.replace(&never("b"), &pair("b", 5));
         account.replace(&pair("a", 3), &pair("a", 1));
-        assert_eq!(account.classes["a"].counts.firewalled, 5);
-        assert_eq!(account.totals.counts.firewalled, 10);
+        assert_eq!(account.classes["a"].counts[VerdictKind::Firewalled], 5);
+        assert_eq!(account.totals.counts[VerdictKind::Firewalled], 10);
         assert!(account.balanced());
         account.classes.get_mut("a").unwrap().scored_lines -= 1;
-        account.classes.get_mut("a").unwrap().counts.firewalled -= 1;
+        account.classes.get_mut("a").unwrap().counts[VerdictKind::Firewalled] -= 1;
         assert!(!account.balanced(), "each balances, but not their sum");
     }
 
@@ -164,8 +156,8 @@ mod tests {
         account.replace(&pair("65", 1), &pair("65", 2));
         account.replace(&pair("3", 1), &pair("3", 2));
         assert_eq!(account.classes.len(), CLASSES_MAX + 1);
-        assert_eq!(account.classes[OTHER].counts.firewalled, 4);
-        assert_eq!(account.classes["3"].counts.firewalled, 2);
+        assert_eq!(account.classes[OTHER].counts[VerdictKind::Firewalled], 4);
+        assert_eq!(account.classes["3"].counts[VerdictKind::Firewalled], 2);
         assert!(account.balanced());
     }
 
@@ -177,7 +169,7 @@ mod tests {
             account.replace(&never(&n.to_string()), &pair(&n.to_string(), 1));
         }
         assert_eq!(account.classes.len(), CLASSES_MAX + 1);
-        assert_eq!(account.classes[OTHER].counts.firewalled, 2);
+        assert_eq!(account.classes[OTHER].counts[VerdictKind::Firewalled], 2);
     }
 
     #[test]

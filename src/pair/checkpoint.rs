@@ -77,7 +77,7 @@ impl PairCheckpoint {
 
     /// Returns the pair's contribution to [`LineTotals`].
     #[must_use]
-    pub fn figures(&self) -> LineTotals {
+    pub fn line_totals(&self) -> LineTotals {
         LineTotals {
             scored_lines: self.scored.lines,
             scored_malformed: self.scored.malformed,

@@ -166,22 +166,7 @@ impl Packed for ScoredLine {
     const KEY_LEN: usize = 17;
 
     fn pack(&self, out: &mut Vec<u8>) {
-        let (code, long, short): (u8, u64, u32) = match self.verdict {
-            Verdict::Waiting { index, since_s } => (0, since_s, index),
-            Verdict::Role { index } => (1, 0, index),
-            Verdict::BlankText { index } => (2, 0, index),
-            Verdict::Exported {
-                row_offset,
-                evidence_digest,
-                superseded,
-                contradicted,
-            } => {
-                let flags = u8::from(superseded) << 4 | u8::from(contradicted) << 5;
-                (3 | flags, row_offset, evidence_digest)
-            }
-            Verdict::Firewalled => (4, 0, 0),
-            Verdict::UnknownCategory => (5, 0, 0),
-        };
+        let (code, long, short) = self.verdict.pack();
         assert!(self.offset < OFFSET_MAX, "a day-file of more than 1 TiB");
         assert!(long < 1 << 48, "an export of more than 256 TiB");
         out.extend_from_slice(&self.run.0);
@@ -195,24 +180,7 @@ impl Packed for ScoredLine {
     fn unpack(bytes: &[u8]) -> Option<Self> {
         let long = be_uint(bytes.get(22..28)?);
         let short = u32::try_from(be_uint(bytes.get(28..32)?)).ok()?;
-        let code = bytes[21];
-        let verdict = match code & 0x0f {
-            0 => Verdict::Waiting {
-                index: short,
-                since_s: long,
-            },
-            1 => Verdict::Role { index: short },
-            2 => Verdict::BlankText { index: short },
-            3 => Verdict::Exported {
-                row_offset: long,
-                evidence_digest: short,
-                superseded: code & 0x10 != 0,
-                contradicted: code & 0x20 != 0,
-            },
-            4 => Verdict::Firewalled,
-            5 => Verdict::UnknownCategory,
-            _ => return None,
-        };
+        let verdict = Verdict::unpack(bytes[21], long, short)?;
         Some(Self {
             run: RunKey(bytes.get(..12)?.try_into().ok()?),
             offset: be_uint(bytes.get(12..17)?),

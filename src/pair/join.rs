@@ -133,7 +133,7 @@ impl<'a, E> Joiner<'a, E> {
                 self.join_new(&admitted, (run, offset), index, new_evidence)?
             }
         };
-        *self.out.checkpoint.counts.of_mut(verdict) += 1;
+        self.out.checkpoint.counts[verdict.kind()] += 1;
         if let Verdict::Waiting { since_s, .. } = verdict {
             self.out.checkpoint.begin_to_wait(since_s);
         }
@@ -185,11 +185,8 @@ impl<'a, E> Joiner<'a, E> {
         evidence: &NewEvidence<'_>,
     ) -> Result<Verdict, E> {
         let row_from = self.out.rows.len();
-        match self.make_row(admitted, index, evidence, Dialect::Native) {
-            Err(Refusal::Role) => return Ok(Verdict::Role { index }),
-            Err(Refusal::BlankText) => return Ok(Verdict::BlankText { index }),
-            Err(Refusal::UnknownCategory) => return Ok(Verdict::UnknownCategory),
-            Ok(()) => {}
+        if let Err(refusal) = self.make_row(admitted, index, evidence, Dialect::Native) {
+            return Ok(Verdict::refused(refusal, index));
         }
         if let Some(newly_exported) = self.newly_exported.get_mut(&key.0) {
             newly_exported.push(key.1);
@@ -282,8 +279,8 @@ impl<'a, E> Joiner<'a, E> {
 
     /// Replaces the verdict of a scored line and moves its count.
     pub(super) fn change(&mut self, entry: ScoredLine, verdict: Verdict) {
-        *self.out.checkpoint.counts.of_mut(entry.verdict) -= 1;
-        *self.out.checkpoint.counts.of_mut(verdict) += 1;
+        self.out.checkpoint.counts[entry.verdict.kind()] -= 1;
+        self.out.checkpoint.counts[verdict.kind()] += 1;
         self.put(ScoredLine { verdict, ..entry });
     }
 

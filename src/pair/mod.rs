@@ -15,6 +15,7 @@ pub mod index;
 mod join;
 mod line;
 mod rejoin;
+mod totals;
 pub mod verdict;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use crate::pair::index::{
     DeadLetter, EvidenceLine, EvidenceLocation, PairId, ScoredLine, UnclaimedRow,
 };
 use crate::pair::join::Joiner;
-use crate::pair::verdict::Verdict;
+use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::record::keys::{RowKey, RunKey};
 
 /// Lookups in the state's part of a pair, which does not include the pair's [`Overlay`].
@@ -193,7 +194,7 @@ pub fn advance<E>(
     } else {
         joiner.defer_evidence();
     }
-    if joiner.out.checkpoint.counts.waiting == 0 {
+    if joiner.out.checkpoint.counts[VerdictKind::Waiting] == 0 {
         joiner.out.checkpoint.waiting_since_s = 0;
     }
     Ok(joiner.out)

@@ -34,26 +34,24 @@ impl<E> Joiner<'_, E> {
             if self.out.rows.len() >= ROWS_BYTES_MAX {
                 return Ok(false);
             }
-            match entry.verdict {
-                Verdict::Waiting { index, .. }
-                | Verdict::Role { index }
-                | Verdict::BlankText { index } => {
-                    self.join_again(entry, index, evidence)?;
-                    if last_rejected
-                        .get(&entry.run)
-                        .is_some_and(|last| *last > entry.offset)
-                    {
-                        self.contradict(entry);
-                    }
+            if let Some(index) = entry.verdict.index_to_join() {
+                self.join_again(entry, index, evidence)?;
+                if last_rejected
+                    .get(&entry.run)
+                    .is_some_and(|last| *last > entry.offset)
+                {
+                    self.contradict(entry);
                 }
-                Verdict::Exported {
-                    evidence_digest,
-                    superseded: false,
-                    ..
-                } if evidence_digest != 0 && evidence_digest != evidence.digest() => {
-                    self.supersede(entry);
-                }
-                _ => {}
+            }
+            if let Verdict::Exported {
+                evidence_digest,
+                superseded: false,
+                ..
+            } = entry.verdict
+                && evidence_digest != 0
+                && evidence_digest != evidence.digest()
+            {
+                self.supersede(entry);
             }
         }
         Ok(true)

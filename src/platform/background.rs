@@ -5,15 +5,15 @@ use std::io;
 use std::panic::resume_unwind;
 use std::thread::{self, JoinHandle};
 
-/// A thread that is always waited for.
-pub(crate) struct Beside<T>(Option<JoinHandle<T>>);
+/// A background thread with a result.
+pub(crate) struct BackgroundTask<T>(Option<JoinHandle<T>>);
 
-impl<T: Send + 'static> Beside<T> {
-    /// Begins the work.
+impl<T: Send + 'static> BackgroundTask<T> {
+    /// Starts the thread.
     ///
     /// # Errors
-    /// No thread is to be had.
-    pub(crate) fn begin(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
+    /// The thread cannot be created.
+    pub(crate) fn spawn(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
         let thread = thread::Builder::new().name(name.to_owned());
         Ok(Self(Some(thread.spawn(work)?)))
     }
@@ -23,14 +23,14 @@ impl<T: Send + 'static> Beside<T> {
         self.0.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits for what came of it.
+    /// Waits for the result.
     pub(crate) fn finish(mut self) -> T {
-        let thread = self.0.take().expect("it is waited for once");
+        let thread = self.0.take().expect("joined once");
         thread.join().unwrap_or_else(|panic| resume_unwind(panic))
     }
 }
 
-impl<T> Drop for Beside<T> {
+impl<T> Drop for BackgroundTask<T> {
     fn drop(&mut self) {
         if let Some(thread) = self.0.take() {
             // The result has no receiver any more; a start examines what is on the disk.
@@ -39,8 +39,8 @@ impl<T> Drop for Beside<T> {
     }
 }
 
-impl<T> Debug for Beside<T> {
+impl<T> Debug for BackgroundTask<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Beside").finish_non_exhaustive()
+        f.debug_struct("BackgroundTask").finish_non_exhaustive()
     }
 }

@@ -27,7 +27,7 @@ impl Buffers {
     }
 
     /// A chunk is worked.
-    pub(crate) fn chunk_worked(&self, chunk: Vec<u8>) {
+    pub(crate) fn recycle_chunk(&self, chunk: Vec<u8>) {
         self.chunks.give(chunk);
     }
 
@@ -104,10 +104,10 @@ mod tests {
         assert_eq!(buffers.rows(10).capacity(), 0);
         assert_eq!(buffers.rows(9 << 20).capacity(), 0);
 
-        buffers.chunk_worked(vec![b'x'; large]);
+        buffers.recycle_chunk(vec![b'x'; large]);
         assert_eq!(buffers.chunk(small).len(), small);
         for _ in 0..10 {
-            buffers.chunk_worked(vec![b'x'; 4 << 20]);
+            buffers.recycle_chunk(vec![b'x'; 4 << 20]);
         }
         let kept: usize = buffers.chunks.lock().iter().map(Vec::capacity).sum();
         assert_eq!(kept, KEPT_BYTES_MAX);

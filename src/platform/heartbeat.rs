@@ -90,7 +90,7 @@ mod tests {
         assert!(pulse.is_alive(1, 500 + LATE_MS).0);
         assert!(
             !pulse.is_alive(1, 501 + LATE_MS).0,
-            "it was to wake by then"
+            "the wake-up is overdue"
         );
         pulse.busy();
         assert_eq!(pulse.is_alive(1, 100), (true, 2));

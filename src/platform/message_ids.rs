@@ -15,9 +15,9 @@ pub const RELOADED: &str = "fab36728a78beb7e0787c0de2f960063";
 pub const RELOAD_REFUSED: &str = "a712755f6cace4d519d5269512e74f7b";
 /// A part of the daemon hangs.
 pub const NO_PROGRESS: &str = "ac8efe121c5989f1ba2dde83458bfed0";
-/// Lines of a day-file became dead letters.
+/// Lines of a day-file are malformed.
 pub const DEAD_LETTERS: &str = "79ac021ce232413e9d6f07d08d63e9ef";
-/// The report that was asked for by a signal.
+/// The report that a signal requests.
 pub const STATUS: &str = "5796a670482c590e0d9782bfcdc83011";
 /// The daemon cannot start, or cannot go on.
 pub const FAILED: &str = "0b80a25553a12945a93258ef7777682c";

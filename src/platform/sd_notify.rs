@@ -408,7 +408,7 @@ mod tests {
     fn without_a_manager_all_is_harmless() {
         let service = ServiceManager::default();
         service.ready();
-        service.status("nobody listens");
+        service.status("no listener");
         service.stopping();
         assert!(service.flush(Duration::ZERO));
         assert!(ServiceManager::at("vsock:2:1".as_ref()).is_err());

@@ -84,7 +84,7 @@ pub trait Storage: Debug + Send + Sync {
     fn stat(&self, path: &Path) -> io::Result<FileStat>;
     /// The entries of a directory, in byte order of their names.
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>>;
-    /// Gives `from` the name `to`, replacing what stood there.
+    /// Renames a file, replacing an existing one.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove_file(&self, path: &Path) -> io::Result<()>;

@@ -4,6 +4,7 @@ pub mod control;
 pub(crate) mod control_socket;
 pub mod dead_letters;
 pub mod explain;
+pub mod health;
 pub mod line_numbers;
 pub mod offline;
 pub mod plan;

@@ -71,14 +71,14 @@ pub enum InquireError {
         source: ControlError,
     },
     /// The daemon's answer is a refusal.
-    #[error("the daemon, process {pid}, answered {status}: {said}")]
+    #[error("the daemon, process {pid}, answered {status}: {message}")]
     Rejected {
         /// The holder.
         pid: u32,
         /// HTTP's status.
         status: u16,
         /// Its text.
-        said: String,
+        message: String,
     },
     /// The daemon's answer is of another version.
     #[error(
@@ -120,7 +120,7 @@ pub struct OfflineState {
     /// The state directory.
     pub state_dir: PathBuf,
     /// All that is remembered.
-    pub figures: StateSnapshot,
+    pub state: StateSnapshot,
     /// Its sums.
     pub account: Account,
     /// Length of the export with the rows that only the journal holds, bytes.
@@ -203,7 +203,7 @@ pub fn of_daemon<T: DeserializeOwned>(
         return Err(InquireError::Rejected {
             pid: holder.pid,
             status: status.as_u16(),
-            said: String::from_utf8_lossy(&body).trim_end().to_owned(),
+            message: String::from_utf8_lossy(&body).trim_end().to_owned(),
         });
     }
     serde_json::from_slice(&body).map_err(|source| InquireError::IncompatibleResponse {
@@ -231,7 +231,7 @@ impl OfflineState {
             state_dir,
             account: replay.account.clone(),
             export_bytes: replay.export_bytes,
-            figures: replay.into_snapshot(),
+            state: replay.into_snapshot(),
             _state: state,
             lock,
         })

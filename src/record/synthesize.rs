@@ -13,24 +13,42 @@ pub enum Refusal {
     /// The scored run's category is unknown; the firewall decides this.
     UnknownCategory,
     /// The model's role is not an instructable one.
-    Role,
+    WrongRole,
     /// The model's text is blank.
     BlankText,
 }
 
 impl Refusal {
-    /// All refusals, in the order in which they are checked.
-    pub const ALL: [Refusal; 3] = [Refusal::UnknownCategory, Refusal::Role, Refusal::BlankText];
-
-    /// Returns a short, stable name.
-    pub fn code(self) -> &'static str {
+    /// Returns the rule in words.
+    #[must_use]
+    pub fn rule(self) -> &'static str {
         match self {
-            Refusal::UnknownCategory => "unknown-category",
-            Refusal::Role => "role",
-            Refusal::BlankText => "blank-text",
+            Refusal::UnknownCategory => "the category is unknown",
+            Refusal::WrongRole => "the evidence's model_role is not executor, reviewer or applier",
+            Refusal::BlankText => "the evidence's text is empty or white space alone",
+        }
+    }
+
+    /// Returns the value that the rule tests, if it is known: the category of the run, or a part of its evidence.
+    #[must_use]
+    pub fn value(
+        self,
+        category: Option<String>,
+        evidence: Option<&Evidence<'_>>,
+    ) -> Option<String> {
+        match self {
+            Refusal::UnknownCategory => category,
+            Refusal::WrongRole => Some(evidence?.model_role.decode().into_owned()),
+            Refusal::BlankText => {
+                let text = evidence?.text.decode();
+                Some(text.chars().take(SHOWN_CHARS_MAX).collect())
+            }
         }
     }
 }
+
+/// Maximum characters of a blank text that are shown.
+const SHOWN_CHARS_MAX: usize = 80;
 
 /// The settings of row synthesis.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +82,7 @@ pub fn synthesize(
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     if !synthesis.include_partial && !is_instructable(&evidence.model_role) {
-        return Err(Refusal::Role);
+        return Err(Refusal::WrongRole);
     }
     if evidence.text.is_blank() {
         return Err(Refusal::BlankText);
@@ -379,10 +397,13 @@ mod tests {
     #[test]
     fn partial_rows_lift_the_role_rule_alone() {
         let wrong_role = r#"{"model_role":"Executor","text":"t"}"#;
-        assert_eq!(row(wrong_role, Dialect::Native, false), Err(Refusal::Role));
+        assert_eq!(
+            row(wrong_role, Dialect::Native, false),
+            Err(Refusal::WrongRole)
+        );
         assert!(row(wrong_role, Dialect::Native, true).is_ok());
         let blank = r#"{"model_role":"x","text":"\u3000\n"}"#;
-        assert_eq!(row(blank, Dialect::Native, false), Err(Refusal::Role));
+        assert_eq!(row(blank, Dialect::Native, false), Err(Refusal::WrongRole));
         assert_eq!(row(blank, Dialect::Native, true), Err(Refusal::BlankText));
     }
 

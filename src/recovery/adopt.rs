@@ -154,14 +154,14 @@ fn adopt(
         export.cut(end)?;
     }
     export.hashed(hashed);
-    state.note_segments(export.finished_segments());
+    state.record_segments(export.finished_segments());
     let header = Header {
         export: export.sync()?,
         guard: export.guard(),
         ..state.header().clone()
     };
     state.write_header(header)?;
-    export.segments_taken_in();
+    export.segments_applied();
     Ok(())
 }
 

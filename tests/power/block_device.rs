@@ -1,5 +1,5 @@
-//! Owns disk images as block devices that do more than a disk does: log each write and flush in the order in which they
-//! came, or fail to read some sectors. qemu-storage-daemon's block drivers, given to the kernel as a file over FUSE.
+//! Disk images as block devices with additional behavior: one logs each write and flush in order, the other fails to
+//! read some sectors. Uses qemu-storage-daemon's block drivers, exported to the kernel as a file over FUSE.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use std::process::{Child, Command, Stdio};
 use crate::host::HOST_DEADLINE;
 use crate::support::kill_harness::wait_until;
 
-/// The programs it needs.
+/// The required programs.
 pub const PROGRAMS: [&str; 4] = ["qemu-storage-daemon", "mkfs.ext4", "mount", "umount"];
 
-/// A device. It ends when this goes out of scope; nothing may be mounted from it then.
+/// A device. It ends when this is dropped; nothing may be mounted from it then.
 #[derive(Debug)]
 pub struct BlockDevice {
     process: Child,
@@ -19,7 +19,7 @@ pub struct BlockDevice {
 }
 
 impl BlockDevice {
-    /// A device on the image that logs what is written to it, with an empty log.
+    /// Creates a device on the image that logs its writes, with an empty log.
     pub fn logged(device: &Path, image: &Path, log: &Path) -> Self {
         File::create(log).unwrap();
         let logged = serde_json::json!({
@@ -29,7 +29,7 @@ impl BlockDevice {
         Self::start(device, image, &[file("log", log), logged])
     }
 
-    /// A device on the image, some of whose sectors of 512 bytes cannot be read.
+    /// Creates a device on the image with some unreadable sectors of 512 bytes.
     pub fn with_bad_sectors(device: &Path, image: &Path, sectors: &[u64]) -> Self {
         let fail = |sector| {
             serde_json::json!({
@@ -63,7 +63,7 @@ impl BlockDevice {
         started
     }
 
-    /// The device, as a file.
+    /// Returns the path of the device, which is a file.
     pub fn path(&self) -> &Path {
         &self.device
     }

@@ -1,6 +1,6 @@
-//! Owns power cuts under the real daemon: it and its scorers work on an ext4 whose device logs every write; the disk is
-//! rebuilt as cuts at many moments leave it, and each such disk is recovered by the real daemon and compared with the
-//! naive batch. Some of these disks live on, are cut again, and so on.
+//! Power cuts under the real daemon: the daemon and its scorers work on an ext4 whose device logs every write; the
+//! disk is rebuilt as cuts at many moments leave it, and each such disk is recovered by the real daemon and compared
+//! with the naive batch. Some of these disks continue and are cut again.
 //!
 //! Hundreds of cuts: `DISTILLD_POWER_CUTS=1000 cargo test --release --features root-tests --test power cuts::`.
 
@@ -29,11 +29,11 @@ use crate::support::tools::number_from;
 use crate::write_log::WriteLog;
 use distilld::platform::storage::OsStorage;
 
-/// Cuts in the ordinary run, and the variable that asks for more.
+/// Cuts in the ordinary run; the variable selects another number.
 const CUTS: usize = 48;
 const CUTS_VARIABLE: &str = "DISTILLD_POWER_CUTS";
 const SEED_VARIABLE: &str = "DISTILLD_POWER_SEED";
-/// A disk that lives on does so this often.
+/// Number of lives of a disk that continues after a cut.
 const LIVES: usize = 3;
 /// Number of power cuts examined in each life.
 const CUTS_PER_LIFE: usize = 8;
@@ -47,11 +47,11 @@ const WORK_DEADLINE: Duration = Duration::from_secs(3);
 struct Tally {
     cuts: usize,
     writes_lost: usize,
-    /// Cuts after which a day-file was shorter than its writer thought.
+    /// Cuts after which a day-file was shorter than what its writer had written.
     sources_shortened: usize,
     /// Bytes of the export that readers had seen before the cuts.
     seen_bytes: usize,
-    /// Day-files that were shorter than what had been read of them, or not the same: read again from their start.
+    /// Day-files that were shorter than the read part, or different: read again from their start.
     sources_read_again: usize,
     /// Cuts after which rows that a reader had seen had to be written again.
     rows_rewritten: usize,
@@ -87,16 +87,16 @@ fn check(writers: Writers) {
 }
 
 #[test]
-fn a_power_cut_loses_nothing_and_doubles_nothing_where_scorers_write_again() {
+fn a_power_cut_loses_and_duplicates_no_row_if_scorers_write_lost_lines_again() {
     check(Writers::WriteAgain);
 }
 
 #[test]
-fn a_power_cut_doubles_nothing_where_scorers_go_on_behind_their_lost_lines() {
+fn a_power_cut_duplicates_no_row_if_scorers_continue_after_lost_lines() {
     check(Writers::GoOn);
 }
 
-/// A disk from its making through all its cuts.
+/// Runs a disk from its creation through all its cuts.
 fn run_chain(seed: u64, writers: Writers, tally: &mut Tally) -> Result<(), String> {
     let scratch = host::scratch();
     let mut chain = Chain {
@@ -123,12 +123,12 @@ struct Chain {
     images: u32,
 }
 
-/// A life of the disk, from power to power.
+/// A life of the disk, from power-on to the power cut.
 struct Life {
     base: Vec<u8>,
     device: BlockDevice,
     log: PathBuf,
-    /// The log's length when a reader had seen so much of the export.
+    /// Log length and export length at each observation of a reader.
     sightings: Vec<(u64, usize)>,
     /// The export at the end.
     export: Vec<u8>,
@@ -164,7 +164,7 @@ impl Chain {
                 let garbled = self
                     .recover(&image, scorers.clone(), &seen, &life.export, tally)
                     .map_err(|fault| format!("life {number}, cut {cut} of {entries}: {fault}"))?;
-                // Readers of the next life are there before its daemon has put the export right.
+                // Readers of the next life exist before its daemon has repaired the export.
                 if !garbled && (at <= lives_on || next.is_none()) {
                     next = Some((disk, seen));
                 }
@@ -188,12 +188,12 @@ impl Chain {
         self.dir.join(format!("image-{}", self.images))
     }
 
-    /// The daemon and its scorers at work on the disk, until the power goes.
+    /// Runs the daemon and its scorers on the disk until the power is cut.
     fn live(&mut self, image: &Path, steps: Vec<Step>) -> Result<Life, String> {
         let base = fs::read(image).unwrap();
         let log = self.dir.join("write-log");
         let device = BlockDevice::logged(&image.with_extension("device"), image, &log);
-        // Soon committed, so that cuts also find what no sync of the daemon had asked for.
+        // A short commit interval, so that cuts also find data that no sync of the daemon had requested.
         let mounted = Mounted::image(device.path(), &self.dir.join("mount"), "commit=1");
         let root = root_of(&mounted);
         fs::create_dir_all(&root).unwrap();
@@ -210,7 +210,7 @@ impl Chain {
         }
         let mut daemon = self.start(&root);
         scorer.finish(|| daemon.check_running())?;
-        // On a busy host it may take long until there is anything to lose.
+        // On a busy host it may take long until there is data to lose.
         let seen = self.seen.len() as u64;
         wait_until(WORK_DEADLINE, || {
             daemon.check_running()?;
@@ -241,7 +241,7 @@ impl Chain {
         Daemon::start(&mut command, &self.dir.join("daemon.log")).unwrap()
     }
 
-    /// Some scorers see to it that their lines last, and the kernel writes some by itself.
+    /// Syncs some day-files: some scorers sync their lines, and the kernel writes some by itself.
     fn sync_some(&mut self, root: &Path) {
         for pair in read_pairs(&OsStorage, root).unwrap().keys() {
             let stream = *self.rng.choice(&Stream::BOTH).unwrap();
@@ -251,8 +251,8 @@ impl Chain {
         }
     }
 
-    /// Mounts a disk that was cut, recovers it, lets the scorers go on, and compares after each. Gives whether the cut left
-    /// whole lines in the export that were never written.
+    /// Mounts a disk after a cut, recovers it, lets the scorers continue, and compares after each step. Returns
+    /// whether the cut left complete lines in the export that were never written.
     fn recover(
         &mut self,
         image: &Path,
@@ -275,7 +275,7 @@ impl Chain {
         let seen = longer(seen, right);
         let ever = rows_of(export_ever);
         let steps = scorers.next_steps(1.0, &mut self.rng);
-        // The scorers may well be there before the daemon is.
+        // The scorers may start before the daemon.
         if self.rng.bool() {
             self.once(&root, &seen, &ever, tally)?;
             check_account(&root, &scorers, Compared::Lines)?;
@@ -291,7 +291,8 @@ impl Chain {
             self.must(distilld(&root, &["verify"]))?;
             check_account(&root, &scorers, Compared::All)?;
         } else {
-            // Where a line that stood twice is lost once, `verify` rightly asks: two rows, and one line to earn them.
+            // If one of two equal lines is lost, `verify` correctly reports a difference: two rows, and one line that
+            // earns them.
             check_account(&root, &scorers, Compared::Lines)?;
         }
         Ok(garbled)
@@ -305,31 +306,32 @@ impl Chain {
         ever: &BTreeMap<String, usize>,
         tally: &mut Tally,
     ) -> Result<(), String> {
-        let said = self.must(distilld(root, &["run", "--once"]))?;
-        let case = said.split("case=").nth(1).unwrap_or_default();
+        let log = self.must(distilld(root, &["run", "--once"]))?;
+        let case = log.split("case=").nth(1).unwrap_or_default();
         let case = case.trim_start_matches('"').split_whitespace().next();
         let case = case.unwrap_or("unknown");
         *tally.cases.entry(case.to_owned()).or_default() += 1;
-        tally.sources_read_again += said.matches("re-reading from the start").count();
+        tally.sources_read_again += log.matches("re-reading from the start").count();
         let export = fs::read(export_path(root)).unwrap_or_default();
         must_begin_with(&export, seen)?;
         let naive = naive_batch(&read_pairs(&OsStorage, root).unwrap(), false).rows;
         compare(&export, &naive, ever)
     }
 
-    /// Returns the output.
+    /// Runs a command, which must succeed, and returns its output.
     fn must(&self, mut command: Command) -> Result<String, String> {
         let output = command.stdin(Stdio::null()).output().unwrap();
-        let told = [output.stdout, output.stderr].concat();
-        let told = String::from_utf8_lossy(&told).into_owned();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
         if output.status.success() {
-            return Ok(told);
+            return Ok(text);
         }
-        Err(format!("{command:?} ended with {}: {told}", output.status))
+        Err(format!("{command:?} ended with {}: {text}", output.status))
     }
 }
 
-/// Nothing vanished silently. Of a day-file that the cut took as a whole what was read stays in the account.
+/// Asserts that every line is accounted for. If the cut removed a whole day-file, the lines that were read of it
+/// remain in the account.
 fn check_account(root: &Path, scorers: &Scorers, compared: Compared) -> Result<(), String> {
     let compared = match scorers.lack_a_day_file(root) {
         true => Compared::AtLeast,
@@ -338,15 +340,15 @@ fn check_account(root: &Path, scorers: &Scorers, compared: Compared) -> Result<(
     account_fault(root, compared).map_or(Ok(()), Err)
 }
 
-/// Every row that the batch earns is there, and no row more often than the batch or the disk before the cut had it:
-/// rows whose lines are lost stay.
+/// Asserts that every row of the batch exists, and no row more often than in the batch or on the disk before the cut:
+/// rows whose lines are lost remain.
 fn compare(export: &[u8], naive: &[String], ever: &BTreeMap<String, usize>) -> Result<(), String> {
     let found = rows_of(export);
     let earned = counted(naive.iter().map(String::as_str));
     for (key, count) in &earned {
-        let there = found.get(key).copied().unwrap_or_default();
-        if there < *count {
-            return Err(format!("{there} of {count} rows are there: {key}"));
+        let actual = found.get(key).copied().unwrap_or_default();
+        if actual < *count {
+            return Err(format!("{actual} of {count} rows are there: {key}"));
         }
     }
     for (key, count) in &found {
@@ -408,7 +410,7 @@ fn common_len(one: &[u8], other: &[u8]) -> usize {
     differs.unwrap_or(one.len().min(other.len()))
 }
 
-/// Fails where what was seen of the export is not all there.
+/// Fails if the previously seen part of the export is incomplete.
 fn must_begin_with(export: &[u8], seen: &[u8]) -> Result<(), String> {
     let common = common_len(export, seen);
     if common == seen.len() {
@@ -420,7 +422,7 @@ fn must_begin_with(export: &[u8], seen: &[u8]) -> Result<(), String> {
     ))
 }
 
-/// Notes how long the log was when so much of the export could be seen.
+/// Records the length of the log for each observed length of the export.
 struct Watcher {
     thread: JoinHandle<Vec<(u64, usize)>>,
     stop: Arc<AtomicBool>,
@@ -451,7 +453,7 @@ impl Watcher {
     }
 }
 
-/// The export first: what the log holds by the time it is asked covers what was seen.
+/// Reads the export first, so that the log as read afterwards covers the observed bytes.
 fn sighting(export: &Path, log: &Path, last: Option<&(u64, usize)>) -> Option<(u64, usize)> {
     let from = last.map_or(0, |(_, len)| *len);
     let file = fs::File::open(export).ok()?;

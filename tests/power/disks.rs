@@ -1,4 +1,4 @@
-//! Runs the real daemon on real file systems that fill up, fail a sync, turn read-only, or cannot read a sector, under
+//! The real daemon on real file systems that become full, fail a sync, turn read-only, or cannot read a sector, under
 //! the export, the state or the sources. Visible rows remain, no row is lost, and the daemon reports why it is paused.
 
 use std::fs::{self, File, Permissions};
@@ -33,18 +33,18 @@ fn append_long(bench: &Bench, runs: std::ops::Range<u32>) {
     }
 }
 
-/// Takes all room of a file system; gives the file that holds it.
+/// Uses all space of a file system; returns the file that occupies it.
 fn fill(dir: &Path) -> PathBuf {
     let ballast = dir.join("ballast");
     let mut file = File::create(&ballast).unwrap();
     let zeros = vec![1; 4096];
     while file.write_all(&zeros).is_ok() {}
-    // What is only promised by now may not be there when it is asked for.
+    // Without a sync, delayed allocation may fail only later.
     _ = file.sync_all();
     ballast
 }
 
-/// The directory on the file system that fills up.
+/// The directory on the file system that becomes full.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum What {
     Export,
@@ -55,7 +55,7 @@ fn small_file_system(bench: &Bench, kind: &str, dir: &Path) -> Mounted {
     if kind == "tmpfs" {
         return Mounted::new(&["-t", "tmpfs", "-o", "size=3m", "tmpfs"], dir);
     }
-    let image = bench.beside("small.image");
+    let image = bench.sibling("small.image");
     host::make_ext4(&image, 12 * MIB);
     Mounted::image(&image, dir, "noatime")
 }
@@ -65,7 +65,7 @@ fn check_full(kind: &str, what: What) {
         return;
     }
     let bench = Bench::new();
-    let state_dir = bench.beside("state");
+    let state_dir = bench.sibling("state");
     let full_dir = match what {
         What::Export => bench.root().join("data/distilled/sft"),
         What::State => state_dir.clone(),
@@ -74,7 +74,7 @@ fn check_full(kind: &str, what: What) {
     let mut command = bench.command(&["run"]);
     command.arg("--state-dir").arg(&state_dir);
     append_long(&bench, 0..3);
-    // Of this one only the state knows for how long it waits.
+    // Only the state has the start of this run's waiting time.
     bench.append(Stream::Scored, PAIR, scored("waits"));
     let mut daemon = bench.catch_up(&mut command);
     bench.wait_rows(&mut daemon, 3);
@@ -83,26 +83,26 @@ fn check_full(kind: &str, what: What) {
     append_long(&bench, 3..10);
     let stopped = "msg=\"paused: ";
     bench.wait_for(&mut daemon, "it logs the stop", || {
-        bench.said().contains(stopped)
+        bench.log_text().contains(stopped)
     });
     let place = match what {
         What::Export => "sft_export.jsonl",
         What::State => "journal",
     };
-    let asked = stamp(HostClock::new().wall_ms());
+    let requested_at = stamp(HostClock::new().wall_ms());
     bench.wait_for(&mut daemon, "status gives the reason", || {
         let status = bench.status();
         let fault = &status["last_fault"];
-        fault["over"] == false
+        fault["resolved"] == false
             && fault["what"].to_string().contains(place)
-            && status["as_of"].as_str() > Some(&asked)
-            // A run that was read before its evidence came waits too, as reading stopped in between.
+            && status["as_of"].as_str() > Some(&requested_at)
+            // A run that was read before its evidence arrived waits too, as reading stopped in between.
             && status["scored"]["waiting"].as_u64() >= Some(1)
     });
     fs::remove_file(ballast).unwrap();
     bench.wait_rows(&mut daemon, 10);
     bench.wait_for(&mut daemon, "status shows it resolved", || {
-        bench.status()["last_fault"]["over"] == true
+        bench.status()["last_fault"]["resolved"] == true
     });
     reader.finish().unwrap();
     bench.stop(daemon);
@@ -113,26 +113,26 @@ fn check_full(kind: &str, what: What) {
 }
 
 #[test]
-fn an_export_on_a_full_ext4_goes_on_when_there_is_room() {
+fn an_export_on_a_full_ext4_resumes_when_space_is_available() {
     check_full("ext4", What::Export);
 }
 
 #[test]
-fn an_export_on_a_full_tmpfs_goes_on_when_there_is_room() {
+fn an_export_on_a_full_tmpfs_resumes_when_space_is_available() {
     check_full("tmpfs", What::Export);
 }
 
 #[test]
-fn a_state_on_a_full_ext4_goes_on_when_there_is_room() {
+fn a_state_on_a_full_ext4_resumes_when_space_is_available() {
     check_full("ext4", What::State);
 }
 
 #[test]
-fn a_state_on_a_full_tmpfs_goes_on_when_there_is_room() {
+fn a_state_on_a_full_tmpfs_resumes_when_space_is_available() {
     check_full("tmpfs", What::State);
 }
 
-/// An ext4 whose disk can stop taking writes: it claims more than the tmpfs below it has.
+/// An ext4 whose disk can start to reject writes: its size exceeds the tmpfs that contains it.
 struct ThinDisk {
     pool: Mounted,
     image: PathBuf,
@@ -141,7 +141,7 @@ struct ThinDisk {
 impl ThinDisk {
     fn new(bench: &Bench) -> Self {
         let options = ["-t", "tmpfs", "-o", "size=24m", "tmpfs"];
-        let pool = Mounted::new(&options, &bench.beside("pool"));
+        let pool = Mounted::new(&options, &bench.sibling("pool"));
         let image = pool.dir().join("image");
         host::make_ext4(&image, 64 * MIB);
         Self { pool, image }
@@ -152,7 +152,7 @@ impl ThinDisk {
     }
 }
 
-/// The way back for an operator: unmounted, repaired, mounted.
+/// Recovers the file system like an operator: unmount, repair, mount.
 fn repaired(disk: &ThinDisk, mounted: Mounted) -> Mounted {
     let dir = mounted.dir().to_owned();
     drop(mounted);
@@ -185,9 +185,9 @@ fn a_failed_sync_ends_the_process_and_the_next_start_recovers() {
     append_long(&bench, 3..60);
     let status = daemon
         .wait(LONG)
-        .unwrap_or_else(|error| panic!("{error}: {}", bench.said()));
-    assert_eq!(status.code(), Some(1), "{}", bench.said());
-    assert!(bench.said().contains("sync"), "{}", bench.said());
+        .unwrap_or_else(|error| panic!("{error}: {}", bench.log_text()));
+    assert_eq!(status.code(), Some(1), "{}", bench.log_text());
+    assert!(bench.log_text().contains("sync"), "{}", bench.log_text());
     reader.finish().unwrap();
     let seen = bench.export_bytes();
     let seen = &seen[..seen
@@ -216,22 +216,22 @@ fn a_file_system_that_turns_read_only_loses_nothing() {
     let mut daemon = bench.start_caught_up();
     bench.wait_rows(&mut daemon, 3);
     let reader = ReaderThread::start(&bench.export());
-    // What ext4 does by itself when its journal cannot be written.
+    // ext4 does this itself when its journal cannot be written.
     mounted.remount("abort");
     append_long(&bench, 3..10);
     // The daemon exits after a failed sync; after a failed write it logs the error and retries.
     let mut ended = false;
-    let told = wait_until(LONG, || {
+    let waited = wait_until(LONG, || {
         ended = daemon.check_running().is_err();
-        Ok(ended || bench.said().contains("msg=\"paused: "))
+        Ok(ended || bench.log_text().contains("msg=\"paused: "))
     });
-    let said = bench.said();
-    assert_eq!(told, Ok(true), "{said}");
+    let log = bench.log_text();
+    assert_eq!(waited, Ok(true), "{log}");
     assert!(
-        said.contains("Read-only file system") || said.contains("Input/output error"),
-        "{said}"
+        log.contains("Read-only file system") || log.contains("Input/output error"),
+        "{log}"
     );
-    assert!(ended || said.contains("msg=\"paused: "), "{said}");
+    assert!(ended || log.contains("msg=\"paused: "), "{log}");
     reader.finish().unwrap();
     drop(daemon);
     let seen = bench.export_bytes();
@@ -262,12 +262,12 @@ fn sector_of(image: &Path, path_in_image: &str, block: usize) -> u64 {
 }
 
 #[test]
-fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
+fn a_day_file_with_a_bad_sector_is_skipped_and_read_once_readable() {
     if !host::has(&PROGRAMS) || !host::has(&["debugfs"]) {
         return;
     }
     let bench = Bench::new();
-    let image = bench.beside("image");
+    let image = bench.sibling("image");
     host::make_ext4(&image, 32 * MIB);
     let bad = "2026/01/02/bad.jsonl";
     {
@@ -282,10 +282,10 @@ fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
         }
         bench.append_run(PAIR, "later");
     }
-    // In the new part; the part before it has been read.
+    // In the new part; the part before it has been read already.
     let blocks = 100 * scored("bad 100").len() / 4096 + 2;
     let sector = sector_of(&image, &format!("/data/scored-runs/{bad}"), blocks);
-    let device = BlockDevice::with_bad_sectors(&bench.beside("device"), &image, &[sector]);
+    let device = BlockDevice::with_bad_sectors(&bench.sibling("device"), &image, &[sector]);
     {
         let _mounted = Mounted::image(device.path(), &bench.root(), "noatime");
         let mut command = bench.command(&["run"]);
@@ -294,17 +294,17 @@ fn a_day_file_with_a_bad_sector_is_passed_over_and_read_when_it_can_be() {
         bench.wait_run(&mut daemon, "later");
         bench.wait_for(&mut daemon, "the bad day-file is logged", || {
             bench
-                .said()
+                .log_text()
                 .lines()
                 .any(|line| line.contains("level=warn") && line.contains(bad))
         });
         bench.probe(&mut daemon);
         let warned = bench
-            .said()
+            .log_text()
             .lines()
             .filter(|line| line.contains("skipped, retrying") && line.contains("bad.jsonl"))
             .count();
-        assert_eq!(warned, 1, "{}", bench.said());
+        assert_eq!(warned, 1, "{}", bench.log_text());
         let seen = bench.export_bytes();
         bench.stop(daemon);
         assert!(bench.export_bytes().starts_with(&seen));
@@ -321,14 +321,14 @@ const COMPARED: &str = "export metadata changed since our last write";
 const FITS: &str = "verified, unchanged since they were written";
 
 #[test]
-fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
+fn an_export_with_a_bad_sector_is_reported_once_and_verified_once_readable() {
     if !host::has(&PROGRAMS) || !host::has(&["debugfs"]) {
         return;
     }
     let bench = Bench::new();
-    let image = bench.beside("image");
+    let image = bench.sibling("image");
     host::make_ext4(&image, 64 * MIB);
-    // The day-files are elsewhere: on another device they would be read again, and for that their rows are read.
+    // The day-files are on another file system: on a changed device they would be read again, and the rows with them.
     let distilled = bench.root().join("data/distilled");
     fs::create_dir_all(&distilled).unwrap();
     let before = {
@@ -338,18 +338,18 @@ fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
         bench.export_bytes().len() as u64
     };
     assert!(before > 2 * MIB);
-    // In its first MiB, because an append checks only the end.
+    // In its first MiB, because an append verifies only the end.
     let sector = sector_of(&image, "/sft/sft_export.jsonl", 20);
-    let device = BlockDevice::with_bad_sectors(&bench.beside("device"), &image, &[sector]);
+    let device = BlockDevice::with_bad_sectors(&bench.sibling("device"), &image, &[sector]);
     {
         let _mounted = Mounted::image(device.path(), &distilled, "noatime");
         fs::set_permissions(bench.export(), Permissions::from_mode(0o600)).unwrap();
         let mut command = bench.command(&["run", "--listen", "127.0.0.1:0"]);
-        // With each scan of all another part is read.
+        // Each full scan reads another part.
         command.env("DISTILLD_FULL_SCAN_MS", "100");
         let (mut daemon, address) = bench.listening_by(&mut command);
         bench.wait_for(&mut daemon, "it logs that it cannot compare", || {
-            bench.said().contains("cannot read segment ")
+            bench.log_text().contains("cannot read segment ")
         });
         let scans = "distilld_scans_total{kind=\"full\"}";
         bench.wait_answer(&mut daemon, address, "/metrics", "many scans", |answer| {
@@ -363,30 +363,30 @@ fn an_export_with_a_bad_sector_is_said_once_and_compared_when_it_can_be() {
             export.read_to_string(&mut new).unwrap();
             new.ends_with('\n') && new.contains("\"all the same\"")
         });
-        let said = bench.said();
-        let errors: Vec<&str> = said
+        let log = bench.log_text();
+        let errors: Vec<&str> = log
             .lines()
             .filter(|line| line.contains("level=error"))
             .collect();
-        assert_eq!(errors.len(), 1, "{said}");
+        assert_eq!(errors.len(), 1, "{log}");
         for words in ["sft_export.jsonl", "Input/output error", "check its disk"] {
             assert!(errors[0].contains(words), "{}", errors[0]);
         }
-        assert!(said.contains(COMPARED) && !said.contains(FITS), "{said}");
+        assert!(log.contains(COMPARED) && !log.contains(FITS), "{log}");
         let text = get(address, "/metrics").body;
         let counted = metric(&text, "distilld_errors_total{kind=\"export\"}");
         assert_eq!(counted, Some(1.0), "{text}");
         bench.stop(daemon);
     }
     drop(device);
-    // A start that ended well is no proof: what could not be compared is compared by the next one.
+    // A successful start proves nothing: what could not be compared is compared by the next start.
     let _mounted = Mounted::image(&image, &distilled, "noatime");
-    let compared = bench.said().matches(COMPARED).count();
+    let compared = bench.log_text().matches(COMPARED).count();
     let mut daemon = bench.start_caught_up();
     bench.wait_for(&mut daemon, "it logs that everything matches", || {
-        bench.said().contains(FITS)
+        bench.log_text().contains(FITS)
     });
-    assert!(bench.said().matches(COMPARED).count() > compared);
+    assert!(bench.log_text().matches(COMPARED).count() > compared);
     bench.stop(daemon);
     bench.assert_distinct(41);
     bench.assert_batch();

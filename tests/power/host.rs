@@ -1,5 +1,5 @@
-//! Owns what these tests ask of the host: its programs, and file systems of a test's own that are unmounted when they
-//! go out of scope. Never touches a mount or a process of others.
+//! The host's side of these tests: its programs, and file systems of a test's own that are unmounted on drop. Never
+//! touches a mount or a process of another owner.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ pub fn has(programs: &[&str]) -> bool {
     if let Some(lack) = &lack {
         let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
         assert!(!in_ci, "this test cannot run: {lack}");
-        eprintln!("passed over: {lack}");
+        eprintln!("skipped: {lack}");
     }
     lack.is_none()
 }
@@ -56,7 +56,7 @@ pub fn must(program: &str, arguments: &[&str]) -> Output {
     output
 }
 
-/// A command as the last arguments of a program that starts it otherwise than we do.
+/// Returns a command that passes `command` to a program that starts it.
 pub fn wrapped(command: &Command, program: &str, arguments: &[&str]) -> Command {
     let mut wrapped = Command::new(program);
     wrapped
@@ -73,7 +73,7 @@ pub fn wrapped(command: &Command, program: &str, arguments: &[&str]) -> Command 
     wrapped
 }
 
-/// A directory for disk images: in memory where that is possible, because what is tested is their loss.
+/// Creates a directory for disk images, in memory if possible, because their loss is part of the test.
 pub fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() {
@@ -83,7 +83,7 @@ pub fn scratch() -> tempfile::TempDir {
     }
 }
 
-/// Makes an image with an empty ext4.
+/// Creates an image with an empty ext4.
 pub fn make_ext4(image: &Path, len_bytes: u64) {
     File::create(image).unwrap().set_len(len_bytes).unwrap();
     let lazy = "lazy_itable_init=0,lazy_journal_init=0,nodiscard";
@@ -94,14 +94,14 @@ pub fn make_ext4(image: &Path, len_bytes: u64) {
     );
 }
 
-/// A mount of a test's own.
+/// A mount that belongs to a test.
 #[derive(Debug)]
 pub struct Mounted {
     dir: PathBuf,
 }
 
 impl Mounted {
-    /// `mount ARGUMENTS DIR`; the directory is made.
+    /// Creates the directory and runs `mount ARGUMENTS DIR`.
     pub fn new(arguments: &[&str], dir: &Path) -> Self {
         fs::create_dir_all(dir).unwrap();
         let mut all = arguments.to_vec();
@@ -118,7 +118,7 @@ impl Mounted {
         Self::new(&["-o", &options, image.to_str().unwrap()], dir)
     }
 
-    /// Takes over what another program has mounted.
+    /// Adopts a mount of another program.
     pub fn by_another(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -152,7 +152,7 @@ impl Drop for Mounted {
     }
 }
 
-/// Asserts that the metrics say by which way changes are noticed: `mode`, and no other.
+/// Asserts that the metrics report `mode` as the only way in which changes are detected.
 pub fn assert_watch_mode(address: SocketAddr, mode: &str) {
     let text = get(address, "/metrics").body;
     for known in ["events", "polling"] {

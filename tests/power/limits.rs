@@ -1,5 +1,5 @@
-//! Owns what happens when the kernel's limits on inotify are met. The length of the event queue is one for the whole host:
-//! it is lowered while a daemon starts, no longer. Watches are limited in a user namespace of the daemon's own.
+//! The kernel's limits on inotify. The length of the event queue is global for the host: it is lowered only while a
+//! daemon starts. Watches are limited in a user namespace of the daemon's own.
 
 use std::fs;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::support::process::Bench;
 
 const QUEUE_LIMIT: &str = "/proc/sys/fs/inotify/max_queued_events";
 
-/// Restores the limit when it goes out of scope.
+/// Restores the limit on drop.
 struct ShortQueue {
     before: String,
 }
@@ -31,7 +31,7 @@ impl Drop for ShortQueue {
     }
 }
 
-/// A daemon that scans by itself so seldom that only what it hears can help it.
+/// Returns a daemon that scans so rarely that it depends on events.
 fn listening(bench: &Bench) -> Command {
     let mut command = bench.command(&["run"]);
     command.env("DISTILLD_RECENT_SCAN_MS", "3600000");
@@ -76,9 +76,9 @@ fn an_overflow_of_the_event_queue_loses_nothing() {
     bench.wait_rows(&mut daemon, 1_040);
     bench.assert_distinct(1_040);
     assert!(
-        bench.said().contains("inotify queue overflowed"),
+        bench.log_text().contains("inotify queue overflowed"),
         "{}",
-        bench.said()
+        bench.log_text()
     );
     let status = bench.status();
     assert!(status["event_overflows"].as_u64() > Some(0), "{status}");
@@ -87,7 +87,7 @@ fn an_overflow_of_the_event_queue_loses_nothing() {
     let page = bench.run(&mut bench.command(&["status"])).stdout;
     let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(page.contains("events were lost"), "{page}");
-    // Heard again from then on, the new directories too.
+    // Events are received from then on, also of new directories.
     bench.append_run("2027/99/09/n.jsonl", "after");
     bench.append_run("2026/01/01/n.jsonl", "after too");
     bench.wait_rows(&mut daemon, 1_042);
@@ -96,7 +96,7 @@ fn an_overflow_of_the_event_queue_loses_nothing() {
 }
 
 #[test]
-fn thousands_of_directories_created_at_once_are_heard() {
+fn thousands_of_directories_created_at_once_are_noticed() {
     if !host::has(&[]) {
         return;
     }
@@ -129,7 +129,7 @@ fn polling_with(bench: &Bench, what: &str, limit: u32) -> Command {
 }
 
 #[test]
-fn where_watches_run_out_the_daemon_polls_and_says_so() {
+fn exhausted_watches_make_the_daemon_poll_and_report_it() {
     if !host::has(&["unshare"]) {
         return;
     }
@@ -156,16 +156,16 @@ fn where_watches_run_out_the_daemon_polls_and_says_so() {
     );
     host::assert_watch_mode(address, "polling");
     assert!(
-        bench.said().contains("polling in addition to events"),
+        bench.log_text().contains("polling in addition to events"),
         "{}",
-        bench.said()
+        bench.log_text()
     );
     bench.stop(daemon);
     bench.assert_batch();
 }
 
 #[test]
-fn where_there_is_no_event_source_the_daemon_polls_and_says_why() {
+fn without_an_event_source_the_daemon_polls_and_reports_the_reason() {
     if !host::has(&["unshare"]) {
         return;
     }
@@ -178,7 +178,7 @@ fn where_there_is_no_event_source_the_daemon_polls_and_says_why() {
     }
     let (mut daemon, address) = bench.listening_by(&mut polling_with(&bench, "instances", 0));
     bench.wait_rows(&mut daemon, 5);
-    // The oldest day is found by the scan of all, which comes every thirty polls.
+    // The oldest day is found by the full scan, which runs once every thirty polls.
     for day in [1, 5, 6] {
         bench.append_run(
             &format!("2026/01/{day:02}/n.jsonl"),
@@ -192,11 +192,11 @@ fn where_there_is_no_event_source_the_daemon_polls_and_says_why() {
         watch.contains("polling: ") && watch.contains(why),
         "{watch}"
     );
-    let said = bench.said();
-    let warned = said
+    let log = bench.log_text();
+    let warned = log
         .lines()
         .filter(|line| line.contains("level=warn") && line.contains(why));
-    assert_eq!(warned.count(), 1, "{said}");
+    assert_eq!(warned.count(), 1, "{log}");
     host::assert_watch_mode(address, "polling");
     bench.stop(daemon);
     bench.assert_batch();

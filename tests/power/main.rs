@@ -14,27 +14,27 @@
 #[path = "../suite/support/mod.rs"]
 mod support;
 
-/// Block devices that log what is written, or fail to read.
+/// Block devices that log writes or fail to read.
 mod block_device;
 /// Requirements of the host; images, file systems and mounts that are removed after each test.
 mod host;
 /// The logged writes that survive a power cut.
 mod write_log;
 
-/// Scorers that lose the ends of their day-files in a cut and go on.
+/// Scorers that lose the ends of their day-files in a cut and continue.
 mod scorers;
 
 /// Power cuts under the real daemon.
 mod cuts;
-/// Full disks, disks that fail a sync, disks that turn read-only, sectors that cannot be read.
+/// Full disks, disks that fail a sync, disks that turn read-only, unreadable sectors.
 mod disks;
-/// Events lost and watches used up.
+/// Lost events and exhausted watches.
 mod limits;
 /// File systems without events.
 mod mounts;
-/// Day-files and directories that the daemon may not read.
+/// Day-files and directories without read permission for the daemon.
 mod rights;
-/// Calls that signals interrupt.
+/// System calls interrupted by signals.
 mod signals;
-/// Hosts that have few threads to give.
+/// Hosts with a low limit of threads.
 mod threads;

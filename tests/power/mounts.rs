@@ -1,5 +1,5 @@
-//! Owns file systems that do not report every change: a FUSE mount under which another writes, an overlay, and
-//! one whose stamps are whole seconds.
+//! File systems that do not report every change: a FUSE mount whose lower directory is written directly, an overlay,
+//! and one with timestamps in whole seconds.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -57,13 +57,13 @@ fn check_polling(bench: &Bench, file_system: &str, append: impl Fn(&str, &str)) 
     bench.assert_batch();
     bench.assert_distinct(2 * PAIRS.len() + 1);
     let checked = bench.run(&mut bench.command(&["check"]));
-    let told = [checked.stdout, checked.stderr].concat();
-    assert!(told.contains(file_system), "{told}");
+    let text = [checked.stdout, checked.stderr].concat();
+    assert!(text.contains(file_system), "{text}");
 }
 
-/// The root is a FUSE mount of a lake below it; what is written there is not heard through the mount.
+/// Mounts a lake over FUSE as the root; writes below the mount cause no events in it.
 fn over_fuse(bench: &Bench) -> (PathBuf, Mounted) {
-    let below = bench.beside("below");
+    let below = bench.sibling("below");
     for pair in PAIRS {
         append_run(&below, pair, &format!("first {pair}"));
     }
@@ -75,7 +75,7 @@ fn over_fuse(bench: &Bench) -> (PathBuf, Mounted) {
 }
 
 #[test]
-fn what_another_writes_below_a_fuse_mount_is_found_by_polling() {
+fn writes_below_a_fuse_mount_are_found_by_polling() {
     if !host::has(&["bindfs", "umount"]) {
         return;
     }
@@ -84,16 +84,16 @@ fn what_another_writes_below_a_fuse_mount_is_found_by_polling() {
     check_polling(&bench, "fuse", |pair, run| append_run(&below, pair, run));
 }
 
-/// The daemon is configured to trust events on a file system without them: it does not poll, and the next frequent scan
-/// is an hour away.
+/// The daemon is configured to trust events on a file system without them: it does not poll, and the next frequent
+/// scan is an hour away.
 #[test]
-fn where_no_event_comes_the_slow_scan_finds_what_was_written() {
+fn writes_without_events_are_found_by_the_full_scan() {
     if !host::has(&["bindfs", "umount"]) {
         return;
     }
     let bench = Bench::new();
     let (below, _mounted) = over_fuse(&bench);
-    // Days older than the newest, which no other scan reads.
+    // Days older than the newest, which only the full scan reads.
     for day in 1..=5 {
         append_run(
             &below,
@@ -123,12 +123,12 @@ fn where_no_event_comes_the_slow_scan_finds_what_was_written() {
 }
 
 #[test]
-fn day_files_that_move_to_the_upper_layer_of_an_overlay_are_followed() {
+fn day_files_copied_to_the_upper_layer_of_an_overlay_are_followed() {
     if !host::has(&["mount", "umount"]) {
         return;
     }
     let bench = Bench::new();
-    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| bench.beside(name));
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| bench.sibling(name));
     for pair in PAIRS {
         append_run(&lower, pair, &format!("first {pair}"));
     }
@@ -141,21 +141,21 @@ fn day_files_that_move_to_the_upper_layer_of_an_overlay_are_followed() {
     check_polling(&bench, "overlay", |pair, run| bench.append_run(pair, run));
 }
 
-/// Waits until a second has just begun, so that what follows is done within it.
+/// Waits until a second has just begun, so that the following steps finish within it.
 fn begin_a_second() {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let passed = Duration::from_nanos(since.subsec_nanos().into());
     thread::sleep(Duration::from_secs(1) - passed + Duration::from_millis(20));
 }
 
-/// ext4 with inodes of 128 bytes keeps whole seconds: the stamps say nothing of a second change within one.
+/// ext4 with inodes of 128 bytes has timestamps in whole seconds: a second change within one leaves them equal.
 #[test]
-fn a_day_file_that_is_replaced_within_a_tick_of_a_coarse_clock_is_read_again() {
+fn a_day_file_replaced_within_one_coarse_timestamp_is_read_again() {
     if !host::has(&["mount", "umount", "mkfs.ext4"]) {
         return;
     }
     let bench = Bench::new();
-    let image = bench.beside("coarse.image");
+    let image = bench.sibling("coarse.image");
     File::create(&image).unwrap().set_len(64 << 20).unwrap();
     must("mkfs.ext4", &["-q", "-I", "128", image.to_str().unwrap()]);
     let _mounted = Mounted::image(&image, &bench.root().join("data"), "noatime");
@@ -169,15 +169,15 @@ fn a_day_file_that_is_replaced_within_a_tick_of_a_coarse_clock_is_read_again() {
         .env("DISTILLD_WATCH", "poll")
         .env("DISTILLD_POLL_MS", "50");
     let mut daemon = bench.catch_up(&mut command);
-    let beside = path.with_extension("new");
+    let replacement = path.with_extension("new");
     begin_a_second();
     bench.append(Stream::Scored, PAIRS[0], scored("a"));
     bench.wait_run(&mut daemon, "a");
     let before = fs::metadata(&path).unwrap();
     // One more poll, so that everything has been read and nothing is pending.
     bench.probe(&mut daemon);
-    fs::write(&beside, scored("b")).unwrap();
-    fs::rename(&beside, &path).unwrap();
+    fs::write(&replacement, scored("b")).unwrap();
+    fs::rename(&replacement, &path).unwrap();
     let after = fs::metadata(&path).unwrap();
     assert_eq!(before.len(), after.len());
     assert_eq!(before.mtime_nsec(), 0, "the clock is coarse");

@@ -15,13 +15,13 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 fn scanning(bench: &Bench) -> Command {
-    let mut command = bench.as_nobody(&["run"]);
+    let mut command = bench.as_unprivileged(&["run"]);
     command.env("DISTILLD_RECENT_SCAN_MS", "50");
     command
 }
 
-/// Many looks later there is still one warning of each.
-fn assert_said_once(bench: &Bench, daemon: &mut Daemon, paths: &[PathBuf]) {
+/// Asserts that each fault has one warning, also after many scans.
+fn assert_reported_once(bench: &Bench, daemon: &mut Daemon, paths: &[PathBuf]) {
     for round in 0..20 {
         bench.append_run("2026/01/03/open.jsonl", &format!("round {round}"));
         bench.wait_run(daemon, &format!("round {round}"));
@@ -29,17 +29,17 @@ fn assert_said_once(bench: &Bench, daemon: &mut Daemon, paths: &[PathBuf]) {
     for path in paths {
         // A warning names a path and its reason in parentheses: the path of a directory is not that of a file in it.
         let path = format!("{} (", path.display());
-        let said = bench.said();
-        let warnings: Vec<&str> = said
+        let log = bench.log_text();
+        let warnings: Vec<&str> = log
             .lines()
             .filter(|line| line.contains("level=warn") && line.contains(&path))
             .collect();
-        assert_eq!(warnings.len(), 1, "{path}: {said}");
+        assert_eq!(warnings.len(), 1, "{path}: {log}");
     }
 }
 
 #[test]
-fn what_may_not_be_read_is_said_once_and_read_when_it_may() {
+fn unreadable_files_are_reported_once_and_read_once_permitted() {
     if !host::has(&[]) {
         return;
     }
@@ -56,7 +56,7 @@ fn what_may_not_be_read_is_said_once_and_read_when_it_may() {
     closed.iter().for_each(|path| set_mode(path, 0o000));
     let mut daemon = bench.start_command(&mut scanning(&bench));
     bench.wait_run(&mut daemon, "open");
-    assert_said_once(&bench, &mut daemon, &closed);
+    assert_reported_once(&bench, &mut daemon, &closed);
     set_mode(&closed[0], 0o644);
     set_mode(&closed[1], 0o755);
     for run in forbidden {
@@ -68,7 +68,7 @@ fn what_may_not_be_read_is_said_once_and_read_when_it_may() {
 
 /// A closed directory hides everything below it from scans and watches.
 #[test]
-fn a_directory_that_closes_above_many_is_said_once_and_none_below_it_twice() {
+fn a_closed_directory_is_reported_once_and_nothing_below_it_twice() {
     if !host::has(&[]) {
         return;
     }
@@ -84,11 +84,11 @@ fn a_directory_that_closes_above_many_is_said_once_and_none_below_it_twice() {
     let closed = bench.path(Stream::Evidence, "2025");
     set_mode(&closed, 0o000);
     bench.wait_for(&mut daemon, "it logs the closed directory", || {
-        bench.said().contains("cannot read directory")
+        bench.log_text().contains("cannot read directory")
     });
-    assert_said_once(&bench, &mut daemon, &[]);
-    let said = bench.said();
-    let mut warned: Vec<&str> = said
+    assert_reported_once(&bench, &mut daemon, &[]);
+    let log = bench.log_text();
+    let mut warned: Vec<&str> = log
         .lines()
         .filter(|line| line.contains("level=warn"))
         .filter_map(|line| line.split_once("msg=").map(|(_time, what)| what))
@@ -96,12 +96,12 @@ fn a_directory_that_closes_above_many_is_said_once_and_none_below_it_twice() {
     let all = warned.len();
     warned.sort_unstable();
     warned.dedup();
-    assert_eq!(warned.len(), all, "{said}");
+    assert_eq!(warned.len(), all, "{log}");
     let directories = warned
         .iter()
         .filter(|what| what.contains("cannot read directory"));
     // The closed directory and its content, which cannot be inspected; no day.
-    assert!(directories.count() <= 2, "{said}");
+    assert!(directories.count() <= 2, "{log}");
     set_mode(&closed, 0o755);
     for pair in &pairs {
         let run = format!("later {pair}");
@@ -112,7 +112,7 @@ fn a_directory_that_closes_above_many_is_said_once_and_none_below_it_twice() {
     bench.assert_batch();
 }
 
-/// A source of endless zeros, as /dev/zero, that everybody may read.
+/// Creates a device of endless zeros, like /dev/zero, readable by everyone.
 fn make_device(path: &Path) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     must(
@@ -122,7 +122,7 @@ fn make_device(path: &Path) {
 }
 
 #[test]
-fn a_device_among_day_files_and_evidence_behind_a_closed_door_stop_no_other() {
+fn devices_and_unreadable_evidence_do_not_block_other_day_files() {
     if !host::has(&["mknod"]) {
         return;
     }
@@ -133,27 +133,27 @@ fn a_device_among_day_files_and_evidence_behind_a_closed_door_stop_no_other() {
     for pair in hidden {
         bench.append_run(pair, pair);
     }
-    // As evidence too: a run waits for what a device will never say.
+    // Also as evidence: the run waits for a record that a device never provides.
     bench.append(Stream::Scored, "2026/01/03/unsaid.jsonl", scored("unsaid"));
-    let strange = [
+    let unreadable = [
         bench.path(Stream::Scored, device),
         bench.path(Stream::Evidence, "2026/01/03/unsaid.jsonl"),
         bench.path(Stream::Evidence, "2026/01/02"),
     ];
-    strange[..2].iter().for_each(|path| make_device(path));
-    set_mode(&strange[2], 0o000);
+    unreadable[..2].iter().for_each(|path| make_device(path));
+    set_mode(&unreadable[2], 0o000);
     let mut daemon = bench.start_command(&mut scanning(&bench));
     bench.wait_run(&mut daemon, "open");
-    assert_said_once(&bench, &mut daemon, &strange);
+    assert_reported_once(&bench, &mut daemon, &unreadable);
     assert!(memory_kib_max(daemon.pid()) < MEMORY_KIB_MAX);
-    // What may be read then has its rows; what is a day-file then, too.
-    set_mode(&strange[2], 0o755);
-    fs::remove_file(&strange[0]).unwrap();
+    // What becomes readable then has its rows, as does what becomes a day-file then.
+    set_mode(&unreadable[2], 0o755);
+    fs::remove_file(&unreadable[0]).unwrap();
     bench.append_run(device, "no device");
     for run in [hidden[0], hidden[1], "no device"] {
         bench.wait_run(&mut daemon, run);
     }
-    fs::remove_file(&strange[1]).unwrap();
+    fs::remove_file(&unreadable[1]).unwrap();
     bench.append(
         Stream::Evidence,
         "2026/01/03/unsaid.jsonl",
@@ -164,15 +164,15 @@ fn a_device_among_day_files_and_evidence_behind_a_closed_door_stop_no_other() {
     bench.assert_batch();
 }
 
-/// As a person does it, with rights that the daemon has not.
+/// A person runs it as root, with permissions that the daemon does not have.
 #[test]
-fn a_rebuild_by_root_leaves_all_of_it_to_the_daemon() {
+fn a_rebuild_by_root_preserves_the_daemons_ownership() {
     if !host::has(&[]) {
         return;
     }
     let bench = Bench::new();
     bench.append_run("2026/01/01/n.jsonl", "a");
-    let once = || bench.run(&mut bench.as_nobody(&["run", "--once"]));
+    let once = || bench.run(&mut bench.as_unprivileged(&["run", "--once"]));
     once().check(0, &[]);
     set_mode(&bench.export(), 0o640);
     bench.run(&mut bench.command(&["rebuild"])).check(0, &[]);
@@ -180,19 +180,21 @@ fn a_rebuild_by_root_leaves_all_of_it_to_the_daemon() {
         let found = fs::metadata(path).unwrap();
         (found.uid(), found.gid(), found.mode() & 0o7777)
     };
-    let of_nobody = rights(&bench.export());
-    assert_ne!(of_nobody.0, 0);
-    assert_eq!(of_nobody.2, 0o640);
+    let daemon_rights = rights(&bench.export());
+    assert_ne!(daemon_rights.0, 0);
+    assert_eq!(daemon_rights.2, 0o640);
     for name in ["state.redb", "journal"] {
         assert_eq!(
             rights(&bench.state_dir().join(name)).0,
-            of_nobody.0,
+            daemon_rights.0,
             "{name}"
         );
     }
     bench.append_run("2026/01/01/n.jsonl", "b");
     once().check(0, &[]);
-    bench.run(&mut bench.as_nobody(&["rebuild"])).check(0, &[]);
+    bench
+        .run(&mut bench.as_unprivileged(&["rebuild"]))
+        .check(0, &[]);
     bench.assert_batch();
     // The first query leaves no files of its user either.
     let locks = [bench.root().join("data/distilled"), bench.state_dir()];

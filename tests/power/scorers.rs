@@ -1,5 +1,5 @@
-//! The scorers' side of a power cut: the intended content of each day-file, the part that a cut left, and how its writer
-//! continues. Does not read the export.
+//! The scorers' side of a power cut: the intended content of each day-file, the part that a cut left, and how its
+//! writer continues. Does not read the export.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -7,14 +7,14 @@ use std::path::Path;
 
 use fastrand::Rng;
 
-use crate::support::kill_harness::earns_rows_all_along;
+use crate::support::kill_harness::earns_rows_throughout;
 use crate::support::lake_gen::{Shape, Step, Stream, pairs_of, script};
 use crate::support::naive_json;
 
 /// The way in which writers continue after a cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writers {
-    /// Each cuts off what it has not written (ext4 gives zeros for what was lost) and writes again what is missing.
+    /// Each truncates what it has not written (ext4 fills lost parts with zeros) and writes again what is missing.
     WriteAgain,
     /// Each continues with its next bytes, regardless of losses.
     GoOn,
@@ -22,7 +22,7 @@ pub enum Writers {
 
 type Name = (bool, String);
 
-/// The day-files of a lake and what is still to be written to each.
+/// The day-files of a lake and their unwritten parts.
 #[derive(Debug, Clone)]
 pub struct Scorers {
     writers: Writers,
@@ -33,9 +33,9 @@ pub struct Scorers {
 struct DayFile {
     /// The written and the intended content.
     bytes: Vec<u8>,
-    /// Returns the content written so far.
+    /// Length of the content written so far.
     written: usize,
-    /// Returns whether anything was ever written.
+    /// Whether anything was ever written.
     was_there: bool,
 }
 
@@ -50,7 +50,7 @@ fn stream_of(name: &Name) -> Stream {
 impl Scorers {
     /// Returns whether the lake of a seed has rows in all its lives; without rows nothing can be lost.
     pub fn earn_rows(seed: u64, lines: usize) -> bool {
-        earns_rows_all_along(&script(seed, &Shape::steady(lines)))
+        earns_rows_throughout(&script(seed, &Shape::steady(lines)))
     }
 
     /// Creates a lake of about this number of lines, none of them written yet.
@@ -68,7 +68,7 @@ impl Scorers {
         Self { writers, files }
     }
 
-    /// Appends of about `part` of what is missing, in random pieces and any order.
+    /// Returns appends of about `part` of the missing content, in random pieces and any order.
     pub fn next_steps(&mut self, part: f64, rng: &mut Rng) -> Vec<Step> {
         let mut steps = Vec::new();
         for (name, file) in &mut self.files {
@@ -97,7 +97,7 @@ impl Scorers {
         })
     }
 
-    /// Sees what is left of the day-files, and what to do about it. Gives the bytes that were lost.
+    /// Reads what is left of the day-files and plans how to continue. Returns the number of lost bytes.
     pub fn after_cut(&mut self, root: &Path, rng: &mut Rng) -> usize {
         let mut lost_bytes = 0;
         for (name, file) in &mut self.files {
@@ -131,7 +131,7 @@ impl Scorers {
     }
 }
 
-/// Returns the next bytes, on a new line at random, and always where the previous line may be taken as it is.
+/// Returns the next bytes, on a new line at random, and always where the previous line may be accepted as it is.
 fn going_on(left: &[u8], next: &[u8], rng: &mut Rng) -> Vec<u8> {
     let tail = left
         .rsplit(|byte| *byte == b'\n')

@@ -11,7 +11,7 @@ use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::record::timestamp::stamp;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Calls, and from which of them on: what the program itself is loaded from is opened and read first.
+/// Calls, and the first one of each that is affected: loading the program itself opens and reads files first.
 const CALLS: [(&str, u32); 10] = [
     ("openat", 20),
     ("statx", 20),
@@ -26,7 +26,7 @@ const CALLS: [(&str, u32); 10] = [
 ];
 
 #[test]
-fn a_call_of_any_kind_that_a_signal_interrupts_is_made_again() {
+fn an_interrupted_call_of_any_kind_is_retried() {
     if !host::has(&["strace"]) {
         return;
     }
@@ -36,7 +36,7 @@ fn a_call_of_any_kind_that_a_signal_interrupts_is_made_again() {
             bench.append_run(&format!("2026/01/{run:02}/n.jsonl"), &format!("run {run}"));
         });
         let plain = bench.command(&["run", "--once"]);
-        let trace = bench.beside("trace");
+        let trace = bench.sibling("trace");
         let inject = format!("inject={call}:error=EINTR:when={first}+3");
         let mut traced = Command::new("strace");
         traced
@@ -58,7 +58,7 @@ fn a_call_of_any_kind_that_a_signal_interrupts_is_made_again() {
     }
 }
 
-/// More than are scored until the test ends, one with each question.
+/// More runs than are scored until the test ends, one per query.
 const RUNS_MAX: u32 = 5_000;
 
 fn run_named(run: u32) -> String {
@@ -66,20 +66,20 @@ fn run_named(run: u32) -> String {
 }
 
 #[test]
-fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
+fn the_status_is_current_while_the_store_rejects_writes() {
     if !host::has(&["strace"]) {
         return;
     }
     let bench = Bench::new();
     let pair = "2026/01/01/n.jsonl";
     bench.append_run(pair, "first");
-    // Only the store knows for how long it waits.
+    // Only the store has the start of its waiting time.
     bench.append(Stream::Scored, pair, scored("waits"));
-    // No other waits: what its run would need is read before reading stops.
+    // No other run waits: the evidence is read before reading stops.
     let given: String = (0..RUNS_MAX).map(|run| evidence(&run_named(run))).collect();
     bench.append(Stream::Evidence, pair, given);
     bench.once();
-    // Nor can it leave its figures in a file.
+    // The status cannot be stored in a file either.
     fs::create_dir(bench.state_dir().join("status.json.new")).unwrap();
     let plain = bench.command(&["run"]);
     let mut traced = Command::new("strace");
@@ -87,7 +87,7 @@ fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
         .args(["-f", "-qq", "-e", "trace=pwrite64", "-P"])
         .arg(bench.state_dir().join("state.redb"))
         .args(["-e", "inject=pwrite64:error=ENOSPC:when=5+", "-o"])
-        .arg(bench.beside("trace"))
+        .arg(bench.sibling("trace"))
         .arg(plain.get_program())
         .args(plain.get_args())
         .env("DISTILLD_CHECKPOINT_BYTES", "4096")
@@ -101,24 +101,24 @@ fn who_asks_while_the_store_takes_nothing_is_told_how_it_is_now() {
     };
     (0..20).for_each(|_| score());
     bench.wait_for(&mut daemon, "it logs the stop", || {
-        bench.said().contains("msg=\"paused: ")
+        bench.log_text().contains("msg=\"paused: ")
     });
-    let asked = stamp(HostClock::new().wall_ms());
+    let requested_at = stamp(HostClock::new().wall_ms());
     let mut pid = 0;
     bench.wait_for(&mut daemon, "status gives the reason", || {
-        // A write that failed last of all may have been one too many: then the store has taken all there was.
+        // The last failed write may have been the final one: then the store has stored everything.
         score();
         let status = bench.status();
         pid = status["pid"].as_i64().unwrap();
         let fault = &status["last_fault"];
-        fault["over"] == false
+        fault["resolved"] == false
             && fault["what"]
                 .to_string()
                 .contains("the state's disk failed")
-            && status["as_of"].as_str() > Some(&asked)
+            && status["as_of"].as_str() > Some(&requested_at)
             && status["scored"]["waiting"] == 1
     });
-    // The tracer ends with it; the other way round it would live on.
+    // The tracer ends with its process; in the other order the process would survive.
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     kill_process(pid, Signal::KILL).unwrap();
     daemon.wait(LONG).unwrap();

@@ -5,14 +5,14 @@ use std::os::unix::process::CommandExt as _;
 use crate::host::{self, wrapped};
 use crate::support::process::{Bench, LONG};
 
-/// A user that has no other process, so that the limit counts the daemon's own threads.
+/// A user without other processes, so that the limit counts the daemon's own threads.
 const USER: u32 = 65_321;
-/// More than a daemon that catches up has.
+/// More threads than a daemon has while it catches up.
 const THREADS_MAX: u32 = 12;
 const PAIRS: usize = 8;
 
 #[test]
-fn however_few_threads_there_are_it_ends_and_nothing_is_lost() {
+fn any_thread_limit_ends_the_daemon_cleanly_without_losses() {
     if !host::has(&["prlimit"]) {
         return;
     }
@@ -28,7 +28,7 @@ fn however_few_threads_there_are_it_ends_and_nothing_is_lost() {
         let mut daemon = bench.start_command(once.uid(USER).gid(USER));
         let status = daemon
             .wait(LONG)
-            .unwrap_or_else(|error| panic!("{threads} threads: {error}\n{}", bench.said()));
+            .unwrap_or_else(|error| panic!("{threads} threads: {error}\n{}", bench.log_text()));
         ended_well += u32::from(status.success());
         if status.success() {
             bench.assert_batch();

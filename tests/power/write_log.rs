@@ -1,5 +1,5 @@
-//! Owns the reading of a write log (the format of Linux's `dm-log-writes`) and what a power cut leaves of it: all that
-//! was flushed, and of the rest any part in units of a sector. Never knows what the writes are for.
+//! Reads a write log (the format of Linux's `dm-log-writes`) and computes what a power cut leaves: everything that was
+//! flushed, and any part of the rest in units of a sector. Independent of the meaning of the writes.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ const MARK: u64 = 8;
 /// Number of partly surviving unflushed writes per torn one.
 const TORN_ONE_IN: u32 = 8;
 
-/// All that was written to a device, in order.
+/// All writes to a device, in order.
 #[derive(Debug)]
 pub struct WriteLog {
     bytes: Vec<u8>,
@@ -33,7 +33,7 @@ struct Entry {
 }
 
 impl WriteLog {
-    /// Reads a log whose device has ended.
+    /// Reads the log of a device that has ended.
     pub fn new(bytes: Vec<u8>) -> Self {
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
         assert_eq!(word(0), MAGIC, "not a write log");
@@ -132,7 +132,7 @@ fn is_superblock(entry: &Entry) -> bool {
 mod tests {
     use super::*;
 
-    /// A log of writes of one sector each, and flushes.
+    /// Creates a log of writes of one sector each, and flushes.
     fn log_of(steps: &[Option<(u64, u8)>]) -> WriteLog {
         let mut bytes = vec![0; SECTOR];
         bytes[..8].copy_from_slice(&MAGIC.to_le_bytes());
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_flushed_is_there_and_the_rest_may_be() {
+    fn flushed_writes_survive_and_unflushed_writes_may() {
         let log = log_of(&[Some((0, 1)), None, Some((1, 2)), Some((0, 3))]);
         let base = [0; 2 * SECTOR];
         let mut found = std::collections::BTreeSet::new();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_of_the_log_tells_its_entries() {
+    fn a_log_length_determines_its_entries() {
         let log = log_of(&[Some((0, 1)), None]);
         let ends = [0, SECTOR, SECTOR + 1, 3 * SECTOR, 3 * SECTOR + 1];
         assert_eq!(

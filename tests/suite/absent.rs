@@ -1,5 +1,5 @@
-//! Day-files that are away for a while, or cannot be opened, and come back as they were: what arrived meanwhile for
-//! their lines is joined in the end, once. And ends of day-files that never settle: nobody waits for them for ever.
+//! Day-files that are missing for a while, or cannot be opened, and return unchanged: lines that arrived meanwhile for
+//! their runs are joined in the end, once. Also day-files whose end never settles: the wait for them is bounded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use crate::support::sim_disk::SimDisk;
 
 const PAIR: &str = "2026/01/02/outcomes.jsonl";
 
-/// How a day-file is out of reach.
+/// The way in which a day-file is unavailable.
 #[derive(Debug, Clone, Copy)]
 enum Way {
-    /// It is there and may not be opened.
+    /// It exists and cannot be opened.
     Denied,
     /// It has another name.
     FileMoved,
-    /// Its day has another name: nothing that the file system says of the day-file itself changes.
+    /// Its day has another name: the metadata of the day-file itself does not change.
     DayMoved,
 }
 
@@ -28,42 +28,42 @@ impl Way {
 
     fn names(self, stream: Stream) -> (PathBuf, PathBuf) {
         let file = stream.path(Path::new(ROOT), PAIR);
-        let there = match self {
+        let place = match self {
             Way::Denied | Way::FileMoved => file,
             Way::DayMoved => file.parent().unwrap().to_owned(),
         };
-        let aside = Path::new("/aside").join(there.file_name().unwrap());
-        (there, aside)
+        let aside = Path::new("/aside").join(place.file_name().unwrap());
+        (place, aside)
     }
 
     fn take_away(self, disk: &SimDisk, stream: Stream) {
-        let (there, aside) = self.names(stream);
+        let (place, aside) = self.names(stream);
         match self {
-            Way::Denied => disk.deny(there, true),
-            Way::FileMoved | Way::DayMoved => disk.move_file(there, aside),
+            Way::Denied => disk.deny(place, true),
+            Way::FileMoved | Way::DayMoved => disk.move_file(place, aside),
         }
     }
 
     fn give_back(self, disk: &SimDisk, stream: Stream) {
-        let (there, aside) = self.names(stream);
+        let (place, aside) = self.names(stream);
         match self {
-            Way::Denied => disk.deny(there, false),
-            Way::FileMoved | Way::DayMoved => disk.move_file(aside, there),
+            Way::Denied => disk.deny(place, false),
+            Way::FileMoved | Way::DayMoved => disk.move_file(aside, place),
         }
     }
 }
 
-/// What happens beside it.
+/// The circumstances of the absence.
 #[derive(Debug, Clone, Copy)]
 struct Case {
-    /// Which day-file is away.
+    /// The missing day-file.
     away: Stream,
     way: Way,
-    /// Whether all is taken into the state before it goes.
+    /// Whether a checkpoint precedes the absence.
     checkpoint: bool,
-    /// Whether a new process starts while it is away.
+    /// Whether a new process starts during the absence.
     restart: bool,
-    /// Whether it is scanned for while it is away.
+    /// Whether a scan runs during the absence.
     scanned: bool,
 }
 
@@ -75,7 +75,7 @@ fn evidence(run: &str, text: &str) -> String {
     format!("{{\"run_id\":\"{run}\",\"model_role\":\"executor\",\"text\":\"{text}\"}}\n")
 }
 
-/// A bench, and all that was appended to its one pair.
+/// A bench and everything that was appended to its one pair.
 struct Lake {
     bench: Bench,
     pairs: Pairs,
@@ -101,7 +101,7 @@ impl Lake {
         file.get_or_insert_default().extend_from_slice(bytes);
     }
 
-    /// Appends, and has it looked at.
+    /// Appends bytes and queues the pair.
     fn append(&mut self, stream: Stream, bytes: &str) {
         let step = Step::Append {
             stream,
@@ -112,8 +112,8 @@ impl Lake {
         self.bench.step(&step, true).unwrap();
     }
 
-    /// Appends, and tells nobody.
-    fn append_unheard(&mut self, stream: Stream, bytes: &str) {
+    /// Appends bytes without an event.
+    fn append_without_event(&mut self, stream: Stream, bytes: &str) {
         let path = stream.path(Path::new(ROOT), PAIR);
         self.bench.disk.append_durable(path, bytes.as_bytes());
         self.remember(stream, bytes.as_bytes());
@@ -124,11 +124,11 @@ impl Lake {
     }
 
     fn scan(&mut self) {
-        self.bench.look_around().unwrap();
+        self.bench.scan().unwrap();
         self.bench.quiet().unwrap();
     }
 
-    /// In what the export or the counts differ from the naive batch, if in anything.
+    /// Returns the difference of the export or the counts to the naive batch, if there is one.
     fn fault(&mut self) -> Option<String> {
         let naive = naive_batch(&self.pairs, false);
         let export = self.bench.disk.read(EXPORT).unwrap_or_default();
@@ -138,7 +138,8 @@ impl Lake {
     }
 }
 
-/// One run is exported before, one has half of what it needs; the other half comes while the first is out of reach.
+/// One run is exported before, a second one has half of its lines; the other half arrives while the first day-file is
+/// unavailable.
 fn fault_after(case: Case) -> Option<String> {
     let mut lake = Lake::new();
     let both = Stream::BOTH.map(|stream| match stream {
@@ -198,51 +199,51 @@ fn check(away: Stream, restart: bool) {
 }
 
 #[test]
-fn a_run_scored_while_its_evidence_is_out_of_reach_is_exported_when_that_is_back() {
+fn a_run_scored_while_its_evidence_is_unavailable_is_exported_on_its_return() {
     check(Stream::Evidence, false);
 }
 
 #[test]
-fn a_run_scored_while_its_evidence_is_out_of_reach_is_exported_after_a_start_too() {
+fn a_run_scored_while_its_evidence_is_unavailable_is_exported_after_a_restart() {
     check(Stream::Evidence, true);
 }
 
 #[test]
-fn evidence_that_comes_while_its_run_is_out_of_reach_is_joined_when_that_is_back() {
+fn evidence_that_arrives_while_its_run_is_unavailable_is_joined_on_its_return() {
     check(Stream::Scored, false);
 }
 
 #[test]
-fn evidence_that_comes_while_its_run_is_out_of_reach_is_joined_after_a_start_too() {
+fn evidence_that_arrives_while_its_run_is_unavailable_is_joined_after_a_restart() {
     check(Stream::Scored, true);
 }
 
 #[test]
-fn lines_behind_a_flood_of_rows_are_read_in_the_same_catch_up() {
+fn lines_after_a_burst_of_rows_are_read_in_the_same_catch_up() {
     let mut lake = Lake::new();
-    // Nine rows of one text: more than a step makes before it ends.
+    // Nine rows of one text: more than one step makes.
     lake.append(Stream::Scored, &scored("x").repeat(9));
-    lake.append_unheard(Stream::Scored, &(scored("y") + &scored("x")));
-    lake.append_unheard(Stream::Evidence, &evidence("y", "t"));
+    lake.append_without_event(Stream::Scored, &(scored("y") + &scored("x")));
+    lake.append_without_event(Stream::Evidence, &evidence("y", "t"));
     lake.append(Stream::Evidence, &evidence("x", &"t".repeat(1 << 20)));
-    // No clock moved, and nobody touched it again.
+    // The clock did not advance, and there was no other event.
     let totals = lake.bench.engine.as_ref().unwrap().totals();
     assert_eq!((totals.scored_lines, totals.evidence_lines), (11, 2));
     assert_eq!(lake.fault(), None);
 }
 
-/// What becomes of a day-file that ends in an unterminated line.
+/// The fate of a day-file that ends in an unterminated line.
 #[derive(Debug, Clone, Copy)]
 enum End {
-    /// Nothing.
+    /// No change.
     Stays,
-    /// The line gets longer than the limit, still without its end.
+    /// The line exceeds the limit and remains unterminated.
     GrowsOverlong,
-    /// The same, and has its end, and another unterminated line behind it.
+    /// The line exceeds the limit and ends, and another unterminated line follows.
     GrowsOverlongThenMore,
-    /// It goes.
+    /// It becomes unavailable.
     Away(Way),
-    /// It is emptied.
+    /// It is truncated to zero.
     Emptied,
 }
 
@@ -271,18 +272,18 @@ impl End {
     }
 }
 
-/// What happens to which day-file, and when somebody looks.
+/// The change of a day-file, and the time of the next read.
 #[derive(Debug, Clone, Copy)]
 struct Tail {
     stream: Stream,
     end: End,
-    /// Whether it was looked at before that happened.
-    heard: bool,
+    /// Whether it was read before the change.
+    was_read: bool,
     settle_ms: u64,
     long_bytes: usize,
 }
 
-/// That the wait for what may settle has an end, and that all whole lines have been read then.
+/// Checks that the wait for lines that may settle ends, and that all complete lines have been read then.
 fn fault_of_wait(tail: Tail) -> Option<String> {
     let Tail { stream, end, .. } = tail;
     let mut bench = Bench::new(SimDisk::new());
@@ -294,17 +295,17 @@ fn fault_of_wait(tail: Tail) -> Option<String> {
         Stream::Evidence => evidence("a", "t"),
     };
     let bytes = format!("{whole}{{\"torn\":");
-    if tail.heard {
+    if tail.was_read {
         lake.append(stream, &bytes);
     } else {
-        lake.append_unheard(stream, &bytes);
+        lake.append_without_event(stream, &bytes);
     }
     end.happen(&lake.bench.disk, stream, &vec![b'x'; tail.long_bytes]);
-    lake.bench.look_around().unwrap();
-    // The other day-file has the pair looked at, whatever the scan finds.
+    lake.bench.scan().unwrap();
+    // The other day-file queues the pair, regardless of what the scan finds.
     lake.append(stream.other(), "\n");
     if !lake.bench.settle_all().unwrap() {
-        return Some("waits for ever".to_owned());
+        return Some("the wait has no end".to_owned());
     }
     let totals = lake.bench.engine.as_ref().unwrap().totals();
     let lines = match stream {
@@ -314,7 +315,7 @@ fn fault_of_wait(tail: Tail) -> Option<String> {
     let expected = match end {
         End::Stays | End::GrowsOverlong => 1,
         End::GrowsOverlongThenMore => 2,
-        End::Away(_) => u64::from(tail.heard),
+        End::Away(_) => u64::from(tail.was_read),
         End::Emptied => 0,
     };
     let torn = match end {
@@ -323,24 +324,25 @@ fn fault_of_wait(tail: Tail) -> Option<String> {
         End::Away(_) | End::Emptied => (0, 0),
         End::GrowsOverlongThenMore => (1, 4),
     };
-    let told = lake.bench.engine.as_ref().unwrap().unterminated();
-    let told = (told.lines, told.bytes);
-    (lines != expected || told != torn)
-        .then(|| format!("{lines} lines read of {expected}, torn {told:?} of {torn:?}"))
+    let unterminated = lake.bench.engine.as_ref().unwrap().unterminated();
+    let unterminated = (unterminated.lines, unterminated.bytes);
+    (lines != expected || unterminated != torn)
+        .then(|| format!("{lines} lines read of {expected}, torn {unterminated:?} of {torn:?}"))
 }
 
 #[test]
-fn nobody_waits_for_ever_for_the_end_of_a_day_file() {
+fn the_wait_for_the_end_of_a_day_file_is_bounded() {
     let mut wrong = Vec::new();
     for stream in Stream::BOTH {
         for end in End::ALL {
-            for (heard, settle_ms) in [(true, SETTLE_MS), (true, 0), (false, SETTLE_MS), (false, 0)]
+            for (was_read, settle_ms) in
+                [(true, SETTLE_MS), (true, 0), (false, SETTLE_MS), (false, 0)]
             {
                 for long_bytes in [300, 5 << 20] {
                     let tail = Tail {
                         stream,
                         end,
-                        heard,
+                        was_read,
                         settle_ms,
                         long_bytes,
                     };
@@ -354,15 +356,15 @@ fn nobody_waits_for_ever_for_the_end_of_a_day_file() {
 }
 
 #[test]
-fn a_torn_line_is_told_once_however_often_its_pair_leaves_the_memory() {
+fn a_torn_line_is_counted_once_however_often_its_pair_is_evicted() {
     let mut lake = Lake::new();
     lake.append(Stream::Scored, &(scored("a") + "{\"torn\":"));
-    let told = |lake: &Lake| {
+    let unterminated = |lake: &Lake| {
         let unterminated = lake.bench.engine.as_ref().unwrap().unterminated();
         (unterminated.lines, unterminated.bytes)
     };
     for _ in 0..3 {
-        assert_eq!(told(&lake), (1, 8));
+        assert_eq!(unterminated(&lake), (1, 8));
         assert!(lake.bench.settle_all().unwrap());
         lake.step(Step::Checkpoint);
         lake.append(Stream::Evidence, "\n");
@@ -370,11 +372,11 @@ fn a_torn_line_is_told_once_however_often_its_pair_leaves_the_memory() {
         let engine = lake.bench.engine.as_mut().unwrap();
         engine.tick().unwrap();
         assert_eq!(engine.active_paths(), []);
-        assert_eq!(told(&lake), (1, 8));
+        assert_eq!(unterminated(&lake), (1, 8));
         lake.scan();
     }
     lake.append(Stream::Scored, "0}\n");
-    assert_eq!(told(&lake), (0, 0));
+    assert_eq!(unterminated(&lake), (0, 0));
 }
 
 /// Copies of day-files in other days, each line of which has its own row, and which are deleted afterwards.

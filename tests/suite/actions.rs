@@ -1,8 +1,8 @@
 //! The real daemon on a real file system under random sequences of what people, scorers and log rotation do to
-//! day-files, compared with the naive batch whenever all is quiet. A sequence that fails is shrunk.
+//! day-files, compared with the naive batch whenever all is quiet. A failing sequence is shrunk.
 //!
-//! `DISTILLD_ACTIONS_SECONDS=3600 cargo test --test suite actions::` goes on for an hour; `DISTILLD_ACTIONS_SEED` begins
-//! with the seed that a failure named.
+//! `DISTILLD_ACTIONS_SECONDS=3600 cargo test --test suite actions::` runs for an hour; `DISTILLD_ACTIONS_SEED` starts
+//! with the seed that a failure printed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
@@ -22,45 +22,45 @@ use crate::support::process::{Bench, LONG, evidence, scored_as};
 use crate::support::tools::number_from;
 use distilld::platform::storage::OsStorage;
 
-/// How long the ordinary run goes on.
+/// Duration of the ordinary run.
 const SECONDS: u64 = 20;
-/// How long a failing sequence is shrunk.
+/// Maximum duration of shrinking a failing sequence.
 const SHRINKING: Duration = Duration::from_secs(120);
-/// How long the daemon may take after the last action of a part: longer than it should, shorter than until its next
-/// scan, because events alone have to do.
+/// Maximum time for the daemon after the last action of a part: longer than it should need, shorter than until its
+/// next scan, because events alone must be enough.
 const QUIET_DEADLINE: Duration = Duration::from_secs(15);
 
 const DAYS: [&str; 2] = ["2026/01/01", "2026/01/02"];
 const OTHER_DAY: &str = "2026/02/03";
 const NAMES: [&str; 2] = ["a.jsonl", "b.jsonl"];
 
-/// Rows by what they are known by.
+/// Number of rows by key.
 type Rows = BTreeMap<String, usize>;
 
-/// Something that happens to the lake or to the daemon.
+/// A change of the lake or of the daemon.
 #[derive(Debug, Clone)]
 enum Action {
-    /// A piece of a line, a line, several; in one write.
+    /// A part of a line, a line, or several; in one write.
     Append(Stream, String, Vec<u8>),
     Rewrite(Stream, String, Content, Way),
-    /// To so many 256ths of its length.
+    /// Truncates to this number of 256ths of the length.
     Truncate(Stream, String, u8),
-    /// Copied under another name, then cut to nothing.
+    /// Copies to another name, then truncates to zero.
     CopyTruncate(Stream, String),
     Rename(Stream, String, String),
     Delete(Stream, String),
-    /// Nobody may read it until the next quiet.
+    /// Removes all permissions until the next quiet.
     Forbid(Stream, String),
-    /// The second day, out of the lake or back.
+    /// Moves the second day out of the lake or back.
     MoveDay(Stream),
-    /// The second day becomes another, or back.
+    /// Renames the second day, or renames it back.
     RenameDay(Stream),
     Quiet,
     Restart,
     Kill,
 }
 
-/// What a day-file is rewritten to.
+/// The new content of a rewritten day-file.
 #[derive(Debug, Clone, Copy)]
 enum Content {
     Same,
@@ -68,20 +68,20 @@ enum Content {
     Doubled,
     /// Without its first lines.
     WithoutHead,
-    /// Its first half, then other lines.
+    /// The first half, then other lines.
     SameHead(u32),
     /// Other lines of the same length.
     SameSize,
 }
 
-/// How a day-file is rewritten.
+/// The way in which a day-file is rewritten.
 #[derive(Debug, Clone, Copy)]
 enum Way {
     InPlace,
-    /// In place, and the time of the last change as it was.
+    /// In place, with the modification time restored.
     InPlaceWithOldTime,
     ByRename,
-    /// Removed and made again: file systems like to give the same inode.
+    /// Removed and created again: file systems often assign the same inode.
     Anew,
 }
 
@@ -140,7 +140,7 @@ fn random_way(rng: &mut Rng) -> Way {
     .unwrap()
 }
 
-/// A few runs to a pair, in both streams or one, whole or in pieces.
+/// Appends a few runs to a pair, in both streams or one, complete or in pieces.
 fn append_runs(rng: &mut Rng, actions: &mut Vec<Action>, run: &mut u32) {
     let pair = random_pair(rng);
     let runs: Vec<String> = (0..rng.u32(1..6))
@@ -155,7 +155,7 @@ fn append_runs(rng: &mut Rng, actions: &mut Vec<Action>, run: &mut u32) {
             .flat_map(|run| line(*stream, run).into_bytes())
             .collect();
         if rng.bool() {
-            // A cut before a line's closing brace: what is there till then is no whole value.
+            // Split before the closing brace of a line: the part before it is not a complete value.
             let rest = bytes.split_off(rng.usize(..bytes.len() - 2));
             actions.push(Action::Append(*stream, pair.clone(), bytes));
             bytes = rest;
@@ -164,7 +164,7 @@ fn append_runs(rng: &mut Rng, actions: &mut Vec<Action>, run: &mut u32) {
     }
 }
 
-/// Names of one length, so that lines have one too.
+/// Returns run ids of equal length, so that lines have equal lengths too.
 fn name_of(run: u32) -> String {
     format!("run {run:08}")
 }
@@ -176,7 +176,7 @@ fn line(stream: Stream, run: &str) -> String {
     }
 }
 
-/// Most are accepted; categories of one length.
+/// Returns mostly `accepted`; all categories have the same length.
 fn category_of(run: &str) -> &'static str {
     match run.as_bytes().last() {
         Some(b'3') => "rejected",
@@ -185,21 +185,21 @@ fn category_of(run: &str) -> &'static str {
     }
 }
 
-/// For root nothing is forbidden: its daemon is another user's.
+/// Root bypasses permissions, so its daemon runs as another user.
 fn start(bench: &Bench) -> Daemon {
     let root = rustix::process::geteuid().is_root();
     if root {
-        bench.start_command(&mut bench.as_nobody(&["run"]))
+        bench.start_command(&mut bench.as_unprivileged(&["run"]))
     } else {
         bench.start()
     }
 }
 
-/// A lake, its daemon, and what the lake ever earned.
+/// A lake, its daemon, and all rows that the lake ever earned.
 struct Run {
     bench: Bench,
     daemon: Option<Daemon>,
-    /// By pair: of each key, the most rows that it ever earned at once.
+    /// By pair: for each key, the maximum number of rows that it ever earned at once.
     peaks: BTreeMap<String, Rows>,
 }
 
@@ -215,40 +215,42 @@ impl Run {
     }
 
     fn act(&mut self, action: &Action) -> Result<(), String> {
-        let said = |error: io::Error| format!("{action:?}: {error}");
+        let describe = |error: io::Error| format!("{action:?}: {error}");
         let path = |stream: &Stream, pair: &String| self.bench.path(*stream, pair);
         match action {
             Action::Append(stream, pair, bytes) => self.bench.append(*stream, pair, bytes),
             Action::Rewrite(stream, pair, content, way) => {
-                rewrite(*stream, &path(stream, pair), *content, *way).map_err(said)?;
+                rewrite(*stream, &path(stream, pair), *content, *way).map_err(describe)?;
             }
             Action::Truncate(stream, pair, part) => {
-                truncate(&path(stream, pair), *part).map_err(said)?;
+                truncate(&path(stream, pair), *part).map_err(describe)?;
             }
             Action::CopyTruncate(stream, pair) => {
                 let path = path(stream, pair);
                 if path.exists() {
-                    fs::copy(&path, path.with_extension("1.jsonl")).map_err(said)?;
-                    File::create(&path).map_err(said)?;
+                    fs::copy(&path, path.with_extension("1.jsonl")).map_err(describe)?;
+                    File::create(&path).map_err(describe)?;
                 }
             }
             Action::Rename(stream, pair, to) => {
                 let (from, to) = (path(stream, pair), path(stream, to));
                 if from.exists() && to.parent().is_some_and(Path::exists) {
-                    fs::rename(from, to).map_err(said)?;
+                    fs::rename(from, to).map_err(describe)?;
                 }
             }
             Action::Delete(stream, pair) => {
-                // There may be none.
+                // The file may not exist.
                 _ = fs::remove_file(path(stream, pair));
             }
             Action::Forbid(stream, pair) => {
                 _ = fs::set_permissions(path(stream, pair), Permissions::from_mode(0o000));
             }
-            Action::MoveDay(stream) => self.swap_day(*stream, &self.away(*stream)).map_err(said)?,
+            Action::MoveDay(stream) => self
+                .swap_day(*stream, &self.away(*stream))
+                .map_err(describe)?,
             Action::RenameDay(stream) => {
                 let other = self.bench.path(*stream, OTHER_DAY);
-                self.swap_day(*stream, &other).map_err(said)?;
+                self.swap_day(*stream, &other).map_err(describe)?;
             }
             Action::Quiet => return self.check_quiet(),
             Action::Restart => {
@@ -257,7 +259,7 @@ impl Run {
             }
             Action::Kill => {
                 let daemon = self.daemon.take().ok_or("no daemon")?;
-                daemon.kill_9().map_err(said)?;
+                daemon.kill_9().map_err(describe)?;
                 self.daemon = Some(start(&self.bench));
             }
         }
@@ -276,13 +278,13 @@ impl Run {
     }
 
     fn away(&self, stream: Stream) -> PathBuf {
-        self.bench.beside(match stream {
+        self.bench.sibling(match stream {
             Stream::Scored => "scored away",
             Stream::Evidence => "evidence away",
         })
     }
 
-    /// The second day goes elsewhere, or comes back where it is away and nothing has taken its place.
+    /// Moves the second day elsewhere, or back if it is away and its place is free.
     fn swap_day(&self, stream: Stream, elsewhere: &Path) -> io::Result<()> {
         let day = self.bench.path(stream, DAYS[1]);
         fs::create_dir_all(elsewhere.parent().unwrap())?;
@@ -311,7 +313,7 @@ impl Run {
         read_pairs(&OsStorage, &self.bench.root()).unwrap()
     }
 
-    /// Waits for what the batch earns, then holds all that is there against what was ever earned.
+    /// Waits for the rows of the batch, then compares the whole export with everything that was ever earned.
     fn check_quiet(&mut self) -> Result<(), String> {
         self.allow_all();
         self.bench.append_run("2026/01/01/probe.jsonl", "probe");
@@ -330,21 +332,22 @@ impl Run {
         self.check_account()
     }
 
-    /// A row that the batch earns and that is not there.
+    /// Returns a row that the batch earns and the export lacks.
     fn missing(&self) -> Option<String> {
         let rows = self.rows();
         let earned = keys_of(&naive_batch(&self.pairs(), false).rows);
         earned.iter().find_map(|(key, count)| {
-            let there = rows.get(key).copied().unwrap_or_default();
-            (there < *count).then(|| format!("{there} of {count} rows: {key}"))
+            let actual = rows.get(key).copied().unwrap_or_default();
+            (actual < *count).then(|| format!("{actual} of {count} rows: {key}"))
         })
     }
 
-    /// Rows and account once more, when it is sure that all has been read again that was to be: the daemon ends, and a
-    /// run looks at all there is.
+    /// Compares rows and account once more when all rereads are certain to be complete: the daemon ends, and a run
+    /// reads everything.
     fn check_end(&mut self) -> Result<(), String> {
         self.stop()?;
-        // What was read of a day-file that is gone stays in the account, until the day-file is there again and empty.
+        // The lines that were read of a missing day-file remain in the account until the day-file exists again and is
+        // empty.
         for pair in self.gone() {
             self.bench.append(Stream::Scored, &pair, "");
         }
@@ -357,7 +360,7 @@ impl Run {
         account_fault(&self.bench.root(), Compared::Lines).map_or(Ok(()), Err)
     }
 
-    /// Pairs that had a scored day-file and have none.
+    /// Returns the pairs that had a scored day-file and have none now.
     fn gone(&self) -> Vec<String> {
         let pairs = self.pairs();
         let ever = self.peaks.keys();
@@ -368,7 +371,7 @@ impl Run {
 
     fn rows(&self) -> Rows {
         let export = String::from_utf8(self.bench.export_bytes()).unwrap();
-        // A line in the middle of being written is none yet.
+        // An incomplete line is not a row yet.
         let whole = export.rfind('\n').map_or(0, |end| end + 1);
         keys_of(export[..whole].lines())
     }
@@ -384,7 +387,7 @@ impl Run {
         Ok(())
     }
 
-    /// Nothing vanished silently: the daemon's own account comes to be that of the batch.
+    /// Asserts that every line is accounted for: the daemon's own account reaches that of the batch.
     fn check_account(&self) -> Result<(), String> {
         let compared = match self.gone().is_empty() {
             true => Compared::Lines,
@@ -463,7 +466,7 @@ fn rewritten(stream: Stream, old: &[u8], content: Content) -> Vec<u8> {
                 *old = line(stream, &name_of(50_000_000 + run % 40_000_000 + at as u32)).into();
             }
         }
-        // Other digits, wherever names of runs stand.
+        // Other digits in all run ids.
         Content::SameSize => {
             let text = String::from_utf8_lossy(&lines.concat()).replace("run 0", "run 7");
             return text.into_bytes();
@@ -472,8 +475,8 @@ fn rewritten(stream: Stream, old: &[u8], content: Content) -> Vec<u8> {
     lines.concat()
 }
 
-/// Cuts a day-file, but not right behind a whole value: that would be taken, and whatever follows it would not go on
-/// with it.
+/// Truncates a day-file, but not directly after a complete value: that would be accepted as a line, and the following
+/// bytes would not continue it.
 fn truncate(path: &Path, part: u8) -> io::Result<()> {
     let Ok(old) = fs::read(path) else {
         return Ok(());
@@ -492,13 +495,13 @@ fn fault_of(actions: &[Action]) -> Option<String> {
     let outcome = actions.iter().try_for_each(|action| run.act(action));
     let outcome = outcome.and_then(|()| run.check_end());
     let fault = outcome.err()?;
-    let said = run.bench.said();
-    let lines: Vec<&str> = said.lines().collect();
+    let log = run.bench.log_text();
+    let lines: Vec<&str> = log.lines().collect();
     let end = lines[lines.len().saturating_sub(15)..].join("\n");
     Some(format!("{fault}\n--- end of the log\n{end}"))
 }
 
-/// The shortest sequence found that still fails, by leaving out ever smaller parts.
+/// Returns the shortest sequence found that still fails, by removing ever smaller parts.
 fn shrink(actions: &[Action], mut fails: impl FnMut(&[Action]) -> bool) -> Vec<Action> {
     let end = Instant::now() + SHRINKING;
     let mut shortest = actions.to_vec();
@@ -520,7 +523,7 @@ fn shrink(actions: &[Action], mut fails: impl FnMut(&[Action]) -> bool) -> Vec<A
 }
 
 #[test]
-fn whatever_is_done_to_day_files_each_line_has_one_row() {
+fn random_changes_of_day_files_leave_one_row_per_line() {
     let seconds = number_from("DISTILLD_ACTIONS_SECONDS").unwrap_or(SECONDS);
     let first = number_from("DISTILLD_ACTIONS_SEED").unwrap_or_else(|| fastrand::u64(..));
     let end = Instant::now() + Duration::from_secs(seconds);

@@ -1,5 +1,5 @@
-//! Owns what the real daemon does with an export it did not write, and with a state that is lost, damaged or too
-//! old. Never looks into the state but to harm it.
+//! The real daemon with an export that it did not write, and with a state that is lost, damaged or too old. Accesses
+//! the state only to damage it.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -16,14 +16,14 @@ use crate::support::process::{Bench, Ended, evidence, evidence_with, scored, sco
 
 const PAIR: &str = "2026/01/01/audits.jsonl";
 
-/// A lake of every verdict, a part of it still to come.
+/// A lake of every verdict, of which a part is not written yet.
 struct Growing {
     bench: Bench,
     to_come: Vec<Step>,
 }
 
 impl Growing {
-    /// The lake of `seed`, or of the first one behind it whose first third earns rows already.
+    /// Creates the lake of `seed`, or of the next seed whose first third earns rows.
     fn new(seed: u64, lines: usize) -> Self {
         let mut scripts = (seed..).map(|seed| script(seed, &Shape::steady(lines)));
         let earns_rows = |steps: &Vec<Step>| {
@@ -40,7 +40,7 @@ impl Growing {
         }
     }
 
-    /// Appends a third of what was there at the beginning; the last time, all that is left.
+    /// Appends a third of the initial content; the last time, all that is left.
     fn grow(&mut self, parts_left: usize) {
         let keep = self.to_come.len() - self.to_come.len() / parts_left;
         while self.to_come.len() > keep {
@@ -56,8 +56,8 @@ impl Growing {
     }
 }
 
-/// Runs once, and again if the first one ends with an error: damage may be found in the middle of the work, and
-/// the service manager starts the daemon again.
+/// Runs once, and again if the first run ends with an error: damage may be detected in the middle of the work, and the
+/// service manager restarts the daemon.
 fn once_or_twice(bench: &Bench, what: &str) -> Ended {
     let first = bench.run(&mut bench.command(&["run", "--once"]));
     let ended = match first.status.code() {
@@ -69,7 +69,7 @@ fn once_or_twice(bench: &Bench, what: &str) -> Ended {
     ended
 }
 
-/// Two thirds of a lake are exported, something happens to the state, the rest comes. What was seen stays.
+/// Exports two thirds of a lake, damages the state, then appends the rest. Rows that were visible remain.
 fn grow_through(seed: u64, what: &str, harm: impl FnOnce(&Bench)) -> (Bench, Ended) {
     let mut lake = Growing::new(seed, 300);
     lake.grow(3);
@@ -85,7 +85,7 @@ fn grow_through(seed: u64, what: &str, harm: impl FnOnce(&Bench)) -> (Bench, End
     (lake.bench, ended)
 }
 
-/// As above; the export is that of the batch.
+/// As [`grow_through`]; the export must equal that of the batch.
 fn check(seed: u64, what: &str, harm: impl FnOnce(&Bench)) -> Ended {
     let (bench, ended) = grow_through(seed, what, harm);
     assert_eq!(bench.difference(), None, "{what}: {}", ended.stderr);
@@ -125,7 +125,7 @@ fn an_export_of_the_batch_is_adopted() {
 }
 
 #[test]
-fn a_batch_of_a_running_lake_is_adopted_by_a_daemon_that_sees_the_evidence_later() {
+fn a_batch_of_a_growing_lake_is_adopted_by_a_daemon_that_reads_the_evidence_later() {
     let bench = Bench::new();
     bench.append(Stream::Scored, PAIR, scored("a") + &scored("late"));
     bench.append(Stream::Evidence, PAIR, evidence("a"));
@@ -150,19 +150,19 @@ fn a_lost_state_is_rebuilt() {
 
 #[test]
 fn a_damaged_state_is_rebuilt() {
-    let said = "cannot be used";
+    let message = "cannot be used";
     check(2, "empty state", |bench| {
         set_len(&state(bench, "state.redb"), |_| 0);
     })
-    .check(0, &[said]);
+    .check(0, &[message]);
     check(3, "half a state", |bench| {
         set_len(&state(bench, "state.redb"), |len| len / 2);
     })
-    .check(0, &[said]);
+    .check(0, &[message]);
     check(4, "no journal", |bench| {
         fs::remove_file(state(bench, "journal")).unwrap();
     })
-    .check(0, &[said]);
+    .check(0, &[message]);
     check(5, "no state, a journal", |bench| {
         fs::remove_file(state(bench, "state.redb")).unwrap();
     })
@@ -174,7 +174,7 @@ fn a_damaged_state_is_rebuilt() {
 
 #[test]
 fn a_state_of_other_bytes_is_rebuilt() {
-    // NULs are what some file systems leave of a file whose bytes a power cut took.
+    // Some file systems leave NULs in a file whose bytes a power cut lost.
     for byte in [0xa5, 0] {
         for len in [1, 4_096, 70_000] {
             let what = format!("{len} bytes {byte:#x}");
@@ -189,7 +189,7 @@ fn a_state_of_other_bytes_is_rebuilt() {
     }
 }
 
-/// Wherever a bit of the state flips, the export is that of the batch.
+/// Flips a bit anywhere in the state; the export equals that of the batch.
 #[test]
 fn a_flipped_bit_never_leads_to_a_wrong_export() {
     let seed = fastrand::u64(..);
@@ -220,7 +220,7 @@ fn flip(path: &Path, at: f64, bit: u8) {
 
 const FLIPS: u32 = 24;
 
-/// Up to the last byte that is not 0: a bit behind it would rarely matter.
+/// Returns the offset after the last byte that is not 0: a flipped bit after it would rarely matter.
 fn used_len(bytes: &[u8]) -> usize {
     bytes
         .iter()
@@ -229,10 +229,10 @@ fn used_len(bytes: &[u8]) -> usize {
 }
 
 #[test]
-fn an_older_copy_of_the_state_is_noticed() {
+fn an_older_copy_of_the_state_is_detected() {
     for seed in 10..13 {
         let mut lake = Growing::new(seed, 300);
-        let copy = lake.bench.beside("copy");
+        let copy = lake.bench.sibling("copy");
         lake.grow(3);
         lake.bench.once();
         fs::create_dir(&copy).unwrap();
@@ -249,13 +249,13 @@ fn an_older_copy_of_the_state_is_noticed() {
 }
 
 #[test]
-fn a_state_copied_from_a_running_daemon_is_no_danger() {
+fn a_state_copied_from_a_running_daemon_is_safe() {
     let mut lake = Growing::new(20, 400);
-    let copy = lake.bench.beside("copy");
+    let copy = lake.bench.sibling("copy");
     fs::create_dir(&copy).unwrap();
     lake.grow(3);
     let mut daemon = lake.bench.start_caught_up();
-    // Not checkpointed: the journal holds rows that the state has not taken in.
+    // Without a checkpoint: the journal has rows that the state does not have.
     lake.bench.probe(&mut daemon);
     copy_files(&lake.bench.state_dir(), &copy);
     lake.grow(2);
@@ -272,7 +272,7 @@ fn a_state_copied_from_a_running_daemon_is_no_danger() {
 fn copy_files(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
-        // The control socket of a running daemon is there too.
+        // The directory also has the control socket of a running daemon.
         if entry.file_type().unwrap().is_file() {
             fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
         }
@@ -280,7 +280,7 @@ fn copy_files(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_torn_last_row_without_a_state_is_cut_and_written_whole() {
+fn a_torn_last_row_without_a_state_is_truncated_and_rewritten() {
     for cut in [1, 30] {
         let bench = Bench::new();
         for run in ["a", "b", "c"] {
@@ -299,7 +299,7 @@ fn a_torn_last_row_without_a_state_is_cut_and_written_whole() {
 }
 
 #[test]
-fn a_line_that_stands_twice_is_adopted_twice() {
+fn a_line_that_occurs_twice_is_adopted_twice() {
     let bench = Bench::new();
     bench.append(Stream::Evidence, PAIR, evidence("a"));
     bench.append(Stream::Scored, PAIR, scored("a").repeat(3));
@@ -318,9 +318,9 @@ fn a_line_that_stands_twice_is_adopted_twice() {
     assert_eq!(bench.row_count(), 6);
 }
 
-/// As a power cut leaves it where the second copy was not on the disk yet.
+/// A power cut leaves this if the second copy was not on the disk yet.
 #[test]
-fn a_line_that_stood_twice_and_lost_a_copy_is_told_as_that() {
+fn a_duplicate_line_that_lost_a_copy_is_reported_as_such() {
     let bench = Bench::new();
     bench.append(Stream::Evidence, PAIR, evidence("a"));
     bench.append(Stream::Scored, PAIR, scored("a").repeat(2));
@@ -333,7 +333,7 @@ fn a_line_that_stood_twice_and_lost_a_copy_is_told_as_that() {
         "its own line was removed, or lost in a power cut",
     ];
     bench.run(&mut bench.command(&["verify"])).check(1, &gone);
-    // One row written twice says nothing of the kind.
+    // A single row that was written twice is not reported in that way.
     let bytes = bench.export_bytes();
     fs::write(
         bench.export(),
@@ -349,7 +349,7 @@ fn a_line_that_stood_twice_and_lost_a_copy_is_told_as_that() {
     );
 }
 
-/// A crash may leave the state's files empty; there is nothing in them that anybody could look into.
+/// A crash may leave the state's files empty; an empty file has no content to inspect.
 #[test]
 fn an_empty_file_of_the_state_is_not_set_aside() {
     let bench = Bench::new();
@@ -403,7 +403,7 @@ fn an_export_with_a_forbidden_row_is_not_adopted() {
 }
 
 #[test]
-fn a_row_of_a_run_that_is_rejected_by_now_stays_and_is_not_written_again() {
+fn a_row_of_a_run_rejected_meanwhile_remains_and_is_not_written_again() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     bench.once();
@@ -414,14 +414,14 @@ fn a_row_of_a_run_that_is_rejected_by_now_stays_and_is_not_written_again() {
     assert_eq!(bench.export_bytes(), before);
 }
 
-/// What `status` says of the export.
+/// Returns the number of superseded rows in `status`.
 fn superseded(bench: &Bench) -> u64 {
-    let told = bench.status();
-    told["export"]["superseded"].as_u64().unwrap()
+    let status = bench.status();
+    status["export"]["superseded"].as_u64().unwrap()
 }
 
-/// Evidence of which the two dialects make rows that differ.
-fn of_a_contractor(run: &str, text: &str) -> String {
+/// Returns evidence of which the two dialects make different rows.
+fn contractor_evidence(run: &str, text: &str) -> String {
     evidence_with(run, text)
         .replace("audits.jsonl", "contract_analyses.jsonl")
         .replacen(
@@ -432,7 +432,7 @@ fn of_a_contractor(run: &str, text: &str) -> String {
 }
 
 #[test]
-fn evidence_that_is_replaced_is_counted_whoever_wrote_the_row() {
+fn replaced_evidence_is_counted_for_adopted_and_own_rows() {
     let writers: [&[&str]; 3] = [
         &["run", "--once"],
         &["export"],
@@ -441,23 +441,23 @@ fn evidence_that_is_replaced_is_counted_whoever_wrote_the_row() {
     for writer in writers {
         let bench = Bench::new();
         for run in ["a", "b", "c"] {
-            bench.append(Stream::Evidence, PAIR, of_a_contractor(run, "<one>"));
+            bench.append(Stream::Evidence, PAIR, contractor_evidence(run, "<one>"));
             bench.append(Stream::Scored, PAIR, scored(run));
         }
         bench.run(&mut bench.command(writer)).check(0, &[]);
         _ = fs::remove_dir_all(bench.state_dir());
         bench.once().check(0, &["adopted the export"]);
         assert_eq!(superseded(&bench), 0, "{writer:?}");
-        // The same said again replaces nothing.
-        bench.append(Stream::Evidence, PAIR, of_a_contractor("c", "<one>"));
-        bench.append(Stream::Evidence, PAIR, of_a_contractor("a", "<other>"));
+        // Equal evidence supersedes nothing.
+        bench.append(Stream::Evidence, PAIR, contractor_evidence("c", "<one>"));
+        bench.append(Stream::Evidence, PAIR, contractor_evidence("a", "<other>"));
         bench.once();
         assert_eq!(superseded(&bench), 1, "{writer:?}");
-        // Counted again from what the row says, and what comes later is told from it.
+        // The count is restored from the rows, and later lines are compared with them.
         fs::remove_dir_all(bench.state_dir()).unwrap();
         bench.once();
         assert_eq!(superseded(&bench), 1, "{writer:?}");
-        bench.append(Stream::Evidence, PAIR, of_a_contractor("b", "<other>"));
+        bench.append(Stream::Evidence, PAIR, contractor_evidence("b", "<other>"));
         bench.once();
         assert_eq!(superseded(&bench), 2, "{writer:?}");
         assert_eq!(bench.row_count(), 3);
@@ -465,7 +465,7 @@ fn evidence_that_is_replaced_is_counted_whoever_wrote_the_row() {
 }
 
 #[test]
-fn a_long_text_that_is_replaced_after_its_row_was_adopted_is_counted() {
+fn a_long_text_replaced_after_the_adoption_of_its_row_is_counted() {
     let bench = Bench::new();
     let long = "long ".repeat(300_000);
     bench.append(Stream::Evidence, PAIR, evidence_with("a", &long));
@@ -478,7 +478,7 @@ fn a_long_text_that_is_replaced_after_its_row_was_adopted_is_counted() {
     assert_eq!(superseded(&bench), 1);
 }
 
-/// Makes every tree leaf of the store that names `PAIR` say that its entries end far behind the page.
+/// Changes every tree leaf of the store that names `PAIR` so that its entries end far beyond the page.
 fn break_leaves(state: &Path) -> usize {
     const PAGE_LEN: usize = 4_096;
     let mut bytes = fs::read(state).unwrap();
@@ -493,9 +493,9 @@ fn break_leaves(state: &Path) -> usize {
     broken
 }
 
-/// The store would panic on such a leaf; its checksum says so before the store looks at it.
+/// The store would panic on such a leaf; its checksum fails before the store reads it.
 #[test]
-fn a_leaf_that_would_make_the_store_panic_is_noticed_before() {
+fn a_leaf_that_would_make_the_store_panic_is_detected_before_its_use() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     bench.once();
@@ -509,23 +509,23 @@ fn a_leaf_that_would_make_the_store_panic_is_noticed_before() {
 }
 
 #[test]
-fn no_batch_replaces_an_export_that_a_daemon_keeps_however_its_path_is_written() {
+fn no_batch_replaces_a_daemons_export_under_any_form_of_its_path() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     let batch = |output: &Path| {
         let mut command = bench.command(&["export"]);
         bench.run(command.arg("--output").arg(output))
     };
-    // Before there was a daemon it may be written.
+    // Before a daemon ran, the batch may write it.
     batch(&bench.export()).check(0, &[]);
     bench.once();
     let before = bench.export_bytes();
     let sft = bench.export().parent().unwrap().to_owned();
-    std::os::unix::fs::symlink(&sft, bench.beside("link")).unwrap();
+    std::os::unix::fs::symlink(&sft, bench.sibling("link")).unwrap();
     for output in [
         bench.export(),
         sft.join("../sft/sft_export.jsonl"),
-        bench.beside("link").join("sft_export.jsonl"),
+        bench.sibling("link").join("sft_export.jsonl"),
     ] {
         batch(&output).check(
             1,
@@ -533,8 +533,8 @@ fn no_batch_replaces_an_export_that_a_daemon_keeps_however_its_path_is_written()
         );
     }
     assert_eq!(bench.export_bytes(), before);
-    batch(&bench.beside("elsewhere")).check(0, &[]);
-    // One that has not made its state yet keeps it too.
+    batch(&bench.sibling("elsewhere")).check(0, &[]);
+    // A daemon that has not created its state yet protects it too.
     bench.remove_state();
     let root = bench.root().canonicalize().unwrap();
     let lock = RootLock::take(&root, &bench.state_dir()).unwrap();
@@ -544,10 +544,10 @@ fn no_batch_replaces_an_export_that_a_daemon_keeps_however_its_path_is_written()
 }
 
 #[test]
-fn a_batch_goes_into_a_fifo_and_leaves_it_one() {
+fn a_batch_writes_to_a_fifo_without_replacing_it() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
-    let fifo = bench.beside("fifo");
+    let fifo = bench.sibling("fifo");
     let all = Mode::RUSR | Mode::WUSR;
     rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, all, 0).unwrap();
     let reading = fifo.clone();
@@ -555,8 +555,8 @@ fn a_batch_goes_into_a_fifo_and_leaves_it_one() {
     let mut command = bench.command(&["export"]);
     let ended = bench.run(command.arg("--output").arg(&fifo));
     ended.check(0, &[]);
-    let told: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert_eq!(told["output_path"], fifo.to_str().unwrap());
+    let result: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(result["output_path"], fifo.to_str().unwrap());
     assert!(fs::metadata(&fifo).unwrap().file_type().is_fifo());
     assert_eq!(
         reader
@@ -570,7 +570,7 @@ fn a_batch_goes_into_a_fifo_and_leaves_it_one() {
 }
 
 #[test]
-fn rows_of_an_unknown_category_that_another_exporter_wrote_are_told() {
+fn rows_of_an_unknown_category_by_another_exporter_are_reported() {
     let bench = Bench::new();
     for (run, category) in [("a", "accepted"), ("odd", "almost"), ("odder", "")] {
         bench.append(Stream::Evidence, PAIR, evidence(run));

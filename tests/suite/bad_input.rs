@@ -1,5 +1,5 @@
-//! Owns what the real daemon does with lines, day-files and directories that should not be there: they harm nobody
-//! else, block nothing and cost no memory.
+//! The real daemon with lines, day-files and directories that should not exist: they affect nothing else, block
+//! nothing and cost no memory.
 
 use std::fs;
 use std::io::Write as _;
@@ -49,7 +49,7 @@ fn the_golden_lake_gives_the_golden_rows() {
     assert!(bench.export_bytes() == export);
 }
 
-/// A line of `len` bytes and its newline.
+/// Returns a line of `len` bytes and its newline.
 fn long_line(front: &str, len: usize) -> Vec<u8> {
     let mut line = front.as_bytes().to_vec();
     line.resize(len, b'x');
@@ -57,18 +57,18 @@ fn long_line(front: &str, len: usize) -> Vec<u8> {
     line
 }
 
-/// Asserts that the totals in the log's last line say so.
-fn assert_said(said: &str, wanted: &[&str]) {
-    let last = said.lines().rfind(|line| line.contains("caught up"));
-    let last = last.unwrap_or_else(|| panic!("nothing was caught up with: {said}"));
+/// Asserts that the last line of the log reports these totals.
+fn assert_totals(log: &str, wanted: &[&str]) {
+    let last = log.lines().rfind(|line| line.contains("caught up"));
+    let last = last.unwrap_or_else(|| panic!("nothing was caught up with: {log}"));
     for wanted in wanted {
         assert!(last.contains(wanted), "no {wanted:?} in {last}");
     }
 }
 
-/// Lines of a log that say this of a day-file.
-fn said_of(said: &str, what: &str, day_file: &Path) -> usize {
-    // A whole word of the message: the path of one is never the beginning of another's.
+/// Counts the lines of a log that report this of a day-file.
+fn count_reports(log: &str, what: &str, day_file: &Path) -> usize {
+    // A whole word of the message: no path is the beginning of another one.
     let named = day_file.display().to_string();
     let is_named = |line: &&str| {
         line.contains(what)
@@ -76,41 +76,41 @@ fn said_of(said: &str, what: &str, day_file: &Path) -> usize {
                 .split([' ', ',', ';', ':', '"'])
                 .any(|word| word == named)
     };
-    said.lines().filter(is_named).count()
+    log.lines().filter(is_named).count()
 }
 
 const MALFORMED: &str = "moved to dead letters";
 
-/// Asserts that one line of the stream's day-file is a dead letter, behind the line of a run, and was said once.
-fn assert_one_too_long(bench: &Bench, said: &str, stream: Stream) {
-    let told = bench.status();
+/// Asserts that one line of the stream's day-file is a dead letter, after the line of a run, and was reported once.
+fn assert_one_too_long(bench: &Bench, log: &str, stream: Stream) {
+    let status = bench.status();
     for of in Stream::BOTH {
         let key = match of {
             Stream::Scored => "scored",
             Stream::Evidence => "evidence",
         };
         assert_eq!(
-            told[key]["dead_letters"],
+            status[key]["malformed"],
             usize::from(of == stream),
-            "{told}"
+            "{status}"
         );
     }
-    assert_eq!(said.matches(MALFORMED).count(), 1, "{said}");
+    assert_eq!(log.matches(MALFORMED).count(), 1, "{log}");
     assert_eq!(
-        said_of(said, MALFORMED, &bench.path(stream, PAIR)),
+        count_reports(log, MALFORMED, &bench.path(stream, PAIR)),
         1,
-        "{said}"
+        "{log}"
     );
     let offset = match stream {
         Stream::Scored => scored("before"),
         Stream::Evidence => evidence("before"),
     };
     let fields = format!(" lines=1 offset={} reason=too-long", offset.len());
-    assert!(said.contains(&fields), "no {fields} in {said}");
+    assert!(log.contains(&fields), "no {fields} in {log}");
 }
 
 #[test]
-fn a_line_of_64_mib_is_a_dead_letter_and_is_not_held() {
+fn a_line_of_64_mib_is_a_dead_letter_and_is_not_buffered() {
     for (stream, front) in [
         (
             Stream::Scored,
@@ -126,7 +126,7 @@ fn a_line_of_64_mib_is_a_dead_letter_and_is_not_held() {
         bench.assert_runs(&["before", "after"]);
         assert_one_too_long(&bench, &ended.stderr, stream);
         let malformed = usize::from(stream == Stream::Scored);
-        assert_said(&ended.stderr, &[&format!("malformed={malformed}")]);
+        assert_totals(&ended.stderr, &[&format!("malformed={malformed}")]);
         assert!(ended.memory_kib < MEMORY_KIB_MAX, "{}", ended.memory_kib);
         let again = bench.once();
         assert!(again.read_bytes < MIB as u64, "{}", again.read_bytes);
@@ -149,14 +149,14 @@ fn a_line_of_64_mib_may_arrive_piece_by_piece() {
         }
         bench.append_run(PAIR, "after");
         bench.wait_run(&mut daemon, "after");
-        assert_lean(&daemon);
-        assert_one_too_long(&bench, &bench.said(), stream);
+        assert_memory_bounded(&daemon);
+        assert_one_too_long(&bench, &bench.log_text(), stream);
         bench.stop(daemon);
         assert!(bench.has("before") && !bench.has("long"));
     }
 }
 
-fn assert_lean(daemon: &Daemon) {
+fn assert_memory_bounded(daemon: &Daemon) {
     let memory_kib = memory_kib_max(daemon.pid());
     assert!(
         memory_kib > 0 && memory_kib < MEMORY_KIB_MAX,
@@ -165,7 +165,7 @@ fn assert_lean(daemon: &Daemon) {
 }
 
 #[test]
-fn a_file_of_zeros_harms_nobody() {
+fn a_file_of_zeros_affects_no_other() {
     let bench = Bench::new();
     bench.append(Stream::Scored, PAIR, vec![0; 32 * MIB]);
     bench.append(Stream::Evidence, PAIR, vec![0; 32 * MIB]);
@@ -176,7 +176,7 @@ fn a_file_of_zeros_harms_nobody() {
     bench.append(Stream::Evidence, PAIR, "\n");
     bench.append_run(PAIR, "behind");
     bench.wait_run(&mut daemon, "behind");
-    assert_lean(&daemon);
+    assert_memory_bounded(&daemon);
     bench.stop(daemon);
 }
 
@@ -192,7 +192,7 @@ fn a_lake_of_malformed_lines_is_counted() {
     }
     let ended = bench.once();
     let scored = format!("scored_lines={LINES}");
-    assert_said(
+    assert_totals(
         &ended.stderr,
         &[&scored, &format!("malformed={LINES}"), "exported=0"],
     );
@@ -224,14 +224,14 @@ fn a_value_nested_a_million_times_is_one_line() {
     bench.append(Stream::Scored, PAIR, &open);
     let ended = bench.once();
     bench.assert_runs(&["deep"]);
-    assert_said(&ended.stderr, &["malformed=1", "exported=1"]);
+    assert_totals(&ended.stderr, &["malformed=1", "exported=1"]);
 }
 
-/// Puts into a directory of the lake what is no day-file, though its name says so.
-fn put_strange_files(bench: &Bench, stream: Stream) -> UnixListener {
+/// Puts entries into a directory of the lake that have names of day-files and are none.
+fn put_non_day_files(bench: &Bench, stream: Stream) -> UnixListener {
     let dir = bench.path(stream, "2026/01/01");
     fs::create_dir_all(&dir).unwrap();
-    let outside = bench.beside("outside.jsonl");
+    let outside = bench.sibling("outside.jsonl");
     fs::write(&outside, scored("outside") + &evidence("outside")).unwrap();
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -251,14 +251,15 @@ fn put_strange_files(bench: &Bench, stream: Stream) -> UnixListener {
     UnixListener::bind(dir.join("socket.jsonl")).unwrap()
 }
 
-/// A daemon that looks at the newest days and at every pair in memory all the time, caught up; and where it listens.
+/// Starts a daemon that continuously scans the newest days and every pair in memory, caught up; returns it and its
+/// address.
 fn start_scanning(bench: &Bench) -> (Daemon, SocketAddr) {
     let mut command = bench.command(&["run", "--listen", "127.0.0.1:0"]);
     command.env("DISTILLD_RECENT_SCAN_MS", "20");
     bench.listening_by(&mut command)
 }
 
-/// Waits until scans have begun and ended that began after this call.
+/// Waits until scans have ended that began after this call.
 fn wait_scans(bench: &Bench, daemon: &mut Daemon, address: SocketAddr) {
     let scans = || {
         let metrics = get(address, "/metrics").body;
@@ -269,14 +270,14 @@ fn wait_scans(bench: &Bench, daemon: &mut Daemon, address: SocketAddr) {
 }
 
 #[test]
-fn what_is_no_day_file_blocks_nobody() {
+fn entries_that_are_not_day_files_block_nothing() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
-    let _sockets = Stream::BOTH.map(|stream| put_strange_files(&bench, stream));
+    let _sockets = Stream::BOTH.map(|stream| put_non_day_files(&bench, stream));
     let expected = ["a", "a", "later", "later"];
     let (mut daemon, address) = start_scanning(&bench);
     bench.wait_rows(&mut daemon, 2);
-    // The link inside the root is a day-file of its own; events come for its target's name alone.
+    // The link inside the root is a day-file of its own; only its target's name has events.
     bench.append_run(PAIR, "later");
     bench.wait_run(&mut daemon, "later");
     for _ in 0..3 {
@@ -295,12 +296,16 @@ fn what_is_no_day_file_blocks_nobody() {
             "fifo", "dir", "leaves", "loop", "device", "to-fifo", "socket",
         ] {
             let path = bench.path(stream, &format!("2026/01/01/{name}.jsonl"));
-            let warned = said_of(&bench.said(), "skipped, retrying", &path);
-            assert_eq!(warned, 1, "{name}: {}", bench.said());
+            let warned = count_reports(&bench.log_text(), "skipped, retrying", &path);
+            assert_eq!(warned, 1, "{name}: {}", bench.log_text());
         }
     }
-    // Once each: the log holds no line a scan.
-    assert!(bench.said().lines().count() < 40, "{}", bench.said());
+    // Reported once each: the log does not have a line per scan.
+    assert!(
+        bench.log_text().lines().count() < 40,
+        "{}",
+        bench.log_text()
+    );
 }
 
 #[test]
@@ -329,7 +334,7 @@ type Rewrite = fn(&Bench, Stream, &str);
 
 fn by_rename(bench: &Bench, stream: Stream, content: &str) {
     let path = bench.path(stream, PAIR);
-    let new = bench.beside("new");
+    let new = bench.sibling("new");
     fs::write(&new, content).unwrap();
     fs::rename(new, path).unwrap();
 }
@@ -338,7 +343,7 @@ fn in_place(bench: &Bench, stream: Stream, content: &str) {
     fs::write(bench.path(stream, PAIR), content).unwrap();
 }
 
-/// Written over without being cut, and with the old times put back, as `cp --preserve` and backups do.
+/// Overwrites without truncation and restores the old times, like `cp --preserve` and backups.
 fn over_with_old_times(bench: &Bench, stream: Stream, content: &str) {
     let path = bench.path(stream, PAIR);
     let modified: SystemTime = fs::metadata(&path).unwrap().modified().unwrap();
@@ -348,8 +353,8 @@ fn over_with_old_times(bench: &Bench, stream: Stream, content: &str) {
     file.set_modified(modified).unwrap();
 }
 
-/// Replaces both day-files; of the runs a..d in them `kept` are there afterwards too, and `new` ones. The export
-/// has the rows of both, each once.
+/// Replaces both day-files; `kept` of the runs a..d remain, and `new` ones are added. The export has the rows of both
+/// versions, each once.
 fn check_rewritten(rewrite: Rewrite, what: &str, after: &[&str]) {
     for running in [true, false] {
         let bench = Bench::new();
@@ -387,7 +392,7 @@ fn check_rewritten(rewrite: Rewrite, what: &str, after: &[&str]) {
 }
 
 #[test]
-fn a_rewritten_day_file_gives_its_new_rows_alone() {
+fn a_rewritten_day_file_adds_only_its_new_rows() {
     let rewrites: [(Rewrite, &str); 3] = [
         (by_rename, "renamed"),
         (in_place, "rewritten"),
@@ -403,9 +408,9 @@ fn a_rewritten_day_file_gives_its_new_rows_alone() {
 
 const DELETED: &str = "deleted, the exported rows stay";
 
-/// As long as half of a pair cannot be read, nothing is remembered of a look at it.
+/// While half of a pair cannot be read, the result of reading the other half is not stored.
 #[test]
-fn a_deleted_day_file_is_said_once_beside_one_that_cannot_be_read() {
+fn a_deleted_day_file_is_reported_once_while_its_partner_is_unreadable() {
     for gone in Stream::BOTH {
         let bench = Bench::new();
         bench.append_run(PAIR, "a");
@@ -417,7 +422,10 @@ fn a_deleted_day_file_is_said_once_beside_one_that_cannot_be_read() {
         bench.probe(&mut daemon);
         wait_scans(&bench, &mut daemon, address);
         bench.stop(daemon);
-        assert_eq!(said_of(&bench.said(), DELETED, &bench.path(gone, PAIR)), 1);
+        assert_eq!(
+            count_reports(&bench.log_text(), DELETED, &bench.path(gone, PAIR)),
+            1
+        );
     }
 }
 
@@ -437,13 +445,13 @@ fn a_deleted_day_file_leaves_its_rows() {
     bench.stop(daemon);
     for stream in Stream::BOTH {
         assert_eq!(
-            said_of(&bench.said(), DELETED, &bench.path(stream, PAIR)),
+            count_reports(&bench.log_text(), DELETED, &bench.path(stream, PAIR)),
             1
         );
     }
     bench.once();
     assert!(bench.export_bytes().starts_with(&before));
-    // Back again, with one more.
+    // The day-file returns with one more run.
     bench.append_run(PAIR, "a");
     bench.append_run(PAIR, "b");
     bench.once();
@@ -451,7 +459,7 @@ fn a_deleted_day_file_leaves_its_rows() {
     assert_eq!(of_pair, 2, "{:?}", bench.runs());
 }
 
-/// So many runs wait, in 20 day-files.
+/// Creates a lake of `runs` waiting runs in 20 day-files.
 fn waiting_lake(runs: usize) -> Bench {
     let bench = Bench::new();
     for file in 0..20 {
@@ -473,10 +481,11 @@ fn waiting_runs_cost_no_memory() {
     let few = waiting_lake(10_000).once().memory_kib;
     let bench = waiting_lake(MANY);
     let first = bench.once();
-    assert_said(&first.stderr, &[&format!("waiting={MANY}")]);
+    assert_totals(&first.stderr, &[&format!("waiting={MANY}")]);
     eprintln!("{few} KiB with few, {} KiB with many", first.memory_kib);
     assert!(first.memory_kib < MEMORY_KIB_MAX, "{}", first.memory_kib);
-    // What a backfill of more lines takes is its batches; what waiting takes shows when the daemon starts again.
+    // A backfill of many lines needs the memory of its batches; the memory of waiting runs shows when the daemon
+    // starts again.
     let mut daemon = bench.start_caught_up();
     for number in 0..1_000 {
         let (file, number) = (number % 20, number * 10);
@@ -492,11 +501,11 @@ fn waiting_runs_cost_no_memory() {
     assert!(again < few + (16 << 10), "{again} KiB, {few} with few");
     bench.stop(daemon);
     bench.assert_distinct(1_000);
-    assert_said(&bench.once().stderr, &["waiting=999000"]);
+    assert_totals(&bench.once().stderr, &["waiting=999000"]);
 }
 
 #[test]
-fn a_run_that_is_rejected_later_keeps_its_row_and_gets_no_second() {
+fn a_run_rejected_later_keeps_its_only_row() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     let mut daemon = bench.start_caught_up();
@@ -509,9 +518,10 @@ fn a_run_that_is_rejected_later_keeps_its_row_and_gets_no_second() {
     assert_eq!(bench.runs().iter().filter(|run| *run == "a").count(), 1);
 }
 
-/// Of texts as long as lines may be, one is worked at a time, and few rows wait: the memory does not grow with them.
+/// Of texts of the maximum length, one is processed at a time and few rows are queued: the memory does not grow with
+/// them.
 #[test]
-fn texts_as_long_as_lines_may_be_take_the_memory_of_a_few() {
+fn memory_is_bounded_with_texts_of_the_maximum_line_length() {
     let bench = Bench::new();
     let text = "x".repeat(15 * MIB);
     for file in 0..8 {

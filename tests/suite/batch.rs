@@ -1,4 +1,4 @@
-//! The stateless batch: order, memory, what cannot be read, what cannot be written.
+//! The stateless batch: order, memory, unreadable input, unwritable output.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -14,6 +14,7 @@ use distilld::batch::pair::{
 use distilld::lake::path::export_path;
 use distilld::lake::path::{PairPath, Stream};
 use distilld::lake::walk::walk;
+use distilld::pair::verdict::VerdictKind;
 use distilld::platform::storage::OsStorage;
 use distilld::record::json::escape::Dialect;
 use distilld::record::row::view;
@@ -72,7 +73,7 @@ fn export(root: &Path, reading: PairReading<'_>) -> (BatchReport, Vec<String>) {
     (report, ids.collect())
 }
 
-/// The verdicts of a pair whose scored lines are `lines`, with evidence for run `a` alone.
+/// Asserts the verdicts of a pair with the scored lines `lines` and evidence for run `a` alone.
 fn check(lines: &[u8], max_line_bytes: usize, wanted: &[(u64, Option<u64>, &str)]) {
     let root = tempfile::tempdir().unwrap();
     write(root.path(), Stream::Scored, "y/m/d/n.jsonl", lines);
@@ -89,17 +90,20 @@ fn check(lines: &[u8], max_line_bytes: usize, wanted: &[(u64, Option<u64>, &str)
     };
     let mut seen = Vec::new();
     let totals = read_pair(&lake, &pair_path("y/m/d/n.jsonl"), &reading, &mut |line| {
-        seen.push((line.span.offset, line.index, line.verdict.code()));
+        seen.push((line.span.offset, line.index, line.verdict.kind().code()));
         assert_eq!(line.row.is_empty(), line.verdict != BatchVerdict::Exported);
         ControlFlow::Continue(())
     });
     assert_eq!(seen, wanted, "{}", String::from_utf8_lossy(lines));
     let counts = totals.unwrap().counts;
-    assert_eq!(counts.records_read + counts.malformed, wanted.len() as u64);
+    assert_eq!(
+        counts.records_read() + counts.verdicts[VerdictKind::Malformed],
+        wanted.len() as u64
+    );
 }
 
 #[test]
-fn a_last_line_without_newline_counts_if_it_is_whole() {
+fn a_last_line_without_newline_counts_if_it_is_complete() {
     let one = scored("a");
     let whole = one.trim_end();
     check(whole.as_bytes(), 100, &[(0, Some(0), "exported")]);
@@ -126,17 +130,17 @@ fn malformed_lines_have_no_index() {
     let wanted = [
         (0, None, "malformed"),
         (2, Some(0), "exported"),
-        (48, Some(1), "no-evidence"),
-        (94, Some(2), "unknown-category"),
+        (48, Some(1), "waiting"),
+        (94, Some(2), "unknown_category"),
         (97, None, "malformed"),
-        (99, Some(3), "unknown-category"),
+        (99, Some(3), "unknown_category"),
         (104, Some(4), "exported"),
     ];
     check(lines.as_bytes(), 100, &wanted);
 }
 
 #[test]
-fn a_line_that_is_too_long_is_malformed_and_the_next_is_read() {
+fn an_overlong_line_is_malformed_and_the_next_is_read() {
     let long = format!(
         "{{\"evidence_run_id\":\"a\",\"category\":\"accepted\",\"x\":\"{}\"}}\n",
         "y".repeat(1_000_000)
@@ -156,7 +160,7 @@ fn a_line_that_is_too_long_is_malformed_and_the_next_is_read() {
 }
 
 #[test]
-fn rows_come_in_walk_order_however_large_their_pairs_are() {
+fn rows_are_in_walk_order_for_any_size_of_pairs() {
     let root = tempfile::tempdir().unwrap();
     let mut wanted = Vec::new();
     for (pair, runs) in [
@@ -189,13 +193,13 @@ fn rows_come_in_walk_order_however_large_their_pairs_are() {
     let (report, ids) = export(root.path(), READING);
     assert_eq!(ids, wanted);
     assert_eq!(report.result.scored_files_read, 8);
-    assert_eq!(report.counts.exported, 5_905);
+    assert_eq!(report.counts.verdicts[VerdictKind::Exported], 5_905);
 }
 
 #[test]
-fn evidence_too_large_to_be_held_is_read_again_by_offset() {
+fn evidence_too_large_for_memory_is_read_again_by_offset() {
     let root = tempfile::tempdir().unwrap();
-    let text = "much to say ".repeat(20_000);
+    let text = "a long text ".repeat(20_000);
     let runs = HELD_BYTES_MAX as usize / text.len() + 2;
     let ids = (0..runs).map(|run| format!("r{run}"));
     write(
@@ -212,7 +216,7 @@ fn evidence_too_large_to_be_held_is_read_again_by_offset() {
     write(root.path(), Stream::Evidence, "y/m/d/n.jsonl", lines);
     let target = root.path().join("out.jsonl");
     let report = export_into(root.path(), READING, Output::File(target.clone())).unwrap();
-    assert_eq!(report.counts.exported, runs as u64);
+    assert_eq!(report.counts.verdicts[VerdictKind::Exported], runs as u64);
     let rows = fs::read_to_string(target).unwrap();
     assert_eq!(
         rows.matches(&format!("\"response\":\"{text}\"")).count(),
@@ -221,7 +225,7 @@ fn evidence_too_large_to_be_held_is_read_again_by_offset() {
 }
 
 #[test]
-fn day_files_that_cannot_be_read_are_passed_over_and_said() {
+fn unreadable_day_files_are_skipped_and_reported() {
     let root = tempfile::tempdir().unwrap();
     for pair in [
         "a/m/d/dir.jsonl",
@@ -259,16 +263,19 @@ fn day_files_that_cannot_be_read_are_passed_over_and_said() {
         unreadable,
         wanted.map(|(pair, stream)| pair_path(pair).path(root.path(), stream))
     );
-    // The pair that was passed over has no records; a directory that is a link holds no evidence.
+    // The skipped pair has no records; a directory that is a link contains no evidence.
     assert_eq!(
-        (report.counts.records_read, report.counts.no_evidence),
+        (
+            report.counts.records_read(),
+            report.counts.verdicts[VerdictKind::Waiting],
+        ),
         (3, 2)
     );
     assert_eq!(report.result.scored_files_read, 5);
 }
 
 #[test]
-fn an_empty_lake_is_no_error_and_leaves_the_old_export() {
+fn an_empty_lake_is_no_error_and_keeps_the_old_export() {
     let root = tempfile::tempdir().unwrap();
     let target = export_path(root.path());
     fs::create_dir_all(target.parent().unwrap()).unwrap();

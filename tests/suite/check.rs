@@ -1,11 +1,11 @@
-//! `check`: what it finds, and what is worth a failure.
+//! `check`: its findings, and which of them are failures.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-/// Exit code and lines of `check`.
+/// Returns the exit code and the lines of `check`.
 fn check(root: &Path) -> (Option<i32>, Vec<String>) {
     let output = Command::new(env!("CARGO_BIN_EXE_distilld"))
         .arg("--root")
@@ -38,7 +38,7 @@ fn line<'l>(lines: &'l [String], begin: &str) -> &'l str {
 }
 
 #[test]
-fn a_sound_lake_passes_and_nothing_is_left_behind() {
+fn a_valid_lake_passes_and_no_files_remain() {
     let root = lake();
     let (code, lines) = check(root.path());
     assert_eq!(code, Some(0), "{lines:#?}");
@@ -59,7 +59,7 @@ fn a_file_in_the_place_of_a_directory_fails() {
 }
 
 #[test]
-fn an_export_that_is_no_file_fails() {
+fn an_export_that_is_not_a_file_fails() {
     let root = lake();
     let export = root.path().join("data/distilled/sft/sft_export.jsonl");
     fs::create_dir_all(export).unwrap();
@@ -69,7 +69,7 @@ fn an_export_that_is_no_file_fails() {
 }
 
 #[test]
-fn what_the_daemon_would_pass_over_warns() {
+fn entries_that_the_daemon_would_skip_cause_warnings() {
     let root = lake();
     let socket = root.path().join("data/evidence/2026/05/01/s.jsonl");
     let _listener = UnixListener::bind(&socket).unwrap();
@@ -82,7 +82,7 @@ fn what_the_daemon_would_pass_over_warns() {
 }
 
 #[test]
-fn a_stream_that_is_no_directory_fails() {
+fn a_stream_that_is_not_a_directory_fails() {
     let root = lake();
     fs::remove_dir_all(root.path().join("data/evidence")).unwrap();
     fs::write(root.path().join("data/evidence"), "").unwrap();
@@ -92,7 +92,7 @@ fn a_stream_that_is_no_directory_fails() {
 }
 
 #[test]
-fn a_file_of_the_daemons_that_is_none_fails() {
+fn a_directory_in_place_of_a_daemon_file_fails() {
     let root = lake();
     let distilled = root.path().join("data/distilled");
     for name in [
@@ -103,8 +103,8 @@ fn a_file_of_the_daemons_that_is_none_fails() {
         let path = distilled.join(name);
         fs::create_dir_all(&path).unwrap();
         let (code, lines) = check(root.path());
-        let said = line(&lines, &format!("fail file {}", path.display()));
-        assert!(said.contains("not a regular file"), "{said}");
+        let finding = line(&lines, &format!("fail file {}", path.display()));
+        assert!(finding.contains("not a regular file"), "{finding}");
         assert_eq!(code, Some(1), "{name}");
         fs::remove_dir(&path).unwrap();
         fs::write(&path, "").unwrap();

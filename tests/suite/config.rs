@@ -1,4 +1,5 @@
-//! Flags, environment and file to settings, as a user writes them; the annotated file in `examples/` is held to the code.
+//! Flags, environment and file to settings, as a user writes them; the annotated file in `examples/` is compared with
+//! the code.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +12,7 @@ use distilld::cli::hints::remedy;
 use distilld::config::{ConfigError, Environment, KEYS, LogFormat, Settings, Watch};
 use tempfile::TempDir;
 
-/// A root that is there, a configuration file, flags and an environment.
+/// An existing root, a configuration file, flags and an environment.
 struct Setup {
     directory: TempDir,
     flags: GlobalArguments,
@@ -29,7 +30,7 @@ impl Setup {
         }
     }
 
-    /// With the root given by flag, for tests of other keys.
+    /// Creates a setup with the root given by flag, for tests of other keys.
     fn with_root() -> Self {
         let mut setup = Self::new();
         setup.flags.root = Some(setup.root());
@@ -63,7 +64,7 @@ impl Setup {
         )
     }
 
-    /// The error's text, with the temporary directory taken out.
+    /// Returns the error's text without the temporary directory.
     fn error(&self) -> String {
         let text = self.load().unwrap_err().to_string();
         text.replace(&format!("{}/", self.directory.path().display()), "")
@@ -71,7 +72,7 @@ impl Setup {
 }
 
 #[test]
-fn the_defaults_are_those_documented() {
+fn the_defaults_match_the_documentation() {
     let setup = Setup::with_root();
     let settings = setup.load().unwrap();
     assert_eq!(settings, Settings::with_defaults(setup.root()));
@@ -98,7 +99,7 @@ fn the_defaults_are_those_documented() {
 }
 
 #[test]
-fn a_flag_beats_a_variable_beats_the_file() {
+fn flags_override_variables_and_variables_override_the_file() {
     let mut setup = Setup::with_root()
         .file("log = \"warn\"\nlog_format = \"kv\"\nsettle_ms = 1\npoll_ms = 20\n");
     assert_eq!(setup.load().unwrap().log, "warn");
@@ -126,7 +127,7 @@ fn a_flag_beats_a_variable_beats_the_file() {
 }
 
 #[test]
-fn the_root_comes_from_flag_then_variable_then_file() {
+fn the_root_is_taken_from_flag_then_variable_then_file() {
     let mut setup = Setup::new();
     for name in ["by-flag", "by-variable", "by-file"] {
         fs::create_dir(setup.path(name)).unwrap();
@@ -141,7 +142,7 @@ fn the_root_comes_from_flag_then_variable_then_file() {
 }
 
 #[test]
-fn the_state_goes_where_it_is_told_before_it_goes_into_the_root() {
+fn a_configured_state_directory_precedes_the_one_in_the_root() {
     let check = |setup: &Setup, state_dir: &Path, explicit: bool| {
         let settings = setup.load().unwrap();
         assert_eq!(
@@ -172,7 +173,7 @@ fn the_state_goes_where_it_is_told_before_it_goes_into_the_root() {
 }
 
 #[test]
-fn a_root_that_cannot_be_is_said_with_what_to_do() {
+fn an_invalid_root_is_reported_with_its_remedy() {
     let missing = Setup::new().error();
     for way in ["--root", "LH_DISTILL_ROOT", "`root` in the file"] {
         assert!(missing.contains(way), "{missing}");
@@ -215,7 +216,7 @@ fn a_root_that_cannot_be_is_said_with_what_to_do() {
 }
 
 #[test]
-fn a_mistake_in_the_file_names_file_line_and_key() {
+fn an_error_in_the_file_names_file_line_and_key() {
     let check = |text: &str, error: &str| {
         assert_eq!(Setup::with_root().file(text).error(), error, "{text}")
     };
@@ -273,7 +274,7 @@ fn a_mistake_in_the_file_names_file_line_and_key() {
         "listen = \"0.0.0.0:80\"",
         "distilld.toml:1: `listen` must be none, a loopback address with a port such as 127.0.0.1:9743 or [::1]:9743, \
          or unix:/PATH, but is \"0.0.0.0:80\", which other hosts could reach, and there is no authentication; \
-         use a loopback address behind a proxy",
+         use a loopback address and a reverse proxy",
     );
     check(
         "log = \"info,distilld=loud\"",
@@ -283,7 +284,7 @@ fn a_mistake_in_the_file_names_file_line_and_key() {
 }
 
 #[test]
-fn of_several_mistakes_the_first_in_the_file_is_told() {
+fn the_first_of_several_errors_in_the_file_is_reported() {
     let error = Setup::with_root()
         .file("watch = 1\nb_unknown = 1\na_unknown = 1\n")
         .error();
@@ -296,7 +297,7 @@ fn of_several_mistakes_the_first_in_the_file_is_told() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_or_not_there_is_said() {
+fn an_invalid_or_missing_file_is_reported() {
     let error = Setup::with_root()
         .file("settle_ms = 5\nwatch = poll\n")
         .error();
@@ -327,7 +328,7 @@ fn a_file_that_is_no_toml_or_not_there_is_said() {
 }
 
 #[test]
-fn a_mistake_in_the_environment_names_the_variable() {
+fn an_error_in_the_environment_names_the_variable() {
     let check = |name: &str, value: OsString, error: &str| {
         assert_eq!(Setup::with_root().variable(name, value).error(), error);
     };
@@ -361,7 +362,7 @@ fn a_mistake_in_the_environment_names_the_variable() {
 }
 
 #[test]
-fn a_value_that_is_overruled_is_still_checked() {
+fn an_overridden_value_is_still_validated() {
     let error = Setup::with_root()
         .file("poll_ms = 1")
         .variable("DISTILLD_POLL_MS", "50")
@@ -370,7 +371,7 @@ fn a_value_that_is_overruled_is_still_checked() {
 }
 
 #[test]
-fn an_empty_filter_of_the_environment_counts_as_none() {
+fn an_empty_filter_in_the_environment_counts_as_unset() {
     assert_eq!(
         Setup::with_root()
             .variable("RUST_LOG", "")
@@ -382,7 +383,7 @@ fn an_empty_filter_of_the_environment_counts_as_none() {
 }
 
 #[test]
-fn variables_that_nothing_reads_are_remembered_for_a_warning() {
+fn unknown_variables_are_kept_for_a_warning() {
     let setup = Setup::with_root()
         .variable("DISTILLD_SETLE_MS", "1")
         .variable("DISTILLD_ROOT", "/r")
@@ -395,7 +396,7 @@ fn variables_that_nothing_reads_are_remembered_for_a_warning() {
 }
 
 #[test]
-fn every_key_can_be_given_by_a_variable_and_is_read_from_it() {
+fn every_key_can_be_set_by_its_variable() {
     let other = |name: &str| match name {
         "root" | "state_dir" => "/tmp",
         "watch" => "poll",
@@ -413,7 +414,7 @@ fn every_key_can_be_given_by_a_variable_and_is_read_from_it() {
     }
 }
 
-/// The annotated file with each `#key = value` set.
+/// Returns the annotated file with each `#key = value` set.
 fn uncommented() -> String {
     let text =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/distilld.toml"))
@@ -426,7 +427,7 @@ fn uncommented() -> String {
 }
 
 #[test]
-fn the_annotated_file_holds_every_key_with_its_default() {
+fn the_annotated_file_has_every_key_with_its_default() {
     let file: toml::Table = uncommented().parse().unwrap();
     let mut written: Vec<&str> = file.keys().map(String::as_str).collect();
     let mut known: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
@@ -449,7 +450,7 @@ fn the_annotated_file_holds_every_key_with_its_default() {
 }
 
 #[test]
-fn the_annotated_file_is_taken_as_it_is_and_with_all_keys_set() {
+fn the_annotated_file_is_valid_as_it_is_and_with_all_keys_set() {
     let root_only = |text: String| text.replace("/srv/lakehouse", "lake");
     let setup = Setup::new().file(&root_only(uncommented()));
     let expected = Settings {
@@ -461,7 +462,7 @@ fn the_annotated_file_is_taken_as_it_is_and_with_all_keys_set() {
 }
 
 #[test]
-fn the_annotated_file_says_what_each_key_allows_and_how_else_to_give_it() {
+fn the_annotated_file_states_the_range_and_alternatives_of_each_key() {
     let text =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/distilld.toml"))
             .unwrap();
@@ -481,7 +482,7 @@ fn the_annotated_file_says_what_each_key_allows_and_how_else_to_give_it() {
 }
 
 #[test]
-fn the_annotated_file_and_the_help_say_what_needs_a_restart() {
+fn the_annotated_file_and_the_help_state_which_keys_need_a_restart() {
     let text =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/distilld.toml"))
             .unwrap();

@@ -1,4 +1,4 @@
-//! The control socket of the real daemon: however deep it lies, whoever left one there, whatever it is asked.
+//! The control socket of the real daemon: with long paths, with the remains of other processes, with any request.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
@@ -9,13 +9,13 @@ use crate::support::lake_gen::Stream;
 use crate::support::process::{Bench, scored};
 
 #[test]
-fn it_answers_from_a_state_directory_deeper_than_an_address_is_long() {
+fn it_answers_from_a_state_directory_with_a_path_longer_than_a_socket_address() {
     let bench = Bench::new();
-    let state_dir = bench.beside(&"deep/".repeat(60));
+    let state_dir = bench.sibling(&"deep/".repeat(60));
     fs::create_dir_all(&state_dir).unwrap();
-    // A daemon that was killed leaves its socket behind.
+    // A daemon that was killed leaves its socket.
     let socket = state_dir.join("control.sock");
-    let left = bench.beside("left");
+    let left = bench.sibling("left");
     drop(UnixListener::bind(&left).unwrap());
     fs::rename(left, &socket).unwrap();
     bench.append(Stream::Scored, "2026/05/01/a.jsonl", scored("r1"));
@@ -23,13 +23,13 @@ fn it_answers_from_a_state_directory_deeper_than_an_address_is_long() {
     let typed = state_dir.to_str().unwrap();
     let mut daemon = bench.catch_up(&mut bench.command(&["--state-dir", typed, "run"]));
     assert!(fs::metadata(&socket).unwrap().file_type().is_socket());
-    // What answers is not what was published.
+    // The answer of the daemon differs from the published status.
     fs::write(state_dir.join("status.json"), "old").unwrap();
     let ended = bench.run(&mut bench.command(&["--state-dir", typed, "status", "--json"]));
     ended.check(0, &[]);
-    let told: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert_eq!(told["running"], true, "{told}");
-    assert_eq!(told["scored"]["waiting"], 1, "{told}");
+    let answer: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(answer["running"], true, "{answer}");
+    assert_eq!(answer["scored"]["waiting"], 1, "{answer}");
     daemon.check_running().unwrap();
     bench.stop(daemon);
     assert!(
@@ -39,7 +39,7 @@ fn it_answers_from_a_state_directory_deeper_than_an_address_is_long() {
 }
 
 #[test]
-fn it_tells_browsers_what_the_other_sockets_do_and_does_nothing_but_what_it_is_for() {
+fn it_serves_the_public_pages_and_only_its_own_operations() {
     let bench = Bench::new();
     let daemon = bench.catch_up(&mut bench.command(&["run"]));
     let socket = bench.state_dir().join("control.sock");

@@ -1,5 +1,5 @@
-//! Crashes at every call that reaches the disk, and again at every call of the recovery from it, with un-synced
-//! writes kept, lost or torn. The store's own file and the journal are on the same simulated disk.
+//! Crashes at every call that reaches the disk, and again at every call of the recovery from it, with unsynced writes
+//! kept, lost or torn. The store's own file and the journal are on the same simulated disk.
 
 use fastrand::Rng;
 
@@ -12,19 +12,19 @@ use crate::support::naive::{multiset_difference, naive_batch};
 use crate::support::process::{evidence, scored};
 use crate::support::sim_disk::{EIO, Fate, Fault, NameOrder, SimDisk};
 
-/// Scripts whose every call is crashed at.
+/// Scripts that are crashed at every call.
 const SCRIPTS: u64 = 3;
-/// Of the calls of a recovery, and of recoveries without a state, every so many are crashed at again.
+/// A second crash is tested at every n-th call of a recovery, and of a recovery without a state.
 const RECOVERY_STRIDE: u64 = 11;
 
-/// What happened up to a crash, and what is left.
+/// The steps up to a crash, and the disk after it.
 struct Crashed {
     bench: Bench,
-    /// Steps that were taken, whole or in part.
+    /// Steps that were taken, completely or in part.
     steps_taken: usize,
 }
 
-/// Runs a script until the disk dies at its `n`-th call; `None` if it does not.
+/// Runs a script until the disk fails at its `n`-th call; returns `None` if it does not.
 fn run_into_crash(steps: &[Step], n: u64) -> Option<Crashed> {
     run_bench_into_crash(Bench::new(SimDisk::new()), steps, n)
 }
@@ -46,7 +46,7 @@ fn run_bench_into_crash(mut bench: Bench, steps: &[Step], n: u64) -> Option<Cras
         .then_some(Crashed { bench, steps_taken })
 }
 
-/// Another disk, with what the reader of this one remembers.
+/// Creates a bench on another disk, with the rows that the reader of this one has seen.
 fn moved_to(disk: SimDisk, bench: &Bench) -> Bench {
     let mut moved = Bench::new(disk);
     moved.checkpoint_bytes = bench.checkpoint_bytes;
@@ -54,17 +54,17 @@ fn moved_to(disk: SimDisk, bench: &Bench) -> Bench {
     moved
 }
 
-/// The disk as found after the power cut, with what the reader remembers.
+/// Creates a bench on the disk after the power cut, with the rows that the reader has seen.
 fn after_power_cut(crashed: &Crashed, seed: u64, fate: Fate) -> Bench {
     moved_to(crashed.bench.disk.power_cut(seed, fate), &crashed.bench)
 }
 
-/// Recovers, goes on with the script, and compares with the batch.
+/// Recovers, continues the script, and compares with the batch.
 fn recover_and_finish(bench: &mut Bench, rest: &[Step], all: &[Step], what: &str) {
     let report = bench
         .open()
         .unwrap_or_else(|error| panic!("{what}: {error}"));
-    // Rebuilding would be right too, but a crash is no reason to distrust the state.
+    // A rebuild would be correct too, but a crash is no reason to distrust the state.
     assert_eq!(report.state_lost, None, "{what}");
     bench
         .read_export()
@@ -87,7 +87,7 @@ fn recover_and_finish(bench: &mut Bench, rest: &[Step], all: &[Step], what: &str
     }
 }
 
-/// Every call of a script, every fate; `again`: also calls of each recovery.
+/// Crashes at every call of a script, with every fate; with `again` also at calls of each recovery.
 fn crash_everywhere(seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let shape = Shape {
@@ -136,7 +136,8 @@ fn crash_in_recovery(
     if alive {
         return;
     }
-    // Between a power cut and the recovery from it the journal alone has the newest rows: nobody looks here.
+    // Between a power cut and the recovery from it only the journal has the newest rows, so the export is not read
+    // here.
     let what = format!("{what}, crash again at call {m}");
     let crashed_again = Crashed {
         bench: found,
@@ -150,7 +151,7 @@ fn crash_in_recovery(
 }
 
 #[test]
-fn a_crash_at_any_call_and_again_in_its_recovery_loses_and_doubles_nothing() {
+fn a_crash_at_any_call_and_in_its_recovery_loses_and_duplicates_nothing() {
     std::thread::scope(|scope| {
         for seed in 0..SCRIPTS {
             scope.spawn(move || crash_everywhere(seed));
@@ -158,34 +159,34 @@ fn a_crash_at_any_call_and_again_in_its_recovery_loses_and_doubles_nothing() {
     });
 }
 
-/// Rows are merged and shown while the journal is written: which call is the `n`-th depends on the threads, so that each
-/// is met in another order by the next script.
+/// Rows are merged and appended while the journal is written: which call is the `n`-th depends on the threads, so that
+/// each script meets the calls in another order.
 #[test]
-fn a_crash_while_another_thread_commits_loses_and_doubles_nothing() {
+fn a_crash_during_a_background_commit_loses_and_duplicates_nothing() {
     for seed in 30..36 {
         let mut rng = Rng::with_seed(seed);
         let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
         for n in 0.. {
             let mut bench = Bench::new(SimDisk::new());
-            bench.commit_beside();
+            bench.commit_in_background();
             let Some(mut crashed) = run_bench_into_crash(bench, &steps, n) else {
                 assert!(n > 60, "seed {seed}: the script has only {n} calls");
                 break;
             };
-            // As the process ends, and before anybody reads its disk.
+            // As at the end of the process, before its disk is read.
             crashed.bench.engine = None;
             let fate = rng.choice(Fate::ALL).unwrap();
             let what = format!("seed {seed}, crash at call {n}, writes {fate:?}");
             let mut found = after_power_cut(&crashed, seed ^ n, fate);
-            found.commit_beside();
+            found.commit_in_background();
             recover_and_finish(&mut found, &steps[crashed.steps_taken..], &steps, &what);
         }
     }
 }
 
-/// The power cut that takes the newest rows from the export takes the state too: the journal alone has these rows.
+/// The power cut that takes the newest rows from the export takes the state too: only the journal has these rows.
 #[test]
-fn rows_that_were_seen_outlive_a_state_that_is_lost_in_the_same_power_cut() {
+fn visible_rows_survive_the_loss_of_the_state_in_the_same_power_cut() {
     let seed = 1;
     let mut rng = Rng::with_seed(seed);
     let shape = Shape {
@@ -193,7 +194,7 @@ fn rows_that_were_seen_outlive_a_state_that_is_lost_in_the_same_power_cut() {
         ..Shape::small(&mut rng, EvidenceMode::Unique)
     };
     let steps = script(seed, &shape);
-    let (mut salvaged, mut looks_failed) = (0, 0);
+    let (mut salvaged, mut failed_starts) = (0, 0);
     for n in (0..).step_by(2) {
         let Some(crashed) = run_into_crash(&steps, n) else {
             break;
@@ -211,7 +212,7 @@ fn rows_that_were_seen_outlive_a_state_that_is_lost_in_the_same_power_cut() {
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
             if report.salvaged_bytes > 0 {
                 if salvaged % RECOVERY_STRIDE == 0 {
-                    looks_failed += fail_every_look_of_a_start(&before, &what);
+                    failed_starts += fail_every_read_call_of_a_start(&before, &what);
                     crash_at_every_call_of_a_start(&before, &what);
                 }
                 salvaged += 1;
@@ -230,18 +231,18 @@ fn rows_that_were_seen_outlive_a_state_that_is_lost_in_the_same_power_cut() {
         }
     }
     assert!(salvaged > 0, "no crash left rows in the journal alone");
-    assert!(looks_failed > 0, "no look ended a start");
+    assert!(failed_starts > 0, "no look ended a start");
 }
 
-/// Of the looks that a start takes at the disk each fails once. What ends the start is no reason to think that there is
-/// no journal: the next start finds all that was seen. Gives how many ended it.
-fn fail_every_look_of_a_start(before: &Bench, what: &str) -> usize {
+/// Fails each read-only call of a start once. An error that ends the start must not discard the journal: the next
+/// start finds all rows that were seen. Returns the number of starts that failed.
+fn fail_every_read_call_of_a_start(before: &Bench, what: &str) -> usize {
     let mut ended = 0;
     for n in 0.. {
         let mut found = moved_to(before.disk.fork(), before);
-        found.disk.fail_look_at(n, Fault::once(EIO));
+        found.disk.fail_read_call_at(n, Fault::once(EIO));
         let opened = found.open();
-        let Some(failed) = found.disk.failed_look() else {
+        let Some(failed) = found.disk.failed_read_call() else {
             break;
         };
         if opened.is_err() {
@@ -257,7 +258,7 @@ fn fail_every_look_of_a_start(before: &Bench, what: &str) -> usize {
     ended
 }
 
-/// The power goes again at each call of the start that writes the journal's rows again.
+/// Cuts the power again at each call of the start that rewrites the journal's rows.
 fn crash_at_every_call_of_a_start(before: &Bench, what: &str) {
     for n in 0.. {
         let mut bench = moved_to(before.disk.fork(), before);
@@ -282,9 +283,9 @@ fn crash_at_every_call_of_a_start(before: &Bench, what: &str) {
     }
 }
 
-/// The state is lost, the export is there, and the process dies at every call of the adoption.
+/// The state is lost, the export exists, and the process dies at every call of the adoption.
 #[test]
-fn a_crash_at_any_call_of_an_adoption_writes_nothing_twice() {
+fn a_crash_at_any_call_of_an_adoption_duplicates_nothing() {
     let seed = 11;
     let mut rng = Rng::with_seed(seed);
     let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
@@ -325,9 +326,9 @@ fn a_crash_at_any_call_of_an_adoption_writes_nothing_twice() {
     }
 }
 
-/// Appends a run and its evidence. Gives the calls that this took: those that change something, those that look.
+/// Appends a run and its evidence. Returns the numbers of mutating and of read-only calls.
 fn calls_of_a_run(bench: &mut Bench, run: &str) -> Result<(u64, u64), EngineError> {
-    let before = (bench.disk.calls(), bench.disk.looks());
+    let before = (bench.disk.calls(), bench.disk.read_calls());
     for (stream, line) in [
         (Stream::Evidence, evidence(run)),
         (Stream::Scored, scored(run)),
@@ -339,19 +340,19 @@ fn calls_of_a_run(bench: &mut Bench, run: &str) -> Result<(u64, u64), EngineErro
         };
         bench.step(&step, true)?;
     }
-    let [calls, looks] = [bench.disk.calls(), bench.disk.looks()];
-    Ok((calls - before.0, looks - before.1))
+    let [calls, read_calls] = [bench.disk.calls(), bench.disk.read_calls()];
+    Ok((calls - before.0, read_calls - before.1))
 }
 
-/// A recovery leaves nothing behind that makes everything dearer from then on.
+/// A recovery leaves nothing that makes later work more expensive.
 #[test]
-fn a_run_costs_after_a_crash_what_it_cost_before() {
+fn a_crash_does_not_increase_the_cost_of_a_run() {
     for fate in Fate::ALL {
         let mut bench = Bench::new(SimDisk::new());
         bench.open().unwrap();
         let before =
             ["run-a", "run-b", "run-c"].map(|run| calls_of_a_run(&mut bench, run).unwrap());
-        // Where its frame is written and not yet durable.
+        // At the call at which its frame is written and not yet durable.
         bench.disk.crash_at(1);
         assert!(calls_of_a_run(&mut bench, "run-x").is_err());
         let crashed = Crashed {

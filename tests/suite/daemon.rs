@@ -1,4 +1,4 @@
-//! Owns the real daemon in its ordinary life: what it follows, how it ends, what it refuses, what a start reads.
+//! The real daemon in ordinary operation: what it follows, how it ends, what it refuses, what a start reads.
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader};
@@ -16,17 +16,17 @@ use crate::support::process::{
 
 const PAIR: &str = "2026/01/01/audits.jsonl";
 
-/// A daemon, caught up, by which no scan comes within any deadline: what it finds from now on it has heard of.
-fn start_listening_alone(bench: &Bench) -> Daemon {
+/// Starts a daemon, caught up, whose next scan is beyond any deadline: later changes are found by events alone.
+fn start_with_events_only(bench: &Bench) -> Daemon {
     let mut command = bench.command(&["run"]);
     command.env("DISTILLD_RECENT_SCAN_MS", "3600000");
     bench.catch_up(&mut command)
 }
 
 #[test]
-fn directories_that_appear_are_followed() {
+fn new_directories_are_followed() {
     let bench = Bench::new();
-    let mut daemon = start_listening_alone(&bench);
+    let mut daemon = start_with_events_only(&bench);
     let appearing = [
         "2026/01/01/a.jsonl",
         "2026/01/01/b.jsonl",
@@ -44,7 +44,7 @@ fn directories_that_appear_are_followed() {
 }
 
 #[test]
-fn either_stream_may_appear_long_after_the_other() {
+fn either_stream_may_be_created_long_after_the_other() {
     for first in Stream::BOTH {
         let bench = Bench::new();
         fs::create_dir(bench.root().join("data")).unwrap();
@@ -56,7 +56,7 @@ fn either_stream_may_appear_long_after_the_other() {
             };
             bench.append(stream, PAIR, line);
         };
-        // No probe in between: it would make the base of the other stream, which is to be missing.
+        // No probe in between: it would create the base directory of the other stream, which must be missing.
         give(first);
         give(first.other());
         bench.wait_rows(&mut daemon, 1);
@@ -69,7 +69,7 @@ fn either_stream_may_appear_long_after_the_other() {
 fn a_directory_moved_in_is_followed() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
-    let mut daemon = start_listening_alone(&bench);
+    let mut daemon = start_with_events_only(&bench);
     let aside = Bench::new();
     aside.append_run("2026/03/01/x.jsonl", "b");
     for stream in ["evidence", "scored-runs"] {
@@ -84,7 +84,7 @@ fn a_directory_moved_in_is_followed() {
 }
 
 #[test]
-fn pieces_of_lines_and_of_characters_are_followed() {
+fn partial_lines_and_characters_are_followed() {
     let bench = Bench::new();
     let mut daemon = bench.start_caught_up();
     let given = evidence_with("lauf-ü", "größer 😀 als");
@@ -110,7 +110,7 @@ fn a_signal_ends_an_idle_daemon() {
         let mut daemon = bench.start_caught_up();
         bench.wait_rows(&mut daemon, 1);
         let status = daemon.end_by(signal, STOP).unwrap();
-        assert_eq!(status.code(), Some(0), "{signal:?} {}", bench.said());
+        assert_eq!(status.code(), Some(0), "{signal:?} {}", bench.log_text());
         bench.assert_batch();
     }
 }
@@ -118,7 +118,7 @@ fn a_signal_ends_an_idle_daemon() {
 const BACKFILL_PAIRS: usize = 100;
 const BACKFILL_RUNS: usize = 100;
 
-/// About 50 MB, mostly text.
+/// Creates a lake of about 50 MB, mostly text.
 fn backfill_lake() -> Bench {
     let bench = Bench::new();
     let text = "what a model said, at length. ".repeat(160);
@@ -137,7 +137,7 @@ fn backfill_lake() -> Bench {
 }
 
 #[test]
-fn a_signal_ends_a_backfill_soon_and_the_next_start_goes_on() {
+fn a_signal_ends_a_backfill_promptly_and_the_next_start_resumes() {
     let bench = backfill_lake();
     let mut partial = 0;
     for signal in [Signal::TERM, Signal::INT] {
@@ -149,7 +149,7 @@ fn a_signal_ends_a_backfill_soon_and_the_next_start_goes_on() {
         let memory_kib = memory_kib_max(daemon.pid());
         assert!(memory_kib < 96 << 10, "{memory_kib} KiB");
         let status = daemon.end_by(signal, STOP).unwrap();
-        assert_eq!(status.code(), Some(0), "{}", bench.said());
+        assert_eq!(status.code(), Some(0), "{}", bench.log_text());
         partial += usize::from(bench.row_count() < BACKFILL_PAIRS * BACKFILL_RUNS);
     }
     assert!(partial > 0, "both signals came too late");
@@ -158,11 +158,11 @@ fn a_signal_ends_a_backfill_soon_and_the_next_start_goes_on() {
 }
 
 #[test]
-fn a_second_daemon_is_told_who_the_first_is() {
+fn a_second_daemon_is_refused_with_the_process_of_the_first() {
     let bench = Bench::new();
     let daemon = bench.start_caught_up();
     let named = format!("process {}", daemon.pid());
-    let elsewhere = bench.beside("state");
+    let elsewhere = bench.sibling("state");
     let elsewhere = elsewhere.to_str().unwrap();
     for arguments in [
         &["run"][..],
@@ -183,7 +183,7 @@ fn a_second_run_writes_nothing_and_reads_little() {
     for number in 0..200 {
         let run = format!("run-{number}");
         bench.append(Stream::Evidence, PAIR, evidence_with(&run, &text));
-        // Few rows: the journal, which each start reads, stays short.
+        // Few rows, so that the journal, which each start reads, remains short.
         let category = if number < 3 { "accepted" } else { "rejected" };
         bench.append(Stream::Scored, PAIR, scored_as(&run, category));
     }
@@ -201,9 +201,10 @@ fn a_second_run_writes_nothing_and_reads_little() {
     assert!(bench.export_bytes().starts_with(&export));
 }
 
-/// What the journal holds is taken into the state again and again, and written over: it does not grow with the export.
+/// The content of the journal is repeatedly applied to the state and overwritten: the journal does not grow with the
+/// export.
 #[test]
-fn the_journal_stays_short_however_many_rows_come() {
+fn the_journal_length_is_bounded_for_any_number_of_rows() {
     const CHECKPOINT_BYTES: u64 = 64 << 10;
     const RUNS_AT_ONCE: usize = 100;
     let bench = Bench::new();
@@ -222,7 +223,7 @@ fn the_journal_stays_short_however_many_rows_come() {
         bench.wait_rows(&mut daemon, part * RUNS_AT_ONCE);
         longest_part = (bench.export_bytes().len() as u64 - before).max(longest_part);
         let len = fs::metadata(&journal).unwrap().len();
-        // Where it has just not come to a checkpoint a batch follows: its rows, and what is remembered of them.
+        // If no checkpoint was due, a batch follows: its rows, and the checkpoints of its pairs.
         assert!(
             len < CHECKPOINT_BYTES + 2 * longest_part,
             "{len} bytes after {part} parts of up to {longest_part}"
@@ -232,18 +233,18 @@ fn the_journal_stays_short_however_many_rows_come() {
     bench.assert_batch();
 }
 
-/// Asserts that so many last lines are told to wait for their newline; they are no lag.
+/// Asserts the number of last lines that wait for their newline; they are not lag.
 fn assert_unterminated(bench: &Bench, lines: usize, bytes: usize) {
-    let told = bench.status();
+    let status = bench.status();
     let wanted = serde_json::json!({ "lines": lines, "bytes": bytes });
-    assert_eq!(told["unterminated"], wanted, "{told}");
-    if told["running"] == true {
-        assert_eq!(told["lag"]["bytes"], 0, "{told}");
+    assert_eq!(status["unterminated"], wanted, "{status}");
+    if status["running"] == true {
+        assert_eq!(status["lag"]["bytes"], 0, "{status}");
     }
 }
 
 #[test]
-fn an_unterminated_last_line_settles_and_its_newline_is_nothing() {
+fn an_unterminated_last_line_settles_and_its_later_newline_has_no_effect() {
     let bench = Bench::new();
     bench.append(Stream::Evidence, PAIR, evidence("a") + &evidence("b"));
     let mut patient = bench.command(&["run"]);
@@ -267,7 +268,7 @@ fn an_unterminated_last_line_settles_and_its_newline_is_nothing() {
     bench.probe(&mut daemon);
     bench.append(Stream::Scored, PAIR, scored("b"));
     bench.wait_run(&mut daemon, "b");
-    // Settled again, and the next line comes behind its newline in one piece.
+    // Settled again, and the next line arrives after its newline in one piece.
     bench.append(Stream::Evidence, PAIR, evidence("c").trim_end());
     bench.append(Stream::Scored, PAIR, scored("c").trim_end());
     bench.wait_run(&mut daemon, "c");
@@ -280,7 +281,7 @@ fn an_unterminated_last_line_settles_and_its_newline_is_nothing() {
 }
 
 #[test]
-fn a_torn_line_that_goes_with_its_day_file_is_told_no_longer() {
+fn a_torn_line_removed_with_its_day_file_is_no_longer_counted() {
     let bench = Bench::new();
     let mut command = bench.command(&["run"]);
     command
@@ -288,21 +289,21 @@ fn a_torn_line_that_goes_with_its_day_file_is_told_no_longer() {
         .env("DISTILLD_WATCH", "poll")
         .env("DISTILLD_POLL_MS", "20");
     let mut daemon = bench.catch_up(&mut command);
-    // No state knows of them, and of a pair with nothing else no listing tells when it is gone.
+    // The state does not have them, and for a pair without other lines no listing shows their removal.
     bench.append(Stream::Scored, PAIR, "{\"torn\":");
     bench.append(Stream::Evidence, "2026/01/01/z.jsonl", "{\"to");
-    bench.wait_for(&mut daemon, "both are told", || {
+    bench.wait_for(&mut daemon, "both are counted", || {
         bench.status()["unterminated"] == serde_json::json!({ "lines": 2, "bytes": 12 })
     });
     fs::remove_file(bench.path(Stream::Scored, PAIR)).unwrap();
-    bench.wait_for(&mut daemon, "one is told", || {
+    bench.wait_for(&mut daemon, "one is counted", || {
         bench.status()["unterminated"] == serde_json::json!({ "lines": 1, "bytes": 4 })
     });
     bench.stop(daemon);
 }
 
 #[test]
-fn evidence_may_come_many_starts_later() {
+fn evidence_may_arrive_many_starts_later() {
     let bench = Bench::new();
     bench.append(
         Stream::Scored,
@@ -333,7 +334,7 @@ fn a_batch_does_not_replace_the_export_of_a_daemon() {
     let kept = bench.export_bytes();
     let refused = bench.run(&mut bench.command(&["export"]));
     refused.check(1, &["--output FILE", "distilld rebuild"]);
-    let output = bench.beside("out.jsonl");
+    let output = bench.sibling("out.jsonl");
     let output = output.to_str().unwrap();
     let elsewhere = bench.run(&mut bench.command(&["export", "--output", output]));
     elsewhere.check(0, &[]);
@@ -351,10 +352,10 @@ fn a_batch_does_not_replace_the_export_of_a_daemon() {
     assert!(counted.stdout.contains("\"records_exported\":1"));
     assert_eq!(bench.export_bytes(), kept);
 
-    // The daemon's state may lie anywhere, also where this command was not told of.
+    // The daemon's state may be anywhere, even if this command does not know its path.
     let moved = Bench::new();
     moved.append_run(PAIR, "a");
-    let state = moved.beside("state");
+    let state = moved.sibling("state");
     let state = state.to_str().unwrap();
     let once = moved.run(&mut moved.command(&["--state-dir", state, "run", "--once"]));
     once.check(0, &[]);
@@ -364,20 +365,20 @@ fn a_batch_does_not_replace_the_export_of_a_daemon() {
 }
 
 #[test]
-fn exit_codes_tell_usage_from_configuration() {
+fn exit_codes_distinguish_usage_from_configuration() {
     let bench = Bench::new();
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
         command.env_clear().args(arguments);
         bench.run(&mut command)
     };
-    let file = bench.beside("bad.toml");
+    let file = bench.sibling("bad.toml");
     fs::write(&file, "settle = 5\n").unwrap();
     let (root, file) = (bench.root(), file.to_str().unwrap().to_owned());
     let root = root.to_str().unwrap();
     run(&["run"]).check(78, &[]);
     run(&["--root", "", "run"]).check(78, &[]);
-    // Worth another try by the service manager: it may be mounted by then.
+    // The service manager should retry: the file system may be mounted later.
     run(&["--root", "/nonexistent/lake", "run"]).check(1, &["/nonexistent/lake"]);
     run(&["--root", root, "--config", &file, "run"]).check(78, &["settle_ms"]);
     run(&["--root", root, "runn"]).check(2, &["run"]);
@@ -390,9 +391,9 @@ fn exit_codes_tell_usage_from_configuration() {
         .check(78, &["DISTILLD_SETTLE_MS", "soon"]);
 }
 
-/// Harms the export of a running daemon, which must end with an error that names the way out, by its next append
+/// Damages the export of a running daemon, which must end with an error that names the recovery, with a next append
 /// and without one.
-fn check_harm_while_running(harm: impl Fn(&Path), said: &str) {
+fn check_harm_while_running(harm: impl Fn(&Path), message: &str) {
     for append in [true, false] {
         let bench = Bench::new();
         bench.append_run(PAIR, "a");
@@ -406,12 +407,12 @@ fn check_harm_while_running(harm: impl Fn(&Path), said: &str) {
         if append {
             bench.append_run(PAIR, "c");
         }
-        let status = daemon
-            .wait(LONG)
-            .unwrap_or_else(|error| panic!("{said}, append {append}: {error}\n{}", bench.said()));
-        assert_eq!(status.code(), Some(1), "{}", bench.said());
-        for said in [said, "distilld rebuild"] {
-            assert!(bench.said().contains(said), "{}", bench.said());
+        let status = daemon.wait(LONG).unwrap_or_else(|error| {
+            panic!("{message}, append {append}: {error}\n{}", bench.log_text())
+        });
+        assert_eq!(status.code(), Some(1), "{}", bench.log_text());
+        for message in [message, "distilld rebuild"] {
+            assert!(bench.log_text().contains(message), "{}", bench.log_text());
         }
         // The next start refuses too, or still has the rows in its journal and writes them again.
         let next = bench.run(&mut bench.command(&["run", "--once"]));
@@ -439,7 +440,7 @@ fn cut(path: &Path, bytes: u64) {
 }
 
 #[test]
-fn an_export_harmed_while_the_daemon_is_down_stops_the_start() {
+fn an_export_damaged_while_no_daemon_runs_stops_the_start() {
     type Harm = fn(&Path);
     let harms: [(Harm, &str); 4] = [
         (|export| fs::remove_file(export).unwrap(), "is missing"),
@@ -464,7 +465,7 @@ fn an_export_harmed_while_the_daemon_is_down_stops_the_start() {
             "changed by someone else",
         ),
     ];
-    for (harm, said) in harms {
+    for (harm, message) in harms {
         let bench = Bench::new();
         bench.append_run(PAIR, "a");
         bench.append_run(PAIR, "b");
@@ -475,9 +476,9 @@ fn an_export_harmed_while_the_daemon_is_down_stops_the_start() {
         bench.append_run(PAIR, "c");
         bench
             .run(&mut bench.command(&["run", "--once"]))
-            .check(1, &[said, "distilld rebuild"]);
+            .check(1, &[message, "distilld rebuild"]);
         assert_eq!(fs::read(bench.export()).ok(), harmed);
-        // Put back as the message says, all is well.
+        // After the restore that the message names, the daemon works.
         fs::write(bench.export(), kept).unwrap();
         bench.once();
         bench.assert_batch();
@@ -485,13 +486,13 @@ fn an_export_harmed_while_the_daemon_is_down_stops_the_start() {
 }
 
 #[test]
-fn a_directory_that_is_removed_and_comes_back_is_followed() {
+fn a_removed_and_recreated_directory_is_followed() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     let mut daemon = bench.start_caught_up();
     bench.wait_rows(&mut daemon, 1);
     for run in ["b", "c"] {
-        // The whole month, so that the probe's day goes too and nothing else keeps a watch alive.
+        // The whole month, so that the probe's day is removed too and no other watch remains.
         for stream in Stream::BOTH {
             fs::remove_dir_all(bench.path(stream, "2026/01")).unwrap();
         }
@@ -506,7 +507,7 @@ fn a_directory_that_is_removed_and_comes_back_is_followed() {
 }
 
 #[test]
-fn polling_follows_like_events() {
+fn polling_finds_the_same_changes_as_events() {
     let bench = Bench::new();
     let mut command = bench.command(&["run"]);
     command
@@ -522,12 +523,12 @@ fn polling_follows_like_events() {
 }
 
 #[test]
-fn a_torn_line_that_was_still_for_long_may_yet_be_finished() {
+fn a_torn_line_may_be_completed_after_a_long_pause() {
     let bench = Bench::new();
     let line = scored("torn");
     bench.append(Stream::Evidence, PAIR, evidence("torn") + &evidence("next"));
     bench.append(Stream::Scored, PAIR, &line[..20]);
-    // It has settled in here, and was found to be no whole value.
+    // The line has settled meanwhile, and was found not to be a complete value.
     bench.once();
     let mut daemon = bench.start_caught_up();
     bench.append(Stream::Scored, PAIR, &line[20..40]);
@@ -550,7 +551,7 @@ fn a_signal_ends_a_run_that_waits_for_a_line_to_settle() {
     let mut daemon = bench.start_command(&mut command);
     bench.wait_rows(&mut daemon, 1);
     let status = daemon.end_by(Signal::TERM, STOP).unwrap();
-    assert_eq!(status.code(), Some(0), "{}", bench.said());
+    assert_eq!(status.code(), Some(0), "{}", bench.log_text());
     bench.append(Stream::Evidence, PAIR, evidence("b"));
     bench.once();
     bench.assert_batch();
@@ -566,11 +567,11 @@ fn a_state_removed_under_the_daemon_stops_it_and_the_next_start_rebuilds() {
     bench.wait_rows(&mut daemon, 1);
     bench.remove_state();
     let status = daemon.wait(LONG).unwrap();
-    assert_eq!(status.code(), Some(1), "{}", bench.said());
+    assert_eq!(status.code(), Some(1), "{}", bench.log_text());
     assert!(
-        bench.said().contains("removed while distilld ran"),
+        bench.log_text().contains("removed while distilld ran"),
         "{}",
-        bench.said()
+        bench.log_text()
     );
     bench.append_run(PAIR, "b");
     bench.once();
@@ -578,7 +579,7 @@ fn a_state_removed_under_the_daemon_stops_it_and_the_next_start_rebuilds() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_keeps_no_row_from_being_written() {
+fn an_unread_log_delays_no_row() {
     let bench = Bench::new();
     let (reader, writer) = std::io::pipe().unwrap();
     rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
@@ -586,30 +587,30 @@ fn a_log_that_nobody_reads_keeps_no_row_from_being_written() {
     command.env("RUST_LOG", "distilld=debug").stderr(writer);
     let mut daemon = command.spawn().unwrap();
     drop(command);
-    // A line is logged for each: many times what the pipe holds.
+    // One line is logged for each: many times the capacity of the pipe.
     for n in 0..100 {
         let run = format!("run {n}");
         bench.append_run(PAIR, &run);
-        let there = wait_until(LONG, || Ok(bench.has(&run)));
-        assert!(there.is_ok(), "{run}: {there:?}");
+        let waited = wait_until(LONG, || Ok(bench.has(&run)));
+        assert!(waited.is_ok(), "{run}: {waited:?}");
     }
     let mut lines = BufReader::new(reader).lines();
     let mut next = || lines.next().unwrap().unwrap();
     while !next().contains("caught up") {}
     bench.append_run(PAIR, "read again");
-    let told = loop {
+    let report = loop {
         let line = next();
         assert!(line.starts_with("time="), "a line in parts: {line}");
         if line.contains("msg=\"dropped ") {
             break line;
         }
     };
-    let (_, lost) = told.split_once(" lines=").unwrap();
+    let (_, lost) = report.split_once(" lines=").unwrap();
     let (lost, _) = lost.split_once(' ').unwrap();
-    assert!(lost.parse::<u32>().unwrap() > 10, "{told}");
-    // The turn that tells of the loss need not be the one that heard of the run.
-    let there = wait_until(LONG, || Ok(bench.has("read again")));
-    assert!(there.is_ok(), "read again: {there:?}");
+    assert!(lost.parse::<u32>().unwrap() > 10, "{report}");
+    // The pass that reports the loss may not be the one that read the run.
+    let waited = wait_until(LONG, || Ok(bench.has("read again")));
+    assert!(waited.is_ok(), "read again: {waited:?}");
     let process = Pid::from_raw(daemon.id().cast_signed()).unwrap();
     rustix::process::kill_process(process, Signal::TERM).unwrap();
     while lines.next().is_some() {}

@@ -1,6 +1,6 @@
-//! An export edited in place, anywhere, with its length and even its times kept, while the daemon runs and while it does
-//! not: found, said, nothing appended from then on, and `rebuild` is the way out. Whatever only touches the file, or
-//! kills the daemon, or copies the lake, is no alarm.
+//! An export edited in place, anywhere, with its length and even its times kept, while the daemon runs and while it
+//! does not: detected, reported, nothing appended afterwards, and `rebuild` is the remedy. Only touching the file,
+//! killing the daemon or copying the lake is not reported.
 
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::Write as _;
@@ -18,9 +18,9 @@ use crate::support::tools::number_from;
 const PAIR: &str = "2026/01/01/n.jsonl";
 const FOUND: &str = "was changed by someone else";
 const FITS: &str = "verified, unchanged since they were written";
-/// Rows of a lake, 64 KiB each: three segments and a half.
+/// Rows of a lake, 64 KiB each: three and a half segments.
 const ROWS: u32 = 56;
-/// Edits of the ordinary run, and the variables that ask for more and for the same.
+/// Edits of the ordinary run; the variables select the number and the seed.
 const EDITS: u64 = 4;
 const EDITS_VARIABLE: &str = "DISTILLD_EDITS";
 const SEED_VARIABLE: &str = "DISTILLD_EDITS_SEED";
@@ -47,7 +47,7 @@ fn scanning(bench: &Bench) -> Command {
     command
 }
 
-/// Changes one byte at a random place; `times_back`: and the file's times, as far as any program can.
+/// Changes one byte at a random offset; with `times_back` also restores the file's times as far as possible.
 fn edit(export: &Path, rng: &mut Rng, times_back: bool) -> u64 {
     let before = fs::metadata(export).unwrap();
     let file = OpenOptions::new()
@@ -68,12 +68,12 @@ fn edit(export: &Path, rng: &mut Rng, times_back: bool) -> u64 {
     at
 }
 
-/// It stays found, nothing is appended, and the way out is one.
+/// Asserts that the edit remains reported, that nothing is appended, and that the remedy works.
 fn check_refused(bench: &Bench, found: &[u8], what: &str) {
     assert!(
-        bench.said().contains(FOUND) && bench.said().contains("distilld rebuild"),
+        bench.log_text().contains(FOUND) && bench.log_text().contains("distilld rebuild"),
         "{what}: {}",
-        bench.said()
+        bench.log_text()
     );
     bench.append_run(PAIR, "too late");
     for once in [true, false] {
@@ -115,8 +115,8 @@ fn check_edits(running: bool) {
         );
         let status = daemon
             .wait(LONG)
-            .unwrap_or_else(|error| panic!("{what}: {error}\n{}", bench.said()));
-        assert_eq!(status.code(), Some(1), "{what}: {}", bench.said());
+            .unwrap_or_else(|error| panic!("{what}: {error}\n{}", bench.log_text()));
+        assert_eq!(status.code(), Some(1), "{what}: {}", bench.log_text());
         if !running {
             bench.append_run(PAIR, "before");
         }
@@ -125,23 +125,23 @@ fn check_edits(running: bool) {
 }
 
 #[test]
-fn an_edit_anywhere_under_a_running_daemon_is_found_at_its_next_scan() {
+fn an_edit_anywhere_under_a_running_daemon_is_detected_at_its_next_scan() {
     check_edits(true);
 }
 
 #[test]
-fn an_edit_anywhere_while_no_daemon_runs_is_found_after_the_next_start() {
+fn an_edit_anywhere_while_no_daemon_runs_is_detected_after_the_next_start() {
     check_edits(false);
 }
 
 #[test]
-fn an_edit_that_is_taken_back_is_forgiven() {
+fn a_reverted_edit_is_accepted() {
     let bench = lake();
     let before = bench.export_bytes();
     edit(&bench.export(), &mut Rng::with_seed(3), false);
     let ended = bench.run(&mut bench.command(&["run", "--once"]));
     ended.check(1, &[FOUND]);
-    // In the same file: another one under its name would do as well.
+    // In the same file: another file under its name would be accepted.
     let file = OpenOptions::new().write(true).open(bench.export()).unwrap();
     file.write_all_at(&before, 0).unwrap();
     bench.append_run(PAIR, "after");
@@ -149,32 +149,32 @@ fn an_edit_that_is_taken_back_is_forgiven() {
     bench.assert_batch();
 }
 
-/// A batch that the journal holds is written at its offset by the next start, whatever stands there by then.
+/// A batch in the journal is written at its offset by the next start, regardless of the content there.
 #[test]
-fn lines_that_others_appended_stay_when_the_next_row_finds_them() {
+fn lines_appended_by_others_remain_when_the_next_row_detects_them() {
     let bench = lake();
     let mut command = bench.command(&["run"]);
-    // Nothing but the next row makes it look.
+    // Only the next row triggers a verification.
     command.env("DISTILLD_RECENT_SCAN_MS", "3600000");
     let mut daemon = bench.catch_up(&mut command);
     bench.append_run(PAIR, "before");
     bench.wait_run(&mut daemon, "before");
     let mut export = File::options().append(true).open(bench.export()).unwrap();
     export
-        .write_all(b"{\"row\":\"of somebody else\"}\n")
+        .write_all(b"{\"row\":\"of another process\"}\n")
         .unwrap();
     let seen = bench.export_bytes();
     bench.append_run(PAIR, "next");
     let status = daemon.wait(LONG).unwrap();
-    assert_eq!(status.code(), Some(1), "{}", bench.said());
-    assert!(bench.said().contains(FOUND), "{}", bench.said());
+    assert_eq!(status.code(), Some(1), "{}", bench.log_text());
+    assert!(bench.log_text().contains(FOUND), "{}", bench.log_text());
     bench.once();
     assert!(bench.export_bytes().starts_with(&seen));
     assert!(bench.has("next"));
     assert_eq!(bench.row_count(), ROWS as usize + 3);
 }
 
-/// What changes the file's times and none of its bytes.
+/// Changes of the file's times that leave its bytes.
 #[derive(Debug, Clone, Copy)]
 enum Touch {
     Chmod,
@@ -195,7 +195,7 @@ impl Touch {
         };
         match self {
             Touch::Chmod => fs::set_permissions(&export, Permissions::from_mode(0o664)).unwrap(),
-            Touch::HardLink => fs::hard_link(&export, bench.beside("link")).unwrap(),
+            Touch::HardLink => fs::hard_link(&export, bench.sibling("link")).unwrap(),
             Touch::NewTimes => {
                 let now = FileTimes::new().set_modified(SystemTime::now());
                 file().set_times(now).unwrap();
@@ -210,7 +210,7 @@ impl Touch {
 }
 
 #[test]
-fn what_only_touches_the_export_is_looked_into_once_and_is_no_alarm() {
+fn metadata_changes_of_the_export_are_verified_once_without_an_alarm() {
     let bench = lake();
     let mut daemon = bench.catch_up(&mut scanning(&bench));
     for touch in [
@@ -219,25 +219,35 @@ fn what_only_touches_the_export_is_looked_into_once_and_is_no_alarm() {
         Touch::NewTimes,
         Touch::OwnBytes,
     ] {
-        let before = bench.said().matches(FITS).count();
+        let before = bench.log_text().matches(FITS).count();
         touch.act(&bench);
         bench.wait_for(&mut daemon, &format!("{touch:?}"), || {
-            bench.said().matches(FITS).count() == before + 1
+            bench.log_text().matches(FITS).count() == before + 1
         });
         bench.probe(&mut daemon);
     }
-    let said = bench.said().matches(FITS).count();
+    let verified = bench.log_text().matches(FITS).count();
     (0..3).for_each(|_| bench.probe(&mut daemon));
     bench.stop(daemon);
-    assert_eq!(bench.said().matches(FITS).count(), said, "{}", bench.said());
-    // And what is known again is remembered.
+    assert_eq!(
+        bench.log_text().matches(FITS).count(),
+        verified,
+        "{}",
+        bench.log_text()
+    );
+    // The verified metadata is stored.
     bench.stop(bench.start_caught_up());
-    assert_eq!(bench.said().matches(FITS).count(), said, "{}", bench.said());
+    assert_eq!(
+        bench.log_text().matches(FITS).count(),
+        verified,
+        "{}",
+        bench.log_text()
+    );
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
 }
 
 #[test]
-fn a_copy_of_the_lake_and_a_killed_daemon_are_no_alarm() {
+fn a_copied_lake_and_a_killed_daemon_cause_no_alarm() {
     let bench = lake();
     let mut daemon = bench.start_caught_up();
     append_long(&bench, ROWS..ROWS + 3);
@@ -246,20 +256,20 @@ fn a_copy_of_the_lake_and_a_killed_daemon_are_no_alarm() {
     let copied = Command::new("cp")
         .arg("-a")
         .arg(bench.root())
-        .arg(bench.beside("copy"))
+        .arg(bench.sibling("copy"))
         .status()
         .unwrap();
     assert!(copied.success());
-    fs::rename(bench.root(), bench.beside("original")).unwrap();
-    fs::rename(bench.beside("copy"), bench.root()).unwrap();
-    let before = bench.said().matches(FITS).count();
+    fs::rename(bench.root(), bench.sibling("original")).unwrap();
+    fs::rename(bench.sibling("copy"), bench.root()).unwrap();
+    let before = bench.log_text().matches(FITS).count();
     let mut daemon = bench.start_caught_up();
     bench.wait_for(&mut daemon, "it was compared", || {
-        bench.said().matches(FITS).count() > before
+        bench.log_text().matches(FITS).count() > before
     });
     append_long(&bench, ROWS + 3..ROWS + 5);
     bench.wait_rows(&mut daemon, ROWS as usize + 5);
-    // Read once, and not with each row from then on.
+    // Read once, not for each row afterwards.
     let read_before = read_bytes(daemon.pid());
     (0..8).for_each(|_| bench.probe(&mut daemon));
     let read = read_bytes(daemon.pid()) - read_before;

@@ -1,6 +1,6 @@
-//! The examples and the pages that describe them: the example lake, which the README's first command works on, with
-//! every class and every verdict; the pair of lines and the row in the description of the input; the table of the files
-//! that distilld makes.
+//! The examples and the pages that describe them: the example lake, which the README's first command uses, with every
+//! class and every verdict; the pair of lines and the row in the description of the input; the table of the files that
+//! distilld creates.
 
 use std::fs;
 use std::path::Path;
@@ -9,20 +9,20 @@ use std::process::Command;
 use crate::support::process::Bench;
 
 #[test]
-fn the_example_lake_holds_every_class_and_every_verdict() {
+fn the_example_lake_has_every_class_and_every_verdict() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/lake");
     let ended = Command::new(env!("CARGO_BIN_EXE_distilld"))
         .args(["--root", root.to_str().unwrap(), "export", "--output", "-"])
         .output()
         .unwrap();
     let rows = String::from_utf8(ended.stdout).unwrap();
-    let said = String::from_utf8(ended.stderr).unwrap();
-    let result = said.lines().last().unwrap();
+    let log = String::from_utf8(ended.stderr).unwrap();
+    let result = log.lines().last().unwrap();
     assert!(
         result.contains(r#""records_read":42,"records_exported":26,"records_quarantined":11"#),
-        "{said}"
+        "{log}"
     );
-    assert!(result.contains("firewall=11, not-instructable=5"), "{said}");
+    assert!(result.contains("firewall=11, not-instructable=5"), "{log}");
     for beginning in [
         "Review the file",
         "Run task_class=",
@@ -39,7 +39,7 @@ fn the_example_lake_holds_every_class_and_every_verdict() {
     }
 }
 
-/// The fenced records of a page, each with the path that the text before it names last.
+/// Returns the fenced records of a page, each with the last path that the text before it names.
 fn records(page: &str) -> Vec<(&str, &str)> {
     let mut records = Vec::new();
     let mut rest = page;
@@ -53,7 +53,7 @@ fn records(page: &str) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn the_example_pair_of_the_input_page_gives_the_row_that_it_shows() {
+fn the_example_pair_of_the_input_page_earns_the_row_shown_there() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/lake/README.md");
     let page = fs::read_to_string(page).unwrap();
     let records = records(&page);
@@ -80,7 +80,7 @@ fn the_example_pair_of_the_input_page_gives_the_row_that_it_shows() {
     assert_eq!(rows, *row);
 }
 
-/// Names of all files below a directory. One that vanishes meanwhile is none.
+/// Collects the names of all files below a directory. A file that vanishes meanwhile is skipped.
 fn names_below(dir: &Path, names: &mut Vec<String>) {
     for entry in fs::read_dir(dir).unwrap().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -92,7 +92,7 @@ fn names_below(dir: &Path, names: &mut Vec<String>) {
 }
 
 #[test]
-fn the_operators_page_describes_every_file_that_a_daemon_makes() {
+fn the_operators_page_describes_every_file_that_a_daemon_creates() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/README.md");
     let page = fs::read_to_string(page).unwrap();
     let (_, table) = page.split_once("\n## Files\n").unwrap();
@@ -109,7 +109,7 @@ fn the_operators_page_describes_every_file_that_a_daemon_makes() {
     names_below(&bench.root().join("data/distilled"), &mut names);
     assert!(names.len() > 10, "{names:?}");
     for name in &names {
-        // So it is called while it is written.
+        // The temporary name of a file while it is written.
         let name = name.strip_suffix(".new").unwrap_or(name);
         let ends = [format!("/{name}`"), format!("`{name}`")];
         assert!(

@@ -1,7 +1,7 @@
-//! An error from every call that reaches the disk, in turn, of those that change something and of those that only
-//! look: once, until it is healed, and a second one while the first is being recovered from. What may pass is tried
-//! again as the daemon does; what may not ends the process, and the next start recovers. Signals, and the short reads
-//! and writes that go with them, are no errors and fail nothing.
+//! An error from every call that reaches the disk, in turn, both mutating and read-only: once, until the disk is
+//! healed, and a second error during the recovery from the first. Transient errors are retried as the daemon does;
+//! others end the process, and the next start recovers. Signals, and the short reads and writes that go with them, are
+//! not errors and fail nothing.
 
 use distilld::engine::EngineError;
 use fastrand::Rng;
@@ -12,31 +12,31 @@ use crate::support::naive::{multiset_difference, naive_batch};
 use crate::support::sim_disk::{EIO, ENOSPC, Fate, Fault, Partly, SimDisk};
 use crate::support::tools::number_from;
 
-/// How often something is tried again before the test calls it stuck.
+/// Maximum number of retries before the test fails.
 const TRIES: usize = 12;
-/// Where pairs of faults are tried: the lake, another one in each run, and how many pairs.
+/// Variables for pairs of faults: the seed of the lake, different in each run, and the number of pairs.
 const SEED_VARIABLE: &str = "DISTILLD_FAULTS_SEED";
 const PAIRS_VARIABLE: &str = "DISTILLD_FAULT_PAIRS";
 const PAIRS: u64 = 400;
-/// Lakes under signals in the ordinary run.
+/// Number of lakes under signals in the ordinary run.
 const SIGNAL_SEEDS: u64 = 12;
-/// Second faults come at most so many calls after the error that the first one was.
+/// Maximum number of calls between the error of the first fault and the second fault.
 const SECOND_MAX: u64 = 40;
 
-/// Which of the calls are counted, and fail.
+/// The kind of calls that are counted and fail.
 #[derive(Debug, Clone, Copy)]
 enum Calls {
-    /// Those that change something.
+    /// Calls that change something.
     Changing,
-    /// Those that only look.
-    ReadContext,
+    /// Calls that only read.
+    ReadOnly,
 }
 
 impl Calls {
     fn so_far(self, disk: &SimDisk) -> u64 {
         match self {
             Calls::Changing => disk.calls(),
-            Calls::ReadContext => disk.looks(),
+            Calls::ReadOnly => disk.read_calls(),
         }
     }
 }
@@ -45,7 +45,7 @@ impl Calls {
 #[derive(Debug, Clone, Copy)]
 struct Injected {
     calls: Calls,
-    /// The number of the call that fails; of a second fault, counted from the error that the first one was.
+    /// The number of the failing call; for a second fault, counted from the error of the first one.
     n: u64,
     fault: Fault,
 }
@@ -54,7 +54,7 @@ impl Injected {
     fn inject(self, disk: &SimDisk) {
         match self.calls {
             Calls::Changing => disk.fail_at(self.n, self.fault),
-            Calls::ReadContext => disk.fail_look_at(self.n, self.fault),
+            Calls::ReadOnly => disk.fail_read_call_at(self.n, self.fault),
         }
     }
 }
@@ -63,17 +63,17 @@ impl Injected {
 struct Trial {
     bench: Bench,
     what: String,
-    /// Injected when the first error is met.
+    /// Injected at the first error.
     second: Option<Injected>,
     errors: usize,
-    /// Calls that failed, on disks that a new process or a power cut has left behind.
+    /// Calls that failed on previous disks, before a new process or a power cut.
     failed_before: Vec<String>,
-    /// The power goes so many steps after the first error; `None`: never, or by now it has.
+    /// Number of steps between the first error and the power cut; `None` if there is none, or after it.
     cut_in: Option<usize>,
 }
 
 impl Trial {
-    /// The process ends, and the next one finds the disk so.
+    /// Ends the process; the next one finds the disk in this state.
     fn next_process(&mut self, fate: Fate) {
         let found = self.bench.disk.power_cut(1, fate);
         found.heal();
@@ -82,12 +82,13 @@ impl Trial {
         self.bench.engine = None;
     }
 
-    /// The calls that failed so far, of those that change something.
+    /// Returns the mutating calls that failed so far.
     fn failed_calls(&self) -> Vec<String> {
         [self.failed_before.clone(), self.bench.disk.failed_calls()].concat()
     }
 
-    /// The power goes, and with it all that no sync made durable; what a failed one left in the kernel's memory too.
+    /// Cuts the power: everything without a successful sync is lost, including what a failed sync left in the kernel's
+    /// memory.
     fn cut(&mut self) {
         self.next_process(Fate::Lost);
         self.persist(|_| Ok(()));
@@ -96,7 +97,7 @@ impl Trial {
         }
     }
 
-    /// The power cut, if it is due.
+    /// Cuts the power if the cut is due.
     fn cut_if_due(&mut self) {
         match self.cut_in {
             Some(0) if self.errors > 0 => {
@@ -108,11 +109,11 @@ impl Trial {
         }
     }
 
-    /// What the daemon's thread does after an error: again, or a new process.
+    /// Acts on an error like the daemon's thread: retries, or starts a new process.
     fn after_error(&mut self, error: &EngineError) {
         self.errors += 1;
         if !error.is_transient() {
-            // The process ends; the kernel keeps what it has.
+            // The process ends; the kernel keeps its data.
             self.next_process(Fate::Kept);
         }
         let bench = &mut self.bench;
@@ -124,7 +125,7 @@ impl Trial {
             .unwrap_or_else(|fault| panic!("{}: {fault}, after: {error}", self.what));
     }
 
-    /// Does `act` until it succeeds, opening the engine where there is none.
+    /// Repeats `act` until it succeeds, and opens the engine where there is none.
     fn persist(&mut self, mut act: impl FnMut(&mut Bench) -> Result<(), EngineError>) {
         let mut last = String::new();
         for tries in 0..TRIES {
@@ -160,7 +161,7 @@ fn run_with_faults(
     run_bench_with_faults(seed, steps, Bench::new(disk), first, second, cut_in)
 }
 
-/// Carries out a script while calls fail, and gives it as it stands after a last scan and silence, with no fault left.
+/// Runs a script while calls fail; returns it after a final scan and silence, without remaining faults.
 fn run_bench_with_faults(
     seed: u64,
     steps: &[Step],
@@ -182,10 +183,10 @@ fn run_bench_with_faults(
         first.inject(&trial.bench.disk);
     }
     for step in steps {
-        // A step that failed has appended its bytes already: only the looking is done again.
+        // A failed step has appended its bytes already: only the scan is repeated.
         let mut appended = false;
         trial.persist(|bench| match step {
-            Step::Append { .. } if appended => bench.look_around().and_then(|()| bench.catch_up()),
+            Step::Append { .. } if appended => bench.scan().and_then(|()| bench.catch_up()),
             step => {
                 appended = true;
                 bench.step(step, true)
@@ -193,15 +194,15 @@ fn run_bench_with_faults(
         });
         trial.cut_if_due();
     }
-    if let Some(failed) = trial.bench.disk.failed_look() {
+    if let Some(failed) = trial.bench.disk.failed_read_call() {
         trial.what = format!("{}, last of them {failed}", trial.what);
     }
     trial.bench.disk.heal();
-    trial.persist(|bench| bench.look_around().and_then(|()| bench.quiet()));
+    trial.persist(|bench| bench.scan().and_then(|()| bench.quiet()));
     trial
 }
 
-/// What is wrong at the end of a script, if anything.
+/// Returns the first violation at the end of a script.
 fn fault_at_the_end(trial: &mut Trial, steps: &[Step]) -> Option<String> {
     let bench = &mut trial.bench;
     let naive = naive_batch(&pairs_of(steps), false);
@@ -211,7 +212,7 @@ fn fault_at_the_end(trial: &mut Trial, steps: &[Step]) -> Option<String> {
         .or_else(|| bench.read_export().err())
 }
 
-/// A small script, and how many calls it makes where none fails.
+/// Returns a small script and the number of its calls without faults.
 fn small_script(seed: u64, calls: Calls) -> (Vec<Step>, u64) {
     let mut rng = Rng::with_seed(seed);
     let shape = Shape {
@@ -226,25 +227,26 @@ fn small_script(seed: u64, calls: Calls) -> (Vec<Step>, u64) {
     (steps, calls)
 }
 
-/// How the errors that were told differ from the calls that failed, if they do. Of calls that fail until the disk is
-/// healed several may be told as one error.
-fn untold(trial: &Trial, fault: Fault) -> Option<String> {
+/// Returns the difference between the reported errors and the failed calls, if there is one. Several calls that fail
+/// until the disk is healed may be reported as one error.
+fn reporting_fault(trial: &Trial, fault: Fault) -> Option<String> {
     let failed = trial.failed_calls();
-    let to_be_told = failed.len() - trial.bench.failed_in_closing;
-    let told = match fault.persistent {
-        true => (trial.errors > 0) == (to_be_told > 0) && trial.errors <= to_be_told,
-        false => trial.errors == to_be_told,
+    let reportable = failed.len() - trial.bench.failed_in_closing;
+    let is_reported = match fault.persistent {
+        true => (trial.errors > 0) == (reportable > 0) && trial.errors <= reportable,
+        false => trial.errors == reportable,
     };
     let [errors, closing] = [trial.errors, trial.bench.failed_in_closing];
-    (!told).then(|| format!("{errors} errors were told, {closing} met in closing, of {failed:?}"))
+    (!is_reported)
+        .then(|| format!("{errors} errors were reported, {closing} met in closing, of {failed:?}"))
 }
 
-/// Every call fails in turn. Gives how many errors the daemon met in all.
+/// Fails every call in turn. Returns the total number of errors that the daemon met.
 fn check(seed: u64, calls: Calls, fault: Fault) -> usize {
     check_also(seed, calls, fault, |_| None)
 }
 
-/// As [`check`]; `also` finds what else is wrong.
+/// As [`check`]; `also` performs additional checks.
 fn check_also(
     seed: u64,
     calls: Calls,
@@ -279,13 +281,18 @@ fn check_changing(errno: i32, persistent: bool, partly: Partly) {
             persistent,
             partly,
         };
-        let errors = check_also(seed, Calls::Changing, fault, |trial| untold(trial, fault));
-        assert!(errors > 60, "seed {seed}: only {errors} errors were told");
+        let errors = check_also(seed, Calls::Changing, fault, |trial| {
+            reporting_fault(trial, fault)
+        });
+        assert!(
+            errors > 60,
+            "seed {seed}: only {errors} errors were reported"
+        );
     }
 }
 
 #[test]
-fn a_full_disk_at_any_call_loses_nothing_and_passes_by_itself() {
+fn a_full_disk_at_any_call_loses_nothing_and_is_retried() {
     check_changing(ENOSPC, false, Partly::Nothing);
     check_changing(ENOSPC, false, Partly::Torn);
     check_changing(ENOSPC, true, Partly::Short);
@@ -298,23 +305,23 @@ fn an_io_error_at_any_call_loses_nothing() {
 }
 
 #[test]
-fn a_look_at_the_disk_that_fails_once_is_taken_again() {
+fn a_read_call_that_fails_once_is_retried() {
     for seed in 20..24 {
-        check(seed, Calls::ReadContext, Fault::once(EIO));
+        check(seed, Calls::ReadOnly, Fault::once(EIO));
     }
 }
 
 #[test]
-fn looks_at_the_disk_that_fail_for_a_while_lose_nothing() {
+fn read_calls_that_fail_for_a_while_lose_nothing() {
     for seed in 20..24 {
-        check(seed, Calls::ReadContext, Fault::until_healed(EIO));
+        check(seed, Calls::ReadOnly, Fault::until_healed(EIO));
     }
 }
 
 #[test]
-fn a_call_that_a_signal_interrupts_is_made_again_and_fails_nothing() {
+fn a_call_interrupted_by_a_signal_is_retried_without_failure() {
     for seed in 20..22 {
-        for calls in [Calls::Changing, Calls::ReadContext] {
+        for calls in [Calls::Changing, Calls::ReadOnly] {
             let errors = check(seed, calls, Fault::interruption());
             assert_eq!(errors, 0, "seed {seed}, {calls:?}");
         }
@@ -323,7 +330,7 @@ fn a_call_that_a_signal_interrupts_is_made_again_and_fails_nothing() {
 
 /// Every other call is interrupted, every read and write is short.
 #[test]
-fn signals_all_the_time_and_short_reads_and_writes_fail_nothing() {
+fn permanent_signals_and_short_reads_and_writes_fail_nothing() {
     for seed in 20..20 + SIGNAL_SEEDS {
         let (steps, _) = small_script(seed, Calls::Changing);
         let disk = SimDisk::new();
@@ -335,14 +342,14 @@ fn signals_all_the_time_and_short_reads_and_writes_fail_nothing() {
     }
 }
 
-/// A fault that some call meets.
+/// Returns a fault for the `n`-th call.
 fn random_fault(rng: &mut Rng, n: u64) -> Injected {
     let errno = *rng.choice(&[EIO, ENOSPC]).unwrap();
     let partly = *rng
         .choice(&[Partly::Nothing, Partly::Short, Partly::Torn])
         .unwrap();
     Injected {
-        calls: *rng.choice(&[Calls::Changing, Calls::ReadContext]).unwrap(),
+        calls: *rng.choice(&[Calls::Changing, Calls::ReadOnly]).unwrap(),
         n,
         fault: Fault {
             errno,
@@ -352,7 +359,8 @@ fn random_fault(rng: &mut Rng, n: u64) -> Injected {
     }
 }
 
-/// A call fails, and of the calls by which the daemon recovers from that, or opens everything anew, another one does.
+/// One call fails, and then another one of the calls by which the daemon recovers from the error or reopens
+/// everything.
 #[test]
 fn an_error_during_the_recovery_from_an_error_loses_nothing() {
     let seed = number_from(SEED_VARIABLE).unwrap_or_else(|| fastrand::u64(..));
@@ -381,17 +389,16 @@ fn an_error_during_the_recovery_from_an_error_loses_nothing() {
     assert!(met_both > pairs / 4, "{met_both} of {pairs}");
 }
 
-/// What a failed sync leaves looks written to the next process, and is not on the disk.
-/// A commit that fails beside the pass gives back what was sealed: nothing of it is lost, and it stands before what was
-/// merged meanwhile.
+/// The result of a failed sync looks written to the next process, and is not on the disk. A commit that fails while a
+/// pass runs returns its sealed rows: none of them is lost, and they precede the rows merged meanwhile.
 #[test]
-fn an_error_while_another_thread_commits_loses_nothing() {
+fn an_error_during_a_background_commit_loses_nothing() {
     let mut met = 0;
     for seed in 40..44 {
         let (steps, end) = small_script(seed, Calls::Changing);
         for n in 0..end {
             let mut bench = Bench::new(SimDisk::new());
-            bench.commit_beside();
+            bench.commit_in_background();
             let fault = Fault {
                 errno: if n % 2 == 0 { ENOSPC } else { EIO },
                 persistent: n % 3 == 0,

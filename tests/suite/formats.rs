@@ -1,5 +1,5 @@
-//! The bytes of everything persisted. A change here is a change of `checkpoint::FORMAT`: a state of the old form is
-//! then rebuilt from the sources and the export, never misread.
+//! The bytes of all persisted formats. A change here requires a change of `checkpoint::FORMAT`: a state of the old
+//! format is then rebuilt from the sources and the export, never misread.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use distilld::pair::checkpoint::{FORMAT, PairCheckpoint};
 use distilld::pair::index::{
     DeadLetter, EvidenceLine, EvidenceLocation, Packed, PairId, ScoredLine, UnclaimedRow,
 };
-use distilld::pair::verdict::{LineTotals, Verdict, VerdictCounts};
+use distilld::pair::verdict::{LineTotals, Verdict, VerdictCounts, VerdictKind};
 use distilld::platform::storage::Storage as _;
 use distilld::record::keys::{RowKey, RunKey};
 use distilld::store::export::ExportMark;
@@ -53,11 +53,7 @@ fn checkpoint() -> PairCheckpoint {
         malformed: 1,
         seen,
     };
-    let counts = VerdictCounts {
-        exported: 1,
-        waiting: 0,
-        ..VerdictCounts::default()
-    };
+    let counts = VerdictCounts::default().with(VerdictKind::Exported, 1);
     PairCheckpoint {
         path: b"2026/01/02/a.jsonl".to_vec(),
         scored: source,
@@ -130,7 +126,7 @@ fn check(name: &str, pinned: &str, bytes: &[u8]) {
 }
 
 #[test]
-fn a_checkpoint_and_a_header_are_written_and_read_as_pinned() {
+fn the_bytes_of_a_checkpoint_and_a_header_are_stable() {
     assert_eq!(FORMAT, 4);
     check(
         "checkpoint",
@@ -151,22 +147,22 @@ fn a_checkpoint_and_a_header_are_written_and_read_as_pinned() {
 }
 
 #[test]
-fn counts_that_no_lake_has_fail_the_account_and_nothing_else() {
+fn impossible_counts_fail_only_the_account() {
     let mut damaged = checkpoint();
-    damaged.counts.blank_text = u64::MAX;
+    damaged.counts[VerdictKind::BlankText] = u64::MAX;
     damaged.scored.malformed = u64::MAX;
     assert!(damaged.balance().is_err());
     let mut totals = LineTotals::default();
-    totals.replace(&damaged, &checkpoint());
+    totals.replace(&damaged.line_totals(), &checkpoint().line_totals());
     assert!(!totals.balanced());
-    totals.replace(&checkpoint(), &damaged);
+    totals.replace(&checkpoint().line_totals(), &damaged.line_totals());
     totals.scored_lines = 1;
-    totals.counts.role = u64::MAX;
+    totals.counts[VerdictKind::WrongRole] = u64::MAX;
     assert!(!totals.balanced());
 }
 
 #[test]
-fn packed_entries_are_written_and_read_as_pinned() {
+fn the_bytes_of_packed_entries_are_stable() {
     let evidence = EvidenceLine {
         run: RunKey([1; 12]),
         place: EvidenceLocation {
@@ -198,7 +194,7 @@ fn packed_entries_are_written_and_read_as_pinned() {
 }
 
 #[test]
-fn a_journal_frame_is_written_and_read_as_pinned() {
+fn the_bytes_of_a_journal_frame_are_stable() {
     let path = Path::new("/journal");
     let disk = SimDisk::new();
     let mut journal = Journal::empty(disk.create(path).unwrap(), 1, 0);
@@ -216,7 +212,7 @@ fn a_journal_frame_is_written_and_read_as_pinned() {
     assert_eq!(read, [(1, batch())]);
 }
 
-/// A journal of three batches on a disk, and the length of each frame.
+/// Writes a journal of three batches to a disk; returns it and the length of each frame.
 fn three_frames() -> (SimDisk, Vec<u64>) {
     let disk = SimDisk::new();
     let mut journal = Journal::empty(disk.create(Path::new("/journal")).unwrap(), 5, 10);
@@ -239,7 +235,7 @@ fn replayed(disk: &SimDisk) -> Result<usize, JournalError> {
 }
 
 #[test]
-fn a_torn_last_frame_ends_the_journal_and_damage_before_it_is_damage() {
+fn a_torn_last_frame_ends_the_journal_and_earlier_damage_is_an_error() {
     let (disk, ends) = three_frames();
     assert_eq!(replayed(&disk).unwrap(), 3);
     let whole = disk.read("/journal").unwrap();
@@ -249,7 +245,7 @@ fn a_torn_last_frame_ends_the_journal_and_damage_before_it_is_damage() {
         let disk = SimDisk::new();
         disk.write_file("/journal", &damaged);
         let frames = replayed(&disk);
-        let behind_its_payload = ends
+        let after_its_payload = ends
             .iter()
             .any(|end| damaged.len() as u64 > *end && at as u64 >= *end - 64)
             && frames.as_ref().is_ok_and(|frames| *frames == 3);
@@ -260,7 +256,7 @@ fn a_torn_last_frame_ends_the_journal_and_damage_before_it_is_damage() {
             );
         } else {
             assert!(
-                behind_its_payload || matches!(frames, Err(JournalError::Damaged(_))),
+                after_its_payload || matches!(frames, Err(JournalError::Damaged(_))),
                 "byte {at}: {frames:?}"
             );
         }
@@ -274,7 +270,7 @@ fn a_torn_last_frame_ends_the_journal_and_damage_before_it_is_damage() {
 }
 
 #[test]
-fn frames_of_an_epoch_that_was_taken_in_are_not_read_again() {
+fn frames_of_an_applied_epoch_are_not_replayed() {
     let (disk, _) = three_frames();
     let file = disk.open_write(Path::new("/journal")).unwrap();
     let mut journal = Journal::empty(file, 6, 13);

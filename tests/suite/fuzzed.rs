@@ -1,4 +1,4 @@
-//! The corpora of `fuzz/` under the checks that the fuzz targets make, and random inputs of no great cleverness.
+//! The corpora of `fuzz/` under the checks of the fuzz targets, and simple random inputs.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use crate::support::fuzz_checks::TARGETS;
 
-/// Random inputs of each target.
+/// Random inputs per target.
 const CASES: u64 = 400;
 
 fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
@@ -24,7 +24,7 @@ fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn whatever_fuzzing_found_interesting_still_holds() {
+fn the_fuzz_corpora_satisfy_their_checks() {
     for (name, check) in TARGETS {
         let inputs = corpus(name);
         assert!(
@@ -33,7 +33,7 @@ fn whatever_fuzzing_found_interesting_still_holds() {
             inputs.len()
         );
         for (path, input) in inputs {
-            // Said by the test runner if the check fails, and by nobody else.
+            // The test runner prints this only if the check fails.
             println!("{path}");
             check(&input);
         }
@@ -41,7 +41,7 @@ fn whatever_fuzzing_found_interesting_still_holds() {
 }
 
 #[test]
-fn corpora_with_a_few_bytes_changed_hold_too() {
+fn mutated_corpora_satisfy_their_checks() {
     for (name, check) in TARGETS {
         let inputs = corpus(name);
         for seed in 0..CASES {

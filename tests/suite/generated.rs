@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::tools::tool;
 
-/// All that is generated, in a directory.
+/// Generates all files into a directory.
 fn generated() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for page in pages::all().unwrap() {
@@ -33,8 +33,8 @@ fn manual_pages(dir: &Path) -> Vec<PathBuf> {
     pages
 }
 
-/// What a command says, which must end well and say nothing on stderr.
-fn said(command: &mut Command) -> String {
+/// Returns the output of a command, which must succeed without output on stderr.
+fn output_of(command: &mut Command) -> String {
     let ended = command.stdin(Stdio::null()).output().unwrap();
     let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(
@@ -67,7 +67,7 @@ fn there_is_a_manual_page_for_the_program_each_command_the_configuration_and_the
 }
 
 #[test]
-fn groff_formats_every_manual_page_without_a_warning_and_nothing_sticks_out() {
+fn groff_formats_every_manual_page_without_warnings_or_overlong_lines() {
     let Some(groff) = tool("groff") else { return };
     let dir = generated();
     for page in manual_pages(dir.path()) {
@@ -75,7 +75,7 @@ fn groff_formats_every_manual_page_without_a_warning_and_nothing_sticks_out() {
         command
             .args(["-man", "-Tutf8", "-ww", "-rLL=80n", "-P-cbou"])
             .arg(&page);
-        let text = said(&mut command);
+        let text = output_of(&mut command);
         assert!(
             text.contains("NAME") && text.contains("SEE ALSO"),
             "{}",
@@ -99,7 +99,7 @@ fn man_shows_a_page_with_its_flags_examples_and_exit_codes() {
     command
         .args(["--warnings", "--local-file"])
         .arg(dir.path().join("man/distilld-export.1"));
-    let text = said(&mut command);
+    let text = output_of(&mut command);
     for wanted in [
         "distilld-export",
         "--recorded-at",
@@ -117,12 +117,12 @@ fn mandoc_finds_no_error_in_any_manual_page() {
     let dir = generated();
     for page in manual_pages(dir.path()) {
         let mut command = Command::new(&mandoc);
-        said(command.args(["-Tlint", "-Werror"]).arg(&page));
+        output_of(command.args(["-Tlint", "-Werror"]).arg(&page));
     }
 }
 
 #[test]
-fn the_page_of_the_configuration_tells_every_key_with_its_default_and_bounds() {
+fn the_configuration_page_lists_every_key_with_its_default_and_bounds() {
     let pages = pages::all().unwrap();
     let page = pages
         .iter()
@@ -144,7 +144,7 @@ fn the_page_of_the_configuration_tells_every_key_with_its_default_and_bounds() {
 }
 
 #[test]
-fn the_page_of_the_input_has_every_name_and_the_example_of_the_text_it_is_made_of() {
+fn the_input_page_has_every_name_and_the_example_of_its_source_text() {
     let pages = pages::all().unwrap();
     let page = pages
         .iter()
@@ -172,7 +172,7 @@ fn the_page_of_the_input_has_every_name_and_the_example_of_the_text_it_is_made_o
     }
 }
 
-/// What completing a half-typed line gives, sorted.
+/// Asserts the sorted completions of a partial line.
 fn check(shell: &str, script: &str, wanted: &str) {
     let Some(program) = tool(shell) else { return };
     let dir = generated();
@@ -207,7 +207,7 @@ fn check(shell: &str, script: &str, wanted: &str) {
     assert_eq!(given.join(" "), wanted, "{shell}: {stdout}{stderr}");
 }
 
-/// Completes the words that follow, the last of which is half typed.
+/// Completes the words that follow, the last of which is partial.
 fn bash(words: &str) -> String {
     let count = words.split(' ').count();
     format!(
@@ -238,8 +238,8 @@ fn fish_completes_commands_flags_and_values() {
     check("fish", &fish("distilld export --dialect g"), "go");
 }
 
-/// zsh completes only where somebody types: at a terminal, which its own module gives. The completed line is then
-/// made an argument of `print`, by keys too.
+/// zsh completes only at a terminal, which its own module provides. The completed line then becomes an argument of
+/// `print`, also by simulated keys.
 #[test]
 fn zsh_completes_commands_flags_and_values() {
     let zsh = |line: &str| {

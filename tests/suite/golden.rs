@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use distilld::batch::export::{BatchOptions, BatchReport, Output, batch_export};
-use distilld::batch::pair::{BatchCounts, LakeReader, MAX_LINE_BYTES, PairReading};
+use distilld::batch::pair::{LakeReader, MAX_LINE_BYTES, PairReading};
 use distilld::lake::path::export_path;
+use distilld::pair::verdict::VerdictKind;
 use distilld::platform::storage::OsStorage;
 use distilld::record::final_check::{forbidden_in, forbidden_in_dialect};
 use distilld::record::json::escape::Dialect;
@@ -79,21 +80,18 @@ fn check(name: &str, dialect: Dialect, include_partial: bool) {
         "{name}"
     );
 
-    // A directory named like a day-file is listed, and passed over.
+    // A directory named like a day-file is listed and skipped.
     let unreadable: Vec<_> = report.unreadable.iter().map(|(path, _)| path).collect();
     assert_eq!(
         unreadable,
         [&golden("lake/data/scored-runs/2026/05/01/dir.jsonl")]
     );
-    let BatchCounts {
-        records_read,
-        exported,
-        firewalled,
-        ..
-    } = report.counts;
+    let verdicts = report.counts.verdicts;
     assert_eq!(
-        records_read,
-        exported + firewalled + report.counts.not_instructable()
+        report.counts.records_read(),
+        verdicts[VerdictKind::Exported]
+            + verdicts[VerdictKind::Firewalled]
+            + report.counts.not_instructable()
     );
 }
 
@@ -104,7 +102,7 @@ fn the_batch_writes_the_golden_bytes() {
 }
 
 #[test]
-fn the_go_dialect_writes_what_the_go_exporter_wrote() {
+fn the_go_dialect_equals_the_go_exporter() {
     check("go", Dialect::Go, false);
 }
 
@@ -123,7 +121,7 @@ fn a_dry_run_counts_the_same_and_writes_nothing() {
 }
 
 #[test]
-fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+fn a_file_is_replaced_atomically_and_no_temporary_file_remains() {
     let dir = tempfile::tempdir().unwrap();
     let target = export_path(dir.path());
     for _ in 0..2 {
@@ -139,7 +137,7 @@ fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
 }
 
 #[test]
-fn no_golden_row_is_forbidden_and_each_can_be_read_back() {
+fn every_golden_row_is_permitted_and_parsed() {
     for name in ["native", "native.include-partial", "go"] {
         let rows = fs::read(golden(&format!("expected.{name}.jsonl"))).unwrap();
         match name {

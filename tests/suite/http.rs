@@ -1,6 +1,7 @@
-//! The sockets of the real daemon that others may connect to: what they tell, whom they refuse, what a hostile client can
-//! do to the pipeline (nothing).
+//! The public sockets of the real daemon: what they report, whom they refuse, and that a hostile client cannot affect
+//! the pipeline.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -26,7 +27,7 @@ use crate::support::process::{Bench, LONG, evidence, evidence_with, scored, scor
 
 const PAIR: &str = "2026/05/01/audits.jsonl";
 
-/// One line of most kinds.
+/// Appends one line of most kinds.
 fn mixed(bench: &Bench) {
     bench.append_run(PAIR, "r1");
     bench.append_run("2026/05/01/reviews.jsonl", "r2");
@@ -39,8 +40,8 @@ fn mixed(bench: &Bench) {
     bench.append(Stream::Evidence, PAIR, "[\n");
 }
 
-/// Feeds the text to `promtool check metrics`; nothing where there is no promtool and no CI.
-fn promtool_agrees(text: &str) {
+/// Passes the text to `promtool check metrics`; does nothing without promtool outside CI.
+fn check_with_promtool(text: &str) {
     let spawned = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -59,8 +60,12 @@ fn promtool_agrees(text: &str) {
     stdin.write_all(text.as_bytes()).unwrap();
     drop(stdin);
     let output = promtool.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
+    let findings =
+        String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && findings.is_empty(),
+        "{findings}\n{text}"
+    );
 }
 
 #[test]
@@ -69,12 +74,12 @@ fn the_metrics_add_up_and_follow_the_conventions() {
     mixed(&bench);
     let (mut daemon, address) = bench.listening();
     let text = get(address, "/metrics").body;
-    promtool_agrees(&text);
+    check_with_promtool(&text);
     for (verdict, lines) in [
         ("exported", 2.0),
         ("firewalled", 1.0),
         ("unknown_category", 1.0),
-        ("role", 0.0),
+        ("wrong_role", 0.0),
         ("blank_text", 1.0),
         ("waiting", 1.0),
         ("malformed", 1.0),
@@ -94,12 +99,12 @@ fn the_metrics_add_up_and_follow_the_conventions() {
     assert_eq!(metric_sum(&text, lines, "class=\"reviews\""), 1.0);
     assert_eq!(metric_sum(&text, "distilld_rows_written_total", ""), 2.0);
     assert_eq!(
-        metric(&text, "distilld_dead_letters{stream=\"evidence\"}"),
+        metric(&text, "distilld_malformed_lines{stream=\"evidence\"}"),
         Some(1.0)
     );
     assert_eq!(metric(&text, "distilld_ready"), Some(1.0));
 
-    // What had waited gets a later verdict; the first ones stay as they were given.
+    // The waiting run gets a later verdict; the first ones remain as they were.
     bench.append(Stream::Evidence, PAIR, evidence("r5"));
     bench.wait_run(&mut daemon, "r5");
     let after = bench.wait_answer(
@@ -119,6 +124,78 @@ fn the_metrics_add_up_and_follow_the_conventions() {
     bench.stop(daemon);
 }
 
+/// A metric's type class (`gauge`, or `counter or histogram`) and its labels.
+type Described = (&'static str, BTreeSet<String>);
+
+/// Returns the metrics of a text in the older format, by name. A family without samples has no labels.
+fn served_metrics(text: &str) -> BTreeMap<String, Described> {
+    let mut served = BTreeMap::new();
+    for line in text.lines() {
+        if let Some((name, kind)) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|typed| typed.split_once(' '))
+        {
+            let class = match kind {
+                "gauge" => "gauge",
+                _ => "counter or histogram",
+            };
+            served.insert(name.to_owned(), (class, BTreeSet::new()));
+        } else if let Some((name, labels)) = line.split_once('{').filter(|_| !line.starts_with('#'))
+        {
+            let family = name.strip_suffix("_bucket").unwrap_or(name);
+            let (_, known) = served.get_mut(family).unwrap_or_else(|| panic!("{line}"));
+            let labels = labels.split_once('}').unwrap().0.split(',');
+            let keys = labels.filter_map(|label| Some(label.split_once('=')?.0.to_owned()));
+            known.extend(keys.filter(|key| key != "le"));
+        }
+    }
+    served
+}
+
+/// Returns the metrics of the two tables in `examples/prometheus/README.md`.
+fn documented_metrics() -> BTreeMap<String, Described> {
+    let readme = include_str!("../../examples/prometheus/README.md");
+    let mut documented = BTreeMap::new();
+    let mut class = None;
+    for line in readme.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        match cells[..] {
+            ["", "gauge", "labels", "meaning", ""] => class = Some("gauge"),
+            ["", "counter or histogram", "labels", "meaning", ""] => {
+                class = Some("counter or histogram");
+            }
+            ["", name, labels, _meaning, ""] if name.starts_with('`') => {
+                let Some(class) = class else { continue };
+                let labels = labels
+                    .split(',')
+                    .map(|label| label.trim().trim_matches('`'));
+                let labels = labels.filter(|label| !label.is_empty()).map(str::to_owned);
+                documented.insert(name.trim_matches('`').to_owned(), (class, labels.collect()));
+            }
+            _ => {}
+        }
+    }
+    documented
+}
+
+#[test]
+fn the_documented_metrics_equal_the_served_ones() {
+    let bench = Bench::new();
+    mixed(&bench);
+    let (mut daemon, address) = bench.listening();
+    // A waiting run has a gauge that is absent later; a late verdict exists only afterwards.
+    let mut served = served_metrics(&get(address, "/metrics").body);
+    bench.append(Stream::Evidence, PAIR, evidence("r5"));
+    bench.wait_run(&mut daemon, "r5");
+    let after = bench.wait_answer(&mut daemon, address, "/metrics", "a row exists", |answer| {
+        metric(&answer.body, "distilld_last_row_timestamp_seconds").is_some()
+            && metric(&answer.body, "distilld_waiting_runs") == Some(0.0)
+    });
+    served.extend(served_metrics(&after.body));
+    assert_eq!(served, documented_metrics());
+    bench.stop(daemon);
+}
+
 #[test]
 fn a_rewritten_day_file_lowers_gauges_and_no_counter() {
     let bench = Bench::new();
@@ -134,7 +211,7 @@ fn a_rewritten_day_file_lowers_gauges_and_no_counter() {
         |answer| metric(&answer.body, "distilld_lines_read") == Some(2.0),
     );
     assert_eq!(
-        metric(&after.body, "distilld_source_rereads_total"),
+        metric(&after.body, "distilld_sources_reset_total"),
         Some(1.0)
     );
     for line in before.lines().filter(|line| !line.starts_with('#')) {
@@ -148,12 +225,12 @@ fn a_rewritten_day_file_lowers_gauges_and_no_counter() {
             assert!(now >= value.parse().unwrap(), "{name}: {value} then {now}");
         }
     }
-    promtool_agrees(&after.body);
+    check_with_promtool(&after.body);
     bench.stop(daemon);
 }
 
 #[test]
-fn those_that_ask_for_openmetrics_get_it() {
+fn openmetrics_is_served_on_request() {
     let bench = Bench::new();
     let (daemon, address) = bench.listening();
     let accept = "Host: localhost\r\nAccept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
@@ -185,7 +262,7 @@ fn those_that_ask_for_openmetrics_get_it() {
 }
 
 #[test]
-fn every_name_a_foreign_page_could_use_is_refused() {
+fn every_foreign_host_name_is_refused() {
     let bench = Bench::new();
     mixed(&bench);
     let (daemon, address) = bench.listening();
@@ -218,7 +295,7 @@ fn every_name_a_foreign_page_could_use_is_refused() {
 }
 
 #[test]
-fn who_asks_for_a_head_alone_spoils_the_answer_for_nobody() {
+fn a_head_request_leaves_other_answers_intact() {
     let bench = Bench::new();
     let (daemon, address) = bench.listening();
     let sent = request("/recent.json", "Host: localhost\r\n").replace("GET", "HEAD");
@@ -231,17 +308,17 @@ fn who_asks_for_a_head_alone_spoils_the_answer_for_nobody() {
 }
 
 #[test]
-fn a_unix_socket_serves_whatever_the_host_and_goes_with_the_daemon() {
+fn a_unix_socket_serves_any_host_name_and_is_removed_with_the_daemon() {
     let bench = Bench::new();
-    let socket = bench.beside("http.sock");
-    // A daemon that was killed left its socket there.
+    let socket = bench.sibling("http.sock");
+    // A daemon that was killed left its socket.
     drop(UnixListener::bind(&socket).unwrap());
     let listen = format!("unix:{}", socket.display());
     let daemon = bench.catch_up(&mut bench.command(&["run", "--listen", &listen]));
     let answer = get_unix(&socket, "/readyz", "anything.example");
     assert_eq!(
-        (answer.status, answer.body.as_str()),
-        (200, "ready: the export is fresh\n")
+        (answer.status, answer.body.split(':').next()),
+        (200, Some("no sources"))
     );
     bench.stop(daemon);
     assert!(!socket.exists());
@@ -268,13 +345,17 @@ fn sockets_passed_in_are_served_without_any_flag() {
 }
 
 #[test]
-fn an_address_that_is_taken_stops_nothing_and_is_tried_again() {
+fn an_address_in_use_stops_nothing_and_is_retried() {
     let bench = Bench::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let mut daemon = bench.catch_up(&mut bench.command(&["run", "--listen", &address.to_string()]));
     bench.probe(&mut daemon);
-    assert!(bench.said().contains("cannot listen"), "{}", bench.said());
+    assert!(
+        bench.log_text().contains("cannot listen"),
+        "{}",
+        bench.log_text()
+    );
     drop(taken);
     bench.wait_for(&mut daemon, "it listens in the end", || {
         TcpStream::connect(address).is_ok()
@@ -284,7 +365,7 @@ fn an_address_that_is_taken_stops_nothing_and_is_tried_again() {
 }
 
 #[test]
-fn an_address_that_others_could_reach_is_refused_with_the_reason() {
+fn a_non_loopback_address_is_refused_with_the_reason() {
     let bench = Bench::new();
     let ended = bench.run(&mut bench.command(&["run", "--listen", "0.0.0.0:9743"]));
     ended.check(
@@ -293,7 +374,7 @@ fn an_address_that_others_could_reach_is_refused_with_the_reason() {
     );
 }
 
-/// A daemon whose files may not grow beyond 8 MiB: its disk is full for all that it knows.
+/// Returns a daemon whose files may not grow beyond 8 MiB, which it sees as a full disk.
 pub fn full_disk_command(bench: &Bench) -> Command {
     let mut command = Command::new("sh");
     command
@@ -309,7 +390,7 @@ pub fn full_disk_command(bench: &Bench) -> Command {
     command
 }
 
-/// The disk has room again.
+/// Makes space on the disk again.
 pub fn make_room(daemon: &Daemon) {
     let pid = Pid::from_raw(i32::try_from(daemon.pid()).unwrap()).unwrap();
     let free = Rlimit {
@@ -320,7 +401,7 @@ pub fn make_room(daemon: &Daemon) {
 }
 
 #[test]
-fn a_full_disk_is_told_as_long_as_it_lasts() {
+fn a_full_disk_is_reported_while_it_lasts() {
     let bench = Bench::new();
     let (mut daemon, address) = bench.listening_by(&mut full_disk_command(&bench));
     let long = evidence_with("r1", &"x".repeat(9 << 20));
@@ -347,7 +428,7 @@ fn a_full_disk_is_told_as_long_as_it_lasts() {
         "{metrics}"
     );
     let status = get(address, "/status.json").json();
-    assert_eq!(status["ready"], false, "{status}");
+    assert_eq!(status["health"]["verdict"], "stopped", "{status}");
 
     make_room(&daemon);
     bench.wait_run(&mut daemon, "r1");
@@ -357,7 +438,7 @@ fn a_full_disk_is_told_as_long_as_it_lasts() {
 }
 
 #[test]
-fn no_client_harms_the_pipeline() {
+fn no_client_affects_the_pipeline() {
     let bench = Bench::new();
     let (mut daemon, address) = bench.listening();
     let mut held = Vec::new();
@@ -373,7 +454,7 @@ fn no_client_harms_the_pipeline() {
         stream.write_all(garbage).unwrap();
         held.push(stream);
     }
-    // A head without end is refused, not collected.
+    // An endless head is refused, not buffered.
     let mut endless = connect(address);
     let mut sent = endless
         .write(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
@@ -382,20 +463,20 @@ fn no_client_harms_the_pipeline() {
         sent += more;
         assert!(sent < 8 << 20, "it took {sent} bytes of one head");
     }
-    // One that asks and asks and never reads an answer is not collected for.
+    // For a client that sends requests and never reads an answer, nothing is buffered.
     let mut greedy = connect(address);
     greedy
         .set_write_timeout(Some(Duration::from_millis(200)))
         .unwrap();
-    let mut asked = 0;
+    let mut sent = 0;
     while let Ok(more) = greedy.write(
         request("/", "Host: localhost\r\n")
             .replace("close", "keep-alive")
             .repeat(100)
             .as_bytes(),
     ) {
-        asked += more;
-        assert!(asked < 32 << 20, "it took {asked} bytes of requests");
+        sent += more;
+        assert!(sent < 32 << 20, "it took {sent} bytes of requests");
     }
     held.push(greedy);
     // More connections than are served, each with half a request.
@@ -414,26 +495,26 @@ fn no_client_harms_the_pipeline() {
         bench.wait_run(&mut daemon, &format!("r{n}"));
     }
     assert!(began.elapsed() < LONG, "rows took {:?}", began.elapsed());
-    // The operator's own socket has places of its own.
+    // The operator's own socket has a separate limit.
     let control = bench.state_dir().join("control.sock");
     assert_eq!(get_unix(&control, "/healthz", "localhost").status, 200);
-    // Half requests are hung up on in the end, and all is served again.
+    // Incomplete requests are disconnected in the end, and all requests are served again.
     let served = wait_until(LONG, || {
         let mut stream = connect(address);
-        let asked = stream.write_all(request("/healthz", "Host: localhost\r\n").as_bytes());
+        let written = stream.write_all(request("/healthz", "Host: localhost\r\n").as_bytes());
         let mut answer = [0; 12];
-        Ok(asked.is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"HTTP/1.1 200")
+        Ok(written.is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"HTTP/1.1 200")
     });
-    assert!(served.unwrap(), "{}", bench.said());
+    assert!(served.unwrap(), "{}", bench.log_text());
     drop(held);
     bench.stop(daemon);
 }
 
 #[test]
-fn a_thousand_questions_are_few_to_the_engine() {
+fn a_thousand_requests_are_few_engine_requests() {
     let bench = Bench::new();
     let (daemon, address) = bench.listening();
-    let turns = |text: &str| metric(text, "distilld_turns_total").unwrap();
+    let turns = |text: &str| metric(text, "distilld_engine_iterations_total").unwrap();
     let before = turns(&get(address, "/metrics").body);
     let began = Instant::now();
     for _ in 0..1_000 {
@@ -448,9 +529,9 @@ fn a_thousand_questions_are_few_to_the_engine() {
     bench.stop(daemon);
 }
 
-/// An engine's thread that answers only when the test lets it.
+/// The engine's thread answers only when the test allows it.
 #[test]
-fn it_answers_before_recovery_and_while_the_engine_is_stuck() {
+fn it_answers_before_recovery_and_while_the_engine_is_unresponsive() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("http.sock");
     let wake = Arc::new(Inbox::new());
@@ -465,23 +546,23 @@ fn it_answers_before_recovery_and_while_the_engine_is_stuck() {
     let server = Server::start(address, Arc::clone(&desk)).unwrap();
     assert!(wait_until(LONG, || Ok(socket.exists())).unwrap());
     let ask = |path| get_unix(&socket, path, "localhost");
-    let told = |path, status, said: &str| {
+    let check_answer = |path, status, expected: &str| {
         let answer = ask(path);
         assert_eq!(answer.status, status, "{answer:?}");
-        assert!(answer.body.contains(said), "{answer:?}");
+        assert!(answer.body.contains(expected), "{answer:?}");
     };
-    told("/healthz", 200, "recovering");
-    told("/readyz", 503, "recovering");
-    told("/status.json", 503, "\"phase\":\"recovering\"");
-    told("/metrics", 200, "distilld_recovering 1");
+    check_answer("/healthz", 200, "recovering");
+    check_answer("/readyz", 503, "recovering");
+    check_answer("/status.json", 503, "\"verdict\":\"recovering\"");
+    check_answer("/metrics", 200, "distilld_recovering 1");
 
     desk.recovered();
-    told("/healthz", 503, "got nothing done");
-    // Nobody waits a second time for what has just not come.
+    check_answer("/healthz", 503, "got nothing done");
+    // A second request does not wait for an answer that has just timed out.
     let began = Instant::now();
-    told("/readyz", 503, "got nothing done");
-    told("/metrics", 200, "distilld_engine_answering 0");
-    told("/status.json", 503, "not answering");
+    check_answer("/readyz", 503, "unresponsive");
+    check_answer("/metrics", 200, "distilld_engine_responsive 0");
+    check_answer("/status.json", 503, "unresponsive");
     assert!(
         began.elapsed() < Duration::from_secs(4),
         "{:?}",

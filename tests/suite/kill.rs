@@ -1,7 +1,8 @@
-//! Owns the real daemon killed again and again, with and without its state.
+//! The real daemon killed repeatedly, with and without its state.
 //!
 //! A thousand kills: `DISTILLD_KILLS=1000 cargo test --test suite kill::`; with the same number, `DISTILLD_KILLS_SEED`
-//! gives a failing lake and the lengths of its lives back. What the daemon was doing when it was killed is up to the host.
+//! restores a failing lake and the durations of its lives. What the daemon was doing when it was killed depends on the
+//! host.
 
 use std::fs;
 use std::path::Path;
@@ -10,21 +11,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::support::account::{Compared, account_fault};
-use crate::support::kill_harness::{KillPlan, daemon_command, earns_rows_all_along, run};
+use crate::support::kill_harness::{KillPlan, daemon_command, earns_rows_throughout, run};
 use crate::support::lake_gen::{Shape, script};
 use crate::support::naive::compare::difference_without_state;
 use crate::support::tools::number_from;
 
 const SEED_VARIABLE: &str = "DISTILLD_KILLS_SEED";
 
-/// The seed is a new one each time, so that many runs see many moments; a failure names it.
+/// The seed differs in each run, so that many runs cover many moments; a failure prints it.
 fn check(plan: &KillPlan) {
     let dir = tempfile::tempdir().unwrap();
     eprintln!("{SEED_VARIABLE}={}", plan.seed);
     let report = run(plan, dir.path()).unwrap_or_else(|fault| panic!("{fault}"));
     eprintln!("{report:?}");
-    // A kill before the first row of a life tests little; on a host that is not too busy few are. Of a long run some
-    // that tell something are enough.
+    // A kill before the first row of a life tests little; on an idle host few are. A long run needs only some kills
+    // with progress.
     assert!(
         report.kills_with_progress > (plan.kills / 6).min(25),
         "{SEED_VARIABLE}={}: {report:?}",
@@ -34,14 +35,14 @@ fn check(plan: &KillPlan) {
     assert_eq!(fault, None, "{SEED_VARIABLE}={}", plan.seed);
 }
 
-/// Lives that are mostly longer than a start takes, and a lake that goes on to earn rows until the last of them.
+/// Returns a plan with lives that are mostly longer than a start, and a lake that earns rows until the last of them.
 fn plan(kills: u32) -> KillPlan {
     let scoring = Duration::from_millis(250) * kills;
     let lines = 40 * kills as usize;
     let script_of = |seed| script(seed, &Shape::steady(lines));
     let first = number_from(SEED_VARIABLE).unwrap_or_else(|| fastrand::u64(..));
     let seed = (first..)
-        .find(|seed| earns_rows_all_along(&script_of(*seed)))
+        .find(|seed| earns_rows_throughout(&script_of(*seed)))
         .expect("many scripts do");
     let appends = u32::try_from(script_of(seed).len()).unwrap();
     KillPlan {
@@ -53,7 +54,7 @@ fn plan(kills: u32) -> KillPlan {
     }
 }
 
-/// The number of kills, unless `DISTILLD_KILLS` asks for another.
+/// Returns the number of kills, unless `DISTILLD_KILLS` selects another.
 fn kills(ordinary: u32) -> u32 {
     let Ok(value) = std::env::var("DISTILLD_KILLS") else {
         return ordinary;
@@ -63,24 +64,24 @@ fn kills(ordinary: u32) -> u32 {
 }
 
 #[test]
-fn kills_lose_nothing_and_write_nothing_twice() {
+fn kills_lose_and_duplicate_nothing() {
     check(&plan(kills(50)));
 }
 
 /// Starts so far, of the test below alone.
 static STARTS: AtomicU32 = AtomicU32::new(0);
 
-/// The daemon, before every third start robbed of its state.
+/// Returns the daemon's command; before every third start it removes the state.
 fn forgetful(root: &Path) -> Command {
     if STARTS.fetch_add(1, Ordering::Relaxed) % 3 == 2 {
-        // A life may have been too short to make one.
+        // A life may have been too short to create one.
         _ = fs::remove_dir_all(root.join("data/distilled/.distilld"));
     }
     daemon_command(root)
 }
 
 #[test]
-fn kills_and_lost_states_together_write_nothing_twice() {
+fn kills_with_lost_states_duplicate_nothing() {
     check(&KillPlan {
         command: forgetful,
         difference: difference_without_state,

@@ -1,28 +1,28 @@
-//! One test binary; each module says what belongs in it.
+//! One test binary; each module describes its scope.
 
 #![allow(
     clippy::unwrap_used,
     reason = "clippy knows test functions, not the helpers they share"
 )]
 
-/// What the tests stand on: a simulated disk, a second batch join, random lakes, a harness that kills.
+/// Shared support: a simulated disk, a second batch join, random lakes, a harness that kills.
 #[allow(
     dead_code,
     reason = "a harness offers more than one test of the moment uses"
 )]
 mod support;
 
-/// Day-files that are out of reach for a while, and ends of day-files that never settle.
+/// Day-files that are unavailable for a while, and ends of day-files that never settle.
 mod absent;
-/// Random sequences of what is done to day-files, under the real daemon.
+/// Random sequences of changes to day-files, under the real daemon.
 mod actions;
-/// The real daemon with an export it did not write, and with a state that is lost, damaged or too old.
+/// The real daemon with an export that it did not write, and with a state that is lost, damaged or too old.
 mod adoption;
-/// The real daemon on lines, day-files and directories that should not be there.
+/// The real daemon with lines, day-files and directories that should not exist.
 mod bad_input;
-/// The stateless batch: order, memory, what cannot be read, what cannot be written.
+/// The stateless batch: order, memory, unreadable input, unwritable output.
 mod batch;
-/// `check`: what it finds, and what is worth a failure.
+/// `check`: its findings, and which of them are failures.
 mod check;
 /// Flags, environment and file to settings; the annotated configuration file.
 mod config;
@@ -30,9 +30,9 @@ mod config;
 mod control;
 /// A crash at every call that reaches the disk.
 mod crash;
-/// The real daemon: what it follows, how it ends, what it refuses, what it costs.
+/// The real daemon: what it follows, how it ends, what it refuses, its cost.
 mod daemon;
-/// Exports that are edited further back than an append looks, and those that were only touched.
+/// Exports that are edited before the part that an append verifies, and those that were only touched.
 mod edited;
 /// The example lake, the example of the input page, and the table of files in the operator's page.
 mod examples;
@@ -46,9 +46,11 @@ mod fuzzed;
 mod generated;
 /// The batch over the golden lake, byte for byte, in each dialect.
 mod golden;
-/// The sockets that others may connect to: metrics, health, hostile clients.
+/// The health verdict on every surface.
+mod health;
+/// The public sockets: metrics, health, hostile clients.
 mod http;
-/// The real daemon, killed again and again.
+/// The real daemon, killed repeatedly.
 mod kill;
 /// The real daemon under a service manager: ready, status, reload, watchdog, journal, last words.
 mod managed;
@@ -60,11 +62,11 @@ mod moved;
 mod page;
 /// A real Prometheus: the alert rules and the dashboard of the examples.
 mod prometheus;
-/// What operators ask: `explain`, `dead-letters`, `plan`, the account per source class; with a daemon and without.
+/// Operator queries: `explain`, `dead-letters`, `plan`, the account per source class; with a daemon and without.
 mod questions;
 /// `rebuild`: batch order, what is dropped, a crash at any call of it.
 mod rebuild;
-/// Export and state harmed or restored from old copies, under the daemon and without it.
+/// Export and state damaged or restored from old copies, with a running daemon and without it.
 mod restored;
 /// Day-files whose history is rewritten under the daemon.
 mod rewritten;
@@ -72,17 +74,17 @@ mod rewritten;
 mod same_key;
 /// `status`: from a running daemon, from the state of a dead one.
 mod status;
-/// Terminals: colours, bars, errors with their fix, Ctrl-C.
+/// Terminals: colors, bars, errors with their remedy, Ctrl-C.
 mod terminal;
-/// The rules of the house that no compiler checks.
+/// The rules of the project that no compiler checks.
 mod tidy;
-/// Last lines without a newline that do not end as they began.
+/// Last lines without a newline whose end differs from their start.
 mod torn;
-/// The examples for those who train, by the real Python library.
+/// The training examples, with the real Python library.
 mod train;
-/// The units and what is packaged with them, as texts.
+/// The units and the files packaged with them, as texts.
 mod units;
-/// `verify`: every kind of difference, every stated exception, and no false alarm beside a daemon at work.
+/// `verify`: every kind of difference, every documented exception, and no false alarm with a running daemon.
 mod verify;
-/// `status --watch` at a real terminal: what it shows, what it leaves.
+/// `status --watch` at a real terminal: its output, and the terminal's settings afterwards.
 mod watching;

@@ -1,5 +1,5 @@
-//! Owns the real daemon under a service manager: what it says of itself over a real notify socket and into a real
-//! journal socket, how it reloads, and that only real progress feeds the watchdog.
+//! The real daemon under a service manager: its messages on a real notify socket and a real journal socket, its
+//! reload, and the watchdog, which only real progress feeds.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use distilld::pair::verdict::VerdictKind;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::kill_harness::Daemon;
@@ -17,7 +18,7 @@ use crate::support::manager::{Freezable, Manager, StoppedThread};
 use crate::support::process::{Bench, LONG, STOP, evidence, evidence_with, scored};
 
 const PAIR: &str = "2026/01/01/audits.jsonl";
-/// The patience of a manager with a watchdog: four looks of the daemon at itself.
+/// The watchdog time-out: four of the daemon's check intervals.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn signal(daemon: &Daemon, signal: Signal) {
@@ -25,7 +26,7 @@ fn signal(daemon: &Daemon, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
-/// A daemon whose configuration is a file, which is written before it starts.
+/// Returns a daemon's command with a configuration file, which is written first.
 fn configured(bench: &Bench, manager: &Manager, toml: &str) -> Daemon {
     configure(bench, toml);
     let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
@@ -40,7 +41,7 @@ fn configured(bench: &Bench, manager: &Manager, toml: &str) -> Daemon {
 }
 
 fn configuration(bench: &Bench) -> PathBuf {
-    bench.beside("distilld.toml")
+    bench.sibling("distilld.toml")
 }
 
 fn configure(bench: &Bench, toml: &str) {
@@ -49,7 +50,7 @@ fn configure(bench: &Bench, toml: &str) {
     fs::write(configuration(bench), text).unwrap();
 }
 
-/// Has it read its configuration again, and gives the status it ends with.
+/// Triggers a reload, and returns the status after it.
 fn reload(daemon: &Daemon, manager: &Manager) -> String {
     signal(daemon, Signal::HUP);
     manager.wait_for("RELOADING=1");
@@ -59,33 +60,38 @@ fn reload(daemon: &Daemon, manager: &Manager) -> String {
     let monotonic = monotonic.unwrap_or_else(|| panic!("not in one message: {began}"));
     assert!(monotonic.trim_end().parse::<u64>().unwrap() > 0);
     manager.wait_for("READY=1");
-    // What stands in the same message belongs to it.
-    let heard = manager.drain();
-    let status = heard.lines().rfind(|line| line.starts_with("STATUS="));
+    // The lines of one message belong together.
+    let messages = manager.drain();
+    let status = messages.lines().rfind(|line| line.starts_with("STATUS="));
     status.unwrap_or_default().to_owned()
 }
 
 #[test]
-fn the_status_tells_of_recovery_backlog_waiting_runs_and_the_last_row() {
+fn the_status_shows_recovery_backlog_waiting_runs_and_the_last_row() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     bench.append(Stream::Scored, PAIR, scored("waits"));
     let manager = Manager::new();
     let daemon = bench.start_command(manager.manage(&mut bench.command(&["run"])));
     manager.wait_for("READY=1");
-    assert!(manager.heard().concat().contains("STATUS=recovering\n"));
-    manager.wait_for("STATUS=catching up, ");
-    manager.wait_for("STATUS=fresh, 0 behind, 1 rows, 1 waiting for evidence, last row just now\n");
+    assert!(
+        manager
+            .lines_so_far()
+            .concat()
+            .contains("STATUS=recovering\n")
+    );
+    manager.wait_for("STATUS=catching up: ");
+    manager.wait_for("STATUS=fresh, 1 rows, 1 waiting for evidence, last row just now\n");
     bench.append(Stream::Evidence, PAIR, evidence("waits"));
-    manager.wait_for("STATUS=fresh, 0 behind, 2 rows, 0 waiting for evidence, last row just now\n");
+    manager.wait_for("STATUS=fresh, 2 rows, 0 waiting for evidence, last row just now\n");
     bench.stop(daemon);
-    let heard = manager.drain();
-    assert!(heard.contains("STOPPING=1\n"), "{heard}");
-    assert!(heard.contains("STATUS=stopping, 2 rows"), "{heard}");
+    let messages = manager.drain();
+    assert!(messages.contains("STOPPING=1\n"), "{messages}");
+    assert!(messages.contains("STATUS=stopping, 2 rows"), "{messages}");
 }
 
 #[test]
-fn an_idle_daemon_says_nothing_and_polling_is_said_with_its_reason() {
+fn an_idle_daemon_sends_nothing_and_polling_is_reported_with_its_reason() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     let manager = Manager::new();
@@ -94,24 +100,24 @@ fn an_idle_daemon_says_nothing_and_polling_is_said_with_its_reason() {
         .env("DISTILLD_WATCH", "poll")
         .env("DISTILLD_POLL_MS", "20");
     let daemon = bench.start_command(manager.manage(&mut command));
-    let status = manager.wait_for("STATUS=fresh, 0 behind, 1 rows");
+    let status = manager.wait_for("STATUS=fresh, 1 rows");
     assert!(status.contains("; polling, configured"), "{status}");
-    // It wakes fifty times a second, and has nothing to tell.
+    // It wakes fifty times per second, without a change to report.
     assert_eq!(manager.next(Duration::from_secs(3)), None);
     bench.stop(daemon);
 }
 
 #[test]
-fn a_reload_takes_up_what_can_change_and_names_what_cannot() {
+fn a_reload_applies_changeable_keys_and_names_the_others() {
     let bench = Bench::new();
     let manager = Manager::new();
     let mut daemon = configured(&bench, &manager, "settle_ms = 3600000");
     bench.append(Stream::Evidence, PAIR, evidence("a"));
     bench.append(Stream::Scored, PAIR, scored("a").trim_end());
     bench.probe(&mut daemon);
-    assert!(!bench.has("a") && !bench.said().contains("msg=pass"));
+    assert!(!bench.has("a") && !bench.log_text().contains("msg=pass"));
 
-    let elsewhere = bench.beside("state");
+    let elsewhere = bench.sibling("state");
     configure(
         &bench,
         &format!(
@@ -120,7 +126,7 @@ fn a_reload_takes_up_what_can_change_and_names_what_cannot() {
         ),
     );
     reload(&daemon, &manager);
-    // The line that had been waiting for an hour's silence is still for long enough now.
+    // The line that waited for an hour's silence has now been unchanged for long enough.
     bench.wait_run(&mut daemon, "a");
     bench.append(
         Stream::Evidence,
@@ -133,20 +139,20 @@ fn a_reload_takes_up_what_can_change_and_names_what_cannot() {
         !bench.has("long"),
         "its evidence is longer than a line may be now"
     );
-    let said = bench.said();
+    let log = bench.log_text();
     for words in [
         "changed=settle_ms,max_line_bytes,log ",
         "msg=\"some changed keys require a restart: state_dir,log_format\" needs_restart=state_dir,log_format ",
         "msg=pass",
     ] {
-        assert!(said.contains(words), "no {words} in {said}");
+        assert!(log.contains(words), "no {words} in {log}");
     }
     assert!(!elsewhere.exists());
     bench.stop(daemon);
 }
 
 #[test]
-fn a_reload_may_turn_from_events_to_polling_and_back() {
+fn a_reload_may_switch_between_events_and_polling() {
     let bench = Bench::new();
     let manager = Manager::new();
     let mut daemon = configured(&bench, &manager, "");
@@ -167,7 +173,7 @@ fn a_reload_may_turn_from_events_to_polling_and_back() {
 }
 
 #[test]
-fn a_broken_configuration_leaves_the_running_one_in_force_and_says_why() {
+fn an_invalid_configuration_is_rejected_with_the_reason() {
     let bench = Bench::new();
     let manager = Manager::new();
     let mut daemon = configured(&bench, &manager, "settle_ms = 50");
@@ -175,10 +181,13 @@ fn a_broken_configuration_leaves_the_running_one_in_force_and_says_why() {
     let status = reload(&daemon, &manager);
     let why = "distilld.toml:2: unknown key `settle`";
     assert!(
-        status.contains("; reload refused, the old settings stay: ") && status.contains(why),
+        status.contains("; reload rejected, keeping the old settings: ") && status.contains(why),
         "{status}"
     );
-    assert!(bench.said().contains("configuration reload rejected") && bench.said().contains(why));
+    assert!(
+        bench.log_text().contains("configuration reload rejected")
+            && bench.log_text().contains(why)
+    );
     bench.append(Stream::Evidence, PAIR, evidence("a"));
     bench.append(Stream::Scored, PAIR, scored("a").trim_end());
     bench.wait_run(&mut daemon, "a");
@@ -192,7 +201,7 @@ fn a_broken_configuration_leaves_the_running_one_in_force_and_says_why() {
 }
 
 #[test]
-fn a_report_is_one_event_with_all_figures() {
+fn a_status_report_is_one_event_with_all_figures() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     bench.append(Stream::Scored, PAIR, scored("waits"));
@@ -200,15 +209,15 @@ fn a_report_is_one_event_with_all_figures() {
     let mut daemon = bench.start_caught_up();
     signal(&daemon, Signal::USR1);
     bench.wait_for(&mut daemon, "the report", || {
-        bench.said().contains("msg=status")
+        bench.log_text().contains("msg=status")
     });
-    let said = bench.said();
-    let line = said
+    let log = bench.log_text();
+    let line = log
         .lines()
         .find(|line| line.contains("msg=status"))
         .unwrap();
     for field in [
-        " status=\"fresh, 0 behind, 1 rows, 1 waiting for evidence, last row just now\" ",
+        " status=\"fresh, 1 rows, 1 waiting for evidence, last row just now\" ",
         " scored_lines=2 ",
         " exported=1 ",
         " waiting=1 ",
@@ -219,10 +228,14 @@ fn a_report_is_one_event_with_all_figures() {
     ] {
         assert!(line.contains(field), "no {field} in {line}");
     }
+    for kind in VerdictKind::ALL {
+        let field = format!(" {}=", kind.code());
+        assert!(line.contains(&field), "no {field} in {line}");
+    }
     bench.stop(daemon);
 }
 
-/// Waits until it has said three times that it lives.
+/// Waits for three keep-alive messages.
 fn expect_fed(manager: &Manager) {
     for _ in 0..3 {
         manager.wait_for("WATCHDOG=1");
@@ -238,8 +251,8 @@ fn an_idle_daemon_feeds_the_watchdog_and_a_hung_event_source_starves_it() {
     expect_fed(&manager);
     let hung = StoppedThread::stop(daemon.pid(), "notify-rs");
     manager.lose_patience(PATIENCE);
-    bench.wait_for(&mut daemon, "it is said", || {
-        bench.said().contains("level=error") && bench.said().contains("part=watcher")
+    bench.wait_for(&mut daemon, "it is logged", || {
+        bench.log_text().contains("level=error") && bench.log_text().contains("part=watcher")
     });
     drop(hung);
     expect_fed(&manager);
@@ -269,8 +282,8 @@ fn a_hung_engine_starves_the_watchdog() {
     expect_fed(&manager);
     let hung = StoppedThread::stop(daemon.pid(), "engine");
     manager.lose_patience(PATIENCE);
-    bench.wait_for(&mut daemon, "it is said", || {
-        bench.said().contains("part=engine")
+    bench.wait_for(&mut daemon, "it is logged", || {
+        bench.log_text().contains("part=engine")
     });
     drop(hung);
     expect_fed(&manager);
@@ -280,12 +293,12 @@ fn a_hung_engine_starves_the_watchdog() {
 #[test]
 fn a_commit_that_hangs_in_the_disk_starves_the_watchdog() {
     let bench = Bench::new();
-    let state = bench.beside("state");
+    let state = bench.sibling("state");
     let manager = Manager::new();
     let mut command = bench.command(&["--state-dir", state.to_str().unwrap(), "run"]);
     let distilled = bench.root().join("data/distilled");
-    // The export's disk alone hangs: sources, state and the watcher's test lie elsewhere.
-    let Some(mut disk) = Freezable::mount(&bench.beside("image"), &distilled) else {
+    // Only the export's disk hangs: sources, state and the watcher's test are on other disks.
+    let Some(mut disk) = Freezable::mount(&bench.sibling("image"), &distilled) else {
         return;
     };
     let mut daemon = bench.start_command(manager.watch(&mut command, PATIENCE));
@@ -301,17 +314,17 @@ fn a_commit_that_hangs_in_the_disk_starves_the_watchdog() {
 }
 
 #[test]
-fn a_full_disk_is_said_with_its_reason_until_it_is_over() {
+fn a_full_disk_is_reported_with_its_reason_until_it_ends() {
     let bench = Bench::new();
-    let state = bench.beside("state");
+    let state = bench.sibling("state");
     let distilled = bench.root().join("data/distilled");
-    let Some(_disk) = Freezable::mount(&bench.beside("image"), &distilled) else {
+    let Some(_disk) = Freezable::mount(&bench.sibling("image"), &distilled) else {
         return;
     };
     let manager = Manager::new();
     let mut command = bench.command(&["--state-dir", state.to_str().unwrap(), "run"]);
     let mut daemon = bench.start_command(manager.watch(&mut command, PATIENCE));
-    manager.wait_for("STATUS=fresh");
+    manager.wait_for("STATUS=no sources");
     let filler = distilled.join("filler");
     let mut file = fs::File::create(&filler).unwrap();
     for chunk_len in [1 << 20, 4_096] {
@@ -322,20 +335,20 @@ fn a_full_disk_is_said_with_its_reason_until_it_is_over() {
     let text = "a long answer. ".repeat(4_000);
     bench.append(Stream::Evidence, PAIR, evidence_with("a", &text));
     bench.append(Stream::Scored, PAIR, scored("a"));
-    let status = manager.wait_for("STATUS=reading stopped at ");
+    let status = manager.wait_for("STATUS=stopped: reading stopped at ");
     assert!(status.contains("No space left on device"), "{status}");
-    // It waits for room, which is no hang.
+    // The daemon waits for space, which is not a hang.
     expect_fed(&manager);
     fs::remove_file(&filler).unwrap();
-    manager.wait_for("STATUS=fresh, 0 behind, 1 rows");
+    manager.wait_for("STATUS=fresh, 1 rows");
     bench.wait_rows(&mut daemon, 1);
-    assert!(bench.said().contains("msg=\"resumed after: "));
+    assert!(bench.log_text().contains("msg=\"resumed after: "));
     bench.stop(daemon);
     bench.assert_batch();
 }
 
 #[test]
-fn a_long_backfill_feeds_the_watchdog_and_a_stop_in_it_is_told() {
+fn a_long_backfill_feeds_the_watchdog_and_reports_a_stop() {
     let bench = Bench::new();
     let text = "what a model said, at length. ".repeat(160);
     for pair in 0..100 {
@@ -350,37 +363,41 @@ fn a_long_backfill_feeds_the_watchdog_and_a_stop_in_it_is_told() {
         bench.append(Stream::Scored, &name, runs);
     }
     let manager = Manager::new();
-    // A quarter of it is far less than the backfill takes.
+    // A quarter of the time-out is far less than the duration of the backfill.
     let patience = Duration::from_secs(1);
     let daemon = bench.start_command(manager.watch(&mut bench.command(&["run"]), patience));
     manager.wait_for("READY=1");
-    manager.wait_for("STATUS=catching up, ");
+    manager.wait_for("STATUS=catching up: ");
     expect_fed(&manager);
     let began = Instant::now();
     bench.stop(daemon);
     assert!(began.elapsed() < STOP);
     manager.wait_for("STOPPING=1");
-    assert!(!bench.said().contains("no progress"), "{}", bench.said());
+    assert!(
+        !bench.log_text().contains("no progress"),
+        "{}",
+        bench.log_text()
+    );
 }
 
-/// Runs `run` to its end and gives the last status the manager heard.
+/// Runs `run` to its end and returns the last status that the manager received.
 fn failing_start(bench: &Bench, command: &mut Command, code: i32) -> (String, String) {
     let manager = Manager::new();
     let ended = bench.run(manager.manage(command));
     ended.check(code, &[]);
-    let heard = manager.drain();
-    assert!(!heard.contains("READY=1"), "{heard}");
-    (ended.stderr, heard)
+    let messages = manager.drain();
+    assert!(!messages.contains("READY=1"), "{messages}");
+    (ended.stderr, messages)
 }
 
 fn check_failing_start(bench: &Bench, command: &mut Command, code: i32, words: &[&str]) {
-    let (stderr, heard) = failing_start(bench, command, code);
-    // What happened, and what to do.
+    let (stderr, messages) = failing_start(bench, command, code);
+    // The problem, and the remedy.
     let last: Vec<&str> = stderr.lines().rev().take(2).collect();
     let last = last.join("\n");
-    let status = heard.lines().rfind(|line| line.starts_with("STATUS="));
+    let status = messages.lines().rfind(|line| line.starts_with("STATUS="));
     let status = status.unwrap_or_default();
-    assert!(status.starts_with("STATUS=failed: "), "{heard}");
+    assert!(status.starts_with("STATUS=failed: "), "{messages}");
     for word in words {
         assert!(last.contains(word), "no {word} in {stderr}");
         let errno = word.starts_with("ERRNO");
@@ -389,7 +406,7 @@ fn check_failing_start(bench: &Bench, command: &mut Command, code: i32, words: &
 }
 
 #[test]
-fn a_start_without_configuration_or_root_says_what_to_do_and_whether_it_is_worth_a_restart() {
+fn a_start_without_configuration_or_root_names_the_remedy_and_whether_to_restart() {
     let bench = Bench::new();
     let run = |arguments: &[&Path]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
@@ -407,24 +424,24 @@ fn a_start_without_configuration_or_root_says_what_to_do_and_whether_it_is_worth
     );
     fs::write(&file, "settle = 1\n").unwrap();
     check_failing_start(&bench, &mut run(&[config_flag, &file]), 78, &["settle_ms"]);
-    fs::write(bench.beside("plain"), "").unwrap();
-    let plain = bench.beside("plain");
+    fs::write(bench.sibling("plain"), "").unwrap();
+    let plain = bench.sibling("plain");
     check_failing_start(
         &bench,
         &mut run(&[root_flag, &plain]),
         78,
         &["not a directory"],
     );
-    // It comes back by itself when the root is mounted.
-    let unmounted = bench.beside("unmounted");
+    // The daemon recovers without action when the root is mounted.
+    let unmounted = bench.sibling("unmounted");
     let words = ["unmounted", "mount it"];
     check_failing_start(&bench, &mut run(&[root_flag, &unmounted]), 1, &words);
-    let (_, heard) = failing_start(&bench, &mut run(&[root_flag, &unmounted]), 1);
-    assert!(heard.contains("ERRNO=2\n"), "{heard}");
+    let (_, messages) = failing_start(&bench, &mut run(&[root_flag, &unmounted]), 1);
+    assert!(messages.contains("ERRNO=2\n"), "{messages}");
 }
 
 #[test]
-fn a_start_without_rights_names_the_directory_and_who_needs_them() {
+fn a_start_without_permission_names_the_directory_and_the_user() {
     if !rustix::process::geteuid().is_root() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "needs root");
         eprintln!("skipped: only root can make what another user cannot enter");
@@ -433,9 +450,9 @@ fn a_start_without_rights_names_the_directory_and_who_needs_them() {
     let bench = Bench::new();
     let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     open(bench.root().parent().unwrap());
-    let program = bench.beside("distilld");
+    let program = bench.sibling("distilld");
     fs::copy(env!("CARGO_BIN_EXE_distilld"), &program).unwrap();
-    let as_nobody = |arguments: &[&str]| {
+    let as_unprivileged = |arguments: &[&str]| {
         use std::os::unix::process::CommandExt as _;
         let mut command = Command::new(&program);
         command
@@ -447,7 +464,7 @@ fn a_start_without_rights_names_the_directory_and_who_needs_them() {
         command
     };
     let speak = |words: &[&str], arguments: &[&str]| {
-        let ended = bench.run(&mut as_nobody(arguments));
+        let ended = bench.run(&mut as_unprivileged(arguments));
         ended.check(1, words);
         assert_eq!(
             ended
@@ -458,15 +475,15 @@ fn a_start_without_rights_names_the_directory_and_who_needs_them() {
             1
         );
     };
-    // data/distilled cannot be made.
+    // data/distilled cannot be created.
     speak(&["data/distilled", "Permission denied", "user 65534"], &[]);
-    // It is there and belongs to somebody else.
+    // It exists and belongs to another user.
     fs::create_dir_all(bench.root().join("data/distilled")).unwrap();
     speak(&["data/distilled", "Permission denied", "user 65534"], &[]);
-    // It is ours, and the state directory is not.
+    // It belongs to the daemon, and the state directory does not.
     let distilled = bench.root().join("data/distilled");
     std::os::unix::fs::chown(&distilled, Some(65_534), Some(65_534)).unwrap();
-    let state = bench.beside("state");
+    let state = bench.sibling("state");
     fs::create_dir(&state).unwrap();
     let state_words = [state.to_str().unwrap(), "Permission denied", "user 65534"];
     speak(&state_words, &["--state-dir", state.to_str().unwrap()]);
@@ -475,7 +492,7 @@ fn a_start_without_rights_names_the_directory_and_who_needs_them() {
     speak(&["Permission denied", "data"], &[]);
 }
 
-/// The fields of one datagram in the journal's native form.
+/// Returns the fields of one datagram in the journal's native format.
 fn journal_fields(bytes: &[u8]) -> Vec<(String, String)> {
     let mut fields = Vec::new();
     let mut rest = bytes;
@@ -486,16 +503,17 @@ fn journal_fields(bytes: &[u8]) -> Vec<(String, String)> {
             fields.push((name.to_owned(), value.to_owned()));
             continue;
         }
-        let (len, behind) = rest.split_at(8);
+        let (len, tail) = rest.split_at(8);
         let len = u64::from_le_bytes(len.try_into().unwrap()) as usize;
-        let value = String::from_utf8(behind[..len].to_vec()).unwrap();
+        let value = String::from_utf8(tail[..len].to_vec()).unwrap();
         fields.push((name, value));
-        rest = &behind[len + 1..];
+        rest = &tail[len + 1..];
     }
     fields
 }
 
-/// A command that sees `dir` as `/run/systemd/journal`, and whose stderr it is told to be the journal.
+/// Returns a command that sees `dir` as `/run/systemd/journal`, with an environment that declares stderr to be the
+/// journal.
 fn in_the_journal(bench: &Bench, dir: &Path) -> Command {
     let mut command = Command::new("unshare");
     let script = "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && \
@@ -579,7 +597,7 @@ fn in_the_journal_every_field_has_its_name_and_every_level_its_priority() {
     assert_eq!(day_file.as_deref(), gone.to_str());
     assert_eq!(event("pass")[0].as_deref(), Some("7"));
     assert_eq!(event("caught up")[4].as_deref(), Some("1"));
-    assert_eq!(bench.said(), "", "nothing is said twice");
+    assert_eq!(bench.log_text(), "", "nothing is logged twice");
     bench.stop(daemon);
 }
 
@@ -593,7 +611,7 @@ fn without_the_journals_socket_its_stream_takes_lines_with_priorities() {
     let journal = tempfile::tempdir().unwrap();
     let daemon = bench.catch_up(&mut in_the_journal(&bench, journal.path()));
     bench.stop(daemon);
-    for line in bench.said().lines() {
+    for line in bench.log_text().lines() {
         assert!(line.starts_with("<6>level=info msg="), "{line}");
         assert!(
             !line.contains("time=") && !line.contains("message_id"),

@@ -1,5 +1,6 @@
-//! The engine on a simulated disk against the naive batch: random lakes cut anywhere, streams interleaved anyhow,
-//! restarts with and without a checkpoint, under a wall clock that jumps years forth and back. Rules 1 to 6 of `engine` hold after every step, by its own assertions.
+//! The engine on a simulated disk against the naive batch: random lakes with arbitrary cuts and interleavings,
+//! restarts with and without a checkpoint, and a wall clock that jumps by years. The engine's own assertions check
+//! rules 1 to 6 of `engine` after every step.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +13,16 @@ use crate::support::sim_disk::SimDisk;
 
 /// Cases of each kind in the ordinary run.
 const CASES: u64 = 1_500;
-/// How far the wall's clock jumps: ten years.
+/// Maximum jump of the wall clock: ten years.
 const YEARS_MS: i64 = 10 * 365 * 86_400_000;
 
-/// Runs a script to its end, with a last quiet, and gives the bench. How steps are heeded follows from the seed.
+/// Runs a script to its end, with a final quiet, and returns the bench. The seed also determines whether an append is
+/// read before the next step.
 fn run(seed: u64, steps: &[Step]) -> Bench {
     let mut rng = Rng::with_seed(seed ^ 0x5eed);
     let mut bench = Bench::new(SimDisk::new());
     match rng.u8(..3) {
-        0 => bench.commit_beside(),
+        0 => bench.commit_in_background(),
         threads => bench.threads = threads.into(),
     }
     bench.checkpoint_bytes = rng.choice([4 << 10, 1 << 20]).unwrap();
@@ -36,7 +38,7 @@ fn run(seed: u64, steps: &[Step]) -> Bench {
     bench
 }
 
-/// What is wrong with the export of a lake whose evidence never changes, if anything.
+/// Returns a violation in the export of a lake whose evidence never changes, if there is one.
 fn fault_of(seed: u64, steps: &[Step]) -> Option<String> {
     let ran = std::panic::catch_unwind(|| {
         let bench = run(seed, steps);
@@ -66,14 +68,14 @@ fn any_interleaving_of_a_random_lake_equals_the_batch() {
 }
 
 #[test]
-fn evidence_that_changes_never_doubles_or_loses_a_row() {
+fn changing_evidence_never_duplicates_or_loses_a_row() {
     for seed in 0..CASES {
         let mut rng = Rng::with_seed(seed);
         let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Free));
         let bench = run(seed, &steps);
         let naive = naive_batch(&pairs_of(&steps), false);
         let export = String::from_utf8(bench.disk.read(EXPORT).unwrap_or_default()).unwrap();
-        // Day-files of the same name in two days may well have lines that nothing tells apart.
+        // Day-files of the same name on two days may have identical lines.
         let mut rows = BTreeMap::<_, usize>::new();
         for row in export.lines() {
             *rows.entry((row_id(row), row_key(row))).or_default() += 1;
@@ -87,7 +89,7 @@ fn evidence_that_changes_never_doubles_or_loses_a_row() {
                 "seed {seed}: {count} rows of one line, {id} {key}"
             );
         }
-        // A row that the batch earns with the last evidence is there, whatever came before it.
+        // A row that the batch earns with the last evidence exists, regardless of earlier evidence.
         for row in &naive.rows {
             let left = rows
                 .get_mut(&(row_id(row), row_key(row)))

@@ -1,5 +1,5 @@
-//! Day-files that are moved to other days, one by one, by the day, in circles: each line keeps its one row, wherever its
-//! day-file lies, and gets one where it had none.
+//! Day-files that are moved to other days, one by one, by the day, in circles: each line keeps its one row, wherever
+//! its day-file is, and gets one if it had none.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,10 +17,10 @@ use crate::support::sim_disk::{Fate, SimDisk};
 
 const CASES: u64 = 300;
 const NAMES: [&str; 2] = ["a.jsonl", "b.jsonl"];
-/// The last one is free at first.
+/// The last day is initially free.
 const DAYS: u32 = 6;
 
-/// Which day each day-file is moved to, by name and day.
+/// The new day of each day-file, by name and day.
 type Moves = BTreeMap<(&'static str, u32), u32>;
 
 fn pair(name: &str, day: u32) -> String {
@@ -32,8 +32,8 @@ fn enqueue(bench: &mut Bench, pair: &str) {
     bench.engine.as_mut().unwrap().enqueue(path);
 }
 
-/// A few lines for both day-files of a pair, some of which earn no row, or none yet. Some runs have the same name on
-/// several days.
+/// Appends a few lines to both day-files of a pair, some of which earn no row, or none yet. Some runs have the same
+/// name on several days.
 fn append_some(rng: &mut Rng, bench: &mut Bench, pair: &str, n: &mut u32) {
     for _ in 0..rng.u32(1..5) {
         *n += 1;
@@ -60,7 +60,7 @@ fn append_some(rng: &mut Rng, bench: &mut Bench, pair: &str, n: &mut u32) {
     enqueue(bench, pair);
 }
 
-/// Some day-files of each name change places, or go where there is none.
+/// Swaps some day-files of each name, or moves them to free days.
 fn random_moves(rng: &mut Rng) -> Moves {
     let mut moves = Moves::new();
     for name in NAMES {
@@ -80,7 +80,7 @@ fn place(stream: Stream, name: &str, day: u32) -> PathBuf {
     stream.path(Path::new(ROOT), &pair(name, day))
 }
 
-/// Where a day-file waits until its place is free: not in the lake.
+/// Returns the temporary path of a day-file outside the lake, until its new place is free.
 fn aside(stream: Stream, name: &str, day: u32) -> PathBuf {
     let stream = if stream == Stream::Scored { "s" } else { "e" };
     Path::new(ROOT).join(format!("aside/{stream}/{day}/{name}"))
@@ -96,7 +96,7 @@ fn move_if_there(disk: &SimDisk, from: &Path, to: &Path) {
     }
 }
 
-/// `between` is called after each move.
+/// Carries out the moves; `between` is called after each one.
 fn carry_out(bench: &mut Bench, moves: &Moves, mut between: impl FnMut(&mut Bench)) {
     for out in [true, false] {
         for (&(name, day), &to) in moves {
@@ -131,7 +131,7 @@ fn lake(rng: &mut Rng, n: &mut u32) -> Bench {
     let mut bench = Bench::new(SimDisk::new());
     bench.disk.set_inode_reuse(rng.bool());
     if rng.bool() {
-        bench.commit_beside();
+        bench.commit_in_background();
     }
     bench.open().unwrap();
     for name in NAMES {
@@ -145,7 +145,7 @@ fn lake(rng: &mut Rng, n: &mut u32) -> Bench {
 }
 
 #[test]
-fn moved_day_files_give_each_line_one_row() {
+fn moved_day_files_leave_one_row_per_line() {
     for seed in 0..CASES {
         let (mut rng, mut n) = (Rng::with_seed(seed), 0);
         let mut bench = lake(&mut rng, &mut n);
@@ -153,22 +153,22 @@ fn moved_day_files_give_each_line_one_row() {
             if rng.bool() {
                 bench.engine.as_mut().unwrap().checkpoint().unwrap();
             }
-            let looked_at_between = rng.u8(..4) == 0;
+            let read_between = rng.u8(..4) == 0;
             let moves = random_moves(&mut rng);
             carry_out(&mut bench, &moves, |bench| {
-                if looked_at_between && rng.u8(..4) == 0 {
+                if read_between && rng.u8(..4) == 0 {
                     touch_all(bench);
                     bench.catch_up().unwrap();
                 }
             });
             match rng.u8(..3) {
                 0 => drop(bench.open().unwrap()),
-                1 => bench.look_around().unwrap(),
+                1 => bench.scan().unwrap(),
                 _ => touch_all(&mut bench),
             }
             if rng.bool() {
-                let there = pair(NAMES[0], rng.u32(1..=DAYS));
-                append_some(&mut rng, &mut bench, &there, &mut n);
+                let target = pair(NAMES[0], rng.u32(1..=DAYS));
+                append_some(&mut rng, &mut bench, &target, &mut n);
             }
             bench.quiet().unwrap();
             bench.read_export().unwrap();
@@ -179,7 +179,7 @@ fn moved_day_files_give_each_line_one_row() {
 }
 
 #[test]
-fn a_crash_at_any_call_after_a_move_writes_no_row_again() {
+fn a_crash_at_any_call_after_a_move_duplicates_no_row() {
     for seed in 0..3 {
         let mut n = 0;
         while crash_after_a_move(seed, n) {
@@ -189,7 +189,7 @@ fn a_crash_at_any_call_after_a_move_writes_no_row_again() {
     }
 }
 
-/// False where all was done before the call came.
+/// Crashes at the `call`-th call after a move. Returns false if the work was complete before that call.
 fn crash_after_a_move(seed: u64, call: u64) -> bool {
     let (mut rng, mut n) = (Rng::with_seed(seed), 0);
     let mut bench = lake(&mut rng, &mut n);
@@ -236,7 +236,7 @@ fn a_second_name_of_a_day_file_is_a_second_day_file() {
 }
 
 #[test]
-fn a_day_that_is_renamed_under_the_daemon_and_without_it_keeps_its_rows() {
+fn a_renamed_day_keeps_its_rows_with_and_without_a_daemon() {
     let bench = ProcessBench::new();
     let day = |day: u32| format!("2026/01/{day:02}");
     let rename = |from: u32, to: u32| {
@@ -259,22 +259,22 @@ fn a_day_that_is_renamed_under_the_daemon_and_without_it_keeps_its_rows() {
     bench.append_run(&pair("a.jsonl", 2), "second");
     bench.wait_run(&mut daemon, "second");
     bench.wait_for(&mut daemon, "the account follows", || {
-        let told = bench.status();
+        let status = bench.status();
         (
-            told["scored"]["exported"].as_u64(),
-            told["scored"]["waiting"].as_u64(),
+            status["scored"]["exported"].as_u64(),
+            status["scored"]["waiting"].as_u64(),
         ) == (Some(3), Some(2))
     });
-    let said = bench.said();
-    let told = said
+    let log = bench.log_text();
+    let reports = log
         .lines()
         .filter(|line| line.contains("moved to another day"));
-    let counts = told.map(|line| {
+    let counts = reports.map(|line| {
         line.split_once(" day_files=").unwrap().1[..1]
             .parse::<u32>()
             .unwrap()
     });
-    assert_eq!(counts.sum::<u32>(), 2, "{said}");
+    assert_eq!(counts.sum::<u32>(), 2, "{log}");
     bench.stop(daemon);
     rename(2, 3);
     let planned = bench.ask(&["plan", "--json"]);

@@ -1,5 +1,5 @@
-//! A real Prometheus against the real daemon: it scrapes it, loads the rules of `examples/`, and each alert fires when its
-//! fault is there; every query of the dashboard is run.
+//! A real Prometheus against the real daemon: it scrapes the daemon, loads the rules of `examples/`, and each alert
+//! fires for its fault; every query of the dashboard is run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,10 +33,11 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// One that scrapes these; `None`, with the reason on stderr, where there is none and it need not be.
+    /// Starts a server that scrapes the targets; returns `None`, with the reason on stderr, where it is neither
+    /// installed nor required.
     fn start(targets: &[SocketAddr], interval: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("rules.yml"), hurried_rules()).unwrap();
+        fs::write(dir.path().join("rules.yml"), fast_rules()).unwrap();
         let targets: Vec<_> = targets
             .iter()
             .map(|target| format!("\"{target}\""))
@@ -48,7 +49,7 @@ impl Prometheus {
             targets.join(", ")
         );
         fs::write(dir.path().join("prometheus.yml"), config).unwrap();
-        // Nobody can ask it for a port of the kernel's choice.
+        // Prometheus cannot report a port that the kernel chose.
         let address = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -96,14 +97,14 @@ impl Prometheus {
 
     fn ask(&self, path: &str) -> Value {
         let answer = get(self.address, path);
-        let said = chunks_joined(&answer.head, &answer.body);
-        let said: Value = serde_json::from_str(&said)
+        let body = dechunked(&answer.head, &answer.body);
+        let body: Value = serde_json::from_str(&body)
             .unwrap_or_else(|error| panic!("{path}: {error}: {answer:?}"));
-        assert_eq!(said["status"], "success", "{path}: {said}");
-        said["data"].clone()
+        assert_eq!(body["status"], "success", "{path}: {body}");
+        body["data"].clone()
     }
 
-    /// Names of the alerts that fire for a daemon.
+    /// Returns the names of the alerts that fire for a daemon.
     fn firing(&self, target: SocketAddr) -> BTreeSet<String> {
         let data = self.ask("/api/v1/alerts");
         let alerts = data["alerts"].as_array().unwrap().iter();
@@ -139,16 +140,16 @@ impl Drop for Prometheus {
     }
 }
 
-/// A body as it was before it was sent in chunks.
-fn chunks_joined(head: &str, body: &str) -> String {
+/// Returns a body without its chunked transfer encoding.
+fn dechunked(head: &str, body: &str) -> String {
     if !head.contains("transfer-encoding: chunked") {
         return body.to_owned();
     }
     let (mut joined, mut rest) = (String::new(), body);
-    while let Some((len, behind)) = rest.split_once("\r\n") {
+    while let Some((len, tail)) = rest.split_once("\r\n") {
         let len = usize::from_str_radix(len.trim(), 16).unwrap();
-        joined.push_str(&behind[..len]);
-        rest = behind[len..].trim_start_matches("\r\n");
+        joined.push_str(&tail[..len]);
+        rest = tail[len..].trim_start_matches("\r\n");
         if len == 0 {
             break;
         }
@@ -156,8 +157,8 @@ fn chunks_joined(head: &str, body: &str) -> String {
     joined
 }
 
-/// The rules of the example, which take minutes to believe what they see, for a test that has seconds.
-fn hurried_rules() -> String {
+/// Returns the rules of the example with delays of seconds instead of minutes, for the test.
+fn fast_rules() -> String {
     let rules = fs::read_to_string(example("rules.yml")).unwrap();
     let lines = rules
         .lines()
@@ -179,23 +180,23 @@ fn alert_names() -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Where the daemon of this bench listens, whether it has caught up or not.
+/// Returns the address of this bench's daemon, which may still be catching up.
 fn address_of(bench: &Bench) -> SocketAddr {
     let mut address = None;
     let named = || {
-        let said = bench.said();
-        let mut named = said.split("listener=").skip(1);
+        let log = bench.log_text();
+        let mut named = log.split("listener=").skip(1);
         address = named.find_map(|rest| rest.split_whitespace().next()?.parse().ok());
         Ok(address.is_some())
     };
-    assert!(wait_until(LONG, named).unwrap(), "{}", bench.said());
+    assert!(wait_until(LONG, named).unwrap(), "{}", bench.log_text());
     address.unwrap()
 }
 
 #[test]
-fn each_alert_fires_when_its_fault_is_there_and_none_before() {
+fn each_alert_fires_for_its_fault_and_not_before() {
     // On a full disk from its start, with a day-file to read.
-    let (full, news, quiet, stuck) = (Bench::new(), Bench::new(), Bench::new(), Bench::new());
+    let (full, polled, quiet, stuck) = (Bench::new(), Bench::new(), Bench::new(), Bench::new());
     full.append(
         Stream::Evidence,
         PAIR,
@@ -205,11 +206,12 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
     let full_daemon =
         full.start_command(full_disk_command(&full).env("DISTILLD_FRESH_OBJECTIVE_MS", "1000"));
     let full_at = address_of(&full);
-    let mut polling = news.command(&["run", "--listen", "127.0.0.1:0"]);
-    let (mut news_daemon, news_at) = news.listening_by(polling.env("DISTILLD_WATCH", "poll"));
+    let mut polling = polled.command(&["run", "--listen", "127.0.0.1:0"]);
+    let (mut polled_daemon, polled_at) = polled.listening_by(polling.env("DISTILLD_WATCH", "poll"));
+    quiet.append_run(PAIR, "r0");
     let (mut quiet_daemon, quiet_at) = quiet.listening();
     let mut fired = BTreeSet::new();
-    let targets = [full_at, news_at, quiet_at];
+    let targets = [full_at, polled_at, quiet_at];
     let Some(server) = Prometheus::start(&targets, "500ms") else {
         return;
     };
@@ -218,39 +220,43 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
         full_at,
         &[
             "DistilldStoppedReading",
-            "DistilldNotFresh",
+            "DistilldLagging",
             "DistilldNotCaughtUp",
         ],
         &mut fired,
     );
-    server.wait_firing(news_at, &["DistilldPolling"], &mut fired);
-    // All that is counted must have been seen before it grows.
-    assert_eq!(
-        server.firing(news_at).len(),
-        1,
-        "{:?}",
-        server.firing(news_at)
+    server.wait_firing(
+        polled_at,
+        &["DistilldPolling", "DistilldNoSources"],
+        &mut fired,
     );
-    news.append_run(PAIR, "r1");
-    news.append(Stream::Scored, PAIR, scored_as("r1", "rejected"));
-    news.append(Stream::Scored, PAIR, "{\n");
-    let fifo = news.path(Stream::Scored, "2026/05/01/fifo.jsonl");
+    // Prometheus must have seen each counter before it increases.
+    assert_eq!(
+        server.firing(polled_at).len(),
+        2,
+        "{:?}",
+        server.firing(polled_at)
+    );
+    polled.append_run(PAIR, "r1");
+    polled.append(Stream::Scored, PAIR, scored_as("r1", "rejected"));
+    polled.append(Stream::Scored, PAIR, "{\n");
+    let fifo = polled.path(Stream::Scored, "2026/05/01/fifo.jsonl");
     assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
     let counted = [
-        "DistilldDeadLetters",
+        "DistilldMalformedLines",
         "DistilldContradictedRows",
-        "DistilldSourcePassedOver",
+        "DistilldIncomplete",
     ];
-    server.wait_firing(news_at, &counted, &mut fired);
+    server.wait_firing(polled_at, &counted, &mut fired);
 
-    // Its row has waited for longer by now than a row should.
-    let behind_s = || {
+    // Its row is late by now.
+    let lag_s = || {
         Ok(
-            crate::support::http::metric(&get(full_at, "/metrics").body, "distilld_behind_seconds")
+            crate::support::http::metric(&get(full_at, "/metrics").body, "distilld_lag_seconds")
                 > Some(6.0),
         )
     };
-    assert!(wait_until(LONG, behind_s).unwrap());
+    assert!(wait_until(LONG, lag_s).unwrap());
     make_room(&full_daemon);
     server.wait_firing(full_at, &["DistilldSlowRows"], &mut fired);
 
@@ -259,23 +265,23 @@ fn each_alert_fires_when_its_fault_is_there_and_none_before() {
     assert_eq!(server.firing(quiet_at), BTreeSet::new());
     every_query_of_the_dashboard_is_valid(&server);
 
-    news.probe(&mut news_daemon);
-    news.stop(news_daemon);
-    server.wait_firing(news_at, &["DistilldDown"], &mut fired);
+    polled.probe(&mut polled_daemon);
+    polled.stop(polled_daemon);
+    server.wait_firing(polled_at, &["DistilldDown"], &mut fired);
     full.stop(full_daemon);
     quiet.stop(quiet_daemon);
 
     let (stuck_daemon, stuck_at) = stuck.listening();
     let _hung = StoppedThread::stop(stuck_daemon.pid(), "engine");
-    // The first answer that does not come takes longer than a hurried scrape.
+    // The first missing answer takes longer than a short scrape interval.
     let Some(server) = Prometheus::start(&[stuck_at], "8s") else {
         return;
     };
-    server.wait_firing(stuck_at, &["DistilldNotAnswering"], &mut fired);
+    server.wait_firing(stuck_at, &["DistilldUnresponsive"], &mut fired);
     assert_eq!(fired, alert_names());
 }
 
-/// Runs each; those that are named must have data, for the daemons gave some.
+/// Runs each query; those that are listed must return data, because the daemons provide it.
 fn every_query_of_the_dashboard_is_valid(server: &Prometheus) {
     let dashboard: Value =
         serde_json::from_slice(&fs::read(example("dashboard.json")).unwrap()).unwrap();
@@ -288,7 +294,7 @@ fn every_query_of_the_dashboard_is_valid(server: &Prometheus) {
                 .replace("$__rate_interval", "20s");
             let data = server.ask(&format!("/api/v1/query?query={}", percent_encoded(&query)));
             assert!(data["result"].is_array(), "{query}: {data}");
-            // What a status does not tell yet, and what has nothing to tell.
+            // Series that a status does not have yet, and series without a cause.
             let may_be_empty = [
                 "distilld_class_lines",
                 "distilld_oldest_waiting",
@@ -312,7 +318,7 @@ fn percent_encoded(text: &str) -> String {
 }
 
 #[test]
-fn the_rules_are_sound() {
+fn the_rules_are_valid() {
     let checked = Command::new("promtool")
         .arg("check")
         .arg("rules")

@@ -1,4 +1,4 @@
-//! What operators ask: `explain` against the naive batch, `plan` against the run that follows, `dead-letters` and the
+//! Operator queries: `explain` against the naive batch, `plan` against the run that follows, `dead-letters` and the
 //! account per source class; with a daemon and without.
 
 use std::collections::BTreeSet;
@@ -18,8 +18,8 @@ use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::platform::root_lock::RootLock;
 use distilld::query::explain::{ExplainContext, Explanation, explain};
 use distilld::query::plan::{Delta, Plan, PlanContext, plan};
-use distilld::query::status::UnreadBytes;
-use distilld::query::status::{lag, waiting_oldest};
+use distilld::query::status::UnreadPairs;
+use distilld::query::status::{measured, waiting_oldest};
 use fastrand::Rng;
 use serde_json::Value;
 
@@ -36,38 +36,46 @@ const A: &str = "2026/05/01/audits.jsonl";
 const B: &str = "2026/05/02/facts.jsonl";
 
 fn explained(bench: &EngineBench, run_id: &str) -> Explanation {
-    let figures = bench.engine.as_ref().unwrap().figures();
+    let state = bench.engine.as_ref().unwrap().state_snapshot();
     let explaining = ExplainContext {
         storage: &bench.disk,
         root: Path::new(ROOT),
         export_path: Path::new(EXPORT),
         line_bytes_max: 16 << 20,
-        figures: &figures,
+        state: &state,
     };
     explain(run_id, &explaining).unwrap()
 }
 
-/// Each scored line of every run has the naive verdict, its row lies where it is said to, its line where it is said to.
+/// Asserts that each scored line of every run has the naive verdict, and that row and line are at the reported
+/// positions.
 fn check_explanations(seed: u64, bench: &EngineBench, steps: &[Step]) {
     let export = bench.disk.read(EXPORT).unwrap_or_default();
     let pairs = pairs_of(steps);
     let mut waiting = BTreeSet::new();
     for (run_id, mut expected) in verdicts(&pairs) {
-        // Directory by directory, as the walk goes; within a pair in the order of the lines.
+        // Directory by directory, in walk order; within a pair in the order of the lines.
         expected.sort_by_key(|(pair, _)| PairPath::from_relative(Path::new(pair)));
-        let told = explained(bench, &run_id);
-        let scored = told.lines.iter().filter(|line| line.stream == "scored");
+        let explanation = explained(bench, &run_id);
+        let scored = explanation
+            .lines
+            .iter()
+            .filter(|line| line.stream == "scored");
         let mut found = Vec::new();
         for line in scored {
             found.push((line.day_file.clone(), line.verdict.as_str()));
             let day_file = pairs[&line.day_file].0.as_deref().unwrap();
             let before = &day_file[..line.offset as usize];
             let newlines = memchr::memchr_iter(b'\n', before).count() as u64;
-            assert_eq!(line.line, Some(newlines + 1), "seed {seed}, {told:#?}");
-            assert!(!line.changed_since, "seed {seed}, {told:#?}");
+            assert_eq!(
+                line.line,
+                Some(newlines + 1),
+                "seed {seed}, {explanation:#?}"
+            );
+            assert!(!line.changed_since, "seed {seed}, {explanation:#?}");
             assert_eq!(line.row.is_some(), line.verdict == "exported");
             assert_eq!(line.waits_for.is_some(), line.verdict == "waiting");
-            assert!(line.value.is_some(), "seed {seed}, {told:#?}");
+            assert!(line.value.is_some(), "seed {seed}, {explanation:#?}");
             if let Some(since) = &line.waiting_since {
                 let path = PairPath::from_relative(Path::new(&line.day_file)).unwrap();
                 waiting.insert((since.clone(), path, line.offset, run_id.clone()));
@@ -79,10 +87,13 @@ fn check_explanations(seed: u64, bench: &EngineBench, steps: &[Step]) {
                 assert_eq!(row["source_run_id"], *run_id, "seed {seed}");
             }
         }
-        assert_eq!(found, expected, "seed {seed}, run {run_id:?}: {told:#?}");
+        assert_eq!(
+            found, expected,
+            "seed {seed}, run {run_id:?}: {explanation:#?}"
+        );
     }
-    let figures = bench.engine.as_ref().unwrap().figures();
-    let oldest = waiting_oldest(&figures, &bench.disk, Path::new(ROOT)).unwrap();
+    let state = bench.engine.as_ref().unwrap().state_snapshot();
+    let oldest = waiting_oldest(&state, &bench.disk, Path::new(ROOT)).unwrap();
     let oldest: Vec<_> = oldest
         .into_iter()
         .map(|run| {
@@ -95,7 +106,7 @@ fn check_explanations(seed: u64, bench: &EngineBench, steps: &[Step]) {
 }
 
 #[test]
-fn the_lag_is_what_stands_behind_the_offsets() {
+fn the_lag_is_the_input_after_the_offsets() {
     let mut bench = EngineBench::new(SimDisk::new());
     bench.open().unwrap();
     let path = PairPath::from_relative(Path::new(A)).unwrap();
@@ -106,36 +117,39 @@ fn the_lag_is_what_stands_behind_the_offsets() {
         text.len() as u64
     };
     append(&bench, Stream::Scored, scored("a"));
-    bench.look_around().unwrap();
+    bench.scan().unwrap();
     bench.catch_up().unwrap();
-    let told = |bench: &EngineBench, all| {
-        let unread = UnreadBytes {
+    let lag_of = |bench: &EngineBench, all| {
+        let unread = UnreadPairs {
             pairs: vec![path.clone()],
-            all,
-            seconds: 3,
+            is_complete: all,
         };
-        let figures = bench.engine.as_ref().unwrap().figures();
-        lag(&figures, &unread, &bench.disk, Path::new(ROOT))
+        let engine = bench.engine.as_ref().unwrap();
+        let (lag, state) = (engine.lag(), engine.state_snapshot());
+        measured(lag, &state, &unread, &bench.disk, Path::new(ROOT))
     };
     assert_eq!(
-        (told(&bench, true).bytes, told(&bench, true).lines),
+        (lag_of(&bench, true).bytes, lag_of(&bench, true).lines),
         (0, Some(0))
     );
     let bytes = append(&bench, Stream::Scored, scored("b") + &scored("c"))
         + append(&bench, Stream::Evidence, evidence("a"));
-    let behind = told(&bench, true);
+    let lag = lag_of(&bench, true);
     assert_eq!(
-        (behind.bytes, behind.lines, behind.exact),
+        (lag.bytes, lag.lines, lag.bytes_exact),
         (bytes, Some(3), true)
     );
     assert_eq!(
-        (told(&bench, false).lines, told(&bench, false).exact),
+        (
+            lag_of(&bench, false).lines,
+            lag_of(&bench, false).bytes_exact
+        ),
         (None, false)
     );
 }
 
 #[test]
-fn what_is_explained_of_every_run_of_a_random_lake_is_what_a_batch_decides() {
+fn explanations_of_random_lakes_equal_the_verdicts_of_the_batch() {
     for seed in 0..CASES {
         let mut rng = Rng::with_seed(seed);
         let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
@@ -147,7 +161,7 @@ fn what_is_explained_of_every_run_of_a_random_lake_is_what_a_batch_decides() {
         }
         bench.step(&Step::Quiet, true).unwrap();
         check_explanations(seed, &bench, &steps);
-        let unknown = explained(&bench, "nobody's run");
+        let unknown = explained(&bench, "a missing run");
         assert!(!unknown.known && unknown.lines.is_empty());
     }
 }
@@ -161,7 +175,7 @@ fn planned(bench: &EngineBench) -> Plan {
             line_bytes_max: 16 << 20,
         },
         now_ms: bench.clock.wall_ms(),
-        figures: &bench.engine.as_ref().unwrap().figures(),
+        state: &bench.engine.as_ref().unwrap().state_snapshot(),
     })
     .unwrap()
 }
@@ -171,7 +185,7 @@ fn rows(bench: &EngineBench) -> i64 {
     memchr::memchr_iter(b'\n', &export).count() as i64
 }
 
-/// What was done, in a plan's figures; the rows are compared on their own.
+/// Returns what a run did, in a plan's figures; the rows are compared separately.
 fn done(planned: &Delta, before: &LineTotals, after: &LineTotals) -> Delta {
     Delta {
         rows: planned.rows,
@@ -180,7 +194,8 @@ fn done(planned: &Delta, before: &LineTotals, after: &LineTotals) -> Delta {
     }
 }
 
-/// Every third lake has a day-file rewritten under the engine: lines gone, lines doubled, a beginning that differs.
+/// Rewrites a day-file of every third lake under the engine: lines removed, lines duplicated, or a different
+/// beginning.
 fn rewrite_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
     let pairs: Vec<String> = pairs_of(steps).into_keys().collect();
     let Some(pair) = rng.choice(&pairs) else {
@@ -191,15 +206,15 @@ fn rewrite_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
     if let Some(bytes) = bench.disk.read(&path) {
         let mut lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
         lines.retain(|_| rng.u8(..4) > 0);
-        let doubled = lines.clone();
-        lines.extend(doubled.iter().take(2));
+        let duplicated = lines.clone();
+        lines.extend(duplicated.iter().take(2));
         let rewritten = [b"\n", lines.concat().as_slice()].concat();
         bench.disk.write_file(&path, &rewritten);
         bench.disk.settle(&path);
     }
 }
 
-/// And of every third one a pair is moved to another day.
+/// Moves a pair of another third of the lakes to another day.
 fn move_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
     let pairs: Vec<String> = pairs_of(steps).into_keys().collect();
     let Some(pair) = rng.choice(&pairs) else {
@@ -216,7 +231,7 @@ fn move_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
 }
 
 #[test]
-fn a_plan_is_what_the_run_that_follows_does_on_random_lakes() {
+fn a_plan_predicts_the_following_run_on_random_lakes() {
     let mut rows_planned = 0;
     for seed in 0..CASES {
         let mut rng = Rng::with_seed(seed);
@@ -256,7 +271,7 @@ fn a_plan_is_what_the_run_that_follows_does_on_random_lakes() {
         assert_eq!(bench.engine.as_ref().unwrap().account(), &before);
         assert_eq!(rows(&bench), rows_before);
 
-        bench.look_around().unwrap();
+        bench.scan().unwrap();
         assert!(bench.settle_all().unwrap());
         bench.engine.as_mut().unwrap().checkpoint().unwrap();
         let after = bench.engine.as_ref().unwrap().account().clone();
@@ -285,7 +300,7 @@ fn a_plan_is_what_the_run_that_follows_does_on_random_lakes() {
     );
 }
 
-/// Two classes: one with every verdict, one with a run that is exported, superseded and contradicted.
+/// Writes two classes: one with every verdict, one with a run that is exported, superseded and contradicted.
 fn lake(bench: &Bench) {
     let dull = |run: &str| evidence(run).replace("executor", "extractor");
     let a_evidence = [
@@ -308,7 +323,7 @@ fn lake(bench: &Bench) {
     bench.append_run(B, "g");
 }
 
-/// Asks with a daemon and, when that was killed, without: once its rows stand in state and journal.
+/// Runs the check with a daemon and, after that was killed, without: its rows are in state and journal then.
 fn with_and_without_a_daemon(bench: &Bench, mut check: impl FnMut(&Bench, Option<&mut Daemon>)) {
     let mut daemon = bench.start_caught_up();
     check(bench, Some(&mut daemon));
@@ -317,45 +332,45 @@ fn with_and_without_a_daemon(bench: &Bench, mut check: impl FnMut(&Bench, Option
 }
 
 #[test]
-fn the_account_is_told_per_source_class_with_a_daemon_and_without() {
+fn the_account_is_reported_per_source_class_with_and_without_a_daemon() {
     let bench = Bench::new();
     lake(&bench);
     with_and_without_a_daemon(&bench, |bench, daemon| {
-        let told = bench.status();
-        assert_eq!(told["running"], daemon.is_some());
-        let classes = told["classes"].as_array().unwrap();
-        assert_eq!(classes.len(), 2, "{told}");
+        let status = bench.status();
+        assert_eq!(status["running"], daemon.is_some());
+        let classes = status["classes"].as_array().unwrap();
+        assert_eq!(classes.len(), 2, "{status}");
         let audits = &classes[0];
         assert_eq!(audits["class"], "audits");
         for figure in [
             "exported",
             "firewalled",
             "unknown_category",
-            "role",
+            "wrong_role",
             "blank_text",
             "waiting",
-            "dead_letters",
-            "evidence_dead_letters",
+            "malformed",
+            "evidence_malformed",
         ] {
-            assert_eq!(audits[figure], 1, "{figure} in {told}");
+            assert_eq!(audits[figure], 1, "{figure} in {status}");
         }
         assert_eq!(
             (&audits["lines"], &classes[1]["exported"]),
             (&7.into(), &1.into())
         );
-        assert_eq!(told["export"]["rows_today"], 2, "{told}");
-        let waiting = told["waiting_oldest"].as_array().unwrap();
-        assert_eq!(waiting.len(), 1, "{told}");
+        assert_eq!(status["export"]["rows_today"], 2, "{status}");
+        let waiting = status["waiting_oldest"].as_array().unwrap();
+        assert_eq!(waiting.len(), 1, "{status}");
         assert_eq!(
             (&waiting[0]["run_id"], &waiting[0]["day_file"]),
             (&"f".into(), &A.into())
         );
-        assert_eq!(told["scored"]["balanced"], true);
+        assert_eq!(status["scored"]["balanced"], true);
     });
 }
 
 #[test]
-fn the_last_day_is_told_by_minute_and_outlives_the_daemon() {
+fn the_last_day_is_reported_by_minute_and_survives_the_daemon() {
     let bench = Bench::new();
     lake(&bench);
     let daemon = bench.start_caught_up();
@@ -363,9 +378,9 @@ fn the_last_day_is_told_by_minute_and_outlives_the_daemon() {
     let kept: Value =
         serde_json::from_slice(&fs::read(bench.state_dir().join("recent.json")).unwrap()).unwrap();
     let sum = |class: &str, what: &str| -> u64 {
-        let figures = kept["series"][class][what].as_array().unwrap();
-        assert_eq!(figures.len(), 24 * 60);
-        figures.iter().map(|figure| figure.as_u64().unwrap()).sum()
+        let state = kept["series"][class][what].as_array().unwrap();
+        assert_eq!(state.len(), 24 * 60);
+        state.iter().map(|figure| figure.as_u64().unwrap()).sum()
     };
     assert_eq!(
         (sum("audits", "exported"), sum("audits", "refused")),
@@ -391,7 +406,7 @@ fn the_last_day_is_told_by_minute_and_outlives_the_daemon() {
 }
 
 #[test]
-fn a_run_is_explained_with_a_daemon_and_without() {
+fn a_run_is_explained_with_and_without_a_daemon() {
     let bench = Bench::new();
     lake(&bench);
     bench.append(Stream::Evidence, B, evidence_with("run-77", "first"));
@@ -404,8 +419,8 @@ fn a_run_is_explained_with_a_daemon_and_without() {
     });
     bench.stop(daemon);
     with_and_without_a_daemon(&bench, |bench, _| {
-        let told = bench.ask(&["explain", "run-77", "--json"]);
-        let lines = told["lines"].as_array().unwrap();
+        let explanation = bench.ask(&["explain", "run-77", "--json"]);
+        let lines = explanation["lines"].as_array().unwrap();
         let verdicts: Vec<_> = lines
             .iter()
             .map(|line| line["verdict"].as_str().unwrap())
@@ -413,7 +428,7 @@ fn a_run_is_explained_with_a_daemon_and_without() {
         assert_eq!(
             verdicts,
             ["exported", "firewalled", "replaced", "counts"],
-            "{told}"
+            "{explanation}"
         );
         assert_eq!(
             (&lines[0]["superseded"], &lines[0]["contradicted"]),
@@ -434,7 +449,7 @@ fn a_run_is_explained_with_a_daemon_and_without() {
         let role = bench.ask(&["explain", "d", "--json"]);
         assert_eq!(
             (&role["lines"][0]["verdict"], &role["lines"][0]["value"]),
-            (&"role".into(), &"extractor".into())
+            (&"wrong_role".into(), &"extractor".into())
         );
         let page = bench.run(&mut bench.command(&["explain", "f"]));
         page.check(0, &[]);
@@ -456,7 +471,7 @@ fn a_run_is_explained_with_a_daemon_and_without() {
 /// In C the accepting line itself becomes the rejecting one.
 const C: &str = "2026/05/03/facts.jsonl";
 
-/// `g` and `run-77` are rejected behind their accepting lines, `h` in the place of its own.
+/// Writes a lake in which `g` and `run-77` are rejected after their accepting lines, `h` in the place of its own.
 fn contradicted_lake(bench: &Bench) {
     lake(bench);
     bench.append_run(B, "run-77");
@@ -472,10 +487,10 @@ fn contradicted_lake(bench: &Bench) {
     bench.once();
 }
 
-/// Run, line, refused at, as: of each row that is told, which is the run's.
-fn contradicted(bench: &Bench, told: &Value) -> Vec<(String, Value, Value, String)> {
+/// Returns run, line, rejecting line and category of each reported row, and asserts that the row is the run's.
+fn contradicted(bench: &Bench, listing: &Value) -> Vec<(String, Value, Value, String)> {
     let export = bench.export_bytes();
-    let rows = told["rows"].as_array().unwrap().iter();
+    let rows = listing["rows"].as_array().unwrap().iter();
     rows.map(|row| {
         let run = row["run_id"].as_str().unwrap().to_owned();
         let place = |key: &str| row["row"][key].as_u64().unwrap() as usize;
@@ -494,12 +509,12 @@ fn contradicted(bench: &Bench, told: &Value) -> Vec<(String, Value, Value, Strin
 }
 
 #[test]
-fn contradicted_rows_are_listed_page_by_page_with_a_daemon_and_without() {
+fn contradicted_rows_are_listed_by_page_with_and_without_a_daemon() {
     let bench = Bench::new();
     contradicted_lake(&bench);
     let [g, run_77] = ["g", "run-77"].map(|run| scored(run).len());
     let refused_77 = scored_as("run-77", "needs_human_review").len();
-    let told = |run: &str, line: Option<usize>, refused: usize, category: &str| {
+    let row_of = |run: &str, line: Option<usize>, refused: usize, category: &str| {
         (
             run.to_owned(),
             line.into(),
@@ -508,9 +523,9 @@ fn contradicted_rows_are_listed_page_by_page_with_a_daemon_and_without() {
         )
     };
     let expected = [
-        told("g", Some(0), g + run_77 + refused_77, "rejected"),
-        told("run-77", Some(g), g + run_77, "needs_human_review"),
-        told("h", None, 0, "rejected"),
+        row_of("g", Some(0), g + run_77 + refused_77, "rejected"),
+        row_of("run-77", Some(g), g + run_77, "needs_human_review"),
+        row_of("h", None, 0, "rejected"),
     ];
     let check = |bench: &Bench| {
         let list = bench.ask(&["explain", "--contradicted", "--json"]);
@@ -534,11 +549,11 @@ fn contradicted_rows_are_listed_page_by_page_with_a_daemon_and_without() {
         assert!(page.stdout.contains("rewritten"), "{}", page.stdout);
     };
     with_and_without_a_daemon(&bench, |bench, _| check(bench));
-    // What an export says outlives the state.
+    // The information of the export remains after the loss of the state.
     bench.remove_state();
     bench.once();
     check(&bench);
-    // Nothing leads to a row whose line was rewritten when the line that refuses its run is gone, too.
+    // No reference leads to a row whose line was rewritten when the line that rejects its run is gone, too.
     fs::remove_file(bench.path(Stream::Scored, C)).unwrap();
     let list = bench.ask(&["explain", "--contradicted", "--json"]);
     assert_eq!(contradicted(&bench, &list), expected[..2], "{list}");
@@ -551,7 +566,7 @@ fn contradicted_rows_are_listed_page_by_page_with_a_daemon_and_without() {
 }
 
 #[test]
-fn where_no_row_is_contradicted_the_list_is_empty() {
+fn without_contradicted_rows_the_list_is_empty() {
     let bench = Bench::new();
     lake(&bench);
     with_and_without_a_daemon(&bench, |bench, _| {
@@ -569,13 +584,13 @@ fn where_no_row_is_contradicted_the_list_is_empty() {
 }
 
 #[test]
-fn dead_letters_are_listed_page_by_page_and_shown_without_harm() {
+fn dead_letters_are_listed_by_page_and_shown_escaped() {
     let bench = Bench::new();
     lake(&bench);
     with_and_without_a_daemon(&bench, |bench, _| {
-        let told = bench.ask(&["dead-letters", "--json"]);
-        let letters = told["letters"].as_array().unwrap();
-        assert_eq!(letters.len(), 2, "{told}");
+        let listing = bench.ask(&["dead-letters", "--json"]);
+        let letters = listing["letters"].as_array().unwrap();
+        assert_eq!(letters.len(), 2, "{listing}");
         let scored = letters
             .iter()
             .find(|letter| letter["stream"] == "scored")
@@ -605,24 +620,24 @@ fn dead_letters_are_listed_page_by_page_and_shown_without_harm() {
     });
 }
 
-/// Puts a line in the place of another of the same length, in the middle of a day-file whose end is far away.
-fn mend(bench: &Bench, broken: &str, mended: &str) {
+/// Replaces a line with another of the same length, in the middle of a day-file, far from its end.
+fn repair(bench: &Bench, broken: &str, repaired: &str) {
     let path = bench.path(Stream::Scored, A);
     let text = fs::read_to_string(&path).unwrap();
     assert_eq!(
         (text.matches(broken).count(), broken.len()),
-        (1, mended.len())
+        (1, repaired.len())
     );
-    // Not cut first: the daemon would see that as a rewriting, if it looked just then.
+    // Not truncated first: the daemon could see that as a rewrite.
     let file = OpenOptions::new().write(true).open(path).unwrap();
-    file.write_all_at(text.replace(broken, mended).as_bytes(), 0)
+    file.write_all_at(text.replace(broken, repaired).as_bytes(), 0)
         .unwrap();
 }
 
-/// More lines than a source's head and tail cover, the one in the middle broken.
+/// Creates a lake with more lines than a source's head and tail cover, the middle one malformed.
 fn broken_lake(bench: &Bench) -> (String, String) {
-    let mended = scored("run-20");
-    let broken = mended.replacen('{', "?", 1);
+    let repaired = scored("run-20");
+    let broken = repaired.replacen('{', "?", 1);
     for n in 0..40 {
         let run = format!("run-{n:02}");
         bench.append(Stream::Evidence, A, evidence(&run));
@@ -633,19 +648,19 @@ fn broken_lake(bench: &Bench) -> (String, String) {
         };
         bench.append(Stream::Scored, A, line);
     }
-    (broken, mended)
+    (broken, repaired)
 }
 
-fn check_retried(bench: &Bench, told: &Value) {
+fn check_retried(bench: &Bench, report: &Value) {
     assert_eq!(
         (
-            &told["before"]["dead_letters"],
-            &told["after"]["dead_letters"]
+            &report["before"]["malformed"],
+            &report["after"]["malformed"]
         ),
         (&1.into(), &0.into())
     );
     assert_eq!(
-        (&told["before"]["exported"], &told["after"]["exported"]),
+        (&report["before"]["exported"], &report["after"]["exported"]),
         (&39.into(), &40.into())
     );
     bench.assert_distinct(40);
@@ -656,24 +671,24 @@ fn check_retried(bench: &Bench, told: &Value) {
 }
 
 #[test]
-fn a_line_mended_in_place_has_its_row_after_a_retry_by_the_daemon() {
+fn a_line_repaired_in_place_has_its_row_after_a_retry_by_the_daemon() {
     let bench = Bench::new();
-    let (broken, mended) = broken_lake(&bench);
+    let (broken, repaired) = broken_lake(&bench);
     let mut daemon = bench.start_caught_up();
-    mend(&bench, &broken, &mended);
+    repair(&bench, &broken, &repaired);
     bench.probe(&mut daemon);
     assert!(!bench.has("run-20"));
-    let told = bench.ask(&["dead-letters", "retry", A]);
+    let report = bench.ask(&["dead-letters", "retry", A]);
     daemon.check_running().unwrap();
     assert_eq!(
         (
-            &told["before"]["dead_letters"],
-            &told["after"]["dead_letters"]
+            &report["before"]["malformed"],
+            &report["after"]["malformed"]
         ),
         (&1.into(), &0.into())
     );
     assert_eq!(
-        (&told["before"]["exported"], &told["after"]["exported"]),
+        (&report["before"]["exported"], &report["after"]["exported"]),
         (&39.into(), &40.into())
     );
     bench.assert_distinct(41);
@@ -684,28 +699,28 @@ fn a_line_mended_in_place_has_its_row_after_a_retry_by_the_daemon() {
 }
 
 #[test]
-fn a_line_mended_in_place_has_its_row_after_a_retry_without_a_daemon() {
+fn a_line_repaired_in_place_has_its_row_after_a_retry_without_a_daemon() {
     let bench = Bench::new();
-    let (broken, mended) = broken_lake(&bench);
+    let (broken, repaired) = broken_lake(&bench);
     bench.once();
-    mend(&bench, &broken, &mended);
-    let told = bench.ask(&["dead-letters", "retry", A]);
-    check_retried(&bench, &told);
+    repair(&bench, &broken, &repaired);
+    let report = bench.ask(&["dead-letters", "retry", A]);
+    check_retried(&bench, &report);
     let again = bench.ask(&["dead-letters", "retry", A, "--evidence"]);
     assert_eq!(again["before"], again["after"]);
-    // Rows behind the mended line keep the index that they were written with.
+    // Rows after the repaired line keep the index that they were written with.
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
 }
 
 #[test]
-fn a_plan_without_a_daemon_says_what_once_then_does() {
+fn a_plan_without_a_daemon_predicts_run_once() {
     let bench = Bench::new();
     lake(&bench);
     bench.once();
     bench.append_run(B, "new");
     bench.append(Stream::Evidence, A, evidence("f"));
-    let told = bench.ask(&["plan", "--json"]);
-    let total = &told["total"];
+    let plan = bench.ask(&["plan", "--json"]);
+    let total = &plan["total"];
     assert_eq!(
         (&total["rows"], &total["waiting"], &total["lines"]),
         (&2.into(), &(-1).into(), &1.into())
@@ -724,7 +739,7 @@ fn a_plan_without_a_daemon_says_what_once_then_does() {
         "{}",
         page.stdout
     );
-    // Of a day-file that changed just now nobody knows yet that it changed no more.
+    // A day-file that has just changed may still be changing.
     for (stream, pair) in [
         (Stream::Scored, B),
         (Stream::Evidence, B),
@@ -750,7 +765,7 @@ fn a_plan_without_a_daemon_says_what_once_then_does() {
 }
 
 #[test]
-fn nothing_but_a_retry_is_posted_and_no_question_stops_the_daemon() {
+fn only_a_retry_is_a_post_and_no_request_stops_the_daemon() {
     let bench = Bench::new();
     lake(&bench);
     let mut daemon = bench.start_caught_up();
@@ -798,7 +813,7 @@ fn nothing_but_a_retry_is_posted_and_no_question_stops_the_daemon() {
         (&["http://d/plan.json"], "200"),
     ] {
         match curl(arguments) {
-            Some(told) => assert_eq!(told, code, "{arguments:?}"),
+            Some(expected) => assert_eq!(expected, code, "{arguments:?}"),
             None if std::env::var_os("CI").is_none() => {
                 eprintln!("skipped: curl is not installed");
                 return;
@@ -810,9 +825,9 @@ fn nothing_but_a_retry_is_posted_and_no_question_stops_the_daemon() {
     bench.stop(daemon);
 }
 
-/// Somebody else holds the daemon's place.
+/// Another process holds the daemon's lock.
 #[test]
-fn answers_that_no_daemon_gives_end_every_question() {
+fn invalid_answers_end_every_query() {
     const LETTERS: &str = r#"{"letters":[],"more":true}"#;
     const EXPLANATION: &str = r#"{"run_id":"r1","known":true,"near":[],"lines":[{"stream":"scored","day_file":"d",
         "line":1,"offset":18446744073709551615,"len_bytes":1,"verdict":"exported","rule":"r","value":null,
@@ -825,9 +840,9 @@ fn answers_that_no_daemon_gives_end_every_question() {
     let listener = UnixListener::bind(bench.state_dir().join("control.sock")).unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let (mut stream, mut asked) = (stream.unwrap(), [0; 4096]);
-            let len = stream.read(&mut asked).unwrap();
-            let explain = asked[..len].starts_with(b"GET /explain");
+            let (mut stream, mut request) = (stream.unwrap(), [0; 4096]);
+            let len = stream.read(&mut request).unwrap();
+            let explain = request[..len].starts_with(b"GET /explain");
             let body = if explain { EXPLANATION } else { LETTERS };
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
             stream.write_all((head + body).as_bytes()).unwrap();
@@ -845,11 +860,11 @@ fn answers_that_no_daemon_gives_end_every_question() {
 }
 
 #[test]
-fn a_control_socket_that_could_not_be_made_is_made_when_it_can_be() {
+fn a_failed_control_socket_is_created_once_possible() {
     let bench = Bench::new();
     bench.append_run(A, "a");
     bench.once();
-    // Something stands in its place that cannot be replaced.
+    // Something is in its place that cannot be replaced.
     let in_the_way = bench.state_dir().join("control.sock/full");
     fs::create_dir_all(&in_the_way).unwrap();
     let mut daemon = bench.start_caught_up();
@@ -863,14 +878,14 @@ fn a_control_socket_that_could_not_be_made_is_made_when_it_can_be() {
 }
 
 #[test]
-fn a_run_whose_own_line_is_gone_is_not_said_to_lack_evidence() {
+fn a_run_whose_line_is_gone_is_not_reported_to_lack_evidence() {
     let bench = Bench::new();
     bench.append(Stream::Scored, A, scored("w"));
     bench.once();
     let rule = || {
-        let told = bench.ask(&["explain", "w", "--json"]);
-        let line = told["lines"].as_array().unwrap()[0].clone();
-        assert_eq!(line["verdict"], "waiting", "{told}");
+        let explanation = bench.ask(&["explain", "w", "--json"]);
+        let line = explanation["lines"].as_array().unwrap()[0].clone();
+        assert_eq!(line["verdict"], "waiting", "{explanation}");
         line["rule"].to_string()
     };
     assert!(rule().contains("no evidence"));

@@ -1,4 +1,4 @@
-//! `rebuild`: batch order, what is dropped, a crash at any call of it.
+//! `rebuild`: batch order, dropped rows, a crash at each of its calls.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const ROOT: &str = "/lake";
 const EXPORT: &str = "/lake/data/distilled/sft/sft_export.jsonl";
 const STATE_DIR: &str = "/lake/data/distilled/.distilld";
 
-/// It is always the same moment, so that the same rows have the same bytes.
+/// A clock that never advances, so that the same rows have the same bytes.
 #[derive(Debug)]
 struct Frozen;
 
@@ -55,7 +55,7 @@ fn setup(disk: &SimDisk) -> Setup {
     }
 }
 
-/// Starts an engine, has it look at every pair, and stops it.
+/// Starts an engine, reads every pair, and stops it.
 fn run(disk: &SimDisk) -> Result<(), EngineError> {
     let (mut engine, _) = Engine::open(setup(disk))?;
     for stream in Stream::ALL {
@@ -103,8 +103,8 @@ fn put(disk: &SimDisk, pairs: &Pairs) {
     }
 }
 
-/// Two pairs, exported out of order; then a run rejected, evidence replaced and a day-file rewritten.
-fn lake_with_a_past() -> SimDisk {
+/// Creates two pairs that were exported out of order; then a run rejected, evidence replaced and a day-file rewritten.
+fn lake_with_history() -> SimDisk {
     let disk = SimDisk::new();
     disk.set_name_order(NameOrder::Any);
     let (early, late) = ("2026/05/01/a.jsonl", "2026/05/02/b.jsonl");
@@ -134,12 +134,12 @@ fn lake_with_a_past() -> SimDisk {
 }
 
 #[test]
-fn a_rebuild_drops_what_was_rewritten_and_leaves_nothing_to_do() {
-    let disk = lake_with_a_past();
+fn a_rebuild_drops_rewritten_rows_and_leaves_nothing_to_do() {
+    let disk = lake_with_history();
     let before = rows(&disk);
     let rebuilt = rebuild_on(&disk);
     let after = rows(&disk);
-    // Of a1 the line is gone; a2 has another index; b1 has other evidence and, still accepted by one line, a row.
+    // The line of a1 is gone; a2 has another index; b1 has other evidence and, still accepted by one line, a row.
     assert_eq!((before.len(), after.len()), (3, 2), "{before:#?}");
     assert_eq!(
         (
@@ -157,7 +157,7 @@ fn a_rebuild_drops_what_was_rewritten_and_leaves_nothing_to_do() {
 }
 
 #[test]
-fn a_rebuild_without_state_or_export_makes_both() {
+fn a_rebuild_without_state_or_export_creates_both() {
     let disk = SimDisk::new();
     disk.append_durable(
         source("scored-runs", "y/m/d/n.jsonl"),
@@ -173,7 +173,7 @@ fn a_rebuild_without_state_or_export_makes_both() {
 }
 
 #[test]
-fn evidence_in_an_unterminated_last_line_counts_before_its_run_is_judged() {
+fn evidence_in_an_unterminated_last_line_counts_before_its_run_is_evaluated() {
     let check = |evidence: &str, expected: &[&str]| {
         let disk = SimDisk::new();
         let two = scored("a", "accepted") + &scored("b", "accepted");
@@ -197,14 +197,14 @@ fn evidence_in_an_unterminated_last_line_counts_before_its_run_is_judged() {
     check(format!("{b}{a}").trim_end(), &["1", "2"]);
     check(format!("{a}{b}{again}").trim_end(), &["3", "2"]);
     check(b.trim_end(), &["2"]);
-    // Two looks of lines, then the line that counts alone.
+    // Lines for two reads, then the line that counts.
     let long = evidence("z", &"x".repeat(900 << 10)).repeat(6);
     check(format!("{a}{b}{long}{again}").trim_end(), &["3", "2"]);
     check(&format!("{a}{b}{{\"run_id\":\"a\",\"te"), &["1", "2"]);
 }
 
 #[test]
-fn any_lake_is_rebuilt_row_by_row_as_a_batch_gives_it() {
+fn a_rebuild_of_any_lake_equals_the_batch_row_by_row() {
     for seed in 0..12 {
         let mut rng = Rng::with_seed(seed);
         let mode = [EvidenceMode::Unique, EvidenceMode::Free][seed as usize % 2];
@@ -220,8 +220,9 @@ fn any_lake_is_rebuilt_row_by_row_as_a_batch_gives_it() {
     }
 }
 
-/// A day-file of `stream` whose second line has `long_bytes` bytes, more than the limit, and good lines around it.
-fn fault_behind_an_overlong_line(stream: Stream, long_bytes: usize, tail: &str) -> Option<String> {
+/// Returns the violation for a day-file of `stream` whose second line has `long_bytes` bytes, more than the limit,
+/// with valid lines around it.
+fn fault_after_an_overlong_line(stream: Stream, long_bytes: usize, tail: &str) -> Option<String> {
     let name = "2026/05/01/a.jsonl";
     let runs = ["a", "b", "c", "d"];
     let mut files = Stream::ALL.map(|of| {
@@ -257,7 +258,7 @@ fn fault_behind_an_overlong_line(stream: Stream, long_bytes: usize, tail: &str) 
     let rows = rows(&disk);
     (rows != expected || rebuilt.passed_over > 0).then(|| {
         format!(
-            "{} rows of {}, {} passed over",
+            "{} rows of {}, {} skipped",
             rows.len(),
             expected.len(),
             rebuilt.passed_over
@@ -266,13 +267,13 @@ fn fault_behind_an_overlong_line(stream: Stream, long_bytes: usize, tail: &str) 
 }
 
 #[test]
-fn lines_behind_an_overlong_one_are_rebuilt_as_if_it_were_not_there() {
+fn lines_after_an_overlong_one_are_rebuilt_as_if_it_did_not_exist() {
     let mut wrong = Vec::new();
     for stream in Stream::ALL {
-        // Within a window of bytes, within a chunk, over more than one and more than two.
+        // Within a window of bytes, within a chunk, across two chunks and across more.
         for long_bytes in [600, 300 << 10, 5 << 20, 9 << 20] {
             for tail in ["", "{\"torn\":"] {
-                if let Some(fault) = fault_behind_an_overlong_line(stream, long_bytes, tail) {
+                if let Some(fault) = fault_after_an_overlong_line(stream, long_bytes, tail) {
                     wrong.push(format!("{stream:?} {long_bytes} bytes, {tail:?}: {fault}"));
                 }
             }
@@ -281,7 +282,7 @@ fn lines_behind_an_overlong_one_are_rebuilt_as_if_it_were_not_there() {
     assert!(wrong.is_empty(), "{} wrong: {wrong:#?}", wrong.len());
 }
 
-/// The old export or the fresh one, and an engine that has nothing to add to it.
+/// Asserts that the export is the old or the new one, and that an engine has nothing to add to it.
 fn check_after_crash(disk: &SimDisk, old: &[u8], fresh: &[u8], when: &str) -> bool {
     run(disk).unwrap_or_else(|error| panic!("{when}: {error}"));
     let export = disk.read(EXPORT).unwrap_or_default();
@@ -303,8 +304,8 @@ fn check_after_crash(disk: &SimDisk, old: &[u8], fresh: &[u8], when: &str) -> bo
 }
 
 #[test]
-fn a_crash_at_any_call_leaves_the_old_export_or_the_fresh_one() {
-    let base = lake_with_a_past();
+fn a_crash_at_any_call_leaves_the_old_export_or_the_new_one() {
+    let base = lake_with_history();
     let old = base.read(EXPORT).unwrap();
     let whole = base.fork();
     let first = whole.calls();
@@ -323,7 +324,7 @@ fn a_crash_at_any_call_leaves_the_old_export_or_the_fresh_one() {
         disk.crash_at(call);
         rebuild(&setup(&disk), &AtomicBool::new(false), &mut |_, _, _| {}).unwrap_err();
         for fate in Fate::ALL {
-            // The steps of the swap are few: more ways to tear each.
+            // The swap has few steps: each is torn in more ways.
             let seeds = if fate == Fate::Torn && call >= swap {
                 16
             } else {
@@ -345,8 +346,8 @@ fn a_crash_at_any_call_leaves_the_old_export_or_the_fresh_one() {
 }
 
 #[test]
-fn a_crash_while_a_start_finishes_the_swap_is_finished_by_the_next() {
-    let base = lake_with_a_past();
+fn a_swap_interrupted_by_a_crash_is_finished_by_the_next_start() {
+    let base = lake_with_history();
     let old = base.read(EXPORT).unwrap();
     let whole = base.fork();
     let first = whole.calls();
@@ -380,8 +381,8 @@ fn a_crash_while_a_start_finishes_the_swap_is_finished_by_the_next() {
 }
 
 #[test]
-fn a_rebuild_that_is_stopped_at_any_step_leaves_everything_as_it_was() {
-    let base = lake_with_a_past();
+fn a_rebuild_stopped_at_any_step_changes_nothing() {
+    let base = lake_with_history();
     let old = base.read(EXPORT).unwrap();
     let whole = base.fork();
     let mut steps = 0;
@@ -412,7 +413,7 @@ fn a_rebuild_that_is_stopped_at_any_step_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn a_rebuild_syncs_its_journal_once_a_batch_and_not_once_a_pair() {
+fn a_rebuild_syncs_its_journal_per_batch_and_not_per_pair() {
     let disk = SimDisk::new();
     for pair in 0..50 {
         let path = format!("2026/05/01/{pair:02}.jsonl");
@@ -441,7 +442,7 @@ fn distilld(root: &Path, command: &[&str]) -> Output {
 }
 
 #[test]
-fn the_command_prints_what_changed_and_the_daemon_goes_on_from_there() {
+fn the_command_prints_the_changes_and_the_daemon_continues() {
     let root = tempfile::tempdir().unwrap();
     let day = |stream: &str| root.path().join("data").join(stream).join("2026/05/01");
     for stream in ["scored-runs", "evidence"] {

@@ -62,7 +62,7 @@ impl Harm {
             bench.state_dir().join("state.redb"),
             bench.state_dir().join("journal"),
         );
-        let old = |name: &str| bench.beside("old").join(name);
+        let old = |name: &str| bench.sibling("old").join(name);
         match self {
             Harm::EditRow => edit(&export, 200),
             Harm::EditLastRow => edit(&export, len_of(&export) - 40),
@@ -70,14 +70,14 @@ impl Harm {
             Harm::AppendTornRow => append(&export, &first_row(&export)[..50]),
             Harm::RestoreExport => _ = fs::copy(old("sft_export.jsonl"), export).unwrap(),
             Harm::ReplaceExport => {
-                fs::copy(old("sft_export.jsonl"), bench.beside("again")).unwrap();
-                fs::rename(bench.beside("again"), export).unwrap();
+                fs::copy(old("sft_export.jsonl"), bench.sibling("again")).unwrap();
+                fs::rename(bench.sibling("again"), export).unwrap();
             }
             Harm::RestoreState => restore_state(bench),
             Harm::ReplaceState => {
-                copy_state(&bench.beside("old"), &bench.beside("again"));
+                copy_state(&bench.sibling("old"), &bench.sibling("again"));
                 bench.remove_state();
-                fs::rename(bench.beside("again"), bench.state_dir()).unwrap();
+                fs::rename(bench.sibling("again"), bench.state_dir()).unwrap();
             }
             Harm::RestoreBoth => {
                 Harm::RestoreExport.act(bench);
@@ -132,7 +132,7 @@ fn copy_state(from: &Path, to: &Path) {
 }
 
 fn restore_state(bench: &Bench) {
-    copy_state(&bench.beside("old"), &bench.state_dir());
+    copy_state(&bench.sibling("old"), &bench.state_dir());
 }
 
 /// A lake with forty rows, and copies of the daemon's files from when there were twenty.
@@ -140,8 +140,12 @@ fn lake() -> Bench {
     let bench = Bench::new();
     (0..20).for_each(|run| bench.append_run(PAIR, &format!("early {run}")));
     bench.once();
-    copy_state(&bench.state_dir(), &bench.beside("old"));
-    fs::copy(bench.export(), bench.beside("old").join("sft_export.jsonl")).unwrap();
+    copy_state(&bench.state_dir(), &bench.sibling("old"));
+    fs::copy(
+        bench.export(),
+        bench.sibling("old").join("sft_export.jsonl"),
+    )
+    .unwrap();
     (0..20).for_each(|run| bench.append_run(PAIR, &format!("late {run}")));
     bench
 }
@@ -176,7 +180,7 @@ fn check_next_start(bench: &Bench, harm: Harm, was_running: bool) {
 }
 
 #[test]
-fn files_harmed_while_no_daemon_runs_are_recovered_or_refused() {
+fn files_damaged_while_no_daemon_runs_are_recovered_or_refused() {
     for harm in HARMS {
         let bench = lake();
         bench.once();
@@ -187,7 +191,7 @@ fn files_harmed_while_no_daemon_runs_are_recovered_or_refused() {
 }
 
 #[test]
-fn files_harmed_under_a_running_daemon_are_noticed_by_it_or_by_the_next_start() {
+fn files_damaged_under_a_running_daemon_are_detected_by_it_or_by_the_next_start() {
     for harm in HARMS {
         let bench = lake();
         let mut command = bench.command(&["run"]);
@@ -208,8 +212,8 @@ fn files_harmed_under_a_running_daemon_are_noticed_by_it_or_by_the_next_start() 
         if stops {
             let status = daemon
                 .wait(LONG)
-                .unwrap_or_else(|error| panic!("{harm:?}: {error}\n{}", bench.said()));
-            assert_eq!(status.code(), Some(1), "{harm:?}: {}", bench.said());
+                .unwrap_or_else(|error| panic!("{harm:?}: {error}\n{}", bench.log_text()));
+            assert_eq!(status.code(), Some(1), "{harm:?}: {}", bench.log_text());
         } else {
             bench.wait_run(&mut daemon, "last");
             daemon.kill_9().unwrap();
@@ -229,7 +233,7 @@ struct Strangers {
 impl Strangers {
     fn new(rows_of_other: usize) -> Self {
         let (one, other) = (Bench::new(), Bench::new());
-        let state_dir = one.beside("state");
+        let state_dir = one.sibling("state");
         for n in 0..10 {
             one.append_run("2026/01/01/alpha.jsonl", &format!("alpha {n}"));
         }
@@ -273,7 +277,7 @@ fn the_state_of_another_lake_is_set_aside() {
 }
 
 #[test]
-fn a_journal_of_another_lake_writes_over_no_row() {
+fn a_journal_of_another_lake_overwrites_no_row() {
     // A longer export makes the state an older one of it, which is rebuilt.
     for (rows, is_whole, refuses) in [(8, true, true), (12, true, false), (12, false, false)] {
         let lakes = Strangers::new(rows);
@@ -288,7 +292,7 @@ fn a_journal_of_another_lake_writes_over_no_row() {
         }
         let ended = other.run(&mut other.command(&["run", "--once"]));
         if refuses {
-            ended.check(1, &["stands another row", "rebuild"]);
+            ended.check(1, &["is not the one in the journal", "rebuild"]);
         } else {
             ended.check(0, &[]);
             other.assert_batch();
@@ -298,11 +302,11 @@ fn a_journal_of_another_lake_writes_over_no_row() {
 }
 
 #[test]
-fn the_journal_of_a_copy_of_the_lake_writes_over_no_row() {
+fn the_journal_of_a_copy_of_the_lake_overwrites_no_row() {
     let bench = Bench::new();
     bench.append_run(PAIR, "both");
     bench.once();
-    let kept = bench.beside("kept");
+    let kept = bench.sibling("kept");
     copy_state(&bench.state_dir(), &kept);
     let export = bench.export_bytes();
     let go_on = |run: &str| {
@@ -312,7 +316,7 @@ fn the_journal_of_a_copy_of_the_lake_writes_over_no_row() {
         daemon.kill_9().unwrap();
     };
     go_on("of the copy");
-    let of_copy = bench.beside("of-copy");
+    let of_copy = bench.sibling("of-copy");
     copy_state(&bench.state_dir(), &of_copy);
     // What the original did from the same point on.
     bench.remove_state();
@@ -329,6 +333,6 @@ fn the_journal_of_a_copy_of_the_lake_writes_over_no_row() {
     bench.remove_state();
     copy_state(&of_copy, &bench.state_dir());
     let ended = bench.run(&mut bench.command(&["run", "--once"]));
-    ended.check(1, &["stands another row", "rebuild"]);
+    ended.check(1, &["is not the one in the journal", "rebuild"]);
     assert_eq!(bench.export_bytes(), before);
 }

@@ -1,5 +1,5 @@
-//! Day-files whose history is rewritten: truncated, replaced, shuffled, shortened, deleted and put back, with inodes
-//! reused or not. Nothing is written twice, nothing that stands there now is missing, the counts follow the content.
+//! Day-files whose history is rewritten: truncated, replaced, shuffled, shortened, deleted and restored, with inodes
+//! reused or not. No row is written twice, no current line lacks its row, the counts match the content.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use distilld::lake::path::PairPath;
+use distilld::pair::verdict::VerdictKind;
 use distilld::platform::storage::OsStorage;
 use distilld::query::explain::{ExplainContext, Page, contradictions};
 use fastrand::Rng;
@@ -20,7 +21,7 @@ use crate::support::naive::{
 use crate::support::process::{Bench as ProcessBench, evidence, scored, scored_as};
 use crate::support::sim_disk::SimDisk;
 
-/// Lakes of the ordinary run, a dozen rewritings each.
+/// Lakes of the ordinary run, twelve rewrites each.
 const CASES: u64 = 400;
 
 type Rows = BTreeMap<String, usize>;
@@ -33,7 +34,7 @@ fn keys_of<'r>(rows: impl IntoIterator<Item = &'r str>) -> Rows {
     keys
 }
 
-/// The rows that one pair earns as it stands.
+/// Returns the rows that the current content of one pair earns.
 fn earned(pairs: &Pairs, pair: &str) -> Rows {
     let alone: Pairs = pairs
         .iter()
@@ -51,7 +52,7 @@ fn lines_of(file: Option<&[u8]>) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// By what evidence is sorted so that the runs change places, and no run's lines do.
+/// Returns a sort key for evidence by which runs change places, while the lines of a run keep their order.
 fn run_order(line: &[u8], salt: u64) -> u64 {
     let run = parse_evidence(repaired(line).trim()).map(|evidence| evidence.run_id);
     let mut hash = DefaultHasher::new();
@@ -62,7 +63,7 @@ fn run_order(line: &[u8], salt: u64) -> u64 {
 struct Rewriting {
     bench: Bench,
     pairs: Pairs,
-    /// By pair: of each key, the most rows that it ever earned at once.
+    /// By pair: for each key, the maximum number of rows that it ever earned at once.
     peaks: BTreeMap<String, Rows>,
 }
 
@@ -86,12 +87,12 @@ impl Rewriting {
             pairs: pairs_of(&steps),
             peaks: BTreeMap::new(),
         };
-        rewriting.look();
+        rewriting.scan_and_check();
         rewriting
     }
 
-    fn look(&mut self) {
-        self.bench.look_around().unwrap();
+    fn scan_and_check(&mut self) {
+        self.bench.scan().unwrap();
         self.bench.quiet().unwrap();
         self.bench.read_export().unwrap();
         for pair in self.pairs.keys() {
@@ -103,7 +104,7 @@ impl Rewriting {
         }
     }
 
-    /// Puts other bytes into the scored day-file of a pair.
+    /// Replaces the scored day-file of a pair with other bytes.
     fn rewrite_scored(&mut self, rng: &mut Rng, pair: &str) -> String {
         let mut lines = lines_of(self.pairs[pair].0.as_deref());
         let what = rng.u8(..6);
@@ -120,8 +121,9 @@ impl Rewriting {
         format!("scored content {what}, way {way}")
     }
 
-    /// Puts other bytes into the evidence day-file of a pair, of which each run's lines keep their order: the last with
-    /// its id is the one that counted. What else may stand there by the contract leaves rows that a batch does not give.
+    /// Replaces the evidence day-file of a pair with other bytes; each run's lines keep their order: the last one with
+    /// its id is the one that counted. Other content is permitted by the contract but leaves rows that a batch does
+    /// not have.
     fn rewrite_evidence(&mut self, rng: &mut Rng, pair: &str) -> String {
         let mut lines = lines_of(self.pairs[pair].1.as_deref());
         let what = rng.u8(..3);
@@ -138,7 +140,7 @@ impl Rewriting {
         format!("evidence content {what}, way {way}")
     }
 
-    /// One way or another.
+    /// Replaces a day-file in a random way.
     fn put(&mut self, rng: &mut Rng, stream: Stream, pair: &str, new: Vec<u8>) -> u8 {
         let path = stream.path(Path::new(ROOT), pair);
         let way = rng.u8(..3);
@@ -149,9 +151,9 @@ impl Rewriting {
                 self.bench.disk.append_durable(&path, &new);
             }
             _ => {
-                let beside = path.with_extension("tmp");
-                self.bench.disk.append_durable(&beside, &new);
-                self.bench.disk.move_file(&beside, &path);
+                let replacement = path.with_extension("tmp");
+                self.bench.disk.append_durable(&replacement, &new);
+                self.bench.disk.move_file(&replacement, &path);
             }
         }
         self.bench
@@ -162,7 +164,7 @@ impl Rewriting {
         way
     }
 
-    /// Rows that no line claims any more, of keys that the firewall refuses now.
+    /// Returns the number of rows without a line whose keys the firewall now refuses.
     fn contradicted_without_line(&self) -> u64 {
         let mut count = 0;
         for (pair, files) in &self.pairs {
@@ -207,31 +209,35 @@ impl Rewriting {
     }
 }
 
-/// Every row that is counted as contradicted is listed, once.
+/// Asserts that every row that is counted as contradicted is listed once.
 fn check_list(bench: &Bench, what: &str) {
-    let figures = bench.engine.as_ref().unwrap().figures();
+    let state = bench.engine.as_ref().unwrap().state_snapshot();
     let all = Page {
         skip: 0,
         limit: usize::MAX,
     };
-    let told = contradictions(
+    let listing = contradictions(
         all,
         &ExplainContext {
             storage: &bench.disk,
             root: Path::new(ROOT),
             export_path: Path::new(EXPORT),
             line_bytes_max: 16 << 20,
-            figures: &figures,
+            state: &state,
         },
     );
-    let told = told.unwrap();
-    let rows: BTreeSet<u64> = told.rows.iter().map(|row| row.row.offset).collect();
+    let listing = listing.unwrap();
+    let rows: BTreeSet<u64> = listing.rows.iter().map(|row| row.row.offset).collect();
     assert_eq!(
-        (rows.len() as u64, told.rows.len() as u64, told.not_found),
-        (told.counted, told.counted, 0),
-        "{what}: {told:#?}"
+        (
+            rows.len() as u64,
+            listing.rows.len() as u64,
+            listing.not_found
+        ),
+        (listing.counted, listing.counted, 0),
+        "{what}: {listing:#?}"
     );
-    for row in &told.rows {
+    for row in &listing.rows {
         let refused = (&row.run_id, &row.category, row.refused_offset);
         assert!(
             matches!(refused, (Some(_), Some(_), Some(_))),
@@ -241,7 +247,7 @@ fn check_list(bench: &Bench, what: &str) {
 }
 
 #[test]
-fn rewritten_day_files_give_each_line_one_row() {
+fn rewritten_day_files_leave_one_row_per_line() {
     for seed in 0..CASES {
         let mut rng = Rng::with_seed(seed ^ 0xabcd);
         let mut rewriting = Rewriting::new(seed);
@@ -264,13 +270,13 @@ fn rewritten_day_files_give_each_line_one_row() {
             if rng.u8(..4) == 0 {
                 rewriting.bench.step(&Step::Restart, false).unwrap();
             }
-            rewriting.look();
+            rewriting.scan_and_check();
             rewriting.check(&format!("seed {seed}, round {round}, {pair}: {how}"));
         }
     }
 }
 
-/// That it was rewritten is remembered in the commit that notices it.
+/// The commit that detects the rewrite also stores it.
 #[test]
 fn a_rewritten_day_file_is_read_again_once() {
     let bench = ProcessBench::new();
@@ -279,21 +285,25 @@ fn a_rewritten_day_file_is_read_again_once() {
         bench.append_run(pair, run);
     }
     bench.once();
-    let said = "re-reading from the start";
+    let message = "re-reading from the start";
     for stream in Stream::BOTH {
         let path = bench.path(stream, pair);
         let old = fs::read_to_string(&path).unwrap();
         let (first, rest) = old.split_once('\n').unwrap();
         fs::write(&path, format!("{rest}{first}\n")).unwrap();
-        bench.once().check(0, &[said]);
+        bench.once().check(0, &[message]);
         let again = bench.once();
-        assert!(!again.stderr.contains(said), "{stream:?}: {}", again.stderr);
+        assert!(
+            !again.stderr.contains(message),
+            "{stream:?}: {}",
+            again.stderr
+        );
     }
     bench.assert_runs(&["a", "b", "c"]);
 }
 
 #[test]
-fn evidence_that_is_replaced_by_rename_is_read_again_and_its_rows_stay() {
+fn evidence_replaced_by_rename_is_read_again_and_its_rows_remain() {
     let mut bench = Bench::new(SimDisk::new());
     let pair = "2026/01/02/outcomes.jsonl";
     let scored = Stream::Scored.path(Path::new(ROOT), pair);
@@ -308,26 +318,33 @@ fn evidence_that_is_replaced_by_rename_is_read_again_and_its_rows_stay() {
     }
     let first = line("a", "executor", "one") + &line("b", "extractor", "two");
     bench.disk.append_durable(&evidence, first.as_bytes());
-    bench.look_around().unwrap();
+    bench.scan().unwrap();
     bench.quiet().unwrap();
     let counts = bench.engine.as_ref().unwrap().totals().counts;
-    assert_eq!((counts.exported, counts.role, counts.waiting), (1, 1, 1));
+    assert_eq!(
+        (
+            counts[VerdictKind::Exported],
+            counts[VerdictKind::WrongRole],
+            counts[VerdictKind::Waiting]
+        ),
+        (1, 1, 1)
+    );
 
     let second = line("a", "executor", "one")
         + &line("b", "executor", "two")
         + &line("a", "executor", "other");
-    let beside = evidence.with_extension("tmp");
-    bench.disk.append_durable(&beside, second.as_bytes());
-    bench.disk.move_file(&beside, &evidence);
-    bench.look_around().unwrap();
+    let replacement = evidence.with_extension("tmp");
+    bench.disk.append_durable(&replacement, second.as_bytes());
+    bench.disk.move_file(&replacement, &evidence);
+    bench.scan().unwrap();
     bench.quiet().unwrap();
     bench.read_export().unwrap();
     let counts = bench.engine.as_ref().unwrap().totals().counts;
     assert_eq!(
         (
-            counts.exported,
-            counts.role,
-            counts.waiting,
+            counts[VerdictKind::Exported],
+            counts[VerdictKind::WrongRole],
+            counts[VerdictKind::Waiting],
             counts.superseded
         ),
         (2, 0, 1, 1)
@@ -348,20 +365,24 @@ fn a_run_rejected_after_its_row_is_counted_as_contradicted() {
     for category in ["accepted", "rejected", "needs_human_review"] {
         let line = format!("{{\"evidence_run_id\":\"a\",\"category\":\"{category}\"}}\n");
         bench.disk.append_durable(&scored, line.as_bytes());
-        bench.look_around().unwrap();
+        bench.scan().unwrap();
         bench.quiet().unwrap();
     }
     let counts = bench.engine.as_ref().unwrap().totals().counts;
     assert_eq!(
-        (counts.exported, counts.firewalled, counts.contradicted),
+        (
+            counts[VerdictKind::Exported],
+            counts[VerdictKind::Firewalled],
+            counts.contradicted
+        ),
         (1, 2, 1)
     );
 }
 
-/// The accepting line is rewritten: whether its row is contradicted follows from what stands there now, and a row that
-/// its line finds again is not counted twice.
+/// The accepting line is rewritten: whether its row is contradicted depends on the new content, and a row that its
+/// line claims again is not counted twice.
 #[test]
-fn a_row_whose_own_line_is_rewritten_is_counted_as_contradicted_once() {
+fn a_row_whose_line_is_rewritten_is_counted_as_contradicted_once() {
     let pair = "2026/01/02/outcomes.jsonl";
     let path = Stream::Scored.path(Path::new(ROOT), pair);
     let mut bench = Bench::new(SimDisk::new());
@@ -382,7 +403,7 @@ fn a_row_whose_own_line_is_rewritten_is_counted_as_contradicted_once() {
         (vec![&accepted, &rejected, &rejected], 1),
         (vec![], 0),
         (vec![&rejected, &rejected, &accepted], 0),
-        // Two rows from here on.
+        // From here on there are two rows.
         (vec![&accepted, &accepted], 0),
         (vec![&accepted, &rejected], 2),
         (vec![&rejected, &accepted], 1),
@@ -390,7 +411,7 @@ fn a_row_whose_own_line_is_rewritten_is_counted_as_contradicted_once() {
     ] {
         let content: String = content.into_iter().map(String::as_str).collect();
         bench.disk.write_file(&path, content.as_bytes());
-        bench.look_around().unwrap();
+        bench.scan().unwrap();
         bench.quiet().unwrap();
         bench.read_export().unwrap();
         let counts = bench.engine.as_ref().unwrap().totals().counts;
@@ -403,19 +424,19 @@ fn a_row_whose_own_line_is_rewritten_is_counted_as_contradicted_once() {
 }
 
 #[test]
-fn a_row_that_its_line_finds_again_is_superseded_as_before() {
+fn a_reclaimed_row_can_be_superseded_again() {
     let pair = "2026/01/02/outcomes.jsonl";
     let [path, given] =
         [Stream::Scored, Stream::Evidence].map(|stream| stream.path(Path::new(ROOT), pair));
     let line = |run: &str, text: &str| evidence(run).replace("what", text);
     let mut bench = Bench::new(SimDisk::new());
     bench.open().unwrap();
-    let look = |bench: &mut Bench, superseded: u64, what: &str| {
-        bench.look_around().unwrap();
+    let check_superseded = |bench: &mut Bench, superseded: u64, what: &str| {
+        bench.scan().unwrap();
         bench.quiet().unwrap();
         let counts = bench.engine.as_ref().unwrap().totals().counts;
         assert_eq!(
-            (counts.exported, counts.superseded),
+            (counts[VerdictKind::Exported], counts.superseded),
             (2, superseded),
             "{what}"
         );
@@ -427,32 +448,32 @@ fn a_row_that_its_line_finds_again_is_superseded_as_before() {
     bench
         .disk
         .append_durable(&given, (line("a", "what") + &line("b", "what")).as_bytes());
-    look(&mut bench, 0, "written");
+    check_superseded(&mut bench, 0, "written");
     bench
         .disk
         .append_durable(&given, line("a", "other").as_bytes());
-    look(&mut bench, 1, "replaced");
+    check_superseded(&mut bench, 1, "replaced");
     // Another order, so that both lines have other numbers.
     bench.disk.write_file(&path, (b + &a).as_bytes());
-    look(&mut bench, 1, "rewritten");
+    check_superseded(&mut bench, 1, "rewritten");
     bench
         .disk
         .append_durable(&given, line("b", "other").as_bytes());
-    look(&mut bench, 2, "replaced after that");
+    check_superseded(&mut bench, 2, "replaced after that");
     bench
         .disk
         .append_durable(&given, line("a", "third").as_bytes());
-    look(&mut bench, 2, "replaced twice");
+    check_superseded(&mut bench, 2, "replaced twice");
 }
 
-/// Longer than the head and the tail that a source is known by.
+/// More runs than the head and the tail that identify a source cover.
 const RUNS: usize = 40;
 const LONG: &str = "2026/01/01/audits.jsonl";
 
 type Change = fn(&ProcessBench, &Path, &str);
 
-/// Writes over a part of a file, and leaves its length.
-fn write_over(path: &Path, at: usize, old: &str, new: &str, text: &str) {
+/// Overwrites a part of a file without changing its length.
+fn overwrite(path: &Path, at: usize, old: &str, new: &str, text: &str) {
     assert_eq!((&text[at..][..old.len()], old.len()), (old, new.len()));
     let file = OpenOptions::new().write(true).open(path).unwrap();
     file.write_all_at(new.as_bytes(), at as u64).unwrap();
@@ -461,21 +482,21 @@ fn write_over(path: &Path, at: usize, old: &str, new: &str, text: &str) {
 fn other_middle_by_rename(bench: &ProcessBench, path: &Path, text: &str) {
     let other = text.replace("run-20", "new-20");
     assert_ne!(other, text);
-    let beside = bench.beside("new");
-    fs::write(&beside, other).unwrap();
-    fs::rename(beside, path).unwrap();
+    let replacement = bench.sibling("new");
+    fs::write(&replacement, other).unwrap();
+    fs::rename(replacement, path).unwrap();
 }
 
 fn other_beginning(_: &ProcessBench, path: &Path, text: &str) {
     let at = text.find("run-00").unwrap();
     assert!(at < 100);
-    write_over(path, at, "run-00", "new-00", text);
+    overwrite(path, at, "run-00", "new-00", text);
 }
 
 fn other_end(_: &ProcessBench, path: &Path, text: &str) {
     let at = text.rfind("hash of run-39").unwrap();
     assert!(text.len() - at < 100);
-    write_over(path, at, "hash of run-39", "hash of new-39", text);
+    overwrite(path, at, "hash of run-39", "hash of new-39", text);
 }
 
 fn cut(_: &ProcessBench, path: &Path, text: &str) {
@@ -483,9 +504,9 @@ fn cut(_: &ProcessBench, path: &Path, text: &str) {
     file.set_len(text.len() as u64 / 2).unwrap();
 }
 
-/// Each is noticed by one part alone of what a source is known by, so that none of the parts can be lost.
+/// Each change is detected by exactly one part of a source's identity, so that no part can be removed.
 #[test]
-fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
+fn each_part_of_a_source_identity_detects_its_own_kind_of_change() {
     let changes: [(Change, &str); 4] = [
         (other_middle_by_rename, "replaced"),
         (other_beginning, "head-changed"),
@@ -505,8 +526,8 @@ fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
         assert!(text.len() > 2_048);
         change(&bench, &path, &text);
         let ended = bench.once();
-        let said = ended.stderr.matches("re-reading from the start").count();
-        assert_eq!(said, 1, "{reason}: {}", ended.stderr);
+        let rereads = ended.stderr.matches("re-reading from the start").count();
+        assert_eq!(rereads, 1, "{reason}: {}", ended.stderr);
         ended.check(0, &[&format!("reason={reason}")]);
 
         let naive = naive_batch(&read_pairs(&OsStorage, &bench.root()).unwrap(), false);
@@ -516,17 +537,18 @@ fn each_part_of_what_a_source_is_known_by_notices_what_no_other_does() {
         let export = String::from_utf8(bench.export_bytes()).unwrap();
         assert!(export.starts_with(&before), "{reason}");
         assert_eq!(keys_of(export.lines()), expected, "{reason}");
-        let told = &bench.ask(&["status", "--json"])["scored"];
+        let scored = &bench.ask(&["status", "--json"])["scored"];
         assert_eq!(
-            (&told["exported"], &told["lines"]),
+            (&scored["exported"], &scored["lines"]),
             (&naive.counts.exported.into(), &naive.counts.records.into()),
             "{reason}"
         );
     }
 }
 
-/// Calls that read, while a day-file is read again in which one run was accepted and rejected in turn, each so often.
-fn looks_for_claims(times: usize) -> u64 {
+/// Returns the number of read calls during the reread of a day-file in which one run was accepted and rejected
+/// alternately.
+fn read_calls_for_claims(times: usize) -> u64 {
     let pair = "2026/01/02/outcomes.jsonl";
     let [path, given] =
         [Stream::Scored, Stream::Evidence].map(|stream| stream.path(Path::new(ROOT), pair));
@@ -545,21 +567,21 @@ fn looks_for_claims(times: usize) -> u64 {
     let first = bench.seen.clone();
     let reversed: Vec<&str> = lines.iter().rev().map(String::as_str).collect();
     bench.disk.write_file(&path, reversed.concat().as_bytes());
-    let looks_before = bench.disk.looks();
-    bench.look_around().unwrap();
+    let read_calls_before = bench.disk.read_calls();
+    bench.scan().unwrap();
     bench.quiet().unwrap();
-    let looks = bench.disk.looks() - looks_before;
+    let read_calls = bench.disk.read_calls() - read_calls_before;
     bench.read_export().unwrap();
     assert_eq!(bench.seen, first, "each line has found its row");
     let naive = naive_batch(&read_pairs(&bench.disk, Path::new(ROOT)).unwrap(), false);
     assert_eq!(naive.counts.contradicted, times as u64);
     assert_eq!(bench.count_fault(&naive.counts), None);
-    looks
+    read_calls
 }
 
 #[test]
-fn a_run_that_is_accepted_and_rejected_over_and_over_costs_what_its_lines_cost() {
-    let (few, many) = (looks_for_claims(100), looks_for_claims(400));
+fn the_cost_of_alternating_verdicts_is_linear_in_the_lines() {
+    let (few, many) = (read_calls_for_claims(100), read_calls_for_claims(400));
     assert!(
         many < few * 6,
         "{few} calls for 100 of each, {many} for 400"

@@ -183,7 +183,7 @@ fn each_line_of_a_key_has_its_own_row_after_rows_of_the_key_are_released() {
     for case in cases() {
         let mut bench = Bench::new(SimDisk::new());
         if case.threads {
-            bench.commit_beside();
+            bench.commit_in_background();
         }
         bench.open().unwrap();
         append(
@@ -271,7 +271,7 @@ fn syncs_after_a_copy(pairs: u32, threads: usize) -> usize {
         }
     }
     let calls = bench.disk.calls();
-    bench.look_around().unwrap();
+    bench.scan().unwrap();
     bench.quiet().unwrap();
     assert_exact(&mut bench, &format!("{pairs} pairs, {threads} threads"));
     let log = bench.disk.call_log(calls);
@@ -312,7 +312,7 @@ fn a_lake_on_another_disk_is_one_log_message() {
     let mut daemon = bench.start_caught_up();
     bench.probe(&mut daemon);
     bench.stop(daemon);
-    let log = bench.said();
+    let log = bench.log_text();
     let resets = log
         .lines()
         .filter(|line| line.contains("re-reading from the start"));

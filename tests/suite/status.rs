@@ -1,4 +1,4 @@
-//! `status`: from a running daemon, from the state of a dead one.
+//! `status`: from a running daemon, and from the state of a dead one.
 
 use std::fs;
 use std::path::Path;
@@ -39,7 +39,7 @@ fn write(root: &Path, stream: Stream, lines: &[&str]) {
     fs::write(path, text).unwrap();
 }
 
-/// One line of each kind: exported, firewalled, unknown, role, blank, waiting, malformed.
+/// Writes one line of each kind: exported, firewalled, unknown, role, blank, waiting, malformed.
 fn lake(root: &Path) {
     let scored = |run: &str, category: &str| {
         format!("{{\"evidence_run_id\":\"{run}\",\"category\":\"{category}\"}}")
@@ -73,30 +73,30 @@ fn check_figures(status: &serde_json::Value) {
         ("exported", 1),
         ("firewalled", 1),
         ("unknown_category", 1),
-        ("role", 1),
+        ("wrong_role", 1),
         ("blank_text", 1),
         ("waiting", 1),
-        ("dead_letters", 1),
+        ("malformed", 1),
     ] {
         assert_eq!(status["scored"][key], expected, "{key} in {status}");
     }
     assert_eq!(status["scored"]["balanced"], true);
-    assert_eq!(status["evidence"]["dead_letters"], 1);
+    assert_eq!(status["evidence"]["malformed"], 1);
     assert_eq!(status["export"]["rows"], 1);
 }
 
 #[test]
-fn without_a_daemon_the_state_tells() {
+fn without_a_daemon_the_state_is_reported() {
     let root = tempfile::tempdir().unwrap();
     lake(root.path());
     let mut once = daemon_command(root.path());
     assert!(once.arg("--once").output().unwrap().status.success());
-    let told = json(root.path()).unwrap();
-    check_figures(&told);
-    assert_eq!(told["running"], false);
+    let answer = json(root.path()).unwrap();
+    check_figures(&answer);
+    assert_eq!(answer["running"], false);
     let export = root.path().join("data/distilled/sft/sft_export.jsonl");
     assert_eq!(
-        told["export"]["len_bytes"],
+        answer["export"]["len_bytes"],
         fs::metadata(export).unwrap().len()
     );
     let page = String::from_utf8(status(root.path(), &[]).stdout).unwrap();
@@ -105,33 +105,35 @@ fn without_a_daemon_the_state_tells() {
 }
 
 #[test]
-fn a_running_daemon_tells_and_after_its_death_the_state_and_journal_do() {
+fn a_running_daemon_reports_and_after_its_death_the_state_and_journal_are_read() {
     let root = tempfile::tempdir().unwrap();
     lake(root.path());
     let log = root.path().join("log");
     let mut daemon = Daemon::start(&mut daemon_command(root.path()), &log).unwrap();
-    let mut told = serde_json::Value::Null;
+    let mut answer = serde_json::Value::Null;
     let found = wait_until(DEADLINE, || {
         daemon.check_running()?;
-        told = json(root.path()).unwrap_or_default();
-        Ok(told["running"] == true && told["scored"]["lines"] == 7 && told["behind"] == 0)
+        answer = json(root.path()).unwrap_or_default();
+        Ok(answer["running"] == true
+            && answer["scored"]["lines"] == 7
+            && answer["lag"]["files"] == 0)
     });
     assert!(
         found.unwrap(),
-        "{told}: {}",
+        "{answer}: {}",
         fs::read_to_string(&log).unwrap()
     );
-    check_figures(&told);
-    assert!(told["last_row_at"].is_string(), "{told}");
+    check_figures(&answer);
+    assert!(answer["last_row_at"].is_string(), "{answer}");
 
     daemon.kill_9().unwrap();
-    let told = json(root.path()).unwrap();
-    check_figures(&told);
-    assert_eq!(told["running"], false);
+    let answer = json(root.path()).unwrap();
+    check_figures(&answer);
+    assert_eq!(answer["running"], false);
 }
 
 #[test]
-fn a_root_where_no_daemon_ran_is_left_as_it_is() {
+fn a_root_where_no_daemon_ran_is_not_changed() {
     let root = tempfile::tempdir().unwrap();
     let output = status(root.path(), &[]);
     assert_eq!(output.status.code(), Some(1));
@@ -140,7 +142,7 @@ fn a_root_where_no_daemon_ran_is_left_as_it_is() {
 }
 
 #[test]
-fn asking_with_another_state_directory_does_not_change_where_the_state_is_said_to_be() {
+fn a_query_with_another_state_directory_does_not_change_the_recorded_one() {
     let root = tempfile::tempdir().unwrap();
     lake(root.path());
     let state_dir = root.path().join("state");
@@ -148,13 +150,13 @@ fn asking_with_another_state_directory_does_not_change_where_the_state_is_said_t
     let once = once.arg("--once").arg("--state-dir").arg(&state_dir);
     assert!(once.output().unwrap().status.success());
     for _ in 0..2 {
-        let told = json(root.path()).unwrap();
-        assert_eq!(told["state_dir"], state_dir.to_str().unwrap());
+        let answer = json(root.path()).unwrap();
+        assert_eq!(answer["state_dir"], state_dir.to_str().unwrap());
     }
 }
 
 #[test]
-fn a_torn_line_is_told_without_a_daemon_also_where_it_is_too_long_to_be_kept() {
+fn a_torn_line_is_reported_without_a_daemon_even_if_overlong() {
     let bench = Bench::new();
     let run = |arguments: &[&str]| {
         let mut command = bench.command(arguments);
@@ -162,10 +164,11 @@ fn a_torn_line_is_told_without_a_daemon_also_where_it_is_too_long_to_be_kept() {
         ended.check(0, &[]);
         ended.stdout
     };
-    let told = || {
-        let told: serde_json::Value = serde_json::from_str(&run(&["status", "--json"])).unwrap();
-        assert_eq!(told["running"], false);
-        told["unterminated"].clone()
+    let unterminated = || {
+        let unterminated: serde_json::Value =
+            serde_json::from_str(&run(&["status", "--json"])).unwrap();
+        assert_eq!(unterminated["running"], false);
+        unterminated["unterminated"].clone()
     };
     bench.append_run(PAIR, "a");
     bench.append(Stream::Scored, PAIR, "{");
@@ -173,41 +176,44 @@ fn a_torn_line_is_told_without_a_daemon_also_where_it_is_too_long_to_be_kept() {
     for (more, bytes) in [(0, 1), (1_023, 1_024), (1, 1_025), (3_000, 4_025)] {
         bench.append(Stream::Scored, PAIR, "x".repeat(more));
         let wanted = serde_json::json!({ "lines": 1, "bytes": bytes });
-        assert_eq!(told(), wanted, "before it is looked at");
+        assert_eq!(unterminated(), wanted, "before it is read");
         run(&["run", "--once"]);
-        assert_eq!(told(), wanted);
+        assert_eq!(unterminated(), wanted);
     }
     bench.append(Stream::Scored, PAIR, "\n{\"to");
     run(&["run", "--once"]);
-    assert_eq!(told(), serde_json::json!({ "lines": 1, "bytes": 4 }));
+    assert_eq!(
+        unterminated(),
+        serde_json::json!({ "lines": 1, "bytes": 4 })
+    );
     let page = run(&["status"]);
-    let line = "\ntorn      1 last line waits for its newline, 4 bytes\n";
+    let line = "\npartial   1 partial line without a newline yet, 4 bytes\n";
     assert!(page.contains(line), "{page}");
 }
 
 #[test]
-fn a_line_that_is_too_long_and_has_no_end_is_told_by_the_daemon() {
+fn an_overlong_unterminated_line_is_reported_by_the_daemon() {
     let bench = Bench::new();
     let mut command = bench.command(&["run"]);
     command.env("DISTILLD_MAX_LINE_BYTES", "1024");
     let mut daemon = bench.catch_up(&mut command);
     for bytes in [3_000, 5_000] {
-        let there = fs::read(bench.path(Stream::Scored, PAIR)).map_or(0, |there| there.len());
-        bench.append(Stream::Scored, PAIR, "x".repeat(bytes - there));
-        bench.wait_for(&mut daemon, "it is told", || {
+        let len = fs::read(bench.path(Stream::Scored, PAIR)).map_or(0, |len| len.len());
+        bench.append(Stream::Scored, PAIR, "x".repeat(bytes - len));
+        bench.wait_for(&mut daemon, "it is reported", || {
             bench.status()["unterminated"] == serde_json::json!({ "lines": 1, "bytes": bytes })
         });
     }
     bench.append(Stream::Scored, PAIR, "\n");
     bench.wait_for(&mut daemon, "it has become a dead letter", || {
-        let told = bench.status();
-        told["unterminated"]["lines"] == 0 && told["scored"]["dead_letters"] == 1
+        let answer = bench.status();
+        answer["unterminated"]["lines"] == 0 && answer["scored"]["malformed"] == 1
     });
     bench.stop(daemon);
 }
 
 #[test]
-fn a_day_file_that_cannot_be_read_is_told_until_it_can() {
+fn an_unreadable_day_file_is_reported_until_it_is_readable() {
     let bench = Bench::new();
     let evidence_path = bench.path(Stream::Evidence, PAIR);
     fs::create_dir_all(&evidence_path).unwrap();
@@ -215,59 +221,59 @@ fn a_day_file_that_cannot_be_read_is_told_until_it_can() {
     let mut command = bench.command(&["run"]);
     command.env("DISTILLD_RECENT_SCAN_MS", "50");
     let mut daemon = bench.catch_up(&mut command);
-    bench.wait_for(&mut daemon, "it is told", || {
-        bench.status()["day_files_passed_over"] == 1
+    bench.wait_for(&mut daemon, "it is reported", || {
+        bench.status()["day_files_skipped"] == 1
     });
-    let told = bench.status();
-    let passed_over = &told["passed_over"][0];
+    let answer = bench.status();
+    let skipped = &answer["skipped"][0];
     assert_eq!(
-        (&passed_over["day_file"], &passed_over["stream"]),
-        (&PAIR.into(), &"evidence".into())
+        (&skipped["path"], &skipped["stream"]),
+        (&format!("data/evidence/{PAIR}").into(), &"evidence".into())
     );
-    assert_eq!(passed_over["why"], "not a regular file");
-    // Fresh once the engine rests, perhaps a turn after it has told of the day-file.
-    bench.wait_for(&mut daemon, "the screen tells it", || {
+    assert_eq!(skipped["why"], "not a regular file");
+    // Caught up once the engine is idle, possibly a pass after it has reported the day-file.
+    bench.wait_for(&mut daemon, "the screen shows it", || {
         let screen = bench.run(&mut bench.command(&["status"])).stdout;
         let ends = |label, end| {
             let mut lines = screen.lines();
-            lines.any(|line| line.starts_with(label) && line.ends_with(end))
+            lines.any(|line| line.starts_with(label)) && screen.contains(end)
         };
-        ends("state ", "fresh, but for a day-file that cannot be read")
-            && ends("unread ", "n.jsonl (evidence): not a regular file")
+        ends("health ", "incomplete: cannot read 1 day-file")
+            && ends("skipped ", "n.jsonl (not a regular file)")
     });
     fs::remove_dir(&evidence_path).unwrap();
     bench.append(Stream::Evidence, PAIR, evidence("a"));
     bench.wait_run(&mut daemon, "a");
-    bench.wait_for(&mut daemon, "it is told no longer", || {
-        bench.status()["day_files_passed_over"] == 0
+    bench.wait_for(&mut daemon, "it is no longer reported", || {
+        bench.status()["day_files_skipped"] == 0
     });
-    assert_eq!(bench.status()["passed_over"], serde_json::json!([]));
+    assert_eq!(bench.status()["skipped"], serde_json::json!([]));
     bench.stop(daemon);
 }
 
 #[test]
-fn a_daemon_that_does_not_answer_is_not_called_fresh() {
+fn an_unresponsive_daemon_is_not_reported_as_fresh() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     let mut daemon = bench.start_caught_up();
     bench.wait_run(&mut daemon, "a");
-    assert_eq!(bench.status()["silent"], false);
+    assert_eq!(bench.status()["health"]["verdict"], "fresh");
     let signal = |signal| {
         let process = Pid::from_raw(daemon.pid().cast_signed()).unwrap();
         rustix::process::kill_process(process, signal).unwrap();
     };
     signal(Signal::STOP);
-    let asked = [&["status", "--json"][..], &["status"]].map(|arguments| {
+    let children = [&["status", "--json"][..], &["status"]].map(|arguments| {
         let mut command = bench.command(arguments);
         command.stdout(Stdio::piped()).spawn().unwrap()
     });
-    let [json, screen] = asked.map(|asked| asked.wait_with_output().unwrap().stdout);
+    let [json, screen] = children.map(|children| children.wait_with_output().unwrap().stdout);
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     let screen = String::from_utf8(screen).unwrap();
     signal(Signal::CONT);
-    assert_eq!(json["silent"], true, "{json}");
+    assert_eq!(json["health"]["verdict"], "unresponsive", "{json}");
     assert!(
-        screen.contains("it does not answer") && !screen.contains("fresh"),
+        screen.contains("unresponsive: ") && !screen.contains("fresh"),
         "{screen}"
     );
     bench.stop(daemon);

@@ -1,4 +1,4 @@
-//! What is shown at a terminal and what is not elsewhere: colours, bars, errors with their fix, Ctrl-C.
+//! The output at a terminal and elsewhere: colors, bars, errors with their remedy, Ctrl-C.
 
 use std::fs;
 use std::process::Command;
@@ -19,7 +19,7 @@ fn bench() -> Bench {
     bench
 }
 
-/// A command at a terminal of 80 columns, with these variables on top.
+/// Runs a command at a terminal of 80 columns, with additional variables.
 fn at_terminal(
     bench: &Bench,
     arguments: &[&str],
@@ -33,8 +33,8 @@ fn at_terminal(
     Session::start(command, 80, shown).end()
 }
 
-/// Whether colours or weights were set: control sequences that end in `m`.
-fn is_coloured(shown: &str) -> bool {
+/// Returns whether the output has colors or weights: control sequences that end in `m`.
+fn is_colored(shown: &str) -> bool {
     shown.split("\x1b[").skip(1).any(|rest| {
         rest.find(|c: char| !c.is_ascii_digit() && c != ';')
             .is_some_and(|end| rest[end..].starts_with('m'))
@@ -42,7 +42,7 @@ fn is_coloured(shown: &str) -> bool {
 }
 
 #[test]
-fn help_log_and_errors_are_coloured_at_a_terminal_and_nobody_who_refuses_sees_a_colour() {
+fn help_log_and_errors_are_colored_at_a_terminal_unless_disabled() {
     let bench = bench();
     let refusals: [&[(&str, &str)]; 3] = [
         &[("NO_COLOR", "1")],
@@ -56,20 +56,20 @@ fn help_log_and_errors_are_coloured_at_a_terminal_and_nobody_who_refuses_sees_a_
         &["wlak"],
     ] {
         let shown = at_terminal(&bench, arguments, &[], Shown::Both).shown;
-        assert!(is_coloured(&shown), "{arguments:?}: {shown:?}");
+        assert!(is_colored(&shown), "{arguments:?}: {shown:?}");
         for refusal in refusals {
             let shown = at_terminal(&bench, arguments, refusal, Shown::Both).shown;
-            assert!(!is_coloured(&shown), "{arguments:?} {refusal:?}: {shown:?}");
+            assert!(!is_colored(&shown), "{arguments:?} {refusal:?}: {shown:?}");
         }
         let piped = bench.run(&mut bench.command(arguments));
         assert!(
-            !is_coloured(&(piped.stdout + &piped.stderr)),
+            !is_colored(&(piped.stdout + &piped.stderr)),
             "{arguments:?}"
         );
     }
 }
 
-/// The command says what it does on a bar with the remaining time, at a terminal alone.
+/// Asserts that the command shows a bar with its activity and the remaining time, at a terminal only.
 fn check_bar(bench: &Bench, arguments: &[&str], labels: &[&str]) {
     let left = at_terminal(bench, arguments, &[("NO_COLOR", "1")], Shown::Stderr);
     for label in labels {
@@ -79,9 +79,9 @@ fn check_bar(bench: &Bench, arguments: &[&str], labels: &[&str]) {
             left.shown
         );
     }
-    // Before anything was read nobody knows how long it takes.
-    let begun = left.shown.contains(" 0 B of ") && left.shown.contains(", ? left");
-    assert!(begun, "{:?}", left.shown);
+    // Before the first read the duration is unknown.
+    let is_started = left.shown.contains(" 0 B of ") && left.shown.contains(", ? left");
+    assert!(is_started, "{:?}", left.shown);
     assert!(left.status.success(), "{:?}", left.shown);
     assert!(!left.stdout.contains('\x1b'), "{:?}", left.stdout);
     for (variable, value) in [("TERM", "dumb"), ("TERM", "")] {
@@ -114,7 +114,7 @@ fn long_work_shows_a_bar_at_a_terminal_and_is_silent_elsewhere() {
 }
 
 #[test]
-fn catching_up_and_adopting_an_export_show_a_bar_around_the_log() {
+fn catching_up_and_adoption_show_a_bar_below_the_log() {
     let bench = Bench::new();
     let rows = 3_000;
     for run in 0..rows {
@@ -138,7 +138,7 @@ fn catching_up_and_adopting_an_export_show_a_bar_around_the_log() {
         "{:?}",
         left.shown
     );
-    // A log line begins where a line begins: the bar was taken away before it.
+    // A log line starts in the first column: the bar was erased before it.
     for line in ["started", "caught up"] {
         let at = left.shown.find(line).unwrap();
         let before = left.shown[..at].rsplit(['\n', '\r']).next().unwrap();
@@ -148,7 +148,7 @@ fn catching_up_and_adopting_an_export_show_a_bar_around_the_log() {
     bench.assert_batch();
 }
 
-/// Runs a command that fails; it must say what happened, and in a line of its own what to do.
+/// Runs a command that fails; it must report the problem, and the remedy in a line of its own.
 fn check_error(bench: &Bench, command: &mut Command, code: i32, what: &str, fix: &str) {
     let ended = bench.run(command);
     let stderr = &ended.stderr;
@@ -169,7 +169,7 @@ fn check_error(bench: &Bench, command: &mut Command, code: i32, what: &str, fix:
 }
 
 #[test]
-fn every_error_of_the_configuration_says_what_to_do() {
+fn every_configuration_error_names_its_remedy() {
     let bench = bench();
     let no_root = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
@@ -185,7 +185,7 @@ fn every_error_of_the_configuration_says_what_to_do() {
         "root is empty",
         "name a directory",
     );
-    // One that is not mounted yet comes back by itself: worth a restart.
+    // A file system that is not mounted yet may be mounted later: worth a restart.
     check_error(
         &bench,
         &mut no_root(&["--root", "/no/such", "run"]),
@@ -217,7 +217,7 @@ fn every_error_of_the_configuration_says_what_to_do() {
             "change `watch`",
         ),
     ] {
-        let file = bench.beside("distilld.toml");
+        let file = bench.sibling("distilld.toml");
         fs::write(&file, text).unwrap();
         check(
             no_root(&["--config", file.to_str().unwrap(), "run"]),
@@ -235,7 +235,7 @@ fn every_error_of_the_configuration_says_what_to_do() {
 }
 
 #[test]
-fn every_error_that_a_running_daemon_causes_says_what_to_do() {
+fn every_error_caused_by_a_running_daemon_names_its_remedy() {
     let bench = bench();
     check_error(
         &bench,
@@ -267,7 +267,7 @@ fn every_error_that_a_running_daemon_causes_says_what_to_do() {
         "--output FILE",
     );
     bench.stop(daemon);
-    let elsewhere = bench.beside("elsewhere");
+    let elsewhere = bench.sibling("elsewhere");
     let rebuild = ["rebuild", "--state-dir", elsewhere.to_str().unwrap()];
     check_error(
         &bench,
@@ -279,9 +279,9 @@ fn every_error_that_a_running_daemon_causes_says_what_to_do() {
 }
 
 #[test]
-fn every_error_of_the_disk_says_what_to_do() {
+fn every_disk_error_names_its_remedy() {
     let bench = bench();
-    let plain = bench.beside("plain");
+    let plain = bench.sibling("plain");
     fs::write(&plain, "").unwrap();
     let below = plain.join("out.jsonl");
     let output = ["export", "--output", below.to_str().unwrap()];
@@ -342,7 +342,7 @@ fn every_error_of_the_disk_says_what_to_do() {
 #[test]
 fn verify_names_each_day_that_differs_with_its_first_difference() {
     let bench = bench();
-    // Rows are judged by whether their sources changed since: those must clearly be older.
+    // Rows are judged by whether their sources changed since: the sources must clearly be older.
     let later = SystemTime::now() + Duration::from_millis(100);
     assert_eq!(wait_until(LONG, || Ok(SystemTime::now() > later)), Ok(true));
     bench.once();
@@ -381,9 +381,9 @@ fn verify_names_each_day_that_differs_with_its_first_difference() {
     );
 }
 
-/// Stopped while it works, by the signal of the terminal's Ctrl-C, a rebuild leaves all as it was and says so.
+/// A rebuild that is stopped by the signal of the terminal's Ctrl-C leaves everything unchanged and reports it.
 #[test]
-fn ctrl_c_ends_a_rebuild_with_everything_as_it_was() {
+fn ctrl_c_ends_a_rebuild_without_changes() {
     use rustix::process::{Signal, kill_process};
     let bench = Bench::new();
     for pair in 0..2_000 {
@@ -395,13 +395,13 @@ fn ctrl_c_ends_a_rebuild_with_everything_as_it_was() {
     let mut command = bench.command(&["rebuild"]);
     command.env("TERM", "xterm").env("NO_COLOR", "1");
     let session = Session::start(command, 80, Shown::Stderr);
-    let begun = wait_until(LONG, || Ok(staged.try_exists().unwrap_or(false)));
-    assert_eq!(begun, Ok(true), "{}", session.shown());
+    let waited = wait_until(LONG, || Ok(staged.try_exists().unwrap_or(false)));
+    assert_eq!(waited, Ok(true), "{}", session.shown());
     kill_process(session.pid(), Signal::INT).unwrap();
     let left = session.end();
     assert_eq!(left.status.code(), Some(1), "{:?}", left.shown);
-    for said in ["stopped before the swap", "as they were", "fix: "] {
-        assert!(left.shown.contains(said), "{:?}", left.shown);
+    for words in ["stopped before the swap", "as they were", "fix: "] {
+        assert!(left.shown.contains(words), "{:?}", left.shown);
     }
     assert_eq!((left.stdout.as_str(), bench.export_bytes()), ("", before));
     let staged = fs::read_dir(bench.state_dir().join("rebuilding")).unwrap();

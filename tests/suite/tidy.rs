@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::prose::prose_of;
 
-/// Folders of which every file is pure: it cannot fail for a reason outside its arguments.
+/// Folders in which every file is pure: it cannot fail for a reason outside its arguments.
 const PURE_FOLDERS: [&str; 2] = ["record", "pair"];
 
 /// Pure files of the other folders.
@@ -90,6 +90,23 @@ const IDIOMS: [&str; 36] = [
     "whoever",
 ];
 
+/// Folders with Rust files of this project.
+const FOLDERS: [&str; 5] = ["src", "tests", "examples", "benches", "fuzz/fuzz_targets"];
+
+/// Texts of the models of generated lakes, which are data.
+const LAKE_DATA: [&str; 10] = [
+    "what a model said",
+    "what c said",
+    "what c never said",
+    "what {} said",
+    "a said",
+    "A said",
+    "the reviewer of phase 12 said",
+    "every writer behind it",
+    "said <this>",
+    "The log says",
+];
+
 fn src() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
@@ -105,7 +122,7 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The files below a folder of `src/` with their text, by path relative to `src/`.
+/// Returns the files below a folder of `src/` with their text, by path relative to `src/`.
 fn sources(folder: &str) -> Vec<(String, String)> {
     let mut files = Vec::new();
     rust_files(&src().join(folder), &mut files);
@@ -116,7 +133,7 @@ fn sources(folder: &str) -> Vec<(String, String)> {
     sources.collect()
 }
 
-/// The text of a file before its tests.
+/// Returns the text of a file before its tests.
 fn product(text: &str) -> &str {
     text.split("#[cfg(test)]").next().unwrap_or_default()
 }
@@ -152,7 +169,7 @@ fn no_product_file_is_longer_than_its_limit() {
     assert!(long.is_empty(), "over {PRODUCT_LINES_MAX} lines: {long:#?}");
 }
 
-/// The idioms in a text, as whole words in any case, with any white space between the words of a phrase.
+/// Returns the idioms in a text, as whole words in any case, with any white space between the words of a phrase.
 fn idioms_in(text: &str) -> Vec<&'static str> {
     let text = text.to_lowercase();
     let text = text.split_whitespace().collect::<Vec<&str>>().join(" ");
@@ -193,22 +210,30 @@ fn prose_is_comments_and_texts_without_code() {
 
 #[test]
 fn comments_and_texts_use_plain_terms() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for dir in FOLDERS {
+        rust_files(&root.join(dir), &mut files);
+    }
     let mut idioms = Vec::new();
-    for (file, text) in sources("") {
-        for prose in prose_of(&text) {
-            let line = prose.line;
-            let of_prose = idioms_in(&prose.text);
-            idioms.extend(
-                of_prose
-                    .iter()
-                    .map(|idiom| format!("src/{file}:{line}: {idiom}")),
-            );
+    for file in files {
+        // This file lists the idioms.
+        if file.ends_with("tests/suite/tidy.rs") {
+            continue;
+        }
+        for mut prose in prose_of(&fs::read_to_string(&file).unwrap()) {
+            for data in LAKE_DATA {
+                prose.text = prose.text.replace(data, "");
+            }
+            let at = format!("{}:{}", file.display(), prose.line);
+            let of_prose = idioms_in(&prose.text).into_iter();
+            idioms.extend(of_prose.map(|idiom| format!("{at}: {idiom}")));
         }
     }
     assert!(idioms.is_empty(), "{} idioms: {idioms:#?}", idioms.len());
 }
 
-/// The paths below `crate` that a text names, cut to their first two segments (`store/journal`).
+/// Returns the paths below `crate` that a text names, truncated to their first two segments (`store/journal`).
 fn named_paths(text: &str) -> BTreeSet<String> {
     let mut named = BTreeSet::new();
     for path in text.split("crate::").skip(1) {
@@ -240,7 +265,7 @@ fn expand(tree: &str, prefix: &str, depth: usize, named: &mut BTreeSet<String>) 
     }
 }
 
-/// The comma-separated members of a group whose opening brace is already consumed.
+/// Returns the comma-separated members of a group whose opening brace is already consumed.
 fn group_members(group: &str) -> Vec<&str> {
     let mut members = Vec::new();
     let (mut depth, mut start) = (0, 0);
@@ -282,7 +307,7 @@ fn layer_of(folder: &str) -> Option<usize> {
     LAYERS.iter().position(|layer| layer.contains(&folder))
 }
 
-/// The text of a product file without its tests and comments.
+/// Returns the text of a product file without its tests and comments.
 fn product_code(text: &str) -> String {
     let code = product(text)
         .lines()
@@ -291,7 +316,7 @@ fn product_code(text: &str) -> String {
 }
 
 #[test]
-fn imports_point_to_lower_layers_alone() {
+fn imports_point_only_to_lower_layers() {
     assert_eq!(
         named_paths("use crate::a::{B, c::D};\nuse crate::{e::{F, g::G}, h};"),
         ["a/B", "a/c", "e/F", "e/g", "h"].map(String::from).into()
@@ -321,7 +346,7 @@ fn imports_point_to_lower_layers_alone() {
 #[test]
 fn every_file_describes_itself() {
     let mut files = Vec::new();
-    for dir in ["src", "tests", "examples", "benches", "fuzz/fuzz_targets"] {
+    for dir in FOLDERS {
         rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(dir), &mut files);
     }
     assert!(files.len() > 40, "only {} files found", files.len());
@@ -337,7 +362,7 @@ fn every_file_describes_itself() {
 
 /// An assertion that release builds omit does not protect them.
 #[test]
-fn no_product_file_asserts_in_debug_builds_alone() {
+fn no_product_file_has_debug_assertions() {
     for (file, text) in sources("") {
         assert!(
             !product(&text).contains("debug_assert"),

@@ -1,4 +1,4 @@
-//! The examples for those who train, run by a real Python with the real library on the export of a real daemon.
+//! The training examples, run by a real Python with the real library on the export of a real daemon.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/train")
 }
 
-/// The Python of the virtual environment that has what `requirements.txt` names.
+/// Returns the Python of the virtual environment that has the packages of `requirements.txt`.
 fn python() -> Option<PathBuf> {
     let target = Path::new(env!("CARGO_BIN_EXE_distilld"))
         .ancestors()
@@ -40,13 +40,13 @@ fn python() -> Option<PathBuf> {
     ))
 }
 
-/// Runs Python in the directory of the examples, without a network, with caches that vanish with the bench.
+/// Runs Python in the directory of the examples, without a network, with caches that are removed with the bench.
 fn run(bench: &Bench, python: &Path, arguments: &[&str]) -> Ended {
     let mut command = Command::new(python);
     command
         .args(arguments)
         .current_dir(examples())
-        .env("HF_HOME", bench.beside("hf"))
+        .env("HF_HOME", bench.sibling("hf"))
         .env("HF_HUB_OFFLINE", "1")
         .env("HF_DATASETS_OFFLINE", "1")
         .env("PYTHONDONTWRITEBYTECODE", "1");
@@ -68,7 +68,7 @@ fn rows(bytes: &[u8]) -> Vec<serde_json::Value> {
         .collect()
 }
 
-/// An export of texts that readers trip over, written by a daemon.
+/// Creates an export, written by a daemon, with texts that often break readers.
 fn exported() -> Bench {
     let bench = Bench::new();
     for (run, text) in [
@@ -87,14 +87,14 @@ fn exported() -> Bench {
 }
 
 #[test]
-fn datasets_streams_every_row_from_any_offset_and_stops_before_a_torn_line() {
+fn datasets_streams_every_row_from_any_offset_up_to_a_torn_line() {
     let Some(python) = python() else { return };
     let bench = exported();
     let whole = bench.export_bytes();
     let wanted = rows(&whole);
     assert_eq!(wanted.len(), 5);
-    // What a reader sees while the daemon is in the middle of a row.
-    let torn = bench.beside("torn.jsonl");
+    // The content that a reader sees while the daemon is writing a row.
+    let torn = bench.sibling("torn.jsonl");
     fs::write(&torn, [&whole, &whole[..whole.len() / 9]].concat()).unwrap();
     let torn = torn.to_str().unwrap();
 
@@ -121,7 +121,7 @@ fn datasets_streams_every_row_from_any_offset_and_stops_before_a_torn_line() {
     shuffled.sort();
     assert_eq!(shuffled, ids(&wanted));
 
-    // The trap that the example is there to avoid, or its words about it are wrong.
+    // The failure that the example avoids; if it no longer fails, the example's text about it is wrong.
     let naive = "import sys; from datasets import load_dataset\n\
                  load_dataset('json', data_files=sys.argv[1], split='train')";
     let ended = run(&bench, &python, &["-c", naive, torn]);
@@ -129,7 +129,7 @@ fn datasets_streams_every_row_from_any_offset_and_stops_before_a_torn_line() {
 }
 
 #[test]
-fn rows_become_messages_that_datasets_loads_again() {
+fn rows_become_messages_that_datasets_can_load() {
     let Some(python) = python() else { return };
     let bench = exported();
     let export = bench.export();
@@ -140,25 +140,25 @@ fn rows_become_messages_that_datasets_loads_again() {
     );
     let messages = lines(&made);
     for (row, made) in rows(&bench.export_bytes()).iter().zip(&messages) {
-        let (asked, said) = (&made["messages"][0], &made["messages"][1]);
+        let (question, answer) = (&made["messages"][0], &made["messages"][1]);
         assert_eq!(
-            (&asked["role"], &said["role"]),
+            (&question["role"], &answer["role"]),
             (&"user".into(), &"assistant".into())
         );
         assert!(
-            asked["content"]
+            question["content"]
                 .as_str()
                 .unwrap()
                 .ends_with(row["instruction"].as_str().unwrap())
         );
         assert_eq!(
-            (&said["content"], &made["id"]),
+            (&answer["content"], &made["id"]),
             (&row["response"], &row["id"])
         );
     }
     assert_eq!(messages.len(), 5);
 
-    let file = bench.beside("messages.jsonl");
+    let file = bench.sibling("messages.jsonl");
     fs::write(&file, &made.stdout).unwrap();
     let load = "import sys; from datasets import load_dataset\n\
                 print(len(load_dataset('json', data_files=sys.argv[1], split='train')))";
@@ -168,14 +168,14 @@ fn rows_become_messages_that_datasets_loads_again() {
 }
 
 #[test]
-fn a_follower_goes_on_where_it_stopped_while_the_daemon_appends() {
+fn a_follower_resumes_at_its_offset_while_the_daemon_appends() {
     // The standard library is enough for this one.
     let Some(python) = crate::support::tools::tool("python3") else {
         return;
     };
     let bench = Bench::new();
     let mut daemon = bench.start_caught_up();
-    let offset_file = bench.beside("seen.offset");
+    let offset_file = bench.sibling("seen.offset");
     let export = bench.export();
     let follow = |rows: usize, before: &mut dyn FnMut()| -> Vec<String> {
         before();
@@ -203,8 +203,8 @@ fn a_follower_goes_on_where_it_stopped_while_the_daemon_appends() {
     bench.wait_rows(&mut daemon, 5);
     bench.stop(daemon);
 
-    // A rebuild begins offsets anew, and an offset beyond the end says so.
-    fs::write(bench.beside("seen.offset"), "1000000").unwrap();
+    // After a rebuild offsets start at zero, and an offset beyond the end is reported.
+    fs::write(bench.sibling("seen.offset"), "1000000").unwrap();
     let arguments = ["follow.py", export.to_str().unwrap(), "--offset-file"];
     let arguments = [&arguments[..], &[offset_file.to_str().unwrap()]].concat();
     run(&bench, &python, &arguments).check(1, &["it was rebuilt"]);

@@ -1,5 +1,5 @@
-//! The files of `systemd/` as texts: what belongs together says the same. How they work is tested under a real
-//! systemd, in `tests/systemd`.
+//! The files of `systemd/` as texts: related settings agree. Their behavior is tested under a real systemd, in
+//! `tests/systemd`.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The directives, without comments and blank lines.
+/// Returns the directives, without comments and blank lines.
 fn directives(unit: &str) -> Vec<String> {
     let lines = read(unit);
     let lines = lines
@@ -19,7 +19,7 @@ fn directives(unit: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_template_differs_from_the_unit_only_where_it_names_its_instance() {
+fn the_template_differs_from_the_unit_only_in_its_instance_name() {
     let unit = directives("systemd/distilld.service");
     let template = directives("systemd/distilld@.service");
     let only_in_template: Vec<_> = template
@@ -68,7 +68,7 @@ fn unit_tmpfiles_and_configuration_name_the_same_directories() {
 }
 
 #[test]
-fn every_text_names_the_configuration_where_the_package_has_it() {
+fn every_text_names_the_packaged_path_of_the_configuration() {
     for path in [
         "README.md",
         "systemd/README.md",
@@ -83,7 +83,7 @@ fn every_text_names_the_configuration_where_the_package_has_it() {
         assert!(named > 0, "{path} names no configuration");
         assert!(
             !text.contains("/etc/distilld."),
-            "{path} names one that nobody reads"
+            "{path} names an unused one"
         );
     }
 }

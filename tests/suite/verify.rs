@@ -1,4 +1,4 @@
-//! `verify`: every kind of difference, every stated exception, and no false alarm beside a daemon at work.
+//! `verify`: every kind of difference, every documented exception, and no false alarm with a running daemon.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -18,7 +18,7 @@ use crate::support::kill_harness::{Daemon, Scorer, append_step, daemon_command, 
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
 use crate::support::naive::{multiset_difference, naive_batch};
 
-/// For a lake that nobody writes to: what differs now will always differ.
+/// For a lake without writers: a difference now is permanent.
 const QUIET: VerifyOptions = VerifyOptions {
     max_line_bytes: MAX_LINE_BYTES,
     settle: Duration::from_millis(50),
@@ -53,7 +53,7 @@ fn edit(path: &Path, change: impl FnOnce(String) -> String) {
     fs::write(path, change(content)).unwrap();
 }
 
-/// Three rows; a firewalled run, one of a role that is refused, one without evidence.
+/// Writes a lake of three rows, a firewalled run, one of a refused role, and one without evidence.
 fn write_lake(root: &Path) {
     for (run, category) in [
         ("a", "accepted"),
@@ -81,7 +81,7 @@ fn write_lake(root: &Path) {
     wait_for_later(&Stream::Evidence.path(root, OTHER));
 }
 
-/// Until the clock shows clearly later than the file's last change.
+/// Waits until the clock is clearly later than the file's last change.
 fn wait_for_later(path: &Path) {
     let changed = fs::metadata(path).unwrap().modified().unwrap();
     let later = changed + Duration::from_millis(100);
@@ -96,8 +96,8 @@ fn distilld(root: &Path, arguments: &[&str]) -> Ended {
 
 fn catch_up(root: &Path) {
     let ended = distilld(root, &["run", "--once"]);
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success(), "{said}");
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{stderr}");
 }
 
 fn verify_with(root: &Path, options: &VerifyOptions) -> VerifyReport {
@@ -105,7 +105,7 @@ fn verify_with(root: &Path, options: &VerifyOptions) -> VerifyReport {
     verify(&lake, options, &mut |_, _, _| {}).unwrap()
 }
 
-/// What was counted, as `kind=number`, but for the rows themselves.
+/// Returns the counts as `kind=number`, except for the rows themselves.
 fn counted(result: &VerifyResult) -> String {
     let fields = serde_json::to_value(result).unwrap();
     let counted = fields.as_object().unwrap().iter().filter(|(name, value)| {
@@ -118,23 +118,23 @@ fn counted(result: &VerifyResult) -> String {
     counted.join(" ")
 }
 
-/// Verifies a lake that was exported and then changed. `first`: how the first difference begins.
+/// Verifies a lake that was exported and then changed. `first`: the beginning of the first difference.
 fn check(change: impl FnOnce(&Path), wanted: &str, first: Option<&str>) {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     write_lake(root);
     catch_up(root);
-    // What is changed from here on was changed after its row was written.
+    // Later changes happen after the row was written.
     wait_for_later(&export_path(root));
     change(root);
     let report = verify_with(root, &QUIET);
-    let told = report.first_difference;
-    assert_eq!(counted(&report.result), wanted, "{told:?}");
+    let difference = report.first_difference;
+    assert_eq!(counted(&report.result), wanted, "{difference:?}");
     assert_eq!(report.result.equal, first.is_none());
-    match (first, &told) {
+    match (first, &difference) {
         (None, None) => {}
-        (Some(first), Some(told)) => assert!(told.starts_with(first), "{told}"),
-        _ => panic!("{first:?} {told:?}"),
+        (Some(first), Some(difference)) => assert!(difference.starts_with(first), "{difference}"),
+        _ => panic!("{first:?} {difference:?}"),
     }
 }
 
@@ -147,7 +147,7 @@ fn edit_export(change: impl FnOnce(Vec<String>) -> Vec<String>) -> impl FnOnce(&
     }
 }
 
-/// Writes the root's export anew, as a batch of these options does.
+/// Replaces the root's export with that of a batch with these options.
 fn export_as(dialect: Dialect, include_partial: bool) -> impl FnOnce(&Path) {
     move |root| {
         let options = BatchOptions {
@@ -168,7 +168,7 @@ fn export_as(dialect: Dialect, include_partial: bool) -> impl FnOnce(&Path) {
 }
 
 #[test]
-fn what_the_daemon_wrote_is_equal_whatever_the_order_and_the_stamps() {
+fn rows_of_the_daemon_are_equal_in_any_order_and_with_any_timestamps() {
     check(|_| {}, "", None);
     check(
         edit_export(|mut rows| {
@@ -190,7 +190,7 @@ fn an_empty_lake_is_equal() {
 }
 
 #[test]
-fn rows_that_are_missing_doubled_or_changed_are_differences() {
+fn missing_duplicate_and_changed_rows_are_differences() {
     check(
         edit_export(|rows| rows[1..].to_vec()),
         "missing=1",
@@ -236,7 +236,7 @@ fn rows_that_are_missing_doubled_or_changed_are_differences() {
 }
 
 #[test]
-fn what_may_not_stand_in_an_export_is_a_difference() {
+fn forbidden_rows_are_differences() {
     let smuggled = |rows: Vec<String>| {
         let row = rows[0].replace("accepted", "rejected");
         [&rows[..], &[row]].concat()
@@ -256,8 +256,8 @@ fn what_may_not_stand_in_an_export_is_a_difference() {
     );
     check(
         export_as(Dialect::Native, true),
-        "unearned=1",
-        Some("unearned: the row \"n.jsonl:3\" of run \"role\""),
+        "unexpected=1",
+        Some("unexpected: the row \"n.jsonl:3\" of run \"role\""),
     );
 }
 
@@ -271,7 +271,7 @@ fn a_torn_last_line_is_not_a_row_yet() {
 }
 
 #[test]
-fn history_that_changed_after_its_row_was_written_is_counted_and_no_difference() {
+fn history_changed_after_its_row_was_written_is_counted_and_not_a_difference() {
     let evidence_of = |root: &Path| Stream::Evidence.path(root, PAIR);
     let scored_of = |root: &Path| Stream::Scored.path(root, PAIR);
     check(
@@ -325,12 +325,12 @@ fn history_that_changed_after_its_row_was_written_is_counted_and_no_difference()
 }
 
 #[test]
-fn an_export_of_the_exporter_that_came_before_is_known_as_such() {
+fn an_export_of_the_previous_exporter_is_identified() {
     check(export_as(Dialect::Go, false), "other_dialect=2", None);
 }
 
 #[test]
-fn a_line_that_has_yet_to_settle_is_not_missing() {
+fn an_unsettled_line_is_not_missing() {
     let settle = VerifyOptions {
         settle: Duration::from_secs(3_600),
         ..QUIET
@@ -349,33 +349,30 @@ fn a_line_that_has_yet_to_settle_is_not_missing() {
             );
         }
         let result = verify_with(dir.path(), &settle).result;
-        assert_eq!(
-            (counted(&result), result.equal),
-            ("settling=1".into(), true)
-        );
+        assert_eq!((counted(&result), result.equal), ("pending=1".into(), true));
         catch_up(dir.path());
         assert_eq!(counted(&verify_with(dir.path(), &settle).result), "");
     }
 }
 
 #[test]
-fn the_command_prints_one_object_and_tells_the_first_difference() {
+fn the_command_prints_one_object_and_reports_the_first_difference() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     write_lake(root);
     let ended = distilld(root, &["verify"]);
-    let (out, told) = (
+    let (out, stderr) = (
         String::from_utf8(ended.stdout).unwrap(),
         String::from_utf8(ended.stderr).unwrap(),
     );
-    assert_eq!(ended.status.code(), Some(1), "{told}");
+    assert_eq!(ended.status.code(), Some(1), "{stderr}");
     assert!(
         out.starts_with("{\"equal\":false,\"rows\":0,\"earned\":3,\"missing\":3,"),
         "{out}"
     );
     assert!(
-        told.contains("missing: the line of run \"a\" at byte 0 of "),
-        "{told}"
+        stderr.contains("missing: the line of run \"a\" at byte 0 of "),
+        "{stderr}"
     );
     let distilled: PathBuf = root.join("data/distilled");
     assert!(!distilled.exists(), "it writes nothing");
@@ -423,7 +420,7 @@ fn random_lakes_are_equal_by_both_implementations() {
 }
 
 #[test]
-fn random_histories_in_which_evidence_changes_are_no_difference() {
+fn changing_evidence_in_random_histories_is_no_difference() {
     for seed in 0..8 {
         let dir = tempfile::tempdir().unwrap();
         let shape = Shape {
@@ -444,7 +441,7 @@ fn random_histories_in_which_evidence_changes_are_no_difference() {
 }
 
 #[test]
-fn beside_a_daemon_at_work_there_is_no_false_alarm() {
+fn a_running_daemon_causes_no_false_alarm() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("lake");
     fs::create_dir_all(&root).unwrap();
@@ -458,7 +455,7 @@ fn beside_a_daemon_at_work_there_is_no_false_alarm() {
         patience: Duration::from_secs(3),
         ..QUIET
     };
-    let look = |daemon: &mut Daemon| {
+    let verify = |daemon: &mut Daemon| {
         daemon.check_running()?;
         let report = verify_with(&root, &live);
         match report.first_difference {
@@ -466,15 +463,15 @@ fn beside_a_daemon_at_work_there_is_no_false_alarm() {
             None => Ok(report.result),
         }
     };
-    let mut looks = 0;
+    let mut verifications = 0;
     let scored = scorer.finish(|| {
-        looks += 1;
-        look(&mut daemon).map(|_| ())
+        verifications += 1;
+        verify(&mut daemon).map(|_| ())
     });
     scored.unwrap();
-    assert!(looks > 1, "{looks}");
+    assert!(verifications > 1, "{verifications}");
     let all = wait_until(DEADLINE, || {
-        look(&mut daemon).map(|result| result.rows == naive.len() as u64)
+        verify(&mut daemon).map(|result| result.rows == naive.len() as u64)
     });
     assert!(all.unwrap());
     let status = daemon.terminate(DEADLINE).unwrap();

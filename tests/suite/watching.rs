@@ -1,5 +1,5 @@
-//! `status --watch` at a real terminal: what it shows while rows come and daemons go, and that it leaves the terminal as
-//! it was.
+//! `status --watch` at a real terminal: its output while rows appear and daemons start and stop, and the terminal's
+//! settings afterwards.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -19,39 +19,40 @@ use crate::support::process::{Bench, LONG};
 const PAIR: &str = "2026/05/01/audits.jsonl";
 const SIZE: (u16, u16) = (40, 100);
 
-/// A person before a terminal.
+/// A command at a terminal.
 struct Watching {
     child: Child,
     keyboard: File,
-    /// Held so that the terminal's settings can be looked at.
-    theirs: File,
+    /// Kept open to read the terminal's settings.
+    terminal: File,
     screen: Arc<Mutex<vt100::Parser>>,
 }
 
 impl Watching {
     fn start(bench: &Bench) -> Self {
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&ours).unwrap();
-        unlockpt(&ours).unwrap();
+        let controller =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&controller).unwrap();
+        unlockpt(&controller).unwrap();
         let size = Winsize {
             ws_row: SIZE.0,
             ws_col: SIZE.1,
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        tcsetwinsize(&ours, size).unwrap();
-        let name = ptsname(&ours, Vec::new()).unwrap();
+        tcsetwinsize(&controller, size).unwrap();
+        let name = ptsname(&controller, Vec::new()).unwrap();
         let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let theirs = File::from(rustix::fs::open(path, flags, Mode::empty()).unwrap());
+        let terminal = File::from(rustix::fs::open(path, flags, Mode::empty()).unwrap());
         let mut command = bench.command(&["status", "--watch"]);
         command
             .env("TERM", "xterm-256color")
-            .stdin(theirs.try_clone().unwrap())
-            .stdout(theirs.try_clone().unwrap())
+            .stdin(terminal.try_clone().unwrap())
+            .stdout(terminal.try_clone().unwrap())
             .stderr(Stdio::null());
         let child = command.spawn().unwrap();
-        let keyboard = File::from(ours);
+        let keyboard = File::from(controller);
         let screen = Arc::new(Mutex::new(vt100::Parser::new(
             SIZE.0.try_into().unwrap(),
             SIZE.1.try_into().unwrap(),
@@ -60,7 +61,7 @@ impl Watching {
         let (mut sent, shown) = (keyboard.try_clone().unwrap(), Arc::clone(&screen));
         std::thread::spawn(move || {
             let mut chunk = [0; 4_096];
-            // Ends with an error when nobody holds the other end.
+            // Ends with an error when the other end is closed everywhere.
             while let Ok(read @ 1..) = sent.read(&mut chunk) {
                 shown.lock().unwrap().process(&chunk[..read]);
             }
@@ -68,7 +69,7 @@ impl Watching {
         Self {
             child,
             keyboard,
-            theirs,
+            terminal,
             screen,
         }
     }
@@ -82,7 +83,7 @@ impl Watching {
         assert_eq!(found, Ok(true), "no {shown:?} in\n{}", self.text());
     }
 
-    /// Waits for its end, and asserts that the terminal is as it was.
+    /// Waits for its end, and asserts that the terminal's settings are restored.
     fn ended(mut self, how: &str) {
         let mut status = None;
         let ended = wait_until(LONG, || {
@@ -96,7 +97,7 @@ impl Watching {
             Ok(!screen.screen().alternate_screen() && !screen.screen().hide_cursor())
         });
         assert_eq!(given_back, Ok(true), "{how}: the screen was not given back");
-        let modes = tcgetattr(&self.theirs).unwrap().local_modes;
+        let modes = tcgetattr(&self.terminal).unwrap().local_modes;
         assert!(
             modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG),
             "{how}"
@@ -105,7 +106,7 @@ impl Watching {
 }
 
 #[test]
-fn the_live_status_shows_rows_as_they_come_and_goes_on_over_a_restart_of_the_daemon() {
+fn the_live_status_shows_new_rows_and_survives_a_restart_of_the_daemon() {
     let bench = Bench::new();
     bench.append_run(PAIR, "a");
     let daemon = bench.start_caught_up();
@@ -132,7 +133,7 @@ fn the_live_status_shows_rows_as_they_come_and_goes_on_over_a_restart_of_the_dae
 }
 
 #[test]
-fn the_terminal_is_given_back_by_each_way_out() {
+fn the_terminal_is_restored_on_every_exit() {
     let bench = Bench::new();
     let mut by_key = Watching::start(&bench);
     by_key.wait_for("no daemon");
@@ -145,7 +146,7 @@ fn the_terminal_is_given_back_by_each_way_out() {
 }
 
 #[test]
-fn without_a_terminal_it_says_what_to_do_instead() {
+fn without_a_terminal_it_names_the_alternative() {
     let bench = Bench::new();
     let ended = bench.run(&mut bench.command(&["status", "--watch"]));
     ended.check(1, &["needs a terminal", "--json"]);

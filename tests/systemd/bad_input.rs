@@ -1,41 +1,41 @@
-//! Starts that cannot go well. Each shows in `systemctl status` what happened and what to do, and the service comes
-//! back by itself where that can help, and only there.
+//! Starts that fail. Each shows the problem and the remedy in `systemctl status`, and the service retries by itself
+//! only where that can help.
 
 use super::host::{CONFIGURATION, Host, ROOT, SERVICE};
 
-/// Restarts that systemd's usual limit would not have allowed.
+/// More restarts than systemd's default limit allows.
 const MANY: u32 = 8;
 
 fn start(host: &Host) {
-    // The unit's state shows whether the first try counts as failed.
+    // The unit's state shows whether the first attempt counts as failed.
     host.run("systemctl", &["start", SERVICE]);
 }
 
-/// Asserts that a person has to act: the service failed, with the exit code of a bad configuration, once.
+/// Asserts that a person has to act: the service failed once, with the exit code of a bad configuration.
 #[track_caller]
-fn assert_given_up(host: &Host, said: &[&str]) {
+fn assert_given_up(host: &Host, words: &[&str]) {
     host.wait_state("failed");
     assert_eq!(host.property("ExecMainStatus"), "78");
     assert_eq!(host.property("NRestarts"), "0");
-    host.assert_status_says(said);
+    host.assert_status_shows(words);
 }
 
-/// Restarts soon, so that waiting for some takes little time.
+/// Shortens the restart delay, so that waiting for restarts takes little time.
 fn restart_after(host: &Host, pause: &str) {
     host.drop_in(SERVICE, &format!("[Service]\nRestartSec={pause}\n"));
 }
 
-/// Asserts that the service waits for its next try and that `systemctl status` shows the error: it prints the journal
-/// of the last try until the next one begins.
+/// Asserts that the service waits for its next attempt and that `systemctl status` shows the error: it prints the
+/// journal of the last attempt until the next one starts.
 #[track_caller]
-fn assert_will_try_again(host: &Host, said: &[&str]) {
+fn assert_will_try_again(host: &Host, words: &[&str]) {
     host.wait("it waits for its next try", || {
         host.property("SubState") == "auto-restart"
     });
-    host.assert_status_says(said);
+    host.assert_status_shows(words);
 }
 
-pub fn a_wrong_key_is_said_and_not_tried_again(host: &Host) {
+pub fn an_invalid_key_is_reported_without_retries(host: &Host) {
     host.configure("setle_ms = 1");
     start(host);
     assert_given_up(
@@ -46,14 +46,14 @@ pub fn a_wrong_key_is_said_and_not_tried_again(host: &Host) {
     host.start();
 }
 
-pub fn no_configuration_is_said_and_not_tried_again(host: &Host) {
+pub fn a_missing_configuration_is_reported_without_retries(host: &Host) {
     host.shell("rm /etc/distilld/distilld.toml");
     start(host);
-    let said = [CONFIGURATION, "cannot read the configuration file"];
-    assert_given_up(host, &said);
+    let words = [CONFIGURATION, "cannot read the configuration file"];
+    assert_given_up(host, &words);
 }
 
-pub fn a_root_that_is_not_there_yet_is_taken_up_when_it_comes(host: &Host) {
+pub fn a_missing_root_is_retried_until_it_exists(host: &Host) {
     host.shell("mv /srv/lakehouse /srv/elsewhere");
     restart_after(host, "10ms");
     start(host);
@@ -81,7 +81,7 @@ pub fn a_root_that_cannot_be_mounted_keeps_the_service_down(host: &Host) {
     mount("broken");
     start(host);
     assert_eq!(host.property("ActiveState"), "inactive");
-    host.assert_status_says(&["Dependency failed for distilld.service"]);
+    host.assert_status_shows(&["Dependency failed for distilld.service"]);
     mount("lake");
     host.systemctl(&["reset-failed"]);
     host.systemctl(&["start", "srv-lakehouse.mount"]);
@@ -91,7 +91,7 @@ pub fn a_root_that_cannot_be_mounted_keeps_the_service_down(host: &Host) {
     host.wait_rows(1);
 }
 
-pub fn a_root_that_may_not_be_read_is_said(host: &Host) {
+pub fn an_unreadable_root_is_reported(host: &Host) {
     host.shell("chmod 0700 /srv/lakehouse");
     restart_after(host, "3s");
     start(host);
@@ -100,7 +100,7 @@ pub fn a_root_that_may_not_be_read_is_said(host: &Host) {
     host.wait_state("active");
 }
 
-pub fn a_wrong_owner_is_said(host: &Host) {
+pub fn a_wrong_owner_is_reported(host: &Host) {
     host.shell("chown root:root /srv/lakehouse/data/distilled");
     restart_after(host, "3s");
     start(host);
@@ -116,7 +116,7 @@ pub fn a_wrong_owner_is_said(host: &Host) {
     host.wait_state("active");
 }
 
-pub fn a_root_that_the_unit_does_not_know_is_said(host: &Host) {
+pub fn a_root_outside_the_units_paths_is_reported(host: &Host) {
     host.shell("mv /srv/lakehouse /srv/elsewhere");
     let configuration = host.read(CONFIGURATION);
     host.write(

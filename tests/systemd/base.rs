@@ -1,5 +1,5 @@
-//! Owns the Debian that is booted: a small one, made by debootstrap once and kept until its recipe changes or it is too
-//! old. A tree that is there is whole: it gets its name when it is finished.
+//! The Debian that is booted: a minimal one, created by debootstrap once and kept until its recipe changes or it is
+//! too old. An existing tree is complete: it gets its name when it is finished.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use super::process::run_well;
 
-/// Debian 12, with systemd 252: the oldest that distilld supports. Another is named by the variable below.
+/// Debian 12, with systemd 252: the oldest that distilld supports. The variable below selects another.
 const SUITE: &str = "bookworm";
-/// Names another Debian to test on, such as `trixie`.
+/// Selects another Debian to test on, such as `trixie`.
 const SUITE_VARIABLE: &str = "DISTILLD_TEST_DEBIAN";
 /// Packages that a minimal Debian lacks and a usual installation has: the manager, its bus, and the dependencies.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,procps,init-system-helpers";
-/// A mirror's security updates are taken after that time.
+/// Maximum age of a tree, after which it is created again with the mirror's security updates.
 const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Returns the tree below `home`, creating it if necessary.
@@ -48,7 +48,7 @@ fn is_recent(tree: &Path) -> bool {
     age.is_ok_and(|age| age < AGE_MAX)
 }
 
-/// Removes a tree if it is there.
+/// Removes a tree if it exists.
 ///
 /// # Errors
 /// Something in it cannot be removed.

@@ -1,5 +1,5 @@
-//! Owns one booted copy of the Debian, from its first process to the removal of all that it left. It needs no service
-//! manager on the machine itself, so that it works in a build container too.
+//! One booted copy of the Debian, from its first process to the removal of all its files. It needs no service manager
+//! on the host, so that it works in a build container too.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,16 +10,16 @@ use std::time::Duration;
 use super::base::remove;
 use super::process::{run, run_well, wait_until};
 
-/// A Debian boots in about two seconds.
+/// Maximum boot time; a Debian boots in about two seconds.
 const BOOT: Duration = Duration::from_secs(90);
-/// Stopping waits for each service's patience at most.
+/// Maximum stop time, bounded by each service's stop time-out.
 const STOP: Duration = Duration::from_secs(60);
 
 /// A running system.
 #[derive(Debug)]
 pub struct Container {
     nspawn: Mutex<Child>,
-    /// Its first process, as this machine numbers it.
+    /// Its first process, by its id on the host.
     leader: u32,
     root: PathBuf,
     cgroups: Vec<PathBuf>,
@@ -67,9 +67,9 @@ impl Container {
         if self.leader == 0 {
             return false;
         }
-        let asked = run(self.command("systemctl").arg("is-system-running"));
-        // Degraded: a unit of the Debian failed, which is none of ours.
-        asked.is_ok_and(|asked| ["running", "degraded"].contains(&asked.said.trim()))
+        let state = run(self.command("systemctl").arg("is-system-running"));
+        // Degraded: a unit of the Debian failed, which is unrelated to distilld.
+        state.is_ok_and(|state| ["running", "degraded"].contains(&state.text.trim()))
     }
 
     fn find_leader(&self) -> Option<u32> {
@@ -79,7 +79,7 @@ impl Container {
         children.split_whitespace().next()?.parse().ok()
     }
 
-    /// A program inside.
+    /// Returns a command for a program inside.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -95,27 +95,27 @@ impl Container {
         command
     }
 
-    /// A process inside, as this machine numbers it.
+    /// Returns the id on the host of a process inside.
     pub fn outside(&self, process_id: &str) -> Option<u32> {
         let namespace = |id: &str| fs::read_link(format!("/proc/{id}/ns/pid")).ok();
-        let ours = namespace(&self.leader.to_string());
+        let own = namespace(&self.leader.to_string());
         let is_it = |id: &String| {
             let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
             let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
             ids.and_then(|ids| ids.split_whitespace().last()) == Some(process_id)
-                && namespace(id) == ours
+                && namespace(id) == own
         };
         let processes = fs::read_dir("/proc").ok()?;
         let mut ids = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         ids.find(is_it)?.parse().ok()
     }
 
-    /// A path inside, as this machine sees it, with all that is mounted there.
+    /// Returns the path on the host of a path inside, including mounts.
     pub fn path(&self, inside: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{inside}", self.leader))
     }
 
-    /// Stops the system and removes what it left.
+    /// Stops the system and removes its files.
     pub fn stop(&self) {
         let mut nspawn = self.nspawn.lock().unwrap_or_else(PoisonError::into_inner);
         _ = run(Command::new("kill").arg(nspawn.id().to_string()));
@@ -132,7 +132,7 @@ impl Container {
     }
 }
 
-/// Copies of runs that did not come to their end.
+/// Removes the copies of runs that did not finish.
 fn remove_left_over(home: &Path) -> Result<(), String> {
     for entry in fs::read_dir(home)
         .map_err(|error| error.to_string())?
@@ -147,7 +147,7 @@ fn remove_left_over(home: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The call of systemd-nspawn. It gets a signal if this process ends without one.
+/// Returns the call of systemd-nspawn. It gets a signal if this process ends without one.
 fn nspawn(root: &Path, cgroups: &[PathBuf]) -> Command {
     // Joins the cgroups given first, then executes the command after `--`.
     const JOIN: &str = r#"while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit; shift; done; shift; exec "$@""#;
@@ -155,7 +155,7 @@ fn nspawn(root: &Path, cgroups: &[PathBuf]) -> Command {
     command.args(["-c", JOIN, "sh"]).args(cgroups);
     command.args(["--", "setpriv", "--pdeathsig", "TERM", "systemd-nspawn"]);
     if !manager_runs() {
-        // No manager to ask for a scope: the cgroups it is in have to do.
+        // Without a manager that could provide a scope, the current cgroups are used.
         command.arg("--keep-unit");
     }
     command
@@ -181,10 +181,10 @@ fn own_cgroups() -> Vec<PathBuf> {
     }
     let mine = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let hierarchies = ["", "unified", "systemd"].map(|name| Path::new("/sys/fs/cgroup").join(name));
-    let there = hierarchies
+    let mounted = hierarchies
         .iter()
         .filter(|hierarchy| hierarchy.join("cgroup.procs").exists());
-    let named = there.filter_map(|hierarchy| {
+    let named = mounted.filter_map(|hierarchy| {
         let prefix = match hierarchy.ends_with("systemd") {
             true => "name=systemd:",
             false => "0::",
@@ -198,13 +198,13 @@ fn own_cgroups() -> Vec<PathBuf> {
         .collect()
 }
 
-/// A cgroup's directories, the deepest first; its files go with them.
+/// Removes a cgroup's directories, the deepest first; its files vanish with them.
 fn remove_cgroup(cgroup: &Path) {
     for below in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if below.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_cgroup(&below.path());
         }
     }
-    // One that is still in use stays, empty; the next boot of the machine removes it.
+    // A cgroup that is still in use remains, empty, until the next boot of the host.
     _ = fs::remove_dir(cgroup);
 }

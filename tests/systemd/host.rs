@@ -1,5 +1,5 @@
-//! Owns what a check does and asks: systemctl, the journal, files inside, a lake and its export. Each question is
-//! answered by the system itself; what the answer should be is the check's.
+//! The operations and queries of a check: systemctl, the journal, files inside, a lake and its export. The system
+//! itself answers each query; the check has the expectations.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -21,15 +21,15 @@ pub const ROOT: &str = "/srv/lakehouse";
 /// The configuration.
 pub const CONFIGURATION: &str = "/etc/distilld/distilld.toml";
 
-/// A running system with the package in it.
+/// A running system with the package installed.
 #[derive(Debug)]
 pub struct Host {
     container: Container,
-    /// The packages, on the machine outside.
+    /// The packages, on the host.
     pub packages: Packages,
-    /// The configuration as it was installed.
+    /// The configuration as installed.
     packaged_configuration: String,
-    /// When the check began, as `journalctl` takes it.
+    /// Start of the check, in the format of `journalctl`.
     began: Mutex<String>,
 }
 
@@ -41,7 +41,7 @@ impl Host {
     pub fn boot() -> Result<Self, String> {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("systemd");
         fs::create_dir_all(&home).map_err(|error| error.to_string())?;
-        // The one compiles, the other loads and unpacks.
+        // One thread compiles, the other one downloads and unpacks.
         let (packages, tree) = std::thread::scope(|scope| {
             let tree = scope.spawn(|| base::tree(&home));
             (Packages::build(&home), tree.join().unwrap())
@@ -68,7 +68,7 @@ impl Host {
         if installed.code != Some(0) {
             return Err(format!(
                 "the package cannot be installed: {}",
-                installed.said
+                installed.text
             ));
         }
         self.packaged_configuration = self.read(CONFIGURATION);
@@ -93,9 +93,9 @@ impl Host {
             ended.code,
             Some(0),
             "{program} {arguments:?}: {}",
-            ended.said
+            ended.text
         );
-        ended.said
+        ended.text
     }
 
     /// Runs a shell script inside, which must succeed, and returns its output.
@@ -104,7 +104,7 @@ impl Host {
         self.ok("sh", &["-ec", script])
     }
 
-    /// `systemctl`, which must succeed.
+    /// Runs `systemctl`, which must succeed, and returns its output.
     #[track_caller]
     pub fn systemctl(&self, arguments: &[&str]) -> String {
         self.ok("systemctl", arguments)
@@ -116,30 +116,30 @@ impl Host {
         self.systemctl(&["start", SERVICE]);
     }
 
-    /// A property of the service.
+    /// Returns a property of the service.
     pub fn property(&self, name: &str) -> String {
         self.property_of(SERVICE, name)
     }
 
-    /// A property of a unit.
+    /// Returns a property of a unit.
     pub fn property_of(&self, unit: &str, name: &str) -> String {
-        let said = self.systemctl(&["show", "--property", name, "--value", unit]);
-        said.trim_end().to_owned()
+        let value = self.systemctl(&["show", "--property", name, "--value", unit]);
+        value.trim_end().to_owned()
     }
 
-    /// A property that is a time in microseconds since the machine's start.
+    /// Returns a property that is a time in microseconds since boot.
     pub fn monotonic_us(&self, name: &str) -> u64 {
         self.property(name).parse().unwrap()
     }
 
-    /// The daemon's process, as this machine numbers it.
+    /// Returns the id on the host of the daemon's process.
     #[track_caller]
     pub fn main_process(&self) -> u32 {
         let inside = self.property("MainPID");
         self.container.outside(&inside).unwrap()
     }
 
-    /// The machine's clock that counts from its start, microseconds.
+    /// Returns the time since boot, microseconds.
     pub fn uptime_us(&self) -> u64 {
         let uptime = self.read("/proc/uptime");
         let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
@@ -149,12 +149,12 @@ impl Host {
     /// Returns the output of `systemctl status`. Its exit code, which reflects the state, is ignored.
     pub fn status(&self) -> String {
         let lines = ["status", "--no-pager", "--full", "--lines=20", SERVICE];
-        self.run("systemctl", &lines).said
+        self.run("systemctl", &lines).text
     }
 
     /// Asserts that `systemctl status` shows each of these.
     #[track_caller]
-    pub fn assert_status_says(&self, words: &[&str]) {
+    pub fn assert_status_shows(&self, words: &[&str]) {
         let status = self.status();
         for word in words {
             assert!(status.contains(word), "no {word:?} in\n{status}");
@@ -171,7 +171,7 @@ impl Host {
             arguments,
         ]
         .concat();
-        self.run("journalctl", &all).said
+        self.run("journalctl", &all).text
     }
 
     /// Waits for a condition.
@@ -180,7 +180,7 @@ impl Host {
         self.wait_for(LONG, what, holds);
     }
 
-    /// Waits for a condition so long.
+    /// Waits for a condition with another time-out.
     #[track_caller]
     pub fn wait_for(&self, patience: Duration, what: &str, holds: impl FnMut() -> bool) {
         assert!(
@@ -189,7 +189,7 @@ impl Host {
         );
     }
 
-    /// Waits until the service is in this state of activity.
+    /// Waits until the service is in this active state.
     #[track_caller]
     pub fn wait_state(&self, state: &str) {
         self.wait(&format!("the service is {state}"), || {
@@ -197,24 +197,24 @@ impl Host {
         });
     }
 
-    /// The major version of the systemd inside.
+    /// Returns the major version of the systemd inside.
     pub fn systemd_version(&self) -> u32 {
-        let said = self.systemctl(&["--version"]);
-        said.split_whitespace().nth(1).unwrap().parse().unwrap()
+        let version = self.systemctl(&["--version"]);
+        version.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// A path inside, as this machine sees it.
+    /// Returns the path on the host of a path inside.
     pub fn path(&self, inside: &str) -> PathBuf {
         self.container.path(inside)
     }
 
-    /// A file inside.
+    /// Reads a file inside.
     #[track_caller]
     pub fn read(&self, inside: &str) -> String {
         fs::read_to_string(self.path(inside)).unwrap_or_else(|error| panic!("{inside}: {error}"))
     }
 
-    /// Writes a file inside, with the directories above it.
+    /// Writes a file inside, and creates the directories above it.
     #[track_caller]
     pub fn write(&self, inside: &str, text: &str) {
         let path = self.path(inside);
@@ -228,16 +228,16 @@ impl Host {
         self.write(CONFIGURATION, &configuration);
     }
 
-    /// Puts a drop-in in force.
+    /// Installs a drop-in and reloads the units.
     pub fn drop_in(&self, unit: &str, text: &str) {
         self.write(&format!("/etc/systemd/system/{unit}.d/test.conf"), text);
         self.systemctl(&["daemon-reload"]);
     }
 
-    /// Installs a package, with all that the system has to say to it.
+    /// Installs a package and returns the complete output.
     pub fn try_install(&self, package: &Path) -> Ended {
         fs::copy(package, self.path("/root/distilld.deb")).unwrap();
-        // The old answer to every question about a changed configuration.
+        // Keeps the old file at every prompt about a changed configuration.
         self.run(
             "dpkg",
             &["--force-confold", "--install", "/root/distilld.deb"],
@@ -248,10 +248,10 @@ impl Host {
     #[track_caller]
     pub fn install(&self, package: &Path) {
         let installed = self.try_install(package);
-        assert_eq!(installed.code, Some(0), "{}", installed.said);
+        assert_eq!(installed.code, Some(0), "{}", installed.text);
     }
 
-    /// An empty lake, an empty state, the packaged configuration, a stopped service.
+    /// Resets to an empty lake, an empty state, the packaged configuration, and a stopped service.
     pub fn freshen(&self) {
         self.shell(
             "systemctl kill --signal=KILL 'distilld*.service' 2>/dev/null || true
@@ -298,7 +298,7 @@ impl Host {
         }
     }
 
-    /// A year's backlog, of which many passes are made; gives how many rows it is worth.
+    /// Appends a year's backlog, which takes many passes; returns the number of its rows.
     pub fn append_backlog(&self, year: u32) -> usize {
         const PAIRS: usize = 150;
         const RUNS: usize = 1_000;
@@ -311,18 +311,18 @@ impl Host {
         PAIRS * RUNS
     }
 
-    /// The export's bytes; none where there is no export.
+    /// Returns the export's bytes; empty if there is no export.
     pub fn export(&self) -> Vec<u8> {
         self.export_of(ROOT)
     }
 
-    /// The export of a root.
+    /// Returns the bytes of the export of a root.
     pub fn export_of(&self, root: &str) -> Vec<u8> {
         let path = format!("{root}/data/distilled/sft/sft_export.jsonl");
         fs::read(self.path(&path)).unwrap_or_default()
     }
 
-    /// Rows of the default root.
+    /// Returns the number of rows of the default root.
     pub fn rows(&self) -> usize {
         memchr::memchr_iter(b'\n', &self.export()).count()
     }
@@ -334,7 +334,7 @@ impl Host {
         assert_eq!(self.rows(), rows);
     }
 
-    /// `distilld verify` by the daemon's own user: the export is what a batch makes of the lake.
+    /// Runs `distilld verify` as the daemon's own user: the export equals the batch of the lake.
     #[track_caller]
     pub fn assert_verified(&self) {
         let user = [

@@ -1,11 +1,11 @@
-//! The package: install, upgrade, removal, purge, and what an instance keeps to itself.
+//! The package: install, upgrade, removal, purge, and the separation of instances.
 
 use std::process::Command;
 
 use super::host::{CONFIGURATION, Host, SERVICE};
 use super::process::run;
 
-pub fn the_package_is_installed_whole_and_the_service_runs(host: &Host) {
+pub fn the_package_is_installed_completely_and_the_service_runs(host: &Host) {
     // As after a first installation: reinstalling restores the files that `freshen` removed.
     host.shell("dpkg --purge distilld; systemctl daemon-reload; rm -rf /srv/lakehouse");
     host.install(&host.packages.first);
@@ -33,7 +33,7 @@ pub fn lintian_finds_nothing(host: &Host) {
         "--tag-display-limit=0",
     ]);
     let ended = run(lintian.arg(&host.packages.first)).unwrap();
-    assert_eq!(ended.code, Some(0), "{}", ended.said);
+    assert_eq!(ended.code, Some(0), "{}", ended.text);
 }
 
 pub fn an_instance_keeps_its_own_lake(host: &Host) {
@@ -96,7 +96,7 @@ pub fn an_upgrade_keeps_the_state_and_the_configuration(host: &Host) {
     assert!(host.ok("dpkg-query", &version).ends_with("-2"));
 }
 
-pub fn a_purge_takes_the_state_and_leaves_the_export(host: &Host) {
+pub fn a_purge_removes_the_state_and_keeps_the_export(host: &Host) {
     host.append_run("2026/01/01/a.jsonl", "kept");
     host.start();
     host.wait_rows(1);
@@ -115,8 +115,8 @@ pub fn a_purge_takes_the_state_and_leaves_the_export(host: &Host) {
     assert!(!host.path("/etc/distilld").exists());
     assert_eq!(host.export(), export);
     let left = ["list-unit-files", "--no-legend", "--no-pager", "distilld*"];
-    assert_eq!(host.run("systemctl", &left).said, "");
-    // And back: the state is expendable.
+    assert_eq!(host.run("systemctl", &left).text, "");
+    // Back to the first version: the state is expendable.
     host.install(&host.packages.second);
     host.append_run("2026/01/01/a.jsonl", "after");
     host.wait_rows(2);
@@ -126,7 +126,7 @@ pub fn a_purge_takes_the_state_and_leaves_the_export(host: &Host) {
 pub fn the_steps_for_other_distributions_work(host: &Host) {
     host.run("dpkg", &["--purge", "distilld"]);
     host.shell("rm -rf /srv/lakehouse");
-    // What `cargo install` does, with the program of the package.
+    // The result of `cargo install`, with the program of the package.
     host.shell("dpkg-deb --fsys-tarfile /root/distilld.deb | tar --extract --directory=/ ./usr/bin/distilld");
     let steps = documented_steps();
     let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");

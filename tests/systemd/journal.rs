@@ -2,7 +2,7 @@
 
 use super::host::Host;
 
-pub fn events_are_found_by_their_fields_and_their_levels(host: &Host) {
+pub fn events_are_found_by_fields_and_levels(host: &Host) {
     const DAY_FILE: &str = "/srv/lakehouse/data/scored-runs/2026/01/01/a.jsonl";
     host.append_run("2026/01/01/a.jsonl", "hidden");
     host.shell(&format!("chmod 0 {DAY_FILE}"));

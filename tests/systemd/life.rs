@@ -1,4 +1,4 @@
-//! Start, READY, status line, crash, stop: what systemd sees of the daemon's life.
+//! Start, READY, status line, crash, stop: the life of the daemon as systemd sees it.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::host::{Host, LONG, SERVICE};
 
-/// From the start to READY on an empty history; aims at a tenth of it.
+/// Maximum time from the start to READY on an empty history; the target is a tenth of it.
 const READY: Duration = Duration::from_secs(2);
-/// From `systemctl stop` in the middle of the hardest work to the end.
+/// Maximum time from `systemctl stop` under maximum load to the end.
 const STOP: Duration = Duration::from_secs(5);
 /// The unit's `RestartSec`.
 const PAUSE: Duration = Duration::from_secs(5);
 
-pub fn ready_comes_before_the_backlog_is_worked_off(host: &Host) {
+pub fn ready_precedes_the_end_of_the_backlog(host: &Host) {
     let rows = host.append_backlog(2026);
     host.start();
     assert_eq!(host.property("ActiveState"), "active");
@@ -33,17 +33,17 @@ pub fn ready_comes_before_the_backlog_is_worked_off(host: &Host) {
     host.assert_verified();
 }
 
-pub fn the_status_line_tells_an_operator_something(host: &Host) {
+pub fn the_status_line_shows_the_current_figures(host: &Host) {
     host.append_run("2026/01/01/a.jsonl", "one");
     host.start();
     host.wait_rows(1);
     host.wait("it is fresh", || {
         host.property("StatusText").starts_with("fresh")
     });
-    host.assert_status_says(&["Status: \"fresh, ", "0 waiting for evidence"]);
+    host.assert_status_shows(&["Status: \"fresh, ", "0 waiting for evidence"]);
 }
 
-pub fn a_killed_daemon_comes_back_after_a_pause_and_loses_nothing(host: &Host) {
+pub fn a_killed_daemon_restarts_after_a_pause_and_loses_nothing(host: &Host) {
     host.append_run("2026/01/01/a.jsonl", "before");
     host.start();
     host.wait_rows(1);
@@ -61,15 +61,15 @@ pub fn a_killed_daemon_comes_back_after_a_pause_and_loses_nothing(host: &Host) {
     host.assert_verified();
 }
 
-pub fn a_stop_in_the_middle_of_a_backfill_is_clean_and_quick(host: &Host) {
+pub fn a_stop_during_a_backfill_is_clean_and_quick(host: &Host) {
     let rows = host.append_backlog(2026);
     host.start();
     host.wait("it works", || host.rows() > 0);
     // Independent of the machine's speed: the process is stopped until the manager's stop wakes it.
     host.systemctl(&["kill", "--kill-whom=main", "--signal=STOP", SERVICE]);
-    let asked = Instant::now();
+    let requested = Instant::now();
     host.systemctl(&["stop", SERVICE]);
-    let took = asked.elapsed();
+    let took = requested.elapsed();
     assert!(took < STOP, "the stop took {took:?}");
     assert_eq!(host.property("ActiveState"), "inactive");
     assert_eq!(host.property("Result"), "success");
@@ -91,7 +91,7 @@ pub fn the_page_is_served_on_a_passed_socket_that_lives_with_the_service(host: &
     let state = || host.property_of("distilld.socket", "ActiveState");
     let answers = || {
         host.run("bash", &["-c", ASK])
-            .said
+            .text
             .starts_with("HTTP/1.1 200")
     };
     assert!(!answers());
@@ -104,7 +104,7 @@ pub fn the_page_is_served_on_a_passed_socket_that_lives_with_the_service(host: &
     assert!(!answers());
     let stopped = ("inactive".to_owned(), "inactive".to_owned());
     assert_eq!((state(), host.property("ActiveState")), stopped);
-    // Without the socket all else works.
+    // Without the socket everything else works.
     host.systemctl(&["mask", "--runtime", "distilld.socket"]);
     host.start();
     assert!(!answers());
@@ -113,7 +113,7 @@ pub fn the_page_is_served_on_a_passed_socket_that_lives_with_the_service(host: &
     host.systemctl(&["unmask", "--runtime", "distilld.socket"]);
 }
 
-pub fn a_unix_socket_can_be_had_in_its_place(host: &Host) {
+pub fn a_unix_socket_can_replace_the_tcp_socket(host: &Host) {
     host.configure("listen = \"unix:/run/distilld/http.sock\"");
     host.start();
     let path = host.path("/run/distilld/http.sock");
@@ -126,8 +126,8 @@ pub fn a_unix_socket_can_be_had_in_its_place(host: &Host) {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// Asks whether the daemon lives.
+/// Requests the liveness of the daemon.
 const REQUEST: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-/// The same, of the socket's unit, from inside.
+/// The same request to the socket unit, from inside.
 const ASK: &str = r"exec 3<>/dev/tcp/127.0.0.1/9743 &&
     printf 'GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3 && timeout 5 cat <&3";

@@ -16,15 +16,15 @@
     reason = "clippy knows test functions, not the checks and helpers of this harness"
 )]
 
-/// The Debian that is booted, made once.
+/// The Debian that is booted, created once.
 mod base;
 /// The booted copy.
 mod container;
 /// The operations of a check: systemctl, the journal, the lake.
 mod host;
-/// The packages that are installed, made by cargo-deb.
+/// The installed packages, created by cargo-deb.
 mod package;
-/// Running a program to its end.
+/// Runs a program to completion.
 mod process;
 
 /// Starts that must fail: each error names the problem and the remedy.
@@ -35,7 +35,7 @@ mod install;
 mod journal;
 /// Start, READY, status line, crash, stop.
 mod life;
-/// Reload, good and bad.
+/// Reload, with a valid and an invalid configuration.
 mod reload;
 /// The permissions and restrictions of the daemon inside its unit.
 mod sandbox;
@@ -62,35 +62,35 @@ macro_rules! checks {
 
 /// All checks, in the order in which they run: those that change the package are the last.
 const CHECKS: &[Check] = checks![
-    install::the_package_is_installed_whole_and_the_service_runs,
+    install::the_package_is_installed_completely_and_the_service_runs,
     install::lintian_finds_nothing,
-    life::ready_comes_before_the_backlog_is_worked_off,
-    life::the_status_line_tells_an_operator_something,
-    life::a_killed_daemon_comes_back_after_a_pause_and_loses_nothing,
+    life::ready_precedes_the_end_of_the_backlog,
+    life::the_status_line_shows_the_current_figures,
+    life::a_killed_daemon_restarts_after_a_pause_and_loses_nothing,
     life::the_page_is_served_on_a_passed_socket_that_lives_with_the_service,
-    life::a_unix_socket_can_be_had_in_its_place,
-    life::a_stop_in_the_middle_of_a_backfill_is_clean_and_quick,
-    sandbox::systemd_finds_little_exposed,
-    sandbox::the_whole_job_is_done_by_events,
+    life::a_unix_socket_can_replace_the_tcp_socket,
+    life::a_stop_during_a_backfill_is_clean_and_quick,
+    sandbox::systemd_reports_a_low_exposure,
+    sandbox::the_complete_work_is_done_by_events,
     sandbox::nothing_else_can_be_written_read_or_reached,
-    reload::a_reload_takes_up_what_can_change_and_names_what_cannot,
-    reload::a_broken_configuration_leaves_the_running_one_in_force_and_says_why,
-    reload::a_signal_has_the_status_written_to_the_journal,
-    reload::a_newer_systemd_reloads_and_waits_longer_by_the_drop_in,
-    journal::events_are_found_by_their_fields_and_their_levels,
-    watchdog::a_hung_engine_is_killed_and_started_again,
-    watchdog::a_hung_watcher_is_killed_and_started_again,
-    watchdog::a_long_backfill_is_left_alone,
-    bad_input::a_wrong_key_is_said_and_not_tried_again,
-    bad_input::no_configuration_is_said_and_not_tried_again,
-    bad_input::a_root_that_is_not_there_yet_is_taken_up_when_it_comes,
+    reload::a_reload_applies_changeable_keys_and_names_the_others,
+    reload::an_invalid_configuration_is_rejected_with_the_reason,
+    reload::a_signal_writes_the_status_to_the_journal,
+    reload::the_drop_in_extends_reload_and_time_outs_on_a_newer_systemd,
+    journal::events_are_found_by_fields_and_levels,
+    watchdog::a_hung_engine_is_killed_and_restarted,
+    watchdog::a_hung_watcher_is_killed_and_restarted,
+    watchdog::a_long_backfill_is_not_killed,
+    bad_input::an_invalid_key_is_reported_without_retries,
+    bad_input::a_missing_configuration_is_reported_without_retries,
+    bad_input::a_missing_root_is_retried_until_it_exists,
     bad_input::a_root_that_cannot_be_mounted_keeps_the_service_down,
-    bad_input::a_root_that_may_not_be_read_is_said,
-    bad_input::a_wrong_owner_is_said,
-    bad_input::a_root_that_the_unit_does_not_know_is_said,
+    bad_input::an_unreadable_root_is_reported,
+    bad_input::a_wrong_owner_is_reported,
+    bad_input::a_root_outside_the_units_paths_is_reported,
     install::an_instance_keeps_its_own_lake,
     install::an_upgrade_keeps_the_state_and_the_configuration,
-    install::a_purge_takes_the_state_and_leaves_the_export,
+    install::a_purge_removes_the_state_and_keeps_the_export,
     install::the_steps_for_other_distributions_work,
 ];
 

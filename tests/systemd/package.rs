@@ -1,4 +1,4 @@
-//! Owns the packages under test: those that `cargo deb` makes, by the steps in `systemd/README.md`.
+//! The packages under test: those that `cargo deb` creates, by the steps in `systemd/README.md`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use super::process::run_well;
 /// The packages.
 #[derive(Debug)]
 pub struct Packages {
-    /// The one that is installed at first.
+    /// The package that is installed first.
     pub first: PathBuf,
     /// The same with a higher version, to upgrade to.
     pub second: PathBuf,
@@ -48,7 +48,7 @@ fn deb(output: &Path, arguments: &[&str]) -> Result<(), String> {
     .map(|_| ())
 }
 
-/// The cargo that runs this, in the crate's directory.
+/// Returns a command for the current cargo, in the crate's directory.
 fn cargo() -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

@@ -10,10 +10,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// A program that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit code; `None` where a signal ended it.
+    /// Its exit code; `None` if a signal ended it.
     pub code: Option<i32>,
     /// Combined output of stdout and stderr.
-    pub said: String,
+    pub text: String,
 }
 
 /// Runs a command and captures its output.
@@ -25,11 +25,11 @@ pub fn run(command: &mut Command) -> Result<Ended, String> {
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("{command:?}: {error}"))?;
-    let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
-    said.push_str(&String::from_utf8_lossy(&output.stderr));
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
     Ok(Ended {
         code: output.status.code(),
-        said,
+        text,
     })
 }
 
@@ -40,8 +40,8 @@ pub fn run(command: &mut Command) -> Result<Ended, String> {
 pub fn run_well(command: &mut Command) -> Result<String, String> {
     let ended = run(command)?;
     match ended.code {
-        Some(0) => Ok(ended.said),
-        code => Err(format!("{command:?} ended with {code:?}:\n{}", ended.said)),
+        Some(0) => Ok(ended.text),
+        code => Err(format!("{command:?} ended with {code:?}:\n{}", ended.text)),
     }
 }
 

@@ -1,15 +1,15 @@
-//! Reload: what a changed configuration does, and a broken one does not.
+//! Reload: the effect of a changed configuration, and that a broken one has none.
 
 use super::host::{CONFIGURATION, Host, SERVICE};
 
-pub fn a_reload_takes_up_what_can_change_and_names_what_cannot(host: &Host) {
+pub fn a_reload_applies_changeable_keys_and_names_the_others(host: &Host) {
     host.start();
     let before = host.property("MainPID");
     host.configure("settle_ms = 1234\nlog_format = \"json\"");
     host.systemctl(&["reload", SERVICE]);
     host.wait("the change is in force", || {
-        let said = host.journal(&["CHANGED=settle_ms"]);
-        said.contains("configuration reloaded")
+        let log = host.journal(&["CHANGED=settle_ms"]);
+        log.contains("configuration reloaded")
     });
     host.wait("what needs a restart is named", || {
         host.journal(&["NEEDS_RESTART=log_format"])
@@ -21,7 +21,7 @@ pub fn a_reload_takes_up_what_can_change_and_names_what_cannot(host: &Host) {
     host.wait_rows(1);
 }
 
-pub fn a_broken_configuration_leaves_the_running_one_in_force_and_says_why(host: &Host) {
+pub fn an_invalid_configuration_is_rejected_with_the_reason(host: &Host) {
     host.start();
     let before = host.property("MainPID");
     host.configure("setle_ms = 1234");
@@ -29,7 +29,7 @@ pub fn a_broken_configuration_leaves_the_running_one_in_force_and_says_why(host:
     host.wait("the refusal is the status", || {
         host.property("StatusText").contains("reload refused")
     });
-    host.assert_status_says(&[
+    host.assert_status_shows(&[
         "active (running)",
         CONFIGURATION,
         "did you mean `settle_ms`",
@@ -44,7 +44,7 @@ pub fn a_broken_configuration_leaves_the_running_one_in_force_and_says_why(host:
     });
 }
 
-pub fn a_signal_has_the_status_written_to_the_journal(host: &Host) {
+pub fn a_signal_writes_the_status_to_the_journal(host: &Host) {
     host.append_run("2026/01/01/a.jsonl", "one");
     host.start();
     host.wait_rows(1);
@@ -54,22 +54,22 @@ pub fn a_signal_has_the_status_written_to_the_journal(host: &Host) {
     });
 }
 
-pub fn a_newer_systemd_reloads_and_waits_longer_by_the_drop_in(host: &Host) {
+pub fn the_drop_in_extends_reload_and_time_outs_on_a_newer_systemd(host: &Host) {
     let drop_in = host.read("/usr/share/doc/distilld/examples/systemd-254.conf");
     host.drop_in(SERVICE, &drop_in);
     if host.systemd_version() < 254 {
-        // It is not for this one; but a type that is not known must not be what an operator ends with by mistake.
+        // The result is irrelevant for the current unit, but an operator must not see an error for an unknown type.
         let analysis = host.run("systemd-analyze", &["verify", "--man=no", SERVICE]);
-        assert!(analysis.said.contains("service type"), "{}", analysis.said);
+        assert!(analysis.text.contains("service type"), "{}", analysis.text);
         return;
     }
     host.start();
     assert_eq!(host.property("Type"), "notify-reload");
     host.configure("settle_ms = 1234");
     host.systemctl(&["reload", SERVICE]);
-    // Nothing to wait for: the reload was over when systemctl returned.
-    let said = host.journal(&["CHANGED=settle_ms"]);
-    assert!(said.contains("configuration reloaded"), "{said}");
+    // No wait is needed: the reload was complete when systemctl returned.
+    let log = host.journal(&["CHANGED=settle_ms"]);
+    assert!(log.contains("configuration reloaded"), "{log}");
     assert_eq!(host.property("RestartSteps"), "10");
     assert_eq!(host.property("RestartMaxDelayUSec"), "5min");
 }

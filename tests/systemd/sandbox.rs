@@ -1,4 +1,4 @@
-//! Checks that the daemon can do its whole job inside its unit, and nothing else.
+//! The daemon can do its complete work inside its unit, and nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,24 @@ use super::host::{Host, SERVICE};
 /// Maximum time from an append to its row with change events; scans would find it much later.
 const BY_EVENT: Duration = Duration::from_secs(5);
 
-pub fn systemd_finds_little_exposed(host: &Host) {
+pub fn systemd_reports_a_low_exposure(host: &Host) {
     // In tenths of a point: 0.5 of 10.
     for unit in [SERVICE, "distilld@other.service"] {
         let analysis = ["security", "--no-pager", "--threshold=5", unit];
-        let said = host.ok("systemd-analyze", &analysis);
-        let last = said.lines().rfind(|line| line.contains("Overall")).unwrap();
+        let output = host.ok("systemd-analyze", &analysis);
+        let last = output
+            .lines()
+            .rfind(|line| line.contains("Overall"))
+            .unwrap();
         eprintln!("{}", last.trim_start_matches(['→', ' ']));
     }
     let units = "/usr/lib/systemd/system/distilld.service /usr/lib/systemd/system/distilld@.service \
                  /usr/lib/systemd/system/distilld.socket";
-    let said = host.shell(&format!("systemd-analyze verify --man=no {units} 2>&1"));
-    assert!(!said.contains("distilld"), "{said}");
+    let output = host.shell(&format!("systemd-analyze verify --man=no {units} 2>&1"));
+    assert!(!output.contains("distilld"), "{output}");
 }
 
-pub fn the_whole_job_is_done_by_events(host: &Host) {
+pub fn the_complete_work_is_done_by_events(host: &Host) {
     host.configure("recent_scan_ms = 3600000\nfull_scan_ms = 604800000\npoll_ms = 3600000");
     let backlog = host.append_backlog(2026);
     host.start();
@@ -45,20 +48,19 @@ pub fn the_whole_job_is_done_by_events(host: &Host) {
 }
 
 pub fn nothing_else_can_be_written_read_or_reached(host: &Host) {
-    // Runs where the daemon runs, before it: the same user, the same directories, the same filter of calls.
+    // Runs before the daemon in the same environment: the same user, the same directories, the same system call
+    // filter.
     host.write("/usr/local/bin/probe", PROBE);
-    host.shell(
-        "chmod 755 /usr/local/bin/probe; mkdir -p /home/somebody; echo > /home/somebody/secret",
-    );
+    host.shell("chmod 755 /usr/local/bin/probe; mkdir -p /home/person; echo > /home/person/secret");
     host.shell("mkdir -p /srv/private; chmod 700 /srv/private");
     host.shell("chmod 777 /srv/lakehouse/data/scored-runs /srv/lakehouse/data/evidence");
     host.drop_in(SERVICE, "[Service]\nExecStartPre=/usr/local/bin/probe\n");
     host.start();
-    let said = host.read("/var/lib/distilld/probe");
-    assert!(said.ends_with("done\n"), "{said}");
-    assert!(!said.contains("could"), "{said}");
-    assert!(said.contains("interfaces: lo\n"), "{said}");
-    host.shell("rm -r /home/somebody /usr/local/bin/probe");
+    let output = host.read("/var/lib/distilld/probe");
+    assert!(output.ends_with("done\n"), "{output}");
+    assert!(!output.contains("could"), "{output}");
+    assert!(output.contains("interfaces: lo\n"), "{output}");
+    host.shell("rm -r /home/person /usr/local/bin/probe");
 }
 
 /// Prints each operation that should be denied and is not.
@@ -70,7 +72,7 @@ for dir in / /etc /usr/bin /var/lib /run /boot /srv /srv/lakehouse /srv/lakehous
     touch $dir/probe 2>/dev/null && could write $dir
 done
 touch /srv/lakehouse/data/distilled/probe && rm /srv/lakehouse/data/distilled/probe || echo could not write the output
-cat /home/somebody/secret 2>/dev/null && could read a home
+cat /home/person/secret 2>/dev/null && could read a home
 ls /srv/private 2>/dev/null && could read what is private
 ls /dev/kmsg /dev/mem /dev/sda 2>/dev/null && could see devices
 cat /proc/sys/kernel/hostname 2>/dev/null && could see the kernel

@@ -1,5 +1,5 @@
-//! The watchdog: a hung part starves it, a long backfill does not. One thread of the daemon is stopped for real, as a
-//! hang does it; the others live on.
+//! The watchdog: a hanging part starves it, a long backfill does not. One thread of the daemon is really stopped, like
+//! a hang; the others continue.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,20 +14,20 @@ use nix::unistd::Pid;
 
 use super::host::{Host, LONG, SERVICE};
 
-/// Short, so that the checks are.
+/// A short time-out, so that the checks are fast.
 const PATIENCE: &str = "[Service]\nWatchdogSec=2\nRestartSec=100ms\n";
 
-pub fn a_hung_engine_is_killed_and_started_again(host: &Host) {
+pub fn a_hung_engine_is_killed_and_restarted(host: &Host) {
     a_hung_thread_is_killed(host, "engine");
 }
 
-pub fn a_hung_watcher_is_killed_and_started_again(host: &Host) {
+pub fn a_hung_watcher_is_killed_and_restarted(host: &Host) {
     a_hung_thread_is_killed(host, "notify-rs");
 }
 
 fn a_hung_thread_is_killed(host: &Host, name: &str) {
     host.drop_in(SERVICE, PATIENCE);
-    // The engine rests until its next scan; asleep it may be without harm.
+    // The engine is idle until its next scan; a stop during that time would have no effect.
     host.configure("recent_scan_ms = 200");
     host.append_run("2026/01/01/a.jsonl", "before");
     host.start();
@@ -45,7 +45,7 @@ fn a_hung_thread_is_killed(host: &Host, name: &str) {
     host.assert_verified();
 }
 
-pub fn a_long_backfill_is_left_alone(host: &Host) {
+pub fn a_long_backfill_is_not_killed(host: &Host) {
     host.drop_in(SERVICE, PATIENCE);
     let mut years = 2026..;
     let mut append = || host.append_backlog(years.next().unwrap());
@@ -53,7 +53,7 @@ pub fn a_long_backfill_is_left_alone(host: &Host) {
     host.start();
     let slowed = Slowed::begin(host.main_process());
     let began_us = host.uptime_us();
-    // However fast the machine: it always has more to do.
+    // On a fast host too, it always has more work.
     host.wait_for(
         LONG,
         "it has worked for far longer than the patience",
@@ -71,7 +71,7 @@ pub fn a_long_backfill_is_left_alone(host: &Host) {
     assert_eq!(host.rows(), rows);
 }
 
-/// A process that gets a small part of each moment, until this is dropped.
+/// A process that gets a small share of CPU time until this is dropped.
 struct Slowed {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -127,7 +127,7 @@ impl StoppedThread {
 
 impl Drop for StoppedThread {
     fn drop(&mut self) {
-        // A killed thread is gone for its process only when its tracer has heard of it.
+        // A killed thread is gone for its process only after its tracer has reaped it.
         _ = waitpid(self.0, Some(WaitPidFlag::__WALL));
     }
 }

@@ -11,7 +11,7 @@ use super::man::{MANUAL, set, source};
 
 const ANNOTATED: &str = include_str!("../../distilld.toml");
 
-/// The page.
+/// Generates the page.
 pub(super) fn page() -> io::Result<Page> {
     let mut roff = Roff::new();
     roff.control("TH", ["DISTILLD.TOML", "5", "", &source(), MANUAL]);
@@ -34,7 +34,7 @@ pub(super) fn page() -> io::Result<Page> {
     )]);
     roff.control("SH", ["KEYS"]);
     for key in KEYS {
-        tell(&mut roff, key)?;
+        describe(&mut roff, key)?;
     }
     roff.control("SH", ["EXAMPLES"]);
     roff.control("nf", []);
@@ -63,12 +63,9 @@ pub(super) fn page() -> io::Result<Page> {
     })
 }
 
-fn tell(roff: &mut Roff, key: &Key) -> io::Result<()> {
+fn describe(roff: &mut Roff, key: &Key) -> io::Result<()> {
     let Some(meaning) = meaning(ANNOTATED, key.name) else {
-        let what = format!(
-            "examples/distilld.toml does not say what `{}` means",
-            key.name
-        );
+        let what = format!("examples/distilld.toml does not describe `{}`", key.name);
         return Err(io::Error::other(what));
     };
     roff.control("TP", []);

@@ -14,7 +14,7 @@ const TEXT: &str = include_str!("../../lake/README.md");
 /// Longer lines of code are folded. A page is 80 characters wide and its text is indented by 7.
 const CODE_WIDTH: usize = 68;
 
-/// Converts the whole text.
+/// Converts the complete text.
 pub(super) fn page() -> io::Result<Page> {
     let mut roff = Roff::new();
     roff.control("TH", ["DISTILLD-LAKE", "5", "", &source(), MANUAL]);
@@ -104,7 +104,7 @@ fn table(roff: &mut Roff, block: &str) {
         let [tag, between @ .., text] = row.as_slice() else {
             continue;
         };
-        // Without a width it would be that of the list before.
+        // Without a width it would inherit that of the list before.
         roff.control("TP", ["7"]);
         roff.text(inlines(tag));
         let mut text = text.clone();

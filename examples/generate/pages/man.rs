@@ -14,7 +14,7 @@ use super::Page;
 /// The centre of each page's header.
 pub(super) const MANUAL: &str = "distilld manual";
 
-/// A page for the program and one for each command.
+/// Generates a page for the program and one for each command.
 pub(super) fn pages(program: &Command) -> io::Result<Vec<Page>> {
     let mut pages = vec![page(program, program)?];
     for command in program
@@ -67,13 +67,13 @@ fn page(program: &Command, command: &Command) -> io::Result<Page> {
     })
 }
 
-/// Paths, flags and names of keys stay whole.
+/// Paths, flags and names of keys are not hyphenated.
 pub(super) fn set(roff: &mut Roff) {
     roff.control("nh", []);
     roff.control("ad", ["l"]);
 }
 
-/// The command's own flags, each with its value; those that all commands have are summed up.
+/// Formats the command's own flags, each with its value; the global flags are summarized.
 fn synopsis(roff: &mut Roff, program: &Command, command: &Command) {
     roff.control("SH", ["SYNOPSIS"]);
     if command.get_name() == program.get_name() {
@@ -112,7 +112,7 @@ fn synopsis(roff: &mut Roff, program: &Command, command: &Command) {
     roff.text(line);
 }
 
-/// The program and its version, at the foot of each page.
+/// Returns the program and its version, for the foot of each page.
 pub(super) fn source() -> String {
     format!("distilld {}", env!("CARGO_PKG_VERSION"))
 }
@@ -179,9 +179,12 @@ fn files(roff: &mut Roff) {
         ),
         (
             "data/distilled/.distilld/",
-            "the state, unless --state-dir or STATE_DIRECTORY say otherwise; it can be lost",
+            "the state, unless --state-dir or STATE_DIRECTORY differs; it can be lost",
         ),
-        ("data/distilled/.distilld.lock", "who keeps this export"),
+        (
+            "data/distilled/.distilld.lock",
+            "the lock of the daemon that writes this export",
+        ),
     ] {
         roff.control("TP", []);
         roff.text([italic(format!("ROOT/{path}"))]);

@@ -13,13 +13,13 @@ use distilld::cli::args::Arguments;
 /// A generated file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// Below the output directory.
+    /// Path below the output directory.
     pub path: String,
     /// The content.
     pub bytes: Vec<u8>,
 }
 
-/// Every file there is.
+/// Generates every file.
 pub fn all() -> io::Result<Vec<Page>> {
     let mut pages = man::pages(&program())?;
     pages.push(keys::page()?);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::batch::line_reader::LineSpan;
 use crate::batch::verify::rows::RowFact;
 use crate::lake::path::PairPath;
+use crate::pair::verdict::VerdictKind;
 
 /// A scored line of a key.
 #[derive(Debug, Clone)]
@@ -15,8 +16,8 @@ pub(super) struct LineFact {
     pub index: u64,
     /// Digest of its row; `None` if the line is refused.
     pub digest: Option<u128>,
-    /// Short name of its verdict.
-    pub verdict: &'static str,
+    /// Its verdict.
+    pub verdict: VerdictKind,
 }
 
 /// The rows and lines of one key.
@@ -120,20 +121,20 @@ pub(super) enum Kind {
     Missing,
     Duplicate,
     Altered,
-    Unearned,
+    Unexpected,
     Superseded,
     SourceChange,
     OtherDialect,
     Contradicted,
     RefusedNow,
     Orphaned,
-    Settling,
+    Pending,
 }
 
 impl Kind {
     /// Returns whether the kind is a failure.
     pub(super) fn is_failure(self) -> bool {
-        self <= Kind::Unearned
+        self <= Kind::Unexpected
     }
 }
 
@@ -182,7 +183,7 @@ pub(super) fn classify(
     }
     for (line, settling) in &lines[replaced..] {
         let kind = if *settling {
-            Kind::Settling
+            Kind::Pending
         } else {
             Kind::Missing
         };
@@ -225,11 +226,11 @@ fn surplus_kind(line: &LineFact, another_exported: bool, explanation: Explanatio
     match explanation {
         Explanation::Proven => {}
         _ if another_exported => return Kind::Duplicate,
-        Explanation::Impossible => return Kind::Unearned,
+        Explanation::Impossible => return Kind::Unexpected,
         Explanation::SourceChange | Explanation::OtherDialect => {}
     }
     match line.verdict {
-        "firewall" => Kind::Contradicted,
+        VerdictKind::Firewalled => Kind::Contradicted,
         _ => Kind::RefusedNow,
     }
 }
@@ -257,7 +258,11 @@ mod tests {
             },
             index: 0,
             digest: *digest,
-            verdict: if digest.is_some() { "exported" } else { "role" },
+            verdict: if digest.is_some() {
+                VerdictKind::Exported
+            } else {
+                VerdictKind::WrongRole
+            },
         };
         KeyRows {
             rows: rows.iter().enumerate().map(row).collect(),
@@ -314,7 +319,7 @@ mod tests {
     fn next_to_an_exported_line_only_proof_excuses_a_surplus_row() {
         use Explanation::*;
         check(&[1], &[None], SourceChange, &[Kind::RefusedNow]);
-        check(&[1], &[None], Impossible, &[Kind::Unearned]);
+        check(&[1], &[None], Impossible, &[Kind::Unexpected]);
         check(
             &[1, 2],
             &[None],

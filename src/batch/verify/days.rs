@@ -43,7 +43,7 @@ impl DayDifferences {
     fn count(&mut self, kind: Kind) {
         let count = match kind {
             Kind::Missing => &mut self.missing,
-            Kind::Forbidden | Kind::Unreadable | Kind::Duplicate | Kind::Unearned => {
+            Kind::Forbidden | Kind::Unreadable | Kind::Duplicate | Kind::Unexpected => {
                 &mut self.extra
             }
             Kind::Altered => &mut self.differing,
@@ -54,7 +54,7 @@ impl DayDifferences {
             | Kind::RefusedNow
             | Kind::Orphaned => &mut self.excused,
             // The daemon may not have taken the line yet.
-            Kind::Settling => return,
+            Kind::Pending => return,
         };
         *count += 1;
     }
@@ -98,7 +98,7 @@ pub(super) struct Days {
 impl Days {
     /// Counts a difference for the day of `pair`.
     pub(super) fn count(&mut self, pair: Option<&PairPath>, kind: Kind) {
-        if kind == Kind::Settling {
+        if kind == Kind::Pending {
             return;
         }
         let day = day_of(pair);
@@ -172,7 +172,7 @@ mod tests {
         fail(&mut days, "y/m/2/n.jsonl", Kind::Missing, 5);
         days.count(Some(&pair("y/m/3/n.jsonl")), Kind::Superseded);
         days.count(None, Kind::Orphaned);
-        days.count(Some(&pair("y/m/4/n.jsonl")), Kind::Settling);
+        days.count(Some(&pair("y/m/4/n.jsonl")), Kind::Pending);
         let (days, unlisted) = days.into_listed();
         let lines: Vec<String> = days.iter().map(ToString::to_string).collect();
         assert_eq!(

@@ -18,7 +18,7 @@ impl Verification<'_> {
     ) -> Result<String, VerifyError> {
         let line = finding.line.and_then(|line| facts.lines.get(line));
         let line = line.or(facts.lines.first());
-        let verdict = line.map_or("", |line| line.verdict);
+        let verdict = line.map_or("", |line| line.verdict.code());
         let line = line.map_or(String::new(), |line| self.describe_line(line));
         let Some(row) = finding.row.map(|row| &facts.rows[row]) else {
             return Ok(format!("missing: {line} has no row in the export"));
@@ -51,7 +51,7 @@ impl Verification<'_> {
                     "altered: {row} is not the row of {line}, and its sources have not changed since"
                 )
             }
-            _ => format!("unearned: {row} is in the export, but {line} is refused ({verdict})"),
+            _ => format!("unexpected: {row} is in the export, but {line} is refused ({verdict})"),
         })
     }
 

@@ -12,7 +12,7 @@
 //! export. A row that the daemon has yet to write arrives within its latency: differences are rechecked, in growing
 //! pauses, until they have been unchanged for [`VerifyOptions::patience`]. Rows that a daemon with a longer lag has
 //! yet to write are missing. A daemon takes an unterminated line, scored or evidence, only after its file has been
-//! unchanged for `settle`; until one second after that the line counts as settling. A last row without a newline is
+//! unchanged for `settle`; until one second after that the line counts as pending. A last row without a newline is
 //! not yet a row.
 //!
 //! **Differences.** A failure is a missing, duplicate, forbidden or unreadable row, or an unexplained row in the
@@ -24,7 +24,7 @@
 //! **Limits**, since no history is read. In a day-file that changed after a row was written, even by appending, a
 //! tampered row cannot be distinguished from one whose evidence was rewritten; both count as rewritten. A row whose
 //! evidence had only its role changed in place cannot be distinguished from one that the role never allowed; both are
-//! unearned. A row of a firewalled line counts as contradicted both when the line and when the firewall changed. An
+//! unexpected. A row of a firewalled line counts as contradicted both when the line and when the firewall changed. An
 //! invented row counts as orphaned, like a row whose day-file was deleted. If one of two lines with the same key was
 //! deleted, its row counts as a duplicate; the text names the deletion if no other row has its index. Only if its whole
 //! day-file was deleted and the state of the daemon can be read, its row counts as orphaned. A clock set back between a row and the rewriting of its source can make a genuine row look altered.
@@ -87,7 +87,7 @@ pub struct VerifyReport {
     /// Description of the worst failure; `None` exactly if the export is correct.
     pub first_difference: Option<String>,
     /// Unreadable directories and day-files, which the batch would skip too, with their errors.
-    pub passed_over: Vec<(PathBuf, io::Error)>,
+    pub skipped: Vec<(PathBuf, io::Error)>,
 }
 
 /// An optional receiver of progress reports.
@@ -149,7 +149,7 @@ pub fn verify_knowing(
         },
         worst: None,
         days: Days::default(),
-        passed_over: Vec::new(),
+        skipped: Vec::new(),
     };
     verification.run(&mut Steps(Some(on_step)))?;
     Ok(verification.report())
@@ -175,7 +175,7 @@ struct Verification<'a> {
     result: VerifyResult,
     worst: Option<FirstFailure>,
     days: Days,
-    passed_over: Vec<(PathBuf, io::Error)>,
+    skipped: Vec<(PathBuf, io::Error)>,
 }
 
 impl Verification<'_> {
@@ -183,6 +183,9 @@ impl Verification<'_> {
         // Sources first: a row that only the export has is then most likely new.
         let (expected, sources_bytes) = self.sum_sources(steps)?;
         let existing = self.sum_export(sources_bytes, steps)?;
+        if existing.rows() > 0 {
+            self.skip_missing_streams();
+        }
         (self.result.earned, self.result.rows) = (expected.rows(), existing.rows());
         self.result.rows += self.result.forbidden;
         let groups = expected.differing(&existing, ROWS_HELD_MAX);
@@ -196,6 +199,17 @@ impl Verification<'_> {
         Ok(())
     }
 
+    /// Skips a stream whose directory does not exist although the export has rows: its file system may not be mounted.
+    fn skip_missing_streams(&mut self) {
+        for stream in Stream::ALL {
+            let base = stream.base(&self.lake.root);
+            let stat = self.lake.storage.stat(&base);
+            if let Err(error) = stat.map(|_| ()) {
+                self.skipped.push((base, error));
+            }
+        }
+    }
+
     /// Sums the batch's rows. Returns the sums and the size of the sources in bytes.
     fn sum_sources(&mut self, steps: &mut Steps<'_>) -> Result<(Sums, u64), VerifyError> {
         let walked = walk(self.lake.storage, &self.lake.root, Stream::Scored);
@@ -203,7 +217,7 @@ impl Verification<'_> {
             path: Stream::Scored.base(&self.lake.root),
             source,
         })?;
-        self.passed_over.extend(walked.unreadable);
+        self.skipped.extend(walked.unreadable);
         let pairs = walked.day_files;
         let mut sums = Sums::new();
         let lake = self.lake;
@@ -213,7 +227,7 @@ impl Verification<'_> {
         let sources_bytes: u64 = sizes.sum();
         let total_bytes = sources_bytes + export_bytes(lake);
         let mut done_bytes = 0;
-        let passed_over = &mut self.passed_over;
+        let skipped = &mut self.skipped;
         for_each_pair(self.lake, &pairs, &self.reading, &mut |part| {
             for row in part.rows.split_inclusive(|byte| *byte == b'\n') {
                 sums.add(&summary(row).expect("a row that was just made can be read"));
@@ -222,7 +236,7 @@ impl Verification<'_> {
                 None => return Ok(()),
                 Some(Ok(totals)) => done_bytes += totals.read_bytes,
                 Some(Err(fault)) if fault.is_partial => return Err(VerifyError::Pair(fault)),
-                Some(Err(fault)) => passed_over.push((fault.path, fault.source)),
+                Some(Err(fault)) => skipped.push((fault.path, fault.source)),
             }
             steps.step("verifying", done_bytes, total_bytes);
             Ok(())
@@ -268,13 +282,13 @@ impl Verification<'_> {
         let mut recheck = Recheck::new(lake, &reading, options, buckets);
         let mut judged = recheck.judge(steps)?;
         recheck.excuse_deleted(&mut judged.findings, self.deleted_rows);
-        self.result.unsettled += judged.unsettled;
+        self.result.inconclusive += judged.inconclusive;
         for (key, finding) in judged.findings {
             self.add_finding(key, finding, &recheck)?;
         }
-        for (path, error) in std::mem::take(&mut recheck.passed_over) {
-            if !self.passed_over.iter().any(|(known, _)| *known == path) {
-                self.passed_over.push((path, error));
+        for (path, error) in std::mem::take(&mut recheck.skipped) {
+            if !self.skipped.iter().any(|(known, _)| *known == path) {
+                self.skipped.push((path, error));
             }
         }
         Ok(())
@@ -347,12 +361,13 @@ impl Verification<'_> {
 
     fn report(mut self) -> VerifyReport {
         self.result.equal = self.worst.is_none();
+        self.result.complete &= self.skipped.is_empty() && self.result.inconclusive == 0;
         (self.result.days, self.result.unlisted) = self.days.into_listed();
-        self.result.passed_over = self.passed_over.len() as u64;
+        self.result.skipped = self.skipped.len() as u64;
         VerifyReport {
             result: self.result,
             first_difference: self.worst.map(|worst| worst.description),
-            passed_over: self.passed_over,
+            skipped: self.skipped,
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct Recheck<'a> {
     /// Set after the first read; from then on only the keys that differ are read.
     narrowed: bool,
     stats: BTreeMap<Arc<PairPath>, PairStat>,
-    pub passed_over: Vec<(PathBuf, io::Error)>,
+    pub skipped: Vec<(PathBuf, io::Error)>,
 }
 
 /// The unmatched rows and lines of a key and the time since when they have been the same.
@@ -58,7 +58,7 @@ struct Since {
 pub(super) struct Judged {
     pub findings: Vec<(RowKey, Finding)>,
     /// Number of keys that were never stable for long enough.
-    pub unsettled: u64,
+    pub inconclusive: u64,
 }
 
 impl<'a> Recheck<'a> {
@@ -77,7 +77,7 @@ impl<'a> Recheck<'a> {
             keys: HashMap::new(),
             narrowed: false,
             stats: BTreeMap::new(),
-            passed_over: Vec::new(),
+            skipped: Vec::new(),
         }
     }
 
@@ -87,9 +87,9 @@ impl<'a> Recheck<'a> {
         self.read_sources(steps)?;
         self.keys.retain(|_, facts| !facts.unmatched().is_empty());
         self.narrowed = true;
-        let unsettled = self.wait_until_stable()?;
+        let inconclusive = self.wait_until_stable()?;
         let mut judged = self.classify_all()?;
-        judged.unsettled = unsettled;
+        judged.inconclusive = inconclusive;
         Ok(judged)
     }
 
@@ -260,9 +260,9 @@ impl<'a> Recheck<'a> {
         match read {
             Err(fault) if fault.is_partial => Err(VerifyError::Pair(fault)),
             Err(fault) if fault.source.kind() != io::ErrorKind::NotFound => {
-                let known = self.passed_over.iter().any(|(path, _)| *path == fault.path);
+                let known = self.skipped.iter().any(|(path, _)| *path == fault.path);
                 if !known {
-                    self.passed_over.push((fault.path, fault.source));
+                    self.skipped.push((fault.path, fault.source));
                 }
                 Ok(())
             }
@@ -376,6 +376,6 @@ fn line_fact(pair: &Arc<PairPath>, line: &JudgedLine<'_>) -> LineFact {
         span: line.span,
         index: line.index.unwrap_or_default(),
         digest: (line.verdict == BatchVerdict::Exported).then(digest),
-        verdict: line.verdict.code(),
+        verdict: line.verdict.kind(),
     }
 }

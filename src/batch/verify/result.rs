@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::batch::verify::compare::Kind;
 use crate::batch::verify::days::DayDifferences;
 
-/// What is printed. The numbers from `missing` to `unearned` are failures, those after them stated exceptions.
+/// What is printed. The numbers from `missing` to `unexpected` are failures, those after them stated exceptions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyResult {
     /// Whether the promise holds.
@@ -20,42 +20,43 @@ pub struct VerifyResult {
     pub duplicate: u64,
     /// Rows of a category that is not accepted.
     pub forbidden: u64,
-    /// Lines of the export that are no rows.
+    /// Lines of the export that are not rows.
     pub unreadable: u64,
-    /// Rows in the place of earned ones that nothing explains.
+    /// Rows that differ from the row of their line without an explanation.
     pub altered: u64,
-    /// Rows whose line is refused, by sources that did not change since.
-    pub unearned: u64,
-    /// Rows of evidence that was replaced by later evidence, which stands in the file too.
+    /// Rows whose line is refused, although its sources did not change since.
+    pub unexpected: u64,
+    /// Rows of evidence that was replaced by a later line of the same file.
     pub superseded: u64,
-    /// Rows that differ from what their sources, changed since, make now.
+    /// Rows that differ from the row of their line, whose sources changed since.
     pub rewritten: u64,
-    /// Rows as the exporter that came before wrote them.
+    /// Rows in the bytes of the previous exporter.
     pub other_dialect: u64,
     /// Rows whose line is firewalled now.
     pub contradicted: u64,
     /// Rows whose line is refused now for another reason.
     pub refused_now: u64,
-    /// Rows whose line is not there any more.
+    /// Rows whose line does not exist any more.
     pub orphaned: u64,
-    /// Rows that are not there yet, because their source does not end in a newline and was written just now.
-    pub settling: u64,
+    /// Rows not written yet, because their source does not end in a newline and was written a moment ago.
+    pub pending: u64,
     /// Keys whose sources changed too fast to be judged.
-    pub unsettled: u64,
-    /// Bytes behind the export's last newline: a row being written, or torn.
+    pub inconclusive: u64,
+    /// Bytes after the last newline of the export: a row being written, or torn.
     pub torn_bytes: u64,
     /// Directories and day-files that could not be read.
-    pub passed_over: u64,
-    /// Whether all that differs was counted; if not, some of it was enough.
+    pub skipped: u64,
+    /// Whether everything was read and judged, and all differences were counted. Without that, an equal export proves
+    /// nothing.
     pub complete: bool,
-    /// What differs of each day, the excused included.
+    /// Differences of each day, excused ones included.
     pub days: Vec<DayDifferences>,
-    /// Differences of further days, which are too many to be told one by one.
+    /// Differences of further days, which are not listed.
     pub unlisted: u64,
 }
 
 impl VerifyResult {
-    /// Whether some rows differ for a reason that breaks no promise, and will differ until a rebuild.
+    /// Returns whether some rows differ for a reason that breaks no promise; they differ until a rebuild.
     #[must_use]
     pub fn has_exceptions(&self) -> bool {
         let settled = [self.superseded, self.rewritten, self.other_dialect];
@@ -70,14 +71,14 @@ impl VerifyResult {
             Kind::Missing => &mut self.missing,
             Kind::Duplicate => &mut self.duplicate,
             Kind::Altered => &mut self.altered,
-            Kind::Unearned => &mut self.unearned,
+            Kind::Unexpected => &mut self.unexpected,
             Kind::Superseded => &mut self.superseded,
             Kind::SourceChange => &mut self.rewritten,
             Kind::OtherDialect => &mut self.other_dialect,
             Kind::Contradicted => &mut self.contradicted,
             Kind::RefusedNow => &mut self.refused_now,
             Kind::Orphaned => &mut self.orphaned,
-            Kind::Settling => &mut self.settling,
+            Kind::Pending => &mut self.pending,
         } += 1;
     }
 }

@@ -1,6 +1,8 @@
 //! The part of the help after the flags: examples and exit codes. The manual pages are generated from the same table. A
 //! test requires an entry for each command.
 
+use crate::cli::args::queries;
+
 /// A command line and its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Example {
@@ -24,19 +26,19 @@ pub struct Help {
     pub exits: &'static [Exit],
 }
 
-const DONE: Exit = ("0", "done");
-const USAGE: Exit = ("2", "usage: invalid command line");
-const CONFIGURATION: Exit = (
+pub(super) const DONE: Exit = ("0", "done");
+pub(super) const USAGE: Exit = ("2", "usage: invalid command line");
+pub(super) const CONFIGURATION: Exit = (
     "78",
     "configuration: the root, a variable or the file must be corrected",
 );
 
-const fn example(line: &'static str, does: &'static str) -> Example {
+pub(super) const fn example(line: &'static str, does: &'static str) -> Example {
     Example { line, does }
 }
 
-/// The help of the program, then of each command in the order of the help.
-pub const HELP: &[Help] = &[
+/// The help of the program, and of each command except those that query.
+const HELP: &[Help] = &[
     Help {
         command: "distilld",
         examples: &[
@@ -155,91 +157,6 @@ pub const HELP: &[Help] = &[
         ],
     },
     Help {
-        command: "status",
-        examples: &[
-            example("distilld --root /srv/lake status", "show the status once"),
-            example(
-                "distilld --root /srv/lake status --watch",
-                "show it live, until q or Ctrl-C",
-            ),
-            example(
-                "distilld --root /srv/lake status --json | jq .behind",
-                "print one number for a script",
-            ),
-        ],
-        exits: &[
-            DONE,
-            ("1", "there is no status, or it cannot be read"),
-            USAGE,
-            CONFIGURATION,
-        ],
-    },
-    Help {
-        command: "explain",
-        examples: &[
-            example(
-                "distilld --root /srv/lake explain run-4711",
-                "show each line of the run and its verdict",
-            ),
-            example(
-                "distilld --root /srv/lake explain run-4711 --json",
-                "print the same as JSON",
-            ),
-            example(
-                "distilld --root /srv/lake explain --contradicted",
-                "list runs rejected after their rows were written",
-            ),
-        ],
-        exits: &[
-            ("0", "a line has the run; with --contradicted: listed"),
-            ("1", "no line has it, or an error occurred"),
-            USAGE,
-            CONFIGURATION,
-        ],
-    },
-    Help {
-        command: "dead-letters",
-        examples: &[
-            example(
-                "distilld --root /srv/lake dead-letters",
-                "list the first hundred",
-            ),
-            example(
-                "distilld --root /srv/lake dead-letters show 2026/05/02/audits.jsonl 4096",
-                "print the bytes of one",
-            ),
-            example(
-                "distilld --root /srv/lake dead-letters retry 2026/05/02/audits.jsonl",
-                "read a corrected day-file again",
-            ),
-        ],
-        exits: &[
-            DONE,
-            ("1", "no such dead letter or day-file, or it cannot be read"),
-            USAGE,
-            CONFIGURATION,
-        ],
-    },
-    Help {
-        command: "plan",
-        examples: &[
-            example(
-                "distilld --root /srv/lake plan",
-                "show what the next run would change",
-            ),
-            example(
-                "distilld --root /srv/lake plan --json | jq .total.rows",
-                "print one number for a script",
-            ),
-        ],
-        exits: &[
-            DONE,
-            ("1", "there is no state to plan from, or it cannot be read"),
-            USAGE,
-            CONFIGURATION,
-        ],
-    },
-    Help {
         command: "check",
         examples: &[
             example(
@@ -260,10 +177,14 @@ pub const HELP: &[Help] = &[
     },
 ];
 
+fn all() -> impl Iterator<Item = &'static Help> {
+    HELP.iter().chain(queries::HELP)
+}
+
 /// Returns the entry of a command.
 #[must_use]
 pub fn find(command: &str) -> Option<&'static Help> {
-    HELP.iter().find(|help| help.command == command)
+    all().find(|help| help.command == command)
 }
 
 /// Returns the text after the flags of `-h`.
@@ -317,9 +238,11 @@ mod tests {
                 .get_subcommands()
                 .map(|command| command.get_name().to_owned()),
         );
-        let known: Vec<&str> = HELP.iter().map(|help| help.command).collect();
+        let mut known: Vec<&str> = all().map(|help| help.command).collect();
+        names.sort();
+        known.sort();
         assert_eq!(names, known);
-        for help in HELP {
+        for help in all() {
             assert!(
                 !help.examples.is_empty() && help.exits.len() >= 4,
                 "{}",
@@ -330,7 +253,7 @@ mod tests {
 
     #[test]
     fn every_example_is_a_valid_command_line() {
-        for example in HELP.iter().flat_map(|help| help.examples) {
+        for example in all().flat_map(|help| help.examples) {
             let words = example
                 .line
                 .split('|')

@@ -13,8 +13,8 @@ use clap::{Parser, Subcommand};
 pub use crate::config::GlobalArguments;
 pub use flags::{Dialect, ExportArguments, Output, RunArguments};
 pub use queries::{
-    DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, RetryArguments,
-    ShowArguments, StatusArguments, stream,
+    DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, QueryCommand,
+    RetryArguments, ShowArguments, StatusArguments, stream,
 };
 pub use rfc3339::rfc3339;
 
@@ -71,29 +71,9 @@ pub enum Command {
     /// the old export become invalid. The daemon must be stopped. Prints one JSON object with the changes.
     #[command(after_help = help::short("rebuild"), after_long_help = help::long("rebuild"))]
     Rebuild,
-    /// Show lag, waiting runs, dead letters and faults
-    ///
-    /// Works whether or not the daemon runs.
-    #[command(after_help = help::short("status"), after_long_help = help::long("status"))]
-    Status(StatusArguments),
-    /// Explain the verdict on a run
-    ///
-    /// Prints each line of the run, its verdict with the rule and the value that decided it, its row in the export, or
-    /// what it waits for. Works whether or not the daemon runs. Exits with 1 if no line has the run. With
-    /// --contradicted: lists the runs that were rejected after their rows were written.
-    #[command(after_help = help::short("explain"), after_long_help = help::long("explain"))]
-    Explain(ExplainArguments),
-    /// List, show and retry malformed lines
-    ///
-    /// Works whether or not the daemon runs.
-    #[command(after_help = help::short("dead-letters"), after_long_help = help::long("dead-letters"))]
-    DeadLetters(DeadLettersArguments),
-    /// Show what the next run would change (dry run)
-    ///
-    /// Shows the rows and verdicts of everything after the point that the state has reached; the cost depends only on
-    /// new input. Works whether or not the daemon runs, and writes nothing.
-    #[command(after_help = help::short("plan"), after_long_help = help::long("plan"))]
-    Plan(PlanArguments),
+    /// The commands that query.
+    #[command(flatten)]
+    Query(QueryCommand),
     /// Check configuration, permissions and limits
     ///
     /// Checks configuration, permissions, file systems, inotify limits and free disk space. Changes nothing; exits with
@@ -138,10 +118,11 @@ mod tests {
         check("distilld rebuild", Command::Rebuild);
         check(
             "distilld status --json",
-            Command::Status(StatusArguments {
+            Command::Query(QueryCommand::Status(StatusArguments {
+                check: false,
                 json: true,
                 watch: false,
-            }),
+            })),
         );
         check("distilld check", Command::Check);
         check(

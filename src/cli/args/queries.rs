@@ -1,11 +1,140 @@
-//! The flags of the commands that query: `status`, `explain`, `dead-letters`, `plan`.
+//! The commands that query, `status`, `explain`, `dead-letters` and `plan`: their flags and their help.
 
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 
+use crate::cli::args::help::{self, CONFIGURATION, DONE, Help, USAGE, example};
 use crate::lake::path::{PairPath, Stream};
+
+/// The commands that query.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum QueryCommand {
+    /// Show lag, waiting runs, dead letters and faults
+    ///
+    /// Works whether or not the daemon runs.
+    #[command(after_help = help::short("status"), after_long_help = help::long("status"))]
+    Status(StatusArguments),
+    /// Explain the verdict on a run
+    ///
+    /// Prints each line of the run, its verdict with the rule and the value that decided it, its row in the export, or
+    /// what it waits for. Works whether or not the daemon runs. Exits with 1 if no line has the run. With
+    /// --contradicted: lists the runs that were rejected after their rows were written.
+    #[command(after_help = help::short("explain"), after_long_help = help::long("explain"))]
+    Explain(ExplainArguments),
+    /// List, show and retry malformed lines
+    ///
+    /// Works whether or not the daemon runs.
+    #[command(after_help = help::short("dead-letters"), after_long_help = help::long("dead-letters"))]
+    DeadLetters(DeadLettersArguments),
+    /// Show what the next run would change (dry run)
+    ///
+    /// Shows the rows and verdicts of everything after the point that the state has reached; the cost depends only on
+    /// new input. Works whether or not the daemon runs, and writes nothing.
+    #[command(after_help = help::short("plan"), after_long_help = help::long("plan"))]
+    Plan(PlanArguments),
+}
+
+/// The help of these commands after their flags.
+pub(super) const HELP: &[Help] = &[
+    Help {
+        command: "status",
+        examples: &[
+            example("distilld --root /srv/lake status", "show the status once"),
+            example(
+                "distilld --root /srv/lake status --watch",
+                "show it live, until q or Ctrl-C",
+            ),
+            example(
+                "distilld --root /srv/lake status --json | jq .lag",
+                "print one value for a script",
+            ),
+            example(
+                "distilld --root /srv/lake status --check",
+                "exit with a code for the health verdict",
+            ),
+        ],
+        exits: &[
+            DONE,
+            (
+                "1",
+                "there is no status, or it cannot be read; with --check: the verdict needs an action",
+            ),
+            (
+                "3",
+                "with --check: the verdict is starting, recovering or catching_up",
+            ),
+            USAGE,
+            CONFIGURATION,
+        ],
+    },
+    Help {
+        command: "explain",
+        examples: &[
+            example(
+                "distilld --root /srv/lake explain run-4711",
+                "show each line of the run and its verdict",
+            ),
+            example(
+                "distilld --root /srv/lake explain run-4711 --json",
+                "print the same as JSON",
+            ),
+            example(
+                "distilld --root /srv/lake explain --contradicted",
+                "list runs rejected after their rows were written",
+            ),
+        ],
+        exits: &[
+            ("0", "a line has the run; with --contradicted: listed"),
+            ("1", "no line has it, or an error occurred"),
+            USAGE,
+            CONFIGURATION,
+        ],
+    },
+    Help {
+        command: "dead-letters",
+        examples: &[
+            example(
+                "distilld --root /srv/lake dead-letters",
+                "list the first hundred",
+            ),
+            example(
+                "distilld --root /srv/lake dead-letters show 2026/05/02/audits.jsonl 4096",
+                "print the bytes of one",
+            ),
+            example(
+                "distilld --root /srv/lake dead-letters retry 2026/05/02/audits.jsonl",
+                "read a corrected day-file again",
+            ),
+        ],
+        exits: &[
+            DONE,
+            ("1", "no such dead letter or day-file, or it cannot be read"),
+            USAGE,
+            CONFIGURATION,
+        ],
+    },
+    Help {
+        command: "plan",
+        examples: &[
+            example(
+                "distilld --root /srv/lake plan",
+                "show what the next run would change",
+            ),
+            example(
+                "distilld --root /srv/lake plan --json | jq .total.rows",
+                "print one number for a script",
+            ),
+        ],
+        exits: &[
+            DONE,
+            ("1", "there is no state to plan from, or it cannot be read"),
+            USAGE,
+            CONFIGURATION,
+        ],
+    },
+];
 
 /// Flags of `status`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -15,6 +144,13 @@ pub struct StatusArguments {
     /// Keys are only added in later versions. Default: text.
     #[arg(long)]
     pub json: bool,
+
+    /// Exit with a code for the health verdict
+    ///
+    /// 0: fresh or no_sources; 3: starting, recovering or catching_up; 1: any other verdict. Default: exit with 0 if
+    /// there is a status.
+    #[arg(long, conflicts_with = "watch")]
+    pub check: bool,
 
     /// Show the status live, until q or Ctrl-C
     ///

@@ -1,124 +1,183 @@
-//! The table of source classes on the status page, with its columns shortened or transposed to fit the terminal.
+//! Renders the account by source class as a table that fits the width of the terminal.
 
-use crate::cli::render::status::*;
-use crate::console::table::{plain_table, thousands, trim_table};
-use crate::query::status::{ClassStatus, Status};
 use comfy_table::{Cell, CellAlignment};
 
-/// A column: its head in one line and in two, its figure, and whether it is always shown.
-pub(crate) type Column = (&'static str, &'static str, fn(&ClassStatus) -> u64, bool);
+use crate::console::table::{plain_table, thousands, trim_table};
+use crate::pair::verdict::VerdictKind;
+use crate::query::status::{ClassStatus, Status};
 
-/// Returns the malformed lines of both streams.
-pub(crate) fn dead_letters(class: &ClassStatus) -> u64 {
-    class
-        .dead_letters
-        .saturating_add(class.evidence_dead_letters)
+/// A column of the table, or a line of the transposed one.
+struct Column {
+    /// The head in one line.
+    head: String,
+    /// The head in two lines, for a narrow terminal.
+    stacked_head: String,
+    /// The value of a class.
+    value: Box<dyn Fn(&ClassStatus) -> u64>,
+    /// Whether the column is shown even if all its values are 0.
+    is_permanent: bool,
 }
 
-/// Renders one line per source class and their sum; empty columns are omitted. Heads have one line where the width
-/// allows it.
-pub(crate) fn classes(status: &Status, width: usize) -> String {
+impl Column {
+    fn new(
+        head: &str,
+        stacked_head: &str,
+        is_permanent: bool,
+        value: impl Fn(&ClassStatus) -> u64 + 'static,
+    ) -> Self {
+        Self {
+            head: head.to_owned(),
+            stacked_head: stacked_head.to_owned(),
+            value: Box::new(value),
+            is_permanent,
+        }
+    }
+
+    fn of_verdict(verdict: VerdictKind) -> Self {
+        let head = verdict.title();
+        let stacked_head = match verdict {
+            VerdictKind::Firewalled => "fire-\nwalled".to_owned(),
+            VerdictKind::UnknownCategory => "unknown\ncateg.".to_owned(),
+            VerdictKind::Malformed => "mal-\nformed".to_owned(),
+            _ => head.replace(' ', "\n"),
+        };
+        let is_permanent = matches!(
+            verdict,
+            VerdictKind::Exported
+                | VerdictKind::Firewalled
+                | VerdictKind::Waiting
+                | VerdictKind::Malformed
+        );
+        Self::new(&head, &stacked_head, is_permanent, move |class| {
+            let lines = class.verdicts[verdict];
+            match verdict {
+                // Of both streams: an operator looks for broken lines, not for a stream.
+                VerdictKind::Malformed => lines.saturating_add(class.evidence_malformed),
+                _ => lines,
+            }
+        })
+    }
+}
+
+fn columns() -> Vec<Column> {
+    let mut columns = vec![Column::new("lines", "lines", true, |class| class.lines)];
+    columns.extend(VerdictKind::ALL.map(Column::of_verdict));
+    columns.push(Column::new("superseded", "super-\nseded", false, |class| {
+        class.superseded
+    }));
+    columns.push(Column::new(
+        "contradicted",
+        "contra-\ndicted",
+        false,
+        |class| class.contradicted,
+    ));
+    columns
+}
+
+/// Returns one line per source class and a sum, without columns that are empty. Heads take two lines, and the table is
+/// transposed, if `width` requires it.
+pub(super) fn classes(status: &Status, width: usize) -> String {
     let mut all = status.classes.clone();
     all.push(total(status));
-    for (stacked, class_len) in [(false, 40), (true, 40), (true, 16)] {
-        let text = table(&all, stacked, class_len);
+    let columns = shown_columns(&all);
+    for (is_stacked, class_len) in [(false, 40), (true, 40), (true, 16)] {
+        let text = table(&all, &columns, is_stacked, class_len);
         if widest(&text) <= width {
             return text;
         }
     }
-    turned(&all, width)
+    transposed_tables(&all, &columns, width)
 }
 
-pub(crate) fn widest(text: &str) -> usize {
+/// Returns the length of the longest line, characters.
+pub(super) fn widest(text: &str) -> usize {
     let lines = text.lines().map(|line| line.chars().count());
     lines.max().unwrap_or(0)
 }
 
-pub(super) fn table(all: &[ClassStatus], stacked: bool, class_len: usize) -> String {
-    let shown = shown_columns(all);
+fn table(all: &[ClassStatus], columns: &[Column], is_stacked: bool, class_len: usize) -> String {
     let mut table = plain_table();
     let mut heads = vec![Cell::new("source class")];
-    let heads_of = shown.iter().map(|(wide, narrow, ..)| {
-        let head = if stacked { narrow } else { wide };
-        Cell::new(head).set_alignment(CellAlignment::Right)
-    });
-    heads.extend(heads_of);
+    heads.extend(columns.iter().map(|column| {
+        let head = if is_stacked {
+            &column.stacked_head
+        } else {
+            &column.head
+        };
+        right(head)
+    }));
     table.set_header(heads);
     for class in all {
         let mut row = vec![Cell::new(shortened(&class.class, class_len))];
-        row.extend(shown.iter().map(|(_, _, figure, _)| {
-            Cell::new(thousands(figure(class))).set_alignment(CellAlignment::Right)
-        }));
+        row.extend(columns.iter().map(|column| value_cell(column, class)));
         table.add_row(row);
     }
     trim_table(&table)
 }
 
-/// Renders one line per figure and one column per class, for a terminal that is too narrow for one line per class.
-pub(crate) fn turned(all: &[ClassStatus], width: usize) -> String {
+/// Returns tables with one line per figure and one column per class, as many classes in each as fit.
+fn transposed_tables(all: &[ClassStatus], columns: &[Column], width: usize) -> String {
     let mut rest = all;
     let mut text = String::new();
     while !rest.is_empty() {
         let mut taken = 1;
-        while taken < rest.len() && widest(&transposed_table(all, &rest[..=taken], width)) <= width
+        while taken < rest.len()
+            && widest(&transposed_table(columns, &rest[..=taken], width)) <= width
         {
             taken += 1;
         }
         if !text.is_empty() {
             text.push('\n');
         }
-        text.push_str(&transposed_table(all, &rest[..taken], width));
+        text.push_str(&transposed_table(columns, &rest[..taken], width));
         rest = &rest[taken..];
     }
     text
 }
 
-pub(crate) fn transposed_table(
-    all: &[ClassStatus],
-    classes: &[ClassStatus],
-    width: usize,
-) -> String {
+fn transposed_table(columns: &[Column], classes: &[ClassStatus], width: usize) -> String {
     let class_len = width.saturating_sub(20).clamp(8, 20);
-    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     let mut table = plain_table();
     let mut heads = vec![Cell::new("source class")];
-    heads.extend((classes.iter()).map(|class| right(shortened(&class.class, class_len))));
+    heads.extend((classes.iter()).map(|class| right(&shortened(&class.class, class_len))));
     table.set_header(heads);
-    for (name, _, figure, _) in shown_columns(all) {
-        let mut row = vec![Cell::new(name)];
-        row.extend(classes.iter().map(|class| right(thousands(figure(class)))));
+    for column in columns {
+        let mut row = vec![Cell::new(&column.head)];
+        row.extend(classes.iter().map(|class| value_cell(column, class)));
         table.add_row(row);
     }
     trim_table(&table)
 }
 
-pub(crate) fn shown_columns(all: &[ClassStatus]) -> Vec<&'static Column> {
-    let shown = COLUMNS
-        .iter()
-        .filter(|(_, _, figure, always)| *always || all.iter().any(|class| figure(class) > 0));
-    shown.collect()
+fn value_cell(column: &Column, class: &ClassStatus) -> Cell {
+    right(&thousands((column.value)(class)))
 }
 
-pub(crate) fn total(status: &Status) -> ClassStatus {
-    let (scored, export) = (&status.scored, &status.export);
+fn right(text: &str) -> Cell {
+    Cell::new(text).set_alignment(CellAlignment::Right)
+}
+
+fn shown_columns(all: &[ClassStatus]) -> Vec<Column> {
+    let mut shown = columns();
+    shown.retain(|column| column.is_permanent || all.iter().any(|class| (column.value)(class) > 0));
+    shown
+}
+
+/// Returns the sum over all classes, named `all`.
+fn total(status: &Status) -> ClassStatus {
     ClassStatus {
         class: "all".to_owned(),
-        lines: scored.lines,
-        exported: scored.exported,
-        firewalled: scored.firewalled,
-        unknown_category: scored.unknown_category,
-        role: scored.role,
-        blank_text: scored.blank_text,
-        waiting: scored.waiting,
-        dead_letters: scored.dead_letters,
-        superseded: export.superseded,
-        contradicted: export.contradicted,
+        lines: status.scored.lines,
+        verdicts: status.scored.verdicts,
+        superseded: status.export.superseded,
+        contradicted: status.export.contradicted,
         evidence_lines: status.evidence.lines,
-        evidence_dead_letters: status.evidence.dead_letters,
+        evidence_malformed: status.evidence.malformed,
     }
 }
 
-pub(crate) fn shortened(class: &str, len: usize) -> String {
+/// Returns a class name of at most `len` characters. Control characters are escaped, the end is cut off.
+fn shortened(class: &str, len: usize) -> String {
     let shown = class.escape_debug().to_string();
     if shown.chars().count() <= len {
         return shown;

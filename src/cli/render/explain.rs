@@ -97,8 +97,8 @@ fn write_line(page: &mut String, line: &LineExplanation) -> std::fmt::Result {
 
 /// The list as text, with a newline at its end.
 #[must_use]
-pub fn list(told: &Contradictions) -> String {
-    if told.counted == 0 {
+pub fn list(page: &Contradictions) -> String {
+    if page.counted == 0 {
         return "no row is contradicted\n".to_owned();
     }
     let mut table = plain_table();
@@ -111,16 +111,16 @@ pub fn list(told: &Contradictions) -> String {
         "row at",
         "bytes",
     ]);
-    for row in &told.rows {
+    for row in &page.rows {
         table.add_row(cells(row));
     }
-    let mut list = if told.rows.is_empty() {
+    let mut list = if page.rows.is_empty() {
         String::new()
     } else {
         trim_table(&table)
     };
-    if told.not_found > 0 {
-        let count = thousands(told.not_found);
+    if page.not_found > 0 {
+        let count = thousands(page.not_found);
         list += &format!(
             "{count} more of these day-files: counted, but no line that can be read leads to them\n"
         );

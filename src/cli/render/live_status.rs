@@ -57,7 +57,7 @@ pub fn watch(settings: &Settings) -> Result<(), WatchError> {
     let _borrowed = Borrowed::take()?;
     let mut live = Live::default();
     while !ended.load(Ordering::SeqCst) {
-        live.look(settings);
+        live.refresh(settings);
         live.draw()?;
         if ended_within(LOOK_EVERY, &live)? {
             break;
@@ -105,7 +105,7 @@ struct Live {
 }
 
 impl Live {
-    fn look(&mut self, settings: &Settings) {
+    fn refresh(&mut self, settings: &Settings) {
         let found = status(settings, HostClock::new().wall_ms());
         self.recent = None;
         if let Ok(status) = &found {
@@ -117,8 +117,7 @@ impl Live {
             }
             let lag = status
                 .lag
-                .as_ref()
-                .map_or(0, |lag| lag.seconds + u64::from(lag.bytes > 0));
+                .map_or(0, |lag| lag.age_ms / 1_000 + u64::from(lag.bytes > 0));
             self.lags.push_back(lag);
         }
         self.shown = Some(found);
@@ -165,7 +164,7 @@ impl Live {
         let lags: Vec<u64> = self.lags.iter().copied().collect();
         let newest = lags.last().copied().unwrap_or(0);
         text.push_str(&format!(
-            "seconds behind         {}  {newest}\n",
+            "lag, seconds           {}  {newest}\n",
             bars(&lags)
         ));
         text.push_str("\nq: leave\n");

@@ -5,20 +5,20 @@ use comfy_table::{Cell, CellAlignment};
 use crate::console::table::{plain_table, thousands};
 use crate::query::plan::{AffectedFile, Plan};
 
-/// The plan as text, with a newline at its end.
+/// Renders the plan as text.
 #[must_use]
 pub fn page(plan: &Plan) -> String {
     let mut page = match plan.pairs {
-        0 => "nothing is new: a run now would do nothing\n".to_owned(),
-        1 => "a run now would look at 1 pair of day-files\n".to_owned(),
+        0 => "nothing to do: no day-file has changed\n".to_owned(),
+        1 => "the next run reads 1 pair of day-files\n".to_owned(),
         pairs => format!(
-            "a run now would look at {} pairs of day-files\n",
+            "the next run reads {} pairs of day-files\n",
             thousands(pairs)
         ),
     };
-    let shown: Vec<usize> = (0..plan.total.figures().len())
+    let shown: Vec<usize> = (0..plan.total.changes().len())
         .filter(|n| {
-            let mut all = plan.classes.values().map(|changes| changes.figures()[*n].1);
+            let mut all = plan.classes.values().map(|changes| changes.changes()[*n].1);
             all.any(|change| change != 0)
         })
         .collect();
@@ -28,7 +28,7 @@ pub fn page(plan: &Plan) -> String {
     }
     for (what, concerned) in [
         ("would be read again from its start", &plan.read_again),
-        ("would be passed over", &plan.passed_over),
+        ("would be skipped", &plan.skipped),
     ] {
         for AffectedFile {
             day_file,
@@ -60,9 +60,9 @@ fn table(plan: &Plan, shown: &[usize]) -> String {
     );
     table.set_header(head);
     for n in shown {
-        let (name, total) = plan.total.figures()[*n];
-        let mut row = vec![Cell::new(name), Cell::new(signed(total))];
-        row.extend((classes.iter()).map(|(_, changes)| Cell::new(signed(changes.figures()[*n].1))));
+        let (name, total) = &plan.total.changes()[*n];
+        let mut row = vec![Cell::new(name), Cell::new(signed(*total))];
+        row.extend((classes.iter()).map(|(_, changes)| Cell::new(signed(changes.changes()[*n].1))));
         table.add_row(row);
     }
     for column in table.column_iter_mut().skip(1) {

@@ -1,28 +1,27 @@
-//! Owns how a status looks to a person: a screen of a given width, plain text but for colours where they are wanted.
-//! What comes from names of files and from records is escaped.
-
-use crate::cli::render::class_table::{Column, classes, dead_letters};
-
-use crate::console::table::thousands;
+//! Renders a status for a terminal of a given width, with colours if the terminal has them. Text from file names and
+//! records is escaped.
 
 use crossterm::style::Stylize as _;
 
+use crate::cli::render::class_table::classes;
+use crate::console::table::thousands;
+use crate::query::health::Health;
 use crate::query::status::{Status, Unterminated};
 use crate::record::timestamp::moment;
 
 /// Size and capabilities of the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TerminalSize {
-    /// Columns.
+    /// Width, columns.
     pub width: usize,
     /// Whether it has colours.
     pub colour: bool,
 }
 
-/// Waiting runs and faults that a screen shows; `--json` has more.
+/// Maximum number of waiting runs, faults and skipped files shown; `--json` has more.
 const SHOWN_MAX: usize = 3;
 
-/// The page, with a newline at its end.
+/// Returns the status as text that ends with a newline.
 #[must_use]
 pub fn page(status: &Status, screen: TerminalSize) -> String {
     let mut page = Page {
@@ -51,7 +50,7 @@ struct Page {
 enum Tone {
     Plain,
     Good,
-    Behind,
+    Lagging,
     Bad,
 }
 
@@ -59,12 +58,16 @@ impl Page {
     fn head(&mut self, status: &Status) {
         match status.pid.filter(|_| status.running) {
             None => self.line("daemon", "not running", Tone::Plain),
-            Some(pid) => {
-                self.line("daemon", &format!("running as process {pid}"), Tone::Plain);
-                let (tone, freshness) = freshness(status);
-                self.line("state", &freshness, tone);
-                self.passed_over(status);
-            }
+            Some(pid) => self.line("daemon", &format!("running as process {pid}"), Tone::Plain),
+        }
+        self.line(
+            "health",
+            &status.health.to_string(),
+            tone(status.health.verdict),
+        );
+        self.skipped(status);
+        if let Some(fix) = &status.health.fix {
+            self.line("fix", fix, Tone::Plain);
         }
         if let Some(watch) = &status.watch {
             self.line(
@@ -78,8 +81,8 @@ impl Page {
         let path = path.escape_debug().to_string();
         self.line("export", &path, Tone::Plain);
         self.line("rows", &rows(status), Tone::Plain);
-        if let Some(torn) = status.unterminated.filter(|torn| torn.lines > 0) {
-            self.line("torn", &unterminated(torn), Tone::Plain);
+        if let Some(partial) = status.unterminated.filter(|partial| partial.lines > 0) {
+            self.line("partial", &partial_lines(partial), Tone::Plain);
         }
         let last_row = match &status.last_row_at {
             Some(at) => format!("{}, last row {}", status.as_of, ago(&status.as_of, at)),
@@ -87,8 +90,8 @@ impl Page {
         };
         self.line("as of", &last_row, Tone::Plain);
         for fault in status.faults.iter().rev().take(SHOWN_MAX) {
-            let (tone, when) = if fault.over {
-                (Tone::Plain, "over")
+            let (tone, when) = if fault.resolved {
+                (Tone::Plain, "resolved")
             } else {
                 (Tone::Bad, "reading stopped")
             };
@@ -97,11 +100,10 @@ impl Page {
         }
     }
 
-    fn passed_over(&mut self, status: &Status) {
-        for passed in status.passed_over.iter().take(SHOWN_MAX) {
-            let day_file = passed.day_file.escape_debug();
-            let text = format!("{day_file} ({}): {}", passed.stream, passed.why);
-            self.line("unread", &text, Tone::Bad);
+    fn skipped(&mut self, status: &Status) {
+        for skipped in status.skipped.paths.iter().take(SHOWN_MAX) {
+            let text = format!("{} ({})", skipped.path.escape_debug(), skipped.why);
+            self.line("skipped", &text, Tone::Bad);
         }
     }
 
@@ -119,7 +121,7 @@ impl Page {
                 run.day_file.escape_debug(),
                 thousands(run.offset)
             );
-            self.trim_table(&line);
+            self.push_line(&line);
         }
     }
 
@@ -139,7 +141,7 @@ impl Page {
             let to = break_at(&characters, from, room);
             let piece: String = characters[from..to].iter().collect();
             let piece = self.toned(piece.trim(), tone);
-            self.trim_table(&format!("{label:<LABEL_LEN$} {piece}"));
+            self.push_line(&format!("{label:<LABEL_LEN$} {piece}"));
             (from, label) = (to, "");
             if characters.is_empty() {
                 break;
@@ -150,13 +152,13 @@ impl Page {
     fn toned(&self, text: &str, tone: Tone) -> String {
         match tone {
             Tone::Good if self.screen.colour => text.green().to_string(),
-            Tone::Behind if self.screen.colour => text.yellow().to_string(),
+            Tone::Lagging if self.screen.colour => text.yellow().to_string(),
             Tone::Bad if self.screen.colour => text.red().to_string(),
             _ => text.to_owned(),
         }
     }
 
-    fn trim_table(&mut self, line: &str) {
+    fn push_line(&mut self, line: &str) {
         self.text.push_str(line.trim_end());
         self.text.push('\n');
     }
@@ -172,48 +174,21 @@ fn break_at(characters: &[char], from: usize, room: usize) -> usize {
     space.filter(|at| *at > 0).map_or(end, |at| from + at + 1)
 }
 
-/// Returns the freshness or the lag in words.
-fn freshness(status: &Status) -> (Tone, String) {
-    let stopped = status.faults.last().is_some_and(|fault| !fault.over);
-    let behind = status.behind.unwrap_or(0);
-    let lag = status.lag.clone().unwrap_or_default();
-    if status.silent {
-        let told = "it does not answer, and this is what it published last: its disk may hang";
-        return (Tone::Bad, told.to_owned());
+fn tone(health: Health) -> Tone {
+    match health {
+        Health::Fresh => Tone::Good,
+        Health::NotRunning | Health::NoSources => Tone::Plain,
+        health if health.is_temporary() => Tone::Lagging,
+        _ => Tone::Bad,
     }
-    if !stopped && behind == 0 && lag.bytes == 0 {
-        return match status.day_files_passed_over {
-            0 => (Tone::Good, "fresh".to_owned()),
-            1 => (
-                Tone::Bad,
-                "fresh, but for a day-file that cannot be read".to_owned(),
-            ),
-            many => {
-                let many = thousands(many);
-                let told = format!("fresh, but for {many} day-files that cannot be read");
-                (Tone::Bad, told)
-            }
-        };
-    }
-    let mut parts = vec![format!("{} to look at", thousands(behind))];
-    if lag.bytes > 0 {
-        let floor = if lag.exact { "" } else { "at least " };
-        parts.push(format!("{floor}{} bytes", thousands(lag.bytes)));
-    }
-    if let Some(lines) = lag.lines.filter(|lines| *lines > 0) {
-        parts.push(format!("{} lines", thousands(lines)));
-    }
-    if lag.seconds > 0 {
-        parts.push(format!("for {}", duration(lag.seconds)));
-    }
-    let parts = parts.join(", ");
-    if stopped {
-        return (Tone::Bad, format!("stopped reading: {parts}"));
-    }
-    (Tone::Behind, format!("catching up: {parts}"))
 }
 
-/// Returns the number of event losses in words, empty if there were none.
+fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", thousands(count))
+}
+
+/// Returns how often the event queue overflowed; empty if it never did.
 fn overflows(status: &Status) -> String {
     let Some(at) = &status.last_overflow_at else {
         return String::new();
@@ -223,13 +198,13 @@ fn overflows(status: &Status) -> String {
         times => format!("{} times", thousands(times)),
     };
     let ago = ago(&status.as_of, at);
-    format!("; events were lost {times}, last {ago}, and every day-file was looked at")
+    format!("; the event queue overflowed {times}, last {ago}, and every day-file was checked")
 }
 
 fn rows(status: &Status) -> String {
     let export = &status.export;
     let mut rows = format!(
-        "{} today, {} in all, {} bytes",
+        "{} today, {} in total, {} bytes",
         thousands(export.rows_today),
         thousands(export.rows),
         thousands(export.len_bytes)
@@ -241,33 +216,12 @@ fn rows(status: &Status) -> String {
     rows
 }
 
-/// Returns the unterminated last lines in words. They are not lag, since they are not complete.
-fn unterminated(torn: Unterminated) -> String {
-    let wait = match torn.lines {
-        1 => "1 last line waits for its newline".to_owned(),
-        lines => format!("{} last lines wait for their newline", thousands(lines)),
-    };
-    format!("{wait}, {} bytes", thousands(torn.bytes))
+/// Returns the number of unterminated last lines. They are not part of the lag: a line is read when its newline arrives.
+fn partial_lines(partial: Unterminated) -> String {
+    let bytes = thousands(partial.bytes);
+    let lines = counted(partial.lines, "partial line");
+    format!("{lines} without a newline yet, {bytes} bytes")
 }
-
-/// The columns.
-pub(super) const COLUMNS: [Column; 10] = [
-    ("lines", "lines", |c| c.lines, true),
-    ("exported", "exported", |c| c.exported, true),
-    ("firewalled", "fire-\nwalled", |c| c.firewalled, true),
-    (
-        "unknown category",
-        "unknown\ncateg.",
-        |c| c.unknown_category,
-        false,
-    ),
-    ("role", "role", |c| c.role, false),
-    ("blank text", "blank\ntext", |c| c.blank_text, false),
-    ("waiting", "waiting", |c| c.waiting, true),
-    ("dead letters", "dead\nletters", dead_letters, true),
-    ("superseded", "super-\nseded", |c| c.superseded, false),
-    ("contradicted", "contra-\ndicted", |c| c.contradicted, false),
-];
 
 /// Returns the time between `at` and `as_of` in words.
 fn ago(as_of: &str, at: &str) -> String {
@@ -281,7 +235,7 @@ fn age(as_of: &str, at: &str) -> String {
     }
 }
 
-/// A time in its two largest units.
+/// Returns a duration in its two largest units.
 fn duration(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
     match (days, hours, minutes) {
@@ -296,8 +250,11 @@ fn duration(seconds: u64) -> String {
 mod tests {
     use super::*;
     use crate::cli::render::class_table::widest;
+    use crate::engine::Lag;
+    use crate::pair::verdict::{PerVerdict, VerdictKind};
+    use crate::query::health::DaemonState;
     use crate::query::status::ClassStatus;
-    use crate::query::status::{Fault, Lag, WaitingRun};
+    use crate::query::status::{Fault, WaitingRun};
 
     const PLAIN: TerminalSize = TerminalSize {
         width: 80,
@@ -305,7 +262,7 @@ mod tests {
     };
 
     #[test]
-    fn digits_stand_in_groups_of_three() {
+    fn numbers_have_thousands_separators() {
         for (number, expected) in [
             (0, "0"),
             (999, "999"),
@@ -317,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn times_stand_in_their_two_largest_units() {
+    fn durations_have_two_units() {
         for (seconds, expected) in [
             (0, "0 s"),
             (61, "1 min 1 s"),
@@ -329,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_says_what_is_wrong_and_keeps_quiet_of_what_is_not() {
+    fn a_page_shows_problems_and_omits_what_is_normal() {
         let mut status = Status::default();
         status.scored.balanced = true;
         let quiet = page(&status, PLAIN);
@@ -354,7 +311,8 @@ mod tests {
         status.faults = vec![Fault {
             at: "2026-05-02T03:04:05.678Z".into(),
             what: "no space".into(),
-            over: false,
+            resolved: false,
+            is_final: false,
         }];
         let page = page(&status, PLAIN);
         for present in [
@@ -362,8 +320,8 @@ mod tests {
             "1,234",
             "(reading stopped): no space",
             "does not balance",
-            "events; events were lost 2 times, last 1 min 5 s ago",
-            "torn      1 last line waits for its newline, 1,065 bytes\n",
+            "events; the event queue overflowed 2 times, last 1 min 5 s ago",
+            "partial   1 partial line without a newline yet, 1,065 bytes\n",
         ] {
             assert!(page.contains(present), "{page}");
         }
@@ -374,32 +332,37 @@ mod tests {
         let class = |class: &str, n: u64| ClassStatus {
             class: class.to_owned(),
             lines: 12_345_678 * n,
-            exported: 12_000_000 * n,
-            firewalled: 300_000 * n,
-            unknown_category: 12 * n,
-            role: 40_000 * n,
-            blank_text: 5_000 * n,
-            waiting: 600 * n,
-            dead_letters: 66 * n,
+            verdicts: PerVerdict::from_fn(|verdict| match verdict {
+                VerdictKind::Exported => 12_000_000 * n,
+                VerdictKind::Firewalled => 300_000 * n,
+                VerdictKind::UnknownCategory => 12 * n,
+                VerdictKind::WrongRole => 40_000 * n,
+                VerdictKind::BlankText => 5_000 * n,
+                VerdictKind::Waiting => 600 * n,
+                VerdictKind::Malformed => 66 * n,
+            }),
             superseded: 7 * n,
             contradicted: n,
             evidence_lines: 12_345_678 * n,
-            evidence_dead_letters: 0,
+            evidence_malformed: 0,
         };
         let mut status = Status {
             running: true,
             pid: Some(4_711),
             root: "/srv/lakehouse".into(),
             as_of: "2026-05-02T03:04:05.678Z".into(),
-            behind: Some(12),
             watch: Some("events".into()),
             last_row_at: Some("2026-05-02T03:04:03.000Z".into()),
             classes: vec![class("audits", 1), class("contract_analyses_of_the_north", 2)],
             lag: Some(Lag {
+                files: 12,
                 bytes: 1_234_567,
-                exact: true,
+                bytes_exact: true,
                 lines: Some(612),
-                seconds: 75,
+                age_ms: 75_000,
+                objective_ms: 60_000,
+                caught_up: true,
+                ..Lag::default()
             }),
             unterminated: Some(Unterminated {
                 lines: 2,
@@ -416,7 +379,8 @@ mod tests {
                 what: "writing the export /srv/lakehouse/data/distilled/sft/sft_export.jsonl failed: No space left on \
                        device"
                     .into(),
-                over: true,
+                resolved: true,
+                is_final: false,
             }],
             ..Status::default()
         };
@@ -426,16 +390,10 @@ mod tests {
         status.scored.balanced = true;
         let three = class("all", 3);
         status.scored.lines = three.lines;
-        status.scored.exported = three.exported;
-        status.scored.firewalled = three.firewalled;
-        status.scored.unknown_category = three.unknown_category;
-        status.scored.role = three.role;
-        status.scored.blank_text = three.blank_text;
-        status.scored.waiting = three.waiting;
-        status.scored.dead_letters = three.dead_letters;
+        status.scored.verdicts = three.verdicts;
         status.export.superseded = three.superseded;
         status.export.contradicted = three.contradicted;
-        status
+        status.assessed(DaemonState::Running)
     }
 
     #[test]

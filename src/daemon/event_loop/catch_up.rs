@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::console::progress::OnStep;
+use crate::daemon::event_loop::directories::{UnreadableDirectories, is_empty, record_listing};
 use crate::daemon::event_loop::report::log_caught_up;
 use crate::daemon::inbox::Inbox;
 use crate::engine::{Engine, EngineError};
@@ -11,8 +12,10 @@ use crate::lake::path::Stream;
 use crate::lake::walk::{Level, list_level};
 use crate::platform::clock::HostClock;
 use crate::platform::storage::{OsStorage, Storage as _};
+use crate::query::health::Unreadable;
+use crate::query::status::unreadable;
 
-/// Reads all day-files, takes settled last lines, and writes a checkpoint.
+/// Reads all day-files, takes settled last lines, and writes a checkpoint. Returns the paths that could not be read.
 ///
 /// # Errors
 /// Those of the engine; a transient error ends the work too.
@@ -22,35 +25,16 @@ pub fn catch_up(
     clock: &HostClock,
     stop: &Inbox,
     on_step: OnStep<'_>,
-) -> Result<(), EngineError> {
+) -> Result<Unreadable, EngineError> {
     engine.set_interrupt_flag(stop.interrupt_flag());
     engine.scrub_export()?;
-    let (mut done_bytes, mut total_bytes) = (0, 0);
+    let mut directories = UnreadableDirectories::default();
+    let mut total_bytes = 0;
     for stream in Stream::ALL {
-        let mut dirs = vec![PathBuf::new()];
-        while let Some(dir) = dirs.pop() {
-            match list_level(&OsStorage, root, stream, &dir) {
-                Ok(Level::Directories(below)) => dirs.extend(below),
-                Ok(Level::DayFiles(day_files)) => {
-                    for path in day_files {
-                        let stat = OsStorage.stat(&path.path(root, stream)).ok();
-                        let seen = stat.as_ref().map(seen);
-                        if seen.map_or(Ok(true), |seen| engine.has_changed(&path, stream, seen))? {
-                            let len_bytes = stat.map_or(0, |stat| stat.len_bytes);
-                            total_bytes += engine.unread_bytes(&path, stream, len_bytes)?;
-                            engine.enqueue_backlog(path);
-                        }
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    let directory = stream.base(root).join(&dir);
-                    let directory = directory.display();
-                    tracing::warn!(%directory, %error, "cannot read directory {directory} ({error}), skipped");
-                }
-            }
-        }
+        total_bytes += enqueue_stream(engine, root, stream, &mut directories)?;
     }
+    directories.log(root);
+    let mut done_bytes = 0;
     while !stop.stopping() {
         if engine.is_dirty() {
             done_bytes += engine.pass()?.source_bytes;
@@ -65,8 +49,40 @@ pub fn catch_up(
         }
     }
     engine.checkpoint()?;
+    let unreadable = unreadable(engine, &directories.skipped());
     if !stop.stopping() {
-        log_caught_up(engine);
+        log_caught_up(engine, &unreadable);
     }
-    Ok(())
+    Ok(unreadable)
+}
+
+/// Queues the changed day-files of a stream, and returns the number of their unread bytes.
+fn enqueue_stream(
+    engine: &mut Engine,
+    root: &Path,
+    stream: Stream,
+    directories: &mut UnreadableDirectories,
+) -> Result<u64, EngineError> {
+    let mut unread_bytes = 0;
+    let mut dirs = vec![PathBuf::new()];
+    while let Some(dir) = dirs.pop() {
+        let level = list_level(&OsStorage, root, stream, &dir);
+        record_listing(engine, directories, root, stream, &dir, is_empty(&level));
+        match level {
+            Ok(Level::Directories(below)) => dirs.extend(below),
+            Ok(Level::DayFiles(day_files)) => {
+                for path in day_files {
+                    let stat = OsStorage.stat(&path.path(root, stream)).ok();
+                    let seen = stat.as_ref().map(seen);
+                    if seen.map_or(Ok(true), |seen| engine.has_changed(&path, stream, seen))? {
+                        let len_bytes = stat.map_or(0, |stat| stat.len_bytes);
+                        unread_bytes += engine.unread_bytes(&path, stream, len_bytes)?;
+                        engine.enqueue_backlog(path);
+                    }
+                }
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(unread_bytes)
 }

@@ -2,6 +2,7 @@
 //! Hints precede history, and a stop precedes everything. A slow, cheap scan always runs, because events are only hints.
 
 pub(crate) mod catch_up;
+pub(crate) mod directories;
 mod reload;
 pub(crate) mod report;
 pub(crate) mod requests;
@@ -24,6 +25,7 @@ use crate::platform::sd_notify::ServiceManager;
 use crate::platform::storage::OsStorage;
 use crate::query::status::{Fault, Publisher, RecentFile};
 use crate::record::timestamp::stamp;
+use directories::UnreadableDirectories;
 use reload::watch_setting;
 use report::LastReport;
 use requests::PendingRetry;
@@ -63,6 +65,8 @@ pub struct EventLoop {
     root: PathBuf,
     /// Directories that the running full scan has not yet listed.
     scanning: VecDeque<(Stream, PathBuf)>,
+    /// Directories that cannot be listed.
+    unreadable: UnreadableDirectories,
     recent_scan_at_ms: u64,
     full_scan_at_ms: u64,
     retry_at_ms: Option<u64>,
@@ -115,6 +119,7 @@ impl EventLoop {
             reloader,
             root: root.to_owned(),
             scanning: VecDeque::new(),
+            unreadable: UnreadableDirectories::default(),
             recent_scan_at_ms: now_ms,
             full_scan_at_ms: now_ms,
             retry_at_ms: None,
@@ -158,7 +163,7 @@ impl EventLoop {
         self.notify_status();
         loop {
             self.shared.heartbeat.tick();
-            self.engine.meters().turn();
+            self.engine.metrics().turn();
             let pending = self.next_pending();
             if pending.stop {
                 break;
@@ -169,6 +174,9 @@ impl EventLoop {
             }
             if pending.report {
                 self.log_report();
+            }
+            if self.scanning.is_empty() && !self.watch.has_unarmed() {
+                self.unreadable.log(&self.root);
             }
             report_lost_lines(|lines| {
                 tracing::warn!(lines, "dropped {lines} log lines: stderr reader too slow");
@@ -193,7 +201,7 @@ impl EventLoop {
 
     /// Works, and starts a pause after a transient error.
     fn try_work(&mut self) -> Result<(), EngineError> {
-        match self.work() {
+        match self.iterate() {
             Ok(()) => {
                 self.retry_at_ms = None;
                 self.retry_pause_ms = RETRY_MS[0];
@@ -236,7 +244,7 @@ impl EventLoop {
         self.watch.apply(pending);
         self.is_reconciling |= pending.rescan || pending.rearm || pending.root;
         if pending.rescan {
-            self.engine.meters().overflow();
+            self.engine.metrics().overflow();
             self.overflows = (self.overflows.0 + 1, Some(self.shared.clock.wall_ms()));
             tracing::warn!("inotify queue overflowed, rescanning all day-files");
             self.full_scan_at_ms = self.shared.clock.monotonic_ms();
@@ -252,7 +260,7 @@ impl EventLoop {
     }
 
     /// Runs what is due: timers, one pass, one slice of arming, one slice of the scans.
-    fn work(&mut self) -> Result<(), EngineError> {
+    fn iterate(&mut self) -> Result<(), EngineError> {
         let now_ms = self.shared.clock.monotonic_ms();
         if self.engine.due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
             self.engine.tick()?;
@@ -271,7 +279,7 @@ impl EventLoop {
 
     /// Pauses reading after a transient error, twice as long each time.
     fn pause(&mut self, error: &EngineError) {
-        self.engine.meters().error(error.place());
+        self.engine.metrics().error(error.component());
         if self.retry_at_ms.is_none() {
             tracing::error!(
                 message_id = message_ids::READING_STOPPED,
@@ -284,7 +292,8 @@ impl EventLoop {
             self.faults.push(Fault {
                 at: stamp(self.shared.clock.wall_ms()),
                 what: error.to_string(),
-                over: false,
+                resolved: false,
+                is_final: false,
             });
         }
         self.retry_at_ms = Some(self.shared.clock.monotonic_ms() + self.retry_pause_ms);
@@ -293,8 +302,8 @@ impl EventLoop {
 
     /// Marks the last fault as resolved after work succeeded.
     fn end_fault(&mut self) {
-        if let Some(fault) = self.faults.last_mut().filter(|fault| !fault.over) {
-            fault.over = true;
+        if let Some(fault) = self.faults.last_mut().filter(|fault| !fault.resolved) {
+            fault.resolved = true;
             tracing::info!(
                 message_id = message_ids::READING_AGAIN,
                 since = fault.at,

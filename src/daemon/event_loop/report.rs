@@ -1,13 +1,18 @@
 //! Reports the state of the event loop: to the log, to the service manager, and as the published status.
 
-use crate::daemon::event_loop::EventLoop;
+use std::path::PathBuf;
+
+use crate::daemon::event_loop::{EventLoop, millis};
 use crate::daemon::status_line;
 use crate::daemon::status_line::UnitStatus;
 use crate::daemon::watch::Mode;
-use crate::engine::{Engine, PassReport};
+use crate::engine::{Engine, Lag, PassReport};
+use crate::lake::path::Stream;
+use crate::pair::verdict::VerdictKind;
 use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
-use crate::query::status::{RuntimeStatus, Status};
+use crate::query::health::{DaemonState, HealthFacts, HealthReport, Unreadable, assess};
+use crate::query::status::{RuntimeStatus, Status, unreadable};
 use crate::record::timestamp::stamp;
 
 /// The minimum time between two status lines, milliseconds.
@@ -47,7 +52,7 @@ impl EventLoop {
         }
         self.is_reconciling = false;
         if !self.caught_up {
-            log_caught_up(&self.engine);
+            log_caught_up(&self.engine, &self.skipped());
             self.caught_up = true;
         }
     }
@@ -61,15 +66,14 @@ impl EventLoop {
         tracing::info!(
             message_id = message_ids::STATUS,
             status = status_line::of(&unit_status),
-            day_files_behind = unit_status.day_files_behind,
-            directories_behind = unit_status.directories_behind,
+            files_pending = self.files_pending(),
             scored_lines = totals.scored_lines,
-            exported = counts.exported,
-            firewalled = counts.firewalled,
-            unknown_category = counts.unknown_category,
-            role = counts.role,
-            blank_text = counts.blank_text,
-            waiting = counts.waiting,
+            exported = counts[VerdictKind::Exported],
+            firewalled = counts[VerdictKind::Firewalled],
+            unknown_category = counts[VerdictKind::UnknownCategory],
+            wrong_role = counts[VerdictKind::WrongRole],
+            blank_text = counts[VerdictKind::BlankText],
+            waiting = counts[VerdictKind::Waiting],
             malformed = totals.scored_malformed,
             balanced = totals.balanced(),
             evidence_lines = totals.evidence_lines,
@@ -82,7 +86,7 @@ impl EventLoop {
             watch = %self.watch.mode(),
             watched_directories = self.watch.armed(),
             last_row_at = self.last_row_wall_ms.map(stamp),
-            fault = self.faults.last().filter(|fault| !fault.over).map(|fault| fault.what.as_str()),
+            fault = self.faults.last().filter(|fault| !fault.resolved).map(|fault| fault.what.as_str()),
             reload_refused = self.reload_refused,
             "status"
         );
@@ -144,14 +148,60 @@ impl EventLoop {
     /// Returns the status of this moment.
     pub(super) fn live_status(&self) -> Status {
         let live = RuntimeStatus {
-            behind: (self.engine.queue_len() + self.scanning.len()) as u64,
+            lag: self.lag(),
             watch: self.watch.mode().to_string(),
             overflows: self.overflows,
             faults: self.faults.clone(),
             last_row_wall_ms: self.last_row_wall_ms,
+            skipped: self.skipped(),
+            awaited: self.awaited(),
         };
         let now_ms = self.shared.clock.wall_ms();
         Status::of_daemon(&self.engine, &self.settings, &self.root, live, now_ms)
+    }
+
+    /// Returns the day-files and directories that cannot be read.
+    fn skipped(&self) -> Unreadable {
+        unreadable(&self.engine, &self.unreadable.skipped())
+    }
+
+    /// Returns the directory of the scored runs if it does not exist and no scored run was ever read.
+    fn awaited(&self) -> Option<PathBuf> {
+        let is_awaited =
+            self.unreadable.is_missing(Stream::Scored) && self.engine.totals().scored_lines == 0;
+        is_awaited.then(|| Stream::Scored.base(&self.root))
+    }
+
+    /// Returns the health verdict.
+    fn health(&self) -> HealthReport {
+        assess(&HealthFacts {
+            daemon: DaemonState::Running,
+            fault: self.faults.last(),
+            unreadable: &self.skipped(),
+            awaited: self.awaited().as_ref(),
+            lag: Some(self.lag()),
+        })
+    }
+
+    /// Returns the one lag that the status and everything made from it prints.
+    fn lag(&self) -> Lag {
+        Lag {
+            files: self.files_pending(),
+            objective_ms: millis(self.settings.fresh_objective),
+            caught_up: self.caught_up,
+            ..self.engine.lag()
+        }
+    }
+
+    /// Returns the number of pairs to read, and during a full scan of directories to list. The frequent scan of recent
+    /// directories does not count, so that an idle daemon does not report pending files.
+    fn files_pending(&self) -> u64 {
+        let directories = if self.is_reconciling {
+            self.scanning.len() + self.watch.unarmed()
+        } else {
+            0
+        };
+        (self.engine.queue_len() + directories) as u64
     }
 
     /// Returns whether known work is left.
@@ -163,16 +213,10 @@ impl EventLoop {
     fn unit_status(&self) -> UnitStatus {
         let counts = &self.engine.totals().counts;
         let now_ms = self.shared.clock.monotonic_ms();
-        let fault = self.faults.last().filter(|fault| !fault.over);
         UnitStatus {
-            day_files_behind: self.engine.queue_len() as u64,
-            directories_behind: if self.is_reconciling {
-                (self.scanning.len() + self.watch.unarmed()) as u64
-            } else {
-                0
-            },
-            rows: counts.exported,
-            waiting: counts.waiting,
+            health: self.health(),
+            rows: counts[VerdictKind::Exported],
+            waiting: counts[VerdictKind::Waiting],
             last_row_s: self
                 .last_row_ms
                 .map(|at_ms| now_ms.saturating_sub(at_ms) / 1_000),
@@ -180,24 +224,27 @@ impl EventLoop {
                 Mode::Events => None,
                 Mode::Polling { why } => Some(why),
             },
-            fault: fault.map(|fault| (fault.at.clone(), fault.what.clone())),
             reload_refused: self.reload_refused.clone(),
             stopping: false,
         }
     }
 }
 
-/// Logs that all day-files have been read.
-pub(super) fn log_caught_up(engine: &Engine) {
+/// Logs that all day-files have been read, or all that can be read.
+pub(super) fn log_caught_up(engine: &Engine, skipped: &Unreadable) {
+    let except = match skipped.is_empty() {
+        true => String::new(),
+        false => format!(" with what can be read: {}", skipped.describe()),
+    };
     let totals = engine.totals();
     tracing::info!(
         message_id = message_ids::CAUGHT_UP,
         scored_lines = totals.scored_lines,
-        exported = totals.counts.exported,
-        firewalled = totals.counts.firewalled,
-        waiting = totals.counts.waiting,
+        exported = totals.counts[VerdictKind::Exported],
+        firewalled = totals.counts[VerdictKind::Firewalled],
+        waiting = totals.counts[VerdictKind::Waiting],
         malformed = totals.scored_malformed,
         export_bytes = engine.export_bytes(),
-        "caught up"
+        "caught up{except}"
     );
 }

@@ -2,14 +2,14 @@
 
 use tokio::sync::oneshot;
 
-use crate::daemon::event_loop::{EventLoop, millis};
-use crate::daemon::requests::{EngineRequest, LagRequest, Snapshot};
-use crate::engine::{EngineError, Lag};
+use crate::daemon::event_loop::EventLoop;
+use crate::daemon::requests::{EngineRequest, Snapshot};
+use crate::engine::EngineError;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::history::Recent;
 use crate::platform::clock::Clock as _;
 use crate::query::dead_letters::RetryReport;
-use crate::query::status::{ClassStatus, Status, UnreadBytes};
+use crate::query::status::{ClassStatus, Status, UnreadPairs};
 use crate::record::timestamp::stamp;
 
 /// The maximum number of unread pairs whose bytes a snapshot lists.
@@ -80,32 +80,18 @@ impl EventLoop {
 
     /// Returns a snapshot of the status and of all pairs.
     fn snapshot(&self) -> Snapshot {
-        let freshness = self.freshness();
         Snapshot {
             status: Status {
                 as_of: stamp(self.shared.clock.wall_ms()),
                 ..self.live_status()
             },
-            figures: self.engine.figures(),
-            unread: UnreadBytes {
+            state: self.engine.state_snapshot(),
+            unread: UnreadPairs {
                 pairs: self.engine.unread_pairs(UNREAD_MAX),
-                all: self.engine.queue_len() <= UNREAD_MAX
+                is_complete: self.engine.queue_len() <= UNREAD_MAX
                     && self.scanning.is_empty()
                     && !self.watch.has_unarmed(),
-                seconds: freshness.age_ms / 1_000,
             },
-            freshness,
-        }
-    }
-
-    /// Returns the known lag.
-    fn freshness(&self) -> LagRequest {
-        let Lag { bytes, age_ms } = self.engine.lag();
-        LagRequest {
-            bytes,
-            age_ms,
-            objective_ms: millis(self.settings.fresh_objective),
-            caught_up: self.caught_up,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Scans of the lake: arming slices of directories, the full scan, the frequent scan of the newest days, and their pauses.
 //! Scans find what lost events would have reported.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::daemon::event_loop::directories::{is_empty, record_listing};
 use crate::daemon::event_loop::{EventLoop, millis};
 use crate::daemon::watch::Mode;
 use crate::engine::EngineError;
@@ -16,6 +18,8 @@ use crate::platform::storage::{OsStorage, Storage as _};
 pub(super) const DIRECTORIES_PER_SLICE: usize = 4;
 /// The number of watches verified with each frequent scan.
 const WATCHES_PER_SLICE: usize = 32;
+/// The maximum number of unreadable directories that a frequent scan tries again.
+const UNREADABLE_PER_SCAN: usize = 64;
 /// The maximum number of day-files in one slice that are queued ahead of the backlog; more are history.
 const URGENT_DAY_FILES_MAX: usize = 16;
 /// The number of newest days of each stream that the frequent scan lists.
@@ -28,6 +32,9 @@ impl EventLoop {
     pub(super) fn arm(&mut self, directories_max: usize) {
         let progress = self.watch.arm_next(directories_max);
         let is_urgent = progress.day_files.len() <= URGENT_DAY_FILES_MAX;
+        for listing in progress.listings {
+            self.record_listing(listing.stream, &listing.dir, listing.is_empty);
+        }
         for (stream, relative) in progress.day_files {
             if let Some(path) = PairPath::from_relative(&relative) {
                 self.enqueue_if_changed(stream, path, is_urgent);
@@ -59,7 +66,7 @@ impl EventLoop {
     pub(super) fn scan(&mut self, now_ms: u64) -> Result<(), EngineError> {
         // A full scan requested while another runs stays due: the change may be where that one has already been.
         if now_ms >= self.full_scan_at_ms && self.scanning.is_empty() {
-            self.engine.meters().scan("full");
+            self.engine.metrics().scan("full");
             self.engine.scrub_round_robin()?;
             self.scanning
                 .extend(Stream::ALL.map(|stream| (stream, PathBuf::new())));
@@ -73,7 +80,10 @@ impl EventLoop {
         }
         if now_ms >= self.recent_scan_at_ms {
             self.recent_scan_at_ms = now_ms + self.recent_scan_pause_ms();
-            self.engine.meters().scan("recent");
+            self.engine.metrics().scan("recent");
+            for (stream, dir) in self.unreadable.to_retry(UNREADABLE_PER_SCAN) {
+                self.scan_directory(stream, &dir);
+            }
             self.scan_recent();
             self.engine.check_files()?;
             // A slice per scan: with a long history a whole round at once would keep the idle daemon busy.
@@ -83,7 +93,9 @@ impl EventLoop {
     }
 
     fn scan_directory(&mut self, stream: Stream, dir: &Path) {
-        match list_level(&OsStorage, &self.root, stream, dir) {
+        let level = list_level(&OsStorage, &self.root, stream, dir);
+        self.record_listing(stream, dir, is_empty(&level));
+        match level {
             // The stack pops the last one first, so the newest days precede history.
             Ok(Level::Directories(dirs)) => self
                 .scanning
@@ -96,6 +108,18 @@ impl EventLoop {
             }
             Err(_) => {}
         }
+    }
+
+    /// Records the result of an attempt to list a directory.
+    fn record_listing(&mut self, stream: Stream, dir: &Path, is_empty: io::Result<bool>) {
+        record_listing(
+            &mut self.engine,
+            &mut self.unreadable,
+            &self.root,
+            stream,
+            dir,
+            is_empty,
+        );
     }
 
     /// Scans the newest days and every pair in memory, where lost events are most likely.

@@ -7,7 +7,7 @@ use notify::{ErrorKind, RecursiveMode, Watcher as _};
 
 use crate::daemon::watch::events::is_day_file_name;
 use crate::daemon::watch::queue::{Directory, Urgency, directory};
-use crate::daemon::watch::{Identity, Watch};
+use crate::daemon::watch::{Identity, Listing, Progress, Watch};
 use crate::lake::path::Stream;
 use crate::platform::storage::FileKind;
 
@@ -26,15 +26,10 @@ pub(super) enum Placed {
 impl Watch {
     /// Arms and lists a directory: queues its subdirectories, or adds its day-files. The watch comes first: later files
     /// are reported, earlier ones are listed.
-    pub(super) fn arm(
-        &mut self,
-        urgency: Urgency,
-        place: &Directory,
-        day_files: &mut Vec<(Stream, PathBuf)>,
-    ) {
+    pub(super) fn arm(&mut self, urgency: Urgency, place: &Directory, progress: &mut Progress) {
         let stat = match self.stat(place) {
             Ok(stat) => stat,
-            Err(error) => return self.refuse(place, &error),
+            Err(error) => return self.refuse(place, error, progress),
         };
         let identity = Identity::from_stat(&stat);
         if stat.kind != FileKind::Directory {
@@ -52,24 +47,27 @@ impl Watch {
             }
             Placed::Unwatched => {}
         }
-        if let Err(error) = self.list(urgency, place, day_files) {
-            return self.refuse(place, &error);
+        match self.list(urgency, place, &mut progress.day_files) {
+            Ok(is_empty) => progress.listings.push(listing(place, Ok(is_empty))),
+            Err(error) => return self.refuse(place, error, progress),
         }
         if self.watcher.is_some() && !self.armed.contains_key(place) {
             self.refused.insert(place.clone());
         }
     }
 
-    /// Queues the subdirectories of a directory, or collects its day-files.
+    /// Queues the subdirectories of a directory, or collects its day-files. Returns whether the directory is empty.
     fn list(
         &mut self,
         urgency: Urgency,
         place: &Directory,
         day_files: &mut Vec<(Stream, PathBuf)>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let (stream, relative) = place;
         let is_day = relative.components().count() == DAY_DEPTH;
-        for entry in self.storage.list(&self.path(place))? {
+        let entries = self.storage.list(&self.path(place))?;
+        let is_empty = entries.is_empty();
+        for entry in entries {
             if is_day && is_day_file_name(&entry.name) {
                 day_files.push((*stream, relative.join(&entry.name)));
             } else if !is_day && entry.kind == FileKind::Directory {
@@ -77,32 +75,22 @@ impl Watch {
                     .push(urgency, directory(*stream, relative.join(&entry.name)));
             }
         }
-        Ok(())
+        Ok(is_empty)
     }
 
-    fn refuse(&mut self, place: &Directory, error: &io::Error) {
-        if matches!(
-            error.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-        ) {
-            return self.forget(place);
+    fn refuse(&mut self, place: &Directory, error: io::Error, progress: &mut Progress) {
+        let kind = error.kind();
+        if matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+            self.forget(place);
+            return progress.listings.push(listing(place, Err(error)));
         }
         self.disarm(place);
-        let directory = self.path(place);
-        if error.kind() != io::ErrorKind::PermissionDenied {
+        if kind != io::ErrorKind::PermissionDenied {
+            let directory = self.path(place);
             self.unwatched_because(|| format!("cannot list {}: {error}", directory.display()));
         }
-        // Below an unreachable directory only that directory is logged.
-        if !self.refused.contains(place) && self.parent_is_reachable(place) {
-            let directory = directory.display();
-            tracing::warn!(%directory, %error, "cannot read directory {directory} ({error}), retrying with each scan");
-        }
         self.refused.insert(place.clone());
-    }
-
-    fn parent_is_reachable(&self, (stream, relative): &Directory) -> bool {
-        let parent = relative.parent().map(|parent| directory(*stream, parent));
-        parent.is_none_or(|parent| self.stat(&parent).is_ok())
+        progress.listings.push(listing(place, Err(error)));
     }
 
     fn watch_directory(&mut self, urgency: Urgency, place: &Directory, device: u64) -> Placed {
@@ -212,6 +200,14 @@ impl Watch {
             // The only error is that the event source has already dropped the watch, with the directory.
             let _ = watcher.unwatch(&path);
         }
+    }
+}
+
+fn listing((stream, dir): &Directory, is_empty: io::Result<bool>) -> Listing {
+    Listing {
+        stream: *stream,
+        dir: dir.to_path_buf(),
+        is_empty,
     }
 }
 

@@ -39,13 +39,26 @@ use queue::{ArmQueue, Directory, Urgency, directory};
 pub use self_test::SelfTest;
 
 /// The result of one slice of arming.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Progress {
     /// The day-files in the listed directories, by stream and path below its base. They may have changed while they
     /// were not watched.
     pub day_files: Vec<(Stream, PathBuf)>,
+    /// The directories that were listed, or could not be.
+    pub listings: Vec<Listing>,
     /// Whether all directories are armed.
     pub done: bool,
+}
+
+/// The result of an attempt to list a directory.
+#[derive(Debug)]
+pub struct Listing {
+    /// The stream.
+    pub stream: Stream,
+    /// The directory, relative to the stream's base.
+    pub dir: PathBuf,
+    /// Whether the directory is empty, or the error.
+    pub is_empty: io::Result<bool>,
 }
 
 /// The identity of a directory when its watch was placed.
@@ -204,19 +217,19 @@ impl Watch {
     /// Arms and lists up to `directories_max` directories, newest first, and returns the day-files in them.
     #[must_use = "the listed day-files may have changed while they were not watched"]
     pub fn arm_next(&mut self, directories_max: usize) -> Progress {
-        let mut day_files = Vec::new();
+        let mut progress = Progress::default();
         for _ in 0..directories_max {
             let Some((urgency, place)) = self.queue.pop() else {
                 break;
             };
-            self.arm(urgency, &place, &mut day_files);
+            self.arm(urgency, &place, &mut progress);
         }
-        let done = self.queue.is_empty();
-        if done && !self.failed {
+        progress.done = self.queue.is_empty();
+        if progress.done && !self.failed {
             self.unwatched_why = None;
         }
         self.log_mode();
-        Progress { day_files, done }
+        progress
     }
 
     /// Checks whether up to `directories_max` watched directories are still the ones that were armed, continuing after

@@ -10,6 +10,7 @@ use crate::engine::{BATCH_BYTES, Setup};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::PairPath;
 use crate::pair::JoinOutcome;
+use crate::pair::verdict::VerdictKind;
 use crate::platform::clock::HostClock;
 use crate::platform::storage::OsStorage;
 
@@ -121,10 +122,10 @@ fn a_forbidden_row_stops_the_engine_before_it_is_appended() {
 #[test]
 fn an_uncounted_verdict_stops_the_engine_before_its_row_is_appended() {
     let of_pair = |_: &mut Engine, outcome: &mut JoinOutcome| {
-        outcome.checkpoint.counts.exported -= 1;
+        outcome.checkpoint.counts[VerdictKind::Exported] -= 1;
     };
     let of_all = |engine: &mut Engine, _: &mut JoinOutcome| {
-        engine.books.account.totals.counts.exported += 1;
+        engine.books.account.totals.counts[VerdictKind::Exported] += 1;
     };
     for spoil in [of_pair, of_all] {
         let error = commit_error(spoil, |_| {});

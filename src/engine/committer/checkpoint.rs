@@ -33,11 +33,11 @@ impl Committer {
         pairs: &[PairWrite<'_>],
     ) -> Result<(), EngineError> {
         let journal_epoch = header.journal_epoch;
-        self.state.note_segments(self.export.finished_segments());
+        self.state.record_segments(self.export.finished_segments());
         self.state
             .checkpoint(header, pairs)
             .inspect_err(|_| self.state_failed = true)?;
-        self.export.segments_taken_in();
+        self.export.segments_applied();
         self.journal.restart(journal_epoch);
         Ok(())
     }

@@ -26,7 +26,7 @@ use crate::store::state::error::StateError;
 use chunks::{NewLines, Sources, has_leftover, has_more, open_sources, read_chunks};
 pub use cursor::{PairMemory, SourceMemory};
 use lookup::{LiveIndex, ReadError, SourceBodies};
-pub use remember::is_gone;
+pub use remember::{is_gone, last_device};
 use remember::{mark_gone, remember};
 
 /// The environment of a read.
@@ -149,7 +149,7 @@ pub fn read_pair(
     };
     for chunk in [lines.evidence, lines.scored] {
         if let Chunk::Lines(bytes) = chunk {
-            ctx.buffers.chunk_worked(bytes);
+            ctx.buffers.recycle_chunk(bytes);
         }
     }
     Ok(read)

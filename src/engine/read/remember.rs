@@ -8,9 +8,9 @@ use crate::lake::chunk::Chunk;
 use crate::lake::identity::{SourceState, StatFingerprint};
 use crate::lake::source::Source;
 
-/// Device number of a deleted source. No kernel uses it, so that a new day-file at the path never matches. The inode is
-/// kept, by which the file is found if it was moved.
-const GONE_DEVICE: u64 = u64::MAX;
+/// The bit that marks the device number of a deleted source, whose other bits are inverted too. No kernel uses it, so that
+/// a new day-file at the path never matches. The inode is kept, by which the file is found if it was moved.
+const GONE_BIT: u64 = 1 << 63;
 
 const SECOND_NS: i128 = 1_000_000_000;
 /// Coarsest tick of a kernel's file timestamps, with a margin, nanoseconds.
@@ -23,14 +23,26 @@ const COARSE_TICK_NS: u128 = 2_100_000_000;
 pub fn is_gone(state: &SourceState) -> bool {
     state
         .identity
-        .is_some_and(|identity| identity.device == GONE_DEVICE)
+        .is_some_and(|identity| identity.device & GONE_BIT != 0)
+}
+
+/// Returns the device that held a source when it was last read; `None` if it was never read.
+#[must_use]
+pub fn last_device(state: &SourceState) -> Option<u64> {
+    let device = state.identity?.device;
+    let device = if is_gone(state) { !device } else { device };
+    // States of earlier versions did not keep it for a deleted source.
+    (device != 0).then_some(device)
 }
 
 /// Marks a source as deleted, so that it is read from its start when it reappears: lines that need its content were read
 /// without it, and only that read joins them again.
 pub(super) fn mark_gone(state: &mut SourceState) {
+    if is_gone(state) {
+        return;
+    }
     if let Some(identity) = &mut state.identity {
-        identity.device = GONE_DEVICE;
+        identity.device = !identity.device;
         state.seen = StatFingerprint::default();
     }
 }

@@ -1,4 +1,4 @@
-// Shows /status.json and /recent.json while somebody looks. All that comes from the lake is put in as text, never as markup.
+// Shows /status.json and /recent.json while the page is visible. Text from the lake is inserted as text, never as markup.
 "use strict";
 
 const STATUS_MS = 2000;
@@ -7,8 +7,8 @@ const PATIENCE_MS = 8000;
 const CLASSES_DRAWN = 5;
 const QUARTER = 15;
 const SVG = "http://www.w3.org/2000/svg";
-const VERDICTS = ["exported", "firewalled", "unknown_category", "role", "blank_text", "waiting", "dead_letters"];
-const REFUSED = ["firewalled", "unknown_category", "role", "blank_text"];
+const NOT_VERDICTS = ["lines", "balanced"];
+const NOT_REFUSED = ["exported", "waiting", "malformed"];
 
 const byId = (id) => document.getElementById(id);
 const number = (value) => Number(value || 0);
@@ -49,7 +49,7 @@ function span(ms) {
   return `${Math.round(seconds / 86400)} days`;
 }
 
-// Only what changed is touched, so that a reader's selection and a screen reader are left in peace.
+// Changes only text that differs, so that selections and screen readers are not disturbed.
 function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -63,21 +63,16 @@ function fill(element, key, build) {
 
 // --- the state in one word ---
 
+const KINDS = { fresh: "good", no_sources: "good", starting: "warn", recovering: "warn", catching_up: "warn" };
+
+// The daemon decides the verdict; the page shows it.
 function judge(status) {
-  const fresh = status.freshness || {};
-  const fault = status.last_fault;
-  if (status.phase === "recovering") return ["warn", "Recovering", "What the last process left is being made good; reading begins after it."];
-  if (status.phase === "not answering") return ["bad", "Not answering", `${status.why_not_ready || ""}. The figures below are its last.`];
-  if (fault && !fault.over) return ["bad", "Stopped reading", `${fault.what}. It is tried again by itself.`];
-  const behind = [];
-  if (number(status.behind) > 0) behind.push(`${count(status.behind)} day-files or directories`);
-  if (number(fresh.bytes) > 0) behind.push(bytes(fresh.bytes));
-  if (fresh.caught_up === false) return ["warn", "Catching up", `Unread so far: ${behind.join(", ") || "not known yet"}.`];
-  if (status.ready === false) return ["bad", "Behind", status.why_not_ready || behind.join(", ")];
-  const unread = status.passed_over || [];
-  if (unread.length > 0) return ["bad", "Incomplete", `${count(status.day_files_passed_over)} of the day-files cannot be read, and their pairs wait. The first: ${unread[0].day_file} (${unread[0].stream}): ${unread[0].why}`];
-  const last = status.last_row_at ? `Last row ${span(Date.parse(status.as_of) - Date.parse(status.last_row_at))} ago.` : "No row since the start.";
-  return ["good", "Fresh", `Nothing older than ${span(number(fresh.objective_ms) || 60000)} is unread. ${last}`];
+  const health = status.health || {};
+  const title = (health.verdict || "unknown").replaceAll("_", " ");
+  const word = title[0].toUpperCase() + title.slice(1);
+  const last = status.last_row_at ? `Last row ${span(Date.parse(status.as_of) - Date.parse(status.last_row_at))} ago` : "No row since the start";
+  const parts = [health.reason, health.fix, health.verdict === "fresh" ? last : ""].filter(Boolean);
+  return [KINDS[health.verdict] || "bad", word, `${parts.join(". ")}.`];
 }
 
 function showState([kind, word, why]) {
@@ -97,20 +92,25 @@ function tile(label, value, note, kind) {
   return box;
 }
 
+// The verdicts of an account, in the order in which the daemon lists them.
+function verdicts(scored) {
+  return Object.keys(scored).filter((key) => !NOT_VERDICTS.includes(key));
+}
+
 function tiles(status) {
-  const scored = status.scored || {}, rows = status.export || {}, fresh = status.freshness || {};
-  const refused = REFUSED.reduce((sum, verdict) => sum + number(scored[verdict]), 0);
-  const dead = number(scored.dead_letters) + number((status.evidence || {}).dead_letters);
+  const scored = status.scored || {}, rows = status.export || {}, lag = status.lag || {};
+  const refused = verdicts(scored).filter((verdict) => !NOT_REFUSED.includes(verdict)).reduce((sum, verdict) => sum + number(scored[verdict]), 0);
+  const malformed = number(scored.malformed) + number((status.evidence || {}).malformed);
   const oldest = (status.waiting_oldest || [])[0];
   const shadows = [[rows.superseded, "superseded"], [rows.contradicted, "contradicted"]]
     .filter(([figure]) => number(figure) > 0).map(([figure, what]) => `${count(figure)} ${what}`);
   const all = [];
   if (rows.rows_today !== undefined) all.push(["Rows today", count(rows.rows_today), "UTC day"]);
-  all.push(["Rows in all", count(rows.rows), shadows.join(", ") || bytes(rows.len_bytes)]);
-  all.push(["Behind", bytes(fresh.bytes), fresh.age_ms ? `for ${span(fresh.age_ms)}` : "nothing unread", status.ready === false ? "warn" : ""]);
+  all.push(["Rows in total", count(rows.rows), shadows.join(", ") || bytes(rows.len_bytes)]);
+  all.push(["Lag", bytes(lag.bytes), lag.seconds ? `for ${span(lag.seconds * 1000)}` : "nothing pending", status.ready === false ? "warn" : ""]);
   all.push(["Waiting", count(scored.waiting), oldest ? `oldest ${span(Date.parse(status.as_of) - Date.parse(oldest.since))}` : "for evidence"]);
   all.push(["Refused", count(refused), `${count(scored.firewalled)} by the firewall`]);
-  all.push(["Dead letters", count(dead), "lines that are no records", dead > 0 ? "warn" : ""]);
+  all.push(["Malformed", count(malformed), "dead letters", malformed > 0 ? "warn" : ""]);
   fill(byId("tiles"), all, () => all.map((parts) => tile(...parts)));
 }
 
@@ -126,11 +126,11 @@ function row(cells, tag) {
 }
 
 function classes(status) {
-  const lines = (status.classes || []).map((line) => [line.class || "(no name)", ...VERDICTS.map((verdict) => number(line[verdict]))]);
-  const scored = status.scored || {};
-  const sum = ["all", ...VERDICTS.map((verdict) => number(scored[verdict]))];
+  const scored = status.scored || {}, shown = verdicts(scored);
+  const lines = (status.classes || []).map((line) => [line.class || "(no name)", ...shown.map((verdict) => number(line[verdict]))]);
+  const sum = ["all", ...shown.map((verdict) => number(scored[verdict]))];
   fill(byId("classes"), [lines, sum], () => {
-    const head = row(["source class", ...VERDICTS.map((verdict) => verdict.replace("_", " "))], "th");
+    const head = row(["source class", ...shown.map((verdict) => verdict.replace("_", " "))], "th");
     const body = [...lines, sum].map(([name, ...figures]) => row([name, ...figures.map(count)]));
     body[body.length - 1].className = "sum";
     return [head, ...body];
@@ -153,10 +153,10 @@ function waiting(status) {
 }
 
 function faults(status) {
-  const told = (status.faults && status.faults.length ? status.faults : [status.last_fault]).filter(Boolean).slice(-5).reverse();
-  fill(byId("faults"), told, () => told.length === 0 ? [make("li", "None since the start.")] : told.map((fault) => {
-    const item = make("li", undefined, fault.over ? "" : "open");
-    item.append(make("strong", `${new Date(fault.at).toLocaleString()} · ${fault.over ? "over" : "lasts"}`), make("span", fault.what));
+  const shown = (status.faults && status.faults.length ? status.faults : [status.last_fault]).filter(Boolean).slice(-5).reverse();
+  fill(byId("faults"), shown, () => shown.length === 0 ? [make("li", "None since the start.")] : shown.map((fault) => {
+    const item = make("li", undefined, fault.resolved ? "" : "open");
+    item.append(make("strong", `${new Date(fault.at).toLocaleString()} · ${fault.resolved ? "resolved" : "active"}`), make("span", fault.what));
     return item;
   }));
 }
@@ -164,14 +164,14 @@ function faults(status) {
 function overflows(status) {
   if (!status.last_overflow_at) return "";
   const times = status.event_overflows === 1 ? "once" : `${count(status.event_overflows)} times`;
-  return ` (events were lost ${times}, last at ${new Date(status.last_overflow_at).toLocaleString()}, and every day-file was looked at)`;
+  return ` (the event queue overflowed ${times}, last at ${new Date(status.last_overflow_at).toLocaleString()}; every day-file was checked)`;
 }
 
 function showStatus(status) {
   say(byId("root"), status.root || "");
   showState(judge(status));
-  // Before its first answer there are no figures, and zeros would be read as such.
-  if (!status.freshness) return;
+  // Without a first snapshot there are no figures, and zeros would be misread as figures.
+  if (!status.lag) return;
   tiles(status);
   classes(status);
   waiting(status);
@@ -184,14 +184,14 @@ function showStatus(status) {
 let recent = null;
 const cursors = { hour: null, day: null };
 
-// Classes in the order of their rows; what is beyond the drawn ones is one.
+// Classes by number of rows, descending; those beyond the drawn ones are merged.
 function ranked(series) {
   const sum = (figures) => (figures || []).reduce((all, figure) => all + number(figure), 0);
   const names = Object.keys(series).map((name) => [name, sum(series[name].exported)]);
   return names.sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).map(([name]) => name);
 }
 
-// Whole minutes or quarters of the clock, the last one perhaps not over yet.
+// Whole minutes or quarters of an hour; the last one may be incomplete.
 function buckets(names, steps, width) {
   const all = Math.max(steps, ...names.map((name) => (recent.series[name].exported || []).length));
   const past = Math.floor(recent.minute_s / recent.step_s + all - steps) % width;
@@ -306,13 +306,13 @@ function showRecent() {
   plot("day", names, buckets(names, 1440, QUARTER), (date, width) => date.getMinutes() < QUARTER && date.getHours() % (width < 420 ? 6 : 4) === 0);
 }
 
-// --- asking ---
+// --- requests ---
 
 let paused = false, recentAt = 0, asking = false, failed = 0;
 
 async function ask(path) {
   const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
-  // A daemon that is not answering itself says so in a document all the same.
+  // An unresponsive engine is reported as JSON with code 503.
   const isJson = (answer.headers.get("content-type") || "").includes("json");
   if (!isJson) throw new Error(`${answer.status} for ${path}`);
   return answer.json();
@@ -326,7 +326,7 @@ async function update() {
     showStatus(status);
     failed = 0;
     document.body.classList.remove("stale");
-    // One that has no accounts of classes has no history of them either.
+    // Without accounts by class there is no history by class either.
     if (status.classes && Date.now() - recentAt >= RECENT_MS) {
       recent = await ask("/recent.json").catch(() => recent);
       recentAt = Date.now();
@@ -335,7 +335,7 @@ async function update() {
   } catch (error) {
     failed += 1;
     document.body.classList.add("stale");
-    if (failed > 1) showState(["bad", "No answer", "The daemon does not answer; it may be stopped or restarting. The figures below are its last."]);
+    if (failed > 1) showState(["bad", "No response", "The daemon does not respond; it may be stopped or restarting. The figures below are the last known ones."]);
   } finally {
     asking = false;
   }

@@ -56,7 +56,7 @@ pub struct DeadLetterFilter {
     pub day_file: Option<PairPath>,
     /// Only those of this stream.
     pub stream: Option<Stream>,
-    /// Passed over.
+    /// Number of results to skip.
     pub skip: usize,
     /// Maximum number of results.
     pub limit: usize,
@@ -80,21 +80,21 @@ pub struct RetryReport {
 /// # Errors
 /// The state's. A day-file that cannot be read leaves lines without their numbers.
 pub fn letters(
-    figures: &StateSnapshot,
+    state: &StateSnapshot,
     storage: &dyn Storage,
     root: &Path,
     wanted: &DeadLetterFilter,
 ) -> Result<DeadLetterPage, StateError> {
     let id = match &wanted.day_file {
         None => None,
-        Some(path) => match figures.pair(path)? {
+        Some(path) => match state.pair(path)? {
             Some(pair) => Some(pair.id),
             None => return Ok(DeadLetterPage::default()),
         },
     };
-    let (found, more) = collect(figures, wanted, id)?;
+    let (found, more) = collect(state, wanted, id)?;
     let mut by_source: BTreeMap<(PairPath, Stream), Vec<DeadLetter>> = BTreeMap::new();
-    let paths = paths_of(figures, &found)?;
+    let paths = paths_of(state, &found)?;
     for (id, letter) in found {
         let stream = stream_of(&letter);
         if let Some(path) = paths.get(&id) {
@@ -120,13 +120,13 @@ pub fn letters(
 type Found = Vec<(PairId, DeadLetter)>;
 
 fn collect(
-    figures: &StateSnapshot,
+    state: &StateSnapshot,
     wanted: &DeadLetterFilter,
     id: Option<PairId>,
 ) -> Result<(Found, bool), StateError> {
     let mut found = Vec::new();
     let (mut skipped, mut more) = (0, false);
-    figures.dead_letters(|of, letter| {
+    state.dead_letters(|of, letter| {
         let fits = id.is_none_or(|id| id == of)
             && (wanted.stream).is_none_or(|stream| stream == stream_of(&letter));
         if !fits {
@@ -145,15 +145,15 @@ fn collect(
 }
 
 fn paths_of(
-    figures: &StateSnapshot,
+    state: &StateSnapshot,
     found: &Found,
 ) -> Result<BTreeMap<PairId, PairPath>, StateError> {
-    let mut paths: BTreeMap<PairId, PairPath> = (figures.changed.iter())
+    let mut paths: BTreeMap<PairId, PairPath> = (state.changed.iter())
         .map(|(path, pair)| (pair.id, path.clone()))
         .collect();
     for (id, _) in found {
         if !paths.contains_key(id)
-            && let Some(path) = pair_path(&figures.view.checkpoint(*id)?)
+            && let Some(path) = pair_path(&state.view.checkpoint(*id)?)
         {
             paths.insert(*id, path);
         }

@@ -118,7 +118,8 @@ impl Engine {
 
     fn class_status(&mut self, path: &PairPath) -> Result<Option<ClassStatus>, EngineError> {
         let checkpoint = self.known_checkpoint(path)?;
-        Ok(checkpoint
-            .map(|checkpoint| ClassStatus::new(&class_of(&checkpoint.path), &checkpoint.figures())))
+        Ok(checkpoint.map(|checkpoint| {
+            ClassStatus::new(&class_of(&checkpoint.path), &checkpoint.line_totals())
+        }))
     }
 }

@@ -53,7 +53,7 @@ pub struct ContradictedRow {
 /// Which of them are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Page {
-    /// Passed over.
+    /// Number of results to skip.
     pub skip: usize,
     /// Maximum number of results.
     pub limit: usize,
@@ -65,18 +65,18 @@ pub struct Page {
 /// The state's. What cannot be read of sources or export makes the answer poorer.
 pub fn contradictions(
     page: Page,
-    explaining: &ExplainContext<'_>,
+    context: &ExplainContext<'_>,
 ) -> Result<Contradictions, StateError> {
     let mut pairs: Vec<(PairPath, u64)> = Vec::new();
-    explaining.figures.for_each_pair(|_, checkpoint| {
+    context.state.for_each_pair(|_, checkpoint| {
         let counted = checkpoint.counts.contradicted;
         if counted > 0 {
             pairs.extend(pair_path(checkpoint).map(|path| (path, counted)));
         }
     })?;
     pairs.sort();
-    let export = explaining.storage.open_read(explaining.export_path).ok();
-    let mut told = Contradictions {
+    let export = context.storage.open_read(context.export_path).ok();
+    let mut result = Contradictions {
         counted: pairs.iter().map(|(_, counted)| counted).sum(),
         ..Contradictions::default()
     };
@@ -86,32 +86,32 @@ pub fn contradictions(
             skip -= counted;
             continue;
         }
-        let room = page.limit - told.rows.len();
+        let room = page.limit - result.rows.len();
         if room == 0 {
-            told.more = true;
+            result.more = true;
             break;
         }
-        let Some(pair) = explaining.figures.pair(&path)? else {
+        let Some(pair) = context.state.pair(&path)? else {
             continue;
         };
         let one = PairExplainer {
             pair: &pair,
             path: &path,
-            source: Source::open(explaining.storage, explaining.root, Stream::Scored, &path)
+            source: Source::open(context.storage, context.root, Stream::Scored, &path)
                 .ok()
                 .flatten(),
             export: export.as_deref(),
-            explaining,
+            context,
         };
         let found = one.find(counted, skip.saturating_add(room as u64))?;
-        told.not_found += counted.saturating_sub(found.all);
-        told.more |= found.all > skip.saturating_add(room as u64);
+        result.not_found += counted.saturating_sub(found.all);
+        result.more |= found.all > skip.saturating_add(room as u64);
         for row in found.first.iter().skip(skip as usize) {
-            told.rows.push(one.tell(row)?);
+            result.rows.push(one.row_info(row)?);
         }
         skip = 0;
     }
-    Ok(told)
+    Ok(result)
 }
 
 /// A row in the order of the list. One that no line claims has the highest offset for its line's.
@@ -148,31 +148,29 @@ struct PairExplainer<'a> {
     path: &'a PairPath,
     source: Option<Source>,
     export: Option<&'a dyn StorageFile>,
-    explaining: &'a ExplainContext<'a>,
+    context: &'a ExplainContext<'a>,
 }
 
 impl PairExplainer<'_> {
     /// Returns the first `keep` contradicted rows of the pair, of which it has `counted`.
     fn find(&self, counted: u64, keep: u64) -> Result<FoundInPair, StateError> {
         let mut found = FoundInPair::default();
-        self.explaining
-            .figures
-            .for_each_scored(self.pair, |entry| {
-                if let Verdict::Exported {
+        self.context.state.for_each_scored(self.pair, |entry| {
+            if let Verdict::Exported {
+                row_offset,
+                contradicted: true,
+                ..
+            } = entry.verdict
+            {
+                let row = Found {
+                    line_offset: entry.offset,
                     row_offset,
-                    contradicted: true,
-                    ..
-                } = entry.verdict
-                {
-                    let row = Found {
-                        line_offset: entry.offset,
-                        row_offset,
-                        run: Some(entry.run),
-                        refused: None,
-                    };
-                    found.note(row, keep);
-                }
-            })?;
+                    run: Some(entry.run),
+                    refused: None,
+                };
+                found.note(row, keep);
+            }
+        })?;
         if found.all < counted {
             self.find_without_line(counted - found.all, keep, &mut found)?;
         }
@@ -189,10 +187,10 @@ impl PairExplainer<'_> {
         let Some(source) = &self.source else {
             return Ok(());
         };
-        let figures = self.explaining.figures;
+        let state = self.context.state;
         let mut seen: BTreeSet<UnclaimedRow> = BTreeSet::new();
         let mut failed = None;
-        figures.for_each_scored(self.pair, |entry| {
+        state.for_each_scored(self.pair, |entry| {
             let enough = seen.len() as u64 >= wanted || failed.is_some();
             if enough || entry.verdict != Verdict::Firewalled {
                 return;
@@ -229,17 +227,16 @@ impl PairExplainer<'_> {
     }
 
     fn claimable(&self, key: RowKey) -> Result<Vec<UnclaimedRow>, StateError> {
-        let figures = self.explaining.figures;
-        let mut claims = figures.view.claimable(key)?;
+        let state = self.context.state;
+        let mut claims = state.view.claimable(key)?;
         claims.retain(|claim| {
             let right = claim.right_of(self.pair.id);
-            right.is_some_and(|right| right < ClaimRight::IfEqual)
-                && !figures.claimed.contains(claim)
+            right.is_some_and(|right| right < ClaimRight::IfEqual) && !state.claimed.contains(claim)
         });
         Ok(claims)
     }
 
-    fn tell(&self, found: &Found) -> Result<ContradictedRow, StateError> {
+    fn row_info(&self, found: &Found) -> Result<ContradictedRow, StateError> {
         let row = self
             .export
             .and_then(|export| row_at(export, found.row_offset));
@@ -272,7 +269,7 @@ impl PairExplainer<'_> {
 
     /// Returns the first line after an offset by which the firewall refused a run.
     fn refused_behind(&self, run: RunKey, offset: u64) -> Result<Option<(u64, u32)>, StateError> {
-        let entries = self.explaining.figures.entries_of(self.pair, run)?;
+        let entries = self.context.state.entries_of(self.pair, run)?;
         let refused = entries
             .iter()
             .find(|entry| entry.offset > offset && entry.verdict == Verdict::Firewalled);

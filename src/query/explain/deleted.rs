@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use serde::{Deserialize, Serialize};
 
 use crate::lake::path::{PairPath, Stream};
-use crate::pair::verdict::Verdict;
+use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::query::explain::ExplainContext;
 use crate::store::snapshot::pair_path;
 use crate::store::state::error::StateError;
@@ -25,19 +25,19 @@ pub struct DeletedRows {
 /// The state cannot be read.
 pub fn deleted_rows(
     rows: &BTreeSet<u64>,
-    explaining: &ExplainContext<'_>,
+    context: &ExplainContext<'_>,
 ) -> Result<DeletedRows, StateError> {
     let mut deleted: Vec<PairPath> = Vec::new();
-    explaining.figures.for_each_pair(|_, checkpoint| {
-        let path = pair_path(checkpoint).filter(|_| checkpoint.counts.exported > 0);
-        deleted.extend(path.filter(|path| is_deleted(path, explaining)));
+    context.state.for_each_pair(|_, checkpoint| {
+        let path = pair_path(checkpoint).filter(|_| checkpoint.counts[VerdictKind::Exported] > 0);
+        deleted.extend(path.filter(|path| is_deleted(path, context)));
     })?;
     let mut found = DeletedRows::default();
     for path in deleted {
-        let Some(pair) = explaining.figures.pair(&path)? else {
+        let Some(pair) = context.state.pair(&path)? else {
             continue;
         };
-        explaining.figures.for_each_scored(&pair, |line| {
+        context.state.for_each_scored(&pair, |line| {
             if let Verdict::Exported { row_offset, .. } = line.verdict
                 && rows.contains(&row_offset)
             {
@@ -48,8 +48,8 @@ pub fn deleted_rows(
     Ok(found)
 }
 
-fn is_deleted(path: &PairPath, explaining: &ExplainContext<'_>) -> bool {
-    let day_file = path.path(explaining.root, Stream::Scored);
-    let stat = explaining.storage.stat(&day_file);
+fn is_deleted(path: &PairPath, context: &ExplainContext<'_>) -> bool {
+    let day_file = path.path(context.root, Stream::Scored);
+    let stat = context.storage.stat(&day_file);
     stat.is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
 }

@@ -54,7 +54,7 @@ pub struct LineExplanation {
     pub offset: u64,
     /// Its length without the newline, bytes.
     pub len_bytes: u64,
-    /// For a scored line `exported`, `firewalled`, `unknown_category`, `waiting`, `role` or `blank_text`; for
+    /// For a scored line the code of a [`VerdictKind`](crate::pair::verdict::VerdictKind) except `malformed`; for
     /// evidence `counts`, or `replaced` if later evidence with its id counts.
     pub verdict: String,
     /// The rule that decided it.
@@ -95,16 +95,16 @@ pub struct ExplainContext<'a> {
     /// A longer line is a dead letter.
     pub line_bytes_max: u64,
     /// The state at one moment.
-    pub figures: &'a StateSnapshot,
+    pub state: &'a StateSnapshot,
 }
 
 /// Explains a run.
 ///
 /// # Errors
 /// The state cannot be read. An unreadable day-file makes the explanation shorter.
-pub fn explain(run_id: &str, explaining: &ExplainContext<'_>) -> Result<Explanation, StateError> {
-    let found = explaining.figures.find_run(RunKey::from_run_id(run_id))?;
-    let export = explaining.storage.open_read(explaining.export_path).ok();
+pub fn explain(run_id: &str, context: &ExplainContext<'_>) -> Result<Explanation, StateError> {
+    let found = context.state.find_run(RunKey::from_run_id(run_id))?;
+    let export = context.storage.open_read(context.export_path).ok();
     let mut lines = Vec::new();
     for in_pair in &found {
         let Some(path) = pair_path(&in_pair.pair.checkpoint) else {
@@ -114,7 +114,7 @@ pub fn explain(run_id: &str, explaining: &ExplainContext<'_>) -> Result<Explanat
             run_id,
             path: &path,
             in_pair,
-            explaining,
+            context,
             export: export.as_deref(),
         };
         one.scored_lines(&mut lines);
@@ -124,7 +124,7 @@ pub fn explain(run_id: &str, explaining: &ExplainContext<'_>) -> Result<Explanat
     let near = if known {
         Vec::new()
     } else {
-        suggest::near(run_id, explaining)?
+        suggest::near(run_id, context)?
     };
     Ok(Explanation {
         run_id: run_id.to_owned(),
@@ -138,13 +138,13 @@ struct PairExplainer<'a> {
     run_id: &'a str,
     path: &'a PairPath,
     in_pair: &'a RunOccurrences,
-    explaining: &'a ExplainContext<'a>,
+    context: &'a ExplainContext<'a>,
     export: Option<&'a dyn StorageFile>,
 }
 
 impl PairExplainer<'_> {
     fn source(&self, stream: Stream) -> Option<Source> {
-        let ExplainContext { storage, root, .. } = self.explaining;
+        let ExplainContext { storage, root, .. } = self.context;
         Source::open(*storage, root, stream, self.path)
             .ok()
             .flatten()
@@ -176,7 +176,7 @@ impl PairExplainer<'_> {
             let mut line = self.line(Stream::Scored, entry.offset, u64::from(entry.len_bytes));
             line.line = numbers.get(n).copied();
             line.changed_since = source.is_some() && category.is_none();
-            self.decide(entry, category, evidence.as_ref(), &mut line);
+            self.decide(entry, category, evidence.as_deref(), &mut line);
             lines.push(line);
         }
     }
@@ -185,26 +185,23 @@ impl PairExplainer<'_> {
         &self,
         entry: &ScoredLine,
         category: Option<String>,
-        evidence: Option<&(String, String)>,
+        evidence: Option<&[u8]>,
         line: &mut LineExplanation,
     ) {
-        let (verdict, rule, value) = match entry.verdict {
-            Verdict::Exported { .. } => ("exported", EXPORTED, category),
-            Verdict::Firewalled => ("firewalled", FIREWALLED, category),
-            Verdict::UnknownCategory => ("unknown_category", UNKNOWN_CATEGORY, category),
-            Verdict::Waiting { .. } => {
-                // With evidence it would not wait, could it be read.
-                let rule = self.in_pair.evidence.map_or(WAITING, |_| UNREADABLE);
-                ("waiting", rule, Some(self.run_id.to_owned()))
+        let (rule, value) = match (entry.verdict, entry.verdict.refusal()) {
+            (_, Some(refusal)) => {
+                let evidence = evidence.and_then(|line| parse::evidence(line).ok());
+                (refusal.rule(), refusal.value(category, evidence.as_ref()))
             }
-            Verdict::Role { .. } => ("role", ROLE, evidence.map(|(role, _)| role.clone())),
-            Verdict::BlankText { .. } => (
-                "blank_text",
-                BLANK_TEXT,
-                evidence.map(|(_, text)| text.clone()),
-            ),
+            (Verdict::Exported { .. }, None) => (EXPORTED, category),
+            (Verdict::Waiting { .. }, None) => {
+                // With evidence it would not wait, unless a line is unreadable.
+                let rule = self.in_pair.evidence.map_or(WAITING, |_| UNREADABLE);
+                (rule, Some(self.run_id.to_owned()))
+            }
+            (_, None) => (FIREWALLED, category),
         };
-        verdict.clone_into(&mut line.verdict);
+        (entry.verdict.kind().code()).clone_into(&mut line.verdict);
         rule.clone_into(&mut line.rule);
         line.value = value;
         match entry.verdict {
@@ -225,18 +222,16 @@ impl PairExplainer<'_> {
         }
     }
 
-    /// Returns role and text of the evidence that counts, as they are in the file now.
-    fn evidence_now(&self) -> Option<(String, String)> {
+    /// Returns the line of the evidence that counts, as it is in the file now, if it is still the run's.
+    fn evidence_now(&self) -> Option<Vec<u8>> {
         let EvidenceLocation { offset, len_bytes } = self.in_pair.evidence?;
         let line = self
             .source(Stream::Evidence)?
             .line(offset, len_bytes)
             .ok()?;
-        let evidence = parse::evidence(parse::trim(&line)).ok()?;
-        let text = evidence.text.decode();
-        let shown = text.chars().take(VALUE_CHARS_MAX).collect();
-        let fits = evidence.run_id.decode() == self.run_id;
-        fits.then(|| (evidence.model_role.decode().into_owned(), shown))
+        let line = parse::trim(&line);
+        let evidence = parse::evidence(line).ok()?;
+        (evidence.run_id.decode() == self.run_id).then(|| line.to_vec())
     }
 
     /// Every evidence line with the id that was read; the index knows the last one alone.
@@ -248,14 +243,14 @@ impl PairExplainer<'_> {
         let mut seen = false;
         if let Some(source) = self.source(Stream::Evidence) {
             let read = self.in_pair.pair.checkpoint.evidence.offset;
-            let max = self.explaining.line_bytes_max;
+            let max = self.context.line_bytes_max;
             // Lines before a read error are still explained.
             let _ended = for_each_line(&source, read, max, |line| {
                 let evidence = parse::evidence(parse::trim(line.body));
                 if evidence.is_ok_and(|evidence| evidence.run_id.decode() == self.run_id) {
-                    let mut told = self.line(Stream::Evidence, line.offset, line.body.len() as u64);
-                    told.line = Some(line.number);
-                    found.push(told);
+                    let mut info = self.line(Stream::Evidence, line.offset, line.body.len() as u64);
+                    info.line = Some(line.number);
+                    found.push(info);
                 }
             });
         }
@@ -289,17 +284,12 @@ impl PairExplainer<'_> {
 }
 
 const EXPORTED: &str = "an admitted category, evidence of a role that gives samples, a text";
-const FIREWALLED: &str = "the firewall: category `rejected` or `needs_human_review`, for ever";
-const UNKNOWN_CATEGORY: &str = "a category that nobody knows is refused";
-const WAITING: &str = "no evidence with its run id stands in the paired day-file yet";
+const FIREWALLED: &str = "the firewall: category `rejected` or `needs_human_review`, final";
+const WAITING: &str = "the paired day-file has no evidence with its run id yet";
 const UNREADABLE: &str =
-    "its own line or its evidence cannot be read any more: the day-file is gone, or was changed";
-const ROLE: &str = "the evidence's model_role is not executor, reviewer or applier";
-const BLANK_TEXT: &str = "the evidence's text is empty or white space alone";
+    "its line or its evidence cannot be read any more: the day-file was deleted or changed";
 const COUNTS: &str = "the last evidence with its run id counts";
 const REPLACED: &str = "later evidence with its run id counts";
-/// Maximum characters shown of a text that was refused as blank.
-const VALUE_CHARS_MAX: usize = 80;
 
 /// The category of a scored line, if it is still the run's.
 fn category_of(

@@ -21,22 +21,19 @@ const NEAR_MAX: usize = 5;
 const ID_CHARS_MAX: usize = 128;
 
 /// Ids like this one, nearest first.
-pub(super) fn near(
-    run_id: &str,
-    explaining: &ExplainContext<'_>,
-) -> Result<Vec<String>, StateError> {
+pub(super) fn near(run_id: &str, context: &ExplainContext<'_>) -> Result<Vec<String>, StateError> {
     let mut newest: BTreeSet<PairPath> = BTreeSet::new();
-    explaining.figures.for_each_pair(|_, checkpoint| {
+    context.state.for_each_pair(|_, checkpoint| {
         newest.extend(pair_path(checkpoint));
         if newest.len() > PAIRS_MAX {
             newest.pop_first();
         }
     })?;
-    let waiting = waiting_oldest(explaining.figures, explaining.storage, explaining.root)?;
+    let waiting = waiting_oldest(context.state, context.storage, context.root)?;
     let mut ids: BTreeSet<String> = waiting.into_iter().filter_map(|run| run.run_id).collect();
     for path in newest.iter().rev() {
         for stream in Stream::ALL {
-            ids_at_the_end(explaining, path, stream, &mut ids);
+            ids_at_the_end(context, path, stream, &mut ids);
         }
     }
     Ok(nearest(run_id, ids))
@@ -44,12 +41,12 @@ pub(super) fn near(
 
 /// Returns the ids at the end of a day-file; none if it cannot be read.
 fn ids_at_the_end(
-    explaining: &ExplainContext<'_>,
+    context: &ExplainContext<'_>,
     path: &PairPath,
     stream: Stream,
     ids: &mut BTreeSet<String>,
 ) {
-    let source = Source::open(explaining.storage, explaining.root, stream, path);
+    let source = Source::open(context.storage, context.root, stream, path);
     let Ok(Some(source)) = source else { return };
     let len = source.len_bytes().min(TAIL_BYTES_MAX);
     let from = source.len_bytes() - len;

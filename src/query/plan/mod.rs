@@ -1,6 +1,7 @@
-//! Owns the answer to "what would you do now?": the looks that a run would take at what is new, each followed in memory
-//! alone. It reads from the remembered offsets on, so it costs what is new; it writes nothing and changes nothing.
+//! A dry run: reads the new lines of each pair as a run would, in memory, and counts the changes. It reads from the stored
+//! offsets, so its cost follows the new input; it writes nothing.
 
+mod delta;
 pub(crate) mod reset;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,8 @@ use crate::record::timestamp::stamp;
 use crate::store::snapshot::{StateSnapshot, stream_name};
 use crate::store::state::error::StateError;
 
+pub use delta::Delta;
+
 /// Maximum number of day-files that are listed; of more only the number is given.
 const NAMED_MAX: usize = 100;
 
@@ -36,7 +39,7 @@ const REWRITES_MAX: u32 = 8;
 /// The changes that the next run would make. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Plan {
-    /// When it was made, RFC 3339.
+    /// Time of the plan, RFC 3339.
     pub as_of: String,
     /// Number of pairs that would be read.
     pub pairs: u64,
@@ -44,46 +47,13 @@ pub struct Plan {
     pub total: Delta,
     /// The changes of each source class that has any.
     pub classes: BTreeMap<String, Delta>,
-    /// Day-files that are not what was read of them and would be read again from their start, the first ones.
+    /// The first day-files that changed before their offset and would be read again from the start.
     pub read_again: Vec<AffectedFile>,
-    /// Day-files that would be passed over, the first ones, and why.
-    pub passed_over: Vec<AffectedFile>,
+    /// The first day-files that would be skipped, and why.
+    pub skipped: Vec<AffectedFile>,
 }
 
-/// By how much each figure would change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Delta {
-    /// Rows that would be written.
-    pub rows: i64,
-    /// Rows that are in the export already and would be claimed by their lines.
-    pub claimed: i64,
-    /// Scored lines read.
-    pub lines: i64,
-    /// Lines that have a row.
-    pub exported: i64,
-    /// Lines that the firewall refuses.
-    pub firewalled: i64,
-    /// Lines with an unknown category.
-    pub unknown_category: i64,
-    /// Lines refused for the model's role.
-    pub role: i64,
-    /// Lines refused for a blank text.
-    pub blank_text: i64,
-    /// Lines that wait for evidence; below 0 where more find it than come.
-    pub waiting: i64,
-    /// Scored lines that are no records.
-    pub dead_letters: i64,
-    /// Rows whose evidence was replaced later.
-    pub superseded: i64,
-    /// Rows whose run was rejected later.
-    pub contradicted: i64,
-    /// Evidence lines read.
-    pub evidence_lines: i64,
-    /// Malformed evidence lines.
-    pub evidence_dead_letters: i64,
-}
-
-/// A day-file, and what about it.
+/// A day-file with the reason why it is listed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct AffectedFile {
     /// `YYYY/MM/DD/NAME.jsonl`, below the stream's directory; or a directory that cannot be listed.
@@ -98,46 +68,46 @@ pub struct AffectedFile {
 pub struct PlanContext<'a> {
     /// The file system.
     pub storage: &'a dyn Storage,
-    /// The root, without links in it.
+    /// The root directory, with links resolved.
     pub root: &'a Path,
-    /// The export.
+    /// Path of the export.
     pub export_path: &'a Path,
-    /// A longer line is a dead letter.
+    /// Line limits; a longer line is malformed.
     pub limits: LineLimits,
-    /// Milliseconds since 1970.
+    /// Time of the plan, milliseconds since 1970.
     pub now_ms: u64,
-    /// The state at one moment.
-    pub figures: &'a StateSnapshot,
+    /// Snapshot of the state.
+    pub state: &'a StateSnapshot,
 }
 
 /// Computes the changes of the next run, with every line that settles.
 ///
 /// # Errors
 /// The state cannot be read. Problems of day-files are part of the plan.
-pub fn plan(planning: &PlanContext<'_>) -> Result<Plan, StateError> {
-    let mut making = Planner {
-        planning,
-        claimed: (*planning.figures.claimed).clone(),
-        claimable: planning.figures.claimable,
+pub fn plan(context: &PlanContext<'_>) -> Result<Plan, StateError> {
+    let mut planner = Planner {
+        context,
+        claimed: (*context.state.claimed).clone(),
+        claimable: context.state.claimable,
         released: BTreeSet::new(),
         left: BTreeMap::new(),
         long_lines: Mutex::new(()),
         plan: Plan {
-            as_of: stamp(planning.now_ms),
+            as_of: stamp(context.now_ms),
             ..Plan::default()
         },
     };
-    for path in making.pairs_with_news()? {
-        making.follow(&path)?;
+    for path in planner.pairs_with_news()? {
+        planner.read_new_lines(&path)?;
     }
-    Ok(making.plan)
+    Ok(planner.plan)
 }
 
 struct Planner<'a> {
-    planning: &'a PlanContext<'a>,
+    context: &'a PlanContext<'a>,
     claimed: BTreeSet<UnclaimedRow>,
     claimable: u64,
-    /// Rows that would be free for the lines of the pair that is followed, or of any.
+    /// Rows that become claimable for lines of the pair being read, or of any pair.
     released: BTreeSet<UnclaimedRow>,
     /// Pairs whose scored day-file was moved away.
     left: BTreeMap<PairPath, ActivePair>,
@@ -145,7 +115,7 @@ struct Planner<'a> {
     plan: Plan,
 }
 
-/// A pair that no state knows yet has a number that no claim of the state is limited to.
+/// The id of a pair that the state does not have yet; no claim is limited to it.
 const NEW_PAIR: PairId = PairId::MAX;
 
 impl Planner<'_> {
@@ -154,20 +124,20 @@ impl Planner<'_> {
         let PlanContext {
             storage,
             root,
-            figures,
+            state,
             ..
-        } = *self.planning;
+        } = *self.context;
         let mut with_news = BTreeSet::new();
         for stream in Stream::ALL {
             let walked = match walk(storage, root, stream) {
                 Ok(walked) => walked,
                 Err(error) => {
-                    self.skip_oversized(&stream.base(root).display().to_string(), stream, &error);
+                    self.skip(&stream.base(root).display().to_string(), stream, &error);
                     continue;
                 }
             };
             for path in walked.day_files {
-                let known = figures.pair(&path)?;
+                let known = state.pair(&path)?;
                 let is_known = |pair: Arc<ActivePair>| {
                     let stat = storage.stat(&path.path(root, stream));
                     stat.is_ok_and(|stat| pair.checkpoint.source(stream).seen == seen(&stat))
@@ -181,46 +151,46 @@ impl Planner<'_> {
     }
 
     /// Reads a pair as a run would.
-    fn follow(&mut self, path: &PairPath) -> Result<(), StateError> {
+    fn read_new_lines(&mut self, path: &PairPath) -> Result<(), StateError> {
         self.plan.pairs += 1;
         let mut pair = self.pair(path)?.unwrap_or_else(|| new_pair(path));
-        let before = pair.checkpoint.figures();
+        let before = pair.checkpoint.line_totals();
         let (mut rows, mut claimed) = (0, 0);
         let mut memory = PairMemory::default();
         let mut settled = false;
         let mut rewrites = 0;
         loop {
-            let found = self.look(&pair, path, memory, settled)?;
-            for (stream, error) in &found.unreadable {
-                self.skip_oversized(&path.to_string(), *stream, error);
+            let read = self.read(&pair, path, memory, settled)?;
+            for (stream, error) in &read.unreadable {
+                self.skip(&path.to_string(), *stream, error);
             }
-            if !found.rewritten.is_empty() {
+            if !read.rewritten.is_empty() {
                 rewrites += 1;
                 if rewrites > REWRITES_MAX {
                     break;
                 }
-                for (stream, why) in found.rewritten {
+                for (stream, why) in read.rewritten {
                     name(&mut self.plan.read_again, path, stream, why.code());
-                    pair = self.again(pair, stream, why, None)?;
+                    pair = self.reset(pair, stream, why, None)?;
                 }
                 memory = PairMemory::default();
                 continue;
             }
-            let Some(outcome) = found.outcome else { break };
+            let Some(outcome) = read.outcome else { break };
             if self.release_relocated_rows(path, &pair, &outcome)? {
                 continue;
             }
-            let moved = found.more || outcome.checkpoint != pair.checkpoint;
+            let moved = read.more || outcome.checkpoint != pair.checkpoint;
             rows += outcome.new_rows.len() as i64;
             claimed += outcome.overlay.claimed_rows.len() as i64;
             self.claim(&outcome.overlay.claimed_rows);
             pair.checkpoint = outcome.checkpoint;
             pair.overlay.extend(outcome.overlay);
-            memory = found.memory;
-            if found.more {
+            memory = read.memory;
+            if read.more {
                 continue;
             }
-            // Settled once with nothing gained: what is left is torn.
+            // The unterminated line settled without a result: the rest is partial.
             if !memory.may_settle() || settled && !moved {
                 break;
             }
@@ -231,23 +201,23 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// The pair as a run would know it by now.
+    /// Returns the pair as a run would have it at this point.
     fn pair(&self, path: &PairPath) -> Result<Option<ActivePair>, StateError> {
         if let Some(pair) = self.left.get(path) {
             return Ok(Some(pair.clone()));
         }
-        let known = self.planning.figures.pair(path)?;
+        let known = self.context.state.pair(path)?;
         Ok(known.map(|pair| (*pair).clone()))
     }
 
-    fn again(
+    fn reset(
         &mut self,
         pair: ActivePair,
         stream: Stream,
         why: SourceChange,
         heir: Option<PairId>,
     ) -> Result<ActivePair, StateError> {
-        let (pair, released) = reset::again(self.planning, pair, stream, why, heir)?;
+        let (pair, released) = reset::reset(self.context, pair, stream, why, heir)?;
         self.released.extend(released);
         Ok(pair)
     }
@@ -263,13 +233,13 @@ impl Planner<'_> {
         let PlanContext {
             storage,
             root,
-            figures,
+            state,
             ..
-        } = *self.planning;
+        } = *self.context;
         let Some(inode) = first_inode(&pair.checkpoint, &outcome.checkpoint) else {
             return Ok(false);
         };
-        for (from, known) in figures.pairs_with_inode(inode)? {
+        for (from, known) in state.pairs_with_inode(inode)? {
             if self.left.contains_key(&from)
                 || !is_moved(storage, root, &from, &known.checkpoint, path)
             {
@@ -281,43 +251,43 @@ impl Planner<'_> {
                 Stream::Scored,
                 SourceChange::Moved.code(),
             );
-            let left = self.again(
+            let left = self.reset(
                 (*known).clone(),
                 Stream::Scored,
                 SourceChange::Moved,
                 Some(pair.id),
             )?;
-            self.sum_up(&left.checkpoint, &known.checkpoint.figures(), 0, 0);
+            self.sum_up(&left.checkpoint, &known.checkpoint.line_totals(), 0, 0);
             self.left.insert(from, left);
             return Ok(true);
         }
         Ok(false)
     }
 
-    fn look(
+    fn read(
         &self,
         pair: &ActivePair,
         path: &PairPath,
         memory: PairMemory,
         settled: bool,
     ) -> Result<PairRead, StateError> {
-        let planning = self.planning;
-        let looking = ReadContext {
+        let context = self.context;
+        let reading = ReadContext {
             buffers: &Buffers::default(),
-            storage: planning.storage,
-            root: planning.root,
-            export_path: planning.export_path,
-            view: &planning.figures.view,
+            storage: context.storage,
+            root: context.root,
+            export_path: context.export_path,
+            view: &context.state.view,
             claimed: &self.claimed,
             released: &self.released,
             claims_possible: self.claimable > 0 || !self.released.is_empty(),
-            limits: planning.limits,
+            limits: context.limits,
             long_lines: &self.long_lines,
             stamp: &self.plan.as_of,
-            now_ms: planning.now_ms,
+            now_ms: context.now_ms,
             settle_first: false,
         };
-        read_pair(pair, path, memory, settled, &looking)
+        read_pair(pair, path, memory, settled, &reading)
     }
 
     fn claim(&mut self, claims: &[UnclaimedRow]) {
@@ -336,7 +306,7 @@ impl Planner<'_> {
         let changes = Delta {
             rows,
             claimed,
-            ..Delta::between(before, &checkpoint.figures())
+            ..Delta::between(before, &checkpoint.line_totals())
         };
         if changes != Delta::default() {
             self.plan.total.add(&changes);
@@ -348,9 +318,9 @@ impl Planner<'_> {
         }
     }
 
-    fn skip_oversized(&mut self, what: &str, stream: Stream, error: &io::Error) {
-        if self.plan.passed_over.len() < NAMED_MAX {
-            self.plan.passed_over.push(AffectedFile {
+    fn skip(&mut self, what: &str, stream: Stream, error: &io::Error) {
+        if self.plan.skipped.len() < NAMED_MAX {
+            self.plan.skipped.push(AffectedFile {
                 day_file: what.to_owned(),
                 stream: stream_name(stream).to_owned(),
                 reason: error.to_string(),
@@ -375,76 +345,5 @@ fn name(named: &mut Vec<AffectedFile>, path: &PairPath, stream: Stream, reason: 
             stream: stream_name(stream).to_owned(),
             reason: reason.to_owned(),
         });
-    }
-}
-
-impl Delta {
-    /// From one account to another.
-    #[must_use]
-    pub fn between(before: &LineTotals, after: &LineTotals) -> Self {
-        let step = |before: u64, after: u64| after as i64 - before as i64;
-        let (old, new) = (&before.counts, &after.counts);
-        Self {
-            rows: 0,
-            claimed: 0,
-            lines: step(before.scored_lines, after.scored_lines),
-            exported: step(old.exported, new.exported),
-            firewalled: step(old.firewalled, new.firewalled),
-            unknown_category: step(old.unknown_category, new.unknown_category),
-            role: step(old.role, new.role),
-            blank_text: step(old.blank_text, new.blank_text),
-            waiting: step(old.waiting, new.waiting),
-            dead_letters: step(before.scored_malformed, after.scored_malformed),
-            superseded: step(old.superseded, new.superseded),
-            contradicted: step(old.contradicted, new.contradicted),
-            evidence_lines: step(before.evidence_lines, after.evidence_lines),
-            evidence_dead_letters: step(before.evidence_malformed, after.evidence_malformed),
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        for (sum, (_, figure)) in self.figures_mut().into_iter().zip(other.figures()) {
-            *sum += figure;
-        }
-    }
-
-    /// Each figure with its name.
-    #[must_use]
-    pub fn figures(&self) -> [(&'static str, i64); 14] {
-        [
-            ("rows", self.rows),
-            ("claimed", self.claimed),
-            ("lines", self.lines),
-            ("exported", self.exported),
-            ("firewalled", self.firewalled),
-            ("unknown category", self.unknown_category),
-            ("role", self.role),
-            ("blank text", self.blank_text),
-            ("waiting", self.waiting),
-            ("dead letters", self.dead_letters),
-            ("superseded", self.superseded),
-            ("contradicted", self.contradicted),
-            ("evidence lines", self.evidence_lines),
-            ("evidence dead letters", self.evidence_dead_letters),
-        ]
-    }
-
-    fn figures_mut(&mut self) -> [&mut i64; 14] {
-        [
-            &mut self.rows,
-            &mut self.claimed,
-            &mut self.lines,
-            &mut self.exported,
-            &mut self.firewalled,
-            &mut self.unknown_category,
-            &mut self.role,
-            &mut self.blank_text,
-            &mut self.waiting,
-            &mut self.dead_letters,
-            &mut self.superseded,
-            &mut self.contradicted,
-            &mut self.evidence_lines,
-            &mut self.evidence_dead_letters,
-        ]
     }
 }

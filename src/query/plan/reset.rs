@@ -1,5 +1,5 @@
-//! Owns what a plan makes of a source that would be read again from its start: the pair as the state would hold it then,
-//! in memory alone, and the rows that its lines would claim.
+//! Resets a source in memory for a plan: the pair as the state would have it after the reset, and the rows that its lines
+//! could claim.
 
 use std::collections::BTreeSet;
 
@@ -14,9 +14,9 @@ use crate::record::keys::RowKey;
 use crate::store::export::row_at;
 use crate::store::state::error::StateError;
 
-/// The pair after the reset, all of it in its overlay, and the rows that it released.
-pub(super) fn again(
-    planning: &PlanContext<'_>,
+/// Returns the pair after the reset, with all its entries in the overlay, and the rows that became claimable.
+pub(super) fn reset(
+    context: &PlanContext<'_>,
     pair: ActivePair,
     stream: Stream,
     why: SourceChange,
@@ -24,7 +24,7 @@ pub(super) fn again(
 ) -> Result<(ActivePair, BTreeSet<UnclaimedRow>), StateError> {
     let mut overlay = Overlay::default();
     if pair.persisted {
-        let view = &planning.figures.view;
+        let view = &context.state.view;
         view.for_each_entry(pair.id, |entry| {
             overlay.entries.insert((entry.run, entry.offset), entry);
         })?;
@@ -41,10 +41,10 @@ pub(super) fn again(
     let released = match stream {
         Stream::Scored => {
             let scope = scope_of_claims(why, again.id, heir);
-            forget_scored(planning, &mut again, scope)
+            forget_scored(context, &mut again, scope)
         }
         Stream::Evidence => {
-            forget_evidence(&mut again, planning.now_ms / 1_000);
+            forget_evidence(&mut again, context.now_ms / 1_000);
             BTreeSet::new()
         }
     };
@@ -52,7 +52,7 @@ pub(super) fn again(
 }
 
 fn forget_scored(
-    planning: &PlanContext<'_>,
+    context: &PlanContext<'_>,
     pair: &mut ActivePair,
     scope: PairId,
 ) -> BTreeSet<UnclaimedRow> {
@@ -60,7 +60,7 @@ fn forget_scored(
     pair.checkpoint.counts = Default::default();
     pair.checkpoint.waiting_since_s = 0;
     let entries = std::mem::take(&mut pair.overlay.entries);
-    let Ok(export) = planning.storage.open_read(planning.export_path) else {
+    let Ok(export) = context.storage.open_read(context.export_path) else {
         return BTreeSet::new();
     };
     let claims = entries.values().filter_map(|entry| {
@@ -79,13 +79,10 @@ fn forget_scored(
 fn forget_evidence(pair: &mut ActivePair, since_s: u64) {
     let checkpoint = &mut pair.checkpoint;
     checkpoint.evidence = Default::default();
-    let refused = checkpoint.counts.role + checkpoint.counts.blank_text;
-    checkpoint.counts.waiting += refused;
-    (checkpoint.counts.role, checkpoint.counts.blank_text) = (0, 0);
+    checkpoint.counts.requeue_refused_evidence();
     pair.overlay.evidence.clear();
     for entry in pair.overlay.entries.values_mut() {
-        if let Verdict::Role { index } | Verdict::BlankText { index } = entry.verdict {
-            let verdict = Verdict::Waiting { index, since_s };
+        if let Some(verdict) = entry.verdict.requeued(since_s) {
             *entry = ScoredLine { verdict, ..*entry };
         }
     }

@@ -7,12 +7,14 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Lag;
 use crate::lake::chunk::LineLimits;
 use crate::lake::identity::{SourceState, StatFingerprint};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::ScoredLine;
+use crate::pair::verdict::VerdictKind;
 use crate::platform::storage::Storage;
 use crate::record::keys::RunKey;
 use crate::record::parse;
@@ -38,20 +40,6 @@ pub struct WaitingRun {
     pub since: String,
 }
 
-/// The distance between the sources and the export.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Lag {
-    /// Bytes of day-files that are known to be unread.
-    pub bytes: u64,
-    /// Whether `bytes` is complete; false while directories are still to be listed, or with too many day-files to
-    /// check.
-    pub exact: bool,
-    /// Lines in these bytes; `None` where there are too many to be counted.
-    pub lines: Option<u64>,
-    /// For how long there has always been something unread, seconds.
-    pub seconds: u64,
-}
-
 /// Last lines without a newline: no records yet, and no lag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Unterminated {
@@ -67,13 +55,13 @@ pub struct Unterminated {
 /// # Errors
 /// The state's.
 pub fn waiting_oldest(
-    figures: &StateSnapshot,
+    state: &StateSnapshot,
     storage: &dyn Storage,
     root: &Path,
 ) -> Result<Vec<WaitingRun>, StateError> {
     let mut pairs = Vec::new();
-    figures.for_each_pair(|_, checkpoint| {
-        if checkpoint.counts.waiting > 0 {
+    state.for_each_pair(|_, checkpoint| {
+        if checkpoint.counts[VerdictKind::Waiting] > 0 {
             pairs.extend(pair_path(checkpoint).map(|path| (checkpoint.waiting_since_s, path)));
         }
     })?;
@@ -85,10 +73,10 @@ pub fn waiting_oldest(
         if oldest.len() == OLDEST_MAX && newest.is_some_and(|newest_s| newest_s <= since_s) {
             break;
         }
-        let Some(pair) = figures.pair(&path)? else {
+        let Some(pair) = state.pair(&path)? else {
             continue;
         };
-        figures.for_each_waiting(&pair, |entry, since_s| {
+        state.for_each_waiting(&pair, |entry, since_s| {
             let newest = oldest.last().map(|(newest_s, _, _)| *newest_s);
             if oldest.len() == OLDEST_MAX && newest.is_some_and(|newest_s| newest_s < since_s) {
                 return;
@@ -102,7 +90,7 @@ pub fn waiting_oldest(
             }
         })?;
     }
-    let told = oldest.into_iter().filter_map(|(since_s, path, offset)| {
+    let runs = oldest.into_iter().filter_map(|(since_s, path, offset)| {
         let entry = entries.remove(&(path.clone(), offset))?;
         Some(WaitingRun {
             day_file: path.to_string(),
@@ -111,7 +99,7 @@ pub fn waiting_oldest(
             since: stamp(since_s * 1_000),
         })
     });
-    Ok(told.collect())
+    Ok(runs.collect())
 }
 
 /// Returns the id in a scored line, if the line is unchanged.
@@ -130,43 +118,43 @@ fn run_id(
     Ok(run_id.filter(|run_id| RunKey::from_run_id(run_id) == entry.run))
 }
 
-/// Input that is known to be unread.
+/// Pairs of day-files that are known to be unread.
 #[derive(Debug, Clone, Default)]
-pub struct UnreadBytes {
-    /// Pairs with something to read, the first ones of many.
+pub struct UnreadPairs {
+    /// The first of them.
     pub pairs: Vec<PairPath>,
-    /// Whether these are all pairs and no directory is still to be listed.
-    pub all: bool,
-    /// For how long there was always something unread.
-    pub seconds: u64,
+    /// Whether these are all of them, and no directory is still to be listed.
+    pub is_complete: bool,
 }
 
-/// Computes the lag. Day-files that cannot be examined are not counted here; they are reported as unreadable.
+/// Measures the unread bytes of a lag on disk, and counts their lines if they are few. A day-file that cannot be read
+/// counts as nothing; the status lists it as skipped.
 #[must_use]
-pub fn lag(
-    figures: &StateSnapshot,
-    unread: &UnreadBytes,
+pub fn measured(
+    lag: Lag,
+    state: &StateSnapshot,
+    unread: &UnreadPairs,
     storage: &dyn Storage,
     root: &Path,
 ) -> Lag {
     let mut gaps = Vec::new();
     for path in &unread.pairs {
-        let checkpoint = match figures.pair(path) {
+        let checkpoint = match state.pair(path) {
             Ok(Some(pair)) => pair.checkpoint.clone(),
             _ => PairCheckpoint::default(),
         };
         for stream in Stream::ALL {
-            let from = checkpoint.source(stream).offset;
-            let to = storage
+            let read_bytes = checkpoint.source(stream).offset;
+            let len_bytes = storage
                 .stat(&path.path(root, stream))
                 .map_or(0, |stat| stat.len_bytes);
-            if to > from {
-                gaps.push((path, stream, from, to));
+            if len_bytes > read_bytes {
+                gaps.push((path, stream, read_bytes, len_bytes));
             }
         }
     }
-    let bytes = gaps.iter().map(|(_, _, from, to)| to - from).sum();
-    let lines = (unread.all && bytes <= LINES_COUNTED_BYTES_MAX).then(|| {
+    let bytes = gaps.iter().map(|(_, _, from, to)| to - from).sum::<u64>();
+    let lines = (unread.is_complete && bytes <= LINES_COUNTED_BYTES_MAX).then(|| {
         let count = |(path, stream, from, to): &(&PairPath, Stream, u64, u64)| {
             let source = Source::open(storage, root, *stream, path).ok()??;
             let unread = source.line(*from, u32::try_from(to - from).ok()?).ok()?;
@@ -175,10 +163,15 @@ pub fn lag(
         gaps.iter().filter_map(count).sum()
     });
     Lag {
-        bytes,
-        exact: unread.all,
+        // The engine has measured pairs beyond the first ones.
+        bytes: if unread.is_complete {
+            bytes
+        } else {
+            bytes.max(lag.bytes)
+        },
+        bytes_exact: unread.is_complete,
         lines,
-        seconds: unread.seconds,
+        ..lag
     }
 }
 
@@ -189,13 +182,13 @@ pub fn lag(
 /// # Errors
 /// The state cannot be read. Unreadable day-files are not counted here.
 pub fn unterminated(
-    figures: &StateSnapshot,
+    state: &StateSnapshot,
     storage: &dyn Storage,
     root: &Path,
     limits: LineLimits,
 ) -> Result<Unterminated, StateError> {
     let mut has_unarmed: Vec<(PairPath, Stream, SourceState)> = Vec::new();
-    figures.for_each_pair(|_, checkpoint| {
+    state.for_each_pair(|_, checkpoint| {
         let sources = Stream::ALL.map(|stream| (stream, checkpoint.source(stream)));
         for (stream, state) in sources {
             if state.seen == StatFingerprint::default() || state.overlong_from.is_some() {

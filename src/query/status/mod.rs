@@ -13,25 +13,26 @@ use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
-use crate::engine::{Engine, UnterminatedLines};
+use crate::engine::{Engine, Lag, UnterminatedLines};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::export_path;
 use crate::pair::accounting::Account;
-use crate::pair::verdict::LineTotals;
+use crate::pair::verdict::{LineTotals, PerVerdict, VerdictKind};
 use crate::platform::root_lock::Holder;
 use crate::platform::storage::OsStorage;
+use crate::query::health::{DaemonState, HealthFacts, HealthReport, Unreadable, assess};
 use crate::query::offline;
 use crate::query::offline::{Backend, InquireError, OfflineState};
 use crate::record::timestamp::{day_of, stamp};
 use crate::store::snapshot::stream_name;
 
-pub use detail::{Lag, UnreadBytes, Unterminated, WaitingRun, lag, unterminated, waiting_oldest};
+pub use detail::{UnreadPairs, Unterminated, WaitingRun, measured, unterminated, waiting_oldest};
 pub use snapshot_file::{Publisher, RecentFile};
 
 /// Name of the snapshot in the state directory.
 pub const SNAPSHOT_FILE: &str = "status.json";
 /// Maximum number of unreadable day-files listed.
-const PASSED_OVER_MAX: usize = 16;
+const SKIPPED_MAX: usize = 16;
 /// Maximum wait for the daemon's status.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -54,9 +55,7 @@ pub struct Status {
     pub scored: ScoredStatus,
     /// Lines of the evidence stream.
     pub evidence: EvidenceStatus,
-    /// Day-files and directories known to be unread. `None` where no daemon runs that would know.
-    pub behind: Option<u64>,
-    /// The detection of changes: `events`, or `polling: ` and the reason.
+    /// How changes are noticed: `events`, or `polling: ` and why.
     pub watch: Option<String>,
     /// Number of times that this daemon lost events; each time it checked every day-file.
     #[serde(default)]
@@ -74,7 +73,7 @@ pub struct Status {
     /// The runs that wait for the longest time, a few, oldest first. Empty in a published snapshot.
     #[serde(default)]
     pub waiting_oldest: Vec<WaitingRun>,
-    /// The lag, as far as it is known. `None` in a published snapshot.
+    /// The lag of the export. `None` without a running daemon.
     #[serde(default)]
     pub lag: Option<Lag>,
     /// The last errors that stopped reading for a while, a few, oldest first.
@@ -83,78 +82,61 @@ pub struct Status {
     /// Last lines that wait for their newline. `None` from a daemon of an earlier version.
     #[serde(default)]
     pub unterminated: Option<Unterminated>,
-    /// Number of day-files that cannot be read now, as far as a running daemon knows.
+    /// Day-files and directories that cannot be read now, as far as a running daemon knows.
+    #[serde(flatten)]
+    pub skipped: Unreadable,
+    /// The directory of the scored runs, if it does not exist and no scored run was ever read.
     #[serde(default)]
-    pub day_files_passed_over: u64,
-    /// A few of them.
+    pub awaited: Option<PathBuf>,
+    /// The health verdict, its reason, and what changes it.
     #[serde(default)]
-    pub passed_over: Vec<SkippedFile>,
-    /// The daemon is there and does not answer: all this is what it published last.
-    #[serde(default)]
-    pub silent: bool,
+    pub health: HealthReport,
 }
 
-/// A day-file that cannot be read now; nothing more is read of its pair until it can.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SkippedFile {
-    /// The pair, `YYYY/MM/DD/NAME.jsonl`.
-    pub day_file: String,
+/// A day-file or directory that cannot be read now. Nothing more is read of a pair until both of its day-files can be
+/// read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SkippedPath {
+    /// The path, relative to the root.
+    pub path: String,
     /// `scored` or `evidence`.
     pub stream: String,
     /// The error of the file system.
     pub why: String,
 }
 
-/// The account of the day-files of one name: `lines` is the sum of the counts up to `dead_letters`.
+/// The account of the day-files of one name. `lines` is the sum over the verdicts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ClassStatus {
-    /// The day-files' name without `.jsonl`.
+    /// The name of the day-files without `.jsonl`.
     pub class: String,
     /// Scored lines read.
     pub lines: u64,
-    /// Lines with a row in the export.
-    pub exported: u64,
-    /// Refused by the firewall.
-    pub firewalled: u64,
-    /// Lines with an unknown category.
-    pub unknown_category: u64,
-    /// Refused: the model's role.
-    pub role: u64,
-    /// Refused: a blank text.
-    pub blank_text: u64,
-    /// Waiting for evidence.
-    pub waiting: u64,
-    /// No records.
-    pub dead_letters: u64,
-    /// Rows whose evidence was replaced later.
+    /// Scored lines by verdict, one JSON key each.
+    #[serde(flatten)]
+    pub verdicts: PerVerdict<u64>,
+    /// Rows for which evidence that differs arrived later.
     pub superseded: u64,
     /// Rows whose run was rejected later.
     pub contradicted: u64,
     /// Evidence lines read.
     pub evidence_lines: u64,
     /// Malformed evidence lines.
-    pub evidence_dead_letters: u64,
+    pub evidence_malformed: u64,
 }
 
 impl ClassStatus {
-    /// The figures of a class.
+    /// Creates the status of a class from its totals.
     #[must_use]
     pub fn new(class: &str, totals: &LineTotals) -> Self {
-        let counts = &totals.counts;
         Self {
             class: class.to_owned(),
             lines: totals.scored_lines,
-            exported: counts.exported,
-            firewalled: counts.firewalled,
-            unknown_category: counts.unknown_category,
-            role: counts.role,
-            blank_text: counts.blank_text,
-            waiting: counts.waiting,
-            dead_letters: totals.scored_malformed,
-            superseded: counts.superseded,
-            contradicted: counts.contradicted,
+            verdicts: totals.by_verdict(),
+            superseded: totals.counts.superseded,
+            contradicted: totals.counts.contradicted,
             evidence_lines: totals.evidence_lines,
-            evidence_dead_letters: totals.evidence_malformed,
+            evidence_malformed: totals.evidence_malformed,
         }
     }
 }
@@ -179,25 +161,14 @@ pub struct ExportStatus {
     pub contradicted: u64,
 }
 
-/// The account of the scored stream: `lines` is the sum of all others but `balanced`.
+/// The account of the scored stream. `lines` is the sum over the verdicts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ScoredStatus {
     /// Lines read.
     pub lines: u64,
-    /// Lines with a row in the export.
-    pub exported: u64,
-    /// Refused by the firewall.
-    pub firewalled: u64,
-    /// Lines with an unknown category.
-    pub unknown_category: u64,
-    /// Refused: the model's role.
-    pub role: u64,
-    /// Refused: a blank text.
-    pub blank_text: u64,
-    /// Waiting for evidence.
-    pub waiting: u64,
-    /// No records.
-    pub dead_letters: u64,
+    /// Lines by verdict, one JSON key each.
+    #[serde(flatten)]
+    pub verdicts: PerVerdict<u64>,
     /// Whether the account balances.
     pub balanced: bool,
 }
@@ -207,8 +178,8 @@ pub struct ScoredStatus {
 pub struct EvidenceStatus {
     /// Lines read.
     pub lines: u64,
-    /// No records.
-    pub dead_letters: u64,
+    /// Malformed lines.
+    pub malformed: u64,
 }
 
 /// An error that stopped reading.
@@ -218,16 +189,19 @@ pub struct Fault {
     pub at: String,
     /// The error.
     pub what: String,
-    /// Whether reading has continued since.
-    pub over: bool,
+    /// Whether reading has resumed since.
+    pub resolved: bool,
+    /// Whether only an operator can end it; otherwise it is retried.
+    #[serde(default)]
+    pub is_final: bool,
 }
 
 /// The part of a status that only a running daemon knows.
 #[derive(Debug, Clone, Default)]
 pub struct RuntimeStatus {
-    /// Day-files and directories known to be unread.
-    pub behind: u64,
-    /// The detection of changes.
+    /// The lag of the export.
+    pub lag: Lag,
+    /// The mode of change detection.
     pub watch: String,
     /// Number of event losses, and the time of the last, milliseconds since 1970.
     pub overflows: (u64, Option<u64>),
@@ -235,6 +209,10 @@ pub struct RuntimeStatus {
     pub faults: Vec<Fault>,
     /// When the last row was written, milliseconds since 1970.
     pub last_row_wall_ms: Option<u64>,
+    /// Day-files and directories that cannot be read.
+    pub skipped: Unreadable,
+    /// The directory of the scored runs, if it does not exist and no scored run was ever read.
+    pub awaited: Option<PathBuf>,
 }
 
 impl Status {
@@ -251,7 +229,7 @@ impl Status {
         Self {
             running: true,
             pid: Some(std::process::id()),
-            behind: Some(live.behind),
+            lag: Some(live.lag),
             watch: Some(live.watch),
             event_overflows: live.overflows.0,
             last_overflow_at: live.overflows.1.map(stamp),
@@ -259,8 +237,8 @@ impl Status {
             faults: live.faults,
             last_row_at: live.last_row_wall_ms.map(stamp),
             unterminated: Some(Unterminated { lines, bytes }),
-            day_files_passed_over: engine.skipped().count() as u64,
-            passed_over: passed_over(engine),
+            skipped: live.skipped,
+            awaited: live.awaited,
             ..Self::of_account(
                 engine.account(),
                 engine.export_bytes(),
@@ -269,6 +247,20 @@ impl Status {
             )
             .at(root, &settings.state_dir)
         }
+        .assessed(DaemonState::Running)
+    }
+
+    /// Returns the status with the health verdict that follows from it.
+    #[must_use]
+    pub fn assessed(mut self, daemon: DaemonState) -> Self {
+        self.health = assess(&HealthFacts {
+            daemon,
+            fault: self.last_fault.as_ref(),
+            unreadable: &self.skipped,
+            awaited: self.awaited.as_ref(),
+            lag: self.lag,
+        });
+        self
     }
 
     /// Returns the status that state and journal give.
@@ -277,15 +269,16 @@ impl Status {
         limits: LineLimits,
         now_ms: u64,
     ) -> Result<Self, InquireError> {
-        let figures = &files.figures;
+        let state = &files.state;
         let account = &files.account;
-        let told = Self::of_account(account, files.export_bytes, figures.claimable, now_ms);
+        let status = Self::of_account(account, files.export_bytes, state.claimable, now_ms);
         Ok(Self {
             as_of: stamp(now_ms),
-            waiting_oldest: waiting_oldest(figures, &OsStorage, &files.root)?,
-            unterminated: Some(unterminated(figures, &OsStorage, &files.root, limits)?),
-            ..told.at(&files.root, &files.state_dir)
-        })
+            waiting_oldest: waiting_oldest(state, &OsStorage, &files.root)?,
+            unterminated: Some(unterminated(state, &OsStorage, &files.root, limits)?),
+            ..status.at(&files.root, &files.state_dir)
+        }
+        .assessed(DaemonState::NotRunning))
     }
 
     fn at(mut self, root: &Path, state_dir: &Path) -> Self {
@@ -303,25 +296,19 @@ impl Status {
                 path: PathBuf::new(),
                 rows_today: account.rows_on(day_of(now_ms)),
                 len_bytes: export_bytes,
-                rows: counts.exported + claimable,
+                rows: counts[VerdictKind::Exported].saturating_add(claimable),
                 rows_unclaimed: claimable,
                 superseded: counts.superseded,
                 contradicted: counts.contradicted,
             },
             scored: ScoredStatus {
                 lines: totals.scored_lines,
-                exported: counts.exported,
-                firewalled: counts.firewalled,
-                unknown_category: counts.unknown_category,
-                role: counts.role,
-                blank_text: counts.blank_text,
-                waiting: counts.waiting,
-                dead_letters: totals.scored_malformed,
+                verdicts: totals.by_verdict(),
                 balanced: account.balanced(),
             },
             evidence: EvidenceStatus {
                 lines: totals.evidence_lines,
-                dead_letters: totals.evidence_malformed,
+                malformed: totals.evidence_malformed,
             },
             classes: (account.classes.iter())
                 .map(|(class, totals)| ClassStatus::new(class, totals))
@@ -331,14 +318,24 @@ impl Status {
     }
 }
 
-fn passed_over(engine: &Engine) -> Vec<SkippedFile> {
-    let told = engine.skipped().take(PASSED_OVER_MAX);
-    let told = told.map(|(path, stream, why)| SkippedFile {
-        day_file: path.to_string(),
+/// Returns the day-files that cannot be read, after the directories that cannot be listed.
+#[must_use]
+pub fn unreadable(engine: &Engine, directories: &[SkippedPath]) -> Unreadable {
+    let day_files = engine.skipped().map(|(path, stream, why)| SkippedPath {
+        path: path.path(Path::new(""), stream).display().to_string(),
         stream: stream_name(stream).to_owned(),
         why: why.to_owned(),
     });
-    told.collect()
+    Unreadable {
+        day_files: engine.skipped().count() as u64,
+        directories: directories.len() as u64,
+        paths: directories
+            .iter()
+            .cloned()
+            .chain(day_files)
+            .take(SKIPPED_MAX)
+            .collect(),
+    }
 }
 
 /// The status of a root, with or without a daemon on it. `now_ms`: milliseconds since 1970.
@@ -363,14 +360,19 @@ fn of_daemon(holder: &Holder) -> Option<Status> {
         .ok()
 }
 
+/// Returns the last published status of a daemon that does not respond, or that it is starting.
 fn of_snapshot(holder: &Holder) -> Result<Status, InquireError> {
     let path = holder.state_dir.join(SNAPSHOT_FILE);
-    let silent = InquireError::NoSnapshotYet {
-        pid: holder.pid,
+    let starting = Status {
+        running: true,
+        pid: Some(holder.pid),
         root: holder.root.clone(),
-    };
+        state_dir: holder.state_dir.clone(),
+        ..Status::default()
+    }
+    .assessed(DaemonState::Starting);
     let bytes = match fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(silent),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(starting),
         other => other.map_err(|source| InquireError::Snapshot {
             path: path.clone(),
             source,
@@ -383,11 +385,8 @@ fn of_snapshot(holder: &Holder) -> Result<Status, InquireError> {
         })?;
     // A snapshot of an earlier process does not describe this one.
     if snapshot.pid == Some(holder.pid) {
-        Ok(Status {
-            silent: true,
-            ..snapshot
-        })
+        Ok(snapshot.assessed(DaemonState::Unresponsive))
     } else {
-        Err(silent)
+        Ok(starting)
     }
 }

@@ -24,7 +24,7 @@ const RECENT_BYTES_MAX: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct Publisher {
     path: PathBuf,
-    said: Option<Status>,
+    last_offered: Option<Status>,
     due_ms: u64,
     failed: bool,
 }
@@ -35,7 +35,7 @@ impl Publisher {
     pub fn new(state_dir: &Path) -> Self {
         Self {
             path: state_dir.join(SNAPSHOT_FILE),
-            said: None,
+            last_offered: None,
             due_ms: 0,
             failed: false,
         }
@@ -51,7 +51,7 @@ impl Publisher {
     /// Writes the snapshot if it changed. Returns the time of the next attempt after a failure, monotonic
     /// milliseconds. An error is logged once and concerns nothing else.
     pub fn offer(&mut self, status: Status, now_ms: u64, wall_ms: u64) -> Option<u64> {
-        if self.said.as_ref() == Some(&status) {
+        if self.last_offered.as_ref() == Some(&status) {
             return None;
         }
         self.due_ms = now_ms + PUBLISH_MS;
@@ -59,18 +59,18 @@ impl Publisher {
             as_of: stamp(wall_ms),
             ..status.clone()
         };
-        self.said = Some(status);
+        self.last_offered = Some(status);
         match replace(&self.path, &snapshot) {
             Ok(()) => self.failed = false,
             Err(error) if self.failed => tracing::debug!(%error, "status not written"),
             Err(error) => {
                 self.failed = true;
-                tracing::warn!(path = %self.path.display(), %error, "the published status is old; who asks this process gets the figures of the moment");
+                tracing::warn!(path = %self.path.display(), %error, "cannot write the published status {} ({error}); the running daemon still answers with current figures", self.path.display());
             }
         }
         if self.failed {
             // Nothing may be new when there is room again.
-            self.said = None;
+            self.last_offered = None;
             self.due_ms = now_ms + AGAIN_MS;
             return Some(self.due_ms);
         }

@@ -19,7 +19,7 @@ pub(super) struct Scrubber {
     /// The next segment to be held against its hash, after something changed.
     pub(super) scrub_pending: Option<u64>,
     /// The segment that is next in turn without a reason.
-    pub(super) in_turn: u64,
+    pub(super) round_robin_next: u64,
 }
 
 impl Scrubber {
@@ -29,13 +29,13 @@ impl Scrubber {
             segments: Segments::new(SEGMENT_BYTES),
             stamp: stamp_of(stat),
             scrub_pending: None,
-            in_turn: 0,
+            round_robin_next: 0,
         }
     }
 
     /// Compares the file's metadata with that of our own last write. A difference means that another process touched
     /// the file.
-    pub(super) fn look(&mut self, stat: &FileStat) {
+    pub(super) fn compare(&mut self, stat: &FileStat) {
         let found = stamp_of(stat);
         if found != self.stamp {
             self.stamp = found;
@@ -45,7 +45,7 @@ impl Scrubber {
 
     /// Records the metadata after our own write. A check precedes each write, so that no foreign change is taken for
     /// ours.
-    pub(super) fn wrote(&mut self, stat: &FileStat) {
+    pub(super) fn record_own_write(&mut self, stat: &FileStat) {
         self.stamp = stamp_of(stat);
     }
 }

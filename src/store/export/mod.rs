@@ -184,7 +184,7 @@ impl Export {
                 self.append_piece(at, piece)?;
             }
         }
-        self.wrote();
+        self.record_own_write();
         Ok(())
     }
 
@@ -204,7 +204,7 @@ impl Export {
             Err(source) => {
                 self.torn_bytes_max = rows.len() as u64;
                 self.cut_torn_row(offset, rows);
-                self.wrote();
+                self.record_own_write();
                 Err(self.io_error(source))
             }
         }
@@ -236,10 +236,10 @@ impl Export {
             });
         }
         if stat.len_bytes > self.len_bytes + self.torn_bytes_max {
-            let behind = stat.len_bytes - self.len_bytes;
-            return Err(self.changed(format!("another process appended {behind} bytes")));
+            let appended = stat.len_bytes - self.len_bytes;
+            return Err(self.changed(format!("another process appended {appended} bytes")));
         }
-        self.guard.look(&stat);
+        self.guard.compare(&stat);
         self.check_tail()
     }
 

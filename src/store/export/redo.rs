@@ -21,7 +21,7 @@ impl Export {
             self.len_bytes = self.len_bytes.max(at + piece.len() as u64);
             self.guard.segments.extend(piece);
         }
-        self.wrote();
+        self.record_own_write();
         Ok(())
     }
 
@@ -39,8 +39,8 @@ impl Export {
                 .is_some_and(|rows| rows[..other.len()] == other);
             if !is_equal && RowKey::from_row(&other).is_ok() {
                 return Err(self.changed(format!(
-                    "at byte {} stands another row than the state's journal has for this place: the state is of another \
-                     lake, or an older copy, or somebody replaced the export",
+                    "the row at byte {} is not the one in the journal: the state is of another lake or is an older copy, \
+                     or the export was replaced",
                     offset + at as u64
                 )));
             }
@@ -59,7 +59,7 @@ impl Export {
             .map_err(|source| self.io_error(source))?;
         self.len_bytes = len_bytes;
         self.tail.clear();
-        self.wrote();
+        self.record_own_write();
         Ok(())
     }
 }

@@ -53,7 +53,7 @@ impl Export {
     }
 
     /// The state has taken them in.
-    pub fn segments_taken_in(&mut self) {
+    pub fn segments_applied(&mut self) {
         self.guard.segments.taken_in();
     }
 
@@ -66,8 +66,8 @@ impl Export {
     /// The segment that is next in turn, where there is a whole one.
     pub fn next_round_robin(&mut self) -> Option<u64> {
         let whole = self.guard.segments.len_bytes() / self.guard.segments.segment_bytes();
-        let number = self.guard.in_turn.checked_rem(whole)?;
-        self.guard.in_turn = number + 1;
+        let number = self.guard.round_robin_next.checked_rem(whole)?;
+        self.guard.round_robin_next = number + 1;
         Some(number)
     }
 
@@ -100,11 +100,11 @@ impl Export {
         last
     }
 
-    /// The file as our own write has left it. Where it cannot be asked, the next look finds it changed, which costs a
-    /// reading and nothing else.
-    pub(super) fn wrote(&mut self) {
+    /// Records the metadata after our own write. If it cannot be read, the next comparison finds a change, which costs a
+    /// scrub and nothing else.
+    pub(super) fn record_own_write(&mut self) {
         if let Ok(stat) = self.file.stat() {
-            self.guard.wrote(&stat);
+            self.guard.record_own_write(&stat);
         }
     }
 

@@ -7,10 +7,10 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 /// Bytes of a segment of a fresh state.
 pub const SEGMENT_BYTES: u64 = 1 << 20;
 
-/// A whole segment of the export and what stood in it when it was written.
+/// A complete segment of the export with the hash of its bytes when they were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
-    /// Which one, from 0.
+    /// Its number, from 0.
     pub number: u64,
     /// xxh3-64 of its bytes.
     pub hash: u64,

@@ -146,7 +146,7 @@ impl Journal {
     /// As above.
     pub fn append(&mut self, batch: &Batch) -> Result<u64, JournalError> {
         let written = self.next_frame().write(batch)?;
-        self.wrote(&written);
+        self.advance(&written);
         Ok(self.seq())
     }
 
@@ -161,8 +161,8 @@ impl Journal {
         }
     }
 
-    /// The next frame is durable.
-    pub fn wrote(&mut self, frame: &FrameReceipt) {
+    /// Advances past a frame that is durable.
+    pub fn advance(&mut self, frame: &FrameReceipt) {
         assert_eq!(
             (frame.epoch, frame.seq),
             (self.epoch, self.seq_next),

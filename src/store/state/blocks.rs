@@ -203,7 +203,7 @@ mod tests {
                 index: u32::MAX,
                 since_s: 1_789_000_000,
             },
-            Verdict::Role { index: 3 },
+            Verdict::WrongRole { index: 3 },
             Verdict::BlankText { index: 0 },
             Verdict::Exported {
                 row_offset: (1 << 48) - 1,

@@ -227,7 +227,7 @@ impl State {
     }
 
     /// Adds segments of the export to the next commit. If that commit fails, they must be added again.
-    pub fn note_segments(&mut self, segments: &[Segment]) {
+    pub fn record_segments(&mut self, segments: &[Segment]) {
         self.segments = segments.to_vec();
     }
 

@@ -42,6 +42,23 @@ impl StateView {
             .map(|id| PairId(id.value())))
     }
 
+    /// Returns the first pairs, at most `max`, whose path begins with `prefix`, in the order of their paths.
+    ///
+    /// # Errors
+    /// redb fails.
+    pub fn pairs_below(&self, prefix: &[u8], max: usize) -> Result<Vec<PairId>, StateError> {
+        let table = self.transaction.open_table(PATHS)?;
+        let mut ids = Vec::new();
+        for entry in table.range(prefix..)?.take(max) {
+            let (path, id) = entry?;
+            if !path.value().starts_with(prefix) {
+                break;
+            }
+            ids.push(PairId(id.value()));
+        }
+        Ok(ids)
+    }
+
     /// Returns the pairs whose scored day-file had this inode when it was last read.
     ///
     /// # Errors

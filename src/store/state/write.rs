@@ -4,7 +4,6 @@ use redb::{ReadableTable as _, WriteTransaction};
 
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{DeadLetter, Packed, PairId, ScoredLine, UnclaimedRow};
-use crate::pair::verdict::Verdict;
 use crate::store::export::Segment;
 use crate::store::state::blocks;
 use crate::store::state::blocks::DamagedBlock;
@@ -126,8 +125,7 @@ pub(super) fn wait_again(
         for bytes in blocks::entries_of::<ScoredLine>(block.value())?.chunks_exact(ScoredLine::LEN)
         {
             let entry = ScoredLine::unpack(bytes).ok_or(DamagedBlock)?;
-            if let Verdict::Role { index } | Verdict::BlankText { index } = entry.verdict {
-                let verdict = Verdict::Waiting { index, since_s };
+            if let Some(verdict) = entry.verdict.requeued(since_s) {
                 changed.push(ScoredLine { verdict, ..entry });
             }
         }

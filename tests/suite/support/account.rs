@@ -1,5 +1,4 @@
-//! Owns the comparison of the account that `status` tells with the counts of the naive batch. Never decides what the
-//! counts should be.
+//! Compares the account in `status` with the counts of the naive batch.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,48 +7,49 @@ use distilld::platform::storage::OsStorage;
 
 use super::naive::{Counts, naive_batch, read_pairs};
 
-/// How much of the account must be as the batch counts.
+/// The part of the account that must equal the batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compared {
     /// Every figure.
     All,
-    /// Evidence may be gone again, the rows made of it stay: what became of lines without a row depends on the moment.
+    /// Evidence may have been removed again while its rows remain: the verdict of lines without a row depends on the
+    /// moment.
     Lines,
-    /// Day-files may be gone too, and what was read of them stays in the account.
+    /// Day-files may have been removed too; the lines that were read of them remain in the account.
     AtLeast,
 }
 
-/// In what the account of a root, told by its daemon or by the state that it left, differs from what a batch counts in
-/// the lake as it stands.
+/// Returns the difference between the account of a root, from its daemon or from the remaining state, and the counts
+/// of a batch of the current lake.
 pub fn account_fault(root: &Path, compared: Compared) -> Option<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
     command.env_clear().arg("--root").arg(root);
     let output = command.args(["status", "--json"]).output().unwrap();
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Some(format!("status ended with {}: {said}", output.status));
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Some(format!("status ended with {}: {stderr}", output.status));
     }
-    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let account: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let naive = naive_batch(&read_pairs(&OsStorage, root).unwrap(), false).counts;
-    difference(&told["scored"], &naive, compared)
+    difference(&account["scored"], &naive, compared)
 }
 
-fn difference(told: &serde_json::Value, naive: &Counts, compared: Compared) -> Option<String> {
-    if told["balanced"] != true {
-        return Some(format!("the account does not balance: {told}"));
+fn difference(account: &serde_json::Value, naive: &Counts, compared: Compared) -> Option<String> {
+    if account["balanced"] != true {
+        return Some(format!("the account does not balance: {account}"));
     }
     let of_lines = [
         ("lines", naive.records + naive.malformed),
-        ("dead_letters", naive.malformed),
+        ("malformed", naive.malformed),
         ("firewalled", naive.firewall),
         ("unknown_category", naive.unknown_category),
     ];
     let of_evidence = [
         ("waiting", naive.no_evidence),
-        ("role", naive.role),
+        ("wrong_role", naive.role),
         ("blank_text", naive.blank_text),
     ];
-    let figure = |name: &str| told[name].as_u64().unwrap();
+    let figure = |name: &str| account[name].as_u64().unwrap();
     let is_wrong = match compared {
         Compared::All => of_lines
             .iter()
@@ -58,10 +58,11 @@ fn difference(told: &serde_json::Value, naive: &Counts, compared: Compared) -> O
         Compared::Lines => of_lines.iter().any(|(name, count)| figure(name) != *count),
         Compared::AtLeast => of_lines.iter().any(|(name, count)| figure(name) < *count),
     };
-    // With all others as they should be, a row too many would be a line too many.
+    // If all other figures match, an additional row would be an additional line.
     let is_wrong = is_wrong || figure("exported") < naive.exported;
-    is_wrong
-        .then(|| format!("compared {compared:?}, the account is {told}, a batch counts {naive:?}"))
+    is_wrong.then(|| {
+        format!("compared {compared:?}, the account is {account}, a batch counts {naive:?}")
+    })
 }
 
 #[cfg(test)]
@@ -69,13 +70,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// One figure of ten is off.
+    /// Returns the violation if one figure of ten differs by `by`.
     fn fault(name: &str, by: i64, compared: Compared) -> bool {
-        let mut told = json!({
-            "lines": 28, "exported": 7, "firewalled": 6, "unknown_category": 5, "role": 4, "blank_text": 3,
-            "waiting": 2, "dead_letters": 1, "balanced": true,
+        let mut account = json!({
+            "lines": 28, "exported": 7, "firewalled": 6, "unknown_category": 5, "wrong_role": 4, "blank_text": 3,
+            "waiting": 2, "malformed": 1, "balanced": true,
         });
-        told[name] = (told[name].as_i64().unwrap() + by).into();
+        account[name] = (account[name].as_i64().unwrap() + by).into();
         let naive = Counts {
             records: 27,
             malformed: 1,
@@ -87,20 +88,20 @@ mod tests {
             exported: 7,
             ..Counts::default()
         };
-        difference(&told, &naive, compared).is_some()
+        difference(&account, &naive, compared).is_some()
     }
 
     #[test]
-    fn a_figure_that_is_off_is_found_where_it_is_compared() {
+    fn a_wrong_figure_is_found_if_it_is_compared() {
         for compared in [Compared::All, Compared::Lines, Compared::AtLeast] {
             let all = compared == Compared::All;
             assert!(!fault("lines", 0, compared));
-            for of_lines in ["lines", "dead_letters", "firewalled", "unknown_category"] {
+            for of_lines in ["lines", "malformed", "firewalled", "unknown_category"] {
                 assert!(fault(of_lines, -1, compared), "{of_lines} {compared:?}");
                 let at_least = compared == Compared::AtLeast;
                 assert_eq!(fault(of_lines, 1, compared), !at_least, "{of_lines}");
             }
-            for of_evidence in ["waiting", "role", "blank_text"] {
+            for of_evidence in ["waiting", "wrong_role", "blank_text"] {
                 assert_eq!(fault(of_evidence, -1, compared), all, "{of_evidence}");
             }
             assert!(fault("exported", -1, compared), "{compared:?}");

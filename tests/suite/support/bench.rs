@@ -1,5 +1,5 @@
-//! Owns an engine on a simulated disk, driven step by step as the daemon's thread drives it, and what a reader
-//! beside it has seen. Never decides what should come out: the naive batch does.
+//! An engine on a simulated disk, driven step by step as the daemon's thread drives it, and a reader that records the
+//! export. The expected result is computed by the naive batch.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use distilld::lake::chunk::LineLimits;
 use distilld::lake::identity::seen;
 use distilld::lake::path::{PairPath, Stream as ProductStream};
 use distilld::lake::walk::walk;
+use distilld::pair::verdict::VerdictKind;
 use distilld::platform::clock::Clock;
 use distilld::platform::storage::Storage as _;
 use distilld::recovery::report::OpenReport;
@@ -20,34 +21,34 @@ use super::sim_disk::SimDisk;
 
 /// The root of every simulated lake.
 pub const ROOT: &str = "/lake";
-/// The export of it.
+/// Its export.
 pub const EXPORT: &str = "/lake/data/distilled/sft/sft_export.jsonl";
-/// Where its state lies.
+/// Its state directory.
 pub const STATE_DIR: &str = "/lake/data/distilled/.distilld";
-/// Small lakes have several.
+/// Small enough for several segments in a small lake.
 const SEGMENT_BYTES: u64 = 700;
-/// How long a source must be still, in the test's milliseconds.
+/// Time without change before a source settles, in the test's milliseconds.
 pub const SETTLE_MS: u64 = 5_000;
-/// More passes than any test's lake needs: whoever takes them goes round in a circle.
+/// More passes than any test's lake needs: reaching it indicates an endless loop.
 const PASSES_MAX: usize = 20_000;
-/// More waits than there are things to wait for.
+/// More waits than there are conditions to wait for.
 const WAITS_MAX: usize = 200;
 
-/// A clock that moves when the test says so.
+/// A clock that advances only on request.
 #[derive(Debug, Default)]
 pub struct TestClock {
     monotonic_ms: AtomicU64,
-    /// By how much somebody has set the wall's clock, milliseconds.
+    /// Offset of the wall clock, milliseconds.
     set_by_ms: AtomicI64,
 }
 
 impl TestClock {
-    /// Moves both clocks on.
+    /// Advances both clocks.
     pub fn advance(&self, by_ms: u64) {
         self.monotonic_ms.fetch_add(by_ms, Ordering::SeqCst);
     }
 
-    /// Sets the wall's clock this far from where it would be.
+    /// Sets the offset of the wall clock.
     pub fn set_wall(&self, by_ms: i64) {
         self.set_by_ms.store(by_ms, Ordering::SeqCst);
     }
@@ -70,7 +71,7 @@ pub struct Bench {
     pub disk: SimDisk,
     pub clock: Arc<TestClock>,
     pub engine: Option<Engine>,
-    /// Every whole line that the reader has seen.
+    /// Every complete line that the reader has seen.
     pub seen: Vec<u8>,
     /// Journal length at which a checkpoint is due.
     pub checkpoint_bytes: u64,
@@ -78,16 +79,16 @@ pub struct Bench {
     pub threads: usize,
     /// Bytes of rows at which a pass commits.
     pub batch_bytes: usize,
-    /// How long a source must be still.
+    /// Time without change before a source settles.
     pub settle_ms: u64,
-    /// A longer line is a dead letter.
+    /// Maximum line length; a longer line is a dead letter.
     pub line_bytes_max: u64,
-    /// Calls that failed while an engine was closed: the store writes then, and nobody is left to be told.
+    /// Calls that failed while an engine was closed: the store writes then, and no caller receives the error.
     pub failed_in_closing: usize,
 }
 
 impl Bench {
-    /// A bench on a disk; no engine is open.
+    /// Creates a bench on a disk without an open engine.
     pub fn new(disk: SimDisk) -> Self {
         Self {
             disk,
@@ -103,8 +104,8 @@ impl Bench {
         }
     }
 
-    /// Has each look's rows committed on a thread of their own, while further looks are merged.
-    pub fn commit_beside(&mut self) {
+    /// Commits the rows of each pass on a second thread while further pairs are merged.
+    pub fn commit_in_background(&mut self) {
         self.threads = 2;
         self.batch_bytes = 1;
     }
@@ -128,36 +129,36 @@ impl Bench {
         }
     }
 
-    /// Opens the engine, and has it look at every day-file that has news, as the daemon does at its start.
+    /// Opens the engine and queues every changed day-file, as the daemon does at its start.
     pub fn open(&mut self) -> Result<OpenReport, EngineError> {
         self.close();
         let (engine, report) = Engine::open(self.setup())?;
         self.engine = Some(engine);
-        self.look_around()?;
+        self.scan()?;
         Ok(report)
     }
 
-    /// Closes the engine, if one is open.
+    /// Closes the engine if one is open.
     fn close(&mut self) {
         let failed = self.disk.failed_calls().len();
         self.engine = None;
         self.failed_in_closing += self.disk.failed_calls().len() - failed;
     }
 
-    /// A scan: touches every day-file that is not as it was. As the daemon does it: a directory that cannot be listed is
-    /// left to the next scan, and a day-file of which nothing can be said is news.
-    pub fn look_around(&mut self) -> Result<(), EngineError> {
+    /// Scans: queues every changed day-file. As in the daemon, a directory that cannot be listed is left to the next
+    /// scan, and a day-file without readable metadata counts as changed.
+    pub fn scan(&mut self) -> Result<(), EngineError> {
         let engine = self.engine.as_mut().unwrap();
         for stream in ProductStream::ALL {
             let listed = walk(&self.disk, Path::new(ROOT), stream).unwrap_or_default();
             for path in listed.day_files {
-                let news = match self.disk.stat(&path.path(Path::new(ROOT), stream)) {
+                let is_changed = match self.disk.stat(&path.path(Path::new(ROOT), stream)) {
                     Ok(stat) => engine
                         .has_changed(&path, stream, seen(&stat))
                         .unwrap_or(true),
                     Err(_) => true,
                 };
-                if news {
+                if is_changed {
                     engine.enqueue_backlog(path);
                 }
             }
@@ -165,7 +166,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Passes until nothing is left to look at.
+    /// Runs passes until the queue is empty.
     pub fn catch_up(&mut self) -> Result<(), EngineError> {
         let engine = self.engine.as_mut().unwrap();
         for _ in 0..PASSES_MAX {
@@ -175,10 +176,10 @@ impl Bench {
             }
             engine.pass()?;
         }
-        panic!("{PASSES_MAX} passes, and there is still something to look at");
+        panic!("{PASSES_MAX} passes, and the queue is not empty");
     }
 
-    /// Catches up and waits for what may settle, as `run --once` does; whether that came to an end.
+    /// Catches up and waits for lines that may settle, as `run --once` does; returns whether the wait ended.
     pub fn settle_all(&mut self) -> Result<bool, EngineError> {
         for _ in 0..WAITS_MAX {
             self.catch_up()?;
@@ -194,17 +195,17 @@ impl Bench {
         Ok(false)
     }
 
-    /// In what the counts differ from those of the naive batch, if in anything.
+    /// Returns the difference between the counts and those of the naive batch, if there is one.
     pub fn count_fault(&self, naive: &Counts) -> Option<String> {
         let totals = self.engine.as_ref().unwrap().totals();
         let counts = &totals.counts;
         let product = [
-            counts.exported,
-            counts.firewalled,
-            counts.unknown_category,
-            counts.waiting,
-            counts.role,
-            counts.blank_text,
+            counts[VerdictKind::Exported],
+            counts[VerdictKind::Firewalled],
+            counts[VerdictKind::UnknownCategory],
+            counts[VerdictKind::Waiting],
+            counts[VerdictKind::WrongRole],
+            counts[VerdictKind::BlankText],
             totals.scored_malformed,
             counts.contradicted,
         ];
@@ -232,7 +233,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Carries out one step of a script. `heed`: whether an append is looked at before the next step.
+    /// Carries out one step of a script. With `heed`, an append is read before the next step.
     pub fn step(&mut self, step: &Step, heed: bool) -> Result<(), EngineError> {
         match step {
             Step::Append {
@@ -261,7 +262,7 @@ impl Bench {
             .map_or_else(|what| panic!("{what}"), |()| Ok(()))
     }
 
-    /// Looks at the export as a reader does: what was seen must still be its beginning.
+    /// Reads the export like a consumer: the lines seen so far must still be its beginning.
     pub fn read_export(&mut self) -> Result<(), String> {
         let bytes = self.disk.read(EXPORT).unwrap_or_default();
         let whole = bytes

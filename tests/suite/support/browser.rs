@@ -1,5 +1,5 @@
-//! Owns a headless Chromium for one test: the page it shows, what a person could do with it, what it complains of. It
-//! speaks WebDriver to chromedriver, which is JSON over HTTP; a whole client crate would be more than the product needs.
+//! A headless Chromium for one test: the page, user input, and console errors. Uses WebDriver with chromedriver, which
+//! is JSON over HTTP; a client crate would be larger than needed.
 
 use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one; `None`, with the reason on stderr, where there is none and it need not be.
+    /// Starts a browser; returns `None`, with the reason on stderr, where it is neither installed nor required.
     pub fn start() -> Option<Self> {
         let spawned = Command::new("chromedriver")
             .arg("--port=0")
@@ -38,8 +38,8 @@ impl Browser {
             }
             Err(error) => panic!("chromedriver: {error}"),
         };
-        let mut said = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = said.find_map(|line| {
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let port = lines.find_map(|line| {
             let line = line.unwrap();
             let (_, port) = line.split_once("started successfully on port ")?;
             port.trim_end_matches('.').parse::<u16>().ok()
@@ -91,26 +91,26 @@ impl Browser {
             body.len()
         );
         let answer = exchange(connect(self.address), &request).unwrap();
-        let mut said = answer.json();
-        assert_eq!(answer.status, 200, "{method} {path}: {said}");
-        said["value"].take()
+        let mut body = answer.json();
+        assert_eq!(answer.status, 200, "{method} {path}: {body}");
+        body["value"].take()
     }
 
     fn in_session(&self, path: &str, body: &Value) -> Value {
         self.command("POST", &format!("/session/{}{path}", self.session), body)
     }
 
-    /// Goes to a page.
+    /// Opens a page.
     pub fn open(&self, url: &str) {
         self.in_session("/url", &json!({ "url": url }));
     }
 
-    /// What a function's body gives in the page.
+    /// Returns the result of a function body that runs in the page.
     pub fn run(&self, body: &str) -> Value {
         self.in_session("/execute/sync", &json!({"script": body, "args": []}))
     }
 
-    /// The text of the first element of a selector.
+    /// Returns the text of the first element of a selector.
     pub fn text(&self, selector: &str) -> String {
         let found = self.run(&format!(
             "const found = document.querySelector({}); return found ? found.textContent : null;",
@@ -119,17 +119,17 @@ impl Browser {
         found.as_str().unwrap_or_default().to_owned()
     }
 
-    /// Waits until the text of an element will do.
+    /// Waits until the text of an element satisfies `will_do`.
     pub fn wait_text(&self, selector: &str, what: &str, will_do: impl Fn(&str) -> bool) {
         let shown = wait_until(LONG, || Ok(will_do(&self.text(selector))));
         assert!(
             shown.unwrap(),
-            "not within {LONG:?}: {what}; {selector} says {:?}",
+            "not within {LONG:?}: {what}; {selector} shows {:?}",
             self.text(selector)
         );
     }
 
-    /// Presses and releases a key, by its code of WebDriver or its letter.
+    /// Presses and releases a key, given by its WebDriver code or its letter.
     pub fn press(&self, key: &str) {
         let strokes = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
         self.in_session(
@@ -138,7 +138,7 @@ impl Browser {
         );
     }
 
-    /// A command of the developer tools.
+    /// Calls a command of the developer tools.
     pub fn tools(&self, command: &str, parameters: &Value) {
         self.in_session(
             "/goog/cdp/execute",
@@ -146,8 +146,8 @@ impl Browser {
         );
     }
 
-    /// A window of that width, light or dark.
-    pub fn look_as(&self, width: u32, scheme: &str) {
+    /// Sets the width of the window and the light or dark scheme.
+    pub fn set_appearance(&self, width: u32, scheme: &str) {
         self.tools(
             "Emulation.setDeviceMetricsOverride",
             &json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false}),
@@ -156,7 +156,7 @@ impl Browser {
         self.tools("Emulation.setEmulatedMedia", &json!({"features": features}));
     }
 
-    /// What the console was told since the last call.
+    /// Returns the console messages since the last call.
     pub fn console(&self) -> Vec<String> {
         let log = self.in_session("/se/log", &json!({"type": "browser"}));
         let lines = log.as_array().unwrap().iter();

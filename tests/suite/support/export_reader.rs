@@ -1,5 +1,5 @@
-//! Owns a consumer of the export that trusts nothing: it remembers each complete line it has seen and notices
-//! when one changes, moves or vanishes. Never writes.
+//! A consumer of the export that verifies everything: it remembers each complete line it has seen and detects when one
+//! changes, moves or vanishes. Read-only.
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
@@ -16,13 +16,13 @@ use std::time::Duration;
 pub struct ExportReader {
     path: PathBuf,
     hasher: RandomState,
-    /// Hash of each complete line seen, and the offset behind it.
+    /// Hash of each complete line seen, and the offset of its end.
     lines: Vec<(u64, u64)>,
     inode: Option<u64>,
 }
 
 impl ExportReader {
-    /// A reader that has seen nothing yet; the export need not exist.
+    /// Creates a reader without lines; the export need not exist.
     pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -32,7 +32,7 @@ impl ExportReader {
         }
     }
 
-    /// How many complete lines it has seen.
+    /// Returns the number of complete lines seen.
     pub fn lines_seen(&self) -> usize {
         self.lines.len()
     }
@@ -41,24 +41,24 @@ impl ExportReader {
         self.lines.last().map_or(0, |(_, end)| *end)
     }
 
-    /// Reads what is new, and the last line seen once more.
+    /// Reads new lines, and the last known line once more.
     ///
     /// # Errors
-    /// What was seen is gone or changed.
+    /// A known line is gone or changed.
     pub fn poll(&mut self) -> Result<(), String> {
-        self.look(self.lines.len().saturating_sub(1))
+        self.compare_from(self.lines.len().saturating_sub(1))
     }
 
-    /// Reads all there is and compares each line with what was seen there.
+    /// Reads the whole export and compares each known line.
     ///
     /// # Errors
     /// As [`ExportReader::poll`].
     pub fn check_all(&mut self) -> Result<(), String> {
-        self.look(0)
+        self.compare_from(0)
     }
 
     /// Compares the lines from number `first` on, and remembers those that follow.
-    fn look(&mut self, first: usize) -> Result<(), String> {
+    fn compare_from(&mut self, first: usize) -> Result<(), String> {
         let Some(file) = self.open()? else {
             return Ok(());
         };
@@ -85,7 +85,7 @@ impl ExportReader {
                 Some(_) => return Err(self.changed(first + index, line)),
             }
         }
-        // Fewer lines than were seen in as many bytes: a newline has gone.
+        // Fewer lines in the same bytes: a newline is gone.
         if end < seen {
             return Err(format!(
                 "complete lines seen up to byte {seen} now end at {end}"
@@ -114,7 +114,7 @@ impl ExportReader {
         };
         let inode = file.metadata().map_err(|error| error.to_string())?.ino();
         let first = *self.inode.get_or_insert(inode);
-        // A file may be swapped for another while a reader has seen no line of it.
+        // A file may be replaced before a reader has seen a line of it.
         if first != inode && self.lines.is_empty() {
             self.inode = Some(inode);
         } else if first != inode {
@@ -124,7 +124,8 @@ impl ExportReader {
     }
 }
 
-/// All bytes from `start`. The length is asked first: what is appended meanwhile is for the next time.
+/// Returns all bytes from `start`. The length is read first: bytes that are appended meanwhile are left to the next
+/// call.
 fn read_from(file: &File, start: u64) -> io::Result<Vec<u8>> {
     let len_bytes = file.metadata()?.len().saturating_sub(start);
     let mut bytes = vec![0; usize::try_from(len_bytes).map_err(io::Error::other)?];
@@ -139,7 +140,7 @@ fn read_from(file: &File, start: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// An [`ExportReader`] that polls all the time, on a thread of its own. It stops when this goes out of scope.
+/// An [`ExportReader`] that polls continuously, on a thread of its own. It stops on drop.
 #[derive(Debug)]
 pub struct ReaderThread {
     thread: Option<JoinHandle<usize>>,
@@ -148,7 +149,7 @@ pub struct ReaderThread {
 }
 
 impl ReaderThread {
-    /// Starts it.
+    /// Starts the thread.
     pub fn start(path: &Path) -> Self {
         let (stop, fault) = (Arc::new(AtomicBool::new(false)), Arc::new(OnceLock::new()));
         let (stopped, found) = (Arc::clone(&stop), Arc::clone(&fault));
@@ -166,18 +167,18 @@ impl ReaderThread {
         }
     }
 
-    /// Fails if the reader has found fault by now.
+    /// Fails if the reader has detected a violation.
     ///
     /// # Errors
-    /// The first fault it found.
+    /// The first violation.
     pub fn check(&self) -> Result<(), String> {
         self.fault.get().map_or(Ok(()), |fault| Err(fault.clone()))
     }
 
-    /// Stops it, after one last look at everything; says how many complete lines it has seen.
+    /// Stops the thread after a final check of all lines; returns the number of complete lines seen.
     ///
     /// # Errors
-    /// The first fault it found.
+    /// The first violation.
     pub fn finish(mut self) -> Result<usize, String> {
         self.stop.store(true, Ordering::Release);
         let lines_seen = self.thread.take().map(JoinHandle::join);
@@ -234,8 +235,8 @@ mod tests {
         file.write_all(bytes).unwrap();
     }
 
-    /// Lets a reader see three lines and the start of a fourth, then does something to the file.
-    fn check_fault(harm: impl Fn(&Path), said: &str) {
+    /// Lets a reader see three lines and the start of a fourth, then damages the file.
+    fn check_fault(harm: impl Fn(&Path), message: &str) {
         for all in [false, true] {
             let (_dir, path) = export();
             append(&path, b"one\ntwo\nthree\nfo");
@@ -248,13 +249,13 @@ mod tests {
             } else {
                 reader.poll()
             };
-            let fault = outcome.expect_err(said);
-            assert!(fault.contains(said), "{fault}");
+            let fault = outcome.expect_err(message);
+            assert!(fault.contains(message), "{fault}");
         }
     }
 
     #[test]
-    fn a_reader_is_content_with_an_export_that_only_grows() {
+    fn a_reader_accepts_an_export_that_only_grows() {
         let (_dir, path) = export();
         let mut reader = ExportReader::new(&path);
         reader.poll().unwrap();
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_notices_what_is_lost_or_changed() {
+    fn a_reader_detects_lost_and_changed_lines() {
         let cut = |path: &Path| {
             OpenOptions::new()
                 .write(true)
@@ -306,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_far_behind_is_found_by_a_full_look() {
+    fn an_early_change_is_found_by_a_full_check() {
         let (_dir, path) = export();
         append(&path, b"one\ntwo\nthree\n");
         let mut reader = ExportReader::new(&path);
@@ -326,7 +327,7 @@ mod tests {
         }
         assert_eq!(reader.finish(), Ok(200));
         let reader = ReaderThread::start(&path);
-        // Whatever it has seen, some of it is gone by the time of its last look.
+        // Some lines that it has seen are gone at its final check.
         assert!(
             wait_until(LONG, || {
                 fs::write(&path, b"").unwrap();

@@ -1,5 +1,5 @@
-//! Owns what must hold for any bytes that distilld reads: the bodies of the fuzz targets in `fuzz/`, which the ordinary
-//! tests run over the kept corpus. Never makes inputs.
+//! The properties that hold for any bytes that distilld reads: the bodies of the fuzz targets in `fuzz/`, which the
+//! ordinary tests run over the stored corpus. Does not generate inputs.
 
 mod socket;
 
@@ -36,7 +36,7 @@ use super::sim_disk::SimDisk;
 
 pub use socket::socket;
 
-/// The second reader recurses; what is deeper is for the product alone.
+/// The second reader is recursive; deeper input is checked with the product alone.
 const DEPTH_MAX: usize = 200;
 
 /// A fuzz target.
@@ -53,7 +53,7 @@ pub const TARGETS: [(&str, Check); 7] = [
     ("socket", socket),
 ];
 
-/// A line has the verdict and the fields that a second reading of the same rules finds.
+/// Checks that a line has the verdict and the fields that a second implementation of the same rules finds.
 pub fn line(bytes: &[u8]) {
     let bytes = bytes
         .split(|byte| *byte == b'\n')
@@ -82,7 +82,7 @@ pub fn line(bytes: &[u8]) {
             same(&found.provenance.sig_hash, &naive.provenance.sig_hash);
             assert_eq!(found.provenance.line_offset, naive.provenance.line_offset);
         }
-        (Err(ParseError::WrongType { .. }), Some(_)) if has_doubled_key(text) => {}
+        (Err(ParseError::WrongType { .. }), Some(_)) if has_duplicate_key(text) => {}
         (found, naive) => assert_eq!(found.is_ok(), naive.is_some(), "scored run: {found:?}"),
     }
     match (evidence, parse_evidence(text)) {
@@ -106,22 +106,22 @@ pub fn line(bytes: &[u8]) {
             let contractor = found.contractor.map(|name| name.decode().into_owned());
             assert_eq!(contractor, naive.contractor);
         }
-        (Err(ParseError::WrongType { .. }), Some(_)) if has_doubled_key(text) => {}
+        (Err(ParseError::WrongType { .. }), Some(_)) if has_duplicate_key(text) => {}
         (found, naive) => assert_eq!(found.is_ok(), naive.is_some(), "evidence: {found:?}"),
     }
 }
 
-/// Where a key stands twice the second reader sees the last value alone; the contract's exporters refuse a line for
-/// the type of either.
-fn has_doubled_key(text: &str) -> bool {
-    fn doubled(value: &Json) -> bool {
+/// Returns whether a key occurs twice: the second reader sees only the last value; the contract's exporters refuse a
+/// line for the type of either.
+fn has_duplicate_key(text: &str) -> bool {
+    fn has_duplicate(value: &Json) -> bool {
         let Json::Object(members) = value else {
             return false;
         };
         let keys: BTreeSet<&String> = members.iter().map(|(key, _)| key).collect();
-        keys.len() < members.len() || members.iter().any(|(_, value)| doubled(value))
+        keys.len() < members.len() || members.iter().any(|(_, value)| has_duplicate(value))
     }
-    naive_json::parse(text).is_some_and(|value| doubled(&value))
+    naive_json::parse(text).is_some_and(|value| has_duplicate(&value))
 }
 
 fn is_deep(bytes: &[u8]) -> bool {
@@ -132,7 +132,7 @@ fn is_deep(bytes: &[u8]) -> bool {
         > DEPTH_MAX
 }
 
-/// A text says what the second reader read, and is written as `serde_json` writes that.
+/// Checks that a text equals the second reader's, and is written as `serde_json` writes it.
 fn same(found: &JsonText<'_>, naive: &str) {
     assert_eq!(found.decode(), naive);
     let mut written = Vec::new();
@@ -140,7 +140,7 @@ fn same(found: &JsonText<'_>, naive: &str) {
     assert_eq!(written, serde_json::to_vec(naive).unwrap());
 }
 
-/// Whatever stands in an export is read without harm, and nothing that another reader calls forbidden passes.
+/// Checks that any content of an export is read safely, and that no row passes that another reader calls forbidden.
 pub fn row(bytes: &[u8]) {
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         let summary = row::summary(line);
@@ -161,7 +161,7 @@ pub fn row(bytes: &[u8]) {
         let accepted = ["accepted", "partially_accepted"];
         let is_accepted = matches!(category, Some(Json::Text(text)) if accepted.contains(&&**text));
         let is_native = naive.is_some() && native_keys(naive.as_ref());
-        // It knows native rows alone, and has to be right about these.
+        // It supports only native rows, and has to be correct for these.
         if is_native && !is_accepted {
             assert!(
                 final_check::forbidden_in(line).is_some(),
@@ -171,7 +171,7 @@ pub fn row(bytes: &[u8]) {
     }
 }
 
-/// Whether the keys are those of a row, each once.
+/// Returns whether the keys are those of a row, each once.
 fn native_keys(row: Option<&Json>) -> bool {
     const KEYS: [&str; 9] = [
         "schema_version",
@@ -187,11 +187,11 @@ fn native_keys(row: Option<&Json>) -> bool {
     matches!(row, Some(Json::Object(members)) if members.iter().map(|(key, _)| key).eq(KEYS))
 }
 
-/// A journal of any bytes is read or refused; behind a sound frame too, and with a sound frame's checksum.
+/// Checks that a journal of any bytes is read or refused, also after a valid frame, and with a valid frame's checksum.
 pub fn journal(bytes: &[u8]) {
     replay(bytes);
     replay(&framed(1, 1, bytes));
-    replay(&[sound_frame(), bytes].concat());
+    replay(&[valid_frame(), bytes].concat());
 }
 
 fn replay(bytes: &[u8]) {
@@ -216,13 +216,13 @@ fn replay(bytes: &[u8]) {
     Journal::salvage(file, |_| Ok::<_, JournalError>(true)).unwrap();
 }
 
-/// A frame as the journal writes it, with this payload.
+/// Returns a frame as the journal writes it, with this payload.
 fn framed(epoch: u64, seq: u64, payload: &[u8]) -> Vec<u8> {
     let mut hash = Xxh3::new();
     hash.update(&epoch.to_le_bytes());
     hash.update(&seq.to_le_bytes());
     hash.update(payload);
-    let mut frame = sound_frame()[..4].to_vec();
+    let mut frame = valid_frame()[..4].to_vec();
     frame.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     frame.extend_from_slice(&epoch.to_le_bytes());
     frame.extend_from_slice(&seq.to_le_bytes());
@@ -231,8 +231,8 @@ fn framed(epoch: u64, seq: u64, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The first frame of a journal, up to where the next one begins.
-fn sound_frame() -> &'static [u8] {
+/// Returns the first frame of a journal, up to the start of the next one.
+fn valid_frame() -> &'static [u8] {
     static FRAME: OnceLock<Vec<u8>> = OnceLock::new();
     FRAME.get_or_init(|| {
         let disk = SimDisk::new();
@@ -245,7 +245,7 @@ fn sound_frame() -> &'static [u8] {
     })
 }
 
-/// Blocks and records of any bytes are read or refused; what is read is written as it was.
+/// Checks that blocks and records of any bytes are read or refused; decoded values encode to the same bytes.
 pub fn decoders(bytes: &[u8]) {
     _ = blocks::open(bytes);
     packed::<EvidenceLine>(bytes);
@@ -283,8 +283,8 @@ fn packed<T: Packed>(bytes: &[u8]) {
     _ = blocks::matching::<T>(&bytes[..whole], prefix).count();
 }
 
-/// A state file with other bytes here and there is refused, or reads as the one that was written: never otherwise, and
-/// without a panic. Four bytes of input are one change: where (3) and what (1); a length alone cuts.
+/// Checks that a state file with changed bytes is refused, or reads as the original: never otherwise, and without a
+/// panic. Four bytes of input are one change: offset (3) and value (1); a single length truncates.
 pub fn state_file(bytes: &[u8]) {
     static WRITTEN: OnceLock<(Vec<u8>, String)> = OnceLock::new();
     let (written, content) = WRITTEN.get_or_init(|| {
@@ -310,7 +310,7 @@ pub fn state_file(bytes: &[u8]) {
     }
 }
 
-/// The state of a small lake.
+/// Returns the state of a small lake.
 fn small_state() -> Vec<u8> {
     let mut bench = Bench::new(SimDisk::new());
     bench.open().unwrap();
@@ -325,7 +325,7 @@ fn small_state() -> Vec<u8> {
         .unwrap()
 }
 
-/// All that a state tells.
+/// Returns the complete content of a state.
 fn content_of(bytes: &[u8]) -> Result<String, StateError> {
     let disk = SimDisk::new();
     let path = Path::new("/state.redb");
@@ -355,7 +355,7 @@ fn content_of(bytes: &[u8]) -> Result<String, StateError> {
     Ok(content)
 }
 
-/// A configuration of any bytes gives settings or an error that says what to do.
+/// Checks that a configuration of any bytes results in settings or in an error that names the remedy.
 pub fn configuration(bytes: &[u8]) {
     static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
     let dir = DIR.get_or_init(|| tempfile::tempdir().unwrap()).path();
@@ -379,10 +379,10 @@ pub fn configuration(bytes: &[u8]) {
             assert!((4096..=1 << 30).contains(&settings.checkpoint_bytes));
         }
         Err(error) => {
-            let said = error.to_string();
+            let message = error.to_string();
             assert!(
-                said.contains(&*file.to_string_lossy()),
-                "it does not say where: {said}"
+                message.contains(&*file.to_string_lossy()),
+                "the error does not name the file: {message}"
             );
         }
     }

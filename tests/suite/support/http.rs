@@ -1,5 +1,5 @@
-//! Owns a client for the daemon's sockets that is as plain as can be: bytes out, bytes in, so that a test can also send
-//! what no well-behaved client would. Every wait has a deadline.
+//! A minimal client for the daemon's sockets: bytes out, bytes in, so that a test can also send what no well-behaved
+//! client would. Every wait has a deadline.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -21,13 +21,13 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON.
+    /// Parses the body as JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
-/// A connection on which nothing waits for ever.
+/// Connects with a deadline for every operation.
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, LONG).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
@@ -35,7 +35,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends a request and reads its answer: as much as its head says, else to the end of the connection.
+/// Sends a request and reads its answer: up to the length in its head, or to the end of the connection.
 pub fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Answer> {
     stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
@@ -44,7 +44,7 @@ pub fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Answ
         match stream.read(&mut some) {
             Ok(0) => break,
             Ok(read) => bytes.extend_from_slice(&some[..read]),
-            // A host that was frozen and thaws.
+            // After the host was frozen.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -61,7 +61,7 @@ pub fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<Answ
     })
 }
 
-/// Whether the head names a length, and so much is there.
+/// Returns whether the head names a length, and the body is complete.
 fn is_whole(bytes: &[u8]) -> bool {
     let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
         return false;
@@ -74,22 +74,22 @@ fn is_whole(bytes: &[u8]) -> bool {
     len.is_some_and(|len| bytes.len() >= end + 4 + len)
 }
 
-/// A request that ends its connection.
+/// Returns a request that ends its connection.
 pub fn request(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nConnection: close\r\n{headers}\r\n")
 }
 
-/// GET by loopback name.
+/// Sends GET with the loopback host name.
 pub fn get(address: SocketAddr, path: &str) -> Answer {
     get_with(address, path, "Host: localhost\r\n")
 }
 
-/// GET with headers of one's own.
+/// Sends GET with additional headers.
 pub fn get_with(address: SocketAddr, path: &str, headers: &str) -> Answer {
     exchange(connect(address), &request(path, headers)).unwrap()
 }
 
-/// GET on a Unix socket.
+/// Sends GET on a Unix socket.
 pub fn get_unix(socket: &Path, path: &str, host: &str) -> Answer {
     let stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
@@ -97,25 +97,25 @@ pub fn get_unix(socket: &Path, path: &str, host: &str) -> Answer {
 }
 
 impl Bench {
-    /// Starts a daemon that listens on a free port, caught up; and where it listens.
+    /// Starts a daemon that listens on a free port, caught up; returns it and its address.
     pub fn listening(&self) -> (Daemon, SocketAddr) {
         self.listening_by(&mut self.command(&["run", "--listen", "127.0.0.1:0"]))
     }
 
-    /// As [`Self::listening`], by a command of one's own.
+    /// As [`Self::listening`], with another command.
     pub fn listening_by(&self, command: &mut Command) -> (Daemon, SocketAddr) {
         let mut daemon = self.catch_up(command);
         let mut address = None;
         self.wait_for(&mut daemon, "it listens", || {
-            let said = self.said();
-            let mut named = said.split("listener=").skip(1);
+            let log = self.log_text();
+            let mut named = log.split("listener=").skip(1);
             address = named.find_map(|rest| rest.split_whitespace().next()?.parse().ok());
             address.is_some()
         });
         (daemon, address.unwrap())
     }
 
-    /// Waits for an answer that will do.
+    /// Waits for an answer that satisfies a condition.
     pub fn wait_answer(
         &self,
         daemon: &mut Daemon,
@@ -135,7 +135,7 @@ impl Bench {
     }
 }
 
-/// The value of one metric, labels included in its name.
+/// Returns the value of one metric, labels included in its name.
 pub fn metric(text: &str, name: &str) -> Option<f64> {
     let line = text
         .lines()
@@ -143,7 +143,7 @@ pub fn metric(text: &str, name: &str) -> Option<f64> {
     line.and_then(|value| value.split(' ').next()?.parse().ok())
 }
 
-/// The sum over all labels of a metric, of those with `label` in their labels.
+/// Returns the sum of a metric over all labels that contain `label`.
 pub fn metric_sum(text: &str, name: &str, label: &str) -> f64 {
     let lines = text.lines().filter_map(|line| {
         let (labels, value) = line

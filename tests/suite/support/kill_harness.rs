@@ -1,8 +1,8 @@
-//! Owns the test bench for the real process on a real disk: scorers that append, a reader that holds the
-//! export to its word, and a hand that kills the daemon at random moments and starts it again. Never looks
-//! into the daemon's state: what a consumer sees is what counts.
+//! A test bench for the real process on a real disk: scorers that append, a reader that verifies the export, and a
+//! loop that kills the daemon at random moments and restarts it. Only the view of a consumer counts: the daemon's
+//! state is not read.
 //!
-//! The moments of the kills are seeded; what the daemon was doing then is up to the host.
+//! The moments of the kills are seeded; what the daemon was doing then depends on the host.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -20,36 +20,36 @@ use super::export_reader::ReaderThread;
 use super::lake_gen::{Shape, Step, pairs_of, script};
 use super::naive::{multiset_difference, naive_batch};
 
-/// How often a condition that is waited for is looked at.
+/// Polling interval of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// How long a daemon may take from SIGTERM to its exit.
+/// Maximum time from SIGTERM to the exit of a daemon.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A bench run.
+/// The parameters of a bench run.
 #[derive(Debug, Clone)]
 pub struct KillPlan {
-    /// Decides the lake, the cuts and the moments of the kills.
+    /// Seed of the lake, the cuts and the moments of the kills.
     pub seed: u64,
-    /// How many times the daemon is killed; the start after the last one is left alone.
+    /// Number of kills; the start after the last one is not killed.
     pub kills: u32,
     /// Lines in the lake, both streams together.
     pub lines: usize,
-    /// Appends a second, each a random piece of a day-file; more where `scoring` would be too short.
+    /// Appends per second, each a random piece of a day-file; more where `scoring` would be too short.
     pub appends_per_second: u32,
-    /// The longest the scorers take for the lake.
+    /// Maximum time of the scorers for the lake.
     pub scoring: Duration,
-    /// The longest a daemon lives before it is killed. The shortest is nothing.
+    /// Maximum life of a daemon before it is killed. The minimum is zero.
     pub life: Duration,
-    /// How long, after the last append, until the export must equal the batch.
+    /// Maximum time after the last append until the export must equal the batch.
     pub quiet_deadline: Duration,
-    /// Makes the command that starts the daemon on a root.
+    /// Creates the command that starts the daemon on a root.
     pub command: fn(&Path) -> Command,
-    /// How the export may differ from the naive rows: not at all, if this finds nothing.
+    /// Returns the difference between the export and the naive rows, if there is one.
     pub difference: fn(&[u8], &[String]) -> Option<String>,
 }
 
 impl KillPlan {
-    /// `kills` kills within lives of up to 200 ms, and 1,000 lines that arrive all the while.
+    /// Creates a plan of `kills` kills within lives of up to 200 ms, and 1,000 lines that arrive throughout.
     pub fn new(seed: u64, kills: u32) -> Self {
         Self {
             seed,
@@ -64,7 +64,7 @@ impl KillPlan {
         }
     }
 
-    /// The pause between two of so many appends.
+    /// Returns the pause between two of `appends` appends.
     fn pause(&self, appends: usize) -> Duration {
         let appends = u32::try_from(appends.max(1)).unwrap_or(u32::MAX);
         let by_rate = Duration::from_secs(1) / self.appends_per_second.max(1);
@@ -72,19 +72,19 @@ impl KillPlan {
     }
 }
 
-/// What a bench run saw.
+/// The result of a bench run.
 #[derive(Debug, Clone, Copy)]
 pub struct KillReport {
     /// Rows in the export at the end.
     pub rows: usize,
-    /// Kills after which the export had grown since the start before.
+    /// Kills after which the export had grown since the previous start.
     pub kills_with_progress: u32,
 }
 
 /// Runs the plan on an empty directory.
 ///
 /// # Errors
-/// What went wrong, with the seed and the end of the daemon's log.
+/// The violation, with the seed and the end of the daemon's log.
 pub fn run(plan: &KillPlan, root: &Path) -> Result<KillReport, String> {
     let log = root.join("daemon.log");
     let lake = root.join("lake");
@@ -98,26 +98,26 @@ pub fn run(plan: &KillPlan, root: &Path) -> Result<KillReport, String> {
     })
 }
 
-/// Where the export of a root lies.
+/// Returns the path of a root's export.
 pub fn export_path(root: &Path) -> PathBuf {
     root.join("data/distilled/sft/sft_export.jsonl")
 }
 
 fn bench(plan: &KillPlan, root: &Path, log: &Path) -> Result<KillReport, String> {
-    let said = |error: io::Error| error.to_string();
-    fs::create_dir_all(root).map_err(said)?;
+    let describe = |error: io::Error| error.to_string();
+    fs::create_dir_all(root).map_err(describe)?;
     let steps = script(plan.seed, &Shape::steady(plan.lines));
     let expected = naive_batch(&pairs_of(&steps), false).rows;
     let scorer = Scorer::start(root, plan.pause(steps.len()), steps);
     let reader = ReaderThread::start(&export_path(root));
-    let start = || Daemon::start(&mut (plan.command)(root), log).map_err(said);
+    let start = || Daemon::start(&mut (plan.command)(root), log).map_err(describe);
     let mut rng = Rng::with_seed(plan.seed ^ 0x6b69_6c6c);
     let mut kills_with_progress = 0;
     for _ in 0..plan.kills {
         let len_before = len_of(&export_path(root));
         let mut daemon = start()?;
         daemon.live_for(plan.life.mul_f64(rng.f64()))?;
-        daemon.kill_9().map_err(said)?;
+        daemon.kill_9().map_err(describe)?;
         kills_with_progress += u32::from(len_of(&export_path(root)) > len_before);
         reader.check()?;
     }
@@ -130,7 +130,7 @@ fn bench(plan: &KillPlan, root: &Path, log: &Path) -> Result<KillReport, String>
         Ok((plan.difference)(&export, &expected))
     };
     wait_until_equal(plan.quiet_deadline, caught_up)?;
-    let status = daemon.terminate(STOP_DEADLINE).map_err(said)?;
+    let status = daemon.terminate(STOP_DEADLINE).map_err(describe)?;
     if status.code() != Some(0) {
         return Err(format!(
             "after SIGTERM the daemon ended with {status}, not with exit code 0"
@@ -149,7 +149,7 @@ fn bench(plan: &KillPlan, root: &Path, log: &Path) -> Result<KillReport, String>
     }
 }
 
-/// `distilld --root ROOT run`.
+/// Returns the command `distilld --root ROOT run`.
 pub fn daemon_command(root: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
     command.arg("--root").arg(root).arg("run");
@@ -173,8 +173,9 @@ fn wait_until_equal(
     }
 }
 
-/// Whether rows come from the beginning to the end. In some lakes one stream is far ahead of the other: then all rows come in its last part.
-pub fn earns_rows_all_along(steps: &[Step]) -> bool {
+/// Returns whether rows appear throughout. In some lakes one stream is far ahead of the other: then all rows appear in
+/// the last part.
+pub fn earns_rows_throughout(steps: &[Step]) -> bool {
     let rows = |part: usize| {
         let steps = &steps[..steps.len() * part / 4];
         naive_batch(&pairs_of(steps), false).rows.len()
@@ -184,10 +185,10 @@ pub fn earns_rows_all_along(steps: &[Step]) -> bool {
         .all(|quarter| (quarter[1] - quarter[0]) * 7 > rows[4])
 }
 
-/// Looks at a condition until it holds or the deadline has passed; says which.
+/// Polls a condition until it holds or the deadline has passed; returns which.
 ///
 /// # Errors
-/// Those of the condition, at once.
+/// The first error of the condition.
 pub fn wait_until(
     deadline: Duration,
     mut holds: impl FnMut() -> Result<bool, String>,
@@ -215,17 +216,17 @@ fn end_of(log: &Path) -> String {
     lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
-/// A process under test. It is killed when it goes out of scope.
+/// A process under test. It is killed on drop.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
 }
 
 impl Daemon {
-    /// Starts it; what it says is appended to `log`.
+    /// Starts the process; its stderr is appended to `log`.
     ///
     /// # Errors
-    /// The log cannot be opened or the program not be started.
+    /// The log cannot be opened or the program cannot be started.
     pub fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
         let log = OpenOptions::new().create(true).append(true).open(log)?;
         let command = command.stdout(log.try_clone()?).stderr(log);
@@ -234,7 +235,7 @@ impl Daemon {
         })
     }
 
-    /// Fails if it has ended by itself.
+    /// Fails if the process has ended by itself.
     ///
     /// # Errors
     /// How it ended.
@@ -246,7 +247,7 @@ impl Daemon {
         }
     }
 
-    /// Lets it run for a while.
+    /// Lets the process run for a while.
     ///
     /// # Errors
     /// It ended by itself.
@@ -254,10 +255,10 @@ impl Daemon {
         wait_until(time, || self.check_running().map(|()| false)).map(|_| ())
     }
 
-    /// `kill -9`, and waits for its end.
+    /// Sends SIGKILL and waits for the end.
     ///
     /// # Errors
-    /// It had ended otherwise before.
+    /// The process had ended otherwise before.
     pub fn kill_9(mut self) -> io::Result<()> {
         self.child.kill()?;
         let status = self.child.wait()?;
@@ -269,15 +270,15 @@ impl Daemon {
         }
     }
 
-    /// SIGTERM, and waits for its end.
+    /// Sends SIGTERM and waits for the end.
     ///
     /// # Errors
-    /// It has not ended at the deadline; it is killed then.
+    /// The process has not ended at the deadline; it is killed then.
     pub fn terminate(self, deadline: Duration) -> io::Result<ExitStatus> {
         self.end_by(rustix::process::Signal::TERM, deadline)
     }
 
-    /// Sends a signal, and waits for its end.
+    /// Sends a signal and waits for the end.
     ///
     /// # Errors
     /// As [`Daemon::terminate`].
@@ -287,7 +288,7 @@ impl Daemon {
         deadline: Duration,
     ) -> io::Result<ExitStatus> {
         let pid = rustix::process::Pid::from_child(&self.child);
-        // Before it listens, a signal ends any process; that says nothing of how this one ends.
+        // Before it handles signals, a signal ends any process, which would not test its own end.
         let id = self.pid();
         let listens = || self.check_running().map(|()| listens_to(id, signal));
         wait_until(deadline, listens).map_err(io::Error::other)?;
@@ -295,7 +296,7 @@ impl Daemon {
         self.wait(deadline)
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until the process ends by itself.
     ///
     /// # Errors
     /// It has not ended at the deadline.
@@ -309,13 +310,13 @@ impl Daemon {
         ended.ok_or_else(|| io::Error::other(format!("still running after {deadline:?}")))
     }
 
-    /// Its number.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 }
 
-/// Whether a process has a handler for a signal, as the kernel says.
+/// Returns whether a process has a handler for a signal, according to the kernel.
 fn listens_to(pid: u32, signal: rustix::process::Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
@@ -325,13 +326,13 @@ fn listens_to(pid: u32, signal: rustix::process::Signal) -> bool {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Both fail where it has ended already, which is as well.
+        // Both calls fail only if the process has already ended.
         _ = self.child.kill();
         _ = self.child.wait();
     }
 }
 
-/// A thread that writes a script's appends to real day-files. It stops when this goes out of scope.
+/// A thread that writes a script's appends to real day-files. It stops on drop.
 #[derive(Debug)]
 pub struct Scorer {
     thread: Option<JoinHandle<io::Result<()>>>,
@@ -339,7 +340,7 @@ pub struct Scorer {
 }
 
 impl Scorer {
-    /// Starts it; it pauses after each append.
+    /// Starts the thread; it pauses after each append.
     pub fn start(root: &Path, pause: Duration, steps: Vec<Step>) -> Self {
         let root = root.to_owned();
         let stop = Arc::new(AtomicBool::new(false));
@@ -358,7 +359,7 @@ impl Scorer {
         Self { thread, stop }
     }
 
-    /// Waits until all is written; `check` is asked in between, and its error ends the wait.
+    /// Waits until everything is written; `check` is called in between, and its error ends the wait.
     ///
     /// # Errors
     /// An append failed, or `check` did.
@@ -381,16 +382,16 @@ impl Scorer {
 
 impl Drop for Scorer {
     fn drop(&mut self) {
-        // A scorer that went on would bring back directories its test has removed.
+        // A scorer that continued would recreate directories that its test has removed.
         self.stop.store(true, Ordering::Release);
         _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// Does on a real disk what a step says; marks do nothing.
+/// Carries out an append on a real disk; other steps do nothing.
 ///
 /// # Errors
-/// The file system's.
+/// Those of the file system.
 pub fn append_step(root: &Path, step: &Step) -> io::Result<()> {
     let Step::Append {
         stream,
@@ -429,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_killed_terminated_and_seen_to_end() {
+    fn a_process_is_killed_terminated_and_its_end_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let (log, ready) = (dir.path().join("log"), dir.path().join("ready"));
         let shell = |script: &str| {
@@ -447,10 +448,10 @@ mod tests {
         assert_eq!(end_of(&log), "no root");
     }
 
-    /// A stand-in for the daemon: a shell that appends, again and again, the lines the export lacks of the file
-    /// `prepared` beside the lake, then does `tail`, until it is told to end. It writes by builtins alone: a
-    /// child would live on and write after the shell was killed.
-    fn stand_in(root: &Path, on_term: &str, tail: &str) -> Command {
+    /// Returns a substitute for the daemon: a shell that repeatedly appends the lines that the export lacks of the
+    /// file `prepared` next to the lake, then runs `tail`, until it receives SIGTERM. It writes by builtins alone: a
+    /// child would survive and write after the shell was killed.
+    fn substitute(root: &Path, on_term: &str, tail: &str) -> Command {
         let script = format!(
             "trap '{on_term}' TERM; mkdir -p data/distilled/sft; cd data/distilled/sft; e=sft_export.jsonl
             while :; do
@@ -483,13 +484,13 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_keeps_its_word_passes_the_bench() {
-        let report = check_bench(|root| stand_in(root, "exit 0", ""), LONG).unwrap();
+    fn a_correct_daemon_passes_the_bench() {
+        let report = check_bench(|root| substitute(root, "exit 0", ""), LONG).unwrap();
         assert!(report.rows > 5, "{report:?}");
     }
 
     #[test]
-    fn the_bench_says_what_a_bad_daemon_did() {
+    fn the_bench_reports_the_faults_of_a_bad_daemon() {
         type Bad = (fn(&Path) -> Command, Duration, &'static str);
         let brief = Duration::from_secs(1);
         let bad: [Bad; 5] = [
@@ -499,31 +500,31 @@ mod tests {
                 "the daemon ended by itself: exit status: 0",
             ),
             (
-                |root| stand_in(root, "exit 0", "echo more >> $e; sleep 9"),
+                |root| substitute(root, "exit 0", "echo more >> $e; sleep 9"),
                 brief,
                 "still differ",
             ),
             (
-                |root| stand_in(root, "exit 0", "sleep 0.1; rm $e; sleep 0.1"),
+                |root| substitute(root, "exit 0", "sleep 0.1; rm $e; sleep 0.1"),
                 LONG,
                 "cannot be opened any more",
             ),
             (
-                |root| stand_in(root, "exit 7", ""),
+                |root| substitute(root, "exit 7", ""),
                 LONG,
                 "ended with exit status: 7",
             ),
             (
-                |root| stand_in(root, "echo more >> $e; exit 0", ""),
+                |root| substitute(root, "echo more >> $e; exit 0", ""),
                 LONG,
                 "changed while the daemon stopped",
             ),
         ];
-        for (command, quiet, said) in bad {
-            let fault = check_bench(command, quiet).expect_err(said);
+        for (command, quiet, message) in bad {
+            let fault = check_bench(command, quiet).expect_err(message);
             assert!(
-                fault.starts_with("seed 9: ") && fault.contains(said),
-                "{said}: {fault}"
+                fault.starts_with("seed 9: ") && fault.contains(message),
+                "{message}: {fault}"
             );
         }
     }

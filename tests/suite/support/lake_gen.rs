@@ -1,6 +1,5 @@
-//! Owns random lakes: scripts of appends to day-files, cut anywhere, in any order, with the moments a test
-//! acts on in between. The same seed gives the same script. Never says what should come of one: that is the
-//! naive batch of [`pairs_of`] the script.
+//! Random lakes: scripts of appends to day-files, cut anywhere, in any order, with the moments at which a test acts.
+//! The same seed gives the same script. The expected result is that of the naive batch of [`pairs_of`] the script.
 
 mod lines;
 
@@ -23,10 +22,10 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Both.
+    /// Both streams.
     pub const BOTH: [Stream; 2] = [Stream::Scored, Stream::Evidence];
 
-    /// The other one.
+    /// Returns the other stream.
     pub fn other(self) -> Self {
         match self {
             Stream::Scored => Stream::Evidence,
@@ -34,7 +33,7 @@ impl Stream {
         }
     }
 
-    /// The stream's day-file of a pair.
+    /// Returns the stream's day-file of a pair.
     pub fn path(self, root: &Path, pair: &str) -> PathBuf {
         let dir = match self {
             Stream::Scored => "data/scored-runs",
@@ -47,48 +46,48 @@ impl Stream {
 /// One step of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// A scorer appends to a day-file, which is created where it is missing.
+    /// A scorer appends to a day-file, which is created if it is missing.
     Append {
         /// The stream of the day-file.
         stream: Stream,
         /// `YEAR/MONTH/DAY/NAME.jsonl`
         pair: String,
-        /// Any cut of whole lines, inside UTF-8 characters too; may be empty.
+        /// Any part of complete lines, also within UTF-8 characters; may be empty.
         bytes: Vec<u8>,
     },
-    /// All sources stay still for longer than `settle`.
+    /// All sources stay unchanged for longer than `settle`.
     Quiet,
     /// The product is stopped and started.
     Restart,
-    /// The product is made to persist where it is.
+    /// The product makes its progress durable.
     Checkpoint,
 }
 
-/// What evidence may do after it was there in a usable form.
+/// The permitted changes of evidence after its first usable form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvidenceMode {
-    /// Stay as it is, so that incremental must equal batch exactly, whatever the interleaving.
+    /// None, so that incremental must equal batch exactly, with any interleaving.
     Unique,
-    /// Anything: only the keys of rows can be compared, and a run may have a row in one and none in the other.
+    /// Any: only the keys of rows can be compared, and a run may have a row in one and none in the other.
     Free,
 }
 
-/// What a script is like.
+/// The parameters of a script.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
-    /// About how many lines, both streams together.
+    /// Approximate number of lines of both streams.
     pub lines: usize,
-    /// What evidence may do.
+    /// The permitted changes of evidence.
     pub mode: EvidenceMode,
-    /// Whether [`Step::Quiet`], [`Step::Restart`] and [`Step::Checkpoint`] stand between the appends.
+    /// Whether [`Step::Quiet`], [`Step::Restart`] and [`Step::Checkpoint`] occur between the appends.
     pub marks: bool,
-    /// Whether each day-file ends in a newline, and no line has a beginning that is itself a whole JSON value:
-    /// for real clocks, where nobody can say when a source was still.
+    /// Whether each day-file ends in a newline, and no line has a beginning that is itself a complete JSON value: for
+    /// real clocks, with which the moments without change are unknown.
     pub plain_tails: bool,
 }
 
 impl Shape {
-    /// A few lines and all marks, for crash tests and models.
+    /// Returns a shape of a few lines and all marks, for crash tests and models.
     pub fn small(rng: &mut Rng, mode: EvidenceMode) -> Self {
         Self {
             lines: rng.usize(5..=40),
@@ -98,7 +97,7 @@ impl Shape {
         }
     }
 
-    /// Lines for a real process and real clocks.
+    /// Returns a shape for a real process and real clocks.
     pub fn steady(lines: usize) -> Self {
         Self {
             lines,
@@ -109,7 +108,7 @@ impl Shape {
     }
 }
 
-/// The script of a seed. It ends with [`Step::Quiet`] where it has marks.
+/// Returns the script of a seed. It ends with [`Step::Quiet`] if it has marks.
 pub fn script(seed: u64, shape: &Shape) -> Vec<Step> {
     let mut rng = Rng::with_seed(seed);
     let files = day_files(&mut rng, shape);
@@ -118,7 +117,7 @@ pub fn script(seed: u64, shape: &Shape) -> Vec<Step> {
     steps
 }
 
-/// All that the script appends, as the pairs of a lake.
+/// Returns everything that the script appends, as the pairs of a lake.
 pub fn pairs_of(steps: &[Step]) -> Pairs {
     let mut pairs = Pairs::new();
     for step in steps {
@@ -139,7 +138,7 @@ pub fn pairs_of(steps: &[Step]) -> Pairs {
     pairs
 }
 
-/// Whether all evidence of the script is as [`EvidenceMode::Unique`] says.
+/// Returns whether all evidence of the script satisfies [`EvidenceMode::Unique`].
 pub fn evidence_is_unique(steps: &[Step]) -> bool {
     let pairs = pairs_of(steps);
     let mut evidence = pairs
@@ -148,8 +147,8 @@ pub fn evidence_is_unique(steps: &[Step]) -> bool {
     evidence.all(evidence_never_changes)
 }
 
-/// Whether no unfinished line that is a whole JSON value is taken in a [`Step::Quiet`] and goes on after it:
-/// of such a line incremental and batch rightly think differently.
+/// Returns whether no unfinished line that is a complete JSON value is accepted in a [`Step::Quiet`] and continued
+/// after it: incremental and batch correctly differ for such a line.
 pub fn is_fair(steps: &[Step]) -> bool {
     let mut files: HashMap<(Stream, &str), DayFile> = HashMap::new();
     for step in steps {
@@ -179,8 +178,8 @@ pub fn is_fair(steps: &[Step]) -> bool {
     })
 }
 
-/// The shortest script found, by leaving out ever smaller parts, that is still fair, still has unique evidence
-/// if `script` has, and for which `still_fails` holds.
+/// Returns the shortest script found, by removing ever smaller parts, that is still fair, still has unique evidence if
+/// `script` has, and for which `still_fails` holds.
 pub fn shrink(script: &[Step], mut still_fails: impl FnMut(&[Step]) -> bool) -> Vec<Step> {
     let unique = evidence_is_unique(script);
     let mut shortest = script.to_vec();
@@ -219,7 +218,7 @@ impl DayFile {
         }
     }
 
-    /// Whether the unfinished line, if it is a whole value by now, has only white space to come.
+    /// Returns whether the unfinished line, if it is a complete value now, is followed only by white space.
     fn may_settle(&self) -> bool {
         let (written, to_come) = self.bytes.split_at(self.written);
         let tail = written
@@ -245,7 +244,7 @@ const DAYS: [&str; 5] = [
 const NAMES: [&str; 4] = ["audits.jsonl", "a.jsonl", ".dot.jsonl", "é b.jsonl"];
 
 fn day_files(rng: &mut Rng, shape: &Shape) -> Vec<DayFile> {
-    // Few names: the same one in several days is likely.
+    // Few names, so that several days are likely to have the same one.
     let mut pairs: Vec<String> = Vec::new();
     for day in DAYS {
         pairs.extend(NAMES.map(|name| format!("{day}/{name}")));
@@ -290,7 +289,7 @@ fn join_lines(rng: &mut Rng, lines: Vec<Vec<u8>>, shape: &Shape) -> Vec<u8> {
 
 fn interleave(rng: &mut Rng, mut files: Vec<DayFile>, shape: &Shape) -> Vec<Step> {
     let mut steps = Vec::new();
-    // One stream may be far ahead of the other, as in life.
+    // One stream may be far ahead of the other, as in practice.
     let ahead = *pick(
         rng,
         &[None, None, Some(Stream::Scored), Some(Stream::Evidence)],
@@ -358,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_hold_every_verdict_and_every_mark() {
+    fn scripts_have_every_verdict_and_every_mark() {
         let mut total = Counts::default();
         let (mut marks, mut inside_lines, mut duplicates) = (0, 0, 0);
         for seed in 0..200 {
@@ -409,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn evidence_is_unique_where_that_was_asked_for() {
+    fn evidence_is_unique_if_requested() {
         let unique = |mode| {
             (0..200)
                 .filter(|seed| evidence_is_unique(&script(*seed, &shape(*seed, mode))))
@@ -420,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_tails_have_their_newlines_and_may_settle_anywhere() {
+    fn plain_tails_end_in_newlines_and_may_settle_anywhere() {
         for seed in 0..20 {
             let steps = script(seed, &Shape::steady(100));
             let quiet_everywhere: Vec<Step> = steps
@@ -433,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_goes_on_after_it_was_taken_is_not_fair() {
+    fn a_value_that_continues_after_it_was_accepted_is_not_fair() {
         let append = |bytes: &[u8]| Step::Append {
             stream: Stream::Scored,
             pair: "1/2/3/a.jsonl".to_owned(),
@@ -446,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn shrinking_leaves_what_fails_and_little_else() {
+    fn shrinking_keeps_the_failing_steps_and_few_others() {
         let steps = script(
             3,
             &Shape {

@@ -1,9 +1,10 @@
-//! Owns the service manager's end of a real notify socket, and real hangs: one thread stopped, a file system frozen.
+//! The service manager's end of a real notify socket, and real hangs: one stopped thread, a frozen file system.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,43 +16,47 @@ use nix::unistd::Pid;
 
 use super::process::LONG;
 
-/// A manager that hears what a process says of itself.
+/// A manager that receives the messages of a process.
 #[derive(Debug)]
 pub struct Manager {
     home: tempfile::TempDir,
     socket: UnixDatagram,
-    /// Lines of messages that were not asked for yet.
+    /// Lines of received messages that were not returned yet.
     coming: RefCell<VecDeque<String>>,
-    heard: RefCell<Vec<String>>,
+    lines: RefCell<Vec<String>>,
     messages: RefCell<Vec<String>>,
 }
 
 impl Manager {
-    /// One that nobody speaks to yet.
+    /// Creates a manager without messages.
     pub fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        let socket = UnixDatagram::bind(home.path().join("notify")).unwrap();
+        let path = home.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        // A daemon of another user sends to it too.
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         Self {
             home,
             socket,
             coming: RefCell::default(),
-            heard: RefCell::default(),
+            lines: RefCell::default(),
             messages: RefCell::default(),
         }
     }
 
-    /// Has a command speak to it.
+    /// Connects a command to it.
     pub fn manage<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.env("NOTIFY_SOCKET", self.home.path().join("notify"))
     }
 
-    /// The same, and that it loses patience.
+    /// Connects a command to it, with a watchdog time-out.
     pub fn watch<'a>(&self, command: &'a mut Command, patience: Duration) -> &'a mut Command {
         self.manage(command)
             .env("WATCHDOG_USEC", patience.as_micros().to_string())
     }
 
-    /// The next line, with its end; `None` when none came in time. What else is in its message comes next.
+    /// Returns the next line, with its end; `None` if none arrives in time. The other lines of its message follow.
     pub fn next(&self, patience: Duration) -> Option<String> {
         if self.coming.borrow().is_empty() {
             let message = self.receive(patience)?;
@@ -60,7 +65,7 @@ impl Manager {
             self.messages.borrow_mut().push(message);
         }
         let line = self.coming.borrow_mut().pop_front()?;
-        self.heard.borrow_mut().push(line.clone());
+        self.lines.borrow_mut().push(line.clone());
         Some(line)
     }
 
@@ -73,13 +78,13 @@ impl Manager {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 None
             }
-            // A host that was frozen and thaws.
+            // After the host was frozen.
             Err(error) if error.kind() == ErrorKind::Interrupted => self.receive(patience),
             Err(error) => panic!("{error}"),
         }
     }
 
-    /// Waits for a line with these words in it.
+    /// Waits for a line that contains these words.
     pub fn wait_for(&self, words: &str) -> String {
         let deadline = Instant::now() + LONG;
         loop {
@@ -87,33 +92,36 @@ impl Manager {
             match self.next(left) {
                 Some(line) if line.contains(words) => return line,
                 Some(_) => {}
-                None => panic!("no {words:?} in {:#?}", self.heard()),
+                None => panic!("no {words:?} in {:#?}", self.lines_so_far()),
             }
         }
     }
 
-    /// The messages so far, whole.
+    /// Returns the complete messages so far.
     pub fn messages(&self) -> Vec<String> {
         self.messages.borrow().clone()
     }
 
-    /// Takes what has come by now, and gives all lines since the start.
+    /// Receives the pending messages, and returns all lines since the start.
     pub fn drain(&self) -> String {
         while self.next(Duration::ZERO).is_some() {}
-        self.heard().concat()
+        self.lines_so_far().concat()
     }
 
-    /// The lines that were asked for so far.
-    pub fn heard(&self) -> Vec<String> {
-        self.heard.borrow().clone()
+    /// Returns the lines that were returned so far.
+    pub fn lines_so_far(&self) -> Vec<String> {
+        self.lines.borrow().clone()
     }
 
-    /// Waits until the process has not said for `patience` that it lives.
+    /// Waits until the process has sent no keep-alive for `patience`.
     pub fn lose_patience(&self, patience: Duration) {
         let deadline = Instant::now() + LONG;
         let mut alive_at = Instant::now();
         while alive_at.elapsed() < patience {
-            assert!(Instant::now() < deadline, "it goes on saying that it lives");
+            assert!(
+                Instant::now() < deadline,
+                "the keep-alive messages continue"
+            );
             if let Some(message) = self.next(patience.saturating_sub(alive_at.elapsed()))
                 && message.contains("WATCHDOG=1")
             {
@@ -123,12 +131,12 @@ impl Manager {
     }
 }
 
-/// One thread of a process, stopped as a hang stops it, while all others run. It goes on when this is dropped.
+/// One stopped thread of a process, like a hang, while all others run. It resumes on drop.
 #[derive(Debug)]
 pub struct StoppedThread(Pid);
 
 impl StoppedThread {
-    /// Stops the thread whose name begins so.
+    /// Stops the thread whose name has this prefix.
     pub fn stop(process_id: u32, name: &str) -> Self {
         let tasks = fs::read_dir(format!("/proc/{process_id}/task")).unwrap();
         let task = tasks
@@ -148,13 +156,13 @@ impl StoppedThread {
 
 impl Drop for StoppedThread {
     fn drop(&mut self) {
-        // It fails where the process has ended, which is as well.
+        // It fails only if the process has already ended.
         let _ = ptrace::detach(self.0, None);
     }
 }
 
-/// An ext4 of its own, on which every write can be made to hang. Unmounted when this is dropped; drop it before the
-/// process that hangs on it, which cannot be killed until then.
+/// An ext4 of its own, on which every write can be made to hang. Unmounted on drop; drop it before the process that
+/// hangs on it, which cannot be killed until then.
 #[derive(Debug)]
 pub struct Freezable {
     dir: PathBuf,
@@ -162,7 +170,8 @@ pub struct Freezable {
 }
 
 impl Freezable {
-    /// Mounts one at `dir`. `None` where this host does not let us, with the reason on stderr; in CI that is a failure.
+    /// Mounts one at `dir`. Returns `None` where this host does not permit it, with the reason on stderr; in CI that
+    /// is a failure.
     pub fn mount(image: &Path, dir: &Path) -> Option<Self> {
         fs::create_dir_all(dir).unwrap();
         fs::File::create(image).unwrap().set_len(64 << 20).unwrap();
@@ -190,13 +199,13 @@ impl Freezable {
         })
     }
 
-    /// From now on whoever writes there hangs.
+    /// Blocks all writes from now on.
     pub fn freeze(&mut self) {
         self.frozen = true;
         self.call("fsfreeze", "-f");
     }
 
-    /// They go on.
+    /// Unblocks them.
     pub fn thaw(&mut self) {
         if std::mem::take(&mut self.frozen) {
             self.call("fsfreeze", "-u");
@@ -212,7 +221,7 @@ impl Freezable {
 impl Drop for Freezable {
     fn drop(&mut self) {
         self.thaw();
-        // Lazily: the daemon may still hold files there.
+        // Lazily: the daemon may still have open files there.
         self.call("umount", "-l");
     }
 }

@@ -1,5 +1,5 @@
-//! Owns what the tests stand on: a disk that crashes, a second implementation to compare with, random lakes, and
-//! a harness that kills the real process, the bodies of the fuzz targets. Never decides what the product should do: the contract does.
+//! Shared support of the tests: a disk that crashes, a second implementation to compare with, random lakes, a harness
+//! that kills the real process, and the bodies of the fuzz targets. The contract defines the expected behavior.
 
 #[cfg(not(fuzzing))]
 pub mod account;

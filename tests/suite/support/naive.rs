@@ -1,6 +1,5 @@
-//! Owns the naive batch join: a second implementation of the data contract, written from its text, slow and
-//! plain. Never imports the product's parser, firewall or templates; what it shares with the product is the
-//! contract alone.
+//! The naive batch join: a second implementation of the data contract, written from its text, slow and simple. Does
+//! not import the product's parser, firewall or templates; both have only the contract in common.
 
 pub mod compare;
 mod walk;
@@ -18,21 +17,21 @@ pub type Pair = (Option<Vec<u8>>, Option<Vec<u8>>);
 /// All pairs of a lake, keyed `YEAR/MONTH/DAY/NAME.jsonl`.
 pub type Pairs = BTreeMap<String, Pair>;
 
-/// What stands in a row in the place of both stamps.
+/// Replaces both timestamps in a row.
 pub const STAMP: &str = "STAMP";
 
-/// How many scored lines had which verdict, and how many lines gave no record.
+/// The number of scored lines by verdict, and of lines without a record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Scored files.
     pub scored_files: u64,
     /// Well-formed scored lines.
     pub records: u64,
-    /// Scored lines that are no such JSON object.
+    /// Scored lines that are not such a JSON object.
     pub malformed: u64,
-    /// Scored files whose last line has no newline and is not a whole value: not a line yet, in no other count.
+    /// Scored files whose last line has no newline and is not a complete value: not a line yet, in no other count.
     pub has_unarmed: u64,
-    /// Evidence lines, of scored files' partners, that are no such JSON object.
+    /// Evidence lines of scored files' partners that are not such a JSON object.
     pub evidence_malformed: u64,
     /// `rejected` or `needs_human_review`.
     pub firewall: u64,
@@ -40,24 +39,24 @@ pub struct Counts {
     pub unknown_category: u64,
     /// No evidence with the run's id.
     pub no_evidence: u64,
-    /// The evidence's role has no instruction-response shape.
+    /// The evidence's role has no instruction-response form.
     pub role: u64,
     /// The evidence's text is blank.
     pub blank_text: u64,
     /// Rows.
     pub exported: u64,
-    /// Of them: a later line of the pair refuses the run by its category.
+    /// Of the rows: a later line of the pair refuses the run by its category.
     pub contradicted: u64,
 }
 
 impl Counts {
-    /// What the batch result calls `not-instructable`.
+    /// Returns the count that the batch result calls `not-instructable`.
     pub fn not_instructable(&self) -> u64 {
         self.unknown_category + self.no_evidence + self.role + self.blank_text
     }
 }
 
-/// What the batch makes of a lake.
+/// The batch result of a lake.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NaiveBatch {
     /// The rows in walk order, without newline, [`STAMP`] for the stamps.
@@ -66,7 +65,7 @@ pub struct NaiveBatch {
     pub counts: Counts,
 }
 
-/// Where a record comes from.
+/// The origin of a record.
 #[derive(Default)]
 pub struct Provenance {
     pub source_file: String,
@@ -81,7 +80,7 @@ pub struct Scored {
     pub provenance: Provenance,
 }
 
-/// Evidence of a run.
+/// The evidence of a run.
 pub struct Evidence {
     pub run_id: String,
     pub task_id: String,
@@ -108,7 +107,7 @@ enum Verdict {
 pub fn naive_batch(pairs: &Pairs, include_partial: bool) -> NaiveBatch {
     let mut batch = NaiveBatch::default();
     let mut walk: Vec<(&String, &Pair)> = pairs.iter().collect();
-    // Name by name: in the order of whole paths `01-x/` would come before `01/`.
+    // Sorted by path component: in the order of whole paths `01-x/` would precede `01/`.
     walk.sort_by_key(|(path, _)| path.split('/').map(str::to_owned).collect::<Vec<_>>());
     for (path, (scored, evidence)) in walk {
         let Some(scored) = scored else {
@@ -185,7 +184,7 @@ fn verdict(run: &Scored, evidence: Option<&Evidence>, id: &str, partial: bool) -
     }
 }
 
-/// By what the rows would be known that the scored lines of a pair give which its firewall refuses.
+/// Returns the keys of the rows that the scored lines of a pair would have which its firewall refuses.
 pub fn refused_keys(path: &str, scored: &[u8]) -> BTreeSet<String> {
     let name = path.rsplit('/').next().unwrap_or(path);
     let nothing = parse_evidence("null").expect("a record of zero values");
@@ -198,7 +197,7 @@ pub fn refused_keys(path: &str, scored: &[u8]) -> BTreeSet<String> {
         .collect()
 }
 
-/// The verdict on every well-formed scored line: by run id the pairs and names of verdicts, in walk order.
+/// Returns the verdict on every well-formed scored line: by run id the pairs and names of verdicts, in walk order.
 pub fn verdicts(pairs: &Pairs) -> BTreeMap<String, Vec<(String, &'static str)>> {
     let mut verdicts: BTreeMap<String, Vec<(String, &'static str)>> = BTreeMap::new();
     for (path, (scored, evidence)) in pairs {
@@ -216,7 +215,7 @@ pub fn verdicts(pairs: &Pairs) -> BTreeMap<String, Vec<(String, &'static str)>> 
                 Verdict::Firewall => "firewalled",
                 Verdict::UnknownCategory => "unknown_category",
                 Verdict::NoEvidence => "waiting",
-                Verdict::Role => "role",
+                Verdict::Role => "wrong_role",
                 Verdict::BlankText => "blank_text",
                 Verdict::Exported(_) => "exported",
             };
@@ -232,7 +231,7 @@ struct Lines {
     has_unarmed: bool,
 }
 
-/// The lines that are not blank; the last one, where it has no newline, only if it is a whole value.
+/// Returns the lines that are not blank; the last one, if it has no newline, only if it is a complete value.
 fn lines(bytes: &[u8]) -> Lines {
     let mut whole: Vec<String> = Vec::new();
     let mut has_unarmed = false;
@@ -252,8 +251,8 @@ fn lines(bytes: &[u8]) -> Lines {
     Lines { whole, has_unarmed }
 }
 
-/// The text of a line: each byte that belongs to no UTF-8 character becomes a U+FFFD of its own, as in the Go exporter.
-/// (`from_utf8_lossy` makes one of a character's whole beginning.)
+/// Returns the text of a line: each byte that belongs to no UTF-8 character becomes a U+FFFD of its own, as in the Go
+/// exporter. (`from_utf8_lossy` replaces the whole beginning of a character with one.)
 pub fn repaired(mut bytes: &[u8]) -> String {
     let mut text = String::new();
     while let Err(error) = std::str::from_utf8(bytes) {
@@ -269,8 +268,8 @@ fn record(line: &str) -> Option<Json> {
     parse(line).filter(|value| matches!(value, Json::Object(_) | Json::Null))
 }
 
-/// Whether no run's evidence ever changes after it was first given in a form that earns a row. Where this holds
-/// the incremental export must equal the batch; where it does not, rows may be superseded.
+/// Returns whether no run's evidence ever changes after its first form that earns a row. If so, the incremental export
+/// must equal the batch; otherwise rows may be superseded.
 pub fn evidence_never_changes(evidence: &[u8]) -> bool {
     let mut first_forms: HashMap<String, String> = HashMap::new();
     lines(evidence)
@@ -295,7 +294,7 @@ pub fn evidence_never_changes(evidence: &[u8]) -> bool {
         })
 }
 
-/// A scored run's line, trimmed; `None` where it is malformed.
+/// Parses a scored run's line, trimmed; `None` if it is malformed.
 pub fn parse_scored(line: &str) -> Option<Scored> {
     let record = record(line)?;
     Some(Scored {
@@ -305,7 +304,7 @@ pub fn parse_scored(line: &str) -> Option<Scored> {
     })
 }
 
-/// An evidence line, trimmed; `None` where it is malformed.
+/// Parses an evidence line, trimmed; `None` if it is malformed.
 pub fn parse_evidence(line: &str) -> Option<Evidence> {
     let record = record(line)?;
     let context = object(record.get("retrieved_context"))?;
@@ -436,7 +435,7 @@ fn context(evidence: &Evidence) -> String {
     parts.join(" · ")
 }
 
-/// A JSON string as `JSON.stringify` writes it.
+/// Returns a JSON string as `JSON.stringify` writes it.
 fn quoted(text: &str) -> String {
     let mut json = String::from("\"");
     for c in text.chars() {
@@ -488,17 +487,17 @@ mod tests {
     }
 
     #[test]
-    fn it_gives_the_golden_rows_in_order() {
+    fn it_returns_the_golden_rows_in_order() {
         check_golden(false, "expected.native.jsonl", 178, 32);
     }
 
     #[test]
-    fn it_gives_the_golden_rows_with_partial_ones() {
+    fn it_returns_the_golden_rows_with_partial_ones() {
         check_golden(true, "expected.native.include-partial.jsonl", 191, 19);
     }
 
     #[test]
-    fn each_byte_of_no_character_is_replaced() {
+    fn each_invalid_byte_is_replaced() {
         assert_eq!(
             repaired(b"na\xe1\x9e\xdf\x9da\xff"),
             "na\u{fffd}\u{fffd}\u{7dd}a\u{fffd}"
@@ -507,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_line_without_newline_counts_only_if_whole() {
+    fn a_last_line_without_newline_counts_only_if_complete() {
         let count = |scored: &str| {
             let pair = (Some(scored.as_bytes().to_vec()), None);
             let counts =
@@ -541,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn the_difference_names_rows_missing_doubled_and_torn() {
+    fn the_difference_names_missing_duplicate_and_torn_rows() {
         let row = |id: u32, stamp: &str| {
             format!(
                 r#"{{"id":{id},"created_at":"{stamp}","provenance":{{"x":0,"recorded_at":"{stamp}"}}}}"#
@@ -574,7 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_one_scored_line_have_one_key_whatever_their_content() {
+    fn rows_of_one_scored_line_have_one_key_with_any_content() {
         let row = |id: &str, response: &str, offset: u32| {
             format!(
                 r#"{{"id":"{id}","response":"{response}","provenance":{{"line_offset":{offset}}}}}"#

@@ -1,5 +1,5 @@
-//! Owns a small JSON reader of its own, so that the naive batch shares no line with the product's. It is slow,
-//! recursive and keeps everything; numbers stay as they are written.
+//! A small, separate JSON reader, so that the naive batch shares no code with the product. It is slow, recursive and
+//! keeps everything; numbers remain as written.
 
 /// A JSON value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,12 +14,12 @@ pub enum Json {
     Text(String),
     /// A list.
     List(Vec<Json>),
-    /// The members in the order written, doubles included.
+    /// The members in the order written, duplicates included.
     Object(Vec<(String, Json)>),
 }
 
 impl Json {
-    /// The value of `key`: the last one, `Null` where there is none or this is no object.
+    /// Returns the value of `key`: the last one, `Null` if it is missing or this is not an object.
     pub fn get(&self, key: &str) -> &Json {
         let Json::Object(members) = self else {
             return &Json::Null;
@@ -29,7 +29,7 @@ impl Json {
     }
 }
 
-/// The value `text` holds, if it is one whole JSON value with nothing but white space around it.
+/// Returns the value of `text`, if it is one complete JSON value with nothing but white space around it.
 pub fn parse(text: &str) -> Option<Json> {
     let mut reader = Reader { rest: text };
     let value = reader.value()?;
@@ -100,7 +100,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `-`? int frac? exp?, where int has no leading zero.
+    /// Parses `-`? int frac? exp?, where int has no leading zero.
     fn number(&mut self) -> Option<Json> {
         let end = self
             .rest
@@ -126,7 +126,7 @@ impl Reader<'_> {
     }
 
     fn string(&mut self) -> Option<String> {
-        // UTF-16 units first: surrogates find their other half or are replaced at the end.
+        // UTF-16 units first: surrogates are paired or replaced at the end.
         let mut units = Vec::new();
         self.take("\"")?;
         loop {
@@ -165,7 +165,7 @@ impl Reader<'_> {
 }
 
 #[test]
-fn values_are_read_and_anything_else_is_refused() {
+fn valid_values_are_read_and_anything_else_is_refused() {
     let text = |text: &str| Some(Json::Text(text.to_owned()));
     assert_eq!(
         parse(r#" "a\n\u00e9\ud83d\ude00\ud83d" "#),

@@ -1,5 +1,5 @@
-//! Owns a root of its own for one test of the real process: day-files to write, the process to run, the export to
-//! look at. Every wait is for a condition, with a deadline. Never looks into the daemon's state.
+//! A root for one test of the real process: day-files to write, the process to run, the export to read. Every wait is
+//! for a condition, with a deadline. The daemon's state is not read.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -18,16 +18,16 @@ use super::kill_harness::{Daemon, export_path, wait_until};
 use super::lake_gen::Stream;
 use super::naive::{multiset_difference, naive_batch, read_pairs};
 
-/// How long a daemon may take for anything that it should do at once, on a busy host.
+/// Maximum time for any immediate operation of a daemon, on a busy host.
 pub const LONG: Duration = Duration::from_secs(30);
-/// How long it may take from a signal to its end.
+/// Maximum time from a signal to its end.
 pub const STOP: Duration = Duration::from_secs(5);
-/// Nobody, on every Debian: a user without rights.
+/// The unprivileged user `nobody` of every Debian.
 const NOBODY: u32 = 65_534;
-/// Resident memory that no input may drive the daemon beyond, KiB.
+/// Resident memory that no input may make the daemon exceed, KiB.
 pub const MEMORY_KIB_MAX: u64 = 96 << 10;
 
-/// A lake in a directory that vanishes with its test.
+/// A lake in a temporary directory of its test.
 #[derive(Debug)]
 pub struct Bench {
     dir: tempfile::TempDir,
@@ -36,73 +36,73 @@ pub struct Bench {
 /// A process that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// How.
+    /// How it ended.
     pub status: ExitStatus,
-    /// All that it said.
+    /// Its complete stderr.
     pub stderr: String,
-    /// Its data.
+    /// Its stdout.
     pub stdout: String,
-    /// The most memory it was seen to have, KiB.
+    /// Maximum observed memory, KiB.
     pub memory_kib: u64,
-    /// Bytes it read, by the kernel's account.
+    /// Bytes it read, according to the kernel.
     pub read_bytes: u64,
 }
 
 impl Ended {
-    /// Asserts the exit code, and that each of the words was said.
-    pub fn check(&self, code: i32, said: &[&str]) {
+    /// Asserts the exit code, and that stderr contains each of the words.
+    pub fn check(&self, code: i32, words: &[&str]) {
         assert_eq!(self.status.code(), Some(code), "{}", self.stderr);
-        for said in said {
-            assert!(self.stderr.contains(said), "no {said:?} in {}", self.stderr);
+        for word in words {
+            assert!(self.stderr.contains(word), "no {word:?} in {}", self.stderr);
         }
     }
 }
 
 impl Bench {
-    /// An empty root.
+    /// Creates an empty root.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("lake")).unwrap();
         Self { dir }
     }
 
-    /// The root.
+    /// Returns the root.
     pub fn root(&self) -> PathBuf {
         self.dir.path().join("lake")
     }
 
-    /// A path beside the root.
-    pub fn beside(&self, name: &str) -> PathBuf {
+    /// Returns a path next to the root.
+    pub fn sibling(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// The state directory.
+    /// Returns the state directory.
     pub fn state_dir(&self) -> PathBuf {
         self.root().join("data/distilled/.distilld")
     }
 
-    /// Removes the state directory, whatever a daemon puts into it meanwhile.
+    /// Removes the state directory, also while a daemon writes to it.
     pub fn remove_state(&self) {
         let removed = wait_until(LONG, || Ok(fs::remove_dir_all(self.state_dir()).is_ok()));
         assert_eq!(removed, Ok(true));
     }
 
-    /// The export's path.
+    /// Returns the export's path.
     pub fn export(&self) -> PathBuf {
         export_path(&self.root())
     }
 
-    /// The export's bytes; none if there is no export.
+    /// Returns the export's bytes; empty if there is no export.
     pub fn export_bytes(&self) -> Vec<u8> {
         fs::read(self.export()).unwrap_or_default()
     }
 
-    /// Complete lines in the export.
+    /// Returns the number of complete lines in the export.
     pub fn row_count(&self) -> usize {
         memchr::memchr_iter(b'\n', &self.export_bytes()).count()
     }
 
-    /// `source_run_id` of every row, in order.
+    /// Returns the `source_run_id` of every row, in order.
     pub fn runs(&self) -> Vec<String> {
         self.export_bytes()
             .split_inclusive(|byte| *byte == b'\n')
@@ -126,12 +126,12 @@ impl Bench {
         assert_eq!((runs.len(), distinct.len()), (count, count));
     }
 
-    /// Where a day-file lies.
+    /// Returns the path of a day-file.
     pub fn path(&self, stream: Stream, pair: &str) -> PathBuf {
         stream.path(&self.root(), pair)
     }
 
-    /// Appends to a day-file, which is created where it is missing.
+    /// Appends to a day-file, which is created if it is missing.
     pub fn append(&self, stream: Stream, pair: &str, bytes: impl AsRef<[u8]>) {
         let path = self.path(stream, pair);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -149,7 +149,8 @@ impl Bench {
         self.append(Stream::Scored, pair, scored(run));
     }
 
-    /// `distilld --root ROOT` and what follows, with a short settle; the environment of the tests is not its own.
+    /// Returns `distilld --root ROOT` with the arguments and a short settle time, without the environment of the
+    /// tests.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
         command
@@ -162,13 +163,13 @@ impl Bench {
         command
     }
 
-    /// As [`Self::command`], but as a user who may read what is for everybody and write what a daemon writes; its program
-    /// lies where that user can reach it. Only root can start it.
+    /// As [`Self::command`], but as a user who can read world-readable files and write the daemon's files; its program
+    /// is at a path that the user can reach. Only root can start it.
     pub fn as_user(&self, user: u32, arguments: &[&str]) -> Command {
-        let program = self.beside("distilld");
+        let program = self.sibling("distilld");
         if !program.exists() {
             let built = Path::new(env!("CARGO_BIN_EXE_distilld"));
-            // Another file system has a copy of it.
+            // A file system of its own requires a copy.
             if fs::hard_link(built, &program).is_err() {
                 fs::copy(built, &program).unwrap();
             }
@@ -191,7 +192,7 @@ impl Bench {
     }
 
     /// As [`Self::as_user`], for a user who owns nothing else.
-    pub fn as_nobody(&self, arguments: &[&str]) -> Command {
+    pub fn as_unprivileged(&self, arguments: &[&str]) -> Command {
         self.as_user(NOBODY, arguments)
     }
 
@@ -200,7 +201,7 @@ impl Bench {
         self.start_command(&mut self.command(&["run"]))
     }
 
-    /// Starts a daemon by a command of one's own.
+    /// Starts a daemon with another command.
     pub fn start_command(&self, command: &mut Command) -> Daemon {
         Daemon::start(command, &self.log()).unwrap()
     }
@@ -210,23 +211,23 @@ impl Bench {
         self.catch_up(&mut self.command(&["run"]))
     }
 
-    /// As [`Self::start_caught_up`], by a command of one's own.
+    /// As [`Self::start_caught_up`], with another command.
     pub fn catch_up(&self, command: &mut Command) -> Daemon {
-        let before = self.said().matches("caught up").count();
+        let before = self.log_text().matches("caught up").count();
         let mut daemon = self.start_command(command);
         self.wait_for(&mut daemon, "it has caught up", || {
-            self.said().matches("caught up").count() > before
+            self.log_text().matches("caught up").count() > before
         });
         daemon
     }
 
-    /// Where daemons log.
+    /// Returns the path of the daemons' log.
     pub fn log(&self) -> PathBuf {
-        self.beside("daemon.log")
+        self.sibling("daemon.log")
     }
 
-    /// All that daemons said so far.
-    pub fn said(&self) -> String {
+    /// Returns the log so far.
+    pub fn log_text(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.log()).unwrap_or_default()).into_owned()
     }
 
@@ -235,32 +236,31 @@ impl Bench {
         let outcome = wait_until(LONG, || daemon.check_running().map(|()| holds()));
         match outcome {
             Ok(true) => {}
-            Ok(false) => panic!("not within {LONG:?}: {what}\n{}", self.said()),
-            Err(error) => panic!("{error}, waiting until {what}\n{}", self.said()),
+            Ok(false) => panic!("not within {LONG:?}: {what}\n{}", self.log_text()),
+            Err(error) => panic!("{error}, waiting until {what}\n{}", self.log_text()),
         }
     }
 
-    /// Waits until the export has so many rows.
+    /// Waits until the export has this number of rows.
     pub fn wait_rows(&self, daemon: &mut Daemon, rows: usize) {
         self.wait_for(daemon, &format!("{rows} rows"), || self.row_count() >= rows);
-        assert_eq!(self.row_count(), rows, "{}", self.said());
+        assert_eq!(self.row_count(), rows, "{}", self.log_text());
     }
 
-    /// Ends the daemon, which must end well.
+    /// Stops the daemon, which must end successfully.
     pub fn stop(&self, daemon: Daemon) {
         let status = daemon.terminate(LONG).unwrap();
-        assert_eq!(status.code(), Some(0), "{}", self.said());
+        assert_eq!(status.code(), Some(0), "{}", self.log_text());
     }
 
-    /// Appends a run of its own to day-file `probe.jsonl` and waits for its row: what was written before it has
-    /// been heard of by then.
+    /// Appends a new run to day-file `probe.jsonl` and waits for its row: all earlier writes have been noticed then.
     pub fn probe(&self, daemon: &mut Daemon) {
         let run = format!("probe {}", fastrand::u64(..));
         self.append_run("2026/01/01/probe.jsonl", &run);
         self.wait_run(daemon, &run);
     }
 
-    /// Whether a run has a row.
+    /// Returns whether a run has a row.
     pub fn has(&self, run: &str) -> bool {
         let wanted = format!("\"source_run_id\":\"{run}\"");
         memchr::memmem::find(&self.export_bytes(), wanted.as_bytes()).is_some()
@@ -273,7 +273,7 @@ impl Bench {
 
     /// Runs a command to its end.
     pub fn run(&self, command: &mut Command) -> Ended {
-        let (out, err) = (self.beside("stdout"), self.beside("stderr"));
+        let (out, err) = (self.sibling("stdout"), self.sibling("stderr"));
         let child = command
             .stdin(Stdio::null())
             .stdout(File::create(&out).unwrap())
@@ -290,43 +290,43 @@ impl Bench {
         }
     }
 
-    /// What a command answers to `--json`; it must end well.
+    /// Returns a command's answer with `--json`; it must succeed.
     pub fn ask(&self, arguments: &[&str]) -> Value {
         let ended = self.run(&mut self.command(arguments));
         ended.check(0, &[]);
         serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{}", ended.stdout))
     }
 
-    /// `run --once`, which must end well.
+    /// Runs `run --once`, which must succeed.
     pub fn once(&self) -> Ended {
         let ended = self.run(&mut self.command(&["run", "--once"]));
         ended.check(0, &[]);
         ended
     }
 
-    /// What `status --json` tells, of a running daemon or without one.
+    /// Returns `status --json`, of a running daemon or without one.
     pub fn status(&self) -> Value {
         self.ask(&["status", "--json"])
     }
 
-    /// The first difference between the export and what a batch makes of the lake.
+    /// Returns the first difference between the export and the batch of the lake.
     pub fn difference(&self) -> Option<String> {
         let pairs = read_pairs(&OsStorage, &self.root()).unwrap();
         multiset_difference(&self.export_bytes(), &naive_batch(&pairs, false).rows)
     }
 
-    /// Asserts that the export is what a batch makes of the lake.
+    /// Asserts that the export equals the batch of the lake.
     pub fn assert_batch(&self) {
         assert_eq!(self.difference(), None);
     }
 }
 
-/// An accepted run's line.
+/// Returns an accepted run's line.
 pub fn scored(run: &str) -> String {
     scored_as(run, "accepted")
 }
 
-/// A scored run's line.
+/// Returns a scored run's line.
 pub fn scored_as(run: &str, category: &str) -> String {
     format!(
         "{{\"evidence_run_id\":\"{run}\",\"category\":\"{category}\",\"provenance\":{{\"source_file\":\"s\",\
@@ -334,12 +334,12 @@ pub fn scored_as(run: &str, category: &str) -> String {
     )
 }
 
-/// A run's evidence.
+/// Returns a run's evidence.
 pub fn evidence(run: &str) -> String {
     evidence_with(run, &format!("what {run} said"))
 }
 
-/// A run's evidence with a text of one's own.
+/// Returns a run's evidence with this text.
 pub fn evidence_with(run: &str, text: &str) -> String {
     format!(
         "{{\"run_id\":\"{run}\",\"model_role\":\"executor\",\"text\":\"{text}\",\"source_files\":[\"a.rs\"],\
@@ -347,7 +347,7 @@ pub fn evidence_with(run: &str, text: &str) -> String {
     )
 }
 
-/// Waits for the process's end; what the kernel's accounts say of it is read until it is reaped.
+/// Waits for the process's end; its kernel counters are read until it is reaped.
 fn watch_to_end(mut child: Child) -> io::Result<(ExitStatus, u64, u64)> {
     let mut memory_kib = 0;
     let stat = PathBuf::from(format!("/proc/{}/stat", child.id()));
@@ -366,32 +366,32 @@ fn watch_to_end(mut child: Child) -> io::Result<(ExitStatus, u64, u64)> {
     Ok((child.wait()?, memory_kib, read_bytes))
 }
 
-/// The most resident memory that a running process had so far, KiB.
+/// Returns the maximum resident memory of a running process so far, KiB.
 pub fn memory_kib_max(pid: u32) -> u64 {
-    number_behind(&proc_file(pid, "status"), "VmHWM:")
+    number_after(&proc_file(pid, "status"), "VmHWM:")
 }
 
-/// The resident memory of a running process, KiB.
+/// Returns the resident memory of a running process, KiB.
 pub fn memory_kib(pid: u32) -> u64 {
-    number_behind(&proc_file(pid, "status"), "VmRSS:")
+    number_after(&proc_file(pid, "status"), "VmRSS:")
 }
 
-/// Bytes that a running process has read so far, by the kernel's account.
+/// Returns the bytes that a running process has read so far, according to the kernel.
 pub fn read_bytes(pid: u32) -> u64 {
-    number_behind(&proc_file(pid, "io"), "rchar:")
+    number_after(&proc_file(pid, "io"), "rchar:")
 }
 
 fn proc_file(pid: u32, name: &str) -> String {
     let mut text = String::new();
     let opened = File::open(Path::new("/proc").join(pid.to_string()).join(name));
-    // A process that has just ended has nothing to say.
+    // A process that has just ended has no values.
     if let Ok(mut file) = opened {
         _ = file.read_to_string(&mut text);
     }
     text
 }
 
-fn number_behind(text: &str, key: &str) -> u64 {
+fn number_after(text: &str, key: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(key));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
         .unwrap_or(0)

@@ -3,13 +3,14 @@
 /// A comment or string literal, without code.
 #[derive(Debug)]
 pub struct Prose {
-    /// The line on which it starts, from 1.
+    /// The line of its start, from 1.
     pub line: usize,
     /// Its text; of code, only the delimiters remain.
     pub text: String,
 }
 
-/// The comments of a Rust file, and its string literals that contain a space. Consecutive line comments are one text.
+/// Returns the comments of a Rust file, and its string literals that contain a space. Consecutive line comments are
+/// one text.
 pub fn prose_of(rust: &str) -> Vec<Prose> {
     let mut prose: Vec<Prose> = Vec::new();
     let (mut line, mut comment_end, mut starts_line) = (1, 0, true);
@@ -38,7 +39,7 @@ pub fn prose_of(rust: &str) -> Vec<Prose> {
     prose
 }
 
-/// The length of the token at the start of `rest`, and its text if it is prose.
+/// Returns the length of the token at the start of `rest`, and its text if it is prose.
 fn next_token(rest: &str) -> (usize, Option<String>) {
     if rest.starts_with("//") {
         let len = rest.find('\n').unwrap_or(rest.len());
@@ -72,7 +73,7 @@ fn is_word_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// The number of hashes of the raw string literal at the start of `rest`, if there is one.
+/// Returns the number of hashes of the raw string literal at the start of `rest`, if there is one.
 fn raw_string_hashes(rest: &str) -> Option<usize> {
     let quoted = ["r", "br", "cr"].into_iter().find_map(|prefix| {
         let rest = rest.strip_prefix(prefix)?;
@@ -82,7 +83,7 @@ fn raw_string_hashes(rest: &str) -> Option<usize> {
     quoted[hashes..].starts_with('"').then_some(hashes)
 }
 
-/// The length of a string literal, and its text if that has a space. Each escape is a space.
+/// Returns the length of a string literal, and its text if that has a space. Each escape is a space.
 fn string_literal(rest: &str) -> (usize, Option<String>) {
     let mut text = String::new();
     let mut has_space = false;
@@ -103,7 +104,7 @@ fn string_literal(rest: &str) -> (usize, Option<String>) {
     (rest.len(), has_space.then_some(text))
 }
 
-/// The length of a character literal; 1 for the quote of a lifetime.
+/// Returns the length of a character literal; 1 for the quote of a lifetime.
 fn char_literal_len(rest: &str) -> usize {
     let mut chars = rest.char_indices().skip(1);
     match chars.next() {
@@ -116,7 +117,7 @@ fn char_literal_len(rest: &str) -> usize {
     }
 }
 
-/// Drops what is between backticks, and format arguments, for which `{}` remains.
+/// Drops code between backticks, and format arguments, for which `{}` remains.
 fn without_code(text: &str) -> String {
     let prose: Vec<&str> = text.split('`').step_by(2).collect();
     let mut pieces = prose.join(" ` ");

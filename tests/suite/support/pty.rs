@@ -1,5 +1,5 @@
-//! Owns a terminal for a process: a pseudo-terminal of a chosen width at its stderr, and at its stdout too where a
-//! test wants that. What is shown is every byte that the process wrote to it.
+//! A pseudo-terminal of a chosen width for a process: at its stderr, and optionally at its stdout. Records every byte
+//! that the process wrote to it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,12 +16,12 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use super::kill_harness::wait_until;
 use super::process::LONG;
 
-/// What is connected to the terminal. The other one of stdout and stderr is a pipe.
+/// The streams that are connected to the terminal. The other one of stdout and stderr is a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
     /// As with `distilld .. > file`.
     Stderr,
-    /// As typed.
+    /// Both, as in an interactive shell.
     Both,
 }
 
@@ -33,46 +33,47 @@ pub struct Session {
     screen: JoinHandle<()>,
 }
 
-/// What a process at a terminal left.
+/// The result of a process at a terminal.
 #[derive(Debug)]
 pub struct Left {
     /// How it ended.
     pub status: ExitStatus,
-    /// All that the terminal was sent.
+    /// All bytes written to the terminal.
     pub shown: String,
-    /// All that went to stdout, unless that is the terminal.
+    /// All of stdout, unless that is the terminal.
     pub stdout: String,
 }
 
 impl Session {
-    /// Starts a command at a terminal so many columns wide.
+    /// Starts a command at a terminal of this width.
     pub fn start(mut command: Command, columns: u16, shown: Shown) -> Session {
-        let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&ours).unwrap();
-        unlockpt(&ours).unwrap();
+        let controller =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&controller).unwrap();
+        unlockpt(&controller).unwrap();
         let size = Winsize {
             ws_row: 24,
             ws_col: columns,
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        tcsetwinsize(&ours, size).unwrap();
-        let name = ptsname(&ours, Vec::new()).unwrap();
+        tcsetwinsize(&controller, size).unwrap();
+        let name = ptsname(&controller, Vec::new()).unwrap();
         let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let theirs = File::from(rustix::fs::open(path, flags, Mode::empty()).unwrap());
+        let terminal = File::from(rustix::fs::open(path, flags, Mode::empty()).unwrap());
         command
             .stdin(Stdio::null())
-            .stderr(theirs.try_clone().unwrap());
+            .stderr(terminal.try_clone().unwrap());
         match shown {
-            Shown::Both => command.stdout(theirs),
+            Shown::Both => command.stdout(terminal),
             Shown::Stderr => command.stdout(Stdio::piped()),
         };
         let child = command.spawn().unwrap();
         // The command holds the process's end of the terminal, which must be closed for the reading to end.
         drop(command);
         let shown = Arc::new(Mutex::new(Vec::new()));
-        let screen = read_screen(File::from(ours), Arc::clone(&shown));
+        let screen = read_screen(File::from(controller), Arc::clone(&shown));
         Session {
             child,
             shown,
@@ -80,12 +81,12 @@ impl Session {
         }
     }
 
-    /// The process.
+    /// Returns the process id.
     pub fn pid(&self) -> rustix::process::Pid {
         rustix::process::Pid::from_child(&self.child)
     }
 
-    /// What was shown so far.
+    /// Returns the output so far.
     pub fn shown(&self) -> String {
         String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
     }
@@ -112,12 +113,12 @@ impl Session {
     }
 }
 
-/// Reads until nobody holds the other end any more, which Linux calls an I/O error.
-fn read_screen(mut ours: File, shown: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
+/// Reads until the other end is closed everywhere, which Linux reports as an I/O error.
+fn read_screen(mut controller: File, shown: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut chunk = [0; 4096];
         loop {
-            match ours.read(&mut chunk) {
+            match controller.read(&mut chunk) {
                 Ok(0) => break,
                 Ok(read) => shown.lock().unwrap().extend_from_slice(&chunk[..read]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

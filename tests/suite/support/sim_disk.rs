@@ -1,14 +1,14 @@
-//! Owns a simulated disk: the engine's `Storage`, in memory, that counts its calls, fails or dies at a chosen
-//! one, and is cut off from power. A test has a side door to play the scorers and readers of other processes.
-//! Never touches the host's disk, and is never random but by a seed.
+//! A simulated disk: the engine's `Storage`, in memory, that counts its calls, fails or crashes at a chosen one, and
+//! can lose power. A test has a side door for the actions of scorers and readers. Never accesses the host's disk;
+//! random only by a seed.
 //!
-//! What it is strict about: a new file's name is durable only after `sync_dir` of its directory, whatever its
-//! content; a sync that is tried again after it failed makes nothing durable; after a `kill -9`
-//! ([`Fate::Kept`]) all is still there to be read and still not durable.
+//! Strict rules: a new file's name is durable only after `sync_dir` of its directory, regardless of its content; a
+//! repeated sync after a failed one makes nothing durable; after a `kill -9` ([`Fate::Kept`]) everything is still
+//! readable and still not durable.
 //!
-//! A crash test counts the calls of a whole run once, then for every `n` below that: forks the disk before the
-//! run, [`SimDisk::crash_at`] `n`, runs until an error comes back, [`SimDisk::power_cut`], opens the engine on
-//! what is left.
+//! A crash test counts the calls of a whole run once, then for every `n` below that: forks the disk before the run,
+//! calls [`SimDisk::crash_at`] with `n`, runs until an error is returned, calls [`SimDisk::power_cut`], and opens the
+//! engine on the remaining disk.
 
 mod content;
 mod durability;
@@ -33,7 +33,7 @@ use content::to_index;
 use tree::{NodeId, Tree};
 use world::{Call, World};
 
-/// The error number of a write through a handle for reading.
+/// The error number of a write through a read-only handle.
 const EBADF: i32 = 9;
 
 /// The disk. Clones are handles of the same one.
@@ -53,9 +53,9 @@ impl Default for SimDisk {
     }
 }
 
-/// Faults, crashes and what was called.
+/// Faults, crashes and recorded calls.
 impl SimDisk {
-    /// An empty disk.
+    /// Creates an empty disk.
     pub fn new() -> Self {
         Self::with_world(World::new(Tree::new()))
     }
@@ -68,31 +68,30 @@ impl SimDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The process dies at the `n`-th mutating call from now (0: the next one), which does not happen, or, a
-    /// write, happens in part. It and all later calls on this disk fail with "crashed".
+    /// Crashes the process at the `n`-th mutating call from now (0: the next one), which has no effect, or, for a
+    /// write, a partial one. It and all later calls on this disk fail with "crashed".
     pub fn crash_at(&self, n: u64) {
         let mut world = self.world();
         world.crash_at = Some(world.calls + n);
     }
 
-    /// The `n`-th mutating call from now (0: the next one) fails.
+    /// Fails the `n`-th mutating call from now (0: the next one).
     pub fn fail_at(&self, n: u64, fault: Fault) {
         let mut world = self.world();
         world.fault = Some((world.calls + n, fault));
     }
 
-    /// The `n`-th call from now (0: the next one) of those that change nothing fails: opening, stat, listing, reading,
-    /// resolving a path.
-    pub fn fail_look_at(&self, n: u64, fault: Fault) {
+    /// Fails the `n`-th read-only call from now (0: the next one): opening, stat, listing, reading, resolving a path.
+    pub fn fail_read_call_at(&self, n: u64, fault: Fault) {
         let mut world = self.world();
-        world.look_fault = Some((world.looks + n, fault));
+        world.read_call_fault = Some((world.read_calls + n, fault));
     }
 
-    /// Takes back the injected faults.
+    /// Removes the injected faults.
     pub fn heal(&self) {
         let mut world = self.world();
         world.fault = None;
-        world.look_fault = None;
+        world.read_call_fault = None;
     }
 
     /// Bounds the sum of all files' lengths.
@@ -100,58 +99,58 @@ impl SimDisk {
         self.world().capacity_bytes = capacity_bytes;
     }
 
-    /// The sum of all files' lengths.
+    /// Returns the sum of all files' lengths.
     pub fn used_bytes(&self) -> u64 {
         self.world().tree.used_bytes
     }
 
-    /// Which names survive a torn power cut; [`NameOrder::Prefix`] unless said otherwise.
+    /// Sets which names survive a torn power cut; the default is [`NameOrder::Prefix`].
     pub fn set_name_order(&self, order: NameOrder) {
         self.world().name_order = order;
     }
 
-    /// Whether removed files leave their inode number to the next one created.
+    /// Sets whether the next created file gets the inode number of a removed one.
     pub fn set_inode_reuse(&self, reuse: bool) {
         self.world().tree.reuse_inodes = reuse;
     }
 
-    /// Whether what a failed sync has doomed stays doomed for the next process too, when this one is killed
-    /// and the host lives. Linux behaves so; without this option the next process can sync it again.
+    /// Sets whether the data of a failed sync remains doomed for the next process, when this one is killed and the
+    /// host continues. Linux behaves so; without this option the next process can sync it again.
     pub fn set_doom_outlives_kill(&self, outlives: bool) {
         self.world().doom_outlives_kill = outlives;
     }
 
-    /// From now on every other call is interrupted, and reads and writes are short, at random by this seed.
+    /// Interrupts every other call from now on, and shortens reads and writes, at random by this seed.
     pub fn set_signals(&self, seed: Option<u64>) {
         self.world().signals = seed.map(Rng::with_seed);
     }
 
-    /// Whether the process on this disk has died.
+    /// Returns whether the process on this disk has crashed.
     pub fn is_dead(&self) -> bool {
         self.world().dead
     }
 
-    /// The mutating calls so far; those of the side door are not counted.
+    /// Returns the number of mutating calls so far, without those of the side door.
     pub fn calls(&self) -> u64 {
         self.world().calls
     }
 
-    /// The calls so far that change nothing; those of the side door are not counted.
-    pub fn looks(&self) -> u64 {
-        self.world().looks
+    /// Returns the number of read-only calls so far, without those of the side door.
+    pub fn read_calls(&self) -> u64 {
+        self.world().read_calls
     }
 
-    /// The last of them that failed by an injected fault, like `open_read /lake/a`.
-    pub fn failed_look(&self) -> Option<String> {
-        self.world().look_failed.as_ref().map(Call::to_string)
+    /// Returns the last read-only call that failed by an injected fault, like `open_read /lake/a`.
+    pub fn failed_read_call(&self) -> Option<String> {
+        self.world().read_call_failed.as_ref().map(Call::to_string)
     }
 
-    /// The mutating calls that failed by an injected fault, like `sync_data /lake/a`.
+    /// Returns the mutating calls that failed by an injected fault, like `sync_data /lake/a`.
     pub fn failed_calls(&self) -> Vec<String> {
         self.world().failed.iter().map(Call::to_string).collect()
     }
 
-    /// The names of the mutating calls from number `from` on, like `write /export 0+4096`.
+    /// Returns the names of the mutating calls from number `from` on, like `write /export 0+4096`.
     pub fn call_log(&self, from: u64) -> Vec<String> {
         let world = self.world();
         world
@@ -162,8 +161,8 @@ impl SimDisk {
             .collect()
     }
 
-    /// Kills the process on this disk and gives the disk the next one finds. May be asked again, for another
-    /// fate of the same moment. Limits and options carry over, faults and counts do not.
+    /// Kills the process on this disk and returns the disk that the next one finds. Can be called again, for another
+    /// fate of the same moment. Limits and options are copied, faults and counts are not.
     pub fn power_cut(&self, seed: u64, fate: Fate) -> SimDisk {
         let mut world = self.world();
         world.dead = true;
@@ -182,13 +181,13 @@ impl SimDisk {
         })
     }
 
-    /// A deep copy, un-synced changes and counts included; faults are not copied.
+    /// Returns a deep copy, unsynced changes and counts included; faults are not copied.
     pub fn fork(&self) -> SimDisk {
         let copy = self.world().clone();
         Self::with_world(World {
             crash_at: None,
             fault: None,
-            look_fault: None,
+            read_call_fault: None,
             dead: false,
             ..copy
         })
@@ -221,7 +220,7 @@ impl SimFile {
 impl StorageFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut world = self.disk.world();
-        world.look("read_at", &self.path)?;
+        world.read_call("read_at", &self.path)?;
         let bytes = world.tree.bytes(self.node)?;
         let rest = &bytes[to_index(offset).min(bytes.len())..];
         let wanted = rest.len().min(buf.len());
@@ -245,7 +244,7 @@ impl StorageFile for SimFile {
 
     fn stat(&self) -> io::Result<FileStat> {
         let mut world = self.disk.world();
-        retry_interrupted(|| world.look("stat open", &self.path))?;
+        retry_interrupted(|| world.read_call("stat open", &self.path))?;
         world.tree.stat(self.node)
     }
 }
@@ -265,7 +264,7 @@ impl SimDisk {
         let node = {
             let mut world = self.world();
             let verb = if writable { "open_write" } else { "open_read" };
-            retry_interrupted(|| world.look(verb, path))?;
+            retry_interrupted(|| world.read_call(verb, path))?;
             let node = world.tree.find(path)?;
             world.tree.check_openable(node)?;
             node
@@ -294,13 +293,13 @@ impl Storage for SimDisk {
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
         let mut world = self.world();
-        retry_interrupted(|| world.look("stat", path))?;
+        retry_interrupted(|| world.read_call("stat", path))?;
         world.tree.stat(world.tree.find(path)?)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
         let mut world = self.world();
-        retry_interrupted(|| world.look("list", dir))?;
+        retry_interrupted(|| world.read_call("list", dir))?;
         world.tree.list(world.tree.find(dir)?)
     }
 
@@ -319,7 +318,7 @@ impl Storage for SimDisk {
         })
     }
 
-    /// Everything is everybody's here.
+    /// The simulation has no owners.
     fn copy_ownership(&self, from: &Path, to: &Path) -> io::Result<()> {
         let call = Call::on("take_rights", to);
         retry_interrupted(|| {
@@ -338,7 +337,7 @@ impl Storage for SimDisk {
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
         let mut world = self.world();
-        retry_interrupted(|| world.look("canonicalize", path))?;
+        retry_interrupted(|| world.read_call("canonicalize", path))?;
         world.tree.find(path)?;
         Ok(Path::new("/")
             .components()

@@ -1,13 +1,12 @@
-//! Owns the question whether a tool of the host that a test needs is there: where CI says so it must be, elsewhere the
-//! test may be passed over, and says why.
+//! Finds the host's tools that a test needs: in CI they must exist, elsewhere the test is skipped with a message.
 
 use std::env;
 use std::path::PathBuf;
 
-/// The tool, if it is on the PATH.
+/// Returns the path of a tool, if it is on the PATH.
 ///
 /// # Panics
-/// Where `CI` is `true` and it is missing.
+/// If `CI` is `true` and it is missing.
 pub fn tool(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let found = env::split_paths(&path)
@@ -16,20 +15,20 @@ pub fn tool(name: &str) -> Option<PathBuf> {
     found.or_else(|| skip(&format!("{name} is not installed")))
 }
 
-/// Says why a test is passed over.
+/// Prints the reason for skipping a test.
 ///
 /// # Panics
-/// Where `CI` is `true`: there nothing is.
+/// If `CI` is `true`: no test is skipped there.
 pub fn skip<T>(why: &str) -> Option<T> {
     assert!(
         !env::var("CI").is_ok_and(|ci| ci == "true"),
         "CI has to have it: {why}"
     );
-    eprintln!("passed over: {why}");
+    eprintln!("skipped: {why}");
     None
 }
 
-/// The number that an environment variable gives, if it is set.
+/// Returns the number in an environment variable, if it is set.
 pub fn number_from(variable: &str) -> Option<u64> {
     let value = std::env::var(variable).ok()?;
     let number = value.parse();

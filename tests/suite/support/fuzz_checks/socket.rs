@@ -1,7 +1,7 @@
-//! Owns what must hold for any bytes that come from a socket: what a client sends by each door, what the questions behind
-//! a path are read as, which hosts a request may name, and what a command makes of an answer. The daemon's side runs
-//! whole, on a connection within the process, before a real engine on a small lake; its clock runs as fast as nothing
-//! happens, so that whoever waits too long is seen to.
+//! The properties that hold for any bytes from a socket: requests on each socket, the query string of a request, the
+//! hosts that a request may name, and a command's handling of an answer. The daemon's side runs completely, on a
+//! connection within the process, with a real engine on a small lake; its clock advances whenever nothing else
+//! happens, so that a wait without a limit is detected.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -22,7 +22,8 @@ use distilld::cli::render::status::TerminalSize;
 use distilld::config::Settings;
 use distilld::daemon::event_loop::catch_up;
 use distilld::daemon::inbox::Inbox;
-use distilld::daemon::requests::{EngineRequest, LagRequest, Snapshot};
+use distilld::daemon::requests::{EngineRequest, Snapshot};
+use distilld::engine::Lag;
 use distilld::engine::metrics::Metrics;
 use distilld::engine::{Engine, Setup};
 use distilld::http::{Endpoint, QueryContext, StatusCache, connection};
@@ -39,7 +40,7 @@ use distilld::query::dead_letters::{
 use distilld::query::explain::Explanation;
 use distilld::query::offline::{InquireError, LONG, of_daemon};
 use distilld::query::plan::Plan;
-use distilld::query::status::{RuntimeStatus, Status, UnreadBytes};
+use distilld::query::status::{RuntimeStatus, Status, UnreadPairs};
 use form_urlencoded::Serializer;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -47,17 +48,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
-/// No connection lasts longer: the minute of its life, and the time that a client has to read its last answer.
+/// Maximum duration of a connection: the minute of its life, and the time that a client has to read its last answer.
 const LIFE_MAX: Duration = Duration::from_secs(76);
-/// Bytes on their way; fewer than an answer has where nobody reads.
+/// Bytes in transit; fewer than an answer has if the client does not read.
 const PIPE_BYTES: usize = 512;
-/// Longer questions do not fit the head of a request when all of them is escaped.
+/// Longer queries do not fit the head of a request when all of them is escaped.
 const QUESTION_LEN_MAX: usize = 4_096;
-/// The address of ours by which the door of TCP is entered.
+/// The local address of the TCP socket.
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
 /// The pairs of the lake, all with the same lines.
 const PAIRS: [&str; 2] = ["2026/05/01/audits.jsonl", "2026/05/02/a b&\u{fc}.jsonl"];
-/// Its runs: id, category, the text of the evidence if there is any.
+/// Its runs: id, category, and the text of the evidence if there is any.
 const RUNS: [(&str, &str, Option<&str>); 8] = [
     ("r1", "accepted", Some("said")),
     ("r2", "rejected", Some("said")),
@@ -68,7 +69,7 @@ const RUNS: [(&str, &str, Option<&str>); 8] = [
     ("\u{fffd}", "accepted", Some("said")),
     ("", "accepted", None),
 ];
-/// What every answer carries.
+/// Headers of every answer.
 const HARDENING: [&str; 7] = [
     "content-security-policy: default-src 'none'; ",
     "x-content-type-options: nosniff",
@@ -79,8 +80,8 @@ const HARDENING: [&str; 7] = [
     "cross-origin-opener-policy: same-origin",
 ];
 
-/// Whatever comes from a socket gets its answer or none in bounded time, changes nothing but by the door for that, and is
-/// read as a second reading reads it. The first byte says what the others are.
+/// Checks that any input from a socket gets its answer or none in bounded time, changes nothing except through the
+/// socket for that, and is parsed as by a second parser. The first byte selects the kind of the rest.
 pub fn socket(bytes: &[u8]) {
     thread_local!(static LAKE: RefCell<Lake> = RefCell::new(Lake::new()));
     LAKE.with_borrow_mut(|lake| match bytes {
@@ -92,7 +93,7 @@ pub fn socket(bytes: &[u8]) {
     });
 }
 
-/// How a client behaves, by which door it came, and how the daemon is.
+/// The behavior of a client, its socket, and the condition of the daemon.
 #[derive(Debug, Clone, Copy)]
 struct Manner {
     door: Endpoint,
@@ -103,11 +104,11 @@ struct Manner {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// It reads until nothing more comes.
+    /// Reads until the end of the stream.
     Reads,
-    /// It has sent all and goes.
+    /// Sends everything and disconnects.
     Goes,
-    /// It reads nothing, and stays.
+    /// Reads nothing and stays connected.
     Stays,
 }
 
@@ -115,7 +116,7 @@ enum End {
 enum Daemon {
     Follows,
     Recovers,
-    /// Its engine never answers.
+    /// Has an engine that never answers.
     Hangs,
 }
 
@@ -138,21 +139,21 @@ impl Manner {
     }
 }
 
-/// A small lake, all of it read, and what answers questions about it.
+/// A small lake, completely read, and the server that answers queries about it.
 struct Lake {
     settings: Settings,
     root: PathBuf,
     engine: Engine,
     wake: Arc<Inbox>,
-    meters: Arc<Metrics>,
+    metrics: Arc<Metrics>,
     answering: Arc<QueryContext>,
     runtime: Rc<Runtime>,
     totals: LineTotals,
     export: Vec<u8>,
-    /// Day-files that were to be read again, by the request in hand.
+    /// Day-files that the current request queued for a reread.
     retried: Vec<(PairPath, Stream)>,
-    /// What the daemon says to the next command.
-    eq_str: mpsc::Sender<Vec<u8>>,
+    /// The daemon's answers to the next commands.
+    answers_to_send: mpsc::Sender<Vec<u8>>,
     _dir: tempfile::TempDir,
 }
 
@@ -169,31 +170,31 @@ impl Lake {
         let (mut engine, _) =
             Engine::open(Setup::new(&settings, &root, Arc::clone(&clock) as _)).unwrap();
         catch_up(&mut engine, &root, &clock, &Inbox::new(), &mut |_, _, _| {}).unwrap();
-        let meters = Arc::new(Metrics::new());
-        engine.measure_with(Arc::clone(&meters));
+        let metrics = Arc::new(Metrics::new());
+        engine.measure_with(Arc::clone(&metrics));
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         Self {
             totals: *engine.totals(),
             export: fs::read(export_path(&root)).unwrap(),
             engine,
             wake: Arc::new(Inbox::new()),
-            meters,
+            metrics,
             answering: Arc::new(QueryContext::new(root.clone(), settings.max_line_bytes)),
             runtime: Rc::new(runtime.enable_time().start_paused(true).build().unwrap()),
             retried: Vec::new(),
-            eq_str: daemon_that_says_so(&settings.state_dir),
+            answers_to_send: scripted_daemon(&settings.state_dir),
             settings,
             root,
             _dir: dir,
         }
     }
 
-    /// Any bytes: what is answered is HTTP, in time, and nothing is different afterwards.
+    /// Checks any bytes: the answer is HTTP, in time, and nothing has changed afterwards.
     fn any_request(&mut self, manner: Manner, sent: &[u8]) {
         let desk = self.desk(manner.daemon);
-        let heard = self.exchange_at(&desk, manner, sent);
+        let received = self.exchange_at(&desk, manner, sent);
         let whole = manner.end == End::Reads && !announces_a_body(sent);
-        for answer in Answer::all(&heard, whole) {
+        for answer in Answer::all(&received, whole) {
             answer.check(manner);
             if matches!(manner.door, Endpoint::Tcp(_)) && answer.status == 200 {
                 let sent = String::from_utf8_lossy(sent).to_lowercase();
@@ -205,27 +206,27 @@ impl Lake {
         if manner.door != Endpoint::Control {
             assert_eq!(self.retried, [], "a stranger had it done");
         }
-        self.check_told_as_ever(&desk, manner.daemon);
+        self.check_answer_unaffected(&desk, manner.daemon);
         self.check_unchanged();
     }
 
-    /// Whatever somebody asked, the next one is told what there is to tell.
-    fn check_told_as_ever(&mut self, desk: &Arc<StatusCache>, daemon: Daemon) {
+    /// Checks that the answer to the next client is independent of earlier requests.
+    fn check_answer_unaffected(&mut self, desk: &Arc<StatusCache>, daemon: Daemon) {
         let manner = Manner {
             door: Endpoint::Unix,
             daemon,
             ..Manner::PLAIN
         };
-        let asked = b"GET /recent.json HTTP/1.1\r\nConnection: close\r\n\r\n";
-        let heard = self.exchange_at(desk, manner, asked);
-        let answers = Answer::all(&heard, true);
+        let request = b"GET /recent.json HTTP/1.1\r\nConnection: close\r\n\r\n";
+        let received = self.exchange_at(desk, manner, request);
+        let answers = Answer::all(&received, true);
         answers.iter().for_each(|answer| answer.check(manner));
-        let told: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+        let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
         let expected = if daemon == Daemon::Hangs { 503 } else { 200 };
-        assert_eq!(told, [expected], "{answers:?}");
+        assert_eq!(statuses, [expected], "{answers:?}");
     }
 
-    /// The query of a question is read as by a second reading, and as the same when it is written as a command does.
+    /// Checks that a query is parsed as by a second parser, and equally when it is encoded as a command does.
     fn question(&mut self, which: u8, query: &[u8]) {
         let in_a_target = |byte: &u8| matches!(byte, b'!'..=b'~') && *byte != b'#';
         if query.len() > QUESTION_LEN_MAX || !query.iter().all(in_a_target) {
@@ -241,14 +242,14 @@ impl Lake {
             let head = format!("{method} {path}?").into_bytes();
             [&head, query, b" HTTP/1.1\r\nConnection: close\r\n\r\n"].concat()
         };
-        let heard = self.exchange(Manner::PLAIN, &request(query));
+        let received = self.exchange(Manner::PLAIN, &request(query));
         let retried = std::mem::take(&mut self.retried);
-        let answers = Answer::all(&heard, true);
+        let answers = Answer::all(&received, true);
         let [answer] = &answers[..] else {
-            panic!("one question, {heard:?}");
+            panic!("one question, {received:?}");
         };
         answer.check(Manner::PLAIN);
-        if answer.is_hypers() {
+        if answer.is_from_hyper() {
             return;
         }
         match which % 3 {
@@ -258,7 +259,7 @@ impl Lake {
         }
         let written = Serializer::new(String::new()).extend_pairs(&pairs).finish();
         let again = self.exchange(Manner::PLAIN, &request(written.as_bytes()));
-        assert_eq!(body_of(&again), body_of(&heard), "{written}");
+        assert_eq!(body_of(&again), body_of(&received), "{written}");
         assert_eq!(std::mem::take(&mut self.retried), retried, "{written}");
         self.check_unchanged();
     }
@@ -286,14 +287,20 @@ impl Lake {
             skip: number("skip").unwrap_or(0),
             limit: number("limit").unwrap_or(100).min(10_000),
         };
-        let found = letters(&self.engine.figures(), &OsStorage, &self.root, &wanted).unwrap();
+        let found = letters(
+            &self.engine.state_snapshot(),
+            &OsStorage,
+            &self.root,
+            &wanted,
+        )
+        .unwrap();
         assert_eq!(answer.json::<DeadLetterPage>(), found, "{wanted:?}");
     }
 
-    /// A browser that was sent here under a foreign name gets nothing; whoever names us does.
+    /// Checks that a browser with a foreign host name gets nothing, and that a local name is accepted.
     fn hosts(&mut self, names: &[u8]) {
-        let may_stand = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n');
-        if names.len() > QUESTION_LEN_MAX || !names.iter().all(may_stand) {
+        let is_header_byte = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n');
+        if names.len() > QUESTION_LEN_MAX || !names.iter().all(is_header_byte) {
             return;
         }
         let names = std::str::from_utf8(names).unwrap();
@@ -311,16 +318,16 @@ impl Lake {
             door: Endpoint::Tcp(OWN),
             ..Manner::PLAIN
         };
-        let heard = self.exchange(manner, request.as_bytes());
-        let answers = Answer::all(&heard, true);
+        let received = self.exchange(manner, request.as_bytes());
+        let answers = Answer::all(&received, true);
         let [answer] = &answers[..] else {
-            panic!("one request, {heard:?}");
+            panic!("one request, {received:?}");
         };
         answer.check(manner);
         let mut named = hosts.iter().copied().chain(name_in(target));
-        let foreign = named.find(|name| !is_us(name));
+        let foreign = named.find(|name| !is_own_host(name));
         match foreign {
-            // 431: more headers than the library takes.
+            // 431: more headers than the library accepts.
             Some(name) => {
                 assert!(
                     [400, 421, 431].contains(&answer.status),
@@ -332,7 +339,8 @@ impl Lake {
         self.check_unchanged();
     }
 
-    /// What a command makes of an answer of any bytes: its words for it, or a page; and it never waits for more.
+    /// Checks that a command turns an answer of any bytes into an error of its own or a page, and never waits for
+    /// more.
     fn answer(&mut self, which: u8, answer: &[u8]) {
         let body_alone = which & 8 != 0;
         let head = match body_alone {
@@ -342,11 +350,11 @@ impl Lake {
             ),
             false => String::new(),
         };
-        self.eq_str
+        self.answers_to_send
             .send([head.as_bytes(), answer].concat())
             .unwrap();
         match which % 8 {
-            0 => self.told(|status: Status| {
+            0 => self.check_page(|status: Status| {
                 let widths = [40, 80, 200];
                 let page = |width| {
                     render::status::page(
@@ -359,26 +367,26 @@ impl Lake {
                 };
                 widths.map(page).concat()
             }),
-            1 => self.told(|explanation: Explanation| render::explain::page(&explanation)),
-            2 => self.told(|plan: Plan| render::plan::page(&plan)),
-            3 => self.told(|retried: RetryReport| format!("{retried:?}")),
+            1 => self.check_page(|explanation: Explanation| render::explain::page(&explanation)),
+            2 => self.check_page(|plan: Plan| render::plan::page(&plan)),
+            3 => self.check_page(|retried: RetryReport| format!("{retried:?}")),
             _ => {
                 let root = self.root.clone();
-                self.told(|letters: DeadLetterPage| shown(&root, &letters))
+                self.check_page(|letters: DeadLetterPage| shown(&root, &letters))
             }
         }
     }
 
-    fn told<T: DeserializeOwned + Debug>(&self, page: impl FnOnce(T) -> String) {
+    fn check_page<T: DeserializeOwned + Debug>(&self, page: impl FnOnce(T) -> String) {
         let holder = Holder {
             pid: 7,
             root: self.root.clone(),
             state_dir: self.settings.state_dir.clone(),
             is_query: false,
         };
-        // A fuzzer that is stopped for a while is no daemon that hangs.
+        // A fuzzer that is stopped for a while does not count as a daemon that hangs.
         match of_daemon(&holder, hyper::Method::GET, "/told.json", LONG) {
-            Ok(told) => _ = page(told),
+            Ok(answer) => _ = page(answer),
             Err(InquireError::Unresponsive {
                 source: ControlError::Late(_),
                 ..
@@ -387,10 +395,10 @@ impl Lake {
         }
     }
 
-    /// One at which nothing was asked yet.
+    /// Returns a cache without any requests so far.
     fn desk(&self, daemon: Daemon) -> Arc<StatusCache> {
-        let (meters, answering) = (Arc::clone(&self.meters), Arc::clone(&self.answering));
-        let desk = Arc::new(StatusCache::new(Arc::clone(&self.wake), meters, answering));
+        let (metrics, answering) = (Arc::clone(&self.metrics), Arc::clone(&self.answering));
+        let desk = Arc::new(StatusCache::new(Arc::clone(&self.wake), metrics, answering));
         if daemon != Daemon::Recovers {
             desk.recovered();
         }
@@ -402,7 +410,7 @@ impl Lake {
         self.exchange_at(&desk, manner, sent)
     }
 
-    /// Sends it, and gives what the daemon answered until it hung up.
+    /// Sends the bytes, and returns what the daemon answered until it closed the connection.
     fn exchange_at(&mut self, desk: &Arc<StatusCache>, manner: Manner, sent: &[u8]) -> Vec<u8> {
         let desk = Arc::clone(desk);
         self.retried.clear();
@@ -436,9 +444,9 @@ impl Lake {
         }
     }
 
-    /// As the engine's thread does between two passes.
+    /// Answers like the engine's thread between two passes.
     fn answer_question(&mut self, question: EngineRequest) {
-        // Who asked may have gone away meanwhile.
+        // The client may have disconnected meanwhile.
         match question {
             EngineRequest::Snapshot(reply) => drop(reply.send(self.snapshot())),
             EngineRequest::Recent(reply) => drop(reply.send(self.engine.recent().clone())),
@@ -452,7 +460,7 @@ impl Lake {
                         self.engine.pass().unwrap();
                     }
                     let retried = self.engine.end_retry(&path, stream, before).unwrap();
-                    assert_eq!(retried.before, retried.after, "nobody mended it");
+                    assert_eq!(retried.before, retried.after, "the line was not repaired");
                     drop(reply.send(retried));
                 }
             }
@@ -462,16 +470,19 @@ impl Lake {
     fn snapshot(&self) -> Snapshot {
         let now_ms = HostClock::new().wall_ms();
         let (engine, settings, root) = (&self.engine, &self.settings, &self.root);
-        Snapshot {
-            status: Status::of_daemon(engine, settings, root, RuntimeStatus::default(), now_ms),
-            figures: engine.figures(),
-            freshness: LagRequest {
+        let live = RuntimeStatus {
+            lag: Lag {
                 caught_up: true,
-                ..LagRequest::default()
+                ..Lag::default()
             },
-            unread: UnreadBytes {
-                all: true,
-                ..UnreadBytes::default()
+            ..RuntimeStatus::default()
+        };
+        Snapshot {
+            status: Status::of_daemon(engine, settings, root, live, now_ms),
+            state: engine.state_snapshot(),
+            unread: UnreadPairs {
+                is_complete: true,
+                ..UnreadPairs::default()
             },
         }
     }
@@ -483,7 +494,7 @@ impl Lake {
     }
 }
 
-/// Two day-files of each stream, with a line of most kinds.
+/// Writes two day-files of each stream, with a line of most kinds.
 fn write_lake(root: &Path) {
     for pair in PAIRS {
         let (mut scored, mut evidence) = (String::from("{\n"), String::from("[\n"));
@@ -491,8 +502,8 @@ fn write_lake(root: &Path) {
             scored += &json!({"evidence_run_id": run_id, "category": category}).to_string();
             scored += "\n";
             if let Some(text) = text {
-                let said = json!({"run_id": run_id, "model_role": "executor", "text": text});
-                evidence += &said.to_string();
+                let record = json!({"run_id": run_id, "model_role": "executor", "text": text});
+                evidence += &record.to_string();
                 evidence += "\n";
             }
         }
@@ -504,26 +515,26 @@ fn write_lake(root: &Path) {
     }
 }
 
-/// Listens where the daemon would; says to one command after the other what it was given for it.
-fn daemon_that_says_so(state_dir: &Path) -> mpsc::Sender<Vec<u8>> {
+/// Listens in place of the daemon; sends the given answers to one command after the other.
+fn scripted_daemon(state_dir: &Path) -> mpsc::Sender<Vec<u8>> {
     let listener = UnixListener::bind(state_dir.join("control.sock")).unwrap();
-    let (eq_str, said) = mpsc::channel::<Vec<u8>>();
+    let (answers_to_send, to_send) = mpsc::channel::<Vec<u8>>();
     thread::spawn(move || {
-        for answer in said {
+        for answer in to_send {
             let (mut stream, _) = listener.accept().unwrap();
-            let (mut asked, mut some) = (Vec::new(), [0; 512]);
-            while !asked.ends_with(b"\r\n\r\n") {
+            let (mut request, mut some) = (Vec::new(), [0; 512]);
+            while !request.ends_with(b"\r\n\r\n") {
                 let len = stream.read(&mut some).unwrap();
-                asked.extend_from_slice(&some[..len]);
+                request.extend_from_slice(&some[..len]);
             }
-            // Who has heard enough hangs up.
+            // The client may close the connection early.
             _ = stream.write_all(&answer);
         }
     });
-    eq_str
+    answers_to_send
 }
 
-/// What a client hears.
+/// Returns the bytes that a client receives.
 async fn client_of(client: DuplexStream, manner: Manner, sent: &[u8]) -> Vec<u8> {
     let (mut reading, mut writing) = tokio::io::split(client);
     let sending = async {
@@ -537,33 +548,33 @@ async fn client_of(client: DuplexStream, manner: Manner, sent: &[u8]) -> Vec<u8>
             _ = writing.shutdown().await;
         }
     };
-    let hearing = async {
-        let mut heard = Vec::new();
+    let receiving = async {
+        let mut received = Vec::new();
         match manner.end {
             End::Stays => sleep(LIFE_MAX).await,
-            _ => _ = reading.read_to_end(&mut heard).await,
+            _ => _ = reading.read_to_end(&mut received).await,
         }
-        heard
+        received
     };
     tokio::select! {
-        ((), heard) = async { tokio::join!(sending, hearing) } => heard,
+        ((), received) = async { tokio::join!(sending, receiving) } => received,
         () = sleep(2 * LIFE_MAX) => panic!("it never hangs up: {manner:?}"),
     }
 }
 
-/// Whether it says that more comes: where that does not come in whole, the answer may break off.
+/// Returns whether the request announces a body: if that does not arrive completely, the answer may be incomplete.
 fn announces_a_body(sent: &[u8]) -> bool {
     let sent = sent.to_ascii_lowercase();
-    let eq_str = |header: &[u8]| memchr::memmem::find(&sent, header).is_some();
-    eq_str(b"content-length") || eq_str(b"transfer-encoding")
+    let has_header = |header: &[u8]| memchr::memmem::find(&sent, header).is_some();
+    has_header(b"content-length") || has_header(b"transfer-encoding")
 }
 
-/// What a dead letter's bytes look like, wherever an answer says that they stand.
+/// Returns the bytes of the dead letters at the positions that an answer names.
 fn shown(root: &Path, letters: &DeadLetterPage) -> String {
     let pair = PairPath::from_relative(Path::new(PAIRS[0])).unwrap();
     let mut shown = String::new();
     for letter in letters.letters.iter().take(20) {
-        // Where there is no such day-file it says so.
+        // A missing day-file is reported as such.
         _ = bytes_of(&OsStorage, root, &pair, letter, |bytes| {
             shown += &escaped(bytes);
             Ok(())
@@ -587,7 +598,7 @@ fn check_retried(answer: &Answer, pairs: &Pairs, retried: &[(PairPath, Stream)])
     }
 }
 
-/// What stands behind a question mark, decoded.
+/// The decoded pairs of a query string.
 type Pairs = [(String, String)];
 
 fn pairs_of(query: &[u8]) -> Vec<(String, String)> {
@@ -603,16 +614,14 @@ fn pairs_of(query: &[u8]) -> Vec<(String, String)> {
 fn decoded(text: &[u8]) -> String {
     let mut bytes = Vec::new();
     let mut rest = text;
-    while let [byte, behind @ ..] = rest {
-        let digits = behind
-            .get(..2)
-            .and_then(|two| std::str::from_utf8(two).ok());
+    while let [byte, tail @ ..] = rest {
+        let digits = tail.get(..2).and_then(|two| std::str::from_utf8(two).ok());
         let digits = digits.filter(|two| two.bytes().all(|digit| digit.is_ascii_hexdigit()));
         let escaped = digits.and_then(|two| u8::from_str_radix(two, 16).ok());
         (rest, _) = match (byte, escaped) {
-            (b'%', Some(escaped)) => (&behind[2..], bytes.push(escaped)),
-            (b'+', _) => (behind, bytes.push(b' ')),
-            _ => (behind, bytes.push(*byte)),
+            (b'%', Some(escaped)) => (&tail[2..], bytes.push(escaped)),
+            (b'+', _) => (tail, bytes.push(b' ')),
+            _ => (tail, bytes.push(*byte)),
         };
     }
     String::from_utf8_lossy(&bytes).into_owned()
@@ -623,18 +632,16 @@ fn first<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {
     found.map(|(_, value)| value.as_str())
 }
 
-/// The host that a target names by itself.
+/// Returns the host in a request target.
 fn name_in(target: &str) -> Option<&str> {
     if target.starts_with('/') || target == "*" {
         return None;
     }
-    let behind = target
-        .split_once("://")
-        .map_or(target, |(_, behind)| behind);
-    behind.split(['/', '?', '#']).next()
+    let tail = target.split_once("://").map_or(target, |(_, tail)| tail);
+    tail.split(['/', '?', '#']).next()
 }
 
-fn is_us(name: &str) -> bool {
+fn is_own_host(name: &str) -> bool {
     let host = name.rsplit('@').next().unwrap_or_default();
     let host = match host.strip_prefix('[') {
         Some(inner) => inner.split(']').next(),
@@ -646,7 +653,7 @@ fn is_us(name: &str) -> bool {
         || address.is_ok_and(|address| address.is_loopback() || address == OWN)
 }
 
-/// An answer as it was heard.
+/// An answer as received.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -657,23 +664,23 @@ struct Answer {
 }
 
 impl Answer {
-    /// All that was answered; `whole`: the last one, too, is not broken off.
-    fn all(heard: &[u8], whole: bool) -> Vec<Self> {
+    /// Parses all answers; `whole`: the last one, too, is complete.
+    fn all(received: &[u8], whole: bool) -> Vec<Self> {
         let mut answers = Vec::new();
-        let mut rest = heard;
+        let mut rest = received;
         while !rest.is_empty() {
             match Self::next(rest) {
-                Some((answer, behind)) => {
-                    rest = behind;
+                Some((answer, tail)) => {
+                    rest = tail;
                     answers.extend((answer.status != 100).then_some(answer));
                 }
                 None => {
-                    // What is no HTTP is refused and the connection given up at once, by the library: who reads slowly may
-                    // miss the end of that.
+                    // The library refuses input that is not HTTP and closes the connection at once: a slow reader may
+                    // miss the end of the answer.
                     const REFUSAL: &[u8] = b"HTTP/1.1 400 ";
                     let is_refusal = rest.starts_with(REFUSAL) || REFUSAL.starts_with(rest);
-                    let heard = String::from_utf8_lossy(rest);
-                    assert!(!whole || is_refusal, "broken off: {heard}");
+                    let received = String::from_utf8_lossy(rest);
+                    assert!(!whole || is_refusal, "broken off: {received}");
                     break;
                 }
             }
@@ -681,9 +688,9 @@ impl Answer {
         answers
     }
 
-    fn next(heard: &[u8]) -> Option<(Self, &[u8])> {
-        let end = memchr::memmem::find(heard, b"\r\n\r\n")?;
-        let head = std::str::from_utf8(&heard[..end])
+    fn next(received: &[u8]) -> Option<(Self, &[u8])> {
+        let end = memchr::memmem::find(received, b"\r\n\r\n")?;
+        let head = std::str::from_utf8(&received[..end])
             .expect("heads are text")
             .to_lowercase();
         let mut lines = head.split("\r\n");
@@ -697,9 +704,9 @@ impl Answer {
             .and_then(|status| status.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no status: {head}"));
         let len = lines.find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-        let mut rest = &heard[end + 4..];
+        let mut rest = &received[end + 4..];
         let content_len = len.unwrap_or(0);
-        // Of an answer to HEAD there is no more.
+        // An answer to HEAD has no body.
         let body_len = match rest.starts_with(b"HTTP/1.") || rest.is_empty() {
             true => 0,
             false => content_len,
@@ -714,13 +721,13 @@ impl Answer {
         Some((answer, rest))
     }
 
-    /// Whether the library gave it, to what is no request.
-    fn is_hypers(&self) -> bool {
+    /// Returns whether the library sent it, for input that is not a request.
+    fn is_from_hyper(&self) -> bool {
         self.content_len == 0
     }
 
     fn check(&self, manner: Manner) {
-        let known: &[u16] = match self.is_hypers() {
+        let known: &[u16] = match self.is_from_hyper() {
             true => &[400, 414, 431],
             false => &[200, 400, 404, 405, 421, 503],
         };
@@ -729,18 +736,18 @@ impl Answer {
             self.status != 503 || manner.daemon != Daemon::Follows,
             "{self:?}"
         );
-        if self.is_hypers() {
+        if self.is_from_hyper() {
             return;
         }
         for line in HARDENING {
             assert!(self.head.contains(line), "no {line}: {self:?}");
         }
         if self.head.contains("content-type: application/json") && !self.body.is_empty() {
-            let told: Value = self.json();
-            let everyones = told.get("phase").or(told.get("minute_s")).is_some();
+            let body: Value = self.json();
+            let everyones = body.get("health").or(body.get("minute_s")).is_some();
             assert!(
                 everyones || manner.door == Endpoint::Control,
-                "told to a stranger: {told}"
+                "sent to a foreign client: {body}"
             );
         }
     }
@@ -750,8 +757,8 @@ impl Answer {
     }
 }
 
-/// What stands behind the head.
-fn body_of(heard: &[u8]) -> &[u8] {
-    let end = memchr::memmem::find(heard, b"\r\n\r\n").unwrap_or(0);
-    &heard[end..]
+/// Returns the bytes after the head.
+fn body_of(received: &[u8]) -> &[u8] {
+    let end = memchr::memmem::find(received, b"\r\n\r\n").unwrap_or(0);
+    &received[end..]
 }

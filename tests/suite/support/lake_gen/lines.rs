@@ -1,11 +1,11 @@
-//! Owns what stands in the lines of a random lake: records of every verdict, written in any JSON style, and
-//! lines that are no record. Never decides where files are cut.
+//! The lines of a random lake: records of every verdict, written in any JSON style, and lines that are not records.
+//! Independent of where files are cut.
 
 use fastrand::Rng;
 
 use super::{EvidenceMode, Shape};
 
-/// Malformed in both streams: what is a record in the other one could change a run's evidence.
+/// Malformed in both streams: a valid record of the other stream could change a run's evidence.
 const MALFORMED: [&[u8]; 9] = [
     b"tru",
     b"[]",
@@ -17,20 +17,20 @@ const MALFORMED: [&[u8]; 9] = [
     b"{\"run_id\":\"a\tb\",\"category\":\"\t\"}",
     b"\xff\xfe",
 ];
-/// Malformed lines with a beginning that is a whole value.
-const MALFORMED_BEHIND_A_VALUE: [&[u8]; 4] = [b"17", b"{} x", b"{}{}", b"null,"];
+/// Malformed lines with a beginning that is a complete value.
+const MALFORMED_AFTER_A_VALUE: [&[u8]; 4] = [b"17", b"{} x", b"{}{}", b"null,"];
 const BLANK: [&[u8]; 4] = [b"", b"   ", b"\r", b"\t\t "];
 
 fn noise(rng: &mut Rng, shape: &Shape) -> Vec<u8> {
     match rng.u8(0..3) {
         0 => pick(rng, &BLANK).to_vec(),
-        1 if !shape.plain_tails => pick(rng, &MALFORMED_BEHIND_A_VALUE).to_vec(),
+        1 if !shape.plain_tails => pick(rng, &MALFORMED_AFTER_A_VALUE).to_vec(),
         _ => pick(rng, &MALFORMED).to_vec(),
     }
 }
 
-/// The run ids of a pair: the same in all pairs, as nothing may be joined across pairs. One is empty, one is
-/// not ASCII.
+/// Returns a run id of a pair: the same in all pairs, because lines are never joined across pairs. One is empty, one
+/// is not ASCII.
 fn run_id(run: usize) -> String {
     match run {
         3 => String::new(),
@@ -48,7 +48,7 @@ pub fn scored_lines(rng: &mut Rng, pair: &str, runs: usize, shape: &Shape) -> Ve
             3 if !lines.is_empty() => lines.push(pick(rng, &lines).clone()),
             _ => {}
         }
-        // Mostly one after the other; sometimes a run again, or one nobody has evidence of.
+        // Mostly in sequence; sometimes a repeated run, or one without evidence.
         let run = if rng.u8(0..5) == 0 {
             rng.usize(0..runs + 2)
         } else {
@@ -87,7 +87,7 @@ fn scored_line(rng: &mut Rng, pair: &str, run: usize, offset: usize) -> Vec<u8> 
     )
 }
 
-/// The evidence of all runs: each run's lines in their order, the runs mixed.
+/// Returns the evidence of all runs: each run's lines in their order, the runs mixed.
 pub fn evidence_lines(rng: &mut Rng, runs: usize, shape: &Shape) -> Vec<Vec<u8>> {
     let mut queues: Vec<Vec<Vec<u8>>> = (0..runs)
         .map(|run| run_evidence(rng, run, shape.mode))
@@ -99,7 +99,7 @@ pub fn evidence_lines(rng: &mut Rng, runs: usize, shape: &Shape) -> Vec<Vec<u8>>
         if queues.is_empty() {
             return lines;
         }
-        // Near the front: evidence comes roughly in the order of the runs.
+        // Near the front: evidence arrives roughly in the order of the runs.
         let next = rng.usize(0..queues.len().min(4));
         lines.extend(queues[next].pop());
         match rng.u8(0..15) {
@@ -248,7 +248,7 @@ fn text(rng: &mut Rng, run: usize) -> Vec<u8> {
     literal
 }
 
-/// An object with its members in any order, other white space and members nobody reads.
+/// Formats an object with its members in any order, additional white space and unknown members.
 fn object(rng: &mut Rng, mut members: Fields) -> Vec<u8> {
     if rng.u8(0..4) == 0 {
         members.push((

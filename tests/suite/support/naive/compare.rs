@@ -1,13 +1,13 @@
-//! Owns the comparison of an export with naive rows. Never decides which rows there should be.
+//! Compares an export with naive rows, which define the expected content.
 
 use std::collections::BTreeMap;
 
 use super::STAMP;
 use crate::support::naive_json::{Json, parse};
 
-/// A row with [`STAMP`] for both stamps; as it is where it has none.
+/// Returns a row with [`STAMP`] for both timestamps; unchanged if it has none.
 pub fn blank_stamps(row: &str) -> String {
-    // Inside a JSON string each quote has a backslash before it, so these can only be the keys.
+    // Inside a JSON string each quote follows a backslash, so these can only be the keys.
     let row = blank_after(row, ",\"created_at\":\"");
     blank_after(&row, ",\"recorded_at\":\"")
 }
@@ -20,8 +20,8 @@ fn blank_after(row: &str, key: &str) -> String {
     format!("{before}{key}{STAMP}{rest}")
 }
 
-/// The first difference between an export's rows and the naive ones, as multisets and stamps aside; `None`
-/// where there is none.
+/// Returns the first difference between an export's rows and the naive ones, as multisets and without timestamps;
+/// `None` if there is none.
 pub fn multiset_difference(export: &[u8], naive_rows: &[String]) -> Option<String> {
     if !export.is_empty() && !export.ends_with(b"\n") {
         let tail = export
@@ -55,14 +55,14 @@ pub fn multiset_difference(export: &[u8], naive_rows: &[String]) -> Option<Strin
     ))
 }
 
-/// As [`multiset_difference`], for a daemon that lost its state: rows that are one to whoever has only the export, those
-/// of one run from day-files of one name with all else equal, may stand for one another. There must be as many.
+/// As [`multiset_difference`], for a daemon that lost its state: rows of one run from day-files of one name with all
+/// else equal cannot be distinguished by the export alone, so they are interchangeable. Their number must match.
 pub fn difference_without_state(export: &[u8], naive_rows: &[String]) -> Option<String> {
     let mut times: BTreeMap<String, usize> = BTreeMap::new();
     for row in naive_rows {
         *times.entry(row_key(row)).or_default() += 1;
     }
-    let told_apart = |row: &str| {
+    let distinguishing = |row: &str| {
         let key = row_key(row);
         match times.get(&key) {
             Some(2..) => key,
@@ -77,14 +77,14 @@ pub fn difference_without_state(export: &[u8], naive_rows: &[String]) -> Option<
     }
     let export: String = text
         .split_terminator('\n')
-        .map(|row| told_apart(row) + "\n")
+        .map(|row| distinguishing(row) + "\n")
         .collect();
-    let naive_rows: Vec<String> = naive_rows.iter().map(|row| told_apart(row)).collect();
+    let naive_rows: Vec<String> = naive_rows.iter().map(|row| distinguishing(row)).collect();
     multiset_difference(export.as_bytes(), &naive_rows)
 }
 
-/// What an export's row is known by: file name, run, source file, offset and hash; as one string. For lakes
-/// where evidence may change after a row was written, these must agree though contents need not.
+/// Returns the key of a row: file name, run, source file, offset and hash; as one string. For lakes where evidence may
+/// change after a row was written, these must agree though contents need not.
 pub fn row_key(row: &str) -> String {
     let row = parse(row).unwrap_or(Json::Null);
     let provenance = row.get("provenance");

@@ -1,4 +1,4 @@
-//! Owns the naive walk of a lake on a disk, real or simulated.
+//! The naive walk of a lake on a disk, real or simulated.
 
 use std::io;
 use std::path::Path;
@@ -7,8 +7,8 @@ use distilld::platform::storage::{FileKind, Storage, read_full_at};
 
 use super::Pairs;
 
-/// The pairs below `root`, walked as the contract says: three levels of real directories, names that end in
-/// `.jsonl`. A file that cannot be read is as if it were not there.
+/// Returns the pairs below `root`, walked according to the contract: three levels of real directories, names that end
+/// in `.jsonl`. An unreadable file counts as missing.
 pub fn read_pairs(storage: &dyn Storage, root: &Path) -> io::Result<Pairs> {
     let (scored, evidence) = (root.join("data/scored-runs"), root.join("data/evidence"));
     let mut dirs = vec![String::new()];

@@ -1,5 +1,5 @@
-//! Owns the content of one simulated file and the names in one simulated directory: live, durable, and the
-//! changes in between, of which a power cut leaves some.
+//! The content of one simulated file and the names in one simulated directory: live, durable, and the changes in
+//! between, of which a power cut leaves some.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -9,7 +9,7 @@ use fastrand::Rng;
 use super::fault::{Fate, NameOrder};
 use super::tree::NodeId;
 
-/// What a disk writes whole or not at all.
+/// The unit that a disk writes atomically.
 const SECTOR_BYTES: u64 = 512;
 
 /// A change of a file's content.
@@ -19,14 +19,14 @@ pub enum Change {
     SetLen(u64),
 }
 
-/// Where a change of content stands on its way to the disk.
+/// The progress of a change towards the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum SyncStatus {
     /// No sync since.
-    PendingWork,
-    /// A sync failed over it: no later sync makes it durable, as the kernel takes its pages for clean.
+    Unsynced,
+    /// A sync of it failed: no later sync makes it durable, because the kernel considers its pages clean.
     Doomed,
-    /// Synced, but kept in the list behind a doomed one, to be replayed in order.
+    /// Synced, but kept in the list after a doomed one, to be replayed in order.
     Synced,
 }
 
@@ -34,7 +34,7 @@ pub enum Standing {
 pub struct Content {
     pub live: Vec<u8>,
     pub durable: Vec<u8>,
-    pub changes: Vec<(Change, Standing)>,
+    pub changes: Vec<(Change, SyncStatus)>,
 }
 
 /// One atomic change of a directory: names set to a node or removed, all or none of them.
@@ -48,20 +48,20 @@ pub struct Names {
 }
 
 impl Content {
-    pub fn restand(&mut self, from: Standing, to: Standing) {
-        for (_, standing) in &mut self.changes {
-            if *standing == from {
-                *standing = to;
+    pub fn reclassify(&mut self, from: SyncStatus, to: SyncStatus) {
+        for (_, status) in &mut self.changes {
+            if *status == from {
+                *status = to;
             }
         }
     }
 
-    /// Forgets what did not reach the disk; says whether readers may notice.
+    /// Drops the changes that did not reach the disk; returns whether readers may notice.
     pub fn cut(&mut self, rng: &mut Rng, fate: Fate) -> bool {
         let changes = std::mem::take(&mut self.changes);
-        for (change, standing) in &changes {
-            match (standing, fate) {
-                (Standing::Synced, _) => apply(&mut self.durable, change),
+        for (change, status) in &changes {
+            match (status, fate) {
+                (SyncStatus::Synced, _) => apply(&mut self.durable, change),
                 (_, Fate::Torn) => apply_torn(&mut self.durable, change, rng),
                 (_, Fate::Lost | Fate::Kept) => {}
             }
@@ -72,7 +72,7 @@ impl Content {
 }
 
 impl Names {
-    /// Makes one name durable, with the changes of all names that hang together with it.
+    /// Makes one name durable, with the changes of all names that are atomic with it.
     pub fn settle(&mut self, name: &OsStr) {
         let mut together = HashSet::from([name.to_owned()]);
         loop {
@@ -131,7 +131,7 @@ pub fn apply(bytes: &mut Vec<u8>, change: &Change) {
 }
 
 fn apply_torn(bytes: &mut Vec<u8>, change: &Change, rng: &mut Rng) {
-    // Whole and lost writes stay likely, so that long lists of changes also give nearly intact files.
+    // Complete and lost writes remain likely, so that long lists of changes also result in nearly intact files.
     match (rng.u8(0..4), change) {
         (0, _) => {}
         (
@@ -152,7 +152,7 @@ fn apply_torn(bytes: &mut Vec<u8>, change: &Change, rng: &mut Rng) {
     }
 }
 
-/// The pieces of a write that lie in different sectors of the file.
+/// Returns the pieces of a write by sectors of the file.
 fn sectors(mut offset: u64, mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
     let mut pieces = Vec::new();
     while !bytes.is_empty() {
@@ -172,18 +172,18 @@ fn overwrite(bytes: &mut Vec<u8>, offset: u64, written: &[u8]) {
     if bytes.len() < start {
         resize(bytes, start);
     }
-    let (inside, behind) = written.split_at(written.len().min(bytes.len() - start));
+    let (inside, appended) = written.split_at(written.len().min(bytes.len() - start));
     bytes[start..start + inside.len()].copy_from_slice(inside);
-    bytes.extend_from_slice(behind);
+    bytes.extend_from_slice(appended);
 }
 
-/// As `Vec::resize` with zeros, but by block copies: tests are built without optimization.
+/// Resizes like `Vec::resize` with zeros, but by block copies: tests are built without optimization.
 fn resize(bytes: &mut Vec<u8>, len: usize) {
     bytes.truncate(len);
     bytes.extend_from_slice(&vec![0; len - bytes.len()]);
 }
 
-/// An offset as an index.
+/// Converts an offset to an index.
 pub fn to_index(offset: u64) -> usize {
     usize::try_from(offset).expect("a simulated file fits into memory")
 }

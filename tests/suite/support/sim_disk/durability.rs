@@ -1,4 +1,4 @@
-//! Owns what is durable on a simulated disk: of one file, and of all of it when the power is cut.
+//! Durability on a simulated disk: of one file, and of everything at a power cut.
 
 use std::collections::HashSet;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 
 use fastrand::Rng;
 
-use super::content::{Change, NameChange, Standing};
+use super::content::{Change, NameChange, SyncStatus};
 use super::fault::{Fate, NameOrder};
 use super::tree::{Body, NodeId, ROOT, Tree};
 
@@ -28,7 +28,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Whether a power cut now would leave the file at `path` as readers see it.
+    /// Returns whether a power cut now would leave the file at `path` as readers see it.
     pub fn is_durable(&self, path: &Path) -> io::Result<bool> {
         let mut node = ROOT;
         for component in path.components() {
@@ -43,21 +43,21 @@ impl Tree {
             }
             node = child;
         }
-        let synced = |(_, standing): &(Change, Standing)| *standing == Standing::Synced;
+        let synced = |(_, status): &(Change, SyncStatus)| *status == SyncStatus::Synced;
         Ok(self
             .content(node)
             .is_ok_and(|content| content.changes.iter().all(synced)))
     }
 
-    /// The disk as found by the next process. `Kept` is the same disk, with what is not durable still not
-    /// durable: the kernel outlives a killed process. After the other two all there is is durable.
+    /// Returns the disk that the next process finds. `Kept` is the same disk, whose unsynced data is still not
+    /// durable: the kernel outlives a killed process. After the other two everything that exists is durable.
     pub fn cut(&self, rng: &mut Rng, fate: Fate, order: NameOrder) -> Self {
         let mut after = self.clone();
         if fate == Fate::Kept {
             return after;
         }
         let now_ns = after.tick();
-        // In the order of node numbers, so that a seed means the same on every run.
+        // In the order of node numbers, so that a seed has the same result in every run.
         let mut ids: Vec<NodeId> = after.nodes.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {

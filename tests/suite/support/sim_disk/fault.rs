@@ -1,9 +1,9 @@
-//! Owns the words for what can happen to a disk: fates of a power cut and injected errors. Decides nothing.
+//! The types of disk events: fates of a power cut and injected errors.
 
-/// What of the un-synced changes the next process finds.
+/// The unsynced changes that the next process finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// All: the process was killed, the host lives. They stay un-synced.
+    /// All: the process was killed, the host continues. They stay unsynced.
     Kept,
     /// None: the power was cut before any of them reached the disk.
     Lost,
@@ -16,23 +16,23 @@ impl Fate {
     pub const ALL: [Fate; 3] = [Fate::Kept, Fate::Lost, Fate::Torn];
 }
 
-/// Which un-synced changes of the names in one directory may survive a torn power cut.
+/// The unsynced changes of the names in one directory that may survive a torn power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameOrder {
-    /// The first so many, as a journaling file system does it.
+    /// A prefix of them, as with a journaling file system.
     Prefix,
-    /// Any of them: all that the product may assume.
+    /// Any of them: the only assumption that the product may make.
     Any,
 }
 
-/// How the call that fails leaves things, where it is a write.
+/// The effect of a failing write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Partly {
     /// Nothing was written.
     Nothing,
-    /// Some bytes were written, and the call says so with `Ok`; the call after it fails.
+    /// Some bytes were written, and the call returns `Ok` with their number; the call after it fails.
     Short,
-    /// Some bytes were written, and the call fails all the same.
+    /// Some bytes were written, and the call fails.
     Torn,
 }
 
@@ -43,7 +43,7 @@ pub struct Fault {
     pub errno: i32,
     /// Whether every later call fails too, until [`SimDisk::heal`](super::SimDisk::heal).
     pub persistent: bool,
-    /// What a failing write leaves behind; of no concern to other calls.
+    /// The effect of a failing write; ignored for other calls.
     pub partly: Partly,
 }
 
@@ -55,12 +55,12 @@ pub const ENOSPC: i32 = 28;
 pub const EIO: i32 = 5;
 
 impl Fault {
-    /// A signal interrupts one call, which does nothing.
+    /// Interrupts one call, which has no effect.
     pub fn interruption() -> Self {
         Self::once(EINTR)
     }
 
-    /// Fails one call, which does nothing.
+    /// Fails one call, which has no effect.
     pub fn once(errno: i32) -> Self {
         let partly = Partly::Nothing;
         Self {

@@ -1,5 +1,5 @@
-//! Owns the side door of a simulated disk: what scorers, operators and readers do to it, in other processes.
-//! Never counted, never failed, never stopped by a crash of the engine.
+//! The side door of a simulated disk: the actions of scorers, operators and readers in other processes. Never counted,
+//! never failed, never stopped by a crash of the engine.
 
 use std::io;
 use std::path::Path;
@@ -9,15 +9,15 @@ use distilld::platform::storage::FileKind;
 use super::SimDisk;
 use super::tree::{NodeId, Tree};
 
-/// The side door: other processes, which no fault or crash of the engine's concerns. A path that makes no
-/// sense is a mistake in the test and panics.
+/// The side door: other processes, unaffected by faults and crashes of the engine. An invalid path is a mistake in the
+/// test and panics.
 impl SimDisk {
     fn side_door<T>(&self, path: &Path, act: impl FnOnce(&mut Tree, &Path) -> io::Result<T>) -> T {
         act(&mut self.world().tree, path)
             .unwrap_or_else(|error| panic!("side door: {}: {error}", path.display()))
     }
 
-    /// Appends, creating file and directories where missing; not durable.
+    /// Appends, creating file and directories if they are missing; not durable.
     pub fn append(&self, path: impl AsRef<Path>, bytes: &[u8]) {
         self.side_door(path.as_ref(), |tree, path| {
             let node = find_or_create(tree, path)?;
@@ -32,7 +32,7 @@ impl SimDisk {
         self.settle(path);
     }
 
-    /// Gives a file, created where missing, a new content in place; not durable.
+    /// Replaces the content of a file in place, creating it if it is missing; not durable.
     pub fn write_file(&self, path: impl AsRef<Path>, bytes: &[u8]) {
         self.side_door(path.as_ref(), |tree, path| {
             let node = find_or_create(tree, path)?;
@@ -41,7 +41,7 @@ impl SimDisk {
         });
     }
 
-    /// Cuts or extends a file; not durable.
+    /// Truncates or extends a file; not durable.
     pub fn truncate(&self, path: impl AsRef<Path>, len_bytes: u64) {
         self.side_door(path.as_ref(), |tree, path| {
             let node = tree.find(path)?;
@@ -67,7 +67,7 @@ impl SimDisk {
         self.side_door(path.as_ref(), |tree, path| tree.remove(path));
     }
 
-    /// Puts something in the way that is neither file nor directory.
+    /// Creates an entry that is neither file nor directory.
     pub fn plant(&self, path: impl AsRef<Path>, kind: FileKind) {
         self.side_door(path.as_ref(), |tree, path| {
             make_dirs(tree, path.parent().unwrap_or(Path::new("/")))?;
@@ -75,7 +75,7 @@ impl SimDisk {
         });
     }
 
-    /// Takes or gives back the right to open a file.
+    /// Removes or restores the permission to open a file.
     pub fn deny(&self, path: impl AsRef<Path>, denied: bool) {
         self.side_door(path.as_ref(), |tree, path| {
             let node = tree.find(path)?;
@@ -83,14 +83,14 @@ impl SimDisk {
         });
     }
 
-    /// What readers see of a file; `None` where there is none.
+    /// Returns the content of a file as readers see it; `None` if there is none.
     pub fn read(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
         let world = self.world();
         let node = world.tree.find(path.as_ref()).ok()?;
         world.tree.bytes(node).ok().map(<[u8]>::to_vec)
     }
 
-    /// Whether a power cut now would leave a file, content and names, as readers see it.
+    /// Returns whether a power cut now would leave a file, content and names, as readers see it.
     pub fn is_durable(&self, path: impl AsRef<Path>) -> bool {
         self.world().tree.is_durable(path.as_ref()).unwrap_or(false)
     }

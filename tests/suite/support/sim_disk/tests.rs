@@ -1,4 +1,4 @@
-//! The semantics the crash tests rely on, one by one.
+//! The semantics on which the crash tests rely, one by one.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -22,7 +22,7 @@ fn error_of<T>(result: io::Result<T>) -> ErrorKind {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn written_bytes_are_read_back() {
     let disk = SimDisk::new();
     let file = file_with(&disk, "/d/f", b"hello");
     write_all_at(&*file, b"xyz", 7).unwrap();
@@ -35,7 +35,7 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn opening_says_what_is_wrong() {
+fn opening_reports_the_error() {
     let disk = SimDisk::new();
     file_with(&disk, "/d/f", b"");
     disk.plant("/d/fifo", FileKind::Other);
@@ -186,7 +186,7 @@ fn a_later_write_may_survive_an_earlier_one_and_leaves_a_hole() {
 }
 
 #[test]
-fn lengths_are_torn_too() {
+fn lengths_may_be_torn() {
     let lengths_found = |seed| {
         let disk = SimDisk::new();
         let file = file_with(&disk, "/d/f", b"0123456789");
@@ -198,7 +198,7 @@ fn lengths_are_torn_too() {
 }
 
 #[test]
-fn a_rename_is_old_or_new_and_never_neither() {
+fn a_rename_is_atomic() {
     let mut seen = std::collections::BTreeSet::new();
     for seed in 0..50 {
         let disk = SimDisk::new();
@@ -230,7 +230,7 @@ fn a_rename_across_directories_needs_both_synced() {
 }
 
 #[test]
-fn name_changes_survive_in_order_unless_any_order_is_asked_for() {
+fn name_changes_survive_in_order_unless_any_order_is_requested() {
     let second_without_first = |order| {
         (0..100).any(|seed| {
             let disk = SimDisk::new();
@@ -322,7 +322,7 @@ fn a_write_at_the_crash_happens_in_part() {
 }
 
 #[test]
-fn a_fault_strikes_once_or_until_healed() {
+fn a_fault_occurs_once_or_until_healed() {
     for persistent in [false, true] {
         let disk = SimDisk::new();
         let file = file_with(&disk, "/d/f", b"");
@@ -371,7 +371,7 @@ fn a_failing_write_may_be_short_or_torn() {
 }
 
 #[test]
-fn a_sync_tried_again_after_it_failed_makes_nothing_durable() {
+fn a_repeated_sync_after_a_failure_makes_nothing_durable() {
     let disk = SimDisk::new();
     let file = file_with(&disk, "/d/f", b"old");
     write_all_at(&*file, b"new", 0).unwrap();
@@ -398,7 +398,7 @@ fn a_sync_tried_again_after_it_failed_makes_nothing_durable() {
 }
 
 #[test]
-fn a_full_disk_takes_what_fits_then_nothing_until_there_is_room() {
+fn a_full_disk_accepts_only_what_fits_until_space_is_available() {
     let disk = SimDisk::new();
     disk.append("/other", &[0; 60]);
     let file = disk.create(Path::new("/f")).unwrap();
@@ -421,8 +421,8 @@ fn a_full_disk_takes_what_fits_then_nothing_until_there_is_room() {
     assert_eq!(disk.power_cut(1, Fate::Lost).used_bytes(), 0);
 }
 
-/// Every kind of call that changes nothing, on a disk with the file `/d/f`.
-fn look_calls(disk: &SimDisk) -> Vec<io::Result<()>> {
+/// Makes every kind of read-only call, on a disk with the file `/d/f`.
+fn all_read_calls(disk: &SimDisk) -> Vec<io::Result<()>> {
     let (dir, path) = (Path::new("/d"), Path::new("/d/f"));
     let node = disk.world().tree.find(path).unwrap();
     let open = disk.handle(node, path, false);
@@ -438,26 +438,33 @@ fn look_calls(disk: &SimDisk) -> Vec<io::Result<()>> {
 }
 
 #[test]
-fn looks_are_counted_apart_from_calls_that_change_something() {
+fn read_calls_are_counted_separately_from_mutating_calls() {
     let disk = SimDisk::new();
     file_with(&disk, "/d/f", b"hello");
     let calls = disk.calls();
-    assert_eq!(disk.looks(), 0, "none of writing, syncing, creating looks");
-    assert!(look_calls(&disk).iter().all(Result::is_ok));
+    assert_eq!(
+        disk.read_calls(),
+        0,
+        "none of writing, syncing, creating looks"
+    );
+    assert!(all_read_calls(&disk).iter().all(Result::is_ok));
     disk.open_read(Path::new("/d/none")).unwrap_err();
-    assert_eq!((disk.looks(), disk.calls()), (8, calls));
-    assert_eq!((disk.fork().looks(), disk.failed_look()), (8, None));
+    assert_eq!((disk.read_calls(), disk.calls()), (8, calls));
+    assert_eq!(
+        (disk.fork().read_calls(), disk.failed_read_call()),
+        (8, None)
+    );
     disk.read("/d/f").unwrap();
     disk.deny("/d/f", true);
-    assert_eq!(disk.looks(), 8, "the side door is not counted");
+    assert_eq!(disk.read_calls(), 8, "the side door is not counted");
     disk.crash_at(0);
     disk.sync_dir(Path::new("/d")).unwrap_err();
-    assert!(look_calls(&disk).iter().all(Result::is_err));
-    assert_eq!(disk.looks(), 8, "a dead process calls nobody");
+    assert!(all_read_calls(&disk).iter().all(Result::is_err));
+    assert_eq!(disk.read_calls(), 8, "a dead process makes no calls");
 }
 
 #[test]
-fn any_look_can_fail_once() {
+fn any_read_call_can_fail_once() {
     let kinds = [
         "open_read",
         "open_write",
@@ -470,24 +477,29 @@ fn any_look_can_fail_once() {
     for (n, kind) in kinds.iter().enumerate() {
         let disk = SimDisk::new();
         let file = file_with(&disk, "/d/f", b"hello");
-        disk.fail_look_at(n as u64, Fault::once(EIO));
-        for (number, outcome) in look_calls(&disk).into_iter().enumerate() {
+        disk.fail_read_call_at(n as u64, Fault::once(EIO));
+        for (number, outcome) in all_read_calls(&disk).into_iter().enumerate() {
             let errno = outcome.err().and_then(|error| error.raw_os_error());
             assert_eq!(errno, (number == n).then_some(EIO), "{kind}, {number}");
         }
-        let failed = disk.failed_look().unwrap();
+        let failed = disk.failed_read_call().unwrap();
         assert_eq!(failed.rsplit_once(' ').unwrap().0, *kind);
         write_all_at(&*file, b"x", 0).unwrap();
-        assert_eq!(disk.looks(), 7, "one that fails is counted");
+        assert_eq!(disk.read_calls(), 7, "one that fails is counted");
     }
 }
 
 #[test]
-fn looks_fail_until_the_disk_is_healed_and_writes_do_not() {
+fn read_calls_fail_until_the_disk_is_healed_and_writes_succeed() {
     let disk = SimDisk::new();
     let file = file_with(&disk, "/d/f", b"hello");
-    disk.fail_look_at(2, Fault::until_healed(EIO));
-    let failing = |disk: &SimDisk| look_calls(disk).iter().filter(|look| look.is_err()).count();
+    disk.fail_read_call_at(2, Fault::until_healed(EIO));
+    let failing = |disk: &SimDisk| {
+        all_read_calls(disk)
+            .iter()
+            .filter(|call| call.is_err())
+            .count()
+    };
     assert_eq!((failing(&disk), failing(&disk)), (5, 7));
     write_all_at(&*file, b"x", 0).unwrap();
     file.sync_data().unwrap();
@@ -525,7 +537,7 @@ fn the_side_door_is_neither_counted_nor_stopped() {
 }
 
 #[test]
-fn a_settled_name_stays_durable_whatever_is_synced_later() {
+fn a_settled_name_stays_durable_after_any_later_sync() {
     let disk = SimDisk::new();
     disk.append_durable("/d/f", b"first");
     disk.remove("/d/f");
@@ -606,7 +618,7 @@ impl ToyLog {
     }
 }
 
-/// How many crashes lose an acknowledged record: at every call, with every fate.
+/// Returns the number of crashes that lose an acknowledged record: at every call, with every fate.
 fn crashes_that_lose(careful: bool) -> usize {
     let whole = SimDisk::new();
     ToyLog::run(&whole, careful);
@@ -626,7 +638,7 @@ fn crashes_that_lose(careful: bool) -> usize {
 }
 
 #[test]
-fn a_loop_over_all_crash_points_tells_a_careful_log_from_a_careless_one() {
+fn a_loop_over_all_crash_points_distinguishes_a_careful_log_from_a_careless_one() {
     assert_eq!(crashes_that_lose(true), 0);
     assert!(crashes_that_lose(false) > 10);
 }

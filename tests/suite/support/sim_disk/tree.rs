@@ -1,5 +1,5 @@
-//! Owns the files and names of a simulated disk: what readers see, what is durable, and which of the changes
-//! in between a power cut leaves behind. Never counts calls or injects faults: that is the disk's handle.
+//! The files and names of a simulated disk: their live and durable content, and the changes in between that survive a
+//! power cut. Counting calls and injecting faults is done by the disk's handle.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -8,19 +8,19 @@ use std::path::{Component, Path};
 
 use distilld::platform::storage::{FileKind, FileStat, ListedEntry};
 
-use super::content::{Change, Content, NameChange, Names, Standing, apply, rename_in};
+use super::content::{Change, Content, NameChange, Names, SyncStatus, apply, rename_in};
 
 /// Key of a file or directory inside the simulation; unlike an inode number it is never reused.
 pub type NodeId = u64;
 
-/// The directory all paths start from.
+/// The root directory.
 pub const ROOT: NodeId = 1;
 
 #[derive(Debug, Clone)]
 pub enum Body {
     File(Content),
     Directory(Names),
-    /// A link, FIFO or the like: something that is in the way.
+    /// A link, FIFO or similar entry.
     Odd(FileKind),
 }
 
@@ -49,7 +49,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// An empty disk: the root directory, durable.
+    /// Creates an empty disk: the root directory, durable.
     pub fn new() -> Self {
         let mut tree = Self {
             nodes: HashMap::new(),
@@ -64,7 +64,7 @@ impl Tree {
         tree
     }
 
-    /// The node at `path`; the empty path and `/` are the root.
+    /// Returns the node at `path`; the empty path and `/` are the root.
     pub fn find(&self, path: &Path) -> io::Result<NodeId> {
         let mut node = ROOT;
         for component in path.components() {
@@ -77,7 +77,7 @@ impl Tree {
         Ok(node)
     }
 
-    /// The directory that holds `path`, which need not exist itself, and the last component.
+    /// Returns the directory that contains `path`, which need not exist itself, and the last component.
     pub fn find_parent<'p>(&self, path: &'p Path) -> io::Result<(NodeId, &'p OsStr)> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let dir = self.find(path.parent().unwrap_or(Path::new("/")))?;
@@ -90,7 +90,7 @@ impl Tree {
         found.copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// What the file system says of a node.
+    /// Returns the metadata of a node.
     pub fn stat(&self, id: NodeId) -> io::Result<FileStat> {
         let node = self.node(id)?;
         let (kind, len_bytes) = match &node.body {
@@ -108,7 +108,7 @@ impl Tree {
         })
     }
 
-    /// Fails unless `id` is a regular file whose rights let it be opened.
+    /// Fails unless `id` is a regular file with the permission to open it.
     pub fn check_openable(&self, id: NodeId) -> io::Result<()> {
         let node = self.node(id)?;
         match &node.body {
@@ -119,7 +119,7 @@ impl Tree {
         }
     }
 
-    /// Takes or gives back the right to open a file.
+    /// Removes or restores the permission to open a file.
     pub fn set_denied(&mut self, id: NodeId, denied: bool) -> io::Result<()> {
         let now_ns = self.tick();
         let node = self.node_mut(id)?;
@@ -128,7 +128,7 @@ impl Tree {
         Ok(())
     }
 
-    /// The entries of a directory in byte order.
+    /// Returns the entries of a directory in byte order.
     pub fn list(&self, dir: NodeId) -> io::Result<Vec<ListedEntry>> {
         let entry = |(name, id): (&OsString, &NodeId)| {
             let kind = self.stat(*id)?.kind;
@@ -138,7 +138,7 @@ impl Tree {
         self.names(dir)?.live.iter().map(entry).collect()
     }
 
-    /// The bytes readers see.
+    /// Returns the bytes that readers see.
     pub fn bytes(&self, id: NodeId) -> io::Result<&[u8]> {
         Ok(&self.content(id)?.live)
     }
@@ -149,7 +149,7 @@ impl Tree {
         self.change_content(id, Change::Write { offset, bytes })
     }
 
-    /// Cuts or extends the live content; durable after [`Tree::sync`].
+    /// Truncates or extends the live content; durable after [`Tree::sync`].
     pub fn set_len(&mut self, id: NodeId, len_bytes: u64) -> io::Result<()> {
         self.change_content(id, Change::SetLen(len_bytes))
     }
@@ -163,7 +163,7 @@ impl Tree {
         let len_before = content.live.len() as u64;
         apply(&mut content.live, &change);
         let len_after = content.live.len() as u64;
-        content.changes.push((change, Standing::PendingWork));
+        content.changes.push((change, SyncStatus::Unsynced));
         if linked {
             self.used_bytes = self.used_bytes + len_after - len_before;
         }
@@ -173,9 +173,9 @@ impl Tree {
     /// Makes the content durable, except what an earlier failed sync has doomed.
     pub fn sync(&mut self, id: NodeId) -> io::Result<()> {
         let content = self.content_mut(id)?;
-        let doomed = |(_, standing): &(Change, Standing)| *standing == Standing::Doomed;
+        let doomed = |(_, status): &(Change, SyncStatus)| *status == SyncStatus::Doomed;
         if content.changes.iter().any(doomed) {
-            content.restand(Standing::PendingWork, Standing::Synced);
+            content.reclassify(SyncStatus::Unsynced, SyncStatus::Synced);
             return Ok(());
         }
         for (change, _) in std::mem::take(&mut content.changes) {
@@ -184,18 +184,18 @@ impl Tree {
         Ok(())
     }
 
-    /// What a failed sync does: the changes so far may never reach the disk, whatever is synced later.
+    /// Applies a failed sync: the changes so far may never reach the disk, regardless of later syncs.
     pub fn doom(&mut self, id: NodeId) -> io::Result<()> {
         self.content_mut(id)?
-            .restand(Standing::PendingWork, Standing::Doomed);
+            .reclassify(SyncStatus::Unsynced, SyncStatus::Doomed);
         Ok(())
     }
 
-    /// Gives doomed changes a second chance, as if their pages were dirty again.
+    /// Makes doomed changes syncable, as if their pages were dirty again.
     pub fn forgive(&mut self) {
         for node in self.nodes.values_mut() {
             if let Body::File(content) = &mut node.body {
-                content.restand(Standing::Doomed, Standing::PendingWork);
+                content.reclassify(SyncStatus::Doomed, SyncStatus::Unsynced);
             }
         }
     }
@@ -210,7 +210,7 @@ impl Tree {
         self.create_node(path, Body::Directory(Names::default()))
     }
 
-    /// Creates something that is neither file nor directory.
+    /// Creates an entry that is neither file nor directory.
     pub fn create_odd(&mut self, path: &Path, kind: FileKind) -> io::Result<NodeId> {
         self.create_node(path, Body::Odd(kind))
     }
@@ -225,7 +225,7 @@ impl Tree {
         Ok(id)
     }
 
-    /// Removes the name of a file; whoever has it open keeps it.
+    /// Removes the name of a file; open handles keep it.
     pub fn remove(&mut self, path: &Path) -> io::Result<()> {
         let (dir, name) = self.find_parent(path)?;
         let id = self.child(dir, name)?;
@@ -236,8 +236,8 @@ impl Tree {
         self.unlink(id)
     }
 
-    /// Gives `from` the name `to`. Within one directory it is one change; across two, each directory has its
-    /// half, and a power cut may leave any combination.
+    /// Renames `from` to `to`. Within one directory it is one change; across two, each directory has its half, and a
+    /// power cut may leave any combination.
     pub fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let (from_dir, from_name) = self.find_parent(from)?;
         let (to_dir, to_name) = self.find_parent(to)?;

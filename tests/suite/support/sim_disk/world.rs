@@ -1,5 +1,5 @@
-//! Owns the numbering of calls, and the ruling on each: done, failed, done in part, or the process is dead. Calls
-//! that only look have numbers of their own. What a call does to files and names is the tree's.
+//! The numbering of calls, and the outcome of each: done, failed, done in part, or the process is dead. Read-only
+//! calls have numbers of their own. The effect on files and names is implemented by the tree.
 
 use std::fmt;
 use std::io;
@@ -47,7 +47,7 @@ impl Call {
     }
 }
 
-/// What becomes of a call: how many of a write's bytes are written, then what the caller is told.
+/// The outcome of a call: how many of a write's bytes are written, then the result for the caller.
 struct Ruling {
     written: usize,
     outcome: io::Result<()>,
@@ -61,9 +61,9 @@ pub struct World {
     pub dead: bool,
     pub crash_at: Option<u64>,
     pub fault: Option<(u64, Fault)>,
-    pub looks: u64,
-    pub look_fault: Option<(u64, Fault)>,
-    pub look_failed: Option<Call>,
+    pub read_calls: u64,
+    pub read_call_fault: Option<(u64, Fault)>,
+    pub read_call_failed: Option<Call>,
     /// The calls that failed by an injected fault.
     pub failed: Vec<Call>,
     pub capacity_bytes: Option<u64>,
@@ -82,9 +82,9 @@ impl World {
             dead: false,
             crash_at: None,
             fault: None,
-            looks: 0,
-            look_fault: None,
-            look_failed: None,
+            read_calls: 0,
+            read_call_fault: None,
+            read_call_failed: None,
             failed: Vec::new(),
             capacity_bytes: None,
             name_order: NameOrder::Prefix,
@@ -108,7 +108,7 @@ impl World {
         }
     }
 
-    /// How many of the bytes asked for a read or write is done with before a signal comes.
+    /// Returns the number of requested bytes that a read or write transfers before a signal arrives.
     pub fn before_a_signal(&mut self, len: usize) -> usize {
         match &mut self.signals {
             Some(rng) if len > 0 => rng.usize(1..=len),
@@ -116,25 +116,25 @@ impl World {
         }
     }
 
-    /// Counts a call that changes nothing, and rules on it.
-    pub fn look(&mut self, verb: &'static str, path: &Path) -> io::Result<()> {
+    /// Counts a read-only call and decides its outcome.
+    pub fn read_call(&mut self, verb: &'static str, path: &Path) -> io::Result<()> {
         self.alive()?;
         self.interrupted()?;
-        let number = self.looks;
-        self.looks += 1;
-        match self.look_fault {
+        let number = self.read_calls;
+        self.read_calls += 1;
+        match self.read_call_fault {
             Some((at, fault)) if number >= at => {
                 if !fault.persistent {
-                    self.look_fault = None;
+                    self.read_call_fault = None;
                 }
-                self.look_failed = Some(Call::on(verb, path));
+                self.read_call_failed = Some(Call::on(verb, path));
                 Err(io::Error::from_raw_os_error(fault.errno))
             }
             _ => Ok(()),
         }
     }
 
-    /// Counts a mutating call and rules on it; `len` is that of a write, 0 otherwise.
+    /// Counts a mutating call and decides its outcome; `len` is that of a write, 0 otherwise.
     fn rule(&mut self, call: Call, len: usize) -> Ruling {
         if let Err(dead) = self.alive() {
             return Ruling {
@@ -197,7 +197,7 @@ impl World {
         Ruling { written, outcome }
     }
 
-    /// Rules on a call that does something or does not, and does it.
+    /// Decides the outcome of a call, and carries it out.
     pub fn act<T>(
         &mut self,
         call: Call,
@@ -228,7 +228,7 @@ impl World {
         Ok(written)
     }
 
-    /// How long, up to `len_bytes`, the file can get on what is left of the disk.
+    /// Returns the maximum length, up to `len_bytes`, of the file in the remaining space of the disk.
     fn room_for(&self, node: NodeId, len_bytes: u64) -> io::Result<u64> {
         let Some(capacity_bytes) = self.capacity_bytes else {
             return Ok(len_bytes);
@@ -257,7 +257,7 @@ impl World {
         let outcome = self
             .rule(Call::on("sync_data", file.path.clone()), 0)
             .outcome;
-        // One that was interrupted leaves its pages to the next.
+        // An interrupted sync leaves its pages to the next one.
         let failed = (outcome.as_ref().err()).is_some_and(|e| e.raw_os_error() != Some(EINTR));
         if failed && !self.dead {
             self.tree.doom(file.node)?;
@@ -266,7 +266,7 @@ impl World {
         self.tree.sync(file.node)
     }
 
-    /// As the host's disk does it: each missing level is a `mkdir` and a sync of its parent.
+    /// Creates directories like the host's disk: each missing level is a `mkdir` and a sync of its parent.
     pub fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
         self.alive()?;
         if let Ok(found) = self.tree.find(path) {
