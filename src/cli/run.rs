@@ -14,6 +14,7 @@ use crate::daemon::watchdog::{Watchdog, Watched, while_recovering};
 use crate::engine::metrics::Metrics;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::http::{QueryContext, Server, StatusCache};
+use crate::platform::background::spawn;
 use crate::platform::clock::HostClock;
 use crate::platform::message_ids;
 use crate::platform::root_lock::{LockError, RootLock};
@@ -57,7 +58,9 @@ impl DaemonError {
         let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(cause) = error {
             if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-                return io.raw_os_error();
+                if let Some(errno) = io.raw_os_error() {
+                    return Some(errno);
+                }
             }
             error = cause.source();
         }
@@ -132,6 +135,7 @@ fn run_in(
             Engine::open_with_progress(setup, &mut on_step).map_err(DaemonError::Engine)
         })
     });
+    let opened = opened.map_err(DaemonError::Start)?;
     if opened.is_err() && shared.inbox.stopping() {
         // A stop aborts a recovery at any point; the next start begins it again.
         shared.manager.stopping();
@@ -179,15 +183,13 @@ fn run_engine_thread(
         .transpose()
         .map_err(DaemonError::Start)?;
     let (ended_sender, mut ended) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new()
-        .name("engine".into())
-        .spawn(move || {
-            let result = event_loop.run();
-            // The receiver is gone only if this thread has panicked; the process is then ending.
-            let _ = ended_sender.send(());
-            result
-        })
-        .map_err(DaemonError::Start)?;
+    let thread = spawn("engine", move || {
+        let result = event_loop.run();
+        // The receiver is gone only if this thread has panicked; the process is then ending.
+        let _ = ended_sender.send(());
+        result
+    })
+    .map_err(|error| DaemonError::Start(error.into()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal};
 
-use crate::support::kill_harness::{Daemon, wait_until};
+use crate::support::kill_harness::Daemon;
 use crate::support::lake_gen::Stream;
 use crate::support::process::{
     Bench, LONG, STOP, evidence, evidence_with, memory_kib_max, scored, scored_as,
@@ -574,45 +574,5 @@ fn a_state_removed_under_the_daemon_stops_it_and_the_next_start_rebuilds() {
     );
     bench.append_run(PAIR, "b");
     bench.once();
-    bench.assert_batch();
-}
-
-#[test]
-fn a_log_that_nobody_reads_keeps_no_row_from_being_written() {
-    let bench = Bench::new();
-    let (reader, writer) = std::io::pipe().unwrap();
-    rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
-    let mut command = bench.command(&["run"]);
-    command.env("RUST_LOG", "distilld=debug").stderr(writer);
-    let mut daemon = command.spawn().unwrap();
-    drop(command);
-    // A line is logged for each: many times what the pipe holds.
-    for n in 0..100 {
-        let run = format!("run {n}");
-        bench.append_run(PAIR, &run);
-        let there = wait_until(LONG, || Ok(bench.has(&run)));
-        assert!(there.is_ok(), "{run}: {there:?}");
-    }
-    let mut lines = BufReader::new(reader).lines();
-    let mut next = || lines.next().unwrap().unwrap();
-    while !next().contains("caught up") {}
-    bench.append_run(PAIR, "read again");
-    let told = loop {
-        let line = next();
-        assert!(line.starts_with("time="), "a line in parts: {line}");
-        if line.contains("msg=\"dropped ") {
-            break line;
-        }
-    };
-    let (_, lost) = told.split_once(" lines=").unwrap();
-    let (lost, _) = lost.split_once(' ').unwrap();
-    assert!(lost.parse::<u32>().unwrap() > 10, "{told}");
-    // The turn that tells of the loss need not be the one that heard of the run.
-    let there = wait_until(LONG, || Ok(bench.has("read again")));
-    assert!(there.is_ok(), "read again: {there:?}");
-    let process = Pid::from_raw(daemon.id().cast_signed()).unwrap();
-    rustix::process::kill_process(process, Signal::TERM).unwrap();
-    while lines.next().is_some() {}
-    assert!(daemon.wait().unwrap().success());
     bench.assert_batch();
 }

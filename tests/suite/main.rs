@@ -70,6 +70,8 @@ mod restored;
 mod rewritten;
 /// `status`: from a running daemon, from the state of a dead one.
 mod status;
+/// What surrounds the process: readers of the log that do not read, limits of threads, a root that is a link.
+mod surroundings;
 /// Terminals: colours, bars, errors with their fix, Ctrl-C.
 mod terminal;
 /// The rules of the house that no compiler checks.

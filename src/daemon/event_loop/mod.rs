@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Settings;
-use crate::console::logging::report_lost_lines;
 use crate::daemon::inbox::{Inbox, PendingWork};
 use crate::daemon::watch::{Mode, SelfTest, Watch};
 use crate::engine::{Engine, EngineError};
@@ -170,9 +169,6 @@ impl EventLoop {
             if pending.report {
                 self.log_report();
             }
-            report_lost_lines(|lines| {
-                tracing::warn!(lines, "dropped {lines} log lines: stderr reader too slow");
-            });
             self.notify_status();
             self.publish();
             if pending.requested {
