@@ -35,7 +35,7 @@ use crate::engine::Setup;
 use crate::platform::clock::HostClock;
 use crate::platform::root_lock;
 use crate::platform::sd_notify::ServiceManager;
-use crate::platform::storage::{OsStorage, Storage as _};
+use crate::platform::storage::{OsStorage, Storage as _, without_links};
 use crate::recovery::rebuild;
 use crate::store::files::STATE_FILE;
 
@@ -122,9 +122,9 @@ fn run(
 ) -> Result<ExitCode, AnyError> {
     match command {
         Command::Run(arguments) => run_daemon(settings, arguments.once, reloader, manager)?,
-        Command::Export(arguments) => export::export(settings, &arguments)?,
-        Command::Verify => return verify(settings),
-        Command::Rebuild => rebuild(settings)?,
+        Command::Export(arguments) => export::export(&without_links_in(settings), &arguments)?,
+        Command::Verify => return verify(&without_links_in(settings)),
+        Command::Rebuild => rebuild(&without_links_in(settings))?,
         Command::Status(arguments) => queries::status(settings, &arguments)?,
         Command::Explain(arguments) => return queries::explain(settings, &arguments),
         Command::DeadLetters(arguments) => queries::dead_letters(settings, &arguments)?,
@@ -132,6 +132,15 @@ fn run(
         Command::Check => return check(settings),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Resolves the links in the paths once: a long command must not begin with one lake and end with another.
+fn without_links_in(settings: &Settings) -> Settings {
+    Settings {
+        root: without_links(&OsStorage, &settings.root),
+        state_dir: without_links(&OsStorage, &settings.state_dir),
+        ..settings.clone()
+    }
 }
 
 fn run_daemon(

@@ -19,7 +19,7 @@ use crate::platform::clock::HostClock;
 use crate::platform::message_ids;
 use crate::platform::root_lock::{LockError, RootLock};
 use crate::platform::sd_notify::{ServiceManager, watchdog_interval};
-use crate::platform::storage::{OsStorage, Storage as _};
+use crate::platform::storage::{OsStorage, Storage as _, without_links};
 use crate::query::control::ControlSocket;
 use crate::recovery::decide::RecoveryCase;
 use crate::recovery::report::OpenReport;
@@ -78,6 +78,12 @@ pub fn run(
     reloader: Reloader,
     manager: Arc<ServiceManager>,
 ) -> Result<(), DaemonError> {
+    let settings = &with_resolved_state_dir(settings.clone());
+    let read = reloader.read;
+    let reloader = Reloader {
+        read: Box::new(move || read().map(with_resolved_state_dir)),
+        ..reloader
+    };
     let inbox = Arc::new(Inbox::new());
     let (signals, stop_receiver) =
         signals::listen(Arc::clone(&inbox)).map_err(DaemonError::Start)?;
@@ -87,12 +93,35 @@ pub fn run(
         manager,
         clock: Arc::new(HostClock::new()),
     };
-    let result = run_in(settings, once, reloader, &shared, stop_receiver);
+    let mut state_identity = None;
+    let result = run_in(
+        settings,
+        once,
+        reloader,
+        &shared,
+        stop_receiver,
+        &mut state_identity,
+    );
     drop(signals);
     if let Err(error) = &result {
-        mark_damaged(settings, error);
+        mark_damaged(settings, error, state_identity);
     }
     result
+}
+
+/// Resolves the links in the path of the state directory once: one that is pointed to another lake while the daemon runs
+/// must not lead it into the state of that lake.
+fn with_resolved_state_dir(settings: Settings) -> Settings {
+    Settings {
+        state_dir: without_links(&OsStorage, &settings.state_dir),
+        ..settings
+    }
+}
+
+/// Returns device and inode of the directory at the state directory's path.
+fn state_dir_identity(settings: &Settings) -> Option<(u64, u64)> {
+    let stat = OsStorage.stat(&settings.state_dir).ok()?;
+    Some((stat.device, stat.inode))
 }
 
 fn run_in(
@@ -101,6 +130,7 @@ fn run_in(
     reloader: Reloader,
     shared: &Shared,
     stop_receiver: tokio::sync::watch::Receiver<bool>,
+    state_identity: &mut Option<(u64, u64)>,
 ) -> Result<(), DaemonError> {
     let root = OsStorage
         .canonicalize(&settings.root)
@@ -109,6 +139,7 @@ fn run_in(
             source,
         })?;
     let _lock = take_lock(settings, &root)?;
+    *state_identity = state_dir_identity(settings);
     let meters = Arc::new(Metrics::new());
     let answering = Arc::new(QueryContext::new(root.clone(), settings.max_line_bytes));
     let desk = Arc::new(StatusCache::new(
@@ -222,13 +253,17 @@ fn unless_panicked<T>(work: impl FnOnce() -> Result<T, DaemonError>) -> Result<T
 }
 
 /// Marks a damaged state, so that the next start does not use it either. The database panics on some damage, so the
-/// state is marked after a panic too; otherwise each start could end like this one.
-fn mark_damaged(settings: &Settings, error: &DaemonError) {
+/// state is marked after a panic too; otherwise each start could end like this one. Another directory at its path, since
+/// the start, has the state of another daemon, which is not marked.
+fn mark_damaged(settings: &Settings, error: &DaemonError, state_identity: Option<(u64, u64)>) {
     let why = match error {
         DaemonError::Engine(EngineError::State(StateError::Damaged(why))) => why,
         DaemonError::Panicked => "distilld panicked",
         _ => return,
     };
+    if state_identity.is_none() || state_identity != state_dir_identity(settings) {
+        return;
+    }
     if let Err(failed) = mark_state_damaged(&OsStorage, &settings.state_dir) {
         tracing::error!(
             why,

@@ -73,6 +73,8 @@ pub struct EventLoop {
     overflows: (u64, Option<u64>),
     /// The last errors that paused reading, oldest first.
     faults: Vec<Fault>,
+    /// Where the configured root leads now, if that is not where this daemon works.
+    root_elsewhere: Option<PathBuf>,
     retries: Vec<PendingRetry>,
     recent_file: RecentFile,
     /// Why the last reload was rejected; `None` while the configuration that was read last is in force.
@@ -124,6 +126,7 @@ impl EventLoop {
             overflows: (0, None),
             faults: Vec::new(),
             retries: Vec::new(),
+            root_elsewhere: None,
             recent_file: RecentFile::new(&settings.state_dir),
             reload_refused: None,
             publisher: Publisher::new(&settings.state_dir),
