@@ -280,9 +280,10 @@ fn inquire(error: &InquireError) -> String {
         InquireError::State(error) => state(error),
         InquireError::Journal(error) => journal(error),
         InquireError::NoSnapshotYet { .. } => "try again in a moment".to_owned(),
-        InquireError::Unresponsive { .. } => {
-            "try again in a moment, or stop the daemon and repeat the command".to_owned()
-        }
+        InquireError::Unresponsive { pid, .. } => format!(
+            "try again in a moment; `ps -o stat,wchan -p {pid}` shows whether it is stopped (T: `kill -CONT {pid}`) or waits \
+             for a disk (D); after a stop of the daemon this command reads its files"
+        ),
         InquireError::Rejected { .. } => {
             "follow the daemon's response, then repeat the command".to_owned()
         }

@@ -1,10 +1,14 @@
 //! Owns what surrounds the real daemon and is no disk: readers of its log that hang, limits of threads, a root that is a
 //! link.
 
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::managed::{in_the_journal, journal_fields, namespaces_work};
 use crate::support::kill_harness::wait_until;
 use crate::support::lake_gen::Stream;
-use crate::support::process::{Bench, LONG, STOP};
+use crate::support::process::{Bench, LONG, STOP, evidence, scored};
 use crate::support::pty::terminal;
 
 /// Rounds after which the log has far more bytes than any queue holds.
@@ -97,7 +101,7 @@ fn a_log_that_is_never_read_keeps_the_daemon_from_nothing() {
     let mut command = bench.command(&["run"]);
     let daemon = command.stderr(OwnedFd::from(writer)).spawn().unwrap();
     rows_without_a_reader(&bench);
-    assert_eq!(bench.status()["state"], "fresh");
+    assert_eq!(bench.status()["running"], true);
     terminate(daemon);
     bench.assert_batch();
 }
@@ -150,4 +154,193 @@ fn a_journal_that_hangs_keeps_no_row_from_being_written() {
     assert!(lost > 10, "{lost}");
     terminate(daemon);
     bench.assert_batch();
+}
+
+/// A user of whom no other process runs: the limit counts all threads of a user.
+fn lonely_user() -> u32 {
+    60_000 + std::process::id() % 4_000
+}
+
+#[test]
+fn a_start_with_too_few_threads_names_the_limit_and_one_with_enough_works() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "needs root");
+        eprintln!("skipped: only root can start a process of another user");
+        return;
+    }
+    let mut refused = Vec::new();
+    for threads in 1..20 {
+        let bench = Bench::new();
+        bench.append_run("2026/01/01/a.jsonl", "a");
+        let own = bench.as_user(lonely_user(), &["run"]);
+        let mut command = Command::new("prlimit");
+        command
+            .arg(format!("--nproc={threads}"))
+            .arg(own.get_program())
+            .args(own.get_args())
+            .stderr(File::create(bench.log()).unwrap())
+            .uid(lonely_user())
+            .gid(lonely_user());
+        let mut daemon = command.spawn().unwrap();
+        let mut ended = None;
+        let done = wait_until(LONG, || {
+            ended = daemon.try_wait().unwrap();
+            Ok(ended.is_some() || bench.has("a"))
+        });
+        assert_eq!(done, Ok(true), "{threads} threads: {}", bench.said());
+        let said = bench.said();
+        assert!(!said.contains("panicked"), "{threads} threads: {said}");
+        let Some(status) = ended else {
+            // Enough to work with; a thread that is refused later only slows it.
+            let answer = bench.run(&mut bench.command(&["status"]));
+            answer.check(0, &[]);
+            terminate(daemon);
+            bench.assert_batch();
+            assert!(refused.len() > 3, "{refused:?}");
+            return;
+        };
+        // A start that was refused late may have written the row.
+        assert_eq!(status.code(), Some(1), "{threads} threads: {said}");
+        assert!(
+            said.contains("refused the thread `") && said.contains("TasksMax="),
+            "{threads} threads: {said}"
+        );
+        refused.push(threads);
+    }
+    panic!("no start works");
+}
+
+/// Content and times of every file below a directory.
+fn files_below(dir: &Path, found: &mut BTreeMap<PathBuf, (Vec<u8>, u64, i64, i64)>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = path.symlink_metadata().unwrap();
+        if metadata.is_dir() {
+            files_below(&path, found);
+        } else {
+            let content = fs::read(&path).unwrap_or_default();
+            let changed = (metadata.ctime(), metadata.ctime_nsec());
+            found.insert(path, (content, metadata.ino(), changed.0, changed.1));
+        }
+    }
+}
+
+/// A daemon whose path leads from lake `a` to lake `b` by the link `link`, which is pointed elsewhere while it runs.
+fn check_repointed(link: &Path, root: &Path, [a, b]: [&Path; 2], ends: bool) {
+    let bench = Bench::new();
+    let dir = bench.beside("lakes");
+    let root = dir.join(root);
+    let link = dir.join(link);
+    fs::create_dir_all(link.parent().unwrap()).unwrap();
+    let point_to = |target: &Path| {
+        let new = dir.join("new");
+        symlink(dir.join(target), &new).unwrap();
+        fs::rename(&new, &link).unwrap();
+    };
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
+        command
+            .env_clear()
+            .env("DISTILLD_RECENT_SCAN_MS", "100")
+            .arg("--root")
+            .arg(&root)
+            .args(arguments);
+        command
+    };
+    for lake in [b, a] {
+        fs::create_dir_all(dir.join(lake)).unwrap();
+        point_to(lake);
+        append_run(&root, &format!("of {}", lake.display()));
+        bench.run(&mut command(&["run", "--once"])).check(0, &[]);
+    }
+    let mut daemon = bench.start_command(&mut command(&["run"]));
+    bench.wait_for(&mut daemon, "caught up", || {
+        bench.said().contains("caught up")
+    });
+    let files = || {
+        let mut found = BTreeMap::new();
+        files_below(&dir.join(b), &mut found);
+        found
+    };
+    let before = files();
+    point_to(b);
+    if ends {
+        let status = daemon.wait(LONG).unwrap();
+        assert_eq!(status.code(), Some(1), "{}", bench.said());
+    } else {
+        bench.wait_for(&mut daemon, "the link is reported", || {
+            bench.said().contains("now leads to")
+        });
+        append_run(&dir.join(a), "late");
+        let export = dir.join(a).join("data/distilled/sft/sft_export.jsonl");
+        bench.wait_for(&mut daemon, "a row in the lake of its start", || {
+            fs::read_to_string(&export).unwrap().contains("late")
+        });
+        bench.stop(daemon);
+    }
+    let after = files();
+    for path in before.keys().chain(after.keys()) {
+        assert!(
+            before.get(path) == after.get(path),
+            "{} changed",
+            path.display()
+        );
+    }
+    bench
+        .run(&mut command(&["run", "--once"]))
+        .check(0, &["case=continued"]);
+}
+
+fn append_run(root: &Path, run: &str) {
+    use std::io::Write as _;
+    for (stream, line) in [
+        (Stream::Evidence, evidence(run)),
+        (Stream::Scored, scored(run)),
+    ] {
+        let path = stream.path(root, "2026/01/01/a.jsonl");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.create(true).append(true).open(path).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn a_link_that_is_pointed_to_another_lake_leads_the_daemon_into_nothing_of_it() {
+    let path = Path::new;
+    let lakes = [path("a"), path("b")];
+    check_repointed(path("current"), path("current"), lakes, false);
+    // The export that was replaced ends it, as without a link.
+    let data = [path("a/data"), path("b/data")];
+    check_repointed(path("root/data"), path("root"), data, true);
+}
+
+#[test]
+fn a_daemon_that_is_stopped_keeps_no_question_waiting() {
+    let bench = Bench::new();
+    bench.append_run("2026/01/01/a.jsonl", "a");
+    let daemon = bench.start_caught_up();
+    let process = Pid::from_raw(daemon.pid().cast_signed()).unwrap();
+    kill_process(process, Signal::STOP).unwrap();
+    let questions: [&[&str]; 4] = [
+        &["explain", "a"],
+        &["explain", "--contradicted"],
+        &["plan"],
+        &["dead-letters"],
+    ];
+    let asked = questions.map(|arguments| {
+        let mut command = bench.command(arguments);
+        command.stderr(Stdio::piped()).spawn().unwrap()
+    });
+    for question in asked {
+        let answer = question.wait_with_output().unwrap();
+        let said = String::from_utf8(answer.stderr).unwrap();
+        assert_eq!(answer.status.code(), Some(1), "{said}");
+        let pid = format!("process {}", daemon.pid());
+        for word in [&pid, "did not answer within", "kill -CONT"] {
+            assert!(said.contains(word), "{said}");
+        }
+    }
+    kill_process(process, Signal::CONT).unwrap();
+    bench.stop(daemon);
 }
