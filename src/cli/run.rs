@@ -57,10 +57,9 @@ impl DaemonError {
     pub fn errno(&self) -> Option<i32> {
         let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(cause) = error {
-            if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-                if let Some(errno) = io.raw_os_error() {
-                    return Some(errno);
-                }
+            let io = cause.downcast_ref::<std::io::Error>();
+            if let Some(errno) = io.and_then(std::io::Error::raw_os_error) {
+                return Some(errno);
             }
             error = cause.source();
         }
