@@ -258,17 +258,13 @@ async fn long_request<T: serde::Serialize + Send + 'static>(
     run_blocking(move || read(&context, &snapshot)).await
 }
 
-/// Runs `work` on a thread of its own, so that the server keeps answering. Returns `None` if it panics. The runtime's own
-/// threads are not used, because it panics where the kernel refuses one.
+/// Runs `work` outside of the server's thread. Returns `None` if it panics.
 async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<Option<T>, ThreadError> {
-    let (reply, answered) = oneshot::channel();
-    spawn("answer", move || {
-        // The receiver is gone if the client hung up.
-        let _ = reply.send(work());
-    })?;
-    Ok(answered.await.ok())
+    // The runtime panics where the kernel refuses it a thread, so this asks the kernel first.
+    let _ended = spawn("answer", || ())?.join();
+    Ok(tokio::task::spawn_blocking(work).await.ok())
 }
 
 async fn run_blocking<T: serde::Serialize + Send + 'static>(

@@ -41,6 +41,9 @@ pub enum ControlError {
 /// asks no other thread for it.
 const ALIVE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Time without an answer after which the daemon is asked, repeatedly, whether it is alive.
+const ALIVE_PAUSE: Duration = Duration::from_secs(2);
+
 /// Sends a request to the daemon with this state directory. `path` includes the percent-encoded query; `patience` is
 /// the maximum wait for the whole response. A longer one than [`ALIVE_PATIENCE`] ends early if the daemon does not even
 /// answer that it is alive.
@@ -78,11 +81,11 @@ async fn in_time<T>(
 async fn hang(state_dir: &Path) -> ControlError {
     let mut is_logged = false;
     loop {
+        tokio::time::sleep(ALIVE_PAUSE).await;
         let alive = exchange(state_dir, Method::HEAD, "/");
         if let Err(error @ ControlError::Late(_)) = in_time(ALIVE_PATIENCE, alive).await {
             return error;
         }
-        tokio::time::sleep(ALIVE_PATIENCE).await;
         if !is_logged {
             is_logged = true;
             tracing::info!(
