@@ -116,7 +116,8 @@ fn a_file_of_the_daemons_that_is_none_fails() {
 
 #[test]
 fn an_export_that_stops_the_start_fails() {
-    let harms: [(&str, &str, fn(&Path)); 4] = [
+    type Harm = (&'static str, &'static str, fn(&Path));
+    let harms: [Harm; 4] = [
         ("missing", "restore", |export| {
             fs::remove_file(export).unwrap()
         }),

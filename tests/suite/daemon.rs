@@ -1,12 +1,11 @@
 //! Owns the real daemon in its ordinary life: what it follows, how it ends, what it refuses, what a start reads.
 
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
 use crate::support::kill_harness::Daemon;
 use crate::support::lake_gen::Stream;
