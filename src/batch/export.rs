@@ -19,6 +19,7 @@ use crate::batch::pair::{
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::walk;
 use crate::pair::verdict::VerdictKind;
+use crate::platform::background::spawn_in;
 use crate::record::final_check::{ForbiddenRow, forbidden_in_dialect};
 use crate::record::json::escape::Dialect;
 
@@ -62,13 +63,19 @@ pub fn for_each_pair<E>(
     let (queue, arrivals) = sync_channel(PAIRS_WAITING);
     let next = Mutex::new(0);
     thread::scope(|scope| {
-        for _ in 0..threads.min(pairs.len()) {
+        // A host may refuse some of the threads; each started one reads any pair.
+        let started = (0..threads.min(pairs.len())).filter(|_| {
             let (queue, next) = (queue.clone(), &next);
-            scope.spawn(move || {
+            let read = move || {
                 while let Some((pair, parts)) = claim_pair(pairs, next, &queue) {
-                    send_pair(lake, pair, reading, &parts);
+                    // A failed send means that the receiver was dropped.
+                    read_parts(lake, pair, reading, &mut |part| parts.send(part).is_ok());
                 }
-            });
+            };
+            spawn_in(scope, "read", read).is_ok()
+        });
+        if started.count() == 0 {
+            return read_on_this_thread(lake, pairs, reading, visit);
         }
         // Only the threads hold senders from here on, so the queue closes when they end. An early return of this
         // closure drops the receivers, so that no thread blocks in `send` indefinitely.
@@ -98,13 +105,31 @@ fn claim_pair<'p>(
     Some((pair, parts))
 }
 
-/// Reads a pair and sends its rows. Stops without an error once the receiver is dropped.
-fn send_pair(
+fn read_on_this_thread<E>(
+    lake: &LakeReader<'_>,
+    pairs: &[PairPath],
+    reading: &PairReading<'_>,
+    visit: &mut dyn FnMut(PairRows<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    for pair in pairs {
+        let mut visited = Ok(());
+        read_parts(lake, pair, reading, &mut |Part { rows, end }| {
+            visited = visit(PairRows { pair, rows, end });
+            visited.is_ok()
+        });
+        visited?;
+    }
+    Ok(())
+}
+
+/// Reads a pair and passes its rows to `send`, until that returns false.
+fn read_parts(
     lake: &LakeReader<'_>,
     pair: &PairPath,
     reading: &PairReading<'_>,
-    parts: &SyncSender<Part>,
+    send: &mut dyn FnMut(Part) -> bool,
 ) {
+    let mut is_stopped = false;
     let mut rows = Vec::new();
     let end = read_pair(lake, pair, reading, &mut |line| {
         rows.extend_from_slice(line.row);
@@ -115,16 +140,18 @@ fn send_pair(
             rows: std::mem::take(&mut rows),
             end: None,
         };
-        match parts.send(full) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+        is_stopped = !send(full);
+        match is_stopped {
+            false => ControlFlow::Continue(()),
+            true => ControlFlow::Break(()),
         }
     });
-    // An error means that the receiver was dropped.
-    let _ = parts.send(Part {
-        rows,
-        end: Some(end),
-    });
+    if !is_stopped {
+        send(Part {
+            rows,
+            end: Some(end),
+        });
+    }
 }
 
 /// The options of a batch export.

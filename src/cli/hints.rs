@@ -9,6 +9,7 @@ use crate::batch::verify::error::VerifyError;
 use crate::cli::run::DaemonError;
 use crate::config::ConfigError;
 use crate::engine::EngineError;
+use crate::platform::background::{THREADS_FIX, ThreadError, is_out_of_threads};
 use crate::platform::root_lock::LockError;
 use crate::platform::storage::is_out_of_files;
 use crate::query::dead_letters::RetryError;
@@ -34,6 +35,14 @@ pub fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
         fix: impl FnOnce(&E) -> String,
     ) -> Option<String> {
         error.downcast_ref::<E>().map(fix)
+    }
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<io::Error>();
+        if error.is::<ThreadError>() || io.is_some_and(is_out_of_threads) {
+            return Some(THREADS_FIX.to_owned());
+        }
+        cause = error.source();
     }
     hint(error, config)
         .or_else(|| hint(error, daemon))
@@ -272,9 +281,10 @@ fn inquire(error: &InquireError) -> String {
         InquireError::State(error) => state(error),
         InquireError::Journal(error) => journal(error),
         InquireError::NoSnapshotYet { .. } => "try again in a moment".to_owned(),
-        InquireError::Unresponsive { .. } => {
-            "try again in a moment, or stop the daemon and repeat the command".to_owned()
-        }
+        InquireError::Unresponsive { pid, .. } => format!(
+            "try again in a moment; `ps -o stat,wchan -p {pid}` shows whether it is stopped (T: `kill -CONT {pid}`) or waits \
+             for a disk (D); after a stop of the daemon this command reads its files"
+        ),
         InquireError::Rejected { .. } => {
             "follow the daemon's response, then repeat the command".to_owned()
         }

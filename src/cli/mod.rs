@@ -26,6 +26,7 @@ use crate::cli::hints::{UserError, in_one_line, remedy};
 use crate::cli::run::DaemonError;
 use crate::config::{Environment, Settings};
 use crate::console::logging;
+use crate::console::output;
 use crate::console::progress::{self, Steps};
 use crate::console::terminal::Terminal;
 use crate::daemon::event_loop::Reloader;
@@ -34,7 +35,7 @@ use crate::engine::Setup;
 use crate::platform::clock::HostClock;
 use crate::platform::root_lock;
 use crate::platform::sd_notify::ServiceManager;
-use crate::platform::storage::{OsStorage, Storage as _};
+use crate::platform::storage::{OsStorage, Storage as _, without_links};
 use crate::recovery::rebuild;
 use crate::store::files::STATE_FILE;
 
@@ -43,6 +44,9 @@ const FAILED: u8 = 1;
 
 /// The maximum time to wait for the service manager to receive the final notification.
 const FINAL_NOTIFY_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// The maximum time to wait at the end for the reader of stderr or of the journal.
+const FINAL_OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An error of any command, to be printed.
 type AnyError = Box<dyn std::error::Error>;
@@ -64,24 +68,30 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     }
     let environment = Environment::from_env();
     let terminal = Terminal::for_stderr(&environment);
-    progress::init(terminal.draws);
+    let is_daemon = matches!(&arguments.command, Command::Run(run) if !run.once);
+    // Drawing a bar waits for the terminal.
+    progress::init(terminal.draws && !is_daemon);
     // Only `run` is the unit; another command in its environment must not send notifications.
     let is_unit = matches!(arguments.command, Command::Run(_));
-    let manager = || {
-        is_unit
-            .then(ServiceManager::from_environment)
-            .unwrap_or_default()
+    let manager = || match is_unit {
+        true => ServiceManager::from_environment(),
+        false => Ok(ServiceManager::default()),
     };
     let settings = match Settings::load(&arguments.global, &environment) {
         Ok(settings) => settings,
         Err(error) => {
             terminal.report(&error, remedy(&error).as_deref());
-            notify_failure(&manager(), &error, error.errno());
+            notify_failure(&manager().unwrap_or_default(), &error, error.errno());
             return ExitCode::from(error.exit_code());
         }
     };
-    let is_daemon = matches!(&arguments.command, Command::Run(run) if !run.once);
-    let log = logging::init(&settings, &environment, !is_daemon);
+    // A command waits for the reader of its output.
+    if is_daemon && let Err(source) = output::detach() {
+        let error = DaemonError::Start(source);
+        terminal.report(&error, remedy(&error).as_deref());
+        return ExitCode::from(FAILED);
+    }
+    let log = logging::init(&settings, &environment);
     for variable in &settings.unused_variables {
         tracing::warn!(
             variable,
@@ -93,13 +103,15 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
         read: Box::new(move || Settings::load_again(&global, &environment)),
         log,
     };
-    match run(command, &settings, reloader, manager()) {
-        Ok(code) => code,
-        Err(error) => {
-            terminal.report(&*error, remedy(&*error).as_deref());
-            ExitCode::from(FAILED)
-        }
-    }
+    let result = manager()
+        .map_err(|error| DaemonError::Start(error).into())
+        .and_then(|manager| run(command, &settings, reloader, manager));
+    let code = result.unwrap_or_else(|error| {
+        terminal.report(&*error, remedy(&*error).as_deref());
+        ExitCode::from(FAILED)
+    });
+    output::flush(FINAL_OUTPUT_TIMEOUT);
+    code
 }
 
 fn run(
@@ -110,13 +122,22 @@ fn run(
 ) -> Result<ExitCode, AnyError> {
     match command {
         Command::Run(arguments) => run_daemon(settings, arguments.once, reloader, manager)?,
-        Command::Export(arguments) => export::export(settings, &arguments)?,
-        Command::Verify => return verify(settings),
-        Command::Rebuild => rebuild(settings)?,
+        Command::Export(arguments) => export::export(&without_links_in(settings), &arguments)?,
+        Command::Verify => return verify(&without_links_in(settings)),
+        Command::Rebuild => rebuild(&without_links_in(settings))?,
         Command::Query(query) => return queries::answer(settings, &query),
         Command::Check => return check(settings),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Resolves the links in the paths once: a long command must not begin with one lake and end with another.
+fn without_links_in(settings: &Settings) -> Settings {
+    Settings {
+        root: without_links(&OsStorage, &settings.root),
+        state_dir: without_links(&OsStorage, &settings.state_dir),
+        ..settings.clone()
+    }
 }
 
 fn run_daemon(

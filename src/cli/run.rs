@@ -14,11 +14,12 @@ use crate::daemon::watchdog::{Watchdog, Watched, while_recovering};
 use crate::engine::metrics::Metrics;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::http::{QueryContext, Server, StatusCache};
+use crate::platform::background::spawn;
 use crate::platform::clock::HostClock;
 use crate::platform::message_ids;
 use crate::platform::root_lock::{LockError, RootLock};
 use crate::platform::sd_notify::{ServiceManager, watchdog_interval};
-use crate::platform::storage::{OsStorage, Storage as _};
+use crate::platform::storage::{OsStorage, Storage as _, without_links};
 use crate::query::control::ControlSocket;
 use crate::recovery::decide::RecoveryCase;
 use crate::recovery::report::OpenReport;
@@ -59,8 +60,9 @@ impl DaemonError {
     pub fn errno(&self) -> Option<i32> {
         let mut error: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(cause) = error {
-            if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-                return io.raw_os_error();
+            let io = cause.downcast_ref::<std::io::Error>();
+            if let Some(errno) = io.and_then(std::io::Error::raw_os_error) {
+                return Some(errno);
             }
             error = cause.source();
         }
@@ -78,6 +80,12 @@ pub fn run(
     reloader: Reloader,
     manager: Arc<ServiceManager>,
 ) -> Result<(), DaemonError> {
+    let settings = &with_resolved_state_dir(settings.clone());
+    let read = reloader.read;
+    let reloader = Reloader {
+        read: Box::new(move || read().map(with_resolved_state_dir)),
+        ..reloader
+    };
     let inbox = Arc::new(Inbox::new());
     let (signals, stop_receiver) =
         signals::listen(Arc::clone(&inbox)).map_err(DaemonError::Start)?;
@@ -87,12 +95,35 @@ pub fn run(
         manager,
         clock: Arc::new(HostClock::new()),
     };
-    let result = run_in(settings, once, reloader, &shared, stop_receiver);
+    let mut state_identity = None;
+    let result = run_in(
+        settings,
+        once,
+        reloader,
+        &shared,
+        stop_receiver,
+        &mut state_identity,
+    );
     drop(signals);
     if let Err(error) = &result {
-        mark_damaged(settings, error);
+        mark_damaged(settings, error, state_identity);
     }
     result
+}
+
+/// Resolves the links in the path of the state directory once: one that is pointed to another lake while the daemon runs
+/// must not lead it into the state of that lake.
+fn with_resolved_state_dir(settings: Settings) -> Settings {
+    Settings {
+        state_dir: without_links(&OsStorage, &settings.state_dir),
+        ..settings
+    }
+}
+
+/// Returns device and inode of the directory at the state directory's path.
+fn state_dir_identity(settings: &Settings) -> Option<(u64, u64)> {
+    let stat = OsStorage.stat(&settings.state_dir).ok()?;
+    Some((stat.device, stat.inode))
 }
 
 fn run_in(
@@ -101,6 +132,7 @@ fn run_in(
     reloader: Reloader,
     shared: &Shared,
     stop_receiver: tokio::sync::watch::Receiver<bool>,
+    state_identity: &mut Option<(u64, u64)>,
 ) -> Result<(), DaemonError> {
     let root = OsStorage
         .canonicalize(&settings.root)
@@ -109,6 +141,7 @@ fn run_in(
             source,
         })?;
     let _lock = take_lock(settings, &root)?;
+    *state_identity = state_dir_identity(settings);
     let metrics = Arc::new(Metrics::new());
     let answering = Arc::new(QueryContext::new(root.clone(), settings.max_line_bytes));
     let desk = Arc::new(StatusCache::new(
@@ -135,6 +168,7 @@ fn run_in(
             Engine::open_with_progress(setup, &mut on_step).map_err(DaemonError::Engine)
         })
     });
+    let opened = opened.map_err(DaemonError::Start)?;
     if opened.is_err() && shared.inbox.stopping() {
         // A stop aborts a recovery at any point; the next start begins it again.
         shared.manager.stopping();
@@ -186,15 +220,13 @@ fn run_engine_thread(
         .transpose()
         .map_err(DaemonError::Start)?;
     let (ended_sender, mut ended) = tokio::sync::oneshot::channel();
-    let thread = std::thread::Builder::new()
-        .name("engine".into())
-        .spawn(move || {
-            let result = event_loop.run();
-            // The receiver is gone only if this thread has panicked; the process is then ending.
-            let _ = ended_sender.send(());
-            result
-        })
-        .map_err(DaemonError::Start)?;
+    let thread = spawn("engine", move || {
+        let result = event_loop.run();
+        // The receiver is gone only if this thread has panicked; the process is then ending.
+        let _ = ended_sender.send(());
+        result
+    })
+    .map_err(|error| DaemonError::Start(error.into()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -227,13 +259,17 @@ fn unless_panicked<T>(work: impl FnOnce() -> Result<T, DaemonError>) -> Result<T
 }
 
 /// Marks a damaged state, so that the next start does not use it either. The database panics on some damage, so the
-/// state is marked after a panic too; otherwise each start could end like this one.
-fn mark_damaged(settings: &Settings, error: &DaemonError) {
+/// state is marked after a panic too; otherwise each start could end like this one. Another directory at its path, since
+/// the start, has the state of another daemon, which is not marked.
+fn mark_damaged(settings: &Settings, error: &DaemonError, state_identity: Option<(u64, u64)>) {
     let why = match error {
         DaemonError::Engine(EngineError::State(StateError::Damaged(why))) => why,
         DaemonError::Panicked => "distilld panicked",
         _ => return,
     };
+    if state_identity.is_none() || state_identity != state_dir_identity(settings) {
+        return;
+    }
     if let Err(failed) = mark_state_damaged(&OsStorage, &settings.state_dir) {
         tracing::error!(
             why,

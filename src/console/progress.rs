@@ -1,10 +1,9 @@
 //! The progress bar for long work over many bytes, on stderr, drawn only if enabled by [`init`].
 //!
-//! Nothing is drawn to a file or pipe; the log covers these. All other output to stderr goes through [`around`] or
-//! [`Stderr`], so that no line is written into a bar.
+//! Nothing is drawn to a file or pipe; the log covers these. All other output to stderr goes through [`around`], so that
+//! no line is written into a bar.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -34,20 +33,6 @@ pub fn around<T>(write: impl FnOnce() -> T) -> T {
     match &*drawn {
         Some(bar) => bar.suspend(write),
         None => write(),
-    }
-}
-
-/// A writer to stderr that removes the bar meanwhile.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Stderr;
-
-impl Write for Stderr {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        around(|| io::stderr().write(bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
     }
 }
 

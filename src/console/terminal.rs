@@ -2,10 +2,10 @@
 //! then the fix on its own line.
 
 use std::error::Error;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 
 use crate::config::Environment;
-use crate::console::progress;
+use crate::console::output;
 
 /// The capabilities of stderr or stdout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,9 +53,7 @@ impl Terminal {
 
     /// Prints an error and its fix to stderr. A failure to print is ignored.
     pub fn report(self, error: &dyn Error, fix: Option<&str>) {
-        progress::around(|| {
-            let _ = io::stderr().write_all(self.format_error(error, fix).as_bytes());
-        });
+        output::print(self.format_error(error, fix).as_bytes());
     }
 
     fn format_error(self, error: &dyn Error, fix: Option<&str>) -> String {

@@ -23,6 +23,7 @@ use signal_hook::iterator::{Handle, Signals};
 use tokio::sync::watch;
 
 use crate::daemon::inbox::Inbox;
+use crate::platform::background::spawn;
 
 /// The base of the exit code after a second stop signal; the signal's number is added.
 pub const EXIT_STOPPED_TWICE_BASE: i32 = 128;
@@ -68,13 +69,11 @@ pub fn listen(inbox: Arc<Inbox>) -> io::Result<(SignalThread, watch::Receiver<bo
     let _stop_requested = stop_flag()?;
     let handle = signals.handle();
     let (stop, stop_receiver) = watch::channel(false);
-    let thread = std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            signals
-                .forever()
-                .for_each(|signal| forward(signal, &inbox, &stop))
-        })?;
+    let thread = spawn("signals", move || {
+        signals
+            .forever()
+            .for_each(|signal| forward(signal, &inbox, &stop))
+    })?;
     Ok((
         SignalThread {
             handle,

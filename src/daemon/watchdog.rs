@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::daemon::status_line;
 use crate::daemon::watch::SelfTest;
+use crate::platform::background::{spawn, spawn_in};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::heartbeat::Heartbeat;
 use crate::platform::message_ids;
@@ -48,9 +49,9 @@ impl Watchdog {
         clock: Arc<HostClock>,
     ) -> io::Result<Self> {
         let (end, end_receiver) = channel();
-        std::thread::Builder::new()
-            .name("watchdog".into())
-            .spawn(move || feed(&end_receiver, interval, &watched, &manager, &clock))?;
+        spawn("watchdog", move || {
+            feed(&end_receiver, interval, &watched, &manager, &clock);
+        })?;
         Ok(Self { _end: end })
     }
 }
@@ -85,18 +86,23 @@ fn feed(
 }
 
 /// Runs `work`, the recovery, and notifies the service manager of its progress for as long as it takes steps.
+///
+/// # Errors
+/// The kernel refuses the thread that notifies: the service manager would end a long recovery.
 pub fn while_recovering<T>(
     heartbeat: &Heartbeat,
     manager: &ServiceManager,
     work: impl FnOnce() -> T,
-) -> T {
+) -> io::Result<T> {
     manager.status(&status_line::recovering(0, 0));
     std::thread::scope(|scope| {
         let (end, end_receiver) = channel();
-        scope.spawn(move || notify_recovery(&end_receiver, heartbeat, manager));
+        spawn_in(scope, "recovery", move || {
+            notify_recovery(&end_receiver, heartbeat, manager);
+        })?;
         let result = work();
         drop(end);
-        result
+        Ok(result)
     })
 }
 

@@ -1,11 +1,10 @@
 //! A batch that nothing is merged into any more: its rows get their final check, then it is written to the journal, on the
 //! engine's thread or in the background.
 
-use std::io;
 use std::sync::Arc;
 
 use crate::engine::error::EngineError;
-use crate::platform::background::BackgroundTask;
+use crate::platform::background::{BackgroundTask, ThreadError};
 use crate::platform::clock::Clock;
 use crate::record::final_check;
 use crate::store::journal::batch::Batch;
@@ -58,7 +57,7 @@ impl Committing {
         sealed: &Arc<Sealed>,
         frame: FrameSlot,
         clock: Arc<dyn Clock>,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, ThreadError> {
         let batch = Arc::clone(sealed);
         Ok(Self {
             sealed: Arc::clone(sealed),

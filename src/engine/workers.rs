@@ -10,6 +10,7 @@ use std::thread;
 use crate::engine::read::PairRead;
 use crate::engine::read_task::{ReadRequest, ReadTask};
 use crate::engine::{Engine, EngineError};
+use crate::platform::background::spawn_in;
 use crate::store::state::error::StateError;
 
 /// Maximum tasks that are queued ahead of the merge. Whether one is started depends on the memory it may need.
@@ -109,9 +110,7 @@ pub(super) fn read_pairs_parallel(
         // A host may refuse some of the threads; each started one runs any task.
         let started = (0..threads).filter(|_| {
             let (sender, shared) = (sender.clone(), &shared);
-            let thread = thread::Builder::new().name("read".into());
-            let thread = thread.spawn_scoped(scope, || run_tasks(shared, sender));
-            thread.is_ok()
+            spawn_in(scope, "read", || run_tasks(shared, sender)).is_ok()
         });
         if started.count() == 0 {
             return Ok(None);

@@ -17,6 +17,7 @@ use crate::lake::chunk::LineLimits;
 use crate::lake::path::{PairPath, export_path};
 use crate::pair::history::Recent;
 use crate::pair::verdict::VerdictKind;
+use crate::platform::background::{THREADS_FIX, ThreadError, spawn};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::OsStorage;
 use crate::query::dead_letters::{DeadLetterFilter, letters as list_dead_letters, stream_named};
@@ -146,16 +147,16 @@ pub(super) async fn status(inbox: &Inbox, context: &Arc<QueryContext>) -> HttpRe
     let Some(snapshot) = snapshot(inbox).await else {
         return busy();
     };
-    let context = Arc::clone(context);
-    run_blocking(move || Ok(completed(snapshot, &context))).await
+    let bare = snapshot.status.clone();
+    json(&complete(snapshot, context).await.unwrap_or(bare))
 }
 
-/// Completes the status of a snapshot with what must be read from disk. Returns `None` if the process ends meanwhile.
+/// Completes the status of a snapshot with what must be read from disk. Returns `None` if that panics, or the kernel refuses a thread.
 pub(super) async fn complete(snapshot: Snapshot, context: &Arc<QueryContext>) -> Option<Status> {
     let context = Arc::clone(context);
-    tokio::task::spawn_blocking(move || completed(snapshot, &context))
+    on_thread(move || completed(snapshot, &context))
         .await
-        .ok()
+        .ok()?
 }
 
 /// Adds the lag and the longest-waiting runs. If the state cannot be read, as on a full disk, only the waiting runs are
@@ -307,13 +308,26 @@ async fn long_request<T: serde::Serialize + Send + 'static>(
     run_blocking(move || read(&context, &snapshot)).await
 }
 
+/// Runs `work` outside of the server's thread. Returns `None` if it panics.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<Option<T>, ThreadError> {
+    // The runtime panics where the kernel refuses it a thread, so this asks the kernel first.
+    let _ended = spawn("answer", || ())?.join();
+    Ok(tokio::task::spawn_blocking(work).await.ok())
+}
+
 async fn run_blocking<T: serde::Serialize + Send + 'static>(
     read: impl FnOnce() -> Result<T, StateError> + Send + 'static,
 ) -> HttpResponse {
-    match tokio::task::spawn_blocking(read).await {
-        Ok(Ok(value)) => json(&value),
-        Ok(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-        Err(_) => text(
+    match on_thread(read).await {
+        Ok(Some(Ok(value))) => json(&value),
+        Ok(Some(Err(error))) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        Err(error) => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &format!("{error}; {THREADS_FIX}"),
+        ),
+        Ok(None) => text(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal error (panic) while the response was made; please report it",
         ),

@@ -29,6 +29,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::config::ListenAddress;
+use crate::platform::background::spawn;
 use crate::query::control::ControlSocket;
 pub use access::Endpoint;
 use listener::{Accepted, Listener};
@@ -83,11 +84,10 @@ impl Server {
                 }
             });
         };
-        let thread = std::thread::Builder::new().name("serve".into());
         Ok(Self {
             control: Some(control),
             stop: Some(stop),
-            thread: Some(thread.spawn(serve)?),
+            thread: Some(spawn("serve", serve)?),
         })
     }
 

@@ -1,9 +1,62 @@
-//! A background thread that is always joined, also on drop, because no other thread may write its file meanwhile.
+//! Threads: each one that is started has a name, and an error that names it where the kernel refuses one. [`Beside`] is
+//! always joined, also on drop, because no other thread may write its file meanwhile.
 
 use std::fmt::{self, Debug};
 use std::io;
 use std::panic::resume_unwind;
-use std::thread::{self, JoinHandle};
+use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
+
+/// The kernel refused a thread: a limit of the user, the unit or the container is reached, or memory is short.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel refused the thread `{name}` ({source})")]
+pub struct ThreadError {
+    name: &'static str,
+    source: io::Error,
+}
+
+/// What mends a [`ThreadError`].
+pub const THREADS_FIX: &str = "raise the limit of threads and processes: `TasksMax=` in the systemd unit or its slice, \
+                               `ulimit -u` of the user, or the pids limit of the container; then start distilld again";
+
+impl From<ThreadError> for io::Error {
+    fn from(error: ThreadError) -> Self {
+        io::Error::new(error.source.kind(), error)
+    }
+}
+
+/// Returns whether a thread was refused.
+#[must_use]
+pub fn is_out_of_threads(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    inner.is_some_and(|inner| inner.is::<ThreadError>())
+}
+
+/// Starts a thread.
+///
+/// # Errors
+/// The kernel refuses it.
+pub(crate) fn spawn<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, ThreadError> {
+    let thread = Builder::new().name(name.to_owned()).spawn(work);
+    thread.map_err(|source| ThreadError { name, source })
+}
+
+/// Starts a thread that ends within `scope`.
+///
+/// # Errors
+/// As [`spawn`].
+pub(crate) fn spawn_in<'scope, 'env, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, 'env>,
+    name: &'static str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>, ThreadError> {
+    let thread = Builder::new()
+        .name(name.to_owned())
+        .spawn_scoped(scope, work);
+    thread.map_err(|source| ThreadError { name, source })
+}
 
 /// A background thread with a result.
 pub(crate) struct BackgroundTask<T>(Option<JoinHandle<T>>);
@@ -13,9 +66,11 @@ impl<T: Send + 'static> BackgroundTask<T> {
     ///
     /// # Errors
     /// The thread cannot be created.
-    pub(crate) fn spawn(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
-        let thread = thread::Builder::new().name(name.to_owned());
-        Ok(Self(Some(thread.spawn(work)?)))
+    pub(crate) fn spawn(
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Self, ThreadError> {
+        Ok(Self(Some(spawn(name, work)?)))
     }
 
     /// Returns whether the work is done.

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
+use crate::platform::background::{is_out_of_threads, spawn};
+
 /// Bytes of a status that are sent; the manager shows one line.
 const STATUS_BYTES_MAX: usize = 512;
 
@@ -147,16 +149,21 @@ impl Mailbox {
 impl ServiceManager {
     /// Returns the manager that `NOTIFY_SOCKET` names, or none. A socket that cannot be used is logged once and
     /// ignored: the daemon works without it.
-    #[must_use]
-    pub fn from_environment() -> ServiceManager {
+    ///
+    /// # Errors
+    /// No thread can be started: the manager would wait for a daemon that never reports to be ready.
+    pub fn from_environment() -> io::Result<ServiceManager> {
         let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
         else {
-            return ServiceManager::default();
+            return Ok(ServiceManager::default());
         };
-        ServiceManager::at(&socket).unwrap_or_else(|error| {
-            tracing::warn!(?socket, %error, "cannot notify the service manager at {socket:?} ({error}), check NOTIFY_SOCKET");
-            ServiceManager::default()
-        })
+        match ServiceManager::at(&socket) {
+            Err(error) if !is_out_of_threads(&error) => {
+                tracing::warn!(?socket, %error, "cannot notify the service manager at {socket:?} ({error}), check NOTIFY_SOCKET");
+                Ok(ServiceManager::default())
+            }
+            manager => manager,
+        }
     }
 
     /// Returns the manager at a datagram socket: a path, or an abstract name after `@`.
@@ -178,9 +185,9 @@ impl ServiceManager {
         let mailbox = Arc::new(Mailbox::default());
         let notes = Arc::clone(&mailbox);
         // It ends with the process: it may be blocked in a send for as long as the manager likes.
-        std::thread::Builder::new()
-            .name("service-manager".into())
-            .spawn(move || notes.send_for_ever(&sender, &manager))?;
+        spawn("service-manager", move || {
+            notes.send_for_ever(&sender, &manager);
+        })?;
         Ok(ServiceManager {
             mailbox: Some(mailbox),
         })

@@ -13,7 +13,7 @@ use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -95,7 +95,7 @@ pub trait Storage: Debug + Send + Sync {
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// The path with all links resolved.
-    fn canonicalize(&self, path: &Path) -> io::Result<std::path::PathBuf>;
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf>;
 }
 
 /// Makes a call, and again for as long as a signal interrupts it.
@@ -117,6 +117,17 @@ pub fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Resu
 pub fn is_out_of_files(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Returns a path with all links in it resolved, as far as it exists. The result is not affected by a link that is
+/// pointed elsewhere later.
+#[must_use]
+pub fn without_links(storage: &dyn Storage, path: &Path) -> PathBuf {
+    match (storage.canonicalize(path), path.parent(), path.file_name()) {
+        (Ok(resolved), ..) => resolved,
+        (Err(_), Some(parent), Some(name)) => without_links(storage, parent).join(name),
+        _ => path.to_owned(),
+    }
 }
 
 /// Writes all of `buf` at `offset`, however many calls it takes.
@@ -285,7 +296,7 @@ impl Storage for OsStorage {
         retry_interrupted(|| dir.sync_all())
     }
 
-    fn canonicalize(&self, path: &Path) -> io::Result<std::path::PathBuf> {
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
         retry_interrupted(|| fs::canonicalize(path))
     }
 }

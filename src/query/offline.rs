@@ -15,6 +15,8 @@ use crate::platform::root_lock::{Holder, LockError, RootLock};
 use crate::platform::storage::{OsStorage, Storage};
 use crate::query::control;
 use crate::query::control::{Answer, ControlError};
+use crate::recovery::open::check_export;
+use crate::store::export::ExportError;
 use crate::store::files::{JOURNAL_FILE, STATE_FILE};
 use crate::store::journal::Journal;
 use crate::store::journal::error::JournalError;
@@ -60,7 +62,7 @@ pub enum InquireError {
     },
     /// The daemon runs and does not answer.
     #[error(
-        "process {pid} works on {} and gives no answer: {source}; it is starting, or a rebuild", root.display()
+        "process {pid} works on {} and gives no answer: {source}", root.display()
     )]
     Unresponsive {
         /// The holder.
@@ -125,8 +127,7 @@ pub struct OfflineState {
     pub account: Account,
     /// Length of the export with the rows that only the journal holds, bytes.
     pub export_bytes: u64,
-    /// Keeps the state's file open.
-    _state: State,
+    stored: State,
     /// A daemon that starts meanwhile would find the state open.
     lock: RootLock,
 }
@@ -232,7 +233,7 @@ impl OfflineState {
             account: replay.account.clone(),
             export_bytes: replay.export_bytes,
             state: replay.into_snapshot(),
-            _state: state,
+            stored: state,
             lock,
         })
     }
@@ -241,6 +242,15 @@ impl OfflineState {
     #[must_use]
     pub fn into_lock(self) -> (PathBuf, PathBuf, RootLock) {
         (self.root, self.state_dir, self.lock)
+    }
+
+    /// Checks whether a start can continue with the export.
+    ///
+    /// # Errors
+    /// The error that a start ends with.
+    pub fn check_export(&self) -> Result<(), ExportError> {
+        let mark = self.stored.header().export;
+        check_export(&OsStorage, &self.export_path(), mark, self.export_bytes)
     }
 
     /// The export.

@@ -83,7 +83,15 @@ impl Engine {
         match (case, loaded) {
             (RecoveryCase::Continue, Some(loaded)) => resume(setup, loaded.state),
             (RecoveryCase::Stop(cause), Some(loaded)) => {
-                Err(stop_error(&setup, cause, &loaded).into())
+                let mark = loaded.state.header().export;
+                let error = stop_error(
+                    &*setup.storage,
+                    &setup.export_path,
+                    cause,
+                    mark,
+                    loaded.committed,
+                );
+                Err(error.into())
             }
             (_, loaded) => {
                 let older = loaded.map(|_| "it is older than the export".to_owned());
@@ -224,16 +232,43 @@ fn find_export(
     })
 }
 
-fn stop_error(setup: &Setup, cause: CannotStart, loaded: &LoadedState) -> ExportError {
-    let path = setup.export_path.clone();
-    let durable_bytes = loaded.state.header().export.len_bytes;
+/// Checks, without a change, whether a start can continue with the export. `mark` and `committed` are those of a usable
+/// state.
+///
+/// # Errors
+/// The error that such a start ends with.
+pub fn check_export(
+    storage: &dyn Storage,
+    path: &Path,
+    mark: ExportMark,
+    committed: u64,
+) -> Result<(), ExportError> {
+    let state = StateFound::Read {
+        durable: mark.len_bytes,
+        committed,
+    };
+    match decide(state, find_export(storage, path, mark)?) {
+        RecoveryCase::Stop(cause) => Err(stop_error(storage, path, cause, mark, committed)),
+        _ => Ok(()),
+    }
+}
+
+fn stop_error(
+    storage: &dyn Storage,
+    path: &Path,
+    cause: CannotStart,
+    mark: ExportMark,
+    committed_bytes: u64,
+) -> ExportError {
+    let path = path.to_owned();
+    let durable_bytes = mark.len_bytes;
     match cause {
         CannotStart::Missing => ExportError::Missing {
             path,
-            committed_bytes: loaded.committed,
+            committed_bytes,
         },
         CannotStart::Short => ExportError::Short {
-            found_bytes: setup.storage.stat(&path).map_or(0, |stat| stat.len_bytes),
+            found_bytes: storage.stat(&path).map_or(0, |stat| stat.len_bytes),
             committed_bytes: durable_bytes,
             path,
         },

@@ -5,6 +5,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::process::Bench;
+
 /// Returns the exit code and the lines of `check`.
 fn check(root: &Path) -> (Option<i32>, Vec<String>) {
     let output = Command::new(env!("CARGO_BIN_EXE_distilld"))
@@ -109,5 +111,41 @@ fn a_directory_in_place_of_a_daemon_file_fails() {
         fs::remove_dir(&path).unwrap();
         fs::write(&path, "").unwrap();
         assert_eq!(check(root.path()).0, Some(0), "{name}");
+    }
+}
+
+#[test]
+fn an_export_that_stops_the_start_fails() {
+    type Harm = (&'static str, &'static str, fn(&Path));
+    let harms: [Harm; 4] = [
+        ("missing", "restore", |export| {
+            fs::remove_file(export).unwrap()
+        }),
+        ("bytes long", "restore", |export| {
+            fs::OpenOptions::new()
+                .write(true)
+                .open(export)
+                .and_then(|file| file.set_len(100))
+                .unwrap();
+        }),
+        ("changed by someone else", "restore", |export| {
+            let text = fs::read_to_string(export).unwrap();
+            fs::write(export, text.replace("accepted", "ACCEPTED")).unwrap();
+        }),
+        ("the export is as it was left", "", |_| {}),
+    ];
+    for (what, fix, harm) in harms {
+        let bench = Bench::new();
+        bench.append_run("2026/01/01/a.jsonl", "a");
+        bench.once();
+        harm(&bench.export());
+        let (code, lines) = check(&bench.root());
+        let found = lines
+            .iter()
+            .find(|line| line.contains("start with the state"));
+        let found = found.unwrap_or_else(|| panic!("{what}: {lines:#?}"));
+        assert!(found.contains(what) && found.contains(fix), "{found}");
+        let start = bench.run(&mut bench.command(&["run", "--once"]));
+        assert_eq!(code, start.status.code(), "{what}: {}", start.stderr);
     }
 }

@@ -1,14 +1,13 @@
 //! The real daemon in ordinary operation: what it follows, how it ends, what it refuses, what a start reads.
 
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
-use crate::support::kill_harness::{Daemon, wait_until};
+use crate::support::kill_harness::Daemon;
 use crate::support::lake_gen::Stream;
 use crate::support::process::{
     Bench, LONG, STOP, evidence, evidence_with, memory_kib_max, scored, scored_as,
@@ -575,45 +574,5 @@ fn a_state_removed_under_the_daemon_stops_it_and_the_next_start_rebuilds() {
     );
     bench.append_run(PAIR, "b");
     bench.once();
-    bench.assert_batch();
-}
-
-#[test]
-fn an_unread_log_delays_no_row() {
-    let bench = Bench::new();
-    let (reader, writer) = std::io::pipe().unwrap();
-    rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
-    let mut command = bench.command(&["run"]);
-    command.env("RUST_LOG", "distilld=debug").stderr(writer);
-    let mut daemon = command.spawn().unwrap();
-    drop(command);
-    // One line is logged for each: many times the capacity of the pipe.
-    for n in 0..100 {
-        let run = format!("run {n}");
-        bench.append_run(PAIR, &run);
-        let waited = wait_until(LONG, || Ok(bench.has(&run)));
-        assert!(waited.is_ok(), "{run}: {waited:?}");
-    }
-    let mut lines = BufReader::new(reader).lines();
-    let mut next = || lines.next().unwrap().unwrap();
-    while !next().contains("caught up") {}
-    bench.append_run(PAIR, "read again");
-    let report = loop {
-        let line = next();
-        assert!(line.starts_with("time="), "a line in parts: {line}");
-        if line.contains("msg=\"dropped ") {
-            break line;
-        }
-    };
-    let (_, lost) = report.split_once(" lines=").unwrap();
-    let (lost, _) = lost.split_once(' ').unwrap();
-    assert!(lost.parse::<u32>().unwrap() > 10, "{report}");
-    // The pass that reports the loss may not be the one that read the run.
-    let waited = wait_until(LONG, || Ok(bench.has("read again")));
-    assert!(waited.is_ok(), "read again: {waited:?}");
-    let process = Pid::from_raw(daemon.id().cast_signed()).unwrap();
-    rustix::process::kill_process(process, Signal::TERM).unwrap();
-    while lines.next().is_some() {}
-    assert!(daemon.wait().unwrap().success());
     bench.assert_batch();
 }

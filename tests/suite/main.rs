@@ -74,6 +74,8 @@ mod rewritten;
 mod same_key;
 /// `status`: from a running daemon, from the state of a dead one.
 mod status;
+/// The environment of the process: log readers that do not read, thread limits, a root that is a link.
+mod surroundings;
 /// Terminals: colors, bars, errors with their remedy, Ctrl-C.
 mod terminal;
 /// The rules of the project that no compiler checks.

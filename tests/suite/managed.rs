@@ -493,7 +493,7 @@ fn a_start_without_permission_names_the_directory_and_the_user() {
 }
 
 /// Returns the fields of one datagram in the journal's native format.
-fn journal_fields(bytes: &[u8]) -> Vec<(String, String)> {
+pub fn journal_fields(bytes: &[u8]) -> Vec<(String, String)> {
     let mut fields = Vec::new();
     let mut rest = bytes;
     while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -514,7 +514,7 @@ fn journal_fields(bytes: &[u8]) -> Vec<(String, String)> {
 
 /// Returns a command that sees `dir` as `/run/systemd/journal`, with an environment that declares stderr to be the
 /// journal.
-fn in_the_journal(bench: &Bench, dir: &Path) -> Command {
+pub fn in_the_journal(bench: &Bench, dir: &Path) -> Command {
     let mut command = Command::new("unshare");
     let script = "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && \
                   mount --bind \"$1\" /run/systemd/journal && shift && exec \"$@\"";
@@ -531,7 +531,7 @@ fn in_the_journal(bench: &Bench, dir: &Path) -> Command {
     command
 }
 
-fn namespaces_work() -> bool {
+pub fn namespaces_work() -> bool {
     let tried = Command::new("unshare")
         .args([
             "--mount",

@@ -11,13 +11,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
 
+use crate::cli::hints::in_one_line;
 use crate::config::Settings;
+use crate::engine::EngineError;
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{Level, list_level, open_day_file};
 use crate::platform::root_lock::lock_path;
-use crate::platform::storage::{FileKind, OsStorage, Storage as _};
-use crate::store::files::{JOURNAL_FILE, STATE_FILE};
+use crate::platform::storage::{FileKind, OsStorage, Storage as _, exists};
+use crate::query::offline::{self, Backend, InquireError};
+use crate::store::files::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
 
 /// The free disk space below which the daemon cannot work: a journal, a checkpoint and some rows, bytes.
 pub(super) const FREE_BYTES_MIN: u64 = 64 << 20;
@@ -104,6 +107,7 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
             findings.add(Severity::Fail, format!("file {}", path.display()), why);
         }
     }
+    check_start(settings, &mut findings);
     check_events(settings, &root, directories, &mut findings);
     check_free("export", &export, &mut findings);
     check_free("state", &settings.state_dir, &mut findings);
@@ -284,6 +288,39 @@ fn check_export_file(export: &Path, findings: &mut Findings) {
         Ok(None) => findings.add(Severity::Ok, what, "does not exist yet"),
         Ok(Some(len_bytes)) => findings.add(Severity::Ok, what, format!("{len_bytes} bytes")),
         Err(why) => findings.add(Severity::Fail, what, why),
+    }
+}
+
+/// Checks what a start decides from the state and the export, if no daemon runs.
+fn check_start(settings: &Settings, findings: &mut Findings) {
+    let dir = &settings.state_dir;
+    let what = format!("start with the state in {}", dir.display());
+    let is_there = |name| exists(&OsStorage, &dir.join(name)).unwrap_or(false);
+    if is_there(DISTRUSTED_FILE) {
+        let why = "marked as damaged; the next start rebuilds it from the sources and the export";
+        return findings.add(Severity::Warn, what, why);
+    }
+    let files = match offline::find(settings) {
+        Ok(Backend::OfflineState(files)) => files,
+        Ok(Backend::Daemon(holder)) => {
+            let why = format!("in use by the daemon, process {}", holder.pid);
+            return findings.add(Severity::Ok, what, why);
+        }
+        Err(InquireError::NoState(_)) => return,
+        Err(error) => {
+            let why = format!("{error}; the next start rebuilds a damaged state");
+            return findings.add(Severity::Warn, what, why);
+        }
+    };
+    if let Err(error) = files.check_export() {
+        let why = in_one_line(&EngineError::Export(error));
+        findings.add(Severity::Fail, what, why);
+    } else if is_there(CHANGED_FILE) {
+        let why = "a daemon found changed bytes in the export; a start compares them again and stops unless they were \
+                   restored; restore them, or run `distilld rebuild`";
+        findings.add(Severity::Warn, what, why);
+    } else {
+        findings.add(Severity::Ok, what, "the export is as it was left");
     }
 }
 

@@ -5,27 +5,24 @@
 //! fields. The `kv` format is stable for programs that read a log, and so are the names of fields: the journal has them
 //! in upper case (`DAY_FILE`), so that `journalctl DAY_FILE=...` finds them.
 
+mod journal;
 pub(crate) mod kv;
-pub(crate) mod lossy_stderr;
 
+use crate::console::logging::journal::JournalEvents;
 use crate::console::logging::kv::{HumanFields, KvEvents, KvFields};
 
 use std::io::{self, IsTerminal as _};
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
-use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::fmt::{self};
 use tracing_subscriber::layer::{Layered, SubscriberExt as _};
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{Environment, LogFormat, Settings, parse_filter};
-use crate::console::progress;
+use crate::console::output::StderrLines;
 use crate::console::terminal::{Terminal, stderr_is_journal};
-pub use lossy_stderr::report_lost_lines;
 
 /// The subscriber below the format layer.
 type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
@@ -45,23 +42,13 @@ impl LogFilter {
     }
 }
 
-/// Starts the log of this process and returns its filter. A log that was started before stays. `waits`: whether a write
-/// blocks on the reader of stderr, which a daemon must not do.
+/// Starts the log of this process and returns its filter. A log that was started before stays.
 #[must_use]
-pub fn init(settings: &Settings, environment: &Environment, waits: bool) -> LogFilter {
+pub fn init(settings: &Settings, environment: &Environment) -> LogFilter {
     let stderr = Stderr::detect(environment);
-    let pipe = if waits {
-        None
-    } else {
-        lossy_stderr::Pipe::for_stderr()
-    };
-    let writer = match pipe {
-        Some(pipe) => BoxMakeWriter::new(Arc::new(pipe)),
-        None => BoxMakeWriter::new(|| progress::Stderr),
-    };
     let filter = parse_filter(&settings.log).expect("settings hold a filter that was parsed once");
     let (filter, handle) = reload::Layer::new(filter);
-    let format = format_layer(writer, stderr, stderr.resolve(settings.log_format));
+    let format = format_layer(stderr, stderr.resolve(settings.log_format));
     let subscriber = tracing_subscriber::registry().with(filter).with(format);
     // The only error is that a log exists already.
     match tracing::subscriber::set_global_default(subscriber) {
@@ -70,14 +57,14 @@ pub fn init(settings: &Settings, environment: &Environment, waits: bool) -> LogF
     }
 }
 
-fn format_layer(writer: BoxMakeWriter, stderr: Stderr, line_format: LineFormat) -> Form {
+fn format_layer(stderr: Stderr, line_format: LineFormat) -> Form {
     // Without the journal's socket its stream still accepts lines.
     if line_format == LineFormat::Journal
-        && let Ok(journal) = journal()
+        && let Ok(journal) = JournalEvents::new()
     {
         return journal.boxed();
     }
-    let lines = fmt::layer().with_writer(writer);
+    let lines = fmt::layer().with_writer(|| StderrLines);
     match line_format {
         LineFormat::Json => lines.json().flatten_event(true).boxed(),
         LineFormat::Human => lines
@@ -95,20 +82,6 @@ fn format_layer(writer: BoxMakeWriter, stderr: Stderr, line_format: LineFormat) 
             .fmt_fields(KvFields)
             .boxed(),
     }
-}
-
-/// Returns a layer that writes events with their fields to the journal. The levels are those of [`kv::priority`].
-fn journal() -> io::Result<tracing_journald::Layer> {
-    Ok(tracing_journald::layer()?
-        .with_field_prefix(None)
-        .with_syslog_identifier("distilld".into())
-        .with_priority_mappings(PriorityMappings {
-            error: Priority::Error,
-            warn: Priority::Warning,
-            info: Priority::Informational,
-            debug: Priority::Debug,
-            trace: Priority::Debug,
-        }))
 }
 
 /// The format of events after `auto` is resolved.

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Settings;
-use crate::console::logging::report_lost_lines;
 use crate::daemon::inbox::{Inbox, PendingWork};
 use crate::daemon::watch::{Mode, SelfTest, Watch};
 use crate::engine::{Engine, EngineError};
@@ -78,6 +77,8 @@ pub struct EventLoop {
     overflows: (u64, Option<u64>),
     /// The last errors that paused reading, oldest first.
     faults: Vec<Fault>,
+    /// Where the configured root leads now, if that is not where this daemon works.
+    root_elsewhere: Option<PathBuf>,
     retries: Vec<PendingRetry>,
     recent_file: RecentFile,
     /// Why the last reload was rejected; `None` while the configuration that was read last is in force.
@@ -130,6 +131,7 @@ impl EventLoop {
             overflows: (0, None),
             faults: Vec::new(),
             retries: Vec::new(),
+            root_elsewhere: None,
             recent_file: RecentFile::new(&settings.state_dir),
             reload_refused: None,
             publisher: Publisher::new(&settings.state_dir),
@@ -178,9 +180,6 @@ impl EventLoop {
             if self.scanning.is_empty() && !self.watch.has_unarmed() {
                 self.unreadable.log(&self.root);
             }
-            report_lost_lines(|lines| {
-                tracing::warn!(lines, "dropped {lines} log lines: stderr reader too slow");
-            });
             self.notify_status();
             self.publish();
             if pending.requested {

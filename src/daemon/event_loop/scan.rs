@@ -124,6 +124,7 @@ impl EventLoop {
 
     /// Scans the newest days and every pair in memory, where lost events are most likely.
     fn scan_recent(&mut self) {
+        self.check_root_link();
         for stream in Stream::ALL {
             for day in newest_days(&self.root, stream) {
                 self.scan_directory(stream, &day);
@@ -132,6 +133,25 @@ impl EventLoop {
                 self.enqueue_if_changed(stream, path, true);
             }
         }
+    }
+
+    /// Reports that the configured root, or a link in its path, leads to another directory since the start, and that it
+    /// leads back.
+    fn check_root_link(&mut self) {
+        let (given, root) = (self.settings.root.display(), self.root.display());
+        let leads_to = OsStorage.canonicalize(&self.settings.root).ok();
+        let elsewhere = leads_to.filter(|leads_to| *leads_to != self.root);
+        if elsewhere == self.root_elsewhere {
+            return;
+        }
+        match &elsewhere {
+            Some(other) => {
+                let other = other.display();
+                tracing::warn!(%root, %other, "the root {given} now leads to {other}; this daemon still works on {root}, restart distilld to change to {other}");
+            }
+            None => tracing::info!(%root, "the root {given} leads to {root} again"),
+        }
+        self.root_elsewhere = elsewhere;
     }
 
     /// Returns the pause between two frequent scans, milliseconds.

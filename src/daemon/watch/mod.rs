@@ -318,7 +318,17 @@ impl Watch {
             Arc::clone(&self.self_test),
         );
         match RecommendedWatcher::new(sender, notify::Config::default()) {
-            Ok(watcher) => Some(watcher),
+            Ok(mut watcher) => match watcher.configure(notify::Config::default()) {
+                Ok(_) => Some(watcher),
+                Err(_) => {
+                    // Without its thread every further call panics, the drop too. The thread held all its resources.
+                    std::mem::forget(watcher);
+                    self.poll_because(|| {
+                        "no thread for events, see `TasksMax=` of the unit and `ulimit -u`".into()
+                    });
+                    None
+                }
+            },
             Err(error) => {
                 self.poll_because(|| {
                     format!("no inotify instance ({error}), see fs.inotify.max_user_instances")

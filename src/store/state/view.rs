@@ -9,6 +9,7 @@ use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{
     DeadLetter, EvidenceLine, EvidenceLocation, Packed, PairId, ScoredLine, UnclaimedRow,
 };
+use crate::platform::background::spawn_in;
 use crate::record::keys::{RowKey, RunKey};
 use crate::store::state::blocks;
 use crate::store::state::blocks::DamagedBlock;
@@ -184,12 +185,16 @@ impl StateView {
     /// As [`Self::evidence`].
     pub fn pairs_with(&self, run: RunKey) -> Result<Vec<PairId>, StateError> {
         std::thread::scope(|scope| {
-            let evidence = scope.spawn(|| self.pairs_in::<EvidenceLine>(EVIDENCE, run));
+            let in_evidence = move || self.pairs_in::<EvidenceLine>(EVIDENCE, run);
+            let evidence = spawn_in(scope, "evidence", in_evidence);
             let mut pairs = self.pairs_in::<ScoredLine>(SCORED, run)?;
-            let evidence = evidence
-                .join()
-                .map_err(|_| StateError::damaged("reading it made the store panic"))??;
-            pairs.extend(evidence);
+            pairs.extend(match evidence {
+                Ok(thread) => thread
+                    .join()
+                    .map_err(|_| StateError::damaged("reading it made the store panic"))??,
+                // No thread can be started.
+                Err(_) => in_evidence()?,
+            });
             pairs.sort_unstable();
             pairs.dedup();
             Ok(pairs)

@@ -47,21 +47,7 @@ pub struct Left {
 impl Session {
     /// Starts a command at a terminal of this width.
     pub fn start(mut command: Command, columns: u16, shown: Shown) -> Session {
-        let controller =
-            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-        grantpt(&controller).unwrap();
-        unlockpt(&controller).unwrap();
-        let size = Winsize {
-            ws_row: 24,
-            ws_col: columns,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&controller, size).unwrap();
-        let name = ptsname(&controller, Vec::new()).unwrap();
-        let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let terminal = File::from(rustix::fs::open(path, flags, Mode::empty()).unwrap());
+        let (controller, terminal) = terminal(columns);
         command
             .stdin(Stdio::null())
             .stderr(terminal.try_clone().unwrap());
@@ -73,7 +59,7 @@ impl Session {
         // The command holds the process's end of the terminal, which must be closed for the reading to end.
         drop(command);
         let shown = Arc::new(Mutex::new(Vec::new()));
-        let screen = read_screen(File::from(controller), Arc::clone(&shown));
+        let screen = read_screen(controller, Arc::clone(&shown));
         Session {
             child,
             shown,
@@ -111,6 +97,25 @@ impl Session {
             stdout,
         }
     }
+}
+
+/// Returns both ends of a terminal of a given width: ours and that of a process.
+pub fn terminal(columns: u16) -> (File, File) {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let size = Winsize {
+        ws_row: 24,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(&ours, size).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let theirs = File::from(rustix::fs::open(path, flags, Mode::empty()).unwrap());
+    (File::from(ours), theirs)
 }
 
 /// Reads until the other end is closed everywhere, which Linux reports as an I/O error.
