@@ -103,6 +103,10 @@ impl Source {
         if xxh3_64(&tail) != identity.tail_hash {
             return Ok(Some(SourceChange::TailChanged));
         }
+        if state.overlong_from.is_some() && tail.last() == Some(&0) {
+            // A version up to 0.1.0 skipped reserved room with the line before it, and lines that are written into it.
+            return Ok(Some(SourceChange::Extended));
+        }
         let was_unterminated = state.overlong_from.is_none() && tail.last() != Some(&b'\n');
         if was_unterminated && self.continues_after(state.offset)? {
             return Ok(Some(SourceChange::Extended));
@@ -178,18 +182,17 @@ impl Source {
                 xxh3_64(&consumed[consumed.len() - len as usize..]),
             )));
         }
-        let known = before
-            .identity
-            .map_or(0, |identity| u64::from(identity.tail_len_bytes));
-        let from = (before.offset - known).min(offset - len);
-        let bytes = self.read(from, offset)?;
-        let known_from = (before.offset - known - from) as usize;
-        let known_fits = before.identity.is_none_or(|identity| {
-            let known_bytes = bytes.get(known_from..known_from + known as usize);
-            known_bytes.is_some_and(|bytes| xxh3_64(bytes) == identity.tail_hash)
-        });
-        let fits = bytes.len() as u64 == offset - from && known_fits && bytes.ends_with(consumed);
-        Ok(fits.then(|| (len, xxh3_64(&bytes[bytes.len() - len as usize..]))))
+        // The skipped part of an oversized line between them may be longer than the memory.
+        let known_fits = match before.identity {
+            Some(identity) => {
+                let known_from = before.offset - u64::from(identity.tail_len_bytes);
+                xxh3_64(&self.read(known_from, before.offset)?) == identity.tail_hash
+            }
+            None => true,
+        };
+        let bytes = self.read(offset - len, offset)?;
+        let fits = bytes.len() as u64 == len && known_fits && bytes.ends_with(consumed);
+        Ok(fits.then(|| (len, xxh3_64(&bytes))))
     }
 
     /// Returns whether the next line is longer than a chunk, so that reading it takes more memory than usual.
@@ -219,11 +222,12 @@ impl Source {
     ) -> io::Result<Chunk> {
         let end = self.stat.len_bytes;
         if let Some(line_start) = state.overlong_from {
-            return self.skip_oversized(line_start, state.offset, end);
+            let skipped = self.skip_oversized(line_start, state.offset)?;
+            return Ok(skipped.unwrap_or(self.partial_line(state.offset)));
         }
         let from = state.offset;
         // Short input is searched from its start each time: between two reads a partial line may be truncated and
-        // rewritten, and a hole filled. The same holds for a line that is read without its newline.
+        // rewritten. The same holds for a line that is read without its newline.
         let is_short = end <= from + WINDOW_LEN as u64;
         if *scanned_to > end || is_short || take_unterminated {
             *scanned_to = from;
@@ -238,16 +242,17 @@ impl Source {
             *scanned_to = 0;
             return self.read_whole(from, newline + 1, buffers);
         }
-        if end > from + limits.line_bytes_max {
-            return self.skip_oversized(from, from + limits.line_bytes_max, end);
+        if end > from + limits.line_bytes_max
+            && let Some(chunk) = self.skip_oversized(from, from + limits.line_bytes_max)?
+        {
+            return Ok(chunk);
         }
-        *scanned_to = end;
-        if take_unterminated && end > from {
+        // Lines may be written over zero bytes later, so these are searched again.
+        *scanned_to = self.first_zero(known_free, end)?;
+        if take_unterminated && end > from && !self.ends_in_zero()? {
             return self.read_whole(from, end, buffers);
         }
-        Ok(Chunk::PartialLine {
-            len_bytes: end.saturating_sub(from),
-        })
+        Ok(self.partial_line(from))
     }
 
     /// Returns the number of unread bytes after the last newline. Searches back at most one maximum line length.
@@ -273,35 +278,85 @@ impl Source {
         self.read(offset, offset + u64::from(len_bytes))
     }
 
-    fn skip_oversized(&self, line_start: u64, offset: u64, end: u64) -> io::Result<Chunk> {
-        let end = end.min(offset + SKIP_LEN);
-        Ok(match self.first_newline(offset, end)? {
-            Some(newline) => Chunk::OversizedLine {
-                line_start,
-                offset: newline + 1,
-                is_complete: true,
-            },
-            None => Chunk::OversizedLine {
-                line_start,
-                offset: end.max(offset),
-                is_complete: false,
-            },
+    /// Returns the chunk of a file that holds no whole line from `offset` on.
+    fn partial_line(&self, offset: u64) -> Chunk {
+        Chunk::PartialLine {
+            len_bytes: self.stat.len_bytes.saturating_sub(offset),
+        }
+    }
+
+    /// Skips bytes of an oversized line from `offset` on; `None` where only zero bytes follow, which are reserved room
+    /// and not part of the line. The skipped part never ends in a zero byte, because the line may go on there.
+    fn skip_oversized(&self, line_start: u64, offset: u64) -> io::Result<Option<Chunk>> {
+        let end = self.stat.len_bytes;
+        let Some(content) = self.first_content(offset, end)? else {
+            return Ok(None);
+        };
+        let mut content_end = content;
+        let newline = self.search(content, end.min(content + SKIP_LEN), |at, bytes| {
+            if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+                content_end = at + last as u64 + 1;
+            }
+            memchr::memchr(b'\n', bytes).map(|newline| at + newline as u64)
+        })?;
+        Ok(Some(Chunk::OversizedLine {
+            line_start,
+            offset: newline.map_or(content_end, |newline| newline + 1),
+            is_complete: newline.is_some(),
+        }))
+    }
+
+    /// Returns whether the file ends in a zero byte, and so not in a whole line or value.
+    fn ends_in_zero(&self) -> io::Result<bool> {
+        let end = self.stat.len_bytes;
+        Ok(self.read(end.saturating_sub(1), end)?.last() == Some(&0))
+    }
+
+    /// Returns the offset of the first byte that is not zero.
+    fn first_content(&self, from: u64, to: u64) -> io::Result<Option<u64>> {
+        self.search(from, to, |at, bytes| {
+            let content = bytes.iter().position(|byte| *byte != 0)?;
+            Some(at + content as u64)
         })
     }
 
+    /// Returns the offset of the first zero byte, `to` where there is none.
+    fn first_zero(&self, from: u64, to: u64) -> io::Result<u64> {
+        let zero = self.search(from, to, |at, bytes| {
+            memchr::memchr(0, bytes).map(|zero| at + zero as u64)
+        })?;
+        Ok(zero.unwrap_or(to))
+    }
+
     fn first_newline(&self, from: u64, to: u64) -> io::Result<Option<u64>> {
+        self.search(from, to, |at, bytes| {
+            memchr::memchr(b'\n', bytes).map(|newline| at + newline as u64)
+        })
+    }
+
+    /// Calls `find` with each window and its offset, first to last, until it finds something. Passes over the holes of
+    /// a sparse file: they cost no read. A hole is asked for after a window of zero bytes only.
+    fn search<T>(
+        &self,
+        from: u64,
+        to: u64,
+        mut find: impl FnMut(u64, &[u8]) -> Option<T>,
+    ) -> io::Result<Option<T>> {
         let mut window = vec![0; WINDOW_LEN.min(to.saturating_sub(from) as usize)];
         let mut at = from;
         while at < to {
             let len = window.len().min((to - at) as usize);
             let read = read_full_at(&*self.file, &mut window[..len], at)?;
-            if let Some(newline) = memchr::memchr(b'\n', &window[..read]) {
-                return Ok(Some(at + newline as u64));
+            if let Some(found) = find(at, &window[..read]) {
+                return Ok(Some(found));
             }
             if read < len {
                 return Ok(None);
             }
             at += read as u64;
+            if is_zero(&window[..read]) && at < to {
+                at = self.file.next_data(at).unwrap_or(to);
+            }
         }
         Ok(None)
     }
@@ -320,6 +375,16 @@ impl Source {
                 return Ok(Some(at + newline as u64));
             }
             end = at;
+            if is_zero(&window[..read]) {
+                // Reserved room, most of it a hole: the search from the front passes over it.
+                let mut last = None;
+                self.search(from, end, |at, bytes| {
+                    let newline = memchr::memrchr(b'\n', bytes).map(|newline| at + newline as u64);
+                    last = newline.or(last);
+                    None::<()>
+                })?;
+                return Ok(last);
+            }
         }
         Ok(None)
     }
@@ -346,4 +411,9 @@ impl Source {
         bytes.truncate(read);
         Ok(bytes)
     }
+}
+
+/// Returns whether all bytes are zero. It ends at the first that is not, which is the first one of most.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }

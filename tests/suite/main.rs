@@ -68,6 +68,8 @@ mod rebuild;
 mod restored;
 /// Day-files whose history is rewritten under the daemon.
 mod rewritten;
+/// Room that the writers of day-files reserve, of any size.
+mod room;
 /// `status`: from a running daemon, from the state of a dead one.
 mod status;
 /// Terminals: colours, bars, errors with their fix, Ctrl-C.

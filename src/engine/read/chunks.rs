@@ -213,6 +213,9 @@ fn next_chunk(
     } else if memory.unterminated != Some(seen) {
         memory.unterminated = Some(seen);
         memory.never_settles = false;
+    } else if has_settled && matches!(chunk, Chunk::PartialLine { .. }) {
+        // It ends in zero bytes, which are room for its rest.
+        memory.never_settles = true;
     }
     Ok(chunk)
 }
