@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::lake::chunk::{Chunk, LineLimits};
+use crate::lake::chunk::{Chunk, LineLimits, first_lines_len};
 use crate::lake::identity::{
     OFFSET_MAX, SourceChange, SourceIdentity, SourceState, StatFingerprint, seen,
 };
@@ -397,6 +397,7 @@ impl Source {
     fn read_whole(&self, from: u64, to: u64, buffers: &Buffers) -> io::Result<Chunk> {
         let mut bytes = buffers.chunk((to - from) as usize);
         if read_full_at(&*self.file, &mut bytes, from)? == bytes.len() {
+            bytes.truncate(first_lines_len(&bytes));
             return Ok(Chunk::Lines(bytes));
         }
         Err(io::Error::new(

@@ -240,9 +240,11 @@ pub(super) fn has_more(
     let Some(source) = source else { return false };
     let has_rest = end_offset(state, chunk) < source.len_bytes();
     match chunk {
-        // A chunk ends at the last newline of its window, so that only an unterminated line can follow within the window.
+        // A chunk ends at the last newline of its window or has all lines that it may have. Otherwise only an unterminated
+        // line can follow within the window.
         Chunk::Lines(_) => {
-            has_rest && (ctx.settle_first || source.len_bytes() > state.offset + CHUNK_LEN)
+            let is_cut = source.len_bytes() > state.offset + CHUNK_LEN || chunk.has_all_lines();
+            has_rest && (ctx.settle_first || is_cut)
         }
         Chunk::OversizedLine { .. } => has_rest,
         Chunk::PartialLine { .. } => false,
