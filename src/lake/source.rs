@@ -114,6 +114,17 @@ impl Source {
         Ok(None)
     }
 
+    /// Returns whether the file was written to and is as long as when it was read to its end: no line was appended, so
+    /// bytes that were read may have been overwritten. A copy that is restored over a damaged day-file does so, with the
+    /// same inode, beginning and end.
+    #[must_use]
+    pub fn is_overwritten(&self, state: &SourceState) -> bool {
+        let was_read_whole = state.seen.len_bytes == state.offset && state.identity.is_some();
+        was_read_whole
+            && state.seen.len_bytes == self.stat.len_bytes
+            && state.seen.modified_ns != self.stat.modified_ns
+    }
+
     /// Returns whether a line that was read without its newline has gained more than white space. A settled line may be
     /// followed only by its newline.
     fn continues_after(&self, offset: u64) -> io::Result<bool> {

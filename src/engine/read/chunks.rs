@@ -112,6 +112,7 @@ fn open_unchanged(
         return Ok(Opened::Absent);
     };
     Ok(match source.rewritten(state)? {
+        None if source.is_overwritten(state) => Opened::Changed(SourceChange::Edited),
         None => Opened::Unchanged(source),
         Some(change) => Opened::Changed(change),
     })
