@@ -42,6 +42,8 @@ pub struct FileStat {
     pub device: u64,
     /// Its inode on that device.
     pub inode: u64,
+    /// Number of its names.
+    pub links: u64,
     /// Last change of content, nanoseconds since 1970.
     pub modified_ns: i128,
     /// Last change of content, name or rights, nanoseconds since 1970; no program can set it back.
@@ -336,6 +338,7 @@ fn file_stat(metadata: &fs::Metadata) -> FileStat {
         len_bytes: metadata.len(),
         device: metadata.dev(),
         inode: metadata.ino(),
+        links: metadata.nlink(),
         modified_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
         changed_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
     }
