@@ -12,6 +12,7 @@ use crate::lake::identity::{
     OFFSET_MAX, SourceChange, SourceIdentity, SourceState, StatFingerprint, seen,
 };
 use crate::lake::path::{PairPath, Stream};
+use crate::lake::search::{self, FIRST_WINDOW_LEN, WINDOW_LEN};
 use crate::lake::walk::open_day_file;
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::{FileStat, Storage, StorageFile, read_full_at};
@@ -24,10 +25,6 @@ const TAIL_LEN: u64 = 256;
 pub const CHUNK_LEN: u64 = 4 << 20;
 /// Maximum bytes of an oversized line skipped per read.
 const SKIP_LEN: u64 = 64 << 20;
-/// Maximum bytes searched for a newline per system call.
-const WINDOW_LEN: usize = 256 << 10;
-/// Bytes of the first window of a backward search.
-const FIRST_WINDOW_LEN: usize = 4 << 10;
 
 /// An open day-file, which is a regular file.
 #[derive(Debug)]
@@ -104,7 +101,7 @@ impl Source {
             return Ok(Some(SourceChange::TailChanged));
         }
         if state.overlong_from.is_some() && tail.last() == Some(&0) {
-            // A version up to 0.1.0 skipped reserved room with the line before it, and lines that are written into it.
+            // An older state: reserved room was skipped with the line before it, and the lines that were written into it.
             return Ok(Some(SourceChange::Extended));
         }
         let was_unterminated = state.overlong_from.is_none() && tail.last() != Some(&b'\n');
@@ -215,7 +212,7 @@ impl Source {
         if state.overlong_from.is_some() || self.stat.len_bytes <= chunk_end {
             return Ok(false);
         }
-        Ok(self.last_newline(state.offset, chunk_end)?.is_none())
+        Ok(search::last_newline(&*self.file, state.offset, chunk_end)?.is_none())
     }
 
     /// Reads new lines from the offset of `state`. Between calls, `scanned_to` keeps the offset up to which no newline
@@ -245,8 +242,12 @@ impl Source {
         }
         let known_free = (*scanned_to).clamp(from, end.max(from));
         let window_end = end.min(from + CHUNK_LEN).max(known_free);
-        let newline = match self.last_newline(known_free, window_end)? {
-            None => self.first_newline(window_end, end.min(from + limits.line_bytes_max + 1))?,
+        let newline = match search::last_newline(&*self.file, known_free, window_end)? {
+            None => search::first_newline(
+                &*self.file,
+                window_end,
+                end.min(from + limits.line_bytes_max + 1),
+            )?,
             newline => newline,
         };
         if let Some(newline) = newline {
@@ -259,7 +260,7 @@ impl Source {
             return Ok(chunk);
         }
         // Lines may be written over zero bytes later, so these are searched again.
-        *scanned_to = self.first_zero(known_free, end)?;
+        *scanned_to = search::first_zero(&*self.file, known_free, end)?;
         if take_unterminated && end > from && !self.ends_in_zero()? {
             return self.read_whole(from, end, buffers);
         }
@@ -274,7 +275,7 @@ impl Source {
         let end = self.stat.len_bytes;
         let kept_from = end.saturating_sub(limits.line_bytes_max + 1);
         let from = state.offset.clamp(kept_from, end.max(kept_from));
-        let partial_from = match self.last_newline(from, end)? {
+        let partial_from = match search::last_newline(&*self.file, from, end)? {
             Some(newline) => newline + 1,
             None => state.overlong_from.unwrap_or(state.offset),
         };
@@ -300,16 +301,21 @@ impl Source {
     /// and not part of the line. The skipped part never ends in a zero byte, because the line may go on there.
     fn skip_oversized(&self, line_start: u64, offset: u64) -> io::Result<Option<Chunk>> {
         let end = self.stat.len_bytes;
-        let Some(content) = self.first_content(offset, end)? else {
+        let Some(content) = search::first_content(&*self.file, offset, end)? else {
             return Ok(None);
         };
         let mut content_end = content;
-        let newline = self.search(content, end.min(content + SKIP_LEN), |at, bytes| {
-            if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
-                content_end = at + last as u64 + 1;
-            }
-            memchr::memchr(b'\n', bytes).map(|newline| at + newline as u64)
-        })?;
+        let newline = search::search(
+            &*self.file,
+            content,
+            end.min(content + SKIP_LEN),
+            |at, bytes| {
+                if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+                    content_end = at + last as u64 + 1;
+                }
+                memchr::memchr(b'\n', bytes).map(|newline| at + newline as u64)
+            },
+        )?;
         Ok(Some(Chunk::OversizedLine {
             line_start,
             offset: newline.map_or(content_end, |newline| newline + 1),
@@ -321,83 +327,6 @@ impl Source {
     fn ends_in_zero(&self) -> io::Result<bool> {
         let end = self.stat.len_bytes;
         Ok(self.read(end.saturating_sub(1), end)?.last() == Some(&0))
-    }
-
-    /// Returns the offset of the first byte that is not zero.
-    fn first_content(&self, from: u64, to: u64) -> io::Result<Option<u64>> {
-        self.search(from, to, |at, bytes| {
-            let content = bytes.iter().position(|byte| *byte != 0)?;
-            Some(at + content as u64)
-        })
-    }
-
-    /// Returns the offset of the first zero byte, `to` where there is none.
-    fn first_zero(&self, from: u64, to: u64) -> io::Result<u64> {
-        let zero = self.search(from, to, |at, bytes| {
-            memchr::memchr(0, bytes).map(|zero| at + zero as u64)
-        })?;
-        Ok(zero.unwrap_or(to))
-    }
-
-    fn first_newline(&self, from: u64, to: u64) -> io::Result<Option<u64>> {
-        self.search(from, to, |at, bytes| {
-            memchr::memchr(b'\n', bytes).map(|newline| at + newline as u64)
-        })
-    }
-
-    /// Calls `find` with each window and its offset, first to last, until it finds something. Passes over the holes of
-    /// a sparse file: they cost no read. A hole is asked for after a window of zero bytes only.
-    fn search<T>(
-        &self,
-        from: u64,
-        to: u64,
-        mut find: impl FnMut(u64, &[u8]) -> Option<T>,
-    ) -> io::Result<Option<T>> {
-        let mut window = vec![0; WINDOW_LEN.min(to.saturating_sub(from) as usize)];
-        let mut at = from;
-        while at < to {
-            let len = window.len().min((to - at) as usize);
-            let read = read_full_at(&*self.file, &mut window[..len], at)?;
-            if let Some(found) = find(at, &window[..read]) {
-                return Ok(Some(found));
-            }
-            if read < len {
-                return Ok(None);
-            }
-            at += read as u64;
-            if is_zero(&window[..read]) && at < to {
-                at = self.file.next_data(at).unwrap_or(to);
-            }
-        }
-        Ok(None)
-    }
-
-    fn last_newline(&self, from: u64, to: u64) -> io::Result<Option<u64>> {
-        let mut window = Vec::new();
-        let mut end = to;
-        while end > from {
-            // The newline is usually near the end, so the window starts small and grows.
-            let grown = (window.len() * 4).clamp(FIRST_WINDOW_LEN, WINDOW_LEN);
-            let len = grown.min((end - from) as usize);
-            window.resize(len, 0);
-            let at = end - len as u64;
-            let read = read_full_at(&*self.file, &mut window, at)?;
-            if let Some(newline) = memchr::memrchr(b'\n', &window[..read]) {
-                return Ok(Some(at + newline as u64));
-            }
-            end = at;
-            if is_zero(&window[..read]) {
-                // Reserved room, most of it a hole: the search from the front passes over it.
-                let mut last = None;
-                self.search(from, end, |at, bytes| {
-                    let newline = memchr::memrchr(b'\n', bytes).map(|newline| at + newline as u64);
-                    last = newline.or(last);
-                    None::<()>
-                })?;
-                return Ok(last);
-            }
-        }
-        Ok(None)
     }
 
     fn hash(&self, from: u64, len: u64) -> io::Result<u64> {
@@ -423,9 +352,4 @@ impl Source {
         bytes.truncate(read);
         Ok(bytes)
     }
-}
-
-/// Returns whether all bytes are zero. It ends at the first that is not, which is the first one of most.
-fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| *byte == 0)
 }

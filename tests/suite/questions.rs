@@ -21,6 +21,7 @@ use distilld::query::plan::{Delta, Plan, PlanContext, plan};
 use distilld::query::status::UnreadBytes;
 use distilld::query::status::{lag, waiting_oldest};
 use fastrand::Rng;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::bench::{Bench as EngineBench, EXPORT, ROOT};
@@ -605,7 +606,8 @@ fn dead_letters_are_listed_page_by_page_and_shown_without_harm() {
     });
 }
 
-/// Puts a line in the place of another of the same length, in the middle of a day-file whose end is far away.
+/// Puts a line in the place of another of the same length, in the middle of a day-file whose end is far away, and puts
+/// the time of the last change back: nothing that a source is known by differs.
 fn mend(bench: &Bench, broken: &str, mended: &str) {
     let path = bench.path(Stream::Scored, A);
     let text = fs::read_to_string(&path).unwrap();
@@ -615,8 +617,10 @@ fn mend(bench: &Bench, broken: &str, mended: &str) {
     );
     // Not cut first: the daemon would see that as a rewriting, if it looked just then.
     let file = OpenOptions::new().write(true).open(path).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
     file.write_all_at(text.replace(broken, mended).as_bytes(), 0)
         .unwrap();
+    file.set_modified(modified).unwrap();
 }
 
 /// More lines than a source's head and tail cover, the one in the middle broken.
@@ -660,7 +664,11 @@ fn a_line_mended_in_place_has_its_row_after_a_retry_by_the_daemon() {
     let bench = Bench::new();
     let (broken, mended) = broken_lake(&bench);
     let mut daemon = bench.start_caught_up();
+    // A daemon that runs could read between the change and the return of the time.
+    let process = Pid::from_raw(daemon.pid().cast_signed()).unwrap();
+    kill_process(process, Signal::STOP).unwrap();
     mend(&bench, &broken, &mended);
+    kill_process(process, Signal::CONT).unwrap();
     bench.probe(&mut daemon);
     assert!(!bench.has("run-20"));
     let told = bench.ask(&["dead-letters", "retry", A]);
