@@ -48,7 +48,7 @@ pub(super) fn first_lines_len(bytes: &[u8]) -> usize {
     last.map_or(bytes.len(), |newline| newline + 1)
 }
 
-/// Iterates over the newlines that end a line. Empty lines, of which nothing is kept, are passed over.
+/// Iterates over the newlines that end a line. Empty lines, of which nothing is kept, do not count.
 fn line_ends(bytes: &[u8]) -> impl Iterator<Item = usize> {
     memchr::memchr_iter(b'\n', bytes).filter(|at| *at > 0 && bytes[at - 1] != b'\n')
 }

@@ -115,7 +115,8 @@ fn a_day_file_that_is_written_under_another_name_is_followed() {
                 bench.wait_run(&mut daemon, run);
             }
             bench.stop(daemon);
-            bench.assert_batch();
+            bench.assert_distinct(6);
+            bench.run(&mut bench.command(&["verify"])).check(0, &[]);
         }
     }
 }

@@ -56,8 +56,8 @@ impl EventLoop {
         }
     }
 
-    /// Queues the day-file of a hint. A new one may have another name, by which it is written. A name that is none of a
-    /// day-file stands for any of its day.
+    /// Queues the day-file of a hint. A new one may have another name, by which it is written. A name that no day-file
+    /// has is a hint about each day-file of its day.
     pub(super) fn enqueue_hinted(&mut self, stream: Stream, relative: &Path) {
         if let Some(path) = PairPath::from_relative(relative) {
             if let Ok(stat) = OsStorage.stat(&path.path(&self.root, stream)) {
