@@ -49,6 +49,17 @@ impl Source {
         }
     }
 
+    /// Returns the end of the hole at `offset`, at most `end`.
+    fn hole_end(&self, offset: u64, end: u64) -> u64 {
+        match self {
+            Source::File(file) if offset < end => {
+                let data = file.next_data(offset);
+                data.map_or(end, |data| data.clamp(offset, end))
+            }
+            _ => offset,
+        }
+    }
+
     /// Reads a line again, with `scratch` as the buffer. The result is shorter than the span if the file was truncated.
     ///
     /// # Errors
@@ -157,7 +168,14 @@ impl<'f> LineReader<'f> {
             let newline = memchr::memchr(b'\n', held);
             let len = newline.unwrap_or(held.len());
             len_bytes += len as u64;
+            let is_zero = len > 0 && held.iter().all(|byte| *byte == 0);
             self.start += len + usize::from(newline.is_some());
+            if is_zero {
+                // No newline is in a hole, which may be larger than all data of the lake.
+                let hole_end = self.source.hole_end(self.read_offset, self.end_offset);
+                len_bytes += hole_end - self.read_offset;
+                self.read_offset = hole_end;
+            }
             if newline.is_some() || self.fill()? == 0 {
                 return Ok(Line {
                     span: LineSpan { offset, len_bytes },

@@ -28,7 +28,8 @@ pub enum ChangeHint {
     DayFile {
         /// Its stream.
         stream: Stream,
-        /// Its path below the stream's base: year, month, day, name.
+        /// Its path below the stream's base: year, month, day, name. The name may be another one of a file that was
+        /// created without a name.
         relative: PathBuf,
     },
     /// A directory appeared, was replaced, moved or removed, or its permissions changed.

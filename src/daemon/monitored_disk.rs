@@ -104,6 +104,12 @@ impl StorageFile for MonitoredFile {
     fn stat(&self) -> io::Result<FileStat> {
         self.shared.step(|| self.file.stat())
     }
+
+    fn next_data(&self, offset: u64) -> Option<u64> {
+        let data = self.file.next_data(offset);
+        self.shared.heartbeat.tick();
+        data
+    }
 }
 
 impl Storage for MonitoredDisk {

@@ -15,10 +15,12 @@ use crate::store::state::error::StateError;
 
 /// Maximum tasks that are queued ahead of the merge. Whether one is started depends on the memory it may need.
 const QUEUED_MAX: usize = 32;
-/// Maximum bytes of rows that wait for the merge, including those of running tasks. It bounds the rows made while the merge
-/// waits for a checkpoint.
+/// Maximum bytes of outcomes that wait for the merge, including those of running tasks. It bounds what is made while the
+/// merge waits for a checkpoint.
 const WAITING_BYTES_MAX: usize = 24 << 20;
-/// Estimated row bytes of a running task: most day-files need less, those with long texts more.
+/// Estimated memory of a change to the state that waits for the merge, bytes.
+const CHANGE_BYTES: usize = 128;
+/// Estimated bytes of a running task: most day-files need less, those with long texts more.
 const TASK_BYTES: usize = 4 << 20;
 /// Row bytes of one task from which its rows count as long texts. More of them are likely to follow, and they are joined one
 /// at a time in any case; no task runs ahead of the merge then, so that few such rows are in memory.
@@ -33,7 +35,7 @@ struct TaskQueue {
     tasks: VecDeque<(usize, ReadTask)>,
     /// Number of running tasks.
     running: usize,
-    /// Bytes of rows of tasks that are done and not merged.
+    /// Bytes of outcomes of tasks that are done and not merged.
     waiting_bytes: usize,
     /// Whether rows of long texts were made.
     one_by_one: bool,
@@ -124,16 +126,13 @@ fn run_tasks(shared: &Shared, results: Sender<TaskResult>) {
     while let Some((n, task)) = shared.next() {
         // The merging thread must receive a panic, or it would wait for this result without end.
         let result = catch_unwind(AssertUnwindSafe(|| task.run()));
-        let rows = match &result {
-            Ok(Ok(read)) => read.outcome.as_ref().map(|outcome| &outcome.rows),
-            _ => None,
+        let (bytes, long_rows) = match &result {
+            Ok(Ok(read)) => (outcome_bytes(read), has_long_rows(read)),
+            _ => (0, false),
         };
-        let (rows_bytes, long_rows) = rows.map_or((0, false), |rows| {
-            (rows.capacity(), rows.len() >= LONG_ROWS_BYTES)
-        });
         shared.change(|queue| {
             queue.running -= 1;
-            queue.waiting_bytes += rows_bytes;
+            queue.waiting_bytes += bytes;
             queue.one_by_one |= long_rows;
         });
         if results.send((n, result)).is_err() {
@@ -142,9 +141,17 @@ fn run_tasks(shared: &Shared, results: Sender<TaskResult>) {
     }
 }
 
-fn rows_bytes(read: &PairRead) -> usize {
+/// Returns the memory of an outcome until it is merged, bytes.
+fn outcome_bytes(read: &PairRead) -> usize {
     let outcome = read.outcome.as_ref();
-    outcome.map_or(0, |outcome| outcome.rows.capacity())
+    outcome.map_or(0, |outcome| {
+        outcome.rows.capacity() + outcome.overlay.len() * CHANGE_BYTES
+    })
+}
+
+fn has_long_rows(read: &PairRead) -> bool {
+    let outcome = read.outcome.as_ref();
+    outcome.is_some_and(|outcome| outcome.rows.len() >= LONG_ROWS_BYTES)
 }
 
 fn queue_and_merge(
@@ -183,9 +190,9 @@ fn queue_and_merge(
             out_of_order.insert(n, result);
         };
         let read = result.unwrap_or_else(|panic| resume_unwind(panic))?;
-        let rows_bytes = rows_bytes(&read);
+        let bytes = outcome_bytes(&read);
         engine.merge(&requests[merged], read)?;
-        shared.change(|queue| queue.waiting_bytes -= rows_bytes);
+        shared.change(|queue| queue.waiting_bytes -= bytes);
         merged += 1;
         // Other reads of this pass probably claim the same rows too: the next pass reads in turn.
         if engine.claims_collided() {

@@ -22,7 +22,7 @@ pub enum SourceChange {
     TailChanged,
     /// The last line was read without a newline and has since been extended.
     Extended,
-    /// An operator reported that the file was edited in place.
+    /// The file was edited in place: its time of change differs and its length does not, or an operator reported it.
     Edited,
 }
 

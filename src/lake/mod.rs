@@ -3,5 +3,6 @@
 pub mod chunk;
 pub mod identity;
 pub mod path;
+mod search;
 pub mod source;
 pub mod walk;

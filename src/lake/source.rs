@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::lake::chunk::{Chunk, LineLimits};
+use crate::lake::chunk::{Chunk, LineLimits, first_lines_len};
 use crate::lake::identity::{
     OFFSET_MAX, SourceChange, SourceIdentity, SourceState, StatFingerprint, seen,
 };
 use crate::lake::path::{PairPath, Stream};
+use crate::lake::search::{self, FIRST_WINDOW_LEN, WINDOW_LEN};
 use crate::lake::walk::open_day_file;
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::{FileStat, Storage, StorageFile, read_full_at};
@@ -24,10 +25,6 @@ const TAIL_LEN: u64 = 256;
 pub const CHUNK_LEN: u64 = 4 << 20;
 /// Maximum bytes of an oversized line skipped per read.
 const SKIP_LEN: u64 = 64 << 20;
-/// Maximum bytes searched for a newline per system call.
-const WINDOW_LEN: usize = 256 << 10;
-/// Bytes of the first window of a backward search.
-const FIRST_WINDOW_LEN: usize = 4 << 10;
 
 /// An open day-file, which is a regular file.
 #[derive(Debug)]
@@ -103,11 +100,26 @@ impl Source {
         if xxh3_64(&tail) != identity.tail_hash {
             return Ok(Some(SourceChange::TailChanged));
         }
+        if state.overlong_from.is_some() && tail.last() == Some(&0) {
+            // An older state: reserved room was skipped with the line before it, and the lines that were written into it.
+            return Ok(Some(SourceChange::Extended));
+        }
         let was_unterminated = state.overlong_from.is_none() && tail.last() != Some(&b'\n');
         if was_unterminated && self.continues_after(state.offset)? {
             return Ok(Some(SourceChange::Extended));
         }
         Ok(None)
+    }
+
+    /// Returns whether the file was written to and is as long as when it was read to its end: no line was appended, so
+    /// bytes that were read may have been overwritten. A copy that is restored over a damaged day-file does so, with the
+    /// same inode, beginning and end.
+    #[must_use]
+    pub fn is_overwritten(&self, state: &SourceState) -> bool {
+        let was_read_whole = state.seen.len_bytes == state.offset && state.identity.is_some();
+        was_read_whole
+            && state.seen.len_bytes == self.stat.len_bytes
+            && state.seen.modified_ns != self.stat.modified_ns
     }
 
     /// Returns whether a line that was read without its newline has gained more than white space. A settled line may be
@@ -178,18 +190,17 @@ impl Source {
                 xxh3_64(&consumed[consumed.len() - len as usize..]),
             )));
         }
-        let known = before
-            .identity
-            .map_or(0, |identity| u64::from(identity.tail_len_bytes));
-        let from = (before.offset - known).min(offset - len);
-        let bytes = self.read(from, offset)?;
-        let known_from = (before.offset - known - from) as usize;
-        let known_fits = before.identity.is_none_or(|identity| {
-            let known_bytes = bytes.get(known_from..known_from + known as usize);
-            known_bytes.is_some_and(|bytes| xxh3_64(bytes) == identity.tail_hash)
-        });
-        let fits = bytes.len() as u64 == offset - from && known_fits && bytes.ends_with(consumed);
-        Ok(fits.then(|| (len, xxh3_64(&bytes[bytes.len() - len as usize..]))))
+        // The skipped part of an oversized line between them may be longer than the memory.
+        let known_fits = match before.identity {
+            Some(identity) => {
+                let known_from = before.offset - u64::from(identity.tail_len_bytes);
+                xxh3_64(&self.read(known_from, before.offset)?) == identity.tail_hash
+            }
+            None => true,
+        };
+        let bytes = self.read(offset - len, offset)?;
+        let fits = bytes.len() as u64 == len && known_fits && bytes.ends_with(consumed);
+        Ok(fits.then(|| (len, xxh3_64(&bytes))))
     }
 
     /// Returns whether the next line is longer than a chunk, so that reading it takes more memory than usual.
@@ -201,7 +212,7 @@ impl Source {
         if state.overlong_from.is_some() || self.stat.len_bytes <= chunk_end {
             return Ok(false);
         }
-        Ok(self.last_newline(state.offset, chunk_end)?.is_none())
+        Ok(search::last_newline(&*self.file, state.offset, chunk_end)?.is_none())
     }
 
     /// Reads new lines from the offset of `state`. Between calls, `scanned_to` keeps the offset up to which no newline
@@ -219,35 +230,41 @@ impl Source {
     ) -> io::Result<Chunk> {
         let end = self.stat.len_bytes;
         if let Some(line_start) = state.overlong_from {
-            return self.skip_oversized(line_start, state.offset, end);
+            let skipped = self.skip_oversized(line_start, state.offset)?;
+            return Ok(skipped.unwrap_or(self.partial_line(state.offset)));
         }
         let from = state.offset;
         // Short input is searched from its start each time: between two reads a partial line may be truncated and
-        // rewritten, and a hole filled. The same holds for a line that is read without its newline.
+        // rewritten. The same holds for a line that is read without its newline.
         let is_short = end <= from + WINDOW_LEN as u64;
         if *scanned_to > end || is_short || take_unterminated {
             *scanned_to = from;
         }
         let known_free = (*scanned_to).clamp(from, end.max(from));
         let window_end = end.min(from + CHUNK_LEN).max(known_free);
-        let newline = match self.last_newline(known_free, window_end)? {
-            None => self.first_newline(window_end, end.min(from + limits.line_bytes_max + 1))?,
+        let newline = match search::last_newline(&*self.file, known_free, window_end)? {
+            None => search::first_newline(
+                &*self.file,
+                window_end,
+                end.min(from + limits.line_bytes_max + 1),
+            )?,
             newline => newline,
         };
         if let Some(newline) = newline {
             *scanned_to = 0;
             return self.read_whole(from, newline + 1, buffers);
         }
-        if end > from + limits.line_bytes_max {
-            return self.skip_oversized(from, from + limits.line_bytes_max, end);
+        if end > from + limits.line_bytes_max
+            && let Some(chunk) = self.skip_oversized(from, from + limits.line_bytes_max)?
+        {
+            return Ok(chunk);
         }
-        *scanned_to = end;
-        if take_unterminated && end > from {
+        // Lines may be written over zero bytes later, so these are searched again.
+        *scanned_to = search::first_zero(&*self.file, known_free, end)?;
+        if take_unterminated && end > from && !self.ends_in_zero()? {
             return self.read_whole(from, end, buffers);
         }
-        Ok(Chunk::PartialLine {
-            len_bytes: end.saturating_sub(from),
-        })
+        Ok(self.partial_line(from))
     }
 
     /// Returns the number of unread bytes after the last newline. Searches back at most one maximum line length.
@@ -258,7 +275,7 @@ impl Source {
         let end = self.stat.len_bytes;
         let kept_from = end.saturating_sub(limits.line_bytes_max + 1);
         let from = state.offset.clamp(kept_from, end.max(kept_from));
-        let partial_from = match self.last_newline(from, end)? {
+        let partial_from = match search::last_newline(&*self.file, from, end)? {
             Some(newline) => newline + 1,
             None => state.overlong_from.unwrap_or(state.offset),
         };
@@ -273,55 +290,43 @@ impl Source {
         self.read(offset, offset + u64::from(len_bytes))
     }
 
-    fn skip_oversized(&self, line_start: u64, offset: u64, end: u64) -> io::Result<Chunk> {
-        let end = end.min(offset + SKIP_LEN);
-        Ok(match self.first_newline(offset, end)? {
-            Some(newline) => Chunk::OversizedLine {
-                line_start,
-                offset: newline + 1,
-                is_complete: true,
-            },
-            None => Chunk::OversizedLine {
-                line_start,
-                offset: end.max(offset),
-                is_complete: false,
-            },
-        })
+    /// Returns the chunk of a file that holds no whole line from `offset` on.
+    fn partial_line(&self, offset: u64) -> Chunk {
+        Chunk::PartialLine {
+            len_bytes: self.stat.len_bytes.saturating_sub(offset),
+        }
     }
 
-    fn first_newline(&self, from: u64, to: u64) -> io::Result<Option<u64>> {
-        let mut window = vec![0; WINDOW_LEN.min(to.saturating_sub(from) as usize)];
-        let mut at = from;
-        while at < to {
-            let len = window.len().min((to - at) as usize);
-            let read = read_full_at(&*self.file, &mut window[..len], at)?;
-            if let Some(newline) = memchr::memchr(b'\n', &window[..read]) {
-                return Ok(Some(at + newline as u64));
-            }
-            if read < len {
-                return Ok(None);
-            }
-            at += read as u64;
-        }
-        Ok(None)
+    /// Skips bytes of an oversized line from `offset` on; `None` where only zero bytes follow, which are reserved room
+    /// and not part of the line. The skipped part never ends in a zero byte, because the line may go on there.
+    fn skip_oversized(&self, line_start: u64, offset: u64) -> io::Result<Option<Chunk>> {
+        let end = self.stat.len_bytes;
+        let Some(content) = search::first_content(&*self.file, offset, end)? else {
+            return Ok(None);
+        };
+        let mut content_end = content;
+        let newline = search::search(
+            &*self.file,
+            content,
+            end.min(content + SKIP_LEN),
+            |at, bytes| {
+                if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+                    content_end = at + last as u64 + 1;
+                }
+                memchr::memchr(b'\n', bytes).map(|newline| at + newline as u64)
+            },
+        )?;
+        Ok(Some(Chunk::OversizedLine {
+            line_start,
+            offset: newline.map_or(content_end, |newline| newline + 1),
+            is_complete: newline.is_some(),
+        }))
     }
 
-    fn last_newline(&self, from: u64, to: u64) -> io::Result<Option<u64>> {
-        let mut window = Vec::new();
-        let mut end = to;
-        while end > from {
-            // The newline is usually near the end, so the window starts small and grows.
-            let grown = (window.len() * 4).clamp(FIRST_WINDOW_LEN, WINDOW_LEN);
-            let len = grown.min((end - from) as usize);
-            window.resize(len, 0);
-            let at = end - len as u64;
-            let read = read_full_at(&*self.file, &mut window, at)?;
-            if let Some(newline) = memchr::memrchr(b'\n', &window[..read]) {
-                return Ok(Some(at + newline as u64));
-            }
-            end = at;
-        }
-        Ok(None)
+    /// Returns whether the file ends in a zero byte, and so not in a whole line or value.
+    fn ends_in_zero(&self) -> io::Result<bool> {
+        let end = self.stat.len_bytes;
+        Ok(self.read(end.saturating_sub(1), end)?.last() == Some(&0))
     }
 
     fn hash(&self, from: u64, len: u64) -> io::Result<u64> {
@@ -332,6 +337,7 @@ impl Source {
     fn read_whole(&self, from: u64, to: u64, buffers: &Buffers) -> io::Result<Chunk> {
         let mut bytes = buffers.chunk((to - from) as usize);
         if read_full_at(&*self.file, &mut bytes, from)? == bytes.len() {
+            bytes.truncate(first_lines_len(&bytes));
             return Ok(Chunk::Lines(bytes));
         }
         Err(io::Error::new(

@@ -42,6 +42,8 @@ pub struct FileStat {
     pub device: u64,
     /// Its inode on that device.
     pub inode: u64,
+    /// Number of its names.
+    pub links: u64,
     /// Last change of content, nanoseconds since 1970.
     pub modified_ns: i128,
     /// Last change of content, name or rights, nanoseconds since 1970; no program can set it back.
@@ -69,6 +71,11 @@ pub trait StorageFile: Debug + Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
     /// Returns the metadata of the open file, independent of its current name.
     fn stat(&self) -> io::Result<FileStat>;
+    /// Returns an offset, `offset` or later, before which all bytes from `offset` on are zero because the file has a hole
+    /// there; `None` if the hole extends to the end. Returns `offset` where holes are not known.
+    fn next_data(&self, offset: u64) -> Option<u64> {
+        Some(offset)
+    }
 }
 
 /// A file system.
@@ -210,6 +217,16 @@ impl StorageFile for DiskFile {
     fn stat(&self) -> io::Result<FileStat> {
         retry_interrupted(|| self.0.metadata()).map(|metadata| file_stat(&metadata))
     }
+
+    fn next_data(&self, offset: u64) -> Option<u64> {
+        // The call moves the cursor of the file, which no other call uses.
+        match rustix::fs::seek(&self.0, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(data) => Some(data.max(offset)),
+            Err(Errno::NXIO) => None,
+            // The file system does not know its holes, or fails, which the next read reports.
+            Err(_) => Some(offset),
+        }
+    }
 }
 
 impl Storage for OsStorage {
@@ -332,6 +349,7 @@ fn file_stat(metadata: &fs::Metadata) -> FileStat {
         len_bytes: metadata.len(),
         device: metadata.dev(),
         inode: metadata.ino(),
+        links: metadata.nlink(),
         modified_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
         changed_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
     }

@@ -211,6 +211,31 @@ fn a_lake_of_malformed_lines_is_counted() {
     bench.assert_runs(&["good"]);
 }
 
+/// What is kept of a short line takes many times the memory of its bytes.
+#[test]
+fn a_million_short_lines_take_the_memory_of_a_few_long_ones() {
+    const LINES: usize = 1_000_000;
+    let numbered = |number: usize| format!("{{\"run_id\":\"{number}\"}}\n");
+    let evidence: String = (0..LINES).map(numbered).collect();
+    for (stream, lines, wanted) in [
+        (Stream::Scored, "x\n".repeat(LINES), "malformed=1000000"),
+        (Stream::Scored, "{}\n".repeat(LINES), "scored_lines=1000000"),
+        (Stream::Scored, "\n \n".repeat(LINES), "scored_lines=0"),
+        (Stream::Evidence, "x\n".repeat(LINES), "exported=1"),
+        (Stream::Evidence, evidence, "exported=1"),
+    ] {
+        let bench = Bench::new();
+        bench.append(stream, PAIR, lines);
+        if stream == Stream::Evidence {
+            bench.append_run(PAIR, "last");
+        }
+        let ended = bench.once();
+        assert_totals(&ended.stderr, &[wanted]);
+        let memory_kib = ended.memory_kib;
+        assert!(memory_kib < MEMORY_KIB_MAX, "{wanted}: {memory_kib} KiB");
+    }
+}
+
 #[test]
 fn a_value_nested_a_million_times_is_one_line() {
     let bench = Bench::new();

@@ -42,6 +42,84 @@ fn new_directories_are_followed() {
     bench.assert_batch();
 }
 
+/// Gives a day-file of the pair another name, by which it is written.
+type Name = fn(&Bench, Stream) -> fs::File;
+
+fn append_to(path: &Path) -> fs::File {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .unwrap()
+}
+
+fn spool(bench: &Bench, stream: Stream) -> std::path::PathBuf {
+    let day_file = bench.path(stream, PAIR);
+    fs::create_dir_all(day_file.parent().unwrap()).unwrap();
+    bench.root().join(format!("{stream:?}.spool"))
+}
+
+fn symbolic_link(bench: &Bench, stream: Stream) -> fs::File {
+    let spool = spool(bench, stream);
+    let file = append_to(&spool);
+    std::os::unix::fs::symlink(&spool, bench.path(stream, PAIR)).unwrap();
+    file
+}
+
+fn hard_link(bench: &Bench, stream: Stream) -> fs::File {
+    let spool = spool(bench, stream);
+    let file = append_to(&spool);
+    fs::hard_link(&spool, bench.path(stream, PAIR)).unwrap();
+    file
+}
+
+/// A file that had no name when it was opened.
+fn unnamed(bench: &Bench, stream: Stream) -> fs::File {
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
+    let day_file = bench.path(stream, PAIR);
+    let day = day_file.parent().unwrap();
+    fs::create_dir_all(day).unwrap();
+    let flags = OFlags::TMPFILE | OFlags::RDWR;
+    let file = openat(CWD, day, flags, Mode::from_raw_mode(0o644)).unwrap();
+    let file = fs::File::from(file);
+    let number = std::os::fd::AsRawFd::as_raw_fd(&file);
+    let open = format!("/proc/self/fd/{number}");
+    linkat(CWD, open, CWD, &day_file, AtFlags::SYMLINK_FOLLOW).unwrap();
+    file
+}
+
+#[test]
+fn a_day_file_that_is_written_under_another_name_is_followed() {
+    for is_running in [false, true] {
+        for name in [symbolic_link, hard_link, unnamed] as [Name; 3] {
+            let bench = Bench::new();
+            for day in 2..=4 {
+                bench.append_run(
+                    &format!("2026/01/0{day}/audits.jsonl"),
+                    &format!("day {day}"),
+                );
+            }
+            let files = |bench: &Bench| Stream::BOTH.map(|stream| name(bench, stream));
+            let before = (!is_running).then(|| files(&bench));
+            let mut daemon = start_with_events_only(&bench);
+            let mut files = before.unwrap_or_else(|| files(&bench));
+            for run in ["a", "b", "c"] {
+                for (stream, file) in Stream::BOTH.into_iter().zip(&mut files) {
+                    let line = match stream {
+                        Stream::Scored => scored(run),
+                        Stream::Evidence => evidence(run),
+                    };
+                    std::io::Write::write_all(file, line.as_bytes()).unwrap();
+                }
+                bench.wait_run(&mut daemon, run);
+            }
+            bench.stop(daemon);
+            bench.assert_distinct(6);
+            bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+        }
+    }
+}
+
 #[test]
 fn either_stream_may_be_created_long_after_the_other() {
     for first in Stream::BOTH {

@@ -70,6 +70,8 @@ mod rebuild;
 mod restored;
 /// Day-files whose history is rewritten under the daemon.
 mod rewritten;
+/// Space that writers reserve at the end of a day-file.
+mod room;
 /// Day-files of several days with lines of one row key, whose rows are released.
 mod same_key;
 /// `status`: from a running daemon, from the state of a dead one.

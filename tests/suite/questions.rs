@@ -21,6 +21,7 @@ use distilld::query::plan::{Delta, Plan, PlanContext, plan};
 use distilld::query::status::UnreadPairs;
 use distilld::query::status::{measured, waiting_oldest};
 use fastrand::Rng;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::bench::{Bench as EngineBench, EXPORT, ROOT};
@@ -620,7 +621,8 @@ fn dead_letters_are_listed_by_page_and_shown_escaped() {
     });
 }
 
-/// Replaces a line with another of the same length, in the middle of a day-file, far from its end.
+/// Replaces a line with another of the same length, in the middle of a day-file, far from its end, and restores the
+/// modification time: no part of the source's identity changes.
 fn repair(bench: &Bench, broken: &str, repaired: &str) {
     let path = bench.path(Stream::Scored, A);
     let text = fs::read_to_string(&path).unwrap();
@@ -630,8 +632,10 @@ fn repair(bench: &Bench, broken: &str, repaired: &str) {
     );
     // Not truncated first: the daemon could see that as a rewrite.
     let file = OpenOptions::new().write(true).open(path).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
     file.write_all_at(text.replace(broken, repaired).as_bytes(), 0)
         .unwrap();
+    file.set_modified(modified).unwrap();
 }
 
 /// Creates a lake with more lines than a source's head and tail cover, the middle one malformed.
@@ -675,7 +679,11 @@ fn a_line_repaired_in_place_has_its_row_after_a_retry_by_the_daemon() {
     let bench = Bench::new();
     let (broken, repaired) = broken_lake(&bench);
     let mut daemon = bench.start_caught_up();
+    // A running daemon could read between the change and the restoration of the time.
+    let process = Pid::from_raw(daemon.pid().cast_signed()).unwrap();
+    kill_process(process, Signal::STOP).unwrap();
     repair(&bench, &broken, &repaired);
+    kill_process(process, Signal::CONT).unwrap();
     bench.probe(&mut daemon);
     assert!(!bench.has("run-20"));
     let report = bench.ask(&["dead-letters", "retry", A]);

@@ -16,7 +16,7 @@ use crate::config::Settings;
 use crate::daemon::inbox::{Inbox, PendingWork};
 use crate::daemon::watch::{Mode, SelfTest, Watch};
 use crate::engine::{Engine, EngineError};
-use crate::lake::path::{PairPath, Stream};
+use crate::lake::path::Stream;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::heartbeat::Heartbeat;
 use crate::platform::message_ids;
@@ -251,10 +251,8 @@ impl EventLoop {
         if pending.reload {
             self.reload();
         }
-        for (_, relative) in &pending.day_files {
-            if let Some(path) = PairPath::from_relative(relative) {
-                self.engine.enqueue(path);
-            }
+        for (stream, relative) in &pending.day_files {
+            self.enqueue_hinted(*stream, relative);
         }
     }
 

@@ -45,10 +45,11 @@ impl EventLoop {
     /// Queues a day-file unless its stat is the one it had when all of it had been read; that costs no open.
     fn enqueue_if_changed(&mut self, stream: Stream, path: PairPath, is_urgent: bool) {
         let has_changed = match OsStorage.stat(&path.path(&self.root, stream)) {
-            Ok(stat) => self
-                .engine
-                .has_changed(&path, stream, seen(&stat))
-                .unwrap_or(true),
+            Ok(stat) => {
+                self.watch.ensure_linked(stream, path.as_path(), &stat);
+                let has_changed = self.engine.has_changed(&path, stream, seen(&stat));
+                has_changed.unwrap_or(true)
+            }
             // A missing file is a change only if the engine knew it.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 self.engine.has_disappeared(&path, stream).unwrap_or(true)
@@ -59,6 +60,24 @@ impl EventLoop {
             (true, true) => self.engine.enqueue(path),
             (true, false) => self.engine.enqueue_backlog(path),
             (false, _) => {}
+        }
+    }
+
+    /// Queues the day-file of a hint. A new one may have another name, by which it is written. A name that no day-file
+    /// has is a hint about each day-file of its day.
+    pub(super) fn enqueue_hinted(&mut self, stream: Stream, relative: &Path) {
+        if let Some(path) = PairPath::from_relative(relative) {
+            if let Ok(stat) = OsStorage.stat(&path.path(&self.root, stream)) {
+                self.watch.ensure_linked(stream, relative, &stat);
+            }
+            self.engine.enqueue(path);
+            return;
+        }
+        let day = relative.parent().unwrap_or(relative);
+        if let Ok(Level::DayFiles(day_files)) = list_level(&OsStorage, &self.root, stream, day) {
+            for path in day_files {
+                self.enqueue_if_changed(stream, path, true);
+            }
         }
     }
 

@@ -115,12 +115,22 @@ fn hint_of_path(root: &Path, path: &Path) -> Option<ChangeHint> {
             stream,
             relative: relative.to_owned(),
         }),
-        DAY_FILE_DEPTH if is_day_file_name(relative.as_os_str()) => Some(ChangeHint::DayFile {
+        DAY_FILE_DEPTH if may_be_day_file(relative) => Some(ChangeHint::DayFile {
             stream,
             relative: relative.to_owned(),
         }),
         _ => None,
     }
+}
+
+/// Returns whether an event of a name may concern a day-file. A file that was created without a name (`O_TMPFILE`) has
+/// `#` and its inode in the events of its writer, also after it was given a name.
+fn may_be_day_file(relative: &Path) -> bool {
+    let name = relative.file_name().unwrap_or_default().as_bytes();
+    let is_unnamed = name
+        .strip_prefix(b"#")
+        .is_some_and(|inode| inode.iter().all(u8::is_ascii_digit));
+    is_unnamed || is_day_file_name(relative.as_os_str())
 }
 
 /// Returns whether a name, or the last name of a path, is that of a day-file: case matters, and the stem may be empty.
@@ -184,6 +194,10 @@ mod tests {
             "/lake/data/evidence/a/b/c/.jsonl",
             day_file(Stream::Evidence, "a/b/c/.jsonl"),
         );
+        check_path(
+            "/lake/data/evidence/a/b/c/#1234",
+            day_file(Stream::Evidence, "a/b/c/#1234"),
+        );
     }
 
     #[test]
@@ -193,6 +207,7 @@ mod tests {
         check_path("/lake/data/distilled/sft/sft_export.jsonl", None);
         check_path("/lake/data/evidence-old/a/b/c/d.jsonl", None);
         check_path("/lake/data/evidence/a/b/c/d.JSONL", None);
+        check_path("/lake/data/evidence/a/b/c/#d.swp", None);
         check_path("/lake/data/evidence/a/b/c/d.jsonl.tmp", None);
         check_path("/lake/data/evidence/a/b/c/d/e.jsonl", None);
         check_path("/elsewhere/data/evidence/a/b/c/d.jsonl", None);

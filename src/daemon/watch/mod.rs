@@ -17,6 +17,7 @@
 mod arm;
 mod events;
 pub(crate) mod filesystem;
+mod linked;
 mod mode;
 mod queue;
 mod self_test;
@@ -91,6 +92,8 @@ pub struct Watch {
     /// The root and `<root>/data`, if they exist.
     above: [Option<Identity>; 2],
     armed: BTreeMap<Directory, Identity>,
+    /// Day-files with a watch of their own, and the file that it is on.
+    linked: BTreeMap<Directory, Identity>,
     queue: ArmQueue,
     /// Directories that could not be watched or listed; [`Watch::rearm_changed`] retries them.
     refused: BTreeSet<Directory>,
@@ -132,6 +135,7 @@ impl Watch {
             self_test: Arc::default(),
             above: [None; 2],
             armed: BTreeMap::new(),
+            linked: BTreeMap::new(),
             queue: ArmQueue::default(),
             refused: BTreeSet::new(),
             cursor: None,
@@ -284,6 +288,7 @@ impl Watch {
     /// Starts over with a new event source; this discards any event or watch that the old one lost or confused.
     fn reset(&mut self) {
         self.armed.clear();
+        self.linked.clear();
         self.refused.clear();
         self.queue.clear();
         self.devices.clear();

@@ -112,6 +112,7 @@ fn open_unchanged(
         return Ok(Opened::Absent);
     };
     Ok(match source.rewritten(state)? {
+        None if source.is_overwritten(state) => Opened::Changed(SourceChange::Edited),
         None => Opened::Unchanged(source),
         Some(change) => Opened::Changed(change),
     })
@@ -213,6 +214,9 @@ fn next_chunk(
     } else if memory.unterminated != Some(seen) {
         memory.unterminated = Some(seen);
         memory.never_settles = false;
+    } else if has_settled && matches!(chunk, Chunk::PartialLine { .. }) {
+        // It ends in zero bytes, which are room for its rest.
+        memory.never_settles = true;
     }
     Ok(chunk)
 }
@@ -237,9 +241,11 @@ pub(super) fn has_more(
     let Some(source) = source else { return false };
     let has_rest = end_offset(state, chunk) < source.len_bytes();
     match chunk {
-        // A chunk ends at the last newline of its window, so that only an unterminated line can follow within the window.
+        // A chunk ends at the last newline of its window or has all lines that it may have. Otherwise only an unterminated
+        // line can follow within the window.
         Chunk::Lines(_) => {
-            has_rest && (ctx.settle_first || source.len_bytes() > state.offset + CHUNK_LEN)
+            let is_cut = source.len_bytes() > state.offset + CHUNK_LEN || chunk.has_all_lines();
+            has_rest && (ctx.settle_first || is_cut)
         }
         Chunk::OversizedLine { .. } => has_rest,
         Chunk::PartialLine { .. } => false,

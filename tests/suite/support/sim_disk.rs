@@ -29,7 +29,7 @@ use fastrand::Rng;
 
 pub use fault::{EIO, ENOSPC, Fate, Fault, NameOrder, Partly};
 
-use content::to_index;
+use content::{next_data, to_index};
 use tree::{NodeId, Tree};
 use world::{Call, World};
 
@@ -120,6 +120,11 @@ impl SimDisk {
         self.world().doom_outlives_kill = outlives;
     }
 
+    /// Whether files have holes where whole sectors are zero; otherwise they have none.
+    pub fn set_knows_holes(&self, knows: bool) {
+        self.world().knows_holes = knows;
+    }
+
     /// Interrupts every other call from now on, and shortens reads and writes, at random by this seed.
     pub fn set_signals(&self, seed: Option<u64>) {
         self.world().signals = seed.map(Rng::with_seed);
@@ -176,6 +181,7 @@ impl SimDisk {
             capacity_bytes: world.capacity_bytes,
             name_order: world.name_order,
             doom_outlives_kill: world.doom_outlives_kill,
+            knows_holes: world.knows_holes,
             signals: world.signals.clone(),
             ..World::new(tree)
         })
@@ -246,6 +252,14 @@ impl StorageFile for SimFile {
         let mut world = self.disk.world();
         retry_interrupted(|| world.read_call("stat open", &self.path))?;
         world.tree.stat(self.node)
+    }
+
+    fn next_data(&self, offset: u64) -> Option<u64> {
+        let world = self.disk.world();
+        if !world.knows_holes {
+            return Some(offset);
+        }
+        next_data(world.tree.bytes(self.node).ok()?, offset)
     }
 }
 

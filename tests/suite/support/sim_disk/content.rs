@@ -183,6 +183,16 @@ fn resize(bytes: &mut Vec<u8>, len: usize) {
     bytes.extend_from_slice(&vec![0; len - bytes.len()]);
 }
 
+/// Returns the start of the first sector with data at or after an offset, or the offset if its own sector has data.
+pub fn next_data(bytes: &[u8], offset: u64) -> Option<u64> {
+    let data = bytes
+        .get(to_index(offset)..)?
+        .iter()
+        .position(|byte| *byte != 0)?;
+    let data = offset + data as u64;
+    Some(offset.max(data - data % SECTOR_BYTES))
+}
+
 /// Converts an offset to an index.
 pub fn to_index(offset: u64) -> usize {
     usize::try_from(offset).expect("a simulated file fits into memory")

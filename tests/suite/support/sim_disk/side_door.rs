@@ -41,6 +41,14 @@ impl SimDisk {
         });
     }
 
+    /// Writes into a file at an offset; not durable.
+    pub fn overwrite(&self, path: impl AsRef<Path>, offset: u64, bytes: &[u8]) {
+        self.side_door(path.as_ref(), |tree, path| {
+            let node = tree.find(path)?;
+            tree.write(node, offset, bytes)
+        });
+    }
+
     /// Truncates or extends a file; not durable.
     pub fn truncate(&self, path: impl AsRef<Path>, len_bytes: u64) {
         self.side_door(path.as_ref(), |tree, path| {

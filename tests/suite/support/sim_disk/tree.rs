@@ -103,6 +103,7 @@ impl Tree {
             len_bytes,
             device: 1,
             inode: node.inode,
+            links: 1,
             modified_ns: node.modified_ns,
             changed_ns: node.changed_ns,
         })
