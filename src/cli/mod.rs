@@ -8,6 +8,7 @@ pub mod hints;
 pub(crate) mod queries;
 pub mod render;
 pub mod run;
+mod stopped;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::cli::stopped::wait_for_operator;
 use crate::config::Settings;
 use crate::console::progress::Steps;
 use crate::daemon::event_loop::{EventLoop, Reloader, Shared, catch_up};
@@ -175,7 +176,19 @@ fn run_in(
         tracing::info!("stopped during the recovery");
         return Ok(());
     }
-    let (mut engine, report) = opened?;
+    let (mut engine, report) = match opened {
+        Err(DaemonError::Engine(error)) if !once && error.needs_operator() => {
+            if let Some(server) = &mut server {
+                server.add_control(
+                    ControlSocket::bind(&settings.state_dir),
+                    &settings.state_dir,
+                );
+            }
+            return wait_for_operator(settings, &root, shared, &desk, &error)
+                .map_err(DaemonError::Start);
+        }
+        opened => opened?,
+    };
     disk.recovered();
     log_opened(&report, settings, &root);
     engine.measure_with(metrics);
@@ -199,7 +212,12 @@ fn run_in(
     if let Some(server) = &mut server {
         server.add_control(control, &settings.state_dir);
     }
-    run_engine_thread(event_loop, shared, stop_receiver)
+    match run_engine_thread(event_loop, shared, stop_receiver) {
+        Err(DaemonError::Engine(error)) if error.needs_operator() => {
+            wait_for_operator(settings, &root, shared, &desk, &error).map_err(DaemonError::Start)
+        }
+        result => result,
+    }
 }
 
 /// Starts the engine thread, and waits for its end and for a stop.

@@ -76,6 +76,20 @@ impl EngineError {
         )
     }
 
+    /// Returns whether the export is not the one that was committed, so that only an operator can decide how to continue. A
+    /// restart would fail in the same way.
+    #[must_use]
+    pub fn needs_operator(&self) -> bool {
+        matches!(
+            self,
+            EngineError::Export(
+                ExportError::Missing { .. }
+                    | ExportError::Short { .. }
+                    | ExportError::Changed { .. }
+            ) | EngineError::Tainted { .. }
+        )
+    }
+
     /// Returns whether a call to the state failed. It refuses all further calls then, until it is reopened.
     pub(super) fn is_store_failure(&self) -> bool {
         matches!(self, EngineError::State(StateError::Io(_)))

@@ -265,6 +265,18 @@ async fn admitted(
     cache: &StatusCache,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
+    if let Some(stopped) = cache.stopped().filter(|_| endpoint == Endpoint::Control) {
+        // No engine answers any more.
+        let shown = public_routes::answer(path, request.headers(), cache).await;
+        return shown.unwrap_or_else(|| {
+            let health = &stopped.health;
+            let fix = health.fix.as_deref().unwrap_or_default();
+            response::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &format!("the daemon is {health}; {fix}"),
+            )
+        });
+    }
     let from_engine = handlers::answer(request, cache.wake(), cache.answering());
     // The control socket never returns a cached status, and it alone accepts requests that change something.
     if endpoint == Endpoint::Control && (path == "/status.json" || !access::reads(request.method()))

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
@@ -35,6 +35,8 @@ pub struct StatusCache {
     metrics: Arc<Metrics>,
     answering: Arc<QueryContext>,
     recovered: AtomicBool,
+    /// The status of an engine that ended and waits for an operator.
+    stopped: OnceLock<Arc<CachedStatus>>,
     /// Held while the engine's thread is asked, so that one asks and the others wait for the same answer.
     asked: Mutex<Inflight>,
     /// The last answer, for those that cannot wait.
@@ -88,6 +90,7 @@ impl StatusCache {
             metrics,
             answering,
             recovered: AtomicBool::new(false),
+            stopped: OnceLock::new(),
             asked: Mutex::default(),
             known: std::sync::Mutex::default(),
             documents: Mutex::default(),
@@ -116,6 +119,18 @@ impl StatusCache {
         self.recovered.store(true, Ordering::SeqCst);
     }
 
+    /// Serves a fixed status from now on: the engine ended and waits for an operator.
+    pub fn stop(&self, status: Status) {
+        let at = Instant::now();
+        // The engine ends once.
+        let _ = self.stopped.set(Arc::new(CachedStatus { status, at }));
+    }
+
+    /// Returns the status of an engine that ended and waits for an operator.
+    pub(super) fn stopped(&self) -> Option<&Status> {
+        self.stopped.get().map(|stopped| &stopped.status)
+    }
+
     pub(super) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
@@ -130,6 +145,9 @@ impl StatusCache {
 
     /// Returns the health of the engine, at most one second old.
     pub(super) async fn engine(&self) -> EngineHealth {
+        if let Some(stopped) = self.stopped.get() {
+            return EngineHealth::Responsive(Arc::clone(stopped));
+        }
         if !self.recovered.load(Ordering::SeqCst) {
             return EngineHealth::Recovering;
         }

@@ -228,14 +228,13 @@ pub fn assess(facts: &HealthFacts<'_>) -> HealthReport {
     }
 }
 
-fn assess_running(facts: &HealthFacts<'_>, lag: Lag) -> (Health, String, Option<&'static str>) {
+/// The fix of a fault that is retried.
+const RETRIED: &str = "reading is retried automatically; `distilld check` shows what is missing";
+
+fn assess_running<'f>(facts: &HealthFacts<'f>, lag: Lag) -> (Health, String, Option<&'f str>) {
     if let Some(fault) = facts.fault.filter(|fault| !fault.resolved) {
         let reason = format!("reading stopped at {}: {}", fault.at, fault.what);
-        let fix = if fault.is_final {
-            "`distilld check` shows the ways out"
-        } else {
-            "reading is retried automatically; `distilld check` shows what is missing"
-        };
+        let fix = fault.fix.as_deref().unwrap_or(RETRIED);
         return (Health::Stopped, reason, Some(fix));
     }
     if !facts.unreadable.is_empty() {
@@ -306,7 +305,7 @@ mod tests {
             at: "now".into(),
             what: "no space".into(),
             resolved,
-            is_final: false,
+            fix: None,
         }
     }
 

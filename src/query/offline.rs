@@ -213,27 +213,44 @@ pub fn of_daemon<T: DeserializeOwned>(
     })
 }
 
-impl OfflineState {
-    fn open(root: PathBuf, state_dir: PathBuf, lock: RootLock) -> Result<Self, InquireError> {
-        let state = State::open(&OsStorage, &state_dir.join(STATE_FILE))?;
+/// State and journal, read without a lock of their own.
+pub(super) struct StoredFiles {
+    stored: State,
+    pub(super) replay: Replay,
+}
+
+impl StoredFiles {
+    /// Reads state and journal. The caller holds the root's lock, or another process of its own does.
+    ///
+    /// # Errors
+    /// State or journal cannot be read.
+    pub(super) fn read(state_dir: &Path) -> Result<Self, InquireError> {
+        let stored = State::open(&OsStorage, &state_dir.join(STATE_FILE))?;
         let file = OsStorage
             .open_read(&state_dir.join(JOURNAL_FILE))
             .map_err(JournalError::Io)?;
-        let header = state.header().clone();
-        let mut replay = Replay::new(state.view()?, &header);
+        let header = stored.header().clone();
+        let mut replay = Replay::new(stored.view()?, &header);
         Journal::replay(
             file,
             header.journal_epoch,
             header.seq_applied,
             |_, batch| -> Result<(), InquireError> { Ok(replay.apply(batch)?) },
         )?;
+        Ok(Self { stored, replay })
+    }
+}
+
+impl OfflineState {
+    fn open(root: PathBuf, state_dir: PathBuf, lock: RootLock) -> Result<Self, InquireError> {
+        let StoredFiles { stored, replay } = StoredFiles::read(&state_dir)?;
         Ok(Self {
             root,
             state_dir,
             account: replay.account.clone(),
             export_bytes: replay.export_bytes,
             state: replay.into_snapshot(),
-            stored: state,
+            stored,
             lock,
         })
     }

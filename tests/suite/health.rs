@@ -43,6 +43,22 @@ impl<'b> Surfaces<'b> {
         }
     }
 
+    /// Starts a daemon that finds a fault that needs an operator.
+    fn start_stopped(bench: &'b Bench, command: &mut Command) -> Self {
+        let manager = Manager::new();
+        let _ = fs::remove_file(bench.log());
+        let daemon = bench.start_command(manager.manage(command));
+        manager.wait_for("READY=1");
+        let text = bench.log_text();
+        let address = text.split("listener=").nth(1).unwrap();
+        Self {
+            bench,
+            daemon,
+            manager,
+            address: address.split_whitespace().next().unwrap().parse().unwrap(),
+        }
+    }
+
     fn stop(self) {
         self.bench.stop(self.daemon);
     }
@@ -360,4 +376,59 @@ fn a_backlog_is_catching_up_at_the_start_and_lagging_later() {
         bench.log_text()
     );
     bench.stop(daemon);
+}
+
+#[test]
+fn a_changed_export_is_stopped_and_served_until_an_operator_acts() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    bench.append_run(PAIR, "b");
+    let mut surfaces = Surfaces::start(&bench, &mut listen(&bench));
+    bench.wait_rows(&mut surfaces.daemon, 2);
+    surfaces.expect(Health::Fresh, "");
+    let committed = bench.export_bytes();
+    let mut changed = committed.clone();
+    changed[10] ^= 1;
+    for (export, reason) in [
+        (Some(&changed[..]), "was changed by someone else"),
+        (Some(&committed[..committed.len() - 5]), "bytes long, but"),
+        (None, "is missing"),
+    ] {
+        match export {
+            Some(bytes) => fs::write(bench.export(), bytes).unwrap(),
+            None => fs::remove_file(bench.export()).unwrap(),
+        }
+        bench.append_run(PAIR, "later");
+        surfaces.expect(Health::Stopped, reason);
+        // The same at a start, which the service manager would otherwise repeat without end.
+        surfaces.stop();
+        surfaces = Surfaces::start_stopped(&bench, &mut listen(&bench));
+        surfaces.expect(Health::Stopped, reason);
+        let health = bench.status()["health"].clone();
+        assert!(
+            health["fix"].as_str().unwrap().contains("restore"),
+            "{health}"
+        );
+        let ended = bench.run(&mut bench.command(&["explain", "a"]));
+        ended.check(1, &["stopped: ", "restore"]);
+        let (code, text) = {
+            let ended = bench.run(&mut bench.command(&["check"]));
+            (ended.status.code(), ended.stdout + &ended.stderr)
+        };
+        assert_eq!(code, Some(1), "{text}");
+        let now = fs::read(bench.export()).ok();
+        assert_eq!(now.as_deref(), export, "nothing is appended");
+        surfaces.stop();
+        fs::write(bench.export(), &committed).unwrap();
+        fs::remove_file(bench.state_dir().join("export-changed")).ok();
+        surfaces = Surfaces::start(&bench, &mut listen(&bench));
+        surfaces.expect(Health::Fresh, "");
+        bench.wait_run(&mut surfaces.daemon, "later");
+        surfaces.stop();
+        fs::write(bench.export(), &committed).unwrap();
+        bench.remove_state();
+        surfaces = Surfaces::start(&bench, &mut listen(&bench));
+        surfaces.expect(Health::Fresh, "");
+    }
+    surfaces.stop();
 }

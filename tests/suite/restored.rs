@@ -1,5 +1,6 @@
-//! The export and the state removed, cut, edited or restored from an old copy, while the daemon runs and while it does
-//! not: it stops with an error that names the way out, or it goes on by promise 6; never a row twice, never in silence.
+//! The export and the state removed, truncated, edited or restored from an old copy, while the daemon runs and while
+//! it does not: it stops with an error that names the remedy, or it continues by promise 6; never with a duplicate
+//! row, never silently.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
@@ -10,7 +11,7 @@ use crate::support::process::{Bench, Ended, LONG};
 
 const PAIR: &str = "2026/01/01/n.jsonl";
 
-/// What somebody does to the files of a daemon; old copies of both lie beside the lake.
+/// Damage to the files of a daemon; old copies of both are next to the lake.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Harm {
     /// Other bytes in an early row, far before the end.
@@ -19,12 +20,12 @@ enum Harm {
     EditLastRow,
     AppendRow,
     AppendTornRow,
-    /// Over the export, its inode kept.
+    /// Restored over the export, with its inode.
     RestoreExport,
-    /// In the export's place, by rename.
+    /// Restored in the export's place by rename.
     ReplaceExport,
     RestoreState,
-    /// By renames, under a daemon that goes on with files that have no name.
+    /// Restored by renames, under a daemon that continues with unlinked files.
     ReplaceState,
     RestoreBoth,
     RemoveState,
@@ -135,7 +136,7 @@ fn restore_state(bench: &Bench) {
     copy_state(&bench.sibling("old"), &bench.state_dir());
 }
 
-/// A lake with forty rows, and copies of the daemon's files from when there were twenty.
+/// Creates a lake with forty rows, and copies of the daemon's files from when there were twenty.
 fn lake() -> Bench {
     let bench = Bench::new();
     (0..20).for_each(|run| bench.append_run(PAIR, &format!("early {run}")));
@@ -150,7 +151,8 @@ fn lake() -> Bench {
     bench
 }
 
-/// The next start goes on, or refuses with the way out, which is then taken; nothing is lost or doubled either way.
+/// Asserts that the next start continues, or refuses with a remedy, which is then applied; no row is lost or
+/// duplicated.
 fn check_next_start(bench: &Bench, harm: Harm, was_running: bool) {
     let what = format!("{harm:?}, running: {was_running}");
     let before = bench.export_bytes();
@@ -164,7 +166,7 @@ fn check_next_start(bench: &Bench, harm: Harm, was_running: bool) {
         );
         bench.run(&mut bench.command(&["rebuild"])).check(0, &[]);
     }
-    // A row that somebody appended is adopted: it may be one of ours that a lost state knew.
+    // An appended row is adopted: it may be one of the daemon's own that a lost state knew.
     let verified = bench.run(&mut bench.command(&["verify"])).status.code();
     let difference = bench.difference();
     assert_eq!(
@@ -202,7 +204,7 @@ fn files_damaged_under_a_running_daemon_are_detected_by_it_or_by_the_next_start(
         bench.append_run(PAIR, "last");
         let stops = !matches!(
             harm,
-            // Its files are open, and what is in them is in memory too.
+            // Its files are open, and their content is in memory too.
             Harm::RestoreState
                 | Harm::CutStore
                 | Harm::CutJournal
@@ -222,7 +224,7 @@ fn files_damaged_under_a_running_daemon_are_detected_by_it_or_by_the_next_start(
     }
 }
 
-/// Two lakes, and a state that one of them left behind when it was killed: its journal holds rows, and no checkpoint
+/// Two lakes, and a state that the first one's daemon left when it was killed: its journal has rows, and no checkpoint
 /// was made.
 struct Strangers {
     one: Bench,
@@ -268,7 +270,7 @@ fn the_state_of_another_lake_is_set_aside() {
         ended.check(0, &["is of another lake", one.root().to_str().unwrap()]);
         assert_eq!(other.export_bytes(), before);
         other.assert_batch();
-        // The first one's turn again: its rows are there, and found again.
+        // Back to the first lake: its rows exist, and are found.
         let mut command = one.command(&["run", "--once"]);
         let ended = one.run(command.arg("--state-dir").arg(&lakes.state_dir));
         ended.check(0, &["is of another lake"]);
@@ -284,7 +286,7 @@ fn a_journal_of_another_lake_overwrites_no_row() {
         let other = &lakes.other;
         other.once();
         let before = other.export_bytes();
-        // Copied: nothing says whose it was but what it holds.
+        // A copy: only its content identifies its origin.
         other.remove_state();
         copy_state(&lakes.state_dir, &other.state_dir());
         if !is_whole {
@@ -318,7 +320,7 @@ fn the_journal_of_a_copy_of_the_lake_overwrites_no_row() {
     go_on("of the copy");
     let of_copy = bench.sibling("of-copy");
     copy_state(&bench.state_dir(), &of_copy);
-    // What the original did from the same point on.
+    // The rows that the original wrote from the same point on.
     bench.remove_state();
     copy_state(&kept, &bench.state_dir());
     fs::write(bench.export(), &export).unwrap();

@@ -1,5 +1,5 @@
 //! Day-files of several days have lines with one row key, and the rows of one of these day-files are released: each line
-//! has its own row afterwards, with its own text, in whatever order lines, evidence and day-files arrive.
+//! has its own row afterwards, with its own text, in any order of lines, evidence and day-files arrive.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -17,9 +17,11 @@ use crate::engine::EngineError;
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{Level, list_level, open_day_file};
+use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock::lock_path;
 use crate::platform::storage::{FileKind, OsStorage, Storage as _, exists};
 use crate::query::offline::{self, Backend, InquireError};
+use crate::query::status::status;
 use crate::store::files::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
 
 /// The free disk space below which the daemon cannot work: a journal, a checkpoint and some rows, bytes.
@@ -291,6 +293,23 @@ fn check_export_file(export: &Path, findings: &mut Findings) {
     }
 }
 
+/// Checks the health verdict of a running daemon.
+fn check_health(settings: &Settings, findings: &mut Findings) {
+    let what = "health of the daemon".to_owned();
+    let health = match status(settings, HostClock::new().wall_ms()) {
+        Ok(status) => status.health,
+        Err(error) => return findings.add(Severity::Fail, what, in_one_line(&error)),
+    };
+    let severity = match health.verdict {
+        verdict if verdict.is_ready() => Severity::Ok,
+        verdict if verdict.is_temporary() => Severity::Warn,
+        _ => Severity::Fail,
+    };
+    let fix = health.fix.as_ref();
+    let fix = fix.map_or(String::new(), |fix| format!("; {fix}"));
+    findings.add(severity, what, format!("{health}{fix}"));
+}
+
 /// Checks what a start decides from the state and the export, if no daemon runs.
 fn check_start(settings: &Settings, findings: &mut Findings) {
     let dir = &settings.state_dir;
@@ -304,7 +323,8 @@ fn check_start(settings: &Settings, findings: &mut Findings) {
         Ok(Backend::OfflineState(files)) => files,
         Ok(Backend::Daemon(holder)) => {
             let why = format!("in use by the daemon, process {}", holder.pid);
-            return findings.add(Severity::Ok, what, why);
+            findings.add(Severity::Ok, what, why);
+            return check_health(settings, findings);
         }
         Err(InquireError::NoState(_)) => return,
         Err(error) => {

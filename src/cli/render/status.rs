@@ -312,7 +312,7 @@ mod tests {
             at: "2026-05-02T03:04:05.678Z".into(),
             what: "no space".into(),
             resolved: false,
-            is_final: false,
+            fix: None,
         }];
         let page = page(&status, PLAIN);
         for present in [
@@ -362,7 +362,6 @@ mod tests {
                 age_ms: 75_000,
                 objective_ms: 60_000,
                 caught_up: true,
-                ..Lag::default()
             }),
             unterminated: Some(Unterminated {
                 lines: 2,
@@ -380,7 +379,7 @@ mod tests {
                        device"
                     .into(),
                 resolved: true,
-                is_final: false,
+                fix: None,
             }],
             ..Status::default()
         };

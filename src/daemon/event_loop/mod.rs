@@ -290,7 +290,7 @@ impl EventLoop {
                 at: stamp(self.shared.clock.wall_ms()),
                 what: error.to_string(),
                 resolved: false,
-                is_final: false,
+                fix: None,
             });
         }
         self.retry_at_ms = Some(self.shared.clock.monotonic_ms() + self.retry_pause_ms);

@@ -7,12 +7,35 @@ use notify::{ErrorKind, RecursiveMode, Watcher as _};
 
 use crate::daemon::watch::events::is_day_file_name;
 use crate::daemon::watch::queue::{Directory, Urgency, directory};
-use crate::daemon::watch::{Identity, Listing, Progress, Watch};
+use crate::daemon::watch::{Identity, Watch};
 use crate::lake::path::Stream;
 use crate::platform::storage::FileKind;
 
 /// The number of names below a base that lead to a directory with day-files.
 pub(super) const DAY_DEPTH: usize = 3;
+
+/// The result of one slice of arming.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// The day-files in the listed directories, by stream and path below its base. They may have changed while they
+    /// were not watched.
+    pub day_files: Vec<(Stream, PathBuf)>,
+    /// The directories that were listed, or could not be.
+    pub listings: Vec<Listing>,
+    /// Whether all directories are armed.
+    pub done: bool,
+}
+
+/// The result of an attempt to list a directory.
+#[derive(Debug)]
+pub struct Listing {
+    /// The stream.
+    pub stream: Stream,
+    /// The directory, relative to the stream's base.
+    pub dir: PathBuf,
+    /// Whether the directory is empty, or the error.
+    pub is_empty: io::Result<bool>,
+}
 
 /// The result of an attempt to place a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

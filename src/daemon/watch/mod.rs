@@ -34,33 +34,11 @@ use crate::daemon::inbox::{Inbox, PendingWork};
 use crate::lake::path::Stream;
 use crate::platform::storage::{FileKind, FileStat, Storage};
 use arm::{DAY_DEPTH, Placed};
+pub use arm::{Listing, Progress};
 use events::HintSender;
 pub use mode::{Mode, WatchSetting};
 use queue::{ArmQueue, Directory, Urgency, directory};
 pub use self_test::SelfTest;
-
-/// The result of one slice of arming.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// The day-files in the listed directories, by stream and path below its base. They may have changed while they
-    /// were not watched.
-    pub day_files: Vec<(Stream, PathBuf)>,
-    /// The directories that were listed, or could not be.
-    pub listings: Vec<Listing>,
-    /// Whether all directories are armed.
-    pub done: bool,
-}
-
-/// The result of an attempt to list a directory.
-#[derive(Debug)]
-pub struct Listing {
-    /// The stream.
-    pub stream: Stream,
-    /// The directory, relative to the stream's base.
-    pub dir: PathBuf,
-    /// Whether the directory is empty, or the error.
-    pub is_empty: io::Result<bool>,
-}
 
 /// The identity of a directory when its watch was placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,14 +2,11 @@
 //! daemon or from the files, and never changes state or export.
 
 mod detail;
+mod fetch;
 pub(crate) mod snapshot_file;
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
@@ -18,23 +15,20 @@ use crate::lake::chunk::LineLimits;
 use crate::lake::path::export_path;
 use crate::pair::accounting::Account;
 use crate::pair::verdict::{LineTotals, PerVerdict, VerdictKind};
-use crate::platform::root_lock::Holder;
 use crate::platform::storage::OsStorage;
 use crate::query::health::{DaemonState, HealthFacts, HealthReport, Unreadable, assess};
-use crate::query::offline;
-use crate::query::offline::{Backend, InquireError, OfflineState};
+use crate::query::offline::{InquireError, OfflineState, StoredFiles};
 use crate::record::timestamp::{day_of, stamp};
 use crate::store::snapshot::stream_name;
 
 pub use detail::{UnreadPairs, Unterminated, WaitingRun, measured, unterminated, waiting_oldest};
+pub use fetch::status;
 pub use snapshot_file::{Publisher, RecentFile};
 
 /// Name of the snapshot in the state directory.
 pub const SNAPSHOT_FILE: &str = "status.json";
 /// Maximum number of unreadable day-files listed.
 const SKIPPED_MAX: usize = 16;
-/// Maximum wait for the daemon's status.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The state of things. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -191,9 +185,9 @@ pub struct Fault {
     pub what: String,
     /// Whether reading has resumed since.
     pub resolved: bool,
-    /// Whether only an operator can end it; otherwise it is retried.
+    /// The action of an operator that ends it; `None` if it is retried automatically.
     #[serde(default)]
-    pub is_final: bool,
+    pub fix: Option<String>,
 }
 
 /// The part of a status that only a running daemon knows.
@@ -246,6 +240,29 @@ impl Status {
                 now_ms,
             )
             .at(root, &settings.state_dir)
+        }
+        .assessed(DaemonState::Running)
+    }
+
+    /// Returns the status of a daemon whose engine ended with a fault that needs an operator: the figures of its files, as
+    /// far as they can be read.
+    #[must_use]
+    pub fn of_stopped(root: &Path, state_dir: &Path, fault: Fault, now_ms: u64) -> Self {
+        let figures = match StoredFiles::read(state_dir) {
+            Ok(StoredFiles { replay, .. }) => {
+                let (account, export_bytes) = (replay.account.clone(), replay.export_bytes);
+                let claimable = replay.into_snapshot().claimable;
+                Self::of_account(&account, export_bytes, claimable, now_ms)
+            }
+            Err(_) => Self::default(),
+        };
+        Self {
+            running: true,
+            pid: Some(std::process::id()),
+            as_of: stamp(now_ms),
+            last_fault: Some(fault.clone()),
+            faults: vec![fault],
+            ..figures.at(root, state_dir)
         }
         .assessed(DaemonState::Running)
     }
@@ -335,58 +352,5 @@ pub fn unreadable(engine: &Engine, directories: &[SkippedPath]) -> Unreadable {
             .chain(day_files)
             .take(SKIPPED_MAX)
             .collect(),
-    }
-}
-
-/// The status of a root, with or without a daemon on it. `now_ms`: milliseconds since 1970.
-///
-/// # Errors
-/// See [`InquireError`].
-pub fn status(settings: &Settings, now_ms: u64) -> Result<Status, InquireError> {
-    let limits = LineLimits {
-        line_bytes_max: settings.max_line_bytes,
-    };
-    match offline::find(settings)? {
-        Backend::OfflineState(files) => Status::of_files(&files, limits, now_ms),
-        // The published status is used for a daemon that is too busy to respond.
-        Backend::Daemon(holder) => of_daemon(&holder).map_or_else(|| of_snapshot(&holder), Ok),
-    }
-}
-
-/// Returns the daemon's current status, if it responds.
-fn of_daemon(holder: &Holder) -> Option<Status> {
-    offline::of_daemon(holder, Method::GET, "/status.json", PATIENCE)
-        .inspect_err(|error| tracing::debug!(%error, "the daemon gave no status"))
-        .ok()
-}
-
-/// Returns the last published status of a daemon that does not respond, or that it is starting.
-fn of_snapshot(holder: &Holder) -> Result<Status, InquireError> {
-    let path = holder.state_dir.join(SNAPSHOT_FILE);
-    let starting = Status {
-        running: true,
-        pid: Some(holder.pid),
-        root: holder.root.clone(),
-        state_dir: holder.state_dir.clone(),
-        ..Status::default()
-    }
-    .assessed(DaemonState::Starting);
-    let bytes = match fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(starting),
-        other => other.map_err(|source| InquireError::Snapshot {
-            path: path.clone(),
-            source,
-        })?,
-    };
-    let snapshot: Status =
-        serde_json::from_slice(&bytes).map_err(|error| InquireError::Snapshot {
-            path,
-            source: error.into(),
-        })?;
-    // A snapshot of an earlier process does not describe this one.
-    if snapshot.pid == Some(holder.pid) {
-        Ok(snapshot.assessed(DaemonState::Unresponsive))
-    } else {
-        Ok(starting)
     }
 }
