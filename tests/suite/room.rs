@@ -1,4 +1,4 @@
-//! Day-files whose writers reserve room: zero bytes at the end, into which lines are written. Whatever the size of the
+//! Day-files whose writers reserve room: zero bytes at the end, into which lines are written. For any size of the
 //! room, each line is read when it is whole, and the room is never a line.
 
 use std::fs::{self, OpenOptions};
