@@ -40,8 +40,8 @@ impl ListenAddress {
             Ok(Some(Self::Tcp(address)))
         } else {
             Err(
-                "which other hosts could reach, and there is no authentication; use a loopback address and \
-                 a proxy"
+                "which other hosts could reach, and there is no authentication; use a loopback address and a \
+                 reverse proxy"
                     .to_owned(),
             )
         }

@@ -2,14 +2,32 @@
 //! is full.
 
 use std::collections::BTreeSet;
+use std::io;
 
-use crate::engine::pairs::{SourceProblem, bytes_read, is_change};
+use rustix::io::Errno;
+
+use crate::engine::pairs::{bytes_read, is_change};
 use crate::engine::read::{PairMemory, PairRead};
 use crate::engine::read_task::ReadRequest;
 use crate::engine::{Engine, EngineError};
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::JoinOutcome;
 use crate::pair::index::DeadLetter;
+
+/// A reason why a source is not read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SourceProblem {
+    /// The day-file was deleted while the other one of its pair cannot be read. The deletion is not part of a checkpoint
+    /// then, and the next read finds it again.
+    Deleted,
+    /// The day-file cannot be read.
+    Unreadable {
+        /// The error of the file system.
+        error: String,
+        /// Whether it is a regular file below the root, as far as is known. Another kind of entry never becomes readable.
+        is_file: bool,
+    },
+}
 
 impl Engine {
     /// Merges a read, and begins a commit when the pending batch is large.
@@ -110,7 +128,7 @@ impl Engine {
             }
         }
         for (stream, problem) in problems.difference(&reported) {
-            if let SourceProblem::Unreadable(error) = problem {
+            if let SourceProblem::Unreadable { error, .. } = problem {
                 let (day_file, error) = (day_file(*stream), error.clone());
                 self.books.log.on_skipped(day_file, error);
                 self.books.metrics.error("source");
@@ -134,12 +152,24 @@ impl Engine {
     }
 }
 
+fn unreadable(error: &io::Error) -> SourceProblem {
+    let kind_errors = [Errno::NXIO, Errno::LOOP, Errno::ISDIR];
+    // An error without a number was made here: the entry is of another kind, or a link that leaves the root.
+    let is_file = error
+        .raw_os_error()
+        .is_some_and(|number| !kind_errors.iter().any(|kind| kind.raw_os_error() == number));
+    SourceProblem::Unreadable {
+        error: error.to_string(),
+        is_file,
+    }
+}
+
 /// Returns the problems that are to be remembered as reported.
 fn problems_of(read: &PairRead) -> BTreeSet<(Stream, SourceProblem)> {
     let unreadable = read
         .unreadable
         .iter()
-        .map(|(stream, error)| (*stream, SourceProblem::Unreadable(error.to_string())));
+        .map(|(stream, error)| (*stream, unreadable(error)));
     let mut problems: BTreeSet<_> = unreadable.collect();
     if read.outcome.is_none() {
         // The deletion is not part of a checkpoint, so the next read finds it again.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::engine::merge::SourceProblem;
 use crate::engine::read::{PairMemory, is_gone};
 use crate::engine::relocate::Inodes;
 use crate::engine::{Engine, EngineError};
@@ -33,16 +34,6 @@ pub(super) struct Slot {
     changed: bool,
     /// Problems of its sources that were reported, so that each is reported once.
     pub(super) reported_problems: BTreeSet<(Stream, SourceProblem)>,
-}
-
-/// A reason why a source is not read.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum SourceProblem {
-    /// The day-file was deleted while the other one of its pair cannot be read. The deletion is not part of a checkpoint
-    /// then, and the next read finds it again.
-    Deleted,
-    /// An error of the file system.
-    Unreadable(String),
 }
 
 /// All pairs, those in memory over those in the state.

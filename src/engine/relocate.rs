@@ -103,14 +103,12 @@ pub fn first_inode(before: &PairCheckpoint, after: &PairCheckpoint) -> Option<u6
         .filter(|_| before.scored.identity.is_none())
 }
 
-/// Returns whose lines may claim the rows of pair `id` after a change of its scored day-file. If it was moved, those of
-/// `heir`, where it is now. If it was replaced, the lines that were read may be in any day-file, and lines of other
-/// pairs claim only rows that are equal to their own.
+/// Returns the pair whose lines may claim the rows of pair `id` in any case after a change of its scored day-file: `heir`,
+/// the pair at the new path, if it was moved.
 #[must_use]
 pub fn scope_of_claims(why: SourceChange, id: PairId, heir: Option<PairId>) -> PairId {
     match (why, heir) {
         (SourceChange::Moved, Some(heir)) => heir,
-        (SourceChange::Moved | SourceChange::Replaced, _) => id.or_equal(),
         _ => id,
     }
 }

@@ -1,8 +1,8 @@
 //! Read-only accessors: totals, 24-hour history, the queue, skipped day-files, and a snapshot of all pairs.
 
 use crate::engine::Engine;
+use crate::engine::merge::SourceProblem;
 use crate::engine::metrics::Metrics;
-use crate::engine::pairs::SourceProblem;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::accounting::Account;
 use crate::pair::history::Recent;
@@ -87,10 +87,20 @@ impl Engine {
         self.pairs.iter().flat_map(|(path, slot)| {
             let problems = slot.reported_problems.iter();
             problems.filter_map(move |(stream, problem)| match problem {
-                SourceProblem::Unreadable(error) => Some((path, *stream, error.as_str())),
+                SourceProblem::Unreadable { error, .. } => Some((path, *stream, error.as_str())),
                 SourceProblem::Deleted => None,
             })
         })
+    }
+
+    /// Returns whether a regular file could not be read at the last attempt.
+    pub fn has_unreadable_file(&self) -> bool {
+        let problems = self
+            .pairs
+            .iter()
+            .flat_map(|(_, slot)| &slot.reported_problems);
+        let mut problems = problems.map(|(_, problem)| problem);
+        problems.any(|problem| matches!(problem, SourceProblem::Unreadable { is_file: true, .. }))
     }
 
     /// Returns whether the last read of a pair met a problem.

@@ -48,11 +48,11 @@ const COMPARED_LEN_MAX: usize = 2 * LONG_TEXT_LEN;
 const COMPARED_ROWS_MAX: usize = 64;
 
 impl<E> Joiner<'_, E> {
-    /// Returns the unclaimed rows with this key that the pair's lines have a right to, in order.
+    /// Returns the unclaimed rows with this key and the right of the pair's lines to each, in order.
     fn claimable(&self, row: RowKey) -> Result<Vec<(ClaimRight, UnclaimedRow)>, E> {
         let claims = self.context.index.claimable(row)?;
-        let with_right = |claim: UnclaimedRow| Some((claim.right_of(self.pair.id)?, claim));
-        let claims = claims.into_iter().filter_map(with_right);
+        let with_right = |claim: UnclaimedRow| (claim.right_of(self.pair.id), claim);
+        let claims = claims.into_iter().map(with_right);
         Ok(claims
             .filter(|(_, claim)| !self.claimed.contains(claim))
             .collect())
@@ -168,7 +168,7 @@ impl<E> Joiner<'_, E> {
         counts.superseded += u64::from(superseded);
         // The row was counted as contradicted while it was unclaimed and a line with its key was refused; a row of another
         // pair was not counted here.
-        let was_counted = claim.right_of(self.pair.id) < Some(ClaimRight::IfEqual);
+        let was_counted = claim.right_of(self.pair.id) < ClaimRight::IfEqual;
         if was_counted && self.refused_keys(run)?.contains(&claim.row) {
             let counts = &mut self.out.checkpoint.counts;
             counts.contradicted = counts.contradicted.saturating_sub(1);

@@ -53,28 +53,18 @@ pub struct DeadLetter {
 pub struct UnclaimedRow {
     /// The key of the row's origin.
     pub row: RowKey,
-    /// The pair whose lines may claim the row, as [`PairId::or_equal`] if it is not certain where they are now, or
-    /// [`PairId::ANY`] if the state that recorded it is lost.
+    /// The pair whose lines may claim the row in any case, or [`PairId::ANY`] if the state that recorded it is lost; the
+    /// lines of other pairs may claim it if they would give an equal one.
     pub scope: PairId,
     /// Start of the row in the export, bytes.
     pub row_offset: u64,
 }
 
-/// The bit of [`PairId::or_equal`]; no pair has so large a number.
-const OR_EQUAL: u32 = 1 << 31;
-
 impl PairId {
     /// Any pair, as the scope of an [`UnclaimedRow`].
     pub const ANY: PairId = PairId(u32::MAX);
     /// The largest number of a pair.
-    pub const MAX: PairId = PairId(OR_EQUAL - 1);
-
-    /// Returns the scope that also has the lines of other pairs that would give an equal row: the lines of a replaced
-    /// day-file may be in a day-file of another day.
-    #[must_use]
-    pub fn or_equal(self) -> PairId {
-        PairId(self.0 | OR_EQUAL)
-    }
+    pub const MAX: PairId = PairId(u32::MAX - 1);
 }
 
 /// The condition on which a line may claim a row with its key, the strongest right first.
@@ -89,22 +79,17 @@ pub enum ClaimRight {
 }
 
 impl UnclaimedRow {
-    /// Returns the right of the lines of a pair to claim this row; `None` if they have none.
+    /// Returns the right of the lines of a pair to claim this row. Equal rows are interchangeable, so a line may also claim
+    /// one that was released to another pair: a day-file that was moved may have been moved back since.
     #[must_use]
-    pub fn right_of(&self, pair: PairId) -> Option<ClaimRight> {
+    pub fn right_of(&self, pair: PairId) -> ClaimRight {
         if self.scope == PairId::ANY {
-            Some(ClaimRight::Unknown)
-        } else if self.scope.or_equal() == pair.or_equal() {
-            Some(ClaimRight::Own)
+            ClaimRight::Unknown
+        } else if self.scope == pair {
+            ClaimRight::Own
         } else {
-            (self.scope.0 & OR_EQUAL != 0).then_some(ClaimRight::IfEqual)
+            ClaimRight::IfEqual
         }
-    }
-
-    /// Returns whether only lines of its own pair may claim it.
-    #[must_use]
-    pub fn is_of_one_pair(&self) -> bool {
-        self.scope.0 & OR_EQUAL == 0
     }
 }
 

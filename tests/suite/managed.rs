@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use distilld::pair::verdict::VerdictKind;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::kill_harness::Daemon;
+use crate::support::kill_harness::{Daemon, wait_until};
 use crate::support::lake_gen::Stream;
 use crate::support::manager::{Freezable, Manager, StoppedThread};
 use crate::support::process::{Bench, LONG, STOP, evidence, evidence_with, scored};
@@ -342,7 +342,8 @@ fn a_full_disk_is_reported_with_its_reason_until_it_ends() {
     fs::remove_file(&filler).unwrap();
     manager.wait_for("STATUS=fresh, 1 rows");
     bench.wait_rows(&mut daemon, 1);
-    assert!(bench.log_text().contains("msg=\"resumed after: "));
+    let resumed = || Ok(bench.log_text().contains("msg=\"resumed after: "));
+    assert_eq!(wait_until(LONG, resumed), Ok(true));
     bench.stop(daemon);
     bench.assert_batch();
 }

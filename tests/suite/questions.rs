@@ -764,7 +764,7 @@ fn a_plan_without_a_daemon_predicts_run_once() {
     let idle = wait_until(LONG, || {
         bench.once();
         let idle = bench.run(&mut bench.command(&["plan"]));
-        Ok(idle.stdout.starts_with("nothing is new"))
+        Ok(idle.stdout.starts_with("nothing to do"))
     });
     assert_eq!(idle, Ok(true));
     let daemon = bench.start_caught_up();

@@ -265,7 +265,7 @@ fn a_hole_of_40_gib_costs_no_read() {
     bench.assert_runs(&["one", "two", "three", "last"]);
     let status = bench.status();
     for stream in ["scored", "evidence"] {
-        assert_eq!(status[stream]["dead_letters"], 1, "{status}");
+        assert_eq!(status[stream]["malformed"], 1, "{status}");
     }
     let verified = bench.run(&mut bench.command(&["verify"]));
     verified.check(0, &[]);

@@ -230,8 +230,7 @@ impl PairExplainer<'_> {
         let state = self.context.state;
         let mut claims = state.view.claimable(key)?;
         claims.retain(|claim| {
-            let right = claim.right_of(self.pair.id);
-            right.is_some_and(|right| right < ClaimRight::IfEqual) && !state.claimed.contains(claim)
+            claim.right_of(self.pair.id) < ClaimRight::IfEqual && !state.claimed.contains(claim)
         });
         Ok(claims)
     }

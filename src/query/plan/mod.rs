@@ -197,7 +197,6 @@ impl Planner<'_> {
             settled = true;
         }
         self.sum_up(&pair.checkpoint, &before, rows, claimed);
-        self.released.retain(|claim| !claim.is_of_one_pair());
         Ok(())
     }
 
