@@ -1,5 +1,6 @@
 //! Output for people: the terminal, progress bars, tables and the log.
 
+pub mod escape;
 pub mod logging;
 pub mod output;
 pub mod progress;

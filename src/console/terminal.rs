@@ -5,6 +5,7 @@ use std::error::Error;
 use std::io::{self, IsTerminal as _};
 
 use crate::config::Environment;
+use crate::console::escape::Printable;
 use crate::console::output;
 
 /// The capabilities of stderr or stdout.
@@ -62,12 +63,22 @@ impl Terminal {
             false => ("", "", ""),
         };
         let level = if self.journal { "<3>" } else { "" };
-        let mut text = format!("{level}{red}distilld:{end} {error}\n");
+        let mut text = format!(
+            "{level}{red}distilld:{end} {}\n",
+            printable(&error.to_string())
+        );
         if let Some(fix) = fix {
-            text += &format!("{level}{bold}fix:{end} {fix}\n");
+            text += &format!("{level}{bold}fix:{end} {}\n", printable(fix));
         }
         text
     }
+}
+
+/// Returns a text with everything escaped that a terminal would act on. Its own lines stay.
+fn printable(text: &str) -> String {
+    let lines = text.split('\n');
+    let lines: Vec<String> = lines.map(|line| Printable(line).to_string()).collect();
+    lines.join("\n")
 }
 
 /// Returns whether stderr is the systemd journal. `JOURNAL_STREAM` is `device:inode` and is inherited by every process

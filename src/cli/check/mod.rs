@@ -13,6 +13,7 @@ use rustix::fs::Access;
 
 use crate::cli::hints::in_one_line;
 use crate::config::Settings;
+use crate::console::escape::Printable;
 use crate::engine::EngineError;
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
@@ -58,7 +59,8 @@ impl fmt::Display for Finding {
             Severity::Warn => "warn",
             Severity::Fail => "fail",
         };
-        write!(out, "{severity:<4} {}: {}", self.what, self.why)
+        let (what, why) = (Printable(&self.what), Printable(&self.why));
+        write!(out, "{severity:<4} {what}: {why}")
     }
 }
 

@@ -1,6 +1,7 @@
 //! The formats of log lines: `key=value` for `kv` and the journal, and the fields of the format for people.
 
 use std::fmt::Write as _;
+
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::field::RecordFields;
@@ -8,6 +9,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime as Rfc3339Time};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::console::escape::Printable;
 
 /// A format with one event per line: `time=.. level=.. msg=.. key=value .. target=..`.
 pub(crate) struct KvEvents {
@@ -147,7 +150,8 @@ struct HumanVisitor<'writer>(KvVisitor<'writer>);
 impl Visit for HumanVisitor<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         if field.name() == "message" {
-            self.0.result = write!(self.0.writer, "{value:?}");
+            let message = format!("{value:?}");
+            self.0.result = write!(self.0.writer, "{}", Printable(&message));
         } else {
             self.0.record_debug(field, value);
         }
