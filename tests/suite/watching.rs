@@ -15,6 +15,7 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::support::kill_harness::wait_until;
 use crate::support::process::{Bench, LONG};
+use crate::support::pty::terminal;
 
 const PAIR: &str = "2026/05/01/audits.jsonl";
 const SIZE: (u16, u16) = (40, 100);
@@ -150,4 +151,30 @@ fn without_a_terminal_it_names_the_alternative() {
     let bench = Bench::new();
     let ended = bench.run(&mut bench.command(&["status", "--watch"]));
     ended.check(1, &["needs a terminal", "--json"]);
+}
+
+#[test]
+fn it_ends_when_its_terminal_hangs_up() {
+    let bench = Bench::new();
+    let (mut controller, terminal) = terminal(80);
+    let mut command = bench.command(&["status", "--watch"]);
+    command
+        .stdin(terminal.try_clone().unwrap())
+        .stdout(terminal)
+        .stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    // The command holds the process's end of the terminal.
+    drop(command);
+    let (mut shown, mut chunk) = (Vec::new(), [0; 4_096]);
+    while !String::from_utf8_lossy(&shown).contains("no daemon") {
+        let read = controller.read(&mut chunk).unwrap();
+        shown.extend_from_slice(&chunk[..read]);
+    }
+    // It is not its controlling terminal, so that no SIGHUP ends it.
+    drop(controller);
+    let ended = wait_until(LONG, || Ok(child.try_wait().unwrap().is_some()));
+    if ended != Ok(true) {
+        child.kill().unwrap();
+    }
+    assert_eq!(ended, Ok(true));
 }

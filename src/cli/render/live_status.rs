@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use crossterm::{cursor, execute, queue, terminal};
 use hyper::Method;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::{Environment, Settings};
@@ -188,26 +190,47 @@ fn recent(settings: &Settings) -> Option<Recent> {
     offline::of_daemon(&holder, Method::GET, "/recent.json", PATIENCE).ok()
 }
 
-/// Waits; whether a key ended it. A changed size is drawn at once.
+/// Handles the input of `time`. Returns whether the display has to end: by a key, or because the terminal hung up.
 fn ended_within(time: Duration, live: &Live) -> io::Result<bool> {
     let until = Instant::now() + time;
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        if !event::poll(left)? {
+        if hangs_up_within(left)? {
+            return Ok(true);
+        }
+        while event::poll(Duration::ZERO)? {
+            match event::read()? {
+                Event::Key(key) if key.kind != KeyEventKind::Release => match key.code {
+                    KeyCode::Char('q') | KeyCode::Esc => return Ok(true),
+                    KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+                        return Ok(true);
+                    }
+                    _ => {}
+                },
+                Event::Resize(..) => live.draw()?,
+                _ => {}
+            }
+        }
+        if left.is_zero() {
             return Ok(false);
         }
-        match event::read()? {
-            Event::Key(key) if key.kind != KeyEventKind::Release => match key.code {
-                KeyCode::Char('q') | KeyCode::Esc => return Ok(true),
-                KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
-                    return Ok(true);
-                }
-                _ => {}
-            },
-            Event::Resize(..) => live.draw()?,
-            _ => {}
-        }
     }
+}
+
+/// Waits for input, at most `time`. Returns whether the terminal hung up: crossterm would read its end of file again and
+/// again without a pause.
+fn hangs_up_within(time: Duration) -> io::Result<bool> {
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+    let time = Timespec::try_from(time).map_err(io::Error::other)?;
+    match poll(&mut fds, Some(&time)) {
+        // A resize, or a signal that the caller checks.
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(fds[0]
+        .revents()
+        .intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL))
 }
 
 #[cfg(test)]
