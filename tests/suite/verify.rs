@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use distilld::batch::export::{BatchOptions, Output, batch_export};
 use distilld::batch::pair::{LakeReader, MAX_LINE_BYTES, PairReading};
-use distilld::batch::verify::{VerifyOptions, VerifyReport, VerifyResult, verify};
+use distilld::batch::verify::{
+    ROWS_HELD_MAX, VerifyOptions, VerifyReport, VerifyResult, VerifyWork, verify,
+};
 use distilld::lake::path::export_path;
 use distilld::platform::storage::OsStorage;
 use distilld::record::json::escape::Dialect;
@@ -23,6 +25,7 @@ const QUIET: VerifyOptions = VerifyOptions {
     max_line_bytes: MAX_LINE_BYTES,
     settle: Duration::from_millis(50),
     patience: Duration::ZERO,
+    rows_held_max: ROWS_HELD_MAX,
 };
 const DEADLINE: Duration = Duration::from_secs(30);
 const PAIR: &str = "y/m/d/n.jsonl";
