@@ -10,6 +10,9 @@ use crate::pair::verdict::VerdictKind;
 /// Minimum number of facts of a key after which equal rows are merged.
 const MERGE_MIN: usize = 64;
 
+/// Maximum number of runs of refused lines that are distinguished in a pair.
+const REFUSED_RUNS_MAX: usize = 64;
+
 /// A scored line of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LineFact {
@@ -24,15 +27,32 @@ pub(super) struct LineFact {
 pub(super) struct PairLines {
     pub first: LineFact,
     pub exported: u64,
-    pub firewalled: u64,
-    /// Lines without a row for any other reason.
-    pub refused: u64,
+    /// Numbers of consecutive lines without a row, and whether the firewall refused them. From [`REFUSED_RUNS_MAX`] on,
+    /// they are added to the last runs of their kind.
+    pub refused: Vec<(bool, u64)>,
 }
 
 impl PairLines {
     /// Returns the number of lines.
     pub(super) fn count(&self) -> u64 {
-        self.exported + self.firewalled + self.refused
+        self.exported + self.refused.iter().map(|(_, count)| count).sum::<u64>()
+    }
+
+    fn add(&mut self, verdict: VerdictKind) {
+        if verdict == VerdictKind::Exported {
+            self.exported += 1;
+            return;
+        }
+        let is_firewalled = verdict == VerdictKind::Firewalled;
+        let runs = &mut self.refused;
+        let known = match runs.len() < REFUSED_RUNS_MAX {
+            true => runs.last_mut().filter(|run| run.0 == is_firewalled),
+            false => runs.iter_mut().rfind(|run| run.0 == is_firewalled),
+        };
+        match known {
+            Some((_, count)) => *count += 1,
+            None => runs.push((is_firewalled, 1)),
+        }
     }
 }
 
@@ -103,17 +123,12 @@ impl KeyRows {
             let first = PairLines {
                 first: line.clone(),
                 exported: 0,
-                firewalled: 0,
-                refused: 0,
+                refused: Vec::new(),
             };
             push(&mut self.pairs, first);
         }
         if let Some(pair) = self.pairs.last_mut() {
-            *match line.verdict {
-                VerdictKind::Exported => &mut pair.exported,
-                VerdictKind::Firewalled => &mut pair.firewalled,
-                _ => &mut pair.refused,
-            } += 1;
+            pair.add(line.verdict);
         }
         if let Some(digest) = digest {
             push(&mut self.lines, (digest, line));
@@ -181,7 +196,9 @@ impl KeyRows {
             *counts += count;
             *digests = digests.wrapping_add(digest.wrapping_mul(u128::from(count)));
         };
-        left.lines.iter().for_each(|at| add(0, 1, self.lines[*at].0));
+        left.lines
+            .iter()
+            .for_each(|at| add(0, 1, self.lines[*at].0));
         (left.rows.iter()).for_each(|row| add(1, row.count, self.rows[row.at].digest));
         signature
     }

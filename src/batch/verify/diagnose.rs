@@ -38,34 +38,38 @@ type Place = (u64, Option<usize>);
 /// Ways to make each sample, by run.
 type Samples = HashMap<RunKey, HashMap<u128, u8>>;
 
-/// When the files of a key's lines changed last, so that it can be determined for the lines of all places but one.
-#[derive(Debug, Default)]
-struct LastChange {
-    /// Of files with several lines of the key: one of these has another place.
-    of_several: Option<u64>,
-    /// The latest of the other files, with the place of their only line.
-    latest: Option<(u64, Place)>,
-    /// The latest of those with another place than `latest`.
-    second: Option<(u64, Place)>,
+/// The last change of files that have tags, so that it can be determined for the files of all tags but one.
+#[derive(Debug)]
+struct LastChange<T> {
+    latest: Option<(u64, T)>,
+    /// The latest with another tag than `latest`.
+    second: Option<(u64, T)>,
 }
 
-impl LastChange {
-    fn add_only_line(&mut self, changed_ms: u64, place: Place) {
-        let new = Some((changed_ms, place));
+impl<T> Default for LastChange<T> {
+    fn default() -> Self {
+        Self {
+            latest: None,
+            second: None,
+        }
+    }
+}
+
+impl<T: Copy + Ord> LastChange<T> {
+    fn add(&mut self, changed_ms: u64, tag: T) {
+        let new = Some((changed_ms, tag));
         match self.latest {
-            Some((known, same)) if same == place => {
-                self.latest = Some((known.max(changed_ms), place));
-            }
+            Some((known, same)) if same == tag => self.latest = Some((known.max(changed_ms), tag)),
             Some((known, _)) if known >= changed_ms => self.second = self.second.max(new),
             _ => self.second = std::mem::replace(&mut self.latest, new),
         }
     }
 
-    /// Returns the last change of a file with a line of another place.
-    fn except(&self, place: Option<Place>) -> Option<u64> {
+    /// Returns the last change of a file with another tag.
+    fn except(&self, tag: Option<T>) -> Option<u64> {
         let others = [self.latest, self.second].into_iter().flatten();
-        let others = others.filter(|(_, other)| Some(*other) != place);
-        others.map(|(ms, _)| ms).max().max(self.of_several)
+        let others = others.filter(|(_, other)| Some(*other) != tag);
+        others.map(|(ms, _)| ms).max()
     }
 }
 
@@ -73,7 +77,10 @@ impl LastChange {
 #[derive(Debug, Default)]
 struct KeyNotes {
     run: Option<RunKey>,
-    changed: LastChange,
+    /// The last change of a file with several lines of the key, of which at most one can have the place of a row.
+    several_changed_ms: Option<u64>,
+    /// The last changes of the other files, by the place of their only line.
+    changed: LastChange<Place>,
 }
 
 /// The last lines of a pair's day-files that the daemon may not have taken yet.
@@ -102,11 +109,14 @@ pub(super) struct Diagnosis<'f> {
     /// Frame, sample and index of each row, sorted.
     by_parts: Vec<(u128, u128, usize)>,
     samples: HashSet<u128>,
-    /// By place of a row: the last change of the evidence of a line with this place.
-    places: HashMap<(RowKey, Place), Option<u64>>,
+    /// By place of a row: the last changes of the evidence of lines with this place, by number of the pair.
+    places: HashMap<(RowKey, Place), LastChange<usize>>,
     keys: HashMap<RowKey, KeyNotes>,
     /// One for each row: the ways in which the sources make it.
     ways: Vec<u8>,
+    /// The number of the pair whose evidence makes a row but for its role; `None` for several pairs.
+    refused_in: HashMap<usize, Option<usize>>,
+    pairs_read: usize,
     settling: HashMap<Arc<PairPath>, Settling>,
     maker: PartsMaker,
 }
@@ -125,7 +135,7 @@ impl<'f> Diagnosis<'f> {
             self.samples.insert(parts.sample);
         }
         if let Some(place) = place_of(row) {
-            self.places.insert((key, place), None);
+            self.places.entry((key, place)).or_default();
         }
         self.rows.push((key, row));
         self.ways.push(0);
@@ -168,10 +178,11 @@ impl<'f> Diagnosis<'f> {
         self.note_changes(expected, &lines, changed_ms);
         let evidence_ms = evidence.map_or(ALWAYS, |evidence| evidence.changed_ms());
         for place in &lines.places {
-            self.places
-                .entry(*place)
-                .and_modify(|known| *known = (*known).max(Some(evidence_ms)));
+            if let Some(changed) = self.places.get_mut(place) {
+                changed.add(evidence_ms, self.pairs_read);
+            }
         }
+        self.pairs_read += 1;
         self.settling.insert(Arc::clone(pair), settling);
         Ok(())
     }
@@ -274,19 +285,30 @@ impl<'f> Diagnosis<'f> {
             let from = (self.by_parts).partition_point(|(other, ..)| other < frame);
             let to = (self.by_parts).partition_point(|(other, ..)| other <= frame);
             if to - from <= samples.len() {
-                for (_, sample, row) in &self.by_parts[from..to] {
-                    self.ways[*row] |= samples.get(sample).map_or(0, |ways| ways & usable);
+                for at in from..to {
+                    let (_, sample, row) = self.by_parts[at];
+                    self.add_ways(row, samples.get(&sample).map_or(0, |ways| ways & usable));
                 }
                 continue;
             }
             for (sample, ways) in samples {
                 let rows = &self.by_parts[from..to];
-                let from = rows.partition_point(|(_, other, _)| other < sample);
-                let same = rows[from..].iter();
-                for (.., row) in same.take_while(|(_, other, _)| other == sample) {
-                    self.ways[*row] |= ways & usable;
+                let same = rows.partition_point(|(_, other, _)| other < sample)
+                    ..rows.partition_point(|(_, other, _)| other <= sample);
+                for at in same {
+                    let (.., row) = self.by_parts[from + at];
+                    self.add_ways(row, ways & usable);
                 }
             }
+        }
+    }
+
+    fn add_ways(&mut self, row: usize, ways: u8) {
+        self.ways[row] |= ways;
+        if ways & REFUSED_ROLE != 0 {
+            let pair = Some(self.pairs_read);
+            let known = self.refused_in.entry(row).or_insert(pair);
+            *known = known.filter(|known| Some(*known) == pair);
         }
     }
 
@@ -297,13 +319,13 @@ impl<'f> Diagnosis<'f> {
             };
             match lines.keys.get(key) {
                 Some((count, place)) if count >= expected && *count == 1 => {
-                    notes.changed.add_only_line(changed_ms, *place);
+                    notes.changed.add(changed_ms, *place);
                 }
                 Some((count, _)) if count >= expected => {
-                    notes.changed.of_several = notes.changed.of_several.max(Some(changed_ms));
+                    notes.several_changed_ms = notes.several_changed_ms.max(Some(changed_ms));
                 }
                 // Lines that were there are not any more: the file is being rewritten at this moment.
-                _ => notes.changed.of_several = Some(ALWAYS),
+                _ => notes.several_changed_ms = Some(ALWAYS),
             }
         }
     }
@@ -318,9 +340,16 @@ impl<'f> Diagnosis<'f> {
             return Explanation::OtherDialect;
         }
         let place = place_of(fact);
-        let scored_ms = (self.keys.get(&key)).and_then(|notes| notes.changed.except(place));
-        let evidence_ms = place.and_then(|place| *self.places.get(&(key, place))?);
-        let evidence_ms = evidence_ms.filter(|_| ways & REFUSED_ROLE == 0);
+        let scored_ms = self.keys.get(&key).and_then(|notes| {
+            let changed_ms = notes.changed.except(place);
+            changed_ms.max(notes.several_changed_ms)
+        });
+        let evidence = place.and_then(|place| self.places.get(&(key, place)));
+        let evidence_ms = match self.refused_in.get(&row) {
+            None => evidence.and_then(|changed| changed.except(None)),
+            Some(Some(pair)) => evidence.and_then(|changed| changed.except(Some(*pair))),
+            Some(None) => None,
+        };
         let is_older = |changed_ms| changed_ms == ALWAYS || fact.is_older_than(changed_ms);
         match scored_ms.max(evidence_ms).is_some_and(is_older) {
             true => Explanation::SourceChange,
@@ -350,7 +379,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_change_is_that_of_a_line_with_another_place() {
+    fn the_last_change_is_that_of_a_file_with_another_tag() {
         let places: [Place; 3] = [(0, Some(0)), (1, Some(0)), (1, None)];
         let mut random = fastrand::Rng::with_seed(5);
         for _ in 0..2_000 {
@@ -358,7 +387,7 @@ mod tests {
             let mut lines = Vec::new();
             for _ in 0..random.usize(0..6) {
                 let line = (random.u64(0..4), *random.choice(&places).unwrap());
-                change.add_only_line(line.0, line.1);
+                change.add(line.0, line.1);
                 lines.push(line);
             }
             for place in places.into_iter().map(Some).chain([None]) {

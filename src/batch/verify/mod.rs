@@ -252,8 +252,7 @@ impl Verification<'_> {
         let path = export_path(&self.lake.root);
         let total_bytes = sources_bytes + export_bytes(self.lake);
         let mut lines = 0_u64;
-        let mut export =
-            ExportReader::new(self.lake.storage, &path, self.options.max_line_bytes);
+        let mut export = ExportReader::new(self.lake.storage, &path, self.options.max_line_bytes);
         export.read_appended(&mut |offset, _, line| {
             lines += 1;
             if lines.is_multiple_of(LINES_PER_STEP) {
@@ -303,12 +302,16 @@ impl Verification<'_> {
         }
         self.result.inconclusive += unstable.len() as u64;
         tallies.retain(|key, _| !unstable.contains(key));
-        tallies.values().try_for_each(|tally| self.add_findings(tally))
+        tallies
+            .values()
+            .try_for_each(|tally| self.add_findings(tally))
     }
 
     fn add_findings(&mut self, key: &Tally) -> Result<(), VerifyError> {
         let findings = key.findings();
-        findings.iter().try_for_each(|finding| self.add_finding(key, finding))
+        findings
+            .iter()
+            .try_for_each(|finding| self.add_finding(key, finding))
     }
 
     fn add_finding(&mut self, key: &Tally, finding: &Finding) -> Result<(), VerifyError> {

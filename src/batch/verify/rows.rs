@@ -327,7 +327,60 @@ mod tests {
         assert!(groups.len() >= 5, "{}", groups.len());
         for row in &rows {
             let bucket = bucket_of(RowKey::from_row(row.as_bytes()).unwrap());
-            assert_eq!(groups.iter().filter(|group| group.buckets[bucket]).count(), 1);
+            assert_eq!(
+                groups.iter().filter(|group| group.buckets[bucket]).count(),
+                1
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_longer_than_any_row_is_unreadable_and_not_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("export");
+        fs::write(
+            &path,
+            format!("{}\n{}", "x".repeat(2 << 20), row(1, "accepted")),
+        )
+        .unwrap();
+        let mut export = ExportReader::new(&OsStorage, &path, MAX_LINE_BYTES);
+        assert!(export.max_row_bytes > 12 * MAX_LINE_BYTES);
+        export.max_row_bytes = 1_000;
+        let mut lengths = Vec::new();
+        let any = export.read_appended(&mut |_, bytes, line| {
+            let is_long = matches!(line, ExportLine::Unreadable(RowError::TooLong { .. }));
+            lengths.push((bytes.len(), is_long));
+        });
+        assert!(any.unwrap());
+        assert_eq!(lengths, [(0, true), (row(1, "accepted").len() - 1, false)]);
+    }
+
+    #[test]
+    fn timestamps_of_a_fixed_size_sort_as_their_texts() {
+        let stamps = [
+            "2026-05-01T00:00:00Z",
+            "2026-05-01T00:00:00.123Z",
+            "2026-05-01T00:00:00.123456789Z",
+            "2026-05-01T00:00:00.124Z",
+        ];
+        for created in stamps {
+            for changed_ms in [1_777_593_600_122, 1_777_593_600_123, 1_777_593_600_124] {
+                let is_older = *stamp(changed_ms) >= *created;
+                let kept = utc_stamp(created.as_bytes()).unwrap();
+                assert_eq!(
+                    stamp(changed_ms).as_bytes() >= &kept[..],
+                    is_older,
+                    "{created}"
+                );
+            }
+        }
+        for other in [
+            "",
+            "2026-05-01T00:00:00+01:00",
+            "yesterday, at half past nineZ",
+            "Z",
+        ] {
+            assert_eq!(utc_stamp(other.as_bytes()), None, "{other}");
         }
     }
 

@@ -173,10 +173,12 @@ impl Tally {
 
     /// Classifies the unmatched rows and lines.
     pub(super) fn findings(&self) -> Vec<Finding> {
-        let rows = Explanation::BEST_FIRST.into_iter().filter_map(|explanation| {
-            let run = self.rows[explanation as usize].as_ref()?;
-            Some((explanation, Remainder::of(run)))
-        });
+        let rows = Explanation::BEST_FIRST
+            .into_iter()
+            .filter_map(|explanation| {
+                let run = self.rows[explanation as usize].as_ref()?;
+                Some((explanation, Remainder::of(run)))
+            });
         let mut rows: VecDeque<_> = rows.collect();
         let lines = self.lines.iter();
         let lines = lines.filter_map(|((settling, _), run)| Some((*settling, run.as_ref()?)));
@@ -184,7 +186,8 @@ impl Tally {
             .map(|(settling, run)| (settling, Remainder::of(run)))
             .collect();
         let mut findings = Vec::new();
-        while let (Some((explanation, row)), Some((_, line))) = (rows.front_mut(), lines.front_mut())
+        while let (Some((explanation, row)), Some((_, line))) =
+            (rows.front_mut(), lines.front_mut())
         {
             let count = row.count.min(line.count);
             findings.push(Finding {
@@ -198,7 +201,11 @@ impl Tally {
         }
         for (settling, mut line) in lines {
             findings.push(Finding {
-                kind: if settling { Kind::Pending } else { Kind::Missing },
+                kind: if settling {
+                    Kind::Pending
+                } else {
+                    Kind::Missing
+                },
                 count: line.count,
                 line: Some(line.take(line.count)),
                 row: None,
@@ -214,10 +221,8 @@ impl Tally {
         mut rows: VecDeque<(Explanation, Remainder<'_, RowExample>)>,
         findings: &mut Vec<Finding>,
     ) {
-        let refused = self.pairs.iter().flat_map(|pair| {
-            [(true, pair.firewalled), (false, pair.refused)]
-        });
-        let mut refused: VecDeque<(bool, u64)> = refused.filter(|(_, count)| *count > 0).collect();
+        let refused = self.pairs.iter().flat_map(|pair| &pair.refused);
+        let mut refused: VecDeque<(bool, u64)> = refused.copied().collect();
         let any_exported = self.lines_exported() > 0;
         while let Some((explanation, row)) = rows.front_mut() {
             let (kind, count) = match refused.front() {
