@@ -1,5 +1,5 @@
-//! Makes the two parts of rows apart: the frame from a scored line, the sample from evidence. A stand-in takes the place
-//! of the other.
+//! Makes the two parts of rows apart: the frame from a scored line, the sample from evidence. A constant record takes the
+//! place of the other.
 
 use crate::record::firewall::{Admission, admit};
 use crate::record::json::escape::Dialect;
