@@ -172,7 +172,7 @@ fn notify_failure(
 const UNREADABLE_FIX: &str = "run it as a user who may read all day-files, or mount their file system; `distilld check` names the rights \
                               that are missing";
 
-/// The time that a difference must persist to count: far more than the daemon needs for a row.
+/// The time that a difference must persist to count while a daemon runs: far more than it needs for a row.
 const VERIFY_PATIENCE: Duration = Duration::from_secs(3);
 
 fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
@@ -180,6 +180,7 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
         max_line_bytes: usize::try_from(settings.max_line_bytes)?,
         settle: settings.settle,
         patience: VERIFY_PATIENCE,
+        rows_held_max: verify::ROWS_HELD_MAX,
     };
     let mut bars = Steps::default();
     let lake = LakeReader::new(&OsStorage, &settings.root)?;
@@ -194,6 +195,15 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
     for (path, error) in &report.skipped {
         tracing::warn!(path = %path.display(), %error, "skipped {} ({error})", path.display());
     }
+    let work = report.work;
+    tracing::debug!(
+        slices = work.slices,
+        facts_held = work.facts_held,
+        rows_made = work.rows_made,
+        "compared the differing rows in {} slices of up to {} rows and lines",
+        work.slices,
+        work.facts_held
+    );
     let result = &report.result;
     if result.has_exceptions() {
         tracing::info!(

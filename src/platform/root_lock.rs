@@ -161,6 +161,22 @@ pub fn last_holder(root: &Path) -> io::Result<Option<Holder>> {
     }
 }
 
+/// Returns whether a process holds the root's lock, or it is unknown. Takes the lock for a moment only if the last
+/// holder has ended: a daemon that starts then waits for it, and does not take this process for another daemon.
+#[must_use]
+pub fn is_held(root: &Path) -> bool {
+    if matches!(last_holder(root), Ok(Some(holder)) if is_alive(holder.pid)) {
+        return true;
+    }
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let mut reading = OpenOptions::new();
+    reading.read(true).custom_flags(flags);
+    match retry_interrupted(|| reading.open(lock_path(root))) {
+        Ok(file) => file.try_lock_shared().is_err(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
 /// The lock of a root.
 pub(crate) fn lock_path(root: &Path) -> PathBuf {
     root.join("data/distilled").join(LOCK_FILE)

@@ -31,6 +31,12 @@ pub enum RowError {
         /// The field's name.
         field: &'static str,
     },
+    /// Longer than any row.
+    #[error("row is longer than {max_bytes} bytes")]
+    TooLong {
+        /// The limit, in bytes.
+        max_bytes: usize,
+    },
     /// The id does not end in a colon and an index.
     #[error("row id has no index")]
     NoIndex,
@@ -191,9 +197,14 @@ pub fn same_row(row: &[u8], other: &[u8]) -> bool {
 /// Returns the bytes of a sample, as rows of one exporter write them: most are equal byte by byte. Neither pattern
 /// can be inside a string, where a quote has a backslash.
 fn sample_bytes(row: &[u8]) -> Option<&[u8]> {
+    let (from, to) = sample_span(row)?;
+    Some(&row[from..to])
+}
+
+fn sample_span(row: &[u8]) -> Option<(usize, usize)> {
     let from = memmem::find(row, b",\"instruction\":\"")?;
     let len = memmem::find(&row[from..], b",\"source_run_id\":\"")?;
-    Some(&row[from..from + len])
+    Some((from, from + len))
 }
 
 /// Returns the fields of a row that are made from evidence.
@@ -256,6 +267,33 @@ fn digest_between(row: &[u8], left_out: &[(usize, usize)]) -> u128 {
     }
     hash.update(&row[hashed..]);
     hash.digest128()
+}
+
+/// The digests of the two parts of a row. Both parts of two rows are equal exactly if [`digest_without_stamps`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowParts {
+    /// Digest of the bytes that the scored line determines: all but the sample and the timestamps.
+    pub frame: u128,
+    /// Digest of the bytes that the evidence determines: instruction, context and response.
+    pub sample: u128,
+}
+
+/// Returns the digests of the two parts of a row; `None` for a line that no exporter of ours writes.
+#[must_use]
+pub fn parts(row: &[u8]) -> Option<RowParts> {
+    let row = row.strip_suffix(b"\n").unwrap_or(row);
+    let stamps = RowFields::read(row).ok()?.stamps;
+    let (from, to) = sample_span(row)?;
+    if stamps.iter().any(|(start, end)| *start < to && from < *end) {
+        return None;
+    }
+    let mut left_out = stamps;
+    left_out.push((from, to));
+    left_out.sort_unstable();
+    Some(RowParts {
+        frame: digest_between(row, &left_out),
+        sample: digest_between(&row[from..to], &[]),
+    })
 }
 
 /// The fields that identify a row, read in one pass.
@@ -413,6 +451,28 @@ mod tests {
             ("\"s\"", "\"t\""),
         ] {
             assert_ne!(digest(ROW), digest(&ROW.replacen(from, to, 1)), "{to}");
+        }
+    }
+
+    #[test]
+    fn both_parts_of_a_row_are_equal_exactly_if_its_digest_is() {
+        let own = ROW.replace("\"response\":\",", "\"response\":\"x,");
+        let of = |row: &str| parts(row.as_bytes()).unwrap();
+        assert_eq!(of(&own), of(&format!("{}\n", own.replace("then", "now"))));
+        for (from, to, is_sample) in [
+            (":12", ":13", false),
+            ("\"i\"", "\"j\"", true),
+            ("x,", "y,", true),
+            ("\"r\"", "\"q\"", false),
+            ("-3", "-4", false),
+        ] {
+            let (one, other) = (of(&own), of(&own.replacen(from, to, 1)));
+            assert_eq!(one.sample != other.sample, is_sample, "{to}");
+            assert_eq!(one.frame != other.frame, !is_sample, "{to}");
+        }
+        let stamp_inside = own.replace("\"context\"", "\"created_at\":\"now\",\"context\"");
+        for row in [&*stamp_inside, "{}", "no row", ""] {
+            assert_eq!(parts(row.as_bytes()), None, "{row}");
         }
     }
 

@@ -8,8 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use distilld::batch::export::{BatchOptions, Output, batch_export};
 use distilld::batch::pair::{LakeReader, MAX_LINE_BYTES, PairReading};
-use distilld::batch::verify::{VerifyOptions, VerifyReport, VerifyResult, verify};
+use distilld::batch::verify::{
+    ROWS_HELD_MAX, VerifyOptions, VerifyReport, VerifyResult, VerifyWork, verify,
+};
 use distilld::lake::path::export_path;
+use distilld::platform::root_lock::RootLock;
 use distilld::platform::storage::OsStorage;
 use distilld::record::json::escape::Dialect;
 use distilld::record::synthesize::Synthesis;
@@ -17,12 +20,14 @@ use distilld::record::synthesize::Synthesis;
 use crate::support::kill_harness::{Daemon, Scorer, append_step, daemon_command, wait_until};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
 use crate::support::naive::{multiset_difference, naive_batch};
+use crate::support::process::Bench;
 
 /// For a lake without writers: a difference now is permanent.
 const QUIET: VerifyOptions = VerifyOptions {
     max_line_bytes: MAX_LINE_BYTES,
     settle: Duration::from_millis(50),
     patience: Duration::ZERO,
+    rows_held_max: ROWS_HELD_MAX,
 };
 const DEADLINE: Duration = Duration::from_secs(30);
 const PAIR: &str = "y/m/d/n.jsonl";
@@ -118,6 +123,13 @@ fn counted(result: &VerifyResult) -> String {
     counted.join(" ")
 }
 
+/// Returns the result without the descriptions, which name an example.
+fn counts_by_day(result: &VerifyResult) -> VerifyResult {
+    let mut counts = result.clone();
+    counts.days.iter_mut().for_each(|day| day.first = None);
+    counts
+}
+
 /// Verifies a lake that was exported and then changed. `first`: the beginning of the first difference.
 fn check(change: impl FnOnce(&Path), wanted: &str, first: Option<&str>) {
     let dir = tempfile::tempdir().unwrap();
@@ -131,6 +143,14 @@ fn check(change: impl FnOnce(&Path), wanted: &str, first: Option<&str>) {
     let difference = report.first_difference;
     assert_eq!(counted(&report.result), wanted, "{difference:?}");
     assert_eq!(report.result.equal, first.is_none());
+    for rows_held_max in [1, 2] {
+        let sliced = VerifyOptions {
+            rows_held_max,
+            ..QUIET
+        };
+        let sliced = verify_with(root, &sliced).result;
+        assert_eq!(counts_by_day(&sliced), counts_by_day(&report.result));
+    }
     match (first, &difference) {
         (None, None) => {}
         (Some(first), Some(difference)) => assert!(difference.starts_with(first), "{difference}"),
@@ -476,4 +496,291 @@ fn a_running_daemon_causes_no_false_alarm() {
     assert!(all.unwrap());
     let status = daemon.terminate(DEADLINE).unwrap();
     assert!(status.success());
+}
+
+/// Writes a lake whose differences are `n` of one kind. Returns the counts.
+type ManyDifferences = fn(&Path, usize) -> String;
+
+const NATIVE: fn(&Path) = |root| export_as(Dialect::Native, false)(root);
+
+fn scored_lines(root: &Path, pair: &str, lines: impl Iterator<Item = String>) {
+    append(&Stream::Scored.path(root, pair), &lines.collect::<String>());
+}
+
+fn evidence_lines(root: &Path, pair: &str, lines: impl Iterator<Item = String>) {
+    append(
+        &Stream::Evidence.path(root, pair),
+        &lines.collect::<String>(),
+    );
+}
+
+fn one_run_with_replaced_evidence(root: &Path, n: usize) -> String {
+    scored_lines(root, PAIR, (0..n).map(|_| scored("r", "accepted")));
+    evidence_lines(
+        root,
+        PAIR,
+        (0..n).map(|at| evidence("r", "executor", &format!("{at}"))),
+    );
+    NATIVE(root);
+    evidence_lines(
+        root,
+        PAIR,
+        (0..n).map(|at| evidence("r", "executor", &format!("new {at}"))),
+    );
+    format!("superseded={n}")
+}
+
+fn empty_run_ids(root: &Path, n: usize) -> String {
+    let line = "{\"category\":\"accepted\"}\n".to_owned();
+    scored_lines(root, PAIR, (0..n).map(|_| line.clone()));
+    let text = |text: usize| format!("{{\"model_role\":\"executor\",\"text\":\"{text}\"}}\n");
+    evidence_lines(root, PAIR, (0..1).map(text));
+    NATIVE(root);
+    evidence_lines(root, PAIR, (1..n).map(text));
+    format!("superseded={n}")
+}
+
+/// Each line has a key of its own.
+fn one_run_with_many_signatures(root: &Path, n: usize) -> String {
+    let line = |at| {
+        scored("r", "accepted").replace("\"sig_hash\":\"r\"", &format!("\"sig_hash\":\"{at}\""))
+    };
+    scored_lines(root, PAIR, (0..n).map(line));
+    evidence_lines(
+        root,
+        PAIR,
+        (0..n).map(|at| evidence("r", "executor", &format!("{at}"))),
+    );
+    NATIVE(root);
+    evidence_lines(
+        root,
+        PAIR,
+        (0..n).map(|at| evidence("r", "executor", &format!("new {at}"))),
+    );
+    format!("superseded={n}")
+}
+
+fn many_runs_with_replaced_evidence(root: &Path, n: usize) -> String {
+    scored_lines(
+        root,
+        PAIR,
+        (0..n).map(|at| scored(&format!("{at}"), "accepted")),
+    );
+    evidence_lines(
+        root,
+        PAIR,
+        (0..n).map(|at| evidence(&format!("{at}"), "executor", "old")),
+    );
+    NATIVE(root);
+    evidence_lines(
+        root,
+        PAIR,
+        (0..n).map(|at| evidence(&format!("{at}"), "executor", "new")),
+    );
+    format!("superseded={n}")
+}
+
+fn one_key_across_days(root: &Path, n: usize) -> String {
+    for day in 0..n {
+        let pair = format!("y/m/{day}/n.jsonl");
+        scored_lines(root, &pair, (0..1).map(|_| scored("r", "accepted")));
+        evidence_lines(
+            root,
+            &pair,
+            (0..1).map(|_| evidence("r", "executor", &format!("{day} <"))),
+        );
+    }
+    export_as(Dialect::Go, false)(root);
+    format!("other_dialect={n}")
+}
+
+fn an_export_in_the_other_dialect(root: &Path, n: usize) -> String {
+    scored_lines(
+        root,
+        PAIR,
+        (0..n).map(|at| scored(&format!("<{at}>"), "accepted")),
+    );
+    evidence_lines(
+        root,
+        PAIR,
+        (0..n).map(|at| evidence(&format!("<{at}>"), "executor", "<b>")),
+    );
+    export_as(Dialect::Go, false)(root);
+    format!("other_dialect={n}")
+}
+
+fn all_rows_altered(root: &Path, n: usize) -> String {
+    scored_lines(root, PAIR, (0..n).map(|_| scored("r", "accepted")));
+    evidence_lines(
+        root,
+        PAIR,
+        (0..1).map(|_| evidence("r", "executor", "text")),
+    );
+    NATIVE(root);
+    edit(&export_path(root), |rows| {
+        rows.replace("\"text\"", "\"tent\"")
+    });
+    format!("altered={n}")
+}
+
+/// Rows of one key and one index, each with another text.
+fn one_row_in_many_alterations(root: &Path, n: usize) -> String {
+    scored_lines(root, PAIR, (0..1).map(|_| scored("r", "accepted")));
+    evidence_lines(
+        root,
+        PAIR,
+        (0..n).map(|at| evidence("r", "executor", &format!("text {at}"))),
+    );
+    NATIVE(root);
+    let last = format!("\"text {}\"", n - 1);
+    edit(&export_path(root), |row| {
+        (0..=n)
+            .map(|at| row.replace(&last, &format!("\"tent {at}\"")))
+            .collect()
+    });
+    format!("altered=1 duplicate={n}")
+}
+
+fn one_row_repeated(root: &Path, n: usize) -> String {
+    scored_lines(root, PAIR, (0..1).map(|_| scored("r", "accepted")));
+    evidence_lines(
+        root,
+        PAIR,
+        (0..1).map(|_| evidence("r", "executor", "text")),
+    );
+    NATIVE(root);
+    edit(&export_path(root), |row| row.repeat(n + 1));
+    format!("duplicate={n}")
+}
+
+fn unreadable_lines(root: &Path, n: usize) -> String {
+    append(&export_path(root), &"{}\n".repeat(n));
+    format!("unreadable={n}")
+}
+
+fn no_export(root: &Path, n: usize) -> String {
+    scored_lines(root, PAIR, (0..n).map(|_| scored("r", "accepted")));
+    evidence_lines(
+        root,
+        PAIR,
+        (0..1).map(|_| evidence("r", "executor", "text")),
+    );
+    format!("missing={n}")
+}
+
+const MANY_DIFFERENCES: [ManyDifferences; 11] = [
+    one_run_with_replaced_evidence,
+    empty_run_ids,
+    one_run_with_many_signatures,
+    many_runs_with_replaced_evidence,
+    one_key_across_days,
+    an_export_in_the_other_dialect,
+    all_rows_altered,
+    one_row_in_many_alterations,
+    one_row_repeated,
+    unreadable_lines,
+    no_export,
+];
+
+#[test]
+fn work_is_proportional_to_the_lines_and_memory_is_bounded_for_differences_of_each_kind() {
+    const N: usize = 600;
+    const HELD: u64 = 100;
+    for (kind, write) in MANY_DIFFERENCES.iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let wanted = write(root, N);
+        let VerifyReport { result, work, .. } = verify_with(root, &QUIET);
+        assert_eq!(counted(&result), wanted, "kind {kind}");
+        assert!(result.complete, "kind {kind}");
+        // Two frames a line, three samples an evidence record; at most 2 N records.
+        assert!(work.rows_made <= 8 * N as u64, "kind {kind}: {work:?}");
+        assert!(work.slices <= 1, "kind {kind}: {work:?}");
+
+        let sliced = VerifyOptions {
+            rows_held_max: HELD,
+            ..QUIET
+        };
+        let report = verify_with(root, &sliced);
+        let VerifyWork {
+            slices, facts_held, ..
+        } = report.work;
+        assert_eq!(
+            counts_by_day(&report.result),
+            counts_by_day(&result),
+            "kind {kind}"
+        );
+        assert_eq!(report.first_difference.is_some(), !result.equal);
+        // Rows are divided by their digests, so parts differ by chance.
+        assert!(facts_held <= HELD * 3 / 2, "kind {kind}: {facts_held}");
+        let differing = result.rows + result.earned;
+        assert!(slices <= 2 * differing / HELD + 1, "kind {kind}: {slices}");
+    }
+}
+
+#[test]
+fn the_lake_is_read_a_fixed_number_of_times() {
+    for (kind, write) in MANY_DIFFERENCES.iter().enumerate() {
+        let bench = Bench::new();
+        let root = bench.root();
+        write(&root, 2_000);
+        let files = ["data/scored-runs", "data/evidence", "data/distilled"];
+        let bytes: u64 = files.iter().map(|dir| bytes_below(&root.join(dir))).sum();
+        let ended = bench.run(&mut bench.command(&["verify"]));
+        assert!(ended.status.code() <= Some(1), "{}", ended.stderr);
+        // The program's own files take less than 1 MB.
+        assert!(
+            ended.read_bytes < 4 * bytes + 1_000_000,
+            "kind {kind}: {} of {bytes}",
+            ended.read_bytes
+        );
+    }
+}
+
+fn bytes_below(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    let sizes = entries.map(|entry| {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => bytes_below(&entry.path()),
+            false => entry.metadata().unwrap().len(),
+        }
+    });
+    sizes.sum()
+}
+
+/// An hour: a wait would exceed the time limit of any test.
+const PATIENT: VerifyOptions = VerifyOptions {
+    patience: Duration::from_secs(3_600),
+    ..QUIET
+};
+
+#[test]
+fn without_a_daemon_there_is_nothing_to_wait_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    write_lake(root);
+    assert_eq!(counted(&verify_with(root, &PATIENT).result), "missing=3");
+    catch_up(root);
+    edit(&export_path(root), |rows| rows.replace("a said", "A said"));
+    assert_eq!(counted(&verify_with(root, &PATIENT).result), "altered=1");
+}
+
+#[test]
+fn rows_are_waited_for_while_a_daemon_holds_the_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    write_lake(root);
+    let lock = RootLock::take(root, &root.join("state")).unwrap();
+    let lake = LakeReader::new(&OsStorage, root).unwrap();
+    let mut is_written = false;
+    let report = verify(&lake, &PATIENT, &mut |step, _, _| {
+        // The export has been read, and the rows are missing.
+        if step == "rechecking" && !std::mem::replace(&mut is_written, true) {
+            NATIVE(root);
+        }
+    });
+    drop(lock);
+    assert!(is_written);
+    assert_eq!(counted(&report.unwrap().result), "");
 }

@@ -1,5 +1,4 @@
-//! Compares the rows of one key with its lines and classifies those that do not match. Pure: explanations from the
-//! sources are passed in.
+//! The rows and lines of one key, and those that have no equal on the other side. Pure.
 
 use std::sync::Arc;
 
@@ -8,30 +7,86 @@ use crate::batch::verify::rows::RowFact;
 use crate::lake::path::PairPath;
 use crate::pair::verdict::VerdictKind;
 
+/// Minimum number of facts of a key after which equal rows are merged.
+const MERGE_MIN: usize = 64;
+
+/// Maximum number of runs of refused lines that are distinguished in a pair.
+const REFUSED_RUNS_MAX: usize = 64;
+
 /// A scored line of a key.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LineFact {
     pub pair: Arc<PairPath>,
     pub span: LineSpan,
     pub index: u64,
-    /// Digest of its row; `None` if the line is refused.
-    pub digest: Option<u128>,
-    /// Its verdict.
     pub verdict: VerdictKind,
 }
 
-/// The rows and lines of one key.
-#[derive(Debug, Default)]
-pub(super) struct KeyRows {
-    pub rows: Vec<RowFact>,
-    pub lines: Vec<LineFact>,
+/// The number of scored lines of a key in one pair.
+#[derive(Debug, Clone)]
+pub(super) struct PairLines {
+    pub first: LineFact,
+    pub exported: u64,
+    /// Numbers of consecutive lines without a row, and whether the firewall refused them. From [`REFUSED_RUNS_MAX`] on,
+    /// they are added to the last runs of their kind.
+    pub refused: Vec<(bool, u64)>,
 }
 
-/// The rows and lines of a key that have no equal on the other side, as indices into [`KeyRows`].
+impl PairLines {
+    /// Returns the number of lines.
+    pub(super) fn count(&self) -> u64 {
+        self.exported + self.refused.iter().map(|(_, count)| count).sum::<u64>()
+    }
+
+    fn add(&mut self, verdict: VerdictKind) {
+        if verdict == VerdictKind::Exported {
+            self.exported += 1;
+            return;
+        }
+        let is_firewalled = verdict == VerdictKind::Firewalled;
+        let runs = &mut self.refused;
+        let known = match runs.len() < REFUSED_RUNS_MAX {
+            true => runs.last_mut().filter(|run| run.0 == is_firewalled),
+            false => runs.iter_mut().rfind(|run| run.0 == is_firewalled),
+        };
+        match known {
+            Some((_, count)) => *count += 1,
+            None => runs.push((is_firewalled, 1)),
+        }
+    }
+}
+
+/// The rows and lines of one key in one slice.
+#[derive(Debug, Default)]
+pub(super) struct KeyRows {
+    /// The rows of the slice.
+    pub rows: Vec<RowFact>,
+    /// Number of rows, those of other slices included.
+    pub rows_total: u64,
+    merge_at: usize,
+    /// The lines whose rows belong into the slice, with the digests of these.
+    pub lines: Vec<(u128, LineFact)>,
+    /// All lines, those of other slices included.
+    pub pairs: Vec<PairLines>,
+}
+
+/// An unmatched part of a [`RowFact`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct UnmatchedRow {
+    /// Index in [`KeyRows::rows`].
+    pub at: usize,
+    /// Number of unmatched rows; the others have lines.
+    pub count: u64,
+    /// Offset of one of them, the first if none has a line.
+    pub offset: u64,
+}
+
+/// The rows and lines of a key that have no equal on the other side.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Unmatched {
+    /// Indices in [`KeyRows::lines`].
     pub lines: Vec<usize>,
-    pub rows: Vec<usize>,
+    pub rows: Vec<UnmatchedRow>,
 }
 
 impl Unmatched {
@@ -40,293 +95,119 @@ impl Unmatched {
     }
 }
 
+/// A number that differs for different sets of unmatched rows and lines, to detect changes between two reads.
+pub(super) type Signature = [(u64, u128); 2];
+
 impl KeyRows {
+    /// Adds a row of the slice. Equal rows are merged from time to time, so that repeated rows take no memory.
+    pub(super) fn push_row(&mut self, row: RowFact) {
+        push(&mut self.rows, row);
+        if self.rows.len() >= self.merge_at.max(MERGE_MIN) {
+            self.rows
+                .sort_unstable_by_key(|row| (row.digest, row.offset));
+            self.rows.dedup_by(|row, first| {
+                let is_equal = row.digest == first.digest;
+                if is_equal {
+                    first.merge(row);
+                }
+                is_equal
+            });
+            self.merge_at = self.rows.len() * 2;
+        }
+    }
+
+    /// Adds a line. `digest`: that of its row, if it has one and that is in the slice.
+    pub(super) fn push_line(&mut self, line: LineFact, digest: Option<u128>) {
+        let is_new = (self.pairs.last()).is_none_or(|last| last.first.pair != line.pair);
+        if is_new {
+            let first = PairLines {
+                first: line.clone(),
+                exported: 0,
+                refused: Vec::new(),
+            };
+            push(&mut self.pairs, first);
+        }
+        if let Some(pair) = self.pairs.last_mut() {
+            pair.add(line.verdict);
+        }
+        if let Some(digest) = digest {
+            push(&mut self.lines, (digest, line));
+        }
+    }
+
+    /// Removes the lines of pairs that are read again.
+    pub(super) fn forget(&mut self, is_stale: impl Fn(&Arc<PairPath>) -> bool) {
+        self.lines.retain(|(_, line)| !is_stale(&line.pair));
+        self.pairs.retain(|pair| !is_stale(&pair.first.pair));
+    }
+
     /// Matches rows and lines with equal digests, one to one, and returns the rest.
     pub(super) fn unmatched(&self) -> Unmatched {
-        let exported = (0..self.lines.len()).filter_map(|at| Some((self.lines[at].digest?, at)));
-        let mut lines: Vec<_> = exported.collect();
-        let mut rows: Vec<_> = (0..self.rows.len())
-            .map(|at| (self.rows[at].digest, at))
-            .collect();
-        lines.sort_unstable();
-        rows.sort_unstable();
+        let mut lines: Vec<usize> = (0..self.lines.len()).collect();
+        lines.sort_unstable_by_key(|at| (self.lines[*at].0, *at));
+        let mut rows: Vec<usize> = (0..self.rows.len()).collect();
+        rows.sort_unstable_by_key(|at| (self.rows[*at].digest, self.rows[*at].offset));
+        let mut lines = lines.into_iter().peekable();
         let mut left = Unmatched::default();
-        let (mut line, mut row) = (0, 0);
-        while line < lines.len() || row < rows.len() {
-            let order = match (lines.get(line), rows.get(row)) {
-                (Some(expected), Some(existing)) => expected.0.cmp(&existing.0),
-                (Some(_), None) => std::cmp::Ordering::Less,
-                _ => std::cmp::Ordering::Greater,
-            };
-            match order {
-                std::cmp::Ordering::Less => left.lines.push(lines[line].1),
-                std::cmp::Ordering::Greater => left.rows.push(rows[row].1),
-                std::cmp::Ordering::Equal => {}
+        for at in rows {
+            let row = &self.rows[at];
+            while let Some(line) = lines.next_if(|line| self.lines[*line].0 < row.digest) {
+                left.lines.push(line);
             }
-            line += usize::from(order.is_le());
-            row += usize::from(order.is_ge());
+            let mut count = row.count;
+            while count > 0 && (lines.next_if(|line| self.lines[*line].0 == row.digest)).is_some() {
+                count -= 1;
+            }
+            let offset = match count == row.count {
+                true => row.offset,
+                false => row.last_offset,
+            };
+            if count > 0 {
+                left.rows.push(UnmatchedRow { at, count, offset });
+            }
         }
+        left.lines.extend(lines);
         // By position again, so that the first difference is reported first.
         left.lines.sort_unstable();
-        left.rows.sort_unstable();
+        left.rows.sort_unstable_by_key(|row| row.offset);
         left
     }
 
-    /// Returns the cause of a surplus row, if its index shows one: an index that no other row has belonged to a line
-    /// of its own.
-    pub(super) fn surplus_cause(&self, at: usize) -> &'static str {
-        let index = self.rows[at].index;
-        let same = self.rows.iter().filter(|row| row.index == index).count();
-        if index.is_some() && same == 1 {
-            "; no other of these rows has its index, so its own line was removed, or lost in a power cut"
-        } else {
-            ""
-        }
-    }
-
-    /// Returns the sorted digests of what is unmatched, to detect changes between two reads.
-    pub(super) fn signature(&self, left: &Unmatched) -> Vec<u128> {
-        let mut digests: Vec<u128> = left
-            .lines
-            .iter()
-            .filter_map(|at| self.lines[*at].digest)
+    /// Returns for each unmatched row whether no other row of the key has its index.
+    pub(super) fn lone_indices(&self, left: &Unmatched) -> Vec<bool> {
+        let mut indices: Vec<(Option<u64>, u64)> = (self.rows.iter())
+            .map(|row| (row.index, row.count))
             .collect();
-        digests.sort_unstable();
-        let mut rows: Vec<u128> = left.rows.iter().map(|at| self.rows[*at].digest).collect();
-        rows.sort_unstable();
-        digests.push(u128::MAX);
-        digests.extend(rows);
-        digests
-    }
-}
-
-/// The explanation that the sources give for an unmatched row, the worst first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Explanation {
-    /// The sources are unchanged since the row was written and cannot make it.
-    Impossible,
-    /// The sources changed after the row was written, so its origin cannot be determined.
-    SourceChange,
-    /// The present sources make the row in the dialect of the previous exporter.
-    OtherDialect,
-    /// Evidence in the file makes the row, but is no longer the last of its run.
-    Proven,
-}
-
-/// The kind of an unmatched row or line, the worst failure first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
-    Forbidden,
-    Unreadable,
-    Missing,
-    Duplicate,
-    Altered,
-    Unexpected,
-    Superseded,
-    SourceChange,
-    OtherDialect,
-    Contradicted,
-    RefusedNow,
-    Orphaned,
-    Pending,
-}
-
-impl Kind {
-    /// Returns whether the kind is a failure.
-    pub(super) fn is_failure(self) -> bool {
-        self <= Kind::Unexpected
-    }
-}
-
-/// An unmatched row or line, or a row in the place of a line's, with its kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Finding {
-    pub kind: Kind,
-    /// Index of the line in the key's list.
-    pub line: Option<usize>,
-    /// Index of the row in the key's list.
-    pub row: Option<usize>,
-}
-
-/// Classifies the unmatched rows and lines of a key. `explanations` belong to `left.rows`, `settling` to `left.lines`.
-pub(super) fn classify(
-    facts: &KeyRows,
-    left: &Unmatched,
-    explanations: &[Explanation],
-    settling: &[bool],
-) -> Vec<Finding> {
-    let mut rows: Vec<(usize, Explanation)> = left
-        .rows
-        .iter()
-        .copied()
-        .zip(explanations.iter().copied())
-        .collect();
-    // The best explanation first: a proven row takes a line's place before others.
-    rows.sort_by_key(|(at, explanation)| (std::cmp::Reverse(*explanation), *at));
-    let mut lines: Vec<(usize, bool)> = left
-        .lines
-        .iter()
-        .copied()
-        .zip(settling.iter().copied())
-        .collect();
-    // Lines that the daemon may not have taken yet come last.
-    lines.sort_by_key(|(at, settling)| (*settling, *at));
-
-    let replaced = rows.len().min(lines.len());
-    let mut findings = Vec::new();
-    for ((row, explanation), (line, _)) in rows.iter().zip(&lines) {
-        findings.push(Finding {
-            kind: replacement_kind(*explanation),
-            line: Some(*line),
-            row: Some(*row),
-        });
-    }
-    for (line, settling) in &lines[replaced..] {
-        let kind = if *settling {
-            Kind::Pending
-        } else {
-            Kind::Missing
+        indices.sort_unstable();
+        let is_lone = |row: &UnmatchedRow| {
+            let index = self.rows[row.at].index;
+            let from = indices.partition_point(|(other, _)| *other < index);
+            let same = (indices[from..].iter()).take_while(|(other, _)| *other == index);
+            index.is_some() && same.take(2).map(|(_, count)| count).sum::<u64>() == 1
         };
-        findings.push(Finding {
-            kind,
-            line: Some(*line),
-            row: None,
-        });
+        left.rows.iter().map(is_lone).collect()
     }
-    let mut refused = facts.lines.iter().filter(|line| line.digest.is_none());
-    let any_exported = facts.lines.iter().any(|line| line.digest.is_some());
-    for (row, explanation) in &rows[replaced..] {
-        let kind = match (facts.lines.is_empty(), refused.next()) {
-            (true, _) => Kind::Orphaned,
-            (false, None) => Kind::Duplicate,
-            (false, Some(line)) => surplus_kind(line, any_exported, *explanation),
+
+    /// Returns the signature of what is unmatched.
+    pub(super) fn signature(&self, left: &Unmatched) -> Signature {
+        let mut signature = Signature::default();
+        let mut add = |side: usize, count: u64, digest: u128| {
+            let (counts, digests) = &mut signature[side];
+            *counts += count;
+            *digests = digests.wrapping_add(digest.wrapping_mul(u128::from(count)));
         };
-        findings.push(Finding {
-            kind,
-            line: None,
-            row: Some(*row),
-        });
-    }
-    findings
-}
-
-/// Returns the kind of a row in the place of a line's row.
-fn replacement_kind(explanation: Explanation) -> Kind {
-    match explanation {
-        Explanation::Impossible => Kind::Altered,
-        Explanation::SourceChange => Kind::SourceChange,
-        Explanation::OtherDialect => Kind::OtherDialect,
-        Explanation::Proven => Kind::Superseded,
-    }
-}
-
-/// Returns the kind of a surplus row of a key with a refused line. If another line of the key is exported, the row may
-/// be that line's, written twice, and only a proof excuses it.
-fn surplus_kind(line: &LineFact, another_exported: bool, explanation: Explanation) -> Kind {
-    match explanation {
-        Explanation::Proven => {}
-        _ if another_exported => return Kind::Duplicate,
-        Explanation::Impossible => return Kind::Unexpected,
-        Explanation::SourceChange | Explanation::OtherDialect => {}
-    }
-    match line.verdict {
-        VerdictKind::Firewalled => Kind::Contradicted,
-        _ => Kind::RefusedNow,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::Path;
-
-    fn facts(rows: &[u128], lines: &[Option<u128>]) -> KeyRows {
-        let pair = PairPath::from_relative(Path::new("y/m/d/n.jsonl")).unwrap();
-        let pair = Arc::new(pair);
-        let row = |(at, digest): (usize, &u128)| RowFact {
-            offset: at as u64,
-            digest: *digest,
-            index: Some(0),
-            created_at: "".into(),
-            quality_score: "accepted".into(),
-        };
-        let line = |digest: &Option<u128>| LineFact {
-            pair: Arc::clone(&pair),
-            span: LineSpan {
-                offset: 0,
-                len_bytes: 0,
-            },
-            index: 0,
-            digest: *digest,
-            verdict: if digest.is_some() {
-                VerdictKind::Exported
-            } else {
-                VerdictKind::WrongRole
-            },
-        };
-        KeyRows {
-            rows: rows.iter().enumerate().map(row).collect(),
-            lines: lines.iter().map(line).collect(),
-        }
-    }
-
-    fn check(rows: &[u128], lines: &[Option<u128>], explanation: Explanation, expected: &[Kind]) {
-        let facts = facts(rows, lines);
-        let left = facts.unmatched();
-        let explanations = vec![explanation; left.rows.len()];
-        let settling = vec![false; left.lines.len()];
-        let kinds: Vec<Kind> = classify(&facts, &left, &explanations, &settling)
+        left.lines
             .iter()
-            .map(|finding| finding.kind)
-            .collect();
-        assert_eq!(kinds, expected, "{rows:?} {lines:?} {explanation:?}");
+            .for_each(|at| add(0, 1, self.lines[*at].0));
+        (left.rows.iter()).for_each(|row| add(1, row.count, self.rows[row.at].digest));
+        signature
     }
+}
 
-    #[test]
-    fn equal_rows_match_in_any_order() {
-        use Explanation::*;
-        check(
-            &[1, 2, 2],
-            &[Some(2), Some(1), None, Some(2)],
-            Impossible,
-            &[],
-        );
-        check(&[], &[None], Impossible, &[]);
+/// Appends to a list, which most often has one element: that alone is allocated.
+fn push<T>(list: &mut Vec<T>, element: T) {
+    if list.is_empty() {
+        list.reserve_exact(1);
     }
-
-    #[test]
-    fn unmatched_rows_and_lines_have_their_kinds() {
-        use Explanation::*;
-        check(&[], &[Some(1)], Impossible, &[Kind::Missing]);
-        check(&[1], &[Some(1), Some(1)], Impossible, &[Kind::Missing]);
-        for explanation in [Impossible, SourceChange, OtherDialect, Proven] {
-            check(&[1, 1], &[Some(1)], explanation, &[Kind::Duplicate]);
-            check(&[1], &[], explanation, &[Kind::Orphaned]);
-        }
-        check(&[2], &[Some(1)], Impossible, &[Kind::Altered]);
-        check(&[2], &[Some(1)], SourceChange, &[Kind::SourceChange]);
-        check(&[2], &[Some(1)], OtherDialect, &[Kind::OtherDialect]);
-        check(&[2], &[Some(1)], Proven, &[Kind::Superseded]);
-        check(
-            &[3, 2],
-            &[Some(1)],
-            Proven,
-            &[Kind::Superseded, Kind::Duplicate],
-        );
-    }
-
-    #[test]
-    fn next_to_an_exported_line_only_proof_excuses_a_surplus_row() {
-        use Explanation::*;
-        check(&[1], &[None], SourceChange, &[Kind::RefusedNow]);
-        check(&[1], &[None], Impossible, &[Kind::Unexpected]);
-        check(
-            &[1, 2],
-            &[None],
-            Proven,
-            &[Kind::RefusedNow, Kind::Duplicate],
-        );
-        check(&[1, 2], &[Some(1), None], Proven, &[Kind::RefusedNow]);
-        check(&[1, 2], &[Some(1), None], SourceChange, &[Kind::Duplicate]);
-    }
+    list.push(element);
 }

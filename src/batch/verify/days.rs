@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::batch::verify::compare::Kind;
+use crate::batch::verify::tally::Kind;
 use crate::lake::path::PairPath;
 
 /// Maximum number of days listed.
@@ -40,7 +40,7 @@ impl DayDifferences {
         self.missing + self.extra + self.differing > 0
     }
 
-    fn count(&mut self, kind: Kind) {
+    fn count(&mut self, kind: Kind, number: u64) {
         let count = match kind {
             Kind::Missing => &mut self.missing,
             Kind::Forbidden | Kind::Unreadable | Kind::Duplicate | Kind::Unexpected => {
@@ -56,7 +56,7 @@ impl DayDifferences {
             // The daemon may not have taken the line yet.
             Kind::Pending => return,
         };
-        *count += 1;
+        *count += number;
     }
 }
 
@@ -96,19 +96,19 @@ pub(super) struct Days {
 }
 
 impl Days {
-    /// Counts a difference for the day of `pair`.
-    pub(super) fn count(&mut self, pair: Option<&PairPath>, kind: Kind) {
+    /// Counts differences for the day of `pair`.
+    pub(super) fn count(&mut self, pair: Option<&PairPath>, kind: Kind, number: u64) {
         if kind == Kind::Pending {
             return;
         }
         let day = day_of(pair);
         if self.days.len() >= DAYS_MAX && !self.days.contains_key(&day) {
-            self.unlisted += 1;
+            self.unlisted += number;
             return;
         }
         let entry = self.days.entry(day.clone()).or_default();
         entry.counted.day = day;
-        entry.counted.count(kind);
+        entry.counted.count(kind, number);
     }
 
     /// Returns whether a failure would be the first of its day and so needs a description.
@@ -156,7 +156,7 @@ mod tests {
 
     fn fail(days: &mut Days, path: &str, kind: Kind, offset: u64) {
         let pair = pair(path);
-        days.count(Some(&pair), kind);
+        days.count(Some(&pair), kind, 1);
         let place = (Some(Arc::clone(&pair)), offset);
         if days.is_first(Some(&pair), kind, &place) {
             days.keep(Some(&pair), kind, place, format!("{kind:?} at {offset}"));
@@ -170,9 +170,9 @@ mod tests {
         fail(&mut days, "y/m/1/n.jsonl", Kind::Missing, 9);
         fail(&mut days, "y/m/2/n.jsonl", Kind::Missing, 7);
         fail(&mut days, "y/m/2/n.jsonl", Kind::Missing, 5);
-        days.count(Some(&pair("y/m/3/n.jsonl")), Kind::Superseded);
-        days.count(None, Kind::Orphaned);
-        days.count(Some(&pair("y/m/4/n.jsonl")), Kind::Pending);
+        days.count(Some(&pair("y/m/3/n.jsonl")), Kind::Superseded, 1);
+        days.count(None, Kind::Orphaned, 1);
+        days.count(Some(&pair("y/m/4/n.jsonl")), Kind::Pending, 1);
         let (days, unlisted) = days.into_listed();
         let lines: Vec<String> = days.iter().map(ToString::to_string).collect();
         assert_eq!(

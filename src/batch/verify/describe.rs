@@ -1,47 +1,46 @@
 //! Text that describes one failure of a verification.
 
 use crate::batch::verify::Verification;
-use crate::batch::verify::compare::{Finding, KeyRows, Kind, LineFact};
+use crate::batch::verify::compare::LineFact;
 use crate::batch::verify::error::VerifyError;
-use crate::batch::verify::recheck::Recheck;
+use crate::batch::verify::rows::ExportReader;
+use crate::batch::verify::tally::{Finding, Kind, Tally};
 use crate::lake::path::{Stream, export_path};
 use crate::record::parse;
 use crate::record::row::view;
 
 impl Verification<'_> {
     /// Describes a failure: the row or line concerned and the reason. Reads both again from their files.
-    pub(super) fn describe(
-        &self,
-        facts: &KeyRows,
-        finding: Finding,
-        recheck: &Recheck<'_>,
-    ) -> Result<String, VerifyError> {
-        let line = finding.line.and_then(|line| facts.lines.get(line));
-        let line = line.or(facts.lines.first());
+    pub(super) fn describe(&self, key: &Tally, finding: &Finding) -> Result<String, VerifyError> {
+        let line = finding.line.as_ref();
+        let line = line.or(key.pairs.first().map(|pair| &pair.first));
         let verdict = line.map_or("", |line| line.verdict.code());
         let line = line.map_or(String::new(), |line| self.describe_line(line));
-        let Some(row) = finding.row.map(|row| &facts.rows[row]) else {
+        let Some(found) = finding.row else {
             return Ok(format!("missing: {line} has no row in the export"));
         };
-        let bytes = recheck.export.row_at(row.offset)?;
+        let path = export_path(&self.lake.root);
+        let export = ExportReader::new(self.lake.storage, &path, self.options.max_line_bytes);
+        let bytes = export.row_at(found.offset)?;
         let run = view(&bytes).map_or_else(
             |_| "the row".to_owned(),
             |row| format!("the row {:?} of run {:?}", row.id, row.source_run_id),
         );
-        let row = format!(
-            "{run} at byte {} of {}",
-            row.offset,
-            export_path(&self.lake.root).display()
-        );
+        let row = format!("{run} at byte {} of {}", found.offset, path.display());
         Ok(match finding.kind {
             Kind::Duplicate => {
-                let rows = facts.rows.len();
-                let exported = (facts.lines.iter()).filter(|line| line.digest.is_some());
-                let exported = match exported.count() {
+                let rows = key.rows_total;
+                let exported = match key.lines_exported() {
                     1 => "1 line".to_owned(),
                     lines => format!("{lines} lines"),
                 };
-                let cause = finding.row.map_or("", |at| facts.surplus_cause(at));
+                // An index that no other row has belonged to a line of its own.
+                let cause = match found.has_lone_index {
+                    true => {
+                        "; no other of these rows has its index, so its own line was removed, or lost in a power cut"
+                    }
+                    false => "",
+                };
                 format!(
                     "duplicate: {row} is one of {rows} rows for {exported}; {line} is the first{cause}"
                 )

@@ -4,13 +4,15 @@
 //! **First pass.** The rows of the batch and of the export are summed in `rows::BUCKETS` buckets by row key: a count
 //! and an order-independent sum of digests. If all buckets agree, both sides are equal and the work is done.
 //!
-//! **Recheck.** For buckets that differ, rows and lines are collected by key and compared one by one. Large buckets
-//! are processed in groups, so that memory depends on neither the history nor the number of differences.
+//! **Recheck.** For buckets that differ, rows and lines are collected by key and compared one by one, in slices of
+//! bounded size: several buckets, or a part of the rows of one bucket, even of one key. Memory depends on neither the
+//! history, nor the number of differences, nor how many lines share a key; the lake is read once for each slice.
 //!
 //! **Concurrent daemon.** A difference counts only if it persists, so a running daemon causes no false alarm. A row
 //! whose line was appended after the sources were read finds its line when the sources are read again after the
 //! export. A row that the daemon has yet to write arrives within its latency: differences are rechecked, in growing
-//! pauses, until they have been unchanged for [`VerifyOptions::patience`]. Rows that a daemon with a longer lag has
+//! pauses, until they have been unchanged for [`VerifyOptions::patience`]. Without a daemon that holds the root's lock,
+//! and without a change of the files between two reads, there is nothing to wait for. Rows that a daemon with a longer lag has
 //! yet to write are missing. A daemon takes an unterminated line, scored or evidence, only after its file has been
 //! unchanged for `settle`; until one second after that the line counts as pending. A last row without a newline is
 //! not yet a row.
@@ -27,18 +29,22 @@
 //! unexpected. A row of a firewalled line counts as contradicted both when the line and when the firewall changed. An
 //! invented row counts as orphaned, like a row whose day-file was deleted. If one of two lines with the same key was
 //! deleted, its row counts as a duplicate; the text names the deletion if no other row has its index. Only if its whole
-//! day-file was deleted and the state of the daemon can be read, its row counts as orphaned. A clock set back between a row and the rewriting of its source can make a genuine row look altered.
+//! day-file was deleted and the state of the daemon can be read, its row counts as orphaned. A clock set back between a
+//! row and the rewriting of its source can make a genuine row look altered.
 
 mod compare;
+mod day_file;
 mod days;
 mod describe;
-pub(crate) mod diagnose;
+mod diagnose;
 pub mod error;
-pub(crate) mod recheck;
+mod parts_made;
+mod recheck;
 mod result;
 mod rows;
+mod tally;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,18 +61,20 @@ use crate::record::json::escape::Dialect;
 use crate::record::keys::RowKey;
 use crate::record::row::summary;
 use crate::record::synthesize::Synthesis;
-use compare::{Finding, Kind};
 pub use days::DayDifferences;
 use days::{Days, Place};
 use recheck::Recheck;
 pub use result::VerifyResult;
-use rows::{ExportLine, ExportReader, Sums};
+use rows::{ExportLine, ExportReader, Group, Slice, Sums};
+use tally::{Finding, Kind, Tally, excuse_orphaned};
 
-/// Maximum number of rows of differing buckets in memory, both sides together.
-const ROWS_HELD_MAX: u64 = 200_000;
+/// Default maximum number of differing rows in memory, both sides together.
+pub const ROWS_HELD_MAX: u64 = 200_000;
 
 /// Lines of the export between two progress reports.
 const LINES_PER_STEP: u64 = 1_024;
+/// Keys with duplicates whose day-files are looked up at once.
+const DUPLICATED_KEYS_MAX: usize = 1_024;
 
 /// The options of a verification.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +85,19 @@ pub struct VerifyOptions {
     pub settle: Duration,
     /// Time that a difference must persist unchanged before it counts.
     pub patience: Duration,
+    /// About the maximum number of differing rows in memory, both sides together.
+    pub rows_held_max: u64,
+}
+
+/// The work of a verification that found differences, which tests bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VerifyWork {
+    /// Slices of the differing rows; the lake is read once for each.
+    pub slices: u64,
+    /// The most rows and lines that were in memory.
+    pub facts_held: u64,
+    /// Rows made to explain differences.
+    pub rows_made: u64,
 }
 
 /// The report of a verification.
@@ -88,6 +109,8 @@ pub struct VerifyReport {
     pub first_difference: Option<String>,
     /// Unreadable directories and day-files, which the batch would skip too, with their errors.
     pub skipped: Vec<(PathBuf, io::Error)>,
+    /// The work done.
+    pub work: VerifyWork,
 }
 
 /// An optional receiver of progress reports.
@@ -149,7 +172,9 @@ pub fn verify_knowing(
         },
         worst: None,
         days: Days::default(),
-        skipped: Vec::new(),
+        skipped: BTreeMap::new(),
+        work: VerifyWork::default(),
+        duplicated: Vec::new(),
     };
     verification.run(&mut Steps(Some(on_step)))?;
     Ok(verification.report())
@@ -175,7 +200,10 @@ struct Verification<'a> {
     result: VerifyResult,
     worst: Option<FirstFailure>,
     days: Days,
-    skipped: Vec<(PathBuf, io::Error)>,
+    skipped: BTreeMap<PathBuf, io::Error>,
+    work: VerifyWork,
+    /// Keys with duplicates whose findings were not added yet.
+    duplicated: Vec<Tally>,
 }
 
 impl Verification<'_> {
@@ -188,15 +216,10 @@ impl Verification<'_> {
         }
         (self.result.earned, self.result.rows) = (expected.rows(), existing.rows());
         self.result.rows += self.result.forbidden;
-        let groups = expected.differing(&existing, ROWS_HELD_MAX);
-        for (at, buckets) in groups.iter().enumerate() {
-            self.recheck(buckets, steps)?;
-            if self.worst.is_some() && at + 1 < groups.len() {
-                self.result.complete = false;
-                break;
-            }
+        for group in expected.differing(&existing, self.options.rows_held_max) {
+            self.recheck(&group, steps)?;
         }
-        Ok(())
+        self.add_duplicated()
     }
 
     /// Skips a stream whose directory does not exist although the export has rows: its file system may not be mounted.
@@ -205,7 +228,7 @@ impl Verification<'_> {
             let base = stream.base(&self.lake.root);
             let stat = self.lake.storage.stat(&base);
             if let Err(error) = stat.map(|_| ()) {
-                self.skipped.push((base, error));
+                self.skipped.insert(base, error);
             }
         }
     }
@@ -236,7 +259,7 @@ impl Verification<'_> {
                 None => return Ok(()),
                 Some(Ok(totals)) => done_bytes += totals.read_bytes,
                 Some(Err(fault)) if fault.is_partial => return Err(VerifyError::Pair(fault)),
-                Some(Err(fault)) => skipped.push((fault.path, fault.source)),
+                Some(Err(fault)) => drop(skipped.insert(fault.path, fault.source)),
             }
             steps.step("verifying", done_bytes, total_bytes);
             Ok(())
@@ -253,8 +276,8 @@ impl Verification<'_> {
         let path = export_path(&self.lake.root);
         let total_bytes = sources_bytes + export_bytes(self.lake);
         let mut lines = 0_u64;
-        let mut export = ExportReader::new(self.lake.storage, &path);
-        export.read_appended(&mut |offset, line| {
+        let mut export = ExportReader::new(self.lake.storage, &path, self.options.max_line_bytes);
+        export.read_appended(&mut |offset, _, line| {
             lines += 1;
             if lines.is_multiple_of(LINES_PER_STEP) {
                 steps.step("verifying", sources_bytes + offset, total_bytes);
@@ -277,58 +300,107 @@ impl Verification<'_> {
         Ok(sums)
     }
 
-    fn recheck(&mut self, buckets: &[bool], steps: &mut Steps<'_>) -> Result<(), VerifyError> {
+    /// Compares the rows of a group one by one. Only a key of several slices needs a tally until the last of these.
+    fn recheck(&mut self, group: &Group, steps: &mut Steps<'_>) -> Result<(), VerifyError> {
         let (lake, options, reading) = (self.lake, self.options, self.reading);
-        let mut recheck = Recheck::new(lake, &reading, options, buckets);
-        let mut judged = recheck.judge(steps)?;
-        recheck.excuse_deleted(&mut judged.findings, self.deleted_rows);
-        self.result.inconclusive += judged.inconclusive;
-        for (key, finding) in judged.findings {
-            self.add_finding(key, finding, &recheck)?;
-        }
-        for (path, error) in std::mem::take(&mut recheck.skipped) {
-            if !self.skipped.iter().any(|(known, _)| *known == path) {
-                self.skipped.push((path, error));
+        let mut tallies: HashMap<RowKey, Tally> = HashMap::new();
+        let mut unstable = HashSet::new();
+        for part in 0..group.parts {
+            let mut recheck = Recheck::new(lake, &reading, options, Slice { group, part });
+            unstable.extend(recheck.collect(steps)?);
+            self.work.slices += 1;
+            self.work.facts_held = self.work.facts_held.max(recheck.facts_held);
+            let rows_made = recheck.explain(&mut |key, add| {
+                if group.parts > 1 {
+                    add(tallies.entry(key).or_default());
+                    return Ok(());
+                }
+                let mut tally = Tally::default();
+                add(&mut tally);
+                self.add_findings(tally)
+            })?;
+            self.work.rows_made += rows_made;
+            for (path, error) in std::mem::take(&mut recheck.skipped) {
+                self.skipped.entry(path).or_insert(error);
             }
         }
-        Ok(())
+        self.result.inconclusive += unstable.len() as u64;
+        tallies.retain(|key, _| !unstable.contains(key));
+        tallies
+            .into_values()
+            .try_for_each(|tally| self.add_findings(tally))
     }
 
-    fn add_finding(
-        &mut self,
-        key: RowKey,
-        finding: Finding,
-        recheck: &Recheck<'_>,
-    ) -> Result<(), VerifyError> {
-        let facts = &recheck.keys[&key];
-        let line = finding.line.and_then(|line| facts.lines.get(line));
-        let pair = line
-            .or(facts.lines.first())
-            .map(|line| Arc::clone(&line.pair));
-        if !finding.kind.is_failure() {
-            self.result.count(finding.kind);
-            self.days.count(pair.as_deref(), finding.kind);
+    /// Adds the findings of a key. A key with duplicates waits until it is known which of its rows belong to deleted
+    /// day-files, for many keys at once.
+    fn add_findings(&mut self, key: Tally) -> Result<(), VerifyError> {
+        let findings = key.findings();
+        if findings
+            .iter()
+            .all(|finding| finding.kind != Kind::Duplicate)
+        {
+            return self.add_all(&key, &findings);
+        }
+        self.duplicated.push(key);
+        if self.duplicated.len() < DUPLICATED_KEYS_MAX {
             return Ok(());
         }
-        let place = match (finding.row, finding.line) {
-            (Some(row), _) => (None, facts.rows[row].offset),
-            (None, Some(line)) => {
-                let line = &facts.lines[line];
-                (Some(Arc::clone(&line.pair)), line.span.offset)
-            }
+        self.add_duplicated()
+    }
+
+    /// Adds the findings of the keys with duplicates. Of each key as many duplicates are orphaned as it has rows of
+    /// deleted day-files: which of several equal rows has lost its line is not known.
+    fn add_duplicated(&mut self) -> Result<(), VerifyError> {
+        let keys = std::mem::take(&mut self.duplicated);
+        let offsets: Vec<u64> = keys.iter().flat_map(|key| &key.offsets).copied().collect();
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let deleted = (self.deleted_rows)(&offsets);
+        keys.iter().try_for_each(|key| {
+            let orphaned = key.offsets.iter().filter(|offset| deleted.contains(offset));
+            let findings = excuse_orphaned(key.findings(), orphaned.count() as u64);
+            self.add_all(key, &findings)
+        })
+    }
+
+    fn add_all(&mut self, key: &Tally, findings: &[Finding]) -> Result<(), VerifyError> {
+        findings
+            .iter()
+            .try_for_each(|finding| self.add_finding(key, finding))
+    }
+
+    fn add_finding(&mut self, key: &Tally, finding: &Finding) -> Result<(), VerifyError> {
+        let line = finding.line.as_ref();
+        let pair = line.or(key.pairs.first().map(|pair| &pair.first));
+        let pair = pair.map(|line| &*line.pair);
+        if !finding.kind.is_failure() {
+            self.result.count(finding.kind, finding.count);
+            self.days.count(pair, finding.kind, finding.count);
+            return Ok(());
+        }
+        let place = match (finding.row, line) {
+            (Some(row), _) => (None, row.offset),
+            (None, Some(line)) => (Some(Arc::clone(&line.pair)), line.span.offset),
             (None, None) => (None, 0),
         };
-        if self.count_failure(finding.kind, pair.as_deref(), &place) {
-            let description = self.describe(facts, finding, recheck)?;
-            self.keep(finding.kind, pair.as_deref(), place, description);
+        if self.count_failures(finding.kind, finding.count, pair, &place) {
+            let description = self.describe(key, finding)?;
+            self.keep(finding.kind, pair, place, description);
         }
         Ok(())
     }
 
-    /// Counts a failure and returns whether it needs a description: the worst so far, or the first of its day.
-    fn count_failure(&mut self, kind: Kind, pair: Option<&PairPath>, place: &Place) -> bool {
-        self.result.count(kind);
-        self.days.count(pair, kind);
+    /// Counts failures and returns whether they need a description: the worst so far, or the first of their day.
+    fn count_failures(
+        &mut self,
+        kind: Kind,
+        count: u64,
+        pair: Option<&PairPath>,
+        place: &Place,
+    ) -> bool {
+        self.result.count(kind, count);
+        self.days.count(pair, kind, count);
         self.is_worst(kind, place) || self.days.is_first(pair, kind, place)
     }
 
@@ -349,7 +421,7 @@ impl Verification<'_> {
     /// Adds a failure of an export line that has no key.
     fn fail_at(&mut self, kind: Kind, offset: u64, describe: impl FnOnce() -> String) {
         let place = (None, offset);
-        if self.count_failure(kind, None, &place) {
+        if self.count_failures(kind, 1, None, &place) {
             self.keep(kind, None, place, describe());
         }
     }
@@ -367,7 +439,8 @@ impl Verification<'_> {
         VerifyReport {
             result: self.result,
             first_difference: self.worst.map(|worst| worst.description),
-            skipped: self.skipped,
+            skipped: self.skipped.into_iter().collect(),
+            work: self.work,
         }
     }
 }

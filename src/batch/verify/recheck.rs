@@ -1,5 +1,5 @@
-//! Collects rows and lines of the keys in differing buckets, rereads them until the differences have been stable for
-//! long enough, and classifies these. Memory is proportional to the rows in the buckets, not to the history.
+//! Collects rows and lines of the keys in one slice of the differing rows, rereads them until the differences have been
+//! stable for long enough, and explains these. Memory is proportional to the rows in the slice, not to the history.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -10,19 +10,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::batch::pair::{BatchVerdict, JudgedLine, LakeReader, PairReading, read_pair};
-use crate::batch::verify::compare::{
-    Explanation, Finding, KeyRows, Kind, LineFact, Unmatched, classify,
-};
-use crate::batch::verify::diagnose::{Candidate, Now, examine};
+use crate::batch::verify::compare::{KeyRows, LineFact, Signature, Unmatched};
+use crate::batch::verify::day_file::Now;
+use crate::batch::verify::diagnose::Diagnosis;
 use crate::batch::verify::error::VerifyError;
-use crate::batch::verify::rows::{ExportLine, ExportReader, RowFact, bucket_of};
-use crate::batch::verify::{DeletedRows, Steps, VerifyOptions};
+use crate::batch::verify::rows::{ExportLine, ExportReader, RowFact, Slice};
+use crate::batch::verify::tally::{Explanation, Tally};
+use crate::batch::verify::{Steps, VerifyOptions};
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::walk;
 use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::root_lock;
 use crate::platform::storage::{FileKind, FileStat};
 use crate::record::keys::RowKey;
+use crate::record::row::digest_without_stamps;
 
 /// The first pause between two reads; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -32,108 +34,74 @@ const MAX_WAIT_FACTOR: u32 = 4;
 /// File metadata of the two day-files of a pair; `None` for a file that cannot be inspected.
 type PairStat = [Option<FileStat>; 2];
 
-/// The rows and lines of the keys in some buckets.
+/// The rows and lines of the keys in a slice.
 pub(super) struct Recheck<'a> {
     lake: &'a LakeReader<'a>,
     reading: &'a PairReading<'a>,
     options: &'a VerifyOptions,
-    /// A flag per bucket: set for those that are compared.
-    buckets: &'a [bool],
-    pub export: ExportReader<'a>,
-    pub keys: HashMap<RowKey, KeyRows>,
+    slice: Slice<'a>,
+    export: ExportReader<'a>,
+    keys: HashMap<RowKey, KeyRows>,
     /// Set after the first read; from then on only the keys that differ are read.
     narrowed: bool,
     stats: BTreeMap<Arc<PairPath>, PairStat>,
-    pub skipped: Vec<(PathBuf, io::Error)>,
+    pub skipped: BTreeMap<PathBuf, io::Error>,
+    /// Number of rows and lines in memory after the first read, the most.
+    pub facts_held: u64,
 }
 
 /// The unmatched rows and lines of a key and the time since when they have been the same.
 struct Since {
     at: Instant,
-    signature: Vec<u128>,
+    signature: Signature,
 }
 
-/// The result of a recheck.
-#[derive(Debug, Default)]
-pub(super) struct Judged {
-    pub findings: Vec<(RowKey, Finding)>,
-    /// Number of keys that were never stable for long enough.
-    pub inconclusive: u64,
-}
+/// Adds the rows and lines of a key in a slice to its tally.
+pub(super) type AddToTally<'t> = &'t dyn Fn(&mut Tally);
 
 impl<'a> Recheck<'a> {
     pub(super) fn new(
         lake: &'a LakeReader<'a>,
         reading: &'a PairReading<'a>,
         options: &'a VerifyOptions,
-        buckets: &'a [bool],
+        slice: Slice<'a>,
     ) -> Recheck<'a> {
+        let path = export_path(&lake.root);
         Recheck {
             lake,
             reading,
             options,
-            buckets,
-            export: ExportReader::new(lake.storage, &export_path(&lake.root)),
+            slice,
+            export: ExportReader::new(lake.storage, &path, options.max_line_bytes),
             keys: HashMap::new(),
             narrowed: false,
             stats: BTreeMap::new(),
-            skipped: Vec::new(),
+            skipped: BTreeMap::new(),
+            facts_held: 0,
         }
     }
 
-    /// Reads all rows and lines, waits for late ones, and classifies the persistent differences.
-    pub(super) fn judge(&mut self, steps: &mut Steps<'_>) -> Result<Judged, VerifyError> {
+    /// Reads all rows and lines of the slice, waits for late ones, and keeps the keys that persistently differ. Returns
+    /// the keys that were never stable for long enough.
+    pub(super) fn collect(&mut self, steps: &mut Steps<'_>) -> Result<Vec<RowKey>, VerifyError> {
         self.read_export()?;
         self.read_sources(steps)?;
+        let facts = self.keys.values();
+        let facts = facts.map(|facts| facts.rows.len() + facts.lines.len());
+        self.facts_held = facts.sum::<usize>() as u64;
         self.keys.retain(|_, facts| !facts.unmatched().is_empty());
         self.narrowed = true;
-        let inconclusive = self.wait_until_stable()?;
-        let mut judged = self.classify_all()?;
-        judged.inconclusive = inconclusive;
-        Ok(judged)
-    }
-
-    /// Turns duplicates into orphaned rows, of each key as many as it has rows of deleted day-files: which of several equal
-    /// rows has lost its line is not known.
-    pub(super) fn excuse_deleted(
-        &self,
-        findings: &mut [(RowKey, Finding)],
-        deleted_rows: DeletedRows<'_>,
-    ) {
-        let duplicates = findings
-            .iter_mut()
-            .filter(|(_, finding)| finding.kind == Kind::Duplicate);
-        let duplicates: Vec<_> = duplicates.collect();
-        let keys: BTreeSet<RowKey> = duplicates.iter().map(|(key, _)| *key).collect();
-        let rows = keys.iter().flat_map(|key| &self.keys[key].rows);
-        let rows: Vec<u64> = rows.map(|row| row.offset).collect();
-        if rows.is_empty() {
-            return;
-        }
-        let deleted = deleted_rows(&rows);
-        let mut left: HashMap<RowKey, usize> = HashMap::new();
-        for key in keys {
-            let rows = self.keys[&key].rows.iter();
-            left.insert(
-                key,
-                rows.filter(|row| deleted.contains(&row.offset)).count(),
-            );
-        }
-        for (key, finding) in duplicates {
-            if let Some(left) = left.get_mut(key).filter(|left| **left > 0) {
-                *left -= 1;
-                finding.kind = Kind::Orphaned;
-            }
-        }
+        self.wait_until_stable()
     }
 
     /// Rereads until all remaining keys are stable. Drops keys that have become equal, and those that never become
-    /// stable, and returns the number of the latter.
-    fn wait_until_stable(&mut self) -> Result<u64, VerifyError> {
+    /// stable, and returns the latter. Waits only while a daemon runs or files change: otherwise nothing arrives.
+    fn wait_until_stable(&mut self) -> Result<Vec<RowKey>, VerifyError> {
         let started = Instant::now();
         let patience = self.options.patience;
         let mut since: HashMap<RowKey, Since> = HashMap::new();
         let mut pause = FIRST_PAUSE.min(patience);
+        let mut changes = false;
         loop {
             self.update_differences(&mut since);
             let is_stable = |key: &RowKey| {
@@ -142,20 +110,25 @@ impl<'a> Recheck<'a> {
                     .is_some_and(|since| since.at.elapsed() >= patience)
             };
             if self.keys.keys().all(is_stable) {
-                return Ok(0);
+                return Ok(Vec::new());
             }
             if started.elapsed() > patience * MAX_WAIT_FACTOR {
-                let before = self.keys.len();
-                self.keys.retain(|key, _| is_stable(key));
-                return Ok((before - self.keys.len()) as u64);
+                let unstable = self.keys.extract_if(|key, _| !is_stable(key));
+                return Ok(unstable.map(|(key, _)| key).collect());
             }
-            thread::sleep(pause);
-            pause = (pause * 2).min(patience);
+            let is_served = root_lock::is_held(&self.lake.root);
+            if is_served || changes {
+                thread::sleep(pause);
+                pause = (pause * 2).min(patience);
+            }
             // Sources first: every line was there before its row.
-            self.read_sources(&mut Steps::silent())?;
-            self.read_export()?;
+            changes = self.read_sources(&mut Steps::silent())?;
+            changes |= self.read_export()?;
             // A row read just now may belong to a line that is newer than the sources' last read.
-            self.read_sources(&mut Steps::silent())?;
+            changes |= self.read_sources(&mut Steps::silent())?;
+            if !is_served && !changes {
+                return Ok(Vec::new());
+            }
         }
     }
 
@@ -174,23 +147,26 @@ impl<'a> Recheck<'a> {
         });
     }
 
-    fn read_export(&mut self) -> Result<(), VerifyError> {
-        let (keys, buckets, narrowed) = (&mut self.keys, self.buckets, self.narrowed);
-        self.export.read_appended(&mut |offset, line| {
+    /// Reads new rows. Returns whether there were any.
+    fn read_export(&mut self) -> Result<bool, VerifyError> {
+        let (keys, slice, narrowed) = (&mut self.keys, self.slice, self.narrowed);
+        self.export.read_appended(&mut |offset, bytes, line| {
             let ExportLine::Row(row) = line else { return };
             let facts = match narrowed {
                 true => keys.get_mut(&row.key),
-                false if buckets[bucket_of(row.key)] => Some(keys.entry(row.key).or_default()),
+                false if slice.has_key(row.key) => Some(keys.entry(row.key).or_default()),
                 false => None,
             };
-            if let Some(facts) = facts {
-                facts.rows.push(RowFact::new(offset, &row));
+            let Some(facts) = facts else { return };
+            facts.rows_total += 1;
+            if slice.has_digest(row.digest) {
+                facts.push_row(RowFact::new(offset, &row, bytes));
             }
         })
     }
 
-    /// Reads the pairs that are new or have changed since they were last read.
-    fn read_sources(&mut self, steps: &mut Steps<'_>) -> Result<(), VerifyError> {
+    /// Reads the pairs that are new or have changed since they were last read. Returns whether there were any.
+    fn read_sources(&mut self, steps: &mut Steps<'_>) -> Result<bool, VerifyError> {
         let walked = walk(self.lake.storage, &self.lake.root, Stream::Scored);
         let walked = walked.map_err(|source| VerifyError::Walk {
             path: Stream::Scored.base(&self.lake.root),
@@ -212,9 +188,10 @@ impl<'a> Recheck<'a> {
             known.map(|(pair, _)| pair).chain(gone.keys()).collect();
         if !stale.is_empty() {
             for facts in self.keys.values_mut() {
-                facts.lines.retain(|line| !stale.contains(&line.pair));
+                facts.forget(|pair| stale.contains(pair));
             }
         }
+        let any = !changed.is_empty() || !gone.is_empty();
         let total_bytes = changed.iter().map(|(pair, _)| self.len_bytes(pair)).sum();
         let mut done_bytes = 0;
         for (pair, _) in &changed {
@@ -222,7 +199,7 @@ impl<'a> Recheck<'a> {
             done_bytes += self.len_bytes(pair);
             steps.step("rechecking", done_bytes, total_bytes);
         }
-        Ok(())
+        Ok(any)
     }
 
     /// Returns the last known total size of a pair's day-files in bytes.
@@ -240,124 +217,91 @@ impl<'a> Recheck<'a> {
 
     fn read_pair(&mut self, pair: &Arc<PairPath>) -> Result<(), VerifyError> {
         let name = pair.file_name();
-        let (keys, buckets, narrowed) = (&mut self.keys, self.buckets, self.narrowed);
+        let (keys, slice, narrowed) = (&mut self.keys, self.slice, self.narrowed);
         let read = read_pair(self.lake, pair, self.reading, &mut |line| {
             let Some(run) = line.run else {
                 return ControlFlow::Continue(());
             };
             let key = RowKey::from_scored(&name, run);
             let facts = match line.verdict {
-                BatchVerdict::Exported if !narrowed && buckets[bucket_of(key)] => {
+                BatchVerdict::Exported if !narrowed && slice.has_key(key) => {
                     Some(keys.entry(key).or_default())
                 }
                 _ => keys.get_mut(&key),
             };
             if let Some(facts) = facts {
-                facts.lines.push(line_fact(pair, line));
+                let digest = row_digest(line).filter(|digest| slice.has_digest(*digest));
+                facts.push_line(line_fact(pair, line), digest);
             }
             ControlFlow::Continue(())
         });
         match read {
             Err(fault) if fault.is_partial => Err(VerifyError::Pair(fault)),
             Err(fault) if fault.source.kind() != io::ErrorKind::NotFound => {
-                let known = self.skipped.iter().any(|(path, _)| *path == fault.path);
-                if !known {
-                    self.skipped.push((fault.path, fault.source));
-                }
+                self.skipped.entry(fault.path).or_insert(fault.source);
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    fn classify_all(&self) -> Result<Judged, VerifyError> {
-        let mut left: Vec<Left<'_>> = self.keys.iter().map(Left::from_key).collect();
-        let mut by_pair: BTreeMap<&PairPath, Vec<(usize, usize)>> = BTreeMap::new();
-        for (key, Left { facts, .. }) in left.iter().enumerate() {
-            for (line, fact) in facts.lines.iter().enumerate() {
-                by_pair.entry(&fact.pair).or_default().push((key, line));
+    /// Explains the rows and lines of the remaining keys and passes each key to `on_key`, with a
+    /// function that adds them to the key's tally. Returns the number of rows made of lines and evidence.
+    pub(super) fn explain(
+        &self,
+        on_key: &mut dyn FnMut(RowKey, AddToTally<'_>) -> Result<(), VerifyError>,
+    ) -> Result<u64, VerifyError> {
+        let mut diagnosis = Diagnosis::default();
+        let left: Vec<(RowKey, &KeyRows, Unmatched)> = (self.keys.iter())
+            .map(|(key, facts)| (*key, facts, facts.unmatched()))
+            .collect();
+        for (key, facts, left) in &left {
+            diagnosis.add_key(*key);
+            for row in &left.rows {
+                diagnosis.add_row(*key, &facts.rows[row.at]);
             }
         }
-        for (pair, places) in by_pair {
-            self.explain(pair, &places, &mut left)?;
+        self.diagnose(&mut diagnosis)?;
+        let is_whole = self.slice.group.parts == 1;
+        let mut first_row = 0;
+        for (key, facts, left) in &left {
+            let rows = first_row..first_row + left.rows.len();
+            first_row = rows.end;
+            let explanations: Vec<Explanation> =
+                rows.map(|row| diagnosis.explanation(row)).collect();
+            let lines = left.lines.iter().map(|line| &facts.lines[*line].1);
+            let settling: Vec<bool> = lines
+                .map(|line| diagnosis.is_settling(*key, line))
+                .collect();
+            on_key(*key, &|tally| {
+                tally.add(facts, left, &explanations, &settling, is_whole);
+            })?;
         }
-        let mut judged = Judged::default();
-        for left in &left {
-            let settling = left.left.lines.iter().map(|line| left.settling[*line]);
-            let settling: Vec<bool> = settling.collect();
-            let findings = classify(left.facts, &left.left, &left.explanations, &settling);
-            let findings = findings.into_iter().map(|finding| (left.key, finding));
-            judged.findings.extend(findings);
-        }
-        Ok(judged)
+        Ok(diagnosis.rows_made())
     }
 
-    /// Reads explanations from the pair's day-files for the lines at `places`: the indices of a key and of its line.
-    fn explain(
-        &self,
-        pair: &PairPath,
-        places: &[(usize, usize)],
-        left: &mut [Left<'_>],
-    ) -> Result<(), VerifyError> {
+    /// Reads the pairs of all lines of the remaining keys.
+    fn diagnose(&self, diagnosis: &mut Diagnosis<'_>) -> Result<(), VerifyError> {
         let now = Now {
             wall_ms: HostClock::new().wall_ms(),
             settle: self.options.settle,
         };
-        let candidates = places.iter().map(|(key, line)| left[*key].candidate(*line));
-        let mut candidates: Vec<Candidate<'_>> = candidates.collect();
+        let mut by_pair: BTreeMap<&Arc<PairPath>, Vec<(RowKey, u64)>> = BTreeMap::new();
+        for (key, facts) in &self.keys {
+            for pair in &facts.pairs {
+                let lines = by_pair.entry(&pair.first.pair).or_default();
+                lines.push((*key, pair.count()));
+            }
+        }
         let max_line_bytes = self.options.max_line_bytes;
-        examine(self.lake, pair, max_line_bytes, now, &mut candidates).map_err(|source| {
-            VerifyError::Examine {
+        for (pair, lines) in by_pair {
+            let read = diagnosis.read_pair(self.lake, pair, max_line_bytes, now, &lines);
+            read.map_err(|source| VerifyError::Examine {
                 pair: pair.to_string(),
                 source,
-            }
-        })?;
-        for ((key, line), candidate) in places.iter().zip(candidates) {
-            left[*key].settling[*line] = candidate.settling;
-            // The best explanation by any line of the key counts.
-            for (best, more) in left[*key]
-                .explanations
-                .iter_mut()
-                .zip(candidate.explanations)
-            {
-                *best = (*best).max(more);
-            }
+            })?;
         }
         Ok(())
-    }
-}
-
-/// The unmatched rows and lines of a key, with the explanations from the sources.
-struct Left<'k> {
-    key: RowKey,
-    facts: &'k KeyRows,
-    left: Unmatched,
-    /// One for each unmatched row.
-    explanations: Vec<Explanation>,
-    /// One for each line, matched or not.
-    settling: Vec<bool>,
-}
-
-impl<'k> Left<'k> {
-    fn from_key((key, facts): (&RowKey, &'k KeyRows)) -> Left<'k> {
-        let left = facts.unmatched();
-        Left {
-            key: *key,
-            facts,
-            explanations: vec![Explanation::Impossible; left.rows.len()],
-            settling: vec![false; facts.lines.len()],
-            left,
-        }
-    }
-
-    fn candidate(&self, line: usize) -> Candidate<'k> {
-        let rows = self.left.rows.iter().map(|row| &self.facts.rows[*row]);
-        Candidate {
-            line: &self.facts.lines[line],
-            rows: rows.collect(),
-            explanations: vec![Explanation::Impossible; self.left.rows.len()],
-            settling: false,
-        }
     }
 }
 
@@ -368,14 +312,17 @@ fn is_link(stats: &PairStat) -> bool {
         .any(|stat| stat.kind == FileKind::Link)
 }
 
+/// Returns the digest of the line's row, if it has one.
+fn row_digest(line: &JudgedLine<'_>) -> Option<u128> {
+    let digest = || digest_without_stamps(line.row).expect("our own rows are JSON");
+    (line.verdict == BatchVerdict::Exported).then(digest)
+}
+
 fn line_fact(pair: &Arc<PairPath>, line: &JudgedLine<'_>) -> LineFact {
-    let digest =
-        || crate::record::row::digest_without_stamps(line.row).expect("our own rows are JSON");
     LineFact {
         pair: Arc::clone(pair),
         span: line.span,
         index: line.index.unwrap_or_default(),
-        digest: (line.verdict == BatchVerdict::Exported).then(digest),
         verdict: line.verdict.kind(),
     }
 }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::batch::verify::compare::Kind;
 use crate::batch::verify::days::DayDifferences;
+use crate::batch::verify::tally::Kind;
 
 /// What is printed. The numbers from `missing` to `unexpected` are failures, those after them stated exceptions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -64,7 +64,7 @@ impl VerifyResult {
         settled.iter().chain(&refused).any(|count| *count > 0)
     }
 
-    pub(super) fn count(&mut self, kind: Kind) {
+    pub(super) fn count(&mut self, kind: Kind, number: u64) {
         *match kind {
             Kind::Forbidden => &mut self.forbidden,
             Kind::Unreadable => &mut self.unreadable,
@@ -79,6 +79,6 @@ impl VerifyResult {
             Kind::RefusedNow => &mut self.refused_now,
             Kind::Orphaned => &mut self.orphaned,
             Kind::Pending => &mut self.pending,
-        } += 1;
+        } += number;
     }
 }

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::batch::line_reader::{LineReader, Source};
+use crate::batch::pair::MAX_LINE_BYTES;
 use crate::batch::verify::error::VerifyError;
 use crate::platform::storage::{Storage, StorageFile};
 use crate::record::firewall::ACCEPTED;
 use crate::record::keys::RowKey;
-use crate::record::row::{RowError, RowSummary, summary};
+use crate::record::row::{RowError, RowParts, RowSummary, parts, summary};
+use crate::record::timestamp::stamp;
 
 /// One line of the export.
 #[derive(Debug)]
@@ -23,27 +25,65 @@ pub(super) enum ExportLine<'a> {
     Unreadable(RowError),
 }
 
-/// The facts kept of a row that differs.
+/// Length of the timestamps that this program writes.
+const STAMP_BYTES: usize = 24;
+
+/// The facts kept of equal rows of one key that may differ from the expected ones; of a fixed size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RowFact {
-    /// Offset of its first byte in the export.
+    /// Offset of the first byte of the first row in the export.
     pub offset: u64,
+    /// The same of the last row.
+    pub last_offset: u64,
+    /// Number of rows.
+    pub count: u64,
     pub digest: u128,
+    /// `None` for rows that no exporter of ours writes.
+    pub parts: Option<RowParts>,
     pub index: Option<u64>,
-    pub created_at: Box<str>,
-    pub quality_score: Box<str>,
+    /// The category as an index into [`ACCEPTED`].
+    pub category: Option<usize>,
+    /// The beginning of the last row's timestamp; `None` if that is not RFC 3339 in UTC.
+    pub created_at: Option<[u8; STAMP_BYTES]>,
 }
 
 impl RowFact {
-    pub(super) fn new(offset: u64, row: &RowSummary<'_>) -> RowFact {
+    pub(super) fn new(offset: u64, row: &RowSummary<'_>, bytes: &[u8]) -> RowFact {
         RowFact {
             offset,
+            last_offset: offset,
+            count: 1,
             digest: row.digest,
+            parts: parts(bytes),
             index: row.index,
-            created_at: row.created_at.as_ref().into(),
-            quality_score: row.quality_score.as_ref().into(),
+            category: (ACCEPTED.iter()).position(|category| *category == row.quality_score),
+            created_at: utc_stamp(row.created_at.as_bytes()),
         }
     }
+
+    /// Adds equal rows.
+    pub(super) fn merge(&mut self, other: &RowFact) {
+        self.count += other.count;
+        self.offset = self.offset.min(other.offset);
+        if self.last_offset < other.last_offset {
+            (self.last_offset, self.created_at) = (other.last_offset, other.created_at);
+        }
+    }
+
+    /// Returns whether a file that changed at this time, milliseconds since 1970, changed after the row was written.
+    pub(super) fn is_older_than(&self, changed_ms: u64) -> bool {
+        self.created_at
+            .is_none_or(|created| stamp(changed_ms).as_bytes() >= &created[..])
+    }
+}
+
+/// Returns the timestamp in a fixed size that sorts as its text does.
+fn utc_stamp(text: &[u8]) -> Option<[u8; STAMP_BYTES]> {
+    let is_utc = text.len() >= 20 && text[4] == b'-' && text.ends_with(b"Z");
+    let mut beginning = [0; STAMP_BYTES];
+    let len = text.len().min(STAMP_BYTES);
+    beginning[..len].copy_from_slice(&text[..len]);
+    is_utc.then_some(beginning)
 }
 
 /// A reader of the export that remembers its position.
@@ -51,6 +91,7 @@ impl RowFact {
 pub(super) struct ExportReader<'s> {
     storage: &'s dyn Storage,
     path: PathBuf,
+    max_row_bytes: usize,
     /// Device and inode of the file; `None` until it exists.
     identity: Option<(u64, u64)>,
     /// Offset of the next row.
@@ -60,23 +101,30 @@ pub(super) struct ExportReader<'s> {
 }
 
 impl<'s> ExportReader<'s> {
-    pub(super) fn new(storage: &'s dyn Storage, path: &Path) -> ExportReader<'s> {
+    /// Creates a reader of the export of a lake whose lines have up to `max_line_bytes`.
+    pub(super) fn new(
+        storage: &'s dyn Storage,
+        path: &Path,
+        max_line_bytes: usize,
+    ) -> ExportReader<'s> {
         ExportReader {
             storage,
             path: path.to_owned(),
+            max_row_bytes: max_row_bytes(max_line_bytes),
             identity: None,
             offset: 0,
             torn_bytes: 0,
         }
     }
 
-    /// Calls `visit` with the offset and content of each complete line since the last call.
+    /// Calls `visit` with the offset, the bytes and the content of each complete line since the last call. Returns
+    /// whether there was any.
     pub(super) fn read_appended(
         &mut self,
-        visit: &mut dyn FnMut(u64, ExportLine<'_>),
-    ) -> Result<(), VerifyError> {
+        visit: &mut dyn FnMut(u64, &[u8], ExportLine<'_>),
+    ) -> Result<bool, VerifyError> {
         let Some(file) = self.open().map_err(|source| self.error(source))? else {
-            return Ok(());
+            return Ok(false);
         };
         let stat = file.stat().map_err(|source| self.error(source))?;
         let identity = (stat.device, stat.inode);
@@ -87,8 +135,8 @@ impl<'s> ExportReader<'s> {
         }
         self.identity = Some(identity);
         let source = Source::File(file);
-        let mut lines =
-            LineReader::new(&source, stat.len_bytes, usize::MAX).starting_at(self.offset);
+        let (from, max_bytes) = (self.offset, self.max_row_bytes);
+        let mut lines = LineReader::new(&source, stat.len_bytes, max_bytes).starting_at(from);
         self.torn_bytes = 0;
         while let Some(line) = lines.next_line().map_err(|source| self.error(source))? {
             let end = line.span.offset + line.span.len_bytes;
@@ -96,10 +144,15 @@ impl<'s> ExportReader<'s> {
                 self.torn_bytes = line.span.len_bytes;
                 break;
             }
-            visit(line.span.offset, read_row(line.bytes.unwrap_or_default()));
+            let bytes = line.bytes.unwrap_or_default();
+            let row = match line.bytes {
+                Some(bytes) => read_row(bytes),
+                None => ExportLine::Unreadable(RowError::TooLong { max_bytes }),
+            };
+            visit(line.span.offset, bytes, row);
             self.offset = end + 1;
         }
-        Ok(())
+        Ok(self.offset > from)
     }
 
     /// Returns the row that starts at `offset`.
@@ -109,7 +162,7 @@ impl<'s> ExportReader<'s> {
             return Ok(Vec::new());
         };
         let source = Source::File(file);
-        let mut lines = LineReader::new(&source, u64::MAX, usize::MAX).starting_at(offset);
+        let mut lines = LineReader::new(&source, u64::MAX, self.max_row_bytes).starting_at(offset);
         let line = lines.next_line().map_err(|source| self.error(source))?;
         Ok(line.and_then(|line| line.bytes).unwrap_or_default().into())
     }
@@ -135,6 +188,13 @@ impl<'s> ExportReader<'s> {
             source,
         }
     }
+}
+
+/// Returns the length of the longest row: each byte of its two lines becomes at most an escape of six bytes. Not less
+/// than for the default limit, since older rows may be of lines that were allowed then.
+fn max_row_bytes(max_line_bytes: usize) -> usize {
+    let lines = max_line_bytes.max(MAX_LINE_BYTES).saturating_mul(2);
+    lines.saturating_mul(6).saturating_add(4_096)
 }
 
 fn read_row(row: &[u8]) -> ExportLine<'_> {
@@ -168,10 +228,10 @@ impl Sums {
         self.0.iter().map(|(count, _)| count).sum()
     }
 
-    /// Returns the buckets that differ, in groups of about `rows_max` rows at most, both sides together. A group is a
-    /// flag per bucket.
-    pub(super) fn differing(&self, other: &Sums, rows_max: u64) -> Vec<Vec<bool>> {
-        let mut groups = Vec::new();
+    /// Returns the buckets that differ, in groups of at most `rows_max` rows, both sides together. A larger bucket is a
+    /// group of its own, in several parts.
+    pub(super) fn differing(&self, other: &Sums, rows_max: u64) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
         let mut rows_in_group = rows_max;
         for (bucket, (ours, theirs)) in self.0.iter().zip(&other.0).enumerate() {
             if ours == theirs {
@@ -179,19 +239,51 @@ impl Sums {
             }
             let rows = ours.0 + theirs.0;
             if groups.is_empty() || rows_in_group + rows > rows_max {
-                groups.push(vec![false; BUCKETS]);
+                groups.push(Group {
+                    buckets: vec![false; BUCKETS],
+                    parts: rows.div_ceil(rows_max.max(1)).max(1),
+                });
                 rows_in_group = 0;
             }
             rows_in_group += rows;
             if let Some(group) = groups.last_mut() {
-                group[bucket] = true;
+                group.buckets[bucket] = true;
             }
         }
         groups
     }
 }
 
-pub(super) fn bucket_of(key: RowKey) -> usize {
+/// Buckets that are compared together.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// A flag per bucket.
+    pub buckets: Vec<bool>,
+    /// Number of parts of their rows, by digest; more than 1 only for a single bucket.
+    pub parts: u64,
+}
+
+/// One part of the rows in a group of buckets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slice<'g> {
+    pub group: &'g Group,
+    /// From 0.
+    pub part: u64,
+}
+
+impl Slice<'_> {
+    /// Returns whether the key is in the group.
+    pub(super) fn has_key(&self, key: RowKey) -> bool {
+        self.group.buckets[bucket_of(key)]
+    }
+
+    /// Returns whether a row of such a key is in the part: equal rows are in the same one.
+    pub(super) fn has_digest(&self, digest: u128) -> bool {
+        digest % u128::from(self.group.parts) == u128::from(self.part)
+    }
+}
+
+fn bucket_of(key: RowKey) -> usize {
     usize::from(u16::from_le_bytes([key.0[0], key.0[1]])) % BUCKETS
 }
 
@@ -225,7 +317,7 @@ mod tests {
         let groups = summed(&rows).differing(&summed(&reversed), 10);
         let expected = bucket_of(RowKey::from_row(rows[7].as_bytes()).unwrap());
         assert_eq!(groups.len(), 1);
-        assert!((0..BUCKETS).all(|bucket| groups[0][bucket] == (bucket == expected)));
+        assert!((0..BUCKETS).all(|bucket| groups[0].buckets[bucket] == (bucket == expected)));
     }
 
     #[test]
@@ -235,7 +327,60 @@ mod tests {
         assert!(groups.len() >= 5, "{}", groups.len());
         for row in &rows {
             let bucket = bucket_of(RowKey::from_row(row.as_bytes()).unwrap());
-            assert_eq!(groups.iter().filter(|group| group[bucket]).count(), 1);
+            assert_eq!(
+                groups.iter().filter(|group| group.buckets[bucket]).count(),
+                1
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_longer_than_any_row_is_unreadable_and_not_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("export");
+        fs::write(
+            &path,
+            format!("{}\n{}", "x".repeat(2 << 20), row(1, "accepted")),
+        )
+        .unwrap();
+        let mut export = ExportReader::new(&OsStorage, &path, MAX_LINE_BYTES);
+        assert!(export.max_row_bytes > 12 * MAX_LINE_BYTES);
+        export.max_row_bytes = 1_000;
+        let mut lengths = Vec::new();
+        let any = export.read_appended(&mut |_, bytes, line| {
+            let is_long = matches!(line, ExportLine::Unreadable(RowError::TooLong { .. }));
+            lengths.push((bytes.len(), is_long));
+        });
+        assert!(any.unwrap());
+        assert_eq!(lengths, [(0, true), (row(1, "accepted").len() - 1, false)]);
+    }
+
+    #[test]
+    fn timestamps_of_a_fixed_size_sort_as_their_texts() {
+        let stamps = [
+            "2026-05-01T00:00:00Z",
+            "2026-05-01T00:00:00.123Z",
+            "2026-05-01T00:00:00.123456789Z",
+            "2026-05-01T00:00:00.124Z",
+        ];
+        for created in stamps {
+            for changed_ms in [1_777_593_600_122, 1_777_593_600_123, 1_777_593_600_124] {
+                let is_older = *stamp(changed_ms) >= *created;
+                let kept = utc_stamp(created.as_bytes()).unwrap();
+                assert_eq!(
+                    stamp(changed_ms).as_bytes() >= &kept[..],
+                    is_older,
+                    "{created}"
+                );
+            }
+        }
+        for other in [
+            "",
+            "2026-05-01T00:00:00+01:00",
+            "yesterday, at half past nineZ",
+            "Z",
+        ] {
+            assert_eq!(utc_stamp(other.as_bytes()), None, "{other}");
         }
     }
 
@@ -243,11 +388,11 @@ mod tests {
     fn reading_continues_after_the_last_complete_row() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("export");
-        let mut export = ExportReader::new(&OsStorage, &path);
+        let mut export = ExportReader::new(&OsStorage, &path, MAX_LINE_BYTES);
         let read = |export: &mut ExportReader<'_>| {
             let mut seen = Vec::new();
             export
-                .read_appended(&mut |offset, line| {
+                .read_appended(&mut |offset, _, line| {
                     seen.push((
                         offset,
                         match line {
@@ -257,7 +402,7 @@ mod tests {
                         },
                     ));
                 })
-                .map(|()| seen)
+                .map(|_| seen)
         };
         assert_eq!(read(&mut export).unwrap(), []);
         let (first, second) = (row(1, "accepted"), row(2, "rejected"));
