@@ -69,6 +69,7 @@ pub struct World {
     pub capacity_bytes: Option<u64>,
     pub name_order: NameOrder,
     pub doom_outlives_kill: bool,
+    pub refuses_links: bool,
     /// Interrupts every other call, and shortens reads and writes.
     pub signals: Option<Rng>,
 }
@@ -89,6 +90,7 @@ impl World {
             capacity_bytes: None,
             name_order: NameOrder::Prefix,
             doom_outlives_kill: false,
+            refuses_links: false,
             signals: None,
         }
     }
