@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+pub use crate::batch::kept_rows::RowsLost;
 pub use crate::batch::output::Output;
 use crate::batch::output::Sink;
 use crate::batch::pair::{
@@ -226,11 +227,30 @@ pub enum BatchError {
         /// The error of the storage.
         source: io::Error,
     },
+    /// The root's own export has rows that the batch did not make again.
+    #[error(
+        "a new {path} would lack {} of its {} rows, the first at byte {}{}; the export is unchanged",
+        lost.rows, lost.of, lost.offset, unreadable_text(unreadable.as_ref())
+    )]
+    WouldDrop {
+        /// The export.
+        path: String,
+        /// The rows.
+        lost: RowsLost,
+        /// The first directory or day-file that could not be read, with its error.
+        unreadable: Option<(PathBuf, String)>,
+    },
     /// A forbidden row was made, which is a bug in this program.
     #[error(
         "refusing to write a forbidden row ({0}); the output is unchanged; please report this bug"
     )]
     Forbidden(ForbiddenRow),
+}
+
+fn unreadable_text(unreadable: Option<&(PathBuf, String)>) -> String {
+    unreadable.map_or_else(String::new, |(path, error)| {
+        format!("; cannot read {} ({error})", path.display())
+    })
 }
 
 /// Exports the whole history.
@@ -305,6 +325,14 @@ impl Batch<'_, '_> {
     }
 
     fn finish(&mut self) -> Result<(), BatchError> {
+        if let Some(lost) = self.sink.rows_lost() {
+            let unreadable = self.unreadable.first();
+            return Err(BatchError::WouldDrop {
+                path: self.sink.name(),
+                lost,
+                unreadable: unreadable.map(|(path, error)| (path.clone(), error.to_string())),
+            });
+        }
         let finished = self.sink.finish();
         finished.map_err(|source| self.write_error(source))
     }

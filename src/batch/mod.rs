@@ -1,6 +1,7 @@
 //! The stateless twin of the daemon: `export` and `verify` read the whole lake from front to end and keep no state.
 
 pub mod export;
+mod kept_rows;
 pub mod line_reader;
 pub mod output;
 pub mod pair;

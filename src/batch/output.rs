@@ -6,12 +6,15 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::batch::kept_rows::{KeptRows, RowsLost};
 use crate::platform::storage::{Storage, StorageFile, write_all_at};
 
 /// The destination of a batch's rows.
 pub enum Output<'w> {
     /// A file, replaced atomically.
     File(PathBuf),
+    /// A root's own export, replaced atomically, unless one of its rows would be lost.
+    Own(PathBuf),
     /// A device or FIFO such as `/dev/null`, which is written to and not replaced: its path and the open file.
     Device(PathBuf, File),
     /// A stream such as stdout.
@@ -40,6 +43,8 @@ pub(crate) struct Sink<'s, 'w> {
     output: Output<'w>,
     dry_run: bool,
     temporary: Option<(PathBuf, Arc<dyn StorageFile>)>,
+    /// The rows of a root's own export, once the first row is written.
+    kept_rows: Option<KeptRows>,
     /// Bytes appended; the output is not touched while this is 0.
     pub written_bytes: u64,
 }
@@ -51,6 +56,7 @@ impl<'s, 'w> Sink<'s, 'w> {
             output,
             dry_run,
             temporary: None,
+            kept_rows: None,
             written_bytes: 0,
         }
     }
@@ -58,7 +64,9 @@ impl<'s, 'w> Sink<'s, 'w> {
     /// Returns the output's path for display, `-` for a stream.
     pub fn name(&self) -> String {
         match &self.output {
-            Output::File(path) | Output::Device(path, _) => path.display().to_string(),
+            Output::File(path) | Output::Own(path) | Output::Device(path, _) => {
+                path.display().to_string()
+            }
             Output::Writer(_) => "-".to_owned(),
         }
     }
@@ -67,6 +75,13 @@ impl<'s, 'w> Sink<'s, 'w> {
     pub fn append(&mut self, rows: &[u8]) -> io::Result<()> {
         if rows.is_empty() || self.dry_run {
             return Ok(());
+        }
+        if let Output::Own(path) = &self.output {
+            let kept_rows = match &mut self.kept_rows {
+                Some(kept_rows) => kept_rows,
+                none => none.insert(KeptRows::read(self.storage, path)?),
+            };
+            kept_rows.on_made(rows);
         }
         self.write(rows)?;
         self.written_bytes += rows.len() as u64;
@@ -77,7 +92,7 @@ impl<'s, 'w> Sink<'s, 'w> {
         let path = match &mut self.output {
             Output::Writer(writer) => return writer.write_all(rows),
             Output::Device(_, device) => return device.write_all(rows),
-            Output::File(path) => path,
+            Output::File(path) | Output::Own(path) => path,
         };
         let (_, file) = match &mut self.temporary {
             Some(temporary) => temporary,
@@ -86,12 +101,17 @@ impl<'s, 'w> Sink<'s, 'w> {
         write_all_at(&**file, rows, self.written_bytes)
     }
 
+    /// Returns the rows of a root's own export that would be lost.
+    pub fn rows_lost(&mut self) -> Option<RowsLost> {
+        self.kept_rows.as_mut()?.lost()
+    }
+
     /// Makes the rows durable and renames the temporary file to the output's name.
     pub fn finish(&mut self) -> io::Result<()> {
         match (&mut self.output, &self.temporary) {
             (Output::Writer(writer), _) => writer.flush(),
-            (Output::Device(..), _) | (Output::File(_), None) => Ok(()),
-            (Output::File(path), Some((temporary, file))) => {
+            (Output::Device(..), _) | (Output::File(_) | Output::Own(_), None) => Ok(()),
+            (Output::File(path) | Output::Own(path), Some((temporary, file))) => {
                 file.sync_data()?;
                 self.storage.rename(temporary, path)?;
                 self.temporary = None;

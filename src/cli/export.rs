@@ -23,7 +23,7 @@ use crate::store::files::STATE_FILE;
 
 /// Runs the batch and prints its result: to stdout, or to stderr if the rows go to stdout.
 pub(super) fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyError> {
-    let _lock = if !arguments.dry_run && is_own_export(settings, arguments.output.as_ref()) {
+    let lock = if !arguments.dry_run && is_own_export(settings, arguments.output.as_ref()) {
         Some(lock_own_export(settings)?)
     } else {
         None
@@ -48,9 +48,10 @@ pub(super) fn export(settings: &Settings, arguments: &ExportArguments) -> Result
     let to_stdout = matches!(arguments.output, Some(args::Output::Stdout)) && !arguments.dry_run;
     let output = match &arguments.output {
         Some(args::Output::Stdout) => Output::Writer(&mut stdout),
+        Some(args::Output::File(path)) if lock.is_some() => Output::Own(path.clone()),
         Some(args::Output::File(path)) if !arguments.dry_run => Output::named(path)?,
         Some(args::Output::File(path)) => Output::File(path.clone()),
-        None => Output::File(export_path(&settings.root)),
+        None => Output::Own(export_path(&settings.root)),
     };
     let lake = LakeReader::new(&OsStorage, &settings.root)?;
     let bar = Progress::new(bytes_for_progress(&lake), "exporting");
@@ -129,7 +130,8 @@ fn refuse_daemon_export(settings: &Settings) -> Result<(), AnyError> {
                     export_path(&settings.root).display(),
                     dir.display()
                 ),
-                fix: "use `--output FILE` to write elsewhere, or run `distilld rebuild` for a new export"
+                fix: "use `--output FILE` to write elsewhere; only `distilld rebuild` replaces this export (`--dry-run` \
+                      shows its rows)"
                     .to_owned(),
             }
             .into());

@@ -14,7 +14,7 @@ use crate::platform::root_lock::LockError;
 use crate::platform::storage::is_out_of_files;
 use crate::query::dead_letters::RetryError;
 use crate::query::offline::InquireError;
-use crate::recovery::rebuild::RebuildError;
+use crate::recovery::rebuild::{DropReason, RebuildError};
 use crate::store::export::ExportError;
 use crate::store::journal::error::JournalError;
 use crate::store::state::error::StateError;
@@ -24,6 +24,8 @@ use std::io::ErrorKind;
 
 const REPORT: &str =
     "this is a bug in distilld: please report it with the lines above; the export is unchanged";
+/// The last resort for an export: it makes the offsets of consumers invalid.
+const REBUILD: &str = "as a last resort `distilld rebuild` writes a new export from the sources (`--dry-run` shows its rows)";
 const SYNC: &str = "start distilld again: it compares the disk with its journal and rewrites what is missing; if this \
                     happens again, replace the disk";
 
@@ -164,13 +166,10 @@ fn engine(error: &EngineError) -> String {
         EngineError::State(error) => state(error),
         EngineError::Journal(error) => journal(error),
         EngineError::Export(error) => export(error),
-        EngineError::Forbidden(_) | EngineError::AccountingMismatch(_) | EngineError::LineTotals(_) => {
-            REPORT.to_owned()
-        }
-        EngineError::Tainted { .. } => {
-            "run `distilld rebuild` to write a new export from the sources, or restore an export without that row"
-                .to_owned()
-        }
+        EngineError::Forbidden(_)
+        | EngineError::AccountingMismatch(_)
+        | EngineError::LineTotals(_) => REPORT.to_owned(),
+        EngineError::Tainted { .. } => format!("restore an export without that row; {REBUILD}"),
         EngineError::StateDir { source, .. } => disk(source, "the state directory"),
     }
 }
@@ -209,20 +208,26 @@ fn lock(error: &LockError) -> String {
 }
 
 fn export(error: &ExportError) -> String {
-    let restore = |what| {
-        format!("restore {what}, or run `distilld rebuild` to write a new export from the sources")
+    let restore = |what, adopted| {
+        format!("restore {what}, or run `distilld rebuild --state-only` {adopted}; {REBUILD}")
     };
     match error {
         ExportError::Io { source, .. } => disk(source, "the export"),
         ExportError::Sync { .. } => SYNC.to_owned(),
         ExportError::Missing { .. } => {
-            format!(
-                "mount its disk if it is not mounted; {}",
-                restore("the export")
-            )
+            format!("mount its disk if it is not mounted, or restore the export; {REBUILD}")
         }
-        ExportError::Short { .. } => restore("the lost bytes"),
-        ExportError::Changed { .. } => restore("the file that distilld wrote"),
+        ExportError::Short { .. } => restore(
+            "the lost bytes",
+            "to go on with the rows that are left, and to append those that are missing",
+        ),
+        ExportError::NotAFile { .. } => {
+            "move it away and restore the export in its place".to_owned()
+        }
+        ExportError::Changed { .. } => restore(
+            "the file that distilld wrote",
+            "to go on with the rows of the file as it is",
+        ),
     }
 }
 
@@ -233,6 +238,22 @@ fn rebuild(error: &RebuildError) -> String {
         RebuildError::UnreadBytes { .. } => {
             "make it readable, the log has the error; then run `distilld rebuild` again".to_owned()
         }
+        RebuildError::WouldDrop(_, DropReason::Unreadable) => {
+            "make them readable or mount their file system (`distilld check` names the rights that are missing), then run \
+             this again; `distilld rebuild --state-only` renews the state and keeps the rows"
+                .to_owned()
+        }
+        RebuildError::WouldDrop(..) => {
+            "restore the day-files, then run this again; `distilld rebuild --state-only` renews the state and keeps the \
+             rows; `distilld rebuild --drop-missing` drops them"
+                .to_owned()
+        }
+        RebuildError::NothingToAdopt(_) => {
+            format!("mount its disk if it is not mounted, or restore the export; {REBUILD}")
+        }
+        RebuildError::Replaced(_) => {
+            "find the process that writes in that directory, then run `distilld rebuild` again".to_owned()
+        }
         RebuildError::Stopped => "run `distilld rebuild` again and let it finish".to_owned(),
     }
 }
@@ -242,6 +263,11 @@ fn batch(error: &BatchError) -> String {
         BatchError::Walk { source, .. } => disk(source, "the sources"),
         BatchError::Pair(fault) => pair(fault),
         BatchError::Write { source, .. } => disk(source, "the output"),
+        BatchError::WouldDrop { .. } => {
+            "restore the day-files or make them readable (`distilld check` names the rights that are missing), use \
+             `--output FILE` to write elsewhere, or move the export away first"
+                .to_owned()
+        }
         BatchError::Forbidden(_) => REPORT.to_owned(),
     }
 }

@@ -21,7 +21,7 @@ use clap::Parser as _;
 
 use crate::batch::pair::LakeReader;
 use crate::batch::verify::{self, VerifyOptions, VerifyReport, VerifyResult};
-use crate::cli::args::{Arguments, Command};
+use crate::cli::args::{Arguments, Command, RebuildArguments};
 use crate::cli::check::Severity;
 use crate::cli::hints::{UserError, in_one_line, remedy};
 use crate::cli::run::DaemonError;
@@ -37,7 +37,7 @@ use crate::platform::clock::HostClock;
 use crate::platform::root_lock;
 use crate::platform::sd_notify::ServiceManager;
 use crate::platform::storage::{OsStorage, Storage as _, without_links};
-use crate::recovery::rebuild;
+use crate::recovery::rebuild::{self, RebuildOptions};
 use crate::store::files::STATE_FILE;
 
 /// The exit code of a command that failed, or found differences.
@@ -125,7 +125,7 @@ fn run(
         Command::Run(arguments) => run_daemon(settings, arguments.once, reloader, manager)?,
         Command::Export(arguments) => export::export(&without_links_in(settings), &arguments)?,
         Command::Verify => return verify(&without_links_in(settings)),
-        Command::Rebuild => rebuild(&without_links_in(settings))?,
+        Command::Rebuild(arguments) => rebuild(&without_links_in(settings), arguments)?,
         Command::Query(query) => return queries::answer(settings, &query),
         Command::Check => return check(settings),
     }
@@ -213,7 +213,7 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
             refused_now = result.refused_now,
             orphaned = result.orphaned,
             other_dialect = result.other_dialect,
-            "sources changed after their rows were written; keeping those rows until `distilld rebuild`"
+            "sources changed after their rows were written; keeping those rows; `distilld rebuild --dry-run` shows what a new export would have"
         );
     }
     writeln!(io::stdout(), "{}", serde_json::to_string(result)?)?;
@@ -263,8 +263,13 @@ fn difference_error(result: &VerifyResult, difference: &str) -> UserError {
         );
     }
     let fix = match result.skipped {
+        0 if result.missing > 0 => {
+            "find out why they differ; `distilld rebuild --state-only` makes the next start append the rows that are \
+             missing; as a last resort `distilld rebuild` writes a new export (`--dry-run` shows its rows)"
+        }
         0 => {
-            "find out why they differ; `distilld rebuild --dry-run` shows what a new export would change"
+            "find out why they differ; as a last resort `distilld rebuild` writes a new export from the sources \
+             (`--dry-run` shows its rows)"
         }
         _ => UNREADABLE_FIX,
     };
@@ -274,21 +279,42 @@ fn difference_error(result: &VerifyResult, difference: &str) -> UserError {
     }
 }
 
-fn rebuild(settings: &Settings) -> Result<(), AnyError> {
+fn rebuild(settings: &Settings, arguments: RebuildArguments) -> Result<(), AnyError> {
     let root = OsStorage.canonicalize(&settings.root)?;
     refuse_other_state(settings, &root)?;
     let _lock = run::take_lock(settings, &root)?;
     let clock = Arc::new(HostClock::new());
     let stop = signals::stop_flag()?;
     let mut bars = Steps::default();
-    let rebuilt = rebuild::rebuild(
-        &Setup::new(settings, &root, clock),
-        &stop,
-        &mut |label, done_bytes, total_bytes| bars.at(label, done_bytes, total_bytes),
-    )?;
+    let setup = Setup::new(settings, &root, clock);
+    let mut on_step = |label, done_bytes, total_bytes| bars.at(label, done_bytes, total_bytes);
+    let result = if arguments.state_only {
+        let report = rebuild::rebuild_state(&setup, &mut on_step)?;
+        serde_json::to_string(&StateRebuilt {
+            output_path: setup.export_path.display().to_string(),
+            rows_adopted: report.rows_adopted,
+            lines_foreign: report.rows_foreign,
+        })?
+    } else {
+        let options = RebuildOptions {
+            dry_run: arguments.dry_run,
+            drop_missing: arguments.drop_missing,
+        };
+        serde_json::to_string(&rebuild::rebuild(&setup, options, &stop, &mut on_step)?)?
+    };
     drop(bars);
-    writeln!(io::stdout(), "{}", serde_json::to_string(&rebuilt)?)?;
+    writeln!(io::stdout(), "{result}")?;
     Ok(())
+}
+
+/// The result of `rebuild --state-only`, printed as JSON.
+#[derive(serde::Serialize)]
+struct StateRebuilt {
+    output_path: String,
+    /// Rows of the export that the new state has taken over.
+    rows_adopted: u64,
+    /// Lines of the export that are not rows.
+    lines_foreign: u64,
 }
 
 /// Refuses to rebuild with another state directory than the daemon's, which would leave the daemon with an export that

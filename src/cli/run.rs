@@ -341,7 +341,7 @@ fn log_opened(report: &OpenReport, settings: &Settings, root: &Path) {
     if report.rows_unknown_category > 0 {
         tracing::warn!(
             rows = report.rows_unknown_category,
-            "the export has {} rows of categories that are no longer accepted; keeping them until `distilld rebuild`, `distilld verify` reports them as forbidden",
+            "the export has {} rows of categories that are no longer accepted; keeping them until `distilld rebuild --drop-missing`, `distilld verify` reports them as forbidden",
             report.rows_unknown_category
         );
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::daemon::inbox::Inbox;
 use crate::platform::heartbeat::Heartbeat;
-use crate::platform::storage::{FileStat, ListedEntry, OsStorage, Storage, StorageFile};
+use crate::platform::storage::{FileStat, ListedEntry, OsStorage, Rights, Storage, StorageFile};
 
 /// The disk whose calls count as progress.
 #[derive(Debug, Clone)]
@@ -110,6 +110,10 @@ impl StorageFile for MonitoredFile {
         self.shared.heartbeat.tick();
         data
     }
+
+    fn set_rights(&self, rights: Rights) -> io::Result<()> {
+        self.shared.step(|| self.file.set_rights(rights))
+    }
 }
 
 impl Storage for MonitoredDisk {
@@ -141,8 +145,16 @@ impl Storage for MonitoredDisk {
         self.shared.step(|| OsStorage.remove_file(path))
     }
 
-    fn copy_ownership(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.shared.step(|| OsStorage.copy_ownership(from, to))
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.shared.step(|| OsStorage.hard_link(from, to))
+    }
+
+    fn rights(&self, path: &Path) -> io::Result<Option<Rights>> {
+        self.shared.step(|| OsStorage.rights(path))
+    }
+
+    fn set_dir_rights(&self, dir: &Path, rights: Rights) -> io::Result<()> {
+        self.shared.step(|| OsStorage.set_dir_rights(dir, rights))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {

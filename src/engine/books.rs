@@ -12,6 +12,7 @@ use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::history::Recent;
 use crate::pair::verdict::{LineTotals, VerdictKind};
 use crate::platform::clock::Clock;
+use crate::record::row;
 use crate::record::timestamp::day_of;
 
 /// Accounting, history, lag, metrics and pending log events.
@@ -43,12 +44,24 @@ impl Books {
         }
     }
 
-    /// Records the outcome of a read; `before` is the checkpoint of its pair until then, `wall_ms` the timestamp of its
-    /// rows, milliseconds since 1970.
-    pub(super) fn record(&mut self, before: &PairCheckpoint, outcome: &JoinOutcome, wall_ms: u64) {
+    /// Records the outcome of a read; `before` is the checkpoint of its pair until then, `wall_ms` the time of the read,
+    /// milliseconds since 1970, which is the timestamp of its rows unless `has_kept_stamps`.
+    pub(super) fn record(
+        &mut self,
+        before: &PairCheckpoint,
+        outcome: &JoinOutcome,
+        wall_ms: u64,
+        has_kept_stamps: bool,
+    ) {
         let rows = outcome.new_rows.len() as u64;
         self.account.replace(before, &outcome.checkpoint);
-        self.account.add_rows(day_of(wall_ms), rows);
+        if has_kept_stamps {
+            for (day, rows) in row::days_of(&outcome.rows) {
+                self.account.add_rows(day, rows);
+            }
+        } else {
+            self.account.add_rows(day_of(wall_ms), rows);
+        }
         let class = class_of(&outcome.checkpoint.path);
         let class = self.account.class_kept(&class);
         let refused = newly_refused(&before.line_totals(), &outcome.checkpoint.line_totals());

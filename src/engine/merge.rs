@@ -89,7 +89,9 @@ impl Engine {
         if !is_change(before, &outcome) {
             return Ok(());
         }
-        self.books.record(before, &outcome, wall_ms);
+        let has_kept_stamps = !self.kept_stamps.is_empty();
+        self.books
+            .record(before, &outcome, wall_ms, has_kept_stamps);
         let bytes = bytes_read(before, &outcome.checkpoint);
         self.queue.add_pass_bytes(bytes);
         let now_ms = self.ctx.clock.monotonic_ms();

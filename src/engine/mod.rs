@@ -47,6 +47,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::engine::metrics::Metrics;
 use crate::lake::path::PairPath;
+use crate::record::kept_stamps::KeptStamps;
 use crate::store::export::Export;
 use crate::store::journal::Journal;
 use crate::store::state::State;
@@ -68,6 +69,7 @@ pub struct Engine {
     queue: WorkQueue,
     commits: Committer,
     pub(crate) books: Books,
+    kept_stamps: Arc<KeptStamps>,
 }
 
 impl Engine {
@@ -87,6 +89,7 @@ impl Engine {
             queue: WorkQueue::default(),
             commits,
             books: Books::new(header.account, &*ctx.clock),
+            kept_stamps: Arc::default(),
             ctx,
         })
     }
@@ -110,6 +113,11 @@ impl Engine {
     /// Makes passes commit full batches only. See [`Committer::commit_full_batches`].
     pub(crate) fn commit_full_batches(&mut self) {
         self.commits.commit_full_batches();
+    }
+
+    /// Makes new rows keep the timestamps that they had in another export.
+    pub(crate) fn keep_stamps(&mut self, stamps: Arc<KeptStamps>) {
+        self.kept_stamps = stamps;
     }
 
     /// Sets the flag that ends a pass sooner while it is set.

@@ -9,6 +9,7 @@ use crate::lake::path::PairPath;
 use crate::pair::ActivePair;
 use crate::pair::index::UnclaimedRow;
 use crate::platform::buffer_pool::Buffers;
+use crate::record::kept_stamps::KeptStamps;
 use crate::record::timestamp::stamp;
 use crate::store::state::StateView;
 use crate::store::state::error::StateError;
@@ -33,6 +34,7 @@ pub(super) struct ReadTask {
     pub(super) ctx: Setup,
     pub(super) claimed: Arc<BTreeSet<UnclaimedRow>>,
     pub(super) claims_possible: bool,
+    pub(super) kept_stamps: Arc<KeptStamps>,
 }
 
 impl ReadTask {
@@ -54,6 +56,7 @@ impl ReadTask {
             buffers: &self.buffers,
             long_lines: &self.ctx.long_lines,
             stamp: &stamp(wall_ms),
+            kept_stamps: &self.kept_stamps,
             now_ms: wall_ms,
             settle_first: self.ctx.settle_ms == 0,
         };

@@ -39,6 +39,7 @@ impl Engine {
             ctx: self.ctx.clone(),
             claimed: Arc::clone(self.pairs.claimed()),
             claims_possible: self.pairs.claimable() > 0,
+            kept_stamps: Arc::clone(&self.kept_stamps),
         })
     }
 

@@ -201,6 +201,9 @@ impl<'a, E> Joiner<'a, E> {
                 contradicted: false,
             });
         }
+        self.context
+            .kept_stamps
+            .restore(&mut self.out.rows, row_from);
         self.out.new_rows.push(key);
         Ok(Verdict::Exported {
             row_offset: row_from as u64,

@@ -27,6 +27,7 @@ use crate::pair::index::{
 };
 use crate::pair::join::Joiner;
 use crate::pair::verdict::{Verdict, VerdictKind};
+use crate::record::kept_stamps::KeptStamps;
 use crate::record::keys::{RowKey, RunKey};
 
 /// Lookups in the state's part of a pair, which does not include the pair's [`Overlay`].
@@ -140,6 +141,8 @@ pub struct JoinContext<'a, E> {
     pub line_bytes_max: u64,
     /// Timestamp of new rows, RFC 3339 UTC with milliseconds.
     pub stamp: &'a str,
+    /// Timestamps of rows that were there before, which they keep.
+    pub kept_stamps: &'a KeptStamps,
     /// Start time of runs that begin to wait, seconds since 1970.
     pub now_s: u64,
 }

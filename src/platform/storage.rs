@@ -12,7 +12,9 @@
 use std::fmt::Debug;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{
+    FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,6 +52,17 @@ pub struct FileStat {
     pub changed_ns: i128,
 }
 
+/// The owner, the group and the mode of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rights {
+    /// The owner's number.
+    pub user: u32,
+    /// The group's number.
+    pub group: u32,
+    /// The mode, with its permission bits alone.
+    pub mode: u32,
+}
+
 /// One entry of a directory listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedEntry {
@@ -76,6 +89,10 @@ pub trait StorageFile: Debug + Send + Sync {
     fn next_data(&self, offset: u64) -> Option<u64> {
         Some(offset)
     }
+    /// Gives the open file these rights; the owner where this process may. A storage without owners does nothing.
+    fn set_rights(&self, _rights: Rights) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file system.
@@ -93,12 +110,23 @@ pub trait Storage: Debug + Send + Sync {
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>>;
     /// Renames a file, replacing an existing one.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name, which must be free, in the same directory. `Unsupported` where the file system has no
+    /// second names.
+    fn hard_link(&self, _from: &Path, _to: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Removes a file.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Creates a directory and those above it that are missing, durably.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
-    /// Gives `to` the owner, the group and the mode of `from`; the owner where we may.
-    fn copy_ownership(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Returns the rights of `path`; a link in the last component is not followed. `None` if the storage has no owners.
+    fn rights(&self, _path: &Path) -> io::Result<Option<Rights>> {
+        Ok(None)
+    }
+    /// Gives a directory that this process created these rights. It fails if another directory or a link is in its place.
+    fn set_dir_rights(&self, _dir: &Path, _rights: Rights) -> io::Result<()> {
+        Ok(())
+    }
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// The path with all links resolved.
@@ -227,6 +255,19 @@ impl StorageFile for DiskFile {
             Err(_) => Some(offset),
         }
     }
+
+    fn set_rights(&self, rights: Rights) -> io::Result<()> {
+        set_rights(&self.0, rights)
+    }
+}
+
+/// Uses the open file, because another user may put a link at its path at any moment.
+fn set_rights(file: &fs::File, rights: Rights) -> io::Result<()> {
+    match retry_interrupted(|| fchown(file, Some(rights.user), Some(rights.group))) {
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+        _ => {}
+    }
+    retry_interrupted(|| file.set_permissions(fs::Permissions::from_mode(rights.mode)))
 }
 
 impl Storage for OsStorage {
@@ -282,13 +323,32 @@ impl Storage for OsStorage {
         retry_interrupted(|| fs::remove_file(path))
     }
 
-    fn copy_ownership(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let rights = retry_interrupted(|| fs::metadata(from))?;
-        match retry_interrupted(|| chown(to, Some(rights.uid()), Some(rights.gid()))) {
-            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
-            _ => {}
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        retry_interrupted(|| fs::hard_link(from, to))
+    }
+
+    fn rights(&self, path: &Path) -> io::Result<Option<Rights>> {
+        let metadata = retry_interrupted(|| fs::symlink_metadata(path))?;
+        Ok(Some(Rights {
+            user: metadata.uid(),
+            group: metadata.gid(),
+            mode: metadata.mode() & 0o7777,
+        }))
+    }
+
+    fn set_dir_rights(&self, dir: &Path, rights: Rights) -> io::Result<()> {
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::DIRECTORY;
+        let mut options = fs::OpenOptions::new();
+        options.read(true).custom_flags(flags.bits().cast_signed());
+        let opened = retry_interrupted(|| options.open(dir))?;
+        let owner = retry_interrupted(|| opened.metadata())?.uid();
+        if owner != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the directory was replaced by one of another user",
+            ));
         }
-        retry_interrupted(|| fs::set_permissions(to, rights.permissions()))
+        set_rights(&opened, rights)
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -357,4 +417,43 @@ fn file_stat(metadata: &fs::Metadata) -> FileStat {
 
 fn nanoseconds(seconds: i64, rest_ns: i64) -> i128 {
     i128::from(seconds) * 1_000_000_000 + i128::from(rest_ns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    const PRIVATE: Rights = Rights {
+        user: 65_534,
+        group: 65_534,
+        mode: 0o600,
+    };
+
+    /// The owner of a directory may exchange what root creates in it at any moment.
+    #[test]
+    fn rights_are_given_to_the_created_file_and_not_to_what_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (victim, made) = (dir.path().join("victim"), dir.path().join("made"));
+        fs::write(&victim, "").unwrap();
+        let before = OsStorage.rights(&victim).unwrap();
+        let file = OsStorage.create(&made).unwrap();
+        fs::rename(&made, dir.path().join("moved")).unwrap();
+        symlink(&victim, &made).unwrap();
+        file.set_rights(PRIVATE).unwrap();
+        assert_eq!(OsStorage.rights(&victim).unwrap(), before);
+        let moved = OsStorage.rights(&dir.path().join("moved")).unwrap();
+        assert_eq!(moved.map(|rights| rights.mode), Some(PRIVATE.mode));
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_created_directory_gets_no_rights() {
+        let dir = tempfile::tempdir().unwrap();
+        let (victim, made) = (dir.path().join("victim"), dir.path().join("made"));
+        fs::create_dir(&victim).unwrap();
+        let before = OsStorage.rights(&victim).unwrap();
+        symlink(&victim, &made).unwrap();
+        OsStorage.set_dir_rights(&made, PRIVATE).unwrap_err();
+        assert_eq!(OsStorage.rights(&victim).unwrap(), before);
+    }
 }

@@ -4,6 +4,7 @@
 pub mod final_check;
 pub mod firewall;
 pub mod json;
+pub mod kept_stamps;
 pub mod keys;
 pub mod parse;
 pub mod row;

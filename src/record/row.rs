@@ -258,6 +258,27 @@ pub fn digest_without_stamps(row: &[u8]) -> Result<u128, RowError> {
     Ok(digest_between(row, &RowFields::read(row)?.stamps))
 }
 
+/// The timestamps of a row, and the digest of all other bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowStamps {
+    /// The digest that [`digest_without_stamps`] returns.
+    pub digest: u128,
+    /// Start and end of each stamp in the row, quotes included, in order.
+    pub spans: Vec<(usize, usize)>,
+}
+
+/// Reads the timestamps of a row, without its newline.
+///
+/// # Errors
+/// The row is not a JSON object.
+pub fn stamps(row: &[u8]) -> Result<RowStamps, RowError> {
+    let spans = RowFields::read(row)?.stamps;
+    Ok(RowStamps {
+        digest: digest_between(row, &spans),
+        spans,
+    })
+}
+
 fn digest_between(row: &[u8], left_out: &[(usize, usize)]) -> u128 {
     let mut hash = Xxh3::new();
     let mut hashed = 0;

@@ -1,8 +1,14 @@
 //! What a start does with the files that it finds, and `rebuild`.
 
 pub(crate) mod adopt;
+mod availability;
 pub mod decide;
+pub(crate) mod dropped;
+mod losses;
+mod old_state;
 pub mod open;
+mod owned_storage;
 pub mod rebuild;
+mod rebuild_state;
 pub mod report;
 pub(crate) mod swap;

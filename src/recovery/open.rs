@@ -214,9 +214,8 @@ fn find_export(
         other => other.map_err(io_error)?,
     };
     if stat.kind != FileKind::Regular {
-        return Err(ExportError::Changed {
+        return Err(ExportError::NotAFile {
             path: path.to_owned(),
-            what: "not a regular file".into(),
         });
     }
     let file = storage.open_read(path).map_err(io_error)?;

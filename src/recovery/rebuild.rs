@@ -2,15 +2,16 @@
 //! then swaps both in at once. Nothing is changed before the swap. The same engine decides which rows are written.
 //!
 //! The fresh export holds what a batch over today's sources gives, pair by pair in the order of the walk: `verify` finds
-//! it equal, and the daemon that resumes from it has nothing to append. Rows are dropped whose history no longer exists:
-//! their line was rewritten or deleted, or their evidence was replaced (the row returns with the current evidence). A
-//! run that one line accepts and a later line rejects keeps its row as long as the accepting line exists, because a
-//! batch gives that row too and a daemon would append it again; it still counts as contradicted. All rows get a new
-//! timestamp.
+//! it equal, and the daemon that resumes from it has nothing to append. A row that stays keeps its timestamps; a row
+//! whose evidence or index was changed is replaced and gets new ones. Rows would be dropped whose line was rewritten or
+//! whose day-file is away: the rebuild refuses that, unless the caller permits it, and always where a source only cannot
+//! be read now (`recovery::losses` finds out). A run that one line accepts and a later line rejects keeps its row
+//! as long as the accepting line exists, because a batch gives that row too and a daemon would append it again; it still
+//! counts as contradicted.
 //!
 //! A last line without a newline that is a complete value is read at once, as a batch does.
 //!
-//! `recovery::swap` describes how the files are swapped and what a crash in between leaves.
+//! `recovery::swap` describes how the files are swapped, and what a crash in between leaves.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -24,29 +25,56 @@ use crate::console::progress::OnStep;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{pair_bytes, walk};
-use crate::platform::storage::{Storage, exists};
-use crate::record::row;
-use crate::recovery::swap::{clean_up, finish_swap, stage_of, swap};
+use crate::platform::storage::exists;
+use crate::record::kept_stamps::{self, KeptStamps};
+use crate::recovery::availability::Obstacles;
+pub use crate::recovery::dropped::{DropReason, DroppedRows};
+use crate::recovery::losses::{Losses, find_losses};
+use crate::recovery::owned_storage::with_owner;
+pub use crate::recovery::rebuild_state::rebuild_state;
+use crate::recovery::swap::{clean_up, finish_swap, replaced_file, stage_of, swap};
 use crate::store::export::{Export, ExportError, ROWS_PER_STEP};
 
 /// Passes over a pair without a new line after which a pair that was skipped counts as unreadable.
 const IDLE_PASSES_MAX: u32 = 16;
 
-/// The result of a rebuild, printed as JSON.
+/// Maximum groups of dropped rows that an error names.
+const NAMED_MAX: usize = 20;
+
+/// What a rebuild may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RebuildOptions {
+    /// Only find out what would change.
+    pub dry_run: bool,
+    /// Drop rows whose source is gone. Rows whose source cannot be read now are never dropped.
+    pub drop_missing: bool,
+}
+
+/// The result of a rebuild, or of its dry run, printed as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rebuilt {
     /// Path of the export.
     pub output_path: String,
+    /// Path of the replaced export, which is kept; `null` if there was none, and in a dry run.
+    pub kept_path: Option<String>,
     /// Lines of the replaced export.
     pub rows_before: u64,
     /// Rows of the fresh export.
     pub rows_after: u64,
-    /// Rows of the replaced export that are not in the fresh one, timestamps ignored.
-    pub rows_dropped: u64,
-    /// Rows of the fresh export that were not in the replaced one, timestamps ignored.
+    /// Rows that stay, with their timestamps.
+    pub rows_kept: u64,
+    /// Rows that stay with other bytes: their evidence or their index was changed.
+    pub rows_replaced: u64,
+    /// Rows of the fresh export without one of the same origin in the replaced one.
     pub rows_added: u64,
-    /// Directories and day-files that could not be read, each named in the log. Their rows are missing until the next
-    /// read of them succeeds.
+    /// Rows without one of the same origin in the fresh export.
+    pub rows_dropped: u64,
+    /// The dropped rows by day and reason, rows without a known day first.
+    pub dropped: Vec<DroppedRows>,
+    /// Why a rebuild refuses to drop them, in a dry run; `null` if it does not refuse.
+    pub refused: Option<DropReason>,
+    /// Directories and day-files that could not be read, each named in the log. They hold no source of a row of the
+    /// replaced export.
     pub passed_over: u64,
 }
 
@@ -74,9 +102,37 @@ pub enum RebuildError {
         /// Pattern that names both day-files of the pair.
         path: PathBuf,
     },
+    /// Rows would be dropped. The reason is the one that matters most.
+    #[error("{}", refusal(.0, *.1))]
+    WouldDrop(Box<Rebuilt>, DropReason),
+    /// There is no export whose rows a new state could adopt.
+    #[error("there is no export at {}, and so no rows that a new state could adopt", .0.display())]
+    NothingToAdopt(PathBuf),
+    /// Another process put something else in the place of a new file.
+    #[error("another process replaced {} during the rebuild; the export is unchanged", .0.display())]
+    Replaced(PathBuf),
     /// The stop flag was set before the swap.
     #[error("stopped before the swap; the export and the state are as they were")]
     Stopped,
+}
+
+/// Describes the rows that would be dropped, the first groups in a line each.
+fn refusal(rebuilt: &Rebuilt, reason: DropReason) -> String {
+    let why = match reason {
+        DropReason::Unreadable => "the sources of some of them cannot be read now",
+        _ => "their sources are gone",
+    };
+    let mut text = format!(
+        "a rebuild would drop {} of {} rows: {why}; the export is unchanged",
+        rebuilt.rows_dropped, rebuilt.rows_before
+    );
+    for group in rebuilt.dropped.iter().take(NAMED_MAX) {
+        text += &format!("\n  {group}");
+    }
+    match rebuilt.dropped.len().saturating_sub(NAMED_MAX) {
+        0 => text,
+        more => text + &format!("\n  and {more} more, see `distilld rebuild --dry-run`"),
+    }
 }
 
 impl From<ExportError> for RebuildError {
@@ -109,64 +165,117 @@ impl Steps<'_> {
 /// Writes a fresh export and a state that fits it, and swaps them in. The caller holds the lock on the state and the
 /// export. Setting `stop` ends the rebuild at its next step; up to the swap everything it wrote is removed.
 ///
-/// Memory: 8 bytes for each row of the old export and of the fresh one, to count the dropped rows.
+/// Memory: 16 bytes for each row of the old export and 8 for each of the fresh one, and what `recovery::losses` needs
+/// for rows that only one of them has.
 ///
 /// # Errors
 /// See [`RebuildError`]. The next start completes a swap that failed.
 pub fn rebuild(
     setup: &Setup,
+    options: RebuildOptions,
     stop: &AtomicBool,
     on_step: OnStep<'_>,
 ) -> Result<Rebuilt, RebuildError> {
-    let storage = Arc::clone(&setup.storage);
-    storage
-        .create_dir_all(&setup.state_dir)
-        .map_err(|source| setup.state_dir_error(source))?;
+    create_state_dir(setup)?;
+    let setup = &with_owner(setup)?;
     finish_swap(setup)?;
     let stage = stage_of(setup);
     let built = build(setup, &stage, &mut Steps { on_step, stop });
-    if let Err(RebuildError::Stopped) = built {
-        clean_up(setup, &stage)?;
+    let mut rebuilt = match built {
+        Ok(rebuilt) => rebuilt,
+        Err(error) => {
+            if !matches!(error, RebuildError::Engine(_)) {
+                clean_up(setup, &stage)?;
+            }
+            return Err(error);
+        }
+    };
+    rebuilt.refused = refused(&rebuilt.dropped, options);
+    match rebuilt.refused {
+        _ if options.dry_run => clean_up(setup, &stage)?,
+        None => {
+            if let Some(path) = replaced_file(setup, &stage)? {
+                return Err(RebuildError::Replaced(path));
+            }
+            let kept = swap(setup)?;
+            rebuilt.kept_path = kept.map(|path| path.display().to_string());
+        }
+        Some(reason) => {
+            clean_up(setup, &stage)?;
+            return Err(RebuildError::WouldDrop(Box::new(rebuilt), reason));
+        }
     }
-    let Built {
-        before,
-        after,
-        passed_over,
-    } = built?;
-    swap(setup)?;
-    let kept = count_common(&before, &after);
-    Ok(Rebuilt {
-        output_path: setup.export_path.display().to_string(),
-        rows_before: before.len() as u64,
-        rows_after: after.len() as u64,
-        rows_dropped: before.len() as u64 - kept,
-        rows_added: after.len() as u64 - kept,
-        passed_over,
-    })
+    Ok(rebuilt)
 }
 
-/// The result of the work before the swap: sorted digests of the old rows and of the fresh ones.
-struct Built {
-    before: Vec<u64>,
-    after: Vec<u64>,
-    passed_over: u64,
+pub(super) fn create_state_dir(setup: &Setup) -> Result<(), EngineError> {
+    let created = setup.storage.create_dir_all(&setup.state_dir);
+    created.map_err(|source| setup.state_dir_error(source))
+}
+
+/// Returns the reason for which these rows may not be dropped.
+fn refused(dropped: &[DroppedRows], options: RebuildOptions) -> Option<DropReason> {
+    let has = |reason| dropped.iter().any(|group| group.reason == reason);
+    [
+        (DropReason::Unreadable, false),
+        (DropReason::Gone, options.drop_missing),
+        (DropReason::LineGone, options.drop_missing),
+    ]
+    .into_iter()
+    .find_map(|(reason, is_permitted)| (has(reason) && !is_permitted).then_some(reason))
 }
 
 /// Does all the work before the swap. The stage is closed on return.
-fn build(setup: &Setup, stage: &Setup, steps: &mut Steps<'_>) -> Result<Built, RebuildError> {
-    let storage = &setup.storage;
-    Ok(Built {
-        before: row_digests(storage, &setup.export_path, "reading the old export", steps)?,
-        passed_over: fill(stage, steps)?,
-        after: row_digests(storage, &stage.export_path, "comparing", steps)?,
+fn build(setup: &Setup, stage: &Setup, steps: &mut Steps<'_>) -> Result<Rebuilt, RebuildError> {
+    let mut before = KeptStamps::default();
+    for_each_line(
+        setup,
+        &setup.export_path,
+        "reading the old export",
+        steps,
+        |line| {
+            before.push(line);
+        },
+    )?;
+    before.finish();
+    let before = Arc::new(before);
+    let obstacles = fill(stage, Arc::clone(&before), steps)?;
+    let mut after = Vec::new();
+    for_each_line(setup, &stage.export_path, "comparing", steps, |line| {
+        after.push(kept_stamps::digest(line));
+    })?;
+    after.sort_unstable();
+    let passed_over = obstacles.passed_over();
+    let Losses {
+        kept,
+        replaced,
+        dropped,
+    } = find_losses(setup, stage, (&before, &after), obstacles)?;
+    Ok(Rebuilt {
+        output_path: setup.export_path.display().to_string(),
+        kept_path: None,
+        rows_before: before.len() as u64,
+        rows_after: after.len() as u64,
+        rows_kept: kept,
+        rows_replaced: replaced,
+        rows_added: (after.len() as u64).saturating_sub(kept + replaced),
+        rows_dropped: dropped.iter().map(|group| group.rows).sum(),
+        dropped,
+        refused: None,
+        passed_over,
     })
 }
 
-/// Reads the whole lake into the stage and returns the number of unreadable directories and pairs. Durable on return.
-fn fill(stage: &Setup, steps: &mut Steps<'_>) -> Result<u64, RebuildError> {
-    let (paths, mut passed_over) = list_pairs(stage)?;
+/// Reads the whole lake into the stage and returns the paths that could not be read. Durable on return.
+fn fill(
+    stage: &Setup,
+    kept_stamps: Arc<KeptStamps>,
+    steps: &mut Steps<'_>,
+) -> Result<Obstacles, RebuildError> {
+    let (paths, mut obstacles) = list_pairs(stage)?;
     let (mut engine, _) = Engine::open(stage.clone())?;
     engine.commit_full_batches();
+    engine.keep_stamps(kept_stamps);
     let sizes = paths
         .iter()
         .map(|path| pair_bytes(&*stage.storage, &stage.root, path));
@@ -177,10 +286,15 @@ fn fill(stage: &Setup, steps: &mut Steps<'_>) -> Result<u64, RebuildError> {
             done_bytes += read_bytes;
             steps.report("rebuilding", done_bytes, total_bytes)
         })?;
-        passed_over += u64::from(engine.was_skipped(&path));
+        if engine.was_skipped(&path) {
+            obstacles.pairs += 1;
+            let skipped = engine.skipped().filter(|(skipped, ..)| **skipped == path);
+            let skipped = skipped.map(|(_, stream, error)| ((path.clone(), stream), error.into()));
+            obstacles.day_files.extend(skipped);
+        }
     }
     engine.checkpoint()?;
-    Ok(passed_over)
+    Ok(obstacles)
 }
 
 /// Reads one pair to its end, last lines without a newline included. Calls `on_bytes` after each pass with the bytes
@@ -211,76 +325,60 @@ fn read_all(
     Ok(())
 }
 
-/// Returns all pairs in the order of a batch and the number of directories that could not be listed.
-fn list_pairs(setup: &Setup) -> Result<(BTreeSet<PairPath>, u64), RebuildError> {
+/// Returns all pairs in the order of a batch, and the directories that could not be listed.
+fn list_pairs(setup: &Setup) -> Result<(BTreeSet<PairPath>, Obstacles), RebuildError> {
     let mut paths = BTreeSet::new();
-    let mut passed_over = 0;
+    let mut obstacles = Obstacles::default();
     for stream in Stream::ALL {
+        let base = stream.base(&setup.root);
         let found =
             walk(&*setup.storage, &setup.root, stream).map_err(|source| RebuildError::Sources {
-                path: stream.base(&setup.root),
+                path: base.clone(),
                 source,
             })?;
-        for (directory, error) in &found.unreadable {
+        for (directory, error) in found.unreadable {
             tracing::warn!(
                 directory = %directory.display(),
                 %error,
                 "cannot list directory {} ({error}), its day-files are missing from the fresh export",
                 directory.display()
             );
+            obstacles.directories.push((directory, error.to_string()));
         }
-        passed_over += found.unreadable.len() as u64;
+        if let Err(error) = setup.storage.stat(&base) {
+            let why = format!("{error}; is it mounted?");
+            obstacles.missing_bases.push((base, why));
+        }
         paths.extend(found.day_files);
     }
-    Ok((paths, passed_over))
+    Ok((paths, obstacles))
 }
 
-/// Returns a digest of each line of an export, timestamps ignored, sorted. An export that does not exist has no lines.
-fn row_digests(
-    storage: &Arc<dyn Storage>,
+/// Calls `visit` with each line of an export, without its newline. An export that does not exist has no lines.
+fn for_each_line(
+    setup: &Setup,
     path: &Path,
     label: &'static str,
     steps: &mut Steps<'_>,
-) -> Result<Vec<u64>, RebuildError> {
-    let mut digests = Vec::new();
-    let is_present = exists(&**storage, path).map_err(|source| ExportError::Io {
+    mut visit: impl FnMut(&[u8]),
+) -> Result<(), RebuildError> {
+    let is_present = exists(&*setup.storage, path).map_err(|source| ExportError::Io {
         path: path.to_owned(),
         source,
     })?;
     if !is_present {
-        return Ok(digests);
+        return Ok(());
     }
-    let export = Export::open_or_create(Arc::clone(storage), path)?;
+    let export = Export::open_or_create(Arc::clone(&setup.storage), path)?;
     let total_bytes = export.len_bytes();
+    let mut lines = 0_u64;
     export.for_each_row(|offset, bytes| -> Result<(), RebuildError> {
-        if (digests.len() as u64).is_multiple_of(ROWS_PER_STEP) {
+        if lines.is_multiple_of(ROWS_PER_STEP) {
             steps.report(label, offset, total_bytes)?;
         }
-        let digest = row::digest_without_stamps(bytes);
-        digests.push(digest.map_or_else(
-            |_| xxhash_rust::xxh3::xxh3_64(bytes),
-            |digest| (digest & u128::from(u64::MAX)) as u64,
-        ));
+        lines += 1;
+        visit(bytes);
         Ok(())
     })?;
-    digests.sort_unstable();
-    Ok(digests)
-}
-
-/// Returns the size of the multiset intersection of two sorted lists.
-fn count_common(left: &[u64], right: &[u64]) -> u64 {
-    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
-    let mut common = 0;
-    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
-        match a.cmp(b) {
-            std::cmp::Ordering::Less => drop(left.next()),
-            std::cmp::Ordering::Greater => drop(right.next()),
-            std::cmp::Ordering::Equal => {
-                common += 1;
-                left.next();
-                right.next();
-            }
-        }
-    }
-    common
+    Ok(())
 }

@@ -1,11 +1,13 @@
 //! Replaces the old files by those that a rebuild made, all or none, under any crash.
 //!
 //! First these are made, and durable: `STATE_DIR/rebuilding/{state.redb, journal}`, and
-//! `.sft_export.jsonl.rebuilding` next to the export. Then the marker `STATE_DIR/swap-rebuilt`, durable. Then
+//! `.sft_export.jsonl.rebuilding` next to the export. Then the old export gets a second name, durably, under which it is
+//! kept: `sft_export.jsonl.before-rebuild`, or with a number if that exists. Then the marker `STATE_DIR/swap-rebuilt`, durable. Then
 //! [`finish_swap`] removes the old state and journal, durably; renames the new export, state and journal; syncs the
 //! directories; and removes the marker, durably. Every start calls [`finish_swap`] before anything else:
 //!
-//! - No marker: the old export and state are unchanged, and the new files are removed.
+//! - No marker: the old export and state are unchanged, and the new files are removed; before them the second name of
+//!   the export, or the rows that the daemon appends would appear under it too.
 //!
 //! - A marker: all new files were durable before it. Each that still has its old name is renamed. Replacing the
 //!   export is one change of one directory, so that it is either the old one or the new one.
@@ -15,48 +17,145 @@
 //!   6). An old state with the new export, or an old journal with the new state, never exists without the marker.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::engine::{EngineError, Setup};
-use crate::platform::storage::{exists, remove_if_exists};
+use crate::platform::storage::{
+    FileKind, ListedEntry, Storage, exists, read_full_at, remove_if_exists, write_all_at,
+};
 use crate::store::export::ExportError;
 use crate::store::files::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
 
 /// The directory in the state directory where the fresh state is made.
 const STAGE_DIR: &str = "rebuilding";
+/// Appended to the name of an export that a rebuild replaced.
+const KEPT_SUFFIX: &str = ".before-rebuild";
+/// Bytes that are copied at a time.
+const COPY_LEN: usize = 1 << 20;
 /// Name of the marker file: the new files are complete and durable and must replace the old ones.
 const SWAP_FILE: &str = "swap-rebuilt";
 
-/// Replaces the old files by the new ones, which are complete and durable, and copies the ownership of the old ones.
+/// Replaces the old files by the new ones, which are complete and durable. Returns the path under which the old export
+/// is kept.
 ///
 /// # Errors
 /// A file cannot be renamed or synced; the next start continues.
-pub(crate) fn swap(setup: &Setup) -> Result<(), EngineError> {
+pub(crate) fn swap(setup: &Setup) -> Result<Option<PathBuf>, EngineError> {
     let storage = &*setup.storage;
-    copy_ownership(setup, &stage_of(setup)).map_err(|source| setup.state_dir_error(source))?;
+    let dir_error = |source| setup.state_dir_error(source);
+    let kept = keep_old_export(storage, &setup.export_path).map_err(|source| ExportError::Io {
+        path: setup.export_path.clone(),
+        source,
+    })?;
     storage
         .create(&setup.state_dir.join(SWAP_FILE))
         .and_then(|_| storage.sync_dir(&setup.state_dir))
-        .map_err(|source| setup.state_dir_error(source))?;
-    finish_swap(setup)
+        .map_err(dir_error)?;
+    finish_swap(setup)?;
+    Ok(kept)
 }
 
-/// Copies owner and mode, because the user of a rebuild may not be that of the daemon.
-fn copy_ownership(setup: &Setup, stage: &Setup) -> io::Result<()> {
-    let storage = &*setup.storage;
-    let state = |name| (setup.state_dir.join(name), stage.state_dir.join(name));
-    let pairs = [
-        (setup.export_path.clone(), stage.export_path.clone()),
-        (setup.state_dir.clone(), stage.state_dir.clone()),
-        state(STATE_FILE),
-        state(JOURNAL_FILE),
-    ];
-    for (old, fresh) in pairs {
-        if exists(storage, &old)? && exists(storage, &fresh)? {
-            storage.copy_ownership(&old, &fresh)?;
+/// Returns the new file in whose place something else is: the directories belong to the daemon's user, who may change
+/// them during a rebuild by root.
+///
+/// # Errors
+/// A new file does not exist, or the directory cannot be read.
+pub(crate) fn replaced_file(setup: &Setup, stage: &Setup) -> Result<Option<PathBuf>, EngineError> {
+    let [state, journal] = [STATE_FILE, JOURNAL_FILE].map(|name| stage.state_dir.join(name));
+    for path in [state, journal, stage.export_path.clone()] {
+        let stat = setup.storage.stat(&path);
+        let stat = stat.map_err(|source| setup.state_dir_error(source))?;
+        if stat.kind != FileKind::Regular {
+            return Ok(Some(path));
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// Returns a path for a kept export: `NAME.before-rebuild`, then the same with a number.
+fn kept_path(export: &Path, number: u32) -> PathBuf {
+    let mut name = export.file_name().unwrap_or_default().to_owned();
+    name.push(KEPT_SUFFIX);
+    if number > 0 {
+        name.push(format!(".{number}"));
+    }
+    export.with_file_name(name)
+}
+
+/// Gives the old export a second name, durably, or copies it where the file system has no second names. An empty one is
+/// not kept.
+fn keep_old_export(storage: &dyn Storage, export: &Path) -> io::Result<Option<PathBuf>> {
+    match storage.stat(export) {
+        Ok(stat) if stat.len_bytes == 0 => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        found => found?,
+    };
+    let mut number = 0;
+    let kept = loop {
+        let kept = kept_path(export, number);
+        if !exists(storage, &kept)? {
+            break kept;
+        }
+        number += 1;
+    };
+    match storage.hard_link(export, &kept) {
+        Err(error) if has_no_links(&error) => copy(storage, export, &kept)?,
+        linked => linked?,
+    }
+    storage.sync_dir(export.parent().unwrap_or(Path::new(".")))?;
+    Ok(Some(kept))
+}
+
+/// Returns whether a file system refuses second names.
+fn has_no_links(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied | io::ErrorKind::TooManyLinks
+    )
+}
+
+/// Copies the export under another name first, so that an incomplete copy never has the name of a kept export.
+fn copy(storage: &dyn Storage, export: &Path, kept: &Path) -> io::Result<()> {
+    let mut partial = kept.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    remove_if_exists(storage, &partial)?;
+    let (from, to) = (storage.open_read(export)?, storage.create(&partial)?);
+    let mut chunk = vec![0; COPY_LEN];
+    let mut offset = 0;
+    loop {
+        let read = read_full_at(&*from, &mut chunk, offset)?;
+        write_all_at(&*to, &chunk[..read], offset)?;
+        offset += read as u64;
+        if read < chunk.len() {
+            break;
+        }
+    }
+    to.sync_data()?;
+    storage.rename(&partial, kept)
+}
+
+/// Removes the second name of an export that is still in its place: its rebuild ended before the swap.
+fn forget_kept(storage: &dyn Storage, export: &Path) -> io::Result<()> {
+    let identity = |path: &Path| match storage.stat(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(|stat| Some((stat.device, stat.inode))),
+    };
+    let Some(own) = identity(export)? else {
+        return Ok(());
+    };
+    let mut number = 0;
+    loop {
+        let kept = kept_path(export, number);
+        match identity(&kept)? {
+            None => return Ok(()),
+            Some(found) if found == own => {
+                storage.remove_file(&kept)?;
+                return storage.sync_dir(export.parent().unwrap_or(Path::new(".")));
+            }
+            Some(_) => number += 1,
+        }
+    }
 }
 
 /// Completes a swap that a crash interrupted, or removes the files of an interrupted rebuild. It costs three system
@@ -135,18 +234,39 @@ fn swap_state(setup: &Setup, stage: &Setup) -> io::Result<()> {
     }
 }
 
+/// Lists the stage. A link in its place is removed instead: what it leads to is not the stage.
+fn list_stage(storage: &dyn Storage, dir: &Path) -> io::Result<Vec<ListedEntry>> {
+    if storage.stat(dir)?.kind == FileKind::Directory {
+        return storage.list(dir);
+    }
+    storage.remove_file(dir)?;
+    Ok(Vec::new())
+}
+
 /// Removes what a rebuild that did not reach its swap has left. The empty stage directory stays.
 pub(crate) fn clean_up(setup: &Setup, stage: &Setup) -> Result<(), EngineError> {
     let storage = &*setup.storage;
-    remove_if_exists(storage, &stage.export_path).map_err(|source| ExportError::Io {
+    let clean_export = || {
+        if exists(storage, &stage.export_path)? {
+            forget_kept(storage, &setup.export_path)?;
+            storage.remove_file(&stage.export_path)?;
+        }
+        Ok(())
+    };
+    clean_export().map_err(|source| ExportError::Io {
         path: stage.export_path.clone(),
         source,
     })?;
-    let left = match storage.list(&stage.state_dir) {
+    let left = match list_stage(storage, &stage.state_dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         other => other.map_err(|source| setup.state_dir_error(source))?,
     };
-    for entry in left {
+    // Nothing else is removed: the directory belongs to the daemon's user, and root may be cleaning up.
+    let is_ours = |entry: &ListedEntry| {
+        let name = entry.name.as_encoded_bytes();
+        name.starts_with(STATE_FILE.as_bytes()) || name.starts_with(JOURNAL_FILE.as_bytes())
+    };
+    for entry in left.into_iter().filter(is_ours) {
         storage
             .remove_file(&stage.state_dir.join(entry.name))
             .map_err(|source| setup.state_dir_error(source))?;

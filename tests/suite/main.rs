@@ -52,6 +52,8 @@ mod health;
 mod http;
 /// The real daemon, killed repeatedly.
 mod kill;
+/// `rebuild` and `export` while sources of rows are away.
+mod losses;
 /// The real daemon under a service manager: ready, status, reload, watchdog, journal, last words.
 mod managed;
 /// The engine against the naive batch, on random lakes.

@@ -11,15 +11,17 @@ use distilld::lake::chunk::LineLimits;
 use distilld::lake::path::Stream;
 use distilld::lake::walk::walk;
 use distilld::platform::clock::Clock;
-use distilld::recovery::rebuild::{RebuildError, Rebuilt, rebuild};
+use distilld::platform::storage::Storage as _;
+use distilld::recovery::rebuild::{RebuildError, RebuildOptions, Rebuilt, rebuild, rebuild_state};
 use fastrand::Rng;
 
 use crate::support::lake_gen::{EvidenceMode, Shape, pairs_of, script};
 use crate::support::naive::{Pairs, blank_stamps, naive_batch};
-use crate::support::sim_disk::{Fate, NameOrder, SimDisk};
+use crate::support::sim_disk::{EIO, Fate, Fault, NameOrder, Partly, SimDisk};
 
 const ROOT: &str = "/lake";
 const EXPORT: &str = "/lake/data/distilled/sft/sft_export.jsonl";
+const KEPT: &str = "/lake/data/distilled/sft/sft_export.jsonl.before-rebuild";
 const STATE_DIR: &str = "/lake/data/distilled/.distilld";
 
 /// A clock that never advances, so that the same rows have the same bytes.
@@ -72,8 +74,23 @@ fn run(disk: &SimDisk) -> Result<(), EngineError> {
     engine.checkpoint()
 }
 
+/// A rebuild that may drop rows whose source is gone.
+const DROP_MISSING: RebuildOptions = RebuildOptions {
+    dry_run: false,
+    drop_missing: true,
+};
+
+fn try_rebuild(disk: &SimDisk, options: RebuildOptions) -> Result<Rebuilt, RebuildError> {
+    rebuild(
+        &setup(disk),
+        options,
+        &AtomicBool::new(false),
+        &mut |_, _, _| {},
+    )
+}
+
 fn rebuild_on(disk: &SimDisk) -> Rebuilt {
-    rebuild(&setup(disk), &AtomicBool::new(false), &mut |_, _, _| {}).unwrap()
+    try_rebuild(disk, DROP_MISSING).unwrap()
 }
 
 fn rows(disk: &SimDisk) -> Vec<String> {
@@ -145,11 +162,12 @@ fn a_rebuild_drops_rewritten_rows_and_leaves_nothing_to_do() {
         (
             rebuilt.rows_before,
             rebuilt.rows_after,
-            rebuilt.rows_dropped,
-            rebuilt.rows_added
+            rebuilt.rows_replaced,
+            rebuilt.rows_dropped
         ),
-        (3, 2, 3, 2)
+        (3, 2, 2, 1)
     );
+    assert_eq!((rebuilt.rows_kept, rebuilt.rows_added), (0, 0));
     assert!(after[0].contains("\"response\":\"two\""), "{after:#?}");
     assert!(after[1].contains("\"response\":\"other\""), "{after:#?}");
     run(&disk).unwrap();
@@ -251,7 +269,12 @@ fn fault_after_an_overlong_line(stream: Stream, long_bytes: usize, tail: &str) -
         },
         ..setup(&disk)
     };
-    let rebuilt = match rebuild(&setup, &AtomicBool::new(false), &mut |_, _, _| {}) {
+    let rebuilt = match rebuild(
+        &setup,
+        DROP_MISSING,
+        &AtomicBool::new(false),
+        &mut |_, _, _| {},
+    ) {
         Ok(rebuilt) => rebuilt,
         Err(error) => return Some(error.to_string()),
     };
@@ -300,12 +323,35 @@ fn check_after_crash(disk: &SimDisk, old: &[u8], fresh: &[u8], when: &str) -> bo
     ] {
         assert!(disk.read(&left).is_none(), "{when}: {left} is left");
     }
+    // The replaced export is kept, and an export that was not replaced has no second name to which rows are appended.
+    match disk.read(KEPT) {
+        Some(kept) => assert!(is_fresh || !shares_file(disk), "{when}: {kept:?}"),
+        None => assert!(!is_fresh, "{when}: the old export is lost"),
+    }
+    if is_fresh {
+        assert_eq!(disk.read(KEPT).as_deref(), Some(old), "{when}");
+    }
     is_fresh
+}
+
+fn shares_file(disk: &SimDisk) -> bool {
+    let inode = |path: &str| disk.stat(Path::new(path)).unwrap().inode;
+    inode(KEPT) == inode(EXPORT)
 }
 
 #[test]
 fn a_crash_at_any_call_leaves_the_old_export_or_the_new_one() {
+    crash_at_any_call(&lake_with_history());
+}
+
+#[test]
+fn without_second_names_a_crash_leaves_the_old_export_or_the_new_one() {
     let base = lake_with_history();
+    base.refuse_links();
+    crash_at_any_call(&base);
+}
+
+fn crash_at_any_call(base: &SimDisk) {
     let old = base.read(EXPORT).unwrap();
     let whole = base.fork();
     let first = whole.calls();
@@ -322,7 +368,7 @@ fn a_crash_at_any_call_leaves_the_old_export_or_the_new_one() {
     for call in 0..calls {
         let disk = base.fork();
         disk.crash_at(call);
-        rebuild(&setup(&disk), &AtomicBool::new(false), &mut |_, _, _| {}).unwrap_err();
+        try_rebuild(&disk, DROP_MISSING).unwrap_err();
         for fate in Fate::ALL {
             // The swap has few steps: each is torn in more ways.
             let seeds = if fate == Fate::Torn && call >= swap {
@@ -362,7 +408,7 @@ fn a_swap_interrupted_by_a_crash_is_finished_by_the_next_start() {
     for call in marked..log.len() as u64 {
         let disk = base.fork();
         disk.crash_at(call);
-        rebuild(&setup(&disk), &AtomicBool::new(false), &mut |_, _, _| {}).unwrap_err();
+        try_rebuild(&disk, DROP_MISSING).unwrap_err();
         let once = disk.power_cut(call, Fate::Torn);
         let counted = once.fork();
         let before = counted.calls();
@@ -380,6 +426,72 @@ fn a_swap_interrupted_by_a_crash_is_finished_by_the_next_start() {
     }
 }
 
+/// An error that occurs once must not look like a source that is gone.
+#[test]
+fn an_error_of_any_read_drops_no_row() {
+    let base = lake_with_history();
+    let old = base.read(EXPORT).unwrap();
+    let whole = base.fork();
+    let first = whole.read_calls();
+    rebuild_on(&whole);
+    let fresh = whole.read(EXPORT).unwrap();
+    let mut refused = 0;
+    for call in 0..whole.read_calls() - first {
+        let disk = base.fork();
+        disk.fail_read_call_at(
+            call,
+            Fault {
+                errno: EIO,
+                persistent: false,
+                partly: Partly::Nothing,
+            },
+        );
+        let result = try_rebuild(&disk, DROP_MISSING);
+        let failed = disk.failed_read_call().unwrap_or_default();
+        let expected = match &result {
+            Ok(_) => &fresh,
+            Err(_) => &old,
+        };
+        refused += u64::from(matches!(result, Err(RebuildError::WouldDrop(..))));
+        let export = disk.read(EXPORT).unwrap();
+        // After the swap only its end can fail; the next start completes it.
+        let is_complete = &export == expected || result.is_err() && export == fresh;
+        assert!(is_complete, "call {call}, {failed}: {result:?}");
+        disk.heal();
+        run(&disk).unwrap();
+    }
+    assert!(refused > 0);
+}
+
+#[test]
+fn a_crash_while_a_state_is_renewed_leaves_every_row_at_its_offset() {
+    let base = lake_with_history();
+    let old = base.read(EXPORT).unwrap();
+    let whole = base.fork();
+    let first = whole.calls();
+    rebuild_state(&setup(&whole), &mut |_, _, _| {}).unwrap();
+    assert_eq!(whole.read(EXPORT).as_ref(), Some(&old));
+    let calls = whole.calls() - first;
+    run(&whole).unwrap();
+    let caught_up = whole.read(EXPORT).unwrap();
+    assert!(caught_up.starts_with(&old));
+    for call in 0..calls {
+        let disk = base.fork();
+        disk.crash_at(call);
+        // The last calls close the state, which reports no error.
+        let _died = rebuild_state(&setup(&disk), &mut |_, _, _| {});
+        assert!(disk.is_dead(), "call {call}");
+        for fate in Fate::ALL {
+            let when = format!("call {call} of {calls}, {fate:?}");
+            let after = disk.power_cut(call, fate);
+            assert_eq!(after.read(EXPORT).as_ref(), Some(&old), "{when}");
+            run(&after).unwrap_or_else(|error| panic!("{when}: {error}"));
+            let rows = after.read(EXPORT).unwrap();
+            assert!(rows == caught_up || rows == old, "{when}");
+        }
+    }
+}
+
 #[test]
 fn a_rebuild_stopped_at_any_step_changes_nothing() {
     let base = lake_with_history();
@@ -387,13 +499,19 @@ fn a_rebuild_stopped_at_any_step_changes_nothing() {
     let whole = base.fork();
     let mut steps = 0;
     let mut count = |_, _, _| steps += 1;
-    rebuild(&setup(&whole), &AtomicBool::new(false), &mut count).unwrap();
+    rebuild(
+        &setup(&whole),
+        DROP_MISSING,
+        &AtomicBool::new(false),
+        &mut count,
+    )
+    .unwrap();
     assert!(steps >= 4, "{steps}");
     for stop in 0..steps {
         let disk = base.fork();
         let mut step = 0;
         let stop_flag = AtomicBool::new(false);
-        let stopped = rebuild(&setup(&disk), &stop_flag, &mut |_, _, _| {
+        let stopped = rebuild(&setup(&disk), DROP_MISSING, &stop_flag, &mut |_, _, _| {
             stop_flag.store(step == stop, Ordering::SeqCst);
             step += 1;
         });
@@ -454,7 +572,9 @@ fn the_command_prints_the_changes_and_the_daemon_continues() {
     assert!(distilld(root.path(), &["run", "--once"]).status.success());
     fs::write(day("scored-runs").join("n.jsonl"), scored("r", "rejected")).unwrap();
 
-    let printed = distilld(root.path(), &["rebuild"]);
+    let refused = distilld(root.path(), &["rebuild"]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let printed = distilld(root.path(), &["rebuild", "--drop-missing"]);
     assert!(printed.status.success(), "{printed:?}");
     let result: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
     assert_eq!(

@@ -307,12 +307,12 @@ fn every_disk_error_names_its_remedy() {
         (
             None,
             "is missing",
-            "restore the export, or run `distilld rebuild`",
+            "restore the export; as a last resort `distilld rebuild`",
         ),
         (
             Some(&export[..10]),
             "is 10 bytes long",
-            "restore the lost bytes, or run `distilld rebuild`",
+            "restore the lost bytes, or run `distilld rebuild --state-only`",
         ),
         (
             Some(&changed[..]),

@@ -66,6 +66,31 @@ pub struct ExportArguments {
     pub output: Option<Output>,
 }
 
+/// Flags of `rebuild`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
+pub struct RebuildArguments {
+    /// Show what would change, and change nothing
+    ///
+    /// Prints the same result as without it: the rows that stay, are added and are dropped, by day and reason, and in
+    /// `refused` why a rebuild would refuse. Needs the same disk space for the time that it takes. Default: rebuild.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Drop rows whose source is gone
+    ///
+    /// These are rows whose day-file does not exist, or whose line was changed or removed. Rows whose source cannot be
+    /// read now are never dropped: no permission, an I/O error, not mounted. Default: refuse.
+    #[arg(long)]
+    pub drop_missing: bool,
+
+    /// Make a new state, and keep the export
+    ///
+    /// The rows of the export stay as they are, at their offsets, so that consumers can go on. The next start reads the
+    /// day-files and appends the rows that are missing. Default: replace both.
+    #[arg(long, conflicts_with_all = ["dry_run", "drop_missing"])]
+    pub state_only: bool,
+}
+
 /// The byte format of a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Dialect {

@@ -141,8 +141,16 @@ const HELP: &[Help] = &[
         examples: &[
             example("systemctl stop distilld", "stop the other writer"),
             example(
+                "distilld --root /srv/lake rebuild --state-only",
+                "make a new state of the export, whose rows and offsets stay",
+            ),
+            example(
+                "distilld --root /srv/lake rebuild --dry-run",
+                "show which rows a new export would lack, and why",
+            ),
+            example(
                 "distilld --root /srv/lake rebuild",
-                "replace the export atomically",
+                "replace the export atomically, and keep the old one next to it",
             ),
             example("distilld --root /srv/lake verify", "verify the new export"),
         ],
@@ -150,7 +158,7 @@ const HELP: &[Help] = &[
             DONE,
             (
                 "1",
-                "failed or interrupted; the old export and state are unchanged",
+                "failed, refused or interrupted; the old export and state are unchanged",
             ),
             USAGE,
             CONFIGURATION,

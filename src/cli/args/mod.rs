@@ -11,7 +11,7 @@ pub(crate) mod rfc3339;
 use clap::{Parser, Subcommand};
 
 pub use crate::config::GlobalArguments;
-pub use flags::{Dialect, ExportArguments, Output, RunArguments};
+pub use flags::{Dialect, ExportArguments, Output, RebuildArguments, RunArguments};
 pub use queries::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, QueryCommand,
     RetryArguments, ShowArguments, StatusArguments, stream,
@@ -65,12 +65,14 @@ pub enum Command {
     Verify,
     /// Write a new export and a state that matches it
     ///
-    /// Writes a new export from the current sources, in batch order, and replaces the old one atomically. Rows whose
-    /// lines or evidence were rewritten or deleted are dropped; a run that was accepted and later rejected keeps its
-    /// row while the accepting line exists, as in a batch. Rows get new timestamps, and byte offsets of consumers into
-    /// the old export become invalid. The daemon must be stopped. Prints one JSON object with the changes.
+    /// Writes a new export from the current sources, in batch order, and replaces the old one atomically. Refuses, and
+    /// changes nothing, if the source of a row is gone or cannot be read now; --dry-run shows which, and --drop-missing
+    /// drops rows whose source is gone. A row that stays keeps its timestamps, and a run that was accepted and later
+    /// rejected keeps its row while the accepting line exists, as in a batch. Byte offsets of consumers into the old
+    /// export become invalid; --state-only avoids that. The old export is kept next to the new one, with the suffix
+    /// `.before-rebuild`, until it is removed. The daemon must be stopped. Prints one JSON object with the changes.
     #[command(after_help = help::short("rebuild"), after_long_help = help::long("rebuild"))]
-    Rebuild,
+    Rebuild(RebuildArguments),
     /// The commands that query.
     #[command(flatten)]
     Query(QueryCommand),
@@ -115,7 +117,10 @@ mod tests {
         };
         check("distilld run", Command::Run(RunArguments::default()));
         check("distilld verify", Command::Verify);
-        check("distilld rebuild", Command::Rebuild);
+        check(
+            "distilld rebuild",
+            Command::Rebuild(RebuildArguments::default()),
+        );
         check(
             "distilld status --json",
             Command::Query(QueryCommand::Status(StatusArguments {
@@ -148,6 +153,8 @@ mod tests {
             "distilld walk",
             "distilld --rot /r run",
             "distilld export --recorded-at now",
+            "distilld rebuild --state-only --drop-missing",
+            "distilld rebuild --state-only --dry-run",
         ];
         for line in lines {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

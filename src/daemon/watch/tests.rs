@@ -633,9 +633,6 @@ impl<L: Lists> Storage for ListedBy<L> {
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         OsStorage.remove_file(path)
     }
-    fn copy_ownership(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsStorage.copy_ownership(from, to)
-    }
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         OsStorage.create_dir_all(path)
     }

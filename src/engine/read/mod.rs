@@ -20,6 +20,7 @@ use crate::pair::index::UnclaimedRow;
 use crate::pair::{ActivePair, JoinContext, JoinOutcome, advance};
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::{Storage, is_out_of_files};
+use crate::record::kept_stamps::KeptStamps;
 use crate::store::state::StateView;
 use crate::store::state::error::StateError;
 
@@ -53,6 +54,8 @@ pub struct ReadContext<'a> {
     pub long_lines: &'a Mutex<()>,
     /// The timestamp of new rows.
     pub stamp: &'a str,
+    /// Timestamps of rows that were there before, which they keep.
+    pub kept_stamps: &'a KeptStamps,
     /// The same, milliseconds since 1970.
     pub now_ms: u64,
     /// Whether scored lines wait until an unterminated last line of the evidence is read or known to be torn. A batch does
@@ -173,6 +176,7 @@ fn join(
         claims_possible: ctx.claims_possible,
         line_bytes_max: ctx.limits.line_bytes_max,
         stamp: ctx.stamp,
+        kept_stamps: ctx.kept_stamps,
         now_s: ctx.now_ms / 1_000,
     };
     // Most rows are made of this evidence, and most of a row is its text, so the rows are hardly longer in sum.

@@ -24,6 +24,7 @@ use crate::pair::verdict::LineTotals;
 use crate::pair::{ActivePair, JoinOutcome, Overlay};
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::Storage;
+use crate::record::kept_stamps::KeptStamps;
 use crate::record::timestamp::stamp;
 use crate::store::snapshot::{StateSnapshot, stream_name};
 use crate::store::state::error::StateError;
@@ -283,6 +284,7 @@ impl Planner<'_> {
             limits: context.limits,
             long_lines: &self.long_lines,
             stamp: &self.plan.as_of,
+            kept_stamps: &KeptStamps::default(),
             now_ms: context.now_ms,
             settle_first: false,
         };

@@ -74,6 +74,12 @@ pub enum ExportError {
         /// Its committed length.
         committed_bytes: u64,
     },
+    /// Something that is not a file is in its place.
+    #[error("the export {} is not a regular file", path.display())]
+    NotAFile {
+        /// The export.
+        path: PathBuf,
+    },
     /// Its bytes or its file are not those that were committed.
     #[error(
         "the export {} was changed by someone else ({what})", path.display()
@@ -146,9 +152,8 @@ impl Export {
         };
         let stat = file.stat().map_err(io_error)?;
         if stat.kind != FileKind::Regular {
-            return Err(ExportError::Changed {
+            return Err(ExportError::NotAFile {
                 path: path.to_owned(),
-                what: "it is no regular file".into(),
             });
         }
         let identity = (stat.device, stat.inode);

@@ -125,6 +125,11 @@ impl SimDisk {
         self.world().knows_holes = knows;
     }
 
+    /// Refuses second names of files from now on, like vfat.
+    pub fn refuse_links(&self) {
+        self.world().refuses_links = true;
+    }
+
     /// Interrupts every other call from now on, and shortens reads and writes, at random by this seed.
     pub fn set_signals(&self, seed: Option<u64>) {
         self.world().signals = seed.map(Rng::with_seed);
@@ -182,6 +187,7 @@ impl SimDisk {
             name_order: world.name_order,
             doom_outlives_kill: world.doom_outlives_kill,
             knows_holes: world.knows_holes,
+            refuses_links: world.refuses_links,
             signals: world.signals.clone(),
             ..World::new(tree)
         })
@@ -332,13 +338,15 @@ impl Storage for SimDisk {
         })
     }
 
-    /// The simulation has no owners.
-    fn copy_ownership(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let call = Call::on("take_rights", to);
-        retry_interrupted(|| {
-            let both = |tree: &mut Tree| tree.find(from).and(tree.find(to)).map(drop);
-            self.world().act(call.clone(), both)
-        })
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let call = Call {
+            to: Some(to.into()),
+            ..Call::on("hard_link", from)
+        };
+        if self.world().refuses_links {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        retry_interrupted(|| self.world().act(call.clone(), |tree| tree.link(from, to)))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {

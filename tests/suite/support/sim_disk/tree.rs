@@ -226,6 +226,17 @@ impl Tree {
         Ok(id)
     }
 
+    /// Gives a file a second name, which must be free.
+    pub fn link(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let id = self.find(from)?;
+        self.content(id)?;
+        let (dir, name) = self.find_parent(to)?;
+        if self.child(dir, name).is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.change_names(dir, vec![(name.to_owned(), Some(id))])
+    }
+
     /// Removes the name of a file; open handles keep it.
     pub fn remove(&mut self, path: &Path) -> io::Result<()> {
         let (dir, name) = self.find_parent(path)?;
@@ -274,8 +285,15 @@ impl Tree {
 
     fn unlink(&mut self, id: NodeId) -> io::Result<()> {
         let now_ns = self.tick();
+        let has_name = self.nodes.values().any(|node| match &node.body {
+            Body::Directory(names) => names.live.values().any(|named| *named == id),
+            Body::File(_) | Body::Odd(_) => false,
+        });
         let node = self.node_mut(id)?;
         node.changed_ns = now_ns;
+        if has_name {
+            return Ok(());
+        }
         node.linked = false;
         let inode = node.inode;
         if let Ok(len_bytes) = self.bytes(id).map(|bytes| bytes.len() as u64) {

@@ -70,6 +70,7 @@ pub struct World {
     pub name_order: NameOrder,
     pub doom_outlives_kill: bool,
     pub knows_holes: bool,
+    pub refuses_links: bool,
     /// Interrupts every other call, and shortens reads and writes.
     pub signals: Option<Rng>,
 }
@@ -91,6 +92,7 @@ impl World {
             name_order: NameOrder::Prefix,
             doom_outlives_kill: false,
             knows_holes: true,
+            refuses_links: false,
             signals: None,
         }
     }

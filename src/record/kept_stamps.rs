@@ -1,0 +1,182 @@
+//! The timestamps of the rows of an export, by the digest of the rest of each row: a row that is written again keeps the
+//! time at which it was first there.
+
+use std::collections::HashMap;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::record::row;
+use crate::record::timestamp::{moment, stamp};
+
+/// Set in a value that is an index of [`KeptStamps::odd`].
+const ODD: u64 = 1 << 63;
+
+/// The timestamps of rows, 16 bytes for each row whose two stamps are equal and of the form that distilld writes.
+#[derive(Debug, Default)]
+pub struct KeptStamps {
+    /// The digest of a row, and its time in milliseconds since 1970 or the index of its odd stamps.
+    rows: Vec<(u64, u64)>,
+    /// The stamps of other rows, as they are written, quotes included.
+    odd: Vec<Box<[u8]>>,
+    odd_index: HashMap<Box<[u8]>, u64>,
+}
+
+/// Returns the digest of a line of an export, its timestamps ignored if it is a row.
+#[must_use]
+pub fn digest(line: &[u8]) -> u64 {
+    match row::stamps(line) {
+        Ok(stamps) => short(stamps.digest),
+        Err(_) => xxh3_64(line),
+    }
+}
+
+/// The first half of a digest is enough to compare the rows of two exports.
+fn short(digest: u128) -> u64 {
+    (digest & u128::from(u64::MAX)) as u64
+}
+
+impl KeptStamps {
+    /// Adds a line of an export, without its newline.
+    pub fn push(&mut self, line: &[u8]) {
+        let Ok(stamps) = row::stamps(line) else {
+            let value = self.odd(&[]);
+            self.rows.push((xxh3_64(line), value));
+            return;
+        };
+        let texts = stamps.spans.iter().map(|(start, end)| &line[*start..*end]);
+        let value = match canonical_ms(texts.clone()) {
+            Some(ms) => ms,
+            None => self.odd(&texts.collect::<Vec<_>>().join(&b'\n')),
+        };
+        self.rows.push((short(stamps.digest), value));
+    }
+
+    fn odd(&mut self, stamps: &[u8]) -> u64 {
+        if let Some(at) = self.odd_index.get(stamps) {
+            return *at;
+        }
+        let at = ODD | self.odd.len() as u64;
+        self.odd.push(stamps.into());
+        self.odd_index.insert(stamps.into(), at);
+        at
+    }
+
+    /// Sorts the rows; must be called after the last line is added. Of equal rows the earliest timestamp is kept.
+    pub fn finish(&mut self) {
+        self.rows.sort_unstable();
+        self.odd_index = HashMap::new();
+    }
+
+    /// Returns the digests of all lines, sorted.
+    pub fn digests(&self) -> impl Iterator<Item = u64> + '_ {
+        self.rows.iter().map(|(digest, _)| *digest)
+    }
+
+    /// Returns the number of lines.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Returns whether there are no lines.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Gives the row that starts at `from`, with its newline, the timestamps that it had.
+    pub fn restore(&self, rows: &mut Vec<u8>, from: usize) {
+        if self.rows.is_empty() {
+            return;
+        }
+        let line = rows[from..].strip_suffix(b"\n").unwrap_or(&rows[from..]);
+        let Ok(stamps) = row::stamps(line) else {
+            return;
+        };
+        let digest = short(stamps.digest);
+        let at = self.rows.partition_point(|(known, _)| *known < digest);
+        let Some((_, value)) = self.rows.get(at).filter(|(known, _)| *known == digest) else {
+            return;
+        };
+        let kept = match value & ODD {
+            0 => {
+                let stamp = format!("\"{}\"", stamp(*value)).into_bytes();
+                [stamp.as_slice(), stamp.as_slice()].join(&b'\n')
+            }
+            _ => self.odd[(value & !ODD) as usize].to_vec(),
+        };
+        let kept: Vec<&[u8]> = kept.split(|byte| *byte == b'\n').collect();
+        if kept.len() != stamps.spans.len() {
+            return;
+        }
+        for ((start, end), kept) in stamps.spans.into_iter().zip(kept).rev() {
+            rows.splice(from + start..from + end, kept.iter().copied());
+        }
+    }
+}
+
+/// Returns the time of a row whose two stamps are equal and written as distilld writes them.
+fn canonical_ms<'a>(mut texts: impl Iterator<Item = &'a [u8]>) -> Option<u64> {
+    let (created, recorded) = (texts.next()?, texts.next()?);
+    if created != recorded || texts.next().is_some() {
+        return None;
+    }
+    let text = created.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    let text = std::str::from_utf8(text).ok()?;
+    moment(text).filter(|ms| stamp(*ms) == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(run: &str, created: &str, recorded: &str) -> String {
+        format!(
+            "{{\"id\":\"a:0\",\"source_run_id\":\"{run}\",\"created_at\":\"{created}\",\
+             \"provenance\":{{\"source_file\":\"\",\"line_offset\":0,\"sig_hash\":\"\",\"recorded_at\":\"{recorded}\"}}}}"
+        )
+    }
+
+    #[test]
+    fn a_row_gets_back_the_bytes_that_it_had() {
+        let (first, now) = ("2026-05-02T03:04:05.678Z", "2027-01-01T00:00:00.000Z");
+        let rows = [
+            row("a", first, first),
+            row("b", "2026-05-02T05:04:05+02:00", "then"),
+            row(
+                "c",
+                "2026-05-02T03:04:05.6789Z",
+                "2026-05-02T03:04:05.6789Z",
+            ),
+            row("d", "", ""),
+            row("e", "2026-05-02T99:04:05.678Z", "2026-05-02T99:04:05.678Z"),
+        ];
+        let mut kept = KeptStamps::default();
+        rows.iter().for_each(|row| kept.push(row.as_bytes()));
+        kept.push(b"no row");
+        kept.finish();
+        assert_eq!((kept.len(), kept.is_empty()), (6, false));
+        for (run, expected) in ["a", "b", "c", "d", "e"].iter().zip(rows) {
+            let mut written = b"before\n".to_vec();
+            written.extend(row(run, now, now).as_bytes());
+            written.push(b'\n');
+            kept.restore(&mut written, 7);
+            assert_eq!(written, format!("before\n{expected}\n").as_bytes());
+        }
+        let mut other = row("f", now, now).into_bytes();
+        kept.restore(&mut other, 0);
+        assert_eq!(other, row("f", now, now).as_bytes());
+    }
+
+    #[test]
+    fn of_equal_rows_the_earliest_time_is_kept() {
+        let (early, late) = ("2026-05-02T03:04:05.678Z", "2026-05-03T03:04:05.678Z");
+        let mut kept = KeptStamps::default();
+        kept.push(row("a", late, late).as_bytes());
+        kept.push(row("a", early, early).as_bytes());
+        kept.finish();
+        let mut written = row("a", "x", "x").into_bytes();
+        kept.restore(&mut written, 0);
+        assert_eq!(written, row("a", early, early).as_bytes());
+    }
+}

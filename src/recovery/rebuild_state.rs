@@ -1,0 +1,34 @@
+//! Makes a new state of the export that is there (`rebuild --state-only`).
+
+use crate::console::progress::OnStep;
+use crate::engine::{Engine, Setup};
+use crate::platform::storage::exists;
+use crate::recovery::owned_storage::with_owner;
+use crate::recovery::rebuild::{RebuildError, create_state_dir};
+use crate::recovery::report::OpenReport;
+use crate::recovery::swap::finish_swap;
+use crate::store::export::ExportError;
+use crate::store::files::mark_state_damaged;
+
+/// Makes a new state of the rows that the export has, and of the rows that only the journal has. Every row keeps its
+/// offset; the next start reads the sources and appends the rows that are missing. The caller holds the lock.
+///
+/// # Errors
+/// See [`RebuildError`]. The next start continues.
+pub fn rebuild_state(setup: &Setup, on_step: OnStep<'_>) -> Result<OpenReport, RebuildError> {
+    let is_there = exists(&*setup.storage, &setup.export_path);
+    let is_there = is_there.map_err(|source| ExportError::Io {
+        path: setup.export_path.clone(),
+        source,
+    })?;
+    if !is_there {
+        return Err(RebuildError::NothingToAdopt(setup.export_path.clone()));
+    }
+    create_state_dir(setup)?;
+    let setup = with_owner(setup)?;
+    finish_swap(&setup)?;
+    mark_state_damaged(&*setup.storage, &setup.state_dir)
+        .map_err(|source| setup.state_dir_error(source))?;
+    let (_engine, report) = Engine::open_with_progress(setup, on_step)?;
+    Ok(report)
+}
