@@ -12,7 +12,9 @@
 use std::fmt::Debug;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, chown,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -83,7 +85,7 @@ pub trait Storage: Debug + Send + Sync {
     /// Opens an existing regular file for reading; never blocks on a FIFO, never follows a link in the last
     /// component.
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
-    /// Opens an existing file for reading and writing.
+    /// Opens an existing file for reading and writing; never follows a link in the last component.
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
     /// Creates a file, which must not exist, for reading and writing.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
@@ -190,6 +192,11 @@ pub fn remove_if_exists(storage: &dyn Storage, path: &Path) -> io::Result<()> {
     }
 }
 
+/// Rights of a new file, less those that the umask takes.
+pub const FILE_MODE_MAX: u32 = 0o644;
+/// Rights of a new directory, less those that the umask takes.
+const DIR_MODE_MAX: u32 = 0o755;
+
 /// The file system of the host.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OsStorage;
@@ -248,8 +255,13 @@ impl Storage for OsStorage {
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        // The directory belongs to the user of the daemon, who must not have root write through a link.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         let mut options = fs::OpenOptions::new();
-        options.read(true).write(true);
+        options
+            .read(true)
+            .write(true)
+            .custom_flags(flags.bits().cast_signed());
         Ok(Arc::new(DiskFile(retry_interrupted(|| {
             options.open(path)
         })?)))
@@ -257,7 +269,12 @@ impl Storage for OsStorage {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         let mut options = fs::OpenOptions::new();
-        options.read(true).write(true).create_new(true);
+        // Under no umask may another user write into a file or a directory of the daemon.
+        options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE_MAX);
         Ok(Arc::new(DiskFile(retry_interrupted(|| {
             options.open(path)
         })?)))
@@ -297,7 +314,9 @@ impl Storage for OsStorage {
         }
         let parent = path.parent().unwrap_or(Path::new("/"));
         self.create_dir_all(parent)?;
-        match retry_interrupted(|| fs::create_dir(path)) {
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(DIR_MODE_MAX);
+        match retry_interrupted(|| builder.create(path)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             Err(error) => Err(error),
             Ok(()) => self.sync_dir(if parent.as_os_str().is_empty() {

@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 
-pub use crate::query::control_socket::ControlSocket;
+pub use crate::query::control_socket::{ControlSocket, socket_path};
 
 /// The response of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]

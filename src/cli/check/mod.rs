@@ -327,10 +327,11 @@ fn check_start(settings: &Settings, findings: &mut Findings) {
             return check_health(settings, findings);
         }
         Err(InquireError::NoState(_)) => return,
-        Err(error) => {
+        Err(error @ (InquireError::State(_) | InquireError::Journal(_))) => {
             let why = format!("{error}; the next start rebuilds a damaged state");
             return findings.add(Severity::Warn, what, why);
         }
+        Err(error) => return findings.add(Severity::Fail, what, in_one_line(&error)),
     };
     if let Err(error) = files.check_export() {
         let why = in_one_line(&EngineError::Export(error));

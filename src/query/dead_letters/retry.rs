@@ -55,7 +55,7 @@ pub fn retry(
             )?)
         }
         Backend::OfflineState(files) => {
-            let (root, state_dir, _lock) = files.into_lock();
+            let (root, state_dir, _lock) = files.into_lock()?;
             let settings = Settings {
                 state_dir,
                 ..settings.clone()
