@@ -6,6 +6,7 @@ pub mod checksummed_file;
 pub mod clock;
 pub mod heartbeat;
 pub mod held_dir;
+mod lock_takers;
 pub mod message_ids;
 pub mod rights;
 pub mod root_lock;

@@ -12,11 +12,10 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::platform::held_dir::{HeldDir, NotOwnFile};
+use crate::platform::lock_takers::{is_alive, is_held_by_reader};
 use crate::platform::storage::{OsStorage, Storage as _, retry_interrupted};
 
 /// Name of the lock file, below `<root>/data/distilled` and in the state directory.
@@ -284,38 +283,6 @@ fn refused(path: &Path, file: &File, began: Instant) -> Option<LockError> {
     }
 }
 
-/// Returns whether the kernel names the processes that took the lock, and each of them is of a user who owns neither the
-/// file nor this process, or has ended and left the lock to a child, which a daemon does not have. The process that the
-/// file names proves nothing: it may be in another container.
-fn is_held_by_reader(file: &File) -> bool {
-    let (Ok(stat), Ok(locks)) = (file.metadata(), fs::read_to_string("/proc/locks")) else {
-        return false;
-    };
-    let (major, minor) = (rustix::fs::major(stat.dev()), rustix::fs::minor(stat.dev()));
-    let place = format!("{major:02x}:{minor:02x}:{}", stat.ino());
-    let own = [0, stat.uid(), rustix::process::geteuid().as_raw()];
-    let holders = locks.lines().filter_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        match fields[..] {
-            [_, "FLOCK", _, _, pid, of, ..] if of == place => pid.parse().ok(),
-            _ => None,
-        }
-    });
-    let holders: Vec<u32> = holders.collect();
-    let is_reader = |pid: &u32| match user_of(*pid) {
-        Some(user) => !own.contains(&user),
-        None => !is_alive(*pid),
-    };
-    !holders.is_empty() && holders.iter().all(is_reader)
-}
-
-/// Returns the real user of a process.
-fn user_of(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    users.split_whitespace().next()?.parse().ok()
-}
-
 /// Shares a lock with other queries. Returns `None` if its file does not exist.
 fn share_one(path: &Path) -> Result<Option<File>, LockError> {
     let began = Instant::now();
@@ -368,12 +335,6 @@ fn replace(dir: &HeldDir, name: &str, old: &File) -> io::Result<Option<File>> {
     }
     dir.rename(&temporary, name)?;
     Ok(Some(file))
-}
-
-/// Returns whether there is such a process, as far as this namespace shows it.
-fn is_alive(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(Errno::SRCH)))
 }
 
 /// Maximum length of a file that names a holder: two paths and a number.

@@ -58,7 +58,7 @@ impl ControlSocket {
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         // Linux creates the file with the rights of the socket: no other user can connect before they are final,
-        // whatever the umask.
+        // under any umask.
         rustix::fs::fchmod(&socket, OWN_MODE)?;
         rustix::net::bind(&socket, &SocketAddrUnix::new(short)?)?;
         share_with_group(&dir, state_dir, export);

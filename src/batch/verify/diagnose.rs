@@ -165,7 +165,7 @@ fn find_origins(
             by_run.entry(key).or_default().push(at);
         }
     }
-    let name = pair.file_name();
+    let name = pair.name_bytes();
     let settling = now.is_settling(&evidence.stat);
     let mut lines = LineReader::new(&evidence.source, evidence.stat.len_bytes, max_line_bytes);
     while let Some(line) = lines.next_line()? {
@@ -177,14 +177,14 @@ fn find_origins(
             let candidate = &mut candidates[*at];
             candidate.settling |= settling && evidence.ends_unterminated(line.span);
             for (row, origin) in candidate.rows.iter().zip(&mut origins[*at]) {
-                *origin = (*origin).max(origin_of(row, &bodies[*at], &evidence_record, &name));
+                *origin = (*origin).max(origin_of(row, &bodies[*at], &evidence_record, name));
             }
         }
     }
     Ok(())
 }
 
-fn origin_of(row: &RowFact, scored: &[u8], evidence: &Evidence<'_>, name: &str) -> Origin {
+fn origin_of(row: &RowFact, scored: &[u8], evidence: &Evidence<'_>, name: &[u8]) -> Origin {
     let Some(index) = row.index else {
         return Origin::Unknown;
     };
