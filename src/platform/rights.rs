@@ -66,6 +66,30 @@ fn name_of(list: &str, id: u32) -> Option<&str> {
     })
 }
 
+/// The groups of a user: its own and the others that list it as a member.
+#[must_use]
+pub fn groups_of(user: &Account) -> Option<(u32, Vec<u32>)> {
+    let name = user.name.as_deref()?;
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    let groups = fs::read_to_string("/etc/group").ok()?;
+    Some((own_group(&users, name)?, groups_with(&groups, name)))
+}
+
+fn own_group(users: &str, name: &str) -> Option<u32> {
+    let of_user = |line: &&str| line.split(':').next() == Some(name);
+    users.lines().find(of_user)?.split(':').nth(3)?.parse().ok()
+}
+
+fn groups_with(groups: &str, name: &str) -> Vec<u32> {
+    let lines = groups.lines().filter_map(|line| {
+        let mut fields = line.split(':').skip(2);
+        let (number, members) = (fields.next()?, fields.next()?);
+        let is_member = members.split(',').any(|member| member == name);
+        number.parse().ok().filter(|_| is_member)
+    });
+    lines.collect()
+}
+
 /// A path that refuses this user.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -200,5 +224,7 @@ mod tests {
         let list = "root:x:0:\nshadow:*:42:a,b\nbroken\ndistilld:x:4:\n";
         assert_eq!(name_of(list, 4), Some("distilld"));
         assert_eq!(name_of(list, 2), None);
+        assert_eq!(groups_with("a:x:1:\nb:x:2:c,d\nc:x:3:d\n", "d"), [2, 3]);
+        assert_eq!(own_group("d:x:4:5::/:/bin/sh\n", "d"), Some(5));
     }
 }

@@ -315,3 +315,31 @@ fn a_command_of_root_follows_no_link_of_the_daemons_user() {
         }
     }
 }
+
+#[test]
+fn a_check_by_root_finds_what_the_daemons_user_may_not_read() {
+    if !is_root() {
+        return;
+    }
+    let lake = Lake::new("027");
+    let once = lake.bench.run(&mut lake.own(&["run", "--once"]));
+    once.check(0, &[]);
+    lake.ask(0, 0, &["check"]).check(0, &[]);
+    let year = lake.bench.path(Stream::Evidence, "2026");
+    let day_file = lake.bench.path(Stream::Scored, PAIR);
+    for path in [year, day_file, lake.bench.state_dir().join("journal")] {
+        let before = fs::metadata(&path).unwrap();
+        chown(&path, Some(0), Some(0)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        for user in [0, OWNER] {
+            let ended = lake.ask(user, user, &["check"]);
+            assert_eq!(ended.status.code(), Some(1), "{}", ended.stdout);
+            let named =
+                |line: &str| line.starts_with("fail") && line.contains(path.to_str().unwrap());
+            assert!(ended.stdout.lines().any(named), "{user}: {}", ended.stdout);
+        }
+        fs::set_permissions(&path, before.permissions()).unwrap();
+        chown(&path, Some(before.uid()), Some(before.gid())).unwrap();
+    }
+    lake.ask(0, 0, &["check"]).check(0, &[]);
+}
