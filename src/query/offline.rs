@@ -31,10 +31,10 @@ use crate::store::state::error::StateError;
 pub enum InquireError {
     /// The user of this command lacks a right.
     #[error("{0}")]
-    Denied(Denied),
+    Denied(Box<Denied>),
     /// No daemon answers, and the user of this command may not read its files.
     #[error("no daemon answers on its control socket, and its files are for its own user: {0}")]
-    DeniedFiles(Denied),
+    DeniedFiles(Box<Denied>),
     /// The root cannot be used.
     #[error("the root {} cannot be used: {source}", root.display())]
     Root {
@@ -177,11 +177,11 @@ pub fn find(settings: &Settings) -> Result<Backend, InquireError> {
 }
 
 /// The daemon that answers a user who may not open its lock.
-fn by_socket(holder: Holder, lock: Denied) -> Result<Backend, InquireError> {
+fn by_socket(holder: Holder, lock: Box<Denied>) -> Result<Backend, InquireError> {
     match ControlSocket::probe(&holder.state_dir) {
         Ok(()) => Ok(Backend::Daemon(holder)),
         Err(error) => match Denied::of(&socket_path(&holder.state_dir), error) {
-            Ok(socket) => Err(InquireError::Denied(socket)),
+            Ok(socket) => Err(InquireError::Denied(Box::new(socket))),
             Err(_) => Err(InquireError::DeniedFiles(lock)),
         },
     }
@@ -193,7 +193,7 @@ pub(super) fn denied_or(
     error: io::Error,
     other: impl FnOnce(io::Error) -> InquireError,
 ) -> InquireError {
-    Denied::of(path, error).map_or_else(other, InquireError::Denied)
+    Denied::of(path, error).map_or_else(other, |denied| InquireError::Denied(Box::new(denied)))
 }
 
 fn lock_error(error: LockError) -> InquireError {
