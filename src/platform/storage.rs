@@ -85,6 +85,11 @@ pub trait Storage: Debug + Send + Sync {
     /// Opens an existing regular file for reading; never blocks on a FIFO, never follows a link in the last
     /// component.
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
+    /// As [`Storage::open_read`], and follows no link below `base`: a directory that is exchanged for a link at any time
+    /// leads nowhere else, the file is `NotFound` then.
+    fn open_read_below(&self, base: &Path, below: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        self.open_read(&base.join(below))
+    }
     /// Opens an existing file for reading and writing; never follows a link in the last component.
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
     /// Creates a file, which must not exist, for reading and writing.
@@ -245,13 +250,35 @@ impl Storage for OsStorage {
         let mut options = fs::OpenOptions::new();
         options.read(true).custom_flags(flags.bits().cast_signed());
         let file = retry_interrupted(|| options.open(path))?;
-        if !retry_interrupted(|| file.metadata())?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a regular file",
-            ));
-        }
-        Ok(Arc::new(DiskFile(file)))
+        regular(file)
+    }
+
+    fn open_read_below(&self, base: &Path, below: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        use rustix::fs::{Mode, OFlags, ResolveFlags};
+        let dir_flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = retry_interrupted(|| Ok(rustix::fs::open(base, dir_flags, Mode::empty())?))?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+        let open = || {
+            Ok(rustix::fs::openat2(
+                &dir,
+                below,
+                flags,
+                Mode::empty(),
+                resolve,
+            )?)
+        };
+        let file = match retry_interrupted(open) {
+            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            // A kernel or a container without that call.
+            Err(error) if error.raw_os_error() == Some(Errno::NOSYS.raw_os_error()) => {
+                return self.open_read(&base.join(below));
+            }
+            opened => fs::File::from(opened?),
+        };
+        regular(file)
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
@@ -335,6 +362,16 @@ impl Storage for OsStorage {
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
         retry_interrupted(|| fs::canonicalize(path))
     }
+}
+
+fn regular(file: fs::File) -> io::Result<Arc<dyn StorageFile>> {
+    if !retry_interrupted(|| file.metadata())?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
+    }
+    Ok(Arc::new(DiskFile(file)))
 }
 
 fn list_once(dir: &Path) -> io::Result<Vec<ListedEntry>> {
