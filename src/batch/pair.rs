@@ -197,7 +197,6 @@ pub fn read_pair(
     let mut lines = LineReader::new(&scored, scored_end, reading.max_line_bytes);
     let mut totals = PairTotals::default();
     totals.counts.malformed_evidence = evidence.malformed;
-    let day_file_name = pair.file_name();
     let mut row = Vec::new();
     let mut is_partial = false;
     while let Some(line) = lines
@@ -210,7 +209,7 @@ pub fn read_pair(
             None => Err(too_long(reading.max_line_bytes)),
         };
         let place = RowPlace {
-            day_file_name: &day_file_name,
+            day_file_name: pair.name_bytes(),
             index: totals.counts.records_read(),
         };
         row.clear();

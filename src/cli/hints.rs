@@ -203,6 +203,12 @@ fn lock(error: &LockError) -> String {
         LockError::HeldByUnknown(_) => {
             "stop the other distilld first, or use another root".to_owned()
         }
+        LockError::NotOwnFile { path, .. } => {
+            format!(
+                "move {} away; the next start of the daemon creates a lock",
+                path.display()
+            )
+        }
         LockError::Io { source, .. } => disk(source, "the lock's directory"),
     }
 }
@@ -299,6 +305,7 @@ fn retry(error: &RetryError) -> String {
 
 fn inquire(error: &InquireError) -> String {
     match error {
+        InquireError::Denied(denied) | InquireError::DeniedFiles(denied) => denied.fix(),
         InquireError::Root { source, .. } => disk(source, "the root"),
         InquireError::NoState(_) => {
             "start `distilld run`, or use the daemon's --state-dir".to_owned()

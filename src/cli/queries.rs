@@ -20,6 +20,7 @@ use crate::lake::path::Stream;
 use crate::lake::path::export_path;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::{OsStorage, Storage as _};
+use crate::query::control::day_file_parameter;
 use crate::query::dead_letters;
 use crate::query::dead_letters::{DeadLetterFilter, DeadLetterInfo, DeadLetterPage};
 use crate::query::explain;
@@ -237,10 +238,11 @@ fn list(settings: &Settings, arguments: &DeadLettersArguments) -> Result<(), Any
 fn letters(settings: &Settings, filter: &DeadLetterFilter) -> Result<DeadLetterPage, InquireError> {
     let (skip, limit) = (filter.skip.to_string(), filter.limit.to_string());
     let mut parameters = vec![("skip", skip.as_str()), ("limit", limit.as_str())];
-    let day_file = filter.day_file.as_ref().map(ToString::to_string);
-    parameters.extend(day_file.as_deref().map(|day_file| ("day_file", day_file)));
     parameters.extend(filter.stream.map(|stream| ("stream", stream_name(stream))));
-    let path = format!("/dead-letters.json?{}", query(&parameters));
+    let mut path = format!("/dead-letters.json?{}", query(&parameters));
+    if let Some(day_file) = &filter.day_file {
+        path = format!("{path}&{}", day_file_parameter(day_file));
+    }
     inquire(settings, &path, |files| {
         let (state, root) = (&files.state, &files.root);
         Ok(dead_letters::letters(state, &OsStorage, root, filter)?)

@@ -15,13 +15,13 @@ use crate::daemon::watchdog::{Watchdog, Watched, while_recovering};
 use crate::engine::metrics::Metrics;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::http::{QueryContext, Server, StatusCache};
+use crate::lake::path::export_path;
 use crate::platform::background::spawn;
 use crate::platform::clock::HostClock;
 use crate::platform::message_ids;
 use crate::platform::root_lock::{LockError, RootLock};
 use crate::platform::sd_notify::{ServiceManager, watchdog_interval};
 use crate::platform::storage::{OsStorage, Storage as _, without_links};
-use crate::query::control::ControlSocket;
 use crate::recovery::decide::RecoveryCase;
 use crate::recovery::report::OpenReport;
 use crate::store::files::{mark_state_damaged, set_state_aside};
@@ -179,10 +179,7 @@ fn run_in(
     let (mut engine, report) = match opened {
         Err(DaemonError::Engine(error)) if !once && error.needs_operator() => {
             if let Some(server) = &mut server {
-                server.add_control(
-                    ControlSocket::bind(&settings.state_dir),
-                    &settings.state_dir,
-                );
+                server.add_control(&settings.state_dir, &export_path(&root));
             }
             return wait_for_operator(settings, &root, shared, &desk, &error)
                 .map_err(DaemonError::Start);
@@ -209,9 +206,8 @@ fn run_in(
     })?;
     shared.manager.ready();
     desk.recovered();
-    let control = ControlSocket::bind(&settings.state_dir);
     if let Some(server) = &mut server {
-        server.add_control(control, &settings.state_dir);
+        server.add_control(&settings.state_dir, &export_path(&root));
     }
     match run_engine_thread(event_loop, shared, stop_receiver) {
         Err(DaemonError::Engine(error)) if error.needs_operator() => {

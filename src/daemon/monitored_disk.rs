@@ -121,6 +121,10 @@ impl Storage for MonitoredDisk {
         self.file(self.shared.step(|| OsStorage.open_read(path)))
     }
 
+    fn open_read_below(&self, base: &Path, below: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        self.file(self.shared.step(|| OsStorage.open_read_below(base, below)))
+    }
+
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         self.file(self.shared.step(|| OsStorage.open_write(path)))
     }

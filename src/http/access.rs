@@ -9,31 +9,68 @@ use hyper::header::{
 };
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, StatusCode};
+use tokio::net::UnixStream;
+
+use crate::platform::rights::user;
 
 /// The kind of socket at which a connection arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
-    /// The socket in the state directory. Its clients may do what the daemon may.
-    Control,
+    /// The socket in the state directory, with a client of its own user or of the group of the export.
+    Control(Client),
     /// A Unix socket whose file permissions decide who may connect. Read-only.
     Unix,
     /// TCP at this local address. Read-only; browsers connect here.
     Tcp(IpAddr),
 }
 
+impl Endpoint {
+    /// Returns whether it is the control socket.
+    #[must_use]
+    pub fn is_control(self) -> bool {
+        matches!(self, Endpoint::Control(_))
+    }
+}
+
+/// A client of the control socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// The user of the daemon, or root.
+    Owner,
+    /// Another user, who only reads.
+    Reader,
+}
+
+/// Returns what a client may do, by the user of its process when it connected.
+pub(super) fn client_of(stream: &UnixStream) -> Client {
+    let own = [0, rustix::process::geteuid().as_raw()];
+    match stream.peer_cred() {
+        Ok(peer) if own.contains(&peer.uid()) => Client::Owner,
+        _ => Client::Reader,
+    }
+}
+
 /// Returns the rejection of a request that this endpoint must not answer.
 pub(super) fn admit<B>(
     request: &Request<B>,
     endpoint: Endpoint,
-) -> Result<(), (StatusCode, &'static str)> {
-    if endpoint == Endpoint::Control {
-        return Ok(());
-    }
-    if !reads(request.method()) {
-        return Err((
-            StatusCode::METHOD_NOT_ALLOWED,
-            "this socket is read-only: only GET and HEAD are answered\n",
-        ));
+) -> Result<(), (StatusCode, String)> {
+    let is_read = reads(request.method());
+    match endpoint {
+        Endpoint::Control(Client::Reader) if !is_read => {
+            let user = user(rustix::process::geteuid().as_raw());
+            let why = format!(
+                "only {user}, the user of the daemon, and root may change something here; run the command with `sudo -u {}`\n",
+                user.typed()
+            );
+            return Err((StatusCode::FORBIDDEN, why));
+        }
+        Endpoint::Control(_) => return Ok(()),
+        _ if !is_read => {
+            let why = "this socket is read-only: only GET and HEAD are answered\n".to_owned();
+            return Err((StatusCode::METHOD_NOT_ALLOWED, why));
+        }
+        _ => {}
     }
     let Endpoint::Tcp(own) = endpoint else {
         return Ok(());
@@ -42,12 +79,12 @@ pub(super) fn admit<B>(
     match named {
         None => Err((
             StatusCode::BAD_REQUEST,
-            "the request has no usable Host header\n",
+            "the request has no usable Host header\n".to_owned(),
         )),
         Some(names) if names.iter().all(|name| is_local(name, own)) => Ok(()),
         Some(_) => Err((
             StatusCode::MISDIRECTED_REQUEST,
-            "wrong host name: use localhost or the loopback address\n",
+            "wrong host name: use localhost or the loopback address\n".to_owned(),
         )),
     }
 }
@@ -153,13 +190,16 @@ mod tests {
     }
 
     #[test]
-    fn only_the_control_socket_accepts_changes() {
+    fn only_the_owner_at_the_control_socket_may_change_something() {
         let post = Request::builder()
             .method(Method::POST)
             .uri("/x")
             .body(())
             .unwrap();
-        assert!(admit(&post, Endpoint::Control).is_ok());
+        assert!(admit(&post, Endpoint::Control(Client::Owner)).is_ok());
+        let (status, why) = admit(&post, Endpoint::Control(Client::Reader)).unwrap_err();
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        assert!(why.contains("`sudo -u "), "{why}");
         assert_eq!(
             admit(&post, Endpoint::Unix).unwrap_err().0,
             StatusCode::METHOD_NOT_ALLOWED

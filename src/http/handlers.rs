@@ -1,7 +1,9 @@
 //! The control socket's routes and their handlers. Each response is made from one snapshot of the engine. Handlers that
 //! read files run on a thread outside the pipeline, one long request at a time.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,7 @@ use crate::pair::verdict::VerdictKind;
 use crate::platform::background::{THREADS_FIX, ThreadError, spawn};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::OsStorage;
+use crate::query::control::parameter_bytes;
 use crate::query::dead_letters::{DeadLetterFilter, letters as list_dead_letters, stream_named};
 use crate::query::explain::{
     ExplainContext, Page, contradictions, deleted_rows as find_deleted_rows, explain as explain_run,
@@ -90,16 +93,25 @@ impl QueryContext {
 }
 
 /// The query parameters of a request.
-pub(super) struct QueryParams(Vec<(String, String)>);
+pub(super) struct QueryParams {
+    text: Vec<(String, String)>,
+    /// A name of a file is bytes, not text.
+    day_file: Option<Vec<u8>>,
+}
 
 impl QueryParams {
     pub(super) fn from_uri(uri: &Uri) -> Self {
-        let query = uri.query().unwrap_or_default().as_bytes();
-        Self(form_urlencoded::parse(query).into_owned().collect())
+        let query = uri.query().unwrap_or_default();
+        Self {
+            text: form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+            day_file: parameter_bytes(query, "day_file"),
+        }
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        let parameter = self.0.iter().find(|(key, _)| key == name);
+        let parameter = self.text.iter().find(|(key, _)| key == name);
         parameter.map(|(_, value)| value.as_str())
     }
 
@@ -108,7 +120,7 @@ impl QueryParams {
     }
 
     fn day_file(&self) -> Option<PairPath> {
-        PairPath::from_relative(self.get("day_file")?.as_ref())
+        PairPath::from_relative(Path::new(OsStr::from_bytes(self.day_file.as_ref()?)))
     }
 }
 

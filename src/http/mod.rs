@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::config::ListenAddress;
 use crate::platform::background::spawn;
 use crate::query::control::ControlSocket;
-pub use access::Endpoint;
+pub use access::{Client, Endpoint};
 use listener::{Accepted, Listener};
 pub use status_cache::StatusCache;
 
@@ -52,8 +52,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Pause before another attempt to bind an address that is in use or to create the control socket.
 const BIND_PAUSE: Duration = Duration::from_secs(5);
 
-/// The control socket, `None` where it could not be created, and its state directory.
-type Control = (Option<ControlSocket>, PathBuf);
+/// The control socket, `None` where it could not be created, its state directory, and the export.
+type Control = (Option<ControlSocket>, PathBuf, PathBuf);
 
 /// The server's thread. Dropping the server ends the thread and closes every connection.
 #[derive(Debug)]
@@ -91,11 +91,13 @@ impl Server {
         })
     }
 
-    /// Serves the control socket too. Without a socket the server retries to create it in `state_dir`.
-    pub fn add_control(&mut self, socket: Option<ControlSocket>, state_dir: &Path) {
+    /// Serves the control socket in `state_dir` too, for the user of the daemon and the group of the export. A socket
+    /// that cannot be created is tried again.
+    pub fn add_control(&mut self, state_dir: &Path, export: &Path) {
         if let Some(control) = self.control.take() {
+            let socket = ControlSocket::bind(state_dir, export);
             // The send fails only if the thread has ended; the socket is dropped then.
-            let _ = control.send((socket, state_dir.to_owned()));
+            let _ = control.send((socket, state_dir.to_owned(), export.to_owned()));
         }
     }
 }
@@ -127,12 +129,12 @@ async fn serve_all(
             serve_one(listener, false, cache).await;
         });
     }
-    let Ok((socket, state_dir)) = control.await else {
+    let Ok((socket, state_dir, export)) = control.await else {
         return std::future::pending().await;
     };
     let socket = match socket {
         Some(socket) => socket,
-        None => bind_later(&state_dir).await,
+        None => bind_later(&state_dir, &export).await,
     };
     match socket.listener().and_then(Listener::unix) {
         Ok(listener) => serve_one(listener, true, cache).await,
@@ -144,10 +146,10 @@ async fn serve_all(
 }
 
 /// Retries to create the control socket until the cause of the failure, such as a full disk, has ended.
-async fn bind_later(state_dir: &Path) -> ControlSocket {
+async fn bind_later(state_dir: &Path, export: &Path) -> ControlSocket {
     loop {
         tokio::time::sleep(BIND_PAUSE).await;
-        if let Ok(socket) = ControlSocket::try_bind(state_dir) {
+        if let Ok(socket) = ControlSocket::try_bind(state_dir, export) {
             tracing::info!("control socket ready");
             return socket;
         }
@@ -189,7 +191,8 @@ async fn serve_one(listener: Listener, is_control: bool, cache: Arc<StatusCache>
         tokio::spawn(async move {
             match accepted {
                 Accepted::Unix(stream) if is_control => {
-                    connection(stream, Endpoint::Control, cache).await;
+                    let client = access::client_of(&stream);
+                    connection(stream, Endpoint::Control(client), cache).await;
                 }
                 Accepted::Unix(stream) => connection(stream, Endpoint::Unix, cache).await,
                 Accepted::Tcp(stream) => {
@@ -253,7 +256,7 @@ async fn answer(
 ) -> Response<Full<Bytes>> {
     let mut response = match access::admit(request, endpoint) {
         Ok(()) => admitted(request, endpoint, cache).await,
-        Err((status, why)) => response::text(status, why),
+        Err((status, why)) => response::text(status, &why),
     };
     access::harden(response.headers_mut());
     response
@@ -265,7 +268,7 @@ async fn admitted(
     cache: &StatusCache,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
-    if let Some(stopped) = cache.stopped().filter(|_| endpoint == Endpoint::Control) {
+    if let Some(stopped) = cache.stopped().filter(|_| endpoint.is_control()) {
         // No engine answers any more.
         let shown = public_routes::answer(path, request.headers(), cache).await;
         return shown.unwrap_or_else(|| {
@@ -279,14 +282,13 @@ async fn admitted(
     }
     let from_engine = handlers::answer(request, cache.wake(), cache.answering());
     // The control socket never returns a cached status, and it alone accepts requests that change something.
-    if endpoint == Endpoint::Control && (path == "/status.json" || !access::reads(request.method()))
-    {
+    if endpoint.is_control() && (path == "/status.json" || !access::reads(request.method())) {
         return from_engine.await;
     }
     if let Some(answer) = public_routes::answer(path, request.headers(), cache).await {
         return answer;
     }
-    if endpoint == Endpoint::Control {
+    if endpoint.is_control() {
         return from_engine.await;
     }
     if public_routes::SHARED_PATHS.contains(&path) {

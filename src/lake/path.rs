@@ -87,6 +87,11 @@ impl PairPath {
         self.0.as_os_str().as_bytes()
     }
 
+    /// Returns `NAME.jsonl` as the file system has it.
+    pub fn name_bytes(&self) -> &[u8] {
+        self.name().as_bytes()
+    }
+
     /// Returns `NAME.jsonl`, with each byte that is not UTF-8 as U+FFFD.
     pub fn file_name(&self) -> Cow<'_, str> {
         decode_utf8(self.name().as_bytes())

@@ -121,16 +121,17 @@ pub fn open_day_file(
     }
     let path = base.join(pair.as_path());
     if storage.stat(&path)?.kind != FileKind::Link {
-        return storage.open_read(&path);
+        // A directory above it may have become a link since.
+        return storage.open_read_below(&base, pair.as_path());
     }
     let target = storage.canonicalize(&path)?;
-    if !target.starts_with(canonical_root) {
+    let Ok(below) = target.strip_prefix(canonical_root) else {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             "symbolic link leaves the root",
         ));
-    }
-    storage.open_read(&target)
+    };
+    storage.open_read_below(canonical_root, below)
 }
 
 #[cfg(test)]
@@ -144,6 +145,22 @@ mod tests {
 
     fn pair(path: &str) -> PairPath {
         PairPath::from_relative(Path::new(path)).unwrap()
+    }
+
+    #[test]
+    fn a_directory_exchanged_for_a_link_after_it_was_checked_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lake, other) = (dir.path().join("lake"), dir.path().join("other"));
+        fs::create_dir_all(lake.join("2026/05")).unwrap();
+        fs::create_dir_all(&other).unwrap();
+        fs::write(other.join("a.jsonl"), "text").unwrap();
+        symlink(&other, lake.join("2026/05/01")).unwrap();
+        let opened = OsStorage.open_read_below(&lake, Path::new("2026/05/01/a.jsonl"));
+        assert_eq!(opened.unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::remove_file(lake.join("2026/05/01")).unwrap();
+        fs::rename(&other, lake.join("2026/05/01")).unwrap();
+        let opened = OsStorage.open_read_below(&lake, Path::new("2026/05/01/a.jsonl"));
+        assert_eq!(opened.unwrap().stat().unwrap().len_bytes, 4);
     }
 
     #[test]

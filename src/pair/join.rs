@@ -222,7 +222,7 @@ impl<'a, E> Joiner<'a, E> {
         dialect: Dialect,
     ) -> Result<(), Refusal> {
         let place = RowPlace {
-            day_file_name: &self.day_file_name,
+            day_file_name: self.day_file_name.as_bytes(),
             index: u64::from(index),
         };
         let synthesis = Synthesis {

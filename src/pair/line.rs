@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::lake::chunk::Chunk;
+use crate::record::json::utf8::decode_utf8;
 use crate::record::parse;
 use crate::record::parse::ParseError;
 
@@ -59,8 +60,8 @@ pub(super) fn len_u32(line: &[u8]) -> u32 {
     u32::try_from(line.len()).expect("lines are shorter than their limit, which is below 4 GiB")
 }
 
-/// Returns the file name of a pair's path, `NAME.jsonl`.
+/// Returns the file name of a pair's path, `NAME.jsonl`, decoded as the batch does.
 pub(super) fn day_file_name(path: &[u8]) -> Cow<'_, str> {
     let start = memchr::memrchr(b'/', path).map_or(0, |slash| slash + 1);
-    String::from_utf8_lossy(&path[start..])
+    decode_utf8(&path[start..])
 }

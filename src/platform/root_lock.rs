@@ -1,35 +1,40 @@
 //! The lock that lets only one daemon at a time write under a root: a lock on a file next to the export, which names
 //! its holder. The kernel releases the lock with the process, so that a crash leaves nothing to clean up.
+//!
+//! A process that can open the lock file can hold its lock, so only the daemon's user and root can open it; a file with the
+//! holder's name is there for all others. Queries share the lock, write nothing and create nothing: the directory
+//! belongs to the daemon's user, who may have put anything at these names before root asks.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
-use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
-use crate::platform::storage::retry_interrupted;
+use crate::platform::held_dir::{HeldDir, NotOwnFile};
+use crate::platform::lock_takers::{is_alive, is_held_by_reader};
+use crate::platform::storage::{OsStorage, Storage as _, retry_interrupted};
 
 /// Name of the lock file, below `<root>/data/distilled` and in the state directory.
 const LOCK_FILE: &str = ".distilld.lock";
+/// Name of the file next to the root's lock that names the holder for users who may not open the lock.
+const HOLDER_FILE: &str = ".distilld.holder";
+/// Mode of the lock file.
+const LOCK_MODE: u32 = 0o600;
 
 /// Who holds a lock, or held it last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// Its process.
     pub pid: u32,
-    /// Its root, or that of the daemon before it where it only asks.
+    /// Its root.
     pub root: PathBuf,
     /// The state directory of that root.
     pub state_dir: PathBuf,
-    /// Whether it is a query, which only reads what a daemon left and ends soon.
-    #[serde(default)]
-    pub is_query: bool,
 }
 
 impl Holder {
@@ -39,7 +44,6 @@ impl Holder {
             pid: std::process::id(),
             root: root.to_owned(),
             state_dir: state_dir.to_owned(),
-            is_query: false,
         }
     }
 }
@@ -63,6 +67,14 @@ pub enum LockError {
     /// Another daemon holds the lock and has not written its name yet.
     #[error("another distilld holds {}", .0.display())]
     HeldByUnknown(PathBuf),
+    /// Another file is in the place of the lock.
+    #[error("the lock {} is {what}, which distilld does not use as a lock", path.display())]
+    NotOwnFile {
+        /// The lock file.
+        path: PathBuf,
+        /// What is there.
+        what: NotOwnFile,
+    },
     /// The lock file cannot be used.
     #[error("the lock {} cannot be used: {source} (as user {user})", path.display(), user = rustix::process::geteuid())]
     Io {
@@ -81,8 +93,8 @@ pub struct RootLock {
 }
 
 impl RootLock {
-    /// Takes the root's and the state directory's lock: two daemons may neither share an export nor a state. A command
-    /// that only asks is waited for.
+    /// Takes the root's and the state directory's lock: two daemons may neither share an export nor a state. A query
+    /// that reads the files is waited for.
     ///
     /// # Errors
     /// See [`LockError`].
@@ -96,17 +108,18 @@ impl RootLock {
         })
     }
 
-    /// The same to read what a daemon left.
+    /// Shares both locks with other queries, to read what a daemon left. A lock that does not exist is not created: no
+    /// daemon holds it.
     ///
     /// # Errors
     /// See [`LockError`].
     pub fn lock_for_query(root: &Path, state_dir: &Path) -> Result<Self, LockError> {
-        let paths = [lock_path(root), state_dir.join(LOCK_FILE)];
-        let holder = Holder {
-            is_query: true,
-            ..Holder::here(root, state_dir)
-        };
-        Self::take_all(paths, &holder)
+        let paths = BTreeSet::from([lock_path(root), state_dir.join(LOCK_FILE)]);
+        let held = paths.iter().filter_map(|path| share_one(path).transpose());
+        Ok(Self {
+            _held: held.collect::<Result<_, _>>()?,
+            foreign_state_root: None,
+        })
     }
 
     /// Takes the root's lock alone: for who writes its export and keeps no state.
@@ -120,8 +133,11 @@ impl RootLock {
     fn take_all<const N: usize>(paths: [PathBuf; N], holder: &Holder) -> Result<Self, LockError> {
         let paths = BTreeSet::from(paths);
         let held = paths.iter().map(|path| take_one(path, holder));
+        let held = held.collect::<Result<_, _>>()?;
+        let path = lock_path(&holder.root).with_file_name(HOLDER_FILE);
+        publish(&path, holder).map_err(|source| LockError::Io { path, source })?;
         Ok(Self {
-            _held: held.collect::<Result<_, _>>()?,
+            _held: held,
             foreign_state_root: None,
         })
     }
@@ -136,13 +152,13 @@ impl RootLock {
 /// The root that a state directory served last, if that is another lake than `root`, still there and still served from
 /// this state directory. A lake that was moved, or is mounted elsewhere, is the same.
 fn other_root(state_lock: &Path, root: &Path) -> Option<PathBuf> {
-    let last: Holder = serde_json::from_slice(&fs::read(state_lock).ok()?).ok()?;
+    let last = holder_at(state_lock).ok()??;
     if last.root == root {
         return None;
     }
     let there = last_holder(&last.root).ok()??;
     let identity = |root: &Path| {
-        let lock = fs::metadata(lock_path(root)).ok()?;
+        let lock = fs::symlink_metadata(lock_path(root)).ok()?;
         Some((lock.dev(), lock.ino()))
     };
     let is_other = identity(&last.root) != identity(root) && there.state_dir == last.state_dir;
@@ -152,10 +168,26 @@ fn other_root(state_lock: &Path, root: &Path) -> Option<PathBuf> {
 /// The daemon that keeps, or last kept, the export of a root; `None` if none ever did.
 ///
 /// # Errors
-/// The lock file is there and cannot be read.
-pub fn last_holder(root: &Path) -> io::Result<Option<Holder>> {
-    match fs::read(lock_path(root)) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+/// Neither the lock file nor the file with the holder's name can be read.
+pub fn last_holder(root: &Path) -> Result<Option<Holder>, LockError> {
+    let lock = lock_path(root);
+    match holder_at(&lock) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let path = lock.with_file_name(HOLDER_FILE);
+            match holder_at(&path).map_err(at(&path))? {
+                // An earlier version wrote only the lock.
+                None => Err(at(&lock)(error)),
+                holder => Ok(holder),
+            }
+        }
+        read => read.map_err(at(&lock)),
+    }
+}
+
+/// Returns the holder that a file names; `None` if the file does not exist or names none.
+fn holder_at(path: &Path) -> io::Result<Option<Holder>> {
+    match HeldDir::of(path).and_then(|(dir, name)| dir.open_read(name)) {
+        Ok(file) => Ok(holder_in(&file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -168,8 +200,8 @@ pub fn is_held(root: &Path) -> bool {
     if matches!(last_holder(root), Ok(Some(holder)) if is_alive(holder.pid)) {
         return true;
     }
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let mut reading = OpenOptions::new();
+    let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed();
+    let mut reading = fs::OpenOptions::new();
     reading.read(true).custom_flags(flags);
     match retry_interrupted(|| reading.open(lock_path(root))) {
         Ok(file) => file.try_lock_shared().is_err(),
@@ -182,98 +214,179 @@ pub(crate) fn lock_path(root: &Path) -> PathBuf {
     root.join("data/distilled").join(LOCK_FILE)
 }
 
+/// Returns the conversion of an error at a lock's path.
+fn at(path: &Path) -> impl Fn(io::Error) -> LockError {
+    |source| {
+        let path = path.to_owned();
+        match NotOwnFile::of(&source) {
+            Some(what) => LockError::NotOwnFile { path, what },
+            None => LockError::Io { path, source },
+        }
+    }
+}
+
+/// Takes a lock alone, and writes the holder's name into its file.
 fn take_one(path: &Path, holder: &Holder) -> Result<File, LockError> {
-    let io_error = |source| LockError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    OsStorage.create_dir_all(parent).map_err(at(path))?;
+    let (dir, name) = HeldDir::of(path).map_err(at(path))?;
     let began = Instant::now();
     loop {
-        let mut file = open(path).map_err(io_error)?;
-        match file.try_lock() {
-            Ok(()) => {
-                match write_holder(path, holder) {
-                    // No daemon can start on a disk that rejects writes, so a query needs no lock there.
-                    Err(source) if !holder.is_query => return Err(io_error(source)),
-                    _ => return Ok(file),
+        // Opened for reading if it exists, so that a disk that hangs or is read-only does not hide the holder.
+        let file = match dir.open_read(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match dir.create(name, LOCK_MODE) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    created => created,
                 }
             }
-            Err(TryLockError::Error(source)) => return Err(io_error(source)),
+            opened => opened,
+        };
+        let file = file.map_err(at(path))?;
+        let is_open_to_others = is_open_to_others(&file).map_err(at(path))?;
+        let attempt = file.try_lock();
+        let taken = match attempt {
+            Ok(()) if is_open_to_others => replace(&dir, name, &file).map_err(at(path))?,
+            Ok(()) => dir.names(name, &file).then_some(file),
+            Err(TryLockError::Error(source)) => return Err(at(path)(source)),
+            Err(TryLockError::WouldBlock) => match blocked(path, &file, began)? {
+                Blocked::Wait => {
+                    drop(file);
+                    std::thread::sleep(TRY_AGAIN);
+                    continue;
+                }
+                Blocked::ByReader => replace(&dir, name, &file).map_err(at(path))?,
+            },
+        };
+        // Without a file, another process replaced it in the meantime.
+        if let Some(file) = taken {
+            write_holder(&dir, name, &file, holder).map_err(at(path))?;
+            return Ok(file);
+        }
+    }
+}
+
+/// What follows from a lock that another process has.
+enum Blocked {
+    /// It is tried again.
+    Wait,
+    /// Users who can only read the file of an earlier version have it: no daemon.
+    ByReader,
+}
+
+/// Decides what follows from a lock that was refused since `began`.
+fn blocked(path: &Path, file: &File, began: Instant) -> Result<Blocked, LockError> {
+    if is_open_to_others(file).map_err(at(path))? {
+        if is_held_by_reader(file) {
+            return Ok(Blocked::ByReader);
+        }
+    } else if began.elapsed() < ASKING_PATIENCE && file.try_lock_shared().is_ok() {
+        // Queries share it. This share ends with the file.
+        return Ok(Blocked::Wait);
+    }
+    match refused(path, file, began) {
+        None => Ok(Blocked::Wait),
+        Some(error) => Err(error),
+    }
+}
+
+/// Returns the error that names the holder; `None` while the holder may still write its name.
+fn refused(path: &Path, file: &File, began: Instant) -> Option<LockError> {
+    match holder_in(file) {
+        Some(holder) if is_alive(holder.pid) => Some(LockError::Held(holder)),
+        _ if began.elapsed() < NAMELESS_PATIENCE => None,
+        Some(holder) => Some(LockError::Held(holder)),
+        None => Some(LockError::HeldByUnknown(path.to_owned())),
+    }
+}
+
+/// Shares a lock with other queries. Returns `None` if its file does not exist.
+fn share_one(path: &Path) -> Result<Option<File>, LockError> {
+    let began = Instant::now();
+    loop {
+        let opened = HeldDir::of(path).and_then(|(dir, name)| {
+            let file = dir.open_read(name)?;
+            Ok((dir, name, file))
+        });
+        let (dir, name, file) = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(at(path))?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) if dir.names(name, &file) => return Ok(Some(file)),
+            // A daemon replaced it in the meantime.
+            Ok(()) => continue,
+            Err(TryLockError::Error(source)) => return Err(at(path)(source)),
             Err(TryLockError::WouldBlock) => {}
         }
-        match holder_in(&mut file) {
-            Some(other) if other.is_query && began.elapsed() < ASKING_PATIENCE => {
-                std::thread::sleep(TRY_AGAIN);
-            }
-            Some(other) if is_alive(other.pid) => return Err(LockError::Held(other)),
-            // The holder is about to write its name.
-            _ if began.elapsed() < NAMELESS_PATIENCE => std::thread::sleep(TRY_AGAIN),
-            Some(other) => return Err(LockError::Held(other)),
-            None => return Err(LockError::HeldByUnknown(path.to_owned())),
+        if let Some(error) = refused(path, &file, began) {
+            return Err(error);
         }
+        std::thread::sleep(TRY_AGAIN);
     }
 }
 
-/// Opens the lock file for reading if it exists, so that a disk that hangs or is read-only does not hide the holder.
-fn open(path: &Path) -> io::Result<File> {
-    // A FIFO at this path must not block.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let mut reading = OpenOptions::new();
-    reading.read(true).custom_flags(flags);
-    match retry_interrupted(|| reading.open(path)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        other => return other,
-    }
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    retry_interrupted(|| fs::create_dir_all(dir))?;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
-    // A file that root created must stay writable for the daemon; other users cannot change an owner.
-    if let Ok(rights) = fs::metadata(dir) {
-        let _ = chown(path, Some(rights.uid()), Some(rights.gid()));
-    }
-    Ok(file)
+/// Returns whether other users than the owner can open the file, as an earlier version created it.
+fn is_open_to_others(file: &File) -> io::Result<bool> {
+    Ok(file.metadata()?.mode() & 0o077 != 0)
 }
 
-/// Returns whether there is such a process, as far as this namespace shows it.
-fn is_alive(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(Errno::SRCH)))
-}
-
-fn holder_in(file: &mut File) -> Option<Holder> {
-    let mut bytes = Vec::new();
-    file.rewind()
-        .and_then(|()| file.read_to_end(&mut bytes))
-        .ok()?;
-    serde_json::from_slice(&bytes).ok()
-}
-
-/// Writes the holder's name. A query keeps the name of the daemon that was here before.
-fn write_holder(path: &Path, holder: &Holder) -> io::Result<()> {
-    let last = fs::read(path)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let holder = match last {
-        Some(last) if holder.is_query => Holder {
-            pid: holder.pid,
-            is_query: true,
-            ..last
-        },
-        _ => holder.clone(),
+/// Replaces a lock file that other users can open, or have open, by one that they cannot open. Returns the new one,
+/// locked; `None` if another process was faster.
+///
+/// The new file is locked under its temporary name. Only the process that has that lock renames or removes it, so of
+/// two processes one finds that the lock's name no longer names `old`.
+fn replace(dir: &HeldDir, name: &str, old: &File) -> io::Result<Option<File>> {
+    let temporary = format!("{name}.new");
+    let file = match dir.create(&temporary, LOCK_MODE) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => dir.open_read(&temporary),
+        created => created,
     };
-    let bytes = serde_json::to_vec(&holder)?;
-    let mut file = OpenOptions::new().write(true).truncate(true).open(path)?;
-    file.write_all(&bytes)
+    let file = file?;
+    if file.try_lock().is_err() || !dir.names(&temporary, &file) {
+        return Ok(None);
+    }
+    if !dir.names(name, old) {
+        dir.remove(&temporary)?;
+        return Ok(None);
+    }
+    dir.rename(&temporary, name)?;
+    Ok(Some(file))
+}
+
+/// Maximum length of a file that names a holder: two paths and a number.
+const HOLDER_BYTES_MAX: usize = 16 << 10;
+
+fn holder_in(file: &File) -> Option<Holder> {
+    let mut bytes = vec![0; HOLDER_BYTES_MAX];
+    let len = retry_interrupted(|| file.read_at(&mut bytes, 0)).ok()?;
+    serde_json::from_slice(&bytes[..len]).ok()
+}
+
+/// Writes the holder's name into the file whose lock is taken.
+fn write_holder(dir: &HeldDir, name: &str, locked: &File, holder: &Holder) -> io::Result<()> {
+    let file = dir.open_write(name, locked)?;
+    file.set_len(0)?;
+    file.write_all_at(&serde_json::to_vec(holder)?, 0)
+}
+
+/// Writes the holder's name where users can read it who may not open the lock. The caller has the lock.
+fn publish(path: &Path, holder: &Holder) -> io::Result<()> {
+    let (dir, name) = HeldDir::of(path)?;
+    let temporary = format!("{name}.new");
+    match dir.remove(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = dir.create(&temporary, 0o644)?;
+    file.write_all_at(&serde_json::to_vec(holder)?, 0)?;
+    dir.rename(&temporary, name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_second_daemon_is_told_who_the_first_is() {
@@ -308,29 +421,97 @@ mod tests {
     }
 
     #[test]
-    fn who_only_asks_is_waited_for_and_goes_on_naming_the_daemon() {
+    fn a_query_is_waited_for_and_the_lock_names_the_last_daemon() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         let state_dir = root.join("state");
         drop(RootLock::take(root, &state_dir).unwrap());
         let asking = RootLock::lock_for_query(root, &root.join("other")).unwrap();
         let named = last_holder(root).unwrap().unwrap();
-        assert_eq!((&named.state_dir, named.is_query), (&state_dir, true));
+        assert_eq!(named.state_dir, state_dir);
         std::thread::scope(|scope| {
             let daemon = scope.spawn(|| RootLock::take(root, &state_dir));
             let question = scope.spawn(|| RootLock::lock_for_query(root, &state_dir));
-            std::thread::sleep(Duration::from_millis(200));
-            assert!(!daemon.is_finished() && !question.is_finished());
+            // Queries share the lock.
+            drop(question.join().unwrap().unwrap());
+            assert!(!daemon.is_finished());
             drop(asking);
-            // Whichever comes first; the daemon waits for the question, and a question asks the daemon.
-            let asked = question.join().unwrap();
-            assert!(matches!(asked, Ok(_) | Err(LockError::Held(_))));
-            drop(asked);
             let held = daemon.join().unwrap().unwrap();
             let refused = RootLock::lock_for_query(root, &state_dir);
-            assert!(matches!(refused, Err(LockError::Held(holder)) if !holder.is_query));
+            assert!(matches!(refused, Err(LockError::Held(_))));
             drop(held);
         });
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_lock_is_neither_followed_nor_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, state_dir) = (dir.path().join("lake"), dir.path().join("state"));
+        drop(RootLock::take(&root, &state_dir).unwrap());
+        let victim = dir.path().join("victim");
+        let made = dir.path().join("made");
+        fs::write(&victim, "text").unwrap();
+        for lock in [lock_path(&root), state_dir.join(LOCK_FILE)] {
+            let kept = fs::read(&lock).unwrap();
+            for target in [&victim, &made] {
+                fs::remove_file(&lock).unwrap();
+                std::os::unix::fs::symlink(target, &lock).unwrap();
+                for taken in [
+                    RootLock::lock_for_query(&root, &state_dir),
+                    RootLock::take(&root, &state_dir),
+                ] {
+                    let error = taken.unwrap_err();
+                    assert!(error.to_string().contains("a symbolic link"), "{error}");
+                }
+            }
+            // A second name of a file that only root can write.
+            fs::remove_file(&lock).unwrap();
+            fs::set_permissions(&victim, PermissionsExt::from_mode(0o600)).unwrap();
+            fs::hard_link(&victim, &lock).unwrap();
+            let error = RootLock::take(&root, &state_dir).unwrap_err();
+            assert!(error.to_string().contains("other names"), "{error}");
+            fs::remove_file(&lock).unwrap();
+            fs::write(&lock, kept).unwrap();
+        }
+        assert_eq!(fs::read(&victim).unwrap(), b"text");
+        assert!(!made.exists());
+    }
+
+    #[test]
+    fn a_query_writes_and_creates_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, state_dir) = (dir.path().join("lake"), dir.path().join("state"));
+        drop(RootLock::lock_for_query(&root, &state_dir).unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        drop(RootLock::take(&root, &state_dir).unwrap());
+        let before = fs::read(lock_path(&root)).unwrap();
+        drop(RootLock::lock_for_query(&root, &state_dir).unwrap());
+        assert_eq!(fs::read(lock_path(&root)).unwrap(), before);
+    }
+
+    #[test]
+    fn a_lock_that_others_could_open_is_replaced_by_one_that_they_cannot() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, state_dir) = (dir.path().join("lake"), dir.path().join("state"));
+        drop(RootLock::take(&root, &state_dir).unwrap());
+        let lock = lock_path(&root);
+        let rights = || fs::metadata(&lock).unwrap();
+        assert_eq!(rights().mode() & 0o777, 0o600);
+        fs::set_permissions(&lock, PermissionsExt::from_mode(0o644)).unwrap();
+        let (earlier, opened) = (rights().ino(), File::open(&lock).unwrap());
+        let taken = RootLock::take(&root, &state_dir).unwrap();
+        assert_eq!(rights().mode() & 0o777, 0o600);
+        assert_ne!(rights().ino(), earlier);
+        drop(taken);
+        // A process that opened it before cannot keep the next daemon out.
+        opened.lock().unwrap();
+        drop(RootLock::take(&root, &state_dir).unwrap());
+        // A daemon of an earlier version can.
+        fs::set_permissions(&lock, PermissionsExt::from_mode(0o644)).unwrap();
+        let old = File::open(&lock).unwrap();
+        old.lock().unwrap();
+        let refused = RootLock::take(&root, &state_dir);
+        assert!(matches!(refused, Err(LockError::Held(_))), "{refused:?}");
     }
 
     #[test]

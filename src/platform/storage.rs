@@ -13,7 +13,8 @@ use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{
-    FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    fchown,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -100,7 +101,12 @@ pub trait Storage: Debug + Send + Sync {
     /// Opens an existing regular file for reading; never blocks on a FIFO, never follows a link in the last
     /// component.
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
-    /// Opens an existing file for reading and writing.
+    /// As [`Storage::open_read`], and follows no link below `base`: a directory that is exchanged for a link at any time
+    /// leads nowhere else, the file is `NotFound` then.
+    fn open_read_below(&self, base: &Path, below: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        self.open_read(&base.join(below))
+    }
+    /// Opens an existing file for reading and writing; never follows a link in the last component.
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
     /// Creates a file, which must not exist, for reading and writing.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
@@ -218,6 +224,11 @@ pub fn remove_if_exists(storage: &dyn Storage, path: &Path) -> io::Result<()> {
     }
 }
 
+/// Rights of a new file, less those that the umask takes.
+pub const FILE_MODE_MAX: u32 = 0o644;
+/// Rights of a new directory, less those that the umask takes.
+const DIR_MODE_MAX: u32 = 0o755;
+
 /// The file system of the host.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OsStorage;
@@ -279,18 +290,45 @@ impl Storage for OsStorage {
         let mut options = fs::OpenOptions::new();
         options.read(true).custom_flags(flags.bits().cast_signed());
         let file = retry_interrupted(|| options.open(path))?;
-        if !retry_interrupted(|| file.metadata())?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a regular file",
-            ));
-        }
-        Ok(Arc::new(DiskFile(file)))
+        regular(file)
+    }
+
+    fn open_read_below(&self, base: &Path, below: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        use rustix::fs::{Mode, OFlags, ResolveFlags};
+        let dir_flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = retry_interrupted(|| Ok(rustix::fs::open(base, dir_flags, Mode::empty())?))?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+        let open = || {
+            Ok(rustix::fs::openat2(
+                &dir,
+                below,
+                flags,
+                Mode::empty(),
+                resolve,
+            )?)
+        };
+        let file = match retry_interrupted(open) {
+            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            // A kernel or a container without that call.
+            Err(error) if error.raw_os_error() == Some(Errno::NOSYS.raw_os_error()) => {
+                return self.open_read(&base.join(below));
+            }
+            opened => fs::File::from(opened?),
+        };
+        regular(file)
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        // The directory belongs to the user of the daemon, who must not have root write through a link.
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         let mut options = fs::OpenOptions::new();
-        options.read(true).write(true);
+        options
+            .read(true)
+            .write(true)
+            .custom_flags(flags.bits().cast_signed());
         Ok(Arc::new(DiskFile(retry_interrupted(|| {
             options.open(path)
         })?)))
@@ -298,7 +336,12 @@ impl Storage for OsStorage {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         let mut options = fs::OpenOptions::new();
-        options.read(true).write(true).create_new(true);
+        // Under no umask may another user write into a file or a directory of the daemon.
+        options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE_MAX);
         Ok(Arc::new(DiskFile(retry_interrupted(|| {
             options.open(path)
         })?)))
@@ -357,7 +400,9 @@ impl Storage for OsStorage {
         }
         let parent = path.parent().unwrap_or(Path::new("/"));
         self.create_dir_all(parent)?;
-        match retry_interrupted(|| fs::create_dir(path)) {
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(DIR_MODE_MAX);
+        match retry_interrupted(|| builder.create(path)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             Err(error) => Err(error),
             Ok(()) => self.sync_dir(if parent.as_os_str().is_empty() {
@@ -376,6 +421,16 @@ impl Storage for OsStorage {
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
         retry_interrupted(|| fs::canonicalize(path))
     }
+}
+
+fn regular(file: fs::File) -> io::Result<Arc<dyn StorageFile>> {
+    if !retry_interrupted(|| file.metadata())?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ));
+    }
+    Ok(Arc::new(DiskFile(file)))
 }
 
 fn list_once(dir: &Path) -> io::Result<Vec<ListedEntry>> {

@@ -10,7 +10,8 @@ use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 
-pub use crate::query::control_socket::ControlSocket;
+use crate::lake::path::PairPath;
+pub use crate::query::control_socket::{ControlSocket, socket_path};
 
 /// The response of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,36 @@ pub struct Answer {
     pub status: StatusCode,
     /// The body.
     pub body: Vec<u8>,
+}
+
+/// Returns the query parameter of a day-file, each byte that is not plain text percent-encoded.
+#[must_use]
+pub fn day_file_parameter(path: &PairPath) -> String {
+    let encoded: String = form_urlencoded::byte_serialize(path.as_bytes()).collect();
+    format!("day_file={encoded}")
+}
+
+/// Returns the bytes of the first parameter of this name, which may be no UTF-8.
+#[must_use]
+pub fn parameter_bytes(query: &str, name: &str) -> Option<Vec<u8>> {
+    let mut parameters = query.split('&').map(|pair| pair.split_once('='));
+    let (_, encoded) = parameters.find_map(|pair| pair.filter(|(key, _)| *key == name))?;
+    let mut bytes = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digit = |at: usize| char::from(*after.get(at)?).to_digit(16);
+        (bytes, rest) = match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push((high << 4 | low) as u8);
+                (bytes, &after[2..])
+            }
+            (byte, ..) => {
+                bytes.push(if *byte == b'+' { b' ' } else { *byte });
+                (bytes, after)
+            }
+        };
+    }
+    Some(bytes)
 }
 
 /// Why there is no answer.
@@ -113,4 +144,30 @@ async fn exchange(state_dir: &Path, method: Method, path: &str) -> Result<Answer
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes().to_vec();
     Ok(Answer { status, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    #[test]
+    fn the_bytes_of_a_day_file_survive_a_query() {
+        let names = [
+            &b"a b+c%41&=\"#.jsonl"[..],
+            b"x\xe2\x82\xff.jsonl",
+            b"\xc3\xa4.jsonl",
+        ];
+        for name in names {
+            let bytes = [b"2026/01/01/", name].concat();
+            let path = PairPath::from_relative(Path::new(OsStr::from_bytes(&bytes))).unwrap();
+            let query = format!("limit=1&{}&stream=scored", day_file_parameter(&path));
+            assert_eq!(parameter_bytes(&query, "day_file"), Some(bytes), "{query}");
+            let uri: hyper::Uri = format!("/x?{query}").parse().unwrap();
+            assert_eq!(uri.query(), Some(&*query));
+        }
+        assert_eq!(parameter_bytes("a=%4&b=%zz", "a"), Some(b"%4".to_vec()));
+        assert_eq!(parameter_bytes("a=%4&b=%zz", "c"), None);
+    }
 }

@@ -1,17 +1,28 @@
 //! The control socket in the state directory: binding it, replacing one that an ended process left, and connecting to
-//! it however long its path is. The server decides who is answered.
+//! it however long its path is. The rights of its file decide who may connect: the daemon's user, and the group that may
+//! read the export. The server decides who of them may change something.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixStream;
 
 /// Name of the control socket in the state directory.
 const CONTROL_SOCKET: &str = "control.sock";
 
-/// The socket on which the daemon answers commands of its own user; it goes when the daemon does.
+/// Connections that wait in the kernel's queue.
+const BACKLOG: i32 = 128;
+/// Rights while the socket is created: its own user alone.
+const OWN_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+/// Rights of the socket for its own user and the group of the export.
+const GROUP_MODE: Mode = OWN_MODE.union(Mode::RGRP).union(Mode::WGRP);
+
+/// The socket on which the daemon answers commands; it goes when the daemon does.
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: std::os::unix::net::UnixListener,
@@ -20,10 +31,10 @@ pub struct ControlSocket {
 
 impl ControlSocket {
     /// Binds the socket in a state directory whose lock is held, so that an existing socket belongs to an ended
-    /// process. A failure is logged once, and commands read the files instead.
+    /// process. The group of the export may connect. A failure is logged once, and commands read the files instead.
     #[must_use]
-    pub fn bind(state_dir: &Path) -> Option<Self> {
-        match Self::try_bind(state_dir) {
+    pub fn bind(state_dir: &Path, export: &Path) -> Option<Self> {
+        match Self::try_bind(state_dir, export) {
             Ok(socket) => Some(socket),
             Err(error) => {
                 tracing::warn!(state_dir = %state_dir.display(), %error, "no control socket yet, trying on: until then commands see this daemon's published status alone");
@@ -36,15 +47,23 @@ impl ControlSocket {
     ///
     /// # Errors
     /// The disk's and the kernel's.
-    pub(crate) fn try_bind(state_dir: &Path) -> io::Result<Self> {
-        let path = state_dir.join(CONTROL_SOCKET);
+    pub(crate) fn try_bind(state_dir: &Path, export: &Path) -> io::Result<Self> {
+        let path = socket_path(state_dir);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let (_dir, short) = short_path(state_dir)?;
-        let listener = std::os::unix::net::UnixListener::bind(short)?;
-        listener.set_nonblocking(true)?;
+        let (dir, short) = short_path(state_dir)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        // Linux creates the file with the rights of the socket: no other user can connect before they are final,
+        // under any umask.
+        rustix::fs::fchmod(&socket, OWN_MODE)?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(short)?)?;
+        share_with_group(&dir, state_dir, export);
+        rustix::net::listen(&socket, BACKLOG)?;
+        let listener = UnixListener::from(socket);
         Ok(Self { listener, path })
     }
 
@@ -61,12 +80,48 @@ impl ControlSocket {
         let (_dir, short) = short_path(state_dir)?;
         UnixStream::connect(short).await
     }
+
+    /// Returns whether a process listens there, and this user may connect.
+    ///
+    /// # Errors
+    /// As of [`ControlSocket::connect`].
+    pub fn probe(state_dir: &Path) -> io::Result<()> {
+        let (_dir, short) = short_path(state_dir)?;
+        StdUnixStream::connect(short).map(drop)
+    }
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
         // One that stays is replaced by the next daemon, and refuses connections until then.
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Returns the path of the control socket.
+#[must_use]
+pub fn socket_path(state_dir: &Path) -> PathBuf {
+    state_dir.join(CONTROL_SOCKET)
+}
+
+/// Lets the group connect that may read the export, or before there is one, may enter the state directory. Without the
+/// right to give the socket to that group it stays with its own user.
+fn share_with_group(dir: &OwnedFd, state_dir: &Path, export: &Path) {
+    let readable = std::fs::symlink_metadata(export).or_else(|_| std::fs::metadata(state_dir));
+    let Ok(readable) = readable else { return };
+    if readable.mode() & 0o040 == 0 {
+        return;
+    }
+    let group = Some(Gid::from_raw(readable.gid()));
+    let shared = rustix::fs::chownat(dir, CONTROL_SOCKET, None, group, AtFlags::SYMLINK_NOFOLLOW)
+        .and_then(|()| {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(dir, CONTROL_SOCKET, flags, Mode::empty())?;
+            // The mode of a descriptor without access is changed by its path.
+            rustix::fs::chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), GROUP_MODE)
+        });
+    if let Err(error) = shared {
+        tracing::debug!(%error, "the control socket is for the daemon's own user alone ({error})");
     }
 }
 

@@ -11,10 +11,11 @@ use serde::de::DeserializeOwned;
 use crate::config::Settings;
 use crate::lake::path::export_path;
 use crate::pair::accounting::Account;
-use crate::platform::root_lock::{Holder, LockError, RootLock};
+use crate::platform::rights::Denied;
+use crate::platform::root_lock::{Holder, LockError, RootLock, last_holder};
 use crate::platform::storage::{OsStorage, Storage};
 use crate::query::control;
-use crate::query::control::{Answer, ControlError};
+use crate::query::control::{Answer, ControlError, ControlSocket, socket_path};
 use crate::recovery::open::check_export;
 use crate::store::export::ExportError;
 use crate::store::files::{JOURNAL_FILE, STATE_FILE};
@@ -28,6 +29,12 @@ use crate::store::state::error::StateError;
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum InquireError {
+    /// The user of this command lacks a right.
+    #[error("{0}")]
+    Denied(Box<Denied>),
+    /// No daemon answers, and the user of this command may not read its files.
+    #[error("no daemon answers on its control socket, and its files are for its own user: {0}")]
+    DeniedFiles(Box<Denied>),
     /// The root cannot be used.
     #[error("the root {} cannot be used: {source}", root.display())]
     Root {
@@ -137,12 +144,14 @@ pub struct OfflineState {
 /// # Errors
 /// See [`InquireError`].
 pub fn find(settings: &Settings) -> Result<Backend, InquireError> {
-    let root_error = |source| InquireError::Root {
-        root: settings.root.clone(),
-        source,
+    let root_error = |source| {
+        denied_or(&settings.root, source, |source| InquireError::Root {
+            root: settings.root.clone(),
+            source,
+        })
     };
     let root = OsStorage.canonicalize(&settings.root).map_err(root_error)?;
-    let holder = crate::platform::root_lock::last_holder(&root).map_err(root_error)?;
+    let holder = last_holder(&root).map_err(lock_error)?;
     let has_state = |dir: &Path| dir.join(STATE_FILE).try_exists().unwrap_or(true);
     let state_dir = holder
         .as_ref()
@@ -153,7 +162,6 @@ pub fn find(settings: &Settings) -> Result<Backend, InquireError> {
         // Taking the lock would leave files on a root where no daemon ever ran.
         return Err(InquireError::NoState(state_dir));
     }
-    // The lock keeps naming the state directory of the daemon, because `export` reads it there.
     match RootLock::lock_for_query(&root, &state_dir) {
         Ok(lock) if has_state(&state_dir) => {
             let files = OfflineState::open(root, state_dir, lock)?;
@@ -161,7 +169,39 @@ pub fn find(settings: &Settings) -> Result<Backend, InquireError> {
         }
         Ok(_lock) => Err(InquireError::NoState(state_dir)),
         Err(LockError::Held(holder)) => Ok(Backend::Daemon(holder)),
-        Err(error) => Err(InquireError::Lock(error)),
+        Err(error) => match (lock_error(error), holder) {
+            (InquireError::Denied(lock), Some(holder)) => by_socket(holder, lock),
+            (error, _) => Err(error),
+        },
+    }
+}
+
+/// The daemon that answers a user who may not open its lock.
+fn by_socket(holder: Holder, lock: Box<Denied>) -> Result<Backend, InquireError> {
+    match ControlSocket::probe(&holder.state_dir) {
+        Ok(()) => Ok(Backend::Daemon(holder)),
+        Err(error) => match Denied::of(&socket_path(&holder.state_dir), error) {
+            Ok(socket) => Err(InquireError::Denied(Box::new(socket))),
+            Err(_) => Err(InquireError::DeniedFiles(lock)),
+        },
+    }
+}
+
+/// Returns the missing right at a path, if the error is one.
+pub(super) fn denied_or(
+    path: &Path,
+    error: io::Error,
+    other: impl FnOnce(io::Error) -> InquireError,
+) -> InquireError {
+    Denied::of(path, error).map_or_else(other, |denied| InquireError::Denied(Box::new(denied)))
+}
+
+fn lock_error(error: LockError) -> InquireError {
+    match error {
+        LockError::Io { path, source } => denied_or(&path.clone(), source, |source| {
+            InquireError::Lock(LockError::Io { path, source })
+        }),
+        error => InquireError::Lock(error),
     }
 }
 
@@ -195,10 +235,18 @@ pub fn of_daemon<T: DeserializeOwned>(
     patience: Duration,
 ) -> Result<T, InquireError> {
     let asked = control::ask(&holder.state_dir, method, path, patience);
-    let Answer { status, body } = asked.map_err(|source| InquireError::Unresponsive {
+    let unresponsive = |source| InquireError::Unresponsive {
         pid: holder.pid,
         root: holder.root.clone(),
         source,
+    };
+    let Answer { status, body } = asked.map_err(|source| match source {
+        ControlError::Unreachable(source) => {
+            denied_or(&socket_path(&holder.state_dir), source, |source| {
+                unresponsive(ControlError::Unreachable(source))
+            })
+        }
+        source => unresponsive(source),
     })?;
     if !status.is_success() {
         return Err(InquireError::Rejected {
@@ -225,10 +273,15 @@ impl StoredFiles {
     /// # Errors
     /// State or journal cannot be read.
     pub(super) fn read(state_dir: &Path) -> Result<Self, InquireError> {
-        let stored = State::open(&OsStorage, &state_dir.join(STATE_FILE))?;
+        let state_path = state_dir.join(STATE_FILE);
+        let stored = State::open(&OsStorage, &state_path).map_err(|error| match error {
+            StateError::Io(error) => denied_or(&state_path, error, |e| StateError::Io(e).into()),
+            error => error.into(),
+        })?;
+        let journal_path = state_dir.join(JOURNAL_FILE);
         let file = OsStorage
-            .open_read(&state_dir.join(JOURNAL_FILE))
-            .map_err(JournalError::Io)?;
+            .open_read(&journal_path)
+            .map_err(|error| denied_or(&journal_path, error, |e| JournalError::Io(e).into()))?;
         let header = stored.header().clone();
         let mut replay = Replay::new(stored.view()?, &header);
         Journal::replay(
@@ -255,10 +308,14 @@ impl OfflineState {
         })
     }
 
-    /// Closes the state and keeps the lock, for an engine: the root, the state directory, the lock.
-    #[must_use]
-    pub fn into_lock(self) -> (PathBuf, PathBuf, RootLock) {
-        (self.root, self.state_dir, self.lock)
+    /// Closes the state and takes the lock alone, for an engine: the root, the state directory, the lock.
+    ///
+    /// # Errors
+    /// A daemon or another command took the lock in the meantime.
+    pub fn into_lock(self) -> Result<(PathBuf, PathBuf, RootLock), InquireError> {
+        drop((self.stored, self.lock));
+        let lock = RootLock::take(&self.root, &self.state_dir).map_err(InquireError::Lock)?;
+        Ok((self.root, self.state_dir, lock))
     }
 
     /// Checks whether a start can continue with the export.

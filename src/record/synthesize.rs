@@ -64,8 +64,8 @@ pub struct Synthesis<'a> {
 /// The position of the scored run.
 #[derive(Debug, Clone, Copy)]
 pub struct RowPlace<'a> {
-    /// Name of the day-file, `NAME.jsonl`, without its directory.
-    pub day_file_name: &'a str,
+    /// Name of the day-file, `NAME.jsonl`, without its directory: bytes that may not be UTF-8.
+    pub day_file_name: &'a [u8],
     /// Index among the well-formed records of the scored day-file, from 0.
     pub index: u64,
 }
@@ -93,7 +93,7 @@ pub fn synthesize(
         out,
     };
     row.raw("{\"schema_version\":1,\"id\":\"");
-    row.text(place.day_file_name);
+    row.file_name(place.day_file_name);
     row.raw(":");
     row.number(place.index);
     row.raw("\",\"instruction\":\"");
@@ -139,6 +139,19 @@ impl RowWriter<'_> {
 
     fn text(&mut self, text: &str) {
         escape(text, self.dialect, self.out);
+    }
+
+    /// Writes a name of a file. Go has an escape for each byte that is not UTF-8, and none for U+FFFD itself.
+    fn file_name(&mut self, name: &[u8]) {
+        for chunk in name.utf8_chunks() {
+            self.text(chunk.valid());
+            for _ in chunk.invalid() {
+                self.raw(match self.dialect {
+                    Dialect::Native => "\u{fffd}",
+                    Dialect::Go => "\\ufffd",
+                });
+            }
+        }
     }
 
     fn json(&mut self, text: &JsonText<'_>) {
@@ -266,7 +279,7 @@ mod tests {
             panic!("an accepted run is admitted");
         };
         let place = RowPlace {
-            day_file_name: "a\"b.jsonl",
+            day_file_name: b"a\"b.jsonl",
             index: 7,
         };
         let synthesis = Synthesis {
@@ -297,6 +310,23 @@ mod tests {
         );
         let row = row(&line, Dialect::Native, false).unwrap();
         row["instruction"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_file_name_that_is_not_utf8_has_an_escape_in_the_go_dialect_alone() {
+        let name = |dialect| {
+            let mut out = Vec::new();
+            RowWriter {
+                dialect,
+                out: &mut out,
+            }
+            .file_name(b"x\xe2\x82\xef\xbf\xbd\xff<.jsonl");
+            String::from_utf8(out).unwrap()
+        };
+        let native = "x\u{fffd}\u{fffd}\u{fffd}\u{fffd}<.jsonl";
+        assert_eq!(name(Dialect::Native), native);
+        let go = "x\\ufffd\\ufffd\u{fffd}\\ufffd\\u003c.jsonl";
+        assert_eq!(name(Dialect::Go), go);
     }
 
     #[test]
@@ -461,7 +491,7 @@ mod tests {
                     panic!("an accepted run is admitted");
                 };
                 let place = RowPlace {
-                    day_file_name: "n.jsonl",
+                    day_file_name: b"n.jsonl",
                     index: 0,
                 };
                 let synthesis = Synthesis {

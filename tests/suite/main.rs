@@ -14,6 +14,8 @@ mod support;
 
 /// Day-files that are unavailable for a while, and ends of day-files that never settle.
 mod absent;
+/// Other users than the daemon's: what each may ask, and what none of them can prevent.
+mod access;
 /// Random sequences of changes to day-files, under the real daemon.
 mod actions;
 /// The real daemon with an export that it did not write, and with a state that is lost, damaged or too old.

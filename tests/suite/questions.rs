@@ -2,8 +2,10 @@
 //! account per source class; with a daemon and without.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -717,6 +719,43 @@ fn a_line_repaired_in_place_has_its_row_after_a_retry_without_a_daemon() {
     let again = bench.ask(&["dead-letters", "retry", A, "--evidence"]);
     assert_eq!(again["before"], again["after"]);
     // Rows after the repaired line keep the index that they were written with.
+    bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+}
+
+#[test]
+fn a_day_file_whose_name_is_no_text_is_like_any_other() {
+    let bench = Bench::new();
+    let name = OsStr::from_bytes(b"2026/05/01/caf\xe9 x\xe2\x82.jsonl");
+    for stream in [Stream::Scored, Stream::Evidence] {
+        let path = bench.path(stream, A);
+        let path = path.with_file_name(Path::new(name).file_name().unwrap());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let line = match stream {
+            Stream::Scored => scored("a") + "broken\n",
+            Stream::Evidence => evidence("a"),
+        };
+        fs::write(path, line).unwrap();
+    }
+    let check = || {
+        let run = |before: &[&str], after: &[&str]| {
+            let mut command = bench.command(before);
+            bench.run(command.arg(name).args(after))
+        };
+        run(&["dead-letters", "--day-file"], &[]).check(0, &[]);
+        let offset = scored("a").len().to_string();
+        let shown = run(&["dead-letters", "show"], &[&offset]);
+        shown.check(0, &[]);
+        assert_eq!(shown.stdout, "broken\n");
+        run(&["dead-letters", "retry"], &[]).check(0, &[]);
+        bench.ask(&["explain", "a", "--json"]);
+        bench.ask(&["plan", "--json"]);
+        bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+    };
+    let daemon = bench.start_caught_up();
+    check();
+    bench.stop(daemon);
+    check();
+    bench.run(&mut bench.command(&["rebuild"])).check(0, &[]);
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
 }
 

@@ -165,7 +165,7 @@ impl<'f> Diagnosis<'f> {
         let evidence = DayFile::open(lake, Stream::Evidence, pair, now)?;
         if let Some(scored) = &scored {
             settling.scored =
-                self.read_scored(scored, &pair.file_name(), max_line_bytes, &mut lines)?;
+                self.read_scored(scored, pair.name_bytes(), max_line_bytes, &mut lines)?;
         }
         if let Some(evidence) = &evidence {
             let runs = lines.keys.keys().filter_map(|key| self.keys.get(key)?.run);
@@ -191,7 +191,7 @@ impl<'f> Diagnosis<'f> {
     fn read_scored(
         &mut self,
         scored: &DayFile,
-        day_file_name: &str,
+        day_file_name: &[u8],
         max_line_bytes: usize,
         found: &mut LinesRead,
     ) -> io::Result<Option<LineSpan>> {

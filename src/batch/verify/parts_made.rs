@@ -20,7 +20,7 @@ impl PartsMaker {
     pub(super) fn frame(
         &mut self,
         run: &ScoredRun<'_>,
-        day_file_name: &str,
+        day_file_name: &[u8],
         index: u64,
         dialect: Dialect,
     ) -> Option<u128> {
@@ -42,7 +42,7 @@ impl PartsMaker {
     ) -> Option<u128> {
         let run = parse::scored_run(br#"{"category":"accepted"}"#).ok()?;
         let place = RowPlace {
-            day_file_name: "",
+            day_file_name: b"",
             index: 0,
         };
         let made = self.make(&run, evidence, &place, dialect, include_partial)?;

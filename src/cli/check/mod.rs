@@ -1,8 +1,10 @@
 //! `distilld check`: finds what would fail later, with the fix. It changes nothing, and opens day-files only to check
 //! that they can be opened.
 
+mod identity;
 mod limits;
 
+use crate::cli::check::identity::assume_service_user;
 use crate::cli::check::limits::{check_events, check_free};
 
 use std::fmt;
@@ -78,7 +80,8 @@ impl Findings {
     }
 }
 
-/// Checks all that the daemon needs, in the order in which it would need it.
+/// Checks all that the daemon needs, in the order in which it would need it. If root checks, its thread takes on the
+/// rights of the daemon's user.
 #[must_use]
 pub fn check(settings: &Settings) -> Vec<Finding> {
     let mut findings = Findings::default();
@@ -94,6 +97,7 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
             return findings.0;
         }
     };
+    assume_service_user(settings, &root, &mut findings);
     let mut directories = 0;
     for stream in Stream::ALL {
         directories += check_stream(&root, stream, &mut findings);
@@ -170,8 +174,10 @@ fn check_stream(root: &Path, stream: Stream, findings: &mut Findings) -> u64 {
     }
     let walk = walk_all(root, stream);
     if let Some((path, error)) = walk.unreadable.first() {
-        // The daemon skips what it cannot read; without the stream's own directory it has no input.
-        let severity = if *path == base {
+        // The daemon skips what is no day-file. Without a right it lacks input: its health is `incomplete`.
+        let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        let lacks_rights = walk.unreadable.iter().any(|(_, error)| is_denied(error));
+        let severity = if *path == base || lacks_rights {
             Severity::Fail
         } else {
             Severity::Warn
@@ -329,10 +335,11 @@ fn check_start(settings: &Settings, findings: &mut Findings) {
             return check_health(settings, findings);
         }
         Err(InquireError::NoState(_)) => return,
-        Err(error) => {
+        Err(error @ (InquireError::State(_) | InquireError::Journal(_))) => {
             let why = format!("{error}; the next start rebuilds a damaged state");
             return findings.add(Severity::Warn, what, why);
         }
+        Err(error) => return findings.add(Severity::Fail, what, in_one_line(&error)),
     };
     if let Err(error) = files.check_export() {
         let why = in_one_line(&EngineError::Export(error));

@@ -11,6 +11,7 @@ use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::accounting::class_of;
 use crate::platform::clock::HostClock;
+use crate::query::control::day_file_parameter;
 use crate::query::dead_letters::RetryReport;
 use crate::query::offline;
 use crate::query::offline::{Backend, InquireError};
@@ -42,11 +43,9 @@ pub fn retry(
 ) -> Result<RetryReport, RetryError> {
     match offline::find(settings)? {
         Backend::Daemon(holder) => {
-            let query = form_urlencoded::Serializer::new(String::new())
-                .append_pair("day_file", &path.to_string())
-                .append_pair("stream", stream_name(stream))
-                .finish();
-            let asked = format!("/dead-letters/retry?{query}");
+            let day_file = day_file_parameter(path);
+            let stream = stream_name(stream);
+            let asked = format!("/dead-letters/retry?{day_file}&stream={stream}");
             Ok(offline::of_daemon(
                 &holder,
                 Method::POST,
@@ -55,7 +54,7 @@ pub fn retry(
             )?)
         }
         Backend::OfflineState(files) => {
-            let (root, state_dir, _lock) = files.into_lock();
+            let (root, state_dir, _lock) = files.into_lock()?;
             let settings = Settings {
                 state_dir,
                 ..settings.clone()

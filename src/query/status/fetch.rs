@@ -1,13 +1,14 @@
 //! The status of a root: from its daemon, from what the daemon published last, or from the files.
 
-use std::fs;
-use std::io;
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::time::Duration;
 
 use hyper::Method;
 
 use crate::config::Settings;
 use crate::lake::chunk::LineLimits;
+use crate::platform::held_dir::HeldDir;
 use crate::platform::root_lock::Holder;
 use crate::query::health::DaemonState;
 use crate::query::offline::{self, Backend, InquireError};
@@ -27,15 +28,26 @@ pub fn status(settings: &Settings, now_ms: u64) -> Result<Status, InquireError> 
     match offline::find(settings)? {
         Backend::OfflineState(files) => Status::of_files(&files, limits, now_ms),
         // The published status is used for a daemon that is too busy to respond.
-        Backend::Daemon(holder) => of_daemon(&holder).map_or_else(|| of_snapshot(&holder), Ok),
+        Backend::Daemon(holder) => {
+            match offline::of_daemon(&holder, Method::GET, "/status.json", PATIENCE) {
+                // The published status would show a daemon that responds as one that does not.
+                Err(error @ InquireError::Denied(_)) => Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, "the daemon gave no status");
+                    of_snapshot(&holder)
+                }
+                answered => answered,
+            }
+        }
     }
 }
 
-/// Returns the daemon's current status, if it responds.
-fn of_daemon(holder: &Holder) -> Option<Status> {
-    offline::of_daemon(holder, Method::GET, "/status.json", PATIENCE)
-        .inspect_err(|error| tracing::debug!(%error, "the daemon gave no status"))
-        .ok()
+/// Reads a file that the user of the daemon may have replaced by a link or a FIFO.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let (dir, name) = HeldDir::of(path)?;
+    let mut bytes = Vec::new();
+    dir.open_read(name)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Returns the last published status of a daemon that does not respond, or that it is starting.
@@ -49,11 +61,13 @@ fn of_snapshot(holder: &Holder) -> Result<Status, InquireError> {
         ..Status::default()
     }
     .assessed(DaemonState::Starting);
-    let bytes = match fs::read(&path) {
+    let bytes = match read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(starting),
-        other => other.map_err(|source| InquireError::Snapshot {
-            path: path.clone(),
-            source,
+        other => other.map_err(|source| {
+            offline::denied_or(&path, source, |source| InquireError::Snapshot {
+                path: path.clone(),
+                source,
+            })
         })?,
     };
     let snapshot: Status =

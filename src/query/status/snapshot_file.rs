@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::pair::history::Recent;
+use crate::platform::storage::{OsStorage, Storage as _, remove_if_exists, write_all_at};
 use crate::query::status::{SNAPSHOT_FILE, Status};
 use crate::record::timestamp::stamp;
 
@@ -137,6 +138,8 @@ impl RecentFile {
 /// Replaces the file by rename, so that a reader sees a whole file. It is not synced: after a crash it is not needed.
 fn replace(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
     let fresh = path.with_extension("json.new");
-    fs::write(&fresh, serde_json::to_vec(value)?)?;
+    remove_if_exists(&OsStorage, &fresh)?;
+    let file = OsStorage.create(&fresh)?;
+    write_all_at(&*file, &serde_json::to_vec(value)?, 0)?;
     fs::rename(&fresh, path)
 }

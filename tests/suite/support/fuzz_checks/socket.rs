@@ -26,7 +26,7 @@ use distilld::daemon::requests::{EngineRequest, Snapshot};
 use distilld::engine::Lag;
 use distilld::engine::metrics::Metrics;
 use distilld::engine::{Engine, Setup};
-use distilld::http::{Endpoint, QueryContext, StatusCache, connection};
+use distilld::http::{Client, Endpoint, QueryContext, StatusCache, connection};
 use distilld::lake::path::export_path;
 use distilld::lake::path::{PairPath, Stream};
 use distilld::pair::verdict::LineTotals;
@@ -122,7 +122,7 @@ enum Daemon {
 
 impl Manner {
     const PLAIN: Self = Self {
-        door: Endpoint::Control,
+        door: Endpoint::Control(Client::Owner),
         piece_len: usize::MAX,
         end: End::Reads,
         daemon: Daemon::Follows,
@@ -131,7 +131,11 @@ impl Manner {
     fn of(byte: u8) -> Self {
         let digit = |place: u8| usize::from(byte / place % 3);
         Self {
-            door: [Endpoint::Tcp(OWN), Endpoint::Unix, Endpoint::Control][digit(1)],
+            door: [
+                Endpoint::Tcp(OWN),
+                Endpoint::Unix,
+                Endpoint::Control(Client::Owner),
+            ][digit(1)],
             end: [End::Reads, End::Goes, End::Stays][digit(3)],
             daemon: [Daemon::Follows, Daemon::Recovers, Daemon::Hangs][digit(9)],
             piece_len: [usize::MAX, 9, 1][digit(27)],
@@ -203,7 +207,7 @@ impl Lake {
                 assert!(named, "an answer to a foreign name: {answer:?}");
             }
         }
-        if manner.door != Endpoint::Control {
+        if !manner.door.is_control() {
             assert_eq!(self.retried, [], "a stranger had it done");
         }
         self.check_answer_unaffected(&desk, manner.daemon);
@@ -382,7 +386,6 @@ impl Lake {
             pid: 7,
             root: self.root.clone(),
             state_dir: self.settings.state_dir.clone(),
-            is_query: false,
         };
         // A fuzzer that is stopped for a while does not count as a daemon that hangs.
         match of_daemon(&holder, hyper::Method::GET, "/told.json", LONG) {
@@ -746,7 +749,7 @@ impl Answer {
             let body: Value = self.json();
             let everyones = body.get("health").or(body.get("minute_s")).is_some();
             assert!(
-                everyones || manner.door == Endpoint::Control,
+                everyones || manner.door.is_control(),
                 "sent to a foreign client: {body}"
             );
         }
