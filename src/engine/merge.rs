@@ -6,9 +6,12 @@ use std::collections::BTreeSet;
 use crate::engine::pairs::{SourceProblem, bytes_read, is_change};
 use crate::engine::read::{PairMemory, PairRead};
 use crate::engine::read_task::ReadRequest;
+use crate::engine::sealed_batch::PairRows;
 use crate::engine::{Engine, EngineError};
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::JoinOutcome;
+use crate::pair::accounting::class_of;
+use crate::pair::history::minute_of;
 use crate::pair::index::DeadLetter;
 
 impl Engine {
@@ -71,14 +74,21 @@ impl Engine {
         if !is_change(before, &outcome) {
             return Ok(());
         }
-        self.books.record(before, &outcome, wall_ms);
+        let rows_of = PairRows {
+            class: class_of(path.as_bytes()),
+            minute: minute_of(wall_ms),
+            rows: outcome.new_rows.len() as u64,
+            len_bytes: outcome.rows.len() as u64,
+            changed_ms,
+        };
+        self.books.record(before, &outcome, rows_of.minute);
         let bytes = bytes_read(before, &outcome.checkpoint);
         self.queue.add_pass_bytes(bytes);
         let now_ms = self.ctx.clock.monotonic_ms();
         let (checkpoint, overlay) = (outcome.checkpoint, outcome.overlay);
         self.queue.add_claims(&overlay.claimed_rows);
         if let Some(delta) = self.pairs.apply(path, checkpoint, overlay, now_ms) {
-            self.commits.add(delta, outcome.rows, changed_ms, now_ms);
+            self.commits.add(delta, outcome.rows, rows_of, now_ms);
         }
         Ok(())
     }

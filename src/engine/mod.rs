@@ -32,6 +32,7 @@ mod pass_log;
 mod queue;
 pub mod read;
 mod read_task;
+mod recent;
 pub mod relocate;
 mod report;
 mod reset;
@@ -86,7 +87,7 @@ impl Engine {
             pairs: PairCache::new(view, &header, ctx.clock.monotonic_ms()),
             queue: WorkQueue::default(),
             commits,
-            books: Books::new(header.account, &*ctx.clock),
+            books: Books::new(header.account),
             ctx,
         })
     }

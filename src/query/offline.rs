@@ -127,6 +127,8 @@ pub struct OfflineState {
     pub account: Account,
     /// Length of the export with the rows that only the journal holds, bytes.
     pub export_bytes: u64,
+    /// The rows that only the journal holds.
+    pub rows_pending: u64,
     stored: State,
     /// A daemon that starts meanwhile would find the state open.
     lock: RootLock,
@@ -224,13 +226,16 @@ impl StoredFiles {
     ///
     /// # Errors
     /// State or journal cannot be read.
-    pub(super) fn read(state_dir: &Path) -> Result<Self, InquireError> {
+    pub(super) fn read(root: &Path, state_dir: &Path) -> Result<Self, InquireError> {
         let stored = State::open(&OsStorage, &state_dir.join(STATE_FILE))?;
         let file = OsStorage
             .open_read(&state_dir.join(JOURNAL_FILE))
             .map_err(JournalError::Io)?;
         let header = stored.header().clone();
-        let mut replay = Replay::new(stored.view()?, &header);
+        let file_bytes = OsStorage
+            .stat(&export_path(root))
+            .map_or(0, |stat| stat.len_bytes);
+        let mut replay = Replay::new(stored.view()?, &header, file_bytes);
         Journal::replay(
             file,
             header.journal_epoch,
@@ -243,12 +248,13 @@ impl StoredFiles {
 
 impl OfflineState {
     fn open(root: PathBuf, state_dir: PathBuf, lock: RootLock) -> Result<Self, InquireError> {
-        let StoredFiles { stored, replay } = StoredFiles::read(&state_dir)?;
+        let StoredFiles { stored, replay } = StoredFiles::read(&root, &state_dir)?;
         Ok(Self {
             root,
             state_dir,
             account: replay.account.clone(),
             export_bytes: replay.export_bytes,
+            rows_pending: replay.rows_pending,
             state: replay.into_snapshot(),
             stored,
             lock,

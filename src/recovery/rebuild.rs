@@ -28,6 +28,8 @@ use crate::platform::storage::{Storage, exists};
 use crate::record::row;
 use crate::recovery::swap::{clean_up, finish_swap, stage_of, swap};
 use crate::store::export::{Export, ExportError, ROWS_PER_STEP};
+use crate::store::files::STATE_FILE;
+use crate::store::recent::{RECENT_FILE, StoredHistory};
 
 /// Passes over a pair without a new line after which a pair that was skipped counts as unreadable.
 const IDLE_PASSES_MAX: u32 = 16;
@@ -132,8 +134,10 @@ pub fn rebuild(
         before,
         after,
         passed_over,
+        history,
     } = built?;
     swap(setup)?;
+    store_history(setup, &history);
     let kept = count_common(&before, &after);
     Ok(Rebuilt {
         output_path: setup.export_path.display().to_string(),
@@ -150,20 +154,37 @@ struct Built {
     before: Vec<u64>,
     after: Vec<u64>,
     passed_over: u64,
+    history: StoredHistory,
 }
 
 /// Does all the work before the swap. The stage is closed on return.
 fn build(setup: &Setup, stage: &Setup, steps: &mut Steps<'_>) -> Result<Built, RebuildError> {
     let storage = &setup.storage;
+    let before = row_digests(storage, &setup.export_path, "reading the old export", steps)?;
+    let (passed_over, history) = fill(stage, steps)?;
     Ok(Built {
-        before: row_digests(storage, &setup.export_path, "reading the old export", steps)?,
-        passed_over: fill(stage, steps)?,
+        before,
+        passed_over,
+        history,
         after: row_digests(storage, &stage.export_path, "comparing", steps)?,
     })
 }
 
-/// Reads the whole lake into the stage and returns the number of unreadable directories and pairs. Durable on return.
-fn fill(stage: &Setup, steps: &mut Steps<'_>) -> Result<u64, RebuildError> {
+/// Stores the rows of the fresh export by minute, which else the next start would have to read. Only figures depend on it.
+fn store_history(setup: &Setup, history: &StoredHistory) {
+    let storage = &*setup.storage;
+    let (state_dir, state) = (&setup.state_dir, setup.state_dir.join(STATE_FILE));
+    let stored = history
+        .write(storage, state_dir)
+        .and_then(|()| storage.copy_ownership(&state, &state_dir.join(RECENT_FILE)));
+    if let Err(error) = stored {
+        tracing::debug!(%error, "cannot store the rows of the last day by minute ({error})");
+    }
+}
+
+/// Reads the whole lake into the stage. Returns the number of unreadable directories and pairs, and the rows by minute.
+/// Durable on return.
+fn fill(stage: &Setup, steps: &mut Steps<'_>) -> Result<(u64, StoredHistory), RebuildError> {
     let (paths, mut passed_over) = list_pairs(stage)?;
     let (mut engine, _) = Engine::open(stage.clone())?;
     engine.commit_full_batches();
@@ -180,7 +201,7 @@ fn fill(stage: &Setup, steps: &mut Steps<'_>) -> Result<u64, RebuildError> {
         passed_over += u64::from(engine.was_skipped(&path));
     }
     engine.checkpoint()?;
-    Ok(passed_over)
+    Ok((passed_over, engine.stored_recent()?))
 }
 
 /// Reads one pair to its end, last lines without a newline included. Calls `on_bytes` after each pass with the bytes

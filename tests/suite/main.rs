@@ -38,6 +38,8 @@ mod edited;
 mod examples;
 /// An error from every call that reaches the disk.
 mod faults;
+/// Figures that are shown in several places, and their sums.
+mod figures;
 /// The bytes of everything persisted, and how a damaged journal reads.
 mod formats;
 /// The corpora of the fuzz targets.

@@ -112,10 +112,10 @@ fn the_live_status_shows_new_rows_and_survives_a_restart_of_the_daemon() {
     let daemon = bench.start_caught_up();
     let mut watching = Watching::start(&bench);
     watching.wait_for("fresh");
-    watching.wait_for("1 today, 1 in all");
+    watching.wait_for("1 today, 1 in total");
     assert!(watching.screen.lock().unwrap().screen().alternate_screen());
     bench.append_run(PAIR, "b");
-    watching.wait_for("2 today, 2 in all");
+    watching.wait_for("2 today, 2 in total");
     watching.wait_for("rows of the last hour");
     watching.wait_for("\u{2588}");
     bench.stop(daemon);
