@@ -92,8 +92,11 @@ impl Engine {
         })
     }
 
-    /// Queues a pair for the next pass.
+    /// Queues a pair for the next pass, unless it is excluded.
     pub fn enqueue(&mut self, path: PairPath) {
+        if self.ctx.exclude.matches(path.as_path()) {
+            return;
+        }
         self.books
             .backlog
             .on_change(&path, self.ctx.clock.monotonic_ms());
@@ -102,6 +105,9 @@ impl Engine {
 
     /// Queues a pair after all that [`Self::enqueue`] queued.
     pub fn enqueue_backlog(&mut self, path: PairPath) {
+        if self.ctx.exclude.matches(path.as_path()) {
+            return;
+        }
         self.books
             .backlog
             .on_change(&path, self.ctx.clock.monotonic_ms());

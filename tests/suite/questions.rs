@@ -178,6 +178,7 @@ fn planned(bench: &EngineBench) -> Plan {
         },
         now_ms: bench.clock.wall_ms(),
         state: &bench.engine.as_ref().unwrap().state_snapshot(),
+        exclude: &Default::default(),
     })
     .unwrap()
 }
@@ -602,6 +603,8 @@ fn dead_letters_are_listed_by_page_and_shown_escaped() {
             (&scored["line"], &scored["reason"]),
             (&7.into(), &"syntax".into())
         );
+        let detail = scored["detail"].as_str().unwrap();
+        assert!(detail.starts_with("not JSON at byte 2: "), "{detail}");
         let first = bench.ask(&["dead-letters", "--json", "--limit", "1"]);
         let second = bench.ask(&["dead-letters", "--json", "--limit", "1", "--skip", "1"]);
         assert_eq!(
@@ -620,6 +623,66 @@ fn dead_letters_are_listed_by_page_and_shown_escaped() {
         assert_eq!(raw.stdout, "{\"\x1b]0;title\x07");
         let none = bench.run(&mut bench.command(&["dead-letters", "show", A, "1"]));
         none.check(1, &["no dead letter starts at byte 1"]);
+    });
+}
+
+#[test]
+fn a_dead_letter_names_the_field_or_the_byte() {
+    let bench = Bench::new();
+    let cases = [
+        (
+            Stream::Scored,
+            r#"{"provenance":{"line_offset":7.5}}"#,
+            "wrong-type",
+            "field provenance.line_offset is not ",
+        ),
+        (
+            Stream::Scored,
+            r#"  {"category":1}"#,
+            "wrong-type",
+            "field category is not ",
+        ),
+        (
+            Stream::Evidence,
+            r#"{"source_files":[1]}"#,
+            "wrong-type",
+            "field source_files is not ",
+        ),
+        (
+            Stream::Evidence,
+            r#"{"run_id":"r",}"#,
+            "syntax",
+            "not JSON at byte 14: ",
+        ),
+        (
+            Stream::Evidence,
+            "[1]",
+            "not-an-object",
+            "neither an object nor null",
+        ),
+    ];
+    for (stream, line, ..) in cases {
+        bench.append(stream, A, format!("{line}\n"));
+    }
+    // With a row in their batch, they are in the journal at once.
+    bench.append_run(B, "row");
+    with_and_without_a_daemon(&bench, |bench, _| {
+        let letters = bench.ask(&["dead-letters", "--json"])["letters"].clone();
+        let table = bench.run(&mut bench.command(&["dead-letters"])).stdout;
+        let letters = letters.as_array().unwrap();
+        assert_eq!(letters.len(), cases.len());
+        for (letter, (stream, line, reason, detail)) in letters.iter().zip(cases) {
+            let found = letter["detail"].as_str().unwrap();
+            assert!(
+                letter["reason"] == reason && found.starts_with(detail),
+                "{line}: {letter}"
+            );
+            assert!(table.contains(&format!("{reason}: {found}")), "{table}");
+            let offset = letter["offset"].to_string();
+            let mut show = vec!["dead-letters", "show", A, &offset];
+            show.extend((stream == Stream::Evidence).then_some("--evidence"));
+            bench.run(&mut bench.command(&show)).check(0, &[found]);
+        }
     });
 }
 
@@ -766,7 +829,7 @@ fn a_plan_without_a_daemon_predicts_run_once() {
     let idle = wait_until(LONG, || {
         bench.once();
         let idle = bench.run(&mut bench.command(&["plan"]));
-        Ok(idle.stdout.starts_with("nothing is new"))
+        Ok(idle.stdout.starts_with("nothing to do"))
     });
     assert_eq!(idle, Ok(true));
     let daemon = bench.start_caught_up();
