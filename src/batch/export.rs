@@ -18,7 +18,6 @@ use crate::batch::pair::{
     BatchCounts, LakeReader, PairReadError, PairReading, PairTotals, read_pair,
 };
 use crate::lake::path::{PairPath, Stream};
-use crate::lake::walk::walk;
 use crate::pair::verdict::VerdictKind;
 use crate::platform::background::spawn_in;
 use crate::record::final_check::{ForbiddenRow, forbidden_in_dialect};
@@ -263,7 +262,7 @@ pub fn batch_export(
     output: Output<'_>,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<BatchReport, BatchError> {
-    let walked = walk(lake.storage, &lake.root, Stream::Scored);
+    let walked = lake.walk();
     let lake_files = walked.map_err(|source| BatchError::Walk {
         path: Stream::Scored.base(&lake.root),
         source,

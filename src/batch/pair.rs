@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::batch::line_reader::{LineReader, LineSpan, Source};
+use crate::config::Exclude;
 use crate::lake::path::{PairPath, Stream};
-use crate::lake::walk::open_day_file;
+use crate::lake::walk::{Walk, open_day_file, walk};
 use crate::pair::verdict::{PerVerdict, Verdict, VerdictKind};
 use crate::platform::storage::{Storage, read_full_at};
 use crate::record::firewall::{Admission, AdmittedRun, admit};
@@ -35,6 +36,8 @@ pub struct LakeReader<'s> {
     /// The root as configured, not canonicalized.
     pub root: PathBuf,
     canonical_root: PathBuf,
+    /// The day-files that are not read.
+    exclude: Exclude,
 }
 
 impl<'s> LakeReader<'s> {
@@ -55,7 +58,28 @@ impl<'s> LakeReader<'s> {
             storage,
             root: root.to_owned(),
             canonical_root,
+            exclude: Exclude::default(),
         })
+    }
+
+    /// Leaves day-files out.
+    #[must_use]
+    pub fn excluding(self, exclude: &Exclude) -> LakeReader<'s> {
+        LakeReader {
+            exclude: exclude.clone(),
+            ..self
+        }
+    }
+
+    /// Walks the scored day-files that are read.
+    ///
+    /// # Errors
+    /// Those of [`walk`].
+    pub fn walk(&self) -> io::Result<Walk> {
+        let mut walked = walk(self.storage, &self.root, Stream::Scored)?;
+        let is_read = |path: &PairPath| !self.exclude.matches(path.as_path());
+        walked.day_files.retain(is_read);
+        Ok(walked)
     }
 
     /// Opens a day-file and returns it with its current length in bytes.

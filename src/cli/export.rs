@@ -11,8 +11,8 @@ use crate::cli::args::{self, ExportArguments};
 use crate::cli::hints::UserError;
 use crate::config::Settings;
 use crate::console::progress::{self, Progress};
-use crate::lake::path::{Stream, export_path};
-use crate::lake::walk::{pair_bytes, walk};
+use crate::lake::path::export_path;
+use crate::lake::walk::pair_bytes;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock;
 use crate::platform::storage::{OsStorage, Storage as _};
@@ -53,7 +53,7 @@ pub(super) fn export(settings: &Settings, arguments: &ExportArguments) -> Result
         Some(args::Output::File(path)) => Output::File(path.clone()),
         None => Output::Own(export_path(&settings.root)),
     };
-    let lake = LakeReader::new(&OsStorage, &settings.root)?;
+    let lake = LakeReader::new(&OsStorage, &settings.root)?.excluding(&settings.exclude);
     let bar = Progress::new(bytes_for_progress(&lake), "exporting");
     let report = batch_export(&lake, &options, output, &mut |done| bar.at(done.read_bytes))?;
     bar.finish();
@@ -82,7 +82,7 @@ fn bytes_for_progress(lake: &LakeReader<'_>) -> u64 {
     if !progress::is_drawn() {
         return 0;
     }
-    let pairs = walk(lake.storage, &lake.root, Stream::Scored).unwrap_or_default();
+    let pairs = lake.walk().unwrap_or_default();
     let sizes = pairs.day_files.iter();
     sizes
         .map(|pair| pair_bytes(lake.storage, &lake.root, pair))

@@ -183,7 +183,7 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
         rows_held_max: verify::ROWS_HELD_MAX,
     };
     let mut bars = Steps::default();
-    let lake = LakeReader::new(&OsStorage, &settings.root)?;
+    let lake = LakeReader::new(&OsStorage, &settings.root)?.excluding(&settings.exclude);
     let deleted_rows = |rows: &[u64]| queries::deleted_rows(settings, rows);
     let report = verify::verify_knowing(
         &lake,

@@ -183,6 +183,7 @@ fn plan(settings: &Settings, arguments: &PlanArguments) -> Result<(), AnyError> 
             },
             now_ms: HostClock::new().wall_ms(),
             state: &files.state,
+            exclude: &settings.exclude,
         })?)
     })?;
     if arguments.json {
@@ -224,7 +225,7 @@ fn list(settings: &Settings, arguments: &DeadLettersArguments) -> Result<(), Any
                 .map_or_else(|| "?".to_owned(), |line| line.to_string()),
             letter.offset.to_string(),
             letter.len_bytes.to_string(),
-            letter.reason.clone(),
+            letter.fault(),
         ]);
     }
     print(&trim_table(&table))?;
@@ -270,6 +271,7 @@ fn show(settings: &Settings, arguments: &ShowArguments) -> Result<(), AnyError> 
     })?;
     if !arguments.raw {
         writeln!(stdout, "{}", dead_letters::escaped(&held))?;
+        eprintln!("{}", letter.fault());
         if left == 0 {
             eprintln!(
                 "showing the first {} of {} bytes; --raw prints all",

@@ -144,7 +144,9 @@ fn run_in(
     let _lock = take_lock(settings, &root)?;
     *state_identity = state_dir_identity(settings);
     let metrics = Arc::new(Metrics::new());
-    let answering = Arc::new(QueryContext::new(root.clone(), settings.max_line_bytes));
+    let mut answering = QueryContext::new(root.clone(), settings.max_line_bytes);
+    answering.exclude = settings.exclude.clone();
+    let answering = Arc::new(answering);
     let desk = Arc::new(StatusCache::new(
         Arc::clone(&shared.inbox),
         Arc::clone(&metrics),

@@ -51,7 +51,7 @@ pub(super) fn wait_for_operator(
     let verdicts = &status.scored.verdicts;
     let line = status_line::of(&UnitStatus {
         health: status.health.clone(),
-        rows: verdicts[VerdictKind::Exported],
+        rows: status.export.rows,
         waiting: verdicts[VerdictKind::Waiting],
         ..UnitStatus::default()
     });

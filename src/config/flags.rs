@@ -34,7 +34,7 @@ pub struct GlobalArguments {
     /// `log`. An unknown key is an error.
     ///
     /// A running daemon reads it again on SIGHUP (`systemctl reload`), and applies changes of all keys except `root`,
-    /// `state_dir`, `listen`, `log_format`, which need a restart.
+    /// `state_dir`, `exclude`, `listen`, `log_format`, which need a restart.
     #[arg(
         long,
         global = true,
@@ -55,6 +55,19 @@ pub struct GlobalArguments {
         help_heading = "Global options"
     )]
     pub state_dir: Option<PathBuf>,
+
+    /// Pattern of day-files that are not read; can be given several times
+    ///
+    /// A glob such as 'tmp*' that is compared with the name of a day-file, or if it contains a slash with its path
+    /// YYYY/MM/DD/NAME.jsonl. Default: the variable DISTILLD_EXCLUDE (patterns separated by colons), then the key
+    /// `exclude`, then none. Rows that an excluded day-file gave before stay in the export until a rebuild.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATTERN",
+        help_heading = "Global options"
+    )]
+    pub exclude: Vec<String>,
 
     /// Format of log lines: auto, human, kv, json [default: auto]
     ///

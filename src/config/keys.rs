@@ -4,6 +4,7 @@
 //! table.
 
 use crate::config::address::ListenAddress;
+use crate::config::exclude::Exclude;
 use crate::config::filter::parse_filter;
 use clap::ValueEnum;
 use std::ffi::OsStr;
@@ -45,6 +46,8 @@ pub enum Kind {
         /// The maximum.
         max: u64,
     },
+    /// A list of patterns of day-files.
+    Patterns,
     /// One of several words.
     Choice(fn() -> Vec<String>),
     /// A filter of log events.
@@ -74,6 +77,14 @@ pub const KEYS: &[Key] = &[
         flag: Some("--state-dir"),
         kind: Kind::Directory,
         default: None,
+        needs_restart: true,
+    },
+    Key {
+        name: "exclude",
+        variable: "DISTILLD_EXCLUDE",
+        flag: Some("--exclude"),
+        kind: Kind::Patterns,
+        default: Some(""),
         needs_restart: true,
     },
     number(
@@ -212,29 +223,35 @@ pub(super) enum Value {
     Path(PathBuf),
     Number(u64),
     Text(String),
+    Patterns(Vec<String>),
 }
 
 impl Value {
     pub(super) fn into_path(self) -> PathBuf {
         match self {
             Self::Path(path) => path,
-            Self::Number(_) | Self::Text(_) => unreachable!("a directory's value is a path"),
+            _ => unreachable!("a directory's value is a path"),
         }
     }
 
     pub(super) fn number(&self) -> u64 {
         match self {
             Self::Number(number) => *number,
-            Self::Path(_) | Self::Text(_) => unreachable!("a number's value is a number"),
+            _ => unreachable!("a number's value is a number"),
         }
     }
 
     pub(super) fn into_text(self) -> String {
         match self {
             Self::Text(text) => text,
-            Self::Path(_) | Self::Number(_) => {
-                unreachable!("a filter's, a choice's and an address's value is text")
-            }
+            _ => unreachable!("a filter's, a choice's and an address's value is text"),
+        }
+    }
+
+    pub(super) fn into_patterns(self) -> Vec<String> {
+        match self {
+            Self::Patterns(patterns) => patterns,
+            _ => unreachable!("the value of patterns is a list"),
         }
     }
 
@@ -263,6 +280,7 @@ impl Key {
         };
         match self.kind {
             Kind::Number { .. } => self.number(text.parse().ok(), || format!("{text:?}")),
+            Kind::Patterns => self.patterns(Exclude::split(text)),
             Kind::Directory | Kind::Choice(_) | Kind::Filter | Kind::Address => self.text(text),
         }
     }
@@ -278,8 +296,14 @@ impl Key {
             (Kind::Choice(_) | Kind::Filter | Kind::Address, DeValue::String(text)) => {
                 self.text(text)
             }
+            (Kind::Patterns, DeValue::Array(list)) => self.patterns(Exclude::listed(list)?),
             (_, other) => Err(describe(other)),
         }
+    }
+
+    /// Checks patterns; the error describes the first that is none.
+    pub(super) fn patterns(&self, patterns: Vec<String>) -> Result<Value, String> {
+        Exclude::new(patterns.clone()).map(|_| Value::Patterns(patterns))
     }
 
     fn path(&self, path: PathBuf) -> Result<Value, String> {
@@ -317,7 +341,7 @@ impl Key {
     }
 }
 
-fn describe(value: &DeValue<'_>) -> String {
+pub(super) fn describe(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("the string {:?}", text.as_ref()),
         DeValue::Integer(number) => format!("the number {number}"),
@@ -336,6 +360,7 @@ impl fmt::Display for Kind {
             Self::Number { unit, min, max } => {
                 write!(f, "a whole number of {unit} from {min} to {max}")
             }
+            Self::Patterns => f.write_str("a list of patterns such as [\"tmp*\"]"),
             Self::Choice(names) => write!(f, "one of {}", names().join(", ")),
             Self::Filter => {
                 f.write_str("a log filter such as \"info\" or \"warn,distilld::lake::source=debug\"")

@@ -7,6 +7,7 @@
 
 mod address;
 mod error;
+mod exclude;
 mod filter;
 mod flags;
 mod keys;
@@ -22,6 +23,7 @@ use toml::de::DeTable;
 
 pub use address::ListenAddress;
 pub use error::{ConfigError, Origin};
+pub use exclude::Exclude;
 pub use filter::{BadDirective, parse_filter};
 pub use flags::GlobalArguments;
 pub use keys::{KEYS, Key, Kind};
@@ -42,6 +44,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// True if `state_dir` was configured; false if it is the default inside the root.
     pub state_dir_explicit: bool,
+    /// The day-files that are not read.
+    pub exclude: Exclude,
     /// The time for which a source must not have changed before its last line is read without a newline.
     pub settle: Duration,
     /// The maximum length of a line; a longer one becomes a dead letter.
@@ -166,6 +170,9 @@ impl Settings {
             state_dir_explicit: named.is_some(),
             state_dir: named.unwrap_or_else(|| root.join("data/distilled/.distilld")),
             root,
+            exclude: take("exclude")
+                .and_then(|value| Exclude::new(value.into_patterns()).ok())
+                .unwrap_or_default(),
             settle,
             max_line_bytes,
             recent_scan,
@@ -191,6 +198,7 @@ impl Settings {
         match name {
             "root" => format!("{:?}", self.root),
             "state_dir" => format!("{:?}", self.state_dir),
+            "exclude" => format!("{:?}", self.exclude.patterns()),
             "settle_ms" => self.settle.as_millis().to_string(),
             "max_line_bytes" => self.max_line_bytes.to_string(),
             "recent_scan_ms" => self.recent_scan.as_millis().to_string(),
@@ -244,6 +252,11 @@ fn fragment_from_flags(flags: &GlobalArguments) -> Result<Fragment, ConfigError>
         if let (Some(text), Some(flag)) = (text, key.flag) {
             fragment.insert(key.name, given(key, Origin::Flag(flag), key.parse(text))?);
         }
+    }
+    if let (Some(key), false) = (keys::find("exclude"), flags.exclude.is_empty()) {
+        let patterns = key.patterns(flags.exclude.clone());
+        let origin = Origin::Flag(key.flag.unwrap_or_default());
+        fragment.insert(key.name, given(key, origin, patterns)?);
     }
     Ok(fragment)
 }

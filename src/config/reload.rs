@@ -32,6 +32,7 @@ impl Settings {
                 root: self.root.clone(),
                 state_dir: self.state_dir.clone(),
                 state_dir_explicit: self.state_dir_explicit,
+                exclude: self.exclude.clone(),
                 log_format: self.log_format,
                 listen: self.listen.clone(),
                 ..fresh
@@ -54,6 +55,7 @@ mod tests {
             Kind::Directory => directory.to_str().unwrap().to_owned(),
             Kind::Number { min, .. } => min.to_string(),
             Kind::Choice(names) => names().pop().unwrap(),
+            Kind::Patterns => "tmp*".to_owned(),
             Kind::Filter => "trace".to_owned(),
             Kind::Address => "127.0.0.1:9743".to_owned(),
         }

@@ -6,22 +6,24 @@ use std::sync::Arc;
 use crate::engine::lag::{Backlog, PartialLines};
 use crate::engine::metrics::Metrics;
 use crate::engine::pass_log::PassLog;
+use crate::engine::sealed_batch::PairRows;
 use crate::pair::JoinOutcome;
 use crate::pair::accounting::{Account, class_of};
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::history::Recent;
-use crate::pair::verdict::{LineTotals, VerdictKind};
+use crate::pair::history::History;
 use crate::platform::clock::Clock;
-use crate::record::row;
-use crate::record::timestamp::day_of;
 
 /// Accounting, history, lag, metrics and pending log events.
 #[derive(Debug)]
 pub(crate) struct Books {
     /// Sums over all pairs, per source class and per day.
     pub(crate) account: Account,
-    /// Per-minute counts of the last 24 hours.
-    pub(super) history: Recent,
+    /// Rows and refused lines of the last day by minute.
+    pub(crate) history: History,
+    /// Whether the history has the rows that the export had at the start, because all of them were read.
+    pub(crate) rows_are_counted: bool,
+    /// Rows that this process appended to the export.
+    pub(super) rows_appended: u64,
     /// Changes that are not exported yet.
     pub(super) backlog: Backlog,
     /// Unterminated last lines.
@@ -33,10 +35,12 @@ pub(crate) struct Books {
 }
 
 impl Books {
-    pub(super) fn new(account: Account, clock: &dyn Clock) -> Self {
+    pub(super) fn new(account: Account) -> Self {
         Self {
             account,
-            history: Recent::new(clock.wall_ms()),
+            history: History::default(),
+            rows_are_counted: false,
+            rows_appended: 0,
             backlog: Backlog::default(),
             partial_lines: PartialLines::default(),
             metrics: Arc::default(),
@@ -44,36 +48,22 @@ impl Books {
         }
     }
 
-    /// Records the outcome of a read; `before` is the checkpoint of its pair until then, `wall_ms` the time of the read,
-    /// milliseconds since 1970, which is the timestamp of its rows unless `has_kept_stamps`.
-    pub(super) fn record(
-        &mut self,
-        before: &PairCheckpoint,
-        outcome: &JoinOutcome,
-        wall_ms: u64,
-        has_kept_stamps: bool,
-    ) {
-        let rows = outcome.new_rows.len() as u64;
+    /// Records the outcome of a read in a minute since 1970; `before` is the checkpoint of its pair until then. Its rows
+    /// count once they are in the export.
+    pub(super) fn record(&mut self, before: &PairCheckpoint, outcome: &JoinOutcome, minute: u64) {
         self.account.replace(before, &outcome.checkpoint);
-        if has_kept_stamps {
-            for (day, rows) in row::days_of(&outcome.rows) {
-                self.account.add_rows(day, rows);
-            }
-        } else {
-            self.account.add_rows(day_of(wall_ms), rows);
-        }
         let class = class_of(&outcome.checkpoint.path);
         let class = self.account.class_kept(&class);
-        let refused = newly_refused(&before.line_totals(), &outcome.checkpoint.line_totals());
-        self.history.add(class, wall_ms, rows, refused);
+        if let Some(totals) = self.account.classes.get(class) {
+            self.history.follow(class, totals.refused(), minute);
+        }
         self.metrics.merged(class, before, outcome);
     }
 
-    /// Records that a batch is in the export. `changed_ms` holds the last change of the day-files of each pair in it,
-    /// milliseconds since 1970; `all_appended` is whether no other merged row waits.
+    /// Records that rows are in the export. `all_appended` is whether no other merged row waits.
     pub(super) fn on_appended(
         &mut self,
-        changed_ms: &[u64],
+        rows_of: &[PairRows],
         all_appended: bool,
         clock: &dyn Clock,
     ) {
@@ -81,18 +71,12 @@ impl Books {
             self.backlog.on_all_appended();
         }
         let appended_ms = clock.wall_ms();
-        for changed_ms in changed_ms {
-            self.metrics.shown(*changed_ms, appended_ms);
+        for of in rows_of {
+            self.rows_appended += of.rows;
+            self.history.add_rows(&of.class, of.minute, of.rows);
+            let class = self.account.class_kept(&of.class);
+            self.metrics.appended(class, of.rows, of.len_bytes);
+            self.metrics.shown(of.changed_ms, appended_ms);
         }
     }
-}
-
-/// Returns the number of lines that were refused or malformed since `before`; 0 where there are fewer, because a refused
-/// line became a row.
-fn newly_refused(before: &LineTotals, after: &LineTotals) -> u64 {
-    let refused = |totals: &LineTotals| {
-        let by_rule = totals.by_verdict().sum_of(VerdictKind::is_refusal);
-        by_rule + totals.scored_malformed
-    };
-    refused(after).saturating_sub(refused(before))
 }

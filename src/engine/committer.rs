@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::engine::books::Books;
 use crate::engine::open_files::OpenFileGuard;
 use crate::engine::scrub::ScrubTimer;
-use crate::engine::sealed_batch::{Committing, Durable, Sealed};
+use crate::engine::sealed_batch::{Committing, Durable, PairRows, Sealed, Unappended, rows_in};
 use crate::engine::{EngineError, Setup};
 use crate::pair::accounting::Account;
 use crate::platform::background::BackgroundTask;
@@ -38,12 +38,12 @@ pub(crate) struct Committer {
     /// Merged rows that are not committed.
     pending: Batch,
     pending_since_ms: u64,
-    /// Last change of the day-files of each pair with rows in the pending batch, milliseconds since 1970.
-    pending_changed_ms: Vec<u64>,
+    /// The rows of each pair in the pending batch, in order.
+    pending_rows_of: Vec<PairRows>,
     /// A sealed batch that another thread writes to the journal. Only within a pass.
     committing: Option<Committing>,
     /// Batches that are committed and not appended to the export, in order.
-    unappended: Vec<Arc<Sealed>>,
+    unappended: Vec<Unappended>,
     /// A sync of the export on another thread.
     syncing: Option<BackgroundTask<Result<(), ExportError>>>,
     /// Whether a pass commits its rows however few they are.
@@ -77,7 +77,7 @@ impl Committer {
             export,
             pending: Batch::default(),
             pending_since_ms: now_ms,
-            pending_changed_ms: Vec::new(),
+            pending_rows_of: Vec::new(),
             committing: None,
             unappended: Vec::new(),
             syncing: None,
@@ -87,14 +87,13 @@ impl Committer {
         })
     }
 
-    /// Adds the outcome of a read to the pending batch. `changed_ms` is the last change of the pair's day-files,
-    /// milliseconds since 1970; `now_ms` is monotonic.
-    pub(super) fn add(&mut self, delta: PairDelta, rows: Vec<u8>, changed_ms: u64, now_ms: u64) {
+    /// Adds the outcome of a read to the pending batch. `rows_of` are its rows in figures; `now_ms` is monotonic.
+    pub(super) fn add(&mut self, delta: PairDelta, rows: Vec<u8>, rows_of: PairRows, now_ms: u64) {
         if !self.has_pending() {
             self.pending_since_ms = now_ms;
         }
         if !rows.is_empty() {
-            self.pending_changed_ms.push(changed_ms);
+            self.pending_rows_of.push(rows_of);
         }
         self.pending.delta.pairs.push(delta);
         self.pending.rows.push(rows);
@@ -125,7 +124,7 @@ impl Committer {
     /// Returns the length of the export when all sealed batches are appended.
     fn committed_bytes(&self) -> u64 {
         let committing = self.committing.as_ref().map(|it| &it.sealed);
-        match committing.or(self.unappended.last()) {
+        match committing.or(self.unappended.last().map(|it| &it.sealed)) {
             Some(last) => last.batch.export_to(),
             None => self.export.len_bytes(),
         }
@@ -134,6 +133,15 @@ impl Committer {
     /// Returns whether all merged rows are in the export.
     pub(super) fn all_appended(&self) -> bool {
         self.pending.rows.is_empty() && self.committing.is_none() && self.unappended.is_empty()
+    }
+
+    /// Returns the number of merged rows that are not in the export.
+    pub(super) fn rows_pending(&self) -> u64 {
+        let committing = self.committing.as_ref();
+        let unappended = self.unappended.iter().map(|it| rows_in(&it.rows_of));
+        rows_in(&self.pending_rows_of)
+            + committing.map_or(0, |it| rows_in(&it.sealed.rows_of))
+            + unappended.sum::<u64>()
     }
 
     pub(super) fn journal_bytes(&self) -> u64 {
@@ -245,7 +253,7 @@ impl Committer {
         self.pending.delta.export_from = self.committed_bytes();
         Ok(Arc::new(Sealed {
             batch: std::mem::take(&mut self.pending),
-            changed_ms: std::mem::take(&mut self.pending_changed_ms),
+            rows_of: std::mem::take(&mut self.pending_rows_of),
         }))
     }
 
@@ -259,7 +267,7 @@ impl Committer {
             Ok(Durable { frame, took_us }) => {
                 self.journal.advance(&frame);
                 books.metrics.committed(took_us);
-                self.unappended.push(sealed);
+                self.unappended.push(Unappended::new(sealed));
                 Ok(())
             }
             Err(error) => {
@@ -273,14 +281,14 @@ impl Committer {
     fn unseal(&mut self, sealed: Sealed) {
         let Sealed {
             mut batch,
-            mut changed_ms,
+            mut rows_of,
         } = sealed;
         let merged_since = std::mem::take(&mut self.pending);
         batch.delta.pairs.extend(merged_since.delta.pairs);
         batch.rows.extend([merged_since.rows]);
-        changed_ms.append(&mut self.pending_changed_ms);
+        rows_of.append(&mut self.pending_rows_of);
         self.pending = batch;
-        self.pending_changed_ms = changed_ms;
+        self.pending_rows_of = rows_of;
     }
 
     /// Appends all committed batches to the export.
@@ -289,14 +297,18 @@ impl Committer {
         ctx: &Setup,
         books: &mut Books,
     ) -> Result<(), EngineError> {
-        while let Some(sealed) = self.unappended.first() {
-            let batch = &sealed.batch;
-            if !batch.rows.is_empty() {
-                self.export.append(batch.delta.export_from, &batch.rows)?;
+        while let Some(first) = self.unappended.first_mut() {
+            let batch = &first.sealed.batch;
+            if !batch.rows.is_empty()
+                && let Err(error) = self.export.append(batch.delta.export_from, &batch.rows)
+            {
+                let shown = first.take_shown(self.export.shown_bytes());
+                books.on_appended(&shown, false, &*ctx.clock);
+                return Err(error.into());
             }
             let appended = self.unappended.remove(0);
-            books.on_appended(&appended.changed_ms, self.all_appended(), &*ctx.clock);
-            if let Some(appended) = Arc::into_inner(appended) {
+            books.on_appended(&appended.rows_of, self.all_appended(), &*ctx.clock);
+            if let Some(appended) = Arc::into_inner(appended.sealed) {
                 let pieces = appended.batch.rows.into_pieces();
                 pieces.for_each(|rows| self.buffers.rows_shown(rows));
             }

@@ -9,9 +9,12 @@ use rustix::io::Errno;
 use crate::engine::pairs::{bytes_read, is_change};
 use crate::engine::read::{PairMemory, PairRead};
 use crate::engine::read_task::ReadRequest;
+use crate::engine::sealed_batch::PairRows;
 use crate::engine::{Engine, EngineError};
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::JoinOutcome;
+use crate::pair::accounting::class_of;
+use crate::pair::history::minute_of;
 use crate::pair::index::DeadLetter;
 
 /// A reason why a source is not read.
@@ -89,16 +92,21 @@ impl Engine {
         if !is_change(before, &outcome) {
             return Ok(());
         }
-        let has_kept_stamps = !self.kept_stamps.is_empty();
-        self.books
-            .record(before, &outcome, wall_ms, has_kept_stamps);
+        let rows_of = PairRows {
+            class: class_of(path.as_bytes()),
+            minute: minute_of(wall_ms),
+            rows: outcome.new_rows.len() as u64,
+            len_bytes: outcome.rows.len() as u64,
+            changed_ms,
+        };
+        self.books.record(before, &outcome, rows_of.minute);
         let bytes = bytes_read(before, &outcome.checkpoint);
         self.queue.add_pass_bytes(bytes);
         let now_ms = self.ctx.clock.monotonic_ms();
         let (checkpoint, overlay) = (outcome.checkpoint, outcome.overlay);
         self.queue.add_claims(&overlay.claimed_rows);
         if let Some(delta) = self.pairs.apply(path, checkpoint, overlay, now_ms) {
-            self.commits.add(delta, outcome.rows, changed_ms, now_ms);
+            self.commits.add(delta, outcome.rows, rows_of, now_ms);
         }
         Ok(())
     }

@@ -154,7 +154,7 @@ impl Metrics {
         );
         registry.register(
             "rows_written",
-            "Rows committed for the export, by source class; a line whose row exists already writes none",
+            "Rows appended to the export, by source class; a line whose row exists already writes none",
             self.rows.clone(),
         );
     }
@@ -163,7 +163,7 @@ impl Metrics {
         let registry = self.registry.sub_registry_with_prefix("distilld");
         registry.register_with_unit(
             "rows_written",
-            "Bytes of rows committed for the export",
+            "Bytes of rows appended to the export",
             Unit::Bytes,
             self.row_bytes.clone(),
         );
@@ -249,8 +249,6 @@ impl Metrics {
             before.evidence.malformed,
             after.evidence.malformed,
         );
-        add(&self.rows, &class, outcome.new_rows.len() as u64);
-        self.row_bytes.inc_by(outcome.rows.len() as u64);
         let read = |from: u64, to: u64| to.saturating_sub(from);
         self.source_bytes.inc_by(
             read(before.scored.offset, after.scored.offset)
@@ -262,6 +260,15 @@ impl Metrics {
         self.contradicted
             .inc_by(grown(before.counts.contradicted, after.counts.contradicted));
         self.verdicts_of(&class, before, outcome);
+    }
+
+    /// Counts rows that are in the export now; `class` must be one of the bounded classes.
+    pub(crate) fn appended(&self, class: &str, rows: u64, len_bytes: u64) {
+        let class = Class {
+            class: class.to_owned(),
+        };
+        add(&self.rows, &class, rows);
+        self.row_bytes.inc_by(len_bytes);
     }
 
     fn verdicts_of(&self, class: &Class, before: &PairCheckpoint, outcome: &JoinOutcome) {

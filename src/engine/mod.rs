@@ -32,6 +32,7 @@ mod pass_log;
 mod queue;
 pub mod read;
 mod read_task;
+mod recent;
 pub mod relocate;
 mod report;
 mod reset;
@@ -88,14 +89,17 @@ impl Engine {
             pairs: PairCache::new(view, &header, ctx.clock.monotonic_ms()),
             queue: WorkQueue::default(),
             commits,
-            books: Books::new(header.account, &*ctx.clock),
+            books: Books::new(header.account),
             kept_stamps: Arc::default(),
             ctx,
         })
     }
 
-    /// Queues a pair for the next pass.
+    /// Queues a pair for the next pass, unless it is excluded.
     pub fn enqueue(&mut self, path: PairPath) {
+        if self.ctx.exclude.matches(path.as_path()) {
+            return;
+        }
         self.books
             .backlog
             .on_change(&path, self.ctx.clock.monotonic_ms());
@@ -104,6 +108,9 @@ impl Engine {
 
     /// Queues a pair after all that [`Self::enqueue`] queued.
     pub fn enqueue_backlog(&mut self, path: PairPath) {
+        if self.ctx.exclude.matches(path.as_path()) {
+            return;
+        }
         self.books
             .backlog
             .on_change(&path, self.ctx.clock.monotonic_ms());

@@ -1,12 +1,11 @@
-//! Read-only accessors: totals, 24-hour history, the queue, skipped day-files, and a snapshot of all pairs.
+//! Read-only accessors: totals, the queue, skipped day-files, and a snapshot of all pairs.
 
 use crate::engine::Engine;
 use crate::engine::merge::SourceProblem;
 use crate::engine::metrics::Metrics;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::accounting::Account;
-use crate::pair::history::Recent;
-use crate::pair::verdict::LineTotals;
+use crate::pair::verdict::{LineTotals, VerdictKind};
 use crate::store::snapshot::StateSnapshot;
 
 impl Engine {
@@ -16,10 +15,29 @@ impl Engine {
         &self.books.account.totals
     }
 
-    /// Returns the length of the export, bytes.
+    /// Returns the length of the rows in the export, bytes.
     #[must_use]
     pub fn export_bytes(&self) -> u64 {
-        self.commits.export.len_bytes()
+        self.commits.export.shown_bytes()
+    }
+
+    /// Returns the number of rows that are merged and not in the export yet.
+    #[must_use]
+    pub fn rows_pending(&self) -> u64 {
+        self.commits.rows_pending()
+    }
+
+    /// Returns the number of rows that this process appended to the export.
+    #[must_use]
+    pub fn rows_appended(&self) -> u64 {
+        self.books.rows_appended
+    }
+
+    /// Returns the number of rows in the export.
+    #[must_use]
+    pub fn export_rows(&self) -> u64 {
+        let exported = self.totals().counts[VerdictKind::Exported];
+        (exported + self.claimable()).saturating_sub(self.rows_pending())
     }
 
     /// Returns the number of rows in the export that no line owns.
@@ -28,21 +46,10 @@ impl Engine {
         self.pairs.claimable()
     }
 
-    /// Returns the totals, the same per source class, and the rows per day.
+    /// Returns the totals, and the same per source class.
     #[must_use]
     pub fn account(&self) -> &Account {
         &self.books.account
-    }
-
-    /// Returns the per-minute history of the last 24 hours.
-    #[must_use]
-    pub fn recent(&self) -> &Recent {
-        &self.books.history
-    }
-
-    /// Continues the history that an earlier process kept.
-    pub fn resume_recent(&mut self, kept: Recent) {
-        self.books.history = Recent::resume(kept, self.ctx.clock.wall_ms());
     }
 
     /// Returns the metrics registry.

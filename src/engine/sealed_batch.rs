@@ -10,12 +10,76 @@ use crate::record::final_check;
 use crate::store::journal::batch::Batch;
 use crate::store::journal::frame::{FrameReceipt, FrameSlot};
 
+/// The rows of a pair in a batch, in figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PairRows {
+    /// The source class of the pair.
+    pub(super) class: String,
+    /// The minute of their timestamp, since 1970.
+    pub(super) minute: u64,
+    pub(super) rows: u64,
+    pub(super) len_bytes: u64,
+    /// Last change of the day-files of the pair, milliseconds since 1970.
+    pub(super) changed_ms: u64,
+}
+
 /// A batch that nothing is merged into any more.
 #[derive(Debug, Clone)]
 pub(super) struct Sealed {
     pub(super) batch: Batch,
-    /// Last change of the day-files of each pair with rows in the batch, milliseconds since 1970.
-    pub(super) changed_ms: Vec<u64>,
+    /// The rows of each pair in the batch, in order.
+    pub(super) rows_of: Vec<PairRows>,
+}
+
+/// A batch that is in the journal and not, or not all of it, in the export.
+#[derive(Debug)]
+pub(super) struct Unappended {
+    pub(super) sealed: Arc<Sealed>,
+    /// The rows that are not in the export, in order.
+    pub(super) rows_of: Vec<PairRows>,
+}
+
+impl Unappended {
+    pub(super) fn new(sealed: Arc<Sealed>) -> Self {
+        let rows_of = sealed.rows_of.clone();
+        Self { sealed, rows_of }
+    }
+
+    /// Takes the rows that an append that failed halfway has shown, of an export with `shown_bytes` of rows.
+    pub(super) fn take_shown(&mut self, shown_bytes: u64) -> Vec<PairRows> {
+        let batch = &self.sealed.batch;
+        let shown = batch.rows.placed(batch.delta.export_from);
+        let shown = shown.map(|(at, rows)| {
+            let len_shown = shown_bytes.saturating_sub(at).min(rows.len() as u64);
+            memchr::memchr_iter(b'\n', &rows[..len_shown as usize]).count() as u64
+        });
+        let unshown_before = rows_in(&self.rows_of);
+        let mut more =
+            (shown.sum::<u64>() + unshown_before).saturating_sub(rows_in(&self.sealed.rows_of));
+        let mut taken = Vec::new();
+        while more > 0
+            && let Some(first) = self.rows_of.first_mut()
+        {
+            if first.rows <= more {
+                more -= first.rows;
+                taken.push(self.rows_of.remove(0));
+            } else {
+                first.rows -= more;
+                let (rows, len_bytes) = (std::mem::take(&mut more), 0);
+                taken.push(PairRows {
+                    rows,
+                    len_bytes,
+                    ..first.clone()
+                });
+            }
+        }
+        taken
+    }
+}
+
+/// Returns the number of rows in all.
+pub(super) fn rows_in(rows_of: &[PairRows]) -> u64 {
+    rows_of.iter().map(|of| of.rows).sum()
 }
 
 /// The result of a successful commit.

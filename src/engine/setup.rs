@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crate::config::Settings;
+use crate::config::{Exclude, Settings};
 use crate::engine::Engine;
 use crate::engine::error::EngineError;
 use crate::lake::chunk::LineLimits;
@@ -32,6 +32,8 @@ pub struct Setup {
     pub state_dir: PathBuf,
     /// The path of the export.
     pub export_path: PathBuf,
+    /// The day-files that are not read.
+    pub exclude: Exclude,
     /// Limits on the length of a line.
     pub limits: LineLimits,
     /// Time for which a source must be unchanged before its unterminated last line is read, milliseconds.
@@ -58,6 +60,7 @@ impl Setup {
             root: root.to_owned(),
             state_dir: settings.state_dir.clone(),
             export_path: export_path(root),
+            exclude: settings.exclude.clone(),
             limits: LineLimits {
                 line_bytes_max: settings.max_line_bytes,
             },

@@ -12,6 +12,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::config::Exclude;
 use crate::daemon::inbox::Inbox;
 use crate::daemon::requests::{EngineRequest, Snapshot};
 use crate::http::response::{SNAPSHOT_PATIENCE, busy, json, snapshot, text};
@@ -46,6 +47,8 @@ pub struct QueryContext {
     pub root: PathBuf,
     /// Maximum length of a line, bytes; a longer line is a dead letter.
     pub line_bytes_max: u64,
+    /// The day-files that are not read.
+    pub exclude: Exclude,
     long_requests: Semaphore,
     waiting: Mutex<Option<(Instant, Vec<WaitingRun>)>>,
 }
@@ -57,6 +60,7 @@ impl QueryContext {
         Self {
             root,
             line_bytes_max,
+            exclude: Exclude::default(),
             long_requests: Semaphore::new(1),
             waiting: Mutex::new(None),
         }
@@ -277,6 +281,7 @@ pub(super) async fn plan(inbox: &Inbox, context: &Arc<QueryContext>) -> HttpResp
             },
             now_ms: HostClock::new().wall_ms(),
             state: &snapshot.state,
+            exclude: &context.exclude,
         })
     })
     .await

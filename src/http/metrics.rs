@@ -165,6 +165,11 @@ fn export(registry: &mut Registry, status: &Status) {
     for (name, help, rows) in [
         ("export_rows", "Rows in the export", export.rows),
         (
+            "export_rows_pending",
+            "Rows that are made and not in the export yet",
+            export.rows_pending,
+        ),
+        (
             "export_rows_unclaimed",
             "Rows in the export for which no line in the day-files is known",
             export.rows_unclaimed,

@@ -1,5 +1,5 @@
-//! The account of all pairs: their sums, the same per source class, and the rows of the UTC day. It is stored with
-//! the state's header, so that a query needs no walk. Pure.
+//! The account of all pairs: their sums, and the same per source class. It is stored with the state's header, so that a
+//! query needs no walk. Pure.
 //!
 //! A source class is the name of a day-file without `.jsonl`. The first [`CLASSES_MAX`] classes are counted
 //! separately, all others under [`OTHER`], so that neither memory nor metric labels grow without bound.
@@ -23,17 +23,8 @@ pub struct Account {
     pub totals: LineTotals,
     /// Over the pairs of each source class.
     pub classes: BTreeMap<String, LineTotals>,
-    /// Rows written on the newest day that has one.
-    pub newest_day: DayRows,
-}
-
-/// The rows of one UTC day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct DayRows {
-    /// Days since 1970.
-    pub day: u32,
-    /// Rows whose stamp is of that day.
-    pub rows: u64,
+    /// Without meaning; it keeps the format of the state. Rows by time are in [`crate::pair::history::History`].
+    reserved: (u32, u64),
 }
 
 impl Account {
@@ -61,27 +52,6 @@ impl Account {
         }
     }
 
-    /// Adds rows whose stamp is of a day.
-    pub fn add_rows(&mut self, day: u32, rows: u64) {
-        if rows == 0 || day < self.newest_day.day {
-            return;
-        }
-        if day > self.newest_day.day {
-            self.newest_day = DayRows { day, rows: 0 };
-        }
-        self.newest_day.rows += rows;
-    }
-
-    /// Rows whose stamp is of that day, if no later one has any.
-    #[must_use]
-    pub fn rows_on(&self, day: u32) -> u64 {
-        if self.newest_day.day == day {
-            self.newest_day.rows
-        } else {
-            0
-        }
-    }
-
     /// Promise 5 over all pairs: the totals balance, and are the sum over the classes.
     #[must_use]
     pub fn balanced(&self) -> bool {
@@ -105,7 +75,6 @@ pub fn class_of(path: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::pair::verdict::{VerdictCounts, VerdictKind};
-    use crate::record::timestamp::day_of;
 
     fn pair(name: &str, firewalled: u64) -> PairCheckpoint {
         let mut pair = PairCheckpoint::new(format!("2026/05/01/{name}.jsonl").into_bytes());
@@ -170,17 +139,5 @@ mod tests {
         }
         assert_eq!(account.classes.len(), CLASSES_MAX + 1);
         assert_eq!(account.classes[OTHER].counts[VerdictKind::Firewalled], 2);
-    }
-
-    #[test]
-    fn rows_of_a_day_end_with_it() {
-        let mut account = Account::default();
-        account.add_rows(day_of(86_400_000 * 7 + 5), 2);
-        account.add_rows(7, 1);
-        assert_eq!((account.rows_on(7), account.rows_on(8)), (3, 0));
-        account.add_rows(8, 1);
-        // A read that began before midnight may be merged after one that began after it.
-        account.add_rows(7, 1);
-        assert_eq!((account.rows_on(7), account.rows_on(8)), (0, 1));
     }
 }

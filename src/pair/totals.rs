@@ -29,6 +29,12 @@ impl LineTotals {
         })
     }
 
+    /// Returns the scored lines that a rule refused: neither exported, nor waiting, nor malformed.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.by_verdict().sum_of(VerdictKind::is_refusal)
+    }
+
     /// Replaces the totals of a pair: subtracts `before` and adds `after`.
     pub fn replace(&mut self, before: &LineTotals, after: &LineTotals) {
         self.combine(after, u64::wrapping_add);

@@ -134,6 +134,8 @@ pub struct OfflineState {
     pub account: Account,
     /// Length of the export with the rows that only the journal holds, bytes.
     pub export_bytes: u64,
+    /// The rows that only the journal holds.
+    pub rows_pending: u64,
     stored: State,
     /// A daemon that starts meanwhile would find the state open.
     lock: RootLock,
@@ -272,7 +274,7 @@ impl StoredFiles {
     ///
     /// # Errors
     /// State or journal cannot be read.
-    pub(super) fn read(state_dir: &Path) -> Result<Self, InquireError> {
+    pub(super) fn read(root: &Path, state_dir: &Path) -> Result<Self, InquireError> {
         let state_path = state_dir.join(STATE_FILE);
         let stored = State::open(&OsStorage, &state_path).map_err(|error| match error {
             StateError::Io(error) => denied_or(&state_path, error, |e| StateError::Io(e).into()),
@@ -283,7 +285,10 @@ impl StoredFiles {
             .open_read(&journal_path)
             .map_err(|error| denied_or(&journal_path, error, |e| JournalError::Io(e).into()))?;
         let header = stored.header().clone();
-        let mut replay = Replay::new(stored.view()?, &header);
+        let file_bytes = OsStorage
+            .stat(&export_path(root))
+            .map_or(0, |stat| stat.len_bytes);
+        let mut replay = Replay::new(stored.view()?, &header, file_bytes);
         Journal::replay(
             file,
             header.journal_epoch,
@@ -296,12 +301,13 @@ impl StoredFiles {
 
 impl OfflineState {
     fn open(root: PathBuf, state_dir: PathBuf, lock: RootLock) -> Result<Self, InquireError> {
-        let StoredFiles { stored, replay } = StoredFiles::read(&state_dir)?;
+        let StoredFiles { stored, replay } = StoredFiles::read(&root, &state_dir)?;
         Ok(Self {
             root,
             state_dir,
             account: replay.account.clone(),
             export_bytes: replay.export_bytes,
+            rows_pending: replay.rows_pending,
             state: replay.into_snapshot(),
             stored,
             lock,

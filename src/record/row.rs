@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::record::json::scanner::{JsonError, Scanner};
 use crate::record::keys::RowKey;
 use crate::record::parse::{JsonText, Provenance};
-use crate::record::timestamp::day_of_stamp;
+use crate::record::timestamp::minute_of_stamp;
 
 /// Length of the longest field name that is read.
 const LONGEST_NAME: usize = "source_run_id".len();
@@ -149,22 +149,41 @@ impl<'a> RowFields<'a> {
     }
 }
 
-/// Returns, for consecutive rows, the UTC days of their timestamps, in days since 1970, and the number of rows in
-/// sequence with each day. A row without a valid timestamp is skipped.
+/// The day-file of a row's scored line and the time of the row, as far as the row has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowOrigin<'a> {
+    /// The name of the day-file.
+    pub day_file_name: Cow<'a, str>,
+    /// The minute of its timestamp, since 1970.
+    pub minute: u64,
+}
+
+/// Returns the origin of a row; `None` where the line is no row or has no valid timestamp.
 #[must_use]
-pub fn days_of(rows: &[u8]) -> Vec<(u32, u64)> {
-    let mut days: Vec<(u32, u64)> = Vec::new();
-    for row in rows.split_inclusive(|byte| *byte == b'\n') {
-        let stamp = RowFields::read(row).ok().and_then(|row| row.created_at);
-        let Some(day) = stamp.and_then(|stamp| day_of_stamp(&stamp.decode())) else {
-            continue;
-        };
-        match days.last_mut() {
-            Some((last, count)) if *last == day => *count += 1,
-            _ => days.push((day, 1)),
-        }
-    }
-    days
+pub fn origin(row: &[u8]) -> Option<RowOrigin<'_>> {
+    origin_of(&RowFields::read(row).ok()?)
+}
+
+/// Returns the key of a row, and its origin where it has a valid timestamp.
+///
+/// # Errors
+/// Those of [`RowKey::from_row`].
+pub fn key_and_origin(row: &[u8]) -> Result<(RowKey, Option<RowOrigin<'_>>), RowError> {
+    let fields = RowFields::read(row)?;
+    let (key, _index) = RowKey::from_fields(&fields)?;
+    Ok((key, origin_of(&fields)))
+}
+
+fn origin_of<'a>(fields: &RowFields<'a>) -> Option<RowOrigin<'a>> {
+    let minute = minute_of_stamp(&fields.created_at?.decode())?;
+    let day_file_name = match fields.id?.decode() {
+        Cow::Borrowed(id) => Cow::Borrowed(id.rsplit_once(':')?.0),
+        Cow::Owned(id) => Cow::Owned(id.rsplit_once(':')?.0.to_owned()),
+    };
+    Some(RowOrigin {
+        day_file_name,
+        minute,
+    })
 }
 
 /// Returns whether two rows have equal instruction, context and response, however they are written. A line that is
@@ -358,19 +377,19 @@ mod tests {
     const ROW: &str = r#"{"schema_version":1,"id":"a:b.jsonl:12","instruction":"i","context":"","response":",\"quality_score\":\"rejected\"","source_run_id":"r","quality_score":"accepted","created_at":"then","provenance":{"source_file":"f","line_offset":-3,"sig_hash":"s","recorded_at":"then"}}"#;
 
     #[test]
-    fn rows_are_counted_by_the_day_of_their_timestamp() {
+    fn a_row_has_an_origin_if_its_timestamp_is_valid() {
         let row = |stamp: &str| ROW.replace("\"then\"", &format!("\"{stamp}\"")) + "\n";
-        let rows = [
-            row("2026-05-01T23:59:59.999Z"),
-            row("2026-05-02T00:00:00.000Z"),
-            row("then"),
-            row("2026-05-02T00:00:00.000Z"),
-        ];
-        assert_eq!(
-            days_of(rows.concat().as_bytes()),
-            [(20_574, 1), (20_575, 2)]
-        );
-        assert!(days_of(b"").is_empty());
+        for (row, minute) in [
+            (row("2026-05-01T23:59:59.999Z"), Some(20_575 * 1_440 - 1)),
+            (row("2026-05-02T00:00:00Z"), Some(20_575 * 1_440)),
+            (row("then"), None),
+            (row("2026-05-02T24:00:00Z"), None),
+            ("{}".to_owned(), None),
+        ] {
+            let origin = origin(row.as_bytes());
+            assert_eq!(origin.as_ref().map(|origin| origin.minute), minute, "{row}");
+            assert!(origin.is_none_or(|origin| origin.day_file_name == "a:b.jsonl"));
+        }
     }
 
     #[test]

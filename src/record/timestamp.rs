@@ -64,6 +64,16 @@ pub fn day_of_stamp(text: &str) -> Option<u32> {
     (era * 146_097 + day_of_era).checked_sub(719_468)
 }
 
+/// Returns the minute of a timestamp that begins `YYYY-MM-DDThh:mm`, in minutes since 1970.
+#[must_use]
+pub fn minute_of_stamp(text: &str) -> Option<u64> {
+    let day = u64::from(day_of_stamp(text)?);
+    let (_, time) = text.split_once('T')?;
+    let mut parts = time.splitn(3, ':').map(|part| part.parse::<u64>().ok());
+    let (hour, minute) = (parts.next()??, parts.next()??);
+    (hour < 24 && minute < 60).then(|| (day * 24 + hour) * 60 + minute)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +89,7 @@ mod tests {
         ] {
             assert_eq!(stamp(wall_ms), expected);
             assert_eq!(moment(expected), Some(wall_ms));
+            assert_eq!(minute_of_stamp(expected), Some(wall_ms / 60_000));
         }
         // Invalid timestamps, as in a damaged status.
         for odd in [

@@ -2,13 +2,13 @@
 //! journal proves.
 
 use crate::record::final_check;
-use crate::record::keys;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::console::progress::OnStep;
 use crate::engine::{Engine, EngineError, Setup};
+use crate::pair::history::{History, RowTally};
 use crate::pair::index::{PairId, UnclaimedRow};
 use crate::platform::storage::{exists, remove_if_exists};
 use crate::record::firewall::{ACCEPTED, FIREWALL};
@@ -49,7 +49,7 @@ pub(super) fn build_state(
         salvaged_bytes: rows_salvaged_bytes,
         ..OpenReport::new(case)
     };
-    adopt(&mut state, &mut export, &setup, &mut report, on_step)?;
+    let history = adopt(&mut state, &mut export, &setup, &mut report, on_step)?;
 
     storage
         .rename(&building_path, &state_path)
@@ -61,10 +61,10 @@ pub(super) fn build_state(
     storage.sync_dir(&setup.state_dir).map_err(dir_error)?;
     let header = state.header().clone();
     let journal = Journal::empty(journal_file, header.journal_epoch, header.seq_applied);
-    Ok((
-        Engine::assemble(setup, state, state_path, journal, export)?,
-        report,
-    ))
+    let mut engine = Engine::assemble(setup, state, state_path, journal, export)?;
+    engine.books.history = history;
+    engine.books.rows_are_counted = true;
+    Ok((engine, report))
 }
 
 /// The state is lost, its journal may be there: rows that readers saw and that a power cut took from the export are
@@ -112,14 +112,16 @@ fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
 }
 
 /// Makes every row of the export claimable, and removes a torn row at its end, which no reader can have seen as a
-/// whole line.
+/// whole line. Returns the rows by minute.
 fn adopt(
     state: &mut State,
     export: &mut Export,
     setup: &Setup,
     report: &mut OpenReport,
     on_step: OnStep<'_>,
-) -> Result<(), EngineError> {
+) -> Result<History, EngineError> {
+    let mut history = History::default();
+    let mut tally = RowTally::new(&mut history);
     let mut claims = Vec::new();
     let mut rows = 0_u64;
     let total_bytes = export.len_bytes();
@@ -131,10 +133,13 @@ fn adopt(
         if rows.is_multiple_of(ROWS_PER_STEP) {
             on_step("reading back the export", row_offset, total_bytes);
         }
-        let Ok(row) = keys::RowKey::from_row(bytes) else {
+        let Ok((row, origin)) = row::key_and_origin(bytes) else {
             report.rows_foreign += 1;
             return Ok(());
         };
+        if let Some(origin) = origin {
+            tally.add(&origin.day_file_name, origin.minute);
+        }
         let is_known = refuse_forbidden(bytes, row_offset, &setup.export_path)?;
         report.rows_unknown_category += u64::from(!is_known);
         report.rows_adopted += 1;
@@ -148,6 +153,7 @@ fn adopt(
         }
         Ok(())
     })?;
+    drop(tally);
     take_claims(state, &mut claims)?;
     report.torn_bytes = export.len_bytes() - end;
     if report.torn_bytes > 0 {
@@ -162,7 +168,7 @@ fn adopt(
     };
     state.write_header(header)?;
     export.segments_applied();
-    Ok(())
+    Ok(history)
 }
 
 /// The store writes far less when it is given its keys in order.

@@ -33,7 +33,9 @@ impl OldState {
             .open_read(&setup.state_dir.join(JOURNAL_FILE))
             .ok()?;
         let header = state.header().clone();
-        let mut replay = Replay::new(state.view().ok()?, &header);
+        let export = storage.stat(&setup.export_path);
+        let file_bytes = export.map_or(0, |stat| stat.len_bytes);
+        let mut replay = Replay::new(state.view().ok()?, &header, file_bytes);
         let replayed = Journal::replay(
             journal,
             header.journal_epoch,

@@ -288,7 +288,7 @@ fn resume(setup: Setup, state: State) -> Result<(Engine, OpenReport), EngineErro
         .map_err(|source| setup.state_dir_error(source))?;
     let header = state.header();
     export.resume_hashes(&header.export, &header.guard)?;
-    let mut replay = Replay::new(state.view()?, header);
+    let mut replay = Replay::new(state.view()?, header, u64::MAX);
     let journal = Journal::replay(
         file,
         header.journal_epoch,

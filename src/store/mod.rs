@@ -3,6 +3,7 @@
 pub mod export;
 pub(crate) mod files;
 pub mod journal;
+pub mod recent;
 pub(crate) mod replay;
 pub mod row_buffer;
 pub mod snapshot;

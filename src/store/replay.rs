@@ -9,7 +9,6 @@ use crate::pair::accounting::Account;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::UnclaimedRow;
 use crate::pair::{ActivePair, Overlay};
-use crate::record::row;
 use crate::store::journal::batch::{Batch, PairDelta};
 use crate::store::snapshot::{StateSnapshot, pair_path, shown_path};
 use crate::store::state::StateView;
@@ -31,14 +30,19 @@ pub struct Replay {
     pub pair_next: u32,
     /// Length of the export with the rows of the journal, bytes.
     pub export_bytes: u64,
+    /// Length of the export file, bytes.
+    file_bytes: u64,
+    /// Rows of the journal that end after that length: committed, and not in the export.
+    pub rows_pending: u64,
     /// Batches applied.
     pub batches: u64,
 }
 
 impl Replay {
-    /// A replay that has applied no batch: the state as `header` and `view` describe it.
+    /// A replay that has applied no batch: the state as `header` and `view` describe it, with an export file of
+    /// `file_bytes`.
     #[must_use]
-    pub fn new(view: StateView, header: &Header) -> Self {
+    pub fn new(view: StateView, header: &Header, file_bytes: u64) -> Self {
         Self {
             view: Arc::new(view),
             pairs: BTreeMap::new(),
@@ -46,6 +50,8 @@ impl Replay {
             claimable: header.claimable,
             pair_next: header.pair_next,
             export_bytes: header.export.len_bytes,
+            file_bytes,
+            rows_pending: 0,
             batches: 0,
         }
     }
@@ -60,8 +66,10 @@ impl Replay {
         for delta in &batch.delta.pairs {
             self.apply_delta(delta)?;
         }
-        for (day, rows) in batch.rows.pieces().flat_map(row::days_of) {
-            self.account.add_rows(day, rows);
+        for (at, rows) in batch.rows.placed(batch.delta.export_from) {
+            let len_there = self.file_bytes.saturating_sub(at).min(rows.len() as u64);
+            let missing = &rows[len_there as usize..];
+            self.rows_pending += memchr::memchr_iter(b'\n', missing).count() as u64;
         }
         Ok(())
     }

@@ -38,8 +38,12 @@ mod daemon;
 mod edited;
 /// The example lake, the example of the input page, and the table of files in the operator's page.
 mod examples;
+/// Day-files that are excluded by their names.
+mod exclude;
 /// An error from every call that reaches the disk.
 mod faults;
+/// Figures that are shown in several places, and their sums.
+mod figures;
 /// The bytes of everything persisted, and how a damaged journal reads.
 mod formats;
 /// The corpora of the fuzz targets.

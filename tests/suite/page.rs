@@ -25,6 +25,30 @@ fn rows_shown(browser: &Browser) -> String {
     shown.as_str().unwrap_or_default().to_owned()
 }
 
+/// Returns the rows of the table whose verdicts do not add up to their lines, and tiles that differ from the table or the
+/// plot.
+const SUMS: &str = r"
+    const number = (text) => Number(String(text).replace(/[^0-9]/g, ''));
+    const heads = [...document.querySelectorAll('#classes tr:first-child th')].map((head) => head.textContent);
+    const wrong = [], all = {};
+    for (const row of [...document.querySelectorAll('#classes tr')].slice(1)) {
+        const cells = [...row.children].map((cell) => cell.textContent);
+        const figures = Object.fromEntries(heads.map((head, n) => [head, number(cells[n])]));
+        const verdicts = heads.filter((head) => !['source class', 'lines', 'malformed evidence'].includes(head));
+        const sum = verdicts.reduce((sum, head) => sum + figures[head], 0);
+        if (sum !== figures.lines) wrong.push(`${cells[0]}: ${sum} of ${figures.lines} lines`);
+        if (row.className === 'sum') Object.assign(all, figures, { refused: sum - figures.exported - figures.waiting - figures.malformed });
+    }
+    const tile = (label) => [...document.querySelectorAll('#tiles div')].find((tile) => tile.textContent.startsWith(label)).querySelector('dd').textContent;
+    const expected = { 'Rows today': all.exported, 'Rows in total': all.exported, Waiting: all.waiting, Refused: all.refused, 'Dead letters': all.malformed + all['malformed evidence'] };
+    for (const [label, figure] of Object.entries(expected)) {
+        if (number(tile(label)) !== figure) wrong.push(`tile ${label}: ${tile(label)}, not ${figure}`);
+    }
+    const plotted = `${tile('Rows today')} rows, ${tile('Refused')} refused`;
+    const readout = document.getElementById('day-readout').textContent;
+    if (readout !== plotted) wrong.push(`${readout}, not ${plotted}`);
+    return wrong;";
+
 fn assert_quiet(browser: &Browser) {
     assert_eq!(browser.console(), Vec::<String>::new());
 }
@@ -45,13 +69,15 @@ fn rows_and_faults_appear_live_and_lake_content_is_escaped() {
     bench.append_run(MARKUP, "<script>document.title='hit'</script>");
     bench.append(Stream::Scored, PAIR, scored("<b>waits</b>"));
     bench.append(Stream::Scored, MARKUP, scored_as("refused", "rejected"));
+    bench.append(Stream::Scored, PAIR, "[\n");
+    bench.append(Stream::Evidence, MARKUP, "[\n{\n");
     bench.wait_for(&mut daemon, "the page shows two rows", || {
         rows_shown(&browser) == "2"
     });
     browser.wait_text("#waits-why", "the waiting runs are shown", |text| {
         text.starts_with("1 scored run")
     });
-    assert_eq!(browser.text("#classes tr.sum td:nth-child(3)"), "1");
+    assert_eq!(browser.text("#classes tr.sum td:nth-child(4)"), "1");
     if get(address, "/status.json").json()["classes"].is_array() {
         browser.wait_text("#classes", "the classes are shown", |text| {
             text.contains("<img src=x")
@@ -63,6 +89,10 @@ fn rows_and_faults_appear_live_and_lake_content_is_escaped() {
             )) != 0
         };
         bench.wait_for(&mut daemon, "rows are drawn", drawn);
+        browser.wait_text("#day-readout", "the plot is current", |text| {
+            text == "2 rows, 1 refused"
+        });
+        assert_eq!(browser.run(SUMS), serde_json::json!([]));
     }
     assert_eq!(
         browser.run("return document.querySelectorAll('main img, main script, main b').length"),

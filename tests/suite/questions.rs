@@ -27,6 +27,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::bench::{Bench as EngineBench, EXPORT, ROOT};
+use crate::support::http::get;
 use crate::support::kill_harness::{Daemon, wait_until};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
 use crate::support::naive::verdicts;
@@ -179,6 +180,7 @@ fn planned(bench: &EngineBench) -> Plan {
         },
         now_ms: bench.clock.wall_ms(),
         state: &bench.engine.as_ref().unwrap().state_snapshot(),
+        exclude: &Default::default(),
     })
     .unwrap()
 }
@@ -376,36 +378,37 @@ fn the_account_is_reported_per_source_class_with_and_without_a_daemon() {
 fn the_last_day_is_reported_by_minute_and_survives_the_daemon() {
     let bench = Bench::new();
     lake(&bench);
-    let daemon = bench.start_caught_up();
+    let (daemon, address) = bench.listening();
+    let recent = get(address, "/recent.json").json();
     bench.stop(daemon);
-    let kept: Value =
-        serde_json::from_slice(&fs::read(bench.state_dir().join("recent.json")).unwrap()).unwrap();
-    let sum = |class: &str, what: &str| -> u64 {
-        let state = kept["series"][class][what].as_array().unwrap();
-        assert_eq!(state.len(), 24 * 60);
-        state.iter().map(|figure| figure.as_u64().unwrap()).sum()
+    let sum = |recent: &Value, class: &str, what: &str| -> u64 {
+        let steps = recent["series"][class][what].as_array().unwrap();
+        assert_eq!(steps.len(), 24 * 60);
+        steps.iter().map(|figure| figure.as_u64().unwrap()).sum()
     };
-    assert_eq!(
-        (sum("audits", "exported"), sum("audits", "refused")),
-        (1, 5)
-    );
-    assert_eq!((sum("facts", "exported"), sum("facts", "refused")), (1, 0));
-    assert_eq!(kept["step_s"], 60);
+    let sums = |recent: &Value, class: &str| {
+        (
+            sum(recent, class, "exported"),
+            sum(recent, class, "refused"),
+        )
+    };
+    // A malformed line is no refused one.
+    assert_eq!(sums(&recent, "audits"), (1, 4));
+    assert_eq!(sums(&recent, "facts"), (1, 0));
+    assert_eq!(recent["step_s"], 60);
     let now_s = HostClock::new().wall_ms() / 1_000;
-    let first_s = kept["minute_s"].as_u64().unwrap();
+    let first_s = recent["minute_s"].as_u64().unwrap();
     assert!(
         (now_s - first_s).abs_diff(86_400) < 300,
         "{first_s} {now_s}"
     );
-    let mut daemon = bench.start_caught_up();
+    let (mut daemon, address) = bench.listening();
     bench.append_run(B, "h");
     bench.wait_run(&mut daemon, "h");
+    let recent = get(address, "/recent.json").json();
     bench.stop(daemon);
-    let kept = fs::read_to_string(bench.state_dir().join("recent.json")).unwrap();
-    let kept: Value = serde_json::from_str(&kept).unwrap();
-    let facts = kept["series"]["facts"]["exported"].as_array().unwrap();
-    let rows: u64 = facts.iter().map(|rows| rows.as_u64().unwrap()).sum();
-    assert_eq!(rows, 2);
+    assert_eq!(sums(&recent, "audits"), (1, 4));
+    assert_eq!(sums(&recent, "facts"), (2, 0));
 }
 
 #[test]
@@ -602,6 +605,8 @@ fn dead_letters_are_listed_by_page_and_shown_escaped() {
             (&scored["line"], &scored["reason"]),
             (&7.into(), &"syntax".into())
         );
+        let detail = scored["detail"].as_str().unwrap();
+        assert!(detail.starts_with("not JSON at byte 2: "), "{detail}");
         let first = bench.ask(&["dead-letters", "--json", "--limit", "1"]);
         let second = bench.ask(&["dead-letters", "--json", "--limit", "1", "--skip", "1"]);
         assert_eq!(
@@ -620,6 +625,66 @@ fn dead_letters_are_listed_by_page_and_shown_escaped() {
         assert_eq!(raw.stdout, "{\"\x1b]0;title\x07");
         let none = bench.run(&mut bench.command(&["dead-letters", "show", A, "1"]));
         none.check(1, &["no dead letter starts at byte 1"]);
+    });
+}
+
+#[test]
+fn a_dead_letter_names_the_field_or_the_byte() {
+    let bench = Bench::new();
+    let cases = [
+        (
+            Stream::Scored,
+            r#"{"provenance":{"line_offset":7.5}}"#,
+            "wrong-type",
+            "field provenance.line_offset is not ",
+        ),
+        (
+            Stream::Scored,
+            r#"  {"category":1}"#,
+            "wrong-type",
+            "field category is not ",
+        ),
+        (
+            Stream::Evidence,
+            r#"{"source_files":[1]}"#,
+            "wrong-type",
+            "field source_files is not ",
+        ),
+        (
+            Stream::Evidence,
+            r#"{"run_id":"r",}"#,
+            "syntax",
+            "not JSON at byte 14: ",
+        ),
+        (
+            Stream::Evidence,
+            "[1]",
+            "not-an-object",
+            "neither an object nor null",
+        ),
+    ];
+    for (stream, line, ..) in cases {
+        bench.append(stream, A, format!("{line}\n"));
+    }
+    // With a row in their batch, they are in the journal at once.
+    bench.append_run(B, "row");
+    with_and_without_a_daemon(&bench, |bench, _| {
+        let letters = bench.ask(&["dead-letters", "--json"])["letters"].clone();
+        let table = bench.run(&mut bench.command(&["dead-letters"])).stdout;
+        let letters = letters.as_array().unwrap();
+        assert_eq!(letters.len(), cases.len());
+        for (letter, (stream, line, reason, detail)) in letters.iter().zip(cases) {
+            let found = letter["detail"].as_str().unwrap();
+            assert!(
+                letter["reason"] == reason && found.starts_with(detail),
+                "{line}: {letter}"
+            );
+            assert!(table.contains(&format!("{reason}: {found}")), "{table}");
+            let offset = letter["offset"].to_string();
+            let mut show = vec!["dead-letters", "show", A, &offset];
+            show.extend((stream == Stream::Evidence).then_some("--evidence"));
+            bench.run(&mut bench.command(&show)).check(0, &[found]);
+        }
     });
 }
 

@@ -53,6 +53,7 @@ fn setup(disk: &SimDisk) -> Setup {
         batch_bytes: BATCH_BYTES,
         segment_bytes: 700,
         long_lines: Arc::default(),
+        exclude: Default::default(),
         threads: 1,
     }
 }

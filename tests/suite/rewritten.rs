@@ -597,3 +597,48 @@ fn the_cost_of_alternating_verdicts_is_linear_in_the_lines() {
         "{few} calls for 100 of each, {many} for 400"
     );
 }
+
+/// Restores a day-file in place after a first read of it within a tick of its time stamps, whose stat is not relied on.
+#[test]
+fn a_day_file_that_is_mended_in_place_soon_after_its_first_read_is_read_again() {
+    let pair = "2026/05/01/a.jsonl";
+    for pads in [0, 40] {
+        let bench = ProcessBench::new();
+        let mut runs = Vec::new();
+        for n in 0..2 * pads + 1 {
+            runs.push(format!("run-{n}"));
+        }
+        let whole: String = runs.iter().map(|run| scored(run)).collect();
+        let at = runs[..pads]
+            .iter()
+            .map(|run| scored(run).len() as u64)
+            .sum::<u64>();
+        let hurt_len = scored(&runs[pads]).len() - 1;
+        let hurt = [
+            &whole.as_bytes()[..at as usize],
+            &vec![0; hurt_len],
+            &whole.as_bytes()[at as usize + hurt_len..],
+        ]
+        .concat();
+        for run in &runs {
+            bench.append(Stream::Evidence, pair, evidence(run));
+        }
+        bench.append(Stream::Scored, pair, hurt);
+        let path = bench.path(Stream::Scored, pair);
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        // Whole seconds: a file system that keeps only those has a long tick, and the first read is within it.
+        let now_s = file.metadata().unwrap().modified().unwrap();
+        let now_s = now_s
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        let second = std::time::UNIX_EPOCH + std::time::Duration::from_secs(now_s);
+        file.set_modified(second).unwrap();
+        bench.once();
+        let damaged = bench.row_count();
+        file.write_all_at(whole.as_bytes(), 0).unwrap();
+        bench.once();
+        assert_eq!((damaged, bench.row_count()), (2 * pads, 2 * pads + 1));
+        bench.assert_distinct(2 * pads + 1);
+    }
+}

@@ -164,8 +164,7 @@ impl<'f> Diagnosis<'f> {
         let scored = DayFile::open(lake, Stream::Scored, pair, now)?;
         let evidence = DayFile::open(lake, Stream::Evidence, pair, now)?;
         if let Some(scored) = &scored {
-            settling.scored =
-                self.read_scored(scored, pair.name_bytes(), max_line_bytes, &mut lines)?;
+            settling.scored = self.read_scored(scored, pair, max_line_bytes, &mut lines)?;
         }
         if let Some(evidence) = &evidence {
             let runs = lines.keys.keys().filter_map(|key| self.keys.get(key)?.run);
@@ -191,12 +190,13 @@ impl<'f> Diagnosis<'f> {
     fn read_scored(
         &mut self,
         scored: &DayFile,
-        day_file_name: &[u8],
+        pair: &PairPath,
         max_line_bytes: usize,
         found: &mut LinesRead,
     ) -> io::Result<Option<LineSpan>> {
         let mut settling = None;
         let mut lines = scored.lines(max_line_bytes);
+        let day_file_name = pair.file_name();
         let mut index = 0;
         while let Some(line) = lines.next_line()? {
             if scored.is_settling(line.span) {
@@ -207,7 +207,7 @@ impl<'f> Diagnosis<'f> {
             };
             let place = (index, category_of(&run));
             index += 1;
-            let key = RowKey::from_scored(day_file_name, &run);
+            let key = RowKey::from_scored(&day_file_name, &run);
             let Some((count, known_place)) = found.keys.get_mut(&key) else {
                 continue;
             };
@@ -220,7 +220,7 @@ impl<'f> Diagnosis<'f> {
             }
             found.places.push((key, place));
             for dialect in [Dialect::Native, Dialect::Go] {
-                let frame = self.maker.frame(&run, day_file_name, place.0, dialect);
+                let frame = self.maker.frame(&run, pair.name_bytes(), place.0, dialect);
                 found
                     .frames
                     .extend(frame.map(|frame| (run_key, frame, dialect)));

@@ -56,7 +56,7 @@ use crate::batch::verify::error::VerifyError;
 use crate::console::progress::OnStep;
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
-use crate::lake::walk::{pair_bytes, walk};
+use crate::lake::walk::pair_bytes;
 use crate::record::json::escape::Dialect;
 use crate::record::keys::RowKey;
 use crate::record::row::summary;
@@ -235,7 +235,7 @@ impl Verification<'_> {
 
     /// Sums the batch's rows. Returns the sums and the size of the sources in bytes.
     fn sum_sources(&mut self, steps: &mut Steps<'_>) -> Result<(Sums, u64), VerifyError> {
-        let walked = walk(self.lake.storage, &self.lake.root, Stream::Scored);
+        let walked = self.lake.walk();
         let walked = walked.map_err(|source| VerifyError::Walk {
             path: Stream::Scored.base(&self.lake.root),
             source,

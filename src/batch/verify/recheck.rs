@@ -19,7 +19,6 @@ use crate::batch::verify::tally::{Explanation, Tally};
 use crate::batch::verify::{Steps, VerifyOptions};
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
-use crate::lake::walk::walk;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock;
 use crate::platform::storage::{FileKind, FileStat};
@@ -167,7 +166,7 @@ impl<'a> Recheck<'a> {
 
     /// Reads the pairs that are new or have changed since they were last read. Returns whether there were any.
     fn read_sources(&mut self, steps: &mut Steps<'_>) -> Result<bool, VerifyError> {
-        let walked = walk(self.lake.storage, &self.lake.root, Stream::Scored);
+        let walked = self.lake.walk();
         let walked = walked.map_err(|source| VerifyError::Walk {
             path: Stream::Scored.base(&self.lake.root),
             source,

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 
 use crate::cli::hints::in_one_line;
-use crate::config::Settings;
+use crate::config::{Exclude, Settings};
 use crate::console::escape::Printable;
 use crate::engine::EngineError;
 use crate::lake::path::export_path;
@@ -100,7 +100,7 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
     assume_service_user(settings, &root, &mut findings);
     let mut directories = 0;
     for stream in Stream::ALL {
-        directories += check_stream(&root, stream, &mut findings);
+        directories += check_stream(&root, stream, &settings.exclude, &mut findings);
     }
     let export = export_path(&root);
     check_writable("export", export.parent().unwrap_or(&root), &mut findings);
@@ -146,11 +146,14 @@ fn check_settings(settings: &Settings, findings: &mut Findings) {
 struct Walk {
     directories: u64,
     day_files: u64,
+    excluded: u64,
+    /// Day-files that are read and whose names look like those of temporary files.
+    temporary: Vec<PairPath>,
     unreadable: Vec<(PathBuf, io::Error)>,
 }
 
 /// Checks a stream and returns the number of its directories.
-fn check_stream(root: &Path, stream: Stream, findings: &mut Findings) -> u64 {
+fn check_stream(root: &Path, stream: Stream, exclude: &Exclude, findings: &mut Findings) -> u64 {
     let base = stream.base(root);
     let what = format!("{} {}", stream.dir_name(), base.display());
     match OsStorage.stat(&base) {
@@ -172,7 +175,8 @@ fn check_stream(root: &Path, stream: Stream, findings: &mut Findings) -> u64 {
         }
         Ok(_) => {}
     }
-    let walk = walk_all(root, stream);
+    let walk = walk_all(root, stream, exclude);
+    check_names(&walk, stream, findings);
     if let Some((path, error)) = walk.unreadable.first() {
         // The daemon skips what is no day-file. Without a right it lacks input: its health is `incomplete`.
         let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
@@ -199,7 +203,34 @@ fn check_stream(root: &Path, stream: Stream, findings: &mut Findings) -> u64 {
     walk.directories
 }
 
-fn walk_all(root: &Path, stream: Stream) -> Walk {
+/// Reports the day-files that `exclude` leaves out, and those that look as if it should.
+fn check_names(walk: &Walk, stream: Stream, findings: &mut Findings) {
+    let what = || format!("names of day-files in {}", stream.dir_name());
+    if walk.excluded > 0 {
+        let why = format!(
+            "{} day-files match the key `exclude` and are not read; rows that they gave before stay in the export until \
+             `distilld rebuild`",
+            walk.excluded
+        );
+        findings.add(Severity::Ok, what(), why);
+    }
+    if let Some(first) = walk.temporary.first() {
+        let why = format!(
+            "{} look like temporary files, the first is {first}; their runs become rows under this name and again under \
+             the final one; set the key `exclude` to a pattern such as \"tmp*\", or let the writer use a name that does \
+             not end in .jsonl",
+            walk.temporary.len()
+        );
+        findings.add(Severity::Warn, what(), why);
+    }
+}
+
+/// Returns whether a name is one that writers usually give to a file that they rename.
+fn looks_temporary(name: &str) -> bool {
+    name.starts_with('.') || name.starts_with("tmp") || name.ends_with(".tmp.jsonl")
+}
+
+fn walk_all(root: &Path, stream: Stream, exclude: &Exclude) -> Walk {
     let mut walk = Walk::default();
     let mut dirs = vec![PathBuf::new()];
     while let Some(dir) = dirs.pop() {
@@ -208,7 +239,14 @@ fn walk_all(root: &Path, stream: Stream) -> Walk {
             Ok(Level::Directories(deeper)) => dirs.extend(deeper),
             Ok(Level::DayFiles(day_files)) => {
                 for day_file in day_files {
+                    if exclude.matches(day_file.as_path()) {
+                        walk.excluded += 1;
+                        continue;
+                    }
                     walk.open(root, stream, &day_file);
+                    if looks_temporary(&day_file.file_name()) {
+                        walk.temporary.push(day_file);
+                    }
                 }
             }
             Err(error) => walk.add_unreadable(below(&stream.base(root), &dir), error),

@@ -49,12 +49,7 @@ impl Column {
                 | VerdictKind::Malformed
         );
         Self::new(&head, &stacked_head, is_permanent, move |class| {
-            let lines = class.verdicts[verdict];
-            match verdict {
-                // Of both streams: an operator looks for broken lines, not for a stream.
-                VerdictKind::Malformed => lines.saturating_add(class.evidence_malformed),
-                _ => lines,
-            }
+            class.verdicts[verdict]
         })
     }
 }
@@ -62,6 +57,13 @@ impl Column {
 fn columns() -> Vec<Column> {
     let mut columns = vec![Column::new("lines", "lines", true, |class| class.lines)];
     columns.extend(VerdictKind::ALL.map(Column::of_verdict));
+    // Not a verdict: the verdicts of a row add up to its scored lines.
+    columns.push(Column::new(
+        "malformed evidence",
+        "malf.\nevid.",
+        false,
+        |class| class.evidence_malformed,
+    ));
     columns.push(Column::new("superseded", "super-\nseded", false, |class| {
         class.superseded
     }));

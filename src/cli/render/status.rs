@@ -209,6 +209,10 @@ fn rows(status: &Status) -> String {
         thousands(export.rows),
         thousands(export.len_bytes)
     );
+    if export.rows_pending > 0 {
+        let pending = thousands(export.rows_pending);
+        rows.push_str(&format!("; {pending} more are made and not written yet"));
+    }
     if export.rows_unclaimed > 0 {
         let unclaimed = thousands(export.rows_unclaimed);
         rows.push_str(&format!("; {unclaimed} without a line in the sources"));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::console::progress::OnStep;
 use crate::daemon::event_loop::directories::{UnreadableDirectories, is_empty, record_listing};
 use crate::daemon::event_loop::report::log_caught_up;
+use crate::daemon::event_loop::resume_recent;
 use crate::daemon::inbox::Inbox;
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::seen;
@@ -13,7 +14,7 @@ use crate::lake::walk::{Level, list_level};
 use crate::platform::clock::HostClock;
 use crate::platform::storage::{OsStorage, Storage as _};
 use crate::query::health::Unreadable;
-use crate::query::status::unreadable;
+use crate::query::status::{RecentFile, unreadable};
 
 /// Reads all day-files, takes settled last lines, and writes a checkpoint. Returns the paths that could not be read.
 ///
@@ -27,6 +28,8 @@ pub fn catch_up(
     on_step: OnStep<'_>,
 ) -> Result<Unreadable, EngineError> {
     engine.set_interrupt_flag(stop.interrupt_flag());
+    let mut recent_file = RecentFile::new(&engine.ctx.state_dir);
+    resume_recent(engine, &recent_file);
     engine.scrub_export()?;
     let mut directories = UnreadableDirectories::default();
     let mut total_bytes = 0;
@@ -49,6 +52,10 @@ pub fn catch_up(
         }
     }
     engine.checkpoint()?;
+    if !stop.stopping() {
+        engine.settle_recent();
+    }
+    recent_file.write(engine);
     let unreadable = unreadable(engine, &directories.skipped());
     if !stop.stopping() {
         log_caught_up(engine, &unreadable);

@@ -73,6 +73,8 @@ pub struct EventLoop {
     last_report: LastReport,
     last_row_ms: Option<u64>,
     last_row_wall_ms: Option<u64>,
+    /// The rows that this process had appended at that time.
+    rows_appended: u64,
     /// How many times events were lost, and when last, milliseconds since 1970.
     overflows: (u64, Option<u64>),
     /// The last errors that paused reading, oldest first.
@@ -128,6 +130,7 @@ impl EventLoop {
             last_report: LastReport::default(),
             last_row_ms: None,
             last_row_wall_ms: None,
+            rows_appended: 0,
             overflows: (0, None),
             faults: Vec::new(),
             retries: Vec::new(),
@@ -140,9 +143,7 @@ impl EventLoop {
             is_reconciling: true,
             settings,
         };
-        if let Some(recent) = event_loop.recent_file.read() {
-            event_loop.engine.resume_recent(recent);
-        }
+        resume_recent(&mut event_loop.engine, &event_loop.recent_file);
         // Arming lists every directory, so an immediate full scan is needed only while polling.
         if event_loop.watch.mode() == Mode::Events {
             event_loop.full_scan_at_ms = now_ms + event_loop.full_scan_pause_ms();
@@ -188,7 +189,7 @@ impl EventLoop {
             self.answer_retries()?;
         }
         self.notify_stopping();
-        self.recent_file.write(self.engine.recent());
+        self.recent_file.write(&self.engine);
         self.engine.checkpoint()
     }
 
@@ -308,6 +309,13 @@ impl EventLoop {
                 fault.what
             );
         }
+    }
+}
+
+/// Continues the history of the last day. Without it the plots begin with the next row.
+fn resume_recent(engine: &mut Engine, file: &RecentFile) {
+    if let Err(error) = engine.resume_recent(file.read()) {
+        tracing::warn!(%error, "cannot count the rows of the last day: {error}");
     }
 }
 

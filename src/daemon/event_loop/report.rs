@@ -31,7 +31,8 @@ pub(super) struct LastReport {
 impl EventLoop {
     /// Logs a pass, and records when the last row was written.
     pub(super) fn record_pass(&mut self, report: PassReport) {
-        if report.rows > 0 {
+        let rows_appended = self.engine.rows_appended();
+        if std::mem::replace(&mut self.rows_appended, rows_appended) != rows_appended {
             self.last_row_ms = Some(self.shared.clock.monotonic_ms());
             self.last_row_wall_ms = Some(self.shared.clock.wall_ms());
         }
@@ -51,6 +52,7 @@ impl EventLoop {
             return;
         }
         self.is_reconciling = false;
+        self.engine.settle_recent();
         if !self.caught_up {
             log_caught_up(&self.engine, &self.skipped());
             self.caught_up = true;
@@ -141,7 +143,7 @@ impl EventLoop {
             let status = self.live_status();
             self.publisher.offer(status, now_ms, wall_ms)
         });
-        let recent_at_ms = self.recent_file.offer(self.engine.recent(), now_ms);
+        let recent_at_ms = self.recent_file.offer(&self.engine, now_ms);
         self.publish_at_ms = [status_at_ms, recent_at_ms].into_iter().flatten().min();
     }
 
@@ -215,7 +217,7 @@ impl EventLoop {
         let now_ms = self.shared.clock.monotonic_ms();
         UnitStatus {
             health: self.health(),
-            rows: counts[VerdictKind::Exported],
+            rows: self.engine.export_rows(),
             waiting: counts[VerdictKind::Waiting],
             last_row_s: self
                 .last_row_ms

@@ -6,7 +6,6 @@ use crate::daemon::event_loop::EventLoop;
 use crate::daemon::requests::{EngineRequest, Snapshot};
 use crate::engine::EngineError;
 use crate::lake::path::{PairPath, Stream};
-use crate::pair::history::Recent;
 use crate::platform::clock::Clock as _;
 use crate::query::dead_letters::RetryReport;
 use crate::query::status::{ClassStatus, Status, UnreadPairs};
@@ -30,7 +29,7 @@ impl EventLoop {
             // The caller may have gone.
             match request {
                 EngineRequest::Snapshot(reply) => drop(reply.send(self.snapshot())),
-                EngineRequest::Recent(reply) => drop(reply.send(self.recent())),
+                EngineRequest::Recent(reply) => drop(reply.send(self.engine.recent())),
                 EngineRequest::Retry {
                     path,
                     stream,
@@ -69,13 +68,6 @@ impl EventLoop {
             let _ = reply.send(retried);
         }
         Ok(())
-    }
-
-    /// Returns the 24-hour history up to now.
-    fn recent(&self) -> Recent {
-        let mut recent = self.engine.recent().clone();
-        recent.advance(self.shared.clock.wall_ms());
-        recent
     }
 
     /// Returns a snapshot of the status and of all pairs.

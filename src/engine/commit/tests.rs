@@ -30,6 +30,7 @@ fn engine(root: &Path) -> Engine {
         batch_bytes: BATCH_BYTES,
         segment_bytes: 1 << 20,
         long_lines: Arc::default(),
+        exclude: Default::default(),
         threads: 2,
         root,
     };

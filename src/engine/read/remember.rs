@@ -72,10 +72,17 @@ pub(super) fn remember(
     }
     let all_read = after.offset == source.len_bytes() && memory.unterminated.is_none();
     let seen = source.seen();
-    after.seen = if all_read && is_reliable(seen, now_ms) {
+    after.seen = if !all_read {
+        StatFingerprint::default()
+    } else if is_reliable(seen, now_ms) {
         seen
     } else {
-        StatFingerprint::default()
+        // Differs from every stat, so that a scan reads the source again; length and time of modification are kept, by
+        // which that read notices that bytes were overwritten.
+        StatFingerprint {
+            changed_ns: 0,
+            ..seen
+        }
     };
     Ok(true)
 }

@@ -100,9 +100,9 @@ function verdicts(scored) {
 function tiles(status) {
   const scored = status.scored || {}, rows = status.export || {}, lag = status.lag || {};
   const refused = verdicts(scored).filter((verdict) => !NOT_REFUSED.includes(verdict)).reduce((sum, verdict) => sum + number(scored[verdict]), 0);
-  const malformed = number(scored.malformed) + number((status.evidence || {}).malformed);
+  const malformed = [number(scored.malformed), number((status.evidence || {}).malformed)];
   const oldest = (status.waiting_oldest || [])[0];
-  const shadows = [[rows.superseded, "superseded"], [rows.contradicted, "contradicted"]]
+  const shadows = [[rows.rows_pending, "not written yet"], [rows.superseded, "superseded"], [rows.contradicted, "contradicted"]]
     .filter(([figure]) => number(figure) > 0).map(([figure, what]) => `${count(figure)} ${what}`);
   const all = [];
   if (rows.rows_today !== undefined) all.push(["Rows today", count(rows.rows_today), "UTC day"]);
@@ -110,7 +110,7 @@ function tiles(status) {
   all.push(["Lag", bytes(lag.bytes), lag.seconds ? `for ${span(lag.seconds * 1000)}` : "nothing pending", status.ready === false ? "warn" : ""]);
   all.push(["Waiting", count(scored.waiting), oldest ? `oldest ${span(Date.parse(status.as_of) - Date.parse(oldest.since))}` : "for evidence"]);
   all.push(["Refused", count(refused), `${count(scored.firewalled)} by the firewall`]);
-  all.push(["Malformed", count(malformed), "dead letters", malformed > 0 ? "warn" : ""]);
+  all.push(["Dead letters", count(malformed[0] + malformed[1]), `${count(malformed[0])} scored, ${count(malformed[1])} evidence`, malformed[0] + malformed[1] > 0 ? "warn" : ""]);
   fill(byId("tiles"), all, () => all.map((parts) => tile(...parts)));
 }
 
@@ -127,10 +127,11 @@ function row(cells, tag) {
 
 function classes(status) {
   const scored = status.scored || {}, shown = verdicts(scored);
-  const lines = (status.classes || []).map((line) => [line.class || "(no name)", ...shown.map((verdict) => number(line[verdict]))]);
-  const sum = ["all", ...shown.map((verdict) => number(scored[verdict]))];
+  const figures = (account, evidenceMalformed) => [number(account.lines), ...shown.map((verdict) => number(account[verdict])), number(evidenceMalformed)];
+  const lines = (status.classes || []).map((line) => [line.class || "(no name)", ...figures(line, line.evidence_malformed)]);
+  const sum = ["all", ...figures(scored, (status.evidence || {}).malformed)];
   fill(byId("classes"), [lines, sum], () => {
-    const head = row(["source class", ...shown.map((verdict) => verdict.replace("_", " "))], "th");
+    const head = row(["source class", "lines", ...shown.map((verdict) => verdict.replace("_", " ")), "malformed evidence"], "th");
     const body = [...lines, sum].map(([name, ...figures]) => row([name, ...figures.map(count)]));
     body[body.length - 1].className = "sum";
     return [head, ...body];

@@ -15,6 +15,7 @@ use crate::pair::index::{DeadLetter, PairId};
 use crate::platform::storage::Storage;
 use crate::query::line_numbers::line_numbers;
 use crate::query::status::ClassStatus;
+use crate::record::parse;
 use crate::store::snapshot::{StateSnapshot, pair_path, stream_name};
 use crate::store::state::error::StateError;
 
@@ -22,6 +23,8 @@ pub use retry::{RetryError, retry};
 
 /// Maximum bytes of a day-file that are read to number its lines.
 const NUMBERED_BYTES_MAX: u64 = 256 << 20;
+/// Maximum bytes of a line that is parsed again for its detail.
+const DETAILED_BYTES_MAX: u64 = 1 << 20;
 
 /// Some dead letters. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -47,6 +50,21 @@ pub struct DeadLetterInfo {
     pub len_bytes: u64,
     /// The code of what is wrong with it: `syntax`, `not-an-object`, `wrong-type`, `too-long`.
     pub reason: String,
+    /// The field, or the byte of the line without the white space around it, at which it is wrong; `None` where the line
+    /// cannot be read now, is another one, or is too long.
+    #[serde(default)]
+    pub detail: Option<String>,
+}
+
+impl DeadLetterInfo {
+    /// Returns the code with the detail.
+    #[must_use]
+    pub fn fault(&self) -> String {
+        match &self.detail {
+            Some(detail) => format!("{}: {detail}", self.reason),
+            None => self.reason.clone(),
+        }
+    }
 }
 
 /// Which dead letters are wanted.
@@ -105,6 +123,7 @@ pub fn letters(
     let mut letters = Vec::new();
     for ((path, stream), found) in &by_source {
         let numbers = numbers(storage, root, path, *stream, found).unwrap_or_default();
+        let mut details = details(storage, root, path, *stream, found);
         letters.extend(found.iter().enumerate().map(|(n, letter)| DeadLetterInfo {
             day_file: path.to_string(),
             stream: stream_name(*stream).to_owned(),
@@ -112,9 +131,38 @@ pub fn letters(
             offset: letter.offset,
             len_bytes: letter.len_bytes,
             reason: letter.reason.clone(),
+            detail: details.get_mut(n).and_then(Option::take),
         }));
     }
     Ok(DeadLetterPage { letters, more })
+}
+
+/// Parses the lines of the dead letters of one source again. The state keeps the code alone: a line is there to be
+/// corrected, and few lines are ever listed.
+fn details(
+    storage: &dyn Storage,
+    root: &Path,
+    path: &PairPath,
+    stream: Stream,
+    letters: &[DeadLetter],
+) -> Vec<Option<String>> {
+    let Ok(Some(source)) = Source::open(storage, root, stream, path) else {
+        return Vec::new();
+    };
+    let detail = |letter: &DeadLetter| {
+        let len_bytes = u32::try_from(letter.len_bytes).ok()?;
+        if letter.len_bytes > DETAILED_BYTES_MAX {
+            return None;
+        }
+        let line = source.line(letter.offset, len_bytes).ok()?;
+        let line = parse::trim(&line);
+        let fault = match stream {
+            Stream::Scored => parse::scored_run(line).err(),
+            Stream::Evidence => parse::evidence(line).err(),
+        }?;
+        (fault.code() == letter.reason).then(|| fault.to_string())
+    };
+    letters.iter().map(detail).collect()
 }
 
 type Found = Vec<(PairId, DeadLetter)>;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Exclude;
 use crate::engine::read::{PairMemory, PairRead, ReadContext, read_pair};
 use crate::engine::relocate::{first_inode, is_moved};
 use crate::lake::chunk::LineLimits;
@@ -79,6 +80,8 @@ pub struct PlanContext<'a> {
     pub now_ms: u64,
     /// Snapshot of the state.
     pub state: &'a StateSnapshot,
+    /// The day-files that are not read.
+    pub exclude: &'a Exclude,
 }
 
 /// Computes the changes of the next run, with every line that settles.
@@ -138,6 +141,9 @@ impl Planner<'_> {
                 }
             };
             for path in walked.day_files {
+                if self.context.exclude.matches(path.as_path()) {
+                    continue;
+                }
                 let known = state.pair(&path)?;
                 let is_known = |pair: Arc<ActivePair>| {
                     let stat = storage.stat(&path.path(root, stream));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Lag;
 use crate::lake::chunk::LineLimits;
-use crate::lake::identity::{SourceState, StatFingerprint};
+use crate::lake::identity::SourceState;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::checkpoint::PairCheckpoint;
@@ -191,7 +191,8 @@ pub fn unterminated(
     state.for_each_pair(|_, checkpoint| {
         let sources = Stream::ALL.map(|stream| (stream, checkpoint.source(stream)));
         for (stream, state) in sources {
-            if state.seen == StatFingerprint::default() || state.overlong_from.is_some() {
+            // 0 where not all was read, and where the stat was too new to be relied on.
+            if state.seen.changed_ns == 0 || state.overlong_from.is_some() {
                 let found = pair_path(checkpoint).map(|path| (path, stream, *state));
                 has_unarmed.extend(found);
             }

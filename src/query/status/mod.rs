@@ -15,10 +15,11 @@ use crate::lake::chunk::LineLimits;
 use crate::lake::path::export_path;
 use crate::pair::accounting::Account;
 use crate::pair::verdict::{LineTotals, PerVerdict, VerdictKind};
-use crate::platform::storage::OsStorage;
+use crate::platform::storage::{OsStorage, Storage as _, StorageFile};
 use crate::query::health::{DaemonState, HealthFacts, HealthReport, Unreadable, assess};
 use crate::query::offline::{InquireError, OfflineState, StoredFiles};
 use crate::record::timestamp::{day_of, stamp};
+use crate::store::recent;
 use crate::store::snapshot::stream_name;
 
 pub use detail::{UnreadPairs, Unterminated, WaitingRun, measured, unterminated, waiting_oldest};
@@ -144,7 +145,10 @@ pub struct ExportStatus {
     pub len_bytes: u64,
     /// Its rows, those without a line included.
     pub rows: u64,
-    /// Rows that distilld wrote on the UTC day of `as_of`, by their stamps.
+    /// Rows that are made and not in it yet: `rows` and `rows_pending` are the exported lines and `rows_unclaimed`.
+    #[serde(default)]
+    pub rows_pending: u64,
+    /// Its rows with timestamps of the UTC day of `as_of`.
     #[serde(default)]
     pub rows_today: u64,
     /// Rows of which no line in the sources is known.
@@ -153,6 +157,23 @@ pub struct ExportStatus {
     pub superseded: u64,
     /// Rows whose run was rejected later.
     pub contradicted: u64,
+}
+
+impl ExportStatus {
+    /// Returns the figures without a daemon: of the file as it is, which may lack rows that only the journal has.
+    fn of_files(self, root: &Path, state_dir: &Path, now_ms: u64) -> Self {
+        let len_bytes = |file: &dyn StorageFile| file.stat().map_or(0, |stat| stat.len_bytes);
+        let file = OsStorage.open_read(&export_path(root)).ok();
+        let file_bytes = file.as_ref().map_or(0, |file| len_bytes(&**file));
+        let len_bytes = self.len_bytes.min(file_bytes);
+        let stored = RecentFile::new(state_dir).read();
+        let history = file.and_then(|file| recent::resume(stored, &*file, len_bytes).ok());
+        Self {
+            len_bytes,
+            rows_today: history.map_or(0, |history| history.rows_on(day_of(now_ms))),
+            ..self
+        }
+    }
 }
 
 /// The account of the scored stream. `lines` is the sum over the verdicts.
@@ -235,9 +256,13 @@ impl Status {
             awaited: live.awaited,
             ..Self::of_account(
                 engine.account(),
-                engine.export_bytes(),
-                engine.claimable(),
-                now_ms,
+                ExportStatus {
+                    len_bytes: engine.export_bytes(),
+                    rows_pending: engine.rows_pending(),
+                    rows_unclaimed: engine.claimable(),
+                    rows_today: engine.rows_on(day_of(now_ms)),
+                    ..ExportStatus::default()
+                },
             )
             .at(root, &settings.state_dir)
         }
@@ -248,11 +273,15 @@ impl Status {
     /// far as they can be read.
     #[must_use]
     pub fn of_stopped(root: &Path, state_dir: &Path, fault: Fault, now_ms: u64) -> Self {
-        let figures = match StoredFiles::read(state_dir) {
+        let figures = match StoredFiles::read(root, state_dir) {
             Ok(StoredFiles { replay, .. }) => {
-                let (account, export_bytes) = (replay.account.clone(), replay.export_bytes);
-                let claimable = replay.into_snapshot().claimable;
-                Self::of_account(&account, export_bytes, claimable, now_ms)
+                let export = ExportStatus {
+                    len_bytes: replay.export_bytes,
+                    rows_pending: replay.rows_pending,
+                    rows_unclaimed: replay.claimable,
+                    ..ExportStatus::default()
+                };
+                Self::of_account(&replay.account, export.of_files(root, state_dir, now_ms))
             }
             Err(_) => Self::default(),
         };
@@ -288,7 +317,14 @@ impl Status {
     ) -> Result<Self, InquireError> {
         let state = &files.state;
         let account = &files.account;
-        let status = Self::of_account(account, files.export_bytes, state.claimable, now_ms);
+        let export = ExportStatus {
+            len_bytes: files.export_bytes,
+            rows_pending: files.rows_pending,
+            rows_unclaimed: state.claimable,
+            ..ExportStatus::default()
+        };
+        let export = export.of_files(&files.root, &files.state_dir, now_ms);
+        let status = Self::of_account(account, export);
         Ok(Self {
             as_of: stamp(now_ms),
             waiting_oldest: waiting_oldest(state, &OsStorage, &files.root)?,
@@ -305,18 +341,17 @@ impl Status {
         self
     }
 
-    fn of_account(account: &Account, export_bytes: u64, claimable: u64, now_ms: u64) -> Self {
+    fn of_account(account: &Account, export: ExportStatus) -> Self {
         let totals = &account.totals;
         let counts = &totals.counts;
         Self {
             export: ExportStatus {
-                path: PathBuf::new(),
-                rows_today: account.rows_on(day_of(now_ms)),
-                len_bytes: export_bytes,
-                rows: counts[VerdictKind::Exported].saturating_add(claimable),
-                rows_unclaimed: claimable,
+                rows: counts[VerdictKind::Exported]
+                    .saturating_add(export.rows_unclaimed)
+                    .saturating_sub(export.rows_pending),
                 superseded: counts.superseded,
                 contradicted: counts.contradicted,
+                ..export
             },
             scored: ScoredStatus {
                 lines: totals.scored_lines,

@@ -5,10 +5,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::pair::history::Recent;
+use crate::engine::Engine;
 use crate::platform::storage::{OsStorage, Storage as _, remove_if_exists, write_all_at};
 use crate::query::status::{SNAPSHOT_FILE, Status};
 use crate::record::timestamp::stamp;
+use crate::store::recent::{RECENT_FILE, StoredHistory};
 
 /// A snapshot is written at most so often, milliseconds.
 const PUBLISH_MS: u64 = 1_000;
@@ -16,9 +17,9 @@ const PUBLISH_MS: u64 = 1_000;
 const AGAIN_MS: u64 = 10_000;
 /// The last day is written at most so often, milliseconds.
 const RECENT_MS: u64 = 60_000;
-/// Name of the file that keeps it.
-const RECENT_FILE: &str = "recent.json";
-/// A longer one is none of ours.
+/// Bytes of new rows after which it is written sooner.
+const RECENT_BYTES: u64 = 64 << 20;
+/// A longer file is not one of this program.
 const RECENT_BYTES_MAX: u64 = 16 << 20;
 
 /// Leaves a snapshot for `status` when something changed: at most one a second, none while nothing happens.
@@ -79,58 +80,73 @@ impl Publisher {
     }
 }
 
-/// Keeps the last day's rows by minute: written when something was noted, at most once a minute.
+/// Stores the history of the last day: when it changed, at most once a minute, or once for [`RECENT_BYTES`] of new rows,
+/// which the next process would have to read.
 #[derive(Debug)]
 pub struct RecentFile {
-    path: PathBuf,
+    state_dir: PathBuf,
     /// Number of changes at the last write.
-    notes: u64,
+    changes: u64,
+    /// Length of the export at the last write, bytes.
+    export_bytes: u64,
     due_ms: u64,
 }
 
 impl RecentFile {
-    /// Keeps it in this state directory.
+    /// Stores it in this state directory.
     #[must_use]
     pub fn new(state_dir: &Path) -> Self {
         Self {
-            path: state_dir.join(RECENT_FILE),
-            notes: 0,
+            state_dir: state_dir.to_owned(),
+            changes: 0,
+            export_bytes: 0,
             due_ms: 0,
         }
     }
 
     /// Returns the history that an earlier process stored, if it is readable.
     #[must_use]
-    pub fn read(&self) -> Option<Recent> {
-        let len_bytes = fs::metadata(&self.path).ok()?.len();
+    pub fn read(&self) -> Option<StoredHistory> {
+        let path = self.state_dir.join(RECENT_FILE);
+        let len_bytes = fs::metadata(&path).ok()?.len();
         if len_bytes > RECENT_BYTES_MAX {
             return None;
         }
-        serde_json::from_slice(&fs::read(&self.path).ok()?).ok()
+        serde_json::from_slice(&fs::read(&path).ok()?).ok()
     }
 
-    /// Writes it if something was noted and the last one is old enough. Gives when to come again with what could not be
-    /// written yet, in monotonic milliseconds.
-    pub fn offer(&mut self, recent: &Recent, now_ms: u64) -> Option<u64> {
-        if recent.notes == self.notes {
+    /// Writes the history if it changed and the last write is long enough ago. Returns when a change that is not written
+    /// is due, monotonic milliseconds.
+    pub fn offer(&mut self, engine: &Engine, now_ms: u64) -> Option<u64> {
+        if engine.recent_changes() == self.changes {
             return None;
         }
-        if now_ms < self.due_ms {
+        let new_bytes = engine.export_bytes().saturating_sub(self.export_bytes);
+        if now_ms < self.due_ms && new_bytes < RECENT_BYTES {
             return Some(self.due_ms);
         }
         self.due_ms = now_ms + RECENT_MS;
-        self.write(recent);
+        self.write(engine);
         None
     }
 
-    /// Writes it if something was noted.
-    pub fn write(&mut self, recent: &Recent) {
-        if recent.notes == self.notes {
+    /// Writes the history if it changed.
+    pub fn write(&mut self, engine: &Engine) {
+        if engine.recent_changes() == self.changes {
             return;
         }
-        self.notes = recent.notes;
-        if let Err(error) = replace(&self.path, recent) {
-            tracing::debug!(path = %self.path.display(), %error, "the last day's rows by minute are not kept");
+        self.changes = engine.recent_changes();
+        self.export_bytes = engine.export_bytes();
+        let written = engine.stored_recent().map_err(|error| error.to_string());
+        let written = written.and_then(|stored| {
+            let written = stored.write(&OsStorage, &self.state_dir);
+            written.map_err(|error| error.to_string())
+        });
+        if let Err(error) = written {
+            tracing::debug!(
+                error,
+                "cannot store the rows of the last day by minute ({error})"
+            );
         }
     }
 }

@@ -17,7 +17,9 @@ mod segments;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::platform::storage::{FileKind, Storage, StorageFile, write_all_at};
+use crate::pair::history::History;
+use crate::platform::storage::{FileKind, Storage, StorageFile, read_full_at, write_all_at};
+use crate::store::recent::{self, StoredHistory};
 use crate::store::row_buffer::Rows;
 
 /// Bytes before the durable length that its mark covers.
@@ -25,7 +27,7 @@ const MARK_TAIL_LEN: u64 = 4_096;
 
 use guard::Scrubber;
 pub use mark::{ExportFingerprint, ExportMark, ScrubState};
-pub use read::{row_at, short_row_at};
+pub use read::{row_at, rows_between, short_row_at};
 pub use segments::{SEGMENT_BYTES, Segment, Segments};
 
 /// Rows between two progress reports during a full scan.
@@ -102,6 +104,9 @@ pub struct Export {
     identity: (u64, u64),
     /// Length of the committed rows, bytes. Only a torn row of ours may follow.
     len_bytes: u64,
+    /// Length of the rows that readers can see, bytes; greater than `len_bytes` while an append that failed halfway is to
+    /// be repeated.
+    shown_bytes: u64,
     /// Length of the export when the last sync was started, bytes.
     sync_begun_at: u64,
     /// Maximum length of the torn row that a failed append left at the end, bytes.
@@ -129,6 +134,23 @@ impl ExportSync {
             source,
         })
     }
+}
+
+/// Returns the mark of an export file as if it ended at `len_bytes`.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn mark_of(export: &dyn StorageFile, len_bytes: u64) -> io::Result<ExportMark> {
+    let tail_len = len_bytes.min(MARK_TAIL_LEN);
+    let mut tail = vec![0; tail_len as usize];
+    let read = read_full_at(export, &mut tail, len_bytes - tail_len)?;
+    tail.truncate(read);
+    let tail_len_bytes = u32::try_from(tail.len()).expect("a mark covers a few KiB");
+    Ok(ExportMark {
+        len_bytes,
+        tail_len_bytes,
+        tail_hash: xxh3_64(&tail),
+    })
 }
 
 impl Export {
@@ -163,6 +185,7 @@ impl Export {
             file,
             identity,
             len_bytes: stat.len_bytes,
+            shown_bytes: 0,
             sync_begun_at: stat.len_bytes,
             torn_bytes_max: 0,
             tail: Vec::new(),
@@ -174,6 +197,12 @@ impl Export {
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
         self.len_bytes
+    }
+
+    /// Length of the rows that readers can see, bytes.
+    #[must_use]
+    pub fn shown_bytes(&self) -> u64 {
+        self.shown_bytes.max(self.len_bytes)
     }
 
     /// Appends committed rows at `offset`, where the export must end, or in the middle of them where an earlier try
@@ -310,16 +339,15 @@ impl Export {
     /// # Errors
     /// [`ExportError::Io`].
     pub fn mark_at(&self, len_bytes: u64) -> Result<ExportMark, ExportError> {
-        let tail_len = len_bytes.min(MARK_TAIL_LEN);
-        let mut tail = vec![0; tail_len as usize];
-        let read = self.read_at(&mut tail, len_bytes - tail_len)?;
-        tail.truncate(read);
-        let tail_len_bytes = u32::try_from(tail.len()).expect("a mark covers a few KiB");
-        Ok(ExportMark {
-            len_bytes,
-            tail_len_bytes,
-            tail_hash: xxh3_64(&tail),
-        })
+        mark_of(&*self.file, len_bytes).map_err(|source| self.io_error(source))
+    }
+
+    /// Continues a stored history with the rows of this export.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub fn resume_history(&self, stored: Option<StoredHistory>) -> Result<History, ExportError> {
+        recent::resume(stored, &*self.file, self.len_bytes).map_err(|source| self.io_error(source))
     }
 
     /// After a failed append: whole rows stay, they may have been seen; what is left of a torn one is removed as
@@ -328,6 +356,7 @@ impl Export {
         let Ok(stat) = self.file.stat() else { return };
         let written = stat.len_bytes.saturating_sub(offset).min(rows.len() as u64) as usize;
         let whole = memchr::memrchr(b'\n', &rows[..written]).map_or(0, |newline| newline + 1);
+        self.shown_bytes = offset + whole as u64;
         if written > whole && self.file.set_len(offset + whole as u64).is_err() {
             tracing::warn!(
                 export = %self.path.display(),

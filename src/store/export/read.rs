@@ -1,5 +1,7 @@
 //! Owns the reading of rows that are there, one or all of them.
 
+use std::io;
+
 use crate::platform::storage::{StorageFile, read_full_at};
 use crate::store::export::{Export, ExportError};
 
@@ -16,28 +18,12 @@ impl Export {
     /// [`ExportError::Io`], or the error of `visit`.
     pub fn for_each_row<E: From<ExportError>>(
         &self,
-        mut visit: impl FnMut(u64, &[u8]) -> Result<(), E>,
+        visit: impl FnMut(u64, &[u8]) -> Result<(), E>,
     ) -> Result<u64, E> {
-        let mut pending = Vec::new();
-        let mut row_offset = 0;
-        let mut chunk = vec![0; SCAN_LEN];
-        loop {
-            let at = row_offset + pending.len() as u64;
-            let read = read_full_at(&*self.file, &mut chunk, at)
-                .map_err(|source| self.io_error(source))?;
-            let mut rest = &chunk[..read];
-            while let Some(end) = memchr::memchr(b'\n', rest) {
-                pending.extend_from_slice(&rest[..end]);
-                visit(row_offset, &pending)?;
-                row_offset += pending.len() as u64 + 1;
-                pending.clear();
-                rest = &rest[end + 1..];
-            }
-            pending.extend_from_slice(rest);
-            if read < chunk.len() {
-                return Ok(row_offset);
-            }
-        }
+        let read = |chunk: &mut [u8], at| -> Result<usize, E> {
+            read_full_at(&*self.file, chunk, at).map_err(|source| self.io_error(source).into())
+        };
+        for_each_row_from(0, read, visit)
     }
 
     /// Reads `buf.len()` bytes at `offset`; fewer only at the end.
@@ -60,6 +46,55 @@ impl Export {
             usize::MAX,
         )?;
         Ok(row)
+    }
+}
+
+/// Calls `visit` with the bytes, without newline, of every whole row between two offsets of an export that another process
+/// may be writing. The first offset need not be that of a row.
+///
+/// # Errors
+/// The export cannot be read.
+pub fn rows_between(
+    export: &dyn StorageFile,
+    from: u64,
+    to: u64,
+    mut visit: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let read = |chunk: &mut [u8], at: u64| {
+        let len = (to.saturating_sub(at)).min(chunk.len() as u64) as usize;
+        read_full_at(export, &mut chunk[..len], at)
+    };
+    let visit = |_, row: &[u8]| -> io::Result<()> {
+        visit(row);
+        Ok(())
+    };
+    for_each_row_from(from, read, visit).map(drop)
+}
+
+/// Calls `visit` with each whole row after an offset until `read` fills less than a chunk; returns the offset after the
+/// last one.
+fn for_each_row_from<E>(
+    from: u64,
+    read: impl Fn(&mut [u8], u64) -> Result<usize, E>,
+    mut visit: impl FnMut(u64, &[u8]) -> Result<(), E>,
+) -> Result<u64, E> {
+    let mut pending = Vec::new();
+    let mut row_offset = from;
+    let mut chunk = vec![0; SCAN_LEN];
+    loop {
+        let read = read(&mut chunk, row_offset + pending.len() as u64)?;
+        let mut rest = &chunk[..read];
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            pending.extend_from_slice(&rest[..end]);
+            visit(row_offset, &pending)?;
+            row_offset += pending.len() as u64 + 1;
+            pending.clear();
+            rest = &rest[end + 1..];
+        }
+        pending.extend_from_slice(rest);
+        if read < chunk.len() {
+            return Ok(row_offset);
+        }
     }
 }
 

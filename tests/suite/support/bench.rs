@@ -125,6 +125,7 @@ impl Bench {
             batch_bytes: self.batch_bytes,
             segment_bytes: SEGMENT_BYTES,
             long_lines: Arc::default(),
+            exclude: Default::default(),
             threads: self.threads,
         }
     }

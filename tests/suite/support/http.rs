@@ -104,11 +104,12 @@ impl Bench {
 
     /// As [`Self::listening`], with another command.
     pub fn listening_by(&self, command: &mut Command) -> (Daemon, SocketAddr) {
+        let log_before = self.log_text().len();
         let mut daemon = self.catch_up(command);
         let mut address = None;
         self.wait_for(&mut daemon, "it listens", || {
             let log = self.log_text();
-            let mut named = log.split("listener=").skip(1);
+            let mut named = log[log_before..].split("listener=").skip(1);
             address = named.find_map(|rest| rest.split_whitespace().next()?.parse().ok());
             address.is_some()
         });

@@ -452,7 +452,7 @@ impl Lake {
         // The client may have disconnected meanwhile.
         match question {
             EngineRequest::Snapshot(reply) => drop(reply.send(self.snapshot())),
-            EngineRequest::Recent(reply) => drop(reply.send(self.engine.recent().clone())),
+            EngineRequest::Recent(reply) => drop(reply.send(self.engine.recent())),
             EngineRequest::Retry {
                 path,
                 stream,

@@ -1,0 +1,423 @@
+//! One figure has one value wherever it is shown: every table, gauge and plot adds up, to the lines of the account and to
+//! the rows of the export, after retries, kills, a lost state, a full disk, and a clock that jumps.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use distilld::cli::render::status::{TerminalSize, page};
+use distilld::engine::Engine;
+use distilld::lake::path::{PairPath, Stream as ProductStream};
+use distilld::pair::verdict::VerdictKind;
+use distilld::platform::clock::Clock as _;
+use distilld::query::status::Status;
+use distilld::record::timestamp::{day_of, moment};
+use distilld::store::recent::StoredHistory;
+use fastrand::Rng;
+use serde_json::Value;
+
+use crate::support::bench::{Bench, EXPORT, STATE_DIR};
+use crate::support::http::{get, metric, metric_sum};
+use crate::support::kill_harness::append_step;
+use crate::support::lake_gen::{EvidenceMode, Shape, Step, script};
+use crate::support::process::Bench as ProcessBench;
+use crate::support::sim_disk::SimDisk;
+
+/// Random lakes on the simulated disk.
+const CASES: u64 = 200;
+const DAY_MS: i64 = 86_400_000;
+/// The verdicts that are no refusals.
+const NOT_REFUSED: [VerdictKind; 3] = [
+    VerdictKind::Exported,
+    VerdictKind::Waiting,
+    VerdictKind::Malformed,
+];
+
+/// Rows by source class and minute.
+type RowsByMinute = BTreeMap<(String, u64), u64>;
+
+/// Reads rows by class and minute from an export.
+fn rows_of(export: &[u8]) -> RowsByMinute {
+    let mut rows = RowsByMinute::new();
+    let whole = export.split_inclusive(|byte| *byte == b'\n');
+    for row in whole.filter(|row| row.ends_with(b"\n")) {
+        let row: Value = serde_json::from_slice(row).unwrap();
+        let id = row["id"].as_str().unwrap();
+        let (name, _index) = id.rsplit_once(':').unwrap();
+        let class = name.strip_suffix(".jsonl").unwrap().to_owned();
+        let minute = moment(row["created_at"].as_str().unwrap()).unwrap() / 60_000;
+        *rows.entry((class, minute)).or_default() += 1;
+    }
+    rows
+}
+
+/// Returns a figure of an engine that differs from the export or the account, if there is one. `is_settled` is whether
+/// all lines of the lake have been read, all of them within a day.
+fn fault_of(engine: &Engine, now_ms: u64, export: &[u8], is_settled: bool) -> Option<String> {
+    let rows = rows_of(export);
+    let total: u64 = rows.values().sum();
+    let exported = engine.totals().counts[VerdictKind::Exported] + engine.claimable();
+    let shown = (
+        engine.export_rows(),
+        engine.export_rows() + engine.rows_pending(),
+    );
+    if shown != (total, exported) {
+        return Some(format!(
+            "{shown:?} rows, the export has {total} of {exported}"
+        ));
+    }
+    let days = rows.keys().map(|(_, minute)| (minute / 1_440) as u32);
+    for day in days.chain([day_of(now_ms)]) {
+        let of_day = rows
+            .iter()
+            .filter(|((_, minute), _)| minute / 1_440 == u64::from(day));
+        let of_day = of_day.map(|(_, rows)| rows).sum::<u64>();
+        if engine.rows_on(day) != of_day {
+            return Some(format!(
+                "{} rows on {day}, not {of_day}",
+                engine.rows_on(day)
+            ));
+        }
+    }
+    let recent = engine.recent();
+    let (first, account) = (recent.minute_s / 60, engine.account());
+    let mut plotted = RowsByMinute::new();
+    let mut refused = BTreeMap::<&str, u64>::new();
+    for (class, series) in &recent.series {
+        for (minute, rows) in (first..)
+            .zip(&series.exported)
+            .filter(|(_, rows)| **rows > 0)
+        {
+            plotted.insert((class.clone(), minute), *rows);
+        }
+        refused.insert(class, series.refused.iter().sum());
+    }
+    let window = first..first + 1_440;
+    let of_window: RowsByMinute = rows
+        .into_iter()
+        .filter(|((_, at), _)| window.contains(at))
+        .collect();
+    if plotted != of_window {
+        return Some(format!(
+            "the plot has {plotted:?}, the export {of_window:?}"
+        ));
+    }
+    if !account.balanced() {
+        return Some(format!("{account:?} does not add up"));
+    }
+    for (class, totals) in account.classes.iter().filter(|_| is_settled) {
+        let (plotted, counted) = (refused.get(class.as_str()), totals.refused());
+        if plotted.copied().unwrap_or(0) != counted {
+            return Some(format!(
+                "{plotted:?} refused of {class:?}, the account has {counted}"
+            ));
+        }
+    }
+    None
+}
+
+/// A daemon on a simulated disk, and what it last stored of its history.
+struct Case {
+    bench: Bench,
+    stored: Option<StoredHistory>,
+}
+
+impl Case {
+    fn engine(&mut self) -> &mut Engine {
+        self.bench.engine.as_mut().unwrap()
+    }
+
+    fn store(&mut self) {
+        let bytes = serde_json::to_vec(&self.engine().stored_recent().unwrap()).unwrap();
+        self.stored = Some(serde_json::from_slice(&bytes).unwrap());
+    }
+
+    /// Ends the process without a word, and starts the next one.
+    fn kill(&mut self) {
+        self.bench.open().unwrap();
+        let stored = self.stored.clone();
+        self.engine().resume_recent(stored).unwrap();
+        // As the daemon does with its first change.
+        self.store();
+    }
+
+    fn lose_state(&mut self, rng: &mut Rng) {
+        self.bench.engine = None;
+        for name in ["state.redb", "journal"] {
+            self.bench.disk.remove(Path::new(STATE_DIR).join(name));
+        }
+        if rng.bool() {
+            self.stored = None;
+        }
+        self.kill();
+    }
+
+    fn retry(&mut self, pair: &str) {
+        let path = PairPath::from_relative(Path::new(pair)).unwrap();
+        for stream in ProductStream::ALL {
+            drop(self.engine().begin_retry(&path, stream).unwrap());
+        }
+    }
+
+    /// Lets the disk be full during a step, so that rows are made and only some of them are written.
+    fn step_on_a_full_disk(&mut self, rng: &mut Rng, step: &Step) {
+        let room = rng.u64(..3_000);
+        let disk = self.bench.disk.clone();
+        if let Step::Append { .. } = step {
+            // The scorers have room; only the writes of the daemon find none.
+            self.bench.step(step, false).unwrap();
+            disk.set_capacity(Some(disk.used_bytes() + room));
+            drop(self.bench.catch_up());
+            self.check(false);
+            disk.set_capacity(None);
+        } else {
+            self.bench.step(step, true).unwrap();
+        }
+        self.bench.catch_up().unwrap();
+    }
+
+    fn check(&mut self, is_settled: bool) {
+        let now_ms = self.bench.clock.wall_ms();
+        let export = self.bench.disk.read(EXPORT).unwrap_or_default();
+        let fault = fault_of(self.engine(), now_ms, &export, is_settled);
+        assert_eq!(fault, None);
+    }
+}
+
+fn run(seed: u64, jumps: bool) {
+    let mut rng = Rng::with_seed(seed);
+    let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Free));
+    let mut bench = Bench::new(SimDisk::new());
+    match rng.u8(..3) {
+        0 => bench.commit_in_background(),
+        threads => bench.threads = threads.into(),
+    }
+    let mut case = Case {
+        bench,
+        stored: None,
+    };
+    case.kill();
+    for step in &steps {
+        if jumps && rng.u8(..3) == 0 {
+            let days = rng.choice([-30, 0, 0, 1, 30]).unwrap();
+            case.bench.clock.set_wall(days * DAY_MS + rng.i64(..DAY_MS));
+        }
+        case.bench.clock.advance(rng.u64(..200_000));
+        match (step, rng.u8(..12)) {
+            (Step::Append { .. }, 0) => case.step_on_a_full_disk(&mut rng, step),
+            (Step::Restart, _) => case.kill(),
+            _ => case.bench.step(step, rng.bool()).unwrap(),
+        }
+        match (step, rng.u8(..12)) {
+            (_, 0) => case.store(),
+            (_, 1) => case.kill(),
+            (_, 2) => case.lose_state(&mut rng),
+            (Step::Append { pair, .. }, 3) => case.retry(pair),
+            _ => {}
+        }
+        case.check(false);
+    }
+    case.bench.clock.set_wall(0);
+    case.bench.step(&Step::Quiet, true).unwrap();
+    case.engine().settle_recent();
+    case.check(!jumps);
+    case.store();
+    case.kill();
+    case.bench.step(&Step::Quiet, true).unwrap();
+    case.engine().settle_recent();
+    case.check(!jumps);
+}
+
+#[test]
+fn rows_by_time_are_those_of_the_export_and_refused_lines_those_of_the_account() {
+    for seed in 0..CASES {
+        let ran = std::panic::catch_unwind(|| run(seed, seed % 2 == 0));
+        assert!(ran.is_ok(), "seed {seed}");
+    }
+}
+
+/// Every surface of a daemon at one moment, or of its files without it.
+struct Surfaces {
+    status: Value,
+    daemon: Option<(String, Value)>,
+    rows: u64,
+}
+
+fn sum_of(values: &Value) -> u64 {
+    let values = values.as_array().unwrap();
+    values.iter().map(|value| value.as_u64().unwrap()).sum()
+}
+
+impl Surfaces {
+    fn count(account: &Value, verdicts: impl IntoIterator<Item = VerdictKind>) -> u64 {
+        let verdicts = verdicts.into_iter();
+        verdicts
+            .map(|verdict| account[verdict.code()].as_u64().unwrap())
+            .sum()
+    }
+
+    fn refusals() -> impl Iterator<Item = VerdictKind> {
+        let all = VerdictKind::ALL.into_iter();
+        all.filter(|verdict| !NOT_REFUSED.contains(verdict))
+    }
+
+    /// Adds up every figure of each surface.
+    fn check(&self, when: &str) {
+        let status = &self.status;
+        let (scored, export) = (&status["scored"], &status["export"]);
+        let classes = status["classes"].as_array().unwrap();
+        for account in classes.iter().chain([scored]) {
+            let lines = Self::count(account, VerdictKind::ALL);
+            assert_eq!(account["lines"], lines, "{when}: {account}");
+        }
+        for key in VerdictKind::ALL
+            .map(VerdictKind::code)
+            .iter()
+            .chain(&["lines"])
+        {
+            let sum: u64 = classes
+                .iter()
+                .map(|class| class[*key].as_u64().unwrap())
+                .sum();
+            assert_eq!(scored[*key], sum, "{when}: {key} in {status}");
+        }
+        assert_eq!(export["rows"], self.rows, "{when}: {status}");
+        assert_eq!(export["rows_today"], self.rows, "{when}: {status}");
+        assert_eq!(
+            scored["exported"].as_u64().unwrap() + export["rows_unclaimed"].as_u64().unwrap(),
+            self.rows
+        );
+        self.check_table(when);
+        if let Some((metrics, recent)) = &self.daemon {
+            self.check_metrics(when, metrics);
+            let sum = |what: &str| -> u64 {
+                let series = recent["series"].as_object().unwrap().values();
+                series.map(|series| sum_of(&series[what])).sum()
+            };
+            assert_eq!(sum("exported"), self.rows, "{when}: rows of the plot");
+            let refused = Self::count(scored, Self::refusals());
+            assert_eq!(sum("refused"), refused, "{when}: refused lines of the plot");
+        }
+    }
+
+    /// Adds up each row of the table of `status`.
+    fn check_table(&self, when: &str) {
+        let status: Status = serde_json::from_value(self.status.clone()).unwrap();
+        let (width, colour) = (1_000, false);
+        let text = page(&status, TerminalSize { width, colour });
+        let mut lines = text
+            .lines()
+            .skip_while(|line| !line.starts_with("source class"));
+        let columns = |line: &str| -> Vec<String> {
+            let columns = line.split("  ").map(str::trim);
+            columns
+                .filter(|column| !column.is_empty())
+                .map(str::to_owned)
+                .collect()
+        };
+        let heads = columns(lines.next().unwrap());
+        let verdicts = VerdictKind::ALL.map(VerdictKind::title);
+        let mut rows = 0;
+        for line in lines.take_while(|line| !line.is_empty()) {
+            let cells = columns(line);
+            let figure = |n: usize| cells[n].replace(',', "").parse::<u64>().unwrap();
+            let of_verdicts = (0..heads.len()).filter(|n| verdicts.contains(&heads[*n]));
+            assert_eq!(heads[1], "lines");
+            assert_eq!(
+                figure(1),
+                of_verdicts.map(figure).sum::<u64>(),
+                "{when}: {text}"
+            );
+            rows += 1;
+        }
+        assert_eq!(rows, status.classes.len() + 1, "{when}: {text}");
+    }
+
+    fn check_metrics(&self, when: &str, text: &str) {
+        let scored = &self.status["scored"];
+        let lines = scored["lines"].as_f64();
+        assert_eq!(metric(text, "distilld_lines_read"), lines, "{when}");
+        for name in ["distilld_lines", "distilld_class_lines"] {
+            assert_eq!(Some(metric_sum(text, name, "")), lines, "{when}: {name}");
+            for verdict in VerdictKind::ALL {
+                let label = format!("verdict=\"{}\"", verdict.code());
+                let sum = metric_sum(text, name, &label);
+                assert_eq!(
+                    Some(sum),
+                    scored[verdict.code()].as_f64(),
+                    "{when}: {name} {label}"
+                );
+            }
+        }
+        assert_eq!(
+            metric(text, "distilld_export_rows"),
+            Some(self.rows as f64),
+            "{when}"
+        );
+        assert_eq!(
+            metric(text, "distilld_export_rows_pending"),
+            Some(0.0),
+            "{when}"
+        );
+    }
+}
+
+fn surfaces(bench: &ProcessBench, address: Option<std::net::SocketAddr>) -> Surfaces {
+    let daemon = address.map(|address| {
+        let recent = get(address, "/recent.json").json();
+        (get(address, "/metrics").body, recent)
+    });
+    Surfaces {
+        status: bench.status(),
+        daemon,
+        rows: bench.row_count() as u64,
+    }
+}
+
+#[test]
+fn every_table_gauge_and_plot_of_a_daemon_adds_up() {
+    let bench = ProcessBench::new();
+    let steps = script(7, &Shape::steady(600));
+    let (first, second) = steps.split_at(steps.len() / 2);
+    first
+        .iter()
+        .for_each(|step| append_step(&bench.root(), step).unwrap());
+    let (daemon, address) = bench.listening();
+    surfaces(&bench, Some(address)).check("after the first half");
+    let letters = bench.ask(&["dead-letters", "--json"])["letters"].clone();
+    let letters = letters.as_array().unwrap();
+    assert!(letters.len() > 10, "{letters:?}");
+    for letter in letters {
+        let day_file = letter["day_file"].as_str().unwrap();
+        let retry = ["dead-letters", "retry", day_file, "--evidence"];
+        let is_scored = letter["stream"] == "scored";
+        let retry = &retry[..if is_scored { 3 } else { 4 }];
+        bench.run(&mut bench.command(retry)).check(0, &[]);
+    }
+    surfaces(&bench, Some(address)).check("after retries");
+    daemon.kill_9().unwrap();
+    surfaces(&bench, None).check("after a kill");
+    second
+        .iter()
+        .for_each(|step| append_step(&bench.root(), step).unwrap());
+    let (daemon, address) = bench.listening();
+    surfaces(&bench, Some(address)).check("after the second half");
+    bench.stop(daemon);
+    surfaces(&bench, None).check("without a daemon");
+    for keeps_history in [true, false] {
+        let state_dir = bench.state_dir();
+        for name in ["state.redb", "journal"] {
+            std::fs::remove_file(state_dir.join(name)).unwrap();
+        }
+        if !keeps_history {
+            std::fs::remove_file(state_dir.join("recent.json")).unwrap();
+        }
+        let (daemon, address) = bench.listening();
+        surfaces(&bench, Some(address)).check("after the state was lost");
+        bench.stop(daemon);
+    }
+    assert!(bench.row_count() > 50);
+    bench.run(&mut bench.command(&["rebuild"])).check(0, &[]);
+    let (daemon, address) = bench.listening();
+    surfaces(&bench, Some(address)).check("after a rebuild");
+    bench.stop(daemon);
+}
