@@ -1,4 +1,4 @@
-//! Threads: each one that is started has a name, and an error that names it where the kernel refuses one. [`Beside`] is
+//! Threads: each one that is started has a name, and an error that names it where the kernel refuses one. `BackgroundTask` is
 //! always joined, also on drop, because no other thread may write its file meanwhile.
 
 use std::fmt::{self, Debug};

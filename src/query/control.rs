@@ -76,7 +76,7 @@ const ALIVE_PATIENCE: Duration = Duration::from_secs(5);
 const ALIVE_PAUSE: Duration = Duration::from_secs(2);
 
 /// Sends a request to the daemon with this state directory. `path` includes the percent-encoded query; `patience` is
-/// the maximum wait for the whole response. A longer one than [`ALIVE_PATIENCE`] ends early if the daemon does not even
+/// the maximum wait for the whole response. A longer one than `ALIVE_PATIENCE` ends early if the daemon does not even
 /// answer that it is alive.
 ///
 /// # Errors

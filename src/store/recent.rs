@@ -1,5 +1,5 @@
 //! The history of the last day as it is stored, and its continuation from the export. Losing the file loses figures of
-//! plots: rows are counted again in the export, as far as [`READ_BACK_BYTES`] go back.
+//! plots: rows are counted again in the export, as far as `READ_BACK_BYTES` go back.
 
 use std::io;
 use std::path::Path;

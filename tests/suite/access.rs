@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::kill_harness::Daemon;
 use crate::support::lake_gen::Stream;
-use crate::support::process::{Bench, Ended};
+use crate::support::process::{Bench, Ended, is_root};
 
 const PAIR: &str = "2026/01/01/a.jsonl";
 /// The user of the daemon, a user of its group, and one who is neither.
@@ -25,16 +25,6 @@ const QUERIES: [&[&str]; 5] = [
     &["plan"],
 ];
 const RETRY: &[&str] = &["dead-letters", "retry", PAIR];
-
-/// Returns whether this process can start others as another user.
-fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    assert!(
-        is_root || std::env::var_os("CI").is_none(),
-        "root is needed for another user"
-    );
-    is_root
-}
 
 /// A lake whose daemon runs as its own user, under this umask.
 struct Lake {

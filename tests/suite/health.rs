@@ -15,7 +15,7 @@ use crate::support::http::{get, metric};
 use crate::support::kill_harness::{Daemon, wait_until};
 use crate::support::lake_gen::Stream;
 use crate::support::manager::{Manager, StoppedThread};
-use crate::support::process::{Bench, LONG, evidence_with, scored};
+use crate::support::process::{Bench, LONG, evidence_with, is_root, scored};
 
 const PAIR: &str = "2026/05/01/audits.jsonl";
 const LATER: &str = "2026/05/02/audits.jsonl";
@@ -136,15 +136,6 @@ fn check_command(bench: &Bench, verdict: Health) {
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-}
-
-fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    assert!(
-        is_root || std::env::var_os("CI").is_none(),
-        "root is needed for another user"
-    );
-    is_root
 }
 
 fn listen(bench: &Bench) -> Command {

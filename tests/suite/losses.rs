@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::lake_gen::Stream;
-use crate::support::process::{Bench, Ended, evidence_with, scored_as};
+use crate::support::process::{Bench, Ended, evidence_with, is_root, scored_as};
 
 const STREAMS: [Stream; 2] = [Stream::Scored, Stream::Evidence];
 const PAIRS: [&str; 3] = [
@@ -247,15 +247,6 @@ fn rows_whose_sources_are_gone_are_dropped_on_request_alone() {
             assert_eq!(bench.row_count() as u64, 6 - rows, "{what}");
         }
     }
-}
-
-fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    assert!(
-        is_root || std::env::var_os("CI").is_none(),
-        "root is needed for another user"
-    );
-    is_root
 }
 
 #[test]

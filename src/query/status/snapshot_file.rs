@@ -80,7 +80,7 @@ impl Publisher {
     }
 }
 
-/// Stores the history of the last day: when it changed, at most once a minute, or once for [`RECENT_BYTES`] of new rows,
+/// Stores the history of the last day: when it changed, at most once a minute, or once for `RECENT_BYTES` of new rows,
 /// which the next process would have to read.
 #[derive(Debug)]
 pub struct RecentFile {

@@ -14,7 +14,7 @@ pub struct FrameSlot {
     pub(super) position: u64,
 }
 
-/// A durable frame that [`Journal::wrote`] must still record.
+/// A durable frame that [`Journal::advance`](crate::store::journal::Journal::advance) must still record.
 #[derive(Debug)]
 pub struct FrameReceipt {
     pub(crate) epoch: u64,

@@ -321,6 +321,16 @@ impl Bench {
     }
 }
 
+/// Returns whether this process can start others as another user. In CI it must.
+pub fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    assert!(
+        is_root || std::env::var_os("CI").is_none(),
+        "root is needed for another user"
+    );
+    is_root
+}
+
 /// Returns an accepted run's line.
 pub fn scored(run: &str) -> String {
     scored_as(run, "accepted")
