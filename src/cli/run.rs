@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::cli::stopped::wait_for_operator;
 use crate::config::Settings;
-use crate::console::progress::Steps;
+use crate::console::progress::{OnStep, Steps};
 use crate::daemon::event_loop::{EventLoop, Reloader, Shared, catch_up};
 use crate::daemon::inbox::Inbox;
 use crate::daemon::monitored_disk::MonitoredDisk;
@@ -144,14 +144,7 @@ fn run_in(
     let _lock = take_lock(settings, &root)?;
     *state_identity = state_dir_identity(settings);
     let metrics = Arc::new(Metrics::new());
-    let mut answering = QueryContext::new(root.clone(), settings.max_line_bytes);
-    answering.exclude = settings.exclude.clone();
-    let answering = Arc::new(answering);
-    let desk = Arc::new(StatusCache::new(
-        Arc::clone(&shared.inbox),
-        Arc::clone(&metrics),
-        answering,
-    ));
+    let desk = status_cache(settings, &root, shared, &metrics);
     // The server starts before the recovery, which may take long enough for a client to query its state.
     let mut server = if once {
         None
@@ -178,13 +171,18 @@ fn run_in(
         tracing::info!("stopped during the recovery");
         return Ok(());
     }
+    let control = |server: &mut Option<Server>| {
+        if let Some(server) = server {
+            server.add_control(&settings.state_dir, &export_path(&root));
+        }
+    };
+    let wait = |error: &EngineError| {
+        wait_for_operator(settings, &root, shared, &desk, error).map_err(DaemonError::Start)
+    };
     let (mut engine, report) = match opened {
         Err(DaemonError::Engine(error)) if !once && error.needs_operator() => {
-            if let Some(server) = &mut server {
-                server.add_control(&settings.state_dir, &export_path(&root));
-            }
-            return wait_for_operator(settings, &root, shared, &desk, &error)
-                .map_err(DaemonError::Start);
+            control(&mut server);
+            return wait(&error);
         }
         opened => opened?,
     };
@@ -192,15 +190,7 @@ fn run_in(
     log_opened(&report, settings, &root);
     engine.measure_with(metrics);
     if once {
-        return unless_panicked(|| {
-            let (clock, stop) = (&shared.clock, &shared.inbox);
-            let unreadable = catch_up(&mut engine, &root, clock, stop, &mut on_step)?;
-            // An entry that is not a regular file never becomes a day-file: nothing is left to do about it.
-            match unreadable.directories > 0 || engine.has_unreadable_file() {
-                false => Ok(()),
-                true => Err(DaemonError::Incomplete(unreadable.describe())),
-            }
-        });
+        return unless_panicked(|| catch_up_once(&mut engine, &root, shared, &mut on_step));
     }
     let event_loop = unless_panicked(|| {
         EventLoop::new(engine, settings.clone(), &root, reloader, shared.clone())
@@ -208,15 +198,42 @@ fn run_in(
     })?;
     shared.manager.ready();
     desk.recovered();
-    if let Some(server) = &mut server {
-        server.add_control(&settings.state_dir, &export_path(&root));
-    }
+    control(&mut server);
     match run_engine_thread(event_loop, shared, stop_receiver) {
-        Err(DaemonError::Engine(error)) if error.needs_operator() => {
-            wait_for_operator(settings, &root, shared, &desk, &error).map_err(DaemonError::Start)
-        }
+        Err(DaemonError::Engine(error)) if error.needs_operator() => wait(&error),
         result => result,
     }
+}
+
+/// Reads everything that exists, and fails if not everything can be read.
+fn catch_up_once(
+    engine: &mut Engine,
+    root: &Path,
+    shared: &Shared,
+    on_step: OnStep<'_>,
+) -> Result<(), DaemonError> {
+    let unreadable = catch_up(engine, root, &shared.clock, &shared.inbox, on_step)?;
+    // An entry that is not a regular file never becomes a day-file: nothing is left to do about it.
+    if unreadable.directories > 0 || engine.has_unreadable_file() {
+        return Err(DaemonError::Incomplete(unreadable.describe()));
+    }
+    Ok(())
+}
+
+/// Returns the cache of the status for HTTP clients.
+fn status_cache(
+    settings: &Settings,
+    root: &Path,
+    shared: &Shared,
+    metrics: &Arc<Metrics>,
+) -> Arc<StatusCache> {
+    let mut context = QueryContext::new(root.to_owned(), settings.max_line_bytes);
+    context.exclude = settings.exclude.clone();
+    Arc::new(StatusCache::new(
+        Arc::clone(&shared.inbox),
+        Arc::clone(metrics),
+        Arc::new(context),
+    ))
 }
 
 /// Starts the engine thread, and waits for its end and for a stop.

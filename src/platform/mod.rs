@@ -8,6 +8,7 @@ pub mod heartbeat;
 pub mod held_dir;
 mod lock_takers;
 pub mod message_ids;
+mod os_storage;
 pub mod rights;
 pub mod root_lock;
 pub mod sd_notify;

@@ -275,7 +275,7 @@ fn an_error_in_the_file_names_file_line_and_key() {
         "listen = \"0.0.0.0:80\"",
         "distilld.toml:1: `listen` must be none, a loopback address with a port such as 127.0.0.1:9743 or [::1]:9743, \
          or unix:/PATH, but is \"0.0.0.0:80\", which other hosts could reach, and there is no authentication; \
-         use a loopback address and a proxy",
+         use a loopback address and a reverse proxy",
     );
     check(
         "log = \"info,distilld=loud\"",

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use fastrand::Rng;
 
 use crate::support::lake_gen::Stream;
-use crate::support::process::{Bench, LONG, evidence_with, read_bytes, scored};
+use crate::support::process::{Bench, evidence_with, read_bytes, scored};
 use crate::support::tools::number_from;
 
 const PAIR: &str = "2026/01/01/n.jsonl";
@@ -106,17 +106,14 @@ fn check_edits(running: bool) {
         }
         let at = edit(&bench.export(), &mut rng, times_back);
         let found = bench.export_bytes();
-        let mut daemon = daemon
+        let daemon = daemon
             .take()
             .unwrap_or_else(|| bench.start_command(&mut command));
         let what = format!(
             "{SEED_VARIABLE}={}, running {running}, byte {at}",
             seed.wrapping_add(n)
         );
-        let status = daemon
-            .wait(LONG)
-            .unwrap_or_else(|error| panic!("{what}: {error}\n{}", bench.log_text()));
-        assert_eq!(status.code(), Some(1), "{what}: {}", bench.log_text());
+        bench.wait_stopped(daemon);
         if !running {
             bench.append_run(PAIR, "before");
         }
@@ -165,8 +162,7 @@ fn lines_appended_by_others_remain_when_the_next_row_detects_them() {
         .unwrap();
     let seen = bench.export_bytes();
     bench.append_run(PAIR, "next");
-    let status = daemon.wait(LONG).unwrap();
-    assert_eq!(status.code(), Some(1), "{}", bench.log_text());
+    bench.wait_stopped(daemon);
     assert!(bench.log_text().contains(FOUND), "{}", bench.log_text());
     bench.once();
     assert!(bench.export_bytes().starts_with(&seen));

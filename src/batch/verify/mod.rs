@@ -38,6 +38,7 @@ mod days;
 mod describe;
 mod diagnose;
 pub mod error;
+mod findings;
 mod parts_made;
 mod recheck;
 mod result;
@@ -47,15 +48,14 @@ mod tally;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::export::for_each_pair;
 use crate::batch::pair::{LakeReader, PairReading};
 use crate::batch::verify::error::VerifyError;
 use crate::console::progress::OnStep;
+use crate::lake::path::Stream;
 use crate::lake::path::export_path;
-use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::pair_bytes;
 use crate::record::json::escape::Dialect;
 use crate::record::keys::RowKey;
@@ -66,7 +66,7 @@ use days::{Days, Place};
 use recheck::Recheck;
 pub use result::VerifyResult;
 use rows::{ExportLine, ExportReader, Group, Slice, Sums};
-use tally::{Finding, Kind, Tally, excuse_orphaned};
+use tally::{Kind, Tally};
 
 /// Default maximum number of differing rows in memory, both sides together.
 pub const ROWS_HELD_MAX: u64 = 200_000;
@@ -329,106 +329,6 @@ impl Verification<'_> {
         tallies
             .into_values()
             .try_for_each(|tally| self.add_findings(tally))
-    }
-
-    /// Adds the findings of a key. A key with duplicates waits until it is known which of its rows belong to deleted
-    /// day-files, for many keys at once.
-    fn add_findings(&mut self, key: Tally) -> Result<(), VerifyError> {
-        let findings = key.findings();
-        if findings
-            .iter()
-            .all(|finding| finding.kind != Kind::Duplicate)
-        {
-            return self.add_all(&key, &findings);
-        }
-        self.duplicated.push(key);
-        if self.duplicated.len() < DUPLICATED_KEYS_MAX {
-            return Ok(());
-        }
-        self.add_duplicated()
-    }
-
-    /// Adds the findings of the keys with duplicates. Of each key as many duplicates are orphaned as it has rows of
-    /// deleted day-files: which of several equal rows has lost its line is not known.
-    fn add_duplicated(&mut self) -> Result<(), VerifyError> {
-        let keys = std::mem::take(&mut self.duplicated);
-        let offsets: Vec<u64> = keys.iter().flat_map(|key| &key.offsets).copied().collect();
-        if offsets.is_empty() {
-            return Ok(());
-        }
-        let deleted = (self.deleted_rows)(&offsets);
-        keys.iter().try_for_each(|key| {
-            let orphaned = key.offsets.iter().filter(|offset| deleted.contains(offset));
-            let findings = excuse_orphaned(key.findings(), orphaned.count() as u64);
-            self.add_all(key, &findings)
-        })
-    }
-
-    fn add_all(&mut self, key: &Tally, findings: &[Finding]) -> Result<(), VerifyError> {
-        findings
-            .iter()
-            .try_for_each(|finding| self.add_finding(key, finding))
-    }
-
-    fn add_finding(&mut self, key: &Tally, finding: &Finding) -> Result<(), VerifyError> {
-        let line = finding.line.as_ref();
-        let pair = line.or(key.pairs.first().map(|pair| &pair.first));
-        let pair = pair.map(|line| &*line.pair);
-        if !finding.kind.is_failure() {
-            self.result.count(finding.kind, finding.count);
-            self.days.count(pair, finding.kind, finding.count);
-            return Ok(());
-        }
-        let place = match (finding.row, line) {
-            (Some(row), _) => (None, row.offset),
-            (None, Some(line)) => (Some(Arc::clone(&line.pair)), line.span.offset),
-            (None, None) => (None, 0),
-        };
-        if self.count_failures(finding.kind, finding.count, pair, &place) {
-            let description = self.describe(key, finding)?;
-            self.keep(finding.kind, pair, place, description);
-        }
-        Ok(())
-    }
-
-    /// Counts failures and returns whether they need a description: the worst so far, or the first of their day.
-    fn count_failures(
-        &mut self,
-        kind: Kind,
-        count: u64,
-        pair: Option<&PairPath>,
-        place: &Place,
-    ) -> bool {
-        self.result.count(kind, count);
-        self.days.count(pair, kind, count);
-        self.is_worst(kind, place) || self.days.is_first(pair, kind, place)
-    }
-
-    fn keep(&mut self, kind: Kind, pair: Option<&PairPath>, place: Place, description: String) {
-        if self.days.is_first(pair, kind, &place) {
-            self.days
-                .keep(pair, kind, place.clone(), description.clone());
-        }
-        if self.is_worst(kind, &place) {
-            self.worst = Some(FirstFailure {
-                kind,
-                place,
-                description,
-            });
-        }
-    }
-
-    /// Adds a failure of an export line that has no key.
-    fn fail_at(&mut self, kind: Kind, offset: u64, describe: impl FnOnce() -> String) {
-        let place = (None, offset);
-        if self.count_failures(kind, 1, None, &place) {
-            self.keep(kind, None, place, describe());
-        }
-    }
-
-    fn is_worst(&self, kind: Kind, place: &Place) -> bool {
-        let worst = self.worst.as_ref();
-        worst.is_none_or(|worst| (kind, place) < (worst.kind, &worst.place))
     }
 
     fn report(mut self) -> VerifyReport {

@@ -310,6 +310,14 @@ impl Daemon {
         ended.ok_or_else(|| io::Error::other(format!("still running after {deadline:?}")))
     }
 
+    /// Returns the exit status if the process has ended.
+    ///
+    /// # Errors
+    /// The process cannot be waited for.
+    pub fn end(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
     /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -58,7 +58,33 @@ impl Ended {
     }
 }
 
+/// The log message of a daemon that waits for an operator.
+const WAITS_FOR_OPERATOR: &str = "appending nothing until an operator decides";
+
 impl Bench {
+    /// Waits until a daemon ends with an error, or waits for an operator; then stops it.
+    pub fn wait_end_or_stopped(&self, mut daemon: Daemon) {
+        let mut status = None;
+        let ended = wait_until(LONG, || {
+            status = daemon.end().map_err(|error| error.to_string())?;
+            let waits = self.log_text().contains(WAITS_FOR_OPERATOR);
+            Ok(status.is_some() || waits)
+        });
+        assert_eq!(ended, Ok(true), "{}", self.log_text());
+        match status {
+            Some(status) => assert_eq!(status.code(), Some(1), "{}", self.log_text()),
+            None => self.stop(daemon),
+        }
+    }
+
+    /// Waits until a daemon appends nothing more because an operator has to decide, and stops it.
+    pub fn wait_stopped(&self, mut daemon: Daemon) {
+        self.wait_for(&mut daemon, "it waits for an operator", || {
+            self.log_text().contains(WAITS_FOR_OPERATOR)
+        });
+        self.stop(daemon);
+    }
+
     /// Creates an empty root.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
