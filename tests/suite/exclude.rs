@@ -88,7 +88,10 @@ fn rows_of_a_day_file_that_is_excluded_later_stay_until_a_rebuild() {
         bench.run(&mut command).check(0, &[]);
         assert_eq!(bench.row_count(), 2);
     }
+    // Nothing drops rows without a word.
     let mut rebuild = bench.command(&["rebuild", "--exclude", "tmp*"]);
+    bench.run(&mut rebuild).check(1, &["--drop-missing"]);
+    let mut rebuild = bench.command(&["rebuild", "--exclude", "tmp*", "--drop-missing"]);
     bench.run(&mut rebuild).check(0, &[]);
     bench.assert_runs(&["b"]);
 }
