@@ -334,7 +334,7 @@ fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files(&path));
-        } else if !path.ends_with(".distilld.lock") {
+        } else if !path.ends_with(".distilld.lock") && !path.ends_with(".distilld.holder") {
             let is_state = path.ends_with("state.redb");
             let bytes = if is_state {
                 Vec::new()

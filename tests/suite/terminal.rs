@@ -361,7 +361,7 @@ fn verify_names_each_day_that_differs_with_its_first_difference() {
             "distilld: export and sources differ: missing: ",
             "\n  2026/01/01: 1 missing; missing: the line of run \"a\"",
             "\n  2026/01/02: 1 differing; altered: the row",
-            "\nfix: find out why they differ; `distilld rebuild --dry-run`",
+            "\nfix: find out why they differ; `distilld rebuild --state-only`",
         ],
     );
     let result: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();

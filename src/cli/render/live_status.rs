@@ -217,8 +217,8 @@ fn ended_within(time: Duration, live: &Live) -> io::Result<bool> {
     }
 }
 
-/// Waits for input, at most `time`. Returns whether the terminal hung up: crossterm would read its end of file again and
-/// again without a pause.
+/// Waits for input, at most `time`. Returns whether the terminal hung up: crossterm would read its end of file repeatedly
+/// without a pause.
 fn hangs_up_within(time: Duration) -> io::Result<bool> {
     let stdin = io::stdin();
     let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
