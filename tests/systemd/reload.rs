@@ -27,7 +27,7 @@ pub fn an_invalid_configuration_is_rejected_with_the_reason(host: &Host) {
     host.configure("setle_ms = 1234");
     host.systemctl(&["reload", SERVICE]);
     host.wait("the refusal is the status", || {
-        host.property("StatusText").contains("reload refused")
+        host.property("StatusText").contains("reload rejected")
     });
     host.assert_status_shows(&[
         "active (running)",
@@ -40,7 +40,7 @@ pub fn an_invalid_configuration_is_rejected_with_the_reason(host: &Host) {
     host.configure("settle_ms = 1234");
     host.systemctl(&["reload", SERVICE]);
     host.wait("the refusal is over", || {
-        !host.property("StatusText").contains("reload refused")
+        !host.property("StatusText").contains("reload rejected")
     });
 }
 
