@@ -152,6 +152,37 @@ fn a_reload_applies_changeable_keys_and_names_the_others() {
 }
 
 #[test]
+fn a_raised_limit_names_the_lines_that_it_would_accept() {
+    let bench = Bench::new();
+    let manager = Manager::new();
+    let mut daemon = configured(&bench, &manager, "max_line_bytes = 1024");
+    bench.append(Stream::Scored, PAIR, scored("a"));
+    bench.append(
+        Stream::Evidence,
+        PAIR,
+        evidence_with("a", &"x".repeat(2_000)),
+    );
+    bench.wait_for(&mut daemon, "the line is too long", || {
+        bench.log_text().contains("(too-long)")
+    });
+    configure(&bench, "max_line_bytes = 1025");
+    reload(&daemon, &manager);
+    assert!(!bench.log_text().contains("stay malformed"));
+    configure(&bench, "max_line_bytes = 4096");
+    reload(&daemon, &manager);
+    let named = "1 lines of 1 pairs of day-files were longer than the old max_line_bytes";
+    bench.wait_for(&mut daemon, "the lines are named", || {
+        bench.log_text().contains(named)
+    });
+    // The command of the message.
+    let retry = ["dead-letters", "retry", "--evidence", PAIR];
+    bench.run(&mut bench.command(&retry)).check(0, &[]);
+    bench.wait_run(&mut daemon, "a");
+    bench.stop(daemon);
+    bench.assert_batch();
+}
+
+#[test]
 fn a_reload_may_switch_between_events_and_polling() {
     let bench = Bench::new();
     let manager = Manager::new();

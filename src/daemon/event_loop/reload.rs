@@ -2,6 +2,8 @@
 //! keeps the running settings if the new configuration is invalid. The service manager is notified of readiness in each
 //! case.
 
+use std::collections::BTreeSet;
+
 use crate::config::{self, Change, ConfigError, Settings};
 use crate::console::logging::LogFilter;
 use crate::daemon::event_loop::{EventLoop, millis};
@@ -10,6 +12,7 @@ use crate::engine::Reconfigure;
 use crate::lake::chunk::LineLimits;
 use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
+use crate::record::parse::ParseError;
 
 /// The source of a new configuration, and the log filter, which the event loop does not own.
 pub struct Reloader {
@@ -42,6 +45,7 @@ impl EventLoop {
     /// Puts a change into force, and logs which keys need a restart.
     fn apply_change(&mut self, change: Change) {
         self.reload_refused = None;
+        let limit_before = self.settings.max_line_bytes;
         self.settings = change.settings;
         self.reloader.log.set(&self.settings.log);
         self.engine.reconfigure(reconfigure(&self.settings));
@@ -64,6 +68,36 @@ impl EventLoop {
                 message_id = message_ids::RELOAD_REFUSED,
                 needs_restart,
                 "some changed keys require a restart: {needs_restart}"
+            );
+        }
+        self.log_lines_within_limit(limit_before);
+    }
+
+    /// Logs the number of lines that were too long and are within a raised limit. They keep their verdict until their
+    /// day-files are read again.
+    fn log_lines_within_limit(&self, limit_before: u64) {
+        let limit = self.settings.max_line_bytes;
+        if limit <= limit_before {
+            return;
+        }
+        let too_long = ParseError::TooLong {
+            max_line_bytes: limit_before,
+        };
+        let (mut lines, mut pairs) = (0_u64, BTreeSet::new());
+        let counted = self.engine.state_snapshot().dead_letters(|pair, letter| {
+            if letter.reason == too_long.code() && letter.len_bytes <= limit {
+                lines += 1;
+                pairs.insert(pair);
+            }
+            true
+        });
+        if counted.is_ok() && lines > 0 {
+            tracing::warn!(
+                lines,
+                day_files = pairs.len(),
+                "{lines} lines of {} pairs of day-files were longer than the old max_line_bytes and stay malformed; \
+                 `distilld dead-letters` lists them, `distilld dead-letters retry [--evidence] DAY_FILE` reads them with the new one",
+                pairs.len()
             );
         }
     }
