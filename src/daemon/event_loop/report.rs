@@ -11,7 +11,7 @@ use crate::lake::path::Stream;
 use crate::pair::verdict::VerdictKind;
 use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
-use crate::query::health::{DaemonState, HealthFacts, HealthReport, Unreadable, assess};
+use crate::query::health::Unreadable;
 use crate::query::status::{RuntimeStatus, Status, unreadable};
 use crate::record::timestamp::stamp;
 
@@ -22,9 +22,9 @@ const STATUS_MS: u64 = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct LastReport {
     line: String,
-    unit_status: UnitStatus,
+    /// When the status may be composed again, monotonic milliseconds.
     next_at_ms: u64,
-    /// When to send a change that was held back because the last line was too recent, monotonic milliseconds.
+    /// When to compose the status because the loop turned since, monotonic milliseconds.
     pub(super) retry_at_ms: Option<u64>,
 }
 
@@ -94,28 +94,22 @@ impl EventLoop {
         );
     }
 
-    /// Notifies the service manager of a changed status, at most once per [`STATUS_MS`]. A change of the age of the last
-    /// row alone does not schedule a notification; it is sent with the next one.
+    /// Notifies the service manager of a changed status. Composes the status at most once per [`STATUS_MS`], because that
+    /// visits the backlog and the pairs in memory, and the loop may turn thousands of times in this time.
     pub(super) fn notify_status(&mut self) {
         let now_ms = self.shared.clock.monotonic_ms();
-        let unit_status = self.unit_status();
-        let last = &mut self.last_report;
-        if now_ms < last.next_at_ms {
-            let has_changed = UnitStatus {
-                last_row_s: last.unit_status.last_row_s,
-                ..unit_status
-            } != last.unit_status;
-            last.retry_at_ms = has_changed.then_some(last.next_at_ms);
+        if now_ms < self.last_report.next_at_ms {
+            self.last_report.retry_at_ms = Some(self.last_report.next_at_ms);
             return;
         }
+        let line = status_line::of(&self.unit_status());
+        let last = &mut self.last_report;
         last.retry_at_ms = None;
-        let line = status_line::of(&unit_status);
+        last.next_at_ms = now_ms + STATUS_MS;
         if line != last.line {
             self.shared.manager.status(&line);
             last.line = line;
-            last.next_at_ms = now_ms + STATUS_MS;
         }
-        last.unit_status = unit_status;
     }
 
     /// Notifies the service manager of the status at once, without the minimum interval.
@@ -174,17 +168,6 @@ impl EventLoop {
         is_awaited.then(|| Stream::Scored.base(&self.root))
     }
 
-    /// Returns the health verdict.
-    fn health(&self) -> HealthReport {
-        assess(&HealthFacts {
-            daemon: DaemonState::Running,
-            fault: self.faults.last(),
-            unreadable: &self.skipped(),
-            awaited: self.awaited().as_ref(),
-            lag: Some(self.lag()),
-        })
-    }
-
     /// Returns the one lag that the status and everything made from it prints.
     fn lag(&self) -> Lag {
         Lag {
@@ -216,7 +199,7 @@ impl EventLoop {
         let counts = &self.engine.totals().counts;
         let now_ms = self.shared.clock.monotonic_ms();
         UnitStatus {
-            health: self.health(),
+            health: self.live_status().health,
             rows: self.engine.export_rows(),
             waiting: counts[VerdictKind::Waiting],
             last_row_s: self
