@@ -19,7 +19,6 @@ use crate::query::control::{Answer, ControlError, ControlSocket, socket_path};
 use crate::recovery::open::check_export;
 use crate::store::export::ExportError;
 use crate::store::files::{JOURNAL_FILE, STATE_FILE};
-use crate::store::journal::Journal;
 use crate::store::journal::error::JournalError;
 use crate::store::replay::Replay;
 use crate::store::snapshot::StateSnapshot;
@@ -284,17 +283,10 @@ impl StoredFiles {
         let file = OsStorage
             .open_read(&journal_path)
             .map_err(|error| denied_or(&journal_path, error, |e| JournalError::Io(e).into()))?;
-        let header = stored.header().clone();
         let file_bytes = OsStorage
             .stat(&export_path(root))
             .map_or(0, |stat| stat.len_bytes);
-        let mut replay = Replay::new(stored.view()?, &header, file_bytes);
-        Journal::replay(
-            file,
-            header.journal_epoch,
-            header.seq_applied,
-            |_, batch| -> Result<(), InquireError> { Ok(replay.apply(batch)?) },
-        )?;
+        let replay = Replay::read::<InquireError>(&stored, file, file_bytes)?;
         Ok(Self { stored, replay })
     }
 }

@@ -7,7 +7,6 @@ use crate::pair::index::PairId;
 use crate::pair::verdict::Verdict;
 use crate::platform::storage::exists;
 use crate::store::files::{JOURNAL_FILE, STATE_FILE};
-use crate::store::journal::Journal;
 use crate::store::replay::Replay;
 use crate::store::snapshot::StateSnapshot;
 use crate::store::state::State;
@@ -32,17 +31,9 @@ impl OldState {
         let journal = storage
             .open_read(&setup.state_dir.join(JOURNAL_FILE))
             .ok()?;
-        let header = state.header().clone();
         let export = storage.stat(&setup.export_path);
         let file_bytes = export.map_or(0, |stat| stat.len_bytes);
-        let mut replay = Replay::new(state.view().ok()?, &header, file_bytes);
-        let replayed = Journal::replay(
-            journal,
-            header.journal_epoch,
-            header.seq_applied,
-            |_, batch| -> Result<(), EngineError> { Ok(replay.apply(batch)?) },
-        );
-        replayed.ok()?;
+        let replay = Replay::read::<EngineError>(&state, journal, file_bytes).ok()?;
         Some(Self {
             export_bytes: replay.export_bytes,
             snapshot: replay.into_snapshot(),

@@ -9,11 +9,14 @@ use crate::pair::accounting::Account;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::UnclaimedRow;
 use crate::pair::{ActivePair, Overlay};
+use crate::platform::storage::StorageFile;
+use crate::store::journal::Journal;
 use crate::store::journal::batch::{Batch, PairDelta};
+use crate::store::journal::error::JournalError;
 use crate::store::snapshot::{StateSnapshot, pair_path, shown_path};
-use crate::store::state::StateView;
 use crate::store::state::error::StateError;
 use crate::store::state::header::Header;
+use crate::store::state::{State, StateView};
 
 /// The state with the batches that the journal holds since its last checkpoint.
 #[derive(Debug)]
@@ -54,6 +57,26 @@ impl Replay {
             rows_pending: 0,
             batches: 0,
         }
+    }
+
+    /// Returns the state with all batches of a journal, which is only read; `file_bytes` is the length of the export file.
+    ///
+    /// # Errors
+    /// The state or the journal cannot be read.
+    pub fn read<E: From<StateError> + From<JournalError>>(
+        state: &State,
+        journal: Arc<dyn StorageFile>,
+        file_bytes: u64,
+    ) -> Result<Self, E> {
+        let header = state.header();
+        let mut replay = Self::new(state.view()?, header, file_bytes);
+        Journal::replay(
+            journal,
+            header.journal_epoch,
+            header.seq_applied,
+            |_, batch| Ok::<(), E>(replay.apply(batch)?),
+        )?;
+        Ok(replay)
     }
 
     /// Applies one batch. Batches must come in the order of the journal.
