@@ -152,25 +152,9 @@ fn run_in(
         let server = Server::start(settings.listen.clone(), Arc::clone(&desk));
         Some(server.map_err(DaemonError::Start)?)
     };
-    let disk = MonitoredDisk::recovering(Arc::clone(&shared.heartbeat), Arc::clone(&shared.inbox));
-    let setup = Setup {
-        storage: Arc::new(disk.clone()),
-        ..Setup::new(settings, &root, Arc::clone(&shared.clock) as _)
-    };
     let mut bars = Steps::default();
     let mut on_step = |what, done_bytes, total_bytes| bars.at(what, done_bytes, total_bytes);
-    let opened = while_recovering(&shared.heartbeat, &shared.manager, || {
-        unless_panicked(|| {
-            Engine::open_with_progress(setup, &mut on_step).map_err(DaemonError::Engine)
-        })
-    });
-    let opened = opened.map_err(DaemonError::Start)?;
-    if opened.is_err() && shared.inbox.stopping() {
-        // A stop aborts a recovery at any point; the next start begins it again.
-        shared.manager.stopping();
-        tracing::info!("stopped during the recovery");
-        return Ok(());
-    }
+    let opened = open_engine(settings, &root, shared, &mut on_step);
     let control = |server: &mut Option<Server>| {
         if let Some(server) = server {
             server.add_control(&settings.state_dir, &export_path(&root));
@@ -179,15 +163,15 @@ fn run_in(
     let wait = |error: &EngineError| {
         wait_for_operator(settings, &root, shared, &desk, error).map_err(DaemonError::Start)
     };
-    let (mut engine, report) = match opened {
+    let mut engine = match opened {
+        Ok(Some(engine)) => engine,
+        Ok(None) => return Ok(()),
         Err(DaemonError::Engine(error)) if !once && error.needs_operator() => {
             control(&mut server);
             return wait(&error);
         }
-        opened => opened?,
+        Err(error) => return Err(error),
     };
-    disk.recovered();
-    log_opened(&report, settings, &root);
     engine.measure_with(metrics);
     if once {
         return unless_panicked(|| catch_up_once(&mut engine, &root, shared, &mut on_step));
@@ -203,6 +187,34 @@ fn run_in(
         Err(DaemonError::Engine(error)) if error.needs_operator() => wait(&error),
         result => result,
     }
+}
+
+/// Opens the engine, and recovers what the last process left; `None` if a stop was requested meanwhile.
+fn open_engine(
+    settings: &Settings,
+    root: &Path,
+    shared: &Shared,
+    on_step: OnStep<'_>,
+) -> Result<Option<Engine>, DaemonError> {
+    let disk = MonitoredDisk::recovering(Arc::clone(&shared.heartbeat), Arc::clone(&shared.inbox));
+    let setup = Setup {
+        storage: Arc::new(disk.clone()),
+        ..Setup::new(settings, root, Arc::clone(&shared.clock) as _)
+    };
+    let opened = while_recovering(&shared.heartbeat, &shared.manager, || {
+        unless_panicked(|| Engine::open_with_progress(setup, on_step).map_err(DaemonError::Engine))
+    });
+    let opened = opened.map_err(DaemonError::Start)?;
+    if opened.is_err() && shared.inbox.stopping() {
+        // A stop aborts a recovery at any point; the next start begins it again.
+        shared.manager.stopping();
+        tracing::info!("stopped during the recovery");
+        return Ok(None);
+    }
+    let (engine, report) = opened?;
+    disk.recovered();
+    log_opened(&report, settings, root);
+    Ok(Some(engine))
 }
 
 /// Reads everything that exists, and fails if not everything can be read.
