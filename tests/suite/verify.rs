@@ -514,8 +514,8 @@ fn evidence_lines(root: &Path, pair: &str, lines: impl Iterator<Item = String>) 
     );
 }
 
-fn one_run_with_replaced_evidence(root: &Path, n: usize) -> String {
-    scored_lines(root, PAIR, (0..n).map(|_| scored("r", "accepted")));
+/// Exports the lines of a run with one of `n` texts, and appends `n` other texts. Returns the expected count.
+fn replace_evidence_of_one_run(root: &Path, n: usize) -> String {
     evidence_lines(
         root,
         PAIR,
@@ -528,6 +528,11 @@ fn one_run_with_replaced_evidence(root: &Path, n: usize) -> String {
         (0..n).map(|at| evidence("r", "executor", &format!("new {at}"))),
     );
     format!("superseded={n}")
+}
+
+fn one_run_with_replaced_evidence(root: &Path, n: usize) -> String {
+    scored_lines(root, PAIR, (0..n).map(|_| scored("r", "accepted")));
+    replace_evidence_of_one_run(root, n)
 }
 
 fn empty_run_ids(root: &Path, n: usize) -> String {
@@ -546,18 +551,7 @@ fn one_run_with_many_signatures(root: &Path, n: usize) -> String {
         scored("r", "accepted").replace("\"sig_hash\":\"r\"", &format!("\"sig_hash\":\"{at}\""))
     };
     scored_lines(root, PAIR, (0..n).map(line));
-    evidence_lines(
-        root,
-        PAIR,
-        (0..n).map(|at| evidence("r", "executor", &format!("{at}"))),
-    );
-    NATIVE(root);
-    evidence_lines(
-        root,
-        PAIR,
-        (0..n).map(|at| evidence("r", "executor", &format!("new {at}"))),
-    );
-    format!("superseded={n}")
+    replace_evidence_of_one_run(root, n)
 }
 
 fn many_runs_with_replaced_evidence(root: &Path, n: usize) -> String {
