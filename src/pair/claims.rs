@@ -11,9 +11,8 @@
 //! | released | unclaimed again: its day-file was replaced, moved or rewritten | a reset of the pair, outside this module |
 //!
 //! Lines of several days may have one row key. A released row is for the lines of its own pair, or of the pair to which
-//! its day-file was moved. Only if the day-file was replaced, so that its lines may be anywhere, lines of other pairs
-//! claim it too, and only a row that they would give themselves: with any other one their own row would be lost, and
-//! the row's own line would write it again.
+//! its day-file was moved. Lines of other pairs, where its line may be by now, claim only a row that they would give
+//! themselves: with any other one their own row would be lost, and the row's own line would write it again.
 //!
 //! A row never leaves the export. Superseded and contradicted are marks, of which a row may have both.
 //!
