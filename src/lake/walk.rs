@@ -99,6 +99,19 @@ fn walk_level(storage: &dyn Storage, root: &Path, stream: Stream, level: Level, 
     }
 }
 
+/// Returns why an empty directory may be a file system that is not mounted: it is on another device than the day-files
+/// that were read below it, which were on `read_device`.
+pub fn not_mounted(
+    storage: &dyn Storage,
+    dir: &Path,
+    read_device: Option<u64>,
+) -> Option<&'static str> {
+    let device = storage.stat(dir).ok()?.device;
+    (read_device? != device).then_some(
+        "empty, and on another device than the day-files that were read below it; is it mounted?",
+    )
+}
+
 /// Opens the day-file of a pair for reading, without ever blocking. A day-file that is a symbolic link is followed only
 /// if its target is below `canonical_root`, the root with all links resolved.
 ///

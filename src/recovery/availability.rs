@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::Setup;
 use crate::engine::read::last_device;
 use crate::lake::path::{PairPath, Stream};
-use crate::lake::walk::open_day_file;
+use crate::lake::walk::{not_mounted, open_day_file};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::platform::storage::{FileKind, Storage};
 
@@ -145,7 +145,7 @@ fn of_stream(
         let dir = above.join(name);
         match storage.stat(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return not_mounted(storage, above, device).unwrap_or(Availability::Gone(path));
+                return hidden(storage, above, device).unwrap_or(Availability::Gone(path));
             }
             Err(error) => return Availability::Unreadable(dir, error.to_string()),
             Ok(stat) if stat.kind != FileKind::Directory => {
@@ -156,7 +156,7 @@ fn of_stream(
     }
     match storage.stat(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            not_mounted(storage, above, device).unwrap_or(Availability::Gone(path))
+            hidden(storage, above, device).unwrap_or(Availability::Gone(path))
         }
         Err(error) => Availability::Unreadable(path, error.to_string()),
         Ok(_) => match open_day_file(storage, &setup.root, &setup.root, stream, pair) {
@@ -166,15 +166,12 @@ fn of_stream(
     }
 }
 
-/// Returns the reason why a directory is not what it was: it is empty, and on another device than the day-files that
-/// were read below it.
-fn not_mounted(storage: &dyn Storage, dir: PathBuf, device: Option<u64>) -> Option<Availability> {
-    let is_empty = match storage.list(&dir) {
-        Ok(entries) => entries.is_empty(),
-        Err(error) => return Some(Availability::Unreadable(dir, error.to_string())),
+/// Returns the reason why a directory does not have what was read below it, other than a deletion.
+fn hidden(storage: &dyn Storage, dir: PathBuf, device: Option<u64>) -> Option<Availability> {
+    let why = match storage.list(&dir) {
+        Ok(entries) if entries.is_empty() => not_mounted(storage, &dir, device)?.to_owned(),
+        Ok(_) => return None,
+        Err(error) => error.to_string(),
     };
-    let here = storage.stat(&dir).ok()?.device;
-    let why =
-        "empty, and on another device than the day-files that were read below it; is it mounted?";
-    (is_empty && device? != here).then(|| Availability::Unreadable(dir, why.to_owned()))
+    Some(Availability::Unreadable(dir, why))
 }

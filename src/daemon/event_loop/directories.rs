@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::Engine;
 use crate::lake::path::Stream;
-use crate::lake::walk::Level;
-use crate::platform::storage::{OsStorage, Storage as _};
+use crate::lake::walk::{Level, not_mounted};
+use crate::platform::storage::OsStorage;
 use crate::query::status::SkippedPath;
 use crate::store::snapshot::stream_name;
 
@@ -135,7 +135,10 @@ pub(crate) fn record_listing(
 ) {
     let error = match is_empty {
         Ok(false) => None,
-        Ok(true) => not_mounted(engine, root, stream, dir),
+        Ok(true) => {
+            let read_device = engine.device_below(stream, dir).ok().flatten();
+            not_mounted(&OsStorage, &stream.base(root).join(dir), read_device).map(io::Error::other)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound && dir == Path::new("") => {
             directories.missing.insert(stream);
             Some(missing_base(engine, stream, error))
@@ -172,16 +175,6 @@ fn missing_base(engine: &Engine, stream: Stream, error: io::Error) -> io::Error 
             "{error}, although {lines} lines below it were read"
         )),
     }
-}
-
-/// Returns an error if an empty directory is on another device than the day-files that were read below it.
-fn not_mounted(engine: &mut Engine, root: &Path, stream: Stream, dir: &Path) -> Option<io::Error> {
-    let path = stream.base(root).join(dir);
-    let device = OsStorage.stat(&path).ok()?.device;
-    let read_device = engine.device_below(stream, dir).ok()??;
-    let why =
-        "empty, and on another device than the day-files that were read below it; is it mounted?";
-    (read_device != device).then(|| io::Error::other(why))
 }
 
 /// Returns the path of a directory relative to the root.
