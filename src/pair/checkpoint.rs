@@ -11,7 +11,7 @@ use crate::lake::path::Stream;
 use crate::pair::verdict::{LineTotals, VerdictCounts};
 
 /// The version of all formats below the state directory.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// The persisted data of a pair, except its packed indexes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct PairCheckpoint {
     /// Lower bound of the time since when runs of the pair wait, seconds since 1970; 0 if none waits. The run that set it
     /// may have received its evidence while others wait.
     pub waiting_since_s: u64,
+    /// Whether rows of the pair may be out although no line overrules them any more, because its lines claimed rows again.
+    /// They are restored once the pair is read to its end.
+    pub review: bool,
 }
 
 /// The counts of a pair do not balance: lines were lost or counted twice. Only a bug can cause this.

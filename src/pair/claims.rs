@@ -7,7 +7,7 @@
 //! | unclaimed | the row is in the export and no scored line owns it | an export adopted without a state, or a day-file that is read again from its start |
 //! | claimed | a scored line owns the row; no second row is written for it | an admitted line with the row's [`RowKey`], or the line the row was written for |
 //! | superseded | claimed, and evidence that differs arrived after the row was written | new evidence, or a claim whose row differs from what its line gives today |
-//! | contradicted (retracted) | the run was refused by the firewall after its row was written | a later line with the same run, or with the same key for an unclaimed row |
+//! | contradicted | a later line overrules the row: its category is refused, or it has a row of its own | a later line with the same run, or with the same key for an unclaimed row (see `pair::overrule`) |
 //! | released | unclaimed again: its day-file was replaced, moved or rewritten | a reset of the pair, outside this module |
 //!
 //! Lines of several days may have one row key. A released row is for the lines of its own pair, or of the pair to which
@@ -23,22 +23,20 @@
 //! - [`Overlay::claimed_rows`](crate::pair::Overlay::claimed_rows): the rows claimed since that checkpoint. The next
 //!   checkpoint removes them from the state's unclaimed rows.
 //! - `Joiner::claimed`: the rows claimed in this step, which the lookup does not exclude yet.
-//! - `Joiner::newly_exported`: per run refused in this step, the lines exported since that refusal. A further refusal
-//!   of the run marks only these as contradicted, because the earlier ones are marked.
+//! - `Joiner::current_rows`: per run with a row or a refusal in this step, the lines exported since the last one that
+//!   overrules. A further one marks only these as contradicted, because the earlier ones are marked.
 //! - `Joiner::refused_keys`: per run, the row keys of its refused lines. An unclaimed row with such a key counts as
 //!   contradicted once, however many lines refuse it, and no longer when a line claims it.
-
-use std::collections::HashSet;
 
 use crate::pair::evidence_chunk::NewEvidence;
 use crate::pair::index::{ClaimRight, ScoredLine, UnclaimedRow};
 use crate::pair::join::{Joiner, LONG_TEXT_LEN};
+use crate::pair::overrule::RowChange;
 use crate::pair::verdict::Verdict;
 use crate::record::firewall::AdmittedRun;
 use crate::record::json::escape::Dialect;
 use crate::record::keys::{RowKey, RunKey};
-use crate::record::parse;
-use crate::record::parse::ScoredRun;
+use crate::record::ledger::Cause;
 use crate::record::row::{same_row, same_sample};
 
 /// Maximum length, bytes, of a row that is compared with the row of its line: a comparison needs the memory twice.
@@ -48,7 +46,7 @@ const COMPARED_ROWS_MAX: usize = 64;
 
 impl<E> Joiner<'_, E> {
     /// Returns the unclaimed rows with this key and the right of the pair's lines to each, in order.
-    fn claimable(&self, row: RowKey) -> Result<Vec<(ClaimRight, UnclaimedRow)>, E> {
+    pub(super) fn claimable(&self, row: RowKey) -> Result<Vec<(ClaimRight, UnclaimedRow)>, E> {
         let claims = self.context.index.claimable(row)?;
         let with_right = |claim: UnclaimedRow| (claim.right_of(self.pair.id), claim);
         let claims = claims.into_iter().map(with_right);
@@ -163,6 +161,7 @@ impl<E> Joiner<'_, E> {
     ) -> Result<(), E> {
         self.out.overlay.claimed_rows.push(claim);
         self.claimed.insert(claim);
+        self.out.checkpoint.review |= self.context.rows_are_out;
         let counts = &mut self.out.checkpoint.counts;
         counts.superseded += u64::from(superseded);
         // The row was counted as contradicted while it was unclaimed and a line with its key was refused; a row of another
@@ -175,93 +174,29 @@ impl<E> Joiner<'_, E> {
         Ok(())
     }
 
-    /// Marks the rows of a run that the firewall now refuses as contradicted.
-    pub(super) fn contradict_earlier(
-        &mut self,
-        run: RunKey,
-        scored: &ScoredRun<'_>,
-    ) -> Result<(), E> {
-        // Many lines may refuse one run; after the first, only rows exported since remain to be marked.
-        let earlier = match self.newly_exported.insert(run, Vec::new()) {
-            None => self.entries(run)?,
-            Some(offsets) => {
-                let entries = &self.out.overlay.entries;
-                let newly_exported = offsets.iter().map(|offset| entries.get(&(run, *offset)));
-                newly_exported.flatten().copied().collect()
-            }
-        };
-        for entry in earlier {
-            self.contradict(entry);
-        }
-        if !self.context.claims_possible {
-            return Ok(());
-        }
-        // If the accepting line itself was rewritten, its rows remain unclaimed. Each counts once, however many lines refuse
-        // it. After the loss of a state such a row may belong to another day's file of the same name that has yet to claim
-        // it; the list of contradicted rows shows that.
-        let key = RowKey::from_scored(&self.day_file_name, scored);
-        let claims = self.claimable(key)?;
-        let unclaimed = claims
-            .iter()
-            .filter(|(right, _)| *right < ClaimRight::IfEqual);
-        let unclaimed = unclaimed.count() as u64;
-        if unclaimed == 0 {
-            // If the keys of this run are not cached yet, the first lookup reads this line with its others.
-            if let Some(keys) = self.refused_keys.get_mut(&run) {
-                keys.insert(key);
-            }
-        } else if self.refused_keys(run)?.insert(key) {
-            self.out.checkpoint.counts.contradicted += unclaimed;
-        }
-        Ok(())
-    }
-
-    /// Returns the row keys of a run's refused lines: of the rows they would have without the firewall. Reads each line
-    /// once per step.
-    fn refused_keys(&mut self, run: RunKey) -> Result<&mut HashSet<RowKey>, E> {
-        let keys = match self.refused_keys.remove(&run) {
-            Some(keys) => keys,
-            None => self.read_refused_keys(run)?,
-        };
-        Ok(self.refused_keys.entry(run).or_insert(keys))
-    }
-
-    fn read_refused_keys(&self, run: RunKey) -> Result<HashSet<RowKey>, E> {
-        let mut keys = HashSet::new();
-        for entry in self.entries(run)? {
-            if entry.verdict != Verdict::Firewalled {
-                continue;
-            }
-            let bodies = self.context.bodies;
-            let line = bodies.scored(entry.offset, entry.len_bytes)?;
-            let line = line.unwrap_or_default();
-            if let Ok(scored) = parse::scored_run(parse::trim(&line)) {
-                keys.insert(RowKey::from_scored(&self.day_file_name, &scored));
-            }
-        }
-        Ok(keys)
-    }
-
-    /// Marks the row of a scored line as contradicted, once.
-    pub(super) fn contradict(&mut self, entry: ScoredLine) {
-        let latest = self.out.overlay.entries.get(&(entry.run, entry.offset));
-        let mut marked = latest.copied().unwrap_or(entry);
-        if let Verdict::Exported { contradicted, .. } = &mut marked.verdict
-            && !*contradicted
-        {
-            *contradicted = true;
-            self.put(marked);
-            self.out.checkpoint.counts.contradicted += 1;
-        }
-    }
-
     /// Marks the row of a scored line as superseded.
-    pub(super) fn supersede(&mut self, mut entry: ScoredLine) {
+    pub(super) fn supersede(&mut self, entry: ScoredLine) -> Result<(), E> {
+        let latest = self.out.overlay.entries.get(&(entry.run, entry.offset));
+        let mut entry = latest.copied().unwrap_or(entry);
         if let Verdict::Exported { superseded, .. } = &mut entry.verdict {
             *superseded = true;
             self.put(entry);
             self.out.checkpoint.counts.superseded += 1;
             self.out.superseded += 1;
+            self.note_superseded((entry.run, entry.offset))?;
         }
+        Ok(())
+    }
+
+    /// Records for the ledger that the evidence of a line was replaced after its row was written.
+    pub(super) fn note_superseded(&mut self, line: (RunKey, u64)) -> Result<(), E> {
+        let evidence = self.find_evidence(line.0)?;
+        self.out.row_changes.push(RowChange {
+            row_offset: 0,
+            line: Some(line),
+            cause: Cause::Superseded,
+            line_offset: evidence.map_or(0, |evidence| evidence.offset),
+        });
+        Ok(())
     }
 }

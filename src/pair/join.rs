@@ -1,6 +1,8 @@
 //! Processes the new lines of a pair: each line gets its verdict, and each admitted run with evidence its row. Changes
 //! nothing but its own [`JoinOutcome`].
 
+use std::cell::RefCell;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::lake::chunk::Chunk;
@@ -8,7 +10,7 @@ use crate::lake::identity::SourceState;
 use crate::pair::evidence_chunk::{ByRunKey, NewEvidence, NewEvidenceByRun};
 use crate::pair::index::{DeadLetter, EvidenceLocation, ScoredLine, UnclaimedRow};
 use crate::pair::line::{Line, day_file_name, len_u32, lines, parse_within};
-use crate::pair::verdict::Verdict;
+use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::pair::{ActivePair, JoinContext, JoinOutcome};
 use crate::record::firewall::{Admission, AdmittedRun, admit};
 use crate::record::json::escape::Dialect;
@@ -27,9 +29,12 @@ pub(super) struct Joiner<'a, E> {
     pub(super) pair: &'a ActivePair,
     pub(super) context: &'a JoinContext<'a, E>,
     pub(super) day_file_name: String,
-    /// Per run that the firewall refused in this step: offsets of lines exported since, not yet marked contradicted.
-    pub(super) newly_exported: HashMap<RunKey, Vec<u64>, ByRunKey>,
-    /// Per run looked up in this step: the row keys of all its lines that the firewall refused.
+    /// Per run with a line in this step that overrules earlier ones: offsets of lines exported since, which no line
+    /// overrules yet.
+    pub(super) current_rows: HashMap<RunKey, Vec<u64>, ByRunKey>,
+    /// Per run looked up in this step: its scored lines in the state.
+    pub(super) stored: RefCell<HashMap<RunKey, Vec<ScoredLine>, ByRunKey>>,
+    /// Per run looked up in this step: the row keys of all its lines that are refused for their category.
     pub(super) refused_keys: HashMap<RunKey, HashSet<RowKey>, ByRunKey>,
     /// Rows claimed in this step.
     pub(super) claimed: BTreeSet<UnclaimedRow>,
@@ -52,7 +57,8 @@ impl<'a, E> Joiner<'a, E> {
             pair,
             context,
             day_file_name,
-            newly_exported: HashMap::default(),
+            current_rows: HashMap::default(),
+            stored: RefCell::default(),
             refused_keys: HashMap::default(),
             claimed: BTreeSet::new(),
             out,
@@ -125,12 +131,19 @@ impl<'a, E> Joiner<'a, E> {
         let run = RunKey::from_text(&scored.evidence_run_id);
         let verdict = match admit(scored, Dialect::Native) {
             Admission::Firewalled => {
-                self.contradict_earlier(run, scored)?;
+                self.refuse_earlier(run, offset, scored)?;
                 Verdict::Firewalled
             }
-            Admission::UnknownCategory => Verdict::UnknownCategory,
+            Admission::UnknownCategory => {
+                self.refuse_earlier(run, offset, scored)?;
+                Verdict::UnknownCategory
+            }
             Admission::Admitted(admitted) => {
-                self.join_new(&admitted, (run, offset), index, new_evidence)?
+                let verdict = self.join_new(&admitted, (run, offset), index, new_evidence)?;
+                if verdict.kind() == VerdictKind::Exported {
+                    self.rescore_earlier(run, offset)?;
+                }
+                verdict
             }
         };
         self.out.checkpoint.counts[verdict.kind()] += 1;
@@ -154,9 +167,13 @@ impl<'a, E> Joiner<'a, E> {
         new_evidence: &NewEvidenceByRun<'_>,
     ) -> Result<Verdict, E> {
         let run = key.0;
-        let waiting = Verdict::Waiting {
-            index,
-            since_s: self.context.now_s,
+        let waiting = if self.is_ordered(run) {
+            Verdict::Ordered { index }
+        } else {
+            Verdict::Waiting {
+                index,
+                since_s: self.context.now_s,
+            }
         };
         if let Some(evidence) = new_evidence.get(&run) {
             return self.join(admitted, key, index, evidence);
@@ -188,18 +205,22 @@ impl<'a, E> Joiner<'a, E> {
         if let Err(refusal) = self.make_row(admitted, index, evidence, Dialect::Native) {
             return Ok(Verdict::refused(refusal, index));
         }
-        if let Some(newly_exported) = self.newly_exported.get_mut(&key.0) {
-            newly_exported.push(key.1);
-        }
         if let Some((claim, superseded)) = self.find_claim(admitted, index, evidence, row_from)? {
             self.out.rows.truncate(row_from);
             self.take_claim(claim, key.0, superseded)?;
+            if superseded {
+                self.note_superseded(key)?;
+            }
             return Ok(Verdict::Exported {
                 row_offset: claim.row_offset,
                 evidence_digest: evidence.digest(),
                 superseded,
                 contradicted: false,
             });
+        }
+        if self.is_ordered(key.0) {
+            self.out.rows.truncate(row_from);
+            return Ok(Verdict::Ordered { index });
         }
         self.context
             .kept_stamps
@@ -246,8 +267,14 @@ impl<'a, E> Joiner<'a, E> {
         )
     }
 
+    /// Returns whether an operator's standing order keeps the run out of the export.
+    fn is_ordered(&self, run: RunKey) -> bool {
+        let (orders, path) = (self.context.orders, &self.pair.checkpoint.path);
+        !orders.is_empty() && orders.apply_to(run, path)
+    }
+
     /// Looks up the evidence of a run: in this step, in the overlay, then in the state.
-    fn find_evidence(&self, run: RunKey) -> Result<Option<EvidenceLocation>, E> {
+    pub(super) fn find_evidence(&self, run: RunKey) -> Result<Option<EvidenceLocation>, E> {
         let fresh = self
             .out
             .overlay
@@ -264,14 +291,14 @@ impl<'a, E> Joiner<'a, E> {
     /// Returns every scored line of a run so far, in order of offset.
     pub(super) fn entries(&self, run: RunKey) -> Result<Vec<ScoredLine>, E> {
         let mut entries = BTreeMap::new();
-        if self.pair.persisted {
-            entries.extend(
-                self.context
-                    .index
-                    .entries(run)?
-                    .into_iter()
-                    .map(|entry| (entry.offset, entry)),
-            );
+        let is_read = self.pair.checkpoint.scored.records > 0;
+        if self.pair.persisted && is_read {
+            let mut stored = self.stored.borrow_mut();
+            let of_run = match stored.entry(run) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(self.context.index.entries(run)?),
+            };
+            entries.extend(of_run.iter().map(|entry| (entry.offset, *entry)));
         }
         for overlay in [&self.pair.overlay, &self.out.overlay] {
             let of_run = overlay.entries.range((run, 0)..=(run, u64::MAX));

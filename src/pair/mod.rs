@@ -14,6 +14,8 @@ pub mod history;
 pub mod index;
 mod join;
 mod line;
+pub mod orders;
+pub mod overrule;
 mod rejoin;
 mod totals;
 pub mod verdict;
@@ -26,6 +28,8 @@ use crate::pair::index::{
     DeadLetter, EvidenceLine, EvidenceLocation, PairId, ScoredLine, UnclaimedRow,
 };
 use crate::pair::join::Joiner;
+use crate::pair::orders::Orders;
+use crate::pair::overrule::RowChange;
 use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::record::kept_stamps::KeptStamps;
 use crate::record::keys::{RowKey, RunKey};
@@ -137,6 +141,10 @@ pub struct JoinContext<'a, E> {
     pub bodies: &'a dyn LineLookup<E>,
     /// True if there are unclaimed rows.
     pub claims_possible: bool,
+    /// True if the ledger has rows that are out: a claimed row may be one that no line overrules any more.
+    pub rows_are_out: bool,
+    /// The standing orders of operators.
+    pub orders: &'a Orders,
     /// Maximum length of a line, bytes. A longer line becomes a dead letter.
     pub line_bytes_max: u64,
     /// Timestamp of new rows, RFC 3339 UTC with milliseconds.
@@ -160,6 +168,8 @@ pub struct JoinOutcome {
     pub new_rows: Vec<(RunKey, u64)>,
     /// Number of existing rows for which evidence that differs arrived.
     pub superseded: u64,
+    /// Rows that lines overrule, and rows that are superseded, in the order in which that was found.
+    pub row_changes: Vec<RowChange>,
 }
 
 impl JoinOutcome {
@@ -172,6 +182,12 @@ impl JoinOutcome {
             }) = self.overlay.entries.get_mut(key)
             {
                 *row_offset += rows_offset;
+            }
+        }
+        for change in &mut self.row_changes {
+            let line = change.line.and_then(|line| self.overlay.entries.get(&line));
+            if let Some(Verdict::Exported { row_offset, .. }) = line.map(|line| line.verdict) {
+                change.row_offset = row_offset;
             }
         }
     }

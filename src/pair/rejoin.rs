@@ -1,12 +1,12 @@
 //! Rejoins earlier scored lines with evidence that arrives after them: the last evidence with a run id counts, as in a
 //! batch over the same bytes.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 
 use crate::pair::evidence_chunk::{NewEvidence, NewEvidenceByRun};
 use crate::pair::index::ScoredLine;
 use crate::pair::join::{Joiner, ROWS_BYTES_MAX};
-use crate::pair::verdict::Verdict;
+use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::record::firewall::{Admission, admit};
 use crate::record::json::escape::Dialect;
 use crate::record::keys::RunKey;
@@ -21,27 +21,19 @@ impl<E> Joiner<'_, E> {
             affected.extend(self.entries(*run)?);
         }
         affected.sort_by_key(|entry| entry.offset);
-        let rejected_lines = affected
-            .iter()
-            .filter(|entry| entry.verdict == Verdict::Firewalled);
-        let last_rejected: HashMap<RunKey, u64> = rejected_lines
-            .map(|entry| (entry.run, entry.offset))
-            .collect();
+        let mut with_new_rows = BTreeSet::new();
         for entry in affected {
             let Some(evidence) = new_evidence.get(&entry.run) else {
                 continue;
             };
             if self.out.rows.len() >= ROWS_BYTES_MAX {
+                self.overrule_runs(with_new_rows)?;
                 return Ok(false);
             }
-            if let Some(index) = entry.verdict.index_to_join() {
-                self.join_again(entry, index, evidence)?;
-                if last_rejected
-                    .get(&entry.run)
-                    .is_some_and(|last| *last > entry.offset)
-                {
-                    self.contradict(entry);
-                }
+            if let Some(index) = entry.verdict.index_to_join()
+                && self.join_again(entry, index, evidence)? == VerdictKind::Exported
+            {
+                with_new_rows.insert(entry.run);
             }
             if let Verdict::Exported {
                 evidence_digest,
@@ -51,10 +43,15 @@ impl<E> Joiner<'_, E> {
                 && evidence_digest != 0
                 && evidence_digest != evidence.digest()
             {
-                self.supersede(entry);
+                self.supersede(entry)?;
             }
         }
+        self.overrule_runs(with_new_rows)?;
         Ok(true)
+    }
+
+    fn overrule_runs(&mut self, runs: BTreeSet<RunKey>) -> Result<(), E> {
+        runs.into_iter().try_for_each(|run| self.overrule_run(run))
     }
 
     /// Resets the evidence so that the next step reads it again. Lines already joined with it have their rows and are
@@ -65,27 +62,29 @@ impl<E> Joiner<'_, E> {
         self.out.overlay.dead_letters.clear();
     }
 
-    /// Joins an earlier scored line with new evidence. The line stays as it is if its day-file no longer holds the run.
+    /// Joins an earlier scored line with new evidence and returns its verdict. The line stays as it is if its day-file no
+    /// longer holds the run.
     fn join_again(
         &mut self,
         entry: ScoredLine,
         index: u32,
         evidence: &NewEvidence<'_>,
-    ) -> Result<(), E> {
+    ) -> Result<VerdictKind, E> {
+        let unchanged = Ok(entry.verdict.kind());
         let Some(line) = self.context.bodies.scored(entry.offset, entry.len_bytes)? else {
-            return Ok(());
+            return unchanged;
         };
         let Ok(run) = parse::scored_run(parse::trim(&line)) else {
-            return Ok(());
+            return unchanged;
         };
         if RunKey::from_text(&run.evidence_run_id) != entry.run {
-            return Ok(());
+            return unchanged;
         }
         let Admission::Admitted(admitted) = admit(&run, Dialect::Native) else {
-            return Ok(());
+            return unchanged;
         };
         let verdict = self.join(&admitted, (entry.run, entry.offset), index, evidence)?;
         self.change(entry, verdict);
-        Ok(())
+        Ok(verdict.kind())
     }
 }

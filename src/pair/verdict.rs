@@ -22,6 +22,8 @@ pub enum VerdictKind {
     Firewalled,
     /// Refused: the category is not a known one.
     UnknownCategory,
+    /// Refused: an operator ordered the run out.
+    Ordered,
     /// Refused: the model role of its evidence gives no samples.
     WrongRole,
     /// Refused: the text of its evidence is blank.
@@ -34,10 +36,11 @@ pub enum VerdictKind {
 
 impl VerdictKind {
     /// All verdicts, in the order in which they are printed. Well-formed records come first.
-    pub const ALL: [VerdictKind; 7] = [
+    pub const ALL: [VerdictKind; 8] = [
         VerdictKind::Exported,
         VerdictKind::Firewalled,
         VerdictKind::UnknownCategory,
+        VerdictKind::Ordered,
         VerdictKind::WrongRole,
         VerdictKind::BlankText,
         VerdictKind::Waiting,
@@ -54,6 +57,7 @@ impl VerdictKind {
             VerdictKind::Exported => "exported",
             VerdictKind::Firewalled => "firewalled",
             VerdictKind::UnknownCategory => "unknown_category",
+            VerdictKind::Ordered => "ordered",
             VerdictKind::WrongRole => "wrong_role",
             VerdictKind::BlankText => "blank_text",
             VerdictKind::Waiting => "waiting",
@@ -70,15 +74,16 @@ impl VerdictKind {
     /// Returns whether a rule refused the record. A waiting or malformed line is not refused.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
-        self.refuses_evidence()
+        self.is_joined_again()
             || matches!(self, VerdictKind::Firewalled | VerdictKind::UnknownCategory)
     }
 
-    /// Returns whether the record was refused for its evidence; other evidence can give it another verdict.
+    /// Returns whether the record was refused for its evidence or by an order, so that other evidence, or the end of the
+    /// order, can give it another verdict.
     #[must_use]
-    pub const fn refuses_evidence(self) -> bool {
+    pub const fn is_joined_again(self) -> bool {
         match self {
-            VerdictKind::WrongRole | VerdictKind::BlankText => true,
+            VerdictKind::Ordered | VerdictKind::WrongRole | VerdictKind::BlankText => true,
             VerdictKind::Exported
             | VerdictKind::Firewalled
             | VerdictKind::UnknownCategory
@@ -180,7 +185,7 @@ pub struct VerdictCounts {
     pub(super) records: [u64; VerdictKind::RECORDS],
     /// Exported records for which evidence that differs arrived after the row was written.
     pub superseded: u64,
-    /// Exported records whose run was scored `rejected` or `needs_human_review` later.
+    /// Exported records whose row a later line of the same run overrules.
     pub contradicted: u64,
 }
 
@@ -202,12 +207,12 @@ impl VerdictCounts {
         self
     }
 
-    /// Moves the records that were refused for their evidence to the waiting ones, because their evidence was reset.
+    /// Moves the records that are joined again to the waiting ones, because their evidence was reset.
     /// Returns how many.
     pub fn requeue_refused_evidence(&mut self) -> u64 {
         let mut refused = 0;
         for (kind, records) in VerdictKind::ALL.into_iter().zip(&mut self.records) {
-            if kind.refuses_evidence() {
+            if kind.is_joined_again() {
                 refused += std::mem::take(records);
             }
         }
@@ -241,6 +246,11 @@ pub enum Verdict {
         /// When it began to wait, seconds since 1970.
         since_s: u64,
     },
+    /// Refused because an operator ordered the run out; joined again like a waiting run.
+    Ordered {
+        /// Its index among the well-formed records of its day-file.
+        index: u32,
+    },
     /// Refused for the model role of its evidence; joined again like a waiting run.
     WrongRole {
         /// Its index among the well-formed records of its day-file.
@@ -260,7 +270,7 @@ pub enum Verdict {
         evidence_digest: u32,
         /// Evidence that differs arrived later.
         superseded: bool,
-        /// The run was rejected later.
+        /// A later line of the same run overrules the row.
         contradicted: bool,
     },
     /// Refused by the firewall. Final.
@@ -275,6 +285,7 @@ impl Verdict {
     pub fn refused(refusal: Refusal, index: u32) -> Self {
         match refusal {
             Refusal::UnknownCategory => Verdict::UnknownCategory,
+            Refusal::Ordered => Verdict::Ordered { index },
             Refusal::WrongRole => Verdict::WrongRole { index },
             Refusal::BlankText => Verdict::BlankText { index },
         }
@@ -285,6 +296,7 @@ impl Verdict {
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
             Verdict::UnknownCategory => Some(Refusal::UnknownCategory),
+            Verdict::Ordered { .. } => Some(Refusal::Ordered),
             Verdict::WrongRole { .. } => Some(Refusal::WrongRole),
             Verdict::BlankText { .. } => Some(Refusal::BlankText),
             Verdict::Waiting { .. } | Verdict::Exported { .. } | Verdict::Firewalled => None,
@@ -296,16 +308,17 @@ impl Verdict {
     pub fn index_to_join(&self) -> Option<u32> {
         match *self {
             Verdict::Waiting { index, .. }
+            | Verdict::Ordered { index }
             | Verdict::WrongRole { index }
             | Verdict::BlankText { index } => Some(index),
             Verdict::Exported { .. } | Verdict::Firewalled | Verdict::UnknownCategory => None,
         }
     }
 
-    /// Returns the verdict after a reset of the record's evidence, if it was refused for that evidence.
+    /// Returns the verdict after a reset of the record's evidence, if the record is joined again.
     #[must_use]
     pub fn requeued(&self, since_s: u64) -> Option<Self> {
-        let refused = self.kind().refuses_evidence();
+        let refused = self.kind().is_joined_again();
         let index = self.index_to_join().filter(|_| refused)?;
         Some(Verdict::Waiting { index, since_s })
     }
@@ -327,6 +340,7 @@ impl Verdict {
             }
             Verdict::Firewalled => (4, 0, 0),
             Verdict::UnknownCategory => (5, 0, 0),
+            Verdict::Ordered { index } => (6, 0, index),
         }
     }
 
@@ -347,6 +361,7 @@ impl Verdict {
             },
             4 => Verdict::Firewalled,
             5 => Verdict::UnknownCategory,
+            6 => Verdict::Ordered { index: short },
             _ => return None,
         })
     }
@@ -358,6 +373,7 @@ impl Verdict {
             Verdict::Exported { .. } => VerdictKind::Exported,
             Verdict::Firewalled => VerdictKind::Firewalled,
             Verdict::UnknownCategory => VerdictKind::UnknownCategory,
+            Verdict::Ordered { .. } => VerdictKind::Ordered,
             Verdict::WrongRole { .. } => VerdictKind::WrongRole,
             Verdict::BlankText { .. } => VerdictKind::BlankText,
             Verdict::Waiting { .. } => VerdictKind::Waiting,
@@ -396,9 +412,9 @@ mod tests {
                 .map(|refusal| Verdict::refused(refusal, 9));
             let is_by_rule = kind.is_refusal() && *kind != VerdictKind::Firewalled;
             assert_eq!(by_rule, is_by_rule.then_some(**verdict));
-            let is_joined = kind.refuses_evidence() || *kind == VerdictKind::Waiting;
+            let is_joined = kind.is_joined_again() || *kind == VerdictKind::Waiting;
             assert_eq!(verdict.index_to_join(), is_joined.then_some(9));
-            let waiting = (kind.refuses_evidence()).then_some(Verdict::Waiting {
+            let waiting = (kind.is_joined_again()).then_some(Verdict::Waiting {
                 index: 9,
                 since_s: 8,
             });

@@ -12,6 +12,8 @@ use crate::record::parse::{Evidence, JsonText};
 pub enum Refusal {
     /// The scored run's category is unknown; the firewall decides this.
     UnknownCategory,
+    /// An operator ordered the run out; the join of the pair decides this.
+    Ordered,
     /// The model's role is not an instructable one.
     WrongRole,
     /// The model's text is blank.
@@ -24,6 +26,7 @@ impl Refusal {
     pub fn rule(self) -> &'static str {
         match self {
             Refusal::UnknownCategory => "the category is unknown",
+            Refusal::Ordered => "a standing order of an operator is on the run",
             Refusal::WrongRole => "the evidence's model_role is not executor, reviewer or applier",
             Refusal::BlankText => "the evidence's text is empty or white space alone",
         }
@@ -38,6 +41,7 @@ impl Refusal {
     ) -> Option<String> {
         match self {
             Refusal::UnknownCategory => category,
+            Refusal::Ordered => None,
             Refusal::WrongRole => Some(evidence?.model_role.decode().into_owned()),
             Refusal::BlankText => {
                 let text = evidence?.text.decode();

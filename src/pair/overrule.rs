@@ -1,0 +1,198 @@
+//! Which rows of a pair are overruled: a later line of the same run is refused by its category, or has a row of its own.
+//! The last verdict on a run counts, as the last evidence does.
+//!
+//! A refused line also overrules the unclaimed rows with its key, whose own lines were rewritten. The retraction ledger
+//! holds each change; the engine writes it together with the batch that learns of it.
+
+use std::collections::HashSet;
+
+use crate::pair::index::{ClaimRight, ScoredLine};
+use crate::pair::join::Joiner;
+use crate::pair::verdict::Verdict;
+use crate::record::firewall::FIREWALL;
+use crate::record::keys::{RowKey, RunKey};
+use crate::record::ledger::Cause;
+use crate::record::parse;
+use crate::record::parse::ScoredRun;
+
+/// A row that a line overrules, or whose evidence was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowChange {
+    /// Start of the row in the export, bytes. Valid for a row with a line once the rows of the outcome are placed.
+    pub row_offset: u64,
+    /// The run and offset of the scored line that owns the row; `None` for an unclaimed row.
+    pub line: Option<(RunKey, u64)>,
+    /// Why the row is overruled, or [`Cause::Superseded`].
+    pub cause: Cause,
+    /// Start of the line that says so: a scored line, or the evidence line of a superseded row.
+    pub line_offset: u64,
+}
+
+/// A line that overrules the rows of earlier lines of its run.
+#[derive(Debug, Clone, Copy)]
+struct Overruler {
+    cause: Cause,
+    offset: u64,
+}
+
+impl<E> Joiner<'_, E> {
+    /// Overrules the rows of the earlier lines of a run whose line at `offset` is refused for its category.
+    pub(super) fn refuse_earlier(
+        &mut self,
+        run: RunKey,
+        offset: u64,
+        scored: &ScoredRun<'_>,
+    ) -> Result<(), E> {
+        let cause = cause_of_category(&scored.category.decode());
+        self.overrule_earlier(run, Overruler { cause, offset })?;
+        if !self.context.claims_possible {
+            return Ok(());
+        }
+        // If the accepting line itself was rewritten, its rows remain unclaimed. Each counts once, however many lines refuse
+        // it. After the loss of a state such a row may belong to another day's file of the same name that has yet to claim
+        // it; it is restored then.
+        let key = RowKey::from_scored(&self.day_file_name, scored);
+        let claims = self.claimable(key)?;
+        let unclaimed = claims
+            .iter()
+            .filter(|(right, _)| *right < ClaimRight::IfEqual);
+        let unclaimed: Vec<u64> = unclaimed.map(|(_, claim)| claim.row_offset).collect();
+        if unclaimed.is_empty() {
+            // If the keys of this run are not cached yet, the first lookup reads this line with its others.
+            if let Some(keys) = self.refused_keys.get_mut(&run) {
+                keys.insert(key);
+            }
+        } else if self.refused_keys(run)?.insert(key) {
+            self.out.checkpoint.counts.contradicted += unclaimed.len() as u64;
+            let changes = unclaimed.into_iter().map(|row_offset| RowChange {
+                row_offset,
+                line: None,
+                cause,
+                line_offset: offset,
+            });
+            self.out.row_changes.extend(changes);
+        }
+        Ok(())
+    }
+
+    /// Overrules the rows of the earlier lines of a run whose line at `offset` has a row of its own.
+    pub(super) fn rescore_earlier(&mut self, run: RunKey, offset: u64) -> Result<(), E> {
+        let cause = Cause::Rescored;
+        self.overrule_earlier(run, Overruler { cause, offset })?;
+        self.current_rows.entry(run).or_default().push(offset);
+        Ok(())
+    }
+
+    /// Marks the rows of a run that a new last line overrules.
+    fn overrule_earlier(&mut self, run: RunKey, overruler: Overruler) -> Result<(), E> {
+        // Many lines may overrule one run; after the first, only rows exported since remain to be marked.
+        let earlier = match self.current_rows.insert(run, Vec::new()) {
+            None => self.entries(run)?,
+            Some(offsets) => {
+                let entries = &self.out.overlay.entries;
+                let current = offsets.iter().map(|offset| entries.get(&(run, *offset)));
+                current.flatten().copied().collect()
+            }
+        };
+        for entry in earlier {
+            self.contradict(entry, overruler);
+        }
+        Ok(())
+    }
+
+    /// Marks the rows of a run that any later line overrules, after earlier lines got rows.
+    pub(super) fn overrule_run(&mut self, run: RunKey) -> Result<(), E> {
+        let entries = self.entries(run)?;
+        // Lines of this step that come later look up the run again.
+        self.current_rows.remove(&run);
+        let mut overruler = None;
+        for entry in entries.into_iter().rev() {
+            if let Some(overruler) = overruler {
+                self.contradict(entry, overruler);
+            }
+            if let Some(cause) = self.cause_of(&entry)? {
+                let offset = entry.offset;
+                overruler = Some(Overruler { cause, offset });
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns why a line overrules earlier rows of its run; `None` where it does not.
+    fn cause_of(&self, entry: &ScoredLine) -> Result<Option<Cause>, E> {
+        Ok(match entry.verdict {
+            Verdict::Exported { .. } => Some(Cause::Rescored),
+            Verdict::UnknownCategory => Some(Cause::UnknownCategory),
+            Verdict::Firewalled => {
+                let line = self.context.bodies.scored(entry.offset, entry.len_bytes)?;
+                let line = line.unwrap_or_default();
+                let category = parse::scored_run(parse::trim(&line))
+                    .map(|scored| cause_of_category(&scored.category.decode()));
+                // A line that cannot be read any more was rewritten, which the next read notices.
+                Some(category.unwrap_or(Cause::Rejected))
+            }
+            _ => None,
+        })
+    }
+
+    /// Marks the row of a scored line as contradicted, once.
+    fn contradict(&mut self, entry: ScoredLine, overruler: Overruler) {
+        let latest = self.out.overlay.entries.get(&(entry.run, entry.offset));
+        let mut marked = latest.copied().unwrap_or(entry);
+        if let Verdict::Exported { contradicted, .. } = &mut marked.verdict
+            && !*contradicted
+            && overruler.offset > entry.offset
+        {
+            *contradicted = true;
+            self.put(marked);
+            self.out.checkpoint.counts.contradicted += 1;
+            self.out.row_changes.push(RowChange {
+                row_offset: 0,
+                line: Some((entry.run, entry.offset)),
+                cause: overruler.cause,
+                line_offset: overruler.offset,
+            });
+        }
+    }
+
+    /// Returns the row keys of a run's refused lines: of the rows they would have without their category. Reads each line
+    /// once per step.
+    pub(super) fn refused_keys(&mut self, run: RunKey) -> Result<&mut HashSet<RowKey>, E> {
+        let keys = match self.refused_keys.remove(&run) {
+            Some(keys) => keys,
+            None => self.read_refused_keys(run)?,
+        };
+        Ok(self.refused_keys.entry(run).or_insert(keys))
+    }
+
+    fn read_refused_keys(&self, run: RunKey) -> Result<HashSet<RowKey>, E> {
+        let mut keys = HashSet::new();
+        for entry in self.entries(run)? {
+            if !matches!(
+                entry.verdict,
+                Verdict::Firewalled | Verdict::UnknownCategory
+            ) {
+                continue;
+            }
+            let bodies = self.context.bodies;
+            let line = bodies.scored(entry.offset, entry.len_bytes)?;
+            let line = line.unwrap_or_default();
+            if let Ok(scored) = parse::scored_run(parse::trim(&line)) {
+                keys.insert(RowKey::from_scored(&self.day_file_name, &scored));
+            }
+        }
+        Ok(keys)
+    }
+}
+
+/// Returns why a refused category overrules.
+fn cause_of_category(category: &str) -> Cause {
+    let [rejected, needs_review] = FIREWALL;
+    if category == rejected {
+        Cause::Rejected
+    } else if category == needs_review {
+        Cause::NeedsHumanReview
+    } else {
+        Cause::UnknownCategory
+    }
+}
