@@ -161,6 +161,10 @@ fn daemon(error: &DaemonError) -> String {
     }
 }
 
+/// The remedy for a ledger that does not fit its export.
+const LEDGER: &str = "restore the export and its ledger from the same copy, then start again; or `distilld rebuild --state-only`, which \
+     keeps the rows and begins a new ledger with the orders of the old one";
+
 fn engine(error: &EngineError) -> String {
     match error {
         EngineError::State(error) => state(error),
@@ -169,6 +173,7 @@ fn engine(error: &EngineError) -> String {
         EngineError::Forbidden(_)
         | EngineError::AccountingMismatch(_)
         | EngineError::LineTotals(_) => REPORT.to_owned(),
+        EngineError::Ledger { .. } => LEDGER.to_owned(),
         EngineError::Tainted { .. } => format!("restore an export without that row; {REBUILD}"),
         EngineError::StateDir { source, .. } => disk(source, "the state directory"),
     }

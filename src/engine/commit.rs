@@ -7,6 +7,8 @@ use crate::store::state::PairWrite;
 use crate::store::state::blocks::packed;
 use crate::store::state::header::Header;
 
+/// Rows and orders that the ledger changed at which a checkpoint is due: about 2 MiB of memory.
+const LEDGER_CHANGES_MAX: usize = 64 << 10;
 /// Maximum pairs kept in memory between checkpoints.
 const ACTIVE_PAIRS_MAX: usize = 2_048;
 
@@ -38,8 +40,8 @@ impl Engine {
 
     fn apply_journal(&mut self) -> Result<(), EngineError> {
         self.commits.commit(&self.ctx, &mut self.books)?;
-        let export = self.commits.sync_export()?;
-        let header = self.with_accounts(self.commits.next_header(export));
+        let marks = self.commits.sync_export()?;
+        let header = self.with_accounts(self.commits.next_header(marks));
         let changed = self.pairs.changed();
         let writes: Vec<_> = changed.map(|(_, pair)| pair_write(pair)).collect();
         self.commits.write_checkpoint(header, &writes)?;
@@ -51,13 +53,16 @@ impl Engine {
 
     pub(super) fn checkpoint_if_due(&mut self) -> Result<(), EngineError> {
         let is_due = self.commits.journal_bytes() >= self.ctx.checkpoint_bytes
-            || self.pairs.overlay_is_full();
+            || self.pairs.overlay_is_full()
+            || self.commits.ledger.changes_len() >= LEDGER_CHANGES_MAX;
         if is_due { self.checkpoint() } else { Ok(()) }
     }
 
     /// Returns whether a checkpoint would write anything.
     pub(super) fn has_uncheckpointed(&self) -> bool {
-        self.commits.journal_bytes() > 0 || self.pairs.any_changed()
+        self.commits.journal_bytes() > 0
+            || self.pairs.any_changed()
+            || self.commits.ledger.has_changes()
     }
 
     /// Returns a header with the accounts of this moment.

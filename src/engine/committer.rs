@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::engine::books::Books;
+use crate::engine::ledger::{Event, LINE_BYTES, Ledger};
 use crate::engine::open_files::OpenFileGuard;
 use crate::engine::scrub::ScrubTimer;
 use crate::engine::sealed_batch::{Committing, Durable, PairRows, Sealed, Unappended, rows_in};
@@ -17,7 +18,9 @@ use crate::platform::buffer_pool::Buffers;
 use crate::store::export::{Export, ExportError};
 use crate::store::files::JOURNAL_FILE;
 use crate::store::journal::Journal;
-use crate::store::journal::batch::{Batch, PairDelta};
+use crate::record::timestamp::stamp;
+use crate::store::journal::batch::{Batch, LedgerAppend, PairDelta};
+use crate::store::row_buffer::Rows;
 use crate::store::state::State;
 
 /// Maximum bytes of a batch that is committed in the background. A larger one holds long texts, of which only a few may be
@@ -35,6 +38,7 @@ pub(crate) struct Committer {
     open_files: [OpenFileGuard; 2],
     journal: Journal,
     pub(super) export: Export,
+    pub(super) ledger: Ledger,
     /// Merged rows that are not committed.
     pending: Batch,
     pending_since_ms: u64,
@@ -60,8 +64,10 @@ impl Committer {
         state_path: PathBuf,
         journal: Journal,
         mut export: Export,
+        mut ledger: Ledger,
     ) -> Result<Self, EngineError> {
         export.remember_tail()?;
+        ledger.file.remember_tail()?;
         let journal_path = state_path.with_file_name(JOURNAL_FILE);
         let open_files = [
             OpenFileGuard::new(&*ctx.storage, &state_path)?,
@@ -75,6 +81,7 @@ impl Committer {
             open_files,
             journal,
             export,
+            ledger,
             pending: Batch::default(),
             pending_since_ms: now_ms,
             pending_rows_of: Vec::new(),
@@ -87,11 +94,16 @@ impl Committer {
         })
     }
 
-    /// Adds the outcome of a read to the pending batch. `rows_of` are its rows in figures; `now_ms` is monotonic.
-    pub(super) fn add(&mut self, delta: PairDelta, rows: Vec<u8>, rows_of: PairRows, now_ms: u64) {
+    /// Begins the time of the pending batch, if it is empty.
+    pub(super) fn begin_pending(&mut self, now_ms: u64) {
         if !self.has_pending() {
             self.pending_since_ms = now_ms;
         }
+    }
+
+    /// Adds the outcome of a read to the pending batch. `rows_of` are its rows in figures; `now_ms` is monotonic.
+    pub(super) fn add(&mut self, delta: PairDelta, rows: Vec<u8>, rows_of: PairRows, now_ms: u64) {
+        self.begin_pending(now_ms);
         if !rows.is_empty() {
             self.pending_rows_of.push(rows_of);
         }
@@ -99,16 +111,24 @@ impl Committer {
         self.pending.rows.push(rows);
     }
 
+    /// Adds changes of a pair without a row to the pending batch.
+    pub(super) fn add_delta(&mut self, delta: PairDelta, now_ms: u64) {
+        self.begin_pending(now_ms);
+        self.pending.delta.pairs.push(delta);
+    }
+
     pub(super) fn has_pending(&self) -> bool {
-        !self.pending.delta.pairs.is_empty()
+        !self.pending.delta.pairs.is_empty() || !self.ledger.pending.is_empty()
     }
 
-    pub(super) fn has_pending_rows(&self) -> bool {
-        !self.pending.rows.is_empty()
+    /// Returns whether readers would see anything of the pending batch.
+    pub(super) fn has_pending_output(&self) -> bool {
+        !self.pending.rows.is_empty() || !self.ledger.pending.is_empty()
     }
 
+    /// Returns the bytes that the pending batch appends, those of the ledger estimated.
     pub(super) fn pending_bytes(&self) -> usize {
-        self.pending.rows.len_bytes()
+        self.pending.rows.len_bytes() + self.ledger.pending.len() * LINE_BYTES
     }
 
     /// Returns when the first delta of the pending batch was added, monotonic milliseconds; `None` where it has none.
@@ -130,9 +150,20 @@ impl Committer {
         }
     }
 
-    /// Returns whether all merged rows are in the export.
+    /// Returns the length of the ledger when all sealed batches are appended.
+    fn committed_ledger_bytes(&self) -> u64 {
+        let committing = self.committing.as_ref().map(|it| &it.sealed);
+        let unappended = self.unappended.iter().map(|it| &it.sealed);
+        let sealed = unappended.chain(committing);
+        let lines = sealed.filter_map(|sealed| sealed.batch.delta.ledger.as_ref());
+        lines
+            .last()
+            .map_or(self.ledger.file.len_bytes(), LedgerAppend::to)
+    }
+
+    /// Returns whether all merged rows are in the export, and all events in the ledger.
     pub(super) fn all_appended(&self) -> bool {
-        self.pending.rows.is_empty() && self.committing.is_none() && self.unappended.is_empty()
+        !self.has_pending_output() && self.committing.is_none() && self.unappended.is_empty()
     }
 
     /// Returns the number of merged rows that are not in the export.
@@ -160,7 +191,7 @@ impl Committer {
         ctx: &Setup,
         books: &mut Books,
     ) -> Result<(), EngineError> {
-        if self.commits_each_pass && self.has_pending_rows() {
+        if self.commits_each_pass && self.has_pending_output() {
             self.commit(ctx, books)?;
         }
         Ok(())
@@ -176,7 +207,7 @@ impl Committer {
         if !self.has_pending() {
             return Ok(());
         }
-        let sealed = self.seal(&books.account)?;
+        let sealed = self.seal(ctx, &books.account)?;
         self.commit_sealed(sealed, ctx, books)?;
         self.append_committed(ctx, books)
     }
@@ -205,10 +236,14 @@ impl Committer {
             return self.commit(ctx, books);
         }
         self.finish_commit(books)?;
-        if !self.has_pending() {
-            return self.append_committed(ctx, books);
+        // The events of the pending batch name rows of batches before it.
+        if !self.has_pending() || !self.ledger.pending.is_empty() {
+            self.append_committed(ctx, books)?;
         }
-        let sealed = self.seal(&books.account)?;
+        if !self.has_pending() {
+            return Ok(());
+        }
+        let sealed = self.seal(ctx, &books.account)?;
         let clock = Arc::clone(&ctx.clock);
         match Committing::begin(&sealed, self.journal.next_frame(), clock) {
             Ok(committing) => self.committing = Some(committing),
@@ -240,9 +275,10 @@ impl Committer {
     }
 
     /// Takes the pending batch as one that is to be committed. Asserts rule 4.
-    fn seal(&mut self, account: &Account) -> Result<Arc<Sealed>, EngineError> {
+    fn seal(&mut self, ctx: &Setup, account: &Account) -> Result<Arc<Sealed>, EngineError> {
         // Once the journal holds a batch, the next start writes it to its place, over any bytes that others appended.
         self.export.check()?;
+        self.ledger.file.check()?;
         for delta in &self.pending.delta.pairs {
             delta.checkpoint.balance()?;
         }
@@ -251,10 +287,37 @@ impl Committer {
         }
         self.pending.delta.mark = self.state.header().export;
         self.pending.delta.export_from = self.committed_bytes();
+        let events = self.seal_events(ctx)?;
         Ok(Arc::new(Sealed {
             batch: std::mem::take(&mut self.pending),
             rows_of: std::mem::take(&mut self.pending_rows_of),
+            events,
         }))
+    }
+
+    /// Adds the lines of the pending events to the pending batch. All batches before it are appended.
+    fn seal_events(&mut self, ctx: &Setup) -> Result<Vec<Event>, EngineError> {
+        if self.ledger.pending.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (mark, from) = (
+            self.state.header().ledger.file,
+            self.committed_ledger_bytes(),
+        );
+        let (pending, export) = (&self.pending, &self.export);
+        let row = |offset: u64| -> Result<Vec<u8>, EngineError> {
+            let of_pending = offset.checked_sub(pending.delta.export_from);
+            if let Some(row) = of_pending.and_then(|at| pending.rows.row_at(at)) {
+                return Ok(row.to_vec());
+            }
+            let mut row = export.row_at(offset)?;
+            row.push(b'\n');
+            Ok(row)
+        };
+        let at = stamp(ctx.clock.wall_ms());
+        let (events, lines) = self.ledger.seal(pending.export_to(), &at, row)?;
+        self.pending.delta.ledger = Some(LedgerAppend { mark, from, lines });
+        Ok(events)
     }
 
     fn on_durable(
@@ -282,7 +345,10 @@ impl Committer {
         let Sealed {
             mut batch,
             mut rows_of,
+            events,
         } = sealed;
+        self.ledger.unseal(events);
+        batch.delta.ledger = None;
         let merged_since = std::mem::take(&mut self.pending);
         batch.delta.pairs.extend(merged_since.delta.pairs);
         batch.rows.extend([merged_since.rows]);
@@ -299,6 +365,11 @@ impl Committer {
     ) -> Result<(), EngineError> {
         while let Some(first) = self.unappended.first_mut() {
             let batch = &first.sealed.batch;
+            // Whoever sees a row sees every retraction that was committed with it, or before it.
+            if let Some(lines) = &batch.delta.ledger {
+                let rows = Rows::from(lines.lines.clone());
+                self.ledger.file.append(lines.from, &rows)?;
+            }
             if !batch.rows.is_empty()
                 && let Err(error) = self.export.append(batch.delta.export_from, &batch.rows)
             {
@@ -307,6 +378,7 @@ impl Committer {
                 return Err(error.into());
             }
             let appended = self.unappended.remove(0);
+            self.ledger.on_appended(&appended.sealed.events);
             books.on_appended(&appended.rows_of, self.all_appended(), &*ctx.clock);
             if let Some(appended) = Arc::into_inner(appended.sealed) {
                 let pieces = appended.batch.rows.into_pieces();

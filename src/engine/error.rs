@@ -40,6 +40,14 @@ pub enum EngineError {
         /// Offset of the row, bytes.
         offset: u64,
     },
+    /// The retraction ledger is not one that this export can have.
+    #[error("the retraction ledger {ledger} does not fit the export ({what})")]
+    Ledger {
+        /// Path of the ledger.
+        ledger: String,
+        /// The difference that was found.
+        what: String,
+    },
     /// The state directory cannot be used.
     #[error(
         "the state directory {dir} cannot be used: {source} (as user {user})",
@@ -60,7 +68,9 @@ impl EngineError {
         match self {
             EngineError::State(_) | EngineError::StateDir { .. } => "state",
             EngineError::Journal(_) => "journal",
-            EngineError::Export(_) | EngineError::Tainted { .. } => "export",
+            EngineError::Export(_) | EngineError::Ledger { .. } | EngineError::Tainted { .. } => {
+                "export"
+            }
             _ => "other",
         }
     }
@@ -87,6 +97,7 @@ impl EngineError {
                     | ExportError::Short { .. }
                     | ExportError::Changed { .. }
             ) | EngineError::Tainted { .. }
+                | EngineError::Ledger { .. }
         )
     }
 

@@ -15,7 +15,8 @@ use crate::lake::path::{PairPath, Stream};
 use crate::pair::JoinOutcome;
 use crate::pair::accounting::class_of;
 use crate::pair::history::minute_of;
-use crate::pair::index::DeadLetter;
+use crate::pair::index::{DeadLetter, UnclaimedRow};
+use crate::pair::overrule::{RowChange, RowOwner};
 
 /// A reason why a source is not read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,7 +52,10 @@ impl Engine {
         }
         // Reads that run at the same time do not know the claims of each other.
         let outcome = read.outcome.as_ref();
-        if outcome.is_some_and(|outcome| self.queue.collides(&outcome.overlay.claimed_rows)) {
+        if outcome.is_some_and(|outcome| {
+            self.queue.collides(&outcome.overlay.claimed_rows)
+                || self.queue.collides(&unclaimed_of(&outcome.row_changes))
+        }) {
             self.queue.requeue(request);
             return Ok(());
         }
@@ -63,6 +67,9 @@ impl Engine {
         self.remember(request, read.memory)?;
         if let Some(outcome) = read.outcome {
             self.merge_outcome(path, outcome, read.changed_ms, read.wall_ms)?;
+            if !read.more {
+                self.review(path)?;
+            }
         }
         let backlog = &mut self.books.backlog;
         if read.more {
@@ -86,8 +93,12 @@ impl Engine {
         changed_ms: u64,
         wall_ms: u64,
     ) -> Result<(), EngineError> {
-        outcome.place_rows(self.commits.next_row_offset());
+        let rows_from = self.commits.next_row_offset();
+        outcome.place_rows(rows_from);
         self.log_malformed(path, &outcome.overlay.dead_letters);
+        if !outcome.overlay.claimed_rows.is_empty() && self.commits.ledger.has_rows_out() {
+            outcome.checkpoint.review = true;
+        }
         let before = &self.pairs.slot(path)?.pair.checkpoint;
         if !is_change(before, &outcome) {
             return Ok(());
@@ -105,6 +116,7 @@ impl Engine {
         let now_ms = self.ctx.clock.monotonic_ms();
         let (checkpoint, overlay) = (outcome.checkpoint, outcome.overlay);
         self.queue.add_claims(&overlay.claimed_rows);
+        self.record_row_changes(path, &outcome.row_changes, rows_from)?;
         if let Some(delta) = self.pairs.apply(path, checkpoint, overlay, now_ms) {
             self.commits.add(delta, outcome.rows, rows_of, now_ms);
         }
@@ -160,6 +172,15 @@ impl Engine {
             (self.books.log).on_malformed(day_file, lines, first.offset, &first.reason);
         }
     }
+}
+
+/// Returns the rows without an owner among those that a read changes.
+fn unclaimed_of(changes: &[RowChange]) -> Vec<UnclaimedRow> {
+    let unclaimed = changes.iter().filter_map(|change| match change.owner {
+        RowOwner::Unclaimed(claim) => Some(claim),
+        RowOwner::Line(..) => None,
+    });
+    unclaimed.collect()
 }
 
 fn unreadable(error: &io::Error) -> SourceProblem {

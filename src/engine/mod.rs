@@ -23,9 +23,11 @@ mod committer;
 mod devices;
 mod error;
 mod lag;
+mod ledger;
 mod merge;
 pub mod metrics;
 mod open_files;
+mod orders;
 mod pairs;
 mod pass;
 mod pass_log;
@@ -36,6 +38,7 @@ mod recent;
 pub mod relocate;
 mod report;
 mod reset;
+mod review;
 mod schedule;
 mod scrub;
 mod sealed_batch;
@@ -57,10 +60,12 @@ use books::Books;
 use committer::Committer;
 pub use error::EngineError;
 pub use lag::{Lag, UnterminatedLines};
+pub(crate) use ledger::Ledger;
+pub use orders::{OrderError, OrderRequest, OrderResult};
 use pairs::PairCache;
 pub use pass::PassReport;
 use queue::WorkQueue;
-pub use setup::{BATCH_BYTES, Reconfigure, Setup};
+pub use setup::{BATCH_BYTES, LedgerOrigin, Reconfigure, Setup};
 
 /// The pipeline.
 #[derive(Debug)]
@@ -81,10 +86,11 @@ impl Engine {
         state_path: PathBuf,
         journal: Journal,
         export: Export,
+        ledger: Ledger,
     ) -> Result<Self, EngineError> {
         let header = state.header().clone();
         let view = Arc::new(state.view()?);
-        let commits = Committer::new(&ctx, state, state_path, journal, export)?;
+        let commits = Committer::new(&ctx, state, state_path, journal, export, ledger)?;
         Ok(Self {
             pairs: PairCache::new(view, &header, ctx.clock.monotonic_ms()),
             queue: WorkQueue::default(),

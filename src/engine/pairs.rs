@@ -12,6 +12,7 @@ use crate::lake::identity::StatFingerprint;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{PairId, UnclaimedRow};
+use crate::pair::orders::Orders;
 use crate::pair::{ActivePair, JoinOutcome, Overlay};
 use crate::store::journal::batch::PairDelta;
 use crate::store::replay::Replay;
@@ -292,7 +293,7 @@ impl PairCache {
     }
 
     /// Returns a snapshot of all pairs, for readers on other threads.
-    pub(super) fn snapshot(&self) -> StateSnapshot {
+    pub(super) fn snapshot(&self, orders: &Arc<Orders>) -> StateSnapshot {
         let changed = self.changed();
         StateSnapshot {
             view: Arc::clone(&self.view),
@@ -301,6 +302,7 @@ impl PairCache {
                 .collect(),
             claimed: Arc::clone(&self.claimed),
             claimable: self.claimable,
+            orders: Arc::clone(orders),
         }
     }
 }

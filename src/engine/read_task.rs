@@ -8,6 +8,7 @@ use crate::engine::setup::Setup;
 use crate::lake::path::PairPath;
 use crate::pair::ActivePair;
 use crate::pair::index::UnclaimedRow;
+use crate::pair::orders::Orders;
 use crate::platform::buffer_pool::Buffers;
 use crate::record::kept_stamps::KeptStamps;
 use crate::record::timestamp::stamp;
@@ -34,6 +35,7 @@ pub(super) struct ReadTask {
     pub(super) ctx: Setup,
     pub(super) claimed: Arc<BTreeSet<UnclaimedRow>>,
     pub(super) claims_possible: bool,
+    pub(super) orders: Arc<Orders>,
     pub(super) kept_stamps: Arc<KeptStamps>,
 }
 
@@ -52,6 +54,7 @@ impl ReadTask {
             claimed: &self.claimed,
             released: &BTreeSet::new(),
             claims_possible: self.claims_possible,
+            orders: &self.orders,
             limits: self.ctx.limits,
             buffers: &self.buffers,
             long_lines: &self.ctx.long_lines,

@@ -61,7 +61,7 @@ impl Engine {
     /// Returns a snapshot of all pairs, for readers on other threads.
     #[must_use]
     pub fn state_snapshot(&self) -> StateSnapshot {
-        self.pairs.snapshot()
+        self.pairs.snapshot(&self.commits.ledger.orders)
     }
 
     /// Returns the pairs in memory.

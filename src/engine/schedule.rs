@@ -39,6 +39,7 @@ impl Engine {
             ctx: self.ctx.clone(),
             claimed: Arc::clone(self.pairs.claimed()),
             claims_possible: self.pairs.claimable() > 0,
+            orders: Arc::clone(&self.commits.ledger.orders),
             kept_stamps: Arc::clone(&self.kept_stamps),
         })
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::engine::error::EngineError;
+use crate::engine::ledger::Event;
 use crate::platform::background::{BackgroundTask, ThreadError};
 use crate::platform::clock::Clock;
 use crate::record::final_check;
@@ -29,6 +30,8 @@ pub(super) struct Sealed {
     pub(super) batch: Batch,
     /// The rows of each pair in the batch, in order.
     pub(super) rows_of: Vec<PairRows>,
+    /// The events whose lines are in the batch, in order.
+    pub(super) events: Vec<Event>,
 }
 
 /// A batch that is in the journal and not, or not all of it, in the export.

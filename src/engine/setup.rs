@@ -12,6 +12,7 @@ use crate::lake::path::export_path;
 use crate::platform::clock::Clock;
 use crate::platform::storage::{OsStorage, Storage};
 use crate::store::export::SEGMENT_BYTES;
+use crate::store::ledger::{Order, ledger_path};
 
 /// [`Setup::batch_bytes`] of the daemon: large enough that writing it takes longer than the fixed cost of a sync.
 pub const BATCH_BYTES: usize = 4 << 20;
@@ -32,6 +33,10 @@ pub struct Setup {
     pub state_dir: PathBuf,
     /// The path of the export.
     pub export_path: PathBuf,
+    /// The path of the retraction ledger.
+    pub ledger_path: PathBuf,
+    /// What a new ledger begins with.
+    pub ledger_origin: LedgerOrigin,
     /// The day-files that are not read.
     pub exclude: Exclude,
     /// Limits on the length of a line.
@@ -50,6 +55,17 @@ pub struct Setup {
     pub threads: usize,
 }
 
+/// What a new ledger begins with, apart from its export.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LedgerOrigin {
+    /// Whether a rebuild makes the export.
+    pub is_rebuild: bool,
+    /// Identity and lengths of what is replaced.
+    pub reason: String,
+    /// Standing orders that are carried over, each with the words of its operator.
+    pub orders: Vec<(Order, String)>,
+}
+
 impl Setup {
     /// Returns the setup for the settings of a daemon.
     #[must_use]
@@ -60,6 +76,8 @@ impl Setup {
             root: root.to_owned(),
             state_dir: settings.state_dir.clone(),
             export_path: export_path(root),
+            ledger_path: ledger_path(&export_path(root)),
+            ledger_origin: LedgerOrigin::default(),
             exclude: settings.exclude.clone(),
             limits: LineLimits {
                 line_bytes_max: settings.max_line_bytes,

@@ -31,7 +31,7 @@
 use crate::pair::evidence_chunk::NewEvidence;
 use crate::pair::index::{ClaimRight, ScoredLine, UnclaimedRow};
 use crate::pair::join::{Joiner, LONG_TEXT_LEN};
-use crate::pair::overrule::RowChange;
+use crate::pair::overrule::{RowChange, RowOwner};
 use crate::pair::verdict::Verdict;
 use crate::record::firewall::AdmittedRun;
 use crate::record::json::escape::Dialect;
@@ -161,7 +161,6 @@ impl<E> Joiner<'_, E> {
     ) -> Result<(), E> {
         self.out.overlay.claimed_rows.push(claim);
         self.claimed.insert(claim);
-        self.out.checkpoint.review |= self.context.rows_are_out;
         let counts = &mut self.out.checkpoint.counts;
         counts.superseded += u64::from(superseded);
         // The row was counted as contradicted while it was unclaimed and a line with its key was refused; a row of another
@@ -193,7 +192,7 @@ impl<E> Joiner<'_, E> {
         let evidence = self.find_evidence(line.0)?;
         self.out.row_changes.push(RowChange {
             row_offset: 0,
-            line: Some(line),
+            owner: RowOwner::Line(line.0, line.1),
             cause: Cause::Superseded,
             line_offset: evidence.map_or(0, |evidence| evidence.offset),
         });

@@ -29,7 +29,7 @@ use crate::pair::index::{
 };
 use crate::pair::join::Joiner;
 use crate::pair::orders::Orders;
-use crate::pair::overrule::RowChange;
+use crate::pair::overrule::{RowChange, RowOwner};
 use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::record::kept_stamps::KeptStamps;
 use crate::record::keys::{RowKey, RunKey};
@@ -141,8 +141,6 @@ pub struct JoinContext<'a, E> {
     pub bodies: &'a dyn LineLookup<E>,
     /// True if there are unclaimed rows.
     pub claims_possible: bool,
-    /// True if the ledger has rows that are out: a claimed row may be one that no line overrules any more.
-    pub rows_are_out: bool,
     /// The standing orders of operators.
     pub orders: &'a Orders,
     /// Maximum length of a line, bytes. A longer line becomes a dead letter.
@@ -185,8 +183,10 @@ impl JoinOutcome {
             }
         }
         for change in &mut self.row_changes {
-            let line = change.line.and_then(|line| self.overlay.entries.get(&line));
-            if let Some(Verdict::Exported { row_offset, .. }) = line.map(|line| line.verdict) {
+            if let RowOwner::Line(run, offset) = change.owner
+                && let Some(line) = self.overlay.entries.get(&(run, offset))
+                && let Verdict::Exported { row_offset, .. } = line.verdict
+            {
                 change.row_offset = row_offset;
             }
         }

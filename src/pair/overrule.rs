@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use crate::pair::index::{ClaimRight, ScoredLine};
+use crate::pair::index::{ClaimRight, ScoredLine, UnclaimedRow};
 use crate::pair::join::Joiner;
 use crate::pair::verdict::Verdict;
 use crate::record::firewall::FIREWALL;
@@ -20,12 +20,21 @@ use crate::record::parse::ScoredRun;
 pub struct RowChange {
     /// Start of the row in the export, bytes. Valid for a row with a line once the rows of the outcome are placed.
     pub row_offset: u64,
-    /// The run and offset of the scored line that owns the row; `None` for an unclaimed row.
-    pub line: Option<(RunKey, u64)>,
+    /// By what the row is known.
+    pub owner: RowOwner,
     /// Why the row is overruled, or [`Cause::Superseded`].
     pub cause: Cause,
     /// Start of the line that says so: a scored line, or the evidence line of a superseded row.
     pub line_offset: u64,
+}
+
+/// By what a row is known that a line changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowOwner {
+    /// The run and offset of the scored line that owns it.
+    Line(RunKey, u64),
+    /// No line has claimed it.
+    Unclaimed(UnclaimedRow),
 }
 
 /// A line that overrules the rows of earlier lines of its run.
@@ -56,7 +65,7 @@ impl<E> Joiner<'_, E> {
         let unclaimed = claims
             .iter()
             .filter(|(right, _)| *right < ClaimRight::IfEqual);
-        let unclaimed: Vec<u64> = unclaimed.map(|(_, claim)| claim.row_offset).collect();
+        let unclaimed: Vec<UnclaimedRow> = unclaimed.map(|(_, claim)| *claim).collect();
         if unclaimed.is_empty() {
             // If the keys of this run are not cached yet, the first lookup reads this line with its others.
             if let Some(keys) = self.refused_keys.get_mut(&run) {
@@ -64,9 +73,9 @@ impl<E> Joiner<'_, E> {
             }
         } else if self.refused_keys(run)?.insert(key) {
             self.out.checkpoint.counts.contradicted += unclaimed.len() as u64;
-            let changes = unclaimed.into_iter().map(|row_offset| RowChange {
-                row_offset,
-                line: None,
+            let changes = unclaimed.into_iter().map(|claim| RowChange {
+                row_offset: claim.row_offset,
+                owner: RowOwner::Unclaimed(claim),
                 cause,
                 line_offset: offset,
             });
@@ -148,7 +157,7 @@ impl<E> Joiner<'_, E> {
             self.out.checkpoint.counts.contradicted += 1;
             self.out.row_changes.push(RowChange {
                 row_offset: 0,
-                line: Some((entry.run, entry.offset)),
+                owner: RowOwner::Line(entry.run, entry.offset),
                 cause: overruler.cause,
                 line_offset: overruler.offset,
             });

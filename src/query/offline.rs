@@ -300,7 +300,7 @@ impl OfflineState {
             account: replay.account.clone(),
             export_bytes: replay.export_bytes,
             rows_pending: replay.rows_pending,
-            state: replay.into_snapshot(),
+            state: replay.into_snapshot()?,
             stored,
             lock,
         })

@@ -7,19 +7,23 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::console::progress::OnStep;
-use crate::engine::{Engine, EngineError, Setup};
+use crate::engine::{Engine, EngineError, Ledger, Setup};
 use crate::pair::history::{History, RowTally};
 use crate::pair::index::{PairId, UnclaimedRow};
 use crate::platform::storage::{exists, remove_if_exists};
 use crate::record::firewall::{ACCEPTED, FIREWALL};
 use crate::record::row;
 use crate::recovery::decide::RecoveryCase;
+use crate::recovery::ledger::{FoldedLedger, open_ledger};
 use crate::recovery::report::OpenReport;
 use crate::store::export::{Export, ExportError, ROWS_PER_STEP, Segments};
 use crate::store::files::{
     CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE, set_state_aside,
 };
 use crate::store::journal::Journal;
+use crate::store::journal::batch::LedgerAppend;
+use crate::store::ledger::LedgerChanges;
+use crate::store::row_buffer::Rows;
 use crate::store::state::State;
 use crate::store::state::error::StateError;
 use crate::store::state::header::Header;
@@ -49,7 +53,9 @@ pub(super) fn build_state(
         salvaged_bytes: rows_salvaged_bytes,
         ..OpenReport::new(case)
     };
-    let history = adopt(&mut state, &mut export, &setup, &mut report, on_step)?;
+    let mut ledger = open_ledger(&setup, whole_rows(&export)?)?;
+    let files = (&mut export, &mut ledger);
+    let history = adopt(&mut state, files, &setup, &mut report, on_step)?;
 
     storage
         .rename(&building_path, &state_path)
@@ -61,7 +67,13 @@ pub(super) fn build_state(
     storage.sync_dir(&setup.state_dir).map_err(dir_error)?;
     let header = state.header().clone();
     let journal = Journal::empty(journal_file, header.journal_epoch, header.seq_applied);
-    let mut engine = Engine::assemble(setup, state, state_path, journal, export)?;
+    let ledger = Ledger::new(
+        ledger.file,
+        &header.ledger,
+        LedgerChanges::default(),
+        &state.view()?,
+    )?;
+    let mut engine = Engine::assemble(setup, state, state_path, journal, export, ledger)?;
     engine.books.history = history;
     engine.books.rows_are_counted = true;
     Ok((engine, report))
@@ -87,6 +99,11 @@ fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
     let mut bytes = 0;
     Journal::salvage(journal, |batch| -> Result<bool, EngineError> {
         let mark = batch.delta.mark;
+        if let Some(lines) = &batch.delta.ledger
+            && !salvage_lines(setup, lines)?
+        {
+            return Ok(false);
+        }
         let belongs = export.len_bytes() >= batch.delta.export_from
             && export.mark_at(mark.len_bytes)? == mark
             && batch
@@ -111,11 +128,35 @@ fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
     Ok(bytes)
 }
 
+/// Writes lines of the journal to the ledger again. Returns false where they are not of this ledger.
+fn salvage_lines(setup: &Setup, lines: &LedgerAppend) -> Result<bool, EngineError> {
+    let storage = &setup.storage;
+    let io_error = |source| ExportError::Io {
+        path: setup.ledger_path.clone(),
+        source,
+    };
+    if !exists(&**storage, &setup.ledger_path).map_err(io_error)? {
+        return Ok(false);
+    }
+    let mut ledger = Export::open_or_create(Arc::clone(storage), &setup.ledger_path)?;
+    let belongs =
+        ledger.len_bytes() >= lines.from && ledger.mark_at(lines.mark.len_bytes)? == lines.mark;
+    if !belongs {
+        return Ok(false);
+    }
+    match ledger.redo(lines.from, &Rows::from(lines.lines.clone())) {
+        Err(ExportError::Changed { .. }) => return Ok(false),
+        other => other?,
+    }
+    ledger.begin_sync().sync()?;
+    Ok(true)
+}
+
 /// Makes every row of the export claimable, and removes a torn row at its end, which no reader can have seen as a
 /// whole line. Returns the rows by minute.
 fn adopt(
     state: &mut State,
-    export: &mut Export,
+    (export, ledger): (&mut Export, &mut FoldedLedger),
     setup: &Setup,
     report: &mut OpenReport,
     on_step: OnStep<'_>,
@@ -128,6 +169,7 @@ fn adopt(
     let mut hashed = Segments::new(setup.segment_bytes);
     let end = export.for_each_row(|row_offset, bytes| -> Result<(), EngineError> {
         rows += 1;
+        ledger.on_row(row_offset, bytes)?;
         hashed.extend(bytes);
         hashed.extend(b"\n");
         if rows.is_multiple_of(ROWS_PER_STEP) {
@@ -161,7 +203,10 @@ fn adopt(
     }
     export.hashed(hashed);
     state.record_segments(export.finished_segments());
+    let (ledger_mark, changes) = ledger.finish(end)?;
+    state.record_ledger(changes);
     let header = Header {
+        ledger: ledger_mark,
         export: export.sync()?,
         guard: export.guard(),
         ..state.header().clone()
@@ -169,6 +214,11 @@ fn adopt(
     state.write_header(header)?;
     export.segments_applied();
     Ok(history)
+}
+
+/// Returns the length of the whole rows of an export, bytes.
+fn whole_rows(export: &Export) -> Result<u64, ExportError> {
+    export.for_each_row(|_, _| Ok(()))
 }
 
 /// The store writes far less when it is given its keys in order.

@@ -4,6 +4,7 @@ pub(crate) mod adopt;
 mod availability;
 pub mod decide;
 pub(crate) mod dropped;
+mod ledger;
 mod losses;
 mod old_state;
 pub mod open;

@@ -36,7 +36,7 @@ impl OldState {
         let replay = Replay::read::<EngineError>(&state, journal, file_bytes).ok()?;
         Some(Self {
             export_bytes: replay.export_bytes,
-            snapshot: replay.into_snapshot(),
+            snapshot: replay.into_snapshot().ok()?,
             _state: state,
         })
     }

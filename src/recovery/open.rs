@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::console::progress::OnStep;
-use crate::engine::{Engine, EngineError, Setup};
+use crate::engine::{Engine, EngineError, Ledger, Setup};
 use crate::platform::storage::{FileKind, Storage, exists, read_full_at};
 use crate::recovery::adopt::build_state;
 use crate::recovery::decide::{CannotStart, ExportFound, RecoveryCase, StateFound, decide};
@@ -19,6 +19,7 @@ use crate::store::files::{DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
 use crate::store::journal::Journal;
 use crate::store::journal::error::JournalError;
 use crate::store::replay::Replay;
+use crate::store::row_buffer::Rows;
 use crate::store::state::State;
 use crate::store::state::error::StateError;
 
@@ -40,6 +41,8 @@ struct LoadedState {
     state: State,
     /// Export length with the rows of the journal, bytes.
     committed: u64,
+    /// Ledger length with the lines of the journal, bytes.
+    ledger_committed: u64,
 }
 
 impl Engine {
@@ -76,10 +79,15 @@ impl Engine {
         let mark = loaded
             .as_ref()
             .map_or(ExportMark::default(), |loaded| loaded.state.header().export);
-        let case = decide(
+        let mut case = decide(
             state_found,
             find_export(&*storage, &setup.export_path, mark)?,
         );
+        if let Some(loaded) = &loaded
+            && !matches!(case, RecoveryCase::Stop(_))
+        {
+            case = case_with_ledger(&setup, case, loaded)?;
+        }
         match (case, loaded) {
             (RecoveryCase::Continue, Some(loaded)) => resume(setup, loaded.state),
             (RecoveryCase::Stop(cause), Some(loaded)) => {
@@ -106,6 +114,29 @@ impl Engine {
                 ))
             }
         }
+    }
+}
+
+/// Returns the case of a start with a usable state, from that of the export and from the ledger that is there: it must be
+/// the one of the state, like the export.
+fn case_with_ledger(
+    setup: &Setup,
+    case: RecoveryCase,
+    loaded: &LoadedState,
+) -> Result<RecoveryCase, EngineError> {
+    let mark = loaded.state.header().ledger.file;
+    let committed = loaded.ledger_committed;
+    let state = StateFound::Read {
+        durable: mark.len_bytes,
+        committed,
+    };
+    let storage = &*setup.storage;
+    match decide(state, find_export(storage, &setup.ledger_path, mark)?) {
+        RecoveryCase::Stop(cause) => {
+            Err(stop_error(storage, &setup.ledger_path, cause, mark, committed).into())
+        }
+        RecoveryCase::Continue => Ok(case),
+        other => Ok(other),
     }
 }
 
@@ -178,12 +209,16 @@ fn load(setup: &Setup) -> Result<StateOnDisk, EngineError> {
     };
     let header = state.header();
     let mut committed = header.export.len_bytes;
+    let mut ledger_committed = header.ledger.file.len_bytes;
     let replayed = Journal::replay(
         journal_file,
         header.journal_epoch,
         header.seq_applied,
         |_, batch| {
             committed = batch.export_to();
+            if let Some(lines) = &batch.delta.ledger {
+                ledger_committed = lines.to();
+            }
             Ok::<_, JournalError>(())
         },
     );
@@ -193,6 +228,7 @@ fn load(setup: &Setup) -> Result<StateOnDisk, EngineError> {
             Ok(StateOnDisk::Usable(Box::new(LoadedState {
                 state,
                 committed,
+                ledger_committed,
             })))
         }
         Err(JournalError::Damaged(reason)) => unusable(format!("its journal is damaged: {reason}")),
@@ -288,12 +324,17 @@ fn resume(setup: Setup, state: State) -> Result<(Engine, OpenReport), EngineErro
         .map_err(|source| setup.state_dir_error(source))?;
     let header = state.header();
     export.resume_hashes(&header.export, &header.guard)?;
+    let mut ledger = Export::open_or_create(Arc::clone(&storage), &setup.ledger_path)?;
+    ledger.resume_hashes(&header.ledger.file, &header.ledger.guard)?;
     let mut replay = Replay::new(state.view()?, header, u64::MAX);
     let journal = Journal::replay(
         file,
         header.journal_epoch,
         header.seq_applied,
         |_, batch| -> Result<(), EngineError> {
+            if let Some(lines) = &batch.delta.ledger {
+                ledger.redo(lines.from, &Rows::from(lines.lines.clone()))?;
+            }
             export.redo(batch.delta.export_from, &batch.rows)?;
             Ok(replay.apply(batch)?)
         },
@@ -303,7 +344,9 @@ fn resume(setup: Setup, state: State) -> Result<(Engine, OpenReport), EngineErro
         ..OpenReport::new(RecoveryCase::Continue)
     };
     let state_path = setup.state_dir.join(STATE_FILE);
-    let mut engine = Engine::assemble(setup, state, state_path, journal, export)?;
+    let changes = std::mem::take(&mut replay.ledger_changes);
+    let ledger = Ledger::new(ledger, &replay.ledger, changes, &replay.view)?;
+    let mut engine = Engine::assemble(setup, state, state_path, journal, export, ledger)?;
     apply_journal(&mut engine, replay);
     engine.check_recorded_tampering()?;
     Ok((engine, report))

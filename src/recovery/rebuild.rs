@@ -22,13 +22,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use crate::console::progress::OnStep;
-use crate::engine::{Engine, EngineError, Setup};
+use crate::engine::{Engine, EngineError, LedgerOrigin, Setup};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{pair_bytes, walk};
 use crate::platform::storage::exists;
 use crate::record::kept_stamps::{self, KeptStamps};
 use crate::recovery::availability::Obstacles;
 pub use crate::recovery::dropped::{DropReason, DroppedRows};
+use crate::recovery::ledger::read_old_ledger;
 use crate::recovery::losses::{Losses, find_losses};
 use crate::recovery::owned_storage::with_owner;
 pub use crate::recovery::rebuild_state::rebuild_state;
@@ -179,7 +180,15 @@ pub fn rebuild(
     create_state_dir(setup)?;
     let setup = &with_owner(setup)?;
     finish_swap(setup)?;
-    let stage = stage_of(setup);
+    let old = read_old_ledger(setup)?;
+    let stage = Setup {
+        ledger_origin: LedgerOrigin {
+            is_rebuild: true,
+            reason: old.description,
+            orders: old.orders,
+        },
+        ..stage_of(setup)
+    };
     let built = build(setup, &stage, &mut Steps { on_step, stop });
     let mut rebuilt = match built {
         Ok(rebuilt) => rebuilt,

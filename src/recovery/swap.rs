@@ -43,10 +43,14 @@ const SWAP_FILE: &str = "swap-rebuilt";
 pub(crate) fn swap(setup: &Setup) -> Result<Option<PathBuf>, EngineError> {
     let storage = &*setup.storage;
     let dir_error = |source| setup.state_dir_error(source);
-    let kept = keep_old_export(storage, &setup.export_path).map_err(|source| ExportError::Io {
-        path: setup.export_path.clone(),
-        source,
-    })?;
+    let keep = |path: &Path| {
+        keep_old_file(storage, path).map_err(|source| ExportError::Io {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    keep(&setup.ledger_path)?;
+    let kept = keep(&setup.export_path)?;
     storage
         .create(&setup.state_dir.join(SWAP_FILE))
         .and_then(|_| storage.sync_dir(&setup.state_dir))
@@ -62,7 +66,12 @@ pub(crate) fn swap(setup: &Setup) -> Result<Option<PathBuf>, EngineError> {
 /// A new file does not exist, or the directory cannot be read.
 pub(crate) fn replaced_file(setup: &Setup, stage: &Setup) -> Result<Option<PathBuf>, EngineError> {
     let [state, journal] = [STATE_FILE, JOURNAL_FILE].map(|name| stage.state_dir.join(name));
-    for path in [state, journal, stage.export_path.clone()] {
+    for path in [
+        state,
+        journal,
+        stage.export_path.clone(),
+        stage.ledger_path.clone(),
+    ] {
         let stat = setup.storage.stat(&path);
         let stat = stat.map_err(|source| setup.state_dir_error(source))?;
         if stat.kind != FileKind::Regular {
@@ -84,7 +93,7 @@ fn kept_path(export: &Path, number: u32) -> PathBuf {
 
 /// Gives the old export a second name, durably, or copies it where the file system has no second names. An empty one is
 /// not kept.
-fn keep_old_export(storage: &dyn Storage, export: &Path) -> io::Result<Option<PathBuf>> {
+fn keep_old_file(storage: &dyn Storage, export: &Path) -> io::Result<Option<PathBuf>> {
     match storage.stat(export) {
         Ok(stat) if stat.len_bytes == 0 => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -185,9 +194,13 @@ pub(crate) fn stage_of(setup: &Setup) -> Setup {
     let mut stage_name = std::ffi::OsString::from(".");
     stage_name.push(name);
     stage_name.push(".rebuilding");
+    let mut ledger_name = std::ffi::OsString::from(".");
+    ledger_name.push(setup.ledger_path.file_name().unwrap_or_default());
+    ledger_name.push(".rebuilding");
     Setup {
         state_dir: setup.state_dir.join(STAGE_DIR),
         export_path: setup.export_path.with_file_name(stage_name),
+        ledger_path: setup.ledger_path.with_file_name(ledger_name),
         settle_ms: 0,
         threads: 1,
         ..setup.clone()
@@ -197,8 +210,13 @@ pub(crate) fn stage_of(setup: &Setup) -> Setup {
 fn swap_export(setup: &Setup, stage: &Setup) -> Result<(), ExportError> {
     let storage = &*setup.storage;
     let swap = || {
+        // A reader must never meet the one with the ledger of the other: without a ledger it refuses to read.
         if exists(storage, &stage.export_path)? {
+            remove_if_exists(storage, &setup.ledger_path)?;
             storage.rename(&stage.export_path, &setup.export_path)?;
+        }
+        if exists(storage, &stage.ledger_path)? {
+            storage.rename(&stage.ledger_path, &setup.ledger_path)?;
         }
         storage.sync_dir(setup.export_path.parent().unwrap_or(Path::new(".")))
     };
@@ -247,9 +265,14 @@ fn list_stage(storage: &dyn Storage, dir: &Path) -> io::Result<Vec<ListedEntry>>
 pub(crate) fn clean_up(setup: &Setup, stage: &Setup) -> Result<(), EngineError> {
     let storage = &*setup.storage;
     let clean_export = || {
-        if exists(storage, &stage.export_path)? {
-            forget_kept(storage, &setup.export_path)?;
-            storage.remove_file(&stage.export_path)?;
+        for (stage, own) in [
+            (&stage.ledger_path, &setup.ledger_path),
+            (&stage.export_path, &setup.export_path),
+        ] {
+            if exists(storage, stage)? {
+                forget_kept(storage, own)?;
+                storage.remove_file(stage)?;
+            }
         }
         Ok(())
     };

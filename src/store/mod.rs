@@ -3,6 +3,7 @@
 pub mod export;
 pub(crate) mod files;
 pub mod journal;
+pub mod ledger;
 pub mod recent;
 pub(crate) mod replay;
 pub mod row_buffer;

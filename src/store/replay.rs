@@ -10,12 +10,14 @@ use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::UnclaimedRow;
 use crate::pair::{ActivePair, Overlay};
 use crate::platform::storage::StorageFile;
+use crate::record::ledger::{LedgerLine, Op};
 use crate::store::journal::Journal;
-use crate::store::journal::batch::{Batch, PairDelta};
+use crate::store::journal::batch::{Batch, LedgerAppend, PairDelta};
 use crate::store::journal::error::JournalError;
+use crate::store::ledger::{LedgerChanges, RowFlags, standing_orders};
 use crate::store::snapshot::{StateSnapshot, pair_path, shown_path};
 use crate::store::state::error::StateError;
-use crate::store::state::header::Header;
+use crate::store::state::header::{Header, LedgerMark};
 use crate::store::state::{State, StateView};
 
 /// The state with the batches that the journal holds since its last checkpoint.
@@ -39,6 +41,12 @@ pub struct Replay {
     pub rows_pending: u64,
     /// Batches applied.
     pub batches: u64,
+    /// The ledger with the lines of the journal.
+    pub ledger: LedgerMark,
+    /// Length of the ledger with the lines of the journal, bytes.
+    pub ledger_bytes: u64,
+    /// What those lines say.
+    pub ledger_changes: LedgerChanges,
 }
 
 impl Replay {
@@ -56,6 +64,9 @@ impl Replay {
             file_bytes,
             rows_pending: 0,
             batches: 0,
+            ledger: header.ledger,
+            ledger_bytes: header.ledger.file.len_bytes,
+            ledger_changes: LedgerChanges::default(),
         }
     }
 
@@ -89,10 +100,38 @@ impl Replay {
         for delta in &batch.delta.pairs {
             self.apply_delta(delta)?;
         }
+        if let Some(lines) = &batch.delta.ledger {
+            self.apply_lines(lines)?;
+        }
         for (at, rows) in batch.rows.placed(batch.delta.export_from) {
             let len_there = self.file_bytes.saturating_sub(at).min(rows.len() as u64);
             let missing = &rows[len_there as usize..];
             self.rows_pending += memchr::memchr_iter(b'\n', missing).count() as u64;
+        }
+        Ok(())
+    }
+
+    fn apply_lines(&mut self, lines: &LedgerAppend) -> Result<(), StateError> {
+        self.ledger_bytes = lines.to();
+        for line in lines.lines.split_inclusive(|byte| *byte == b'\n') {
+            let line = LedgerLine::parse(line).map_err(|error| {
+                StateError::Damaged(format!("the journal has a wrong line of the ledger: {error}"))
+            })?;
+            self.ledger.next_seq = line.seq + 1;
+            let mut before = RowFlags::default();
+            if let Some(row) = line.row {
+                let recent = self.ledger_changes.rows.get(&row.offset).copied();
+                before = match recent {
+                    Some(recent) => recent,
+                    None => self.view.row_flags(row.offset)?,
+                };
+            }
+            match line.op {
+                Op::Retract => self.ledger.rows_out += 1,
+                Op::Restore => self.ledger.rows_out = self.ledger.rows_out.saturating_sub(1),
+                _ => {}
+            }
+            self.ledger_changes.apply(&line, before);
         }
         Ok(())
     }
@@ -142,16 +181,21 @@ impl Replay {
             .flat_map(|overlay| overlay.claimed_rows.iter().copied())
             .collect()
     }
+
     /// Returns the state with the journal, for queries.
-    #[must_use]
-    pub fn into_snapshot(self) -> StateSnapshot {
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn into_snapshot(self) -> Result<StateSnapshot, StateError> {
         let claimed = Arc::new(self.claimed());
+        let orders = Arc::new(standing_orders(&self.view, &self.ledger_changes)?);
         let pairs = self.pairs.into_iter();
-        StateSnapshot {
+        Ok(StateSnapshot {
+            orders,
             view: self.view,
             claimed,
             claimable: self.claimable,
             changed: pairs.map(|(path, pair)| (path, Arc::new(pair))).collect(),
-        }
+        })
     }
 }

@@ -47,6 +47,15 @@ impl Rows {
         })
     }
 
+    /// Returns the row at an offset, with its newline.
+    #[must_use]
+    pub fn row_at(&self, offset: u64) -> Option<&[u8]> {
+        let (at, piece) = self.placed(0).take_while(|(at, _)| *at <= offset).last()?;
+        let row = piece.get(usize::try_from(offset - at).ok()?..)?;
+        let newline = memchr::memchr(b'\n', row)?;
+        row.get(..=newline)
+    }
+
     /// Length of all rows, bytes.
     #[must_use]
     pub fn len_bytes(&self) -> usize {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{DeadLetter, EvidenceLocation, PairId, ScoredLine, UnclaimedRow};
+use crate::pair::orders::Orders;
 use crate::pair::verdict::Verdict;
 use crate::pair::{ActivePair, Overlay};
 use crate::record::keys::RunKey;
@@ -28,6 +29,8 @@ pub struct StateSnapshot {
     pub claimed: Arc<BTreeSet<UnclaimedRow>>,
     /// Rows that no line has claimed.
     pub claimable: u64,
+    /// The standing orders of operators.
+    pub orders: Arc<Orders>,
 }
 
 /// The lines of one run in one pair.

@@ -51,6 +51,8 @@ fn moved_to(disk: SimDisk, bench: &Bench) -> Bench {
     let mut moved = Bench::new(disk);
     moved.checkpoint_bytes = bench.checkpoint_bytes;
     moved.seen = bench.seen.clone();
+    moved.seen_ledger = bench.seen_ledger.clone();
+    moved.seen_lengths = bench.seen_lengths.clone();
     moved
 }
 
@@ -83,6 +85,9 @@ fn recover_and_finish(bench: &mut Bench, rest: &[Step], all: &[Step], what: &str
         panic!("{what}: {difference}");
     }
     if let Some(fault) = bench.count_fault(&naive.counts) {
+        panic!("{what}: {fault}");
+    }
+    if let Some(fault) = bench.ledger_fault(&naive) {
         panic!("{what}: {fault}");
     }
 }

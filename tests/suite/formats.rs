@@ -13,7 +13,7 @@ use distilld::platform::storage::Storage as _;
 use distilld::record::keys::{RowKey, RunKey};
 use distilld::store::export::ExportMark;
 use distilld::store::journal::Journal;
-use distilld::store::journal::batch::{Batch, BatchDelta, PairDelta};
+use distilld::store::journal::batch::{Batch, BatchDelta, LedgerAppend, PairDelta};
 use distilld::store::journal::error::JournalError;
 use distilld::store::state::header::Header;
 
@@ -60,6 +60,7 @@ fn checkpoint() -> PairCheckpoint {
         evidence: SourceState::default(),
         counts,
         waiting_since_s: 0,
+        review: true,
     }
 }
 
@@ -108,6 +109,11 @@ fn batch() -> Batch {
             },
             export_from: 12,
             pairs: vec![pair],
+            ledger: Some(LedgerAppend {
+                mark: ExportMark::default(),
+                from: 14,
+                lines: b"{}\n".to_vec(),
+            }),
         },
         rows: b"{}\n".to_vec().into(),
     }
@@ -127,7 +133,7 @@ fn check(name: &str, pinned: &str, bytes: &[u8]) {
 
 #[test]
 fn the_bytes_of_a_checkpoint_and_a_header_are_stable() {
-    assert_eq!(FORMAT, 4);
+    assert_eq!(FORMAT, 5);
     check(
         "checkpoint",
         CHECKPOINT,

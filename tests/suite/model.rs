@@ -44,7 +44,9 @@ fn fault_of(seed: u64, steps: &[Step]) -> Option<String> {
         let bench = run(seed, steps);
         let naive = naive_batch(&pairs_of(steps), false);
         let export = bench.disk.read(EXPORT).unwrap_or_default();
-        multiset_difference(&export, &naive.rows).or_else(|| bench.count_fault(&naive.counts))
+        multiset_difference(&export, &naive.rows)
+            .or_else(|| bench.count_fault(&naive.counts))
+            .or_else(|| bench.ledger_fault(&naive))
     });
     ran.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();

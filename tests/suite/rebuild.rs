@@ -21,6 +21,7 @@ use crate::support::sim_disk::{EIO, Fate, Fault, NameOrder, Partly, SimDisk};
 
 const ROOT: &str = "/lake";
 const EXPORT: &str = "/lake/data/distilled/sft/sft_export.jsonl";
+const LEDGER: &str = "/lake/data/distilled/sft/sft_retractions.jsonl";
 const KEPT: &str = "/lake/data/distilled/sft/sft_export.jsonl.before-rebuild";
 const STATE_DIR: &str = "/lake/data/distilled/.distilld";
 
@@ -45,6 +46,8 @@ fn setup(disk: &SimDisk) -> Setup {
         root: PathBuf::from(ROOT),
         state_dir: PathBuf::from(STATE_DIR),
         export_path: PathBuf::from(EXPORT),
+        ledger_path: PathBuf::from(LEDGER),
+        ledger_origin: Default::default(),
         limits: LineLimits {
             line_bytes_max: 1 << 20,
         },

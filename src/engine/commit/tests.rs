@@ -22,6 +22,8 @@ fn engine(root: &Path) -> Engine {
         clock: Arc::new(HostClock::new()),
         state_dir: distilled.join(".distilld"),
         export_path: distilled.join("sft/sft_export.jsonl"),
+        ledger_path: distilled.join("sft/sft_retractions.jsonl"),
+        ledger_origin: Default::default(),
         limits: LineLimits {
             line_bytes_max: 1 << 20,
         },

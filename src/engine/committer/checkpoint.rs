@@ -5,19 +5,26 @@ use std::sync::Arc;
 use crate::engine::committer::Committer;
 use crate::engine::{EngineError, Setup};
 use crate::store::export::ExportMark;
-use crate::store::state::header::Header;
+use crate::store::state::header::{Header, LedgerMark};
 use crate::store::state::{PairReset, PairWrite, State, StateView};
 
 impl Committer {
-    /// Makes all of the export durable, and returns its mark.
-    pub(in crate::engine) fn sync_export(&mut self) -> Result<ExportMark, EngineError> {
+    /// Makes all of the export and the ledger durable, and returns their marks.
+    pub(in crate::engine) fn sync_export(
+        &mut self,
+    ) -> Result<(ExportMark, LedgerMark), EngineError> {
         self.finish_sync()?;
-        Ok(self.export.sync()?)
+        let ledger = self.ledger.sync(&self.state.header().ledger)?;
+        Ok((self.export.sync()?, ledger))
     }
 
     /// Returns the header of the next checkpoint, whose accounts the caller fills in.
-    pub(in crate::engine) fn next_header(&self, export: ExportMark) -> Header {
+    pub(in crate::engine) fn next_header(
+        &self,
+        (export, ledger): (ExportMark, LedgerMark),
+    ) -> Header {
         Header {
+            ledger,
             seq_applied: self.journal.seq(),
             journal_epoch: self.journal.epoch() + 1,
             export,
@@ -34,10 +41,12 @@ impl Committer {
     ) -> Result<(), EngineError> {
         let journal_epoch = header.journal_epoch;
         self.state.record_segments(self.export.finished_segments());
+        self.state.record_ledger(self.ledger.changes());
         self.state
             .checkpoint(header, pairs)
             .inspect_err(|_| self.state_failed = true)?;
         self.export.segments_applied();
+        self.ledger.mark_applied();
         self.journal.restart(journal_epoch);
         Ok(())
     }
@@ -95,6 +104,7 @@ impl Committer {
     /// replaced.
     pub(in crate::engine) fn check_files(&mut self, ctx: &Setup) -> Result<(), EngineError> {
         self.export.check()?;
+        self.ledger.file.check()?;
         for file in &self.open_files {
             file.check(&*ctx.storage)?;
         }

@@ -17,6 +17,7 @@ use crate::lake::identity::{SourceChange, SourceState};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::index::UnclaimedRow;
+use crate::pair::orders::Orders;
 use crate::pair::{ActivePair, JoinContext, JoinOutcome, advance};
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::{Storage, is_out_of_files};
@@ -46,6 +47,8 @@ pub struct ReadContext<'a> {
     pub released: &'a BTreeSet<UnclaimedRow>,
     /// Whether there are unclaimed rows.
     pub claims_possible: bool,
+    /// The standing orders of operators.
+    pub orders: &'a Orders,
     /// Limits on the length of a line; a longer one becomes a dead letter.
     pub limits: LineLimits,
     /// Reused memory of chunks and rows.
@@ -174,6 +177,7 @@ fn join(
         index: &LiveIndex { id: pair.id, ctx },
         bodies: &bodies,
         claims_possible: ctx.claims_possible,
+        orders: ctx.orders,
         line_bytes_max: ctx.limits.line_bytes_max,
         stamp: ctx.stamp,
         kept_stamps: ctx.kept_stamps,

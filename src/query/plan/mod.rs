@@ -287,6 +287,7 @@ impl Planner<'_> {
             claimed: &self.claimed,
             released: &self.released,
             claims_possible: self.claimable > 0 || !self.released.is_empty(),
+            orders: &context.state.orders,
             limits: context.limits,
             long_lines: &self.long_lines,
             stamp: &self.plan.as_of,

@@ -1,4 +1,4 @@
-//! Owns the export file: appends committed rows at their offset, and checks that it is still the file that the state
+//! Owns an append-only file, the export or the retraction ledger: appends committed rows at their offset, and checks that it is still the file that the state
 //! knows. Its parts read rows, and write a committed batch again after a crash. It never decides what is shown.
 //!
 //! Nothing is synced when rows are appended: the journal holds them, durable, until a checkpoint has synced the
@@ -19,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::pair::history::History;
 use crate::platform::storage::{FileKind, Storage, StorageFile, read_full_at, write_all_at};
+use crate::store::ledger::is_ledger;
 use crate::store::recent::{self, StoredHistory};
 use crate::store::row_buffer::Rows;
 
@@ -33,11 +34,19 @@ pub use segments::{SEGMENT_BYTES, Segment, Segments};
 /// Rows between two progress reports during a full scan.
 pub(crate) const ROWS_PER_STEP: u64 = 1_024;
 
-/// An error of the export file.
+/// Returns what an append-only file is called in messages.
+fn role_of(path: &Path) -> &'static str {
+    match is_ledger(path) {
+        true => "retraction ledger",
+        false => "export",
+    }
+}
+
+/// An error of the export file, or of the retraction ledger.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The disk refused. Rows that are not written yet are written when it is tried again.
-    #[error("writing the export {} failed: {source}", path.display())]
+    #[error("writing the {} {} failed: {source}", role_of(path), path.display())]
     Io {
         /// The export.
         path: PathBuf,
@@ -46,7 +55,7 @@ pub enum ExportError {
     },
     /// A sync failed, so that it is unknown what is durable. Fatal.
     #[error(
-        "syncing the export {} failed: {source}; what is on the disk is unknown", path.display()
+        "syncing the {} {} failed: {source}; what is on the disk is unknown", role_of(path), path.display()
     )]
     Sync {
         /// The export.
@@ -56,7 +65,7 @@ pub enum ExportError {
     },
     /// It is gone.
     #[error(
-        "the export {} is missing, but {committed_bytes} bytes of it were committed", path.display()
+        "the {} {} is missing, but {committed_bytes} bytes of it were committed", role_of(path), path.display()
     )]
     Missing {
         /// The export.
@@ -66,7 +75,7 @@ pub enum ExportError {
     },
     /// It lost bytes that were committed.
     #[error(
-        "the export {} is {found_bytes} bytes long, but {committed_bytes} bytes of it were committed", path.display()
+        "the {} {} is {found_bytes} bytes long, but {committed_bytes} bytes of it were committed", role_of(path), path.display()
     )]
     Short {
         /// The export.
@@ -77,14 +86,14 @@ pub enum ExportError {
         committed_bytes: u64,
     },
     /// Something that is not a file is in its place.
-    #[error("the export {} is not a regular file", path.display())]
+    #[error("the {} {} is not a regular file", role_of(path), path.display())]
     NotAFile {
         /// The export.
         path: PathBuf,
     },
     /// Its bytes or its file are not those that were committed.
     #[error(
-        "the export {} was changed by someone else ({what})", path.display()
+        "the {} {} was changed by someone else ({what})", role_of(path), path.display()
     )]
     Changed {
         /// The export.

@@ -2,7 +2,9 @@
 
 use crate::platform::storage::write_all_at;
 use crate::record::keys::RowKey;
+use crate::record::ledger::LedgerLine;
 use crate::store::export::{Export, ExportError};
+use crate::store::ledger::is_ledger;
 use crate::store::row_buffer::Rows;
 
 impl Export {
@@ -37,9 +39,9 @@ impl Export {
             let is_equal = rows
                 .get(at..end)
                 .is_some_and(|rows| rows[..other.len()] == other);
-            if !is_equal && RowKey::from_row(&other).is_ok() {
+            if !is_equal && self.is_whole_line(&other) {
                 return Err(self.changed(format!(
-                    "the row at byte {} is not the one in the journal: the state is of another lake or is an older copy, \
+                    "the line at byte {} is not the one in the journal: the state is of another lake or is an older copy, \
                      or the export was replaced",
                     offset + at as u64
                 )));
@@ -47,6 +49,15 @@ impl Export {
             at = end;
         }
         Ok(())
+    }
+
+    /// Returns whether bytes are a line that a writer of such a file finished.
+    fn is_whole_line(&self, line: &[u8]) -> bool {
+        if is_ledger(&self.path) {
+            LedgerLine::parse(line).is_ok()
+        } else {
+            RowKey::from_row(line).is_ok()
+        }
     }
 
     /// Ends the export at `len_bytes`, where a row ends. Only ever used to drop a torn last row.

@@ -68,6 +68,27 @@ pub struct BatchDelta {
     pub export_from: u64,
     /// The changes of each pair.
     pub pairs: Vec<PairDelta>,
+    /// The lines to append to the ledger; `None` for a batch without an event.
+    pub ledger: Option<LedgerAppend>,
+}
+
+/// The lines of a batch in the retraction ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LedgerAppend {
+    /// The ledger as the last checkpoint left it.
+    pub mark: ExportMark,
+    /// Length of the ledger before these lines, bytes.
+    pub from: u64,
+    /// Whole lines, each with its newline.
+    pub lines: Vec<u8>,
+}
+
+impl LedgerAppend {
+    /// Returns the length of the ledger after these lines, bytes.
+    #[must_use]
+    pub fn to(&self) -> u64 {
+        self.from + self.lines.len() as u64
+    }
 }
 
 /// A batch as it is committed: what changes in the state, and the rows to show.

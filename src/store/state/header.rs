@@ -28,6 +28,23 @@ pub struct Header {
     pub pair_next: u32,
     /// Rows that no line has claimed.
     pub claimable: u64,
+    /// The ledger that belongs to this state.
+    pub ledger: LedgerMark,
+}
+
+/// The extent of the retraction ledger in the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LedgerMark {
+    /// The file.
+    pub file: ExportMark,
+    /// By what a change in the middle of the file is noticed.
+    pub guard: ScrubState,
+    /// The identity of the export, as the ledger names it.
+    pub export: [u8; 8],
+    /// The number of its next line.
+    pub next_seq: u64,
+    /// Rows that are out.
+    pub rows_out: u64,
 }
 
 impl Header {
@@ -43,6 +60,7 @@ impl Header {
             account: Account::default(),
             pair_next: 0,
             claimable: 0,
+            ledger: LedgerMark::default(),
         }
     }
 }

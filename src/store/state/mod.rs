@@ -11,6 +11,9 @@
 //! | `inodes` | inode of a scored day-file, pair id | - |
 //! | `claimable` | row key, scope, row offset | - |
 //! | `segments` | number of a segment of the export | its xxh3-64 |
+//! | `ledger_rows` | offset of a row of the export | what the ledger says of it, [`RowFlags`] |
+//! | `ledger_segments` | number of a segment of the ledger | its xxh3-64 |
+//! | `orders` | run id, path of a pair or nothing | - |
 //! | `dead_letters` | pair id, stream, offset | length and reason, sealed |
 //!
 //! redb is trusted for this: after a crash a commit is there whole or not at all, and a commit that returned is
@@ -34,6 +37,8 @@ mod write;
 
 pub use view::StateView;
 
+use crate::store::ledger::LedgerChanges;
+
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -49,7 +54,7 @@ use crate::platform::storage::Storage;
 use crate::store::export::Segment;
 use write::{
     insert_claimable, merge_into, remove_blocks, remove_claims, remove_dead_letters, wait_again,
-    write_checkpoint, write_dead_letters, write_path, write_segments,
+    write_checkpoint, write_dead_letters, write_ledger, write_path, write_segments,
 };
 
 type Blocks = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -65,6 +70,9 @@ const CLAIMABLE: TableDefinition<(&[u8; 12], u32, u64), ()> = TableDefinition::n
 const DEAD_LETTERS: TableDefinition<(u32, bool, u64), &[u8]> = TableDefinition::new("dead_letters");
 
 const SEGMENTS: TableDefinition<u64, u64> = TableDefinition::new("segments");
+const LEDGER_SEGMENTS: TableDefinition<u64, u64> = TableDefinition::new("ledger_segments");
+const LEDGER_ROWS: TableDefinition<u64, u8> = TableDefinition::new("ledger_rows");
+const ORDERS: TableDefinition<(&str, &[u8]), ()> = TableDefinition::new("orders");
 
 /// Pages that redb keeps in memory. Blocks are looked up in an order that no cache helps; this holds the branches.
 pub(super) const CACHE_BYTES: usize = 6 << 20;
@@ -126,6 +134,8 @@ pub struct State {
     header: Header,
     /// Segments of the export to be taken in by the next commit.
     segments: Vec<Segment>,
+    /// Changes of the ledger to be taken in by the next commit.
+    ledger: LedgerChanges,
     sync_failed: Arc<AtomicBool>,
 }
 
@@ -154,6 +164,7 @@ impl State {
             database,
             header: Header::new(),
             segments: Vec::new(),
+            ledger: LedgerChanges::default(),
             sync_failed,
         };
         let transaction = state.begin_write()?;
@@ -165,6 +176,9 @@ impl State {
         transaction.open_table(CLAIMABLE)?;
         transaction.open_table(DEAD_LETTERS)?;
         transaction.open_table(SEGMENTS)?;
+        transaction.open_table(LEDGER_SEGMENTS)?;
+        transaction.open_table(LEDGER_ROWS)?;
+        transaction.open_table(ORDERS)?;
         write_header(&transaction, &state.header)?;
         transaction.commit()?;
         if let Some(dir) = path.parent() {
@@ -205,6 +219,7 @@ impl State {
                 database,
                 header,
                 segments: Vec::new(),
+                ledger: LedgerChanges::default(),
                 sync_failed,
             }),
         }
@@ -229,6 +244,11 @@ impl State {
     /// Adds segments of the export to the next commit. If that commit fails, they must be added again.
     pub fn record_segments(&mut self, segments: &[Segment]) {
         self.segments = segments.to_vec();
+    }
+
+    /// Adds what the ledger says to the next commit. If that commit fails, it must be added again.
+    pub fn record_ledger(&mut self, changes: LedgerChanges) {
+        self.ledger = changes;
     }
 
     /// Writes all of `pairs` and the header that belongs to them in one durable transaction.
@@ -315,7 +335,8 @@ impl State {
     }
 
     fn commit(&mut self, transaction: WriteTransaction, header: Header) -> Result<(), StateError> {
-        write_segments(&transaction, &std::mem::take(&mut self.segments))?;
+        write_segments(&transaction, SEGMENTS, &std::mem::take(&mut self.segments))?;
+        write_ledger(&transaction, std::mem::take(&mut self.ledger))?;
         write_header(&transaction, &header)?;
         let committed = transaction.commit();
         if self.sync_failed.load(Ordering::SeqCst) {

@@ -11,12 +11,14 @@ use crate::pair::index::{
 };
 use crate::platform::background::spawn_in;
 use crate::record::keys::{RowKey, RunKey};
+use crate::store::ledger::{Order, RowFlags};
 use crate::store::state::blocks;
 use crate::store::state::blocks::DamagedBlock;
 use crate::store::state::error::StateError;
 use crate::store::state::header::decode;
 use crate::store::state::{
-    Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, INODES, PAIRS, PATHS, SCORED, SEGMENTS, range_of,
+    Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, INODES, LEDGER_ROWS, LEDGER_SEGMENTS, ORDERS, PAIRS,
+    PATHS, SCORED, SEGMENTS, range_of,
 };
 
 /// A view of the state at one moment; shared by the threads that read day-files.
@@ -229,6 +231,42 @@ impl StateView {
     pub fn segment(&self, number: u64) -> Result<Option<u64>, StateError> {
         let table = self.transaction.open_table(SEGMENTS)?;
         Ok(table.get(number)?.map(|hash| hash.value()))
+    }
+
+    /// Returns the hash of a whole segment of the ledger, or `None` if the state does not have it.
+    ///
+    /// # Errors
+    /// redb fails.
+    pub fn ledger_segment(&self, number: u64) -> Result<Option<u64>, StateError> {
+        let table = self.transaction.open_table(LEDGER_SEGMENTS)?;
+        Ok(table.get(number)?.map(|hash| hash.value()))
+    }
+
+    /// Returns what the ledger says of the row at an offset of the export.
+    ///
+    /// # Errors
+    /// redb fails.
+    pub fn row_flags(&self, row_offset: u64) -> Result<RowFlags, StateError> {
+        let table = self.transaction.open_table(LEDGER_ROWS)?;
+        let flags = table.get(row_offset)?.map(|flags| RowFlags(flags.value()));
+        Ok(flags.unwrap_or_default())
+    }
+
+    /// Returns the standing orders.
+    ///
+    /// # Errors
+    /// redb fails.
+    pub fn orders(&self) -> Result<Vec<Order>, StateError> {
+        let table = self.transaction.open_table(ORDERS)?;
+        let orders = table.iter()?.map(|order| {
+            let (key, ()) = order.map(|(key, value)| (key, value.value()))?;
+            let (run_id, pair) = key.value();
+            Ok(Order {
+                run_id: run_id.to_owned(),
+                pair: pair.to_vec(),
+            })
+        });
+        orders.collect()
     }
 
     /// Calls `visit` with every dead letter, pair by pair, until `visit` returns a break.

@@ -1,16 +1,18 @@
 //! Owns what a transaction of the state writes: checkpoints, blocks, claims, dead letters. It commits nothing.
 
-use redb::{ReadableTable as _, WriteTransaction};
+use redb::{ReadableTable as _, TableDefinition, WriteTransaction};
 
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{DeadLetter, Packed, PairId, ScoredLine, UnclaimedRow};
 use crate::store::export::Segment;
+use crate::store::ledger::{LedgerChanges, RowFlags};
 use crate::store::state::blocks;
 use crate::store::state::blocks::DamagedBlock;
 use crate::store::state::error::StateError;
 use crate::store::state::header::{decode, encode};
 use crate::store::state::{
-    Blocks, CLAIMABLE, DEAD_LETTERS, INODES, PAIRS, PATHS, SCORED, SEGMENTS, range_of,
+    Blocks, CLAIMABLE, DEAD_LETTERS, INODES, LEDGER_ROWS, LEDGER_SEGMENTS, ORDERS, PAIRS, PATHS,
+    SCORED, range_of,
 };
 
 pub(super) fn write_checkpoint(
@@ -171,11 +173,44 @@ pub(super) fn write_dead_letters(
 
 pub(super) fn write_segments(
     transaction: &WriteTransaction,
+    table: TableDefinition<'static, u64, u64>,
     segments: &[Segment],
 ) -> Result<(), StateError> {
-    let mut table = transaction.open_table(SEGMENTS)?;
+    if segments.is_empty() {
+        return Ok(());
+    }
+    let mut table = transaction.open_table(table)?;
     for segment in segments {
         table.insert(segment.number, segment.hash)?;
+    }
+    Ok(())
+}
+
+pub(super) fn write_ledger(
+    transaction: &WriteTransaction,
+    changes: LedgerChanges,
+) -> Result<(), StateError> {
+    write_segments(transaction, LEDGER_SEGMENTS, &changes.segments)?;
+    if !changes.rows.is_empty() {
+        let mut table = transaction.open_table(LEDGER_ROWS)?;
+        for (row_offset, flags) in changes.rows {
+            if flags == RowFlags::default() {
+                table.remove(row_offset)?;
+            } else {
+                table.insert(row_offset, flags.0)?;
+            }
+        }
+    }
+    if !changes.orders.is_empty() {
+        let mut table = transaction.open_table(ORDERS)?;
+        for (order, is_in_force) in changes.orders {
+            let key = (order.run_id.as_str(), order.pair.as_slice());
+            if is_in_force {
+                table.insert(key, ())?;
+            } else {
+                table.remove(key)?;
+            }
+        }
     }
     Ok(())
 }

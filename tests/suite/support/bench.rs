@@ -16,13 +16,16 @@ use distilld::platform::storage::Storage as _;
 use distilld::recovery::report::OpenReport;
 
 use super::lake_gen::Step;
-use super::naive::Counts;
+use super::ledger::{ledger_fault, read_ledger};
+use super::naive::{Counts, NaiveBatch};
 use super::sim_disk::SimDisk;
 
 /// The root of every simulated lake.
 pub const ROOT: &str = "/lake";
 /// Its export.
 pub const EXPORT: &str = "/lake/data/distilled/sft/sft_export.jsonl";
+/// Its retraction ledger.
+pub const LEDGER: &str = "/lake/data/distilled/sft/sft_retractions.jsonl";
 /// Its state directory.
 pub const STATE_DIR: &str = "/lake/data/distilled/.distilld";
 /// Small enough for several segments in a small lake.
@@ -73,6 +76,10 @@ pub struct Bench {
     pub engine: Option<Engine>,
     /// Every complete line that the reader has seen.
     pub seen: Vec<u8>,
+    /// Every complete line of the ledger that the reader has seen.
+    pub seen_ledger: Vec<u8>,
+    /// The lengths of export and ledger at each read, bytes.
+    pub seen_lengths: Vec<(u64, u64)>,
     /// Journal length at which a checkpoint is due.
     pub checkpoint_bytes: u64,
     /// Threads of the engine.
@@ -95,6 +102,8 @@ impl Bench {
             clock: Arc::default(),
             engine: None,
             seen: Vec::new(),
+            seen_ledger: Vec::new(),
+            seen_lengths: Vec::new(),
             checkpoint_bytes: 1 << 20,
             threads: 1,
             batch_bytes: BATCH_BYTES,
@@ -117,6 +126,8 @@ impl Bench {
             root: PathBuf::from(ROOT),
             state_dir: PathBuf::from(STATE_DIR),
             export_path: PathBuf::from(EXPORT),
+            ledger_path: PathBuf::from(LEDGER),
+            ledger_origin: Default::default(),
             limits: LineLimits {
                 line_bytes_max: self.line_bytes_max,
             },
@@ -278,6 +289,44 @@ impl Bench {
             ));
         }
         self.seen = bytes[..whole].to_vec();
+        self.read_ledger()
+    }
+
+    /// Reads the ledger like a consumer that has just read the export: what was seen of it stays, and it has every event
+    /// that was committed before the newest row (L3).
+    fn read_ledger(&mut self) -> Result<(), String> {
+        let bytes = self.disk.read(LEDGER).unwrap_or_default();
+        if !bytes.starts_with(&self.seen_ledger) {
+            return Err(format!(
+                "the reader had seen {} bytes that are not the beginning of the ledger's {} any more",
+                self.seen_ledger.len(),
+                bytes.len()
+            ));
+        }
+        let whole = bytes
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |newline| newline + 1);
+        self.seen_ledger = bytes[..whole].to_vec();
+        let lengths = (self.seen.len() as u64, whole as u64);
+        self.seen_lengths.push(lengths);
         Ok(())
+    }
+
+    /// Returns the difference between the effective set and that of the naive batch, or an event that a reader did not see
+    /// although it saw a later row.
+    pub fn ledger_fault(&self, naive: &NaiveBatch) -> Option<String> {
+        let export = self.disk.read(EXPORT).unwrap_or_default();
+        let ledger = self.disk.read(LEDGER).unwrap_or_default();
+        let events = read_ledger(&export, &ledger).unwrap_or_default();
+        for (export_len, ledger_len) in &self.seen_lengths {
+            let mut unseen = events.iter().filter(|event| event.end > *ledger_len);
+            if let Some(event) = unseen.find(|event| event.export_len < *export_len) {
+                return Some(format!(
+                    "a reader of {export_len} bytes of the export saw {ledger_len} bytes of the ledger, without {event:?}"
+                ));
+            }
+        }
+        ledger_fault(&export, &ledger, naive)
     }
 }

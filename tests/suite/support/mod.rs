@@ -14,6 +14,7 @@ pub mod http;
 #[cfg(not(fuzzing))]
 pub mod kill_harness;
 pub mod lake_gen;
+pub mod ledger;
 #[cfg(not(fuzzing))]
 pub mod manager;
 pub mod naive;

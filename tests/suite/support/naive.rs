@@ -45,7 +45,7 @@ pub struct Counts {
     pub blank_text: u64,
     /// Rows.
     pub exported: u64,
-    /// Of the rows: a later line of the pair refuses the run by its category.
+    /// Of the rows: a later line of the pair refuses the run by its category, or has a row of the run.
     pub contradicted: u64,
 }
 
@@ -61,6 +61,8 @@ impl Counts {
 pub struct NaiveBatch {
     /// The rows in walk order, without newline, [`STAMP`] for the stamps.
     pub rows: Vec<String>,
+    /// The rows that no later line overrules.
+    pub effective: Vec<String>,
     /// The verdicts.
     pub counts: Counts,
 }
@@ -134,8 +136,8 @@ fn join_pair(batch: &mut NaiveBatch, name: &str, scored: &[u8], evidence: &[u8],
     counts.scored_files += 1;
     counts.has_unarmed += u64::from(scored.has_unarmed);
     let mut index = 0;
-    // Rows of each run that no later line has refused so far.
-    let mut standing: HashMap<String, u64> = HashMap::new();
+    // The row of each run that no later line has overruled so far.
+    let mut current: HashMap<String, String> = HashMap::new();
     for line in scored.whole {
         let Some(run) = parse_scored(&line) else {
             counts.malformed += 1;
@@ -150,20 +152,25 @@ fn join_pair(batch: &mut NaiveBatch, name: &str, scored: &[u8], evidence: &[u8],
         ) {
             Verdict::Firewall => {
                 counts.firewall += 1;
-                counts.contradicted += standing.remove(&run.run_id).unwrap_or(0);
+                counts.contradicted += u64::from(current.remove(&run.run_id).is_some());
             }
-            Verdict::UnknownCategory => counts.unknown_category += 1,
+            Verdict::UnknownCategory => {
+                counts.unknown_category += 1;
+                counts.contradicted += u64::from(current.remove(&run.run_id).is_some());
+            }
             Verdict::NoEvidence => counts.no_evidence += 1,
             Verdict::Role => counts.role += 1,
             Verdict::BlankText => counts.blank_text += 1,
             Verdict::Exported(row) => {
                 counts.exported += 1;
-                *standing.entry(run.run_id.clone()).or_default() += 1;
+                let before = current.insert(run.run_id.clone(), row.clone());
+                counts.contradicted += u64::from(before.is_some());
                 batch.rows.push(row);
             }
         }
         index += 1;
     }
+    batch.effective.extend(current.into_values());
 }
 
 fn verdict(run: &Scored, evidence: Option<&Evidence>, id: &str, partial: bool) -> Verdict {
@@ -192,7 +199,7 @@ pub fn refused_keys(path: &str, scored: &[u8]) -> BTreeSet<String> {
         .whole
         .iter()
         .filter_map(|line| parse_scored(line))
-        .filter(|run| ["rejected", "needs_human_review"].contains(&run.category.as_str()))
+        .filter(|run| !["accepted", "partially_accepted"].contains(&run.category.as_str()))
         .map(|run| row_key(&row(&run, &nothing, &format!("{name}:0"))))
         .collect()
 }

@@ -1,0 +1,128 @@
+//! Turns what a read says of rows into events of the retraction ledger, and restores rows that no line overrules any more.
+
+use std::sync::Arc;
+
+use crate::engine::ledger::Event;
+use crate::engine::{Engine, EngineError};
+use crate::lake::path::PairPath;
+use crate::pair::Overlay;
+use crate::pair::overrule::RowChange;
+use crate::pair::verdict::Verdict;
+use crate::record::ledger::{Cause, Op};
+use crate::store::ledger::RowFlags;
+
+impl Engine {
+    /// Adds the events of rows that a merged read changes. Rows from `rows_from` on are of that read: the ledger says
+    /// nothing of them yet.
+    pub(super) fn record_row_changes(
+        &mut self,
+        path: &PairPath,
+        changes: &[RowChange],
+        rows_from: u64,
+    ) -> Result<(), EngineError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.commits.begin_pending(self.ctx.clock.monotonic_ms());
+        let day_file = Arc::<str>::from(path.as_path().to_string_lossy());
+        for change in changes {
+            let op = match change.cause {
+                Cause::Superseded => Op::Note,
+                _ => Op::Retract,
+            };
+            let event = Event {
+                op,
+                cause: change.cause,
+                row_offset: Some(change.row_offset),
+                run_id: String::new(),
+                day_file: Arc::clone(&day_file),
+                line_offset: Some(change.line_offset),
+                reason: Arc::from(""),
+            };
+            let is_known = change.row_offset < rows_from;
+            self.push_row_event(event, change.row_offset, is_known)?;
+        }
+        Ok(())
+    }
+
+    /// Adds an event of a row. `is_known` is whether the ledger may have an event of it.
+    pub(super) fn push_row_event(
+        &mut self,
+        event: Event,
+        row_offset: u64,
+        is_known: bool,
+    ) -> Result<(), EngineError> {
+        let ledger = &mut self.commits.ledger;
+        let before = match ledger.recent_flags(row_offset) {
+            Some(recent) => recent,
+            None if is_known => self.pairs.view().row_flags(row_offset)?,
+            None => RowFlags::default(),
+        };
+        ledger.push_row(event, row_offset, before);
+        Ok(())
+    }
+
+    /// Restores the rows of a pair that is read to its end and whose lines claimed rows again: those that are out, and that
+    /// neither a line nor an order keeps out.
+    pub(super) fn review(&mut self, path: &PairPath) -> Result<(), EngineError> {
+        let pair = Arc::clone(&self.pairs.slot(path)?.pair);
+        if !pair.checkpoint.review {
+            return Ok(());
+        }
+        let orders = Arc::clone(&self.commits.ledger.orders);
+        let mut effective = Vec::new();
+        self.pairs.snapshot(&orders).for_each_scored(&pair, |line| {
+            if let Verdict::Exported {
+                row_offset,
+                contradicted: false,
+                ..
+            } = line.verdict
+                && !orders.apply_to(line.run, path.as_bytes())
+            {
+                effective.push(row_offset);
+            }
+        })?;
+        effective.sort_unstable();
+        self.restore_rows(path, &effective, "")?;
+        let mut checkpoint = pair.checkpoint.clone();
+        checkpoint.review = false;
+        let now_ms = self.ctx.clock.monotonic_ms();
+        // Not in the journal: if this is lost, the next read of the pair reviews it again and finds nothing.
+        self.pairs
+            .apply(path, checkpoint, Overlay::default(), now_ms);
+        Ok(())
+    }
+
+    /// Adds an event for each of these rows that is out. Returns how many were.
+    pub(super) fn restore_rows(
+        &mut self,
+        path: &PairPath,
+        row_offsets: &[u64],
+        reason: &str,
+    ) -> Result<u64, EngineError> {
+        let (day_file, reason) = (Arc::<str>::from(path.as_path().to_string_lossy()), Arc::<str>::from(reason));
+        let mut restored = 0;
+        for row_offset in row_offsets {
+            let before = self
+                .commits
+                .ledger
+                .flags(self.pairs.view(), *row_offset)?;
+            let Some(cause) = before.cause() else {
+                continue;
+            };
+            let event = Event {
+                op: Op::Restore,
+                cause,
+                row_offset: Some(*row_offset),
+                run_id: String::new(),
+                day_file: Arc::clone(&day_file),
+                line_offset: None,
+                reason: Arc::clone(&reason),
+            };
+            self.commits.begin_pending(self.ctx.clock.monotonic_ms());
+            self.commits.ledger.push_row(event, *row_offset, before);
+            restored += 1;
+        }
+        Ok(restored)
+    }
+}

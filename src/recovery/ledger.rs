@@ -1,0 +1,304 @@
+//! The retraction ledger at a start without a usable state: a new one begins, or the one that is there is folded and
+//! must fit the rows of the export.
+//!
+//! | export | ledger | action |
+//! |---|---|---|
+//! | absent or empty | absent, or without a whole line | begins: `created` |
+//! | has rows | absent, or without a whole line | begins: `adopted`; what is retracted is found while the sources are read |
+//! | any | there | folded; a torn last line is cut; every retracted row must be in the export, with its hash |
+//!
+//! A ledger that does not fit is refused: rows of this export would be left out for events of another one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::engine::{EngineError, Setup};
+use crate::platform::storage::{Storage, exists, remove_if_exists, write_all_at};
+use crate::record::ledger::fold::Fold;
+use crate::record::ledger::{Cause, ExportId, LedgerLine, Op, row_hash};
+use crate::record::timestamp::stamp;
+use crate::store::export::{Export, ExportError, Segments};
+use crate::store::ledger::{LedgerChanges, Order, RowFlags};
+use crate::store::state::header::LedgerMark;
+
+/// A retracted row, by which the ledger is held against the export.
+#[derive(Debug, Clone, Copy)]
+struct RetractedRow {
+    offset: u64,
+    len_bytes: u64,
+    hash: [u8; 16],
+}
+
+/// A ledger that was read to its end.
+#[derive(Debug)]
+pub(super) struct FoldedLedger {
+    path: PathBuf,
+    pub(super) file: Export,
+    mark: LedgerMark,
+    changes: LedgerChanges,
+    /// Longest committed length of the export that a line names, bytes.
+    export_len: u64,
+    /// Rows that are out and not yet held against the export, the last one first.
+    unproven: Vec<RetractedRow>,
+}
+
+/// Opens the ledger of an export of `export_len` bytes, or begins one.
+///
+/// # Errors
+/// [`EngineError::Ledger`] for a ledger that breaks a rule; errors of the disk.
+pub(super) fn open_ledger(setup: &Setup, export_len: u64) -> Result<FoldedLedger, EngineError> {
+    let storage = &setup.storage;
+    let io_error = |source| ExportError::Io {
+        path: setup.ledger_path.clone(),
+        source,
+    };
+    let has_line = exists(&**storage, &setup.ledger_path).map_err(io_error)? && {
+        let file = Export::open_or_create(Arc::clone(storage), &setup.ledger_path)?;
+        let mut lines = 0;
+        file.for_each_row(|_, _| -> Result<(), ExportError> {
+            lines += 1;
+            Ok(())
+        })?;
+        lines > 0
+    };
+    if !has_line {
+        begin_ledger(setup, export_len)?;
+    }
+    let file = Export::open_or_create(Arc::clone(storage), &setup.ledger_path)?;
+    fold_ledger(setup, file)
+}
+
+/// Writes a ledger with its first lines under another name and renames it, so that it is there whole or not at all.
+fn begin_ledger(setup: &Setup, export_len: u64) -> Result<(), EngineError> {
+    let origin = &setup.ledger_origin;
+    let cause = match export_len {
+        _ if origin.is_rebuild => Cause::Rebuild,
+        0 => Cause::Created,
+        _ => Cause::Adopted,
+    };
+    let line = LedgerLine {
+        seq: 0,
+        op: Op::Begin,
+        export: new_export_id(),
+        export_len,
+        row: None,
+        row_hash: [0; 16],
+        id: String::new(),
+        source_run_id: String::new(),
+        cause,
+        day_file: String::new(),
+        line_offset: None,
+        reason: origin.reason.clone(),
+        at: stamp(setup.clock.wall_ms()),
+    };
+    let mut lines = Vec::new();
+    line.write(&mut lines);
+    for ((order, reason), seq) in origin.orders.iter().zip(1..) {
+        let line = LedgerLine {
+            seq,
+            op: Op::Order,
+            source_run_id: order.run_id.clone(),
+            cause: Cause::Operator,
+            day_file: String::from_utf8_lossy(&order.pair).into_owned(),
+            reason: reason.clone(),
+            ..line.clone()
+        };
+        line.write(&mut lines);
+    }
+    let write = || -> io::Result<()> {
+        let storage = &*setup.storage;
+        let new_path = new_path(&setup.ledger_path);
+        remove_if_exists(storage, &new_path)?;
+        let file = storage.create(&new_path)?;
+        share_rights(storage, &setup.export_path, &*file);
+        write_all_at(&*file, &lines, 0)?;
+        file.sync_data()?;
+        storage.rename(&new_path, &setup.ledger_path)?;
+        storage.sync_dir(setup.ledger_path.parent().unwrap_or(Path::new(".")))
+    };
+    let path = setup.ledger_path.clone();
+    write().map_err(|source| ExportError::Io { path, source }.into())
+}
+
+/// Whoever may read the export may read its ledger. A file that keeps other rights is reported by `check`.
+fn share_rights(
+    storage: &dyn Storage,
+    export: &Path,
+    ledger: &dyn crate::platform::storage::StorageFile,
+) {
+    if let Ok(Some(rights)) = storage.rights(export)
+        && let Err(error) = ledger.set_rights(rights)
+    {
+        tracing::warn!(
+            export = %export.display(), %error,
+            "cannot give the retraction ledger the owner and mode of the export {} ({error})",
+            export.display()
+        );
+    }
+}
+
+fn new_path(ledger: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(ledger.file_name().unwrap_or_default());
+    name.push(".new");
+    ledger.with_file_name(name)
+}
+
+/// Returns eight random bytes.
+fn new_export_id() -> ExportId {
+    use std::hash::{BuildHasher as _, RandomState};
+    // The keys of the hash are random in each process and differ in each state.
+    ExportId(RandomState::new().hash_one(std::process::id()).to_le_bytes())
+}
+
+/// Reads a ledger, cuts a torn last line, and makes it durable.
+fn fold_ledger(setup: &Setup, mut file: Export) -> Result<FoldedLedger, EngineError> {
+    let refused = |what: String| EngineError::Ledger {
+        ledger: setup.ledger_path.display().to_string(),
+        what,
+    };
+    let mut fold = Fold::new(None);
+    let mut changes = LedgerChanges::default();
+    let mut rows = BTreeMap::new();
+    let mut export_len = 0;
+    let mut segments = Segments::new(setup.segment_bytes);
+    let mut mark = LedgerMark::default();
+    let end = file.for_each_row(|_, line| -> Result<(), EngineError> {
+        let line = [line, b"\n"].concat();
+        segments.extend(&line);
+        let line = fold.read(&line).map_err(|error| refused(error.to_string()))?;
+        (mark.export, mark.next_seq) = (line.export.0, line.seq + 1);
+        export_len = export_len.max(line.export_len);
+        let offset = line.row.map(|row| row.offset);
+        let before = offset.and_then(|offset| changes.rows.get(&offset).copied());
+        changes.apply(&line, before.unwrap_or_default());
+        match (line.op, line.row) {
+            (Op::Retract, Some(row)) => {
+                let hash = line.row_hash;
+                let (offset, len_bytes) = (row.offset, row.len_bytes);
+                rows.insert(offset, RetractedRow { offset, len_bytes, hash });
+            }
+            (Op::Restore, Some(row)) => drop(rows.remove(&row.offset)),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    if file.len_bytes() > end {
+        file.cut(end)?;
+    }
+    mark.rows_out = rows.len() as u64;
+    file.hashed(segments);
+    mark.file = file.sync()?;
+    mark.guard = file.guard();
+    changes.rows.retain(|_, flags| *flags != RowFlags::default());
+    changes.orders.retain(|_, is_in_force| *is_in_force);
+    changes.segments = file.finished_segments().to_vec();
+    Ok(FoldedLedger {
+        path: setup.ledger_path.clone(),
+        file,
+        mark,
+        changes,
+        export_len,
+        unproven: rows.into_values().rev().collect(),
+    })
+}
+
+impl FoldedLedger {
+    /// Holds the next row of the export, without its newline, against the events of the row at its offset.
+    ///
+    /// # Errors
+    /// [`EngineError::Ledger`].
+    pub(super) fn on_row(&mut self, offset: u64, row: &[u8]) -> Result<(), EngineError> {
+        let Some(next) = self.unproven.last().filter(|next| next.offset <= offset) else {
+            return Ok(());
+        };
+        let len_bytes = row.len() as u64 + 1;
+        let fits = (next.offset, next.len_bytes) == (offset, len_bytes)
+            && row_hash(&[row, b"\n"].concat()) == next.hash;
+        if !fits {
+            let at = next.offset;
+            return Err(self.refused(format!("the retracted row at byte {at} is another one")));
+        }
+        self.unproven.pop();
+        Ok(())
+    }
+
+    /// Returns what the state takes in, once all rows of an export of `export_len` bytes were held against the ledger.
+    ///
+    /// # Errors
+    /// [`EngineError::Ledger`].
+    pub(super) fn finish(
+        &mut self,
+        export_len: u64,
+    ) -> Result<(LedgerMark, LedgerChanges), EngineError> {
+        if self.export_len > export_len {
+            let what = format!(
+                "it is of an export of at least {} bytes, and the export has {export_len}",
+                self.export_len
+            );
+            return Err(self.refused(what));
+        }
+        self.file.segments_applied();
+        Ok((self.mark, std::mem::take(&mut self.changes)))
+    }
+
+    fn refused(&self, what: String) -> EngineError {
+        EngineError::Ledger {
+            ledger: self.path.display().to_string(),
+            what,
+        }
+    }
+}
+
+/// What a new ledger carries over from the one that it replaces.
+#[derive(Debug, Default)]
+pub(super) struct OldLedger {
+    /// Identity and lengths.
+    pub(super) description: String,
+    /// The standing orders, with the words of their operators.
+    pub(super) orders: Vec<(Order, String)>,
+}
+
+/// Reads the orders of a ledger that is to be replaced. Lines that cannot be read hold none.
+///
+/// # Errors
+/// The ledger cannot be read.
+pub(super) fn read_old_ledger(setup: &Setup) -> Result<OldLedger, EngineError> {
+    let storage = &setup.storage;
+    let path = &setup.ledger_path;
+    let io_error = |source| ExportError::Io {
+        path: path.clone(),
+        source,
+    };
+    if !exists(&**storage, path).map_err(io_error)? {
+        return Ok(OldLedger::default());
+    }
+    let file = Export::open_or_create(Arc::clone(storage), path)?;
+    let mut orders = BTreeMap::new();
+    let mut export = None;
+    let end = file.for_each_row(|_, line| -> Result<(), EngineError> {
+        let Ok(line) = LedgerLine::parse(line) else {
+            return Ok(());
+        };
+        export = Some((line.export, line.export_len));
+        let order = Order {
+            run_id: line.source_run_id,
+            pair: line.day_file.into_bytes(),
+        };
+        match line.op {
+            Op::Order => drop(orders.insert(order, line.reason)),
+            Op::Revoke => drop(orders.remove(&order)),
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let description = export.map(|(export, export_len)| {
+        format!("replaces export {export}, {export_len} bytes, with a ledger of {end} bytes")
+    });
+    Ok(OldLedger {
+        description: description.unwrap_or_default(),
+        orders: orders.into_iter().collect(),
+    })
+}

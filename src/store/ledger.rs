@@ -1,0 +1,138 @@
+//! What the state and the journal hold of the retraction ledger: its name, the rows that it concerns, the orders.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::pair::orders::Orders;
+use crate::record::keys::RunKey;
+use crate::record::ledger::{Cause, LedgerLine, Op};
+use crate::store::export::Segment;
+use crate::store::state::StateView;
+use crate::store::state::error::StateError;
+
+/// Name of the ledger, next to the export.
+pub const LEDGER_FILE: &str = "sft_retractions.jsonl";
+
+/// Returns the path of the ledger of an export.
+#[must_use]
+pub fn ledger_path(export: &Path) -> PathBuf {
+    export.with_file_name(LEDGER_FILE)
+}
+
+/// Returns whether a file is a ledger, or the one that a rebuild makes.
+#[must_use]
+pub fn is_ledger(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.strip_prefix(b".")
+        .unwrap_or(name)
+        .starts_with(LEDGER_FILE.as_bytes())
+}
+
+/// What the ledger says of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RowFlags(pub u8);
+
+impl RowFlags {
+    const OUT: u8 = 1;
+    const NOTED: u8 = 2;
+    /// The bits of the index in [`RowFlags::CAUSES`], for a row that is out.
+    const CAUSE_SHIFT: u8 = 2;
+    const CAUSES: [Cause; 5] = [
+        Cause::Rejected,
+        Cause::NeedsHumanReview,
+        Cause::UnknownCategory,
+        Cause::Rescored,
+        Cause::Operator,
+    ];
+
+    /// Returns whether the row is out of the effective set.
+    #[must_use]
+    pub fn is_out(self) -> bool {
+        self.0 & Self::OUT != 0
+    }
+
+    /// Returns whether it is noted that the row's evidence was replaced.
+    #[must_use]
+    pub fn is_noted(self) -> bool {
+        self.0 & Self::NOTED != 0
+    }
+
+    /// Returns why the row is out; `None` where it is not.
+    #[must_use]
+    pub fn cause(self) -> Option<Cause> {
+        let index = usize::from(self.0 >> Self::CAUSE_SHIFT);
+        Self::CAUSES.get(index).copied().filter(|_| self.is_out())
+    }
+
+    /// Returns the flags after an event of the row.
+    #[must_use]
+    pub fn after(self, op: Op, cause: Cause) -> Self {
+        let noted = self.0 & Self::NOTED;
+        Self(match op {
+            Op::Retract => {
+                let index = Self::CAUSES.iter().position(|known| *known == cause);
+                let index = index.unwrap_or(Self::CAUSES.len()) as u8;
+                noted | Self::OUT | index << Self::CAUSE_SHIFT
+            }
+            Op::Restore => noted,
+            Op::Note => self.0 | Self::NOTED,
+            Op::Begin | Op::Order | Op::Revoke => self.0,
+        })
+    }
+}
+
+/// A standing order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Order {
+    /// The run.
+    pub run_id: String,
+    /// The path of the pair that it concerns; empty for all.
+    pub pair: Vec<u8>,
+}
+
+/// Changes that a checkpoint writes into the state.
+#[derive(Debug, Clone, Default)]
+pub struct LedgerChanges {
+    /// Whole segments of the ledger.
+    pub segments: Vec<Segment>,
+    /// What the ledger says of rows now.
+    pub rows: BTreeMap<u64, RowFlags>,
+    /// Orders, and whether each is in force now.
+    pub orders: BTreeMap<Order, bool>,
+}
+
+impl LedgerChanges {
+    /// Applies a line; `before` is what the ledger said of its row until then.
+    pub fn apply(&mut self, line: &LedgerLine, before: RowFlags) {
+        if let Some(row) = line.row {
+            self.rows.insert(row.offset, before.after(line.op, line.cause));
+        }
+        if matches!(line.op, Op::Order | Op::Revoke) {
+            let order = Order {
+                run_id: line.source_run_id.clone(),
+                pair: line.day_file.clone().into_bytes(),
+            };
+            self.orders.insert(order, line.op == Op::Order);
+        }
+    }
+}
+
+/// Returns the standing orders of a state and of changes that are newer.
+///
+/// # Errors
+/// The state cannot be read.
+pub fn standing_orders(view: &StateView, changes: &LedgerChanges) -> Result<Orders, StateError> {
+    let mut orders = Orders::default();
+    for order in view.orders()? {
+        orders.insert(RunKey::from_run_id(&order.run_id), &order.pair);
+    }
+    for (order, is_in_force) in &changes.orders {
+        let run = RunKey::from_run_id(&order.run_id);
+        if *is_in_force {
+            orders.insert(run, &order.pair);
+        } else {
+            orders.remove(run, &order.pair);
+        }
+    }
+    Ok(orders)
+}
