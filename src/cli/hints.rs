@@ -8,12 +8,13 @@ use crate::batch::pair::PairReadError;
 use crate::batch::verify::error::VerifyError;
 use crate::cli::run::DaemonError;
 use crate::config::ConfigError;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, OrderError};
 use crate::platform::background::{THREADS_FIX, ThreadError, is_out_of_threads};
 use crate::platform::root_lock::LockError;
 use crate::platform::storage::is_out_of_files;
 use crate::query::dead_letters::RetryError;
 use crate::query::offline::InquireError;
+use crate::query::retract::RetractError;
 use crate::recovery::rebuild::{DropReason, RebuildError};
 use crate::store::export::ExportError;
 use crate::store::journal::error::JournalError;
@@ -56,6 +57,7 @@ pub fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
         .or_else(|| hint(error, verify))
         .or_else(|| hint(error, inquire))
         .or_else(|| hint(error, retry))
+        .or_else(|| hint(error, retract))
         .or_else(|| hint(error, |refusal: &UserError| refusal.fix.clone()))
         .or_else(|| hint(error, |error: &std::io::Error| disk(error, "it")))
 }
@@ -305,6 +307,26 @@ fn retry(error: &RetryError) -> String {
         RetryError::Unknown(_) => {
             "`distilld dead-letters` lists the day-files that have dead letters".to_owned()
         }
+    }
+}
+
+fn retract(error: &RetractError) -> String {
+    match error {
+        RetractError::Inquire(error) => inquire(error),
+        RetractError::Engine(error) | RetractError::Order(OrderError::Engine(error)) => {
+            engine(error)
+        }
+        RetractError::Order(OrderError::NoReason) => "add --reason TEXT".to_owned(),
+        RetractError::Order(OrderError::NoDayFile(_)) => {
+            "name the path of the day-file relative to data/scored-runs".to_owned()
+        }
+        RetractError::Ledger { source, .. } => match source.kind() {
+            ErrorKind::NotFound => "start `distilld run`, which creates the ledger".to_owned(),
+            ErrorKind::InvalidData => {
+                "restore the ledger from a copy, or run `distilld rebuild --state-only`".to_owned()
+            }
+            _ => disk(source, "the ledger"),
+        },
     }
 }
 

@@ -7,6 +7,7 @@ mod export;
 pub mod hints;
 pub(crate) mod queries;
 pub mod render;
+mod retract;
 pub mod run;
 mod stopped;
 
@@ -127,6 +128,7 @@ fn run(
         Command::Verify => return verify(&without_links_in(settings)),
         Command::Rebuild(arguments) => rebuild(&without_links_in(settings), arguments)?,
         Command::Query(query) => return queries::answer(settings, &query),
+        Command::Retract(arguments) => return retract::run(settings, &arguments),
         Command::Check => return check(settings),
     }
     Ok(ExitCode::SUCCESS)

@@ -3,6 +3,7 @@
 
 use tokio::sync::oneshot;
 
+use crate::engine::{OrderRequest, OrderResult};
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::history::Recent;
 use crate::query::dead_letters::RetryReport;
@@ -26,6 +27,8 @@ pub enum EngineRequest {
         /// Answered when the whole day-file has been read; dropped if the pair is unknown.
         reply: oneshot::Sender<RetryReport>,
     },
+    /// Carries out an order of an operator. The error is its text.
+    Order(Box<OrderRequest>, oneshot::Sender<Result<OrderResult, String>>),
 }
 
 /// A consistent moment of the lake.

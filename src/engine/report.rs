@@ -5,6 +5,7 @@ use crate::engine::merge::SourceProblem;
 use crate::engine::metrics::Metrics;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::accounting::Account;
+use crate::pair::orders::Orders;
 use crate::pair::verdict::{LineTotals, VerdictKind};
 use crate::store::snapshot::StateSnapshot;
 
@@ -19,6 +20,24 @@ impl Engine {
     #[must_use]
     pub fn export_bytes(&self) -> u64 {
         self.commits.export.shown_bytes()
+    }
+
+    /// Returns the length of the lines in the retraction ledger, bytes.
+    #[must_use]
+    pub fn ledger_bytes(&self) -> u64 {
+        self.commits.ledger.file.shown_bytes()
+    }
+
+    /// Returns the number of rows in the export that the ledger has out of the effective set.
+    #[must_use]
+    pub fn rows_out(&self) -> u64 {
+        self.commits.ledger.rows_out()
+    }
+
+    /// Returns the standing orders.
+    #[must_use]
+    pub fn orders(&self) -> &Orders {
+        &self.commits.ledger.orders
     }
 
     /// Returns the number of rows that are merged and not in the export yet.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::sync::{Semaphore, oneshot};
@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::config::Exclude;
 use crate::daemon::inbox::Inbox;
 use crate::daemon::requests::{EngineRequest, Snapshot};
+use crate::engine::OrderRequest;
 use crate::http::response::{SNAPSHOT_PATIENCE, busy, json, snapshot, text};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::{PairPath, export_path};
@@ -39,6 +40,9 @@ const WAITING_AGE_MAX: Duration = Duration::from_secs(5);
 const LISTED_MAX: usize = 10_000;
 /// Time limit for reading a day-file again, which may be long.
 const RETRY_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Maximum length of a request with orders, bytes; the command sends several.
+const ORDER_BYTES_MAX: usize = 16 << 20;
 
 /// Inputs of handlers apart from the snapshot: the root, limits and the cache of waiting runs.
 #[derive(Debug)]
@@ -132,17 +136,18 @@ type HttpResponse = Response<Full<Bytes>>;
 
 /// Returns the response to a request on the control socket.
 pub(super) async fn answer(
-    request: &Request<Incoming>,
+    request: Request<Incoming>,
     inbox: &Arc<Inbox>,
     context: &Arc<QueryContext>,
 ) -> Response<Full<Bytes>> {
-    let params = QueryParams::from_uri(request.uri());
+    let (head, body) = request.into_parts();
+    let params = QueryParams::from_uri(&head.uri);
     // HEAD is handled as GET; hyper omits the body.
-    let method = match *request.method() {
+    let method = match head.method {
         Method::HEAD => &Method::GET,
         ref method => method,
     };
-    match (method, request.uri().path()) {
+    match (method, head.uri.path()) {
         (&Method::GET, "/status.json") => status(inbox, context).await,
         (&Method::GET, "/recent.json") => recent(inbox).await,
         (&Method::GET, "/explain.json") => explain(inbox, context, params).await,
@@ -151,6 +156,7 @@ pub(super) async fn answer(
         (&Method::GET, "/dead-letters.json") => dead_letters(inbox, context, params).await,
         (&Method::GET, "/plan.json") => plan(inbox, context).await,
         (&Method::POST, "/dead-letters/retry") => retry(inbox, params).await,
+        (&Method::POST, "/retract") => retract(inbox, body).await,
         (&Method::GET, _) => text(StatusCode::NOT_FOUND, "not found"),
         _ => text(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -306,6 +312,24 @@ pub(super) async fn retry(inbox: &Inbox, params: QueryParams) -> HttpResponse {
         Ok(Ok(report)) => json(&report),
         Ok(Err(_)) => text(StatusCode::NOT_FOUND, &unknown),
         Err(_) => busy(),
+    }
+}
+
+async fn retract(inbox: &Inbox, body: Incoming) -> HttpResponse {
+    let body = match Limited::new(body, ORDER_BYTES_MAX).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return text(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()),
+    };
+    let request = match serde_json::from_slice::<OrderRequest>(&body) {
+        Ok(request) => Box::new(request),
+        Err(error) => return text(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    let (reply, answered) = oneshot::channel();
+    inbox.ask(EngineRequest::Order(request, reply));
+    match tokio::time::timeout(RETRY_PATIENCE, answered).await {
+        Ok(Ok(Ok(result))) => json(&result),
+        Ok(Ok(Err(error))) => text(StatusCode::BAD_REQUEST, &error),
+        _ => busy(),
     }
 }
 

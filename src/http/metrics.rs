@@ -162,6 +162,12 @@ fn export(registry: &mut Registry, status: &Status) {
         "Length of the export",
         export.len_bytes,
     );
+    bytes(
+        registry,
+        "ledger_size",
+        "Length of the retraction ledger",
+        status.retractions.len_bytes,
+    );
     for (name, help, rows) in [
         ("export_rows", "Rows in the export", export.rows),
         (
@@ -181,8 +187,18 @@ fn export(registry: &mut Registry, status: &Status) {
         ),
         (
             "export_rows_contradicted",
-            "Rows in the export whose run was rejected later",
+            "Rows in the export that a later line of the same run overrules",
             export.contradicted,
+        ),
+        (
+            "export_rows_retracted",
+            "Rows in the export that the retraction ledger has out of the effective set",
+            status.retractions.rows,
+        ),
+        (
+            "standing_orders",
+            "Standing orders of operators that keep runs out of the effective set",
+            status.retractions.orders,
         ),
     ] {
         single(registry, name, help, rows);

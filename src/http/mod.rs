@@ -214,7 +214,7 @@ pub async fn connection(
 ) {
     let service = service_fn(move |request| {
         let cache = Arc::clone(&cache);
-        async move { Ok::<_, Infallible>(answer(&request, endpoint, &cache).await) }
+        async move { Ok::<_, Infallible>(answer(request, endpoint, &cache).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         // One request per connection: hyper 1.12 may answer pipelined bytes in the middle of another response.
@@ -250,11 +250,11 @@ pub async fn connection(
 
 /// Returns the response to a request that arrived at this endpoint.
 async fn answer(
-    request: &Request<Incoming>,
+    request: Request<Incoming>,
     endpoint: Endpoint,
     cache: &StatusCache,
 ) -> Response<Full<Bytes>> {
-    let mut response = match access::admit(request, endpoint) {
+    let mut response = match access::admit(&request, endpoint) {
         Ok(()) => admitted(request, endpoint, cache).await,
         Err((status, why)) => response::text(status, &why),
     };
@@ -263,14 +263,16 @@ async fn answer(
 }
 
 async fn admitted(
-    request: &Request<Incoming>,
+    request: Request<Incoming>,
     endpoint: Endpoint,
     cache: &StatusCache,
 ) -> Response<Full<Bytes>> {
-    let path = request.uri().path();
+    let path = request.uri().path().to_owned();
+    let path = path.as_str();
+    let (headers, is_read) = (request.headers().clone(), access::reads(request.method()));
     if let Some(stopped) = cache.stopped().filter(|_| endpoint.is_control()) {
         // No engine answers any more.
-        let shown = public_routes::answer(path, request.headers(), cache).await;
+        let shown = public_routes::answer(path, &headers, cache).await;
         return shown.unwrap_or_else(|| {
             let health = &stopped.health;
             let fix = health.fix.as_deref().unwrap_or_default();
@@ -282,10 +284,10 @@ async fn admitted(
     }
     let from_engine = handlers::answer(request, cache.wake(), cache.answering());
     // The control socket never returns a cached status, and it alone accepts requests that change something.
-    if endpoint.is_control() && (path == "/status.json" || !access::reads(request.method())) {
+    if endpoint.is_control() && (path == "/status.json" || !is_read) {
         return from_engine.await;
     }
-    if let Some(answer) = public_routes::answer(path, request.headers(), cache).await {
+    if let Some(answer) = public_routes::answer(path, &headers, cache).await {
         return answer;
     }
     if endpoint.is_control() {

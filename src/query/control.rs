@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -75,7 +75,7 @@ const ALIVE_PATIENCE: Duration = Duration::from_secs(5);
 /// Time without an answer after which the daemon is asked, repeatedly, whether it is alive.
 const ALIVE_PAUSE: Duration = Duration::from_secs(2);
 
-/// Sends a request to the daemon with this state directory. `path` includes the percent-encoded query; `patience` is
+/// Sends a request with a body, which may be empty, to the daemon with this state directory. `path` includes the percent-encoded query; `patience` is
 /// the maximum wait for the whole response. A longer one than `ALIVE_PATIENCE` ends early if the daemon does not even
 /// answer that it is alive.
 ///
@@ -85,6 +85,7 @@ pub fn ask(
     state_dir: &Path,
     method: Method,
     path: &str,
+    body: Vec<u8>,
     patience: Duration,
 ) -> Result<Answer, ControlError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -93,7 +94,7 @@ pub fn ask(
         .map_err(ControlError::Unreachable)?;
     let answer = async {
         tokio::select! {
-            answer = in_time(patience, exchange(state_dir, method, path)) => answer,
+            answer = in_time(patience, exchange(state_dir, method, path, body)) => answer,
             error = hang(state_dir), if patience > ALIVE_PATIENCE => Err(error),
         }
     };
@@ -113,7 +114,7 @@ async fn hang(state_dir: &Path) -> ControlError {
     let mut is_logged = false;
     loop {
         tokio::time::sleep(ALIVE_PAUSE).await;
-        let alive = exchange(state_dir, Method::HEAD, "/");
+        let alive = exchange(state_dir, Method::HEAD, "/", Vec::new());
         if let Err(error @ ControlError::Late(_)) = in_time(ALIVE_PATIENCE, alive).await {
             return error;
         }
@@ -126,7 +127,12 @@ async fn hang(state_dir: &Path) -> ControlError {
     }
 }
 
-async fn exchange(state_dir: &Path, method: Method, path: &str) -> Result<Answer, ControlError> {
+async fn exchange(
+    state_dir: &Path,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<Answer, ControlError> {
     let stream = ControlSocket::connect(state_dir)
         .await
         .map_err(ControlError::Unreachable)?;
@@ -138,7 +144,7 @@ async fn exchange(state_dir: &Path, method: Method, path: &str) -> Result<Answer
         .method(method)
         .uri(path)
         .header(hyper::header::HOST, "localhost")
-        .body(Empty::<Bytes>::new())
+        .body(Full::<Bytes>::from(body))
         .expect("callers encode their paths");
     let response = sender.send_request(request).await?;
     let status = response.status();

@@ -8,4 +8,5 @@ pub mod health;
 pub mod line_numbers;
 pub mod offline;
 pub mod plan;
+pub mod retract;
 pub mod status;

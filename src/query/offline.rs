@@ -20,6 +20,7 @@ use crate::recovery::open::check_export;
 use crate::store::export::ExportError;
 use crate::store::files::{JOURNAL_FILE, STATE_FILE};
 use crate::store::journal::error::JournalError;
+use crate::store::ledger::ledger_path;
 use crate::store::replay::Replay;
 use crate::store::snapshot::StateSnapshot;
 use crate::store::state::State;
@@ -133,6 +134,10 @@ pub struct OfflineState {
     pub account: Account,
     /// Length of the export with the rows that only the journal holds, bytes.
     pub export_bytes: u64,
+    /// Length of the ledger with the lines of the journal, bytes.
+    pub ledger_bytes: u64,
+    /// Rows that the ledger has out of the effective set.
+    pub rows_out: u64,
     /// The rows that only the journal holds.
     pub rows_pending: u64,
     stored: State,
@@ -235,7 +240,21 @@ pub fn of_daemon<T: DeserializeOwned>(
     path: &str,
     patience: Duration,
 ) -> Result<T, InquireError> {
-    let asked = control::ask(&holder.state_dir, method, path, patience);
+    change_by_daemon(holder, method, path, Vec::new(), patience)
+}
+
+/// As [`of_daemon`], for a request with a body.
+///
+/// # Errors
+/// See [`InquireError`].
+pub fn change_by_daemon<T: DeserializeOwned>(
+    holder: &Holder,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+    patience: Duration,
+) -> Result<T, InquireError> {
+    let asked = control::ask(&holder.state_dir, method, path, body, patience);
     let unresponsive = |source| InquireError::Unresponsive {
         pid: holder.pid,
         root: holder.root.clone(),
@@ -300,6 +319,8 @@ impl OfflineState {
             account: replay.account.clone(),
             export_bytes: replay.export_bytes,
             rows_pending: replay.rows_pending,
+            ledger_bytes: replay.ledger_bytes,
+            rows_out: replay.ledger.rows_out,
             state: replay.into_snapshot()?,
             stored,
             lock,
@@ -316,13 +337,15 @@ impl OfflineState {
         Ok((self.root, self.state_dir, lock))
     }
 
-    /// Checks whether a start can continue with the export.
+    /// Checks whether a start can continue with the export and its ledger.
     ///
     /// # Errors
     /// The error that a start ends with.
     pub fn check_export(&self) -> Result<(), ExportError> {
-        let mark = self.stored.header().export;
-        check_export(&OsStorage, &self.export_path(), mark, self.export_bytes)
+        let (header, path) = (self.stored.header(), self.export_path());
+        check_export(&OsStorage, &path, header.export, self.export_bytes)?;
+        let (path, mark) = (ledger_path(&path), header.ledger.file);
+        check_export(&OsStorage, &path, mark, self.ledger_bytes)
     }
 
     /// The export.

@@ -14,7 +14,7 @@ use crate::platform::storage::{exists, remove_if_exists};
 use crate::record::firewall::{ACCEPTED, FIREWALL};
 use crate::record::row;
 use crate::recovery::decide::RecoveryCase;
-use crate::recovery::ledger::{FoldedLedger, open_ledger};
+use crate::recovery::ledger::{FoldedLedger, open_ledger, whole_rows};
 use crate::recovery::report::OpenReport;
 use crate::store::export::{Export, ExportError, ROWS_PER_STEP, Segments};
 use crate::store::files::{
@@ -214,11 +214,6 @@ fn adopt(
     state.write_header(header)?;
     export.segments_applied();
     Ok(history)
-}
-
-/// Returns the length of the whole rows of an export, bytes.
-fn whole_rows(export: &Export) -> Result<u64, ExportError> {
-    export.for_each_row(|_, _| Ok(()))
 }
 
 /// The store writes far less when it is given its keys in order.

@@ -14,11 +14,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::engine::{EngineError, Setup};
+use crate::engine::{EngineError, LedgerOrigin, Setup};
 use crate::platform::storage::{Storage, exists, remove_if_exists, write_all_at};
 use crate::record::ledger::fold::Fold;
 use crate::record::ledger::{Cause, ExportId, LedgerLine, Op, row_hash};
 use crate::record::timestamp::stamp;
+use crate::recovery::swap::keep_old_file;
 use crate::store::export::{Export, ExportError, Segments};
 use crate::store::ledger::{LedgerChanges, Order, RowFlags};
 use crate::store::state::header::LedgerMark;
@@ -250,6 +251,35 @@ impl FoldedLedger {
             what,
         }
     }
+}
+
+/// Replaces a ledger that does not fit the export by a new one with its orders. The old one is kept under another name.
+///
+/// # Errors
+/// Errors of the disk.
+pub(super) fn renew_ledger(setup: &Setup) -> Result<(), EngineError> {
+    let old = read_old_ledger(setup)?;
+    let io_error = |source| ExportError::Io {
+        path: setup.ledger_path.clone(),
+        source,
+    };
+    keep_old_file(&*setup.storage, &setup.ledger_path).map_err(io_error)?;
+    let export = Export::open_or_create(Arc::clone(&setup.storage), &setup.export_path)?;
+    let export_len = whole_rows(&export)?;
+    let setup = Setup {
+        ledger_origin: LedgerOrigin {
+            is_rebuild: false,
+            reason: old.description,
+            orders: old.orders,
+        },
+        ..setup.clone()
+    };
+    begin_ledger(&setup, export_len)
+}
+
+/// Returns the length of the whole rows of an export, bytes.
+pub(super) fn whole_rows(export: &Export) -> Result<u64, ExportError> {
+    export.for_each_row(|_, _| Ok(()))
 }
 
 /// What a new ledger carries over from the one that it replaces.

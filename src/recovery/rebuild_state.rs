@@ -1,8 +1,9 @@
 //! Makes a new state of the export that is there (`rebuild --state-only`).
 
 use crate::console::progress::OnStep;
-use crate::engine::{Engine, Setup};
+use crate::engine::{Engine, EngineError, Setup};
 use crate::platform::storage::exists;
+use crate::recovery::ledger::renew_ledger;
 use crate::recovery::owned_storage::with_owner;
 use crate::recovery::rebuild::{RebuildError, create_state_dir};
 use crate::recovery::report::OpenReport;
@@ -29,6 +30,11 @@ pub fn rebuild_state(setup: &Setup, on_step: OnStep<'_>) -> Result<OpenReport, R
     finish_swap(&setup)?;
     mark_state_damaged(&*setup.storage, &setup.state_dir)
         .map_err(|source| setup.state_dir_error(source))?;
+    match Engine::open_with_progress(setup.clone(), on_step) {
+        // It is kept under another name, and the orders of its operators stay in force.
+        Err(EngineError::Ledger { .. }) => renew_ledger(&setup)?,
+        opened => return Ok(opened.map(|(_engine, report)| report)?),
+    }
     let (_engine, report) = Engine::open_with_progress(setup, on_step)?;
     Ok(report)
 }

@@ -93,26 +93,31 @@ fn kept_path(export: &Path, number: u32) -> PathBuf {
 
 /// Gives the old export a second name, durably, or copies it where the file system has no second names. An empty one is
 /// not kept.
-fn keep_old_file(storage: &dyn Storage, export: &Path) -> io::Result<Option<PathBuf>> {
+pub(super) fn keep_old_file(storage: &dyn Storage, export: &Path) -> io::Result<Option<PathBuf>> {
     match storage.stat(export) {
         Ok(stat) if stat.len_bytes == 0 => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         found => found?,
     };
-    let mut number = 0;
-    let kept = loop {
-        let kept = kept_path(export, number);
-        if !exists(storage, &kept)? {
-            break kept;
-        }
-        number += 1;
-    };
+    let kept = free_kept_path(storage, export)?;
     match storage.hard_link(export, &kept) {
         Err(error) if has_no_links(&error) => copy(storage, export, &kept)?,
         linked => linked?,
     }
     storage.sync_dir(export.parent().unwrap_or(Path::new(".")))?;
     Ok(Some(kept))
+}
+
+/// Returns the first name for a kept file that does not exist.
+fn free_kept_path(storage: &dyn Storage, file: &Path) -> io::Result<PathBuf> {
+    let mut number = 0;
+    loop {
+        let kept = kept_path(file, number);
+        if !exists(storage, &kept)? {
+            return Ok(kept);
+        }
+        number += 1;
+    }
 }
 
 /// Returns whether a file system refuses second names.

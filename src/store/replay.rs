@@ -8,6 +8,7 @@ use crate::lake::path::PairPath;
 use crate::pair::accounting::Account;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::UnclaimedRow;
+use crate::pair::orders::Orders;
 use crate::pair::{ActivePair, Overlay};
 use crate::platform::storage::StorageFile;
 use crate::record::ledger::{LedgerLine, Op};
@@ -182,13 +183,21 @@ impl Replay {
             .collect()
     }
 
+    /// Returns the standing orders.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn orders(&self) -> Result<Orders, StateError> {
+        standing_orders(&self.view, &self.ledger_changes)
+    }
+
     /// Returns the state with the journal, for queries.
     ///
     /// # Errors
     /// The state cannot be read.
     pub fn into_snapshot(self) -> Result<StateSnapshot, StateError> {
         let claimed = Arc::new(self.claimed());
-        let orders = Arc::new(standing_orders(&self.view, &self.ledger_changes)?);
+        let orders = Arc::new(self.orders()?);
         let pairs = self.pairs.into_iter();
         Ok(StateSnapshot {
             orders,

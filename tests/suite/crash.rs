@@ -52,6 +52,7 @@ fn moved_to(disk: SimDisk, bench: &Bench) -> Bench {
     moved.checkpoint_bytes = bench.checkpoint_bytes;
     moved.seen = bench.seen.clone();
     moved.seen_ledger = bench.seen_ledger.clone();
+    moved.was_opened = bench.was_opened;
     moved.seen_lengths = bench.seen_lengths.clone();
     moved
 }

@@ -165,6 +165,33 @@ const HELP: &[Help] = &[
         ],
     },
     Help {
+        command: "retract",
+        examples: &[
+            example(
+                "distilld --root /srv/lake retract run-4711 --reason 'consent withdrawn'",
+                "take the rows of a run out",
+            ),
+            example(
+                "distilld --root /srv/lake retract --from runs.txt --reason 'ticket 12'",
+                "read run IDs from a file, one a line",
+            ),
+            example(
+                "distilld --root /srv/lake retract run-4711 --revoke",
+                "end the order",
+            ),
+            example(
+                "distilld --root /srv/lake retract --list",
+                "list the orders in force",
+            ),
+        ],
+        exits: &[
+            DONE,
+            ("1", "no line has one of the runs, or an error occurred"),
+            USAGE,
+            CONFIGURATION,
+        ],
+    },
+    Help {
         command: "check",
         examples: &[
             example(

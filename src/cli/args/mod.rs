@@ -6,6 +6,7 @@
 mod flags;
 pub mod help;
 pub(crate) mod queries;
+mod retract;
 pub(crate) mod rfc3339;
 
 use clap::{Parser, Subcommand};
@@ -16,6 +17,7 @@ pub use queries::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, QueryCommand,
     RetryArguments, ShowArguments, StatusArguments, stream,
 };
+pub use retract::RetractArguments;
 pub use rfc3339::rfc3339;
 
 /// The whole command line.
@@ -76,6 +78,14 @@ pub enum Command {
     /// The commands that query.
     #[command(flatten)]
     Query(QueryCommand),
+    /// Take runs out of the effective set by a standing order
+    ///
+    /// The rows of these runs are retracted in the ledger, and later lines of the runs earn no row, until the order is
+    /// revoked. Orders survive a lost state and a rebuild. Works whether or not the daemon runs, for its user and root
+    /// alone. The orders are durable when the command ends; repeating it changes nothing. Exits with 1 if no line has
+    /// one of the runs.
+    #[command(after_help = help::short("retract"), after_long_help = help::long("retract"))]
+    Retract(RetractArguments),
     /// Check configuration, permissions and limits
     ///
     /// Checks configuration, permissions, file systems, inotify limits and free disk space. Changes nothing; exits with

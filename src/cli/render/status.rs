@@ -81,6 +81,7 @@ impl Page {
         let path = path.escape_debug().to_string();
         self.line("export", &path, Tone::Plain);
         self.line("rows", &rows(status), Tone::Plain);
+        self.retracted(status);
         if let Some(partial) = status.unterminated.filter(|partial| partial.lines > 0) {
             self.line("partial", &partial_lines(partial), Tone::Plain);
         }
@@ -97,6 +98,19 @@ impl Page {
             };
             let what = fault.what.escape_debug();
             self.line("fault", &format!("{} ({when}): {what}", fault.at), tone);
+        }
+    }
+
+    fn retracted(&mut self, status: &Status) {
+        let (rows, orders) = (status.retractions.rows, status.retractions.orders);
+        if rows > 0 || orders > 0 {
+            let effective = thousands(status.export.rows.saturating_sub(rows));
+            let (rows, orders) = (counted(rows, "row"), counted(orders, "standing order"));
+            self.line(
+                "retracted",
+                &format!("{rows}, {orders}; {effective} rows are effective"),
+                Tone::Plain,
+            );
         }
     }
 

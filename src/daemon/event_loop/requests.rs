@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use crate::daemon::event_loop::EventLoop;
 use crate::daemon::requests::{EngineRequest, Snapshot};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, OrderError};
 use crate::lake::path::{PairPath, Stream};
 use crate::platform::clock::Clock as _;
 use crate::query::dead_letters::RetryReport;
@@ -45,6 +45,18 @@ impl EventLoop {
                     Err(error) if error.is_transient() => self.pause(&error),
                     Err(error) => return Err(error),
                 },
+                EngineRequest::Order(request, reply) => {
+                    let result = self.engine.order(&request);
+                    let answer = result.as_ref().map_err(ToString::to_string);
+                    let _ = reply.send(answer.cloned());
+                    match result {
+                        Err(OrderError::Engine(error)) if error.is_transient() => {
+                            self.pause(&error);
+                        }
+                        Err(OrderError::Engine(error)) => return Err(error),
+                        _ => {}
+                    }
+                }
             }
         }
         Ok(())

@@ -19,6 +19,7 @@ use crate::platform::storage::{OsStorage, Storage as _, StorageFile};
 use crate::query::health::{DaemonState, HealthFacts, HealthReport, Unreadable, assess};
 use crate::query::offline::{InquireError, OfflineState, StoredFiles};
 use crate::record::timestamp::{day_of, stamp};
+use crate::store::ledger::ledger_path;
 use crate::store::recent;
 use crate::store::snapshot::stream_name;
 
@@ -86,6 +87,22 @@ pub struct Status {
     /// The health verdict, its reason, and what changes it.
     #[serde(default)]
     pub health: HealthReport,
+    /// The retraction ledger in figures.
+    #[serde(default)]
+    pub retractions: RetractionStatus,
+}
+
+/// The retraction ledger in figures.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RetractionStatus {
+    /// The file.
+    pub path: PathBuf,
+    /// Its length, bytes.
+    pub len_bytes: u64,
+    /// Rows of the export that are out of the effective set.
+    pub rows: u64,
+    /// Standing orders of operators.
+    pub orders: u64,
 }
 
 /// A day-file or directory that cannot be read now. Nothing more is read of a pair until both of its day-files can be
@@ -112,7 +129,7 @@ pub struct ClassStatus {
     pub verdicts: PerVerdict<u64>,
     /// Rows for which evidence that differs arrived later.
     pub superseded: u64,
-    /// Rows whose run was rejected later.
+    /// Rows that a later line of the same run overrules.
     pub contradicted: u64,
     /// Evidence lines read.
     pub evidence_lines: u64,
@@ -155,7 +172,7 @@ pub struct ExportStatus {
     pub rows_unclaimed: u64,
     /// Rows whose evidence was replaced later.
     pub superseded: u64,
-    /// Rows whose run was rejected later.
+    /// Rows that a later line of the same run overrules.
     pub contradicted: u64,
 }
 
@@ -254,6 +271,12 @@ impl Status {
             unterminated: Some(Unterminated { lines, bytes }),
             skipped: live.skipped,
             awaited: live.awaited,
+            retractions: RetractionStatus {
+                len_bytes: engine.ledger_bytes(),
+                rows: engine.rows_out(),
+                orders: engine.orders().len() as u64,
+                ..RetractionStatus::default()
+            },
             ..Self::of_account(
                 engine.account(),
                 ExportStatus {
@@ -281,7 +304,15 @@ impl Status {
                     rows_unclaimed: replay.claimable,
                     ..ExportStatus::default()
                 };
-                Self::of_account(&replay.account, export.of_files(root, state_dir, now_ms))
+                Self {
+                    retractions: RetractionStatus {
+                        len_bytes: replay.ledger_bytes,
+                        rows: replay.ledger.rows_out,
+                        orders: replay.orders().map_or(0, |orders| orders.len() as u64),
+                        ..RetractionStatus::default()
+                    },
+                    ..Self::of_account(&replay.account, export.of_files(root, state_dir, now_ms))
+                }
             }
             Err(_) => Self::default(),
         };
@@ -327,6 +358,12 @@ impl Status {
         let status = Self::of_account(account, export);
         Ok(Self {
             as_of: stamp(now_ms),
+            retractions: RetractionStatus {
+                len_bytes: files.ledger_bytes,
+                rows: files.rows_out,
+                orders: files.state.orders.len() as u64,
+                ..RetractionStatus::default()
+            },
             waiting_oldest: waiting_oldest(state, &OsStorage, &files.root)?,
             unterminated: Some(unterminated(state, &OsStorage, &files.root, limits)?),
             ..status.at(&files.root, &files.state_dir)
@@ -336,6 +373,7 @@ impl Status {
 
     fn at(mut self, root: &Path, state_dir: &Path) -> Self {
         self.export.path = export_path(root);
+        self.retractions.path = ledger_path(&self.export.path);
         self.root = root.to_owned();
         self.state_dir = state_dir.to_owned();
         self

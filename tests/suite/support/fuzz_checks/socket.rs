@@ -453,6 +453,10 @@ impl Lake {
         match question {
             EngineRequest::Snapshot(reply) => drop(reply.send(self.snapshot())),
             EngineRequest::Recent(reply) => drop(reply.send(self.engine.recent())),
+            EngineRequest::Order(request, reply) => {
+                let result = self.engine.order(&request);
+                drop(reply.send(result.map_err(|error| error.to_string())));
+            }
             EngineRequest::Retry {
                 path,
                 stream,

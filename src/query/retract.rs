@@ -1,0 +1,155 @@
+//! Standing orders of operators: carried out by the running daemon, or by an engine under the lock; listed from the ledger.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hyper::Method;
+use serde::Serialize;
+
+use crate::config::Settings;
+use crate::engine::{Engine, EngineError, OrderError, OrderRequest, OrderResult, Setup};
+use crate::platform::clock::HostClock;
+use crate::platform::storage::Storage;
+use crate::query::offline::{self, Backend, InquireError};
+use crate::record::ledger::{LedgerLine, Op};
+
+/// Run IDs of one request, bytes. It bounds the memory of the daemon.
+const REQUEST_BYTES: usize = 4 << 20;
+
+/// Why an order was not carried out, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub enum RetractError {
+    /// See there.
+    #[error(transparent)]
+    Inquire(#[from] InquireError),
+    /// See there.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// See there.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The ledger cannot be read.
+    #[error("cannot read the retraction ledger {}: {source}", path.display())]
+    Ledger {
+        /// The ledger.
+        path: PathBuf,
+        /// The error of the disk.
+        source: io::Error,
+    },
+}
+
+/// Carries out an order, in requests of bounded size, and returns the sum of their results.
+///
+/// # Errors
+/// See [`RetractError`]. What was carried out before stays; a repetition changes only the rest.
+pub fn order(settings: &Settings, request: &OrderRequest) -> Result<OrderResult, RetractError> {
+    match offline::find(settings)? {
+        Backend::Daemon(holder) => {
+            let mut sum = OrderResult::default();
+            for request in parts(request) {
+                let body = serde_json::to_vec(&request).unwrap_or_default();
+                let (path, patience) = ("/retract", offline::LONG);
+                let result: OrderResult =
+                    offline::change_by_daemon(&holder, Method::POST, path, body, patience)?;
+                sum = add(sum, result);
+            }
+            Ok(sum)
+        }
+        Backend::OfflineState(files) => {
+            let (root, state_dir, _lock) = files.into_lock()?;
+            let settings = Settings {
+                state_dir,
+                ..settings.clone()
+            };
+            let setup = Setup::new(&settings, &root, Arc::new(HostClock::new()));
+            let (mut engine, _report) = Engine::open(setup)?;
+            let mut sum = OrderResult::default();
+            for request in parts(request) {
+                sum = add(sum, engine.order(&request)?);
+            }
+            engine.checkpoint()?;
+            Ok(sum)
+        }
+    }
+}
+
+/// Splits a request by the length of its run IDs.
+fn parts(request: &OrderRequest) -> Vec<OrderRequest> {
+    let mut parts = Vec::new();
+    let mut rest = request.run_ids.as_slice();
+    while !rest.is_empty() || parts.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|id| {
+            bytes += id.len() + 3;
+            bytes <= REQUEST_BYTES
+        });
+        let (here, after) = rest.split_at(fits.count().max(1).min(rest.len()));
+        parts.push(OrderRequest {
+            run_ids: here.to_vec(),
+            ..request.clone()
+        });
+        rest = after;
+    }
+    parts
+}
+
+fn add(sum: OrderResult, more: OrderResult) -> OrderResult {
+    OrderResult {
+        orders_changed: sum.orders_changed + more.orders_changed,
+        orders: more.orders,
+        rows: sum.rows + more.rows,
+        unknown: [sum.unknown, more.unknown].concat(),
+    }
+}
+
+/// An order in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StandingOrder {
+    /// The run.
+    pub run_id: String,
+    /// The day-file that it is limited to; empty for all.
+    pub day_file: String,
+    /// The words of the operator.
+    pub reason: String,
+    /// When it was given, RFC 3339.
+    pub at: String,
+}
+
+/// Returns the orders in force, by run and day-file, as the ledger has them.
+///
+/// # Errors
+/// [`RetractError::Ledger`], also for a line that is no event.
+pub fn orders(storage: Arc<dyn Storage>, ledger: &Path) -> Result<Vec<StandingOrder>, RetractError> {
+    let error = |source| RetractError::Ledger {
+        path: ledger.to_owned(),
+        source,
+    };
+    let file = storage.open_read(ledger).map_err(error)?;
+    let mut orders = BTreeMap::new();
+    let end = file.stat().map_err(error)?.len_bytes;
+    let mut fault = None;
+    crate::store::export::rows_between(&*file, 0, end, |line| match LedgerLine::parse(line) {
+        Ok(line) => {
+            let key = (line.source_run_id.clone(), line.day_file.clone());
+            match line.op {
+                Op::Order => drop(orders.insert(key, line)),
+                Op::Revoke => drop(orders.remove(&key)),
+                _ => {}
+            }
+        }
+        Err(error) => fault = Some(io::Error::new(io::ErrorKind::InvalidData, error)),
+    })
+    .map_err(error)?;
+    if let Some(fault) = fault {
+        return Err(error(fault));
+    }
+    let orders = orders.into_values().map(|line| StandingOrder {
+        run_id: line.source_run_id,
+        day_file: line.day_file,
+        reason: line.reason,
+        at: line.at,
+    });
+    Ok(orders.collect())
+}
