@@ -177,10 +177,7 @@ impl<E> Joiner<'_, E> {
     fn read_refused_keys(&self, run: RunKey) -> Result<HashSet<RowKey>, E> {
         let mut keys = HashSet::new();
         for entry in self.entries(run)? {
-            if !matches!(
-                entry.verdict,
-                Verdict::Firewalled | Verdict::UnknownCategory
-            ) {
+            if !entry.verdict.is_refused_category() {
                 continue;
             }
             let bodies = self.context.bodies;

@@ -291,6 +291,18 @@ impl Verdict {
         }
     }
 
+    /// Returns whether the category refused the record.
+    #[must_use]
+    pub fn is_refused_category(&self) -> bool {
+        matches!(self, Verdict::Firewalled | Verdict::UnknownCategory)
+    }
+
+    /// Returns whether the line overrules the rows of earlier lines of its run.
+    #[must_use]
+    pub fn overrules(&self) -> bool {
+        self.is_refused_category() || matches!(self, Verdict::Exported { .. })
+    }
+
     /// Returns the rule that refused the record, except the firewall.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {

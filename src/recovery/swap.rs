@@ -215,13 +215,12 @@ pub(crate) fn stage_of(setup: &Setup) -> Setup {
 fn swap_export(setup: &Setup, stage: &Setup) -> Result<(), ExportError> {
     let storage = &*setup.storage;
     let swap = || {
-        // A reader must never meet the one with the ledger of the other: without a ledger it refuses to read.
-        if exists(storage, &stage.export_path)? {
-            remove_if_exists(storage, &setup.ledger_path)?;
-            storage.rename(&stage.export_path, &setup.export_path)?;
-        }
+        // The ledger first: a reader that finds a new export without a new ledger knows that it is between the two.
         if exists(storage, &stage.ledger_path)? {
             storage.rename(&stage.ledger_path, &setup.ledger_path)?;
+        }
+        if exists(storage, &stage.export_path)? {
+            storage.rename(&stage.export_path, &setup.export_path)?;
         }
         storage.sync_dir(setup.export_path.parent().unwrap_or(Path::new(".")))
     };

@@ -404,7 +404,7 @@ fn a_row_whose_line_is_rewritten_is_counted_as_contradicted_once() {
         (vec![], 0),
         (vec![&rejected, &rejected, &accepted], 0),
         // From here on there are two rows.
-        (vec![&accepted, &accepted], 0),
+        (vec![&accepted, &accepted], 1),
         (vec![&accepted, &rejected], 2),
         (vec![&rejected, &accepted], 1),
         (vec![&accepted, &rejected, &accepted], 1),

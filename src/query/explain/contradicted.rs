@@ -1,6 +1,6 @@
-//! Owns the list of rows that should not be in the training set by now: runs that were exported and rejected later. The
-//! state marks their lines and holds no ids: those are read in the rows. Only pairs that count such rows are read. A
-//! row whose own line was rewritten is found by the line that refuses the run now.
+//! Lists rows that later lines of their runs overrule: they are not in the effective set. The state marks their lines and
+//! holds no ids: those are read in the rows. Only pairs that count such rows are read. A row whose own line was rewritten
+//! is found by the line that refuses the run now.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ pub struct Contradictions {
     pub not_found: u64,
 }
 
-/// A row whose run was rejected after it was written.
+/// A row that a later line of its run overrules.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ContradictedRow {
     /// Its pair, `YYYY/MM/DD/NAME.jsonl`.
@@ -42,7 +42,7 @@ pub struct ContradictedRow {
     pub run_id: Option<String>,
     /// Offset of the line that earned it in the scored day-file, bytes; `None` if that line was rewritten.
     pub line_offset: Option<u64>,
-    /// Offset of the first later line that refused the run, bytes.
+    /// Offset of the first later line that overrules the row, bytes.
     pub refused_offset: Option<u64>,
     /// Category of that line; `None` if it cannot be read.
     pub category: Option<String>,
@@ -192,7 +192,7 @@ impl PairExplainer<'_> {
         let mut failed = None;
         state.for_each_scored(self.pair, |entry| {
             let enough = seen.len() as u64 >= wanted || failed.is_some();
-            if enough || entry.verdict != Verdict::Firewalled {
+            if enough || !entry.verdict.is_refused_category() {
                 return;
             }
             let Some(key) = self.key_of(source, &entry) else {
@@ -266,12 +266,12 @@ impl PairExplainer<'_> {
         })
     }
 
-    /// Returns the first line after an offset by which the firewall refused a run.
+    /// Returns the first line after an offset that overrules the earlier rows of a run.
     fn refused_behind(&self, run: RunKey, offset: u64) -> Result<Option<(u64, u32)>, StateError> {
         let entries = self.context.state.entries_of(self.pair, run)?;
         let refused = entries
             .iter()
-            .find(|entry| entry.offset > offset && entry.verdict == Verdict::Firewalled);
+            .find(|entry| entry.offset > offset && entry.verdict.overrules());
         Ok(refused.map(|entry| (entry.offset, entry.len_bytes)))
     }
 }
