@@ -127,7 +127,7 @@ fn check(name: &str, pinned: &str, bytes: &[u8]) {
 
 #[test]
 fn the_bytes_of_a_checkpoint_and_a_header_are_stable() {
-    assert_eq!(FORMAT, 4);
+    assert_eq!(FORMAT, 5);
     check(
         "checkpoint",
         CHECKPOINT,
