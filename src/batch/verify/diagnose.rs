@@ -202,7 +202,8 @@ impl<'f> Diagnosis<'f> {
             if scored.is_settling(line.span) {
                 settling = Some(line.span);
             }
-            let Some(Ok(run)) = line.bytes.map(|bytes| parse::scored_run(trim(bytes))) else {
+            let bytes = line.bytes.map(trim).unwrap_or_default();
+            let Ok(run) = parse::scored_run(bytes) else {
                 continue;
             };
             let place = (index, category_of(&run));
@@ -220,6 +221,9 @@ impl<'f> Diagnosis<'f> {
             }
             found.places.push((key, place));
             for dialect in [Dialect::Native, Dialect::Go] {
+                let Ok(run) = parse::scored_run_in(bytes, dialect) else {
+                    continue;
+                };
                 let frame = self.maker.frame(&run, pair.name_bytes(), place.0, dialect);
                 found
                     .frames
@@ -241,7 +245,8 @@ impl<'f> Diagnosis<'f> {
         let mut settling = None;
         let mut lines = evidence.lines(max_line_bytes);
         while let Some(line) = lines.next_line()? {
-            let Some(Ok(record)) = line.bytes.map(|bytes| parse::evidence(trim(bytes))) else {
+            let bytes = line.bytes.map(trim).unwrap_or_default();
+            let Ok(record) = parse::evidence(bytes) else {
                 continue;
             };
             let run = LocalRunKey::from_text(&record.run_id);
@@ -254,7 +259,9 @@ impl<'f> Diagnosis<'f> {
             let native = self.maker.sample(&record, Dialect::Native, false);
             let made = match native {
                 Some(_) => {
-                    let other = self.maker.sample(&record, Dialect::Go, false);
+                    let other = parse::evidence_in(bytes, Dialect::Go).ok();
+                    let other =
+                        other.and_then(|other| self.maker.sample(&other, Dialect::Go, false));
                     [(native, NATIVE), (other, OTHER_DIALECT)]
                 }
                 None => {
