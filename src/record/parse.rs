@@ -632,6 +632,49 @@ mod tests {
         );
     }
 
+    #[test]
+    fn faults_of_the_encoding_are_named() {
+        const LINE: &str = r#"{"run_id":"r"}"#;
+        let utf16 = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            LINE.encode_utf16().flat_map(bytes).collect()
+        };
+        // The lines of a file, split at the byte of the newline.
+        let (le, be) = (utf16(u16::to_le_bytes), utf16(u16::to_be_bytes));
+        let lines = [
+            le.clone(),
+            be.clone(),
+            [&[0xFF, 0xFE], &le[..]].concat(),
+            [&[0xFE, 0xFF], &be[..]].concat(),
+            [&[0], &le[..]].concat(),
+            [&be[..], &[0]].concat(),
+        ];
+        for line in lines {
+            let fault = evidence(&line).unwrap_err().to_string();
+            assert!(
+                fault.ends_with(": the line is UTF-16, not UTF-8"),
+                "{fault}"
+            );
+        }
+        for (line, expected) in [
+            (
+                format!("\u{feff}{LINE}"),
+                "0: a byte order mark is in front of the value",
+            ),
+            (format!("\0\0\0{LINE}"), "0: a NUL byte"),
+            (LINE.replace(':', ":\0"), "10: a NUL byte"),
+            (LINE.replace("\"r", "\"r\0"), "3: a NUL byte"),
+            ("\0".repeat(9), "0: a NUL byte"),
+            ("\0".to_owned(), "0: a NUL byte"),
+            (
+                LINE.replace("\"r", "\"\u{1}r"),
+                "2: a string has a raw control character",
+            ),
+        ] {
+            let fault = evidence(line.as_bytes()).unwrap_err().to_string();
+            assert_eq!(fault, format!("not JSON at byte {expected}"));
+        }
+    }
+
     /// Random JSON, sometimes with a changed byte.
     fn random_value(random: &mut fastrand::Rng, depth: u32, out: &mut String) {
         match random.u32(0..if depth == 0 { 6 } else { 9 }) {
