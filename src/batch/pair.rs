@@ -17,6 +17,7 @@ use crate::lake::walk::{Walk, open_day_file, walk};
 use crate::pair::verdict::{PerVerdict, Verdict, VerdictKind};
 use crate::platform::storage::{Storage, read_full_at};
 use crate::record::firewall::{Admission, AdmittedRun, admit};
+use crate::record::json::escape::Dialect;
 use crate::record::keys::RunKey;
 use crate::record::parse;
 use crate::record::parse::{ParseError, ScoredRun, trim};
@@ -215,7 +216,7 @@ pub fn read_pair(
     };
     let scored = lake.open(Stream::Scored, pair);
     let (scored, scored_end) = scored.map_err(read_error(Stream::Scored, false))?;
-    let evidence = EvidenceIndex::read(lake, pair, reading.max_line_bytes);
+    let evidence = EvidenceIndex::read(lake, pair, reading);
     let mut evidence = evidence.map_err(read_error(Stream::Evidence, false))?;
 
     let mut lines = LineReader::new(&scored, scored_end, reading.max_line_bytes);
@@ -229,7 +230,7 @@ pub fn read_pair(
     {
         let run = match line.bytes.map(trim) {
             Some([]) => continue,
-            Some(bytes) => parse::scored_run(bytes),
+            Some(bytes) => parse::scored_run_in(bytes, reading.synthesis.dialect),
             None => Err(too_long(reading.max_line_bytes)),
         };
         let place = RowPlace {
@@ -293,7 +294,7 @@ fn join(
     };
     // A large evidence file is read twice and may have been rewritten in between: the bytes must still be this run's
     // evidence.
-    let Ok(evidence) = parse::evidence(trim(line)) else {
+    let Ok(evidence) = parse::evidence_in(trim(line), synthesis.dialect) else {
         return Ok(BatchVerdict::NoEvidence);
     };
     if !evidence.run_id.same_text(run_id) {
@@ -311,6 +312,7 @@ fn join(
 #[derive(Debug)]
 struct EvidenceIndex {
     spans: HashMap<RunKey, LineSpan>,
+    dialect: Dialect,
     source: Source,
     scratch: Vec<u8>,
     malformed: u64,
@@ -321,7 +323,7 @@ impl EvidenceIndex {
     fn read(
         lake: &LakeReader<'_>,
         pair: &PairPath,
-        max_line_bytes: usize,
+        reading: &PairReading<'_>,
     ) -> io::Result<EvidenceIndex> {
         let (source, end) = match lake.open(Stream::Evidence, pair) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -331,12 +333,13 @@ impl EvidenceIndex {
         };
         let mut index = EvidenceIndex {
             spans: HashMap::new(),
+            dialect: reading.synthesis.dialect,
             scratch: Vec::new(),
             malformed: 0,
             read_bytes: 0,
             source: source.clone(),
         };
-        let mut lines = LineReader::new(&source, end, max_line_bytes);
+        let mut lines = LineReader::new(&source, end, reading.max_line_bytes);
         while let Some(line) = lines.next_line()? {
             match line.bytes.map(trim) {
                 Some([]) => continue,
@@ -349,7 +352,7 @@ impl EvidenceIndex {
     }
 
     fn add(&mut self, span: LineSpan, line: &[u8]) {
-        match parse::evidence(line) {
+        match parse::evidence_in(line, self.dialect) {
             Ok(evidence) => {
                 let key = RunKey::from_text(&evidence.run_id);
                 self.spans.insert(key, span);

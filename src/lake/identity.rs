@@ -64,7 +64,8 @@ pub struct StatFingerprint {
     pub changed_ns: i128,
 }
 
-/// The identity of a source. All fields must match before reading continues at the offset.
+/// The identity of a source. All fields must match before reading continues at the offset. The hashes detect accidents;
+/// who can write the day-file can rewrite it unnoticed, which concerns its own rows alone and is a difference in `verify`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceIdentity {
     /// The device that holds the file.

@@ -175,8 +175,12 @@ impl<'a, E> Joiner<'a, E> {
                 since_s: self.context.now_s,
             }
         };
+        let run_id = &admitted.run().evidence_run_id;
         if let Some(evidence) = new_evidence.get(&run) {
-            return self.join(admitted, key, index, evidence);
+            return match evidence.evidence.run_id.same_text(run_id) {
+                true => self.join(admitted, key, index, evidence),
+                false => Ok(waiting),
+            };
         }
         let Some(place) = self.find_evidence(run)? else {
             return Ok(waiting);
@@ -185,10 +189,11 @@ impl<'a, E> Joiner<'a, E> {
             return Ok(waiting);
         };
         match parse::evidence(parse::trim(&line)) {
-            Ok(evidence) if RunKey::from_text(&evidence.run_id) == run => {
+            Ok(evidence) if evidence.run_id.same_text(run_id) => {
                 self.join(admitted, key, index, &NewEvidence::new(evidence, &line))
             }
-            // The file changed since it was indexed; the next read detects that by its identity.
+            // The file changed since it was indexed, which the next read detects by its identity, or another run has the
+            // same key.
             _ => Ok(waiting),
         }
     }
@@ -360,6 +365,127 @@ impl<'a, E> Joiner<'a, E> {
                 max_line_bytes: self.context.line_bytes_max,
             };
             self.dead_letter(in_evidence, line_start, offset - line_start - 1, fault);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::pair::checkpoint::PairCheckpoint;
+    use crate::pair::index::PairId;
+    use crate::pair::verdict::VerdictKind;
+    use crate::pair::{LineLookup, Overlay, StateLookup};
+    use crate::record::kept_stamps::KeptStamps;
+
+    const SCORED: &[u8] = br#"{"evidence_run_id":"a","category":"accepted"}"#;
+
+    /// A state in which the keys of all runs are equal.
+    struct OneKey {
+        evidence: Option<Vec<u8>>,
+        scored: Vec<ScoredLine>,
+    }
+
+    impl StateLookup<Infallible> for OneKey {
+        fn evidence(&self, _: RunKey) -> Result<Option<EvidenceLocation>, Infallible> {
+            let place = self.evidence.as_ref().map(|line| EvidenceLocation {
+                offset: 0,
+                len_bytes: len_u32(line),
+            });
+            Ok(place)
+        }
+
+        fn entries(&self, run: RunKey) -> Result<Vec<ScoredLine>, Infallible> {
+            let mut lines = self.scored.clone();
+            lines.iter_mut().for_each(|line| line.run = run);
+            Ok(lines)
+        }
+
+        fn claimable(&self, _: RowKey) -> Result<Vec<UnclaimedRow>, Infallible> {
+            Ok(Vec::new())
+        }
+    }
+
+    impl LineLookup<Infallible> for OneKey {
+        fn scored(&self, _: u64, _: u32) -> Result<Option<Vec<u8>>, Infallible> {
+            Ok(Some(SCORED.to_vec()))
+        }
+
+        fn evidence(&self, _: EvidenceLocation) -> Result<Option<Vec<u8>>, Infallible> {
+            Ok(self.evidence.clone())
+        }
+
+        fn row(&self, _: u64, _: usize, _: usize) -> Result<Option<Vec<u8>>, Infallible> {
+            Ok(None)
+        }
+    }
+
+    fn evidence_of(run: &str) -> Vec<u8> {
+        format!(r#"{{"run_id":"{run}","model_role":"executor","text":"t"}}"#).into()
+    }
+
+    /// Returns the number of rows that a step makes of run `a` with evidence whose key is equal.
+    fn rows(known: Option<&str>, new: Option<&str>, is_scored: bool) -> usize {
+        let mut one_key = OneKey {
+            evidence: known.map(evidence_of),
+            scored: Vec::new(),
+        };
+        let mut pair = ActivePair {
+            id: PairId(0),
+            checkpoint: PairCheckpoint {
+                path: b"y/m/d/n.jsonl".to_vec(),
+                ..Default::default()
+            },
+            overlay: Overlay::default(),
+            persisted: true,
+        };
+        if is_scored {
+            pair.checkpoint.scored.records = 1;
+            pair.checkpoint.counts[VerdictKind::Waiting] = 1;
+            one_key.scored.push(ScoredLine {
+                run: RunKey::from_run_id("a"),
+                offset: 0,
+                len_bytes: len_u32(SCORED),
+                verdict: Verdict::Waiting {
+                    index: 0,
+                    since_s: 0,
+                },
+            });
+        }
+        let context = JoinContext {
+            index: &one_key,
+            bodies: &one_key,
+            claims_possible: false,
+            line_bytes_max: 1 << 20,
+            stamp: "",
+            kept_stamps: &KeptStamps::default(),
+            now_s: 0,
+        };
+        let mut joiner = Joiner::new(&pair, &context, Vec::new());
+        let line = new.map(evidence_of);
+        let mut new_evidence = NewEvidenceByRun::default();
+        if let Some(line) = &line {
+            let evidence = NewEvidence::new(parse::evidence(line).unwrap(), line);
+            new_evidence.insert(RunKey::from_run_id("a"), evidence);
+        }
+        match is_scored {
+            true => drop(joiner.rejoin(&new_evidence).unwrap()),
+            false => {
+                let chunk = Chunk::Lines([SCORED, b"\n"].concat());
+                joiner.ingest_scored(&chunk, &new_evidence).unwrap();
+            }
+        }
+        joiner.out.new_rows.len()
+    }
+
+    #[test]
+    fn a_run_is_never_joined_with_evidence_that_has_only_its_key() {
+        for (run, expected) in [("a", 1), ("b", 0)] {
+            assert_eq!(rows(Some(run), None, false), expected, "known, {run}");
+            assert_eq!(rows(None, Some(run), false), expected, "new, {run}");
+            assert_eq!(rows(None, Some(run), true), expected, "later, {run}");
         }
     }
 }

@@ -62,8 +62,8 @@ impl<E> Joiner<'_, E> {
         self.out.overlay.dead_letters.clear();
     }
 
-    /// Joins an earlier scored line with new evidence and returns its verdict. The line stays as it is if its day-file no
-    /// longer holds the run.
+    /// Joins an earlier scored line with new evidence and returns its verdict. The line stays as it is if it is not of the
+    /// evidence's run: its day-file changed, or two runs have one key.
     fn join_again(
         &mut self,
         entry: ScoredLine,
@@ -77,7 +77,7 @@ impl<E> Joiner<'_, E> {
         let Ok(run) = parse::scored_run(parse::trim(&line)) else {
             return unchanged;
         };
-        if RunKey::from_text(&run.evidence_run_id) != entry.run {
+        if !run.evidence_run_id.same_text(&evidence.evidence.run_id) {
             return unchanged;
         }
         let Admission::Admitted(admitted) = admit(&run, Dialect::Native) else {

@@ -36,13 +36,18 @@ impl<'r, 'a> AdmittedRun<'r, 'a> {
 
 /// Judges a scored run by its category. The Go dialect admits an unknown category; no dialect admits a firewalled one.
 pub fn admit<'r, 'a>(run: &'r ScoredRun<'a>, dialect: Dialect) -> Admission<'r, 'a> {
-    if is_one_of(&run.category, &FIREWALL) {
+    if is_firewalled(&run.category) {
         Admission::Firewalled
     } else if dialect == Dialect::Go || is_one_of(&run.category, &ACCEPTED) {
         Admission::Admitted(AdmittedRun { run })
     } else {
         Admission::UnknownCategory
     }
+}
+
+/// Returns whether a category is one of [`FIREWALL`].
+pub(super) fn is_firewalled(category: &JsonText<'_>) -> bool {
+    is_one_of(category, &FIREWALL)
 }
 
 fn is_one_of(category: &JsonText<'_>, set: &[&str]) -> bool {

@@ -3,8 +3,7 @@
 
 use std::collections::HashMap;
 
-use xxhash_rust::xxh3::xxh3_64;
-
+use crate::record::local_digest;
 use crate::record::row;
 use crate::record::timestamp::{moment, stamp};
 
@@ -26,7 +25,7 @@ pub struct KeptStamps {
 pub fn digest(line: &[u8]) -> u64 {
     match row::stamps(line) {
         Ok(stamps) => short(stamps.digest),
-        Err(_) => xxh3_64(line),
+        Err(_) => short(local_digest::digest(line)),
     }
 }
 
@@ -40,7 +39,7 @@ impl KeptStamps {
     pub fn push(&mut self, line: &[u8]) {
         let Ok(stamps) = row::stamps(line) else {
             let value = self.odd(&[]);
-            self.rows.push((xxh3_64(line), value));
+            self.rows.push((short(local_digest::digest(line)), value));
             return;
         };
         let texts = stamps.spans.iter().map(|(start, end)| &line[*start..*end]);

@@ -1,13 +1,18 @@
 //! The hashed keys of runs and rows. Both are persisted, so their bytes never change.
+//!
+//! Scorers choose run ids and origins, so the hash is a cryptographic one. To find an id with the key of another
+//! person's run takes 2^96 attempts. Two ids of one's own with equal keys take 2^48, which is possible: therefore the
+//! join compares the ids too, and no run gets the evidence of another. A collision harms only its author: one of the two
+//! runs waits, or has the marks of the other.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use crate::record::local_digest::{Digest, digest};
 use crate::record::parse::{JsonText, Provenance, ScoredRun};
 
-/// The key of a run within a pair: the first 12 bytes (little-endian) of xxh3-128 of its run id. Persisted.
+/// The key of a run within a pair: the first 12 bytes of BLAKE3 of its run id. Persisted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunKey(pub [u8; 12]);
 
@@ -26,7 +31,7 @@ impl RunKey {
     }
 
     fn from_bytes(run_id: &[u8]) -> RunKey {
-        RunKey(first_bytes(xxh3_128(run_id)))
+        RunKey(first_bytes(blake3::hash(run_id)))
     }
 }
 
@@ -36,9 +41,9 @@ impl fmt::Debug for RunKey {
     }
 }
 
-/// The key of a row's origin: the first 12 bytes (little-endian) of xxh3-128 of day-file name, run id, and the scored
-/// run's source file, signature and line offset. Each text follows its length, so that no two lists of texts hash the
-/// same bytes. Persisted.
+/// The key of a row's origin: the first 12 bytes of BLAKE3 of day-file name, run id, and the scored run's source file,
+/// signature and line offset. Each text follows its length, so that no two lists of texts hash the same bytes. The same
+/// on every host. Persisted.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RowKey(pub [u8; 12]);
 
@@ -59,23 +64,69 @@ impl RowKey {
         run_id: &JsonText<'_>,
         provenance: &Provenance<'_>,
     ) -> RowKey {
-        let mut hash = Xxh3::new();
-        let mut text = |text: &str| {
-            hash.update(&(text.len() as u64).to_le_bytes());
-            hash.update(text.as_bytes());
-        };
-        text(day_file_name);
-        text(&run_id.decode());
-        text(&provenance.source_file.decode());
-        text(&provenance.sig_hash.decode());
-        hash.update(&provenance.line_offset.to_le_bytes());
-        RowKey(first_bytes(hash.digest128()))
+        let mut hash = blake3::Hasher::new();
+        visit_parts(day_file_name, run_id, provenance, |bytes| {
+            hash.update(bytes);
+        });
+        RowKey(first_bytes(hash.finalize()))
     }
 }
 
-pub(super) fn first_bytes(digest: u128) -> [u8; 12] {
-    let [bytes @ .., _, _, _, _] = digest.to_le_bytes();
-    bytes
+/// The key of a row's origin in this process alone: a digest with a random secret, so that no author of lines can choose
+/// two origins with one key. The comparison of an export with its sources relies on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LocalRowKey(pub u128);
+
+impl LocalRowKey {
+    /// Makes the key of the row of a scored line.
+    pub fn from_scored(day_file_name: &str, run: &ScoredRun<'_>) -> LocalRowKey {
+        LocalRowKey::from_parts(day_file_name, &run.evidence_run_id, &run.provenance)
+    }
+
+    pub(super) fn from_parts(
+        day_file_name: &str,
+        run_id: &JsonText<'_>,
+        provenance: &Provenance<'_>,
+    ) -> LocalRowKey {
+        let mut digest = Digest::new();
+        visit_parts(day_file_name, run_id, provenance, |bytes| {
+            digest.update(bytes);
+        });
+        LocalRowKey(digest.finish())
+    }
+}
+
+/// The key of a run in this process alone, as [`LocalRowKey`] is that of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LocalRunKey(u128);
+
+impl LocalRunKey {
+    /// Makes the key of a run id as written in a line.
+    pub fn from_text(run_id: &JsonText<'_>) -> LocalRunKey {
+        LocalRunKey(digest(run_id.decode().as_bytes()))
+    }
+}
+
+/// Visits the bytes that identify the origin of a row.
+fn visit_parts(
+    day_file_name: &str,
+    run_id: &JsonText<'_>,
+    provenance: &Provenance<'_>,
+    mut visit: impl FnMut(&[u8]),
+) {
+    let mut text = |text: &str| {
+        visit(&(text.len() as u64).to_le_bytes());
+        visit(text.as_bytes());
+    };
+    text(day_file_name);
+    text(&run_id.decode());
+    text(&provenance.source_file.decode());
+    text(&provenance.sig_hash.decode());
+    visit(&provenance.line_offset.to_le_bytes());
+}
+
+pub(super) fn first_bytes(hash: blake3::Hash) -> [u8; 12] {
+    std::array::from_fn(|at| hash.as_bytes()[at])
 }
 
 fn write_hex(bytes: &[u8], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

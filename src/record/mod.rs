@@ -7,6 +7,7 @@ pub mod json;
 pub mod kept_stamps;
 pub mod keys;
 pub mod ledger;
+mod local_digest;
 pub mod parse;
 pub mod row;
 pub mod synthesize;

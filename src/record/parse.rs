@@ -4,10 +4,20 @@
 //! A field that is absent or `null` has its zero value; a field of another type makes the line malformed, even if a
 //! later duplicate of the key replaces it. Of duplicate keys the last one counts, whole. Every other field is
 //! skipped.
+//!
+//! Names match exactly, with one exception that closes the firewall: a key that differs from `category` only in letter
+//! case and has a category of the firewall counts, wherever it is. The Go dialect reads as Go's `encoding/json` does:
+//! names match in any letter case, in the order of the line; `null` leaves what an earlier key of the name gave, and
+//! an object adds to it.
 
+use std::borrow::Cow;
+
+use crate::record::firewall::is_firewalled;
+use crate::record::json::escape::Dialect;
 pub use crate::record::json::scanner::is_whole_value;
 use crate::record::json::scanner::{JsonError, Scanner};
 pub use crate::record::json::text::JsonText;
+use crate::record::json::utf8::decode_utf8;
 pub use crate::record::json::utf8::trim;
 
 /// Length of the longest field name that is read; longer keys need no decoding.
@@ -136,46 +146,116 @@ impl From<JsonError> for ParseError {
     }
 }
 
-/// Reads a scored run from a line that is trimmed and not blank.
+/// The rules by which a line is read.
+#[derive(Debug, Clone, Copy)]
+struct Rules(Dialect);
+
+impl Rules {
+    /// Returns the value that a field has before its key is read, and keeps if that is `null`.
+    fn before<T: Default>(self, value: T) -> T {
+        match self.0 {
+            Dialect::Native => T::default(),
+            Dialect::Go => value,
+        }
+    }
+
+    /// Returns the name that a key has: in the Go dialect in lower case, with the two other characters that Go takes for
+    /// letters of ASCII.
+    fn name<'n>(self, key: &'n [u8]) -> Cow<'n, [u8]> {
+        let is_lower = |byte: &u8| byte.is_ascii() && !byte.is_ascii_uppercase();
+        if self.0 == Dialect::Native || key.iter().all(is_lower) {
+            return Cow::Borrowed(key);
+        }
+        let folded = decode_utf8(key)
+            .replace('\u{17f}', "s")
+            .replace('\u{212a}', "k");
+        Cow::Owned(folded.to_ascii_lowercase().into_bytes())
+    }
+}
+
+/// Reads a scored run from a line that is trimmed and not blank, in the native dialect.
 ///
 /// # Errors
 /// The first fault found in the line.
 pub fn scored_run(line: &[u8]) -> Result<ScoredRun<'_>, ParseError> {
+    scored_run_in(line, Dialect::Native)
+}
+
+/// As [`scored_run`], in a dialect.
+///
+/// # Errors
+/// The first fault found in the line.
+pub fn scored_run_in(line: &[u8], dialect: Dialect) -> Result<ScoredRun<'_>, ParseError> {
     let mut run = ScoredRun::default();
-    record(line, |scanner, name| {
+    let mut firewalled = None;
+    let rules = Rules(dialect);
+    record(line, rules, |scanner, name| {
         match name {
-            b"evidence_run_id" => run.evidence_run_id = text(scanner, "evidence_run_id")?,
-            b"category" => run.category = text(scanner, "category")?,
-            b"provenance" => run.provenance = provenance(scanner)?,
+            b"evidence_run_id" => {
+                let before = rules.before(run.evidence_run_id);
+                run.evidence_run_id = text(scanner, before, "evidence_run_id")?;
+            }
+            b"category" => {
+                run.category = text(scanner, rules.before(run.category), "category")?;
+            }
+            b"provenance" => {
+                run.provenance = provenance(scanner, rules, rules.before(run.provenance))?;
+            }
+            _ if name.eq_ignore_ascii_case(b"category") && scanner.peek() == Some(b'"') => {
+                let category = scanner.string()?;
+                firewalled = firewalled.or(is_firewalled(&category).then_some(category));
+            }
             _ => scanner.skip_value()?,
         }
         Ok(())
     })?;
+    run.category = firewalled.unwrap_or(run.category);
     Ok(run)
 }
 
-/// Reads evidence from a line that is trimmed and not blank.
+/// Reads evidence from a line that is trimmed and not blank, in the native dialect.
 ///
 /// # Errors
 /// The first fault found in the line.
 pub fn evidence(line: &[u8]) -> Result<Evidence<'_>, ParseError> {
+    evidence_in(line, Dialect::Native)
+}
+
+/// As [`evidence`], in a dialect.
+///
+/// # Errors
+/// The first fault found in the line.
+pub fn evidence_in(line: &[u8], dialect: Dialect) -> Result<Evidence<'_>, ParseError> {
     let mut evidence = Evidence::default();
-    record(line, |scanner, name| {
+    let rules = Rules(dialect);
+    record(line, rules, |scanner, name| {
         match name {
-            b"run_id" => evidence.run_id = text(scanner, "run_id")?,
-            b"task_id" => evidence.task_id = text(scanner, "task_id")?,
-            b"model_name" => evidence.model_name = text(scanner, "model_name")?,
-            b"model_role" => evidence.model_role = text(scanner, "model_role")?,
-            b"text" => evidence.text = text(scanner, "text")?,
+            b"run_id" => evidence.run_id = text(scanner, rules.before(evidence.run_id), "run_id")?,
+            b"task_id" => {
+                evidence.task_id = text(scanner, rules.before(evidence.task_id), "task_id")?;
+            }
+            b"model_name" => {
+                let before = rules.before(evidence.model_name);
+                evidence.model_name = text(scanner, before, "model_name")?;
+            }
+            b"model_role" => {
+                let before = rules.before(evidence.model_role);
+                evidence.model_role = text(scanner, before, "model_role")?;
+            }
+            b"text" => evidence.text = text(scanner, rules.before(evidence.text), "text")?,
             b"source_files" => {
                 let files = texts(scanner, "source_files")?;
                 evidence.first_source_file = files.iter().next().unwrap_or_default();
             }
             b"retrieved_context" => {
+                let before = (evidence.matrix_corpora, evidence.pathway_fingerprints_seen);
                 (evidence.matrix_corpora, evidence.pathway_fingerprints_seen) =
-                    retrieved_context(scanner)?;
+                    retrieved_context(scanner, rules, rules.before(before))?;
             }
-            b"provenance" => evidence.provenance = provenance(scanner)?,
+            b"provenance" => {
+                let before = rules.before(evidence.provenance);
+                evidence.provenance = provenance(scanner, rules, before)?;
+            }
             b"metadata" => evidence.contractor = contractor(scanner)?,
             _ => scanner.skip_value()?,
         }
@@ -187,12 +267,15 @@ pub fn evidence(line: &[u8]) -> Result<Evidence<'_>, ParseError> {
 /// Parses a whole line: `null`, or an object whose field values `field` consumes.
 fn record<'a>(
     line: &'a [u8],
-    field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseError>,
+    rules: Rules,
+    mut field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseError>,
 ) -> Result<(), ParseError> {
     let mut scanner = Scanner::new(line);
     let is_record = match scanner.peek() {
         Some(b'{') => {
-            scanner.object(LONGEST_NAME, field)?;
+            scanner.object(LONGEST_NAME, |scanner, key| {
+                field(scanner, &rules.name(key))
+            })?;
             true
         }
         _ if scanner.null() => true,
@@ -208,14 +291,30 @@ fn record<'a>(
     }
 }
 
-fn provenance<'a>(scanner: &mut Scanner<'a>) -> Result<Provenance<'a>, ParseError> {
-    let mut provenance = Provenance::default();
-    object(scanner, "provenance", |scanner, name| {
+/// Reads a provenance over the one that an earlier key gave.
+fn provenance<'a>(
+    scanner: &mut Scanner<'a>,
+    rules: Rules,
+    mut provenance: Provenance<'a>,
+) -> Result<Provenance<'a>, ParseError> {
+    object(scanner, rules, "provenance", |scanner, name| {
         match name {
-            b"source_file" => provenance.source_file = text(scanner, "provenance.source_file")?,
-            b"line_offset" => provenance.line_offset = integer(scanner, "provenance.line_offset")?,
-            b"sig_hash" => provenance.sig_hash = text(scanner, "provenance.sig_hash")?,
-            b"recorded_at" => provenance.recorded_at = text(scanner, "provenance.recorded_at")?,
+            b"source_file" => {
+                let before = rules.before(provenance.source_file);
+                provenance.source_file = text(scanner, before, "provenance.source_file")?;
+            }
+            b"line_offset" => {
+                let before = rules.before(provenance.line_offset);
+                provenance.line_offset = integer(scanner, before, "provenance.line_offset")?;
+            }
+            b"sig_hash" => {
+                let before = rules.before(provenance.sig_hash);
+                provenance.sig_hash = text(scanner, before, "provenance.sig_hash")?;
+            }
+            b"recorded_at" => {
+                let before = rules.before(provenance.recorded_at);
+                provenance.recorded_at = text(scanner, before, "provenance.recorded_at")?;
+            }
             _ => scanner.skip_value()?,
         }
         Ok(())
@@ -223,14 +322,18 @@ fn provenance<'a>(scanner: &mut Scanner<'a>) -> Result<Provenance<'a>, ParseErro
     Ok(provenance)
 }
 
-fn retrieved_context<'a>(scanner: &mut Scanner<'a>) -> Result<(JsonTexts<'a>, i64), ParseError> {
-    let mut corpora = JsonTexts::default();
-    let mut fingerprints = 0;
-    object(scanner, "retrieved_context", |scanner, name| {
+/// Reads a retrieved context over the one that an earlier key gave.
+fn retrieved_context<'a>(
+    scanner: &mut Scanner<'a>,
+    rules: Rules,
+    (mut corpora, mut fingerprints): (JsonTexts<'a>, i64),
+) -> Result<(JsonTexts<'a>, i64), ParseError> {
+    object(scanner, rules, "retrieved_context", |scanner, name| {
         match name {
             b"matrix_corpora" => corpora = texts(scanner, "retrieved_context.matrix_corpora")?,
             b"pathway_fingerprints_seen" => {
-                fingerprints = integer(scanner, "retrieved_context.pathway_fingerprints_seen")?;
+                let field = "retrieved_context.pathway_fingerprints_seen";
+                fingerprints = integer(scanner, rules.before(fingerprints), field)?;
             }
             _ => scanner.skip_value()?,
         }
@@ -263,21 +366,28 @@ fn contractor<'a>(scanner: &mut Scanner<'a>) -> Result<Option<JsonText<'a>>, Par
 /// Parses an object or `null`.
 fn object<'a>(
     scanner: &mut Scanner<'a>,
+    rules: Rules,
     name: &'static str,
-    field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseError>,
+    mut field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseError>,
 ) -> Result<(), ParseError> {
     match scanner.peek() {
-        Some(b'{') => scanner.object(LONGEST_NAME, field),
+        Some(b'{') => scanner.object(LONGEST_NAME, |scanner, key| {
+            field(scanner, &rules.name(key))
+        }),
         _ if scanner.null() => Ok(()),
         _ => Err(wrong_type(scanner, name, "an object")),
     }
 }
 
-/// Parses a string or `null`.
-fn text<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonText<'a>, ParseError> {
+/// Parses a string, or `null`, which is `before`.
+fn text<'a>(
+    scanner: &mut Scanner<'a>,
+    before: JsonText<'a>,
+    field: &'static str,
+) -> Result<JsonText<'a>, ParseError> {
     match scanner.peek() {
         Some(b'"') => Ok(scanner.string()?),
-        _ if scanner.null() => Ok(JsonText::EMPTY),
+        _ if scanner.null() => Ok(before),
         _ => Err(wrong_type(scanner, field, "a string")),
     }
 }
@@ -293,7 +403,7 @@ fn texts<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonTexts
     let start = scanner.at();
     scanner.array(|scanner| {
         count += 1;
-        text(scanner, field).map(drop)
+        text(scanner, JsonText::EMPTY, field).map(drop)
     })?;
     Ok(match count {
         0 => JsonTexts::default(),
@@ -303,15 +413,15 @@ fn texts<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonTexts
     })
 }
 
-/// Parses a 64-bit integer or `null`.
-fn integer(scanner: &mut Scanner<'_>, field: &'static str) -> Result<i64, ParseError> {
+/// Parses a 64-bit integer, or `null`, which is `before`.
+fn integer(scanner: &mut Scanner<'_>, before: i64, field: &'static str) -> Result<i64, ParseError> {
     const EXPECTED: &str = "an integer of 64 bits";
     match scanner.peek() {
         Some(b'-' | b'0'..=b'9') => scanner.number()?.as_i64().ok_or(ParseError::WrongType {
             field,
             expected: EXPECTED,
         }),
-        _ if scanner.null() => Ok(0),
+        _ if scanner.null() => Ok(before),
         _ => Err(wrong_type(scanner, field, EXPECTED)),
     }
 }
@@ -423,6 +533,85 @@ mod tests {
         assert!(evidence(contractor).unwrap().contractor.is_none());
     }
 
+    /// Returns the category, the source file and the signature.
+    fn read_in(dialect: Dialect, line: &str) -> [String; 3] {
+        let run = scored_run_in(line.as_bytes(), dialect).unwrap();
+        let provenance = run.provenance;
+        [run.category, provenance.source_file, provenance.sig_hash]
+            .map(|text| text.decode().into_owned())
+    }
+
+    #[test]
+    fn any_spelling_of_the_category_closes_the_firewall() {
+        for (line, native, go) in [
+            (
+                r#"{"category":"accepted","Category":"rejected"}"#,
+                "rejected",
+                "rejected",
+            ),
+            (
+                r#"{"CATEGORY":"needs_human_review","category":"accepted"}"#,
+                "needs_human_review",
+                "accepted",
+            ),
+            (
+                r#"{"c\u0041tegory":"rejected","Category":"x","category":"accepted"}"#,
+                "rejected",
+                "accepted",
+            ),
+            (r#"{"category":"rejected","category":null}"#, "", "rejected"),
+            (
+                r#"{"category":"rejected","Category":"accepted"}"#,
+                "rejected",
+                "accepted",
+            ),
+            (
+                r#"{"category":"accepted","Category":"Rejected"}"#,
+                "accepted",
+                "Rejected",
+            ),
+            (
+                r#"{"category":"accepted","categories":"rejected"}"#,
+                "accepted",
+                "accepted",
+            ),
+            (
+                r#"{"category":"accepted","x":{"Category":"rejected"}}"#,
+                "accepted",
+                "accepted",
+            ),
+        ] {
+            assert_eq!(read_in(Dialect::Native, line)[0], native, "{line}");
+            assert_eq!(read_in(Dialect::Go, line)[0], go, "{line}");
+        }
+        let line = br#"{"category":"accepted","Category":5}"#;
+        assert_eq!(scored_run(line).unwrap().category.decode(), "accepted");
+        let fault = scored_run_in(line, Dialect::Go).unwrap_err();
+        assert_eq!(fault.to_string(), "field category is not a string");
+    }
+
+    #[test]
+    fn the_go_dialect_reads_as_encoding_json_does() {
+        let line = r#"{"provenance":{"source_file":"s","sig_hash":"h"},"Provenance":{"\u017Fource_File":"t","SIG_HASH":null},
+            "PROVENANCE":null}"#;
+        assert_eq!(read_in(Dialect::Go, line), ["", "t", "h"]);
+        assert_eq!(read_in(Dialect::Native, line), ["", "s", "h"]);
+        let line =
+            "{\"TAS\u{212a}_ID\":\"t\",\"text\":\"a\",\"Text\":null,\"Source_Files\":[\"f\"],
+            \"retrieved_context\":{\"matrix_corpora\":[\"m\"]},
+            \"Retrieved_Context\":{\"Pathway_Fingerprints_Seen\":3}}";
+        let read = evidence_in(line.as_bytes(), Dialect::Go).unwrap();
+        let texts = [read.task_id, read.text, read.first_source_file];
+        assert_eq!(
+            texts.map(|text| text.decode().into_owned()),
+            ["t", "a", "f"]
+        );
+        assert_eq!(read.matrix_corpora.iter().count(), 1);
+        assert_eq!(read.pathway_fingerprints_seen, 3);
+        let native = evidence(line.as_bytes()).unwrap();
+        assert!(native.task_id.is_empty() && native.matrix_corpora.iter().count() == 1);
+    }
+
     #[test]
     fn a_list_is_read_again_with_nulls_as_empty_strings() {
         let line = br#"{"retrieved_context":{"matrix_corpora": [ "a,]" , null,"\u0062" ]}}"#;
@@ -441,6 +630,49 @@ mod tests {
             fault.to_string(),
             "field source_files is not a list of strings"
         );
+    }
+
+    #[test]
+    fn faults_of_the_encoding_are_named() {
+        const LINE: &str = r#"{"run_id":"r"}"#;
+        let utf16 = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            LINE.encode_utf16().flat_map(bytes).collect()
+        };
+        // The lines of a file, split at the byte of the newline.
+        let (le, be) = (utf16(u16::to_le_bytes), utf16(u16::to_be_bytes));
+        let lines = [
+            le.clone(),
+            be.clone(),
+            [&[0xFF, 0xFE], &le[..]].concat(),
+            [&[0xFE, 0xFF], &be[..]].concat(),
+            [&[0], &le[..]].concat(),
+            [&be[..], &[0]].concat(),
+        ];
+        for line in lines {
+            let fault = evidence(&line).unwrap_err().to_string();
+            assert!(
+                fault.ends_with(": the line is UTF-16, not UTF-8"),
+                "{fault}"
+            );
+        }
+        for (line, expected) in [
+            (
+                format!("\u{feff}{LINE}"),
+                "0: a byte order mark is in front of the value",
+            ),
+            (format!("\0\0\0{LINE}"), "0: a NUL byte"),
+            (LINE.replace(':', ":\0"), "10: a NUL byte"),
+            (LINE.replace("\"r", "\"r\0"), "3: a NUL byte"),
+            ("\0".repeat(9), "0: a NUL byte"),
+            ("\0".to_owned(), "0: a NUL byte"),
+            (
+                LINE.replace("\"r", "\"\u{1}r"),
+                "2: a string has a raw control character",
+            ),
+        ] {
+            let fault = evidence(line.as_bytes()).unwrap_err().to_string();
+            assert_eq!(fault, format!("not JSON at byte {expected}"));
+        }
     }
 
     /// Random JSON, sometimes with a changed byte.

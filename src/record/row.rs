@@ -4,10 +4,10 @@
 use std::borrow::Cow;
 
 use memchr::memmem;
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::record::json::scanner::{JsonError, Scanner};
-use crate::record::keys::RowKey;
+use crate::record::keys::{LocalRowKey, RowKey};
+use crate::record::local_digest::Digest;
 use crate::record::parse::{JsonText, Provenance};
 use crate::record::timestamp::minute_of_stamp;
 
@@ -66,20 +66,23 @@ impl RowKey {
     /// # Errors
     /// The row is not JSON, or lacks a field that the key includes.
     pub fn from_row(row: &[u8]) -> Result<RowKey, RowError> {
-        RowKey::from_fields(&RowFields::read(row)?).map(|(key, _index)| key)
+        keyed(&RowFields::read(row)?, RowKey::from_parts).map(|(key, _index)| key)
     }
+}
 
-    /// Returns the key, and the index after the day-file's name in the id.
-    fn from_fields(fields: &RowFields<'_>) -> Result<(RowKey, Option<u64>), RowError> {
-        let id = required(fields.id, "id")?.decode();
-        let (day_file_name, index) = id.rsplit_once(':').ok_or(RowError::NoIndex)?;
-        let run_id = required(fields.source_run_id, "source_run_id")?;
-        let provenance = fields.provenance.ok_or(RowError::Missing {
-            field: "provenance",
-        })?;
-        let key = RowKey::from_parts(day_file_name, &run_id, &provenance);
-        Ok((key, index.parse().ok()))
-    }
+/// Returns the key that `from_parts` makes, and the index after the day-file's name in the id.
+fn keyed<K>(
+    fields: &RowFields<'_>,
+    from_parts: impl Fn(&str, &JsonText<'_>, &Provenance<'_>) -> K,
+) -> Result<(K, Option<u64>), RowError> {
+    let id = required(fields.id, "id")?.decode();
+    let (day_file_name, index) = id.rsplit_once(':').ok_or(RowError::NoIndex)?;
+    let run_id = required(fields.source_run_id, "source_run_id")?;
+    let provenance = fields.provenance.ok_or(RowError::Missing {
+        field: "provenance",
+    })?;
+    let key = from_parts(day_file_name, &run_id, &provenance);
+    Ok((key, index.parse().ok()))
 }
 
 fn required<'a>(field: Option<JsonText<'a>>, name: &'static str) -> Result<JsonText<'a>, RowError> {
@@ -170,7 +173,7 @@ pub fn origin(row: &[u8]) -> Option<RowOrigin<'_>> {
 /// Those of [`RowKey::from_row`].
 pub fn key_and_origin(row: &[u8]) -> Result<(RowKey, Option<RowOrigin<'_>>), RowError> {
     let fields = RowFields::read(row)?;
-    let (key, _index) = RowKey::from_fields(&fields)?;
+    let (key, _index) = keyed(&fields, RowKey::from_parts)?;
     Ok((key, origin_of(&fields)))
 }
 
@@ -267,7 +270,7 @@ pub fn view(row: &[u8]) -> Result<RowView<'_>, RowError> {
     })
 }
 
-/// Returns xxh3-128 of the row without its newline and the values of its two timestamps: equal for rows that differ only
+/// Returns the digest of the row without its newline and the values of its two timestamps: equal for rows that differ only
 /// in their time. All other bytes count, including the order of the keys.
 ///
 /// # Errors
@@ -299,14 +302,14 @@ pub fn stamps(row: &[u8]) -> Result<RowStamps, RowError> {
 }
 
 fn digest_between(row: &[u8], left_out: &[(usize, usize)]) -> u128 {
-    let mut hash = Xxh3::new();
+    let mut hash = Digest::new();
     let mut hashed = 0;
     for (start, end) in left_out {
         hash.update(&row[hashed..*start]);
         hashed = *end;
     }
     hash.update(&row[hashed..]);
-    hash.digest128()
+    hash.finish()
 }
 
 /// The digests of the two parts of a row. Both parts of two rows are equal exactly if [`digest_without_stamps`] is.
@@ -340,7 +343,7 @@ pub fn parts(row: &[u8]) -> Option<RowParts> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowSummary<'a> {
     /// Key of its origin.
-    pub key: RowKey,
+    pub key: LocalRowKey,
     /// The digest that [`digest_without_stamps`] returns.
     pub digest: u128,
     /// The index in its id; `None` if that is not a number.
@@ -358,7 +361,7 @@ pub struct RowSummary<'a> {
 pub fn summary(row: &[u8]) -> Result<RowSummary<'_>, RowError> {
     let row = row.strip_suffix(b"\n").unwrap_or(row);
     let fields = RowFields::read(row)?;
-    let (key, index) = RowKey::from_fields(&fields)?;
+    let (key, index) = keyed(&fields, LocalRowKey::from_parts)?;
     Ok(RowSummary {
         key,
         digest: digest_between(row, &fields.stamps),
@@ -396,15 +399,15 @@ mod tests {
     fn keys_have_the_bytes_that_states_on_disk_hold() {
         assert_eq!(
             format!("{:?}", RunKey::from_run_id("")),
-            "7f498d4624c30160d8984701"
+            "af1349b9f5f9a1a6a0404dea"
         );
         assert_eq!(
             format!("{:?}", RunKey::from_run_id("run-1")),
-            "da039769e2d570bccd537755"
+            "c82087babf08a39cf680a880"
         );
         assert_eq!(
             format!("{:?}", RowKey::from_row(ROW.as_bytes()).unwrap()),
-            "65c78808753eb5440440b6a9"
+            "a7186cba40790d65839594dd"
         );
         let mut bytes = Vec::new();
         for text in ["a:b.jsonl", "r", "f", "s"] {
@@ -412,7 +415,7 @@ mod tests {
             bytes.extend(text.as_bytes());
         }
         bytes.extend((-3_i64).to_le_bytes());
-        let key = RowKey(first_bytes(xxhash_rust::xxh3::xxh3_128(&bytes)));
+        let key = RowKey(first_bytes(blake3::hash(&bytes)));
         assert_eq!(RowKey::from_row(ROW.as_bytes()), Ok(key));
     }
 
@@ -558,7 +561,9 @@ mod tests {
         let line = format!("{ROW}\n");
         let read = summary(line.as_bytes()).unwrap();
         let row = ROW.as_bytes();
-        assert_eq!(Ok(read.key), RowKey::from_row(row));
+        let scored = br#"{"evidence_run_id":"r","provenance":{"line_offset":-3,"sig_hash":"s","source_file":"f"}}"#;
+        let run = scored_run(scored).unwrap();
+        assert_eq!(read.key, LocalRowKey::from_scored("a:b.jsonl", &run));
         assert_eq!(Ok(read.digest), digest_without_stamps(row));
         assert_eq!(read.index, Some(12));
         assert_eq!(

@@ -26,6 +26,8 @@ mod bad_input;
 mod batch;
 /// `check`: its findings, and which of them are failures.
 mod check;
+/// Ids, origins and texts that are made to have one checksum.
+mod colliding;
 /// Flags, environment and file to settings; the annotated configuration file.
 mod config;
 /// The socket on which the daemon answers commands.

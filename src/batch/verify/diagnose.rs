@@ -20,7 +20,7 @@ use crate::batch::verify::tally::Explanation;
 use crate::lake::path::{PairPath, Stream};
 use crate::record::firewall::ACCEPTED;
 use crate::record::json::escape::Dialect;
-use crate::record::keys::{RowKey, RunKey};
+use crate::record::keys::{LocalRowKey, LocalRunKey};
 use crate::record::parse;
 use crate::record::parse::{ScoredRun, trim};
 
@@ -36,7 +36,7 @@ const REFUSED_ROLE: u8 = 4;
 /// The index and the category of a line or of a row. Rows of other categories than [`ACCEPTED`] are never compared.
 type Place = (u64, Option<usize>);
 /// Ways to make each sample, by run.
-type Samples = HashMap<RunKey, HashMap<u128, u8>>;
+type Samples = HashMap<LocalRunKey, HashMap<u128, u8>>;
 
 /// The last change of files that have tags, so that it can be determined for the files of all tags but one.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl<T: Copy + Ord> LastChange<T> {
 /// What the sources show of a key.
 #[derive(Debug, Default)]
 struct KeyNotes {
-    run: Option<RunKey>,
+    run: Option<LocalRunKey>,
     /// The last change of a file with several lines of the key, of which at most one can have the place of a row.
     several_changed_ms: Option<u64>,
     /// The last changes of the other files, by the place of their only line.
@@ -88,30 +88,30 @@ struct KeyNotes {
 struct Settling {
     scored: Option<LineSpan>,
     /// The run of the evidence.
-    run: Option<RunKey>,
+    run: Option<LocalRunKey>,
 }
 
 /// The scored lines of one pair that concern keys with unmatched rows or lines.
 #[derive(Debug, Default)]
 struct LinesRead {
     /// Number of lines by key, and the place of one.
-    keys: HashMap<RowKey, (u64, Place)>,
+    keys: HashMap<LocalRowKey, (u64, Place)>,
     /// The places of unmatched rows that lines have.
-    places: Vec<(RowKey, Place)>,
+    places: Vec<(LocalRowKey, Place)>,
     /// The frames of unmatched rows that lines make in a dialect.
-    frames: Vec<(RunKey, u128, Dialect)>,
+    frames: Vec<(LocalRunKey, u128, Dialect)>,
 }
 
 /// The unmatched rows of a slice and what the sources show of them.
 #[derive(Debug, Default)]
 pub(super) struct Diagnosis<'f> {
-    rows: Vec<(RowKey, &'f RowFact)>,
+    rows: Vec<(LocalRowKey, &'f RowFact)>,
     /// Frame, sample and index of each row, sorted.
     by_parts: Vec<(u128, u128, usize)>,
     samples: HashSet<u128>,
     /// By place of a row: the last changes of the evidence of lines with this place, by number of the pair.
-    places: HashMap<(RowKey, Place), LastChange<usize>>,
-    keys: HashMap<RowKey, KeyNotes>,
+    places: HashMap<(LocalRowKey, Place), LastChange<usize>>,
+    keys: HashMap<LocalRowKey, KeyNotes>,
     /// One for each row: the ways in which the sources make it.
     ways: Vec<u8>,
     /// The number of the pair whose evidence makes a row but for its role; `None` for several pairs.
@@ -123,12 +123,12 @@ pub(super) struct Diagnosis<'f> {
 
 impl<'f> Diagnosis<'f> {
     /// Adds a key with unmatched rows or lines.
-    pub(super) fn add_key(&mut self, key: RowKey) {
+    pub(super) fn add_key(&mut self, key: LocalRowKey) {
         self.keys.entry(key).or_default();
     }
 
     /// Adds an unmatched row of a key that was added.
-    pub(super) fn add_row(&mut self, key: RowKey, row: &'f RowFact) {
+    pub(super) fn add_row(&mut self, key: LocalRowKey, row: &'f RowFact) {
         if let Some(parts) = row.parts {
             let at = self.rows.len();
             self.by_parts.push((parts.frame, parts.sample, at));
@@ -153,7 +153,7 @@ impl<'f> Diagnosis<'f> {
         pair: &Arc<PairPath>,
         max_line_bytes: usize,
         now: Now,
-        expected: &[(RowKey, u64)],
+        expected: &[(LocalRowKey, u64)],
     ) -> io::Result<()> {
         self.by_parts.sort_unstable();
         let mut lines = LinesRead::default();
@@ -168,7 +168,7 @@ impl<'f> Diagnosis<'f> {
         }
         if let Some(evidence) = &evidence {
             let runs = lines.keys.keys().filter_map(|key| self.keys.get(key)?.run);
-            let runs: HashSet<RunKey> = runs.collect();
+            let runs: HashSet<LocalRunKey> = runs.collect();
             let (samples, run) = self.read_evidence(evidence, max_line_bytes, &runs)?;
             settling.run = run;
             self.find_rows(&lines.frames, &samples);
@@ -202,24 +202,28 @@ impl<'f> Diagnosis<'f> {
             if scored.is_settling(line.span) {
                 settling = Some(line.span);
             }
-            let Some(Ok(run)) = line.bytes.map(|bytes| parse::scored_run(trim(bytes))) else {
+            let bytes = line.bytes.map(trim).unwrap_or_default();
+            let Ok(run) = parse::scored_run(bytes) else {
                 continue;
             };
             let place = (index, category_of(&run));
             index += 1;
-            let key = RowKey::from_scored(&day_file_name, &run);
+            let key = LocalRowKey::from_scored(&day_file_name, &run);
             let Some((count, known_place)) = found.keys.get_mut(&key) else {
                 continue;
             };
             *count += 1;
             *known_place = place;
-            let run_key = RunKey::from_text(&run.evidence_run_id);
+            let run_key = LocalRunKey::from_text(&run.evidence_run_id);
             self.keys.entry(key).or_default().run = Some(run_key);
             if !self.places.contains_key(&(key, place)) {
                 continue;
             }
             found.places.push((key, place));
             for dialect in [Dialect::Native, Dialect::Go] {
+                let Ok(run) = parse::scored_run_in(bytes, dialect) else {
+                    continue;
+                };
                 let frame = self.maker.frame(&run, pair.name_bytes(), place.0, dialect);
                 found
                     .frames
@@ -235,16 +239,17 @@ impl<'f> Diagnosis<'f> {
         &mut self,
         evidence: &DayFile,
         max_line_bytes: usize,
-        runs: &HashSet<RunKey>,
-    ) -> io::Result<(Samples, Option<RunKey>)> {
+        runs: &HashSet<LocalRunKey>,
+    ) -> io::Result<(Samples, Option<LocalRunKey>)> {
         let mut samples = Samples::new();
         let mut settling = None;
         let mut lines = evidence.lines(max_line_bytes);
         while let Some(line) = lines.next_line()? {
-            let Some(Ok(record)) = line.bytes.map(|bytes| parse::evidence(trim(bytes))) else {
+            let bytes = line.bytes.map(trim).unwrap_or_default();
+            let Ok(record) = parse::evidence(bytes) else {
                 continue;
             };
-            let run = RunKey::from_text(&record.run_id);
+            let run = LocalRunKey::from_text(&record.run_id);
             if evidence.is_settling(line.span) {
                 settling = Some(run);
             }
@@ -254,7 +259,9 @@ impl<'f> Diagnosis<'f> {
             let native = self.maker.sample(&record, Dialect::Native, false);
             let made = match native {
                 Some(_) => {
-                    let other = self.maker.sample(&record, Dialect::Go, false);
+                    let other = parse::evidence_in(bytes, Dialect::Go).ok();
+                    let other =
+                        other.and_then(|other| self.maker.sample(&other, Dialect::Go, false));
                     [(native, NATIVE), (other, OTHER_DIALECT)]
                 }
                 None => {
@@ -273,7 +280,7 @@ impl<'f> Diagnosis<'f> {
 
     /// Notes the rows that have a frame and a sample of the same run. Searches the shorter side for each frame: many
     /// rows may have one frame, and many evidence records one run.
-    fn find_rows(&mut self, frames: &[(RunKey, u128, Dialect)], samples: &Samples) {
+    fn find_rows(&mut self, frames: &[(LocalRunKey, u128, Dialect)], samples: &Samples) {
         for (run, frame, dialect) in frames {
             let Some(samples) = samples.get(run) else {
                 continue;
@@ -312,7 +319,12 @@ impl<'f> Diagnosis<'f> {
         }
     }
 
-    fn note_changes(&mut self, expected: &[(RowKey, u64)], lines: &LinesRead, changed_ms: u64) {
+    fn note_changes(
+        &mut self,
+        expected: &[(LocalRowKey, u64)],
+        lines: &LinesRead,
+        changed_ms: u64,
+    ) {
         for (key, expected) in expected {
             let Some(notes) = self.keys.get_mut(key) else {
                 continue;
@@ -358,7 +370,7 @@ impl<'f> Diagnosis<'f> {
     }
 
     /// Returns whether the daemon may not have taken a line of the key, or its evidence, yet.
-    pub(super) fn is_settling(&self, key: RowKey, line: &LineFact) -> bool {
+    pub(super) fn is_settling(&self, key: LocalRowKey, line: &LineFact) -> bool {
         let run = self.keys.get(&key).and_then(|notes| notes.run);
         (self.settling.get(&line.pair)).is_some_and(|settling| {
             settling.scored == Some(line.span) || (run.is_some() && settling.run == run)

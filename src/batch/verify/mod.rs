@@ -58,7 +58,7 @@ use crate::lake::path::Stream;
 use crate::lake::path::export_path;
 use crate::lake::walk::pair_bytes;
 use crate::record::json::escape::Dialect;
-use crate::record::keys::RowKey;
+use crate::record::keys::LocalRowKey;
 use crate::record::row::summary;
 use crate::record::synthesize::Synthesis;
 pub use days::DayDifferences;
@@ -303,7 +303,7 @@ impl Verification<'_> {
     /// Compares the rows of a group one by one. Only a key of several slices needs a tally until the last of these.
     fn recheck(&mut self, group: &Group, steps: &mut Steps<'_>) -> Result<(), VerifyError> {
         let (lake, options, reading) = (self.lake, self.options, self.reading);
-        let mut tallies: HashMap<RowKey, Tally> = HashMap::new();
+        let mut tallies: HashMap<LocalRowKey, Tally> = HashMap::new();
         let mut unstable = HashSet::new();
         for part in 0..group.parts {
             let mut recheck = Recheck::new(lake, &reading, options, Slice { group, part });

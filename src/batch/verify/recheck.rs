@@ -22,7 +22,7 @@ use crate::lake::path::{PairPath, Stream};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock;
 use crate::platform::storage::{FileKind, FileStat};
-use crate::record::keys::RowKey;
+use crate::record::keys::LocalRowKey;
 use crate::record::row::digest_without_stamps;
 
 /// The first pause between two reads; each next one is twice as long.
@@ -40,7 +40,7 @@ pub(super) struct Recheck<'a> {
     options: &'a VerifyOptions,
     slice: Slice<'a>,
     export: ExportReader<'a>,
-    keys: HashMap<RowKey, KeyRows>,
+    keys: HashMap<LocalRowKey, KeyRows>,
     /// Set after the first read; from then on only the keys that differ are read.
     narrowed: bool,
     stats: BTreeMap<Arc<PairPath>, PairStat>,
@@ -82,7 +82,10 @@ impl<'a> Recheck<'a> {
 
     /// Reads all rows and lines of the slice, waits for late ones, and keeps the keys that persistently differ. Returns
     /// the keys that were never stable for long enough.
-    pub(super) fn collect(&mut self, steps: &mut Steps<'_>) -> Result<Vec<RowKey>, VerifyError> {
+    pub(super) fn collect(
+        &mut self,
+        steps: &mut Steps<'_>,
+    ) -> Result<Vec<LocalRowKey>, VerifyError> {
         self.read_export()?;
         self.read_sources(steps)?;
         let facts = self.keys.values();
@@ -95,15 +98,15 @@ impl<'a> Recheck<'a> {
 
     /// Rereads until all remaining keys are stable. Drops keys that have become equal, and those that never become
     /// stable, and returns the latter. Waits only while a daemon runs or files change: otherwise nothing arrives.
-    fn wait_until_stable(&mut self) -> Result<Vec<RowKey>, VerifyError> {
+    fn wait_until_stable(&mut self) -> Result<Vec<LocalRowKey>, VerifyError> {
         let started = Instant::now();
         let patience = self.options.patience;
-        let mut since: HashMap<RowKey, Since> = HashMap::new();
+        let mut since: HashMap<LocalRowKey, Since> = HashMap::new();
         let mut pause = FIRST_PAUSE.min(patience);
         let mut changes = false;
         loop {
             self.update_differences(&mut since);
-            let is_stable = |key: &RowKey| {
+            let is_stable = |key: &LocalRowKey| {
                 since
                     .get(key)
                     .is_some_and(|since| since.at.elapsed() >= patience)
@@ -131,7 +134,7 @@ impl<'a> Recheck<'a> {
         }
     }
 
-    fn update_differences(&mut self, since: &mut HashMap<RowKey, Since>) {
+    fn update_differences(&mut self, since: &mut HashMap<LocalRowKey, Since>) {
         self.keys.retain(|key, facts| {
             let left = facts.unmatched();
             let signature = facts.signature(&left);
@@ -221,7 +224,7 @@ impl<'a> Recheck<'a> {
             let Some(run) = line.run else {
                 return ControlFlow::Continue(());
             };
-            let key = RowKey::from_scored(&name, run);
+            let key = LocalRowKey::from_scored(&name, run);
             let facts = match line.verdict {
                 BatchVerdict::Exported if !narrowed && slice.has_key(key) => {
                     Some(keys.entry(key).or_default())
@@ -248,10 +251,10 @@ impl<'a> Recheck<'a> {
     /// function that adds them to the key's tally. Returns the number of rows made of lines and evidence.
     pub(super) fn explain(
         &self,
-        on_key: &mut dyn FnMut(RowKey, AddToTally<'_>) -> Result<(), VerifyError>,
+        on_key: &mut dyn FnMut(LocalRowKey, AddToTally<'_>) -> Result<(), VerifyError>,
     ) -> Result<u64, VerifyError> {
         let mut diagnosis = Diagnosis::default();
-        let left: Vec<(RowKey, &KeyRows, Unmatched)> = (self.keys.iter())
+        let left: Vec<(LocalRowKey, &KeyRows, Unmatched)> = (self.keys.iter())
             .map(|(key, facts)| (*key, facts, facts.unmatched()))
             .collect();
         for (key, facts, left) in &left {
@@ -285,7 +288,7 @@ impl<'a> Recheck<'a> {
             wall_ms: HostClock::new().wall_ms(),
             settle: self.options.settle,
         };
-        let mut by_pair: BTreeMap<&Arc<PairPath>, Vec<(RowKey, u64)>> = BTreeMap::new();
+        let mut by_pair: BTreeMap<&Arc<PairPath>, Vec<(LocalRowKey, u64)>> = BTreeMap::new();
         for (key, facts) in &self.keys {
             for pair in &facts.pairs {
                 let lines = by_pair.entry(&pair.first.pair).or_default();

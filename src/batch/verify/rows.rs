@@ -10,7 +10,7 @@ use crate::batch::pair::MAX_LINE_BYTES;
 use crate::batch::verify::error::VerifyError;
 use crate::platform::storage::{Storage, StorageFile};
 use crate::record::firewall::ACCEPTED;
-use crate::record::keys::RowKey;
+use crate::record::keys::LocalRowKey;
 use crate::record::row::{RowError, RowParts, RowSummary, parts, summary};
 use crate::record::timestamp::stamp;
 
@@ -273,7 +273,7 @@ pub(super) struct Slice<'g> {
 
 impl Slice<'_> {
     /// Returns whether the key is in the group.
-    pub(super) fn has_key(&self, key: RowKey) -> bool {
+    pub(super) fn has_key(&self, key: LocalRowKey) -> bool {
         self.group.buckets[bucket_of(key)]
     }
 
@@ -283,8 +283,8 @@ impl Slice<'_> {
     }
 }
 
-fn bucket_of(key: RowKey) -> usize {
-    usize::from(u16::from_le_bytes([key.0[0], key.0[1]])) % BUCKETS
+fn bucket_of(key: LocalRowKey) -> usize {
+    (key.0 % BUCKETS as u128) as usize
 }
 
 #[cfg(test)]
@@ -315,7 +315,7 @@ mod tests {
         assert!(summed(&rows).differing(&summed(&reversed), 10).is_empty());
         reversed.push(rows[7].clone());
         let groups = summed(&rows).differing(&summed(&reversed), 10);
-        let expected = bucket_of(RowKey::from_row(rows[7].as_bytes()).unwrap());
+        let expected = bucket_of(summary(rows[7].as_bytes()).unwrap().key);
         assert_eq!(groups.len(), 1);
         assert!((0..BUCKETS).all(|bucket| groups[0].buckets[bucket] == (bucket == expected)));
     }
@@ -326,7 +326,7 @@ mod tests {
         let groups = summed(&rows).differing(&Sums::new(), 100);
         assert!(groups.len() >= 5, "{}", groups.len());
         for row in &rows {
-            let bucket = bucket_of(RowKey::from_row(row.as_bytes()).unwrap());
+            let bucket = bucket_of(summary(row.as_bytes()).unwrap().key);
             assert_eq!(
                 groups.iter().filter(|group| group.buckets[bucket]).count(),
                 1

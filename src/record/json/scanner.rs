@@ -48,6 +48,25 @@ pub fn is_whole_value(line: &[u8]) -> bool {
     scanner.skip_value().and_then(|()| scanner.end()).is_ok()
 }
 
+/// Returns what is wrong with the encoding of a line that is no JSON at a byte, if that is the cause.
+#[cold]
+fn encoding_fault(line: &[u8], at: usize) -> Option<&'static str> {
+    /// Characters that show the encoding.
+    const SAMPLE: usize = 8;
+    let has_nul = |start: usize| {
+        let mut bytes = line.iter().skip(start).step_by(2).take(SAMPLE);
+        bytes.len() > 1 && bytes.all(|byte| *byte == 0)
+    };
+    let is_utf16 = line.starts_with(&[0xFF, 0xFE]) || line.starts_with(&[0xFE, 0xFF]);
+    if is_utf16 || has_nul(0) != has_nul(1) {
+        Some("the line is UTF-16, not UTF-8")
+    } else if at == 0 && line.starts_with("\u{feff}".as_bytes()) {
+        Some("a byte order mark is in front of the value")
+    } else {
+        (line.get(at) == Some(&0)).then_some("a NUL byte")
+    }
+}
+
 /// Returns whether `bytes` start with a well-formed escape other than the frequent ones.
 fn is_rare_escape(bytes: &[u8]) -> bool {
     match bytes.get(1) {
@@ -77,7 +96,7 @@ impl<'a> Scanner<'a> {
     fn fault<T>(&self, what: &'static str) -> Result<T, JsonError> {
         Err(JsonError {
             at_byte: self.at,
-            what,
+            what: encoding_fault(self.line, self.at).unwrap_or(what),
         })
     }
 

@@ -306,8 +306,26 @@ pub fn parse_scored(line: &str) -> Option<Scored> {
     let record = record(line)?;
     Some(Scored {
         run_id: text(record.get("evidence_run_id"))?,
-        category: text(record.get("category"))?,
+        category: refused_by_any_spelling(&record)
+            .map_or_else(|| text(record.get("category")), Some)?,
         provenance: provenance(record.get("provenance"))?,
+    })
+}
+
+/// Returns the category of the firewall that a key gives which is `category` in any letter case but the exact one.
+fn refused_by_any_spelling(record: &Json) -> Option<String> {
+    let Json::Object(members) = record else {
+        return None;
+    };
+    members.iter().find_map(|(key, value)| match value {
+        Json::Text(category)
+            if key != "category"
+                && key.to_lowercase() == "category"
+                && ["rejected", "needs_human_review"].contains(&category.as_str()) =>
+        {
+            Some(category.clone())
+        }
+        _ => None,
     })
 }
 
