@@ -6,6 +6,7 @@ pub mod firewall;
 pub mod json;
 pub mod kept_stamps;
 pub mod keys;
+pub mod ledger;
 pub mod parse;
 pub mod row;
 pub mod synthesize;
