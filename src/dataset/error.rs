@@ -49,7 +49,7 @@ pub enum DatasetError {
         /// Offset in the export.
         at_byte: u64,
     },
-    /// The export is shorter than the ledger says.
+    /// The export is shorter than at an event of its ledger.
     #[error("{} has {len_bytes} bytes, and its ledger was written when it had {needed}", path.display())]
     Short {
         /// The export.

@@ -17,6 +17,7 @@ pub mod error;
 mod files;
 pub mod follow;
 mod ledger_reader;
+mod point;
 pub mod rows;
 pub mod shape;
 pub mod snapshot;

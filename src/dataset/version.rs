@@ -16,7 +16,7 @@ pub struct Version {
     pub export_len: u64,
     /// Bytes of the ledger.
     pub ledger_len: u64,
-    /// The first 8 bytes of SHA-256 of two lines: SHA-256 of the bytes of the export and SHA-256 of those of the ledger,
+    /// The first 8 bytes of SHA-256 of two lines: SHA-256 of the bytes of the export and SHA-256 of the bytes of the ledger,
     /// in hexadecimal digits. The lines are the output of `sha256sum`, so that a shell can compute it.
     pub digest: [u8; 8],
 }

@@ -78,7 +78,7 @@ pub(super) fn first_bytes(digest: u128) -> [u8; 12] {
     bytes
 }
 
-fn write_hex(bytes: &[u8], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub(super) fn write_hex(bytes: &[u8], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes
         .iter()
         .try_for_each(|byte| write!(formatter, "{byte:02x}"))

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use distilld::dataset::rows::copy_rows;
 use distilld::dataset::shape::Shape;
 use distilld::dataset::snapshot::Snapshot;
+use distilld::dataset::version::At;
 use distilld::platform::storage::OsStorage;
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -805,6 +806,81 @@ fn a_follower_writes_rows_and_what_happens_to_them() {
         stderr.contains("was replaced while it was read"),
         "{stderr}"
     );
+}
+
+/// Appends commits as the daemon does: the ledger first, then the export, each in two parts.
+fn commit_at_random(set: &mut Set, rng: &mut Rng, number: usize) {
+    let old = set.rows();
+    let start = set.len();
+    let row = |part: usize| format!("{{\"r\":\"{number}.{part} {}\"}}\n", "x".repeat(part * 50));
+    let new: Vec<Vec<u8>> = (0..rng.usize(1..5))
+        .map(|part| row(part).into_bytes())
+        .collect();
+    let end = start + new.iter().map(|row| row.len() as u64).sum::<u64>();
+    let out = set.retracted(usize::MAX);
+    let mut offset = start;
+    let new_rows = new.iter().map(|row| {
+        offset += row.len() as u64;
+        (offset - row.len() as u64, row.clone())
+    });
+    let all: Vec<Row> = old.into_iter().chain(new_rows).collect();
+    for row in all.iter().filter(|row| !out.contains_key(&row.0)) {
+        if rng.u8(..10) == 0 {
+            set.event("retract", "rescored", Some(row), end);
+        }
+    }
+    let bytes = new.concat();
+    let (first, rest) = bytes.split_at(rng.usize(..bytes.len()));
+    set.append(first);
+    set.append(rest);
+}
+
+#[test]
+fn a_live_reader_never_has_a_row_whose_retraction_was_committed_before() {
+    let mut set = Set::new(b"");
+    let (export, ledger) = (set.bench.export(), set.ledger());
+    let writer = std::thread::spawn(move || {
+        let mut rng = Rng::with_seed(7);
+        for number in 0..150 {
+            commit_at_random(&mut set, &mut rng, number);
+        }
+        set
+    });
+    let mut reads = 0;
+    let shape = Shape {
+        offsets: true,
+        ..Shape::default()
+    };
+    while !writer.is_finished() || reads == 0 {
+        // Whole lines that were there before the reader began.
+        let before = fs::read_to_string(&ledger).unwrap();
+        let whole = &before[..before.rfind('\n').map_or(0, |at| at + 1)];
+        let events = whole
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let retracted: Vec<u64> = events
+            .filter_map(|event| event["row_offset"].as_u64())
+            .collect();
+        let snapshot = Snapshot::open(&OsStorage, &export, None).unwrap();
+        let mut copied = Vec::new();
+        copy_rows(&snapshot, 0, false, shape, &mut copied).unwrap();
+        let (offsets, _) = with_offsets(&String::from_utf8(copied).unwrap());
+        for offset in retracted {
+            assert!(!offsets.contains(&offset), "{offset} is retracted");
+        }
+        // The version is one of the history, so it is reproduced later.
+        let version = snapshot.version().unwrap();
+        let again = Snapshot::open(&OsStorage, &export, Some(At::Version(version))).unwrap();
+        let mut copied_again = Vec::new();
+        copy_rows(&again, 0, false, shape, &mut copied_again).unwrap();
+        assert_eq!(
+            with_offsets(&String::from_utf8(copied_again).unwrap()).0,
+            offsets
+        );
+        reads += 1;
+    }
+    let set = writer.join().unwrap();
+    assert!(set.events.len() > 100 && set.effective(usize::MAX, 0, set.len()).len() > 1_000);
 }
 
 #[test]
