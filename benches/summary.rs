@@ -7,13 +7,14 @@ mod support;
 use support::figures::{Table, machine};
 use support::{Failure, bench_dir, summary};
 
-const BENCHES: [&str; 6] = [
+const BENCHES: [&str; 7] = [
     "backfill",
     "freshness",
     "restart",
     "idle",
     "late",
     "explain",
+    "rows",
 ];
 
 fn main() -> Result<(), Failure> {

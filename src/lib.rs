@@ -15,6 +15,7 @@
 //! | folder | role |
 //! |---|---|
 //! | [`batch`] | the stateless twin: `export` and `verify` read the whole lake and keep no state |
+//! | [`dataset`] | reads export and ledger for consumers: effective rows, versions; needs neither state nor daemon |
 //! | [`recovery`] | decides from the files on disk how to start; `rebuild` |
 //! | [`query`] | answers `status`, `explain`, `plan` and `dead-letters`, from the daemon or from its files |
 //! | [`daemon`] | the running process: event loop, inotify, signals, watchdog |
@@ -26,7 +27,7 @@
 //!
 //! Imports point one way, from a later layer to an earlier one:
 //!
-//! {config, platform, record} < {console, lake} < pair < store < {engine, batch} < recovery < query < daemon < http < cli
+//! {config, platform, record} < {console, lake} < pair < store < {engine, batch} < dataset < recovery < query < daemon < http < cli
 //!
 //! `record` and `pair` are pure: they do no I/O, read no clock and start no thread, so they fail only for a reason in
 //! their arguments. `tests/suite/tidy.rs` checks both rules.
@@ -41,6 +42,8 @@ pub mod store;
 pub mod engine;
 
 pub mod batch;
+
+pub mod dataset;
 
 pub mod recovery;
 

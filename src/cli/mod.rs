@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod check;
+mod dataset;
 mod export;
 pub mod hints;
 pub(crate) mod queries;
@@ -22,7 +23,7 @@ use clap::Parser as _;
 
 use crate::batch::pair::LakeReader;
 use crate::batch::verify::{self, VerifyOptions, VerifyReport, VerifyResult};
-use crate::cli::args::{Arguments, Command, RebuildArguments};
+use crate::cli::args::{Arguments, Command, RebuildArguments, VerifyArguments};
 use crate::cli::check::Severity;
 use crate::cli::hints::{UserError, in_one_line, remedy};
 use crate::cli::run::DaemonError;
@@ -34,6 +35,7 @@ use crate::console::terminal::Terminal;
 use crate::daemon::event_loop::Reloader;
 use crate::daemon::{signals, status_line};
 use crate::engine::Setup;
+use crate::lake::path::export_path;
 use crate::platform::clock::HostClock;
 use crate::platform::root_lock;
 use crate::platform::sd_notify::ServiceManager;
@@ -73,6 +75,12 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     let is_daemon = matches!(&arguments.command, Command::Run(run) if !run.once);
     // Drawing a bar waits for the terminal.
     progress::init(terminal.draws && !is_daemon);
+    if let Some(result) = dataset::without_settings(&arguments.command) {
+        return result.unwrap_or_else(|error| {
+            terminal.report(&*error, remedy(&*error).as_deref());
+            ExitCode::from(FAILED)
+        });
+    }
     // Only `run` is the unit; another command in its environment must not send notifications.
     let is_unit = matches!(arguments.command, Command::Run(_));
     let manager = || match is_unit {
@@ -125,7 +133,14 @@ fn run(
     match command {
         Command::Run(arguments) => run_daemon(settings, arguments.once, reloader, manager)?,
         Command::Export(arguments) => export::export(&without_links_in(settings), &arguments)?,
-        Command::Verify => return verify(&without_links_in(settings)),
+        Command::Verify(VerifyArguments { at: None, .. }) => {
+            return verify(&without_links_in(settings));
+        }
+        Command::Verify(VerifyArguments {
+            at: Some(version), ..
+        }) => return dataset::verify_at(&export_path(&settings.root), version),
+        Command::Rows(arguments) => return dataset::rows(&export_path(&settings.root), &arguments),
+        Command::Cite(arguments) => return dataset::cite(&export_path(&settings.root), &arguments),
         Command::Rebuild(arguments) => rebuild(&without_links_in(settings), arguments)?,
         Command::Query(query) => return queries::answer(settings, &query),
         Command::Retract(arguments) => return retract::run(settings, &arguments),

@@ -12,10 +12,9 @@ use crate::cli::{AnyError, FAILED};
 use crate::config::Settings;
 use crate::console::table::{plain_table, thousands, trim_table};
 use crate::engine::{OrderRequest, OrderResult};
-use crate::lake::path::export_path;
+use crate::lake::path::{export_path, ledger_path};
 use crate::platform::storage::OsStorage;
 use crate::query::retract;
-use crate::store::ledger::ledger_path;
 
 /// Runs that are named of those of which no line is known.
 const NAMED_MAX: usize = 5;

@@ -8,11 +8,11 @@ use crate::config::{Exclude, Settings};
 use crate::engine::Engine;
 use crate::engine::error::EngineError;
 use crate::lake::chunk::LineLimits;
-use crate::lake::path::export_path;
+use crate::lake::path::{export_path, ledger_path};
 use crate::platform::clock::Clock;
 use crate::platform::storage::{OsStorage, Storage};
 use crate::store::export::SEGMENT_BYTES;
-use crate::store::ledger::{Order, ledger_path};
+use crate::store::ledger::Order;
 
 /// [`Setup::batch_bytes`] of the daemon: large enough that writing it takes longer than the fixed cost of a sync.
 pub const BATCH_BYTES: usize = 4 << 20;

@@ -11,6 +11,9 @@ use crate::record::json::utf8::decode_utf8;
 /// Path of the export below a root.
 pub const EXPORT_PATH: &str = "data/distilled/sft/sft_export.jsonl";
 
+/// Name of the ledger of retractions, next to its export.
+pub const LEDGER_NAME: &str = "sft_retractions.jsonl";
+
 /// The two streams of day-files below a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stream {
@@ -127,4 +130,10 @@ pub(super) fn is_day_file_name(name: &OsStr) -> bool {
 #[must_use]
 pub fn export_path(root: &Path) -> PathBuf {
     root.join(EXPORT_PATH)
+}
+
+/// Returns the path of an export's ledger, in the same directory.
+#[must_use]
+pub fn ledger_path(export: &Path) -> PathBuf {
+    export.with_file_name(LEDGER_NAME)
 }

@@ -374,6 +374,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
+    use crate::pair::orders::Orders;
     use crate::pair::checkpoint::PairCheckpoint;
     use crate::pair::index::PairId;
     use crate::pair::verdict::VerdictKind;
@@ -455,6 +456,7 @@ mod tests {
             });
         }
         let context = JoinContext {
+            orders: &Orders::default(),
             index: &one_key,
             bodies: &one_key,
             claims_possible: false,

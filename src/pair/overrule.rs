@@ -9,7 +9,8 @@ use std::collections::HashSet;
 use crate::pair::index::{ClaimRight, ScoredLine, UnclaimedRow};
 use crate::pair::join::Joiner;
 use crate::pair::verdict::Verdict;
-use crate::record::firewall::FIREWALL;
+use crate::record::firewall::{Admission, FIREWALL, admit};
+use crate::record::json::escape::Dialect;
 use crate::record::keys::{RowKey, RunKey};
 use crate::record::ledger::Cause;
 use crate::record::parse;
@@ -52,7 +53,7 @@ impl<E> Joiner<'_, E> {
         offset: u64,
         scored: &ScoredRun<'_>,
     ) -> Result<(), E> {
-        let cause = cause_of_category(&scored.category.decode());
+        let cause = cause_of_refusal(scored);
         self.overrule_earlier(run, Overruler { cause, offset })?;
         if !self.context.claims_possible {
             return Ok(());
@@ -135,10 +136,9 @@ impl<E> Joiner<'_, E> {
             Verdict::Firewalled => {
                 let line = self.context.bodies.scored(entry.offset, entry.len_bytes)?;
                 let line = line.unwrap_or_default();
-                let category = parse::scored_run(parse::trim(&line))
-                    .map(|scored| cause_of_category(&scored.category.decode()));
+                let scored = parse::scored_run(parse::trim(&line));
                 // A line that cannot be read any more was rewritten, which the next read notices.
-                Some(category.unwrap_or(Cause::Rejected))
+                Some(scored.map_or(Cause::Rejected, |scored| cause_of_refusal(&scored)))
             }
             _ => None,
         })
@@ -191,14 +191,12 @@ impl<E> Joiner<'_, E> {
     }
 }
 
-/// Returns why a refused category overrules.
-fn cause_of_category(category: &str) -> Cause {
-    let [rejected, needs_review] = FIREWALL;
-    if category == rejected {
-        Cause::Rejected
-    } else if category == needs_review {
-        Cause::NeedsHumanReview
-    } else {
-        Cause::UnknownCategory
+/// Returns why a line that is refused for its category overrules.
+fn cause_of_refusal(scored: &ScoredRun<'_>) -> Cause {
+    let [_rejected, needs_review] = FIREWALL;
+    match admit(scored, Dialect::Native) {
+        Admission::Firewalled if scored.category.eq_str(needs_review) => Cause::NeedsHumanReview,
+        Admission::Firewalled => Cause::Rejected,
+        _ => Cause::UnknownCategory,
     }
 }

@@ -9,7 +9,7 @@ use hyper::Method;
 use serde::de::DeserializeOwned;
 
 use crate::config::Settings;
-use crate::lake::path::export_path;
+use crate::lake::path::{export_path, ledger_path};
 use crate::pair::accounting::Account;
 use crate::platform::rights::Denied;
 use crate::platform::root_lock::{Holder, LockError, RootLock, last_holder};
@@ -20,7 +20,6 @@ use crate::recovery::open::check_export;
 use crate::store::export::ExportError;
 use crate::store::files::{JOURNAL_FILE, STATE_FILE};
 use crate::store::journal::error::JournalError;
-use crate::store::ledger::ledger_path;
 use crate::store::replay::Replay;
 use crate::store::snapshot::StateSnapshot;
 use crate::store::state::State;

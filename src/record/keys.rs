@@ -129,7 +129,7 @@ pub(super) fn first_bytes(hash: blake3::Hash) -> [u8; 12] {
     std::array::from_fn(|at| hash.as_bytes()[at])
 }
 
-fn write_hex(bytes: &[u8], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub(super) fn write_hex(bytes: &[u8], formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes
         .iter()
         .try_for_each(|byte| write!(formatter, "{byte:02x}"))

@@ -1,8 +1,9 @@
 //! What the state and the journal hold of the retraction ledger: its name, the rows that it concerns, the orders.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::lake::path::LEDGER_NAME;
 use crate::pair::orders::Orders;
 use crate::record::keys::RunKey;
 use crate::record::ledger::{Cause, LedgerLine, Op};
@@ -10,22 +11,13 @@ use crate::store::export::Segment;
 use crate::store::state::StateView;
 use crate::store::state::error::StateError;
 
-/// Name of the ledger, next to the export.
-pub const LEDGER_FILE: &str = "sft_retractions.jsonl";
-
-/// Returns the path of the ledger of an export.
-#[must_use]
-pub fn ledger_path(export: &Path) -> PathBuf {
-    export.with_file_name(LEDGER_FILE)
-}
-
 /// Returns whether a file is a ledger, or the one that a rebuild makes.
 #[must_use]
 pub fn is_ledger(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     name.strip_prefix(b".")
         .unwrap_or(name)
-        .starts_with(LEDGER_FILE.as_bytes())
+        .starts_with(LEDGER_NAME.as_bytes())
 }
 
 /// What the ledger says of a row.

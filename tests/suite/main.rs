@@ -36,6 +36,8 @@ mod control;
 mod crash;
 /// The real daemon: what it follows, how it ends, what it refuses, its cost.
 mod daemon;
+/// The readers of an export and its ledger: `rows`, `cite`, `verify --at`.
+mod dataset;
 /// Exports that are edited before the part that an append verifies, and those that were only touched.
 mod edited;
 /// The example lake, the example of the input page, and the table of files in the operator's page.

@@ -137,6 +137,56 @@ const HELP: &[Help] = &[
         ],
     },
     Help {
+        command: "rows",
+        examples: &[
+            example(
+                "distilld --root /srv/lake rows | wc -l",
+                "count the rows that are not retracted",
+            ),
+            example(
+                "distilld rows --export /srv/lake/data/distilled/sft/sft_export.jsonl --offsets",
+                "write them with their offsets, without a configuration",
+            ),
+            example(
+                "distilld --root /srv/lake rows --at 2026-05-02T00:00:00Z",
+                "write those that were known then",
+            ),
+            example(
+                "distilld --root /srv/lake rows --follow",
+                "write new rows, and what happens to old ones, as it is committed",
+            ),
+        ],
+        exits: &[
+            ("0", "done, or the reader of the output closed it"),
+            ("1", "failed, or it is not certain which rows are retracted"),
+            USAGE,
+            CONFIGURATION,
+        ],
+    },
+    Help {
+        command: "cite",
+        examples: &[
+            example(
+                "distilld --root /srv/lake cite",
+                "name the dataset as it is now",
+            ),
+            example(
+                "distilld --root /srv/lake cite --json > manifest.json",
+                "keep name, figures and digests next to a model",
+            ),
+            example(
+                "distilld --root /srv/lake cite --at 2026-05-02T00:00:00Z",
+                "name the dataset as it was then",
+            ),
+        ],
+        exits: &[
+            DONE,
+            ("1", "failed, or the version is not there"),
+            USAGE,
+            CONFIGURATION,
+        ],
+    },
+    Help {
         command: "rebuild",
         examples: &[
             example("systemctl stop distilld", "stop the other writer"),

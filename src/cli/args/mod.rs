@@ -3,6 +3,7 @@
 //! No file, environment or clock is used here. [`crate::config`] merges the flags with the environment and the
 //! configuration file.
 
+mod dataset;
 mod flags;
 pub mod help;
 pub(crate) mod queries;
@@ -12,6 +13,7 @@ pub(crate) mod rfc3339;
 use clap::{Parser, Subcommand};
 
 pub use crate::config::GlobalArguments;
+pub use dataset::{CiteArguments, Range, RowsArguments, VerifyArguments};
 pub use flags::{Dialect, ExportArguments, Output, RebuildArguments, RunArguments};
 pub use queries::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, QueryCommand,
@@ -64,7 +66,21 @@ pub enum Command {
     /// Compares the daemon's export with the sources, row by row, ignoring timestamps. Reads only, also while the
     /// daemon runs. Exits with 1 and prints the first difference if they do not agree.
     #[command(after_help = help::short("verify"), after_long_help = help::long("verify"))]
-    Verify,
+    Verify(VerifyArguments),
+    /// Write the rows that are not retracted to stdout
+    ///
+    /// Reads the export and its ledger of retractions, sft_retractions.jsonl, and nothing else: it needs no daemon, no
+    /// state, and only the right to read the two files. A row is never written if it may be retracted: a ledger that is
+    /// missing, damaged or of another export is an error.
+    #[command(after_help = help::short("rows"), after_long_help = help::long("rows"))]
+    Rows(RowsArguments),
+    /// Name a version of the dataset, and count its rows
+    ///
+    /// The version names the bytes of export and ledger: distilld:1:EXPORT:EXPORT_LEN:LEDGER_LEN:DIGEST. `rows --at`
+    /// reproduces its rows as long as no `rebuild` replaces the export, and `verify --at` proves it. Also prints a shell
+    /// command that checks the version without distilld.
+    #[command(after_help = help::short("cite"), after_long_help = help::long("cite"))]
+    Cite(CiteArguments),
     /// Write a new export and a state that matches it
     ///
     /// Writes a new export from the current sources, in batch order, and replaces the old one atomically. Refuses, and
@@ -126,7 +142,10 @@ mod tests {
             assert_eq!(parse(line).unwrap().command, command, "{line}")
         };
         check("distilld run", Command::Run(RunArguments::default()));
-        check("distilld verify", Command::Verify);
+        check(
+            "distilld verify",
+            Command::Verify(VerifyArguments::default()),
+        );
         check(
             "distilld rebuild",
             Command::Rebuild(RebuildArguments::default()),
@@ -165,6 +184,10 @@ mod tests {
             "distilld export --recorded-at now",
             "distilld rebuild --state-only --drop-missing",
             "distilld rebuild --state-only --dry-run",
+            "distilld rows --follow --all",
+            "distilld rows --at yesterday",
+            "distilld cite distilld:1:..",
+            "distilld verify --export e",
         ];
         for line in lines {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

@@ -12,14 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::config::Settings;
 use crate::engine::{Engine, Lag, UnterminatedLines};
 use crate::lake::chunk::LineLimits;
-use crate::lake::path::export_path;
+use crate::lake::path::{export_path, ledger_path};
 use crate::pair::accounting::Account;
 use crate::pair::verdict::{LineTotals, PerVerdict, VerdictKind};
 use crate::platform::storage::{OsStorage, Storage as _, StorageFile};
 use crate::query::health::{DaemonState, HealthFacts, HealthReport, Unreadable, assess};
 use crate::query::offline::{InquireError, OfflineState, StoredFiles};
 use crate::record::timestamp::{day_of, stamp};
-use crate::store::ledger::ledger_path;
 use crate::store::recent;
 use crate::store::snapshot::stream_name;
 

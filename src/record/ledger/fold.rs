@@ -85,7 +85,7 @@ pub struct Fold {
 }
 
 impl Fold {
-    /// Begins a fold of all events, or of those at an export of at most `export_len_max` bytes.
+    /// Begins a fold of all events, or of the events at an export of at most `export_len_max` bytes.
     #[must_use]
     pub fn new(export_len_max: Option<u64>) -> Fold {
         Fold {

@@ -1,0 +1,106 @@
+//! The two open files of a dataset.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::dataset::error::DatasetError;
+use crate::lake::path::ledger_path;
+use crate::platform::storage::{FileStat, Storage, StorageFile, read_full_at, without_links};
+
+/// Bytes that are read backwards to find the end of the last whole row.
+const BACK_BYTES: u64 = 64 << 10;
+
+/// An export and its ledger, opened in this order.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub export_path: PathBuf,
+    pub export: Arc<dyn StorageFile>,
+    pub ledger_path: PathBuf,
+    pub ledger: Arc<dyn StorageFile>,
+}
+
+impl Files {
+    pub fn open(storage: &dyn Storage, export: &Path) -> Result<Files, DatasetError> {
+        let export_path = without_links(storage, export);
+        let open = |path: &Path, missing: fn(PathBuf) -> DatasetError| match storage.open_read(path)
+        {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(path.to_owned())),
+            opened => opened.map_err(DatasetError::io(path)),
+        };
+        let export = open(&export_path, DatasetError::NoExport)?;
+        let ledger_path = ledger_path(&export_path);
+        let ledger = open(&ledger_path, DatasetError::NoLedger)?;
+        Ok(Files {
+            export_path,
+            export,
+            ledger_path,
+            ledger,
+        })
+    }
+
+    fn stat(&self, file: &dyn StorageFile, path: &Path) -> Result<FileStat, DatasetError> {
+        file.stat().map_err(DatasetError::io(path))
+    }
+
+    /// Returns the length of the export.
+    pub fn export_len(&self) -> Result<u64, DatasetError> {
+        Ok(self.stat(&*self.export, &self.export_path)?.len_bytes)
+    }
+
+    /// Returns the length of the ledger.
+    pub fn ledger_len(&self) -> Result<u64, DatasetError> {
+        Ok(self.stat(&*self.ledger, &self.ledger_path)?.len_bytes)
+    }
+
+    /// Returns the length of the whole rows of the export: its writer may be in the middle of an append.
+    pub fn rows_len(&self) -> Result<u64, DatasetError> {
+        let mut end = self.export_len()?;
+        let mut buf = vec![0; usize::try_from(BACK_BYTES).unwrap_or(0)];
+        while end > 0 {
+            let start = end.saturating_sub(BACK_BYTES);
+            let wanted = usize::try_from(end - start).unwrap_or(0);
+            let read = self.read(&mut buf[..wanted], start)?;
+            if let Some(newline) = memchr::memrchr(b'\n', &buf[..read]) {
+                return Ok(start + newline as u64 + 1);
+            }
+            end = start;
+        }
+        Ok(0)
+    }
+
+    /// Fills `buf` from `offset` of the export and returns the number of bytes before its end.
+    pub fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, DatasetError> {
+        read_full_at(&*self.export, buf, offset).map_err(DatasetError::io(&self.export_path))
+    }
+
+    /// Returns whether a row starts at `offset`, which is at most the length of the export.
+    pub fn is_row_start(&self, offset: u64) -> Result<bool, DatasetError> {
+        let mut before = [0];
+        Ok(match offset.checked_sub(1) {
+            None => true,
+            Some(at) => self.read(&mut before, at)? == 1 && before == *b"\n",
+        })
+    }
+
+    /// Returns the path of the file whose name belongs to another file now.
+    pub fn replaced(&self, storage: &dyn Storage) -> Result<Option<&Path>, DatasetError> {
+        for (path, file) in [
+            (&self.export_path, &self.export),
+            (&self.ledger_path, &self.ledger),
+        ] {
+            let own = self.stat(&**file, path)?;
+            let is_same = match storage.stat(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                named => {
+                    let named = named.map_err(DatasetError::io(path))?;
+                    (named.device, named.inode) == (own.device, own.inode)
+                }
+            };
+            if !is_same {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+}
