@@ -4,6 +4,7 @@
 //!
 //! An export without rows writes nothing, like the exporter that this one replaces.
 
+use std::collections::HashSet;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -15,7 +16,8 @@ pub use crate::batch::kept_rows::RowsLost;
 pub use crate::batch::output::Output;
 use crate::batch::output::Sink;
 use crate::batch::pair::{
-    BatchCounts, LakeReader, PairReadError, PairReading, PairTotals, read_pair,
+    BatchCounts, JudgedLine, LakeReader, Overruled, PairReadError, PairReading, PairTotals,
+    RowSelection, overruled_lines, read_pair,
 };
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::verdict::VerdictKind;
@@ -39,12 +41,16 @@ pub struct PairRows<'p> {
     pub pair: &'p PairPath,
     /// Complete rows, each with its newline; may be empty.
     pub rows: Vec<u8>,
+    /// Of the rows of this and earlier parts, those that later lines overrule.
+    pub overruled: Vec<u8>,
     /// The pair's totals or the error that ended it; `None` in all but the last part.
     pub end: Option<Result<PairTotals, PairReadError>>,
 }
 
+#[derive(Default)]
 struct Part {
     rows: Vec<u8>,
+    overruled: Vec<u8>,
     end: Option<Result<PairTotals, PairReadError>>,
 }
 
@@ -81,8 +87,8 @@ pub fn for_each_pair<E>(
         // closure drops the receivers, so that no thread blocks in `send` indefinitely.
         drop(queue);
         for (pair, parts) in arrivals {
-            for Part { rows, end } in parts {
-                visit(PairRows { pair, rows, end })?;
+            for part in parts {
+                visit(part.of(pair))?;
             }
         }
         Ok(())
@@ -113,13 +119,29 @@ fn read_on_this_thread<E>(
 ) -> Result<(), E> {
     for pair in pairs {
         let mut visited = Ok(());
-        read_parts(lake, pair, reading, &mut |Part { rows, end }| {
-            visited = visit(PairRows { pair, rows, end });
+        read_parts(lake, pair, reading, &mut |part| {
+            visited = visit(part.of(pair));
             visited.is_ok()
         });
         visited?;
     }
     Ok(())
+}
+
+impl Part {
+    fn of(self, pair: &PairPath) -> PairRows<'_> {
+        let Part {
+            rows,
+            overruled,
+            end,
+        } = self;
+        PairRows {
+            pair,
+            rows,
+            overruled,
+            end,
+        }
+    }
 }
 
 /// Reads a pair and passes its rows to `send`, until that returns false.
@@ -129,29 +151,136 @@ fn read_parts(
     reading: &PairReading<'_>,
     send: &mut dyn FnMut(Part) -> bool,
 ) {
+    let read = match reading.selection {
+        RowSelection::All => read_rows(lake, pair, reading, None, send),
+        RowSelection::Effective => overruled_lines(lake, pair, reading).map_or_else(
+            |error| (Vec::new(), Some(Err(error))),
+            |lines| {
+                let (rows, end) = read_rows(lake, pair, reading, Some(&lines), send);
+                let overruled = lines.len() as u64;
+                (rows, with_overruled(end, overruled))
+            },
+        ),
+        RowSelection::AllThenOverruled => {
+            let mut overruled = Overruled::default();
+            let (rows, end) = read_judged(lake, pair, reading, send, &mut |line| {
+                overruled.add(line);
+                true
+            });
+            let is_whole = matches!(end, Some(Ok(_)));
+            if is_whole && !overruled.lines.is_empty() {
+                let lines = &overruled.lines;
+                // The rows so far are passed on first: the second read has parts of its own.
+                let part = Part {
+                    rows,
+                    ..Part::default()
+                };
+                if send(part) {
+                    send_overruled(lake, pair, reading, lines, end, send);
+                }
+                return;
+            }
+            (rows, end)
+        }
+    };
+    if let (rows, Some(end)) = read {
+        send(Part {
+            rows,
+            end: Some(end),
+            ..Part::default()
+        });
+    }
+}
+
+type PairEnd = Option<Result<PairTotals, PairReadError>>;
+
+fn with_overruled(end: PairEnd, overruled: u64) -> PairEnd {
+    end.map(|end| {
+        end.map(|totals| PairTotals {
+            overruled,
+            ..totals
+        })
+    })
+}
+
+/// Reads a pair again and passes on the rows of these lines.
+fn send_overruled(
+    lake: &LakeReader<'_>,
+    pair: &PairPath,
+    reading: &PairReading<'_>,
+    lines: &HashSet<u64>,
+    end: PairEnd,
+    send: &mut dyn FnMut(Part) -> bool,
+) {
+    let mut send_as_overruled = |part: Part| {
+        send(Part {
+            overruled: part.rows,
+            ..Part::default()
+        })
+    };
+    let read = read_judged(lake, pair, reading, &mut send_as_overruled, &mut |line| {
+        lines.contains(&line.span.offset)
+    });
+    let (overruled, second) = match read {
+        (_, None) => return,
+        (rows, Some(second)) => (rows, second),
+    };
+    let end = match second {
+        Ok(_) => with_overruled(end, lines.len() as u64),
+        // Its rows were passed on already.
+        Err(error) => Some(Err(PairReadError {
+            is_partial: true,
+            ..error
+        })),
+    };
+    send(Part {
+        overruled,
+        end,
+        ..Part::default()
+    });
+}
+
+/// Reads a pair, without the rows of some lines.
+fn read_rows(
+    lake: &LakeReader<'_>,
+    pair: &PairPath,
+    reading: &PairReading<'_>,
+    without: Option<&HashSet<u64>>,
+    send: &mut dyn FnMut(Part) -> bool,
+) -> (Vec<u8>, PairEnd) {
+    read_judged(lake, pair, reading, send, &mut |line| {
+        without.is_none_or(|lines| !lines.contains(&line.span.offset))
+    })
+}
+
+/// Reads a pair and passes the rows that `is_selected` accepts to `send`, in parts. Returns the last rows and the end of
+/// the pair, which is `None` if `send` returned false.
+fn read_judged(
+    lake: &LakeReader<'_>,
+    pair: &PairPath,
+    reading: &PairReading<'_>,
+    send: &mut dyn FnMut(Part) -> bool,
+    is_selected: &mut dyn FnMut(&JudgedLine<'_>) -> bool,
+) -> (Vec<u8>, PairEnd) {
     let mut is_stopped = false;
     let mut rows = Vec::new();
     let end = read_pair(lake, pair, reading, &mut |line| {
-        rows.extend_from_slice(line.row);
+        if is_selected(line) {
+            rows.extend_from_slice(line.row);
+        }
         if rows.len() < PART_BYTES {
             return ControlFlow::Continue(());
         }
-        let full = Part {
+        is_stopped = !send(Part {
             rows: std::mem::take(&mut rows),
-            end: None,
-        };
-        is_stopped = !send(full);
+            ..Part::default()
+        });
         match is_stopped {
             false => ControlFlow::Continue(()),
             true => ControlFlow::Break(()),
         }
     });
-    if !is_stopped {
-        send(Part {
-            rows,
-            end: Some(end),
-        });
-    }
+    (rows, (!is_stopped).then_some(end))
 }
 
 /// The options of a batch export.
@@ -270,6 +399,7 @@ pub fn batch_export(
     let mut batch = Batch {
         dialect: options.reading.synthesis.dialect,
         counts: BatchCounts::default(),
+        overruled: 0,
         unreadable: lake_files.unreadable,
         progress: Progress {
             pairs_done: 0,
@@ -298,6 +428,8 @@ pub fn batch_export(
 struct Batch<'s, 'w> {
     dialect: Dialect,
     counts: BatchCounts,
+    /// Rows that were left out because later lines overrule them.
+    overruled: u64,
     unreadable: Vec<(PathBuf, io::Error)>,
     progress: Progress,
     sink: Sink<'s, 'w>,
@@ -314,6 +446,7 @@ impl Batch<'_, '_> {
             None => return Ok(()),
             Some(Ok(totals)) => {
                 self.counts += totals.counts;
+                self.overruled += totals.overruled;
                 self.progress.read_bytes += totals.read_bytes;
             }
             Some(Err(fault)) if fault.is_partial => return Err(BatchError::Pair(fault)),
@@ -350,7 +483,7 @@ impl Batch<'_, '_> {
             result: BatchResult {
                 scored_files_read: self.progress.pairs_total as u64,
                 records_read: self.counts.records_read(),
-                records_exported: self.counts.verdicts[VerdictKind::Exported],
+                records_exported: self.counts.verdicts[VerdictKind::Exported] - self.overruled,
                 records_quarantined: firewalled,
                 output_path: self.sink.name(),
                 quarantine_summary: format!(

@@ -4,7 +4,7 @@
 //! Memory: about 40 bytes per evidence record of the pair, the longest line, and an evidence file of up to
 //! [`HELD_BYTES_MAX`]; records of a larger file are read again when a scored run needs them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::{AddAssign, ControlFlow};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use crate::batch::line_reader::{LineReader, LineSpan, Source};
 use crate::config::Exclude;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{Walk, open_day_file, walk};
+use crate::pair::orders::Orders;
 use crate::pair::verdict::{PerVerdict, Verdict, VerdictKind};
 use crate::platform::storage::{Storage, read_full_at};
 use crate::record::firewall::{Admission, AdmittedRun, admit};
@@ -99,7 +100,27 @@ pub struct PairReading<'a> {
     pub synthesis: Synthesis<'a>,
     /// Maximum length of a line in bytes; longer lines are malformed.
     pub max_line_bytes: usize,
+    /// The standing orders of operators, whose runs have no rows. The Go dialect ignores them.
+    pub orders: &'a Orders,
+    /// The rows that are passed on.
+    pub selection: RowSelection,
 }
+
+/// The rows of a pair that are passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RowSelection {
+    /// All rows.
+    #[default]
+    All,
+    /// Rows that no later line overrules. Day-files are read twice.
+    Effective,
+    /// All rows, and after those of a pair once more the ones that later lines overrule. A day-file with such rows is read
+    /// twice.
+    AllThenOverruled,
+}
+
+/// Standing orders that keep no run out.
+pub static NO_ORDERS: Orders = Orders::NONE;
 
 /// The verdict on a scored line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,6 +213,8 @@ pub struct PairTotals {
     pub counts: BatchCounts,
     /// Bytes read from both day-files.
     pub read_bytes: u64,
+    /// Rows that later lines overrule; known only if they are selected or left out.
+    pub overruled: u64,
 }
 
 /// Reads a pair and calls `on_line` with each scored line and its verdict, in order, until it breaks.
@@ -240,6 +263,7 @@ pub fn read_pair(
         row.clear();
         let verdict = match &run {
             Err(malformed) => BatchVerdict::Malformed(*malformed),
+            Ok(run) if is_ordered(run, pair, reading) => BatchVerdict::Refused(Refusal::Ordered),
             Ok(run) => judge(run, &mut evidence, &place, &reading.synthesis, &mut row)
                 .map_err(read_error(Stream::Evidence, is_partial))?,
         };
@@ -258,6 +282,61 @@ pub fn read_pair(
     }
     totals.read_bytes = lines.read_bytes() + evidence.read_bytes;
     Ok(totals)
+}
+
+/// Returns whether a standing order is on a run that the category admits.
+fn is_ordered(run: &ScoredRun<'_>, pair: &PairPath, reading: &PairReading<'_>) -> bool {
+    let dialect = reading.synthesis.dialect;
+    !reading.orders.is_empty()
+        && dialect == Dialect::Native
+        && reading
+            .orders
+            .apply_to(RunKey::from_text(&run.evidence_run_id), pair.as_bytes())
+        && matches!(admit(run, dialect), Admission::Admitted(_))
+}
+
+/// Returns the offsets of the lines of a pair whose rows later lines of their runs overrule.
+///
+/// Memory: 20 bytes for each run with a row, and 8 for each offset.
+///
+/// # Errors
+/// Those of [`read_pair`].
+pub fn overruled_lines(
+    lake: &LakeReader<'_>,
+    pair: &PairPath,
+    reading: &PairReading<'_>,
+) -> Result<HashSet<u64>, PairReadError> {
+    let mut overruled = Overruled::default();
+    read_pair(lake, pair, reading, &mut |line| {
+        overruled.add(line);
+        ControlFlow::Continue(())
+    })?;
+    Ok(overruled.lines)
+}
+
+/// The lines of a pair whose rows later lines overrule.
+#[derive(Debug, Default)]
+pub struct Overruled {
+    /// Per run the line whose row no later line overrules so far.
+    current: HashMap<RunKey, u64>,
+    /// Offsets of the others.
+    pub lines: HashSet<u64>,
+}
+
+impl Overruled {
+    /// Adds the next line.
+    pub fn add(&mut self, line: &JudgedLine<'_>) {
+        let Some(run) = line.run else { return };
+        let run = RunKey::from_text(&run.evidence_run_id);
+        let before = match line.verdict {
+            BatchVerdict::Exported => self.current.insert(run, line.span.offset),
+            BatchVerdict::Firewalled | BatchVerdict::Refused(Refusal::UnknownCategory) => {
+                self.current.remove(&run)
+            }
+            _ => None,
+        };
+        self.lines.extend(before);
+    }
 }
 
 fn too_long(max_line_bytes: usize) -> ParseError {

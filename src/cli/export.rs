@@ -5,13 +5,14 @@ use std::path::Path;
 
 use crate::batch::export::{BatchOptions, Output, batch_export};
 use crate::batch::output::directory_of;
-use crate::batch::pair::{LakeReader, PairReading};
+use crate::batch::pair::{LakeReader, PairReading, RowSelection};
+use crate::batch::verify::error::VerifyError;
 use crate::cli::AnyError;
 use crate::cli::args::{self, ExportArguments};
 use crate::cli::hints::UserError;
 use crate::config::Settings;
 use crate::console::progress::{self, Progress};
-use crate::lake::path::export_path;
+use crate::lake::path::{export_path, ledger_path};
 use crate::lake::walk::pair_bytes;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock;
@@ -20,6 +21,7 @@ use crate::record::json::escape::Dialect;
 use crate::record::synthesize::Synthesis;
 use crate::record::timestamp::stamp;
 use crate::store::files::STATE_FILE;
+use crate::store::ledger::read_orders;
 
 /// Runs the batch and prints its result: to stdout, or to stderr if the rows go to stdout.
 pub(super) fn export(settings: &Settings, arguments: &ExportArguments) -> Result<(), AnyError> {
@@ -33,6 +35,11 @@ pub(super) fn export(settings: &Settings, arguments: &ExportArguments) -> Result
         args::Dialect::Native => Dialect::Native,
         args::Dialect::Go => Dialect::Go,
     };
+    let ledger = ledger_path(&export_path(&settings.root));
+    let orders = read_orders(&OsStorage, &ledger).map_err(|source| VerifyError::Ledger {
+        path: ledger,
+        source,
+    })?;
     let options = BatchOptions {
         dry_run: arguments.dry_run,
         reading: PairReading {
@@ -42,6 +49,11 @@ pub(super) fn export(settings: &Settings, arguments: &ExportArguments) -> Result
                 stamp: arguments.recorded_at.as_deref().unwrap_or(&now),
             },
             max_line_bytes: usize::try_from(settings.max_line_bytes)?,
+            orders: &orders,
+            selection: match arguments.effective {
+                true => RowSelection::Effective,
+                false => RowSelection::All,
+            },
         },
     };
     let mut stdout = io::stdout().lock();

@@ -8,8 +8,8 @@ use crate::batch::pair::PairReadError;
 use crate::batch::verify::error::VerifyError;
 use crate::cli::run::DaemonError;
 use crate::config::ConfigError;
-use crate::engine::{EngineError, OrderError};
 use crate::dataset::error::DatasetError;
+use crate::engine::{EngineError, OrderError};
 use crate::platform::background::{THREADS_FIX, ThreadError, is_out_of_threads};
 use crate::platform::root_lock::LockError;
 use crate::platform::storage::is_out_of_files;
@@ -298,6 +298,7 @@ fn verify(error: &VerifyError) -> String {
         }
         VerifyError::Pair(fault) => pair(fault),
         VerifyError::Export { source, .. } => disk(source, "the export"),
+        VerifyError::Ledger { source, .. } => disk(source, "the ledger"),
         VerifyError::Replaced { .. } => "run `distilld verify` again".to_owned(),
     }
 }

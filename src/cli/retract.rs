@@ -20,10 +20,7 @@ use crate::query::retract;
 const NAMED_MAX: usize = 5;
 
 /// Carries out the command.
-pub(super) fn run(
-    settings: &Settings,
-    arguments: &RetractArguments,
-) -> Result<ExitCode, AnyError> {
+pub(super) fn run(settings: &Settings, arguments: &RetractArguments) -> Result<ExitCode, AnyError> {
     if arguments.list {
         return list(settings, arguments.json);
     }

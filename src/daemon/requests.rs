@@ -28,7 +28,10 @@ pub enum EngineRequest {
         reply: oneshot::Sender<RetryReport>,
     },
     /// Carries out an order of an operator. The error is its text.
-    Order(Box<OrderRequest>, oneshot::Sender<Result<OrderResult, String>>),
+    Order(
+        Box<OrderRequest>,
+        oneshot::Sender<Result<OrderResult, String>>,
+    ),
 }
 
 /// A consistent moment of the lake.

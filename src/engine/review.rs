@@ -71,17 +71,19 @@ impl Engine {
         }
         let orders = Arc::clone(&self.commits.ledger.orders);
         let mut effective = Vec::new();
-        self.pairs.snapshot(&orders).for_each_scored(&pair, |line| {
-            if let Verdict::Exported {
-                row_offset,
-                contradicted: false,
-                ..
-            } = line.verdict
-                && !orders.apply_to(line.run, path.as_bytes())
-            {
-                effective.push(row_offset);
-            }
-        })?;
+        self.pairs
+            .snapshot(&orders)
+            .for_each_scored(&pair, |line| {
+                if let Verdict::Exported {
+                    row_offset,
+                    contradicted: false,
+                    ..
+                } = line.verdict
+                    && !orders.apply_to(line.run, path.as_bytes())
+                {
+                    effective.push(row_offset);
+                }
+            })?;
         effective.sort_unstable();
         self.restore_rows(path, &effective, "")?;
         let mut checkpoint = pair.checkpoint.clone();
@@ -100,13 +102,13 @@ impl Engine {
         row_offsets: &[u64],
         reason: &str,
     ) -> Result<u64, EngineError> {
-        let (day_file, reason) = (Arc::<str>::from(path.as_path().to_string_lossy()), Arc::<str>::from(reason));
+        let (day_file, reason) = (
+            Arc::<str>::from(path.as_path().to_string_lossy()),
+            Arc::<str>::from(reason),
+        );
         let mut restored = 0;
         for row_offset in row_offsets {
-            let before = self
-                .commits
-                .ledger
-                .flags(self.pairs.view(), *row_offset)?;
+            let before = self.commits.ledger.flags(self.pairs.view(), *row_offset)?;
             let Some(cause) = before.cause() else {
                 continue;
             };

@@ -374,9 +374,9 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::pair::orders::Orders;
     use crate::pair::checkpoint::PairCheckpoint;
     use crate::pair::index::PairId;
+    use crate::pair::orders::Orders;
     use crate::pair::verdict::VerdictKind;
     use crate::pair::{LineLookup, Overlay, StateLookup};
     use crate::record::kept_stamps::KeptStamps;

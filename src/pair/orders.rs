@@ -12,6 +12,11 @@ pub struct Orders {
 }
 
 impl Orders {
+    /// No orders.
+    pub const NONE: Orders = Orders {
+        runs: BTreeMap::new(),
+    };
+
     /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -44,7 +49,15 @@ impl Orders {
     /// Returns whether there is this order.
     #[must_use]
     pub fn contains(&self, run: RunKey, pair: &[u8]) -> bool {
-        self.runs.get(&run).is_some_and(|pairs| pairs.contains(pair))
+        self.runs
+            .get(&run)
+            .is_some_and(|pairs| pairs.contains(pair))
+    }
+
+    /// Returns whether any order is on a run.
+    #[must_use]
+    pub fn has_run(&self, run: RunKey) -> bool {
+        self.runs.contains_key(&run)
     }
 
     /// Returns whether an order keeps the rows of a run in a pair out.

@@ -121,7 +121,10 @@ pub struct StandingOrder {
 ///
 /// # Errors
 /// [`RetractError::Ledger`], also for a line that is no event.
-pub fn orders(storage: Arc<dyn Storage>, ledger: &Path) -> Result<Vec<StandingOrder>, RetractError> {
+pub fn orders(
+    storage: Arc<dyn Storage>,
+    ledger: &Path,
+) -> Result<Vec<StandingOrder>, RetractError> {
     let error = |source| RetractError::Ledger {
         path: ledger.to_owned(),
         source,

@@ -151,7 +151,11 @@ fn new_path(ledger: &Path) -> PathBuf {
 fn new_export_id() -> ExportId {
     use std::hash::{BuildHasher as _, RandomState};
     // The keys of the hash are random in each process and differ in each state.
-    ExportId(RandomState::new().hash_one(std::process::id()).to_le_bytes())
+    ExportId(
+        RandomState::new()
+            .hash_one(std::process::id())
+            .to_le_bytes(),
+    )
 }
 
 /// Reads a ledger, cuts a torn last line, and makes it durable.
@@ -169,7 +173,9 @@ fn fold_ledger(setup: &Setup, mut file: Export) -> Result<FoldedLedger, EngineEr
     let end = file.for_each_row(|_, line| -> Result<(), EngineError> {
         let line = [line, b"\n"].concat();
         segments.extend(&line);
-        let line = fold.read(&line).map_err(|error| refused(error.to_string()))?;
+        let line = fold
+            .read(&line)
+            .map_err(|error| refused(error.to_string()))?;
         (mark.export, mark.next_seq) = (line.export.0, line.seq + 1);
         export_len = export_len.max(line.export_len);
         let offset = line.row.map(|row| row.offset);
@@ -179,7 +185,14 @@ fn fold_ledger(setup: &Setup, mut file: Export) -> Result<FoldedLedger, EngineEr
             (Op::Retract, Some(row)) => {
                 let hash = line.row_hash;
                 let (offset, len_bytes) = (row.offset, row.len_bytes);
-                rows.insert(offset, RetractedRow { offset, len_bytes, hash });
+                rows.insert(
+                    offset,
+                    RetractedRow {
+                        offset,
+                        len_bytes,
+                        hash,
+                    },
+                );
             }
             (Op::Restore, Some(row)) => drop(rows.remove(&row.offset)),
             _ => {}
@@ -193,7 +206,9 @@ fn fold_ledger(setup: &Setup, mut file: Export) -> Result<FoldedLedger, EngineEr
     file.hashed(segments);
     mark.file = file.sync()?;
     mark.guard = file.guard();
-    changes.rows.retain(|_, flags| *flags != RowFlags::default());
+    changes
+        .rows
+        .retain(|_, flags| *flags != RowFlags::default());
     changes.orders.retain(|_, is_in_force| *is_in_force);
     changes.segments = file.finished_segments().to_vec();
     Ok(FoldedLedger {

@@ -1,13 +1,15 @@
 //! What the state and the journal hold of the retraction ledger: its name, the rows that it concerns, the orders.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 use crate::lake::path::LEDGER_NAME;
 use crate::pair::orders::Orders;
+use crate::platform::storage::Storage;
 use crate::record::keys::RunKey;
 use crate::record::ledger::{Cause, LedgerLine, Op};
-use crate::store::export::Segment;
+use crate::store::export::{Segment, rows_between};
 use crate::store::state::StateView;
 use crate::store::state::error::StateError;
 
@@ -97,7 +99,8 @@ impl LedgerChanges {
     /// Applies a line; `before` is what the ledger said of its row until then.
     pub fn apply(&mut self, line: &LedgerLine, before: RowFlags) {
         if let Some(row) = line.row {
-            self.rows.insert(row.offset, before.after(line.op, line.cause));
+            self.rows
+                .insert(row.offset, before.after(line.op, line.cause));
         }
         if matches!(line.op, Op::Order | Op::Revoke) {
             let order = Order {
@@ -127,4 +130,30 @@ pub fn standing_orders(view: &StateView, changes: &LedgerChanges) -> Result<Orde
         }
     }
     Ok(orders)
+}
+
+/// Reads the standing orders that a ledger has; a ledger that does not exist has none.
+///
+/// # Errors
+/// The ledger cannot be read, or a line is no event of a ledger.
+pub fn read_orders(storage: &dyn Storage, ledger: &Path) -> io::Result<Orders> {
+    let file = match storage.open_read(ledger) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Orders::default()),
+        opened => opened?,
+    };
+    let mut orders = Orders::default();
+    let mut fault = None;
+    let end = file.stat()?.len_bytes;
+    rows_between(&*file, 0, end, |line| match LedgerLine::parse(line) {
+        Ok(line) => {
+            let run = RunKey::from_run_id(&line.source_run_id);
+            match line.op {
+                Op::Order => _ = orders.insert(run, line.day_file.as_bytes()),
+                Op::Revoke => _ = orders.remove(run, line.day_file.as_bytes()),
+                _ => {}
+            }
+        }
+        Err(error) => fault = Some(io::Error::new(io::ErrorKind::InvalidData, error)),
+    })?;
+    fault.map_or(Ok(orders), Err)
 }

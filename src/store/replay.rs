@@ -116,7 +116,9 @@ impl Replay {
         self.ledger_bytes = lines.to();
         for line in lines.lines.split_inclusive(|byte| *byte == b'\n') {
             let line = LedgerLine::parse(line).map_err(|error| {
-                StateError::Damaged(format!("the journal has a wrong line of the ledger: {error}"))
+                StateError::Damaged(format!(
+                    "the journal has a wrong line of the ledger: {error}"
+                ))
             })?;
             self.ledger.next_seq = line.seq + 1;
             let mut before = RowFlags::default();

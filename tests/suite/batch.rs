@@ -9,7 +9,8 @@ use distilld::batch::export::{
     BatchError, BatchOptions, BatchReport, Output, batch_export, for_each_pair,
 };
 use distilld::batch::pair::{
-    BatchVerdict, HELD_BYTES_MAX, LakeReader, MAX_LINE_BYTES, PairReading, read_pair,
+    BatchVerdict, HELD_BYTES_MAX, LakeReader, MAX_LINE_BYTES, NO_ORDERS, PairReading, RowSelection,
+    read_pair,
 };
 use distilld::lake::path::export_path;
 use distilld::lake::path::{PairPath, Stream};
@@ -21,6 +22,8 @@ use distilld::record::row::view;
 use distilld::record::synthesize::Synthesis;
 
 const READING: PairReading<'static> = PairReading {
+    orders: &NO_ORDERS,
+    selection: RowSelection::All,
     synthesis: Synthesis {
         dialect: Dialect::Native,
         include_partial: false,
@@ -85,6 +88,8 @@ fn check(lines: &[u8], max_line_bytes: usize, wanted: &[(u64, Option<u64>, &str)
     );
     let lake = LakeReader::new(&OsStorage, root.path()).unwrap();
     let reading = PairReading {
+        orders: &NO_ORDERS,
+        selection: RowSelection::All,
         max_line_bytes,
         ..READING
     };

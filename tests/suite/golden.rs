@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use distilld::batch::export::{BatchOptions, BatchReport, Output, batch_export};
-use distilld::batch::pair::{LakeReader, MAX_LINE_BYTES, PairReading};
+use distilld::batch::pair::{LakeReader, MAX_LINE_BYTES, NO_ORDERS, PairReading, RowSelection};
 use distilld::lake::path::export_path;
 use distilld::pair::verdict::VerdictKind;
 use distilld::platform::storage::OsStorage;
@@ -26,6 +26,8 @@ fn options(dialect: Dialect, include_partial: bool) -> BatchOptions<'static> {
     BatchOptions {
         dry_run: false,
         reading: PairReading {
+            orders: &NO_ORDERS,
+            selection: RowSelection::All,
             synthesis: Synthesis {
                 dialect,
                 include_partial,

@@ -7,7 +7,7 @@ use std::process::{Command, Output as Ended};
 use std::time::{Duration, SystemTime};
 
 use distilld::batch::export::{BatchOptions, Output, batch_export};
-use distilld::batch::pair::{LakeReader, MAX_LINE_BYTES, PairReading};
+use distilld::batch::pair::{LakeReader, MAX_LINE_BYTES, NO_ORDERS, PairReading, RowSelection};
 use distilld::batch::verify::{
     ROWS_HELD_MAX, VerifyOptions, VerifyReport, VerifyResult, VerifyWork, verify,
 };
@@ -173,6 +173,8 @@ fn export_as(dialect: Dialect, include_partial: bool) -> impl FnOnce(&Path) {
         let options = BatchOptions {
             dry_run: false,
             reading: PairReading {
+                orders: &NO_ORDERS,
+                selection: RowSelection::All,
                 synthesis: Synthesis {
                     dialect,
                     include_partial,

@@ -46,7 +46,9 @@ impl DayDifferences {
             Kind::Forbidden | Kind::Unreadable | Kind::Duplicate | Kind::Unexpected => {
                 &mut self.extra
             }
-            Kind::Altered => &mut self.differing,
+            Kind::Altered | Kind::Ledger | Kind::Unretracted | Kind::Unfounded => {
+                &mut self.differing
+            }
             Kind::Superseded
             | Kind::SourceChange
             | Kind::OtherDialect

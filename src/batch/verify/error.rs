@@ -35,6 +35,14 @@ pub enum VerifyError {
         /// The error of the storage.
         source: io::Error,
     },
+    /// The retraction ledger cannot be read.
+    #[error("cannot read the retraction ledger {}: {source}", path.display())]
+    Ledger {
+        /// The ledger.
+        path: PathBuf,
+        /// The error of the storage.
+        source: io::Error,
+    },
     /// The export was replaced by another file.
     #[error("the export {} was replaced while it was verified; run `distilld verify` again", path.display())]
     Replaced {

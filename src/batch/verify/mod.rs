@@ -39,6 +39,7 @@ mod describe;
 mod diagnose;
 pub mod error;
 mod findings;
+mod ledger;
 mod parts_made;
 mod recheck;
 mod result;
@@ -51,18 +52,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::batch::export::for_each_pair;
-use crate::batch::pair::{LakeReader, PairReading};
+use crate::batch::pair::{LakeReader, PairReading, RowSelection};
 use crate::batch::verify::error::VerifyError;
 use crate::console::progress::OnStep;
 use crate::lake::path::Stream;
-use crate::lake::path::export_path;
+use crate::lake::path::{export_path, ledger_path};
 use crate::lake::walk::pair_bytes;
+use crate::pair::orders::Orders;
 use crate::record::json::escape::Dialect;
 use crate::record::keys::LocalRowKey;
 use crate::record::row::summary;
 use crate::record::synthesize::Synthesis;
+use crate::store::ledger::read_orders;
 pub use days::DayDifferences;
 use days::{Days, Place};
+use ledger::{Ledger, Standing};
 use recheck::Recheck;
 pub use result::VerifyResult;
 use rows::{ExportLine, ExportReader, Group, Slice, Sums};
@@ -153,7 +157,15 @@ pub fn verify_knowing(
     deleted_rows: DeletedRows<'_>,
     on_step: OnStep<'_>,
 ) -> Result<VerifyReport, VerifyError> {
+    let path = ledger_path(&export_path(&lake.root));
+    let orders = match read_orders(lake.storage, &path) {
+        // The fold of the ledger names the damage.
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Orders::default(),
+        read => read.map_err(|source| VerifyError::Ledger { path, source })?,
+    };
     let reading = PairReading {
+        orders: &orders,
+        selection: RowSelection::AllThenOverruled,
         synthesis: Synthesis {
             dialect: Dialect::Native,
             include_partial: false,
@@ -192,6 +204,22 @@ struct FirstFailure {
     description: String,
 }
 
+/// The rows of the batch or of the export, summed.
+struct SideSums {
+    all: Sums,
+    /// The effective rows, by their keys.
+    effective: Sums,
+}
+
+impl SideSums {
+    fn new() -> SideSums {
+        SideSums {
+            all: Sums::new(),
+            effective: Sums::new(),
+        }
+    }
+}
+
 struct Verification<'a> {
     lake: &'a LakeReader<'a>,
     options: &'a VerifyOptions,
@@ -210,16 +238,24 @@ impl Verification<'_> {
     fn run(&mut self, steps: &mut Steps<'_>) -> Result<(), VerifyError> {
         // Sources first: a row that only the export has is then most likely new.
         let (expected, sources_bytes) = self.sum_sources(steps)?;
-        let existing = self.sum_export(sources_bytes, steps)?;
-        if existing.rows() > 0 {
+        let ledger = self.read_ledger()?;
+        let existing = self.sum_export(sources_bytes, &ledger, steps)?;
+        if existing.all.rows() > 0 {
             self.skip_missing_streams();
         }
-        (self.result.earned, self.result.rows) = (expected.rows(), existing.rows());
-        self.result.rows += self.result.forbidden;
-        for group in expected.differing(&existing, self.options.rows_held_max) {
+        (self.result.earned, self.result.rows) = (expected.all.rows(), existing.all.rows());
+        self.result.rows += self.result.forbidden + self.result.ordered;
+        for group in expected
+            .all
+            .differing(&existing.all, self.options.rows_held_max)
+        {
             self.recheck(&group, steps)?;
         }
-        self.add_duplicated()
+        self.add_duplicated()?;
+        if ledger.is_there {
+            self.recheck_ledger(&expected.effective, &existing.effective, steps)?;
+        }
+        Ok(())
     }
 
     /// Skips a stream whose directory does not exist although the export has rows: its file system may not be mounted.
@@ -233,16 +269,19 @@ impl Verification<'_> {
         }
     }
 
-    /// Sums the batch's rows. Returns the sums and the size of the sources in bytes.
-    fn sum_sources(&mut self, steps: &mut Steps<'_>) -> Result<(Sums, u64), VerifyError> {
-        let walked = self.lake.walk();
-        let walked = walked.map_err(|source| VerifyError::Walk {
+    fn walk_error(&self, source: io::Error) -> VerifyError {
+        VerifyError::Walk {
             path: Stream::Scored.base(&self.lake.root),
             source,
-        })?;
+        }
+    }
+
+    /// Sums the batch's rows. Returns the sums and the size of the sources in bytes.
+    fn sum_sources(&mut self, steps: &mut Steps<'_>) -> Result<(SideSums, u64), VerifyError> {
+        let walked = self.lake.walk().map_err(|source| self.walk_error(source))?;
         self.skipped.extend(walked.unreadable);
         let pairs = walked.day_files;
-        let mut sums = Sums::new();
+        let mut sums = SideSums::new();
         let lake = self.lake;
         let sizes = pairs
             .iter()
@@ -253,7 +292,13 @@ impl Verification<'_> {
         let skipped = &mut self.skipped;
         for_each_pair(self.lake, &pairs, &self.reading, &mut |part| {
             for row in part.rows.split_inclusive(|byte| *byte == b'\n') {
-                sums.add(&summary(row).expect("a row that was just made can be read"));
+                let row = summary(row).expect("a row that was just made can be read");
+                sums.all.add(&row);
+                sums.effective.add_key(&row);
+            }
+            for row in part.overruled.split_inclusive(|byte| *byte == b'\n') {
+                let row = summary(row).expect("a row that was just made can be read");
+                sums.effective.remove_key(&row);
             }
             match part.end {
                 None => return Ok(()),
@@ -270,21 +315,39 @@ impl Verification<'_> {
     fn sum_export(
         &mut self,
         sources_bytes: u64,
+        ledger: &Ledger,
         steps: &mut Steps<'_>,
-    ) -> Result<Sums, VerifyError> {
-        let mut sums = Sums::new();
+    ) -> Result<SideSums, VerifyError> {
+        let mut sums = SideSums::new();
         let path = export_path(&self.lake.root);
         let total_bytes = sources_bytes + export_bytes(self.lake);
         let mut lines = 0_u64;
         let mut export = ExportReader::new(self.lake.storage, &path, self.options.max_line_bytes);
-        export.read_appended(&mut |offset, _, line| {
+        export.read_appended(&mut |offset, bytes, line| {
             lines += 1;
             if lines.is_multiple_of(LINES_PER_STEP) {
                 steps.step("verifying", sources_bytes + offset, total_bytes);
             }
             let at = format_args!("at byte {offset} of {}", path.display());
             match line {
-                ExportLine::Row(row) => sums.add(&row),
+                ExportLine::Row(row) => {
+                    match ledger.standing(self.reading.orders, offset, bytes) {
+                        Standing::OrderedOut => {
+                            self.result.ordered += 1;
+                            return;
+                        }
+                        Standing::NotOrderedOut => {
+                            return self.fail_at(Kind::Unretracted, offset, || {
+                                format!(
+                                    "unretracted: a standing order is on the run of the row {at}"
+                                )
+                            });
+                        }
+                        Standing::Effective => sums.effective.add_key(&row),
+                        Standing::Out => {}
+                    }
+                    sums.all.add(&row);
+                }
                 ExportLine::Forbidden(row) => self.fail_at(Kind::Forbidden, offset, || {
                     let category = row.quality_score;
                     format!("forbidden: the row {at} has the quality_score {category:?}")

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::batch::verify::days::DayDifferences;
 use crate::batch::verify::tally::Kind;
 
-/// What is printed. The numbers from `missing` to `unexpected` are failures, those after them stated exceptions.
+/// What is printed. The numbers from `missing` to `unfounded` are failures, those after them stated exceptions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyResult {
     /// Whether the promise holds.
@@ -26,6 +26,12 @@ pub struct VerifyResult {
     pub altered: u64,
     /// Rows whose line is refused, although its sources did not change since.
     pub unexpected: u64,
+    /// Whether the retraction ledger is damaged, or missing although a daemon wrote the export: 1 if it is.
+    pub ledger: u64,
+    /// Rows that are effective although a later line of their run overrules them or an order is on the run.
+    pub unretracted: u64,
+    /// Rows that the ledger has out although neither a line nor an order overrules them.
+    pub unfounded: u64,
     /// Rows of evidence that was replaced by a later line of the same file.
     pub superseded: u64,
     /// Rows that differ from the row of their line, whose sources changed since.
@@ -46,6 +52,10 @@ pub struct VerifyResult {
     pub torn_bytes: u64,
     /// Directories and day-files that could not be read.
     pub skipped: u64,
+    /// Rows that the ledger has out.
+    pub retracted: u64,
+    /// Of these, rows of runs with a standing order.
+    pub ordered: u64,
     /// Whether everything was read and judged, and all differences were counted. Without that, an equal export proves
     /// nothing.
     pub complete: bool,
@@ -72,6 +82,9 @@ impl VerifyResult {
             Kind::Duplicate => &mut self.duplicate,
             Kind::Altered => &mut self.altered,
             Kind::Unexpected => &mut self.unexpected,
+            Kind::Ledger => &mut self.ledger,
+            Kind::Unretracted => &mut self.unretracted,
+            Kind::Unfounded => &mut self.unfounded,
             Kind::Superseded => &mut self.superseded,
             Kind::SourceChange => &mut self.rewritten,
             Kind::OtherDialect => &mut self.other_dialect,

@@ -223,6 +223,20 @@ impl Sums {
         *sum = sum.wrapping_add(row.digest);
     }
 
+    /// Adds a row by its key alone.
+    pub(super) fn add_key(&mut self, row: &RowSummary<'_>) {
+        let (count, sum) = &mut self.0[bucket_of(row.key)];
+        *count += 1;
+        *sum = sum.wrapping_add(row.key.0);
+    }
+
+    /// Removes a row that [`Sums::add_key`] added.
+    pub(super) fn remove_key(&mut self, row: &RowSummary<'_>) {
+        let (count, sum) = &mut self.0[bucket_of(row.key)];
+        *count = count.saturating_sub(1);
+        *sum = sum.wrapping_sub(row.key.0);
+    }
+
     /// Returns the total number of rows.
     pub(super) fn rows(&self) -> u64 {
         self.0.iter().map(|(count, _)| count).sum()

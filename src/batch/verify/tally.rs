@@ -39,6 +39,9 @@ pub(super) enum Kind {
     Duplicate,
     Altered,
     Unexpected,
+    Ledger,
+    Unretracted,
+    Unfounded,
     Superseded,
     SourceChange,
     OtherDialect,
@@ -51,7 +54,7 @@ pub(super) enum Kind {
 impl Kind {
     /// Returns whether the kind is a failure.
     pub(super) fn is_failure(self) -> bool {
-        self <= Kind::Unexpected
+        self <= Kind::Unfounded
     }
 }
 

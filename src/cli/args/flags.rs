@@ -42,6 +42,13 @@ pub struct ExportArguments {
     #[arg(long)]
     pub include_partial: bool,
 
+    /// Leave out the rows that later lines of their runs overrule
+    ///
+    /// A row is overruled by a later line of the same day-file and run that is rejected, needs human review, has an unknown
+    /// category, or has a row of its own. Rows of runs with a standing order are always left out. Default: all rows.
+    #[arg(long)]
+    pub effective: bool,
+
     /// Timestamp for all rows (RFC 3339) [default: now]
     ///
     /// Written as given to `created_at` and `provenance.recorded_at` of every row, so that two exports can be compared

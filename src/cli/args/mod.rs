@@ -168,6 +168,7 @@ mod tests {
             Command::Export(ExportArguments {
                 dry_run: true,
                 include_partial: true,
+                effective: false,
                 recorded_at: Some("2026-05-02T03:04:05.678Z".to_owned()),
                 dialect: Dialect::Go,
                 output: Some(Output::Stdout),

@@ -143,5 +143,6 @@ pub fn ledger_fault(export: &[u8], ledger: &[u8], naive: &NaiveBatch) -> Option<
         Err(fault) => return Some(format!("ledger: {fault}")),
     };
     let effective = effective_rows(export, &events);
-    multiset_difference(&effective, &naive.effective).map(|fault| format!("effective rows: {fault}"))
+    multiset_difference(&effective, &naive.effective)
+        .map(|fault| format!("effective rows: {fault}"))
 }

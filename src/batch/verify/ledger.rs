@@ -1,0 +1,268 @@
+//! Holds the retraction ledger against the sources: the rows that it has out are those that later lines overrule, and those
+//! of runs with a standing order.
+//!
+//! Effective rows are counted by key on both sides, in the buckets of the first pass. Where a bucket differs its keys are
+//! compared one by one, in slices of bounded size, until the difference has been the same for the patience. Keys whose
+//! rows differ in number are left to the comparison of the rows.
+//!
+//! Memory: 16 bytes for each row that is out, and the keys of a slice.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::batch::export::for_each_pair;
+use crate::batch::verify::error::VerifyError;
+use crate::batch::verify::rows::{ExportLine, ExportReader, Slice, Sums};
+use crate::batch::verify::tally::Kind;
+use crate::batch::verify::{Steps, Verification};
+use crate::lake::path::{export_path, ledger_path};
+use crate::pair::orders::Orders;
+use crate::platform::root_lock;
+use crate::platform::storage::Storage;
+use crate::record::keys::{LocalRowKey, RunKey};
+use crate::record::ledger::fold::Fold;
+use crate::record::row::{self, RowSummary, summary};
+use crate::store::export::rows_between;
+
+/// The pause between two reads of a difference.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The ledger as it was at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    fold: Fold,
+    /// Whether there is one.
+    pub(super) is_there: bool,
+    /// The first line that breaks a rule.
+    pub(super) fault: Option<String>,
+}
+
+impl Ledger {
+    /// Reads the whole lines of the ledger of a lake.
+    pub(super) fn read(storage: &dyn Storage, path: &PathBuf) -> io::Result<Ledger> {
+        let mut ledger = Ledger::default();
+        let file = match storage.open_read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ledger),
+            opened => opened?,
+        };
+        ledger.is_there = true;
+        let end = file.stat()?.len_bytes;
+        let mut whole = Vec::new();
+        rows_between(&*file, 0, end, |line| {
+            whole.clear();
+            whole.extend_from_slice(line);
+            whole.push(b'\n');
+            if let Err(error) = ledger.fold.read(&whole) {
+                ledger.fault.get_or_insert(error.to_string());
+            }
+        })?;
+        Ok(ledger)
+    }
+
+    /// Returns the number of rows that are out.
+    pub(super) fn rows_out(&mut self) -> u64 {
+        self.fold.retracted().len() as u64
+    }
+}
+
+/// The part of a row in the effective set of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It counts.
+    Effective,
+    /// A line overrules it.
+    Out,
+    /// It is out, and a standing order is on its run.
+    OrderedOut,
+    /// A standing order is on its run, and it is not out.
+    NotOrderedOut,
+}
+
+impl Ledger {
+    /// Returns the part of the row at an offset.
+    pub(super) fn standing(&self, orders: &Orders, offset: u64, row: &[u8]) -> Standing {
+        let is_out = self.fold.is_retracted(offset);
+        if !orders.is_empty()
+            && let Ok(view) = row::view(row)
+        {
+            let run = RunKey::from_run_id(&view.source_run_id);
+            if is_out && orders.has_run(run) {
+                return Standing::OrderedOut;
+            }
+            if !is_out && orders.contains(run, b"") {
+                return Standing::NotOrderedOut;
+            }
+        }
+        match is_out {
+            true => Standing::Out,
+            false => Standing::Effective,
+        }
+    }
+}
+
+/// The rows of a key on both sides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct KeyCounts {
+    earned: u64,
+    earned_effective: u64,
+    rows: u64,
+    rows_effective: u64,
+    /// Offset of the first row that is effective, and of the first that is out.
+    example: [Option<u64>; 2],
+}
+
+type Differences = BTreeMap<LocalRowKey, (Kind, u64, u64)>;
+
+impl KeyCounts {
+    /// Returns the difference of the effective rows, if it is not explained by missing or surplus rows: its kind, the number
+    /// of rows, and the offset of the first one.
+    fn difference(&self) -> Option<(Kind, u64, u64)> {
+        if self.earned != self.rows {
+            return None;
+        }
+        let [effective, out] = self.example.map(|offset| offset.unwrap_or(0));
+        let unretracted = self.rows_effective.saturating_sub(self.earned_effective);
+        let unfounded = self.earned_effective.saturating_sub(self.rows_effective);
+        match (unretracted, unfounded) {
+            (0, 0) => None,
+            (0, count) => Some((Kind::Unfounded, count, out)),
+            (count, _) => Some((Kind::Unretracted, count, effective)),
+        }
+    }
+}
+
+impl Verification<'_> {
+    /// Reads the ledger, and counts it as a failure if it is damaged, or missing where a daemon wrote the export.
+    pub(super) fn read_ledger(&mut self) -> Result<Ledger, VerifyError> {
+        let path = ledger_path(&export_path(&self.lake.root));
+        let read = Ledger::read(self.lake.storage, &path);
+        let mut ledger = read.map_err(|source| VerifyError::Ledger {
+            path: path.clone(),
+            source,
+        })?;
+        self.result.retracted = ledger.rows_out();
+        if let Some(fault) = ledger.fault.take() {
+            let what = format!("ledger: {} is damaged: {fault}", path.display());
+            self.fail_at(Kind::Ledger, 0, || what);
+        } else if !ledger.is_there && matches!(root_lock::last_holder(&self.lake.root), Ok(Some(_)))
+        {
+            let what = format!("ledger: {} is missing", path.display());
+            self.fail_at(Kind::Ledger, 0, || what);
+        }
+        Ok(ledger)
+    }
+
+    /// Compares the effective rows of buckets that differ, key by key.
+    pub(super) fn recheck_ledger(
+        &mut self,
+        expected: &Sums,
+        existing: &Sums,
+        steps: &mut Steps<'_>,
+    ) -> Result<(), VerifyError> {
+        for group in expected.differing(existing, self.options.rows_held_max) {
+            for part in 0..group.parts {
+                let slice = Slice {
+                    group: &group,
+                    part,
+                };
+                let differences = self.lasting_differences(slice, steps)?;
+                for (kind, count, offset) in differences.into_values() {
+                    let what = match kind {
+                        Kind::Unretracted => "unretracted: a later line of its run overrules",
+                        _ => "unfounded: no line and no order overrules",
+                    };
+                    let path = export_path(&self.lake.root);
+                    for _ in 0..count {
+                        self.fail_at(kind, offset, || {
+                            format!("{what} the row at byte {offset} of {}", path.display())
+                        });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads both sides until the differences of a slice are the same for the patience, or no daemon runs.
+    fn lasting_differences(
+        &self,
+        slice: Slice<'_>,
+        steps: &mut Steps<'_>,
+    ) -> Result<Differences, VerifyError> {
+        let mut since = Instant::now();
+        let mut before = self.differences(slice, steps)?;
+        loop {
+            if before.is_empty() || !root_lock::is_held(&self.lake.root) {
+                return Ok(before);
+            }
+            thread::sleep(PAUSE.min(self.options.patience));
+            let now = self.differences(slice, &mut Steps::silent())?;
+            if now != before {
+                since = Instant::now();
+            } else if since.elapsed() >= self.options.patience {
+                return Ok(now);
+            }
+            before = now;
+        }
+    }
+
+    fn differences(
+        &self,
+        slice: Slice<'_>,
+        steps: &mut Steps<'_>,
+    ) -> Result<Differences, VerifyError> {
+        let mut keys = HashMap::<LocalRowKey, KeyCounts>::new();
+        let in_slice = |row: &RowSummary<'_>| slice.has_key(row.key) && slice.has_digest(row.key.0);
+        let walked = self.lake.walk().map_err(|source| self.walk_error(source))?;
+        for_each_pair(self.lake, &walked.day_files, &self.reading, &mut |part| {
+            for (rows, is_overruled) in [(&part.rows, false), (&part.overruled, true)] {
+                for bytes in rows.split_inclusive(|byte| *byte == b'\n') {
+                    let row = summary(bytes).expect("a row that was just made can be read");
+                    if in_slice(&row) {
+                        let counts = keys.entry(row.key).or_default();
+                        counts.earned += u64::from(!is_overruled);
+                        if is_overruled {
+                            counts.earned_effective = counts.earned_effective.saturating_sub(1);
+                        } else {
+                            counts.earned_effective += 1;
+                        }
+                    }
+                }
+            }
+            match part.end {
+                Some(Err(fault)) if fault.is_partial => Err(VerifyError::Pair(fault)),
+                _ => Ok(()),
+            }
+        })?;
+        let path = export_path(&self.lake.root);
+        let ledger = Ledger::read(self.lake.storage, &ledger_path(&path)).map_err(|source| {
+            VerifyError::Ledger {
+                path: ledger_path(&path),
+                source,
+            }
+        })?;
+        let mut export = ExportReader::new(self.lake.storage, &path, self.options.max_line_bytes);
+        export.read_appended(&mut |offset, bytes, line| {
+            let ExportLine::Row(row) = line else { return };
+            if !in_slice(&row) {
+                return;
+            }
+            let is_effective = match ledger.standing(self.reading.orders, offset, bytes) {
+                Standing::OrderedOut | Standing::NotOrderedOut => return,
+                standing => standing == Standing::Effective,
+            };
+            let counts = keys.entry(row.key).or_default();
+            counts.rows += 1;
+            counts.rows_effective += u64::from(is_effective);
+            counts.example[usize::from(!is_effective)].get_or_insert(offset);
+        })?;
+        steps.step("verifying the ledger", 1, 1);
+        let differences = keys.iter();
+        Ok(differences
+            .filter_map(|(key, counts)| Some((*key, counts.difference()?)))
+            .collect())
+    }
+}
