@@ -59,7 +59,8 @@ pub(super) fn fits(files: &Files, version: &Version) -> Result<(), DatasetError>
 }
 
 /// Returns the length of the ledger before the first event that was not yet known when the export had a length, or at a
-/// time.
+/// time. The writer gives an event of a row that was never effective the length at the end of that row, so a length
+/// within a commit has no such row.
 fn ledger_len_at(
     files: &Files,
     export_len: u64,

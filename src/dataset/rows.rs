@@ -210,12 +210,15 @@ impl<'s> Skip<'s> {
     }
 }
 
+/// What is done with a row: its offset and its bytes.
+pub(super) type EachRow<'e> = dyn FnMut(u64, &[u8]) -> Result<ControlFlow<()>, DatasetError> + 'e;
+
 /// Calls `each` with the offset and the bytes of each row, its newline included, until it breaks.
 pub(super) fn for_each_row(
     files: &Files,
     from: u64,
     to: u64,
-    each: &mut dyn FnMut(u64, &[u8]) -> Result<ControlFlow<()>, DatasetError>,
+    each: &mut EachRow<'_>,
 ) -> Result<(), DatasetError> {
     let mut buf = vec![0; 2 * COPY_BYTES];
     let (mut at, mut held) = (from, 0);

@@ -29,10 +29,7 @@ pub fn verify_version(
     export: &Path,
     version: Version,
 ) -> Result<(VersionResult, Option<DatasetError>), DatasetError> {
-    let error = match Snapshot::open(storage, export, Some(At::Version(version))) {
-        Ok(_) => None,
-        Err(error) => Some(error),
-    };
+    let error = Snapshot::open(storage, export, Some(At::Version(version))).err();
     let (result, now) = match &error {
         None => ("fits", version.export),
         Some(DatasetError::Rebuilt { now, .. }) => ("rebuilt", *now),

@@ -107,23 +107,30 @@ impl FromStr for From {
     }
 }
 
+/// The form of a time, with a zero for each digit.
+const FORM: &str = "0000-00-00T00:00:00";
+
 /// Parses an RFC 3339 time in UTC with any number of decimals; returns milliseconds since 1970.
 #[must_use]
 pub fn utc_ms(text: &str) -> Option<u64> {
-    let day = u64::from(day_of_stamp(text)?);
-    let (_, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    if time.len() != "03:04:05".len() || fraction.is_empty() {
-        return None;
-    }
-    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let mut parts = time.split(':').map(|part| {
-        let part = Some(part).filter(|part| is_number(part));
-        part.and_then(|part| part.parse::<u64>().ok())
+    let (date_time, fraction) = text.strip_suffix('Z')?.split_at_checked(FORM.len())?;
+    let is_digit = |byte: u8| byte.is_ascii_digit();
+    let mut bytes = FORM.bytes().zip(date_time.bytes());
+    let has_form = bytes.all(|(form, byte)| match form {
+        b'0' => is_digit(byte),
+        separator => byte == separator,
     });
-    let mut next = || parts.next().flatten();
-    let (hour, minute, second) = (next()?, next()?, next()?);
-    if hour > 23 || minute > 59 || second > 60 || !is_number(fraction) {
+    let fraction = match fraction {
+        "" => "0",
+        fraction => fraction
+            .strip_prefix('.')
+            .filter(|digits| !digits.is_empty())?,
+    };
+    let day = u64::from(day_of_stamp(date_time)?);
+    let two_digits = |at: usize| date_time.get(at..at + 2)?.parse::<u64>().ok();
+    let (hour, minute, second) = (two_digits(11)?, two_digits(14)?, two_digits(17)?);
+    let in_a_day = hour < 24 && minute < 60 && second < 60;
+    if !has_form || !in_a_day || !fraction.bytes().all(is_digit) {
         return None;
     }
     let ms: u64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;

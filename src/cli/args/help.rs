@@ -171,8 +171,8 @@ const HELP: &[Help] = &[
                 "name the dataset as it is now",
             ),
             example(
-                "distilld --root /srv/lake cite --json > manifest.json",
-                "keep name, figures and digests next to a model",
+                "distilld --root /srv/lake cite --json",
+                "print name, figures and digests, to be kept with a model",
             ),
             example(
                 "distilld --root /srv/lake cite --at 2026-05-02T00:00:00Z",
