@@ -16,7 +16,9 @@ use crate::lake::path::export_path;
 use crate::pair::accounting::Account;
 use crate::pair::verdict::{LineTotals, PerVerdict, VerdictKind};
 use crate::platform::storage::{OsStorage, Storage as _, StorageFile};
-use crate::query::health::{DaemonState, HealthFacts, HealthReport, Unreadable, assess};
+use crate::query::health::{
+    DaemonState, HealthFacts, HealthReport, ScannedOnly, Unreadable, assess,
+};
 use crate::query::offline::{InquireError, OfflineState, StoredFiles};
 use crate::record::timestamp::{day_of, stamp};
 use crate::store::recent;
@@ -52,6 +54,9 @@ pub struct Status {
     pub evidence: EvidenceStatus,
     /// How changes are noticed: `events`, or `polling: ` and why.
     pub watch: Option<String>,
+    /// Day-files whose growth scans alone find. `None` without a running daemon.
+    #[serde(default)]
+    pub scanned_only: Option<ScannedOnly>,
     /// Number of times that this daemon lost events; each time it checked every day-file.
     #[serde(default)]
     pub event_overflows: u64,
@@ -218,6 +223,8 @@ pub struct RuntimeStatus {
     pub lag: Lag,
     /// The mode of change detection.
     pub watch: String,
+    /// Day-files whose growth scans alone find.
+    pub scanned_only: ScannedOnly,
     /// Number of event losses, and the time of the last, milliseconds since 1970.
     pub overflows: (u64, Option<u64>),
     /// The last errors that stopped reading for a while, oldest first.
@@ -246,6 +253,7 @@ impl Status {
             pid: Some(std::process::id()),
             lag: Some(live.lag),
             watch: Some(live.watch),
+            scanned_only: Some(live.scanned_only),
             event_overflows: live.overflows.0,
             last_overflow_at: live.overflows.1.map(stamp),
             last_fault: live.faults.last().cloned(),
@@ -304,6 +312,7 @@ impl Status {
             fault: self.last_fault.as_ref(),
             unreadable: &self.skipped,
             awaited: self.awaited.as_ref(),
+            scanned_only: self.scanned_only.as_ref(),
             lag: self.lag,
         });
         self
