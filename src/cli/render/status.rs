@@ -82,6 +82,9 @@ impl Page {
             let why = scanned.why.as_deref().unwrap_or_default().escape_debug();
             self.line("scans", &format!("{text}: {why}"), Tone::Plain);
         }
+        if let Some(text) = status.within_limit.describe() {
+            self.line("too long", &text.escape_debug().to_string(), Tone::Plain);
+        }
         self.line("root", &status.root.display().to_string(), Tone::Plain);
         let path = status.export.path.display().to_string();
         let path = path.escape_debug().to_string();

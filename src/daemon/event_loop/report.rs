@@ -148,6 +148,7 @@ impl EventLoop {
             lag: self.lag(),
             watch: self.watch.mode().to_string(),
             scanned_only: self.watch.scanned_only(self.full_scan_pause_ms()),
+            within_limit: self.within_limit.clone(),
             overflows: self.overflows,
             faults: self.faults.clone(),
             last_row_wall_ms: self.last_row_wall_ms,

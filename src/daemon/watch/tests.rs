@@ -464,7 +464,7 @@ fn links_below_a_base_are_not_descended() {
     assert_eq!(lake.watch.armed(), 8);
 }
 
-/// Tells the watch about the day-files of the day, as a scan does.
+/// Reports to the watch the day-files of the day, as a scan does.
 fn scan_day(listener: &mut Listener, day: &str) {
     let path = listener.path(Stream::Scored, day);
     let names = fs::read_dir(path)
