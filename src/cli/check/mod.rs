@@ -20,6 +20,7 @@ use crate::cli::hints::in_one_line;
 use crate::config::{Exclude, Settings};
 use crate::console::escape::Printable;
 use crate::engine::EngineError;
+use crate::lake::linked_dirs::links_to_unread;
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{Level, list_level, open_day_file};
@@ -170,6 +171,8 @@ struct Walk {
     /// Day-files that are read and whose names look like those of temporary files.
     temporary: Vec<PairPath>,
     unreadable: Vec<(PathBuf, io::Error)>,
+    /// A link to day-files elsewhere is among the unreadable paths.
+    leads_out: bool,
 }
 
 /// Checks a stream and returns the number of its directories.
@@ -201,7 +204,7 @@ fn check_stream(root: &Path, stream: Stream, exclude: &Exclude, findings: &mut F
         // The daemon skips what is no day-file. Without a right it lacks input: its health is `incomplete`.
         let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
         let lacks_rights = walk.unreadable.iter().any(|(_, error)| is_denied(error));
-        let severity = if *path == base || lacks_rights {
+        let severity = if *path == base || lacks_rights || walk.leads_out {
             Severity::Fail
         } else {
             Severity::Warn
@@ -256,7 +259,13 @@ fn walk_all(root: &Path, stream: Stream, exclude: &Exclude) -> Walk {
     while let Some(dir) = dirs.pop() {
         walk.directories += 1;
         match list_level(&OsStorage, root, stream, &dir) {
-            Ok(Level::Directories(deeper)) => dirs.extend(deeper),
+            Ok(Level::Directories(deeper)) => {
+                for (link, error) in links_to_unread(&OsStorage, root, stream, &dir) {
+                    walk.leads_out = true;
+                    walk.add_unreadable(stream.base(root).join(link), error);
+                }
+                dirs.extend(deeper);
+            }
             Ok(Level::DayFiles(day_files)) => {
                 for day_file in day_files {
                     if exclude.matches(day_file.as_path()) {

@@ -339,7 +339,7 @@ mod tests {
             "1,234",
             "(reading stopped): no space",
             "does not balance",
-            "scans     scans alone find the growth of 1,200 day-files, within 3600 s: they are links\n",
+            "scans     scans alone find the growth of 1,200 day-files, within 3600 s",
             "events; the event queue overflowed 2 times, last 1 min 5 s ago",
             "partial   1 partial line without a newline yet, 1,065 bytes\n",
         ] {

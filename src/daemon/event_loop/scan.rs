@@ -1,6 +1,7 @@
 //! Scans of the lake: arming slices of directories, the full scan, the frequent scan of the newest days, and their pauses.
 //! Scans find what lost events would have reported.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -174,7 +175,17 @@ impl EventLoop {
     fn scan_recent(&mut self) {
         self.check_root_link();
         for stream in Stream::ALL {
-            for day in newest_days(&self.root, stream) {
+            let days = newest_days(&self.root, stream);
+            // A link in the place of a directory causes no hint.
+            let above = days.iter().flat_map(|day| day.ancestors().skip(1));
+            let above = above.map(Path::to_owned).chain([PathBuf::new()]);
+            for dir in above
+                .chain(self.unreadable.with_links(stream))
+                .collect::<BTreeSet<_>>()
+            {
+                self.unreadable.check_links(&self.root, stream, &dir);
+            }
+            for day in days {
                 self.scan_directory(stream, &day);
             }
             for path in self.engine.active_paths() {
