@@ -277,8 +277,16 @@ fn each_alert_fires_for_its_fault_and_not_before() {
     assert_eq!(fired, alert_names(), "the last two are in RULE_TESTS");
 }
 
-/// Figures of a daemon by the minute, and the alerts at the end: `promtool test rules` reads them.
-const RULE_TESTS: &[(&str, &[(&str, &str)], &str, &[&str])] = &[
+/// Name, figures of a daemon by the minute, time, and the alerts that fire then.
+type RuleTest = (
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static str,
+    &'static [&'static str],
+);
+
+/// What `promtool test rules` reads.
+const RULE_TESTS: &[RuleTest] = &[
     (
         "a lag alone",
         &[
