@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::batch::line_reader::{LineReader, LineSpan, Source};
 use crate::config::Exclude;
+use crate::lake::linked_dirs::all_links_to_unread;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{Walk, open_day_file, walk};
 use crate::pair::orders::Orders;
@@ -81,6 +82,9 @@ impl<'s> LakeReader<'s> {
         let mut walked = walk(self.storage, &self.root, Stream::Scored)?;
         let is_read = |path: &PairPath| !self.exclude.matches(path.as_path());
         walked.day_files.retain(is_read);
+        // Evidence is opened by its path, without a walk.
+        let links = all_links_to_unread(self.storage, &self.root, Stream::Evidence);
+        walked.unreadable.extend(links);
         Ok(walked)
     }
 

@@ -109,13 +109,14 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
         );
     }
     let (command, global) = (arguments.command, arguments.global);
+    let config = global.config.clone();
     let reloader = Reloader {
         read: Box::new(move || Settings::load_again(&global, &environment)),
         log,
     };
     let result = manager()
         .map_err(|error| DaemonError::Start(error).into())
-        .and_then(|manager| run(command, &settings, reloader, manager));
+        .and_then(|manager| run(command, &settings, config.as_deref(), reloader, manager));
     let code = result.unwrap_or_else(|error| {
         terminal.report(&*error, remedy(&*error).as_deref());
         ExitCode::from(FAILED)
@@ -127,6 +128,7 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
 fn run(
     command: Command,
     settings: &Settings,
+    config: Option<&Path>,
     reloader: Reloader,
     manager: ServiceManager,
 ) -> Result<ExitCode, AnyError> {
@@ -144,7 +146,7 @@ fn run(
         Command::Rebuild(arguments) => rebuild(&without_links_in(settings), arguments)?,
         Command::Query(query) => return queries::answer(settings, &query),
         Command::Retract(arguments) => return retract::run(settings, &arguments),
-        Command::Check => return check(settings),
+        Command::Check => return check(settings, config),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -361,8 +363,8 @@ fn refuse_other_state(settings: &Settings, root: &Path) -> Result<(), AnyError> 
     Ok(())
 }
 
-fn check(settings: &Settings) -> Result<ExitCode, AnyError> {
-    let findings = check::check(settings);
+fn check(settings: &Settings, config: Option<&Path>) -> Result<ExitCode, AnyError> {
+    let findings = check::check(settings, config);
     let mut stdout = io::stdout().lock();
     for finding in &findings {
         writeln!(stdout, "{finding}")?;

@@ -253,6 +253,15 @@ fn health(registry: &mut Registry, status: &Status) {
     ] {
         single(registry, name, help, count);
     }
+    single(
+        registry,
+        "day_files_scanned_only",
+        "Day-files whose growth scans alone find, because no event reports it",
+        status
+            .scanned_only
+            .as_ref()
+            .map_or(0, |scanned| scanned.day_files),
+    );
     let mode = Gauges::default();
     let has_events = status.watch.as_deref() == Some("events");
     set(&mode, &[("mode", "events")], u64::from(has_events));

@@ -2,6 +2,7 @@
 
 pub mod chunk;
 pub mod identity;
+pub mod linked_dirs;
 pub mod path;
 mod search;
 pub mod source;

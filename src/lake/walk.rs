@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::lake::linked_dirs::links_to_unread;
 use crate::lake::path::{PairPath, Stream, is_day_file_name};
 use crate::platform::storage::{FileKind, Storage, StorageFile};
 
@@ -72,7 +73,7 @@ pub struct Walk {
 pub fn walk(storage: &dyn Storage, root: &Path, stream: Stream) -> io::Result<Walk> {
     let mut result = Walk::default();
     match list_level(storage, root, stream, Path::new("")) {
-        Ok(level) => walk_level(storage, root, stream, level, &mut result),
+        Ok(level) => walk_level(storage, root, stream, Path::new(""), level, &mut result),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
@@ -82,16 +83,29 @@ pub fn walk(storage: &dyn Storage, root: &Path, stream: Stream) -> io::Result<Wa
 /// Walks one directory of a stream and its subdirectories, adding to `result`. A missing directory is empty.
 pub fn walk_dir(storage: &dyn Storage, root: &Path, stream: Stream, dir: &Path, result: &mut Walk) {
     match list_level(storage, root, stream, dir) {
-        Ok(level) => walk_level(storage, root, stream, level, result),
+        Ok(level) => walk_level(storage, root, stream, dir, level, result),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => result.unreadable.push((stream.base(root).join(dir), error)),
     }
 }
 
-fn walk_level(storage: &dyn Storage, root: &Path, stream: Stream, level: Level, result: &mut Walk) {
+fn walk_level(
+    storage: &dyn Storage,
+    root: &Path,
+    stream: Stream,
+    dir: &Path,
+    level: Level,
+    result: &mut Walk,
+) {
     match level {
         Level::DayFiles(day_files) => result.day_files.extend(day_files),
         Level::Directories(dirs) => {
+            let links = links_to_unread(storage, root, stream, dir);
+            let base = stream.base(root);
+            let links = links.into_iter();
+            result
+                .unreadable
+                .extend(links.map(|(link, error)| (base.join(link), error)));
             for dir in dirs {
                 walk_dir(storage, root, stream, &dir, result);
             }

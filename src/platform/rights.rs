@@ -49,6 +49,33 @@ pub fn group(id: u32) -> Account {
     account("/etc/group", id)
 }
 
+/// Returns the user with this name or number; `None` if the host does not know the name.
+#[must_use]
+pub fn user_named(name: &str) -> Option<Account> {
+    id_in("/etc/passwd", name).map(user)
+}
+
+/// Returns the number of the group with this name or number; `None` if the host does not know the name.
+#[must_use]
+pub fn group_named(name: &str) -> Option<u32> {
+    id_in("/etc/group", name)
+}
+
+fn id_in(list: &str, name: &str) -> Option<u32> {
+    match name.parse() {
+        Ok(id) => Some(id),
+        Err(_) => id_of(&fs::read_to_string(list).ok()?, name),
+    }
+}
+
+/// Returns the number of a name in `/etc/passwd` or `/etc/group`.
+fn id_of(list: &str, name: &str) -> Option<u32> {
+    let line = list
+        .lines()
+        .find(|line| line.split(':').next() == Some(name))?;
+    line.split(':').nth(2)?.parse().ok()
+}
+
 fn account(list: &str, id: u32) -> Account {
     let list = fs::read_to_string(list).unwrap_or_default();
     Account {
@@ -224,6 +251,10 @@ mod tests {
         let list = "root:x:0:\nshadow:*:42:a,b\nbroken\ndistilld:x:4:\n";
         assert_eq!(name_of(list, 4), Some("distilld"));
         assert_eq!(name_of(list, 2), None);
+        assert_eq!(
+            (id_of(list, "shadow"), id_of(list, "sha")),
+            (Some(42), None)
+        );
         assert_eq!(groups_with("a:x:1:\nb:x:2:c,d\nc:x:3:d\n", "d"), [2, 3]);
         assert_eq!(own_group("d:x:4:5::/:/bin/sh\n", "d"), Some(5));
     }

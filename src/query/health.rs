@@ -140,8 +140,40 @@ pub struct HealthFacts<'a> {
     pub unreadable: &'a Unreadable,
     /// The directory of the scored runs, if it does not exist and no scored run was ever read.
     pub awaited: Option<&'a PathBuf>,
+    /// The day-files whose growth scans alone find.
+    pub scanned_only: Option<&'a ScannedOnly>,
     /// The lag; `None` without a daemon.
     pub lag: Option<Lag>,
+}
+
+/// The day-files whose growth no event reports, so that a scan has to find it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ScannedOnly {
+    /// Their number, as far as they were listed.
+    pub day_files: u64,
+    /// The reason; `None` if there are none.
+    pub why: Option<String>,
+    /// The maximum time until a scan finds their growth: the pause between two scans of all day-files, milliseconds.
+    pub within_ms: u64,
+}
+
+impl ScannedOnly {
+    /// Returns the figures as one phrase; `None` if events report all growth.
+    #[must_use]
+    pub fn describe(&self) -> Option<String> {
+        let within = self.within_ms as f64 / 1_000.0;
+        (self.day_files > 0).then(|| {
+            let noun = if self.day_files == 1 {
+                "day-file"
+            } else {
+                "day-files"
+            };
+            format!(
+                "scans alone find the growth of {} {noun}, within {within} s",
+                thousands(self.day_files)
+            )
+        })
+    }
 }
 
 /// The day-files and directories that cannot be read now.
@@ -261,11 +293,15 @@ fn assess_running<'f>(facts: &HealthFacts<'f>, lag: Lag) -> (Health, String, Opt
         let fix = "start the scorers, or correct `root` in the configuration";
         return (Health::NoSources, reason, Some(fix));
     }
-    let reason = if lag.is_zero() {
+    let mut reason = if lag.is_zero() {
         "everything is read".to_owned()
     } else {
         pending(&lag)
     };
+    // What no event reports is read as of the last scan.
+    if let Some(scanned) = facts.scanned_only.and_then(ScannedOnly::describe) {
+        reason = format!("{reason}; {scanned}");
+    }
     (Health::Fresh, reason, None)
 }
 
@@ -331,13 +367,28 @@ mod tests {
             fault: Some(&resolved),
             unreadable: &readable,
             awaited: None,
+            scanned_only: None,
             lag: lag(|_| {}),
         };
+        let scanned = ScannedOnly {
+            day_files: 1_200,
+            why: Some("links".into()),
+            within_ms: 3_600_000,
+        };
+        let by_scans = assess(&HealthFacts {
+            scanned_only: Some(&scanned),
+            ..fresh
+        });
+        assert_eq!(
+            by_scans.reason,
+            "everything is read; scans alone find the growth of 1,200 day-files, within 3600 s"
+        );
         let all = HealthFacts {
             daemon: DaemonState::Running,
             fault: Some(&stopped),
             unreadable: &blind,
             awaited: Some(&awaited),
+            scanned_only: None,
             lag: lag(|lag| (lag.age_ms, lag.caught_up) = (2_000, false)),
         };
         let cases = [

@@ -592,8 +592,52 @@ fn polling_finds_the_same_changes_as_events() {
         bench.append_run(pair, &format!("run-{number}"));
         bench.wait_rows(&mut daemon, number + 1);
     }
+    bench.wait_for(&mut daemon, "all day-files are counted as polled", || {
+        bench.status()["scanned_only"]["day_files"] == 4
+    });
+    let status = bench.status();
+    assert_eq!(status["scanned_only"]["why"], "configured");
+    assert_eq!(status["scanned_only"]["within_ms"], 20 * 30);
+    let reason = status["health"]["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("scans alone find the growth of 4 day-files"),
+        "{reason}"
+    );
     bench.stop(daemon);
     bench.assert_batch();
+}
+
+#[test]
+fn day_files_that_scans_alone_find_are_counted_on_every_surface() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    let again = bench.path(Stream::Scored, "2026/01/02/again.jsonl");
+    fs::create_dir_all(again.parent().unwrap()).unwrap();
+    // One file under two names of the lake: its events have one of them.
+    fs::hard_link(bench.path(Stream::Scored, PAIR), &again).unwrap();
+    let mut command = bench.command(&["run", "--listen", "127.0.0.1:0"]);
+    let (mut daemon, address) = bench.listening_by(command.env("DISTILLD_RECENT_SCAN_MS", "50"));
+    let metric = || {
+        let metrics = crate::support::http::get(address, "/metrics").body;
+        crate::support::http::metric(&metrics, "distilld_day_files_scanned_only")
+    };
+    bench.wait_for(&mut daemon, "one of them is counted", || {
+        metric() == Some(1.0)
+    });
+    let status = bench.status();
+    assert_eq!(
+        (&status["watch"], &status["scanned_only"]["day_files"]),
+        (&"events".into(), &1.into())
+    );
+    let text = bench.run(&mut bench.command(&["status"])).stdout;
+    assert!(
+        text.contains("scans alone find the growth of 1 day-file, within 3600 s"),
+        "{text}"
+    );
+    fs::remove_file(&again).unwrap();
+    bench.wait_for(&mut daemon, "none is counted", || metric() == Some(0.0));
+    assert_eq!(bench.status()["health"]["verdict"], "fresh");
+    bench.stop(daemon);
 }
 
 #[test]

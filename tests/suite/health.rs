@@ -3,7 +3,7 @@
 use std::fs;
 use std::fs::Permissions;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -201,6 +201,49 @@ fn directories_that_cannot_be_listed_are_incomplete_until_they_can() {
         lock_day(&[Stream::Scored, Stream::Evidence], level);
     }
     lock_day(&[Stream::Evidence], "2026/05");
+}
+
+#[test]
+fn a_link_to_day_files_elsewhere_is_incomplete_on_every_surface() {
+    for level in ["2026", "2026/04", "2026/04/30"] {
+        let bench = Bench::new();
+        bench.append_run(PAIR, "a");
+        // Of the same stream: its day-files are read by their own names. Without day-files: nothing is missing.
+        let above = bench.path(Stream::Evidence, level);
+        let above = above.parent().unwrap();
+        fs::create_dir_all(above).unwrap();
+        let empty = bench.sibling("empty");
+        fs::create_dir_all(&empty).unwrap();
+        symlink(&empty, above.join("empty")).unwrap();
+        symlink(bench.path(Stream::Evidence, "2026"), above.join("latest")).unwrap();
+        let mut command = bench.command(&["run", "--listen", "127.0.0.1:0"]);
+        // Of an older month a full scan finds it.
+        let surfaces = Surfaces::start(&bench, command.env("DISTILLD_FULL_SCAN_MS", "200"));
+        surfaces.expect(Health::Fresh, "");
+        // The directory that has this level in the stream, with all below it, is elsewhere.
+        let other = bench.sibling("other");
+        let link = above.join("linked");
+        let names = "2026/04/30/x.jsonl".splitn(level.split('/').count() + 1, '/');
+        let below = other.join(names.last().unwrap());
+        fs::create_dir_all(below.parent().unwrap()).unwrap();
+        fs::write(&below, "{}\n").unwrap();
+        symlink(&other, &link).unwrap();
+        surfaces.expect(Health::Incomplete, "is not followed");
+        let ended = bench.run(&mut bench.command(&["check"]));
+        ended.check(1, &[]);
+        assert!(ended.stdout.contains("mount --bind"), "{}", ended.stdout);
+        let ended = bench.run(&mut bench.command(&["verify"]));
+        assert!(!ended.status.success(), "{}", ended.stdout);
+        fs::remove_file(&link).unwrap();
+        let ended = bench.run(&mut bench.command(&["verify"]));
+        assert!(ended.status.success(), "{}", ended.stdout);
+        surfaces.expect(Health::Fresh, "");
+        surfaces.stop();
+        symlink(&other, &link).unwrap();
+        bench
+            .run(&mut bench.command(&["run", "--once"]))
+            .check(1, &["is not followed"]);
+    }
 }
 
 #[test]

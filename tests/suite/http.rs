@@ -544,7 +544,9 @@ fn it_answers_before_recovery_and_while_the_engine_is_unresponsive() {
     ));
     let address = ListenAddress::parse(&format!("unix:{}", socket.display())).unwrap();
     let server = Server::start(address, Arc::clone(&desk)).unwrap();
-    assert!(wait_until(LONG, || Ok(socket.exists())).unwrap());
+    // The socket exists before it listens.
+    let listens = || Ok(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    assert!(wait_until(LONG, listens).unwrap());
     let ask = |path| get_unix(&socket, path, "localhost");
     let check_answer = |path, status, expected: &str| {
         let answer = ask(path);

@@ -167,10 +167,11 @@ fn a_raised_limit_names_the_lines_that_it_would_accept() {
     });
     configure(&bench, "max_line_bytes = 1025");
     reload(&daemon, &manager);
-    assert!(!bench.log_text().contains("stay malformed"));
+    assert!(!bench.log_text().contains("within max_line_bytes now"));
     configure(&bench, "max_line_bytes = 4096");
     reload(&daemon, &manager);
-    let named = "1 lines of 1 pairs of day-files were longer than the old max_line_bytes";
+    let named = "1 malformed line of 1 day-file was too long and is within max_line_bytes now; `distilld dead-letters \
+                 retry --evidence 2026/01/01/audits.jsonl` reads";
     bench.wait_for(&mut daemon, "the lines are named", || {
         bench.log_text().contains(named)
     });
@@ -178,8 +179,52 @@ fn a_raised_limit_names_the_lines_that_it_would_accept() {
     let retry = ["dead-letters", "retry", "--evidence", PAIR];
     bench.run(&mut bench.command(&retry)).check(0, &[]);
     bench.wait_run(&mut daemon, "a");
+    bench.wait_for(&mut daemon, "nothing is left to read again", || {
+        bench.status()["within_limit"]["lines"] == 0
+    });
     bench.stop(daemon);
     bench.assert_batch();
+}
+
+#[test]
+fn a_start_with_a_raised_limit_names_the_lines_that_it_would_accept() {
+    let bench = Bench::new();
+    bench.append(
+        Stream::Scored,
+        PAIR,
+        scored("a") + &scored(&"b".repeat(3_000)),
+    );
+    let once = |limit: &str| {
+        let mut command = bench.command(&["run", "--once"]);
+        let ended = bench.run(command.env("DISTILLD_MAX_LINE_BYTES", limit));
+        ended.check(0, &[]);
+        ended.stderr
+    };
+    let named = "1 malformed line of 1 day-file was too long and is within max_line_bytes now; `distilld dead-letters \
+                 retry 2026/01/01/audits.jsonl` reads";
+    for (limit, is_named) in [
+        ("1024", false),
+        ("1024", false),
+        ("2048", false),
+        ("8192", true),
+    ] {
+        let log = once(limit);
+        assert_eq!(log.contains(named), is_named, "{limit}: {log}");
+    }
+    // Without a daemon, with the limit of this command.
+    let status = bench.status();
+    assert_eq!(status["within_limit"]["lines"], 1);
+    let text = bench.run(&mut bench.command(&["status"])).stdout;
+    assert!(text.contains(&format!("too long  {named}")[..60]), "{text}");
+    let mut daemon = bench.start_caught_up();
+    assert!(bench.log_text().contains(named), "{}", bench.log_text());
+    assert_eq!(bench.status()["within_limit"], status["within_limit"]);
+    let retry = ["dead-letters", "retry", PAIR];
+    bench.run(&mut bench.command(&retry)).check(0, &[]);
+    bench.wait_for(&mut daemon, "nothing is left to read again", || {
+        bench.status()["within_limit"]["lines"] == 0
+    });
+    bench.stop(daemon);
 }
 
 #[test]

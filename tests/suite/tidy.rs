@@ -11,7 +11,7 @@ use crate::support::prose::prose_of;
 const PURE_FOLDERS: [&str; 2] = ["record", "pair"];
 
 /// Pure files of the other folders.
-const PURE_FILES: [&str; 19] = [
+const PURE_FILES: [&str; 20] = [
     "batch/verify/compare",
     "batch/verify/days",
     "cli/args/flags",
@@ -19,6 +19,7 @@ const PURE_FILES: [&str; 19] = [
     "cli/args/mod",
     "cli/args/queries",
     "cli/args/rfc3339",
+    "cli/check/unit",
     "config/keys",
     "console/table",
     "daemon/status_line",

@@ -73,6 +73,8 @@ const CHECKS: &[Check] = checks![
     sandbox::systemd_reports_a_low_exposure,
     sandbox::the_complete_work_is_done_by_events,
     sandbox::nothing_else_can_be_written_read_or_reached,
+    sandbox::check_finds_what_the_unit_does_not_permit_and_its_lines_permit_it,
+    sandbox::check_has_the_groups_of_the_unit,
     reload::a_reload_applies_changeable_keys_and_names_the_others,
     reload::an_invalid_configuration_is_rejected_with_the_reason,
     reload::a_signal_writes_the_status_to_the_journal,

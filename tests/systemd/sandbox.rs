@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::host::{Host, SERVICE};
+use super::host::{CONFIGURATION, Host, ROOT, SERVICE};
 
 /// Maximum time from an append to its row with change events; scans would find it much later.
 const BY_EVENT: Duration = Duration::from_secs(5);
@@ -61,6 +61,74 @@ pub fn nothing_else_can_be_written_read_or_reached(host: &Host) {
     assert!(!output.contains("could"), "{output}");
     assert!(output.contains("interfaces: lo\n"), "{output}");
     host.shell("rm -r /home/person /usr/local/bin/probe");
+}
+
+/// Returns the failures that `check` as root prints for the configuration of the service.
+fn failures(host: &Host) -> Vec<String> {
+    let output = host.run("distilld", &["--config", CONFIGURATION, "check"]);
+    let failures = output.text.lines().filter(|line| line.starts_with("fail"));
+    failures.map(str::to_owned).collect()
+}
+
+pub fn check_finds_what_the_unit_does_not_permit_and_its_lines_permit_it(host: &Host) {
+    assert_eq!(failures(host), Vec::<String>::new());
+    // A root, the lines of a drop-in, and the setting that `check` must name.
+    let cases = [
+        ("/srv/elsewhere", "", "ProtectSystem=strict"),
+        ("/home/lake", "", "ProtectHome=yes"),
+        ("/var/tmp/lake", "", "PrivateTmp=yes"),
+        (
+            ROOT,
+            "InaccessiblePaths=/srv/lakehouse/data/evidence",
+            "InaccessiblePaths=",
+        ),
+        (ROOT, "TemporaryFileSystem=/srv:ro", "TemporaryFileSystem="),
+        (
+            ROOT,
+            "ReadOnlyPaths=/srv/lakehouse/data/distilled",
+            "ReadOnlyPaths=",
+        ),
+    ];
+    let configuration = host.read(CONFIGURATION);
+    for (root, lines, setting) in cases {
+        host.freshen();
+        if root != ROOT {
+            host.shell(&format!("mv {ROOT} {root}"));
+            host.write(CONFIGURATION, &configuration.replace(ROOT, root));
+        }
+        host.drop_in(SERVICE, &format!("[Service]\n{lines}\n"));
+        let found = failures(host);
+        assert!(!found.is_empty(), "{root} {lines}");
+        let mut fix = "[Service]\n".to_owned();
+        for failure in &found {
+            assert!(failure.contains(setting), "{root} {lines}: {failure}");
+            let lines = failure.split_once("`[Service]`, `").unwrap().1;
+            let lines = lines.split_once("`; ").unwrap().0;
+            fix += &format!("{}\n", lines.replace("`, `", "\n"));
+        }
+        host.write(&format!("/etc/systemd/system/{SERVICE}.d/z-fix.conf"), &fix);
+        host.systemctl(&["daemon-reload"]);
+        assert_eq!(failures(host), Vec::<String>::new(), "{root} with {fix}");
+        host.start();
+        host.append_runs(root, "2026/01/01/a.jsonl", &["one"]);
+        host.wait(&format!("a row in {root} with {fix}"), || {
+            !host.export_of(root).is_empty()
+        });
+        host.systemctl(&["stop", SERVICE]);
+        host.shell("rm -rf /home/lake /var/tmp/lake");
+    }
+}
+
+pub fn check_has_the_groups_of_the_unit(host: &Host) {
+    host.shell("groupadd --force scorers; chgrp scorers /srv/lakehouse/data/evidence");
+    host.shell("chmod 0750 /srv/lakehouse/data/evidence");
+    let found = failures(host);
+    assert!(
+        found.len() == 1 && found[0].contains("fail evidence"),
+        "{found:?}"
+    );
+    host.drop_in(SERVICE, "[Service]\nSupplementaryGroups=scorers\n");
+    assert_eq!(failures(host), Vec::<String>::new());
 }
 
 /// Prints each operation that should be denied and is not.

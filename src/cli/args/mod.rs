@@ -104,8 +104,9 @@ pub enum Command {
     Retract(RetractArguments),
     /// Check configuration, permissions and limits
     ///
-    /// Checks configuration, permissions, file systems, inotify limits and free disk space. Changes nothing; exits with
-    /// 1 if the daemon would fail.
+    /// Checks configuration, permissions, file systems, inotify limits and free disk space. Root checks with the user,
+    /// the groups and the sandbox of the systemd unit that has this configuration. Changes nothing; exits with 1 if the
+    /// daemon would fail.
     #[command(after_help = help::short("check"), after_long_help = help::long("check"))]
     Check,
 }

@@ -6,33 +6,49 @@ use std::path::Path;
 use rustix::fs::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use crate::cli::check::unit::Unit;
 use crate::cli::check::{Findings, Severity};
 use crate::config::Settings;
-use crate::platform::rights::{groups_of, user};
+use crate::platform::rights::{Account, group_named, groups_of, user, user_named};
 use crate::platform::root_lock::last_holder;
 
-/// Gives this thread, if it is root's, the rights of the daemon's user: the owner of the state directory.
-pub(super) fn assume_service_user(settings: &Settings, root: &Path, findings: &mut Findings) {
+/// A user whose rights this thread can take on.
+struct Identity {
+    user: Account,
+    group: u32,
+    others: Vec<u32>,
+    /// Where it comes from.
+    of: String,
+}
+
+/// Gives this thread, if it is root's, the rights of the daemon's user: that of the unit, or else the owner of the
+/// state directory.
+pub(super) fn assume_service_user(
+    settings: &Settings,
+    unit: Option<&Unit>,
+    root: &Path,
+    findings: &mut Findings,
+) {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    let holder = last_holder(root).ok().flatten();
-    let dir = holder.map_or_else(|| settings.state_dir.clone(), |holder| holder.state_dir);
-    let Ok(stat) = std::fs::symlink_metadata(&dir) else {
-        let why = "the daemon's user is not known before its first start: rights are those of root";
-        return findings.add(Severity::Ok, "user", why);
+    let identity = match unit.filter(|unit| !unit.has_dynamic_user) {
+        Some(unit) => of_unit(unit),
+        None => of_state(settings, root),
     };
-    if !stat.is_dir() || stat.uid() == 0 {
-        return;
-    }
-    let owner = user(stat.uid());
-    let (group, others) = groups_of(&owner).unwrap_or((stat.gid(), Vec::new()));
-    let groups: Vec<Gid> = others.into_iter().map(Gid::from_raw).collect();
-    let (uid, gid) = (Uid::from_raw(owner.id), Gid::from_raw(group));
+    let identity = match identity {
+        Ok(identity) => identity,
+        Err((severity, why)) => return findings.add(severity, "user", why),
+    };
+    let groups: Vec<Gid> = identity.others.into_iter().map(Gid::from_raw).collect();
+    let (uid, gid) = (
+        Uid::from_raw(identity.user.id),
+        Gid::from_raw(identity.group),
+    );
     let assumed = set_thread_groups(&groups)
         .and_then(|()| set_thread_res_gid(gid, gid, gid))
         .and_then(|()| set_thread_res_uid(uid, uid, uid));
-    let of = format!("user {owner}, the owner of {}", dir.display());
+    let of = format!("user {}, {}", identity.user, identity.of);
     match assumed {
         Ok(()) => findings.add(Severity::Ok, "user", format!("checked as {of}")),
         Err(error) => findings.add(
@@ -40,8 +56,70 @@ pub(super) fn assume_service_user(settings: &Settings, root: &Path, findings: &m
             "user",
             format!(
                 "the rights of {of}, are not checked ({error}); run `sudo -u {} distilld check`",
-                owner.typed()
+                identity.user.typed()
             ),
         ),
     }
+}
+
+/// The user, the group and the other groups that systemd gives to the processes of a unit.
+fn of_unit(unit: &Unit) -> Result<Identity, (Severity, String)> {
+    let name = &unit.name;
+    let unknown = |what: &str, given: &str| {
+        // Another name service may have it, so that this is no failure.
+        let why = format!(
+            "the {what} {given} of {name} is not in the files below /etc, and rights are those of root; create it, or \
+             run `systemctl edit {name}`"
+        );
+        (Severity::Warn, why)
+    };
+    if matches!(unit.user.as_str(), "" | "root" | "0") {
+        let why = format!(
+            "{name} runs as root; what its CapabilityBoundingSet= takes from root is not checked"
+        );
+        return Err((Severity::Warn, why));
+    }
+    let user = user_named(&unit.user).ok_or_else(|| unknown("user", &unit.user))?;
+    let (own, mut others) = groups_of(&user).unwrap_or((user.id, Vec::new()));
+    let number = |group: &String| group_named(group).ok_or_else(|| unknown("group", group));
+    let group = match unit.group.is_empty() {
+        true => own,
+        false => number(&unit.group)?,
+    };
+    for group in &unit.other_groups {
+        others.push(number(group)?);
+    }
+    let also = match unit.capabilities.as_str() {
+        "" => String::new(),
+        capabilities => format!(", without its AmbientCapabilities={capabilities}"),
+    };
+    Ok(Identity {
+        user,
+        group,
+        others,
+        of: format!("the user of {name}{also}"),
+    })
+}
+
+/// The owner of the state directory.
+fn of_state(settings: &Settings, root: &Path) -> Result<Identity, (Severity, String)> {
+    let holder = last_holder(root).ok().flatten();
+    let dir = holder.map_or_else(|| settings.state_dir.clone(), |holder| holder.state_dir);
+    let Ok(stat) = std::fs::symlink_metadata(&dir) else {
+        let why = "the daemon's user is not known before its first start: rights are those of root";
+        return Err((Severity::Ok, why.to_owned()));
+    };
+    if !stat.is_dir() || stat.uid() == 0 {
+        let why = format!("{} is of root: rights are those of root", dir.display());
+        return Err((Severity::Ok, why));
+    }
+    let user = user(stat.uid());
+    let (group, others) = groups_of(&user).unwrap_or((stat.gid(), Vec::new()));
+    let of = format!("the owner of {}", dir.display());
+    Ok(Identity {
+        user,
+        group,
+        others,
+        of,
+    })
 }

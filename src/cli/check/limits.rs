@@ -1,5 +1,6 @@
 //! Checks of change events, inotify limits and free disk space.
 
+use crate::cli::check::files::nearest_existing;
 use crate::cli::check::*;
 use crate::config::{self, Settings};
 use crate::daemon::watch::filesystem::lacks_change_events;

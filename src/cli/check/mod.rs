@@ -1,28 +1,33 @@
 //! `distilld check`: finds what would fail later, with the fix. It changes nothing, and opens day-files only to check
 //! that they can be opened.
 
+mod files;
 mod identity;
 mod limits;
+mod service;
+mod unit;
 
+use crate::cli::check::files::{check_export_file, check_writable, own_file};
 use crate::cli::check::identity::assume_service_user;
 use crate::cli::check::limits::{check_events, check_free};
+use crate::cli::check::service::check_unit;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Access;
-
 use crate::cli::hints::in_one_line;
 use crate::config::{Exclude, Settings};
 use crate::console::escape::Printable;
 use crate::engine::EngineError;
+use crate::lake::linked_dirs::links_to_unread;
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{Level, list_level, open_day_file};
 use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::rights::Denied;
 use crate::platform::root_lock::lock_path;
-use crate::platform::storage::{FileKind, OsStorage, Storage as _, exists};
+use crate::platform::storage::{OsStorage, Storage as _, exists};
 use crate::query::offline::{self, Backend, InquireError};
 use crate::query::status::status;
 use crate::store::files::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE};
@@ -81,10 +86,15 @@ impl Findings {
 }
 
 /// Checks all that the daemon needs, in the order in which it would need it. If root checks, its thread takes on the
-/// rights of the daemon's user.
+/// rights of the daemon's user. `config` is the configuration file.
 #[must_use]
-pub fn check(settings: &Settings) -> Vec<Finding> {
+pub fn check(settings: &Settings, config: Option<&Path>) -> Vec<Finding> {
     let mut findings = Findings::default();
+    let mut unit = service::find(settings, config);
+    let settings = match &unit {
+        Some(unit) => &service::settings_in(unit, settings),
+        None => settings,
+    };
     check_settings(settings, &mut findings);
     let root = match OsStorage.canonicalize(&settings.root) {
         Ok(root) => root,
@@ -97,7 +107,14 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
             return findings.0;
         }
     };
-    assume_service_user(settings, &root, &mut findings);
+    if let Some(unit) = &mut unit {
+        check_unit(unit, settings, &root, &mut findings);
+    }
+    assume_service_user(settings, unit.as_ref(), &root, &mut findings);
+    if let Some(denied) = config.and_then(Denied::at) {
+        let why = "give distilld's user the right to read the configuration";
+        findings.add(Severity::Fail, "configuration", format!("{denied}; {why}"));
+    }
     let mut directories = 0;
     for stream in Stream::ALL {
         directories += check_stream(&root, stream, &settings.exclude, &mut findings);
@@ -105,7 +122,11 @@ pub fn check(settings: &Settings) -> Vec<Finding> {
     let export = export_path(&root);
     check_writable("export", export.parent().unwrap_or(&root), &mut findings);
     check_export_file(&export, &mut findings);
-    check_writable("state", &settings.state_dir, &mut findings);
+    match &unit {
+        // systemd creates it, with the owner and the mode that the unit needs.
+        Some(unit) if !settings.state_dir.exists() && unit.creates(&settings.state_dir) => {}
+        _ => check_writable("state", &settings.state_dir, &mut findings),
+    }
     for path in [
         lock_path(&root),
         settings.state_dir.join(STATE_FILE),
@@ -150,6 +171,8 @@ struct Walk {
     /// Day-files that are read and whose names look like those of temporary files.
     temporary: Vec<PairPath>,
     unreadable: Vec<(PathBuf, io::Error)>,
+    /// A link to day-files elsewhere is among the unreadable paths.
+    leads_out: bool,
 }
 
 /// Checks a stream and returns the number of its directories.
@@ -181,7 +204,7 @@ fn check_stream(root: &Path, stream: Stream, exclude: &Exclude, findings: &mut F
         // The daemon skips what is no day-file. Without a right it lacks input: its health is `incomplete`.
         let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
         let lacks_rights = walk.unreadable.iter().any(|(_, error)| is_denied(error));
-        let severity = if *path == base || lacks_rights {
+        let severity = if *path == base || lacks_rights || walk.leads_out {
             Severity::Fail
         } else {
             Severity::Warn
@@ -236,7 +259,13 @@ fn walk_all(root: &Path, stream: Stream, exclude: &Exclude) -> Walk {
     while let Some(dir) = dirs.pop() {
         walk.directories += 1;
         match list_level(&OsStorage, root, stream, &dir) {
-            Ok(Level::Directories(deeper)) => dirs.extend(deeper),
+            Ok(Level::Directories(deeper)) => {
+                for (link, error) in links_to_unread(&OsStorage, root, stream, &dir) {
+                    walk.leads_out = true;
+                    walk.add_unreadable(stream.base(root).join(link), error);
+                }
+                dirs.extend(deeper);
+            }
             Ok(Level::DayFiles(day_files)) => {
                 for day_file in day_files {
                     if exclude.matches(day_file.as_path()) {
@@ -277,65 +306,6 @@ impl Walk {
         if error.kind() != io::ErrorKind::NotFound {
             self.unreadable.push((path, error));
         }
-    }
-}
-
-/// Checks that a directory can be written, or created below the nearest existing one.
-fn check_writable(name: &str, dir: &Path, findings: &mut Findings) {
-    let nearest = nearest_existing(dir);
-    let what = format!("{name} directory {}", dir.display());
-    let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
-    let is_dir = std::fs::metadata(nearest).is_ok_and(|metadata| metadata.is_dir());
-    if !is_dir {
-        let why = format!("{} is not a directory; move it away", nearest.display());
-        findings.add(Severity::Fail, what, why);
-    } else if let Err(error) = rustix::fs::access(nearest, access) {
-        let why = format!(
-            "{} cannot be written: {error}; give distilld's user write permission",
-            nearest.display()
-        );
-        findings.add(Severity::Fail, what, why);
-    } else if nearest == dir {
-        findings.add(Severity::Ok, what, "writable");
-    } else {
-        let why = format!(
-            "does not exist yet, can be created in {}",
-            nearest.display()
-        );
-        findings.add(Severity::Ok, what, why);
-    }
-}
-
-/// Checks that the daemon can write a file of its own. Returns its length, or `None` if it does not exist.
-fn own_file(path: &Path) -> Result<Option<u64>, String> {
-    match OsStorage.stat(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("{error}; let distilld read it")),
-        Ok(stat) if stat.kind != FileKind::Regular => {
-            Err("it is not a regular file; move it away, distilld creates a new one".to_owned())
-        }
-        Ok(stat) => match can_be_written(path) {
-            Ok(()) => Ok(Some(stat.len_bytes)),
-            Err(error) => Err(format!(
-                "cannot be written: {error}; give distilld's user write permission"
-            )),
-        },
-    }
-}
-
-/// Opens a file for writing without changing it. This finds more than its mode does, such as an attribute that forbids
-/// writing.
-fn can_be_written(path: &Path) -> io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.read(true).write(true).open(path).map(drop)
-}
-
-fn check_export_file(export: &Path, findings: &mut Findings) {
-    let what = format!("export {}", export.display());
-    match own_file(export) {
-        Ok(None) => findings.add(Severity::Ok, what, "does not exist yet"),
-        Ok(Some(len_bytes)) => findings.add(Severity::Ok, what, format!("{len_bytes} bytes")),
-        Err(why) => findings.add(Severity::Fail, what, why),
     }
 }
 
@@ -389,12 +359,6 @@ fn check_start(settings: &Settings, findings: &mut Findings) {
     } else {
         findings.add(Severity::Ok, what, "the export is as it was left");
     }
-}
-
-/// Returns the directory itself or its nearest existing ancestor.
-pub(super) fn nearest_existing(dir: &Path) -> &Path {
-    let exists = |dir: &&Path| !dir.as_os_str().is_empty() && dir.symlink_metadata().is_ok();
-    dir.ancestors().find(exists).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

@@ -76,6 +76,15 @@ impl Page {
                 Tone::Plain,
             );
         }
+        if let Some(scanned) = &status.scanned_only
+            && let Some(text) = scanned.describe()
+        {
+            let why = scanned.why.as_deref().unwrap_or_default().escape_debug();
+            self.line("scans", &format!("{text}: {why}"), Tone::Plain);
+        }
+        if let Some(text) = status.within_limit.describe() {
+            self.line("too long", &text.escape_debug().to_string(), Tone::Plain);
+        }
         self.line("root", &status.root.display().to_string(), Tone::Plain);
         let path = status.export.path.display().to_string();
         let path = path.escape_debug().to_string();
@@ -271,6 +280,7 @@ mod tests {
     use crate::engine::Lag;
     use crate::pair::verdict::{PerVerdict, VerdictKind};
     use crate::query::health::DaemonState;
+    use crate::query::health::ScannedOnly;
     use crate::query::status::ClassStatus;
     use crate::query::status::{Fault, WaitingRun};
 
@@ -322,6 +332,11 @@ mod tests {
         status.export.superseded = 1_234;
         status.watch = Some("events".into());
         status.event_overflows = 2;
+        status.scanned_only = Some(ScannedOnly {
+            day_files: 1_200,
+            why: Some("they are links".into()),
+            within_ms: 3_600_000,
+        });
         status.as_of = "2026-05-02T03:04:05.678Z".into();
         status.last_overflow_at = Some("2026-05-02T03:03:00.000Z".into());
         let (lines, bytes) = (1, 1_065);
@@ -338,6 +353,7 @@ mod tests {
             "1,234",
             "(reading stopped): no space",
             "does not balance",
+            "scans     scans alone find the growth of 1,200 day-files, within 3600 s",
             "events; the event queue overflowed 2 times, last 1 min 5 s ago",
             "partial   1 partial line without a newline yet, 1,065 bytes\n",
         ] {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::console::progress::OnStep;
 use crate::daemon::event_loop::directories::{UnreadableDirectories, is_empty, record_listing};
+use crate::daemon::event_loop::reload::report_within_limit;
 use crate::daemon::event_loop::report::log_caught_up;
 use crate::daemon::event_loop::resume_recent;
 use crate::daemon::inbox::Inbox;
@@ -30,6 +31,7 @@ pub fn catch_up(
     engine.set_interrupt_flag(stop.interrupt_flag());
     let mut recent_file = RecentFile::new(&engine.ctx.state_dir);
     resume_recent(engine, &recent_file);
+    report_within_limit(engine, engine.ctx.limits.line_bytes_max);
     engine.scrub_export()?;
     let mut directories = UnreadableDirectories::default();
     let mut total_bytes = 0;

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::engine::Engine;
+use crate::lake::linked_dirs::links_to_unread;
 use crate::lake::path::Stream;
 use crate::lake::walk::{Level, not_mounted};
 use crate::platform::storage::OsStorage;
@@ -20,6 +21,8 @@ const NAMED_MAX: usize = 16;
 pub(crate) struct UnreadableDirectories {
     /// The errors, by stream and path below its base. An entry covers everything below it.
     errors: BTreeMap<(Stream, PathBuf), String>,
+    /// Links that lead to day-files elsewhere, which are not followed, by the directory that has them.
+    links: BTreeMap<(Stream, PathBuf), Vec<(PathBuf, String)>>,
     /// Streams whose base does not exist.
     missing: BTreeSet<Stream>,
     /// The entries that were not logged yet.
@@ -37,6 +40,45 @@ impl UnreadableDirectories {
         }
     }
 
+    /// Records the links in a directory that lead to day-files elsewhere.
+    pub(crate) fn check_links(&mut self, root: &Path, stream: Stream, dir: &Path) {
+        let links = links_to_unread(&OsStorage, root, stream, dir);
+        let key = (stream, dir.to_owned());
+        if links.is_empty() {
+            self.links.remove(&key);
+            return;
+        }
+        let links = links
+            .into_iter()
+            .map(|(link, error)| (link, error.to_string()));
+        let links: Vec<(PathBuf, String)> = links.collect();
+        if self.links.get(&key) == Some(&links) {
+            return;
+        }
+        let new = links.iter().map(|(link, _)| (stream, link.clone()));
+        self.unreported.extend(new);
+        self.links.insert(key, links);
+    }
+
+    /// Returns the directories with links to day-files elsewhere.
+    pub(crate) fn with_links(&self, stream: Stream) -> Vec<PathBuf> {
+        let with_links = self.links.keys().filter(|(of, _)| *of == stream);
+        with_links.map(|(_, dir)| dir.clone()).collect()
+    }
+
+    /// Returns all errors: a directory that cannot be listed, or a link that is not followed.
+    fn all(&self) -> impl Iterator<Item = (Stream, &PathBuf, &String)> {
+        let errors = self
+            .errors
+            .iter()
+            .map(|((stream, dir), error)| (*stream, dir, error));
+        let links = self.links.iter().flat_map(|((stream, _), links)| {
+            let links = links.iter();
+            links.map(|(link, error)| (*stream, link, error))
+        });
+        errors.chain(links)
+    }
+
     /// Records a failed attempt. A directory that does not exist is not an error; its entries are removed. Returns
     /// whether the error is a new one.
     pub(crate) fn on_error(&mut self, stream: Stream, dir: &Path, error: &io::Error) -> bool {
@@ -52,6 +94,8 @@ impl UnreadableDirectories {
         }
         let is_known = self.contains(stream, dir);
         self.errors
+            .retain(|(of, path), _| *of != stream || !path.starts_with(dir));
+        self.links
             .retain(|(of, path), _| *of != stream || !path.starts_with(dir));
         if is_absent {
             return false;
@@ -80,11 +124,10 @@ impl UnreadableDirectories {
 
     /// Returns the entries with paths relative to the root.
     pub(crate) fn skipped(&self) -> Vec<SkippedPath> {
-        let errors = self.errors.iter();
-        errors
-            .map(|((stream, dir), error)| SkippedPath {
-                path: relative(*stream, dir).display().to_string(),
-                stream: stream_name(*stream).to_owned(),
+        self.all()
+            .map(|(stream, dir, error)| SkippedPath {
+                path: relative(stream, dir).display().to_string(),
+                stream: stream_name(stream).to_owned(),
                 why: error.clone(),
             })
             .collect()
@@ -96,8 +139,9 @@ impl UnreadableDirectories {
         let new: Vec<(PathBuf, &String)> = new
             .into_iter()
             .filter_map(|key| {
-                let error = self.errors.get(&key)?;
-                Some((root.join(relative(key.0, &key.1)), error))
+                let mut errors = self.all();
+                let found = errors.find(|(stream, dir, _)| (*stream, *dir) == (key.0, &key.1));
+                Some((root.join(relative(key.0, &key.1)), found?.2))
             })
             .collect();
         let Some((directory, error)) = new.first() else {
@@ -133,6 +177,9 @@ pub(crate) fn record_listing(
     dir: &Path,
     is_empty: io::Result<bool>,
 ) {
+    if is_empty.is_ok() {
+        directories.check_links(root, stream, dir);
+    }
     let error = match is_empty {
         Ok(false) => None,
         Ok(true) => {

@@ -22,10 +22,11 @@ use crate::platform::heartbeat::Heartbeat;
 use crate::platform::message_ids;
 use crate::platform::sd_notify::ServiceManager;
 use crate::platform::storage::OsStorage;
+use crate::query::dead_letters::WithinLimit;
 use crate::query::status::{Fault, Publisher, RecentFile};
 use crate::record::timestamp::stamp;
 use directories::UnreadableDirectories;
-use reload::watch_setting;
+use reload::{malformed, report_within_limit, watch_setting};
 use report::LastReport;
 use requests::PendingRetry;
 use scan::DIRECTORIES_PER_SLICE;
@@ -85,6 +86,9 @@ pub struct EventLoop {
     recent_file: RecentFile,
     /// Why the last reload was rejected; `None` while the configuration that was read last is in force.
     reload_refused: Option<String>,
+    /// Lines that were too long and are within the limit, and the number of malformed lines when they were counted.
+    within_limit: WithinLimit,
+    within_limit_as_of: u64,
     publisher: Publisher,
     /// When the next snapshot has to be published, monotonic milliseconds.
     publish_at_ms: Option<u64>,
@@ -137,6 +141,8 @@ impl EventLoop {
             root_elsewhere: None,
             recent_file: RecentFile::new(&settings.state_dir),
             reload_refused: None,
+            within_limit: WithinLimit::default(),
+            within_limit_as_of: 0,
             publisher: Publisher::new(&settings.state_dir),
             publish_at_ms: None,
             caught_up: false,
@@ -144,6 +150,9 @@ impl EventLoop {
             settings,
         };
         resume_recent(&mut event_loop.engine, &event_loop.recent_file);
+        let limit = event_loop.settings.max_line_bytes;
+        event_loop.within_limit = report_within_limit(&event_loop.engine, limit);
+        event_loop.within_limit_as_of = malformed(&event_loop.engine);
         // Arming lists every directory, so an immediate full scan is needed only while polling.
         if event_loop.watch.mode() == Mode::Events {
             event_loop.full_scan_at_ms = now_ms + event_loop.full_scan_pause_ms();
@@ -272,6 +281,7 @@ impl EventLoop {
         }
         self.scan(now_ms)?;
         self.update_caught_up();
+        self.recount_within_limit();
         Ok(())
     }
 

@@ -2,17 +2,15 @@
 //! keeps the running settings if the new configuration is invalid. The service manager is notified of readiness in each
 //! case.
 
-use std::collections::BTreeSet;
-
 use crate::config::{self, Change, ConfigError, Settings};
 use crate::console::logging::LogFilter;
 use crate::daemon::event_loop::{EventLoop, millis};
 use crate::daemon::watch::WatchSetting;
-use crate::engine::Reconfigure;
+use crate::engine::{Engine, Reconfigure};
 use crate::lake::chunk::LineLimits;
 use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
-use crate::record::parse::ParseError;
+use crate::query::dead_letters::WithinLimit;
 
 /// The source of a new configuration, and the log filter, which the event loop does not own.
 pub struct Reloader {
@@ -70,37 +68,45 @@ impl EventLoop {
                 "some changed keys require a restart: {needs_restart}"
             );
         }
-        self.log_lines_within_limit(limit_before);
+        if limit_before != self.settings.max_line_bytes {
+            let limit = self.settings.max_line_bytes;
+            self.within_limit = report_within_limit(&self.engine, limit);
+            self.within_limit_as_of = malformed(&self.engine);
+        }
     }
 
-    /// Logs the number of lines that were too long and are within a raised limit. They keep their verdict until their
-    /// day-files are read again.
-    fn log_lines_within_limit(&self, limit_before: u64) {
-        let limit = self.settings.max_line_bytes;
-        if limit <= limit_before {
+    /// Counts the lines again that were too long and are within the limit, once some of them may have been read again.
+    pub(super) fn recount_within_limit(&mut self) {
+        let malformed = malformed(&self.engine);
+        if self.within_limit.lines == 0 || self.within_limit_as_of == malformed {
             return;
         }
-        let too_long = ParseError::TooLong {
-            max_line_bytes: limit_before,
-        };
-        let (mut lines, mut pairs) = (0_u64, BTreeSet::new());
-        let counted = self.engine.state_snapshot().dead_letters(|pair, letter| {
-            if letter.reason == too_long.code() && letter.len_bytes <= limit {
-                lines += 1;
-                pairs.insert(pair);
-            }
-            true
-        });
-        if counted.is_ok() && lines > 0 {
-            tracing::warn!(
-                lines,
-                day_files = pairs.len(),
-                "{lines} lines of {} pairs of day-files were longer than the old max_line_bytes and stay malformed; \
-                 `distilld dead-letters` lists them, `distilld dead-letters retry [--evidence] DAY_FILE` reads them with the new one",
-                pairs.len()
-            );
-        }
+        self.within_limit_as_of = malformed;
+        self.within_limit = within_limit(&self.engine, self.settings.max_line_bytes);
     }
+}
+
+/// Returns the number of malformed lines.
+pub(super) fn malformed(engine: &Engine) -> u64 {
+    let totals = engine.totals();
+    totals.scored_malformed + totals.evidence_malformed
+}
+
+/// Returns the lines that were too long and are within the limit. They keep their verdict until their day-files are read
+/// again.
+fn within_limit(engine: &Engine, max_line_bytes: u64) -> WithinLimit {
+    // An error of the state ends the next pass, with its message.
+    WithinLimit::count(&engine.state_snapshot(), max_line_bytes).unwrap_or_default()
+}
+
+/// Logs, and returns, the lines that were too long and are within the limit.
+pub(super) fn report_within_limit(engine: &Engine, max_line_bytes: u64) -> WithinLimit {
+    let found = within_limit(engine, max_line_bytes);
+    if let Some(text) = found.describe() {
+        let (lines, day_files) = (found.lines, found.day_files);
+        tracing::warn!(lines, day_files, "{text}");
+    }
+    found
 }
 
 /// Returns the engine's part of the settings.

@@ -87,6 +87,7 @@ impl EventLoop {
             export_bytes = self.engine.export_bytes(),
             watch = %self.watch.mode(),
             watched_directories = self.watch.armed(),
+            scanned_only_day_files = self.watch.scanned_only(0).day_files,
             last_row_at = self.last_row_wall_ms.map(stamp),
             fault = self.faults.last().filter(|fault| !fault.resolved).map(|fault| fault.what.as_str()),
             reload_refused = self.reload_refused,
@@ -146,6 +147,8 @@ impl EventLoop {
         let live = RuntimeStatus {
             lag: self.lag(),
             watch: self.watch.mode().to_string(),
+            scanned_only: self.watch.scanned_only(self.full_scan_pause_ms()),
+            within_limit: self.within_limit.clone(),
             overflows: self.overflows,
             faults: self.faults.clone(),
             last_row_wall_ms: self.last_row_wall_ms,

@@ -1,12 +1,13 @@
 //! Scans of the lake: arming slices of directories, the full scan, the frequent scan of the newest days, and their pauses.
 //! Scans find what lost events would have reported.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::daemon::event_loop::directories::{is_empty, record_listing};
 use crate::daemon::event_loop::{EventLoop, millis};
-use crate::daemon::watch::Mode;
+use crate::daemon::watch::{DAY_DEPTH, Mode};
 use crate::engine::EngineError;
 use crate::lake::identity::seen;
 use crate::lake::path::{PairPath, Stream};
@@ -33,6 +34,15 @@ impl EventLoop {
         let progress = self.watch.arm_next(directories_max);
         let is_urgent = progress.day_files.len() <= URGENT_DAY_FILES_MAX;
         for listing in progress.listings {
+            if listing.is_empty.is_ok() && listing.dir.components().count() == DAY_DEPTH {
+                let listed = progress.day_files.iter();
+                let in_day = listed.filter(|(stream, path)| {
+                    *stream == listing.stream && path.parent() == Some(&listing.dir)
+                });
+                let day_files = in_day.filter(|(_, path)| self.is_read(path)).count();
+                self.watch
+                    .note_day(listing.stream, &listing.dir, day_files as u64);
+            }
             self.record_listing(listing.stream, &listing.dir, listing.is_empty);
         }
         for (stream, relative) in progress.day_files {
@@ -42,16 +52,25 @@ impl EventLoop {
         }
     }
 
+    /// Returns whether the configuration includes a day-file.
+    fn is_read(&self, path: &Path) -> bool {
+        !self.settings.exclude.matches(path)
+    }
+
     /// Queues a day-file unless its stat is the one it had when all of it had been read; that costs no open.
     fn enqueue_if_changed(&mut self, stream: Stream, path: PairPath, is_urgent: bool) {
         let has_changed = match OsStorage.stat(&path.path(&self.root, stream)) {
             Ok(stat) => {
-                self.watch.ensure_linked(stream, path.as_path(), &stat);
+                if self.is_read(path.as_path()) {
+                    self.watch
+                        .ensure_linked(stream, path.as_path(), &stat, false);
+                }
                 let has_changed = self.engine.has_changed(&path, stream, seen(&stat));
                 has_changed.unwrap_or(true)
             }
             // A missing file is a change only if the engine knew it.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.watch.forget_linked(stream, path.as_path());
                 self.engine.has_disappeared(&path, stream).unwrap_or(true)
             }
             Err(_) => true,
@@ -67,8 +86,12 @@ impl EventLoop {
     /// has is a hint about each day-file of its day.
     pub(super) fn enqueue_hinted(&mut self, stream: Stream, relative: &Path) {
         if let Some(path) = PairPath::from_relative(relative) {
-            if let Ok(stat) = OsStorage.stat(&path.path(&self.root, stream)) {
-                self.watch.ensure_linked(stream, relative, &stat);
+            match OsStorage.stat(&path.path(&self.root, stream)) {
+                Ok(stat) if self.is_read(relative) => {
+                    self.watch.ensure_linked(stream, relative, &stat, true);
+                }
+                Ok(_) => {}
+                Err(_) => self.watch.forget_linked(stream, relative),
             }
             self.engine.enqueue(path);
             return;
@@ -116,14 +139,21 @@ impl EventLoop {
         self.record_listing(stream, dir, is_empty(&level));
         match level {
             // The stack pops the last one first, so the newest days precede history.
-            Ok(Level::Directories(dirs)) => self
-                .scanning
-                .extend(dirs.into_iter().map(|dir| (stream, dir))),
+            Ok(Level::Directories(dirs)) => {
+                self.watch.keep_days(stream, dir, &dirs);
+                self.scanning
+                    .extend(dirs.into_iter().map(|dir| (stream, dir)));
+            }
             Ok(Level::DayFiles(day_files)) => {
                 self.watch.ensure(stream, dir);
+                let read = day_files.iter().filter(|path| self.is_read(path.as_path()));
+                self.watch.note_day(stream, dir, read.count() as u64);
                 for path in day_files {
                     self.enqueue_if_changed(stream, path, false);
                 }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.watch.keep_days(stream, dir, &[]);
             }
             Err(_) => {}
         }
@@ -145,7 +175,17 @@ impl EventLoop {
     fn scan_recent(&mut self) {
         self.check_root_link();
         for stream in Stream::ALL {
-            for day in newest_days(&self.root, stream) {
+            let days = newest_days(&self.root, stream);
+            // A link in the place of a directory causes no hint.
+            let above = days.iter().flat_map(|day| day.ancestors().skip(1));
+            let above = above.map(Path::to_owned).chain([PathBuf::new()]);
+            for dir in above
+                .chain(self.unreadable.with_links(stream))
+                .collect::<BTreeSet<_>>()
+            {
+                self.unreadable.check_links(&self.root, stream, &dir);
+            }
+            for day in days {
                 self.scan_directory(stream, &day);
             }
             for path in self.engine.active_paths() {

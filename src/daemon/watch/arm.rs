@@ -12,7 +12,7 @@ use crate::lake::path::Stream;
 use crate::platform::storage::FileKind;
 
 /// The number of names below a base that lead to a directory with day-files.
-pub(super) const DAY_DEPTH: usize = 3;
+pub(crate) const DAY_DEPTH: usize = 3;
 
 /// The result of one slice of arming.
 #[derive(Debug, Default)]
@@ -197,6 +197,9 @@ impl Watch {
         };
         self.unwatch(&oldest);
         self.armed.remove(&oldest);
+        let entries = self.storage.list(&self.path(&oldest)).unwrap_or_default();
+        let day_files = entries.iter().filter(|entry| is_day_file_name(&entry.name));
+        self.note_day(oldest.0, &oldest.1, day_files.count() as u64);
         self.refused.insert(oldest);
         true
     }
@@ -205,6 +208,13 @@ impl Watch {
     pub(super) fn forget(&mut self, place: &Directory) {
         self.disarm(place);
         self.refused.retain(|refused| !is_below(refused, place));
+        let linked = self.linked.range(place.clone()..).map(|(linked, _)| linked);
+        let linked = linked.take_while(|linked| is_below(linked, place));
+        for day_file in linked.cloned().collect::<Vec<_>>() {
+            self.unwatch(&day_file);
+            self.linked.remove(&day_file);
+        }
+        self.unwatched.forget(|day| is_below(day, place));
     }
 
     /// Drops the watches of a directory and of all directories below it.
@@ -217,7 +227,7 @@ impl Watch {
         }
     }
 
-    fn unwatch(&mut self, place: &Directory) {
+    pub(super) fn unwatch(&mut self, place: &Directory) {
         let path = self.path(place);
         if let Some(watcher) = &mut self.watcher {
             // The only error is that the event source has already dropped the watch, with the directory.

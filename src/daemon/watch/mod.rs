@@ -21,6 +21,7 @@ mod linked;
 mod mode;
 mod queue;
 mod self_test;
+mod unwatched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -33,12 +34,14 @@ use notify::{RecommendedWatcher, Watcher as _};
 use crate::daemon::inbox::{Inbox, PendingWork};
 use crate::lake::path::Stream;
 use crate::platform::storage::{FileKind, FileStat, Storage};
-use arm::{DAY_DEPTH, Placed};
+pub(crate) use arm::DAY_DEPTH;
+use arm::Placed;
 pub use arm::{Listing, Progress};
 use events::HintSender;
 pub use mode::{Mode, WatchSetting};
 use queue::{ArmQueue, Directory, Urgency, directory};
 pub use self_test::SelfTest;
+use unwatched::Unwatched;
 
 /// The identity of a directory when its watch was placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +75,8 @@ pub struct Watch {
     armed: BTreeMap<Directory, Identity>,
     /// Day-files with a watch of their own, and the file that it is on.
     linked: BTreeMap<Directory, Identity>,
+    /// Day-files whose growth no event reports.
+    unwatched: Unwatched,
     queue: ArmQueue,
     /// Directories that could not be watched or listed; [`Watch::rearm_changed`] retries them.
     refused: BTreeSet<Directory>,
@@ -114,6 +119,7 @@ impl Watch {
             above: [None; 2],
             armed: BTreeMap::new(),
             linked: BTreeMap::new(),
+            unwatched: Unwatched::default(),
             queue: ArmQueue::default(),
             refused: BTreeSet::new(),
             cursor: None,
@@ -267,6 +273,7 @@ impl Watch {
     fn reset(&mut self) {
         self.armed.clear();
         self.linked.clear();
+        self.unwatched = Unwatched::default();
         self.refused.clear();
         self.queue.clear();
         self.devices.clear();

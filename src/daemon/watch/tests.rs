@@ -464,6 +464,142 @@ fn links_below_a_base_are_not_descended() {
     assert_eq!(lake.watch.armed(), 8);
 }
 
+/// Reports to the watch the day-files of the day, as a scan does.
+fn scan_day(listener: &mut Listener, day: &str) {
+    let path = listener.path(Stream::Scored, day);
+    let names = fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<PathBuf> = names.map(|name| Path::new(day).join(name)).collect();
+    names.sort_unstable();
+    listener
+        .watch
+        .note_day(Stream::Scored, Path::new(day), names.len() as u64);
+    for name in names {
+        let stat = OsStorage
+            .stat(&listener.path(Stream::Scored, name.to_str().unwrap()))
+            .unwrap();
+        listener
+            .watch
+            .ensure_linked(Stream::Scored, &name, &stat, false);
+    }
+}
+
+#[test]
+fn links_beyond_the_limit_are_counted_and_the_newest_have_the_watches() {
+    let mut lake = Listener::on_lake();
+    let outside = tempfile::tempdir().unwrap();
+    let link = |lake: &Listener, day: &str, name: &str| {
+        let target = outside
+            .path()
+            .join(format!("{}-{name}", day.replace('/', "-")));
+        append(&target);
+        fs::create_dir_all(lake.path(Stream::Scored, day)).unwrap();
+        let name = lake.path(Stream::Scored, &format!("{day}/{name}.jsonl"));
+        std::os::unix::fs::symlink(&target, name).unwrap();
+        target
+    };
+    let (old, new) = ("2026/05/02", "2026/05/03");
+    for n in 0..linked::LINKED_MAX {
+        link(&lake, old, &n.to_string());
+    }
+    lake.settle();
+    scan_day(&mut lake, old);
+    assert_eq!(lake.watch.scanned_only(7).day_files, 0);
+    let newest = [link(&lake, new, "a"), link(&lake, new, "b")];
+    lake.settle();
+    scan_day(&mut lake, new);
+    for _ in 0..2 {
+        let found = lake.watch.scanned_only(7);
+        assert_eq!((found.day_files, found.within_ms), (2, 7));
+        assert!(found.why.unwrap().contains("1024"));
+        assert_eq!(lake.watch.mode(), Mode::Events);
+        scan_day(&mut lake, old);
+    }
+    lake.settle();
+    append(&newest[1]);
+    let pending = lake.wake.wait_until(Some(Instant::now() + PATIENCE));
+    let expected = (Stream::Scored, PathBuf::from("2026/05/03/b.jsonl"));
+    assert!(pending.day_files.contains(&expected), "{pending:?}");
+    // What vanished has neither a watch nor a place in the figure.
+    for n in 0..10 {
+        let name = format!("{old}/{n}.jsonl");
+        fs::remove_file(lake.path(Stream::Scored, &name)).unwrap();
+        lake.watch.forget_linked(Stream::Scored, Path::new(&name));
+    }
+    scan_day(&mut lake, old);
+    assert_eq!(lake.watch.scanned_only(0).day_files, 0);
+    fs::remove_dir_all(lake.path(Stream::Scored, old)).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while lake
+        .watch
+        .linked
+        .keys()
+        .any(|(_, path)| path.starts_with(old))
+    {
+        let pending = lake.wake.wait_until(Some(deadline));
+        assert!(!pending.is_empty(), "no hint for the removed day");
+        lake.watch.apply(&pending);
+    }
+}
+
+#[test]
+fn of_two_day_files_that_are_the_same_file_one_is_counted() {
+    let mut lake = Listener::on_lake();
+    lake.append(Stream::Scored, "2026/05/02/a.jsonl");
+    let name = |name| lake.path(Stream::Scored, name);
+    fs::hard_link(name("2026/05/02/a.jsonl"), name("2026/05/02/b.jsonl")).unwrap();
+    lake.settle();
+    for _ in 0..2 {
+        scan_day(&mut lake, "2026/05/02");
+        assert_eq!(lake.watch.scanned_only(0).day_files, 1);
+    }
+}
+
+#[test]
+fn a_link_that_vanished_and_is_back_is_watched_again() {
+    let mut lake = Listener::on_lake();
+    let outside = tempfile::tempdir().unwrap();
+    let target = outside.path().join("target");
+    append(&target);
+    let name = lake.path(Stream::Scored, "2026/05/02/a.jsonl");
+    std::os::unix::fs::symlink(&target, &name).unwrap();
+    lake.settle();
+    scan_day(&mut lake, "2026/05/02");
+    fs::rename(&name, name.with_extension("away")).unwrap();
+    fs::rename(name.with_extension("away"), &name).unwrap();
+    lake.settle();
+    let stat = OsStorage.stat(&name).unwrap();
+    let relative = Path::new("2026/05/02/a.jsonl");
+    lake.watch
+        .ensure_linked(Stream::Scored, relative, &stat, true);
+    append(&target);
+    let pending = lake.wake.wait_until(Some(Instant::now() + PATIENCE));
+    let expected = (Stream::Scored, relative.to_owned());
+    assert!(pending.day_files.contains(&expected), "{pending:?}");
+}
+
+#[test]
+fn without_events_all_day_files_are_counted_and_vanished_days_are_not() {
+    let root = tempfile::tempdir().unwrap();
+    let mut lake = Listener::on(root, WatchSetting::Poll);
+    for day in ["2026/05/01", "2026/05/02"] {
+        lake.append(Stream::Scored, &format!("{day}/a.jsonl"));
+        scan_day(&mut lake, day);
+    }
+    let found = lake.watch.scanned_only(0);
+    assert_eq!(
+        (found.day_files, found.why.as_deref()),
+        (2, Some("configured"))
+    );
+    let days = [PathBuf::from("2026/05/02")];
+    lake.watch
+        .keep_days(Stream::Scored, Path::new("2026/05"), &days);
+    assert_eq!(lake.watch.scanned_only(0).day_files, 1);
+    lake.watch.keep_days(Stream::Scored, Path::new(""), &[]);
+    assert_eq!(lake.watch.scanned_only(0).day_files, 0);
+}
+
 #[test]
 fn the_newest_days_are_armed_first_and_the_rest_in_slices() {
     let root = tempfile::tempdir().unwrap();

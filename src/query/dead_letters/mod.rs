@@ -2,6 +2,7 @@
 //! and is far from the end leaves no trace in the identity of a source, so a person must request the second read.
 
 mod retry;
+mod within_limit;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,6 +21,7 @@ use crate::store::snapshot::{StateSnapshot, pair_path, stream_name};
 use crate::store::state::error::StateError;
 
 pub use retry::{RetryError, retry};
+pub use within_limit::WithinLimit;
 
 /// Maximum bytes of a day-file that are read to number its lines.
 const NUMBERED_BYTES_MAX: u64 = 256 << 20;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Lag;
+use crate::engine::{Engine, Lag};
 use crate::lake::chunk::LineLimits;
 use crate::lake::identity::SourceState;
 use crate::lake::path::{PairPath, Stream};
@@ -16,10 +16,12 @@ use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::ScoredLine;
 use crate::pair::verdict::VerdictKind;
 use crate::platform::storage::Storage;
+use crate::query::health::Unreadable;
+use crate::query::status::SkippedPath;
 use crate::record::keys::RunKey;
 use crate::record::parse;
 use crate::record::timestamp::stamp;
-use crate::store::snapshot::{StateSnapshot, pair_path};
+use crate::store::snapshot::{StateSnapshot, pair_path, stream_name};
 use crate::store::state::error::StateError;
 
 /// Maximum number of waiting runs listed.
@@ -208,4 +210,27 @@ pub fn unterminated(
         found.bytes += bytes;
     }
     Ok(found)
+}
+
+/// Maximum number of unreadable day-files listed.
+const SKIPPED_MAX: usize = 16;
+
+/// Returns the day-files that cannot be read, after the directories that cannot be listed.
+#[must_use]
+pub fn unreadable(engine: &Engine, directories: &[SkippedPath]) -> Unreadable {
+    let day_files = engine.skipped().map(|(path, stream, why)| SkippedPath {
+        path: path.path(Path::new(""), stream).display().to_string(),
+        stream: stream_name(stream).to_owned(),
+        why: why.to_owned(),
+    });
+    Unreadable {
+        day_files: engine.skipped().count() as u64,
+        directories: directories.len() as u64,
+        paths: directories
+            .iter()
+            .cloned()
+            .chain(day_files)
+            .take(SKIPPED_MAX)
+            .collect(),
+    }
 }

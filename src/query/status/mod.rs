@@ -16,20 +16,22 @@ use crate::lake::path::{export_path, ledger_path};
 use crate::pair::accounting::Account;
 use crate::pair::verdict::{LineTotals, PerVerdict, VerdictKind};
 use crate::platform::storage::{OsStorage, Storage as _, StorageFile};
-use crate::query::health::{DaemonState, HealthFacts, HealthReport, Unreadable, assess};
+use crate::query::dead_letters::WithinLimit;
+use crate::query::health::{
+    DaemonState, HealthFacts, HealthReport, ScannedOnly, Unreadable, assess,
+};
 use crate::query::offline::{InquireError, OfflineState, StoredFiles};
 use crate::record::timestamp::{day_of, stamp};
 use crate::store::recent;
-use crate::store::snapshot::stream_name;
 
-pub use detail::{UnreadPairs, Unterminated, WaitingRun, measured, unterminated, waiting_oldest};
+pub use detail::{
+    UnreadPairs, Unterminated, WaitingRun, measured, unreadable, unterminated, waiting_oldest,
+};
 pub use fetch::status;
 pub use snapshot_file::{Publisher, RecentFile};
 
 /// Name of the snapshot in the state directory.
 pub const SNAPSHOT_FILE: &str = "status.json";
-/// Maximum number of unreadable day-files listed.
-const SKIPPED_MAX: usize = 16;
 
 /// The state of things. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -52,6 +54,12 @@ pub struct Status {
     pub evidence: EvidenceStatus,
     /// How changes are noticed: `events`, or `polling: ` and why.
     pub watch: Option<String>,
+    /// Day-files whose growth scans alone find. `None` without a running daemon.
+    #[serde(default)]
+    pub scanned_only: Option<ScannedOnly>,
+    /// Malformed lines that were too long and are within the current limit.
+    #[serde(default)]
+    pub within_limit: WithinLimit,
     /// Number of times that this daemon lost events; each time it checked every day-file.
     #[serde(default)]
     pub event_overflows: u64,
@@ -234,6 +242,10 @@ pub struct RuntimeStatus {
     pub lag: Lag,
     /// The mode of change detection.
     pub watch: String,
+    /// Day-files whose growth scans alone find.
+    pub scanned_only: ScannedOnly,
+    /// Malformed lines that were too long and are within the current limit.
+    pub within_limit: WithinLimit,
     /// Number of event losses, and the time of the last, milliseconds since 1970.
     pub overflows: (u64, Option<u64>),
     /// The last errors that stopped reading for a while, oldest first.
@@ -262,6 +274,8 @@ impl Status {
             pid: Some(std::process::id()),
             lag: Some(live.lag),
             watch: Some(live.watch),
+            scanned_only: Some(live.scanned_only),
+            within_limit: live.within_limit,
             event_overflows: live.overflows.0,
             last_overflow_at: live.overflows.1.map(stamp),
             last_fault: live.faults.last().cloned(),
@@ -334,6 +348,7 @@ impl Status {
             fault: self.last_fault.as_ref(),
             unreadable: &self.skipped,
             awaited: self.awaited.as_ref(),
+            scanned_only: self.scanned_only.as_ref(),
             lag: self.lag,
         });
         self
@@ -364,6 +379,7 @@ impl Status {
                 ..RetractionStatus::default()
             },
             waiting_oldest: waiting_oldest(state, &OsStorage, &files.root)?,
+            within_limit: WithinLimit::count(state, limits.line_bytes_max)?,
             unterminated: Some(unterminated(state, &OsStorage, &files.root, limits)?),
             ..status.at(&files.root, &files.state_dir)
         }
@@ -404,25 +420,5 @@ impl Status {
                 .collect(),
             ..Self::default()
         }
-    }
-}
-
-/// Returns the day-files that cannot be read, after the directories that cannot be listed.
-#[must_use]
-pub fn unreadable(engine: &Engine, directories: &[SkippedPath]) -> Unreadable {
-    let day_files = engine.skipped().map(|(path, stream, why)| SkippedPath {
-        path: path.path(Path::new(""), stream).display().to_string(),
-        stream: stream_name(stream).to_owned(),
-        why: why.to_owned(),
-    });
-    Unreadable {
-        day_files: engine.skipped().count() as u64,
-        directories: directories.len() as u64,
-        paths: directories
-            .iter()
-            .cloned()
-            .chain(day_files)
-            .take(SKIPPED_MAX)
-            .collect(),
     }
 }

@@ -1,0 +1,159 @@
+//! The systemd unit that runs the daemon with this configuration: whether its sandbox lets it do its work.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::cli::check::files::nearest_existing;
+use crate::cli::check::unit::{PROPERTIES, Refusal, Unit, units};
+use crate::cli::check::{Findings, Severity};
+use crate::config::Settings;
+use crate::lake::path::Stream;
+
+/// Present while systemd is the service manager of the host.
+const BOOTED: &str = "/run/systemd/system";
+
+/// Returns the unit that runs the daemon with this configuration file, or with this root if there is no file. systemd
+/// is asked, because the drop-ins are merged there.
+pub(super) fn find(settings: &Settings, config: Option<&Path>) -> Option<Unit> {
+    if !Path::new(BOOTED).is_dir() {
+        return None;
+    }
+    let stem = config.and_then(|file| file.file_stem()?.to_str());
+    let instance = stem.map(|stem| format!("distilld@{stem}.service"));
+    let output = Command::new("systemctl")
+        .args([
+            "show",
+            "--no-pager",
+            "--property",
+            PROPERTIES,
+            "--",
+            "distilld.service",
+        ])
+        .args(instance)
+        .env("LC_ALL", "C.UTF-8")
+        .output()
+        .ok()?;
+    let (flag, path) = match config {
+        Some(file) => ("--config", file),
+        None => ("--root", settings.root.as_path()),
+    };
+    let argument = format!(" {flag} {} ", std::path::absolute(path).ok()?.display());
+    let mut installed = units(&String::from_utf8_lossy(&output.stdout)).into_iter();
+    installed.find(|unit| unit.command.contains(&argument))
+}
+
+/// Returns the settings as the unit has them: systemd passes its state directory to the daemon.
+pub(super) fn settings_in(unit: &Unit, settings: &Settings) -> Settings {
+    let given = unit
+        .state_dir
+        .clone()
+        .filter(|_| !settings.state_dir_explicit);
+    Settings {
+        state_dir: given.unwrap_or_else(|| settings.state_dir.clone()),
+        ..settings.clone()
+    }
+}
+
+/// Checks that the unit can start, reads the sources and writes the export and the state.
+pub(super) fn check_unit(
+    unit: &mut Unit,
+    settings: &Settings,
+    root: &Path,
+    findings: &mut Findings,
+) {
+    let name = unit.name.clone();
+    let what = || format!("unit {name}");
+    if unit.is_outdated {
+        let why = "its files changed since systemd read them; run `systemctl daemon-reload`";
+        findings.add(Severity::Warn, what(), why);
+    }
+    if unit.has_own_root {
+        let why = "has a root directory of its own; its paths are not those of the host and are not checked";
+        return findings.add(Severity::Warn, what(), why);
+    }
+    for setting in unit.resolve(&|path| fs::canonicalize(path).ok()) {
+        let why = format!(
+            "cannot start, the directory of {setting} does not exist; create it, or write a dash before the path \
+             (`systemctl edit {name}`)"
+        );
+        findings.add(Severity::Fail, what(), why);
+    }
+    let [scored, evidence] = Stream::ALL.map(|stream| stream.base(root));
+    let distilled = root.join("data/distilled");
+    let needs = [
+        (scored, false),
+        (evidence, false),
+        (distilled, true),
+        (settings.state_dir.clone(), true),
+    ];
+    let before = findings.0.len();
+    for (dir, writes) in needs {
+        let dir = without_links(&dir);
+        for refusal in unit.refusals(&dir, writes) {
+            findings.add(Severity::Fail, what(), explain(&refusal, unit));
+        }
+        if let Some(source) = unit.elsewhere(&dir) {
+            let (dir, source) = (dir.display(), source.display());
+            let why =
+                format!("has {source} in the place of {dir}; the findings below are of {dir}");
+            findings.add(Severity::Warn, what(), why);
+        }
+    }
+    if findings.0.len() == before {
+        let why = match unit.drop_ins.as_slice() {
+            [] => "its sandbox permits the work".to_owned(),
+            drop_ins => format!(
+                "its sandbox, with {}, permits the work",
+                drop_ins.join(", ")
+            ),
+        };
+        findings.add(Severity::Ok, what(), why);
+    }
+}
+
+/// Resolves the links in the part of a path that exists.
+fn without_links(dir: &Path) -> PathBuf {
+    let existing = nearest_existing(dir);
+    let Ok(resolved) = fs::canonicalize(existing) else {
+        return dir.to_owned();
+    };
+    match dir.strip_prefix(existing) {
+        Ok(rest) if !rest.as_os_str().is_empty() => resolved.join(rest),
+        _ => resolved,
+    }
+}
+
+fn explain(refusal: &Refusal, unit: &Unit) -> String {
+    let place = refusal.place.display();
+    let owner = |name: &str| if name.is_empty() { "root" } else { name }.to_owned();
+    let create = format!(
+        "`install -d -o {} -g {} -m 2750 {place}`",
+        owner(&unit.user),
+        owner(if unit.group.is_empty() {
+            &unit.user
+        } else {
+            &unit.group
+        })
+    );
+    let mut steps = Vec::new();
+    if refusal.is_missing {
+        steps.push(format!(
+            "it does not exist, so that its setting has no effect: run {create}"
+        ));
+    }
+    if !refusal.lines.is_empty() {
+        let lines = refusal.lines.iter().map(|line| format!("`{line}`"));
+        let lines: Vec<String> = lines.collect();
+        steps.push(format!(
+            "run `systemctl edit {}` and add the lines `[Service]`, {}",
+            unit.name,
+            lines.join(", ")
+        ));
+        if !refusal.place.exists() {
+            steps.push(format!("create it with {create}"));
+        }
+    }
+    steps.push(format!("then run `systemctl restart {}`", unit.name));
+    format!("{place} is {}; {}", refusal.why, steps.join("; "))
+}
