@@ -26,6 +26,7 @@ use crate::pair::index::{
     DeadLetter, EvidenceLine, EvidenceLocation, PairId, ScoredLine, UnclaimedRow,
 };
 use crate::pair::join::Joiner;
+pub(crate) use crate::pair::join::ROWS_BYTES_MAX;
 use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::record::kept_stamps::KeptStamps;
 use crate::record::keys::{RowKey, RunKey};
