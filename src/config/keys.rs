@@ -60,6 +60,8 @@ const HOUR_MS: u64 = 3_600_000;
 const WEEK_MS: u64 = 7 * 24 * HOUR_MS;
 const KIB: u64 = 1024;
 const GIB: u64 = 1024 * 1024 * KIB;
+/// The largest `max_line_bytes`. The row of two such lines fits into a frame of the journal; the engine asserts it.
+pub(crate) const LINE_BYTES_MAX: u64 = GIB / 8;
 
 /// All keys, in the order of the annotated file.
 pub const KEYS: &[Key] = &[
@@ -97,8 +99,7 @@ pub const KEYS: &[Key] = &[
         "max_line_bytes",
         "DISTILLD_MAX_LINE_BYTES",
         "16777216",
-        // A row may be three times as long as its line, and must fit into a frame of the journal.
-        bytes(KIB, GIB / 4),
+        bytes(KIB, LINE_BYTES_MAX),
     ),
     number(
         "recent_scan_ms",

@@ -26,6 +26,7 @@ pub use error::{ConfigError, Origin};
 pub use exclude::Exclude;
 pub use filter::{BadDirective, parse_filter};
 pub use flags::GlobalArguments;
+pub(crate) use keys::LINE_BYTES_MAX;
 pub use keys::{KEYS, Key, Kind};
 pub use keys::{LogFormat, Watch};
 use keys::{Value, nearest};

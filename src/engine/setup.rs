@@ -4,18 +4,30 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crate::config::{Exclude, Settings};
+use crate::config::{Exclude, LINE_BYTES_MAX, Settings};
 use crate::engine::Engine;
 use crate::engine::error::EngineError;
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::{export_path, ledger_path};
+use crate::pair::ROWS_BYTES_MAX;
 use crate::platform::clock::Clock;
 use crate::platform::storage::{OsStorage, Storage};
+use crate::record::synthesize::row_len_max;
 use crate::store::export::SEGMENT_BYTES;
+use crate::store::journal::PAYLOAD_LEN_MAX;
 use crate::store::ledger::Order;
 
 /// [`Setup::batch_bytes`] of the daemon: large enough that writing it takes longer than the fixed cost of a sync.
 pub const BATCH_BYTES: usize = 4 << 20;
+
+/// Room in a frame of the journal for all of a batch but its rows.
+const DELTA_BYTES_MAX: u64 = 64 << 20;
+// A batch is committed as soon as it has BATCH_BYTES. Before that a read adds less than ROWS_BYTES_MAX and one row more:
+// a row that no frame can hold would end each start.
+const _: () = assert!(
+    BATCH_BYTES as u64 + ROWS_BYTES_MAX as u64 + row_len_max(LINE_BYTES_MAX) + DELTA_BYTES_MAX
+        <= PAYLOAD_LEN_MAX as u64
+);
 
 /// Maximum reader threads. More of them would only wait for the thread that commits.
 const THREADS_MAX: usize = 4;

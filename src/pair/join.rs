@@ -20,7 +20,7 @@ use crate::record::parse::{ParseError, ScoredRun};
 use crate::record::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
 
 /// Bytes of rows after which a step takes no further scored line. The row of the last line may exceed it.
-pub(super) const ROWS_BYTES_MAX: usize = 8 << 20;
+pub(crate) const ROWS_BYTES_MAX: usize = 8 << 20;
 /// Minimum text length, bytes, for which the exact room for the row is reserved at once.
 pub(super) const LONG_TEXT_LEN: usize = 1 << 20;
 

@@ -28,6 +28,7 @@ use crate::pair::index::{
     DeadLetter, EvidenceLine, EvidenceLocation, PairId, ScoredLine, UnclaimedRow,
 };
 use crate::pair::join::Joiner;
+pub(crate) use crate::pair::join::ROWS_BYTES_MAX;
 use crate::pair::orders::Orders;
 use crate::pair::overrule::{RowChange, RowOwner};
 use crate::pair::verdict::{Verdict, VerdictKind};

@@ -1,14 +1,10 @@
 //! The contamination firewall: decides by the category alone whether a scored run may become training data. It fails
 //! closed and is the only place that makes an [`AdmittedRun`].
 
+pub use crate::record::category::{ACCEPTED, FIREWALL};
+use crate::record::category::{is_firewalled, is_one_of};
 use crate::record::json::escape::Dialect;
-use crate::record::parse::{JsonText, ScoredRun};
-
-/// The categories that never reach the training set. This set never grows or shrinks.
-pub const FIREWALL: [&str; 2] = ["rejected", "needs_human_review"];
-
-/// The categories that may reach it.
-pub const ACCEPTED: [&str; 2] = ["accepted", "partially_accepted"];
+use crate::record::parse::ScoredRun;
 
 /// The decision of the firewall on a scored run.
 #[derive(Debug, Clone, Copy)]
@@ -43,15 +39,6 @@ pub fn admit<'r, 'a>(run: &'r ScoredRun<'a>, dialect: Dialect) -> Admission<'r, 
     } else {
         Admission::UnknownCategory
     }
-}
-
-/// Returns whether a category is one of [`FIREWALL`].
-pub(super) fn is_firewalled(category: &JsonText<'_>) -> bool {
-    is_one_of(category, &FIREWALL)
-}
-
-fn is_one_of(category: &JsonText<'_>, set: &[&str]) -> bool {
-    set.iter().any(|known| category.eq_str(known))
 }
 
 #[cfg(test)]

@@ -10,18 +10,14 @@
 //! names match in any letter case, in the order of the line; `null` leaves what an earlier key of the name gave, and
 //! an object adds to it.
 
-use std::borrow::Cow;
-
-use crate::record::firewall::is_firewalled;
+use crate::record::category::is_firewalled;
+pub use crate::record::fields::{JsonTexts, ParseError};
+use crate::record::fields::{LONGEST_NAME, Rules, integer, object, record, text, texts};
 use crate::record::json::escape::Dialect;
+use crate::record::json::scanner::Scanner;
 pub use crate::record::json::scanner::is_whole_value;
-use crate::record::json::scanner::{JsonError, Scanner};
 pub use crate::record::json::text::JsonText;
-use crate::record::json::utf8::decode_utf8;
 pub use crate::record::json::utf8::trim;
-
-/// Length of the longest field name that is read; longer keys need no decoding.
-const LONGEST_NAME: usize = "pathway_fingerprints_seen".len();
 
 /// One scored run; its texts are slices of the line.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,107 +66,6 @@ pub struct Evidence<'a> {
     pub provenance: Provenance<'a>,
     /// `metadata.contractor` if it is a string.
     pub contractor: Option<JsonText<'a>>,
-}
-
-/// A list of strings, kept as a span of the line and read again when needed: a line of 16 MiB may hold millions.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct JsonTexts<'a> {
-    /// The list including its brackets; empty if it has no elements.
-    list: &'a [u8],
-}
-
-impl<'a> JsonTexts<'a> {
-    /// Returns whether the list has no elements.
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    /// Iterates over the strings in order; `null` is the empty string.
-    pub fn iter(&self) -> impl Iterator<Item = JsonText<'a>> + use<'a> {
-        let mut scanner = Scanner::new(self.list);
-        std::iter::from_fn(move || {
-            let _ = scanner.take(b'[') || scanner.take(b',');
-            match scanner.peek() {
-                Some(b'"') => scanner.string().ok(),
-                _ => scanner.null().then_some(JsonText::EMPTY),
-            }
-        })
-    }
-}
-
-/// The fault of a malformed line, of which nothing is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ParseError {
-    /// Not JSON.
-    #[error("not JSON at byte {at_byte}: {what}")]
-    Syntax {
-        /// Offset in the trimmed line.
-        at_byte: usize,
-        /// The fault.
-        what: &'static str,
-    },
-    /// JSON, but neither an object nor `null`.
-    #[error("neither an object nor null")]
-    NotAnObject,
-    /// A field that is read has the wrong type.
-    #[error("field {field} is not {expected}")]
-    WrongType {
-        /// The field's name.
-        field: &'static str,
-        /// The expected type.
-        expected: &'static str,
-    },
-    /// Longer than the limit; never held in memory.
-    #[error("longer than {max_line_bytes} bytes")]
-    TooLong {
-        /// The limit, in bytes.
-        max_line_bytes: u64,
-    },
-}
-
-impl ParseError {
-    /// Returns a short, stable name.
-    pub fn code(&self) -> &'static str {
-        match self {
-            ParseError::Syntax { .. } => "syntax",
-            ParseError::NotAnObject => "not-an-object",
-            ParseError::WrongType { .. } => "wrong-type",
-            ParseError::TooLong { .. } => "too-long",
-        }
-    }
-}
-
-impl From<JsonError> for ParseError {
-    fn from(JsonError { at_byte, what }: JsonError) -> ParseError {
-        ParseError::Syntax { at_byte, what }
-    }
-}
-
-/// The rules by which a line is read.
-#[derive(Debug, Clone, Copy)]
-struct Rules(Dialect);
-
-impl Rules {
-    /// Returns the value that a field has before its key is read, and keeps if that is `null`.
-    fn before<T: Default>(self, value: T) -> T {
-        match self.0 {
-            Dialect::Native => T::default(),
-            Dialect::Go => value,
-        }
-    }
-
-    /// Returns the name that a key has: in the Go dialect in lower case, with the two other characters that Go takes for
-    /// letters of ASCII.
-    fn name<'n>(self, key: &'n [u8]) -> Cow<'n, [u8]> {
-        let is_lower = |byte: &u8| byte.is_ascii() && !byte.is_ascii_uppercase();
-        if self.0 == Dialect::Native || key.iter().all(is_lower) {
-            return Cow::Borrowed(key);
-        }
-        let folded = decode_utf8(key)
-            .replace('\u{17f}', "s")
-            .replace('\u{212a}', "k");
-        Cow::Owned(folded.to_ascii_lowercase().into_bytes())
-    }
 }
 
 /// Reads a scored run from a line that is trimmed and not blank, in the native dialect.
@@ -264,33 +159,6 @@ pub fn evidence_in(line: &[u8], dialect: Dialect) -> Result<Evidence<'_>, ParseE
     Ok(evidence)
 }
 
-/// Parses a whole line: `null`, or an object whose field values `field` consumes.
-fn record<'a>(
-    line: &'a [u8],
-    rules: Rules,
-    mut field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseError>,
-) -> Result<(), ParseError> {
-    let mut scanner = Scanner::new(line);
-    let is_record = match scanner.peek() {
-        Some(b'{') => {
-            scanner.object(LONGEST_NAME, |scanner, key| {
-                field(scanner, &rules.name(key))
-            })?;
-            true
-        }
-        _ if scanner.null() => true,
-        _ => {
-            scanner.skip_value()?;
-            false
-        }
-    };
-    scanner.end()?;
-    match is_record {
-        true => Ok(()),
-        false => Err(ParseError::NotAnObject),
-    }
-}
-
 /// Reads a provenance over the one that an earlier key gave.
 fn provenance<'a>(
     scanner: &mut Scanner<'a>,
@@ -361,81 +229,6 @@ fn contractor<'a>(scanner: &mut Scanner<'a>) -> Result<Option<JsonText<'a>>, Par
         Ok(())
     })?;
     Ok(contractor)
-}
-
-/// Parses an object or `null`.
-fn object<'a>(
-    scanner: &mut Scanner<'a>,
-    rules: Rules,
-    name: &'static str,
-    mut field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseError>,
-) -> Result<(), ParseError> {
-    match scanner.peek() {
-        Some(b'{') => scanner.object(LONGEST_NAME, |scanner, key| {
-            field(scanner, &rules.name(key))
-        }),
-        _ if scanner.null() => Ok(()),
-        _ => Err(wrong_type(scanner, name, "an object")),
-    }
-}
-
-/// Parses a string, or `null`, which is `before`.
-fn text<'a>(
-    scanner: &mut Scanner<'a>,
-    before: JsonText<'a>,
-    field: &'static str,
-) -> Result<JsonText<'a>, ParseError> {
-    match scanner.peek() {
-        Some(b'"') => Ok(scanner.string()?),
-        _ if scanner.null() => Ok(before),
-        _ => Err(wrong_type(scanner, field, "a string")),
-    }
-}
-
-/// Parses a list of strings and `null`s, or `null`.
-fn texts<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<JsonTexts<'a>, ParseError> {
-    let mut count = 0_u64;
-    match scanner.peek() {
-        Some(b'[') => {}
-        _ if scanner.null() => return Ok(JsonTexts::default()),
-        _ => return Err(wrong_type(scanner, field, "a list of strings")),
-    }
-    let start = scanner.at();
-    scanner.array(|scanner| {
-        count += 1;
-        text(scanner, JsonText::EMPTY, field).map(drop)
-    })?;
-    Ok(match count {
-        0 => JsonTexts::default(),
-        _ => JsonTexts {
-            list: scanner.span(start, scanner.at()),
-        },
-    })
-}
-
-/// Parses a 64-bit integer, or `null`, which is `before`.
-fn integer(scanner: &mut Scanner<'_>, before: i64, field: &'static str) -> Result<i64, ParseError> {
-    const EXPECTED: &str = "an integer of 64 bits";
-    match scanner.peek() {
-        Some(b'-' | b'0'..=b'9') => scanner.number()?.as_i64().ok_or(ParseError::WrongType {
-            field,
-            expected: EXPECTED,
-        }),
-        _ if scanner.null() => Ok(before),
-        _ => Err(wrong_type(scanner, field, EXPECTED)),
-    }
-}
-
-/// Returns the fault of a value that has the wrong type, or is no value at all.
-fn wrong_type(
-    scanner: &mut Scanner<'_>,
-    field: &'static str,
-    expected: &'static str,
-) -> ParseError {
-    match scanner.skip_value() {
-        Ok(()) => ParseError::WrongType { field, expected },
-        Err(syntax) => syntax.into(),
-    }
 }
 
 #[cfg(test)]

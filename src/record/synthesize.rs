@@ -51,6 +51,15 @@ impl Refusal {
     }
 }
 
+/// Returns the maximum length of a native row whose two lines have at most this length, bytes. Each byte is in the row at
+/// most once, and a byte that is not UTF-8 becomes a character of three.
+#[must_use]
+pub const fn row_len_max(line_bytes_max: u64) -> u64 {
+    /// The keys, the name of the day-file, the numbers, the times and the template of the instruction.
+    const REST: u64 = 4_096;
+    2 * 3 * line_bytes_max + REST
+}
+
 /// Maximum characters of a blank text that are shown.
 const SHOWN_CHARS_MAX: usize = 80;
 
@@ -314,6 +323,85 @@ mod tests {
         );
         let row = row(&line, Dialect::Native, false).unwrap();
         row["instruction"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn no_row_is_longer_than_its_limit() {
+        const PIECES: [&[u8]; 7] = [
+            b"\xff",
+            b"\xf0\x9f\x98",
+            b"\\u0001",
+            b"\\ud800",
+            b"\\b",
+            b"<",
+            b"\xe2\x80",
+        ];
+        let stems = [
+            "scrum_reviews",
+            "mode_experiments",
+            "auto_apply",
+            "audits",
+            "observer_reviews",
+            "contract_analyses",
+            "outcomes",
+        ];
+        for piece in PIECES {
+            let long = piece.repeat(3_000);
+            for stem in stems.map(str::as_bytes).into_iter().chain([&long[..]]) {
+                let field = |key: &str, text: &[u8]| {
+                    [format!("\"{key}\":\"").as_bytes(), text, b"\","].concat()
+                };
+                let mut scored = field("evidence_run_id", &long);
+                scored.extend(field("category", b"partially_accepted"));
+                scored.extend(b"\"provenance\":{");
+                scored.extend(field("source_file", &long));
+                scored.extend(field("sig_hash", &long));
+                scored.extend(b"\"line_offset\":-9223372036854775808}");
+                let mut line = Vec::new();
+                for key in ["text", "task_id", "model_name"] {
+                    line.extend(field(key, &long));
+                }
+                line.extend(field("model_role", b"executor"));
+                let list = [b"[\"", &long[..], b"\",null,null,\"\"]"].concat();
+                line.extend([b"\"source_files\":", &list[..]].concat());
+                line.extend([b",\"retrieved_context\":{\"matrix_corpora\":", &list[..]].concat());
+                line.extend(
+                    b",\"pathway_fingerprints_seen\":9223372036854775807},\"provenance\":{",
+                );
+                line.extend(field("source_file", stem));
+                line.extend(b"\"line_offset\":0},\"metadata\":{");
+                line.extend(field("contractor", &long));
+                line.extend(b"\"x\":0}");
+                let object = |fields: &[u8]| [b"{", fields, b"}"].concat();
+                let (scored, line) = (object(&scored), object(&line));
+                let run = scored_run(&scored).unwrap();
+                let Admission::Admitted(admitted) = admit(&run, Dialect::Native) else {
+                    panic!("an accepted run is admitted");
+                };
+                let place = RowPlace {
+                    day_file_name: &b"\x01".repeat(255),
+                    index: u64::from(u32::MAX),
+                };
+                let synthesis = Synthesis {
+                    dialect: Dialect::Native,
+                    include_partial: false,
+                    stamp: "2026-05-02T03:04:05.678Z",
+                };
+                let mut out = Vec::new();
+                synthesize(
+                    &admitted,
+                    &evidence(&line).unwrap(),
+                    &place,
+                    &synthesis,
+                    &mut out,
+                )
+                .unwrap();
+                // The longer of both lines alone would hide a byte that is in the row twice.
+                let lines = (scored.len() + line.len()) as u64;
+                let limit = row_len_max(lines.div_ceil(2));
+                assert!(out.len() as u64 <= limit, "{} of {limit}", out.len());
+            }
+        }
     }
 
     #[test]

@@ -49,6 +49,29 @@ fn the_golden_lake_gives_the_golden_rows() {
     assert!(bench.export_bytes() == export);
 }
 
+#[test]
+fn a_category_in_any_letter_case_closes_the_firewall() {
+    let bench = Bench::new();
+    let second = |key: &str| {
+        scored("r").replacen("category", &format!("category\":\"accepted\",\"{key}"), 1)
+    };
+    let refused =
+        second("Category").replacen("\"Category\":\"accepted\"", "\"Category\":\"rejected\"", 1);
+    bench.append(Stream::Evidence, PAIR, evidence("r"));
+    bench.append(Stream::Scored, PAIR, &refused);
+    bench.once().check(0, &["exported=0", "firewalled=1"]);
+    bench.assert_batch();
+    for dialect in ["native", "go"] {
+        let arguments = ["export", "--dialect", dialect, "--output", "-"];
+        let ended = bench.run(&mut bench.command(&arguments));
+        ended.check(0, &["firewall=1"]);
+        assert_eq!(ended.stdout, "", "{dialect}");
+    }
+    // An accepted category in another letter case is no category in the native dialect.
+    bench.append(Stream::Scored, PAIR, second("CATEGORY"));
+    bench.once().check(0, &["exported=1", "firewalled=1"]);
+}
+
 /// Returns a line of `len` bytes and its newline.
 fn long_line(front: &str, len: usize) -> Vec<u8> {
     let mut line = front.as_bytes().to_vec();

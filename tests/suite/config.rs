@@ -346,7 +346,7 @@ fn an_error_in_the_environment_names_the_variable() {
     check(
         "DISTILLD_MAX_LINE_BYTES",
         "1023".into(),
-        "DISTILLD_MAX_LINE_BYTES: `max_line_bytes` must be a whole number of bytes from 1024 to 268435456, but is \"1023\"",
+        "DISTILLD_MAX_LINE_BYTES: `max_line_bytes` must be a whole number of bytes from 1024 to 134217728, but is \"1023\"",
     );
     check(
         "DISTILLD_STATE_DIR",

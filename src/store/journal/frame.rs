@@ -35,7 +35,7 @@ impl FrameSlot {
         let payload_len = u32::try_from(4 + delta.len() + batch.rows.len_bytes())
             .ok()
             .filter(|len| *len <= PAYLOAD_LEN_MAX)
-            .expect("the engine cuts batches far below a GiB");
+            .expect("no batch is longer: the engine asserts it");
         let delta_len = u32::try_from(delta.len())
             .expect("shorter than the payload")
             .to_le_bytes();

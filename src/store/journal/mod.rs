@@ -35,8 +35,8 @@ use crate::platform::storage::{StorageFile, read_full_at, write_all_at};
 pub(super) const MAGIC: [u8; 4] = *b"DJF1";
 pub(super) const FRAME_HEAD_LEN: usize = 32;
 pub(super) const FRAME_ALIGN: u64 = 64;
-/// A longer payload is none of ours: the engine cuts batches far below it.
-pub(super) const PAYLOAD_LEN_MAX: u32 = 1 << 30;
+/// A longer payload is none of ours: the engine asserts that its batches are shorter.
+pub(crate) const PAYLOAD_LEN_MAX: u32 = 1 << 30;
 /// Bytes of the journal that are rewritten per call.
 const COPY_LEN: usize = 1 << 16;
 
