@@ -315,7 +315,8 @@ impl Committer {
             Ok(row)
         };
         let at = stamp(ctx.clock.wall_ms());
-        let (events, lines) = self.ledger.seal(pending.export_to(), &at, row)?;
+        let lengths = (pending.delta.export_from, pending.export_to());
+        let (events, lines) = self.ledger.seal(lengths, &at, row)?;
         self.pending.delta.ledger = Some(LedgerAppend { mark, from, lines });
         Ok(events)
     }
