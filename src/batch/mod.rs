@@ -4,5 +4,7 @@ pub mod export;
 mod kept_rows;
 pub mod line_reader;
 pub mod output;
+pub mod overruled;
 pub mod pair;
+pub mod parts;
 pub mod verify;

@@ -4,7 +4,7 @@
 //! Memory: about 40 bytes per evidence record of the pair, the longest line, and an evidence file of up to
 //! [`HELD_BYTES_MAX`]; records of a larger file are read again when a scored run needs them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::ops::{AddAssign, ControlFlow};
 use std::path::{Path, PathBuf};
@@ -297,50 +297,6 @@ fn is_ordered(run: &ScoredRun<'_>, pair: &PairPath, reading: &PairReading<'_>) -
             .orders
             .apply_to(RunKey::from_text(&run.evidence_run_id), pair.as_bytes())
         && matches!(admit(run, dialect), Admission::Admitted(_))
-}
-
-/// Returns the offsets of the lines of a pair whose rows later lines of their runs overrule.
-///
-/// Memory: 20 bytes for each run with a row, and 8 for each offset.
-///
-/// # Errors
-/// Those of [`read_pair`].
-pub fn overruled_lines(
-    lake: &LakeReader<'_>,
-    pair: &PairPath,
-    reading: &PairReading<'_>,
-) -> Result<HashSet<u64>, PairReadError> {
-    let mut overruled = Overruled::default();
-    read_pair(lake, pair, reading, &mut |line| {
-        overruled.add(line);
-        ControlFlow::Continue(())
-    })?;
-    Ok(overruled.lines)
-}
-
-/// The lines of a pair whose rows later lines overrule.
-#[derive(Debug, Default)]
-pub struct Overruled {
-    /// Per run the line whose row no later line overrules so far.
-    current: HashMap<RunKey, u64>,
-    /// Offsets of the others.
-    pub lines: HashSet<u64>,
-}
-
-impl Overruled {
-    /// Adds the next line.
-    pub fn add(&mut self, line: &JudgedLine<'_>) {
-        let Some(run) = line.run else { return };
-        let run = RunKey::from_text(&run.evidence_run_id);
-        let before = match line.verdict {
-            BatchVerdict::Exported => self.current.insert(run, line.span.offset),
-            BatchVerdict::Firewalled | BatchVerdict::Refused(Refusal::UnknownCategory) => {
-                self.current.remove(&run)
-            }
-            _ => None,
-        };
-        self.lines.extend(before);
-    }
 }
 
 fn too_long(max_line_bytes: usize) -> ParseError {

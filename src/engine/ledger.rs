@@ -243,7 +243,9 @@ fn line_of(
     };
     let mut stamp = None;
     if let Some((offset, row)) = row {
-        stamp = row::summary(&row).ok().map(|row| row.created_at.into_owned());
+        stamp = row::summary(&row)
+            .ok()
+            .map(|row| row.created_at.into_owned());
         let view = row::view(&row).map_err(|error| {
             let what = format!("no row starts at byte {offset} of the export: {error}");
             StateError::Damaged(what)

@@ -37,6 +37,7 @@ mod day_file;
 mod days;
 mod describe;
 mod diagnose;
+mod elsewhere;
 pub mod error;
 mod findings;
 mod ledger;
@@ -51,8 +52,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::batch::export::for_each_pair;
 use crate::batch::pair::{LakeReader, PairReading, RowSelection};
+use crate::batch::parts::for_each_pair;
 use crate::batch::verify::error::VerifyError;
 use crate::console::progress::OnStep;
 use crate::lake::path::Stream;
@@ -66,6 +67,8 @@ use crate::record::synthesize::Synthesis;
 use crate::store::ledger::read_orders;
 pub use days::DayDifferences;
 use days::{Days, Place};
+use elsewhere::Elsewhere;
+pub use elsewhere::ElsewhereRun;
 use ledger::{Ledger, Standing};
 use recheck::Recheck;
 pub use result::VerifyResult;
@@ -113,6 +116,8 @@ pub struct VerifyReport {
     pub first_difference: Option<String>,
     /// Unreadable directories and day-files, which the batch would skip too, with their errors.
     pub skipped: Vec<(PathBuf, io::Error)>,
+    /// Ids of runs with an effective row that another pair refuses, in order.
+    pub rejected_elsewhere: Vec<String>,
     /// The work done.
     pub work: VerifyWork,
 }
@@ -187,6 +192,7 @@ pub fn verify_knowing(
         skipped: BTreeMap::new(),
         work: VerifyWork::default(),
         duplicated: Vec::new(),
+        elsewhere: Elsewhere::default(),
     };
     verification.run(&mut Steps(Some(on_step)))?;
     Ok(verification.report())
@@ -232,6 +238,8 @@ struct Verification<'a> {
     work: VerifyWork,
     /// Keys with duplicates whose findings were not added yet.
     duplicated: Vec<Tally>,
+    /// Runs that other pairs concern.
+    elsewhere: Elsewhere,
 }
 
 impl Verification<'_> {
@@ -255,7 +263,7 @@ impl Verification<'_> {
         if ledger.is_there {
             self.recheck_ledger(&expected.effective, &existing.effective, steps)?;
         }
-        Ok(())
+        self.find_evidence_elsewhere()
     }
 
     /// Skips a stream whose directory does not exist although the export has rows: its file system may not be mounted.
@@ -289,12 +297,16 @@ impl Verification<'_> {
         let sources_bytes: u64 = sizes.sum();
         let total_bytes = sources_bytes + export_bytes(lake);
         let mut done_bytes = 0;
-        let skipped = &mut self.skipped;
+        let (skipped, result) = (&mut self.skipped, &mut self.result);
+        let elsewhere = &mut self.elsewhere;
         for_each_pair(self.lake, &pairs, &self.reading, &mut |part| {
             for row in part.rows.split_inclusive(|byte| *byte == b'\n') {
                 let row = summary(row).expect("a row that was just made can be read");
                 sums.all.add(&row);
                 sums.effective.add_key(&row);
+            }
+            if !part.runs.is_empty() {
+                elsewhere.add(part.pair, part.runs);
             }
             for row in part.overruled.split_inclusive(|byte| *byte == b'\n') {
                 let row = summary(row).expect("a row that was just made can be read");
@@ -302,7 +314,10 @@ impl Verification<'_> {
             }
             match part.end {
                 None => return Ok(()),
-                Some(Ok(totals)) => done_bytes += totals.read_bytes,
+                Some(Ok(totals)) => {
+                    done_bytes += totals.read_bytes;
+                    result.overruled += totals.overruled;
+                }
                 Some(Err(fault)) if fault.is_partial => return Err(VerifyError::Pair(fault)),
                 Some(Err(fault)) => drop(skipped.insert(fault.path, fault.source)),
             }
@@ -343,7 +358,10 @@ impl Verification<'_> {
                                 )
                             });
                         }
-                        Standing::Effective => sums.effective.add_key(&row),
+                        Standing::Effective => {
+                            self.elsewhere.on_effective_row(bytes);
+                            sums.effective.add_key(&row);
+                        }
                         Standing::Out => {}
                     }
                     sums.all.add(&row);
@@ -399,10 +417,18 @@ impl Verification<'_> {
         self.result.complete &= self.skipped.is_empty() && self.result.inconclusive == 0;
         (self.result.days, self.result.unlisted) = self.days.into_listed();
         self.result.skipped = self.skipped.len() as u64;
+        self.result.contradicted += self.result.overruled;
+        self.result.elsewhere_unexamined = self.elsewhere.unexamined;
+        let rejected_elsewhere = self.elsewhere.rejected.keys().cloned().collect();
+        let (elsewhere, rejected, accepted) = self.elsewhere.into_result();
+        self.result.elsewhere = elsewhere;
+        self.result.rejected_elsewhere = rejected;
+        self.result.accepted_elsewhere = accepted;
         VerifyReport {
             result: self.result,
             first_difference: self.worst.map(|worst| worst.description),
             skipped: self.skipped.into_iter().collect(),
+            rejected_elsewhere,
             work: self.work,
         }
     }
