@@ -2,6 +2,7 @@
 
 pub mod export;
 mod kept_rows;
+mod lake_reader;
 pub mod line_reader;
 pub mod output;
 pub mod overruled;

@@ -16,7 +16,7 @@ use crate::lake::path::{export_path, ledger_path};
 use crate::platform::storage::OsStorage;
 use crate::query::retract;
 
-/// Runs that are named of those of which no line is known.
+/// Maximum runs without a known line that are named.
 const NAMED_MAX: usize = 5;
 
 /// Carries out the command.

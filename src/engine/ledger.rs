@@ -1,5 +1,5 @@
-//! The engine's side of the retraction ledger: events that wait for the commit of their batch, their lines, and what the
-//! ledger says of rows since the last checkpoint.
+//! The engine's side of the retraction ledger: events that wait for the commit of their batch, their lines, and how
+//! the ledger has rows since the last checkpoint.
 //!
 //! An event is in the same batch as the lines that cause it (L2 of the ledger's invariants): it becomes durable with them,
 //! and its line is appended before the rows of the batch are (L3).
@@ -92,12 +92,12 @@ impl Ledger {
         self.changes.rows.len() + self.changes.orders.len()
     }
 
-    /// Returns what the ledger says of a row if that changed since the last checkpoint.
+    /// Returns how the ledger has a row, if that changed since the last checkpoint.
     pub(super) fn recent_flags(&self, row_offset: u64) -> Option<RowFlags> {
         self.changes.rows.get(&row_offset).copied()
     }
 
-    /// Returns what the ledger, with the pending events, says of a row.
+    /// Returns how the ledger, with the pending events, has a row.
     pub(super) fn flags(&self, view: &StateView, row_offset: u64) -> Result<RowFlags, StateError> {
         match self.recent_flags(row_offset) {
             Some(flags) => Ok(flags),
@@ -105,7 +105,7 @@ impl Ledger {
         }
     }
 
-    /// Adds an event of a row, of which the ledger says `before` until now, unless it is there already.
+    /// Adds an event of a row, which the ledger has as `before` until now, unless it is there already.
     pub(super) fn push_row(&mut self, event: Event, row_offset: u64, before: RowFlags) {
         let after = before.after(event.op, event.cause);
         if after != before && (event.op == Op::Note || after.is_out() != before.is_out()) {
