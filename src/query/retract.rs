@@ -9,9 +9,10 @@ use hyper::Method;
 use serde::Serialize;
 
 use crate::config::Settings;
-use crate::engine::{Engine, EngineError, OrderError, OrderRequest, OrderResult, Setup};
+use crate::engine::{Engine, EngineError, OrderError, OrderRequest, OrderResult};
 use crate::platform::clock::HostClock;
 use crate::platform::storage::Storage;
+use crate::query::engine_setup::engine_setup;
 use crate::query::offline::{self, Backend, InquireError};
 use crate::record::ledger::{LedgerLine, Op};
 
@@ -63,7 +64,7 @@ pub fn order(settings: &Settings, request: &OrderRequest) -> Result<OrderResult,
                 state_dir,
                 ..settings.clone()
             };
-            let setup = Setup::new(&settings, &root, Arc::new(HostClock::new()));
+            let setup = engine_setup(&settings, &root, Arc::new(HostClock::new()));
             let (mut engine, _report) = Engine::open(setup)?;
             let mut sum = OrderResult::default();
             for request in parts(request) {
