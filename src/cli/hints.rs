@@ -266,6 +266,9 @@ fn rebuild(error: &RebuildError) -> String {
         RebuildError::NothingToAdopt(_) => {
             format!("mount its disk if it is not mounted, or restore the export; {REBUILD}")
         }
+        RebuildError::Rewritten { .. } => {
+            "run `distilld rebuild` again while no program rewrites day-files".to_owned()
+        }
         RebuildError::Replaced(_) => {
             "find the process that writes in that directory, then run `distilld rebuild` again".to_owned()
         }

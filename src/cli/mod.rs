@@ -335,6 +335,7 @@ fn rebuild(settings: &Settings, arguments: RebuildArguments) -> Result<(), AnyEr
         let options = RebuildOptions {
             dry_run: arguments.dry_run,
             drop_missing: arguments.drop_missing,
+            effective: arguments.effective,
         };
         serde_json::to_string(&rebuild::rebuild(&setup, options, &stop, &mut on_step)?)?
     };

@@ -45,6 +45,7 @@ mod sealed_batch;
 mod setup;
 mod workers;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -76,6 +77,7 @@ pub struct Engine {
     commits: Committer,
     pub(crate) books: Books,
     kept_stamps: Arc<KeptStamps>,
+    left_out: Arc<HashSet<u64>>,
 }
 
 impl Engine {
@@ -97,6 +99,7 @@ impl Engine {
             commits,
             books: Books::new(header.account),
             kept_stamps: Arc::default(),
+            left_out: Arc::default(),
             ctx,
         })
     }
@@ -131,6 +134,11 @@ impl Engine {
     /// Makes new rows keep the timestamps that they had in another export.
     pub(crate) fn keep_stamps(&mut self, stamps: Arc<KeptStamps>) {
         self.kept_stamps = stamps;
+    }
+
+    /// Makes the scored lines at these offsets of the pairs that are read next earn no row.
+    pub(crate) fn leave_out(&mut self, lines: HashSet<u64>) {
+        self.left_out = Arc::new(lines);
     }
 
     /// Sets the flag that ends a pass sooner while it is set.

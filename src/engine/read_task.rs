@@ -1,6 +1,6 @@
 //! A prepared read of one pair: all that it needs of the engine, so that any thread can run it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::engine::read::{PairMemory, PairRead, ReadContext, read_pair};
@@ -36,6 +36,7 @@ pub(super) struct ReadTask {
     pub(super) claimed: Arc<BTreeSet<UnclaimedRow>>,
     pub(super) claims_possible: bool,
     pub(super) orders: Arc<Orders>,
+    pub(super) left_out: Arc<HashSet<u64>>,
     pub(super) kept_stamps: Arc<KeptStamps>,
 }
 
@@ -55,6 +56,7 @@ impl ReadTask {
             released: &BTreeSet::new(),
             claims_possible: self.claims_possible,
             orders: &self.orders,
+            left_out: &self.left_out,
             limits: self.ctx.limits,
             buffers: &self.buffers,
             long_lines: &self.ctx.long_lines,

@@ -40,6 +40,7 @@ impl Engine {
             claimed: Arc::clone(self.pairs.claimed()),
             claims_possible: self.pairs.claimable() > 0,
             orders: Arc::clone(&self.commits.ledger.orders),
+            left_out: Arc::clone(&self.left_out),
             kept_stamps: Arc::clone(&self.kept_stamps),
         })
     }

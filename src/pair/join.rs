@@ -223,6 +223,10 @@ impl<'a, E> Joiner<'a, E> {
                 contradicted: false,
             });
         }
+        if self.context.left_out.contains(&key.1) {
+            self.out.rows.truncate(row_from);
+            return Ok(Verdict::Overruled);
+        }
         if self.is_ordered(key.0) {
             self.out.rows.truncate(row_from);
             return Ok(Verdict::Ordered { index });
@@ -457,6 +461,7 @@ mod tests {
         }
         let context = JoinContext {
             orders: &Orders::default(),
+            left_out: &HashSet::new(),
             index: &one_key,
             bodies: &one_key,
             claims_possible: false,

@@ -20,7 +20,7 @@ mod rejoin;
 mod totals;
 pub mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::lake::chunk::Chunk;
 use crate::pair::checkpoint::PairCheckpoint;
@@ -144,6 +144,9 @@ pub struct JoinContext<'a, E> {
     pub claims_possible: bool,
     /// The standing orders of operators.
     pub orders: &'a Orders,
+    /// Offsets of scored lines that earn no row because later lines of their runs overrule them: a rebuild leaves such
+    /// rows out.
+    pub left_out: &'a HashSet<u64>,
     /// Maximum length of a line, bytes. A longer line becomes a dead letter.
     pub line_bytes_max: u64,
     /// Timestamp of new rows, RFC 3339 UTC with milliseconds.

@@ -24,6 +24,8 @@ pub enum VerdictKind {
     UnknownCategory,
     /// Refused: an operator ordered the run out.
     Ordered,
+    /// A later line of its run overrules it, and a rebuild left its row out.
+    Overruled,
     /// Refused: the model role of its evidence gives no samples.
     WrongRole,
     /// Refused: the text of its evidence is blank.
@@ -36,11 +38,12 @@ pub enum VerdictKind {
 
 impl VerdictKind {
     /// All verdicts, in the order in which they are printed. Well-formed records come first.
-    pub const ALL: [VerdictKind; 8] = [
+    pub const ALL: [VerdictKind; 9] = [
         VerdictKind::Exported,
         VerdictKind::Firewalled,
         VerdictKind::UnknownCategory,
         VerdictKind::Ordered,
+        VerdictKind::Overruled,
         VerdictKind::WrongRole,
         VerdictKind::BlankText,
         VerdictKind::Waiting,
@@ -58,6 +61,7 @@ impl VerdictKind {
             VerdictKind::Firewalled => "firewalled",
             VerdictKind::UnknownCategory => "unknown_category",
             VerdictKind::Ordered => "ordered",
+            VerdictKind::Overruled => "overruled",
             VerdictKind::WrongRole => "wrong_role",
             VerdictKind::BlankText => "blank_text",
             VerdictKind::Waiting => "waiting",
@@ -71,7 +75,8 @@ impl VerdictKind {
         self.code().replace('_', " ")
     }
 
-    /// Returns whether a rule refused the record. A waiting or malformed line is not refused.
+    /// Returns whether a rule refused the record. A waiting or malformed line is not refused, and an overruled one
+    /// earned its row.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
         self.is_joined_again()
@@ -87,6 +92,7 @@ impl VerdictKind {
             VerdictKind::Exported
             | VerdictKind::Firewalled
             | VerdictKind::UnknownCategory
+            | VerdictKind::Overruled
             | VerdictKind::Waiting
             | VerdictKind::Malformed => false,
         }
@@ -277,6 +283,9 @@ pub enum Verdict {
     Firewalled,
     /// Refused for an unknown category. Final.
     UnknownCategory,
+    /// A later line of its run overrules it, and a rebuild left its row out. Final, until the day-file is rewritten and the
+    /// pair read again.
+    Overruled,
 }
 
 impl Verdict {
@@ -300,7 +309,7 @@ impl Verdict {
     /// Returns whether the line overrules the rows of earlier lines of its run.
     #[must_use]
     pub fn overrules(&self) -> bool {
-        self.is_refused_category() || matches!(self, Verdict::Exported { .. })
+        self.is_refused_category() || matches!(self, Verdict::Exported { .. } | Verdict::Overruled)
     }
 
     /// Returns the rule that refused the record, except the firewall.
@@ -311,7 +320,10 @@ impl Verdict {
             Verdict::Ordered { .. } => Some(Refusal::Ordered),
             Verdict::WrongRole { .. } => Some(Refusal::WrongRole),
             Verdict::BlankText { .. } => Some(Refusal::BlankText),
-            Verdict::Waiting { .. } | Verdict::Exported { .. } | Verdict::Firewalled => None,
+            Verdict::Waiting { .. }
+            | Verdict::Exported { .. }
+            | Verdict::Firewalled
+            | Verdict::Overruled => None,
         }
     }
 
@@ -323,7 +335,10 @@ impl Verdict {
             | Verdict::Ordered { index }
             | Verdict::WrongRole { index }
             | Verdict::BlankText { index } => Some(index),
-            Verdict::Exported { .. } | Verdict::Firewalled | Verdict::UnknownCategory => None,
+            Verdict::Exported { .. }
+            | Verdict::Firewalled
+            | Verdict::UnknownCategory
+            | Verdict::Overruled => None,
         }
     }
 
@@ -353,6 +368,7 @@ impl Verdict {
             Verdict::Firewalled => (4, 0, 0),
             Verdict::UnknownCategory => (5, 0, 0),
             Verdict::Ordered { index } => (6, 0, index),
+            Verdict::Overruled => (7, 0, 0),
         }
     }
 
@@ -374,6 +390,7 @@ impl Verdict {
             4 => Verdict::Firewalled,
             5 => Verdict::UnknownCategory,
             6 => Verdict::Ordered { index: short },
+            7 => Verdict::Overruled,
             _ => return None,
         })
     }
@@ -386,6 +403,7 @@ impl Verdict {
             Verdict::Firewalled => VerdictKind::Firewalled,
             Verdict::UnknownCategory => VerdictKind::UnknownCategory,
             Verdict::Ordered { .. } => VerdictKind::Ordered,
+            Verdict::Overruled => VerdictKind::Overruled,
             Verdict::WrongRole { .. } => VerdictKind::WrongRole,
             Verdict::BlankText { .. } => VerdictKind::BlankText,
             Verdict::Waiting { .. } => VerdictKind::Waiting,

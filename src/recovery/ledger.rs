@@ -9,7 +9,7 @@
 //!
 //! A ledger that does not fit is refused: rows of this export would be left out for events of another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -304,6 +304,8 @@ pub(super) struct OldLedger {
     pub(super) description: String,
     /// The standing orders, with the words of their operators.
     pub(super) orders: Vec<(Order, String)>,
+    /// The rows that are out: their hashes by offset.
+    pub(super) rows_out: HashMap<u64, [u8; 16]>,
 }
 
 /// Reads the orders of a ledger that is to be replaced. Lines that cannot be read hold none.
@@ -322,12 +324,18 @@ pub(super) fn read_old_ledger(setup: &Setup) -> Result<OldLedger, EngineError> {
     }
     let file = Export::open_or_create(Arc::clone(storage), path)?;
     let mut orders = BTreeMap::new();
+    let mut rows_out = HashMap::new();
     let mut export = None;
     let end = file.for_each_row(|_, line| -> Result<(), EngineError> {
         let Ok(line) = LedgerLine::parse(line) else {
             return Ok(());
         };
         export = Some((line.export, line.export_len));
+        match (line.op, line.row) {
+            (Op::Retract, Some(row)) => drop(rows_out.insert(row.offset, line.row_hash)),
+            (Op::Restore, Some(row)) => drop(rows_out.remove(&row.offset)),
+            _ => {}
+        }
         let order = Order {
             run_id: line.source_run_id,
             pair: line.day_file.into_bytes(),
@@ -345,5 +353,6 @@ pub(super) fn read_old_ledger(setup: &Setup) -> Result<OldLedger, EngineError> {
     Ok(OldLedger {
         description: description.unwrap_or_default(),
         orders: orders.into_iter().collect(),
+        rows_out,
     })
 }

@@ -19,6 +19,7 @@ use crate::record::parse;
 use crate::record::row;
 use crate::recovery::availability::{Availability, Obstacles, availability};
 use crate::recovery::dropped::{DropReason, DroppedRows, day_of, reason_of};
+use crate::recovery::left_out::LeftOut;
 use crate::recovery::old_state::{EarningLine, OldState, find_rows};
 use crate::store::export::{Export, ExportError};
 use crate::store::snapshot::pair_path;
@@ -30,6 +31,8 @@ pub(super) struct Losses {
     pub(super) kept: u64,
     /// Rows with other bytes, of the same origin.
     pub(super) replaced: u64,
+    /// Rows that are left out on purpose.
+    pub(super) left_out: u64,
     pub(super) dropped: Vec<DroppedRows>,
 }
 
@@ -39,6 +42,7 @@ struct Unmatched {
     offsets: Vec<u64>,
     forbidden: Vec<u64>,
     replaced: u64,
+    left_out: u64,
 }
 
 /// Finds the rows that the fresh export lacks, and why. `after` holds the digests of the fresh one, sorted.
@@ -50,6 +54,7 @@ pub(super) fn find_losses(
     stage: &Setup,
     (before, after): (&KeptStamps, &[u64]),
     obstacles: Obstacles,
+    left_out: LeftOut,
 ) -> Result<Losses, EngineError> {
     let old = open(setup, &setup.export_path)?;
     let old_bytes = old.as_ref().map_or(0, Export::len_bytes);
@@ -59,7 +64,7 @@ pub(super) fn find_losses(
     let unmatched = match &old {
         Some(old) if !lost.is_empty() => {
             added_keys = keys_of(stage, added)?;
-            unmatched_rows(old, lost, &mut added_keys)?
+            unmatched_rows(old, lost, &mut added_keys, left_out)?
         }
         _ => Unmatched::default(),
     };
@@ -71,6 +76,7 @@ pub(super) fn find_losses(
         return Ok(Losses {
             kept,
             replaced: unmatched.replaced,
+            left_out: unmatched.left_out,
             dropped: Vec::new(),
         });
     }
@@ -99,6 +105,7 @@ pub(super) fn find_losses(
     Ok(Losses {
         kept,
         replaced: sorter.replaced,
+        left_out: unmatched.left_out,
         dropped: sorter.groups.into_values().collect(),
     })
 }
@@ -174,6 +181,7 @@ fn unmatched_rows(
     old: &Export,
     mut lost: HashMap<u64, u64>,
     added: &mut HashMap<RowKey, u64>,
+    mut left_out: LeftOut,
 ) -> Result<Unmatched, EngineError> {
     let mut unmatched = Unmatched::default();
     old.for_each_row(|offset, line| -> Result<(), EngineError> {
@@ -182,8 +190,13 @@ fn unmatched_rows(
         }
         let is_forbidden =
             row::view(line).is_ok_and(|row| FIREWALL.contains(&row.quality_score.as_ref()));
-        if RowKey::from_row(line).is_ok_and(|key| take(added, &key)) {
+        let key = RowKey::from_row(line).ok();
+        if left_out.was_out(offset, line) {
+            unmatched.left_out += 1;
+        } else if key.is_some_and(|key| take(added, &key)) {
             unmatched.replaced += 1;
+        } else if key.is_some_and(|key| take(&mut left_out.overruled, &key)) {
+            unmatched.left_out += 1;
         } else if is_forbidden {
             unmatched.forbidden.push(offset);
         } else {

@@ -9,17 +9,18 @@
 //! as long as the accepting line exists, because a batch gives that row too and a daemon would append it again; it still
 //! counts as contradicted.
 //!
+//! With [`RebuildOptions::effective`] the fresh export holds the effective rows alone: neither those of lines that later
+//! lines of their runs overrule, nor those of runs with a standing order. The state remembers these lines, so that the
+//! daemon appends none of their rows, and the first line of the ledger says it to `verify` (`recovery::left_out`).
+//!
 //! A last line without a newline that is a complete value is read at once, as a batch does.
 //!
 //! `recovery::swap` describes how the files are swapped, and what a crash in between leaves.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use serde::Serialize;
 
 use crate::console::progress::OnStep;
 use crate::engine::{Engine, EngineError, LedgerOrigin, Setup};
@@ -27,20 +28,20 @@ use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{pair_bytes, walk};
 use crate::platform::storage::exists;
 use crate::record::kept_stamps::{self, KeptStamps};
+use crate::record::ledger::EFFECTIVE_ONLY;
 use crate::recovery::availability::Obstacles;
 pub use crate::recovery::dropped::{DropReason, DroppedRows};
-use crate::recovery::ledger::read_old_ledger;
+use crate::recovery::ledger::{OldLedger, read_old_ledger};
+use crate::recovery::left_out::{LeftOut, Overruled, check_left_out};
 use crate::recovery::losses::{Losses, find_losses};
 use crate::recovery::owned_storage::with_owner;
 pub use crate::recovery::rebuild_state::rebuild_state;
+pub use crate::recovery::rebuilt::{RebuildError, Rebuilt};
 use crate::recovery::swap::{clean_up, finish_swap, replaced_file, stage_of, swap};
 use crate::store::export::{Export, ExportError, ROWS_PER_STEP};
 
 /// Passes over a pair without a new line after which a pair that was skipped counts as unreadable.
 const IDLE_PASSES_MAX: u32 = 16;
-
-/// Maximum groups of dropped rows that an error names.
-const NAMED_MAX: usize = 20;
 
 /// What a rebuild may do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,97 +50,8 @@ pub struct RebuildOptions {
     pub dry_run: bool,
     /// Drop rows whose source is gone. Rows whose source cannot be read now are never dropped.
     pub drop_missing: bool,
-}
-
-/// The result of a rebuild, or of its dry run, printed as JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Rebuilt {
-    /// Path of the export.
-    pub output_path: String,
-    /// Path of the replaced export, which is kept; `null` if there was none, and in a dry run.
-    pub kept_path: Option<String>,
-    /// Lines of the replaced export.
-    pub rows_before: u64,
-    /// Rows of the fresh export.
-    pub rows_after: u64,
-    /// Rows that stay, with their timestamps.
-    pub rows_kept: u64,
-    /// Rows that stay with other bytes: their evidence or their index was changed.
-    pub rows_replaced: u64,
-    /// Rows of the fresh export without one of the same origin in the replaced one.
-    pub rows_added: u64,
-    /// Rows without one of the same origin in the fresh export.
-    pub rows_dropped: u64,
-    /// The dropped rows by day and reason, rows without a known day first.
-    pub dropped: Vec<DroppedRows>,
-    /// Why a rebuild refuses to drop them, in a dry run; `null` if it does not refuse.
-    pub refused: Option<DropReason>,
-    /// Directories and day-files that could not be read, each named in the log. They hold no source of a row of the
-    /// replaced export.
-    pub passed_over: u64,
-}
-
-/// The cause of a failed rebuild. The old export and state are unchanged.
-#[derive(Debug, thiserror::Error)]
-pub enum RebuildError {
-    /// The engine that fills the fresh export failed.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The directory of a stream cannot be listed.
-    #[error(
-        "cannot list the sources in {}: {source}; the export is unchanged", path.display()
-    )]
-    Sources {
-        /// The stream's directory.
-        path: PathBuf,
-        /// The error of the disk.
-        source: io::Error,
-    },
-    /// A day-file could be opened and not be read to its end.
-    #[error(
-        "cannot read {} to its end; the export is unchanged", path.display()
-    )]
-    UnreadBytes {
-        /// Pattern that names both day-files of the pair.
-        path: PathBuf,
-    },
-    /// Rows would be dropped. The reason is the one that matters most.
-    #[error("{}", refusal(.0, *.1))]
-    WouldDrop(Box<Rebuilt>, DropReason),
-    /// There is no export whose rows a new state could adopt.
-    #[error("there is no export at {}, and so no rows that a new state could adopt", .0.display())]
-    NothingToAdopt(PathBuf),
-    /// Another process put something else in the place of a new file.
-    #[error("another process replaced {} during the rebuild; the export is unchanged", .0.display())]
-    Replaced(PathBuf),
-    /// The stop flag was set before the swap.
-    #[error("stopped before the swap; the export and the state are as they were")]
-    Stopped,
-}
-
-/// Describes the rows that would be dropped, the first groups in a line each.
-fn refusal(rebuilt: &Rebuilt, reason: DropReason) -> String {
-    let why = match reason {
-        DropReason::Unreadable => "the sources of some of them cannot be read now",
-        _ => "their sources are gone",
-    };
-    let mut text = format!(
-        "a rebuild would drop {} of {} rows: {why}; the export is unchanged",
-        rebuilt.rows_dropped, rebuilt.rows_before
-    );
-    for group in rebuilt.dropped.iter().take(NAMED_MAX) {
-        text += &format!("\n  {group}");
-    }
-    match rebuilt.dropped.len().saturating_sub(NAMED_MAX) {
-        0 => text,
-        more => text + &format!("\n  and {more} more, see `distilld rebuild --dry-run`"),
-    }
-}
-
-impl From<ExportError> for RebuildError {
-    fn from(error: ExportError) -> Self {
-        RebuildError::Engine(error.into())
-    }
+    /// Leave out the rows that are not effective.
+    pub effective: bool,
 }
 
 /// The progress callback of a rebuild and the flag that stops it.
@@ -182,14 +94,10 @@ pub fn rebuild(
     finish_swap(setup)?;
     let old = read_old_ledger(setup)?;
     let stage = Setup {
-        ledger_origin: LedgerOrigin {
-            is_rebuild: true,
-            reason: old.description,
-            orders: old.orders,
-        },
+        ledger_origin: ledger_origin(&old, options),
         ..stage_of(setup)
     };
-    let built = build(setup, &stage, &mut Steps { on_step, stop });
+    let built = build(setup, &stage, old, options, &mut Steps { on_step, stop });
     let mut rebuilt = match built {
         Ok(rebuilt) => rebuilt,
         Err(error) => {
@@ -217,6 +125,20 @@ pub fn rebuild(
     Ok(rebuilt)
 }
 
+/// Returns what the ledger of the fresh export begins with.
+fn ledger_origin(old: &OldLedger, options: RebuildOptions) -> LedgerOrigin {
+    let mut reason = old.description.clone();
+    if options.effective {
+        let separator = if reason.is_empty() { "" } else { "; " };
+        reason = format!("{EFFECTIVE_ONLY}{separator}{reason}");
+    }
+    LedgerOrigin {
+        is_rebuild: true,
+        reason,
+        orders: old.orders.clone(),
+    }
+}
+
 pub(super) fn create_state_dir(setup: &Setup) -> Result<(), EngineError> {
     let created = setup.storage.create_dir_all(&setup.state_dir);
     created.map_err(|source| setup.state_dir_error(source))
@@ -235,7 +157,13 @@ fn refused(dropped: &[DroppedRows], options: RebuildOptions) -> Option<DropReaso
 }
 
 /// Does all the work before the swap. The stage is closed on return.
-fn build(setup: &Setup, stage: &Setup, steps: &mut Steps<'_>) -> Result<Rebuilt, RebuildError> {
+fn build(
+    setup: &Setup,
+    stage: &Setup,
+    old: OldLedger,
+    options: RebuildOptions,
+    steps: &mut Steps<'_>,
+) -> Result<Rebuilt, RebuildError> {
     let mut before = KeptStamps::default();
     for_each_line(
         setup,
@@ -248,7 +176,9 @@ fn build(setup: &Setup, stage: &Setup, steps: &mut Steps<'_>) -> Result<Rebuilt,
     )?;
     before.finish();
     let before = Arc::new(before);
-    let obstacles = fill(stage, Arc::clone(&before), steps)?;
+    let mut left_out = LeftOut::new(old, options.effective);
+    let obstacles = fill(stage, Arc::clone(&before), &mut left_out, steps)?;
+    check_left_out(stage, &left_out)?;
     let mut after = Vec::new();
     for_each_line(setup, &stage.export_path, "comparing", steps, |line| {
         after.push(kept_stamps::digest(line));
@@ -258,8 +188,9 @@ fn build(setup: &Setup, stage: &Setup, steps: &mut Steps<'_>) -> Result<Rebuilt,
     let Losses {
         kept,
         replaced,
+        left_out,
         dropped,
-    } = find_losses(setup, stage, (&before, &after), obstacles)?;
+    } = find_losses(setup, stage, (&before, &after), obstacles, left_out)?;
     Ok(Rebuilt {
         output_path: setup.export_path.display().to_string(),
         kept_path: None,
@@ -268,6 +199,7 @@ fn build(setup: &Setup, stage: &Setup, steps: &mut Steps<'_>) -> Result<Rebuilt,
         rows_kept: kept,
         rows_replaced: replaced,
         rows_added: (after.len() as u64).saturating_sub(kept + replaced),
+        rows_left_out: left_out,
         rows_dropped: dropped.iter().map(|group| group.rows).sum(),
         dropped,
         refused: None,
@@ -279,6 +211,7 @@ fn build(setup: &Setup, stage: &Setup, steps: &mut Steps<'_>) -> Result<Rebuilt,
 fn fill(
     stage: &Setup,
     kept_stamps: Arc<KeptStamps>,
+    left_out: &mut LeftOut,
     steps: &mut Steps<'_>,
 ) -> Result<Obstacles, RebuildError> {
     let (paths, mut obstacles) = list_pairs(stage)?;
@@ -291,6 +224,8 @@ fn fill(
     let total_bytes = sizes.sum();
     let mut done_bytes = 0;
     for path in paths {
+        let overruled = left_out.find(stage, &path);
+        engine.leave_out(overruled.offsets());
         read_all(&mut engine, stage, &path, &mut |read_bytes| {
             done_bytes += read_bytes;
             steps.report("rebuilding", done_bytes, total_bytes)
@@ -300,6 +235,8 @@ fn fill(
             let skipped = engine.skipped().filter(|(skipped, ..)| **skipped == path);
             let skipped = skipped.map(|(_, stream, error)| ((path.clone(), stream), error.into()));
             obstacles.day_files.extend(skipped);
+        } else if let Overruled::Unknown = overruled {
+            return Err(unread_bytes(stage, &path));
         }
     }
     engine.checkpoint()?;
@@ -323,15 +260,19 @@ fn read_all(
         let idle = report.scored_lines + report.evidence_lines + report.malformed == 0;
         idle_passes = if idle { idle_passes + 1 } else { 0 };
         if idle_passes > IDLE_PASSES_MAX && engine.was_skipped(path) {
-            return Err(RebuildError::UnreadBytes {
-                path: stage
-                    .root
-                    .join("data/{evidence,scored-runs}")
-                    .join(path.as_path()),
-            });
+            return Err(unread_bytes(stage, path));
         }
     }
     Ok(())
+}
+
+fn unread_bytes(stage: &Setup, pair: &PairPath) -> RebuildError {
+    RebuildError::UnreadBytes {
+        path: stage
+            .root
+            .join("data/{evidence,scored-runs}")
+            .join(pair.as_path()),
+    }
 }
 
 /// Returns all pairs in the order of a batch, and the directories that could not be listed.

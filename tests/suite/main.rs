@@ -40,6 +40,8 @@ mod daemon;
 mod dataset;
 /// Exports that are edited before the part that an append verifies, and those that were only touched.
 mod edited;
+/// `rebuild --effective`: what it leaves out, and that it stays out.
+mod effective;
 /// The example lake, the example of the input page, and the table of files in the operator's page.
 mod examples;
 /// Day-files that are excluded by their names.

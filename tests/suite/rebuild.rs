@@ -19,9 +19,9 @@ use crate::support::lake_gen::{EvidenceMode, Shape, pairs_of, script};
 use crate::support::naive::{Pairs, blank_stamps, naive_batch};
 use crate::support::sim_disk::{EIO, Fate, Fault, NameOrder, Partly, SimDisk};
 
-const ROOT: &str = "/lake";
-const EXPORT: &str = "/lake/data/distilled/sft/sft_export.jsonl";
-const LEDGER: &str = "/lake/data/distilled/sft/sft_retractions.jsonl";
+pub(crate) const ROOT: &str = "/lake";
+pub(crate) const EXPORT: &str = "/lake/data/distilled/sft/sft_export.jsonl";
+pub(crate) const LEDGER: &str = "/lake/data/distilled/sft/sft_retractions.jsonl";
 const KEPT: &str = "/lake/data/distilled/sft/sft_export.jsonl.before-rebuild";
 const STATE_DIR: &str = "/lake/data/distilled/.distilld";
 
@@ -39,7 +39,7 @@ impl Clock for Frozen {
     }
 }
 
-fn setup(disk: &SimDisk) -> Setup {
+pub(crate) fn setup(disk: &SimDisk) -> Setup {
     Setup {
         storage: Arc::new(disk.clone()),
         clock: Arc::new(Frozen),
@@ -62,7 +62,7 @@ fn setup(disk: &SimDisk) -> Setup {
 }
 
 /// Starts an engine, reads every pair, and stops it.
-fn run(disk: &SimDisk) -> Result<(), EngineError> {
+pub(crate) fn run(disk: &SimDisk) -> Result<(), EngineError> {
     let (mut engine, _) = Engine::open(setup(disk))?;
     for stream in Stream::ALL {
         let found = walk(disk, Path::new(ROOT), stream).unwrap();
@@ -82,9 +82,13 @@ fn run(disk: &SimDisk) -> Result<(), EngineError> {
 const DROP_MISSING: RebuildOptions = RebuildOptions {
     dry_run: false,
     drop_missing: true,
+    effective: false,
 };
 
-fn try_rebuild(disk: &SimDisk, options: RebuildOptions) -> Result<Rebuilt, RebuildError> {
+pub(crate) fn try_rebuild(
+    disk: &SimDisk,
+    options: RebuildOptions,
+) -> Result<Rebuilt, RebuildError> {
     rebuild(
         &setup(disk),
         options,
@@ -93,28 +97,28 @@ fn try_rebuild(disk: &SimDisk, options: RebuildOptions) -> Result<Rebuilt, Rebui
     )
 }
 
-fn rebuild_on(disk: &SimDisk) -> Rebuilt {
+pub(crate) fn rebuild_on(disk: &SimDisk) -> Rebuilt {
     try_rebuild(disk, DROP_MISSING).unwrap()
 }
 
-fn rows(disk: &SimDisk) -> Vec<String> {
+pub(crate) fn rows(disk: &SimDisk) -> Vec<String> {
     let export = String::from_utf8(disk.read(EXPORT).unwrap_or_default()).unwrap();
     export.split_terminator('\n').map(blank_stamps).collect()
 }
 
-fn scored(run_id: &str, category: &str) -> String {
+pub(crate) fn scored(run_id: &str, category: &str) -> String {
     format!("{{\"evidence_run_id\":\"{run_id}\",\"category\":\"{category}\"}}\n")
 }
 
-fn evidence(run_id: &str, text: &str) -> String {
+pub(crate) fn evidence(run_id: &str, text: &str) -> String {
     format!("{{\"run_id\":\"{run_id}\",\"model_role\":\"executor\",\"text\":\"{text}\"}}\n")
 }
 
-fn source(stream: &str, pair: &str) -> String {
+pub(crate) fn source(stream: &str, pair: &str) -> String {
     format!("{ROOT}/data/{stream}/{pair}")
 }
 
-fn put(disk: &SimDisk, pairs: &Pairs) {
+pub(crate) fn put(disk: &SimDisk, pairs: &Pairs) {
     for (pair, (scored, evidence)) in pairs {
         for (stream, bytes) in [("scored-runs", scored), ("evidence", evidence)] {
             if let Some(bytes) = bytes {
@@ -125,7 +129,7 @@ fn put(disk: &SimDisk, pairs: &Pairs) {
 }
 
 /// Creates two pairs that were exported out of order; then a run rejected, evidence replaced and a day-file rewritten.
-fn lake_with_history() -> SimDisk {
+pub(crate) fn lake_with_history() -> SimDisk {
     let disk = SimDisk::new();
     disk.set_name_order(NameOrder::Any);
     let (early, late) = ("2026/05/01/a.jsonl", "2026/05/02/b.jsonl");

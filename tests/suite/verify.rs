@@ -113,9 +113,10 @@ fn verify_with(root: &Path, options: &VerifyOptions) -> VerifyReport {
 /// Returns the counts as `kind=number`, except for the rows themselves.
 fn counted(result: &VerifyResult) -> String {
     // What the ledger has and what other pairs concern is no difference.
-    const INFORMATION: [&str; 6] = [
+    const INFORMATION: [&str; 7] = [
         "rows",
         "earned",
+        "left_out",
         "retracted",
         "ordered",
         "rejected_elsewhere",

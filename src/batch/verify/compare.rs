@@ -1,5 +1,6 @@
 //! The rows and lines of one key, and those that have no equal on the other side. Pure.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::batch::line_reader::LineSpan;
@@ -20,6 +21,8 @@ pub(super) struct LineFact {
     pub span: LineSpan,
     pub index: u64,
     pub verdict: VerdictKind,
+    /// Whether the export may lack its row.
+    pub is_dispensable: bool,
 }
 
 /// The number of scored lines of a key in one pair.
@@ -68,6 +71,8 @@ pub(super) struct KeyRows {
     pub lines: Vec<(u128, LineFact)>,
     /// All lines, those of other slices included.
     pub pairs: Vec<PairLines>,
+    /// Whether no other slice has rows of the key; known once lines are dispensable.
+    is_whole: bool,
 }
 
 /// An unmatched part of a [`RowFact`].
@@ -135,16 +140,34 @@ impl KeyRows {
         }
     }
 
+    /// Marks those of the lines that were added last, which are of this pair, whose rows the export may lack.
+    pub(super) fn mark_dispensable(
+        &mut self,
+        pair: &Arc<PairPath>,
+        lines: &HashSet<u64>,
+        is_whole: bool,
+    ) {
+        self.is_whole = is_whole;
+        let last = self.lines.iter_mut().rev();
+        for (_, line) in last.take_while(|(_, line)| line.pair == *pair) {
+            line.is_dispensable = lines.contains(&line.span.offset);
+        }
+    }
+
     /// Removes the lines of pairs that are read again.
     pub(super) fn forget(&mut self, is_stale: impl Fn(&Arc<PairPath>) -> bool) {
         self.lines.retain(|(_, line)| !is_stale(&line.pair));
         self.pairs.retain(|pair| !is_stale(&pair.first.pair));
     }
 
-    /// Matches rows and lines with equal digests, one to one, and returns the rest.
+    /// Matches rows and lines with equal digests, one to one, and returns the rest. Dispensable lines are left only where a row may
+    /// be in the place of theirs.
     pub(super) fn unmatched(&self) -> Unmatched {
         let mut lines: Vec<usize> = (0..self.lines.len()).collect();
-        lines.sort_unstable_by_key(|at| (self.lines[*at].0, *at));
+        lines.sort_unstable_by_key(|at| {
+            let (digest, line) = &self.lines[*at];
+            (*digest, line.is_dispensable, *at)
+        });
         let mut rows: Vec<usize> = (0..self.rows.len()).collect();
         rows.sort_unstable_by_key(|at| (self.rows[*at].digest, self.rows[*at].offset));
         let mut lines = lines.into_iter().peekable();
@@ -167,6 +190,9 @@ impl KeyRows {
             }
         }
         left.lines.extend(lines);
+        if left.rows.is_empty() && self.is_whole {
+            left.lines.retain(|at| !self.lines[*at].1.is_dispensable);
+        }
         // By position again, so that the first difference is reported first.
         left.lines.sort_unstable();
         left.rows.sort_unstable_by_key(|row| row.offset);

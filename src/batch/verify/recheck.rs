@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::batch::overruled::Overruled;
 use crate::batch::pair::{BatchVerdict, JudgedLine, LakeReader, PairReading, read_pair};
 use crate::batch::verify::compare::{KeyRows, LineFact, Signature, Unmatched};
 use crate::batch::verify::day_file::Now;
@@ -41,6 +42,8 @@ pub(super) struct Recheck<'a> {
     slice: Slice<'a>,
     export: ExportReader<'a>,
     keys: HashMap<LocalRowKey, KeyRows>,
+    /// Whether the export may lack rows that later lines overrule.
+    pub without_overruled: bool,
     /// Set after the first read; from then on only the keys that differ are read.
     narrowed: bool,
     stats: BTreeMap<Arc<PairPath>, PairStat>,
@@ -73,6 +76,7 @@ impl<'a> Recheck<'a> {
             slice,
             export: ExportReader::new(lake.storage, &path, options.max_line_bytes),
             keys: HashMap::new(),
+            without_overruled: false,
             narrowed: false,
             stats: BTreeMap::new(),
             skipped: BTreeMap::new(),
@@ -220,7 +224,13 @@ impl<'a> Recheck<'a> {
     fn read_pair(&mut self, pair: &Arc<PairPath>) -> Result<(), VerifyError> {
         let name = pair.file_name();
         let (keys, slice, narrowed) = (&mut self.keys, self.slice, self.narrowed);
+        let without_overruled = self.without_overruled;
+        let mut overruled = Overruled::default();
+        let mut touched = BTreeSet::new();
         let read = read_pair(self.lake, pair, self.reading, &mut |line| {
+            if without_overruled {
+                overruled.add(line);
+            }
             let Some(run) = line.run else {
                 return ControlFlow::Continue(());
             };
@@ -234,9 +244,17 @@ impl<'a> Recheck<'a> {
             if let Some(facts) = facts {
                 let digest = row_digest(line).filter(|digest| slice.has_digest(*digest));
                 facts.push_line(line_fact(pair, line), digest);
+                if without_overruled {
+                    touched.insert(key);
+                }
             }
             ControlFlow::Continue(())
         });
+        for key in touched {
+            if let Some(facts) = keys.get_mut(&key) {
+                facts.mark_dispensable(pair, &overruled.lines, slice.group.parts == 1);
+            }
+        }
         match read {
             Err(fault) if fault.is_partial => Err(VerifyError::Pair(fault)),
             Err(fault) if fault.source.kind() != io::ErrorKind::NotFound => {
@@ -326,5 +344,6 @@ fn line_fact(pair: &Arc<PairPath>, line: &JudgedLine<'_>) -> LineFact {
         span: line.span,
         index: line.index.unwrap_or_default(),
         verdict: line.verdict.kind(),
+        is_dispensable: false,
     }
 }

@@ -44,6 +44,8 @@ pub struct VerifyResult {
     /// Of these, rows that a later line overrules: the ledger has them out, so they are no exception.
     #[serde(skip)]
     pub overruled: u64,
+    /// Earned rows that a rebuild left out because later lines overrule them.
+    pub left_out: u64,
     /// Rows whose line is refused now for another reason.
     pub refused_now: u64,
     /// Rows whose line does not exist any more.

@@ -237,6 +237,19 @@ impl Sums {
         *sum = sum.wrapping_sub(row.key.0);
     }
 
+    /// Returns the sums without `removable` in the buckets in which `present` has no row.
+    pub(super) fn without_absent(&self, removable: &Sums, present: &Sums) -> Sums {
+        let buckets = self.0.iter().zip(&removable.0).zip(&present.0);
+        let rest = buckets.map(|((all, removable), present)| match present.0 {
+            0 => (
+                all.0.saturating_sub(removable.0),
+                all.1.wrapping_sub(removable.1),
+            ),
+            _ => *all,
+        });
+        Sums(rest.collect())
+    }
+
     /// Returns the total number of rows.
     pub(super) fn rows(&self) -> u64 {
         self.0.iter().map(|(count, _)| count).sum()

@@ -15,6 +15,8 @@ pub(super) struct SideSums {
     pub(super) all: Sums,
     /// The effective rows, by their keys.
     pub(super) effective: Sums,
+    /// The rows that are not effective.
+    pub(super) out: Sums,
 }
 
 impl SideSums {
@@ -22,6 +24,7 @@ impl SideSums {
         SideSums {
             all: Sums::new(),
             effective: Sums::new(),
+            out: Sums::new(),
         }
     }
 }
@@ -57,6 +60,7 @@ impl Verification<'_> {
             for row in part.overruled.split_inclusive(|byte| *byte == b'\n') {
                 let row = summary(row).expect("a row that was just made can be read");
                 sums.effective.remove_key(&row);
+                sums.out.add(&row);
             }
             match part.end {
                 None => return Ok(()),
@@ -108,7 +112,7 @@ impl Verification<'_> {
                             self.elsewhere.on_effective_row(bytes);
                             sums.effective.add_key(&row);
                         }
-                        Standing::Out => {}
+                        Standing::Out => sums.out.add(&row),
                     }
                     sums.all.add(&row);
                 }

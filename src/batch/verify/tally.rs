@@ -158,8 +158,8 @@ pub(super) fn excuse_orphaned(findings: Vec<Finding>, mut orphaned: u64) -> Vec<
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     rows: [Option<Run<RowExample>>; 4],
-    /// By whether the daemon may not have taken the lines yet: those come last.
-    lines: BTreeMap<(bool, Arc<PairPath>), Option<Run<LineFact>>>,
+    /// By whether the export may lack their rows, and whether the daemon may not have taken the lines yet: those come last.
+    lines: BTreeMap<(bool, bool, Arc<PairPath>), Option<Run<LineFact>>>,
     /// Number of rows of the key, matched ones included.
     pub rows_total: u64,
     /// All lines of the key, matched ones included.
@@ -193,7 +193,8 @@ impl Tally {
         }
         for (line, settling) in left.lines.iter().zip(settling) {
             let (_, line) = &facts.lines[*line];
-            let run = (self.lines).entry((*settling, Arc::clone(&line.pair)));
+            let key = (line.is_dispensable, *settling, Arc::clone(&line.pair));
+            let run = (self.lines).entry(key);
             Run::add(run.or_default(), 1, line.clone(), |line| line.span.offset);
         }
         for row in &facts.rows {
@@ -221,7 +222,7 @@ impl Tally {
             });
         let mut rows: VecDeque<_> = rows.collect();
         let lines = self.lines.iter();
-        let lines = lines.filter_map(|((settling, _), run)| Some((*settling, run.as_ref()?)));
+        let lines = lines.filter_map(|((_, settling, _), run)| Some((*settling, run.as_ref()?)));
         let mut lines: VecDeque<_> = lines
             .map(|(settling, run)| (settling, Remainder::of(run)))
             .collect();
@@ -239,7 +240,10 @@ impl Tally {
             rows.pop_front_if(|(_, row)| row.count == 0);
             lines.pop_front_if(|(_, line)| line.count == 0);
         }
-        for (settling, mut line) in lines {
+        let due = lines
+            .into_iter()
+            .filter(|(_, line)| !line.run.first.is_dispensable);
+        for (settling, mut line) in due {
             findings.push(Finding {
                 kind: if settling {
                     Kind::Pending
@@ -350,6 +354,7 @@ mod tests {
                     Some(_) => VerdictKind::Exported,
                     None => VerdictKind::WrongRole,
                 },
+                is_dispensable: false,
             };
             facts.push_line(line, *digest);
         }

@@ -90,11 +90,20 @@ pub struct RebuildArguments {
     #[arg(long)]
     pub drop_missing: bool,
 
+    /// Leave out the rows that are not effective
+    ///
+    /// These are rows that a later line of their run overrules, and rows of runs with a standing order. The daemon does
+    /// not append them again while their day-files stay as they are, and `verify` finds the export equal without them.
+    /// Rows that are retracted later stay, as always, until the next rebuild. Default: keep the rows that a later line
+    /// overrules, retracted in the ledger.
+    #[arg(long)]
+    pub effective: bool,
+
     /// Make a new state, and keep the export
     ///
     /// The rows of the export stay as they are, at their offsets, so that consumers can go on. The next start reads the
     /// day-files and appends the rows that are missing. Default: replace both.
-    #[arg(long, conflicts_with_all = ["dry_run", "drop_missing"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "drop_missing", "effective"])]
     pub state_only: bool,
 }
 

@@ -202,6 +202,10 @@ const HELP: &[Help] = &[
                 "distilld --root /srv/lake rebuild",
                 "replace the export atomically, and keep the old one next to it",
             ),
+            example(
+                "distilld --root /srv/lake rebuild --effective",
+                "the same without the rows that the ledger retracts",
+            ),
             example("distilld --root /srv/lake verify", "verify the new export"),
         ],
         exits: &[

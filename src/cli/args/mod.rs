@@ -86,9 +86,10 @@ pub enum Command {
     /// Writes a new export from the current sources, in batch order, and replaces the old one atomically. Refuses, and
     /// changes nothing, if the source of a row is gone or cannot be read now; --dry-run shows which, and --drop-missing
     /// drops rows whose source is gone. A row that stays keeps its timestamps, and a run that was accepted and later
-    /// rejected keeps its row while the accepting line exists, as in a batch. Byte offsets of consumers into the old
-    /// export become invalid; --state-only avoids that. The old export is kept next to the new one, with the suffix
-    /// `.before-rebuild`, until it is removed. The daemon must be stopped. Prints one JSON object with the changes.
+    /// rejected keeps its row while the accepting line exists, as in a batch; --effective leaves such rows out. Byte
+    /// offsets of consumers into the old export become invalid; --state-only avoids that. The old export is kept next to
+    /// the new one, with the suffix `.before-rebuild`, until it is removed. The daemon must be stopped. Prints one JSON
+    /// object with the changes.
     #[command(after_help = help::short("rebuild"), after_long_help = help::long("rebuild"))]
     Rebuild(RebuildArguments),
     /// The commands that query.
@@ -186,6 +187,7 @@ mod tests {
             "distilld export --recorded-at now",
             "distilld rebuild --state-only --drop-missing",
             "distilld rebuild --state-only --dry-run",
+            "distilld rebuild --state-only --effective",
             "distilld rows --follow --all",
             "distilld rows --at yesterday",
             "distilld cite distilld:1:..",

@@ -370,7 +370,7 @@ mod tests {
                 VerdictKind::Exported => 12_000_000 * n,
                 VerdictKind::Firewalled => 300_000 * n,
                 VerdictKind::UnknownCategory => 12 * n,
-                VerdictKind::Ordered => 0,
+                VerdictKind::Ordered | VerdictKind::Overruled => 0,
                 VerdictKind::WrongRole => 40_000 * n,
                 VerdictKind::BlankText => 5_000 * n,
                 VerdictKind::Waiting => 600 * n,

@@ -73,6 +73,8 @@ impl EventLoop {
             exported = counts[VerdictKind::Exported],
             firewalled = counts[VerdictKind::Firewalled],
             unknown_category = counts[VerdictKind::UnknownCategory],
+            ordered = counts[VerdictKind::Ordered],
+            overruled = counts[VerdictKind::Overruled],
             wrong_role = counts[VerdictKind::WrongRole],
             blank_text = counts[VerdictKind::BlankText],
             waiting = counts[VerdictKind::Waiting],

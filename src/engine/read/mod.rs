@@ -7,7 +7,7 @@ mod lookup;
 mod remember;
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::Mutex;
@@ -49,6 +49,8 @@ pub struct ReadContext<'a> {
     pub claims_possible: bool,
     /// The standing orders of operators.
     pub orders: &'a Orders,
+    /// Offsets of scored lines whose rows a rebuild leaves out.
+    pub left_out: &'a HashSet<u64>,
     /// Limits on the length of a line; a longer one becomes a dead letter.
     pub limits: LineLimits,
     /// Reused memory of chunks and rows.
@@ -178,6 +180,7 @@ fn join(
         bodies: &bodies,
         claims_possible: ctx.claims_possible,
         orders: ctx.orders,
+        left_out: ctx.left_out,
         line_bytes_max: ctx.limits.line_bytes_max,
         stamp: ctx.stamp,
         kept_stamps: ctx.kept_stamps,

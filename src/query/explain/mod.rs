@@ -199,6 +199,7 @@ impl PairExplainer<'_> {
                 let rule = self.in_pair.evidence.map_or(WAITING, |_| UNREADABLE);
                 (rule, Some(self.run_id.to_owned()))
             }
+            (Verdict::Overruled, None) => (OVERRULED, category),
             (_, None) => (FIREWALLED, category),
         };
         (entry.verdict.kind().code()).clone_into(&mut line.verdict);
@@ -284,6 +285,8 @@ impl PairExplainer<'_> {
 }
 
 const EXPORTED: &str = "an admitted category, evidence of a role that gives samples, a text";
+const OVERRULED: &str =
+    "a later line of the run overrules it, and `distilld rebuild --effective` left its row out";
 const FIREWALLED: &str = "the firewall: category `rejected` or `needs_human_review`, final";
 const WAITING: &str = "the paired day-file has no evidence with its run id yet";
 const UNREADABLE: &str =

@@ -4,7 +4,7 @@
 mod delta;
 pub(crate) mod reset;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -288,6 +288,7 @@ impl Planner<'_> {
             released: &self.released,
             claims_possible: self.claimable > 0 || !self.released.is_empty(),
             orders: &context.state.orders,
+            left_out: &HashSet::new(),
             limits: context.limits,
             long_lines: &self.long_lines,
             stamp: &self.plan.as_of,

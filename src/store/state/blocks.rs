@@ -219,6 +219,8 @@ mod tests {
             },
             Verdict::Firewalled,
             Verdict::UnknownCategory,
+            Verdict::Ordered { index: 2 },
+            Verdict::Overruled,
         ];
         for verdict in verdicts {
             let entry = ScoredLine {
