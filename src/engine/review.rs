@@ -123,6 +123,7 @@ impl Engine {
             };
             self.commits.begin_pending(self.ctx.clock.monotonic_ms());
             self.commits.ledger.push_row(event, *row_offset, before);
+            self.commit_if_full()?;
             restored += 1;
         }
         Ok(restored)
