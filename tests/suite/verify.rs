@@ -345,8 +345,8 @@ fn history_changed_after_its_row_was_written_is_counted_and_not_a_difference() {
     );
     check(
         |root| append(&scored_of(root), &scored("a", "rejected")),
-        "",
-        None,
+        "unretracted=1",
+        Some("unretracted"),
     );
     check(
         |root| edit(&scored_of(root), |lines| scored("new", "accepted") + &lines),

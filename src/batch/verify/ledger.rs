@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Reads the whole lines of the ledger of a lake.
-    pub(super) fn read(storage: &dyn Storage, path: &PathBuf) -> io::Result<Ledger> {
+    pub(super) fn read(storage: &dyn Storage, path: &Path) -> io::Result<Ledger> {
         let mut ledger = Ledger::default();
         let file = match storage.open_read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ledger),
