@@ -16,6 +16,7 @@ mod join;
 mod line;
 pub mod orders;
 pub mod overrule;
+mod per_verdict;
 mod rejoin;
 mod totals;
 pub mod verdict;

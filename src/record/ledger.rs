@@ -9,10 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::record::keys::write_hex;
 
+pub mod begin;
 pub mod fold;
-
-/// The beginning of the reason of `begin` where a rebuild left the rows out that were not effective then.
-pub const EFFECTIVE_ONLY: &str = "effective rows only";
 
 /// The value of `schema_version` of each line.
 pub const SCHEMA_VERSION: u64 = 1;
@@ -313,14 +311,6 @@ fn number(key: &'static str, written: i64) -> Result<Option<u64>, LedgerError> {
 }
 
 impl LedgerLine {
-    /// Returns whether the line begins the ledger of an export without the rows that were not effective at its rebuild.
-    #[must_use]
-    pub fn is_of_effective_rows(&self) -> bool {
-        self.op == Op::Begin
-            && self.cause == Cause::Rebuild
-            && self.reason.starts_with(EFFECTIVE_ONLY)
-    }
-
     /// Appends the line with its newline.
     pub fn write(&self, out: &mut Vec<u8>) {
         let row_hash = self.row.map(|_row| to_hex(&self.row_hash));

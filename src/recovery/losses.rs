@@ -191,12 +191,11 @@ fn unmatched_rows(
         let is_forbidden =
             row::view(line).is_ok_and(|row| FIREWALL.contains(&row.quality_score.as_ref()));
         let key = RowKey::from_row(line).ok();
-        if left_out.was_out(offset, line) {
+        let is_overruled = key.is_some_and(|key| take(&mut left_out.overruled, &key));
+        if is_overruled || left_out.was_out(offset, line) {
             unmatched.left_out += 1;
         } else if key.is_some_and(|key| take(added, &key)) {
             unmatched.replaced += 1;
-        } else if key.is_some_and(|key| take(&mut left_out.overruled, &key)) {
-            unmatched.left_out += 1;
         } else if is_forbidden {
             unmatched.forbidden.push(offset);
         } else {

@@ -11,7 +11,7 @@
 //!
 //! With [`RebuildOptions::effective`] the fresh export holds the effective rows alone: neither those of lines that later
 //! lines of their runs overrule, nor those of runs with a standing order. The state remembers these lines, so that the
-//! daemon appends none of their rows, and the first line of the ledger says it to `verify` (`recovery::left_out`).
+//! daemon appends none of their rows, and `verify` knows it by the first line of the ledger (`recovery::left_out`).
 //!
 //! A last line without a newline that is a complete value is read at once, as a batch does.
 //!
@@ -28,7 +28,7 @@ use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{pair_bytes, walk};
 use crate::platform::storage::exists;
 use crate::record::kept_stamps::{self, KeptStamps};
-use crate::record::ledger::EFFECTIVE_ONLY;
+use crate::record::ledger::begin::EFFECTIVE_ONLY;
 use crate::recovery::availability::Obstacles;
 pub use crate::recovery::dropped::{DropReason, DroppedRows};
 use crate::recovery::ledger::{OldLedger, read_old_ledger};
