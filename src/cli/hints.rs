@@ -14,6 +14,7 @@ use crate::platform::background::{THREADS_FIX, ThreadError, is_out_of_threads};
 use crate::platform::root_lock::LockError;
 use crate::platform::storage::is_out_of_files;
 use crate::query::dead_letters::RetryError;
+use crate::query::ledger::LedgerReadError;
 use crate::query::offline::InquireError;
 use crate::query::retract::RetractError;
 use crate::recovery::rebuild::{DropReason, RebuildError};
@@ -60,6 +61,7 @@ pub fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
         .or_else(|| hint(error, inquire))
         .or_else(|| hint(error, retry))
         .or_else(|| hint(error, retract))
+        .or_else(|| hint(error, ledger_read))
         .or_else(|| hint(error, |refusal: &UserError| refusal.fix.clone()))
         .or_else(|| hint(error, |error: &std::io::Error| disk(error, "it")))
 }
@@ -377,13 +379,17 @@ fn retract(error: &RetractError) -> String {
         RetractError::Order(OrderError::NoDayFile(_)) => {
             "name the path of the day-file relative to data/scored-runs".to_owned()
         }
-        RetractError::Ledger { source, .. } => match source.kind() {
-            ErrorKind::NotFound => "start `distilld run`, which creates the ledger".to_owned(),
-            ErrorKind::InvalidData => {
-                "restore the ledger from a copy, or run `distilld rebuild --state-only`".to_owned()
-            }
-            _ => disk(source, "the ledger"),
-        },
+        RetractError::Ledger(error) => ledger_read(error),
+    }
+}
+
+fn ledger_read(error: &LedgerReadError) -> String {
+    match error.source.kind() {
+        ErrorKind::NotFound => "start `distilld run`, which creates the ledger".to_owned(),
+        ErrorKind::InvalidData => {
+            "restore the ledger from a copy, or run `distilld rebuild --state-only`".to_owned()
+        }
+        _ => disk(&error.source, "the ledger"),
     }
 }
 

@@ -4,6 +4,7 @@
 //! An event is in the same batch as the lines that cause it (L2 of the ledger's invariants): it becomes durable with them,
 //! and its line is appended before the rows of the batch are (L3).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::engine::EngineError;
@@ -95,6 +96,11 @@ impl Ledger {
     /// Returns what the ledger says of a row if that changed since the last checkpoint.
     pub(super) fn recent_flags(&self, row_offset: u64) -> Option<RowFlags> {
         self.changes.rows.get(&row_offset).copied()
+    }
+
+    /// Returns what the ledger says of the rows that changed since the last checkpoint.
+    pub(super) fn all_recent_flags(&self) -> &BTreeMap<u64, RowFlags> {
+        &self.changes.rows
     }
 
     /// Returns what the ledger, with the pending events, says of a row.

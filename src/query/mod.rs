@@ -5,6 +5,7 @@ pub(crate) mod control_socket;
 pub mod dead_letters;
 pub mod explain;
 pub mod health;
+pub mod ledger;
 pub mod line_numbers;
 pub mod offline;
 pub mod plan;
