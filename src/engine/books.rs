@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::engine::lag::{Backlog, PartialLines};
+use crate::engine::ledger::Event;
 use crate::engine::metrics::Metrics;
 use crate::engine::pass_log::PassLog;
 use crate::engine::sealed_batch::PairRows;
@@ -78,5 +79,13 @@ impl Books {
             self.metrics.appended(class, of.rows, of.len_bytes);
             self.metrics.shown(of.changed_ms, appended_ms);
         }
+    }
+
+    /// Records events whose lines are in the retraction ledger, in their order.
+    pub(super) fn on_ledger_lines(&mut self, events: &[Event], lines: &[u8]) {
+        for event in events {
+            self.metrics.ledger_event(event.op, event.cause);
+        }
+        self.log.on_ledger_lines(events, lines);
     }
 }

@@ -82,6 +82,7 @@ impl Engine {
         let result = self
             .reopen_state_if_failed()
             .and_then(|()| self.carry_out(request, day_file));
+        self.books.log.flush(self.queue.has_backlog());
         Ok(self.commits.mark_state_failed(result)?)
     }
 
