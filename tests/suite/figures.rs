@@ -1,12 +1,12 @@
 //! One figure has one value wherever it is shown: every table, gauge and plot adds up, to the lines of the account and to
 //! the rows of the export, after retries, kills, a lost state, a full disk, and a clock that jumps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use distilld::cli::render::status::{TerminalSize, page};
 use distilld::engine::Engine;
-use distilld::lake::path::{PairPath, Stream as ProductStream};
+use distilld::lake::path::{PairPath, Stream as ProductStream, ledger_path};
 use distilld::pair::verdict::VerdictKind;
 use distilld::platform::clock::Clock as _;
 use distilld::query::status::Status;
@@ -19,6 +19,7 @@ use crate::support::bench::{Bench, EXPORT, STATE_DIR};
 use crate::support::http::{get, metric, metric_sum};
 use crate::support::kill_harness::append_step;
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, script};
+use crate::support::ledger::read_ledger;
 use crate::support::process::Bench as ProcessBench;
 use crate::support::sim_disk::SimDisk;
 
@@ -240,6 +241,37 @@ struct Surfaces {
     status: Value,
     daemon: Option<(String, Value)>,
     rows: u64,
+    ledger: LedgerFigures,
+}
+
+/// The retraction ledger in figures, by the contract of its consumers.
+#[derive(Debug, PartialEq, Eq)]
+struct LedgerFigures {
+    rows: u64,
+    len_bytes: u64,
+    orders: u64,
+}
+
+impl LedgerFigures {
+    fn read(bench: &ProcessBench) -> Self {
+        let ledger = std::fs::read(ledger_path(&bench.export())).unwrap();
+        let (mut out, mut orders) = (BTreeSet::new(), BTreeSet::new());
+        for event in read_ledger(&bench.export_bytes(), &ledger).unwrap() {
+            let row = event.row.map(|(offset, _len)| offset);
+            match (event.op.as_str(), row) {
+                ("retract", Some(row)) => assert!(out.insert(row)),
+                ("restore", Some(row)) => assert!(out.remove(&row)),
+                ("order", _) => assert!(orders.insert(event.run_id)),
+                ("revoke", _) => assert!(orders.remove(&event.run_id)),
+                _ => {}
+            }
+        }
+        Self {
+            rows: out.len() as u64,
+            len_bytes: ledger.len() as u64,
+            orders: orders.len() as u64,
+        }
+    }
 }
 
 fn sum_of(values: &Value) -> u64 {
@@ -286,6 +318,7 @@ impl Surfaces {
             scored["exported"].as_u64().unwrap() + export["rows_unclaimed"].as_u64().unwrap(),
             self.rows
         );
+        self.check_ledger(when);
         self.check_table(when);
         if let Some((metrics, recent)) = &self.daemon {
             self.check_metrics(when, metrics);
@@ -296,6 +329,33 @@ impl Surfaces {
             assert_eq!(sum("exported"), self.rows, "{when}: rows of the plot");
             let refused = Self::count(scored, Self::refusals());
             assert_eq!(sum("refused"), refused, "{when}: refused lines of the plot");
+        }
+    }
+
+    /// Compares the figures of the retraction ledger with its fold.
+    fn check_ledger(&self, when: &str) {
+        let shown = &self.status["retractions"];
+        let figure = |key: &str| shown[key].as_u64().unwrap();
+        let figures = LedgerFigures {
+            rows: figure("rows"),
+            len_bytes: figure("len_bytes"),
+            orders: figure("orders"),
+        };
+        assert_eq!(figures, self.ledger, "{when}");
+        let contradicted = self.status["export"]["contradicted"].as_u64().unwrap();
+        let ordered_out = u64::from(figures.orders > 0);
+        assert_eq!(contradicted + ordered_out, figures.rows, "{when}");
+        assert!(contradicted > 0, "{when}");
+        let Some((text, _)) = &self.daemon else {
+            return;
+        };
+        for (name, figure) in [
+            ("distilld_export_rows_retracted", figures.rows),
+            ("distilld_export_rows_contradicted", contradicted),
+            ("distilld_ledger_size_bytes", figures.len_bytes),
+            ("distilld_standing_orders", figures.orders),
+        ] {
+            assert_eq!(metric(text, name), Some(figure as f64), "{when}: {name}");
         }
     }
 
@@ -370,7 +430,26 @@ fn surfaces(bench: &ProcessBench, address: Option<std::net::SocketAddr>) -> Surf
         status: bench.status(),
         daemon,
         rows: bench.row_count() as u64,
+        ledger: LedgerFigures::read(bench),
     }
+}
+
+/// Returns the run of an effective row that has no other line, and a run that waits.
+fn runs_to_order_out(bench: &ProcessBench) -> [String; 2] {
+    let rows = bench.run(&mut bench.command(&["rows"]));
+    rows.check(0, &[]);
+    let runs = rows.stdout.lines().map(|row| {
+        let row: Value = serde_json::from_str(row).unwrap();
+        row["source_run_id"].as_str().unwrap().to_owned()
+    });
+    let has_one_line = |run: &String| {
+        let lines = bench.ask(&["explain", run, "--json"])["lines"].clone();
+        let lines = lines.as_array().unwrap().iter();
+        lines.filter(|line| line["stream"] == "scored").count() == 1
+    };
+    let exported = runs.rev().find(has_one_line).expect("a run with one line");
+    let waiting = bench.status()["waiting_oldest"][0]["run_id"].clone();
+    [exported, waiting.as_str().unwrap().to_owned()]
 }
 
 #[test]
@@ -394,6 +473,13 @@ fn every_table_gauge_and_plot_of_a_daemon_adds_up() {
         bench.run(&mut bench.command(retry)).check(0, &[]);
     }
     surfaces(&bench, Some(address)).check("after retries");
+    let [exported, waiting] = runs_to_order_out(&bench);
+    let order = ["retract", &exported, &waiting, "--reason", "a test"];
+    bench.run(&mut bench.command(&order)).check(0, &[]);
+    let ordered = surfaces(&bench, Some(address));
+    ordered.check("after an order");
+    assert_eq!(ordered.ledger.orders, 2);
+    assert!(ordered.status["scored"]["ordered"].as_u64() > Some(0));
     daemon.kill_9().unwrap();
     surfaces(&bench, None).check("after a kill");
     second
