@@ -2,7 +2,10 @@
 
 pub mod export;
 mod kept_rows;
+mod lake_reader;
 pub mod line_reader;
 pub mod output;
+pub mod overruled;
 pub mod pair;
+pub mod parts;
 pub mod verify;

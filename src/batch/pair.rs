@@ -4,20 +4,18 @@
 //! Memory: about 40 bytes per evidence record of the pair, the longest line, and an evidence file of up to
 //! [`HELD_BYTES_MAX`]; records of a larger file are read again when a scored run needs them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::ops::{AddAssign, ControlFlow};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use crate::batch::lake_reader::LakeReader;
 use crate::batch::line_reader::{LineReader, LineSpan, Source};
-use crate::config::Exclude;
-use crate::lake::linked_dirs::all_links_to_unread;
 use crate::lake::path::{PairPath, Stream};
-use crate::lake::walk::{Walk, open_day_file, walk};
 use crate::pair::orders::Orders;
 use crate::pair::verdict::{PerVerdict, Verdict, VerdictKind};
-use crate::platform::storage::{Storage, read_full_at};
+use crate::platform::storage::read_full_at;
 use crate::record::firewall::{Admission, AdmittedRun, admit};
 use crate::record::json::escape::Dialect;
 use crate::record::keys::RunKey;
@@ -30,72 +28,6 @@ pub const HELD_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Default maximum length of a line in bytes.
 pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
-
-/// A lake's root and the file system that holds it.
-#[derive(Debug, Clone)]
-pub struct LakeReader<'s> {
-    /// The file system of the root.
-    pub storage: &'s dyn Storage,
-    /// The root as configured, not canonicalized.
-    pub root: PathBuf,
-    canonical_root: PathBuf,
-    /// The day-files that are not read.
-    exclude: Exclude,
-}
-
-impl<'s> LakeReader<'s> {
-    /// Opens the lake at `root`. A root that does not exist is an empty lake.
-    ///
-    /// # Errors
-    /// `InvalidInput` for an empty path; otherwise the error of canonicalizing it.
-    pub fn new(storage: &'s dyn Storage, root: &Path) -> io::Result<LakeReader<'s>> {
-        if root.as_os_str().is_empty() {
-            let message = "the root is empty: set a directory with --root";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
-        let canonical_root = match storage.canonicalize(root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => root.to_owned(),
-            canonical => canonical?,
-        };
-        Ok(LakeReader {
-            storage,
-            root: root.to_owned(),
-            canonical_root,
-            exclude: Exclude::default(),
-        })
-    }
-
-    /// Leaves day-files out.
-    #[must_use]
-    pub fn excluding(self, exclude: &Exclude) -> LakeReader<'s> {
-        LakeReader {
-            exclude: exclude.clone(),
-            ..self
-        }
-    }
-
-    /// Walks the scored day-files that are read.
-    ///
-    /// # Errors
-    /// Those of [`walk`].
-    pub fn walk(&self) -> io::Result<Walk> {
-        let mut walked = walk(self.storage, &self.root, Stream::Scored)?;
-        let is_read = |path: &PairPath| !self.exclude.matches(path.as_path());
-        walked.day_files.retain(is_read);
-        // Evidence is opened by its path, without a walk.
-        let links = all_links_to_unread(self.storage, &self.root, Stream::Evidence);
-        walked.unreadable.extend(links);
-        Ok(walked)
-    }
-
-    /// Opens a day-file and returns it with its current length in bytes.
-    pub(crate) fn open(&self, stream: Stream, pair: &PairPath) -> io::Result<(Source, u64)> {
-        let (root, canonical) = (&self.root, &self.canonical_root);
-        let file = open_day_file(self.storage, root, canonical, stream, pair)?;
-        let len_bytes = file.stat()?.len_bytes;
-        Ok((Source::File(file), len_bytes))
-    }
-}
 
 /// Options for reading pairs.
 #[derive(Debug, Clone, Copy)]
@@ -297,50 +229,6 @@ fn is_ordered(run: &ScoredRun<'_>, pair: &PairPath, reading: &PairReading<'_>) -
             .orders
             .apply_to(RunKey::from_text(&run.evidence_run_id), pair.as_bytes())
         && matches!(admit(run, dialect), Admission::Admitted(_))
-}
-
-/// Returns the offsets of the lines of a pair whose rows later lines of their runs overrule.
-///
-/// Memory: 20 bytes for each run with a row, and 8 for each offset.
-///
-/// # Errors
-/// Those of [`read_pair`].
-pub fn overruled_lines(
-    lake: &LakeReader<'_>,
-    pair: &PairPath,
-    reading: &PairReading<'_>,
-) -> Result<HashSet<u64>, PairReadError> {
-    let mut overruled = Overruled::default();
-    read_pair(lake, pair, reading, &mut |line| {
-        overruled.add(line);
-        ControlFlow::Continue(())
-    })?;
-    Ok(overruled.lines)
-}
-
-/// The lines of a pair whose rows later lines overrule.
-#[derive(Debug, Default)]
-pub struct Overruled {
-    /// Per run the line whose row no later line overrules so far.
-    current: HashMap<RunKey, u64>,
-    /// Offsets of the others.
-    pub lines: HashSet<u64>,
-}
-
-impl Overruled {
-    /// Adds the next line.
-    pub fn add(&mut self, line: &JudgedLine<'_>) {
-        let Some(run) = line.run else { return };
-        let run = RunKey::from_text(&run.evidence_run_id);
-        let before = match line.verdict {
-            BatchVerdict::Exported => self.current.insert(run, line.span.offset),
-            BatchVerdict::Firewalled | BatchVerdict::Refused(Refusal::UnknownCategory) => {
-                self.current.remove(&run)
-            }
-            _ => None,
-        };
-        self.lines.extend(before);
-    }
 }
 
 fn too_long(max_line_bytes: usize) -> ParseError {

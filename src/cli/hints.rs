@@ -8,19 +8,18 @@ use crate::batch::pair::PairReadError;
 use crate::batch::verify::error::VerifyError;
 use crate::cli::run::DaemonError;
 use crate::config::ConfigError;
-use crate::dataset::error::DatasetError;
-use crate::engine::{EngineError, OrderError};
+use crate::engine::EngineError;
 use crate::platform::background::{THREADS_FIX, ThreadError, is_out_of_threads};
 use crate::platform::root_lock::LockError;
 use crate::platform::storage::is_out_of_files;
 use crate::query::dead_letters::RetryError;
-use crate::query::ledger::LedgerReadError;
 use crate::query::offline::InquireError;
-use crate::query::retract::RetractError;
 use crate::recovery::rebuild::{DropReason, RebuildError};
 use crate::store::export::ExportError;
 use crate::store::journal::error::JournalError;
 use crate::store::state::error::StateError;
+mod ledger;
+
 use std::error::Error;
 use std::io;
 use std::io::ErrorKind;
@@ -57,11 +56,11 @@ pub fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
         .or_else(|| hint(error, rebuild))
         .or_else(|| hint(error, batch))
         .or_else(|| hint(error, verify))
-        .or_else(|| hint(error, dataset))
+        .or_else(|| hint(error, ledger::dataset))
         .or_else(|| hint(error, inquire))
         .or_else(|| hint(error, retry))
-        .or_else(|| hint(error, retract))
-        .or_else(|| hint(error, ledger_read))
+        .or_else(|| hint(error, ledger::retract))
+        .or_else(|| hint(error, ledger::read))
         .or_else(|| hint(error, |refusal: &UserError| refusal.fix.clone()))
         .or_else(|| hint(error, |error: &std::io::Error| disk(error, "it")))
 }
@@ -305,60 +304,6 @@ fn verify(error: &VerifyError) -> String {
     }
 }
 
-fn dataset(error: &DatasetError) -> String {
-    match error {
-        DatasetError::Io { source, .. } => match source.kind() {
-            ErrorKind::PermissionDenied => {
-                "run it as a user who may read the export and sft_retractions.jsonl next to it; their group may \
-                 (`usermod -aG`)"
-                    .to_owned()
-            }
-            _ => disk(source, "that file"),
-        },
-        DatasetError::Output(source) => disk(source, "the output"),
-        DatasetError::NoExport(_) => {
-            "name the root with --root, or the file with --export; mount its disk if it is not mounted".to_owned()
-        }
-        DatasetError::NoLedger(_) | DatasetError::EmptyLedger(_) => {
-            "start `distilld run` once, which writes it; a copy of an export needs the copy of its ledger in the same \
-             directory"
-                .to_owned()
-        }
-        DatasetError::Ledger { .. } | DatasetError::Foreign { .. } => LEDGER.to_owned(),
-        DatasetError::Short { .. } => {
-            "start `distilld run`: after a crash it appends the rows that are missing; otherwise restore the export; \
-             for a copy of a growing export use the two lengths that `distilld cite --json` prints (`head -c`)"
-                .to_owned()
-        }
-        DatasetError::Replaced { .. } | DatasetError::Cut { .. } => {
-            "begin again with the first row: offsets and versions of the old export are void".to_owned()
-        }
-        DatasetError::Rebuilt { .. } => {
-            "read the new export from its first row; the old one is kept with the suffix .before-rebuild until it is \
-             removed"
-                .to_owned()
-        }
-        DatasetError::ShorterThanVersion { .. } | DatasetError::Changed { .. } => {
-            "restore both files from a copy that has this version; `distilld cite` names the version that is there"
-                .to_owned()
-        }
-        DatasetError::NoRowStart { .. } => {
-            "use an offset of `distilld rows --offsets`, or a version of `distilld cite`".to_owned()
-        }
-        DatasetError::AfterEnd { .. } => {
-            "check whether a rebuild replaced the export; a version of `distilld cite` instead of an offset finds that"
-                .to_owned()
-        }
-        DatasetError::BeforeLedger { .. } => {
-            "use a later time or length; `rebuild` and an upgrade begin a new ledger".to_owned()
-        }
-        DatasetError::NoRow { .. } => {
-            "omit --key and --offsets, or remove that line with `distilld rebuild`".to_owned()
-        }
-        DatasetError::Order { .. } => "give the earlier version first".to_owned(),
-    }
-}
-
 fn retry(error: &RetryError) -> String {
     match error {
         RetryError::Inquire(error) => inquire(error),
@@ -366,30 +311,6 @@ fn retry(error: &RetryError) -> String {
         RetryError::Unknown(_) => {
             "`distilld dead-letters` lists the day-files that have dead letters".to_owned()
         }
-    }
-}
-
-fn retract(error: &RetractError) -> String {
-    match error {
-        RetractError::Inquire(error) => inquire(error),
-        RetractError::Engine(error) | RetractError::Order(OrderError::Engine(error)) => {
-            engine(error)
-        }
-        RetractError::Order(OrderError::NoReason) => "add --reason TEXT".to_owned(),
-        RetractError::Order(OrderError::NoDayFile(_)) => {
-            "name the path of the day-file relative to data/scored-runs".to_owned()
-        }
-        RetractError::Ledger(error) => ledger_read(error),
-    }
-}
-
-fn ledger_read(error: &LedgerReadError) -> String {
-    match error.source.kind() {
-        ErrorKind::NotFound => "start `distilld run`, which creates the ledger".to_owned(),
-        ErrorKind::InvalidData => {
-            "restore the ledger from a copy, or run `distilld rebuild --state-only`".to_owned()
-        }
-        _ => disk(&error.source, "the ledger"),
     }
 }
 

@@ -135,9 +135,11 @@ fn run(
     match command {
         Command::Run(arguments) => run_daemon(settings, arguments.once, reloader, manager)?,
         Command::Export(arguments) => export::export(&without_links_in(settings), &arguments)?,
-        Command::Verify(VerifyArguments { at: None, .. }) => {
-            return verify(&without_links_in(settings));
-        }
+        Command::Verify(VerifyArguments {
+            at: None,
+            rejected_elsewhere,
+            ..
+        }) => return verify(&without_links_in(settings), rejected_elsewhere),
         Command::Verify(VerifyArguments {
             at: Some(version), ..
         }) => return dataset::verify_at(&export_path(&settings.root), version),
@@ -194,7 +196,7 @@ const UNREADABLE_FIX: &str = "run it as a user who may read all day-files, or mo
 /// The time that a difference must persist to count while a daemon runs: far more than it needs for a row.
 const VERIFY_PATIENCE: Duration = Duration::from_secs(3);
 
-fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
+fn verify(settings: &Settings, rejected_elsewhere: bool) -> Result<ExitCode, AnyError> {
     let options = VerifyOptions {
         max_line_bytes: usize::try_from(settings.max_line_bytes)?,
         settle: settings.settle,
@@ -235,7 +237,22 @@ fn verify(settings: &Settings) -> Result<ExitCode, AnyError> {
             "sources changed after their rows were written; keeping those rows; `distilld rebuild --dry-run` shows what a new export would have"
         );
     }
-    writeln!(io::stdout(), "{}", serde_json::to_string(result)?)?;
+    let text = serde_json::to_string(result)?;
+    if rejected_elsewhere {
+        let mut stdout = io::stdout().lock();
+        for run_id in &report.rejected_elsewhere {
+            if run_id.contains(['\n', '\r']) {
+                tracing::warn!(
+                    "the run ID {run_id:?} has more than one line; pass it to `distilld retract` as an argument"
+                );
+            } else {
+                writeln!(stdout, "{run_id}")?;
+            }
+        }
+        writeln!(io::stderr(), "{text}")?;
+    } else {
+        writeln!(io::stdout(), "{text}")?;
+    }
     match &report.first_difference {
         Some(difference) => Err(difference_error(result, difference).into()),
         None if result.complete => Ok(ExitCode::SUCCESS),

@@ -15,7 +15,7 @@ use crate::lake::path::{export_path, ledger_path};
 use crate::platform::storage::OsStorage;
 use crate::query::retract;
 
-/// Maximum number of unknown runs that are named.
+/// Maximum runs without a known line that are named.
 const NAMED_MAX: usize = 5;
 
 /// Carries out the command.

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::dataset::error::DatasetError;
-use crate::lake::path::ledger_path;
-use crate::platform::storage::{FileStat, Storage, StorageFile, read_full_at, without_links};
+use crate::lake::path::{ledger_path, new_path};
+use crate::platform::storage::{
+    FileStat, Storage, StorageFile, exists, read_full_at, without_links,
+};
 
 /// Bytes that are read backwards to find the end of the last whole row.
 const BACK_BYTES: u64 = 64 << 10;
@@ -83,8 +85,17 @@ impl Files {
         })
     }
 
-    /// Returns the path of the file whose name belongs to another file now.
+    /// Returns the path of the file whose name belongs to another file now. A rebuild gives the new ledger its name first,
+    /// then the new export: in between the ledger is not that of the export, and only the new export still has the name
+    /// under which it was made. That is examined first, because the rebuild may go on meanwhile.
     pub fn replaced(&self, storage: &dyn Storage) -> Result<Option<&Path>, DatasetError> {
+        let is_there = |path: &Path| {
+            let new = new_path(path);
+            exists(storage, &new).map_err(DatasetError::io(&new))
+        };
+        if is_there(&self.export_path)? && !is_there(&self.ledger_path)? {
+            return Ok(Some(&self.ledger_path));
+        }
         for (path, file) in [
             (&self.export_path, &self.export),
             (&self.ledger_path, &self.ledger),

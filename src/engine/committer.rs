@@ -2,12 +2,13 @@
 //! first, then export. It knows neither day-files nor the pair cache.
 
 mod checkpoint;
+mod events;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::engine::books::Books;
-use crate::engine::ledger::{Event, LINE_BYTES, Ledger};
+use crate::engine::ledger::{LINE_BYTES, Ledger};
 use crate::engine::open_files::OpenFileGuard;
 use crate::engine::scrub::ScrubTimer;
 use crate::engine::sealed_batch::{Committing, Durable, PairRows, Sealed, Unappended, rows_in};
@@ -15,11 +16,10 @@ use crate::engine::{EngineError, Setup};
 use crate::pair::accounting::Account;
 use crate::platform::background::BackgroundTask;
 use crate::platform::buffer_pool::Buffers;
-use crate::record::timestamp::stamp;
 use crate::store::export::{Export, ExportError};
 use crate::store::files::JOURNAL_FILE;
 use crate::store::journal::Journal;
-use crate::store::journal::batch::{Batch, LedgerAppend, PairDelta};
+use crate::store::journal::batch::{Batch, PairDelta};
 use crate::store::row_buffer::Rows;
 use crate::store::state::State;
 
@@ -148,17 +148,6 @@ impl Committer {
             Some(last) => last.batch.export_to(),
             None => self.export.len_bytes(),
         }
-    }
-
-    /// Returns the length of the ledger when all sealed batches are appended.
-    fn committed_ledger_bytes(&self) -> u64 {
-        let committing = self.committing.as_ref().map(|it| &it.sealed);
-        let unappended = self.unappended.iter().map(|it| &it.sealed);
-        let sealed = unappended.chain(committing);
-        let lines = sealed.filter_map(|sealed| sealed.batch.delta.ledger.as_ref());
-        lines
-            .last()
-            .map_or(self.ledger.file.len_bytes(), LedgerAppend::to)
     }
 
     /// Returns whether all merged rows are in the export, and all events in the ledger.
@@ -295,31 +284,6 @@ impl Committer {
         }))
     }
 
-    /// Adds the lines of the pending events to the pending batch. All batches before it are appended.
-    fn seal_events(&mut self, ctx: &Setup) -> Result<Vec<Event>, EngineError> {
-        if self.ledger.pending.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (mark, from) = (
-            self.state.header().ledger.file,
-            self.committed_ledger_bytes(),
-        );
-        let (pending, export) = (&self.pending, &self.export);
-        let row = |offset: u64| -> Result<Vec<u8>, EngineError> {
-            let of_pending = offset.checked_sub(pending.delta.export_from);
-            if let Some(row) = of_pending.and_then(|at| pending.rows.row_at(at)) {
-                return Ok(row.to_vec());
-            }
-            let mut row = export.row_at(offset)?;
-            row.push(b'\n');
-            Ok(row)
-        };
-        let at = stamp(ctx.clock.wall_ms());
-        let (events, lines) = self.ledger.seal(pending.export_to(), &at, row)?;
-        self.pending.delta.ledger = Some(LedgerAppend { mark, from, lines });
-        Ok(events)
-    }
-
     fn on_durable(
         &mut self,
         sealed: Arc<Sealed>,
@@ -365,7 +329,7 @@ impl Committer {
     ) -> Result<(), EngineError> {
         while let Some(first) = self.unappended.first_mut() {
             let batch = &first.sealed.batch;
-            // Whoever sees a row sees every retraction that was committed with it, or before it.
+            // A reader who sees a row sees every retraction that was committed with it, or before it.
             if let Some(lines) = &batch.delta.ledger {
                 let rows = Rows::from(lines.lines.clone());
                 self.ledger.file.append(lines.from, &rows)?;

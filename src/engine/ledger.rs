@@ -1,5 +1,5 @@
-//! The engine's side of the retraction ledger: events that wait for the commit of their batch, their lines, and what the
-//! ledger says of rows since the last checkpoint.
+//! The engine's side of the retraction ledger: events that wait for the commit of their batch, their lines, and how
+//! the ledger has rows since the last checkpoint.
 //!
 //! An event is in the same batch as the lines that cause it (L2 of the ledger's invariants): it becomes durable with them,
 //! and its line is appended before the rows of the batch are (L3).
@@ -93,17 +93,17 @@ impl Ledger {
         self.changes.rows.len() + self.changes.orders.len()
     }
 
-    /// Returns what the ledger says of a row if that changed since the last checkpoint.
+    /// Returns how the ledger has a row, if that changed since the last checkpoint.
     pub(super) fn recent_flags(&self, row_offset: u64) -> Option<RowFlags> {
         self.changes.rows.get(&row_offset).copied()
     }
 
-    /// Returns what the ledger says of the rows that changed since the last checkpoint.
+    /// Returns how the ledger has the rows that changed since the last checkpoint.
     pub(super) fn all_recent_flags(&self) -> &BTreeMap<u64, RowFlags> {
         &self.changes.rows
     }
 
-    /// Returns what the ledger, with the pending events, says of a row.
+    /// Returns how the ledger, with the pending events, has a row.
     pub(super) fn flags(&self, view: &StateView, row_offset: u64) -> Result<RowFlags, StateError> {
         match self.recent_flags(row_offset) {
             Some(flags) => Ok(flags),
@@ -111,7 +111,7 @@ impl Ledger {
         }
     }
 
-    /// Adds an event of a row, of which the ledger says `before` until now, unless it is there already.
+    /// Adds an event of a row, which the ledger has as `before` until now, unless it is there already.
     pub(super) fn push_row(&mut self, event: Event, row_offset: u64, before: RowFlags) {
         let after = before.after(event.op, event.cause);
         if after != before && (event.op == Op::Note || after.is_out() != before.is_out()) {
@@ -143,28 +143,34 @@ impl Ledger {
         true
     }
 
-    /// Takes the pending events as lines of a batch after which the export is `export_len` bytes long. `row` returns the
-    /// row at an offset, with its newline.
+    /// Takes the pending events as lines of a batch that lengthens the export from `export_from` to `export_to`. `row`
+    /// returns the row at an offset, with its newline.
+    ///
+    /// The retractions of rows of the batch itself come first, each at the end of its row and with the timestamp of the row:
+    /// no version of the dataset has such a row in its effective set.
     ///
     /// # Errors
     /// Those of `row`; [`StateError::Damaged`] where no row is at an offset. The events are pending then.
     pub(super) fn seal(
         &mut self,
-        export_len: u64,
+        (export_from, export_to): (u64, u64),
         at: &str,
         mut row: impl FnMut(u64) -> Result<Vec<u8>, EngineError>,
     ) -> Result<(Vec<Event>, Vec<u8>), EngineError> {
+        let new_row = |event: &Event| match (event.op, event.row_offset) {
+            (Op::Retract, Some(offset)) if offset >= export_from => (0, offset),
+            _ => (1, 0),
+        };
+        self.pending.sort_by_key(new_row);
         let mut lines = Vec::with_capacity(self.pending.len() * LINE_BYTES);
         for (event, seq) in self.pending.iter().zip(self.next_seq..) {
             let row = event.row_offset.map(|at| row(at).map(|row| (at, row)));
-            let line = line_of(event, row.transpose()?)?;
-            let line = LedgerLine {
-                seq,
-                export: self.id,
-                export_len,
-                at: at.to_owned(),
-                ..line
-            };
+            let (mut line, stamp) = line_of(event, row.transpose()?)?;
+            (line.seq, line.export) = (seq, self.id);
+            let is_new = new_row(event).0 == 0;
+            let row_end = line.row.map(RowSpan::end).filter(|_| is_new);
+            line.export_len = row_end.unwrap_or(export_to);
+            line.at = stamp.filter(|_| is_new).unwrap_or_else(|| at.to_owned());
             line.write(&mut lines);
         }
         self.next_seq += self.pending.len() as u64;
@@ -221,8 +227,11 @@ impl Ledger {
     }
 }
 
-/// Returns the line of an event, without the fields that all lines of a batch share.
-fn line_of(event: &Event, row: Option<(u64, Vec<u8>)>) -> Result<LedgerLine, EngineError> {
+/// Returns the line of an event, without the fields that depend on its batch, and the timestamp of its row.
+fn line_of(
+    event: &Event,
+    row: Option<(u64, Vec<u8>)>,
+) -> Result<(LedgerLine, Option<String>), EngineError> {
     let mut line = LedgerLine {
         seq: 0,
         op: event.op,
@@ -238,7 +247,11 @@ fn line_of(event: &Event, row: Option<(u64, Vec<u8>)>) -> Result<LedgerLine, Eng
         reason: event.reason.to_string(),
         at: String::new(),
     };
+    let mut stamp = None;
     if let Some((offset, row)) = row {
+        stamp = row::summary(&row)
+            .ok()
+            .map(|row| row.created_at.into_owned());
         let view = row::view(&row).map_err(|error| {
             let what = format!("no row starts at byte {offset} of the export: {error}");
             StateError::Damaged(what)
@@ -251,5 +264,5 @@ fn line_of(event: &Event, row: Option<(u64, Vec<u8>)>) -> Result<LedgerLine, Eng
         line.id = view.id.into_owned();
         line.source_run_id = view.source_run_id.into_owned();
     }
-    Ok(line)
+    Ok((line, stamp))
 }

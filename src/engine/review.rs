@@ -1,4 +1,4 @@
-//! Turns what a read says of rows into events of the retraction ledger, and restores rows that no line overrules any more.
+//! Turns the changes of rows that a read found into events of the retraction ledger, and restores rows that no line overrules any more.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::record::ledger::{Cause, Op};
 use crate::store::ledger::RowFlags;
 
 impl Engine {
-    /// Adds the events of rows that a merged read changes. Rows from `rows_from` on are of that read: the ledger says
-    /// nothing of them yet.
+    /// Adds the events of rows that a merged read changes. Rows from `rows_from` on are of that read: the ledger
+    /// has no event of them yet.
     pub(super) fn record_row_changes(
         &mut self,
         path: &PairPath,

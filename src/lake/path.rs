@@ -132,6 +132,15 @@ pub fn export_path(root: &Path) -> PathBuf {
     root.join(EXPORT_PATH)
 }
 
+/// Returns the path under which a rebuild makes the file that will replace an export or a ledger.
+#[must_use]
+pub fn new_path(file: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(file.file_name().unwrap_or_default());
+    name.push(".rebuilding");
+    file.with_file_name(name)
+}
+
 /// Returns the path of an export's ledger, in the same directory.
 #[must_use]
 pub fn ledger_path(export: &Path) -> PathBuf {

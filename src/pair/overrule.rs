@@ -25,7 +25,7 @@ pub struct RowChange {
     pub owner: RowOwner,
     /// Why the row is overruled, or [`Cause::Superseded`].
     pub cause: Cause,
-    /// Start of the line that says so: a scored line, or the evidence line of a superseded row.
+    /// Start of the line that is the reason: a scored line, or the evidence line of a superseded row.
     pub line_offset: u64,
 }
 

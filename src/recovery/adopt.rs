@@ -48,12 +48,20 @@ pub(super) fn build_state(
     remove_if_exists(&*storage, &building_path).map_err(dir_error)?;
     let journal_file = storage.create(&journal_path).map_err(dir_error)?;
     let mut state = State::create(&*storage, &building_path)?;
+    // The ledger of a new export is there before it.
+    let new_ledger = match export_exists(&setup)? {
+        true => None,
+        false => Some(open_ledger(&setup, 0)?),
+    };
     let mut export = Export::open_or_create(Arc::clone(&storage), &setup.export_path)?;
     let mut report = OpenReport {
         salvaged_bytes: rows_salvaged_bytes,
         ..OpenReport::new(case)
     };
-    let mut ledger = open_ledger(&setup, whole_rows(&export)?)?;
+    let mut ledger = match new_ledger {
+        Some(ledger) => ledger,
+        None => open_ledger(&setup, whole_rows(&export)?)?,
+    };
     let files = (&mut export, &mut ledger);
     let history = adopt(&mut state, files, &setup, &mut report, on_step)?;
 
@@ -79,6 +87,13 @@ pub(super) fn build_state(
     Ok((engine, report))
 }
 
+fn export_exists(setup: &Setup) -> Result<bool, ExportError> {
+    exists(&*setup.storage, &setup.export_path).map_err(|source| ExportError::Io {
+        path: setup.export_path.clone(),
+        source,
+    })
+}
+
 /// The state is lost, its journal may be there: rows that readers saw and that a power cut took from the export are
 /// in it. If it belongs to this export they are written again, at the offsets where they were.
 fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
@@ -88,11 +103,7 @@ fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         other => other.map_err(|source| setup.state_dir_error(source))?,
     };
-    let export_error = |source| ExportError::Io {
-        path: setup.export_path.clone(),
-        source,
-    };
-    if !exists(&**storage, &setup.export_path).map_err(export_error)? {
+    if !export_exists(setup)? {
         return Ok(0);
     }
     let mut export = Export::open_or_create(Arc::clone(storage), &setup.export_path)?;

@@ -139,7 +139,7 @@ fn begin_ledger(setup: &Setup, export_len: u64) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Whoever may read the export may read its ledger. A file that keeps other rights is reported by `check`.
+/// Gives the ledger the rights of the export: its readers read both. A file that keeps other rights is reported by `check`.
 fn share_rights(
     storage: &dyn Storage,
     export: &Path,

@@ -20,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::engine::{EngineError, Setup};
+use crate::lake::path::new_path;
 use crate::platform::storage::{
     FileKind, ListedEntry, Storage, exists, read_full_at, remove_if_exists, write_all_at,
 };
@@ -195,17 +196,10 @@ pub(crate) fn finish_swap(setup: &Setup) -> Result<(), EngineError> {
 
 /// Returns the setup of the rebuild: like `setup`, in its own directory, and strictly one pair after the other.
 pub(crate) fn stage_of(setup: &Setup) -> Setup {
-    let name = setup.export_path.file_name().unwrap_or_default();
-    let mut stage_name = std::ffi::OsString::from(".");
-    stage_name.push(name);
-    stage_name.push(".rebuilding");
-    let mut ledger_name = std::ffi::OsString::from(".");
-    ledger_name.push(setup.ledger_path.file_name().unwrap_or_default());
-    ledger_name.push(".rebuilding");
     Setup {
         state_dir: setup.state_dir.join(STAGE_DIR),
-        export_path: setup.export_path.with_file_name(stage_name),
-        ledger_path: setup.ledger_path.with_file_name(ledger_name),
+        export_path: new_path(&setup.export_path),
+        ledger_path: new_path(&setup.ledger_path),
         settle_ms: 0,
         threads: 1,
         ..setup.clone()
@@ -215,7 +209,8 @@ pub(crate) fn stage_of(setup: &Setup) -> Setup {
 fn swap_export(setup: &Setup, stage: &Setup) -> Result<(), ExportError> {
     let storage = &*setup.storage;
     let swap = || {
-        // The ledger first: a reader that finds a new export without a new ledger knows that it is between the two.
+        // The ledger first: a reader that still finds the new export here, and no new ledger, knows that the ledger is not
+        // that of the export.
         if exists(storage, &stage.ledger_path)? {
             storage.rename(&stage.ledger_path, &setup.ledger_path)?;
         }
@@ -270,8 +265,8 @@ pub(crate) fn clean_up(setup: &Setup, stage: &Setup) -> Result<(), EngineError> 
     let storage = &*setup.storage;
     let clean_export = || {
         for (stage, own) in [
-            (&stage.ledger_path, &setup.ledger_path),
             (&stage.export_path, &setup.export_path),
+            (&stage.ledger_path, &setup.ledger_path),
         ] {
             if exists(storage, stage)? {
                 forget_kept(storage, own)?;

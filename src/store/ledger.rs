@@ -22,7 +22,7 @@ pub fn is_ledger(path: &Path) -> bool {
         .starts_with(LEDGER_NAME.as_bytes())
 }
 
-/// What the ledger says of a row.
+/// How the ledger has a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RowFlags(pub u8);
 
@@ -90,14 +90,14 @@ pub struct Order {
 pub struct LedgerChanges {
     /// Whole segments of the ledger.
     pub segments: Vec<Segment>,
-    /// What the ledger says of rows now.
+    /// How the ledger has rows now.
     pub rows: BTreeMap<u64, RowFlags>,
     /// Orders, and whether each is in force now.
     pub orders: BTreeMap<Order, bool>,
 }
 
 impl LedgerChanges {
-    /// Applies a line; `before` is what the ledger said of its row until then.
+    /// Applies a line; `before` is how the ledger had its row until then.
     pub fn apply(&mut self, line: &LedgerLine, before: RowFlags) {
         if let Some(row) = line.row {
             self.rows

@@ -46,7 +46,7 @@ pub struct Replay {
     pub ledger: LedgerMark,
     /// Length of the ledger with the lines of the journal, bytes.
     pub ledger_bytes: u64,
-    /// What those lines say.
+    /// The changes of those lines.
     pub ledger_changes: LedgerChanges,
 }
 

@@ -32,7 +32,7 @@ pub struct StateSnapshot {
     pub claimable: u64,
     /// The standing orders of operators.
     pub orders: Arc<Orders>,
-    /// What the retraction ledger says of rows, as far as the state does not have it yet.
+    /// The flags of rows in the retraction ledger, as far as the state does not have them yet.
     pub recent_flags: Arc<BTreeMap<u64, RowFlags>>,
 }
 
@@ -56,7 +56,7 @@ impl StateSnapshot {
         self
     }
 
-    /// Returns what the retraction ledger says of a row.
+    /// Returns the flags of a row in the retraction ledger.
     ///
     /// # Errors
     /// The state's.

@@ -5,13 +5,12 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use distilld::batch::export::{
-    BatchError, BatchOptions, BatchReport, Output, batch_export, for_each_pair,
-};
+use distilld::batch::export::{BatchError, BatchOptions, BatchReport, Output, batch_export};
 use distilld::batch::pair::{
     BatchVerdict, HELD_BYTES_MAX, LakeReader, MAX_LINE_BYTES, NO_ORDERS, PairReading, RowSelection,
     read_pair,
 };
+use distilld::batch::parts::for_each_pair;
 use distilld::lake::path::export_path;
 use distilld::lake::path::{PairPath, Stream};
 use distilld::lake::walk::walk;

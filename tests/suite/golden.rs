@@ -166,8 +166,8 @@ fn every_golden_row_is_permitted_and_parsed() {
 
 #[test]
 fn a_row_and_its_scored_line_have_the_same_key() {
-    use distilld::batch::export::for_each_pair;
     use distilld::batch::pair::read_pair;
+    use distilld::batch::parts::for_each_pair;
     use distilld::lake::path::Stream;
     use distilld::lake::walk::walk;
     use std::ops::ControlFlow;

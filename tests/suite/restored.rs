@@ -291,7 +291,14 @@ fn a_journal_of_another_lake_overwrites_no_row() {
         }
         let ended = other.run(&mut other.command(&["run", "--once"]));
         if refuses {
-            ended.check(1, &["is not the one in the journal", "rebuild"]);
+            ended.check(
+                1,
+                &[
+                    "retraction ledger",
+                    "was changed by someone else",
+                    "rebuild",
+                ],
+            );
         } else {
             ended.check(0, &[]);
             other.assert_batch();

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::batch::export::for_each_pair;
+use crate::batch::parts::for_each_pair;
 use crate::batch::verify::error::VerifyError;
 use crate::batch::verify::rows::{ExportLine, ExportReader, Slice, Sums};
 use crate::batch::verify::tally::Kind;

@@ -37,6 +37,7 @@ mod day_file;
 mod days;
 mod describe;
 mod diagnose;
+mod elsewhere;
 pub mod error;
 mod findings;
 mod ledger;
@@ -44,6 +45,7 @@ mod parts_made;
 mod recheck;
 mod result;
 mod rows;
+mod sums;
 mod tally;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -51,25 +53,23 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::batch::export::for_each_pair;
 use crate::batch::pair::{LakeReader, PairReading, RowSelection};
 use crate::batch::verify::error::VerifyError;
 use crate::console::progress::OnStep;
 use crate::lake::path::Stream;
 use crate::lake::path::{export_path, ledger_path};
-use crate::lake::walk::pair_bytes;
 use crate::pair::orders::Orders;
 use crate::record::json::escape::Dialect;
 use crate::record::keys::LocalRowKey;
-use crate::record::row::summary;
 use crate::record::synthesize::Synthesis;
 use crate::store::ledger::read_orders;
 pub use days::DayDifferences;
 use days::{Days, Place};
-use ledger::{Ledger, Standing};
+use elsewhere::Elsewhere;
+pub use elsewhere::ElsewhereRun;
 use recheck::Recheck;
 pub use result::VerifyResult;
-use rows::{ExportLine, ExportReader, Group, Slice, Sums};
+use rows::{Group, Slice};
 use tally::{Kind, Tally};
 
 /// Default maximum number of differing rows in memory, both sides together.
@@ -113,6 +113,8 @@ pub struct VerifyReport {
     pub first_difference: Option<String>,
     /// Unreadable directories and day-files, which the batch would skip too, with their errors.
     pub skipped: Vec<(PathBuf, io::Error)>,
+    /// Ids of runs with an effective row that another pair refuses, in order.
+    pub rejected_elsewhere: Vec<String>,
     /// The work done.
     pub work: VerifyWork,
 }
@@ -187,6 +189,7 @@ pub fn verify_knowing(
         skipped: BTreeMap::new(),
         work: VerifyWork::default(),
         duplicated: Vec::new(),
+        elsewhere: Elsewhere::default(),
     };
     verification.run(&mut Steps(Some(on_step)))?;
     Ok(verification.report())
@@ -204,22 +207,6 @@ struct FirstFailure {
     description: String,
 }
 
-/// The rows of the batch or of the export, summed.
-struct SideSums {
-    all: Sums,
-    /// The effective rows, by their keys.
-    effective: Sums,
-}
-
-impl SideSums {
-    fn new() -> SideSums {
-        SideSums {
-            all: Sums::new(),
-            effective: Sums::new(),
-        }
-    }
-}
-
 struct Verification<'a> {
     lake: &'a LakeReader<'a>,
     options: &'a VerifyOptions,
@@ -232,6 +219,8 @@ struct Verification<'a> {
     work: VerifyWork,
     /// Keys with duplicates whose findings were not added yet.
     duplicated: Vec<Tally>,
+    /// Runs that other pairs concern.
+    elsewhere: Elsewhere,
 }
 
 impl Verification<'_> {
@@ -255,7 +244,7 @@ impl Verification<'_> {
         if ledger.is_there {
             self.recheck_ledger(&expected.effective, &existing.effective, steps)?;
         }
-        Ok(())
+        self.find_evidence_elsewhere()
     }
 
     /// Skips a stream whose directory does not exist although the export has rows: its file system may not be mounted.
@@ -274,93 +263,6 @@ impl Verification<'_> {
             path: Stream::Scored.base(&self.lake.root),
             source,
         }
-    }
-
-    /// Sums the batch's rows. Returns the sums and the size of the sources in bytes.
-    fn sum_sources(&mut self, steps: &mut Steps<'_>) -> Result<(SideSums, u64), VerifyError> {
-        let walked = self.lake.walk().map_err(|source| self.walk_error(source))?;
-        self.skipped.extend(walked.unreadable);
-        let pairs = walked.day_files;
-        let mut sums = SideSums::new();
-        let lake = self.lake;
-        let sizes = pairs
-            .iter()
-            .map(|pair| pair_bytes(lake.storage, &lake.root, pair));
-        let sources_bytes: u64 = sizes.sum();
-        let total_bytes = sources_bytes + export_bytes(lake);
-        let mut done_bytes = 0;
-        let skipped = &mut self.skipped;
-        for_each_pair(self.lake, &pairs, &self.reading, &mut |part| {
-            for row in part.rows.split_inclusive(|byte| *byte == b'\n') {
-                let row = summary(row).expect("a row that was just made can be read");
-                sums.all.add(&row);
-                sums.effective.add_key(&row);
-            }
-            for row in part.overruled.split_inclusive(|byte| *byte == b'\n') {
-                let row = summary(row).expect("a row that was just made can be read");
-                sums.effective.remove_key(&row);
-            }
-            match part.end {
-                None => return Ok(()),
-                Some(Ok(totals)) => done_bytes += totals.read_bytes,
-                Some(Err(fault)) if fault.is_partial => return Err(VerifyError::Pair(fault)),
-                Some(Err(fault)) => drop(skipped.insert(fault.path, fault.source)),
-            }
-            steps.step("verifying", done_bytes, total_bytes);
-            Ok(())
-        })?;
-        Ok((sums, sources_bytes))
-    }
-
-    fn sum_export(
-        &mut self,
-        sources_bytes: u64,
-        ledger: &Ledger,
-        steps: &mut Steps<'_>,
-    ) -> Result<SideSums, VerifyError> {
-        let mut sums = SideSums::new();
-        let path = export_path(&self.lake.root);
-        let total_bytes = sources_bytes + export_bytes(self.lake);
-        let mut lines = 0_u64;
-        let mut export = ExportReader::new(self.lake.storage, &path, self.options.max_line_bytes);
-        export.read_appended(&mut |offset, bytes, line| {
-            lines += 1;
-            if lines.is_multiple_of(LINES_PER_STEP) {
-                steps.step("verifying", sources_bytes + offset, total_bytes);
-            }
-            let at = format_args!("at byte {offset} of {}", path.display());
-            match line {
-                ExportLine::Row(row) => {
-                    match ledger.standing(self.reading.orders, offset, bytes) {
-                        Standing::OrderedOut => {
-                            self.result.ordered += 1;
-                            return;
-                        }
-                        Standing::NotOrderedOut => {
-                            return self.fail_at(Kind::Unretracted, offset, || {
-                                format!(
-                                    "unretracted: a standing order is on the run of the row {at}"
-                                )
-                            });
-                        }
-                        Standing::Effective => sums.effective.add_key(&row),
-                        Standing::Out => {}
-                    }
-                    sums.all.add(&row);
-                }
-                ExportLine::Forbidden(row) => self.fail_at(Kind::Forbidden, offset, || {
-                    let category = row.quality_score;
-                    format!("forbidden: the row {at} has the quality_score {category:?}")
-                }),
-                ExportLine::Unreadable(fault) => {
-                    self.fail_at(Kind::Unreadable, offset, || {
-                        format!("unreadable: the line {at} is not a row: {fault}")
-                    });
-                }
-            }
-        })?;
-        self.result.torn_bytes = export.torn_bytes;
-        Ok(sums)
     }
 
     /// Compares the rows of a group one by one. Only a key of several slices needs a tally until the last of these.
@@ -399,10 +301,18 @@ impl Verification<'_> {
         self.result.complete &= self.skipped.is_empty() && self.result.inconclusive == 0;
         (self.result.days, self.result.unlisted) = self.days.into_listed();
         self.result.skipped = self.skipped.len() as u64;
+        self.result.contradicted += self.result.overruled;
+        self.result.elsewhere_unexamined = self.elsewhere.unexamined;
+        let rejected_elsewhere = self.elsewhere.rejected.keys().cloned().collect();
+        let (elsewhere, rejected, accepted) = self.elsewhere.into_result();
+        self.result.elsewhere = elsewhere;
+        self.result.rejected_elsewhere = rejected;
+        self.result.accepted_elsewhere = accepted;
         VerifyReport {
             result: self.result,
             first_difference: self.worst.map(|worst| worst.description),
             skipped: self.skipped.into_iter().collect(),
+            rejected_elsewhere,
             work: self.work,
         }
     }

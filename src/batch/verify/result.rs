@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::batch::verify::days::DayDifferences;
+use crate::batch::verify::elsewhere::ElsewhereRun;
 use crate::batch::verify::tally::Kind;
 
 /// What is printed. The numbers from `missing` to `unfounded` are failures, those after them stated exceptions.
@@ -38,8 +39,11 @@ pub struct VerifyResult {
     pub rewritten: u64,
     /// Rows in the bytes of the previous exporter.
     pub other_dialect: u64,
-    /// Rows whose line is firewalled now.
+    /// Rows that a later line of their run overrules, and rows whose own line is firewalled now.
     pub contradicted: u64,
+    /// Of these, rows that a later line overrules: the ledger has them out, so they are no exception.
+    #[serde(skip)]
+    pub overruled: u64,
     /// Rows whose line is refused now for another reason.
     pub refused_now: u64,
     /// Rows whose line does not exist any more.
@@ -56,6 +60,14 @@ pub struct VerifyResult {
     pub retracted: u64,
     /// Of these, rows of runs with a standing order.
     pub ordered: u64,
+    /// Runs with an effective row whose last line in another day's file is refused for its category.
+    pub rejected_elsewhere: u64,
+    /// Waiting runs whose evidence is in another day's file.
+    pub accepted_elsewhere: u64,
+    /// The first of these runs of each day.
+    pub elsewhere: Vec<ElsewhereRun>,
+    /// Refused and waiting runs that were not looked for in other day-files, because there are too many.
+    pub elsewhere_unexamined: u64,
     /// Whether everything was read and judged, and all differences were counted. Without that, an equal export proves
     /// nothing.
     pub complete: bool,
@@ -70,7 +82,8 @@ impl VerifyResult {
     #[must_use]
     pub fn has_exceptions(&self) -> bool {
         let settled = [self.superseded, self.rewritten, self.other_dialect];
-        let refused = [self.contradicted, self.refused_now, self.orphaned];
+        let contradicted = self.contradicted.saturating_sub(self.overruled);
+        let refused = [contradicted, self.refused_now, self.orphaned];
         settled.iter().chain(&refused).any(|count| *count > 0)
     }
 

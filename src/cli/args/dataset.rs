@@ -112,6 +112,13 @@ pub struct VerifyArguments {
     /// needed.
     #[arg(long, value_name = "FILE", requires = "at")]
     pub export: Option<PathBuf>,
+
+    /// Print the IDs of runs that another day's file rejects
+    ///
+    /// One a line, for `distilld retract --from -`: runs with an effective row whose last line in another day-file is
+    /// refused for its category. The result goes to stderr. Default: print the result.
+    #[arg(long, conflicts_with = "at")]
+    pub rejected_elsewhere: bool,
 }
 
 /// Two versions.

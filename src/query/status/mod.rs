@@ -3,6 +3,7 @@
 
 mod detail;
 mod fetch;
+mod retractions;
 pub(crate) mod snapshot_file;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ pub use detail::{
     UnreadPairs, Unterminated, WaitingRun, measured, unreadable, unterminated, waiting_oldest,
 };
 pub use fetch::status;
+pub use retractions::RetractionStatus;
 pub use snapshot_file::{Publisher, RecentFile};
 
 /// Name of the snapshot in the state directory.
@@ -97,19 +99,6 @@ pub struct Status {
     /// The retraction ledger in figures.
     #[serde(default)]
     pub retractions: RetractionStatus,
-}
-
-/// The retraction ledger in figures.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct RetractionStatus {
-    /// The file.
-    pub path: PathBuf,
-    /// Its length, bytes.
-    pub len_bytes: u64,
-    /// Rows of the export that are out of the effective set.
-    pub rows: u64,
-    /// Standing orders of operators.
-    pub orders: u64,
 }
 
 /// A day-file or directory that cannot be read now. Nothing more is read of a pair until both of its day-files can be
@@ -284,12 +273,7 @@ impl Status {
             unterminated: Some(Unterminated { lines, bytes }),
             skipped: live.skipped,
             awaited: live.awaited,
-            retractions: RetractionStatus {
-                len_bytes: engine.ledger_bytes(),
-                rows: engine.rows_out(),
-                orders: engine.orders().len() as u64,
-                ..RetractionStatus::default()
-            },
+            retractions: RetractionStatus::of_engine(engine),
             ..Self::of_account(
                 engine.account(),
                 ExportStatus {
@@ -318,12 +302,7 @@ impl Status {
                     ..ExportStatus::default()
                 };
                 Self {
-                    retractions: RetractionStatus {
-                        len_bytes: replay.ledger_bytes,
-                        rows: replay.ledger.rows_out,
-                        orders: replay.orders().map_or(0, |orders| orders.len() as u64),
-                        ..RetractionStatus::default()
-                    },
+                    retractions: RetractionStatus::of_replay(&replay),
                     ..Self::of_account(&replay.account, export.of_files(root, state_dir, now_ms))
                 }
             }
@@ -372,12 +351,7 @@ impl Status {
         let status = Self::of_account(account, export);
         Ok(Self {
             as_of: stamp(now_ms),
-            retractions: RetractionStatus {
-                len_bytes: files.ledger_bytes,
-                rows: files.rows_out,
-                orders: files.state.orders.len() as u64,
-                ..RetractionStatus::default()
-            },
+            retractions: RetractionStatus::of_files(files),
             waiting_oldest: waiting_oldest(state, &OsStorage, &files.root)?,
             within_limit: WithinLimit::count(state, limits.line_bytes_max)?,
             unterminated: Some(unterminated(state, &OsStorage, &files.root, limits)?),

@@ -11,7 +11,7 @@
 //! | `inodes` | inode of a scored day-file, pair id | - |
 //! | `claimable` | row key, scope, row offset | - |
 //! | `segments` | number of a segment of the export | its xxh3-64 |
-//! | `ledger_rows` | offset of a row of the export | what the ledger says of it, [`RowFlags`] |
+//! | `ledger_rows` | offset of a row of the export | how the ledger has it, `RowFlags` |
 //! | `ledger_segments` | number of a segment of the ledger | its xxh3-64 |
 //! | `orders` | run id, path of a pair or nothing | - |
 //! | `dead_letters` | pair id, stream, offset | length and reason, sealed |
@@ -246,7 +246,7 @@ impl State {
         self.segments = segments.to_vec();
     }
 
-    /// Adds what the ledger says to the next commit. If that commit fails, it must be added again.
+    /// Adds changes of the ledger to the next commit. If that commit fails, it must be added again.
     pub fn record_ledger(&mut self, changes: LedgerChanges) {
         self.ledger = changes;
     }

@@ -242,7 +242,7 @@ impl StateView {
         Ok(table.get(number)?.map(|hash| hash.value()))
     }
 
-    /// Returns what the ledger says of the row at an offset of the export.
+    /// Returns how the ledger has the row at an offset of the export.
     ///
     /// # Errors
     /// redb fails.

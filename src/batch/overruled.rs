@@ -1,0 +1,99 @@
+//! Which rows of a pair later lines overrule, and which of its runs other pairs may concern.
+//!
+//! Memory: about 20 bytes for each run of the pair, and 8 for each overruled row.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+
+use crate::batch::pair::{
+    BatchVerdict, JudgedLine, LakeReader, PairReadError, PairReading, read_pair,
+};
+use crate::lake::path::PairPath;
+use crate::record::keys::RunKey;
+use crate::record::synthesize::Refusal;
+
+/// Returns the offsets of the lines of a pair whose rows later lines of their runs overrule.
+///
+/// # Errors
+/// Those of [`read_pair`].
+pub fn overruled_lines(
+    lake: &LakeReader<'_>,
+    pair: &PairPath,
+    reading: &PairReading<'_>,
+) -> Result<HashSet<u64>, PairReadError> {
+    let mut overruled = Overruled::default();
+    read_pair(lake, pair, reading, &mut |line| {
+        overruled.add(line);
+        ControlFlow::Continue(())
+    })?;
+    Ok(overruled.lines)
+}
+
+/// The last verdict on a run in a pair, as far as it matters to other pairs.
+#[derive(Debug, Clone, Copy)]
+enum LastVerdict {
+    /// It has a row, of the line at this offset.
+    Row(u64),
+    /// Its category is refused.
+    Refused,
+    /// It has no evidence.
+    Waiting,
+}
+
+/// The lines of a pair whose rows later lines overrule.
+#[derive(Debug, Default)]
+pub struct Overruled {
+    last: HashMap<RunKey, LastVerdict>,
+    /// Their offsets.
+    pub lines: HashSet<u64>,
+}
+
+/// The runs of a pair that other pairs may concern.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PairRuns {
+    /// Runs whose last verdict is a refusal for the category.
+    pub refused: Vec<RunKey>,
+    /// Runs that have no evidence in the pair.
+    pub waiting: Vec<RunKey>,
+}
+
+impl PairRuns {
+    /// Returns whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.refused.is_empty() && self.waiting.is_empty()
+    }
+}
+
+impl Overruled {
+    /// Adds the next line.
+    pub fn add(&mut self, line: &JudgedLine<'_>) {
+        let Some(run) = line.run else { return };
+        let last = match line.verdict {
+            BatchVerdict::Exported => LastVerdict::Row(line.span.offset),
+            BatchVerdict::Firewalled | BatchVerdict::Refused(Refusal::UnknownCategory) => {
+                LastVerdict::Refused
+            }
+            BatchVerdict::NoEvidence => LastVerdict::Waiting,
+            _ => return,
+        };
+        let run = RunKey::from_text(&run.evidence_run_id);
+        if let Some(LastVerdict::Row(offset)) = self.last.insert(run, last) {
+            self.lines.insert(offset);
+        }
+    }
+
+    /// Returns the runs that other pairs may concern.
+    #[must_use]
+    pub fn into_runs(self) -> PairRuns {
+        let mut runs = PairRuns::default();
+        for (run, last) in self.last {
+            match last {
+                LastVerdict::Row(_) => {}
+                LastVerdict::Refused => runs.refused.push(run),
+                LastVerdict::Waiting => runs.waiting.push(run),
+            }
+        }
+        runs
+    }
+}
