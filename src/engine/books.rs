@@ -52,13 +52,20 @@ impl Books {
     /// Records the outcome of a read in a minute since 1970; `before` is the checkpoint of its pair until then. Its rows
     /// count once they are in the export.
     pub(super) fn record(&mut self, before: &PairCheckpoint, outcome: &JoinOutcome, minute: u64) {
-        self.account.replace(before, &outcome.checkpoint);
+        self.replace(before, &outcome.checkpoint, minute);
         let class = class_of(&outcome.checkpoint.path);
+        let class = self.account.class_kept(&class);
+        self.metrics.merged(class, before, outcome);
+    }
+
+    /// Records the change of a pair in a minute since 1970, without counting lines.
+    pub(super) fn replace(&mut self, before: &PairCheckpoint, after: &PairCheckpoint, minute: u64) {
+        self.account.replace(before, after);
+        let class = class_of(&after.path);
         let class = self.account.class_kept(&class);
         if let Some(totals) = self.account.classes.get(class) {
             self.history.follow(class, totals.refused(), minute);
         }
-        self.metrics.merged(class, before, outcome);
     }
 
     /// Records that rows are in the export. `all_appended` is whether no other merged row waits.

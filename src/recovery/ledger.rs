@@ -130,12 +130,15 @@ fn begin_ledger(setup: &Setup, export_len: u64) -> Result<(), EngineError> {
     };
     let path = setup.ledger_path.clone();
     write().map_err(|source| ExportError::Io { path, source })?;
-    let (ledger, cause) = (setup.ledger_path.display(), cause.code());
-    let orders = origin.orders.len();
-    tracing::info!(
-        %ledger, cause, orders,
-        "began the retraction ledger {ledger} ({cause}) of an export of {export_len} bytes, with {orders} standing orders"
-    );
+    // A rebuild gives it another name later, and prints its own result.
+    if !origin.is_rebuild {
+        let (ledger, cause) = (setup.ledger_path.display(), cause.code());
+        let orders = origin.orders.len();
+        tracing::info!(
+            %ledger, cause, orders,
+            "began the retraction ledger {ledger} ({cause}) of an export of {export_len} bytes, with {orders} standing orders"
+        );
+    }
     Ok(())
 }
 

@@ -46,7 +46,7 @@ pub struct Replay {
     pub ledger: LedgerMark,
     /// Length of the ledger with the lines of the journal, bytes.
     pub ledger_bytes: u64,
-    /// The changes of those lines.
+    /// The changes that these lines make.
     pub ledger_changes: LedgerChanges,
 }
 
