@@ -34,12 +34,12 @@ use crate::console::progress::{self, Steps};
 use crate::console::terminal::Terminal;
 use crate::daemon::event_loop::Reloader;
 use crate::daemon::{signals, status_line};
-use crate::engine::Setup;
 use crate::lake::path::export_path;
 use crate::platform::clock::HostClock;
 use crate::platform::root_lock;
 use crate::platform::sd_notify::ServiceManager;
 use crate::platform::storage::{OsStorage, Storage as _, without_links};
+use crate::query::engine_setup::engine_setup;
 use crate::recovery::rebuild::{self, RebuildOptions};
 use crate::store::files::STATE_FILE;
 
@@ -322,7 +322,7 @@ fn rebuild(settings: &Settings, arguments: RebuildArguments) -> Result<(), AnyEr
     let clock = Arc::new(HostClock::new());
     let stop = signals::stop_flag()?;
     let mut bars = Steps::default();
-    let setup = Setup::new(settings, &root, clock);
+    let setup = engine_setup(settings, &root, clock);
     let mut on_step = |label, done_bytes, total_bytes| bars.at(label, done_bytes, total_bytes);
     let result = if arguments.state_only {
         let report = rebuild::rebuild_state(&setup, &mut on_step)?;

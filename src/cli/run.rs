@@ -22,6 +22,7 @@ use crate::platform::message_ids;
 use crate::platform::root_lock::{LockError, RootLock};
 use crate::platform::sd_notify::{ServiceManager, watchdog_interval};
 use crate::platform::storage::{OsStorage, Storage as _, without_links};
+use crate::query::engine_setup::engine_setup;
 use crate::recovery::decide::RecoveryCase;
 use crate::recovery::report::OpenReport;
 use crate::store::files::{mark_state_damaged, set_state_aside};
@@ -199,7 +200,7 @@ fn open_engine(
     let disk = MonitoredDisk::recovering(Arc::clone(&shared.heartbeat), Arc::clone(&shared.inbox));
     let setup = Setup {
         storage: Arc::new(disk.clone()),
-        ..Setup::new(settings, root, Arc::clone(&shared.clock) as _)
+        ..engine_setup(settings, root, Arc::clone(&shared.clock) as _)
     };
     let opened = while_recovering(&shared.heartbeat, &shared.manager, || {
         unless_panicked(|| Engine::open_with_progress(setup, on_step).map_err(DaemonError::Engine))

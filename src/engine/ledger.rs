@@ -21,6 +21,9 @@ use crate::store::state::header::LedgerMark;
 /// Length of a line of the ledger, roughly, for the size of a batch, bytes.
 pub(super) const LINE_BYTES: usize = 400;
 
+/// Maximum length of an id in a line, bytes; a longer one is cut.
+const ID_BYTES_MAX: usize = 64 << 10;
+
 /// An event that no line of the ledger holds yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {
@@ -261,8 +264,18 @@ fn line_of(
             len_bytes: row.len() as u64,
         });
         line.row_hash = row_hash(&row);
-        line.id = view.id.into_owned();
-        line.source_run_id = view.source_run_id.into_owned();
+        line.id = shortened(view.id.into_owned());
+        line.source_run_id = shortened(view.source_run_id.into_owned());
     }
     Ok((line, stamp))
+}
+
+/// Returns an id that fits into a frame together with its row. The offset and the hash identify the row in any case.
+fn shortened(mut id: String) -> String {
+    if id.len() > ID_BYTES_MAX {
+        let end = (0..=ID_BYTES_MAX).rev().find(|at| id.is_char_boundary(*at));
+        id.truncate(end.unwrap_or(0));
+        id.push('\u{2026}');
+    }
+    id
 }

@@ -158,7 +158,8 @@ impl Engine {
         Ok(changed)
     }
 
-    fn commit_if_full(&mut self) -> Result<(), EngineError> {
+    /// Commits the pending batch if it is full, so that frames stay bounded.
+    pub(super) fn commit_if_full(&mut self) -> Result<(), EngineError> {
         if self.commits.pending_bytes() >= self.ctx.batch_bytes {
             self.commits.commit(&self.ctx, &mut self.books)?;
             self.checkpoint_if_due()?;
@@ -231,18 +232,20 @@ impl Engine {
             };
             self.commits.begin_pending(self.ctx.clock.monotonic_ms());
             self.commits.ledger.push_row(event, row_offset, before);
+            self.commit_if_full()?;
         }
         if !dry_run {
-            self.refuse_lines(&path, &refused)?;
+            self.give_verdicts(&path, &refused, |index| Verdict::Ordered { index })?;
         }
         Ok(rows)
     }
 
-    /// Gives lines without a row the verdict `ordered`.
-    fn refuse_lines(
+    /// Gives lines without a row another verdict, by their indexes.
+    fn give_verdicts(
         &mut self,
         path: &PairPath,
         lines: &[(ScoredLine, u32)],
+        verdict: impl Fn(u32) -> Verdict,
     ) -> Result<(), EngineError> {
         if lines.is_empty() {
             return Ok(());
@@ -251,7 +254,10 @@ impl Engine {
         let mut checkpoint = before.clone();
         let mut overlay = Overlay::default();
         for (line, index) in lines {
-            let verdict = Verdict::Ordered { index: *index };
+            let verdict = verdict(*index);
+            if let Verdict::Waiting { since_s, .. } = verdict {
+                checkpoint.begin_to_wait(since_s);
+            }
             checkpoint.counts[line.verdict.kind()] -= 1;
             checkpoint.counts[verdict.kind()] += 1;
             let line = ScoredLine { verdict, ..*line };
@@ -280,7 +286,7 @@ impl Engine {
         let ConcernedPair { path, lines } = pair;
         let orders = Arc::clone(&self.commits.ledger.orders);
         let mut rows = Vec::new();
-        let mut is_refused = false;
+        let mut refused = Vec::new();
         for line in lines {
             if orders.apply_to(line.run, path.as_bytes()) && !dry_run {
                 continue;
@@ -291,7 +297,7 @@ impl Engine {
                     contradicted: false,
                     ..
                 } => rows.push(row_offset),
-                Verdict::Ordered { .. } => is_refused = true,
+                Verdict::Ordered { index } => refused.push((line, index)),
                 _ => {}
             }
         }
@@ -304,7 +310,9 @@ impl Engine {
             return Ok(out);
         }
         let restored = self.restore_rows(&path, &rows, reason)?;
-        if is_refused {
+        if !refused.is_empty() {
+            let since_s = self.ctx.clock.wall_ms() / 1_000;
+            self.give_verdicts(&path, &refused, |index| Verdict::Waiting { index, since_s })?;
             self.reset_for_retry(&path, Stream::Evidence)?;
             self.enqueue(path);
         }

@@ -89,6 +89,8 @@ impl Engine {
         let mut checkpoint = pair.checkpoint.clone();
         checkpoint.review = false;
         let now_ms = self.ctx.clock.monotonic_ms();
+        // A checkpoint in between may have dropped the pair from memory.
+        self.pairs.slot(path)?;
         // Not in the journal: if this is lost, the next read of the pair reviews it again and finds nothing.
         self.pairs
             .apply(path, checkpoint, Overlay::default(), now_ms);
@@ -123,6 +125,7 @@ impl Engine {
             };
             self.commits.begin_pending(self.ctx.clock.monotonic_ms());
             self.commits.ledger.push_row(event, *row_offset, before);
+            self.commit_if_full()?;
             restored += 1;
         }
         Ok(restored)

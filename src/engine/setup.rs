@@ -1,19 +1,17 @@
 //! The environment and the settings of an engine: file system, clocks, paths, limits.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use crate::config::{Exclude, LINE_BYTES_MAX, Settings};
+use crate::config::{Exclude, LINE_BYTES_MAX};
 use crate::engine::Engine;
 use crate::engine::error::EngineError;
 use crate::lake::chunk::LineLimits;
-use crate::lake::path::{export_path, ledger_path};
 use crate::pair::ROWS_BYTES_MAX;
 use crate::platform::clock::Clock;
-use crate::platform::storage::{OsStorage, Storage};
+use crate::platform::storage::Storage;
 use crate::record::synthesize::row_len_max;
-use crate::store::export::SEGMENT_BYTES;
 use crate::store::journal::PAYLOAD_LEN_MAX;
 use crate::store::ledger::Order;
 
@@ -28,9 +26,6 @@ const _: () = assert!(
     BATCH_BYTES as u64 + ROWS_BYTES_MAX as u64 + row_len_max(LINE_BYTES_MAX) + DELTA_BYTES_MAX
         <= PAYLOAD_LEN_MAX as u64
 );
-
-/// Maximum reader threads. More of them would only wait for the thread that commits.
-const THREADS_MAX: usize = 4;
 
 /// The environment and the settings of an engine.
 #[derive(Debug, Clone)]
@@ -79,31 +74,6 @@ pub struct LedgerOrigin {
 }
 
 impl Setup {
-    /// Returns the setup for the settings of a daemon.
-    #[must_use]
-    pub fn new(settings: &Settings, root: &Path, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            storage: Arc::new(OsStorage),
-            clock,
-            root: root.to_owned(),
-            state_dir: settings.state_dir.clone(),
-            export_path: export_path(root),
-            ledger_path: ledger_path(&export_path(root)),
-            ledger_origin: LedgerOrigin::default(),
-            exclude: settings.exclude.clone(),
-            limits: LineLimits {
-                line_bytes_max: settings.max_line_bytes,
-            },
-            settle_ms: u64::try_from(settings.settle.as_millis()).unwrap_or(u64::MAX),
-            checkpoint_bytes: settings.checkpoint_bytes,
-            batch_bytes: BATCH_BYTES,
-            segment_bytes: SEGMENT_BYTES,
-            long_lines: Arc::default(),
-            threads: std::thread::available_parallelism()
-                .map_or(1, |threads| threads.get().min(THREADS_MAX)),
-        }
-    }
-
     /// Returns the error for a failed access to the state directory.
     pub(crate) fn state_dir_error(&self, source: io::Error) -> EngineError {
         EngineError::StateDir {

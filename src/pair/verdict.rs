@@ -74,19 +74,22 @@ impl VerdictKind {
     /// Returns whether a rule refused the record. A waiting or malformed line is not refused.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
-        self.is_joined_again()
-            || matches!(self, VerdictKind::Firewalled | VerdictKind::UnknownCategory)
+        self.refuses_evidence()
+            || matches!(
+                self,
+                VerdictKind::Firewalled | VerdictKind::UnknownCategory | VerdictKind::Ordered
+            )
     }
 
-    /// Returns whether the record was refused for its evidence or by an order, so that other evidence, or the end of the
-    /// order, can give it another verdict.
+    /// Returns whether the record was refused for its evidence; other evidence can give it another verdict.
     #[must_use]
-    pub const fn is_joined_again(self) -> bool {
+    pub const fn refuses_evidence(self) -> bool {
         match self {
-            VerdictKind::Ordered | VerdictKind::WrongRole | VerdictKind::BlankText => true,
+            VerdictKind::WrongRole | VerdictKind::BlankText => true,
             VerdictKind::Exported
             | VerdictKind::Firewalled
             | VerdictKind::UnknownCategory
+            | VerdictKind::Ordered
             | VerdictKind::Waiting
             | VerdictKind::Malformed => false,
         }
@@ -207,12 +210,12 @@ impl VerdictCounts {
         self
     }
 
-    /// Moves the records that are joined again to the waiting ones, because their evidence was reset.
+    /// Moves the records that were refused for their evidence to the waiting ones, because their evidence was reset.
     /// Returns how many.
     pub fn requeue_refused_evidence(&mut self) -> u64 {
         let mut refused = 0;
         for (kind, records) in VerdictKind::ALL.into_iter().zip(&mut self.records) {
-            if kind.is_joined_again() {
+            if kind.refuses_evidence() {
                 refused += std::mem::take(records);
             }
         }
@@ -327,10 +330,10 @@ impl Verdict {
         }
     }
 
-    /// Returns the verdict after a reset of the record's evidence, if the record is joined again.
+    /// Returns the verdict after a reset of the record's evidence, if it was refused for that evidence.
     #[must_use]
     pub fn requeued(&self, since_s: u64) -> Option<Self> {
-        let refused = self.kind().is_joined_again();
+        let refused = self.kind().refuses_evidence();
         let index = self.index_to_join().filter(|_| refused)?;
         Some(Verdict::Waiting { index, since_s })
     }
@@ -424,9 +427,10 @@ mod tests {
                 .map(|refusal| Verdict::refused(refusal, 9));
             let is_by_rule = kind.is_refusal() && *kind != VerdictKind::Firewalled;
             assert_eq!(by_rule, is_by_rule.then_some(**verdict));
-            let is_joined = kind.is_joined_again() || *kind == VerdictKind::Waiting;
+            let is_joined = kind.refuses_evidence()
+                || matches!(kind, VerdictKind::Waiting | VerdictKind::Ordered);
             assert_eq!(verdict.index_to_join(), is_joined.then_some(9));
-            let waiting = (kind.is_joined_again()).then_some(Verdict::Waiting {
+            let waiting = (kind.refuses_evidence()).then_some(Verdict::Waiting {
                 index: 9,
                 since_s: 8,
             });

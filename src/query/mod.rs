@@ -3,6 +3,7 @@
 pub mod control;
 pub(crate) mod control_socket;
 pub mod dead_letters;
+pub mod engine_setup;
 pub mod explain;
 pub mod health;
 pub mod ledger;

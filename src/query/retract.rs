@@ -8,9 +8,10 @@ use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
-use crate::engine::{Engine, EngineError, OrderError, OrderRequest, OrderResult, Setup};
+use crate::engine::{Engine, EngineError, OrderError, OrderRequest, OrderResult};
 use crate::platform::clock::HostClock;
 use crate::platform::storage::Storage;
+use crate::query::engine_setup::engine_setup;
 use crate::query::ledger::{LedgerReadError, read_ledger};
 use crate::query::offline::{self, Backend, InquireError};
 use crate::record::ledger::{LedgerLine, Op};
@@ -58,7 +59,7 @@ pub fn order(settings: &Settings, request: &OrderRequest) -> Result<OrderResult,
                 state_dir,
                 ..settings.clone()
             };
-            let setup = Setup::new(&settings, &root, Arc::new(HostClock::new()));
+            let setup = engine_setup(&settings, &root, Arc::new(HostClock::new()));
             let (mut engine, _report) = Engine::open(setup)?;
             let mut sum = OrderResult::default();
             for request in parts(request) {

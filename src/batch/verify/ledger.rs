@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Reads the whole lines of the ledger of a lake.
-    pub(super) fn read(storage: &dyn Storage, path: &PathBuf) -> io::Result<Ledger> {
+    pub(super) fn read(storage: &dyn Storage, path: &Path) -> io::Result<Ledger> {
         let mut ledger = Ledger::default();
         let file = match storage.open_read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ledger),
@@ -147,12 +147,20 @@ impl Verification<'_> {
         if let Some(fault) = ledger.fault.take() {
             let what = format!("ledger: {} is damaged: {fault}", path.display());
             self.fail_at(Kind::Ledger, 0, || what);
-        } else if !ledger.is_there && matches!(root_lock::last_holder(&self.lake.root), Ok(Some(_)))
-        {
+        } else if !ledger.is_there && self.ledger_is_due() {
             let what = format!("ledger: {} is missing", path.display());
             self.fail_at(Kind::Ledger, 0, || what);
         }
         Ok(ledger)
+    }
+
+    /// Returns whether a daemon wrote the export, which makes a ledger before it. One that runs may be adopting the export.
+    fn ledger_is_due(&self) -> bool {
+        let root = &self.lake.root;
+        let has_export = self.lake.storage.stat(&export_path(root)).is_ok();
+        has_export
+            && matches!(root_lock::last_holder(root), Ok(Some(_)))
+            && !root_lock::is_held(root)
     }
 
     /// Compares the effective rows of buckets that differ, key by key.

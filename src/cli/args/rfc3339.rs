@@ -1,5 +1,7 @@
 //! The form of a time on the command line: RFC 3339, kept as given.
 
+use crate::record::timestamp::{moment, stamp};
+
 /// Returns `text` unchanged if it is an RFC 3339 time: `T` and `Z` in capitals, seconds given, a real date.
 ///
 /// # Errors
@@ -35,19 +37,17 @@ fn is_date_time(text: &[u8]) -> bool {
         return false;
     };
     // 60 is a leap second.
-    (1..=days_in(year, month)).contains(&day) && hour < 24 && minute < 60 && second <= 60
+    is_day(year, month, day) && hour < 24 && minute < 60 && second <= 60
 }
 
-/// Returns the days of a month; 0 for a month that does not exist.
-fn days_in(year: u32, month: u32) -> u32 {
-    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    match month {
-        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
-        4 | 6 | 9 | 11 => 30,
-        2 if leap => 29,
-        2 => 28,
-        _ => 0,
-    }
+/// Returns whether there is such a day. Years of the same remainder by 400 have the same days, and a stamp has one from 1970
+/// on.
+fn is_day(year: u32, month: u32, day: u32) -> bool {
+    let midnight = format!(
+        "{:04}-{month:02}-{day:02}T00:00:00.000Z",
+        2_000 + year % 400
+    );
+    moment(&midnight).is_some_and(|wall_ms| stamp(wall_ms) == midnight)
 }
 
 /// Returns the text after the fraction of a second. A dot without digits stays, and is not a valid offset.

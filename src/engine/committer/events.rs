@@ -12,9 +12,9 @@ impl Committer {
         let committing = self.committing.as_ref().map(|it| &it.sealed);
         let unappended = self.unappended.iter().map(|it| &it.sealed);
         let sealed = unappended.chain(committing);
-        let lines = sealed.filter_map(|sealed| sealed.batch.delta.ledger.as_ref());
+        let mut lines = sealed.filter_map(|sealed| sealed.batch.delta.ledger.as_ref());
         lines
-            .last()
+            .next_back()
             .map_or(self.ledger.file.len_bytes(), LedgerAppend::to)
     }
 

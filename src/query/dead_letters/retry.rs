@@ -6,13 +6,14 @@ use std::sync::Arc;
 use hyper::Method;
 
 use crate::config::Settings;
-use crate::engine::{Engine, EngineError, Setup};
+use crate::engine::{Engine, EngineError};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::accounting::class_of;
 use crate::platform::clock::HostClock;
 use crate::query::control::day_file_parameter;
 use crate::query::dead_letters::RetryReport;
+use crate::query::engine_setup::engine_setup;
 use crate::query::offline;
 use crate::query::offline::{Backend, InquireError};
 use crate::query::status::ClassStatus;
@@ -59,7 +60,7 @@ pub fn retry(
                 state_dir,
                 ..settings.clone()
             };
-            let setup = Setup::new(&settings, &root, Arc::new(HostClock::new()));
+            let setup = engine_setup(&settings, &root, Arc::new(HostClock::new()));
             let (mut engine, _report) = Engine::open(setup)?;
             let before = engine.begin_retry(path, stream)?;
             let before = before.ok_or_else(|| RetryError::Unknown(path.clone()))?;

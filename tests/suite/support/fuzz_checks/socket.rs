@@ -23,9 +23,9 @@ use distilld::config::Settings;
 use distilld::daemon::event_loop::catch_up;
 use distilld::daemon::inbox::Inbox;
 use distilld::daemon::requests::{EngineRequest, Snapshot};
+use distilld::engine::Engine;
 use distilld::engine::Lag;
 use distilld::engine::metrics::Metrics;
-use distilld::engine::{Engine, Setup};
 use distilld::http::{Client, Endpoint, QueryContext, StatusCache, connection};
 use distilld::lake::path::export_path;
 use distilld::lake::path::{PairPath, Stream};
@@ -37,6 +37,7 @@ use distilld::query::control::ControlError;
 use distilld::query::dead_letters::{
     DeadLetterFilter, DeadLetterPage, RetryReport, bytes_of, escaped, letters, stream_named,
 };
+use distilld::query::engine_setup::engine_setup;
 use distilld::query::explain::Explanation;
 use distilld::query::offline::{InquireError, LONG, of_daemon};
 use distilld::query::plan::Plan;
@@ -172,7 +173,7 @@ impl Lake {
         };
         let clock = Arc::new(HostClock::new());
         let (mut engine, _) =
-            Engine::open(Setup::new(&settings, &root, Arc::clone(&clock) as _)).unwrap();
+            Engine::open(engine_setup(&settings, &root, Arc::clone(&clock) as _)).unwrap();
         catch_up(&mut engine, &root, &clock, &Inbox::new(), &mut |_, _, _| {}).unwrap();
         let metrics = Arc::new(Metrics::new());
         engine.measure_with(Arc::clone(&metrics));
