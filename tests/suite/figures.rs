@@ -519,6 +519,20 @@ fn every_table_gauge_and_plot_of_a_daemon_adds_up() {
         bench.stop(daemon);
     }
     assert!(bench.row_count() > 50);
+    let planned = bench.run(&mut bench.command(&["rebuild", "--dry-run"]));
+    let planned: Value = serde_json::from_str(&planned.stdout).unwrap();
+    assert_eq!(planned["refused"], Value::Null, "{planned}");
+    let dropped = planned["dropped"].as_array().unwrap();
+    assert!(
+        dropped.iter().all(|group| group["reason"] == "ordered"),
+        "{planned}"
+    );
+    // Of such a run all rows are dropped, also those that a line had taken out before.
+    let ordered_out = surfaces(&bench, None).ledger.ordered_out;
+    assert!(
+        planned["rows_dropped"].as_u64() >= Some(ordered_out),
+        "{planned}"
+    );
     let revoke = ["retract", "--revoke", &exported, &waiting];
     bench.run(&mut bench.command(&revoke)).check(0, &[]);
     let revoked = surfaces(&bench, None);
