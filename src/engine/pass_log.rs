@@ -223,8 +223,10 @@ fn log_rows(what: &str, note: &str, events: LedgerEvents) {
         cause,
         day_file,
         offset,
-        "{} {what}, {note}; first run {run_id} ({cause}, {day_file}{place})",
+        "{} {what}, {note}; first run {} ({cause}, {}{place})",
         counted(rows, "row"),
+        run_id.escape_debug(),
+        day_file.escape_debug(),
     );
 }
 
@@ -237,8 +239,9 @@ fn log_orders(what: &str, events: LedgerEvents) {
         orders,
         run_id,
         reason,
-        "{} {what}; first run {run_id} (reason: {reason:?})",
+        "{} {what}; first run {} (reason: {reason:?})",
         counted(orders, "standing order"),
+        run_id.escape_debug(),
     );
 }
 
@@ -323,7 +326,7 @@ mod tests {
             }),
             row_hash: [1; 16],
             id: "audits.jsonl:1".to_owned(),
-            source_run_id: format!("run-{seq}\n"),
+            source_run_id: format!("run-{seq}\u{1b}"),
             cause,
             day_file: "2026/01/01/audits.jsonl".to_owned(),
             line_offset: (cause != Cause::Operator).then_some(seq),
@@ -360,7 +363,7 @@ mod tests {
             "2 standing orders given; first run run-5",
         ]) {
             assert!(line.contains(words), "{line}");
-            assert!(!line.trim_end().contains('\n'), "{line:?}");
+            assert!(line.contains("\\u{1b}"), "{line:?}");
         }
         assert!(
             lines[0].contains("2026/01/01/audits.jsonl, line at byte 2"),
