@@ -70,6 +70,7 @@ fn main() -> Result<(), Failure> {
         claimed: Arc::default(),
         claimable: 0,
         orders: Default::default(),
+        recent_flags: Arc::default(),
     };
     let len_bytes = fs::metadata(&path)?.len();
     let records = u64::from(options.pairs) * u64::from(options.records) * 2;

@@ -6,9 +6,9 @@
 //! |---|---|
 //! | [`lake`] | finds the day-files and reads one from an offset |
 //! | [`record`] | parses a line, applies the firewall, synthesizes a row, reads rows back |
-//! | [`pair`] | joins scored runs with their evidence: verdicts, ownership of rows, checkpoint, accounting |
-//! | [`store`] | the durable files: journal, state, export |
-//! | [`engine`] | reads pairs in parallel, merges the results, commits batches, appends rows, verifies the export |
+//! | [`pair`] | joins scored runs with their evidence: verdicts, ownership of rows, overruled rows, checkpoint, accounting |
+//! | [`store`] | the durable files: journal, state, export, retraction ledger |
+//! | [`engine`] | reads pairs in parallel, merges the results, commits batches, appends rows and retractions, verifies the export |
 //!
 //! The other folders surround it:
 //!
@@ -17,7 +17,7 @@
 //! | [`batch`] | the stateless twin: `export` and `verify` read the whole lake and keep no state |
 //! | [`dataset`] | reads export and ledger for consumers: effective rows, versions; needs neither state nor daemon |
 //! | [`recovery`] | decides from the files on disk how to start; `rebuild` |
-//! | [`query`] | answers `status`, `explain`, `plan` and `dead-letters`, from the daemon or from its files |
+//! | [`query`] | answers `status`, `explain`, `plan` and `dead-letters`, from the daemon or from its files; `retract` |
 //! | [`daemon`] | the running process: event loop, inotify, signals, watchdog |
 //! | [`http`] | the sockets: control API, health, metrics, status page |
 //! | [`cli`] | the commands and their output |

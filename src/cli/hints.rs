@@ -60,6 +60,7 @@ pub fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
         .or_else(|| hint(error, inquire))
         .or_else(|| hint(error, retry))
         .or_else(|| hint(error, ledger::retract))
+        .or_else(|| hint(error, ledger::read))
         .or_else(|| hint(error, |refusal: &UserError| refusal.fix.clone()))
         .or_else(|| hint(error, |error: &std::io::Error| disk(error, "it")))
 }

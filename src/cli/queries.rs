@@ -17,14 +17,14 @@ use crate::console::table::{plain_table, thousands, trim_table};
 use crate::console::terminal::Terminal;
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::Stream;
-use crate::lake::path::export_path;
+use crate::lake::path::{export_path, ledger_path};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::{OsStorage, Storage as _};
 use crate::query::control::day_file_parameter;
 use crate::query::dead_letters;
 use crate::query::dead_letters::{DeadLetterFilter, DeadLetterInfo, DeadLetterPage};
 use crate::query::explain;
-use crate::query::explain::{Contradictions, DeletedRows, ExplainContext, Explanation, Page};
+use crate::query::explain::{DeletedRows, ExplainContext, Explanation, Page};
 use crate::query::offline::{InquireError, OfflineState, inquire};
 use crate::query::plan;
 use crate::query::plan::{Plan, PlanContext};
@@ -86,7 +86,7 @@ fn screen() -> TerminalSize {
 
 fn explain(settings: &Settings, arguments: &ExplainArguments) -> Result<ExitCode, AnyError> {
     let Some(run_id) = &arguments.run_id else {
-        contradicted(settings, arguments)?;
+        retracted(settings, arguments)?;
         return Ok(ExitCode::SUCCESS);
     };
     let path = format!("/explain.json?{}", query(&[("run_id", run_id)]));
@@ -101,27 +101,19 @@ fn explain(settings: &Settings, arguments: &ExplainArguments) -> Result<ExitCode
     Ok(ExitCode::from(if explanation.known { 0 } else { FAILED }))
 }
 
-fn contradicted(settings: &Settings, arguments: &ExplainArguments) -> Result<(), AnyError> {
+fn retracted(settings: &Settings, arguments: &ExplainArguments) -> Result<(), AnyError> {
     let page = Page {
         skip: arguments.skip,
         limit: arguments.limit,
     };
-    let parameters = query(&[
-        ("skip", &page.skip.to_string()),
-        ("limit", &page.limit.to_string()),
-    ]);
-    let path = format!("/contradicted.json?{parameters}");
-    let contradictions: Contradictions = inquire::<_, InquireError>(settings, &path, |files| {
-        with_explain_context(settings, files, |context| {
-            explain::contradictions(page, context)
-        })
-    })?;
+    let ledger = ledger_path(&export_path(&settings.root));
+    let retracted = explain::retracted_rows(&OsStorage, &ledger, page)?;
     if arguments.json {
-        return print_json(&contradictions);
+        return print_json(&retracted);
     }
-    print(&render::explain::list(&contradictions))?;
-    if contradictions.more {
-        let shown = page.skip.saturating_add(contradictions.rows.len());
+    print(&render::explain::list(&retracted))?;
+    if retracted.more {
+        let shown = page.skip.saturating_add(retracted.rows.len());
         eprintln!("more results: continue with --skip {shown}");
     }
     Ok(())

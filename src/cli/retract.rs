@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use crate::cli::args::RetractArguments;
 use crate::cli::hints::UserError;
@@ -86,7 +85,7 @@ fn read(from: &Path) -> Result<String, AnyError> {
 
 fn list(settings: &Settings, json: bool) -> Result<ExitCode, AnyError> {
     let ledger = ledger_path(&export_path(&settings.root));
-    let orders = retract::orders(Arc::new(OsStorage), &ledger)?;
+    let orders = retract::orders(&OsStorage, &ledger)?;
     let mut stdout = io::stdout().lock();
     if json {
         writeln!(stdout, "{}", serde_json::to_string(&orders)?)?;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::engine::lag::{Backlog, PartialLines};
+use crate::engine::ledger::Event;
 use crate::engine::metrics::Metrics;
 use crate::engine::pass_log::PassLog;
 use crate::engine::sealed_batch::PairRows;
@@ -51,13 +52,20 @@ impl Books {
     /// Records the outcome of a read in a minute since 1970; `before` is the checkpoint of its pair until then. Its rows
     /// count once they are in the export.
     pub(super) fn record(&mut self, before: &PairCheckpoint, outcome: &JoinOutcome, minute: u64) {
-        self.account.replace(before, &outcome.checkpoint);
+        self.replace(before, &outcome.checkpoint, minute);
         let class = class_of(&outcome.checkpoint.path);
+        let class = self.account.class_kept(&class);
+        self.metrics.merged(class, before, outcome);
+    }
+
+    /// Records the change of a pair in a minute since 1970, without counting lines.
+    pub(super) fn replace(&mut self, before: &PairCheckpoint, after: &PairCheckpoint, minute: u64) {
+        self.account.replace(before, after);
+        let class = class_of(&after.path);
         let class = self.account.class_kept(&class);
         if let Some(totals) = self.account.classes.get(class) {
             self.history.follow(class, totals.refused(), minute);
         }
-        self.metrics.merged(class, before, outcome);
     }
 
     /// Records that rows are in the export. `all_appended` is whether no other merged row waits.
@@ -78,5 +86,13 @@ impl Books {
             self.metrics.appended(class, of.rows, of.len_bytes);
             self.metrics.shown(of.changed_ms, appended_ms);
         }
+    }
+
+    /// Records events whose lines are in the retraction ledger, in their order.
+    pub(super) fn on_ledger_lines(&mut self, events: &[Event], lines: &[u8]) {
+        for event in events {
+            self.metrics.ledger_event(event.op, event.cause);
+        }
+        self.log.on_ledger_lines(events, lines);
     }
 }

@@ -343,6 +343,9 @@ impl Committer {
             }
             let appended = self.unappended.remove(0);
             self.ledger.on_appended(&appended.sealed.events);
+            if let Some(lines) = &appended.sealed.batch.delta.ledger {
+                books.on_ledger_lines(&appended.sealed.events, &lines.lines);
+            }
             books.on_appended(&appended.rows_of, self.all_appended(), &*ctx.clock);
             if let Some(appended) = Arc::into_inner(appended.sealed) {
                 let pieces = appended.batch.rows.into_pieces();

@@ -4,6 +4,7 @@
 //! An event is in the same batch as the lines that cause it (L2 of the ledger's invariants): it becomes durable with them,
 //! and its line is appended before the rows of the batch are (L3).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::engine::EngineError;
@@ -98,6 +99,11 @@ impl Ledger {
     /// Returns how the ledger has a row, if that changed since the last checkpoint.
     pub(super) fn recent_flags(&self, row_offset: u64) -> Option<RowFlags> {
         self.changes.rows.get(&row_offset).copied()
+    }
+
+    /// Returns how the ledger has the rows that changed since the last checkpoint.
+    pub(super) fn all_recent_flags(&self) -> &BTreeMap<u64, RowFlags> {
+        &self.changes.rows
     }
 
     /// Returns how the ledger, with the pending events, has a row.

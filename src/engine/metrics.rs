@@ -15,6 +15,8 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::pair::JoinOutcome;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::verdict::{PerVerdict, Verdict, VerdictKind};
+use crate::record::ledger::{Cause, Op};
+use crate::store::ledger::RowFlags;
 
 /// Upper bounds from the sync of a fast disk to a backfill, seconds.
 const FRESHNESS_BUCKETS: [f64; 18] = [
@@ -45,6 +47,12 @@ struct Kind {
     kind: &'static str,
 }
 
+/// The label of a cause in the retraction ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
+}
+
 /// The counters and histograms of one process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -58,6 +66,8 @@ pub struct Metrics {
     evidence_malformed_lines: Family<Class, Counter>,
     superseded: Counter,
     contradicted: Counter,
+    retracted: Family<CauseLabel, Counter>,
+    restored: Counter,
     rows: Family<Class, Counter>,
     row_bytes: Counter,
     source_bytes: Counter,
@@ -91,6 +101,8 @@ impl Metrics {
             evidence_malformed_lines: Family::default(),
             superseded: Counter::default(),
             contradicted: Counter::default(),
+            retracted: Family::default(),
+            restored: Counter::default(),
             rows: Family::default(),
             row_bytes: Counter::default(),
             source_bytes: Counter::default(),
@@ -111,6 +123,10 @@ impl Metrics {
         }
         for kind in ["full", "recent"] {
             drop(metrics.scans.get_or_create(&Kind { kind }));
+        }
+        for cause in RowFlags::CAUSES {
+            let cause = cause.code();
+            drop(metrics.retracted.get_or_create(&CauseLabel { cause }));
         }
         metrics
     }
@@ -149,8 +165,18 @@ impl Metrics {
         );
         registry.register(
             "contradicted_rows",
-            "Rows whose run was rejected after they were written",
+            "Rows that a later line of the same run overruled",
             self.contradicted.clone(),
+        );
+        registry.register(
+            "retracted_rows",
+            "Rows that the retraction ledger took out of the effective set, by cause",
+            self.retracted.clone(),
+        );
+        registry.register(
+            "restored_rows",
+            "Rows that the retraction ledger brought back to the effective set",
+            self.restored.clone(),
         );
         registry.register(
             "rows_written",
@@ -260,6 +286,16 @@ impl Metrics {
         self.contradicted
             .inc_by(grown(before.counts.contradicted, after.counts.contradicted));
         self.verdicts_of(&class, before, outcome);
+    }
+
+    /// Counts an event that is in the retraction ledger now.
+    pub(crate) fn ledger_event(&self, op: Op, cause: Cause) {
+        let cause = cause.code();
+        match op {
+            Op::Retract => drop(self.retracted.get_or_create(&CauseLabel { cause }).inc()),
+            Op::Restore => drop(self.restored.inc()),
+            Op::Begin | Op::Note | Op::Order | Op::Revoke => {}
+        }
     }
 
     /// Counts rows that are in the export now; `class` must be one of the bounded classes.

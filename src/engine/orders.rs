@@ -9,6 +9,7 @@ use crate::engine::ledger::Event;
 use crate::engine::{Engine, EngineError};
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::Overlay;
+use crate::pair::history::minute_of;
 use crate::pair::index::ScoredLine;
 use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::record::keys::RunKey;
@@ -82,6 +83,7 @@ impl Engine {
         let result = self
             .reopen_state_if_failed()
             .and_then(|()| self.carry_out(request, day_file));
+        self.books.log.flush(self.queue.has_backlog());
         Ok(self.commits.mark_state_failed(result)?)
     }
 
@@ -264,7 +266,8 @@ impl Engine {
         if checkpoint.counts[VerdictKind::Waiting] == 0 {
             checkpoint.waiting_since_s = 0;
         }
-        self.books.account.replace(&before, &checkpoint);
+        let minute = minute_of(self.ctx.clock.wall_ms());
+        self.books.replace(&before, &checkpoint, minute);
         let now_ms = self.ctx.clock.monotonic_ms();
         if let Some(delta) = self.pairs.apply(path, checkpoint, overlay, now_ms) {
             self.commits.add_delta(delta, now_ms);

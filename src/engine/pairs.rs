@@ -303,6 +303,7 @@ impl PairCache {
             claimed: Arc::clone(&self.claimed),
             claimable: self.claimable,
             orders: Arc::clone(orders),
+            recent_flags: Arc::default(),
         }
     }
 }

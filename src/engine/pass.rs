@@ -68,6 +68,7 @@ impl Engine {
     /// Errors of a commit or checkpoint; [`EngineError::Export`] where the export was tampered with.
     pub fn tick(&mut self) -> Result<(), EngineError> {
         let result = self.reopen_state_if_failed().and_then(|()| self.run_due());
+        self.books.log.flush(self.queue.has_backlog());
         self.commits.mark_state_failed(result)
     }
 

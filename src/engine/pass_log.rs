@@ -1,10 +1,12 @@
-//! Collects what a pass has to log of day-files, so that each kind of event is one line per pass however many day-files
+//! Collects what a pass has to log of day-files and of the retraction ledger, so that each kind of event is one line per pass however many day-files
 //! it concerns: a first start over thousands of faulty day-files must not flood the log.
 
 use std::fmt::Display;
 use std::path::PathBuf;
 
+use crate::engine::ledger::Event;
 use crate::platform::message_ids;
+use crate::record::ledger::{LedgerLine, Op};
 
 /// The events of a pass that are not logged yet.
 #[derive(Debug, Default)]
@@ -14,6 +16,10 @@ pub(crate) struct PassLog {
     skipped: Events<String>,
     deleted: Events<()>,
     reset: Events<ResetSource>,
+    retracted: LedgerEvents,
+    restored: LedgerEvents,
+    ordered: LedgerEvents,
+    revoked: LedgerEvents,
 }
 
 /// Maximum number of day-files that one line names; `status` lists them as well.
@@ -36,6 +42,13 @@ struct MalformedLines {
 struct ResetSource {
     offset: u64,
     reason: &'static str,
+}
+
+/// Events of the retraction ledger: their number, and the first one.
+#[derive(Debug, Default)]
+struct LedgerEvents {
+    count: u64,
+    first: Option<LedgerLine>,
 }
 
 impl<T> Default for Events<T> {
@@ -96,6 +109,23 @@ impl PassLog {
         self.reset.add(day_file, ResetSource { offset, reason });
     }
 
+    /// Records events of the retraction ledger, with their lines in the same order.
+    pub(super) fn on_ledger_lines(&mut self, events: &[Event], lines: &[u8]) {
+        for (event, line) in events.iter().zip(lines.split(|byte| *byte == b'\n')) {
+            let kind = match event.op {
+                Op::Retract => &mut self.retracted,
+                Op::Restore => &mut self.restored,
+                Op::Order => &mut self.ordered,
+                Op::Revoke => &mut self.revoked,
+                Op::Begin | Op::Note => continue,
+            };
+            kind.count += 1;
+            if kind.first.is_none() {
+                kind.first = LedgerLine::parse(line).ok();
+            }
+        }
+    }
+
     /// Logs the collected events, one line for each kind. `more_resets`: resets are kept for a later line, because more of
     /// the same kind are likely, as when the whole lake was copied to another disk.
     pub(crate) fn flush(&mut self, more_resets: bool) {
@@ -107,6 +137,14 @@ impl PassLog {
         log_deleted(events.deleted);
         log_skipped(events.skipped);
         log_malformed(events.malformed, events.malformed_lines);
+        log_rows("retracted", "the rows stay in the export", events.retracted);
+        log_rows(
+            "restored",
+            "nothing overrules them any more",
+            events.restored,
+        );
+        log_orders("given", events.ordered);
+        log_orders("ended", events.revoked);
     }
 }
 
@@ -172,6 +210,41 @@ fn log_malformed(events: Events<MalformedLines>, lines: usize) {
     );
 }
 
+fn log_rows(what: &str, note: &str, events: LedgerEvents) {
+    let Some(first) = events.first else {
+        return;
+    };
+    let (rows, run_id, cause) = (events.count, first.source_run_id, first.cause.code());
+    let (day_file, offset) = (first.day_file, first.line_offset);
+    let place = offset.map_or_else(String::new, |offset| format!(", line at byte {offset}"));
+    tracing::info!(
+        rows,
+        run_id,
+        cause,
+        day_file,
+        offset,
+        "{} {what}, {note}; first run {} ({cause}, {}{place})",
+        counted(rows, "row"),
+        run_id.escape_debug(),
+        day_file.escape_debug(),
+    );
+}
+
+fn log_orders(what: &str, events: LedgerEvents) {
+    let Some(first) = events.first else {
+        return;
+    };
+    let (orders, run_id, reason) = (events.count, first.source_run_id, first.reason);
+    tracing::info!(
+        orders,
+        run_id,
+        reason,
+        "{} {what}; first run {} (reason: {reason:?})",
+        counted(orders, "standing order"),
+        run_id.escape_debug(),
+    );
+}
+
 /// Returns a count and its noun, as in "1 day-file" and "2 day-files".
 fn counted(count: u64, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
@@ -181,6 +254,7 @@ fn counted(count: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::ledger::{Cause, ExportId, RowSpan};
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
@@ -235,6 +309,65 @@ mod tests {
             lines[1].contains("/lake/15.jsonl, and 954 more"),
             "{}",
             lines[1]
+        );
+        assert_eq!(flushed(&mut log, false), [""; 0], "events are logged once");
+    }
+
+    #[test]
+    fn events_of_the_ledger_are_one_line_for_each_kind() {
+        let line = |seq: u64, op: Op, cause: Cause| LedgerLine {
+            seq,
+            op,
+            export: ExportId([7; 8]),
+            export_len: 9_000,
+            row: op.has_row().then_some(RowSpan {
+                offset: 300 * seq,
+                len_bytes: 300,
+            }),
+            row_hash: [1; 16],
+            id: "audits.jsonl:1".to_owned(),
+            source_run_id: format!("run-{seq}\u{1b}"),
+            cause,
+            day_file: "2026/01/01/audits.jsonl".to_owned(),
+            line_offset: (cause != Cause::Operator).then_some(seq),
+            reason: String::new(),
+            at: "2026-01-01T00:00:00.000Z".to_owned(),
+        };
+        let event = |line: &LedgerLine| Event {
+            op: line.op,
+            cause: line.cause,
+            row_offset: line.row.map(|row| row.offset),
+            run_id: String::new(),
+            day_file: Arc::from(line.day_file.as_str()),
+            line_offset: line.line_offset,
+            reason: Arc::from(""),
+        };
+        let mut log = PassLog::default();
+        for batch in [1, 10] {
+            let lines = [
+                line(batch, Op::Note, Cause::Superseded),
+                line(batch + 1, Op::Retract, Cause::Rejected),
+                line(batch + 2, Op::Retract, Cause::Rescored),
+                line(batch + 3, Op::Restore, Cause::Rejected),
+                line(batch + 4, Op::Order, Cause::Operator),
+            ];
+            let mut bytes = Vec::new();
+            lines.iter().for_each(|line| line.write(&mut bytes));
+            log.on_ledger_lines(&lines.iter().map(event).collect::<Vec<_>>(), &bytes);
+        }
+        let lines = flushed(&mut log, false);
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        for (line, words) in lines.iter().zip([
+            "4 rows retracted, the rows stay in the export; first run run-2",
+            "2 rows restored, nothing overrules them any more; first run run-4",
+            "2 standing orders given; first run run-5",
+        ]) {
+            assert!(line.contains(words), "{line}");
+            assert!(line.contains("\\u{1b}"), "{line:?}");
+        }
+        assert!(
+            lines[0].contains("2026/01/01/audits.jsonl, line at byte 2"),
+            "{lines:?}"
         );
         assert_eq!(flushed(&mut log, false), [""; 0], "events are logged once");
     }

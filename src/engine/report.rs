@@ -1,5 +1,7 @@
 //! Read-only accessors: totals, the queue, skipped day-files, and a snapshot of all pairs.
 
+use std::sync::Arc;
+
 use crate::engine::Engine;
 use crate::engine::merge::SourceProblem;
 use crate::engine::metrics::Metrics;
@@ -80,7 +82,10 @@ impl Engine {
     /// Returns a snapshot of all pairs, for readers on other threads.
     #[must_use]
     pub fn state_snapshot(&self) -> StateSnapshot {
-        self.pairs.snapshot(&self.commits.ledger.orders)
+        StateSnapshot {
+            recent_flags: Arc::new(self.commits.ledger.all_recent_flags().clone()),
+            ..self.pairs.snapshot(&self.commits.ledger.orders)
+        }
     }
 
     /// Returns the pairs in memory.

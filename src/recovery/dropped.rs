@@ -17,6 +17,8 @@ pub enum DropReason {
     Gone,
     /// No line of the day-files earns it: the line was changed or removed, or is refused now.
     LineGone,
+    /// An operator ordered its run out, and its line earns no row therefore.
+    Ordered,
     /// The firewall forbids it.
     Forbidden,
 }
@@ -49,6 +51,7 @@ impl fmt::Display for DroppedRows {
             (DropReason::Unreadable, None) => write!(out, ", cannot read {path}")?,
             (DropReason::Gone, _) => write!(out, ", {path} is gone")?,
             (DropReason::LineGone, _) => write!(out, ", no line of the day-files earns them now")?,
+            (DropReason::Ordered, _) => write!(out, ", an order keeps them out")?,
             (DropReason::Forbidden, _) => write!(out, ", forbidden by the firewall")?,
         }
         match self.first_run.as_str() {

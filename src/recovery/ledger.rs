@@ -68,7 +68,16 @@ pub(super) fn open_ledger(setup: &Setup, export_len: u64) -> Result<FoldedLedger
         begin_ledger(setup, export_len)?;
     }
     let file = Export::open_or_create(Arc::clone(storage), &setup.ledger_path)?;
-    fold_ledger(setup, file)
+    let folded = fold_ledger(setup, file)?;
+    if has_line {
+        let ledger = setup.ledger_path.display();
+        let (rows, orders) = (folded.mark.rows_out, folded.changes.orders.len());
+        tracing::info!(
+            %ledger, rows, orders,
+            "adopted the retraction ledger {ledger}: {rows} retracted rows, {orders} standing orders"
+        );
+    }
+    Ok(folded)
 }
 
 /// Writes a ledger with its first lines under another name and renames it, so that it is there whole or not at all.
@@ -120,7 +129,17 @@ fn begin_ledger(setup: &Setup, export_len: u64) -> Result<(), EngineError> {
         storage.sync_dir(setup.ledger_path.parent().unwrap_or(Path::new(".")))
     };
     let path = setup.ledger_path.clone();
-    write().map_err(|source| ExportError::Io { path, source }.into())
+    write().map_err(|source| ExportError::Io { path, source })?;
+    // A rebuild gives it another name later, and prints its own result.
+    if !origin.is_rebuild {
+        let (ledger, cause) = (setup.ledger_path.display(), cause.code());
+        let orders = origin.orders.len();
+        tracing::info!(
+            %ledger, cause, orders,
+            "began the retraction ledger {ledger} ({cause}) of an export of {export_len} bytes, with {orders} standing orders"
+        );
+    }
+    Ok(())
 }
 
 /// Gives the ledger the rights of the export: its readers read both. A file that keeps other rights is reported by `check`.

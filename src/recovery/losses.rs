@@ -11,10 +11,11 @@ use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::open_day_file;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::PairId;
+use crate::pair::orders::Orders;
 use crate::platform::storage::{exists, read_full_at};
 use crate::record::firewall::FIREWALL;
 use crate::record::kept_stamps::{self, KeptStamps};
-use crate::record::keys::RowKey;
+use crate::record::keys::{RowKey, RunKey};
 use crate::record::parse;
 use crate::record::row;
 use crate::recovery::availability::{Availability, Obstacles, availability};
@@ -84,6 +85,7 @@ pub(super) fn find_losses(
         setup,
         obstacles,
         old: old.as_ref(),
+        orders: orders_of(stage),
         added_keys,
         replaced: unmatched.replaced,
         by_pair: HashMap::new(),
@@ -108,6 +110,15 @@ pub(super) fn find_losses(
         left_out: unmatched.left_out,
         dropped: sorter.groups.into_values().collect(),
     })
+}
+
+/// Returns the orders that the fresh export was made with.
+fn orders_of(stage: &Setup) -> Orders {
+    let mut orders = Orders::default();
+    for (order, _reason) in &stage.ledger_origin.orders {
+        orders.insert(RunKey::from_run_id(&order.run_id), &order.pair);
+    }
+    orders
 }
 
 fn open(setup: &Setup, path: &Path) -> Result<Option<Export>, EngineError> {
@@ -217,6 +228,7 @@ struct Sorter<'a> {
     setup: &'a Setup,
     obstacles: Obstacles,
     old: Option<&'a Export>,
+    orders: Orders,
     /// The keys of fresh rows without one in the old export.
     added_keys: HashMap<RowKey, u64>,
     replaced: u64,
@@ -278,7 +290,12 @@ impl Sorter<'_> {
                 self.replaced += 1;
                 return Ok(());
             }
-            let (reason, at) = reason_of(&origin.availability);
+            let (reason, at) = match reason_of(&origin.availability) {
+                (DropReason::LineGone, _) if self.is_ordered_out(offset, &origin.path)? => {
+                    (DropReason::Ordered, None)
+                }
+                found => found,
+            };
             let day = day_of(&origin.path);
             return self.add(day, reason, (1, Some(offset)), at);
         }
@@ -298,6 +315,16 @@ impl Sorter<'_> {
         };
         let at = hidden.map(|(path, error)| (path.display().to_string(), Some(error)));
         self.add(None, reason, (1, Some(offset)), at)
+    }
+
+    /// Returns whether an order is on the run of a row of the old export.
+    fn is_ordered_out(&self, offset: u64, pair: &PairPath) -> Result<bool, EngineError> {
+        let Some(old) = self.old.filter(|_| !self.orders.is_empty()) else {
+            return Ok(false);
+        };
+        let row = old.row_at(offset)?;
+        let run = row::view(&row).map(|row| RunKey::from_run_id(&row.source_run_id));
+        Ok(run.is_ok_and(|run| self.orders.apply_to(run, pair.as_bytes())))
     }
 
     /// Returns the key of a line if it can be read. A row that was edited in the export is not lost: its line earns it

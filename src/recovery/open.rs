@@ -132,10 +132,13 @@ fn case_with_ledger(
     };
     let storage = &*setup.storage;
     match decide(state, find_export(storage, &setup.ledger_path, mark)?) {
-        RecoveryCase::Stop(cause) => {
+        // A state that is older than the export is not used: the adoption holds the ledger against the rows instead.
+        RecoveryCase::Stop(cause)
+            if case != RecoveryCase::Adopt || cause == CannotStart::Missing =>
+        {
             Err(stop_error(storage, &setup.ledger_path, cause, mark, committed).into())
         }
-        RecoveryCase::Continue => Ok(case),
+        RecoveryCase::Continue | RecoveryCase::Stop(_) => Ok(case),
         other => Ok(other),
     }
 }

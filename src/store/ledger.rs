@@ -31,7 +31,8 @@ impl RowFlags {
     const NOTED: u8 = 2;
     /// The bits of the index in [`RowFlags::CAUSES`], for a row that is out.
     const CAUSE_SHIFT: u8 = 2;
-    const CAUSES: [Cause; 5] = [
+    /// The causes that take a row out; their order is persisted.
+    pub const CAUSES: [Cause; 5] = [
         Cause::Rejected,
         Cause::NeedsHumanReview,
         Cause::UnknownCategory,

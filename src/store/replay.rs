@@ -207,6 +207,7 @@ impl Replay {
             claimed,
             claimable: self.claimable,
             changed: pairs.map(|(path, pair)| (path, Arc::new(pair))).collect(),
+            recent_flags: Arc::new(self.ledger_changes.rows),
         })
     }
 }

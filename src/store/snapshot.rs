@@ -15,6 +15,7 @@ use crate::pair::orders::Orders;
 use crate::pair::verdict::Verdict;
 use crate::pair::{ActivePair, Overlay};
 use crate::record::keys::RunKey;
+use crate::store::ledger::RowFlags;
 use crate::store::state::StateView;
 use crate::store::state::error::StateError;
 
@@ -31,6 +32,8 @@ pub struct StateSnapshot {
     pub claimable: u64,
     /// The standing orders of operators.
     pub orders: Arc<Orders>,
+    /// The flags of rows in the retraction ledger, as far as the state does not have them yet.
+    pub recent_flags: Arc<BTreeMap<u64, RowFlags>>,
 }
 
 /// The lines of one run in one pair.
@@ -51,6 +54,17 @@ impl StateSnapshot {
         self.changed
             .sort_by(|(path, _), (other, _)| path.cmp(other));
         self
+    }
+
+    /// Returns the flags of a row in the retraction ledger.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn row_flags(&self, row_offset: u64) -> Result<RowFlags, StateError> {
+        match self.recent_flags.get(&row_offset) {
+            Some(flags) => Ok(*flags),
+            None => self.view.row_flags(row_offset),
+        }
     }
 
     /// A pair as it is known.

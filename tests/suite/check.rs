@@ -1,11 +1,15 @@
 //! `check`: its findings, and which of them are failures.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::process::Bench;
+use distilld::lake::path::ledger_path;
+
+use crate::support::lake_gen::Stream;
+use crate::support::process::{Bench, evidence_with, scored, scored_as};
 
 /// Returns the exit code and the lines of `check`.
 fn check(root: &Path) -> (Option<i32>, Vec<String>) {
@@ -148,4 +152,72 @@ fn an_export_that_stops_the_start_fails() {
         let start = bench.run(&mut bench.command(&["run", "--once"]));
         assert_eq!(code, start.status.code(), "{what}: {}", start.stderr);
     }
+}
+
+/// Every ledger that its readers refuse is found, and the line names what to do.
+#[test]
+fn a_ledger_that_readers_refuse_or_cannot_read_is_found() {
+    type Harm = (&'static str, &'static str, &'static str, fn(&Path, &Path));
+    let harms: [Harm; 7] = [
+        ("ok  ", "1 rows are retracted", "", |_, _| {}),
+        (
+            "warn",
+            "does not exist, so nothing shows",
+            "restore it",
+            |ledger, _| {
+                fs::remove_file(ledger).unwrap();
+            },
+        ),
+        ("fail", "is empty", "", |ledger, _| {
+            fs::write(ledger, "").unwrap()
+        }),
+        ("fail", "is damaged", "", |ledger, _| {
+            let text = fs::read_to_string(ledger).unwrap();
+            fs::write(ledger, text.replace("\"seq\":1,", "\"seq\":2,")).unwrap();
+        }),
+        ("fail", "does not fit its export", "", |ledger, other| {
+            fs::copy(other, ledger).unwrap();
+        }),
+        ("fail", "not a regular file", "move it away", |ledger, _| {
+            fs::remove_file(ledger).unwrap();
+            fs::create_dir(ledger).unwrap();
+        }),
+        (
+            "warn",
+            "mode 0600, and the export of",
+            "chmod --reference",
+            |ledger, _| {
+                fs::set_permissions(ledger, fs::Permissions::from_mode(0o600)).unwrap();
+            },
+        ),
+    ];
+    let lake_with = |text: &str| {
+        let bench = Bench::new();
+        let pair = "2026/01/01/a.jsonl";
+        bench.append(Stream::Evidence, pair, evidence_with("a", text));
+        bench.append(Stream::Scored, pair, scored("a"));
+        bench.append(Stream::Scored, pair, scored_as("a", "rejected"));
+        bench.append_run(pair, "b");
+        bench.once();
+        bench
+    };
+    // Of the same length, so that only the hash of the row differs.
+    let other = lake_with("b text");
+    for (severity, what, fix, harm) in harms {
+        let bench = lake_with("a text");
+        let ledger = ledger_path(&bench.export());
+        let export = fs::Permissions::from_mode(0o640);
+        fs::set_permissions(bench.export(), export.clone()).unwrap();
+        fs::set_permissions(&ledger, export).unwrap();
+        harm(&ledger, &ledger_path(&other.export()));
+        let (_code, lines) = check(&bench.root());
+        let begin = format!("{severity} retraction ledger ");
+        let found = lines
+            .iter()
+            .find(|line| line.starts_with(&begin) && line.contains(what));
+        let found = found.unwrap_or_else(|| panic!("{what}: {lines:#?}"));
+        assert!(found.contains(fix), "{found}");
+    }
+    let (_code, lines) = check(lake().path());
+    assert!(line(&lines, "ok   retraction ledger ").contains("does not exist yet"));
 }

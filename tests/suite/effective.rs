@@ -29,13 +29,20 @@ const EFFECTIVE: RebuildOptions = RebuildOptions {
 };
 const PAIR: &str = "2026/05/01/a.jsonl";
 
+/// Verifies the export, with its differing rows in memory at once and in many slices.
 fn verified(disk: &SimDisk) -> VerifyResult {
+    let [whole, sliced] = [ROWS_HELD_MAX, 2].map(|rows| verified_with(disk, rows));
+    assert_eq!(whole, sliced);
+    whole
+}
+
+fn verified_with(disk: &SimDisk, rows_held_max: u64) -> VerifyResult {
     let lake = LakeReader::new(disk, Path::new(ROOT)).unwrap();
     let options = VerifyOptions {
         max_line_bytes: MAX_LINE_BYTES,
         settle: Duration::ZERO,
         patience: Duration::ZERO,
-        rows_held_max: ROWS_HELD_MAX,
+        rows_held_max,
     };
     verify(&lake, &options, &mut |_, _, _| {}).unwrap().result
 }
@@ -65,7 +72,7 @@ fn append(disk: &SimDisk, stream: &str, text: &str) {
     disk.append_durable(source(stream, PAIR), text.as_bytes());
 }
 
-/// Appends to each pair later lines of some of its runs.
+/// Appends to each pair later lines of some of its runs, and other evidence of some.
 fn score_again(disk: &SimDisk, pairs: &Pairs, rng: &mut Rng) {
     for (pair, (scored_lines, _)) in pairs {
         let text = String::from_utf8_lossy(scored_lines.as_deref().unwrap_or_default());
@@ -84,6 +91,14 @@ fn score_again(disk: &SimDisk, pairs: &Pairs, rng: &mut Rng) {
             let line = serde_json::json!({"evidence_run_id": run, "category": category});
             let line = format!("{line}\n");
             disk.append_durable(source("scored-runs", pair), line.as_bytes());
+            if rng.u8(0..3) == 0 {
+                let run = serde_json::json!(run);
+                let text = rng.u32(..);
+                let line = format!(
+                    "\n{{\"run_id\":{run},\"model_role\":\"executor\",\"text\":\"{text}\"}}\n"
+                );
+                disk.append_durable(source("evidence", pair), line.as_bytes());
+            }
         }
     }
 }

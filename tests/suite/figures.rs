@@ -1,12 +1,12 @@
 //! One figure has one value wherever it is shown: every table, gauge and plot adds up, to the lines of the account and to
 //! the rows of the export, after retries, kills, a lost state, a full disk, and a clock that jumps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use distilld::cli::render::status::{TerminalSize, page};
 use distilld::engine::Engine;
-use distilld::lake::path::{PairPath, Stream as ProductStream};
+use distilld::lake::path::{PairPath, Stream as ProductStream, ledger_path};
 use distilld::pair::verdict::VerdictKind;
 use distilld::platform::clock::Clock as _;
 use distilld::query::status::Status;
@@ -19,6 +19,7 @@ use crate::support::bench::{Bench, EXPORT, STATE_DIR};
 use crate::support::http::{get, metric, metric_sum};
 use crate::support::kill_harness::append_step;
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, script};
+use crate::support::ledger::read_ledger;
 use crate::support::process::Bench as ProcessBench;
 use crate::support::sim_disk::SimDisk;
 
@@ -240,6 +241,40 @@ struct Surfaces {
     status: Value,
     daemon: Option<(String, Value)>,
     rows: u64,
+    ledger: LedgerFigures,
+}
+
+/// The retraction ledger in figures, by the contract of its consumers.
+#[derive(Debug, PartialEq, Eq)]
+struct LedgerFigures {
+    rows: u64,
+    len_bytes: u64,
+    orders: u64,
+    /// Of the rows, those that an order took out.
+    ordered_out: u64,
+}
+
+impl LedgerFigures {
+    fn read(bench: &ProcessBench) -> Self {
+        let ledger = std::fs::read(ledger_path(&bench.export())).unwrap();
+        let (mut out, mut orders) = (BTreeMap::new(), BTreeSet::new());
+        for event in read_ledger(&bench.export_bytes(), &ledger).unwrap() {
+            let row = event.row.map(|(offset, _len)| offset);
+            match (event.op.as_str(), row) {
+                ("retract", Some(row)) => assert_eq!(out.insert(row, event.cause), None),
+                ("restore", Some(row)) => assert!(out.remove(&row).is_some()),
+                ("order", _) => assert!(orders.insert(event.run_id)),
+                ("revoke", _) => assert!(orders.remove(&event.run_id)),
+                _ => {}
+            }
+        }
+        Self {
+            rows: out.len() as u64,
+            len_bytes: ledger.len() as u64,
+            orders: orders.len() as u64,
+            ordered_out: out.values().filter(|cause| *cause == "operator").count() as u64,
+        }
+    }
 }
 
 fn sum_of(values: &Value) -> u64 {
@@ -286,6 +321,7 @@ impl Surfaces {
             scored["exported"].as_u64().unwrap() + export["rows_unclaimed"].as_u64().unwrap(),
             self.rows
         );
+        self.check_ledger(when);
         self.check_table(when);
         if let Some((metrics, recent)) = &self.daemon {
             self.check_metrics(when, metrics);
@@ -296,6 +332,38 @@ impl Surfaces {
             assert_eq!(sum("exported"), self.rows, "{when}: rows of the plot");
             let refused = Self::count(scored, Self::refusals());
             assert_eq!(sum("refused"), refused, "{when}: refused lines of the plot");
+        }
+    }
+
+    /// Compares the figures of the retraction ledger with its fold.
+    fn check_ledger(&self, when: &str) {
+        let shown = &self.status["retractions"];
+        let figure = |key: &str| shown[key].as_u64().unwrap();
+        let figures = LedgerFigures {
+            rows: figure("rows"),
+            len_bytes: figure("len_bytes"),
+            orders: figure("orders"),
+            ordered_out: self.ledger.ordered_out,
+        };
+        assert_eq!(figures, self.ledger, "{when}");
+        let contradicted = self.status["export"]["contradicted"].as_u64().unwrap();
+        // A row that an order took out first may be contradicted as well.
+        let range = contradicted..=contradicted + figures.ordered_out;
+        assert!(
+            range.contains(&figures.rows),
+            "{when}: {range:?} {figures:?}"
+        );
+        assert!(contradicted > 0, "{when}");
+        let Some((text, _)) = &self.daemon else {
+            return;
+        };
+        for (name, figure) in [
+            ("distilld_export_rows_retracted", figures.rows),
+            ("distilld_export_rows_contradicted", contradicted),
+            ("distilld_ledger_size_bytes", figures.len_bytes),
+            ("distilld_standing_orders", figures.orders),
+        ] {
+            assert_eq!(metric(text, name), Some(figure as f64), "{when}: {name}");
         }
     }
 
@@ -370,7 +438,17 @@ fn surfaces(bench: &ProcessBench, address: Option<std::net::SocketAddr>) -> Surf
         status: bench.status(),
         daemon,
         rows: bench.row_count() as u64,
+        ledger: LedgerFigures::read(bench),
     }
+}
+
+/// Returns the run of an effective row, and a run that waits.
+fn runs_to_order_out(bench: &ProcessBench) -> [String; 2] {
+    let rows = bench.run(&mut bench.command(&["rows"]));
+    rows.check(0, &[]);
+    let row: Value = serde_json::from_str(rows.stdout.lines().last().unwrap()).unwrap();
+    let waiting = &bench.status()["waiting_oldest"][0]["run_id"];
+    [&row["source_run_id"], waiting].map(|run| run.as_str().unwrap().to_owned())
 }
 
 #[test]
@@ -381,7 +459,7 @@ fn every_table_gauge_and_plot_of_a_daemon_adds_up() {
     first
         .iter()
         .for_each(|step| append_step(&bench.root(), step).unwrap());
-    let (daemon, address) = bench.listening();
+    let (mut daemon, address) = bench.listening();
     surfaces(&bench, Some(address)).check("after the first half");
     let letters = bench.ask(&["dead-letters", "--json"])["letters"].clone();
     let letters = letters.as_array().unwrap();
@@ -394,6 +472,31 @@ fn every_table_gauge_and_plot_of_a_daemon_adds_up() {
         bench.run(&mut bench.command(retry)).check(0, &[]);
     }
     surfaces(&bench, Some(address)).check("after retries");
+    let [exported, waiting] = runs_to_order_out(&bench);
+    let order = ["retract", &exported, &waiting, "--reason", "a test"];
+    bench.run(&mut bench.command(&order)).check(0, &[]);
+    // An answer is at most two seconds old.
+    bench.wait_answer(&mut daemon, address, "/metrics", "the orders", |answer| {
+        metric(&answer.body, "distilld_standing_orders") == Some(2.0)
+    });
+    let refused = Surfaces::count(&bench.status()["scored"], Surfaces::refusals());
+    bench.wait_answer(&mut daemon, address, "/recent.json", "refusals", |answer| {
+        let series = answer.json()["series"].clone();
+        let series = series.as_object().unwrap().values();
+        refused == series.map(|series| sum_of(&series["refused"])).sum::<u64>()
+    });
+    let ordered = surfaces(&bench, Some(address));
+    ordered.check("after an order");
+    assert_eq!(ordered.ledger.orders, 2);
+    assert!(ordered.ledger.ordered_out > 0);
+    // This process has written every event.
+    let (text, _) = ordered.daemon.as_ref().unwrap();
+    let retracted = metric_sum(text, "distilld_retracted_rows_total", "");
+    let restored = metric(text, "distilld_restored_rows_total").unwrap();
+    assert_eq!(retracted - restored, ordered.ledger.rows as f64);
+    let by_order = metric_sum(text, "distilld_retracted_rows_total", "cause=\"operator\"");
+    assert_eq!(by_order, ordered.ledger.ordered_out as f64);
+    assert!(ordered.status["scored"]["ordered"].as_u64() > Some(0));
     daemon.kill_9().unwrap();
     surfaces(&bench, None).check("after a kill");
     second
@@ -416,6 +519,27 @@ fn every_table_gauge_and_plot_of_a_daemon_adds_up() {
         bench.stop(daemon);
     }
     assert!(bench.row_count() > 50);
+    let planned = bench.run(&mut bench.command(&["rebuild", "--dry-run"]));
+    let planned: Value = serde_json::from_str(&planned.stdout).unwrap();
+    assert_eq!(planned["refused"], Value::Null, "{planned}");
+    let dropped = planned["dropped"].as_array().unwrap();
+    assert!(
+        dropped.iter().all(|group| group["reason"] == "ordered"),
+        "{planned}"
+    );
+    // Of such a run all rows are dropped, also those that a line had taken out before.
+    let ordered_out = surfaces(&bench, None).ledger.ordered_out;
+    assert!(
+        planned["rows_dropped"].as_u64() >= Some(ordered_out),
+        "{planned}"
+    );
+    let revoke = ["retract", "--revoke", &exported, &waiting];
+    bench.run(&mut bench.command(&revoke)).check(0, &[]);
+    let revoked = surfaces(&bench, None);
+    let ledger = &revoked.ledger;
+    assert_eq!((ledger.orders, ledger.ordered_out), (0, 0));
+    revoked.check_ledger("after the orders ended");
+    bench.once();
     bench.run(&mut bench.command(&["rebuild"])).check(0, &[]);
     let (daemon, address) = bench.listening();
     surfaces(&bench, Some(address)).check("after a rebuild");

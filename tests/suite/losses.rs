@@ -44,7 +44,9 @@ fn result(ended: &Ended) -> Value {
 fn names_beside_export(bench: &Bench) -> Vec<String> {
     let listed = fs::read_dir(bench.export().parent().unwrap()).unwrap();
     let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter(|name| name != "sft_export.jsonl").collect();
+    let mut names: Vec<String> = names
+        .filter(|name| name != "sft_export.jsonl" && !name.starts_with("sft_retractions.jsonl"))
+        .collect();
     names.sort();
     names
 }

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::kill_harness::{Daemon, wait_until};
 use crate::support::lake_gen::Stream;
 use crate::support::manager::{Freezable, Manager, StoppedThread};
-use crate::support::process::{Bench, LONG, STOP, evidence, evidence_with, scored};
+use crate::support::process::{Bench, LONG, STOP, evidence, evidence_with, scored, scored_as};
 
 const PAIR: &str = "2026/01/01/audits.jsonl";
 /// The watchdog time-out: four of the daemon's check intervals.
@@ -308,6 +308,62 @@ fn a_status_report_is_one_event_with_all_figures() {
         let field = format!(" {}=", kind.code());
         assert!(line.contains(&field), "no {field} in {line}");
     }
+    bench.stop(daemon);
+}
+
+/// A pass logs its retractions in one line, an order in two, and a start names the ledger.
+#[test]
+fn the_log_has_a_line_for_the_events_of_the_ledger() {
+    let bench = Bench::new();
+    let runs: Vec<String> = (0..20).map(|n| format!("run{n:02}")).collect();
+    let lines = |of: fn(&str) -> String| runs.iter().map(|run| of(run)).collect::<String>();
+    bench.append(Stream::Evidence, PAIR, lines(evidence));
+    bench.append(Stream::Scored, PAIR, lines(scored));
+    let mut daemon = bench.start_caught_up();
+    let wait_log = |daemon: &mut Daemon, words: &str| {
+        bench.wait_for(daemon, words, || bench.log_text().contains(words));
+    };
+    wait_log(&mut daemon, "began the retraction ledger");
+    assert!(bench.log_text().contains("cause=created"));
+    bench.append(
+        Stream::Scored,
+        PAIR,
+        lines(|run| scored_as(run, "rejected")),
+    );
+    let at = lines(scored).len();
+    wait_log(
+        &mut daemon,
+        &format!(
+            "20 rows retracted, the rows stay in the export; first run run00 (rejected, {PAIR}, line at byte {at})"
+        ),
+    );
+    bench.append(Stream::Scored, PAIR, scored("run00"));
+    bench.wait_for(&mut daemon, "the row", || bench.row_count() == 21);
+    for (flags, words) in [
+        (
+            &["--reason", "a\nb"][..],
+            ["1 row retracted", "1 standing order given; first run run00"],
+        ),
+        (
+            &["--revoke"],
+            ["1 row restored", "1 standing order ended; first run run00"],
+        ),
+    ] {
+        let order = [&["retract", "run00"][..], flags].concat();
+        bench.run(&mut bench.command(&order)).check(0, &[]);
+        words.iter().for_each(|words| wait_log(&mut daemon, words));
+    }
+    bench.stop(daemon);
+    assert_eq!(
+        bench.log_text().matches("retracted, the rows stay").count(),
+        2
+    );
+    bench.remove_state();
+    let mut daemon = bench.start_caught_up();
+    wait_log(
+        &mut daemon,
+        "sft_retractions.jsonl: 20 retracted rows, 0 standing orders",
+    );
     bench.stop(daemon);
 }
 

@@ -25,6 +25,15 @@ fn rows_shown(browser: &Browser) -> String {
     shown.as_str().unwrap_or_default().to_owned()
 }
 
+/// Returns the figure and the note of the tile of retracted rows.
+fn retracted_shown(browser: &Browser) -> String {
+    let shown = browser.run(
+        "const tile = [...document.querySelectorAll('#tiles div')].find((tile) => tile.querySelector('dt').textContent === 'Retracted');
+         return tile ? [...tile.querySelectorAll('dd')].map((part) => part.textContent).join(', ') : '';",
+    );
+    shown.as_str().unwrap_or_default().to_owned()
+}
+
 /// Returns the rows of the table whose verdicts do not add up to their lines, and tiles that differ from the table or the
 /// plot.
 const SUMS: &str = r"
@@ -104,6 +113,17 @@ fn rows_and_faults_appear_live_and_lake_content_is_escaped() {
             .to_string()
             .contains("hit")
     );
+
+    assert_eq!(retracted_shown(&browser), "0, 2 effective");
+    bench.append(Stream::Scored, PAIR, scored_as("r1", "rejected"));
+    bench.wait_for(&mut daemon, "the page shows the retracted row", || {
+        retracted_shown(&browser) == "1, 1 effective"
+    });
+    let order = ["retract", "--unseen", "r1", "r9", "--reason", "a test"];
+    bench.run(&mut bench.command(&order)).check(0, &[]);
+    bench.wait_for(&mut daemon, "the page shows the orders", || {
+        retracted_shown(&browser) == "1, 1 effective, 2 standing orders"
+    });
 
     bench.append(
         Stream::Evidence,

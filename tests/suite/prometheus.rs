@@ -15,7 +15,7 @@ use crate::support::http::get;
 use crate::support::kill_harness::wait_until;
 use crate::support::lake_gen::Stream;
 use crate::support::manager::StoppedThread;
-use crate::support::process::{Bench, LONG, evidence_with, scored, scored_as};
+use crate::support::process::{Bench, LONG, evidence, evidence_with, scored, scored_as};
 
 const PAIR: &str = "2026/05/01/audits.jsonl";
 
@@ -231,12 +231,23 @@ fn each_alert_fires_for_its_fault_and_not_before() {
     );
     polled.append_run(PAIR, "r1");
     polled.append(Stream::Scored, PAIR, scored_as("r1", "rejected"));
+    // A scorer that goes wrong: it rejects what it has accepted.
+    let runs: Vec<String> = (0..40).map(|n| format!("wrong{n}")).collect();
+    let lines = |of: fn(&str) -> String| runs.iter().map(|run| of(run)).collect::<String>();
+    polled.append(Stream::Evidence, PAIR, lines(evidence));
+    polled.append(Stream::Scored, PAIR, lines(scored));
+    polled.wait_run(&mut polled_daemon, "wrong39");
+    polled.append(
+        Stream::Scored,
+        PAIR,
+        lines(|run| scored_as(run, "rejected")),
+    );
     polled.append(Stream::Scored, PAIR, "{\n");
     let fifo = polled.path(Stream::Scored, "2026/05/01/fifo.jsonl");
     assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
     let counted = [
         "DistilldMalformedLines",
-        "DistilldContradictedRows",
+        "DistilldRetractions",
         "DistilldIncomplete",
     ];
     server.wait_firing(polled_at, &counted, &mut fired);
@@ -284,6 +295,8 @@ type RuleTest = (
     &'static str,
     &'static [&'static str],
 );
+
+const REJECTED_ROWS: &str = "distilld_retracted_rows_total{cause=\"rejected\"}";
 
 /// What `promtool test rules` reads.
 const RULE_TESTS: &[RuleTest] = &[
@@ -375,6 +388,49 @@ const RULE_TESTS: &[RuleTest] = &[
         &["DistilldNotCaughtUp"],
     ),
     (
+        "a few rejections are ordinary",
+        &[
+            (REJECTED_ROWS, "0+1x99"),
+            ("distilld_export_rows", "2000x99"),
+            ("distilld_caught_up", "1x99"),
+        ],
+        "90m",
+        &[],
+    ),
+    (
+        "a scorer that went wrong",
+        &[
+            (REJECTED_ROWS, "0+3x99"),
+            ("distilld_export_rows", "2000x99"),
+            ("distilld_caught_up", "1x99"),
+        ],
+        "90m",
+        &["DistilldRetractions"],
+    ),
+    (
+        "an operator takes runs out",
+        &[
+            (
+                "distilld_retracted_rows_total{cause=\"operator\"}",
+                "0+3x99",
+            ),
+            ("distilld_export_rows", "2000x99"),
+            ("distilld_caught_up", "1x99"),
+        ],
+        "90m",
+        &[],
+    ),
+    (
+        "the retractions of a history",
+        &[
+            (REJECTED_ROWS, "0+30x99"),
+            ("distilld_export_rows", "2000x99"),
+            ("distilld_caught_up", "0x40 1x40"),
+        ],
+        "50m",
+        &[],
+    ),
+    (
         "a fault of another daemon silences nothing",
         &[
             ("distilld_lag_seconds", "90x9"),
@@ -411,10 +467,12 @@ fn one_fault_has_one_alert_and_hides_no_other() {
         let usual = usual.iter().filter(|(name, _)| !is_given(name));
         let series: Vec<Value> = (usual.chain(*figures))
             .map(|(name, values)| {
-                let times = values.split_once('x');
-                let values = times.map_or((*values).to_owned(), |(value, times)| {
-                    format!("{value}+0x{times}")
-                });
+                let constant = |part: &str| match part.split_once('x') {
+                    Some((value, times)) if !value.contains('+') => format!("{value}+0x{times}"),
+                    _ => part.to_owned(),
+                };
+                let values: Vec<String> = values.split(' ').map(constant).collect();
+                let values = values.join(" ");
                 serde_json::json!({ "series": ours(name), "values": values })
             })
             .collect();

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use distilld::lake::chunk::LineLimits;
-use distilld::lake::path::PairPath;
+use distilld::lake::path::{PairPath, ledger_path};
 use distilld::pair::verdict::LineTotals;
 use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::platform::root_lock::RootLock;
@@ -22,6 +22,7 @@ use distilld::query::explain::{ExplainContext, Explanation, explain};
 use distilld::query::plan::{Delta, Plan, PlanContext, plan};
 use distilld::query::status::UnreadPairs;
 use distilld::query::status::{measured, waiting_oldest};
+use distilld::record::timestamp::moment;
 use fastrand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -190,16 +191,25 @@ fn rows(bench: &EngineBench) -> i64 {
     memchr::memchr_iter(b'\n', &export).count() as i64
 }
 
-/// Returns what a run did, in a plan's figures; the rows are compared separately.
+/// Returns how many events of a kind the ledger has.
+fn events(bench: &EngineBench, op: &str) -> i64 {
+    let ledger = bench.disk.read(ledger_path(Path::new(EXPORT))).unwrap();
+    let op = format!("\"op\":\"{op}\"");
+    memchr::memmem::find_iter(&ledger, op.as_bytes()).count() as i64
+}
+
+/// Returns what a run did, in a plan's figures; the rows and the events of the ledger are compared separately.
 fn done(planned: &Delta, before: &LineTotals, after: &LineTotals) -> Delta {
     Delta {
         rows: planned.rows,
         claimed: planned.claimed,
+        retracted: planned.retracted,
+        restored: planned.restored,
         ..Delta::between(before, after)
     }
 }
 
-/// Rewrites a day-file of every third lake under the engine: lines removed, lines duplicated, or a different
+/// Rewrites a day-file of every fourth lake under the engine: lines removed, lines duplicated, or a different
 /// beginning.
 fn rewrite_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
     let pairs: Vec<String> = pairs_of(steps).into_keys().collect();
@@ -219,7 +229,24 @@ fn rewrite_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
     }
 }
 
-/// Moves a pair of another third of the lakes to another day.
+/// Removes the lines of refused categories, so that the rows that they overrule return.
+fn remove_refusals(bench: &EngineBench, steps: &[Step]) {
+    for pair in pairs_of(steps).into_keys() {
+        let path = Stream::Scored.path(Path::new(ROOT), &pair);
+        if let Some(bytes) = bench.disk.read(&path) {
+            let is_refused = |line: &&[u8]| {
+                let line = String::from_utf8_lossy(line);
+                line.contains("rejected") || line.contains("needs_human_review")
+            };
+            let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+            let lines: Vec<&[u8]> = lines.filter(|line| !is_refused(line)).collect();
+            bench.disk.write_file(&path, &lines.concat());
+            bench.disk.settle(&path);
+        }
+    }
+}
+
+/// Moves a pair of another fourth of the lakes to another day.
 fn move_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
     let pairs: Vec<String> = pairs_of(steps).into_keys().collect();
     let Some(pair) = rng.choice(&pairs) else {
@@ -238,6 +265,7 @@ fn move_one(rng: &mut Rng, bench: &EngineBench, steps: &[Step]) {
 #[test]
 fn a_plan_predicts_the_following_run_on_random_lakes() {
     let mut rows_planned = 0;
+    let mut all_events = [0, 0];
     for seed in 0..CASES {
         let mut rng = Rng::with_seed(seed);
         let mode = *rng
@@ -265,13 +293,15 @@ fn a_plan_predicts_the_following_run_on_random_lakes() {
                 bench.disk.append_durable(path, bytes);
             }
         }
-        match seed % 3 {
+        match seed % 4 {
             0 => rewrite_one(&mut rng, &bench, &steps),
             1 => move_one(&mut rng, &bench, &steps),
+            2 => remove_refusals(&bench, &steps),
             _ => {}
         }
         let before = bench.engine.as_ref().unwrap().account().clone();
         let rows_before = rows(&bench);
+        let events_before = ["retract", "restore"].map(|op| events(&bench, op));
         let plan = planned(&bench);
         assert_eq!(bench.engine.as_ref().unwrap().account(), &before);
         assert_eq!(rows(&bench), rows_before);
@@ -286,6 +316,11 @@ fn a_plan_predicts_the_following_run_on_random_lakes() {
             "seed {seed}: {plan:#?}"
         );
         rows_planned += plan.total.rows;
+        let written = ["retract", "restore"].map(|op| events(&bench, op));
+        let written = [0, 1].map(|n| written[n] - events_before[n]);
+        let planned_events = [plan.total.retracted, plan.total.restored];
+        assert_eq!(planned_events, written, "seed {seed}: {plan:#?}");
+        all_events = [0, 1].map(|n| all_events[n] + written[n]);
         let total = done(&plan.total, &before.totals, &after.totals);
         assert_eq!(plan.total, total, "seed {seed}");
         for (class, after) in &after.classes {
@@ -302,6 +337,11 @@ fn a_plan_predicts_the_following_run_on_random_lakes() {
     assert!(
         rows_planned > CASES as i64,
         "only {rows_planned} rows in all"
+    );
+    let [retracted, restored] = all_events;
+    assert!(
+        retracted > 20 && restored > 2,
+        "only {retracted} retractions and {restored} restores in all"
     );
 }
 
@@ -493,99 +533,210 @@ fn contradicted_lake(bench: &Bench) {
     bench.once();
 }
 
-/// Returns run, line, rejecting line and category of each reported row, and asserts that the row is the run's.
-fn contradicted(bench: &Bench, listing: &Value) -> Vec<(String, Value, Value, String)> {
+/// Returns run, cause, day-file and overruling line of each listed row, and asserts that the row is the run's.
+fn retracted(bench: &Bench, listing: &Value) -> Vec<(String, String, String, Value)> {
     let export = bench.export_bytes();
     let rows = listing["rows"].as_array().unwrap().iter();
     rows.map(|row| {
-        let run = row["run_id"].as_str().unwrap().to_owned();
+        let text = |key: &str| row[key].as_str().unwrap().to_owned();
+        let run = text("run_id");
         let place = |key: &str| row["row"][key].as_u64().unwrap() as usize;
         let bytes = &export[place("offset")..][..place("len_bytes")];
         let found: Value = serde_json::from_slice(bytes).unwrap();
         assert_eq!(found["source_run_id"], *run);
-        let category = row["category"].as_str().unwrap().to_owned();
+        assert!(moment(&text("at")).is_some(), "{row}");
         (
             run,
+            text("cause"),
+            text("day_file"),
             row["line_offset"].clone(),
-            row["refused_offset"].clone(),
-            category,
         )
     })
     .collect()
 }
 
 #[test]
-fn contradicted_rows_are_listed_by_page_with_and_without_a_daemon() {
+fn retracted_rows_are_listed_by_page_with_and_without_a_daemon() {
     let bench = Bench::new();
     contradicted_lake(&bench);
     let [g, run_77] = ["g", "run-77"].map(|run| scored(run).len());
     let refused_77 = scored_as("run-77", "needs_human_review").len();
-    let row_of = |run: &str, line: Option<usize>, refused: usize, category: &str| {
-        (
-            run.to_owned(),
-            line.into(),
-            refused.into(),
-            category.to_owned(),
-        )
+    let row_of = |run: &str, cause: &str, day_file: &str, line: usize| {
+        let [run, cause, day_file] = [run, cause, day_file].map(str::to_owned);
+        (run, cause, day_file, Value::from(line))
     };
-    let expected = [
-        row_of("g", Some(0), g + run_77 + refused_77, "rejected"),
-        row_of("run-77", Some(g), g + run_77, "needs_human_review"),
-        row_of("h", None, 0, "rejected"),
+    let mut expected = vec![
+        row_of("g", "rejected", B, g + run_77 + refused_77),
+        row_of("run-77", "needs_human_review", B, g + run_77),
+        row_of("h", "rejected", C, 0),
     ];
-    let check = |bench: &Bench| {
-        let list = bench.ask(&["explain", "--contradicted", "--json"]);
-        assert_eq!(contradicted(bench, &list), expected, "{list}");
+    let check = |bench: &Bench, expected: &[(String, String, String, Value)]| {
+        let list = bench.ask(&["explain", "--retracted", "--json"]);
+        let listed = retracted(bench, &list);
+        let (mut sorted, mut wanted) = (listed.clone(), expected.to_vec());
+        sorted.sort_by_key(|row| row.0.clone());
+        wanted.sort_by_key(|row| row.0.clone());
+        assert_eq!(sorted, wanted, "{list}");
+        let count = expected.len();
         assert_eq!(
-            (&list["counted"], &list["more"], &list["not_found"]),
-            (&3.into(), &false.into(), &0.into())
+            (&list["counted"], &list["more"]),
+            (&count.into(), &false.into())
         );
-        for (n, one) in expected.iter().enumerate() {
+        for (n, one) in listed.iter().enumerate() {
             let skip = n.to_string();
+            // The name that the flag had first.
             let page = ["--contradicted", "--json", "--limit", "1", "--skip", &skip];
             let page = bench.ask(&[&["explain"][..], &page].concat());
-            let listed = contradicted(bench, &page);
-            assert_eq!(listed, std::slice::from_ref(one), "{page}");
-            assert_eq!(page["more"], n < 2, "{page}");
+            assert_eq!(retracted(bench, &page), std::slice::from_ref(one), "{page}");
+            assert_eq!(page["more"], n + 1 < count, "{page}");
         }
-        let page = bench.run(&mut bench.command(&["explain", "--contradicted", "--limit", "2"]));
+        let page = bench.run(&mut bench.command(&["explain", "--retracted", "--limit", "2"]));
         page.check(0, &["more results: continue with --skip 2"]);
+        let page = bench.run(&mut bench.command(&["explain", "--retracted"]));
+        page.check(0, &[]);
         assert!(page.stdout.contains("\"run-77\""), "{}", page.stdout);
-        let page = bench.run(&mut bench.command(&["explain", "--contradicted", "--skip", "2"]));
-        assert!(page.stdout.contains("rewritten"), "{}", page.stdout);
+        assert!(
+            page.stdout.contains("needs human review"),
+            "{}",
+            page.stdout
+        );
+        assert_eq!(bench.status()["retractions"]["rows"], count);
     };
-    with_and_without_a_daemon(&bench, |bench, _| check(bench));
-    // The information of the export remains after the loss of the state.
+    with_and_without_a_daemon(&bench, |bench, _| check(bench, &expected));
+    // The information of the ledger remains after the loss of the state, and of the day-file.
     bench.remove_state();
-    bench.once();
-    check(&bench);
-    // No reference leads to a row whose line was rewritten when the line that rejects its run is gone, too.
     fs::remove_file(bench.path(Stream::Scored, C)).unwrap();
-    let list = bench.ask(&["explain", "--contradicted", "--json"]);
-    assert_eq!(contradicted(&bench, &list), expected[..2], "{list}");
-    assert_eq!(
-        (&list["counted"], &list["not_found"]),
-        (&3.into(), &1.into())
-    );
-    let page = bench.run(&mut bench.command(&["explain", "--contradicted"]));
-    assert!(page.stdout.contains("1 more of these"), "{}", page.stdout);
+    bench.once();
+    check(&bench, &expected);
+    // A second accepting line leaves the first row out; an order takes its own row out as well.
+    bench.append(Stream::Scored, B, scored("g"));
+    bench.once();
+    check(&bench, &expected);
+    let order = ["retract", "g", "--reason", "a wrong prompt"];
+    bench.run(&mut bench.command(&order)).check(0, &[]);
+    expected.push(row_of(
+        "g",
+        "operator",
+        B,
+        g + run_77 + refused_77 + 2 * scored_as("g", "rejected").len(),
+    ));
+    let list = bench.ask(&["explain", "--retracted", "--json"]);
+    assert_eq!(retracted(&bench, &list).last(), expected.last(), "{list}");
+    assert_eq!(list["rows"][3]["reason"], "a wrong prompt", "{list}");
+    bench
+        .run(&mut bench.command(&["retract", "g", "--revoke"]))
+        .check(0, &[]);
+    check(&bench, &expected[..3]);
 }
 
 #[test]
-fn without_contradicted_rows_the_list_is_empty() {
+fn without_retracted_rows_the_list_is_empty() {
     let bench = Bench::new();
     lake(&bench);
+    let none = bench.run(&mut bench.command(&["explain", "--retracted"]));
+    none.check(
+        1,
+        &["cannot read the retraction ledger", "start `distilld run`"],
+    );
     with_and_without_a_daemon(&bench, |bench, _| {
-        let list = bench.ask(&["explain", "--contradicted", "--json"]);
+        let list = bench.ask(&["explain", "--retracted", "--json"]);
         assert_eq!(
             (&list["counted"], &list["rows"]),
             (&0.into(), &Value::Array(Vec::new()))
         );
-        let page = bench.run(&mut bench.command(&["explain", "--contradicted"]));
-        assert_eq!(page.stdout, "no row is contradicted\n");
-        for arguments in [&["explain"][..], &["explain", "g", "--contradicted"]] {
+        let page = bench.run(&mut bench.command(&["explain", "--retracted"]));
+        assert_eq!(page.stdout, "no row is retracted\n");
+        for arguments in [&["explain"][..], &["explain", "g", "--retracted"]] {
             bench.run(&mut bench.command(arguments)).check(2, &[]);
         }
+    });
+}
+
+/// Each line of a run shows whether its row is effective, and if not, the line or the order that is the reason.
+#[test]
+fn an_explanation_shows_whether_a_row_is_effective_and_why() {
+    let bench = Bench::new();
+    lake(&bench);
+    bench.append_run(B, "twice");
+    bench.append(Stream::Scored, B, scored("twice"));
+    bench.append(Stream::Scored, B, scored_as("g", "needs_human_review"));
+    bench.append(Stream::Scored, B, scored("late"));
+    // Evidence of a waiting run in another pair.
+    bench.append(Stream::Evidence, C, evidence("f"));
+    bench.once();
+    let order = ["retract", "a", "f", "--reason", "a wrong prompt"];
+    bench.run(&mut bench.command(&order)).check(0, &[]);
+    with_and_without_a_daemon(&bench, |bench, _| {
+        let lines = |run: &str| bench.ask(&["explain", run, "--json"])["lines"].clone();
+        let text = |run: &str| bench.run(&mut bench.command(&["explain", run])).stdout;
+        let g = lines("g");
+        let overruled = &g[0];
+        assert_eq!(overruled["effective"], false, "{g}");
+        assert_eq!(overruled["contradicted"], true, "{g}");
+        let reason = &overruled["retraction"];
+        assert_eq!(reason["cause"], "needs_human_review", "{g}");
+        assert_eq!(reason["line_offset"], g[1]["offset"], "{g}");
+        assert_eq!(reason["category"], "needs_human_review", "{g}");
+        let at = reason["at"].as_str().unwrap();
+        let shown = format!("retracted since {at}, needs human review by the line at byte");
+        assert!(text("g").contains(&shown), "{}", text("g"));
+
+        let twice = lines("twice");
+        let (first, last) = (&twice[0], &twice[1]);
+        assert_eq!(
+            (&first["effective"], &last["effective"]),
+            (&false.into(), &true.into())
+        );
+        assert_eq!(first["retraction"]["cause"], "rescored", "{twice}");
+        assert_eq!(
+            first["retraction"]["line_offset"], last["offset"],
+            "{twice}"
+        );
+        assert_eq!(last["retraction"], Value::Null, "{twice}");
+        assert!(text("twice").contains("effective yes"), "{}", text("twice"));
+
+        let a = lines("a");
+        assert_eq!(a[0]["effective"], false, "{a}");
+        assert_eq!(a[0]["contradicted"], false, "{a}");
+        assert_eq!(a[0]["retraction"]["cause"], "operator", "{a}");
+        assert_eq!(a[0]["retraction"]["reason"], "a wrong prompt", "{a}");
+        assert!(
+            text("a").contains("by an order: \"a wrong prompt\""),
+            "{}",
+            text("a")
+        );
+
+        // Without the order it would wait.
+        let f = lines("f");
+        assert_eq!(f[0]["verdict"], "ordered", "{f}");
+        assert_eq!(f[0]["order"]["reason"], "a wrong prompt", "{f}");
+        assert_eq!(f[0]["order"]["day_file"], "", "{f}");
+        assert!(
+            text("f").contains("in all day-files: \"a wrong prompt\""),
+            "{}",
+            text("f")
+        );
+        assert_eq!(
+            lines("late")[0]["evidence_elsewhere"],
+            serde_json::json!([])
+        );
+    });
+    bench
+        .run(&mut bench.command(&["retract", "f", "--revoke"]))
+        .check(0, &[]);
+    with_and_without_a_daemon(&bench, |bench, _| {
+        let f = bench.ask(&["explain", "f", "--json"]);
+        assert_eq!(f["lines"][0]["verdict"], "waiting", "{f}");
+        assert_eq!(
+            f["lines"][0]["evidence_elsewhere"],
+            serde_json::json!([C]),
+            "{f}"
+        );
+        let text = bench.run(&mut bench.command(&["explain", "f"])).stdout;
+        assert!(
+            text.contains(&format!("evidence of the run is in data/evidence/{C}")),
+            "{text}"
+        );
     });
 }
 
@@ -915,10 +1066,6 @@ fn only_a_retry_is_a_post_and_no_request_stops_the_daemon() {
         (&["http://d/explain.json?run_id=%ff%00"], "200"),
         (
             &["http://d/dead-letters.json?limit=99999999999999999999&skip=-1"],
-            "200",
-        ),
-        (
-            &["http://d/contradicted.json?limit=99999999999999999999&skip=-1"],
             "200",
         ),
         (&["http://d/recent.json"], "200"),

@@ -18,9 +18,9 @@ pub enum QueryCommand {
     Status(StatusArguments),
     /// Explain the verdict on a run
     ///
-    /// Prints each line of the run, its verdict with the rule and the value that decided it, its row in the export, or
-    /// what it waits for. Works whether or not the daemon runs. Exits with 1 if no line has the run. With
-    /// --contradicted: lists the runs that were rejected after their rows were written.
+    /// Prints each line of the run, its verdict with the rule and the value that decided it, its row in the export and
+    /// whether that is retracted and why, or what it waits for. Works whether or not the daemon runs. Exits with 1 if no
+    /// line has the run. With --retracted: lists the rows that the retraction ledger has out.
     #[command(after_help = help::short("explain"), after_long_help = help::long("explain"))]
     Explain(ExplainArguments),
     /// List, show and retry malformed lines
@@ -81,12 +81,12 @@ pub(super) const HELP: &[Help] = &[
                 "print the same as JSON",
             ),
             example(
-                "distilld --root /srv/lake explain --contradicted",
-                "list runs rejected after their rows were written",
+                "distilld --root /srv/lake explain --retracted",
+                "list the retracted rows",
             ),
         ],
         exits: &[
-            ("0", "a line has the run; with --contradicted: listed"),
+            ("0", "a line has the run; with --retracted: listed"),
             ("1", "no line has it, or an error occurred"),
             USAGE,
             CONFIGURATION,
@@ -167,17 +167,17 @@ pub struct ExplainArguments {
     /// The field `evidence_run_id` of a scored run, `run_id` of its evidence.
     #[arg(
         value_name = "RUN_ID",
-        required_unless_present = "contradicted",
-        conflicts_with = "contradicted"
+        required_unless_present = "retracted",
+        conflicts_with = "retracted"
     )]
     pub run_id: Option<String>,
 
-    /// List the runs that were rejected after their rows were written
+    /// List the rows that are retracted
     ///
-    /// Such a row stays in the append-only export until a rebuild. Lists for each the run, its day-file, the offsets of
-    /// the line that earned the row and of the one that rejected the run, and the offset of the row in the export.
-    #[arg(long)]
-    pub contradicted: bool,
+    /// Reads only the retraction ledger. Lists for each row its run, the cause, the day-file and the offset of the line
+    /// that overrules it, the time, and its place in the export. A row that is restored is not listed.
+    #[arg(long, alias = "contradicted")]
+    pub retracted: bool,
 
     /// Maximum number of results
     ///
@@ -186,18 +186,18 @@ pub struct ExplainArguments {
         long,
         value_name = "COUNT",
         default_value_t = 100,
-        requires = "contradicted"
+        requires = "retracted"
     )]
     pub limit: usize,
 
     /// Skip the first COUNT results
     ///
-    /// Results are ordered by the path of their day-file. Default: 0.
+    /// Results are in the order in which they were retracted. Default: 0.
     #[arg(
         long,
         value_name = "COUNT",
         default_value_t = 0,
-        requires = "contradicted"
+        requires = "retracted"
     )]
     pub skip: usize,
 

@@ -6,7 +6,11 @@ use std::path::Path;
 use rustix::fs::Access;
 
 use crate::cli::check::{Findings, Severity};
-use crate::platform::storage::{FileKind, OsStorage, Storage as _};
+use crate::cli::hints::in_one_line;
+use crate::dataset::error::DatasetError;
+use crate::dataset::snapshot::Snapshot;
+use crate::lake::path::ledger_path;
+use crate::platform::storage::{FileKind, OsStorage, Rights, Storage as _};
 
 /// Checks that a directory can be written, or created below the nearest existing one.
 pub(super) fn check_writable(name: &str, dir: &Path, findings: &mut Findings) {
@@ -64,6 +68,56 @@ pub(super) fn check_export_file(export: &Path, findings: &mut Findings) {
         Ok(None) => findings.add(Severity::Ok, what, "does not exist yet"),
         Ok(Some(len_bytes)) => findings.add(Severity::Ok, what, format!("{len_bytes} bytes")),
         Err(why) => findings.add(Severity::Fail, what, why),
+    }
+}
+
+/// Checks the retraction ledger of an export as its readers see it: it is there, it is whole, it fits the export, and who
+/// may read the export may read it.
+pub(super) fn check_ledger_file(export: &Path, findings: &mut Findings) {
+    let ledger = ledger_path(export);
+    let what = format!("retraction ledger {}", ledger.display());
+    match own_file(&ledger) {
+        Err(why) => return findings.add(Severity::Fail, what, why),
+        Ok(None) => {
+            let (severity, why) = match OsStorage.stat(export) {
+                Ok(stat) if stat.len_bytes > 0 => (
+                    Severity::Warn,
+                    "does not exist, so nothing shows which rows are retracted and readers refuse the export; restore it \
+                     from the copy that the export is from, or start the daemon without a state: it begins a new one",
+                ),
+                _ => (Severity::Ok, "does not exist yet"),
+            };
+            return findings.add(severity, what, why);
+        }
+        Ok(Some(_len_bytes)) => {}
+    }
+    match Snapshot::open(&OsStorage, export, None) {
+        Ok(dataset) => {
+            let rows = dataset.retracted.len();
+            let why = format!("{} bytes, {rows} rows are retracted", dataset.ledger_len);
+            findings.add(Severity::Ok, what.clone(), why);
+        }
+        // Rows that only the journal holds are written by the next start.
+        Err(error @ (DatasetError::Short { .. } | DatasetError::NoExport(_))) => {
+            findings.add(Severity::Warn, what.clone(), in_one_line(&error));
+        }
+        Err(error) => findings.add(Severity::Fail, what.clone(), in_one_line(&error)),
+    }
+    let rights = |path: &Path| OsStorage.rights(path).ok().flatten();
+    if let (Some(own), Some(of_export)) = (rights(&ledger), rights(export))
+        && own != of_export
+    {
+        let shown = |rights: Rights| {
+            let Rights { user, group, mode } = rights;
+            format!("{user}:{group}, mode {mode:04o}")
+        };
+        let (own, of_export) = (shown(own), shown(of_export));
+        let (ledger, export) = (ledger.display(), export.display());
+        let why = format!(
+            "it is of {own}, and the export of {of_export}: a user may be able to read one of them alone; run `chown \
+             --reference={export} {ledger} && chmod --reference={export} {ledger}`"
+        );
+        findings.add(Severity::Warn, what, why);
     }
 }
 

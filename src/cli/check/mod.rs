@@ -7,7 +7,7 @@ mod limits;
 mod service;
 mod unit;
 
-use crate::cli::check::files::{check_export_file, check_writable, own_file};
+use crate::cli::check::files::{check_export_file, check_ledger_file, check_writable, own_file};
 use crate::cli::check::identity::assume_service_user;
 use crate::cli::check::limits::{check_events, check_free};
 use crate::cli::check::service::check_unit;
@@ -122,6 +122,7 @@ pub fn check(settings: &Settings, config: Option<&Path>) -> Vec<Finding> {
     let export = export_path(&root);
     check_writable("export", export.parent().unwrap_or(&root), &mut findings);
     check_export_file(&export, &mut findings);
+    check_ledger_file(&export, &mut findings);
     match &unit {
         // systemd creates it, with the owner and the mode that the unit needs.
         Some(unit) if !settings.state_dir.exists() && unit.creates(&settings.state_dir) => {}

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use crate::cli::hints::{LEDGER, disk, engine, inquire};
 use crate::dataset::error::DatasetError;
 use crate::engine::OrderError;
+use crate::query::ledger::LedgerReadError;
 use crate::query::retract::RetractError;
 
 pub(super) fn dataset(error: &DatasetError) -> String {
@@ -71,12 +72,16 @@ pub(super) fn retract(error: &RetractError) -> String {
         RetractError::Order(OrderError::NoDayFile(_)) => {
             "name the path of the day-file relative to data/scored-runs".to_owned()
         }
-        RetractError::Ledger { source, .. } => match source.kind() {
-            ErrorKind::NotFound => "start `distilld run`, which creates the ledger".to_owned(),
-            ErrorKind::InvalidData => {
-                "restore the ledger from a copy, or run `distilld rebuild --state-only`".to_owned()
-            }
-            _ => disk(source, "the ledger"),
-        },
+        RetractError::Ledger(error) => read(error),
+    }
+}
+
+pub(super) fn read(error: &LedgerReadError) -> String {
+    match error.source.kind() {
+        ErrorKind::NotFound => "start `distilld run`, which creates the ledger".to_owned(),
+        ErrorKind::InvalidData => {
+            "restore the ledger from a copy, or run `distilld rebuild --state-only`".to_owned()
+        }
+        _ => disk(&error.source, "the ledger"),
     }
 }

@@ -1,10 +1,13 @@
-//! Owns how an explanation, and the list of contradicted rows, look to a person. What comes from a record is escaped: it
+//! Owns how an explanation, and the list of retracted rows, look to a person. What comes from a record is escaped: it
 //! is never a command to the terminal.
 
 use std::fmt::Write as _;
 
 use crate::console::table::{plain_table, thousands, trim_table};
-use crate::query::explain::{ContradictedRow, Contradictions, Explanation, LineExplanation};
+use crate::query::explain::{
+    Explanation, LineExplanation, RetractedRow, RetractedRows, Retraction,
+};
+use crate::record::ledger::Cause;
 
 /// The answer as text, with a newline at its end.
 #[must_use]
@@ -68,11 +71,19 @@ fn write_line(page: &mut String, line: &LineExplanation) -> std::fmt::Result {
             )?,
         }
     }
+    write_standing(page, line)?;
     if let (Some(since), Some(waits_for)) = (&line.waiting_since, &line.waits_for) {
         let waits_for = waits_for.escape_debug();
         writeln!(
             page,
             "  waits     since {since} for evidence in data/evidence/{waits_for}"
+        )?;
+    }
+    for other in &line.evidence_elsewhere {
+        let other = other.escape_debug();
+        writeln!(
+            page,
+            "  note      evidence of the run is in data/evidence/{other}, which is not its pair"
         )?;
     }
     let notes = [
@@ -82,7 +93,7 @@ fn write_line(page: &mut String, line: &LineExplanation) -> std::fmt::Result {
         ),
         (
             line.contradicted,
-            "the run was rejected after the row was written; the row stays in the append-only export",
+            "a later line of the run overrules the row; the row stays in the append-only export",
         ),
         (
             line.changed_since,
@@ -95,55 +106,75 @@ fn write_line(page: &mut String, line: &LineExplanation) -> std::fmt::Result {
     Ok(())
 }
 
+/// Writes whether the row of a line is effective, or the order that keeps the line from having one.
+fn write_standing(page: &mut String, line: &LineExplanation) -> std::fmt::Result {
+    match (&line.retraction, line.effective) {
+        (Some(retraction), _) => writeln!(page, "  retracted {}", reason_of(retraction))?,
+        (None, Some(_)) => writeln!(page, "  effective yes")?,
+        (None, None) if line.row.is_some() => writeln!(
+            page,
+            "  effective unknown: the retraction ledger cannot be read"
+        )?,
+        (None, None) => {}
+    }
+    if let Some(order) = &line.order {
+        let limit = match order.day_file.as_str() {
+            "" => "in all day-files".to_owned(),
+            day_file => format!("in {}", day_file.escape_debug()),
+        };
+        writeln!(
+            page,
+            "  order     since {}, {limit}: {:?}",
+            order.at, order.reason
+        )?;
+    }
+    Ok(())
+}
+
+fn reason_of(retraction: &Retraction) -> String {
+    let at = &retraction.at;
+    if retraction.cause == Cause::Operator.code() {
+        return format!("since {at}, by an order: {:?}", retraction.reason);
+    }
+    let cause = retraction.cause.replace('_', " ");
+    let offset = retraction
+        .line_offset
+        .map_or_else(|| "?".to_owned(), thousands);
+    let category = retraction.category.as_ref();
+    let category = category.map_or_else(String::new, |category| format!(", category {category:?}"));
+    format!("since {at}, {cause} by the line at byte {offset}{category}")
+}
+
 /// The list as text, with a newline at its end.
 #[must_use]
-pub fn list(page: &Contradictions) -> String {
+pub fn list(page: &RetractedRows) -> String {
     if page.counted == 0 {
-        return "no row is contradicted\n".to_owned();
+        return "no row is retracted\n".to_owned();
+    }
+    if page.rows.is_empty() {
+        return String::new();
     }
     let mut table = plain_table();
     table.set_header([
-        "run",
-        "day-file",
-        "line at",
-        "refused at",
-        "as",
-        "row at",
-        "bytes",
+        "run", "cause", "day-file", "line at", "since", "row at", "bytes",
     ]);
     for row in &page.rows {
         table.add_row(cells(row));
     }
-    let mut list = if page.rows.is_empty() {
-        String::new()
-    } else {
-        trim_table(&table)
-    };
-    if page.not_found > 0 {
-        let count = thousands(page.not_found);
-        list += &format!(
-            "{count} more of these day-files: counted, but no line that can be read leads to them\n"
-        );
-    }
-    list
+    trim_table(&table)
 }
 
-fn cells(row: &ContradictedRow) -> [String; 7] {
-    let number = |number: Option<u64>, none: &str| {
-        number.map_or_else(|| none.to_owned(), |number| number.to_string())
-    };
+fn cells(row: &RetractedRow) -> [String; 7] {
+    let number =
+        |number: Option<u64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
+    let retraction = &row.retraction;
     [
-        row.run_id
-            .as_ref()
-            .map_or_else(|| "?".to_owned(), |id| format!("{id:?}")),
-        row.day_file.escape_debug().to_string(),
-        number(row.line_offset, "rewritten"),
-        number(row.refused_offset, "?"),
-        row.category.as_ref().map_or_else(
-            || "?".to_owned(),
-            |category| category.escape_debug().to_string(),
-        ),
+        format!("{:?}", row.run_id),
+        retraction.cause.replace('_', " "),
+        retraction.day_file.escape_debug().to_string(),
+        number(retraction.line_offset),
+        retraction.at.clone(),
         row.row.offset.to_string(),
-        number(row.row.len_bytes, "?"),
+        number(row.row.len_bytes),
     ]
 }

@@ -84,6 +84,8 @@ impl EventLoop {
             evidence_malformed = totals.evidence_malformed,
             superseded = counts.superseded,
             contradicted = counts.contradicted,
+            retracted = self.engine.rows_out(),
+            standing_orders = self.engine.orders().len(),
             unterminated_lines = unterminated.lines,
             unterminated_bytes = unterminated.bytes,
             export_bytes = self.engine.export_bytes(),

@@ -107,6 +107,12 @@ function tiles(status) {
   const all = [];
   if (rows.rows_today !== undefined) all.push(["Rows today", count(rows.rows_today), "UTC day"]);
   all.push(["Rows in total", count(rows.rows), shadows.join(", ") || bytes(rows.len_bytes)]);
+  const ledger = status.retractions;
+  if (ledger) {
+    const effective = `${count(number(rows.rows) - number(ledger.rows))} effective`;
+    const orders = number(ledger.orders) === 0 ? "" : `, ${count(ledger.orders)} standing ${number(ledger.orders) === 1 ? "order" : "orders"}`;
+    all.push(["Retracted", count(ledger.rows), effective + orders]);
+  }
   all.push(["Lag", bytes(lag.bytes), lag.seconds ? `for ${span(lag.seconds * 1000)}` : "nothing pending", status.ready === false ? "warn" : ""]);
   all.push(["Waiting", count(scored.waiting), oldest ? `oldest ${span(Date.parse(status.as_of) - Date.parse(oldest.since))}` : "for evidence"]);
   all.push(["Refused", count(refused), `${count(scored.firewalled)} by the firewall`]);

@@ -1,9 +1,9 @@
 //! Explains a run: each line that concerns it, the verdict with the rule and the value that decided it, its row, or
 //! what it waits for. Verdicts come from the state; values are read again from the lines, and a line that changed
-//! since is marked. Also lists contradicted rows.
+//! since is marked. Whether a row is effective comes from the retraction ledger, of which the rows that are out are listed too.
 
-mod contradicted;
 mod deleted;
+mod ledger;
 pub(crate) mod suggest;
 
 use std::io;
@@ -11,13 +11,16 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lake::path::{PairPath, Stream};
+use crate::lake::path::{PairPath, Stream, ledger_path};
 use crate::lake::source::Source;
 use crate::pair::index::{EvidenceLocation, ScoredLine};
 use crate::pair::verdict::Verdict;
 use crate::platform::storage::{Storage, StorageFile};
+use crate::query::explain::ledger::RunInLedger;
 use crate::query::line_numbers::{for_each_line, line_numbers};
+use crate::query::retract::StandingOrder;
 use crate::record::keys::RunKey;
+use crate::record::ledger::Cause;
 use crate::record::parse;
 use crate::record::row;
 use crate::record::timestamp::stamp;
@@ -25,8 +28,8 @@ use crate::store::export::row_at;
 use crate::store::snapshot::{RunOccurrences, StateSnapshot, pair_path, stream_name};
 use crate::store::state::error::StateError;
 
-pub use contradicted::{ContradictedRow, Contradictions, Page, contradictions};
 pub use deleted::{DeletedRows, deleted_rows};
+pub use ledger::{Page, RetractedRow, RetractedRows, Retraction, retracted_rows};
 
 /// The lines of a run. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -69,8 +72,20 @@ pub struct LineExplanation {
     pub waits_for: Option<String>,
     /// For an exported line: different evidence arrived after the row was written.
     pub superseded: bool,
-    /// For an exported line: the run was rejected after the row was written.
+    /// For an exported line: a later line of the run overrules the row.
     pub contradicted: bool,
+    /// For an exported line: whether the row is in the effective set; `None` where the ledger cannot be read.
+    #[serde(default)]
+    pub effective: Option<bool>,
+    /// For a row that is out: the event of the ledger that took it out.
+    #[serde(default)]
+    pub retraction: Option<Retraction>,
+    /// For a line with the verdict `ordered`: the order.
+    #[serde(default)]
+    pub order: Option<StandingOrder>,
+    /// For a waiting line: other day-files below `data/evidence` that have evidence with its run id.
+    #[serde(default)]
+    pub evidence_elsewhere: Vec<String>,
     /// Whether the line changed since it was read: the daemon will read its day-file again.
     pub changed_since: bool,
 }
@@ -105,6 +120,21 @@ pub struct ExplainContext<'a> {
 pub fn explain(run_id: &str, context: &ExplainContext<'_>) -> Result<Explanation, StateError> {
     let found = context.state.find_run(RunKey::from_run_id(run_id))?;
     let export = context.storage.open_read(context.export_path).ok();
+    let ledger_path = ledger_path(context.export_path);
+    let concerns_ledger = found.iter().flat_map(|pair| &pair.entries).any(|entry| {
+        matches!(
+            entry.verdict,
+            Verdict::Exported { .. } | Verdict::Ordered { .. }
+        )
+    });
+    let in_ledger = concerns_ledger
+        .then(|| RunInLedger::read(context.storage, &ledger_path, run_id).ok())
+        .flatten();
+    let with_evidence: Vec<PairPath> = found
+        .iter()
+        .filter(|pair| pair.evidence.is_some())
+        .filter_map(|pair| pair_path(&pair.pair.checkpoint))
+        .collect();
     let mut lines = Vec::new();
     for in_pair in &found {
         let Some(path) = pair_path(&in_pair.pair.checkpoint) else {
@@ -116,6 +146,8 @@ pub fn explain(run_id: &str, context: &ExplainContext<'_>) -> Result<Explanation
             in_pair,
             context,
             export: export.as_deref(),
+            in_ledger: in_ledger.as_ref(),
+            with_evidence: &with_evidence,
         };
         one.scored_lines(&mut lines);
         one.evidence_lines(&mut lines);
@@ -140,6 +172,10 @@ struct PairExplainer<'a> {
     in_pair: &'a RunOccurrences,
     context: &'a ExplainContext<'a>,
     export: Option<&'a dyn StorageFile>,
+    /// What the ledger has of the run; `None` where it cannot be read, or need not be.
+    in_ledger: Option<&'a RunInLedger>,
+    /// The pairs that have evidence of the run.
+    with_evidence: &'a [PairPath],
 }
 
 impl PairExplainer<'_> {
@@ -214,13 +250,39 @@ impl PairExplainer<'_> {
             } => {
                 line.row = Some(self.row(row_offset));
                 (line.superseded, line.contradicted) = (superseded, contradicted);
+                if let Some(ledger) = self.in_ledger {
+                    line.retraction = ledger.retraction(row_offset);
+                    line.effective = Some(line.retraction.is_none());
+                }
+                if let Some(retraction) = &mut line.retraction {
+                    retraction.category = self.overruling_category(retraction);
+                }
+            }
+            Verdict::Ordered { .. } => {
+                let path = self.path.to_string();
+                line.order = self.in_ledger.and_then(|ledger| ledger.order_in(&path));
             }
             Verdict::Waiting { since_s, .. } => {
                 line.waiting_since = Some(stamp(since_s * 1_000));
                 line.waits_for = Some(self.path.to_string());
+                let others = self.with_evidence.iter().filter(|path| *path != self.path);
+                line.evidence_elsewhere = others.map(ToString::to_string).collect();
             }
             _ => {}
         }
+    }
+
+    /// Returns the category of the line that overrules a row, as it is in the file now.
+    fn overruling_category(&self, retraction: &Retraction) -> Option<String> {
+        if retraction.cause == Cause::Operator.code() {
+            return None;
+        }
+        let entries = &self.in_pair.entries;
+        let entry = entries
+            .iter()
+            .find(|entry| Some(entry.offset) == retraction.line_offset)?;
+        let source = self.source(Stream::Scored)?;
+        category_of(&source, entry.offset, entry.len_bytes, self.run_id).ok()?
     }
 
     /// Returns the line of the evidence that counts, as it is in the file now, if it is still the run's.

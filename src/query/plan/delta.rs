@@ -11,6 +11,12 @@ pub struct Delta {
     pub rows: i64,
     /// Rows that are in the export already and would be claimed by their lines.
     pub claimed: i64,
+    /// Rows that the retraction ledger would take out of the effective set.
+    #[serde(default)]
+    pub retracted: i64,
+    /// Rows that it would bring back.
+    #[serde(default)]
+    pub restored: i64,
     /// Scored lines read.
     pub lines: i64,
     /// Scored lines by verdict, one JSON key each; below 0 if fewer lines have the verdict afterwards.
@@ -18,7 +24,7 @@ pub struct Delta {
     pub verdicts: PerVerdict<i64>,
     /// Rows whose evidence was replaced later.
     pub superseded: i64,
-    /// Rows whose run was rejected later.
+    /// Rows that a later line of the same run overrules.
     pub contradicted: i64,
     /// Evidence lines read.
     pub evidence_lines: i64,
@@ -27,7 +33,7 @@ pub struct Delta {
 }
 
 impl Delta {
-    /// Returns the change from one account to another, without rows and claims.
+    /// Returns the change from one account to another, without rows, claims and events of the ledger.
     #[must_use]
     pub fn between(before: &LineTotals, after: &LineTotals) -> Self {
         let step = |before: u64, after: u64| after as i64 - before as i64;
@@ -35,6 +41,8 @@ impl Delta {
         Self {
             rows: 0,
             claimed: 0,
+            retracted: 0,
+            restored: 0,
             lines: step(before.scored_lines, after.scored_lines),
             verdicts: PerVerdict::from_fn(|kind| step(old[kind], new[kind])),
             superseded: step(before.counts.superseded, after.counts.superseded),
@@ -48,6 +56,8 @@ impl Delta {
     pub(super) fn add(&mut self, other: &Self) {
         self.rows += other.rows;
         self.claimed += other.claimed;
+        self.retracted += other.retracted;
+        self.restored += other.restored;
         self.lines += other.lines;
         self.verdicts += other.verdicts;
         self.superseded += other.superseded;
@@ -62,6 +72,8 @@ impl Delta {
         let first = [
             ("rows", self.rows),
             ("claimed", self.claimed),
+            ("retracted", self.retracted),
+            ("restored", self.restored),
             ("lines", self.lines),
         ];
         let last = [

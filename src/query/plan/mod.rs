@@ -2,6 +2,7 @@
 //! offsets, so its cost follows the new input; it writes nothing.
 
 mod delta;
+mod ledger;
 pub(crate) mod reset;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -31,6 +32,8 @@ use crate::store::snapshot::{StateSnapshot, stream_name};
 use crate::store::state::error::StateError;
 
 pub use delta::Delta;
+
+use ledger::PlannedLedger;
 
 /// Maximum number of day-files that are listed; of more only the number is given.
 const NAMED_MAX: usize = 100;
@@ -96,6 +99,7 @@ pub fn plan(context: &PlanContext<'_>) -> Result<Plan, StateError> {
         released: BTreeSet::new(),
         left: BTreeMap::new(),
         long_lines: Mutex::new(()),
+        ledger: PlannedLedger::default(),
         plan: Plan {
             as_of: stamp(context.now_ms),
             ..Plan::default()
@@ -116,6 +120,7 @@ struct Planner<'a> {
     /// Pairs whose scored day-file was moved away.
     left: BTreeMap<PairPath, ActivePair>,
     long_lines: Mutex<()>,
+    ledger: PlannedLedger,
     plan: Plan,
 }
 
@@ -160,9 +165,10 @@ impl Planner<'_> {
     /// Reads a pair as a run would.
     fn read_new_lines(&mut self, path: &PairPath) -> Result<(), StateError> {
         self.plan.pairs += 1;
+        let state = self.context.state;
         let mut pair = self.pair(path)?.unwrap_or_else(|| new_pair(path));
         let before = pair.checkpoint.line_totals();
-        let (mut rows, mut claimed) = (0, 0);
+        let mut made = Delta::default();
         let mut memory = PairMemory::default();
         let mut settled = false;
         let mut rewrites = 0;
@@ -183,19 +189,27 @@ impl Planner<'_> {
                 memory = PairMemory::default();
                 continue;
             }
-            let Some(outcome) = read.outcome else { break };
+            let Some(mut outcome) = read.outcome else {
+                break;
+            };
             if self.release_relocated_rows(path, &pair, &outcome)? {
                 continue;
             }
             let moved = read.more || outcome.checkpoint != pair.checkpoint;
-            rows += outcome.new_rows.len() as i64;
-            claimed += outcome.overlay.claimed_rows.len() as i64;
+            made.rows += outcome.new_rows.len() as i64;
+            made.claimed += outcome.overlay.claimed_rows.len() as i64;
             self.claim(&outcome.overlay.claimed_rows);
+            made.retracted += self.ledger.retract(state, &mut outcome)?;
+            let reviewed = outcome.checkpoint.review || !outcome.overlay.claimed_rows.is_empty();
             pair.checkpoint = outcome.checkpoint;
+            pair.checkpoint.review |= reviewed;
             pair.overlay.extend(outcome.overlay);
             memory = read.memory;
             if read.more {
                 continue;
+            }
+            if std::mem::take(&mut pair.checkpoint.review) {
+                made.restored += self.ledger.restore(state, path, &pair)?;
             }
             // The unterminated line settled without a result: the rest is partial.
             if !memory.may_settle() || settled && !moved {
@@ -203,7 +217,7 @@ impl Planner<'_> {
             }
             settled = true;
         }
-        self.sum_up(&pair.checkpoint, &before, rows, claimed);
+        self.sum_up(&pair.checkpoint, &before, &made);
         Ok(())
     }
 
@@ -263,7 +277,8 @@ impl Planner<'_> {
                 SourceChange::Moved,
                 Some(pair.id),
             )?;
-            self.sum_up(&left.checkpoint, &known.checkpoint.line_totals(), 0, 0);
+            let before = known.checkpoint.line_totals();
+            self.sum_up(&left.checkpoint, &before, &Delta::default());
             self.left.insert(from, left);
             return Ok(true);
         }
@@ -305,18 +320,10 @@ impl Planner<'_> {
         self.claimed.extend(claims.iter().copied());
     }
 
-    fn sum_up(
-        &mut self,
-        checkpoint: &PairCheckpoint,
-        before: &LineTotals,
-        rows: i64,
-        claimed: i64,
-    ) {
-        let changes = Delta {
-            rows,
-            claimed,
-            ..Delta::between(before, &checkpoint.line_totals())
-        };
+    /// Adds what a run does to a pair: `made`, and the change of its account.
+    fn sum_up(&mut self, checkpoint: &PairCheckpoint, before: &LineTotals, made: &Delta) {
+        let mut changes = Delta::between(before, &checkpoint.line_totals());
+        changes.add(made);
         if changes != Delta::default() {
             self.plan.total.add(&changes);
             let mut class = class_of(&checkpoint.path);

@@ -1,0 +1,48 @@
+//! Reads the retraction ledger for a query: neither daemon nor state is needed, only the right to read the file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::platform::storage::Storage;
+use crate::record::ledger::LedgerLine;
+use crate::store::export::rows_between;
+
+/// The ledger cannot be read, or a line is no event.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the retraction ledger {}: {source}", path.display())]
+pub struct LedgerReadError {
+    /// The ledger.
+    pub path: PathBuf,
+    /// The error of the disk, or of the kind [`io::ErrorKind::InvalidData`].
+    pub source: io::Error,
+}
+
+/// Calls `each` with the events of the whole lines before `end`, or before the end of the file. Returns that end.
+///
+/// # Errors
+/// See [`LedgerReadError`].
+pub(super) fn read_ledger(
+    storage: &dyn Storage,
+    path: &Path,
+    end: Option<u64>,
+    mut each: impl FnMut(LedgerLine),
+) -> Result<u64, LedgerReadError> {
+    let error = |source| LedgerReadError {
+        path: path.to_owned(),
+        source,
+    };
+    let file = storage.open_read(path).map_err(error)?;
+    let end = match end {
+        Some(end) => end,
+        None => file.stat().map_err(error)?.len_bytes,
+    };
+    let mut fault = None;
+    rows_between(&*file, 0, end, |line| match LedgerLine::parse(line) {
+        Ok(event) => each(event),
+        Err(error) => {
+            fault.get_or_insert_with(|| io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+    })
+    .map_err(error)?;
+    fault.map_or(Ok(end), |fault| Err(error(fault)))
+}

@@ -1,0 +1,86 @@
+//! The events of the retraction ledger that a run would write, as the engine would: those of a read, and those of the review
+//! of a pair that is read to its end.
+
+use std::collections::BTreeMap;
+
+use crate::lake::path::PairPath;
+use crate::pair::verdict::Verdict;
+use crate::pair::{ActivePair, JoinOutcome};
+use crate::record::ledger::{Cause, Op};
+use crate::store::ledger::RowFlags;
+use crate::store::snapshot::StateSnapshot;
+use crate::store::state::error::StateError;
+
+/// Where planned rows are placed: no export is as long, so that none has the offset of a row that exists.
+const PLANNED_FROM: u64 = 1 << 62;
+
+/// The rows' flags in the ledger after the events of the plan.
+#[derive(Debug, Default)]
+pub(super) struct PlannedLedger {
+    flags: BTreeMap<u64, RowFlags>,
+    /// Bytes of the planned rows.
+    rows_len: u64,
+}
+
+impl PlannedLedger {
+    /// Places the rows of a read and applies what it changes of rows. Returns the number of rows that leave the effective
+    /// set.
+    pub(super) fn retract(
+        &mut self,
+        state: &StateSnapshot,
+        outcome: &mut JoinOutcome,
+    ) -> Result<i64, StateError> {
+        outcome.place_rows(PLANNED_FROM + self.rows_len);
+        self.rows_len += outcome.rows.len() as u64;
+        let mut retracted = 0;
+        for change in &outcome.row_changes {
+            let op = match change.cause {
+                Cause::Superseded => Op::Note,
+                _ => Op::Retract,
+            };
+            let before = self.flags_of(state, change.row_offset)?;
+            let after = before.after(op, change.cause);
+            retracted += i64::from(after.is_out() && !before.is_out());
+            if after.is_out() != before.is_out() {
+                self.flags.insert(change.row_offset, after);
+            }
+        }
+        Ok(retracted)
+    }
+
+    /// Brings back the rows of a pair that neither a line nor an order keeps out. Returns their number.
+    pub(super) fn restore(
+        &mut self,
+        state: &StateSnapshot,
+        path: &PairPath,
+        pair: &ActivePair,
+    ) -> Result<i64, StateError> {
+        let mut effective = Vec::new();
+        state.for_each_scored(pair, |line| {
+            if let Verdict::Exported {
+                row_offset,
+                contradicted: false,
+                ..
+            } = line.verdict
+                && !state.orders.apply_to(line.run, path.as_bytes())
+            {
+                effective.push(row_offset);
+            }
+        })?;
+        let mut restored = 0;
+        for row_offset in effective {
+            if self.flags_of(state, row_offset)?.is_out() {
+                self.flags.insert(row_offset, RowFlags::default());
+                restored += 1;
+            }
+        }
+        Ok(restored)
+    }
+
+    fn flags_of(&self, state: &StateSnapshot, row_offset: u64) -> Result<RowFlags, StateError> {
+        match self.flags.get(&row_offset) {
+            Some(flags) => Ok(*flags),
+            None => state.row_flags(row_offset),
+        }
+    }
+}
