@@ -9,7 +9,7 @@
 //!
 //! A ledger that does not fit is refused: rows of this export would be left out for events of another one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,9 +19,10 @@ use crate::platform::storage::{Storage, exists, remove_if_exists, write_all_at};
 use crate::record::ledger::fold::Fold;
 use crate::record::ledger::{Cause, ExportId, LedgerLine, Op, row_hash};
 use crate::record::timestamp::stamp;
+use crate::recovery::old_ledger::read_old_ledger;
 use crate::recovery::swap::keep_old_file;
 use crate::store::export::{Export, ExportError, Segments};
-use crate::store::ledger::{LedgerChanges, Order, RowFlags};
+use crate::store::ledger::{LedgerChanges, RowFlags};
 use crate::store::state::header::LedgerMark;
 
 /// A retracted row, by which the ledger is held against the export.
@@ -314,64 +315,4 @@ pub(super) fn renew_ledger(setup: &Setup) -> Result<(), EngineError> {
 /// Returns the length of the whole rows of an export, bytes.
 pub(super) fn whole_rows(export: &Export) -> Result<u64, ExportError> {
     export.for_each_row(|_, _| Ok(()))
-}
-
-/// What a new ledger carries over from the one that it replaces.
-#[derive(Debug, Default)]
-pub(super) struct OldLedger {
-    /// Identity and lengths.
-    pub(super) description: String,
-    /// The standing orders, with the words of their operators.
-    pub(super) orders: Vec<(Order, String)>,
-    /// The rows that are out: their hashes by offset.
-    pub(super) rows_out: HashMap<u64, [u8; 16]>,
-}
-
-/// Reads the orders of a ledger that is to be replaced. Lines that cannot be read hold none.
-///
-/// # Errors
-/// The ledger cannot be read.
-pub(super) fn read_old_ledger(setup: &Setup) -> Result<OldLedger, EngineError> {
-    let storage = &setup.storage;
-    let path = &setup.ledger_path;
-    let io_error = |source| ExportError::Io {
-        path: path.clone(),
-        source,
-    };
-    if !exists(&**storage, path).map_err(io_error)? {
-        return Ok(OldLedger::default());
-    }
-    let file = Export::open_or_create(Arc::clone(storage), path)?;
-    let mut orders = BTreeMap::new();
-    let mut rows_out = HashMap::new();
-    let mut export = None;
-    let end = file.for_each_row(|_, line| -> Result<(), EngineError> {
-        let Ok(line) = LedgerLine::parse(line) else {
-            return Ok(());
-        };
-        export = Some((line.export, line.export_len));
-        match (line.op, line.row) {
-            (Op::Retract, Some(row)) => drop(rows_out.insert(row.offset, line.row_hash)),
-            (Op::Restore, Some(row)) => drop(rows_out.remove(&row.offset)),
-            _ => {}
-        }
-        let order = Order {
-            run_id: line.source_run_id,
-            pair: line.day_file.into_bytes(),
-        };
-        match line.op {
-            Op::Order => drop(orders.insert(order, line.reason)),
-            Op::Revoke => drop(orders.remove(&order)),
-            _ => {}
-        }
-        Ok(())
-    })?;
-    let description = export.map(|(export, export_len)| {
-        format!("replaces export {export}, {export_len} bytes, with a ledger of {end} bytes")
-    });
-    Ok(OldLedger {
-        description: description.unwrap_or_default(),
-        orders: orders.into_iter().collect(),
-        rows_out,
-    })
 }

@@ -21,7 +21,7 @@ use crate::record::keys::{RowKey, RunKey};
 use crate::record::ledger::row_hash;
 use crate::record::row;
 use crate::record::synthesize::Synthesis;
-use crate::recovery::ledger::OldLedger;
+use crate::recovery::old_ledger::OldLedger;
 use crate::recovery::old_state::OldState;
 use crate::recovery::rebuild::RebuildError;
 use crate::store::snapshot::pair_path;

@@ -6,7 +6,10 @@ use crate::pair::ActivePair;
 use crate::pair::index::PairId;
 use crate::pair::verdict::Verdict;
 use crate::platform::storage::exists;
+use crate::record::ledger::LedgerLine;
 use crate::store::files::{JOURNAL_FILE, STATE_FILE};
+use crate::store::journal::Journal;
+use crate::store::journal::error::JournalError;
 use crate::store::replay::Replay;
 use crate::store::snapshot::StateSnapshot;
 use crate::store::state::State;
@@ -40,6 +43,28 @@ impl OldState {
             _state: state,
         })
     }
+}
+
+/// Returns the lines of the ledger that the journal holds; none if the state or the journal cannot be read.
+pub(super) fn journaled_ledger_lines(setup: &Setup) -> Vec<LedgerLine> {
+    let mut lines = Vec::new();
+    let storage = &*setup.storage;
+    let Ok(state) = State::open(storage, &setup.state_dir.join(STATE_FILE)) else {
+        return lines;
+    };
+    let Ok(journal) = storage.open_read(&setup.state_dir.join(JOURNAL_FILE)) else {
+        return lines;
+    };
+    let (epoch, applied) = (state.header().journal_epoch, state.header().seq_applied);
+    // Frames before a damaged one count: they were durable.
+    let _damaged = Journal::replay(journal, epoch, applied, |_, batch| {
+        let appended = batch.delta.ledger.map(|ledger| ledger.lines);
+        let appended = appended.unwrap_or_default();
+        let whole = appended.split_inclusive(|byte| *byte == b'\n');
+        lines.extend(whole.filter_map(|line| LedgerLine::parse(line).ok()));
+        Ok::<(), JournalError>(())
+    });
+    lines
 }
 
 /// The scored line that earned a row, as the old state knows it.

@@ -216,22 +216,25 @@ fn a_rewritten_day_file_brings_a_row_back_that_nothing_overrules_any_more() {
     );
 }
 
+fn order(run: &str, revoke: bool) -> OrderRequest {
+    OrderRequest {
+        run_ids: vec![run.to_owned()],
+        reason: "licence".to_owned(),
+        day_file: None,
+        revoke,
+        dry_run: false,
+        unseen: false,
+    }
+}
+
 #[test]
 fn rows_that_are_out_for_an_order_are_left_out_and_return_when_it_ends() {
     for options in [EFFECTIVE, RebuildOptions::default()] {
         let disk = lake();
         run(&disk).unwrap();
-        let order = |revoke| OrderRequest {
-            run_ids: vec!["kept".to_owned()],
-            reason: "licence".to_owned(),
-            day_file: None,
-            revoke,
-            dry_run: false,
-            unseen: false,
-        };
         let change = |revoke| {
             let (mut engine, _) = Engine::open(setup(&disk)).unwrap();
-            engine.order(&order(revoke)).unwrap();
+            engine.order(&order("kept", revoke)).unwrap();
             engine.checkpoint().unwrap();
         };
         change(false);
@@ -248,6 +251,29 @@ fn rows_that_are_out_for_an_order_are_left_out_and_return_when_it_ends() {
         assert_eq!(ledger_fault(&export, &ledger, &naive(&disk)), None);
         assert!(verified(&disk).equal, "{:?}", verified(&disk));
     }
+}
+
+/// The order is in the journal alone if the power was cut before the ledger was written.
+#[test]
+fn an_order_of_the_journal_survives_a_rebuild_without_a_start_in_between() {
+    let base = lake();
+    run(&base).unwrap();
+    let (mut engine, _) = Engine::open(setup(&base)).unwrap();
+    engine.order(&order("kept", false)).unwrap();
+    let mut without_line = 0;
+    for fate in Fate::ALL {
+        let disk = base.power_cut(1, fate);
+        let ledger = String::from_utf8(disk.read(LEDGER).unwrap()).unwrap();
+        without_line += u64::from(!ledger.contains("licence"));
+        try_rebuild(&disk, EFFECTIVE).unwrap();
+        run(&disk).unwrap();
+        let of_run = |row: &String| row.contains("\"source_run_id\":\"kept\"");
+        assert!(!rows(&disk).iter().any(of_run), "{fate:?}");
+        let ledger = String::from_utf8(disk.read(LEDGER).unwrap()).unwrap();
+        assert!(ledger.contains("licence"), "{fate:?}");
+        assert!(verified(&disk).equal, "{fate:?}");
+    }
+    assert!(without_line > 0);
 }
 
 #[test]
