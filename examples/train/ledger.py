@@ -133,5 +133,5 @@ def _check_form(event):
         raise ValueError(f"op has a value that it never has: {event['op']!r}")
     if event["op"] in ROW_OPS:
         offset, length = event["row_offset"], event["row_len"]
-        if offset < 0 or length < 1:
-            raise ValueError(f"{event['op']} names no row: {length} bytes at {offset}")
+        if offset < 0 or length < 1 or offset + length > event["export_len"]:
+            raise ValueError(f"{event['op']} names no row of the export: {length} bytes at {offset}")

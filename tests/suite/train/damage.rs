@@ -1,7 +1,7 @@
 //! A reader that cannot be certain which rows are retracted writes none, and names the way out.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{effective, grow, lake, lines, offsets, python, run, version};
 use crate::support::lake_gen::{Shape, Step, Stream, script};
@@ -149,6 +149,24 @@ fn a_damaged_ledger_is_refused_and_no_row_is_written() {
         copy.refused(script, &[], &["its ledger was written when it had"]);
         copy.restore();
     }
+}
+
+#[test]
+fn no_change_of_a_byte_or_a_line_gives_a_retracted_row() {
+    if python().is_none() {
+        return;
+    }
+    let bench = lake();
+    let out = bench.sibling("mutated");
+    fs::create_dir(&out).unwrap();
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/train/mutations.py");
+    let (program, export) = (program.to_str().unwrap(), bench.export());
+    let arguments = [program, export.to_str().unwrap(), out.to_str().unwrap()];
+    let ended = run(&bench, &arguments);
+    ended.check(0, &[]);
+    let counts = ended.stdout.split_whitespace();
+    let counts: Vec<u64> = counts.map(|count| count.parse().unwrap()).collect();
+    assert!(counts[0] > 3_000 && counts[1] > 300, "{counts:?}");
 }
 
 #[test]
