@@ -69,6 +69,7 @@ fn main() -> Result<(), Failure> {
         changed: Vec::new(),
         claimed: Arc::default(),
         claimable: 0,
+        orders: Arc::default(),
     };
     let len_bytes = fs::metadata(&path)?.len();
     let records = u64::from(options.pairs) * u64::from(options.records) * 2;
