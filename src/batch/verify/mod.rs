@@ -40,6 +40,7 @@ mod diagnose;
 pub mod error;
 mod findings;
 mod ledger;
+mod ledger_rows;
 mod parts_made;
 mod recheck;
 mod result;
