@@ -19,6 +19,8 @@ pub enum DropReason {
     LineGone,
     /// The firewall forbids it.
     Forbidden,
+    /// A standing order is on its run.
+    Ordered,
 }
 
 /// Rows of one day that are dropped for one reason.
@@ -50,6 +52,7 @@ impl fmt::Display for DroppedRows {
             (DropReason::Gone, _) => write!(out, ", {path} is gone")?,
             (DropReason::LineGone, _) => write!(out, ", no line of the day-files earns them now")?,
             (DropReason::Forbidden, _) => write!(out, ", forbidden by the firewall")?,
+            (DropReason::Ordered, _) => write!(out, ", a standing order is on their runs")?,
         }
         match self.first_run.as_str() {
             "" => Ok(()),

@@ -11,10 +11,11 @@ use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::open_day_file;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::PairId;
+use crate::pair::orders::Orders;
 use crate::platform::storage::{exists, read_full_at};
 use crate::record::firewall::FIREWALL;
 use crate::record::kept_stamps::{self, KeptStamps};
-use crate::record::keys::RowKey;
+use crate::record::keys::{RowKey, RunKey};
 use crate::record::parse;
 use crate::record::row;
 use crate::recovery::availability::{Availability, Obstacles, availability};
@@ -82,6 +83,7 @@ pub(super) fn find_losses(
         replaced: unmatched.replaced,
         by_pair: HashMap::new(),
         groups: BTreeMap::new(),
+        orders: orders_of(stage),
     };
     let lines = match &known {
         Some(known) => sorter.lines_of(known, &unmatched.offsets, old_bytes)?,
@@ -210,6 +212,17 @@ struct Sorter<'a> {
     replaced: u64,
     by_pair: HashMap<PairId, Origin>,
     groups: BTreeMap<(Option<String>, DropReason), DroppedRows>,
+    /// The standing orders that are carried over.
+    orders: Orders,
+}
+
+/// Returns the standing orders of the fresh export.
+fn orders_of(stage: &Setup) -> Orders {
+    let mut orders = Orders::default();
+    for (order, _reason) in &stage.ledger_origin.orders {
+        orders.insert(RunKey::from_run_id(&order.run_id), &order.pair);
+    }
+    orders
 }
 
 impl Sorter<'_> {
@@ -266,9 +279,16 @@ impl Sorter<'_> {
                 self.replaced += 1;
                 return Ok(());
             }
-            let (reason, at) = reason_of(&origin.availability);
             let day = day_of(&origin.path);
+            let pair = origin.path.as_bytes();
+            let (reason, at) = match self.is_ordered(offset, pair)? {
+                true => (DropReason::Ordered, None),
+                false => reason_of(&origin.availability),
+            };
             return self.add(day, reason, (1, Some(offset)), at);
+        }
+        if self.is_ordered(offset, b"")? {
+            return self.add(None, DropReason::Ordered, (1, Some(offset)), None);
         }
         let line = match self.old {
             Some(old) => old.row_at(offset)?,
@@ -286,6 +306,16 @@ impl Sorter<'_> {
         };
         let at = hidden.map(|(path, error)| (path.display().to_string(), Some(error)));
         self.add(None, reason, (1, Some(offset)), at)
+    }
+
+    /// Returns whether a standing order is on the run of a row, in a pair or, with an empty path, in all of them.
+    fn is_ordered(&self, offset: u64, pair: &[u8]) -> Result<bool, EngineError> {
+        let Some(old) = self.old.filter(|_| !self.orders.is_empty()) else {
+            return Ok(false);
+        };
+        let line = old.row_at(offset)?;
+        let run = row::view(&line).map(|row| RunKey::from_run_id(&row.source_run_id));
+        Ok(run.is_ok_and(|run| self.orders.apply_to(run, pair)))
     }
 
     /// Returns the key of a line if it can be read. A row that was edited in the export is not lost: its line earns it
