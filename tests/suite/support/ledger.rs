@@ -36,6 +36,8 @@ pub struct Event {
     pub export_len: u64,
     pub row: Option<(u64, u64)>,
     pub run_id: String,
+    /// Its time.
+    pub at: String,
     /// End of its line in the ledger, bytes.
     pub end: u64,
 }
@@ -108,6 +110,7 @@ pub fn read_ledger(export: &[u8], ledger: &[u8]) -> Result<Vec<Event>, String> {
             export_len: number("export_len") as u64,
             row,
             run_id: word("source_run_id"),
+            at: word("at"),
             end,
         });
     }
@@ -145,4 +148,15 @@ pub fn ledger_fault(export: &[u8], ledger: &[u8], naive: &NaiveBatch) -> Option<
     let effective = effective_rows(export, &events);
     multiset_difference(&effective, &naive.effective)
         .map(|fault| format!("effective rows: {fault}"))
+}
+
+/// Returns the stamp of the row that ends at a length of the export.
+pub fn stamp_of_last_row(export: &[u8], export_len: u64) -> Option<String> {
+    let rows = export.get(..usize::try_from(export_len).unwrap())?;
+    let row = rows
+        .strip_suffix(b"\n")?
+        .rsplit(|byte| *byte == b'\n')
+        .next()?;
+    let row: Value = serde_json::from_slice(row).ok()?;
+    Some(row["created_at"].as_str()?.to_owned())
 }
