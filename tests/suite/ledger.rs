@@ -19,6 +19,9 @@ use distilld::query::health::Health;
 const PAIR: &str = "2026/01/01/audits.jsonl";
 const OTHER: &str = "2026/01/02/other.jsonl";
 
+/// Kind, cause and run of an event.
+type Outline = (&'static str, &'static str, &'static str);
+
 /// A lake with its ledger.
 struct Lake {
     bench: Bench,
@@ -125,7 +128,7 @@ impl Lake {
     }
 }
 
-fn outline(expected: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
+fn outline(expected: &[Outline]) -> Vec<(String, String, String)> {
     let owned = |(op, cause, run): &(&str, &str, &str)| {
         ((*op).to_owned(), (*cause).to_owned(), (*run).to_owned())
     };
@@ -136,7 +139,7 @@ fn outline(expected: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
 #[test]
 fn each_way_of_a_verdict_has_its_events() {
     let rejected = ("retract", "rejected", "a");
-    let cases: [(&[(Stream, String)], &[(&str, &str, &str)]); 7] = [
+    let cases: [(&[(Stream, String)], &[Outline]); 7] = [
         (
             &[
                 (Stream::Evidence, evidence("a")),
