@@ -22,6 +22,9 @@ const OTHER: &str = "2026/01/02/other.jsonl";
 /// Kind, cause and run of an event.
 type Outline = (&'static str, &'static str, &'static str);
 
+/// Lines in the order of their arrival, and the events that they give.
+type Case<'a> = (&'a [(Stream, String)], &'a [Outline]);
+
 /// A lake with its ledger.
 struct Lake {
     bench: Bench,
@@ -94,7 +97,7 @@ impl Lake {
         self.check_figures(retracted);
     }
 
-    /// As [`Self::check`], for sources that no longer say why the rows are out.
+    /// As [`Self::check`], for sources that no longer give the reason why the rows are out.
     fn check_figures(&self, retracted: u64) {
         let (export, ledger) = (self.bench.export_bytes(), self.bytes());
         let rows = self.bench.run(&mut self.bench.command(&["rows"]));
@@ -139,7 +142,7 @@ fn outline(expected: &[Outline]) -> Vec<(String, String, String)> {
 #[test]
 fn each_way_of_a_verdict_has_its_events() {
     let rejected = ("retract", "rejected", "a");
-    let cases: [(&[(Stream, String)], &[Outline]); 7] = [
+    let cases: [Case<'_>; 7] = [
         (
             &[
                 (Stream::Evidence, evidence("a")),
