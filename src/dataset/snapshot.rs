@@ -1,6 +1,5 @@
 //! A version of a dataset, opened for reading: how far export and ledger count, and which rows are retracted there.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,9 +19,6 @@ const OPEN_ATTEMPTS: u32 = 5;
 const APPEND_PATIENCE: Duration = Duration::from_secs(2);
 
 const APPEND_PAUSE: Duration = Duration::from_millis(10);
-
-/// Events whose row is compared with its hash before any row is returned.
-const PROBES: usize = 8;
 
 /// A dataset up to a point of its history.
 #[derive(Debug)]
@@ -125,11 +121,11 @@ impl Snapshot {
     ) -> Result<Snapshot, DatasetError> {
         let files = Files::open(storage, export)?;
         let mut ledger = LedgerReader::new(&files);
-        let mut probes = Probes::default();
+        let mut named = Named::default();
         let export_len = match point(&files, at)? {
-            None => read_head(&files, &mut ledger, &mut probes)?,
+            None => read_head(&files, &mut ledger, &mut named)?,
             Some((export_len, ledger_len)) => {
-                ledger.read_to(ledger_len, &mut |_offset, event| probes.add(event))?;
+                ledger.read_to(ledger_len, &mut |_offset, event| named.add(event))?;
                 export_len
             }
         };
@@ -149,7 +145,7 @@ impl Snapshot {
                 now: None,
             });
         }
-        probes.compare(&snapshot.files)?;
+        named.compare(&snapshot.files)?;
         Ok(snapshot)
     }
 
@@ -236,13 +232,13 @@ impl Snapshot {
 fn read_head(
     files: &Files,
     ledger: &mut LedgerReader,
-    probes: &mut Probes,
+    named: &mut Named,
 ) -> Result<u64, DatasetError> {
     let mut waited = Duration::ZERO;
     loop {
         // The length first: the ledger then has each retraction of these rows.
         let len_bytes = files.rows_len()?;
-        ledger.read_to(u64::MAX, &mut |_offset, event| probes.add(event))?;
+        ledger.read_to(u64::MAX, &mut |_offset, event| named.add(event))?;
         let needed = ledger.fold.export_len();
         if needed <= len_bytes {
             return Ok(len_bytes);
@@ -292,27 +288,31 @@ fn retracted(
     }
 }
 
-/// The first and the last rows that the ledger names, with their hashes. They are compared with the export, so that the
-/// ledger of another export is found before a row of it is returned.
+/// The rows that the ledger names, with their hashes. Each is compared with the export before a row is returned: an event
+/// whose offset is another one would let the row through that it retracts.
 #[derive(Debug, Default)]
-struct Probes(VecDeque<(RowSpan, [u8; 16])>);
+struct Named(Vec<(RowSpan, [u8; 16])>);
 
-impl Probes {
+impl Named {
     fn add(&mut self, event: &LedgerLine) {
-        let Some(row) = event.row else { return };
-        if self.0.len() == PROBES {
-            self.0.remove(1);
-        }
-        self.0.push_back((row, event.row_hash));
+        self.0.extend(event.row.map(|row| (row, event.row_hash)));
     }
 
-    fn compare(&self, files: &Files) -> Result<(), DatasetError> {
+    fn compare(mut self, files: &Files) -> Result<(), DatasetError> {
+        // In the order of the export, a row with several events once.
+        self.0.sort_unstable();
+        self.0.dedup();
+        let mut bytes = Vec::new();
+        let export_len = files.export_len()?;
         for (row, hash) in &self.0 {
             let foreign = |what| Snapshot::foreign(files, what, row.offset);
+            if row.end() > export_len {
+                return Err(foreign("a row ends after the export"));
+            }
             if !files.is_row_start(row.offset)? {
                 return Err(foreign("no row starts where the ledger has one"));
             }
-            let mut bytes = vec![0; usize::try_from(row.len_bytes).unwrap_or(usize::MAX)];
+            bytes.resize(usize::try_from(row.len_bytes).unwrap_or(usize::MAX), 0);
             let read = files.read(&mut bytes, row.offset)?;
             if read < bytes.len() || row_hash(&bytes) != *hash {
                 return Err(foreign(

@@ -67,7 +67,8 @@ impl Engine {
         self.remember(request, read.memory)?;
         if let Some(outcome) = read.outcome {
             self.merge_outcome(path, outcome, read.changed_ms, read.wall_ms)?;
-            if !read.more {
+            // An unterminated line may settle, and overrule the row that its absence would restore.
+            if !read.more && !read.memory.may_settle() {
                 self.review(path)?;
             }
         }

@@ -1,19 +1,21 @@
 //! Standing orders: an operator takes runs out of the effective set, or ends such an order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::ledger::Event;
 use crate::engine::{Engine, EngineError};
-use crate::lake::path::{PairPath, Stream};
+use crate::lake::path::PairPath;
 use crate::pair::Overlay;
 use crate::pair::history::minute_of;
 use crate::pair::index::ScoredLine;
+use crate::pair::orders::Orders;
 use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::record::keys::RunKey;
 use crate::record::ledger::{Cause, Op};
+use crate::record::row;
 use crate::store::snapshot::pair_path;
 
 /// An order on runs, or the end of such orders.
@@ -60,11 +62,33 @@ pub enum OrderError {
     Engine(#[from] EngineError),
 }
 
-/// A pair with lines of the runs of a request.
-struct ConcernedPair {
-    path: PairPath,
-    lines: Vec<ScoredLine>,
+/// A line or a row of one of the runs of a request.
+struct Concerned {
+    run: RunKey,
+    /// The pair of the line, or the one whose lines may claim the row; `None` where that is not known.
+    pair: Option<Arc<PairPath>>,
+    found: Found,
 }
+
+enum Found {
+    Line(ScoredLine),
+    /// The start of a row that no line owns, bytes: its line was rewritten, or has yet to be read.
+    UnclaimedRow(u64),
+}
+
+impl Concerned {
+    fn pair_bytes(&self) -> &[u8] {
+        self.pair.as_ref().map_or(b"", |pair| pair.as_bytes())
+    }
+
+    /// Returns whether it is a line that is refused for its category.
+    fn is_refused(&self) -> bool {
+        matches!(self.found, Found::Line(line) if line.verdict.is_refused_category())
+    }
+}
+
+/// What is known of the runs of a request, by run.
+type ByRun = BTreeMap<RunKey, Vec<Concerned>>;
 
 impl Engine {
     /// Carries out an order. Durable on return; a repetition changes nothing.
@@ -95,67 +119,78 @@ impl Engine {
         // From here on the state knows every line.
         self.checkpoint()?;
         let runs = request.run_ids.iter().map(|id| RunKey::from_run_id(id));
-        let runs: BTreeSet<RunKey> = runs.collect();
-        let pairs = self.concerned_pairs(&runs, day_file.as_bytes())?;
-        let known = pairs.iter().flat_map(|pair| &pair.lines);
-        let known: BTreeSet<RunKey> = known.map(|line| line.run).collect();
-        let is_known = |id: &String| known.contains(&RunKey::from_run_id(id));
-        let mut result = OrderResult::default();
-        let (known_ids, unknown): (Vec<_>, Vec<_>) =
-            request.run_ids.iter().cloned().partition(is_known);
-        let accepted = if request.unseen || request.revoke {
-            request.run_ids.clone()
-        } else {
-            known_ids
+        let known = self.concerned(&runs.collect(), day_file.as_bytes())?;
+        let is_known = |id: &&String| known.contains_key(&RunKey::from_run_id(id));
+        let unknown = request.run_ids.iter().filter(|id| !is_known(id));
+        let mut result = OrderResult {
+            unknown: unknown.cloned().collect(),
+            ..OrderResult::default()
         };
-        result.unknown = unknown;
-        let reason = Arc::<str>::from(request.reason.as_str());
-        if !request.dry_run {
-            result.orders_changed = self.push_orders(request, &accepted, day_file, &reason)?;
-        }
-        for pair in pairs {
-            result.rows += if request.revoke {
-                self.end_orders_in(pair, &reason, request.dry_run)?
-            } else {
-                self.order_out(pair, &reason, request.dry_run)?
-            };
-            self.commit_if_full()?;
+        let accepts_all = request.unseen || request.revoke;
+        let accepted = request.run_ids.iter();
+        let (day_file, reason) = (Arc::from(day_file), Arc::from(request.reason.as_str()));
+        // What is known of a run is true until its order is carried out.
+        let accepted: BTreeSet<&String> =
+            accepted.filter(|id| accepts_all || is_known(id)).collect();
+        for run_id in accepted {
+            self.order_run(request, run_id, (&day_file, &reason), &known, &mut result)?;
         }
         self.commits.commit(&self.ctx, &mut self.books)?;
         result.orders = self.commits.ledger.orders.len() as u64;
         Ok(result)
     }
 
-    /// Adds the events of the orders themselves. Returns how many changed.
-    fn push_orders(
+    /// Carries out the order on one run. All of it is in one frame of the journal: after a crash the order is in force
+    /// with its consequences, or neither is there.
+    fn order_run(
         &mut self,
         request: &OrderRequest,
-        run_ids: &[String],
-        day_file: &str,
+        run_id: &str,
+        (day_file, reason): (&Arc<str>, &Arc<str>),
+        known: &ByRun,
+        result: &mut OrderResult,
+    ) -> Result<(), EngineError> {
+        let run = RunKey::from_run_id(run_id);
+        if !request.dry_run {
+            let is_changed = self.push_order(request, run_id, day_file, reason);
+            result.orders_changed += u64::from(is_changed);
+        }
+        let mut orders = Arc::clone(&self.commits.ledger.orders);
+        if request.dry_run && request.revoke {
+            Arc::make_mut(&mut orders).remove(run, day_file.as_bytes());
+        }
+        let of_run = known.get(&run).map_or(&[][..], Vec::as_slice);
+        result.rows += if request.revoke {
+            self.end_order(of_run, &orders, reason, request.dry_run)?
+        } else {
+            self.order_out(of_run, reason, request.dry_run)?
+        };
+        self.commit_if_full()
+    }
+
+    /// Adds the event of the order itself. Returns whether it changes anything.
+    fn push_order(
+        &mut self,
+        request: &OrderRequest,
+        run_id: &str,
+        day_file: &Arc<str>,
         reason: &Arc<str>,
-    ) -> Result<u64, EngineError> {
+    ) -> bool {
         let op = if request.revoke {
             Op::Revoke
         } else {
             Op::Order
         };
-        let day_file = Arc::<str>::from(day_file);
-        let mut changed = 0;
-        for run_id in run_ids {
-            self.commits.begin_pending(self.ctx.clock.monotonic_ms());
-            let is_changed = self.commits.ledger.push_order(Event {
-                op,
-                cause: Cause::Operator,
-                row_offset: None,
-                run_id: run_id.clone(),
-                day_file: Arc::clone(&day_file),
-                line_offset: None,
-                reason: Arc::clone(reason),
-            });
-            changed += u64::from(is_changed);
-            self.commit_if_full()?;
-        }
-        Ok(changed)
+        self.commits.begin_pending(self.ctx.clock.monotonic_ms());
+        self.commits.ledger.push_order(Event {
+            op,
+            cause: Cause::Operator,
+            row_offset: None,
+            run_id: run_id.to_owned(),
+            day_file: Arc::clone(day_file),
+            line_offset: None,
+            reason: Arc::clone(reason),
+        })
     }
 
     /// Commits the pending batch if it is full, so that frames stay bounded.
@@ -167,51 +202,64 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns the pairs with lines of these runs, of all pairs or of one.
-    fn concerned_pairs(
-        &self,
-        runs: &BTreeSet<RunKey>,
-        only: &[u8],
-    ) -> Result<Vec<ConcernedPair>, EngineError> {
+    /// Returns the lines and unclaimed rows of these runs, of all pairs or of one.
+    fn concerned(&self, runs: &BTreeSet<RunKey>, only: &[u8]) -> Result<ByRun, EngineError> {
         let view = self.pairs.view();
-        let mut ids = Vec::new();
+        let mut paths = BTreeMap::new();
         view.for_each_pair(|id, checkpoint| {
             let is_concerned = only.is_empty() || checkpoint.path == only;
             if let Some(path) = pair_path(&checkpoint).filter(|_| is_concerned) {
-                ids.push((id, path));
+                paths.insert(id, Arc::new(path));
             }
         })?;
-        let mut pairs = Vec::new();
-        for (id, path) in ids {
-            let mut lines = Vec::new();
-            view.for_each_entry(id, |line| {
+        let mut by_run = ByRun::new();
+        let mut add = |run, pair, found| {
+            let concerned = Concerned { run, pair, found };
+            by_run.entry(run).or_default().push(concerned);
+        };
+        for (id, path) in &paths {
+            view.for_each_entry(*id, |line: ScoredLine| {
                 if runs.contains(&line.run) {
-                    lines.push(line);
+                    add(line.run, Some(Arc::clone(path)), Found::Line(line));
                 }
             })?;
-            if !lines.is_empty() {
-                pairs.push(ConcernedPair { path, lines });
+        }
+        for claim in view.unclaimed_rows()? {
+            let pair = paths.get(&claim.scope);
+            // Where the pair of a row is not known, the line that claims it takes it out.
+            if !only.is_empty() && pair.is_none() {
+                continue;
+            }
+            let row = self.commits.export.row_at(claim.row_offset)?;
+            let run = row::view(&row).map(|row| RunKey::from_run_id(&row.source_run_id));
+            if let Some(run) = run.ok().filter(|run| runs.contains(run)) {
+                add(run, pair.cloned(), Found::UnclaimedRow(claim.row_offset));
             }
         }
-        Ok(pairs)
+        Ok(by_run)
     }
 
-    /// Takes the rows of a pair's lines out, and gives the lines that have none yet the verdict `ordered`. Returns the
-    /// number of rows.
+    /// Takes the rows of a run out, and gives the lines that have none yet the verdict `ordered`. Returns the number of
+    /// rows.
     fn order_out(
         &mut self,
-        pair: ConcernedPair,
+        of_run: &[Concerned],
         reason: &Arc<str>,
         dry_run: bool,
     ) -> Result<u64, EngineError> {
-        let ConcernedPair { path, lines } = pair;
-        let day_file = Arc::<str>::from(path.as_path().to_string_lossy());
         let mut rows = 0;
-        let mut refused = Vec::new();
-        for line in lines {
-            let Verdict::Exported { row_offset, .. } = line.verdict else {
-                refused.extend(line.verdict.index_to_join().map(|index| (line, index)));
-                continue;
+        for concerned in of_run {
+            let (row_offset, line_offset) = match &concerned.found {
+                Found::UnclaimedRow(row_offset) => (*row_offset, None),
+                Found::Line(line) => match line.verdict {
+                    Verdict::Exported { row_offset, .. } => (row_offset, Some(line.offset)),
+                    verdict => {
+                        if let Some(index) = verdict.index_to_join().filter(|_| !dry_run) {
+                            self.give_verdict(concerned, line, Verdict::Ordered { index })?;
+                        }
+                        continue;
+                    }
+                },
             };
             let before = self.commits.ledger.flags(self.pairs.view(), row_offset)?;
             if before.is_out() {
@@ -226,46 +274,104 @@ impl Engine {
                 cause: Cause::Operator,
                 row_offset: Some(row_offset),
                 run_id: String::new(),
-                day_file: Arc::clone(&day_file),
-                line_offset: Some(line.offset),
+                day_file: String::from_utf8_lossy(concerned.pair_bytes()).into(),
+                line_offset,
                 reason: Arc::clone(reason),
             };
             self.commits.begin_pending(self.ctx.clock.monotonic_ms());
             self.commits.ledger.push_row(event, row_offset, before);
-            self.commit_if_full()?;
-        }
-        if !dry_run {
-            self.give_verdicts(&path, &refused, |index| Verdict::Ordered { index })?;
         }
         Ok(rows)
     }
 
-    /// Gives lines without a row another verdict, by their indexes.
-    fn give_verdicts(
+    /// Restores the rows of a run that nothing else keeps out, and lets its lines with the verdict `ordered` wait for
+    /// their evidence, which is read again. Returns the number of rows.
+    fn end_order(
         &mut self,
-        path: &PairPath,
-        lines: &[(ScoredLine, u32)],
-        verdict: impl Fn(u32) -> Verdict,
-    ) -> Result<(), EngineError> {
-        if lines.is_empty() {
-            return Ok(());
-        }
-        let before = self.pairs.slot(path)?.pair.checkpoint.clone();
-        let mut checkpoint = before.clone();
-        let mut overlay = Overlay::default();
-        for (line, index) in lines {
-            let verdict = verdict(*index);
-            if let Verdict::Waiting { since_s, .. } = verdict {
-                checkpoint.begin_to_wait(since_s);
+        of_run: &[Concerned],
+        orders: &Orders,
+        reason: &Arc<str>,
+        dry_run: bool,
+    ) -> Result<u64, EngineError> {
+        let is_refused = of_run.iter().any(Concerned::is_refused);
+        let mut restored = 0;
+        for concerned in of_run {
+            if orders.apply_to(concerned.run, concerned.pair_bytes()) {
+                continue;
             }
-            checkpoint.counts[line.verdict.kind()] -= 1;
-            checkpoint.counts[verdict.kind()] += 1;
-            let line = ScoredLine { verdict, ..*line };
-            overlay.entries.insert((line.run, line.offset), line);
+            let row_offset = match &concerned.found {
+                Found::UnclaimedRow(row_offset) => {
+                    let flags = self.commits.ledger.flags(self.pairs.view(), *row_offset)?;
+                    if is_refused || flags.cause() != Some(Cause::Operator) {
+                        continue;
+                    }
+                    *row_offset
+                }
+                Found::Line(line) => match line.verdict {
+                    Verdict::Exported {
+                        row_offset,
+                        contradicted: false,
+                        ..
+                    } => row_offset,
+                    Verdict::Ordered { index } if !dry_run => {
+                        self.await_evidence(concerned, line, index)?;
+                        continue;
+                    }
+                    _ => continue,
+                },
+            };
+            restored += if dry_run {
+                let flags = self.commits.ledger.flags(self.pairs.view(), row_offset)?;
+                u64::from(flags.is_out())
+            } else {
+                let day_file = String::from_utf8_lossy(concerned.pair_bytes()).into();
+                self.restore_rows(&day_file, &[row_offset], reason)?
+            };
         }
-        if checkpoint.counts[VerdictKind::Waiting] == 0 {
+        Ok(restored)
+    }
+
+    /// Lets a line wait, and has the evidence of its pair read again from its start.
+    fn await_evidence(
+        &mut self,
+        concerned: &Concerned,
+        line: &ScoredLine,
+        index: u32,
+    ) -> Result<(), EngineError> {
+        let since_s = self.ctx.clock.wall_ms() / 1_000;
+        self.give_verdict(concerned, line, Verdict::Waiting { index, since_s })?;
+        if let Some(path) = &concerned.pair {
+            self.enqueue((**path).clone());
+        }
+        Ok(())
+    }
+
+    /// Gives a line without a row another verdict. A line that waits has the evidence of its pair read again, and the
+    /// pending frame says both: after a crash the next start reads it.
+    fn give_verdict(
+        &mut self,
+        concerned: &Concerned,
+        line: &ScoredLine,
+        verdict: Verdict,
+    ) -> Result<(), EngineError> {
+        let Some(path) = &concerned.pair else {
+            return Ok(());
+        };
+        let slot = self.pairs.slot(path)?;
+        let before = slot.pair.checkpoint.clone();
+        let mut checkpoint = before.clone();
+        checkpoint.counts[line.verdict.kind()] -= 1;
+        checkpoint.counts[verdict.kind()] += 1;
+        if let Verdict::Waiting { since_s, .. } = verdict {
+            checkpoint.begin_to_wait(since_s);
+            checkpoint.evidence = Default::default();
+            slot.memory = Default::default();
+        } else if checkpoint.counts[VerdictKind::Waiting] == 0 {
             checkpoint.waiting_since_s = 0;
         }
+        let mut overlay = Overlay::default();
+        let line = ScoredLine { verdict, ..*line };
+        overlay.entries.insert((line.run, line.offset), line);
         let minute = minute_of(self.ctx.clock.wall_ms());
         self.books.replace(&before, &checkpoint, minute);
         let now_ms = self.ctx.clock.monotonic_ms();
@@ -273,49 +379,5 @@ impl Engine {
             self.commits.add_delta(delta, now_ms);
         }
         Ok(())
-    }
-
-    /// Restores the rows of a pair's lines that nothing else keeps out, and reads the evidence of lines with the verdict
-    /// `ordered` again, so that they are joined. Returns the number of rows.
-    fn end_orders_in(
-        &mut self,
-        pair: ConcernedPair,
-        reason: &Arc<str>,
-        dry_run: bool,
-    ) -> Result<u64, EngineError> {
-        let ConcernedPair { path, lines } = pair;
-        let orders = Arc::clone(&self.commits.ledger.orders);
-        let mut rows = Vec::new();
-        let mut refused = Vec::new();
-        for line in lines {
-            if orders.apply_to(line.run, path.as_bytes()) && !dry_run {
-                continue;
-            }
-            match line.verdict {
-                Verdict::Exported {
-                    row_offset,
-                    contradicted: false,
-                    ..
-                } => rows.push(row_offset),
-                Verdict::Ordered { index } => refused.push((line, index)),
-                _ => {}
-            }
-        }
-        if dry_run {
-            let mut out = 0;
-            for row_offset in rows {
-                let flags = self.commits.ledger.flags(self.pairs.view(), row_offset)?;
-                out += u64::from(flags.is_out());
-            }
-            return Ok(out);
-        }
-        let restored = self.restore_rows(&path, &rows, reason)?;
-        if !refused.is_empty() {
-            let since_s = self.ctx.clock.wall_ms() / 1_000;
-            self.give_verdicts(&path, &refused, |index| Verdict::Waiting { index, since_s })?;
-            self.reset_for_retry(&path, Stream::Evidence)?;
-            self.enqueue(path);
-        }
-        Ok(restored)
     }
 }

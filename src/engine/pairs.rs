@@ -192,7 +192,7 @@ impl PairCache {
     ) -> Option<PairDelta> {
         let slot = self.slots.get_mut(path).expect("the pair was just read");
         let before = &slot.pair.checkpoint;
-        let is_journaled = bytes_read(before, &checkpoint) > 0 || !overlay.is_empty();
+        let is_journaled = !overlay.is_empty() || bytes_read(before, &checkpoint) > 0;
         self.changed_at_ms = now_ms;
         let pair = self.put(path, checkpoint, &overlay);
         let delta = is_journaled.then(|| PairDelta::new(pair.id, &pair.checkpoint, &overlay));

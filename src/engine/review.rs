@@ -11,6 +11,9 @@ use crate::pair::verdict::Verdict;
 use crate::record::ledger::{Cause, Op};
 use crate::store::ledger::RowFlags;
 
+/// Rows that are restored before the pending batch is examined: a frame of the journal is bounded.
+const RESTORED_AT_ONCE: usize = 4_096;
+
 impl Engine {
     /// Adds the events of rows that a merged read changes. Rows from `rows_from` on are of that read: the ledger
     /// has no event of them yet.
@@ -85,7 +88,11 @@ impl Engine {
                 }
             })?;
         effective.sort_unstable();
-        self.restore_rows(path, &effective, "")?;
+        let day_file = path.as_path().to_string_lossy().into();
+        for rows in effective.chunks(RESTORED_AT_ONCE) {
+            self.restore_rows(&day_file, rows, &Arc::from(""))?;
+            self.commit_if_full()?;
+        }
         let mut checkpoint = pair.checkpoint.clone();
         checkpoint.review = false;
         let now_ms = self.ctx.clock.monotonic_ms();
@@ -100,14 +107,10 @@ impl Engine {
     /// Adds an event for each of these rows that is out. Returns how many were.
     pub(super) fn restore_rows(
         &mut self,
-        path: &PairPath,
+        day_file: &Arc<str>,
         row_offsets: &[u64],
-        reason: &str,
+        reason: &Arc<str>,
     ) -> Result<u64, EngineError> {
-        let (day_file, reason) = (
-            Arc::<str>::from(path.as_path().to_string_lossy()),
-            Arc::<str>::from(reason),
-        );
         let mut restored = 0;
         for row_offset in row_offsets {
             let before = self.commits.ledger.flags(self.pairs.view(), *row_offset)?;
@@ -119,13 +122,12 @@ impl Engine {
                 cause,
                 row_offset: Some(*row_offset),
                 run_id: String::new(),
-                day_file: Arc::clone(&day_file),
+                day_file: Arc::clone(day_file),
                 line_offset: None,
-                reason: Arc::clone(&reason),
+                reason: Arc::clone(reason),
             };
             self.commits.begin_pending(self.ctx.clock.monotonic_ms());
             self.commits.ledger.push_row(event, *row_offset, before);
-            self.commit_if_full()?;
             restored += 1;
         }
         Ok(restored)

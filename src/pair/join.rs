@@ -216,6 +216,9 @@ impl<'a, E> Joiner<'a, E> {
             if superseded {
                 self.note_superseded(key)?;
             }
+            if self.is_ordered(key.0) {
+                self.order_out_row_of(key);
+            }
             return Ok(Verdict::Exported {
                 row_offset: claim.row_offset,
                 evidence_digest: evidence.digest(),

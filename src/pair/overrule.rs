@@ -167,6 +167,16 @@ impl<E> Joiner<'_, E> {
         }
     }
 
+    /// Takes the claimed row of a line out for the standing order on its run, unless it is out already.
+    pub(super) fn order_out_row_of(&mut self, line: (RunKey, u64)) {
+        self.out.row_changes.push(RowChange {
+            row_offset: 0,
+            owner: RowOwner::Line(line.0, line.1),
+            cause: Cause::Operator,
+            line_offset: line.1,
+        });
+    }
+
     /// Returns the row keys of a run's refused lines: of the rows they would have without their category. Reads each line
     /// once per step.
     pub(super) fn refused_keys(&mut self, run: RunKey) -> Result<&mut HashSet<RowKey>, E> {

@@ -17,7 +17,7 @@ use crate::query::offline::{self, Backend, InquireError};
 use crate::record::ledger::{LedgerLine, Op};
 
 /// Run IDs of one request, bytes. It bounds the memory of the daemon.
-const REQUEST_BYTES: usize = 4 << 20;
+const REQUEST_BYTES: usize = 1 << 20;
 
 /// Why an order was not carried out, or not all of it.
 #[derive(Debug, thiserror::Error)]

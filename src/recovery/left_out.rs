@@ -19,7 +19,6 @@ use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::record::json::escape::Dialect;
 use crate::record::keys::{RowKey, RunKey};
 use crate::record::ledger::row_hash;
-use crate::record::row;
 use crate::record::synthesize::Synthesis;
 use crate::recovery::old_ledger::OldLedger;
 use crate::recovery::old_state::OldState;
@@ -46,7 +45,7 @@ impl Overruled {
 
 /// The rows of the old export that are left out.
 pub(super) struct LeftOut {
-    /// Whether all rows are that are not effective, or only those of runs with a standing order.
+    /// Whether any are: the rows that are not effective.
     is_effective: bool,
     /// The standing orders.
     orders: Orders,
@@ -125,15 +124,9 @@ impl LeftOut {
 
     /// Returns whether the old ledger has a row out, without its newline, and the rebuild leaves it out for that.
     pub(super) fn was_out(&self, offset: u64, line: &[u8]) -> bool {
-        let hash = self.rows_out.get(&offset);
+        let hash = self.rows_out.get(&offset).filter(|_| self.is_effective);
         // The ledger may be of another export.
         hash.is_some_and(|hash| *hash == row_hash(&[line, b"\n"].concat()))
-            && (self.is_effective || self.is_ordered(line))
-    }
-
-    fn is_ordered(&self, line: &[u8]) -> bool {
-        let run = row::view(line).map(|row| RunKey::from_run_id(&row.source_run_id));
-        run.is_ok_and(|run| self.orders.has_run(run))
     }
 }
 

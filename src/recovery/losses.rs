@@ -85,11 +85,11 @@ pub(super) fn find_losses(
         setup,
         obstacles,
         old: old.as_ref(),
-        orders: orders_of(stage),
         added_keys,
         replaced: unmatched.replaced,
         by_pair: HashMap::new(),
         groups: BTreeMap::new(),
+        orders: orders_of(stage),
     };
     let lines = match &known {
         Some(known) => sorter.lines_of(known, &unmatched.offsets, old_bytes)?,
@@ -110,15 +110,6 @@ pub(super) fn find_losses(
         left_out: unmatched.left_out,
         dropped: sorter.groups.into_values().collect(),
     })
-}
-
-/// Returns the orders that the fresh export was made with.
-fn orders_of(stage: &Setup) -> Orders {
-    let mut orders = Orders::default();
-    for (order, _reason) in &stage.ledger_origin.orders {
-        orders.insert(RunKey::from_run_id(&order.run_id), &order.pair);
-    }
-    orders
 }
 
 fn open(setup: &Setup, path: &Path) -> Result<Option<Export>, EngineError> {
@@ -228,12 +219,22 @@ struct Sorter<'a> {
     setup: &'a Setup,
     obstacles: Obstacles,
     old: Option<&'a Export>,
-    orders: Orders,
     /// The keys of fresh rows without one in the old export.
     added_keys: HashMap<RowKey, u64>,
     replaced: u64,
     by_pair: HashMap<PairId, Origin>,
     groups: BTreeMap<(Option<String>, DropReason), DroppedRows>,
+    /// The standing orders that are carried over.
+    orders: Orders,
+}
+
+/// Returns the standing orders of the fresh export.
+fn orders_of(stage: &Setup) -> Orders {
+    let mut orders = Orders::default();
+    for (order, _reason) in &stage.ledger_origin.orders {
+        orders.insert(RunKey::from_run_id(&order.run_id), &order.pair);
+    }
+    orders
 }
 
 impl Sorter<'_> {
@@ -290,14 +291,16 @@ impl Sorter<'_> {
                 self.replaced += 1;
                 return Ok(());
             }
-            let (reason, at) = match reason_of(&origin.availability) {
-                (DropReason::LineGone, _) if self.is_ordered_out(offset, &origin.path)? => {
-                    (DropReason::Ordered, None)
-                }
-                found => found,
-            };
             let day = day_of(&origin.path);
+            let pair = origin.path.as_bytes();
+            let (reason, at) = match self.is_ordered(offset, pair)? {
+                true => (DropReason::Ordered, None),
+                false => reason_of(&origin.availability),
+            };
             return self.add(day, reason, (1, Some(offset)), at);
+        }
+        if self.is_ordered(offset, b"")? {
+            return self.add(None, DropReason::Ordered, (1, Some(offset)), None);
         }
         let line = match self.old {
             Some(old) => old.row_at(offset)?,
@@ -317,14 +320,14 @@ impl Sorter<'_> {
         self.add(None, reason, (1, Some(offset)), at)
     }
 
-    /// Returns whether an order is on the run of a row of the old export.
-    fn is_ordered_out(&self, offset: u64, pair: &PairPath) -> Result<bool, EngineError> {
+    /// Returns whether a standing order is on the run of a row, in a pair or, with an empty path, in all of them.
+    fn is_ordered(&self, offset: u64, pair: &[u8]) -> Result<bool, EngineError> {
         let Some(old) = self.old.filter(|_| !self.orders.is_empty()) else {
             return Ok(false);
         };
-        let row = old.row_at(offset)?;
-        let run = row::view(&row).map(|row| RunKey::from_run_id(&row.source_run_id));
-        Ok(run.is_ok_and(|run| self.orders.apply_to(run, pair.as_bytes())))
+        let line = old.row_at(offset)?;
+        let run = row::view(&line).map(|row| RunKey::from_run_id(&row.source_run_id));
+        Ok(run.is_ok_and(|run| self.orders.apply_to(run, pair)))
     }
 
     /// Returns the key of a line if it can be read. A row that was edited in the export is not lost: its line earns it

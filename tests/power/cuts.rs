@@ -23,6 +23,7 @@ use crate::support::account::{Compared, account_fault};
 use crate::support::export_reader::ReaderThread;
 use crate::support::kill_harness::{Daemon, Scorer, export_path, wait_until};
 use crate::support::lake_gen::{Step, Stream};
+use crate::support::ledger::{ledger_fault, read_ledger};
 use crate::support::naive::{blank_stamps, multiset_difference, naive_batch, read_pairs};
 use crate::support::process::LONG;
 use crate::support::tools::number_from;
@@ -286,8 +287,9 @@ impl Chain {
         let export = fs::read(export_path(&root)).unwrap_or_default();
         tally.rows += export.iter().filter(|byte| **byte == b'\n').count();
         if scorers.lose_no_line() {
-            let expected = naive_batch(&read_pairs(&OsStorage, &root).unwrap(), false).rows;
-            multiset_difference(&export, &expected).map_or(Ok(()), Err)?;
+            let naive = naive_batch(&read_pairs(&OsStorage, &root).unwrap(), false);
+            multiset_difference(&export, &naive.rows).map_or(Ok(()), Err)?;
+            ledger_fault(&export, &ledger_of(&root), &naive).map_or(Ok(()), Err)?;
             self.must(distilld(&root, &["verify"]))?;
             check_account(&root, &scorers, Compared::All)?;
         } else {
@@ -314,6 +316,8 @@ impl Chain {
         tally.sources_read_again += log.matches("re-reading from the start").count();
         let export = fs::read(export_path(root)).unwrap_or_default();
         must_begin_with(&export, seen)?;
+        // Each event has its number, its row with its hash, and its turn.
+        read_ledger(&export, &ledger_of(root))?;
         let naive = naive_batch(&read_pairs(&OsStorage, root).unwrap(), false).rows;
         compare(&export, &naive, ever)
     }
@@ -386,6 +390,11 @@ fn without_index(row: &str) -> String {
 
 fn root_of(mounted: &Mounted) -> PathBuf {
     mounted.dir().join("lake")
+}
+
+fn ledger_of(root: &Path) -> Vec<u8> {
+    let path = export_path(root).with_file_name("sft_retractions.jsonl");
+    fs::read(path).unwrap_or_default()
 }
 
 fn distilld(root: &Path, arguments: &[&str]) -> Command {

@@ -382,6 +382,35 @@ fn a_reader_needs_only_the_right_to_read_two_files() {
 type Damage = (&'static str, fn(&mut Vec<Value>), &'static str);
 
 #[test]
+fn each_event_is_compared_with_its_row_before_the_first_row_is_written() {
+    let mut set = Set::of_lake(3);
+    let rows = set.rows();
+    for row in rows[..rows.len() - 1].iter().step_by(2) {
+        set.retract(row);
+    }
+    let good = set.events.clone();
+    assert!(good.len() > 12, "{}", good.len());
+    for event in 1..good.len() {
+        // The row after it, so that the retracted one is let through.
+        let next = &rows[2 * event - 1];
+        for keys in [&["row_hash"][..], &["row_offset", "row_len"]] {
+            set.events.clone_from(&good);
+            for key in keys {
+                set.events[event][*key] = match *key {
+                    "row_hash" => sha256(&next.1)[..32].into(),
+                    "row_offset" => next.0.into(),
+                    _ => next.1.len().into(),
+                };
+            }
+            set.write_ledger();
+            let ended = set.run(&["rows"]);
+            ended.check(1, &["does not have the hash", "fix: "]);
+            assert_eq!(ended.stdout, "", "event {event}");
+        }
+    }
+}
+
+#[test]
 fn a_bad_ledger_is_refused_and_no_row_is_written() {
     const DAMAGES: [Damage; 16] = [
         (

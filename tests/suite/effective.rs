@@ -239,8 +239,10 @@ fn rows_that_are_out_for_an_order_are_left_out_and_return_when_it_ends() {
         };
         change(false);
         let rebuilt = try_rebuild(&disk, options).unwrap();
-        let expected = if options.effective { (1, 3) } else { (3, 1) };
+        let expected = if options.effective { (1, 3) } else { (3, 0) };
         assert_eq!((rebuilt.rows_after, rebuilt.rows_left_out), expected);
+        let is_dropped = u64::from(!options.effective);
+        assert_eq!(rebuilt.rows_dropped, is_dropped);
         run(&disk).unwrap();
         assert_eq!(rows(&disk).len(), expected.0 as usize);
         assert!(verified(&disk).equal, "{:?}", verified(&disk));

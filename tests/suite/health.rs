@@ -21,7 +21,7 @@ const PAIR: &str = "2026/05/01/audits.jsonl";
 const LATER: &str = "2026/05/02/audits.jsonl";
 
 /// A running daemon with its manager and its public address.
-struct Surfaces<'b> {
+pub(crate) struct Surfaces<'b> {
     bench: &'b Bench,
     daemon: Daemon,
     manager: Manager,
@@ -44,7 +44,7 @@ impl<'b> Surfaces<'b> {
     }
 
     /// Starts a daemon that finds a fault that needs an operator.
-    fn start_stopped(bench: &'b Bench, command: &mut Command) -> Self {
+    pub(crate) fn start_stopped(bench: &'b Bench, command: &mut Command) -> Self {
         let manager = Manager::new();
         let _ = fs::remove_file(bench.log());
         let daemon = bench.start_command(manager.manage(command));
@@ -59,12 +59,12 @@ impl<'b> Surfaces<'b> {
         }
     }
 
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         self.bench.stop(self.daemon);
     }
 
     /// Waits until the daemon has a verdict, and asserts that each surface shows it, with a reason that contains `reason`.
-    fn expect(&self, verdict: Health, reason: &str) {
+    pub(crate) fn expect(&self, verdict: Health, reason: &str) {
         let title = verdict.title();
         let json = || get(self.address, "/status.json").json()["health"].clone();
         let is_there = || Ok(json()["verdict"] == verdict.code());
@@ -138,7 +138,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-fn listen(bench: &Bench) -> Command {
+pub(crate) fn listen(bench: &Bench) -> Command {
     bench.command(&["run", "--listen", "127.0.0.1:0"])
 }
 

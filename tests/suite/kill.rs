@@ -31,6 +31,7 @@ fn check(plan: &KillPlan) {
         "{SEED_VARIABLE}={}: {report:?}",
         plan.seed
     );
+    assert!(report.events > 1, "no row was overruled: {report:?}");
     let fault = account_fault(&dir.path().join("lake"), Compared::All);
     assert_eq!(fault, None, "{SEED_VARIABLE}={}", plan.seed);
 }

@@ -64,6 +64,8 @@ mod health;
 mod http;
 /// The real daemon, killed repeatedly.
 mod kill;
+/// The ledger of retractions: its events, and its loss.
+mod ledger;
 /// `rebuild` and `export` while sources of rows are away.
 mod losses;
 /// The real daemon under a service manager: ready, status, reload, watchdog, journal, last words.
@@ -82,6 +84,8 @@ mod questions;
 mod rebuild;
 /// Export and state damaged or restored from old copies, with a running daemon and without it.
 mod restored;
+/// `retract`: orders of operators.
+mod retract;
 /// Day-files whose history is rewritten under the daemon.
 mod rewritten;
 /// Space that writers reserve at the end of a day-file.

@@ -1,12 +1,23 @@
-//! The training examples, run by a real Python with the real library on the export of a real daemon.
+//! The training examples, run by a real Python with the real libraries on the export of a real daemon, with rows that
+//! later lines and orders retract.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
 
 use crate::support::lake_gen::Stream;
-use crate::support::process::{Bench, Ended, evidence_with, scored, scored_as};
+use crate::support::process::{Bench, Ended, scored, scored_as};
 use crate::support::tools::skip;
+
+/// Ledgers that are missing, cut, foreign or damaged, and versions and resume files that do not fit.
+mod damage;
+/// The follower, while a daemon writes.
+mod follow;
+/// The blocks of the page, and the trainers.
+mod page;
 
 const PAIR: &str = "2026/01/01/n.jsonl";
 
@@ -14,38 +25,58 @@ fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/train")
 }
 
-/// Returns the Python of the virtual environment that has the packages of `requirements.txt`.
-fn python() -> Option<PathBuf> {
-    let target = Path::new(env!("CARGO_BIN_EXE_distilld"))
-        .ancestors()
-        .nth(2)
-        .unwrap();
-    let venv = target.join("train-venv");
-    let python = venv.join("bin/python");
-    let wanted = fs::read_to_string(examples().join("requirements.txt")).unwrap();
-    let has = Command::new(&python)
-        .args([
-            "-c",
-            "import datasets; print('datasets==' + datasets.__version__)",
-        ])
-        .output()
-        .is_ok_and(|ended| String::from_utf8_lossy(&ended.stdout).trim() == wanted.trim());
-    if has {
-        return Some(python);
-    }
-    skip(&format!(
-        "no {} in {}; python3 -m venv {1} && {1}/bin/pip install -r examples/train/requirements.txt",
-        wanted.trim(),
-        venv.display()
-    ))
+/// The packages that both lists pin, `NAME==VERSION`.
+fn wanted() -> Vec<String> {
+    let trainers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/train/trainers.txt");
+    let lists = [examples().join("requirements.txt"), trainers];
+    let texts = lists.map(|list| fs::read_to_string(list).unwrap());
+    let pinned = texts.iter().flat_map(|text| text.lines());
+    let pinned = pinned.filter(|line| line.contains("=="));
+    pinned.map(str::to_owned).collect()
 }
 
-/// Runs Python in the directory of the examples, without a network, with caches that are removed with the bench.
-fn run(bench: &Bench, python: &Path, arguments: &[&str]) -> Ended {
-    let mut command = Command::new(python);
+/// Returns the Python of the virtual environment that has the pinned packages.
+fn python() -> Option<&'static Path> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let find = || {
+        let target = Path::new(env!("CARGO_BIN_EXE_distilld"));
+        let venv = target.ancestors().nth(2).unwrap().join("train-venv");
+        let python = venv.join("bin/python");
+        let check = "import sys, importlib.metadata as m\n\
+                     sys.exit(' '.join(p for p in sys.argv[1:] if m.version(p.split('==')[0]) != p.split('==')[1]))";
+        let has = Command::new(&python)
+            .args(["-c", check])
+            .args(wanted())
+            .output();
+        if has.is_ok_and(|ended| ended.status.success() || ended.stderr.trim_ascii().is_empty()) {
+            return Some(python);
+        }
+        skip(&format!(
+            "not all packages are in {}; python3 -m venv {0} && {0}/bin/pip install -r \
+             examples/train/requirements.txt && {0}/bin/pip install --no-deps -r tests/suite/train/trainers.txt",
+            venv.display()
+        ))
+    };
+    FOUND.get_or_init(find).as_deref()
+}
+
+/// Runs a program of Python in a directory, without a network, with caches that are removed with the bench.
+fn run_in(bench: &Bench, dir: &Path, program: &Path, arguments: &[&str]) -> Ended {
+    let built = Path::new(env!("CARGO_BIN_EXE_distilld")).parent().unwrap();
+    let path = [
+        built.to_owned(),
+        python().unwrap().parent().unwrap().to_owned(),
+    ];
+    let path = path
+        .into_iter()
+        .chain(std::env::split_paths("/usr/bin:/bin"));
+    let mut command = Command::new(program);
     command
         .args(arguments)
-        .current_dir(examples())
+        .current_dir(dir)
+        .env("PATH", std::env::join_paths(path).unwrap())
+        .env("PYTHONPATH", examples())
+        .env("EXPORT", bench.export())
         .env("HF_HOME", bench.sibling("hf"))
         .env("HF_HUB_OFFLINE", "1")
         .env("HF_DATASETS_OFFLINE", "1")
@@ -53,159 +84,348 @@ fn run(bench: &Bench, python: &Path, arguments: &[&str]) -> Ended {
     bench.run(&mut command)
 }
 
-fn lines(ended: &Ended) -> Vec<serde_json::Value> {
+/// Runs Python in the directory of the examples.
+fn run(bench: &Bench, arguments: &[&str]) -> Ended {
+    run_in(bench, &examples(), python().unwrap(), arguments)
+}
+
+fn lines(ended: &Ended) -> Vec<Value> {
     ended.check(0, &[]);
-    let lines = ended.stdout.lines();
+    let lines = ended.stdout.split_terminator('\n');
     lines
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
 }
 
-fn rows(bytes: &[u8]) -> Vec<serde_json::Value> {
-    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-    lines
-        .map(|line| serde_json::from_slice(line).unwrap())
+fn offsets(rows: &[Value]) -> Vec<u64> {
+    rows.iter()
+        .map(|row| row["_offset"].as_u64().unwrap())
         .collect()
 }
 
-/// Creates an export, written by a daemon, with texts that often break readers.
-fn exported() -> Bench {
+fn sorted(mut offsets: Vec<u64>) -> Vec<u64> {
+    offsets.sort_unstable();
+    offsets
+}
+
+/// A run's evidence with a model's name, which becomes the `context` of its row.
+fn evidence_of(run: &str, text: &str) -> String {
+    format!(
+        "{{\"run_id\":\"{run}\",\"model_role\":\"executor\",\"model_name\":\"qwen3-0\",\"text\":\"{text}\",\
+         \"source_files\":[\"{run}.rs\"],\"provenance\":{{\"source_file\":\"data/_kb/audits.jsonl\"}}}}\n"
+    )
+}
+
+/// Creates an export with texts that often break readers, 40 plain runs, and a ledger with every kind of event.
+fn lake() -> Bench {
     let bench = Bench::new();
-    for (run, text) in [
-        ("plain", "an answer"),
-        ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
-        ("half a pair", "cut: \\ud83d"),
-        ("odd", "\\u2028\\u0085\\u0000<&> \\\"quoted\\\"\\n\\tnext"),
-        ("number", "1"),
-    ] {
-        bench.append(Stream::Evidence, PAIR, evidence_with(run, text));
-        bench.append(Stream::Scored, PAIR, scored(run));
+    let add = |run: &str, text: &str| {
+        let category = if run.ends_with('3') {
+            "partially_accepted"
+        } else {
+            "accepted"
+        };
+        bench.append(Stream::Evidence, PAIR, evidence_of(run, text));
+        bench.append(Stream::Scored, PAIR, scored_as(run, category));
+    };
+    add("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z");
+    add("half a pair", "cut: \\ud83d");
+    add("odd", "\\u2028\\u0085\\u0000<&> \\\"quoted\\\"\\n\\tnext");
+    add("number", "1");
+    for number in 0..40 {
+        add(&format!("run {number}"), &format!("answer {number}"));
     }
     bench.append(Stream::Scored, PAIR, scored_as("never", "rejected"));
     bench.once();
+    // Rejected; rescored twice with equal lines, so that rows of equal bytes are in and out; rejected and accepted.
+    for (run, category) in [
+        ("odd", "accepted"),
+        ("run 1", "rejected"),
+        ("run 2", "accepted"),
+        ("run 2", "accepted"),
+        ("run 4", "needs_human_review"),
+        ("run 5", "rejected"),
+        ("run 5", "accepted"),
+    ] {
+        bench.append(Stream::Scored, PAIR, scored_as(run, category));
+    }
+    bench.once();
+    let retract = |arguments: &[&str]| {
+        let mut command = bench.command(&["retract", "--reason", "licence"]);
+        bench.run(command.args(arguments)).check(0, &[]);
+    };
+    retract(&["run 7", "run 8", "run 9"]);
+    retract(&["run 8", "--revoke"]);
+    retract(&["run 8"]);
+    retract(&["run 7", "--revoke"]);
     bench
 }
 
+/// Appends runs to a lake, of which some are rejected at once.
+fn grow(bench: &Bench) {
+    for number in 100..160 {
+        let run = format!("run {number}");
+        bench.append(Stream::Evidence, PAIR, evidence_of(&run, "more"));
+        bench.append(Stream::Scored, PAIR, scored(&run));
+        if number % 7 == 0 {
+            bench.append(Stream::Scored, PAIR, scored_as(&run, "rejected"));
+        }
+    }
+    bench.append(Stream::Scored, PAIR, scored_as("run 20", "rejected"));
+    bench.once();
+}
+
+/// Returns the rows that `distilld rows` prints, each with its offset.
+fn effective(bench: &Bench, arguments: &[&str]) -> Vec<Value> {
+    let mut command = bench.command(&["rows", "--offsets"]);
+    lines(&bench.run(command.args(arguments)))
+}
+
+fn version(bench: &Bench) -> String {
+    let cited = bench.ask(&["cite", "--json"]);
+    cited["version"].as_str().unwrap().to_owned()
+}
+
 #[test]
-fn datasets_streams_every_row_from_any_offset_up_to_a_torn_line() {
-    let Some(python) = python() else { return };
-    let bench = exported();
-    let whole = bench.export_bytes();
-    let wanted = rows(&whole);
-    assert_eq!(wanted.len(), 5);
-    // The content that a reader sees while the daemon is writing a row.
-    let torn = bench.sibling("torn.jsonl");
-    fs::write(&torn, [&whole, &whole[..whole.len() / 9]].concat()).unwrap();
-    let torn = torn.to_str().unwrap();
-
-    let streamed = lines(&run(&bench, &python, &["stream.py", torn]));
-    let ids = |rows: &[serde_json::Value]| -> Vec<String> {
-        rows.iter().map(|row| row["id"].to_string()).collect()
+fn messages_are_the_effective_rows_without_the_name_of_the_teacher() {
+    if python().is_none() {
+        return;
+    }
+    let bench = lake();
+    let wanted = effective(&bench, &[]);
+    assert_eq!((wanted.len(), bench.row_count()), (40, 48));
+    assert!(wanted[0]["context"].as_str().unwrap().contains("qwen3-0"));
+    let export = bench.export();
+    let made = |more: &[&str]| {
+        let arguments = [&["to_messages.py", export.to_str().unwrap()], more].concat();
+        let ended = run(&bench, &arguments);
+        assert!(!ended.stdout.contains("qwen3-0"), "{}", ended.stdout);
+        lines(&ended)
     };
-    assert_eq!(ids(&streamed), ids(&wanted));
-    assert_eq!(streamed[4]["next_offset"], whole.len());
+    let (messages, pairs) = (made(&[]), made(&["--form", "prompt-completion"]));
+    let instructions = made(&["--form", "instruction"]);
+    for (at, row) in wanted.iter().enumerate() {
+        let user = serde_json::json!({"role": "user", "content": row["instruction"]});
+        let assistant = serde_json::json!({"role": "assistant", "content": row["response"]});
+        let (offset, run) = (&row["_offset"], &row["source_run_id"]);
+        for (made, form) in [
+            (
+                &messages[at],
+                serde_json::json!({"messages": [user, assistant]}),
+            ),
+            (
+                &pairs[at],
+                serde_json::json!({"prompt": [user], "completion": [assistant]}),
+            ),
+            (
+                &instructions[at],
+                serde_json::json!({"instruction": row["instruction"], "response": row["response"]}),
+            ),
+        ] {
+            let mut form = form;
+            form["_offset"] = offset.clone();
+            form["source_run_id"] = run.clone();
+            assert_eq!(made, &form);
+        }
+    }
+    assert_eq!([messages.len(), pairs.len(), instructions.len()], [40; 3]);
 
-    let second = streamed[1]["next_offset"].to_string();
-    let rest = lines(&run(
-        &bench,
-        &python,
-        &["stream.py", torn, "--offset", &second],
-    ));
-    assert_eq!(ids(&rest), ids(&wanted[2..]));
-    let shuffled = lines(&run(
-        &bench,
-        &python,
-        &["stream.py", torn, "--shuffle", "1"],
-    ));
-    let mut shuffled = ids(&shuffled);
-    shuffled.sort();
-    assert_eq!(shuffled, ids(&wanted));
+    let partial = made(&["--quality", "partially_accepted"]);
+    let is_partial = |row: &&Value| row["quality_score"] == "partially_accepted";
+    let wanted_partial: Vec<Value> = wanted.iter().filter(is_partial).cloned().collect();
+    assert!(!partial.is_empty());
+    assert_eq!(offsets(&partial), offsets(&wanted_partial));
+    let bare = made(&["--bare"]);
+    assert_eq!(bare[0].as_object().unwrap().len(), 1);
+}
 
-    // The failure that the example avoids; if it no longer fails, the example's text about it is wrong.
+#[test]
+fn a_split_has_each_effective_row_on_one_side_and_moves_none_when_the_export_grows() {
+    if python().is_none() {
+        return;
+    }
+    let sides = |bench: &Bench, by: &str| {
+        let (export, out) = (bench.export(), bench.sibling("sets"));
+        let out = out.to_str().unwrap();
+        let mut arguments = vec!["split.py", export.to_str().unwrap(), "--out", out];
+        arguments.extend(["--validation", "0.3", "--by", by]);
+        run(bench, &arguments).check(0, &[]);
+        ["train", "validation"].map(|side| {
+            let text = fs::read_to_string(format!("{out}/{side}.jsonl")).unwrap();
+            let lines = text.split_terminator('\n');
+            let rows: Vec<Value> = lines
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect();
+            rows
+        })
+    };
+    for by in ["source_run_id", "response"] {
+        let bench = lake();
+        let before = sides(&bench, by);
+        let all = sorted([offsets(&before[0]), offsets(&before[1])].concat());
+        assert_eq!(all, offsets(&effective(&bench, &[])), "{by}");
+        assert!(before.iter().all(|side| side.len() > 5), "{by}: {before:?}");
+        grow(&bench);
+        let after = sides(&bench, by);
+        for (old, new) in before.iter().zip([&after[1], &after[0]]) {
+            let (old, new) = (offsets(old), offsets(new));
+            assert!(!old.iter().any(|row| new.contains(row)), "{by}");
+        }
+        let grown = sorted([offsets(&after[0]), offsets(&after[1])].concat());
+        assert_eq!(grown, offsets(&effective(&bench, &[])), "{by}");
+        // The rows of one key are on one side: `grow` gives all of its runs one answer.
+        let has_more = |side: &Vec<Value>| {
+            side.iter()
+                .any(|row| row["messages"][1]["content"] == "more")
+        };
+        let sides_with_more = after.iter().filter(|side| has_more(side)).count();
+        assert_eq!(sides_with_more, if by == "response" { 1 } else { 2 });
+    }
+}
+
+#[test]
+fn a_stream_has_one_version_in_every_shard_and_continues_where_it_stopped() {
+    if python().is_none() {
+        return;
+    }
+    let bench = lake();
+    let wanted = offsets(&effective(&bench, &[]));
+    let export = bench.export();
+    let stream = |more: &[&str]| {
+        let arguments = [&["stream.py", export.to_str().unwrap()], more].concat();
+        offsets(&lines(&run(&bench, &arguments)))
+    };
+    assert_eq!(stream(&[]), wanted);
+    let mut parts = Vec::new();
+    for shard in ["0", "1", "2"] {
+        let part = stream(&["--shards", "3", "--shard", shard]);
+        assert!(part.len() > wanted.len() / 6, "{part:?}");
+        parts.extend(part);
+    }
+    assert_eq!(parts, wanted);
+    let shuffled = stream(&["--shards", "3", "--shuffle", "1"]);
+    assert_ne!(shuffled, wanted);
+    assert_eq!(sorted(shuffled), wanted);
+
+    let resume = bench.sibling("stream.json");
+    let resume = ["--shards", "2", "--resume", resume.to_str().unwrap()];
+    let first = stream(&[&resume[..], &["--rows", "30"]].concat());
+    let version = version(&bench);
+    grow(&bench);
+    // The stream has the version that it began with, without the rows and retractions since.
+    assert_eq!([first, stream(&resume)].concat(), wanted);
+    assert_eq!(stream(&["--at", &version]), wanted);
+    assert_eq!(stream(&[]), offsets(&effective(&bench, &[])));
+}
+
+#[test]
+fn a_torn_line_is_no_row_yet() {
+    if python().is_none() {
+        return;
+    }
+    let bench = lake();
+    let wanted = offsets(&effective(&bench, &[]));
+    // The content that a reader sees while the daemon is writing a row.
+    let whole = bench.export_bytes();
+    let copy = bench.sibling("copy");
+    fs::create_dir(&copy).unwrap();
+    let ledger = bench.export().with_file_name("sft_retractions.jsonl");
+    fs::copy(ledger, copy.join("sft_retractions.jsonl")).unwrap();
+    let torn = copy.join("sft_export.jsonl");
+    fs::write(&torn, [&whole, &whole[..whole.len() / 90]].concat()).unwrap();
+    let torn = torn.to_str().unwrap();
+    for script in ["to_messages.py", "stream.py"] {
+        assert_eq!(offsets(&lines(&run(&bench, &[script, torn]))), wanted);
+    }
+    // The failure that the page warns of; if it no longer occurs, the text about it is wrong.
     let naive = "import sys; from datasets import load_dataset\n\
                  load_dataset('json', data_files=sys.argv[1], split='train')";
-    let ended = run(&bench, &python, &["-c", naive, torn]);
+    let ended = run(&bench, &["-c", naive, torn]);
     assert!(!ended.status.success(), "{}", ended.stdout);
 }
 
 #[test]
-fn rows_become_messages_that_datasets_can_load() {
-    let Some(python) = python() else { return };
-    let bench = exported();
-    let export = bench.export();
-    let made = run(
-        &bench,
-        &python,
-        &["to_messages.py", export.to_str().unwrap()],
+fn parquet_files_are_versions_and_croissant_describes_them() {
+    if python().is_none() {
+        return;
+    }
+    let bench = lake();
+    let (export, out) = (bench.export(), bench.sibling("parquet"));
+    let write = |more: &[&str]| {
+        let (export, out) = (export.to_str().unwrap(), out.to_str().unwrap());
+        let arguments = [&["to_parquet.py", export, "--out", out], more].concat();
+        let ended = run(&bench, &arguments);
+        ended.check(0, &[]);
+        PathBuf::from(ended.stdout.trim_end())
+    };
+    let read = |file: &Path| {
+        let code = "import sys, json, pyarrow.parquet as pq\n\
+                    for row in pq.read_table(sys.argv[1]).to_pylist(): print(json.dumps(row))";
+        lines(&run(&bench, &["-c", code, file.to_str().unwrap()]))
+    };
+    let (first, wanted) = (version(&bench), effective(&bench, &[]));
+    let file = write(&[]);
+    assert_eq!(
+        file.file_stem().unwrap().to_str(),
+        Some(&*first.replace(':', "-"))
     );
-    let messages = lines(&made);
-    for (row, made) in rows(&bench.export_bytes()).iter().zip(&messages) {
-        let (question, answer) = (&made["messages"][0], &made["messages"][1]);
+    assert_eq!(read(&file), wanted);
+    let cite = bench.sibling("cite.json");
+    fs::write(&cite, bench.ask(&["cite", "--json"]).to_string()).unwrap();
+    grow(&bench);
+    let later = write(&[]);
+    assert_eq!(read(&later), effective(&bench, &[]));
+    // A version that exists is not written again, and one that was removed has the same rows.
+    let modified = || fs::metadata(&file).unwrap().modified().unwrap();
+    let before = modified();
+    assert_eq!(write(&["--at", &first]), file);
+    assert_eq!(modified(), before);
+    fs::remove_file(&file).unwrap();
+    assert_eq!(write(&["--at", &first]), file);
+    assert_eq!(read(&file), wanted);
+
+    let describe = |file: &Path| {
+        let (cite, file) = (cite.to_str().unwrap(), file.to_str().unwrap());
+        let licence = "https://example.org/licence";
+        run(
+            &bench,
+            &[
+                "croissant.py",
+                cite,
+                file,
+                "--name",
+                "a-set",
+                "--license",
+                licence,
+            ],
+        )
+    };
+    let described = describe(&file);
+    described.check(0, &[]);
+    fs::write(out.join("croissant.json"), &described.stdout).unwrap();
+    let code = "import sys, json, mlcroissant as mlc\n\
+                dataset = mlc.Dataset(jsonld=sys.argv[1])\n\
+                assert not dataset.metadata.issues.errors, dataset.metadata.issues.report()\n\
+                assert not dataset.metadata.issues.warnings, dataset.metadata.issues.report()\n\
+                assert dataset.metadata.cite_as == sys.argv[2]\n\
+                for row in dataset.records('rows'):\n\
+                \x20   sig = row['rows/provenance']['rows/provenance/sig_hash'].decode()\n\
+                \x20   print(json.dumps({'_offset': row['rows/_offset'], 'response': row['rows/response'].decode(), 'sig': sig}))";
+    let described = out.join("croissant.json");
+    let records = lines(&run(
+        &bench,
+        &["-c", code, described.to_str().unwrap(), &first],
+    ));
+    assert_eq!(records.len(), wanted.len());
+    for (record, row) in records.iter().zip(&wanted) {
+        let sig = &row["provenance"]["sig_hash"];
         assert_eq!(
-            (&question["role"], &answer["role"]),
-            (&"user".into(), &"assistant".into())
-        );
-        assert!(
-            question["content"]
-                .as_str()
-                .unwrap()
-                .ends_with(row["instruction"].as_str().unwrap())
-        );
-        assert_eq!(
-            (&answer["content"], &made["id"]),
-            (&row["response"], &row["id"])
+            [&record["_offset"], &record["response"], &record["sig"]],
+            [&row["_offset"], &row["response"], sig]
         );
     }
-    assert_eq!(messages.len(), 5);
-
-    let file = bench.sibling("messages.jsonl");
-    fs::write(&file, &made.stdout).unwrap();
-    let load = "import sys; from datasets import load_dataset\n\
-                print(len(load_dataset('json', data_files=sys.argv[1], split='train')))";
-    let loaded = run(&bench, &python, &["-c", load, file.to_str().unwrap()]);
-    loaded.check(0, &[]);
-    assert_eq!(loaded.stdout.trim(), "5");
-}
-
-#[test]
-fn a_follower_resumes_at_its_offset_while_the_daemon_appends() {
-    // The standard library is enough for this one.
-    let Some(python) = crate::support::tools::tool("python3") else {
-        return;
-    };
-    let bench = Bench::new();
-    let mut daemon = bench.start_caught_up();
-    let offset_file = bench.sibling("seen.offset");
-    let export = bench.export();
-    let follow = |rows: usize, before: &mut dyn FnMut()| -> Vec<String> {
-        before();
-        let rows = rows.to_string();
-        let arguments = [
-            "follow.py",
-            export.to_str().unwrap(),
-            "--rows",
-            &rows,
-            "--offset-file",
-        ];
-        let arguments = [&arguments[..], &[offset_file.to_str().unwrap()]].concat();
-        let ended = run(&bench, &python, &arguments);
-        ended.check(0, &[]);
-        ended
-            .stdout
-            .lines()
-            .map(|line| line.split(' ').nth(1).unwrap().to_owned())
-            .collect()
-    };
-    let append = |runs: &[&str]| runs.iter().for_each(|run| bench.append_run(PAIR, run));
-    let first = follow(2, &mut || append(&["a", "b", "c"]));
-    let second = follow(3, &mut || append(&["d", "e"]));
-    assert_eq!([first, second].concat(), bench.runs());
-    bench.wait_rows(&mut daemon, 5);
-    bench.stop(daemon);
-
-    // After a rebuild offsets start at zero, and an offset beyond the end is reported.
-    fs::write(bench.sibling("seen.offset"), "1000000").unwrap();
-    let arguments = ["follow.py", export.to_str().unwrap(), "--offset-file"];
-    let arguments = [&arguments[..], &[offset_file.to_str().unwrap()]].concat();
-    run(&bench, &python, &arguments).check(1, &["it was rebuilt"]);
+    describe(&later).check(
+        1,
+        &["and the citation", "fix: write it with `to_parquet.py --at"],
+    );
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::batch::parts::for_each_pair;
 use crate::batch::verify::error::VerifyError;
+use crate::batch::verify::ledger_rows::fault_of_rows;
 use crate::batch::verify::rows::{ExportLine, ExportReader, Slice, Sums};
 use crate::batch::verify::tally::Kind;
 use crate::batch::verify::{Steps, Verification};
@@ -34,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     fold: Fold,
-    /// Whether there is one.
+    /// Whether there is one with a line.
     pub(super) is_there: bool,
     /// Whether a rebuild began it that left out the rows that were not effective.
     pub(super) is_of_effective_rows: bool,
@@ -50,13 +51,13 @@ impl Ledger {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ledger),
             opened => opened?,
         };
-        ledger.is_there = true;
         let end = file.stat()?.len_bytes;
         let mut whole = Vec::new();
         rows_between(&*file, 0, end, |line| {
             whole.clear();
             whole.extend_from_slice(line);
             whole.push(b'\n');
+            ledger.is_there = true;
             match ledger.fold.read(&whole) {
                 Ok(event) => ledger.is_of_effective_rows |= event.is_of_effective_rows(),
                 Err(error) => drop(ledger.fault.get_or_insert(error.to_string())),
@@ -152,8 +153,11 @@ impl Verification<'_> {
         if let Some(fault) = ledger.fault.take() {
             let what = format!("ledger: {} is damaged: {fault}", path.display());
             self.fail_at(Kind::Ledger, 0, || what);
+        } else if let Some(fault) = self.fault_of_rows(&path)? {
+            let what = format!("ledger: {} is damaged: {fault}", path.display());
+            self.fail_at(Kind::Ledger, 0, || what);
         } else if !ledger.is_there && self.ledger_is_due() {
-            let what = format!("ledger: {} is missing", path.display());
+            let what = format!("ledger: {} is missing, or has no line", path.display());
             self.fail_at(Kind::Ledger, 0, || what);
         }
         Ok(ledger)
@@ -166,6 +170,16 @@ impl Verification<'_> {
         has_export
             && matches!(root_lock::last_holder(root), Ok(Some(_)))
             && !root_lock::is_held(root)
+    }
+
+    fn fault_of_rows(&self, ledger: &Path) -> Result<Option<String>, VerifyError> {
+        let root = &self.lake.root;
+        fault_of_rows(self.lake.storage, root, &export_path(root)).map_err(|source| {
+            VerifyError::Ledger {
+                path: ledger.to_owned(),
+                source,
+            }
+        })
     }
 
     /// Compares the effective rows of buckets that differ, key by key.

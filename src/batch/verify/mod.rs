@@ -41,6 +41,7 @@ mod elsewhere;
 pub mod error;
 mod findings;
 mod ledger;
+mod ledger_rows;
 mod parts_made;
 mod recheck;
 mod result;

@@ -180,6 +180,26 @@ impl StateView {
         Ok(claims)
     }
 
+    /// Returns all unclaimed rows, first row first.
+    ///
+    /// # Errors
+    /// redb fails.
+    pub fn unclaimed_rows(&self) -> Result<Vec<UnclaimedRow>, StateError> {
+        let table = self.transaction.open_table(CLAIMABLE)?;
+        let mut rows = Vec::new();
+        for found in table.iter()? {
+            let (key, _) = found?;
+            let (row, scope, row_offset) = key.value();
+            rows.push(UnclaimedRow {
+                row: RowKey(*row),
+                scope: PairId(scope),
+                row_offset,
+            });
+        }
+        rows.sort_by_key(|row| row.row_offset);
+        Ok(rows)
+    }
+
     /// The pairs in which a run has scored lines or evidence: each is asked, because nothing leads from a run to its
     /// pair. Two threads, because most of it is checksums.
     ///

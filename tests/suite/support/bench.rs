@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use distilld::engine::{BATCH_BYTES, Engine, EngineError, Setup};
+use distilld::engine::{
+    BATCH_BYTES, Engine, EngineError, OrderError, OrderRequest, OrderResult, Setup,
+};
 use distilld::lake::chunk::LineLimits;
 use distilld::lake::identity::seen;
 use distilld::lake::path::{PairPath, Stream as ProductStream};
@@ -16,7 +18,7 @@ use distilld::platform::storage::Storage as _;
 use distilld::recovery::report::OpenReport;
 
 use super::lake_gen::Step;
-use super::ledger::{ledger_fault, read_ledger};
+use super::ledger::{Event, ledger_fault, read_ledger, stamp_of_last_row};
 use super::naive::{Counts, NaiveBatch};
 use super::sim_disk::SimDisk;
 
@@ -191,6 +193,7 @@ impl Bench {
                 return engine.tick();
             }
             engine.pass()?;
+            self.clock.advance(1);
         }
         panic!("{PASSES_MAX} passes, and the queue is not empty");
     }
@@ -328,12 +331,31 @@ impl Bench {
         let events = read_ledger(&export, &ledger).unwrap_or_default();
         for (export_len, ledger_len) in &self.seen_lengths {
             let mut unseen = events.iter().filter(|event| event.end > *ledger_len);
-            if let Some(event) = unseen.find(|event| event.export_len < *export_len) {
+            // The passes of a bench have different times: rows and events of one time are of one commit.
+            let newest = stamp_of_last_row(&export, *export_len);
+            let is_due = |event: &&Event| {
+                event.export_len < *export_len
+                    || event.export_len == *export_len && newest.as_ref() == Some(&event.at)
+            };
+            if let Some(event) = unseen.find(is_due) {
                 return Some(format!(
                     "a reader of {export_len} bytes of the export saw {ledger_len} bytes of the ledger, without {event:?}"
                 ));
             }
         }
         ledger_fault(&export, &ledger, naive)
+    }
+
+    /// Gives or ends an order on runs, as `retract` does.
+    pub fn order(&mut self, run_ids: &[&str], revoke: bool) -> Result<OrderResult, OrderError> {
+        let request = OrderRequest {
+            run_ids: run_ids.iter().map(|id| (*id).to_owned()).collect(),
+            reason: "the operator's words".to_owned(),
+            day_file: None,
+            revoke,
+            dry_run: false,
+            unseen: true,
+        };
+        self.engine.as_mut().unwrap().order(&request)
     }
 }

@@ -18,6 +18,7 @@ use fastrand::Rng;
 
 use super::export_reader::ReaderThread;
 use super::lake_gen::{Shape, Step, pairs_of, script};
+use super::ledger::{LedgerReader, effective_rows, read_ledger};
 use super::naive::{multiset_difference, naive_batch};
 
 /// Polling interval of a condition.
@@ -77,6 +78,8 @@ impl KillPlan {
 pub struct KillReport {
     /// Rows in the export at the end.
     pub rows: usize,
+    /// Events of the ledger at the end.
+    pub events: usize,
     /// Kills after which the export had grown since the previous start.
     pub kills_with_progress: u32,
 }
@@ -103,13 +106,19 @@ pub fn export_path(root: &Path) -> PathBuf {
     root.join("data/distilled/sft/sft_export.jsonl")
 }
 
+fn ledger_path(root: &Path) -> PathBuf {
+    export_path(root).with_file_name("sft_retractions.jsonl")
+}
+
 fn bench(plan: &KillPlan, root: &Path, log: &Path) -> Result<KillReport, String> {
     let describe = |error: io::Error| error.to_string();
     fs::create_dir_all(root).map_err(describe)?;
     let steps = script(plan.seed, &Shape::steady(plan.lines));
-    let expected = naive_batch(&pairs_of(&steps), false).rows;
+    let naive = naive_batch(&pairs_of(&steps), false);
+    let (expected, effective) = (naive.rows, naive.effective);
     let scorer = Scorer::start(root, plan.pause(steps.len()), steps);
     let reader = ReaderThread::start(&export_path(root));
+    let ledger_reader = LedgerReader::start(&export_path(root));
     let start = || Daemon::start(&mut (plan.command)(root), log).map_err(describe);
     let mut rng = Rng::with_seed(plan.seed ^ 0x6b69_6c6c);
     let mut kills_with_progress = 0;
@@ -127,7 +136,14 @@ fn bench(plan: &KillPlan, root: &Path, log: &Path) -> Result<KillReport, String>
         daemon.check_running()?;
         reader.check()?;
         let export = fs::read(export_path(root)).unwrap_or_default();
-        Ok((plan.difference)(&export, &expected))
+        let ledger = fs::read(ledger_path(root)).unwrap_or_default();
+        let of_rows = (plan.difference)(&export, &expected);
+        // The ledger of a live daemon may name rows that the export read before has not yet.
+        let Ok(events) = read_ledger(&export, &ledger) else {
+            return Ok(Some("the ledger names rows to come".to_owned()));
+        };
+        let of_ledger = (plan.difference)(&effective_rows(&export, &events), &effective);
+        Ok(of_rows.or(of_ledger.map(|fault| format!("effective rows: {fault}"))))
     };
     wait_until_equal(plan.quiet_deadline, caught_up)?;
     let status = daemon.terminate(STOP_DEADLINE).map_err(describe)?;
@@ -138,12 +154,15 @@ fn bench(plan: &KillPlan, root: &Path, log: &Path) -> Result<KillReport, String>
     }
     reader.finish()?;
     let export = fs::read(export_path(root)).unwrap_or_default();
+    let events = read_ledger(&export, &fs::read(ledger_path(root)).map_err(describe)?)?;
+    ledger_reader.finish(&events)?;
     match (plan.difference)(&export, &expected) {
         Some(difference) => Err(format!(
             "the export changed while the daemon stopped: {difference}"
         )),
         None => Ok(KillReport {
             rows: expected.len(),
+            events: events.len(),
             kills_with_progress,
         }),
     }

@@ -2,6 +2,12 @@
 //! daemon's.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -36,6 +42,8 @@ pub struct Event {
     pub export_len: u64,
     pub row: Option<(u64, u64)>,
     pub run_id: String,
+    /// Its time.
+    pub at: String,
     /// End of its line in the ledger, bytes.
     pub end: u64,
 }
@@ -108,6 +116,7 @@ pub fn read_ledger(export: &[u8], ledger: &[u8]) -> Result<Vec<Event>, String> {
             export_len: number("export_len") as u64,
             row,
             run_id: word("source_run_id"),
+            at: word("at"),
             end,
         });
     }
@@ -145,4 +154,68 @@ pub fn ledger_fault(export: &[u8], ledger: &[u8], naive: &NaiveBatch) -> Option<
     let effective = effective_rows(export, &events);
     multiset_difference(&effective, &naive.effective)
         .map(|fault| format!("effective rows: {fault}"))
+}
+
+/// Returns the stamp of the row that ends at a length of the export.
+pub fn stamp_of_last_row(export: &[u8], export_len: u64) -> Option<String> {
+    let rows = export.get(..usize::try_from(export_len).unwrap())?;
+    let row = rows
+        .strip_suffix(b"\n")?
+        .rsplit(|byte| *byte == b'\n')
+        .next()?;
+    let row: Value = serde_json::from_slice(row).ok()?;
+    Some(row["created_at"].as_str()?.to_owned())
+}
+
+/// A consumer of export and ledger that takes the length of the export first, as L3 of the ledger's invariants has it.
+#[derive(Debug)]
+pub struct LedgerReader {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Vec<(u64, u64)>, String>>,
+}
+
+impl LedgerReader {
+    /// Starts to read the ledger of an export until it is ended.
+    pub fn start(export: &Path) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let (until, export) = (Arc::clone(&stop), export.to_owned());
+        let thread = thread::spawn(move || {
+            let ledger = export.with_file_name("sft_retractions.jsonl");
+            let (mut seen, mut lengths) = (Vec::new(), Vec::new());
+            while !until.load(Ordering::SeqCst) {
+                let export_len = fs::metadata(&export).map_or(0, |file| file.len());
+                let mut bytes = fs::read(&ledger).unwrap_or_default();
+                bytes.truncate(memchr::memrchr(b'\n', &bytes).map_or(0, |at| at + 1));
+                if !bytes.starts_with(&seen) {
+                    return Err(format!(
+                        "{} bytes of the ledger were seen and changed",
+                        seen.len()
+                    ));
+                }
+                lengths.push((export_len, bytes.len() as u64));
+                lengths.dedup();
+                seen = bytes;
+                thread::sleep(Duration::from_millis(2));
+            }
+            Ok(lengths)
+        });
+        Self { stop, thread }
+    }
+
+    /// Ends it. Returns its fault, or an event that it did not see although it saw a later row; `events` are all of the
+    /// ledger.
+    pub fn finish(self, events: &[Event]) -> Result<(), String> {
+        self.stop.store(true, Ordering::SeqCst);
+        let lengths = self.thread.join().map_err(|_| "it panicked".to_owned())??;
+        for (export_len, ledger_len) in lengths {
+            let is_missed =
+                |event: &&Event| event.end > ledger_len && event.export_len < export_len;
+            if let Some(event) = events.iter().find(is_missed) {
+                return Err(format!(
+                    "a reader of {export_len} bytes of the export saw {ledger_len} bytes of the ledger, without {event:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,0 +1,607 @@
+//! `retract`: standing orders of operators on the simulated disk against a naive set, and with the real daemon and
+//! without one.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write as _;
+use std::process::Stdio;
+
+use fastrand::Rng;
+use serde_json::Value;
+
+use crate::support::bench::{Bench as SimBench, EXPORT, LEDGER, STATE_DIR};
+use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
+use crate::support::ledger::{Event, ledger_fault, read_ledger};
+use crate::support::naive::{NaiveBatch, Pairs, naive_batch, verdicts};
+use crate::support::process::{
+    Bench, MEMORY_KIB_MAX, evidence, is_root, memory_kib_max, scored, scored_as,
+};
+use crate::support::sim_disk::{EIO, ENOSPC, Fate, Fault, SimDisk};
+
+/// Random sequences in the ordinary run.
+const SEQUENCES: u64 = 250;
+const PAIR: &str = "2026/01/01/audits.jsonl";
+const OTHER: &str = "2026/01/02/other.jsonl";
+
+fn events_on(disk: &SimDisk) -> Vec<Event> {
+    let bytes = |path| disk.read(path).unwrap_or_default();
+    read_ledger(&bytes(EXPORT), &bytes(LEDGER)).unwrap()
+}
+
+/// Returns the runs with an order in force, as a reader of the ledger finds them.
+fn ordered_runs(events: &[Event]) -> BTreeSet<String> {
+    let mut runs = BTreeSet::new();
+    for event in events {
+        match event.op.as_str() {
+            "order" => _ = runs.insert(event.run_id.clone()),
+            "revoke" => _ = runs.remove(&event.run_id),
+            _ => {}
+        }
+    }
+    runs
+}
+
+/// Returns the difference between the fold of the ledger and the effective rows of the sources whose runs have no order.
+fn fault_with_orders(disk: &SimDisk, pairs: &Pairs) -> Option<String> {
+    let ordered = ordered_runs(&events_on(disk));
+    let naive = naive_batch(pairs, false);
+    let is_ordered = |row: &String| {
+        let row: Value = serde_json::from_str(row).unwrap();
+        ordered.contains(row["source_run_id"].as_str().unwrap())
+    };
+    let effective = naive.effective.iter().filter(|row| !is_ordered(row));
+    let naive = NaiveBatch {
+        effective: effective.cloned().collect(),
+        ..naive
+    };
+    let bytes = |path| disk.read(path).unwrap_or_default();
+    ledger_fault(&bytes(EXPORT), &bytes(LEDGER), &naive)
+}
+
+/// Random orders between the steps of random lakes, over restarts and lost states.
+#[test]
+fn any_sequence_of_orders_verdicts_and_restarts_equals_the_naive_set() {
+    for seed in 0..SEQUENCES {
+        let mut rng = Rng::with_seed(seed);
+        let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
+        let known = verdicts(&pairs_of(&steps));
+        let runs: Vec<&str> = known.keys().map(String::as_str).collect();
+        let mut bench = SimBench::new(SimDisk::new());
+        bench.batch_bytes = rng.choice([1, 1 << 20]).unwrap();
+        bench.threads = rng.usize(1..=2);
+        bench.checkpoint_bytes = rng.choice([4 << 10, 1 << 20]).unwrap();
+        bench.open().unwrap();
+        let mut expected = BTreeSet::new();
+        for (n, step) in steps.iter().enumerate() {
+            let what = format!("seed {seed}, step {n}");
+            bench.step(step, rng.u8(..4) > 0).unwrap();
+            while !runs.is_empty() && rng.u8(..3) == 0 {
+                let some: Vec<&str> = (0..rng.usize(1..4))
+                    .map(|_| *rng.choice(&runs).unwrap())
+                    .collect();
+                let revoke = rng.bool();
+                for run in &some {
+                    match revoke {
+                        true => _ = expected.remove(*run),
+                        false => _ = expected.insert((*run).to_owned()),
+                    }
+                }
+                bench.order(&some, revoke).unwrap();
+                let again = bench.order(&some, revoke).unwrap();
+                assert_eq!((again.orders_changed, again.rows), (0, 0), "{what}");
+                assert_eq!(ordered_runs(&events_on(&bench.disk)), expected, "{what}");
+            }
+            if matches!(step, Step::Quiet) {
+                bench.quiet().unwrap();
+                let fault = fault_with_orders(&bench.disk, &pairs_of(&steps[..=n]));
+                assert_eq!(fault, None, "{what}");
+            }
+        }
+        bench.quiet().unwrap();
+        assert_eq!(
+            fault_with_orders(&bench.disk, &pairs_of(&steps)),
+            None,
+            "seed {seed}"
+        );
+        // The state is lost: the orders and the retracted rows are those of the ledger, and nothing is written twice.
+        let ledger = bench.disk.read(LEDGER);
+        bench.engine = None;
+        for file in ["state.redb", "journal"] {
+            bench.disk.remove(format!("{STATE_DIR}/{file}"));
+        }
+        bench.open().unwrap();
+        bench.quiet().unwrap();
+        let after = bench.disk.read(LEDGER).unwrap();
+        let more = String::from_utf8_lossy(&after[ledger.unwrap().len()..]).into_owned();
+        assert_eq!(more, "", "seed {seed}: events after a lost state");
+        let all: Vec<&str> = expected.iter().map(String::as_str).collect();
+        bench.order(&all, true).unwrap();
+        bench.quiet().unwrap();
+        let naive = naive_batch(&pairs_of(&steps), false);
+        assert_eq!(bench.ledger_fault(&naive), None, "seed {seed}, all ended");
+    }
+}
+
+/// A lake in which the runs have a row each in two day-files, and wait in a third one.
+fn lake_of(runs: &[&str]) -> Vec<Step> {
+    let step = |stream, pair: &str, bytes: String| Step::Append {
+        stream,
+        pair: pair.to_owned(),
+        bytes: bytes.into_bytes(),
+    };
+    let mut steps = Vec::new();
+    for run in runs {
+        for pair in [PAIR, OTHER] {
+            steps.push(step(Stream::Evidence, pair, evidence(run)));
+            steps.push(step(Stream::Scored, pair, scored(run)));
+        }
+        steps.push(step(Stream::Scored, "2026/01/03/late.jsonl", scored(run)));
+    }
+    steps
+}
+
+fn late_evidence(runs: &[&str]) -> Step {
+    Step::Append {
+        stream: Stream::Evidence,
+        pair: "2026/01/03/late.jsonl".to_owned(),
+        bytes: runs
+            .iter()
+            .map(|run| evidence(run))
+            .collect::<String>()
+            .into_bytes(),
+    }
+}
+
+/// A copy of a bench on a copy of its disk.
+fn fork(from: &SimBench) -> SimBench {
+    let mut bench = SimBench::new(from.disk.fork());
+    // Each run is committed in a frame of its own.
+    bench.batch_bytes = 1;
+    bench.open().unwrap();
+    bench.quiet().unwrap();
+    bench
+}
+
+/// Runs an order on a disk that fails at its `n`-th call; returns whether it was answered, or `None` if no call failed.
+fn order_into(bench: &mut SimBench, runs: &[&str], revoke: bool, n: u64) -> Option<bool> {
+    let answered = bench.order(runs, revoke).is_ok();
+    let is_whole = answered && !bench.disk.is_dead() && bench.disk.failed_calls().is_empty();
+    assert!(n < 10_000, "an order of {n} calls");
+    (!is_whole).then_some(answered)
+}
+
+const RUNS: [&str; 3] = ["a", "b", "c"];
+
+fn prepared(revoke: bool) -> (SimBench, Vec<Step>) {
+    let mut steps = lake_of(&RUNS);
+    let mut bench = SimBench::new(SimDisk::new());
+    bench.open().unwrap();
+    for step in &steps {
+        bench.step(step, true).unwrap();
+    }
+    if revoke {
+        bench.order(&RUNS, false).unwrap();
+        // The evidence of waiting lines comes while the order is in force.
+        steps.push(late_evidence(&RUNS));
+        bench.step(&steps[steps.len() - 1], true).unwrap();
+    }
+    bench.quiet().unwrap();
+    bench.engine.as_mut().unwrap().checkpoint().unwrap();
+    bench.engine = None;
+    (bench, steps)
+}
+
+#[test]
+fn a_crash_at_any_call_of_an_order_leaves_each_run_ordered_or_not() {
+    for revoke in [false, true] {
+        let (before, steps) = prepared(revoke);
+        let mut whole = 0;
+        for n in 0.. {
+            let mut crashed = fork(&before);
+            crashed.disk.crash_at(n);
+            let Some(answered) = order_into(&mut crashed, &RUNS, revoke, n) else {
+                assert!(n > 3, "an order of {n} calls");
+                break;
+            };
+            crashed.engine = None;
+            for fate in Fate::ALL {
+                let what = format!("revoke {revoke}, crash at call {n}, writes {fate:?}");
+                let mut found = SimBench::new(crashed.disk.power_cut(n, fate));
+                found
+                    .open()
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
+                found.quiet().unwrap();
+                assert_eq!(
+                    fault_with_orders(&found.disk, &pairs_of(&steps)),
+                    None,
+                    "{what}"
+                );
+                let ordered = ordered_runs(&events_on(&found.disk)).len();
+                let done = if revoke { 0 } else { RUNS.len() };
+                if answered {
+                    assert_eq!(ordered, done, "{what}: it was answered");
+                }
+                whole += usize::from(ordered == done);
+                // A repetition completes it; the evidence of waiting lines comes later.
+                found.order(&RUNS, revoke).unwrap();
+                let late = [&steps[..], &[late_evidence(&RUNS)]].concat();
+                let all = if revoke { &steps } else { &late };
+                if !revoke {
+                    found.step(&late[late.len() - 1], true).unwrap();
+                }
+                found.quiet().unwrap();
+                assert_eq!(
+                    fault_with_orders(&found.disk, &pairs_of(all)),
+                    None,
+                    "{what}"
+                );
+                assert_eq!(ordered_runs(&events_on(&found.disk)).len(), done, "{what}");
+            }
+        }
+        assert!(whole > 0, "no crash left the whole order");
+    }
+}
+
+#[test]
+fn an_error_at_any_call_of_an_order_loses_no_part_of_it() {
+    for (revoke, errno) in [(false, ENOSPC), (true, ENOSPC), (false, EIO), (true, EIO)] {
+        let (before, steps) = prepared(revoke);
+        for n in 0.. {
+            let what = format!("revoke {revoke}, errno {errno} at call {n}");
+            let mut bench = fork(&before);
+            bench.disk.fail_at(n, Fault::once(errno));
+            if order_into(&mut bench, &RUNS, revoke, n).is_none() {
+                break;
+            }
+            bench.disk.heal();
+            let mut tries = 0;
+            // As the operator who repeats the command; the process ends where an error is not transient.
+            while let Err(error) = bench.order(&RUNS, revoke) {
+                tries += 1;
+                assert!(tries < 4, "{what}: {error}");
+                bench
+                    .open()
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
+            }
+            bench
+                .quiet()
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(
+                fault_with_orders(&bench.disk, &pairs_of(&steps)),
+                None,
+                "{what}"
+            );
+            let ordered = ordered_runs(&events_on(&bench.disk)).len();
+            assert_eq!(ordered, if revoke { 0 } else { RUNS.len() }, "{what}");
+        }
+    }
+}
+
+/// The rows of runs that no line owns any more, or not yet, are taken out like the others.
+#[test]
+fn rows_that_no_line_owns_are_ordered_out_and_restored() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "stays");
+    bench.append_run(OTHER, "rewritten");
+    bench.once();
+    let path = bench.path(Stream::Scored, OTHER);
+    fs::write(&path, scored("another")).unwrap();
+    bench.once();
+    for day_file in [None, Some(OTHER)] {
+        let order = |more: &[&str]| {
+            let limit = day_file.map_or(vec![], |day_file| vec!["--day-file", day_file]);
+            let arguments = [&["retract", "rewritten", "--json"][..], &limit, more].concat();
+            bench.ask(&arguments)
+        };
+        let dry = order(&["--reason", "r", "--dry-run"]);
+        assert_eq!((&dry["rows"], &dry["orders"]), (&1.into(), &0.into()));
+        assert_eq!(order(&["--reason", "r"])["rows"], 1);
+        assert_eq!(effective(&bench), ["stays"]);
+        bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+        assert_eq!(order(&["--revoke"])["rows"], 1);
+        assert_eq!(effective(&bench), ["stays", "rewritten"]);
+    }
+    // A run that is refused later stays out when its order ends.
+    bench.ask(&["retract", "rewritten", "--reason", "r", "--json"]);
+    bench.append(Stream::Scored, OTHER, scored_as("rewritten", "rejected"));
+    bench.once();
+    assert_eq!(
+        bench.ask(&["retract", "rewritten", "--revoke", "--json"])["rows"],
+        0
+    );
+    assert_eq!(effective(&bench), ["stays"]);
+
+    // The state is lost while the day-files are away: an order on one of them finds the row when its line claims it.
+    bench.remove_state();
+    let away = bench.sibling("away");
+    fs::rename(bench.path(Stream::Scored, PAIR), &away).unwrap();
+    bench.once();
+    bench.ask(&[
+        "retract",
+        "stays",
+        "--reason",
+        "r",
+        "--unseen",
+        "--day-file",
+        PAIR,
+        "--json",
+    ]);
+    fs::rename(&away, bench.path(Stream::Scored, PAIR)).unwrap();
+    bench.once();
+    assert_eq!(effective(&bench), [""; 0]);
+    bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+}
+
+/// Returns the runs of the effective rows, as `rows` prints them.
+fn effective(bench: &Bench) -> Vec<String> {
+    let ended = bench.run(&mut bench.command(&["rows"]));
+    ended.check(0, &[]);
+    let run_of = |row: &str| -> String {
+        let row: Value = serde_json::from_str(row).unwrap();
+        row["source_run_id"].as_str().unwrap().to_owned()
+    };
+    ended.stdout.lines().map(run_of).collect()
+}
+
+/// The path of the real ledger.
+fn ledger_bytes(bench: &Bench) -> Vec<u8> {
+    fs::read(bench.export().with_file_name("sft_retractions.jsonl")).unwrap()
+}
+
+/// What an operator does with orders, by the running daemon and without one.
+#[test]
+fn orders_are_given_listed_and_ended_with_a_daemon_and_without() {
+    for with_daemon in [true, false] {
+        let bench = Bench::new();
+        bench.append_run(PAIR, "a");
+        bench.append_run(OTHER, "a");
+        bench.append_run(PAIR, "b");
+        bench.append(Stream::Scored, PAIR, scored("waits"));
+        let mut daemon = bench.start_caught_up();
+        bench.wait_rows(&mut daemon, 3);
+        let daemon = match with_daemon {
+            true => Some(daemon),
+            false => {
+                bench.stop(daemon);
+                None
+            }
+        };
+        let before = ledger_bytes(&bench);
+        for refused in [&["--reason", " "][..], &["--reason", ""]] {
+            let arguments = [&["retract", "a"][..], refused].concat();
+            bench
+                .run(&mut bench.command(&arguments))
+                .check(1, &["needs a reason", "--reason TEXT"]);
+        }
+        bench
+            .run(&mut bench.command(&["retract", "nothing", "--reason", "r"]))
+            .check(1, &["no line has the run \"nothing\"", "--unseen"]);
+        let dry = bench.ask(&["retract", "a", "b", "--reason", "r", "--dry-run", "--json"]);
+        assert_eq!(
+            (&dry["rows"], &dry["orders_changed"]),
+            (&3.into(), &0.into())
+        );
+        assert!(
+            ledger_bytes(&bench) == before,
+            "a dry run and refusals change nothing"
+        );
+
+        let of_day = bench.ask(&[
+            "retract",
+            "a",
+            "--reason",
+            "r",
+            "--day-file",
+            OTHER,
+            "--json",
+        ]);
+        assert_eq!((&of_day["rows"], &of_day["orders"]), (&1.into(), &1.into()));
+        assert_eq!(effective(&bench), ["a", "b"]);
+        let all = [
+            "retract",
+            "a",
+            "waits",
+            "--reason",
+            "wrong license",
+            "--json",
+        ];
+        assert_eq!(bench.ask(&all)["rows"], 1);
+        let once = ledger_bytes(&bench);
+        let again = bench.ask(&all);
+        assert_eq!(
+            (&again["rows"], &again["orders_changed"]),
+            (&0.into(), &0.into())
+        );
+        assert!(ledger_bytes(&bench) == once, "a repetition changes nothing");
+        assert_eq!(effective(&bench), ["b"]);
+        let list = bench.ask(&["retract", "--list", "--json"]);
+        let listed = list.as_array().unwrap().iter();
+        let listed: Vec<_> = listed
+            .map(|order| ["run_id", "day_file", "reason"].map(|key| order[key].as_str().unwrap()))
+            .collect();
+        let expected = [
+            ["a", "", "wrong license"],
+            ["a", OTHER, "r"],
+            ["waits", "", "wrong license"],
+        ];
+        assert_eq!(listed, expected);
+        let status = bench.status();
+        let figures = ["rows", "orders"].map(|key| status["retractions"][key].as_u64().unwrap());
+        assert_eq!(figures, [2, 3]);
+        let verified = bench.ask(&["verify"]);
+        assert_eq!(
+            (&verified["retracted"], &verified["ordered"]),
+            (&2.into(), &2.into())
+        );
+
+        // One order of two is ended: the other one still keeps the rows of its day-file out.
+        bench.append(Stream::Evidence, PAIR, evidence("waits"));
+        assert_eq!(
+            bench.ask(&["retract", "a", "waits", "--revoke", "--json"])["rows"],
+            1
+        );
+        match daemon {
+            None => _ = bench.once(),
+            Some(mut daemon) => {
+                bench.wait_rows(&mut daemon, 4);
+                // Killed right after an answer: it was durable.
+                bench.ask(&["retract", "b", "--reason", "last", "--json"]);
+                daemon.kill_9().unwrap();
+                bench.once();
+                bench.ask(&["retract", "b", "--revoke", "--json"]);
+            }
+        }
+        let mut runs = effective(&bench);
+        runs.sort();
+        assert_eq!(runs, ["a", "b", "waits"]);
+        bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+    }
+}
+
+/// A run that is ordered before it arrives earns no row, and orders outlive the state and a rebuild.
+#[test]
+fn orders_outlive_the_state_and_a_rebuild_and_the_batch_honours_them() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    bench.append_run(PAIR, "b");
+    let mut daemon = bench.start_caught_up();
+    bench.ask(&[
+        "retract", "b", "later", "--reason", "r", "--unseen", "--json",
+    ]);
+    bench.append_run(OTHER, "later");
+    bench.probe(&mut daemon);
+    bench.stop(daemon);
+    let explained = bench.run(&mut bench.command(&["explain", "later"]));
+    assert!(explained.stdout.contains("ordered"), "{}", explained.stdout);
+    let orders = bench.ask(&["retract", "--list", "--json"]);
+    let rows = effective(&bench);
+    assert_eq!(rows.len(), 2);
+    let batch = |more: &[&str]| {
+        let arguments = [&["export", "--output", "-"][..], more].concat();
+        let ended = bench.run(&mut bench.command(&arguments));
+        ended.check(0, &[]);
+        ended
+            .stdout
+            .lines()
+            .filter(|line| line.contains("source_run_id"))
+            .count()
+    };
+    assert_eq!(batch(&[]), 2);
+    assert_eq!(batch(&["--effective"]), 2);
+    assert_eq!(batch(&["--dialect", "go"]), 4);
+
+    bench.remove_state();
+    bench.once();
+    assert_eq!(effective(&bench), rows);
+    assert_eq!(bench.ask(&["retract", "--list", "--json"]), orders);
+    bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+
+    // A rebuild leaves the row of the ordered run out, and names the reason.
+    let dry = bench.ask(&["rebuild", "--dry-run"]);
+    assert_eq!(
+        (&dry["rows_dropped"], &dry["refused"]),
+        (&1.into(), &Value::Null),
+        "{dry}"
+    );
+    assert_eq!(dry["dropped"][0]["reason"], "ordered", "{dry}");
+    bench.ask(&["rebuild"]);
+    assert_eq!(bench.row_count(), 2);
+    let runs_of = |orders: &Value| -> Vec<Value> {
+        orders
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|order| order["run_id"].clone())
+            .collect()
+    };
+    assert_eq!(
+        runs_of(&bench.ask(&["retract", "--list", "--json"])),
+        runs_of(&orders)
+    );
+    bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+    // Ended, both runs have their rows.
+    bench.ask(&["retract", "b", "later", "--revoke", "--json"]);
+    bench.once();
+    assert_eq!(bench.row_count(), 4);
+    bench.assert_batch();
+    bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+}
+
+/// Many runs of a file, and of standard input: the memory of daemon and command is bounded.
+#[test]
+fn a_hundred_thousand_runs_from_a_file_take_bounded_memory() {
+    const RUNS: usize = 100_000;
+    let bench = Bench::new();
+    let known: Vec<String> = (0..2_000).map(|n| format!("known run {n}")).collect();
+    bench.append(
+        Stream::Evidence,
+        PAIR,
+        known.iter().map(|run| evidence(run)).collect::<String>(),
+    );
+    bench.append(
+        Stream::Scored,
+        PAIR,
+        known.iter().map(|run| scored(run)).collect::<String>(),
+    );
+    let mut daemon = bench.start_caught_up();
+    bench.wait_rows(&mut daemon, known.len());
+    let unseen = (known.len()..RUNS).map(|n| format!("a run of some other lake, number {n}"));
+    let ids: Vec<String> = known.iter().cloned().chain(unseen).collect();
+    let list = bench.sibling("ids");
+    fs::write(&list, ids.join("\n")).unwrap();
+    let list = list.to_str().unwrap();
+    let ended = bench.run(&mut bench.command(&[
+        "retract", "--from", list, "--reason", "r", "--unseen", "--json",
+    ]));
+    ended.check(0, &[]);
+    let result: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(result["orders_changed"], RUNS);
+    assert_eq!(result["rows"], known.len());
+    let daemon_kib = memory_kib_max(daemon.pid());
+    eprintln!("command {} KiB, daemon {daemon_kib} KiB", ended.memory_kib);
+    assert!(daemon_kib.max(ended.memory_kib) < MEMORY_KIB_MAX);
+    assert_eq!(effective(&bench).len(), 0);
+
+    let mut command = bench.command(&["retract", "--from", "-", "--revoke", "--json"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let text = fs::read(list).unwrap();
+    child.stdin.take().unwrap().write_all(&text).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&result["orders"], &result["rows"]),
+        (&0.into(), &known.len().into())
+    );
+    assert_eq!(effective(&bench).len(), known.len());
+    bench.stop(daemon);
+    bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+}
+
+#[test]
+fn a_reader_of_the_export_may_list_orders_and_give_none() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    let refused = |daemon: &str| {
+        let ended = bench.run(&mut bench.as_unprivileged(&["retract", "a", "--reason", "r"]));
+        assert_eq!(ended.status.code(), Some(1), "{daemon}: {}", ended.stderr);
+        assert!(ended.stderr.contains("fix:"), "{daemon}: {}", ended.stderr);
+        ended.stderr
+    };
+    let daemon = bench.start_caught_up();
+    bench.ask(&["retract", "a", "--reason", "of the owner", "--json"]);
+    let before = ledger_bytes(&bench);
+    eprintln!("{}", refused("running"));
+    let list = bench.run(&mut bench.as_unprivileged(&["retract", "--list"]));
+    list.check(0, &[]);
+    assert!(list.stdout.contains("of the owner"), "{}", list.stdout);
+    bench.stop(daemon);
+    eprintln!("{}", refused("stopped"));
+    assert!(ledger_bytes(&bench) == before);
+}
