@@ -346,8 +346,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a line without a row another verdict. A line that waits has the evidence of its pair read again, and the
-    /// pending frame says both: after a crash the next start reads it.
+    /// Gives a line without a row another verdict. A line that waits has the evidence of its pair read again: both are
+    /// in the pending frame, so that the next start after a crash reads it.
     fn give_verdict(
         &mut self,
         concerned: &Concerned,

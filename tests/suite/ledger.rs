@@ -268,7 +268,7 @@ fn a_deleted_day_file_is_no_verdict() {
 }
 
 /// The state is lost, and the ledger is there, short of nothing, torn, gone, or of another export, with and without the
-/// export: what is retracted afterwards is what the sources say, and nothing is there twice.
+/// export: the retractions afterwards follow from the sources, and nothing is there twice.
 #[test]
 fn a_lost_state_adopts_the_ledger_or_begins_one() {
     let lake = Lake::with_history();

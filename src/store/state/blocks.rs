@@ -231,7 +231,7 @@ mod tests {
             };
             assert_eq!(ScoredLine::unpack(&packed([entry])), Some(entry));
         }
-        assert_eq!(ScoredLine::unpack(&[6; 32]), None);
+        assert_eq!(ScoredLine::unpack(&[0x0f; 32]), None);
         assert_eq!(ScoredLine::unpack(&[0; 31]), None);
     }
 }
