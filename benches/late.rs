@@ -1,5 +1,6 @@
 //! Measures late evidence: the time until all rows exist when the evidence of many waiting runs arrives at once,
-//! against a lake whose evidence exists before the daemon starts; also the size of the state and the writes per row.
+//! against a lake whose evidence exists before the daemon starts; also the size of the state and the writes per row, and
+//! the time until all rows are retracted when all runs are rejected at once.
 //!
 //! `cargo bench --bench late [-- --full | --records N] [--pairs N] [--runs R]`
 //!
@@ -66,6 +67,7 @@ struct Options {
 #[derive(Debug, Default)]
 struct Outcome {
     late: Vec<Duration>,
+    rejected: Vec<Duration>,
     backfill: Vec<Duration>,
     late_state: StateBytes,
     backfill_state: StateBytes,
@@ -115,6 +117,7 @@ fn main() -> Result<(), Failure> {
     let mut outcome = Outcome::default();
     for round in 1..=options.runs {
         lake.late(&mut outcome)?;
+        lake.rejected(&mut outcome)?;
         lake.backfill(&mut outcome)?;
         println!("round {round} of {}", options.runs);
     }
@@ -166,6 +169,51 @@ impl Lake {
         }
         outcome.late.push(self.wait_for_rows(start, &mut daemon)?);
         outcome.late_state = self.stop(daemon)?;
+        Ok(())
+    }
+
+    /// Rejects all runs at once after their rows were written, and takes the rejections back afterwards.
+    fn rejected(&self, outcome: &mut Outcome) -> Result<(), Failure> {
+        let mut daemon = self.start()?;
+        self.wait_for_rows(Instant::now(), &mut daemon)?;
+        settle_disk(&self.dir)?;
+        let mut lengths = Vec::new();
+        let mut rejections = vec![String::new(); self.pairs.len()];
+        for run in 0..self.rows as usize {
+            let line =
+                format!("{{\"evidence_run_id\":\"late-{run:09}\",\"category\":\"rejected\"}}\n");
+            rejections[run % self.pairs.len()].push_str(&line);
+        }
+        let start = Instant::now();
+        for (pair, lines) in self.pairs.iter().zip(&rejections) {
+            let path = pair.scored(&self.root);
+            lengths.push(fs::metadata(&path)?.len());
+            let mut scored = File::options().append(true).open(&path)?;
+            scored.write_all(lines.as_bytes())?;
+        }
+        let ledger = export_path(&self.root).with_file_name("sft_retractions.jsonl");
+        let (mut len, mut lines) = (0, 0);
+        // One line is the beginning of the ledger.
+        while lines <= self.rows {
+            let len_now = fs::metadata(&ledger)?.len();
+            lines += rows_between(&ledger, len, len_now)?;
+            len = len_now;
+            if start.elapsed() > DEADLINE {
+                return Err(daemon
+                    .program
+                    .failure(&format!("{lines} lines of the ledger came")));
+            }
+            daemon.program.check_alive()?;
+            thread::sleep(POLL_INTERVAL);
+        }
+        outcome.rejected.push(start.elapsed());
+        daemon.program.stop()?;
+        for (pair, len) in self.pairs.iter().zip(lengths) {
+            File::options()
+                .write(true)
+                .open(pair.scored(&self.root))?
+                .set_len(len)?;
+        }
         Ok(())
     }
 
@@ -305,6 +353,12 @@ fn report(lake: &Lake, outcome: &Outcome, writes: &Writes) -> Result<(), Failure
         table.row(cells);
     }
     table.print();
+    let rejected = Spread::of(outcome.rejected.clone()).ok_or("no rounds")?;
+    println!(
+        "\nall runs rejected at once: {} until all rows are retracted, {} x the backfill",
+        seconds(rejected.median()),
+        ratio(rejected.median(), backfill.median())
+    );
     report_writes(writes);
     let a_record = |store: u64| store as f64 / (2 * rows) as f64;
     let written = |written: &Written, row_bytes: u64| written.given as f64 / row_bytes as f64;
@@ -318,6 +372,13 @@ fn report(lake: &Lake, outcome: &Outcome, writes: &Writes) -> Result<(), Failure
             value: seconds(late.median()),
             floor: seconds(backfill.median()),
             ratio: ratio(late.median(), backfill.median()),
+            aim: "about 1 x",
+        },
+        Line {
+            what: format!("{rows} runs rejected at once, against a backfill"),
+            value: seconds(rejected.median()),
+            floor: seconds(backfill.median()),
+            ratio: ratio(rejected.median(), backfill.median()),
             aim: "about 1 x",
         },
         Line {

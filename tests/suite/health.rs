@@ -421,6 +421,8 @@ fn a_changed_export_is_stopped_and_served_until_an_operator_acts() {
     bench.wait_rows(&mut surfaces.daemon, 2);
     surfaces.expect(Health::Fresh, "");
     let committed = bench.export_bytes();
+    let ledger_path = bench.export().with_file_name("sft_retractions.jsonl");
+    let ledger = fs::read(&ledger_path).unwrap();
     let mut changed = committed.clone();
     changed[10] ^= 1;
     for (export, reason) in [
@@ -459,7 +461,9 @@ fn a_changed_export_is_stopped_and_served_until_an_operator_acts() {
         surfaces.expect(Health::Fresh, "");
         bench.wait_run(&mut surfaces.daemon, "later");
         surfaces.stop();
+        // An older copy of both files.
         fs::write(bench.export(), &committed).unwrap();
+        fs::write(&ledger_path, &ledger).unwrap();
         bench.remove_state();
         surfaces = Surfaces::start(&bench, &mut listen(&bench));
         surfaces.expect(Health::Fresh, "");
