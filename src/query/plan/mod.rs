@@ -208,14 +208,15 @@ impl Planner<'_> {
             if read.more {
                 continue;
             }
+            // Unless the unterminated line settled without a result: the rest is partial then.
+            if memory.may_settle() && (!settled || moved) {
+                settled = true;
+                continue;
+            }
             if std::mem::take(&mut pair.checkpoint.review) {
                 made.restored += self.ledger.restore(state, path, &pair)?;
             }
-            // The unterminated line settled without a result: the rest is partial.
-            if !memory.may_settle() || settled && !moved {
-                break;
-            }
-            settled = true;
+            break;
         }
         self.sum_up(&pair.checkpoint, &before, &made);
         Ok(())

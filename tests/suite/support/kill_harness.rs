@@ -45,6 +45,8 @@ pub struct KillPlan {
     pub quiet_deadline: Duration,
     /// Creates the command that starts the daemon on a root.
     pub command: fn(&Path) -> Command,
+    /// Whether the daemon keeps a retraction ledger.
+    pub keeps_ledger: bool,
     /// Returns the difference between the export and the naive rows, if there is one.
     pub difference: fn(&[u8], &[String]) -> Option<String>,
 }
@@ -61,6 +63,7 @@ impl KillPlan {
             life: Duration::from_millis(200),
             quiet_deadline: Duration::from_secs(60),
             command: daemon_command,
+            keeps_ledger: true,
             difference: multiset_difference,
         }
     }
@@ -142,7 +145,10 @@ fn bench(plan: &KillPlan, root: &Path, log: &Path) -> Result<KillReport, String>
         let Ok(events) = read_ledger(&export, &ledger) else {
             return Ok(Some("the ledger names rows to come".to_owned()));
         };
-        let of_ledger = (plan.difference)(&effective_rows(&export, &events), &effective);
+        let of_ledger = plan
+            .keeps_ledger
+            .then(|| (plan.difference)(&effective_rows(&export, &events), &effective));
+        let of_ledger = of_ledger.flatten();
         Ok(of_rows.or(of_ledger.map(|fault| format!("effective rows: {fault}"))))
     };
     wait_until_equal(plan.quiet_deadline, caught_up)?;
@@ -154,7 +160,11 @@ fn bench(plan: &KillPlan, root: &Path, log: &Path) -> Result<KillReport, String>
     }
     reader.finish()?;
     let export = fs::read(export_path(root)).unwrap_or_default();
-    let events = read_ledger(&export, &fs::read(ledger_path(root)).map_err(describe)?)?;
+    let ledger = match fs::read(ledger_path(root)) {
+        Err(_) if !plan.keeps_ledger => Vec::new(),
+        read => read.map_err(describe)?,
+    };
+    let events = read_ledger(&export, &ledger)?;
     ledger_reader.finish(&events)?;
     match (plan.difference)(&export, &expected) {
         Some(difference) => Err(format!(
@@ -503,6 +513,7 @@ mod tests {
             lines: 40,
             command,
             quiet_deadline: quiet,
+            keeps_ledger: false,
             ..KillPlan::new(9, 3)
         };
         let rows = naive_batch(&pairs_of(&script(9, &Shape::steady(40))), false).rows;
