@@ -42,6 +42,13 @@ fn batch_rows(bench: &Bench) -> usize {
     ended.stdout.lines().count()
 }
 
+/// Reads the lake once. A row that is not later than the last change of its day-files may be one of content that was there
+/// before, which `verify` excuses.
+fn once(bench: &Bench) {
+    std::thread::sleep(Duration::from_millis(100));
+    bench.once();
+}
+
 #[test]
 fn a_run_is_joined_with_its_own_evidence_whatever_the_order() {
     let [one, two] = colliding(0);
@@ -56,7 +63,7 @@ fn a_run_is_joined_with_its_own_evidence_whatever_the_order() {
         let order = if evidence_first { [0, 1] } else { [1, 0] };
         for at in order {
             bench.append(parts[at].0, PAIR, &parts[at].1);
-            bench.once();
+            once(&bench);
         }
         bench.assert_batch();
         bench.assert_runs(&[&one, &two]);
@@ -70,9 +77,9 @@ fn a_run_without_evidence_gets_none_of_another_run() {
     let [one, two] = colliding(0);
     let bench = Bench::new();
     bench.append(Stream::Evidence, PAIR, evidence_with(&two, "second"));
-    bench.once();
+    once(&bench);
     bench.append(Stream::Scored, PAIR, scored(&one));
-    bench.once();
+    once(&bench);
     assert_eq!((bench.row_count(), batch_rows(&bench)), (0, 0));
     assert_eq!(bench.status()["scored"]["waiting"], 1);
     verify(&bench, 0);
@@ -83,9 +90,7 @@ fn a_run_without_evidence_gets_none_of_another_run() {
         PAIR,
         scored(&two).replace("accepted", "rejected"),
     );
-    // A row that is not later than the last change of its day-files may be one of content that was there before.
-    std::thread::sleep(Duration::from_millis(100));
-    bench.once();
+    once(&bench);
     bench.assert_runs(&[&one]);
     assert_eq!(bench.status()["export"]["contradicted"], 0);
     let forged = fs::read_to_string(bench.export())
@@ -119,7 +124,7 @@ fn a_row_belongs_to_the_line_of_its_own_origin() {
     let bench = Bench::new();
     bench.append(Stream::Evidence, PAIR, evidence_with("r", "said"));
     bench.append(Stream::Scored, PAIR, scored_from(&one));
-    bench.once();
+    once(&bench);
     // A batch that would put the other line's row in the place of this one is refused.
     bench.remove_state();
     fs::write(bench.path(Stream::Scored, PAIR), scored_from(&two)).unwrap();
@@ -132,7 +137,7 @@ fn a_row_belongs_to_the_line_of_its_own_origin() {
         scored_from(&two) + &scored_from(&one),
     )
     .unwrap();
-    bench.once();
+    once(&bench);
     assert_eq!(bench.row_count(), 2);
     let rows = fs::read_to_string(bench.export()).unwrap();
     assert!(rows.contains(&one) && rows.contains(&two));
@@ -143,7 +148,7 @@ fn a_row_with_another_text_is_another_row() {
     let bench = Bench::new();
     bench.append(Stream::Scored, PAIR, scored("r"));
     bench.append(Stream::Evidence, PAIR, evidence_with("r", "TEXT"));
-    bench.once();
+    once(&bench);
     let row = fs::read_to_string(bench.export()).unwrap();
     let row = row.trim_end();
     let [one, two] = colliding(row.find("TEXT").unwrap());
@@ -158,7 +163,7 @@ fn a_row_with_another_text_is_another_row() {
     let bench = Bench::new();
     bench.append(Stream::Scored, PAIR, scored("r"));
     bench.append(Stream::Evidence, PAIR, evidence_with("r", &one));
-    bench.once();
+    once(&bench);
     verify(&bench, 0);
     let export = fs::read_to_string(bench.export()).unwrap();
     fs::write(bench.export(), export.replace(&one, &two)).unwrap();
