@@ -9,9 +9,7 @@ use crate::lake::path::{ledger_path, new_path};
 use crate::platform::storage::{
     FileStat, Storage, StorageFile, exists, read_full_at, without_links,
 };
-
-/// Bytes that are read backwards to find the end of the last whole row.
-const BACK_BYTES: u64 = 64 << 10;
+use crate::store::export::whole_lines_len;
 
 /// An export and its ledger, opened in this order.
 #[derive(Debug)]
@@ -57,18 +55,8 @@ impl Files {
 
     /// Returns the length of the whole rows of the export: its writer may be in the middle of an append.
     pub fn rows_len(&self) -> Result<u64, DatasetError> {
-        let mut end = self.export_len()?;
-        let mut buf = vec![0; usize::try_from(BACK_BYTES).unwrap_or(0)];
-        while end > 0 {
-            let start = end.saturating_sub(BACK_BYTES);
-            let wanted = usize::try_from(end - start).unwrap_or(0);
-            let read = self.read(&mut buf[..wanted], start)?;
-            if let Some(newline) = memchr::memrchr(b'\n', &buf[..read]) {
-                return Ok(start + newline as u64 + 1);
-            }
-            end = start;
-        }
-        Ok(0)
+        whole_lines_len(&*self.export, self.export_len()?)
+            .map_err(DatasetError::io(&self.export_path))
     }
 
     /// Fills `buf` from `offset` of the export and returns the number of bytes before its end.

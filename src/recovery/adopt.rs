@@ -14,7 +14,7 @@ use crate::platform::storage::{exists, remove_if_exists};
 use crate::record::firewall::{ACCEPTED, FIREWALL};
 use crate::record::row;
 use crate::recovery::decide::RecoveryCase;
-use crate::recovery::ledger::{FoldedLedger, open_ledger, whole_rows};
+use crate::recovery::ledger::{FoldedLedger, open_ledger};
 use crate::recovery::report::OpenReport;
 use crate::store::export::{Export, ExportError, ROWS_PER_STEP, Segments};
 use crate::store::files::{
@@ -60,7 +60,7 @@ pub(super) fn build_state(
     };
     let mut ledger = match new_ledger {
         Some(ledger) => ledger,
-        None => open_ledger(&setup, whole_rows(&export)?)?,
+        None => open_ledger(&setup, export.whole_rows_len()?)?,
     };
     let files = (&mut export, &mut ledger);
     let history = adopt(&mut state, files, &setup, &mut report, on_step)?;

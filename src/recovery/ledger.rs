@@ -58,12 +58,7 @@ pub(super) fn open_ledger(setup: &Setup, export_len: u64) -> Result<FoldedLedger
     };
     let has_line = exists(&**storage, &setup.ledger_path).map_err(io_error)? && {
         let file = Export::open_or_create(Arc::clone(storage), &setup.ledger_path)?;
-        let mut lines = 0;
-        file.for_each_row(|_, _| -> Result<(), ExportError> {
-            lines += 1;
-            Ok(())
-        })?;
-        lines > 0
+        file.whole_rows_len()? > 0
     };
     if !has_line {
         begin_ledger(setup, export_len)?;
@@ -300,7 +295,7 @@ pub(super) fn renew_ledger(setup: &Setup) -> Result<(), EngineError> {
     };
     keep_old_file(&*setup.storage, &setup.ledger_path).map_err(io_error)?;
     let export = Export::open_or_create(Arc::clone(&setup.storage), &setup.export_path)?;
-    let export_len = whole_rows(&export)?;
+    let export_len = export.whole_rows_len()?;
     let setup = Setup {
         ledger_origin: LedgerOrigin {
             is_rebuild: false,
@@ -310,9 +305,4 @@ pub(super) fn renew_ledger(setup: &Setup) -> Result<(), EngineError> {
         ..setup.clone()
     };
     begin_ledger(&setup, export_len)
-}
-
-/// Returns the length of the whole rows of an export, bytes.
-pub(super) fn whole_rows(export: &Export) -> Result<u64, ExportError> {
-    export.for_each_row(|_, _| Ok(()))
 }

@@ -28,7 +28,7 @@ const MARK_TAIL_LEN: u64 = 4_096;
 
 use guard::Scrubber;
 pub use mark::{ExportFingerprint, ExportMark, ScrubState};
-pub use read::{row_at, rows_between, short_row_at};
+pub use read::{row_at, rows_between, short_row_at, whole_lines_len};
 pub use segments::{SEGMENT_BYTES, Segment, Segments};
 
 /// Rows between two progress reports during a full scan.

@@ -34,6 +34,14 @@ impl Export {
         read_full_at(&*self.file, buf, offset).map_err(|source| self.io_error(source))
     }
 
+    /// Returns the length of the whole rows, bytes: a torn one may follow.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`].
+    pub fn whole_rows_len(&self) -> Result<u64, ExportError> {
+        whole_lines_len(&*self.file, self.len_bytes()).map_err(|source| self.io_error(source))
+    }
+
     /// The row that starts at `offset`, without its newline.
     ///
     /// # Errors
@@ -69,6 +77,24 @@ pub fn rows_between(
         Ok(())
     };
     for_each_row_from(from, read, visit).map(drop)
+}
+
+/// Returns the length of the whole lines among the first `len_bytes` of a file, bytes. Reads backwards from there.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn whole_lines_len(file: &dyn StorageFile, len_bytes: u64) -> io::Result<u64> {
+    let mut end = len_bytes;
+    let mut window = vec![0; ROW_WINDOW_LEN];
+    while end > 0 {
+        let start = end.saturating_sub(ROW_WINDOW_LEN as u64);
+        let read = read_full_at(file, &mut window[..(end - start) as usize], start)?;
+        if let Some(newline) = memchr::memrchr(b'\n', &window[..read]) {
+            return Ok(start + newline as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 /// Calls `visit` with each whole row after an offset until `read` fills less than a chunk; returns the offset after the
