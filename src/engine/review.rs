@@ -7,7 +7,6 @@ use crate::engine::{Engine, EngineError};
 use crate::lake::path::PairPath;
 use crate::pair::Overlay;
 use crate::pair::overrule::RowChange;
-use crate::pair::verdict::Verdict;
 use crate::record::ledger::{Cause, Op};
 use crate::store::ledger::RowFlags;
 
@@ -73,20 +72,7 @@ impl Engine {
             return Ok(());
         }
         let orders = Arc::clone(&self.commits.ledger.orders);
-        let mut effective = Vec::new();
-        self.pairs
-            .snapshot(&orders)
-            .for_each_scored(&pair, |line| {
-                if let Verdict::Exported {
-                    row_offset,
-                    contradicted: false,
-                    ..
-                } = line.verdict
-                    && !orders.apply_to(line.run, path.as_bytes())
-                {
-                    effective.push(row_offset);
-                }
-            })?;
+        let mut effective = self.pairs.snapshot(&orders).rows_in_force(&pair)?;
         effective.sort_unstable();
         let day_file = path.as_path().to_string_lossy().into();
         for rows in effective.chunks(RESTORED_AT_ONCE) {

@@ -159,6 +159,26 @@ impl StateSnapshot {
         })
     }
 
+    /// Returns the offsets of the rows of a pair that neither a later line nor an order keeps out.
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn rows_in_force(&self, pair: &ActivePair) -> Result<Vec<u64>, StateError> {
+        let mut rows = Vec::new();
+        self.for_each_scored(pair, |line| {
+            if let Verdict::Exported {
+                row_offset,
+                contradicted: false,
+                ..
+            } = line.verdict
+                && !self.orders.apply_to(line.run, &pair.checkpoint.path)
+            {
+                rows.push(row_offset);
+            }
+        })?;
+        Ok(rows)
+    }
+
     /// Calls `visit` with every scored line of a pair that is waiting.
     ///
     /// # Errors

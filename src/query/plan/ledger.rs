@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::lake::path::PairPath;
-use crate::pair::verdict::Verdict;
 use crate::pair::{ActivePair, JoinOutcome};
 use crate::record::ledger::{Cause, Op};
 use crate::store::ledger::RowFlags;
@@ -52,23 +50,10 @@ impl PlannedLedger {
     pub(super) fn restore(
         &mut self,
         state: &StateSnapshot,
-        path: &PairPath,
         pair: &ActivePair,
     ) -> Result<i64, StateError> {
-        let mut effective = Vec::new();
-        state.for_each_scored(pair, |line| {
-            if let Verdict::Exported {
-                row_offset,
-                contradicted: false,
-                ..
-            } = line.verdict
-                && !state.orders.apply_to(line.run, path.as_bytes())
-            {
-                effective.push(row_offset);
-            }
-        })?;
         let mut restored = 0;
-        for row_offset in effective {
+        for row_offset in state.rows_in_force(pair)? {
             if self.flags_of(state, row_offset)?.is_out() {
                 self.flags.insert(row_offset, RowFlags::default());
                 restored += 1;

@@ -214,7 +214,7 @@ impl Planner<'_> {
                 continue;
             }
             if std::mem::take(&mut pair.checkpoint.review) {
-                made.restored += self.ledger.restore(state, path, &pair)?;
+                made.restored += self.ledger.restore(state, &pair)?;
             }
             break;
         }
