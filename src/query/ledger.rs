@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::platform::storage::Storage;
 use crate::record::ledger::LedgerLine;
-use crate::store::export::rows_between;
+use crate::store::ledger::for_each_event;
 
 /// The ledger cannot be read, or a line is no event.
 #[derive(Debug, thiserror::Error)]
@@ -25,24 +25,10 @@ pub(super) fn read_ledger(
     storage: &dyn Storage,
     path: &Path,
     end: Option<u64>,
-    mut each: impl FnMut(LedgerLine),
+    each: impl FnMut(LedgerLine),
 ) -> Result<u64, LedgerReadError> {
-    let error = |source| LedgerReadError {
+    for_each_event(storage, path, end, each).map_err(|source| LedgerReadError {
         path: path.to_owned(),
         source,
-    };
-    let file = storage.open_read(path).map_err(error)?;
-    let end = match end {
-        Some(end) => end,
-        None => file.stat().map_err(error)?.len_bytes,
-    };
-    let mut fault = None;
-    rows_between(&*file, 0, end, |line| match LedgerLine::parse(line) {
-        Ok(event) => each(event),
-        Err(error) => {
-            fault.get_or_insert_with(|| io::Error::new(io::ErrorKind::InvalidData, error));
-        }
     })
-    .map_err(error)?;
-    fault.map_or(Ok(end), |fault| Err(error(fault)))
 }

@@ -133,28 +133,48 @@ pub fn standing_orders(view: &StateView, changes: &LedgerChanges) -> Result<Orde
     Ok(orders)
 }
 
+/// Calls `each` with the events of the whole lines of a ledger before `end`, or before the end of the file. Returns that
+/// end.
+///
+/// # Errors
+/// The ledger cannot be read; [`io::ErrorKind::InvalidData`] for the first line that is no event.
+pub fn for_each_event(
+    storage: &dyn Storage,
+    ledger: &Path,
+    end: Option<u64>,
+    mut each: impl FnMut(LedgerLine),
+) -> io::Result<u64> {
+    let file = storage.open_read(ledger)?;
+    let end = match end {
+        Some(end) => end,
+        None => file.stat()?.len_bytes,
+    };
+    let mut fault = None;
+    rows_between(&*file, 0, end, |line| match LedgerLine::parse(line) {
+        Ok(event) => each(event),
+        Err(error) => {
+            fault.get_or_insert_with(|| io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+    })?;
+    fault.map_or(Ok(end), Err)
+}
+
 /// Reads the standing orders that a ledger has; a ledger that does not exist has none.
 ///
 /// # Errors
-/// The ledger cannot be read, or a line is no event of a ledger.
+/// Those of [`for_each_event`].
 pub fn read_orders(storage: &dyn Storage, ledger: &Path) -> io::Result<Orders> {
-    let file = match storage.open_read(ledger) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Orders::default()),
-        opened => opened?,
-    };
     let mut orders = Orders::default();
-    let mut fault = None;
-    let end = file.stat()?.len_bytes;
-    rows_between(&*file, 0, end, |line| match LedgerLine::parse(line) {
-        Ok(line) => {
-            let run = RunKey::from_run_id(&line.source_run_id);
-            match line.op {
-                Op::Order => _ = orders.insert(run, line.day_file.as_bytes()),
-                Op::Revoke => _ = orders.remove(run, line.day_file.as_bytes()),
-                _ => {}
-            }
+    let read = for_each_event(storage, ledger, None, |event| {
+        let run = RunKey::from_run_id(&event.source_run_id);
+        match event.op {
+            Op::Order => _ = orders.insert(run, event.day_file.as_bytes()),
+            Op::Revoke => _ = orders.remove(run, event.day_file.as_bytes()),
+            _ => {}
         }
-        Err(error) => fault = Some(io::Error::new(io::ErrorKind::InvalidData, error)),
-    })?;
-    fault.map_or(Ok(orders), Err)
+    });
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(orders),
+        read => read.map(|_| orders),
+    }
 }
