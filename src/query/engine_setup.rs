@@ -4,11 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Settings;
-use crate::engine::{BATCH_BYTES, LedgerOrigin, Setup};
+use crate::engine::{BATCH_BYTES, Engine, EngineError, LedgerOrigin, Setup};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::{export_path, ledger_path};
-use crate::platform::clock::Clock;
+use crate::platform::clock::{Clock, HostClock};
+use crate::platform::root_lock::RootLock;
 use crate::platform::storage::OsStorage;
+use crate::query::offline::{InquireError, OfflineState};
 use crate::store::export::SEGMENT_BYTES;
 
 /// Maximum reader threads. More of them would only wait for the thread that commits.
@@ -37,4 +39,23 @@ pub fn engine_setup(settings: &Settings, root: &Path, clock: Arc<dyn Clock>) -> 
         threads: std::thread::available_parallelism()
             .map_or(1, |threads| threads.get().min(THREADS_MAX)),
     }
+}
+
+/// Opens an engine on the files of a daemon that is not running, for a command that changes them. The lock comes first, so
+/// that it is released after the engine has closed the files.
+///
+/// # Errors
+/// Another process took the lock, or the files cannot be recovered.
+pub fn open_engine<E: From<InquireError> + From<EngineError>>(
+    settings: &Settings,
+    files: OfflineState,
+) -> Result<(RootLock, Engine), E> {
+    let (root, state_dir, lock) = files.into_lock()?;
+    let settings = Settings {
+        state_dir,
+        ..settings.clone()
+    };
+    let setup = engine_setup(&settings, &root, Arc::new(HostClock::new()));
+    let (engine, _report) = Engine::open(setup)?;
+    Ok((lock, engine))
 }

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
-use crate::engine::{Engine, EngineError, OrderError, OrderRequest, OrderResult};
-use crate::platform::clock::HostClock;
+use crate::engine::{EngineError, OrderError, OrderRequest, OrderResult};
 use crate::platform::storage::Storage;
-use crate::query::engine_setup::engine_setup;
+use crate::query::engine_setup::open_engine;
 use crate::query::ledger::{LedgerReadError, read_ledger};
 use crate::query::offline::{self, Backend, InquireError};
 use crate::record::ledger::{LedgerLine, Op};
@@ -54,13 +52,7 @@ pub fn order(settings: &Settings, request: &OrderRequest) -> Result<OrderResult,
             Ok(sum)
         }
         Backend::OfflineState(files) => {
-            let (root, state_dir, _lock) = files.into_lock()?;
-            let settings = Settings {
-                state_dir,
-                ..settings.clone()
-            };
-            let setup = engine_setup(&settings, &root, Arc::new(HostClock::new()));
-            let (mut engine, _report) = Engine::open(setup)?;
+            let (_lock, mut engine) = open_engine::<RetractError>(settings, *files)?;
             let mut sum = OrderResult::default();
             for request in parts(request) {
                 sum = add(sum, engine.order(&request)?);

@@ -1,8 +1,6 @@
 //! Reads a corrected day-file again, by the running daemon or by an engine under the lock. It is handled like a
 //! rewritten day-file: existing rows are claimed, not written again.
 
-use std::sync::Arc;
-
 use hyper::Method;
 
 use crate::config::Settings;
@@ -10,10 +8,9 @@ use crate::engine::{Engine, EngineError};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
 use crate::pair::accounting::class_of;
-use crate::platform::clock::HostClock;
 use crate::query::control::day_file_parameter;
 use crate::query::dead_letters::RetryReport;
-use crate::query::engine_setup::engine_setup;
+use crate::query::engine_setup::open_engine;
 use crate::query::offline;
 use crate::query::offline::{Backend, InquireError};
 use crate::query::status::ClassStatus;
@@ -55,13 +52,7 @@ pub fn retry(
             )?)
         }
         Backend::OfflineState(files) => {
-            let (root, state_dir, _lock) = files.into_lock()?;
-            let settings = Settings {
-                state_dir,
-                ..settings.clone()
-            };
-            let setup = engine_setup(&settings, &root, Arc::new(HostClock::new()));
-            let (mut engine, _report) = Engine::open(setup)?;
+            let (_lock, mut engine) = open_engine::<RetryError>(settings, *files)?;
             let before = engine.begin_retry(path, stream)?;
             let before = before.ok_or_else(|| RetryError::Unknown(path.clone()))?;
             while engine.is_unread(path) {
