@@ -2,13 +2,12 @@
 //! chosen by the writers of the lake. No run gets the row of another, and no command takes one row for another.
 
 use std::fs;
-use std::time::Duration;
 
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::support::lake_gen::Stream;
-use crate::support::process::{Bench, evidence_with, scored};
+use crate::support::process::{Bench, evidence_with, scored, wait_for_later};
 
 const PAIR: &str = "2026/01/01/n.jsonl";
 
@@ -45,7 +44,12 @@ fn batch_rows(bench: &Bench) -> usize {
 /// Reads the lake once. A row that is not later than the last change of its day-files may be one of content that was there
 /// before, which `verify` excuses.
 fn once(bench: &Bench) {
-    std::thread::sleep(Duration::from_millis(100));
+    for stream in Stream::BOTH {
+        let path = bench.path(stream, PAIR);
+        if path.exists() {
+            wait_for_later(&path);
+        }
+    }
     bench.once();
 }
 

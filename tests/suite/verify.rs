@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output as Ended};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use distilld::batch::export::{BatchOptions, Output, batch_export};
 use distilld::batch::pair::{LakeReader, MAX_LINE_BYTES, NO_ORDERS, PairReading, RowSelection};
@@ -21,6 +21,7 @@ use crate::support::kill_harness::{Daemon, Scorer, append_step, daemon_command, 
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
 use crate::support::naive::{multiset_difference, naive_batch};
 use crate::support::process::Bench;
+use crate::support::process::wait_for_later;
 
 /// For a lake without writers: a difference now is permanent.
 const QUIET: VerifyOptions = VerifyOptions {
@@ -84,13 +85,6 @@ fn write_lake(root: &Path) {
         &evidence("c", "applier", "c"),
     );
     wait_for_later(&Stream::Evidence.path(root, OTHER));
-}
-
-/// Waits until the clock is clearly later than the file's last change.
-fn wait_for_later(path: &Path) {
-    let changed = fs::metadata(path).unwrap().modified().unwrap();
-    let later = changed + Duration::from_millis(100);
-    assert!(wait_until(DEADLINE, || Ok(SystemTime::now() > later)).unwrap());
 }
 
 fn distilld(root: &Path, arguments: &[&str]) -> Ended {

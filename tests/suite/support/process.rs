@@ -8,7 +8,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use distilld::platform::storage::OsStorage;
 use distilld::record::row::view;
@@ -431,4 +431,11 @@ fn number_after(text: &str, key: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(key));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
         .unwrap_or(0)
+}
+
+/// Waits until the clock is clearly later than the file's last change.
+pub fn wait_for_later(path: &Path) {
+    let changed = fs::metadata(path).unwrap().modified().unwrap();
+    let later = changed + Duration::from_millis(100);
+    assert!(wait_until(LONG, || Ok(SystemTime::now() > later)).unwrap());
 }
