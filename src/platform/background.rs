@@ -1,10 +1,13 @@
 //! Threads: each one that is started has a name, and an error that names it where the kernel refuses one. `BackgroundTask` is
-//! always joined, also on drop, because no other thread may write its file meanwhile.
+//! always joined, also on drop, because no other thread may write its file meanwhile. Signals are handled by the main
+//! thread alone: all others are started with them blocked.
 
 use std::fmt::{self, Debug};
 use std::io;
 use std::panic::resume_unwind;
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 /// The kernel refused a thread: a limit of the user, the unit or the container is reached, or memory is short.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,27 @@ pub fn is_out_of_threads(error: &io::Error) -> bool {
     inner.is_some_and(|inner| inner.is::<ThreadError>())
 }
 
+/// The signals that have handlers.
+const HANDLED: [Signal; 4] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+];
+
+/// Calls `work` while this thread, and each thread that `work` starts, does not receive the handled signals. One that
+/// arrives meanwhile is delivered to this thread afterwards.
+///
+/// # Errors
+/// The kernel refuses the signal mask.
+pub(crate) fn with_signals_blocked<T>(work: impl FnOnce() -> T) -> io::Result<T> {
+    let handled: SigSet = HANDLED.into_iter().collect();
+    let before = handled.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let result = work();
+    before.thread_set_mask()?;
+    Ok(result)
+}
+
 /// Starts a thread.
 ///
 /// # Errors
@@ -39,7 +63,8 @@ pub(crate) fn spawn<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, ThreadError> {
-    let thread = Builder::new().name(name.to_owned()).spawn(work);
+    let thread = with_signals_blocked(|| Builder::new().name(name.to_owned()).spawn(work))
+        .unwrap_or_else(Err);
     thread.map_err(|source| ThreadError { name, source })
 }
 
@@ -52,9 +77,8 @@ pub(crate) fn spawn_in<'scope, 'env, T: Send + 'scope>(
     name: &'static str,
     work: impl FnOnce() -> T + Send + 'scope,
 ) -> Result<ScopedJoinHandle<'scope, T>, ThreadError> {
-    let thread = Builder::new()
-        .name(name.to_owned())
-        .spawn_scoped(scope, work);
+    let builder = Builder::new().name(name.to_owned());
+    let thread = with_signals_blocked(|| builder.spawn_scoped(scope, work)).unwrap_or_else(Err);
     thread.map_err(|source| ThreadError { name, source })
 }
 

@@ -1,7 +1,9 @@
 //! System calls of the real daemon whose results a tracer changes. With every third call of each kind interrupted by a
-//! signal, nothing fails and nothing is logged. A state store that rejects writes is reported in the status.
+//! signal, nothing fails and nothing is logged. A stop signal at any moment of the registration of the handlers stops the
+//! daemon. A state store that rejects writes is reported in the status.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 
 use crate::host;
@@ -55,6 +57,53 @@ fn an_interrupted_call_of_any_kind_is_retried() {
             "no {call} was interrupted"
         );
         bench.assert_batch();
+    }
+}
+
+/// Starts the daemon and sends it a signal when the given registration of a handler returns. Returns the traced
+/// registrations after the daemon has ended.
+fn signal_at_registration(signal: &str, registration: usize) -> String {
+    let bench = Bench::new();
+    let plain = bench.command(&["run"]);
+    let trace = bench.sibling("trace");
+    let inject = format!("inject=rt_sigaction:signal={signal}:when={registration}");
+    let mut traced = Command::new("strace");
+    traced
+        .args(["-qq", "-e", "trace=rt_sigaction", "-e", &inject, "-o"])
+        .arg(&trace)
+        .arg(plain.get_program())
+        .args(plain.get_args());
+    let status = bench.start_command(&mut traced).wait(LONG);
+    let status = status.unwrap_or_else(|error| {
+        panic!("{signal} at registration {registration} was lost: {error}")
+    });
+    // Before there is a handler, the signal ends the process, and strace ends in the same way.
+    let ended = status.success() || status.signal() == Some(signal_number(signal));
+    assert!(ended, "{signal} {registration}: {status}");
+    fs::read_to_string(&trace).unwrap()
+}
+
+fn signal_number(signal: &str) -> i32 {
+    match signal {
+        "SIGTERM" => Signal::TERM.as_raw(),
+        _ => Signal::INT.as_raw(),
+    }
+}
+
+#[test]
+fn a_stop_signal_at_any_moment_of_a_start_stops_the_daemon() {
+    if !host::has(&["strace"]) {
+        return;
+    }
+    for signal in ["SIGTERM", "SIGINT"] {
+        // The handler of SIGXFSZ is registered last.
+        let is_last = |registration| {
+            let trace = signal_at_registration(signal, registration);
+            let reached = trace.lines().nth(registration - 1);
+            reached.is_some_and(|line| line.contains("(SIGXFSZ, {"))
+        };
+        let registrations = (1..).find(|&registration| is_last(registration));
+        assert!(registrations > Some(10), "{signal}: {registrations:?}");
     }
 }
 
