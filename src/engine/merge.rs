@@ -56,12 +56,12 @@ impl Engine {
             self.queue.collides(&outcome.overlay.claimed_rows)
                 || self.queue.collides(&unclaimed_of(&outcome.row_changes))
         }) {
-            self.queue.requeue(request);
+            self.queue.put_back(std::slice::from_ref(request));
             return Ok(());
         }
         self.report_problems(path, &read)?;
         if read.more {
-            self.queue.requeue(request);
+            self.queue.push_rest(request);
         }
         self.books.partial_lines.on_read(path, &read);
         self.remember(request, read.memory)?;

@@ -113,15 +113,11 @@ impl Engine {
             Ok(pairs) => pairs,
             Err(error) => {
                 // Pairs that were merged are read again too, which changes nothing.
-                for request in requests {
-                    self.queue.push(request.path);
-                }
+                self.queue.put_back(&requests);
                 return Err(error);
             }
         };
-        for request in &requests[pairs..] {
-            self.queue.requeue(request);
-        }
+        self.queue.put_back(&requests[pairs..]);
         self.commits.finish_commit(&self.books)?;
         self.commits.append_committed(&self.ctx, &mut self.books)?;
         self.commits.commit_rows(&self.ctx, &mut self.books)?;

@@ -1,7 +1,11 @@
 //! The work queue: pairs to read and their order, the settle timers of unterminated lines, relocated and rewritten
 //! day-files, and the size limits of a pass.
+//!
+//! The order is fair: no name is preferred. A hinted pair is taken by the pass that follows all hinted pairs which
+//! were queued before it, however often these are hinted again. While there are more hinted pairs than a pass reads,
+//! each pass begins with a pair of the backlog.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,13 +23,45 @@ const PASS_BYTES_INTERRUPTED: u64 = 32 << 20;
 /// The same limit without an interrupt; it is higher because the reader threads idle at the end of each pass.
 const PASS_BYTES_MAX: u64 = 256 << 20;
 
+/// Pairs in the order of their arrival, each once.
+#[derive(Debug, Default)]
+struct Arrivals {
+    order: VecDeque<PairPath>,
+    queued: BTreeSet<PairPath>,
+}
+
+impl Arrivals {
+    /// Queues a pair after all others. One that is queued keeps its place.
+    fn push(&mut self, path: PairPath) {
+        if self.queued.insert(path.clone()) {
+            self.order.push_back(path);
+        }
+    }
+
+    /// Queues a pair before all others: it was taken and not read.
+    fn push_first(&mut self, path: PairPath) {
+        if !self.queued.insert(path.clone()) {
+            self.order.retain(|queued| *queued != path);
+        }
+        self.order.push_front(path);
+    }
+
+    fn pop(&mut self) -> Option<PairPath> {
+        let path = self.order.pop_front()?;
+        self.queued.remove(&path);
+        Some(path)
+    }
+}
+
 /// The pairs that are to be read.
 #[derive(Debug, Default)]
 pub(crate) struct WorkQueue {
     /// Pairs with a change hint; they are read first.
-    hinted: BTreeSet<PairPath>,
+    hinted: Arrivals,
     /// Pairs found by a scan; they are read while no pair is hinted.
     backlog: BTreeSet<PairPath>,
+    /// Whether the last pass left hinted pairs unread.
+    hinted_left: bool,
     /// Time at which the unterminated line of a pair has been unchanged for long enough, monotonic milliseconds.
     settling: BTreeMap<PairPath, u64>,
     /// Moved day-files, source and destination. Their rows are released before the destination is read.
@@ -54,9 +90,9 @@ pub(super) struct RewrittenPair {
 }
 
 impl WorkQueue {
-    /// Queues a pair before the backlog.
+    /// Queues a pair before the backlog, after the hinted ones.
     pub(super) fn push(&mut self, path: PairPath) {
-        self.hinted.insert(path);
+        self.hinted.push(path);
     }
 
     /// Queues a pair after all hinted ones.
@@ -64,8 +100,9 @@ impl WorkQueue {
         self.backlog.insert(path);
     }
 
-    /// Queues a pair again where it was: the rest of a backlog pair must not delay a recent change.
-    pub(super) fn requeue(&mut self, request: &ReadRequest) {
+    /// Queues a pair whose read left a rest. The rest of a hinted pair waits for the other hinted ones; that of a backlog
+    /// pair must not delay a recent change.
+    pub(super) fn push_rest(&mut self, request: &ReadRequest) {
         let path = request.path.clone();
         if request.hinted {
             self.push(path);
@@ -74,13 +111,26 @@ impl WorkQueue {
         }
     }
 
+    /// Queues pairs that were taken and not read, in the order in which they were taken: they keep their turn.
+    pub(super) fn put_back(&mut self, requests: &[ReadRequest]) {
+        for request in requests.iter().rev() {
+            let path = request.path.clone();
+            if request.hinted {
+                self.hinted_left = true;
+                self.hinted.push_first(path);
+            } else {
+                self.push_backlog(path);
+            }
+        }
+    }
+
     /// Returns the number of queued pairs.
     pub(super) fn len(&self) -> usize {
-        self.hinted.len() + self.backlog.len() + self.resets.len()
+        self.hinted.order.len() + self.backlog.len() + self.resets.len()
     }
 
     pub(super) fn contains(&self, path: &PairPath) -> bool {
-        let is_queued = self.hinted.contains(path) || self.backlog.contains(path);
+        let is_queued = self.hinted.queued.contains(path) || self.backlog.contains(path);
         is_queued || self.resets.contains_key(path)
     }
 
@@ -88,42 +138,55 @@ impl WorkQueue {
     pub(super) fn iter(&self) -> impl Iterator<Item = &PairPath> {
         let resets = self.resets.keys();
         self.hinted
+            .order
             .iter()
             .chain(resets)
             .chain(self.backlog.iter().rev())
     }
 
-    /// Takes the pairs of the next pass, hinted ones first. With one thread the order is strict: hinted pairs are finished
-    /// before the backlog continues, and backlog pairs are read one per pass.
+    /// Takes the pairs of the next pass, hinted ones first. Where the last pass left some of these, a backlog pair is the
+    /// first. With one thread, backlog pairs are read one per pass, and in no other case together with hinted ones.
     pub(super) fn begin_pass(&mut self, threads: usize, now_ms: u64) -> Vec<ReadRequest> {
         self.pass_bytes = 0;
         self.pass_claims.clear();
         self.reads_in_turn = std::mem::take(&mut self.claims_collided);
-        let mut paths = Vec::new();
-        while paths.len() < PASS_PAIRS_MAX
-            && let Some(path) = self.hinted.pop_first()
-        {
-            paths.push(path);
+        let mut requests = Vec::new();
+        if std::mem::take(&mut self.hinted_left) {
+            self.take_backlog(&mut requests, 1, now_ms);
         }
-        let hinted = paths.len();
-        let backlog_max = match threads {
-            1 if hinted > 0 => 0,
-            1 => 1,
-            _ => PASS_PAIRS_MAX - hinted,
+        while requests.len() < PASS_PAIRS_MAX
+            && let Some(path) = self.hinted.pop()
+        {
+            requests.push(self.request(path, true, now_ms));
+        }
+        self.hinted_left = !self.hinted.order.is_empty();
+        let pairs_max = match threads {
+            1 if requests.is_empty() => 1,
+            1 => 0,
+            _ => PASS_PAIRS_MAX,
         };
-        while paths.len() < hinted + backlog_max
+        self.take_backlog(&mut requests, pairs_max, now_ms);
+        requests
+    }
+
+    /// Takes pairs of the backlog that are neither taken yet nor hinted, until there are `pairs_max` requests.
+    fn take_backlog(&mut self, requests: &mut Vec<ReadRequest>, pairs_max: usize, now_ms: u64) {
+        while requests.len() < pairs_max
             && let Some(path) = self.backlog.pop_first()
         {
-            if !paths.contains(&path) {
-                paths.push(path);
+            let is_taken = requests.iter().any(|request| request.path == path);
+            if !is_taken && !self.hinted.queued.contains(&path) {
+                requests.push(self.request(path, false, now_ms));
             }
         }
-        let requests = paths.into_iter().enumerate().map(|(n, path)| ReadRequest {
-            settled: self.settling.get(&path).is_some_and(|at| *at <= now_ms),
-            hinted: n < hinted,
+    }
+
+    fn request(&self, path: PairPath, hinted: bool, now_ms: u64) -> ReadRequest {
+        ReadRequest {
+            settled: (self.settling.get(&path)).is_some_and(|at_ms| *at_ms <= now_ms),
+            hinted,
             path,
-        });
-        requests.collect()
+        }
     }
 
     /// Returns whether this pass should begin no further read.
@@ -234,7 +297,9 @@ impl WorkQueue {
     /// Queues the pairs whose unterminated line has settled.
     pub(super) fn push_settled(&mut self, now_ms: u64) {
         let settled = self.settling.iter().filter(|(_, at_ms)| **at_ms <= now_ms);
-        self.hinted.extend(settled.map(|(path, _)| path.clone()));
+        for (path, _) in settled {
+            self.hinted.push(path.clone());
+        }
     }
 
     /// Moves the running timers from one settle time to another.
@@ -283,11 +348,49 @@ mod tests {
         let hinted: Vec<_> = hinted.map(|request| request.path.clone()).collect();
         assert_eq!(hinted, [path(99), path(200)]);
         assert_eq!(queue.len(), 100 - 62);
-        for request in &requests {
-            queue.requeue(request);
-        }
+        queue.put_back(&requests);
         assert_eq!(queue.iter().next(), Some(&path(99)));
         assert_eq!(queue.len(), 102);
+    }
+
+    /// Hints `hinted` pairs again before each pass, and returns the passes until each of the others was taken.
+    fn passes_until_taken(queue: &mut WorkQueue, threads: usize, hinted: &[PairPath]) -> usize {
+        let mut waiting: BTreeSet<PairPath> = queue.iter().cloned().collect();
+        for passes in 1..1_000 {
+            hinted.iter().for_each(|path| queue.push(path.clone()));
+            let requests = queue.begin_pass(threads, 0);
+            // A full pass reads a part of what it took.
+            let (read, unread) = requests.split_at(requests.len().div_ceil(2));
+            for request in read {
+                waiting.remove(&request.path);
+            }
+            queue.put_back(unread);
+            if waiting.is_empty() {
+                return passes;
+            }
+        }
+        panic!("{waiting:?} starve");
+    }
+
+    #[test]
+    fn no_name_is_preferred_and_nothing_starves() {
+        for threads in [1, 2, 16] {
+            let mut days: Vec<usize> = (0..300).collect();
+            fastrand::Rng::with_seed(7).shuffle(&mut days);
+            let (busy, quiet) = days.split_at(200);
+            let busy: Vec<PairPath> = busy.iter().map(|&day| path(day)).collect();
+            for &day in quiet {
+                let mut queue = WorkQueue::default();
+                busy.iter().for_each(|path| queue.push(path.clone()));
+                queue.push(path(day));
+                // 201 pairs, of which a pass reads half of 64.
+                let passes = passes_until_taken(&mut queue, threads, &busy);
+                assert_eq!(passes, 7, "{threads} threads, {}", path(day));
+            }
+            let mut queue = WorkQueue::default();
+            quiet.iter().for_each(|&day| queue.push_backlog(path(day)));
+            assert!(passes_until_taken(&mut queue, threads, &busy) < 300);
+        }
     }
 
     #[test]
