@@ -66,6 +66,8 @@ mod http;
 mod kill;
 /// The ledger of retractions: its events, and its loss.
 mod ledger;
+/// Links that scorers and the daemon's user put in the way.
+mod links;
 /// `rebuild` and `export` while sources of rows are away.
 mod losses;
 /// The real daemon under a service manager: ready, status, reload, watchdog, journal, last words.

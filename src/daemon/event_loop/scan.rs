@@ -11,7 +11,7 @@ use crate::daemon::watch::{DAY_DEPTH, Mode};
 use crate::engine::EngineError;
 use crate::lake::identity::seen;
 use crate::lake::path::{PairPath, Stream};
-use crate::lake::walk::{Level, list_level};
+use crate::lake::walk::{Level, list_level, stat_day_file};
 use crate::platform::storage::{OsStorage, Storage as _};
 
 /// The number of directories armed or listed between two checks for hints. With a long history a start spends a second
@@ -59,7 +59,7 @@ impl EventLoop {
 
     /// Queues a day-file unless its stat is the one it had when all of it had been read; that costs no open.
     fn enqueue_if_changed(&mut self, stream: Stream, path: PairPath, is_urgent: bool) {
-        let has_changed = match OsStorage.stat(&path.path(&self.root, stream)) {
+        let has_changed = match stat_day_file(&OsStorage, &self.root, stream, &path) {
             Ok(stat) => {
                 if self.is_read(path.as_path()) {
                     self.watch
@@ -86,7 +86,7 @@ impl EventLoop {
     /// has is a hint about each day-file of its day.
     pub(super) fn enqueue_hinted(&mut self, stream: Stream, relative: &Path) {
         if let Some(path) = PairPath::from_relative(relative) {
-            match OsStorage.stat(&path.path(&self.root, stream)) {
+            match stat_day_file(&OsStorage, &self.root, stream, &path) {
                 Ok(stat) if self.is_read(relative) => {
                     self.watch.ensure_linked(stream, relative, &stat, true);
                 }
