@@ -72,6 +72,8 @@ mod links;
 mod losses;
 /// The real daemon under a service manager: ready, status, reload, watchdog, journal, last words.
 mod managed;
+/// Day-files with a hole in their middle, restored by the usual tools.
+mod mended;
 /// The engine against the naive batch, on random lakes.
 mod model;
 /// Day-files moved to other days.
