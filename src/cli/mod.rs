@@ -36,6 +36,7 @@ use crate::daemon::event_loop::Reloader;
 use crate::daemon::{signals, status_line};
 use crate::lake::path::export_path;
 use crate::platform::clock::HostClock;
+use crate::platform::descend::resolved_dir;
 use crate::platform::root_lock;
 use crate::platform::sd_notify::ServiceManager;
 use crate::platform::storage::{OsStorage, Storage as _, without_links};
@@ -157,7 +158,7 @@ fn run(
 fn without_links_in(settings: &Settings) -> Settings {
     Settings {
         root: without_links(&OsStorage, &settings.root),
-        state_dir: without_links(&OsStorage, &settings.state_dir),
+        state_dir: resolved_dir(&settings.state_dir),
         ..settings.clone()
     }
 }

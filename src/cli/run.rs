@@ -18,10 +18,11 @@ use crate::http::{QueryContext, Server, StatusCache};
 use crate::lake::path::export_path;
 use crate::platform::background::spawn;
 use crate::platform::clock::HostClock;
+use crate::platform::descend::resolved_dir;
 use crate::platform::message_ids;
 use crate::platform::root_lock::{LockError, RootLock};
 use crate::platform::sd_notify::{ServiceManager, watchdog_interval};
-use crate::platform::storage::{OsStorage, Storage as _, without_links};
+use crate::platform::storage::{OsStorage, Storage as _};
 use crate::query::engine_setup::engine_setup;
 use crate::recovery::decide::RecoveryCase;
 use crate::recovery::report::OpenReport;
@@ -117,7 +118,7 @@ pub fn run(
 /// must not lead it into the state of that lake.
 fn with_resolved_state_dir(settings: Settings) -> Settings {
     Settings {
-        state_dir: without_links(&OsStorage, &settings.state_dir),
+        state_dir: resolved_dir(&settings.state_dir),
         ..settings
     }
 }

@@ -125,6 +125,14 @@ impl Storage for MonitoredDisk {
         self.file(self.shared.step(|| OsStorage.open_read_below(base, below)))
     }
 
+    fn stat_below(&self, base: &Path, below: &Path) -> io::Result<FileStat> {
+        self.shared.step(|| OsStorage.stat_below(base, below))
+    }
+
+    fn list_below(&self, base: &Path, below: &Path) -> io::Result<Vec<ListedEntry>> {
+        self.shared.step(|| OsStorage.list_below(base, below))
+    }
+
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         self.file(self.shared.step(|| OsStorage.open_write(path)))
     }

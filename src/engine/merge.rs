@@ -63,6 +63,9 @@ impl Engine {
         if read.more {
             self.queue.push_rest(request);
         }
+        if read.memory.is_comparing() {
+            self.queue.requeue(request);
+        }
         self.books.partial_lines.on_read(path, &read);
         self.remember(request, read.memory)?;
         if let Some(outcome) = read.outcome {

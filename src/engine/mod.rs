@@ -115,6 +115,13 @@ impl Engine {
         self.queue.push(path);
     }
 
+    /// Queues a pair to compare all that was read of its day-files with what they hold now.
+    pub fn enqueue_comparison(&mut self, path: PairPath) {
+        if !self.ctx.exclude.matches(path.as_path()) {
+            self.queue.push_comparison(path);
+        }
+    }
+
     /// Queues a pair after all that [`Self::enqueue`] queued.
     pub fn enqueue_backlog(&mut self, path: PairPath) {
         if self.ctx.exclude.matches(path.as_path()) {

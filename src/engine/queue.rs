@@ -66,6 +66,8 @@ pub(crate) struct WorkQueue {
     settling: BTreeMap<PairPath, u64>,
     /// Moved day-files, source and destination. Their rows are released before the destination is read.
     relocations: BTreeSet<(PairPath, PairPath)>,
+    /// Pairs of which all that was read is compared with the next read.
+    comparisons: BTreeSet<PairPath>,
     /// Set while work waits for the end of the pass: hints, requests, a stop.
     interrupt: Arc<AtomicBool>,
     /// Bytes of sources that were merged in this pass.
@@ -98,6 +100,17 @@ impl WorkQueue {
     /// Queues a pair after all hinted ones.
     pub(super) fn push_backlog(&mut self, path: PairPath) {
         self.backlog.insert(path);
+    }
+
+    /// Queues a pair after all hinted ones, to compare all that was read of it.
+    pub(super) fn push_comparison(&mut self, path: PairPath) {
+        self.comparisons.insert(path.clone());
+        self.push_backlog(path);
+    }
+
+    /// Returns whether a read begins the comparison of a pair.
+    pub(super) fn begins_comparison(&mut self, path: &PairPath) -> bool {
+        self.comparisons.remove(path)
     }
 
     /// Queues a pair whose read left a rest. The rest of a hinted pair waits for the other hinted ones; that of a backlog

@@ -2,7 +2,7 @@
 //! released, and its lines claim them at the new path.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use crate::engine::read::PairRead;
@@ -11,6 +11,7 @@ use crate::engine::{Engine, EngineError};
 use crate::lake::identity::{SourceChange, SourceIdentity, SourceState};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
+use crate::lake::walk::stat_day_file;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::PairId;
 use crate::platform::storage::{FileStat, Storage};
@@ -134,13 +135,13 @@ pub fn is_moved(
     };
     let stat = source.stat();
     // A file with two names is two day-files.
-    is_no_longer_at(storage, &from.path(root, Stream::Scored), stat)
+    is_no_longer_at(stat_day_file(storage, root, Stream::Scored, from), stat)
         && stat.inode == identity.inode
         && matches!(source.rewritten(&as_read(known, identity, stat)), Ok(None))
 }
 
-fn is_no_longer_at(storage: &dyn Storage, path: &Path, file: &FileStat) -> bool {
-    match storage.stat(path) {
+fn is_no_longer_at(there: io::Result<FileStat>, file: &FileStat) -> bool {
+    match there {
         Ok(stat) => (stat.device, stat.inode) != (file.device, file.inode),
         Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
     }

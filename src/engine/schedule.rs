@@ -29,7 +29,10 @@ impl Engine {
     /// Returns a read with all that it needs of the engine, so that any thread can run it.
     pub(super) fn prepare(&mut self, request: &ReadRequest) -> Result<ReadTask, EngineError> {
         let slot = self.pairs.slot(&request.path)?;
-        let (pair, memory) = (Arc::clone(&slot.pair), slot.memory);
+        let (pair, mut memory) = (Arc::clone(&slot.pair), slot.memory);
+        if self.queue.begins_comparison(&request.path) {
+            memory.compare();
+        }
         Ok(ReadTask {
             request: request.clone(),
             pair,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::lake::read_digest::ReadDigest;
 use crate::platform::storage::FileStat;
 
 /// Upper bound of a day-file's length, bytes: offsets are packed into five bytes.
@@ -22,7 +23,8 @@ pub enum SourceChange {
     TailChanged,
     /// The last line was read without a newline and has since been extended.
     Extended,
-    /// The file was edited in place: its time of change differs and its length does not, or an operator reported it.
+    /// The file was edited in place: its time of modification differs and its length does not, other bytes are where it was
+    /// read, or an operator reported it.
     Edited,
 }
 
@@ -99,4 +101,6 @@ pub struct SourceState {
     pub malformed: u64,
     /// The file's length and times when `offset` was reached.
     pub seen: StatFingerprint,
+    /// The digest of the bytes before `offset`.
+    pub digest: ReadDigest,
 }

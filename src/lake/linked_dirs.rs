@@ -27,7 +27,7 @@ pub fn links_to_unread(
         return Vec::new();
     }
     let base = stream.base(root);
-    let entries = storage.list(&base.join(dir)).unwrap_or_default();
+    let entries = storage.list_below(&base, dir).unwrap_or_default();
     let is_link = |entry: &ListedEntry| entry.kind == FileKind::Link;
     if !entries.iter().any(is_link) {
         return Vec::new();

@@ -4,6 +4,7 @@ pub mod chunk;
 pub mod identity;
 pub mod linked_dirs;
 pub mod path;
+pub mod read_digest;
 mod search;
 pub mod source;
 pub mod walk;

@@ -12,6 +12,7 @@ use crate::lake::identity::{
     OFFSET_MAX, SourceChange, SourceIdentity, SourceState, StatFingerprint, seen,
 };
 use crate::lake::path::{PairPath, Stream};
+use crate::lake::read_digest::{BLOCK_LEN, Compared, Comparison, ReadDigest};
 use crate::lake::search::{self, FIRST_WINDOW_LEN, WINDOW_LEN};
 use crate::lake::walk::open_day_file;
 use crate::platform::buffer_pool::Buffers;
@@ -20,7 +21,7 @@ use crate::platform::storage::{FileStat, Storage, StorageFile, read_full_at};
 /// Leading bytes of a source that are part of its identity.
 const HEAD_LEN: u64 = 1_024;
 /// Bytes before the offset that are part of its identity.
-const TAIL_LEN: u64 = 256;
+const TAIL_LEN: u64 = BLOCK_LEN;
 /// Maximum new bytes per read. A longer line is read up to the limit for lines.
 pub const CHUNK_LEN: u64 = 4 << 20;
 /// Maximum bytes of an oversized line skipped per read.
@@ -120,6 +121,47 @@ impl Source {
         was_read_whole
             && state.seen.len_bytes == self.stat.len_bytes
             && state.seen.modified_ns != self.stat.modified_ns
+    }
+
+    /// Returns whether bytes that were read may have been overwritten although the length and the time of modification are
+    /// those of that read: a tool can put that time back, but not that of the inode.
+    #[must_use]
+    pub fn may_be_overwritten(&self, state: &SourceState) -> bool {
+        let was_read_whole = state.seen.len_bytes == state.offset;
+        was_read_whole
+            && state.seen.len_bytes == self.stat.len_bytes
+            && state.seen.changed_ns != self.stat.changed_ns
+    }
+
+    /// Returns whether the samples of what was read of it are unchanged.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn has_samples(&self, state: &SourceState) -> io::Result<bool> {
+        state.digest.has_samples_of(&*self.file, state.offset)
+    }
+
+    /// Continues a comparison of all that was read of it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn compare(&self, state: &SourceState, done: Comparison) -> io::Result<Compared> {
+        state.digest.compare(&*self.file, state.offset, done)
+    }
+
+    /// Returns the digest after it was read from `before` up to `offset`; `consumed` are the bytes in between that were
+    /// kept.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn digest(
+        &self,
+        before: &SourceState,
+        offset: u64,
+        consumed: &[u8],
+    ) -> io::Result<ReadDigest> {
+        let range = (before.offset, offset);
+        before.digest.extended(&*self.file, range, consumed)
     }
 
     /// Returns whether a line that was read without its newline has gained more than white space. A settled line may be

@@ -6,11 +6,25 @@ use std::sync::Arc;
 
 use crate::lake::linked_dirs::links_to_unread;
 use crate::lake::path::{PairPath, Stream, is_day_file_name};
-use crate::platform::storage::{FileKind, Storage, StorageFile};
+use crate::platform::storage::{FileKind, FileStat, Storage, StorageFile};
+
+/// Returns the stat of a day-file; that of a link is its own.
+///
+/// # Errors
+/// `NotFound` if the walk finds no such day-file, also because a directory above it is a link; else the error of the
+/// storage.
+pub fn stat_day_file(
+    storage: &dyn Storage,
+    root: &Path,
+    stream: Stream,
+    pair: &PairPath,
+) -> io::Result<FileStat> {
+    storage.stat_below(&stream.base(root), pair.as_path())
+}
 
 /// Returns the current length of both day-files of a pair, bytes. A file that cannot be inspected counts as 0.
 pub fn pair_bytes(storage: &dyn Storage, root: &Path, pair: &PairPath) -> u64 {
-    let stats = Stream::ALL.map(|stream| storage.stat(&pair.path(root, stream)));
+    let stats = Stream::ALL.map(|stream| stat_day_file(storage, root, stream, pair));
     stats.iter().flatten().map(|stat| stat.len_bytes).sum()
 }
 
@@ -40,7 +54,7 @@ pub fn list_level(
             "directory is nested deeper than day-files are",
         ));
     }
-    let entries = storage.list(&stream.base(root).join(dir))?;
+    let entries = storage.list_below(&stream.base(root), dir)?;
     if depth < 3 {
         let dirs = entries
             .into_iter()
@@ -140,18 +154,10 @@ pub fn open_day_file(
     pair: &PairPath,
 ) -> io::Result<Arc<dyn StorageFile>> {
     let base = stream.base(root);
-    let dirs = pair.as_path().ancestors().skip(1);
-    for dir in dirs.filter(|dir| !dir.as_os_str().is_empty()) {
-        if storage.stat(&base.join(dir))?.kind != FileKind::Directory {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-    }
-    let path = base.join(pair.as_path());
-    if storage.stat(&path)?.kind != FileKind::Link {
-        // A directory above it may have become a link since.
+    if stat_day_file(storage, root, stream, pair)?.kind != FileKind::Link {
         return storage.open_read_below(&base, pair.as_path());
     }
-    let target = storage.canonicalize(&path)?;
+    let target = storage.canonicalize(&base.join(pair.as_path()))?;
     let Ok(below) = target.strip_prefix(canonical_root) else {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,

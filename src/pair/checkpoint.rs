@@ -11,7 +11,7 @@ use crate::lake::path::Stream;
 use crate::pair::verdict::{LineTotals, VerdictCounts};
 
 /// The version of all formats below the state directory.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 /// The persisted data of a pair, except its packed indexes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -10,8 +10,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
-use rustix::io::Errno;
 
+use crate::platform::descend::{is_link, open_dir};
 use crate::platform::storage::retry_interrupted;
 
 /// A directory that is held open.
@@ -59,11 +59,9 @@ impl HeldDir {
     /// Opens a directory.
     ///
     /// # Errors
-    /// It does not exist, or this user may not enter it.
+    /// As [`open_dir`].
     pub fn open(dir: &Path) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = || Ok(rustix::fs::open(dir, flags, Mode::empty())?);
-        retry_interrupted(open).map(Self)
+        open_dir(dir).map(Self)
     }
 
     /// Opens the directory of a file, and returns it with the file's name.
@@ -105,9 +103,7 @@ impl HeldDir {
         let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let open = || Ok(rustix::fs::openat(&self.0, name, flags, Mode::empty())?);
         let file = match retry_interrupted(open) {
-            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
-                return Err(NotOwnFile::Link.into());
-            }
+            Err(error) if is_link(&error) => return Err(NotOwnFile::Link.into()),
             opened => File::from(opened?),
         };
         match file.metadata()?.is_file() {

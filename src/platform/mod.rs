@@ -4,6 +4,7 @@ pub mod background;
 pub mod buffer_pool;
 pub mod checksummed_file;
 pub mod clock;
+pub mod descend;
 pub mod file_wait;
 pub mod heartbeat;
 pub mod held_dir;

@@ -1,16 +1,20 @@
-//! The file system of the host. It never follows a link in the last component of a path, and never blocks on a FIFO.
+//! The file system of the host. It reaches each file by the descriptor of its directory (`descend`), never follows a link
+//! in the last component of a path, and never blocks on a FIFO.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-    fchown,
-};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::platform::descend::{is_link, open_below, open_dir, open_dir_of};
+use crate::platform::held_dir::NotOwnFile;
 use crate::platform::storage::{
     FileKind, FileStat, ListedEntry, Rights, Storage, StorageFile, retry_interrupted,
 };
@@ -19,6 +23,10 @@ use crate::platform::storage::{
 pub const FILE_MODE_MAX: u32 = 0o644;
 /// Rights of a new directory, less those that the umask takes.
 const DIR_MODE_MAX: u32 = 0o755;
+/// Opening a FIFO that took the place of a file must not wait for its writer.
+const READING: OFlags = OFlags::NONBLOCK
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
 
 /// The file system of the host.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,7 +53,7 @@ impl StorageFile for DiskFile {
     }
 
     fn stat(&self) -> io::Result<FileStat> {
-        retry_interrupted(|| self.0.metadata()).map(|metadata| file_stat(&metadata))
+        Ok(file_stat(&rustix::fs::fstat(&self.0)?))
     }
 
     fn next_data(&self, offset: u64) -> Option<u64> {
@@ -74,107 +82,79 @@ fn set_rights(file: &fs::File, rights: Rights) -> io::Result<()> {
 
 impl Storage for OsStorage {
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        // O_NONBLOCK: opening a FIFO that took the place of a day-file must not wait for its writer.
-        let flags = rustix::fs::OFlags::NOFOLLOW
-            | rustix::fs::OFlags::NONBLOCK
-            | rustix::fs::OFlags::NOCTTY;
-        let mut options = fs::OpenOptions::new();
-        options.read(true).custom_flags(flags.bits().cast_signed());
-        let file = retry_interrupted(|| options.open(path))?;
-        regular(file)
+        open(path, READING).and_then(regular)
     }
 
     fn open_read_below(&self, base: &Path, below: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        use rustix::fs::{Mode, OFlags, ResolveFlags};
-        let dir_flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = retry_interrupted(|| Ok(rustix::fs::open(base, dir_flags, Mode::empty())?))?;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-        let open = || {
-            Ok(rustix::fs::openat2(
-                &dir,
-                below,
-                flags,
-                Mode::empty(),
-                resolve,
-            )?)
-        };
-        let file = match retry_interrupted(open) {
-            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            // A kernel or a container without that call.
-            Err(error) if error.raw_os_error() == Some(Errno::NOSYS.raw_os_error()) => {
-                return self.open_read(&base.join(below));
-            }
-            opened => fs::File::from(opened?),
-        };
-        regular(file)
+        find_below(base, below, READING).and_then(regular)
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        // The directory belongs to the user of the daemon, who must not have root write through a link.
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        let mut options = fs::OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .custom_flags(flags.bits().cast_signed());
-        Ok(Arc::new(DiskFile(retry_interrupted(|| {
-            options.open(path)
-        })?)))
+        let (dir, name) = open_dir_of(path)?;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened =
+            retry_interrupted(|| Ok(rustix::fs::openat(&dir, name, flags, Mode::empty())?))?;
+        refuse_foreign_name(&dir, &opened)?;
+        Ok(Arc::new(DiskFile(opened.into())))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        let mut options = fs::OpenOptions::new();
         // Under no umask may another user write into a file or a directory of the daemon.
-        options
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE_MAX);
-        Ok(Arc::new(DiskFile(retry_interrupted(|| {
-            options.open(path)
-        })?)))
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        Ok(Arc::new(DiskFile(open(path, flags)?.into())))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        retry_interrupted(|| fs::symlink_metadata(path)).map(|metadata| file_stat(&metadata))
+        stat_at(path).map(|stat| file_stat(&stat))
+    }
+
+    fn stat_below(&self, base: &Path, below: &Path) -> io::Result<FileStat> {
+        let opened = find_below(base, below, OFlags::PATH)?;
+        Ok(file_stat(&rustix::fs::fstat(opened)?))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
-        // Restart from the beginning: an iterator that failed guarantees nothing about its next item.
-        let mut entries = retry_interrupted(|| list_once(dir))?;
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
+        list(&open_dir(dir)?)
+    }
+
+    fn list_below(&self, base: &Path, below: &Path) -> io::Result<Vec<ListedEntry>> {
+        list(&find_below(base, below, OFlags::PATH)?)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        retry_interrupted(|| fs::rename(from, to))
+        let ((old_dir, old), (new_dir, new)) = (open_dir_of(from)?, open_dir_of(to)?);
+        retry_interrupted(|| Ok(rustix::fs::renameat(&old_dir, old, &new_dir, new)?))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        retry_interrupted(|| fs::remove_file(path))
+        let (dir, name) = open_dir_of(path)?;
+        retry_interrupted(|| Ok(rustix::fs::unlinkat(&dir, name, AtFlags::empty())?))
     }
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        retry_interrupted(|| fs::hard_link(from, to))
+        let ((old_dir, old), (new_dir, new)) = (open_dir_of(from)?, open_dir_of(to)?);
+        retry_interrupted(|| {
+            Ok(rustix::fs::linkat(
+                &old_dir,
+                old,
+                &new_dir,
+                new,
+                AtFlags::empty(),
+            )?)
+        })
     }
 
     fn rights(&self, path: &Path) -> io::Result<Option<Rights>> {
-        let metadata = retry_interrupted(|| fs::symlink_metadata(path))?;
+        let stat = stat_at(path)?;
         Ok(Some(Rights {
-            user: metadata.uid(),
-            group: metadata.gid(),
-            mode: metadata.mode() & 0o7777,
+            user: stat.st_uid,
+            group: stat.st_gid,
+            mode: stat.st_mode & 0o7777,
         }))
     }
 
     fn set_dir_rights(&self, dir: &Path, rights: Rights) -> io::Result<()> {
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::DIRECTORY;
-        let mut options = fs::OpenOptions::new();
-        options.read(true).custom_flags(flags.bits().cast_signed());
-        let opened = retry_interrupted(|| options.open(dir))?;
+        let opened = fs::File::from(open(dir, OFlags::DIRECTORY)?);
         let owner = retry_interrupted(|| opened.metadata())?.uid();
         if owner != rustix::process::geteuid().as_raw() {
             return Err(io::Error::new(
@@ -186,27 +166,24 @@ impl Storage for OsStorage {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        if path.as_os_str().is_empty() || path.is_dir() {
-            return Ok(());
+        match open_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened.map(drop),
         }
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        self.create_dir_all(parent)?;
-        let mut builder = fs::DirBuilder::new();
-        builder.mode(DIR_MODE_MAX);
-        match retry_interrupted(|| builder.create(path)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => self.sync_dir(if parent.as_os_str().is_empty() {
-                Path::new(".")
-            } else {
-                parent
-            }),
+        self.create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+        let (dir, name) = open_dir_of(path)?;
+        let mode = Mode::from_raw_mode(DIR_MODE_MAX);
+        match retry_interrupted(|| Ok(rustix::fs::mkdirat(&dir, name, mode)?)) {
+            // Another process was faster, or a link that leads nowhere is in its place.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                open_dir(path).map(drop).map_err(|_| error)
+            }
+            made => made.and_then(|()| sync(&dir)),
         }
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let dir = retry_interrupted(|| fs::File::open(dir))?;
-        retry_interrupted(|| dir.sync_all())
+        sync(&open_dir(dir)?)
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
@@ -214,7 +191,60 @@ impl Storage for OsStorage {
     }
 }
 
-fn regular(file: fs::File) -> io::Result<Arc<dyn StorageFile>> {
+/// Opens a file; does not follow a link and does not block on a FIFO that took its place.
+fn open(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let (dir, name) = open_dir_of(path)?;
+    let flags = flags | READING | OFlags::NOFOLLOW;
+    let mode = Mode::from_raw_mode(FILE_MODE_MAX);
+    retry_interrupted(|| Ok(rustix::fs::openat(&dir, name, flags, mode)?))
+}
+
+/// Opens a file below a directory. One that only a link leads to does not exist.
+fn find_below(base: &Path, below: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let base = open_dir(base)?;
+    if below.as_os_str().is_empty() {
+        return Ok(base);
+    }
+    open_below(base.as_fd(), below, flags).map_err(|error| match is_link(&error) {
+        true => io::ErrorKind::NotFound.into(),
+        false => error,
+    })
+}
+
+/// Refuses root what has other names too and is not of the directory's owner: who owns a directory could have given a
+/// file a name there that only root can write.
+fn refuse_foreign_name(dir: &OwnedFd, opened: &OwnedFd) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let (file, dir) = (rustix::fs::fstat(opened)?, rustix::fs::fstat(dir)?);
+    match file.st_nlink > 1 && file.st_uid != dir.st_uid {
+        true => Err(NotOwnFile::ManyNames.into()),
+        false => Ok(()),
+    }
+}
+
+fn stat_at(path: &Path) -> io::Result<Stat> {
+    let Ok((dir, name)) = open_dir_of(path) else {
+        // The root of the file system, `..`, or an error, which this reports too.
+        return Ok(rustix::fs::fstat(open_dir(path)?)?);
+    };
+    retry_interrupted(|| Ok(rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
+}
+
+fn sync(dir: &OwnedFd) -> io::Result<()> {
+    let dir = open_itself(dir)?;
+    retry_interrupted(|| Ok(rustix::fs::fsync(&dir)?))
+}
+
+/// Opens a directory of which only a path is open, so that it can be read and synced.
+fn open_itself(dir: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    retry_interrupted(|| Ok(rustix::fs::openat(dir, ".", flags, Mode::empty())?))
+}
+
+fn regular(file: OwnedFd) -> io::Result<Arc<dyn StorageFile>> {
+    let file = fs::File::from(file);
     if !retry_interrupted(|| file.metadata())?.is_file() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -224,44 +254,59 @@ fn regular(file: fs::File) -> io::Result<Arc<dyn StorageFile>> {
     Ok(Arc::new(DiskFile(file)))
 }
 
-fn list_once(dir: &Path) -> io::Result<Vec<ListedEntry>> {
+fn list(dir: &OwnedFd) -> io::Result<Vec<ListedEntry>> {
+    // Restart from the beginning: an iterator that failed guarantees nothing about its next item.
+    let mut entries = retry_interrupted(|| list_once(dir))?;
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+fn list_once(dir: &OwnedFd) -> io::Result<Vec<ListedEntry>> {
     let mut entries = Vec::new();
-    for entry in fs::read_dir(dir)? {
+    for entry in Dir::new(open_itself(dir)?)? {
         let entry = entry?;
-        let kind = file_kind(retry_interrupted(|| entry.file_type())?);
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let file_type = match entry.file_type() {
+            // Not all file systems list it. An entry that is gone by now is found to be so when it is used.
+            FileType::Unknown => rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_or(FileType::Unknown, |stat| {
+                    FileType::from_raw_mode(stat.st_mode)
+                }),
+            known => known,
+        };
         entries.push(ListedEntry {
-            name: entry.file_name(),
-            kind,
+            name: OsString::from_vec(name.to_bytes().to_vec()),
+            kind: file_kind(file_type),
         });
     }
     Ok(entries)
 }
 
-fn file_kind(file_type: fs::FileType) -> FileKind {
-    if file_type.is_file() {
-        FileKind::Regular
-    } else if file_type.is_dir() {
-        FileKind::Directory
-    } else if file_type.is_symlink() {
-        FileKind::Link
-    } else {
-        FileKind::Other
+fn file_kind(file_type: FileType) -> FileKind {
+    match file_type {
+        FileType::RegularFile => FileKind::Regular,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Link,
+        _ => FileKind::Other,
     }
 }
 
-fn file_stat(metadata: &fs::Metadata) -> FileStat {
+fn file_stat(stat: &Stat) -> FileStat {
     FileStat {
-        kind: file_kind(metadata.file_type()),
-        len_bytes: metadata.len(),
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        links: metadata.nlink(),
-        modified_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
-        changed_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+        kind: file_kind(FileType::from_raw_mode(stat.st_mode)),
+        len_bytes: u64::try_from(stat.st_size).unwrap_or_default(),
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        links: stat.st_nlink,
+        modified_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+        changed_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
     }
 }
 
-fn nanoseconds(seconds: i64, rest_ns: i64) -> i128 {
+fn nanoseconds(seconds: i64, rest_ns: u64) -> i128 {
     i128::from(seconds) * 1_000_000_000 + i128::from(rest_ns)
 }
 

@@ -8,11 +8,10 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::platform::held_dir::{HeldDir, NotOwnFile};
@@ -200,10 +199,7 @@ pub fn is_held(root: &Path) -> bool {
     if matches!(last_holder(root), Ok(Some(holder)) if is_alive(holder.pid)) {
         return true;
     }
-    let flags = (OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed();
-    let mut reading = fs::OpenOptions::new();
-    reading.read(true).custom_flags(flags);
-    match retry_interrupted(|| reading.open(lock_path(root))) {
+    match HeldDir::of(&lock_path(root)).and_then(|(dir, name)| dir.open_read(name)) {
         Ok(file) => file.try_lock_shared().is_err(),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }

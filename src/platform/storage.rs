@@ -100,17 +100,19 @@ pub trait Storage: Debug + Send + Sync {
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
     /// As [`Storage::open_read`], and follows no link below `base`: a directory that is exchanged for a link at any time
     /// leads nowhere else, the file is `NotFound` then.
-    fn open_read_below(&self, base: &Path, below: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        self.open_read(&base.join(below))
-    }
+    fn open_read_below(&self, base: &Path, below: &Path) -> io::Result<Arc<dyn StorageFile>>;
     /// Opens an existing file for reading and writing; never follows a link in the last component.
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
     /// Creates a file, which must not exist, for reading and writing.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>>;
     /// Returns the metadata of `path`; a link in the last component is not followed.
     fn stat(&self, path: &Path) -> io::Result<FileStat>;
+    /// As [`Storage::stat`], and follows no link below `base`.
+    fn stat_below(&self, base: &Path, below: &Path) -> io::Result<FileStat>;
     /// The entries of a directory, in byte order of their names.
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>>;
+    /// As [`Storage::list`], and follows no link below `base`. An empty `below` is the base itself, which may be a link.
+    fn list_below(&self, base: &Path, below: &Path) -> io::Result<Vec<ListedEntry>>;
     /// Renames a file, replacing an existing one.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file a second name, which must be free, in the same directory. `Unsupported` where the file system has no

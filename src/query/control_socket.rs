@@ -12,6 +12,9 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixStream;
 
+use crate::platform::descend::open_dir;
+use crate::platform::storage::{OsStorage, Storage as _, remove_if_exists};
+
 /// Name of the control socket in the state directory.
 const CONTROL_SOCKET: &str = "control.sock";
 
@@ -49,10 +52,7 @@ impl ControlSocket {
     /// The disk's and the kernel's.
     pub(crate) fn try_bind(state_dir: &Path, export: &Path) -> io::Result<Self> {
         let path = socket_path(state_dir);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_if_exists(&OsStorage, &path)?;
         let (dir, short) = short_path(state_dir)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket =
@@ -94,7 +94,7 @@ impl ControlSocket {
 impl Drop for ControlSocket {
     fn drop(&mut self) {
         // One that stays is replaced by the next daemon, and refuses connections until then.
-        let _ = std::fs::remove_file(&self.path);
+        let _ = OsStorage.remove_file(&self.path);
     }
 }
 
@@ -128,8 +128,7 @@ fn share_with_group(dir: &OwnedFd, state_dir: &Path, export: &Path) {
 /// Returns a path to the socket that fits the 108 bytes of a socket address. It is valid as long as the descriptor is
 /// open.
 fn short_path(state_dir: &Path) -> io::Result<(OwnedFd, PathBuf)> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(state_dir, flags, Mode::empty())?;
+    let dir = open_dir(state_dir)?;
     let short = format!("/proc/self/fd/{}/{CONTROL_SOCKET}", dir.as_raw_fd());
     Ok((dir, short.into()))
 }

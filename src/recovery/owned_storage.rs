@@ -100,6 +100,18 @@ impl Storage for OwnedStorage {
         self.inner.open_read(path)
     }
 
+    fn open_read_below(&self, base: &Path, below: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        self.inner.open_read_below(base, below)
+    }
+
+    fn stat_below(&self, base: &Path, below: &Path) -> io::Result<FileStat> {
+        self.inner.stat_below(base, below)
+    }
+
+    fn list_below(&self, base: &Path, below: &Path) -> io::Result<Vec<ListedEntry>> {
+        self.inner.list_below(base, below)
+    }
+
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         self.inner.open_write(path)
     }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use distilld::lake::identity::{SourceIdentity, SourceState, StatFingerprint};
+use distilld::lake::read_digest::ReadDigest;
 use distilld::pair::checkpoint::{FORMAT, PairCheckpoint};
 use distilld::pair::index::{
     DeadLetter, EvidenceLine, EvidenceLocation, Packed, PairId, ScoredLine, UnclaimedRow,
@@ -52,6 +53,7 @@ fn checkpoint() -> PairCheckpoint {
         lines: 2,
         malformed: 1,
         seen,
+        digest: ReadDigest::default(),
     };
     let counts = VerdictCounts::default().with(VerdictKind::Exported, 1);
     PairCheckpoint {
@@ -133,7 +135,7 @@ fn check(name: &str, pinned: &str, bytes: &[u8]) {
 
 #[test]
 fn the_bytes_of_a_checkpoint_and_a_header_are_stable() {
-    assert_eq!(FORMAT, 5);
+    assert_eq!(FORMAT, 6);
     check(
         "checkpoint",
         CHECKPOINT,

@@ -66,10 +66,14 @@ mod http;
 mod kill;
 /// The ledger of retractions: its events, and its loss.
 mod ledger;
+/// Links that scorers and the daemon's user put in the way.
+mod links;
 /// `rebuild` and `export` while sources of rows are away.
 mod losses;
 /// The real daemon under a service manager: ready, status, reload, watchdog, journal, last words.
 mod managed;
+/// Day-files with a hole in their middle, restored by the usual tools.
+mod mended;
 /// The engine against the naive batch, on random lakes.
 mod model;
 /// Day-files moved to other days.

@@ -20,6 +20,7 @@ use crate::batch::verify::tally::{Explanation, Tally};
 use crate::batch::verify::{Steps, VerifyOptions};
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
+use crate::lake::walk::stat_day_file;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock;
 use crate::platform::storage::{FileKind, FileStat};
@@ -215,10 +216,8 @@ impl<'a> Recheck<'a> {
     }
 
     fn stat_pair(&self, pair: &PairPath) -> PairStat {
-        Stream::ALL.map(|stream| {
-            let path = pair.path(&self.lake.root, stream);
-            self.lake.storage.stat(&path).ok()
-        })
+        Stream::ALL
+            .map(|stream| stat_day_file(self.lake.storage, &self.lake.root, stream, pair).ok())
     }
 
     fn read_pair(&mut self, pair: &Arc<PairPath>) -> Result<(), VerifyError> {

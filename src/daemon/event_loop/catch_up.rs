@@ -11,9 +11,9 @@ use crate::daemon::inbox::Inbox;
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::seen;
 use crate::lake::path::Stream;
-use crate::lake::walk::{Level, list_level};
+use crate::lake::walk::{Level, list_level, stat_day_file};
 use crate::platform::clock::HostClock;
-use crate::platform::storage::{OsStorage, Storage as _};
+use crate::platform::storage::OsStorage;
 use crate::query::health::Unreadable;
 use crate::query::status::{RecentFile, unreadable};
 
@@ -81,7 +81,7 @@ fn enqueue_stream(
             Ok(Level::Directories(below)) => dirs.extend(below),
             Ok(Level::DayFiles(day_files)) => {
                 for path in day_files {
-                    let stat = OsStorage.stat(&path.path(root, stream)).ok();
+                    let stat = stat_day_file(&OsStorage, root, stream, &path).ok();
                     let seen = stat.as_ref().map(seen);
                     if seen.map_or(Ok(true), |seen| engine.has_changed(&path, stream, seen))? {
                         let len_bytes = stat.map_or(0, |stat| stat.len_bytes);

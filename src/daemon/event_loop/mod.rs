@@ -2,6 +2,7 @@
 //! Hints precede history, and a stop precedes everything. A slow, cheap scan always runs, because events are only hints.
 
 pub(crate) mod catch_up;
+mod comparisons;
 pub(crate) mod directories;
 mod reload;
 pub(crate) mod report;
@@ -25,6 +26,7 @@ use crate::platform::storage::OsStorage;
 use crate::query::dead_letters::WithinLimit;
 use crate::query::status::{Fault, Publisher, RecentFile};
 use crate::record::timestamp::stamp;
+use comparisons::Comparisons;
 use directories::UnreadableDirectories;
 use reload::{malformed, report_within_limit, watch_setting};
 use report::LastReport;
@@ -69,6 +71,7 @@ pub struct EventLoop {
     unreadable: UnreadableDirectories,
     recent_scan_at_ms: u64,
     full_scan_at_ms: u64,
+    comparisons: Comparisons,
     retry_at_ms: Option<u64>,
     retry_pause_ms: u64,
     last_report: LastReport,
@@ -119,6 +122,7 @@ impl EventLoop {
             Arc::clone(&shared.inbox),
         )?;
         let now_ms = shared.clock.monotonic_ms();
+        let comparisons = Comparisons::new(shared.clock.wall_ms(), millis(settings.full_scan));
         let mut event_loop = Self {
             engine,
             watch,
@@ -129,6 +133,7 @@ impl EventLoop {
             unreadable: UnreadableDirectories::default(),
             recent_scan_at_ms: now_ms,
             full_scan_at_ms: now_ms,
+            comparisons,
             retry_at_ms: None,
             retry_pause_ms: RETRY_MS[0],
             last_report: LastReport::default(),

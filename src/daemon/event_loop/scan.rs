@@ -11,7 +11,7 @@ use crate::daemon::watch::{DAY_DEPTH, Mode};
 use crate::engine::EngineError;
 use crate::lake::identity::seen;
 use crate::lake::path::{PairPath, Stream};
-use crate::lake::walk::{Level, list_level};
+use crate::lake::walk::{Level, list_level, stat_day_file};
 use crate::platform::storage::{OsStorage, Storage as _};
 
 /// The number of directories armed or listed between two checks for hints. With a long history a start spends a second
@@ -59,7 +59,7 @@ impl EventLoop {
 
     /// Queues a day-file unless its stat is the one it had when all of it had been read; that costs no open.
     fn enqueue_if_changed(&mut self, stream: Stream, path: PairPath, is_urgent: bool) {
-        let has_changed = match OsStorage.stat(&path.path(&self.root, stream)) {
+        let has_changed = match stat_day_file(&OsStorage, &self.root, stream, &path) {
             Ok(stat) => {
                 if self.is_read(path.as_path()) {
                     self.watch
@@ -86,7 +86,7 @@ impl EventLoop {
     /// has is a hint about each day-file of its day.
     pub(super) fn enqueue_hinted(&mut self, stream: Stream, relative: &Path) {
         if let Some(path) = PairPath::from_relative(relative) {
-            match OsStorage.stat(&path.path(&self.root, stream)) {
+            match stat_day_file(&OsStorage, &self.root, stream, &path) {
                 Ok(stat) if self.is_read(relative) => {
                     self.watch.ensure_linked(stream, relative, &stat, true);
                 }
@@ -113,18 +113,20 @@ impl EventLoop {
             self.scanning
                 .extend(Stream::ALL.map(|stream| (stream, PathBuf::new())));
             self.full_scan_at_ms = now_ms + self.full_scan_pause_ms();
+            self.comparisons
+                .on_scan(now_ms, millis(self.settings.full_scan));
         }
         for _ in 0..DIRECTORIES_PER_SLICE {
             let Some((stream, dir)) = self.scanning.pop_back() else {
                 break;
             };
-            self.scan_directory(stream, &dir);
+            self.scan_directory(stream, &dir, true);
         }
         if now_ms >= self.recent_scan_at_ms {
             self.recent_scan_at_ms = now_ms + self.recent_scan_pause_ms();
             self.engine.metrics().scan("recent");
             for (stream, dir) in self.unreadable.to_retry(UNREADABLE_PER_SCAN) {
-                self.scan_directory(stream, &dir);
+                self.scan_directory(stream, &dir, false);
             }
             self.scan_recent();
             self.engine.check_files()?;
@@ -134,7 +136,7 @@ impl EventLoop {
         Ok(())
     }
 
-    fn scan_directory(&mut self, stream: Stream, dir: &Path) {
+    fn scan_directory(&mut self, stream: Stream, dir: &Path, is_full: bool) {
         let level = list_level(&OsStorage, &self.root, stream, dir);
         self.record_listing(stream, dir, is_empty(&level));
         match level {
@@ -149,6 +151,9 @@ impl EventLoop {
                 let read = day_files.iter().filter(|path| self.is_read(path.as_path()));
                 self.watch.note_day(stream, dir, read.count() as u64);
                 for path in day_files {
+                    if is_full && stream == Stream::Scored && self.comparisons.is_due(&path) {
+                        self.engine.enqueue_comparison(path.clone());
+                    }
                     self.enqueue_if_changed(stream, path, false);
                 }
             }
@@ -186,7 +191,7 @@ impl EventLoop {
                 self.unreadable.check_links(&self.root, stream, &dir);
             }
             for day in days {
-                self.scan_directory(stream, &day);
+                self.scan_directory(stream, &day, false);
             }
             for path in self.engine.active_paths() {
                 self.enqueue_if_changed(stream, path, true);

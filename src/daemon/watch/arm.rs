@@ -88,7 +88,7 @@ impl Watch {
     ) -> io::Result<bool> {
         let (stream, relative) = place;
         let is_day = relative.components().count() == DAY_DEPTH;
-        let entries = self.storage.list(&self.path(place))?;
+        let entries = self.list_directory(place)?;
         let is_empty = entries.is_empty();
         for entry in entries {
             if is_day && is_day_file_name(&entry.name) {
@@ -197,7 +197,7 @@ impl Watch {
         };
         self.unwatch(&oldest);
         self.armed.remove(&oldest);
-        let entries = self.storage.list(&self.path(&oldest)).unwrap_or_default();
+        let entries = self.list_directory(&oldest).unwrap_or_default();
         let day_files = entries.iter().filter(|entry| is_day_file_name(&entry.name));
         self.note_day(oldest.0, &oldest.1, day_files.count() as u64);
         self.refused.insert(oldest);

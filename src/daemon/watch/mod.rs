@@ -33,7 +33,7 @@ use notify::{RecommendedWatcher, Watcher as _};
 
 use crate::daemon::inbox::{Inbox, PendingWork};
 use crate::lake::path::Stream;
-use crate::platform::storage::{FileKind, FileStat, Storage};
+use crate::platform::storage::{FileKind, FileStat, ListedEntry, Storage};
 pub(crate) use arm::DAY_DEPTH;
 use arm::Placed;
 pub use arm::{Listing, Progress};
@@ -375,12 +375,16 @@ impl Watch {
 
     /// Returns the stat of a directory. Below a base links are not followed; the base itself may be one.
     fn stat(&self, place: &Directory) -> io::Result<FileStat> {
-        let path = self.path(place);
         if place.1.as_os_str().is_empty() {
-            self.stat_followed(&path)
+            self.stat_followed(&self.path(place))
         } else {
-            self.storage.stat(&path)
+            self.storage.stat_below(&place.0.base(&self.root), &place.1)
         }
+    }
+
+    /// Lists a directory, links not followed in the same way.
+    fn list_directory(&self, (stream, relative): &Directory) -> io::Result<Vec<ListedEntry>> {
+        self.storage.list_below(&stream.base(&self.root), relative)
     }
 
     fn stat_followed(&self, path: &Path) -> io::Result<FileStat> {

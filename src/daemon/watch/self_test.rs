@@ -1,13 +1,16 @@
 //! The self-test of the event source: it changes the times of a file of our own and checks that an event arrives. Any
 //! event suffices, so an overflowed queue does not count as a failure.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+
+use crate::platform::held_dir::HeldDir;
+use crate::platform::storage::{FILE_MODE_MAX, OsStorage, remove_if_exists};
 
 /// The name of the file in the state directory.
 const FILE: &str = "watcher-test";
@@ -88,7 +91,9 @@ impl SelfTest {
 }
 
 fn open_and_watch(path: &Path, watcher: &mut RecommendedWatcher) -> io::Result<Option<File>> {
-    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    remove_if_exists(&OsStorage, path)?;
+    let (dir, name) = HeldDir::of(path)?;
+    let file = dir.create(name, FILE_MODE_MAX)?;
     watcher
         .watch(path, RecursiveMode::NonRecursive)
         .map_err(io::Error::other)?;

@@ -757,6 +757,15 @@ impl<L: Lists> Storage for ListedBy<L> {
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         OsStorage.open_read(path)
     }
+    fn open_read_below(&self, base: &Path, below: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        OsStorage.open_read_below(base, below)
+    }
+    fn stat_below(&self, base: &Path, below: &Path) -> io::Result<FileStat> {
+        OsStorage.stat_below(base, below)
+    }
+    fn list_below(&self, base: &Path, below: &Path) -> io::Result<Vec<ListedEntry>> {
+        self.0.list(&base.join(below))
+    }
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         OsStorage.open_write(path)
     }

@@ -8,6 +8,7 @@ use crate::engine::read::{PairMemory, ReadContext, SourceMemory, is_gone};
 use crate::lake::chunk::Chunk;
 use crate::lake::identity::{SourceChange, SourceState, StatFingerprint};
 use crate::lake::path::{PairPath, Stream};
+use crate::lake::read_digest::Compared;
 use crate::lake::source::{CHUNK_LEN, Source};
 use crate::pair::ActivePair;
 use crate::record::parse;
@@ -77,7 +78,8 @@ impl OpenedPair {
         state: &SourceState,
         ctx: &ReadContext<'_>,
     ) -> Option<Source> {
-        match open_unchanged(path, stream, state, ctx) {
+        let memory = self.memory.of_mut(stream);
+        match open_unchanged(path, stream, state, memory, ctx) {
             Ok(Opened::Unchanged(source)) => return Some(source),
             Ok(Opened::Changed(change)) => self.rewritten.push((stream, change)),
             Ok(Opened::Absent) => {
@@ -106,16 +108,41 @@ fn open_unchanged(
     path: &PairPath,
     stream: Stream,
     state: &SourceState,
+    memory: &mut SourceMemory,
     ctx: &ReadContext<'_>,
 ) -> io::Result<Opened> {
     let Some(source) = Source::open(ctx.storage, ctx.root, stream, path)? else {
         return Ok(Opened::Absent);
     };
     Ok(match source.rewritten(state)? {
-        None if source.is_overwritten(state) => Opened::Changed(SourceChange::Edited),
-        None => Opened::Unchanged(source),
         Some(change) => Opened::Changed(change),
+        None if source.is_overwritten(state) => Opened::Changed(SourceChange::Edited),
+        None if has_other_bytes(&source, state, memory)? => Opened::Changed(SourceChange::Edited),
+        None => Opened::Unchanged(source),
     })
+}
+
+/// Compares what was read of a source, all of it if a scan asked for that, and its samples if the stat suggests it, or
+/// if an earlier process read it: while none ran, a restored day-file may have grown.
+fn has_other_bytes(
+    source: &Source,
+    state: &SourceState,
+    memory: &mut SourceMemory,
+) -> io::Result<bool> {
+    let was_known = std::mem::replace(&mut memory.is_known, true);
+    let comparison = memory.comparison.take();
+    if state.identity.is_none() {
+        return Ok(false);
+    }
+    if let Some(done) = comparison {
+        match source.compare(state, done)? {
+            Compared::Equal => return Ok(false),
+            Compared::Different => return Ok(true),
+            Compared::Unfinished(done) => memory.comparison = Some(done),
+        }
+    }
+    let is_suspect = !was_known || source.may_be_overwritten(state);
+    Ok(is_suspect && !source.has_samples(state)?)
 }
 
 /// Reads the next chunk of both sources. Scored lines are read once no evidence is left, because the last evidence of a

@@ -2,6 +2,7 @@
 
 use crate::lake::identity::StatFingerprint;
 use crate::lake::path::Stream;
+use crate::lake::read_digest::Comparison;
 
 /// The memory of one source between reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -14,6 +15,10 @@ pub struct SourceMemory {
     pub unterminated_bytes: u64,
     /// Whether that line has settled and is not a whole value.
     pub never_settles: bool,
+    /// Whether this process has read the source, or compared the samples of what an earlier one read.
+    pub is_known: bool,
+    /// The comparison of all that was read of the source, while it is to be continued.
+    pub comparison: Option<Comparison>,
 }
 
 /// The memory of both sources of a pair.
@@ -32,6 +37,19 @@ impl PairMemory {
             Stream::Scored => &mut self.scored,
             Stream::Evidence => &mut self.evidence,
         }
+    }
+
+    /// Begins a comparison of all that was read of both sources.
+    pub fn compare(&mut self) {
+        for source in [&mut self.scored, &mut self.evidence] {
+            source.comparison.get_or_insert_default();
+        }
+    }
+
+    /// Returns whether a comparison is to be continued.
+    #[must_use]
+    pub fn is_comparing(&self) -> bool {
+        self.scored.comparison.is_some() || self.evidence.comparison.is_some()
     }
 
     /// Returns whether a line at the end of either source may still settle.

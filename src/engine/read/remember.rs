@@ -69,6 +69,7 @@ pub(super) fn remember(
             return Ok(false);
         };
         after.identity = Some(identity);
+        after.digest = source.digest(before, after.offset, bytes)?;
     }
     let all_read = after.offset == source.len_bytes() && memory.unterminated.is_none();
     let seen = source.seen();

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use serde::{Deserialize, Serialize};
 
 use crate::lake::path::{PairPath, Stream};
+use crate::lake::walk::stat_day_file;
 use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::query::explain::ExplainContext;
 use crate::store::snapshot::pair_path;
@@ -49,7 +50,6 @@ pub fn deleted_rows(
 }
 
 fn is_deleted(path: &PairPath, context: &ExplainContext<'_>) -> bool {
-    let day_file = path.path(context.root, Stream::Scored);
-    let stat = context.storage.stat(&day_file);
+    let stat = stat_day_file(context.storage, context.root, Stream::Scored, path);
     stat.is_err_and(|error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory))
 }

@@ -18,7 +18,7 @@ use crate::engine::relocate::{first_inode, is_moved};
 use crate::lake::chunk::LineLimits;
 use crate::lake::identity::{SourceChange, seen};
 use crate::lake::path::{PairPath, Stream};
-use crate::lake::walk::walk;
+use crate::lake::walk::{stat_day_file, walk};
 use crate::pair::accounting::{CLASSES_MAX, OTHER, class_of};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{PairId, UnclaimedRow};
@@ -151,7 +151,7 @@ impl Planner<'_> {
                 }
                 let known = state.pair(&path)?;
                 let is_known = |pair: Arc<ActivePair>| {
-                    let stat = storage.stat(&path.path(root, stream));
+                    let stat = stat_day_file(storage, root, stream, &path);
                     stat.is_ok_and(|stat| pair.checkpoint.source(stream).seen == seen(&stat))
                 };
                 if !known.is_some_and(is_known) {

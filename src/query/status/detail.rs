@@ -12,6 +12,7 @@ use crate::lake::chunk::LineLimits;
 use crate::lake::identity::SourceState;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::source::Source;
+use crate::lake::walk::stat_day_file;
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::ScoredLine;
 use crate::pair::verdict::VerdictKind;
@@ -147,9 +148,8 @@ pub fn measured(
         };
         for stream in Stream::ALL {
             let read_bytes = checkpoint.source(stream).offset;
-            let len_bytes = storage
-                .stat(&path.path(root, stream))
-                .map_or(0, |stat| stat.len_bytes);
+            let len_bytes =
+                stat_day_file(storage, root, stream, path).map_or(0, |stat| stat.len_bytes);
             if len_bytes > read_bytes {
                 gaps.push((path, stream, read_bytes, len_bytes));
             }

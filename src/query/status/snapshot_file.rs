@@ -1,12 +1,13 @@
 //! Files that a running daemon writes next to the state: a status snapshot for a `status` that gets no response, and
 //! the 24-hour history for the next process. Losing either loses nothing else.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::engine::Engine;
-use crate::platform::storage::{OsStorage, Storage as _, remove_if_exists, write_all_at};
+use crate::platform::storage::{
+    OsStorage, Storage as _, read_full_at, remove_if_exists, write_all_at,
+};
 use crate::query::status::{SNAPSHOT_FILE, Status};
 use crate::record::timestamp::stamp;
 use crate::store::recent::{RECENT_FILE, StoredHistory};
@@ -107,12 +108,16 @@ impl RecentFile {
     /// Returns the history that an earlier process stored, if it is readable.
     #[must_use]
     pub fn read(&self) -> Option<StoredHistory> {
-        let path = self.state_dir.join(RECENT_FILE);
-        let len_bytes = fs::metadata(&path).ok()?.len();
+        let file = OsStorage
+            .open_read(&self.state_dir.join(RECENT_FILE))
+            .ok()?;
+        let len_bytes = file.stat().ok()?.len_bytes;
         if len_bytes > RECENT_BYTES_MAX {
             return None;
         }
-        serde_json::from_slice(&fs::read(&path).ok()?).ok()
+        let mut bytes = vec![0; len_bytes as usize];
+        read_full_at(&*file, &mut bytes, 0).ok()?;
+        serde_json::from_slice(&bytes).ok()
     }
 
     /// Writes the history if it changed and the last write is long enough ago. Returns when a change that is not written
@@ -157,5 +162,5 @@ fn replace(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
     remove_if_exists(&OsStorage, &fresh)?;
     let file = OsStorage.create(&fresh)?;
     write_all_at(&*file, &serde_json::to_vec(value)?, 0)?;
-    fs::rename(&fresh, path)
+    OsStorage.rename(&fresh, path)
 }

@@ -298,6 +298,18 @@ impl Storage for SimDisk {
         self.open(path, false)
     }
 
+    fn open_read_below(&self, base: &Path, below: &Path) -> io::Result<Arc<dyn StorageFile>> {
+        self.open_read(&base.join(below))
+    }
+
+    fn stat_below(&self, base: &Path, below: &Path) -> io::Result<FileStat> {
+        self.stat(&base.join(below))
+    }
+
+    fn list_below(&self, base: &Path, below: &Path) -> io::Result<Vec<ListedEntry>> {
+        self.list(&base.join(below))
+    }
+
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         self.open(path, true)
     }
