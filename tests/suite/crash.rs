@@ -239,7 +239,7 @@ fn visible_rows_survive_the_loss_of_the_state_in_the_same_power_cut() {
 }
 
 /// The process is killed at any call, also between the append of the ledger and that of the export, and the state is lost
-/// with its journal. A start finds lines of the ledger whose rows nobody has, and needs no help.
+/// with its journal. A start finds lines of the ledger whose rows are in no file, and needs no help.
 #[test]
 fn a_kill_at_any_call_and_the_loss_of_state_and_journal_need_no_help() {
     let mut ahead = 0;
@@ -255,6 +255,9 @@ fn a_kill_at_any_call_and_the_loss_of_state_and_journal_need_no_help() {
                 break;
             };
             let what = format!("seed {seed}, killed at call {n}, state and journal lost");
+            let mut intact = after_power_cut(&crashed, n, Fate::Kept);
+            intact.open().unwrap();
+            assert_eq!(intact.missed_event(), None, "{what} or not");
             let mut found = after_power_cut(&crashed, n, Fate::Kept);
             let files = ["state.redb", "journal"].map(|name| format!("{STATE_DIR}/{name}"));
             for file in files.iter().filter(|file| found.disk.read(file).is_some()) {
