@@ -28,6 +28,9 @@ pub(super) fn dataset(error: &DatasetError) -> String {
                 .to_owned()
         }
         DatasetError::Ledger { .. } | DatasetError::Foreign { .. } => LEDGER.to_owned(),
+        DatasetError::Torn { .. } => {
+            format!("start `distilld run`, which completes it; otherwise {LEDGER}")
+        }
         DatasetError::Short { .. } => {
             "start `distilld run`: after a crash it appends the rows that are missing; otherwise restore the export; \
              for a copy of a growing export use the two lengths that `distilld cite --json` prints (`head -c`)"
