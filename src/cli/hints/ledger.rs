@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use crate::cli::hints::{LEDGER, disk, engine, inquire};
+use crate::cli::hints::{LEDGER, change, disk, engine};
 use crate::dataset::error::DatasetError;
 use crate::engine::OrderError;
 use crate::query::ledger::LedgerReadError;
@@ -67,7 +67,7 @@ pub(super) fn dataset(error: &DatasetError) -> String {
 
 pub(super) fn retract(error: &RetractError) -> String {
     match error {
-        RetractError::Inquire(error) => inquire(error),
+        RetractError::Inquire(error) => change(error),
         RetractError::Engine(error) | RetractError::Order(OrderError::Engine(error)) => {
             engine(error)
         }

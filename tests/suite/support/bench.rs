@@ -356,10 +356,20 @@ impl Bench {
 
     /// Gives or ends an order on runs, as `retract` does.
     pub fn order(&mut self, run_ids: &[&str], revoke: bool) -> Result<OrderResult, OrderError> {
+        self.order_in(None, run_ids, revoke)
+    }
+
+    /// As [`Self::order`], limited to a day-file.
+    pub fn order_in(
+        &mut self,
+        day_file: Option<&str>,
+        run_ids: &[&str],
+        revoke: bool,
+    ) -> Result<OrderResult, OrderError> {
         let request = OrderRequest {
             run_ids: run_ids.iter().map(|id| (*id).to_owned()).collect(),
             reason: "the operator's words".to_owned(),
-            day_file: None,
+            day_file: day_file.map(str::to_owned),
             revoke,
             dry_run: false,
             unseen: true,
