@@ -351,6 +351,37 @@ fn rows_that_no_line_owns_are_ordered_out_and_restored() {
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
 }
 
+/// A rebuild names the order as the reason why a row is dropped, and needs no option for it, also where no state knows of
+/// which day-file the row is. A row whose line is gone is another matter.
+#[test]
+fn a_rebuild_without_a_state_names_the_order_that_drops_a_row() {
+    for limit in [&[][..], &["--day-file", PAIR]] {
+        let bench = Bench::new();
+        for run in ["a", "gone"] {
+            bench.append_run(PAIR, run);
+            bench.append_run("2026/01/02/audits.jsonl", run);
+        }
+        bench.once();
+        let order = ["retract", "a", "--reason", "r", "--json"];
+        bench.ask(&[&order[..], limit].concat());
+        bench.remove_state();
+        let dry = bench.ask(&["rebuild", "--dry-run"]);
+        let dropped = if limit.is_empty() { 2 } else { 1 };
+        assert_eq!(dry["rows_dropped"], dropped, "{dry}");
+        assert_eq!(dry["refused"], Value::Null, "{dry}");
+        assert_eq!(dry["dropped"][0]["reason"], "ordered", "{dry}");
+        let path = bench.path(Stream::Scored, PAIR);
+        let lines = fs::read_to_string(&path).unwrap();
+        fs::write(&path, lines.replace(&scored("gone"), "")).unwrap();
+        let dry = bench.ask(&["rebuild", "--dry-run"]);
+        assert_eq!(dry["refused"], "line_gone", "{dry}");
+        bench.ask(&["rebuild", "--drop-missing"]);
+        bench.once();
+        assert_eq!(bench.row_count(), 3 - dropped, "{limit:?}");
+        bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+    }
+}
+
 /// A row is retracted once, for the cause that came first, and restored when no cause is left.
 #[test]
 fn an_order_and_a_rejection_of_one_row_are_one_retraction() {
