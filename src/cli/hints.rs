@@ -309,11 +309,21 @@ fn verify(error: &VerifyError) -> String {
 
 fn retry(error: &RetryError) -> String {
     match error {
-        RetryError::Inquire(error) => inquire(error),
+        RetryError::Inquire(error) => change(error),
         RetryError::Engine(error) => engine(error),
         RetryError::Unknown(_) => {
             "`distilld dead-letters` lists the day-files that have dead letters".to_owned()
         }
+    }
+}
+
+/// As [`inquire`], for a command that changes something.
+fn change(error: &InquireError) -> String {
+    match error {
+        InquireError::Denied(denied) | InquireError::DeniedFiles(denied) => {
+            denied.fix_of_a_change()
+        }
+        error => inquire(error),
     }
 }
 

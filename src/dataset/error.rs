@@ -39,6 +39,14 @@ pub enum DatasetError {
         /// The line and the rule.
         error: FoldError,
     },
+    /// The last line of the ledger is not complete, and stays so.
+    #[error("the ledger {} ends within a line, at byte {at_byte}", path.display())]
+    Torn {
+        /// The ledger.
+        path: PathBuf,
+        /// Start of the line.
+        at_byte: u64,
+    },
     /// The ledger names a row that the export does not have.
     #[error("the ledger {} does not fit its export: {what}, at byte {at_byte} of the export", path.display())]
     Foreign {

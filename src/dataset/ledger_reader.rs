@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::dataset::error::DatasetError;
 use crate::dataset::files::Files;
@@ -17,6 +18,12 @@ const FIRST_LINE_BYTES: usize = 64 << 10;
 
 /// No line of a ledger is as long.
 const LINE_BYTES_MAX: usize = 16 << 20;
+
+/// The time that a writer has to end the last line of its ledger and to append the rows of the last events: far more than
+/// it needs.
+pub(super) const APPEND_PATIENCE: Duration = Duration::from_secs(2);
+
+pub(super) const APPEND_PAUSE: Duration = Duration::from_millis(10);
 
 /// A ledger, read to [`LedgerReader::len_bytes`].
 #[derive(Debug)]
@@ -41,6 +48,31 @@ impl LedgerReader {
     /// Returns the length of the lines that were read.
     pub fn len_bytes(&self) -> u64 {
         self.fold.len_bytes()
+    }
+
+    /// Reads all lines that are there now. Waits for the end of a line that its writer has begun: one that was cut may have
+    /// retracted a row.
+    pub fn read_all(
+        &mut self,
+        files: &Files,
+        each: &mut dyn FnMut(u64, &LedgerLine),
+    ) -> Result<(), DatasetError> {
+        let end = files.ledger_len()?;
+        let mut waited = Duration::ZERO;
+        loop {
+            self.read_to(u64::MAX, each)?;
+            if self.len_bytes() >= end {
+                return Ok(());
+            }
+            if waited >= APPEND_PATIENCE {
+                return Err(DatasetError::Torn {
+                    path: self.path.clone(),
+                    at_byte: self.len_bytes(),
+                });
+            }
+            std::thread::sleep(APPEND_PAUSE);
+            waited += APPEND_PAUSE;
+        }
     }
 
     /// Reads the whole lines up to `end`, or up to the end of the file. Calls `each` with the offset of each event.

@@ -68,7 +68,7 @@ fn ledger_len_at(
 ) -> Result<u64, DatasetError> {
     let mut ledger = LedgerReader::new(files);
     let mut first_later = None;
-    ledger.read_to(u64::MAX, &mut |offset, event| {
+    ledger.read_all(files, &mut |offset, event| {
         let later = time_ms.is_some_and(|ms| utc_ms(&event.at).is_none_or(|at| at > ms));
         if first_later.is_none() && (later || event.export_len > export_len) {
             first_later = Some(offset);

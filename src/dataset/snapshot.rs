@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::dataset::digest::{sha256_of, version_digest};
 use crate::dataset::error::DatasetError;
 use crate::dataset::files::Files;
-use crate::dataset::ledger_reader::LedgerReader;
+use crate::dataset::ledger_reader::{APPEND_PATIENCE, APPEND_PAUSE, LedgerReader};
 use crate::dataset::point::{fits, point};
 use crate::dataset::version::{At, From, Version};
 use crate::platform::storage::Storage;
@@ -14,11 +14,6 @@ use crate::record::ledger::{ExportId, LedgerLine, RowSpan, row_hash, to_hex};
 
 /// Attempts to open both files while a rebuild replaces them.
 const OPEN_ATTEMPTS: u32 = 5;
-
-/// The time that a writer has to append the rows of the last events of its ledger: far more than it needs.
-const APPEND_PATIENCE: Duration = Duration::from_secs(2);
-
-const APPEND_PAUSE: Duration = Duration::from_millis(10);
 
 /// A dataset up to a point of its history.
 #[derive(Debug)]
@@ -238,7 +233,7 @@ fn read_head(
     loop {
         // The length first: the ledger then has each retraction of these rows.
         let len_bytes = files.rows_len()?;
-        ledger.read_to(u64::MAX, &mut |_offset, event| named.add(event))?;
+        ledger.read_all(files, &mut |_offset, event| named.add(event))?;
         let needed = ledger.fold.export_len();
         if needed <= len_bytes {
             return Ok(len_bytes);

@@ -100,7 +100,9 @@ impl Engine {
         let rows_from = self.commits.next_row_offset();
         outcome.place_rows(rows_from);
         self.log_malformed(path, &outcome.overlay.dead_letters);
-        if !outcome.overlay.claimed_rows.is_empty() && self.commits.ledger.has_rows_out() {
+        // A row that a line of this read takes out may be one that its own line claims further on.
+        let may_be_out = self.commits.ledger.has_rows_out() || !outcome.row_changes.is_empty();
+        if !outcome.overlay.claimed_rows.is_empty() && may_be_out {
             outcome.checkpoint.review = true;
         }
         let before = &self.pairs.slot(path)?.pair.checkpoint;

@@ -1,4 +1,8 @@
-//! Turns the changes of rows that a read found into events of the retraction ledger, and restores rows that no line overrules any more.
+//! Turns the changes of rows that a read found into events of the retraction ledger, and restores rows that no line
+//! overrules any more.
+//!
+//! Only a row that a line has can be restored. Absence is no verdict: where the own line of a row is gone, with its
+//! day-file or in a rewritten one, the row stays out if it was out, and effective if it was effective.
 
 use std::sync::Arc;
 

@@ -25,8 +25,8 @@
 //! - `Joiner::claimed`: the rows claimed in this step, which the lookup does not exclude yet.
 //! - `Joiner::current_rows`: per run with a row or a refusal in this step, the lines exported since the last one that
 //!   overrules. A further one marks only these as contradicted, because the earlier ones are marked.
-//! - `Joiner::refused_keys`: per run, the row keys of its refused lines. An unclaimed row with such a key counts as
-//!   contradicted once, however many lines refuse it, and no longer when a line claims it.
+//! - `Joiner::refused_keys`: per run, the row keys of its refused lines. An unclaimed row of the pair with such a key
+//!   counts as contradicted once, however many lines refuse it, and no longer when a line claims it.
 
 use crate::pair::evidence_chunk::NewEvidence;
 use crate::pair::index::{ClaimRight, ScoredLine, UnclaimedRow};
@@ -163,9 +163,9 @@ impl<E> Joiner<'_, E> {
         self.claimed.insert(claim);
         let counts = &mut self.out.checkpoint.counts;
         counts.superseded += u64::from(superseded);
-        // The row was counted as contradicted while it was unclaimed and a line with its key was refused; a row of another
-        // pair was not counted here.
-        let was_counted = claim.right_of(self.pair.id) < ClaimRight::IfEqual;
+        // The row was counted as contradicted while it was unclaimed and a line with its key was refused; a row that may be
+        // of another pair was not.
+        let was_counted = claim.right_of(self.pair.id) == ClaimRight::Own;
         if was_counted && self.refused_keys(run)?.contains(&claim.row) {
             let counts = &mut self.out.checkpoint.counts;
             counts.contradicted = counts.contradicted.saturating_sub(1);

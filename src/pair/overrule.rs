@@ -60,21 +60,21 @@ impl<E> Joiner<'_, E> {
         }
         // If the accepting line itself was rewritten, its rows remain unclaimed. Each counts once, however many lines refuse
         // it. After the loss of a state such a row may belong to another day's file of the same name that has yet to claim
-        // it; it is restored then.
+        // it; it is restored then, and it does not count here: the other pair could not take it from this count.
         let key = RowKey::from_scored(&self.day_file_name, scored);
-        let claims = self.claimable(key)?;
-        let unclaimed = claims
-            .iter()
-            .filter(|(right, _)| *right < ClaimRight::IfEqual);
-        let unclaimed: Vec<UnclaimedRow> = unclaimed.map(|(_, claim)| *claim).collect();
+        let mut unclaimed = self.claimable(key)?;
+        unclaimed.retain(|(right, _)| *right < ClaimRight::IfEqual);
         if unclaimed.is_empty() {
             // If the keys of this run are not cached yet, the first lookup reads this line with its others.
             if let Some(keys) = self.refused_keys.get_mut(&run) {
                 keys.insert(key);
             }
         } else if self.refused_keys(run)?.insert(key) {
-            self.out.checkpoint.counts.contradicted += unclaimed.len() as u64;
-            let changes = unclaimed.into_iter().map(|claim| RowChange {
+            let own = unclaimed
+                .iter()
+                .filter(|(right, _)| *right == ClaimRight::Own);
+            self.out.checkpoint.counts.contradicted += own.count() as u64;
+            let changes = unclaimed.into_iter().map(|(_, claim)| RowChange {
                 row_offset: claim.row_offset,
                 owner: RowOwner::Unclaimed(claim),
                 cause,

@@ -185,13 +185,7 @@ impl Denied {
     /// Returns the command that has the right, or gives it.
     #[must_use]
     pub fn fix(&self) -> String {
-        let as_owner = match self.owner.id {
-            0 => "repeat the command as root: `sudo distilld ...`".to_owned(),
-            _ => format!(
-                "repeat the command as its user: `sudo -u {} distilld ...`",
-                self.owner.typed()
-            ),
-        };
+        let as_owner = self.fix_of_a_change();
         // Membership in root's group is no fix.
         let group_may = self.mode & self.group_bit != 0 && self.group.id != 0;
         match group_may {
@@ -200,6 +194,18 @@ impl Denied {
                 self.group, self.user
             ),
             false => as_owner,
+        }
+    }
+
+    /// As [`Self::fix`], for a command that changes something: the group may only read.
+    #[must_use]
+    pub fn fix_of_a_change(&self) -> String {
+        match self.owner.id {
+            0 => "repeat the command as root: `sudo distilld ...`".to_owned(),
+            _ => format!(
+                "repeat the command as its user: `sudo -u {} distilld ...`",
+                self.owner.typed()
+            ),
         }
     }
 }
@@ -230,6 +236,10 @@ mod tests {
             denied(0o660, 7, 7).fix(),
             "repeat the command as its user: `sudo -u distilld distilld ...`; or join the group with `sudo usermod -aG \
              distilld 8` and log in again"
+        );
+        assert_eq!(
+            denied(0o660, 7, 7).fix_of_a_change(),
+            "repeat the command as its user: `sudo -u distilld distilld ...`"
         );
         assert_eq!(
             denied(0o640, 9, 7).fix(),

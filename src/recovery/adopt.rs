@@ -51,7 +51,7 @@ pub(super) fn build_state(
     // The ledger of a new export is there before it.
     let new_ledger = match export_exists(&setup)? {
         true => None,
-        false => Some(open_ledger(&setup, 0)?),
+        false => Some(open_ledger(&setup, None)?),
     };
     let mut export = Export::open_or_create(Arc::clone(&storage), &setup.export_path)?;
     let mut report = OpenReport {
@@ -60,7 +60,7 @@ pub(super) fn build_state(
     };
     let mut ledger = match new_ledger {
         Some(ledger) => ledger,
-        None => open_ledger(&setup, export.whole_rows_len()?)?,
+        None => open_ledger(&setup, Some(export.whole_rows_len()?))?,
     };
     let files = (&mut export, &mut ledger);
     let history = adopt(&mut state, files, &setup, &mut report, on_step)?;
@@ -215,7 +215,7 @@ fn adopt(
     }
     export.hashed(hashed);
     state.record_segments(export.finished_segments());
-    let (ledger_mark, changes) = ledger.finish(end)?;
+    let (ledger_mark, changes) = ledger.finish()?;
     state.record_ledger(changes);
     let header = Header {
         ledger: ledger_mark,

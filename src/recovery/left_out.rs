@@ -20,7 +20,7 @@ use crate::record::json::escape::Dialect;
 use crate::record::keys::{RowKey, RunKey};
 use crate::record::ledger::row_hash;
 use crate::record::synthesize::Synthesis;
-use crate::recovery::old_ledger::OldLedger;
+use crate::recovery::old_ledger::{OldLedger, RowOut};
 use crate::recovery::old_state::OldState;
 use crate::recovery::rebuild::RebuildError;
 use crate::store::snapshot::pair_path;
@@ -49,8 +49,8 @@ pub(super) struct LeftOut {
     is_effective: bool,
     /// The standing orders.
     orders: Orders,
-    /// The rows that the old ledger has out: their hashes by offset.
-    rows_out: HashMap<u64, [u8; 16]>,
+    /// The rows that the old ledger has out, by offset.
+    rows_out: HashMap<u64, RowOut>,
     /// The number of overruled lines by the key of their row.
     pub(super) overruled: HashMap<RowKey, u64>,
 }
@@ -124,9 +124,18 @@ impl LeftOut {
 
     /// Returns whether the old ledger has a row out, without its newline, and the rebuild leaves it out for that.
     pub(super) fn was_out(&self, offset: u64, line: &[u8]) -> bool {
-        let hash = self.rows_out.get(&offset).filter(|_| self.is_effective);
+        self.is_effective && self.row_out(offset, line).is_some()
+    }
+
+    /// Returns the pair of a row that the old ledger has out; empty where that is not known.
+    pub(super) fn pair_of(&self, offset: u64, line: &[u8]) -> &str {
+        self.row_out(offset, line).map_or("", |row| &row.pair)
+    }
+
+    fn row_out(&self, offset: u64, line: &[u8]) -> Option<&RowOut> {
+        let row = self.rows_out.get(&offset);
         // The ledger may be of another export.
-        hash.is_some_and(|hash| *hash == row_hash(&[line, b"\n"].concat()))
+        row.filter(|row| row.hash == row_hash(&[line, b"\n"].concat()))
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn find_losses(
     stage: &Setup,
     (before, after): (&KeptStamps, &[u64]),
     obstacles: Obstacles,
-    left_out: LeftOut,
+    mut left_out: LeftOut,
 ) -> Result<Losses, EngineError> {
     let old = open(setup, &setup.export_path)?;
     let old_bytes = old.as_ref().map_or(0, Export::len_bytes);
@@ -65,7 +65,7 @@ pub(super) fn find_losses(
     let unmatched = match &old {
         Some(old) if !lost.is_empty() => {
             added_keys = keys_of(stage, added)?;
-            unmatched_rows(old, lost, &mut added_keys, left_out)?
+            unmatched_rows(old, lost, &mut added_keys, &mut left_out)?
         }
         _ => Unmatched::default(),
     };
@@ -90,6 +90,7 @@ pub(super) fn find_losses(
         by_pair: HashMap::new(),
         groups: BTreeMap::new(),
         orders: orders_of(stage),
+        left_out,
     };
     let lines = match &known {
         Some(known) => sorter.lines_of(known, &unmatched.offsets, old_bytes)?,
@@ -183,7 +184,7 @@ fn unmatched_rows(
     old: &Export,
     mut lost: HashMap<u64, u64>,
     added: &mut HashMap<RowKey, u64>,
-    mut left_out: LeftOut,
+    left_out: &mut LeftOut,
 ) -> Result<Unmatched, EngineError> {
     let mut unmatched = Unmatched::default();
     old.for_each_row(|offset, line| -> Result<(), EngineError> {
@@ -226,6 +227,7 @@ struct Sorter<'a> {
     groups: BTreeMap<(Option<String>, DropReason), DroppedRows>,
     /// The standing orders that are carried over.
     orders: Orders,
+    left_out: LeftOut,
 }
 
 /// Returns the standing orders of the fresh export.
@@ -299,13 +301,14 @@ impl Sorter<'_> {
             };
             return self.add(day, reason, (1, Some(offset)), at);
         }
-        if self.is_ordered(offset, b"")? {
-            return self.add(None, DropReason::Ordered, (1, Some(offset)), None);
-        }
         let line = match self.old {
             Some(old) => old.row_at(offset)?,
             None => Vec::new(),
         };
+        // No state knows the line. The ledger names the day-file of a row that is out.
+        if self.is_ordered(offset, self.left_out.pair_of(offset, &line).as_bytes())? {
+            return self.add(None, DropReason::Ordered, (1, Some(offset)), None);
+        }
         // A line that is not a row has no source that could be away.
         let name = row::view(&line).ok().and_then(|row| {
             let (name, _index) = row.id.rsplit_once(':')?;

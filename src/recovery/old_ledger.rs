@@ -3,7 +3,7 @@
 //! After a power cut the last lines of the ledger may be in the journal alone. A rebuild does not recover the files that it
 //! replaces, so it reads the journal too: an order that was answered must not be lost.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::engine::{EngineError, Setup};
@@ -20,15 +20,25 @@ pub(super) struct OldLedger {
     pub(super) description: String,
     /// The standing orders, with the words of their operators.
     pub(super) orders: Vec<(Order, String)>,
-    /// The rows that are out: their hashes by offset.
-    pub(super) rows_out: HashMap<u64, [u8; 16]>,
+    /// The rows that are out, by offset.
+    pub(super) rows_out: HashMap<u64, RowOut>,
+}
+
+/// A row that is out.
+#[derive(Debug)]
+pub(super) struct RowOut {
+    pub(super) hash: [u8; 16],
+    /// The path of its pair, as the event names it; empty where it is not known.
+    pub(super) pair: Arc<str>,
 }
 
 /// The events of a ledger, folded as far as they matter.
 #[derive(Default)]
 struct Events {
     orders: BTreeMap<Order, String>,
-    rows_out: HashMap<u64, [u8; 16]>,
+    rows_out: HashMap<u64, RowOut>,
+    /// Each path of a pair once.
+    pairs: HashSet<Arc<str>>,
     export: Option<(ExportId, u64)>,
     next_seq: u64,
 }
@@ -38,7 +48,10 @@ impl Events {
         self.export = Some((line.export, line.export_len));
         self.next_seq = line.seq.saturating_add(1);
         match (line.op, line.row) {
-            (Op::Retract, Some(row)) => drop(self.rows_out.insert(row.offset, line.row_hash)),
+            (Op::Retract, Some(row)) => {
+                let (hash, pair) = (line.row_hash, self.path(&line.day_file));
+                self.rows_out.insert(row.offset, RowOut { hash, pair });
+            }
             (Op::Restore, Some(row)) => drop(self.rows_out.remove(&row.offset)),
             _ => {}
         }
@@ -51,6 +64,15 @@ impl Events {
             Op::Revoke => drop(self.orders.remove(&order)),
             _ => {}
         }
+    }
+
+    fn path(&mut self, day_file: &str) -> Arc<str> {
+        if let Some(known) = self.pairs.get(day_file) {
+            return Arc::clone(known);
+        }
+        let path = Arc::<str>::from(day_file);
+        self.pairs.insert(Arc::clone(&path));
+        path
     }
 
     /// Returns whether a line of the journal follows those of the file.

@@ -10,7 +10,8 @@
 //!   the export, or the rows that the daemon appends would appear under it too.
 //!
 //! - A marker: all new files were durable before it. Each that still has its old name is renamed. Replacing the
-//!   export is one change of one directory, so that it is either the old one or the new one.
+//!   export is one change of one directory, so that it is either the old one or the new one. If the ledger is renamed
+//!   and the export is not, the marker is not needed: it may be lost with the state directory.
 //!
 //! - The state moves between two directories. If a disk splits this in two, the name may be lost; then there is no
 //!   state, because the old one was removed durably before, and the start adopts the rows of the new export (promise
@@ -150,30 +151,50 @@ fn copy(storage: &dyn Storage, export: &Path, kept: &Path) -> io::Result<()> {
     storage.rename(&partial, kept)
 }
 
-/// Removes the second name of an export that is still in its place: its rebuild ended before the swap.
-fn forget_kept(storage: &dyn Storage, export: &Path) -> io::Result<()> {
+/// Returns the second name of a file that is still in its place.
+fn second_name(storage: &dyn Storage, file: &Path) -> io::Result<Option<PathBuf>> {
     let identity = |path: &Path| match storage.stat(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         found => found.map(|stat| Some((stat.device, stat.inode))),
     };
-    let Some(own) = identity(export)? else {
-        return Ok(());
+    let Some(own) = identity(file)? else {
+        return Ok(None);
     };
     let mut number = 0;
     loop {
-        let kept = kept_path(export, number);
+        let kept = kept_path(file, number);
         match identity(&kept)? {
-            None => return Ok(()),
-            Some(found) if found == own => {
-                storage.remove_file(&kept)?;
-                return storage.sync_dir(export.parent().unwrap_or(Path::new(".")));
-            }
+            None => return Ok(None),
+            Some(found) if found == own => return Ok(Some(kept)),
             Some(_) => number += 1,
         }
     }
 }
 
-/// Completes a swap that a crash interrupted, or removes the files of an interrupted rebuild. It costs three system
+/// Removes the second name of an export that is still in its place: its rebuild ended before the swap.
+fn forget_kept(storage: &dyn Storage, export: &Path) -> io::Result<()> {
+    if let Some(kept) = second_name(storage, export)? {
+        storage.remove_file(&kept)?;
+        storage.sync_dir(export.parent().unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
+/// Returns whether a swap renamed the ledger and not the export. The state directory may be lost since, with the marker.
+fn is_half_done(setup: &Setup, stage: &Setup) -> Result<bool, ExportError> {
+    let storage = &*setup.storage;
+    let is_half_done = || {
+        Ok(exists(storage, &stage.export_path)?
+            && !exists(storage, &stage.ledger_path)?
+            && second_name(storage, &setup.export_path)?.is_some())
+    };
+    is_half_done().map_err(|source| ExportError::Io {
+        path: stage.export_path.clone(),
+        source,
+    })
+}
+
+/// Completes a swap that a crash interrupted, or removes the files of an interrupted rebuild. It costs four system
 /// calls if there is nothing to do.
 ///
 /// # Errors
@@ -182,14 +203,13 @@ pub(crate) fn finish_swap(setup: &Setup) -> Result<(), EngineError> {
     let stage = stage_of(setup);
     let dir_error = |source| setup.state_dir_error(source);
     let marker = setup.state_dir.join(SWAP_FILE);
-    if !exists(&*setup.storage, &marker).map_err(dir_error)? {
+    let has_marker = exists(&*setup.storage, &marker).map_err(dir_error)?;
+    if !has_marker && !is_half_done(setup, &stage)? {
         return clean_up(setup, &stage);
     }
     swap_export(setup, &stage)?;
     swap_state(setup, &stage).map_err(dir_error)?;
-    setup
-        .storage
-        .remove_file(&marker)
+    remove_if_exists(&*setup.storage, &marker)
         .and_then(|()| setup.storage.sync_dir(&setup.state_dir))
         .map_err(dir_error)
 }

@@ -6,8 +6,9 @@ use fastrand::Rng;
 use distilld::engine::EngineError;
 use distilld::recovery::decide::RecoveryCase;
 
-use crate::support::bench::{Bench, EXPORT, STATE_DIR};
+use crate::support::bench::{Bench, EXPORT, LEDGER, STATE_DIR};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
+use crate::support::ledger::read_ledger;
 use crate::support::naive::{multiset_difference, naive_batch};
 use crate::support::process::{evidence, scored};
 use crate::support::sim_disk::{EIO, Fate, Fault, NameOrder, SimDisk};
@@ -80,17 +81,17 @@ fn recover_and_finish(bench: &mut Bench, rest: &[Step], all: &[Step], what: &str
     bench
         .step(&Step::Quiet, true)
         .unwrap_or_else(|error| panic!("{what}: {error}"));
-    let naive = naive_batch(&pairs_of(all), false);
+    assert_quiet(bench, all, what);
+}
+
+/// Asserts that rows, counts and effective set are those of the batch.
+fn assert_quiet(bench: &Bench, steps: &[Step], what: &str) {
+    let naive = naive_batch(&pairs_of(steps), false);
     let export = bench.disk.read(EXPORT).unwrap_or_default();
-    if let Some(difference) = multiset_difference(&export, &naive.rows) {
-        panic!("{what}: {difference}");
-    }
-    if let Some(fault) = bench.count_fault(&naive.counts) {
-        panic!("{what}: {fault}");
-    }
-    if let Some(fault) = bench.ledger_fault(&naive) {
-        panic!("{what}: {fault}");
-    }
+    let of_rows = multiset_difference(&export, &naive.rows);
+    assert_eq!(of_rows, None, "{what}");
+    assert_eq!(bench.count_fault(&naive.counts), None, "{what}");
+    assert_eq!(bench.ledger_fault(&naive), None, "{what}");
 }
 
 /// Crashes at every call of a script, with every fate; with `again` also at calls of each recovery.
@@ -230,14 +231,58 @@ fn visible_rows_survive_the_loss_of_the_state_in_the_same_power_cut() {
                 found.step(step, true).unwrap();
             }
             found.step(&Step::Quiet, true).unwrap();
-            let naive = naive_batch(&pairs_of(&steps), false);
-            let export = found.disk.read(EXPORT).unwrap_or_default();
-            assert_eq!(multiset_difference(&export, &naive.rows), None, "{what}");
-            assert_eq!(found.count_fault(&naive.counts), None, "{what}");
+            assert_quiet(&found, &steps, &what);
         }
     }
     assert!(salvaged > 0, "no crash left rows in the journal alone");
     assert!(failed_starts > 0, "no look ended a start");
+}
+
+/// The process is killed at any call, also between the append of the ledger and that of the export, and the state is lost
+/// with its journal. A start finds lines of the ledger whose rows are in no file, and needs no help.
+#[test]
+fn a_kill_at_any_call_and_the_loss_of_state_and_journal_need_no_help() {
+    let mut ahead = 0;
+    for seed in 0..3 {
+        let mut rng = Rng::with_seed(seed);
+        let shape = Shape {
+            lines: 40,
+            ..Shape::small(&mut rng, EvidenceMode::Unique)
+        };
+        let steps = script(seed, &shape);
+        for n in 0.. {
+            let Some(crashed) = run_into_crash(&steps, n) else {
+                break;
+            };
+            let what = format!("seed {seed}, killed at call {n}, state and journal lost");
+            let mut intact = after_power_cut(&crashed, n, Fate::Kept);
+            intact.open().unwrap();
+            assert_eq!(intact.missed_event(), None, "{what} or not");
+            let mut found = after_power_cut(&crashed, n, Fate::Kept);
+            let files = ["state.redb", "journal"].map(|name| format!("{STATE_DIR}/{name}"));
+            for file in files.iter().filter(|file| found.disk.read(file).is_some()) {
+                found.disk.remove(file);
+            }
+            ahead += u64::from(forget_lines_without_rows(&mut found));
+            recover_and_finish(&mut found, &steps[crashed.steps_taken..], &steps, &what);
+        }
+    }
+    assert!(ahead > 0, "no crash was between the two appends");
+}
+
+/// Forgets what the reader has seen of the ledger beyond the rows that are there: no version has these lines. Returns
+/// whether there are any.
+fn forget_lines_without_rows(bench: &mut Bench) -> bool {
+    let export = bench.disk.read(EXPORT).unwrap_or_default();
+    let rows = export.iter().rposition(|byte| *byte == b'\n');
+    let rows = rows.map_or(0, |newline| newline as u64 + 1);
+    let ledger = bench.disk.read(LEDGER).unwrap_or_default();
+    let events = read_ledger(&export[..rows as usize], &ledger).unwrap();
+    let with_rows = events.iter().rfind(|event| event.export_len <= rows);
+    bench
+        .seen_ledger
+        .truncate(with_rows.map_or(0, |event| event.end as usize));
+    events.last().is_some_and(|event| event.export_len > rows)
 }
 
 /// Fails each read-only call of a start once. An error that ends the start must not discard the journal: the next

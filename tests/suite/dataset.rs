@@ -542,7 +542,7 @@ fn a_bad_ledger_is_refused_and_no_row_is_written() {
         ("", "is empty"),
         ("garbage\n", "not an event"),
         ("{}\n", "missing field"),
-        ("{\"schema_version\":1", "is empty"),
+        ("{\"schema_version\":1", "ends within a line"),
         ("\0\0\0\0\n", "not an event"),
     ] {
         fs::write(set.ledger(), text).unwrap();
@@ -586,18 +586,36 @@ fn a_ledger_of_another_lake_is_refused() {
     }
 }
 
+/// A line that is not complete may retract a row; a row that is not complete is none.
 #[test]
-fn torn_ends_of_both_files_do_not_count() {
+fn a_torn_row_does_not_count_and_a_torn_line_of_the_ledger_is_refused() {
     let mut set = Set::of_lake(3);
     let rows = set.rows();
     set.retract(&rows[1]);
-    let (version, effective) = (set.version(), set.out(&["rows"]));
+    let (version, effective, len) = (set.version(), set.out(&["rows"]), set.len());
     set.append(b"{\"schema_version\":1,\"id\":\"torn");
-    let mut ledger = fs::read(set.ledger()).unwrap();
-    ledger.extend(b"{\"schema_version\":1,\"seq\":2,");
-    fs::write(set.ledger(), ledger).unwrap();
     assert_eq!(set.out(&["rows"]), effective);
     assert_eq!(set.version(), version);
+    let whole = fs::read(set.ledger()).unwrap();
+    let more = [&whole[..], b"{\"schema_version\":1,\"seq\":2,"].concat();
+    for torn in [&more[..], &whole[..whole.len() - 1]] {
+        fs::write(set.ledger(), torn).unwrap();
+        let len = len.to_string();
+        for arguments in [&["rows"][..], &["cite"], &["rows", "--at", &len]] {
+            let ended = set.run(arguments);
+            ended.check(1, &["sft_retractions.jsonl ends within a line", "fix: "]);
+            assert_eq!(ended.stdout, "");
+        }
+    }
+    // A version names the bytes that count.
+    fs::write(set.ledger(), &more).unwrap();
+    assert_eq!(set.out(&["rows", "--at", &version]), effective);
+    // A writer that is in the middle of a line ends it.
+    fs::write(set.ledger(), &whole[..whole.len() - 9]).unwrap();
+    let reader = set.bench.command(&["rows"]).stdout(Stdio::piped()).spawn();
+    fs::write(set.ledger(), &whole).unwrap();
+    let ended = reader.unwrap().wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), effective);
 }
 
 #[test]

@@ -367,6 +367,58 @@ fn a_crash_at_any_call_leaves_the_old_export_or_the_effective_rows() {
     assert!(fresh_found > 0);
 }
 
+/// The swap renames the ledger first. Without the marker in the state directory the start has to see by the files which of
+/// them belong together.
+#[test]
+fn a_kill_at_any_call_of_a_rebuild_and_the_loss_of_the_state_directory_leave_one_dataset() {
+    let base = lake_with_history();
+    let old = base.read(EXPORT).unwrap();
+    let (mut old_found, mut fresh_found) = (0, 0);
+    for effective in [true, false] {
+        let options = RebuildOptions {
+            drop_missing: true,
+            effective,
+            ..EFFECTIVE
+        };
+        let whole = base.fork();
+        let first = whole.calls();
+        try_rebuild(&whole, options).unwrap();
+        let calls = whole.calls() - first;
+        for call in 0..calls {
+            let when = format!("call {call} of {calls}, effective {effective}");
+            let disk = base.fork();
+            disk.crash_at(call);
+            try_rebuild(&disk, options).unwrap_err();
+            let after = disk.power_cut(call, Fate::Kept);
+            lose_state_directory(&after);
+            run(&after).unwrap_or_else(|error| panic!("{when}: {error}"));
+            let (export, ledger) = ledger(&after);
+            let events = read_ledger(&export, &ledger).unwrap();
+            let is_old = export.starts_with(&old);
+            assert_eq!(is_old, events[0].cause != "rebuild", "{when}");
+            if is_old {
+                old_found += 1;
+                continue;
+            }
+            fresh_found += 1;
+            assert!(verified(&after).equal, "{when}");
+            assert_eq!(ledger_fault(&export, &ledger, &naive(&after)), None);
+        }
+    }
+    assert!(old_found > 0 && fresh_found > 0);
+}
+
+fn lose_state_directory(disk: &SimDisk) {
+    for dir in ["rebuilding/", ""] {
+        for name in ["state.redb", "journal", "swap-rebuilt"] {
+            let path = format!("{ROOT}/data/distilled/.distilld/{dir}{name}");
+            if disk.read(&path).is_some() {
+                disk.remove(path);
+            }
+        }
+    }
+}
+
 fn answer(bench: &Bench, code: i32, arguments: &[&str]) -> Value {
     let ended = bench.run(&mut bench.command(arguments));
     ended.check(code, &[]);

@@ -76,6 +76,13 @@ impl Lake {
             .collect()
     }
 
+    /// Returns the effective rows.
+    fn effective(&self) -> Vec<String> {
+        let rows = effective_rows(&self.bench.export_bytes(), &self.events());
+        let rows = String::from_utf8(rows).unwrap();
+        rows.lines().map(str::to_owned).collect()
+    }
+
     /// Runs `verify`, and returns its result and its exit code.
     fn verify(&self) -> (Value, Option<i32>) {
         let ended = self.bench.run(&mut self.bench.command(&["verify"]));
@@ -253,18 +260,69 @@ fn a_row_is_restored_when_no_line_rejects_it_any_more() {
     }
 }
 
+/// What remains of the scored day-file of a pair, of which one run is out and another one is not.
+#[derive(Debug, Clone, Copy)]
+enum Left {
+    Nothing,
+    AnEmptyFile,
+    AnotherRun,
+    ADirectoryElsewhere,
+}
+
+/// A row whose own line is gone has no verdict any more: it stays out if it was out, and effective if it was, until its
+/// line is there again. With the ledger lost as well nothing shows that it ever was out.
 #[test]
-fn a_deleted_day_file_is_no_verdict() {
-    let lake = Lake::with_history();
-    fs::remove_file(lake.bench.path(Stream::Scored, OTHER)).unwrap();
-    lake.once();
-    assert_eq!(lake.outline(), outline(&[("retract", "rejected", "out")]));
-    assert_eq!(
-        effective_rows(&lake.bench.export_bytes(), &lake.events())
-            .split(|b| *b == b'\n')
-            .count(),
-        4
-    );
+fn a_day_file_that_is_gone_is_no_verdict() {
+    for left in [
+        Left::Nothing,
+        Left::AnEmptyFile,
+        Left::AnotherRun,
+        Left::ADirectoryElsewhere,
+    ] {
+        for lost in [&[][..], &["state"], &["state", "ledger"]] {
+            let what = format!("{left:?}, lost {lost:?}");
+            let lake = Lake::with_history();
+            let path = lake.bench.path(Stream::Scored, PAIR);
+            let lines = fs::read_to_string(&path).unwrap();
+            match left {
+                Left::Nothing => fs::remove_file(&path).unwrap(),
+                Left::AnEmptyFile => fs::write(&path, "").unwrap(),
+                Left::AnotherRun => fs::write(&path, scored("another")).unwrap(),
+                Left::ADirectoryElsewhere => {
+                    let day = path.parent().unwrap();
+                    fs::rename(day, lake.bench.sibling("archive")).unwrap();
+                }
+            }
+            for lost in lost {
+                match *lost {
+                    "state" => lake.bench.remove_state(),
+                    _ => lake.remove_ledger(),
+                }
+            }
+            let is_known = !lost.contains(&"ledger");
+            let before = lake.bytes();
+            lake.once();
+            if is_known {
+                assert!(lake.bytes() == before, "{what}: it is no event");
+            }
+            assert_eq!(lake.effective().len(), 3 + usize::from(!is_known), "{what}");
+            let (verified, _) = lake.verify();
+            for kind in ["unretracted", "unfounded", "ledger"] {
+                assert_eq!(verified[kind], 0, "{what}: {verified}");
+            }
+            // The lines come back, with the rejection and without it.
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &lines).unwrap();
+            lake.once();
+            lake.check(1);
+            if is_known {
+                assert!(lake.bytes() == before, "{what}: it is no event");
+            }
+            fs::write(&path, lines.replace("\"rejected\"", "\"malformed").as_str()).unwrap();
+            lake.once();
+            lake.check(0);
+        }
+    }
 }
 
 /// The state is lost, and the ledger is there, short of nothing, torn, gone, or of another export, with and without the

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 
-use crate::support::bench::{Bench, EXPORT};
+use crate::support::bench::{Bench, EXPORT, LEDGER, STATE_DIR};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, pairs_of, script, shrink};
 use crate::support::naive::{multiset_difference, naive_batch, row_key};
 use crate::support::sim_disk::SimDisk;
@@ -65,6 +65,32 @@ fn any_interleaving_of_a_random_lake_equals_the_batch() {
                 "seed {seed}: {fault}\nleast script: {least:#?}\n{:?}",
                 fault_of(seed, &least)
             );
+        }
+    }
+}
+
+/// Day-files of one name on several days have lines with one row key: after the loss of the state nothing shows of which of
+/// them a row is before a line claims it.
+#[test]
+fn a_lost_state_has_the_counts_and_the_effective_rows_of_the_batch_again() {
+    for seed in 0..CASES / 3 {
+        let mut rng = Rng::with_seed(seed);
+        let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
+        let naive = naive_batch(&pairs_of(&steps), false);
+        let mut bench = run(seed, &steps);
+        for lost in [&[][..], &[LEDGER]] {
+            bench.engine = None;
+            let state = ["state.redb", "journal"].map(|name| format!("{STATE_DIR}/{name}"));
+            state.iter().for_each(|file| bench.disk.remove(file));
+            lost.iter().for_each(|file| bench.disk.remove(file));
+            bench.open().unwrap();
+            bench.quiet().unwrap();
+            bench.seen_lengths.clear();
+            let export = bench.disk.read(EXPORT).unwrap_or_default();
+            let fault = multiset_difference(&export, &naive.rows)
+                .or_else(|| bench.count_fault(&naive.counts))
+                .or_else(|| bench.ledger_fault(&naive));
+            assert_eq!(fault, None, "seed {seed}, also lost: {lost:?}");
         }
     }
 }

@@ -97,8 +97,12 @@ pub(super) fn check_ledger_file(export: &Path, findings: &mut Findings) {
             let why = format!("{} bytes, {rows} rows are retracted", dataset.ledger_len);
             findings.add(Severity::Ok, what.clone(), why);
         }
-        // Rows that only the journal holds are written by the next start.
-        Err(error @ (DatasetError::Short { .. } | DatasetError::NoExport(_))) => {
+        // What only the journal holds is written by the next start.
+        Err(
+            error @ (DatasetError::Short { .. }
+            | DatasetError::Torn { .. }
+            | DatasetError::NoExport(_)),
+        ) => {
             findings.add(Severity::Warn, what.clone(), in_one_line(&error));
         }
         Err(error) => findings.add(Severity::Fail, what.clone(), in_one_line(&error)),

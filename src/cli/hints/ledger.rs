@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use crate::cli::hints::{LEDGER, disk, engine, inquire};
+use crate::cli::hints::{LEDGER, change, disk, engine};
 use crate::dataset::error::DatasetError;
 use crate::engine::OrderError;
 use crate::query::ledger::LedgerReadError;
@@ -28,6 +28,9 @@ pub(super) fn dataset(error: &DatasetError) -> String {
                 .to_owned()
         }
         DatasetError::Ledger { .. } | DatasetError::Foreign { .. } => LEDGER.to_owned(),
+        DatasetError::Torn { .. } => {
+            format!("start `distilld run`, which completes it; otherwise {LEDGER}")
+        }
         DatasetError::Short { .. } => {
             "start `distilld run`: after a crash it appends the rows that are missing; otherwise restore the export; \
              for a copy of a growing export use the two lengths that `distilld cite --json` prints (`head -c`)"
@@ -64,7 +67,7 @@ pub(super) fn dataset(error: &DatasetError) -> String {
 
 pub(super) fn retract(error: &RetractError) -> String {
     match error {
-        RetractError::Inquire(error) => inquire(error),
+        RetractError::Inquire(error) => change(error),
         RetractError::Engine(error) | RetractError::Order(OrderError::Engine(error)) => {
             engine(error)
         }

@@ -328,6 +328,14 @@ impl Bench {
     pub fn ledger_fault(&self, naive: &NaiveBatch) -> Option<String> {
         let export = self.disk.read(EXPORT).unwrap_or_default();
         let ledger = self.disk.read(LEDGER).unwrap_or_default();
+        self.missed_event()
+            .or_else(|| ledger_fault(&export, &ledger, naive))
+    }
+
+    /// Returns an event that a reader did not see although it saw a row of the same commit, or of a later one (L3).
+    pub fn missed_event(&self) -> Option<String> {
+        let export = self.disk.read(EXPORT).unwrap_or_default();
+        let ledger = self.disk.read(LEDGER).unwrap_or_default();
         let events = read_ledger(&export, &ledger).unwrap_or_default();
         for (export_len, ledger_len) in &self.seen_lengths {
             let mut unseen = events.iter().filter(|event| event.end > *ledger_len);
@@ -343,15 +351,25 @@ impl Bench {
                 ));
             }
         }
-        ledger_fault(&export, &ledger, naive)
+        None
     }
 
     /// Gives or ends an order on runs, as `retract` does.
     pub fn order(&mut self, run_ids: &[&str], revoke: bool) -> Result<OrderResult, OrderError> {
+        self.order_in(None, run_ids, revoke)
+    }
+
+    /// As [`Self::order`], limited to a day-file.
+    pub fn order_in(
+        &mut self,
+        day_file: Option<&str>,
+        run_ids: &[&str],
+        revoke: bool,
+    ) -> Result<OrderResult, OrderError> {
         let request = OrderRequest {
             run_ids: run_ids.iter().map(|id| (*id).to_owned()).collect(),
             reason: "the operator's words".to_owned(),
-            day_file: None,
+            day_file: day_file.map(str::to_owned),
             revoke,
             dry_run: false,
             unseen: true,

@@ -42,6 +42,8 @@ pub struct Event {
     pub export_len: u64,
     pub row: Option<(u64, u64)>,
     pub run_id: String,
+    /// The day-file that it names.
+    pub day_file: String,
     /// Its time.
     pub at: String,
     /// End of its line in the ledger, bytes.
@@ -116,6 +118,7 @@ pub fn read_ledger(export: &[u8], ledger: &[u8]) -> Result<Vec<Event>, String> {
             export_len: number("export_len") as u64,
             row,
             run_id: word("source_run_id"),
+            day_file: word("day_file"),
             at: word("at"),
             end,
         });

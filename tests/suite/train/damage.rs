@@ -64,6 +64,15 @@ impl<'b> Copy<'b> {
         assert_eq!(ended.stdout, "", "{script}");
         assert!(!self.bench.sibling("out").exists(), "{script}");
     }
+
+    /// Asserts that `rows` refuses the copy too.
+    fn refused_by_rows(&self) {
+        let export = self.export.to_str().unwrap();
+        let mut rows = self.bench.command(&["rows", "--export", export]);
+        let ended = self.bench.run(&mut rows);
+        ended.check(1, &["fix: "]);
+        assert_eq!(ended.stdout, "");
+    }
 }
 
 /// A damage to the lines of a ledger, and what the refusal contains.
@@ -125,6 +134,7 @@ fn a_damaged_ledger_is_refused_and_no_row_is_written() {
         for script in ["to_messages.py", "follow.py"] {
             copy.refused(script, &[], &[words, "sft_retractions.jsonl"]);
         }
+        copy.refused_by_rows();
     }
     let gap = text.lines().take(2).chain(text.lines().skip(3));
     let gap: String = gap.map(|line| format!("{line}\n")).collect();
@@ -140,13 +150,18 @@ fn a_damaged_ledger_is_refused_and_no_row_is_written() {
         fs::write(&copy.ledger, &text[..text.len() - 20]).unwrap();
         copy.refused(script, &[], &["ends within a line"]);
     }
+    copy.refused_by_rows();
+    fs::remove_file(&copy.ledger).unwrap();
+    copy.refused_by_rows();
     for script in ["to_messages.py", "follow.py"] {
         fs::write(&copy.ledger, "").unwrap();
         copy.refused(script, &[], &["is empty", "distilld run"]);
+        copy.refused_by_rows();
         copy.restore();
         let rows = bench.export_bytes();
         fs::write(&copy.export, &rows[..rows.len() - 900]).unwrap();
         copy.refused(script, &[], &["its ledger was written when it had"]);
+        copy.refused_by_rows();
         copy.restore();
     }
 }
@@ -193,6 +208,7 @@ fn the_ledger_of_another_export_is_refused() {
     for script in SCRIPTS {
         copy.refused(script, &[], &["does not fit its export"]);
     }
+    copy.refused_by_rows();
 }
 
 #[test]
