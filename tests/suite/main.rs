@@ -62,6 +62,8 @@ mod golden;
 mod health;
 /// The public sockets: metrics, health, hostile clients.
 mod http;
+/// How a command finds its lake, and the commands in hints.
+mod invocation;
 /// The real daemon, killed repeatedly.
 mod kill;
 /// The ledger of retractions: its events, and its loss.

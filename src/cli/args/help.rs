@@ -42,26 +42,49 @@ const HELP: &[Help] = &[
     Help {
         command: "distilld",
         examples: &[
+            example("distilld", "print the health verdict in one line"),
+            example("distilld status", "show lag and waiting runs"),
             example(
-                "distilld --root /srv/lake run",
-                "follow the lake until a signal",
+                "distilld --instance second verify",
+                "verify the export of /etc/distilld/second.toml",
             ),
             example(
-                "distilld --root /srv/lake status",
-                "show lag and waiting runs",
+                "distilld --root /srv/lake run",
+                "follow a lake without a configuration file",
             ),
             example(
                 "distilld --root /srv/lake export --dry-run",
                 "count the rows of a batch over the history",
             ),
+        ],
+        exits: &[
+            ("0", "done; without a command: fresh or no_sources"),
+            ("1", "failed, or differences found"),
+            (
+                "3",
+                "without a command: starting, recovering or catching_up",
+            ),
+            USAGE,
+            CONFIGURATION,
+        ],
+    },
+    Help {
+        command: "config",
+        examples: &[
+            example("distilld config", "show the settings of a packaged host"),
             example(
-                "distilld --config /etc/distilld/distilld.toml verify",
-                "verify the export against the sources",
+                "distilld --instance second config",
+                "show those of /etc/distilld/second.toml",
+            ),
+            example("distilld config --check", "validate a changed file"),
+            example(
+                "distilld config --json | jq .settings",
+                "print them for a script",
             ),
         ],
         exits: &[
             DONE,
-            ("1", "failed, or differences found"),
+            ("1", "the root cannot be accessed now"),
             USAGE,
             CONFIGURATION,
         ],
@@ -248,13 +271,10 @@ const HELP: &[Help] = &[
     Help {
         command: "check",
         examples: &[
+            example("distilld check", "check before the first start"),
             example(
-                "distilld --root /srv/lake check",
-                "check before the first start",
-            ),
-            example(
-                "distilld --config /etc/distilld/distilld.toml check",
-                "check a changed configuration",
+                "distilld --instance second check",
+                "check another instance, with its unit",
             ),
         ],
         exits: &[
@@ -306,8 +326,9 @@ pub(super) fn long(command: &str) -> String {
 
 /// Returns the text after the flags of the program's own `--help`, with the precedence of settings.
 pub(super) fn program() -> String {
-    let order = "\nSettings are taken from flags, then from the environment, then from the file of --config, \
-                 then from defaults.\nData goes to stdout, everything else to stderr. Colours and bars are used only on a \
+    let order = "\nSettings are taken from flags, then from the environment, then from the configuration file, then \
+                 from defaults.\nThe file is that of --config, else of --instance, else of DISTILLD_CONFIG, else \
+                 /etc/distilld/distilld.toml where it exists.\nData goes to stdout, everything else to stderr. Colours and bars are used only on a \
                  terminal, and no colours with NO_COLOR.";
     long("distilld") + order
 }

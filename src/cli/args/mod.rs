@@ -14,7 +14,9 @@ use clap::{Parser, Subcommand};
 
 pub use crate::config::GlobalArguments;
 pub use dataset::{CiteArguments, Range, RowsArguments, VerifyArguments};
-pub use flags::{Dialect, ExportArguments, Output, RebuildArguments, RunArguments};
+pub use flags::{
+    ConfigArguments, Dialect, ExportArguments, Output, RebuildArguments, RunArguments,
+};
 pub use queries::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, QueryCommand,
     RetryArguments, ShowArguments, StatusArguments, stream,
@@ -30,20 +32,19 @@ pub use rfc3339::rfc3339;
     about = "Turns scored model runs into training samples while they are written",
     long_about = "Follows the scored runs of a lakehouse and appends a supervised fine-tuning sample to \
                   ROOT/data/distilled/sft/sft_export.jsonl for each accepted one: exactly once, and never for a \
-                  rejected one.",
+                  rejected one.\n\nWithout a command: prints the health verdict in one line and exits with the code of \
+                  `status --check`.",
     after_help = help::short("distilld"),
     after_long_help = help::program(),
-    subcommand_required = true,
-    arg_required_else_help = true,
     max_term_width = 100
 )]
 pub struct Arguments {
     /// The flags that are accepted before or after any command.
     #[command(flatten)]
     pub global: GlobalArguments,
-    /// The command.
+    /// The command; without one the health verdict is printed.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// The command.
@@ -110,6 +111,12 @@ pub enum Command {
     /// daemon would fail.
     #[command(after_help = help::short("check"), after_long_help = help::long("check"))]
     Check,
+    /// Show the settings in force and the source of each
+    ///
+    /// Prints each key with its value and whether a flag, an environment variable, a line of the configuration file or
+    /// the default gave it. These are the settings of a daemon that starts now with the same flags and environment.
+    #[command(after_help = help::short("config"), after_long_help = help::long("config"))]
+    Config(ConfigArguments),
 }
 
 #[cfg(test)]
@@ -141,7 +148,7 @@ mod tests {
     #[test]
     fn every_command_is_parsed() {
         let check = |line: &str, command: Command| {
-            assert_eq!(parse(line).unwrap().command, command, "{line}")
+            assert_eq!(parse(line).unwrap().command, Some(command), "{line}")
         };
         check("distilld run", Command::Run(RunArguments::default()));
         check(
@@ -180,9 +187,12 @@ mod tests {
 
     #[test]
     fn a_usage_error_exits_with_2() {
+        assert_eq!(parse("distilld").unwrap().command, None);
         let lines = [
-            "distilld",
             "distilld walk",
+            "distilld --instance a/b status",
+            "distilld --instance a --config b status",
+            "distilld config --json --check",
             "distilld --rot /r run",
             "distilld export --recorded-at now",
             "distilld rebuild --state-only --drop-missing",
