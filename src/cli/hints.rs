@@ -7,6 +7,7 @@ use crate::batch::export::BatchError;
 use crate::batch::pair::PairReadError;
 use crate::batch::verify::error::VerifyError;
 use crate::cli::run::DaemonError;
+use crate::cli::wait::WaitError;
 use crate::config::{ConfigError, as_typed};
 use crate::engine::EngineError;
 use crate::platform::background::{THREADS_FIX, ThreadError, is_out_of_threads};
@@ -62,6 +63,7 @@ pub fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
         .or_else(|| hint(error, ledger::retract))
         .or_else(|| hint(error, ledger::read))
         .or_else(|| hint(error, |refusal: &UserError| refusal.fix.clone()))
+        .or_else(|| hint(error, |end: &WaitError| end.error.fix.clone()))
         .or_else(|| hint(error, |error: &std::io::Error| disk(error, "it")))
 }
 

@@ -13,6 +13,7 @@ mod retract;
 pub mod run;
 mod stopped;
 mod verify;
+mod wait;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -137,7 +138,7 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
         });
     let code = result.unwrap_or_else(|error| {
         terminal.report(&*error, remedy(&*error).as_deref());
-        ExitCode::from(FAILED)
+        ExitCode::from(wait::exit_code(&error))
     });
     output::flush(FINAL_OUTPUT_TIMEOUT);
     code
@@ -193,6 +194,7 @@ fn run(
         Command::Cite(arguments) => return dataset::cite(&export_path(&settings.root), &arguments),
         Command::Rebuild(arguments) => rebuild(&without_links_in(settings), arguments)?,
         Command::Query(query) => return queries::answer(settings, &query),
+        Command::Wait(arguments) => return wait::wait(settings, &arguments),
         Command::Retract(arguments) => return retract::run(settings, &arguments),
         Command::Check => return check(settings, config),
         // It ends before the log starts.

@@ -110,5 +110,7 @@ mod train;
 mod units;
 /// `verify`: every kind of difference, every documented exception, and no false alarm with a running daemon.
 mod verify;
+/// `wait --fresh` and its exit codes.
+mod wait;
 /// `status --watch` at a real terminal: its output, and the terminal's settings afterwards.
 mod watching;

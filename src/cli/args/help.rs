@@ -242,6 +242,35 @@ const HELP: &[Help] = &[
         ],
     },
     Help {
+        command: "wait",
+        examples: &[
+            example(
+                "distilld wait --fresh && train",
+                "train on everything that is in the lake now",
+            ),
+            example(
+                "distilld wait --fresh --timeout 10m --json",
+                "give up after ten minutes, print the end as JSON",
+            ),
+        ],
+        exits: &[
+            (
+                "0",
+                "everything that was in the lake is exported or refused",
+            ),
+            ("1", "the daemon cannot be asked"),
+            USAGE,
+            ("3", "the timeout ended before"),
+            ("4", "no daemon runs"),
+            ("5", "the daemon is stopped by a fault, or unresponsive"),
+            (
+                "6",
+                "everything that can be read is exported or refused, but not everything can be read",
+            ),
+            CONFIGURATION,
+        ],
+    },
+    Help {
         command: "retract",
         examples: &[
             example(
@@ -366,7 +395,7 @@ mod tests {
         for example in all().flat_map(|help| help.examples) {
             let words = example
                 .line
-                .split('|')
+                .split(['|', '&'])
                 .next()
                 .unwrap_or_default()
                 .split_whitespace();

@@ -9,6 +9,7 @@ pub mod help;
 pub(crate) mod queries;
 mod retract;
 pub(crate) mod rfc3339;
+mod wait;
 
 use clap::{Parser, Subcommand};
 
@@ -23,6 +24,7 @@ pub use queries::{
 };
 pub use retract::RetractArguments;
 pub use rfc3339::rfc3339;
+pub use wait::WaitArguments;
 
 /// The whole command line.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
@@ -96,6 +98,14 @@ pub enum Command {
     /// The commands that query.
     #[command(flatten)]
     Query(QueryCommand),
+    /// Wait until what is in the lake is exported or refused
+    ///
+    /// Returns once every line that was in the lake when the command began has a row or a verdict that refuses it, and
+    /// its row and its retractions can be read: `distilld wait --fresh && train`. A run without evidence in the lake
+    /// does not prolong the wait, nor does what is written meanwhile. A last line without a newline is waited for as
+    /// long as it may settle.
+    #[command(after_help = help::short("wait"), after_long_help = help::long("wait"))]
+    Wait(WaitArguments),
     /// Take runs out of the effective set by a standing order
     ///
     /// The rows of these runs are retracted in the ledger, and later lines of the runs earn no row, until the order is
