@@ -1,5 +1,5 @@
-//! `wait --fresh`: it returns when everything that was in the lake has its row or its refusal, and its exit code is that of the
-//! reason for its end.
+//! `wait --fresh`: it returns when everything that was in the lake has its row or its refusal, and each other end has an
+//! exit code.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
