@@ -7,7 +7,8 @@ use crate::batch::export::BatchError;
 use crate::batch::pair::PairReadError;
 use crate::batch::verify::error::VerifyError;
 use crate::cli::run::DaemonError;
-use crate::config::ConfigError;
+use crate::cli::wait::WaitError;
+use crate::config::{ConfigError, as_typed};
 use crate::engine::EngineError;
 use crate::platform::background::{THREADS_FIX, ThreadError, is_out_of_threads};
 use crate::platform::root_lock::LockError;
@@ -62,16 +63,17 @@ pub fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
         .or_else(|| hint(error, ledger::retract))
         .or_else(|| hint(error, ledger::read))
         .or_else(|| hint(error, |refusal: &UserError| refusal.fix.clone()))
+        .or_else(|| hint(error, |end: &WaitError| end.error.fix.clone()))
         .or_else(|| hint(error, |error: &std::io::Error| disk(error, "it")))
 }
 
-/// Returns an error and its hint in one line, for the service manager.
+/// Returns an error and its hint in one line, for the service manager, with commands that work as typed.
 #[must_use]
 pub fn in_one_line(error: &(dyn Error + 'static)) -> String {
-    match remedy(error) {
+    as_typed(&match remedy(error) {
         Some(fix) => format!("{error}; {fix}"),
         None => error.to_string(),
-    }
+    })
 }
 
 /// Returns the hint for an I/O error. `what` names the path, which the error message contains.
@@ -119,11 +121,16 @@ fn config(error: &ConfigError) -> String {
     match error {
         ConfigError::FileUnreadable { source, .. } => match source.kind() {
             ErrorKind::NotFound => {
-                "name an existing file with --config, or omit --config".to_owned()
+                "name an existing file with --config, --instance or DISTILLD_CONFIG, or omit them; `ls /etc/distilld` \
+                 lists the instances of this host"
+                    .to_owned()
             }
             ErrorKind::InvalidData => "save the file as UTF-8".to_owned(),
-            ErrorKind::InvalidInput => "name a regular file with --config".to_owned(),
-            _ => disk(source, "the file"),
+            ErrorKind::InvalidInput => "name a regular file".to_owned(),
+            ErrorKind::PermissionDenied => {
+                "give the user that runs this the right to read the file, or use sudo".to_owned()
+            }
+            _ => "name a file that can be read; `distilld config` shows which one applies".to_owned(),
         },
         ConfigError::Syntax { .. } => {
             "correct that line; `man distilld.toml` shows how each key is written".to_owned()
@@ -134,7 +141,10 @@ fn config(error: &ConfigError) -> String {
         ConfigError::BadValue { key, .. } => {
             format!("change `{key}` there, or remove it to use the default")
         }
-        ConfigError::RootMissing => "distilld --root DIR, where DIR contains data/".to_owned(),
+        ConfigError::RootMissing => {
+            "distilld --root DIR, where DIR contains data/; or set the key `root` in /etc/distilld/distilld.toml"
+                .to_owned()
+        }
         ConfigError::RootEmpty { .. } => {
             "name a directory there, or remove it to use the next of --root, LH_DISTILL_ROOT and the key `root`"
                 .to_owned()

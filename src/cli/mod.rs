@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod check;
+mod config;
 mod dataset;
 mod export;
 pub mod hints;
@@ -11,6 +12,8 @@ pub mod render;
 mod retract;
 pub mod run;
 mod stopped;
+mod verify;
+mod wait;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -21,13 +24,11 @@ use std::time::Duration;
 
 use clap::Parser as _;
 
-use crate::batch::pair::LakeReader;
-use crate::batch::verify::{self, VerifyOptions, VerifyReport, VerifyResult};
 use crate::cli::args::{Arguments, Command, RebuildArguments, VerifyArguments};
 use crate::cli::check::Severity;
 use crate::cli::hints::{UserError, in_one_line, remedy};
 use crate::cli::run::DaemonError;
-use crate::config::{Environment, Settings};
+use crate::config::{ConfigError, Environment, Invocation, Settings, Sources, config_file};
 use crate::console::logging;
 use crate::console::output;
 use crate::console::progress::{self, Steps};
@@ -68,34 +69,45 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
         }
     };
     let mut arguments = arguments;
-    if let Command::Run(run) = &mut arguments.command {
+    if let Some(Command::Run(run)) = &mut arguments.command {
         arguments.global.listen = run.listen.take();
     }
     let environment = Environment::from_env();
     let terminal = Terminal::for_stderr(&environment);
-    let is_daemon = matches!(&arguments.command, Command::Run(run) if !run.once);
+    let is_daemon = matches!(&arguments.command, Some(Command::Run(run)) if !run.once);
     // Drawing a bar waits for the terminal.
     progress::init(terminal.draws && !is_daemon);
-    if let Some(result) = dataset::without_settings(&arguments.command) {
+    if let Some(result) = arguments
+        .command
+        .as_ref()
+        .and_then(dataset::without_settings)
+    {
         return result.unwrap_or_else(|error| {
             terminal.report(&*error, remedy(&*error).as_deref());
             ExitCode::from(FAILED)
         });
     }
     // Only `run` is the unit; another command in its environment must not send notifications.
-    let is_unit = matches!(arguments.command, Command::Run(_));
+    let is_unit = matches!(arguments.command, Some(Command::Run(_)));
     let manager = || match is_unit {
         true => ServiceManager::from_environment(),
         false => Ok(ServiceManager::default()),
     };
-    let settings = match Settings::load(&arguments.global, &environment) {
-        Ok(settings) => settings,
+    let (settings, sources) = match load(&arguments, &environment) {
+        Ok(loaded) => loaded,
         Err(error) => {
             terminal.report(&error, remedy(&error).as_deref());
             notify_failure(&manager().unwrap_or_default(), &error, error.errno());
             return ExitCode::from(error.exit_code());
         }
     };
+    if let Some(Command::Config(arguments)) = &arguments.command {
+        let result = config::config(&settings, &sources, arguments);
+        return result.unwrap_or_else(|error| {
+            terminal.report(&*error, remedy(&*error).as_deref());
+            ExitCode::from(config::exit_code(&error))
+        });
+    }
     // A command waits for the reader of its output.
     if is_daemon && let Err(source) = output::detach() {
         let error = DaemonError::Start(source);
@@ -110,29 +122,64 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
         );
     }
     let (command, global) = (arguments.command, arguments.global);
-    let config = global.config.clone();
     let reloader = Reloader {
         read: Box::new(move || Settings::load_again(&global, &environment)),
         log,
     };
     let result = manager()
         .map_err(|error| DaemonError::Start(error).into())
-        .and_then(|manager| run(command, &settings, config.as_deref(), reloader, manager));
+        .and_then(|manager| {
+            run(
+                command,
+                &settings,
+                sources.file.as_deref(),
+                reloader,
+                manager,
+            )
+        });
     let code = result.unwrap_or_else(|error| {
         terminal.report(&*error, remedy(&*error).as_deref());
-        ExitCode::from(FAILED)
+        ExitCode::from(wait::exit_code(&error))
     });
     output::flush(FINAL_OUTPUT_TIMEOUT);
     code
 }
 
+/// Loads the settings, and keeps how other commands find the same lake. `config` and `check` report an unusable root
+/// themselves.
+fn load(
+    arguments: &Arguments,
+    environment: &Environment,
+) -> Result<(Settings, Sources), ConfigError> {
+    let global = &arguments.global;
+    let loaded = Settings::load_with_sources(global, environment);
+    let invocation = match &loaded {
+        Ok((settings, sources)) => Invocation::of_settings(global, environment, settings, sources),
+        Err(_) => {
+            let file = config_file(global, environment);
+            Invocation::of_arguments(global, environment, file.as_deref())
+        }
+    };
+    invocation.set();
+    let (settings, sources) = loaded?;
+    match (settings.check_root(&sources), &arguments.command) {
+        (Err(_), Some(Command::Config(_)))
+        | (Err(ConfigError::RootOutOfReach { .. }), Some(Command::Check))
+        | (Ok(()), _) => Ok((settings, sources)),
+        (Err(error), _) => Err(error),
+    }
+}
+
 fn run(
-    command: Command,
+    command: Option<Command>,
     settings: &Settings,
     config: Option<&Path>,
     reloader: Reloader,
     manager: ServiceManager,
 ) -> Result<ExitCode, AnyError> {
+    let Some(command) = command else {
+        return queries::health(settings);
+    };
     match command {
         Command::Run(arguments) => run_daemon(settings, arguments.once, reloader, manager)?,
         Command::Export(arguments) => export::export(&without_links_in(settings), &arguments)?,
@@ -140,7 +187,7 @@ fn run(
             at: None,
             rejected_elsewhere,
             ..
-        }) => return verify(&without_links_in(settings), rejected_elsewhere),
+        }) => return verify::verify(&without_links_in(settings), rejected_elsewhere),
         Command::Verify(VerifyArguments {
             at: Some(version), ..
         }) => return dataset::verify_at(&export_path(&settings.root), version),
@@ -148,8 +195,11 @@ fn run(
         Command::Cite(arguments) => return dataset::cite(&export_path(&settings.root), &arguments),
         Command::Rebuild(arguments) => rebuild(&without_links_in(settings), arguments)?,
         Command::Query(query) => return queries::answer(settings, &query),
+        Command::Wait(arguments) => return wait::wait(settings, &arguments),
         Command::Retract(arguments) => return retract::run(settings, &arguments),
         Command::Check => return check(settings, config),
+        // It ends before the log starts.
+        Command::Config(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -188,132 +238,6 @@ fn notify_failure(
 ) {
     manager.failed(&status_line::failed(&in_one_line(error)), errno);
     let _delivered = manager.flush(FINAL_NOTIFY_TIMEOUT);
-}
-
-/// The remedy for a `verify` that could not read everything.
-const UNREADABLE_FIX: &str = "run it as a user who may read all day-files, or mount their file system; `distilld check` names the rights \
-                              that are missing";
-
-/// The time that a difference must persist to count while a daemon runs: far more than it needs for a row.
-const VERIFY_PATIENCE: Duration = Duration::from_secs(3);
-
-fn verify(settings: &Settings, rejected_elsewhere: bool) -> Result<ExitCode, AnyError> {
-    let options = VerifyOptions {
-        max_line_bytes: usize::try_from(settings.max_line_bytes)?,
-        settle: settings.settle,
-        patience: VERIFY_PATIENCE,
-        rows_held_max: verify::ROWS_HELD_MAX,
-    };
-    let mut bars = Steps::default();
-    let lake = LakeReader::new(&OsStorage, &settings.root)?.excluding(&settings.exclude);
-    let deleted_rows = |rows: &[u64]| queries::deleted_rows(settings, rows);
-    let report = verify::verify_knowing(
-        &lake,
-        &options,
-        &deleted_rows,
-        &mut |what, done_bytes, total_bytes| bars.at(what, done_bytes, total_bytes),
-    )?;
-    drop(bars);
-    for (path, error) in &report.skipped {
-        tracing::warn!(path = %path.display(), %error, "skipped {} ({error})", path.display());
-    }
-    let work = report.work;
-    tracing::debug!(
-        slices = work.slices,
-        facts_held = work.facts_held,
-        rows_made = work.rows_made,
-        "compared the differing rows in {} slices of up to {} rows and lines",
-        work.slices,
-        work.facts_held
-    );
-    let result = &report.result;
-    if result.has_exceptions() {
-        tracing::info!(
-            superseded = result.superseded,
-            rewritten = result.rewritten,
-            contradicted = result.contradicted,
-            refused_now = result.refused_now,
-            orphaned = result.orphaned,
-            other_dialect = result.other_dialect,
-            "sources changed after their rows were written; keeping those rows; `distilld rebuild --dry-run` shows what a new export would have"
-        );
-    }
-    let text = serde_json::to_string(result)?;
-    if rejected_elsewhere {
-        let mut stdout = io::stdout().lock();
-        for run_id in &report.rejected_elsewhere {
-            if run_id.contains(['\n', '\r']) {
-                tracing::warn!(
-                    "the run ID {run_id:?} has more than one line; pass it to `distilld retract` as an argument"
-                );
-            } else {
-                writeln!(stdout, "{run_id}")?;
-            }
-        }
-        writeln!(io::stderr(), "{text}")?;
-    } else {
-        writeln!(io::stdout(), "{text}")?;
-    }
-    match &report.first_difference {
-        Some(difference) => Err(difference_error(result, difference).into()),
-        None if result.complete => Ok(ExitCode::SUCCESS),
-        None => Err(incomplete_error(&report).into()),
-    }
-}
-
-/// Returns the error of a `verify` that found no difference in what it could read.
-fn incomplete_error(report: &VerifyReport) -> UserError {
-    match report.skipped.first() {
-        Some((path, error)) => UserError {
-            what: format!(
-                "cannot verify everything: {} paths cannot be read; the first: {} ({error})",
-                report.skipped.len(),
-                path.display()
-            ),
-            fix: UNREADABLE_FIX.to_owned(),
-        },
-        None => UserError {
-            what: format!(
-                "cannot verify everything: the sources of {} keys changed during the verification",
-                report.result.inconclusive
-            ),
-            fix: "run `distilld verify` again".to_owned(),
-        },
-    }
-}
-
-/// The maximum number of days printed on stderr; the result has all of them.
-const PRINTED_DAYS_MAX: usize = 20;
-
-/// Returns the error of a failed `verify`: the worst difference, then the first of each day.
-fn difference_error(result: &VerifyResult, difference: &str) -> UserError {
-    let failed = result.days.iter().filter(|day| day.is_failure());
-    let days = failed.clone().count();
-    let mut what = format!("export and sources differ: {difference}");
-    for day in failed.take(PRINTED_DAYS_MAX) {
-        what += &format!("\n  {day}");
-    }
-    if days > PRINTED_DAYS_MAX {
-        what += &format!(
-            "\n  and {} more days, see `days` in the result",
-            days - PRINTED_DAYS_MAX
-        );
-    }
-    let fix = match result.skipped {
-        0 if result.missing > 0 => {
-            "find out why they differ; `distilld rebuild --state-only` makes the next start append the rows that are \
-             missing; as a last resort `distilld rebuild` writes a new export (`--dry-run` shows its rows)"
-        }
-        0 => {
-            "find out why they differ; as a last resort `distilld rebuild` writes a new export from the sources \
-             (`--dry-run` shows its rows)"
-        }
-        _ => UNREADABLE_FIX,
-    };
-    UserError {
-        what,
-        fix: fix.to_owned(),
-    }
 }
 
 fn rebuild(settings: &Settings, arguments: RebuildArguments) -> Result<(), AnyError> {

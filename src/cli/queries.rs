@@ -12,7 +12,8 @@ use crate::cli::hints::UserError;
 use crate::cli::render;
 use crate::cli::render::status::TerminalSize;
 use crate::cli::{AnyError, FAILED};
-use crate::config::{Environment, Settings};
+use crate::config::{Environment, Settings, as_typed};
+use crate::console::escape::Printable;
 use crate::console::table::{plain_table, thousands, trim_table};
 use crate::console::terminal::Terminal;
 use crate::lake::chunk::LineLimits;
@@ -25,6 +26,7 @@ use crate::query::dead_letters;
 use crate::query::dead_letters::{DeadLetterFilter, DeadLetterInfo, DeadLetterPage};
 use crate::query::explain;
 use crate::query::explain::{DeletedRows, ExplainContext, Explanation, Page};
+use crate::query::health::Health;
 use crate::query::offline::{InquireError, OfflineState, inquire};
 use crate::query::plan;
 use crate::query::plan::{Plan, PlanContext};
@@ -49,6 +51,25 @@ pub(super) fn answer(settings: &Settings, query: &QueryCommand) -> Result<ExitCo
 /// The exit code of `status --check` while the verdict passes without an action of the operator.
 const NOT_YET_HEALTHY: u8 = 3;
 
+/// Prints the health verdict in one line, and what changes it to stderr.
+pub(super) fn health(settings: &Settings) -> Result<ExitCode, AnyError> {
+    let status = status::status(settings, HostClock::new().wall_ms())?;
+    print(&format!("{}\n", Printable(&status.health.to_string())))?;
+    if let Some(fix) = &status.health.fix {
+        eprintln!("fix: {}", Printable(fix));
+    }
+    Ok(exit_code(status.health.verdict))
+}
+
+/// Returns the exit code of `status --check`.
+fn exit_code(verdict: Health) -> ExitCode {
+    ExitCode::from(match verdict {
+        verdict if verdict.is_temporary() => NOT_YET_HEALTHY,
+        verdict if !verdict.is_ready() => FAILED,
+        _ => 0,
+    })
+}
+
 fn status(settings: &Settings, arguments: &StatusArguments) -> Result<ExitCode, AnyError> {
     if arguments.watch {
         render::live_status::watch(settings)?;
@@ -60,12 +81,10 @@ fn status(settings: &Settings, arguments: &StatusArguments) -> Result<ExitCode, 
     } else {
         print(&render::status::page(&status, screen()))?;
     }
-    let verdict = status.health.verdict;
-    Ok(ExitCode::from(match arguments.check {
-        true if verdict.is_temporary() => NOT_YET_HEALTHY,
-        true if !verdict.is_ready() => FAILED,
-        _ => 0,
-    }))
+    Ok(match arguments.check {
+        true => exit_code(status.health.verdict),
+        false => ExitCode::SUCCESS,
+    })
 }
 
 /// Returns the terminal's width and whether it shows colours; 80 columns without colours if stdout is not a terminal.
@@ -140,7 +159,8 @@ pub(super) fn deleted_rows(settings: &Settings, rows: &[u64]) -> BTreeSet<u64> {
             Err(InquireError::NoState(_)) => return deleted,
             Err(error) => {
                 tracing::warn!(
-                    "rows of deleted day-files count as duplicates, because the state cannot be read: {error}; run `distilld verify` again"
+                    "rows of deleted day-files count as duplicates, because the state cannot be read: {error}; run {} again",
+                    as_typed("`distilld verify`")
                 );
                 return deleted;
             }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cli::stopped::wait_for_operator;
-use crate::config::Settings;
+use crate::config::{Settings, as_typed};
 use crate::console::progress::{OnStep, Steps};
 use crate::daemon::event_loop::{EventLoop, Reloader, Shared, catch_up};
 use crate::daemon::inbox::Inbox;
@@ -370,8 +370,10 @@ fn log_opened(report: &OpenReport, settings: &Settings, root: &Path) {
     if report.rows_unknown_category > 0 {
         tracing::warn!(
             rows = report.rows_unknown_category,
-            "the export has {} rows of categories that are no longer accepted; keeping them until `distilld rebuild --drop-missing`, `distilld verify` reports them as forbidden",
-            report.rows_unknown_category
+            "the export has {} rows of categories that are no longer accepted; keeping them until {}, {} reports them as forbidden",
+            report.rows_unknown_category,
+            as_typed("`distilld rebuild --drop-missing`"),
+            as_typed("`distilld verify`")
         );
     }
     let case = match report.case {

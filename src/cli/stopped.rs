@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::hints::remedy;
-use crate::config::Settings;
+use crate::config::{Settings, as_typed};
 use crate::daemon::event_loop::Shared;
 use crate::daemon::status_line::{self, UnitStatus};
 use crate::daemon::watchdog::{Watchdog, Watched};
@@ -33,7 +33,7 @@ pub(super) fn wait_for_operator(
     cache: &StatusCache,
     error: &EngineError,
 ) -> std::io::Result<()> {
-    let fix = remedy(error);
+    let fix = remedy(error).map(|fix| as_typed(&fix));
     let wall_ms = shared.clock.wall_ms();
     let fault = Fault {
         at: stamp(wall_ms),

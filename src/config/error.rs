@@ -27,6 +27,19 @@ pub enum Origin {
     Default,
 }
 
+impl Origin {
+    /// Returns the kind of the location, in one word.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Flag(_) => "flag",
+            Self::Variable(_) => "env",
+            Self::File { .. } => "file",
+            Self::Default => "default",
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -40,7 +53,7 @@ impl fmt::Display for Origin {
 /// An unusable configuration. The program exits with [`ConfigError::exit_code`].
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file of `--config` cannot be read.
+    /// The configuration file cannot be read.
     #[error("{}: cannot read the configuration file: {source}", file.display())]
     FileUnreadable {
         /// The file.
@@ -80,8 +93,7 @@ pub enum ConfigError {
     },
     /// No root is configured.
     #[error(
-        "no root: neither --root DIR, nor the variable LH_DISTILL_ROOT, nor the key `root` in the file of --config is \
-         set"
+        "no root: neither --root DIR, nor the variable LH_DISTILL_ROOT, nor the key `root` of a configuration file is set"
     )]
     RootMissing,
     /// The root is the empty string.

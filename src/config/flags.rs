@@ -29,9 +29,11 @@ pub struct GlobalArguments {
 
     /// Configuration file, in TOML
     ///
-    /// No file is read without this flag. Each key can also be given by a flag or an environment variable, which
-    /// override the file: DISTILLD_SETTLE_MS for `settle_ms` and so on, but LH_DISTILL_ROOT for `root` and RUST_LOG for
-    /// `log`. An unknown key is an error.
+    /// Without this flag the file of --instance is read, then that of the variable DISTILLD_CONFIG, then
+    /// /etc/distilld/distilld.toml where it exists. That last one is not read by a command that names a root by --root
+    /// or LH_DISTILL_ROOT. Each key can also be given by a flag or an environment variable, which override the file:
+    /// DISTILLD_SETTLE_MS for `settle_ms` and so on, but LH_DISTILL_ROOT for `root` and RUST_LOG for `log`. An unknown
+    /// key is an error. `distilld config` shows the values in force and the source of each.
     ///
     /// A running daemon reads it again on SIGHUP (`systemctl reload`), and applies changes of all keys except `root`,
     /// `state_dir`, `exclude`, `listen`, `log_format`, which need a restart.
@@ -42,6 +44,19 @@ pub struct GlobalArguments {
         help_heading = "Global options"
     )]
     pub config: Option<PathBuf>,
+
+    /// Name of an instance: NAME for /etc/distilld/NAME.toml
+    ///
+    /// The service distilld@NAME has the same file. `distilld` is the name of the default instance.
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        value_parser = parse_instance,
+        conflicts_with = "config",
+        help_heading = "Global options"
+    )]
+    pub instance: Option<String>,
 
     /// Directory of the daemon's state
     ///
@@ -99,4 +114,15 @@ pub struct GlobalArguments {
     /// The value of `--listen` of `run`.
     #[arg(skip)]
     pub listen: Option<String>,
+}
+
+/// Parses the name of an instance: a file name that systemd also accepts as the name of an instance.
+fn parse_instance(text: &str) -> Result<String, String> {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_-.:@".contains(c);
+    let is_name =
+        text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(is_allowed);
+    match is_name {
+        true => Ok(text.to_owned()),
+        false => Err("an instance is named by letters, digits and _ - . : @, without a directory and `.toml`".to_owned()),
+    }
 }

@@ -1,7 +1,7 @@
 //! The configuration: fragments from flags, environment and file, merged in a fixed order, validated, and returned as
 //! [`Settings`].
 //!
-//! The order of precedence for every key is: flag, environment variable, file, default. Each value is validated where
+//! The order of precedence for every key is: flag, environment variable, file, default; `locate` chooses the file. Each value is validated where
 //! it was given, even if it is overridden, so that an error can name its flag, variable or line. Nothing is written
 //! here, and the environment is passed in, never read from the process.
 
@@ -10,8 +10,11 @@ mod error;
 mod exclude;
 mod filter;
 mod flags;
+mod invocation;
 mod keys;
+mod locate;
 pub(crate) mod reload;
+mod sources;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -26,11 +29,14 @@ pub use error::{ConfigError, Origin};
 pub use exclude::Exclude;
 pub use filter::{BadDirective, parse_filter};
 pub use flags::GlobalArguments;
+pub use invocation::{Invocation, as_typed};
 pub(crate) use keys::LINE_BYTES_MAX;
 pub use keys::{KEYS, Key, Kind};
 pub use keys::{LogFormat, Watch};
 use keys::{Value, nearest};
+pub use locate::{CONFIG_DIR, DEFAULT_INSTANCE, instance_file, instance_of};
 pub use reload::Change;
+pub use sources::{Setting, Sources};
 
 /// The exit code for a configuration that an operator has to change: `EX_CONFIG` of sysexits. The unit prevents systemd
 /// from restarting on it.
@@ -109,21 +115,42 @@ impl<N: Into<OsString>, V: Into<OsString>> FromIterator<(N, V)> for Environment 
 /// The values of one source, for some of the keys.
 type Fragment = BTreeMap<&'static str, (Value, Origin)>;
 
+/// Returns the configuration file that these flags and this environment choose.
+#[must_use]
+pub fn config_file(flags: &GlobalArguments, environment: &Environment) -> Option<PathBuf> {
+    locate::locate(flags, environment, Path::new(CONFIG_DIR))
+}
+
 impl Settings {
-    /// Reads the file of `--config` if there is one, merges all sources and validates them.
+    /// Reads the configuration file if there is one, merges all sources and validates them.
     ///
     /// # Errors
     /// The first value that has to be changed. The root must be an existing directory.
     pub fn load(flags: &GlobalArguments, environment: &Environment) -> Result<Self, ConfigError> {
-        let mut merged = match &flags.config {
+        let (settings, sources) = Self::load_with_sources(flags, environment)?;
+        settings.check_root(&sources)?;
+        Ok(settings)
+    }
+
+    /// Loads the settings without checking that the root exists, and returns where each value was given.
+    ///
+    /// # Errors
+    /// The first value that has to be changed.
+    pub fn load_with_sources(
+        flags: &GlobalArguments,
+        environment: &Environment,
+    ) -> Result<(Self, Sources), ConfigError> {
+        let file = config_file(flags, environment);
+        let mut merged = match &file {
             Some(file) => fragment_from_file(file)?,
             None => Fragment::new(),
         };
         // Later fragments override earlier ones.
         merged.extend(fragment_from_environment(environment)?);
         merged.extend(fragment_from_flags(flags)?);
-        check_root(merged.get("root"))?;
-        Ok(Self::from_fragment(merged, environment))
+        let settings = Self::from_fragment(merged.clone(), environment);
+        let sources = Sources::new(file, &merged, &settings);
+        Ok((settings, sources))
     }
 
     /// Loads the settings again in a running daemon, which must not block on the other end of a FIFO.
@@ -134,11 +161,11 @@ impl Settings {
         flags: &GlobalArguments,
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
-        if let Some(file) = &flags.config
-            && std::fs::metadata(file).is_ok_and(|metadata| !metadata.is_file())
+        if let Some(file) = config_file(flags, environment)
+            && std::fs::metadata(&file).is_ok_and(|metadata| !metadata.is_file())
         {
             return Err(ConfigError::FileUnreadable {
-                file: file.clone(),
+                file,
                 source: std::io::Error::new(
                     std::io::ErrorKind::InvalidInput,
                     "not a regular file, cannot be read again",
@@ -343,26 +370,6 @@ fn given(
     }
 }
 
-fn check_root(root: Option<&(Value, Origin)>) -> Result<(), ConfigError> {
-    let Some((Value::Path(root), origin)) = root else {
-        return Err(ConfigError::RootMissing);
-    };
-    let origin = origin.clone();
-    if root.as_os_str().is_empty() {
-        return Err(ConfigError::RootEmpty { origin });
-    }
-    let root = root.clone();
-    match std::fs::metadata(&root) {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(ConfigError::RootNoDirectory { origin, root }),
-        Err(source) => Err(ConfigError::RootOutOfReach {
-            origin,
-            root,
-            source,
-        }),
-    }
-}
-
 /// Returns the first directory that systemd created for `StateDirectory=`.
 fn state_directory(environment: &Environment) -> Option<PathBuf> {
     let first = std::env::split_paths(environment.get("STATE_DIRECTORY")?).next();
@@ -373,7 +380,9 @@ fn unused_variables(environment: &Environment) -> Vec<String> {
     let names = environment.0.keys().filter_map(|name| name.to_str());
     names
         .filter(|name| {
-            name.starts_with(keys::VARIABLE_PREFIX) && KEYS.iter().all(|key| key.variable != *name)
+            name.starts_with(keys::VARIABLE_PREFIX)
+                && *name != locate::CONFIG_VARIABLE
+                && KEYS.iter().all(|key| key.variable != *name)
         })
         .map(str::to_owned)
         .collect()

@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::io::{self, IsTerminal as _};
 
-use crate::config::Environment;
+use crate::config::{Environment, as_typed};
 use crate::console::escape::Printable;
 use crate::console::output;
 
@@ -65,10 +65,10 @@ impl Terminal {
         let level = if self.journal { "<3>" } else { "" };
         let mut text = format!(
             "{level}{red}distilld:{end} {}\n",
-            printable(&error.to_string())
+            printable(&as_typed(&error.to_string()))
         );
         if let Some(fix) = fix {
-            text += &format!("{level}{bold}fix:{end} {}\n", printable(fix));
+            text += &format!("{level}{bold}fix:{end} {}\n", printable(&as_typed(fix)));
         }
         text
     }

@@ -8,6 +8,7 @@ use crate::lake::path::{PairPath, Stream};
 use crate::pair::history::Recent;
 use crate::query::dead_letters::RetryReport;
 use crate::query::status::{Status, UnreadPairs};
+use crate::query::wait::WaitReport;
 
 pub use crate::store::snapshot::StateSnapshot;
 
@@ -26,6 +27,13 @@ pub enum EngineRequest {
         stream: Stream,
         /// Answered when the whole day-file has been read; dropped if the pair is unknown.
         reply: oneshot::Sender<RetryReport>,
+    },
+    /// Requests the end of a wait for all that is in the lake.
+    Wait {
+        /// The name of the wait, which the client chose.
+        id: String,
+        /// Answered when all of it is exported or refused, or reading is stopped.
+        reply: oneshot::Sender<WaitReport>,
     },
     /// Carries out an order of an operator. The error is its text.
     Order(

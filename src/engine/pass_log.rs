@@ -4,6 +4,7 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 
+use crate::config::as_typed;
 use crate::engine::ledger::Event;
 use crate::platform::message_ids;
 use crate::record::ledger::{LedgerLine, Op};
@@ -204,9 +205,10 @@ fn log_malformed(events: Events<MalformedLines>, lines: usize) {
         lines,
         offset,
         reason,
-        "{} in {} moved to dead letters, first {day_file} at byte {offset} ({reason}); `distilld dead-letters` lists them",
+        "{} in {} moved to dead letters, first {day_file} at byte {offset} ({reason}); {} lists them",
         counted(lines as u64, "malformed line"),
         counted(day_files, "day-file"),
+        as_typed("`distilld dead-letters`"),
     );
 }
 

@@ -302,6 +302,15 @@ impl WorkQueue {
         !self.settling.is_empty()
     }
 
+    pub(super) fn is_settling_pair(&self, path: &PairPath) -> bool {
+        self.settling.contains_key(path)
+    }
+
+    /// Returns the pairs with a settle timer.
+    pub(super) fn settling(&self) -> impl Iterator<Item = &PairPath> {
+        self.settling.keys()
+    }
+
     /// Returns the earliest end of a settle timer, monotonic milliseconds.
     pub(super) fn next_settled_ms(&self) -> Option<u64> {
         self.settling.values().min().copied()

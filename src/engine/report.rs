@@ -1,5 +1,6 @@
 //! Read-only accessors: totals, the queue, skipped day-files, and a snapshot of all pairs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::engine::Engine;
@@ -110,6 +111,25 @@ impl Engine {
     #[must_use]
     pub fn is_unread(&self, path: &PairPath) -> bool {
         self.queue.contains(path)
+    }
+
+    /// Returns the pairs that are queued, or have an unterminated line that may settle.
+    #[must_use]
+    pub fn unsettled_pairs(&self) -> BTreeSet<PairPath> {
+        let queued = self.queue.iter().chain(self.queue.settling());
+        queued.cloned().collect()
+    }
+
+    /// Returns whether a pair is queued, or has an unterminated line that may settle.
+    #[must_use]
+    pub fn is_unsettled(&self, path: &PairPath) -> bool {
+        self.queue.contains(path) || self.queue.is_settling_pair(path)
+    }
+
+    /// Returns whether all merged rows are in the export, and all events in the ledger.
+    #[must_use]
+    pub fn all_appended(&self) -> bool {
+        self.commits.all_appended()
     }
 
     /// Returns the day-files that could not be read at the last attempt, and the errors. The pair of each is skipped until

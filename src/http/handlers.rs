@@ -32,6 +32,7 @@ use crate::query::explain::{
 use crate::query::health::DaemonState;
 use crate::query::plan::{PlanContext, plan as plan_run};
 use crate::query::status::{Status, WaitingRun, measured, waiting_oldest};
+use crate::query::wait::WaitReport;
 use crate::store::state::error::StateError;
 
 /// Minimum time between two searches for the longest-waiting runs, so that a page that polls every second is cheap.
@@ -40,6 +41,9 @@ const WAITING_AGE_MAX: Duration = Duration::from_secs(5);
 const LISTED_MAX: usize = 10_000;
 /// Time limit for reading a day-file again, which may be long.
 const RETRY_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Maximum time of one question of a wait; the client asks again.
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Maximum length of a request with orders, bytes; the command sends several.
 const ORDER_BYTES_MAX: usize = 16 << 20;
@@ -154,6 +158,7 @@ pub(super) async fn answer(
         (&Method::GET, "/deleted-rows.json") => deleted_rows(inbox, context, params).await,
         (&Method::GET, "/dead-letters.json") => dead_letters(inbox, context, params).await,
         (&Method::GET, "/plan.json") => plan(inbox, context).await,
+        (&Method::GET, "/wait.json") => wait(inbox, &params).await,
         (&Method::POST, "/dead-letters/retry") => retry(inbox, params).await,
         (&Method::POST, "/retract") => retract(inbox, body).await,
         (&Method::GET, _) => text(StatusCode::NOT_FOUND, "not found"),
@@ -294,6 +299,21 @@ pub(super) async fn retry(inbox: &Inbox, params: QueryParams) -> HttpResponse {
         Ok(Ok(report)) => json(&report),
         Ok(Err(_)) => text(StatusCode::NOT_FOUND, &unknown),
         Err(_) => busy(),
+    }
+}
+
+/// Answers when a wait is over, or at the latest after the time that the client gives.
+async fn wait(inbox: &Inbox, params: &QueryParams) -> HttpResponse {
+    let Some(id) = params.get("id").map(str::to_owned) else {
+        return text(StatusCode::BAD_REQUEST, "parameter id is missing");
+    };
+    let within = Duration::from_millis(params.number("within_ms", 0) as u64);
+    let (reply, answered) = oneshot::channel();
+    inbox.ask(EngineRequest::Wait { id, reply });
+    match tokio::time::timeout(within.min(WAIT_MAX), answered).await {
+        Ok(Ok(report)) => json(&report),
+        Ok(Err(_)) => busy(),
+        Err(_) => json(&WaitReport::pending()),
     }
 }
 

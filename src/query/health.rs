@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::as_typed;
 use crate::console::table::thousands;
 use crate::engine::Lag;
 use crate::query::status::{Fault, SkippedPath};
@@ -256,7 +257,7 @@ pub fn assess(facts: &HealthFacts<'_>) -> HealthReport {
     HealthReport {
         verdict,
         reason,
-        fix: fix.map(str::to_owned),
+        fix: fix.map(as_typed),
     }
 }
 

@@ -12,3 +12,4 @@ pub mod offline;
 pub mod plan;
 pub mod retract;
 pub mod status;
+pub mod wait;

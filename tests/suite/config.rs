@@ -176,7 +176,11 @@ fn a_configured_state_directory_precedes_the_one_in_the_root() {
 #[test]
 fn an_invalid_root_is_reported_with_its_remedy() {
     let missing = Setup::new().error();
-    for way in ["--root", "LH_DISTILL_ROOT", "`root` in the file"] {
+    for way in [
+        "--root",
+        "LH_DISTILL_ROOT",
+        "`root` of a configuration file",
+    ] {
         assert!(missing.contains(way), "{missing}");
     }
     assert!(

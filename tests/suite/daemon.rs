@@ -460,7 +460,7 @@ fn exit_codes_distinguish_usage_from_configuration() {
     run(&["--root", root, "--config", &file, "run"]).check(78, &["settle_ms"]);
     run(&["--root", root, "runn"]).check(2, &["run"]);
     run(&["--root", root, "run", "--twice"]).check(2, &["--twice"]);
-    run(&[]).check(2, &[]);
+    run(&[]).check(78, &["no root"]);
     let mut bad = bench.command(&["run"]);
     bad.env("DISTILLD_SETTLE_MS", "soon");
     bench

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::lake_gen::Stream;
-use crate::support::process::{Bench, Ended, evidence_with, is_root, scored_as};
+use crate::support::process::{Bench, Ended, evidence_with, is_root, scored_as, without_flags};
 
 const STREAMS: [Stream; 2] = [Stream::Scored, Stream::Evidence];
 const PAIRS: [&str; 3] = [
@@ -503,7 +503,8 @@ fn every_remedy_that_a_message_names_helps() {
             }
             let ended = bench.run(&mut bench.command(&["run", "--once"]));
             ended.check(1, &[&format!("`distilld {remedy}`")]);
-            let named = |remedy: &str| ended.stderr.find(&format!("`distilld {remedy}`"));
+            let hints = without_flags(&ended.stderr);
+            let named = |remedy: &str| hints.find(&format!("`distilld {remedy}`"));
             assert!(named(remedies[0]) <= named("rebuild"), "{}", ended.stderr);
             let words: Vec<&str> = remedy.split(' ').collect();
             bench.run(&mut bench.command(&words)).check(0, &[]);

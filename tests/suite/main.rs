@@ -62,6 +62,8 @@ mod golden;
 mod health;
 /// The public sockets: metrics, health, hostile clients.
 mod http;
+/// How a command finds its lake, and the commands in hints.
+mod invocation;
 /// The real daemon, killed repeatedly.
 mod kill;
 /// The ledger of retractions: its events, and its loss.
@@ -112,5 +114,7 @@ mod train;
 mod units;
 /// `verify`: every kind of difference, every documented exception, and no false alarm with a running daemon.
 mod verify;
+/// `wait --fresh` and its exit codes.
+mod wait;
 /// `status --watch` at a real terminal: its output, and the terminal's settings afterwards.
 mod watching;

@@ -15,7 +15,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::kill_harness::{Daemon, wait_until};
 use crate::support::lake_gen::Stream;
 use crate::support::manager::{Freezable, Manager, StoppedThread};
-use crate::support::process::{Bench, LONG, STOP, evidence, evidence_with, scored, scored_as};
+use crate::support::process::{
+    Bench, LONG, STOP, evidence, evidence_with, scored, scored_as, without_flags,
+};
 
 const PAIR: &str = "2026/01/01/audits.jsonl";
 /// The watchdog time-out: four of the daemon's check intervals.
@@ -198,7 +200,7 @@ fn a_start_with_a_raised_limit_names_the_lines_that_it_would_accept() {
         let mut command = bench.command(&["run", "--once"]);
         let ended = bench.run(command.env("DISTILLD_MAX_LINE_BYTES", limit));
         ended.check(0, &[]);
-        ended.stderr
+        without_flags(&ended.stderr)
     };
     let named = "1 malformed line of 1 day-file was too long and is within max_line_bytes now; `distilld dead-letters \
                  retry 2026/01/01/audits.jsonl` reads";
@@ -214,7 +216,7 @@ fn a_start_with_a_raised_limit_names_the_lines_that_it_would_accept() {
     // Without a daemon, with the limit of this command.
     let status = bench.status();
     assert_eq!(status["within_limit"]["lines"], 1);
-    let text = bench.run(&mut bench.command(&["status"])).stdout;
+    let text = without_flags(&bench.run(&mut bench.command(&["status"])).stdout);
     assert!(text.contains(&format!("too long  {named}")[..60]), "{text}");
     let mut daemon = bench.start_caught_up();
     assert!(bench.log_text().contains(named), "{}", bench.log_text());

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::support::kill_harness::wait_until;
-use crate::support::process::{Bench, LONG};
+use crate::support::process::{Bench, LONG, without_flags};
 use crate::support::pty::{Left, Session, Shown};
 
 const PAIR: &str = "2026/01/01/n.jsonl";
@@ -151,7 +151,7 @@ fn catching_up_and_adoption_show_a_bar_below_the_log() {
 /// Runs a command that fails; it must report the problem, and the remedy in a line of its own.
 fn check_error(bench: &Bench, command: &mut Command, code: i32, what: &str, fix: &str) {
     let ended = bench.run(command);
-    let stderr = &ended.stderr;
+    let stderr = &without_flags(&ended.stderr);
     assert_eq!(ended.status.code(), Some(code), "{command:?}: {stderr}");
     let error = stderr.lines().find(|line| line.starts_with("distilld: "));
     assert!(
@@ -201,7 +201,7 @@ fn every_configuration_error_names_its_remedy() {
     check(
         no_root(&["--config", "/", "run"]),
         "/: cannot read",
-        "distilld check",
+        "name a file that can be read",
     );
     for (text, what, fix) in [
         ("root = ", "toml:1: not valid TOML", "correct that line"),

@@ -25,7 +25,12 @@ pub fn an_invalid_configuration_is_rejected_with_the_reason(host: &Host) {
     host.start();
     let before = host.property("MainPID");
     host.configure("setle_ms = 1234");
-    host.systemctl(&["reload", SERVICE]);
+    let reload = host.run("systemctl", &["reload", SERVICE]);
+    assert_eq!(reload.code, Some(1), "{}", reload.text);
+    host.wait("the error is in the journal", || {
+        let log = host.journal(&["--priority=err"]);
+        log.contains("distilld.toml") && log.contains("did you mean `settle_ms`")
+    });
     host.wait("the refusal is the status", || {
         host.property("StatusText").contains("reload rejected")
     });

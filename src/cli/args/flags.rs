@@ -26,6 +26,23 @@ pub struct RunArguments {
     pub listen: Option<String>,
 }
 
+/// Flags of `config`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct ConfigArguments {
+    /// Print one JSON object
+    ///
+    /// Keys are only added in later versions. Default: a table.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print nothing, and exit with 78 if the configuration is invalid
+    ///
+    /// The units run this at a reload, so that `systemctl reload` fails where the daemon rejects the file. Default: print
+    /// the values.
+    #[arg(long, conflicts_with = "json")]
+    pub check: bool,
+}
+
 /// Flags of `export`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ExportArguments {

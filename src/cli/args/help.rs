@@ -42,26 +42,49 @@ const HELP: &[Help] = &[
     Help {
         command: "distilld",
         examples: &[
+            example("distilld", "print the health verdict in one line"),
+            example("distilld status", "show lag and waiting runs"),
             example(
-                "distilld --root /srv/lake run",
-                "follow the lake until a signal",
+                "distilld --instance second verify",
+                "verify the export of /etc/distilld/second.toml",
             ),
             example(
-                "distilld --root /srv/lake status",
-                "show lag and waiting runs",
+                "distilld --root /srv/lake run",
+                "follow a lake without a configuration file",
             ),
             example(
                 "distilld --root /srv/lake export --dry-run",
                 "count the rows of a batch over the history",
             ),
+        ],
+        exits: &[
+            ("0", "done; without a command: fresh or no_sources"),
+            ("1", "failed, or differences found"),
+            (
+                "3",
+                "without a command: starting, recovering or catching_up",
+            ),
+            USAGE,
+            CONFIGURATION,
+        ],
+    },
+    Help {
+        command: "config",
+        examples: &[
+            example("distilld config", "show the settings of a packaged host"),
             example(
-                "distilld --config /etc/distilld/distilld.toml verify",
-                "verify the export against the sources",
+                "distilld --instance second config",
+                "show those of /etc/distilld/second.toml",
+            ),
+            example("distilld config --check", "validate a changed file"),
+            example(
+                "distilld config --json | jq .settings",
+                "print them for a script",
             ),
         ],
         exits: &[
             DONE,
-            ("1", "failed, or differences found"),
+            ("1", "the root cannot be accessed now"),
             USAGE,
             CONFIGURATION,
         ],
@@ -219,6 +242,35 @@ const HELP: &[Help] = &[
         ],
     },
     Help {
+        command: "wait",
+        examples: &[
+            example(
+                "distilld wait --fresh && train",
+                "train on everything that is in the lake now",
+            ),
+            example(
+                "distilld wait --fresh --timeout 10m --json",
+                "give up after ten minutes, print the end as JSON",
+            ),
+        ],
+        exits: &[
+            (
+                "0",
+                "everything that was in the lake is exported or refused",
+            ),
+            ("1", "the daemon cannot be asked"),
+            USAGE,
+            ("3", "the timeout ended before"),
+            ("4", "no daemon runs"),
+            ("5", "the daemon is stopped by a fault, or unresponsive"),
+            (
+                "6",
+                "everything that can be read is exported or refused, but not everything can be read",
+            ),
+            CONFIGURATION,
+        ],
+    },
+    Help {
         command: "retract",
         examples: &[
             example(
@@ -248,13 +300,10 @@ const HELP: &[Help] = &[
     Help {
         command: "check",
         examples: &[
+            example("distilld check", "check before the first start"),
             example(
-                "distilld --root /srv/lake check",
-                "check before the first start",
-            ),
-            example(
-                "distilld --config /etc/distilld/distilld.toml check",
-                "check a changed configuration",
+                "distilld --instance second check",
+                "check another instance, with its unit",
             ),
         ],
         exits: &[
@@ -306,8 +355,9 @@ pub(super) fn long(command: &str) -> String {
 
 /// Returns the text after the flags of the program's own `--help`, with the precedence of settings.
 pub(super) fn program() -> String {
-    let order = "\nSettings are taken from flags, then from the environment, then from the file of --config, \
-                 then from defaults.\nData goes to stdout, everything else to stderr. Colours and bars are used only on a \
+    let order = "\nSettings are taken from flags, then from the environment, then from the configuration file, then \
+                 from defaults.\nThe file is that of --config, else of --instance, else of DISTILLD_CONFIG, else \
+                 /etc/distilld/distilld.toml where it exists.\nData goes to stdout, everything else to stderr. Colours and bars are used only on a \
                  terminal, and no colours with NO_COLOR.";
     long("distilld") + order
 }
@@ -345,7 +395,7 @@ mod tests {
         for example in all().flat_map(|help| help.examples) {
             let words = example
                 .line
-                .split('|')
+                .split(['|', '&'])
                 .next()
                 .unwrap_or_default()
                 .split_whitespace();

@@ -9,18 +9,22 @@ pub mod help;
 pub(crate) mod queries;
 mod retract;
 pub(crate) mod rfc3339;
+mod wait;
 
 use clap::{Parser, Subcommand};
 
 pub use crate::config::GlobalArguments;
 pub use dataset::{CiteArguments, Range, RowsArguments, VerifyArguments};
-pub use flags::{Dialect, ExportArguments, Output, RebuildArguments, RunArguments};
+pub use flags::{
+    ConfigArguments, Dialect, ExportArguments, Output, RebuildArguments, RunArguments,
+};
 pub use queries::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, QueryCommand,
     RetryArguments, ShowArguments, StatusArguments, stream,
 };
 pub use retract::RetractArguments;
 pub use rfc3339::rfc3339;
+pub use wait::WaitArguments;
 
 /// The whole command line.
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
@@ -30,20 +34,19 @@ pub use rfc3339::rfc3339;
     about = "Turns scored model runs into training samples while they are written",
     long_about = "Follows the scored runs of a lakehouse and appends a supervised fine-tuning sample to \
                   ROOT/data/distilled/sft/sft_export.jsonl for each accepted one: exactly once, and never for a \
-                  rejected one.",
+                  rejected one.\n\nWithout a command: prints the health verdict in one line and exits with the code of \
+                  `status --check`.",
     after_help = help::short("distilld"),
     after_long_help = help::program(),
-    subcommand_required = true,
-    arg_required_else_help = true,
     max_term_width = 100
 )]
 pub struct Arguments {
     /// The flags that are accepted before or after any command.
     #[command(flatten)]
     pub global: GlobalArguments,
-    /// The command.
+    /// The command; without one the health verdict is printed.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// The command.
@@ -95,6 +98,14 @@ pub enum Command {
     /// The commands that query.
     #[command(flatten)]
     Query(QueryCommand),
+    /// Wait until what is in the lake is exported or refused
+    ///
+    /// Returns once every line that was in the lake when the command began has a row or a verdict that refuses it, and
+    /// its row and its retractions can be read: `distilld wait --fresh && train`. A run without evidence in the lake
+    /// does not prolong the wait, nor does what is written meanwhile. A last line without a newline is waited for as
+    /// long as it may settle.
+    #[command(after_help = help::short("wait"), after_long_help = help::long("wait"))]
+    Wait(WaitArguments),
     /// Take runs out of the effective set by a standing order
     ///
     /// The rows of these runs are retracted in the ledger, and later lines of the runs earn no row, until the order is
@@ -110,6 +121,12 @@ pub enum Command {
     /// daemon would fail.
     #[command(after_help = help::short("check"), after_long_help = help::long("check"))]
     Check,
+    /// Show the settings in force and the source of each
+    ///
+    /// Prints each key with its value and whether a flag, an environment variable, a line of the configuration file or
+    /// the default gave it. These are the settings of a daemon that starts now with the same flags and environment.
+    #[command(after_help = help::short("config"), after_long_help = help::long("config"))]
+    Config(ConfigArguments),
 }
 
 #[cfg(test)]
@@ -141,7 +158,7 @@ mod tests {
     #[test]
     fn every_command_is_parsed() {
         let check = |line: &str, command: Command| {
-            assert_eq!(parse(line).unwrap().command, command, "{line}")
+            assert_eq!(parse(line).unwrap().command, Some(command), "{line}")
         };
         check("distilld run", Command::Run(RunArguments::default()));
         check(
@@ -180,9 +197,12 @@ mod tests {
 
     #[test]
     fn a_usage_error_exits_with_2() {
+        assert_eq!(parse("distilld").unwrap().command, None);
         let lines = [
-            "distilld",
             "distilld walk",
+            "distilld --instance a/b status",
+            "distilld --instance a --config b status",
+            "distilld config --json --check",
             "distilld --rot /r run",
             "distilld export --recorded-at now",
             "distilld rebuild --state-only --drop-missing",

@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cli::hints::in_one_line;
-use crate::config::{Exclude, Settings};
+use crate::config::{Exclude, Settings, as_typed};
 use crate::console::escape::Printable;
 use crate::engine::EngineError;
 use crate::lake::linked_dirs::links_to_unread;
@@ -80,7 +80,7 @@ impl Findings {
         self.0.push(Finding {
             severity,
             what: what.into(),
-            why: why.into(),
+            why: as_typed(&why.into()),
         });
     }
 }

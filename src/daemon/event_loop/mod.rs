@@ -8,6 +8,7 @@ mod reload;
 pub(crate) mod report;
 pub(crate) mod requests;
 mod scan;
+mod waits;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ use reload::{malformed, report_within_limit, watch_setting};
 use report::LastReport;
 use requests::PendingRetry;
 use scan::DIRECTORIES_PER_SLICE;
+use waits::PendingWait;
 
 pub use catch_up::catch_up;
 pub use reload::Reloader;
@@ -86,6 +88,9 @@ pub struct EventLoop {
     /// Where the configured root leads now, if that is not where this daemon works.
     root_elsewhere: Option<PathBuf>,
     retries: Vec<PendingRetry>,
+    waits: Vec<PendingWait>,
+    /// The number of full scans that began.
+    full_scans: u64,
     recent_file: RecentFile,
     /// Why the last reload was rejected; `None` while the configuration that was read last is in force.
     reload_refused: Option<String>,
@@ -143,6 +148,8 @@ impl EventLoop {
             overflows: (0, None),
             faults: Vec::new(),
             retries: Vec::new(),
+            waits: Vec::new(),
+            full_scans: 0,
             root_elsewhere: None,
             recent_file: RecentFile::new(&settings.state_dir),
             reload_refused: None,
@@ -201,6 +208,7 @@ impl EventLoop {
                 self.answer()?;
             }
             self.answer_retries()?;
+            self.answer_waits()?;
         }
         self.notify_stopping();
         self.recent_file.write(&self.engine);

@@ -45,6 +45,7 @@ impl EventLoop {
                     Err(error) if error.is_transient() => self.pause(&error),
                     Err(error) => return Err(error),
                 },
+                EngineRequest::Wait { id, reply } => self.wait(id, reply),
                 EngineRequest::Order(request, reply) => {
                     let result = self.engine.order(&request);
                     let answer = result.as_ref().map_err(ToString::to_string);

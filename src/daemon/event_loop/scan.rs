@@ -110,6 +110,7 @@ impl EventLoop {
         if now_ms >= self.full_scan_at_ms && self.scanning.is_empty() {
             self.engine.metrics().scan("full");
             self.engine.scrub_round_robin()?;
+            self.full_scans += 1;
             self.scanning
                 .extend(Stream::ALL.map(|stream| (stream, PathBuf::new())));
             self.full_scan_at_ms = now_ms + self.full_scan_pause_ms();

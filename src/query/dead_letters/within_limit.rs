@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::as_typed;
 use crate::record::parse::ParseError;
 use crate::store::snapshot::{StateSnapshot, shown_path};
 use crate::store::state::error::StateError;
@@ -44,7 +45,8 @@ impl WithinLimit {
                     None => shown_path(&state.view.checkpoint(*id)?),
                 };
                 let flag = if *in_evidence { "--evidence " } else { "" };
-                Some(format!("distilld dead-letters retry {flag}{path}"))
+                let command = as_typed(&format!("`distilld dead-letters retry {flag}{path}`"));
+                Some(command.trim_matches('`').to_owned())
             }
         };
         Ok(Self {
@@ -61,12 +63,13 @@ impl WithinLimit {
         let noun = |count, one, many| if count == 1 { one } else { many };
         Some(format!(
             "{} {} of {} {} {} within max_line_bytes now; `{fix}` reads the first day-file again, \
-             `distilld dead-letters` lists all",
+             {} lists all",
             self.lines,
             noun(self.lines, "malformed line", "malformed lines"),
             self.day_files,
             noun(self.day_files, "day-file", "day-files"),
             noun(self.lines, "was too long and is", "were too long and are"),
+            as_typed("`distilld dead-letters`"),
         ))
     }
 }

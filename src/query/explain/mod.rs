@@ -11,6 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::as_typed;
 use crate::lake::path::{PairPath, Stream, ledger_path};
 use crate::lake::source::Source;
 use crate::pair::index::{EvidenceLocation, ScoredLine};
@@ -239,7 +240,7 @@ impl PairExplainer<'_> {
             (_, None) => (FIREWALLED, category),
         };
         (entry.verdict.kind().code()).clone_into(&mut line.verdict);
-        rule.clone_into(&mut line.rule);
+        line.rule = as_typed(rule);
         line.value = value;
         match entry.verdict {
             Verdict::Exported {

@@ -42,6 +42,7 @@ use distilld::query::explain::Explanation;
 use distilld::query::offline::{InquireError, LONG, of_daemon};
 use distilld::query::plan::Plan;
 use distilld::query::status::{RuntimeStatus, Status, UnreadPairs};
+use distilld::query::wait::WaitReport;
 use form_urlencoded::Serializer;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -454,6 +455,7 @@ impl Lake {
         match question {
             EngineRequest::Snapshot(reply) => drop(reply.send(self.snapshot())),
             EngineRequest::Recent(reply) => drop(reply.send(self.engine.recent())),
+            EngineRequest::Wait { reply, .. } => drop(reply.send(WaitReport::pending())),
             EngineRequest::Order(request, reply) => {
                 let result = self.engine.order(&request);
                 drop(reply.send(result.map_err(|error| error.to_string())));

@@ -1,0 +1,142 @@
+//! `distilld verify`: the comparison, its result as JSON, and the differences as an error.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::batch::pair::LakeReader;
+use crate::batch::verify::{self, VerifyOptions, VerifyReport, VerifyResult};
+use crate::cli::hints::UserError;
+use crate::cli::{AnyError, queries};
+use crate::config::{Settings, as_typed};
+use crate::console::progress::Steps;
+use crate::platform::storage::OsStorage;
+
+/// The remedy for a `verify` that could not read everything.
+const UNREADABLE_FIX: &str = "run it as a user who may read all day-files, or mount their file system; `distilld check` names the rights \
+                              that are missing";
+
+/// The time that a difference must persist to count while a daemon runs: far more than it needs for a row.
+const VERIFY_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Compares the export with the sources, and prints the result and the first differences.
+pub(super) fn verify(settings: &Settings, rejected_elsewhere: bool) -> Result<ExitCode, AnyError> {
+    let options = VerifyOptions {
+        max_line_bytes: usize::try_from(settings.max_line_bytes)?,
+        settle: settings.settle,
+        patience: VERIFY_PATIENCE,
+        rows_held_max: verify::ROWS_HELD_MAX,
+    };
+    let mut bars = Steps::default();
+    let lake = LakeReader::new(&OsStorage, &settings.root)?.excluding(&settings.exclude);
+    let deleted_rows = |rows: &[u64]| queries::deleted_rows(settings, rows);
+    let report = verify::verify_knowing(
+        &lake,
+        &options,
+        &deleted_rows,
+        &mut |what, done_bytes, total_bytes| bars.at(what, done_bytes, total_bytes),
+    )?;
+    drop(bars);
+    for (path, error) in &report.skipped {
+        tracing::warn!(path = %path.display(), %error, "skipped {} ({error})", path.display());
+    }
+    let work = report.work;
+    tracing::debug!(
+        slices = work.slices,
+        facts_held = work.facts_held,
+        rows_made = work.rows_made,
+        "compared the differing rows in {} slices of up to {} rows and lines",
+        work.slices,
+        work.facts_held
+    );
+    let result = &report.result;
+    if result.has_exceptions() {
+        tracing::info!(
+            superseded = result.superseded,
+            rewritten = result.rewritten,
+            contradicted = result.contradicted,
+            refused_now = result.refused_now,
+            orphaned = result.orphaned,
+            other_dialect = result.other_dialect,
+            "sources changed after their rows were written; keeping those rows; {} shows what a new export would have",
+            as_typed("`distilld rebuild --dry-run`")
+        );
+    }
+    let text = serde_json::to_string(result)?;
+    if rejected_elsewhere {
+        let mut stdout = io::stdout().lock();
+        for run_id in &report.rejected_elsewhere {
+            if run_id.contains(['\n', '\r']) {
+                tracing::warn!(
+                    "the run ID {run_id:?} has more than one line; pass it to {} as an argument",
+                    as_typed("`distilld retract`")
+                );
+            } else {
+                writeln!(stdout, "{run_id}")?;
+            }
+        }
+        writeln!(io::stderr(), "{text}")?;
+    } else {
+        writeln!(io::stdout(), "{text}")?;
+    }
+    match &report.first_difference {
+        Some(difference) => Err(difference_error(result, difference).into()),
+        None if result.complete => Ok(ExitCode::SUCCESS),
+        None => Err(incomplete_error(&report).into()),
+    }
+}
+
+/// Returns the error of a `verify` that found no difference in what it could read.
+fn incomplete_error(report: &VerifyReport) -> UserError {
+    match report.skipped.first() {
+        Some((path, error)) => UserError {
+            what: format!(
+                "cannot verify everything: {} paths cannot be read; the first: {} ({error})",
+                report.skipped.len(),
+                path.display()
+            ),
+            fix: UNREADABLE_FIX.to_owned(),
+        },
+        None => UserError {
+            what: format!(
+                "cannot verify everything: the sources of {} keys changed during the verification",
+                report.result.inconclusive
+            ),
+            fix: "run `distilld verify` again".to_owned(),
+        },
+    }
+}
+
+/// The maximum number of days printed on stderr; the result has all of them.
+const PRINTED_DAYS_MAX: usize = 20;
+
+/// Returns the error of a failed `verify`: the worst difference, then the first of each day.
+fn difference_error(result: &VerifyResult, difference: &str) -> UserError {
+    let failed = result.days.iter().filter(|day| day.is_failure());
+    let days = failed.clone().count();
+    let mut what = format!("export and sources differ: {difference}");
+    for day in failed.take(PRINTED_DAYS_MAX) {
+        what += &format!("\n  {day}");
+    }
+    if days > PRINTED_DAYS_MAX {
+        what += &format!(
+            "\n  and {} more days, see `days` in the result",
+            days - PRINTED_DAYS_MAX
+        );
+    }
+    let fix = match result.skipped {
+        0 if result.missing > 0 => {
+            "find out why they differ; `distilld rebuild --state-only` makes the next start append the rows that are \
+             missing; as a last resort `distilld rebuild` writes a new export (`--dry-run` shows its rows)"
+        }
+        0 => {
+            "find out why they differ; as a last resort `distilld rebuild` writes a new export from the sources \
+             (`--dry-run` shows its rows)"
+        }
+        _ => UNREADABLE_FIX,
+    };
+    UserError {
+        what,
+        fix: fix.to_owned(),
+    }
+}

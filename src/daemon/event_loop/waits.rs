@@ -1,0 +1,137 @@
+//! Waits for what is in the lake: a full scan finds it, then each pair that the scan queued is read as far as it was then,
+//! and its rows are appended. What is written later does not prolong a wait.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::oneshot;
+
+use crate::daemon::event_loop::EventLoop;
+use crate::engine::EngineError;
+use crate::lake::path::{PairPath, Stream};
+use crate::pair::verdict::VerdictKind;
+use crate::platform::clock::Clock as _;
+use crate::platform::storage::{OsStorage, Storage as _};
+use crate::query::wait::WaitReport;
+
+/// The maximum number of waits; the oldest is dropped, and begins again if its client asks again.
+const WAITS_MAX: usize = 64;
+
+/// A wait. Its client asks repeatedly by the same id.
+#[derive(Debug)]
+pub(super) struct PendingWait {
+    id: String,
+    stage: Stage,
+    /// The question that is not answered yet.
+    reply: Option<oneshot::Sender<WaitReport>>,
+}
+
+/// The progress of a wait.
+#[derive(Debug)]
+enum Stage {
+    /// Until the full scan with this number has ended.
+    Scanning(u64),
+    /// Until these pairs are read as far as these lengths of their day-files, bytes.
+    Reading(BTreeMap<PairPath, [u64; 2]>),
+    Done(WaitReport),
+}
+
+impl EventLoop {
+    /// Begins a wait, or takes another question of one that has begun.
+    pub(super) fn wait(&mut self, id: String, reply: oneshot::Sender<WaitReport>) {
+        if let Some(wait) = self.waits.iter_mut().find(|wait| wait.id == id) {
+            wait.reply = Some(reply);
+            return;
+        }
+        if self.waits.len() == WAITS_MAX {
+            self.waits.remove(0);
+        }
+        // A scan that runs already may have been where the change is.
+        self.full_scan_at_ms = self.shared.clock.monotonic_ms();
+        self.waits.push(PendingWait {
+            id,
+            stage: Stage::Scanning(self.full_scans + 1),
+            reply: Some(reply),
+        });
+    }
+
+    /// Advances the waits, and answers those that are over. A fault that stops reading ends all.
+    pub(super) fn answer_waits(&mut self) -> Result<(), EngineError> {
+        let is_stopped = self.faults.last().is_some_and(|fault| !fault.resolved);
+        let mut waits = std::mem::take(&mut self.waits);
+        for wait in &mut waits {
+            if is_stopped && !matches!(wait.stage, Stage::Done(_)) {
+                wait.stage = Stage::Done(self.wait_report());
+            }
+            self.advance(&mut wait.stage)?;
+            if let Stage::Done(report) = &wait.stage
+                && let Some(reply) = wait.reply.take()
+                && let Err(_gone) = reply.send(report.clone())
+            {
+                // The client asks again, unless it has ended.
+                tracing::debug!(wait.id, "the answer to a wait was not taken");
+            }
+        }
+        self.waits = waits;
+        Ok(())
+    }
+
+    fn advance(&mut self, stage: &mut Stage) -> Result<(), EngineError> {
+        if let Stage::Scanning(scan) = stage
+            && self.full_scans >= *scan
+            && (self.full_scans > *scan || self.scanning.is_empty())
+        {
+            *stage = Stage::Reading(self.unread_lengths());
+        }
+        if let Stage::Reading(pairs) = stage {
+            let mut unread = BTreeMap::new();
+            for (path, lengths) in std::mem::take(pairs) {
+                if !self.is_read_to(&path, lengths)? {
+                    unread.insert(path, lengths);
+                }
+            }
+            *stage = match unread.is_empty() && self.engine.all_appended() {
+                true => Stage::Done(self.wait_report()),
+                false => Stage::Reading(unread),
+            };
+        }
+        Ok(())
+    }
+
+    /// Returns the pairs that are queued or may settle, with the lengths of their day-files.
+    fn unread_lengths(&self) -> BTreeMap<PairPath, [u64; 2]> {
+        let length = |path: &PairPath, stream| {
+            let stat = OsStorage.stat(&path.path(&self.root, stream));
+            stat.map_or(0, |stat| stat.len_bytes)
+        };
+        let pairs = self.engine.unsettled_pairs().into_iter();
+        pairs
+            .map(|path| {
+                let lengths = Stream::ALL.map(|stream| length(&path, stream));
+                (path, lengths)
+            })
+            .collect()
+    }
+
+    /// Returns whether a pair is read as far as these lengths, or has nothing left to read.
+    fn is_read_to(&mut self, path: &PairPath, lengths: [u64; 2]) -> Result<bool, EngineError> {
+        if !self.engine.is_unsettled(path) {
+            return Ok(true);
+        }
+        let Some(checkpoint) = self.engine.known_checkpoint(path)? else {
+            return Ok(false);
+        };
+        let streams = Stream::ALL.into_iter().zip(lengths);
+        Ok(streams
+            .into_iter()
+            .all(|(stream, length)| checkpoint.source(stream).offset >= length))
+    }
+
+    fn wait_report(&self) -> WaitReport {
+        WaitReport {
+            done: true,
+            health: self.live_status().health,
+            rows: self.engine.export_rows(),
+            waiting: self.engine.totals().counts[VerdictKind::Waiting],
+        }
+    }
+}
