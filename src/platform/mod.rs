@@ -7,6 +7,7 @@ pub mod clock;
 pub mod file_wait;
 pub mod heartbeat;
 pub mod held_dir;
+pub mod host;
 mod lock_takers;
 pub mod message_ids;
 mod os_storage;
