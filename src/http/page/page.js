@@ -76,7 +76,8 @@ function showFirst(status) {
 
 function tile(label, value, note, kind) {
   const box = make("div", undefined, kind);
-  box.append(make("dt", label), make("dd", value));
+  // A number is never broken: a long one is smaller.
+  box.append(make("dt", label), make("dd", value, value.length > 12 ? "longest" : value.length > 9 ? "long" : undefined));
   if (note) box.append(make("dd", note, "note"));
   return box;
 }
