@@ -24,6 +24,7 @@ use crate::platform::root_lock::{LockError, RootLock};
 use crate::platform::sd_notify::{ServiceManager, watchdog_interval};
 use crate::platform::storage::{OsStorage, Storage as _};
 use crate::query::engine_setup::engine_setup;
+use crate::query::status::ProcessStatus;
 use crate::recovery::decide::RecoveryCase;
 use crate::recovery::report::OpenReport;
 use crate::store::files::{mark_state_damaged, set_state_aside};
@@ -243,6 +244,7 @@ fn status_cache(
 ) -> Arc<StatusCache> {
     let mut context = QueryContext::new(root.to_owned(), settings.max_line_bytes);
     context.exclude = settings.exclude.clone();
+    context.process = ProcessStatus::of_this((metrics.started_s() * 1_000.0) as u64);
     Arc::new(StatusCache::new(
         Arc::clone(&shared.inbox),
         Arc::clone(metrics),

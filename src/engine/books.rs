@@ -11,7 +11,8 @@ use crate::engine::sealed_batch::PairRows;
 use crate::pair::JoinOutcome;
 use crate::pair::accounting::{Account, class_of};
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::history::History;
+use crate::pair::freshness::FreshnessHistory;
+use crate::pair::history::{History, minute_of};
 use crate::platform::clock::Clock;
 
 /// Accounting, history, lag, metrics and pending log events.
@@ -21,6 +22,8 @@ pub(crate) struct Books {
     pub(crate) account: Account,
     /// Rows and refused lines of the last day by minute.
     pub(crate) history: History,
+    /// The freshness of the last hour by minute.
+    pub(crate) freshness: FreshnessHistory,
     /// Whether the history has the rows that the export had at the start, because all of them were read.
     pub(crate) rows_are_counted: bool,
     /// Rows that this process appended to the export.
@@ -40,6 +43,7 @@ impl Books {
         Self {
             account,
             history: History::default(),
+            freshness: FreshnessHistory::default(),
             rows_are_counted: false,
             rows_appended: 0,
             backlog: Backlog::default(),
@@ -84,7 +88,8 @@ impl Books {
             self.history.add_rows(&of.class, of.minute, of.rows);
             let class = self.account.class_kept(&of.class);
             self.metrics.appended(class, of.rows, of.len_bytes);
-            self.metrics.shown(of.changed_ms, appended_ms);
+            let fresh_ms = self.metrics.shown(of.changed_ms, appended_ms);
+            self.freshness.add(minute_of(appended_ms), fresh_ms);
         }
     }
 

@@ -86,6 +86,34 @@ impl EngineError {
         )
     }
 
+    /// Returns what ends an error that is transient. Until then reading is retried, with nothing lost.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        let mut kind = None;
+        while let Some(error) = cause {
+            kind = kind.or(error.downcast_ref::<io::Error>().map(io::Error::kind));
+            cause = error.source();
+        }
+        match kind {
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                "free space on that file system, see `df`; reading is retried every few seconds, and nothing is lost"
+            }
+            Some(io::ErrorKind::FileTooLarge) => {
+                "raise the limit of file sizes (`ulimit -f`, LimitFSIZE= in the unit), or free space; reading is retried \
+                 every few seconds, and nothing is lost"
+            }
+            Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+                "give the user of the daemon the right to write there, or mount that file system read-write; `distilld \
+                 check` names the rights that are missing, and reading is retried every few seconds"
+            }
+            _ => {
+                "see the kernel log (`dmesg`) and `distilld check` for that disk; reading is retried every few seconds, \
+                 and nothing is lost"
+            }
+        }
+    }
+
     /// Returns whether the export is not the one that was committed, so that only an operator can decide how to continue. A
     /// restart would fail in the same way.
     #[must_use]

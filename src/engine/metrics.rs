@@ -369,12 +369,12 @@ impl Metrics {
     }
 
     /// Observes the freshness of rows that became readable at `shown_ms`; the day-files of their pair last changed at
-    /// `changed_ms`. Both are milliseconds since 1970.
-    pub(crate) fn shown(&self, changed_ms: u64, shown_ms: u64) {
+    /// `changed_ms`. Both are milliseconds since 1970. Returns the freshness, milliseconds.
+    pub(crate) fn shown(&self, changed_ms: u64, shown_ms: u64) -> u64 {
         let started_ms = (self.started_s() * 1_000.0) as u64;
         let fresh_ms = shown_ms.saturating_sub(changed_ms.max(started_ms));
-        self.freshness
-            .observe(Duration::from_millis(fresh_ms).as_secs_f64());
+        self.freshness.observe(fresh_ms as f64 / 1_000.0);
+        fresh_ms
     }
 
     /// Observes the time to commit a batch, microseconds.

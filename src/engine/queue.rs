@@ -108,9 +108,14 @@ impl WorkQueue {
         self.push_backlog(path);
     }
 
-    /// Returns whether a read begins the comparison of a pair.
-    pub(super) fn begins_comparison(&mut self, path: &PairPath) -> bool {
-        self.comparisons.remove(path)
+    /// Returns whether the next read of a pair begins a comparison.
+    pub(super) fn begins_comparison(&self, path: &PairPath) -> bool {
+        self.comparisons.contains(path)
+    }
+
+    /// Records that a read of the pair was merged, so that its comparison has begun.
+    pub(super) fn comparison_begun(&mut self, path: &PairPath) {
+        self.comparisons.remove(path);
     }
 
     /// Queues a pair whose read left a rest. The rest of a hinted pair waits for the other hinted ones; that of a backlog

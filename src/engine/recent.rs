@@ -6,11 +6,14 @@ use crate::store::export::ExportError;
 use crate::store::recent::StoredHistory;
 
 impl Engine {
-    /// Returns the last day by minute, up to now.
+    /// Returns the last day by minute, up to now, and the freshness of the last hour.
     #[must_use]
     pub fn recent(&self) -> Recent {
         let now_ms = self.ctx.clock.wall_ms();
-        self.books.history.recent(&self.books.account, now_ms)
+        Recent {
+            freshness: self.books.freshness.hour(minute_of(now_ms)),
+            ..self.books.history.recent(&self.books.account, now_ms)
+        }
     }
 
     /// Returns the rows with timestamps of a UTC day, in days since 1970.

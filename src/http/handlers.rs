@@ -2,6 +2,7 @@
 //! read files run on a thread outside the pipeline, one long request at a time.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,7 @@ use crate::config::Exclude;
 use crate::daemon::inbox::Inbox;
 use crate::daemon::requests::{EngineRequest, Snapshot};
 use crate::engine::OrderRequest;
+use crate::http::details;
 use crate::http::response::{SNAPSHOT_PATIENCE, busy, json, snapshot, text};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::{PairPath, export_path};
@@ -31,7 +33,7 @@ use crate::query::explain::{
 };
 use crate::query::health::DaemonState;
 use crate::query::plan::{PlanContext, plan as plan_run};
-use crate::query::status::{Status, WaitingRun, measured, waiting_oldest};
+use crate::query::status::{ProcessStatus, Status, WaitingRun, measured, waiting_oldest};
 use crate::query::wait::WaitReport;
 use crate::store::state::error::StateError;
 
@@ -57,6 +59,8 @@ pub struct QueryContext {
     pub line_bytes_max: u64,
     /// The day-files that are not read.
     pub exclude: Exclude,
+    /// The names and the start of this process.
+    pub process: ProcessStatus,
     long_requests: Semaphore,
     waiting: Mutex<Option<(Instant, Vec<WaitingRun>)>>,
 }
@@ -69,12 +73,13 @@ impl QueryContext {
             root,
             line_bytes_max,
             exclude: Exclude::default(),
+            process: ProcessStatus::default(),
             long_requests: Semaphore::new(1),
             waiting: Mutex::new(None),
         }
     }
 
-    fn with_explain_context<T>(
+    pub(super) fn with_explain_context<T>(
         &self,
         snapshot: &Snapshot,
         read: impl FnOnce(&ExplainContext<'_>) -> T,
@@ -88,7 +93,10 @@ impl QueryContext {
         })
     }
 
-    fn waiting_oldest(&self, snapshot: &Snapshot) -> Result<Vec<WaitingRun>, StateError> {
+    pub(super) fn waiting_oldest(
+        &self,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<WaitingRun>, StateError> {
         if snapshot.status.scored.verdicts[VerdictKind::Waiting] == 0 {
             return Ok(Vec::new());
         }
@@ -136,7 +144,7 @@ impl QueryParams {
     }
 }
 
-type HttpResponse = Response<Full<Bytes>>;
+pub(super) type HttpResponse = Response<Full<Bytes>>;
 
 /// Returns the response to a request on the control socket.
 pub(super) async fn answer(
@@ -157,6 +165,9 @@ pub(super) async fn answer(
         (&Method::GET, "/explain.json") => explain(inbox, context, params).await,
         (&Method::GET, "/deleted-rows.json") => deleted_rows(inbox, context, params).await,
         (&Method::GET, "/dead-letters.json") => dead_letters(inbox, context, params).await,
+        (&Method::GET, "/waiting.json") => details::waiting(inbox, context).await,
+        (&Method::GET, "/malformed.json") => details::malformed(inbox, context).await,
+        (&Method::GET, "/retracted.json") => details::retracted(inbox, context).await,
         (&Method::GET, "/plan.json") => plan(inbox, context).await,
         (&Method::GET, "/wait.json") => wait(inbox, &params).await,
         (&Method::POST, "/dead-letters/retry") => retry(inbox, params).await,
@@ -174,7 +185,11 @@ pub(super) async fn status(inbox: &Inbox, context: &Arc<QueryContext>) -> HttpRe
         return busy();
     };
     let bare = snapshot.status.clone();
-    json(&complete(snapshot, context).await.unwrap_or(bare))
+    let status = complete(snapshot, context).await.unwrap_or(bare);
+    json(&Status {
+        process: Some(context.process.clone()),
+        ..status
+    })
 }
 
 /// Completes the status of a snapshot with what must be read from disk. Returns `None` if that panics, or the kernel refuses a thread.
@@ -336,10 +351,13 @@ async fn retract(inbox: &Inbox, body: Incoming) -> HttpResponse {
 }
 
 /// Runs a handler that may take seconds. Such handlers run one at a time, so that many clients cost no more than one.
-async fn long_request<T: serde::Serialize + Send + 'static>(
+pub(super) async fn long_request<
+    T: serde::Serialize + Send + 'static,
+    E: Display + Send + 'static,
+>(
     inbox: &Inbox,
     context: &Arc<QueryContext>,
-    read: impl FnOnce(&QueryContext, &Snapshot) -> Result<T, StateError> + Send + 'static,
+    read: impl FnOnce(&QueryContext, &Snapshot) -> Result<T, E> + Send + 'static,
 ) -> HttpResponse {
     let Ok(_permit) = context.long_requests.acquire().await else {
         return busy();
@@ -360,8 +378,8 @@ async fn on_thread<T: Send + 'static>(
     Ok(tokio::task::spawn_blocking(work).await.ok())
 }
 
-async fn run_blocking<T: serde::Serialize + Send + 'static>(
-    read: impl FnOnce() -> Result<T, StateError> + Send + 'static,
+async fn run_blocking<T: serde::Serialize + Send + 'static, E: Display + Send + 'static>(
+    read: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> HttpResponse {
     match on_thread(read).await {
         Ok(Some(Ok(value))) => json(&value),

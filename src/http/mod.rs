@@ -4,6 +4,7 @@
 //! answering while the engine is stuck.
 
 pub(crate) mod access;
+mod details;
 pub(crate) mod handlers;
 pub(crate) mod listener;
 mod metrics;
@@ -293,7 +294,7 @@ async fn admitted(
     if endpoint.is_control() {
         return from_engine.await;
     }
-    if public_routes::SHARED_PATHS.contains(&path) {
+    if let Some(path) = public_routes::SHARED_PATHS.iter().find(|it| **it == path) {
         return cache.document(path, from_engine).await;
     }
     response::text(

@@ -10,9 +10,12 @@ use crate::http::metrics;
 use crate::http::metrics_text::Format;
 use crate::http::response::{response, text};
 use crate::http::status_cache::{EngineHealth, StatusCache};
+use crate::query::status::Status;
+
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Files of the status page: path, content type, content.
-const PAGE: [(&str, &str, &str); 4] = [
+const PAGE: [(&str, &str, &str); 8] = [
     (
         "/",
         "text/html; charset=utf-8",
@@ -23,16 +26,21 @@ const PAGE: [(&str, &str, &str); 4] = [
         "text/css; charset=utf-8",
         include_str!("page/page.css"),
     ),
-    (
-        "/page.js",
-        "text/javascript; charset=utf-8",
-        include_str!("page/page.js"),
-    ),
+    ("/page.js", JAVASCRIPT, include_str!("page/page.js")),
+    ("/details.js", JAVASCRIPT, include_str!("page/details.js")),
+    ("/plot.js", JAVASCRIPT, include_str!("page/plot.js")),
+    ("/table.js", JAVASCRIPT, include_str!("page/table.js")),
+    ("/text.js", JAVASCRIPT, include_str!("page/text.js")),
     ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
 ];
 
 /// Routes of the control socket that every client may read too.
-pub(super) const SHARED_PATHS: [&str; 1] = ["/recent.json"];
+pub(super) const SHARED_PATHS: [&str; 4] = [
+    "/recent.json",
+    "/waiting.json",
+    "/malformed.json",
+    "/retracted.json",
+];
 
 /// Returns the response for a public path, or `None` for any other path.
 pub(super) async fn answer(
@@ -73,7 +81,11 @@ async fn status(cache: &StatusCache) -> Response<Full<Bytes>> {
         EngineHealth::Responsive(_) => StatusCode::OK,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
-    match serde_json::to_vec(&engine.status()) {
+    let status = Status {
+        process: Some(cache.answering().process.clone()),
+        ..engine.status()
+    };
+    match serde_json::to_vec(&status) {
         Ok(body) => response(code, "application/json", body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }

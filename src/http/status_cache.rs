@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
-use hyper::Response;
 use hyper::body::Bytes;
+use hyper::{Response, StatusCode};
 use tokio::sync::{Mutex, oneshot};
 
 use crate::daemon::inbox::Inbox;
@@ -21,8 +21,10 @@ use crate::query::status::Status;
 
 /// Maximum age of a cached status.
 const KEEP: Duration = Duration::from_secs(1);
-/// For so long a document of the control socket that everyone may read is the same.
+/// Minimum age at which a shared document is made again.
 const KEEP_DOCUMENT: Duration = Duration::from_secs(2);
+/// A shared document is kept for this many times the time that it took to make.
+const MADE_SHARE: u32 = 10;
 /// Maximum time that the engine's thread may need until it is between two passes.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Time after a timeout in which no client waits for the engine again.
@@ -41,11 +43,11 @@ pub struct StatusCache {
     asked: Mutex<Inflight>,
     /// The last answer, for those that cannot wait.
     known: std::sync::Mutex<Option<Arc<CachedStatus>>>,
-    /// Documents of the control socket, by path, as they were given last. Held while one is made.
-    documents: Mutex<BTreeMap<String, CachedDocument>>,
+    /// Documents of the control socket, by shared path. Each is held while it is made.
+    documents: Mutex<BTreeMap<&'static str, Arc<Mutex<Option<CachedDocument>>>>>,
 }
 
-/// An answer, and when it was given.
+/// An answer, and until when it is kept.
 type CachedDocument = (Instant, Response<Full<Bytes>>);
 
 #[derive(Debug, Default)]
@@ -97,21 +99,32 @@ impl StatusCache {
         }
     }
 
-    /// The document at a path of which there are few; `make` gives it where the last one is too old.
+    /// Returns the document of the control socket at a shared path. It is kept for [`KEEP_DOCUMENT`] and for at least
+    /// ten times as long as it took to make, so that clients cost at most a tenth of one thread.
     pub(super) async fn document(
         &self,
-        path: &str,
+        path: &'static str,
         make: impl Future<Output = Response<Full<Bytes>>>,
     ) -> Response<Full<Bytes>> {
-        let mut documents = self.documents.lock().await;
-        if let Some((at, document)) = documents.get(path)
-            && at.elapsed() < KEEP_DOCUMENT
+        let document = {
+            let mut documents = self.documents.lock().await;
+            Arc::clone(documents.entry(path).or_default())
+        };
+        // Clients of the same document wait for it together, and not for another one.
+        let mut document = document.lock().await;
+        if let Some((until, kept)) = &*document
+            && Instant::now() < *until
         {
-            return document.clone();
+            return kept.clone();
         }
-        let document = make.await;
-        documents.insert(path.to_owned(), (Instant::now(), document.clone()));
-        document
+        let started = Instant::now();
+        let made = make.await;
+        let keep = match made.status() {
+            StatusCode::OK => KEEP_DOCUMENT.max(started.elapsed() * MADE_SHARE),
+            _ => KEEP_DOCUMENT,
+        };
+        *document = Some((Instant::now() + keep, made.clone()));
+        made
     }
 
     /// From now on the engine's thread is there to be asked.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::pair::accounting::{Account, CLASSES_MAX, OTHER, class_of};
+use crate::pair::freshness::Freshness;
 
 /// Length of a step, seconds.
 const STEP_S: u64 = 60;
@@ -25,8 +26,14 @@ pub struct Recent {
     pub minute_s: u64,
     /// Length of a step, seconds.
     pub step_s: u64,
+    /// Number of steps; the last one is that of now.
+    #[serde(default)]
+    pub steps: u64,
     /// Per source class, one figure per step, oldest first; all of equal length.
     pub series: BTreeMap<String, Series>,
+    /// The freshness of the rows that this process appended in the last hour.
+    #[serde(default)]
+    pub freshness: Freshness,
 }
 
 /// The figures of one source class.
@@ -187,7 +194,9 @@ impl History {
         Recent {
             minute_s: first * STEP_S,
             step_s: STEP_S,
+            steps: STEPS as u64,
             series,
+            freshness: Freshness::default(),
         }
     }
 

@@ -10,6 +10,7 @@ pub mod accounting;
 pub mod checkpoint;
 mod claims;
 mod evidence_chunk;
+pub mod freshness;
 pub mod history;
 pub mod index;
 mod join;

@@ -8,6 +8,7 @@ pub mod descend;
 pub mod file_wait;
 pub mod heartbeat;
 pub mod held_dir;
+pub mod host;
 mod lock_takers;
 pub mod message_ids;
 mod os_storage;

@@ -314,7 +314,7 @@ impl EventLoop {
                 at: stamp(self.shared.clock.wall_ms()),
                 what: error.to_string(),
                 resolved: false,
-                fix: None,
+                fix: Some(error.fix().to_owned()),
             });
         }
         self.retry_at_ms = Some(self.shared.clock.monotonic_ms() + self.retry_pause_ms);

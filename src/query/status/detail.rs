@@ -18,7 +18,6 @@ use crate::pair::index::ScoredLine;
 use crate::pair::verdict::VerdictKind;
 use crate::platform::storage::Storage;
 use crate::query::health::Unreadable;
-use crate::query::status::SkippedPath;
 use crate::record::keys::RunKey;
 use crate::record::parse;
 use crate::record::timestamp::stamp;
@@ -41,6 +40,18 @@ pub struct WaitingRun {
     pub offset: u64,
     /// Since when it has been waiting, RFC 3339.
     pub since: String,
+}
+
+/// A day-file or directory that cannot be read now. Nothing more is read of a pair until both of its day-files can be
+/// read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SkippedPath {
+    /// The path, relative to the root.
+    pub path: String,
+    /// `scored` or `evidence`.
+    pub stream: String,
+    /// The error of the file system.
+    pub why: String,
 }
 
 /// Last lines without a newline: no records yet, and no lag.

@@ -3,6 +3,7 @@
 
 mod detail;
 mod fetch;
+mod process;
 mod retractions;
 pub(crate) mod snapshot_file;
 
@@ -26,9 +27,11 @@ use crate::record::timestamp::{day_of, stamp};
 use crate::store::recent;
 
 pub use detail::{
-    UnreadPairs, Unterminated, WaitingRun, measured, unreadable, unterminated, waiting_oldest,
+    SkippedPath, UnreadPairs, Unterminated, WaitingRun, measured, unreadable, unterminated,
+    waiting_oldest,
 };
 pub use fetch::status;
+pub use process::ProcessStatus;
 pub use retractions::RetractionStatus;
 pub use snapshot_file::{Publisher, RecentFile};
 
@@ -99,18 +102,9 @@ pub struct Status {
     /// The retraction ledger in figures.
     #[serde(default)]
     pub retractions: RetractionStatus,
-}
-
-/// A day-file or directory that cannot be read now. Nothing more is read of a pair until both of its day-files can be
-/// read.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct SkippedPath {
-    /// The path, relative to the root.
-    pub path: String,
-    /// `scored` or `evidence`.
-    pub stream: String,
-    /// The error of the file system.
-    pub why: String,
+    /// The names and the start of the daemon. `None` if it did not answer itself.
+    #[serde(default)]
+    pub process: Option<ProcessStatus>,
 }
 
 /// The account of the day-files of one name. `lines` is the sum over the verdicts.
@@ -219,7 +213,7 @@ pub struct Fault {
     pub what: String,
     /// Whether reading has resumed since.
     pub resolved: bool,
-    /// The action of an operator that ends it; `None` if it is retried automatically.
+    /// The action of an operator that ends it; `None` from a daemon of an earlier version.
     #[serde(default)]
     pub fix: Option<String>,
 }
