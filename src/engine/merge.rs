@@ -44,6 +44,7 @@ impl Engine {
         if !read.rewritten.is_empty() {
             self.books.partial_lines.forget(path);
             self.queue.push_reset(request, &read.rewritten);
+            self.queue.comparison_begun(path);
             return Ok(());
         }
         if self.is_relocated(path, &read)? {
@@ -60,14 +61,12 @@ impl Engine {
             return Ok(());
         }
         self.report_problems(path, &read)?;
-        if read.more {
+        if read.more || read.memory.is_comparing() {
             self.queue.push_rest(request);
-        }
-        if read.memory.is_comparing() {
-            self.queue.requeue(request);
         }
         self.books.partial_lines.on_read(path, &read);
         self.remember(request, read.memory)?;
+        self.queue.comparison_begun(path);
         if let Some(outcome) = read.outcome {
             self.merge_outcome(path, outcome, read.changed_ms, read.wall_ms)?;
             // An unterminated line may settle, and overrule the row that its absence would restore.
