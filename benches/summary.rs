@@ -7,9 +7,10 @@ mod support;
 use support::figures::{Table, machine};
 use support::{Failure, bench_dir, summary};
 
-const BENCHES: [&str; 7] = [
+const BENCHES: [&str; 8] = [
     "backfill",
     "freshness",
+    "saturation",
     "restart",
     "idle",
     "late",

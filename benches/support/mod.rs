@@ -9,6 +9,7 @@ pub mod figures;
 pub mod floor;
 pub mod history;
 pub mod lake;
+pub mod live;
 pub mod others;
 pub mod process;
 pub mod program;
