@@ -18,7 +18,7 @@ pub(super) const BLOCK_LEN: u64 = 256;
 /// Maximum number of samples.
 const SAMPLES_MAX: u64 = 1_024;
 /// Samples at most this many blocks apart are read with the bytes between them.
-const APART_READ_WHOLE: u64 = 16;
+const APART_READ_WHOLE: u64 = 2;
 /// Bytes read at a time.
 const WINDOW_LEN: u64 = 256 << 10;
 /// Bytes of a source that one step of a comparison reads, so that it delays new lines little.
@@ -76,7 +76,7 @@ impl ReadDigest {
         let mut digest = self;
         if apart != known {
             for_blocks(file, (0, first), known, |block, bytes| {
-                if block % apart != 0 {
+                if !block.is_multiple_of(apart) {
                     digest.samples ^= hash(block, bytes);
                 }
             })?;
@@ -84,7 +84,7 @@ impl ReadDigest {
         let mut add = |block: u64, bytes: &[u8]| {
             let hash = hash(block, bytes);
             digest.whole ^= hash;
-            if block % apart == 0 {
+            if block.is_multiple_of(apart) {
                 digest.samples ^= hash;
             }
         };
