@@ -13,7 +13,7 @@ pub mod run;
 mod stopped;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,6 +37,7 @@ use crate::daemon::{signals, status_line};
 use crate::lake::path::export_path;
 use crate::platform::clock::HostClock;
 use crate::platform::descend::resolved_dir;
+use crate::platform::escape::{self, Printable};
 use crate::platform::root_lock;
 use crate::platform::sd_notify::ServiceManager;
 use crate::platform::storage::{OsStorage, Storage as _, without_links};
@@ -238,21 +239,24 @@ fn verify(settings: &Settings, rejected_elsewhere: bool) -> Result<ExitCode, Any
             "sources changed after their rows were written; keeping those rows; `distilld rebuild --dry-run` shows what a new export would have"
         );
     }
-    let text = serde_json::to_string(result)?;
     if rejected_elsewhere {
+        // The input of `retract`, as it is; a person sees it escaped.
+        let is_seen = io::stdout().is_terminal();
         let mut stdout = io::stdout().lock();
         for run_id in &report.rejected_elsewhere {
             if run_id.contains(['\n', '\r']) {
                 tracing::warn!(
                     "the run ID {run_id:?} has more than one line; pass it to `distilld retract` as an argument"
                 );
+            } else if is_seen {
+                writeln!(stdout, "{}", Printable(run_id))?;
             } else {
                 writeln!(stdout, "{run_id}")?;
             }
         }
-        writeln!(io::stderr(), "{text}")?;
+        output::note(&escape::json(&serde_json::to_string(result)?));
     } else {
-        writeln!(io::stdout(), "{text}")?;
+        output::show_json(result)?;
     }
     match &report.first_difference {
         Some(difference) => Err(difference_error(result, difference).into()),
@@ -325,23 +329,24 @@ fn rebuild(settings: &Settings, arguments: RebuildArguments) -> Result<(), AnyEr
     let mut bars = Steps::default();
     let setup = engine_setup(settings, &root, clock);
     let mut on_step = |label, done_bytes, total_bytes| bars.at(label, done_bytes, total_bytes);
-    let result = if arguments.state_only {
+    if arguments.state_only {
         let report = rebuild::rebuild_state(&setup, &mut on_step)?;
-        serde_json::to_string(&StateRebuilt {
+        drop(bars);
+        output::show_json(&StateRebuilt {
             output_path: setup.export_path.display().to_string(),
             rows_adopted: report.rows_adopted,
             lines_foreign: report.rows_foreign,
-        })?
+        })?;
     } else {
         let options = RebuildOptions {
             dry_run: arguments.dry_run,
             drop_missing: arguments.drop_missing,
             effective: arguments.effective,
         };
-        serde_json::to_string(&rebuild::rebuild(&setup, options, &stop, &mut on_step)?)?
-    };
-    drop(bars);
-    writeln!(io::stdout(), "{result}")?;
+        let result = rebuild::rebuild(&setup, options, &stop, &mut on_step)?;
+        drop(bars);
+        output::show_json(&result)?;
+    }
     Ok(())
 }
 
@@ -384,9 +389,8 @@ fn refuse_other_state(settings: &Settings, root: &Path) -> Result<(), AnyError> 
 
 fn check(settings: &Settings, config: Option<&Path>) -> Result<ExitCode, AnyError> {
     let findings = check::check(settings, config);
-    let mut stdout = io::stdout().lock();
     for finding in &findings {
-        writeln!(stdout, "{finding}")?;
+        output::show(&format!("{finding}\n"))?;
     }
     let fails = findings
         .iter()

@@ -13,12 +13,14 @@ use crate::cli::render;
 use crate::cli::render::status::TerminalSize;
 use crate::cli::{AnyError, FAILED};
 use crate::config::{Environment, Settings};
+use crate::console::output::{self, note};
 use crate::console::table::{plain_table, thousands, trim_table};
 use crate::console::terminal::Terminal;
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::Stream;
 use crate::lake::path::{export_path, ledger_path};
 use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::escape::printable_bytes;
 use crate::platform::storage::{OsStorage, Storage as _};
 use crate::query::control::day_file_parameter;
 use crate::query::dead_letters;
@@ -114,7 +116,7 @@ fn retracted(settings: &Settings, arguments: &ExplainArguments) -> Result<(), An
     print(&render::explain::list(&retracted))?;
     if retracted.more {
         let shown = page.skip.saturating_add(retracted.rows.len());
-        eprintln!("more results: continue with --skip {shown}");
+        note(&format!("more results: continue with --skip {shown}"));
     }
     Ok(())
 }
@@ -223,7 +225,7 @@ fn list(settings: &Settings, arguments: &DeadLettersArguments) -> Result<(), Any
     print(&trim_table(&table))?;
     if letters.more {
         let shown = arguments.skip.saturating_add(letters.letters.len());
-        eprintln!("more results: continue with --skip {shown}");
+        note(&format!("more results: continue with --skip {shown}"));
     }
     Ok(())
 }
@@ -262,14 +264,15 @@ fn show(settings: &Settings, arguments: &ShowArguments) -> Result<(), AnyError> 
         Ok(())
     })?;
     if !arguments.raw {
-        writeln!(stdout, "{}", dead_letters::escaped(&held))?;
-        eprintln!("{}", letter.fault());
+        drop(stdout);
+        output::show(&(printable_bytes(&held) + "\n"))?;
+        note(&letter.fault());
         if left == 0 {
-            eprintln!(
+            note(&format!(
                 "showing the first {} of {} bytes; --raw prints all",
                 thousands(SHOWN_BYTES_MAX),
                 thousands(letter.len_bytes)
-            );
+            ));
         }
     }
     Ok(())
@@ -323,9 +326,9 @@ fn query(pairs: &[(&str, &str)]) -> String {
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), AnyError> {
-    print(&(serde_json::to_string(value)? + "\n"))
+    Ok(output::show_json(value)?)
 }
 
 fn print(text: &str) -> Result<(), AnyError> {
-    Ok(io::stdout().write_all(text.as_bytes())?)
+    Ok(output::show(text)?)
 }
