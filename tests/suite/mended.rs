@@ -239,6 +239,13 @@ fn what_samples_do_not_cover_is_compared_by_the_full_scans() {
         file.write_all_at(b"y", *at).unwrap();
         set_modified(path, modified);
     }
+    let count = &bench.status()["sampled_day_files"];
+    assert_eq!(count, paths.len() as u64);
+    let shown = bench.run(&mut bench.command(&["status"])).stdout;
+    assert!(
+        shown.contains("8 day-files over 256 KiB compared by samples"),
+        "{shown}"
+    );
     let unnoticed = bench.once();
     assert!(
         !unnoticed.stderr.contains("re-reading"),
