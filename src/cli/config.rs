@@ -1,6 +1,5 @@
 //! `distilld config`: the values in force, and the source of each.
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -8,6 +7,7 @@ use serde_json::json;
 use crate::cli::AnyError;
 use crate::cli::args::ConfigArguments;
 use crate::config::{ConfigError, Origin, Setting, Settings, Sources};
+use crate::console::output;
 use crate::console::table::{plain_table, trim_table};
 
 /// Prints the settings. A root that cannot be used is an error, after they were printed.
@@ -18,9 +18,9 @@ pub(super) fn config(
 ) -> Result<ExitCode, AnyError> {
     let listed = sources.list(settings);
     if arguments.json {
-        writeln!(io::stdout(), "{}", to_json(sources, &listed))?;
+        output::show_json(&to_json(sources, &listed))?;
     } else if !arguments.check {
-        write!(io::stdout(), "{}", table(sources, &listed))?;
+        output::show(&table(sources, &listed))?;
     }
     match settings.check_root(sources) {
         Ok(()) => Ok(ExitCode::SUCCESS),

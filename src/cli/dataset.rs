@@ -1,13 +1,14 @@
 //! `rows`, `cite` and `verify --at`: the export as a dataset, without a state and without a daemon.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::cli::AnyError;
 use crate::cli::args::{CiteArguments, Command, RowsArguments, VerifyArguments};
+use crate::console::output::{self, JsonAtTerminal};
 use crate::console::table::{plain_table, thousands, trim_table};
 use crate::dataset::cite::{self, Difference, Manifest};
 use crate::dataset::error::DatasetError;
@@ -59,19 +60,28 @@ fn write_rows(export: &Path, arguments: &RowsArguments) -> Result<(), DatasetErr
         .try_clone_to_owned()
         .map(File::from)
         .map_err(DatasetError::Output)?;
+    let mut seen;
+    // A program gets the bytes of the rows, a person the same values.
+    let out: &mut dyn Write = match stdout.is_terminal() {
+        true => {
+            seen = JsonAtTerminal::new(stdout);
+            &mut seen
+        }
+        false => &mut stdout,
+    };
     if arguments.follow {
-        return follow(export, arguments.from, shape, &mut stdout);
+        return follow(export, arguments.from, shape, out);
     }
     let snapshot = Snapshot::open(&OsStorage, export, arguments.at)?;
     let from = snapshot.start(arguments.from)?;
-    copy_rows(&snapshot, from, arguments.all, shape, &mut stdout)
+    copy_rows(&snapshot, from, arguments.all, shape, out)
 }
 
 fn follow(
     export: &Path,
     from: Option<From>,
     shape: Shape,
-    stdout: &mut File,
+    stdout: &mut dyn Write,
 ) -> Result<(), DatasetError> {
     let snapshot = match from {
         Some(From::Version(version)) => Snapshot::resume(&OsStorage, export, version)?,
@@ -101,23 +111,22 @@ fn follow(
 
 /// Prints the name and the figures of a version, or the difference between two.
 pub(super) fn cite(export: &Path, arguments: &CiteArguments) -> Result<ExitCode, AnyError> {
-    let text = match &arguments.range {
+    match &arguments.range {
         Some(range) => {
             let difference = cite::difference(&OsStorage, export, range.from, range.to)?;
             match arguments.json {
-                true => serde_json::to_string(&difference)? + "\n",
-                false => difference_page(&difference),
+                true => output::show_json(&difference)?,
+                false => output::show(&difference_page(&difference))?,
             }
         }
         None => {
             let manifest = cite::cite(&OsStorage, export, arguments.at)?;
             match arguments.json {
-                true => serde_json::to_string(&manifest)? + "\n",
-                false => manifest_page(&manifest),
+                true => output::show_json(&manifest)?,
+                false => output::show(&manifest_page(&manifest))?,
             }
         }
-    };
-    io::stdout().write_all(text.as_bytes())?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -177,7 +186,7 @@ fn manifest_page(manifest: &Manifest) -> String {
 /// Prints whether a version is still there.
 pub(super) fn verify_at(export: &Path, version: Version) -> Result<ExitCode, AnyError> {
     let (result, error) = verify_version(&OsStorage, export, version)?;
-    writeln!(io::stdout(), "{}", serde_json::to_string(&result)?)?;
+    output::show_json(&result)?;
     match error {
         None => Ok(ExitCode::SUCCESS),
         Some(error) => Err(error.into()),

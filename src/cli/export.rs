@@ -1,6 +1,6 @@
 //! `distilld export`: the stateless batch, with the lock that protects the root's own export.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 
 use crate::batch::export::{BatchOptions, Output, batch_export};
@@ -11,10 +11,12 @@ use crate::cli::AnyError;
 use crate::cli::args::{self, ExportArguments};
 use crate::cli::hints::UserError;
 use crate::config::Settings;
+use crate::console::output::{self, JsonAtTerminal};
 use crate::console::progress::{self, Progress};
 use crate::lake::path::{export_path, ledger_path};
 use crate::lake::walk::pair_bytes;
 use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::escape;
 use crate::platform::root_lock;
 use crate::platform::storage::{OsStorage, Storage as _};
 use crate::record::json::escape::Dialect;
@@ -57,8 +59,10 @@ pub(super) fn export(settings: &Settings, arguments: &ExportArguments) -> Result
         },
     };
     let mut stdout = io::stdout().lock();
+    let mut seen = JsonAtTerminal::new(io::stdout());
     let to_stdout = matches!(arguments.output, Some(args::Output::Stdout)) && !arguments.dry_run;
     let output = match &arguments.output {
+        Some(args::Output::Stdout) if stdout.is_terminal() => Output::Writer(&mut seen),
         Some(args::Output::Stdout) => Output::Writer(&mut stdout),
         Some(args::Output::File(path)) if lock.is_some() => Output::Own(path.clone()),
         Some(args::Output::File(path)) if !arguments.dry_run => Output::named(path)?,
@@ -79,11 +83,11 @@ pub(super) fn export(settings: &Settings, arguments: &ExportArguments) -> Result
             report.result.output_path
         );
     }
-    let result = serde_json::to_string(&report.result)?;
+    drop(stdout);
     if to_stdout {
-        writeln!(io::stderr(), "{result}")?
+        output::note(&escape::json(&serde_json::to_string(&report.result)?));
     } else {
-        writeln!(stdout, "{result}")?
+        output::show_json(&report.result)?;
     }
     Ok(())
 }

@@ -16,7 +16,6 @@ mod verify;
 mod wait;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -249,23 +248,24 @@ fn rebuild(settings: &Settings, arguments: RebuildArguments) -> Result<(), AnyEr
     let mut bars = Steps::default();
     let setup = engine_setup(settings, &root, clock);
     let mut on_step = |label, done_bytes, total_bytes| bars.at(label, done_bytes, total_bytes);
-    let result = if arguments.state_only {
+    if arguments.state_only {
         let report = rebuild::rebuild_state(&setup, &mut on_step)?;
-        serde_json::to_string(&StateRebuilt {
+        drop(bars);
+        output::show_json(&StateRebuilt {
             output_path: setup.export_path.display().to_string(),
             rows_adopted: report.rows_adopted,
             lines_foreign: report.rows_foreign,
-        })?
+        })?;
     } else {
         let options = RebuildOptions {
             dry_run: arguments.dry_run,
             drop_missing: arguments.drop_missing,
             effective: arguments.effective,
         };
-        serde_json::to_string(&rebuild::rebuild(&setup, options, &stop, &mut on_step)?)?
-    };
-    drop(bars);
-    writeln!(io::stdout(), "{result}")?;
+        let result = rebuild::rebuild(&setup, options, &stop, &mut on_step)?;
+        drop(bars);
+        output::show_json(&result)?;
+    }
     Ok(())
 }
 
@@ -308,9 +308,8 @@ fn refuse_other_state(settings: &Settings, root: &Path) -> Result<(), AnyError> 
 
 fn check(settings: &Settings, config: Option<&Path>) -> Result<ExitCode, AnyError> {
     let findings = check::check(settings, config);
-    let mut stdout = io::stdout().lock();
     for finding in &findings {
-        writeln!(stdout, "{finding}")?;
+        output::show(&format!("{finding}\n"))?;
     }
     let fails = findings
         .iter()

@@ -13,13 +13,14 @@ use crate::cli::render;
 use crate::cli::render::status::TerminalSize;
 use crate::cli::{AnyError, FAILED};
 use crate::config::{Environment, Settings, as_typed};
-use crate::console::escape::Printable;
+use crate::console::output::{self, note};
 use crate::console::table::{plain_table, thousands, trim_table};
 use crate::console::terminal::Terminal;
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::Stream;
 use crate::lake::path::{export_path, ledger_path};
 use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::escape::{Printable, printable_bytes};
 use crate::platform::storage::{OsStorage, Storage as _};
 use crate::query::control::day_file_parameter;
 use crate::query::dead_letters;
@@ -56,7 +57,7 @@ pub(super) fn health(settings: &Settings) -> Result<ExitCode, AnyError> {
     let status = status::status(settings, HostClock::new().wall_ms())?;
     print(&format!("{}\n", Printable(&status.health.to_string())))?;
     if let Some(fix) = &status.health.fix {
-        eprintln!("fix: {}", Printable(fix));
+        note(&format!("fix: {fix}"));
     }
     Ok(exit_code(status.health.verdict))
 }
@@ -133,7 +134,7 @@ fn retracted(settings: &Settings, arguments: &ExplainArguments) -> Result<(), An
     print(&render::explain::list(&retracted))?;
     if retracted.more {
         let shown = page.skip.saturating_add(retracted.rows.len());
-        eprintln!("more results: continue with --skip {shown}");
+        note(&format!("more results: continue with --skip {shown}"));
     }
     Ok(())
 }
@@ -243,7 +244,7 @@ fn list(settings: &Settings, arguments: &DeadLettersArguments) -> Result<(), Any
     print(&trim_table(&table))?;
     if letters.more {
         let shown = arguments.skip.saturating_add(letters.letters.len());
-        eprintln!("more results: continue with --skip {shown}");
+        note(&format!("more results: continue with --skip {shown}"));
     }
     Ok(())
 }
@@ -282,14 +283,15 @@ fn show(settings: &Settings, arguments: &ShowArguments) -> Result<(), AnyError> 
         Ok(())
     })?;
     if !arguments.raw {
-        writeln!(stdout, "{}", dead_letters::escaped(&held))?;
-        eprintln!("{}", letter.fault());
+        drop(stdout);
+        output::show(&(printable_bytes(&held) + "\n"))?;
+        note(&letter.fault());
         if left == 0 {
-            eprintln!(
+            note(&format!(
                 "showing the first {} of {} bytes; --raw prints all",
                 thousands(SHOWN_BYTES_MAX),
                 thousands(letter.len_bytes)
-            );
+            ));
         }
     }
     Ok(())
@@ -343,9 +345,9 @@ fn query(pairs: &[(&str, &str)]) -> String {
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), AnyError> {
-    print(&(serde_json::to_string(value)? + "\n"))
+    Ok(output::show_json(value)?)
 }
 
 fn print(text: &str) -> Result<(), AnyError> {
-    Ok(io::stdout().write_all(text.as_bytes())?)
+    Ok(output::show(text)?)
 }

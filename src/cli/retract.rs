@@ -1,7 +1,7 @@
 //! `retract`: gives, ends and lists standing orders.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ use crate::cli::args::RetractArguments;
 use crate::cli::hints::UserError;
 use crate::cli::{AnyError, FAILED};
 use crate::config::Settings;
+use crate::console::output;
 use crate::console::table::{plain_table, thousands, trim_table};
 use crate::engine::{OrderRequest, OrderResult};
 use crate::lake::path::{export_path, ledger_path};
@@ -37,11 +38,10 @@ pub(super) fn run(settings: &Settings, arguments: &RetractArguments) -> Result<E
         unseen: arguments.unseen,
     };
     let result = retract::order(settings, &request)?;
-    let mut stdout = io::stdout().lock();
     if arguments.json {
-        writeln!(stdout, "{}", serde_json::to_string(&result)?)?;
+        output::show_json(&result)?;
     } else {
-        writeln!(stdout, "{}", sentence(&request, &result))?;
+        output::show(&(sentence(&request, &result) + "\n"))?;
     }
     if result.unknown.is_empty() || arguments.unseen {
         return Ok(ExitCode::SUCCESS);
@@ -52,10 +52,10 @@ pub(super) fn run(settings: &Settings, arguments: &RetractArguments) -> Result<E
         0 => String::new(),
         more => format!(" and {} more", thousands(more as u64)),
     };
-    eprintln!(
+    output::note(&format!(
         "no line has the run {}{more}; --unseen records orders on runs that have yet to arrive",
         named.join(", ")
-    );
+    ));
     Ok(ExitCode::from(FAILED))
 }
 
@@ -86,13 +86,12 @@ fn read(from: &Path) -> Result<String, AnyError> {
 fn list(settings: &Settings, json: bool) -> Result<ExitCode, AnyError> {
     let ledger = ledger_path(&export_path(&settings.root));
     let orders = retract::orders(&OsStorage, &ledger)?;
-    let mut stdout = io::stdout().lock();
     if json {
-        writeln!(stdout, "{}", serde_json::to_string(&orders)?)?;
+        output::show_json(&orders)?;
         return Ok(ExitCode::SUCCESS);
     }
     if orders.is_empty() {
-        writeln!(stdout, "no standing orders")?;
+        output::show("no standing orders\n")?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = plain_table();
@@ -105,6 +104,6 @@ fn list(settings: &Settings, json: bool) -> Result<ExitCode, AnyError> {
             order.reason.escape_debug().to_string(),
         ]);
     }
-    stdout.write_all(trim_table(&table).as_bytes())?;
+    output::show(&trim_table(&table))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! `distilld verify`: the comparison, its result as JSON, and the differences as an error.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +9,9 @@ use crate::batch::verify::{self, VerifyOptions, VerifyReport, VerifyResult};
 use crate::cli::hints::UserError;
 use crate::cli::{AnyError, queries};
 use crate::config::{Settings, as_typed};
+use crate::console::output;
 use crate::console::progress::Steps;
+use crate::platform::escape::{self, Printable};
 use crate::platform::storage::OsStorage;
 
 /// The remedy for a `verify` that could not read everything.
@@ -62,8 +64,9 @@ pub(super) fn verify(settings: &Settings, rejected_elsewhere: bool) -> Result<Ex
             as_typed("`distilld rebuild --dry-run`")
         );
     }
-    let text = serde_json::to_string(result)?;
     if rejected_elsewhere {
+        // The input of `retract`, as it is; a person sees it escaped.
+        let is_seen = io::stdout().is_terminal();
         let mut stdout = io::stdout().lock();
         for run_id in &report.rejected_elsewhere {
             if run_id.contains(['\n', '\r']) {
@@ -71,13 +74,15 @@ pub(super) fn verify(settings: &Settings, rejected_elsewhere: bool) -> Result<Ex
                     "the run ID {run_id:?} has more than one line; pass it to {} as an argument",
                     as_typed("`distilld retract`")
                 );
+            } else if is_seen {
+                writeln!(stdout, "{}", Printable(run_id))?;
             } else {
                 writeln!(stdout, "{run_id}")?;
             }
         }
-        writeln!(io::stderr(), "{text}")?;
+        output::note(&escape::json(&serde_json::to_string(result)?));
     } else {
-        writeln!(io::stdout(), "{text}")?;
+        output::show_json(result)?;
     }
     match &report.first_difference {
         Some(difference) => Err(difference_error(result, difference).into()),

@@ -1,12 +1,12 @@
 //! `distilld wait --fresh`: blocks until what is in the lake is exported or refused, and turns the end into an exit code.
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::cli::args::WaitArguments;
 use crate::cli::hints::UserError;
 use crate::cli::{AnyError, FAILED};
 use crate::config::Settings;
+use crate::console::output;
 use crate::console::table::thousands;
 use crate::query::wait::{WaitResult, Waited, wait_fresh};
 
@@ -22,13 +22,13 @@ pub(super) struct WaitError {
 pub(super) fn wait(settings: &Settings, arguments: &WaitArguments) -> Result<ExitCode, AnyError> {
     let waited = wait_fresh(settings, arguments.timeout)?;
     if arguments.json {
-        writeln!(io::stdout(), "{}", serde_json::to_string(&waited)?)?;
+        output::show_json(&waited)?;
     }
     if waited.result != WaitResult::Fresh {
         return Err(error(waited).into());
     }
     if !arguments.json {
-        writeln!(io::stdout(), "{}", describe(&waited))?;
+        output::show(&format!("{}\n", describe(&waited)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,5 @@
 //! Output for people: the terminal, progress bars, tables and the log.
 
-pub mod escape;
 pub mod logging;
 pub mod output;
 pub mod progress;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::console::progress;
 use crate::platform::background::spawn;
+use crate::platform::escape;
 
 /// Maximum bytes of the messages that wait: some thousand, as a start with many faults logs them.
 const WAITING_BYTES_MAX: usize = 1 << 20;
@@ -38,13 +39,24 @@ impl Sink for Stderr {
     }
 }
 
-/// A writer to stderr for the log, which passes one line per call.
+/// A writer to stderr for the log, which passes one line per call: formats escape what is foreign in it, and what they
+/// leave is escaped here.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct StderrLines;
+pub(crate) enum StderrLines {
+    /// Of text, which may have colours.
+    Text,
+    /// Of JSON.
+    Json,
+}
 
 impl Write for StderrLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        print(line);
+        let text = String::from_utf8_lossy(line);
+        let text = match self {
+            Self::Text => escape::styled(&text),
+            Self::Json => escape::json(&text),
+        };
+        print(text.as_bytes());
         Ok(line.len())
     }
 
@@ -168,6 +180,62 @@ pub fn detach() -> io::Result<()> {
         }));
     }
     Ok(())
+}
+
+/// Writes a page for a person to stdout.
+///
+/// # Errors
+/// Stdout cannot be written.
+pub fn show(page: &str) -> io::Result<()> {
+    io::stdout().write_all(escape::styled(page).as_bytes())
+}
+
+/// Writes a value to stdout as a line of JSON.
+///
+/// # Errors
+/// Stdout cannot be written.
+pub fn show_json(value: &impl serde::Serialize) -> io::Result<()> {
+    let text = serde_json::to_string(value)? + "\n";
+    io::stdout().write_all(escape::json(&text).as_bytes())
+}
+
+/// A terminal to which lines of JSON are written: each is escaped once it is complete.
+#[derive(Debug)]
+pub struct JsonAtTerminal<W> {
+    terminal: W,
+    line: Vec<u8>,
+}
+
+impl<W> JsonAtTerminal<W> {
+    /// Wraps a terminal.
+    pub fn new(terminal: W) -> Self {
+        Self {
+            terminal,
+            line: Vec::new(),
+        }
+    }
+}
+
+impl<W: Write> Write for JsonAtTerminal<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        if let Some(end) = memchr::memrchr(b'\n', &self.line) {
+            let rest = self.line.split_off(end + 1);
+            let lines = std::mem::replace(&mut self.line, rest);
+            let lines = String::from_utf8_lossy(&lines);
+            self.terminal.write_all(escape::json(&lines).as_bytes())?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.terminal.flush()
+    }
+}
+
+/// Writes a line about the output to stderr.
+pub fn note(line: &str) {
+    print(format!("{}\n", escape::Printable(line)).as_bytes());
 }
 
 /// Writes lines to stderr. A failure is ignored: there is no other place to report it.

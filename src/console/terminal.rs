@@ -5,8 +5,8 @@ use std::error::Error;
 use std::io::{self, IsTerminal as _};
 
 use crate::config::{Environment, as_typed};
-use crate::console::escape::Printable;
 use crate::console::output;
+use crate::platform::escape::Printable;
 
 /// The capabilities of stderr or stdout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,20 +65,28 @@ impl Terminal {
         let level = if self.journal { "<3>" } else { "" };
         let mut text = format!(
             "{level}{red}distilld:{end} {}\n",
-            printable(&as_typed(&error.to_string()))
+            printable(&as_typed(&error.to_string()), level)
         );
         if let Some(fix) = fix {
-            text += &format!("{level}{bold}fix:{end} {}\n", printable(&as_typed(fix)));
+            text += &format!(
+                "{level}{bold}fix:{end} {}\n",
+                printable(&as_typed(fix), level)
+            );
         }
         text
     }
 }
 
-/// Returns a text with everything escaped that a terminal would act on. Its own lines stay.
-fn printable(text: &str) -> String {
-    let lines = text.split('\n');
-    let lines: Vec<String> = lines.map(|line| Printable(line).to_string()).collect();
-    lines.join("\n")
+/// Returns a text with everything escaped that a terminal would act on. Its own lines stay; those after the first are
+/// indented, so that a name with a line end in it cannot pass for a fix, and have the level of the first.
+fn printable(text: &str, level: &str) -> String {
+    let mut lines = text.split('\n');
+    let mut shown = Printable(lines.next().unwrap_or_default()).to_string();
+    for line in lines {
+        let indent = if line.starts_with(' ') { "" } else { "  " };
+        shown += &format!("\n{level}{indent}{}", Printable(line));
+    }
+    shown
 }
 
 /// Returns whether stderr is the systemd journal. `JOURNAL_STREAM` is `device:inode` and is inherited by every process
@@ -116,6 +124,17 @@ mod tests {
         check(true, &[("TERM", "xterm"), ("NO_COLOR", "")], true, true);
         check(true, &[("TERM", "xterm"), ("CLICOLOR", "0")], true, false);
         check(true, &[("TERM", "xterm"), ("CLICOLOR", "1")], true, true);
+    }
+
+    #[test]
+    fn a_name_with_a_line_end_passes_for_no_fix() {
+        let error = std::io::Error::other("cannot read a\nfix: run it\n  of its own");
+        let journal = Terminal {
+            journal: true,
+            ..Terminal::default()
+        };
+        let expected = "<3>distilld: cannot read a\n<3>  fix: run it\n<3>  of its own\n";
+        assert_eq!(journal.format_error(&error, None), expected);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The disk as a running daemon uses it: each call that returns is a step of its heartbeat, and while the engine is
 //! being opened a stop fails every further call. Calls are otherwise passed through.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -143,6 +144,12 @@ impl Storage for MonitoredDisk {
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
         self.shared.step(|| OsStorage.stat(path))
+    }
+
+    fn stats_below(&self, base: &Path, dir: &Path, names: &[&OsStr]) -> Vec<io::Result<FileStat>> {
+        let stats = OsStorage.stats_below(base, dir, names);
+        self.shared.heartbeat.tick();
+        stats
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {

@@ -13,6 +13,7 @@ use crate::engine::metrics::Metrics;
 use crate::http::metrics_text::{Format, plain};
 use crate::http::status_cache::EngineHealth;
 use crate::pair::verdict::VerdictKind;
+use crate::platform::escape;
 use crate::query::health::Health;
 use crate::query::status::Status;
 use crate::record::timestamp::moment;
@@ -32,6 +33,7 @@ pub(super) fn text(engine: &EngineHealth, metrics: &Metrics, format: Format) -> 
             None => Ok(()),
         })
         .and_then(|()| encode_eof(&mut text));
+    let text = escape::metrics(&text).into_owned();
     match format {
         Format::OpenMetrics => text,
         Format::Plain => plain(&text),

@@ -18,7 +18,7 @@ pub(super) const BLOCK_LEN: u64 = 256;
 /// Maximum number of samples.
 const SAMPLES_MAX: u64 = 1_024;
 /// Samples at most this many blocks apart are read with the bytes between them.
-const APART_READ_WHOLE: u64 = 16;
+const APART_READ_WHOLE: u64 = 2;
 /// Bytes read at a time.
 const WINDOW_LEN: u64 = 256 << 10;
 /// Bytes of a source that one step of a comparison reads, so that it delays new lines little.
@@ -76,7 +76,7 @@ impl ReadDigest {
         let mut digest = self;
         if apart != known {
             for_blocks(file, (0, first), known, |block, bytes| {
-                if block % apart != 0 {
+                if !block.is_multiple_of(apart) {
                     digest.samples ^= hash(block, bytes);
                 }
             })?;
@@ -84,7 +84,7 @@ impl ReadDigest {
         let mut add = |block: u64, bytes: &[u8]| {
             let hash = hash(block, bytes);
             digest.whole ^= hash;
-            if block % apart == 0 {
+            if block.is_multiple_of(apart) {
                 digest.samples ^= hash;
             }
         };
@@ -141,15 +141,18 @@ fn stride(offset: u64) -> u64 {
     blocks.div_ceil(SAMPLES_MAX).next_power_of_two()
 }
 
-/// Returns the hash of a block at its position: of two blocks that change places the digest differs.
+/// Returns the hash of a block at its position: of two blocks that change places the digest differs. That of zero bytes is
+/// 0, so that holes need not be read.
 fn hash(block: u64, bytes: &[u8]) -> u64 {
+    if bytes.iter().all(|byte| *byte == 0) {
+        return 0;
+    }
     let mixed = xxh3_64(bytes) ^ (block + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     mixed ^ (mixed >> 32)
 }
 
-/// Visits every block of a range whose number is a multiple of `apart`. A block that the file does not have any more is
-/// empty.
+/// Visits every block of a range whose number is a multiple of `apart`, except those in a hole of the file.
 fn for_blocks(
     file: &dyn StorageFile,
     (first, end): (u64, u64),
@@ -163,6 +166,14 @@ fn for_blocks(
     let mut block = first.next_multiple_of(apart);
     let mut window = Vec::new();
     while block < end {
+        let Some(data) = file.next_data(block * BLOCK_LEN) else {
+            break;
+        };
+        let first_with_data = (data / BLOCK_LEN).next_multiple_of(apart);
+        if first_with_data > block {
+            block = first_with_data;
+            continue;
+        }
         let blocks = per_read.min(end - block);
         window.resize((blocks * BLOCK_LEN) as usize, 0);
         let read = read_full_at(file, &mut window, block * BLOCK_LEN)?;
@@ -218,6 +229,23 @@ mod tests {
             assert!(digest.has_samples_of(&*file, len).unwrap());
             assert_eq!(compare_all(digest, &*file, len), Compared::Equal);
         }
+    }
+
+    #[test]
+    fn a_hole_costs_no_read_and_lines_in_it_are_noticed() {
+        const HOLE_END: u64 = 40 << 30;
+        let dir = tempfile::tempdir().unwrap();
+        let file = OsStorage.create(&dir.path().join("sparse")).unwrap();
+        for at in [0, HOLE_END] {
+            write_all_at(&*file, &[7; 5_000], at).unwrap();
+        }
+        let end = HOLE_END + 5_000;
+        let digest = ReadDigest::default();
+        let digest = digest.extended(&*file, (0, end), &[7; 100]).unwrap();
+        assert!(digest.has_samples_of(&*file, end).unwrap());
+        assert_eq!(compare_all(digest, &*file, end), Compared::Equal);
+        write_all_at(&*file, b"line", HOLE_END / 2).unwrap();
+        assert_eq!(compare_all(digest, &*file, end), Compared::Different);
     }
 
     #[test]

@@ -22,6 +22,18 @@ pub fn stat_day_file(
     storage.stat_below(&stream.base(root), pair.as_path())
 }
 
+/// Returns the stats of day-files of one directory, as [`stat_day_file`] does.
+pub fn stat_day_files(
+    storage: &dyn Storage,
+    root: &Path,
+    stream: Stream,
+    dir: &Path,
+    pairs: &[PairPath],
+) -> Vec<io::Result<FileStat>> {
+    let names = pairs.iter().filter_map(|pair| pair.as_path().file_name());
+    storage.stats_below(&stream.base(root), dir, &names.collect::<Vec<_>>())
+}
+
 /// Returns the current length of both day-files of a pair, bytes. A file that cannot be inspected counts as 0.
 pub fn pair_bytes(storage: &dyn Storage, root: &Path, pair: &PairPath) -> u64 {
     let stats = Stream::ALL.map(|stream| stat_day_file(storage, root, stream, pair));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lake::identity::SourceState;
 use crate::lake::path::Stream;
+use crate::lake::read_digest::all_are_samples;
 use crate::pair::verdict::{LineTotals, VerdictCounts};
 
 /// The version of all formats below the state directory.
@@ -81,7 +82,10 @@ impl PairCheckpoint {
     /// Returns the pair's contribution to [`LineTotals`].
     #[must_use]
     pub fn line_totals(&self) -> LineTotals {
+        let sources = [&self.scored, &self.evidence].into_iter();
+        let sampled = sources.filter(|source| !all_are_samples(source.offset));
         LineTotals {
+            sampled: sampled.count() as u64,
             scored_lines: self.scored.lines,
             scored_malformed: self.scored.malformed,
             evidence_lines: self.evidence.lines,

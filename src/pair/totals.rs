@@ -15,6 +15,8 @@ pub struct LineTotals {
     pub evidence_lines: u64,
     /// Malformed evidence lines.
     pub evidence_malformed: u64,
+    /// Day-files that are so long that their samples do not cover all that was read of them.
+    pub sampled: u64,
     /// Scored records by verdict.
     pub counts: VerdictCounts,
 }
@@ -53,6 +55,7 @@ impl LineTotals {
             scored_malformed,
             evidence_lines,
             evidence_malformed,
+            sampled,
             counts,
         } = self;
         for (total, figure) in [
@@ -60,6 +63,7 @@ impl LineTotals {
             (scored_malformed, other.scored_malformed),
             (evidence_lines, other.evidence_lines),
             (evidence_malformed, other.evidence_malformed),
+            (sampled, other.sampled),
             (&mut counts.superseded, other.counts.superseded),
             (&mut counts.contradicted, other.counts.contradicted),
         ]

@@ -5,6 +5,7 @@ pub mod buffer_pool;
 pub mod checksummed_file;
 pub mod clock;
 pub mod descend;
+pub mod escape;
 pub mod file_wait;
 pub mod heartbeat;
 pub mod held_dir;

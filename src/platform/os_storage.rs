@@ -1,7 +1,7 @@
 //! The file system of the host. It reaches each file by the descriptor of its directory (`descend`), never follows a link
 //! in the last component of a path, and never blocks on a FIFO.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -111,6 +111,15 @@ impl Storage for OsStorage {
     fn stat_below(&self, base: &Path, below: &Path) -> io::Result<FileStat> {
         let opened = find_below(base, below, OFlags::PATH)?;
         Ok(file_stat(&rustix::fs::fstat(opened)?))
+    }
+
+    fn stats_below(&self, base: &Path, dir: &Path, names: &[&OsStr]) -> Vec<io::Result<FileStat>> {
+        let dir = find_below(base, dir, OFlags::PATH);
+        let stat = |name: &&OsStr| match &dir {
+            Ok(dir) => stat_in(dir, name).map(|stat| file_stat(&stat)),
+            Err(error) => Err(error.kind().into()),
+        };
+        names.iter().map(stat).collect()
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
@@ -229,7 +238,11 @@ fn stat_at(path: &Path) -> io::Result<Stat> {
         // The root of the file system, `..`, or an error, which this reports too.
         return Ok(rustix::fs::fstat(open_dir(path)?)?);
     };
-    retry_interrupted(|| Ok(rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
+    stat_in(&dir, name)
+}
+
+fn stat_in(dir: &OwnedFd, name: &OsStr) -> io::Result<Stat> {
+    retry_interrupted(|| Ok(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
 }
 
 fn sync(dir: &OwnedFd) -> io::Result<()> {

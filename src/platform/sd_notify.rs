@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use crate::platform::background::{is_out_of_threads, spawn};
+use crate::platform::escape::status_line;
 
 /// Bytes of a status that are sent; the manager shows one line.
 const STATUS_BYTES_MAX: usize = 512;
@@ -215,7 +216,7 @@ impl ServiceManager {
     /// One line for a person. Line ends and other control characters become spaces: after a line end the manager
     /// would take the rest for a message of its own.
     pub fn status(&self, line: &str) {
-        let status = one_line(line);
+        let status = status_line(line, STATUS_BYTES_MAX);
         self.leave(|notes| notes.status = Some(status));
     }
 
@@ -283,18 +284,6 @@ impl ServiceManager {
 pub fn watchdog_interval() -> Option<Duration> {
     let patience = sd_notify::watchdog_enabled()?;
     (!patience.is_zero()).then_some(patience / 4)
-}
-
-fn one_line(line: &str) -> String {
-    let mut status = String::new();
-    for c in line.chars() {
-        let c = if c.is_control() { ' ' } else { c };
-        if status.len() + c.len_utf8() > STATUS_BYTES_MAX {
-            break;
-        }
-        status.push(c);
-    }
-    status
 }
 
 #[cfg(test)]

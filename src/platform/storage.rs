@@ -9,6 +9,7 @@
 //! A call that a signal interrupted has not failed: an implementation repeats it ([`retry_interrupted`]). Only reads
 //! and writes may report the interruption, as they may be short; [`read_full_at`] and [`write_all_at`] continue.
 
+use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -109,6 +110,11 @@ pub trait Storage: Debug + Send + Sync {
     fn stat(&self, path: &Path) -> io::Result<FileStat>;
     /// As [`Storage::stat`], and follows no link below `base`.
     fn stat_below(&self, base: &Path, below: &Path) -> io::Result<FileStat>;
+    /// The same for names in one directory below `base`, whose way is walked once.
+    fn stats_below(&self, base: &Path, dir: &Path, names: &[&OsStr]) -> Vec<io::Result<FileStat>> {
+        let stat = |name: &&OsStr| self.stat_below(base, &dir.join(name));
+        names.iter().map(stat).collect()
+    }
     /// The entries of a directory, in byte order of their names.
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>>;
     /// As [`Storage::list`], and follows no link below `base`. An empty `below` is the base itself, which may be a link.

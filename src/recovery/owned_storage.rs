@@ -2,6 +2,7 @@
 //! the daemon has to own the result. Rights are set on the open file right after its creation, never by path: the
 //! directories belong to the daemon's user, who could put a link in the place of a path.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -118,6 +119,10 @@ impl Storage for OwnedStorage {
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
         self.inner.stat(path)
+    }
+
+    fn stats_below(&self, base: &Path, dir: &Path, names: &[&OsStr]) -> Vec<io::Result<FileStat>> {
+        self.inner.stats_below(base, dir, names)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {

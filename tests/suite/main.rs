@@ -60,6 +60,8 @@ mod generated;
 mod golden;
 /// The health verdict on every surface.
 mod health;
+/// Hostile names and texts on every surface that a person reads.
+mod hostile;
 /// The public sockets: metrics, health, hostile clients.
 mod http;
 /// How a command finds its lake, and the commands in hints.

@@ -85,8 +85,10 @@ fn set_modified(path: &Path, time: std::time::SystemTime) {
     file.set_times(FileTimes::new().set_modified(time)).unwrap();
 }
 
+type Restore = fn(&Damaged);
+
 /// The usual ways to restore a day-file. The first word of some is a tool that may not be installed.
-const WAYS: [(&str, fn(&Damaged)); 14] = [
+const WAYS: [(&str, Restore); 14] = [
     ("cp", |damaged| damaged.restore_by("cp", &[])),
     ("cp -p", |damaged| damaged.restore_by("cp", &["-p"])),
     ("cp --reflink=auto -p", |damaged| {
@@ -145,7 +147,7 @@ const WAYS: [(&str, fn(&Damaged)); 14] = [
     }),
 ];
 
-fn ways() -> impl Iterator<Item = (&'static str, fn(&Damaged))> {
+fn ways() -> impl Iterator<Item = (&'static str, Restore)> {
     let is_there = |way: &str| {
         let program = way.split(' ').next().unwrap();
         program != "rsync"
@@ -237,6 +239,13 @@ fn what_samples_do_not_cover_is_compared_by_the_full_scans() {
         file.write_all_at(b"y", *at).unwrap();
         set_modified(path, modified);
     }
+    let count = &bench.status()["sampled_day_files"];
+    assert_eq!(count, paths.len() as u64);
+    let shown = bench.run(&mut bench.command(&["status"])).stdout;
+    assert!(
+        shown.contains("8 day-files over 256 KiB compared by samples"),
+        "{shown}"
+    );
     let unnoticed = bench.once();
     assert!(
         !unnoticed.stderr.contains("re-reading"),

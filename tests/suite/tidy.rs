@@ -172,6 +172,47 @@ fn no_product_file_is_longer_than_its_limit() {
     assert!(long.is_empty(), "over {PRODUCT_LINES_MAX} lines: {long:#?}");
 }
 
+/// Files that write to stdout or stderr, each with the reason; all others write through `console::output`, which escapes.
+const WRITERS: [(&str, &str); 7] = [
+    ("console/output.rs", "escapes what it writes"),
+    ("console/progress.rs", "bars with fixed labels"),
+    (
+        "cli/render/live_status.rs",
+        "escapes the page, and moves the cursor",
+    ),
+    ("cli/export.rs", "the rows of `export --output -`"),
+    ("cli/dataset.rs", "the rows of `rows`"),
+    ("cli/queries.rs", "the bytes of `dead-letters show --raw`"),
+    (
+        "cli/verify.rs",
+        "the run IDs for `retract --from -`, escaped at a terminal",
+    ),
+];
+
+#[test]
+fn text_is_written_only_where_it_is_escaped() {
+    let writes = |text: &str| {
+        let is_used = |call: &str| text.contains(call) && !text.contains("fn print");
+        let streams = ["stdout()", "stderr()"].iter().any(|stream| {
+            let uses = text.match_indices(stream);
+            uses.map(|(at, _)| &text[at + stream.len()..]).any(|rest| {
+                let asks = [".is_terminal()", ")", ";\n    let mut polled"];
+                !asks.iter().any(|ask| rest.starts_with(ask))
+            })
+        });
+        streams || ["println!", "print!("].into_iter().any(is_used)
+    };
+    let unlisted = sources("").into_iter().filter_map(|(file, text)| {
+        let is_listed = WRITERS.iter().any(|(writer, _)| *writer == file);
+        (!is_listed && !file.ends_with("tests.rs") && writes(product(&text))).then_some(file)
+    });
+    let unlisted: Vec<String> = unlisted.collect();
+    assert!(
+        unlisted.is_empty(),
+        "write through console::output: {unlisted:?}"
+    );
+}
+
 /// Returns the idioms in a text, as whole words in any case, with any white space between the words of a phrase.
 fn idioms_in(text: &str) -> Vec<&'static str> {
     let text = text.to_lowercase();

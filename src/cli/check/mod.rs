@@ -18,13 +18,13 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::hints::in_one_line;
 use crate::config::{Exclude, Settings, as_typed};
-use crate::console::escape::Printable;
 use crate::engine::EngineError;
 use crate::lake::linked_dirs::links_to_unread;
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{Level, list_level, open_day_file};
 use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::escape::Printable;
 use crate::platform::rights::Denied;
 use crate::platform::root_lock::lock_path;
 use crate::platform::storage::{OsStorage, Storage as _, exists};

@@ -19,6 +19,7 @@ use crate::config::{Environment, Settings};
 use crate::console::terminal::Terminal;
 use crate::pair::history::Recent;
 use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::escape::styled;
 use crate::platform::root_lock::last_holder;
 use crate::query::offline;
 use crate::query::offline::InquireError;
@@ -135,7 +136,10 @@ impl Live {
         let mut stdout = io::stdout().lock();
         queue!(stdout, cursor::MoveTo(0, 0))?;
         // Clear only the rest of each line, so that the screen does not flicker.
-        for line in text.lines().take(usize::from(rows.saturating_sub(1))) {
+        for line in styled(&text)
+            .lines()
+            .take(usize::from(rows.saturating_sub(1)))
+        {
             write!(stdout, "{line}")?;
             let until_line_end = terminal::ClearType::UntilNewLine;
             queue!(stdout, terminal::Clear(until_line_end))?;

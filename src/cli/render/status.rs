@@ -82,6 +82,11 @@ impl Page {
             let why = scanned.why.as_deref().unwrap_or_default().escape_debug();
             self.line("scans", &format!("{text}: {why}"), Tone::Plain);
         }
+        if status.sampled_day_files > 0 {
+            let sampled = counted(status.sampled_day_files, "day-file");
+            let text = format!("{sampled} over 256 KiB compared by samples, whole by full scans");
+            self.line("sampled", &text, Tone::Plain);
+        }
         if let Some(text) = status.within_limit.describe() {
             self.line("too long", &text.escape_debug().to_string(), Tone::Plain);
         }

@@ -12,6 +12,7 @@ use tracing_subscriber::layer::Context;
 
 use super::kv::priority;
 use crate::console::output::{self, Sink};
+use crate::platform::escape::Printable;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 
@@ -73,13 +74,13 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field.name(), value);
+        self.put(field.name(), &Printable(value).to_string());
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = write!(text, "{value:?}");
-        self.put(field.name(), &text);
+        self.put(field.name(), &Printable(&text).to_string());
     }
 }

@@ -64,7 +64,11 @@ fn format_layer(stderr: Stderr, line_format: LineFormat) -> Form {
     {
         return journal.boxed();
     }
-    let lines = fmt::layer().with_writer(|| StderrLines);
+    let written = match line_format {
+        LineFormat::Json => StderrLines::Json,
+        _ => StderrLines::Text,
+    };
+    let lines = fmt::layer().with_writer(move || written);
     match line_format {
         LineFormat::Json => lines.json().flatten_event(true).boxed(),
         LineFormat::Human => lines

@@ -11,8 +11,8 @@ use crate::daemon::watch::{DAY_DEPTH, Mode};
 use crate::engine::EngineError;
 use crate::lake::identity::seen;
 use crate::lake::path::{PairPath, Stream};
-use crate::lake::walk::{Level, list_level, stat_day_file};
-use crate::platform::storage::{OsStorage, Storage as _};
+use crate::lake::walk::{Level, list_level, stat_day_file, stat_day_files};
+use crate::platform::storage::{FileStat, OsStorage, Storage as _};
 
 /// The number of directories armed or listed between two checks for hints. With a long history a start spends a second
 /// on this, and a new record waits for one slice: each directory costs a watch and a stat of its day-files.
@@ -59,7 +59,18 @@ impl EventLoop {
 
     /// Queues a day-file unless its stat is the one it had when all of it had been read; that costs no open.
     fn enqueue_if_changed(&mut self, stream: Stream, path: PairPath, is_urgent: bool) {
-        let has_changed = match stat_day_file(&OsStorage, &self.root, stream, &path) {
+        let stat = stat_day_file(&OsStorage, &self.root, stream, &path);
+        self.enqueue_by_stat(stream, path, stat, is_urgent);
+    }
+
+    fn enqueue_by_stat(
+        &mut self,
+        stream: Stream,
+        path: PairPath,
+        stat: io::Result<FileStat>,
+        is_urgent: bool,
+    ) {
+        let has_changed = match stat {
             Ok(stat) => {
                 if self.is_read(path.as_path()) {
                     self.watch
@@ -151,11 +162,12 @@ impl EventLoop {
                 self.watch.ensure(stream, dir);
                 let read = day_files.iter().filter(|path| self.is_read(path.as_path()));
                 self.watch.note_day(stream, dir, read.count() as u64);
-                for path in day_files {
+                let stats = stat_day_files(&OsStorage, &self.root, stream, dir, &day_files);
+                for (path, stat) in day_files.into_iter().zip(stats) {
                     if is_full && stream == Stream::Scored && self.comparisons.is_due(&path) {
                         self.engine.enqueue_comparison(path.clone());
                     }
-                    self.enqueue_if_changed(stream, path, false);
+                    self.enqueue_by_stat(stream, path, stat, false);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -33,10 +33,7 @@ pub use detail::{
 pub use fetch::status;
 pub use process::ProcessStatus;
 pub use retractions::RetractionStatus;
-pub use snapshot_file::{Publisher, RecentFile};
-
-/// Name of the snapshot in the state directory.
-pub const SNAPSHOT_FILE: &str = "status.json";
+pub use snapshot_file::{Publisher, RecentFile, SNAPSHOT_FILE};
 
 /// The state of things. Keys are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -62,6 +59,9 @@ pub struct Status {
     /// Day-files whose growth scans alone find. `None` without a running daemon.
     #[serde(default)]
     pub scanned_only: Option<ScannedOnly>,
+    /// Day-files of which only samples are compared when nothing but the time of their inode changes.
+    #[serde(default)]
+    pub sampled_day_files: u64,
     /// Malformed lines that were too long and are within the current limit.
     #[serde(default)]
     pub within_limit: WithinLimit,
@@ -379,6 +379,7 @@ impl Status {
                 verdicts: totals.by_verdict(),
                 balanced: account.balanced(),
             },
+            sampled_day_files: totals.sampled,
             evidence: EvidenceStatus {
                 lines: totals.evidence_lines,
                 malformed: totals.evidence_malformed,

@@ -8,9 +8,12 @@ use crate::engine::Engine;
 use crate::platform::storage::{
     OsStorage, Storage as _, read_full_at, remove_if_exists, write_all_at,
 };
-use crate::query::status::{SNAPSHOT_FILE, Status};
+use crate::query::status::Status;
 use crate::record::timestamp::stamp;
 use crate::store::recent::{RECENT_FILE, StoredHistory};
+
+/// Name of the snapshot in the state directory.
+pub const SNAPSHOT_FILE: &str = "status.json";
 
 /// A snapshot is written at most so often, milliseconds.
 const PUBLISH_MS: u64 = 1_000;

@@ -31,11 +31,12 @@ use distilld::lake::path::export_path;
 use distilld::lake::path::{PairPath, Stream};
 use distilld::pair::verdict::LineTotals;
 use distilld::platform::clock::{Clock as _, HostClock};
+use distilld::platform::escape::printable_bytes;
 use distilld::platform::root_lock::Holder;
 use distilld::platform::storage::OsStorage;
 use distilld::query::control::ControlError;
 use distilld::query::dead_letters::{
-    DeadLetterFilter, DeadLetterPage, RetryReport, bytes_of, escaped, letters, stream_named,
+    DeadLetterFilter, DeadLetterPage, RetryReport, bytes_of, letters, stream_named,
 };
 use distilld::query::engine_setup::engine_setup;
 use distilld::query::explain::Explanation;
@@ -586,7 +587,7 @@ fn shown(root: &Path, letters: &DeadLetterPage) -> String {
     for letter in letters.letters.iter().take(20) {
         // A missing day-file is reported as such.
         _ = bytes_of(&OsStorage, root, &pair, letter, |bytes| {
-            shown += &escaped(bytes);
+            shown += &printable_bytes(bytes);
             Ok(())
         });
     }
