@@ -355,7 +355,7 @@ fn report(lake: &Lake, outcome: &Outcome, writes: &Writes) -> Result<(), Failure
     table.print();
     let rejected = Spread::of(outcome.rejected.clone()).ok_or("no rounds")?;
     println!(
-        "\nall runs rejected at once: {} until all rows are retracted, {} x the backfill",
+        "\nall runs rejected at once: {} until all rows are retracted, {} the backfill",
         seconds(rejected.median()),
         ratio(rejected.median(), backfill.median())
     );

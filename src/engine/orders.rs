@@ -120,7 +120,12 @@ impl Engine {
         self.checkpoint()?;
         let runs = request.run_ids.iter().map(|id| RunKey::from_run_id(id));
         let known = self.concerned(&runs.collect(), day_file.as_bytes())?;
-        let is_known = |id: &&String| known.contains_key(&RunKey::from_run_id(id));
+        // An order on a run that never arrived can be ended.
+        let orders = Arc::clone(&self.commits.ledger.orders);
+        let is_known = |id: &&String| {
+            let run = RunKey::from_run_id(id);
+            known.contains_key(&run) || request.revoke && orders.contains(run, day_file.as_bytes())
+        };
         let unknown = request.run_ids.iter().filter(|id| !is_known(id));
         let mut result = OrderResult {
             unknown: unknown.cloned().collect(),
@@ -128,10 +133,10 @@ impl Engine {
         };
         let accepts_all = request.unseen || request.revoke;
         let accepted = request.run_ids.iter();
-        let (day_file, reason) = (Arc::from(day_file), Arc::from(request.reason.as_str()));
         // What is known of a run is true until its order is carried out.
         let accepted: BTreeSet<&String> =
             accepted.filter(|id| accepts_all || is_known(id)).collect();
+        let (day_file, reason) = (Arc::from(day_file), Arc::from(request.reason.as_str()));
         for run_id in accepted {
             self.order_run(request, run_id, (&day_file, &reason), &known, &mut result)?;
         }

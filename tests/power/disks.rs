@@ -13,12 +13,17 @@ use crate::support::export_reader::ReaderThread;
 use crate::support::http::{get, metric};
 use crate::support::kill_harness::wait_until;
 use crate::support::lake_gen::Stream;
-use crate::support::process::{Bench, LONG, evidence_with, scored};
+use crate::support::ledger::{Event, LedgerReader, ledger_fault, read_ledger};
+use crate::support::naive::{naive_batch, read_pairs};
+use crate::support::process::{Bench, LONG, evidence_with, scored, scored_as};
 use distilld::platform::clock::{Clock as _, HostClock};
+use distilld::platform::storage::OsStorage;
 use distilld::record::timestamp::stamp;
 
 const PAIR: &str = "2026/01/01/n.jsonl";
 const MIB: u64 = 1 << 20;
+/// Runs that are rejected while the disk is full.
+const REJECTED: usize = 40;
 
 /// Appends runs whose rows are 64 KiB long.
 fn append_long(bench: &Bench, runs: std::ops::Range<u32>) {
@@ -74,19 +79,28 @@ fn check_full(kind: &str, what: What) {
     let mut command = bench.command(&["run"]);
     command.arg("--state-dir").arg(&state_dir);
     append_long(&bench, 0..3);
+    for run in 0..REJECTED {
+        bench.append_run(PAIR, &format!("rejected {run}"));
+    }
     // Only the state has the start of this run's waiting time.
     bench.append(Stream::Scored, PAIR, scored("waits"));
     let mut daemon = bench.catch_up(&mut command);
-    bench.wait_rows(&mut daemon, 3);
-    let reader = ReaderThread::start(&bench.export());
+    bench.wait_rows(&mut daemon, 3 + REJECTED);
+    let readers = (
+        ReaderThread::start(&bench.export()),
+        LedgerReader::start(&bench.export()),
+    );
     let ballast = fill(mounted.dir());
+    // Lines of the ledger for more than the block that may be left, and rows of the same commit.
+    let rejected = (0..REJECTED).map(|run| scored_as(&format!("rejected {run}"), "rejected"));
+    bench.append(Stream::Scored, PAIR, rejected.collect::<String>());
     append_long(&bench, 3..10);
     let stopped = "msg=\"paused: ";
     bench.wait_for(&mut daemon, "it logs the stop", || {
         bench.log_text().contains(stopped)
     });
     let place = match what {
-        What::Export => "sft_export.jsonl",
+        What::Export => "sft_retractions.jsonl",
         What::State => "journal",
     };
     let requested_at = stamp(HostClock::new().wall_ms());
@@ -100,16 +114,29 @@ fn check_full(kind: &str, what: What) {
             && status["scored"]["waiting"].as_u64() >= Some(1)
     });
     fs::remove_file(ballast).unwrap();
-    bench.wait_rows(&mut daemon, 10);
+    bench.wait_rows(&mut daemon, 10 + REJECTED);
     bench.wait_for(&mut daemon, "status shows it resolved", || {
         bench.status()["last_fault"]["resolved"] == true
     });
-    reader.finish().unwrap();
     bench.stop(daemon);
-    bench.assert_batch();
+    readers.0.finish().unwrap();
+    readers.1.finish(&assert_both(&bench)).unwrap();
     command.arg("--once");
     bench.run(&mut command).check(0, &[]);
+    assert_both(&bench);
+}
+
+/// Asserts that export and ledger are those of the batch. Returns the events.
+fn assert_both(bench: &Bench) -> Vec<Event> {
     bench.assert_batch();
+    let export = bench.export_bytes();
+    let ledger = fs::read(bench.export().with_file_name("sft_retractions.jsonl")).unwrap();
+    let naive = naive_batch(&read_pairs(&OsStorage, &bench.root()).unwrap(), false);
+    assert_eq!(ledger_fault(&export, &ledger, &naive), None);
+    let events = read_ledger(&export, &ledger).unwrap();
+    let retracted = events.iter().filter(|event| event.op == "retract").count();
+    assert_eq!(retracted, REJECTED);
+    events
 }
 
 #[test]

@@ -16,6 +16,7 @@ use fastrand::Rng;
 use crate::support::account::{Compared, account_fault};
 use crate::support::kill_harness::{Daemon, wait_until};
 use crate::support::lake_gen::Stream;
+use crate::support::ledger::{effective_rows, read_ledger};
 use crate::support::naive::{Pairs, naive_batch, read_pairs, row_key};
 use crate::support::naive_json;
 use crate::support::process::{Bench, LONG, evidence, scored_as};
@@ -162,6 +163,10 @@ fn append_runs(rng: &mut Rng, actions: &mut Vec<Action>, run: &mut u32) {
         }
         actions.push(Action::Append(*stream, pair.clone(), bytes));
     }
+    if rng.u8(..3) == 0 {
+        let later = scored_as(&name_of(rng.u32(..*run)), "rejected");
+        actions.push(Action::Append(Stream::Scored, pair, later.into_bytes()));
+    }
 }
 
 /// Returns run ids of equal length, so that lines have equal lengths too.
@@ -201,6 +206,9 @@ struct Run {
     daemon: Option<Daemon>,
     /// By pair: for each key, the maximum number of rows that it ever earned at once.
     peaks: BTreeMap<String, Rows>,
+    /// Events of the ledger at the end.
+    retracted: usize,
+    restored: usize,
 }
 
 impl Run {
@@ -211,6 +219,8 @@ impl Run {
             bench,
             daemon,
             peaks: BTreeMap::new(),
+            retracted: 0,
+            restored: 0,
         }
     }
 
@@ -357,7 +367,27 @@ impl Run {
         }
         self.missing().map_or(Ok(()), Err)?;
         self.check_surplus()?;
+        self.check_ledger()?;
         account_fault(&self.bench.root(), Compared::Lines).map_or(Ok(()), Err)
+    }
+
+    /// Asserts that each row of the effective set of the batch is effective. Rows without a line may be so or not.
+    fn check_ledger(&mut self) -> Result<(), String> {
+        let export = self.bench.export_bytes();
+        let ledger = fs::read(self.bench.export().with_file_name("sft_retractions.jsonl"));
+        let events = read_ledger(&export, &ledger.map_err(|error| error.to_string())?)?;
+        let count = |op: &str| events.iter().filter(|event| event.op == op).count();
+        self.retracted = count("retract");
+        self.restored = count("restore");
+        let effective = String::from_utf8(effective_rows(&export, &events)).unwrap();
+        let effective = keys_of(effective.lines());
+        for (key, count) in keys_of(&naive_batch(&self.pairs(), false).effective) {
+            let actual = effective.get(&key).copied().unwrap_or_default();
+            if actual < count {
+                return Err(format!("{actual} of {count} effective rows: {key}"));
+            }
+        }
+        Ok(())
     }
 
     /// Returns the pairs that had a scored day-file and have none now.
@@ -490,15 +520,18 @@ fn truncate(path: &Path, part: u8) -> io::Result<()> {
     File::options().write(true).open(path)?.set_len(len as u64)
 }
 
-fn fault_of(actions: &[Action]) -> Option<String> {
+/// Runs a sequence. Returns the retractions and restorations that it caused.
+fn run(actions: &[Action]) -> Result<(usize, usize), String> {
     let mut run = Run::new();
     let outcome = actions.iter().try_for_each(|action| run.act(action));
     let outcome = outcome.and_then(|()| run.check_end());
-    let fault = outcome.err()?;
+    let Err(fault) = outcome else {
+        return Ok((run.retracted, run.restored));
+    };
     let log = run.bench.log_text();
     let lines: Vec<&str> = log.lines().collect();
     let end = lines[lines.len().saturating_sub(15)..].join("\n");
-    Some(format!("{fault}\n--- end of the log\n{end}"))
+    Err(format!("{fault}\n--- end of the log\n{end}"))
 }
 
 /// Returns the shortest sequence found that still fails, by removing ever smaller parts.
@@ -528,19 +561,28 @@ fn random_changes_of_day_files_leave_one_row_per_line() {
     let first = number_from("DISTILLD_ACTIONS_SEED").unwrap_or_else(|| fastrand::u64(..));
     let end = Instant::now() + Duration::from_secs(seconds);
     let (mut sequences, mut done) = (0, 0);
+    let (mut retracted, mut restored) = (0, 0);
     while Instant::now() < end {
         let seed = first.wrapping_add(sequences);
         let actions = random_actions(&mut Rng::with_seed(seed));
-        if let Some(fault) = fault_of(&actions) {
-            let least = shrink(&actions, |actions| {
-                let quiet = [actions, &[Action::Quiet]].concat();
-                fault_of(&quiet).is_some()
-            });
-            panic!("DISTILLD_ACTIONS_SEED={seed}: {fault}\nleast sequence: {least:#?}");
+        match run(&actions) {
+            Ok(events) => {
+                retracted += events.0;
+                restored += events.1;
+            }
+            Err(fault) => {
+                let least = shrink(&actions, |actions| {
+                    let quiet = [actions, &[Action::Quiet]].concat();
+                    run(&quiet).is_err()
+                });
+                panic!("DISTILLD_ACTIONS_SEED={seed}: {fault}\nleast sequence: {least:#?}");
+            }
         }
         sequences += 1;
         done += actions.len();
     }
-    eprintln!("from seed {first}: {sequences} sequences, {done} actions");
+    eprintln!(
+        "from seed {first}: {sequences} sequences, {done} actions, {retracted} rows retracted, {restored} restored"
+    );
     assert!(sequences > 0);
 }

@@ -158,7 +158,7 @@ fn an_export_that_stops_the_start_fails() {
 #[test]
 fn a_ledger_that_readers_refuse_or_cannot_read_is_found() {
     type Harm = (&'static str, &'static str, &'static str, fn(&Path, &Path));
-    let harms: [Harm; 7] = [
+    let harms: [Harm; 9] = [
         ("ok  ", "1 rows are retracted", "", |_, _| {}),
         (
             "warn",
@@ -175,6 +175,18 @@ fn a_ledger_that_readers_refuse_or_cannot_read_is_found() {
             let text = fs::read_to_string(ledger).unwrap();
             fs::write(ledger, text.replace("\"seq\":1,", "\"seq\":2,")).unwrap();
         }),
+        ("fail", "is damaged", "rebuild --state-only", |ledger, _| {
+            fs::write(ledger, "garbage\n").unwrap();
+        }),
+        (
+            "warn",
+            "ends within a line",
+            "start `distilld run`",
+            |ledger, _| {
+                let bytes = fs::read(ledger).unwrap();
+                fs::write(ledger, &bytes[..bytes.len() - 5]).unwrap();
+            },
+        ),
         ("fail", "does not fit its export", "", |ledger, other| {
             fs::copy(other, ledger).unwrap();
         }),

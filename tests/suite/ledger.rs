@@ -13,8 +13,11 @@ use crate::support::lake_gen::Stream;
 use crate::support::ledger::{Event, effective_rows, ledger_fault, read_ledger};
 use crate::support::naive::{naive_batch, read_pairs};
 use crate::support::process::{Bench, LONG, evidence, evidence_with, scored, scored_as};
+use distilld::pair::checkpoint::FORMAT;
 use distilld::platform::storage::OsStorage;
 use distilld::query::health::Health;
+use distilld::store::state::State;
+use distilld::store::state::header::Header;
 
 const PAIR: &str = "2026/01/01/audits.jsonl";
 const OTHER: &str = "2026/01/02/other.jsonl";
@@ -386,6 +389,36 @@ fn a_lost_state_adopts_the_ledger_or_begins_one() {
     lake.once();
     assert_eq!(lake.events()[0].cause, "created");
     lake.check(2);
+}
+
+/// An upgrade: the state is of a format without a ledger.
+#[test]
+fn a_lake_of_an_older_format_gets_a_ledger_at_the_first_start_and_keeps_its_rows() {
+    let lake = Lake::with_history();
+    lake.remove_ledger();
+    let path = lake.bench.state_dir().join("state.redb");
+    let mut state = State::open(&OsStorage, &path).unwrap();
+    let header = state.header().clone();
+    let older = Header {
+        format: FORMAT - 1,
+        ..header
+    };
+    state.write_header(older).unwrap();
+    drop(state);
+    lake.bench
+        .run(&mut lake.bench.command(&["rows"]))
+        .check(1, &["has no ledger", "fix: start `distilld run`"]);
+    let rows = lake.bench.export_bytes();
+    let expected = format!("it is of format {}", FORMAT - 1);
+    lake.bench.once().check(0, &[&expected]);
+    assert!(lake.bench.export_bytes() == rows);
+    let begin = lake.events()[0].clone();
+    assert_eq!((&*begin.op, &*begin.cause), ("begin", "adopted"));
+    assert_eq!(begin.export_len, rows.len() as u64);
+    lake.check(1);
+    let ledger = lake.bytes();
+    lake.once();
+    assert!(lake.bytes() == ledger && lake.bench.export_bytes() == rows);
 }
 
 /// Damage of the ledger under an intact state.

@@ -351,6 +351,29 @@ fn rows_that_no_line_owns_are_ordered_out_and_restored() {
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
 }
 
+/// The order is the only thing that is known of its run.
+#[test]
+fn an_order_on_a_run_that_never_arrived_can_be_ended() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    bench.once();
+    for day_file in [&[][..], &["--day-file", OTHER]] {
+        let retract = |more: &[&str]| {
+            let arguments = [&["retract", "never", "--json"][..], day_file, more].concat();
+            bench.run(&mut bench.command(&arguments))
+        };
+        retract(&["--reason", "r", "--unseen"]).check(0, &[]);
+        let ended = retract(&["--revoke"]);
+        ended.check(0, &[]);
+        let result: Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!(
+            (&result["orders_changed"], &result["orders"]),
+            (&1.into(), &0.into())
+        );
+        retract(&["--revoke"]).check(1, &["no line has the run"]);
+    }
+}
+
 /// A rebuild names the order as the reason why a row is dropped, and needs no option for it, also where no state knows of
 /// which day-file the row is. A row whose line is gone is another matter.
 #[test]

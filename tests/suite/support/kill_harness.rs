@@ -4,25 +4,31 @@
 //!
 //! The moments of the kills are seeded; what the daemon was doing then depends on the host.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use distilld::platform::root_lock;
 use fastrand::Rng;
 
 use super::export_reader::ReaderThread;
 use super::lake_gen::{Shape, Step, pairs_of, script};
-use super::ledger::{LedgerReader, effective_rows, read_ledger};
+use super::ledger::{Event, LedgerReader, effective_rows, read_ledger};
 use super::naive::{multiset_difference, naive_batch};
 
 /// Polling interval of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Maximum time for an order to the last daemon.
+const QUIET: Duration = Duration::from_secs(30);
+/// Maximum life of a daemon after an order was begun.
+const ORDER_LIFE: Duration = Duration::from_millis(60);
 /// Maximum time from SIGTERM to the exit of a daemon.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -81,8 +87,12 @@ impl KillPlan {
 pub struct KillReport {
     /// Rows in the export at the end.
     pub rows: usize,
-    /// Events of the ledger at the end.
-    pub events: usize,
+    /// Retractions, restorations and orders in the ledger at the end.
+    pub retracted: usize,
+    pub restored: usize,
+    pub ordered: usize,
+    /// Orders that were answered.
+    pub answered: usize,
     /// Kills after which the export had grown since the previous start.
     pub kills_with_progress: u32,
 }
@@ -125,16 +135,21 @@ fn bench(plan: &KillPlan, root: &Path, log: &Path) -> Result<KillReport, String>
     let start = || Daemon::start(&mut (plan.command)(root), log).map_err(describe);
     let mut rng = Rng::with_seed(plan.seed ^ 0x6b69_6c6c);
     let mut kills_with_progress = 0;
+    let mut orders = Orders::new(plan, &effective);
     for _ in 0..plan.kills {
         let len_before = len_of(&export_path(root));
         let mut daemon = start()?;
         daemon.live_for(plan.life.mul_f64(rng.f64()))?;
+        let order = orders.begin(root, &mut rng);
+        daemon.live_for(ORDER_LIFE.mul_f64(rng.f64()))?;
         daemon.kill_9().map_err(describe)?;
+        orders.end(order).map_err(describe)?;
         kills_with_progress += u32::from(len_of(&export_path(root)) > len_before);
         reader.check()?;
     }
     let mut daemon = start()?;
     scorer.finish(|| daemon.check_running())?;
+    orders.finish(root)?;
     let caught_up = || {
         daemon.check_running()?;
         reader.check()?;
@@ -166,16 +181,117 @@ fn bench(plan: &KillPlan, root: &Path, log: &Path) -> Result<KillReport, String>
     };
     let events = read_ledger(&export, &ledger)?;
     ledger_reader.finish(&events)?;
+    orders.check(&events)?;
+    let count = |op: &str| events.iter().filter(|event| event.op == op).count();
     match (plan.difference)(&export, &expected) {
         Some(difference) => Err(format!(
             "the export changed while the daemon stopped: {difference}"
         )),
         None => Ok(KillReport {
             rows: expected.len(),
-            events: events.len(),
+            retracted: count("retract"),
+            restored: count("restore"),
+            ordered: count("order"),
+            answered: orders.answered.len(),
             kills_with_progress,
         }),
     }
+}
+
+/// Orders of an operator during the kills. All of them are ended at the end.
+struct Orders {
+    /// The runs that have effective rows; none for a daemon without a ledger.
+    runs: Vec<String>,
+    given: BTreeSet<String>,
+    /// Those that the command reported as done: they are durable.
+    answered: BTreeSet<String>,
+}
+
+impl Orders {
+    fn new(plan: &KillPlan, rows: &[String]) -> Self {
+        let run_of = |row: &String| {
+            let row: serde_json::Value = serde_json::from_str(row).ok()?;
+            let run = row["source_run_id"].as_str()?.to_owned();
+            (!run.is_empty()).then_some(run)
+        };
+        let runs = rows.iter().filter(|_| plan.keeps_ledger);
+        Self {
+            runs: runs.filter_map(run_of).collect(),
+            given: BTreeSet::new(),
+            answered: BTreeSet::new(),
+        }
+    }
+
+    /// Begins an order on a run now and then, if the daemon has its lock: without one the command would take it.
+    fn begin(&mut self, root: &Path, rng: &mut Rng) -> Option<(String, Child)> {
+        if rng.bool() || !root_lock::is_held(root) {
+            return None;
+        }
+        let run = rng.choice(&self.runs)?.clone();
+        let mut command = retract(root, &["--reason", "r", "--unseen", "--", &run]);
+        let child = command.spawn().ok()?;
+        self.given.insert(run.clone());
+        Some((run, child))
+    }
+
+    /// Waits for the end of an order whose daemon was killed.
+    fn end(&mut self, order: Option<(String, Child)>) -> io::Result<()> {
+        if let Some((run, mut child)) = order
+            && child.wait()?.success()
+        {
+            self.answered.insert(run);
+        }
+        Ok(())
+    }
+
+    /// Gives an order to the last daemon, and ends all.
+    fn finish(&mut self, root: &Path) -> Result<(), String> {
+        let Some(run) = self.runs.first().cloned() else {
+            return Ok(());
+        };
+        answered(root, &["--reason", "r", "--unseen", "--", &run])?;
+        self.given.insert(run.clone());
+        self.answered.insert(run);
+        let runs = self.given.iter().map(String::as_str);
+        let arguments = ["--revoke", "--"].into_iter().chain(runs);
+        answered(root, &arguments.collect::<Vec<_>>())
+    }
+
+    /// Fails if the ledger lacks an order that was answered.
+    fn check(&self, events: &[Event]) -> Result<(), String> {
+        let is_lost = |run: &&String| {
+            let of_run = |event: &Event| event.op == "order" && event.run_id == **run;
+            !events.iter().any(of_run)
+        };
+        match self.answered.iter().find(is_lost) {
+            Some(run) => Err(format!("an order on {run:?} was answered and is gone")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Repeats an order until the daemon, which may be starting, has carried it out.
+fn answered(root: &Path, arguments: &[&str]) -> Result<(), String> {
+    let mut why = "the daemon has not begun".to_owned();
+    let is_done = wait_until(QUIET, || {
+        if !root_lock::is_held(root) {
+            return Ok(false);
+        }
+        let ended = retract(root, arguments).stderr(Stdio::piped()).output();
+        let ended = ended.map_err(|error| error.to_string())?;
+        why = String::from_utf8_lossy(&ended.stderr).into_owned();
+        // An order that was not recorded may be on a run that is not read yet.
+        Ok(ended.status.success() || why.starts_with("no line has the run"))
+    });
+    is_done?.then_some(()).ok_or(why)
+}
+
+fn retract(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
+    let command_line = command.arg("--root").arg(root).arg("retract");
+    command_line.args(arguments);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
 }
 
 /// Returns the command `distilld --root ROOT run`.
