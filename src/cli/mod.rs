@@ -24,8 +24,9 @@ use std::time::Duration;
 
 use clap::Parser as _;
 
-use crate::cli::args::{Arguments, Command, RebuildArguments, VerifyArguments};
+use crate::cli::args::{Arguments, CheckArguments, Command, RebuildArguments, VerifyArguments};
 use crate::cli::check::Severity;
+use crate::cli::check::bundle::Bundle;
 use crate::cli::hints::{UserError, in_one_line, remedy};
 use crate::cli::run::DaemonError;
 use crate::config::{ConfigError, Environment, Invocation, Settings, Sources, config_file};
@@ -127,15 +128,7 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     };
     let result = manager()
         .map_err(|error| DaemonError::Start(error).into())
-        .and_then(|manager| {
-            run(
-                command,
-                &settings,
-                sources.file.as_deref(),
-                reloader,
-                manager,
-            )
-        });
+        .and_then(|manager| run(command, &settings, &sources, reloader, manager));
     let code = result.unwrap_or_else(|error| {
         terminal.report(&*error, remedy(&*error).as_deref());
         ExitCode::from(wait::exit_code(&error))
@@ -163,7 +156,7 @@ fn load(
     let (settings, sources) = loaded?;
     match (settings.check_root(&sources), &arguments.command) {
         (Err(_), Some(Command::Config(_)))
-        | (Err(ConfigError::RootOutOfReach { .. }), Some(Command::Check))
+        | (Err(ConfigError::RootOutOfReach { .. }), Some(Command::Check(_)))
         | (Ok(()), _) => Ok((settings, sources)),
         (Err(error), _) => Err(error),
     }
@@ -172,7 +165,7 @@ fn load(
 fn run(
     command: Option<Command>,
     settings: &Settings,
-    config: Option<&Path>,
+    sources: &Sources,
     reloader: Reloader,
     manager: ServiceManager,
 ) -> Result<ExitCode, AnyError> {
@@ -196,7 +189,7 @@ fn run(
         Command::Query(query) => return queries::answer(settings, &query),
         Command::Wait(arguments) => return wait::wait(settings, &arguments),
         Command::Retract(arguments) => return retract::run(settings, &arguments),
-        Command::Check => return check(settings, config),
+        Command::Check(arguments) => return check(settings, sources, &arguments),
         // It ends before the log starts.
         Command::Config(_) => {}
     }
@@ -305,14 +298,33 @@ fn refuse_other_state(settings: &Settings, root: &Path) -> Result<(), AnyError> 
     Ok(())
 }
 
-fn check(settings: &Settings, config: Option<&Path>) -> Result<ExitCode, AnyError> {
+fn check(
+    settings: &Settings,
+    sources: &Sources,
+    arguments: &CheckArguments,
+) -> Result<ExitCode, AnyError> {
+    let config = sources.file.as_deref();
+    let bundle = arguments.bundle.as_deref();
+    let bundle = bundle.map(|path| Bundle::create(path, settings, config));
+    let bundle = bundle.transpose()?;
     let findings = check::check(settings, config);
+    let count = |severity| {
+        let of_severity = findings.iter().filter(|it| it.severity == severity);
+        of_severity.count()
+    };
+    let (fails, warns) = (count(Severity::Fail), count(Severity::Warn));
     let mut stdout = io::stdout().lock();
-    for finding in &findings {
-        writeln!(stdout, "{finding}")?;
+    if arguments.json {
+        let result = serde_json::json!({ "checks": findings, "fails": fails, "warns": warns });
+        writeln!(stdout, "{result}")?;
+    } else {
+        for finding in &findings {
+            writeln!(stdout, "{finding}")?;
+        }
     }
-    let fails = findings
-        .iter()
-        .any(|finding| finding.severity == Severity::Fail);
-    Ok(ExitCode::from(if fails { FAILED } else { 0 }))
+    if let Some(bundle) = bundle {
+        let path = bundle.write(settings, sources, &findings)?;
+        eprintln!("the report is in {}", path.display());
+    }
+    Ok(ExitCode::from(if fails > 0 { FAILED } else { 0 }))
 }

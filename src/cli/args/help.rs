@@ -302,6 +302,10 @@ const HELP: &[Help] = &[
         examples: &[
             example("distilld check", "check before the first start"),
             example(
+                "distilld check --bundle report.json",
+                "write a report for others, without data of the lake",
+            ),
+            example(
                 "distilld --instance second check",
                 "check another instance, with its unit",
             ),

@@ -16,7 +16,8 @@ use clap::{Parser, Subcommand};
 pub use crate::config::GlobalArguments;
 pub use dataset::{CiteArguments, Range, RowsArguments, VerifyArguments};
 pub use flags::{
-    ConfigArguments, Dialect, ExportArguments, Output, RebuildArguments, RunArguments,
+    CheckArguments, ConfigArguments, Dialect, ExportArguments, Output, RebuildArguments,
+    RunArguments,
 };
 pub use queries::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, QueryCommand,
@@ -117,10 +118,10 @@ pub enum Command {
     /// Check configuration, permissions and limits
     ///
     /// Checks configuration, permissions, file systems, inotify limits and free disk space. Root checks with the user,
-    /// the groups and the sandbox of the systemd unit that has this configuration. Changes nothing; exits with 1 if the
-    /// daemon would fail.
+    /// the groups and the sandbox of the systemd unit that has this configuration. Each line is ok, warn or fail, with the
+    /// command that mends it. Changes nothing; exits with 1 if the daemon would fail.
     #[command(after_help = help::short("check"), after_long_help = help::long("check"))]
-    Check,
+    Check(CheckArguments),
     /// Show the settings in force and the source of each
     ///
     /// Prints each key with its value and whether a flag, an environment variable, a line of the configuration file or
@@ -177,7 +178,7 @@ mod tests {
                 watch: false,
             })),
         );
-        check("distilld check", Command::Check);
+        check("distilld check", Command::Check(CheckArguments::default()));
         check(
             "distilld export",
             Command::Export(ExportArguments::default()),
