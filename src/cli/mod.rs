@@ -7,6 +7,7 @@ mod config;
 mod dataset;
 mod export;
 pub mod hints;
+pub mod instances;
 pub(crate) mod queries;
 pub mod render;
 mod retract;
@@ -77,11 +78,11 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     let is_daemon = matches!(&arguments.command, Some(Command::Run(run)) if !run.once);
     // Drawing a bar waits for the terminal.
     progress::init(terminal.draws && !is_daemon);
-    if let Some(result) = arguments
-        .command
-        .as_ref()
-        .and_then(dataset::without_settings)
-    {
+    let without_settings = |command: &Command| match command {
+        Command::Instances(arguments) => Some(instances::instances(arguments)),
+        command => dataset::without_settings(command),
+    };
+    if let Some(result) = arguments.command.as_ref().and_then(without_settings) {
         return result.unwrap_or_else(|error| {
             terminal.report(&*error, remedy(&*error).as_deref());
             ExitCode::from(FAILED)
@@ -190,8 +191,8 @@ fn run(
         Command::Wait(arguments) => return wait::wait(settings, &arguments),
         Command::Retract(arguments) => return retract::run(settings, &arguments),
         Command::Check(arguments) => return check(settings, sources, &arguments),
-        // It ends before the log starts.
-        Command::Config(_) => {}
+        // They end before the log starts.
+        Command::Config(_) | Command::Instances(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

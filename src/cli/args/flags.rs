@@ -43,6 +43,16 @@ pub struct ConfigArguments {
     pub check: bool,
 }
 
+/// Flags of `instances`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct InstancesArguments {
+    /// Print a JSON list
+    ///
+    /// `name`, `config`, `root`, `unit`, `unit_state`, `health`, `error` of each. Default: a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Flags of `check`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct CheckArguments {

@@ -16,8 +16,8 @@ use clap::{Parser, Subcommand};
 pub use crate::config::GlobalArguments;
 pub use dataset::{CiteArguments, Range, RowsArguments, VerifyArguments};
 pub use flags::{
-    CheckArguments, ConfigArguments, Dialect, ExportArguments, Output, RebuildArguments,
-    RunArguments,
+    CheckArguments, ConfigArguments, Dialect, ExportArguments, InstancesArguments, Output,
+    RebuildArguments, RunArguments,
 };
 pub use queries::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, QueryCommand,
@@ -128,6 +128,12 @@ pub enum Command {
     /// the default gave it. These are the settings of a daemon that starts now with the same flags and environment.
     #[command(after_help = help::short("config"), after_long_help = help::long("config"))]
     Config(ConfigArguments),
+    /// List the lakes of this host with their health verdicts
+    ///
+    /// Lists each configuration in /etc/distilld, and each unit distilld@NAME, with its verdict, the state of its unit and
+    /// its root; below the table what each verdict needs. `--instance NAME` chooses one of them for other commands.
+    #[command(after_help = help::short("instances"), after_long_help = help::long("instances"))]
+    Instances(InstancesArguments),
 }
 
 #[cfg(test)]

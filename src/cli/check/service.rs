@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::cli::check::Findings;
 use crate::cli::check::files::nearest_existing;
 use crate::cli::check::unit::{PROPERTIES, Refusal, Unit, units};
-use crate::config::Settings;
+use crate::config::{ListenAddress, Settings};
 use crate::lake::path::Stream;
 
 /// Present while systemd is the service manager of the host.
@@ -73,6 +73,19 @@ pub(super) fn check_unit(
         let fix = format!("`systemctl edit {name}`, and use the directories of the host");
         findings.warn(what(), why, fix);
         return;
+    }
+    if unit.has_own_network
+        && let Some(address @ ListenAddress::Tcp(_)) = &settings.listen
+    {
+        let why = format!(
+            "has no network (PrivateNetwork=yes), so that no client reaches `listen = \"{address}\"`"
+        );
+        let socket = name.replace(".service", ".socket");
+        let fix = format!(
+            "remove the key, and use `systemctl edit {socket}` with the lines `[Socket]`, `ListenStream=`, \
+             `ListenStream={address}`"
+        );
+        findings.warn(what(), why, fix);
     }
     for setting in unit.resolve(&|path| fs::canonicalize(path).ok()) {
         let why = format!("cannot start, the directory of {setting} does not exist");
