@@ -414,12 +414,8 @@ fn ctrl_c_ends_a_rebuild_without_changes() {
 fn a_status_longer_than_the_screen_ends_with_the_verdict() {
     let bench = bench();
     let last = |shown: &str| {
-        let lines = shown.lines().map(str::trim_end);
-        lines
-            .filter(|line| !line.is_empty())
-            .next_back()
-            .unwrap()
-            .to_owned()
+        let mut lines = shown.lines().map(str::trim_end);
+        lines.rfind(|line| !line.is_empty()).unwrap().to_owned()
     };
     let short = at_terminal(&bench, &["status"], &[("NO_COLOR", "1")], Shown::Both);
     assert!(!last(&short.shown).contains("health"), "{:?}", short.shown);
