@@ -7,6 +7,7 @@ mod config;
 mod dataset;
 mod export;
 pub mod hints;
+pub mod instances;
 pub(crate) mod queries;
 pub mod render;
 mod retract;
@@ -23,8 +24,9 @@ use std::time::Duration;
 
 use clap::Parser as _;
 
-use crate::cli::args::{Arguments, Command, RebuildArguments, VerifyArguments};
+use crate::cli::args::{Arguments, CheckArguments, Command, RebuildArguments, VerifyArguments};
 use crate::cli::check::Severity;
+use crate::cli::check::bundle::Bundle;
 use crate::cli::hints::{UserError, in_one_line, remedy};
 use crate::cli::run::DaemonError;
 use crate::config::{ConfigError, Environment, Invocation, Settings, Sources, config_file};
@@ -76,11 +78,11 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     let is_daemon = matches!(&arguments.command, Some(Command::Run(run)) if !run.once);
     // Drawing a bar waits for the terminal.
     progress::init(terminal.draws && !is_daemon);
-    if let Some(result) = arguments
-        .command
-        .as_ref()
-        .and_then(dataset::without_settings)
-    {
+    let without_settings = |command: &Command| match command {
+        Command::Instances(arguments) => Some(instances::instances(arguments)),
+        command => dataset::without_settings(command),
+    };
+    if let Some(result) = arguments.command.as_ref().and_then(without_settings) {
         return result.unwrap_or_else(|error| {
             terminal.report(&*error, remedy(&*error).as_deref());
             ExitCode::from(FAILED)
@@ -127,15 +129,7 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     };
     let result = manager()
         .map_err(|error| DaemonError::Start(error).into())
-        .and_then(|manager| {
-            run(
-                command,
-                &settings,
-                sources.file.as_deref(),
-                reloader,
-                manager,
-            )
-        });
+        .and_then(|manager| run(command, &settings, &sources, reloader, manager));
     let code = result.unwrap_or_else(|error| {
         terminal.report(&*error, remedy(&*error).as_deref());
         ExitCode::from(wait::exit_code(&error))
@@ -163,7 +157,7 @@ fn load(
     let (settings, sources) = loaded?;
     match (settings.check_root(&sources), &arguments.command) {
         (Err(_), Some(Command::Config(_)))
-        | (Err(ConfigError::RootOutOfReach { .. }), Some(Command::Check))
+        | (Err(ConfigError::RootOutOfReach { .. }), Some(Command::Check(_)))
         | (Ok(()), _) => Ok((settings, sources)),
         (Err(error), _) => Err(error),
     }
@@ -172,7 +166,7 @@ fn load(
 fn run(
     command: Option<Command>,
     settings: &Settings,
-    config: Option<&Path>,
+    sources: &Sources,
     reloader: Reloader,
     manager: ServiceManager,
 ) -> Result<ExitCode, AnyError> {
@@ -196,9 +190,9 @@ fn run(
         Command::Query(query) => return queries::answer(settings, &query),
         Command::Wait(arguments) => return wait::wait(settings, &arguments),
         Command::Retract(arguments) => return retract::run(settings, &arguments),
-        Command::Check => return check(settings, config),
-        // It ends before the log starts.
-        Command::Config(_) => {}
+        Command::Check(arguments) => return check(settings, sources, &arguments),
+        // They end before the log starts.
+        Command::Config(_) | Command::Instances(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -306,13 +300,33 @@ fn refuse_other_state(settings: &Settings, root: &Path) -> Result<(), AnyError> 
     Ok(())
 }
 
-fn check(settings: &Settings, config: Option<&Path>) -> Result<ExitCode, AnyError> {
+fn check(
+    settings: &Settings,
+    sources: &Sources,
+    arguments: &CheckArguments,
+) -> Result<ExitCode, AnyError> {
+    let config = sources.file.as_deref();
+    let bundle = arguments.bundle.as_deref();
+    let bundle = bundle.map(|path| Bundle::create(path, settings, config));
+    let bundle = bundle.transpose()?;
     let findings = check::check(settings, config);
-    for finding in &findings {
-        output::show(&format!("{finding}\n"))?;
+    let count = |severity| {
+        let of_severity = findings.iter().filter(|it| it.severity == severity);
+        of_severity.count()
+    };
+    let (fails, warns) = (count(Severity::Fail), count(Severity::Warn));
+    if arguments.json {
+        output::show_json(
+            &serde_json::json!({ "checks": findings, "fails": fails, "warns": warns }),
+        )?;
+    } else {
+        for finding in &findings {
+            output::show(&format!("{finding}\n"))?;
+        }
     }
-    let fails = findings
-        .iter()
-        .any(|finding| finding.severity == Severity::Fail);
-    Ok(ExitCode::from(if fails { FAILED } else { 0 }))
+    if let Some(bundle) = bundle {
+        let path = bundle.write(settings, sources, &findings)?;
+        output::note(&format!("the report is in {}", path.display()));
+    }
+    Ok(ExitCode::from(if fails > 0 { FAILED } else { 0 }))
 }

@@ -59,16 +59,16 @@ pub(super) fn health(settings: &Settings) -> Result<ExitCode, AnyError> {
     if let Some(fix) = &status.health.fix {
         note(&format!("fix: {fix}"));
     }
-    Ok(exit_code(status.health.verdict))
+    Ok(ExitCode::from(exit_code(status.health.verdict)))
 }
 
 /// Returns the exit code of `status --check`.
-fn exit_code(verdict: Health) -> ExitCode {
-    ExitCode::from(match verdict {
+pub(super) fn exit_code(verdict: Health) -> u8 {
+    match verdict {
         verdict if verdict.is_temporary() => NOT_YET_HEALTHY,
         verdict if !verdict.is_ready() => FAILED,
         _ => 0,
-    })
+    }
 }
 
 fn status(settings: &Settings, arguments: &StatusArguments) -> Result<ExitCode, AnyError> {
@@ -80,12 +80,25 @@ fn status(settings: &Settings, arguments: &StatusArguments) -> Result<ExitCode, 
     if arguments.json {
         print_json(&status)?;
     } else {
-        print(&render::status::page(&status, screen()))?;
+        let screen = screen();
+        let page = render::status::page(&status, screen);
+        print(&page)?;
+        if is_longer_than_screen(&page) {
+            print(&render::status::verdict(&status, screen))?;
+        }
     }
     Ok(match arguments.check {
-        true => exit_code(status.health.verdict),
+        true => ExitCode::from(exit_code(status.health.verdict)),
         false => ExitCode::SUCCESS,
     })
+}
+
+/// Returns whether a text scrolls out of the terminal at stdout, if that is one.
+fn is_longer_than_screen(text: &str) -> bool {
+    let terminal = Terminal::for_stdout(&Environment::from_env());
+    let rows = crossterm::terminal::size().map(|(_, rows)| usize::from(rows));
+    // The prompt has a line too.
+    terminal.attended && rows.is_ok_and(|rows| rows > 0 && text.lines().count() >= rows)
 }
 
 /// Returns the terminal's width and whether it shows colours; 80 columns without colours if stdout is not a terminal.

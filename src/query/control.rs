@@ -68,6 +68,9 @@ pub enum ControlError {
     Late(Duration),
 }
 
+/// The route of a question whose answer may be the end of a long wait.
+pub const WAIT_ROUTE: &str = "/wait.json";
+
 /// Maximum time in which a daemon answers that it is alive: its server has the page in memory and
 /// asks no other thread for it.
 const ALIVE_PATIENCE: Duration = Duration::from_secs(5);
@@ -95,7 +98,7 @@ pub fn ask(
     let answer = async {
         tokio::select! {
             answer = in_time(patience, exchange(state_dir, method, path, body)) => answer,
-            error = hang(state_dir), if patience > ALIVE_PATIENCE => Err(error),
+            error = hang(state_dir, !path.starts_with(WAIT_ROUTE)), if patience > ALIVE_PATIENCE => Err(error),
         }
     };
     runtime.block_on(answer)
@@ -109,9 +112,9 @@ async fn in_time<T>(
     done.map_err(|_| ControlError::Late(patience))?
 }
 
-/// Returns once the daemon does not answer that it is alive. Logs once that the answer takes long.
-async fn hang(state_dir: &Path) -> ControlError {
-    let mut is_logged = false;
+/// Returns once the daemon does not answer that it is alive. Logs once that the answer takes long, if that is not expected.
+async fn hang(state_dir: &Path, logs: bool) -> ControlError {
+    let mut is_logged = !logs;
     loop {
         tokio::time::sleep(ALIVE_PAUSE).await;
         let alive = exchange(state_dir, Method::HEAD, "/", Vec::new());

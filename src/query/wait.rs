@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Settings;
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::root_lock::Holder;
+use crate::query::control::WAIT_ROUTE;
 use crate::query::health::{Health, HealthReport};
 use crate::query::offline::{self, Backend, InquireError};
 use crate::query::status::status;
@@ -20,6 +21,9 @@ const QUESTION_MAX: Duration = Duration::from_secs(20);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// Pause before the next question to a daemon that is starting or ending, or that another process replaces.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// Time without an answer after which a daemon counts as unresponsive and not as stopping.
+const END_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The answer of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -94,6 +98,7 @@ impl WaitReport {
 pub fn wait_fresh(settings: &Settings, timeout: Option<Duration>) -> Result<Waited, InquireError> {
     let began = Instant::now();
     let clock = HostClock::new();
+    let mut unresponsive_since = None;
     let id = format!("{}-{}", std::process::id(), clock.wall_ms());
     let left = || {
         timeout.map_or(QUESTION_MAX, |timeout| {
@@ -109,7 +114,12 @@ pub fn wait_fresh(settings: &Settings, timeout: Option<Duration>) -> Result<Wait
             }
             Err(error) => return Err(error),
         };
-        if let Some(result) = report.result() {
+        // A daemon that is stopping does not answer either, until it has ended.
+        let is_unresponsive = report.health.verdict == Health::Unresponsive;
+        let since = unresponsive_since.get_or_insert_with(Instant::now);
+        let may_end = is_unresponsive && since.elapsed() < END_PATIENCE;
+        unresponsive_since = unresponsive_since.filter(|_| is_unresponsive);
+        if let Some(result) = report.result().filter(|_| !may_end) {
             return Ok(Waited { result, report });
         }
         if left().is_zero() {
@@ -143,7 +153,7 @@ fn ask(settings: &Settings, id: &str, within: Duration) -> Result<WaitReport, In
 }
 
 fn ask_daemon(holder: &Holder, id: &str, within: Duration) -> Result<WaitReport, InquireError> {
-    let path = format!("/wait.json?id={id}&within_ms={}", within.as_millis());
+    let path = format!("{WAIT_ROUTE}?id={id}&within_ms={}", within.as_millis());
     offline::of_daemon(holder, Method::GET, &path, within + ANSWER_PATIENCE)
 }
 

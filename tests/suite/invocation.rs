@@ -6,6 +6,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use distilld::cli::instances::list;
+
 use crate::support::process::Bench;
 use serde_json::Value;
 
@@ -226,4 +228,54 @@ fn a_missing_instance_is_named_with_its_file() {
         .args(["--instance", "no-such-lake", "status"]);
     let ended = bench.run(&mut command);
     ended.check(78, &["/etc/distilld/no-such-lake.toml", "ls /etc/distilld"]);
+}
+
+#[test]
+fn all_configurations_of_a_directory_are_listed_with_their_verdicts() {
+    let (first, second) = (Bench::new(), Bench::new());
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bench) in [("distilld", &first), ("second", &second)] {
+        let text = format!("root = {:?}\n", bench.root());
+        fs::write(dir.path().join(format!("{name}.toml")), text).unwrap();
+        bench.append_run(PAIR, "a");
+    }
+    fs::write(dir.path().join("broken.toml"), "rot = 1\n").unwrap();
+    fs::write(dir.path().join("second.toml.old"), "").unwrap();
+    let daemon = first.start_caught_up();
+    second.once();
+    let states = [
+        ("distilld.service".to_owned(), "active".to_owned()),
+        ("distilld@gone.service".to_owned(), "failed".to_owned()),
+    ];
+    let listed = list(dir.path(), &states.into());
+    let shown: Vec<_> = listed
+        .iter()
+        .map(|instance| {
+            let verdict = instance.health.as_ref().map(|health| health.verdict.code());
+            (
+                instance.name.as_str(),
+                verdict,
+                instance.unit_state.as_deref(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("broken", None, None),
+            ("distilld", Some("fresh"), Some("active")),
+            ("gone", None, Some("failed")),
+            ("second", Some("not_running"), None),
+        ]
+    );
+    assert!(
+        listed[0]
+            .error
+            .as_ref()
+            .unwrap()
+            .contains("did you mean `root`")
+    );
+    assert!(listed[2].error.as_ref().unwrap().contains("gone.toml"));
+    assert_eq!(listed[3].root, Some(second.root()));
+    first.stop(daemon);
 }

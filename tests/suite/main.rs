@@ -24,6 +24,8 @@ mod adoption;
 mod bad_input;
 /// The stateless batch: order, memory, unreadable input, unwritable output.
 mod batch;
+/// `check --json` and the report of `check --bundle`.
+mod bundle;
 /// `check`: its findings, and which of them are failures.
 mod check;
 /// Ids, origins and texts that are made to have one checksum.

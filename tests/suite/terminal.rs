@@ -409,3 +409,29 @@ fn ctrl_c_ends_a_rebuild_without_changes() {
     bench.once();
     bench.assert_batch();
 }
+
+#[test]
+fn a_status_longer_than_the_screen_ends_with_the_verdict() {
+    let bench = bench();
+    let last = |shown: &str| {
+        let mut lines = shown.lines().map(str::trim_end);
+        lines.rfind(|line| !line.is_empty()).unwrap().to_owned()
+    };
+    let short = at_terminal(&bench, &["status"], &[("NO_COLOR", "1")], Shown::Both);
+    assert!(!last(&short.shown).contains("health"), "{:?}", short.shown);
+    for class in 0..40 {
+        bench.append_run(
+            &format!("2026/01/03/class{class}.jsonl"),
+            &format!("c{class}"),
+        );
+    }
+    let daemon = bench.start_caught_up();
+    let long = at_terminal(&bench, &["status"], &[("NO_COLOR", "1")], Shown::Both);
+    let end = last(&long.shown);
+    assert!(
+        end.starts_with("health") && end.contains("fresh"),
+        "{:?}",
+        long.shown
+    );
+    bench.stop(daemon);
+}

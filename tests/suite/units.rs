@@ -39,7 +39,6 @@ fn the_template_differs_from_the_unit_only_in_its_instance_name() {
         [
             "Description=distilld, training samples from scored model runs",
             "RequiresMountsFor=/srv/lakehouse",
-            // An instance would need an address of its own.
             "Wants=distilld.socket",
             "Environment=DISTILLD_CONFIG=/etc/distilld/distilld.toml",
             "ExecStart=/usr/bin/distilld --config /etc/distilld/distilld.toml run",

@@ -73,6 +73,8 @@ fn a_wait_ends_while_scorers_write() {
                     &format!("run-{run}"),
                 );
                 written.store(run + 1, Ordering::SeqCst);
+                // A writer that is faster than a daemon without optimization would be a backlog.
+                std::thread::sleep(Duration::from_millis(2));
             }
         });
         while written.load(Ordering::SeqCst) < 50 {

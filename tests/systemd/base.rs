@@ -13,7 +13,7 @@ const SUITE: &str = "bookworm";
 /// Selects another Debian to test on, such as `trixie`.
 const SUITE_VARIABLE: &str = "DISTILLD_TEST_DEBIAN";
 /// Packages that a minimal Debian lacks and a usual installation has: the manager, its bus, and the dependencies.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,procps,init-system-helpers";
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,procps,init-system-helpers,jq";
 /// Maximum age of a tree, after which it is created again with the mirror's security updates.
 const AGE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 

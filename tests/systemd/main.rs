@@ -35,6 +35,8 @@ mod install;
 mod journal;
 /// Start, READY, status line, crash, stop.
 mod life;
+/// The procedures of the operator's manual, as they are written there.
+mod procedures;
 /// Reload, with a valid and an invalid configuration.
 mod reload;
 /// The permissions and restrictions of the daemon inside its unit.
@@ -90,6 +92,13 @@ const CHECKS: &[Check] = checks![
     bad_input::an_unreadable_root_is_reported,
     bad_input::a_wrong_owner_is_reported,
     bad_input::a_root_outside_the_units_paths_is_reported,
+    procedures::a_command_without_flags_finds_the_packaged_lake,
+    procedures::a_backup_is_proved_and_a_lost_disk_is_restored_from_it,
+    procedures::an_upgrade_and_a_downgrade_keep_every_row,
+    procedures::a_moved_lake_keeps_its_rows,
+    procedures::the_sources_of_another_user_are_read,
+    procedures::a_failure_alerts_and_a_heartbeat_ends_with_the_service,
+    procedures::each_instance_has_a_page_and_is_listed,
     install::an_instance_keeps_its_own_lake,
     install::an_upgrade_keeps_the_state_and_the_configuration,
     install::a_purge_removes_the_state_and_keeps_the_export,

@@ -19,7 +19,7 @@ pub fn systemd_reports_a_low_exposure(host: &Host) {
         eprintln!("{}", last.trim_start_matches(['→', ' ']));
     }
     let units = "/usr/lib/systemd/system/distilld.service /usr/lib/systemd/system/distilld@.service \
-                 /usr/lib/systemd/system/distilld.socket";
+                 /usr/lib/systemd/system/distilld.socket /usr/lib/systemd/system/distilld@.socket";
     let output = host.shell(&format!("systemd-analyze verify --man=no {units} 2>&1"));
     assert!(!output.contains("distilld"), "{output}");
 }

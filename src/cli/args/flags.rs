@@ -43,6 +43,33 @@ pub struct ConfigArguments {
     pub check: bool,
 }
 
+/// Flags of `instances`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct InstancesArguments {
+    /// Print a JSON list
+    ///
+    /// `name`, `config`, `root`, `unit`, `unit_state`, `health`, `error` of each. Default: a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct CheckArguments {
+    /// Print one JSON object
+    ///
+    /// `checks` has `severity`, `what`, `why` and `fix` of each; `fails` and `warns` count them. Default: one line each.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Also write a report for others to FILE, without data of the lake
+    ///
+    /// One JSON document with versions, settings, findings, status, metrics and the last events of the unit. It has no
+    /// text, id, category or file name of the lake, only numbers of them. FILE must not exist. Default: none.
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
+}
+
 /// Flags of `export`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct ExportArguments {

@@ -242,6 +242,22 @@ const HELP: &[Help] = &[
         ],
     },
     Help {
+        command: "instances",
+        examples: &[
+            example("distilld instances", "list the lakes of this host"),
+            example(
+                "distilld instances --json | jq '.[].health.verdict'",
+                "print the verdicts for a script",
+            ),
+        ],
+        exits: &[
+            ("0", "every verdict is fresh or no_sources"),
+            ("1", "a verdict needs an action, or is not known"),
+            USAGE,
+            ("3", "a verdict is starting, recovering or catching_up"),
+        ],
+    },
+    Help {
         command: "wait",
         examples: &[
             example(
@@ -301,6 +317,10 @@ const HELP: &[Help] = &[
         command: "check",
         examples: &[
             example("distilld check", "check before the first start"),
+            example(
+                "distilld check --bundle report.json",
+                "write a report for others, without data of the lake",
+            ),
             example(
                 "distilld --instance second check",
                 "check another instance, with its unit",

@@ -16,7 +16,8 @@ use clap::{Parser, Subcommand};
 pub use crate::config::GlobalArguments;
 pub use dataset::{CiteArguments, Range, RowsArguments, VerifyArguments};
 pub use flags::{
-    ConfigArguments, Dialect, ExportArguments, Output, RebuildArguments, RunArguments,
+    CheckArguments, ConfigArguments, Dialect, ExportArguments, InstancesArguments, Output,
+    RebuildArguments, RunArguments,
 };
 pub use queries::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, QueryCommand,
@@ -117,16 +118,22 @@ pub enum Command {
     /// Check configuration, permissions and limits
     ///
     /// Checks configuration, permissions, file systems, inotify limits and free disk space. Root checks with the user,
-    /// the groups and the sandbox of the systemd unit that has this configuration. Changes nothing; exits with 1 if the
-    /// daemon would fail.
+    /// the groups and the sandbox of the systemd unit that has this configuration. Each line is ok, warn or fail, with the
+    /// command that mends it. Changes nothing; exits with 1 if the daemon would fail.
     #[command(after_help = help::short("check"), after_long_help = help::long("check"))]
-    Check,
+    Check(CheckArguments),
     /// Show the settings in force and the source of each
     ///
     /// Prints each key with its value and whether a flag, an environment variable, a line of the configuration file or
     /// the default gave it. These are the settings of a daemon that starts now with the same flags and environment.
     #[command(after_help = help::short("config"), after_long_help = help::long("config"))]
     Config(ConfigArguments),
+    /// List the lakes of this host with their health verdicts
+    ///
+    /// Lists each configuration in /etc/distilld, and each unit distilld@NAME, with its verdict, the state of its unit and
+    /// its root; below the table what each verdict needs. `--instance NAME` chooses one of them for other commands.
+    #[command(after_help = help::short("instances"), after_long_help = help::long("instances"))]
+    Instances(InstancesArguments),
 }
 
 #[cfg(test)]
@@ -177,7 +184,7 @@ mod tests {
                 watch: false,
             })),
         );
-        check("distilld check", Command::Check);
+        check("distilld check", Command::Check(CheckArguments::default()));
         check(
             "distilld export",
             Command::Export(ExportArguments::default()),

@@ -5,8 +5,7 @@ use std::path::Path;
 
 use rustix::fs::Access;
 
-use crate::cli::check::{Findings, Severity};
-use crate::cli::hints::in_one_line;
+use crate::cli::check::{Findings, Severity, fail_with, problem_with, reader};
 use crate::dataset::error::DatasetError;
 use crate::dataset::snapshot::Snapshot;
 use crate::lake::path::ledger_path;
@@ -19,37 +18,41 @@ pub(super) fn check_writable(name: &str, dir: &Path, findings: &mut Findings) {
     let access = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
     let is_dir = std::fs::metadata(nearest).is_ok_and(|metadata| metadata.is_dir());
     if !is_dir {
-        let why = format!("{} is not a directory; move it away", nearest.display());
-        findings.add(Severity::Fail, what, why);
+        let why = format!("{} is not a directory", nearest.display());
+        let fix = format!("move it away: `mv {0} {0}.old`", nearest.display());
+        findings.fail(what, why, fix);
     } else if let Err(error) = rustix::fs::access(nearest, access) {
-        let why = format!(
-            "{} cannot be written: {error}; give distilld's user write permission",
-            nearest.display()
-        );
-        findings.add(Severity::Fail, what, why);
+        let why = format!("{} cannot be written: {error}", nearest.display());
+        findings.fail(what, why, reader::let_write(nearest));
     } else if nearest == dir {
-        findings.add(Severity::Ok, what, "writable");
+        findings.ok(what, "writable");
     } else {
         let why = format!(
             "does not exist yet, can be created in {}",
             nearest.display()
         );
-        findings.add(Severity::Ok, what, why);
+        findings.ok(what, why);
     }
 }
 
-/// Checks that the daemon can write a file of its own. Returns its length, or `None` if it does not exist.
-pub(super) fn own_file(path: &Path) -> Result<Option<u64>, String> {
+/// Checks that the daemon can write a file of its own. Returns its length, or `None` if it does not exist. The error is the
+/// reason and its fix.
+pub(super) fn own_file(path: &Path) -> Result<Option<u64>, (String, String)> {
     match OsStorage.stat(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("{error}; let distilld read it")),
+        Err(error) => Err((error.to_string(), reader::let_write(path))),
         Ok(stat) if stat.kind != FileKind::Regular => {
-            Err("it is not a regular file; move it away, distilld creates a new one".to_owned())
+            let fix = format!(
+                "move it away, distilld creates a new one: `mv {0} {0}.old`",
+                path.display()
+            );
+            Err(("it is not a regular file".to_owned(), fix))
         }
         Ok(stat) => match can_be_written(path) {
             Ok(()) => Ok(Some(stat.len_bytes)),
-            Err(error) => Err(format!(
-                "cannot be written: {error}; give distilld's user write permission"
+            Err(error) => Err((
+                format!("cannot be written: {error}"),
+                reader::let_write(path),
             )),
         },
     }
@@ -65,9 +68,11 @@ fn can_be_written(path: &Path) -> io::Result<()> {
 pub(super) fn check_export_file(export: &Path, findings: &mut Findings) {
     let what = format!("export {}", export.display());
     match own_file(export) {
-        Ok(None) => findings.add(Severity::Ok, what, "does not exist yet"),
-        Ok(Some(len_bytes)) => findings.add(Severity::Ok, what, format!("{len_bytes} bytes")),
-        Err(why) => findings.add(Severity::Fail, what, why),
+        Ok(None) => findings.ok(what, "does not exist yet"),
+        Ok(Some(len_bytes)) => findings.ok(what, format!("{len_bytes} bytes")),
+        Err((why, fix)) => {
+            findings.fail(what, why, fix);
+        }
     }
 }
 
@@ -77,25 +82,25 @@ pub(super) fn check_ledger_file(export: &Path, findings: &mut Findings) {
     let ledger = ledger_path(export);
     let what = format!("retraction ledger {}", ledger.display());
     match own_file(&ledger) {
-        Err(why) => return findings.add(Severity::Fail, what, why),
-        Ok(None) => {
-            let (severity, why) = match OsStorage.stat(export) {
-                Ok(stat) if stat.len_bytes > 0 => (
-                    Severity::Warn,
-                    "does not exist, so nothing shows which rows are retracted and readers refuse the export; restore it \
-                     from the copy that the export is from, or start the daemon without a state: it begins a new one",
-                ),
-                _ => (Severity::Ok, "does not exist yet"),
-            };
-            return findings.add(severity, what, why);
+        Err((why, fix)) => {
+            findings.fail(what, why, fix);
+            return;
         }
+        Ok(None) if OsStorage.stat(export).is_ok_and(|stat| stat.len_bytes > 0) => {
+            let why = "does not exist, so nothing shows which rows are retracted and readers refuse the export";
+            let fix = "restore it from the copy that the export is from, or stop the daemon and run `distilld rebuild \
+                       --state-only`, which begins a new one";
+            findings.warn(what, why, fix);
+            return;
+        }
+        Ok(None) => return findings.ok(what, "does not exist yet"),
         Ok(Some(_len_bytes)) => {}
     }
     match Snapshot::open(&OsStorage, export, None) {
         Ok(dataset) => {
             let rows = dataset.retracted.len();
             let why = format!("{} bytes, {rows} rows are retracted", dataset.ledger_len);
-            findings.add(Severity::Ok, what.clone(), why);
+            findings.ok(what.clone(), why);
         }
         // What only the journal holds is written by the next start.
         Err(
@@ -103,9 +108,9 @@ pub(super) fn check_ledger_file(export: &Path, findings: &mut Findings) {
             | DatasetError::Torn { .. }
             | DatasetError::NoExport(_)),
         ) => {
-            findings.add(Severity::Warn, what.clone(), in_one_line(&error));
+            problem_with(findings, Severity::Warn, what.clone(), &error);
         }
-        Err(error) => findings.add(Severity::Fail, what.clone(), in_one_line(&error)),
+        Err(error) => fail_with(findings, what.clone(), &error),
     }
     let rights = |path: &Path| OsStorage.rights(path).ok().flatten();
     if let (Some(own), Some(of_export)) = (rights(&ledger), rights(export))
@@ -118,10 +123,12 @@ pub(super) fn check_ledger_file(export: &Path, findings: &mut Findings) {
         let (own, of_export) = (shown(own), shown(of_export));
         let (ledger, export) = (ledger.display(), export.display());
         let why = format!(
-            "it is of {own}, and the export of {of_export}: a user may be able to read one of them alone; run `chown \
-             --reference={export} {ledger} && chmod --reference={export} {ledger}`"
+            "it is of {own}, and the export of {of_export}: a user may be able to read one of them alone"
         );
-        findings.add(Severity::Warn, what, why);
+        let fix = format!(
+            "run `chown --reference={export} {ledger} && chmod --reference={export} {ledger}`"
+        );
+        findings.warn(what, why, fix);
     }
 }
 

@@ -7,7 +7,7 @@ use rustix::fs::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::cli::check::unit::Unit;
-use crate::cli::check::{Findings, Severity};
+use crate::cli::check::{Finding, Findings, Severity};
 use crate::config::Settings;
 use crate::platform::rights::{Account, group_named, groups_of, user, user_named};
 use crate::platform::root_lock::last_holder;
@@ -38,7 +38,7 @@ pub(super) fn assume_service_user(
     };
     let identity = match identity {
         Ok(identity) => identity,
-        Err((severity, why)) => return findings.add(severity, "user", why),
+        Err(finding) => return findings.0.push(*finding),
     };
     let groups: Vec<Gid> = identity.others.into_iter().map(Gid::from_raw).collect();
     let (uid, gid) = (
@@ -50,34 +50,39 @@ pub(super) fn assume_service_user(
         .and_then(|()| set_thread_res_uid(uid, uid, uid));
     let of = format!("user {}, {}", identity.user, identity.of);
     match assumed {
-        Ok(()) => findings.add(Severity::Ok, "user", format!("checked as {of}")),
-        Err(error) => findings.add(
-            Severity::Warn,
-            "user",
-            format!(
-                "the rights of {of}, are not checked ({error}); run `sudo -u {} distilld check`",
-                identity.user.typed()
-            ),
-        ),
+        Ok(()) => findings.ok("user", format!("checked as {of}")),
+        Err(error) => {
+            findings.warn(
+                "user",
+                format!("the rights of {of}, are not checked ({error})"),
+                format!("run `sudo -u {} distilld check`", identity.user.typed()),
+            );
+        }
     }
 }
 
 /// The user, the group and the other groups that systemd gives to the processes of a unit.
-fn of_unit(unit: &Unit) -> Result<Identity, (Severity, String)> {
+fn of_unit(unit: &Unit) -> Result<Identity, Box<Finding>> {
     let name = &unit.name;
     let unknown = |what: &str, given: &str| {
         // Another name service may have it, so that this is no failure.
         let why = format!(
-            "the {what} {given} of {name} is not in the files below /etc, and rights are those of root; create it, or \
-             run `systemctl edit {name}`"
+            "the {what} {given} of {name} is not in the files below /etc, and rights are those of root"
         );
-        (Severity::Warn, why)
+        let fix = format!("create it, or run `systemctl edit {name}`");
+        Box::new(Finding::new(Severity::Warn, "user", why, Some(&fix)))
     };
     if matches!(unit.user.as_str(), "" | "root" | "0") {
         let why = format!(
             "{name} runs as root; what its CapabilityBoundingSet= takes from root is not checked"
         );
-        return Err((Severity::Warn, why));
+        let fix = format!("set `User=` with `systemctl edit {name}`");
+        return Err(Box::new(Finding::new(
+            Severity::Warn,
+            "user",
+            why,
+            Some(&fix),
+        )));
     }
     let user = user_named(&unit.user).ok_or_else(|| unknown("user", &unit.user))?;
     let (own, mut others) = groups_of(&user).unwrap_or((user.id, Vec::new()));
@@ -102,16 +107,17 @@ fn of_unit(unit: &Unit) -> Result<Identity, (Severity, String)> {
 }
 
 /// The owner of the state directory.
-fn of_state(settings: &Settings, root: &Path) -> Result<Identity, (Severity, String)> {
+fn of_state(settings: &Settings, root: &Path) -> Result<Identity, Box<Finding>> {
+    let rights_of_root = |why: String| Box::new(Finding::new(Severity::Ok, "user", why, None));
     let holder = last_holder(root).ok().flatten();
     let dir = holder.map_or_else(|| settings.state_dir.clone(), |holder| holder.state_dir);
     let Ok(stat) = std::fs::symlink_metadata(&dir) else {
         let why = "the daemon's user is not known before its first start: rights are those of root";
-        return Err((Severity::Ok, why.to_owned()));
+        return Err(rights_of_root(why.to_owned()));
     };
     if !stat.is_dir() || stat.uid() == 0 {
         let why = format!("{} is of root: rights are those of root", dir.display());
-        return Err((Severity::Ok, why));
+        return Err(rights_of_root(why));
     }
     let user = user(stat.uid());
     let (group, others) = groups_of(&user).unwrap_or((stat.gid(), Vec::new()));

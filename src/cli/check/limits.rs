@@ -14,7 +14,7 @@ pub(super) fn check_events(
     findings: &mut Findings,
 ) {
     if settings.watch == config::Watch::Poll {
-        findings.add(Severity::Ok, "watching", "polling, as configured");
+        findings.ok("watching", "polling, as configured");
         return;
     }
     let bases = Stream::ALL.map(|stream| stream.base(root));
@@ -28,9 +28,10 @@ pub(super) fn check_events(
             place.display(),
             settings.poll.as_millis()
         );
-        findings.add(Severity::Warn, "file system", why);
+        let fix = "set a smaller `poll_ms` if rows arrive too late, or move the lake to a local file system";
+        findings.warn("file system", why, fix);
     } else {
-        findings.add(Severity::Ok, "file system", "reports its changes");
+        findings.ok("file system", "reports its changes");
     }
     let limit = |name: &str| {
         let path = Path::new("/proc/sys/fs/inotify").join(name);
@@ -51,37 +52,45 @@ pub(super) fn limits_finding(
     watches_max: Option<u64>,
     instances_max: Option<u64>,
 ) -> Finding {
-    let (severity, why) = match (watches_max, instances_max) {
+    let raise = |key: &str, value: u64| {
+        format!("`sysctl fs.inotify.{key}={value}`, and the same in a file in /etc/sysctl.d")
+    };
+    let raise_watches = raise("max_user_watches", watches.saturating_mul(2));
+    let (severity, why, fix) = match (watches_max, instances_max) {
         (_, Some(0)) => (
             Severity::Warn,
-            "fs.inotify.max_user_instances is 0: no directory can be watched and distilld polls; raise it".to_owned(),
+            "fs.inotify.max_user_instances is 0: no directory can be watched and distilld polls"
+                .to_owned(),
+            Some(raise("max_user_instances", 128)),
         ),
         (Some(max), _) if watches > max => (
             Severity::Warn,
             format!(
-                "{watches} directories need a watch and fs.inotify.max_user_watches is {max}: the oldest are polled; \
-                 raise it to at least {}",
-                watches * 2
+                "{watches} directories need a watch and fs.inotify.max_user_watches is {max}: the oldest are polled"
             ),
+            Some(raise_watches),
         ),
         (Some(max), _) if watches.saturating_mul(4) > max.saturating_mul(3) => (
             Severity::Warn,
             format!(
                 "{watches} of {max} watches are needed (fs.inotify.max_user_watches, shared with the user's other \
-                 programs); raise it before they run out"
+                 programs)"
             ),
+            Some(raise_watches),
         ),
-        (Some(max), _) => (Severity::Ok, format!("{watches} of {max} watches are needed")),
+        (Some(max), _) => (
+            Severity::Ok,
+            format!("{watches} of {max} watches are needed"),
+            None,
+        ),
         (None, _) => (
             Severity::Warn,
-            "cannot read the kernel's limits; distilld polls directories that it cannot watch".to_owned(),
+            "cannot read the kernel's limits, distilld polls directories that it cannot watch"
+                .to_owned(),
+            Some("`sysctl fs.inotify` shows them as root".to_owned()),
         ),
     };
-    Finding {
-        severity,
-        what: "inotify".to_owned(),
-        why,
-    }
+    Finding::new(severity, "inotify", why, fix.as_deref())
 }
 
 pub(super) fn check_free(name: &str, path: &Path, findings: &mut Findings) {
@@ -92,38 +101,39 @@ pub(super) fn check_free(name: &str, path: &Path, findings: &mut Findings) {
             stat.f_bavail.saturating_mul(stat.f_frsize),
             (stat.f_files > 0).then_some(stat.f_favail),
         )),
-        Err(error) => findings.add(
-            Severity::Warn,
-            format!("disk of the {name}"),
-            format!("cannot read the free space of {}: {error}", place.display()),
-        ),
+        Err(error) => {
+            findings.warn(
+                format!("disk of the {name}"),
+                format!("cannot read the free space of {}: {error}", place.display()),
+                format!("`df {}` shows the error", place.display()),
+            );
+        }
     }
 }
 
 /// Rates an amount of free disk space. `free_inodes` is `None` if the file system does not count them.
 pub(super) fn free_finding(what: String, free_bytes: u64, free_inodes: Option<u64>) -> Finding {
     let mib = free_bytes >> 20;
-    let (severity, why) = if free_inodes == Some(0) {
+    let (severity, why, fix) = if free_inodes == Some(0) {
         (
             Severity::Fail,
-            "no inode is free, no file can be created; remove files".to_owned(),
+            "no inode is free, no file can be created".to_owned(),
+            Some("remove files; `df -i` shows the file systems"),
         )
     } else if free_bytes < FREE_BYTES_MIN {
         (
             Severity::Fail,
-            format!("{mib} MiB free; reading pauses when it is full, free space"),
+            format!("{mib} MiB free, reading pauses when it is full"),
+            Some("free space"),
         )
     } else if free_bytes < FREE_BYTES_LOW {
         (
             Severity::Warn,
-            format!("{mib} MiB free; reading pauses when it is full, free space soon"),
+            format!("{mib} MiB free, reading pauses when it is full"),
+            Some("free space soon"),
         )
     } else {
-        (Severity::Ok, format!("{mib} MiB free"))
+        (Severity::Ok, format!("{mib} MiB free"), None)
     };
-    Finding {
-        severity,
-        what,
-        why,
-    }
+    Finding::new(severity, what, why, fix)
 }

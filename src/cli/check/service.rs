@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::cli::check::Findings;
 use crate::cli::check::files::nearest_existing;
 use crate::cli::check::unit::{PROPERTIES, Refusal, Unit, units};
-use crate::cli::check::{Findings, Severity};
-use crate::config::Settings;
+use crate::config::{ListenAddress, Settings};
 use crate::lake::path::Stream;
 
 /// Present while systemd is the service manager of the host.
@@ -65,19 +65,32 @@ pub(super) fn check_unit(
     let name = unit.name.clone();
     let what = || format!("unit {name}");
     if unit.is_outdated {
-        let why = "its files changed since systemd read them; run `systemctl daemon-reload`";
-        findings.add(Severity::Warn, what(), why);
+        let why = "its files changed since systemd read them";
+        findings.warn(what(), why, "run `systemctl daemon-reload`");
     }
     if unit.has_own_root {
         let why = "has a root directory of its own; its paths are not those of the host and are not checked";
-        return findings.add(Severity::Warn, what(), why);
+        let fix = format!("`systemctl edit {name}`, and use the directories of the host");
+        findings.warn(what(), why, fix);
+        return;
+    }
+    if unit.has_own_network
+        && let Some(address @ ListenAddress::Tcp(_)) = &settings.listen
+    {
+        let why = format!(
+            "has no network (PrivateNetwork=yes), so that no client reaches `listen = \"{address}\"`"
+        );
+        let socket = name.replace(".service", ".socket");
+        let fix = format!(
+            "remove the key, and use `systemctl edit {socket}` with the lines `[Socket]`, `ListenStream=`, \
+             `ListenStream={address}`"
+        );
+        findings.warn(what(), why, fix);
     }
     for setting in unit.resolve(&|path| fs::canonicalize(path).ok()) {
-        let why = format!(
-            "cannot start, the directory of {setting} does not exist; create it, or write a dash before the path \
-             (`systemctl edit {name}`)"
-        );
-        findings.add(Severity::Fail, what(), why);
+        let why = format!("cannot start, the directory of {setting} does not exist");
+        let fix = format!("create it, or write a dash before the path: `systemctl edit {name}`");
+        findings.fail(what(), why, fix);
     }
     let [scored, evidence] = Stream::ALL.map(|stream| stream.base(root));
     let distilled = root.join("data/distilled");
@@ -91,13 +104,15 @@ pub(super) fn check_unit(
     for (dir, writes) in needs {
         let dir = without_links(&dir);
         for refusal in unit.refusals(&dir, writes) {
-            findings.add(Severity::Fail, what(), explain(&refusal, unit));
+            let why = format!("{} is {}", refusal.place.display(), refusal.why);
+            findings.fail(what(), why, mend(&refusal, unit));
         }
         if let Some(source) = unit.elsewhere(&dir) {
             let (dir, source) = (dir.display(), source.display());
             let why =
                 format!("has {source} in the place of {dir}; the findings below are of {dir}");
-            findings.add(Severity::Warn, what(), why);
+            let fix = format!("`systemctl cat {name}` shows the line, if that is not intended");
+            findings.warn(what(), why, fix);
         }
     }
     if findings.0.len() == before {
@@ -108,7 +123,7 @@ pub(super) fn check_unit(
                 drop_ins.join(", ")
             ),
         };
-        findings.add(Severity::Ok, what(), why);
+        findings.ok(what(), why);
     }
 }
 
@@ -124,7 +139,8 @@ fn without_links(dir: &Path) -> PathBuf {
     }
 }
 
-fn explain(refusal: &Refusal, unit: &Unit) -> String {
+/// Returns the steps that let the unit use a directory.
+fn mend(refusal: &Refusal, unit: &Unit) -> String {
     let place = refusal.place.display();
     let owner = |name: &str| if name.is_empty() { "root" } else { name }.to_owned();
     let create = format!(
@@ -155,5 +171,5 @@ fn explain(refusal: &Refusal, unit: &Unit) -> String {
         }
     }
     steps.push(format!("then run `systemctl restart {}`", unit.name));
-    format!("{place} is {}; {}", refusal.why, steps.join("; "))
+    steps.join("; ")
 }

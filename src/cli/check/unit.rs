@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 pub(super) const PROPERTIES: &str = "Id,LoadState,NeedDaemonReload,DropInPaths,ExecStart,User,Group,SupplementaryGroups,\
      DynamicUser,AmbientCapabilities,RootDirectory,RootImage,ProtectSystem,ProtectHome,PrivateTmp,ReadWritePaths,\
      ReadOnlyPaths,InaccessiblePaths,TemporaryFileSystem,BindPaths,BindReadOnlyPaths,StateDirectory,CacheDirectory,\
-     LogsDirectory,RuntimeDirectory";
+     LogsDirectory,RuntimeDirectory,PrivateNetwork";
 
 /// The effect of a setting on a directory and all below it. If two settings name the same directory, the first one of
 /// this order counts.
@@ -62,6 +62,8 @@ pub(super) struct Unit {
     pub is_outdated: bool,
     /// `RootDirectory=` or `RootImage=`: the paths of the unit are not those of the host.
     pub has_own_root: bool,
+    /// `PrivateNetwork=`: the loopback addresses of the unit are not those of the host.
+    pub has_own_network: bool,
     /// The first directory of `StateDirectory=`, which systemd creates.
     pub state_dir: Option<PathBuf>,
     entries: Vec<Entry>,
@@ -108,6 +110,7 @@ fn unit(block: &str) -> Option<Unit> {
         capabilities: value("AmbientCapabilities").to_owned(),
         is_outdated: value("NeedDaemonReload") == "yes",
         has_own_root: !matches!(root, "" | "/") || !value("RootImage").is_empty(),
+        has_own_network: value("PrivateNetwork") == "yes",
         state_dir: state_dir.map(|name| Path::new("/var/lib").join(name)),
         entries: properties()
             .flat_map(|(key, value)| entries(key, value))

@@ -62,7 +62,7 @@ pub fn watch(settings: &Settings) -> Result<(), WatchError> {
     while !ended.load(Ordering::SeqCst) {
         live.refresh(settings);
         live.draw()?;
-        if ended_within(LOOK_EVERY, &live)? {
+        if ended_within(LOOK_EVERY, &mut live)? {
             break;
         }
     }
@@ -105,6 +105,11 @@ struct Live {
     recent: Option<Recent>,
     /// Lag at each refresh, seconds.
     lags: VecDeque<u64>,
+    /// The first line on the screen, from 0.
+    first_line: usize,
+    /// The lines of the page at the last drawing, and how many of them the screen shows.
+    lines: usize,
+    lines_shown: usize,
 }
 
 impl Live {
@@ -126,7 +131,7 @@ impl Live {
         self.shown = Some(found);
     }
 
-    fn draw(&self) -> io::Result<()> {
+    fn draw(&mut self) -> io::Result<()> {
         let (columns, rows) = terminal::size()?;
         let screen = TerminalSize {
             width: usize::from(columns).max(40),
@@ -135,12 +140,16 @@ impl Live {
         let text = self.text(screen);
         let mut stdout = io::stdout().lock();
         queue!(stdout, cursor::MoveTo(0, 0))?;
-        // Clear only the rest of each line, so that the screen does not flicker.
-        for line in styled(&text)
-            .lines()
-            .take(usize::from(rows.saturating_sub(1)))
-        {
+        // The last line of the screen has the keys.
+        self.lines_shown = usize::from(rows.saturating_sub(2));
+        let text = styled(&text);
+        self.lines = text.lines().count();
+        self.scroll_by(0);
+        let lines = text.lines().skip(self.first_line).take(self.lines_shown);
+        let keys = self.keys();
+        for line in lines.chain([keys.as_str()]) {
             write!(stdout, "{line}")?;
+            // Clear only the rest of each line, so that the screen does not flicker.
             let until_line_end = terminal::ClearType::UntilNewLine;
             queue!(stdout, terminal::Clear(until_line_end))?;
             write!(stdout, "\r\n")?;
@@ -173,8 +182,42 @@ impl Live {
             "lag, seconds           {}  {newest}\n",
             bars(&lags)
         ));
-        text.push_str("\nq: leave\n");
+        text.push('\n');
         text
+    }
+
+    /// Returns the line that names the keys, and where a page is that is longer than the screen.
+    fn keys(&self) -> String {
+        if self.lines <= self.lines_shown {
+            return "q: leave".to_owned();
+        }
+        let last = (self.first_line + self.lines_shown).min(self.lines);
+        format!(
+            "q: leave, arrows and page keys: scroll; lines {} to {last} of {}",
+            self.first_line + 1,
+            self.lines
+        )
+    }
+
+    /// Scrolls by a key, and returns whether it is one that scrolls.
+    fn scroll(&mut self, key: KeyCode) -> bool {
+        let page = isize::try_from(self.lines_shown.max(1)).unwrap_or(isize::MAX);
+        match key {
+            KeyCode::Up => self.scroll_by(-1),
+            KeyCode::Down => self.scroll_by(1),
+            KeyCode::PageUp => self.scroll_by(-page),
+            KeyCode::PageDown => self.scroll_by(page),
+            KeyCode::Home => self.first_line = 0,
+            KeyCode::End => self.scroll_by(isize::MAX),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Scrolls within the page.
+    fn scroll_by(&mut self, lines: isize) {
+        let last = self.lines.saturating_sub(self.lines_shown);
+        self.first_line = self.first_line.saturating_add_signed(lines).min(last);
     }
 }
 
@@ -195,7 +238,7 @@ fn recent(settings: &Settings) -> Option<Recent> {
 }
 
 /// Handles the input of `time`. Returns whether the display has to end: by a key, or because the terminal hung up.
-fn ended_within(time: Duration, live: &Live) -> io::Result<bool> {
+fn ended_within(time: Duration, live: &mut Live) -> io::Result<bool> {
     let until = Instant::now() + time;
     loop {
         let left = until.saturating_duration_since(Instant::now());
@@ -209,6 +252,7 @@ fn ended_within(time: Duration, live: &Live) -> io::Result<bool> {
                     KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => {
                         return Ok(true);
                     }
+                    key if live.scroll(key) => live.draw()?,
                     _ => {}
                 },
                 Event::Resize(..) => live.draw()?,
@@ -240,6 +284,33 @@ fn hangs_up_within(time: Duration) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_scroll_within_the_page() {
+        let mut live = Live {
+            lines: 50,
+            lines_shown: 20,
+            ..Live::default()
+        };
+        let mut first_after = |key| {
+            live.scroll(key);
+            live.first_line
+        };
+        assert_eq!(first_after(KeyCode::Up), 0);
+        assert_eq!(first_after(KeyCode::Down), 1);
+        assert_eq!(first_after(KeyCode::PageDown), 21);
+        assert_eq!(first_after(KeyCode::PageDown), 30);
+        assert_eq!(first_after(KeyCode::Down), 30);
+        assert_eq!(first_after(KeyCode::PageUp), 10);
+        assert_eq!(first_after(KeyCode::End), 30);
+        assert_eq!(first_after(KeyCode::Home), 0);
+        assert_eq!(first_after(KeyCode::Char('x')), 0);
+        assert!(live.keys().ends_with("lines 1 to 20 of 50"));
+        // A page that becomes shorter than the screen is shown from its start.
+        (live.first_line, live.lines) = (30, 10);
+        live.scroll_by(0);
+        assert_eq!((live.first_line, live.keys().as_str()), (0, "q: leave"));
+    }
 
     #[test]
     fn bars_are_as_high_as_their_figures_and_what_is_not_nothing_is_seen() {

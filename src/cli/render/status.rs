@@ -40,6 +40,17 @@ pub fn page(status: &Status, screen: TerminalSize) -> String {
     page.text
 }
 
+/// Returns the health verdict and its fix as the last lines of a page that is longer than the screen.
+#[must_use]
+pub fn verdict(status: &Status, screen: TerminalSize) -> String {
+    let mut page = Page {
+        text: "\n".to_owned(),
+        screen,
+    };
+    page.health(status);
+    page.text
+}
+
 struct Page {
     text: String,
     screen: TerminalSize,
@@ -60,15 +71,8 @@ impl Page {
             None => self.line("daemon", "not running", Tone::Plain),
             Some(pid) => self.line("daemon", &format!("running as process {pid}"), Tone::Plain),
         }
-        self.line(
-            "health",
-            &status.health.to_string(),
-            tone(status.health.verdict),
-        );
+        self.health(status);
         self.skipped(status);
-        if let Some(fix) = &status.health.fix {
-            self.line("fix", fix, Tone::Plain);
-        }
         if let Some(watch) = &status.watch {
             self.line(
                 "watch",
@@ -112,6 +116,17 @@ impl Page {
             };
             let what = fault.what.escape_debug();
             self.line("fault", &format!("{} ({when}): {what}", fault.at), tone);
+        }
+    }
+
+    fn health(&mut self, status: &Status) {
+        self.line(
+            "health",
+            &status.health.to_string(),
+            tone(status.health.verdict),
+        );
+        if let Some(fix) = &status.health.fix {
+            self.line("fix", fix, Tone::Plain);
         }
     }
 
