@@ -5,6 +5,7 @@ pub mod args;
 pub mod check;
 mod dataset;
 mod export;
+pub mod generate;
 pub mod hints;
 pub(crate) mod queries;
 pub mod render;
@@ -149,6 +150,7 @@ fn run(
         Command::Query(query) => return queries::answer(settings, &query),
         Command::Retract(arguments) => return retract::run(settings, &arguments),
         Command::Check => return check(settings, config),
+        Command::Generate(arguments) => return generate::write_all(&arguments.out_dir),
     }
     Ok(ExitCode::SUCCESS)
 }

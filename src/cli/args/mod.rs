@@ -5,6 +5,7 @@
 
 mod dataset;
 mod flags;
+mod generate;
 pub mod help;
 pub(crate) mod queries;
 mod retract;
@@ -15,6 +16,7 @@ use clap::{Parser, Subcommand};
 pub use crate::config::GlobalArguments;
 pub use dataset::{CiteArguments, Range, RowsArguments, VerifyArguments};
 pub use flags::{Dialect, ExportArguments, Output, RebuildArguments, RunArguments};
+pub use generate::GenerateArguments;
 pub use queries::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, QueryCommand,
     RetryArguments, ShowArguments, StatusArguments, stream,
@@ -110,6 +112,12 @@ pub enum Command {
     /// daemon would fail.
     #[command(after_help = help::short("check"), after_long_help = help::long("check"))]
     Check,
+    /// Write the manual pages and the shell completions
+    ///
+    /// Writes OUTDIR/man and OUTDIR/completions (bash, zsh, fish), for a package to include. Needs no lake and no
+    /// configuration.
+    #[command(after_help = help::short("generate"), after_long_help = help::long("generate"))]
+    Generate(GenerateArguments),
 }
 
 #[cfg(test)]
