@@ -552,7 +552,7 @@ fn figures_of_every_size_fit_and_an_empty_hour_ends_now() {
     let (daemon, address) = bench.listening();
     browser.open(&format!("http://{address}/"));
     browser.wait_text("#hour-readout", "the plots are drawn", |text| {
-        text == "1 rows, 0 refused"
+        text == "1 row, 0 refused"
     });
     assert_eq!(browser.text("#fresh-readout"), "no rows since the start");
     // Its own figures would replace those of the test.

@@ -5,6 +5,7 @@ const HEIGHT = 190, TOP = 10, BOTTOM = 20, DIGIT = 6.6;
 const HOUR = 60, QUARTER = 15;
 const DRAWN_CLASSES = 8;
 const cursors = {};
+const rowsOf = (rows) => `${count(rows)} ${rows === 1 ? "row" : "rows"}`;
 
 const inHour = (date, width) => date.getMinutes() % (width < 420 ? 20 : 10) === 0;
 const inDay = (date, width) => date.getMinutes() < QUARTER && date.getHours() % (width < 420 ? 6 : 4) === 0;
@@ -137,10 +138,10 @@ function bars(id, names, drawn, made, tick) {
   const sum = (kind) => made.reduce((all, bucket) => all + bucket[kind], 0);
   const rows = sum("sum"), refused = sum("refused");
   const labels = [short(rowsTop), short(rowsTop / 2), short(refusedTop)];
-  const step = frame(id, made, labels, tick, `${count(rows)} rows, ${count(refused)} refused`, (bucket) => {
+  const step = frame(id, made, labels, tick, `${rowsOf(rows)}, ${count(refused)} refused`, (bucket) => {
     const most = names.map((name, n) => [name, bucket.rows[n]]).filter(([, rows]) => rows > 0).sort((a, b) => b[1] - a[1]);
     const detail = most.slice(0, 3).map(([name, rows]) => `${name} ${count(rows)}`).join(", ");
-    return `${count(bucket.sum)} rows${detail ? ` (${detail}${most.length > 3 ? ", …" : ""})` : ""}, ${count(bucket.refused)} refused`;
+    return `${rowsOf(bucket.sum)}${detail ? ` (${detail}${most.length > 3 ? ", …" : ""})` : ""}, ${count(bucket.refused)} refused`;
   });
   const zero = 126, floor = HEIGHT - BOTTOM - 1, base = zero + 12;
   const y = (rows) => zero - (zero - TOP) * rows / rowsTop;
