@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use crate::cli::AnyError;
 use crate::cli::args::{CiteArguments, Command, RowsArguments, VerifyArguments};
+use crate::cli::generate;
 use crate::console::output::{self, JsonAtTerminal};
 use crate::console::table::{plain_table, thousands, trim_table};
 use crate::dataset::cite::{self, Difference, Manifest};
@@ -21,8 +22,11 @@ use crate::dataset::version::{From, Version};
 use crate::platform::file_wait::{FileWait, is_stdout_closed};
 use crate::platform::storage::OsStorage;
 
-/// Runs a command that names its export itself and so needs no settings; `None` for any other command.
+/// Runs a command that needs no settings, such as one that names its export itself; `None` for any other command.
 pub(super) fn without_settings(command: &Command) -> Option<Result<ExitCode, AnyError>> {
+    if let Command::Generate(arguments) = command {
+        return Some(generate::write_all(&arguments.out_dir));
+    }
     let export = match command {
         Command::Rows(arguments) => arguments.export.as_ref(),
         Command::Cite(arguments) => arguments.export.as_ref(),

@@ -6,6 +6,7 @@ pub mod check;
 mod config;
 mod dataset;
 mod export;
+pub mod generate;
 pub mod hints;
 pub mod instances;
 pub(crate) mod queries;
@@ -191,6 +192,7 @@ fn run(
         Command::Wait(arguments) => return wait::wait(settings, &arguments),
         Command::Retract(arguments) => return retract::run(settings, &arguments),
         Command::Check(arguments) => return check(settings, sources, &arguments),
+        Command::Generate(arguments) => return generate::write_all(&arguments.out_dir),
         // They end before the log starts.
         Command::Config(_) | Command::Instances(_) => {}
     }

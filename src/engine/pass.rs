@@ -47,6 +47,7 @@ impl Engine {
             self.quiet_commit_due_ms(),
             self.quiet_checkpoint_due_ms(),
             self.scrub_due_ms(),
+            self.books.log.due_ms(),
         ];
         due.into_iter().flatten().min()
     }
@@ -68,7 +69,7 @@ impl Engine {
     /// Errors of a commit or checkpoint; [`EngineError::Export`] where the export was tampered with.
     pub fn tick(&mut self) -> Result<(), EngineError> {
         let result = self.reopen_state_if_failed().and_then(|()| self.run_due());
-        self.books.log.flush(self.queue.has_backlog());
+        self.flush_log();
         self.commits.mark_state_failed(result)
     }
 
@@ -87,6 +88,16 @@ impl Engine {
         self.scrub_if_due(now_ms)
     }
 
+    fn flush_log(&mut self) {
+        let now_ms = self.ctx.clock.monotonic_ms();
+        self.books.log.flush_pass(self.queue.has_backlog(), now_ms);
+    }
+
+    /// Logs the events that are kept for a later line, before the process ends.
+    pub fn flush_log_now(&mut self) {
+        self.books.log.flush(false);
+    }
+
     /// Reads queued pairs up to the limit of a pass, hinted ones first; commits their rows and appends them to the export.
     /// Pairs with more to read are queued again.
     ///
@@ -98,7 +109,7 @@ impl Engine {
         if self.queue.len() == 0 {
             self.commits.buffers.free();
         }
-        self.books.log.flush(self.queue.has_backlog());
+        self.flush_log();
         self.commits.mark_state_failed(result)
     }
 

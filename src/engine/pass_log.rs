@@ -1,5 +1,6 @@
-//! Collects what a pass has to log of day-files and of the retraction ledger, so that each kind of event is one line per pass however many day-files
-//! it concerns: a first start over thousands of faulty day-files must not flood the log.
+//! Collects what a pass has to log of day-files and of the retraction ledger, so that each kind of event is one line per
+//! pass however many day-files it concerns: a first start over thousands of faulty day-files must not flood the log.
+//! Malformed lines, retractions and restores are routine in a lake that grows: their lines have a minimum distance.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -21,7 +22,12 @@ pub(crate) struct PassLog {
     restored: LedgerEvents,
     ordered: LedgerEvents,
     revoked: LedgerEvents,
+    /// When routine events may be logged, monotonic milliseconds.
+    routine_at_ms: u64,
 }
+
+/// Minimum time between two lines of the same kind of routine event, milliseconds: at most 1,440 of each in a day.
+const ROUTINE_PAUSE_MS: u64 = 60_000;
 
 /// Maximum number of day-files that one line names; `status` lists them as well.
 const NAMED_MAX: usize = 16;
@@ -127,10 +133,42 @@ impl PassLog {
         }
     }
 
-    /// Logs the collected events, one line for each kind. `more_resets`: resets are kept for a later line, because more of
+    /// Logs the events that a pass collected. Routine events are kept until [`ROUTINE_PAUSE_MS`] after the last ones, and
+    /// are logged together then.
+    pub(crate) fn flush_pass(&mut self, more_resets: bool, now_ms: u64) {
+        if !self.has_routine() {
+            return self.flush(more_resets);
+        }
+        if self.routine_at_ms <= now_ms {
+            self.flush(more_resets);
+            self.routine_at_ms = now_ms + ROUTINE_PAUSE_MS;
+            return;
+        }
+        let malformed = (std::mem::take(&mut self.malformed), self.malformed_lines);
+        let retracted = std::mem::take(&mut self.retracted);
+        let restored = std::mem::take(&mut self.restored);
+        self.flush(more_resets);
+        (self.malformed, self.malformed_lines) = malformed;
+        (self.retracted, self.restored) = (retracted, restored);
+    }
+
+    /// Returns when kept events are to be logged, monotonic milliseconds.
+    pub(crate) fn due_ms(&self) -> Option<u64> {
+        self.has_routine().then_some(self.routine_at_ms)
+    }
+
+    fn has_routine(&self) -> bool {
+        self.malformed.day_files + self.retracted.count + self.restored.count > 0
+    }
+
+    /// Logs all collected events, one line for each kind. `more_resets`: resets are kept for a later line, because more of
     /// the same kind are likely, as when the whole lake was copied to another disk.
     pub(crate) fn flush(&mut self, more_resets: bool) {
-        let mut events = std::mem::take(self);
+        let kept = Self {
+            routine_at_ms: self.routine_at_ms,
+            ..Self::default()
+        };
+        let mut events = std::mem::replace(self, kept);
         if more_resets {
             self.reset = std::mem::take(&mut events.reset);
         }
@@ -274,13 +312,17 @@ mod tests {
     }
 
     fn flushed(log: &mut PassLog, more_resets: bool) -> Vec<String> {
+        captured(|| log.flush(more_resets))
+    }
+
+    fn captured(flush: impl FnOnce()) -> Vec<String> {
         let captured = Captured::default();
         let writer = captured.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();
-        tracing::subscriber::with_default(subscriber, || log.flush(more_resets));
+        tracing::subscriber::with_default(subscriber, flush);
         let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
         text.lines().map(str::to_owned).collect()
     }
@@ -372,6 +414,44 @@ mod tests {
             "{lines:?}"
         );
         assert_eq!(flushed(&mut log, false), [""; 0], "events are logged once");
+    }
+
+    #[test]
+    fn a_day_of_routine_events_is_a_line_a_minute_for_each_kind_and_silent_afterwards() {
+        let mut log = PassLog::default();
+        let mut lines = Vec::new();
+        let (day_ms, pass_ms) = (86_400_000, 5_000);
+        for now_ms in (0..day_ms).step_by(pass_ms) {
+            let due = log.due_ms().is_some_and(|due_ms| due_ms <= now_ms);
+            assert!(!due || now_ms > 0, "the first line does not wait");
+            log.on_malformed(PathBuf::from("/lake/a.jsonl"), 1, now_ms, &"syntax");
+            lines.extend(captured(|| log.flush_pass(false, now_ms)));
+        }
+        assert_eq!(lines.len(), 1_440);
+        assert!(
+            lines[0].contains("1 malformed line in 1 day-file"),
+            "{}",
+            lines[0]
+        );
+        assert!(
+            lines[1].contains("12 malformed lines in 12 "),
+            "{}",
+            lines[1]
+        );
+        let due_ms = log_due(&log);
+        let last = captured(|| log.flush_pass(false, due_ms));
+        assert!(last[0].contains("11 malformed lines"), "{last:?}");
+        assert_eq!(log.due_ms(), None);
+        // A fault is logged at once.
+        log.on_malformed(PathBuf::from("/lake/a.jsonl"), 1, 7, &"syntax");
+        log.on_skipped(PathBuf::from("/lake/b.jsonl"), "denied".to_owned());
+        let at_once = captured(|| log.flush_pass(false, day_ms + 1));
+        assert_eq!(at_once.len(), 1, "{at_once:?}");
+        assert!(at_once[0].contains("skipped"), "{at_once:?}");
+    }
+
+    fn log_due(log: &PassLog) -> u64 {
+        log.due_ms().expect("events are kept")
     }
 
     #[test]

@@ -1,7 +1,4 @@
-//! The manual pages and completions that `cargo run --example generate` writes: read by the real tools.
-
-#[path = "../../examples/generate/pages/mod.rs"]
-mod pages;
+//! The manual pages and completions that `distilld generate` writes: read by the real tools.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use clap::CommandFactory as _;
 use distilld::cli::args::Arguments;
+use distilld::cli::generate;
 use distilld::config::KEYS;
 use tempfile::TempDir;
 
@@ -18,11 +16,12 @@ use crate::support::tools::tool;
 /// Generates all files into a directory.
 fn generated() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for page in pages::all().unwrap() {
-        let path = dir.path().join(&page.path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, page.bytes).unwrap();
-    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
+    let listed = output_of(command.env_clear().arg("generate").arg(dir.path()));
+    assert!(
+        listed.lines().all(|path| Path::new(path).is_file()),
+        "{listed}"
+    );
     dir
 }
 
@@ -123,7 +122,7 @@ fn mandoc_finds_no_error_in_any_manual_page() {
 
 #[test]
 fn the_configuration_page_lists_every_key_with_its_default_and_bounds() {
-    let pages = pages::all().unwrap();
+    let pages = generate::all().unwrap();
     let page = pages
         .iter()
         .find(|page| page.path.ends_with("toml.5"))
@@ -145,7 +144,7 @@ fn the_configuration_page_lists_every_key_with_its_default_and_bounds() {
 
 #[test]
 fn the_input_page_has_every_name_and_the_example_of_its_source_text() {
-    let pages = pages::all().unwrap();
+    let pages = generate::all().unwrap();
     let page = pages
         .iter()
         .find(|page| page.path.ends_with("lake.5"))

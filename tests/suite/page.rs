@@ -547,11 +547,14 @@ fn figures_of_every_size_fit_and_an_empty_hour_ends_now() {
     };
     let bench = Bench::new();
     bench.append_run(PAIR, "r1");
+    bench.stop(bench.start_caught_up());
+    // The rows of the process before this one are in the export, their freshness is not.
     let (daemon, address) = bench.listening();
     browser.open(&format!("http://{address}/"));
     browser.wait_text("#hour-readout", "the plots are drawn", |text| {
-        !text.is_empty()
+        text == "1 row, 0 refused"
     });
+    assert_eq!(browser.text("#fresh-readout"), "no rows since the start");
     // Its own figures would replace those of the test.
     browser.run("document.getElementById('pause').click()");
     for width in [400, 1200] {

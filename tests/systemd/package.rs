@@ -1,4 +1,4 @@
-//! The packages under test: those that `cargo deb` creates, by the steps in `systemd/README.md`.
+//! The packages under test: those that `.ci/packages deb` creates, as `systemd/README.md` describes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,14 +21,13 @@ impl Packages {
     /// A build fails.
     pub fn build(home: &Path) -> Result<Self, String> {
         eprintln!("building the package");
-        let mut generate = cargo();
-        generate.args(["run", "--locked", "--example", "generate", "--"]);
-        run_well(generate.arg("target/package"))?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        run_well(Command::new(root.join(".ci/packages")).arg("deb"))?;
         let packages = Self {
             first: home.join("first.deb"),
             second: home.join("second.deb"),
         };
-        deb(&packages.first, &["--locked"])?;
+        deb(&packages.first, &["--locked", "--no-build"])?;
         deb(
             &packages.second,
             &["--locked", "--no-build", "--fast", "--deb-revision", "2"],

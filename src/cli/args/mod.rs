@@ -5,6 +5,7 @@
 
 mod dataset;
 mod flags;
+mod generate;
 pub mod help;
 pub(crate) mod queries;
 mod retract;
@@ -19,6 +20,7 @@ pub use flags::{
     CheckArguments, ConfigArguments, Dialect, ExportArguments, InstancesArguments, Output,
     RebuildArguments, RunArguments,
 };
+pub use generate::GenerateArguments;
 pub use queries::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, QueryCommand,
     RetryArguments, ShowArguments, StatusArguments, stream,
@@ -134,6 +136,12 @@ pub enum Command {
     /// its root; below the table what each verdict needs. `--instance NAME` chooses one of them for other commands.
     #[command(after_help = help::short("instances"), after_long_help = help::long("instances"))]
     Instances(InstancesArguments),
+    /// Write the manual pages and the shell completions
+    ///
+    /// Writes OUTDIR/man and OUTDIR/completions (bash, zsh, fish), for a package to include. Needs no lake and no
+    /// configuration.
+    #[command(after_help = help::short("generate"), after_long_help = help::long("generate"))]
+    Generate(GenerateArguments),
 }
 
 #[cfg(test)]

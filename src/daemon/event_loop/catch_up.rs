@@ -54,6 +54,7 @@ pub fn catch_up(
         }
     }
     engine.checkpoint()?;
+    engine.flush_log_now();
     if !stop.stopping() {
         engine.settle_recent();
     }

@@ -211,6 +211,7 @@ impl EventLoop {
             self.answer_waits()?;
         }
         self.notify_stopping();
+        self.engine.flush_log_now();
         self.recent_file.write(&self.engine);
         self.engine.checkpoint()
     }

@@ -125,7 +125,7 @@ function showStatus(status) {
 
 function showRecent() {
   if (!recent || !recent.series || !recent.steps) return;
-  if (!byId("fresh").hidden) plots.freshness(recent, (last || {}).lag);
+  if (!byId("fresh").hidden) plots.freshness(recent, (last || {}).lag, ((last || {}).process || {}).started_at);
   if (!byId("rates").hidden) plots.rows(recent);
 }
 

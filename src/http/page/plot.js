@@ -5,6 +5,7 @@ const HEIGHT = 190, TOP = 10, BOTTOM = 20, DIGIT = 6.6;
 const HOUR = 60, QUARTER = 15;
 const DRAWN_CLASSES = 8;
 const cursors = {};
+const rowsOf = (rows) => `${count(rows)} ${rows === 1 ? "row" : "rows"}`;
 
 const inHour = (date, width) => date.getMinutes() % (width < 420 ? 20 : 10) === 0;
 const inDay = (date, width) => date.getMinutes() < QUARTER && date.getHours() % (width < 420 ? 6 : 4) === 0;
@@ -75,7 +76,8 @@ function figure(name, value, className) {
   return box;
 }
 
-export function freshness(recent, lag) {
+// The process has no figures from before its start.
+export function freshness(recent, lag, started) {
   const fresh = recent.freshness;
   if (!fresh) return;
   const hour = fresh.hour || {}, objective = number((lag || {}).objective_seconds) * 1000;
@@ -93,7 +95,7 @@ export function freshness(recent, lag) {
   const decades = Math.max(3, Math.ceil(Math.log10(longest)));
   const names = Array.from({ length: decades + 1 }, (_, n) => n < 3 ? `${10 ** n} ms` : n < 5 ? `${10 ** (n - 3)} s` : brief(10 ** n));
   const batches = number(hour.batches);
-  const whole = batches ? `p50 ${brief(hour.p50_ms)}, p99 ${brief(hour.p99_ms)}, ${count(batches)} ${batches === 1 ? "batch" : "batches"}` : "no rows in the last hour";
+  const whole = batches ? `p50 ${brief(hour.p50_ms)}, p99 ${brief(hour.p99_ms)}, ${count(batches)} ${batches === 1 ? "batch" : "batches"}` : `no rows ${Date.parse(started) / 1000 > fresh.minute_s ? "since the start" : "in the last hour"}`;
   const step = frame("freshness", made, names, inHour, whole, (bucket) => bucket.batches ? `p50 ${brief(bucket.p50)}, p99 ${brief(bucket.p99)}, ${count(bucket.batches)} ${bucket.batches === 1 ? "batch" : "batches"}` : "no rows");
   const floor = HEIGHT - BOTTOM, y = (ms) => floor - (floor - TOP) * Math.log10(Math.max(1, ms)) / decades;
   names.forEach((name, n) => step.level(y(10 ** n), name, n ? "grid" : "axis"));
@@ -105,7 +107,7 @@ export function freshness(recent, lag) {
     draw(step.svg, "rect", { class: "p99", x, y: high - 1.5, width: step.thick, height: 3, rx: 1 });
     draw(step.svg, "rect", { class: "p50", x, y: low - 1.5, width: step.thick, height: 3, rx: 1 });
   });
-  if (!batches) nothing(step, "No rows in the last hour", (TOP + floor) / 2);
+  if (!batches) nothing(step, `N${whole.slice(1)}`, (TOP + floor) / 2);
   step.finish();
 }
 
@@ -136,10 +138,10 @@ function bars(id, names, drawn, made, tick) {
   const sum = (kind) => made.reduce((all, bucket) => all + bucket[kind], 0);
   const rows = sum("sum"), refused = sum("refused");
   const labels = [short(rowsTop), short(rowsTop / 2), short(refusedTop)];
-  const step = frame(id, made, labels, tick, `${count(rows)} rows, ${count(refused)} refused`, (bucket) => {
+  const step = frame(id, made, labels, tick, `${rowsOf(rows)}, ${count(refused)} refused`, (bucket) => {
     const most = names.map((name, n) => [name, bucket.rows[n]]).filter(([, rows]) => rows > 0).sort((a, b) => b[1] - a[1]);
     const detail = most.slice(0, 3).map(([name, rows]) => `${name} ${count(rows)}`).join(", ");
-    return `${count(bucket.sum)} rows${detail ? ` (${detail}${most.length > 3 ? ", …" : ""})` : ""}, ${count(bucket.refused)} refused`;
+    return `${rowsOf(bucket.sum)}${detail ? ` (${detail}${most.length > 3 ? ", …" : ""})` : ""}, ${count(bucket.refused)} refused`;
   });
   const zero = 126, floor = HEIGHT - BOTTOM - 1, base = zero + 12;
   const y = (rows) => zero - (zero - TOP) * rows / rowsTop;

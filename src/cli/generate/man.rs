@@ -3,13 +3,13 @@
 
 use std::io;
 
+use crate::cli::args::help;
+use crate::config::KEYS;
 use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
-use distilld::cli::args::help;
-use distilld::config::KEYS;
 
-use super::Page;
+use crate::cli::generate::Page;
 
 /// The centre of each page's header.
 pub(super) const MANUAL: &str = "distilld manual";

@@ -6,10 +6,10 @@ use std::io;
 
 use clap_mangen::roff::{Inline, Roff, bold, roman};
 
-use super::Page;
-use super::man::{MANUAL, set, source};
+use crate::cli::generate::Page;
+use crate::cli::generate::man::{MANUAL, set, source};
 
-const TEXT: &str = include_str!("../../lake/README.md");
+const TEXT: &str = include_str!("../../../examples/lake/README.md");
 
 /// Longer lines of code are folded. A page is 80 characters wide and its text is indented by 7.
 const CODE_WIDTH: usize = 68;

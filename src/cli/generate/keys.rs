@@ -3,13 +3,13 @@
 
 use std::io;
 
+use crate::config::{KEYS, Key};
 use clap_mangen::roff::{Roff, bold, italic, roman};
-use distilld::config::{KEYS, Key};
 
-use super::Page;
-use super::man::{MANUAL, set, source};
+use crate::cli::generate::Page;
+use crate::cli::generate::man::{MANUAL, set, source};
 
-const ANNOTATED: &str = include_str!("../../distilld.toml");
+const ANNOTATED: &str = include_str!("../../../examples/distilld.toml");
 
 /// Generates the page.
 pub(super) fn page() -> io::Result<Page> {
