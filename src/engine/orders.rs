@@ -136,6 +136,8 @@ impl Engine {
         // What is known of a run is true until its order is carried out.
         let accepted: BTreeSet<&String> =
             accepted.filter(|id| accepts_all || is_known(id)).collect();
+        // A second owner would make each change copy all orders.
+        drop(orders);
         let (day_file, reason) = (Arc::from(day_file), Arc::from(request.reason.as_str()));
         for run_id in accepted {
             self.order_run(request, run_id, (&day_file, &reason), &known, &mut result)?;

@@ -222,7 +222,7 @@ impl Orders {
         }
     }
 
-    /// Begins an order on a run now and then, if the daemon has its lock: without one the command would take it.
+    /// Begins an order on a run half of the time, if the daemon has its lock: without one the command would take it.
     fn begin(&mut self, root: &Path, rng: &mut Rng) -> Option<(String, Child)> {
         if rng.bool() || !root_lock::is_held(root) {
             return None;
