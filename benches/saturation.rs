@@ -4,8 +4,8 @@
 //! `cargo bench --bench saturation [-- --from 3000 --seconds 4 --pairs 50 --pairs 1000]`
 //!
 //! - The yardstick is a backfill: `run --once` of the lake of the last rate, without its state and export.
-//! - The last rate, at which p99 passes the limit, shows whether waiting is fair: the longest wait of a record beside
-//!   the time that all rows needed after the last record. A record that waits much longer than that was passed over.
+//! - The last rate, at which p99 passes the limit, shows whether waiting is fair: the longest wait of a record and
+//!   the time that all rows needed after the last record. A record that waits much longer than that was starved.
 //! - The writer is one thread of the same machine. Where it cannot reach a rate, that is printed, and no higher rate is
 //!   tried.
 //!

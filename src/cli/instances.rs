@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -15,6 +14,7 @@ use crate::config::{
     CONFIG_DIR, DEFAULT_INSTANCE, Environment, GlobalArguments, Invocation, Settings,
     instance_file, instance_of,
 };
+use crate::console::output;
 use crate::console::table::{plain_table, trim_table};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::escape::Printable;
@@ -47,9 +47,9 @@ pub struct Instance {
 pub(super) fn instances(arguments: &InstancesArguments) -> Result<ExitCode, AnyError> {
     let listed = list(Path::new(CONFIG_DIR), &unit_states());
     if arguments.json {
-        writeln!(io::stdout(), "{}", serde_json::to_string(&listed)?)?;
+        output::show_json(&listed)?;
     } else {
-        write!(io::stdout(), "{}", table(&listed))?;
+        output::show(&table(&listed))?;
     }
     let codes = listed.iter().map(|instance| match &instance.health {
         Some(health) => queries::exit_code(health.verdict),

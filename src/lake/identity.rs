@@ -23,8 +23,7 @@ pub enum SourceChange {
     TailChanged,
     /// The last line was read without a newline and has since been extended.
     Extended,
-    /// The file was edited in place: its time of modification differs and its length does not, other bytes are where it was
-    /// read, or an operator reported it.
+    /// The file was edited in place: other bytes are where it was read, or an operator reported it.
     Edited,
 }
 

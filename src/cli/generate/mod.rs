@@ -6,7 +6,7 @@ mod lake;
 mod man;
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,6 +16,7 @@ use clap_complete::aot::{Bash, Fish, Generator, Zsh};
 use crate::cli::AnyError;
 use crate::cli::args::Arguments;
 use crate::cli::hints::UserError;
+use crate::console::output;
 
 /// A generated file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(super) fn write_all(out_dir: &Path) -> Result<ExitCode, AnyError> {
             what: format!("cannot write {}: {error}", path.display()),
             fix: "name a directory that you may write to".to_owned(),
         })?;
-        writeln!(io::stdout(), "{}", path.display())?;
+        output::show(&format!("{}\n", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,7 +8,7 @@ use crate::engine::read::{PairMemory, ReadContext, SourceMemory, is_gone};
 use crate::lake::chunk::Chunk;
 use crate::lake::identity::{SourceChange, SourceState, StatFingerprint};
 use crate::lake::path::{PairPath, Stream};
-use crate::lake::read_digest::Compared;
+use crate::lake::read_digest::{Compared, Comparison};
 use crate::lake::source::{CHUNK_LEN, Source};
 use crate::pair::ActivePair;
 use crate::record::parse;
@@ -116,23 +116,28 @@ fn open_unchanged(
     };
     Ok(match source.rewritten(state)? {
         Some(change) => Opened::Changed(change),
-        None if source.is_overwritten(state) => Opened::Changed(SourceChange::Edited),
         None if has_other_bytes(&source, state, memory)? => Opened::Changed(SourceChange::Edited),
         None => Opened::Unchanged(source),
     })
 }
 
-/// Compares what was read of a source, all of it if a scan asked for that, and its samples if the stat suggests it, or
-/// if an earlier process read it: while none ran, a restored day-file may have grown.
+/// Compares what was read of a source: all of it if a scan asked for that or the time of modification suggests it, and its
+/// samples if the time of change suggests it or an earlier process read it: while none ran, a restored day-file may have
+/// grown.
+///
+/// The time of modification alone proves nothing: an append sets it before it sets the length.
 fn has_other_bytes(
     source: &Source,
     state: &SourceState,
     memory: &mut SourceMemory,
 ) -> io::Result<bool> {
     let was_known = std::mem::replace(&mut memory.is_known, true);
-    let comparison = memory.comparison.take();
+    let mut comparison = memory.comparison.take();
     if state.identity.is_none() {
         return Ok(false);
+    }
+    if source.is_overwritten(state) {
+        comparison = Some(Comparison::default());
     }
     if let Some(done) = comparison {
         match source.compare(state, done)? {
