@@ -10,6 +10,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -22,19 +23,21 @@ use crate::support::pty::terminal;
 /// Rounds after which the log has far more bytes than any queue holds.
 const ROUNDS: usize = 700;
 
-/// A day-file whose path makes each warning that names it long.
+/// A day-file whose path makes each line of the log that names it long.
 fn long_pair() -> String {
     let day = ["\u{1}"; 3].map(|c| c.repeat(240)).join("/");
     format!("{day}/{}.jsonl", "x".repeat(200))
 }
 
-/// A row for each run, each with a warning that has no reader.
+/// A row for each run, each with a rewritten day-file, whose line in the log has no reader.
 fn rows_without_a_reader(bench: &Bench) {
-    let pair = long_pair();
+    let rewritten = long_pair();
+    bench.append(Stream::Scored, &rewritten, "{malformed\n");
+    let rewritten = bench.path(Stream::Scored, &rewritten);
     for n in 0..ROUNDS {
         let run = format!("run {n}");
-        bench.append(Stream::Scored, &pair, "{malformed\n");
-        bench.append_run(&pair, &run);
+        fs::write(&rewritten, format!("{{malformed for the {n:04}th time\n")).unwrap();
+        bench.append_run("2026/01/01/n.jsonl", &run);
         let there = wait_until(LONG, || Ok(bench.has(&run)));
         assert!(there.is_ok_and(|there| there), "{run} has no row");
     }
@@ -60,15 +63,21 @@ fn reported(mut next: impl FnMut() -> String) -> u64 {
 }
 
 /// A daemon whose stderr is never read until there are rows, then read until it reports the loss, then never again.
-fn check_unread(stderr: OwnedFd, reader: impl Read) {
+fn check_unread(stderr: OwnedFd, reader: impl Read + Send + 'static) {
     let bench = Bench::new();
     let mut command = bench.command(&["run"]);
     command.stderr(stderr);
     let daemon = command.spawn().unwrap();
     drop(command);
     rows_without_a_reader(&bench);
-    let mut lines = BufReader::new(reader).lines();
-    let lost = reported(|| lines.next().unwrap().unwrap());
+    let (sender, report) = channel();
+    // Nothing ends a read from a pipe in which nothing comes.
+    std::thread::spawn(move || {
+        let mut lines = BufReader::new(reader).lines();
+        let lost = reported(|| lines.next().unwrap().unwrap());
+        sender.send((lost, lines))
+    });
+    let (lost, _lines) = report.recv_timeout(LONG).expect("no line was dropped");
     assert!(lost > 10, "{lost}");
     assert!(lost < ROUNDS as u64 * 3, "{lost}");
     terminate(daemon);
