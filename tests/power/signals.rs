@@ -14,8 +14,9 @@ use distilld::record::timestamp::stamp;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Calls, and the first one of each that is affected: loading the program itself opens and reads files first.
-const CALLS: [(&str, u32); 10] = [
+const CALLS: [(&str, u32); 11] = [
     ("openat", 20),
+    ("openat2", 1),
     ("statx", 20),
     ("pread64", 20),
     ("getdents64", 1),
@@ -23,8 +24,8 @@ const CALLS: [(&str, u32); 10] = [
     ("fdatasync", 1),
     ("fsync", 1),
     ("ftruncate", 1),
-    ("rename", 1),
-    ("mkdir", 1),
+    ("renameat", 1),
+    ("mkdirat", 1),
 ];
 
 #[test]
@@ -60,13 +61,13 @@ fn an_interrupted_call_of_any_kind_is_retried() {
     }
 }
 
-/// Starts the daemon and sends it a signal when the given registration of a handler returns. Returns the traced
+/// Starts the daemon and sends it SIGTERM when the given registration of a handler returns. Returns the traced
 /// registrations after the daemon has ended.
-fn signal_at_registration(signal: &str, registration: usize) -> String {
+fn stop_at_registration(registration: usize) -> String {
     let bench = Bench::new();
     let plain = bench.command(&["run"]);
     let trace = bench.sibling("trace");
-    let inject = format!("inject=rt_sigaction:signal={signal}:when={registration}");
+    let inject = format!("inject=rt_sigaction:signal=SIGTERM:when={registration}");
     let mut traced = Command::new("strace");
     traced
         .args(["-qq", "-e", "trace=rt_sigaction", "-e", &inject, "-o"])
@@ -74,20 +75,12 @@ fn signal_at_registration(signal: &str, registration: usize) -> String {
         .arg(plain.get_program())
         .args(plain.get_args());
     let status = bench.start_command(&mut traced).wait(LONG);
-    let status = status.unwrap_or_else(|error| {
-        panic!("{signal} at registration {registration} was lost: {error}")
-    });
+    let status =
+        status.unwrap_or_else(|error| panic!("lost at registration {registration}: {error}"));
     // Before there is a handler, the signal ends the process, and strace ends in the same way.
-    let ended = status.success() || status.signal() == Some(signal_number(signal));
-    assert!(ended, "{signal} {registration}: {status}");
+    let is_ended = status.success() || status.signal() == Some(Signal::TERM.as_raw());
+    assert!(is_ended, "{registration}: {status}");
     fs::read_to_string(&trace).unwrap()
-}
-
-fn signal_number(signal: &str) -> i32 {
-    match signal {
-        "SIGTERM" => Signal::TERM.as_raw(),
-        _ => Signal::INT.as_raw(),
-    }
 }
 
 #[test]
@@ -95,16 +88,14 @@ fn a_stop_signal_at_any_moment_of_a_start_stops_the_daemon() {
     if !host::has(&["strace"]) {
         return;
     }
-    for signal in ["SIGTERM", "SIGINT"] {
-        // The handler of SIGXFSZ is registered last.
-        let is_last = |registration| {
-            let trace = signal_at_registration(signal, registration);
-            let reached = trace.lines().nth(registration - 1);
-            reached.is_some_and(|line| line.contains("(SIGXFSZ, {"))
-        };
-        let registrations = (1..).find(|&registration| is_last(registration));
-        assert!(registrations > Some(10), "{signal}: {registrations:?}");
-    }
+    // The handler of SIGXFSZ is registered last.
+    let is_last = |registration: &usize| {
+        let trace = stop_at_registration(*registration);
+        let reached = trace.lines().nth(registration - 1);
+        reached.is_some_and(|line| line.contains("(SIGXFSZ, {"))
+    };
+    let registrations = (1..).find(is_last);
+    assert!(registrations > Some(10), "{registrations:?}");
 }
 
 /// More runs than are scored until the test ends, one per query.
