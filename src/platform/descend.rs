@@ -193,7 +193,7 @@ fn walk(path: &Path, trusted: u32) -> io::Result<(OwnedFd, PathBuf)> {
         if links > LINKS_MAX {
             return Err(Errno::LOOP.into());
         }
-        let target = rustix::fs::readlinkat(&opened, "", Vec::new())?;
+        let target = retry_interrupted(|| Ok(rustix::fs::readlinkat(&opened, "", Vec::new())?))?;
         let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
         let behind = std::mem::replace(&mut left, names(&target));
         left.extend(behind);

@@ -135,7 +135,14 @@ impl HeldDir {
     /// Returns whether the name still names this open file.
     #[must_use]
     pub fn names(&self, name: &str, file: &File) -> bool {
-        let there = rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW);
+        let stat = || {
+            Ok(rustix::fs::statat(
+                &self.0,
+                name,
+                AtFlags::SYMLINK_NOFOLLOW,
+            )?)
+        };
+        let there = retry_interrupted(stat);
         let (Ok(there), Ok(own)) = (there, file.metadata()) else {
             return false;
         };
@@ -147,7 +154,7 @@ impl HeldDir {
     /// # Errors
     /// Those of the disk.
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(rustix::fs::renameat(&self.0, from, &self.0, to)?)
+        retry_interrupted(|| Ok(rustix::fs::renameat(&self.0, from, &self.0, to)?))
     }
 
     /// Removes a file.
@@ -155,6 +162,6 @@ impl HeldDir {
     /// # Errors
     /// Those of the disk.
     pub fn remove(&self, name: &str) -> io::Result<()> {
-        Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?)
+        retry_interrupted(|| Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?))
     }
 }

@@ -284,10 +284,12 @@ fn list_once(dir: &OwnedFd) -> io::Result<Vec<ListedEntry>> {
         }
         let file_type = match entry.file_type() {
             // Not all file systems list it. An entry that is gone by now is found to be so when it is used.
-            FileType::Unknown => rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
-                .map_or(FileType::Unknown, |stat| {
-                    FileType::from_raw_mode(stat.st_mode)
-                }),
+            FileType::Unknown => rustix::io::retry_on_intr(|| {
+                rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+            })
+            .map_or(FileType::Unknown, |stat| {
+                FileType::from_raw_mode(stat.st_mode)
+            }),
             known => known,
         };
         entries.push(ListedEntry {

@@ -116,7 +116,8 @@ fn share_with_group(dir: &OwnedFd, state_dir: &Path, export: &Path) {
     let shared = rustix::fs::chownat(dir, CONTROL_SOCKET, None, group, AtFlags::SYMLINK_NOFOLLOW)
         .and_then(|()| {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(dir, CONTROL_SOCKET, flags, Mode::empty())?;
+            let open = || rustix::fs::openat(dir, CONTROL_SOCKET, flags, Mode::empty());
+            let file = rustix::io::retry_on_intr(open)?;
             // The mode of a descriptor without access is changed by its path.
             rustix::fs::chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), GROUP_MODE)
         });

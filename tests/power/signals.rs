@@ -14,7 +14,7 @@ use distilld::record::timestamp::stamp;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Calls, and the first one of each that is affected: loading the program itself opens and reads files first.
-const CALLS: [(&str, u32); 11] = [
+const CALLS: [(&str, u32); 12] = [
     ("openat", 20),
     ("openat2", 1),
     ("statx", 20),
@@ -26,6 +26,7 @@ const CALLS: [(&str, u32); 11] = [
     ("ftruncate", 1),
     ("renameat", 1),
     ("mkdirat", 1),
+    ("unlinkat", 1),
 ];
 
 #[test]
