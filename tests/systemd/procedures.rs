@@ -101,7 +101,8 @@ pub fn a_moved_lake_keeps_its_rows(host: &Host) {
 }
 
 pub fn the_sources_of_another_user_are_read(host: &Host) {
-    host.shell("id scorers >/dev/null 2>&1 || useradd --system scorers; gpasswd -d distilld scorers || true");
+    host.shell("getent group scorers || groupadd --system scorers; id scorers || useradd --system -g scorers scorers; \
+             gpasswd -d distilld scorers || true");
     host.append_run(PAIR, "one");
     host.shell("cd /srv/lakehouse/data && chown -R scorers:scorers scored-runs evidence && chmod -R o= scored-runs evidence");
     host.start();
