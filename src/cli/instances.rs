@@ -123,7 +123,7 @@ impl Instance {
         self.error = Some(invocation.complete(&format!("{error}{fix}")));
     }
 
-    /// Returns whether its verdict needs no action.
+    /// Returns whether its verdict needs an action, or is not known.
     fn needs_action(&self) -> bool {
         let verdict = self.health.as_ref().map(|health| health.verdict);
         !verdict.is_some_and(Health::is_ready)

@@ -62,7 +62,7 @@ type AnyError = Box<dyn std::error::Error>;
 /// Runs the program with these arguments, the first being the program's name, and returns its exit code.
 #[must_use]
 pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let mut arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(usage) => {
             // Help goes to stdout, an error to stderr; a closed pipe is ignored.
@@ -70,7 +70,6 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
         }
     };
-    let mut arguments = arguments;
     if let Some(Command::Run(run)) = &mut arguments.command {
         arguments.global.listen = run.listen.take();
     }
@@ -84,10 +83,7 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
         command => dataset::without_settings(command),
     };
     if let Some(result) = arguments.command.as_ref().and_then(without_settings) {
-        return result.unwrap_or_else(|error| {
-            terminal.report(&*error, remedy(&*error).as_deref());
-            ExitCode::from(FAILED)
-        });
+        return result.unwrap_or_else(|error| report(terminal, &*error, FAILED));
     }
     // Only `run` is the unit; another command in its environment must not send notifications.
     let is_unit = matches!(arguments.command, Some(Command::Run(_)));
@@ -98,23 +94,18 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     let (settings, sources) = match load(&arguments, &environment) {
         Ok(loaded) => loaded,
         Err(error) => {
-            terminal.report(&error, remedy(&error).as_deref());
+            let code = report(terminal, &error, error.exit_code());
             notify_failure(&manager().unwrap_or_default(), &error, error.errno());
-            return ExitCode::from(error.exit_code());
+            return code;
         }
     };
     if let Some(Command::Config(arguments)) = &arguments.command {
         let result = config::config(&settings, &sources, arguments);
-        return result.unwrap_or_else(|error| {
-            terminal.report(&*error, remedy(&*error).as_deref());
-            ExitCode::from(config::exit_code(&error))
-        });
+        return result.unwrap_or_else(|error| report(terminal, &*error, config::exit_code(&error)));
     }
     // A command waits for the reader of its output.
     if is_daemon && let Err(source) = output::detach() {
-        let error = DaemonError::Start(source);
-        terminal.report(&error, remedy(&error).as_deref());
-        return ExitCode::from(FAILED);
+        return report(terminal, &DaemonError::Start(source), FAILED);
     }
     let log = logging::init(&settings, &environment);
     for variable in &settings.unused_variables {
@@ -131,12 +122,15 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     let result = manager()
         .map_err(|error| DaemonError::Start(error).into())
         .and_then(|manager| run(command, &settings, &sources, reloader, manager));
-    let code = result.unwrap_or_else(|error| {
-        terminal.report(&*error, remedy(&*error).as_deref());
-        ExitCode::from(wait::exit_code(&error))
-    });
+    let code = result.unwrap_or_else(|error| report(terminal, &*error, wait::exit_code(&error)));
     output::flush(FINAL_OUTPUT_TIMEOUT);
     code
+}
+
+/// Prints an error with what mends it, and returns the exit code.
+fn report(terminal: Terminal, error: &(dyn std::error::Error + 'static), code: u8) -> ExitCode {
+    terminal.report(error, remedy(error).as_deref());
+    ExitCode::from(code)
 }
 
 /// Loads the settings, and keeps how other commands find the same lake. `config` and `check` report an unusable root

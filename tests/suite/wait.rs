@@ -166,16 +166,16 @@ fn a_wait_begins_while_the_daemon_starts_and_ends_when_it_has_read() {
     for run in 0..2_000 {
         bench.append_run(PAIR, &format!("run-{run}"));
     }
-    let daemon = bench.start();
+    let mut daemon = bench.start();
+    let mut ended = None;
     // Until the daemon holds the lock, none runs.
-    let waited = loop {
+    bench.wait_for(&mut daemon, "it holds the lock", || {
         let waited = wait(&bench);
-        if waited.status.code() != Some(4) {
-            break waited;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
-    waited.check(0, &[]);
+        let is_running = waited.status.code() != Some(4);
+        ended = Some(waited);
+        is_running
+    });
+    ended.unwrap().check(0, &[]);
     assert_eq!(bench.row_count(), 2_000);
     bench.stop(daemon);
 }

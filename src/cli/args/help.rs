@@ -410,8 +410,10 @@ mod tests {
         known.sort();
         assert_eq!(names, known);
         for help in all() {
+            // `generate` alone reads no configuration, and has no exit code for one.
+            let exits_min = if help.command == "generate" { 3 } else { 4 };
             assert!(
-                !help.examples.is_empty() && help.exits.len() >= 3,
+                !help.examples.is_empty() && help.exits.len() >= exits_min,
                 "{}",
                 help.command
             );
