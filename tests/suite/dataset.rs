@@ -129,13 +129,16 @@ impl Set {
         self.events.push(event);
     }
 
+    /// Replaces the ledger in one step, so that no reader meets an empty one.
     fn write_ledger(&self) {
         let lines: String = self
             .events
             .iter()
             .map(|event| format!("{event}\n"))
             .collect();
-        fs::write(self.ledger(), lines).unwrap();
+        let new = self.bench.sibling("ledger");
+        fs::write(&new, lines).unwrap();
+        fs::rename(new, self.ledger()).unwrap();
     }
 
     fn retract(&mut self, row: &Row) {
@@ -611,9 +614,12 @@ fn a_torn_row_does_not_count_and_a_torn_line_of_the_ledger_is_refused() {
     fs::write(set.ledger(), &more).unwrap();
     assert_eq!(set.out(&["rows", "--at", &version]), effective);
     // A writer that is in the middle of a line ends it.
-    fs::write(set.ledger(), &whole[..whole.len() - 9]).unwrap();
+    let (begun, rest) = whole.split_at(whole.len() - 9);
+    fs::write(set.ledger(), begun).unwrap();
     let reader = set.bench.command(&["rows"]).stdout(Stdio::piped()).spawn();
-    fs::write(set.ledger(), &whole).unwrap();
+    // Appended, as a writer does: a file that is written whole is empty for a moment.
+    let mut writer = OpenOptions::new().append(true).open(set.ledger()).unwrap();
+    writer.write_all(rest).unwrap();
     let ended = reader.unwrap().wait_with_output().unwrap();
     assert_eq!(String::from_utf8(ended.stdout).unwrap(), effective);
 }
@@ -843,7 +849,6 @@ fn a_follower_writes_rows_and_what_happens_to_them() {
         event["export"] = "0000000000000001".into();
     }
     set.events.truncate(1);
-    fs::remove_file(set.ledger()).unwrap();
     set.write_ledger();
     fs::rename(new, set.bench.export()).unwrap();
     let ended = child.wait_with_output().unwrap();
