@@ -583,10 +583,7 @@ fn a_start_without_permission_names_the_directory_and_the_user() {
         return;
     }
     let bench = Bench::new();
-    let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    open(bench.root().parent().unwrap());
-    let program = bench.sibling("distilld");
-    fs::copy(env!("CARGO_BIN_EXE_distilld"), &program).unwrap();
+    let program = bench.reachable_program();
     let as_unprivileged = |arguments: &[&str]| {
         use std::os::unix::process::CommandExt as _;
         let mut command = Command::new(&program);

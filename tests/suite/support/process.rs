@@ -215,12 +215,7 @@ impl Bench {
     pub fn as_user(&self, user: u32, arguments: &[&str]) -> Command {
         let program = self.sibling("distilld");
         if !program.exists() {
-            let built = Path::new(env!("CARGO_BIN_EXE_distilld"));
-            // A file system of its own requires a copy.
-            if fs::hard_link(built, &program).is_err() {
-                fs::copy(built, &program).unwrap();
-            }
-            fs::set_permissions(self.dir.path(), Permissions::from_mode(0o755)).unwrap();
+            self.reachable_program();
             let distilled = self.root().join("data/distilled");
             fs::create_dir_all(&distilled).unwrap();
             chown(distilled, Some(user), Some(user)).unwrap();
@@ -236,6 +231,19 @@ impl Bench {
             .uid(user)
             .gid(user);
         command
+    }
+
+    /// Returns the program at a path that every user can reach.
+    pub fn reachable_program(&self) -> PathBuf {
+        let (built, program) = (env!("CARGO_BIN_EXE_distilld"), self.sibling("distilld"));
+        // A file system of its own requires a copy, which another process writes: a child that a parallel test starts
+        // would inherit a descriptor that writes, and the kernel starts no program that is open for writing.
+        if fs::hard_link(built, &program).is_err() {
+            let copied = Command::new("cp").arg(built).arg(&program).status();
+            assert!(copied.unwrap().success());
+        }
+        fs::set_permissions(self.dir.path(), Permissions::from_mode(0o755)).unwrap();
+        program
     }
 
     /// As [`Self::as_user`], for a user who owns nothing else.
