@@ -86,6 +86,8 @@ mod model;
 mod moved;
 /// The page in a real browser.
 mod page;
+/// The list of instances on the page.
+mod page_instances;
 /// A real Prometheus: the alert rules and the dashboard of the examples.
 mod prometheus;
 /// Operator queries: `explain`, `dead-letters`, `plan`, the account per source class; with a daemon and without.

@@ -1,20 +1,18 @@
 // Shows /status.json and /recent.json while the page is visible.
-import { byId, bytes, command, count, fill, make, named, number, prose, say, span } from "./text.js";
+import { byId, bytes, capital, command, count, fill, kind, make, named, number, prose, say, span } from "./text.js";
 import { classes, verdicts } from "./table.js";
 import { details, request } from "./details.js";
+import { instances } from "./instances.js";
 import * as plots from "./plot.js";
 
 const STATUS_MS = 2000;
 const RECENT_MS = 10000;
 const NOT_REFUSED = ["exported", "waiting", "malformed"];
-const KINDS = { fresh: "good", no_sources: "good", starting: "warn", recovering: "warn", catching_up: "warn" };
 
 let last = null, recent = null;
 let paused = false, recentAt = 0, asking = false, failed = 0;
 
 // --- the state in one word ---
-
-const capital = (text) => text ? text[0].toUpperCase() + text.slice(1) : "";
 
 // The daemon decides the verdict; the page shows it.
 function judge(status) {
@@ -22,12 +20,12 @@ function judge(status) {
   const word = capital((health.verdict || "unknown").replaceAll("_", " "));
   const row = status.last_row_at ? `last row ${span(Date.parse(status.as_of) - Date.parse(status.last_row_at))} ago` : "no row since the start";
   const parts = [health.reason, health.verdict === "fresh" ? row : ""].filter(Boolean);
-  return [KINDS[health.verdict] || "bad", word, `${parts.map(capital).join(". ")}.`, health.fix];
+  return [kind(health.verdict), word, `${parts.map(capital).join(". ")}.`, health.fix];
 }
 
-function showState([kind, word, why, fix]) {
+function showState([className, word, why, fix]) {
   const state = byId("state");
-  if (state.className !== `state ${kind}`) state.className = `state ${kind}`;
+  if (state.className !== `state ${className}`) state.className = `state ${className}`;
   say(byId("state-word"), word);
   say(byId("state-why"), why);
   byId("state-fix").hidden = !fix;
@@ -137,6 +135,7 @@ async function update() {
   try {
     const wasHidden = byId("rates").hidden;
     showStatus(await request("/status.json"));
+    instances(last);
     failed = 0;
     document.body.classList.remove("stale");
     if (!byId("rates").hidden && (wasHidden || Date.now() - recentAt >= RECENT_MS)) {
