@@ -94,7 +94,8 @@ function tiles(status) {
     const orders = number(ledger.orders) === 0 ? "" : `, ${count(ledger.orders)} standing ${number(ledger.orders) === 1 ? "order" : "orders"}`;
     all.push(["Retracted", count(ledger.rows), `${count(number(rows.rows) - number(ledger.rows))} effective${orders}`]);
   }
-  all.push(["Lag", bytes(lag.bytes), lag.seconds ? `for ${span(lag.seconds * 1000)}` : "nothing pending", lag.caught_up === false || number(lag.seconds) > number(lag.objective_seconds) ? "warn" : ""]);
+  const unread = [number(lag.files) && `${count(lag.files)} ${number(lag.files) === 1 ? "file" : "files"}`, lag.seconds >= 1 && `for ${span(lag.seconds * 1000)}`].filter(Boolean);
+  all.push(["Lag", bytes(lag.bytes), unread.join(" ") || "nothing pending", lag.caught_up === false || number(lag.seconds) > number(lag.objective_seconds) ? "warn" : ""]);
   all.push(["Waiting", count(scored.waiting), oldest ? `oldest ${span(Date.parse(status.as_of) - Date.parse(oldest.since))}` : "for evidence"]);
   all.push(["Refused", count(refused), `${count(scored.firewalled)} by the firewall`]);
   all.push(["Malformed", count(malformed[0] + malformed[1]), `${count(malformed[0])} scored, ${count(malformed[1])} evidence`, malformed[0] + malformed[1] > 0 ? "warn" : ""]);
@@ -134,15 +135,13 @@ async function update() {
   asking = true;
   try {
     const wasHidden = byId("rates").hidden;
-    showStatus(await request("/status.json"));
-    instances(last);
+    const status = await request("/status.json");
+    if (paused) return;
+    showStatus(status);
     failed = 0;
     document.body.classList.remove("stale");
-    if (!byId("rates").hidden && (wasHidden || Date.now() - recentAt >= RECENT_MS)) {
-      recent = await request("/recent.json").catch(() => recent);
-      recentAt = Date.now();
-      showRecent();
-    }
+    instances(status);
+    if (!byId("rates").hidden && (wasHidden || Date.now() - recentAt >= RECENT_MS)) updateRecent();
   } catch (error) {
     failed += 1;
     document.body.classList.add("stale");
@@ -150,6 +149,13 @@ async function update() {
   } finally {
     asking = false;
   }
+}
+
+// The plots take longer on a busy daemon; the state does not wait for them.
+async function updateRecent() {
+  recentAt = Date.now();
+  recent = await request("/recent.json").catch(() => recent);
+  if (!paused) showRecent();
 }
 
 byId("pause").addEventListener("click", () => {
