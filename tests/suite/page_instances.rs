@@ -2,8 +2,6 @@
 //! of its own; the others run as they are.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -11,51 +9,13 @@ use crate::managed::namespaces_work;
 use crate::page::{LOW_CONTRAST, SIDEWAYS, assert_quiet, reached_by_tab};
 use crate::support::browser::Browser;
 use crate::support::http::get;
+use crate::support::packaged_host::PackagedHost;
 use crate::support::process::Bench;
 
 const PAIR: &str = "2026/05/01/audits.jsonl";
 const SHOWN: &str = "return !document.getElementById('instances').hidden";
 /// The name and the verdict of each entry.
 const VERDICTS: &str = "return [...document.querySelectorAll('#instances-list li')].map((item) => [item.querySelector('strong').textContent, item.querySelector('.verdict').textContent])";
-
-/// An `/etc` with instances.
-struct Host {
-    etc: tempfile::TempDir,
-}
-
-impl Host {
-    fn new() -> Self {
-        let etc = tempfile::tempdir().unwrap();
-        fs::create_dir(etc.path().join("distilld")).unwrap();
-        for known in ["passwd", "group"] {
-            fs::copy(Path::new("/etc").join(known), etc.path().join(known)).unwrap();
-        }
-        Self { etc }
-    }
-
-    fn configure(&self, name: &str, text: &str) {
-        let file = self.etc.path().join(format!("distilld/{name}.toml"));
-        fs::write(file, text).unwrap();
-    }
-
-    fn add(&self, name: &str, bench: &Bench) {
-        self.configure(name, &format!("root = {:?}\n", bench.root()));
-    }
-
-    /// Returns the command of a daemon of this host that serves a page.
-    fn daemon(&self, name: &str) -> Command {
-        let script = "mount --bind \"$1\" /etc && shift && exec \"$@\"";
-        let mut command = Command::new("unshare");
-        command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .args(["--mount", "--map-root-user", "sh", "-ec", script, "sh"])
-            .arg(self.etc.path())
-            .arg(env!("CARGO_BIN_EXE_distilld"))
-            .args(["--instance", name, "run", "--listen", "127.0.0.1:0"]);
-        command
-    }
-}
 
 /// Returns the text of the entry of an instance.
 fn entry(browser: &Browser, name: &str) -> String {
@@ -78,7 +38,7 @@ fn several_instances_are_listed_with_verdict_and_way_and_one_is_not() {
     let (Some(browser), true) = (Browser::start(), namespaces_work()) else {
         return;
     };
-    let host = Host::new();
+    let host = PackagedHost::new();
     let (own, tcp, unix, idle) = (Bench::new(), Bench::new(), Bench::new(), Bench::new());
     host.add("distilld", &own);
     own.append_run(PAIR, "r1");
@@ -101,7 +61,7 @@ fn several_instances_are_listed_with_verdict_and_way_and_one_is_not() {
     host.add("idle", &idle);
     host.configure("wrong", "roott = \"/srv/wrong\"\n");
     host.configure("away", "root = \"/srv/does not exist\"\n");
-    fs::write(host.etc.path().join("distilld/old.toml.dpkg-old"), "").unwrap();
+    fs::write(host.file("old.toml.dpkg-old"), "").unwrap();
     let verdicts = json!([
         ["away", "Unknown"],
         ["distilld", "Fresh"],
@@ -160,8 +120,8 @@ fn several_instances_are_listed_with_verdict_and_way_and_one_is_not() {
 
     // The list follows the host.
     unix.stop(unix_daemon);
-    fs::remove_file(host.etc.path().join("distilld/wrong.toml")).unwrap();
-    fs::remove_file(host.etc.path().join("distilld/away.toml")).unwrap();
+    fs::remove_file(host.file("wrong.toml")).unwrap();
+    fs::remove_file(host.file("away.toml")).unwrap();
     let verdicts = json!([
         ["distilld", "Fresh"],
         ["idle", "Not running"],
