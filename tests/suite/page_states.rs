@@ -22,10 +22,12 @@ use crate::support::process::{Bench, LONG, evidence, is_root, scored};
 
 const PAIR: &str = "2026/05/01/audits.jsonl";
 /// Runs that a slowed daemon reads for seconds.
-const RUNS: usize = 30_000;
+const RUNS: usize = 40_000;
+/// Its day-files: more than one pass reads, because the engine answers between two passes.
 const DAYS: usize = 20;
+const CLASSES: usize = 50;
 
-/// A process that gets a tenth of its time, like one on a busy host. It runs freely again on drop.
+/// A process that gets a twentieth of its time, like one on a busy host. It runs freely again on drop.
 struct Slowed {
     process: Pid,
     ends: Arc<AtomicBool>,
@@ -40,10 +42,10 @@ impl Slowed {
         kill(process, Signal::SIGSTOP).unwrap();
         let thread = std::thread::spawn(move || {
             while !ended.load(Ordering::SeqCst) {
-                std::thread::sleep(Duration::from_millis(90));
+                std::thread::sleep(Duration::from_millis(95));
                 // The process may have ended, which the test then reports.
                 _ = kill(process, Signal::SIGCONT);
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::sleep(Duration::from_millis(5));
                 _ = kill(process, Signal::SIGSTOP);
             }
         });
@@ -65,18 +67,17 @@ impl Drop for Slowed {
     }
 }
 
-/// Appends many runs to the day-files of this number of classes on each day, the evidence first, so that each scored run has its
-/// row when it is read.
-fn append_many(bench: &Bench, classes: usize) {
+/// Appends the runs to new day-files, the evidence first, so that each scored run has its row when it is read.
+fn append_many(bench: &Bench, name: &str) {
     let lines = |of: fn(&str) -> String| {
-        let runs = (0..RUNS / DAYS / classes).map(|run| of(&format!("run-{run}")));
+        let runs = (0..RUNS / DAYS / CLASSES).map(|run| of(&format!("run-{run}")));
         runs.collect::<String>()
     };
     let (evidence, scored) = (lines(evidence), lines(scored));
     for (stream, lines) in [(Stream::Evidence, evidence), (Stream::Scored, scored)] {
-        for pair in 0..DAYS * classes {
+        for pair in 0..DAYS * CLASSES {
             let (day, class) = (pair % DAYS + 1, pair / DAYS);
-            let pair = format!("2026/05/{day:02}/{classes}_classes_{class}.jsonl");
+            let pair = format!("2026/05/{day:02}/{name}_{class}.jsonl");
             bench.append(stream, &pair, &lines);
         }
     }
@@ -160,21 +161,20 @@ fn a_backlog_is_caught_up_with_and_a_burst_lags() {
     browser.open(&format!("http://{address}/"));
     browser.wait_text("#state-word", "it waits", |text| text == "No sources");
     bench.stop(daemon);
-    append_many(&bench, 1);
+    append_many(&bench, "backlog");
     let mut daemon = bench.start_command(&mut daemon_at(&bench, address, 60_000));
     let slowed = Slowed::start(&daemon);
     show(&browser, "Catching up", "what existed at the start");
     assert_lag(&browser);
     drop(slowed);
     press_pause(&browser);
+    bench.wait_rows(&mut daemon, RUNS);
     browser.wait_text("#state-word", "it is over", |text| text == "Fresh");
-    assert_eq!(bench.row_count(), RUNS, "{}", bench.log_text());
     bench.stop(daemon);
 
     daemon = bench.catch_up(&mut daemon_at(&bench, address, 10));
     let slowed = Slowed::start(&daemon);
-    // More day-files than one pass reads.
-    append_many(&bench, 50);
+    append_many(&bench, "burst");
     show(&browser, "Lagging", "change is unread for ");
     assert!(
         browser
@@ -186,17 +186,17 @@ fn a_backlog_is_caught_up_with_and_a_burst_lags() {
     assert_lag(&browser);
     drop(slowed);
     press_pause(&browser);
-    browser.wait_text("#state-word", "it is over", |text| text == "Fresh");
     bench.wait_rows(&mut daemon, 2 * RUNS);
+    browser.wait_text("#state-word", "it is over", |text| text == "Fresh");
     assert_quiet_apart_from_absence(&browser);
     bench.stop(daemon);
 }
 
-/// While no daemon runs, the browser itself reports that it cannot connect.
+/// The browser itself reports each answer that does not come: none runs, or it is too slow.
 fn assert_quiet_apart_from_absence(browser: &Browser) {
     let messages = browser.console().into_iter();
     let others: Vec<String> = messages
-        .filter(|message| !message.contains("net::ERR_"))
+        .filter(|message| !message.contains("Failed to load resource"))
         .collect();
     assert_eq!(others, Vec::<String>::new());
 }
