@@ -214,7 +214,7 @@ pub fn the_page_of_an_instance_lists_the_others_from_inside_its_sandbox(host: &H
         "private",
         None,
         None,
-        "/etc/distilld/private.toml: Permission denied",
+        "private.toml: cannot read the configuration file: Permission denied",
     );
     let guest = ("guest", None, None, "user distilld may not");
     let first = ("distilld", Some("fresh"), Some("127.0.0.1:9743"), "");
