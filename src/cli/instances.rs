@@ -1,7 +1,6 @@
 //! `distilld instances`: every lake that this host has a configuration or a unit for, with its health verdict.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -12,7 +11,7 @@ use crate::cli::hints::remedy;
 use crate::cli::{AnyError, queries};
 use crate::config::{
     CONFIG_DIR, DEFAULT_INSTANCE, Environment, GlobalArguments, Invocation, Settings,
-    instance_file, instance_of,
+    instance_file, instances_in, unit_of,
 };
 use crate::console::output;
 use crate::console::table::{plain_table, trim_table};
@@ -63,11 +62,7 @@ pub(super) fn instances(arguments: &InstancesArguments) -> Result<ExitCode, AnyE
 /// Returns the instances whose configuration is in a directory, or whose unit is known, by name.
 #[must_use]
 pub fn list(directory: &Path, unit_states: &BTreeMap<String, String>) -> Vec<Instance> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let paths = entries.map(|entry| entry.path());
-    let mut names: Vec<String> = paths
-        .filter_map(|path| Some(instance_of(directory, &path)?.to_owned()))
-        .collect();
+    let mut names = instances_in(directory).unwrap_or_default();
     names.extend(unit_states.keys().filter_map(|unit| name_of(unit)));
     names.sort();
     names.dedup();
@@ -77,10 +72,7 @@ pub fn list(directory: &Path, unit_states: &BTreeMap<String, String>) -> Vec<Ins
 
 fn instance(directory: &Path, name: String, unit_states: &BTreeMap<String, String>) -> Instance {
     let config = instance_file(directory, &name);
-    let unit = match name.as_str() {
-        DEFAULT_INSTANCE => "distilld.service".to_owned(),
-        name => format!("distilld@{name}.service"),
-    };
+    let unit = unit_of(&name);
     let flags = GlobalArguments {
         config: Some(config.clone()),
         ..GlobalArguments::default()

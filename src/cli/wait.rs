@@ -8,6 +8,7 @@ use crate::cli::{AnyError, FAILED};
 use crate::config::Settings;
 use crate::console::output;
 use crate::console::table::thousands;
+use crate::query::health::Health;
 use crate::query::wait::{WaitResult, Waited, wait_fresh};
 
 /// An end of the wait other than that all is exported or refused.
@@ -51,9 +52,13 @@ fn describe(waited: &Waited) -> String {
         1 => ", 1 run without evidence in the lake".to_owned(),
         runs => format!(", {} runs without evidence in the lake", thousands(runs)),
     };
-    format!(
-        "fresh: everything in the lake is exported or refused, {rows} rows in the export{waiting}"
-    )
+    let health = &waited.report.health;
+    let what = match health.verdict {
+        // Everything is done as long as nothing is there, which a root that is not the intended one has as well.
+        Health::NoSources => health.to_string(),
+        _ => "fresh: everything in the lake is exported or refused".to_owned(),
+    };
+    format!("{what}, {rows} rows in the export{waiting}")
 }
 
 fn error(waited: Waited) -> WaitError {

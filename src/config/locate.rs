@@ -1,5 +1,7 @@
 //! The choice of the configuration file: by flag, by variable, or the file of a packaged host.
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Environment, GlobalArguments, keys};
@@ -24,6 +26,33 @@ pub fn instance_file(directory: &Path, instance: &str) -> PathBuf {
 pub fn instance_of<'f>(directory: &Path, file: &'f Path) -> Option<&'f str> {
     let is_instance = file.parent() == Some(directory) && file.extension()? == "toml";
     file.file_stem()?.to_str().filter(|_| is_instance)
+}
+
+/// Returns the names of the instances whose configuration is in a directory, in order; none if there is no such directory.
+///
+/// # Errors
+/// The directory cannot be read.
+pub fn instances_in(directory: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        names.extend(instance_of(directory, &path).map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Returns the name of the unit of an instance.
+#[must_use]
+pub fn unit_of(instance: &str) -> String {
+    match instance {
+        DEFAULT_INSTANCE => "distilld.service".to_owned(),
+        name => format!("distilld@{name}.service"),
+    }
 }
 
 /// Returns the configuration file: `--config`, `--instance`, `DISTILLD_CONFIG`, or else the default one in `directory`

@@ -34,7 +34,7 @@ pub(crate) use keys::LINE_BYTES_MAX;
 pub use keys::{KEYS, Key, Kind};
 pub use keys::{LogFormat, Watch};
 use keys::{Value, nearest};
-pub use locate::{CONFIG_DIR, DEFAULT_INSTANCE, instance_file, instance_of};
+pub use locate::{CONFIG_DIR, DEFAULT_INSTANCE, instance_file, instances_in, unit_of};
 pub use reload::Change;
 pub use sources::{Setting, Sources};
 

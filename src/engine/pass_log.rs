@@ -2,8 +2,10 @@
 //! pass however many day-files it concerns: a first start over thousands of faulty day-files must not flood the log.
 //! Malformed lines, retractions and restores are routine in a lake that grows: their lines have a minimum distance.
 
+use std::collections::HashSet;
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
 
 use crate::config::as_typed;
 use crate::engine::ledger::Event;
@@ -32,11 +34,17 @@ const ROUTINE_PAUSE_MS: u64 = 60_000;
 /// Maximum number of day-files that one line names; `status` lists them as well.
 const NAMED_MAX: usize = 16;
 
-/// Events of one kind: the first ones, and the number of day-files.
+/// Maximum number of day-files that are distinguished; above it the number in a line is "at least".
+const DISTINCT_MAX: usize = 16 << 10;
+
+/// Events of one kind: the first one of each of the first day-files, and the number of day-files.
 #[derive(Debug)]
 struct Events<T> {
     first: Vec<(PathBuf, T)>,
-    day_files: u64,
+    /// Hashes of the day-files.
+    day_files: HashSet<u64>,
+    /// Whether there are more day-files than are distinguished.
+    more: bool,
 }
 
 #[derive(Debug)]
@@ -62,28 +70,54 @@ impl<T> Default for Events<T> {
     fn default() -> Self {
         Self {
             first: Vec::new(),
-            day_files: 0,
+            day_files: HashSet::new(),
+            more: false,
         }
     }
 }
 
 impl<T> Events<T> {
     fn add(&mut self, day_file: PathBuf, event: T) {
-        self.day_files += 1;
+        let hash = hash_of(&day_file);
+        if self.day_files.contains(&hash) {
+            return;
+        }
+        if self.day_files.len() == DISTINCT_MAX {
+            self.more = true;
+            return;
+        }
+        self.day_files.insert(hash);
         if self.first.len() < NAMED_MAX {
             self.first.push((day_file, event));
         }
     }
 
+    fn day_files(&self) -> u64 {
+        self.day_files.len() as u64
+    }
+
+    /// Returns the number of day-files with a noun, as in "2 day-files".
+    fn counted(&self, noun: &str) -> String {
+        let floor = if self.more { "at least " } else { "" };
+        format!("{floor}{}", counted(self.day_files(), noun))
+    }
+
     /// Returns the names of the first day-files, and the number of the others.
     fn names(&self, name: impl Fn(&(PathBuf, T)) -> String) -> String {
         let mut names: Vec<String> = self.first.iter().map(name).collect();
-        match self.day_files - self.first.len() as u64 {
+        let floor = if self.more { "at least " } else { "" };
+        match self.day_files.len() - self.first.len() {
             0 => {}
-            more => names.push(format!("and {more} more")),
+            more => names.push(format!("and {floor}{more} more")),
         }
         names.join(", ")
     }
+}
+
+fn hash_of(path: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl PassLog {
@@ -158,7 +192,7 @@ impl PassLog {
     }
 
     fn has_routine(&self) -> bool {
-        self.malformed.day_files + self.retracted.count + self.restored.count > 0
+        !self.malformed.first.is_empty() || self.retracted.count + self.restored.count > 0
     }
 
     /// Logs all collected events, one line for each kind. `more_resets`: resets are kept for a later line, because more of
@@ -191,14 +225,14 @@ fn log_reset(events: Events<ResetSource>) {
     let Some((day_file, ResetSource { offset, reason })) = events.first.first() else {
         return;
     };
-    let (day_file, day_files) = (day_file.display(), events.day_files);
+    let (day_file, day_files) = (day_file.display(), events.day_files());
     tracing::warn!(
         %day_file,
         day_files,
         reason,
         offset,
         "{} no longer the same as when read, re-reading from the start and keeping the exported rows; first {day_file} ({reason}, read up to byte {offset})",
-        counted(day_files, "day-file"),
+        events.counted("day-file"),
     );
 }
 
@@ -206,12 +240,12 @@ fn log_deleted(events: Events<()>) {
     let Some((day_file, ())) = events.first.first() else {
         return;
     };
-    let (day_file, day_files) = (day_file.display(), events.day_files);
+    let (day_file, day_files) = (day_file.display(), events.day_files());
     tracing::warn!(
         %day_file,
         day_files,
         "{} deleted, the exported rows stay: {}",
-        counted(day_files, "day-file"),
+        events.counted("day-file"),
         events.names(|(day_file, ())| day_file.display().to_string()),
     );
 }
@@ -220,13 +254,13 @@ fn log_skipped(events: Events<String>) {
     let Some((day_file, problem)) = events.first.first() else {
         return;
     };
-    let (day_file, day_files) = (day_file.display(), events.day_files);
+    let (day_file, day_files) = (day_file.display(), events.day_files());
     tracing::warn!(
         %day_file,
         day_files,
         problem,
         "{} skipped, retrying at the next change or scan: {}",
-        counted(day_files, "unreadable day-file"),
+        events.counted("unreadable day-file"),
         events.names(|(day_file, problem)| format!("{} ({problem})", day_file.display())),
     );
 }
@@ -235,7 +269,7 @@ fn log_malformed(events: Events<MalformedLines>, lines: usize) {
     let Some((day_file, MalformedLines { offset, reason })) = events.first.first() else {
         return;
     };
-    let (day_file, day_files) = (day_file.display(), events.day_files);
+    let (day_file, day_files) = (day_file.display(), events.day_files());
     tracing::warn!(
         message_id = message_ids::DEAD_LETTERS,
         %day_file,
@@ -245,7 +279,7 @@ fn log_malformed(events: Events<MalformedLines>, lines: usize) {
         reason,
         "{} in {} moved to dead letters, first {day_file} at byte {offset} ({reason}); {} lists them",
         counted(lines as u64, "malformed line"),
-        counted(day_files, "day-file"),
+        events.counted("day-file"),
         as_typed("`distilld dead-letters`"),
     );
 }
@@ -358,6 +392,34 @@ mod tests {
     }
 
     #[test]
+    fn a_day_file_is_counted_once_and_the_memory_for_that_is_bounded() {
+        let mut log = PassLog::default();
+        for n in 0..2 * DISTINCT_MAX {
+            for _pass in 0..2 {
+                log.on_malformed(format!("/lake/{n}.jsonl").into(), 1, 7, &"syntax");
+                log.on_skipped(format!("/lake/{n}.jsonl").into(), "denied".to_owned());
+            }
+            if n == 2 {
+                let lines = flushed(&mut log, false);
+                assert!(lines[0].contains("3 unreadable day-files"), "{lines:?}");
+                let named = "/lake/1.jsonl (denied), /lake/2.jsonl (denied)";
+                assert!(lines[0].contains(named), "{lines:?}");
+                let counted = "6 malformed lines in 3 day-files moved";
+                assert!(lines[1].contains(counted), "{lines:?}");
+            }
+        }
+        assert_eq!(log.malformed.day_files.len(), DISTINCT_MAX);
+        let lines = flushed(&mut log, false);
+        for (line, words) in lines.iter().zip([
+            "at least 16384 unreadable day-files skipped",
+            "65530 malformed lines in at least 16384 day-files",
+        ]) {
+            assert!(line.contains(words), "{line}");
+        }
+        assert!(lines[0].contains("and at least 16368 more"), "{}", lines[0]);
+    }
+
+    #[test]
     fn events_of_the_ledger_are_one_line_for_each_kind() {
         let line = |seq: u64, op: Op, cause: Cause| LedgerLine {
             seq,
@@ -434,7 +496,7 @@ mod tests {
             lines[0]
         );
         assert!(
-            lines[1].contains("12 malformed lines in 12 "),
+            lines[1].contains("12 malformed lines in 1 day-file "),
             "{}",
             lines[1]
         );

@@ -6,6 +6,7 @@
 pub(crate) mod access;
 mod details;
 pub(crate) mod handlers;
+mod instances;
 pub(crate) mod listener;
 mod metrics;
 pub mod metrics_text;
@@ -175,6 +176,9 @@ async fn bind_patiently(address: &ListenAddress) -> Listener {
 }
 
 async fn serve_one(listener: Listener, is_control: bool, cache: Arc<StatusCache>) {
+    if !is_control {
+        cache.add_page(listener.to_string());
+    }
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {

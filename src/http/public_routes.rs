@@ -6,16 +6,18 @@ use hyper::body::Bytes;
 use hyper::header::ACCEPT;
 use hyper::{HeaderMap, Response, StatusCode};
 
+use crate::http::instances;
 use crate::http::metrics;
 use crate::http::metrics_text::Format;
-use crate::http::response::{response, text};
+use crate::http::response::{json, response, text};
 use crate::http::status_cache::{EngineHealth, StatusCache};
+use crate::query::instances::HEALTH_ROUTE;
 use crate::query::status::Status;
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Files of the status page: path, content type, content.
-const PAGE: [(&str, &str, &str); 8] = [
+const PAGE: [(&str, &str, &str); 9] = [
     (
         "/",
         "text/html; charset=utf-8",
@@ -28,6 +30,11 @@ const PAGE: [(&str, &str, &str); 8] = [
     ),
     ("/page.js", JAVASCRIPT, include_str!("page/page.js")),
     ("/details.js", JAVASCRIPT, include_str!("page/details.js")),
+    (
+        "/instances.js",
+        JAVASCRIPT,
+        include_str!("page/instances.js"),
+    ),
     ("/plot.js", JAVASCRIPT, include_str!("page/plot.js")),
     ("/table.js", JAVASCRIPT, include_str!("page/table.js")),
     ("/text.js", JAVASCRIPT, include_str!("page/text.js")),
@@ -65,6 +72,11 @@ pub(super) async fn answer(
             text(code, &health.to_string())
         }
         "/status.json" => status(cache).await,
+        HEALTH_ROUTE => json(&instances::own(cache).await),
+        instances::ROUTE => {
+            let listed = instances::listed(cache);
+            cache.document(instances::ROUTE, listed).await
+        }
         "/metrics" => {
             let format = Format::wanted(headers.get_all(ACCEPT).iter());
             let body = metrics::text(&cache.engine().await, cache.metrics(), format);

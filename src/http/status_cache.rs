@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Response, StatusCode};
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, Semaphore, oneshot};
 
 use crate::daemon::inbox::Inbox;
 use crate::daemon::requests::{EngineRequest, Snapshot};
 use crate::engine::metrics::Metrics;
 use crate::http::handlers;
 use crate::http::handlers::QueryContext;
+use crate::http::instances;
 use crate::query::health::{DaemonState, HealthReport};
 use crate::query::status::Status;
 
@@ -43,6 +44,10 @@ pub struct StatusCache {
     asked: Mutex<Inflight>,
     /// The last answer, for those that cannot wait.
     known: std::sync::Mutex<Option<Arc<CachedStatus>>>,
+    /// The addresses of the page.
+    pages: std::sync::Mutex<Vec<String>>,
+    /// Permits of the threads that ask other instances.
+    asking: Arc<Semaphore>,
     /// Documents of the control socket, by shared path. Each is held while it is made.
     documents: Mutex<BTreeMap<&'static str, Arc<Mutex<Option<CachedDocument>>>>>,
 }
@@ -95,6 +100,8 @@ impl StatusCache {
             stopped: OnceLock::new(),
             asked: Mutex::default(),
             known: std::sync::Mutex::default(),
+            pages: std::sync::Mutex::default(),
+            asking: Arc::new(Semaphore::new(instances::ASKING_MAX)),
             documents: Mutex::default(),
         }
     }
@@ -142,6 +149,23 @@ impl StatusCache {
     /// Returns the status of an engine that ended and waits for an operator.
     pub(super) fn stopped(&self) -> Option<&Status> {
         self.stopped.get().map(|stopped| &stopped.status)
+    }
+
+    /// The page is served at this address from now on.
+    pub(super) fn add_page(&self, address: String) {
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.push(address);
+    }
+
+    /// Returns the addresses of the page.
+    pub(super) fn pages(&self) -> Vec<String> {
+        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        pages.clone()
+    }
+
+    /// Returns the permits of the threads that ask other instances.
+    pub(super) fn asking(&self) -> &Arc<Semaphore> {
+        &self.asking
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

@@ -309,13 +309,17 @@ fn file_kind(file_type: FileType) -> FileKind {
     }
 }
 
+#[allow(
+    clippy::useless_conversion,
+    reason = "the number of links is a u32 on arm64 and a u64 on x86-64"
+)]
 fn file_stat(stat: &Stat) -> FileStat {
     FileStat {
         kind: file_kind(FileType::from_raw_mode(stat.st_mode)),
         len_bytes: u64::try_from(stat.st_size).unwrap_or_default(),
         device: stat.st_dev,
         inode: stat.st_ino,
-        links: stat.st_nlink,
+        links: stat.st_nlink.into(),
         modified_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
         changed_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
     }

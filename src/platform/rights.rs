@@ -182,6 +182,13 @@ impl Denied {
         })
     }
 
+    /// Returns the missing right without the owner of the path, whose name a sandbox may hide.
+    #[must_use]
+    pub fn briefly(&self) -> String {
+        let (user, action, path) = (&self.user, self.action, self.path.display());
+        format!("user {user} may not {action} {path}")
+    }
+
     /// Returns the command that has the right, or gives it.
     #[must_use]
     pub fn fix(&self) -> String {

@@ -11,6 +11,9 @@ use crate::console::table::thousands;
 use crate::engine::Lag;
 use crate::query::status::{Fault, SkippedPath};
 
+/// The error of a path that is a FIFO, a socket, a device or a directory in the place of a day-file.
+const NOT_REGULAR: &str = "not a regular file";
+
 /// The health of a lake and its daemon. Each verdict precludes those after it in [`assess`].
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Default, Hash, PartialOrd, Ord, Serialize, Deserialize,
@@ -198,6 +201,21 @@ impl Unreadable {
         self.day_files == 0 && self.directories == 0
     }
 
+    /// Returns the action that makes them readable.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        let is_other_kind = |path: &SkippedPath| path.why == NOT_REGULAR;
+        match self.paths.first() {
+            Some(_) if self.paths.iter().all(is_other_kind) => {
+                "replace them by regular files, or move them out of the lake"
+            }
+            _ => {
+                "give the user of the service the right to read them, or mount their file system; `distilld check` \
+                 names the rights that are missing"
+            }
+        }
+    }
+
     /// Returns the numbers and the first path, as one phrase.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -271,9 +289,12 @@ fn assess_running<'f>(facts: &HealthFacts<'f>, lag: Lag) -> (Health, String, Opt
         return (Health::Stopped, reason, Some(fix));
     }
     if !facts.unreadable.is_empty() {
-        let fix = "give the user of the service the right to read them, or mount their file system; `distilld check` \
-                   names the rights that are missing";
-        return (Health::Incomplete, facts.unreadable.describe(), Some(fix));
+        let unreadable = facts.unreadable;
+        return (
+            Health::Incomplete,
+            unreadable.describe(),
+            Some(unreadable.fix()),
+        );
     }
     if !lag.caught_up {
         let reason = format!("reading what existed at the start, {}", pending(&lag));
@@ -282,11 +303,12 @@ fn assess_running<'f>(facts: &HealthFacts<'f>, lag: Lag) -> (Health, String, Opt
     if lag.age_ms > lag.objective_ms {
         let reason = format!(
             "a change is unread for {} s, {}; the objective is {} s",
-            lag.age_ms / 1_000,
+            shown_seconds(lag.age_ms),
             pending(&lag),
             lag.objective_ms as f64 / 1_000.0
         );
-        let fix = "compare distilld_commit_duration_seconds with the load of the disk";
+        let fix = "relieve the processors, or the disk of the export: the metric distilld_commit_duration_seconds has the \
+                   time of its commits";
         return (Health::Lagging, reason, Some(fix));
     }
     if let Some(dir) = facts.awaited {
@@ -304,6 +326,14 @@ fn assess_running<'f>(facts: &HealthFacts<'f>, lag: Lag) -> (Health, String, Opt
         reason = format!("{reason}; {scanned}");
     }
     (Health::Fresh, reason, None)
+}
+
+/// Returns seconds, with their fraction below ten of them.
+fn shown_seconds(ms: u64) -> f64 {
+    match ms {
+        0..10_000 => ms as f64 / 1_000.0,
+        _ => (ms / 1_000) as f64,
+    }
 }
 
 /// Returns the pending files and bytes of a lag, as one phrase.
@@ -356,6 +386,16 @@ mod tests {
                 why: "Permission denied".into(),
             }],
         }
+    }
+
+    #[test]
+    fn the_fix_fits_the_reason_of_what_cannot_be_read() {
+        let mut paths = unreadable();
+        assert!(paths.fix().contains("right to read"));
+        paths.paths[0].why = NOT_REGULAR.to_owned();
+        assert!(paths.fix().contains("regular files"));
+        paths.paths.extend(unreadable().paths);
+        assert!(paths.fix().contains("right to read"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod dead_letters;
 pub mod engine_setup;
 pub mod explain;
 pub mod health;
+pub mod instances;
 pub mod ledger;
 pub mod line_numbers;
 pub mod offline;

@@ -201,7 +201,7 @@ pub(super) fn denied_or(
     Denied::of(path, error).map_or_else(other, |denied| InquireError::Denied(Box::new(denied)))
 }
 
-fn lock_error(error: LockError) -> InquireError {
+pub(super) fn lock_error(error: LockError) -> InquireError {
     match error {
         LockError::Io { path, source } => denied_or(&path.clone(), source, |source| {
             InquireError::Lock(LockError::Io { path, source })

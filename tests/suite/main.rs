@@ -86,6 +86,10 @@ mod model;
 mod moved;
 /// The page in a real browser.
 mod page;
+/// The list of instances on the page.
+mod page_instances;
+/// The states of a real daemon on the page.
+mod page_states;
 /// A real Prometheus: the alert rules and the dashboard of the examples.
 mod prometheus;
 /// Operator queries: `explain`, `dead-letters`, `plan`, the account per source class; with a daemon and without.

@@ -61,7 +61,7 @@ const SUMS: &str = r"
 /// Returns the parts of the page that an empty lake and one with lines do not have in common, as far as they are shown.
 const SHOWN: &str = "return ['first', 'fresh', 'rates', 'by-class'].filter((id) => !document.getElementById(id).hidden)";
 
-fn assert_quiet(browser: &Browser) {
+pub fn assert_quiet(browser: &Browser) {
     assert_eq!(browser.console(), Vec::<String>::new());
 }
 
@@ -175,7 +175,7 @@ fn rows_and_faults_appear_live_and_lake_content_is_escaped() {
 }
 
 /// Returns every text whose contrast is below that of WCAG 2 level AA, as `contrast text`.
-const LOW_CONTRAST: &str = r"
+pub const LOW_CONTRAST: &str = r"
     const channels = (colour) => (colour.match(/[\d.]+/g) || []).map(Number);
     const luminance = ([r, g, b]) => {
         const [x, y, z] = [r, g, b].map((c) => c / 255).map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
@@ -206,7 +206,7 @@ const LOW_CONTRAST: &str = r"
     return low;";
 
 /// Returns the elements that the Tab key reaches, in order, from the top of the page.
-fn reached_by_tab(browser: &Browser) -> Vec<String> {
+pub fn reached_by_tab(browser: &Browser) -> Vec<String> {
     browser.run("document.activeElement.blur(); window.scrollTo(0, 0);");
     let mut reached = Vec::new();
     for _ in 0..60 {
@@ -500,7 +500,7 @@ fn seventy_two_classes_are_sorted_filtered_and_keep_their_colours() {
     bench.stop(daemon);
 }
 
-const SIDEWAYS: &str =
+pub const SIDEWAYS: &str =
     "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
 
 /// Draws the plots with large figures and an old minute, and returns the labels that leave their plot or cover each other.

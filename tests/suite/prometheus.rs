@@ -11,10 +11,12 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use crate::http::{full_disk_command, make_room};
+use crate::managed::namespaces_work;
 use crate::support::http::get;
 use crate::support::kill_harness::wait_until;
 use crate::support::lake_gen::Stream;
 use crate::support::manager::StoppedThread;
+use crate::support::packaged_host::PackagedHost;
 use crate::support::process::{Bench, LONG, evidence, evidence_with, scored, scored_as};
 
 const PAIR: &str = "2026/05/01/audits.jsonl";
@@ -33,19 +35,23 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts a server that scrapes the targets; returns `None`, with the reason on stderr, where it is neither
-    /// installed nor required.
-    fn start(targets: &[SocketAddr], interval: &str) -> Option<Self> {
+    /// Starts a server that scrapes the targets, each with the name of its instance if it is not the default one; returns
+    /// `None`, with the reason on stderr, where it is neither installed nor required.
+    fn start(targets: &[(SocketAddr, Option<&str>)], interval: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("rules.yml"), fast_rules()).unwrap();
         let targets: Vec<_> = targets
             .iter()
-            .map(|target| format!("\"{target}\""))
+            .map(|(target, lake)| {
+                let labels =
+                    lake.map_or(String::new(), |lake| format!(", labels: {{lake: {lake}}}"));
+                format!("{{targets: [\"{target}\"]{labels}}}")
+            })
             .collect();
         let config = format!(
             "global: {{scrape_interval: {interval}, scrape_timeout: {interval}, evaluation_interval: 500ms}}\n\
              rule_files: [rules.yml]\n\
-             scrape_configs: [{{job_name: distilld, static_configs: [{{targets: [{}]}}]}}]\n",
+             scrape_configs: [{{job_name: distilld, static_configs: [{}]}}]\n",
             targets.join(", ")
         );
         fs::write(dir.path().join("prometheus.yml"), config).unwrap();
@@ -102,6 +108,20 @@ impl Prometheus {
             .unwrap_or_else(|error| panic!("{path}: {error}: {answer:?}"));
         assert_eq!(body["status"], "success", "{path}: {body}");
         body["data"].clone()
+    }
+
+    /// Returns the commands in the texts of the alerts that fire for a daemon.
+    fn commands(&self, target: SocketAddr) -> BTreeSet<String> {
+        let data = self.ask("/api/v1/alerts");
+        let target = target.to_string();
+        let alerts = data["alerts"].as_array().unwrap().iter();
+        let texts = alerts.filter(|alert| alert["labels"]["instance"] == target.as_str());
+        let texts = texts.map(|alert| alert["annotations"]["description"].as_str().unwrap());
+        let quoted = texts.flat_map(|text| text.split('`').skip(1).step_by(2));
+        quoted
+            .filter(|quoted| quoted.contains(' '))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Returns the names of the alerts that fire for a daemon.
@@ -193,6 +213,28 @@ fn address_of(bench: &Bench) -> SocketAddr {
     address.unwrap()
 }
 
+/// Runs the commands in the texts of the alerts of an instance as they are typed, on a host that has it.
+fn run_typed(commands: &BTreeSet<String>, bench: &Bench) {
+    for command in ["status", "check", "dead-letters", "explain --retracted"] {
+        let typed = format!("distilld --instance night {command}");
+        assert!(commands.contains(&typed), "no {typed} in {commands:?}");
+    }
+    if !namespaces_work() {
+        return;
+    }
+    let host = PackagedHost::new();
+    host.add("night", bench);
+    for typed in commands {
+        let ended = bench.run(&mut host.command("sh", &["-c", typed]));
+        let code = ended.status.code();
+        assert!(
+            code.is_some_and(|code| code < 2),
+            "{typed}: {code:?} {}",
+            ended.stderr
+        );
+    }
+}
+
 #[test]
 fn each_alert_fires_for_its_fault_and_not_before() {
     // On a full disk from its start, with a day-file to read.
@@ -211,12 +253,20 @@ fn each_alert_fires_for_its_fault_and_not_before() {
     quiet.append_run(PAIR, "r0");
     let (mut quiet_daemon, quiet_at) = quiet.listening();
     let mut fired = BTreeSet::new();
-    let targets = [full_at, polled_at, quiet_at];
+    let targets = [
+        (full_at, None),
+        (polled_at, Some("night")),
+        (quiet_at, None),
+    ];
     let Some(server) = Prometheus::start(&targets, "500ms") else {
         return;
     };
 
     server.wait_firing(full_at, &["DistilldStoppedReading"], &mut fired);
+    assert_eq!(
+        server.commands(full_at),
+        BTreeSet::from(["distilld status".to_owned()])
+    );
     server.wait_firing(
         polled_at,
         &["DistilldPolling", "DistilldNoSources"],
@@ -251,6 +301,7 @@ fn each_alert_fires_for_its_fault_and_not_before() {
         "DistilldIncomplete",
     ];
     server.wait_firing(polled_at, &counted, &mut fired);
+    run_typed(&server.commands(polled_at), &polled);
 
     // Its row is late by now.
     let lag_s = || {
@@ -274,13 +325,16 @@ fn each_alert_fires_for_its_fault_and_not_before() {
     polled.probe(&mut polled_daemon);
     polled.stop(polled_daemon);
     server.wait_firing(polled_at, &["DistilldDown"], &mut fired);
+    let commands = server.commands(polled_at);
+    let unit = "systemctl status distilld@night";
+    assert!(commands.contains(unit), "{commands:?}");
     full.stop(full_daemon);
     quiet.stop(quiet_daemon);
 
     let (stuck_daemon, stuck_at) = stuck.listening();
     let _hung = StoppedThread::stop(stuck_daemon.pid(), "engine");
     // The first missing answer takes longer than a short scrape interval.
-    let Some(server) = Prometheus::start(&[stuck_at], "8s") else {
+    let Some(server) = Prometheus::start(&[(stuck_at, None)], "8s") else {
         return;
     };
     server.wait_firing(stuck_at, &["DistilldUnresponsive"], &mut fired);

@@ -83,6 +83,14 @@ fn check_figures(status: &serde_json::Value) {
     assert_eq!(status["scored"]["balanced"], true);
     assert_eq!(status["evidence"]["malformed"], 1);
     assert_eq!(status["export"]["rows"], 1);
+    for (file, name) in [
+        ("export", "sft_export.jsonl"),
+        ("retractions", "sft_retractions.jsonl"),
+    ] {
+        let path = status[file]["path"].as_str().unwrap();
+        let expected = format!("data/distilled/sft/{name}");
+        assert!(Path::new(path).ends_with(expected), "{path} in {status}");
+    }
 }
 
 #[test]

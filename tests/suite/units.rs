@@ -1,6 +1,7 @@
 //! The files of `systemd/` as texts: related settings agree. Their behavior is tested under a real systemd, in
 //! `tests/systemd`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -86,4 +87,30 @@ fn every_text_names_the_packaged_path_of_the_configuration() {
             "{path} names an unused one"
         );
     }
+}
+
+/// The files that a package of one kind has and the other one has not, because its tools or its distribution add them.
+const OF_DEBIAN_ALONE: [&str; 1] = ["systemd/debian/lintian-overrides"];
+/// cargo-deb finds the units by their names.
+const FOUND_BY_CARGO_DEB: [&str; 4] = [
+    "systemd/distilld.service",
+    "systemd/distilld.socket",
+    "systemd/distilld@.service",
+    "systemd/distilld@.socket",
+];
+
+#[test]
+fn both_packages_have_the_same_files() {
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let packages = &manifest["package"]["metadata"];
+    let sources = |kind: &str, source: fn(&toml::Value) -> &toml::Value| {
+        let assets = packages[kind]["assets"].as_array().unwrap();
+        let sources = assets.iter().map(|asset| source(asset).as_str().unwrap());
+        sources.map(str::to_owned).collect::<BTreeSet<String>>()
+    };
+    let mut deb = sources("deb", |asset| &asset[0]);
+    let rpm = sources("generate-rpm", |asset| &asset["source"]);
+    deb.retain(|source| !OF_DEBIAN_ALONE.contains(&source.as_str()));
+    deb.extend(FOUND_BY_CARGO_DEB.map(str::to_owned));
+    assert_eq!(rpm, deb);
 }

@@ -60,6 +60,31 @@ fn what_no_event_reports_is_found_and_exported_before_the_wait_ends() {
 }
 
 #[test]
+fn a_lake_without_sources_is_not_called_fresh() {
+    let bench = Bench::new();
+    let daemon = bench.start_caught_up();
+    let waited = wait(&bench);
+    waited.check(0, &[]);
+    let root = bench.root().canonicalize().unwrap();
+    assert_eq!(
+        waited.stdout,
+        format!(
+            "no sources: waiting for {}/data/scored-runs, which does not exist, 0 rows in the export\n",
+            root.display()
+        )
+    );
+    let checked = bench.run(&mut bench.command(&["check"])).stdout;
+    let health = checked
+        .lines()
+        .find(|line| line.contains("health of the daemon"));
+    assert!(
+        health.is_some_and(|line| line.starts_with("warn ")),
+        "{checked}"
+    );
+    bench.stop(daemon);
+}
+
+#[test]
 fn a_wait_ends_while_scorers_write() {
     let bench = Bench::new();
     let daemon = bench.start_caught_up();

@@ -99,6 +99,7 @@ const CHECKS: &[Check] = checks![
     procedures::the_sources_of_another_user_are_read,
     procedures::a_failure_alerts_and_a_heartbeat_ends_with_the_service,
     procedures::each_instance_has_a_page_and_is_listed,
+    procedures::the_page_of_an_instance_lists_the_others_from_inside_its_sandbox,
     install::an_instance_keeps_its_own_lake,
     install::an_upgrade_keeps_the_state_and_the_configuration,
     install::a_purge_removes_the_state_and_keeps_the_export,

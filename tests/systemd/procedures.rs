@@ -5,7 +5,10 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::host::{CONFIGURATION, Host, LONG, SERVICE};
+use super::process::wait_until;
 
 const PAIR: &str = "2026/01/01/a.jsonl";
 
@@ -151,6 +154,84 @@ pub fn a_failure_alerts_and_a_heartbeat_ends_with_the_service(host: &Host) {
     );
 }
 
+/// Returns the answer of a page on a Unix socket.
+fn asked(socket: &Path, route: &str) -> String {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    let request = format!("GET {route} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Waits until the page of the instance `second` lists the others like this: name, verdict, address, and words of the
+/// reason or the fix.
+fn wait_listed(host: &Host, expected: &[(&str, Option<&str>, Option<&str>, &str)]) {
+    let socket = host.path("/run/distilld-http/second.sock");
+    let mut last = String::new();
+    let listed = wait_until(LONG, || {
+        last = asked(&socket, "/instances.json");
+        let body = last.split("\r\n\r\n").nth(1).unwrap();
+        let body: Value = serde_json::from_str(body).unwrap();
+        let listed = body["instances"].as_array().unwrap();
+        listed.len() == expected.len() + 1
+            && expected.iter().all(|(name, verdict, page, words)| {
+                let one = listed.iter().find(|one| one["name"] == *name).unwrap();
+                one["own"] == false
+                    && one["verdict"].as_str() == *verdict
+                    && one["pages"][0].as_str() == *page
+                    && one.to_string().contains(words)
+            })
+    });
+    assert!(listed, "{last}");
+}
+
+pub fn the_page_of_an_instance_lists_the_others_from_inside_its_sandbox(host: &Host) {
+    for (name, user) in [("second", "distilld"), ("guest", "guest")] {
+        host.shell(&format!(
+            "id {user} >/dev/null 2>&1 || useradd {user}
+             install -d -o {user} -g {user} -m 755 /srv/{name}/data/distilled"
+        ));
+        host.write(
+            &format!("/etc/distilld/{name}.toml"),
+            &format!("root = \"/srv/{name}\"\n"),
+        );
+    }
+    // The state of another user cannot be below the directory of this one.
+    host.shell(
+        "echo 'state_dir = \"/srv/guest/data/distilled/state\"' >> /etc/distilld/guest.toml",
+    );
+    host.drop_in(
+        "distilld@guest.service",
+        "[Service]\nUser=guest\nGroup=guest\nStateDirectory=\n",
+    );
+    host.write("/etc/distilld/private.toml", "root = \"/srv/private\"\n");
+    host.shell("chmod 600 /etc/distilld/private.toml");
+    host.start();
+    host.systemctl(&["start", "distilld@second.service", "distilld@guest.service"]);
+    let private = (
+        "private",
+        None,
+        None,
+        "private.toml: cannot read the configuration file: Permission denied",
+    );
+    let guest = ("guest", None, None, "user distilld may not");
+    let first = ("distilld", Some("fresh"), Some("127.0.0.1:9743"), "");
+    wait_listed(host, &[first, guest, private]);
+    host.systemctl(&["stop", SERVICE]);
+    let first = (
+        "distilld",
+        Some("not_running"),
+        None,
+        "`systemctl start distilld`",
+    );
+    wait_listed(host, &[first, guest, private]);
+    // A daemon that starts meanwhile is not kept from its lock.
+    host.start();
+    host.shell("rm -r /srv/second /srv/guest /etc/distilld/second.toml /etc/distilld/guest.toml /etc/distilld/private.toml");
+}
+
 pub fn each_instance_has_a_page_and_is_listed(host: &Host) {
     host.write("/etc/distilld/second.toml", "root = \"/srv/second\"\n");
     host.shell("install -d -o distilld -g distilld -m 2750 /srv/second/data/distilled");
@@ -162,12 +243,7 @@ pub fn each_instance_has_a_page_and_is_listed(host: &Host) {
         &["--instance", "second", "wait", "--fresh", "--timeout", "1m"],
     );
     let socket = host.path("/run/distilld-http/second.sock");
-    let mut stream = UnixStream::connect(&socket).unwrap();
-    stream.set_read_timeout(Some(LONG)).unwrap();
-    let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let answer = asked(&socket, "/metrics");
     assert!(answer.contains("\ndistilld_export_rows 1"), "{answer}");
     host.ok("distilld", &["wait", "--fresh", "--timeout", "1m"]);
     // The first has no source that was ever read, the second is fresh: neither needs an action.

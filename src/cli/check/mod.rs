@@ -127,8 +127,8 @@ fn check_health(settings: &Settings, findings: &mut Findings) {
         Err(error) => return fail_with(findings, what, &error),
     };
     let severity = match health.verdict {
-        verdict if verdict.is_ready() => Severity::Ok,
-        verdict if verdict.is_temporary() => Severity::Warn,
+        verdict if verdict.is_ready() && health.fix.is_none() => Severity::Ok,
+        verdict if verdict.is_ready() || verdict.is_temporary() => Severity::Warn,
         _ => Severity::Fail,
     };
     let mut finding = Finding::new(severity, what, health.to_string(), health.fix.as_deref());

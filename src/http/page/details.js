@@ -185,7 +185,9 @@ function retracted() {
 
 function explainFault(fault) {
   if (fault.path !== undefined) {
-    return [facts([["error", fault.why], ["stream", fault.stream]]), advice("Give the user of the daemon the right to read it, or mount its file system. The rights that are missing, as root:", command(status, ["check"]))];
+    const shown = facts([["error", fault.why], ["stream", fault.stream]]);
+    if (fault.why === "not a regular file") return [shown, advice("Replace it by a regular file, or move it out of the lake.")];
+    return [shown, advice("Give the user of the daemon the right to read it, or mount its file system. The rights that are missing, as root:", command(status, ["check"]))];
   }
   if (fault.resolved) return [facts([["since", moment(fault.at)]]), advice("Reading has resumed. Nothing was lost, and nothing is left to do.")];
   const fix = fault.fix || "Reading is retried automatically, and nothing is lost. What is missing, as root:";

@@ -1,20 +1,18 @@
 // Shows /status.json and /recent.json while the page is visible.
-import { byId, bytes, command, count, fill, make, named, number, prose, say, span } from "./text.js";
+import { byId, bytes, capital, command, count, fill, kind, make, named, number, prose, say, span } from "./text.js";
 import { classes, verdicts } from "./table.js";
 import { details, request } from "./details.js";
+import { instances } from "./instances.js";
 import * as plots from "./plot.js";
 
 const STATUS_MS = 2000;
 const RECENT_MS = 10000;
 const NOT_REFUSED = ["exported", "waiting", "malformed"];
-const KINDS = { fresh: "good", no_sources: "good", starting: "warn", recovering: "warn", catching_up: "warn" };
 
 let last = null, recent = null;
 let paused = false, recentAt = 0, asking = false, failed = 0;
 
 // --- the state in one word ---
-
-const capital = (text) => text ? text[0].toUpperCase() + text.slice(1) : "";
 
 // The daemon decides the verdict; the page shows it.
 function judge(status) {
@@ -22,12 +20,12 @@ function judge(status) {
   const word = capital((health.verdict || "unknown").replaceAll("_", " "));
   const row = status.last_row_at ? `last row ${span(Date.parse(status.as_of) - Date.parse(status.last_row_at))} ago` : "no row since the start";
   const parts = [health.reason, health.verdict === "fresh" ? row : ""].filter(Boolean);
-  return [KINDS[health.verdict] || "bad", word, `${parts.map(capital).join(". ")}.`, health.fix];
+  return [kind(health.verdict), word, `${parts.map(capital).join(". ")}.`, health.fix];
 }
 
-function showState([kind, word, why, fix]) {
+function showState([className, word, why, fix]) {
   const state = byId("state");
-  if (state.className !== `state ${kind}`) state.className = `state ${kind}`;
+  if (state.className !== `state ${className}`) state.className = `state ${className}`;
   say(byId("state-word"), word);
   say(byId("state-why"), why);
   byId("state-fix").hidden = !fix;
@@ -96,7 +94,8 @@ function tiles(status) {
     const orders = number(ledger.orders) === 0 ? "" : `, ${count(ledger.orders)} standing ${number(ledger.orders) === 1 ? "order" : "orders"}`;
     all.push(["Retracted", count(ledger.rows), `${count(number(rows.rows) - number(ledger.rows))} effective${orders}`]);
   }
-  all.push(["Lag", bytes(lag.bytes), lag.seconds ? `for ${span(lag.seconds * 1000)}` : "nothing pending", lag.caught_up === false || number(lag.seconds) > number(lag.objective_seconds) ? "warn" : ""]);
+  const unread = [number(lag.files) && `${count(lag.files)} ${number(lag.files) === 1 ? "file" : "files"}`, lag.seconds >= 1 && `for ${span(lag.seconds * 1000)}`].filter(Boolean);
+  all.push(["Lag", bytes(lag.bytes), unread.join(" ") || "nothing pending", lag.caught_up === false || number(lag.seconds) > number(lag.objective_seconds) ? "warn" : ""]);
   all.push(["Waiting", count(scored.waiting), oldest ? `oldest ${span(Date.parse(status.as_of) - Date.parse(oldest.since))}` : "for evidence"]);
   all.push(["Refused", count(refused), `${count(scored.firewalled)} by the firewall`]);
   all.push(["Malformed", count(malformed[0] + malformed[1]), `${count(malformed[0])} scored, ${count(malformed[1])} evidence`, malformed[0] + malformed[1] > 0 ? "warn" : ""]);
@@ -136,14 +135,13 @@ async function update() {
   asking = true;
   try {
     const wasHidden = byId("rates").hidden;
-    showStatus(await request("/status.json"));
+    const status = await request("/status.json");
+    if (paused) return;
+    showStatus(status);
     failed = 0;
     document.body.classList.remove("stale");
-    if (!byId("rates").hidden && (wasHidden || Date.now() - recentAt >= RECENT_MS)) {
-      recent = await request("/recent.json").catch(() => recent);
-      recentAt = Date.now();
-      showRecent();
-    }
+    instances(status);
+    if (!byId("rates").hidden && (wasHidden || Date.now() - recentAt >= RECENT_MS)) updateRecent();
   } catch (error) {
     failed += 1;
     document.body.classList.add("stale");
@@ -151,6 +149,13 @@ async function update() {
   } finally {
     asking = false;
   }
+}
+
+// The plots take longer on a busy daemon; the state does not wait for them.
+async function updateRecent() {
+  recentAt = Date.now();
+  recent = await request("/recent.json").catch(() => recent);
+  if (!paused) showRecent();
 }
 
 byId("pause").addEventListener("click", () => {

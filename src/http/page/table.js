@@ -9,6 +9,8 @@ let shown = null;
 // The verdicts of an account, in the order in which the daemon lists them.
 export const verdicts = (scored) => Object.keys(scored).filter((key) => !["lines", "balanced"].includes(key));
 
+const counted = (figure, kind = "") => `${count(figure)} ${kind}${number(figure) === 1 ? "line" : "lines"}`;
+
 function head(titles) {
   const row = make("tr");
   titles.forEach((title, n) => {
@@ -66,7 +68,7 @@ export function classes(status) {
   show();
   say(byId("balance"), scored.balanced === false
     ? "The account does not balance: a bug in distilld, please report it."
-    : `${count(scored.lines)} scored lines read, each accounted for, and verdicts without a line are not shown; ${count((status.evidence || {}).lines)} lines of evidence.`);
+    : `${counted(scored.lines, "scored ")} read, each accounted for, and verdicts without a line are not shown; ${counted((status.evidence || {}).lines)} of evidence.`);
 }
 
 byId("filter").addEventListener("input", () => { if (shown) show(); });

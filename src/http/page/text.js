@@ -5,12 +5,18 @@ const HUES = 12, TONES = 3;
 const grouped = new Intl.NumberFormat("en");
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
+const KINDS = { fresh: "good", no_sources: "good", starting: "warn", recovering: "warn", catching_up: "warn" };
+
 export const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 export const byId = (id) => document.getElementById(id);
 export const number = (value) => Number(value || 0);
 export const count = (value) => grouped.format(number(value));
 // A number of at most five characters, for an axis.
 export const short = (value) => value < 10000 ? grouped.format(value) : compact.format(value);
+
+export const capital = (text) => text ? text[0].toUpperCase() + text.slice(1) : "";
+// The class of a verdict, which gives its colour.
+export const kind = (verdict) => KINDS[verdict] || "bad";
 
 export function make(tag, content, className) {
   const element = document.createElement(tag);

@@ -278,8 +278,8 @@ impl Status {
                     ..ExportStatus::default()
                 },
             )
-            .at(root, &settings.state_dir)
         }
+        .at(root, &settings.state_dir)
         .assessed(DaemonState::Running)
     }
 
@@ -308,8 +308,9 @@ impl Status {
             as_of: stamp(now_ms),
             last_fault: Some(fault.clone()),
             faults: vec![fault],
-            ..figures.at(root, state_dir)
+            ..figures
         }
+        .at(root, state_dir)
         .assessed(DaemonState::Running)
     }
 
@@ -349,8 +350,9 @@ impl Status {
             waiting_oldest: waiting_oldest(state, &OsStorage, &files.root)?,
             within_limit: WithinLimit::count(state, limits.line_bytes_max)?,
             unterminated: Some(unterminated(state, &OsStorage, &files.root, limits)?),
-            ..status.at(&files.root, &files.state_dir)
+            ..status
         }
+        .at(&files.root, &files.state_dir)
         .assessed(DaemonState::NotRunning))
     }
 

@@ -1,8 +1,10 @@
 //! A headless Chromium for one test: the page, user input, and console errors. Uses WebDriver with chromedriver, which
 //! is JSON over HTTP; a client crate would be larger than needed.
 
-use std::io::{BufRead as _, BufReader, ErrorKind};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -139,11 +141,31 @@ impl Browser {
     }
 
     /// Calls a command of the developer tools.
-    pub fn tools(&self, command: &str, parameters: &Value) {
+    pub fn tools(&self, command: &str, parameters: &Value) -> Value {
         self.in_session(
             "/goog/cdp/execute",
             &json!({"cmd": command, "params": parameters}),
-        );
+        )
+    }
+
+    /// Keeps a picture of the whole page, for people, as `page/NAME.png` in the directory of the tests' files.
+    pub fn picture(&self, name: &str) {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
+        std::fs::create_dir_all(&dir).unwrap();
+        let whole = json!({"captureBeyondViewport": true});
+        let taken = self.tools("Page.captureScreenshot", &whole);
+        let mut decoder = Command::new("base64")
+            .arg("--decode")
+            .stdin(Stdio::piped())
+            .stdout(File::create(dir.join(format!("{name}.png"))).unwrap())
+            .spawn()
+            .unwrap();
+        let mut encoded = decoder.stdin.take().unwrap();
+        encoded
+            .write_all(taken["data"].as_str().unwrap().as_bytes())
+            .unwrap();
+        drop(encoded);
+        assert!(decoder.wait().unwrap().success());
     }
 
     /// Sets the width of the window and the light or dark scheme.

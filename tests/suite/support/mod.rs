@@ -20,6 +20,8 @@ pub mod manager;
 pub mod naive;
 pub mod naive_json;
 #[cfg(not(fuzzing))]
+pub mod packaged_host;
+#[cfg(not(fuzzing))]
 pub mod process;
 #[cfg(not(fuzzing))]
 pub mod prose;
