@@ -55,3 +55,36 @@ impl Failures {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(failures: &Failures) -> StateError {
+        failures.cause(CallError::Redb(redb::Error::PreviousIo))
+    }
+
+    #[test]
+    fn a_refusal_is_reported_as_the_failure_that_caused_it() {
+        let [full, broken] = [28, 5].map(io::Error::from_raw_os_error);
+        let changed = io::Error::new(io::ErrorKind::InvalidData, "block 7");
+        let failures = Failures::default();
+        failures.record(&full);
+        assert!(
+            matches!(refusal(&failures), StateError::Io(error) if error.raw_os_error() == Some(28))
+        );
+        failures.record(&broken);
+        assert!(
+            matches!(refusal(&failures), StateError::Io(error) if error.raw_os_error() == Some(5))
+        );
+        failures.record(&changed);
+        failures.record(&full);
+        assert!(matches!(refusal(&failures), StateError::Damaged(what) if what == "block 7"));
+        // The disk failed this call, and no other.
+        let own = failures.cause(CallError::Redb(redb::Error::Io(full)));
+        assert!(matches!(own, StateError::Io(_)), "{own}");
+        failures.record_sync(&broken);
+        failures.record(&changed);
+        assert!(matches!(refusal(&failures), StateError::Sync(_)));
+    }
+}
