@@ -2,6 +2,7 @@
 //! second start at the latest makes the state again. An error of the disk is never reported as damage.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use distilld::engine::EngineError;
@@ -183,4 +184,32 @@ fn a_process_that_meets_a_flipped_bit_says_so_and_the_second_one_heals_it() {
         }
         bench.assert_batch();
     }
+}
+
+/// A query reads the state on a thread of its own. After it met damage, the engine is refused too.
+#[test]
+fn damage_that_a_query_meets_ends_the_daemon_and_the_next_start_heals_it() {
+    let bench = Bench::new();
+    for number in 0..PAIRS {
+        for (stream, bytes) in lines(number, 0..RUNS) {
+            bench.append(stream, &pair(number), bytes);
+        }
+    }
+    bench.once();
+    let daemon = bench.start_caught_up();
+    let state = bench.state_dir().join("state.redb");
+    let bytes = fs::read(&state).unwrap();
+    let file = fs::File::options().write(true).open(&state).unwrap();
+    for at in (2 * BLOCK_BYTES..bytes.len()).step_by(BLOCK_BYTES) {
+        file.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap();
+    }
+    let asked = bench.run(&mut bench.command(&["explain", "run 3 7"]));
+    asked.check(1, &["the state is unreadable"]);
+    bench.append_run(&pair(3), "late");
+    bench.wait_end_or_stopped(daemon);
+    let log = bench.log_text();
+    assert!(log.contains("is not what was written there"), "{log}");
+    assert!(!log.contains("disk failed"), "{log}");
+    bench.once().check(0, &["set aside, rebuilding it"]);
+    bench.assert_batch();
 }
