@@ -496,7 +496,11 @@ impl Chain {
     ) -> Result<bool, String> {
         let disks = self.mount(images);
         let root = disks.root();
-        fs::create_dir_all(&root).unwrap();
+        // Without the directory of a stream, of which it has read lines, the daemon reports that the lake is incomplete. A cut
+        // may remove it: btrfs syncs a file without the directories of others.
+        for stream in Stream::BOTH {
+            fs::create_dir_all(stream.path(&root, "")).unwrap();
+        }
         let left = fs::read(export_path(&root)).unwrap_or_default();
         let right = whole_lines(&left[..common_len(&left, export_ever)]);
         tally.rows_rewritten += usize::from(right.len() < seen.len());
