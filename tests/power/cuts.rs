@@ -496,10 +496,11 @@ impl Chain {
     ) -> Result<bool, String> {
         let disks = self.mount(images);
         let root = disks.root();
-        // Without the directory of a stream, of which it has read lines, the daemon reports that the lake is incomplete. A cut
-        // may remove it: btrfs syncs a file without the directories of others.
+        // A cut may remove the directory of a stream: btrfs syncs a file without the directories of others. Without it, or
+        // with an empty one on a device of another number, the daemon reports that the lake is incomplete: its file system
+        // may not be mounted.
         for stream in Stream::BOTH {
-            fs::create_dir_all(stream.path(&root, "")).unwrap();
+            fs::create_dir_all(stream.path(&root, "2000/01/01")).unwrap();
         }
         let left = fs::read(export_path(&root)).unwrap_or_default();
         let right = whole_lines(&left[..common_len(&left, export_ever)]);
