@@ -1,36 +1,35 @@
-//! Power cuts under the real daemon: the daemon and its scorers work on an ext4 whose device logs every write; the
+//! Power cuts under the real daemon: the daemon and its scorers work on a file system whose device logs every write; the
 //! disk is rebuilt as cuts at many moments leave it, and each such disk is recovered by the real daemon and compared
-//! with the naive batch. Some of these disks continue and are cut again.
+//! with the naive batch. Some of these disks continue and are cut again. The state may have a disk of its own, which
+//! ends at the same moment.
 //!
-//! Hundreds of cuts: `DISTILLD_POWER_CUTS=1000 cargo test --release --features root-tests --test power cuts::`.
+//! Hundreds of cuts of each file system:
+//! `DISTILLD_POWER_CUTS=1000 cargo test --release --features root-tests --test power cuts::`.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use fastrand::Rng;
 
 use crate::block_device::{BlockDevice, PROGRAMS};
+use crate::file_systems::{self, FileSystem};
 use crate::host::{self, Mounted};
 use crate::scorers::{Scorers, Writers};
-use crate::support::account::{Compared, account_fault};
+use crate::sightings::{LogLengths, Watcher, lengths_of};
+use crate::support::account::{Compared, account_fault_by};
 use crate::support::export_reader::ReaderThread;
 use crate::support::kill_harness::{Daemon, Scorer, export_path, wait_until};
 use crate::support::lake_gen::{Step, Stream};
 use crate::support::ledger::{ledger_fault, read_ledger};
 use crate::support::naive::{blank_stamps, multiset_difference, naive_batch, read_pairs};
-use crate::support::process::LONG;
 use crate::support::tools::number_from;
 use crate::write_log::WriteLog;
 use distilld::platform::storage::OsStorage;
 
-/// Cuts in the ordinary run; the variable selects another number.
+/// Cuts of ext4 in the ordinary run; the variable selects another number, for each file system.
 const CUTS: usize = 48;
 const CUTS_VARIABLE: &str = "DISTILLD_POWER_CUTS";
 const SEED_VARIABLE: &str = "DISTILLD_POWER_SEED";
@@ -38,8 +37,10 @@ const SEED_VARIABLE: &str = "DISTILLD_POWER_SEED";
 const LIVES: usize = 3;
 /// Number of power cuts examined in each life.
 const CUTS_PER_LIFE: usize = 8;
+/// Lives and cuts of each of the other file systems in the ordinary run.
+const FEW_LIVES: usize = 2;
+const FEW_CUTS_PER_LIFE: usize = 2;
 const LINES_PER_LIFE: usize = 250;
-const IMAGE_BYTES: u64 = 32 << 20;
 /// Maximum time that a life waits for its first new row, which need not appear.
 const WORK_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -66,50 +67,167 @@ struct Tally {
     restored: usize,
 }
 
-fn check(writers: Writers) {
-    if !host::has(&PROGRAMS) {
-        return;
-    }
-    let seed = number_from(SEED_VARIABLE).unwrap_or_else(|| fastrand::u64(..));
-    let wanted = number_from(CUTS_VARIABLE).map_or(CUTS, |cuts| cuts as usize) / 2;
-    let mut tally = Tally::default();
-    let earning = |seed: &u64| Scorers::earn_rows(*seed, LIVES * LINES_PER_LIFE);
-    for seed in (seed..).filter(earning) {
-        if let Err(fault) = run_chain(seed, writers, &mut tally) {
-            panic!("{SEED_VARIABLE}={seed} (the moments differ), {writers:?}: {fault}\n{tally:?}");
+/// What power is cut on, and how often.
+#[derive(Clone, Copy)]
+struct Setting {
+    file_system: &'static FileSystem,
+    /// Whether the state is on a second disk.
+    has_state_disk: bool,
+    /// `None`: both, in turn.
+    writers: Option<Writers>,
+    lives: usize,
+    cuts_per_life: usize,
+}
+
+impl Setting {
+    fn new(file_system: &'static FileSystem, writers: Option<Writers>) -> Self {
+        Self {
+            file_system,
+            has_state_disk: false,
+            writers,
+            lives: LIVES,
+            cuts_per_life: CUTS_PER_LIFE,
         }
-        if tally.cuts >= wanted {
+    }
+
+    /// Returns the name of the setting in messages.
+    fn name(&self) -> String {
+        let disks = if self.has_state_disk {
+            ", state on a second disk"
+        } else {
+            ""
+        };
+        format!("{}{disks}, {:?}", self.file_system.name, self.writers)
+    }
+
+    fn writers_of(&self, seed: u64) -> Writers {
+        let in_turn = match seed % 2 {
+            0 => Writers::WriteAgain,
+            _ => Writers::GoOn,
+        };
+        self.writers.unwrap_or(in_turn)
+    }
+
+    fn lines(&self) -> usize {
+        self.lives * LINES_PER_LIFE
+    }
+}
+
+fn check(seed: u64, setting: Setting, cuts: usize) -> Option<Tally> {
+    if !host::has(&PROGRAMS) || !setting.file_system.is_available() {
+        return None;
+    }
+    let mut tally = Tally::default();
+    let earning = |seed: &u64| Scorers::earn_rows(*seed, setting.lines());
+    for seed in (seed..).filter(earning) {
+        if let Err(fault) = run_chain(seed, setting, &mut tally) {
+            panic!(
+                "{SEED_VARIABLE}={seed} (the moments differ), {}: {fault}\n{tally:?}",
+                setting.name()
+            );
+        }
+        if tally.cuts >= cuts {
             break;
         }
     }
-    eprintln!("from seed {seed}, {writers:?}: {tally:?}");
-    let sources_lost = tally.sources_shortened > 0 && tally.sources_read_again > 0;
-    assert!(
-        tally.writes_lost > 0 && tally.seen_bytes > 0 && sources_lost && tally.retracted > 0,
-        "{tally:?}"
-    );
+    eprintln!("from seed {seed}, {}: {tally:?}", setting.name());
+    Some(tally)
+}
+
+fn first_seed() -> u64 {
+    number_from(SEED_VARIABLE).unwrap_or_else(|| fastrand::u64(..))
+}
+
+/// Cuts the power of ext4 often enough that lines, rows and events are lost.
+fn check_ext4(writers: Writers) {
+    let cuts = number_from(CUTS_VARIABLE).map_or(CUTS, |cuts| cuts as usize);
+    let setting = Setting::new(&file_systems::EXT4, Some(writers));
+    if let Some(tally) = check(first_seed(), setting, cuts / 2) {
+        let sources_lost = tally.sources_shortened > 0 && tally.sources_read_again > 0;
+        assert!(
+            tally.writes_lost > 0 && tally.seen_bytes > 0 && sources_lost && tally.retracted > 0,
+            "{tally:?}"
+        );
+    }
+}
+
+/// Cuts the power of another file system: a few times, or as often as the variable selects.
+fn check_other(file_system: &'static FileSystem, has_state_disk: bool) {
+    let seed = first_seed();
+    let many = Setting {
+        has_state_disk,
+        ..Setting::new(file_system, None)
+    };
+    let few = Setting {
+        lives: FEW_LIVES,
+        cuts_per_life: FEW_CUTS_PER_LIFE,
+        ..many
+    };
+    let Some(cuts) = number_from(CUTS_VARIABLE) else {
+        check(seed, few, FEW_LIVES * FEW_CUTS_PER_LIFE);
+        return;
+    };
+    if let Some(tally) = check(seed, many, cuts as usize) {
+        assert!(tally.writes_lost > 0 && tally.seen_bytes > 0, "{tally:?}");
+    }
 }
 
 #[test]
 fn a_power_cut_loses_and_duplicates_no_row_if_scorers_write_lost_lines_again() {
-    check(Writers::WriteAgain);
+    check_ext4(Writers::WriteAgain);
 }
 
 #[test]
 fn a_power_cut_duplicates_no_row_if_scorers_continue_after_lost_lines() {
-    check(Writers::GoOn);
+    check_ext4(Writers::GoOn);
+}
+
+#[test]
+fn a_power_cut_of_two_disks_is_recovered() {
+    check_other(&file_systems::EXT4, true);
+}
+
+#[test]
+fn a_power_cut_of_ext4_with_journaled_data_is_recovered() {
+    check_other(&file_systems::EXT4_JOURNAL, false);
+}
+
+#[test]
+fn a_power_cut_of_ext4_with_written_back_data_is_recovered() {
+    check_other(&file_systems::EXT4_WRITEBACK, false);
+}
+
+#[test]
+fn a_power_cut_of_ext4_without_delayed_allocation_is_recovered() {
+    check_other(&file_systems::EXT4_NODELALLOC, false);
+}
+
+#[test]
+fn a_power_cut_of_xfs_is_recovered() {
+    check_other(&file_systems::XFS, false);
+}
+
+#[test]
+fn a_power_cut_of_btrfs_is_recovered() {
+    check_other(&file_systems::BTRFS, false);
+}
+
+#[test]
+fn a_power_cut_of_btrfs_with_compression_is_recovered() {
+    check_other(&file_systems::BTRFS_ZSTD, false);
 }
 
 /// Runs a disk from its creation through all its cuts.
-fn run_chain(seed: u64, writers: Writers, tally: &mut Tally) -> Result<(), String> {
+fn run_chain(seed: u64, setting: Setting, tally: &mut Tally) -> Result<(), String> {
     let scratch = host::scratch();
     let mut chain = Chain {
+        setting,
         dir: scratch.path().to_owned(),
         rng: Rng::with_seed(seed),
         seen: Vec::new(),
         images: 0,
     };
-    let outcome = chain.run(seed, writers, tally);
+    let outcome = chain.run(seed, tally);
     outcome.map_err(|fault| {
         let kept = scratch.keep();
         let log = fs::read_to_string(kept.join("daemon.log")).unwrap_or_default();
@@ -120,6 +238,7 @@ fn run_chain(seed: u64, writers: Writers, tally: &mut Tally) -> Result<(), Strin
 }
 
 struct Chain {
+    setting: Setting,
     dir: PathBuf,
     rng: Rng,
     /// The part of the export that a reader had seen before any of the previous cuts.
@@ -127,92 +246,196 @@ struct Chain {
     images: u32,
 }
 
-/// A life of the disk, from power-on to the power cut.
+/// The disks of a lake, mounted: that of the lake, and that of the state if it has one.
+struct Disks(Vec<Mounted>);
+
+impl Disks {
+    fn root(&self) -> PathBuf {
+        self.0[0].dir().join("lake")
+    }
+
+    fn state_dir(&self) -> Option<PathBuf> {
+        Some(self.0.get(1)?.dir().join("state"))
+    }
+
+    fn distilld(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
+        command.env_clear().env("DISTILLD_SETTLE_MS", "50");
+        if let Some(state_dir) = self.state_dir() {
+            command.env("DISTILLD_STATE_DIR", state_dir);
+        }
+        command.arg("--root").arg(self.root()).args(arguments);
+        command
+    }
+}
+
+/// A life of the disks, from power-on to the power cut.
 struct Life {
-    base: Vec<u8>,
-    device: BlockDevice,
-    log: PathBuf,
-    /// Log length and export length at each observation of a reader.
-    sightings: Vec<(u64, usize)>,
+    bases: Vec<Vec<u8>>,
+    logs: Vec<WriteLog>,
+    sightings: Vec<(LogLengths, usize)>,
+    /// Lengths that the logs had at one moment.
+    moments: Vec<LogLengths>,
     /// The export at the end.
     export: Vec<u8>,
-    log_bytes: u64,
+    end: LogLengths,
+}
+
+impl Life {
+    fn entries_within(&self, lengths: &LogLengths) -> Vec<usize> {
+        let logs = self.logs.iter().zip(lengths);
+        logs.map(|(log, len)| log.entries_within(*len)).collect()
+    }
+
+    /// Returns cuts, each as the number of entries of each log that were before it.
+    fn cuts(&self, count: usize, rng: &mut Rng) -> Vec<Vec<usize>> {
+        if let [log] = &self.logs[..] {
+            let cuts = log.cuts(count, self.entries_within(&self.end)[0], rng);
+            return cuts.into_iter().map(|cut| vec![cut]).collect();
+        }
+        let moments = self
+            .moments
+            .iter()
+            .map(|moment| self.entries_within(moment));
+        let moments: Vec<_> = moments.collect();
+        let mut at: Vec<usize> = (0..count).map(|_| rng.usize(..moments.len())).collect();
+        at.sort_unstable();
+        at.into_iter().map(|at| moments[at].clone()).collect()
+    }
+
+    /// Returns the part of the export that a reader had surely seen before a cut.
+    fn sighted(&self, cut: &[usize]) -> &[u8] {
+        let is_before = |(lengths, _): &(LogLengths, usize)| {
+            let entries = self.entries_within(lengths);
+            entries.iter().zip(cut).all(|(entries, cut)| entries <= cut)
+        };
+        let sighted = self.sightings.partition_point(is_before);
+        let len = sighted.checked_sub(1).map_or(0, |at| self.sightings[at].1);
+        &self.export[..len]
+    }
 }
 
 impl Chain {
-    fn run(&mut self, seed: u64, writers: Writers, tally: &mut Tally) -> Result<(), String> {
-        let mut image = self.next_image();
-        host::make_ext4(&image, IMAGE_BYTES);
-        let mut scorers = Scorers::new(seed, LIVES * LINES_PER_LIFE, writers);
-        for number in 0..LIVES {
-            let steps = scorers.next_steps(1.0 / (LIVES - number) as f64, &mut self.rng);
-            let life = self.live(&image, steps)?;
-            drop(life.device);
-            let log = WriteLog::new(fs::read(&life.log).unwrap());
-            let entries = log.entries_within(life.log_bytes);
-            let cuts = log.cuts(CUTS_PER_LIFE, entries, &mut self.rng);
-            let lives_on = self.rng.usize(..cuts.len());
-            let mut next = None;
-            for (at, cut) in cuts.into_iter().enumerate() {
-                let (disk, lost) = log.disk_after(&life.base, cut, &mut self.rng);
-                tally.writes_lost += lost;
-                tally.cuts += 1;
-                let sighted = life
-                    .sightings
-                    .partition_point(|(log_bytes, _)| log.entries_within(*log_bytes) <= cut);
-                let sighted = sighted.checked_sub(1).map_or(0, |at| life.sightings[at].1);
-                tally.seen_bytes += sighted;
-                let seen = longer(&self.seen, &life.export[..sighted]);
-                image = self.next_image();
-                fs::write(&image, &disk).unwrap();
-                let garbled = self
-                    .recover(&image, scorers.clone(), &seen, &life.export, tally)
-                    .map_err(|fault| format!("life {number}, cut {cut} of {entries}: {fault}"))?;
-                // Readers of the next life exist before its daemon has repaired the export.
-                if !garbled && (at <= lives_on || next.is_none()) {
-                    next = Some((disk, seen));
-                }
-            }
-            let (disk, seen) = next.ok_or("no cut lives on")?;
+    fn run(&mut self, seed: u64, tally: &mut Tally) -> Result<(), String> {
+        let lives = self.setting.lives;
+        let mut images = self.next_images();
+        images
+            .iter()
+            .for_each(|image| self.setting.file_system.make(image));
+        let mut scorers = Scorers::new(seed, self.setting.lines(), self.setting.writers_of(seed));
+        for number in 0..lives {
+            let steps = scorers.next_steps(1.0 / (lives - number) as f64, &mut self.rng);
+            let life = self.live(&images, steps)?;
+            let (disks, seen) = self
+                .cut_life(&life, &scorers, tally)
+                .map_err(|fault| format!("life {number}, {fault}"))?;
             self.seen = seen;
-            image = self.next_image();
-            fs::write(&image, disk).unwrap();
-            let mounted = Mounted::image(&image, &self.dir.join("mount"), "noatime");
-            scorers.after_cut(&root_of(&mounted), &mut self.rng);
-            drop(mounted);
+            images = self.write_images(&disks);
+            let mounted = self.mount(&images);
+            scorers.after_cut(&mounted.root(), &mut self.rng);
         }
         Ok(())
     }
 
-    /// Creates a new file for each disk and removes the previous one. If another mount namespace still holds a file
-    /// system that is unmounted here, the kernel would treat the same file as the same disk.
-    fn next_image(&mut self) -> PathBuf {
-        _ = fs::remove_file(self.dir.join(format!("image-{}", self.images)));
-        self.images += 1;
-        self.dir.join(format!("image-{}", self.images))
+    /// Recovers the disks as cuts of a life leave them. Returns those that live on, and what readers have seen of them.
+    fn cut_life(
+        &mut self,
+        life: &Life,
+        scorers: &Scorers,
+        tally: &mut Tally,
+    ) -> Result<(Vec<Vec<u8>>, Vec<u8>), String> {
+        let cuts = life.cuts(self.setting.cuts_per_life, &mut self.rng);
+        let lives_on = self.rng.usize(..cuts.len());
+        let mut next = None;
+        for (at, cut) in cuts.into_iter().enumerate() {
+            tally.cuts += 1;
+            let mut disks = Vec::new();
+            for ((log, base), cut) in life.logs.iter().zip(&life.bases).zip(&cut) {
+                let (disk, lost) = log.disk_after(base, *cut, &mut self.rng);
+                tally.writes_lost += lost;
+                disks.push(disk);
+            }
+            let sighted = life.sighted(&cut);
+            tally.seen_bytes += sighted.len();
+            let seen = longer(&self.seen, sighted);
+            let images = self.write_images(&disks);
+            let garbled = self
+                .recover(&images, scorers.clone(), &seen, &life.export, tally)
+                .map_err(|fault| {
+                    format!(
+                        "cut {cut:?} of {:?}: {fault}",
+                        life.entries_within(&life.end)
+                    )
+                })?;
+            // Readers of the next life exist before its daemon has repaired the export.
+            if !garbled && (at <= lives_on || next.is_none()) {
+                next = Some((disks, seen));
+            }
+        }
+        next.ok_or_else(|| "no cut lives on".to_owned())
     }
 
-    /// Runs the daemon and its scorers on the disk until the power is cut.
-    fn live(&mut self, image: &Path, steps: Vec<Step>) -> Result<Life, String> {
-        let base = fs::read(image).unwrap();
-        let log = self.dir.join("write-log");
-        let device = BlockDevice::logged(&image.with_extension("device"), image, &log);
-        // A short commit interval, so that cuts also find data that no sync of the daemon had requested.
-        let mounted = Mounted::image(device.path(), &self.dir.join("mount"), "commit=1");
-        let root = root_of(&mounted);
+    /// Returns the paths of new files for the disks and removes the previous ones. If another mount namespace still holds a
+    /// file system that is unmounted here, the kernel would treat the same file as the same disk.
+    fn next_images(&mut self) -> Vec<PathBuf> {
+        let disks = 1 + u32::from(self.setting.has_state_disk);
+        let path = |number| self.dir.join(format!("image-{number}"));
+        for number in (self.images + 1).saturating_sub(disks)..=self.images {
+            _ = fs::remove_file(path(number));
+        }
+        let first = self.images + 1;
+        self.images += disks;
+        (first..=self.images)
+            .map(|number| self.dir.join(format!("image-{number}")))
+            .collect()
+    }
+
+    fn write_images(&mut self, disks: &[Vec<u8>]) -> Vec<PathBuf> {
+        let images = self.next_images();
+        for (image, disk) in images.iter().zip(disks) {
+            fs::write(image, disk).unwrap();
+        }
+        images
+    }
+
+    fn mount<'i>(&self, images: impl IntoIterator<Item = &'i PathBuf>) -> Disks {
+        let mount = |(number, image): (usize, &PathBuf)| {
+            let dir = self.dir.join(format!("mount-{number}"));
+            self.setting.file_system.mount(image, &dir)
+        };
+        Disks(images.into_iter().enumerate().map(mount).collect())
+    }
+
+    /// Runs the daemon and its scorers on the disks until the power is cut.
+    fn live(&mut self, images: &[PathBuf], steps: Vec<Step>) -> Result<Life, String> {
+        let bases = images.iter().map(|image| fs::read(image).unwrap());
+        let bases = bases.collect();
+        let log_of = |image: &PathBuf| image.with_extension("write-log");
+        let logs: Vec<PathBuf> = images.iter().map(log_of).collect();
+        let devices = images
+            .iter()
+            .zip(&logs)
+            .map(|(image, log)| BlockDevice::logged(&image.with_extension("device"), image, log));
+        let devices: Vec<BlockDevice> = devices.collect();
+        let paths: Vec<PathBuf> = devices
+            .iter()
+            .map(|device| device.path().to_owned())
+            .collect();
+        let mounted = self.mount(&paths);
+        let root = mounted.root();
         fs::create_dir_all(&root).unwrap();
-        let watcher = Watcher::start(&export_path(&root), &log);
+        let watcher = Watcher::start(&export_path(&root), &logs);
         let reader = ReaderThread::start(&export_path(&root));
         let pause = Duration::from_micros(self.rng.u64(100..3_000));
         let scorer = Scorer::start(&root, pause, steps);
         let kills = self.rng.usize(..3);
         for _ in 0..kills {
-            let mut daemon = self.start(&root);
+            let mut daemon = self.start(&mounted);
             daemon.live_for(Duration::from_millis(self.rng.u64(..300)))?;
             daemon.kill_9().map_err(|error| error.to_string())?;
             self.sync_some(&root);
         }
-        let mut daemon = self.start(&root);
+        let mut daemon = self.start(&mounted);
         scorer.finish(|| daemon.check_running())?;
         // On a busy host it may take long until there is data to lose.
         let seen = self.seen.len() as u64;
@@ -221,26 +444,32 @@ impl Chain {
             Ok(fs::metadata(export_path(&root)).is_ok_and(|export| export.len() > seen))
         })?;
         daemon.live_for(Duration::from_millis(self.rng.u64(..400)))?;
-        let log_bytes = fs::metadata(&log).unwrap().len();
+        let end = lengths_of(&logs).unwrap();
         daemon.kill_9().map_err(|error| error.to_string())?;
         reader.finish()?;
         let sightings = watcher.finish();
         let export = fs::read(export_path(&root)).unwrap_or_default();
         must_begin_with(&export, &self.seen)?;
-        drop(mounted);
-        Ok(Life {
-            base,
-            device,
-            log,
-            sightings,
+        drop((mounted, devices));
+        let read = |log: &PathBuf| WriteLog::new(fs::read(log).unwrap());
+        // What follows the end is the unmounting.
+        let is_alive = |moment: &LogLengths| moment.iter().zip(&end).all(|(len, end)| len <= end);
+        let moments = sightings.moments.into_iter().filter(is_alive).collect();
+        let life = Life {
+            bases,
+            logs: logs.iter().map(read).collect(),
+            sightings: sightings.of_export,
+            moments,
             export,
-            log_bytes,
-        })
+            end,
+        };
+        logs.iter().for_each(|log| fs::remove_file(log).unwrap());
+        Ok(life)
     }
 
-    fn start(&mut self, root: &Path) -> Daemon {
+    fn start(&mut self, disks: &Disks) -> Daemon {
         let checkpoint_bytes = *self.rng.choice(&[4 << 10, 32 << 10, 16 << 20]).unwrap();
-        let mut command = distilld(root, &["run"]);
+        let mut command = disks.distilld(&["run"]);
         command.env("DISTILLD_CHECKPOINT_BYTES", checkpoint_bytes.to_string());
         Daemon::start(&mut command, &self.dir.join("daemon.log")).unwrap()
     }
@@ -259,15 +488,20 @@ impl Chain {
     /// whether the cut left complete lines in the export that were never written.
     fn recover(
         &mut self,
-        image: &Path,
+        images: &[PathBuf],
         mut scorers: Scorers,
         seen: &[u8],
         export_ever: &[u8],
         tally: &mut Tally,
     ) -> Result<bool, String> {
-        let mounted = Mounted::image(image, &self.dir.join("mount"), "noatime");
-        let root = root_of(&mounted);
-        fs::create_dir_all(&root).unwrap();
+        let disks = self.mount(images);
+        let root = disks.root();
+        // A cut may remove the directory of a stream: btrfs syncs a file without the directories of others. Without it, or
+        // with an empty one on a device of another number, the daemon reports that the lake is incomplete: its file system
+        // may not be mounted.
+        for stream in Stream::BOTH {
+            fs::create_dir_all(stream.path(&root, "2000/01/01")).unwrap();
+        }
         let left = fs::read(export_path(&root)).unwrap_or_default();
         let right = whole_lines(&left[..common_len(&left, export_ever)]);
         tally.rows_rewritten += usize::from(right.len() < seen.len());
@@ -281,24 +515,24 @@ impl Chain {
         let steps = scorers.next_steps(1.0, &mut self.rng);
         // The scorers may start before the daemon.
         if self.rng.bool() {
-            self.once(&root, &seen, &ever, tally)?;
-            check_account(&root, &scorers, Compared::Lines)?;
+            self.once(&disks, &seen, &ever, tally)?;
+            check_account(&disks, &scorers, Compared::Lines)?;
         }
         let scorer = Scorer::start(&root, Duration::ZERO, steps);
         scorer.finish(|| Ok(()))?;
-        self.once(&root, &seen, &ever, tally)?;
+        self.once(&disks, &seen, &ever, tally)?;
         let export = fs::read(export_path(&root)).unwrap_or_default();
         tally.rows += export.iter().filter(|byte| **byte == b'\n').count();
         if scorers.lose_no_line() {
             let naive = naive_batch(&read_pairs(&OsStorage, &root).unwrap(), false);
             multiset_difference(&export, &naive.rows).map_or(Ok(()), Err)?;
             ledger_fault(&export, &ledger_of(&root), &naive).map_or(Ok(()), Err)?;
-            self.must(distilld(&root, &["verify"]))?;
-            check_account(&root, &scorers, Compared::All)?;
+            self.must(disks.distilld(&["verify"]))?;
+            check_account(&disks, &scorers, Compared::All)?;
         } else {
             // If one of two equal lines is lost, `verify` correctly reports a difference: two rows, and one line that
             // earns them.
-            check_account(&root, &scorers, Compared::Lines)?;
+            check_account(&disks, &scorers, Compared::Lines)?;
         }
         Ok(garbled)
     }
@@ -306,12 +540,13 @@ impl Chain {
     /// Catches up and compares.
     fn once(
         &self,
-        root: &Path,
+        disks: &Disks,
         seen: &[u8],
         ever: &BTreeMap<String, usize>,
         tally: &mut Tally,
     ) -> Result<(), String> {
-        let log = self.must(distilld(root, &["run", "--once"]))?;
+        let root = &disks.root();
+        let log = self.must(disks.distilld(&["run", "--once"]))?;
         let case = log.split("case=").nth(1).unwrap_or_default();
         let case = case.trim_start_matches('"').split_whitespace().next();
         let case = case.unwrap_or("unknown");
@@ -342,12 +577,13 @@ impl Chain {
 
 /// Asserts that every line is accounted for. If the cut removed a whole day-file, the lines that were read of it
 /// remain in the account.
-fn check_account(root: &Path, scorers: &Scorers, compared: Compared) -> Result<(), String> {
+fn check_account(disks: &Disks, scorers: &Scorers, compared: Compared) -> Result<(), String> {
+    let root = &disks.root();
     let compared = match scorers.lack_a_day_file(root) {
         true => Compared::AtLeast,
         false => compared,
     };
-    account_fault(root, compared).map_or(Ok(()), Err)
+    account_fault_by(disks.distilld(&[]), root, compared).map_or(Ok(()), Err)
 }
 
 /// Asserts that every row of the batch exists, and no row more often than in the batch or on the disk before the cut:
@@ -394,20 +630,9 @@ fn without_index(row: &str) -> String {
     format!("{name} {rest}")
 }
 
-fn root_of(mounted: &Mounted) -> PathBuf {
-    mounted.dir().join("lake")
-}
-
 fn ledger_of(root: &Path) -> Vec<u8> {
     let path = export_path(root).with_file_name("sft_retractions.jsonl");
     fs::read(path).unwrap_or_default()
-}
-
-fn distilld(root: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
-    command.env_clear().env("DISTILLD_SETTLE_MS", "50");
-    command.arg("--root").arg(root).args(arguments);
-    command
 }
 
 fn whole_lines(bytes: &[u8]) -> &[u8] {
@@ -435,47 +660,4 @@ fn must_begin_with(export: &[u8], seen: &[u8]) -> Result<(), String> {
     Err(format!(
         "{seen} bytes of the export were seen; of {export} that are there {common} are the same"
     ))
-}
-
-/// Records the length of the log for each observed length of the export.
-struct Watcher {
-    thread: JoinHandle<Vec<(u64, usize)>>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Watcher {
-    fn start(export: &Path, log: &Path) -> Self {
-        let (export, log) = (export.to_owned(), log.to_owned());
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let watch = move || {
-            let mut sightings = Vec::new();
-            _ = wait_until(LONG * 10, || {
-                sightings.extend(sighting(&export, &log, sightings.last()));
-                Ok(stopped.load(Ordering::Acquire))
-            });
-            sightings
-        };
-        Self {
-            thread: thread::spawn(watch),
-            stop,
-        }
-    }
-
-    fn finish(self) -> Vec<(u64, usize)> {
-        self.stop.store(true, Ordering::Release);
-        self.thread.join().unwrap()
-    }
-}
-
-/// Reads the export first, so that the log as read afterwards covers the observed bytes.
-fn sighting(export: &Path, log: &Path, last: Option<&(u64, usize)>) -> Option<(u64, usize)> {
-    let from = last.map_or(0, |(_, len)| *len);
-    let file = fs::File::open(export).ok()?;
-    let len = file.metadata().ok()?.len() as usize;
-    let mut fresh = vec![0; len.saturating_sub(from)];
-    file.read_exact_at(&mut fresh, from as u64).ok()?;
-    let whole = whole_lines(&fresh).len();
-    let log_bytes = fs::metadata(log).ok()?.len();
-    (whole > 0).then_some((log_bytes, from + whole))
 }

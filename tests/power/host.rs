@@ -15,7 +15,15 @@ pub const HOST_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Returns whether the host has everything a test needs. Otherwise fails in CI and prints the reason elsewhere.
 pub fn has(programs: &[&str]) -> bool {
-    let lack = lack_of(programs);
+    has_all(lack_of(programs))
+}
+
+/// As [`has`], for a file system of the kernel.
+pub fn has_kernel_file_system(is_known: bool, file_system: &str) -> bool {
+    has_all((!is_known).then(|| format!("the kernel has no {file_system}")))
+}
+
+fn has_all(lack: Option<String>) -> bool {
     if let Some(lack) = &lack {
         let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
         assert!(!in_ci, "this test cannot run: {lack}");

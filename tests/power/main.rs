@@ -16,6 +16,8 @@ mod support;
 
 /// Block devices that log writes or fail to read.
 mod block_device;
+/// The file systems on which power is cut.
+mod file_systems;
 /// Requirements of the host; images, file systems and mounts that are removed after each test.
 mod host;
 /// The logged writes that survive a power cut.
@@ -23,6 +25,9 @@ mod write_log;
 
 /// Scorers that lose the ends of their day-files in a cut and continue.
 mod scorers;
+
+/// What readers and logs had at each moment before a cut.
+mod sightings;
 
 /// Power cuts under the real daemon.
 mod cuts;

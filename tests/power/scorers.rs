@@ -131,15 +131,16 @@ impl Scorers {
     }
 }
 
-/// Returns the next bytes, on a new line at random, and always where the previous line may be accepted as it is.
+/// Returns the next bytes, on a new line at random, and always where the previous line may be accepted as it is, or where
+/// it and the next one would be one record: evidence of another run, which a further cut may remove again.
 fn going_on(left: &[u8], next: &[u8], rng: &mut Rng) -> Vec<u8> {
-    let tail = left
-        .rsplit(|byte| *byte == b'\n')
-        .next()
-        .unwrap_or_default();
-    let tail = String::from_utf8_lossy(tail);
-    let is_whole = naive_json::parse(tail.trim()).is_some();
-    let newline: &[u8] = if is_whole || rng.bool() { b"\n" } else { b"" };
+    let tail = left.rsplit(|byte| *byte == b'\n').next();
+    let tail = tail.unwrap_or_default();
+    let first = next.split(|byte| *byte == b'\n').next();
+    let joined = [tail, first.unwrap_or_default()].concat();
+    let is_whole = |line: &[u8]| naive_json::parse(String::from_utf8_lossy(line).trim()).is_some();
+    let ends_line = !tail.is_empty() && (is_whole(tail) || is_whole(&joined));
+    let newline: &[u8] = if ends_line || rng.bool() { b"\n" } else { b"" };
     [newline, next].concat()
 }
 
@@ -164,4 +165,23 @@ fn interleaved(one: Vec<Step>, other: Vec<Step>, rng: &mut Rng) -> Vec<Step> {
         steps.extend(if from_one { one.next() } else { other.next() });
     }
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_of_a_line_never_completes_a_lost_one() {
+        let next = b"\"text\":\"said\"}\n{}\n";
+        for (left, ends_line) in [
+            (&b"{}\n{\"run_id\":\"a\"}"[..], true),
+            (b"{}\n{\"run_id\":\"a\",", true),
+            (b"{}\n{\"run_id\":\"a", false),
+        ] {
+            let all =
+                (0..20).all(|seed| going_on(left, next, &mut Rng::with_seed(seed))[0] == b'\n');
+            assert_eq!(all, ends_line, "{}", String::from_utf8_lossy(left));
+        }
+    }
 }

@@ -7,8 +7,12 @@ use fastrand::Rng;
 
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const SECTOR: usize = 512;
-/// Offset of the end of an ext4 superblock.
-const SUPERBLOCK_END: usize = 2_048;
+/// Where the superblocks of ext4 and xfs, and the two of btrfs are.
+const SUPERBLOCKS: [Range<usize>; 3] = [
+    0..2_048,
+    64 << 10..68 << 10,
+    64 << 20..(64 << 20) + (4 << 10),
+];
 const FLUSH: u64 = 1;
 const DISCARD: u64 = 4;
 const MARK: u64 = 8;
@@ -125,7 +129,9 @@ impl WriteLog {
 /// Returns whether an entry writes to the superblock, which is never torn: mounting would then need a repair of the file
 /// system, which tests nothing of distilld.
 fn is_superblock(entry: &Entry) -> bool {
-    entry.offset < SUPERBLOCK_END
+    let end = entry.offset + entry.data.len();
+    let meets = |at: &Range<usize>| entry.offset < at.end && at.start < end;
+    SUPERBLOCKS.iter().any(meets)
 }
 
 #[cfg(test)]

@@ -5,10 +5,17 @@ use std::path::Path;
 
 use fastrand::Rng;
 
-use crate::support::fuzz_checks::TARGETS;
+use crate::support::fuzz_checks::{TARGETS, history};
+use crate::support::tools::number_from;
 
 /// Random inputs per target.
 const CASES: u64 = 400;
+/// Random histories; the variables select the number and the seed of the first one.
+const HISTORIES: u64 = 400;
+const HISTORIES_VARIABLE: &str = "DISTILLD_HISTORIES";
+const SEED_VARIABLE: &str = "DISTILLD_HISTORIES_SEED";
+/// Maximum length of a random history.
+const HISTORY_BYTES_MAX: usize = 160;
 
 fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -60,5 +67,19 @@ fn mutated_corpora_satisfy_their_checks() {
             println!("{name}, seed {seed}");
             check(&input);
         }
+    }
+}
+
+#[test]
+fn random_histories_satisfy_their_check() {
+    let first = number_from(SEED_VARIABLE).unwrap_or_else(|| fastrand::u64(..));
+    for n in 0..number_from(HISTORIES_VARIABLE).unwrap_or(HISTORIES) {
+        let seed = first.wrapping_add(n);
+        let mut rng = Rng::with_seed(seed);
+        let len = rng.usize(..HISTORY_BYTES_MAX);
+        let input: Vec<u8> = (0..len).map(|_| rng.u8(..)).collect();
+        // The test runner prints this only if the check fails.
+        println!("{SEED_VARIABLE}={seed}");
+        history(&input);
     }
 }

@@ -38,6 +38,8 @@ mod control;
 mod crash;
 /// The real daemon: what it follows, how it ends, what it refuses, its cost.
 mod daemon;
+/// A flipped bit anywhere in the state, and errors of its disk.
+mod damaged;
 /// The readers of an export and its ledger: `rows`, `cite`, `verify --at`.
 mod dataset;
 /// Exports that are edited before the part that an append verifies, and those that were only touched.

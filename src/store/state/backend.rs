@@ -1,4 +1,4 @@
-//! The file under redb: checksummed, with failed syncs remembered.
+//! The file under redb: checksummed, with failed calls recorded.
 
 use crate::platform::storage::{StorageFile, read_full_at, write_all_at};
 use crate::store::state::*;
@@ -6,9 +6,8 @@ use redb::Database;
 use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-pub(crate) fn redb_builder() -> redb::Builder {
+pub(super) fn redb_builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
     builder
@@ -16,36 +15,49 @@ pub(crate) fn redb_builder() -> redb::Builder {
 
 /// redb's file, through the one storage interface, so that a simulated crash reaches it too.
 #[derive(Debug)]
-pub(crate) struct Backend {
-    pub(super) file: Arc<dyn StorageFile>,
-    pub(super) sync_failed: Arc<AtomicBool>,
+pub(super) struct Backend {
+    file: Arc<dyn StorageFile>,
+    failures: Arc<Failures>,
+}
+
+impl Backend {
+    /// Reads and writes `file` through checksums, and records failed calls in `failures`.
+    pub(super) fn new(file: Arc<dyn StorageFile>, failures: &Arc<Failures>) -> Self {
+        Self {
+            file: Arc::new(CheckedFile::new(file)),
+            failures: Arc::clone(failures),
+        }
+    }
+
+    fn recorded<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.inspect_err(|error| self.failures.record(error))
+    }
 }
 
 impl redb::StorageBackend for Backend {
     fn len(&self) -> Result<u64, io::Error> {
-        Ok(self.file.stat()?.len_bytes)
+        Ok(self.recorded(self.file.stat())?.len_bytes)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let read = read_full_at(&*self.file, out, offset)?;
-        if read == out.len() {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
+        let read = read_full_at(&*self.file, out, offset);
+        let whole = read.and_then(|read| match read == out.len() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        });
+        self.recorded(whole)
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.file.set_len(len)
+        self.recorded(self.file.set_len(len))
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        self.file
-            .sync_data()
-            .inspect_err(|_| self.sync_failed.store(true, Ordering::SeqCst))
+        let synced = self.file.sync_data();
+        synced.inspect_err(|error| self.failures.record_sync(error))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        write_all_at(&*self.file, data, offset)
+        self.recorded(write_all_at(&*self.file, data, offset))
     }
 }

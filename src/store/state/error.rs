@@ -1,4 +1,4 @@
-//! Errors of the state.
+//! Errors of the state, and those of single calls before their cause is known.
 
 use crate::store::state::blocks::DamagedBlock;
 use std::fmt::Debug;
@@ -24,26 +24,13 @@ impl StateError {
     pub(crate) fn damaged(error: impl std::fmt::Display) -> Self {
         Self::Damaged(error.to_string())
     }
-}
 
-impl From<redb::Error> for StateError {
-    fn from(error: redb::Error) -> Self {
-        match error {
-            // No system call fails with this kind: redb reports it for bytes that it did not write or that are
-            // missing.
-            redb::Error::Io(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-                ) =>
-            {
-                Self::damaged(error)
-            }
-            redb::Error::Io(error) => Self::Io(error),
-            redb::Error::PreviousIo => {
-                Self::Io(io::Error::other("an earlier write to the state failed"))
-            }
-            other => Self::damaged(other),
+    /// Returns the same error once more, for another caller.
+    pub(super) fn again(&self) -> Self {
+        match self {
+            Self::Io(error) => error.into(),
+            Self::Sync(error) => Self::Sync(error.clone()),
+            Self::Damaged(what) => Self::Damaged(what.clone()),
         }
     }
 }
@@ -54,11 +41,44 @@ impl From<DamagedBlock> for StateError {
     }
 }
 
+impl From<&io::Error> for StateError {
+    /// Returns the error of a call to the state's file.
+    fn from(error: &io::Error) -> Self {
+        // No system call fails with this kind: it is reported for bytes that were not written or are missing.
+        match (error.kind(), error.raw_os_error()) {
+            (io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof, _) => Self::damaged(error),
+            (_, Some(errno)) => Self::Io(io::Error::from_raw_os_error(errno)),
+            (kind, None) => Self::Io(io::Error::new(kind, error.to_string())),
+        }
+    }
+}
+
+/// An error of a call to redb or of a value in it. It becomes a [`StateError`] only through
+/// [`Failures::cause`](crate::store::state::failures::Failures::cause), because redb refuses all calls after a failed one
+/// without the reason.
+#[derive(Debug)]
+pub(super) enum CallError {
+    Redb(redb::Error),
+    State(StateError),
+}
+
+impl From<StateError> for CallError {
+    fn from(error: StateError) -> Self {
+        Self::State(error)
+    }
+}
+
+impl From<DamagedBlock> for CallError {
+    fn from(error: DamagedBlock) -> Self {
+        Self::State(error.into())
+    }
+}
+
 macro_rules! from_redb {
     ($($error:ty),*) => {$(
-        impl From<$error> for StateError {
+        impl From<$error> for CallError {
             fn from(error: $error) -> Self {
-                redb::Error::from(error).into()
+                Self::Redb(error.into())
             }
         }
     )*};

@@ -3,7 +3,7 @@
 use crate::pair::accounting::Account;
 use crate::pair::checkpoint::FORMAT;
 use crate::store::export::{ExportMark, ScrubState};
-use crate::store::state::error::StateError;
+use crate::store::state::error::{CallError, StateError};
 use crate::store::state::{blocks, *};
 use redb::{ReadTransaction, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,7 @@ impl Default for Header {
     }
 }
 
-pub(crate) fn read_header(transaction: &ReadTransaction) -> Result<Header, StateError> {
+pub(super) fn read_header(transaction: &ReadTransaction) -> Result<Header, CallError> {
     let table = transaction.open_table(HEADER)?;
     let value = table
         .get(())?
@@ -82,15 +82,15 @@ pub(crate) fn read_header(transaction: &ReadTransaction) -> Result<Header, State
             "it is of format {}, this distilld writes {FORMAT}",
             header.format
         );
-        return Err(StateError::Damaged(what));
+        return Err(StateError::Damaged(what).into());
     }
     Ok(header)
 }
 
-pub(crate) fn write_header(
+pub(super) fn write_header(
     transaction: &WriteTransaction,
     header: &Header,
-) -> Result<(), StateError> {
+) -> Result<(), CallError> {
     transaction
         .open_table(HEADER)?
         .insert((), encode(header)?.as_slice())?;

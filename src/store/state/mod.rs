@@ -26,11 +26,13 @@ use crate::store::state::header::{Header, read_header, write_header};
 
 use crate::store::state::backend::{Backend, redb_builder};
 
-use crate::store::state::error::StateError;
+use crate::store::state::error::{CallError, StateError};
+use crate::store::state::failures::Failures;
 
 pub mod backend;
 pub mod blocks;
 pub mod error;
+mod failures;
 pub mod header;
 mod view;
 mod write;
@@ -43,7 +45,6 @@ use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::{Database, Durability, ReadableDatabase as _, TableDefinition, WriteTransaction};
 
@@ -53,8 +54,7 @@ use crate::platform::checksummed_file::CheckedFile;
 use crate::platform::storage::Storage;
 use crate::store::export::Segment;
 use write::{
-    insert_claimable, merge_into, remove_blocks, remove_claims, remove_dead_letters, wait_again,
-    write_checkpoint, write_dead_letters, write_ledger, write_path, write_segments,
+    create_tables, insert_claimable, reset_pair, write_ledger, write_pair, write_segments,
 };
 
 type Blocks = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -136,7 +136,7 @@ pub struct State {
     segments: Vec<Segment>,
     /// Changes of the ledger to be taken in by the next commit.
     ledger: LedgerChanges,
-    sync_failed: Arc<AtomicBool>,
+    failures: Arc<Failures>,
 }
 
 impl Debug for State {
@@ -154,33 +154,17 @@ impl State {
     /// The file cannot be created or redb fails.
     pub fn create(storage: &dyn Storage, path: &Path) -> Result<Self, StateError> {
         let file = storage.create(path).map_err(StateError::Io)?;
-        let sync_failed = Arc::default();
-        let backend = Backend {
-            file: Arc::new(CheckedFile::new(file)),
-            sync_failed: Arc::clone(&sync_failed),
-        };
-        let database = redb_builder().create_with_backend(backend)?;
-        let state = Self {
-            database,
+        let failures = Arc::default();
+        let backend = Backend::new(file, &failures);
+        let database = redb_builder().create_with_backend(backend);
+        let mut state = Self {
+            database: database.map_err(|error| failures.cause(error.into()))?,
             header: Header::new(),
             segments: Vec::new(),
             ledger: LedgerChanges::default(),
-            sync_failed,
+            failures,
         };
-        let transaction = state.begin_write()?;
-        transaction.open_table(PAIRS)?;
-        transaction.open_table(PATHS)?;
-        transaction.open_table(INODES)?;
-        transaction.open_table(EVIDENCE)?;
-        transaction.open_table(SCORED)?;
-        transaction.open_table(CLAIMABLE)?;
-        transaction.open_table(DEAD_LETTERS)?;
-        transaction.open_table(SEGMENTS)?;
-        transaction.open_table(LEDGER_SEGMENTS)?;
-        transaction.open_table(LEDGER_ROWS)?;
-        transaction.open_table(ORDERS)?;
-        write_header(&transaction, &state.header)?;
-        transaction.commit()?;
+        state.write(Header::new(), create_tables)?;
         if let Some(dir) = path.parent() {
             storage.sync_dir(dir).map_err(StateError::Io)?;
         }
@@ -199,30 +183,22 @@ impl State {
             return Err(StateError::damaged("the file is empty"));
         }
         // redb may panic on a file that it did not write; the state is hostile input (a lost sector, a bad copy).
-        let sync_failed = Arc::new(AtomicBool::new(false));
-        let backend = Backend {
-            file: Arc::new(CheckedFile::new(file)),
-            sync_failed: Arc::clone(&sync_failed),
-        };
+        let failures = Arc::default();
+        let backend = Backend::new(file, &failures);
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let database = redb_builder().create_with_backend(backend)?;
             let header = read_header(&database.begin_read()?)?;
             Ok((database, header))
         }))
-        .unwrap_or_else(|_| Err(StateError::damaged("opening it made the store panic")));
-        match opened {
-            Err(error) if sync_failed.load(Ordering::SeqCst) => {
-                Err(StateError::Sync(error.to_string()))
-            }
-            Err(error) => Err(error),
-            Ok((database, header)) => Ok(Self {
-                database,
-                header,
-                segments: Vec::new(),
-                ledger: LedgerChanges::default(),
-                sync_failed,
-            }),
-        }
+        .unwrap_or_else(|_| Err(StateError::damaged("opening it made the store panic").into()));
+        let (database, header) = opened.map_err(|error| failures.cause(error))?;
+        Ok(Self {
+            database,
+            header,
+            segments: Vec::new(),
+            ledger: LedgerChanges::default(),
+            failures,
+        })
     }
 
     /// Returns the header of the last checkpoint.
@@ -236,8 +212,10 @@ impl State {
     /// # Errors
     /// redb fails.
     pub fn view(&self) -> Result<StateView, StateError> {
+        let transaction = self.database.begin_read();
         Ok(StateView {
-            transaction: self.database.begin_read()?,
+            transaction: transaction.map_err(|error| self.failures.cause(error.into()))?,
+            failures: Arc::clone(&self.failures),
         })
     }
 
@@ -260,18 +238,11 @@ impl State {
         header: Header,
         pairs: &[PairWrite<'_>],
     ) -> Result<(), StateError> {
-        let transaction = self.begin_write()?;
-        for pair in pairs {
-            write_checkpoint(&transaction, pair.id, pair.checkpoint)?;
-            if pair.is_new {
-                write_path(&transaction, pair.id, &pair.checkpoint.path)?;
-            }
-            merge_into::<EvidenceLine>(&transaction, EVIDENCE, pair.id, &pair.evidence)?;
-            merge_into::<ScoredLine>(&transaction, SCORED, pair.id, &pair.entries)?;
-            write_dead_letters(&transaction, pair.id, pair.dead_letters)?;
-            remove_claims(&transaction, pair.claims)?;
-        }
-        self.commit(transaction, header)
+        self.write(header, |transaction| {
+            pairs
+                .iter()
+                .try_for_each(|pair| write_pair(transaction, pair))
+        })
     }
 
     /// Removes what was read of sources in one durable transaction.
@@ -279,26 +250,11 @@ impl State {
     /// # Errors
     /// redb fails; nothing is removed then.
     pub fn reset(&mut self, header: Header, pairs: &[PairReset]) -> Result<(), StateError> {
-        let transaction = self.begin_write()?;
-        for pair in pairs {
-            let id = pair.id;
-            write_checkpoint(&transaction, id, &pair.checkpoint)?;
-            for reset in &pair.sources {
-                match reset {
-                    Reset::Scored(claimable) => {
-                        remove_blocks(&transaction, SCORED, id)?;
-                        remove_dead_letters(&transaction, id, false)?;
-                        insert_claimable(&transaction, claimable)?;
-                    }
-                    Reset::Evidence(now_s) => {
-                        remove_blocks(&transaction, EVIDENCE, id)?;
-                        remove_dead_letters(&transaction, id, true)?;
-                        wait_again(&transaction, id, *now_s)?;
-                    }
-                }
-            }
-        }
-        self.commit(transaction, header)
+        self.write(header, |transaction| {
+            pairs
+                .iter()
+                .try_for_each(|pair| reset_pair(transaction, pair))
+        })
     }
 
     /// Adds rows that no known line has earned. They become durable with the next durable commit.
@@ -306,13 +262,11 @@ impl State {
     /// # Errors
     /// redb fails.
     pub fn add_claimable(&mut self, claims: &[UnclaimedRow]) -> Result<(), StateError> {
-        let transaction = self.begin_write()?;
-        insert_claimable(&transaction, claims)?;
         let header = Header {
             claimable: self.header.claimable + claims.len() as u64,
             ..self.header.clone()
         };
-        self.commit(transaction, header)
+        self.write(header, |transaction| insert_claimable(transaction, claims))
     }
 
     /// Writes the header alone.
@@ -320,35 +274,40 @@ impl State {
     /// # Errors
     /// redb fails.
     pub fn write_header(&mut self, header: Header) -> Result<(), StateError> {
-        let transaction = self.begin_write()?;
-        self.commit(transaction, header)
+        self.write(header, |_| Ok(()))
     }
 
-    fn begin_write(&self) -> Result<WriteTransaction, StateError> {
+    /// Runs `work` and writes the header in one durable transaction.
+    fn write(
+        &mut self,
+        header: Header,
+        work: impl FnOnce(&WriteTransaction) -> Result<(), CallError>,
+    ) -> Result<(), StateError> {
+        let written = self.try_write(&header, work);
+        if let Some(error) = self.failures.sync_failure() {
+            return Err(error);
+        }
+        written.map_err(|error| self.failures.cause(error))?;
+        self.header = header;
+        Ok(())
+    }
+
+    fn try_write(
+        &mut self,
+        header: &Header,
+        work: impl FnOnce(&WriteTransaction) -> Result<(), CallError>,
+    ) -> Result<(), CallError> {
         let mut transaction = self.database.begin_write()?;
         transaction
             .set_durability(Durability::Immediate)
             .map_err(StateError::damaged)?;
         // Without it an unclean start reads the whole file before READY.
         transaction.set_quick_repair(true);
-        Ok(transaction)
-    }
-
-    fn commit(&mut self, transaction: WriteTransaction, header: Header) -> Result<(), StateError> {
+        work(&transaction)?;
         write_segments(&transaction, SEGMENTS, &std::mem::take(&mut self.segments))?;
         write_ledger(&transaction, std::mem::take(&mut self.ledger))?;
-        write_header(&transaction, &header)?;
-        let committed = transaction.commit();
-        if self.sync_failed.load(Ordering::SeqCst) {
-            return Err(StateError::Sync(
-                committed
-                    .err()
-                    .map_or_else(String::new, |error| error.to_string()),
-            ));
-        }
-        committed?;
-        self.header = header;
-        Ok(())
+        write_header(&transaction, header)?;
+        Ok(transaction.commit()?)
     }
 }
 

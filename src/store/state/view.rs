@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable as _};
 
@@ -14,7 +15,8 @@ use crate::record::keys::{RowKey, RunKey};
 use crate::store::ledger::{Order, RowFlags};
 use crate::store::state::blocks;
 use crate::store::state::blocks::DamagedBlock;
-use crate::store::state::error::StateError;
+use crate::store::state::error::{CallError, StateError};
+use crate::store::state::failures::Failures;
 use crate::store::state::header::decode;
 use crate::store::state::{
     Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, INODES, LEDGER_ROWS, LEDGER_SEGMENTS, ORDERS, PAIRS,
@@ -24,6 +26,7 @@ use crate::store::state::{
 /// A view of the state at one moment; shared by the threads that read day-files.
 pub struct StateView {
     pub(super) transaction: ReadTransaction,
+    pub(super) failures: Arc<Failures>,
 }
 
 impl Debug for StateView {
@@ -33,16 +36,25 @@ impl Debug for StateView {
 }
 
 impl StateView {
+    /// Runs `work` on the tables. An error of it has its cause.
+    fn read<T>(
+        &self,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, CallError>,
+    ) -> Result<T, StateError> {
+        work(&self.transaction).map_err(|error| self.failures.cause(error))
+    }
+
     /// Returns the id of the pair at a relative path, if it is known.
     ///
     /// # Errors
     /// redb fails.
     pub fn pair_id(&self, path: &[u8]) -> Result<Option<PairId>, StateError> {
-        Ok(self
-            .transaction
-            .open_table(PATHS)?
-            .get(path)?
-            .map(|id| PairId(id.value())))
+        self.read(|tables| {
+            Ok(tables
+                .open_table(PATHS)?
+                .get(path)?
+                .map(|id| PairId(id.value())))
+        })
     }
 
     /// Returns the first pairs, at most `max`, whose path begins with `prefix`, in the order of their paths.
@@ -50,16 +62,18 @@ impl StateView {
     /// # Errors
     /// redb fails.
     pub fn pairs_below(&self, prefix: &[u8], max: usize) -> Result<Vec<PairId>, StateError> {
-        let table = self.transaction.open_table(PATHS)?;
-        let mut ids = Vec::new();
-        for entry in table.range(prefix..)?.take(max) {
-            let (path, id) = entry?;
-            if !path.value().starts_with(prefix) {
-                break;
+        self.read(|tables| {
+            let table = tables.open_table(PATHS)?;
+            let mut ids = Vec::new();
+            for entry in table.range(prefix..)?.take(max) {
+                let (path, id) = entry?;
+                if !path.value().starts_with(prefix) {
+                    break;
+                }
+                ids.push(PairId(id.value()));
             }
-            ids.push(PairId(id.value()));
-        }
-        Ok(ids)
+            Ok(ids)
+        })
     }
 
     /// Returns the pairs whose scored day-file had this inode when it was last read.
@@ -67,9 +81,11 @@ impl StateView {
     /// # Errors
     /// redb fails.
     pub fn pairs_with_inode(&self, inode: u64) -> Result<Vec<PairId>, StateError> {
-        let table = self.transaction.open_table(INODES)?;
-        let found = table.range((inode, 0)..=(inode, u32::MAX))?;
-        found.map(|found| Ok(PairId(found?.0.value().1))).collect()
+        self.read(|tables| {
+            let table = tables.open_table(INODES)?;
+            let found = table.range((inode, 0)..=(inode, u32::MAX))?;
+            found.map(|found| Ok(PairId(found?.0.value().1))).collect()
+        })
     }
 
     /// The checkpoint of a pair.
@@ -77,11 +93,13 @@ impl StateView {
     /// # Errors
     /// [`StateError::Damaged`] where it is missing or does not fit its checksum.
     pub fn checkpoint(&self, id: PairId) -> Result<PairCheckpoint, StateError> {
-        let table = self.transaction.open_table(PAIRS)?;
-        let value = table
-            .get(id.0)?
-            .ok_or_else(|| StateError::Damaged(format!("pair {id} is missing")))?;
-        decode(value.value())
+        self.read(|tables| {
+            let table = tables.open_table(PAIRS)?;
+            let value = table
+                .get(id.0)?
+                .ok_or_else(|| StateError::Damaged(format!("pair {id} is missing")))?;
+            Ok(decode(value.value())?)
+        })
     }
 
     /// Calls `visit` with every pair, in the order of their ids.
@@ -92,11 +110,13 @@ impl StateView {
         &self,
         mut visit: impl FnMut(PairId, PairCheckpoint),
     ) -> Result<(), StateError> {
-        for pair in self.transaction.open_table(PAIRS)?.iter()? {
-            let (id, value) = pair?;
-            visit(PairId(id.value()), decode(value.value())?);
-        }
-        Ok(())
+        self.read(|tables| {
+            for pair in tables.open_table(PAIRS)?.iter()? {
+                let (id, value) = pair?;
+                visit(PairId(id.value()), decode(value.value())?);
+            }
+            Ok(())
+        })
     }
 
     /// Returns the location of a run's evidence in the pair's evidence day-file.
@@ -150,15 +170,17 @@ impl StateView {
         id: PairId,
         mut visit: impl FnMut(T),
     ) -> Result<(), StateError> {
-        let table = self.transaction.open_table(table)?;
-        let (from, to) = range_of(id, &[], &[]);
-        for block in table.range::<&[u8]>(from.as_slice()..=to.as_slice())? {
-            let (_, block) = block?;
-            for bytes in blocks::entries_of::<T>(block.value())?.chunks_exact(T::LEN) {
-                visit(T::unpack(bytes).ok_or(DamagedBlock)?);
+        self.read(|tables| {
+            let table = tables.open_table(table)?;
+            let (from, to) = range_of(id, &[], &[]);
+            for block in table.range::<&[u8]>(from.as_slice()..=to.as_slice())? {
+                let (_, block) = block?;
+                for bytes in blocks::entries_of::<T>(block.value())?.chunks_exact(T::LEN) {
+                    visit(T::unpack(bytes).ok_or(DamagedBlock)?);
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Returns the unclaimed rows with this key, first row first.
@@ -166,18 +188,20 @@ impl StateView {
     /// # Errors
     /// redb fails.
     pub fn claimable(&self, row: RowKey) -> Result<Vec<UnclaimedRow>, StateError> {
-        let table = self.transaction.open_table(CLAIMABLE)?;
-        let mut claims = Vec::new();
-        for found in table.range((&row.0, 0, 0)..=(&row.0, u32::MAX, u64::MAX))? {
-            let (_, found_scope, row_offset) = found?.0.value();
-            claims.push(UnclaimedRow {
-                row,
-                scope: PairId(found_scope),
-                row_offset,
-            });
-        }
-        claims.sort_by_key(|claim| claim.row_offset);
-        Ok(claims)
+        self.read(|tables| {
+            let table = tables.open_table(CLAIMABLE)?;
+            let mut claims = Vec::new();
+            for found in table.range((&row.0, 0, 0)..=(&row.0, u32::MAX, u64::MAX))? {
+                let (_, found_scope, row_offset) = found?.0.value();
+                claims.push(UnclaimedRow {
+                    row,
+                    scope: PairId(found_scope),
+                    row_offset,
+                });
+            }
+            claims.sort_by_key(|claim| claim.row_offset);
+            Ok(claims)
+        })
     }
 
     /// Returns all unclaimed rows, first row first.
@@ -185,19 +209,21 @@ impl StateView {
     /// # Errors
     /// redb fails.
     pub fn unclaimed_rows(&self) -> Result<Vec<UnclaimedRow>, StateError> {
-        let table = self.transaction.open_table(CLAIMABLE)?;
-        let mut rows = Vec::new();
-        for found in table.iter()? {
-            let (key, _) = found?;
-            let (row, scope, row_offset) = key.value();
-            rows.push(UnclaimedRow {
-                row: RowKey(*row),
-                scope: PairId(scope),
-                row_offset,
-            });
-        }
-        rows.sort_by_key(|row| row.row_offset);
-        Ok(rows)
+        self.read(|tables| {
+            let table = tables.open_table(CLAIMABLE)?;
+            let mut rows = Vec::new();
+            for found in table.iter()? {
+                let (key, _) = found?;
+                let (row, scope, row_offset) = key.value();
+                rows.push(UnclaimedRow {
+                    row: RowKey(*row),
+                    scope: PairId(scope),
+                    row_offset,
+                });
+            }
+            rows.sort_by_key(|row| row.row_offset);
+            Ok(rows)
+        })
     }
 
     /// The pairs in which a run has scored lines or evidence: each is asked, because nothing leads from a run to its
@@ -224,24 +250,26 @@ impl StateView {
     }
 
     fn pairs_in<T: Packed>(&self, table: Blocks, run: RunKey) -> Result<Vec<PairId>, StateError> {
-        let table = self.transaction.open_table(table)?;
-        let mut pairs = Vec::new();
-        for block in table.iter()? {
-            let (key, block) = block?;
-            let key = key.value();
-            let (id, first) = key.split_at_checked(4).ok_or(DamagedBlock)?;
-            // A block that begins after the run is not read. One that begins before it may also end before it.
-            if first.get(..run.0.len()) > Some(&run.0) {
-                continue;
+        self.read(|tables| {
+            let table = tables.open_table(table)?;
+            let mut pairs = Vec::new();
+            for block in table.iter()? {
+                let (key, block) = block?;
+                let key = key.value();
+                let (id, first) = key.split_at_checked(4).ok_or(DamagedBlock)?;
+                // A block that begins after the run is not read. One that begins before it may also end before it.
+                if first.get(..run.0.len()) > Some(&run.0) {
+                    continue;
+                }
+                let payload = blocks::peek(block.value())?;
+                if blocks::matching::<T>(payload, &run.0).next().is_some() {
+                    pairs.push(PairId(u32::from_be_bytes(
+                        id.try_into().map_err(|_| DamagedBlock)?,
+                    )));
+                }
             }
-            let payload = blocks::peek(block.value())?;
-            if blocks::matching::<T>(payload, &run.0).next().is_some() {
-                pairs.push(PairId(u32::from_be_bytes(
-                    id.try_into().map_err(|_| DamagedBlock)?,
-                )));
-            }
-        }
-        Ok(pairs)
+            Ok(pairs)
+        })
     }
 
     /// Returns the hash of a whole segment of the export, or `None` if the state does not have it.
@@ -249,8 +277,10 @@ impl StateView {
     /// # Errors
     /// redb fails.
     pub fn segment(&self, number: u64) -> Result<Option<u64>, StateError> {
-        let table = self.transaction.open_table(SEGMENTS)?;
-        Ok(table.get(number)?.map(|hash| hash.value()))
+        self.read(|tables| {
+            let table = tables.open_table(SEGMENTS)?;
+            Ok(table.get(number)?.map(|hash| hash.value()))
+        })
     }
 
     /// Returns the hash of a whole segment of the ledger, or `None` if the state does not have it.
@@ -258,8 +288,10 @@ impl StateView {
     /// # Errors
     /// redb fails.
     pub fn ledger_segment(&self, number: u64) -> Result<Option<u64>, StateError> {
-        let table = self.transaction.open_table(LEDGER_SEGMENTS)?;
-        Ok(table.get(number)?.map(|hash| hash.value()))
+        self.read(|tables| {
+            let table = tables.open_table(LEDGER_SEGMENTS)?;
+            Ok(table.get(number)?.map(|hash| hash.value()))
+        })
     }
 
     /// Returns how the ledger has the row at an offset of the export.
@@ -267,9 +299,11 @@ impl StateView {
     /// # Errors
     /// redb fails.
     pub fn row_flags(&self, row_offset: u64) -> Result<RowFlags, StateError> {
-        let table = self.transaction.open_table(LEDGER_ROWS)?;
-        let flags = table.get(row_offset)?.map(|flags| RowFlags(flags.value()));
-        Ok(flags.unwrap_or_default())
+        self.read(|tables| {
+            let table = tables.open_table(LEDGER_ROWS)?;
+            let flags = table.get(row_offset)?.map(|flags| RowFlags(flags.value()));
+            Ok(flags.unwrap_or_default())
+        })
     }
 
     /// Returns the standing orders.
@@ -277,16 +311,18 @@ impl StateView {
     /// # Errors
     /// redb fails.
     pub fn orders(&self) -> Result<Vec<Order>, StateError> {
-        let table = self.transaction.open_table(ORDERS)?;
-        let orders = table.iter()?.map(|order| {
-            let (key, ()) = order.map(|(key, value)| (key, value.value()))?;
-            let (run_id, pair) = key.value();
-            Ok(Order {
-                run_id: run_id.to_owned(),
-                pair: pair.to_vec(),
-            })
-        });
-        orders.collect()
+        self.read(|tables| {
+            let table = tables.open_table(ORDERS)?;
+            let orders = table.iter()?.map(|order| {
+                let (key, ()) = order.map(|(key, value)| (key, value.value()))?;
+                let (run_id, pair) = key.value();
+                Ok(Order {
+                    run_id: run_id.to_owned(),
+                    pair: pair.to_vec(),
+                })
+            });
+            orders.collect()
+        })
     }
 
     /// Calls `visit` with every dead letter, pair by pair, until `visit` returns a break.
@@ -297,21 +333,23 @@ impl StateView {
         &self,
         mut visit: impl FnMut(PairId, DeadLetter) -> bool,
     ) -> Result<(), StateError> {
-        for letter in self.transaction.open_table(DEAD_LETTERS)?.iter()? {
-            let (key, value) = letter?;
-            let (id, in_evidence, offset) = key.value();
-            let (len_bytes, reason) = decode(value.value())?;
-            let letter = DeadLetter {
-                in_evidence,
-                offset,
-                len_bytes,
-                reason,
-            };
-            if !visit(PairId(id), letter) {
-                break;
+        self.read(|tables| {
+            for letter in tables.open_table(DEAD_LETTERS)?.iter()? {
+                let (key, value) = letter?;
+                let (id, in_evidence, offset) = key.value();
+                let (len_bytes, reason) = decode(value.value())?;
+                let letter = DeadLetter {
+                    in_evidence,
+                    offset,
+                    len_bytes,
+                    reason,
+                };
+                if !visit(PairId(id), letter) {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn find<T: Packed>(
@@ -320,27 +358,30 @@ impl StateView {
         id: PairId,
         prefix: &[u8],
     ) -> Result<Vec<T>, StateError> {
-        let table = self.transaction.open_table(table)?;
-        let (from, to) = range_of(id, prefix, prefix);
-        let mut found = Vec::new();
-        // The first block of the prefix has a key at or below it; later blocks may begin with the prefix too.
-        let first = table
-            .range::<&[u8]>(..=from.as_slice())?
-            .next_back()
-            .transpose()?;
-        let rest = table.range::<&[u8]>((
-            Bound::Excluded(from.as_slice()),
-            Bound::Included(to.as_slice()),
-        ))?;
-        for block in first.into_iter().map(Ok).chain(rest) {
-            let (key, block) = block?;
-            if !key.value().starts_with(&id.0.to_be_bytes()) {
-                continue;
+        self.read(|tables| {
+            let table = tables.open_table(table)?;
+            let (from, to) = range_of(id, prefix, prefix);
+            let mut found = Vec::new();
+            // The first block of the prefix has a key at or below it; later blocks may begin with the prefix too.
+            let first = table
+                .range::<&[u8]>(..=from.as_slice())?
+                .next_back()
+                .transpose()?;
+            let rest = table.range::<&[u8]>((
+                Bound::Excluded(from.as_slice()),
+                Bound::Included(to.as_slice()),
+            ))?;
+            for block in first.into_iter().map(Ok).chain(rest) {
+                let (key, block) = block?;
+                if !key.value().starts_with(&id.0.to_be_bytes()) {
+                    continue;
+                }
+                for bytes in blocks::matching::<T>(blocks::entries_of::<T>(block.value())?, prefix)
+                {
+                    found.push(T::unpack(bytes).ok_or(DamagedBlock)?);
+                }
             }
-            for bytes in blocks::matching::<T>(blocks::entries_of::<T>(block.value())?, prefix) {
-                found.push(T::unpack(bytes).ok_or(DamagedBlock)?);
-            }
-        }
-        Ok(found)
+            Ok(found)
+        })
     }
 }

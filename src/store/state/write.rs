@@ -3,23 +3,75 @@
 use redb::{ReadableTable as _, TableDefinition, WriteTransaction};
 
 use crate::pair::checkpoint::PairCheckpoint;
-use crate::pair::index::{DeadLetter, Packed, PairId, ScoredLine, UnclaimedRow};
+use crate::pair::index::{DeadLetter, EvidenceLine, Packed, PairId, ScoredLine, UnclaimedRow};
 use crate::store::export::Segment;
 use crate::store::ledger::{LedgerChanges, RowFlags};
 use crate::store::state::blocks;
 use crate::store::state::blocks::DamagedBlock;
-use crate::store::state::error::StateError;
+use crate::store::state::error::CallError;
 use crate::store::state::header::{decode, encode};
 use crate::store::state::{
-    Blocks, CLAIMABLE, DEAD_LETTERS, INODES, LEDGER_ROWS, LEDGER_SEGMENTS, ORDERS, PAIRS, PATHS,
-    SCORED, range_of,
+    Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, INODES, LEDGER_ROWS, LEDGER_SEGMENTS, ORDERS, PAIRS,
+    PATHS, PairReset, PairWrite, Reset, SCORED, SEGMENTS, range_of,
 };
 
-pub(super) fn write_checkpoint(
+pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), CallError> {
+    transaction.open_table(PAIRS)?;
+    transaction.open_table(PATHS)?;
+    transaction.open_table(INODES)?;
+    transaction.open_table(EVIDENCE)?;
+    transaction.open_table(SCORED)?;
+    transaction.open_table(CLAIMABLE)?;
+    transaction.open_table(DEAD_LETTERS)?;
+    transaction.open_table(SEGMENTS)?;
+    transaction.open_table(LEDGER_SEGMENTS)?;
+    transaction.open_table(LEDGER_ROWS)?;
+    transaction.open_table(ORDERS)?;
+    Ok(())
+}
+
+pub(super) fn write_pair(
+    transaction: &WriteTransaction,
+    pair: &PairWrite<'_>,
+) -> Result<(), CallError> {
+    write_checkpoint(transaction, pair.id, pair.checkpoint)?;
+    if pair.is_new {
+        write_path(transaction, pair.id, &pair.checkpoint.path)?;
+    }
+    merge_into::<EvidenceLine>(transaction, EVIDENCE, pair.id, &pair.evidence)?;
+    merge_into::<ScoredLine>(transaction, SCORED, pair.id, &pair.entries)?;
+    write_dead_letters(transaction, pair.id, pair.dead_letters)?;
+    remove_claims(transaction, pair.claims)
+}
+
+pub(super) fn reset_pair(
+    transaction: &WriteTransaction,
+    pair: &PairReset,
+) -> Result<(), CallError> {
+    let id = pair.id;
+    write_checkpoint(transaction, id, &pair.checkpoint)?;
+    for reset in &pair.sources {
+        match reset {
+            Reset::Scored(claimable) => {
+                remove_blocks(transaction, SCORED, id)?;
+                remove_dead_letters(transaction, id, false)?;
+                insert_claimable(transaction, claimable)?;
+            }
+            Reset::Evidence(now_s) => {
+                remove_blocks(transaction, EVIDENCE, id)?;
+                remove_dead_letters(transaction, id, true)?;
+                wait_again(transaction, id, *now_s)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_checkpoint(
     transaction: &WriteTransaction,
     id: PairId,
     checkpoint: &PairCheckpoint,
-) -> Result<(), StateError> {
+) -> Result<(), CallError> {
     let mut pairs = transaction.open_table(PAIRS)?;
     let before = pairs.insert(id.0, encode(checkpoint)?.as_slice())?;
     let before = before.map(|before| decode::<PairCheckpoint>(before.value()));
@@ -38,23 +90,19 @@ pub(super) fn write_checkpoint(
 }
 
 /// By this a pair is found; it never changes.
-pub(super) fn write_path(
-    transaction: &WriteTransaction,
-    id: PairId,
-    path: &[u8],
-) -> Result<(), StateError> {
+fn write_path(transaction: &WriteTransaction, id: PairId, path: &[u8]) -> Result<(), CallError> {
     transaction.open_table(PATHS)?.insert(path, id.0)?;
     Ok(())
 }
 
 /// Merges new entries, packed and sorted, into a pair's blocks. A pair's first block has the smallest key there is, so
 /// that every key has a block to be found in; blocks never overlap.
-pub(super) fn merge_into<T: Packed>(
+fn merge_into<T: Packed>(
     transaction: &WriteTransaction,
     table: Blocks,
     id: PairId,
     mut added: &[u8],
-) -> Result<(), StateError> {
+) -> Result<(), CallError> {
     let mut table = transaction.open_table(table)?;
     while let Some(first_key) = added.get(..T::KEY_LEN) {
         let (key, _) = range_of(id, first_key, &[]);
@@ -101,11 +149,11 @@ pub(super) fn merge_into<T: Packed>(
     Ok(())
 }
 
-pub(super) fn remove_blocks(
+fn remove_blocks(
     transaction: &WriteTransaction,
     table: Blocks,
     id: PairId,
-) -> Result<(), StateError> {
+) -> Result<(), CallError> {
     let (from, to) = range_of(id, &[], &[]);
     transaction
         .open_table(table)?
@@ -114,11 +162,7 @@ pub(super) fn remove_blocks(
 }
 
 /// Sets every run of the pair that was refused for its evidence to waiting, because the evidence is read again.
-pub(super) fn wait_again(
-    transaction: &WriteTransaction,
-    id: PairId,
-    since_s: u64,
-) -> Result<(), StateError> {
+fn wait_again(transaction: &WriteTransaction, id: PairId, since_s: u64) -> Result<(), CallError> {
     let table = transaction.open_table(SCORED)?;
     let (from, to) = range_of(id, &[], &[]);
     let mut changed = Vec::new();
@@ -139,7 +183,7 @@ pub(super) fn wait_again(
 pub(super) fn insert_claimable(
     transaction: &WriteTransaction,
     claims: &[UnclaimedRow],
-) -> Result<(), StateError> {
+) -> Result<(), CallError> {
     let mut table = transaction.open_table(CLAIMABLE)?;
     for claim in claims {
         table.insert((&claim.row.0, claim.scope.0, claim.row_offset), ())?;
@@ -147,10 +191,7 @@ pub(super) fn insert_claimable(
     Ok(())
 }
 
-pub(super) fn remove_claims(
-    transaction: &WriteTransaction,
-    claims: &[UnclaimedRow],
-) -> Result<(), StateError> {
+fn remove_claims(transaction: &WriteTransaction, claims: &[UnclaimedRow]) -> Result<(), CallError> {
     let mut table = transaction.open_table(CLAIMABLE)?;
     for claim in claims {
         table.remove((&claim.row.0, claim.scope.0, claim.row_offset))?;
@@ -158,11 +199,11 @@ pub(super) fn remove_claims(
     Ok(())
 }
 
-pub(super) fn write_dead_letters(
+fn write_dead_letters(
     transaction: &WriteTransaction,
     id: PairId,
     letters: &[DeadLetter],
-) -> Result<(), StateError> {
+) -> Result<(), CallError> {
     let mut table = transaction.open_table(DEAD_LETTERS)?;
     for letter in letters {
         let value = encode(&(letter.len_bytes, &letter.reason))?;
@@ -175,7 +216,7 @@ pub(super) fn write_segments(
     transaction: &WriteTransaction,
     table: TableDefinition<'static, u64, u64>,
     segments: &[Segment],
-) -> Result<(), StateError> {
+) -> Result<(), CallError> {
     if segments.is_empty() {
         return Ok(());
     }
@@ -189,7 +230,7 @@ pub(super) fn write_segments(
 pub(super) fn write_ledger(
     transaction: &WriteTransaction,
     changes: LedgerChanges,
-) -> Result<(), StateError> {
+) -> Result<(), CallError> {
     write_segments(transaction, LEDGER_SEGMENTS, &changes.segments)?;
     if !changes.rows.is_empty() {
         let mut table = transaction.open_table(LEDGER_ROWS)?;
@@ -215,11 +256,11 @@ pub(super) fn write_ledger(
     Ok(())
 }
 
-pub(super) fn remove_dead_letters(
+fn remove_dead_letters(
     transaction: &WriteTransaction,
     id: PairId,
     in_evidence: bool,
-) -> Result<(), StateError> {
+) -> Result<(), CallError> {
     let mut table = transaction.open_table(DEAD_LETTERS)?;
     let range = (id.0, in_evidence, 0)..=(id.0, in_evidence, u64::MAX);
     table.retain_in(range, |_, _| false)?;

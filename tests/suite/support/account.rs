@@ -24,6 +24,11 @@ pub enum Compared {
 pub fn account_fault(root: &Path, compared: Compared) -> Option<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
     command.env_clear().arg("--root").arg(root);
+    account_fault_by(command, root, compared)
+}
+
+/// As [`account_fault`], of a command that names the lake.
+pub fn account_fault_by(mut command: Command, root: &Path, compared: Compared) -> Option<String> {
     let output = command.args(["status", "--json"]).output().unwrap();
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -1,6 +1,7 @@
 //! The properties that hold for any bytes that distilld reads: the bodies of the fuzz targets in `fuzz/`, which the
 //! ordinary tests run over the stored corpus. Does not generate inputs.
 
+mod history;
 mod socket;
 
 use distilld::record::final_check;
@@ -34,6 +35,7 @@ use super::naive::{parse_evidence, parse_scored, repaired};
 use super::naive_json::{self, Json};
 use super::sim_disk::SimDisk;
 
+pub use history::history;
 pub use socket::socket;
 
 /// The second reader is recursive; deeper input is checked with the product alone.
@@ -43,7 +45,7 @@ const DEPTH_MAX: usize = 200;
 pub type Check = fn(&[u8]);
 
 /// All targets by the names of their corpora.
-pub const TARGETS: [(&str, Check); 7] = [
+pub const TARGETS: [(&str, Check); 8] = [
     ("line", line),
     ("row", row),
     ("journal", journal),
@@ -51,6 +53,7 @@ pub const TARGETS: [(&str, Check); 7] = [
     ("state_file", state_file),
     ("configuration", configuration),
     ("socket", socket),
+    ("history", history),
 ];
 
 /// Checks that a line has the verdict and the fields that a second implementation of the same rules finds.
