@@ -84,6 +84,8 @@ mod mended;
 mod model;
 /// Day-files moved to other days.
 mod moved;
+/// Two day-files that are named one by one: `export --pair`, `verify --pair`.
+mod named_pair;
 /// The page in a real browser.
 mod page;
 /// A real Prometheus: the alert rules and the dashboard of the examples.
