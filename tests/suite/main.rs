@@ -104,6 +104,8 @@ mod rewritten;
 mod room;
 /// Day-files of several days with lines of one row key, whose rows are released.
 mod same_key;
+/// The Spark job of the examples, on a real local cluster.
+mod spark;
 /// `status`: from a running daemon, from the state of a dead one.
 mod status;
 /// The environment of the process: log readers that do not read, thread limits, a root that is a link.
