@@ -85,10 +85,10 @@ def rows_of(pair, lake, distilld, recorded_at, options=()):
             operator.stdout.close()
             operator.wait()
         stderr.seek(0)
-        said = stderr.read().decode(errors="replace").strip()
+        printed = stderr.read().decode(errors="replace").strip()
     if code != 0 or rest:
-        raise RuntimeError(f"{path}: distilld exited with {code}: {said}")
-    return json.loads(said.splitlines()[-1])
+        raise RuntimeError(f"{path}: distilld exited with {code}: {printed}")
+    return json.loads(printed.splitlines()[-1])
 
 
 def faults(pairs, written):

@@ -1,4 +1,5 @@
-//! The stateless twin of the daemon: `export` and `verify` read the whole lake from front to end and keep no state.
+//! The stateless twin of the daemon: `export` and `verify` read the whole lake, or one pair of day-files, from front
+//! to end and keep no state.
 
 mod evidence_index;
 pub mod export;

@@ -19,6 +19,7 @@ use crate::cli::args::{self, Command, ExportArguments, PairArguments, VerifyArgu
 use crate::cli::hints::UserError;
 use crate::console::output::{self, JsonAtTerminal};
 use crate::lake::path::{EXPORT_PATH, ledger_path};
+use crate::platform::escape;
 use crate::platform::storage::OsStorage;
 use crate::record::json::escape::Dialect;
 use crate::record::synthesize::Synthesis;
@@ -66,7 +67,7 @@ fn export(files: &PairFiles, arguments: &ExportArguments) -> Result<ExitCode, An
     };
     let (exported, ended) = export_named_pair(&OsStorage, files, &options, output);
     let shown = write_result(result_path, &exported, |text| {
-        output::note(text);
+        output::note(&escape::json(text));
         Ok(())
     });
     ended?;

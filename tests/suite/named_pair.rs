@@ -196,6 +196,11 @@ fn a_name_that_is_not_utf_8_has_to_be_given() {
         let ended = bench.run(named.args(["--name", "n.jsonl"]));
         ended.check(0, &["\"name\":\"n.jsonl\"", "\"waiting\":1"]);
     }
+    // A result is JSON also with characters that act on a terminal.
+    let hostile = "\u{202e}\u{9b}\u{7f}\u{85}\n\".jsonl";
+    let mut named = command("export", &odd, Path::new("-"));
+    let ended = bench.run(named.args(["--name", hostile]));
+    assert_eq!(result_of(&ended)["name"], hostile);
     // With the name that its rows have in a lake.
     check_lake(&bench, &[]);
 }
