@@ -14,7 +14,7 @@
 //!
 //! | folder | role |
 //! |---|---|
-//! | [`batch`] | the stateless twin: `export` and `verify` read the whole lake and keep no state |
+//! | [`batch`] | the stateless twin: `export` and `verify` read the whole lake, or one pair of day-files, and keep no state |
 //! | [`dataset`] | reads export and ledger for consumers: effective rows, versions; needs neither state nor daemon |
 //! | [`recovery`] | decides from the files on disk how to start; `rebuild` |
 //! | [`query`] | answers `status`, `explain`, `plan` and `dead-letters`, from the daemon or from its files; `retract` |

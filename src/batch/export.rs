@@ -180,7 +180,7 @@ impl Batch<'_, '_> {
             Some(Ok(totals)) => {
                 self.counts += totals.counts;
                 self.overruled += totals.overruled;
-                self.progress.read_bytes += totals.read_bytes;
+                self.progress.read_bytes += totals.read_bytes();
             }
             Some(Err(fault)) if fault.is_partial => return Err(BatchError::Pair(fault)),
             Some(Err(fault)) => self.unreadable.push((fault.path, fault.source)),

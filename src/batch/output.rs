@@ -71,6 +71,14 @@ impl<'s, 'w> Sink<'s, 'w> {
         }
     }
 
+    /// Begins a file, which then appears also without rows.
+    pub fn begin(&mut self) -> io::Result<()> {
+        if let (Output::File(path), None, false) = (&self.output, &self.temporary, self.dry_run) {
+            self.temporary = Some(create_temporary(self.storage, path)?);
+        }
+        Ok(())
+    }
+
     /// Appends complete rows.
     pub fn append(&mut self, rows: &[u8]) -> io::Result<()> {
         if rows.is_empty() || self.dry_run {

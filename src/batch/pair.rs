@@ -1,30 +1,26 @@
 //! Reads one pair of day-files from front to end without any state and yields each scored line with its verdict and
 //! its row, if it has one. `export`, `verify` and `explain` read pairs with it.
 //!
-//! Memory: about 40 bytes per evidence record of the pair, the longest line, and an evidence file of up to
-//! [`HELD_BYTES_MAX`]; records of a larger file are read again when a scored run needs them.
+//! Memory: that of [`evidence_index`](crate::batch::evidence_index), and the longest line.
 
-use std::collections::HashMap;
 use std::io;
 use std::ops::{AddAssign, ControlFlow};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::batch::evidence_index::EvidenceIndex;
+pub use crate::batch::evidence_index::HELD_BYTES_MAX;
 pub use crate::batch::lake_reader::LakeReader;
 use crate::batch::line_reader::{LineReader, LineSpan, Source};
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::orders::Orders;
 use crate::pair::verdict::{PerVerdict, Verdict, VerdictKind};
-use crate::platform::storage::read_full_at;
 use crate::record::firewall::{Admission, AdmittedRun, admit};
 use crate::record::json::escape::Dialect;
 use crate::record::keys::RunKey;
 use crate::record::parse;
 use crate::record::parse::{ParseError, ScoredRun, trim};
 use crate::record::synthesize::{Refusal, RowPlace, Synthesis, synthesize};
-
-/// Maximum size in bytes of an evidence file that is held in memory while its pair is read.
-pub const HELD_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Default maximum length of a line in bytes.
 pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
@@ -147,10 +143,60 @@ pub struct PairReadError {
 pub struct PairTotals {
     /// Lines by verdict.
     pub counts: BatchCounts,
-    /// Bytes read from both day-files.
-    pub read_bytes: u64,
+    /// Bytes read from the scored day-file.
+    pub scored_bytes: u64,
+    /// Bytes read from the evidence day-file.
+    pub evidence_bytes: u64,
     /// Rows that later lines overrule; known only if they are selected or left out.
     pub overruled: u64,
+    /// The first line that exceeds the limit, malformed for that: its day-file and offset.
+    pub overlong: Option<(Stream, u64)>,
+    /// Set if evidence that was read again is not what it was: its day-file was rewritten meanwhile.
+    pub is_evidence_changed: bool,
+}
+
+impl PairTotals {
+    /// Returns the bytes read from both day-files.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.scored_bytes + self.evidence_bytes
+    }
+}
+
+/// An open day-file.
+#[derive(Debug, Clone)]
+pub struct OpenDayFile {
+    /// Its path, for messages.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub source: Source,
+    /// The length up to which it is read, bytes.
+    pub end: u64,
+}
+
+impl OpenDayFile {
+    /// Returns the day-file that a pair without evidence has.
+    #[must_use]
+    pub fn absent(path: PathBuf) -> OpenDayFile {
+        OpenDayFile {
+            path,
+            source: Source::Held(Arc::new([])),
+            end: 0,
+        }
+    }
+}
+
+/// The two day-files of a pair, open.
+#[derive(Debug, Clone)]
+pub struct OpenPair<'p> {
+    /// The path of the pair, to which orders refer.
+    pub path: &'p [u8],
+    /// `NAME.jsonl`, which its rows have in `id`.
+    pub name: &'p [u8],
+    /// The scored day-file.
+    pub scored: OpenDayFile,
+    /// The evidence day-file.
+    pub evidence: OpenDayFile,
 }
 
 /// Reads a pair and calls `on_line` with each scored line and its verdict, in order, until it breaks.
@@ -166,34 +212,74 @@ pub fn read_pair(
     reading: &PairReading<'_>,
     on_line: &mut dyn FnMut(&JudgedLine<'_>) -> ControlFlow<()>,
 ) -> Result<PairTotals, PairReadError> {
-    let read_error = |stream: Stream, is_partial: bool| {
+    let read_error = |stream: Stream| {
         move |source: io::Error| PairReadError {
             path: pair.path(&lake.root, stream),
+            source,
+            is_partial: false,
+        }
+    };
+    let scored = lake.open(Stream::Scored, pair);
+    let scored = scored.map_err(read_error(Stream::Scored))?;
+    let evidence = match lake.open(Stream::Evidence, pair) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (Source::Held(Arc::new([])), 0),
+        opened => opened.map_err(read_error(Stream::Evidence))?,
+    };
+    let open = |stream, (source, end)| OpenDayFile {
+        path: pair.path(&lake.root, stream),
+        source,
+        end,
+    };
+    let opened = OpenPair {
+        path: pair.as_bytes(),
+        name: pair.name_bytes(),
+        scored: open(Stream::Scored, scored),
+        evidence: open(Stream::Evidence, evidence),
+    };
+    read_open_pair(&opened, reading, on_line)
+}
+
+/// As [`read_pair`], of day-files that are open, each up to its end.
+///
+/// # Errors
+/// One of the day-files cannot be read.
+pub fn read_open_pair(
+    pair: &OpenPair<'_>,
+    reading: &PairReading<'_>,
+    on_line: &mut dyn FnMut(&JudgedLine<'_>) -> ControlFlow<()>,
+) -> Result<PairTotals, PairReadError> {
+    let read_error = |file: &OpenDayFile, is_partial: bool| {
+        let path = file.path.clone();
+        move |source: io::Error| PairReadError {
+            path,
             source,
             is_partial,
         }
     };
-    let scored = lake.open(Stream::Scored, pair);
-    let (scored, scored_end) = scored.map_err(read_error(Stream::Scored, false))?;
-    let evidence = EvidenceIndex::read(lake, pair, reading);
-    let mut evidence = evidence.map_err(read_error(Stream::Evidence, false))?;
+    let evidence = EvidenceIndex::read(&pair.evidence, reading);
+    let mut evidence = evidence.map_err(read_error(&pair.evidence, false))?;
 
-    let mut lines = LineReader::new(&scored, scored_end, reading.max_line_bytes);
+    let mut lines = LineReader::new(&pair.scored.source, pair.scored.end, reading.max_line_bytes);
     let mut totals = PairTotals::default();
     totals.counts.malformed_evidence = evidence.malformed;
     let mut row = Vec::new();
     let mut is_partial = false;
     while let Some(line) = lines
         .next_line()
-        .map_err(read_error(Stream::Scored, is_partial))?
+        .map_err(|error| read_error(&pair.scored, is_partial)(error))?
     {
         let run = match line.bytes.map(trim) {
             Some([]) => continue,
             Some(bytes) => parse::scored_run_in(bytes, reading.synthesis.dialect),
-            None => Err(too_long(reading.max_line_bytes)),
+            None => {
+                totals
+                    .overlong
+                    .get_or_insert((Stream::Scored, line.span.offset));
+                Err(too_long(reading.max_line_bytes))
+            }
         };
         let place = RowPlace {
-            day_file_name: pair.name_bytes(),
+            day_file_name: pair.name,
             index: totals.counts.records_read(),
         };
         row.clear();
@@ -201,7 +287,7 @@ pub fn read_pair(
             Err(malformed) => BatchVerdict::Malformed(*malformed),
             Ok(run) if is_ordered(run, pair, reading) => BatchVerdict::Refused(Refusal::Ordered),
             Ok(run) => judge(run, &mut evidence, &place, &reading.synthesis, &mut row)
-                .map_err(read_error(Stream::Evidence, is_partial))?,
+                .map_err(|error| read_error(&pair.evidence, is_partial)(error))?,
         };
         totals.counts.verdicts[verdict.kind()] += 1;
         is_partial = true;
@@ -216,18 +302,21 @@ pub fn read_pair(
             break;
         }
     }
-    totals.read_bytes = lines.read_bytes() + evidence.read_bytes;
+    totals.scored_bytes = lines.read_bytes();
+    totals.evidence_bytes = evidence.read_bytes;
+    totals.overlong = totals.overlong.or(evidence.overlong);
+    totals.is_evidence_changed = evidence.is_changed;
     Ok(totals)
 }
 
 /// Returns whether a standing order is on a run that the category admits.
-fn is_ordered(run: &ScoredRun<'_>, pair: &PairPath, reading: &PairReading<'_>) -> bool {
+fn is_ordered(run: &ScoredRun<'_>, pair: &OpenPair<'_>, reading: &PairReading<'_>) -> bool {
     let dialect = reading.synthesis.dialect;
     !reading.orders.is_empty()
         && dialect == Dialect::Native
         && reading
             .orders
-            .apply_to(RunKey::from_text(&run.evidence_run_id), pair.as_bytes())
+            .apply_to(RunKey::from_text(&run.evidence_run_id), pair.path)
         && matches!(admit(run, dialect), Admission::Admitted(_))
 }
 
@@ -265,91 +354,13 @@ fn join(
     };
     // A large evidence file is read twice and may have been rewritten in between: the bytes must still be this run's
     // evidence.
-    let Ok(evidence) = parse::evidence_in(trim(line), synthesis.dialect) else {
+    let found = parse::evidence_in(trim(line), synthesis.dialect);
+    let Some(found) = found.ok().filter(|found| found.run_id.same_text(run_id)) else {
+        evidence.is_changed = true;
         return Ok(BatchVerdict::NoEvidence);
     };
-    if !evidence.run_id.same_text(run_id) {
-        return Ok(BatchVerdict::NoEvidence);
-    }
-    Ok(
-        match synthesize(admitted, &evidence, place, synthesis, row) {
-            Ok(()) => BatchVerdict::Exported,
-            Err(refusal) => BatchVerdict::Refused(refusal),
-        },
-    )
-}
-
-/// The position of each run's evidence, the last one where a run has several.
-#[derive(Debug)]
-struct EvidenceIndex {
-    spans: HashMap<RunKey, LineSpan>,
-    dialect: Dialect,
-    source: Source,
-    scratch: Vec<u8>,
-    malformed: u64,
-    read_bytes: u64,
-}
-
-impl EvidenceIndex {
-    fn read(
-        lake: &LakeReader<'_>,
-        pair: &PairPath,
-        reading: &PairReading<'_>,
-    ) -> io::Result<EvidenceIndex> {
-        let (source, end) = match lake.open(Stream::Evidence, pair) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                (Source::Held(Arc::new([])), 0)
-            }
-            opened => hold_if_small(opened?)?,
-        };
-        let mut index = EvidenceIndex {
-            spans: HashMap::new(),
-            dialect: reading.synthesis.dialect,
-            scratch: Vec::new(),
-            malformed: 0,
-            read_bytes: 0,
-            source: source.clone(),
-        };
-        let mut lines = LineReader::new(&source, end, reading.max_line_bytes);
-        while let Some(line) = lines.next_line()? {
-            match line.bytes.map(trim) {
-                Some([]) => continue,
-                Some(bytes) => index.add(line.span, bytes),
-                None => index.malformed += 1,
-            }
-        }
-        index.read_bytes = lines.read_bytes();
-        Ok(index)
-    }
-
-    fn add(&mut self, span: LineSpan, line: &[u8]) {
-        match parse::evidence_in(line, self.dialect) {
-            Ok(evidence) => {
-                let key = RunKey::from_text(&evidence.run_id);
-                self.spans.insert(key, span);
-            }
-            Err(_) => self.malformed += 1,
-        }
-    }
-
-    fn line_of(&mut self, key: RunKey) -> io::Result<Option<&[u8]>> {
-        match self.spans.get(&key) {
-            Some(span) => self.source.read_span(*span, &mut self.scratch).map(Some),
-            None => Ok(None),
-        }
-    }
-}
-
-/// Reads a file of up to [`HELD_BYTES_MAX`] bytes into memory.
-fn hold_if_small((source, len_bytes): (Source, u64)) -> io::Result<(Source, u64)> {
-    let Source::File(file) = &source else {
-        return Ok((source, len_bytes));
-    };
-    if len_bytes > HELD_BYTES_MAX {
-        return Ok((source, len_bytes));
-    }
-    let mut bytes = vec![0; usize::try_from(len_bytes).unwrap_or_default()];
-    let read = read_full_at(&**file, &mut bytes, 0)?;
-    bytes.truncate(read);
-    Ok((Source::Held(bytes.into()), read as u64))
+    Ok(match synthesize(admitted, &found, place, synthesis, row) {
+        Ok(()) => BatchVerdict::Exported,
+        Err(refusal) => BatchVerdict::Refused(refusal),
+    })
 }

@@ -20,6 +20,7 @@ use crate::store::export::ExportError;
 use crate::store::journal::error::JournalError;
 use crate::store::state::error::StateError;
 mod ledger;
+mod pair;
 
 use std::error::Error;
 use std::io;
@@ -62,6 +63,7 @@ pub fn remedy(error: &(dyn Error + 'static)) -> Option<String> {
         .or_else(|| hint(error, retry))
         .or_else(|| hint(error, ledger::retract))
         .or_else(|| hint(error, ledger::read))
+        .or_else(|| hint(error, pair::named_pair))
         .or_else(|| hint(error, |refusal: &UserError| refusal.fix.clone()))
         .or_else(|| hint(error, |end: &WaitError| end.error.fix.clone()))
         .or_else(|| hint(error, |error: &std::io::Error| disk(error, "it")))

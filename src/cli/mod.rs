@@ -9,6 +9,7 @@ mod export;
 pub mod generate;
 pub mod hints;
 pub mod instances;
+mod pair;
 pub(crate) mod queries;
 pub mod render;
 mod retract;
@@ -80,7 +81,7 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     progress::init(terminal.draws && !is_daemon);
     let without_settings = |command: &Command| match command {
         Command::Instances(arguments) => Some(instances::instances(arguments)),
-        command => dataset::without_settings(command),
+        command => pair::without_settings(command).or_else(|| dataset::without_settings(command)),
     };
     if let Some(result) = arguments.command.as_ref().and_then(without_settings) {
         return result.unwrap_or_else(|error| report(terminal, &*error, FAILED));

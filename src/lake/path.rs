@@ -122,7 +122,7 @@ impl std::fmt::Display for PairPath {
 }
 
 /// Returns whether a file name is that of a day-file.
-pub(super) fn is_day_file_name(name: &OsStr) -> bool {
+pub(crate) fn is_day_file_name(name: &OsStr) -> bool {
     name.as_bytes().ends_with(b".jsonl")
 }
 

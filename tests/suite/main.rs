@@ -86,6 +86,8 @@ mod mended;
 mod model;
 /// Day-files moved to other days.
 mod moved;
+/// Two day-files that are named one by one: `export --pair`, `verify --pair`.
+mod named_pair;
 /// The page in a real browser.
 mod page;
 /// The list of instances on the page.
@@ -108,6 +110,8 @@ mod rewritten;
 mod room;
 /// Day-files of several days with lines of one row key, whose rows are released.
 mod same_key;
+/// The Spark job of the examples, on a real local cluster.
+mod spark;
 /// `status`: from a running daemon, from the state of a dead one.
 mod status;
 /// The environment of the process: log readers that do not read, thread limits, a root that is a link.

@@ -173,7 +173,7 @@ fn no_product_file_is_longer_than_its_limit() {
 }
 
 /// Files that write to stdout or stderr, each with the reason; all others write through `console::output`, which escapes.
-const WRITERS: [(&str, &str); 7] = [
+const WRITERS: [(&str, &str); 8] = [
     ("console/output.rs", "escapes what it writes"),
     ("console/progress.rs", "bars with fixed labels"),
     (
@@ -182,6 +182,7 @@ const WRITERS: [(&str, &str); 7] = [
     ),
     ("cli/export.rs", "the rows of `export --output -`"),
     ("cli/dataset.rs", "the rows of `rows`"),
+    ("cli/pair.rs", "the rows of `export --pair`"),
     ("cli/queries.rs", "the bytes of `dead-letters show --raw`"),
     (
         "cli/verify.rs",

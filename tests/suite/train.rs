@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::lake_gen::Stream;
 use crate::support::process::{Bench, Ended, scored, scored_as};
-use crate::support::tools::skip;
+use crate::support::tools::python_of;
 
 /// Ledgers that are missing, cut, foreign or damaged, and versions and resume files that do not fit.
 mod damage;
@@ -25,37 +25,17 @@ fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/train")
 }
 
-/// The packages that both lists pin, `NAME==VERSION`.
-fn wanted() -> Vec<String> {
-    let trainers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/train/trainers.txt");
-    let lists = [examples().join("requirements.txt"), trainers];
-    let texts = lists.map(|list| fs::read_to_string(list).unwrap());
-    let pinned = texts.iter().flat_map(|text| text.lines());
-    let pinned = pinned.filter(|line| line.contains("=="));
-    pinned.map(str::to_owned).collect()
-}
-
 /// Returns the Python of the virtual environment that has the pinned packages.
 fn python() -> Option<&'static Path> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
     let find = || {
-        let target = Path::new(env!("CARGO_BIN_EXE_distilld"));
-        let venv = target.ancestors().nth(2).unwrap().join("train-venv");
-        let python = venv.join("bin/python");
-        let check = "import sys, importlib.metadata as m\n\
-                     sys.exit(' '.join(p for p in sys.argv[1:] if m.version(p.split('==')[0]) != p.split('==')[1]))";
-        let has = Command::new(&python)
-            .args(["-c", check])
-            .args(wanted())
-            .output();
-        if has.is_ok_and(|ended| ended.status.success() || ended.stderr.trim_ascii().is_empty()) {
-            return Some(python);
-        }
-        skip(&format!(
-            "not all packages are in {}; python3 -m venv {0} && {0}/bin/pip install -r \
-             examples/train/requirements.txt && {0}/bin/pip install --no-deps -r tests/suite/train/trainers.txt",
-            venv.display()
-        ))
+        let lists = [
+            "examples/train/requirements.txt",
+            "tests/suite/train/trainers.txt",
+        ];
+        let install = "{}/bin/pip install -r examples/train/requirements.txt && {}/bin/pip install --no-deps -r \
+                       tests/suite/train/trainers.txt";
+        python_of("train-venv", &lists, install)
     };
     FOUND.get_or_init(find).as_deref()
 }

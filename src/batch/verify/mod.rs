@@ -70,6 +70,7 @@ use elsewhere::Elsewhere;
 pub use elsewhere::ElsewhereRun;
 use recheck::Recheck;
 pub use result::VerifyResult;
+pub(super) use rows::max_row_bytes;
 use rows::{Group, Slice};
 use tally::{Kind, Tally};
 

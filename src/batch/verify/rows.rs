@@ -192,7 +192,7 @@ impl<'s> ExportReader<'s> {
 
 /// Returns the length of the longest row: each byte of its two lines becomes at most an escape of six bytes. Not less
 /// than for the default limit, since older rows may be of lines that were allowed then.
-fn max_row_bytes(max_line_bytes: usize) -> usize {
+pub(in crate::batch) fn max_row_bytes(max_line_bytes: usize) -> usize {
     let lines = max_line_bytes.max(MAX_LINE_BYTES).saturating_mul(2);
     lines.saturating_mul(6).saturating_add(4_096)
 }

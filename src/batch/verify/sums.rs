@@ -65,7 +65,7 @@ impl Verification<'_> {
             match part.end {
                 None => return Ok(()),
                 Some(Ok(totals)) => {
-                    done_bytes += totals.read_bytes;
+                    done_bytes += totals.read_bytes();
                     result.overruled += totals.overruled;
                 }
                 Some(Err(fault)) if fault.is_partial => return Err(VerifyError::Pair(fault)),

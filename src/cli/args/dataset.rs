@@ -5,7 +5,63 @@ use std::str::FromStr;
 
 use clap::Args;
 
+use crate::cli::args::help::{CONFIGURATION, DONE, Help, USAGE, example};
+use crate::cli::args::pair::{GivenArguments, PairArguments};
 use crate::dataset::version::{At, From, Version};
+
+/// The help of the commands that read the dataset.
+pub(super) const HELP: &[Help] = &[
+    Help {
+        command: "rows",
+        examples: &[
+            example(
+                "distilld --root /srv/lake rows | wc -l",
+                "count the rows that are not retracted",
+            ),
+            example(
+                "distilld rows --export /srv/lake/data/distilled/sft/sft_export.jsonl --offsets",
+                "write them with their offsets, without a configuration",
+            ),
+            example(
+                "distilld --root /srv/lake rows --at 2026-05-02T00:00:00Z",
+                "write those that were known then",
+            ),
+            example(
+                "distilld --root /srv/lake rows --follow",
+                "write new rows, and what happens to old ones, as it is committed",
+            ),
+        ],
+        exits: &[
+            ("0", "done, or the reader of the output closed it"),
+            ("1", "failed, or it is not certain which rows are retracted"),
+            USAGE,
+            CONFIGURATION,
+        ],
+    },
+    Help {
+        command: "cite",
+        examples: &[
+            example(
+                "distilld --root /srv/lake cite",
+                "name the dataset as it is now",
+            ),
+            example(
+                "distilld --root /srv/lake cite --json",
+                "print name, figures and digests, to be kept with a model",
+            ),
+            example(
+                "distilld --root /srv/lake cite --at 2026-05-02T00:00:00Z",
+                "name the dataset as it was then",
+            ),
+        ],
+        exits: &[
+            DONE,
+            ("1", "failed, or the version is not there"),
+            USAGE,
+            CONFIGURATION,
+        ],
+    },
+];
 
 /// Flags of `rows`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -103,7 +159,7 @@ pub struct VerifyArguments {
     /// Compares the bytes that a version of `distilld cite` names with export and ledger, and reads no sources. Prints
     /// one JSON object with `result`: fits; rebuilt, with the new identity in `export`; shorter; or changed. Exits with
     /// 1 unless it fits. Default: compare the export with the sources.
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", conflicts_with = "pair")]
     pub at: Option<Version>,
 
     /// The export, with --at [default: that of the root]
@@ -117,8 +173,16 @@ pub struct VerifyArguments {
     ///
     /// One a line, for `distilld retract --from -`: runs with an effective row whose last line in another day-file is
     /// refused for its category. The result goes to stderr. Default: print the result.
-    #[arg(long, conflicts_with = "at")]
+    #[arg(long, conflicts_with_all = ["at", "pair"])]
     pub rejected_elsewhere: bool,
+
+    /// The day-files, if they are named one by one.
+    #[command(flatten)]
+    pub pair: PairArguments,
+
+    /// The rows to compare with them.
+    #[command(flatten)]
+    pub given: GivenArguments,
 }
 
 /// Two versions.

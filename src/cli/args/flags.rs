@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
 
+use crate::cli::args::pair::PairArguments;
 use crate::cli::args::rfc3339::rfc3339;
 
 /// Flags of `run`.
@@ -97,7 +98,7 @@ pub struct ExportArguments {
     ///
     /// Written as given to `created_at` and `provenance.recorded_at` of every row, so that two exports can be compared
     /// byte for byte: 2026-05-02T03:04:05.678Z, or with an offset such as +02:00. Default: the start time, UTC, in
-    /// milliseconds.
+    /// milliseconds; required with --pair, so that a retry writes the same bytes.
     #[arg(long, value_name = "TIME", value_parser = rfc3339)]
     pub recorded_at: Option<String>,
 
@@ -112,9 +113,13 @@ pub struct ExportArguments {
     ///
     /// A file is replaced atomically, after all rows are written; a FIFO or a device is written to directly. With `-`
     /// the rows go to stdout and the result to stderr. Default: ROOT/data/distilled/sft/sft_export.jsonl. This file is
-    /// refused, however its path is written, if it belongs to a daemon.
+    /// refused, however its path is written, if it belongs to a daemon. With --pair the default is stdout.
     #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().map(Output::from))]
     pub output: Option<Output>,
+
+    /// The day-files, if they are named one by one.
+    #[command(flatten)]
+    pub pair: PairArguments,
 }
 
 /// Flags of `rebuild`.

@@ -1,7 +1,7 @@
 //! The part of the help after the flags: examples and exit codes. The manual pages are generated from the same table. A
 //! test requires an entry for each command.
 
-use crate::cli::args::queries;
+use crate::cli::args::{dataset, queries};
 
 /// A command line and its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) const fn example(line: &'static str, does: &'static str) -> Example {
     Example { line, does }
 }
 
-/// The help of the program, and of each command except those that query.
+/// The help of the program, and of each command except those that query or read the dataset.
 const HELP: &[Help] = &[
     Help {
         command: "distilld",
@@ -132,10 +132,17 @@ const HELP: &[Help] = &[
                 "distilld --root /srv/lake export --output - --recorded-at 2026-01-01T00:00:00Z",
                 "write reproducible bytes",
             ),
+            example(
+                "distilld export --pair s/n.jsonl e/n.jsonl --recorded-at 2026-01-01T00:00:00Z",
+                "write the rows of one pair of day-files, without a lake",
+            ),
         ],
         exits: &[
             DONE,
-            ("1", "failed; the previous output is unchanged"),
+            (
+                "1",
+                "failed; the previous output is unchanged; rows on stdout are no result",
+            ),
             USAGE,
             CONFIGURATION,
         ],
@@ -151,60 +158,14 @@ const HELP: &[Help] = &[
                 "distilld --root /srv/lake verify | jq .days",
                 "show the differences by day",
             ),
+            example(
+                "distilld verify --pair s/n.jsonl e/n.jsonl --rows rows.jsonl",
+                "compare rows with those of one pair of day-files",
+            ),
         ],
         exits: &[
             ("0", "the export equals a batch"),
             ("1", "it differs, or could not be verified"),
-            USAGE,
-            CONFIGURATION,
-        ],
-    },
-    Help {
-        command: "rows",
-        examples: &[
-            example(
-                "distilld --root /srv/lake rows | wc -l",
-                "count the rows that are not retracted",
-            ),
-            example(
-                "distilld rows --export /srv/lake/data/distilled/sft/sft_export.jsonl --offsets",
-                "write them with their offsets, without a configuration",
-            ),
-            example(
-                "distilld --root /srv/lake rows --at 2026-05-02T00:00:00Z",
-                "write those that were known then",
-            ),
-            example(
-                "distilld --root /srv/lake rows --follow",
-                "write new rows, and what happens to old ones, as it is committed",
-            ),
-        ],
-        exits: &[
-            ("0", "done, or the reader of the output closed it"),
-            ("1", "failed, or it is not certain which rows are retracted"),
-            USAGE,
-            CONFIGURATION,
-        ],
-    },
-    Help {
-        command: "cite",
-        examples: &[
-            example(
-                "distilld --root /srv/lake cite",
-                "name the dataset as it is now",
-            ),
-            example(
-                "distilld --root /srv/lake cite --json",
-                "print name, figures and digests, to be kept with a model",
-            ),
-            example(
-                "distilld --root /srv/lake cite --at 2026-05-02T00:00:00Z",
-                "name the dataset as it was then",
-            ),
-        ],
-        exits: &[
-            DONE,
-            ("1", "failed, or the version is not there"),
             USAGE,
             CONFIGURATION,
         ],
@@ -344,7 +305,7 @@ const HELP: &[Help] = &[
 ];
 
 fn all() -> impl Iterator<Item = &'static Help> {
-    HELP.iter().chain(queries::HELP)
+    HELP.iter().chain(queries::HELP).chain(dataset::HELP)
 }
 
 /// Returns the entry of a command.

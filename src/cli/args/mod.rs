@@ -7,6 +7,7 @@ mod dataset;
 mod flags;
 mod generate;
 pub mod help;
+mod pair;
 pub(crate) mod queries;
 mod retract;
 pub(crate) mod rfc3339;
@@ -21,6 +22,7 @@ pub use flags::{
     RebuildArguments, RunArguments,
 };
 pub use generate::GenerateArguments;
+pub use pair::{GivenArguments, Lengths, PairArguments};
 pub use queries::{
     DeadLettersAction, DeadLettersArguments, ExplainArguments, PlanArguments, QueryCommand,
     RetryArguments, ShowArguments, StatusArguments, stream,
@@ -65,7 +67,11 @@ pub enum Command {
     ///
     /// Reads everything, keeps no state, and prints one JSON object with the counts. If the root's export belongs to a
     /// daemon, it is not replaced: use --output.
-    #[command(after_help = help::short("export"), after_long_help = help::long("export"))]
+    #[command(
+        after_help = help::short("export"),
+        after_long_help = help::long("export"),
+        mut_arg("pair", |pair| pair.requires("recorded_at"))
+    )]
     Export(ExportArguments),
     /// Verify that the export equals what a batch would write
     ///
@@ -206,6 +212,7 @@ mod tests {
                 recorded_at: Some("2026-05-02T03:04:05.678Z".to_owned()),
                 dialect: Dialect::Go,
                 output: Some(Output::Stdout),
+                pair: PairArguments::default(),
             }),
         );
     }
@@ -227,6 +234,14 @@ mod tests {
             "distilld rows --at yesterday",
             "distilld cite distilld:1:..",
             "distilld verify --export e",
+            "distilld export --pair s.jsonl --recorded-at 2026-05-02T03:04:05Z",
+            "distilld export --pair s.jsonl -",
+            "distilld export --lengths 1,2",
+            "distilld export --pair s.jsonl - --recorded-at 2026-05-02T03:04:05Z --lengths 1",
+            "distilld export --pair s.jsonl - --recorded-at 2026-05-02T03:04:05Z --name a/b.jsonl",
+            "distilld verify --pair s.jsonl - --rejected-elsewhere",
+            "distilld verify --rows r",
+            "distilld verify --effective",
         ];
         for line in lines {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");

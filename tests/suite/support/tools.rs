@@ -1,7 +1,9 @@
 //! Finds the host's tools that a test needs: in CI they must exist, elsewhere the test is skipped with a message.
 
 use std::env;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Returns the path of a tool, if it is on the PATH.
 ///
@@ -13,6 +15,37 @@ pub fn tool(name: &str) -> Option<PathBuf> {
         .map(|dir| dir.join(name))
         .find(|file| file.is_file());
     found.or_else(|| skip(&format!("{name} is not installed")))
+}
+
+/// Returns the Python of a virtual environment in the target directory, if it has the packages that the lists pin,
+/// `NAME==VERSION`. `install` is the command that installs them, with `{}` for the environment.
+///
+/// # Panics
+/// If `CI` is `true` and one is missing.
+pub fn python_of(venv: &str, lists: &[&str], install: &str) -> Option<PathBuf> {
+    let target = Path::new(env!("CARGO_BIN_EXE_distilld"));
+    let venv = target.ancestors().nth(2)?.join(venv);
+    let python = venv.join("bin/python");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pinned = lists.iter().flat_map(|list| {
+        let text = fs::read_to_string(root.join(list)).unwrap();
+        let pinned = text.lines().filter(|line| line.contains("=="));
+        pinned.map(str::to_owned).collect::<Vec<String>>()
+    });
+    let check = "import sys, importlib.metadata as m\n\
+                 sys.exit(' '.join(p for p in sys.argv[1:] if m.version(p.split('==')[0]) != p.split('==')[1]))";
+    let has = Command::new(&python)
+        .args(["-c", check])
+        .args(pinned)
+        .output();
+    if has.is_ok_and(|ended| ended.status.success() || ended.stderr.trim_ascii().is_empty()) {
+        return Some(python);
+    }
+    let venv = venv.display().to_string();
+    let install = install.replace("{}", &venv);
+    skip(&format!(
+        "not all packages are in {venv}; python3 -m venv {venv} && {install}"
+    ))
 }
 
 /// Prints the reason for skipping a test.
