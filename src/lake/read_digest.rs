@@ -166,9 +166,12 @@ fn for_blocks(
     let mut block = first.next_multiple_of(apart);
     let mut window = Vec::new();
     while block < end {
-        let Some(data) = file.next_data(block * BLOCK_LEN) else {
-            break;
+        // What one read gives is read at once: it takes as long as the search for a hole.
+        let data = match end - block <= per_read {
+            true => Some(block * BLOCK_LEN),
+            false => file.next_data(block * BLOCK_LEN),
         };
+        let Some(data) = data else { break };
         let first_with_data = (data / BLOCK_LEN).next_multiple_of(apart);
         if first_with_data > block {
             block = first_with_data;

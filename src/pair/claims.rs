@@ -23,8 +23,8 @@
 //! - [`Overlay::claimed_rows`](crate::pair::Overlay::claimed_rows): the rows claimed since that checkpoint. The next
 //!   checkpoint removes them from the state's unclaimed rows.
 //! - `Joiner::claimed`: the rows claimed in this step, which the lookup does not exclude yet.
-//! - `Joiner::current_rows`: per run with a row or a refusal in this step, the lines exported since the last one that
-//!   overrules. A further one marks only these as contradicted, because the earlier ones are marked.
+//! - `Joiner::current_rows`: per run with a row or a refusal in this step, the line exported since the last one that
+//!   overrules. A further one marks only this one as contradicted, because the earlier ones are marked.
 //! - `Joiner::refused_keys`: per run, the row keys of its refused lines. An unclaimed row of the pair with such a key
 //!   counts as contradicted once, however many lines refuse it, and no longer when a line claims it.
 

@@ -43,13 +43,33 @@ impl Hasher for RunKeyHasher {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for (at, byte) in bytes.iter().take(8).enumerate() {
-            self.0 ^= u64::from(*byte) << (8 * at);
+        if let Some(first) = bytes.first_chunk() {
+            self.0 ^= u64::from_le_bytes(*first);
         }
     }
 }
 
 pub(super) type ByRunKey = BuildHasherDefault<RunKeyHasher>;
 
-/// The evidence records of a chunk by run; the last record of a run counts.
-pub(super) type NewEvidenceByRun<'c> = HashMap<RunKey, NewEvidence<'c>, ByRunKey>;
+/// The evidence records of a chunk by run; the last record of a run counts. A record is some hundred bytes, which a table
+/// of records would move each time it grows.
+#[derive(Default)]
+pub(super) struct NewEvidenceByRun<'c> {
+    records: Vec<NewEvidence<'c>>,
+    last_of_run: HashMap<RunKey, usize, ByRunKey>,
+}
+
+impl<'c> NewEvidenceByRun<'c> {
+    pub(super) fn insert(&mut self, run: RunKey, record: NewEvidence<'c>) {
+        self.last_of_run.insert(run, self.records.len());
+        self.records.push(record);
+    }
+
+    pub(super) fn get(&self, run: &RunKey) -> Option<&NewEvidence<'c>> {
+        self.last_of_run.get(run).map(|at| &self.records[*at])
+    }
+
+    pub(super) fn runs(&self) -> impl Iterator<Item = &RunKey> {
+        self.last_of_run.keys()
+    }
+}

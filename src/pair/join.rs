@@ -29,9 +29,9 @@ pub(super) struct Joiner<'a, E> {
     pub(super) pair: &'a ActivePair,
     pub(super) context: &'a JoinContext<'a, E>,
     pub(super) day_file_name: String,
-    /// Per run with a line in this step that overrules earlier ones: offsets of lines exported since, which no line
+    /// Per run with a line in this step that overrules earlier ones: the offset of the line exported since, which no line
     /// overrules yet.
-    pub(super) current_rows: HashMap<RunKey, Vec<u64>, ByRunKey>,
+    pub(super) current_rows: HashMap<RunKey, Option<u64>, ByRunKey>,
     /// Per run looked up in this step: its scored lines in the state.
     pub(super) stored: RefCell<HashMap<RunKey, Vec<ScoredLine>, ByRunKey>>,
     /// Per run looked up in this step: the row keys of all its lines that are refused for their category.

@@ -168,7 +168,7 @@ pub struct JoinOutcome {
     pub overlay: Overlay,
     /// New rows, each with its newline.
     pub rows: Vec<u8>,
-    /// The run and offset of the scored line of each new row, in order.
+    /// The run and offset of the scored line of each new row, sorted.
     pub new_rows: Vec<(RunKey, u64)>,
     /// Number of existing rows for which evidence that differs arrived.
     pub superseded: u64,
@@ -179,11 +179,10 @@ pub struct JoinOutcome {
 impl JoinOutcome {
     /// Makes the offsets of new rows count from the start of the export instead of `rows`.
     pub fn place_rows(&mut self, rows_offset: u64) {
-        for key in &self.new_rows {
-            if let Some(ScoredLine {
-                verdict: Verdict::Exported { row_offset, .. },
-                ..
-            }) = self.overlay.entries.get_mut(key)
+        let mut new_rows = self.new_rows.iter().peekable();
+        for (key, line) in &mut self.overlay.entries {
+            if new_rows.next_if_eq(&key).is_some()
+                && let Verdict::Exported { row_offset, .. } = &mut line.verdict
             {
                 *row_offset += rows_offset;
             }
@@ -222,5 +221,6 @@ pub fn advance<E>(
     if joiner.out.checkpoint.counts[VerdictKind::Waiting] == 0 {
         joiner.out.checkpoint.waiting_since_s = 0;
     }
+    joiner.out.new_rows.sort_unstable();
     Ok(joiner.out)
 }

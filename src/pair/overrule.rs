@@ -89,7 +89,7 @@ impl<E> Joiner<'_, E> {
     pub(super) fn rescore_earlier(&mut self, run: RunKey, offset: u64) -> Result<(), E> {
         let cause = Cause::Rescored;
         self.overrule_earlier(run, Overruler { cause, offset })?;
-        self.current_rows.entry(run).or_default().push(offset);
+        self.current_rows.insert(run, Some(offset));
         Ok(())
     }
 
@@ -99,12 +99,14 @@ impl<E> Joiner<'_, E> {
             return Ok(());
         }
         // Many lines may overrule one run; after the first, only rows exported since remain to be marked.
-        let earlier = match self.current_rows.insert(run, Vec::new()) {
+        let earlier = match self.current_rows.insert(run, None) {
+            // The rows of this step are known, and there is none before it.
+            None if self.pair.checkpoint.scored.records == 0 => Vec::new(),
             None => self.entries(run)?,
-            Some(offsets) => {
+            Some(current) => {
                 let entries = &self.out.overlay.entries;
-                let current = offsets.iter().map(|offset| entries.get(&(run, *offset)));
-                current.flatten().copied().collect()
+                let current = current.and_then(|offset| entries.get(&(run, offset)));
+                current.into_iter().copied().collect()
             }
         };
         for entry in earlier {

@@ -17,7 +17,7 @@ impl<E> Joiner<'_, E> {
     /// [`ROWS_BYTES_MAX`]. Returns whether all of them were rejoined.
     pub(super) fn rejoin(&mut self, new_evidence: &NewEvidenceByRun<'_>) -> Result<bool, E> {
         let mut affected = Vec::new();
-        for run in new_evidence.keys() {
+        for run in new_evidence.runs() {
             affected.extend(self.entries(*run)?);
         }
         affected.sort_by_key(|entry| entry.offset);

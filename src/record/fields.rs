@@ -99,9 +99,17 @@ impl Rules {
 
     /// Returns the name that a key has: in the Go dialect in lower case, with the two other characters that Go takes for
     /// letters of ASCII.
+    #[inline]
     pub(super) fn name<'n>(self, key: &'n [u8]) -> Cow<'n, [u8]> {
+        match self.0 {
+            Dialect::Native => Cow::Borrowed(key),
+            Dialect::Go => Self::go_name(key),
+        }
+    }
+
+    fn go_name(key: &[u8]) -> Cow<'_, [u8]> {
         let is_lower = |byte: &u8| byte.is_ascii() && !byte.is_ascii_uppercase();
-        if self.0 == Dialect::Native || key.iter().all(is_lower) {
+        if key.iter().all(is_lower) {
             return Cow::Borrowed(key);
         }
         let folded = decode_utf8(key)

@@ -276,8 +276,8 @@ pub(super) fn has_more(
         // A chunk ends at the last newline of its window or has all lines that it may have. Otherwise only an unterminated
         // line can follow within the window.
         Chunk::Lines(_) => {
-            let is_cut = source.len_bytes() > state.offset + CHUNK_LEN || chunk.has_all_lines();
-            has_rest && (ctx.settle_first || is_cut)
+            let is_cut = || source.len_bytes() > state.offset + CHUNK_LEN || chunk.has_all_lines();
+            has_rest && (ctx.settle_first || is_cut())
         }
         Chunk::OversizedLine { .. } => has_rest,
         Chunk::PartialLine { .. } => false,

@@ -157,10 +157,9 @@ impl<'a> Scanner<'a> {
     #[inline(never)]
     fn long_string(&mut self, start: usize) -> Result<JsonText<'a>, JsonError> {
         let text = &self.line[start..];
-        let (mut odd, mut solidus) = (false, false);
+        let mut odd = false;
         let run = text_run(text, |at| {
             odd |= !is_native_escape(&text[at..]);
-            solidus |= text.get(at + 1) == Some(&b'/');
             is_rare_escape(&text[at..])
         });
         self.at = start + run.len;
@@ -177,7 +176,6 @@ impl<'a> Scanner<'a> {
         let marks = Marks {
             escaped: run.escaped,
             odd,
-            solidus,
             high: run.high,
         };
         Ok(JsonText::new(&text[..run.len], marks))

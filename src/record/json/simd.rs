@@ -1,6 +1,8 @@
-//! The inner loop of the scanner: finds the end of a string and its escapes, sixteen bytes at a time.
+//! The inner loop of the scanner: finds the end of a string and its escapes. Short strings are searched sixteen bytes at a
+//! time with the instructions that every processor of the target has; long ones 64 bytes at a time with the widest that
+//! this processor has.
 
-use wide::u8x16;
+use fearless_simd::{Level, Simd, dispatch, i8x16, i8x64, prelude::*, u8x16, u8x64};
 
 const BLOCK_LEN: usize = 16;
 
@@ -76,11 +78,16 @@ pub(super) struct TextRun {
 /// with the offset of the backslash of each escape that is not a frequent one. Works on four blocks at a time and without
 /// a branch per escape: in prose every second or third block has one, at a place that no branch predictor guesses.
 #[inline(always)]
-pub(super) fn text_run(bytes: &[u8], mut rare: impl FnMut(usize) -> bool) -> TextRun {
+pub(super) fn text_run(bytes: &[u8], rare: impl FnMut(usize) -> bool) -> TextRun {
+    dispatch!(Level::new(), simd => text_run_with(simd, bytes, rare))
+}
+
+#[inline(always)]
+fn text_run_with<S: Simd>(simd: S, bytes: &[u8], mut rare: impl FnMut(usize) -> bool) -> TextRun {
     let (mut len, mut high, mut escaped) = (0, false, false);
     let mut escapes = Escapes::default();
     while let Some(quad) = bytes[len..].first_chunk() {
-        let marks = QuadMarks::of(quad);
+        let marks = QuadMarks::of(simd, quad);
         let escaped_bytes = escapes.next(marks.backslash);
         let mut ends = marks.ends & !escaped_bytes | escaped_bytes & !marks.frequent;
         while ends != 0 {
@@ -158,13 +165,17 @@ struct BlockMarks {
 impl BlockMarks {
     #[inline(always)]
     fn of(block: &[u8; BLOCK_LEN]) -> Self {
-        let bytes = u8x16::from(*block);
-        let control = bytes.min(u8x16::splat(0x1f)).simd_eq(bytes);
-        let quote = bytes.simd_eq(u8x16::splat(b'"'));
-        let backslash = bytes.simd_eq(u8x16::splat(b'\\'));
+        dispatch!(Level::baseline(), simd => Self::with(simd, block))
+    }
+
+    #[inline(always)]
+    fn with<S: Simd>(simd: S, block: &[u8; BLOCK_LEN]) -> Self {
+        let bytes = u8x16::simd_from(simd, *block);
+        let (quote, backslash) = (bytes.simd_eq(b'"'), bytes.simd_eq(b'\\'));
+        let control = bytes.min(0x1f).simd_eq(bytes);
         Self {
-            special: (control | quote | backslash).to_bitmask(),
-            high: bytes.to_bitmask(),
+            special: (control | quote | backslash).to_bitmask() as u32,
+            high: bytes.bitcast::<i8x16<_>>().simd_lt(0).to_bitmask() as u32,
         }
     }
 }
@@ -172,7 +183,6 @@ impl BlockMarks {
 const QUAD_LEN: usize = 4 * BLOCK_LEN;
 
 /// The classes of the bytes of four blocks, one bit per byte.
-#[derive(Default)]
 struct QuadMarks {
     /// Quotes and control characters.
     ends: u64,
@@ -186,23 +196,19 @@ struct QuadMarks {
 
 impl QuadMarks {
     #[inline(always)]
-    fn of(quad: &[u8; QUAD_LEN]) -> Self {
-        let (blocks, _) = quad.as_chunks::<BLOCK_LEN>();
-        let mut marks = Self::default();
-        for (n, block) in blocks.iter().enumerate() {
-            let bytes = u8x16::from(*block);
-            let is = |byte| bytes.simd_eq(u8x16::splat(byte));
-            let (quote, backslash) = (is(b'"'), is(b'\\'));
-            let control = bytes.min(u8x16::splat(0x1f)).simd_eq(bytes);
-            let b_or_f = (bytes & u8x16::splat(!(b'b' ^ b'f'))).simd_eq(u8x16::splat(b'b' & b'f'));
-            let frequent = is(b'n') | is(b't') | is(b'r') | b_or_f | quote | backslash;
-            let place = n * BLOCK_LEN;
-            marks.ends |= u64::from((quote | control).to_bitmask()) << place;
-            marks.backslash |= u64::from(backslash.to_bitmask()) << place;
-            marks.frequent |= u64::from(frequent.to_bitmask()) << place;
-            marks.high |= u64::from(bytes.to_bitmask()) << place;
+    fn of<S: Simd>(simd: S, quad: &[u8; QUAD_LEN]) -> Self {
+        let bytes = u8x64::simd_from(simd, *quad);
+        let is = |byte: u8| bytes.simd_eq(byte);
+        let (quote, backslash) = (is(b'"'), is(b'\\'));
+        let b_or_f = (bytes & !(b'b' ^ b'f')).simd_eq(b'b' & b'f');
+        let frequent = is(b'n') | is(b't') | is(b'r') | b_or_f | quote | backslash;
+        let control = bytes.min(0x1f).simd_eq(bytes);
+        Self {
+            ends: (quote | control).to_bitmask(),
+            backslash: backslash.to_bitmask(),
+            frequent: frequent.to_bitmask(),
+            high: bytes.bitcast::<i8x64<_>>().simd_lt(0).to_bitmask(),
         }
-        marks
     }
 }
 

@@ -3,9 +3,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::LazyLock;
-
-use memchr::memmem::Finder;
 
 use crate::record::json::escape::{
     Dialect, escape, first_character, is_native_escape, unescape, write_character,
@@ -20,8 +17,6 @@ pub(super) struct Marks {
     pub escaped: bool,
     /// The string has an escape that the native dialect writes differently.
     pub odd: bool,
-    /// The string has a `\/`, which is odd too.
-    pub solidus: bool,
     /// The string has a byte of 0x80 or above.
     pub high: bool,
 }
@@ -52,7 +47,6 @@ impl<'a> JsonText<'a> {
         marks: Marks {
             escaped: false,
             odd: false,
-            solidus: false,
             high: false,
         },
     };
@@ -141,7 +135,7 @@ impl<'a> JsonText<'a> {
     /// Appends valid UTF-8, rewriting the escapes that the native dialect writes differently.
     fn respell_escapes(&self, out: &mut Vec<u8>) {
         let mut copied = 0;
-        self.rare_escapes(|at| {
+        text_run(self.raw, |at| {
             // The second half of a surrogate pair was consumed with the first.
             if at >= copied && !is_native_escape(&self.raw[at..]) {
                 out.extend_from_slice(&self.raw[copied..at]);
@@ -149,24 +143,9 @@ impl<'a> JsonText<'a> {
                 write_character(character, out);
                 copied = at + len;
             }
+            true
         });
         out.extend_from_slice(&self.raw[copied..]);
-    }
-
-    /// Calls `visit` with the offset of each escape that the native dialect may write differently, in order.
-    fn rare_escapes(&self, mut visit: impl FnMut(usize)) {
-        if self.marks.solidus {
-            text_run(self.raw, |at| {
-                visit(at);
-                true
-            });
-            return;
-        }
-        // A search for two bytes is several times as fast as classifying all escapes.
-        UNICODE_ESCAPE
-            .find_iter(self.raw)
-            .filter(|at| begins_escape(self.raw, *at))
-            .for_each(visit);
     }
 
     /// Returns the raw bytes if the string has no escapes.
@@ -184,15 +163,6 @@ impl<'a> JsonText<'a> {
         }
         self.decode().into_owned().into_bytes()
     }
-}
-
-static UNICODE_ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\\u"));
-
-/// Returns whether the backslash at `at` begins an escape, and is not the second of `\\\\`.
-fn begins_escape(raw: &[u8], at: usize) -> bool {
-    let before = raw[..at].iter().rev();
-    let backslashes = before.take_while(|byte| **byte == b'\\').count();
-    backslashes.is_multiple_of(2)
 }
 
 #[cfg(test)]
