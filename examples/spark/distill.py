@@ -61,14 +61,9 @@ def check(spark, table, pairs):
         # Each row had a newline.
         f.coalesce(f.sum(f.octet_length("line") + 1), f.lit(0)).alias("bytes"),
     )
-    written, found = {}, []
-    for row in summed.collect():
-        if len(row.accounts) != 1:
-            found.append(f"pair {row.number} has {len(row.accounts)} accounts")
-            continue
-        written[row.number] = (json.loads(row.accounts[0]), row.rows, row.bytes)
-    accounts = [account for account, *_ in written.values()]
-    found += faults(pairs, written)
+    written = {row.number: ([json.loads(it) for it in row.accounts], row.rows, row.bytes) for row in summed.collect()}
+    accounts = [account for of_pair, *_ in written.values() for account in of_pair]
+    found = faults(pairs, written)
     if found:
         raise SystemExit("the account does not balance:\n  " + "\n  ".join(found[:20]))
     return totals(accounts)

@@ -92,7 +92,7 @@ def rows_of(pair, lake, distilld, recorded_at, options=()):
 
 
 def faults(pairs, written):
-    """Returns what is wrong with a table: `written` has (account, rows, bytes of the rows) for each pair number.
+    """Returns what is wrong with a table: `written` has (accounts, rows, bytes of the rows) for each pair number.
 
     Every line of every pair must have become a row of the table or be counted under the reason why not.
     """
@@ -102,7 +102,11 @@ def faults(pairs, written):
         if pair["number"] not in written:
             found.append(at + "not in the table")
             continue
-        account, rows, rows_bytes = written.pop(pair["number"])
+        accounts, rows, rows_bytes = written.pop(pair["number"])
+        if len(accounts) != 1:
+            found.append(at + f"{len(accounts)} accounts in the table, not 1: was it written twice?")
+            continue
+        account = accounts[0]
         verdicts = account["verdicts"]
         expected = {
             "complete": True,

@@ -299,7 +299,9 @@ async fn admitted(
         return from_engine.await;
     }
     if let Some(path) = public_routes::SHARED_PATHS.iter().find(|it| **it == path) {
-        return cache.document(path, from_engine).await;
+        return cache
+            .document(path, status_cache::WORKED, from_engine)
+            .await;
     }
     response::text(
         StatusCode::NOT_FOUND,

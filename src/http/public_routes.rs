@@ -10,7 +10,7 @@ use crate::http::instances;
 use crate::http::metrics;
 use crate::http::metrics_text::Format;
 use crate::http::response::{json, response, text};
-use crate::http::status_cache::{EngineHealth, StatusCache};
+use crate::http::status_cache::{EngineHealth, StatusCache, WAITED};
 use crate::query::instances::HEALTH_ROUTE;
 use crate::query::status::Status;
 
@@ -75,7 +75,7 @@ pub(super) async fn answer(
         HEALTH_ROUTE => json(&instances::own(cache).await),
         instances::ROUTE => {
             let listed = instances::listed(cache);
-            cache.document(instances::ROUTE, listed).await
+            cache.document(instances::ROUTE, WAITED, listed).await
         }
         "/metrics" => {
             let format = Format::wanted(headers.get_all(ACCEPT).iter());

@@ -24,8 +24,10 @@ use crate::query::status::Status;
 const KEEP: Duration = Duration::from_secs(1);
 /// Minimum age at which a shared document is made again.
 const KEEP_DOCUMENT: Duration = Duration::from_secs(2);
-/// A shared document is kept for this many times the time that it took to make.
-const MADE_SHARE: u32 = 10;
+/// A document that costs a thread of this process its time is kept for this many times that time.
+pub(super) const WORKED: u32 = 10;
+/// The same for a document whose making is waiting for others.
+pub(super) const WAITED: u32 = 1;
 /// Maximum time that the engine's thread may need until it is between two passes.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Time after a timeout in which no client waits for the engine again.
@@ -106,11 +108,12 @@ impl StatusCache {
         }
     }
 
-    /// Returns the document of the control socket at a shared path. It is kept for [`KEEP_DOCUMENT`] and for at least
-    /// ten times as long as it took to make, so that clients cost at most a tenth of one thread.
+    /// Returns the shared document at a path. It is kept for [`KEEP_DOCUMENT`] and for at least `times` the time that it
+    /// took to make, so that clients cost at most a tenth of one thread with [`WORKED`].
     pub(super) async fn document(
         &self,
         path: &'static str,
+        times: u32,
         make: impl Future<Output = Response<Full<Bytes>>>,
     ) -> Response<Full<Bytes>> {
         let document = {
@@ -127,7 +130,7 @@ impl StatusCache {
         let started = Instant::now();
         let made = make.await;
         let keep = match made.status() {
-            StatusCode::OK => KEEP_DOCUMENT.max(started.elapsed() * MADE_SHARE),
+            StatusCode::OK => KEEP_DOCUMENT.max(started.elapsed() * times),
             _ => KEEP_DOCUMENT,
         };
         *document = Some((Instant::now() + keep, made.clone()));

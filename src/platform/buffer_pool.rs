@@ -4,8 +4,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Bytes that either kind keeps at most.
-const KEPT_BYTES_MAX: usize = 8 << 20;
+/// Bytes of chunks that are kept at most: the threads work few at a time.
+const CHUNKS_BYTES_MAX: usize = 8 << 20;
+/// Bytes of rows that are kept at most: a batch returns its rows at once, while those of the next ones are made.
+const ROWS_BYTES_MAX: usize = 16 << 20;
 /// One that is smaller or larger is not kept: the one costs nothing, the other was of a long text.
 const BUFFER_BYTES: std::ops::RangeInclusive<usize> = (64 << 10)..=(8 << 20);
 /// Buffers are as long as a multiple of this, so that one serves day-files of nearly one length.
@@ -28,7 +30,7 @@ impl Buffers {
 
     /// A chunk is worked.
     pub(crate) fn recycle_chunk(&self, chunk: Vec<u8>) {
-        self.chunks.give(chunk);
+        self.chunks.give(chunk, CHUNKS_BYTES_MAX);
     }
 
     /// An empty buffer for rows of about `len` bytes.
@@ -40,7 +42,7 @@ impl Buffers {
 
     /// Rows are shown.
     pub(crate) fn rows_shown(&self, rows: Vec<u8>) {
-        self.rows.give(rows);
+        self.rows.give(rows, ROWS_BYTES_MAX);
     }
 
     /// Frees all buffers that are not in use.
@@ -68,11 +70,10 @@ impl Pool {
         }
     }
 
-    fn give(&self, buffer: Vec<u8>) {
+    fn give(&self, buffer: Vec<u8>, bytes_max: usize) {
         let mut kept = self.lock();
         let bytes: usize = kept.iter().map(Vec::capacity).sum();
-        if BUFFER_BYTES.contains(&buffer.capacity()) && bytes + buffer.capacity() <= KEPT_BYTES_MAX
-        {
+        if BUFFER_BYTES.contains(&buffer.capacity()) && bytes + buffer.capacity() <= bytes_max {
             kept.push(buffer);
         }
     }
@@ -110,7 +111,7 @@ mod tests {
             buffers.recycle_chunk(vec![b'x'; 4 << 20]);
         }
         let kept: usize = buffers.chunks.lock().iter().map(Vec::capacity).sum();
-        assert_eq!(kept, KEPT_BYTES_MAX);
+        assert_eq!(kept, CHUNKS_BYTES_MAX);
         buffers.free();
         assert_eq!(buffers.chunk(large), vec![0; large]);
     }

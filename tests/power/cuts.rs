@@ -24,7 +24,7 @@ use crate::support::export_reader::ReaderThread;
 use crate::support::kill_harness::{Daemon, Scorer, export_path, wait_until};
 use crate::support::lake_gen::{Step, Stream};
 use crate::support::ledger::{ledger_fault, read_ledger};
-use crate::support::naive::{blank_stamps, multiset_difference, naive_batch, read_pairs};
+use crate::support::naive::{blank_stamps, multiset_difference, naive_batch, read_pairs, row_key};
 use crate::support::tools::number_from;
 use crate::write_log::WriteLog;
 use distilld::platform::storage::OsStorage;
@@ -586,17 +586,19 @@ fn check_account(disks: &Disks, scorers: &Scorers, compared: Compared) -> Result
     account_fault_by(disks.distilld(&[]), root, compared).map_or(Ok(()), Err)
 }
 
-/// Asserts that every row of the batch exists, and no row more often than in the batch or on the disk before the cut:
-/// rows whose lines are lost remain.
+/// Asserts that the batch has no more rows of a key than there are, and no row more often than in the batch or on the disk
+/// before the cut: rows whose lines are lost remain, and another line of their key claims them with what they have.
 fn compare(export: &[u8], naive: &[String], ever: &BTreeMap<String, usize>) -> Result<(), String> {
-    let found = rows_of(export);
-    let earned = counted(naive.iter().map(String::as_str));
-    for (key, count) in &earned {
-        let actual = found.get(key).copied().unwrap_or_default();
-        if actual < *count {
+    let export = String::from_utf8_lossy(export);
+    let actual = counted(export.lines(), row_key);
+    for (key, count) in counted(naive.iter().map(String::as_str), row_key) {
+        let actual = actual.get(&key).copied().unwrap_or_default();
+        if actual < count {
             return Err(format!("{actual} of {count} rows are there: {key}"));
         }
     }
+    let found = counted(export.lines(), without_index);
+    let earned = counted(naive.iter().map(String::as_str), without_index);
     for (key, count) in &found {
         let [earned, before] = [&earned, ever].map(|rows| rows.get(key).copied().unwrap_or(0));
         if *count > earned.max(before) {
@@ -609,14 +611,16 @@ fn compare(export: &[u8], naive: &[String], ever: &BTreeMap<String, usize>) -> R
 }
 
 fn rows_of(export: &[u8]) -> BTreeMap<String, usize> {
-    let text = String::from_utf8_lossy(export).into_owned();
-    counted(text.lines())
+    counted(String::from_utf8_lossy(export).lines(), without_index)
 }
 
-fn counted<'a>(rows: impl Iterator<Item = &'a str>) -> BTreeMap<String, usize> {
+fn counted<'a>(
+    rows: impl Iterator<Item = &'a str>,
+    key_of: fn(&str) -> String,
+) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for row in rows {
-        *counts.entry(without_index(row)).or_default() += 1;
+        *counts.entry(key_of(row)).or_default() += 1;
     }
     counts
 }

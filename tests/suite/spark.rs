@@ -272,16 +272,18 @@ def account(n):
     verdicts = {"exported": 2, "waiting": 1, "malformed": 1}
     return {"complete": True, "name": f"{n}.jsonl", "scored_bytes": 90, "evidence_bytes": 0, "lines": 4, "rows": 2,
             "rows_bytes": 50, "malformed_evidence": 0, "verdicts": verdicts}
-good = {n: (account(n), 2, 50) for n in range(2)}
+good = {n: ([account(n)], 2, 50) for n in range(2)}
 assert faults(pairs, copy.deepcopy(good)) == []
-assert totals(account for account, *_ in good.values())["lines"] == 8
+assert totals(accounts[0] for accounts, *_ in good.values())["lines"] == 8
 def change(**values):
-    return {**good, 1: ({**account(1), **values}, 2, 50)}
+    return {**good, 1: ([{**account(1), **values}], 2, 50)}
 for bad in [
     {0: good[0]},
     {**good, 2: good[0]},
-    {**good, 1: (account(1), 1, 50)},
-    {**good, 1: (account(1), 2, 49)},
+    {**good, 1: ([account(1)], 1, 50)},
+    {**good, 1: ([account(1)], 2, 49)},
+    {**good, 1: ([account(1)] * 2, 4, 100)},
+    {**good, 1: ([], 2, 50)},
     {0: good[1], 1: good[0]},
     change(complete=False), change(lines=5), change(rows=1), change(scored_bytes=89), change(evidence_bytes=1),
     change(verdicts={"exported": 3, "waiting": 1}),

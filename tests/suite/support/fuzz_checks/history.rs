@@ -12,7 +12,6 @@ use distilld::query::explain::{Page, retracted_rows};
 use crate::support::bench::{Bench, EXPORT, ROOT};
 use crate::support::lake_gen::Stream;
 use crate::support::naive::{Pairs, multiset_difference, naive_batch, read_pairs, row_key};
-use crate::support::process::{evidence_with, scored_as};
 use crate::support::sim_disk::{EIO, ENOSPC, Fate, Fault, SimDisk};
 
 /// Two of one name, whose lines may earn rows with one key.
@@ -112,9 +111,9 @@ impl History {
         let file = input.file();
         let run = format!("run {}", input.below(usize::from(RUNS)));
         let line = match file.1 {
-            Stream::Scored => scored_as(&run, CATEGORIES[input.below(CATEGORIES.len())]),
-            Stream::Evidence if run.ends_with('5') => evidence_with(&run, " "),
-            Stream::Evidence => evidence_with(&run, &format!("what {run} said")),
+            Stream::Scored => scored_line(&run, CATEGORIES[input.below(CATEGORIES.len())]),
+            Stream::Evidence if run.ends_with('5') => evidence_line(&run, " "),
+            Stream::Evidence => evidence_line(&run, &format!("what {run} said")),
         };
         let mut bytes = line.into_bytes();
         self.complete_file(file);
@@ -344,6 +343,20 @@ impl History {
             );
         }
     }
+}
+
+fn scored_line(run: &str, category: &str) -> String {
+    format!(
+        "{{\"evidence_run_id\":\"{run}\",\"category\":\"{category}\",\"provenance\":{{\"source_file\":\"s\",\
+         \"line_offset\":7,\"sig_hash\":\"hash of {run}\",\"recorded_at\":\"2026-01-01T00:00:00Z\"}}}}\n"
+    )
+}
+
+fn evidence_line(run: &str, text: &str) -> String {
+    format!(
+        "{{\"run_id\":\"{run}\",\"model_role\":\"executor\",\"text\":\"{text}\",\"source_files\":[\"a.rs\"],\
+         \"provenance\":{{\"source_file\":\"data/_kb/audits.jsonl\"}}}}\n"
+    )
 }
 
 fn path_of((pair, stream): File) -> PathBuf {
