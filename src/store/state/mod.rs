@@ -24,12 +24,13 @@
 
 use crate::store::state::header::{Header, read_header, write_header};
 
-use crate::store::state::backend::{Backend, redb_builder};
+use crate::store::state::backend::{Backend, BackendFlags, redb_builder};
 
 use crate::store::state::error::StateError;
 
 pub mod backend;
 pub mod blocks;
+pub mod compact;
 pub mod error;
 pub mod header;
 mod view;
@@ -43,13 +44,12 @@ use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use redb::{Database, Durability, ReadableDatabase as _, TableDefinition, WriteTransaction};
 
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{DeadLetter, EvidenceLine, Packed, PairId, ScoredLine, UnclaimedRow};
-use crate::platform::checksummed_file::CheckedFile;
 use crate::platform::storage::Storage;
 use crate::store::export::Segment;
 use write::{
@@ -128,15 +128,26 @@ impl Reset {
     }
 }
 
+/// What the open state is between two transactions. It equals itself alone.
+#[derive(Debug, Clone, Default)]
+pub struct Generation(Arc<()>);
+
+impl PartialEq for Generation {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// The open state.
 pub struct State {
     database: Database,
     header: Header,
+    generation: Generation,
     /// Segments of the export to be taken in by the next commit.
     segments: Vec<Segment>,
     /// Changes of the ledger to be taken in by the next commit.
     ledger: LedgerChanges,
-    sync_failed: Arc<AtomicBool>,
+    flags: Arc<BackendFlags>,
 }
 
 impl Debug for State {
@@ -154,18 +165,15 @@ impl State {
     /// The file cannot be created or redb fails.
     pub fn create(storage: &dyn Storage, path: &Path) -> Result<Self, StateError> {
         let file = storage.create(path).map_err(StateError::Io)?;
-        let sync_failed = Arc::default();
-        let backend = Backend {
-            file: Arc::new(CheckedFile::new(file)),
-            sync_failed: Arc::clone(&sync_failed),
-        };
+        let (backend, flags) = Backend::new(file);
         let database = redb_builder().create_with_backend(backend)?;
-        let state = Self {
+        let mut state = Self {
             database,
             header: Header::new(),
+            generation: Generation::default(),
             segments: Vec::new(),
             ledger: LedgerChanges::default(),
-            sync_failed,
+            flags,
         };
         let transaction = state.begin_write()?;
         transaction.open_table(PAIRS)?;
@@ -199,11 +207,7 @@ impl State {
             return Err(StateError::damaged("the file is empty"));
         }
         // redb may panic on a file that it did not write; the state is hostile input (a lost sector, a bad copy).
-        let sync_failed = Arc::new(AtomicBool::new(false));
-        let backend = Backend {
-            file: Arc::new(CheckedFile::new(file)),
-            sync_failed: Arc::clone(&sync_failed),
-        };
+        let (backend, flags) = Backend::new(file);
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let database = redb_builder().create_with_backend(backend)?;
             let header = read_header(&database.begin_read()?)?;
@@ -211,16 +215,17 @@ impl State {
         }))
         .unwrap_or_else(|_| Err(StateError::damaged("opening it made the store panic")));
         match opened {
-            Err(error) if sync_failed.load(Ordering::SeqCst) => {
+            Err(error) if flags.sync_failed.load(Ordering::SeqCst) => {
                 Err(StateError::Sync(error.to_string()))
             }
             Err(error) => Err(error),
             Ok((database, header)) => Ok(Self {
                 database,
                 header,
+                generation: Generation::default(),
                 segments: Vec::new(),
                 ledger: LedgerChanges::default(),
-                sync_failed,
+                flags,
             }),
         }
     }
@@ -229,6 +234,17 @@ impl State {
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Returns what the state is until its next transaction begins.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation.clone()
+    }
+
+    /// Closes the state without a further write to its file, which another one has replaced. Views of it stay valid.
+    pub fn retire(self) {
+        self.flags.retired.store(true, Ordering::SeqCst);
     }
 
     /// Returns a view of the state as it is now. It keeps pages alive: drop it before a checkpoint.
@@ -324,7 +340,8 @@ impl State {
         self.commit(transaction, header)
     }
 
-    fn begin_write(&self) -> Result<WriteTransaction, StateError> {
+    fn begin_write(&mut self) -> Result<WriteTransaction, StateError> {
+        self.generation = Generation::default();
         let mut transaction = self.database.begin_write()?;
         transaction
             .set_durability(Durability::Immediate)
@@ -339,7 +356,7 @@ impl State {
         write_ledger(&transaction, std::mem::take(&mut self.ledger))?;
         write_header(&transaction, &header)?;
         let committed = transaction.commit();
-        if self.sync_failed.load(Ordering::SeqCst) {
+        if self.flags.sync_failed.load(Ordering::SeqCst) {
             return Err(StateError::Sync(
                 committed
                     .err()
