@@ -7,6 +7,8 @@
 //! - Each round starts it on both lakes after a clean stop, has it write rows, kills it while only its journal holds
 //!   them, starts it again, measures the first and the next rows right after READY, and stops it.
 //! - "caught up" is the time at which it has read all existing files; it processes new records meanwhile.
+//! - The state of a history that was read at once, and of another one that was written while the daemon followed it: its
+//!   bytes on the disk for each record.
 //! - The files are in the page cache, as after a restart of the daemon, not of the host.
 //!
 //! The history is kept for later runs and grows by the measured rows. Asserts that each row appears once; asserts no
@@ -27,6 +29,7 @@ use support::lake::{self, PairPath, Record};
 use support::process::Memory;
 use support::program::Program;
 use support::summary::{self, Line};
+use support::written_live::{self, StateSizes};
 use support::{Failure, bench_dir, export_path, lines_in, remove_tree, settle_disk};
 
 /// Mean length of the evidence texts of measured records.
@@ -49,6 +52,9 @@ struct Options {
     /// Records of each round after those of its first second, 50 a second
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     next: u32,
+    /// Runs of the history that is written live, 50 pairs
+    #[arg(long, default_value_t = 400_000, value_parser = clap::value_parser!(u32).range(1..))]
+    live: u32,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -93,7 +99,8 @@ fn main() -> Result<(), Failure> {
         println!("round {round} of {}", options.runs);
     }
     let [empty, full] = subjects;
-    report(&dir, history.plan, &empty, &full)?;
+    let live = written_live::measure(&dir.join("live"), options.live)?;
+    report(&dir, history.plan, &empty, &full, &live)?;
     Ok(remove_tree(&dir)?)
 }
 
@@ -218,7 +225,13 @@ const FIGURES: [Figure; 8] = [
     ("stop", |it| &it.stop, Spread::median),
 ];
 
-fn report(dir: &Path, plan: HistoryPlan, empty: &Subject, full: &Subject) -> Result<(), Failure> {
+fn report(
+    dir: &Path,
+    plan: HistoryPlan,
+    empty: &Subject,
+    full: &Subject,
+    live: &StateSizes,
+) -> Result<(), Failure> {
     println!(
         "\nrestart: {} day-files and {} lines of history, {} runs waiting",
         2 * plan.pairs,
@@ -238,13 +251,37 @@ fn report(dir: &Path, plan: HistoryPlan, empty: &Subject, full: &Subject) -> Res
         table.row(cells);
     }
     table.print();
-    summary::leave("restart", &summary_lines(plan, empty, full)?)?;
+    let mut lines = summary_lines(plan, empty, full)?;
+    lines.push(live_line(live));
+    summary::leave("restart", &lines)?;
+    println!(
+        "\nstate of {} records that were written live: {} after the stop ({:.1} B a record), {} after an idle moment",
+        live.records,
+        megabytes(live.written),
+        live.written as f64 / live.records as f64,
+        megabytes(live.idle)
+    );
     println!(
         "\npeak rss: {} on the history, {} on the empty lake",
         mebibytes(full.times.peak_rss_bytes),
         mebibytes(empty.times.peak_rss_bytes)
     );
     Ok(())
+}
+
+/// Returns the line of the history that was written live.
+fn live_line(live: &StateSizes) -> Line {
+    let a_record = live.idle as f64 / live.records as f64;
+    Line {
+        what: format!(
+            "restart, {} records written live: state on disk",
+            live.records
+        ),
+        value: megabytes(live.idle),
+        floor: String::new(),
+        ratio: format!("{a_record:.1} B"),
+        aim: "40 B",
+    }
 }
 
 /// Returns the lines for the summary of all benchmarks.

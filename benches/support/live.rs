@@ -190,7 +190,8 @@ fn append_record(root: &Path, pair: &PairPath, line: u32, record: &Record) -> io
     lake::append(&pair.scored(root), &scored)
 }
 
-fn wait_for_rows(program: &mut Program, export: &Path, rows: u64) -> Result<(), Failure> {
+/// Waits until the export has this number of rows.
+pub fn wait_for_rows(program: &mut Program, export: &Path, rows: u64) -> Result<(), Failure> {
     let deadline = Instant::now() + ROW_DEADLINE;
     loop {
         let found = lines_in(export)?;

@@ -15,6 +15,7 @@ pub mod process;
 pub mod program;
 pub mod summary;
 pub mod watcher;
+pub mod written_live;
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};

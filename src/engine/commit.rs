@@ -39,6 +39,7 @@ impl Engine {
     }
 
     fn apply_journal(&mut self) -> Result<(), EngineError> {
+        self.commits.end_compaction(&self.ctx);
         self.commits.commit(&self.ctx, &mut self.books)?;
         let marks = self.commits.sync_export()?;
         let header = self.with_accounts(self.commits.next_header(marks));

@@ -2,6 +2,7 @@
 //! first, then export. It knows neither day-files nor the pair cache.
 
 mod checkpoint;
+mod compaction;
 mod events;
 
 use std::path::PathBuf;
@@ -53,6 +54,7 @@ pub(crate) struct Committer {
     /// Whether a pass commits its rows however few they are.
     commits_each_pass: bool,
     pub(super) scrub: ScrubTimer,
+    copy: compaction::StateCopy,
     /// Reused memory of chunks and rows.
     pub(super) buffers: Arc<Buffers>,
 }
@@ -90,6 +92,7 @@ impl Committer {
             syncing: None,
             commits_each_pass: true,
             scrub: ScrubTimer::new(now_ms),
+            copy: compaction::StateCopy::default(),
             buffers: Arc::default(),
         })
     }

@@ -27,6 +27,14 @@ impl OpenFileGuard {
         })
     }
 
+    /// Returns the guard of the same file under its new path.
+    pub(super) fn renamed(self, path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            ..self
+        }
+    }
+
     /// Verifies that the path still leads to that file.
     ///
     /// # Errors

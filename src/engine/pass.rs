@@ -8,6 +8,8 @@ use crate::pair::verdict::VerdictKind;
 const QUIET_COMMIT_MS: u64 = 1_000;
 /// Time without a change after which a checkpoint is written.
 const QUIET_CHECKPOINT_MS: u64 = 30_000;
+/// Time without a change after which the state is compacted.
+const QUIET_COMPACTION_MS: u64 = 5_000;
 
 /// Figures of one pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,6 +49,7 @@ impl Engine {
             self.quiet_commit_due_ms(),
             self.quiet_checkpoint_due_ms(),
             self.scrub_due_ms(),
+            self.compaction_due_ms(),
             self.books.log.due_ms(),
         ];
         due.into_iter().flatten().min()
@@ -59,7 +62,21 @@ impl Engine {
 
     fn quiet_checkpoint_due_ms(&self) -> Option<u64> {
         let is_due = self.has_uncheckpointed();
-        is_due.then(|| self.pairs.changed_at_ms() + QUIET_CHECKPOINT_MS)
+        // A checkpoint would end the copy of the state, which takes seconds at most.
+        (is_due && !self.commits.is_compacting())
+            .then(|| self.pairs.changed_at_ms() + QUIET_CHECKPOINT_MS)
+    }
+
+    /// Returns when the state is copied on or examined: after a short time without news, while no day-file waits.
+    fn compaction_due_ms(&self) -> Option<u64> {
+        if self.is_dirty() {
+            return None;
+        }
+        if self.commits.is_compacting() {
+            return Some(0);
+        }
+        let is_due = self.commits.may_compact();
+        is_due.then(|| self.pairs.changed_at_ms() + QUIET_COMPACTION_MS)
     }
 
     /// Does the work that is due by the clock: queues settled lines, commits a batch without rows, writes a checkpoint
@@ -69,6 +86,10 @@ impl Engine {
     /// Errors of a commit or checkpoint; [`EngineError::Export`] where the export was tampered with.
     pub fn tick(&mut self) -> Result<(), EngineError> {
         let result = self.reopen_state_if_failed().and_then(|()| self.run_due());
+        if result.is_err() {
+            // It takes room on the disk.
+            self.commits.end_compaction(&self.ctx);
+        }
         self.flush_log();
         self.commits.mark_state_failed(result)
     }
@@ -85,7 +106,47 @@ impl Engine {
             // An idle engine keeps no pairs in memory: the frequent scan visits only the newest days then.
             self.pairs.forget_idle(0);
         }
+        if is_due(self.compaction_due_ms()) {
+            self.compact_step()?;
+        }
         self.scrub_if_due(now_ms)
+    }
+
+    fn compact_step(&mut self) -> Result<(), EngineError> {
+        if !self.commits.is_compacting() {
+            if self.commits.is_state_long(&self.ctx) {
+                self.commits.begin_compaction(&self.ctx);
+            }
+            return Ok(());
+        }
+        let compacted = self.commits.compact(&self.ctx);
+        if self.commits.mark_state_failed(compacted)? {
+            self.renew_view()?;
+        }
+        Ok(())
+    }
+
+    /// Compacts the state at once if its file is longer than its entries need.
+    ///
+    /// # Errors
+    /// As [`Self::compact`].
+    pub fn compact_if_long(&mut self) -> Result<(), EngineError> {
+        if self.commits.may_compact() && self.commits.is_state_long(&self.ctx) {
+            self.compact()?;
+        }
+        Ok(())
+    }
+
+    /// Compacts the state at once, also a short one.
+    ///
+    /// # Errors
+    /// It is unknown under which name the disk has the new file, or the file cannot be opened.
+    pub fn compact(&mut self) -> Result<(), EngineError> {
+        self.commits.begin_compaction(&self.ctx);
+        while self.commits.is_compacting() {
+            self.compact_step()?;
+        }
+        Ok(())
     }
 
     fn flush_log(&mut self) {
@@ -108,6 +169,10 @@ impl Engine {
         let result = result.map_err(|error| self.commits.abort_pass(error, &self.books));
         if self.queue.len() == 0 {
             self.commits.buffers.free();
+        }
+        if result.is_err() {
+            // It takes room on the disk.
+            self.commits.end_compaction(&self.ctx);
         }
         self.flush_log();
         self.commits.mark_state_failed(result)

@@ -317,6 +317,7 @@ fn file_stat(stat: &Stat) -> FileStat {
     FileStat {
         kind: file_kind(FileType::from_raw_mode(stat.st_mode)),
         len_bytes: u64::try_from(stat.st_size).unwrap_or_default(),
+        allocated_bytes: u64::try_from(stat.st_blocks).unwrap_or_default() * 512,
         device: stat.st_dev,
         inode: stat.st_ino,
         links: stat.st_nlink.into(),

@@ -39,6 +39,8 @@ pub struct FileStat {
     pub kind: FileKind,
     /// Length in bytes.
     pub len_bytes: u64,
+    /// Bytes that it takes on its device, which is less than its length where it has holes.
+    pub allocated_bytes: u64,
     /// The device that holds it.
     pub device: u64,
     /// Its inode on that device.

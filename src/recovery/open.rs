@@ -21,6 +21,7 @@ use crate::store::journal::error::JournalError;
 use crate::store::replay::Replay;
 use crate::store::row_buffer::Rows;
 use crate::store::state::State;
+use crate::store::state::compact::remove_copy;
 use crate::store::state::error::StateError;
 
 /// The state that the state directory holds.
@@ -65,6 +66,8 @@ impl Engine {
         let storage = Arc::clone(&setup.storage);
         make_directories(&setup)?;
         finish_swap(&setup)?;
+        remove_copy(&*storage, &setup.state_dir.join(STATE_FILE))
+            .map_err(|source| setup.state_dir_error(source))?;
         let (loaded, state_lost) = match load(&setup)? {
             StateOnDisk::Usable(loaded) => (Some(loaded), None),
             StateOnDisk::Absent => (None, None),

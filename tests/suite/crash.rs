@@ -1,9 +1,12 @@
 //! Crashes at every call that reaches the disk, and again at every call of the recovery from it, with unsynced writes
 //! kept, lost or torn. The store's own file and the journal are on the same simulated disk.
 
+use std::path::Path;
+
 use fastrand::Rng;
 
 use distilld::engine::EngineError;
+use distilld::platform::storage::Storage as _;
 use distilld::recovery::decide::RecoveryCase;
 
 use crate::support::bench::{Bench, EXPORT, LEDGER, STATE_DIR};
@@ -164,6 +167,47 @@ fn a_crash_at_any_call_and_in_its_recovery_loses_and_duplicates_nothing() {
             scope.spawn(move || crash_everywhere(seed));
         }
     });
+}
+
+/// In the middle of a script the state is copied into a new file, which takes its place.
+#[test]
+fn a_crash_at_any_call_of_a_compaction_loses_and_duplicates_nothing() {
+    for seed in 40..43 {
+        let mut rng = Rng::with_seed(seed);
+        let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
+        let (before, rest) = steps.split_at(steps.len() / 2);
+        let mut start = Bench::new(SimDisk::new());
+        start.open().unwrap();
+        for step in before {
+            start.step(step, true).unwrap();
+        }
+        for n in 0.. {
+            let mut bench = moved_to(start.disk.fork(), &start);
+            bench.open().unwrap();
+            bench.catch_up().unwrap();
+            bench.disk.crash_at(n);
+            let compacted = bench.engine.as_mut().unwrap().compact();
+            if !bench.disk.is_dead() {
+                compacted.unwrap();
+                assert!(n > 20, "seed {seed}: a compaction has only {n} calls");
+                bench.disk.crash_at(u64::MAX / 2);
+                recover_and_finish(&mut bench, rest, &steps, &format!("seed {seed}"));
+                break;
+            }
+            let crashed = Crashed {
+                bench,
+                steps_taken: before.len(),
+            };
+            for fate in Fate::ALL {
+                let what = format!("seed {seed}, crash at call {n}, writes {fate:?}");
+                let mut found = after_power_cut(&crashed, seed ^ n, fate);
+                recover_and_finish(&mut found, rest, &steps, &what);
+                let names = found.disk.list(Path::new(STATE_DIR)).unwrap();
+                let names: Vec<_> = names.into_iter().map(|entry| entry.name).collect();
+                assert_eq!(names, ["journal", "state.redb"], "{what}");
+            }
+        }
+    }
 }
 
 /// Rows are merged and appended while the journal is written: which call is the `n`-th depends on the threads, so that

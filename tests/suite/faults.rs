@@ -304,6 +304,58 @@ fn an_io_error_at_any_call_loses_nothing() {
     check_changing(EIO, true, Partly::Torn);
 }
 
+/// Fails every call of a compaction in the middle of a script.
+fn check_compaction(seed: u64, calls: Calls, fault: Fault) {
+    let mut rng = Rng::with_seed(seed);
+    let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
+    let (before, rest) = steps.split_at(steps.len() / 2);
+    let mut start = Bench::new(SimDisk::new());
+    start.open().unwrap();
+    for step in before {
+        start.step(step, true).unwrap();
+    }
+    for n in 0.. {
+        let first = Injected { calls, n, fault };
+        let mut trial = Trial {
+            bench: Bench::new(start.disk.fork()),
+            what: format!("seed {seed}, {first:?} of a compaction"),
+            second: None,
+            errors: 0,
+            failed_before: Vec::new(),
+            cut_in: None,
+        };
+        trial.persist(Bench::catch_up);
+        let end = calls.so_far(&trial.bench.disk) + n;
+        first.inject(&trial.bench.disk);
+        trial.persist(|bench| bench.engine.as_mut().unwrap().compact());
+        let was_injected = calls.so_far(&trial.bench.disk) > end;
+        trial.bench.disk.heal();
+        for step in rest.iter().chain([&Step::Quiet]) {
+            trial.persist(|bench| bench.step(step, true));
+        }
+        assert_eq!(fault_at_the_end(&mut trial, &steps), None, "{}", trial.what);
+        if !was_injected {
+            assert!(
+                n > 15,
+                "seed {seed}: a compaction has only {n} {calls:?} calls"
+            );
+            break;
+        }
+    }
+}
+
+#[test]
+fn an_error_at_any_call_of_a_compaction_loses_nothing() {
+    let full = Fault {
+        errno: ENOSPC,
+        persistent: true,
+        partly: Partly::Short,
+    };
+    check_compaction(50, Calls::Changing, full);
+    check_compaction(51, Calls::Changing, Fault::once(EIO));
+    check_compaction(52, Calls::ReadOnly, Fault::once(EIO));
+}
+
 #[test]
 fn a_read_call_that_fails_once_is_retried() {
     for seed in 20..24 {

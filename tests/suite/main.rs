@@ -30,6 +30,8 @@ mod bundle;
 mod check;
 /// Ids, origins and texts that are made to have one checksum.
 mod colliding;
+/// The length of the state after a history that was written live.
+mod compaction;
 /// Flags, environment and file to settings; the annotated configuration file.
 mod config;
 /// The socket on which the daemon answers commands.

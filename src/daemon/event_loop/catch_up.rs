@@ -54,6 +54,9 @@ pub fn catch_up(
         }
     }
     engine.checkpoint()?;
+    if !stop.stopping() {
+        engine.compact_if_long()?;
+    }
     engine.flush_log_now();
     if !stop.stopping() {
         engine.settle_recent();

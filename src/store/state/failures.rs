@@ -2,18 +2,36 @@
 //! the refusal is reported here as the failure that caused it, so that damage is never taken for a failed disk.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::store::state::error::{CallError, StateError};
 
-/// The failure of an open state's file, if a call to it failed.
+/// What is known of an open state's file: the failure, if a call to it failed, and whether it is still needed.
 #[derive(Debug, Default)]
-pub(super) struct Failures(Mutex<Option<StateError>>);
+pub(super) struct Failures {
+    failure: Mutex<Option<StateError>>,
+    is_retired: AtomicBool,
+}
 
 impl Failures {
     fn failure(&self) -> MutexGuard<'_, Option<StateError>> {
         // It is replaced in one step, so a panic of another thread leaves it whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records that the file has no name any more or is about to lose it: the store need not write to it when it is closed.
+    pub(super) fn retire(&self) {
+        self.is_retired.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::SeqCst)
+    }
+
+    /// Returns the failure, if a call failed.
+    pub(super) fn first(&self) -> Option<StateError> {
+        self.failure().as_ref().map(StateError::again)
     }
 
     /// Records a failed sync.

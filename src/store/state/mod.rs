@@ -31,6 +31,7 @@ use crate::store::state::failures::Failures;
 
 pub mod backend;
 pub mod blocks;
+pub mod compact;
 pub mod error;
 mod failures;
 pub mod header;
@@ -50,7 +51,6 @@ use redb::{Database, Durability, ReadableDatabase as _, TableDefinition, WriteTr
 
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{DeadLetter, EvidenceLine, Packed, PairId, ScoredLine, UnclaimedRow};
-use crate::platform::checksummed_file::CheckedFile;
 use crate::platform::storage::Storage;
 use crate::store::export::Segment;
 use write::{
@@ -128,10 +128,21 @@ impl Reset {
     }
 }
 
+/// What the open state is between two transactions. It equals itself alone.
+#[derive(Debug, Clone, Default)]
+pub struct Generation(Arc<()>);
+
+impl PartialEq for Generation {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 /// The open state.
 pub struct State {
     database: Database,
     header: Header,
+    generation: Generation,
     /// Segments of the export to be taken in by the next commit.
     segments: Vec<Segment>,
     /// Changes of the ledger to be taken in by the next commit.
@@ -160,6 +171,7 @@ impl State {
         let mut state = Self {
             database: database.map_err(|error| failures.cause(error.into()))?,
             header: Header::new(),
+            generation: Generation::default(),
             segments: Vec::new(),
             ledger: LedgerChanges::default(),
             failures,
@@ -195,6 +207,7 @@ impl State {
         Ok(Self {
             database,
             header,
+            generation: Generation::default(),
             segments: Vec::new(),
             ledger: LedgerChanges::default(),
             failures,
@@ -205,6 +218,17 @@ impl State {
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Returns what the state is until its next transaction begins.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation.clone()
+    }
+
+    /// Closes the state without a further write to its file, which another one has replaced. Views of it stay valid.
+    pub fn retire(self) {
+        self.failures.retire();
     }
 
     /// Returns a view of the state as it is now. It keeps pages alive: drop it before a checkpoint.
@@ -297,6 +321,7 @@ impl State {
         header: &Header,
         work: impl FnOnce(&WriteTransaction) -> Result<(), CallError>,
     ) -> Result<(), CallError> {
+        self.generation = Generation::default();
         let mut transaction = self.database.begin_write()?;
         transaction
             .set_durability(Durability::Immediate)

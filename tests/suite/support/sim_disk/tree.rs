@@ -101,6 +101,7 @@ impl Tree {
         Ok(FileStat {
             kind,
             len_bytes,
+            allocated_bytes: len_bytes,
             device: 1,
             inode: node.inode,
             links: 1,
