@@ -24,3 +24,5 @@ mod content;
 mod refused;
 /// `run`, and the other commands: `status`, `verify` and `replace`.
 mod running;
+/// A table in S3.
+mod s3;

@@ -28,7 +28,7 @@ pub fn python() -> Option<&'static Path> {
         let venv = built.ancestors().nth(2).unwrap().join("lake-venv");
         let python = venv.join("bin/python");
         let check = "import sys, importlib.metadata as m\n\
-                     sys.exit(' '.join(p for p in sys.argv[1:] if m.version(p.split('==')[0]) != p.split('==')[1]))";
+                     sys.exit(any(m.version(p.split('==')[0].split('[')[0]) != p.split('==')[1] for p in sys.argv[1:]))";
         let has = Command::new(&python)
             .args(["-c", check])
             .args(wanted)
@@ -49,6 +49,8 @@ pub struct Publisher {
     pub bench: Bench,
     pub table: String,
     pub host: String,
+    /// Variables of the publisher and of the reader.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Publisher {
@@ -65,6 +67,7 @@ impl Publisher {
             bench,
             table: table.to_owned(),
             host: host.to_owned(),
+            environment: Vec::new(),
         };
         publisher.configure(more);
         publisher
@@ -89,6 +92,7 @@ impl Publisher {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_distilld-publish"));
         command.arg("--config").arg(self.config()).args(arguments);
+        command.envs(self.environment.iter().cloned());
         command
     }
 
@@ -125,6 +129,7 @@ impl Publisher {
             .arg(here().join("rows.py"))
             .args([&self.table, &self.host]);
         command.args(version.map(|version| version.to_string()));
+        command.envs(self.environment.iter().cloned());
         let ended = self.bench.run(&mut command);
         ended.check(0, &[]);
         ended.stdout

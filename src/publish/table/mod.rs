@@ -175,6 +175,9 @@ impl Table {
 
     fn error(&self, error: KernelError) -> TableError {
         let table = self.location.clone();
+        if let Some(file) = missing_file(&error) {
+            return TableError::FileMissing { table, file };
+        }
         match error {
             KernelError::Backtraced { source, .. } => self.error(*source),
             KernelError::ObjectStore(error) => self.unreachable(&error),
@@ -186,6 +189,20 @@ impl Table {
             },
         }
     }
+}
+
+/// Returns the file whose absence is the cause of an error, however deep.
+fn missing_file(error: &KernelError) -> Option<String> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        match error.downcast_ref() {
+            Some(delta_kernel::object_store::Error::NotFound { path, .. }) => {
+                return Some(path.clone());
+            }
+            _ => cause = error.source(),
+        }
+    }
+    None
 }
 
 /// Returns an error with its sources, as far as its own text does not have them.
@@ -256,5 +273,76 @@ impl TableVersion<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(number: i64) -> Change<'static> {
+        Change {
+            operation: Operation::Write,
+            transactions: vec![("a".to_owned(), number)],
+            added: &[],
+            rewrite: Rewrite::default(),
+        }
+    }
+
+    #[test]
+    fn of_two_commits_to_one_version_the_second_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let location = Location::Directory(dir.path().join("sft"));
+        let table = Table::open(location.clone()).unwrap();
+        assert!(table.newest().unwrap().is_none());
+        table.create().unwrap();
+        table.create().unwrap();
+        let twin = Table::open(location).unwrap();
+        let (first, stale) = (
+            table.newest().unwrap().unwrap(),
+            twin.newest().unwrap().unwrap(),
+        );
+        assert_eq!(first.transaction("a").unwrap(), None);
+        assert_eq!(first.commit(change(7)).unwrap(), Committed::Version(1));
+        assert_eq!(stale.commit(change(8)).unwrap(), Committed::Conflict);
+        let newest = twin.newest().unwrap().unwrap();
+        assert_eq!(newest.transaction("a").unwrap(), Some(7));
+        assert_eq!(newest.commit(change(8)).unwrap(), Committed::Version(2));
+        assert_eq!(
+            table.newest().unwrap().unwrap().transaction("a").unwrap(),
+            Some(8)
+        );
+    }
+
+    /// On the kernel's own executor, with one thread, a checkpoint never ends.
+    #[test]
+    fn a_checkpoint_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let location = Location::Directory(dir.path().join("sft"));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let of_thread = location.clone();
+        std::thread::spawn(move || {
+            let table = Table::open(of_thread).unwrap();
+            table.create().unwrap();
+            for number in 0..20 {
+                table
+                    .newest()
+                    .unwrap()
+                    .unwrap()
+                    .commit(change(number))
+                    .unwrap();
+            }
+            table.newest().unwrap().unwrap().checkpoint().unwrap();
+            sender.send(()).unwrap();
+        });
+        receiver
+            .recv_timeout(std::time::Duration::from_secs(30))
+            .unwrap();
+        assert!(dir.path().join("sft/_delta_log/_last_checkpoint").exists());
+        let table = Table::open(location).unwrap();
+        assert_eq!(
+            table.newest().unwrap().unwrap().transaction("a").unwrap(),
+            Some(19)
+        );
     }
 }
