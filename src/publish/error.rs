@@ -102,7 +102,8 @@ impl PublishError {
                  in its configuration instead"
             ),
             Self::OtherContent(_) => format!(
-                "where the export was restored from an old copy, put the newest copy back; else {REPLACE}"
+                "after a power cut start distilld first, which writes the newest rows again; where the export was \
+                 restored from an old copy, put the newest copy back; else {REPLACE}"
             ),
             Self::NoRow { .. } => {
                 "`distilld rebuild` writes a new export without lines that are no rows; then run \

@@ -17,6 +17,7 @@ pub mod columns;
 pub mod commands;
 pub mod error;
 mod metrics;
+mod numbers;
 pub mod publisher;
 pub mod replace;
 mod run;

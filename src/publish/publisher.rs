@@ -8,12 +8,13 @@ use crate::dataset::feed::{Changes, Feed, Point};
 use crate::platform::storage::OsStorage;
 use crate::publish::columns::RowColumns;
 use crate::publish::error::PublishError;
+use crate::publish::numbers::{numbers, point};
 use crate::publish::settings::Settings;
 use crate::publish::table::{
     AddedFile, Change, Committed, FileWriter, NewRow, Operation, Rewrite, Table, TableVersion,
 };
 use crate::record::keys::RowKey;
-use crate::record::ledger::{ExportId, RowSpan};
+use crate::record::ledger::RowSpan;
 
 /// Attempts of one step while other writers are first.
 pub(super) const ATTEMPTS_MAX: u32 = 1_000;
@@ -47,6 +48,14 @@ impl Account {
     }
 }
 
+/// Rows that were written for a commit at which another writer was first. They fit the next attempt if it begins and ends
+/// at the same points.
+struct Written {
+    from: Point,
+    to: Point,
+    file: Option<AddedFile>,
+}
+
 /// The publisher of one export.
 pub struct Publisher<'p> {
     settings: &'p Settings,
@@ -54,31 +63,6 @@ pub struct Publisher<'p> {
     pub table: Table,
     /// The export.
     pub feed: Feed,
-}
-
-/// The names under which a commit leaves its numbers in the table.
-pub(super) struct Names {
-    /// The export of the host, its identity as a number.
-    pub host: String,
-    /// The length of the export.
-    pub export: String,
-    /// The length of the ledger.
-    pub ledger: String,
-    /// The digest of the last row and the last event.
-    pub tail: String,
-}
-
-impl Names {
-    pub fn new(host: &str, export: ExportId) -> Names {
-        let of_host = format!("distilld/{host}");
-        let of_export = format!("{of_host}/{export}");
-        Names {
-            ledger: format!("{of_export}/ledger"),
-            tail: format!("{of_export}/tail"),
-            export: of_export,
-            host: of_host,
-        }
-    }
 }
 
 impl Publisher<'_> {
@@ -112,6 +96,7 @@ impl Publisher<'_> {
     /// What the table lacks is not known with certainty, or cannot be committed.
     pub fn step(&mut self) -> Result<Account, PublishError> {
         let mut account = Account::default();
+        let mut written = None;
         for _ in 0..ATTEMPTS_MAX {
             let Some(version) = self.table.newest()? else {
                 self.table.create()?;
@@ -122,6 +107,7 @@ impl Publisher<'_> {
                 settings: self.settings,
                 feed: &mut self.feed,
                 version: &version,
+                written: &mut written,
                 account: Account::default(),
             };
             match attempt.run()? {
@@ -154,102 +140,12 @@ impl Publisher<'_> {
     }
 }
 
-/// Returns how much of the export a version of the table has, and checks that it is this export.
-pub(super) fn point(
-    settings: &Settings,
-    feed: &Feed,
-    version: &TableVersion<'_>,
-) -> Result<Point, PublishError> {
-    let names = Names::new(&settings.host, feed.export());
-    let Some(export) = version.transaction(&names.host)? else {
-        return Ok(Point::default());
-    };
-    let expected = ExportId(export.to_be_bytes());
-    if expected != feed.export() {
-        return Err(PublishError::OtherExport(format!(
-            "{} is the export {}, and the rows of the host {} in the table {} are of the export {expected}",
-            feed.export_path().display(),
-            feed.export(),
-            settings.host,
-            settings.table
-        )));
-    }
-    let number = |name: &str| -> Result<i64, PublishError> {
-        version.transaction(name)?.ok_or_else(|| {
-            PublishError::OtherContent(format!(
-                "the table {} has no transaction {name}, which each commit of the host {} leaves in it",
-                settings.table, settings.host
-            ))
-        })
-    };
-    let point = Point {
-        export_len: number(&names.export)?.unsigned_abs(),
-        ledger_len: number(&names.ledger)?.unsigned_abs(),
-    };
-    let tail = number(&names.tail)?;
-    let head = feed.head()?;
-    if head.export_len < point.export_len {
-        Err(other_content(
-            settings,
-            feed,
-            point,
-            "is shorter than what was published",
-        ))
-    } else if head.ledger_len < point.ledger_len {
-        let what = "has a ledger that is shorter than the published one";
-        Err(other_content(settings, feed, point, what))
-    } else if tail_at(feed, point)? != Some(tail) {
-        let what = "has other lines there than those that were published";
-        Err(other_content(settings, feed, point, what))
-    } else {
-        Ok(point)
-    }
-}
-
-fn other_content(settings: &Settings, feed: &Feed, point: Point, what: &str) -> PublishError {
-    PublishError::OtherContent(format!(
-        "{} {what}: the table {} has the rows of this host up to byte {} of the export, as of byte {} of its ledger",
-        feed.export_path().display(),
-        settings.table,
-        point.export_len,
-        point.ledger_len
-    ))
-}
-
-/// Returns the digest of the last lines before a point, as a number for the table.
-fn tail_at(feed: &Feed, point: Point) -> Result<Option<i64>, PublishError> {
-    let mut first = [0; 8];
-    let digest = feed.digest_at(point)?;
-    Ok(digest.map(|digest| {
-        first.copy_from_slice(&digest[..8]);
-        i64::from_be_bytes(first)
-    }))
-}
-
-/// Returns the numbers of a point.
-pub(super) fn numbers(
-    settings: &Settings,
-    feed: &Feed,
-    point: Point,
-) -> Result<Vec<(String, i64)>, PublishError> {
-    let names = Names::new(&settings.host, feed.export());
-    let tail = tail_at(feed, point)?;
-    let tail =
-        tail.ok_or_else(|| other_content(settings, feed, point, "was cut while it was read"))?;
-    let number = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    Ok(vec![
-        (names.host, i64::from_be_bytes(feed.export().0)),
-        (names.export, number(point.export_len)),
-        (names.ledger, number(point.ledger_len)),
-        (names.tail, tail),
-    ])
-}
-
 /// One attempt to commit what a version of the table lacks.
 struct Attempt<'a, 't> {
     settings: &'a Settings,
     feed: &'a mut Feed,
     version: &'a TableVersion<'t>,
+    written: &'a mut Option<Written>,
     account: Account,
 }
 
@@ -273,16 +169,30 @@ impl Attempt<'_, '_> {
         if next == point {
             return Ok(None);
         }
-        let added = write_rows(
-            self.settings,
-            self.version,
-            self.feed,
-            point.export_len,
-            end,
-        )?;
+        let file = self.written(point, next)?;
         self.account.bytes = end - point.export_len;
-        self.commit(Operation::Write, next, added.as_slice(), Rewrite::default())
-            .map(Some)
+        let added = file.as_slice();
+        let committed = self.commit(Operation::Write, next, added, Rewrite::default())?;
+        *self.written = Some(Written {
+            from: point,
+            to: next,
+            file,
+        });
+        Ok(Some(committed))
+    }
+
+    /// Returns the file with the rows between two points: that of an attempt before, or a new one.
+    fn written(&mut self, from: Point, to: Point) -> Result<Option<AddedFile>, PublishError> {
+        match self.written.take() {
+            Some(written) if (written.from, written.to) == (from, to) => Ok(written.file),
+            _ => write_rows(
+                self.settings,
+                self.version,
+                self.feed,
+                from.export_len,
+                to.export_len,
+            ),
+        }
     }
 
     /// Commits what happened to rows that the table has or had. The rows that follow are left to the next commit: a

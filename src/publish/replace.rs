@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::dataset::feed::{Feed, Point};
 use crate::publish::error::PublishError;
-use crate::publish::publisher::{ATTEMPTS_MAX, Publisher, numbers, write_rows};
+use crate::publish::numbers::numbers;
+use crate::publish::publisher::{ATTEMPTS_MAX, Publisher, write_rows};
 use crate::publish::settings::Settings;
 use crate::publish::table::{AddedFile, Change, Committed, Operation, TableVersion};
 

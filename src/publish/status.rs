@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::publish::error::PublishError;
-use crate::publish::publisher::{Publisher, point};
+use crate::publish::numbers::point;
+use crate::publish::publisher::Publisher;
 use crate::publish::settings::Settings;
 
 /// The state of the publication.

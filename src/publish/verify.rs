@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::dataset::error::DatasetError;
 use crate::publish::error::PublishError;
-use crate::publish::publisher::{Publisher, point};
+use crate::publish::numbers::point;
+use crate::publish::publisher::Publisher;
 use crate::publish::settings::Settings;
 use crate::record::keys::RowKey;
 use crate::record::ledger::row_hash;

@@ -20,6 +20,10 @@ mod publisher;
 mod concurrent;
 /// What is published, and what is taken out again.
 mod content;
+/// The order of syncs.
+mod durable;
+/// The Python examples.
+mod examples;
 /// Exports and tables that are refused.
 mod refused;
 /// `run`, and the other commands: `status`, `verify` and `replace`.

@@ -22,8 +22,13 @@ fn here() -> PathBuf {
 pub fn python() -> Option<&'static Path> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
     let find = || {
-        let list = fs::read_to_string(here().join("requirements.txt")).unwrap();
-        let wanted = list.lines().filter(|line| line.contains("=="));
+        let lists = [
+            "requirements.txt",
+            "../../examples/lakehouse/requirements.txt",
+        ];
+        let lists = lists.map(|list| fs::read_to_string(here().join(list)).unwrap());
+        let lines = lists.iter().flat_map(|list| list.lines());
+        let wanted = lines.filter(|line| line.contains("=="));
         let built = Path::new(env!("CARGO_BIN_EXE_distilld"));
         let venv = built.ancestors().nth(2).unwrap().join("lake-venv");
         let python = venv.join("bin/python");

@@ -1,6 +1,7 @@
 """Prints the rows of one host of a Delta table, as its export has them: rows.py TABLE HOST [VERSION]."""
 
 import json
+import os
 import sys
 
 from deltalake import DeltaTable
@@ -19,3 +20,6 @@ for row in sorted(rows, key=lambda row: row["export_offset"]):
     if line is None:
         line = json.dumps({key: row[key] for key in KEYS}, ensure_ascii=False, separators=(",", ":"))
     out.write(line.encode() + b"\n")
+out.flush()
+# Arrow's threads may still call Python when the interpreter ends, which aborts it.
+os._exit(0)

@@ -19,7 +19,10 @@ use crate::publish::table::schema::{EXPORT_OFFSET, HOST, table_schema};
 use crate::publish::table::{Table, TableError};
 
 /// Bytes of rows that are held as values before they are encoded.
-const BATCH_BYTES: usize = 4 << 20;
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Bytes of encoded rows that are held before they are appended to the file as a group.
+const GROUP_BYTES: usize = 4 << 20;
 
 /// A row for the table.
 #[derive(Debug)]
@@ -207,7 +210,12 @@ impl<'t> BatchFile<'t> {
 
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), TableError> {
         self.range.add(batch);
-        let written = self.writer.write(batch);
+        let written = self.writer.write(batch).and_then(|()| {
+            match self.writer.in_progress_size() >= GROUP_BYTES {
+                true => self.writer.flush(),
+                false => Ok(()),
+            }
+        });
         written.map_err(|error| self.table.error(error.into()))
     }
 
