@@ -30,3 +30,5 @@ mod refused;
 mod running;
 /// A table in S3.
 mod s3;
+/// The unit of the service.
+mod unit;
