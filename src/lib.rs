@@ -23,11 +23,12 @@
 //! | [`cli`] | the commands and their output |
 //! | [`config`] | the settings |
 //! | [`console`] | terminal, progress, tables, log |
+//! | `publish` | `distilld-publish`, with the feature of that name: the export into a Delta table |
 //! | [`platform`] | the operating system: storage, clock, locks, threads, service manager |
 //!
 //! Imports point one way, from a later layer to an earlier one:
 //!
-//! {config, platform, record} < {console, lake} < pair < store < {engine, batch} < dataset < recovery < query < daemon < http < cli
+//! {config, platform, record} < {console, lake} < pair < store < {engine, batch} < dataset < recovery < query < daemon < http < cli < publish
 //!
 //! `record` and `pair` are pure: they do no I/O, read no clock and start no thread, so they fail only for a reason in
 //! their arguments. `tests/suite/tidy.rs` checks both rules.
@@ -58,3 +59,6 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod platform;
+
+#[cfg(feature = "publish")]
+pub mod publish;

@@ -14,6 +14,7 @@
 pub mod cite;
 mod digest;
 pub mod error;
+pub mod feed;
 mod files;
 pub mod follow;
 mod ledger_reader;

@@ -286,14 +286,14 @@ fn retracted(
 /// The rows that the ledger names, with their hashes. Each is compared with the export before a row is returned: an event
 /// whose offset is another one would let the row through that it retracts.
 #[derive(Debug, Default)]
-struct Named(Vec<(RowSpan, [u8; 16])>);
+pub(super) struct Named(Vec<(RowSpan, [u8; 16])>);
 
 impl Named {
-    fn add(&mut self, event: &LedgerLine) {
+    pub fn add(&mut self, event: &LedgerLine) {
         self.0.extend(event.row.map(|row| (row, event.row_hash)));
     }
 
-    fn compare(mut self, files: &Files) -> Result<(), DatasetError> {
+    pub fn compare(mut self, files: &Files) -> Result<(), DatasetError> {
         // In the order of the export, a row with several events once.
         self.0.sort_unstable();
         self.0.dedup();

@@ -51,7 +51,7 @@ pub(super) fn client_of(stream: &UnixStream) -> Client {
 }
 
 /// Returns the rejection of a request that this endpoint must not answer.
-pub(super) fn admit<B>(
+pub(crate) fn admit<B>(
     request: &Request<B>,
     endpoint: Endpoint,
 ) -> Result<(), (StatusCode, String)> {
@@ -117,7 +117,7 @@ fn is_local(name: &Authority, own: IpAddr) -> bool {
 }
 
 /// Adds the headers that forbid a browser foreign and inline content, framing and caching.
-pub(super) fn harden(headers: &mut HeaderMap) {
+pub(crate) fn harden(headers: &mut HeaderMap) {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     for (name, value) in [

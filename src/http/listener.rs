@@ -27,7 +27,7 @@ async fn remove_left_socket(path: &Path) -> io::Result<()> {
 
 /// The path of a bound socket, which is removed on drop.
 #[derive(Debug)]
-pub(super) struct BoundPath(PathBuf);
+pub(crate) struct BoundPath(PathBuf);
 
 impl Drop for BoundPath {
     fn drop(&mut self) {
@@ -38,7 +38,7 @@ impl Drop for BoundPath {
 
 /// A listening socket.
 #[derive(Debug)]
-pub(super) enum Listener {
+pub(crate) enum Listener {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
@@ -48,7 +48,7 @@ pub(super) enum Listener {
 }
 
 /// An accepted connection.
-pub(super) enum Accepted {
+pub(crate) enum Accepted {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -85,7 +85,7 @@ impl Listener {
         Ok(Self::Tcp(TcpListener::from_std(listener)?))
     }
 
-    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => Ok(Accepted::Tcp(listener.accept().await?.0)),
             Self::Unix { listener, .. } => Ok(Accepted::Unix(listener.accept().await?.0)),
@@ -115,7 +115,7 @@ impl fmt::Display for Listener {
 
 /// Returns the sockets that systemd passed. The socket unit decides who can reach them; a socket that other hosts can
 /// reach is logged.
-pub(super) fn passed_by_systemd() -> Vec<Listener> {
+pub(crate) fn passed_by_systemd() -> Vec<Listener> {
     let mut passed = listenfd::ListenFd::from_env();
     let mut listeners = Vec::new();
     for n in 0..passed.len() {

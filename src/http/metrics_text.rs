@@ -4,7 +4,7 @@ use hyper::header::HeaderValue;
 
 /// A text format of `/metrics`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// OpenMetrics 1.0, for clients that accept it, such as Prometheus.
     OpenMetrics,
     /// The older Prometheus text format, for all other clients.
@@ -13,7 +13,7 @@ pub(super) enum Format {
 
 impl Format {
     /// Returns the format that the `Accept` headers ask for.
-    pub(super) fn wanted<'a>(mut accepts: impl Iterator<Item = &'a HeaderValue>) -> Self {
+    pub(crate) fn wanted<'a>(mut accepts: impl Iterator<Item = &'a HeaderValue>) -> Self {
         let open = |value: &HeaderValue| {
             let value = value.to_str().unwrap_or_default();
             value.contains("application/openmetrics-text")
@@ -25,7 +25,7 @@ impl Format {
         }
     }
 
-    pub(super) fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Self::Plain => "text/plain; version=0.0.4; charset=utf-8",

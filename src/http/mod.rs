@@ -11,7 +11,7 @@ pub(crate) mod listener;
 mod metrics;
 pub mod metrics_text;
 pub(crate) mod public_routes;
-mod response;
+pub(crate) mod response;
 pub(crate) mod status_cache;
 
 use std::convert::Infallible;
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -40,7 +40,7 @@ pub use status_cache::StatusCache;
 pub use handlers::QueryContext;
 
 /// Connections served at once on each socket; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 32;
+pub(crate) const CONNECTIONS_MAX: usize = 32;
 /// Time in which a client must send the head of its request; after that the connection is closed.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// Maximum size of a request's head; a longer one is rejected.
@@ -50,7 +50,7 @@ const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
 /// Time in which a client must read its response after the maximum age; after that the connection is closed.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 /// Pause after a failed accept, which most likely means that all file descriptors are in use.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Pause before another attempt to bind an address that is in use or to create the control socket.
 const BIND_PAUSE: Duration = Duration::from_secs(5);
 
@@ -159,7 +159,7 @@ async fn bind_later(state_dir: &Path, export: &Path) -> ControlSocket {
 }
 
 /// Retries to bind the address: a port that another process holds must not stop the pipeline. Logs the first failure.
-async fn bind_patiently(address: &ListenAddress) -> Listener {
+pub(crate) async fn bind_patiently(address: &ListenAddress) -> Listener {
     let mut logged = false;
     loop {
         match Listener::bind(address).await {
@@ -221,6 +221,16 @@ pub async fn connection(
         let cache = Arc::clone(&cache);
         async move { Ok::<_, Infallible>(answer(request, endpoint, &cache).await) }
     });
+    bounded(stream, service).await;
+}
+
+/// Serves one request of a connection, with limits on its size and its time.
+pub(crate) async fn bounded<S>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    service: S,
+) where
+    S: HttpService<Incoming, ResBody = Full<Bytes>, Error = Infallible>,
+{
     let served = hyper::server::conn::http1::Builder::new()
         // One request per connection: hyper 1.12 may answer pipelined bytes in the middle of another response.
         .keep_alive(false)

@@ -41,13 +41,13 @@ pub(super) fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
 }
 
 /// Returns a plain-text response of one line.
-pub(super) fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
+pub(crate) fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
     let body = format!("{}\n", line.trim_end());
     response(status, "text/plain; charset=utf-8", body)
 }
 
 /// Returns a response with this body.
-pub(super) fn response(
+pub(crate) fn response(
     status: StatusCode,
     content_type: &'static str,
     body: impl Into<Bytes>,

@@ -45,10 +45,16 @@ impl LogFilter {
 /// Starts the log of this process and returns its filter. A log that was started before stays.
 #[must_use]
 pub fn init(settings: &Settings, environment: &Environment) -> LogFilter {
+    init_with(&settings.log, settings.log_format, environment)
+}
+
+/// Starts the log of this process with a filter that was parsed once already.
+#[must_use]
+pub fn init_with(filter: &str, format: LogFormat, environment: &Environment) -> LogFilter {
     let stderr = Stderr::detect(environment);
-    let filter = parse_filter(&settings.log).expect("settings hold a filter that was parsed once");
+    let filter = parse_filter(filter).expect("the filter was parsed once");
     let (filter, handle) = reload::Layer::new(filter);
-    let format = format_layer(stderr, stderr.resolve(settings.log_format));
+    let format = format_layer(stderr, stderr.resolve(format));
     let subscriber = tracing_subscriber::registry().with(filter).with(format);
     // The only error is that a log exists already.
     match tracing::subscriber::set_global_default(subscriber) {

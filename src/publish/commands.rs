@@ -1,0 +1,86 @@
+//! The commands of the publisher.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+
+use crate::config::{Environment, LogFormat};
+use crate::console::logging;
+use crate::console::output;
+use crate::console::terminal::Terminal;
+use crate::publish::args::{Arguments, Command};
+use crate::publish::checkpoint::Checkpoints;
+use crate::publish::error::PublishError;
+use crate::publish::publisher::{Account, Publisher};
+use crate::publish::run;
+use crate::publish::settings::Settings;
+
+/// The events that are logged: those of the publisher, and warnings of its libraries.
+const LOG: &str = "warn,distilld=info";
+
+/// The time that the reader of the log has to read the last lines.
+const FINAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Runs the program with these arguments, the first being the program's name, and returns its exit code.
+#[must_use]
+pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(usage) => {
+            // Help goes to stdout, an error to stderr; a closed pipe is ignored.
+            let _ = usage.print();
+            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
+        }
+    };
+    let environment = Environment::from_env();
+    let _filter = logging::init_with(LOG, LogFormat::Auto, &environment);
+    let done = Settings::load(&arguments.config).and_then(|settings| match arguments.command {
+        Command::Run => run::run(&settings),
+        Command::Once => once(&settings),
+        Command::Status => show(&Publisher::open(&settings)?.status(&settings)?),
+        Command::Verify => verify(&settings),
+        Command::Replace { dry_run } => {
+            show(&Publisher::open(&settings)?.replace(&settings, dry_run)?)
+        }
+    });
+    let code = done.unwrap_or_else(|error| {
+        Terminal::for_stderr(&environment).report(&error, Some(&error.fix()));
+        ExitCode::from(error.exit_code())
+    });
+    output::flush(FINAL_PATIENCE);
+    code
+}
+
+/// Commits until the table lacks nothing, and prints what was done.
+fn once(settings: &Settings) -> Result<ExitCode, PublishError> {
+    let mut publisher = Publisher::open(settings)?;
+    let mut checkpoints = Checkpoints::new(settings);
+    let mut total = Account::default();
+    loop {
+        let step = publisher.step()?;
+        total.add(step);
+        if step.commits == 0 {
+            break;
+        }
+        checkpoints.after(step.version);
+    }
+    show(&total)
+}
+
+/// Prints the result of the comparison; a difference is an error.
+fn verify(settings: &Settings) -> Result<ExitCode, PublishError> {
+    let verified = Publisher::open(settings)?.verify(settings)?;
+    show(&verified)?;
+    verified.check(settings)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(value: &impl serde::Serialize) -> Result<ExitCode, PublishError> {
+    output::show_json(value).map_err(|source| PublishError::Io {
+        what: "cannot write the output".to_owned(),
+        source,
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,56 @@
+//! The order of syncs, as the kernel sees it.
+
+use std::fs;
+use std::process::Command;
+
+use crate::publisher::Publisher;
+use crate::support::tools::tool;
+
+#[test]
+fn a_file_and_its_name_are_synced_before_the_commit_that_needs_it() {
+    let Some(strace) = tool("strace") else { return };
+    let publisher = Publisher::new();
+    publisher.export_runs(&["a"]);
+    publisher.once();
+    publisher.export_runs(&["b"]);
+    let trace = publisher.bench.sibling("trace");
+    let once = publisher.command(&["once"]);
+    let mut traced = Command::new(strace);
+    traced.args([
+        "-f",
+        "-y",
+        "-s",
+        "300",
+        "-e",
+        "trace=fsync,link,linkat,rename,renameat,renameat2",
+        "-o",
+    ]);
+    traced
+        .arg(&trace)
+        .arg(once.get_program())
+        .args(once.get_args());
+    publisher.bench.run(&mut traced).check(0, &[]);
+    let trace = fs::read_to_string(&trace).unwrap();
+    let calls: Vec<&str> = trace
+        .lines()
+        .filter_map(|line| line.split_once(' ').map(|(_thread, call)| call.trim()))
+        .filter(|call| call.contains("= 0") || call.contains("unfinished"))
+        .collect();
+    let table = fs::canonicalize(&publisher.table)
+        .unwrap()
+        .display()
+        .to_string();
+    let steps = [
+        ("fsync(", ".parquet".to_owned()),
+        ("link", ".parquet".to_owned()),
+        ("fsync(", format!("<{table}>")),
+        ("fsync(", "00002.json".to_owned()),
+        ("link", "00002.json\"".to_owned()),
+        ("fsync(", format!("<{table}/_delta_log>")),
+    ];
+    let mut left = calls.iter();
+    for (call, path) in steps {
+        let found = left.any(|line| line.starts_with(call) && line.contains(&path));
+        assert!(found, "no {call} of {path} in its place in {calls:#?}");
+    }
+}

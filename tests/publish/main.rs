@@ -1,0 +1,34 @@
+//! `distilld-publish`: the real program and the real daemon, with a table that an independent reader reads. Needs
+//! `--features publish`; without the Python packages of `requirements.txt` the tests are skipped, and fail in CI.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy knows test functions, not the helpers they share"
+)]
+
+#[allow(
+    dead_code,
+    reason = "support code of all test targets; this one uses a part of it"
+)]
+#[path = "../suite/support/mod.rs"]
+mod support;
+
+/// A lake, its publisher, and the independent reader of the table.
+mod publisher;
+
+/// Twins, several hosts, and processes that are killed.
+mod concurrent;
+/// What is published, and what is taken out again.
+mod content;
+/// The order of syncs.
+mod durable;
+/// The Python examples.
+mod examples;
+/// Exports and tables that are refused.
+mod refused;
+/// `run`, and the other commands: `status`, `verify` and `replace`.
+mod running;
+/// A table in S3.
+mod s3;
+/// The unit of the service.
+mod unit;
