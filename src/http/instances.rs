@@ -57,16 +57,14 @@ pub(super) async fn listed(cache: &StatusCache) -> HttpResponse {
     for name in names {
         asked.spawn(questions.clone().ask(directory, name));
     }
-    let mut instances = Vec::new();
-    for (name, answer) in asked.join_all().await {
-        instances.push(match answer {
-            Some(answer) => answer,
-            None => ListedInstance {
-                own: true,
-                ..ListedInstance::known(directory, name, own(cache).await)
-            },
-        });
-    }
+    let (asked, own) = tokio::join!(asked.join_all(), own(cache));
+    let listed = asked.into_iter().map(|(name, answer)| {
+        answer.unwrap_or_else(|| ListedInstance {
+            own: true,
+            ..ListedInstance::known(directory, name, own.clone())
+        })
+    });
+    let mut instances: Vec<_> = listed.collect();
     instances.sort_by(|a, b| a.name.cmp(&b.name));
     json(&Instances { instances })
 }
