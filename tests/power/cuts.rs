@@ -315,6 +315,9 @@ impl Life {
     }
 }
 
+/// The disks after a cut, and what readers have seen of their export.
+type LivesOn = (Vec<Vec<u8>>, Vec<u8>);
+
 impl Chain {
     fn run(&mut self, seed: u64, tally: &mut Tally) -> Result<(), String> {
         let lives = self.setting.lives;
@@ -326,9 +329,13 @@ impl Chain {
         for number in 0..lives {
             let steps = scorers.next_steps(1.0 / (lives - number) as f64, &mut self.rng);
             let life = self.live(&images, steps)?;
-            let (disks, seen) = self
+            let lives_on = self
                 .cut_life(&life, &scorers, tally)
                 .map_err(|fault| format!("life {number}, {fault}"))?;
+            // All cuts of a life may leave lines in the export that were never written.
+            let Some((disks, seen)) = lives_on else {
+                return Ok(());
+            };
             self.seen = seen;
             images = self.write_images(&disks);
             let mounted = self.mount(&images);
@@ -337,13 +344,13 @@ impl Chain {
         Ok(())
     }
 
-    /// Recovers the disks as cuts of a life leave them. Returns those that live on, and what readers have seen of them.
+    /// Recovers the disks as cuts of a life leave them. Returns those of a cut after which they live on.
     fn cut_life(
         &mut self,
         life: &Life,
         scorers: &Scorers,
         tally: &mut Tally,
-    ) -> Result<(Vec<Vec<u8>>, Vec<u8>), String> {
+    ) -> Result<Option<LivesOn>, String> {
         let cuts = life.cuts(self.setting.cuts_per_life, &mut self.rng);
         let lives_on = self.rng.usize(..cuts.len());
         let mut next = None;
@@ -372,7 +379,7 @@ impl Chain {
                 next = Some((disks, seen));
             }
         }
-        next.ok_or_else(|| "no cut lives on".to_owned())
+        Ok(next)
     }
 
     /// Returns the paths of new files for the disks and removes the previous ones. If another mount namespace still holds a
