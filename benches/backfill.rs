@@ -8,11 +8,12 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 
@@ -21,6 +22,7 @@ use support::lake::{self, Lake, LakeFacts, LakePlan};
 use support::others::Other;
 use support::program::{Finished, Program, Usage, own_cpu_time};
 use support::summary::{self, Line};
+use support::threads::ThreadTimes;
 use support::{BUFFER_BYTES, Failure, bench_dir, export_path, lines_in, remove_tree, settle_disk};
 
 /// Measures distilld on a complete history.
@@ -143,6 +145,13 @@ fn summary_lines(lake: &Lake, rounds: &Rounds) -> Result<Vec<Line>, Failure> {
             ratio: peak,
             aim: "96 MiB",
         },
+        Line {
+            what: "  its CPU time outside the parallel threads".to_owned(),
+            value: String::new(),
+            floor: String::new(),
+            ratio: format!("{:.0} %", serial_share(&rounds.daemon)),
+            aim: "10 %",
+        },
     ];
     for (name, runs) in &rounds.others {
         let other = spread(runs)?.median();
@@ -237,6 +246,7 @@ fn floor(inputs: &[PathBuf], output: &Path, len_bytes: u64) -> io::Result<Finish
             cpu,
             peak_rss_bytes: 0,
         },
+        threads: ThreadTimes::default(),
     })
 }
 
@@ -316,12 +326,43 @@ fn report(dir: &Path, lake: &Lake, rounds: &Rounds) -> Result<(), Failure> {
         table.row(cells(name, runs, &rounds.floor, facts)?);
     }
     table.print();
+    let shares = shares(&rounds.daemon);
+    let shares = shares
+        .iter()
+        .map(|(name, share)| format!("{name} {share:.1} %"));
+    let shares = shares.collect::<Vec<_>>().join(", ");
+    println!("\ncpu of run --once by thread: {shares}");
     println!(
         "\nstate: {} on disk, {:.1} bytes a record",
         megabytes(rounds.state_bytes),
         rounds.state_bytes as f64 / facts.records as f64
     );
     Ok(())
+}
+
+/// The name of the threads that run in parallel; of each other kind one runs at a time.
+const PARALLEL: &str = "read";
+
+/// Returns the percentage of each kind of thread in the CPU time of all runs, the greatest first. The main thread has the
+/// name of the program.
+fn shares(runs: &[Finished]) -> Vec<(String, f64)> {
+    let total: Duration = runs.iter().map(|run| run.usage.cpu).sum();
+    let mut times = BTreeMap::new();
+    runs.iter().for_each(|run| run.threads.add_to(&mut times));
+    let seen: Duration = times.values().sum();
+    times.insert("not seen".to_owned(), total.saturating_sub(seen));
+    let percent = |time: Duration| 100.0 * time.as_secs_f64() / total.as_secs_f64();
+    let shares = times.into_iter().map(|(name, time)| (name, percent(time)));
+    let mut shares: Vec<_> = shares.filter(|(_, share)| *share >= 0.1).collect();
+    shares.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    shares
+}
+
+/// Returns the percentage of the CPU time that more processors do not shorten.
+fn serial_share(runs: &[Finished]) -> f64 {
+    let shares = shares(runs);
+    let serial = shares.iter().filter(|(name, _)| name != PARALLEL);
+    serial.map(|(_, share)| share).sum()
 }
 
 fn cells(

@@ -14,6 +14,7 @@ pub mod others;
 pub mod process;
 pub mod program;
 pub mod summary;
+pub mod threads;
 pub mod watcher;
 pub mod written_live;
 

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Failure;
+use super::threads::ThreadTimes;
 
 /// Polling interval for the end of a child; wall times are too long by at most this.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
@@ -32,6 +33,8 @@ pub struct Finished {
     pub wall: Duration,
     /// The resource usage.
     pub usage: Usage,
+    /// The CPU time of its threads, as far as it was seen.
+    pub threads: ThreadTimes,
 }
 
 /// A running child; killed when dropped.
@@ -92,14 +95,19 @@ impl Program {
 
     fn measured_from(mut self, start: Instant) -> Result<Finished, Failure> {
         let program = &mut self;
-        let mut usage = Usage::default();
+        let (mut usage, mut threads) = (Usage::default(), ThreadTimes::default());
         loop {
+            threads.read(program.child.id());
             let ended = read_usage(program.child.id(), &mut usage);
             if ended {
                 let wall = start.elapsed();
                 let status = program.child.wait()?;
                 return if status.success() {
-                    Ok(Finished { wall, usage })
+                    Ok(Finished {
+                        wall,
+                        usage,
+                        threads,
+                    })
                 } else {
                     Err(program.failure(&status.to_string()))
                 };
