@@ -11,7 +11,7 @@ use crate::daemon::inbox::Inbox;
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::seen;
 use crate::lake::path::Stream;
-use crate::lake::walk::{Level, list_level, stat_day_file};
+use crate::lake::walk::{Level, list_level, stat_day_files};
 use crate::platform::clock::HostClock;
 use crate::platform::storage::OsStorage;
 use crate::query::health::Unreadable;
@@ -84,8 +84,9 @@ fn enqueue_stream(
         match level {
             Ok(Level::Directories(below)) => dirs.extend(below),
             Ok(Level::DayFiles(day_files)) => {
-                for path in day_files {
-                    let stat = stat_day_file(&OsStorage, root, stream, &path).ok();
+                let stats = stat_day_files(&OsStorage, root, stream, &dir, &day_files);
+                for (path, stat) in day_files.into_iter().zip(stats) {
+                    let stat = stat.ok();
                     let seen = stat.as_ref().map(seen);
                     if seen.map_or(Ok(true), |seen| engine.has_changed(&path, stream, seen))? {
                         let len_bytes = stat.map_or(0, |stat| stat.len_bytes);

@@ -45,10 +45,32 @@ impl EventLoop {
             }
             self.record_listing(listing.stream, &listing.dir, listing.is_empty);
         }
-        for (stream, relative) in progress.day_files {
-            if let Some(path) = PairPath::from_relative(&relative) {
-                self.enqueue_if_changed(stream, path, is_urgent);
-            }
+        fn day((stream, path): &(Stream, PathBuf)) -> (Stream, Option<&Path>) {
+            (*stream, path.parent())
+        }
+        let days = progress
+            .day_files
+            .chunk_by(|one, other| day(one) == day(other));
+        for in_day in days {
+            let (stream, first) = &in_day[0];
+            let paths = in_day.iter();
+            let paths = paths.filter_map(|(_, path)| PairPath::from_relative(path));
+            let dir = first.parent().unwrap_or(first);
+            self.enqueue_changed(*stream, dir, paths.collect(), is_urgent);
+        }
+    }
+
+    /// Queues the changed day-files of one directory, the way to which is walked once.
+    fn enqueue_changed(
+        &mut self,
+        stream: Stream,
+        dir: &Path,
+        day_files: Vec<PairPath>,
+        is_urgent: bool,
+    ) {
+        let stats = stat_day_files(&OsStorage, &self.root, stream, dir, &day_files);
+        for (path, stat) in day_files.into_iter().zip(stats) {
+            self.enqueue_by_stat(stream, path, stat, is_urgent);
         }
     }
 
@@ -109,9 +131,7 @@ impl EventLoop {
         }
         let day = relative.parent().unwrap_or(relative);
         if let Ok(Level::DayFiles(day_files)) = list_level(&OsStorage, &self.root, stream, day) {
-            for path in day_files {
-                self.enqueue_if_changed(stream, path, true);
-            }
+            self.enqueue_changed(stream, day, day_files, true);
         }
     }
 
@@ -162,13 +182,15 @@ impl EventLoop {
                 self.watch.ensure(stream, dir);
                 let read = day_files.iter().filter(|path| self.is_read(path.as_path()));
                 self.watch.note_day(stream, dir, read.count() as u64);
-                let stats = stat_day_files(&OsStorage, &self.root, stream, dir, &day_files);
-                for (path, stat) in day_files.into_iter().zip(stats) {
-                    if is_full && stream == Stream::Scored && self.comparisons.is_due(&path) {
+                if is_full && stream == Stream::Scored {
+                    for path in day_files
+                        .iter()
+                        .filter(|path| self.comparisons.is_due(path))
+                    {
                         self.engine.enqueue_comparison(path.clone());
                     }
-                    self.enqueue_by_stat(stream, path, stat, false);
                 }
+                self.enqueue_changed(stream, dir, day_files, false);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.watch.keep_days(stream, dir, &[]);
