@@ -49,13 +49,11 @@ impl<'b> Surfaces<'b> {
         let _ = fs::remove_file(bench.log());
         let daemon = bench.start_command(manager.manage(command));
         manager.wait_for("READY=1");
-        let text = bench.log_text();
-        let address = text.split("listener=").nth(1).unwrap();
         Self {
             bench,
             daemon,
             manager,
-            address: address.split_whitespace().next().unwrap().parse().unwrap(),
+            address: bench.listener(0),
         }
     }
 
@@ -389,11 +387,7 @@ fn a_backlog_is_catching_up_at_the_start_and_lagging_later() {
     let status_line = manager.wait_for("STATUS=catching up: ");
     assert!(status_line.contains("pending"), "{status_line}");
     manager.wait_for("STATUS=fresh, ");
-    let address = {
-        let said = bench.log_text();
-        let named = said.split("listener=").nth(1).unwrap();
-        named.split_whitespace().next().unwrap().parse().unwrap()
-    };
+    let address = bench.listener(0);
     // The verdict is at most one second old, so a burst may fall between two of them.
     let mut day = 2;
     let is_lagging = || {

@@ -200,19 +200,6 @@ fn alert_names() -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Returns the address of this bench's daemon, which may still be catching up.
-fn address_of(bench: &Bench) -> SocketAddr {
-    let mut address = None;
-    let named = || {
-        let log = bench.log_text();
-        let mut named = log.split("listener=").skip(1);
-        address = named.find_map(|rest| rest.split_whitespace().next()?.parse().ok());
-        Ok(address.is_some())
-    };
-    assert!(wait_until(LONG, named).unwrap(), "{}", bench.log_text());
-    address.unwrap()
-}
-
 /// Runs the commands in the texts of the alerts of an instance as they are typed, on a host that has it.
 fn run_typed(commands: &BTreeSet<String>, bench: &Bench) {
     for command in ["status", "check", "dead-letters", "explain --retracted"] {
@@ -247,7 +234,7 @@ fn each_alert_fires_for_its_fault_and_not_before() {
     full.append(Stream::Scored, PAIR, scored("r1"));
     let full_daemon =
         full.start_command(full_disk_command(&full).env("DISTILLD_FRESH_OBJECTIVE_MS", "1000"));
-    let full_at = address_of(&full);
+    let full_at = full.listener(0);
     let mut polling = polled.command(&["run", "--listen", "127.0.0.1:0"]);
     let (mut polled_daemon, polled_at) = polled.listening_by(polling.env("DISTILLD_WATCH", "poll"));
     quiet.append_run(PAIR, "r0");

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
-use super::kill_harness::Daemon;
+use super::kill_harness::{Daemon, wait_until};
 use super::process::{Bench, LONG};
 
 /// An answer.
@@ -105,15 +105,21 @@ impl Bench {
     /// As [`Self::listening`], with another command.
     pub fn listening_by(&self, command: &mut Command) -> (Daemon, SocketAddr) {
         let log_before = self.log_text().len();
-        let mut daemon = self.catch_up(command);
+        let daemon = self.catch_up(command);
+        (daemon, self.listener(log_before))
+    }
+
+    /// Waits until the log names, after this many bytes of it, the address at which a daemon listens.
+    pub fn listener(&self, log_before: usize) -> SocketAddr {
         let mut address = None;
-        self.wait_for(&mut daemon, "it listens", || {
+        let is_named = || {
             let log = self.log_text();
             let mut named = log[log_before..].split("listener=").skip(1);
             address = named.find_map(|rest| rest.split_whitespace().next()?.parse().ok());
-            address.is_some()
-        });
-        (daemon, address.unwrap())
+            Ok(address.is_some())
+        };
+        assert!(wait_until(LONG, is_named).unwrap(), "{}", self.log_text());
+        address.unwrap()
     }
 
     /// Waits for an answer that satisfies a condition.
