@@ -173,14 +173,8 @@ fn a_crash_at_any_call_and_in_its_recovery_loses_and_duplicates_nothing() {
 #[test]
 fn a_crash_at_any_call_of_a_compaction_loses_and_duplicates_nothing() {
     for seed in 40..43 {
-        let mut rng = Rng::with_seed(seed);
-        let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
-        let (before, rest) = steps.split_at(steps.len() / 2);
-        let mut start = Bench::new(SimDisk::new());
-        start.open().unwrap();
-        for step in before {
-            start.step(step, true).unwrap();
-        }
+        let (start, steps, taken) = Bench::half_way(seed);
+        let rest = &steps[taken..];
         for n in 0.. {
             let mut bench = moved_to(start.disk.fork(), &start);
             bench.open().unwrap();
@@ -196,7 +190,7 @@ fn a_crash_at_any_call_of_a_compaction_loses_and_duplicates_nothing() {
             }
             let crashed = Crashed {
                 bench,
-                steps_taken: before.len(),
+                steps_taken: taken,
             };
             for fate in Fate::ALL {
                 let what = format!("seed {seed}, crash at call {n}, writes {fate:?}");

@@ -306,14 +306,7 @@ fn an_io_error_at_any_call_loses_nothing() {
 
 /// Fails every call of a compaction in the middle of a script.
 fn check_compaction(seed: u64, calls: Calls, fault: Fault) {
-    let mut rng = Rng::with_seed(seed);
-    let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
-    let (before, rest) = steps.split_at(steps.len() / 2);
-    let mut start = Bench::new(SimDisk::new());
-    start.open().unwrap();
-    for step in before {
-        start.step(step, true).unwrap();
-    }
+    let (start, steps, taken) = Bench::half_way(seed);
     for n in 0.. {
         let first = Injected { calls, n, fault };
         let mut trial = Trial {
@@ -330,7 +323,7 @@ fn check_compaction(seed: u64, calls: Calls, fault: Fault) {
         trial.persist(|bench| bench.engine.as_mut().unwrap().compact());
         let was_injected = calls.so_far(&trial.bench.disk) > end;
         trial.bench.disk.heal();
-        for step in rest.iter().chain([&Step::Quiet]) {
+        for step in steps[taken..].iter().chain([&Step::Quiet]) {
             trial.persist(|bench| bench.step(step, true));
         }
         assert_eq!(fault_at_the_end(&mut trial, &steps), None, "{}", trial.what);

@@ -1,7 +1,6 @@
 //! The manual pages and completions that `distilld generate` writes: read by the real tools.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -11,6 +10,7 @@ use distilld::cli::generate;
 use distilld::config::KEYS;
 use tempfile::TempDir;
 
+use crate::support::process::output_with_stdin;
 use crate::support::tools::tool;
 
 /// Generates all files into a directory.
@@ -182,20 +182,7 @@ fn check(shell: &str, script: &str, wanted: &str) {
         "zsh" => _ = command.arg("-f"),
         _ => {}
     }
-    let mut child = command
-        .env("HOME", dir.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(script.as_bytes())
-        .unwrap();
-    let ended = child.wait_with_output().unwrap();
+    let ended = output_with_stdin(command.env("HOME", dir.path()), script.as_bytes());
     let stdout = String::from_utf8_lossy(&ended.stdout).replace('\r', "");
     let stderr = String::from_utf8_lossy(&ended.stderr);
     let mut given: Vec<&str> = stdout

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,9 @@ use rustix::fs::{FileType, Mode, mknodat};
 use serde_json::Value;
 
 use crate::support::lake_gen::{EvidenceMode, Shape, Stream, pairs_of, script};
-use crate::support::process::{Bench, Ended, evidence_with, is_root, scored, scored_as};
+use crate::support::process::{
+    Bench, Ended, evidence_with, is_root, output_with_stdin, scored, scored_as,
+};
 
 const PAIR: &str = "2026/01/01/n.jsonl";
 const STAMP: &str = "2026-05-02T03:04:05.678Z";
@@ -428,20 +430,8 @@ fn rows_that_cannot_be_written_are_an_error() {
 /// Runs `verify --pair` with rows on stdin.
 fn verify(bench: &Bench, rows: &str, arguments: &[&str]) -> (Option<i32>, Value, String) {
     let [scored, evidence] = day_files(bench);
-    let mut child = command("verify", &scored, &evidence)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(rows.as_bytes())
-        .unwrap();
-    let ended = child.wait_with_output().unwrap();
+    let mut command = command("verify", &scored, &evidence);
+    let ended = output_with_stdin(command.args(arguments), rows.as_bytes());
     let result = serde_json::from_slice(&ended.stdout).unwrap_or_default();
     (
         ended.status.code(),

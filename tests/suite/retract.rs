@@ -3,8 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write as _;
-use std::process::Stdio;
 
 use fastrand::Rng;
 use serde_json::Value;
@@ -14,7 +12,7 @@ use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, scri
 use crate::support::ledger::{Event, ledger_fault, read_ledger};
 use crate::support::naive::{NaiveBatch, Pairs, naive_batch, verdicts};
 use crate::support::process::{
-    Bench, MEMORY_KIB_MAX, evidence, is_root, memory_kib_max, scored, scored_as,
+    Bench, MEMORY_KIB_MAX, evidence, is_root, memory_kib_max, output_with_stdin, scored, scored_as,
 };
 use crate::support::sim_disk::{EIO, ENOSPC, Fate, Fault, SimDisk};
 
@@ -676,14 +674,7 @@ fn a_hundred_thousand_runs_from_a_file_take_bounded_memory() {
     assert_eq!(effective(&bench).len(), 0);
 
     let mut command = bench.command(&["retract", "--from", "-", "--revoke", "--json"]);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let text = fs::read(list).unwrap();
-    child.stdin.take().unwrap().write_all(&text).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let output = output_with_stdin(&mut command, &fs::read(list).unwrap());
     let result: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         (&result["orders"], &result["rows"]),

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use fastrand::Rng;
+
 use distilld::engine::{
     BATCH_BYTES, Engine, EngineError, OrderError, OrderRequest, OrderResult, Setup,
 };
@@ -17,7 +19,7 @@ use distilld::platform::clock::Clock;
 use distilld::platform::storage::Storage as _;
 use distilld::recovery::report::OpenReport;
 
-use super::lake_gen::Step;
+use super::lake_gen::{EvidenceMode, Shape, Step, script};
 use super::ledger::{Event, ledger_fault, read_ledger, stamp_of_last_row};
 use super::naive::{Counts, NaiveBatch};
 use super::sim_disk::SimDisk;
@@ -116,6 +118,19 @@ impl Bench {
             line_bytes_max: 16 << 20,
             failed_in_closing: 0,
         }
+    }
+
+    /// Creates a bench that has taken the first half of a random script. Returns the script and the steps that are taken.
+    pub fn half_way(seed: u64) -> (Self, Vec<Step>, usize) {
+        let mut rng = Rng::with_seed(seed);
+        let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
+        let taken = steps.len() / 2;
+        let mut bench = Self::new(SimDisk::new());
+        bench.open().unwrap();
+        for step in &steps[..taken] {
+            bench.step(step, true).unwrap();
+        }
+        (bench, steps, taken)
     }
 
     /// Commits the rows of each pass on a second thread while further pairs are merged.

@@ -7,7 +7,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use distilld::platform::storage::OsStorage;
@@ -462,6 +462,21 @@ fn number_after(text: &str, key: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(key));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
         .unwrap_or(0)
+}
+
+/// Runs a command that has this text on its stdin, which it need not read.
+pub fn output_with_stdin(command: &mut Command, text: &[u8]) -> Output {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = piped.stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        // Beside the reading of the output: both pipes may be full.
+        scope.spawn(move || match stdin.write_all(text) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => panic!("{error}"),
+            _ => {}
+        });
+        child.wait_with_output().unwrap()
+    })
 }
 
 /// Waits until the clock is clearly later than the file's last change.
