@@ -8,6 +8,7 @@ import hashlib
 import json
 import sys
 
+import polars
 from deltalake import DeltaTable
 
 KEYS = [
@@ -24,15 +25,15 @@ def line(row):
 
 
 def snapshot(table, out, version=None):
-    table = DeltaTable(table, version=version)
-    rows = table.to_pyarrow_table().sort_by([("host", "ascending"), ("export_offset", "ascending")])
+    version = DeltaTable(table, version=version).version()
+    rows = polars.read_delta(table, version=version).sort("host", "export_offset")
     digest = hashlib.sha256()
     with open(out, "wb") as file:
-        for batch in rows.to_batches(max_chunksize=1000):
-            lines = "".join(line(row) + "\n" for row in batch.to_pylist()).encode()
+        for part in rows.iter_slices(1000):
+            lines = "".join(line(row) + "\n" for row in part.iter_rows(named=True)).encode()
             digest.update(lines)
             file.write(lines)
-    return {"version": table.version(), "rows": rows.num_rows, "sha256": digest.hexdigest()}
+    return {"version": version, "rows": rows.height, "sha256": digest.hexdigest()}
 
 
 if __name__ == "__main__":

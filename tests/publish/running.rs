@@ -53,8 +53,10 @@ fn is_published(publisher: &Publisher) -> bool {
 /// Runs Python on the table.
 fn change_table(publisher: &Publisher, program: &str) {
     let mut command = Command::new(python().unwrap());
-    let program =
-        format!("import sys, deltalake\nt = deltalake.DeltaTable(sys.argv[1])\n{program}");
+    // Arrow's threads may still call Python when the interpreter ends, which aborts it.
+    let program = format!(
+        "import os, sys, deltalake\nt = deltalake.DeltaTable(sys.argv[1])\n{program}\nos._exit(0)"
+    );
     let command = command.args(["-c", &program, &publisher.table]);
     publisher.bench.run(command).check(0, &[]);
 }
