@@ -470,7 +470,7 @@ pub fn output_with_stdin(command: &mut Command, text: &[u8]) -> Output {
     let mut child = piped.stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     std::thread::scope(|scope| {
-        // Beside the reading of the output: both pipes may be full.
+        // While the output is read: both pipes may be full.
         scope.spawn(move || match stdin.write_all(text) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => panic!("{error}"),
             _ => {}
