@@ -1,7 +1,7 @@
 //! Reads one pair of day-files from front to end without any state and yields each scored line with its verdict and
 //! its row, if it has one. `export`, `verify` and `explain` read pairs with it.
 //!
-//! Memory: that of [`evidence_index`](crate::batch::evidence_index), and the longest line.
+//! Memory: that of the index of the evidence, and the longest line.
 
 use std::io;
 use std::ops::{AddAssign, ControlFlow};

@@ -18,9 +18,9 @@
 //!
 //! redb is trusted for this: after a crash a commit is there whole or not at all, and a commit that returned is
 //! there. The crash tests run on redb's own file too. It is not trusted to notice that pages changed on the disk: all
-//! of them go through [`CheckedFile`], each value has its own checksum, opening is guarded against panics, and
-//! anything that does not match is [`StateError::Damaged`]. The state is expendable (promise 6), a wrong answer from
-//! it is not.
+//! of them go through a [checksummed file](crate::platform::checksummed_file::CheckedFile), each value has its own
+//! checksum, opening is guarded against panics, and anything that does not match is [`StateError::Damaged`]. The state is
+//! expendable (promise 6), a wrong answer from it is not.
 
 use crate::store::state::header::{Header, read_header, write_header};
 
