@@ -24,8 +24,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser as _;
-
 use crate::cli::args::{Arguments, CheckArguments, Command, RebuildArguments, VerifyArguments};
 use crate::cli::check::Severity;
 use crate::cli::check::bundle::Bundle;
@@ -60,16 +58,21 @@ const FINAL_OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// An error of any command, to be printed.
 type AnyError = Box<dyn std::error::Error>;
 
+/// Parses the arguments of a program, or prints its help or a usage error and returns the exit code.
+pub(crate) fn parse<A: clap::Parser>(arguments: Vec<OsString>) -> Result<A, ExitCode> {
+    A::try_parse_from(arguments).map_err(|usage| {
+        // Help goes to stdout, an error to stderr; a closed pipe is ignored.
+        let _ = usage.print();
+        ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2))
+    })
+}
+
 /// Runs the program with these arguments, the first being the program's name, and returns its exit code.
 #[must_use]
 pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
-    let mut arguments = match Arguments::try_parse_from(arguments) {
+    let mut arguments: Arguments = match parse(arguments) {
         Ok(arguments) => arguments,
-        Err(usage) => {
-            // Help goes to stdout, an error to stderr; a closed pipe is ignored.
-            let _ = usage.print();
-            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
-        }
+        Err(code) => return code,
     };
     if let Some(Command::Run(run)) = &mut arguments.command {
         arguments.global.listen = run.listen.take();

@@ -201,13 +201,7 @@ impl Feed {
     /// # Errors
     /// It is not in the export, or cannot be read.
     pub fn row(&self, row: RowSpan) -> Result<Vec<u8>, DatasetError> {
-        let mut bytes = vec![0; usize::try_from(row.len_bytes).unwrap_or(usize::MAX)];
-        let read = self.files.read(&mut bytes, row.offset)?;
-        if read < bytes.len() || bytes.last() != Some(&b'\n') {
-            let what = "no row ends where the ledger has its end";
-            return Err(Snapshot::foreign(&self.files, what, row.offset));
-        }
-        Ok(bytes)
+        self.files.row(row)
     }
 
     /// Returns the end of the first row at or after `from` whose end is at least `from + bytes`, or `to`.

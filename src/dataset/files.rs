@@ -9,6 +9,7 @@ use crate::lake::path::{ledger_path, new_path};
 use crate::platform::storage::{
     FileStat, Storage, StorageFile, exists, read_full_at, without_links,
 };
+use crate::record::ledger::RowSpan;
 use crate::store::export::whole_lines_len;
 
 /// An export and its ledger, opened in this order.
@@ -62,6 +63,20 @@ impl Files {
     /// Fills `buf` from `offset` of the export and returns the number of bytes before its end.
     pub fn read(&self, buf: &mut [u8], offset: u64) -> Result<usize, DatasetError> {
         read_full_at(&*self.export, buf, offset).map_err(DatasetError::io(&self.export_path))
+    }
+
+    /// Returns the bytes of a row that the ledger names.
+    pub fn row(&self, row: RowSpan) -> Result<Vec<u8>, DatasetError> {
+        let mut bytes = vec![0; usize::try_from(row.len_bytes).unwrap_or(usize::MAX)];
+        let read = self.read(&mut bytes, row.offset)?;
+        if read < bytes.len() || bytes.last() != Some(&b'\n') {
+            return Err(DatasetError::Foreign {
+                path: self.ledger_path.clone(),
+                what: "no row ends where the ledger has its end",
+                at_byte: row.offset,
+            });
+        }
+        Ok(bytes)
     }
 
     /// Returns whether a row starts at `offset`, which is at most the length of the export.

@@ -136,12 +136,7 @@ impl<'s> Follower<'s> {
     }
 
     fn write_row(&self, row: RowSpan, out: &mut Vec<u8>) -> Result<(), DatasetError> {
-        let mut bytes = vec![0; usize::try_from(row.len_bytes).unwrap_or(usize::MAX)];
-        let read = self.files.read(&mut bytes, row.offset)?;
-        if read < bytes.len() || bytes.last() != Some(&b'\n') {
-            let what = "no row ends where the ledger has its end";
-            return Err(Snapshot::foreign(&self.files, what, row.offset));
-        }
+        let bytes = self.files.row(row)?;
         write_shaped(&self.files, row.offset, &bytes, self.shape, out)
     }
 

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::ListenAddress;
+use crate::http::Endpoint;
 
 /// Removes a socket whose process has ended, which refuses connections. Any other file at that path is kept.
 async fn remove_left_socket(path: &Path) -> io::Result<()> {
@@ -51,6 +53,19 @@ pub(crate) enum Listener {
 pub(crate) enum Accepted {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl Accepted {
+    /// Returns the endpoint of a connection to the page and its routes.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        match self {
+            Self::Unix(_) => Endpoint::Unix,
+            Self::Tcp(stream) => {
+                let own = stream.local_addr().map(|address| address.ip());
+                Endpoint::Tcp(own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+            }
+        }
+    }
 }
 
 impl Listener {

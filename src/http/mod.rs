@@ -16,7 +16,6 @@ pub(crate) mod status_cache;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -40,7 +39,7 @@ pub use status_cache::StatusCache;
 pub use handlers::QueryContext;
 
 /// Connections served at once on each socket; more wait in the kernel's queue.
-pub(crate) const CONNECTIONS_MAX: usize = 32;
+const CONNECTIONS_MAX: usize = 32;
 /// Time in which a client must send the head of its request; after that the connection is closed.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// Maximum size of a request's head; a longer one is rejected.
@@ -50,7 +49,7 @@ const CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
 /// Time in which a client must read its response after the maximum age; after that the connection is closed.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 /// Pause after a failed accept, which most likely means that all file descriptors are in use.
-pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Pause before another attempt to bind an address that is in use or to create the control socket.
 const BIND_PAUSE: Duration = Duration::from_secs(5);
 
@@ -179,6 +178,28 @@ async fn serve_one(listener: Listener, is_control: bool, cache: Arc<StatusCache>
     if !is_control {
         cache.add_page(listener.to_string());
     }
+    accept_each(listener, |accepted| {
+        let cache = Arc::clone(&cache);
+        async move {
+            let endpoint = accepted.endpoint();
+            match accepted {
+                Accepted::Unix(stream) if is_control => {
+                    let client = access::client_of(&stream);
+                    connection(stream, Endpoint::Control(client), cache).await;
+                }
+                Accepted::Unix(stream) => connection(stream, endpoint, cache).await,
+                Accepted::Tcp(stream) => connection(stream, endpoint, cache).await,
+            }
+        }
+    })
+    .await;
+}
+
+/// Accepts connections and serves each by `serve`, as many at once as there are places.
+pub(crate) async fn accept_each<F>(listener: Listener, serve: impl Fn(Accepted) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -192,20 +213,9 @@ async fn serve_one(listener: Listener, is_control: bool, cache: Arc<StatusCache>
                 continue;
             }
         };
-        let cache = Arc::clone(&cache);
+        let served = serve(accepted);
         tokio::spawn(async move {
-            match accepted {
-                Accepted::Unix(stream) if is_control => {
-                    let client = access::client_of(&stream);
-                    connection(stream, Endpoint::Control(client), cache).await;
-                }
-                Accepted::Unix(stream) => connection(stream, Endpoint::Unix, cache).await,
-                Accepted::Tcp(stream) => {
-                    let own = stream.local_addr().map(|address| address.ip());
-                    let own = own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-                    connection(stream, Endpoint::Tcp(own), cache).await;
-                }
-            }
+            served.await;
             drop(place);
         });
     }

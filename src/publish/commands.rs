@@ -4,8 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
-
+use crate::cli::parse;
 use crate::config::{Environment, LogFormat};
 use crate::console::logging;
 use crate::console::output;
@@ -26,13 +25,9 @@ const FINAL_PATIENCE: Duration = Duration::from_secs(1);
 /// Runs the program with these arguments, the first being the program's name, and returns its exit code.
 #[must_use]
 pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let arguments: Arguments = match parse(arguments) {
         Ok(arguments) => arguments,
-        Err(usage) => {
-            // Help goes to stdout, an error to stderr; a closed pipe is ignored.
-            let _ = usage.print();
-            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
-        }
+        Err(code) => return code,
     };
     let environment = Environment::from_env();
     let _filter = logging::init_with(LOG, LogFormat::Auto, &environment);
@@ -59,7 +54,7 @@ fn once(settings: &Settings) -> Result<ExitCode, PublishError> {
     let mut checkpoints = Checkpoints::new(settings);
     let mut total = Account::default();
     loop {
-        let step = publisher.step()?;
+        let step = publisher.step()?.account;
         total.add(step);
         if step.commits == 0 {
             break;

@@ -48,6 +48,15 @@ impl Account {
     }
 }
 
+/// What a step did, and what the table has after it.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// What it did.
+    pub account: Account,
+    /// How much of the export the table has.
+    pub published: Point,
+}
+
 /// Rows that were written for a commit at which another writer was first. They fit the next attempt if it begins and ends
 /// at the same points.
 struct Written {
@@ -94,7 +103,7 @@ impl Publisher<'_> {
     ///
     /// # Errors
     /// What the table lacks is not known with certainty, or cannot be committed.
-    pub fn step(&mut self) -> Result<Account, PublishError> {
+    pub fn step(&mut self) -> Result<Step, PublishError> {
         let mut account = Account::default();
         let mut written = None;
         for _ in 0..ATTEMPTS_MAX {
@@ -108,6 +117,7 @@ impl Publisher<'_> {
                 feed: &mut self.feed,
                 version: &version,
                 written: &mut written,
+                published: Point::default(),
                 account: Account::default(),
             };
             match attempt.run()? {
@@ -118,7 +128,8 @@ impl Publisher<'_> {
                         attempt.account.version = number;
                         account.add(attempt.account);
                     }
-                    return Ok(account);
+                    let published = attempt.published;
+                    return Ok(Step { account, published });
                 }
             }
         }
@@ -126,17 +137,6 @@ impl Publisher<'_> {
             table: self.settings.table.clone(),
             attempts: ATTEMPTS_MAX,
         })
-    }
-
-    /// Returns how much of the export the table has.
-    ///
-    /// # Errors
-    /// The table has rows of another export, or cannot be read.
-    pub fn point(&self) -> Result<Point, PublishError> {
-        let Some(version) = self.table.newest()? else {
-            return Ok(Point::default());
-        };
-        point(self.settings, &self.feed, &version)
     }
 }
 
@@ -146,6 +146,8 @@ struct Attempt<'a, 't> {
     feed: &'a mut Feed,
     version: &'a TableVersion<'t>,
     written: &'a mut Option<Written>,
+    /// What the table has, with the commit of this attempt if it is not refused.
+    published: Point,
     account: Account,
 }
 
@@ -153,6 +155,7 @@ impl Attempt<'_, '_> {
     /// Returns `None` if the table lacks nothing.
     fn run(&mut self) -> Result<Option<Committed>, PublishError> {
         let point = point(self.settings, self.feed, self.version)?;
+        self.published = point;
         let changes = self.feed.changes(point)?;
         if !changes.retracted.is_empty() || !changes.restored.is_empty() {
             return self.commit_changes(point, &changes).map(Some);
@@ -236,6 +239,7 @@ impl Attempt<'_, '_> {
         added: &[AddedFile],
         rewrite: Rewrite,
     ) -> Result<Committed, PublishError> {
+        self.published = point;
         self.account.rows = added.iter().map(|file| file.rows).sum();
         Ok(self.version.commit(Change {
             operation,

@@ -95,7 +95,9 @@ impl Follower<'_> {
             return Ok(());
         }
         while !self.stop.load(Ordering::Relaxed) {
-            let step = publisher.step()?;
+            let done = publisher.step()?;
+            let step = done.account;
+            self.published = Some(done.published);
             self.metrics.add(step);
             self.manager.watchdog();
             if step.commits == 0 {
@@ -111,7 +113,6 @@ impl Follower<'_> {
             self.checkpoints.after(step.version);
             self.manager.watchdog();
         }
-        self.published = Some(publisher.point()?);
         Ok(())
     }
 

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use http_body_util::Full;
@@ -10,14 +9,13 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::ACCEPT;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use tokio::sync::Semaphore;
 
 use crate::config::ListenAddress;
 use crate::http::access::{admit, harden};
 use crate::http::listener::{Accepted, Listener, passed_by_systemd};
 use crate::http::metrics_text::Format;
 use crate::http::response::{response, text};
-use crate::http::{ACCEPT_PAUSE, CONNECTIONS_MAX, Endpoint, bind_patiently, bounded};
+use crate::http::{Endpoint, accept_each, bind_patiently, bounded};
 use crate::platform::background::spawn;
 use crate::publish::metrics::Metrics;
 
@@ -44,36 +42,21 @@ pub(super) fn start(address: Option<ListenAddress>, metrics: Arc<Metrics>) -> io
 }
 
 async fn serve_one(listener: Listener, metrics: Arc<Metrics>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let Ok(accepted) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        };
+    accept_each(listener, |accepted| {
+        let endpoint = accepted.endpoint();
         let metrics = Arc::clone(&metrics);
-        tokio::spawn(async move {
-            let endpoint = match &accepted {
-                Accepted::Unix(_) => Endpoint::Unix,
-                Accepted::Tcp(stream) => Endpoint::Tcp(
-                    stream
-                        .local_addr()
-                        .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip()),
-                ),
-            };
-            let service = service_fn(move |request| {
-                let metrics = Arc::clone(&metrics);
-                async move { Ok::<_, Infallible>(answer(&request, endpoint, &metrics)) }
-            });
+        let service = service_fn(move |request| {
+            let metrics = Arc::clone(&metrics);
+            async move { Ok::<_, Infallible>(answer(&request, endpoint, &metrics)) }
+        });
+        async move {
             match accepted {
                 Accepted::Unix(stream) => bounded(stream, service).await,
                 Accepted::Tcp(stream) => bounded(stream, service).await,
             }
-            drop(place);
-        });
-    }
+        }
+    })
+    .await;
 }
 
 fn answer(
