@@ -166,8 +166,14 @@ pub fn open_day_file(
     pair: &PairPath,
 ) -> io::Result<Arc<dyn StorageFile>> {
     let base = stream.base(root);
-    if stat_day_file(storage, root, stream, pair)?.kind != FileKind::Link {
-        return storage.open_read_below(&base, pair.as_path());
+    match storage.open_read_below(&base, pair.as_path()) {
+        // A link in the place of the day-file is not followed: to this call it does not exist.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if stat_day_file(storage, root, stream, pair)?.kind != FileKind::Link {
+                return Err(error);
+            }
+        }
+        opened => return opened,
     }
     let target = storage.canonicalize(&base.join(pair.as_path()))?;
     let Ok(below) = target.strip_prefix(canonical_root) else {
