@@ -275,9 +275,7 @@ impl EventLoop {
         if pending.reload {
             self.reload();
         }
-        for (stream, relative) in &pending.day_files {
-            self.enqueue_hinted(*stream, relative);
-        }
+        self.enqueue_hinted(&pending.day_files);
     }
 
     /// Runs what is due: timers, one pass, one slice of arming, one slice of the scans.

@@ -45,9 +45,6 @@ impl EventLoop {
             }
             self.record_listing(listing.stream, &listing.dir, listing.is_empty);
         }
-        fn day((stream, path): &(Stream, PathBuf)) -> (Stream, Option<&Path>) {
-            (*stream, path.parent())
-        }
         let days = progress
             .day_files
             .chunk_by(|one, other| day(one) == day(other));
@@ -115,23 +112,42 @@ impl EventLoop {
         }
     }
 
-    /// Queues the day-file of a hint. A new one may have another name, by which it is written. A name that no day-file
-    /// has is a hint about each day-file of its day.
-    pub(super) fn enqueue_hinted(&mut self, stream: Stream, relative: &Path) {
-        if let Some(path) = PairPath::from_relative(relative) {
-            match stat_day_file(&OsStorage, &self.root, stream, &path) {
-                Ok(stat) if self.is_read(relative) => {
-                    self.watch.ensure_linked(stream, relative, &stat, true);
+    /// Queues the day-files of hints. A new one may have another name, by which it is written.
+    pub(super) fn enqueue_hinted(&mut self, hints: &BTreeSet<(Stream, PathBuf)>) {
+        let hints: Vec<_> = hints.iter().collect();
+        for in_day in hints.chunk_by(|one, other| day(one) == day(other)) {
+            let (stream, first) = in_day[0];
+            let dir = first.parent().unwrap_or(first);
+            let names = in_day.iter().map(|(_, path)| PairPath::from_relative(path));
+            let day_files: Vec<_> = names.clone().flatten().collect();
+            let has_other_names = day_files.len() < names.len();
+            self.enqueue_named(*stream, dir, day_files);
+            if has_other_names {
+                self.enqueue_day(*stream, dir);
+            }
+        }
+    }
+
+    /// Queues day-files of one directory, the way to which is walked once.
+    fn enqueue_named(&mut self, stream: Stream, dir: &Path, day_files: Vec<PairPath>) {
+        let stats = stat_day_files(&OsStorage, &self.root, stream, dir, &day_files);
+        for (path, stat) in day_files.into_iter().zip(stats) {
+            match stat {
+                Ok(stat) if self.is_read(path.as_path()) => {
+                    self.watch
+                        .ensure_linked(stream, path.as_path(), &stat, true);
                 }
                 Ok(_) => {}
-                Err(_) => self.watch.forget_linked(stream, relative),
+                Err(_) => self.watch.forget_linked(stream, path.as_path()),
             }
             self.engine.enqueue(path);
-            return;
         }
-        let day = relative.parent().unwrap_or(relative);
-        if let Ok(Level::DayFiles(day_files)) = list_level(&OsStorage, &self.root, stream, day) {
-            self.enqueue_changed(stream, day, day_files, true);
+    }
+
+    /// Queues the changed day-files of a day: a name that no day-file has is a hint about each of them.
+    fn enqueue_day(&mut self, stream: Stream, dir: &Path) {
+        if let Ok(Level::DayFiles(day_files)) = list_level(&OsStorage, &self.root, stream, dir) {
+            self.enqueue_changed(stream, dir, day_files, true);
         }
     }
 
@@ -270,6 +286,11 @@ impl EventLoop {
             Mode::Polling { .. } => millis(self.settings.poll) * POLLS_PER_FULL_SCAN,
         }
     }
+}
+
+/// Returns the stream and the directory of a day-file.
+fn day((stream, path): &(Stream, PathBuf)) -> (Stream, Option<&Path>) {
+    (*stream, path.parent())
 }
 
 /// Returns the newest days of a stream, as paths below its base.
