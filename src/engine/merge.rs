@@ -41,6 +41,7 @@ impl Engine {
         read: PairRead,
     ) -> Result<(), EngineError> {
         let path = &request.path;
+        self.queue.on_merged(request);
         if !read.rewritten.is_empty() {
             self.books.partial_lines.forget(path);
             self.queue.push_reset(request, &read.rewritten);

@@ -14,8 +14,11 @@ use crate::lake::identity::SourceChange;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::index::UnclaimedRow;
 
-/// Maximum pairs of a pass. New change hints, and a stop, are received between passes.
-const PASS_PAIRS_MAX: usize = 64;
+/// Maximum pairs of a pass. New change hints, and a stop, are received between passes; a pair that is hinted meanwhile
+/// has its turn after those that are queued in any case. Each pass ends with a commit, and its threads end with it.
+const PASS_PAIRS_MAX: usize = 256;
+/// Pairs of the backlog after which a pass begins no further read while the interrupt flag is set.
+const BACKLOG_PAIRS_INTERRUPTED: usize = 64;
 /// Rewritten day-files of a backlog at which their pairs are reset together: each reset is a durable transaction.
 const RESETS_MAX: usize = 512;
 /// Bytes of sources after which a pass begins no further read while the interrupt flag is set.
@@ -72,6 +75,8 @@ pub(crate) struct WorkQueue {
     interrupt: Arc<AtomicBool>,
     /// Bytes of sources that were merged in this pass.
     pass_bytes: u64,
+    /// Pairs of the backlog that were merged in this pass.
+    pass_backlog_pairs: usize,
     /// Pairs with rewritten day-files. They are reset, and read again, before a pass reads anything.
     resets: BTreeMap<PairPath, RewrittenPair>,
     /// Rows that lines claimed in this pass.
@@ -166,6 +171,7 @@ impl WorkQueue {
     /// first. With one thread, backlog pairs are read one per pass, and in no other case together with hinted ones.
     pub(super) fn begin_pass(&mut self, threads: usize, now_ms: u64) -> Vec<ReadRequest> {
         self.pass_bytes = 0;
+        self.pass_backlog_pairs = 0;
         self.pass_claims.clear();
         self.reads_in_turn = std::mem::take(&mut self.claims_collided);
         let mut requests = Vec::new();
@@ -209,11 +215,18 @@ impl WorkQueue {
 
     /// Returns whether this pass should begin no further read.
     pub(super) fn pass_is_full(&self) -> bool {
-        let bytes_max = match self.interrupt.load(Ordering::Relaxed) {
-            true => PASS_BYTES_INTERRUPTED,
-            false => PASS_BYTES_MAX,
-        };
-        self.pass_bytes >= bytes_max
+        match self.interrupt.load(Ordering::Relaxed) {
+            true => {
+                self.pass_bytes >= PASS_BYTES_INTERRUPTED
+                    || self.pass_backlog_pairs >= BACKLOG_PAIRS_INTERRUPTED
+            }
+            false => self.pass_bytes >= PASS_BYTES_MAX,
+        }
+    }
+
+    /// Records that the read of a request was merged.
+    pub(super) fn on_merged(&mut self, request: &ReadRequest) {
+        self.pass_backlog_pairs += usize::from(!request.hinted);
     }
 
     pub(super) fn add_pass_bytes(&mut self, bytes: u64) {
@@ -364,20 +377,20 @@ mod tests {
     #[test]
     fn hinted_pairs_are_taken_before_the_backlog() {
         let mut queue = WorkQueue::default();
-        for day in 0..100 {
+        for day in 0..400 {
             queue.push_backlog(path(day));
         }
-        queue.push(path(99));
-        queue.push(path(200));
+        queue.push(path(399));
+        queue.push(path(500));
         let requests = queue.begin_pass(2, 0);
         assert_eq!(requests.len(), PASS_PAIRS_MAX);
         let hinted = requests.iter().take_while(|request| request.hinted);
         let hinted: Vec<_> = hinted.map(|request| request.path.clone()).collect();
-        assert_eq!(hinted, [path(99), path(200)]);
-        assert_eq!(queue.len(), 100 - 62);
+        assert_eq!(hinted, [path(399), path(500)]);
+        assert_eq!(queue.len(), 400 - 254);
         queue.put_back(&requests);
-        assert_eq!(queue.iter().next(), Some(&path(99)));
-        assert_eq!(queue.len(), 102);
+        assert_eq!(queue.iter().next(), Some(&path(399)));
+        assert_eq!(queue.len(), 402);
     }
 
     /// Hints `hinted` pairs again before each pass, and returns the passes until each of the others was taken.
@@ -402,15 +415,15 @@ mod tests {
     #[test]
     fn no_name_is_preferred_and_nothing_starves() {
         for threads in [1, 2, 16] {
-            let mut days: Vec<usize> = (0..300).collect();
+            let mut days: Vec<usize> = (0..825).collect();
             fastrand::Rng::with_seed(7).shuffle(&mut days);
-            let (busy, quiet) = days.split_at(200);
+            let (busy, quiet) = days.split_at(800);
             let busy: Vec<PairPath> = busy.iter().map(|&day| path(day)).collect();
             for &day in quiet {
                 let mut queue = WorkQueue::default();
                 busy.iter().for_each(|path| queue.push(path.clone()));
                 queue.push(path(day));
-                // 201 pairs, of which a pass reads half of 64.
+                // 801 pairs, of which a pass reads half of 256.
                 let passes = passes_until_taken(&mut queue, threads, &busy);
                 assert_eq!(passes, 7, "{threads} threads, {}", path(day));
             }

@@ -32,7 +32,7 @@ pub(super) struct ReadTask {
     pub(super) memory: PairMemory,
     pub(super) view: Arc<StateView>,
     pub(super) buffers: Arc<Buffers>,
-    pub(super) ctx: Setup,
+    pub(super) ctx: Arc<Setup>,
     pub(super) claimed: Arc<BTreeSet<UnclaimedRow>>,
     pub(super) claims_possible: bool,
     pub(super) orders: Arc<Orders>,

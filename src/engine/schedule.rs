@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use crate::engine::read_task::{ReadRequest, ReadTask};
 use crate::engine::workers::read_pairs_parallel;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Setup};
 
 impl Engine {
     /// Reads and merges pairs in order until the pass is full. Returns the number of pairs that were merged.
     pub(super) fn read_pairs(&mut self, requests: &[ReadRequest]) -> Result<usize, EngineError> {
+        let ctx = Arc::new(self.ctx.clone());
         if self.ctx.threads > 1
             && requests.len() > 1
             && !self.queue.reads_in_turn()
-            && let Some(merged) = read_pairs_parallel(self, requests)?
+            && let Some(merged) = read_pairs_parallel(self, &ctx, requests)?
         {
             return Ok(merged);
         }
@@ -20,14 +21,19 @@ impl Engine {
             if self.queue.pass_is_full() {
                 return Ok(n);
             }
-            let read = self.prepare(request)?.run()?;
+            let read = self.prepare(&ctx, request)?.run()?;
             self.merge(request, read)?;
         }
         Ok(requests.len())
     }
 
-    /// Returns a read with all that it needs of the engine, so that any thread can run it.
-    pub(super) fn prepare(&mut self, request: &ReadRequest) -> Result<ReadTask, EngineError> {
+    /// Returns a read with all that it needs of the engine, so that any thread can run it. `ctx` is a copy of the engine's,
+    /// which the reads of a pass share.
+    pub(super) fn prepare(
+        &mut self,
+        ctx: &Arc<Setup>,
+        request: &ReadRequest,
+    ) -> Result<ReadTask, EngineError> {
         let slot = self.pairs.slot(&request.path)?;
         let (pair, mut memory) = (Arc::clone(&slot.pair), slot.memory);
         if self.queue.begins_comparison(&request.path) {
@@ -39,7 +45,7 @@ impl Engine {
             memory,
             view: Arc::clone(self.pairs.view()),
             buffers: Arc::clone(&self.commits.buffers),
-            ctx: self.ctx.clone(),
+            ctx: Arc::clone(ctx),
             claimed: Arc::clone(self.pairs.claimed()),
             claims_possible: self.pairs.claimable() > 0,
             orders: Arc::clone(&self.commits.ledger.orders),

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
 use crate::engine::read::PairRead;
 use crate::engine::read_task::{ReadRequest, ReadTask};
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Setup};
 use crate::platform::background::spawn_in;
 use crate::store::state::error::StateError;
 
@@ -102,6 +102,7 @@ impl Drop for CloseOnDrop<'_> {
 /// The first error of a read or a merge. Later reads are discarded and must be repeated.
 pub(super) fn read_pairs_parallel(
     engine: &mut Engine,
+    ctx: &Arc<Setup>,
     requests: &[ReadRequest],
 ) -> Result<Option<usize>, EngineError> {
     let threads = engine.ctx.threads.min(requests.len());
@@ -118,7 +119,7 @@ pub(super) fn read_pairs_parallel(
             return Ok(None);
         }
         drop(sender);
-        queue_and_merge(engine, requests, &shared, &results).map(Some)
+        queue_and_merge(engine, ctx, requests, &shared, &results).map(Some)
     })
 }
 
@@ -156,6 +157,7 @@ fn has_long_rows(read: &PairRead) -> bool {
 
 fn queue_and_merge(
     engine: &mut Engine,
+    ctx: &Arc<Setup>,
     requests: &[ReadRequest],
     shared: &Shared,
     results: &Receiver<TaskResult>,
@@ -166,7 +168,7 @@ fn queue_and_merge(
     let mut is_full = false;
     loop {
         while !is_full && queued < requests.len().min(merged + QUEUED_MAX) {
-            let task = engine.prepare(&requests[queued])?;
+            let task = engine.prepare(ctx, &requests[queued])?;
             shared.change(|queue| queue.tasks.push_back((queued, task)));
             queued += 1;
         }

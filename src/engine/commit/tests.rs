@@ -77,7 +77,11 @@ fn commit_error(
         settled: false,
         hinted: true,
     };
-    let mut read = engine.prepare(&request).unwrap().run().unwrap();
+    let mut read = engine
+        .prepare(&Arc::new(engine.ctx.clone()), &request)
+        .unwrap()
+        .run()
+        .unwrap();
     spoil(&mut engine, read.outcome.as_mut().unwrap());
     engine.merge(&request, read).unwrap();
     before_commit(&mut engine);
