@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::lake::{self, PairPath, Record};
 use super::program::Program;
-use super::watcher::{RUN_PREFIX, Watcher};
+use super::watcher::{POLL_EXACT, RUN_PREFIX, Watcher};
 use super::{Failure, export_path};
 
 /// Maximum time that the benchmark waits for anything.
@@ -143,7 +143,7 @@ impl Appender {
         Ok(Self {
             root: root.to_owned(),
             pair,
-            watcher: Watcher::start(&export_path(root))?,
+            watcher: Watcher::start(&export_path(root), POLL_EXACT)?,
             rng: fastrand::Rng::with_seed(rows),
             next: rows as usize,
             text_bytes,
@@ -205,6 +205,6 @@ impl Appender {
 
     /// Stops the watcher and returns the polling intervals.
     pub fn stop(self) -> Result<Vec<Duration>, Failure> {
-        self.watcher.stop()
+        Ok(self.watcher.stop()?.apart)
     }
 }

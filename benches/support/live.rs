@@ -11,7 +11,8 @@ use super::figures::Spread;
 use super::floor::{Floor, sleep_until};
 use super::lake::{self, LakePlan, PairPath, Record};
 use super::program::Program;
-use super::watcher::{RUN_PREFIX, Watcher};
+use super::scorers::{Load, Scorers};
+use super::watcher::{POLL_EXACT, RUN_PREFIX, Watcher};
 use super::{Failure, export_path, lines_in, remove_tree, settle_disk};
 
 /// Time after which the benchmark fails if a row has not appeared.
@@ -46,6 +47,21 @@ pub struct Observed {
     pub floor: Spread,
     /// Intervals of the polling that found the rows.
     pub resolution: Spread,
+    /// CPU time of the thread that found the rows.
+    pub observer_cpu: Duration,
+}
+
+/// What a load reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Reached {
+    /// Runs a second.
+    pub rate: f64,
+    /// CPU time of the writing thread.
+    pub writer_cpu: Duration,
+    /// CPU time of the daemon until the last row.
+    pub daemon_cpu: Duration,
+    /// From the first write to the last row.
+    pub took: Duration,
 }
 
 impl Live {
@@ -54,6 +70,11 @@ impl Live {
     /// # Errors
     /// The lake cannot be written, or the daemon does not start.
     pub fn start(dir: &Path, pairs: u32) -> Result<Self, Failure> {
+        Self::start_polled(dir, pairs, POLL_EXACT)
+    }
+
+    /// As [`Live::start`], with this sleep between two polls of the export.
+    pub fn start_polled(dir: &Path, pairs: u32, sleep: Duration) -> Result<Self, Failure> {
         remove_tree(dir)?;
         let plan = LakePlan {
             pairs,
@@ -70,7 +91,7 @@ impl Live {
         let mut program = Program::start(&root, &["run"], &dir.join("distilld.log"))?;
         let rows_before = lake.facts.rows + 1;
         wait_for_rows(&mut program, &export_path(&root), rows_before)?;
-        let watcher = Watcher::start(&export_path(&root))?;
+        let watcher = Watcher::start(&export_path(&root), sleep)?;
         let floor = Floor::create(&dir.join("floor.bin"))?;
         // The rest of the start is not part of the measurement.
         thread::sleep(Duration::from_secs(1));
@@ -148,6 +169,24 @@ impl Live {
         Ok(f64::from(count) / took.max(period * count).as_secs_f64())
     }
 
+    /// Has scorers write a load, and waits for its rows.
+    pub fn follow(&mut self, load: Load) -> Result<Reached, Failure> {
+        let mut scorers = Scorers::open(&self.root, load, &mut self.rng, TEXT_BYTES)?;
+        let (start, cpu_before) = (Instant::now(), self.program.usage().cpu);
+        let written = scorers.write()?;
+        self.written = written.at;
+        self.wait_for_all()?;
+        let took = start.elapsed();
+        let daemon_cpu = self.program.usage().cpu.saturating_sub(cpu_before);
+        self.take_floor()?;
+        Ok(Reached {
+            rate: written.rate,
+            writer_cpu: written.cpu,
+            daemon_cpu,
+            took,
+        })
+    }
+
     /// Returns the time from the last record to the last row.
     pub fn rest(&self) -> Duration {
         let last = self.seen.values().max().zip(self.written.last());
@@ -161,7 +200,7 @@ impl Live {
     /// # Errors
     /// A row is missing or doubled, or the daemon failed.
     pub fn finish(self, name: &str) -> Result<Observed, Failure> {
-        let resolution = self.watcher.stop()?;
+        let polls = self.watcher.stop()?;
         self.program.stop()?;
         // The stopped daemon adds nothing more; a row written twice would be counted here.
         let lines = lines_in(&export_path(&self.root))?;
@@ -177,7 +216,8 @@ impl Live {
         Ok(Observed {
             rows: Spread::of(rows).ok_or("no rows")?,
             floor: Spread::of(self.floors).ok_or("no floor")?,
-            resolution: Spread::of(resolution).ok_or("no looks")?,
+            resolution: Spread::of(polls.apart).ok_or("no polls")?,
+            observer_cpu: polls.cpu,
         })
     }
 }

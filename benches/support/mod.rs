@@ -13,6 +13,7 @@ pub mod live;
 pub mod others;
 pub mod process;
 pub mod program;
+pub mod scorers;
 pub mod summary;
 pub mod threads;
 pub mod watcher;

@@ -38,6 +38,12 @@ impl Activity {
     }
 }
 
+/// Returns the CPU time of the calling thread.
+pub fn thread_cpu_time() -> io::Result<Duration> {
+    let run_ns = first_number(&read(Path::new("/proc/thread-self"), "schedstat")?)?;
+    Ok(Duration::from_nanos(run_ns))
+}
+
 /// Memory of a process, bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Memory {

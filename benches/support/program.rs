@@ -1,5 +1,6 @@
 //! Runs the measured program as a child process and reads its resource usage. A child does not outlive its handle.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,7 +59,7 @@ impl Program {
         variables: &[(&str, &Path)],
     ) -> io::Result<Self> {
         let output = File::create(log)?;
-        let child = Command::new(env!("CARGO_BIN_EXE_distilld"))
+        let child = Command::new(measured_binary())
             .arg("--root")
             .arg(root)
             .args(args)
@@ -200,6 +201,13 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The variable that names another binary to measure, so that two can be compared in turn.
+const BINARY: &str = "DISTILLD_BENCH_BINARY";
+
+fn measured_binary() -> OsString {
+    std::env::var_os(BINARY).unwrap_or_else(|| env!("CARGO_BIN_EXE_distilld").into())
 }
 
 /// Returns the CPU time that this program itself has used.

@@ -13,9 +13,12 @@ use std::time::{Duration, Instant};
 use memchr::memmem;
 
 use super::Failure;
+use super::process::thread_cpu_time;
 
-/// Sleep between two polls of the export.
-const POLL_INTERVAL: Duration = Duration::from_micros(20);
+/// Sleep between two polls of the export that finds the time of a row as exactly as possible.
+pub const POLL_EXACT: Duration = Duration::from_micros(20);
+/// The same where the polls must not take a processor from the measured program.
+pub const POLL_CHEAP: Duration = Duration::from_millis(1);
 /// Prefix of the run ids of measured records; a number follows.
 pub const RUN_PREFIX: &str = "fresh-";
 
@@ -25,23 +28,32 @@ pub struct Watcher {
     /// The number of each run whose row was found, and when, in the order of the export.
     pub rows: Receiver<(usize, Instant)>,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<io::Result<Vec<Duration>>>,
+    thread: JoinHandle<io::Result<Polls>>,
+}
+
+/// What the thread did.
+#[derive(Debug, Default)]
+pub struct Polls {
+    /// The intervals that ended with a row.
+    pub apart: Vec<Duration>,
+    /// The CPU time of the thread.
+    pub cpu: Duration,
 }
 
 impl Watcher {
-    /// Starts at the current end of the export.
-    pub fn start(export: &Path) -> io::Result<Self> {
+    /// Starts at the current end of the export, and sleeps between two polls.
+    pub fn start(export: &Path, sleep: Duration) -> io::Result<Self> {
         let export = File::open(export)?;
         let offset = export.metadata()?.len();
         let (sender, rows) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || watch(&export, offset, &sender, &stopped));
+        let thread = thread::spawn(move || watch(&export, offset, sleep, &sender, &stopped));
         Ok(Self { rows, stop, thread })
     }
 
-    /// Stops the thread and returns the polling intervals that ended with a row.
-    pub fn stop(self) -> Result<Vec<Duration>, Failure> {
+    /// Stops the thread.
+    pub fn stop(self) -> Result<Polls, Failure> {
         self.stop.store(true, Ordering::Relaxed);
         Ok(self
             .thread
@@ -53,26 +65,28 @@ impl Watcher {
 fn watch(
     export: &File,
     mut offset: u64,
+    sleep: Duration,
     rows: &Sender<(usize, Instant)>,
     stop: &AtomicBool,
-) -> io::Result<Vec<Duration>> {
+) -> io::Result<Polls> {
     sharpen_sleeps();
-    let (mut apart, mut has_unarmed, mut last_poll) = (Vec::new(), Vec::new(), Instant::now());
+    let (mut polls, mut unfinished, mut last_poll) = (Polls::default(), Vec::new(), Instant::now());
     while !stop.load(Ordering::Relaxed) {
         let len = export.metadata()?.len();
         if len > offset {
-            let begin = has_unarmed.len();
-            has_unarmed.resize(begin + (len - offset) as usize, 0);
-            export.read_exact_at(&mut has_unarmed[begin..], offset)?;
+            let begin = unfinished.len();
+            unfinished.resize(begin + (len - offset) as usize, 0);
+            export.read_exact_at(&mut unfinished[begin..], offset)?;
             let now = Instant::now();
-            apart.push(now - last_poll);
+            polls.apart.push(now - last_poll);
             offset = len;
-            report_rows(&mut has_unarmed, now, rows);
+            report_rows(&mut unfinished, now, rows);
         }
         last_poll = Instant::now();
-        thread::sleep(POLL_INTERVAL);
+        thread::sleep(sleep);
     }
-    Ok(apart)
+    polls.cpu = thread_cpu_time()?;
+    Ok(polls)
 }
 
 /// Sends the number of each run that has a complete line, and keeps the bytes after the last newline.
@@ -81,11 +95,9 @@ fn report_rows(bytes: &mut Vec<u8>, now: Instant, rows: &Sender<(usize, Instant)
         return;
     };
     let key = format!("\"source_run_id\":\"{RUN_PREFIX}");
-    let found: Vec<usize> = memmem::find_iter(&bytes[..end], &key)
-        .map(|at| at + key.len())
-        .collect();
-    for at in found {
-        let digits = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit());
+    for at in memmem::find_iter(&bytes[..end], &key) {
+        let digits = bytes[at + key.len()..].iter();
+        let digits = digits.take_while(|byte| byte.is_ascii_digit());
         let number = digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'));
         // The receiver is dropped only when the benchmark has ended.
         let _ = rows.send((number, now));
