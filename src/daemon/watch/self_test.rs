@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,13 +19,15 @@ const FILE: &str = "watcher-test";
 /// The count of received events, and the file that can cause one.
 #[derive(Debug, Default)]
 pub struct SelfTest {
+    events: AtomicU64,
+    /// Whether a test waits for an event. Only then the thread of the event source takes the lock.
+    is_waiting: AtomicBool,
     state: Mutex<State>,
     received: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    events: u64,
     path: Option<PathBuf>,
     /// Open while it is watched: the watch belongs to the inode and survives the removal of the name.
     file: Option<File>,
@@ -33,10 +36,12 @@ struct State {
 impl SelfTest {
     /// Counts an event of the event source.
     pub(super) fn on_event(&self) {
-        let mut state = self.lock();
-        state.events = state.events.wrapping_add(1);
-        drop(state);
-        self.received.notify_all();
+        self.events.fetch_add(1, Ordering::SeqCst);
+        if self.is_waiting.load(Ordering::SeqCst) {
+            // Under the lock, so that it cannot fall between the check and the wait of the test.
+            drop(self.lock());
+            self.received.notify_all();
+        }
     }
 
     /// Sets the directory of the file.
@@ -62,19 +67,26 @@ impl SelfTest {
     /// Returns whether an event arrives within `patience`; true if there is nothing to test.
     #[must_use]
     pub fn passes(&self, patience: Duration) -> bool {
-        let mut state = self.lock();
-        let before = state.events;
+        let state = self.lock();
         let Some(Ok(file)) = state.file.as_ref().map(File::try_clone) else {
             return true;
         };
         drop(state);
+        self.is_waiting.store(true, Ordering::SeqCst);
+        let passes = self.causes_event(&file, patience);
+        self.is_waiting.store(false, Ordering::SeqCst);
+        passes
+    }
+
+    fn causes_event(&self, file: &File, patience: Duration) -> bool {
+        let before = self.events.load(Ordering::SeqCst);
         if file.set_modified(SystemTime::now()).is_err() {
             // The engine detects faults of the disk.
             return true;
         }
         let deadline = Instant::now() + patience;
-        state = self.lock();
-        while state.events == before {
+        let mut state = self.lock();
+        while self.events.load(Ordering::SeqCst) == before {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
