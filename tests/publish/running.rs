@@ -126,20 +126,37 @@ fn run_waits_for_a_table_that_is_away() {
 }
 
 #[test]
-fn run_ends_when_an_operator_has_to_decide() {
+fn run_waits_for_an_operator_and_logs_the_reason_once() {
     let (publisher, manager) = (Publisher::new(), Manager::new());
-    publisher.configure("commit_interval_s = 1\n");
+    let socket = publisher.bench.sibling("metrics.sock");
+    publisher.configure(&often(&socket));
     publisher.export_runs(&["a"]);
     let mut daemon = start(&publisher, &manager);
     wait_for(&publisher, &mut daemon, || is_published(&publisher));
     let bench = &publisher.bench;
     bench.run(&mut bench.command(&["rebuild"])).check(0, &[]);
-    assert_eq!(daemon.wait(LONG).unwrap().code(), Some(1));
-    assert!(
-        log(&publisher).contains("`distilld-publish replace`"),
-        "{}",
-        log(&publisher)
-    );
+    let fix = "`distilld-publish replace`";
+    wait_for(&publisher, &mut daemon, || log(&publisher).contains(fix));
+    let statuses = std::iter::from_fn(|| manager.next(LONG));
+    let mut statuses = statuses.filter(|line| line.starts_with("STATUS=waiting for an operator"));
+    assert!(statuses.next().unwrap().contains(fix));
+    // Later attempts fail without another line.
+    wait_for(&publisher, &mut daemon, || {
+        let text = get_unix(&socket, "/metrics", "localhost").body;
+        let value = |name: &str| metric(&text, &format!("distilld_publish_{name}")).unwrap();
+        assert_eq!((value("failing"), value("needs_operator")), (1.0, 1.0));
+        value("failures_total") >= 3.0 && value("lag_seconds") > 1.0
+    });
+    assert_eq!(log(&publisher).matches(fix).count(), 1);
+    publisher.run(&["replace"]).check(0, &[]);
+    wait_for(&publisher, &mut daemon, || {
+        log(&publisher).contains("publishing again")
+    });
+    publisher.export_runs(&["b"]);
+    wait_for(&publisher, &mut daemon, || is_published(&publisher));
+    let text = get_unix(&socket, "/metrics", "localhost").body;
+    assert_eq!(metric(&text, "distilld_publish_needs_operator"), Some(0.0));
+    assert_eq!(daemon.terminate(LONG).unwrap().code(), Some(0));
 }
 
 #[test]
