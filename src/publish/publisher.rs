@@ -62,7 +62,7 @@ pub struct Step {
 struct Written {
     from: Point,
     to: Point,
-    file: Option<AddedFile>,
+    files: Vec<AddedFile>,
 }
 
 /// The publisher of one export.
@@ -172,22 +172,21 @@ impl Attempt<'_, '_> {
         if next == point {
             return Ok(None);
         }
-        let file = self.written(point, next)?;
+        let files = self.written(point, next)?;
         self.account.bytes = end - point.export_len;
-        let added = file.as_slice();
-        let committed = self.commit(Operation::Write, next, added, Rewrite::default())?;
+        let committed = self.commit(Operation::Write, next, &files, Rewrite::default())?;
         *self.written = Some(Written {
             from: point,
             to: next,
-            file,
+            files,
         });
         Ok(Some(committed))
     }
 
-    /// Returns the file with the rows between two points: that of an attempt before, or a new one.
-    fn written(&mut self, from: Point, to: Point) -> Result<Option<AddedFile>, PublishError> {
+    /// Returns the files with the rows between two points: those of an attempt before, or new ones.
+    fn written(&mut self, from: Point, to: Point) -> Result<Vec<AddedFile>, PublishError> {
         match self.written.take() {
-            Some(written) if (written.from, written.to) == (from, to) => Ok(written.file),
+            Some(written) if (written.from, written.to) == (from, to) => Ok(written.files),
             _ => write_rows(
                 self.settings,
                 self.version,
@@ -220,10 +219,10 @@ impl Attempt<'_, '_> {
             true => Operation::Write,
             false => Operation::Delete,
         };
-        self.commit(operation, next, restored.as_slice(), rewrite)
+        self.commit(operation, next, &restored, rewrite)
     }
 
-    fn write_restored(&self, rows: &[RowSpan]) -> Result<Option<AddedFile>, PublishError> {
+    fn write_restored(&self, rows: &[RowSpan]) -> Result<Vec<AddedFile>, PublishError> {
         let mut writer = self.version.table().writer(&self.settings.host)?;
         for row in rows {
             let bytes = self.feed.row(*row)?;
@@ -250,14 +249,14 @@ impl Attempt<'_, '_> {
     }
 }
 
-/// Writes the effective rows of a range of the export to a file.
+/// Writes the effective rows of a range of the export to files.
 pub(super) fn write_rows(
     settings: &Settings,
     version: &TableVersion<'_>,
     feed: &mut Feed,
     from: u64,
     to: u64,
-) -> Result<Option<AddedFile>, PublishError> {
+) -> Result<Vec<AddedFile>, PublishError> {
     let mut writer = version.table().writer(&settings.host)?;
     let path = feed.export_path().to_owned();
     let mut failed = None;

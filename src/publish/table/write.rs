@@ -24,6 +24,9 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Bytes of encoded rows that are held before they are appended to the file as a group.
 const GROUP_BYTES: usize = 4 << 20;
 
+/// Length at which a file is complete, about: a file is held in memory until it is stored.
+pub(super) const FILE_BYTES: usize = 32 << 20;
+
 /// A row for the table.
 #[derive(Debug)]
 pub struct NewRow<'r> {
@@ -48,18 +51,20 @@ pub struct AddedFile {
     pub rows: u64,
 }
 
-/// Writes new rows of one host.
+/// Writes new rows of one host to as many files as they need.
 pub struct FileWriter<'t> {
     host: &'t str,
     schema: SchemaRef,
+    stored: Vec<AddedFile>,
     file: BatchFile<'t>,
+    file_bytes: usize,
     texts: [StringBuilder; 13],
     numbers: [Int64Builder; 3],
     held_bytes: usize,
 }
 
 impl Table {
-    /// Begins a file of rows of a host.
+    /// Begins to write rows of a host.
     ///
     /// # Errors
     /// The kernel cannot make the schema.
@@ -69,7 +74,9 @@ impl Table {
         let schema = Arc::new(schema.map_err(|error| self.error(error.into()))?);
         Ok(FileWriter {
             host,
+            stored: Vec::new(),
             file: BatchFile::new(self, Arc::clone(&schema))?,
+            file_bytes: FILE_BYTES,
             schema,
             texts: Default::default(),
             numbers: Default::default(),
@@ -82,7 +89,7 @@ impl FileWriter<'_> {
     /// Adds a row.
     ///
     /// # Errors
-    /// The rows that are held cannot be encoded.
+    /// The rows that are held cannot be encoded, or a file cannot be stored.
     pub fn add(&mut self, row: &NewRow<'_>) -> Result<(), TableError> {
         let columns = row.columns;
         let provenance = &columns.provenance;
@@ -122,8 +129,15 @@ impl FileWriter<'_> {
         }
         self.held_bytes = 0;
         let batch = self.batch();
-        let batch = batch.map_err(|error| self.file.table.error(error.into()))?;
-        self.file.write(&batch)
+        let table = self.file.table;
+        let batch = batch.map_err(|error| table.error(error.into()))?;
+        self.file.write(&batch)?;
+        if self.file.len_bytes() >= self.file_bytes {
+            let next = BatchFile::new(table, Arc::clone(&self.schema))?;
+            let full = std::mem::replace(&mut self.file, next);
+            self.stored.extend(full.finish()?);
+        }
+        Ok(())
     }
 
     /// Takes the values that are held.
@@ -170,13 +184,14 @@ impl FileWriter<'_> {
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
     }
 
-    /// Writes the file; `None` without rows.
+    /// Stores what is held, and returns all files; none without rows.
     ///
     /// # Errors
-    /// The file cannot be stored.
-    pub fn finish(mut self) -> Result<Option<AddedFile>, TableError> {
+    /// A file cannot be stored.
+    pub fn finish(mut self) -> Result<Vec<AddedFile>, TableError> {
         self.encode()?;
-        self.file.finish()
+        self.stored.extend(self.file.finish()?);
+        Ok(self.stored)
     }
 }
 
@@ -319,4 +334,49 @@ fn new_name() -> String {
     // std takes its random keys from the system; each value of `RandomState` differs from the one before it.
     let random = || RandomState::new().hash_one(std::process::id());
     format!("part-{:016x}{:016x}.zstd.parquet", random(), random())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::publish::columns::RowColumns;
+    use crate::publish::table::{Change, Location, NewRow, Operation, Rewrite, Table};
+
+    #[test]
+    fn rows_that_do_not_fit_one_file_are_in_several_and_all_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(Location::Directory(dir.path().join("sft"))).unwrap();
+        table.create().unwrap();
+        let version = table.newest().unwrap().unwrap();
+        let row = "{\"schema_version\":1,\"id\":\"a.jsonl:1\",\"instruction\":\"\",\"context\":\"\",\"response\":\"TEXT\",\
+                   \"source_run_id\":\"r\",\"quality_score\":\"accepted\",\"created_at\":\"t\",\"provenance\":{\
+                   \"source_file\":\"f\",\"line_offset\":1,\"sig_hash\":\"s\",\"recorded_at\":\"t\"}}";
+        let row = row.replace("TEXT", &"x".repeat(100_000));
+        let columns = RowColumns::read(row.as_bytes()).unwrap();
+        let mut writer = table.writer("lake-07").unwrap();
+        writer.file_bytes = 1;
+        for export_offset in 0..50 {
+            let row = NewRow {
+                export_offset,
+                row_key: "00",
+                columns: &columns,
+                verbatim: None,
+            };
+            writer.add(&row).unwrap();
+        }
+        let added = writer.finish().unwrap();
+        assert!(added.len() > 2, "{}", added.len());
+        let change = Change {
+            operation: Operation::Write,
+            transactions: Vec::new(),
+            added: &added,
+            rewrite: Rewrite::default(),
+        };
+        version.commit(change).unwrap();
+        let mut offsets = Vec::new();
+        let version = table.newest().unwrap().unwrap();
+        let mut note = |row: &crate::publish::table::HostRow<'_>| offsets.push(row.export_offset);
+        version.host_rows("lake-07", &mut note).unwrap();
+        offsets.sort_unstable();
+        assert_eq!(offsets, (0..50).collect::<Vec<u64>>());
+    }
 }
