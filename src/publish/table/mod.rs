@@ -9,6 +9,7 @@ mod store;
 mod write;
 
 use std::io;
+use std::num::NonZero;
 use std::sync::Arc;
 
 use delta_kernel::object_store::path::Path as StorePath;
@@ -68,6 +69,9 @@ pub enum TableError {
     Threads(#[source] io::Error),
 }
 
+/// Rows of a file that are decoded at a time.
+const READ_ROWS: NonZero<usize> = NonZero::new(256).expect("it is not zero");
+
 type Engine = DefaultEngine<TokioMultiThreadExecutor>;
 
 /// A table.
@@ -101,6 +105,7 @@ impl Table {
         let executor = TokioMultiThreadExecutor::new(runtime.handle().clone());
         let engine = DefaultEngineBuilder::new(Arc::clone(&store))
             .with_task_executor(Arc::new(executor))
+            .with_batch_size(READ_ROWS)
             .build();
         Ok(Table {
             location,

@@ -1,6 +1,7 @@
 //! Writes rows to a Parquet file of the table. The file belongs to the table once a commit adds it.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::io;
 use std::sync::Arc;
 
 use delta_kernel::arrow::array::{
@@ -9,7 +10,7 @@ use delta_kernel::arrow::array::{
 use delta_kernel::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use delta_kernel::arrow::error::ArrowError;
 use delta_kernel::engine::arrow_conversion::TryIntoArrow as _;
-use delta_kernel::object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode};
+use delta_kernel::object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayloadMut};
 use delta_kernel::parquet::arrow::ArrowWriter;
 use delta_kernel::parquet::basic::{Compression, ZstdLevel};
 use delta_kernel::parquet::file::properties::WriterProperties;
@@ -25,7 +26,10 @@ const BATCH_BYTES: usize = 1 << 20;
 const GROUP_BYTES: usize = 4 << 20;
 
 /// Length at which a file is complete, about: a file is held in memory until it is stored.
-pub(super) const FILE_BYTES: usize = 32 << 20;
+pub(super) const FILE_BYTES: usize = 16 << 20;
+
+/// Length of the blocks of a file in memory.
+const BLOCK_BYTES: usize = 1 << 20;
 
 /// A row for the table.
 #[derive(Debug)]
@@ -198,8 +202,22 @@ impl FileWriter<'_> {
 /// A file of batches that have the columns of the table.
 pub(super) struct BatchFile<'t> {
     table: &'t Table,
-    writer: ArrowWriter<Vec<u8>>,
+    writer: ArrowWriter<Content>,
     range: Range,
+}
+
+/// The content of a file, in blocks: one buffer would be copied each time it grows, with both copies in memory.
+struct Content(PutPayloadMut);
+
+impl io::Write for Content {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The least and the greatest host and offset in a file, by which readers leave it out.
@@ -215,7 +233,8 @@ impl<'t> BatchFile<'t> {
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .build();
-        let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties));
+        let content = Content(PutPayloadMut::new().with_block_size(BLOCK_BYTES));
+        let writer = ArrowWriter::try_new(content, schema, Some(properties));
         Ok(BatchFile {
             table,
             writer: writer.map_err(|error| table.error(error.into()))?,
@@ -245,15 +264,15 @@ impl<'t> BatchFile<'t> {
             return Ok(None);
         }
         let table = self.table;
-        let bytes = self.writer.into_inner();
-        let bytes = bytes.map_err(|error| table.error(error.into()))?;
+        let content = self.writer.into_inner();
+        let content = content.map_err(|error| table.error(error.into()))?.0;
         let stats = self.range.stats();
         let stats = stats.map_err(|error| table.error(error.into()))?;
-        let (name, len_bytes) = (new_name(), bytes.len() as u64);
+        let (name, len_bytes) = (new_name(), content.content_length() as u64);
         let path = table.store_path(&name)?;
         let stored = table.runtime.block_on(async {
             let put = PutMode::Create.into();
-            table.store.put_opts(&path, bytes.into(), put).await?;
+            table.store.put_opts(&path, content.freeze(), put).await?;
             table.store.head(&path).await
         });
         let stored = stored.map_err(|error| table.unreachable(&error))?;
