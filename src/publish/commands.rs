@@ -58,19 +58,18 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
     code
 }
 
-/// Commits until the table lacks nothing, and prints what was done.
+/// Commits what the table lacks now, and prints what was done.
 fn once(settings: &Settings) -> Result<ExitCode, PublishError> {
     let mut publisher = Publisher::open(settings)?;
     let mut checkpoints = Checkpoints::new(settings);
     let mut total = Account::default();
-    loop {
-        let step = publisher.step()?.account;
-        total.add(step);
-        if step.commits == 0 {
-            break;
+    publisher.catch_up(&mut |step| {
+        total.add(step.account);
+        if step.account.commits > 0 {
+            checkpoints.after(step.account.version);
         }
-        checkpoints.after(step.version);
-    }
+        true
+    })?;
     show(&total)
 }
 

@@ -99,6 +99,24 @@ impl Publisher<'_> {
         Ok(is_replaced)
     }
 
+    /// Commits what the table lacks of the export as it is now, and calls `each` after each commit until it returns false.
+    /// Rows that arrive meanwhile are left to the next call: under a steady load this would not end otherwise, and each
+    /// commit would have a few rows.
+    ///
+    /// # Errors
+    /// Those of [`Publisher::step`].
+    pub fn catch_up(&mut self, each: &mut dyn FnMut(Step) -> bool) -> Result<(), PublishError> {
+        let end = self.feed.head()?;
+        loop {
+            let step = self.step()?;
+            let has_all = step.published.export_len >= end.export_len
+                && step.published.ledger_len >= end.ledger_len;
+            if !each(step) || has_all || step.account.commits == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     /// Makes one commit, if the table lacks anything. Creates the table if there is none.
     ///
     /// # Errors

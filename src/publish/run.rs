@@ -95,7 +95,7 @@ impl Follower<'_> {
         Ok(())
     }
 
-    /// Commits until the table lacks nothing. Reads the table only if the export has changed since the last time.
+    /// Commits what the table lacks now. Reads the table only if the export has changed since the last time.
     fn publish(&mut self) -> Result<(), PublishError> {
         let publisher = match &mut self.publisher {
             Some(publisher) => publisher,
@@ -107,26 +107,26 @@ impl Follower<'_> {
         if self.published.is_some() && self.published == Some(publisher.feed.head()?) {
             return Ok(());
         }
-        while !self.stop.load(Ordering::Relaxed) {
-            let done = publisher.step()?;
+        let (published, metrics) = (&mut self.published, &self.metrics);
+        let (manager, checkpoints, stop) = (&self.manager, &mut self.checkpoints, &self.stop);
+        publisher.catch_up(&mut |done| {
             let step = done.account;
-            self.published = Some(done.published);
-            self.metrics.add(step);
-            self.manager.watchdog();
-            if step.commits == 0 {
-                break;
+            *published = Some(done.published);
+            metrics.add(step);
+            manager.watchdog();
+            if step.commits > 0 {
+                tracing::info!(
+                    version = step.version,
+                    rows = step.rows,
+                    retracted = step.retracted,
+                    "committed version {} of the table",
+                    step.version
+                );
+                checkpoints.after(step.version);
+                manager.watchdog();
             }
-            tracing::info!(
-                version = step.version,
-                rows = step.rows,
-                retracted = step.retracted,
-                "committed version {} of the table",
-                step.version
-            );
-            self.checkpoints.after(step.version);
-            self.manager.watchdog();
-        }
-        Ok(())
+            !stop.load(Ordering::Relaxed)
+        })
     }
 
     /// Waits until the next commit is due: after the interval, or once there are enough bytes for one.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use distilld::publish::settings::Settings;
 use serde_json::Value;
 
 use crate::publisher::{Publisher, python};
@@ -100,6 +101,26 @@ fn run_follows_the_export_and_serves_metrics() {
         .filter(|line| line.starts_with("READY"))
         .collect();
     assert_eq!(life.len(), 1);
+}
+
+#[test]
+fn rows_that_arrive_during_a_commit_wait_for_the_next_one() {
+    let publisher = Publisher::new();
+    publisher.export_runs(&["a"]);
+    let settings = Settings::load(&publisher.config()).unwrap();
+    let mut opened = distilld::publish::publisher::Publisher::open(&settings).unwrap();
+    let mut commits = 0;
+    let mut each = |_step| {
+        commits += 1;
+        publisher.export_runs(&[&format!("later-{commits}")]);
+        commits < 5
+    };
+    opened.catch_up(&mut each).unwrap();
+    assert_eq!(commits, 1);
+    assert_ne!(ask(&publisher, &["status"])["lag_bytes"], 0);
+    publisher.once();
+    ask(&publisher, &["verify"]);
+    assert!(is_published(&publisher));
 }
 
 #[test]
