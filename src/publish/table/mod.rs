@@ -13,7 +13,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 use delta_kernel::object_store::path::Path as StorePath;
-use delta_kernel::object_store::{DynObjectStore, ObjectStore as _};
+use delta_kernel::object_store::{DynObjectStore, ObjectStore as _, ObjectStoreExt as _};
 use delta_kernel::snapshot::SnapshotRef;
 use delta_kernel::table_features::ColumnMappingMode;
 use delta_kernel::{KernelError, Snapshot};
@@ -140,6 +140,13 @@ impl Table {
     }
 
     fn has_log(&self) -> Result<bool, TableError> {
+        // A list of the log is as long as the history of the table. One of these is there, unless both were deleted.
+        for name in ["_last_checkpoint", "00000000000000000000.json"] {
+            let path = self.store_path(&format!("_delta_log/{name}"))?;
+            if self.runtime.block_on(self.store.head(&path)).is_ok() {
+                return Ok(true);
+            }
+        }
         let log = self.store_path("_delta_log")?;
         let listed = self
             .runtime
