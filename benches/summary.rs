@@ -7,7 +7,7 @@ mod support;
 use support::figures::{Table, machine};
 use support::{Failure, bench_dir, summary};
 
-const BENCHES: [&str; 8] = [
+const BENCHES: [&str; 9] = [
     "backfill",
     "freshness",
     "saturation",
@@ -16,6 +16,7 @@ const BENCHES: [&str; 8] = [
     "late",
     "explain",
     "rows",
+    "publish",
 ];
 
 fn main() -> Result<(), Failure> {

@@ -83,15 +83,19 @@ impl Program {
     }
 
     /// Starts another program and waits for a successful end.
-    pub fn run_other(mut command: Command, log: &Path) -> Result<Finished, Failure> {
+    pub fn run_other(command: Command, log: &Path) -> Result<Finished, Failure> {
         let start = Instant::now();
+        Self::start_other(command, log)?.measured_from(start)
+    }
+
+    /// Starts another program.
+    pub fn start_other(mut command: Command, log: &Path) -> io::Result<Self> {
         let output = File::create(log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?);
-        let program = Self {
+        Ok(Self {
             child: command.stderr(output).spawn()?,
             log: log.to_owned(),
-        };
-        program.measured_from(start)
+        })
     }
 
     fn measured_from(mut self, start: Instant) -> Result<Finished, Failure> {

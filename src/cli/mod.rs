@@ -47,7 +47,7 @@ use crate::recovery::rebuild::{self, RebuildOptions};
 use crate::store::files::STATE_FILE;
 
 /// The exit code of a command that failed, or found differences.
-const FAILED: u8 = 1;
+pub(crate) const FAILED: u8 = 1;
 
 /// The maximum time to wait for the service manager to receive the final notification.
 const FINAL_NOTIFY_TIMEOUT: Duration = Duration::from_millis(200);
@@ -132,7 +132,11 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
 }
 
 /// Prints an error with what mends it, and returns the exit code.
-fn report(terminal: Terminal, error: &(dyn std::error::Error + 'static), code: u8) -> ExitCode {
+pub(crate) fn report(
+    terminal: Terminal,
+    error: &(dyn std::error::Error + 'static),
+    code: u8,
+) -> ExitCode {
     terminal.report(error, remedy(error).as_deref());
     ExitCode::from(code)
 }

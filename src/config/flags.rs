@@ -7,6 +7,7 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 
 use crate::config::keys::LogFormat;
+use crate::config::locate::PUBLISHER;
 
 /// The flags that are accepted before or after any command.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
@@ -122,6 +123,9 @@ fn parse_instance(text: &str) -> Result<String, String> {
     let is_name =
         text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(is_allowed);
     match is_name {
+        true if text == PUBLISHER => {
+            Err("publish.toml is the configuration of distilld-publish, and not of an instance".to_owned())
+        }
         true => Ok(text.to_owned()),
         false => Err("an instance is named by letters, digits and _ - . : @, without a directory and `.toml`".to_owned()),
     }

@@ -10,6 +10,8 @@ use crate::config::{Environment, GlobalArguments, keys};
 pub const CONFIG_DIR: &str = "/etc/distilld";
 /// The instance whose file is read if nothing else is named.
 pub const DEFAULT_INSTANCE: &str = "distilld";
+/// The stem of the configuration file of `distilld-publish`, which is in the same directory and no instance.
+pub(super) const PUBLISHER: &str = "publish";
 /// The environment variable that names the configuration file.
 pub(super) const CONFIG_VARIABLE: &str = "DISTILLD_CONFIG";
 /// The key that names the lake.
@@ -25,7 +27,8 @@ pub fn instance_file(directory: &Path, instance: &str) -> PathBuf {
 #[must_use]
 pub fn instance_of<'f>(directory: &Path, file: &'f Path) -> Option<&'f str> {
     let is_instance = file.parent() == Some(directory) && file.extension()? == "toml";
-    file.file_stem()?.to_str().filter(|_| is_instance)
+    let name = file.file_stem()?.to_str()?;
+    (is_instance && name != PUBLISHER).then_some(name)
 }
 
 /// Returns the names of the instances whose configuration is in a directory, in order; none if there is no such directory.
@@ -133,5 +136,6 @@ mod tests {
         assert_eq!(named("/etc/distilld/second.toml"), Some("second"));
         assert_eq!(named("/etc/distilld/second.toml.dpkg-old"), None);
         assert_eq!(named("/etc/distilld/old/second.toml"), None);
+        assert_eq!(named("/etc/distilld/publish.toml"), None);
     }
 }

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::cli::parse;
+use crate::cli::generate::write_pages;
+use crate::cli::{FAILED, parse, report};
 use crate::config::{Environment, LogFormat};
 use crate::console::logging;
 use crate::console::output;
@@ -12,6 +13,7 @@ use crate::console::terminal::Terminal;
 use crate::publish::args::{Arguments, Command};
 use crate::publish::checkpoint::Checkpoints;
 use crate::publish::error::PublishError;
+use crate::publish::help;
 use crate::publish::publisher::{Account, Publisher};
 use crate::publish::run;
 use crate::publish::settings::Settings;
@@ -30,6 +32,12 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
         Err(code) => return code,
     };
     let environment = Environment::from_env();
+    let terminal = Terminal::for_stderr(&environment);
+    if let Command::Generate(generate) = &arguments.command {
+        let pages = help::pages().map_err(Into::into);
+        let written = pages.and_then(|pages| write_pages(&pages, &generate.out_dir));
+        return written.unwrap_or_else(|error| report(terminal, &*error, FAILED));
+    }
     let _filter = logging::init_with(LOG, LogFormat::Auto, &environment);
     let done = Settings::load(&arguments.config).and_then(|settings| match arguments.command {
         Command::Run => run::run(&settings),
@@ -39,28 +47,29 @@ pub fn main_with(arguments: Vec<OsString>) -> ExitCode {
         Command::Replace { dry_run } => {
             show(&Publisher::open(&settings)?.replace(&settings, dry_run)?)
         }
+        // It has ended.
+        Command::Generate(_) => Ok(ExitCode::SUCCESS),
     });
     let code = done.unwrap_or_else(|error| {
-        Terminal::for_stderr(&environment).report(&error, Some(&error.fix()));
+        terminal.report(&error, Some(&error.fix()));
         ExitCode::from(error.exit_code())
     });
     output::flush(FINAL_PATIENCE);
     code
 }
 
-/// Commits until the table lacks nothing, and prints what was done.
+/// Commits what the table lacks now, and prints what was done.
 fn once(settings: &Settings) -> Result<ExitCode, PublishError> {
     let mut publisher = Publisher::open(settings)?;
     let mut checkpoints = Checkpoints::new(settings);
     let mut total = Account::default();
-    loop {
-        let step = publisher.step()?.account;
-        total.add(step);
-        if step.commits == 0 {
-            break;
+    publisher.catch_up(&mut |step| {
+        total.add(step.account);
+        if step.account.commits > 0 {
+            checkpoints.after(step.account.version);
         }
-        checkpoints.after(step.version);
-    }
+        true
+    })?;
     show(&total)
 }
 

@@ -91,6 +91,15 @@ impl PublishError {
         }
     }
 
+    /// Returns whether it has nothing to do with the export or the table: a new process may work.
+    #[must_use]
+    pub fn is_of_process(&self) -> bool {
+        matches!(
+            self,
+            Self::Io { .. } | Self::Table(TableError::Threads(_)) | Self::Config(_)
+        )
+    }
+
     /// Returns what mends it.
     #[must_use]
     pub fn fix(&self) -> String {
@@ -116,7 +125,7 @@ impl PublishError {
                     .to_owned()
             }
             Self::Config(_) => {
-                "correct the configuration file; publish.toml(5) has all keys".to_owned()
+                "correct the configuration file; distilld-publish.toml(5) has all keys".to_owned()
             }
             Self::Different(_) => REPLACE.to_owned(),
             Self::Io { .. } => "mend what the message names, and run this again".to_owned(),

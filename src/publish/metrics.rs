@@ -17,11 +17,12 @@ pub(super) struct Metrics {
     pub lag_bytes: Gauge,
     /// Since when the table lacks anything.
     pub lag_seconds: Gauge<f64, AtomicU64>,
-    /// 1 after an attempt that failed, 0 after one that did not.
-    pub failing: Gauge,
+    failing: Gauge,
+    needs_operator: Gauge,
     version: Gauge,
     commits: Counter,
     conflicts: Counter,
+    failures: Counter,
     rows: Counter,
     retracted: Counter,
 }
@@ -33,9 +34,11 @@ impl Metrics {
             lag_bytes: Gauge::default(),
             lag_seconds: Gauge::default(),
             failing: Gauge::default(),
+            needs_operator: Gauge::default(),
             version: Gauge::default(),
             commits: Counter::default(),
             conflicts: Counter::default(),
+            failures: Counter::default(),
             rows: Counter::default(),
             retracted: Counter::default(),
         };
@@ -60,6 +63,11 @@ impl Metrics {
         for (name, help, gauge) in [
             ("failing", "Whether the last attempt failed", &self.failing),
             (
+                "needs_operator",
+                "Whether the last attempt failed for a reason that only an operator can mend",
+                &self.needs_operator,
+            ),
+            (
                 "table_version",
                 "The newest version of the table that was read",
                 &self.version,
@@ -74,6 +82,7 @@ impl Metrics {
                 "Attempts at which another writer was first",
                 &self.conflicts,
             ),
+            ("failures", "Attempts that failed", &self.failures),
             ("rows", "Rows that were added", &self.rows),
             ("retracted", "Rows that were taken out", &self.retracted),
         ] {
@@ -89,6 +98,13 @@ impl Metrics {
         self.retracted.inc_by(step.retracted);
         self.version
             .set(i64::try_from(step.version).unwrap_or(i64::MAX));
+    }
+
+    /// Notes the end of an attempt: `None` without a failure, else whether only an operator can mend it.
+    pub fn note_attempt(&self, failed: Option<bool>) {
+        self.failures.inc_by(u64::from(failed.is_some()));
+        self.failing.set(i64::from(failed.is_some()));
+        self.needs_operator.set(i64::from(failed == Some(true)));
     }
 
     /// Returns the metrics as text.

@@ -16,6 +16,7 @@ mod checkpoint;
 pub mod columns;
 pub mod commands;
 pub mod error;
+pub mod help;
 mod metrics;
 mod numbers;
 pub mod publisher;

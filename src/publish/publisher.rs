@@ -62,7 +62,7 @@ pub struct Step {
 struct Written {
     from: Point,
     to: Point,
-    file: Option<AddedFile>,
+    files: Vec<AddedFile>,
 }
 
 /// The publisher of one export.
@@ -97,6 +97,24 @@ impl Publisher<'_> {
             self.feed = Feed::open(&OsStorage, &self.settings.export)?;
         }
         Ok(is_replaced)
+    }
+
+    /// Commits what the table lacks of the export as it is now, and calls `each` after each commit until it returns false.
+    /// Rows that arrive meanwhile are left to the next call: under a steady load this would not end otherwise, and each
+    /// commit would have a few rows.
+    ///
+    /// # Errors
+    /// Those of [`Publisher::step`].
+    pub fn catch_up(&mut self, each: &mut dyn FnMut(Step) -> bool) -> Result<(), PublishError> {
+        let end = self.feed.head()?;
+        loop {
+            let step = self.step()?;
+            let has_all = step.published.export_len >= end.export_len
+                && step.published.ledger_len >= end.ledger_len;
+            if !each(step) || has_all || step.account.commits == 0 {
+                return Ok(());
+            }
+        }
     }
 
     /// Makes one commit, if the table lacks anything. Creates the table if there is none.
@@ -172,22 +190,21 @@ impl Attempt<'_, '_> {
         if next == point {
             return Ok(None);
         }
-        let file = self.written(point, next)?;
+        let files = self.written(point, next)?;
         self.account.bytes = end - point.export_len;
-        let added = file.as_slice();
-        let committed = self.commit(Operation::Write, next, added, Rewrite::default())?;
+        let committed = self.commit(Operation::Write, next, &files, Rewrite::default())?;
         *self.written = Some(Written {
             from: point,
             to: next,
-            file,
+            files,
         });
         Ok(Some(committed))
     }
 
-    /// Returns the file with the rows between two points: that of an attempt before, or a new one.
-    fn written(&mut self, from: Point, to: Point) -> Result<Option<AddedFile>, PublishError> {
+    /// Returns the files with the rows between two points: those of an attempt before, or new ones.
+    fn written(&mut self, from: Point, to: Point) -> Result<Vec<AddedFile>, PublishError> {
         match self.written.take() {
-            Some(written) if (written.from, written.to) == (from, to) => Ok(written.file),
+            Some(written) if (written.from, written.to) == (from, to) => Ok(written.files),
             _ => write_rows(
                 self.settings,
                 self.version,
@@ -220,10 +237,10 @@ impl Attempt<'_, '_> {
             true => Operation::Write,
             false => Operation::Delete,
         };
-        self.commit(operation, next, restored.as_slice(), rewrite)
+        self.commit(operation, next, &restored, rewrite)
     }
 
-    fn write_restored(&self, rows: &[RowSpan]) -> Result<Option<AddedFile>, PublishError> {
+    fn write_restored(&self, rows: &[RowSpan]) -> Result<Vec<AddedFile>, PublishError> {
         let mut writer = self.version.table().writer(&self.settings.host)?;
         for row in rows {
             let bytes = self.feed.row(*row)?;
@@ -250,14 +267,14 @@ impl Attempt<'_, '_> {
     }
 }
 
-/// Writes the effective rows of a range of the export to a file.
+/// Writes the effective rows of a range of the export to files.
 pub(super) fn write_rows(
     settings: &Settings,
     version: &TableVersion<'_>,
     feed: &mut Feed,
     from: u64,
     to: u64,
-) -> Result<Option<AddedFile>, PublishError> {
+) -> Result<Vec<AddedFile>, PublishError> {
     let mut writer = version.table().writer(&settings.host)?;
     let path = feed.export_path().to_owned();
     let mut failed = None;

@@ -33,13 +33,26 @@ struct Follower<'s> {
     published: Option<Point>,
     /// Since when the table lacks anything.
     lags_since: Option<Instant>,
-    is_failing: bool,
+    /// What the last attempt needs, if it failed.
+    failing: Option<Remedy>,
+}
+
+/// What ends a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remedy {
+    /// Time.
+    Retry,
+    /// A decision of an operator.
+    Operator,
 }
 
 /// Follows the export until a signal ends the process.
 ///
+/// A failure that only an operator can mend does not end it either: the log has it once, the status line and the metrics
+/// have it as long as it lasts, and the process continues once it is mended.
+///
 /// # Errors
-/// What an operator has to mend. Errors that may pass are logged, and the commit is tried again.
+/// The process cannot start or work.
 pub(super) fn run(settings: &Settings) -> Result<ExitCode, PublishError> {
     let at_start = |source: io::Error| PublishError::Io {
         what: "cannot start".to_owned(),
@@ -57,7 +70,7 @@ pub(super) fn run(settings: &Settings) -> Result<ExitCode, PublishError> {
         stop: signals::stop_flag().map_err(at_start)?,
         published: None,
         lags_since: None,
-        is_failing: false,
+        failing: None,
     };
     let ended = follower.follow();
     follower.manager.stopping();
@@ -74,15 +87,15 @@ impl Follower<'_> {
         while !self.stop.load(Ordering::Relaxed) {
             match self.publish() {
                 Ok(()) => self.note_success(),
-                Err(error) if error.is_passing() => self.note_failure(&error),
-                Err(error) => return Err(error),
+                Err(error) if error.is_of_process() => return Err(error),
+                Err(error) => self.note_failure(&error),
             }
             self.wait();
         }
         Ok(())
     }
 
-    /// Commits until the table lacks nothing. Reads the table only if the export has changed since the last time.
+    /// Commits what the table lacks now. Reads the table only if the export has changed since the last time.
     fn publish(&mut self) -> Result<(), PublishError> {
         let publisher = match &mut self.publisher {
             Some(publisher) => publisher,
@@ -94,26 +107,26 @@ impl Follower<'_> {
         if self.published.is_some() && self.published == Some(publisher.feed.head()?) {
             return Ok(());
         }
-        while !self.stop.load(Ordering::Relaxed) {
-            let done = publisher.step()?;
+        let (published, metrics) = (&mut self.published, &self.metrics);
+        let (manager, checkpoints, stop) = (&self.manager, &mut self.checkpoints, &self.stop);
+        publisher.catch_up(&mut |done| {
             let step = done.account;
-            self.published = Some(done.published);
-            self.metrics.add(step);
-            self.manager.watchdog();
-            if step.commits == 0 {
-                break;
+            *published = Some(done.published);
+            metrics.add(step);
+            manager.watchdog();
+            if step.commits > 0 {
+                tracing::info!(
+                    version = step.version,
+                    rows = step.rows,
+                    retracted = step.retracted,
+                    "committed version {} of the table",
+                    step.version
+                );
+                checkpoints.after(step.version);
+                manager.watchdog();
             }
-            tracing::info!(
-                version = step.version,
-                rows = step.rows,
-                retracted = step.retracted,
-                "committed version {} of the table",
-                step.version
-            );
-            self.checkpoints.after(step.version);
-            self.manager.watchdog();
-        }
-        Ok(())
+            !stop.load(Ordering::Relaxed)
+        })
     }
 
     /// Waits until the next commit is due: after the interval, or once there are enough bytes for one.
@@ -122,43 +135,44 @@ impl Follower<'_> {
         while Instant::now() < due && !self.stop.load(Ordering::Relaxed) {
             self.manager.watchdog();
             let lag_bytes = self.note_lag();
-            if lag_bytes >= self.settings.commit_bytes && !self.is_failing {
+            if lag_bytes >= self.settings.commit_bytes && self.failing.is_none() {
                 return;
             }
             std::thread::sleep(TICK);
         }
     }
 
-    /// Measures what the table lacks, and returns the bytes of the export of it.
+    /// Measures what the table lacks, and returns the bytes of the export of it. After a failure the bytes are not known.
     fn note_lag(&mut self) -> u64 {
         let head = self
             .publisher
             .as_ref()
             .map(|publisher| publisher.feed.head());
-        let (Some(Ok(head)), published) = (head, self.published.unwrap_or_default()) else {
-            return 0;
-        };
-        if head == published {
-            self.lags_since = None;
-        } else {
-            self.lags_since.get_or_insert_with(Instant::now);
+        let published = self.published.unwrap_or_default();
+        let mut lag_bytes = 0;
+        if let Some(Ok(head)) = head {
+            lag_bytes = head.export_len.saturating_sub(published.export_len);
+            self.metrics
+                .lag_bytes
+                .set(i64::try_from(lag_bytes).unwrap_or(i64::MAX));
+            if head == published {
+                self.lags_since = None;
+            } else {
+                self.lags_since.get_or_insert_with(Instant::now);
+            }
         }
-        let lag_bytes = head.export_len.saturating_sub(published.export_len);
         let lag = self
             .lags_since
             .map_or(Duration::ZERO, |since| since.elapsed());
-        self.metrics
-            .lag_bytes
-            .set(i64::try_from(lag_bytes).unwrap_or(i64::MAX));
         self.metrics.lag_seconds.set(lag.as_secs_f64());
         lag_bytes
     }
 
     fn note_success(&mut self) {
-        if std::mem::take(&mut self.is_failing) {
+        if self.failing.take().is_some() {
             tracing::info!("publishing again");
         }
-        self.metrics.failing.set(0);
+        self.metrics.note_attempt(None);
         let point = self.published.unwrap_or_default();
         self.manager.status(&format!(
             "published {} bytes of the export to {}",
@@ -170,10 +184,28 @@ impl Follower<'_> {
         // The export may be another one now.
         self.publisher = None;
         self.published = None;
-        self.metrics.failing.set(1);
-        self.manager.status(&format!("trying again: {error}"));
-        if !std::mem::replace(&mut self.is_failing, true) {
-            tracing::warn!(%error, "not published ({error}), trying again every {} s; {}", self.settings.commit_interval.as_secs(), error.fix());
+        self.lags_since.get_or_insert_with(Instant::now);
+        let remedy = match error.is_passing() {
+            true => Remedy::Retry,
+            false => Remedy::Operator,
+        };
+        self.metrics.note_attempt(Some(remedy == Remedy::Operator));
+        let fix = error.fix();
+        self.manager.status(&match remedy {
+            Remedy::Retry => format!("trying again: {error}"),
+            Remedy::Operator => format!("waiting for an operator: {error}; {fix}"),
+        });
+        if self.failing.replace(remedy) == Some(remedy) {
+            return;
+        }
+        match remedy {
+            Remedy::Retry => {
+                let every_s = self.settings.commit_interval.as_secs();
+                tracing::warn!(%error, "not published ({error}), trying again every {every_s} s; {fix}");
+            }
+            Remedy::Operator => {
+                tracing::error!(%error, "not published ({error}), waiting for an operator; {fix}");
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::cli::generate::keys::KeyEntry;
 use crate::config::ListenAddress;
 use crate::platform::host::host_name;
 use crate::publish::error::PublishError;
@@ -13,6 +14,61 @@ use crate::publish::table::Location;
 
 /// Longest name of a host: statistics of files may cut a longer one.
 const HOST_LEN_MAX: usize = 32;
+
+/// A key of the configuration file, for its manual page.
+pub(super) struct Key {
+    name: &'static str,
+    kind: &'static str,
+    default: Option<&'static str>,
+}
+
+/// All keys, in the order of the annotated file. The defaults are those of [`Fragment`].
+pub(super) const KEYS: [Key; 7] = [
+    Key::without_default("export", "an absolute path"),
+    Key::without_default("table", "an absolute path, or s3://BUCKET/PREFIX"),
+    Key::without_default("host", "a name of 1 to 32 characters"),
+    Key::with_default(
+        "commit_interval_s",
+        "a number of seconds from 1 to 86400",
+        "60",
+    ),
+    Key::with_default(
+        "commit_bytes",
+        "a number of bytes, or with KiB, MiB or GiB",
+        "64MiB",
+    ),
+    Key::with_default("checkpoint_every", "a number of versions", "100"),
+    Key::with_default("listen", "a listen address, or none", "none"),
+];
+
+impl Key {
+    const fn without_default(name: &'static str, kind: &'static str) -> Key {
+        Key {
+            name,
+            kind,
+            default: None,
+        }
+    }
+
+    const fn with_default(name: &'static str, kind: &'static str, default: &'static str) -> Key {
+        Key {
+            name,
+            kind,
+            default: Some(default),
+        }
+    }
+
+    /// Returns the key as its manual page has it.
+    pub(super) fn entry(&self) -> KeyEntry {
+        KeyEntry {
+            name: self.name,
+            kind: self.kind.to_owned(),
+            default: self.default,
+            variable: None,
+            flag: None,
+        }
+    }
+}
 
 /// What is published where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,6 +237,34 @@ mod tests {
             listen: None,
         };
         assert_eq!(settings, expected);
+    }
+
+    #[test]
+    fn the_keys_are_those_of_the_annotated_file() {
+        let annotated = include_str!("../../examples/lakehouse/publish.toml");
+        let mut values = Vec::new();
+        for line in annotated.lines() {
+            let line = line.strip_prefix('#').unwrap_or(line);
+            values.extend(line.split_once(" = ").filter(|(key, _)| !key.contains(' ')));
+        }
+        let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, KEYS.map(|key| key.name));
+        for (key, (_, value)) in KEYS.iter().zip(&values) {
+            let value = value.trim_matches('"');
+            assert!(
+                key.default.is_none_or(|default| default == value),
+                "{}",
+                key.name
+            );
+        }
+        // Each key is known, and has its default where the file has it commented out.
+        let all = values
+            .iter()
+            .map(|(key, value)| format!("{key} = {value}\n"));
+        let all = Settings::parse(&all.collect::<String>()).unwrap();
+        let as_it_is = Settings::parse(annotated).unwrap();
+        let host = all.host.clone();
+        assert_eq!(all, Settings { host, ..as_it_is });
     }
 
     #[test]

@@ -24,6 +24,8 @@ mod content;
 mod durable;
 /// The Python examples.
 mod examples;
+/// The manual pages and completions.
+mod manual;
 /// Exports and tables that are refused.
 mod refused;
 /// `run`, and the other commands: `status`, `verify` and `replace`.

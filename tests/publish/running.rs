@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use distilld::publish::settings::Settings;
 use serde_json::Value;
 
 use crate::publisher::{Publisher, python};
@@ -103,6 +104,26 @@ fn run_follows_the_export_and_serves_metrics() {
 }
 
 #[test]
+fn rows_that_arrive_during_a_commit_wait_for_the_next_one() {
+    let publisher = Publisher::new();
+    publisher.export_runs(&["a"]);
+    let settings = Settings::load(&publisher.config()).unwrap();
+    let mut opened = distilld::publish::publisher::Publisher::open(&settings).unwrap();
+    let mut commits = 0;
+    let mut each = |_step| {
+        commits += 1;
+        publisher.export_runs(&[&format!("later-{commits}")]);
+        commits < 5
+    };
+    opened.catch_up(&mut each).unwrap();
+    assert_eq!(commits, 1);
+    assert_ne!(ask(&publisher, &["status"])["lag_bytes"], 0);
+    publisher.once();
+    ask(&publisher, &["verify"]);
+    assert!(is_published(&publisher));
+}
+
+#[test]
 fn run_waits_for_a_table_that_is_away() {
     if python().is_none() {
         return;
@@ -126,20 +147,37 @@ fn run_waits_for_a_table_that_is_away() {
 }
 
 #[test]
-fn run_ends_when_an_operator_has_to_decide() {
+fn run_waits_for_an_operator_and_logs_the_reason_once() {
     let (publisher, manager) = (Publisher::new(), Manager::new());
-    publisher.configure("commit_interval_s = 1\n");
+    let socket = publisher.bench.sibling("metrics.sock");
+    publisher.configure(&often(&socket));
     publisher.export_runs(&["a"]);
     let mut daemon = start(&publisher, &manager);
     wait_for(&publisher, &mut daemon, || is_published(&publisher));
     let bench = &publisher.bench;
     bench.run(&mut bench.command(&["rebuild"])).check(0, &[]);
-    assert_eq!(daemon.wait(LONG).unwrap().code(), Some(1));
-    assert!(
-        log(&publisher).contains("`distilld-publish replace`"),
-        "{}",
-        log(&publisher)
-    );
+    let fix = "`distilld-publish replace`";
+    wait_for(&publisher, &mut daemon, || log(&publisher).contains(fix));
+    let statuses = std::iter::from_fn(|| manager.next(LONG));
+    let mut statuses = statuses.filter(|line| line.starts_with("STATUS=waiting for an operator"));
+    assert!(statuses.next().unwrap().contains(fix));
+    // Later attempts fail without another line.
+    wait_for(&publisher, &mut daemon, || {
+        let text = get_unix(&socket, "/metrics", "localhost").body;
+        let value = |name: &str| metric(&text, &format!("distilld_publish_{name}")).unwrap();
+        assert_eq!((value("failing"), value("needs_operator")), (1.0, 1.0));
+        value("failures_total") >= 3.0 && value("lag_seconds") > 1.0
+    });
+    assert_eq!(log(&publisher).matches(fix).count(), 1);
+    publisher.run(&["replace"]).check(0, &[]);
+    wait_for(&publisher, &mut daemon, || {
+        log(&publisher).contains("publishing again")
+    });
+    publisher.export_runs(&["b"]);
+    wait_for(&publisher, &mut daemon, || is_published(&publisher));
+    let text = get_unix(&socket, "/metrics", "localhost").body;
+    assert_eq!(metric(&text, "distilld_publish_needs_operator"), Some(0.0));
+    assert_eq!(daemon.terminate(LONG).unwrap().code(), Some(0));
 }
 
 #[test]

@@ -13,10 +13,9 @@ fn systemd_accepts_the_unit_and_its_sandbox() {
         return;
     };
     let publisher = Publisher::new();
-    let unit =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/lakehouse/distilld-publish.service");
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/distilld-publish.service");
     let text = fs::read_to_string(unit).unwrap();
-    let program = "/usr/local/bin/distilld-publish";
+    let program = "/usr/bin/distilld-publish";
     assert!(text.contains(&format!("ExecStart={program} run\n")));
     let installed = publisher.bench.sibling("distilld-publish.service");
     fs::write(

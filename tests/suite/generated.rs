@@ -1,8 +1,6 @@
 //! The manual pages and completions that `distilld generate` writes: read by the real tools.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use clap::CommandFactory as _;
 use distilld::cli::args::Arguments;
@@ -10,37 +8,12 @@ use distilld::cli::generate;
 use distilld::config::KEYS;
 use tempfile::TempDir;
 
+use crate::support::pages::{self, manual_pages, output_of};
 use crate::support::process::output_with_stdin;
 use crate::support::tools::tool;
 
-/// Generates all files into a directory.
 fn generated() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_distilld"));
-    let listed = output_of(command.env_clear().arg("generate").arg(dir.path()));
-    assert!(
-        listed.lines().all(|path| Path::new(path).is_file()),
-        "{listed}"
-    );
-    dir
-}
-
-fn manual_pages(dir: &Path) -> Vec<PathBuf> {
-    let pages = fs::read_dir(dir.join("man")).unwrap();
-    let mut pages: Vec<PathBuf> = pages.map(|entry| entry.unwrap().path()).collect();
-    pages.sort();
-    pages
-}
-
-/// Returns the output of a command, which must succeed without output on stderr.
-fn output_of(command: &mut Command) -> String {
-    let ended = command.stdin(Stdio::null()).output().unwrap();
-    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(
-        ended.status.success() && stderr.is_empty(),
-        "{command:?}: {stderr}"
-    );
-    String::from_utf8_lossy(&ended.stdout).into_owned()
+    pages::generated(env!("CARGO_BIN_EXE_distilld"))
 }
 
 #[test]
@@ -67,23 +40,7 @@ fn there_is_a_manual_page_for_the_program_each_command_the_configuration_and_the
 
 #[test]
 fn groff_formats_every_manual_page_without_warnings_or_overlong_lines() {
-    let Some(groff) = tool("groff") else { return };
-    let dir = generated();
-    for page in manual_pages(dir.path()) {
-        let mut command = Command::new(&groff);
-        command
-            .args(["-man", "-Tutf8", "-ww", "-rLL=80n", "-P-cbou"])
-            .arg(&page);
-        let text = output_of(&mut command);
-        assert!(
-            text.contains("NAME") && text.contains("SEE ALSO"),
-            "{}",
-            page.display()
-        );
-        for line in text.lines() {
-            assert!(line.chars().count() <= 84, "{}: {line}", page.display());
-        }
-    }
+    pages::assert_groff_formats_all(generated().path());
 }
 
 #[test]
@@ -112,12 +69,7 @@ fn man_shows_a_page_with_its_flags_examples_and_exit_codes() {
 
 #[test]
 fn mandoc_finds_no_error_in_any_manual_page() {
-    let Some(mandoc) = tool("mandoc") else { return };
-    let dir = generated();
-    for page in manual_pages(dir.path()) {
-        let mut command = Command::new(&mandoc);
-        output_of(command.args(["-Tlint", "-Werror"]).arg(&page));
-    }
+    pages::assert_mandoc_accepts_all(generated().path());
 }
 
 #[test]

@@ -89,28 +89,43 @@ fn every_text_names_the_packaged_path_of_the_configuration() {
     }
 }
 
-/// The files that a package of one kind has and the other one has not, because its tools or its distribution add them.
-const OF_DEBIAN_ALONE: [&str; 1] = ["systemd/debian/lintian-overrides"];
-/// cargo-deb finds the units by their names.
-const FOUND_BY_CARGO_DEB: [&str; 4] = [
+/// The file that only a package of Debian has.
+const OF_DEBIAN_ALONE: &str = "/lintian-overrides";
+/// The units of each package, which cargo-deb finds by their names.
+const UNITS: [&str; 4] = [
     "systemd/distilld.service",
     "systemd/distilld.socket",
     "systemd/distilld@.service",
     "systemd/distilld@.socket",
 ];
+const UNITS_OF_PUBLISHER: [&str; 1] = ["systemd/distilld-publish.service"];
 
 #[test]
-fn both_packages_have_the_same_files() {
+fn both_kinds_of_each_package_have_the_same_files() {
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
     let packages = &manifest["package"]["metadata"];
-    let sources = |kind: &str, source: fn(&toml::Value) -> &toml::Value| {
-        let assets = packages[kind]["assets"].as_array().unwrap();
-        let sources = assets.iter().map(|asset| source(asset).as_str().unwrap());
-        sources.map(str::to_owned).collect::<BTreeSet<String>>()
-    };
-    let mut deb = sources("deb", |asset| &asset[0]);
-    let rpm = sources("generate-rpm", |asset| &asset["source"]);
-    deb.retain(|source| !OF_DEBIAN_ALONE.contains(&source.as_str()));
-    deb.extend(FOUND_BY_CARGO_DEB.map(str::to_owned));
-    assert_eq!(rpm, deb);
+    let variant = |kind: &str| packages[kind]["variants"]["publish"].clone();
+    for (deb, rpm, units) in [
+        (
+            packages["deb"].clone(),
+            packages["generate-rpm"].clone(),
+            &UNITS[..],
+        ),
+        (
+            variant("deb"),
+            variant("generate-rpm"),
+            &UNITS_OF_PUBLISHER[..],
+        ),
+    ] {
+        let sources = |package: &toml::Value, source: fn(&toml::Value) -> &toml::Value| {
+            let assets = package["assets"].as_array().unwrap();
+            let sources = assets.iter().map(|asset| source(asset).as_str().unwrap());
+            sources.map(str::to_owned).collect::<BTreeSet<String>>()
+        };
+        let mut deb = sources(&deb, |asset| &asset[0]);
+        let rpm = sources(&rpm, |asset| &asset["source"]);
+        deb.retain(|source| !source.ends_with(OF_DEBIAN_ALONE));
+        deb.extend(units.iter().map(|unit| (*unit).to_owned()));
+        assert_eq!(rpm, deb);
+    }
 }

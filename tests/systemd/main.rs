@@ -37,6 +37,8 @@ mod journal;
 mod life;
 /// The procedures of the operator's manual, as they are written there.
 mod procedures;
+/// The package of the publisher, next to that of the daemon.
+mod publisher;
 /// Reload, with a valid and an invalid configuration.
 mod reload;
 /// The permissions and restrictions of the daemon inside its unit.
@@ -100,6 +102,7 @@ const CHECKS: &[Check] = checks![
     procedures::a_failure_alerts_and_a_heartbeat_ends_with_the_service,
     procedures::each_instance_has_a_page_and_is_listed,
     procedures::the_page_of_an_instance_lists_the_others_from_inside_its_sandbox,
+    publisher::its_package_publishes_the_rows_of_the_daemon_and_leaves_nothing,
     install::an_instance_keeps_its_own_lake,
     install::an_upgrade_keeps_the_state_and_the_configuration,
     install::a_purge_removes_the_state_and_keeps_the_export,

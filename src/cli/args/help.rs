@@ -26,14 +26,14 @@ pub struct Help {
     pub exits: &'static [Exit],
 }
 
-pub(super) const DONE: Exit = ("0", "done");
-pub(super) const USAGE: Exit = ("2", "usage: invalid command line");
+pub(crate) const DONE: Exit = ("0", "done");
+pub(crate) const USAGE: Exit = ("2", "usage: invalid command line");
 pub(super) const CONFIGURATION: Exit = (
     "78",
     "configuration: the root, a variable or the file must be corrected",
 );
 
-pub(super) const fn example(line: &'static str, does: &'static str) -> Example {
+pub(crate) const fn example(line: &'static str, does: &'static str) -> Example {
     Example { line, does }
 }
 
@@ -316,30 +316,36 @@ pub fn find(command: &str) -> Option<&'static Help> {
 
 /// Returns the text after the flags of `-h`.
 pub(super) fn short(command: &str) -> String {
-    let Some(help) = find(command) else {
-        return String::new();
-    };
-    let mut text = String::from("Examples:\n");
-    for example in help.examples {
-        text.extend(["  ", example.line, "\n"]);
-    }
-    text + "\nExit codes and more: --help"
+    find(command).map(Help::short).unwrap_or_default()
 }
 
 /// Returns the text after the flags of `--help`.
 pub(super) fn long(command: &str) -> String {
-    let Some(help) = find(command) else {
-        return String::new();
-    };
-    let mut text = String::from("Examples:\n");
-    for example in help.examples {
-        text.extend(["  ", example.line, "\n      ", example.does, "\n"]);
+    find(command).map(Help::long).unwrap_or_default()
+}
+
+impl Help {
+    /// Returns the text after the flags of `-h`.
+    pub(crate) fn short(&self) -> String {
+        let mut text = String::from("Examples:\n");
+        for example in self.examples {
+            text.extend(["  ", example.line, "\n"]);
+        }
+        text + "\nExit codes and more: --help"
     }
-    text += "\nExit codes:\n";
-    for (code, when) in help.exits {
-        text += &format!("  {code:<8}  {when}\n");
+
+    /// Returns the text after the flags of `--help`.
+    pub(crate) fn long(&self) -> String {
+        let mut text = String::from("Examples:\n");
+        for example in self.examples {
+            text.extend(["  ", example.line, "\n      ", example.does, "\n"]);
+        }
+        text += "\nExit codes:\n";
+        for (code, when) in self.exits {
+            text += &format!("  {code:<8}  {when}\n");
+        }
+        text
     }
-    text
 }
 
 /// Returns the text after the flags of the program's own `--help`, with the precedence of settings.

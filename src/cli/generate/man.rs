@@ -4,67 +4,119 @@
 use std::io;
 
 use crate::cli::args::help;
-use crate::config::KEYS;
+use crate::config::{KEYS, Key};
 use clap::Command;
 use clap_mangen::Man;
-use clap_mangen::roff::{Roff, bold, italic, roman};
+use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use crate::cli::generate::Page;
 
 /// The centre of each page's header.
 pub(super) const MANUAL: &str = "distilld manual";
 
-/// Generates a page for the program and one for each command.
-pub(super) fn pages(program: &Command) -> io::Result<Vec<Page>> {
-    let mut pages = vec![page(program, program)?];
-    for command in program
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set())
-    {
-        pages.push(page(program, command)?);
-    }
-    Ok(pages)
+/// The manual of a program: its parser, and what a parser does not have.
+pub(crate) struct Manual {
+    /// The program, built.
+    pub program: Command,
+    /// Finds the examples and exit codes of a command.
+    pub help: fn(&str) -> Option<&'static help::Help>,
+    /// Writes the section about environment variables.
+    pub environment: fn(&mut Roff),
+    /// The files of the program, and what they are.
+    pub files: &'static [(&'static str, &'static str)],
+    /// Other pages, by name and section.
+    pub see_also: &'static [(&'static str, &'static str)],
 }
 
-fn page(program: &Command, command: &Command) -> io::Result<Page> {
-    let is_program = command.get_name() == program.get_name();
-    let name = match is_program {
-        true => program.get_name().to_owned(),
-        false => format!("{}-{}", program.get_name(), command.get_name()),
-    };
-    let man = Man::new(command.clone())
-        .title(name.to_uppercase())
-        .source(source())
-        .manual(MANUAL);
-    let mut bytes = Vec::new();
-    man.render_title(&mut bytes)?;
-    let mut roff = Roff::new();
-    set(&mut roff);
-    roff.to_writer(&mut bytes)?;
-    man.render_name_section(&mut bytes)?;
-    let mut roff = Roff::new();
-    synopsis(&mut roff, program, command);
-    roff.to_writer(&mut bytes)?;
-    man.render_description_section(&mut bytes)?;
-    man.render_options_section(&mut bytes)?;
-    if is_program {
-        man.render_subcommands_section(&mut bytes)?;
+impl Manual {
+    /// Generates a page for the program and one for each command.
+    pub(crate) fn pages(&self) -> io::Result<Vec<Page>> {
+        let commands = self.program.get_subcommands();
+        std::iter::once(&self.program)
+            .chain(commands.filter(|command| !command.is_hide_set()))
+            .map(|command| self.page(command))
+            .collect()
     }
-    let mut roff = Roff::new();
-    if let Some(help) = help::find(command.get_name()) {
-        examples(&mut roff, help);
-        exits(&mut roff, help);
+
+    fn page(&self, command: &Command) -> io::Result<Page> {
+        let program = &self.program;
+        let is_program = command.get_name() == program.get_name();
+        let name = match is_program {
+            true => program.get_name().to_owned(),
+            false => format!("{}-{}", program.get_name(), command.get_name()),
+        };
+        let man = Man::new(command.clone())
+            .title(name.to_uppercase())
+            .source(source())
+            .manual(MANUAL);
+        let mut bytes = Vec::new();
+        man.render_title(&mut bytes)?;
+        let mut roff = Roff::new();
+        set(&mut roff);
+        roff.to_writer(&mut bytes)?;
+        man.render_name_section(&mut bytes)?;
+        let mut roff = Roff::new();
+        synopsis(&mut roff, program, command);
+        roff.to_writer(&mut bytes)?;
+        man.render_description_section(&mut bytes)?;
+        man.render_options_section(&mut bytes)?;
+        if is_program {
+            man.render_subcommands_section(&mut bytes)?;
+        }
+        let mut roff = Roff::new();
+        if let Some(help) = (self.help)(command.get_name()) {
+            examples(&mut roff, help);
+            exits(&mut roff, help);
+        }
+        if is_program {
+            (self.environment)(&mut roff);
+            self.write_files(&mut roff);
+        }
+        self.write_see_also(&mut roff, &name);
+        roff.to_writer(&mut bytes)?;
+        Ok(Page {
+            path: format!("man/{name}.1"),
+            bytes,
+        })
     }
-    if is_program {
-        environment(&mut roff);
-        files(&mut roff);
+
+    fn write_files(&self, roff: &mut Roff) {
+        roff.control("SH", ["FILES"]);
+        for (path, what) in self.files {
+            roff.control("TP", []);
+            roff.text([italic(*path)]);
+            roff.text([roman(*what)]);
+        }
     }
-    see_also(&mut roff, program, &name);
-    roff.to_writer(&mut bytes)?;
-    Ok(Page {
-        path: format!("man/{name}.1"),
-        bytes,
-    })
+
+    fn write_see_also(&self, roff: &mut Roff, own: &str) {
+        let program = self.program.get_name();
+        let commands = self.program.get_subcommands();
+        let commands = commands
+            .filter(|command| !command.is_hide_set())
+            .map(|command| (format!("{program}-{}", command.get_name()), "1"));
+        let others = self.see_also.iter();
+        let others = others.map(|(name, section)| ((*name).to_owned(), *section));
+        let mut names = vec![(program.to_owned(), "1")];
+        names.extend(commands.chain(others));
+        names.retain(|(name, _)| name != own);
+        write_see_also(roff, &names);
+    }
+}
+
+/// Writes the section that names other pages.
+pub(super) fn write_see_also(roff: &mut Roff, names: &[(String, &str)]) {
+    roff.control("SH", ["SEE ALSO"]);
+    let mut line = Vec::new();
+    for (at, (name, section)) in names.iter().enumerate() {
+        let comma = if at == 0 { "" } else { ", " };
+        line.extend([
+            roman(comma),
+            bold(name.as_str()),
+            roman(format!("({section})")),
+        ]);
+    }
+    roff.text(line);
 }
 
 /// Paths, flags and names of keys are not hyphenated.
@@ -135,86 +187,60 @@ fn exits(roff: &mut Roff, help: &help::Help) {
     }
 }
 
-fn environment(roff: &mut Roff) {
+/// Writes the section about environment variables: each is a tag, followed by its text.
+pub(crate) fn write_environment(roff: &mut Roff, variables: &[(&str, Vec<Inline>)]) {
     roff.control("SH", ["ENVIRONMENT"]);
-    for key in KEYS {
+    for (variable, text) in variables {
         roff.control("TP", []);
-        roff.text([bold(key.variable)]);
-        roff.text([
+        roff.text([bold(*variable)]);
+        roff.text(text.clone());
+    }
+}
+
+/// Writes the variables of distilld.
+pub(super) fn environment(roff: &mut Roff) {
+    let of_key = |key: &Key| {
+        let text = vec![
             roman("The key "),
             bold(key.name),
             roman(format!(": {}. See distilld.toml(5).", key.kind)),
-        ]);
-    }
-    for (variable, what) in [
+        ];
+        (key.variable, text)
+    };
+    let mut variables: Vec<_> = KEYS.iter().map(of_key).collect();
+    variables.extend([
         (
             "STATE_DIRECTORY",
-            "Set by systemd: its first entry is the state directory where nothing else names one.",
+            vec![roman("Set by systemd: its first entry is the state directory where nothing else names one.")],
         ),
         (
             "NO_COLOR, CLICOLOR=0, TERM=dumb",
-            "No colours in help, log and errors; TERM=dumb no bars either.",
+            vec![roman("No colours in help, log and errors; TERM=dumb no bars either.")],
         ),
-    ] {
-        roff.control("TP", []);
-        roff.text([bold(variable)]);
-        roff.text([roman(what)]);
-    }
+    ]);
+    write_environment(roff, &variables);
 }
 
-fn files(roff: &mut Roff) {
-    roff.control("SH", ["FILES"]);
-    for (path, what) in [
-        (
-            "data/scored-runs/YYYY/MM/DD/NAME.jsonl",
-            "scored runs, one JSON object a line; read, never written",
-        ),
-        (
-            "data/evidence/YYYY/MM/DD/NAME.jsonl",
-            "the evidence of the scored file of the same path; read, never written",
-        ),
-        (
-            "data/distilled/sft/sft_export.jsonl",
-            "the export; append only",
-        ),
-        (
-            "data/distilled/.distilld/",
-            "the state, unless --state-dir or STATE_DIRECTORY differs; it can be lost",
-        ),
-        (
-            "data/distilled/.distilld.lock",
-            "the lock of the daemon that writes this export",
-        ),
-    ] {
-        roff.control("TP", []);
-        roff.text([italic(format!("ROOT/{path}"))]);
-        roff.text([roman(what)]);
-    }
-}
-
-fn see_also(roff: &mut Roff, program: &Command, own: &str) {
-    roff.control("SH", ["SEE ALSO"]);
-    let mut names = vec![(program.get_name().to_owned(), "1")];
-    let commands = program
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set());
-    names.extend(commands.map(|command| {
-        (
-            format!("{}-{}", program.get_name(), command.get_name()),
-            "1",
-        )
-    }));
-    names.push(("distilld.toml".to_owned(), "5"));
-    names.push(("distilld-lake".to_owned(), "5"));
-    names.retain(|(name, _)| name != own);
-    let mut line = Vec::new();
-    for (at, (name, section)) in names.iter().enumerate() {
-        let comma = if at == 0 { "" } else { ", " };
-        line.extend([
-            roman(comma),
-            bold(name.as_str()),
-            roman(format!("({section})")),
-        ]);
-    }
-    roff.text(line);
-}
+/// The files of distilld.
+pub(super) const FILES: &[(&str, &str)] = &[
+    (
+        "ROOT/data/scored-runs/YYYY/MM/DD/NAME.jsonl",
+        "scored runs, one JSON object a line; read, never written",
+    ),
+    (
+        "ROOT/data/evidence/YYYY/MM/DD/NAME.jsonl",
+        "the evidence of the scored file of the same path; read, never written",
+    ),
+    (
+        "ROOT/data/distilled/sft/sft_export.jsonl",
+        "the export; append only",
+    ),
+    (
+        "ROOT/data/distilled/.distilld/",
+        "the state, unless --state-dir or STATE_DIRECTORY differs; it can be lost",
+    ),
+    (
+        "ROOT/data/distilled/.distilld.lock",
+        "the lock of the daemon that writes this export",
+    ),
+];

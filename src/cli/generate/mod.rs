@@ -1,9 +1,9 @@
 //! `distilld generate`: the manual pages and the shell completions, made of the definitions that the program parses by, so
 //! that a package is made of one build.
 
-mod keys;
+pub(crate) mod keys;
 mod lake;
-mod man;
+pub(crate) mod man;
 
 use std::fs;
 use std::io;
@@ -14,7 +14,8 @@ use clap::CommandFactory as _;
 use clap_complete::aot::{Bash, Fish, Generator, Zsh};
 
 use crate::cli::AnyError;
-use crate::cli::args::Arguments;
+use crate::cli::args::{Arguments, help};
+use crate::cli::generate::man::Manual;
 use crate::cli::hints::UserError;
 use crate::console::output;
 
@@ -29,7 +30,12 @@ pub struct Page {
 
 /// Writes every file below a directory, which is created, and prints their paths.
 pub(super) fn write_all(out_dir: &Path) -> Result<ExitCode, AnyError> {
-    for page in all()? {
+    write_pages(&all()?, out_dir)
+}
+
+/// Writes files below a directory, which is created, and prints their paths.
+pub(crate) fn write_pages(pages: &[Page], out_dir: &Path) -> Result<ExitCode, AnyError> {
+    for page in pages {
         let path = out_dir.join(&page.path);
         write(&path, &page.bytes).map_err(|error| UserError {
             what: format!("cannot write {}: {error}", path.display()),
@@ -52,26 +58,42 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// None that a caller can cause: a page is written to memory.
 pub fn all() -> io::Result<Vec<Page>> {
-    let mut pages = man::pages(&program())?;
+    let manual = Manual {
+        program: built(Arguments::command()),
+        help: help::find,
+        environment: man::environment,
+        files: man::FILES,
+        see_also: &[("distilld.toml", "5"), ("distilld-lake", "5")],
+    };
+    let mut pages = manual.pages()?;
     pages.push(keys::page()?);
     pages.push(lake::page()?);
-    pages.push(completion(Bash, "distilld.bash"));
-    pages.push(completion(Zsh, "_distilld"));
-    pages.push(completion(Fish, "distilld.fish"));
+    pages.extend(completions(&manual.program));
     Ok(pages)
 }
 
-fn program() -> clap::Command {
-    let mut program = Arguments::command().disable_help_subcommand(true);
+/// Returns a program as its pages and completions have it.
+pub(crate) fn built(program: clap::Command) -> clap::Command {
+    let mut program = program.disable_help_subcommand(true);
     program.build();
     program
 }
 
-fn completion(shell: impl Generator, name: &str) -> Page {
+/// Generates the completions of a program for each shell.
+pub(crate) fn completions(program: &clap::Command) -> [Page; 3] {
+    let name = program.get_name();
+    [
+        completion(program, Bash, &format!("{name}.bash")),
+        completion(program, Zsh, &format!("_{name}")),
+        completion(program, Fish, &format!("{name}.fish")),
+    ]
+}
+
+fn completion(program: &clap::Command, shell: impl Generator, file: &str) -> Page {
     let mut bytes = Vec::new();
-    clap_complete::generate(shell, &mut program(), "distilld", &mut bytes);
+    clap_complete::generate(shell, &mut program.clone(), program.get_name(), &mut bytes);
     Page {
-        path: format!("completions/{name}"),
+        path: format!("completions/{file}"),
         bytes,
     }
 }

@@ -9,10 +9,11 @@ mod store;
 mod write;
 
 use std::io;
+use std::num::NonZero;
 use std::sync::Arc;
 
 use delta_kernel::object_store::path::Path as StorePath;
-use delta_kernel::object_store::{DynObjectStore, ObjectStore as _};
+use delta_kernel::object_store::{DynObjectStore, ObjectStore as _, ObjectStoreExt as _};
 use delta_kernel::snapshot::SnapshotRef;
 use delta_kernel::table_features::ColumnMappingMode;
 use delta_kernel::{KernelError, Snapshot};
@@ -68,6 +69,9 @@ pub enum TableError {
     Threads(#[source] io::Error),
 }
 
+/// Rows of a file that are decoded at a time.
+const READ_ROWS: NonZero<usize> = NonZero::new(256).expect("it is not zero");
+
 type Engine = DefaultEngine<TokioMultiThreadExecutor>;
 
 /// A table.
@@ -101,6 +105,7 @@ impl Table {
         let executor = TokioMultiThreadExecutor::new(runtime.handle().clone());
         let engine = DefaultEngineBuilder::new(Arc::clone(&store))
             .with_task_executor(Arc::new(executor))
+            .with_batch_size(READ_ROWS)
             .build();
         Ok(Table {
             location,
@@ -135,6 +140,13 @@ impl Table {
     }
 
     fn has_log(&self) -> Result<bool, TableError> {
+        // A list of the log is as long as the history of the table. One of these is there, unless both were deleted.
+        for name in ["_last_checkpoint", "00000000000000000000.json"] {
+            let path = self.store_path(&format!("_delta_log/{name}"))?;
+            if self.runtime.block_on(self.store.head(&path)).is_ok() {
+                return Ok(true);
+            }
+        }
         let log = self.store_path("_delta_log")?;
         let listed = self
             .runtime

@@ -15,11 +15,8 @@ use serde::Deserialize;
 
 use crate::publish::columns::{ProvenanceColumns, RowColumns};
 use crate::publish::table::schema::VERBATIM;
-use crate::publish::table::write::{BatchFile, hosts_of, offsets_of};
+use crate::publish::table::write::{BatchFile, FILE_BYTES, hosts_of, offsets_of};
 use crate::publish::table::{AddedFile, TableError, TableVersion};
-
-/// Bytes of a file that is written again, about. A compaction makes files of any size.
-const REWRITTEN_BYTES: usize = 32 << 20;
 
 /// Files without some of their rows: those to remove, and those that replace them.
 #[derive(Debug, Default)]
@@ -202,7 +199,8 @@ impl TableVersion<'_> {
                 None => out.insert(BatchFile::new(self.table, left.schema()).map_err(as_kernel)?),
             };
             to.write(&left).map_err(as_kernel)?;
-            if to.len_bytes() >= REWRITTEN_BYTES {
+            // A compaction makes files of any size.
+            if to.len_bytes() >= FILE_BYTES {
                 let full = out.take().map(BatchFile::finish).transpose();
                 rewrite.added.extend(full.map_err(as_kernel)?.flatten());
             }

@@ -1,6 +1,7 @@
 //! Writes rows to a Parquet file of the table. The file belongs to the table once a commit adds it.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::io;
 use std::sync::Arc;
 
 use delta_kernel::arrow::array::{
@@ -9,7 +10,7 @@ use delta_kernel::arrow::array::{
 use delta_kernel::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use delta_kernel::arrow::error::ArrowError;
 use delta_kernel::engine::arrow_conversion::TryIntoArrow as _;
-use delta_kernel::object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode};
+use delta_kernel::object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayloadMut};
 use delta_kernel::parquet::arrow::ArrowWriter;
 use delta_kernel::parquet::basic::{Compression, ZstdLevel};
 use delta_kernel::parquet::file::properties::WriterProperties;
@@ -23,6 +24,12 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// Bytes of encoded rows that are held before they are appended to the file as a group.
 const GROUP_BYTES: usize = 4 << 20;
+
+/// Length at which a file is complete, about: a file is held in memory until it is stored.
+pub(super) const FILE_BYTES: usize = 16 << 20;
+
+/// Length of the blocks of a file in memory.
+const BLOCK_BYTES: usize = 1 << 20;
 
 /// A row for the table.
 #[derive(Debug)]
@@ -48,18 +55,20 @@ pub struct AddedFile {
     pub rows: u64,
 }
 
-/// Writes new rows of one host.
+/// Writes new rows of one host to as many files as they need.
 pub struct FileWriter<'t> {
     host: &'t str,
     schema: SchemaRef,
+    stored: Vec<AddedFile>,
     file: BatchFile<'t>,
+    file_bytes: usize,
     texts: [StringBuilder; 13],
     numbers: [Int64Builder; 3],
     held_bytes: usize,
 }
 
 impl Table {
-    /// Begins a file of rows of a host.
+    /// Begins to write rows of a host.
     ///
     /// # Errors
     /// The kernel cannot make the schema.
@@ -69,7 +78,9 @@ impl Table {
         let schema = Arc::new(schema.map_err(|error| self.error(error.into()))?);
         Ok(FileWriter {
             host,
+            stored: Vec::new(),
             file: BatchFile::new(self, Arc::clone(&schema))?,
+            file_bytes: FILE_BYTES,
             schema,
             texts: Default::default(),
             numbers: Default::default(),
@@ -82,7 +93,7 @@ impl FileWriter<'_> {
     /// Adds a row.
     ///
     /// # Errors
-    /// The rows that are held cannot be encoded.
+    /// The rows that are held cannot be encoded, or a file cannot be stored.
     pub fn add(&mut self, row: &NewRow<'_>) -> Result<(), TableError> {
         let columns = row.columns;
         let provenance = &columns.provenance;
@@ -122,8 +133,15 @@ impl FileWriter<'_> {
         }
         self.held_bytes = 0;
         let batch = self.batch();
-        let batch = batch.map_err(|error| self.file.table.error(error.into()))?;
-        self.file.write(&batch)
+        let table = self.file.table;
+        let batch = batch.map_err(|error| table.error(error.into()))?;
+        self.file.write(&batch)?;
+        if self.file.len_bytes() >= self.file_bytes {
+            let next = BatchFile::new(table, Arc::clone(&self.schema))?;
+            let full = std::mem::replace(&mut self.file, next);
+            self.stored.extend(full.finish()?);
+        }
+        Ok(())
     }
 
     /// Takes the values that are held.
@@ -170,21 +188,36 @@ impl FileWriter<'_> {
         RecordBatch::try_new(Arc::clone(&self.schema), columns)
     }
 
-    /// Writes the file; `None` without rows.
+    /// Stores what is held, and returns all files; none without rows.
     ///
     /// # Errors
-    /// The file cannot be stored.
-    pub fn finish(mut self) -> Result<Option<AddedFile>, TableError> {
+    /// A file cannot be stored.
+    pub fn finish(mut self) -> Result<Vec<AddedFile>, TableError> {
         self.encode()?;
-        self.file.finish()
+        self.stored.extend(self.file.finish()?);
+        Ok(self.stored)
     }
 }
 
 /// A file of batches that have the columns of the table.
 pub(super) struct BatchFile<'t> {
     table: &'t Table,
-    writer: ArrowWriter<Vec<u8>>,
+    writer: ArrowWriter<Content>,
     range: Range,
+}
+
+/// The content of a file, in blocks: one buffer would be copied each time it grows, with both copies in memory.
+struct Content(PutPayloadMut);
+
+impl io::Write for Content {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The least and the greatest host and offset in a file, by which readers leave it out.
@@ -200,7 +233,8 @@ impl<'t> BatchFile<'t> {
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .build();
-        let writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties));
+        let content = Content(PutPayloadMut::new().with_block_size(BLOCK_BYTES));
+        let writer = ArrowWriter::try_new(content, schema, Some(properties));
         Ok(BatchFile {
             table,
             writer: writer.map_err(|error| table.error(error.into()))?,
@@ -230,15 +264,15 @@ impl<'t> BatchFile<'t> {
             return Ok(None);
         }
         let table = self.table;
-        let bytes = self.writer.into_inner();
-        let bytes = bytes.map_err(|error| table.error(error.into()))?;
+        let content = self.writer.into_inner();
+        let content = content.map_err(|error| table.error(error.into()))?.0;
         let stats = self.range.stats();
         let stats = stats.map_err(|error| table.error(error.into()))?;
-        let (name, len_bytes) = (new_name(), bytes.len() as u64);
+        let (name, len_bytes) = (new_name(), content.content_length() as u64);
         let path = table.store_path(&name)?;
         let stored = table.runtime.block_on(async {
             let put = PutMode::Create.into();
-            table.store.put_opts(&path, bytes.into(), put).await?;
+            table.store.put_opts(&path, content.freeze(), put).await?;
             table.store.head(&path).await
         });
         let stored = stored.map_err(|error| table.unreachable(&error))?;
@@ -319,4 +353,49 @@ fn new_name() -> String {
     // std takes its random keys from the system; each value of `RandomState` differs from the one before it.
     let random = || RandomState::new().hash_one(std::process::id());
     format!("part-{:016x}{:016x}.zstd.parquet", random(), random())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::publish::columns::RowColumns;
+    use crate::publish::table::{Change, Location, NewRow, Operation, Rewrite, Table};
+
+    #[test]
+    fn rows_that_do_not_fit_one_file_are_in_several_and_all_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(Location::Directory(dir.path().join("sft"))).unwrap();
+        table.create().unwrap();
+        let version = table.newest().unwrap().unwrap();
+        let row = "{\"schema_version\":1,\"id\":\"a.jsonl:1\",\"instruction\":\"\",\"context\":\"\",\"response\":\"TEXT\",\
+                   \"source_run_id\":\"r\",\"quality_score\":\"accepted\",\"created_at\":\"t\",\"provenance\":{\
+                   \"source_file\":\"f\",\"line_offset\":1,\"sig_hash\":\"s\",\"recorded_at\":\"t\"}}";
+        let row = row.replace("TEXT", &"x".repeat(100_000));
+        let columns = RowColumns::read(row.as_bytes()).unwrap();
+        let mut writer = table.writer("lake-07").unwrap();
+        writer.file_bytes = 1;
+        for export_offset in 0..50 {
+            let row = NewRow {
+                export_offset,
+                row_key: "00",
+                columns: &columns,
+                verbatim: None,
+            };
+            writer.add(&row).unwrap();
+        }
+        let added = writer.finish().unwrap();
+        assert!(added.len() > 2, "{}", added.len());
+        let change = Change {
+            operation: Operation::Write,
+            transactions: Vec::new(),
+            added: &added,
+            rewrite: Rewrite::default(),
+        };
+        version.commit(change).unwrap();
+        let mut offsets = Vec::new();
+        let version = table.newest().unwrap().unwrap();
+        let mut note = |row: &crate::publish::table::HostRow<'_>| offsets.push(row.export_offset);
+        version.host_rows("lake-07", &mut note).unwrap();
+        offsets.sort_unstable();
+        assert_eq!(offsets, (0..50).collect::<Vec<u64>>());
+    }
 }

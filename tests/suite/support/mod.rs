@@ -22,6 +22,8 @@ pub mod naive_json;
 #[cfg(not(fuzzing))]
 pub mod packaged_host;
 #[cfg(not(fuzzing))]
+pub mod pages;
+#[cfg(not(fuzzing))]
 pub mod process;
 #[cfg(not(fuzzing))]
 pub mod prose;
