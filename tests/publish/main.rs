@@ -16,6 +16,35 @@ mod support;
 /// A lake, its publisher, and the independent reader of the table.
 mod publisher;
 
+/// Block devices that log writes.
+#[cfg(feature = "root-tests")]
+#[allow(
+    dead_code,
+    reason = "shared with the tests of power cuts; this target uses a part"
+)]
+#[path = "../power/block_device.rs"]
+mod block_device;
+/// The file systems on which power is cut.
+#[cfg(feature = "root-tests")]
+#[allow(
+    dead_code,
+    reason = "shared with the tests of power cuts; this target uses a part"
+)]
+#[path = "../power/file_systems.rs"]
+mod file_systems;
+/// Images and mounts that are removed after each test.
+#[cfg(feature = "root-tests")]
+#[allow(
+    dead_code,
+    reason = "shared with the tests of power cuts; this target uses a part"
+)]
+#[path = "../power/host.rs"]
+mod host;
+/// The logged writes that survive a power cut.
+#[cfg(feature = "root-tests")]
+#[path = "../power/write_log.rs"]
+mod write_log;
+
 /// Twins, several hosts, and processes that are killed.
 mod concurrent;
 /// What is published, and what is taken out again.
@@ -24,6 +53,9 @@ mod content;
 mod durable;
 /// The Python examples.
 mod examples;
+/// Power cuts.
+#[cfg(feature = "root-tests")]
+mod power;
 /// Exports and tables that are refused.
 mod refused;
 /// `run`, and the other commands: `status`, `verify` and `replace`.
