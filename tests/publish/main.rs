@@ -45,7 +45,7 @@ mod host;
 #[path = "../power/write_log.rs"]
 mod write_log;
 
-/// Twins, several hosts, and processes that are killed.
+/// Twins of several hosts.
 mod concurrent;
 /// What is published, and what is taken out again.
 mod content;
@@ -58,6 +58,8 @@ mod examples;
 mod power;
 /// Exports and tables that are refused.
 mod refused;
+/// A publisher without rights.
+mod rights;
 /// `run`, and the other commands: `status`, `verify` and `replace`.
 mod running;
 /// A table in S3.
