@@ -45,6 +45,8 @@ mod host;
 #[path = "../power/write_log.rs"]
 mod write_log;
 
+/// Two hosts with twin publishers, killed again and again, or with orders and a maintenance beside them.
+mod churn;
 /// Twins of several hosts.
 mod concurrent;
 /// What is published, and what is taken out again.
