@@ -55,6 +55,9 @@ mod content;
 mod durable;
 /// The Python examples.
 mod examples;
+/// A table on NFS.
+#[cfg(feature = "root-tests")]
+mod nfs;
 /// Power cuts.
 #[cfg(feature = "root-tests")]
 mod power;
