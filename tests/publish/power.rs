@@ -146,9 +146,12 @@ impl Disk {
         );
         drop((mounted, device));
         self.tally.versions += reports.last().map_or(0, |(_, version)| *version);
+        let bytes = fs::read(&log).unwrap();
+        // The directory may be in memory.
+        fs::remove_file(log).unwrap();
         Life {
             base,
-            log: WriteLog::new(fs::read(log).unwrap()),
+            log: WriteLog::new(bytes),
             reports,
             end,
             table,
