@@ -1,4 +1,4 @@
-//! The order of syncs, as the kernel sees it, and names that were made although the answer says otherwise.
+//! The order of syncs, as the kernel sees it, and names that were made although the answer is an error.
 
 use std::fs;
 use std::path::Path;

@@ -45,7 +45,7 @@ mod host;
 #[path = "../power/write_log.rs"]
 mod write_log;
 
-/// Two hosts with twin publishers, killed again and again, or with orders and a maintenance beside them.
+/// Two hosts with twin publishers that are killed, or with orders and a maintenance at the same time.
 mod churn;
 /// Twins of several hosts.
 mod concurrent;

@@ -1,4 +1,4 @@
-//! A publisher without rights: it says which file it cannot use and what to do, and changes nothing. Needs root, to start
+//! A publisher without rights: it names the file that it cannot use and the way out, and changes nothing. Needs root, to start
 //! it as another user.
 
 use std::collections::BTreeMap;

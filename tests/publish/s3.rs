@@ -110,7 +110,7 @@ enum Fate {
     Unanswered,
 }
 
-/// Stands between a publisher and the service.
+/// A proxy between a publisher and the service.
 struct Gate {
     address: SocketAddr,
     arrived: Receiver<()>,

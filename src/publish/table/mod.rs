@@ -209,7 +209,7 @@ impl Table {
                     reason,
                 });
             }
-            // A file that is shorter than its list says is an error of the store of a directory too.
+            // A file that is shorter than in its list is an error of the store of a directory too.
             let is_of_store = match &self.location {
                 Location::S3(_) => true,
                 Location::Directory(_) => chain(error).any(|error| error.is::<io::Error>()),

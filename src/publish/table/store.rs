@@ -11,7 +11,7 @@ use delta_kernel::object_store::{BackoffConfig, DynObjectStore, RetryConfig};
 
 use crate::publish::table::TableError;
 
-/// How often a request to S3 is repeated that fails or has no answer, and until when. The caller tries again too, and says
+/// How often a request to S3 is repeated that fails or has no answer, and until when. The caller tries again too, and reports
 /// meanwhile what is wrong.
 const RETRIES_MAX: usize = 3;
 const RETRY_PATIENCE: Duration = Duration::from_secs(60);
