@@ -209,6 +209,9 @@ fn once_through(publisher: &Publisher, gate: &Gate) -> Child {
     command.stderr(Stdio::piped()).spawn().unwrap()
 }
 
+/// Begins or ends a fault.
+type Act<'a> = &'a dyn Fn();
+
 /// Returns the account of a publisher that succeeds.
 fn account_of(child: Child) -> Value {
     let ended = child.wait_with_output().unwrap();
@@ -322,7 +325,7 @@ fn run_says_what_is_wrong_with_the_service_and_continues_after_it() {
     wait_for(&publisher, &mut daemon, || is_published(&publisher));
     let server = Pid::from_child(&s3.server);
     let hangs = |signal| kill_process(server, signal).unwrap();
-    let faults: [(&str, &dyn Fn(), &dyn Fn()); 3] = [
+    let faults: [(&str, Act<'_>, Act<'_>); 3] = [
         ("NoSuchBucket", &|| s3.reset(), &|| s3.make_bucket()),
         ("InvalidAccessKeyId", &|| s3.ask_for_keys(true), &|| {
             s3.ask_for_keys(false)
