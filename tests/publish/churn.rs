@@ -38,13 +38,33 @@ struct Tally {
     publishers: usize,
     publishers_killed: usize,
     daemons_killed: usize,
-    /// By the publishers that ended by themselves.
+    /// As far as publishers reported them before they were killed.
     commits: u64,
     conflicts: u64,
     /// The newest version of the table at the end.
     version: u64,
     orders: usize,
     maintenances: usize,
+}
+
+impl Tally {
+    /// Adds what a publisher reported: `once` at its end, `run` after each commit.
+    fn add(&mut self, account: &Path) {
+        let text = fs::read_to_string(account).unwrap();
+        if let Ok(account) = serde_json::from_str::<Value>(&text) {
+            self.commits += account["commits"].as_u64().unwrap();
+            self.conflicts += account["conflicts"].as_u64().unwrap();
+        }
+        for line in text
+            .lines()
+            .filter(|line| line.contains("committed version"))
+        {
+            let conflicts = line.split_once("conflicts=").unwrap().1;
+            let digits = conflicts.split(|c: char| !c.is_ascii_digit()).next();
+            self.commits += 1;
+            self.conflicts += digits.unwrap().parse::<u64>().unwrap();
+        }
+    }
 }
 
 /// A publisher of a host.
@@ -148,6 +168,7 @@ impl Churn {
                     usize::from(twin.process.try_wait().unwrap().is_none());
                 _ = twin.process.kill();
                 twin.process.wait().unwrap();
+                self.tally.add(&twin.account);
             }
             if let Some(daemon) = host.daemon.take() {
                 daemon.kill_9().unwrap();
@@ -237,9 +258,6 @@ impl Host {
             if let Some(status) = ended {
                 let text = fs::read_to_string(&twin.account).unwrap();
                 assert!(status.success(), "{text}");
-                let account: Value = serde_json::from_str(&text).unwrap();
-                tally.commits += account["commits"].as_u64().unwrap();
-                tally.conflicts += account["conflicts"].as_u64().unwrap();
             } else if kills && Instant::now() >= twin.dies_at {
                 twin.process.kill().unwrap();
                 twin.process.wait().unwrap();
@@ -247,6 +265,7 @@ impl Host {
             } else {
                 continue;
             }
+            tally.add(&twin.account);
             // Its place is free.
             twin.account.clear();
         }
@@ -261,7 +280,7 @@ impl Host {
 
     fn start_twin(&self, number: usize, rng: &mut Rng) -> Twin {
         let account = self.publisher.bench.sibling(&format!("twin-{number}"));
-        let command = if rng.u8(..4) == 0 { "run" } else { "once" };
+        let command = if rng.bool() { "run" } else { "once" };
         let mut command = self.publisher.command(&[command]);
         let command = command.stdin(Stdio::null());
         let out = File::create(&account).unwrap();
