@@ -125,8 +125,9 @@ impl Churn {
         let table = place.path().join("sft").display().to_string();
         let host = |name| {
             let publisher = Publisher::with(Bench::new(), &table, name, SMALL);
-            // Without an export a publisher has nothing to follow.
+            // Without an export a publisher has nothing to follow, and without a table there is nothing to maintain.
             publisher.export_runs(&["first"]);
+            publisher.once();
             Host {
                 publisher,
                 daemon: None,
