@@ -57,7 +57,8 @@ def with_pyspark(table, version):
     # spark.read.format("delta").option("versionAsOf", version).load(table). Without the jar Spark reads the files of the
     # version, which have the rows.
     spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
-    spark = spark.config("spark.ui.showConsoleProgress", "false").getOrCreate()
+    # One part is enough for a few counts.
+    spark = spark.config("spark.ui.showConsoleProgress", "false").config("spark.sql.shuffle.partitions", 1).getOrCreate()
     try:
         counts = spark.read.parquet(*files).groupBy("host").count().orderBy("host").collect()
         return {row["host"]: row["count"] for row in counts}

@@ -91,8 +91,8 @@ impl S3 {
             ("AWS_REGION", "us-east-1"),
             ("AWS_ACCESS_KEY_ID", "key"),
             ("AWS_SECRET_ACCESS_KEY", "secret"),
-            // The time that one request may take.
-            ("AWS_TIMEOUT", "2s"),
+            // The time that one request may take, also while it is held.
+            ("AWS_TIMEOUT", "120s"),
         ];
         publisher.environment = variables
             .map(|(name, value)| (name, value.to_owned()))
@@ -316,7 +316,8 @@ fn a_commit_whose_answer_was_lost_is_not_repeated() {
 fn run_says_what_is_wrong_with_the_service_and_continues_after_it() {
     let Some(s3) = S3::start() else { return };
     s3.make_bucket();
-    let publisher = s3.publisher("lake-01");
+    let mut publisher = s3.publisher("lake-01");
+    publisher.environment.push(("AWS_TIMEOUT", "2s".to_owned()));
     publisher.configure("commit_interval_s = 1\n");
     publisher.export_runs(&["a"]);
     let mut command = publisher.command(&["run"]);
