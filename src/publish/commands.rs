@@ -18,8 +18,9 @@ use crate::publish::publisher::{Account, Publisher};
 use crate::publish::run;
 use crate::publish::settings::Settings;
 
-/// The events that are logged: those of the publisher, and warnings of its libraries.
-const LOG: &str = "warn,distilld=info";
+/// The events that are logged: those of the publisher, and warnings of its libraries. The kernel logs each error that it
+/// returns, with all that it knows of the table.
+const LOG: &str = "warn,delta_kernel=off,distilld=info";
 
 /// The time that the reader of the log has to read the last lines.
 const FINAL_PATIENCE: Duration = Duration::from_secs(1);

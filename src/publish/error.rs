@@ -51,6 +51,14 @@ pub enum PublishError {
         /// The number of attempts.
         attempts: u32,
     },
+    /// The configuration cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    NoConfig {
+        /// The file.
+        path: PathBuf,
+        /// The error.
+        source: io::Error,
+    },
     /// The configuration cannot be used.
     #[error("{0}")]
     Config(String),
@@ -72,7 +80,7 @@ impl PublishError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => crate::config::EXIT_CODE,
+            Self::Config(_) | Self::NoConfig { .. } => crate::config::EXIT_CODE,
             _ => 1,
         }
     }
@@ -124,6 +132,7 @@ impl PublishError {
                 "run this again, or raise `commit_interval_s` on the hosts that write to this table"
                     .to_owned()
             }
+            Self::NoConfig { source, .. } => fix_config(source),
             Self::Config(_) => {
                 "correct the configuration file; distilld-publish.toml(5) has all keys".to_owned()
             }
@@ -131,6 +140,16 @@ impl PublishError {
             Self::Io { .. } => "mend what the message names, and run this again".to_owned(),
         }
     }
+}
+
+fn fix_config(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "create it, or name another with `--config`; publish.toml(5) has all keys"
+        }
+        _ => "give this user permission to read it, or name another with `--config`",
+    }
+    .to_owned()
 }
 
 fn fix_table(error: &TableError) -> String {

@@ -119,6 +119,7 @@ impl Follower<'_> {
                     version = step.version,
                     rows = step.rows,
                     retracted = step.retracted,
+                    conflicts = step.conflicts,
                     "committed version {} of the table",
                     step.version
                 );

@@ -150,8 +150,9 @@ impl Settings {
     /// # Errors
     /// It cannot be read, or a value cannot be used; the message names the line.
     pub fn load(file: &Path) -> Result<Settings, PublishError> {
-        let text = fs::read_to_string(file).map_err(|error| {
-            PublishError::Config(format!("cannot read {}: {error}", file.display()))
+        let text = fs::read_to_string(file).map_err(|source| PublishError::NoConfig {
+            path: file.to_owned(),
+            source,
         })?;
         Settings::parse(&text).map_err(|(at_byte, why)| {
             let before = text.get(..at_byte).unwrap_or_default();

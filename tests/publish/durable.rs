@@ -1,9 +1,10 @@
-//! The order of syncs, as the kernel sees it.
+//! The order of syncs, as the kernel sees it, and names that were made although the answer is an error.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
-use crate::publisher::Publisher;
+use crate::publisher::{Publisher, python};
 use crate::support::tools::tool;
 
 #[test]
@@ -53,4 +54,36 @@ fn a_file_and_its_name_are_synced_before_the_commit_that_needs_it() {
         let found = left.any(|line| line.starts_with(call) && line.contains(&path));
         assert!(found, "no {call} of {path} in its place in {calls:#?}");
     }
+}
+
+#[test]
+fn a_link_that_was_made_and_is_answered_with_eexist_doubles_nothing() {
+    let (Some(compiler), true) = (tool("cc"), python().is_some()) else {
+        return;
+    };
+    let publisher = Publisher::new();
+    let library = publisher.bench.sibling("retried_link.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/publish/retried_link.c");
+    let mut compiled = Command::new(compiler);
+    compiled.args(["-shared", "-fPIC", "-o"]).arg(&library);
+    publisher
+        .bench
+        .run(compiled.arg(source).arg("-ldl"))
+        .check(0, &[]);
+    publisher.configure("commit_bytes = \"1KiB\"\ncheckpoint_every = 2\n");
+    let once = || {
+        let mut command = publisher.command(&["once"]);
+        let ended = publisher.bench.run(command.env("LD_PRELOAD", &library));
+        ended.check(0, &[]);
+        let account: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        // Its own commits look like those of a twin.
+        assert_eq!(account["commits"], 0);
+        assert!(account["conflicts"].as_u64() > Some(0), "{account}");
+        publisher.assert_published();
+    };
+    publisher.export_runs(&["a", "b", "c", "d", "e", "f"]);
+    once();
+    publisher.judge("b", "rejected");
+    publisher.export_runs(&["g"]);
+    once();
 }

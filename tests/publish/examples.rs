@@ -8,12 +8,40 @@ use serde_json::{Value, json};
 
 use crate::publisher::{Publisher, python};
 use crate::support::process::Bench;
+use crate::support::tools::{python_of, tool};
+
+/// Returns the environment of a reader that has the packages of another example too, in their virtual environment.
+fn with_packages(publisher: &Publisher, of: &str) -> Option<Vec<(&'static str, String)>> {
+    tool("java")?;
+    let list = format!("examples/{of}/requirements.txt");
+    let install = format!("{{}}/bin/pip install -r {list}");
+    let python = python_of(&format!("{of}-venv"), &[&list], &install)?;
+    let lib = python.ancestors().nth(2)?.join("lib");
+    let lib = fs::read_dir(lib).unwrap().next()?.unwrap().path();
+    let packages = lib.join("site-packages").display().to_string();
+    let cache = publisher.bench.sibling("hub").display().to_string();
+    Some(vec![
+        ("PYTHONPATH", packages),
+        ("HF_HUB_OFFLINE", "1".to_owned()),
+        ("HF_HOME", cache),
+    ])
+}
 
 fn run(publisher: &Publisher, script: &str, arguments: &[&str]) -> Vec<Value> {
+    run_with(publisher, script, arguments, &[])
+}
+
+fn run_with(
+    publisher: &Publisher,
+    script: &str,
+    arguments: &[&str],
+    environment: &[(&str, String)],
+) -> Vec<Value> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("examples/lakehouse")
         .join(script);
     let mut command = Command::new(python().unwrap());
+    command.envs(environment.iter().cloned());
     let command = command.arg(script).arg(&publisher.table).args(arguments);
     let ended = publisher.bench.run(command);
     ended.check(0, &[]);
@@ -37,9 +65,16 @@ fn the_examples_read_and_maintain_a_table_of_two_hosts() {
     publisher.judge("a", "rejected");
     publisher.once();
     let counts = |of_host: u64| json!({"lake-07": of_host, "lake-08": 1});
-    for (arguments, of_host) in [(&[][..], 1), (&[version.as_str()][..], 2)] {
-        let expected = ["with_polars", "with_duckdb"].map(|name| json!({name: counts(of_host)}));
-        assert_eq!(run(&publisher, "read.py", arguments), expected);
+    let expected = |of_host| move |name: &str| json!({name: counts(of_host)});
+    let always = ["with_polars", "with_duckdb"];
+    assert_eq!(run(&publisher, "read.py", &[]), always.map(expected(1)));
+    for (of, library) in [("train", "with_datasets"), ("spark", "with_pyspark")] {
+        if let Some(environment) = with_packages(&publisher, of) {
+            let pinned = run_with(&publisher, "read.py", &[&version], &environment);
+            let all = [&always[..], &[library]].concat();
+            let all: Vec<Value> = all.into_iter().map(expected(2)).collect();
+            assert_eq!(pinned, all);
+        }
     }
     let out = publisher.bench.sibling("set.jsonl");
     let pinned = [out.to_str().unwrap(), &version];

@@ -16,7 +16,38 @@ mod support;
 /// A lake, its publisher, and the independent reader of the table.
 mod publisher;
 
-/// Twins, several hosts, and processes that are killed.
+/// Block devices that log writes.
+#[cfg(feature = "root-tests")]
+#[allow(
+    dead_code,
+    reason = "shared with the tests of power cuts; this target uses a part"
+)]
+#[path = "../power/block_device.rs"]
+mod block_device;
+/// The file systems on which power is cut.
+#[cfg(feature = "root-tests")]
+#[allow(
+    dead_code,
+    reason = "shared with the tests of power cuts; this target uses a part"
+)]
+#[path = "../power/file_systems.rs"]
+mod file_systems;
+/// Images and mounts that are removed after each test.
+#[cfg(feature = "root-tests")]
+#[allow(
+    dead_code,
+    reason = "shared with the tests of power cuts; this target uses a part"
+)]
+#[path = "../power/host.rs"]
+mod host;
+/// The logged writes that survive a power cut.
+#[cfg(feature = "root-tests")]
+#[path = "../power/write_log.rs"]
+mod write_log;
+
+/// Two hosts with twin publishers that are killed, or with orders and a maintenance at the same time.
+mod churn;
+/// Twins of several hosts.
 mod concurrent;
 /// What is published, and what is taken out again.
 mod content;
@@ -26,8 +57,16 @@ mod durable;
 mod examples;
 /// The manual pages and completions.
 mod manual;
+/// A table on NFS.
+#[cfg(feature = "root-tests")]
+mod nfs;
+/// Power cuts.
+#[cfg(feature = "root-tests")]
+mod power;
 /// Exports and tables that are refused.
 mod refused;
+/// A publisher without rights.
+mod rights;
 /// `run`, and the other commands: `status`, `verify` and `replace`.
 mod running;
 /// A table in S3.

@@ -129,15 +129,20 @@ impl Publisher {
 
     /// Returns the rows of this host in the newest version, or in another one, as the independent reader has them.
     pub fn table_rows(&self, version: Option<u64>) -> String {
+        self.read_table(&self.table, version).1
+    }
+
+    /// As [`Self::table_rows`], of any table, with the number of the version.
+    pub fn read_table(&self, table: &str, version: Option<u64>) -> (u64, String) {
         let mut command = Command::new(python().unwrap());
         command
             .arg(here().join("rows.py"))
-            .args([&self.table, &self.host]);
+            .args([table, &self.host]);
         command.args(version.map(|version| version.to_string()));
         command.envs(self.environment.iter().cloned());
         let ended = self.bench.run(&mut command);
         ended.check(0, &[]);
-        ended.stdout
+        (ended.stderr.trim().parse().unwrap(), ended.stdout)
     }
 
     /// Asserts that the table has exactly the effective rows of this host, byte for byte.

@@ -99,9 +99,10 @@ fn what_is_missing_is_named() {
     ended.check(1, &["there is no export at", "correct `export`"]);
     publisher.export_runs(&["a"]);
     fs::remove_file(publisher.config()).unwrap();
-    publisher
-        .run(&["once"])
-        .check(78, &["publish.toml", "correct the configuration file"]);
+    publisher.run(&["once"]).check(
+        78,
+        &["publish.toml", "create it, or name another with `--config`"],
+    );
     let missing = publisher
         .bench
         .sibling("not-mounted/sft")

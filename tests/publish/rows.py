@@ -1,4 +1,5 @@
-"""Prints the rows of one host of a Delta table, as its export has them: rows.py TABLE HOST [VERSION]."""
+"""Prints the rows of one host of a Delta table, as its export has them, and the version on stderr:
+rows.py TABLE HOST [VERSION]."""
 
 import json
 import os
@@ -14,6 +15,7 @@ KEYS = [
 table, host, *version = sys.argv[1:]
 table = DeltaTable(table, version=int(version[0]) if version else None)
 rows = [row for row in table.to_pyarrow_table().to_pylist() if row["host"] == host]
+print(table.version(), file=sys.stderr, flush=True)
 out = sys.stdout.buffer
 for row in sorted(rows, key=lambda row: row["export_offset"]):
     line = row["verbatim"]

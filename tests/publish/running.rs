@@ -21,7 +21,7 @@ fn often(socket: &Path) -> String {
     )
 }
 
-fn log(publisher: &Publisher) -> String {
+pub fn log(publisher: &Publisher) -> String {
     fs::read_to_string(publisher.bench.sibling("publish.log")).unwrap_or_default()
 }
 
@@ -34,19 +34,19 @@ fn start(publisher: &Publisher, manager: &Manager) -> Daemon {
     .unwrap()
 }
 
-fn wait_for(publisher: &Publisher, daemon: &mut Daemon, mut holds: impl FnMut() -> bool) {
+pub fn wait_for(publisher: &Publisher, daemon: &mut Daemon, mut holds: impl FnMut() -> bool) {
     let outcome = wait_until(LONG, || daemon.check_running().map(|()| holds()));
     assert_eq!(outcome, Ok(true), "{}", log(publisher));
 }
 
 /// Returns the answer of a command that succeeds.
-fn ask(publisher: &Publisher, arguments: &[&str]) -> Value {
+pub fn ask(publisher: &Publisher, arguments: &[&str]) -> Value {
     let ended = publisher.run(arguments);
     ended.check(0, &[]);
     serde_json::from_str(&ended.stdout).unwrap()
 }
 
-fn is_published(publisher: &Publisher) -> bool {
+pub fn is_published(publisher: &Publisher) -> bool {
     let status = ask(publisher, &["status"]);
     status["export_len"] != 0 && status["lag_bytes"] == 0 && status["ledger_lag_bytes"] == 0
 }

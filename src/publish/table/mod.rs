@@ -13,7 +13,9 @@ use std::num::NonZero;
 use std::sync::Arc;
 
 use delta_kernel::object_store::path::Path as StorePath;
-use delta_kernel::object_store::{DynObjectStore, ObjectStore as _, ObjectStoreExt as _};
+use delta_kernel::object_store::{
+    DynObjectStore, Error as StoreError, ObjectStore as _, ObjectStoreExt as _,
+};
 use delta_kernel::snapshot::SnapshotRef;
 use delta_kernel::table_features::ColumnMappingMode;
 use delta_kernel::{KernelError, Snapshot};
@@ -186,10 +188,10 @@ impl Table {
     }
 
     fn error(&self, error: KernelError) -> TableError {
-        let table = self.location.clone();
-        if let Some(file) = missing_file(&error) {
-            return TableError::FileMissing { table, file };
+        if let Some(error) = self.cause(&error) {
+            return error;
         }
+        let table = self.location.clone();
         match error {
             KernelError::Backtraced { source, .. } => self.error(*source),
             KernelError::ObjectStore(error) => self.unreachable(&error),
@@ -201,20 +203,44 @@ impl Table {
             },
         }
     }
+
+    /// Returns the error of the storage that caused an error, however deep: the kernel reads files through Arrow, which
+    /// keeps only the source.
+    fn cause(&self, error: &KernelError) -> Option<TableError> {
+        let table = || self.location.clone();
+        for error in chain(error) {
+            if let Some(StoreError::NotFound { path, .. }) = error.downcast_ref() {
+                let file = path.clone();
+                return Some(TableError::FileMissing {
+                    table: table(),
+                    file,
+                });
+            }
+            if let Some(TableError::Unreachable { reason, .. }) = error.downcast_ref() {
+                let reason = reason.clone();
+                return Some(TableError::Unreachable {
+                    table: table(),
+                    reason,
+                });
+            }
+            // A file that is shorter than in its list is an error of the store of a directory too.
+            let is_of_store = match &self.location {
+                Location::S3(_) => true,
+                Location::Directory(_) => chain(error).any(|error| error.is::<io::Error>()),
+            };
+            if is_of_store && error.is::<StoreError>() {
+                return Some(self.unreachable(error));
+            }
+        }
+        None
+    }
 }
 
-/// Returns the file whose absence is the cause of an error, however deep.
-fn missing_file(error: &KernelError) -> Option<String> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        match error.downcast_ref() {
-            Some(delta_kernel::object_store::Error::NotFound { path, .. }) => {
-                return Some(path.clone());
-            }
-            _ => cause = error.source(),
-        }
-    }
-    None
+/// Returns an error and its sources.
+fn chain<'e>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
 }
 
 /// Returns an error with its sources, as far as its own text does not have them.

@@ -288,7 +288,7 @@ impl TableVersion<'_> {
 
 /// Carries an error through a function of the kernel.
 fn as_kernel(error: TableError) -> KernelError {
-    KernelError::generic(error.to_string())
+    KernelError::generic_err(error)
 }
 
 /// Returns the positions and paths of the listed files that may have wanted rows of a host.

@@ -3,12 +3,18 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use delta_kernel::object_store::DynObjectStore;
 use delta_kernel::object_store::aws::AmazonS3Builder;
 use delta_kernel::object_store::local::LocalFileSystem;
+use delta_kernel::object_store::{BackoffConfig, DynObjectStore, RetryConfig};
 
 use crate::publish::table::TableError;
+
+/// How often a request to S3 is repeated that fails or has no answer, and until when. The caller tries again too, and reports
+/// meanwhile what is wrong.
+const RETRIES_MAX: usize = 3;
+const RETRY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The location of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +52,13 @@ impl Location {
         match self {
             Location::Directory(_) => Ok(Arc::new(LocalFileSystem::new().with_fsync(true))),
             Location::S3(url) => {
-                let built = AmazonS3Builder::from_env().with_url(url).build();
+                let retry = RetryConfig {
+                    backoff: BackoffConfig::default(),
+                    max_retries: RETRIES_MAX,
+                    retry_timeout: RETRY_PATIENCE,
+                };
+                let builder = AmazonS3Builder::from_env().with_url(url);
+                let built = builder.with_retry(retry).build();
                 let store = built.map_err(|error| TableError::Unreachable {
                     table: self.clone(),
                     reason: error.to_string(),

@@ -10,7 +10,9 @@ use delta_kernel::arrow::array::{
 use delta_kernel::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use delta_kernel::arrow::error::ArrowError;
 use delta_kernel::engine::arrow_conversion::TryIntoArrow as _;
-use delta_kernel::object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayloadMut};
+use delta_kernel::object_store::{
+    Error as StoreError, ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayloadMut,
+};
 use delta_kernel::parquet::arrow::ArrowWriter;
 use delta_kernel::parquet::basic::{Compression, ZstdLevel};
 use delta_kernel::parquet::file::properties::WriterProperties;
@@ -272,8 +274,11 @@ impl<'t> BatchFile<'t> {
         let path = table.store_path(&name)?;
         let stored = table.runtime.block_on(async {
             let put = PutMode::Create.into();
-            table.store.put_opts(&path, content.freeze(), put).await?;
-            table.store.head(&path).await
+            match table.store.put_opts(&path, content.freeze(), put).await {
+                // No other file has this name. The storage lost its first answer and was asked again.
+                Ok(_) | Err(StoreError::AlreadyExists { .. }) => table.store.head(&path).await,
+                Err(error) => Err(error),
+            }
         });
         let stored = stored.map_err(|error| table.unreachable(&error))?;
         Ok(Some(AddedFile {

@@ -23,7 +23,7 @@ pub const LONG: Duration = Duration::from_secs(30);
 /// Maximum time from a signal to its end.
 pub const STOP: Duration = Duration::from_secs(5);
 /// The unprivileged user `nobody` of every Debian.
-const NOBODY: u32 = 65_534;
+pub const NOBODY: u32 = 65_534;
 /// Resident memory that no input may make the daemon exceed, KiB.
 pub const MEMORY_KIB_MAX: u64 = 96 << 10;
 
@@ -233,9 +233,14 @@ impl Bench {
         command
     }
 
-    /// Returns the program at a path that every user can reach.
+    /// Returns the daemon's program at a path that every user can reach.
     pub fn reachable_program(&self) -> PathBuf {
-        let (built, program) = (env!("CARGO_BIN_EXE_distilld"), self.sibling("distilld"));
+        self.reachable(env!("CARGO_BIN_EXE_distilld"))
+    }
+
+    /// Returns a program at a path that every user can reach.
+    pub fn reachable(&self, built: &str) -> PathBuf {
+        let program = self.sibling(Path::new(built).file_name().unwrap().to_str().unwrap());
         // A file system of its own requires a copy, which another process writes: a child that a parallel test starts
         // would inherit a descriptor that writes, and the kernel starts no program that is open for writing.
         if fs::hard_link(built, &program).is_err() {
