@@ -70,6 +70,11 @@ impl LeftOut {
         }
     }
 
+    /// Returns whether any rows may be left out.
+    pub(super) fn is_effective(&self) -> bool {
+        self.is_effective
+    }
+
     /// Finds the overruled lines of a pair.
     pub(super) fn find(&mut self, stage: &Setup, pair: &PairPath) -> Overruled {
         if !self.is_effective || stage.exclude.matches(pair.as_path()) {
