@@ -102,6 +102,7 @@ impl LeftOut {
             max_line_bytes: usize::try_from(stage.limits.line_bytes_max).unwrap_or(usize::MAX),
             orders: &self.orders,
             selection: RowSelection::All,
+            other_dialect: None,
         };
         let lake = LakeReader::new(&*stage.storage, &stage.root);
         let lake = lake.map_err(|source| PairReadError {
