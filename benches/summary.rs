@@ -7,8 +7,9 @@ mod support;
 use support::figures::{Table, machine};
 use support::{Failure, bench_dir, summary};
 
-const BENCHES: [&str; 8] = [
+const BENCHES: [&str; 9] = [
     "backfill",
+    "history",
     "freshness",
     "saturation",
     "restart",
