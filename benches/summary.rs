@@ -9,6 +9,7 @@ use support::{Failure, bench_dir, summary};
 
 const BENCHES: [&str; 9] = [
     "backfill",
+    "history",
     "freshness",
     "saturation",
     "restart",

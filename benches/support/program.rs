@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -82,6 +82,13 @@ impl Program {
         Self::start(root, args, log)?.measured_from(start)
     }
 
+    /// Starts the program and waits for its end, successful or not.
+    pub fn run_to_end(root: &Path, args: &[&str], log: &Path) -> Result<Finished, Failure> {
+        let start = Instant::now();
+        let (finished, _status) = Self::start(root, args, log)?.ended_from(start)?;
+        Ok(finished)
+    }
+
     /// Starts another program and waits for a successful end.
     pub fn run_other(command: Command, log: &Path) -> Result<Finished, Failure> {
         let start = Instant::now();
@@ -99,23 +106,25 @@ impl Program {
     }
 
     fn measured_from(mut self, start: Instant) -> Result<Finished, Failure> {
-        let program = &mut self;
+        let (finished, status) = self.ended_from(start)?;
+        match status.success() {
+            true => Ok(finished),
+            false => Err(self.failure(&status.to_string())),
+        }
+    }
+
+    fn ended_from(&mut self, start: Instant) -> Result<(Finished, ExitStatus), Failure> {
         let (mut usage, mut threads) = (Usage::default(), ThreadTimes::default());
         loop {
-            threads.read(program.child.id());
-            let ended = read_usage(program.child.id(), &mut usage);
-            if ended {
+            threads.read(self.child.id());
+            if read_usage(self.child.id(), &mut usage) {
                 let wall = start.elapsed();
-                let status = program.child.wait()?;
-                return if status.success() {
-                    Ok(Finished {
-                        wall,
-                        usage,
-                        threads,
-                    })
-                } else {
-                    Err(program.failure(&status.to_string()))
+                let finished = Finished {
+                    wall,
+                    usage,
+                    threads,
                 };
+                return Ok((finished, self.child.wait()?));
             }
             thread::sleep(POLL_INTERVAL);
         }

@@ -36,6 +36,8 @@ pub struct PairReading<'a> {
     pub orders: &'a Orders,
     /// The rows that are passed on.
     pub selection: RowSelection,
+    /// Another dialect in which each row is made too.
+    pub other_dialect: Option<Dialect>,
 }
 
 /// The rows of a pair that are passed on.
@@ -95,6 +97,8 @@ pub struct JudgedLine<'l> {
     pub verdict: BatchVerdict,
     /// The row with its newline; empty unless exported.
     pub row: &'l [u8],
+    /// The row in the other dialect; empty unless both exporters write one.
+    pub other_row: &'l [u8],
 }
 
 /// The lines of a batch by verdict.
@@ -262,7 +266,7 @@ pub fn read_open_pair(
     let mut lines = LineReader::new(&pair.scored.source, pair.scored.end, reading.max_line_bytes);
     let mut totals = PairTotals::default();
     totals.counts.malformed_evidence = evidence.malformed;
-    let mut row = Vec::new();
+    let (mut row, mut other_row) = (Vec::new(), Vec::new());
     let mut is_partial = false;
     while let Some(line) = lines
         .next_line()
@@ -291,12 +295,20 @@ pub fn read_open_pair(
         };
         totals.counts.verdicts[verdict.kind()] += 1;
         is_partial = true;
+        other_row.clear();
+        if let (BatchVerdict::Exported, Some(dialect), Some(bytes)) =
+            (verdict, reading.other_dialect, line.bytes)
+        {
+            let made = join_as(dialect, trim(bytes), &mut evidence, &place, &mut other_row);
+            made.map_err(|error| read_error(&pair.evidence, is_partial)(error))?;
+        }
         let judged = JudgedLine {
             span: line.span,
             index: run.is_ok().then_some(place.index),
             run: run.as_ref().ok(),
             verdict,
             row: &row,
+            other_row: &other_row,
         };
         if on_line(&judged).is_break() {
             break;
@@ -339,6 +351,27 @@ fn judge(
         Admission::UnknownCategory => Ok(BatchVerdict::Refused(Refusal::UnknownCategory)),
         Admission::Admitted(admitted) => join(&admitted, evidence, place, synthesis, row),
     }
+}
+
+/// Appends the row that a line has in a dialect, if it has one.
+fn join_as(
+    dialect: Dialect,
+    line: &[u8],
+    evidence: &mut EvidenceIndex,
+    place: &RowPlace<'_>,
+    row: &mut Vec<u8>,
+) -> io::Result<()> {
+    let synthesis = Synthesis {
+        dialect,
+        include_partial: false,
+        stamp: "",
+    };
+    if let Ok(run) = parse::scored_run_in(line, dialect)
+        && let Admission::Admitted(admitted) = admit(&run, Dialect::Native)
+    {
+        join(&admitted, evidence, place, &synthesis, row)?;
+    }
+    Ok(())
 }
 
 fn join(

@@ -13,6 +13,7 @@ use crate::batch::pair::{
 };
 use crate::lake::path::PairPath;
 use crate::platform::background::spawn_in;
+use crate::platform::map_in_order::reader_threads;
 
 /// Approximate size of a part of a pair's rows.
 const PART_BYTES: usize = 256 * 1024;
@@ -20,8 +21,6 @@ const PART_BYTES: usize = 256 * 1024;
 const PARTS_WAITING: usize = 16;
 /// Maximum number of queued pairs.
 const PAIRS_WAITING: usize = 4;
-/// Maximum number of reader threads; more do not read faster.
-const THREADS_MAX: usize = 8;
 
 /// A part of a pair's rows. The last part of each pair carries its totals or its error.
 #[derive(Debug)]
@@ -57,63 +56,89 @@ pub fn for_each_pair<E>(
     reading: &PairReading<'_>,
     visit: &mut dyn FnMut(PairRows<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let threads =
-        thread::available_parallelism().map_or(1, |threads| threads.get().min(THREADS_MAX));
+    for_each_pair_mapped(lake, pairs, reading, &|part| part, visit)
+}
+
+/// As [`for_each_pair`]; the threads that read the pairs map the parts.
+///
+/// # Errors
+/// As [`for_each_pair`].
+pub(in crate::batch) fn for_each_pair_mapped<'p, T: Send, E>(
+    lake: &LakeReader<'_>,
+    pairs: &'p [PairPath],
+    reading: &PairReading<'_>,
+    map: &(impl Fn(PairRows<'p>) -> T + Sync),
+    visit: &mut dyn FnMut(T) -> Result<(), E>,
+) -> Result<(), E> {
+    let read = |pair: &'p PairPath, send: &mut dyn FnMut(T) -> bool| {
+        read_parts(lake, pair, reading, &mut |part| send(map(part.of(pair))));
+    };
+    read_in_order(pairs, &read, visit)
+}
+
+/// Calls `read` for each item on several threads, and `visit` on this thread with what it sends, in the order of `items`. A
+/// send returns false when no more is wanted.
+///
+/// # Errors
+/// Returns the first error of `visit` and stops reading.
+pub(in crate::batch) fn read_in_order<'p, I: Sync, T: Send, E>(
+    items: &'p [I],
+    read: &(impl Fn(&'p I, &mut dyn FnMut(T) -> bool) + Sync),
+    visit: &mut dyn FnMut(T) -> Result<(), E>,
+) -> Result<(), E> {
+    let threads = reader_threads();
     let (queue, arrivals) = sync_channel(PAIRS_WAITING);
     let next = Mutex::new(0);
     thread::scope(|scope| {
         // A host may refuse some of the threads; each started one reads any pair.
-        let started = (0..threads.min(pairs.len())).filter(|_| {
+        let started = (0..threads.min(items.len())).filter(|_| {
             let (queue, next) = (queue.clone(), &next);
             let read = move || {
-                while let Some((pair, parts)) = claim_pair(pairs, next, &queue) {
+                while let Some((item, parts)) = claim(items, next, &queue) {
                     // A failed send means that the receiver was dropped.
-                    read_parts(lake, pair, reading, &mut |part| parts.send(part).is_ok());
+                    read(item, &mut |part| parts.send(part).is_ok());
                 }
             };
             spawn_in(scope, "read", read).is_ok()
         });
         if started.count() == 0 {
-            return read_on_this_thread(lake, pairs, reading, visit);
+            return read_on_this_thread(items, read, visit);
         }
         // Only the threads hold senders from here on, so the queue closes when they end. An early return of this
         // closure drops the receivers, so that no thread blocks in `send` indefinitely.
         drop(queue);
-        for (pair, parts) in arrivals {
+        for parts in arrivals {
             for part in parts {
-                visit(part.of(pair))?;
+                visit(part)?;
             }
         }
         Ok(())
     })
 }
 
-type Arrival<'p> = (&'p PairPath, Receiver<Part>);
-
-/// Claims the next pair and queues its receiver under one lock, so that the queue is in the order of `pairs`.
-fn claim_pair<'p>(
-    pairs: &'p [PairPath],
+/// Claims the next item and queues its receiver under one lock, so that the queue is in the order of `items`.
+fn claim<'p, I, T>(
+    items: &'p [I],
     next: &Mutex<usize>,
-    queue: &SyncSender<Arrival<'p>>,
-) -> Option<(&'p PairPath, SyncSender<Part>)> {
+    queue: &SyncSender<Receiver<T>>,
+) -> Option<(&'p I, SyncSender<T>)> {
     let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
-    let pair = pairs.get(*next)?;
+    let item = items.get(*next)?;
     let (parts, received) = sync_channel(PARTS_WAITING);
-    queue.send((pair, received)).ok()?;
+    queue.send(received).ok()?;
     *next += 1;
-    Some((pair, parts))
+    Some((item, parts))
 }
 
-fn read_on_this_thread<E>(
-    lake: &LakeReader<'_>,
-    pairs: &[PairPath],
-    reading: &PairReading<'_>,
-    visit: &mut dyn FnMut(PairRows<'_>) -> Result<(), E>,
+fn read_on_this_thread<'p, I, T, E>(
+    items: &'p [I],
+    read: &impl Fn(&'p I, &mut dyn FnMut(T) -> bool),
+    visit: &mut dyn FnMut(T) -> Result<(), E>,
 ) -> Result<(), E> {
-    for pair in pairs {
+    for item in items {
         let mut visited = Ok(());
-        read_parts(lake, pair, reading, &mut |part| {
-            visited = visit(part.of(pair));
+        read(item, &mut |part| {
+            visited = visit(part);
             visited.is_ok()
         });
         visited?;

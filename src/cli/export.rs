@@ -56,6 +56,7 @@ pub(super) fn export(settings: &Settings, arguments: &ExportArguments) -> Result
                 true => RowSelection::Effective,
                 false => RowSelection::All,
             },
+            other_dialect: None,
         },
     };
     let mut stdout = io::stdout().lock();

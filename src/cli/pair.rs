@@ -139,6 +139,7 @@ fn options<'a>(
                 true => RowSelection::Effective,
                 false => RowSelection::All,
             },
+            other_dialect: None,
         },
     })
 }

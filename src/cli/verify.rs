@@ -59,9 +59,16 @@ pub(super) fn verify(settings: &Settings, rejected_elsewhere: bool) -> Result<Ex
             contradicted = result.contradicted,
             refused_now = result.refused_now,
             orphaned = result.orphaned,
-            other_dialect = result.other_dialect,
             "sources changed after their rows were written; keeping those rows; {} shows what a new export would have",
             as_typed("`distilld rebuild --dry-run`")
+        );
+    }
+    if result.other_dialect > 0 {
+        let rows = result.other_dialect;
+        tracing::info!(
+            rows,
+            "{rows} rows have the bytes of the previous exporter (`--dialect go`); {} writes them as distilld does",
+            as_typed("`distilld rebuild`")
         );
     }
     if rejected_elsewhere {

@@ -78,6 +78,8 @@ pub struct Engine {
     pub(crate) books: Books,
     kept_stamps: Arc<KeptStamps>,
     left_out: Arc<HashSet<u64>>,
+    /// Whether a pass ends with a pair of which more is to be read.
+    ends_pass_with_rest: bool,
 }
 
 impl Engine {
@@ -100,6 +102,7 @@ impl Engine {
             books: Books::new(header.account),
             kept_stamps: Arc::default(),
             left_out: Arc::default(),
+            ends_pass_with_rest: false,
             ctx,
         })
     }

@@ -2,6 +2,8 @@
 //! work that is due by the clock between passes.
 
 use crate::engine::{Engine, EngineError};
+use crate::lake::path::PairPath;
+use crate::pair::verdict::LineTotals;
 use crate::pair::verdict::VerdictKind;
 
 /// Age at which a batch without rows is committed.
@@ -166,6 +168,10 @@ impl Engine {
     /// Errors of state, journal and export. What was merged until then is kept and tried again.
     pub fn pass(&mut self) -> Result<PassReport, EngineError> {
         let result = self.reopen_state_if_failed().and_then(|()| self.run_pass());
+        self.finish_pass(result)
+    }
+
+    fn finish_pass<T>(&mut self, result: Result<T, EngineError>) -> Result<T, EngineError> {
         let result = result.map_err(|error| self.commits.abort_pass(error, &self.books));
         if self.queue.len() == 0 {
             self.commits.buffers.free();
@@ -178,10 +184,37 @@ impl Engine {
         self.commits.mark_state_failed(result)
     }
 
+    /// Reads these pairs and merges them in their order, up to the first one of which more is to be read: the rows of a pair
+    /// follow each other then. Returns the figures of the pass and the number of merged pairs, at least one.
+    ///
+    /// # Errors
+    /// As [`Self::pass`]; the pairs must be read again.
+    pub(crate) fn pass_in_order(
+        &mut self,
+        paths: &[PairPath],
+    ) -> Result<(PassReport, usize), EngineError> {
+        self.ends_pass_with_rest = true;
+        let result = self
+            .reopen_state_if_failed()
+            .and_then(|()| self.run_pass_in_order(paths));
+        self.ends_pass_with_rest = false;
+        self.finish_pass(result)
+    }
+
+    fn run_pass_in_order(
+        &mut self,
+        paths: &[PairPath],
+    ) -> Result<(PassReport, usize), EngineError> {
+        self.begin_pass()?;
+        let before = self.books.account.totals;
+        let now_ms = self.ctx.clock.monotonic_ms();
+        let requests = self.queue.begin_pass_over(paths, now_ms);
+        let merged = self.read_pairs(&requests)?;
+        Ok((self.end_pass(merged, &before)?, merged))
+    }
+
     fn run_pass(&mut self) -> Result<PassReport, EngineError> {
-        self.commits.append_committed(&self.ctx, &mut self.books)?;
-        self.commits.commit_rows(&self.ctx, &mut self.books)?;
-        self.release_rows()?;
+        self.begin_pass()?;
         let before = self.books.account.totals;
         let now_ms = self.ctx.clock.monotonic_ms();
         let requests = self.queue.begin_pass(self.ctx.threads, now_ms);
@@ -194,6 +227,16 @@ impl Engine {
             }
         };
         self.queue.put_back(&requests[pairs..]);
+        self.end_pass(pairs, &before)
+    }
+
+    fn begin_pass(&mut self) -> Result<(), EngineError> {
+        self.commits.append_committed(&self.ctx, &mut self.books)?;
+        self.commits.commit_rows(&self.ctx, &mut self.books)?;
+        self.release_rows()
+    }
+
+    fn end_pass(&mut self, pairs: usize, before: &LineTotals) -> Result<PassReport, EngineError> {
         self.commits.finish_commit(&self.books)?;
         self.commits.append_committed(&self.ctx, &mut self.books)?;
         self.commits.commit_rows(&self.ctx, &mut self.books)?;

@@ -170,10 +170,7 @@ impl WorkQueue {
     /// Takes the pairs of the next pass, hinted ones first. Where the last pass left some of these, a backlog pair is the
     /// first. With one thread, backlog pairs are read one per pass, and in no other case together with hinted ones.
     pub(super) fn begin_pass(&mut self, threads: usize, now_ms: u64) -> Vec<ReadRequest> {
-        self.pass_bytes = 0;
-        self.pass_backlog_pairs = 0;
-        self.pass_claims.clear();
-        self.reads_in_turn = std::mem::take(&mut self.claims_collided);
+        self.reset_pass();
         let mut requests = Vec::new();
         if std::mem::take(&mut self.hinted_left) {
             self.take_backlog(&mut requests, 1, now_ms);
@@ -191,6 +188,22 @@ impl WorkQueue {
         };
         self.take_backlog(&mut requests, pairs_max, now_ms);
         requests
+    }
+
+    fn reset_pass(&mut self) {
+        self.pass_bytes = 0;
+        self.pass_backlog_pairs = 0;
+        self.pass_claims.clear();
+        self.reads_in_turn = std::mem::take(&mut self.claims_collided);
+    }
+
+    /// Begins a pass over these pairs instead of the queued ones.
+    pub(super) fn begin_pass_over(&mut self, paths: &[PairPath], now_ms: u64) -> Vec<ReadRequest> {
+        self.reset_pass();
+        let paths = paths.iter();
+        paths
+            .map(|path| self.request(path.clone(), true, now_ms))
+            .collect()
     }
 
     /// Takes pairs of the backlog that are neither taken yet nor hinted, until there are `pairs_max` requests.

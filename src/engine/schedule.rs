@@ -23,6 +23,9 @@ impl Engine {
             }
             let read = self.prepare(&ctx, request)?.run()?;
             self.merge(request, read)?;
+            if self.has_rest_in_order() {
+                return Ok(n + 1);
+            }
         }
         Ok(requests.len())
     }
@@ -57,6 +60,11 @@ impl Engine {
     /// Returns whether this pass should begin no further read.
     pub(super) fn pass_is_full(&self) -> bool {
         self.queue.pass_is_full()
+    }
+
+    /// Returns whether the pair that was merged last has to be read once more before the next one of a pass in order.
+    pub(super) fn has_rest_in_order(&self) -> bool {
+        self.ends_pass_with_rest && (self.queue_len() > 0 || self.may_settle())
     }
 
     /// Returns whether reads of this pass claimed the same row.

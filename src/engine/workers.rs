@@ -197,7 +197,7 @@ fn queue_and_merge(
         shared.change(|queue| queue.waiting_bytes -= bytes);
         merged += 1;
         // Other reads of this pass probably claim the same rows too: the next pass reads in turn.
-        if engine.claims_collided() {
+        if engine.claims_collided() || engine.has_rest_in_order() {
             return Ok(merged);
         }
     }

@@ -252,14 +252,14 @@ impl<'h> RowTally<'h> {
         }
     }
 
-    /// Adds a row.
-    pub fn add(&mut self, day_file_name: &str, minute: u64) {
+    /// Adds rows with timestamps in a minute.
+    pub fn add(&mut self, day_file_name: &str, minute: u64, rows: u64) {
         if (self.day_file_name.as_str(), self.minute) != (day_file_name, minute) {
             self.flush();
             day_file_name.clone_into(&mut self.day_file_name);
             self.minute = minute;
         }
-        self.rows += 1;
+        self.rows += rows;
     }
 
     fn flush(&mut self) {
@@ -383,7 +383,7 @@ mod tests {
     fn classes_past_the_bound_count_as_other() {
         let (mut history, account) = (History::default(), Account::default());
         for n in 0..CLASSES_MAX + 10 {
-            RowTally::new(&mut history).add(&format!("{n}.jsonl"), NOW);
+            RowTally::new(&mut history).add(&format!("{n}.jsonl"), NOW, 1);
         }
         let recent = history.recent(&account, NOW_MS);
         assert_eq!(recent.series.len(), CLASSES_MAX + 1);

@@ -11,6 +11,7 @@ pub mod heartbeat;
 pub mod held_dir;
 pub mod host;
 mod lock_takers;
+pub(crate) mod map_in_order;
 pub mod message_ids;
 mod os_storage;
 pub mod rights;

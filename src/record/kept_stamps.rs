@@ -20,6 +20,40 @@ pub struct KeptStamps {
     odd_index: HashMap<Box<[u8]>, u64>,
 }
 
+/// A line of an export: the digest of its other bytes, and its timestamps.
+#[derive(Debug)]
+pub struct StampedLine {
+    digest: u64,
+    stamps: LineStamps,
+}
+
+#[derive(Debug)]
+enum LineStamps {
+    /// Milliseconds since 1970, of two stamps that are equal and of the form that distilld writes.
+    At(u64),
+    /// The stamps as they are written, quotes included.
+    Odd(Vec<u8>),
+}
+
+/// Reads a line of an export, without its newline.
+#[must_use]
+pub fn stamped(line: &[u8]) -> StampedLine {
+    let Ok(stamps) = row::stamps(line) else {
+        return StampedLine {
+            digest: short(local_digest::digest(line)),
+            stamps: LineStamps::Odd(Vec::new()),
+        };
+    };
+    let texts = stamps.spans.iter().map(|(start, end)| &line[*start..*end]);
+    StampedLine {
+        digest: short(stamps.digest),
+        stamps: match canonical_ms(texts.clone()) {
+            Some(ms) => LineStamps::At(ms),
+            None => LineStamps::Odd(texts.collect::<Vec<_>>().join(&b'\n')),
+        },
+    }
+}
+
 /// Returns the digest of a line of an export, its timestamps ignored if it is a row.
 #[must_use]
 pub fn digest(line: &[u8]) -> u64 {
@@ -35,19 +69,13 @@ fn short(digest: u128) -> u64 {
 }
 
 impl KeptStamps {
-    /// Adds a line of an export, without its newline.
-    pub fn push(&mut self, line: &[u8]) {
-        let Ok(stamps) = row::stamps(line) else {
-            let value = self.odd(&[]);
-            self.rows.push((short(local_digest::digest(line)), value));
-            return;
+    /// Adds a line of an export.
+    pub fn push(&mut self, line: StampedLine) {
+        let value = match line.stamps {
+            LineStamps::At(ms) => ms,
+            LineStamps::Odd(stamps) => self.odd(&stamps),
         };
-        let texts = stamps.spans.iter().map(|(start, end)| &line[*start..*end]);
-        let value = match canonical_ms(texts.clone()) {
-            Some(ms) => ms,
-            None => self.odd(&texts.collect::<Vec<_>>().join(&b'\n')),
-        };
-        self.rows.push((short(stamps.digest), value));
+        self.rows.push((line.digest, value));
     }
 
     fn odd(&mut self, stamps: &[u8]) -> u64 {
@@ -151,8 +179,9 @@ mod tests {
             row("e", "2026-05-02T99:04:05.678Z", "2026-05-02T99:04:05.678Z"),
         ];
         let mut kept = KeptStamps::default();
-        rows.iter().for_each(|row| kept.push(row.as_bytes()));
-        kept.push(b"no row");
+        rows.iter()
+            .for_each(|row| kept.push(stamped(row.as_bytes())));
+        kept.push(stamped(b"no row"));
         kept.finish();
         assert_eq!((kept.len(), kept.is_empty()), (6, false));
         for (run, expected) in ["a", "b", "c", "d", "e"].iter().zip(rows) {
@@ -171,8 +200,8 @@ mod tests {
     fn of_equal_rows_the_earliest_time_is_kept() {
         let (early, late) = ("2026-05-02T03:04:05.678Z", "2026-05-03T03:04:05.678Z");
         let mut kept = KeptStamps::default();
-        kept.push(row("a", late, late).as_bytes());
-        kept.push(row("a", early, early).as_bytes());
+        kept.push(stamped(row("a", late, late).as_bytes()));
+        kept.push(stamped(row("a", early, early).as_bytes()));
         kept.finish();
         let mut written = row("a", "x", "x").into_bytes();
         kept.restore(&mut written, 0);

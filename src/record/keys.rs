@@ -73,11 +73,20 @@ impl RowKey {
 }
 
 /// The key of a row's origin in this process alone: a digest with a random secret, so that no author of lines can choose
-/// two origins with one key. The comparison of an export with its sources relies on it.
+/// two origins with one key. The comparison of an export with its sources relies on it. It begins with the group of the
+/// day-file's name, so that the keys of a group are those of a few day-files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalRowKey(pub u128);
 
 impl LocalRowKey {
+    /// Number of bits of the group at the beginning.
+    pub const GROUP_BITS: u32 = 6;
+
+    /// Returns the group of the keys of a day-file.
+    pub fn group_of(day_file_name: &str) -> usize {
+        (digest(day_file_name.as_bytes()) >> (u128::BITS - Self::GROUP_BITS)) as usize
+    }
+
     /// Makes the key of the row of a scored line.
     pub fn from_scored(day_file_name: &str, run: &ScoredRun<'_>) -> LocalRowKey {
         LocalRowKey::from_parts(day_file_name, &run.evidence_run_id, &run.provenance)
@@ -92,7 +101,8 @@ impl LocalRowKey {
         visit_parts(day_file_name, run_id, provenance, |bytes| {
             digest.update(bytes);
         });
-        LocalRowKey(digest.finish())
+        let group = Self::group_of(day_file_name) as u128;
+        LocalRowKey(group << (u128::BITS - Self::GROUP_BITS) | digest.finish() >> Self::GROUP_BITS)
     }
 }
 

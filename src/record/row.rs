@@ -167,14 +167,32 @@ pub fn origin(row: &[u8]) -> Option<RowOrigin<'_>> {
     origin_of(&RowFields::read(row).ok()?)
 }
 
-/// Returns the key of a row, and its origin where it has a valid timestamp.
+/// What an adoption reads of a row, in one pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExistingRow<'a> {
+    /// The key of its origin.
+    pub key: RowKey,
+    /// Its origin, where it has a valid timestamp.
+    pub origin: Option<RowOrigin<'a>>,
+    /// The run it was made from.
+    pub source_run_id: Cow<'a, str>,
+    /// The category, if it has one.
+    pub quality_score: Option<Cow<'a, str>>,
+}
+
+/// Reads a row that exists.
 ///
 /// # Errors
 /// Those of [`RowKey::from_row`].
-pub fn key_and_origin(row: &[u8]) -> Result<(RowKey, Option<RowOrigin<'_>>), RowError> {
+pub fn existing(row: &[u8]) -> Result<ExistingRow<'_>, RowError> {
     let fields = RowFields::read(row)?;
     let (key, _index) = keyed(&fields, RowKey::from_parts)?;
-    Ok((key, origin_of(&fields)))
+    Ok(ExistingRow {
+        key,
+        origin: origin_of(&fields),
+        source_run_id: required(fields.source_run_id, "source_run_id")?.decode(),
+        quality_score: fields.quality_score.map(|category| category.decode()),
+    })
 }
 
 fn origin_of<'a>(fields: &RowFields<'a>) -> Option<RowOrigin<'a>> {

@@ -16,7 +16,7 @@ use crate::record::row;
 use crate::recovery::decide::RecoveryCase;
 use crate::recovery::ledger::{FoldedLedger, open_ledger};
 use crate::recovery::report::OpenReport;
-use crate::store::export::{Export, ExportError, ROWS_PER_STEP, Segments};
+use crate::store::export::{Export, ExportError, RowBlock, Segments};
 use crate::store::files::{
     CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE, set_state_aside,
 };
@@ -176,33 +176,28 @@ fn adopt(
     let mut history = History::default();
     let mut tally = RowTally::new(&mut history);
     let mut claims = Vec::new();
-    let mut rows = 0_u64;
     let total_bytes = export.len_bytes();
     let mut hashed = Segments::new(setup.segment_bytes);
-    let end = export.for_each_row(|row_offset, bytes| -> Result<(), EngineError> {
-        rows += 1;
-        ledger.on_row(row_offset, bytes)?;
-        hashed.extend(bytes);
-        hashed.extend(b"\n");
-        if rows.is_multiple_of(ROWS_PER_STEP) {
-            on_step("reading back the export", row_offset, total_bytes);
+    let end = export.map_rows(FoundRows::of, |block, found| -> Result<(), EngineError> {
+        on_step("reading back the export", block.offset, total_bytes);
+        ledger.on_rows(block)?;
+        if let Some((offset, what)) = found.forbidden {
+            let export = setup.export_path.display().to_string();
+            return Err(EngineError::Tainted {
+                export,
+                what,
+                offset,
+            });
         }
-        let Ok((row, origin)) = row::key_and_origin(bytes) else {
-            report.rows_foreign += 1;
-            return Ok(());
-        };
-        if let Some(origin) = origin {
-            tally.add(&origin.day_file_name, origin.minute);
+        hashed.extend(block.rows.as_deref().unwrap_or_default());
+        for (day_file_name, minute, rows) in found.by_minute {
+            tally.add(&day_file_name, minute, rows);
         }
-        let is_known = refuse_forbidden(bytes, row_offset, &setup.export_path)?;
-        report.rows_unknown_category += u64::from(!is_known);
-        report.rows_adopted += 1;
-        claims.push(UnclaimedRow {
-            row,
-            scope: PairId::ANY,
-            row_offset,
-        });
-        if claims.len() == CLAIMS_AT_ONCE {
+        report.rows_foreign += found.foreign;
+        report.rows_unknown_category += found.unknown_category;
+        report.rows_adopted += found.claims.len() as u64;
+        claims.extend(found.claims);
+        if claims.len() >= CLAIMS_AT_ONCE {
             take_claims(state, &mut claims)?;
         }
         Ok(())
@@ -236,18 +231,56 @@ fn take_claims(state: &mut State, claims: &mut Vec<UnclaimedRow>) -> Result<(), 
     Ok(())
 }
 
-/// Returns whether the row has a category that rows may have.
-fn refuse_forbidden(row: &[u8], offset: u64, export_path: &Path) -> Result<bool, EngineError> {
-    match row::view(row) {
-        Ok(view) if FIREWALL.contains(&view.quality_score.as_ref()) => Err(EngineError::Tainted {
-            export: export_path.display().to_string(),
-            what: format!(
-                "run {:?}, scored {}",
-                view.source_run_id, view.quality_score
-            ),
-            offset,
-        }),
-        Ok(view) => Ok(ACCEPTED.contains(&view.quality_score.as_ref())),
-        Err(_) => Ok(true),
+/// What an adoption takes from rows that follow each other.
+#[derive(Debug, Default)]
+struct FoundRows {
+    claims: Vec<UnclaimedRow>,
+    /// Lines that are no rows.
+    foreign: u64,
+    unknown_category: u64,
+    /// The numbers of rows of one day-file name and minute that follow each other.
+    by_minute: Vec<(String, u64, u64)>,
+    /// Offset and description of the first row that the firewall forbids.
+    forbidden: Option<(u64, String)>,
+}
+
+impl FoundRows {
+    fn of(block: &RowBlock) -> Self {
+        let mut found = Self::default();
+        block.for_each(|offset, row| found.add(offset, row));
+        found
+    }
+
+    fn add(&mut self, row_offset: u64, bytes: &[u8]) {
+        let Ok(row) = row::existing(bytes) else {
+            self.foreign += 1;
+            return;
+        };
+        self.claims.push(UnclaimedRow {
+            row: row.key,
+            scope: PairId::ANY,
+            row_offset,
+        });
+        if let Some(origin) = row.origin {
+            match self.by_minute.last_mut() {
+                Some((name, minute, rows))
+                    if (name.as_str(), *minute) == (&origin.day_file_name, origin.minute) =>
+                {
+                    *rows += 1;
+                }
+                _ => {
+                    let name = origin.day_file_name.into_owned();
+                    self.by_minute.push((name, origin.minute, 1));
+                }
+            }
+        }
+        let Some(category) = row.quality_score else {
+            return;
+        };
+        self.unknown_category += u64::from(!ACCEPTED.contains(&&*category));
+        if FIREWALL.contains(&&*category) && self.forbidden.is_none() {
+            let what = format!("run {:?}, scored {category}", row.source_run_id);
+            self.forbidden = Some((row_offset, what));
+        }
     }
 }

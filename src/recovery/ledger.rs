@@ -26,7 +26,7 @@ use crate::record::ledger::{Cause, ExportId, LedgerLine, Op, row_hash};
 use crate::record::timestamp::stamp;
 use crate::recovery::old_ledger::read_old_ledger;
 use crate::recovery::swap::keep_old_file;
-use crate::store::export::{Export, ExportError, Segments};
+use crate::store::export::{Export, ExportError, RowBlock, Segments};
 use crate::store::ledger::{LedgerChanges, RowFlags};
 use crate::store::state::header::LedgerMark;
 
@@ -278,11 +278,25 @@ fn fold_ledger(
 }
 
 impl FoldedLedger {
-    /// Holds the next row of the export, without its newline, against the events of the row at its offset.
+    /// Holds the next rows of the export against the events of the rows at their offsets.
     ///
     /// # Errors
     /// [`EngineError::Ledger`].
-    pub(super) fn on_row(&mut self, offset: u64, row: &[u8]) -> Result<(), EngineError> {
+    pub(super) fn on_rows(&mut self, rows: &RowBlock) -> Result<(), EngineError> {
+        let next = self.unproven.last();
+        if next.is_none_or(|next| next.offset >= rows.end()) {
+            return Ok(());
+        }
+        let mut fault = None;
+        rows.for_each(|offset, row| {
+            if fault.is_none() {
+                fault = self.on_row(offset, row).err();
+            }
+        });
+        fault.map_or(Ok(()), Err)
+    }
+
+    fn on_row(&mut self, offset: u64, row: &[u8]) -> Result<(), EngineError> {
         let Some(next) = self.unproven.last().filter(|next| next.offset <= offset) else {
             return Ok(());
         };

@@ -70,6 +70,11 @@ impl LeftOut {
         }
     }
 
+    /// Returns whether any rows may be left out.
+    pub(super) fn is_effective(&self) -> bool {
+        self.is_effective
+    }
+
     /// Finds the overruled lines of a pair.
     pub(super) fn find(&mut self, stage: &Setup, pair: &PairPath) -> Overruled {
         if !self.is_effective || stage.exclude.matches(pair.as_path()) {
@@ -97,6 +102,7 @@ impl LeftOut {
             max_line_bytes: usize::try_from(stage.limits.line_bytes_max).unwrap_or(usize::MAX),
             orders: &self.orders,
             selection: RowSelection::All,
+            other_dialect: None,
         };
         let lake = LakeReader::new(&*stage.storage, &stage.root);
         let lake = lake.map_err(|source| PairReadError {

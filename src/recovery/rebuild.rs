@@ -38,10 +38,12 @@ use crate::recovery::owned_storage::with_owner;
 pub use crate::recovery::rebuild_state::rebuild_state;
 pub use crate::recovery::rebuilt::{RebuildError, Rebuilt};
 use crate::recovery::swap::{clean_up, finish_swap, replaced_file, stage_of, swap};
-use crate::store::export::{Export, ExportError, ROWS_PER_STEP};
+use crate::store::export::{Export, ExportError, RowBlock};
 
 /// Passes over a pair without a new line after which a pair that was skipped counts as unreadable.
 const IDLE_PASSES_MAX: u32 = 16;
+/// Maximum pairs of a pass; the threads that read them idle at its end.
+const PAIRS_AT_ONCE: usize = 256;
 
 /// What a rebuild may do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -165,24 +167,28 @@ fn build(
     steps: &mut Steps<'_>,
 ) -> Result<Rebuilt, RebuildError> {
     let mut before = KeptStamps::default();
-    for_each_line(
-        setup,
-        &setup.export_path,
-        "reading the old export",
-        steps,
-        |line| {
-            before.push(line);
-        },
-    )?;
+    let path = &setup.export_path;
+    let label = "reading the old export";
+    map_lines(setup, path, label, steps, kept_stamps::stamped, |line| {
+        before.push(line);
+    })?;
     before.finish();
     let before = Arc::new(before);
     let mut left_out = LeftOut::new(old, options.effective);
     let obstacles = fill(stage, Arc::clone(&before), &mut left_out, steps)?;
     check_left_out(stage, &left_out)?;
     let mut after = Vec::new();
-    for_each_line(setup, &stage.export_path, "comparing", steps, |line| {
-        after.push(kept_stamps::digest(line));
-    })?;
+    let path = &stage.export_path;
+    map_lines(
+        setup,
+        path,
+        "comparing",
+        steps,
+        kept_stamps::digest,
+        |digest| {
+            after.push(digest);
+        },
+    )?;
     after.sort_unstable();
     let passed_over = obstacles.passed_over();
     let Losses {
@@ -223,36 +229,51 @@ fn fill(
         .map(|path| pair_bytes(&*stage.storage, &stage.root, path));
     let total_bytes = sizes.sum();
     let mut done_bytes = 0;
-    for path in paths {
-        let overruled = left_out.find(stage, &path);
+    let mut on_bytes = |read_bytes| {
+        done_bytes += read_bytes;
+        steps.report("rebuilding", done_bytes, total_bytes)
+    };
+    let mut rest = &paths[..];
+    while !rest.is_empty() {
+        // The engine leaves out the lines of one pair at a time.
+        let at_once = if left_out.is_effective() {
+            1
+        } else {
+            PAIRS_AT_ONCE
+        };
+        let next = &rest[..rest.len().min(at_once)];
+        let overruled = left_out.find(stage, &next[0]);
         engine.leave_out(overruled.offsets());
-        read_all(&mut engine, stage, &path, &mut |read_bytes| {
-            done_bytes += read_bytes;
-            steps.report("rebuilding", done_bytes, total_bytes)
-        })?;
-        if engine.was_skipped(&path) {
-            obstacles.pairs += 1;
-            let skipped = engine.skipped().filter(|(skipped, ..)| **skipped == path);
-            let skipped = skipped.map(|(_, stream, error)| ((path.clone(), stream), error.into()));
-            obstacles.day_files.extend(skipped);
-        } else if let Overruled::Unknown = overruled {
-            return Err(unread_bytes(stage, &path));
+        engine.tick()?;
+        let (report, merged) = engine.pass_in_order(next)?;
+        on_bytes(report.source_bytes)?;
+        read_rest(&mut engine, stage, &next[merged - 1], &mut on_bytes)?;
+        for path in &next[..merged] {
+            if engine.was_skipped(path) {
+                obstacles.pairs += 1;
+                let skipped = engine.skipped().filter(|(skipped, ..)| *skipped == path);
+                let skipped =
+                    skipped.map(|(_, stream, error)| ((path.clone(), stream), error.into()));
+                obstacles.day_files.extend(skipped);
+            } else if let Overruled::Unknown = overruled {
+                return Err(unread_bytes(stage, path));
+            }
         }
+        rest = &rest[merged..];
     }
     engine.checkpoint()?;
     Ok(obstacles)
 }
 
-/// Reads one pair to its end, last lines without a newline included. Calls `on_bytes` after each pass with the bytes
-/// read in it.
-fn read_all(
+/// Reads the rest of the pair that was merged last, last lines without a newline included. Calls `on_bytes` after each
+/// pass with the bytes read in it.
+fn read_rest(
     engine: &mut Engine,
     stage: &Setup,
     path: &PairPath,
     on_bytes: &mut dyn FnMut(u64) -> Result<(), RebuildError>,
 ) -> Result<(), RebuildError> {
     let mut idle_passes = 0;
-    engine.enqueue(path.clone());
     while engine.queue_len() > 0 || engine.may_settle() {
         engine.tick()?;
         let report = engine.pass()?;
@@ -275,8 +296,8 @@ fn unread_bytes(stage: &Setup, pair: &PairPath) -> RebuildError {
     }
 }
 
-/// Returns all pairs in the order of a batch, and the directories that could not be listed.
-fn list_pairs(setup: &Setup) -> Result<(BTreeSet<PairPath>, Obstacles), RebuildError> {
+/// Returns all pairs that are not excluded, in the order of a batch, and the directories that could not be listed.
+fn list_pairs(setup: &Setup) -> Result<(Vec<PairPath>, Obstacles), RebuildError> {
     let mut paths = BTreeSet::new();
     let mut obstacles = Obstacles::default();
     for stream in Stream::ALL {
@@ -301,16 +322,20 @@ fn list_pairs(setup: &Setup) -> Result<(BTreeSet<PairPath>, Obstacles), RebuildE
         }
         paths.extend(found.day_files);
     }
-    Ok((paths, obstacles))
+    let paths = paths.into_iter();
+    let paths = paths.filter(|path| !setup.exclude.matches(path.as_path()));
+    Ok((paths.collect(), obstacles))
 }
 
-/// Calls `visit` with each line of an export, without its newline. An export that does not exist has no lines.
-fn for_each_line(
+/// Maps each line of an export, without its newline, on several threads, and calls `visit` with the results in order. An
+/// export that does not exist has no lines.
+fn map_lines<T: Send>(
     setup: &Setup,
     path: &Path,
     label: &'static str,
     steps: &mut Steps<'_>,
-    mut visit: impl FnMut(&[u8]),
+    map: impl Fn(&[u8]) -> T + Sync,
+    mut visit: impl FnMut(T),
 ) -> Result<(), RebuildError> {
     let is_present = exists(&*setup.storage, path).map_err(|source| ExportError::Io {
         path: path.to_owned(),
@@ -321,14 +346,15 @@ fn for_each_line(
     }
     let export = Export::open_or_create(Arc::clone(&setup.storage), path)?;
     let total_bytes = export.len_bytes();
-    let mut lines = 0_u64;
-    export.for_each_row(|offset, bytes| -> Result<(), RebuildError> {
-        if lines.is_multiple_of(ROWS_PER_STEP) {
-            steps.report(label, offset, total_bytes)?;
-        }
-        lines += 1;
-        visit(bytes);
+    let map_block = |block: &RowBlock| {
+        let mut mapped = Vec::new();
+        block.for_each(|_, line| mapped.push(map(line)));
+        mapped
+    };
+    export.map_rows(map_block, |block, mapped| -> Result<(), RebuildError> {
+        steps.report(label, block.offset, total_bytes)?;
+        mapped.into_iter().for_each(&mut visit);
         Ok(())
     })?;
-    Ok(())
+    steps.report(label, total_bytes, total_bytes)
 }

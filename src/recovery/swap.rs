@@ -214,14 +214,13 @@ pub(crate) fn finish_swap(setup: &Setup) -> Result<(), EngineError> {
         .map_err(dir_error)
 }
 
-/// Returns the setup of the rebuild: like `setup`, in its own directory, and strictly one pair after the other.
+/// Returns the setup of the rebuild: like `setup`, in its own directory.
 pub(crate) fn stage_of(setup: &Setup) -> Setup {
     Setup {
         state_dir: setup.state_dir.join(STAGE_DIR),
         export_path: new_path(&setup.export_path),
         ledger_path: new_path(&setup.ledger_path),
         settle_ms: 0,
-        threads: 1,
         ..setup.clone()
     }
 }

@@ -74,7 +74,7 @@ pub fn resume(
             return;
         }
         if let Some(origin) = row::origin(bytes) {
-            tally.add(&origin.day_file_name, origin.minute);
+            tally.add(&origin.day_file_name, origin.minute, 1);
         }
     })?;
     drop(tally);

@@ -23,6 +23,7 @@ use distilld::record::synthesize::Synthesis;
 const READING: PairReading<'static> = PairReading {
     orders: &NO_ORDERS,
     selection: RowSelection::All,
+    other_dialect: None,
     synthesis: Synthesis {
         dialect: Dialect::Native,
         include_partial: false,
@@ -89,6 +90,7 @@ fn check(lines: &[u8], max_line_bytes: usize, wanted: &[(u64, Option<u64>, &str)
     let reading = PairReading {
         orders: &NO_ORDERS,
         selection: RowSelection::All,
+        other_dialect: None,
         max_line_bytes,
         ..READING
     };

@@ -28,6 +28,7 @@ fn options(dialect: Dialect, include_partial: bool) -> BatchOptions<'static> {
         reading: PairReading {
             orders: &NO_ORDERS,
             selection: RowSelection::All,
+            other_dialect: None,
             synthesis: Synthesis {
                 dialect,
                 include_partial,

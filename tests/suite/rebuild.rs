@@ -235,15 +235,76 @@ fn a_rebuild_of_any_lake_equals_the_batch_row_by_row() {
         let mut rng = Rng::with_seed(seed);
         let mode = [EvidenceMode::Unique, EvidenceMode::Free][seed as usize % 2];
         let pairs = pairs_of(&script(seed, &Shape::small(&mut rng, mode)));
-        let disk = SimDisk::new();
-        put(&disk, &pairs);
-        let rebuilt = rebuild_on(&disk);
         let expected = naive_batch(&pairs, false);
-        assert_eq!(rows(&disk), expected.rows, "seed {seed}");
-        assert_eq!(rebuilt.rows_after, expected.counts.exported, "seed {seed}");
-        run(&disk).unwrap();
-        assert_eq!(rows(&disk), expected.rows, "seed {seed}");
+        for threads in [1, 4] {
+            let disk = SimDisk::new();
+            put(&disk, &pairs);
+            let rebuilt = rebuild_with(&disk, threads);
+            assert_eq!(rows(&disk), expected.rows, "seed {seed}");
+            assert_eq!(rebuilt.rows_after, expected.counts.exported, "seed {seed}");
+            run(&disk).unwrap();
+            assert_eq!(rows(&disk), expected.rows, "seed {seed}");
+        }
     }
+}
+
+fn rebuild_with(disk: &SimDisk, threads: usize) -> Rebuilt {
+    let setup = Setup {
+        threads,
+        ..setup(disk)
+    };
+    rebuild(
+        &setup,
+        DROP_MISSING,
+        &AtomicBool::new(false),
+        &mut |_, _, _| {},
+    )
+    .unwrap()
+}
+
+/// Day-files of one read and of several, with and without a newline at the end, next to each other.
+#[test]
+fn the_rows_of_a_pair_follow_each_other_on_any_number_of_threads() {
+    let disk = SimDisk::new();
+    let mut expected = Vec::new();
+    for number in 0..40_u32 {
+        let (pair, run) = (format!("y/m/{number:02}/n.jsonl"), |line| {
+            format!("{number}-{line}")
+        });
+        let lines = 1 + number % 3;
+        let text = match number % 4 {
+            0 => "x".repeat(900 << 10),
+            _ => "x".to_owned(),
+        };
+        let repeats = if number % 4 == 0 { 8 } else { 1 };
+        let scored: String = (0..lines)
+            .map(|line| scored(&run(line), "accepted"))
+            .collect();
+        let evidence: String = (0..lines)
+            .map(|line| evidence(&run(line), &text).repeat(repeats))
+            .collect();
+        let end = if number % 5 == 0 { "" } else { "\n" };
+        for (stream, lines) in [("scored-runs", scored), ("evidence", evidence)] {
+            let lines = format!("{}{end}", lines.trim_end());
+            disk.append_durable(source(stream, &pair), lines.as_bytes());
+        }
+        expected.extend((0..lines).map(run));
+    }
+    let mut exports = Vec::new();
+    for threads in [1, 2, 4] {
+        rebuild_with(&disk, threads);
+        let rows = rows(&disk);
+        let runs = rows.iter().map(|row| run_of(row));
+        assert_eq!(runs.collect::<Vec<_>>(), expected, "{threads} threads");
+        exports.push(disk.read(EXPORT).unwrap());
+    }
+    exports.dedup();
+    assert_eq!(exports.len(), 1);
+}
+
+fn run_of(row: &str) -> String {
+    let (_, rest) = row.split_once("\"source_run_id\":\"").unwrap();
+    rest.split_once('"').unwrap().0.to_owned()
 }
 
 /// Returns the violation for a day-file of `stream` whose second line has `long_bytes` bytes, more than the limit,

@@ -183,6 +183,7 @@ fn export_as(dialect: Dialect, include_partial: bool) -> impl FnOnce(&Path) {
             reading: PairReading {
                 orders: &NO_ORDERS,
                 selection: RowSelection::All,
+                other_dialect: None,
                 synthesis: Synthesis {
                     dialect,
                     include_partial,
@@ -670,6 +671,37 @@ fn no_export(root: &Path, n: usize) -> String {
         (0..1).map(|_| evidence("r", "executor", "text")),
     );
     format!("missing={n}")
+}
+
+#[test]
+fn the_other_dialect_is_recognized_before_rows_are_compared() {
+    const N: usize = 600;
+    let sliced = VerifyOptions {
+        rows_held_max: 100,
+        ..QUIET
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let wanted = an_export_in_the_other_dialect(root, N);
+    let whole = verify_with(root, &QUIET);
+    let recognized = verify_with(root, &sliced);
+    assert_eq!(counted(&recognized.result), wanted);
+    assert_eq!(recognized.work.slices, 0, "{:?}", recognized.work);
+    assert_eq!(
+        counts_by_day(&recognized.result),
+        counts_by_day(&whole.result)
+    );
+    // A row of neither dialect is found, and only its bucket is compared.
+    edit(&export_path(root), |rows| {
+        rows.replacen("003cb", "003ci", 1)
+    });
+    let report = verify_with(root, &sliced);
+    let wanted = format!("altered=1 other_dialect={}", N - 1);
+    assert_eq!(counted(&report.result), wanted);
+    assert_eq!(report.work.slices, 1, "{:?}", report.work);
+    assert!(report.work.facts_held < 100, "{:?}", report.work);
+    let whole = verify_with(root, &QUIET);
+    assert_eq!(counts_by_day(&report.result), counts_by_day(&whole.result));
 }
 
 const MANY_DIFFERENCES: [ManyDifferences; 11] = [

@@ -74,17 +74,22 @@ impl Elsewhere {
         }
     }
 
-    /// Examines an effective row. A refusal after it in its own pair would have it out.
-    pub(super) fn on_effective_row(&mut self, row: &[u8]) {
+    /// Returns the run of an effective row and the pair that refuses it, if one does. A refusal after the row in its own pair
+    /// would have it out.
+    pub(super) fn refusal_of(&self, row: &[u8]) -> Option<(String, u32)> {
         if self.refused.is_empty() {
-            return;
+            return None;
         }
-        let Ok(view) = row::view(row) else { return };
-        let run = RunKey::from_run_id(&view.source_run_id);
-        if let Some(pair) = self.refused.get(&run)
-            && self.rejected.len() < RUNS_MAX
-        {
-            let (run_id, pair) = (view.source_run_id.into_owned(), *pair);
+        let view = row::view(row).ok()?;
+        let pair = self
+            .refused
+            .get(&RunKey::from_run_id(&view.source_run_id))?;
+        Some((view.source_run_id.into_owned(), *pair))
+    }
+
+    /// Adds a run that [`Self::refusal_of`] found.
+    pub(super) fn add_rejected(&mut self, run_id: String, pair: u32) {
+        if self.rejected.len() < RUNS_MAX {
             self.keep_first("rejected", &run_id, pair);
             self.rejected.insert(run_id, pair);
         }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::batch::parts::for_each_pair;
 use crate::batch::verify::error::VerifyError;
 use crate::batch::verify::ledger_rows::fault_of_rows;
-use crate::batch::verify::rows::{ExportLine, ExportReader, Slice, Sums};
+use crate::batch::verify::rows::{ExportLine, ExportReader, RowSum, Slice, Sums};
 use crate::batch::verify::tally::Kind;
 use crate::batch::verify::{Steps, Verification};
 use crate::lake::path::{export_path, ledger_path};
@@ -25,7 +25,7 @@ use crate::platform::root_lock;
 use crate::platform::storage::Storage;
 use crate::record::keys::{LocalRowKey, RunKey};
 use crate::record::ledger::fold::Fold;
-use crate::record::row::{self, RowSummary, summary};
+use crate::record::row;
 use crate::store::export::rows_between;
 
 /// The pause between two reads of a difference.
@@ -242,13 +242,14 @@ impl Verification<'_> {
         steps: &mut Steps<'_>,
     ) -> Result<Differences, VerifyError> {
         let mut keys = HashMap::<LocalRowKey, KeyCounts>::new();
-        let in_slice = |row: &RowSummary<'_>| slice.has_key(row.key) && slice.has_digest(row.key.0);
+        let in_slice = |key: LocalRowKey| slice.has_key(key) && slice.has_digest(key.0);
         let walked = self.lake.walk().map_err(|source| self.walk_error(source))?;
-        for_each_pair(self.lake, &walked.day_files, &self.reading, &mut |part| {
+        let mut pairs = walked.day_files;
+        pairs.retain(|pair| slice.may_have_keys_of(pair));
+        for_each_pair(self.lake, &pairs, &self.reading, &mut |part| {
             for (rows, is_overruled) in [(&part.rows, false), (&part.overruled, true)] {
-                for bytes in rows.split_inclusive(|byte| *byte == b'\n') {
-                    let row = summary(bytes).expect("a row that was just made can be read");
-                    if in_slice(&row) {
+                for row in RowSum::of_all(rows) {
+                    if in_slice(row.key) {
                         let counts = keys.entry(row.key).or_default();
                         counts.earned += u64::from(!is_overruled);
                         if is_overruled {
@@ -273,16 +274,17 @@ impl Verification<'_> {
             }
         })?;
         let mut export = ExportReader::new(self.lake.storage, &path, self.options.max_line_bytes);
-        export.read_appended(&mut |offset, bytes, line| {
-            let ExportLine::Row(row) = line else { return };
-            if !in_slice(&row) {
-                return;
+        let map = |offset: u64, bytes: &[u8], line: ExportLine<'_>| match line {
+            ExportLine::Row(row) if in_slice(row.key) => {
+                match ledger.standing(self.reading.orders, offset, bytes) {
+                    Standing::OrderedOut | Standing::NotOrderedOut => None,
+                    standing => Some((row.key, standing == Standing::Effective)),
+                }
             }
-            let is_effective = match ledger.standing(self.reading.orders, offset, bytes) {
-                Standing::OrderedOut | Standing::NotOrderedOut => return,
-                standing => standing == Standing::Effective,
-            };
-            let counts = keys.entry(row.key).or_default();
+            _ => None,
+        };
+        export.read_appended(&map, &mut |offset, (key, is_effective)| {
+            let counts = keys.entry(key).or_default();
             counts.rows += 1;
             counts.rows_effective += u64::from(is_effective);
             counts.example[usize::from(!is_effective)].get_or_insert(offset);

@@ -4,6 +4,9 @@
 //! **First pass.** The rows of the batch and of the export are summed in `rows::BUCKETS` buckets by row key: a count
 //! and an order-independent sum of digests. If all buckets agree, both sides are equal and the work is done.
 //!
+//! **Dialect.** If many rows differ and a sample of them is in the bytes of the previous exporter, the sources are summed
+//! once more in these bytes, and buckets that agree then need no recheck.
+//!
 //! **Recheck.** For buckets that differ, rows and lines are collected by key and compared one by one, in slices of
 //! bounded size: several buckets, or a part of the rows of one bucket, even of one key. Memory depends on neither the
 //! history, nor the number of differences, nor how many lines share a key; the lake is read once for each slice.
@@ -32,11 +35,13 @@
 //! day-file was deleted and the state of the daemon can be read, its row counts as orphaned. A clock set back between a
 //! row and the rewriting of its source can make a genuine row look altered.
 
+mod collect;
 mod compare;
 mod day_file;
 mod days;
 mod describe;
 mod diagnose;
+mod dialect;
 mod elsewhere;
 pub mod error;
 mod findings;
@@ -46,6 +51,7 @@ mod parts_made;
 mod recheck;
 mod result;
 mod rows;
+mod sought;
 mod sums;
 mod tally;
 
@@ -75,7 +81,7 @@ use rows::{Group, Slice};
 use tally::{Kind, Tally};
 
 /// Default maximum number of differing rows in memory, both sides together.
-pub const ROWS_HELD_MAX: u64 = 200_000;
+pub const ROWS_HELD_MAX: u64 = 80_000;
 
 /// Lines of the export between two progress reports.
 const LINES_PER_STEP: u64 = 1_024;
@@ -170,6 +176,7 @@ pub fn verify_knowing(
     let reading = PairReading {
         orders: &orders,
         selection: RowSelection::AllThenOverruled,
+        other_dialect: None,
         synthesis: Synthesis {
             dialect: Dialect::Native,
             include_partial: false,
@@ -250,6 +257,7 @@ impl Verification<'_> {
             true => expected.all.without_absent(&expected.out, &existing.out),
             false => expected.all.clone(),
         };
+        let due = self.settle_other_dialect(due, &existing.all, steps)?;
         for group in due.differing(&existing.all, self.options.rows_held_max) {
             self.recheck(&group, steps)?;
         }

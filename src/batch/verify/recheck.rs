@@ -1,31 +1,33 @@
 //! Collects rows and lines of the keys in one slice of the differing rows, rereads them until the differences have been
 //! stable for long enough, and explains these. Memory is proportional to the rows in the slice, not to the history.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::batch::overruled::Overruled;
-use crate::batch::pair::{BatchVerdict, JudgedLine, LakeReader, PairReading, read_pair};
-use crate::batch::verify::compare::{KeyRows, LineFact, Signature, Unmatched};
+use crate::batch::pair::{LakeReader, PairReadError, PairReading, PairTotals};
+use crate::batch::parts::read_in_order;
+use crate::batch::verify::collect::{CollectedLines, LineCollector};
+use crate::batch::verify::compare::{KeyRows, LineFact, Signature};
 use crate::batch::verify::day_file::Now;
 use crate::batch::verify::diagnose::Diagnosis;
 use crate::batch::verify::error::VerifyError;
 use crate::batch::verify::rows::{ExportLine, ExportReader, RowFact, Slice};
+use crate::batch::verify::sought::Sought;
 use crate::batch::verify::tally::{Explanation, Tally};
 use crate::batch::verify::{Steps, VerifyOptions};
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::stat_day_file;
+use crate::pair::verdict::VerdictKind;
 use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::map_in_order::map_in_order;
 use crate::platform::root_lock;
 use crate::platform::storage::{FileKind, FileStat};
 use crate::record::keys::LocalRowKey;
-use crate::record::row::digest_without_stamps;
 
 /// The first pause between two reads; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -109,6 +111,12 @@ impl<'a> Recheck<'a> {
         let mut since: HashMap<LocalRowKey, Since> = HashMap::new();
         let mut pause = FIRST_PAUSE.min(patience);
         let mut changes = false;
+        if !root_lock::is_held(&self.lake.root) {
+            changes = self.reread()?;
+            if !changes {
+                return Ok(Vec::new());
+            }
+        }
         loop {
             self.update_differences(&mut since);
             let is_stable = |key: &LocalRowKey| {
@@ -128,15 +136,21 @@ impl<'a> Recheck<'a> {
                 thread::sleep(pause);
                 pause = (pause * 2).min(patience);
             }
-            // Sources first: every line was there before its row.
-            changes = self.read_sources(&mut Steps::silent())?;
-            changes |= self.read_export()?;
-            // A row read just now may belong to a line that is newer than the sources' last read.
-            changes |= self.read_sources(&mut Steps::silent())?;
+            changes = self.reread()?;
             if !is_served && !changes {
                 return Ok(Vec::new());
             }
         }
+    }
+
+    /// Reads what is new. Returns whether there was anything.
+    fn reread(&mut self) -> Result<bool, VerifyError> {
+        // Sources first: every line was there before its row.
+        let mut changes = self.read_sources(&mut Steps::silent())?;
+        changes |= self.read_export()?;
+        // A row read just now may belong to a line that is newer than the sources' last read.
+        changes |= self.read_sources(&mut Steps::silent())?;
+        Ok(changes)
     }
 
     fn update_differences(&mut self, since: &mut HashMap<LocalRowKey, Since>) {
@@ -157,17 +171,22 @@ impl<'a> Recheck<'a> {
     /// Reads new rows. Returns whether there were any.
     fn read_export(&mut self) -> Result<bool, VerifyError> {
         let (keys, slice, narrowed) = (&mut self.keys, self.slice, self.narrowed);
-        self.export.read_appended(&mut |offset, bytes, line| {
-            let ExportLine::Row(row) = line else { return };
+        let map = |offset: u64, bytes: &[u8], line: ExportLine<'_>| match line {
+            ExportLine::Row(row) if slice.has_key(row.key) => {
+                let in_slice = slice.has_digest(row.digest);
+                Some((row.key, in_slice.then(|| RowFact::new(offset, &row, bytes))))
+            }
+            _ => None,
+        };
+        self.export.read_appended(&map, &mut |_, (key, row)| {
             let facts = match narrowed {
-                true => keys.get_mut(&row.key),
-                false if slice.has_key(row.key) => Some(keys.entry(row.key).or_default()),
-                false => None,
+                true => keys.get_mut(&key),
+                false => Some(keys.entry(key).or_default()),
             };
             let Some(facts) = facts else { return };
             facts.rows_total += 1;
-            if slice.has_digest(row.digest) {
-                facts.push_row(RowFact::new(offset, &row, bytes));
+            if let Some(row) = row {
+                facts.push_row(row);
             }
         })
     }
@@ -181,7 +200,8 @@ impl<'a> Recheck<'a> {
         })?;
         let mut changed = Vec::new();
         let mut gone = std::mem::take(&mut self.stats);
-        for pair in walked.day_files {
+        let pairs = walked.day_files.into_iter();
+        for pair in pairs.filter(|pair| self.slice.may_have_keys_of(pair)) {
             let pair = Arc::new(pair);
             let now = self.stat_pair(&pair);
             let before = gone.remove(&pair);
@@ -201,11 +221,35 @@ impl<'a> Recheck<'a> {
         let any = !changed.is_empty() || !gone.is_empty();
         let total_bytes = changed.iter().map(|(pair, _)| self.len_bytes(pair)).sum();
         let mut done_bytes = 0;
-        for (pair, _) in &changed {
-            self.read_pair(pair)?;
-            done_bytes += self.len_bytes(pair);
-            steps.step("rechecking", done_bytes, total_bytes);
-        }
+        let lens: Vec<u64> = (changed.iter())
+            .map(|(pair, _)| self.len_bytes(pair))
+            .collect();
+        let reader = LineCollector {
+            lake: self.lake,
+            reading: self.reading,
+            slice: self.slice,
+            with_overruled: self.without_overruled,
+        };
+        let mut pairs = changed.iter().map(|(pair, _)| pair).zip(lens);
+        let mut touched = BTreeSet::new();
+        let read = |(pair, _): &(Arc<PairPath>, bool),
+                    send: &mut dyn FnMut(CollectedLines) -> bool| {
+            reader.collect(pair, send);
+        };
+        read_in_order(&changed, &read, &mut |part: CollectedLines| {
+            for (key, line, digest) in part.lines {
+                self.add_line(key, line, digest, &mut touched);
+            }
+            let Some((read, overruled)) = part.end else {
+                return Ok(());
+            };
+            if let Some((pair, len_bytes)) = pairs.next() {
+                self.end_pair(pair, read, &overruled, std::mem::take(&mut touched))?;
+                done_bytes += len_bytes;
+                steps.step("rechecking", done_bytes, total_bytes);
+            }
+            Ok(())
+        })?;
         Ok(any)
     }
 
@@ -220,38 +264,36 @@ impl<'a> Recheck<'a> {
             .map(|stream| stat_day_file(self.lake.storage, &self.lake.root, stream, pair).ok())
     }
 
-    fn read_pair(&mut self, pair: &Arc<PairPath>) -> Result<(), VerifyError> {
-        let name = pair.file_name();
-        let (keys, slice, narrowed) = (&mut self.keys, self.slice, self.narrowed);
-        let without_overruled = self.without_overruled;
-        let mut overruled = Overruled::default();
-        let mut touched = BTreeSet::new();
-        let read = read_pair(self.lake, pair, self.reading, &mut |line| {
-            if without_overruled {
-                overruled.add(line);
+    fn add_line(
+        &mut self,
+        key: LocalRowKey,
+        line: LineFact,
+        digest: Option<u128>,
+        touched: &mut BTreeSet<LocalRowKey>,
+    ) {
+        let is_exported = line.verdict == VerdictKind::Exported;
+        let facts = match is_exported && !self.narrowed {
+            true => Some(self.keys.entry(key).or_default()),
+            false => self.keys.get_mut(&key),
+        };
+        if let Some(facts) = facts {
+            facts.push_line(line, digest);
+            if self.without_overruled {
+                touched.insert(key);
             }
-            let Some(run) = line.run else {
-                return ControlFlow::Continue(());
-            };
-            let key = LocalRowKey::from_scored(&name, run);
-            let facts = match line.verdict {
-                BatchVerdict::Exported if !narrowed && slice.has_key(key) => {
-                    Some(keys.entry(key).or_default())
-                }
-                _ => keys.get_mut(&key),
-            };
-            if let Some(facts) = facts {
-                let digest = row_digest(line).filter(|digest| slice.has_digest(*digest));
-                facts.push_line(line_fact(pair, line), digest);
-                if without_overruled {
-                    touched.insert(key);
-                }
-            }
-            ControlFlow::Continue(())
-        });
+        }
+    }
+
+    fn end_pair(
+        &mut self,
+        pair: &Arc<PairPath>,
+        read: Result<PairTotals, PairReadError>,
+        overruled: &HashSet<u64>,
+        touched: BTreeSet<LocalRowKey>,
+    ) -> Result<(), VerifyError> {
         for key in touched {
-            if let Some(facts) = keys.get_mut(&key) {
-                facts.mark_dispensable(pair, &overruled.lines, slice.group.parts == 1);
+            if let Some(facts) = self.keys.get_mut(&key) {
+                facts.mark_dispensable(pair, overruled, self.slice.group.parts == 1);
             }
         }
         match read {
@@ -270,37 +312,38 @@ impl<'a> Recheck<'a> {
         &self,
         on_key: &mut dyn FnMut(LocalRowKey, AddToTally<'_>) -> Result<(), VerifyError>,
     ) -> Result<u64, VerifyError> {
-        let mut diagnosis = Diagnosis::default();
-        let left: Vec<(LocalRowKey, &KeyRows, Unmatched)> = (self.keys.iter())
-            .map(|(key, facts)| (*key, facts, facts.unmatched()))
-            .collect();
-        for (key, facts, left) in &left {
-            diagnosis.add_key(*key);
-            for row in &left.rows {
-                diagnosis.add_row(*key, &facts.rows[row.at]);
-            }
+        let unmatched = || (self.keys.iter()).map(|(key, facts)| (*key, facts, facts.unmatched()));
+        let keys: Vec<LocalRowKey> = self.keys.keys().copied().collect();
+        let rows = unmatched().map(|(_, _, left)| left.rows.len()).sum();
+        let mut sought = Vec::with_capacity(rows);
+        for (key, facts, left) in unmatched() {
+            sought.extend(left.rows.iter().map(|row| (key, &facts.rows[row.at])));
         }
-        self.diagnose(&mut diagnosis)?;
+        let sought = Sought::new(keys, sought);
+        let mut diagnosis = Diagnosis::new(&sought);
+        self.diagnose(&sought, &mut diagnosis)?;
         let is_whole = self.slice.group.parts == 1;
         let mut first_row = 0;
-        for (key, facts, left) in &left {
+        for (key, facts, left) in unmatched() {
             let rows = first_row..first_row + left.rows.len();
             first_row = rows.end;
             let explanations: Vec<Explanation> =
                 rows.map(|row| diagnosis.explanation(row)).collect();
             let lines = left.lines.iter().map(|line| &facts.lines[*line].1);
-            let settling: Vec<bool> = lines
-                .map(|line| diagnosis.is_settling(*key, line))
-                .collect();
-            on_key(*key, &|tally| {
-                tally.add(facts, left, &explanations, &settling, is_whole);
+            let settling: Vec<bool> = lines.map(|line| diagnosis.is_settling(key, line)).collect();
+            on_key(key, &|tally| {
+                tally.add(facts, &left, &explanations, &settling, is_whole);
             })?;
         }
-        Ok(diagnosis.rows_made())
+        Ok(diagnosis.rows_made)
     }
 
     /// Reads the pairs of all lines of the remaining keys.
-    fn diagnose(&self, diagnosis: &mut Diagnosis<'_>) -> Result<(), VerifyError> {
+    fn diagnose(
+        &self,
+        sought: &Sought<'_>,
+        diagnosis: &mut Diagnosis<'_>,
+    ) -> Result<(), VerifyError> {
         let now = Now {
             wall_ms: HostClock::new().wall_ms(),
             settle: self.options.settle,
@@ -313,14 +356,24 @@ impl<'a> Recheck<'a> {
             }
         }
         let max_line_bytes = self.options.max_line_bytes;
-        for (pair, lines) in by_pair {
-            let read = diagnosis.read_pair(self.lake, pair, max_line_bytes, now, &lines);
-            read.map_err(|source| VerifyError::Examine {
-                pair: pair.to_string(),
-                source,
-            })?;
-        }
-        Ok(())
+        let mut pairs = by_pair.into_iter();
+        map_in_order(
+            diagnosis,
+            |_| Ok(pairs.next()),
+            |_| false,
+            |(pair, lines)| {
+                let read = sought.read_pair(self.lake, pair, max_line_bytes, now, &lines);
+                (pair, lines, read)
+            },
+            |diagnosis, (pair, lines, read)| {
+                let notes = read.map_err(|source| VerifyError::Examine {
+                    pair: pair.to_string(),
+                    source,
+                })?;
+                diagnosis.add_pair(pair, notes, &lines);
+                Ok(())
+            },
+        )
     }
 }
 
@@ -329,20 +382,4 @@ fn is_link(stats: &PairStat) -> bool {
         .iter()
         .flatten()
         .any(|stat| stat.kind == FileKind::Link)
-}
-
-/// Returns the digest of the line's row, if it has one.
-fn row_digest(line: &JudgedLine<'_>) -> Option<u128> {
-    let digest = || digest_without_stamps(line.row).expect("our own rows are JSON");
-    (line.verdict == BatchVerdict::Exported).then(digest)
-}
-
-fn line_fact(pair: &Arc<PairPath>, line: &JudgedLine<'_>) -> LineFact {
-    LineFact {
-        pair: Arc::clone(pair),
-        span: line.span,
-        index: line.index.unwrap_or_default(),
-        verdict: line.verdict.kind(),
-        is_dispensable: false,
-    }
 }

@@ -80,10 +80,10 @@ pub struct VerifyResult {
 }
 
 impl VerifyResult {
-    /// Returns whether some rows differ for a reason that breaks no promise; they differ until a rebuild.
+    /// Returns whether the sources of some rows changed after these were written; they differ until a rebuild.
     #[must_use]
     pub fn has_exceptions(&self) -> bool {
-        let settled = [self.superseded, self.rewritten, self.other_dialect];
+        let settled = [self.superseded, self.rewritten];
         let contradicted = self.contradicted.saturating_sub(self.overruled);
         let refused = [contradicted, self.refused_now, self.orphaned];
         settled.iter().chain(&refused).any(|count| *count > 0)

@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use crate::batch::line_reader::{LineReader, Source};
 use crate::batch::pair::MAX_LINE_BYTES;
+use crate::batch::verify::dialect::DifferingBuckets;
 use crate::batch::verify::error::VerifyError;
+use crate::lake::path::PairPath;
 use crate::platform::storage::{Storage, StorageFile};
 use crate::record::firewall::ACCEPTED;
 use crate::record::keys::LocalRowKey;
 use crate::record::row::{RowError, RowParts, RowSummary, parts, summary};
 use crate::record::timestamp::stamp;
+use crate::store::export::{RowBlock, RowBlocks, map_blocks};
 
 /// One line of the export.
 #[derive(Debug)]
@@ -42,7 +45,7 @@ pub(super) struct RowFact {
     pub parts: Option<RowParts>,
     pub index: Option<u64>,
     /// The category as an index into [`ACCEPTED`].
-    pub category: Option<usize>,
+    pub category: Option<u8>,
     /// The beginning of the last row's timestamp; `None` if that is not RFC 3339 in UTC.
     pub created_at: Option<[u8; STAMP_BYTES]>,
 }
@@ -56,7 +59,7 @@ impl RowFact {
             digest: row.digest,
             parts: parts(bytes),
             index: row.index,
-            category: (ACCEPTED.iter()).position(|category| *category == row.quality_score),
+            category: category_number(|known| row.quality_score == known),
             created_at: utc_stamp(row.created_at.as_bytes()),
         }
     }
@@ -75,6 +78,14 @@ impl RowFact {
         self.created_at
             .is_none_or(|created| stamp(changed_ms).as_bytes() >= &created[..])
     }
+}
+
+/// Returns the index in [`ACCEPTED`] of the category that `is` true of.
+pub(super) fn category_number(is: impl Fn(&str) -> bool) -> Option<u8> {
+    (0..)
+        .zip(ACCEPTED)
+        .find(|(_, known)| is(known))
+        .map(|(number, _)| number)
 }
 
 /// Returns the timestamp in a fixed size that sorts as its text does.
@@ -117,11 +128,12 @@ impl<'s> ExportReader<'s> {
         }
     }
 
-    /// Calls `visit` with the offset, the bytes and the content of each complete line since the last call. Returns
-    /// whether there was any.
-    pub(super) fn read_appended(
+    /// Calls `map` on several threads with the offset, the bytes and the content of each complete line since the last call,
+    /// and `visit` on this thread with the offset and what `map` made, in order. Returns whether there was any line.
+    pub(super) fn read_appended<T: Send>(
         &mut self,
-        visit: &mut dyn FnMut(u64, &[u8], ExportLine<'_>),
+        map: &(impl Fn(u64, &[u8], ExportLine<'_>) -> Option<T> + Sync),
+        visit: &mut dyn FnMut(u64, T),
     ) -> Result<bool, VerifyError> {
         let Some(file) = self.open().map_err(|source| self.error(source))? else {
             return Ok(false);
@@ -134,24 +146,35 @@ impl<'s> ExportReader<'s> {
             });
         }
         self.identity = Some(identity);
-        let source = Source::File(file);
         let (from, max_bytes) = (self.offset, self.max_row_bytes);
-        let mut lines = LineReader::new(&source, stat.len_bytes, max_bytes).starting_at(from);
-        self.torn_bytes = 0;
-        while let Some(line) = lines.next_line().map_err(|source| self.error(source))? {
-            let end = line.span.offset + line.span.len_bytes;
-            if end >= stat.len_bytes {
-                self.torn_bytes = line.span.len_bytes;
-                break;
-            }
-            let bytes = line.bytes.unwrap_or_default();
-            let row = match line.bytes {
-                Some(bytes) => read_row(bytes),
-                None => ExportLine::Unreadable(RowError::TooLong { max_bytes }),
+        let mut blocks = RowBlocks::new(&*file, from, stat.len_bytes, max_bytes);
+        let map_block = |block: &RowBlock| {
+            let mut mapped = Vec::new();
+            let mut add = |offset: u64, bytes: &[u8], line: ExportLine<'_>| {
+                mapped.extend(map(offset, bytes, line).map(|made| (offset, made)));
             };
-            visit(line.span.offset, bytes, row);
-            self.offset = end + 1;
-        }
+            let too_long = || ExportLine::Unreadable(RowError::TooLong { max_bytes });
+            block.for_each(|offset, bytes| match bytes.len() > max_bytes {
+                true => add(offset, &[], too_long()),
+                false => add(offset, bytes, read_row(bytes)),
+            });
+            if block.rows.is_none() {
+                add(block.offset, &[], too_long());
+            }
+            mapped
+        };
+        map_blocks(
+            &mut blocks,
+            map_block,
+            |source| self.error(source),
+            |_, mapped| {
+                mapped
+                    .into_iter()
+                    .for_each(|(offset, made)| visit(offset, made));
+                Ok(())
+            },
+        )?;
+        (self.offset, self.torn_bytes) = blocks.position();
         Ok(self.offset > from)
     }
 
@@ -205,33 +228,68 @@ fn read_row(row: &[u8]) -> ExportLine<'_> {
     }
 }
 
+/// What is summed of a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowSum {
+    pub key: LocalRowKey,
+    pub digest: u128,
+}
+
+impl From<&RowSummary<'_>> for RowSum {
+    fn from(row: &RowSummary<'_>) -> RowSum {
+        RowSum {
+            key: row.key,
+            digest: row.digest,
+        }
+    }
+}
+
+impl RowSum {
+    /// Reads a row that was just made.
+    pub(super) fn of(row: &[u8]) -> RowSum {
+        RowSum::from(&summary(row).expect("a row that was just made can be read"))
+    }
+
+    /// Reads rows that were just made.
+    pub(super) fn of_all(rows: &[u8]) -> Vec<RowSum> {
+        let rows = rows.split_inclusive(|byte| *byte == b'\n');
+        rows.map(RowSum::of).collect()
+    }
+
+    pub(super) fn bucket(self) -> usize {
+        bucket_of(self.key)
+    }
+}
+
 /// The number of rows and the sum of their digests per bucket, independent of the order of rows.
 #[derive(Debug, Clone)]
 pub(super) struct Sums(Vec<(u64, u128)>);
 
-/// Number of buckets. All rows of a key are in one bucket.
-pub(super) const BUCKETS: usize = 4_096;
+/// Number of bits at the beginning of a key that number its bucket.
+const BUCKET_BITS: u32 = 14;
+/// Number of buckets. All rows of a key are in one bucket, and a bucket has rows of one group of day-file names.
+pub(super) const BUCKETS: usize = 1 << BUCKET_BITS;
 
 impl Sums {
     pub(super) fn new() -> Sums {
         Sums(vec![(0, 0); BUCKETS])
     }
 
-    pub(super) fn add(&mut self, row: &RowSummary<'_>) {
+    pub(super) fn add(&mut self, row: RowSum) {
         let (count, sum) = &mut self.0[bucket_of(row.key)];
         *count += 1;
         *sum = sum.wrapping_add(row.digest);
     }
 
     /// Adds a row by its key alone.
-    pub(super) fn add_key(&mut self, row: &RowSummary<'_>) {
+    pub(super) fn add_key(&mut self, row: RowSum) {
         let (count, sum) = &mut self.0[bucket_of(row.key)];
         *count += 1;
         *sum = sum.wrapping_add(row.key.0);
     }
 
     /// Removes a row that [`Sums::add_key`] added.
-    pub(super) fn remove_key(&mut self, row: &RowSummary<'_>) {
+    pub(super) fn remove_key(&mut self, row: RowSum) {
         let (count, sum) = &mut self.0[bucket_of(row.key)];
         *count = count.saturating_sub(1);
         *sum = sum.wrapping_sub(row.key.0);
@@ -253,6 +311,24 @@ impl Sums {
     /// Returns the total number of rows.
     pub(super) fn rows(&self) -> u64 {
         self.0.iter().map(|(count, _)| count).sum()
+    }
+
+    /// Returns the buckets that differ.
+    pub(super) fn differing_buckets(&self, other: &Sums) -> DifferingBuckets {
+        let both = self.0.iter().zip(&other.0);
+        let rows = both.clone().filter(|(ours, theirs)| ours != theirs);
+        DifferingBuckets {
+            buckets: both.map(|(ours, theirs)| ours != theirs).collect(),
+            rows: rows.map(|(ours, theirs)| ours.0 + theirs.0).sum(),
+        }
+    }
+
+    /// Returns the sums with those of `other` in some buckets.
+    pub(super) fn replaced_in(mut self, buckets: &[bool], other: &Sums) -> Sums {
+        let both = self.0.iter_mut().zip(&other.0).zip(buckets);
+        both.filter(|(_, replaced)| **replaced)
+            .for_each(|((ours, theirs), _)| *ours = *theirs);
+        self
     }
 
     /// Returns the buckets that differ, in groups of at most `rows_max` rows, both sides together. A larger bucket is a
@@ -304,6 +380,13 @@ impl Slice<'_> {
         self.group.buckets[bucket_of(key)]
     }
 
+    /// Returns whether a pair may have keys of the group.
+    pub(super) fn may_have_keys_of(&self, pair: &PairPath) -> bool {
+        const BUCKETS_OF_NAME: usize = BUCKETS >> LocalRowKey::GROUP_BITS;
+        let first = LocalRowKey::group_of(&pair.file_name()) * BUCKETS_OF_NAME;
+        self.group.buckets[first..first + BUCKETS_OF_NAME].contains(&true)
+    }
+
     /// Returns whether a row of such a key is in the part: equal rows are in the same one.
     pub(super) fn has_digest(&self, digest: u128) -> bool {
         digest % u128::from(self.group.parts) == u128::from(self.part)
@@ -311,7 +394,7 @@ impl Slice<'_> {
 }
 
 fn bucket_of(key: LocalRowKey) -> usize {
-    (key.0 % BUCKETS as u128) as usize
+    (key.0 >> (u128::BITS - BUCKET_BITS)) as usize
 }
 
 #[cfg(test)]
@@ -329,7 +412,7 @@ mod tests {
     fn summed(rows: &[String]) -> Sums {
         let mut sums = Sums::new();
         for row in rows {
-            sums.add(&summary(row.as_bytes()).unwrap());
+            sums.add(RowSum::from(&summary(row.as_bytes()).unwrap()));
         }
         sums
     }
@@ -374,10 +457,13 @@ mod tests {
         assert!(export.max_row_bytes > 12 * MAX_LINE_BYTES);
         export.max_row_bytes = 1_000;
         let mut lengths = Vec::new();
-        let any = export.read_appended(&mut |_, bytes, line| {
-            let is_long = matches!(line, ExportLine::Unreadable(RowError::TooLong { .. }));
-            lengths.push((bytes.len(), is_long));
-        });
+        let any = export.read_appended(
+            &|_, bytes, line| {
+                let is_long = matches!(line, ExportLine::Unreadable(RowError::TooLong { .. }));
+                Some((bytes.len(), is_long))
+            },
+            &mut |_, length| lengths.push(length),
+        );
         assert!(any.unwrap());
         assert_eq!(lengths, [(0, true), (row(1, "accepted").len() - 1, false)]);
     }
@@ -419,16 +505,16 @@ mod tests {
         let read = |export: &mut ExportReader<'_>| {
             let mut seen = Vec::new();
             export
-                .read_appended(&mut |offset, _, line| {
-                    seen.push((
-                        offset,
-                        match line {
+                .read_appended(
+                    &|_, _, line| {
+                        Some(match line {
                             ExportLine::Row(_) => "row",
                             ExportLine::Forbidden(_) => "forbidden",
                             ExportLine::Unreadable(_) => "unreadable",
-                        },
-                    ));
-                })
+                        })
+                    },
+                    &mut |offset, what| seen.push((offset, what)),
+                )
                 .map(|_| seen)
         };
         assert_eq!(read(&mut export).unwrap(), []);

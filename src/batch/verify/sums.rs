@@ -1,14 +1,16 @@
 //! The first pass of a verification: sums the rows of the sources and of the export.
 
-use crate::batch::parts::for_each_pair;
+use crate::batch::overruled::PairRuns;
+use crate::batch::pair::{PairReadError, PairTotals};
+use crate::batch::parts::{PairRows, for_each_pair_mapped};
 use crate::batch::verify::error::VerifyError;
 use crate::batch::verify::ledger::{Ledger, Standing};
-use crate::batch::verify::rows::{ExportLine, ExportReader, Sums};
+use crate::batch::verify::rows::{ExportLine, ExportReader, RowSum, Sums};
 use crate::batch::verify::tally::Kind;
 use crate::batch::verify::{LINES_PER_STEP, Steps, Verification, export_bytes};
-use crate::lake::path::export_path;
+use crate::lake::path::{PairPath, export_path};
 use crate::lake::walk::pair_bytes;
-use crate::record::row::summary;
+use crate::record::row::RowError;
 
 /// The rows of the batch or of the export, summed.
 pub(super) struct SideSums {
@@ -27,6 +29,36 @@ impl SideSums {
             out: Sums::new(),
         }
     }
+}
+
+/// A part of a pair's rows, summed.
+struct SummedPart<'p> {
+    pair: &'p PairPath,
+    rows: Vec<RowSum>,
+    overruled: Vec<RowSum>,
+    runs: PairRuns,
+    end: Option<Result<PairTotals, PairReadError>>,
+}
+
+impl<'p> SummedPart<'p> {
+    fn of(part: PairRows<'p>) -> Self {
+        Self {
+            pair: part.pair,
+            rows: RowSum::of_all(&part.rows),
+            overruled: RowSum::of_all(&part.overruled),
+            runs: part.runs,
+            end: part.end,
+        }
+    }
+}
+
+/// What is summed of a line of the export.
+enum Summed {
+    /// A row, and its run with the pair that refuses it, if one does.
+    Row(RowSum, Standing, Option<(String, u32)>),
+    /// A row of this category.
+    Forbidden(String),
+    Unreadable(RowError),
 }
 
 impl Verification<'_> {
@@ -48,19 +80,17 @@ impl Verification<'_> {
         let mut done_bytes = 0;
         let (skipped, result) = (&mut self.skipped, &mut self.result);
         let elsewhere = &mut self.elsewhere;
-        for_each_pair(self.lake, &pairs, &self.reading, &mut |part| {
-            for row in part.rows.split_inclusive(|byte| *byte == b'\n') {
-                let row = summary(row).expect("a row that was just made can be read");
-                sums.all.add(&row);
-                sums.effective.add_key(&row);
+        for_each_pair_mapped(lake, &pairs, &self.reading, &SummedPart::of, &mut |part| {
+            for row in part.rows {
+                sums.all.add(row);
+                sums.effective.add_key(row);
             }
             if !part.runs.is_empty() {
                 elsewhere.add(part.pair, part.runs);
             }
-            for row in part.overruled.split_inclusive(|byte| *byte == b'\n') {
-                let row = summary(row).expect("a row that was just made can be read");
-                sums.effective.remove_key(&row);
-                sums.out.add(&row);
+            for row in part.overruled {
+                sums.effective.remove_key(row);
+                sums.out.add(row);
             }
             match part.end {
                 None => return Ok(()),
@@ -88,15 +118,33 @@ impl Verification<'_> {
         let total_bytes = sources_bytes + export_bytes(self.lake);
         let mut lines = 0_u64;
         let mut export = ExportReader::new(self.lake.storage, &path, self.options.max_line_bytes);
-        export.read_appended(&mut |offset, bytes, line| {
+        // Its refused runs are complete, and its rejected ones are found here.
+        let mut elsewhere = std::mem::take(&mut self.elsewhere);
+        let orders = self.reading.orders;
+        let map = |offset: u64, bytes: &[u8], line: ExportLine<'_>| {
+            Some(match line {
+                ExportLine::Row(row) => {
+                    let standing = ledger.standing(orders, offset, bytes);
+                    let rejected = match standing {
+                        Standing::Effective => elsewhere.refusal_of(bytes),
+                        _ => None,
+                    };
+                    Summed::Row(RowSum::from(&row), standing, rejected)
+                }
+                ExportLine::Forbidden(row) => Summed::Forbidden(row.quality_score.into_owned()),
+                ExportLine::Unreadable(fault) => Summed::Unreadable(fault),
+            })
+        };
+        let mut rejected_runs = Vec::new();
+        export.read_appended(&map, &mut |offset, line| {
             lines += 1;
             if lines.is_multiple_of(LINES_PER_STEP) {
                 steps.step("verifying", sources_bytes + offset, total_bytes);
             }
             let at = format_args!("at byte {offset} of {}", path.display());
             match line {
-                ExportLine::Row(row) => {
-                    match ledger.standing(self.reading.orders, offset, bytes) {
+                Summed::Row(row, standing, rejected) => {
+                    match standing {
                         Standing::OrderedOut => {
                             self.result.ordered += 1;
                             return;
@@ -108,25 +156,24 @@ impl Verification<'_> {
                                 )
                             });
                         }
-                        Standing::Effective => {
-                            self.elsewhere.on_effective_row(bytes);
-                            sums.effective.add_key(&row);
-                        }
-                        Standing::Out => sums.out.add(&row),
+                        Standing::Effective => sums.effective.add_key(row),
+                        Standing::Out => sums.out.add(row),
                     }
-                    sums.all.add(&row);
+                    rejected_runs.extend(rejected);
+                    sums.all.add(row);
                 }
-                ExportLine::Forbidden(row) => self.fail_at(Kind::Forbidden, offset, || {
-                    let category = row.quality_score;
+                Summed::Forbidden(category) => self.fail_at(Kind::Forbidden, offset, || {
                     format!("forbidden: the row {at} has the quality_score {category:?}")
                 }),
-                ExportLine::Unreadable(fault) => {
-                    self.fail_at(Kind::Unreadable, offset, || {
-                        format!("unreadable: the line {at} is not a row: {fault}")
-                    });
-                }
+                Summed::Unreadable(fault) => self.fail_at(Kind::Unreadable, offset, || {
+                    format!("unreadable: the line {at} is not a row: {fault}")
+                }),
             }
         })?;
+        for (run_id, pair) in rejected_runs {
+            elsewhere.add_rejected(run_id, pair);
+        }
+        self.elsewhere = elsewhere;
         self.result.torn_bytes = export.torn_bytes;
         Ok(sums)
     }

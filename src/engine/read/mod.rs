@@ -188,7 +188,12 @@ fn join(
     };
     // Most rows are made of this evidence, and most of a row is its text, so the rows are hardly longer in sum.
     let rows = ctx.buffers.rows(lines.evidence.bytes().len());
-    advance(pair, &lines.evidence, &lines.scored, &facts, rows)
+    let mut outcome = advance(pair, &lines.evidence, &lines.scored, &facts, rows)?;
+    // All lines claimed rows that were there: outcomes that wait for the merge need no memory for rows.
+    if outcome.rows.is_empty() {
+        ctx.buffers.rows_shown(std::mem::take(&mut outcome.rows));
+    }
+    Ok(outcome)
 }
 
 /// Returns the read with its outcome, what is left to read, and the identities of the sources. The outcome is dropped

@@ -78,6 +78,19 @@ pub(super) fn is_native_escape(bytes: &[u8]) -> bool {
     }
 }
 
+/// Returns whether a line of JSON has an escape that the Go dialect writes and the native one never does.
+pub(crate) fn has_escape_of_go(line: &[u8]) -> bool {
+    memchr::memmem::find_iter(line, b"\\u").any(|at| {
+        let before = line[..at].iter().rev();
+        let is_escaped = before.take_while(|byte| **byte == b'\\').count() % 2 == 1;
+        let digits = line.get(at + 2..at + 6).unwrap_or_default();
+        !is_escaped
+            && [b"003c", b"003e", b"0026", b"2028", b"2029"]
+                .iter()
+                .any(|of_go| *of_go == digits)
+    })
+}
+
 /// Appends `text` as part of a JSON string, without quotes.
 pub(crate) fn escape(text: &str, dialect: Dialect, out: &mut Vec<u8>) {
     let mut rest = text.as_bytes();
@@ -154,6 +167,26 @@ fn write_escape(character: char, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use std::cell::Cell;
+
+    #[test]
+    fn escapes_of_the_go_dialect_are_recognized() {
+        for text in ["a<b", "&", "\u{2028}", "\\<", "\\\\>"] {
+            let mut written = Vec::new();
+            escape(text, Dialect::Go, &mut written);
+            assert!(has_escape_of_go(&written), "{text:?}");
+            written.clear();
+            escape(text, Dialect::Native, &mut written);
+            assert!(!has_escape_of_go(&written), "{text:?}");
+        }
+        for text in ["\\u003c", "\\\\u003c", "\u{1}", "u003c", "\u{1f}\\u2028"] {
+            for dialect in [Dialect::Native, Dialect::Go] {
+                let mut written = Vec::new();
+                escape(text, dialect, &mut written);
+                assert!(!has_escape_of_go(&written), "{text:?}");
+            }
+        }
+        assert!(!has_escape_of_go(br"\u00"));
+    }
 
     #[test]
     fn the_go_dialect_reads_each_byte_a_bounded_number_of_times() {

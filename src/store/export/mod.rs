@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod blocks;
 mod guard;
 pub(crate) mod mark;
 mod read;
@@ -26,13 +27,11 @@ use crate::store::row_buffer::Rows;
 /// Bytes before the durable length that its mark covers.
 const MARK_TAIL_LEN: u64 = 4_096;
 
+pub use blocks::{RowBlock, RowBlocks, map_blocks};
 use guard::Scrubber;
 pub use mark::{ExportFingerprint, ExportMark, ScrubState};
 pub use read::{row_at, rows_between, short_row_at, whole_lines_len};
 pub use segments::{SEGMENT_BYTES, Segment, Segments};
-
-/// Rows between two progress reports during a full scan.
-pub(crate) const ROWS_PER_STEP: u64 = 1_024;
 
 /// Returns what an append-only file is called in messages.
 fn role_of(path: &Path) -> &'static str {

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::platform::storage::{StorageFile, read_full_at};
-use crate::store::export::{Export, ExportError};
+use crate::store::export::{Export, ExportError, RowBlock, RowBlocks, map_blocks};
 
 /// Bytes per read during a full scan of the export.
 const SCAN_LEN: usize = 1 << 20;
@@ -24,6 +24,26 @@ impl Export {
             read_full_at(&*self.file, chunk, at).map_err(|source| self.io_error(source).into())
         };
         for_each_row_from(0, read, visit)
+    }
+
+    /// Maps the whole rows, many at a time, on several threads, and calls `visit` on this thread with them and what was made
+    /// of them, in order. Returns the offset after the last one.
+    ///
+    /// # Errors
+    /// [`ExportError::Io`], or the error of `visit`.
+    pub fn map_rows<T: Send, E: From<ExportError>>(
+        &self,
+        map: impl Fn(&RowBlock) -> T + Sync,
+        visit: impl FnMut(&RowBlock, T) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let mut blocks = RowBlocks::new(&*self.file, 0, self.len_bytes(), usize::MAX);
+        map_blocks(
+            &mut blocks,
+            map,
+            |source| self.io_error(source).into(),
+            visit,
+        )?;
+        Ok(blocks.position().0)
     }
 
     /// Reads `buf.len()` bytes at `offset`; fewer only at the end.
