@@ -11,6 +11,7 @@ use crate::daemon::event_loop::{EventLoop, Reloader, Shared, catch_up};
 use crate::daemon::inbox::Inbox;
 use crate::daemon::monitored_disk::MonitoredDisk;
 use crate::daemon::signals;
+use crate::daemon::watch::Inotify;
 use crate::daemon::watchdog::{Watchdog, Watched, while_recovering};
 use crate::engine::metrics::Metrics;
 use crate::engine::{Engine, EngineError, Setup};
@@ -98,6 +99,7 @@ pub fn run(
         heartbeat: Arc::default(),
         manager,
         clock: Arc::new(HostClock::new()),
+        event_source: Arc::new(Inotify),
     };
     let mut state_identity = None;
     let result = run_in(
@@ -199,10 +201,15 @@ fn open_engine(
     shared: &Shared,
     on_step: OnStep<'_>,
 ) -> Result<Option<Engine>, DaemonError> {
-    let disk = MonitoredDisk::recovering(Arc::clone(&shared.heartbeat), Arc::clone(&shared.inbox));
+    let setup = engine_setup(settings, root, Arc::clone(&shared.clock));
+    let disk = MonitoredDisk::recovering(
+        setup.storage,
+        Arc::clone(&shared.heartbeat),
+        Arc::clone(&shared.inbox),
+    );
     let setup = Setup {
         storage: Arc::new(disk.clone()),
-        ..engine_setup(settings, root, Arc::clone(&shared.clock) as _)
+        ..setup
     };
     let opened = while_recovering(&shared.heartbeat, &shared.manager, || {
         unless_panicked(|| Engine::open_with_progress(setup, on_step).map_err(DaemonError::Engine))
@@ -227,7 +234,7 @@ fn catch_up_once(
     shared: &Shared,
     on_step: OnStep<'_>,
 ) -> Result<(), DaemonError> {
-    let unreadable = catch_up(engine, root, &shared.clock, &shared.inbox, on_step)?;
+    let unreadable = catch_up(engine, root, &*shared.clock, &shared.inbox, on_step)?;
     // An entry that is not a regular file never becomes a day-file: nothing is left to do about it.
     if unreadable.directories > 0 || engine.has_unreadable_file() {
         return Err(DaemonError::Incomplete(unreadable.describe()));

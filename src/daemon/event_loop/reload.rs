@@ -8,7 +8,6 @@ use crate::daemon::event_loop::{EventLoop, millis};
 use crate::daemon::watch::WatchSetting;
 use crate::engine::{Engine, Reconfigure};
 use crate::lake::chunk::LineLimits;
-use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
 use crate::query::dead_letters::WithinLimit;
 
