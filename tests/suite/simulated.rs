@@ -1,7 +1,9 @@
 //! The whole daemon in a deterministic simulation: what a status promises, that everything is read in the end, and that
 //! the idle daemon is quiet, whatever is lost, late, full or broken around it.
 
-use crate::support::sim_daemon::simulate;
+use std::time::Duration;
+
+use crate::support::sim_daemon::{Profile, simulate, simulate_with};
 use crate::support::tools::number_from;
 
 /// Simulations in the ordinary run; the variables select the number and the seed of the first one.
@@ -22,6 +24,21 @@ fn a_simulated_daemon_keeps_its_promises() {
         starts += trace.starts;
     }
     println!("{turns} turns, {starts} starts");
+}
+
+/// A disk on which a scan takes longer than the pause between two scans, and few watches.
+#[test]
+fn a_daemon_whose_scans_are_slow_is_ready() {
+    let slow = |profile: &mut Profile| {
+        profile.call_ms = 40;
+        profile.limits.watches_max = 4;
+        profile.poll = Some(Duration::from_millis(200));
+    };
+    for seed in 0..10 {
+        // The test runner prints this only if the check fails.
+        println!("seed {seed}");
+        simulate_with(seed, slow);
+    }
 }
 
 #[test]

@@ -106,8 +106,12 @@ pub struct EventLoop {
     publish_at_ms: Option<u64>,
     caught_up: bool,
     /// Changes may have been missed until all directories have been listed. Periodic scans, which only make sure, do not
-    /// count as backlog.
+    /// count as backlog: on a slow disk the next one may be due before the last one has ended.
     is_reconciling: bool,
+    /// All directories have to be armed until then.
+    is_rearming: bool,
+    /// The full scan with this number has to end until then.
+    reconciling_scan: u64,
 }
 
 impl EventLoop {
@@ -165,6 +169,8 @@ impl EventLoop {
             publish_at_ms: None,
             caught_up: false,
             is_reconciling: true,
+            is_rearming: true,
+            reconciling_scan: 0,
             settings,
             storage,
         };
@@ -173,8 +179,9 @@ impl EventLoop {
         event_loop.within_limit = report_within_limit(&event_loop.engine, limit);
         event_loop.within_limit_as_of = malformed(&event_loop.engine);
         // Arming lists every directory, so an immediate full scan is needed only while polling.
-        if event_loop.watch.mode() == Mode::Events {
-            event_loop.full_scan_at_ms = now_ms + event_loop.full_scan_pause_ms();
+        match event_loop.watch.mode() {
+            Mode::Events => event_loop.full_scan_at_ms += event_loop.full_scan_pause_ms(),
+            Mode::Polling { .. } => event_loop.reconciling_scan = 1,
         }
         // Newest first: the days that grow are watched before readiness is notified.
         event_loop.arm(DIRECTORIES_AT_START);
@@ -290,8 +297,12 @@ impl EventLoop {
     /// Passes hints on to the watches and the engine, and applies a requested reload.
     fn receive(&mut self, pending: &PendingWork) {
         self.watch.apply(pending);
-        self.is_reconciling |= pending.rescan || pending.rearm || pending.root;
+        if pending.rearm || pending.root {
+            self.reconcile_by_arming();
+        }
         if pending.rescan {
+            self.is_reconciling = true;
+            self.reconciling_scan = self.full_scans + 1;
             self.engine.metrics().overflow();
             self.overflows = (self.overflows.0 + 1, Some(self.shared.clock.wall_ms()));
             tracing::warn!("inotify queue overflowed, rescanning all day-files");
@@ -303,6 +314,12 @@ impl EventLoop {
         for (stream, relative) in &pending.day_files {
             self.enqueue_hinted(*stream, relative);
         }
+    }
+
+    /// All directories were queued to be armed: changes may have been missed until this is done.
+    fn reconcile_by_arming(&mut self) {
+        self.is_reconciling = true;
+        self.is_rearming = true;
     }
 
     /// Runs what is due: timers, one pass, one slice of arming, one slice of the scans.

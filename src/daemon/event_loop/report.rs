@@ -45,9 +45,9 @@ impl EventLoop {
         );
     }
 
-    /// Logs the first time that no backlog is left.
+    /// Logs the first time that no backlog is left, apart from periodic scans.
     pub(super) fn update_caught_up(&mut self) {
-        if self.has_backlog() {
+        if self.engine.is_dirty() || self.is_rearming || !self.has_scanned(self.reconciling_scan) {
             return;
         }
         self.is_reconciling = false;

@@ -32,6 +32,7 @@ impl EventLoop {
     /// Arms the next directories and queues their day-files.
     pub(super) fn arm(&mut self, directories_max: usize) {
         let progress = self.watch.arm_next(directories_max);
+        self.is_rearming &= !progress.done;
         let is_urgent = progress.day_files.len() <= URGENT_DAY_FILES_MAX;
         for listing in progress.listings {
             if listing.is_empty.is_ok() && listing.dir.components().count() == DAY_DEPTH {
@@ -169,6 +170,11 @@ impl EventLoop {
             self.recent_scan_at_ms = self.shared.clock.monotonic_ms() + self.recent_scan_pause_ms();
         }
         Ok(())
+    }
+
+    /// Returns whether the full scan with this number has ended.
+    pub(super) fn has_scanned(&self, scan: u64) -> bool {
+        self.full_scans > scan || self.full_scans == scan && self.scanning.is_empty()
     }
 
     fn scan_directory(&mut self, stream: Stream, dir: &Path, is_full: bool) {

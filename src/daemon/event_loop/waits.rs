@@ -76,8 +76,7 @@ impl EventLoop {
 
     fn advance(&mut self, stage: &mut Stage) -> Result<(), EngineError> {
         if let Stage::Scanning(scan) = stage
-            && self.full_scans >= *scan
-            && (self.full_scans > *scan || self.scanning.is_empty())
+            && self.has_scanned(*scan)
         {
             *stage = Stage::Reading(self.unread_lengths());
         }
