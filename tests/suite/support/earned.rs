@@ -8,15 +8,26 @@ use super::naive::{Pairs, naive_batch, row_key};
 /// The number of rows by their keys.
 pub type Rows = BTreeMap<String, usize>;
 
-/// By pair: for each key, the maximum number of rows that it ever earned at once.
+/// The maximum of what the day-files ever earned.
 #[derive(Debug, Default)]
-pub struct Peaks(BTreeMap<String, Rows>);
+pub struct Peaks {
+    /// By pair: for each key, the maximum number of rows that it ever earned at once.
+    rows: BTreeMap<String, Rows>,
+    /// What was noted last.
+    last: Pairs,
+}
 
 impl Peaks {
     /// Records how many rows the day-files earn now.
     pub fn note(&mut self, pairs: &Pairs) {
-        for (pair, rows) in earned_by_pair(pairs) {
-            let peaks = self.0.entry(pair).or_default();
+        let changed = pairs
+            .iter()
+            .filter(|(name, files)| self.last.get(*name) != Some(*files));
+        let changed = changed.map(|(name, files)| (name.clone(), files.clone()));
+        let changed: Pairs = changed.collect();
+        self.last = pairs.clone();
+        for (pair, rows) in earned_by_pair(&changed) {
+            let peaks = self.rows.entry(pair).or_default();
             for (key, count) in rows {
                 let peak = peaks.entry(key).or_default();
                 *peak = (*peak).max(count);
@@ -28,7 +39,7 @@ impl Peaks {
     pub fn fault(&self, export: &[u8], pairs: &Pairs) -> Option<String> {
         let rows = rows_of(export);
         let missing = missing_row(&rows, pairs);
-        let peaks = sums(self.0.clone());
+        let peaks = sums(self.rows.clone());
         let excess = rows
             .iter()
             .find(|(key, count)| *count > peaks.get(*key).unwrap_or(&0));

@@ -284,7 +284,10 @@ impl Simulation {
         if process.has_pending() {
             return true;
         }
-        let outside = self.outside();
+        let mut outside = self.outside();
+        if outside.asks_now() {
+            return true;
+        }
         let now_ms = outside.now_ms();
         let next_ms = outside
             .next_ms()
@@ -405,6 +408,7 @@ impl Simulation {
             outside.now_ms() + outside.blind_ms + SLACK_MS
         };
         let mut difference = Some("nothing is checked".to_owned());
+        let mut compared = None;
         for steps in 1_u64.. {
             if difference.is_none() {
                 break;
@@ -420,8 +424,10 @@ impl Simulation {
                 .as_ref()
                 .is_some_and(|it| it.idle_until_ms().is_some());
             // A daemon whose scans take longer than their pause is never idle.
-            if is_idle || steps.is_multiple_of(64) {
+            let lengths = self.seen.each_ref().map(Vec::len);
+            if (is_idle || steps.is_multiple_of(64)) && compared != Some(lengths) {
                 difference = self.difference();
+                compared = Some(lengths);
             }
         }
     }

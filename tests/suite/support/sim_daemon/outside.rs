@@ -213,10 +213,10 @@ impl Outside {
 
     fn begin_action(&mut self) {
         match self.rng.u8(..40) {
-            0..12 => self.append(),
-            12 => self.complete(),
-            13 => self.take_away(),
-            14 => self.bring_back(),
+            0..10 => self.append(),
+            10 => self.complete(),
+            11..13 => self.take_away(),
+            13..15 => self.bring_back(),
             15 => self.copy(),
             16 => self.deny(),
             17 => self.permit(),
@@ -383,6 +383,15 @@ impl Outside {
         self.note("status?");
         let (reply, receiver) = channel();
         self.ask(EngineRequest::Snapshot(reply), Question::Status(receiver));
+    }
+
+    /// Asks for the status at a moment at which the daemon has nothing to do, now and then.
+    pub fn asks_now(&mut self) -> bool {
+        let asks = !self.is_done() && self.rng.u8(..3) == 0;
+        if asks {
+            self.ask_status();
+        }
+        asks
     }
 
     fn ask(&mut self, request: EngineRequest, question: Question) {
