@@ -14,6 +14,7 @@ mod profile;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use distilld::daemon::requests::Snapshot;
 use distilld::query::health::Health;
 use distilld::query::status::Status;
 use distilld::query::wait::WaitReport;
@@ -323,7 +324,7 @@ impl Simulation {
         for mut question in questions {
             let is_open = match &mut question {
                 Question::Status(reply) => match reply.try_recv() {
-                    Ok(snapshot) => self.check_status(&snapshot.status, process),
+                    Ok(snapshot) => self.check_status(&snapshot, process),
                     Err(error) => error == TryRecvError::Empty,
                 },
                 Question::Order(reply) => reply.try_recv() == Err(TryRecvError::Empty),
@@ -350,10 +351,11 @@ impl Simulation {
     }
 
     /// A status that says `fresh` is true.
-    fn check_status(&mut self, status: &Status, process: Option<&Process>) -> bool {
+    fn check_status(&mut self, snapshot: &Snapshot, process: Option<&Process>) -> bool {
+        let status = &snapshot.status;
         let taken = process.map_or((0, 0), Process::taken);
         let lag = status.lag.unwrap_or_default();
-        let promised = {
+        let (promised, lengths) = {
             let mut outside = self.outside();
             outside.note(format_args!("status: {status:?}"));
             let objective_ms = match lag.is_zero() {
@@ -362,17 +364,30 @@ impl Simulation {
             };
             let blind_ms = outside.blind_ms + SLACK_MS / 2 + objective_ms;
             let is_undisturbed = outside.disturbed_ms + blind_ms < taken.1;
-            outside.lake.promised(&Promise {
+            let promise = Promise {
                 moment: taken.0,
                 known_by_ms: taken.1.saturating_sub(objective_ms),
                 scanned_by_ms: match is_undisturbed {
                     true => taken.1.saturating_sub(blind_ms),
                     false => 0,
                 },
-            })
+            };
+            let lake = &outside.lake;
+            (lake.promised(&promise), lake.promised_lengths(&promise))
         };
         if status.health.verdict == Health::Fresh {
             self.check_rows(&promised, "the status says fresh, and");
+            for (path, stream, len) in lengths {
+                // The state may be on a disk that has just failed.
+                let Ok(pair) = snapshot.state.pair(&path) else {
+                    continue;
+                };
+                let read = pair.map_or(0, |pair| pair.checkpoint.source(stream).offset);
+                assert!(
+                    read >= len as u64,
+                    "the status says fresh, and {read} of {len} bytes are read of {path}, {stream:?}"
+                );
+            }
         }
         self.ready_status = Some(status.clone());
         false

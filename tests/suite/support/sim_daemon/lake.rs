@@ -6,6 +6,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use distilld::lake::path::{PairPath, Stream};
+
 use crate::support::bench::ROOT;
 use crate::support::naive::Pairs;
 use crate::support::sim_disk::SimDisk;
@@ -321,17 +323,34 @@ impl Lake {
 
     /// Returns the beginning of each day-file that was read if a promise holds.
     pub fn promised(&self, promise: &Promise) -> Pairs {
-        self.pairs_of(|file, _| {
-            let due = self.changes.get(file).into_iter().flatten();
-            let due = due.filter(|change| {
-                let known = change.known.filter(|_| change.is_reliable);
-                change.at_ms < promise.scanned_by_ms
-                    || known.is_some_and(|known| {
-                        known.moment < promise.moment && known.at_ms <= promise.known_by_ms
-                    })
-            });
-            due.map(|change| change.len).next_back().unwrap_or(0)
-        })
+        self.pairs_of(|file, _| self.promised_len(file, promise))
+    }
+
+    /// Returns the length of the beginning of a day-file that was read if a promise holds, bytes.
+    fn promised_len(&self, file: &Path, promise: &Promise) -> usize {
+        let due = self.changes.get(file).into_iter().flatten();
+        let due = due.filter(|change| {
+            let known = change.known.filter(|_| change.is_reliable);
+            change.at_ms < promise.scanned_by_ms
+                || known.is_some_and(|known| {
+                    known.moment < promise.moment && known.at_ms <= promise.known_by_ms
+                })
+        });
+        due.map(|change| change.len).next_back().unwrap_or(0)
+    }
+
+    /// Returns the same for each day-file.
+    pub fn promised_lengths(&self, promise: &Promise) -> Vec<(PairPath, Stream, usize)> {
+        let lengths = self.day_files().into_iter().filter_map(|file| {
+            let len = self.promised_len(&file, promise);
+            let streams = [Stream::Scored, Stream::Evidence].into_iter();
+            let mut of_streams = streams.zip(BASES);
+            of_streams.find_map(|(stream, base)| {
+                let path = PairPath::from_relative(file.strip_prefix(base).ok()?)?;
+                Some((path, stream, len))
+            })
+        });
+        lengths.collect()
     }
 
     fn pairs_of(&self, len_of: impl Fn(&Path, &[u8]) -> usize) -> Pairs {
