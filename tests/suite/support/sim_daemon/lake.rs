@@ -103,6 +103,9 @@ impl Lake {
             disk.make_dir(base);
         }
         disk.make_dir(AWAY);
+        for dir in ["/", ROOT, "/lake/data"] {
+            disk.settle_names(dir);
+        }
         Self {
             disk,
             kernel,
