@@ -14,7 +14,7 @@ use crate::daemon::signals;
 use crate::daemon::watch::Inotify;
 use crate::daemon::watchdog::{Watchdog, Watched, while_recovering};
 use crate::engine::metrics::Metrics;
-use crate::engine::{Engine, EngineError, Setup};
+use crate::engine::{Engine, EngineError};
 use crate::http::{QueryContext, Server, StatusCache};
 use crate::lake::path::export_path;
 use crate::platform::background::spawn;
@@ -201,16 +201,10 @@ fn open_engine(
     shared: &Shared,
     on_step: OnStep<'_>,
 ) -> Result<Option<Engine>, DaemonError> {
-    let setup = engine_setup(settings, root, Arc::clone(&shared.clock));
-    let disk = MonitoredDisk::recovering(
-        setup.storage,
-        Arc::clone(&shared.heartbeat),
-        Arc::clone(&shared.inbox),
-    );
-    let setup = Setup {
-        storage: Arc::new(disk.clone()),
-        ..setup
-    };
+    let mut setup = engine_setup(settings, root, Arc::clone(&shared.clock));
+    let (heartbeat, inbox) = (Arc::clone(&shared.heartbeat), Arc::clone(&shared.inbox));
+    let disk = MonitoredDisk::recovering(setup.storage, heartbeat, inbox);
+    setup.storage = Arc::new(disk.clone());
     let opened = while_recovering(&shared.heartbeat, &shared.manager, || {
         unless_panicked(|| Engine::open_with_progress(setup, on_step).map_err(DaemonError::Engine))
     });

@@ -1,5 +1,5 @@
 //! The whole daemon in a deterministic simulation: what a status promises, that everything is read in the end, and that
-//! the idle daemon is quiet, whatever is lost, late, full or broken around it.
+//! the idle daemon is quiet, with any event lost or late, and any disk full or broken.
 
 use std::time::Duration;
 

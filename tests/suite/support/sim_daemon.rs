@@ -350,7 +350,7 @@ impl Simulation {
         false
     }
 
-    /// A status that says `fresh` is true.
+    /// The status `fresh` is true.
     fn check_status(&mut self, snapshot: &Snapshot, process: Option<&Process>) -> bool {
         let status = &snapshot.status;
         let taken = process.map_or((0, 0), Process::taken);
@@ -376,7 +376,7 @@ impl Simulation {
             (lake.promised(&promise), lake.promised_lengths(&promise))
         };
         if status.health.verdict == Health::Fresh {
-            self.check_rows(&promised, "the status says fresh, and");
+            self.check_rows(&promised, "the status is fresh, and");
             for (path, stream, len) in lengths {
                 // The state may be on a disk that has just failed.
                 let Ok(pair) = snapshot.state.pair(&path) else {
@@ -385,7 +385,7 @@ impl Simulation {
                 let read = pair.map_or(0, |pair| pair.checkpoint.source(stream).offset);
                 assert!(
                     read >= len as u64,
-                    "the status says fresh, and {read} of {len} bytes are read of {path}, {stream:?}"
+                    "the status is fresh, and {read} of {len} bytes are read of {path}, {stream:?}"
                 );
             }
         }
@@ -477,7 +477,7 @@ impl Simulation {
         assert_eq!(status.export.rows, rows as u64, "{status:?}");
     }
 
-    /// A fault that lasts is not logged again and again.
+    /// A fault that lasts is not logged repeatedly.
     fn check_fault_lines(&mut self) {
         let (is_failing, actions_left) = {
             let outside = self.outside();

@@ -1,5 +1,5 @@
 //! A simulated source of change events: the queue and the watches of inotify, and the two tables of the `notify` crate,
-//! which has its own idea of what is at a path. Events are delivered when the simulation says so; some are lost.
+//! which has its own idea of what is at a path. Events are delivered at moments of the simulation; some are lost.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -23,11 +23,11 @@ pub type BeforeCall = Arc<dyn Fn() + Send + Sync>;
 /// Which events are lost without a notice, and the limits of the kernel.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// One event of so many is lost; 0: none.
+    /// One event of this number is lost; 0: none.
     pub lost_of: u32,
     /// Whether it is known that events may be lost, as on a network file system.
     pub is_known_to_lose: bool,
-    /// Length of the queue, beyond which events become one that says so.
+    /// Length of the queue, beyond which events become one of an overflow.
     pub queue_max: usize,
     pub watches_max: usize,
     /// Whether no source can be opened.

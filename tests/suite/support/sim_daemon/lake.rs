@@ -73,7 +73,7 @@ struct Known {
     at_ms: u64,
 }
 
-/// What a status that says `fresh` implies.
+/// What the status `fresh` implies.
 #[derive(Debug, Clone, Copy)]
 pub struct Promise {
     /// All is read that was known before this moment.
@@ -262,7 +262,7 @@ impl Lake {
         self.note_known(now_ms);
     }
 
-    /// Notes which changes the daemon was told of: all their events were delivered, or the event source was opened anew, so
+    /// Notes which changes the daemon knows: all their events were delivered, or the event source was opened again, so
     /// that everything is listed.
     pub fn note_known(&mut self, now_ms: u64) {
         self.moment += 1;
@@ -284,7 +284,7 @@ impl Lake {
         }
     }
 
-    /// A process starts: it lists everything before it says that it is fresh.
+    /// A process starts: it lists everything before it is fresh.
     pub fn note_start(&mut self, now_ms: u64) {
         self.moment += 1;
         for change in self.changes.values_mut().flatten() {

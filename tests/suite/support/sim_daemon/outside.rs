@@ -385,7 +385,7 @@ impl Outside {
         self.ask(EngineRequest::Snapshot(reply), Question::Status(receiver));
     }
 
-    /// Asks for the status at a moment at which the daemon has nothing to do, now and then.
+    /// Asks for the status at a moment at which the daemon has nothing to do, at random.
     pub fn asks_now(&mut self) -> bool {
         let asks = !self.is_done() && self.rng.u8(..3) == 0;
         if asks {

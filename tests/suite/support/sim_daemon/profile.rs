@@ -20,7 +20,7 @@ pub struct Profile {
     pub latency_ms: u64,
     /// Time that one call of the daemon takes, of four, milliseconds.
     pub call_ms: u64,
-    /// One call of so many is preceded by an action of the others.
+    /// One call of this number is preceded by an action of the others.
     pub interleaving: u32,
     /// Whether calls of the disk are interrupted and shortened by signals.
     pub is_interrupted: bool,
