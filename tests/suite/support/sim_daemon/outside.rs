@@ -272,8 +272,9 @@ impl Outside {
         let mut bytes = Vec::new();
         for _ in 0..self.rng.u8(1..4) {
             let run = format!("run {}", self.rng.u8(..RUNS));
+            let category = *pick(&mut self.rng, &CATEGORIES);
             let line = match file.starts_with(BASES[0]) {
-                true => scored_line(&run, *pick(&mut self.rng, &CATEGORIES)),
+                true => scored_line(&run, category),
                 false if run.ends_with('5') => evidence_line(&run, " "),
                 false => evidence_line(&run, &format!("what {run} said")),
             };
