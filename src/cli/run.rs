@@ -11,9 +11,10 @@ use crate::daemon::event_loop::{EventLoop, Reloader, Shared, catch_up};
 use crate::daemon::inbox::Inbox;
 use crate::daemon::monitored_disk::MonitoredDisk;
 use crate::daemon::signals;
+use crate::daemon::watch::Inotify;
 use crate::daemon::watchdog::{Watchdog, Watched, while_recovering};
 use crate::engine::metrics::Metrics;
-use crate::engine::{Engine, EngineError, Setup};
+use crate::engine::{Engine, EngineError};
 use crate::http::{QueryContext, Server, StatusCache};
 use crate::lake::path::export_path;
 use crate::platform::background::spawn;
@@ -98,6 +99,7 @@ pub fn run(
         heartbeat: Arc::default(),
         manager,
         clock: Arc::new(HostClock::new()),
+        event_source: Arc::new(Inotify),
     };
     let mut state_identity = None;
     let result = run_in(
@@ -199,11 +201,10 @@ fn open_engine(
     shared: &Shared,
     on_step: OnStep<'_>,
 ) -> Result<Option<Engine>, DaemonError> {
-    let disk = MonitoredDisk::recovering(Arc::clone(&shared.heartbeat), Arc::clone(&shared.inbox));
-    let setup = Setup {
-        storage: Arc::new(disk.clone()),
-        ..engine_setup(settings, root, Arc::clone(&shared.clock) as _)
-    };
+    let mut setup = engine_setup(settings, root, Arc::clone(&shared.clock));
+    let (heartbeat, inbox) = (Arc::clone(&shared.heartbeat), Arc::clone(&shared.inbox));
+    let disk = MonitoredDisk::recovering(setup.storage, heartbeat, inbox);
+    setup.storage = Arc::new(disk.clone());
     let opened = while_recovering(&shared.heartbeat, &shared.manager, || {
         unless_panicked(|| Engine::open_with_progress(setup, on_step).map_err(DaemonError::Engine))
     });
@@ -227,7 +228,7 @@ fn catch_up_once(
     shared: &Shared,
     on_step: OnStep<'_>,
 ) -> Result<(), DaemonError> {
-    let unreadable = catch_up(engine, root, &shared.clock, &shared.inbox, on_step)?;
+    let unreadable = catch_up(engine, root, &*shared.clock, &shared.inbox, on_step)?;
     // An entry that is not a regular file never becomes a day-file: nothing is left to do about it.
     if unreadable.directories > 0 || engine.has_unreadable_file() {
         return Err(DaemonError::Incomplete(unreadable.describe()));

@@ -13,7 +13,6 @@ use crate::daemon::watchdog::{Watchdog, Watched};
 use crate::engine::EngineError;
 use crate::http::StatusCache;
 use crate::pair::verdict::VerdictKind;
-use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
 use crate::platform::sd_notify::watchdog_interval;
 use crate::query::status::{Fault, Status};

@@ -3,7 +3,7 @@
 
 pub mod event_loop;
 pub mod inbox;
-pub(crate) mod monitored_disk;
+pub mod monitored_disk;
 pub mod requests;
 pub mod signals;
 pub mod status_line;

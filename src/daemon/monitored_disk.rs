@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::daemon::inbox::Inbox;
 use crate::platform::heartbeat::Heartbeat;
-use crate::platform::storage::{FileStat, ListedEntry, OsStorage, Rights, Storage, StorageFile};
+use crate::platform::storage::{FileStat, ListedEntry, Rights, Storage, StorageFile};
 
 /// The disk whose calls count as progress.
 #[derive(Debug, Clone)]
@@ -19,6 +19,7 @@ pub struct MonitoredDisk {
 
 #[derive(Debug)]
 struct Shared {
+    disk: Arc<dyn Storage>,
     heartbeat: Arc<Heartbeat>,
     inbox: Arc<Inbox>,
     /// True while the engine is being opened. A recovery may read for minutes, and may be cut off anywhere, as by a
@@ -36,21 +37,26 @@ impl Shared {
     }
 
     /// Runs a call and counts it as a step.
-    fn step<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    fn step<T>(&self, call: impl FnOnce(&dyn Storage) -> io::Result<T>) -> io::Result<T> {
         self.check_stop()?;
-        let result = call();
+        let result = call(&*self.disk);
         self.heartbeat.tick();
         result
     }
 }
 
 impl MonitoredDisk {
-    /// Creates the disk for opening the engine: a stop fails its calls.
+    /// Monitors a disk, for opening the engine: a stop fails its calls.
     #[must_use]
-    pub fn recovering(heartbeat: Arc<Heartbeat>, inbox: Arc<Inbox>) -> Self {
+    pub fn recovering(
+        disk: Arc<dyn Storage>,
+        heartbeat: Arc<Heartbeat>,
+        inbox: Arc<Inbox>,
+    ) -> Self {
         let recovering = AtomicBool::new(true);
         Self {
             shared: Arc::new(Shared {
+                disk,
                 heartbeat,
                 inbox,
                 recovering,
@@ -95,15 +101,15 @@ impl StorageFile for MonitoredFile {
     }
 
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.shared.step(|| self.file.set_len(len_bytes))
+        self.shared.step(|_| self.file.set_len(len_bytes))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.shared.step(|| self.file.sync_data())
+        self.shared.step(|_| self.file.sync_data())
     }
 
     fn stat(&self) -> io::Result<FileStat> {
-        self.shared.step(|| self.file.stat())
+        self.shared.step(|_| self.file.stat())
     }
 
     fn next_data(&self, offset: u64) -> Option<u64> {
@@ -113,92 +119,96 @@ impl StorageFile for MonitoredFile {
     }
 
     fn set_rights(&self, rights: Rights) -> io::Result<()> {
-        self.shared.step(|| self.file.set_rights(rights))
+        self.shared.step(|_| self.file.set_rights(rights))
     }
 }
 
 impl Storage for MonitoredDisk {
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        self.file(self.shared.step(|| OsStorage.open_read(path)))
+        self.file(self.shared.step(|disk| disk.open_read(path)))
     }
 
     fn open_read_below(&self, base: &Path, below: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        self.file(self.shared.step(|| OsStorage.open_read_below(base, below)))
+        self.file(self.shared.step(|disk| disk.open_read_below(base, below)))
     }
 
     fn stat_below(&self, base: &Path, below: &Path) -> io::Result<FileStat> {
-        self.shared.step(|| OsStorage.stat_below(base, below))
+        self.shared.step(|disk| disk.stat_below(base, below))
     }
 
     fn list_below(&self, base: &Path, below: &Path) -> io::Result<Vec<ListedEntry>> {
-        self.shared.step(|| OsStorage.list_below(base, below))
+        self.shared.step(|disk| disk.list_below(base, below))
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        self.file(self.shared.step(|| OsStorage.open_write(path)))
+        self.file(self.shared.step(|disk| disk.open_write(path)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
-        self.file(self.shared.step(|| OsStorage.create(path)))
+        self.file(self.shared.step(|disk| disk.create(path)))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        self.shared.step(|| OsStorage.stat(path))
+        self.shared.step(|disk| disk.stat(path))
     }
 
     fn stats_below(&self, base: &Path, dir: &Path, names: &[&OsStr]) -> Vec<io::Result<FileStat>> {
-        let stats = OsStorage.stats_below(base, dir, names);
+        let stats = self.shared.disk.stats_below(base, dir, names);
         self.shared.heartbeat.tick();
         stats
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
-        self.shared.step(|| OsStorage.list(dir))
+        self.shared.step(|disk| disk.list(dir))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.shared.step(|| OsStorage.rename(from, to))
+        self.shared.step(|disk| disk.rename(from, to))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.shared.step(|| OsStorage.remove_file(path))
+        self.shared.step(|disk| disk.remove_file(path))
     }
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.shared.step(|| OsStorage.hard_link(from, to))
+        self.shared.step(|disk| disk.hard_link(from, to))
     }
 
     fn rights(&self, path: &Path) -> io::Result<Option<Rights>> {
-        self.shared.step(|| OsStorage.rights(path))
+        self.shared.step(|disk| disk.rights(path))
     }
 
     fn set_dir_rights(&self, dir: &Path, rights: Rights) -> io::Result<()> {
-        self.shared.step(|| OsStorage.set_dir_rights(dir, rights))
+        self.shared.step(|disk| disk.set_dir_rights(dir, rights))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.shared.step(|| OsStorage.create_dir_all(path))
+        self.shared.step(|disk| disk.create_dir_all(path))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.shared.step(|| OsStorage.sync_dir(dir))
+        self.shared.step(|disk| disk.sync_dir(dir))
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
-        self.shared.step(|| OsStorage.canonicalize(path))
+        self.shared.step(|disk| disk.canonicalize(path))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::storage::{read_full_at, write_all_at};
+    use crate::platform::storage::{OsStorage, read_full_at, write_all_at};
 
     #[test]
     fn every_returning_call_is_a_step_and_bytes_are_counted() {
         let home = tempfile::tempdir().unwrap();
         let heartbeat = Arc::new(Heartbeat::default());
-        let disk = MonitoredDisk::recovering(Arc::clone(&heartbeat), Arc::new(Inbox::new()));
+        let disk = MonitoredDisk::recovering(
+            Arc::new(OsStorage),
+            Arc::clone(&heartbeat),
+            Arc::new(Inbox::new()),
+        );
         let path = home.path().join("file");
         let file = disk.create(&path).unwrap();
         write_all_at(&*file, b"twelve bytes", 0).unwrap();
@@ -215,7 +225,8 @@ mod tests {
     fn a_stop_fails_calls_during_the_recovery_only() {
         let home = tempfile::tempdir().unwrap();
         let inbox = Arc::new(Inbox::new());
-        let disk = MonitoredDisk::recovering(Arc::default(), Arc::clone(&inbox));
+        let disk =
+            MonitoredDisk::recovering(Arc::new(OsStorage), Arc::default(), Arc::clone(&inbox));
         let file = disk.create(&home.path().join("file")).unwrap();
         inbox.stop();
         assert!(file.sync_data().is_err());

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::daemon::status_line;
 use crate::daemon::watch::SelfTest;
 use crate::platform::background::{spawn, spawn_in};
-use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::clock::Clock;
 use crate::platform::heartbeat::Heartbeat;
 use crate::platform::message_ids;
 use crate::platform::sd_notify::ServiceManager;
@@ -46,11 +46,11 @@ impl Watchdog {
         interval: Duration,
         watched: Watched,
         manager: Arc<ServiceManager>,
-        clock: Arc<HostClock>,
+        clock: Arc<dyn Clock>,
     ) -> io::Result<Self> {
         let (end, end_receiver) = channel();
         spawn("watchdog", move || {
-            feed(&end_receiver, interval, &watched, &manager, &clock);
+            feed(&end_receiver, interval, &watched, &manager, &*clock);
         })?;
         Ok(Self { _end: end })
     }
@@ -62,7 +62,7 @@ fn feed(
     interval: Duration,
     watched: &Watched,
     manager: &ServiceManager,
-    clock: &HostClock,
+    clock: &dyn Clock,
 ) {
     let mut steps = 0;
     let mut is_logged = false;

@@ -61,7 +61,7 @@ impl Engine {
             self.queue.put_back(std::slice::from_ref(request));
             return Ok(());
         }
-        self.report_problems(path, &read)?;
+        self.report_problems(path, &read);
         if read.more || read.memory.is_comparing() {
             self.queue.push_rest(request);
         }
@@ -145,11 +145,10 @@ impl Engine {
     }
 
     /// Reports each problem of a source once, and again when it is another one.
-    fn report_problems(&mut self, path: &PairPath, read: &PairRead) -> Result<(), EngineError> {
+    fn report_problems(&mut self, path: &PairPath, read: &PairRead) {
         let day_file = |stream: Stream| path.path(&self.ctx.root, stream);
         let problems = problems_of(read);
-        let slot = self.pairs.slot(path)?;
-        let reported = std::mem::replace(&mut slot.reported_problems, problems.clone());
+        let reported = self.pairs.replace_problems(path, problems.clone());
         for stream in &read.deleted {
             if !reported.contains(&(*stream, SourceProblem::Deleted)) {
                 self.books.log.on_deleted(day_file(*stream));
@@ -162,7 +161,6 @@ impl Engine {
                 self.books.metrics.error("source");
             }
         }
-        Ok(())
     }
 
     fn log_malformed(&mut self, path: &PairPath, dead_letters: &[DeadLetter]) {

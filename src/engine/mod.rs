@@ -31,6 +31,7 @@ mod orders;
 mod pairs;
 mod pass;
 mod pass_log;
+mod problems;
 mod queue;
 pub mod read;
 mod read_task;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::engine::merge::SourceProblem;
+use crate::engine::problems::Problems;
 use crate::engine::read::{PairMemory, is_gone};
 use crate::engine::relocate::Inodes;
 use crate::engine::{Engine, EngineError};
@@ -23,8 +23,8 @@ use crate::store::state::header::Header;
 
 /// Entries of all overlays at which a checkpoint is due: about 8 MiB of memory.
 const OVERLAY_ENTRIES_MAX: usize = 64 << 10;
-/// Maximum pairs kept in memory because a problem of theirs was reported.
-const REPORTED_PAIRS_MAX: usize = 256;
+/// Maximum pairs of which an idle engine keeps the problems; more would fill the memory.
+const PAIRS_WITH_PROBLEMS_MAX: usize = 256;
 
 /// A pair in memory.
 #[derive(Debug)]
@@ -33,8 +33,6 @@ pub(super) struct Slot {
     pub(super) memory: PairMemory,
     /// Whether a checkpoint would write it.
     changed: bool,
-    /// Problems of its sources that were reported, so that each is reported once.
-    pub(super) reported_problems: BTreeSet<(Stream, SourceProblem)>,
 }
 
 /// All pairs, those in memory over those in the state.
@@ -42,6 +40,9 @@ pub(super) struct Slot {
 pub(crate) struct PairCache {
     view: Arc<StateView>,
     slots: BTreeMap<PairPath, Slot>,
+    /// The problems of the last reads, of pairs that have any. They are kept when a pair is loaded again: no other place
+    /// knows that its day-files cannot be read.
+    pub(super) problems: BTreeMap<PairPath, Problems>,
     next_id: u32,
     /// Number of rows in the export that no line owns.
     claimable: u64,
@@ -61,6 +62,7 @@ impl PairCache {
         Self {
             view,
             slots: BTreeMap::new(),
+            problems: BTreeMap::new(),
             next_id: header.pair_next,
             claimable: header.claimable,
             claimed: Arc::default(),
@@ -107,11 +109,6 @@ impl PairCache {
     /// Returns the pairs in memory.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&PairPath, &Slot)> {
         self.slots.iter()
-    }
-
-    /// Returns a pair if it is in memory.
-    pub(super) fn get(&self, path: &PairPath) -> Option<&Slot> {
-        self.slots.get(path)
     }
 
     /// Returns the pairs that a checkpoint would write.
@@ -175,7 +172,6 @@ impl PairCache {
             pair: Arc::new(pair),
             memory: PairMemory::default(),
             changed: false,
-            reported_problems: BTreeSet::new(),
         };
         self.slots.insert(path.clone(), slot);
         Ok(())
@@ -213,7 +209,6 @@ impl PairCache {
                 pair: Arc::new(pair),
                 memory: PairMemory::default(),
                 changed: true,
-                reported_problems: BTreeSet::new(),
             };
             self.slots.insert(path, slot);
         }
@@ -273,12 +268,11 @@ impl PairCache {
     /// others are loaded again at their next read.
     pub(super) fn forget_idle(&mut self, keep: usize) {
         let mut surplus = self.slots.len().saturating_sub(keep);
-        let mut reported = 0;
+        while surplus > 0 && self.problems.len() > PAIRS_WITH_PROBLEMS_MAX {
+            self.problems.pop_last();
+        }
         self.slots.retain(|_, slot| {
-            // A reported problem is kept so that it is reported once; not of all pairs, which would fill the memory.
-            let is_reported = !slot.reported_problems.is_empty() && reported < REPORTED_PAIRS_MAX;
-            reported += usize::from(is_reported);
-            let keep = surplus == 0 || slot.changed || slot.memory.may_settle() || is_reported;
+            let keep = surplus == 0 || slot.changed || slot.memory.may_settle();
             surplus -= usize::from(!keep);
             keep
         });
@@ -331,7 +325,10 @@ impl Engine {
     ) -> Result<bool, EngineError> {
         let checkpoint = self.known_checkpoint(path)?;
         let source = checkpoint.as_ref().map(|known| known.source(stream));
-        if source.is_some_and(|source| source.seen == seen) {
+        // A day-file that could not be read is read again, also if it is as it was when it could.
+        if source.is_some_and(|source| source.seen == seen)
+            && !self.pairs.is_unreadable(path, stream)
+        {
             return Ok(false);
         }
         let offset = source.map_or(0, |source| source.offset);

@@ -89,10 +89,13 @@ impl Engine {
         }
     }
 
-    /// Returns the pairs in memory.
+    /// Returns the pairs in memory, and those with a problem.
     #[must_use]
     pub fn active_paths(&self) -> Vec<PairPath> {
-        self.pairs.iter().map(|(path, _)| path.clone()).collect()
+        let in_memory = self.pairs.iter().map(|(path, _)| path);
+        let paths = in_memory.chain(self.pairs.problems().keys());
+        let paths: BTreeSet<&PairPath> = paths.collect();
+        paths.into_iter().cloned().collect()
     }
 
     /// Returns the number of queued pairs.
@@ -135,28 +138,27 @@ impl Engine {
     /// Returns the day-files that could not be read at the last attempt, and the errors. The pair of each is skipped until
     /// both of its day-files can be read.
     pub fn skipped(&self) -> impl Iterator<Item = (&PairPath, Stream, &str)> {
-        self.pairs.iter().flat_map(|(path, slot)| {
-            let problems = slot.reported_problems.iter();
-            problems.filter_map(move |(stream, problem)| match problem {
-                SourceProblem::Unreadable { error, .. } => Some((path, *stream, error.as_str())),
-                SourceProblem::Deleted => None,
-            })
+        self.pairs.problems().iter().flat_map(|(path, problems)| {
+            problems
+                .iter()
+                .filter_map(move |(stream, problem)| match problem {
+                    SourceProblem::Unreadable { error, .. } => {
+                        Some((path, *stream, error.as_str()))
+                    }
+                    SourceProblem::Deleted => None,
+                })
         })
     }
 
     /// Returns whether a regular file could not be read at the last attempt.
     pub fn has_unreadable_file(&self) -> bool {
-        let problems = self
-            .pairs
-            .iter()
-            .flat_map(|(_, slot)| &slot.reported_problems);
+        let problems = self.pairs.problems().values().flatten();
         let mut problems = problems.map(|(_, problem)| problem);
         problems.any(|problem| matches!(problem, SourceProblem::Unreadable { is_file: true, .. }))
     }
 
     /// Returns whether the last read of a pair met a problem.
     pub(crate) fn was_skipped(&self, path: &PairPath) -> bool {
-        let slot = self.pairs.get(path);
-        slot.is_some_and(|slot| !slot.reported_problems.is_empty())
+        self.pairs.problems().contains_key(path)
     }
 }

@@ -1,7 +1,7 @@
 //! The one place where a clock is read. The core receives the time as a value.
 
 use std::fmt::Debug;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Two clocks: one that never jumps, for waiting, and the wall's, for stamps alone.
 pub trait Clock: Debug + Send + Sync {
@@ -13,6 +13,11 @@ pub trait Clock: Debug + Send + Sync {
     }
     /// Milliseconds since 1970 UTC; may jump.
     fn wall_ms(&self) -> u64;
+    /// The instant at which [`Clock::monotonic_ms`] gives `at_ms`, or now if that is past.
+    fn instant(&self, at_ms: u64) -> Instant {
+        let left_ms = at_ms.saturating_sub(self.monotonic_ms());
+        Instant::now() + Duration::from_millis(left_ms)
+    }
 }
 
 /// The host's clocks.
@@ -28,12 +33,6 @@ impl HostClock {
         Self {
             started: Instant::now(),
         }
-    }
-
-    /// The instant that [`Clock::monotonic_ms`] would give as `at_ms`.
-    #[must_use]
-    pub fn instant(&self, at_ms: u64) -> Instant {
-        self.started + std::time::Duration::from_millis(at_ms)
     }
 }
 

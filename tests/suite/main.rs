@@ -112,6 +112,8 @@ mod rewritten;
 mod room;
 /// Day-files of several days with lines of one row key, whose rows are released.
 mod same_key;
+/// The whole daemon in a simulation that a seed drives.
+mod simulated;
 /// The Spark job of the examples, on a real local cluster.
 mod spark;
 /// `status`: from a running daemon, from the state of a dead one.

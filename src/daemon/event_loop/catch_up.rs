@@ -1,6 +1,7 @@
 //! `run --once`: reads all day-files once, until no more progress is possible.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::console::progress::OnStep;
 use crate::daemon::event_loop::directories::{UnreadableDirectories, is_empty, record_listing};
@@ -12,8 +13,7 @@ use crate::engine::{Engine, EngineError};
 use crate::lake::identity::seen;
 use crate::lake::path::Stream;
 use crate::lake::walk::{Level, list_level, stat_day_files};
-use crate::platform::clock::HostClock;
-use crate::platform::storage::OsStorage;
+use crate::platform::clock::Clock;
 use crate::query::health::Unreadable;
 use crate::query::status::{RecentFile, unreadable};
 
@@ -24,12 +24,12 @@ use crate::query::status::{RecentFile, unreadable};
 pub fn catch_up(
     engine: &mut Engine,
     root: &Path,
-    clock: &HostClock,
+    clock: &dyn Clock,
     stop: &Inbox,
     on_step: OnStep<'_>,
 ) -> Result<Unreadable, EngineError> {
     engine.set_interrupt_flag(stop.interrupt_flag());
-    let mut recent_file = RecentFile::new(&engine.ctx.state_dir);
+    let mut recent_file = RecentFile::new(Arc::clone(&engine.ctx.storage), &engine.ctx.state_dir);
     resume_recent(engine, &recent_file);
     report_within_limit(engine, engine.ctx.limits.line_bytes_max);
     engine.scrub_export()?;
@@ -78,13 +78,14 @@ fn enqueue_stream(
 ) -> Result<u64, EngineError> {
     let mut unread_bytes = 0;
     let mut dirs = vec![PathBuf::new()];
+    let storage = Arc::clone(&engine.ctx.storage);
     while let Some(dir) = dirs.pop() {
-        let level = list_level(&OsStorage, root, stream, &dir);
+        let level = list_level(&*storage, root, stream, &dir);
         record_listing(engine, directories, root, stream, &dir, is_empty(&level));
         match level {
             Ok(Level::Directories(below)) => dirs.extend(below),
             Ok(Level::DayFiles(day_files)) => {
-                let stats = stat_day_files(&OsStorage, root, stream, &dir, &day_files);
+                let stats = stat_day_files(&*storage, root, stream, &dir, &day_files);
                 for (path, stat) in day_files.into_iter().zip(stats) {
                     let stat = stat.ok();
                     let seen = stat.as_ref().map(seen);

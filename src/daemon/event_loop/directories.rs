@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::lake::linked_dirs::links_to_unread;
 use crate::lake::path::Stream;
 use crate::lake::walk::{Level, not_mounted};
-use crate::platform::storage::OsStorage;
+use crate::platform::storage::Storage;
 use crate::query::status::SkippedPath;
 use crate::store::snapshot::stream_name;
 
@@ -41,8 +41,14 @@ impl UnreadableDirectories {
     }
 
     /// Records the links in a directory that lead to day-files elsewhere.
-    pub(crate) fn check_links(&mut self, root: &Path, stream: Stream, dir: &Path) {
-        let links = links_to_unread(&OsStorage, root, stream, dir);
+    pub(crate) fn check_links(
+        &mut self,
+        storage: &dyn Storage,
+        root: &Path,
+        stream: Stream,
+        dir: &Path,
+    ) {
+        let links = links_to_unread(storage, root, stream, dir);
         let key = (stream, dir.to_owned());
         if links.is_empty() {
             self.links.remove(&key);
@@ -178,13 +184,14 @@ pub(crate) fn record_listing(
     is_empty: io::Result<bool>,
 ) {
     if is_empty.is_ok() {
-        directories.check_links(root, stream, dir);
+        directories.check_links(&*engine.ctx.storage, root, stream, dir);
     }
     let error = match is_empty {
         Ok(false) => None,
         Ok(true) => {
             let read_device = engine.device_below(stream, dir).ok().flatten();
-            not_mounted(&OsStorage, &stream.base(root).join(dir), read_device).map(io::Error::other)
+            let dir = stream.base(root).join(dir);
+            not_mounted(&*engine.ctx.storage, &dir, read_device).map(io::Error::other)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && dir == Path::new("") => {
             directories.missing.insert(stream);

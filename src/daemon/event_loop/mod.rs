@@ -16,14 +16,14 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::daemon::inbox::{Inbox, PendingWork};
-use crate::daemon::watch::{Mode, SelfTest, Watch};
+use crate::daemon::watch::{EventSource, Mode, SelfTest, Watch};
 use crate::engine::{Engine, EngineError};
 use crate::lake::path::Stream;
-use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::clock::Clock;
 use crate::platform::heartbeat::Heartbeat;
 use crate::platform::message_ids;
 use crate::platform::sd_notify::ServiceManager;
-use crate::platform::storage::OsStorage;
+use crate::platform::storage::Storage;
 use crate::query::dead_letters::WithinLimit;
 use crate::query::status::{Fault, Publisher, RecentFile};
 use crate::record::timestamp::stamp;
@@ -56,12 +56,16 @@ pub struct Shared {
     /// The service manager, which receives the unit's status.
     pub manager: Arc<ServiceManager>,
     /// The wall clock and the monotonic clock.
-    pub clock: Arc<HostClock>,
+    pub clock: Arc<dyn Clock>,
+    /// The source of change events.
+    pub event_source: Arc<dyn EventSource>,
 }
 
 /// The state of the engine thread.
 pub struct EventLoop {
     engine: Engine,
+    /// The disk of the engine.
+    storage: Arc<dyn Storage>,
     watch: Watch,
     shared: Shared,
     reloader: Reloader,
@@ -102,8 +106,12 @@ pub struct EventLoop {
     publish_at_ms: Option<u64>,
     caught_up: bool,
     /// Changes may have been missed until all directories have been listed. Periodic scans, which only make sure, do not
-    /// count as backlog.
+    /// count as backlog: on a slow disk the next one may be due before the last one has ended.
     is_reconciling: bool,
+    /// All directories have to be armed until then.
+    is_rearming: bool,
+    /// The full scan with this number has to end until then.
+    reconciling_scan: u64,
 }
 
 impl EventLoop {
@@ -120,10 +128,12 @@ impl EventLoop {
     ) -> std::io::Result<Self> {
         engine.set_interrupt_flag(shared.inbox.interrupt_flag());
         let setting = watch_setting(settings.watch);
+        let storage = Arc::clone(&engine.ctx.storage);
         let watch = Watch::new(
             root,
             setting,
-            Arc::new(OsStorage),
+            Arc::clone(&storage),
+            Arc::clone(&shared.event_source),
             Arc::clone(&shared.inbox),
         )?;
         let now_ms = shared.clock.monotonic_ms();
@@ -151,23 +161,27 @@ impl EventLoop {
             waits: Vec::new(),
             full_scans: 0,
             root_elsewhere: None,
-            recent_file: RecentFile::new(&settings.state_dir),
+            recent_file: RecentFile::new(Arc::clone(&storage), &settings.state_dir),
             reload_refused: None,
             within_limit: WithinLimit::default(),
             within_limit_as_of: 0,
-            publisher: Publisher::new(&settings.state_dir),
+            publisher: Publisher::new(Arc::clone(&storage), &settings.state_dir),
             publish_at_ms: None,
             caught_up: false,
             is_reconciling: true,
+            is_rearming: true,
+            reconciling_scan: 0,
             settings,
+            storage,
         };
         resume_recent(&mut event_loop.engine, &event_loop.recent_file);
         let limit = event_loop.settings.max_line_bytes;
         event_loop.within_limit = report_within_limit(&event_loop.engine, limit);
         event_loop.within_limit_as_of = malformed(&event_loop.engine);
         // Arming lists every directory, so an immediate full scan is needed only while polling.
-        if event_loop.watch.mode() == Mode::Events {
-            event_loop.full_scan_at_ms = now_ms + event_loop.full_scan_pause_ms();
+        match event_loop.watch.mode() {
+            Mode::Events => event_loop.full_scan_at_ms += event_loop.full_scan_pause_ms(),
+            Mode::Polling { .. } => event_loop.reconciling_scan = 1,
         }
         // Newest first: the days that grow are watched before readiness is notified.
         event_loop.arm(DIRECTORIES_AT_START);
@@ -186,30 +200,46 @@ impl EventLoop {
     pub fn run(mut self) -> Result<(), EngineError> {
         self.notify_status();
         loop {
-            self.shared.heartbeat.tick();
-            self.engine.metrics().turn();
             let pending = self.next_pending();
             if pending.stop {
-                break;
+                return self.finish();
             }
-            self.receive(&pending);
-            if self.retry_is_due() {
-                self.try_work()?;
-            }
-            if pending.report {
-                self.log_report();
-            }
-            if self.scanning.is_empty() && !self.watch.has_unarmed() {
-                self.unreadable.log(&self.root);
-            }
-            self.notify_status();
-            self.publish();
-            if pending.requested {
-                self.answer()?;
-            }
-            self.answer_retries()?;
-            self.answer_waits()?;
+            self.turn(&pending)?;
         }
+    }
+
+    /// Does one round of work: takes what is pending, works if there is no pause, reports, and answers.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn turn(&mut self, pending: &PendingWork) -> Result<(), EngineError> {
+        self.shared.heartbeat.busy();
+        self.engine.metrics().turn();
+        self.receive(pending);
+        if self.retry_is_due() {
+            self.try_work()?;
+        }
+        if pending.report {
+            self.log_report();
+        }
+        if self.scanning.is_empty() && !self.watch.has_unarmed() {
+            self.unreadable.log(&self.root);
+        }
+        self.notify_status();
+        self.publish();
+        if pending.requested {
+            self.answer()?;
+        }
+        self.answer_retries()?;
+        self.answer_waits()
+    }
+
+    /// Ends the daemon in good order: commits, and writes a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn finish(mut self) -> Result<(), EngineError> {
+        self.shared.heartbeat.busy();
         self.notify_stopping();
         self.engine.flush_log_now();
         self.recent_file.write(&self.engine);
@@ -237,11 +267,22 @@ impl EventLoop {
     }
 
     /// Waits for a hint, a request or a deadline; returns at once while work is left.
-    fn next_pending(&mut self) -> PendingWork {
-        let busy = self.retry_at_ms.is_none()
-            && (self.engine.is_dirty() || self.watch.has_unarmed() || !self.scanning.is_empty());
-        if busy {
+    fn next_pending(&self) -> PendingWork {
+        let Some(deadline_ms) = self.idle_until_ms() else {
             return self.shared.inbox.take();
+        };
+        self.shared.heartbeat.idle_until(deadline_ms);
+        let deadline = self.shared.clock.instant(deadline_ms);
+        self.shared.inbox.wait_until(Some(deadline))
+    }
+
+    /// Returns until when [`Self::turn`] has nothing to do unless something is pending, monotonic milliseconds; `None`
+    /// while work is left.
+    #[must_use]
+    pub fn idle_until_ms(&self) -> Option<u64> {
+        let busy = self.retry_at_ms.is_none() && self.has_backlog();
+        if busy {
+            return None;
         }
         let work_ms = self.retry_at_ms.unwrap_or_else(|| {
             let scan_ms = self.recent_scan_at_ms.min(self.full_scan_at_ms);
@@ -249,24 +290,19 @@ impl EventLoop {
                 .due_ms()
                 .map_or(scan_ms, |due_ms| due_ms.min(scan_ms))
         });
-        let deadlines_ms = [
-            Some(work_ms),
-            self.publish_at_ms,
-            self.last_report.retry_at_ms,
-        ];
-        let deadline_ms = deadlines_ms.into_iter().flatten().min().unwrap_or(work_ms);
-        let deadline = self.shared.clock.instant(deadline_ms);
-        self.shared.heartbeat.idle_until(deadline_ms);
-        let pending = self.shared.inbox.wait_until(Some(deadline));
-        self.shared.heartbeat.busy();
-        pending
+        let deadlines_ms = [self.publish_at_ms, self.last_report.retry_at_ms];
+        Some(deadlines_ms.into_iter().flatten().fold(work_ms, u64::min))
     }
 
     /// Passes hints on to the watches and the engine, and applies a requested reload.
     fn receive(&mut self, pending: &PendingWork) {
         self.watch.apply(pending);
-        self.is_reconciling |= pending.rescan || pending.rearm || pending.root;
+        if pending.rearm || pending.root {
+            self.reconcile_by_arming();
+        }
         if pending.rescan {
+            self.is_reconciling = true;
+            self.reconciling_scan = self.full_scans + 1;
             self.engine.metrics().overflow();
             self.overflows = (self.overflows.0 + 1, Some(self.shared.clock.wall_ms()));
             tracing::warn!("inotify queue overflowed, rescanning all day-files");
@@ -276,6 +312,12 @@ impl EventLoop {
             self.reload();
         }
         self.enqueue_hinted(&pending.day_files);
+    }
+
+    /// All directories were queued to be armed: changes may have been missed until this is done.
+    fn reconcile_by_arming(&mut self) {
+        self.is_reconciling = true;
+        self.is_rearming = true;
     }
 
     /// Runs what is due: timers, one pass, one slice of arming, one slice of the scans.

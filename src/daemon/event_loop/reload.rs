@@ -8,7 +8,6 @@ use crate::daemon::event_loop::{EventLoop, millis};
 use crate::daemon::watch::WatchSetting;
 use crate::engine::{Engine, Reconfigure};
 use crate::lake::chunk::LineLimits;
-use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
 use crate::query::dead_letters::WithinLimit;
 
@@ -48,7 +47,9 @@ impl EventLoop {
         self.reloader.log.set(&self.settings.log);
         self.engine.reconfigure(reconfigure(&self.settings));
         let setting = watch_setting(self.settings.watch);
-        self.is_reconciling |= self.watch.change_setting(setting);
+        if self.watch.change_setting(setting) {
+            self.reconcile_by_arming();
+        }
         let now_ms = self.shared.clock.monotonic_ms();
         self.recent_scan_at_ms = self
             .recent_scan_at_ms

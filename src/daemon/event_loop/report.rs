@@ -9,7 +9,6 @@ use crate::daemon::watch::Mode;
 use crate::engine::{Engine, Lag, PassReport};
 use crate::lake::path::Stream;
 use crate::pair::verdict::VerdictKind;
-use crate::platform::clock::Clock as _;
 use crate::platform::message_ids;
 use crate::query::health::Unreadable;
 use crate::query::status::{RuntimeStatus, Status, unreadable};
@@ -46,9 +45,9 @@ impl EventLoop {
         );
     }
 
-    /// Logs the first time that no backlog is left.
+    /// Logs the first time that no backlog is left, apart from periodic scans.
     pub(super) fn update_caught_up(&mut self) {
-        if self.has_backlog() {
+        if self.engine.is_dirty() || self.is_rearming || !self.has_scanned(self.reconciling_scan) {
             return;
         }
         self.is_reconciling = false;
@@ -197,7 +196,7 @@ impl EventLoop {
     }
 
     /// Returns whether known work is left.
-    fn has_backlog(&self) -> bool {
+    pub(super) fn has_backlog(&self) -> bool {
         self.engine.is_dirty() || self.watch.has_unarmed() || !self.scanning.is_empty()
     }
 

@@ -6,7 +6,6 @@ use crate::daemon::event_loop::EventLoop;
 use crate::daemon::requests::{EngineRequest, Snapshot};
 use crate::engine::{EngineError, OrderError};
 use crate::lake::path::{PairPath, Stream};
-use crate::platform::clock::Clock as _;
 use crate::query::dead_letters::RetryReport;
 use crate::query::status::{ClassStatus, Status, UnreadPairs};
 use crate::record::timestamp::stamp;

@@ -12,7 +12,7 @@ use crate::engine::EngineError;
 use crate::lake::identity::seen;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{Level, list_level, stat_day_file, stat_day_files};
-use crate::platform::storage::{FileStat, OsStorage, Storage as _};
+use crate::platform::storage::{FileStat, Storage};
 
 /// The number of directories armed or listed between two checks for hints. With a long history a start spends a second
 /// on this, and a new record waits for one slice: each directory costs a watch and a stat of its day-files.
@@ -32,6 +32,7 @@ impl EventLoop {
     /// Arms the next directories and queues their day-files.
     pub(super) fn arm(&mut self, directories_max: usize) {
         let progress = self.watch.arm_next(directories_max);
+        self.is_rearming &= !progress.done;
         let is_urgent = progress.day_files.len() <= URGENT_DAY_FILES_MAX;
         for listing in progress.listings {
             if listing.is_empty.is_ok() && listing.dir.components().count() == DAY_DEPTH {
@@ -65,7 +66,7 @@ impl EventLoop {
         day_files: Vec<PairPath>,
         is_urgent: bool,
     ) {
-        let stats = stat_day_files(&OsStorage, &self.root, stream, dir, &day_files);
+        let stats = stat_day_files(&*self.storage, &self.root, stream, dir, &day_files);
         for (path, stat) in day_files.into_iter().zip(stats) {
             self.enqueue_by_stat(stream, path, stat, is_urgent);
         }
@@ -78,7 +79,7 @@ impl EventLoop {
 
     /// Queues a day-file unless its stat is the one it had when all of it had been read; that costs no open.
     fn enqueue_if_changed(&mut self, stream: Stream, path: PairPath, is_urgent: bool) {
-        let stat = stat_day_file(&OsStorage, &self.root, stream, &path);
+        let stat = stat_day_file(&*self.storage, &self.root, stream, &path);
         self.enqueue_by_stat(stream, path, stat, is_urgent);
     }
 
@@ -130,7 +131,7 @@ impl EventLoop {
 
     /// Queues day-files of one directory, the way to which is walked once.
     fn enqueue_named(&mut self, stream: Stream, dir: &Path, day_files: Vec<PairPath>) {
-        let stats = stat_day_files(&OsStorage, &self.root, stream, dir, &day_files);
+        let stats = stat_day_files(&*self.storage, &self.root, stream, dir, &day_files);
         for (path, stat) in day_files.into_iter().zip(stats) {
             match stat {
                 Ok(stat) if self.is_read(path.as_path()) => {
@@ -146,7 +147,8 @@ impl EventLoop {
 
     /// Queues the changed day-files of a day: a name that no day-file has is a hint about each of them.
     fn enqueue_day(&mut self, stream: Stream, dir: &Path) {
-        if let Ok(Level::DayFiles(day_files)) = list_level(&OsStorage, &self.root, stream, dir) {
+        if let Ok(Level::DayFiles(day_files)) = list_level(&*self.storage, &self.root, stream, dir)
+        {
             self.enqueue_changed(stream, dir, day_files, true);
         }
     }
@@ -180,12 +182,19 @@ impl EventLoop {
             self.engine.check_files()?;
             // A slice per scan: with a long history a whole round at once would keep the idle daemon busy.
             let _round_complete = self.watch.rearm_changed(WATCHES_PER_SLICE);
+            // From its end: where it takes longer than the pause, the loop would do nothing else.
+            self.recent_scan_at_ms = self.shared.clock.monotonic_ms() + self.recent_scan_pause_ms();
         }
         Ok(())
     }
 
+    /// Returns whether the full scan with this number has ended.
+    pub(super) fn has_scanned(&self, scan: u64) -> bool {
+        self.full_scans > scan || self.full_scans == scan && self.scanning.is_empty()
+    }
+
     fn scan_directory(&mut self, stream: Stream, dir: &Path, is_full: bool) {
-        let level = list_level(&OsStorage, &self.root, stream, dir);
+        let level = list_level(&*self.storage, &self.root, stream, dir);
         self.record_listing(stream, dir, is_empty(&level));
         match level {
             // The stack pops the last one first, so the newest days precede history.
@@ -231,7 +240,7 @@ impl EventLoop {
     fn scan_recent(&mut self) {
         self.check_root_link();
         for stream in Stream::ALL {
-            let days = newest_days(&self.root, stream);
+            let days = newest_days(&*self.storage, &self.root, stream);
             // A link in the place of a directory causes no hint.
             let above = days.iter().flat_map(|day| day.ancestors().skip(1));
             let above = above.map(Path::to_owned).chain([PathBuf::new()]);
@@ -239,7 +248,8 @@ impl EventLoop {
                 .chain(self.unreadable.with_links(stream))
                 .collect::<BTreeSet<_>>()
             {
-                self.unreadable.check_links(&self.root, stream, &dir);
+                self.unreadable
+                    .check_links(&*self.storage, &self.root, stream, &dir);
             }
             for day in days {
                 self.scan_directory(stream, &day, false);
@@ -254,7 +264,7 @@ impl EventLoop {
     /// leads back.
     fn check_root_link(&mut self) {
         let (given, root) = (self.settings.root.display(), self.root.display());
-        let leads_to = OsStorage.canonicalize(&self.settings.root).ok();
+        let leads_to = self.storage.canonicalize(&self.settings.root).ok();
         let elsewhere = leads_to.filter(|leads_to| *leads_to != self.root);
         if elsewhere == self.root_elsewhere {
             return;
@@ -294,12 +304,12 @@ fn day((stream, path): &(Stream, PathBuf)) -> (Stream, Option<&Path>) {
 }
 
 /// Returns the newest days of a stream, as paths below its base.
-fn newest_days(root: &Path, stream: Stream) -> Vec<PathBuf> {
+fn newest_days(storage: &dyn Storage, root: &Path, stream: Stream) -> Vec<PathBuf> {
     let mut newest = vec![PathBuf::new()];
     for _ in 0..3 {
         let mut below = Vec::new();
         for dir in &newest {
-            if let Ok(Level::Directories(dirs)) = list_level(&OsStorage, root, stream, dir) {
+            if let Ok(Level::Directories(dirs)) = list_level(storage, root, stream, dir) {
                 below.extend(dirs.into_iter().rev().take(RECENT_DAYS));
             }
         }

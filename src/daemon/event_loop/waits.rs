@@ -10,8 +10,6 @@ use crate::engine::EngineError;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::stat_day_file;
 use crate::pair::verdict::VerdictKind;
-use crate::platform::clock::Clock as _;
-use crate::platform::storage::OsStorage;
 use crate::query::wait::WaitReport;
 
 /// The maximum number of waits; the oldest is dropped, and begins again if its client asks again.
@@ -78,8 +76,7 @@ impl EventLoop {
 
     fn advance(&mut self, stage: &mut Stage) -> Result<(), EngineError> {
         if let Stage::Scanning(scan) = stage
-            && self.full_scans >= *scan
-            && (self.full_scans > *scan || self.scanning.is_empty())
+            && self.has_scanned(*scan)
         {
             *stage = Stage::Reading(self.unread_lengths());
         }
@@ -101,7 +98,7 @@ impl EventLoop {
     /// Returns the pairs that are queued or may settle, with the lengths of their day-files.
     fn unread_lengths(&self) -> BTreeMap<PairPath, [u64; 2]> {
         let length = |path: &PairPath, stream| {
-            let stat = stat_day_file(&OsStorage, &self.root, stream, path);
+            let stat = stat_day_file(&*self.storage, &self.root, stream, path);
             stat.map_or(0, |stat| stat.len_bytes)
         };
         let pairs = self.engine.unsettled_pairs().into_iter();

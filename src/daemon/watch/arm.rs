@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use notify::{ErrorKind, RecursiveMode, Watcher as _};
+use notify::{ErrorKind, RecursiveMode};
 
 use crate::daemon::watch::events::is_day_file_name;
 use crate::daemon::watch::queue::{Directory, Urgency, directory};

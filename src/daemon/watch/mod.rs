@@ -21,6 +21,7 @@ mod linked;
 mod mode;
 mod queue;
 mod self_test;
+mod source;
 mod unwatched;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,8 +29,6 @@ use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use notify::{RecommendedWatcher, Watcher as _};
 
 use crate::daemon::inbox::{Inbox, PendingWork};
 use crate::lake::path::Stream;
@@ -41,6 +40,7 @@ use events::HintSender;
 pub use mode::{Mode, WatchSetting};
 use queue::{ArmQueue, Directory, Urgency, directory};
 pub use self_test::SelfTest;
+pub use source::{EventSource, Inotify, OpenEvents};
 use unwatched::Unwatched;
 
 /// The identity of a directory when its watch was placed.
@@ -60,14 +60,14 @@ impl Identity {
 }
 
 /// The watches of one lake.
-#[derive(Debug)]
 pub struct Watch {
     root: PathBuf,
     setting: WatchSetting,
     storage: Arc<dyn Storage>,
+    source: Arc<dyn EventSource>,
     wake: Arc<Inbox>,
-    /// `None` when polling is configured, or when the kernel provides no event source.
-    watcher: Option<RecommendedWatcher>,
+    /// `None` when polling is configured, or when the event source cannot be opened.
+    watcher: Option<OpenEvents>,
     /// Receives the events of every event source of this watch.
     self_test: Arc<SelfTest>,
     /// The root and `<root>/data`, if they exist.
@@ -107,12 +107,14 @@ impl Watch {
         root: &Path,
         setting: WatchSetting,
         storage: Arc<dyn Storage>,
+        source: Arc<dyn EventSource>,
         wake: Arc<Inbox>,
     ) -> io::Result<Watch> {
         let mut watch = Watch {
             root: std::path::absolute(root)?,
             setting,
             storage,
+            source,
             wake,
             watcher: None,
             self_test: Arc::default(),
@@ -137,7 +139,7 @@ impl Watch {
     /// Enables the self-test of this event source and of its successors, by a file in the state directory.
     pub fn enable_self_test(&mut self, state_dir: &Path) -> Arc<SelfTest> {
         self.self_test.place(state_dir);
-        self.self_test.arm(self.watcher.as_mut());
+        self.self_test.arm(self.watcher.as_deref_mut());
         Arc::clone(&self.self_test)
     }
 
@@ -255,6 +257,10 @@ impl Watch {
             self.reset();
             return true;
         }
+        // The directories of the last round are not armed yet: a slow disk would never come to their end.
+        if self.has_unarmed() {
+            return true;
+        }
         self.exhausted = false;
         self.failed = false;
         for place in &self.refused {
@@ -283,7 +289,7 @@ impl Watch {
         self.polling_why = None;
         self.unwatched_why = None;
         self.watcher = self.event_source();
-        self.self_test.arm(self.watcher.as_mut());
+        self.self_test.arm(self.watcher.as_deref_mut());
         // The upper one first: later changes in it are hints, and earlier ones are found here.
         for level in 0..self.above.len() {
             self.above[level] = self.arm_above(level);
@@ -294,7 +300,7 @@ impl Watch {
         self.log_mode();
     }
 
-    fn event_source(&mut self) -> Option<RecommendedWatcher> {
+    fn event_source(&mut self) -> Option<OpenEvents> {
         if self.setting == WatchSetting::Poll {
             self.poll_because(|| "configured".into());
             return None;
@@ -307,22 +313,10 @@ impl Watch {
             Arc::clone(&self.wake),
             Arc::clone(&self.self_test),
         );
-        match RecommendedWatcher::new(sender, notify::Config::default()) {
-            Ok(mut watcher) => match watcher.configure(notify::Config::default()) {
-                Ok(_) => Some(watcher),
-                Err(_) => {
-                    // Without its thread every further call panics, the drop too. The thread held all its resources.
-                    std::mem::forget(watcher);
-                    self.poll_because(|| {
-                        "no thread for events, see `TasksMax=` of the unit and `ulimit -u`".into()
-                    });
-                    None
-                }
-            },
-            Err(error) => {
-                self.poll_because(|| {
-                    format!("no inotify instance ({error}), see fs.inotify.max_user_instances")
-                });
+        match self.source.open(Box::new(sender)) {
+            Ok(watcher) => Some(watcher),
+            Err(why) => {
+                self.poll_because(|| why);
                 None
             }
         }

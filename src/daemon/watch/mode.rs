@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::daemon::watch::{Watch, filesystem};
+use crate::daemon::watch::Watch;
 
 /// The configured way to detect changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Watch {
         let file_system = *self
             .devices
             .entry(device)
-            .or_insert_with(|| filesystem::lacks_change_events(path));
+            .or_insert_with(|| self.source.lacks_change_events(path));
         if let Some(name) = file_system {
             self.poll_because(|| {
                 format!(

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{RecursiveMode, Watcher};
 
 use crate::platform::held_dir::HeldDir;
 use crate::platform::storage::{FILE_MODE_MAX, OsStorage, remove_if_exists};
@@ -51,7 +51,7 @@ impl SelfTest {
 
     /// Lets a new event source watch the file. Without an event source changes are polled, and there is nothing to
     /// test.
-    pub(super) fn arm(&self, watcher: Option<&mut RecommendedWatcher>) {
+    pub(super) fn arm(&self, watcher: Option<&mut (dyn Watcher + Send + 'static)>) {
         let path = self.lock().path.clone();
         let armed = match (path, watcher) {
             (Some(path), Some(watcher)) => open_and_watch(&path, watcher),
@@ -102,7 +102,7 @@ impl SelfTest {
     }
 }
 
-fn open_and_watch(path: &Path, watcher: &mut RecommendedWatcher) -> io::Result<Option<File>> {
+fn open_and_watch(path: &Path, watcher: &mut dyn Watcher) -> io::Result<Option<File>> {
     remove_if_exists(&OsStorage, path)?;
     let (dir, name) = HeldDir::of(path)?;
     let file = dir.create(name, FILE_MODE_MAX)?;

@@ -46,7 +46,14 @@ impl Listener {
 
     fn on_storage(root: TempDir, setting: WatchSetting, storage: Arc<dyn Storage>) -> Listener {
         let wake = Arc::new(Inbox::new());
-        let watch = Watch::new(root.path(), setting, storage, Arc::clone(&wake)).unwrap();
+        let watch = Watch::new(
+            root.path(),
+            setting,
+            storage,
+            Arc::new(Inotify),
+            Arc::clone(&wake),
+        )
+        .unwrap();
         Listener { root, wake, watch }
     }
 
@@ -316,6 +323,7 @@ fn a_root_replaced_from_above_is_found_by_the_slow_scan() {
         &root,
         WatchSetting::Events,
         Arc::new(OsStorage),
+        Arc::new(Inotify),
         Arc::clone(&wake),
     )
     .unwrap();

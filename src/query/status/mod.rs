@@ -8,6 +8,7 @@ mod retractions;
 pub(crate) mod snapshot_file;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -173,7 +174,7 @@ impl ExportStatus {
         let file = OsStorage.open_read(&export_path(root)).ok();
         let file_bytes = file.as_ref().map_or(0, |file| len_bytes(&**file));
         let len_bytes = self.len_bytes.min(file_bytes);
-        let stored = RecentFile::new(state_dir).read();
+        let stored = RecentFile::new(Arc::new(OsStorage), state_dir).read();
         let history = file.and_then(|file| recent::resume(stored, &*file, len_bytes).ok());
         Self {
             len_bytes,

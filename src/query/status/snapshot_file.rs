@@ -3,11 +3,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::engine::Engine;
-use crate::platform::storage::{
-    OsStorage, Storage as _, read_full_at, remove_if_exists, write_all_at,
-};
+use crate::platform::storage::{Storage, read_full_at, remove_if_exists, write_all_at};
 use crate::query::status::Status;
 use crate::record::timestamp::stamp;
 use crate::store::recent::{RECENT_FILE, StoredHistory};
@@ -29,6 +28,7 @@ const RECENT_BYTES_MAX: u64 = 16 << 20;
 /// Leaves a snapshot for `status` when something changed: at most one a second, none while nothing happens.
 #[derive(Debug)]
 pub struct Publisher {
+    storage: Arc<dyn Storage>,
     path: PathBuf,
     last_offered: Option<Status>,
     due_ms: u64,
@@ -38,8 +38,9 @@ pub struct Publisher {
 impl Publisher {
     /// Publishes in this state directory.
     #[must_use]
-    pub fn new(state_dir: &Path) -> Self {
+    pub fn new(storage: Arc<dyn Storage>, state_dir: &Path) -> Self {
         Self {
+            storage,
             path: state_dir.join(SNAPSHOT_FILE),
             last_offered: None,
             due_ms: 0,
@@ -66,7 +67,7 @@ impl Publisher {
             ..status.clone()
         };
         self.last_offered = Some(status);
-        match replace(&self.path, &snapshot) {
+        match replace(&*self.storage, &self.path, &snapshot) {
             Ok(()) => self.failed = false,
             Err(error) if self.failed => tracing::debug!(%error, "status not written"),
             Err(error) => {
@@ -88,6 +89,7 @@ impl Publisher {
 /// which the next process would have to read.
 #[derive(Debug)]
 pub struct RecentFile {
+    storage: Arc<dyn Storage>,
     state_dir: PathBuf,
     /// Number of changes at the last write.
     changes: u64,
@@ -99,8 +101,9 @@ pub struct RecentFile {
 impl RecentFile {
     /// Stores it in this state directory.
     #[must_use]
-    pub fn new(state_dir: &Path) -> Self {
+    pub fn new(storage: Arc<dyn Storage>, state_dir: &Path) -> Self {
         Self {
+            storage,
             state_dir: state_dir.to_owned(),
             changes: 0,
             export_bytes: 0,
@@ -111,9 +114,8 @@ impl RecentFile {
     /// Returns the history that an earlier process stored, if it is readable.
     #[must_use]
     pub fn read(&self) -> Option<StoredHistory> {
-        let file = OsStorage
-            .open_read(&self.state_dir.join(RECENT_FILE))
-            .ok()?;
+        let path = self.state_dir.join(RECENT_FILE);
+        let file = self.storage.open_read(&path).ok()?;
         let len_bytes = file.stat().ok()?.len_bytes;
         if len_bytes > RECENT_BYTES_MAX {
             return None;
@@ -147,7 +149,7 @@ impl RecentFile {
         self.export_bytes = engine.export_bytes();
         let written = engine.stored_recent().map_err(|error| error.to_string());
         let written = written.and_then(|stored| {
-            let written = stored.write(&OsStorage, &self.state_dir);
+            let written = stored.write(&*self.storage, &self.state_dir);
             written.map_err(|error| error.to_string())
         });
         if let Err(error) = written {
@@ -160,10 +162,10 @@ impl RecentFile {
 }
 
 /// Replaces the file by rename, so that a reader sees a whole file. It is not synced: after a crash it is not needed.
-fn replace(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
+fn replace(storage: &dyn Storage, path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
     let fresh = path.with_extension("json.new");
-    remove_if_exists(&OsStorage, &fresh)?;
-    let file = OsStorage.create(&fresh)?;
+    remove_if_exists(storage, &fresh)?;
+    let file = storage.create(&fresh)?;
     write_all_at(&*file, &serde_json::to_vec(value)?, 0)?;
-    OsStorage.rename(&fresh, path)
+    storage.rename(&fresh, path)
 }

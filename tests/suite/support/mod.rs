@@ -6,6 +6,7 @@ pub mod account;
 pub mod bench;
 #[cfg(not(fuzzing))]
 pub mod browser;
+pub mod earned;
 #[cfg(not(fuzzing))]
 pub mod export_reader;
 pub mod fuzz_checks;
@@ -29,6 +30,8 @@ pub mod process;
 pub mod prose;
 #[cfg(not(fuzzing))]
 pub mod pty;
+#[cfg(not(fuzzing))]
+pub mod sim_daemon;
 pub mod sim_disk;
 #[cfg(not(fuzzing))]
 pub mod tools;

@@ -68,6 +68,15 @@ impl SimDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets the others act before a call of the engine.
+    fn called(&self) -> MutexGuard<'_, World> {
+        let hook = self.world().hook.clone();
+        if let Some(hook) = hook {
+            hook.0();
+        }
+        self.world()
+    }
+
     /// Crashes the process at the `n`-th mutating call from now (0: the next one), which has no effect, or, for a
     /// write, a partial one. It and all later calls on this disk fail with "crashed".
     pub fn crash_at(&self, n: u64) {
@@ -231,7 +240,7 @@ impl SimFile {
 
 impl StorageFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut world = self.disk.world();
+        let mut world = self.disk.called();
         world.read_call("read_at", &self.path)?;
         let bytes = world.tree.bytes(self.node)?;
         let rest = &bytes[to_index(offset).min(bytes.len())..];
@@ -242,20 +251,20 @@ impl StorageFile for SimFile {
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         self.check_writable()?;
-        self.disk.world().write(self, offset, buf)
+        self.disk.called().write(self, offset, buf)
     }
 
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
         self.check_writable()?;
-        retry_interrupted(|| self.disk.world().set_len(self, len_bytes))
+        retry_interrupted(|| self.disk.called().set_len(self, len_bytes))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        retry_interrupted(|| self.disk.world().sync_data(self))
+        retry_interrupted(|| self.disk.called().sync_data(self))
     }
 
     fn stat(&self) -> io::Result<FileStat> {
-        let mut world = self.disk.world();
+        let mut world = self.disk.called();
         retry_interrupted(|| world.read_call("stat open", &self.path))?;
         world.tree.stat(self.node)
     }
@@ -282,7 +291,7 @@ impl SimDisk {
 
     fn open(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn StorageFile>> {
         let node = {
-            let mut world = self.world();
+            let mut world = self.called();
             let verb = if writable { "open_write" } else { "open_read" };
             retry_interrupted(|| world.read_call(verb, path))?;
             let node = world.tree.find(path)?;
@@ -317,20 +326,20 @@ impl Storage for SimDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
         let create = || {
             let call = Call::on("create", path);
-            self.world().act(call, |tree| tree.create_file(path))
+            self.called().act(call, |tree| tree.create_file(path))
         };
         let node = retry_interrupted(create)?;
         Ok(self.handle(node, path, true))
     }
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
-        let mut world = self.world();
+        let mut world = self.called();
         retry_interrupted(|| world.read_call("stat", path))?;
         world.tree.stat(world.tree.find(path)?)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<ListedEntry>> {
-        let mut world = self.world();
+        let mut world = self.called();
         retry_interrupted(|| world.read_call("list", dir))?;
         world.tree.list(world.tree.find(dir)?)
     }
@@ -340,12 +349,15 @@ impl Storage for SimDisk {
             to: Some(to.into()),
             ..Call::on("rename", from)
         };
-        retry_interrupted(|| self.world().act(call.clone(), |tree| tree.rename(from, to)))
+        retry_interrupted(|| {
+            self.called()
+                .act(call.clone(), |tree| tree.rename(from, to))
+        })
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         retry_interrupted(|| {
-            self.world()
+            self.called()
                 .act(Call::on("remove", path), |tree| tree.remove(path))
         })
     }
@@ -358,19 +370,19 @@ impl Storage for SimDisk {
         if self.world().refuses_links {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        retry_interrupted(|| self.world().act(call.clone(), |tree| tree.link(from, to)))
+        retry_interrupted(|| self.called().act(call.clone(), |tree| tree.link(from, to)))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        retry_interrupted(|| self.world().create_dir_all(path))
+        retry_interrupted(|| self.called().create_dir_all(path))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        retry_interrupted(|| self.world().sync_dir(dir))
+        retry_interrupted(|| self.called().sync_dir(dir))
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
-        let mut world = self.world();
+        let mut world = self.called();
         retry_interrupted(|| world.read_call("canonicalize", path))?;
         world.tree.find(path)?;
         Ok(Path::new("/")

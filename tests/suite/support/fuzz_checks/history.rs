@@ -2,7 +2,6 @@
 //! crash or error of the disk, each line has its row, no row is written twice, and what a reader has seen stays. The
 //! expected rows are those of the naive batch.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use distilld::engine::EngineError;
@@ -10,8 +9,9 @@ use distilld::lake::path::{PairPath, ledger_path};
 use distilld::query::explain::{Page, retracted_rows};
 
 use crate::support::bench::{Bench, EXPORT, ROOT};
+use crate::support::earned::{Peaks, evidence_line, scored_line};
 use crate::support::lake_gen::Stream;
-use crate::support::naive::{Pairs, multiset_difference, naive_batch, read_pairs, row_key};
+use crate::support::naive::{Pairs, multiset_difference, naive_batch, read_pairs};
 use crate::support::sim_disk::{EIO, ENOSPC, Fate, Fault, SimDisk};
 
 /// Two of one name, whose lines may earn rows with one key.
@@ -27,7 +27,6 @@ const ACTIONS_MAX: usize = 48;
 /// Tries until an action succeeds: each fault fails one call.
 const TRIES: usize = 12;
 
-type Rows = BTreeMap<String, usize>;
 type File = (usize, Stream);
 
 /// Checks the history that the bytes describe: an action a byte, followed by the bytes of its choices.
@@ -68,8 +67,7 @@ struct History {
     bench: Bench,
     /// Appends of which the last bytes are missing yet.
     missing: Vec<(File, Vec<u8>)>,
-    /// By pair: for each key, the maximum number of rows that it ever earned at once.
-    peaks: BTreeMap<String, Rows>,
+    peaks: Peaks,
     /// Whether every day-file only grew, so that everything equals the batch.
     has_only_grown: bool,
     /// What the next crash leaves.
@@ -83,7 +81,7 @@ impl History {
         Self {
             bench,
             missing: Vec::new(),
-            peaks: BTreeMap::new(),
+            peaks: Peaks::default(),
             has_only_grown: true,
             fate: Fate::Kept,
         }
@@ -242,13 +240,7 @@ impl History {
 
     /// Records how many rows the day-files earn now.
     fn note_peaks(&mut self) {
-        for (pair, rows) in earned(&self.pairs()) {
-            let peaks = self.peaks.entry(pair).or_default();
-            for (key, count) in rows {
-                let peak = peaks.entry(key).or_default();
-                *peak = (*peak).max(count);
-            }
-        }
+        self.peaks.note(&self.pairs());
     }
 
     /// Crashes the process at one of its next calls.
@@ -328,63 +320,10 @@ impl History {
             assert_eq!(self.bench.count_fault(&naive.counts), None);
             assert_eq!(self.bench.ledger_fault(&naive), None);
         }
-        let export = String::from_utf8(export).unwrap();
-        let rows = counted(export.lines());
-        let [now, peaks] = [earned(&pairs), self.peaks.clone()].map(sums);
-        for (key, count) in &now {
-            let found = rows.get(key).unwrap_or(&0);
-            assert!(found >= count, "{found} of {count} rows are there: {key}");
-        }
-        for (key, count) in &rows {
-            let peak = peaks.get(key).unwrap_or(&0);
-            assert!(
-                count <= peak,
-                "{count} rows are there, at most {peak} were earned: {key}"
-            );
-        }
+        assert_eq!(self.peaks.fault(&export, &pairs), None);
     }
-}
-
-fn scored_line(run: &str, category: &str) -> String {
-    format!(
-        "{{\"evidence_run_id\":\"{run}\",\"category\":\"{category}\",\"provenance\":{{\"source_file\":\"s\",\
-         \"line_offset\":7,\"sig_hash\":\"hash of {run}\",\"recorded_at\":\"2026-01-01T00:00:00Z\"}}}}\n"
-    )
-}
-
-fn evidence_line(run: &str, text: &str) -> String {
-    format!(
-        "{{\"run_id\":\"{run}\",\"model_role\":\"executor\",\"text\":\"{text}\",\"source_files\":[\"a.rs\"],\
-         \"provenance\":{{\"source_file\":\"data/_kb/audits.jsonl\"}}}}\n"
-    )
 }
 
 fn path_of((pair, stream): File) -> PathBuf {
     stream.path(Path::new(ROOT), PAIRS[pair])
-}
-
-/// Returns the rows that each pair earns.
-fn earned(pairs: &Pairs) -> BTreeMap<String, Rows> {
-    let of_pair = |(name, files): (&String, &_)| {
-        let alone = Pairs::from([(name.clone(), Clone::clone(files))]);
-        let batch = naive_batch(&alone, false);
-        (name.clone(), counted(batch.rows.iter().map(String::as_str)))
-    };
-    pairs.iter().map(of_pair).collect()
-}
-
-fn counted<'r>(rows: impl Iterator<Item = &'r str>) -> Rows {
-    let mut counts = Rows::new();
-    for row in rows {
-        *counts.entry(row_key(row)).or_default() += 1;
-    }
-    counts
-}
-
-fn sums(rows: BTreeMap<String, Rows>) -> Rows {
-    let mut sums = Rows::new();
-    for (key, count) in rows.into_values().flatten() {
-        *sums.entry(key).or_default() += count;
-    }
-    sums
 }

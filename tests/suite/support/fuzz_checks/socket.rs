@@ -176,7 +176,14 @@ impl Lake {
         let clock = Arc::new(HostClock::new());
         let (mut engine, _) =
             Engine::open(engine_setup(&settings, &root, Arc::clone(&clock) as _)).unwrap();
-        catch_up(&mut engine, &root, &clock, &Inbox::new(), &mut |_, _, _| {}).unwrap();
+        catch_up(
+            &mut engine,
+            &root,
+            &*clock,
+            &Inbox::new(),
+            &mut |_, _, _| {},
+        )
+        .unwrap();
         let metrics = Arc::new(Metrics::new());
         engine.measure_with(Arc::clone(&metrics));
         let mut runtime = tokio::runtime::Builder::new_current_thread();

@@ -3,11 +3,13 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use distilld::platform::storage::FileKind;
+use distilld::platform::storage::{FileKind, FileStat};
 
 use super::SimDisk;
 use super::tree::{NodeId, Tree};
+use super::world::Hook;
 
 /// The side door: other processes, unaffected by faults and crashes of the engine. An invalid path is a mistake in the
 /// test and panics.
@@ -70,6 +72,51 @@ impl SimDisk {
         });
     }
 
+    /// Creates a directory and those above it; not durable.
+    pub fn make_dir(&self, path: impl AsRef<Path>) {
+        self.side_door(path.as_ref(), make_dirs);
+    }
+
+    /// Removes a directory that is empty; not durable.
+    pub fn remove_dir(&self, path: impl AsRef<Path>) {
+        self.side_door(path.as_ref(), Tree::remove_directory);
+    }
+
+    /// Makes all names in a directory durable.
+    pub fn settle_names(&self, dir: impl AsRef<Path>) {
+        self.side_door(dir.as_ref(), |tree, dir| {
+            let dir = tree.find(dir)?;
+            tree.sync_names(dir)
+        });
+    }
+
+    /// Returns the metadata of what is at a path; `None` if nothing is.
+    pub fn stat_of(&self, path: impl AsRef<Path>) -> Option<FileStat> {
+        let world = self.world();
+        let node = world.tree.find(path.as_ref()).ok()?;
+        world.tree.stat(node).ok()
+    }
+
+    /// Returns the names in a directory in byte order; none if it does not exist.
+    pub fn names_in(&self, dir: impl AsRef<Path>) -> Vec<String> {
+        let world = self.world();
+        let names = world
+            .tree
+            .find(dir.as_ref())
+            .and_then(|dir| world.tree.names(dir));
+        let names = names.map(|names| names.live.keys());
+        names.map_or(Vec::new(), |names| {
+            names
+                .map(|name| name.to_string_lossy().into_owned())
+                .collect()
+        })
+    }
+
+    /// Calls `hook` before each call of the engine from now on: what others do at that moment.
+    pub fn before_each_call(&self, hook: Arc<dyn Fn() + Send + Sync>) {
+        self.world().hook = Some(Hook(hook));
+    }
+
     /// Removes a file; not durable.
     pub fn remove(&self, path: impl AsRef<Path>) {
         self.side_door(path.as_ref(), |tree, path| tree.remove(path));
@@ -83,12 +130,19 @@ impl SimDisk {
         });
     }
 
-    /// Removes or restores the permission to open a file.
+    /// Removes or restores the permission to open a file, or to list a directory.
     pub fn deny(&self, path: impl AsRef<Path>, denied: bool) {
         self.side_door(path.as_ref(), |tree, path| {
             let node = tree.find(path)?;
             tree.set_denied(node, denied)
         });
+    }
+
+    /// Returns whether the permission was removed.
+    pub fn is_denied(&self, path: impl AsRef<Path>) -> bool {
+        let world = self.world();
+        let node = world.tree.find(path.as_ref());
+        node.is_ok_and(|node| world.tree.is_denied(node))
     }
 
     /// Returns the content of a file as readers see it; `None` if there is none.

@@ -121,7 +121,7 @@ impl Tree {
         }
     }
 
-    /// Removes or restores the permission to open a file.
+    /// Removes or restores the permission to open a file, or to list a directory.
     pub fn set_denied(&mut self, id: NodeId, denied: bool) -> io::Result<()> {
         let now_ns = self.tick();
         let node = self.node_mut(id)?;
@@ -130,8 +130,16 @@ impl Tree {
         Ok(())
     }
 
+    /// Returns whether the permission was removed.
+    pub fn is_denied(&self, id: NodeId) -> bool {
+        self.node(id).is_ok_and(|node| node.denied)
+    }
+
     /// Returns the entries of a directory in byte order.
     pub fn list(&self, dir: NodeId) -> io::Result<Vec<ListedEntry>> {
+        if self.node(dir)?.denied {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         let entry = |(name, id): (&OsString, &NodeId)| {
             let kind = self.stat(*id)?.kind;
             let name = name.clone();
@@ -244,6 +252,17 @@ impl Tree {
         let id = self.child(dir, name)?;
         if self.names(id).is_ok() {
             return Err(io::ErrorKind::IsADirectory.into());
+        }
+        self.change_names(dir, vec![(name.to_owned(), None)])?;
+        self.unlink(id)
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_directory(&mut self, path: &Path) -> io::Result<()> {
+        let (dir, name) = self.find_parent(path)?;
+        let id = self.child(dir, name)?;
+        if !self.names(id)?.live.is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
         }
         self.change_names(dir, vec![(name.to_owned(), None)])?;
         self.unlink(id)

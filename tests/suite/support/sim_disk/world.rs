@@ -53,6 +53,16 @@ struct Ruling {
     outcome: io::Result<()>,
 }
 
+/// What others do before a call of the engine.
+#[derive(Clone)]
+pub struct Hook(pub Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct World {
     pub tree: Tree,
@@ -73,6 +83,7 @@ pub struct World {
     pub refuses_links: bool,
     /// Interrupts every other call, and shortens reads and writes.
     pub signals: Option<Rng>,
+    pub hook: Option<Hook>,
 }
 
 impl World {
@@ -94,6 +105,7 @@ impl World {
             knows_holes: true,
             refuses_links: false,
             signals: None,
+            hook: None,
         }
     }
 
