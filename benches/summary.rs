@@ -7,7 +7,7 @@ mod support;
 use support::figures::{Table, machine};
 use support::{Failure, bench_dir, summary};
 
-const BENCHES: [&str; 9] = [
+const BENCHES: [&str; 10] = [
     "backfill",
     "history",
     "freshness",
