@@ -29,7 +29,8 @@ pub(super) const OTHER_DIALECT: u8 = 2;
 /// Only if the role of the evidence were not refused.
 pub(super) const REFUSED_ROLE: u8 = 4;
 
-/// The index and the category of a line or of a row. Rows of other categories than [`ACCEPTED`] are never compared.
+/// The index and the category of a line or of a row. Rows of other categories than
+/// [`ACCEPTED`](crate::record::firewall::ACCEPTED) are never compared.
 pub(super) type Place = (u64, Option<u8>);
 /// Ways to make each sample, by run.
 type Samples = HashMap<LocalRunKey, HashMap<u128, u8>>;

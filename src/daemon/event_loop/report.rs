@@ -184,13 +184,14 @@ impl EventLoop {
         }
     }
 
-    /// Returns the number of pairs to read, and during a full scan of directories to list. The frequent scan of recent
-    /// directories does not count, so that an idle daemon does not report pending files.
+    /// Returns the number of pairs to read, and of directories to list: those that hints named, and during a full scan
+    /// after a start or a loss of events all. Periodic scans do not count, so that an idle daemon does not report pending
+    /// files.
     fn files_pending(&self) -> u64 {
         let directories = if self.is_reconciling {
             self.scanning.len() + self.watch.unarmed()
         } else {
-            0
+            self.watch.unarmed_fresh()
         };
         (self.engine.queue_len() + directories) as u64
     }

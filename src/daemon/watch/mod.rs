@@ -160,6 +160,12 @@ impl Watch {
         self.queue.len()
     }
 
+    /// Returns how many of these were named by a hint, or are below one that was: a new record may be in them.
+    #[must_use]
+    pub fn unarmed_fresh(&self) -> usize {
+        self.queue.fresh_len()
+    }
+
     /// Returns the number of watched directories, bases included.
     #[must_use]
     pub fn armed(&self) -> usize {

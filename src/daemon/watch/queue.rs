@@ -56,6 +56,11 @@ impl ArmQueue {
         self.fresh.len() + self.history.len()
     }
 
+    /// Returns the number of queued directories that hints named, or that are below one.
+    pub(super) fn fresh_len(&self) -> usize {
+        self.fresh.len()
+    }
+
     /// Removes all directories.
     pub(super) fn clear(&mut self) {
         self.fresh.clear();

@@ -282,6 +282,19 @@ fn check_replaced(relative: &str) {
 }
 
 #[test]
+fn the_directories_of_a_hint_are_pending_until_all_below_it_are_listed() {
+    let mut lake = Listener::on_lake();
+    assert_eq!(lake.watch.unarmed_fresh(), 0);
+    fs::create_dir_all(lake.path(Stream::Scored, "2027/01/01")).unwrap();
+    let pending = lake.wake.wait_until(Some(Instant::now() + PATIENCE));
+    lake.watch.apply(&pending);
+    for left in [1, 1, 1, 0] {
+        assert_eq!(lake.watch.unarmed_fresh(), left);
+        let _ = lake.watch.arm_next(1);
+    }
+}
+
+#[test]
 fn a_directory_renamed_away_and_made_again_is_heard() {
     check_replaced("2026/05/02");
     check_replaced("2026/05");
