@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::daemon::event_loop::directories::{is_empty, record_listing};
 use crate::daemon::event_loop::{EventLoop, millis};
-use crate::daemon::watch::{DAY_DEPTH, Mode};
+use crate::daemon::watch::{DAY_DEPTH, Mode, Round};
 use crate::engine::EngineError;
 use crate::lake::identity::seen;
 use crate::lake::path::{PairPath, Stream};
@@ -181,7 +181,9 @@ impl EventLoop {
             self.scan_recent();
             self.engine.check_files()?;
             // A slice per scan: with a long history a whole round at once would keep the idle daemon busy.
-            let _round_complete = self.watch.rearm_changed(WATCHES_PER_SLICE);
+            if self.watch.rearm_changed(WATCHES_PER_SLICE) == Round::Restarted {
+                self.reconcile_by_arming();
+            }
             // From its end: where it takes longer than the pause, the loop would do nothing else.
             self.recent_scan_at_ms = self.shared.clock.monotonic_ms() + self.recent_scan_pause_ms();
         }

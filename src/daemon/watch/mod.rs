@@ -20,13 +20,13 @@ pub(crate) mod filesystem;
 mod linked;
 mod mode;
 mod queue;
+mod round;
 mod self_test;
 mod source;
 mod unwatched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,6 +39,7 @@ pub use arm::{Listing, Progress};
 use events::HintSender;
 pub use mode::{Mode, WatchSetting};
 use queue::{ArmQueue, Directory, Urgency, directory};
+pub use round::Round;
 pub use self_test::SelfTest;
 pub use source::{EventSource, Inotify, OpenEvents};
 use unwatched::Unwatched;
@@ -226,59 +227,6 @@ impl Watch {
         }
         self.log_mode();
         progress
-    }
-
-    /// Checks whether up to `directories_max` watched directories are still the ones that were armed, continuing after
-    /// the last call, and queues those that have to be armed again. Returns true when a round is complete. The periodic
-    /// scan calls it, because a mount, or a root renamed from above, causes no event.
-    pub fn rearm_changed(&mut self, directories_max: usize) -> bool {
-        if self.setting == WatchSetting::Poll {
-            return true;
-        }
-        if self.cursor.is_none() && self.begin_round() {
-            return true;
-        }
-        let from = self.cursor.take().map_or(Bound::Unbounded, Bound::Excluded);
-        let slice_len = directories_max.max(1);
-        let slice = self.armed.range((from, Bound::Unbounded)).take(slice_len);
-        let slice: Vec<_> = slice
-            .map(|(place, identity)| (place.clone(), *identity))
-            .collect();
-        for (place, identity) in &slice {
-            if self.stat(place).ok().as_ref().map(Identity::from_stat) != Some(*identity) {
-                self.forget(place);
-                self.queue.push(Urgency::Fresh, place.clone());
-            }
-        }
-        if slice.len() == slice_len {
-            self.cursor = slice.into_iter().next_back().map(|(place, _)| place);
-        }
-        self.cursor.is_none()
-    }
-
-    /// Returns true if everything was queued again and nothing is left to compare.
-    fn begin_round(&mut self) -> bool {
-        let above = [self.identity_above(0), self.identity_above(1)];
-        if self.watcher.is_none() || above != self.above {
-            self.reset();
-            return true;
-        }
-        // The directories of the last round are not armed yet: a slow disk would never come to their end.
-        if self.has_unarmed() {
-            return true;
-        }
-        self.exhausted = false;
-        self.failed = false;
-        for place in &self.refused {
-            self.queue.push(Urgency::History, place.clone());
-        }
-        for stream in Stream::ALL {
-            let base = directory(stream, "");
-            if !self.armed.contains_key(&base) {
-                self.queue.push(Urgency::Fresh, base);
-            }
-        }
-        false
     }
 
     /// Starts over with a new event source; this discards any event or watch that the old one lost or confused.

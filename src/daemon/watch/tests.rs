@@ -342,13 +342,13 @@ fn a_root_replaced_from_above_is_found_by_the_slow_scan() {
     .unwrap();
     assert!(watch.arm_next(100).done);
     fs::rename(&root, &away).unwrap();
-    assert!(watch.rearm_changed(100));
+    assert_eq!(watch.rearm_changed(100), Round::Restarted);
     assert!(watch.arm_next(100).done);
     assert_eq!(watch.armed(), 0);
     let day_file = base(&root, Stream::Scored).join("2026/05/02/a.jsonl");
     fs::create_dir_all(day_file.parent().unwrap()).unwrap();
     append(&day_file);
-    assert!(watch.rearm_changed(100));
+    assert_eq!(watch.rearm_changed(100), Round::Restarted);
     let found = watch.arm_next(100).day_files;
     assert_eq!(
         found,
@@ -380,7 +380,7 @@ fn the_slow_scan_arms_again_what_was_replaced_unheard() {
         .is_empty()
     {}
     let mut calls = 1;
-    while !lake.watch.rearm_changed(3) {
+    while lake.watch.rearm_changed(3) == Round::Continues {
         calls += 1;
     }
     assert!(calls > 1);
@@ -394,7 +394,7 @@ fn the_slow_scan_arms_again_what_was_replaced_unheard() {
 #[test]
 fn a_slow_scan_of_an_unchanged_lake_queues_nothing() {
     let mut lake = Listener::on_lake();
-    assert!(lake.watch.rearm_changed(100));
+    assert_ne!(lake.watch.rearm_changed(100), Round::Continues);
     assert!(!lake.watch.has_unarmed());
 }
 
@@ -426,7 +426,7 @@ fn our_own_reads_wake_nobody() {
                 .list(&lake.path(Stream::Scored, directory))
                 .unwrap();
         }
-        assert!(lake.watch.rearm_changed(100));
+        assert_ne!(lake.watch.rearm_changed(100), Round::Continues);
     }
     // The export and the state are written next to the streams.
     let export = lake.root.path().join("data/distilled/sft/sft_export.jsonl");
@@ -654,7 +654,8 @@ fn polling_that_was_asked_for_lists_and_watches_nothing() {
     let mut lake = Listener::on(root, WatchSetting::Poll);
     assert_eq!(lake.arm_all().len(), 1);
     assert_eq!(lake.watch.armed(), 0);
-    assert!(lake.watch.rearm_changed(1) && !lake.watch.has_unarmed());
+    assert_eq!(lake.watch.rearm_changed(1), Round::Complete);
+    assert!(!lake.watch.has_unarmed());
     assert_eq!(lake.watch.mode().to_string(), "polling: configured");
 }
 
@@ -675,7 +676,7 @@ fn a_new_day_takes_the_watch_of_the_oldest_when_watches_run_out() {
     // The day that lost its watch is tried again, and there is no failure any more.
     lake.watch.unwatched_because(|| "watches ran out".into());
     assert_ne!(lake.watch.mode(), Mode::Events);
-    assert!(lake.watch.rearm_changed(100));
+    assert_ne!(lake.watch.rearm_changed(100), Round::Continues);
     lake.arm_all();
     assert_eq!(lake.watch.armed(), 8);
     assert_eq!(lake.watch.mode(), Mode::Events);
@@ -715,7 +716,7 @@ fn a_directory_without_permission_is_passed_over_and_tried_again() {
     assert_eq!(lake.arm_all(), []);
     assert_eq!((lake.watch.armed(), lake.watch.mode()), (7, Mode::Events));
     storage.0.denies.store(false, Ordering::SeqCst);
-    assert!(lake.watch.rearm_changed(100));
+    assert_ne!(lake.watch.rearm_changed(100), Round::Continues);
     assert_eq!(lake.arm_all().len(), 1);
     assert_eq!(lake.watch.armed(), 8);
 }
