@@ -44,8 +44,14 @@ fn publisher(home: &Path) -> Result<Option<PathBuf>, String> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let program = target.with_file_name("debug").join("distilld-publish");
     if std::env::var_os("CI").is_some_and(|ci| ci == "true") {
-        // The tests of the publisher have compiled it already.
-        let of_tests = ["--features", "publish", "--test", "publish", "--no-run"];
+        // The tests of the publisher have compiled it already, with these features.
+        let of_tests = [
+            "--features",
+            "publish,root-tests",
+            "--test",
+            "publish",
+            "--no-run",
+        ];
         run_well(cargo().args(["test", "--locked"]).args(of_tests))?;
     } else if !program.is_file() {
         return Ok(None);
