@@ -257,7 +257,7 @@ pub fn each_instance_has_a_page_and_is_listed(host: &Host) {
     }
     // A hint names the instance and its unit.
     host.systemctl(&["stop", "distilld@second.service"]);
-    assert!(!socket.exists());
+    host.wait("the socket is removed", || !socket.exists());
     let stopped = host.run("distilld", &["--instance", "second"]);
     assert_eq!(stopped.code, Some(1));
     for hint in [
