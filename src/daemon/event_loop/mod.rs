@@ -105,12 +105,9 @@ pub struct EventLoop {
     /// When the next snapshot has to be published, monotonic milliseconds.
     publish_at_ms: Option<u64>,
     caught_up: bool,
-    /// Changes may have been missed until all directories have been listed. Periodic scans, which only make sure, do not
-    /// count as backlog: on a slow disk the next one may be due before the last one has ended.
-    is_reconciling: bool,
-    /// All directories have to be armed until then.
+    /// Changes may have been missed until all directories are armed.
     is_rearming: bool,
-    /// The full scan with this number has to end until then.
+    /// Changes may have been missed until the full scan with this number has ended.
     reconciling_scan: u64,
 }
 
@@ -168,7 +165,6 @@ impl EventLoop {
             publisher: Publisher::new(Arc::clone(&storage), &settings.state_dir),
             publish_at_ms: None,
             caught_up: false,
-            is_reconciling: true,
             is_rearming: true,
             reconciling_scan: 0,
             settings,
@@ -298,10 +294,9 @@ impl EventLoop {
     fn receive(&mut self, pending: &PendingWork) {
         self.watch.apply(pending);
         if pending.rearm || pending.root {
-            self.reconcile_by_arming();
+            self.is_rearming = true;
         }
         if pending.rescan {
-            self.is_reconciling = true;
             self.reconciling_scan = self.full_scans + 1;
             self.engine.metrics().overflow();
             self.overflows = (self.overflows.0 + 1, Some(self.shared.clock.wall_ms()));
@@ -312,12 +307,6 @@ impl EventLoop {
             self.reload();
         }
         self.enqueue_hinted(&pending.day_files);
-    }
-
-    /// All directories were queued to be armed: changes may have been missed until this is done.
-    fn reconcile_by_arming(&mut self) {
-        self.is_reconciling = true;
-        self.is_rearming = true;
     }
 
     /// Runs what is due: timers, one pass, one slice of arming, one slice of the scans.

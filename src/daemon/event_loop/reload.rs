@@ -47,9 +47,7 @@ impl EventLoop {
         self.reloader.log.set(&self.settings.log);
         self.engine.reconfigure(reconfigure(&self.settings));
         let setting = watch_setting(self.settings.watch);
-        if self.watch.change_setting(setting) {
-            self.reconcile_by_arming();
-        }
+        self.is_rearming |= self.watch.change_setting(setting);
         let now_ms = self.shared.clock.monotonic_ms();
         self.recent_scan_at_ms = self
             .recent_scan_at_ms

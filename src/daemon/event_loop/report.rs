@@ -47,15 +47,20 @@ impl EventLoop {
 
     /// Logs the first time that no backlog is left, apart from periodic scans.
     pub(super) fn update_caught_up(&mut self) {
-        if self.engine.is_dirty() || self.is_rearming || !self.has_scanned(self.reconciling_scan) {
+        if self.engine.is_dirty() || self.is_reconciling() {
             return;
         }
-        self.is_reconciling = false;
         self.engine.settle_recent();
         if !self.caught_up {
             log_caught_up(&self.engine, &self.skipped());
             self.caught_up = true;
         }
+    }
+
+    /// Returns whether changes may have been missed until all directories have been armed or listed. Periodic scans, which
+    /// only make sure, do not count: on a slow disk the next one may be due before the last one has ended.
+    fn is_reconciling(&self) -> bool {
+        self.is_rearming || !self.has_scanned(self.reconciling_scan)
     }
 
     /// Logs one event with the main figures, for `SIGUSR1`.
@@ -188,7 +193,7 @@ impl EventLoop {
     /// after a start or a loss of events all. Periodic scans do not count, so that an idle daemon does not report pending
     /// files.
     fn files_pending(&self) -> u64 {
-        let directories = if self.is_reconciling {
+        let directories = if self.is_reconciling() {
             self.scanning.len() + self.watch.unarmed()
         } else {
             self.watch.unarmed_fresh()

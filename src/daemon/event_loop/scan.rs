@@ -181,9 +181,7 @@ impl EventLoop {
             self.scan_recent();
             self.engine.check_files()?;
             // A slice per scan: with a long history a whole round at once would keep the idle daemon busy.
-            if self.watch.rearm_changed(WATCHES_PER_SLICE) == Round::Restarted {
-                self.reconcile_by_arming();
-            }
+            self.is_rearming |= self.watch.rearm_changed(WATCHES_PER_SLICE) == Round::Restarted;
             // From its end: where it takes longer than the pause, the loop would do nothing else.
             self.recent_scan_at_ms = self.shared.clock.monotonic_ms() + self.recent_scan_pause_ms();
         }
