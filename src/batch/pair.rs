@@ -276,9 +276,8 @@ pub fn read_open_pair(
             Some([]) => continue,
             Some(bytes) => parse::scored_run_in(bytes, reading.synthesis.dialect),
             None => {
-                totals
-                    .overlong
-                    .get_or_insert((Stream::Scored, line.span.offset));
+                let at = (Stream::Scored, line.span.offset);
+                totals.overlong.get_or_insert(at);
                 Err(too_long(reading.max_line_bytes))
             }
         };
@@ -296,11 +295,9 @@ pub fn read_open_pair(
         totals.counts.verdicts[verdict.kind()] += 1;
         is_partial = true;
         other_row.clear();
-        if let (BatchVerdict::Exported, Some(dialect), Some(bytes)) =
-            (verdict, reading.other_dialect, line.bytes)
-        {
-            let made = join_as(dialect, trim(bytes), &mut evidence, &place, &mut other_row);
-            made.map_err(|error| read_error(&pair.evidence, is_partial)(error))?;
+        if let (BatchVerdict::Exported, Some(bytes)) = (verdict, line.bytes) {
+            join_other(reading, bytes, &mut evidence, &place, &mut other_row)
+                .map_err(|error| read_error(&pair.evidence, is_partial)(error))?;
         }
         let judged = JudgedLine {
             span: line.span,
@@ -353,20 +350,23 @@ fn judge(
     }
 }
 
-/// Appends the row that a line has in a dialect, if it has one.
-fn join_as(
-    dialect: Dialect,
+/// Appends the row that a line has in the other dialect, if one is asked for and it has one.
+fn join_other(
+    reading: &PairReading<'_>,
     line: &[u8],
     evidence: &mut EvidenceIndex,
     place: &RowPlace<'_>,
     row: &mut Vec<u8>,
 ) -> io::Result<()> {
+    let Some(dialect) = reading.other_dialect else {
+        return Ok(());
+    };
     let synthesis = Synthesis {
         dialect,
         include_partial: false,
         stamp: "",
     };
-    if let Ok(run) = parse::scored_run_in(line, dialect)
+    if let Ok(run) = parse::scored_run_in(trim(line), dialect)
         && let Admission::Admitted(admitted) = admit(&run, Dialect::Native)
     {
         join(&admitted, evidence, place, &synthesis, row)?;

@@ -42,6 +42,22 @@ pub(super) fn verify(settings: &Settings, rejected_elsewhere: bool) -> Result<Ex
     for (path, error) in &report.skipped {
         tracing::warn!(path = %path.display(), %error, "skipped {} ({error})", path.display());
     }
+    log_counts(&report);
+    if rejected_elsewhere {
+        write_run_ids(&report.rejected_elsewhere)?;
+        output::note(&escape::json(&serde_json::to_string(&report.result)?));
+    } else {
+        output::show_json(&report.result)?;
+    }
+    match &report.first_difference {
+        Some(difference) => Err(difference_error(&report.result, difference).into()),
+        None if report.result.complete => Ok(ExitCode::SUCCESS),
+        None => Err(incomplete_error(&report).into()),
+    }
+}
+
+/// Logs how much was compared, and what is no difference although the bytes differ.
+fn log_counts(report: &VerifyReport) {
     let work = report.work;
     tracing::debug!(
         slices = work.slices,
@@ -71,31 +87,26 @@ pub(super) fn verify(settings: &Settings, rejected_elsewhere: bool) -> Result<Ex
             as_typed("`distilld rebuild`")
         );
     }
-    if rejected_elsewhere {
-        // The input of `retract`, as it is; a person sees it escaped.
-        let is_seen = io::stdout().is_terminal();
-        let mut stdout = io::stdout().lock();
-        for run_id in &report.rejected_elsewhere {
-            if run_id.contains(['\n', '\r']) {
-                tracing::warn!(
-                    "the run ID {run_id:?} has more than one line; pass it to {} as an argument",
-                    as_typed("`distilld retract`")
-                );
-            } else if is_seen {
-                writeln!(stdout, "{}", Printable(run_id))?;
-            } else {
-                writeln!(stdout, "{run_id}")?;
-            }
+}
+
+/// Writes run IDs to stdout, one a line.
+fn write_run_ids(run_ids: &[String]) -> io::Result<()> {
+    // The input of `retract`, as it is; a person sees it escaped.
+    let is_seen = io::stdout().is_terminal();
+    let mut stdout = io::stdout().lock();
+    for run_id in run_ids {
+        if run_id.contains(['\n', '\r']) {
+            tracing::warn!(
+                "the run ID {run_id:?} has more than one line; pass it to {} as an argument",
+                as_typed("`distilld retract`")
+            );
+        } else if is_seen {
+            writeln!(stdout, "{}", Printable(run_id))?;
+        } else {
+            writeln!(stdout, "{run_id}")?;
         }
-        output::note(&escape::json(&serde_json::to_string(result)?));
-    } else {
-        output::show_json(result)?;
     }
-    match &report.first_difference {
-        Some(difference) => Err(difference_error(result, difference).into()),
-        None if result.complete => Ok(ExitCode::SUCCESS),
-        None => Err(incomplete_error(&report).into()),
-    }
+    Ok(())
 }
 
 /// Returns the error of a `verify` that found no difference in what it could read.
