@@ -7,7 +7,7 @@ mod support;
 use support::figures::{Table, machine};
 use support::{Failure, bench_dir, summary};
 
-const BENCHES: [&str; 10] = [
+const BENCHES: [&str; 11] = [
     "backfill",
     "history",
     "freshness",
@@ -17,6 +17,7 @@ const BENCHES: [&str; 10] = [
     "late",
     "explain",
     "rows",
+    "soak",
     "publish",
 ];
 
