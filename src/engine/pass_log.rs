@@ -309,11 +309,15 @@ fn log_orders(what: &str, events: LedgerEvents) {
         return;
     };
     let (orders, run_id, reason) = (events.count, first.source_run_id, first.reason);
+    let given_reason = match reason.is_empty() {
+        true => String::new(),
+        false => format!(" (reason: {reason:?})"),
+    };
     tracing::info!(
         orders,
         run_id,
         reason,
-        "{} {what}; first run {} (reason: {reason:?})",
+        "{} {what}; first run {}{given_reason}",
         counted(orders, "standing order"),
         run_id.escape_debug(),
     );
@@ -468,6 +472,7 @@ mod tests {
             "2 rows restored, nothing overrules them any more; first run run-4",
             "2 standing orders given; first run run-5",
         ]) {
+            assert!(!line.contains("(reason"), "none was given: {line}");
             assert!(line.contains(words), "{line}");
             assert!(line.contains("\\u{1b}"), "{line:?}");
         }

@@ -54,10 +54,11 @@ impl EventLoop {
             .min(now_ms + self.recent_scan_pause_ms());
         self.full_scan_at_ms = self.full_scan_at_ms.min(now_ms + self.full_scan_pause_ms());
         let changed = change.applied.join(",");
+        let keys = if changed.is_empty() { "none" } else { &changed };
         tracing::info!(
             message_id = message_ids::RELOADED,
             changed,
-            "configuration reloaded, changed keys: {changed}"
+            "configuration reloaded, changed keys: {keys}"
         );
         if !change.needs_restart.is_empty() {
             let needs_restart = change.needs_restart.join(",");
