@@ -87,6 +87,11 @@ impl LocalRowKey {
         (digest(day_file_name.as_bytes()) >> (u128::BITS - Self::GROUP_BITS)) as usize
     }
 
+    /// Returns the group of the key.
+    pub fn group(self) -> usize {
+        (self.0 >> (u128::BITS - Self::GROUP_BITS)) as usize
+    }
+
     /// Makes the key of the row of a scored line.
     pub fn from_scored(day_file_name: &str, run: &ScoredRun<'_>) -> LocalRowKey {
         LocalRowKey::from_parts(day_file_name, &run.evidence_run_id, &run.provenance)

@@ -1,6 +1,8 @@
 //! Reads rows of an export: their keys, their timestamps, and digests by which rows are compared. Accepts rows of other
 //! exporters: keys in any order, any white space, escapes in any spelling.
 
+mod parts;
+
 use std::borrow::Cow;
 
 use memchr::memmem;
@@ -10,6 +12,7 @@ use crate::record::keys::{LocalRowKey, RowKey};
 use crate::record::local_digest::Digest;
 use crate::record::parse::{JsonText, Provenance};
 use crate::record::timestamp::minute_of_stamp;
+pub use parts::{ReadRow, RowParts, SampleFinder, parts};
 
 /// Length of the longest field name that is read.
 const LONGEST_NAME: usize = "source_run_id".len();
@@ -330,33 +333,6 @@ fn digest_between(row: &[u8], left_out: &[(usize, usize)]) -> u128 {
     hash.finish()
 }
 
-/// The digests of the two parts of a row. Both parts of two rows are equal exactly if [`digest_without_stamps`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RowParts {
-    /// Digest of the bytes that the scored line determines: all but the sample and the timestamps.
-    pub frame: u128,
-    /// Digest of the bytes that the evidence determines: instruction, context and response.
-    pub sample: u128,
-}
-
-/// Returns the digests of the two parts of a row; `None` for a line that no exporter of ours writes.
-#[must_use]
-pub fn parts(row: &[u8]) -> Option<RowParts> {
-    let row = row.strip_suffix(b"\n").unwrap_or(row);
-    let stamps = RowFields::read(row).ok()?.stamps;
-    let (from, to) = sample_span(row)?;
-    if stamps.iter().any(|(start, end)| *start < to && from < *end) {
-        return None;
-    }
-    let mut left_out = stamps;
-    left_out.push((from, to));
-    left_out.sort_unstable();
-    Some(RowParts {
-        frame: digest_between(row, &left_out),
-        sample: digest_between(&row[from..to], &[]),
-    })
-}
-
 /// The fields that identify a row, read in one pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowSummary<'a> {
@@ -377,15 +353,13 @@ pub struct RowSummary<'a> {
 /// # Errors
 /// The row is not JSON, or lacks one of the fields.
 pub fn summary(row: &[u8]) -> Result<RowSummary<'_>, RowError> {
-    let row = row.strip_suffix(b"\n").unwrap_or(row);
-    let fields = RowFields::read(row)?;
-    let (key, index) = keyed(&fields, LocalRowKey::from_parts)?;
+    let read = ReadRow::read(row)?;
     Ok(RowSummary {
-        key,
-        digest: digest_between(row, &fields.stamps),
-        index,
-        quality_score: required(fields.quality_score, "quality_score")?.decode(),
-        created_at: fields.created_at.unwrap_or(JsonText::EMPTY).decode(),
+        key: read.key,
+        digest: read.digest(),
+        index: read.index,
+        quality_score: read.quality_score,
+        created_at: read.created_at,
     })
 }
 

@@ -12,7 +12,7 @@ use crate::batch::verify::compare::LineFact;
 use crate::batch::verify::rows::Slice;
 use crate::lake::path::PairPath;
 use crate::record::keys::LocalRowKey;
-use crate::record::row::digest_without_stamps;
+use crate::record::row::parts;
 
 /// A scored line of a key: its key, the line, and the digest of its row if it has one in the slice.
 pub(super) type CollectedLine = (LocalRowKey, LineFact, Option<u128>);
@@ -78,9 +78,9 @@ impl LineCollector<'_> {
     }
 }
 
-/// Returns the digest of the line's row, if it has one.
+/// Returns the digest of both parts of the line's row, if it has one.
 fn row_digest(line: &JudgedLine<'_>) -> Option<u128> {
-    let digest = || digest_without_stamps(line.row).expect("our own rows are JSON");
+    let digest = || parts(line.row).expect("our own rows have parts").whole();
     (line.verdict == BatchVerdict::Exported).then(digest)
 }
 

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::batch::line_reader::LineSpan;
-use crate::batch::verify::rows::RowFact;
+use crate::batch::verify::fact::RowFact;
+use crate::batch::verify::few::Few;
 use crate::lake::path::PairPath;
 use crate::pair::verdict::VerdictKind;
 
@@ -63,14 +64,14 @@ impl PairLines {
 #[derive(Debug, Default)]
 pub(super) struct KeyRows {
     /// The rows of the slice.
-    pub rows: Vec<RowFact>,
+    pub rows: Few<RowFact>,
     /// Number of rows, those of other slices included.
     pub rows_total: u64,
     merge_at: usize,
     /// The lines whose rows belong into the slice, with the digests of these.
-    pub lines: Vec<(u128, LineFact)>,
+    pub lines: Few<(u128, LineFact)>,
     /// All lines, those of other slices included.
-    pub pairs: Vec<PairLines>,
+    pub pairs: Few<PairLines>,
     /// Whether no other slice has rows of the key; known once lines are dispensable.
     is_whole: bool,
 }
@@ -106,18 +107,18 @@ pub(super) type Signature = [(u64, u128); 2];
 impl KeyRows {
     /// Adds a row of the slice. Equal rows are merged from time to time, so that repeated rows take no memory.
     pub(super) fn push_row(&mut self, row: RowFact) {
-        push(&mut self.rows, row);
+        self.rows.push(row);
         if self.rows.len() >= self.merge_at.max(MERGE_MIN) {
-            self.rows
-                .sort_unstable_by_key(|row| (row.digest, row.offset));
-            self.rows.dedup_by(|row, first| {
+            let rows = self.rows.as_vec();
+            rows.sort_unstable_by_key(|row| (row.digest, row.offset));
+            rows.dedup_by(|row, first| {
                 let is_equal = row.digest == first.digest;
                 if is_equal {
                     first.merge(row);
                 }
                 is_equal
             });
-            self.merge_at = self.rows.len() * 2;
+            self.merge_at = rows.len() * 2;
         }
     }
 
@@ -130,13 +131,13 @@ impl KeyRows {
                 exported: 0,
                 refused: Vec::new(),
             };
-            push(&mut self.pairs, first);
+            self.pairs.push(first);
         }
         if let Some(pair) = self.pairs.last_mut() {
             pair.add(line.verdict);
         }
         if let Some(digest) = digest {
-            push(&mut self.lines, (digest, line));
+            self.lines.push((digest, line));
         }
     }
 
@@ -156,8 +157,18 @@ impl KeyRows {
 
     /// Removes the lines of pairs that are read again.
     pub(super) fn forget(&mut self, is_stale: impl Fn(&Arc<PairPath>) -> bool) {
-        self.lines.retain(|(_, line)| !is_stale(&line.pair));
-        self.pairs.retain(|pair| !is_stale(&pair.first.pair));
+        let lines = self.lines.as_vec();
+        lines.retain(|(_, line)| !is_stale(&line.pair));
+        let pairs = self.pairs.as_vec();
+        pairs.retain(|pair| !is_stale(&pair.first.pair));
+    }
+
+    /// Returns whether a row or a line has no equal on the other side.
+    pub(super) fn differs(&self) -> bool {
+        match (&*self.rows, &*self.lines) {
+            ([row], [(digest, _)]) => row.count > 1 || row.digest != *digest,
+            _ => !self.unmatched().is_empty(),
+        }
     }
 
     /// Matches rows and lines with equal digests, one to one, and returns the rest. Dispensable lines are left only where a row may
@@ -228,12 +239,4 @@ impl KeyRows {
         (left.rows.iter()).for_each(|row| add(1, row.count, self.rows[row.at].digest));
         signature
     }
-}
-
-/// Appends to a list, which most often has one element: that alone is allocated.
-fn push<T>(list: &mut Vec<T>, element: T) {
-    if list.is_empty() {
-        list.reserve_exact(1);
-    }
-    list.push(element);
 }

@@ -44,6 +44,9 @@ mod diagnose;
 mod dialect;
 mod elsewhere;
 pub mod error;
+mod explain;
+mod fact;
+mod few;
 mod findings;
 mod ledger;
 mod ledger_rows;
@@ -81,7 +84,7 @@ use rows::{Group, Slice};
 use tally::{Kind, Tally};
 
 /// Default maximum number of differing rows in memory, both sides together.
-pub const ROWS_HELD_MAX: u64 = 80_000;
+pub const ROWS_HELD_MAX: u64 = 170_000;
 
 /// Lines of the export between two progress reports.
 const LINES_PER_STEP: u64 = 1_024;

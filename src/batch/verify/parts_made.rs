@@ -1,54 +1,60 @@
 //! Makes the two parts of rows apart: the frame from a scored line, the sample from evidence. A constant record takes the
 //! place of the other.
 
+use crate::batch::verify::fact::half;
 use crate::record::firewall::{Admission, admit};
 use crate::record::json::escape::Dialect;
 use crate::record::parse::{self, Evidence, ScoredRun};
-use crate::record::row::{RowParts, parts};
+use crate::record::row::{SampleFinder, parts};
 use crate::record::synthesize::{RowPlace, Synthesis, synthesize};
 
 /// Makes parts of rows and counts them.
 #[derive(Debug, Default)]
 pub(super) struct PartsMaker {
     row: Vec<u8>,
+    /// Finds the samples of rows that the constant line makes.
+    finder: Option<SampleFinder>,
     /// Number of rows made.
     pub made: u64,
 }
 
 impl PartsMaker {
-    /// Returns the digest of the frame that a line makes with any evidence; `None` if the firewall refuses it.
+    /// Returns half the digest of the frame that a line makes with any evidence; `None` if the firewall refuses it.
     pub(super) fn frame(
         &mut self,
         run: &ScoredRun<'_>,
         day_file_name: &[u8],
         index: u64,
         dialect: Dialect,
-    ) -> Option<u128> {
+    ) -> Option<u64> {
         let evidence = parse::evidence(br#"{"model_role":"executor","text":"."}"#).ok()?;
         let place = RowPlace {
             day_file_name,
             index,
         };
-        let made = self.make(run, &evidence, &place, dialect, false)?;
-        Some(made.frame)
+        self.make(run, &evidence, &place, dialect, false)?;
+        Some(half(parts(&self.row)?.frame))
     }
 
-    /// Returns the digest of the sample that evidence makes with any line; `None` if it makes none.
+    /// Returns half the digest of the sample that evidence makes with any line; `None` if it makes none.
     pub(super) fn sample(
         &mut self,
         evidence: &Evidence<'_>,
         dialect: Dialect,
         include_partial: bool,
-    ) -> Option<u128> {
+    ) -> Option<u64> {
         let run = parse::scored_run(br#"{"category":"accepted"}"#).ok()?;
         let place = RowPlace {
             day_file_name: b"",
             index: 0,
         };
-        let made = self.make(&run, evidence, &place, dialect, include_partial)?;
-        Some(made.sample)
+        self.make(&run, evidence, &place, dialect, include_partial)?;
+        let finder = self.finder.or_else(|| SampleFinder::of(&self.row));
+        self.finder = finder;
+        Some(half(finder?.digest(&self.row)))
     }
 
+    /// Makes a row; `None` if the records make none.
     fn make(
         &mut self,
         run: &ScoredRun<'_>,
@@ -56,7 +62,7 @@ impl PartsMaker {
         place: &RowPlace<'_>,
         dialect: Dialect,
         include_partial: bool,
-    ) -> Option<RowParts> {
+    ) -> Option<()> {
         // The native firewall in both dialects: it lets no unknown category through.
         let Admission::Admitted(admitted) = admit(run, Dialect::Native) else {
             return None;
@@ -68,7 +74,6 @@ impl PartsMaker {
         };
         self.row.clear();
         self.made += 1;
-        synthesize(&admitted, evidence, place, &synthesis, &mut self.row).ok()?;
-        parts(&self.row)
+        synthesize(&admitted, evidence, place, &synthesis, &mut self.row).ok()
     }
 }

@@ -12,19 +12,14 @@ use crate::batch::pair::{LakeReader, PairReadError, PairReading, PairTotals};
 use crate::batch::parts::read_in_order;
 use crate::batch::verify::collect::{CollectedLines, LineCollector};
 use crate::batch::verify::compare::{KeyRows, LineFact, Signature};
-use crate::batch::verify::day_file::Now;
-use crate::batch::verify::diagnose::Diagnosis;
 use crate::batch::verify::error::VerifyError;
-use crate::batch::verify::rows::{ExportLine, ExportReader, RowFact, Slice};
-use crate::batch::verify::sought::Sought;
-use crate::batch::verify::tally::{Explanation, Tally};
+use crate::batch::verify::fact::RowFact;
+use crate::batch::verify::rows::{ExportLine, ExportReader, Slice};
 use crate::batch::verify::{Steps, VerifyOptions};
 use crate::lake::path::export_path;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::stat_day_file;
 use crate::pair::verdict::VerdictKind;
-use crate::platform::clock::{Clock as _, HostClock};
-use crate::platform::map_in_order::map_in_order;
 use crate::platform::root_lock;
 use crate::platform::storage::{FileKind, FileStat};
 use crate::record::keys::LocalRowKey;
@@ -39,12 +34,12 @@ type PairStat = [Option<FileStat>; 2];
 
 /// The rows and lines of the keys in a slice.
 pub(super) struct Recheck<'a> {
-    lake: &'a LakeReader<'a>,
+    pub(super) lake: &'a LakeReader<'a>,
     reading: &'a PairReading<'a>,
-    options: &'a VerifyOptions,
-    slice: Slice<'a>,
+    pub(super) options: &'a VerifyOptions,
+    pub(super) slice: Slice<'a>,
     export: ExportReader<'a>,
-    keys: HashMap<LocalRowKey, KeyRows>,
+    pub(super) keys: HashMap<LocalRowKey, Box<KeyRows>>,
     /// Whether the export may lack rows that later lines overrule.
     pub without_overruled: bool,
     /// Set after the first read; from then on only the keys that differ are read.
@@ -60,9 +55,6 @@ struct Since {
     at: Instant,
     signature: Signature,
 }
-
-/// Adds the rows and lines of a key in a slice to its tally.
-pub(super) type AddToTally<'t> = &'t dyn Fn(&mut Tally);
 
 impl<'a> Recheck<'a> {
     pub(super) fn new(
@@ -98,7 +90,7 @@ impl<'a> Recheck<'a> {
         let facts = self.keys.values();
         let facts = facts.map(|facts| facts.rows.len() + facts.lines.len());
         self.facts_held = facts.sum::<usize>() as u64;
-        self.keys.retain(|_, facts| !facts.unmatched().is_empty());
+        self.keys.retain(|_, facts| facts.differs());
         self.narrowed = true;
         self.wait_until_stable()
     }
@@ -171,10 +163,10 @@ impl<'a> Recheck<'a> {
     /// Reads new rows. Returns whether there were any.
     fn read_export(&mut self) -> Result<bool, VerifyError> {
         let (keys, slice, narrowed) = (&mut self.keys, self.slice, self.narrowed);
-        let map = |offset: u64, bytes: &[u8], line: ExportLine<'_>| match line {
+        let map = |offset: u64, _: &[u8], line: ExportLine<'_>| match line {
             ExportLine::Row(row) if slice.has_key(row.key) => {
-                let in_slice = slice.has_digest(row.digest);
-                Some((row.key, in_slice.then(|| RowFact::new(offset, &row, bytes))))
+                let fact = RowFact::new(offset, &row);
+                Some((row.key, slice.has_digest(fact.digest).then_some(fact)))
             }
             _ => None,
         };
@@ -304,76 +296,6 @@ impl<'a> Recheck<'a> {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Explains the rows and lines of the remaining keys and passes each key to `on_key`, with a
-    /// function that adds them to the key's tally. Returns the number of rows made of lines and evidence.
-    pub(super) fn explain(
-        &self,
-        on_key: &mut dyn FnMut(LocalRowKey, AddToTally<'_>) -> Result<(), VerifyError>,
-    ) -> Result<u64, VerifyError> {
-        let unmatched = || (self.keys.iter()).map(|(key, facts)| (*key, facts, facts.unmatched()));
-        let keys: Vec<LocalRowKey> = self.keys.keys().copied().collect();
-        let rows = unmatched().map(|(_, _, left)| left.rows.len()).sum();
-        let mut sought = Vec::with_capacity(rows);
-        for (key, facts, left) in unmatched() {
-            sought.extend(left.rows.iter().map(|row| (key, &facts.rows[row.at])));
-        }
-        let sought = Sought::new(keys, sought);
-        let mut diagnosis = Diagnosis::new(&sought);
-        self.diagnose(&sought, &mut diagnosis)?;
-        let is_whole = self.slice.group.parts == 1;
-        let mut first_row = 0;
-        for (key, facts, left) in unmatched() {
-            let rows = first_row..first_row + left.rows.len();
-            first_row = rows.end;
-            let explanations: Vec<Explanation> =
-                rows.map(|row| diagnosis.explanation(row)).collect();
-            let lines = left.lines.iter().map(|line| &facts.lines[*line].1);
-            let settling: Vec<bool> = lines.map(|line| diagnosis.is_settling(key, line)).collect();
-            on_key(key, &|tally| {
-                tally.add(facts, &left, &explanations, &settling, is_whole);
-            })?;
-        }
-        Ok(diagnosis.rows_made)
-    }
-
-    /// Reads the pairs of all lines of the remaining keys.
-    fn diagnose(
-        &self,
-        sought: &Sought<'_>,
-        diagnosis: &mut Diagnosis<'_>,
-    ) -> Result<(), VerifyError> {
-        let now = Now {
-            wall_ms: HostClock::new().wall_ms(),
-            settle: self.options.settle,
-        };
-        let mut by_pair: BTreeMap<&Arc<PairPath>, Vec<(LocalRowKey, u64)>> = BTreeMap::new();
-        for (key, facts) in &self.keys {
-            for pair in &facts.pairs {
-                let lines = by_pair.entry(&pair.first.pair).or_default();
-                lines.push((*key, pair.count()));
-            }
-        }
-        let max_line_bytes = self.options.max_line_bytes;
-        let mut pairs = by_pair.into_iter();
-        map_in_order(
-            diagnosis,
-            |_| Ok(pairs.next()),
-            |_| false,
-            |(pair, lines)| {
-                let read = sought.read_pair(self.lake, pair, max_line_bytes, now, &lines);
-                (pair, lines, read)
-            },
-            |diagnosis, (pair, lines, read)| {
-                let notes = read.map_err(|source| VerifyError::Examine {
-                    pair: pair.to_string(),
-                    source,
-                })?;
-                diagnosis.add_pair(pair, notes, &lines);
-                Ok(())
-            },
-        )
     }
 }
 

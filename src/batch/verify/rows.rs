@@ -13,88 +13,18 @@ use crate::lake::path::PairPath;
 use crate::platform::storage::{Storage, StorageFile};
 use crate::record::firewall::ACCEPTED;
 use crate::record::keys::LocalRowKey;
-use crate::record::row::{RowError, RowParts, RowSummary, parts, summary};
-use crate::record::timestamp::stamp;
+use crate::record::row::{ReadRow, RowError};
 use crate::store::export::{RowBlock, RowBlocks, map_blocks};
 
 /// One line of the export.
 #[derive(Debug)]
 pub(super) enum ExportLine<'a> {
     /// A row of an accepted category.
-    Row(RowSummary<'a>),
+    Row(ReadRow<'a>),
     /// A row of any other category.
-    Forbidden(RowSummary<'a>),
+    Forbidden(ReadRow<'a>),
     /// A line that is not a row.
     Unreadable(RowError),
-}
-
-/// Length of the timestamps that this program writes.
-const STAMP_BYTES: usize = 24;
-
-/// The facts kept of equal rows of one key that may differ from the expected ones; of a fixed size.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RowFact {
-    /// Offset of the first byte of the first row in the export.
-    pub offset: u64,
-    /// The same of the last row.
-    pub last_offset: u64,
-    /// Number of rows.
-    pub count: u64,
-    pub digest: u128,
-    /// `None` for rows that no exporter of ours writes.
-    pub parts: Option<RowParts>,
-    pub index: Option<u64>,
-    /// The category as an index into [`ACCEPTED`].
-    pub category: Option<u8>,
-    /// The beginning of the last row's timestamp; `None` if that is not RFC 3339 in UTC.
-    pub created_at: Option<[u8; STAMP_BYTES]>,
-}
-
-impl RowFact {
-    pub(super) fn new(offset: u64, row: &RowSummary<'_>, bytes: &[u8]) -> RowFact {
-        RowFact {
-            offset,
-            last_offset: offset,
-            count: 1,
-            digest: row.digest,
-            parts: parts(bytes),
-            index: row.index,
-            category: category_number(|known| row.quality_score == known),
-            created_at: utc_stamp(row.created_at.as_bytes()),
-        }
-    }
-
-    /// Adds equal rows.
-    pub(super) fn merge(&mut self, other: &RowFact) {
-        self.count += other.count;
-        self.offset = self.offset.min(other.offset);
-        if self.last_offset < other.last_offset {
-            (self.last_offset, self.created_at) = (other.last_offset, other.created_at);
-        }
-    }
-
-    /// Returns whether a file that changed at this time, milliseconds since 1970, changed after the row was written.
-    pub(super) fn is_older_than(&self, changed_ms: u64) -> bool {
-        self.created_at
-            .is_none_or(|created| stamp(changed_ms).as_bytes() >= &created[..])
-    }
-}
-
-/// Returns the index in [`ACCEPTED`] of the category that `is` true of.
-pub(super) fn category_number(is: impl Fn(&str) -> bool) -> Option<u8> {
-    (0..)
-        .zip(ACCEPTED)
-        .find(|(_, known)| is(known))
-        .map(|(number, _)| number)
-}
-
-/// Returns the timestamp in a fixed size that sorts as its text does.
-fn utc_stamp(text: &[u8]) -> Option<[u8; STAMP_BYTES]> {
-    let is_utc = text.len() >= 20 && text[4] == b'-' && text.ends_with(b"Z");
-    let mut beginning = [0; STAMP_BYTES];
-    let len = text.len().min(STAMP_BYTES);
-    beginning[..len].copy_from_slice(&text[..len]);
-    is_utc.then_some(beginning)
 }
 
 /// A reader of the export that remembers its position.
@@ -221,7 +151,7 @@ pub(in crate::batch) fn max_row_bytes(max_line_bytes: usize) -> usize {
 }
 
 fn read_row(row: &[u8]) -> ExportLine<'_> {
-    match summary(row) {
+    match ReadRow::read(row) {
         Ok(row) if ACCEPTED.contains(&&*row.quality_score) => ExportLine::Row(row),
         Ok(row) => ExportLine::Forbidden(row),
         Err(fault) => ExportLine::Unreadable(fault),
@@ -235,11 +165,11 @@ pub(super) struct RowSum {
     pub digest: u128,
 }
 
-impl From<&RowSummary<'_>> for RowSum {
-    fn from(row: &RowSummary<'_>) -> RowSum {
+impl From<&ReadRow<'_>> for RowSum {
+    fn from(row: &ReadRow<'_>) -> RowSum {
         RowSum {
             key: row.key,
-            digest: row.digest,
+            digest: row.digest(),
         }
     }
 }
@@ -247,7 +177,7 @@ impl From<&RowSummary<'_>> for RowSum {
 impl RowSum {
     /// Reads a row that was just made.
     pub(super) fn of(row: &[u8]) -> RowSum {
-        RowSum::from(&summary(row).expect("a row that was just made can be read"))
+        RowSum::from(&ReadRow::read(row).expect("a row that was just made can be read"))
     }
 
     /// Reads rows that were just made.
@@ -412,7 +342,7 @@ mod tests {
     fn summed(rows: &[String]) -> Sums {
         let mut sums = Sums::new();
         for row in rows {
-            sums.add(RowSum::from(&summary(row.as_bytes()).unwrap()));
+            sums.add(RowSum::from(&ReadRow::read(row.as_bytes()).unwrap()));
         }
         sums
     }
@@ -425,7 +355,7 @@ mod tests {
         assert!(summed(&rows).differing(&summed(&reversed), 10).is_empty());
         reversed.push(rows[7].clone());
         let groups = summed(&rows).differing(&summed(&reversed), 10);
-        let expected = bucket_of(summary(rows[7].as_bytes()).unwrap().key);
+        let expected = bucket_of(ReadRow::read(rows[7].as_bytes()).unwrap().key);
         assert_eq!(groups.len(), 1);
         assert!((0..BUCKETS).all(|bucket| groups[0].buckets[bucket] == (bucket == expected)));
     }
@@ -436,7 +366,7 @@ mod tests {
         let groups = summed(&rows).differing(&Sums::new(), 100);
         assert!(groups.len() >= 5, "{}", groups.len());
         for row in &rows {
-            let bucket = bucket_of(summary(row.as_bytes()).unwrap().key);
+            let bucket = bucket_of(ReadRow::read(row.as_bytes()).unwrap().key);
             assert_eq!(
                 groups.iter().filter(|group| group.buckets[bucket]).count(),
                 1
@@ -466,35 +396,6 @@ mod tests {
         );
         assert!(any.unwrap());
         assert_eq!(lengths, [(0, true), (row(1, "accepted").len() - 1, false)]);
-    }
-
-    #[test]
-    fn timestamps_of_a_fixed_size_sort_as_their_texts() {
-        let stamps = [
-            "2026-05-01T00:00:00Z",
-            "2026-05-01T00:00:00.123Z",
-            "2026-05-01T00:00:00.123456789Z",
-            "2026-05-01T00:00:00.124Z",
-        ];
-        for created in stamps {
-            for changed_ms in [1_777_593_600_122, 1_777_593_600_123, 1_777_593_600_124] {
-                let is_older = *stamp(changed_ms) >= *created;
-                let kept = utc_stamp(created.as_bytes()).unwrap();
-                assert_eq!(
-                    stamp(changed_ms).as_bytes() >= &kept[..],
-                    is_older,
-                    "{created}"
-                );
-            }
-        }
-        for other in [
-            "",
-            "2026-05-01T00:00:00+01:00",
-            "yesterday, at half past nineZ",
-            "Z",
-        ] {
-            assert_eq!(utc_stamp(other.as_bytes()), None, "{other}");
-        }
     }
 
     #[test]

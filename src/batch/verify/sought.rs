@@ -12,8 +12,8 @@ use std::io;
 use crate::batch::line_reader::LineSpan;
 use crate::batch::pair::LakeReader;
 use crate::batch::verify::day_file::{DayFile, Now};
+use crate::batch::verify::fact::{RowFact, category_number};
 use crate::batch::verify::parts_made::PartsMaker;
-use crate::batch::verify::rows::{RowFact, category_number};
 use crate::lake::path::{PairPath, Stream};
 use crate::record::json::escape::Dialect;
 use crate::record::keys::{LocalRowKey, LocalRunKey};
@@ -33,7 +33,7 @@ pub(super) const REFUSED_ROLE: u8 = 4;
 /// [`ACCEPTED`](crate::record::firewall::ACCEPTED) are never compared.
 pub(super) type Place = (u64, Option<u8>);
 /// Ways to make each sample, by run.
-type Samples = HashMap<LocalRunKey, HashMap<u128, u8>>;
+type Samples = HashMap<LocalRunKey, HashMap<u64, u8>>;
 
 /// The last lines of a pair's day-files that the daemon may not have taken yet.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ pub(super) struct LinesRead {
     /// The indices in [`Sought::places`] of the places that lines have.
     pub(super) places: Vec<usize>,
     /// The frames of unmatched rows that lines make in a dialect.
-    pub(super) frames: Vec<(LocalRunKey, u128, Dialect)>,
+    pub(super) frames: Vec<(LocalRunKey, u64, Dialect)>,
 }
 
 /// What a pair shows of the unmatched rows and lines.
@@ -80,9 +80,9 @@ pub(super) struct PairNotes {
 pub(super) struct Sought<'f> {
     pub(super) rows: Vec<(LocalRowKey, &'f RowFact)>,
     /// Frame, sample and index of each row, sorted.
-    pub(super) by_parts: Vec<(u128, u128, usize)>,
+    pub(super) by_parts: Vec<(u64, u64, usize)>,
     /// The samples of the rows, sorted.
-    pub(super) samples: Vec<u128>,
+    pub(super) samples: Vec<u64>,
     /// The places of the rows, sorted.
     pub(super) places: Vec<(LocalRowKey, Place)>,
     /// Sorted.
@@ -101,7 +101,7 @@ impl<'f> Sought<'f> {
         let by_parts = parts.map(|(parts, at)| (parts.frame, parts.sample, at));
         let mut by_parts: Vec<_> = by_parts.collect();
         by_parts.sort_unstable();
-        let mut samples: Vec<u128> = by_parts.iter().map(|(_, sample, _)| *sample).collect();
+        let mut samples: Vec<u64> = by_parts.iter().map(|(_, sample, _)| *sample).collect();
         samples.sort_unstable();
         samples.dedup();
         let places = rows.iter();
@@ -254,7 +254,7 @@ impl<'f> Sought<'f> {
     /// rows may have one frame, and many evidence records one run.
     fn find_rows(
         &self,
-        frames: &[(LocalRunKey, u128, Dialect)],
+        frames: &[(LocalRunKey, u64, Dialect)],
         samples: &Samples,
     ) -> Vec<(usize, u8)> {
         let mut found = Vec::new();

@@ -197,14 +197,14 @@ impl Tally {
             let run = (self.lines).entry(key);
             Run::add(run.or_default(), 1, line.clone(), |line| line.span.offset);
         }
-        for row in &facts.rows {
+        for row in &*facts.rows {
             let ends = [row.offset, row.last_offset];
             let distinct = 1 + usize::from(row.offset != row.last_offset);
             let space = OFFSETS_MAX.saturating_sub(self.offsets.len());
             self.offsets.extend(&ends[..distinct.min(space)]);
         }
         self.rows_total = facts.rows_total;
-        self.pairs.clone_from(&facts.pairs);
+        self.pairs = facts.pairs.to_vec();
     }
 
     /// Returns the number of lines that have a row in the batch.
@@ -321,7 +321,7 @@ fn surplus_kind(is_firewalled: bool, another_exported: bool, explanation: Explan
 mod tests {
     use super::*;
     use crate::batch::line_reader::LineSpan;
-    use crate::batch::verify::rows::RowFact;
+    use crate::batch::verify::fact::RowFact;
     use crate::pair::verdict::VerdictKind;
     use std::path::Path;
 
@@ -453,7 +453,7 @@ mod tests {
             let settling = vec![false; left.lines.len()];
             whole.add(&facts, &left, &explanations, &settling, false);
             // Lines are listed in each slice, whichever their row is in.
-            whole.pairs = super::tests::facts(&[], &[Some(3), Some(4)]).pairs;
+            whole.pairs = super::tests::facts(&[], &[Some(3), Some(4)]).pairs.to_vec();
         }
         let counts: Vec<(Kind, u64)> = (whole.findings().iter())
             .map(|finding| (finding.kind, finding.count))
