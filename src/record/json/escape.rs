@@ -109,6 +109,32 @@ pub(crate) fn escape(text: &str, dialect: Dialect, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends a part of a JSON string as the native dialect writes it, with the further escapes of the Go dialect. No byte of
+/// these characters is part of an escape.
+pub(super) fn add_escapes_of_go(native: &[u8], out: &mut Vec<u8>) {
+    let mut html = memchr::memchr3_iter(b'<', b'>', b'&', native).peekable();
+    let separators = memchr::memmem::find_iter(native, b"\xe2\x80");
+    let mut separators = separators
+        .filter(|at| matches!(native.get(at + 2), Some(0xa8 | 0xa9)))
+        .peekable();
+    let mut copied = 0;
+    loop {
+        let next_html = html.peek().map(|at| (*at, 1));
+        let next_separator = separators.peek().map(|at| (*at, 3));
+        let Some((at, len)) = [next_html, next_separator].into_iter().flatten().min() else {
+            break;
+        };
+        match len {
+            1 => html.next(),
+            _ => separators.next(),
+        };
+        out.extend_from_slice(&native[copied..at]);
+        write_escape(first_character(&native[at..]).0, out);
+        copied = at + len;
+    }
+    out.extend_from_slice(&native[copied..]);
+}
+
 /// Returns the number of leading bytes that the Go dialect copies unchanged.
 fn plain_run_go(bytes: &[u8]) -> usize {
     plain_len_go(bytes.iter().copied())

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::record::json::escape::{
-    Dialect, escape, first_character, is_native_escape, unescape, write_character,
+    Dialect, add_escapes_of_go, escape, first_character, is_native_escape, unescape,
+    write_character,
 };
 use crate::record::json::simd::text_run;
 use crate::record::json::utf8::decode_utf8;
@@ -123,8 +124,10 @@ impl<'a> JsonText<'a> {
     /// Appends the string without quotes, as part of a longer string.
     pub(crate) fn write_escaped(&self, dialect: Dialect, out: &mut Vec<u8>) {
         let utf8 = !self.marks.high || simdutf8::basic::from_utf8(self.raw).is_ok();
-        if dialect == Dialect::Go || !utf8 {
+        if !utf8 || dialect == Dialect::Go && self.marks.odd {
             escape(&self.decode(), dialect, out);
+        } else if dialect == Dialect::Go {
+            add_escapes_of_go(self.raw, out);
         } else if self.marks.odd {
             self.respell_escapes(out);
         } else {
@@ -226,7 +229,7 @@ mod tests {
 
     #[test]
     fn escapes_are_rewritten_in_any_context() {
-        const PIECES: [&str; 12] = [
+        const PIECES: [&str; 16] = [
             "u",
             "\\\\",
             "\\\\",
@@ -238,6 +241,10 @@ mod tests {
             "\\n",
             "\u{e9}",
             "plain words, more than a block",
+            "<a>",
+            "&",
+            "\u{2028}",
+            "\u{2027}\u{2029}",
             "\\/",
         ];
         for seed in 0..5_000 {
@@ -254,6 +261,10 @@ mod tests {
             text.write_json(Dialect::Native, &mut native);
             let expected = serde_json::to_vec(&text.decode()).unwrap();
             assert_eq!(native, expected, "seed {seed}: {quoted}");
+            let (mut go, mut expected) = (Vec::new(), Vec::new());
+            text.write_escaped(Dialect::Go, &mut go);
+            escape(&text.decode(), Dialect::Go, &mut expected);
+            assert_eq!(go, expected, "seed {seed}: {quoted}");
         }
     }
 
