@@ -6,7 +6,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-use crate::engine::pairs::{bytes_read, is_change};
+use crate::engine::pairs::bytes_read;
 use crate::engine::read::{PairMemory, PairRead};
 use crate::engine::read_task::ReadRequest;
 use crate::engine::sealed_batch::PairRows;
@@ -14,6 +14,7 @@ use crate::engine::{Engine, EngineError};
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::JoinOutcome;
 use crate::pair::accounting::class_of;
+use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::history::minute_of;
 use crate::pair::index::{DeadLetter, UnclaimedRow};
 use crate::pair::overrule::{RowChange, RowOwner};
@@ -176,6 +177,11 @@ impl Engine {
             (self.books.log).on_malformed(day_file, lines, first.offset, &first.reason);
         }
     }
+}
+
+/// Returns whether a read changed anything of its pair.
+fn is_change(before: &PairCheckpoint, outcome: &JoinOutcome) -> bool {
+    *before != outcome.checkpoint || !outcome.overlay.is_empty()
 }
 
 /// Returns the rows without an owner among those that a read changes.

@@ -13,7 +13,7 @@ use crate::lake::path::{PairPath, Stream};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{PairId, UnclaimedRow};
 use crate::pair::orders::Orders;
-use crate::pair::{ActivePair, JoinOutcome, Overlay};
+use crate::pair::{ActivePair, Overlay};
 use crate::store::journal::batch::PairDelta;
 use crate::store::replay::Replay;
 use crate::store::snapshot::{StateSnapshot, pair_path};
@@ -48,6 +48,9 @@ pub(crate) struct PairCache {
     claimable: u64,
     /// Rows that were claimed since the last checkpoint; the state still lists them as unclaimed.
     claimed: Arc<BTreeSet<UnclaimedRow>>,
+    /// Further ones, of merges while reads had `claimed`, which would be copied for each. The next pass adds them; until
+    /// then a merge finds that a read claimed one of them too.
+    claimed_in_pass: Vec<UnclaimedRow>,
     inodes: Inodes,
     /// Whether a pair changed since the last checkpoint.
     any_changed: bool,
@@ -66,6 +69,7 @@ impl PairCache {
             next_id: header.pair_next,
             claimable: header.claimable,
             claimed: Arc::default(),
+            claimed_in_pass: Vec::new(),
             inodes: Inodes::default(),
             any_changed: false,
             changed_at_ms: now_ms,
@@ -91,6 +95,14 @@ impl PairCache {
 
     pub(super) fn claimed(&self) -> &Arc<BTreeSet<UnclaimedRow>> {
         &self.claimed
+    }
+
+    /// Makes the reads of the next pass know all claims.
+    pub(super) fn begin_pass(&mut self) {
+        let claimed = std::mem::take(&mut self.claimed_in_pass);
+        if !claimed.is_empty() {
+            Arc::make_mut(&mut self.claimed).extend(claimed);
+        }
     }
 
     pub(super) fn any_changed(&self) -> bool {
@@ -223,8 +235,9 @@ impl PairCache {
     ) -> &mut ActivePair {
         self.inodes.insert(path, &checkpoint);
         self.claimable -= overlay.claimed_rows.len() as u64;
-        if !overlay.claimed_rows.is_empty() {
-            Arc::make_mut(&mut self.claimed).extend(overlay.claimed_rows.iter().copied());
+        match Arc::get_mut(&mut self.claimed) {
+            Some(claimed) => claimed.extend(&overlay.claimed_rows),
+            None => self.claimed_in_pass.extend(&overlay.claimed_rows),
         }
         self.overlay_entries += overlay.len();
         self.any_changed = true;
@@ -238,6 +251,7 @@ impl PairCache {
     /// Removes the overlays, which are part of the state after a checkpoint.
     pub(super) fn mark_applied(&mut self) {
         self.claimed = Arc::default();
+        self.claimed_in_pass.clear();
         self.inodes.clear();
         self.overlay_entries = 0;
         self.any_changed = false;
@@ -288,13 +302,17 @@ impl PairCache {
 
     /// Returns a snapshot of all pairs, for readers on other threads.
     pub(super) fn snapshot(&self, orders: &Arc<Orders>) -> StateSnapshot {
+        let mut claimed = Arc::clone(&self.claimed);
+        if !self.claimed_in_pass.is_empty() {
+            Arc::make_mut(&mut claimed).extend(&self.claimed_in_pass);
+        }
         let changed = self.changed();
         StateSnapshot {
             view: Arc::clone(&self.view),
             changed: changed
                 .map(|(path, pair)| (path.clone(), Arc::clone(pair)))
                 .collect(),
-            claimed: Arc::clone(&self.claimed),
+            claimed,
             claimable: self.claimable,
             orders: Arc::clone(orders),
             recent_flags: Arc::default(),
@@ -305,11 +323,6 @@ impl PairCache {
 /// Returns the bytes of both sources that were read between two checkpoints of a pair.
 pub(super) fn bytes_read(before: &PairCheckpoint, after: &PairCheckpoint) -> u64 {
     after.scored.offset - before.scored.offset + after.evidence.offset - before.evidence.offset
-}
-
-/// Returns whether a read changed anything of its pair.
-pub(super) fn is_change(before: &PairCheckpoint, outcome: &JoinOutcome) -> bool {
-    *before != outcome.checkpoint || !outcome.overlay.is_empty()
 }
 
 impl Engine {

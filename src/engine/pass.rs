@@ -231,6 +231,7 @@ impl Engine {
     }
 
     fn begin_pass(&mut self) -> Result<(), EngineError> {
+        self.pairs.begin_pass();
         self.commits.append_committed(&self.ctx, &mut self.books)?;
         self.commits.commit_rows(&self.ctx, &mut self.books)?;
         self.release_rows()

@@ -45,7 +45,7 @@ use crate::store::ledger::LedgerChanges;
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use redb::{Database, Durability, ReadableDatabase as _, TableDefinition, WriteTransaction};
 
@@ -54,7 +54,8 @@ use crate::pair::index::{DeadLetter, EvidenceLine, Packed, PairId, ScoredLine, U
 use crate::platform::storage::Storage;
 use crate::store::export::Segment;
 use write::{
-    create_tables, insert_claimable, reset_pair, write_ledger, write_pair, write_segments,
+    create_tables, insert_claimable, remove_claims, reset_pair, write_ledger, write_pair,
+    write_segments,
 };
 
 type Blocks = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -240,6 +241,7 @@ impl State {
         Ok(StateView {
             transaction: transaction.map_err(|error| self.failures.cause(error.into()))?,
             failures: Arc::clone(&self.failures),
+            claimable: OnceLock::new(),
         })
     }
 
@@ -263,9 +265,9 @@ impl State {
         pairs: &[PairWrite<'_>],
     ) -> Result<(), StateError> {
         self.write(header, |transaction| {
-            pairs
-                .iter()
-                .try_for_each(|pair| write_pair(transaction, pair))
+            let mut each = pairs.iter();
+            each.try_for_each(|pair| write_pair(transaction, pair))?;
+            remove_claims(transaction, pairs)
         })
     }
 

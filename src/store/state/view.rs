@@ -2,9 +2,9 @@
 
 use std::fmt::Debug;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use redb::{ReadTransaction, ReadableTable as _};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
 
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{
@@ -23,10 +23,14 @@ use crate::store::state::{
     PATHS, SCORED, SEGMENTS, range_of,
 };
 
+pub(super) type Claimable = ReadOnlyTable<(&'static [u8; 12], u32, u64), ()>;
+
 /// A view of the state at one moment; shared by the threads that read day-files.
 pub struct StateView {
     pub(super) transaction: ReadTransaction,
     pub(super) failures: Arc<Failures>,
+    /// Opened at the first lookup: an adoption looks up the row of each line, and to open a table is a lookup too.
+    pub(super) claimable: OnceLock<Claimable>,
 }
 
 impl Debug for StateView {
@@ -189,7 +193,13 @@ impl StateView {
     /// redb fails.
     pub fn claimable(&self, row: RowKey) -> Result<Vec<UnclaimedRow>, StateError> {
         self.read(|tables| {
-            let table = tables.open_table(CLAIMABLE)?;
+            let table = match self.claimable.get() {
+                Some(table) => table,
+                None => {
+                    let table = tables.open_table(CLAIMABLE)?;
+                    self.claimable.get_or_init(|| table)
+                }
+            };
             let mut claims = Vec::new();
             for found in table.range((&row.0, 0, 0)..=(&row.0, u32::MAX, u64::MAX))? {
                 let (_, found_scope, row_offset) = found?.0.value();

@@ -40,8 +40,7 @@ pub(super) fn write_pair(
     }
     merge_into::<EvidenceLine>(transaction, EVIDENCE, pair.id, &pair.evidence)?;
     merge_into::<ScoredLine>(transaction, SCORED, pair.id, &pair.entries)?;
-    write_dead_letters(transaction, pair.id, pair.dead_letters)?;
-    remove_claims(transaction, pair.claims)
+    write_dead_letters(transaction, pair.id, pair.dead_letters)
 }
 
 pub(super) fn reset_pair(
@@ -191,7 +190,14 @@ pub(super) fn insert_claimable(
     Ok(())
 }
 
-fn remove_claims(transaction: &WriteTransaction, claims: &[UnclaimedRow]) -> Result<(), CallError> {
+/// Removes the claims of pairs in the order of the table, which costs the store far less than any other.
+pub(super) fn remove_claims(
+    transaction: &WriteTransaction,
+    pairs: &[PairWrite<'_>],
+) -> Result<(), CallError> {
+    let claims = pairs.iter().flat_map(|pair| pair.claims);
+    let mut claims: Vec<&UnclaimedRow> = claims.collect();
+    claims.sort_unstable();
     let mut table = transaction.open_table(CLAIMABLE)?;
     for claim in claims {
         table.remove((&claim.row.0, claim.scope.0, claim.row_offset))?;
