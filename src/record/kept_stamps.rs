@@ -117,7 +117,8 @@ impl KeptStamps {
             return;
         }
         let line = rows[from..].strip_suffix(b"\n").unwrap_or(&rows[from..]);
-        let Ok(stamps) = row::stamps(line) else {
+        let stamps = row::made_stamps(line).or_else(|| row::stamps(line).ok());
+        let Some(stamps) = stamps else {
             return;
         };
         let digest = short(stamps.digest);

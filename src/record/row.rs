@@ -4,6 +4,7 @@
 mod parts;
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use memchr::memmem;
 
@@ -12,7 +13,7 @@ use crate::record::keys::{LocalRowKey, RowKey};
 use crate::record::local_digest::Digest;
 use crate::record::parse::{JsonText, Provenance};
 use crate::record::timestamp::minute_of_stamp;
-pub use parts::{ReadRow, RowParts, SampleFinder, parts};
+pub use parts::{ReadRow, RowParts, SampleFinder, made_parts, made_stamps, parts};
 
 /// Length of the longest field name that is read.
 const LONGEST_NAME: usize = "source_run_id".len();
@@ -245,8 +246,11 @@ fn sample_bytes(row: &[u8]) -> Option<&[u8]> {
 }
 
 fn sample_span(row: &[u8]) -> Option<(usize, usize)> {
-    let from = memmem::find(row, b",\"instruction\":\"")?;
-    let len = memmem::find(&row[from..], b",\"source_run_id\":\"")?;
+    /// To prepare a search takes as long as to search a short row.
+    static ENDS: LazyLock<[memmem::Finder<'static>; 2]> =
+        LazyLock::new(|| [",\"instruction\":\"", ",\"source_run_id\":\""].map(memmem::Finder::new));
+    let from = ENDS[0].find(row)?;
+    let len = ENDS[1].find(&row[from..])?;
     Some((from, from + len))
 }
 

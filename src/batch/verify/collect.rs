@@ -12,7 +12,7 @@ use crate::batch::verify::compare::LineFact;
 use crate::batch::verify::rows::Slice;
 use crate::lake::path::PairPath;
 use crate::record::keys::LocalRowKey;
-use crate::record::row::parts;
+use crate::record::row::made_parts;
 
 /// A scored line of a key: its key, the line, and the digest of its row if it has one in the slice.
 pub(super) type CollectedLine = (LocalRowKey, LineFact, Option<u128>);
@@ -80,7 +80,11 @@ impl LineCollector<'_> {
 
 /// Returns the digest of both parts of the line's row, if it has one.
 fn row_digest(line: &JudgedLine<'_>) -> Option<u128> {
-    let digest = || parts(line.row).expect("our own rows have parts").whole();
+    let digest = || {
+        made_parts(line.row)
+            .expect("our own rows have parts")
+            .whole()
+    };
     (line.verdict == BatchVerdict::Exported).then(digest)
 }
 

@@ -1,11 +1,16 @@
 //! The two parts of a row, by whose digests rows are compared with what lines and evidence make.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use memchr::memmem;
 
 use crate::record::keys::LocalRowKey;
 use crate::record::local_digest::digest;
 use crate::record::parse::JsonText;
-use crate::record::row::{RowError, RowFields, digest_between, keyed, required, sample_span};
+use crate::record::row::{
+    RowError, RowFields, RowStamps, digest_between, keyed, required, sample_span,
+};
 
 /// The digests of the two parts of a row. Both parts of two rows are equal exactly if
 /// [`digest_without_stamps`](crate::record::row::digest_without_stamps) is.
@@ -31,6 +36,38 @@ impl RowParts {
 pub fn parts(row: &[u8]) -> Option<RowParts> {
     let row = row.strip_suffix(b"\n").unwrap_or(row);
     parts_between(row, RowFields::read(row).ok()?.stamps)
+}
+
+/// As [`parts`], of a row that was just made: it need not be read to find its timestamps.
+#[must_use]
+pub fn made_parts(row: &[u8]) -> Option<RowParts> {
+    let row = row.strip_suffix(b"\n").unwrap_or(row);
+    parts_between(row, made_spans(row)?.to_vec())
+}
+
+/// As [`stamps`](crate::record::row::stamps), of a row that was just made; `None` if it was not.
+#[must_use]
+pub fn made_stamps(row: &[u8]) -> Option<RowStamps> {
+    let spans = made_spans(row)?.to_vec();
+    Some(RowStamps {
+        digest: digest_between(row, &spans),
+        spans,
+    })
+}
+
+/// Finds the timestamps after the sample. Neither pattern can be inside a string, where a quote has a backslash.
+fn made_spans(row: &[u8]) -> Option<[(usize, usize); 2]> {
+    static KEYS: LazyLock<[memmem::Finder<'static>; 2]> =
+        LazyLock::new(|| [",\"created_at\":\"", ",\"recorded_at\":\""].map(memmem::Finder::new));
+    let span = |key: &memmem::Finder<'_>, from: usize| {
+        let start = from + key.find(&row[from..])? + key.needle().len() - 1;
+        let len = memchr::memchr(b'"', &row[start + 1..])?;
+        Some((start, start + len + 2))
+    };
+    let (_, sample_end) = sample_span(row)?;
+    let created = span(&KEYS[0], sample_end)?;
+    let recorded = span(&KEYS[1], created.1)?;
+    Some([created, recorded])
 }
 
 fn parts_between(row: &[u8], stamps: Vec<(usize, usize)>) -> Option<RowParts> {
@@ -124,7 +161,7 @@ impl SampleFinder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::row::summary;
+    use crate::record::row::{stamps, summary};
 
     const ROW: &str = r#"{"schema_version":1,"id":"b.jsonl:12","instruction":"i","context":"","response":"<a>\",\"source_run_id\":\"","source_run_id":"r","quality_score":"accepted","created_at":"then","provenance":{"source_file":"f","line_offset":-3,"sig_hash":"s","recorded_at":"then"}}"#;
 
@@ -135,6 +172,8 @@ mod tests {
             (ROW.replace("then", "2026-05-02T00:00:00Z"), true),
             (ROW.replace("\"i\"", "\"j\""), false),
             (ROW.replace("\"r\"", "\"q\""), false),
+            (ROW.replace("then", ""), true),
+            (ROW.replace("\"f\"", r#"",\"recorded_at\":\",""#), false),
         ];
         let whole = |row: &str| parts(row.as_bytes()).unwrap().whole();
         for (row, is_equal) in rows {
@@ -142,6 +181,8 @@ mod tests {
             let read = ReadRow::read(row.as_bytes()).unwrap();
             assert_eq!(read.digest(), summary(row.as_bytes()).unwrap().digest);
             assert_eq!(read.parts(), parts(row.as_bytes()), "{row}");
+            assert_eq!(made_parts(row.as_bytes()), parts(row.as_bytes()), "{row}");
+            assert_eq!(made_stamps(row.as_bytes()), stamps(row.as_bytes()).ok());
         }
     }
 

@@ -177,6 +177,12 @@ fn read_row<E>(
     loop {
         let read = read(&mut window, offset + row.len() as u64)?;
         let newline = memchr::memchr(b'\n', &window[..read]);
+        if row.is_empty()
+            && let Some(len) = newline
+        {
+            window.truncate(len);
+            return Ok((window, true));
+        }
         row.extend_from_slice(&window[..newline.unwrap_or(read)]);
         if newline.is_some() || row.len() > len_max || read < window.len() {
             return Ok((row, newline.is_some()));
