@@ -41,6 +41,8 @@ struct TaskQueue {
     one_by_one: bool,
     /// Whether no further task starts.
     closed: bool,
+    /// Number of threads that wait for a change.
+    waiting: usize,
 }
 
 impl TaskQueue {
@@ -64,8 +66,12 @@ impl Shared {
         // Each change is complete, so a panic of another thread leaves the queue consistent.
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let result = change(&mut queue);
+        let is_awaited = queue.waiting > 0;
         drop(queue);
-        self.changed.notify_all();
+        // To notify costs a system call also where no thread waits.
+        if is_awaited {
+            self.changed.notify_all();
+        }
         result
     }
 
@@ -79,8 +85,10 @@ impl Shared {
                 queue.running += 1;
                 return Some(task);
             }
+            queue.waiting += 1;
             let waited = self.changed.wait(queue);
             queue = waited.unwrap_or_else(PoisonError::into_inner);
+            queue.waiting -= 1;
         }
         None
     }
@@ -167,10 +175,12 @@ fn queue_and_merge(
     let mut merged = 0;
     let mut is_full = false;
     loop {
-        while !is_full && queued < requests.len().min(merged + QUEUED_MAX) {
-            let task = engine.prepare(ctx, &requests[queued])?;
-            shared.change(|queue| queue.tasks.push_back((queued, task)));
-            queued += 1;
+        let queued_max = requests.len().min(merged + QUEUED_MAX);
+        if !is_full && queued < queued_max {
+            let tasks = (queued..queued_max).map(|n| Ok((n, engine.prepare(ctx, &requests[n])?)));
+            let tasks = tasks.collect::<Result<Vec<_>, EngineError>>()?;
+            shared.change(|queue| queue.tasks.extend(tasks));
+            queued = queued_max;
         }
         if !is_full && engine.pass_is_full() {
             is_full = true;
