@@ -27,7 +27,7 @@ use hyper::service::{HttpService, service_fn};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::config::ListenAddress;
 use crate::platform::background::spawn;
@@ -38,8 +38,14 @@ pub use status_cache::StatusCache;
 
 pub use handlers::QueryContext;
 
-/// Connections served at once on each socket; more wait in the kernel's queue.
+/// Connections served at once on each socket; more wait in the kernel's queue. On the control socket these are of the
+/// daemon's user and root.
 const CONNECTIONS_MAX: usize = 32;
+/// Connections of other users served at once on the control socket.
+const READERS_MAX: usize = 32;
+/// Connections of other users that wait for one of these places; further ones are closed. They do not wait in the
+/// kernel's queue, where they would keep the operator out.
+const READERS_WAITING_MAX: usize = 64;
 /// Time in which a client must send the head of its request; after that the connection is closed.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 /// Maximum size of a request's head; a longer one is rejected.
@@ -178,14 +184,17 @@ async fn serve_one(listener: Listener, is_control: bool, cache: Arc<StatusCache>
     if !is_control {
         cache.add_page(listener.to_string());
     }
-    accept_each(listener, |accepted| {
-        let cache = Arc::clone(&cache);
+    let readers = Readers::default();
+    accept_each(listener, |accepted, place| {
+        let (cache, readers) = (Arc::clone(&cache), readers.clone());
         async move {
             let endpoint = accepted.endpoint();
             match accepted {
                 Accepted::Unix(stream) if is_control => {
                     let client = access::client_of(&stream);
-                    connection(stream, Endpoint::Control(client), cache).await;
+                    if let Some(_place) = readers.place_for(client, place).await {
+                        connection(stream, Endpoint::Control(client), cache).await;
+                    }
                 }
                 Accepted::Unix(stream) => connection(stream, endpoint, cache).await,
                 Accepted::Tcp(stream) => connection(stream, endpoint, cache).await,
@@ -195,9 +204,46 @@ async fn serve_one(listener: Listener, is_control: bool, cache: Arc<StatusCache>
     .await;
 }
 
-/// Accepts connections and serves each by `serve`, as many at once as there are places.
-pub(crate) async fn accept_each<F>(listener: Listener, serve: impl Fn(Accepted) -> F)
-where
+/// The places of users who only read on the control socket. They have places of their own, so that none of them keeps the
+/// operator from asking and changing.
+#[derive(Debug, Clone)]
+struct Readers {
+    places: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(READERS_MAX)),
+            waiting: Arc::new(Semaphore::new(READERS_WAITING_MAX)),
+        }
+    }
+}
+
+impl Readers {
+    /// Returns the place in which a client is served: the operator's is that of the connection, which a reader gives back.
+    /// Without one, too many readers wait.
+    async fn place_for(
+        &self,
+        client: Client,
+        place: OwnedSemaphorePermit,
+    ) -> Option<OwnedSemaphorePermit> {
+        if client == Client::Owner {
+            return Some(place);
+        }
+        drop(place);
+        let _waiting = Arc::clone(&self.waiting).try_acquire_owned().ok()?;
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+}
+
+/// Accepts connections and serves each by `serve`, which holds the place of the connection: as many are accepted as there
+/// are places.
+pub(crate) async fn accept_each<F>(
+    listener: Listener,
+    serve: impl Fn(Accepted, OwnedSemaphorePermit) -> F,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -205,19 +251,13 @@ where
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
-        let accepted = match listener.accept().await {
-            Ok(accepted) => accepted,
+        match listener.accept().await {
+            Ok(accepted) => drop(tokio::spawn(serve(accepted, place))),
             Err(error) => {
                 tracing::debug!(%error, "cannot accept a connection ({error})");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
             }
-        };
-        let served = serve(accepted);
-        tokio::spawn(async move {
-            served.await;
-            drop(place);
-        });
+        }
     }
 }
 

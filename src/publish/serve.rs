@@ -42,7 +42,7 @@ pub(super) fn start(address: Option<ListenAddress>, metrics: Arc<Metrics>) -> io
 }
 
 async fn serve_one(listener: Listener, metrics: Arc<Metrics>) {
-    accept_each(listener, |accepted| {
+    accept_each(listener, |accepted, place| {
         let endpoint = accepted.endpoint();
         let metrics = Arc::clone(&metrics);
         let service = service_fn(move |request| {
@@ -54,6 +54,7 @@ async fn serve_one(listener: Listener, metrics: Arc<Metrics>) {
                 Accepted::Unix(stream) => bounded(stream, service).await,
                 Accepted::Tcp(stream) => bounded(stream, service).await,
             }
+            drop(place);
         }
     })
     .await;

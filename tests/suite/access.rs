@@ -3,9 +3,13 @@
 use std::fs::{self, Permissions};
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use rustix::fs::{Gid, Uid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::support::kill_harness::Daemon;
 use crate::support::lake_gen::Stream;
@@ -149,6 +153,40 @@ fn a_closed_directory_on_the_way_is_the_path_that_is_named() {
         }
         fs::set_permissions(&dir, Permissions::from_mode(before)).unwrap();
     }
+    lake.bench.stop(daemon);
+}
+
+/// Returns connections to a socket that another user holds open and does not use.
+fn held_by(user: u32, group: u32, socket: &Path, count: usize) -> Vec<UnixStream> {
+    let hold = || {
+        // The rights of this thread alone.
+        let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(group));
+        set_thread_groups(&[]).unwrap();
+        set_thread_res_gid(gid, gid, gid).unwrap();
+        set_thread_res_uid(uid, uid, uid).unwrap();
+        let connect = |_| UnixStream::connect(socket).unwrap();
+        (0..count).map(connect).collect()
+    };
+    std::thread::scope(|scope| scope.spawn(hold).join().unwrap())
+}
+
+#[test]
+fn connections_of_readers_keep_the_operator_from_nothing() {
+    if !is_root() {
+        return;
+    }
+    let lake = Lake::new("027");
+    let mut daemon = lake.start();
+    // More than are served, and fewer than the kernel's queue holds.
+    let held = held_by(READER, OWNER, &lake.socket(), 150);
+    for arguments in QUERIES.into_iter().chain([RETRY]) {
+        lake.ask(OWNER, OWNER, arguments).check(0, &[]);
+        lake.ask(0, 0, arguments).check(0, &[]);
+    }
+    lake.ask(OWNER, OWNER, &["status", "--check"]).check(0, &[]);
+    lake.bench.probe(&mut daemon);
+    drop(held);
+    lake.ask(READER, OWNER, &["explain", "a"]).check(0, &[]);
     lake.bench.stop(daemon);
 }
 
