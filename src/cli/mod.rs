@@ -24,6 +24,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::error::ContextValue;
+
 use crate::cli::args::{Arguments, CheckArguments, Command, RebuildArguments, VerifyArguments};
 use crate::cli::check::Severity;
 use crate::cli::check::bundle::Bundle;
@@ -39,6 +41,7 @@ use crate::daemon::{signals, status_line};
 use crate::lake::path::export_path;
 use crate::platform::clock::HostClock;
 use crate::platform::descend::resolved_dir;
+use crate::platform::escape::{self, Printable};
 use crate::platform::root_lock;
 use crate::platform::sd_notify::ServiceManager;
 use crate::platform::storage::{OsStorage, Storage as _, without_links};
@@ -61,10 +64,33 @@ type AnyError = Box<dyn std::error::Error>;
 /// Parses the arguments of a program, or prints its help or a usage error and returns the exit code.
 pub(crate) fn parse<A: clap::Parser>(arguments: Vec<OsString>) -> Result<A, ExitCode> {
     A::try_parse_from(arguments).map_err(|usage| {
-        // Help goes to stdout, an error to stderr; a closed pipe is ignored.
-        let _ = usage.print();
-        ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2))
+        let code = ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
+        show_usage(usage);
+        code
     })
+}
+
+/// Prints help to stdout, or a usage error to stderr. What was typed may be the name of a file, and is escaped.
+fn show_usage(mut usage: clap::Error) {
+    if usage.exit_code() == 0 {
+        // A closed pipe is ignored.
+        let _ = usage.print();
+        return;
+    }
+    let typed = usage.context().filter_map(|(kind, value)| match value {
+        ContextValue::String(text) => Some((kind, Printable(text).to_string())),
+        _ => None,
+    });
+    let typed: Vec<_> = typed.collect();
+    for (kind, text) in typed {
+        usage.insert(kind, ContextValue::String(text));
+    }
+    let page = usage.render();
+    let page = match Terminal::for_stderr(&Environment::from_env()).colours {
+        true => page.ansi().to_string(),
+        false => page.to_string(),
+    };
+    output::print(escape::styled(&page).as_bytes());
 }
 
 /// Runs the program with these arguments, the first being the program's name, and returns its exit code.

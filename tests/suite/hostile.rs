@@ -176,6 +176,35 @@ fn nothing_foreign_reaches_a_terminal_as_it_is() {
 }
 
 #[test]
+fn a_usage_error_escapes_what_was_typed() {
+    let bench = Bench::new();
+    let flag = format!("--{HOSTILE}");
+    for arguments in [
+        &[HOSTILE][..],
+        &[&flag],
+        &["help", HOSTILE],
+        &["status", HOSTILE],
+        &["export", "--dialect", HOSTILE],
+        &["export", "--recorded-at", HOSTILE],
+        &["dead-letters", "--day-file", HOSTILE],
+        &["rows", "--at", HOSTILE],
+        &["wait", "--timeout", HOSTILE],
+        &["--instance", HOSTILE, "status"],
+        &["--log-format", HOSTILE, "status"],
+    ] {
+        let mut command = bench.command(arguments);
+        command.env("TERM", "xterm-256color");
+        let left = Session::start(command, 160, Shown::Both).end();
+        assert_safe(&format!("{arguments:?}"), &left.shown);
+        assert!(
+            left.shown.contains("\\u{1b}]0;T"),
+            "{arguments:?}: {:?}",
+            left.shown
+        );
+    }
+}
+
+#[test]
 fn nothing_foreign_reaches_the_log_the_manager_or_the_metrics_as_it_is() {
     for format in ["kv", "json", "human"] {
         let bench = hostile_lake();
