@@ -38,6 +38,8 @@ enum LastVerdict {
     Refused,
     /// It has no evidence.
     Waiting,
+    /// Its category is admitted, and its evidence or an order refuses it.
+    Other,
 }
 
 /// The lines of a pair whose rows later lines overrule.
@@ -75,7 +77,7 @@ impl Overruled {
                 LastVerdict::Refused
             }
             BatchVerdict::NoEvidence => LastVerdict::Waiting,
-            _ => return,
+            _ => LastVerdict::Other,
         };
         let run = RunKey::from_text(&run.evidence_run_id);
         if let Some(LastVerdict::Row(offset)) = self.last.insert(run, last) {
@@ -89,7 +91,7 @@ impl Overruled {
         let mut runs = PairRuns::default();
         for (run, last) in self.last {
             match last {
-                LastVerdict::Row(_) => {}
+                LastVerdict::Row(_) | LastVerdict::Other => {}
                 LastVerdict::Refused => runs.refused.push(run),
                 LastVerdict::Waiting => runs.waiting.push(run),
             }

@@ -820,3 +820,24 @@ fn rows_are_waited_for_while_a_daemon_holds_the_lock() {
     assert!(is_written);
     assert_eq!(counted(&report.unwrap().result), "");
 }
+
+/// The last line of the run is admitted; that its evidence was replaced since is no rejection in another file.
+#[test]
+fn a_run_that_is_accepted_again_is_not_rejected_elsewhere() {
+    use crate::support::process::{evidence, scored, scored_as};
+    let bench = Bench::new();
+    bench.append(Stream::Evidence, PAIR, evidence("a"));
+    bench.append(
+        Stream::Scored,
+        PAIR,
+        scored_as("a", "rejected") + &scored("a"),
+    );
+    bench.once();
+    bench.assert_runs(&["a"]);
+    let other = evidence("a").replace("executor", "extractor");
+    bench.append(Stream::Evidence, PAIR, other);
+    bench.once();
+    assert_eq!(bench.ask(&["verify"])["rejected_elsewhere"], 0);
+    let listed = bench.run(&mut bench.command(&["verify", "--rejected-elsewhere"]));
+    assert_eq!(listed.stdout, "");
+}
