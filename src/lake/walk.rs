@@ -157,7 +157,8 @@ pub fn not_mounted(
 ///
 /// # Errors
 /// `NotFound` if the walk finds no such day-file, also because a directory above it is a link; `InvalidInput` if it is
-/// not a regular file; `PermissionDenied` if it is a link that leaves the root; else the error of the storage.
+/// not a regular file; `PermissionDenied` if it is a link that leaves the root; `Other` if it is one that leads to no file,
+/// which may be on a file system that is not mounted; else the error of the storage.
 pub fn open_day_file(
     storage: &dyn Storage,
     root: &Path,
@@ -175,7 +176,16 @@ pub fn open_day_file(
         }
         opened => return opened,
     }
-    let target = storage.canonicalize(&base.join(pair.as_path()))?;
+    let target = match storage.canonicalize(&base.join(pair.as_path())) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // The link itself may be gone by now.
+            stat_day_file(storage, root, stream, pair)?;
+            return Err(io::Error::other(
+                "symbolic link leads to no file; is it mounted?",
+            ));
+        }
+        target => target?,
+    };
     let Ok(below) = target.strip_prefix(canonical_root) else {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
@@ -342,7 +352,7 @@ mod tests {
             ("y/m/d/file.jsonl", None),
             ("y/m/d/in.jsonl", None),
             ("y/m/d/out.jsonl", Some(io::ErrorKind::PermissionDenied)),
-            ("y/m/d/dangling.jsonl", Some(io::ErrorKind::NotFound)),
+            ("y/m/d/dangling.jsonl", Some(io::ErrorKind::Other)),
             ("y/m/d/none.jsonl", Some(io::ErrorKind::NotFound)),
             ("y/linked/d/file.jsonl", Some(io::ErrorKind::NotFound)),
             ("y/m/d/dir.jsonl", Some(io::ErrorKind::InvalidInput)),

@@ -341,7 +341,7 @@ fn entries_that_are_not_day_files_block_nothing() {
     assert_eq!(found, expected);
     for stream in Stream::BOTH {
         for name in [
-            "fifo", "dir", "leaves", "loop", "device", "to-fifo", "socket",
+            "fifo", "dir", "leaves", "loop", "device", "to-fifo", "socket", "dangling",
         ] {
             let path = bench.path(stream, &format!("2026/01/01/{name}.jsonl"));
             let warned = count_reports(&bench.log_text(), "skipped, retrying", &path);
@@ -354,6 +354,39 @@ fn entries_that_are_not_day_files_block_nothing() {
         "{}",
         bench.log_text()
     );
+}
+
+#[test]
+fn a_link_that_leads_to_no_file_is_input_that_is_not_read() {
+    let bench = Bench::new();
+    bench.append_run("2026/01/01/z.jsonl", "other");
+    bench.append(Stream::Evidence, PAIR, evidence("late"));
+    let disk = bench.root().join("disk");
+    symlink(disk.join("a.jsonl"), bench.path(Stream::Scored, PAIR)).unwrap();
+    let ended = bench.run(&mut bench.command(&["run", "--once"]));
+    ended.check(
+        0,
+        &["cannot read 1 day-file", "symbolic link leads to no file"],
+    );
+    let (mut daemon, _) = start_scanning(&bench);
+    bench.wait_run(&mut daemon, "other");
+    bench.wait_for(&mut daemon, "the link is named", || {
+        let status = bench.status();
+        status["health"]["verdict"] == "incomplete" && status["day_files_skipped"] == 1
+    });
+    let verified = bench.run(&mut bench.command(&["verify"]));
+    verified.check(1, &["symbolic link leads to no file"]);
+    // The file system is mounted.
+    let mounted = bench.root().join("mounted");
+    fs::create_dir(&mounted).unwrap();
+    fs::write(mounted.join("a.jsonl"), scored("late")).unwrap();
+    fs::rename(mounted, disk).unwrap();
+    bench.wait_run(&mut daemon, "late");
+    bench.wait_for(&mut daemon, "it is fresh", || {
+        bench.status()["health"]["verdict"] == "fresh"
+    });
+    bench.stop(daemon);
+    assert_eq!(bench.ask(&["verify"])["complete"], true);
 }
 
 #[test]
