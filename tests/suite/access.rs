@@ -225,6 +225,15 @@ fn no_umask_lets_others_write_files_of_the_daemon() {
             }
         }
     }
+    let report = bench.sibling("report");
+    let check = format!("umask 0; exec \"$0\" \"$@\" --bundle {}", report.display());
+    let mut command = Command::new("sh");
+    command.args(["-c", &check]);
+    command
+        .arg(own.get_program())
+        .args(["--root".as_ref(), bench.root().as_os_str()]);
+    bench.run(command.arg("check").stdin(Stdio::null()));
+    assert_eq!(mode(&report) & 0o022, 0);
     assert!(
         seen >= 7,
         "export, state, journal, socket, status, two locks: {seen}"

@@ -229,3 +229,28 @@ fn a_directory_of_the_daemon_that_is_a_link_leads_no_command_of_root_away() {
     let own = bench.run(&mut bench.as_user(OWNER, &["status"]));
     assert!(!own.stderr.contains("does not follow"), "{}", own.stderr);
 }
+
+#[test]
+fn generated_pages_replace_a_link_and_do_not_follow_it() {
+    let bench = Bench::new();
+    let (dir, victim) = (bench.sibling("pages"), bench.sibling("victim"));
+    fs::write(&victim, "text").unwrap();
+    let generate = || {
+        let mut command = bench.command(&["generate"]);
+        bench.run(command.arg(&dir)).check(0, &[]);
+    };
+    generate();
+    for page in ["man/distilld.1", "completions/distilld.bash"] {
+        let page = dir.join(page);
+        let bytes = fs::read(&page).unwrap();
+        for target in [&victim, &bench.sibling("none")] {
+            fs::remove_file(&page).unwrap();
+            symlink(target, &page).unwrap();
+            generate();
+            assert!(fs::symlink_metadata(&page).unwrap().is_file());
+            assert_eq!(fs::read(&page).unwrap(), bytes);
+        }
+    }
+    assert_eq!(fs::read(&victim).unwrap(), b"text");
+    assert!(!bench.sibling("none").exists());
+}

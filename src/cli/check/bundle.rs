@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::cli::check::{Finding, service};
 use crate::cli::hints::UserError;
 use crate::config::{Settings, Sources};
 use crate::platform::clock::{Clock as _, HostClock};
+use crate::platform::storage::FILE_MODE_MAX;
 use crate::query::control;
 use crate::query::offline::{self, Backend};
 use crate::query::status::status;
@@ -70,7 +72,9 @@ impl Bundle {
         settings: &Settings,
         config: Option<&Path>,
     ) -> Result<Self, UserError> {
-        let file = File::create_new(path).map_err(|error| UserError {
+        let mut options = File::options();
+        let options = options.write(true).create_new(true).mode(FILE_MODE_MAX);
+        let file = options.open(path).map_err(|error| UserError {
             what: format!("cannot create the report {}: {error}", path.display()),
             fix: "name a file that does not exist, in a directory that you may write".to_owned(),
         })?;

@@ -5,8 +5,7 @@ pub(crate) mod keys;
 mod lake;
 pub(crate) mod man;
 
-use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,6 +17,8 @@ use crate::cli::args::{Arguments, help};
 use crate::cli::generate::man::Manual;
 use crate::cli::hints::UserError;
 use crate::console::output;
+use crate::platform::held_dir::HeldDir;
+use crate::platform::storage::{FILE_MODE_MAX, OsStorage, Storage as _};
 
 /// A generated file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +47,15 @@ pub(crate) fn write_pages(pages: &[Page], out_dir: &Path) -> Result<ExitCode, An
     Ok(ExitCode::SUCCESS)
 }
 
+/// Replaces a file. A link in its place is replaced too, and not followed: another user may own the directory.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
+    OsStorage.create_dir_all(path.parent().unwrap_or(Path::new("")))?;
+    let (dir, name) = HeldDir::of(path)?;
+    match dir.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
-    fs::write(path, bytes)
+    dir.create(name, FILE_MODE_MAX)?.write_all(bytes)
 }
 
 /// Generates every file.
