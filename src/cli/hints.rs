@@ -11,6 +11,7 @@ use crate::cli::wait::WaitError;
 use crate::config::{ConfigError, as_typed};
 use crate::engine::EngineError;
 use crate::platform::background::{THREADS_FIX, ThreadError, is_out_of_threads};
+use crate::platform::held_dir::Misplaced;
 use crate::platform::root_lock::LockError;
 use crate::platform::storage::is_out_of_files;
 use crate::query::dead_letters::RetryError;
@@ -83,6 +84,13 @@ fn disk(error: &io::Error, what: &str) -> String {
     if is_out_of_files(error) {
         return "raise the limit of open files: `ulimit -n`, or LimitNOFILE= in a systemd unit"
             .to_owned();
+    }
+    if let Some(Misplaced { path, .. }) = Misplaced::of(error) {
+        return format!(
+            "move {} away, and restore the file of distilld in its place; a start without a state or a journal rebuilds \
+             both from the sources and the export",
+            path.display()
+        );
     }
     match error.kind() {
         ErrorKind::PermissionDenied => {

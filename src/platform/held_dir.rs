@@ -7,11 +7,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 
-use crate::platform::descend::{is_link, open_dir};
+use crate::platform::descend::open_dir;
 use crate::platform::storage::retry_interrupted;
 
 /// A directory that is held open.
@@ -46,6 +47,55 @@ impl NotOwnFile {
     #[must_use]
     pub fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref().copied()
+    }
+
+    /// Returns what is in the place of a file that could not be opened for this reason.
+    #[must_use]
+    pub fn of_open(error: &io::Error) -> Option<Self> {
+        match Errno::from_io_error(error)? {
+            Errno::LOOP => Some(Self::Link),
+            // The error for a socket, and for a device without a driver.
+            Errno::NXIO | Errno::ISDIR => Some(Self::NotRegular),
+            _ => None,
+        }
+    }
+}
+
+/// Something else in the place of a file of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misplaced {
+    /// The place of the file.
+    pub path: PathBuf,
+    /// What is there.
+    pub what: NotOwnFile,
+}
+
+impl fmt::Display for Misplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}", self.path.display(), self.what)
+    }
+}
+
+impl std::error::Error for Misplaced {}
+
+impl Misplaced {
+    /// Returns the error of a file that cannot be used because something else is in its place.
+    #[must_use]
+    pub fn error(path: &Path, what: NotOwnFile) -> io::Error {
+        let path = path.to_owned();
+        io::Error::new(io::ErrorKind::InvalidInput, Self { path, what })
+    }
+
+    /// Returns whether it is a link, a directory or another thing that is no file.
+    #[must_use]
+    pub fn is_no_file(&self) -> bool {
+        self.what != NotOwnFile::ManyNames
+    }
+
+    /// Returns what an error reports to be in the place of a file.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
     }
 }
 
@@ -102,10 +152,7 @@ impl HeldDir {
     fn open_existing(&self, name: &str, access: OFlags) -> io::Result<File> {
         let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let open = || Ok(rustix::fs::openat(&self.0, name, flags, Mode::empty())?);
-        let file = match retry_interrupted(open) {
-            Err(error) if is_link(&error) => return Err(NotOwnFile::Link.into()),
-            opened => File::from(opened?),
-        };
+        let file = File::from(retry_interrupted(open).map_err(named)?);
         match file.metadata()?.is_file() {
             true => Ok(file),
             false => Err(NotOwnFile::NotRegular.into()),
@@ -152,16 +199,22 @@ impl HeldDir {
     /// Renames a file of this directory, replacing an existing one.
     ///
     /// # Errors
-    /// Those of the disk.
+    /// [`NotOwnFile`]; those of the disk.
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        retry_interrupted(|| Ok(rustix::fs::renameat(&self.0, from, &self.0, to)?))
+        retry_interrupted(|| Ok(rustix::fs::renameat(&self.0, from, &self.0, to)?)).map_err(named)
     }
 
     /// Removes a file.
     ///
     /// # Errors
-    /// Those of the disk.
+    /// [`NotOwnFile`]; those of the disk.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         retry_interrupted(|| Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?))
+            .map_err(named)
     }
+}
+
+/// Names what is in the place of a file, if that is the reason of an error.
+fn named(error: io::Error) -> io::Error {
+    NotOwnFile::of_open(&error).map_or(error, Into::into)
 }

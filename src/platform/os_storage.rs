@@ -14,7 +14,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::platform::descend::{is_link, open_below, open_dir, open_dir_of};
-use crate::platform::held_dir::NotOwnFile;
+use crate::platform::held_dir::{Misplaced, NotOwnFile};
 use crate::platform::storage::{
     FileKind, FileStat, ListedEntry, Rights, Storage, StorageFile, retry_interrupted,
 };
@@ -93,9 +93,14 @@ impl Storage for OsStorage {
         let (dir, name) = open_dir_of(path)?;
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let opened =
-            retry_interrupted(|| Ok(rustix::fs::openat(&dir, name, flags, Mode::empty())?))?;
-        refuse_foreign_name(&dir, &opened)?;
-        Ok(Arc::new(DiskFile(opened.into())))
+            match retry_interrupted(|| Ok(rustix::fs::openat(&dir, name, flags, Mode::empty())?)) {
+                Ok(opened) => opened,
+                Err(error) => return Err(misplaced(path, error)),
+            };
+        match foreign(&dir, &opened)? {
+            Some(what) => Err(Misplaced::error(path, what)),
+            None => Ok(Arc::new(DiskFile(opened.into()))),
+        }
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn StorageFile>> {
@@ -220,17 +225,24 @@ fn find_below(base: &Path, below: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     })
 }
 
-/// Refuses root what has other names too and is not of the directory's owner: who owns a directory could have given a
-/// file a name there that only root can write.
-fn refuse_foreign_name(dir: &OwnedFd, opened: &OwnedFd) -> io::Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(());
+/// Names what is in the place of a file that could not be opened, if that is the reason.
+fn misplaced(path: &Path, error: io::Error) -> io::Error {
+    match NotOwnFile::of_open(&error) {
+        Some(what) => Misplaced::error(path, what),
+        None => error,
     }
-    let (file, dir) = (rustix::fs::fstat(opened)?, rustix::fs::fstat(dir)?);
-    match file.st_nlink > 1 && file.st_uid != dir.st_uid {
-        true => Err(NotOwnFile::ManyNames.into()),
-        false => Ok(()),
+}
+
+/// Returns what an open file is, if it is none that the daemon writes. Root does not write what has other names too and is
+/// not of the directory's owner: who owns a directory could have given a file a name there that only root can write.
+fn foreign(dir: &OwnedFd, opened: &OwnedFd) -> io::Result<Option<NotOwnFile>> {
+    let file = rustix::fs::fstat(opened)?;
+    if FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
+        return Ok(Some(NotOwnFile::NotRegular));
     }
+    let is_root = rustix::process::geteuid().is_root();
+    let is_foreign = is_root && file.st_nlink > 1 && file.st_uid != rustix::fs::fstat(dir)?.st_uid;
+    Ok(is_foreign.then_some(NotOwnFile::ManyNames))
 }
 
 fn stat_at(path: &Path) -> io::Result<Stat> {

@@ -134,7 +134,7 @@ impl RootLock {
         let held = paths.iter().map(|path| take_one(path, holder));
         let held = held.collect::<Result<_, _>>()?;
         let path = lock_path(&holder.root).with_file_name(HOLDER_FILE);
-        publish(&path, holder).map_err(|source| LockError::Io { path, source })?;
+        publish(&path, holder)?;
         Ok(Self {
             _held: held,
             foreign_state_root: None,
@@ -367,16 +367,19 @@ fn write_holder(dir: &HeldDir, name: &str, locked: &File, holder: &Holder) -> io
 }
 
 /// Writes the holder's name where users can read it who may not open the lock. The caller has the lock.
-fn publish(path: &Path, holder: &Holder) -> io::Result<()> {
-    let (dir, name) = HeldDir::of(path)?;
+fn publish(path: &Path, holder: &Holder) -> Result<(), LockError> {
+    let (dir, name) = HeldDir::of(path).map_err(at(path))?;
     let temporary = format!("{name}.new");
-    match dir.remove(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = dir.create(&temporary, 0o644)?;
-    file.write_all_at(&serde_json::to_vec(holder)?, 0)?;
-    dir.rename(&temporary, name)
+    let write = || {
+        match dir.remove(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = dir.create(&temporary, 0o644)?;
+        file.write_all_at(&serde_json::to_vec(holder)?, 0)
+    };
+    write().map_err(at(&path.with_file_name(&temporary)))?;
+    dir.rename(&temporary, name).map_err(at(path))
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
-//! Links that another user puts in the way: scorers in the source trees, the daemon's user in its own directories.
+//! Links that another user puts in the way: scorers in the source trees, the daemon's user in its own directories; and
+//! other things than files in the places of files.
 
 use std::fs::{self, Permissions};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
 
 use crate::support::lake_gen::Stream;
 use crate::support::process::{Bench, evidence_with, is_root, scored};
@@ -253,4 +256,73 @@ fn generated_pages_replace_a_link_and_do_not_follow_it() {
     }
     assert_eq!(fs::read(&victim).unwrap(), b"text");
     assert!(!bench.sibling("none").exists());
+}
+
+/// Puts something in the place of a file of the daemon.
+type Put = (&'static str, fn(&Path));
+
+const MISPLACED: [Put; 4] = [
+    ("a link", |place| symlink("elsewhere", place).unwrap()),
+    ("a directory", |place| fs::create_dir(place).unwrap()),
+    ("a FIFO", |place| {
+        mknodat(CWD, place, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    }),
+    ("a socket", |place| {
+        // The path of the place itself may be longer than an address.
+        let dir = fs::File::open(place.parent().unwrap()).unwrap();
+        let name = place.file_name().unwrap().to_str().unwrap();
+        let short = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+        drop(UnixListener::bind(short).unwrap());
+    }),
+];
+/// A device whose bytes have no end.
+const ENDLESS: Put = ("a device", |place| {
+    let zero = fs::metadata("/dev/zero").unwrap().rdev();
+    mknodat(
+        CWD,
+        place,
+        FileType::CharacterDevice,
+        Mode::RUSR | Mode::WUSR,
+        zero,
+    )
+    .unwrap();
+});
+
+#[test]
+fn what_is_in_the_place_of_a_file_of_the_daemon_is_named_and_no_fault_of_the_disk() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    bench.once();
+    let distilled = bench.root().join("data/distilled");
+    let device = is_root().then_some(ENDLESS);
+    for place in [
+        bench.state_dir().join("state.redb"),
+        bench.state_dir().join("journal"),
+        bench.state_dir().join(".distilld.lock"),
+        distilled.join(".distilld.lock"),
+        distilled.join(".distilld.holder.new"),
+        bench.export(),
+        bench.export().with_file_name("sft_retractions.jsonl"),
+    ] {
+        let aside = place.with_file_name("kept-aside");
+        let had = fs::rename(&place, &aside).is_ok();
+        for (what, put) in MISPLACED.iter().chain(&device) {
+            if !had && *what != "a directory" {
+                continue;
+            }
+            put(&place);
+            let ended = bench.run(&mut bench.command(&["run", "--once"]));
+            ended.check(1, &[place.to_str().unwrap(), "fix: move ", " away"]);
+            assert!(!ended.stderr.contains("dmesg"), "{what}: {}", ended.stderr);
+            fs::remove_file(&place)
+                .or_else(|_| fs::remove_dir(&place))
+                .unwrap();
+        }
+        if had {
+            fs::rename(&aside, &place).unwrap();
+        }
+    }
+    bench.append_run(PAIR, "b");
+    bench.once();
+    bench.assert_batch();
 }

@@ -19,6 +19,7 @@ mod segments;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::pair::history::History;
+use crate::platform::held_dir::Misplaced;
 use crate::platform::storage::{FileKind, Storage, StorageFile, read_full_at, write_all_at};
 use crate::store::ledger::is_ledger;
 use crate::store::recent::{self, StoredHistory};
@@ -165,7 +166,7 @@ impl Export {
     /// Opens the export, or creates an empty one, durably, in a directory that is there. Checks nothing: recovery does.
     ///
     /// # Errors
-    /// [`ExportError::Io`].
+    /// [`ExportError::Io`], [`ExportError::NotAFile`].
     pub fn open_or_create(storage: Arc<dyn Storage>, path: &Path) -> Result<Self, ExportError> {
         let io_error = |source| ExportError::Io {
             path: path.to_owned(),
@@ -177,6 +178,11 @@ impl Export {
                 let file = storage.create(path).map_err(io_error)?;
                 storage.sync_dir(dir).map_err(io_error)?;
                 file
+            }
+            Err(error) if Misplaced::of(&error).is_some_and(Misplaced::is_no_file) => {
+                return Err(ExportError::NotAFile {
+                    path: path.to_owned(),
+                });
             }
             other => other.map_err(io_error)?,
         };
