@@ -28,10 +28,10 @@ use crate::query::dead_letters::{DeadLetterFilter, DeadLetterInfo, DeadLetterPag
 use crate::query::explain;
 use crate::query::explain::{DeletedRows, ExplainContext, Explanation, Page};
 use crate::query::health::Health;
-use crate::query::offline::{InquireError, OfflineState, inquire};
+use crate::query::offline::{InquireError, OfflineState, inquire, inquire_with};
 use crate::query::plan;
 use crate::query::plan::{Plan, PlanContext};
-use crate::query::status;
+use crate::query::status::{self, RUN_ID_SHOWN_MAX};
 use crate::store::snapshot::stream_name;
 use crate::store::state::error::StateError;
 
@@ -122,10 +122,18 @@ fn explain(settings: &Settings, arguments: &ExplainArguments) -> Result<ExitCode
         retracted(settings, arguments)?;
         return Ok(ExitCode::SUCCESS);
     };
-    let path = format!("/explain.json?{}", query(&[("run_id", run_id)]));
-    let explanation: Explanation = inquire::<_, InquireError>(settings, &path, |files| {
-        with_explain_context(settings, files, |context| explain::explain(run_id, context))
-    })?;
+    // A head of a request has a limit.
+    let (path, body) = match run_id.len() <= RUN_ID_SHOWN_MAX {
+        true => (
+            format!("/explain.json?{}", query(&[("run_id", run_id)])),
+            Vec::new(),
+        ),
+        false => ("/explain.json".to_owned(), run_id.as_bytes().to_vec()),
+    };
+    let explanation: Explanation =
+        inquire_with::<_, InquireError>(settings, &path, body, |files| {
+            with_explain_context(settings, files, |context| explain::explain(run_id, context))
+        })?;
     if arguments.json {
         print_json(&explanation)?;
     } else {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::sync::{Semaphore, oneshot};
@@ -16,8 +16,8 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::config::Exclude;
 use crate::daemon::inbox::Inbox;
 use crate::daemon::requests::{EngineRequest, Snapshot};
-use crate::engine::OrderRequest;
 use crate::http::details;
+use crate::http::request_body;
 use crate::http::response::{SNAPSHOT_PATIENCE, busy, json, snapshot, text};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::{PairPath, export_path};
@@ -46,9 +46,6 @@ const RETRY_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Maximum time of one question of a wait; the client asks again.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// Maximum length of a request with orders, bytes; the command sends several.
-const ORDER_BYTES_MAX: usize = 16 << 20;
 
 /// Inputs of handlers apart from the snapshot: the root, limits and the cache of waiting runs.
 #[derive(Debug)]
@@ -162,7 +159,7 @@ pub(super) async fn answer(
     match (method, head.uri.path()) {
         (&Method::GET, "/status.json") => status(inbox, context).await,
         (&Method::GET, "/recent.json") => recent(inbox).await,
-        (&Method::GET, "/explain.json") => explain(inbox, context, params).await,
+        (&Method::GET, "/explain.json") => explain(inbox, context, params, body).await,
         (&Method::GET, "/deleted-rows.json") => deleted_rows(inbox, context, params).await,
         (&Method::GET, "/dead-letters.json") => dead_letters(inbox, context, params).await,
         (&Method::GET, "/waiting.json") => details::waiting(inbox, context).await,
@@ -228,9 +225,14 @@ pub(super) async fn explain(
     inbox: &Inbox,
     context: &Arc<QueryContext>,
     params: QueryParams,
+    body: Incoming,
 ) -> HttpResponse {
-    let Some(run_id) = params.get("run_id").map(str::to_owned) else {
-        return text(StatusCode::BAD_REQUEST, "parameter run_id is missing");
+    let run_id = match params.get("run_id") {
+        Some(run_id) => run_id.to_owned(),
+        None => match request_body::run_id(body).await {
+            Ok(run_id) => run_id,
+            Err((status, why)) => return text(status, &why),
+        },
     };
     long_request(inbox, context, move |context, snapshot| {
         context.with_explain_context(snapshot, |explain_context| {
@@ -333,13 +335,9 @@ async fn wait(inbox: &Inbox, params: &QueryParams) -> HttpResponse {
 }
 
 async fn retract(inbox: &Inbox, body: Incoming) -> HttpResponse {
-    let body = match Limited::new(body, ORDER_BYTES_MAX).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return text(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()),
-    };
-    let request = match serde_json::from_slice::<OrderRequest>(&body) {
+    let request = match request_body::order(body).await {
         Ok(request) => Box::new(request),
-        Err(error) => return text(StatusCode::BAD_REQUEST, &error.to_string()),
+        Err((status, why)) => return text(status, &why),
     };
     let (reply, answered) = oneshot::channel();
     inbox.ask(EngineRequest::Order(request, reply));

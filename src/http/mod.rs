@@ -11,6 +11,7 @@ pub(crate) mod listener;
 mod metrics;
 pub mod metrics_text;
 pub(crate) mod public_routes;
+mod request_body;
 pub(crate) mod response;
 pub(crate) mod status_cache;
 

@@ -223,9 +223,29 @@ where
     T: DeserializeOwned,
     E: From<InquireError>,
 {
+    inquire_with(settings, path, Vec::new(), here)
+}
+
+/// As [`inquire`], with a body of the request to the daemon.
+///
+/// # Errors
+/// As of [`inquire`].
+pub fn inquire_with<T, E>(
+    settings: &Settings,
+    path: &str,
+    body: Vec<u8>,
+    here: impl FnOnce(&OfflineState) -> Result<T, E>,
+) -> Result<T, E>
+where
+    T: DeserializeOwned,
+    E: From<InquireError>,
+{
     match find(settings)? {
         Backend::OfflineState(files) => here(&files),
-        Backend::Daemon(holder) => Ok(of_daemon(&holder, Method::GET, path, LONG)?),
+        Backend::Daemon(holder) => {
+            let answer = change_by_daemon(&holder, Method::GET, path, body, LONG)?;
+            Ok(answer)
+        }
     }
 }
 

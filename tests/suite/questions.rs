@@ -1151,3 +1151,33 @@ fn a_run_whose_line_is_gone_is_not_reported_to_lack_evidence() {
     bench.once();
     assert!(rule().contains("cannot be read any more"), "{}", rule());
 }
+
+/// An id may be as long as a line.
+#[test]
+fn a_run_with_a_very_long_id_is_explained_and_not_listed() {
+    let bench = Bench::new();
+    let ids = [
+        "i".repeat(5_000),
+        "\u{df}".repeat(10_000),
+        "w".repeat(100_000),
+    ];
+    for id in &ids {
+        bench.append(Stream::Scored, A, scored(id));
+    }
+    let check = || {
+        for id in &ids {
+            let explanation = bench.ask(&["explain", id, "--json"]);
+            assert_eq!(explanation["run_id"], **id);
+            assert_eq!(explanation["lines"][0]["verdict"], "waiting");
+        }
+        let status = bench.status();
+        let waiting = status["waiting_oldest"].as_array().unwrap();
+        assert_eq!(waiting.len(), ids.len());
+        assert!(waiting.iter().all(|run| run["run_id"].is_null()));
+    };
+    bench.once();
+    check();
+    let daemon = bench.start_caught_up();
+    check();
+    bench.stop(daemon);
+}

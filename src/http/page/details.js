@@ -80,7 +80,7 @@ function lineOf(line) {
 async function explainRun(run) {
   const known = run.run_id !== null && run.run_id !== undefined;
   const start = facts([["waits for", make("span", named(`data/evidence/${run.day_file}`))], ["since", moment(run.since)], ["scored at byte", count(run.offset)]]);
-  if (!known) return [start, advice("Its line cannot be read now. The list of faults shows why.")];
+  if (!known) return [start, advice("Its run id is longer than 4 KiB, or its line cannot be read now: the list of faults shows why.")];
   const explained = (await request("/waiting.json")).waiting.find((one) => one.run_id === run.run_id);
   const lines = explained ? explained.lines : [];
   const parts = lines.map((line) => {

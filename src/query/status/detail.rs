@@ -26,6 +26,8 @@ use crate::store::state::error::StateError;
 
 /// Maximum number of waiting runs listed.
 const OLDEST_MAX: usize = 8;
+/// Maximum length of an id in a list, bytes: an id may be as long as a line, and a page may request the status every second.
+pub(crate) const RUN_ID_SHOWN_MAX: usize = 4 << 10;
 /// Unread bytes up to which their lines are counted.
 const LINES_COUNTED_BYTES_MAX: u64 = 8 << 20;
 
@@ -34,7 +36,7 @@ const LINES_COUNTED_BYTES_MAX: u64 = 8 << 20;
 pub struct WaitingRun {
     /// Its pair, `YYYY/MM/DD/NAME.jsonl`.
     pub day_file: String,
-    /// Its id; `None` where its line cannot be read now.
+    /// Its id; `None` where its line cannot be read now, and for an id of more than [`RUN_ID_SHOWN_MAX`] bytes.
     pub run_id: Option<String>,
     /// Offset of its line in the scored day-file, bytes.
     pub offset: u64,
@@ -108,7 +110,9 @@ pub fn waiting_oldest(
         let entry = entries.remove(&(path.clone(), offset))?;
         Some(WaitingRun {
             day_file: path.to_string(),
-            run_id: run_id(storage, root, &path, &entry).unwrap_or_default(),
+            run_id: run_id(storage, root, &path, &entry)
+                .unwrap_or_default()
+                .filter(|run_id| run_id.len() <= RUN_ID_SHOWN_MAX),
             offset,
             since: stamp(since_s * 1_000),
         })

@@ -27,6 +27,7 @@ use crate::query::offline::{InquireError, OfflineState, StoredFiles};
 use crate::record::timestamp::{day_of, stamp};
 use crate::store::recent;
 
+pub(crate) use detail::RUN_ID_SHOWN_MAX;
 pub use detail::{
     SkippedPath, UnreadPairs, Unterminated, WaitingRun, measured, unreadable, unterminated,
     waiting_oldest,
