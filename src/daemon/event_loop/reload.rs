@@ -48,11 +48,6 @@ impl EventLoop {
         self.engine.reconfigure(reconfigure(&self.settings));
         let setting = watch_setting(self.settings.watch);
         self.is_rearming |= self.watch.change_setting(setting);
-        let now_ms = self.shared.clock.monotonic_ms();
-        self.recent_scan_at_ms = self
-            .recent_scan_at_ms
-            .min(now_ms + self.recent_scan_pause_ms());
-        self.full_scan_at_ms = self.full_scan_at_ms.min(now_ms + self.full_scan_pause_ms());
         let changed = change.applied.join(",");
         let keys = if changed.is_empty() { "none" } else { &changed };
         tracing::info!(

@@ -155,6 +155,7 @@ impl EventLoop {
 
     /// Runs the scans that are due: a slice of the full one, and the frequent one.
     pub(super) fn scan(&mut self, now_ms: u64) -> Result<(), EngineError> {
+        self.shorten_pauses(now_ms);
         // A full scan requested while another runs stays due: the change may be where that one has already been.
         if now_ms >= self.full_scan_at_ms && self.scanning.is_empty() {
             self.engine.metrics().scan("full");
@@ -277,6 +278,14 @@ impl EventLoop {
             None => tracing::info!(%root, "the root {given} leads to {root} again"),
         }
         self.root_elsewhere = elsewhere;
+    }
+
+    /// Ends the running pauses earlier where the mode or the configuration has shorter ones now.
+    fn shorten_pauses(&mut self, now_ms: u64) {
+        let recent_ms = now_ms + self.recent_scan_pause_ms();
+        self.recent_scan_at_ms = self.recent_scan_at_ms.min(recent_ms);
+        let full_ms = now_ms + self.full_scan_pause_ms();
+        self.full_scan_at_ms = self.full_scan_at_ms.min(full_ms);
     }
 
     /// Returns the pause between two frequent scans, milliseconds.

@@ -10,6 +10,7 @@ mod lake;
 mod outside;
 mod process;
 mod profile;
+mod silence;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -203,6 +204,7 @@ impl Simulation {
         self.outside().conclude();
         self.converge(&mut process);
         self.check_quiet(&mut process);
+        self.check_silence(&mut process);
         self.check_end();
     }
 
@@ -473,15 +475,9 @@ impl Simulation {
             .note(format_args!("quiet: {turns} turns, {lines} lines"));
         assert!(turns <= QUIET_TURNS_MAX, "{turns} turns of the idle daemon");
         assert!(lines <= QUIET_LINES_MAX, "{lines} lines of the idle daemon");
-        self.ready_status = None;
-        while self.ready_status.is_none() {
-            self.outside().ask_status();
-            self.step(process);
-        }
-        let status = self.ready_status.take().unwrap_or_default();
+        let status = self.status(process);
         assert!(status.health.verdict.is_ready(), "{status:?}");
-        let rows = self.seen[0].iter().filter(|byte| **byte == b'\n').count();
-        assert_eq!(status.export.rows, rows as u64, "{status:?}");
+        assert_eq!(status.export.rows, self.rows_seen(), "{status:?}");
     }
 
     /// A fault that lasts is not logged repeatedly.

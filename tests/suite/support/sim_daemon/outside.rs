@@ -46,6 +46,17 @@ pub enum Question {
     Wait(Receiver<WaitReport>, Pairs, u64),
 }
 
+/// Something that happens after all else.
+#[derive(Debug)]
+pub enum News {
+    /// A run in each pair of the oldest days, which the frequent scan does not visit; at first also in all others.
+    Lines(usize),
+    /// A day-file, or a directory above it, cannot be read any more.
+    Denied(PathBuf),
+    /// It can be read again.
+    Permitted(PathBuf),
+}
+
 #[derive(Debug)]
 pub struct Outside {
     rng: Rng,
@@ -569,6 +580,51 @@ impl Outside {
             self.permit_all(Path::new(base));
         }
         self.take_steps();
+    }
+
+    /// Loses each event from now on, silently.
+    pub fn lose_all_events(&mut self) {
+        self.lake.kernel().limits.lost_of = 1;
+    }
+
+    pub fn random_ms(&mut self, max_ms: u64) -> u64 {
+        self.rng.u64(..=max_ms)
+    }
+
+    /// Returns a day-file, or a directory above one.
+    pub fn some_path(&mut self) -> PathBuf {
+        let files = self.lake.day_files();
+        let file = pick(&mut self.rng, &files);
+        let above: Vec<_> = file.ancestors().take(4).collect();
+        pick(&mut self.rng, &above).to_path_buf()
+    }
+
+    /// Lets something happen at once.
+    pub fn happen(&mut self, news: &News) {
+        match news {
+            News::Lines(n) => {
+                let pairs = match n {
+                    0 => &PAIRS[..],
+                    _ => &PAIRS[..2],
+                };
+                for pair in pairs {
+                    self.append_run(pair, &format!("news {n}"));
+                }
+            }
+            News::Denied(path) => self.steps.push_back(Step::Deny(path.clone(), true)),
+            News::Permitted(path) => self.steps.push_back(Step::Deny(path.clone(), false)),
+        }
+        self.take_steps();
+    }
+
+    fn append_run(&mut self, pair: &str, run: &str) {
+        let lines = [scored_line(run, "accepted"), evidence_line(run, "news")];
+        for (base, line) in BASES.into_iter().zip(lines) {
+            let file = Path::new(base).join(pair);
+            self.make_dirs(&file);
+            self.steps.push_back(Step::Append(file, line.into_bytes()));
+            self.take_steps();
+        }
     }
 
     fn take_steps(&mut self) {
