@@ -1,14 +1,17 @@
 //! Day-files that are missing for a while, or cannot be opened, and return unchanged: lines that arrived meanwhile for
-//! their runs are joined in the end, once. Also day-files whose end never settles: the wait for them is bounded.
+//! their runs are joined in the end, once; meanwhile the engine knows that they are unavailable. Also day-files whose end
+//! never settles: the wait for them is bounded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use distilld::lake::path::PairPath;
 
 use crate::support::bench::{Bench, EXPORT, ROOT, SETTLE_MS};
 use crate::support::lake_gen::{Step, Stream};
 use crate::support::naive::{Pairs, multiset_difference, naive_batch};
 use crate::support::process::Bench as ProcessBench;
-use crate::support::sim_disk::SimDisk;
+use crate::support::sim_disk::{EIO, Fault, SimDisk};
 
 const PAIR: &str = "2026/01/02/outcomes.jsonl";
 
@@ -216,6 +219,70 @@ fn evidence_that_arrives_while_its_run_is_unavailable_is_joined_on_its_return() 
 #[test]
 fn evidence_that_arrives_while_its_run_is_unavailable_is_joined_after_a_restart() {
     check(Stream::Scored, true);
+}
+
+/// A lake whose one run is exported and in the state.
+fn lake_at_rest() -> Lake {
+    let mut lake = Lake::new();
+    lake.append(Stream::Evidence, &evidence("x", "t"));
+    lake.append(Stream::Scored, &scored("x"));
+    lake.step(Step::Checkpoint);
+    lake
+}
+
+/// Returns the number of day-files that the last reads could not read.
+fn skipped(lake: &Lake) -> usize {
+    lake.bench.engine.as_ref().unwrap().skipped().count()
+}
+
+/// After an error of the state all pairs are loaded again from it, and it does not know what cannot be read.
+#[test]
+fn an_unreadable_day_file_is_known_as_such_after_an_error_of_the_state() {
+    let mut failed = 0;
+    for n in 0.. {
+        let mut lake = lake_at_rest();
+        Way::Denied.take_away(&lake.bench.disk, Stream::Scored);
+        lake.scan();
+        assert_eq!(skipped(&lake), 1);
+        lake.bench.disk.fail_at(n, Fault::once(EIO));
+        let engine = lake.bench.engine.as_mut().unwrap();
+        let result = engine.checkpoint();
+        if lake.bench.disk.failed_calls().is_empty() {
+            break;
+        }
+        failed += usize::from(result.is_err());
+        engine.tick().unwrap();
+        assert_eq!(skipped(&lake), 1, "call {n}");
+    }
+    assert!(failed > 2, "only {failed} errors reached the engine");
+}
+
+/// Its metadata does not change when it can be read again.
+#[test]
+fn a_day_file_that_could_not_be_read_once_is_read_with_the_next_scan() {
+    for stream in Stream::BOTH {
+        let day_file = stream.path(Path::new(ROOT), PAIR);
+        let opened = format!("open_read {}", day_file.display());
+        let mut lake = lake_at_rest();
+        lake.bench.scan().unwrap();
+        let engine = lake.bench.engine.as_ref().unwrap();
+        assert_eq!(engine.queue_len(), 0, "all is as it was read");
+        for n in 0.. {
+            lake.bench.disk.fail_read_call_at(n, Fault::once(EIO));
+            let pair = PairPath::from_relative(Path::new(PAIR)).unwrap();
+            let engine = lake.bench.engine.as_mut().unwrap();
+            engine.enqueue(pair);
+            let _ = engine.pass();
+            lake.bench.disk.heal();
+            lake.bench.catch_up().unwrap();
+            if lake.bench.disk.failed_read_call().as_ref() == Some(&opened) {
+                break;
+            }
+        }
+        assert_eq!(skipped(&lake), 1, "{stream:?}");
+        lake.scan();
+        assert_eq!(skipped(&lake), 0, "{stream:?}");
+    }
 }
 
 #[test]
