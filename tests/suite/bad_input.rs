@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use crate::support::http::{get, metric};
 use crate::support::kill_harness::Daemon;
 use crate::support::lake_gen::Stream;
-use crate::support::naive::blank_stamps;
+use crate::support::naive::compare::blank_stamps;
 use crate::support::naive::multiset_difference;
 use crate::support::process::{
     Bench, MEMORY_KIB_MAX, evidence, evidence_with, memory_kib_max, scored, scored_as,

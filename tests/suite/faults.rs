@@ -9,7 +9,8 @@ use fastrand::Rng;
 use crate::support::bench::{Bench, EXPORT};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, pairs_of, script};
 use crate::support::naive::{multiset_difference, naive_batch};
-use crate::support::sim_disk::{EIO, ENOSPC, Fate, Fault, Partly, SimDisk};
+use crate::support::sim_disk::fault::Partly;
+use crate::support::sim_disk::{EIO, ENOSPC, Fate, Fault, SimDisk};
 use crate::support::tools::number_from;
 
 /// Maximum number of retries before the test fails.

@@ -16,8 +16,10 @@ use distilld::recovery::rebuild::{RebuildError, RebuildOptions, Rebuilt, rebuild
 use fastrand::Rng;
 
 use crate::support::lake_gen::{EvidenceMode, Shape, pairs_of, script};
-use crate::support::naive::{Pairs, blank_stamps, naive_batch};
-use crate::support::sim_disk::{EIO, Fate, Fault, NameOrder, Partly, SimDisk};
+use crate::support::naive::compare::blank_stamps;
+use crate::support::naive::{Pairs, naive_batch};
+use crate::support::sim_disk::fault::Partly;
+use crate::support::sim_disk::{EIO, Fate, Fault, NameOrder, SimDisk};
 
 pub(crate) const ROOT: &str = "/lake";
 pub(crate) const EXPORT: &str = "/lake/data/distilled/sft/sft_export.jsonl";

@@ -6,7 +6,7 @@ mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-pub use compare::{blank_stamps, multiset_difference, row_key};
+pub use compare::{multiset_difference, row_key};
 pub use walk::read_pairs;
 
 use super::naive_json::{Json, parse};
@@ -482,6 +482,7 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::compare::blank_stamps;
     use super::*;
     use distilld::platform::storage::OsStorage;
     use std::path::Path;

@@ -12,7 +12,7 @@
 
 mod content;
 mod durability;
-mod fault;
+pub mod fault;
 mod side_door;
 #[cfg(test)]
 mod tests;
@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use distilld::platform::storage::{FileStat, ListedEntry, Storage, StorageFile, retry_interrupted};
 use fastrand::Rng;
 
-pub use fault::{EIO, ENOSPC, Fate, Fault, NameOrder, Partly};
+pub use fault::{EIO, ENOSPC, Fate, Fault, NameOrder};
 
 use content::{next_data, to_index};
 use tree::{NodeId, Tree};

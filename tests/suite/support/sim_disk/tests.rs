@@ -5,6 +5,7 @@ use std::path::Path;
 
 use distilld::platform::storage::{FileKind, Storage, StorageFile, read_full_at, write_all_at};
 
+use super::fault::Partly;
 use super::*;
 
 fn file_with(disk: &SimDisk, path: &str, bytes: &[u8]) -> Arc<dyn StorageFile> {
