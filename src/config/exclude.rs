@@ -5,7 +5,7 @@ use std::path::Path;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use toml::de::{DeArray, DeValue};
 
-use crate::config::keys::describe;
+use crate::config::value::describe;
 
 /// The separator of patterns in an environment variable.
 const SEPARATOR: char = ':';

@@ -15,6 +15,7 @@ mod keys;
 mod locate;
 pub(crate) mod reload;
 mod sources;
+mod value;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -31,12 +32,13 @@ pub use filter::{BadDirective, parse_filter};
 pub use flags::GlobalArguments;
 pub use invocation::{Invocation, as_typed};
 pub(crate) use keys::LINE_BYTES_MAX;
+use keys::nearest;
 pub use keys::{KEYS, Key, Kind};
 pub use keys::{LogFormat, Watch};
-use keys::{Value, nearest};
 pub use locate::{CONFIG_DIR, DEFAULT_INSTANCE, instance_file, instances_in, unit_of};
 pub use reload::Change;
 pub use sources::{Setting, Sources};
+use value::Value;
 
 /// The exit code for a configuration that an operator has to change: `EX_CONFIG` of sysexits. The unit prevents systemd
 /// from restarting on it.
