@@ -18,6 +18,9 @@ const PAIRS: [&str; 3] = [
     "2026/02/01/b.jsonl",
 ];
 
+/// Attempts to change a day-file twice within a second.
+const TRIES: usize = 20;
+
 /// Appends an accepted run and its evidence to the lake below another root.
 fn append_run(root: &Path, pair: &str, run: &str) {
     for (stream, line) in [
@@ -141,7 +144,7 @@ fn day_files_copied_to_the_upper_layer_of_an_overlay_are_followed() {
     check_polling(&bench, "overlay", |pair, run| bench.append_run(pair, run));
 }
 
-/// Waits until a second has just begun, so that the following steps finish within it.
+/// Waits until a second has just begun, so that the following steps finish within it, unless the machine is slow.
 fn begin_a_second() {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let passed = Duration::from_nanos(since.subsec_nanos().into());
@@ -159,9 +162,6 @@ fn a_day_file_replaced_within_one_coarse_timestamp_is_read_again() {
     File::create(&image).unwrap().set_len(64 << 20).unwrap();
     must("mkfs.ext4", &["-q", "-I", "128", image.to_str().unwrap()]);
     let _mounted = Mounted::image(&image, &bench.root().join("data"), "noatime");
-    for run in ["a", "b"] {
-        bench.append(Stream::Evidence, PAIRS[0], evidence(run));
-    }
     let path = bench.path(Stream::Scored, PAIRS[0]);
     bench.append(Stream::Scored, "2026/01/01/other.jsonl", "\n");
     let mut command = bench.command(&["run"]);
@@ -170,17 +170,27 @@ fn a_day_file_replaced_within_one_coarse_timestamp_is_read_again() {
         .env("DISTILLD_POLL_MS", "50");
     let mut daemon = bench.catch_up(&mut command);
     let replacement = path.with_extension("new");
-    begin_a_second();
-    bench.append(Stream::Scored, PAIRS[0], scored("a"));
-    bench.wait_run(&mut daemon, "a");
-    let before = fs::metadata(&path).unwrap();
-    // One more poll, so that everything has been read and nothing is pending.
-    bench.probe(&mut daemon);
-    fs::write(&replacement, scored("b")).unwrap();
-    fs::rename(&replacement, &path).unwrap();
-    let after = fs::metadata(&path).unwrap();
-    assert_eq!(before.len(), after.len());
-    assert_eq!(before.mtime_nsec(), 0, "the clock is coarse");
-    bench.wait_run(&mut daemon, "b");
+    let mut lines = String::new();
+    let is_within_one = (0..TRIES).any(|n| {
+        let [first, second] = ["a", "b"].map(|run| format!("{run}{n}"));
+        for run in [&first, &second] {
+            bench.append(Stream::Evidence, PAIRS[0], evidence(run));
+        }
+        begin_a_second();
+        bench.append(Stream::Scored, PAIRS[0], scored(&first));
+        bench.wait_run(&mut daemon, &first);
+        let before = fs::metadata(&path).unwrap();
+        // One more poll, so that everything has been read and nothing is pending.
+        bench.probe(&mut daemon);
+        lines += &scored(&second);
+        fs::write(&replacement, &lines).unwrap();
+        fs::rename(&replacement, &path).unwrap();
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!(before.len(), after.len());
+        assert_eq!(before.mtime_nsec(), 0, "the clock is coarse");
+        bench.wait_run(&mut daemon, &second);
+        (before.mtime(), before.ctime()) == (after.mtime(), after.ctime())
+    });
+    assert!(is_within_one, "{TRIES} times a second was too short");
     bench.stop(daemon);
 }

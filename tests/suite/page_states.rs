@@ -42,6 +42,7 @@ impl Slowed {
         kill(process, Signal::SIGSTOP).unwrap();
         let thread = std::thread::spawn(move || {
             while !ended.load(Ordering::SeqCst) {
+                // The two pauses are the shares of the time; no test depends on their lengths.
                 std::thread::sleep(Duration::from_millis(95));
                 // The process may have ended, which the test then reports.
                 _ = kill(process, Signal::SIGCONT);

@@ -206,6 +206,7 @@ fn follow(reader: &mut ExportReader, stopped: &AtomicBool) -> Result<(), String>
         } else {
             reader.poll()?;
         }
+        // Without a pause the reader would take a processor from the daemon.
         thread::sleep(Duration::from_millis(1));
     }
     reader.check_all()

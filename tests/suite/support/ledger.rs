@@ -198,6 +198,7 @@ impl LedgerReader {
                 lengths.push((export_len, bytes.len() as u64));
                 lengths.dedup();
                 seen = bytes;
+                // Without a pause the reader would take a processor from the daemon.
                 thread::sleep(Duration::from_millis(2));
             }
             Ok(lengths)
