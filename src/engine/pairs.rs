@@ -1,5 +1,4 @@
-//! The pair cache: checkpoints and overlays of pairs, from memory or else from the last checkpoint of the state. It opens
-//! no day-file and writes nothing.
+//! The pair cache: checkpoints and overlays of pairs, in memory or in the state. It opens no day-file and writes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use crate::engine::problems::Problems;
 use crate::engine::read::{PairMemory, is_gone};
 use crate::engine::relocate::Inodes;
 use crate::engine::{Engine, EngineError};
-use crate::lake::identity::StatFingerprint;
+use crate::lake::identity::{SourceState, StatFingerprint};
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{PairId, UnclaimedRow};
@@ -165,6 +164,20 @@ impl PairCache {
         slot.changed |= is_new;
         self.any_changed |= is_new;
         Ok(id)
+    }
+
+    /// Changes what the next checkpoint writes of a source. It is lost if there is none: the caller can find it again.
+    pub(super) fn change_source(
+        &mut self,
+        path: &PairPath,
+        stream: Stream,
+        change: impl FnOnce(&mut SourceState),
+    ) -> Result<(), StateError> {
+        let slot = self.slot(path)?;
+        change(Arc::make_mut(&mut slot.pair).checkpoint.source_mut(stream));
+        slot.changed = true;
+        self.any_changed = true;
+        Ok(())
     }
 
     fn load(&mut self, path: &PairPath, id: PairId, persisted: bool) -> Result<(), StateError> {

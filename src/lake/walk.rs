@@ -139,6 +139,10 @@ fn walk_level(
     }
 }
 
+/// Why an empty directory may be a file system that is not mounted.
+pub const NOT_MOUNTED: &str = "empty, and on another device than the day-files that were read below it; is it mounted? \
+                               If they were deleted, remove it";
+
 /// Returns why an empty directory may be a file system that is not mounted: it is on another device than the day-files
 /// that were read below it, which were on `read_device`.
 pub fn not_mounted(
@@ -147,9 +151,7 @@ pub fn not_mounted(
     read_device: Option<u64>,
 ) -> Option<&'static str> {
     let device = storage.stat(dir).ok()?.device;
-    (read_device? != device).then_some(
-        "empty, and on another device than the day-files that were read below it; is it mounted?",
-    )
+    (read_device? != device).then_some(NOT_MOUNTED)
 }
 
 /// Opens the day-file of a pair for reading, without ever blocking. A day-file that is a symbolic link is followed only

@@ -66,6 +66,14 @@ impl PairCheckpoint {
         }
     }
 
+    /// Returns the read position of a day-file, to change it.
+    pub fn source_mut(&mut self, stream: Stream) -> &mut SourceState {
+        match stream {
+            Stream::Scored => &mut self.scored,
+            Stream::Evidence => &mut self.evidence,
+        }
+    }
+
     /// Returns the inode of its scored day-file at the last read.
     #[must_use]
     pub fn scored_inode(&self) -> Option<u64> {

@@ -130,6 +130,8 @@ mod torn;
 mod train;
 /// The units and the files packaged with them, as texts.
 mod units;
+/// Empty directories: a disk that is not mounted, and day-files that were deleted.
+mod unmounted;
 /// `verify`: every kind of difference, every documented exception, and no false alarm with a running daemon.
 mod verify;
 /// `wait --fresh` and its exit codes.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::Engine;
 use crate::lake::linked_dirs::links_to_unread;
 use crate::lake::path::Stream;
-use crate::lake::walk::{Level, not_mounted};
+use crate::lake::walk::{Level, NOT_MOUNTED};
 use crate::platform::storage::Storage;
 use crate::query::status::SkippedPath;
 use crate::store::snapshot::stream_name;
@@ -189,9 +189,12 @@ pub(crate) fn record_listing(
     let error = match is_empty {
         Ok(false) => None,
         Ok(true) => {
-            let read_device = engine.device_below(stream, dir).ok().flatten();
-            let dir = stream.base(root).join(dir);
-            not_mounted(&*engine.ctx.storage, &dir, read_device).map(io::Error::other)
+            let stat = engine.ctx.storage.stat(&stream.base(root).join(dir));
+            let is_hiding = stat.is_ok_and(|stat| {
+                let hides = engine.hides_day_files(stream, dir, stat.device);
+                hides.unwrap_or(false)
+            });
+            is_hiding.then(|| io::Error::other(NOT_MOUNTED))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && dir == Path::new("") => {
             directories.missing.insert(stream);

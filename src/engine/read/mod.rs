@@ -28,7 +28,7 @@ use crate::store::state::error::StateError;
 use chunks::{NewLines, Sources, has_leftover, has_more, open_sources, read_chunks};
 pub use cursor::{PairMemory, SourceMemory};
 use lookup::{LiveIndex, ReadError, SourceBodies};
-pub use remember::{is_gone, last_device};
+pub use remember::{forget_device, is_gone, last_device};
 use remember::{mark_gone, remember};
 
 /// The environment of a read.

@@ -12,6 +12,10 @@ use crate::lake::source::Source;
 /// a new day-file at the path never matches. The inode is kept, by which the file is found if it was moved.
 const GONE_BIT: u64 = 1 << 63;
 
+/// The device of a deleted source that is known to be deleted and not hidden. States of earlier versions have it for all
+/// deleted sources.
+const NO_DEVICE: u64 = 0;
+
 const SECOND_NS: i128 = 1_000_000_000;
 /// Coarsest tick of a kernel's file timestamps, with a margin, nanoseconds.
 const CLOCK_TICK_NS: u128 = 20_000_000;
@@ -31,8 +35,18 @@ pub fn is_gone(state: &SourceState) -> bool {
 pub fn last_device(state: &SourceState) -> Option<u64> {
     let device = state.identity?.device;
     let device = if is_gone(state) { !device } else { device };
-    // States of earlier versions did not keep it for a deleted source.
-    (device != 0).then_some(device)
+    (device != NO_DEVICE).then_some(device)
+}
+
+/// Forgets the device of a deleted source.
+pub fn forget_device(state: &mut SourceState) {
+    if let Some(identity) = state
+        .identity
+        .as_mut()
+        .filter(|identity| identity.device & GONE_BIT != 0)
+    {
+        identity.device = !NO_DEVICE;
+    }
 }
 
 /// Marks a source as deleted, so that it is read from its start when it reappears: lines that need its content were read

@@ -80,6 +80,20 @@ impl StateView {
         })
     }
 
+    /// Returns the last pairs before those below a directory, and the first ones after them, at most `max` each.
+    ///
+    /// # Errors
+    /// redb fails.
+    pub fn pairs_beside(&self, dir: &[u8], max: usize) -> Result<Vec<PairId>, StateError> {
+        self.read(|tables| {
+            let table = tables.open_table(PATHS)?;
+            let [first, after] = [b'/', b'/' + 1].map(|end| [dir, &[end]].concat());
+            let before = table.range(..&*first)?.rev().take(max);
+            let beside = before.chain(table.range(&*after..)?.take(max));
+            beside.map(|entry| Ok(PairId(entry?.1.value()))).collect()
+        })
+    }
+
     /// Returns the pairs whose scored day-file had this inode when it was last read.
     ///
     /// # Errors
@@ -236,8 +250,7 @@ impl StateView {
         })
     }
 
-    /// The pairs in which a run has scored lines or evidence: each is asked, because nothing leads from a run to its
-    /// pair. Two threads, because most of it is checksums.
+    /// The pairs with scored lines or evidence of a run: all are asked, by two threads, since most of it is checksums.
     ///
     /// # Errors
     /// As [`Self::evidence`].

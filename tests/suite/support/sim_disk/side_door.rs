@@ -138,6 +138,11 @@ impl SimDisk {
         });
     }
 
+    /// Gives what is at a path, and below it, another device number, as a file system has after a boot.
+    pub fn set_device(&self, path: impl AsRef<Path>, device: u64) {
+        self.side_door(path.as_ref(), |tree, path| tree.set_device(path, device));
+    }
+
     /// Returns whether the permission was removed.
     pub fn is_denied(&self, path: impl AsRef<Path>) -> bool {
         let world = self.world();

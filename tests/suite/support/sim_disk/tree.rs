@@ -26,6 +26,7 @@ pub enum Body {
 
 #[derive(Debug, Clone)]
 pub struct Node {
+    pub device: u64,
     pub inode: u64,
     pub modified_ns: i128,
     pub changed_ns: i128,
@@ -41,6 +42,8 @@ pub struct Tree {
     pub(super) next_node: NodeId,
     pub(super) next_inode: u64,
     pub(super) free_inodes: Vec<u64>,
+    /// The number of the device of what is created.
+    pub(super) device: u64,
     /// Whether the inode number of a removed file is given to the next one created.
     pub reuse_inodes: bool,
     /// Sum of the lengths of all files that have a name.
@@ -56,6 +59,7 @@ impl Tree {
             next_node: ROOT,
             next_inode: 1000,
             free_inodes: Vec::new(),
+            device: 1,
             reuse_inodes: false,
             used_bytes: 0,
             clock_ns: 1_700_000_000_000_000_000,
@@ -102,7 +106,7 @@ impl Tree {
             kind,
             len_bytes,
             allocated_bytes: len_bytes,
-            device: 1,
+            device: node.device,
             inode: node.inode,
             links: 1,
             modified_ns: node.modified_ns,
@@ -133,6 +137,23 @@ impl Tree {
     /// Returns whether the permission was removed.
     pub fn is_denied(&self, id: NodeId) -> bool {
         self.node(id).is_ok_and(|node| node.denied)
+    }
+
+    /// Gives what is at a path, and below it, another device number; at the root also what is created later.
+    pub fn set_device(&mut self, path: &Path, device: u64) -> io::Result<()> {
+        let id = self.find(path)?;
+        if id == ROOT {
+            self.device = device;
+        }
+        let mut left = vec![id];
+        while let Some(id) = left.pop() {
+            let node = self.node_mut(id)?;
+            node.device = device;
+            if let Body::Directory(names) = &node.body {
+                left.extend(names.live.values());
+            }
+        }
+        Ok(())
     }
 
     /// Returns the entries of a directory in byte order.
@@ -342,6 +363,7 @@ impl Tree {
         });
         let now_ns = self.tick();
         let node = Node {
+            device: self.device,
             inode,
             modified_ns: now_ns,
             changed_ns: now_ns,
