@@ -40,7 +40,7 @@ impl PairCache {
         Ok(None)
     }
 
-    /// Returns the pairs in memory, and those of the state below a directory and beside it by name, which were probably read
+    /// Returns the pairs in memory, and those of the state below a directory and next to it by name, which were probably read
     /// at the same time.
     fn pairs_around(&self, dir: &Path) -> Result<Vec<(PairPath, PairCheckpoint)>, StateError> {
         let in_memory = self.iter();
@@ -48,8 +48,8 @@ impl PairCache {
         let mut pairs: BTreeMap<_, _> = in_memory.collect();
         let below = self.view().pairs_below(&prefix(dir), DEVICE_PAIRS_MAX)?;
         let dir = dir.as_os_str().as_encoded_bytes();
-        let beside = self.view().pairs_beside(dir, DEVICE_PAIRS_MAX)?;
-        for id in below.into_iter().chain(beside) {
+        let next_to = self.view().pairs_next_to(dir, DEVICE_PAIRS_MAX)?;
+        for id in below.into_iter().chain(next_to) {
             let checkpoint = self.view().checkpoint(id)?;
             if let Some(path) = pair_path(&checkpoint) {
                 pairs.entry(path).or_insert(checkpoint);

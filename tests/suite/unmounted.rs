@@ -77,7 +77,7 @@ fn deleted_day_files_are_no_missing_disk_after_a_boot() {
         disk.set_device("/", 7);
         assert_eq!(run_once(&disk), NONE, "seen: {seen_before_boot}");
         assert_eq!(run_once(&disk), NONE, "seen: {seen_before_boot}");
-        // All others are read with their new number, so that nothing tells of the old one any more.
+        // All others are read with their new number, so that nothing has the old one any more.
         for year in &YEARS[1..] {
             append(&disk, year, "after the boot");
         }

@@ -84,13 +84,13 @@ impl StateView {
     ///
     /// # Errors
     /// redb fails.
-    pub fn pairs_beside(&self, dir: &[u8], max: usize) -> Result<Vec<PairId>, StateError> {
+    pub fn pairs_next_to(&self, dir: &[u8], max: usize) -> Result<Vec<PairId>, StateError> {
         self.read(|tables| {
             let table = tables.open_table(PATHS)?;
             let [first, after] = [b'/', b'/' + 1].map(|end| [dir, &[end]].concat());
             let before = table.range(..&*first)?.rev().take(max);
-            let beside = before.chain(table.range(&*after..)?.take(max));
-            beside.map(|entry| Ok(PairId(entry?.1.value()))).collect()
+            let found = before.chain(table.range(&*after..)?.take(max));
+            found.map(|entry| Ok(PairId(entry?.1.value()))).collect()
         })
     }
 

@@ -1,5 +1,5 @@
-//! After everything is read: changes of which no event tells and no overflow either. The scans alone find them, each time
-//! within the documented pause, and what a status says about them is true.
+//! After everything is read: changes that neither an event nor an overflow reports. The scans alone find them, each time
+//! within the documented pause, and what a status claims about them is true.
 
 use distilld::query::health::Health;
 use distilld::query::status::Status;
@@ -18,7 +18,7 @@ const SCAN_MS: u64 = 20_000;
 const QUESTIONS: u64 = 4;
 
 impl Simulation {
-    /// Checks that the scans of the idle daemon find what no event tells.
+    /// Checks that the scans of the idle daemon find what no event reports.
     pub(super) fn check_silence(&mut self, process: &mut Option<Process>) {
         self.outside().lose_all_events();
         for n in 0..CHANGES {
