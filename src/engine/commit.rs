@@ -1,14 +1,16 @@
 //! Commits and checkpoints of the whole engine: a commit makes merged rows durable and appends them to the export; a
 //! checkpoint writes the changed pairs into the state, so that the journal restarts empty.
 
+use std::sync::Arc;
+
+use crate::engine::committer::background::pair_write;
 use crate::engine::{Engine, EngineError};
-use crate::pair::ActivePair;
-use crate::store::state::PairWrite;
-use crate::store::state::blocks::packed;
 use crate::store::state::header::Header;
 
 /// Rows and orders that the ledger changed at which a checkpoint is due: about 2 MiB of memory.
 const LEDGER_CHANGES_MAX: usize = 64 << 10;
+/// Changes of all pairs that wait for the state at which a checkpoint is due: about 8 MiB of memory.
+const OVERLAY_ENTRIES_MAX: usize = 64 << 10;
 /// Maximum pairs kept in memory between checkpoints.
 const ACTIVE_PAIRS_MAX: usize = 2_048;
 
@@ -39,6 +41,7 @@ impl Engine {
     }
 
     fn apply_journal(&mut self) -> Result<(), EngineError> {
+        self.end_checkpoint()?;
         self.commits.end_compaction(&self.ctx);
         self.commits.commit(&self.ctx, &mut self.books)?;
         let marks = self.commits.sync_export()?;
@@ -52,11 +55,72 @@ impl Engine {
         self.renew_view()
     }
 
+    /// Writes a checkpoint if the journal or the memory of the changes is long enough, on another thread where day-files
+    /// grow: their next rows need not wait for it. A history that is read needs the memory instead.
     pub(super) fn checkpoint_if_due(&mut self) -> Result<(), EngineError> {
-        let is_due = self.commits.journal_bytes() >= self.ctx.checkpoint_bytes
-            || self.pairs.overlay_is_full()
-            || self.commits.ledger.changes_len() >= LEDGER_CHANGES_MAX;
-        if is_due { self.checkpoint() } else { Ok(()) }
+        if self.commits.has_checkpointed() || self.is_checkpoint_due() {
+            self.end_checkpoint()?;
+        }
+        if self.commits.is_checkpointing() || !self.is_checkpoint_due() {
+            return Ok(());
+        }
+        if self.queue.follows_hints()
+            && self.commits.may_checkpoint_aside(&self.ctx)
+            && self.begin_checkpoint()?
+        {
+            return Ok(());
+        }
+        self.checkpoint()
+    }
+
+    /// Returns whether the journal or the changes that it holds are long enough for a checkpoint: twice as long while one
+    /// is written.
+    pub(super) fn is_checkpoint_due(&self) -> bool {
+        let factor = 1 + u64::from(self.commits.is_checkpointing());
+        self.commits.journal_bytes() >= self.ctx.checkpoint_bytes * factor || self.are_changes_due()
+    }
+
+    /// Returns whether the changes that the journal holds are enough for a checkpoint.
+    pub(super) fn are_changes_due(&self) -> bool {
+        let factor = 1 + usize::from(self.commits.is_checkpointing());
+        self.pairs.overlay_entries() >= OVERLAY_ENTRIES_MAX * factor
+            || self.commits.ledger.changes_len() >= LEDGER_CHANGES_MAX * factor
+    }
+
+    /// Begins to write all that the journal holds into the state, on another thread. Returns false where none can be
+    /// started.
+    fn begin_checkpoint(&mut self) -> Result<bool, EngineError> {
+        self.commits.end_compaction(&self.ctx);
+        self.commits.commit(&self.ctx, &mut self.books)?;
+        let header = self.with_accounts(self.commits.next_header_aside()?);
+        let changed = self.pairs.changed();
+        let pairs = changed.map(|(path, pair)| (path.clone(), Arc::clone(pair)));
+        let pairs = pairs.collect();
+        Ok(self.commits.begin_checkpoint(&self.ctx, header, pairs))
+    }
+
+    /// Waits for the checkpoint that another thread writes, if one does, and takes it over.
+    pub(super) fn end_checkpoint(&mut self) -> Result<(), EngineError> {
+        let Some(written) = self.commits.end_checkpoint()? else {
+            return Ok(());
+        };
+        self.pairs.mark_written(written.pairs);
+        self.pairs.forget_idle(ACTIVE_PAIRS_MAX);
+        let now_us = self.ctx.clock.monotonic_us();
+        let took_us = now_us.saturating_sub(written.started_us);
+        self.books.metrics.checkpointed(took_us);
+        self.renew_view()
+    }
+
+    /// Takes over the checkpoint that another thread has written, if it is written.
+    pub(super) fn look_at_checkpoint(&mut self, now_ms: u64) -> Result<(), EngineError> {
+        match self.commits.has_checkpointed() {
+            true => self.end_checkpoint(),
+            false => {
+                self.commits.look_later(now_ms);
+                Ok(())
+            }
+        }
     }
 
     /// Returns whether a checkpoint would write anything.
@@ -82,6 +146,14 @@ impl Engine {
         if !self.commits.state_failed() {
             return Ok(());
         }
+        // It may have failed too, and holds the file.
+        self.end_checkpoint().or_else(|error| {
+            if error.is_transient() {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })?;
         self.commits.reopen_state(&self.ctx)?;
         if !self.has_uncheckpointed() {
             let header = self.commits.state.header();
@@ -105,18 +177,6 @@ impl Engine {
     /// replaced.
     pub fn check_files(&mut self) -> Result<(), EngineError> {
         self.commits.check_files(&self.ctx)
-    }
-}
-
-fn pair_write(pair: &ActivePair) -> PairWrite<'_> {
-    PairWrite {
-        id: pair.id,
-        is_new: !pair.persisted,
-        checkpoint: &pair.checkpoint,
-        evidence: packed(pair.overlay.evidence_entries()),
-        entries: packed(pair.overlay.entries.values().copied()),
-        dead_letters: &pair.overlay.dead_letters,
-        claims: &pair.overlay.claimed_rows,
     }
 }
 

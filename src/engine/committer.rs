@@ -1,6 +1,7 @@
 //! The committer: owns state, journal, export and the pending batch, and moves merged rows into them in order: journal
 //! first, then export. It knows neither day-files nor the pair cache.
 
+pub(super) mod background;
 mod checkpoint;
 mod compaction;
 mod events;
@@ -51,6 +52,8 @@ pub(crate) struct Committer {
     unappended: Vec<Unappended>,
     /// A sync of the export on another thread.
     syncing: Option<BackgroundTask<Result<(), ExportError>>>,
+    /// A checkpoint that another thread writes.
+    checkpointing: Option<background::Checkpointing>,
     /// Whether a pass commits its rows however few they are.
     commits_each_pass: bool,
     pub(super) scrub: ScrubTimer,
@@ -90,6 +93,7 @@ impl Committer {
             committing: None,
             unappended: Vec::new(),
             syncing: None,
+            checkpointing: None,
             commits_each_pass: true,
             scrub: ScrubTimer::new(now_ms),
             copy: compaction::StateCopy::default(),

@@ -225,7 +225,8 @@ impl Ledger {
 
     /// The checkpoint has taken in all changes.
     pub(super) fn mark_applied(&mut self) {
-        self.file.segments_applied();
+        let applied = self.file.finished_segments().len();
+        self.file.segments_applied(applied);
         self.changes = LedgerChanges::default();
     }
 }

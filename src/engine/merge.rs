@@ -84,7 +84,7 @@ impl Engine {
         } else {
             backlog.on_merged(path);
         }
-        if self.commits.pending_bytes() >= self.ctx.batch_bytes || self.pairs.overlay_is_full() {
+        if self.commits.pending_bytes() >= self.ctx.batch_bytes || self.are_changes_due() {
             self.commits.begin_commit(&self.ctx, &mut self.books)?;
             self.checkpoint_if_due()?;
         }

@@ -1,5 +1,7 @@
 //! The pair cache: checkpoints and overlays of pairs, in memory or in the state. It opens no day-file and writes nothing.
 
+mod written;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -20,8 +22,6 @@ use crate::store::state::StateView;
 use crate::store::state::error::StateError;
 use crate::store::state::header::Header;
 
-/// Entries of all overlays at which a checkpoint is due: about 8 MiB of memory.
-const OVERLAY_ENTRIES_MAX: usize = 64 << 10;
 /// Maximum pairs of which an idle engine keeps the problems; more would fill the memory.
 const PAIRS_WITH_PROBLEMS_MAX: usize = 256;
 
@@ -112,9 +112,9 @@ impl PairCache {
         self.changed_at_ms
     }
 
-    /// Returns whether the overlays are large enough for a checkpoint.
-    pub(super) fn overlay_is_full(&self) -> bool {
-        self.overlay_entries >= OVERLAY_ENTRIES_MAX
+    /// Returns the number of changes that the state does not have.
+    pub(super) fn overlay_entries(&self) -> usize {
+        self.overlay_entries
     }
 
     /// Returns the pairs in memory.

@@ -52,6 +52,7 @@ impl Engine {
             self.quiet_checkpoint_due_ms(),
             self.scrub_due_ms(),
             self.compaction_due_ms(),
+            self.commits.look_due_ms(),
             self.books.log.due_ms(),
         ];
         due.into_iter().flatten().min()
@@ -65,13 +66,13 @@ impl Engine {
     fn quiet_checkpoint_due_ms(&self) -> Option<u64> {
         let is_due = self.has_uncheckpointed();
         // A checkpoint would end the copy of the state, which takes seconds at most.
-        (is_due && !self.commits.is_compacting())
+        (is_due && !self.commits.is_compacting() && !self.commits.is_checkpointing())
             .then(|| self.pairs.changed_at_ms() + QUIET_CHECKPOINT_MS)
     }
 
     /// Returns when the state is copied on or examined: after a short time without news, while no day-file waits.
     fn compaction_due_ms(&self) -> Option<u64> {
-        if self.is_dirty() {
+        if self.is_dirty() || self.commits.is_checkpointing() {
             return None;
         }
         if self.commits.is_compacting() {
@@ -100,6 +101,9 @@ impl Engine {
         let now_ms = self.ctx.clock.monotonic_ms();
         let is_due = |at_ms: Option<u64>| at_ms.is_some_and(|at_ms| at_ms <= now_ms);
         self.queue.push_settled(now_ms);
+        if is_due(self.commits.look_due_ms()) {
+            self.look_at_checkpoint(now_ms)?;
+        }
         if is_due(self.quiet_commit_due_ms()) {
             self.commits.commit(&self.ctx, &mut self.books)?;
         }
@@ -144,6 +148,7 @@ impl Engine {
     /// # Errors
     /// It is unknown under which name the disk has the new file, or the file cannot be opened.
     pub fn compact(&mut self) -> Result<(), EngineError> {
+        self.end_checkpoint()?;
         self.commits.begin_compaction(&self.ctx);
         while self.commits.is_compacting() {
             self.compact_step()?;

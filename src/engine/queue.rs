@@ -79,6 +79,8 @@ pub(crate) struct WorkQueue {
     pass_backlog_pairs: usize,
     /// Pairs with rewritten day-files. They are reset, and read again, before a pass reads anything.
     resets: BTreeMap<PairPath, RewrittenPair>,
+    /// Whether a change hint queued a pair of this pass.
+    follows_hints: bool,
     /// Rows that lines claimed in this pass.
     pass_claims: BTreeSet<UnclaimedRow>,
     /// Whether two reads of this pass claimed the same row.
@@ -186,6 +188,7 @@ impl WorkQueue {
             1 => 0,
             _ => PASS_PAIRS_MAX,
         };
+        self.follows_hints = requests.iter().any(|request| request.hinted);
         self.take_backlog(&mut requests, pairs_max, now_ms);
         requests
     }
@@ -193,6 +196,7 @@ impl WorkQueue {
     fn reset_pass(&mut self) {
         self.pass_bytes = 0;
         self.pass_backlog_pairs = 0;
+        self.follows_hints = false;
         self.pass_claims.clear();
         self.reads_in_turn = std::mem::take(&mut self.claims_collided);
     }
@@ -235,6 +239,11 @@ impl WorkQueue {
             }
             false => self.pass_bytes >= PASS_BYTES_MAX,
         }
+    }
+
+    /// Returns whether this pass follows day-files that grow.
+    pub(super) fn follows_hints(&self) -> bool {
+        self.follows_hints
     }
 
     /// Records that the read of a request was merged.

@@ -219,7 +219,8 @@ fn adopt(
         ..state.header().clone()
     };
     state.write_header(header)?;
-    export.segments_applied();
+    let applied = export.finished_segments().len();
+    export.segments_applied(applied);
     Ok(history)
 }
 

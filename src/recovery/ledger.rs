@@ -338,7 +338,8 @@ impl FoldedLedger {
         self.mark.guard = self.file.guard();
         let mut changes = std::mem::take(&mut self.changes);
         changes.segments = self.file.finished_segments().to_vec();
-        self.file.segments_applied();
+        let applied = self.file.finished_segments().len();
+        self.file.segments_applied(applied);
         Ok((self.mark, changes))
     }
 

@@ -1,7 +1,10 @@
 //! The bytes of all persisted formats. A change here requires a change of `checkpoint::FORMAT`: a state of the old
 //! format is then rebuilt from the sources and the export, never misread.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+
+use fastrand::Rng;
 
 use distilld::lake::identity::{SourceIdentity, SourceState, StatFingerprint};
 use distilld::lake::read_digest::ReadDigest;
@@ -299,4 +302,89 @@ fn frames_of_an_applied_epoch_are_not_replayed() {
         matches!(replayed(&disk), Err(JournalError::Damaged(_))),
         "a state older than its journal"
     );
+}
+
+/// Checkpoints begin, end and are lost with a restart at any place between frames of any length.
+#[test]
+fn frames_over_applied_ones_are_replayed_in_the_order_of_their_seqs() {
+    let path = Path::new("/journal");
+    for seed in 0..100 {
+        let mut rng = Rng::with_seed(seed);
+        let disk = SimDisk::new();
+        let mut journal = Journal::empty(disk.create(path).unwrap(), 5, 10);
+        let (mut written, mut written_bytes) = (BTreeMap::new(), 0);
+        let (mut mark, mut applied) = (None, 10);
+        for _ in 0..80 {
+            match (rng.u8(..6), mark) {
+                (0, None) => mark = Some((journal.mark(), journal.seq())),
+                (1, Some((begun, seq))) => {
+                    journal.release(&begun);
+                    (mark, applied) = (None, seq);
+                }
+                _ => {
+                    let rows = vec![b'r'; rng.usize(..1_500)];
+                    let batch = Batch {
+                        rows: rows.into(),
+                        ..batch()
+                    };
+                    let bytes_before = journal.len_bytes();
+                    let seq = journal.append(&batch).unwrap();
+                    written_bytes += journal.len_bytes() - bytes_before;
+                    written.insert(seq, batch);
+                }
+            }
+            let mut read = Vec::new();
+            let file = disk.open_write(path).unwrap();
+            let replayed = Journal::replay(file, 5, applied, |seq, batch| {
+                read.push((seq, batch));
+                Ok::<_, JournalError>(())
+            });
+            let replayed = replayed.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let expected = written.range(applied + 1..);
+            assert!(
+                read.iter().map(|(seq, batch)| (seq, batch)).eq(expected),
+                "seed {seed}"
+            );
+            assert_eq!(replayed.len_bytes(), journal.len_bytes(), "seed {seed}");
+            if rng.u8(..20) == 0 {
+                (journal, mark) = (replayed, None);
+            }
+        }
+        let len = disk.read(path).unwrap().len() as u64;
+        assert!(len < written_bytes, "seed {seed}: no room was used again");
+    }
+}
+
+#[test]
+fn a_lost_frame_among_frames_over_applied_ones_is_an_error() {
+    let path = Path::new("/journal");
+    let disk = SimDisk::new();
+    let mut journal = Journal::empty(disk.create(path).unwrap(), 5, 10);
+    for _ in 0..3 {
+        journal.append(&batch()).unwrap();
+    }
+    let (begun, frame_len) = (journal.mark(), journal.len_bytes() / 3);
+    journal.append(&batch()).unwrap();
+    journal.release(&begun);
+    journal.append(&batch()).unwrap();
+    let replayed = |disk: &SimDisk| {
+        let mut seqs = Vec::new();
+        Journal::replay(disk.open_write(path).unwrap(), 5, 13, |seq, _| {
+            seqs.push(seq);
+            Ok::<_, JournalError>(())
+        })
+        .map(|_| seqs)
+    };
+    assert_eq!(replayed(&disk).unwrap(), [14, 15]);
+    // Frame 15 is at the start, frame 14 behind three frames.
+    for (at, seqs) in [(0, Some(vec![14])), (3 * frame_len, None)] {
+        let mut damaged = disk.read(path).unwrap();
+        damaged[at as usize + 40] ^= 0x10;
+        let disk = SimDisk::new();
+        disk.write_file("/journal", &damaged);
+        match seqs {
+            Some(seqs) => assert_eq!(replayed(&disk).unwrap(), seqs),
+            None => assert!(matches!(replayed(&disk), Err(JournalError::Damaged(_)))),
+        }
+    }
 }

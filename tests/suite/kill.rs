@@ -65,12 +65,27 @@ fn kills(ordinary: u32) -> u32 {
     kills.unwrap_or_else(|| panic!("DISTILLD_KILLS={value} is no number from {ordinary}"))
 }
 
-#[test]
-fn kills_lose_and_duplicate_nothing() {
-    check(&plan(kills(50)));
+/// Starts so far, of the first test alone.
+static LIVES: AtomicU32 = AtomicU32::new(0);
+
+/// Returns the daemon's command; every second life writes checkpoints all the time, while rows come.
+fn with_checkpoints(root: &Path) -> Command {
+    let mut command = daemon_command(root);
+    if LIVES.fetch_add(1, Ordering::Relaxed) % 2 == 1 {
+        command.env("DISTILLD_CHECKPOINT_BYTES", (16 << 10).to_string());
+    }
+    command
 }
 
-/// Starts so far, of the test below alone.
+#[test]
+fn kills_lose_and_duplicate_nothing() {
+    check(&KillPlan {
+        command: with_checkpoints,
+        ..plan(kills(50))
+    });
+}
+
+/// Starts so far, of the second test alone.
 static STARTS: AtomicU32 = AtomicU32::new(0);
 
 /// Returns the daemon's command; before every third start it removes the state.

@@ -15,6 +15,10 @@ use crate::platform::clock::HostClock;
 use crate::platform::storage::OsStorage;
 
 fn engine(root: &Path) -> Engine {
+    engine_with(root, 1 << 20)
+}
+
+fn engine_with(root: &Path, checkpoint_bytes: u64) -> Engine {
     let root = root.canonicalize().unwrap();
     let distilled = root.join("data/distilled");
     let setup = Setup {
@@ -28,7 +32,7 @@ fn engine(root: &Path) -> Engine {
             line_bytes_max: 1 << 20,
         },
         settle_ms: 0,
-        checkpoint_bytes: 1 << 20,
+        checkpoint_bytes,
         batch_bytes: BATCH_BYTES,
         segment_bytes: 1 << 20,
         long_lines: Arc::default(),
@@ -138,4 +142,61 @@ fn an_uncounted_verdict_stops_the_engine_before_its_row_is_appended() {
         let error = commit_error(spoil, |_| {});
         assert!(error.contains("balance"), "{error}");
     }
+}
+
+fn rows_in(export: &Path) -> usize {
+    memchr::memchr_iter(b'\n', &fs::read(export).unwrap()).count()
+}
+
+#[test]
+fn rows_of_growing_day_files_do_not_wait_for_a_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut engine = engine_with(dir.path(), 1);
+    let export = engine.ctx.export_path.clone();
+    engine.enqueue(add_runs(dir.path(), "a.jsonl"));
+    engine.pass().unwrap();
+    assert!(engine.commits.is_checkpointing(), "it was waited for");
+    engine.enqueue(add_runs(dir.path(), "b.jsonl"));
+    engine.pass().unwrap();
+    assert_eq!(rows_in(&export), 2);
+    engine.end_checkpoint().unwrap();
+    assert_eq!(engine.pairs.overlay_entries(), 0, "the state has them");
+    engine.checkpoint().unwrap();
+    assert!(!engine.has_uncheckpointed());
+
+    // A history is read with less memory.
+    engine.enqueue_backlog(add_runs(dir.path(), "c.jsonl"));
+    engine.pass().unwrap();
+    assert!(!engine.commits.is_checkpointing() && !engine.has_uncheckpointed());
+    assert_eq!(rows_in(&export), 3);
+}
+
+#[test]
+fn an_idle_engine_takes_over_a_checkpoint_that_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut engine = engine_with(dir.path(), 1);
+    engine.enqueue(add_runs(dir.path(), "a.jsonl"));
+    engine.pass().unwrap();
+    while engine.commits.is_checkpointing() {
+        let due_ms = engine.due_ms().expect("a checkpoint is written");
+        assert!(due_ms <= engine.ctx.clock.monotonic_ms() + 1_000);
+        engine.tick().unwrap();
+    }
+    assert!(!engine.has_uncheckpointed());
+}
+
+#[test]
+fn a_process_that_ends_during_a_checkpoint_repeats_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for (n, name) in ["a.jsonl", "b.jsonl", "c.jsonl"].into_iter().enumerate() {
+        let mut engine = engine_with(dir.path(), 1);
+        let export = engine.ctx.export_path.clone();
+        engine.enqueue(add_runs(dir.path(), name));
+        engine.pass().unwrap();
+        assert!(engine.commits.is_checkpointing());
+        assert_eq!(rows_in(&export), n + 1);
+    }
+    let engine = engine(dir.path());
+    assert_eq!(rows_in(&engine.ctx.export_path), 3);
+    assert_eq!(engine.totals().counts[VerdictKind::Exported], 3);
 }

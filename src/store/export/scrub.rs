@@ -52,9 +52,9 @@ impl Export {
         self.guard.segments.finished()
     }
 
-    /// The state has taken them in.
-    pub fn segments_applied(&mut self) {
-        self.guard.segments.taken_in();
+    /// The state has taken in the first `count` of them.
+    pub fn segments_applied(&mut self, count: usize) {
+        self.guard.segments.taken_in(count);
     }
 
     /// The next segment that is to be held against its hash, because the file was touched.

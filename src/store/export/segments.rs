@@ -101,9 +101,9 @@ impl Segments {
         &self.finished
     }
 
-    /// The state has taken in all that are whole.
-    pub fn taken_in(&mut self) {
-        self.finished.clear();
+    /// The state has taken in the first `count` that are whole.
+    pub fn taken_in(&mut self, count: usize) {
+        self.finished.drain(..count);
     }
 }
 

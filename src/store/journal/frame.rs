@@ -11,7 +11,7 @@ pub struct FrameSlot {
     pub(super) file: Arc<dyn StorageFile>,
     pub(super) epoch: u64,
     pub(super) seq: u64,
-    pub(super) position: u64,
+    pub(super) room: Room,
 }
 
 /// A durable frame that [`Journal::advance`](crate::store::journal::Journal::advance) must still record.
@@ -19,6 +19,8 @@ pub struct FrameSlot {
 pub struct FrameReceipt {
     pub(crate) epoch: u64,
     pub(crate) seq: u64,
+    /// Offset of the frame.
+    pub(crate) position: u64,
     /// Offset of the next frame.
     pub(crate) end: u64,
 }
@@ -51,24 +53,19 @@ impl FrameSlot {
         front.extend_from_slice(&checksum.to_le_bytes());
         front.extend_from_slice(&delta_len);
         front.extend_from_slice(&delta);
-        write_all_at(&*self.file, &front, self.position)?;
-        for (at, rows) in batch.rows.placed(self.position + front.len() as u64) {
+        let position = self.room.place(frame_end(0, payload_len));
+        write_all_at(&*self.file, &front, position)?;
+        for (at, rows) in batch.rows.placed(position + front.len() as u64) {
             write_all_at(&*self.file, rows, at)?;
         }
         self.file.sync_data().map_err(JournalError::Sync)?;
         Ok(FrameReceipt {
             epoch: self.epoch,
             seq: self.seq,
-            end: frame_end(self.position, payload_len),
+            position,
+            end: frame_end(position, payload_len),
         })
     }
-}
-
-/// A sound frame.
-pub(crate) struct Frame {
-    pub(crate) seq: u64,
-    pub(crate) payload_len: u32,
-    pub(crate) batch: Batch,
 }
 
 #[derive(Debug)]

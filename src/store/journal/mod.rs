@@ -12,21 +12,25 @@
 //! applies everything and raises the epoch, and the next frame overwrites the file from its start: writing to
 //! allocated blocks costs a third of an append, because neither length nor extents have to become durable.
 //!
-//! A frame is synced before the next is written, so after a crash only the last frame can be torn: the first invalid
-//! frame ends the log. A valid frame of the same epoch *after* that place means that durable bytes are gone: the
-//! journal is damaged and the state cannot be trusted.
+//! A checkpoint that is written while frames follow it ([`Journal::mark`], [`Journal::release`]) leaves the epoch. The next
+//! frames take the room before those that it has not applied, and continue behind them where that is used up. Therefore
+//! a frame is found by its seq, wherever it lies ([`scan`]).
+//!
+//! A frame is synced before the next is written, so after a crash only the last frame can be torn: the first seq that is
+//! missing ends the log. A valid frame of the same epoch *after* it means that durable bytes are gone: the journal is
+//! damaged and the state cannot be trusted.
 
 pub mod batch;
 pub mod error;
 pub mod frame;
+mod scan;
 
 use crate::store::journal::error::JournalError;
 
 use crate::store::journal::batch::Batch;
 
-use crate::store::journal::frame::{
-    Frame, FrameHead, FrameReceipt, FrameSlot, checksum, decode, frame_end,
-};
+use crate::store::journal::frame::{FrameHead, FrameReceipt, FrameSlot, decode};
+use crate::store::journal::scan::{FoundFrame, find_frames, payload_of};
 
 use std::sync::Arc;
 
@@ -46,7 +50,56 @@ pub struct Journal {
     file: Arc<dyn StorageFile>,
     epoch: u64,
     seq_next: u64,
+    room: Room,
+    /// Bytes of frames since the last checkpoint.
+    len_bytes: u64,
+}
+
+/// Where the next frame is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    /// The start of the frame.
+    pub(crate) position: u64,
+    /// The start of the next frame that is not applied, which it must not reach.
+    pub(crate) limit: u64,
+    /// The end of all frames that are not applied, where a frame is written for which there is no room before the limit.
+    pub(crate) end: u64,
+}
+
+impl Room {
+    /// The room of a journal whose frames are all before `end`.
+    fn behind(end: u64) -> Self {
+        Self {
+            position: end,
+            limit: u64::MAX,
+            end,
+        }
+    }
+
+    /// Returns where a frame of this length begins.
+    pub(crate) fn place(&self, frame_len: u64) -> u64 {
+        match self.position.saturating_add(frame_len) <= self.limit {
+            true => self.position,
+            false => self.end,
+        }
+    }
+
+    fn advance(&mut self, from: u64, to: u64) {
+        if from == self.position && to <= self.limit && self.limit != u64::MAX {
+            self.position = to;
+        } else {
+            *self = Self::behind(to);
+        }
+    }
+}
+
+/// A place between two frames: what a checkpoint that begins there applies.
+#[derive(Debug, Clone, Copy)]
+pub struct JournalMark {
+    epoch: u64,
+    seq: u64,
     position: u64,
+    len_bytes: u64,
 }
 
 impl Journal {
@@ -57,7 +110,8 @@ impl Journal {
             file,
             epoch,
             seq_next: seq_applied + 1,
-            position: 0,
+            room: Room::behind(0),
+            len_bytes: 0,
         }
     }
 
@@ -71,21 +125,44 @@ impl Journal {
         seq_applied: u64,
         mut take_in: impl FnMut(u64, Batch) -> Result<(), E>,
     ) -> Result<Self, E> {
+        let is_unapplied = |of, seq| of > epoch || of == epoch && seq > seq_applied;
+        let found = find_frames(&*file, is_unapplied).map_err(|error| E::from(error.into()))?;
         let mut journal = Self::empty(file, epoch, seq_applied);
-        while let Some(frame) = journal.read_frame(journal.position).map_err(E::from)? {
+        for frame in found {
+            if frame.epoch > epoch {
+                let what = format!("it is of epoch {}, the state of epoch {epoch}", frame.epoch);
+                return Err(JournalError::Damaged(what).into());
+            }
             if frame.seq != journal.seq_next {
                 let what = format!(
-                    "found frame {} where {} was expected",
-                    frame.seq, journal.seq_next
+                    "it ends after frame {}, but there is frame {} at byte {}",
+                    journal.seq(),
+                    frame.seq,
+                    frame.position
                 );
                 return Err(JournalError::Damaged(what).into());
             }
-            take_in(frame.seq, frame.batch)?;
-            journal.position = frame_end(journal.position, frame.payload_len);
+            let batch = journal.batch_of(frame).map_err(E::from)?;
+            take_in(frame.seq, batch)?;
+            journal.room = Room::behind(journal.room.end.max(frame.end));
+            journal.len_bytes += frame.end - frame.position;
             journal.seq_next = frame.seq + 1;
         }
-        journal.refuse_frames_behind().map_err(E::from)?;
         Ok(journal)
+    }
+
+    /// Reads a frame that was found.
+    fn batch_of(&self, frame: FoundFrame) -> Result<Batch, JournalError> {
+        let mut head = [0; FRAME_HEAD_LEN];
+        let read = read_full_at(&*self.file, &mut head, frame.position)?;
+        let head = FrameHead::of(&head).filter(|_| read == FRAME_HEAD_LEN);
+        let payload = match head {
+            Some(head) => payload_of(&*self.file, &head, frame.position)?,
+            None => None,
+        };
+        payload
+            .and_then(decode)
+            .ok_or_else(|| JournalError::Damaged(format!("frame {} cannot be decoded", frame.seq)))
     }
 
     /// Makes the frames that were read durable, regardless of the syncs of earlier processes: after a failed sync
@@ -96,8 +173,8 @@ impl Journal {
     pub fn rewrite(&self) -> Result<(), JournalError> {
         let mut chunk = vec![0; COPY_LEN];
         let mut at = 0;
-        while at < self.position {
-            let len = (self.position - at).min(COPY_LEN as u64) as usize;
+        while at < self.room.end {
+            let len = (self.room.end - at).min(COPY_LEN as u64) as usize;
             let read = read_full_at(&*self.file, &mut chunk[..len], at)?;
             if read == 0 {
                 break;
@@ -108,8 +185,8 @@ impl Journal {
         self.file.sync_data().map_err(JournalError::Sync)
     }
 
-    /// Gives `take_in` every batch from the start of a journal whose state is lost, in order, as long as one follows the
-    /// other. Damage ends it: what is read is what was written. A frame that the disk does not give is not damaged.
+    /// Gives `take_in` every batch of the last epoch of a journal whose state is lost, in order, until it returns false.
+    /// Damaged frames are left out. A frame that the disk does not give is not damaged.
     ///
     /// # Errors
     /// The disk's, those of `take_in`.
@@ -117,26 +194,19 @@ impl Journal {
         file: Arc<dyn StorageFile>,
         mut take_in: impl FnMut(Batch) -> Result<bool, E>,
     ) -> Result<(), E> {
-        let mut head = [0; FRAME_HEAD_LEN];
-        let read = read_full_at(&*file, &mut head, 0).map_err(|error| E::from(error.into()))?;
-        let Some(first) = FrameHead::of(&head).filter(|_| read == FRAME_HEAD_LEN) else {
-            return Ok(());
-        };
-        let mut journal = Self::empty(file, first.epoch, first.seq.saturating_sub(1));
-        loop {
-            let frame = match journal.read_frame(journal.position) {
-                Ok(None) | Err(JournalError::Damaged(_)) => return Ok(()),
+        let found = find_frames(&*file, |_, _| true).map_err(|error| E::from(error.into()))?;
+        let epoch = found.last().map_or(0, |last| last.epoch);
+        let journal = Self::empty(file, epoch, 0);
+        for frame in found.into_iter().filter(|frame| frame.epoch == epoch) {
+            let batch = match journal.batch_of(frame) {
+                Err(JournalError::Damaged(_)) => return Ok(()),
                 other => other.map_err(E::from)?,
             };
-            let Some(frame) = frame.filter(|frame| frame.seq == journal.seq_next) else {
-                return Ok(());
-            };
-            if !take_in(frame.batch)? {
+            if !take_in(batch)? {
                 return Ok(());
             }
-            journal.position = frame_end(journal.position, frame.payload_len);
-            journal.seq_next = frame.seq + 1;
         }
+        Ok(())
     }
 
     /// Makes a batch durable and gives its seq. On an error nothing of it counts; it may be tried again unless the
@@ -157,7 +227,7 @@ impl Journal {
             file: Arc::clone(&self.file),
             epoch: self.epoch,
             seq: self.seq_next,
-            position: self.position,
+            room: self.room,
         }
     }
 
@@ -168,14 +238,45 @@ impl Journal {
             (self.epoch, self.seq_next),
             "frames are written one at a time"
         );
-        self.position = frame.end;
+        self.room.advance(frame.position, frame.end);
+        self.len_bytes += frame.end - frame.position;
         self.seq_next += 1;
+    }
+
+    /// Returns the place after the last frame.
+    #[must_use]
+    pub fn mark(&self) -> JournalMark {
+        JournalMark {
+            epoch: self.epoch,
+            seq: self.seq(),
+            position: self.room.position,
+            len_bytes: self.len_bytes,
+        }
+    }
+
+    /// The state has durably taken in all frames up to `mark`: the next frames are written over them. A mark that was
+    /// taken before that of the last release, or before a restart, must not be released.
+    pub fn release(&mut self, mark: &JournalMark) {
+        assert_eq!(mark.epoch, self.epoch, "marks end with their epoch");
+        self.len_bytes -= mark.len_bytes;
+        if self.seq() == mark.seq {
+            self.room = Room::behind(0);
+        } else if mark.position > 0 {
+            self.room = Room {
+                position: 0,
+                limit: mark.position,
+                end: self.room.position,
+            };
+        } else {
+            self.room = Room::behind(self.room.position);
+        }
     }
 
     /// The state has taken in everything and durably holds `epoch`: write over what is there.
     pub fn restart(&mut self, epoch: u64) {
         self.epoch = epoch;
-        self.position = 0;
+        self.room = Room::behind(0);
+        self.len_bytes = 0;
     }
 
     /// The epoch that frames are written under.
@@ -193,68 +294,6 @@ impl Journal {
     /// Returns the number of bytes since the last checkpoint.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
-        self.position
-    }
-
-    /// Returns the valid frame of the current epoch at `position`, if there is one.
-    fn read_frame(&self, position: u64) -> Result<Option<Frame>, JournalError> {
-        let mut head = [0; FRAME_HEAD_LEN];
-        if read_full_at(&*self.file, &mut head, position)? < FRAME_HEAD_LEN {
-            return Ok(None);
-        }
-        let Some(frame) = FrameHead::of(&head).filter(|frame| frame.epoch >= self.epoch) else {
-            return Ok(None);
-        };
-        let mut payload = vec![0; frame.payload_len as usize];
-        let read = read_full_at(&*self.file, &mut payload, position + FRAME_HEAD_LEN as u64)?;
-        if read < payload.len()
-            || checksum(frame.epoch, frame.seq, [payload.as_slice()]) != frame.checksum
-        {
-            return Ok(None);
-        }
-        if frame.epoch > self.epoch {
-            let what = format!(
-                "it is of epoch {}, the state of epoch {}",
-                frame.epoch, self.epoch
-            );
-            return Err(JournalError::Damaged(what));
-        }
-        let batch = decode(payload).ok_or_else(|| {
-            JournalError::Damaged(format!("frame {} cannot be decoded", frame.seq))
-        })?;
-        Ok(Some(Frame {
-            seq: frame.seq,
-            payload_len: frame.payload_len,
-            batch,
-        }))
-    }
-
-    /// Fails if a valid frame follows the end of the log.
-    fn refuse_frames_behind(&self) -> Result<(), JournalError> {
-        const WINDOW_LEN: usize = 1 << 16;
-        let mut window = vec![0; WINDOW_LEN];
-        let mut start = self.position;
-        loop {
-            let read = read_full_at(&*self.file, &mut window, start)?;
-            for at in (0..read).step_by(FRAME_ALIGN as usize) {
-                let position = start + at as u64;
-                if !window[at..read].starts_with(&MAGIC) || position == self.position {
-                    continue;
-                }
-                if let Some(frame) = self.read_frame(position)? {
-                    let what = format!(
-                        "it ends at byte {} after frame {}, but there is frame {} at byte {position}",
-                        self.position,
-                        self.seq(),
-                        frame.seq
-                    );
-                    return Err(JournalError::Damaged(what));
-                }
-            }
-            if read < WINDOW_LEN {
-                return Ok(());
-            }
-            start += WINDOW_LEN as u64;
-        }
+        self.len_bytes
     }
 }

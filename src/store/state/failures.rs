@@ -57,6 +57,14 @@ impl Failures {
         sync.map(StateError::again)
     }
 
+    /// Returns the result of a transaction. A sync that failed is its error also where the store goes on.
+    pub(super) fn outcome_of(&self, written: Result<(), CallError>) -> Result<(), StateError> {
+        if let Some(error) = self.sync_failure() {
+            return Err(error);
+        }
+        written.map_err(|error| self.cause(error))
+    }
+
     /// Returns the cause of an error: of a refusal the failure that caused it, of any other error the error itself.
     pub(super) fn cause(&self, error: CallError) -> StateError {
         if let Some(sync) = self.sync_failure() {

@@ -141,14 +141,42 @@ impl PartialEq for Generation {
 
 /// The open state.
 pub struct State {
-    database: Database,
+    /// Shared with a checkpoint that another thread writes.
+    database: Arc<Database>,
     header: Header,
     generation: Generation,
-    /// Segments of the export to be taken in by the next commit.
-    segments: Vec<Segment>,
-    /// Changes of the ledger to be taken in by the next commit.
-    ledger: LedgerChanges,
+    additions: Additions,
     failures: Arc<Failures>,
+}
+
+/// What the next transaction takes in besides its own work.
+#[derive(Default)]
+struct Additions {
+    /// Segments of the export.
+    segments: Vec<Segment>,
+    /// Changes of the ledger.
+    ledger: LedgerChanges,
+}
+
+/// A checkpoint that is to be written.
+pub struct CheckpointWrite {
+    database: Arc<Database>,
+    failures: Arc<Failures>,
+    additions: Additions,
+    header: Header,
+}
+
+impl CheckpointWrite {
+    /// Writes all of `pairs` and the header that belongs to them in one durable transaction. Returns the header.
+    ///
+    /// # Errors
+    /// redb fails; nothing is written then.
+    pub fn write(self, pairs: &[PairWrite<'_>]) -> Result<Header, StateError> {
+        let work = |transaction: &WriteTransaction| write_pairs(transaction, pairs);
+        let written = try_write(&self.database, &self.header, self.additions, work);
+        self.failures.outcome_of(written)?;
+        Ok(self.header)
+    }
 }
 
 impl Debug for State {
@@ -170,11 +198,10 @@ impl State {
         let backend = Backend::new(file, &failures);
         let database = redb_builder().create_with_backend(backend);
         let mut state = Self {
-            database: database.map_err(|error| failures.cause(error.into()))?,
+            database: Arc::new(database.map_err(|error| failures.cause(error.into()))?),
             header: Header::new(),
             generation: Generation::default(),
-            segments: Vec::new(),
-            ledger: LedgerChanges::default(),
+            additions: Additions::default(),
             failures,
         };
         state.write(Header::new(), create_tables)?;
@@ -206,11 +233,10 @@ impl State {
         .unwrap_or_else(|_| Err(StateError::damaged("opening it made the store panic").into()));
         let (database, header) = opened.map_err(|error| failures.cause(error))?;
         Ok(Self {
-            database,
+            database: Arc::new(database),
             header,
             generation: Generation::default(),
-            segments: Vec::new(),
-            ledger: LedgerChanges::default(),
+            additions: Additions::default(),
             failures,
         })
     }
@@ -247,12 +273,12 @@ impl State {
 
     /// Adds segments of the export to the next commit. If that commit fails, they must be added again.
     pub fn record_segments(&mut self, segments: &[Segment]) {
-        self.segments = segments.to_vec();
+        self.additions.segments = segments.to_vec();
     }
 
     /// Adds changes of the ledger to the next commit. If that commit fails, it must be added again.
     pub fn record_ledger(&mut self, changes: LedgerChanges) {
-        self.ledger = changes;
+        self.additions.ledger = changes;
     }
 
     /// Writes all of `pairs` and the header that belongs to them in one durable transaction.
@@ -264,11 +290,23 @@ impl State {
         header: Header,
         pairs: &[PairWrite<'_>],
     ) -> Result<(), StateError> {
-        self.write(header, |transaction| {
-            let mut each = pairs.iter();
-            each.try_for_each(|pair| write_pair(transaction, pair))?;
-            remove_claims(transaction, pairs)
-        })
+        self.write(header, |transaction| write_pairs(transaction, pairs))
+    }
+
+    /// Returns a checkpoint that any thread can write. Until [`Self::end_checkpoint`] no other transaction may begin.
+    pub fn begin_checkpoint(&mut self, header: Header) -> CheckpointWrite {
+        self.generation = Generation::default();
+        CheckpointWrite {
+            database: Arc::clone(&self.database),
+            failures: Arc::clone(&self.failures),
+            additions: std::mem::take(&mut self.additions),
+            header,
+        }
+    }
+
+    /// Records that a checkpoint was written.
+    pub fn end_checkpoint(&mut self, written: Header) {
+        self.header = written;
     }
 
     /// Removes what was read of sources in one durable transaction.
@@ -309,33 +347,38 @@ impl State {
         header: Header,
         work: impl FnOnce(&WriteTransaction) -> Result<(), CallError>,
     ) -> Result<(), StateError> {
-        let written = self.try_write(&header, work);
-        if let Some(error) = self.failures.sync_failure() {
-            return Err(error);
-        }
-        written.map_err(|error| self.failures.cause(error))?;
+        self.generation = Generation::default();
+        let additions = std::mem::take(&mut self.additions);
+        let written = try_write(&self.database, &header, additions, work);
+        self.failures.outcome_of(written)?;
         self.header = header;
         Ok(())
     }
+}
 
-    fn try_write(
-        &mut self,
-        header: &Header,
-        work: impl FnOnce(&WriteTransaction) -> Result<(), CallError>,
-    ) -> Result<(), CallError> {
-        self.generation = Generation::default();
-        let mut transaction = self.database.begin_write()?;
-        transaction
-            .set_durability(Durability::Immediate)
-            .map_err(StateError::damaged)?;
-        // Without it an unclean start reads the whole file before READY.
-        transaction.set_quick_repair(true);
-        work(&transaction)?;
-        write_segments(&transaction, SEGMENTS, &std::mem::take(&mut self.segments))?;
-        write_ledger(&transaction, std::mem::take(&mut self.ledger))?;
-        write_header(&transaction, header)?;
-        Ok(transaction.commit()?)
-    }
+fn try_write(
+    database: &Database,
+    header: &Header,
+    additions: Additions,
+    work: impl FnOnce(&WriteTransaction) -> Result<(), CallError>,
+) -> Result<(), CallError> {
+    let mut transaction = database.begin_write()?;
+    transaction
+        .set_durability(Durability::Immediate)
+        .map_err(StateError::damaged)?;
+    // Without it an unclean start reads the whole file before READY.
+    transaction.set_quick_repair(true);
+    work(&transaction)?;
+    write_segments(&transaction, SEGMENTS, &additions.segments)?;
+    write_ledger(&transaction, additions.ledger)?;
+    write_header(&transaction, header)?;
+    Ok(transaction.commit()?)
+}
+
+fn write_pairs(transaction: &WriteTransaction, pairs: &[PairWrite<'_>]) -> Result<(), CallError> {
+    let mut each = pairs.iter();
+    each.try_for_each(|pair| write_pair(transaction, pair))?;
+    remove_claims(transaction, pairs)
 }
 
 /// The first and the last key that blocks with entries of this prefix may have.

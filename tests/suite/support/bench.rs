@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use fastrand::Rng;
 
@@ -38,6 +40,10 @@ const SEGMENT_BYTES: u64 = 700;
 pub const SETTLE_MS: u64 = 5_000;
 /// More passes than any test's lake needs: reaching it indicates an endless loop.
 const PASSES_MAX: usize = 20_000;
+/// A slow checkpoint pauses this long,
+const CHECKPOINT_PAUSE: Duration = Duration::from_micros(300);
+/// at one call of the disk in so many.
+const CALLS_A_PAUSE: u32 = 8;
 /// More waits than there are conditions to wait for.
 const WAITS_MAX: usize = 200;
 
@@ -133,10 +139,18 @@ impl Bench {
         (bench, steps, taken)
     }
 
-    /// Commits the rows of each pass on a second thread while further pairs are merged.
+    /// Commits the rows of each pass on a second thread while further pairs are merged. Checkpoints on a thread of their
+    /// own are slow, so that further batches are committed meanwhile.
     pub fn commit_in_background(&mut self) {
         self.threads = 2;
         self.batch_bytes = 1;
+        let calls = AtomicU32::new(0);
+        self.disk.before_each_call(Arc::new(move || {
+            let is_checkpoint = thread::current().name() == Some("checkpoint");
+            if is_checkpoint && calls.fetch_add(1, Ordering::Relaxed) % CALLS_A_PAUSE == 0 {
+                thread::sleep(CHECKPOINT_PAUSE);
+            }
+        }));
     }
 
     fn setup(&self) -> Setup {
