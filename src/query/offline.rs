@@ -242,10 +242,7 @@ where
 {
     match find(settings)? {
         Backend::OfflineState(files) => here(&files),
-        Backend::Daemon(holder) => {
-            let answer = change_by_daemon(&holder, Method::GET, path, body, LONG)?;
-            Ok(answer)
-        }
+        Backend::Daemon(holder) => Ok(of_daemon_with_body(&holder, Method::GET, path, body, LONG)?),
     }
 }
 
@@ -259,14 +256,14 @@ pub fn of_daemon<T: DeserializeOwned>(
     path: &str,
     patience: Duration,
 ) -> Result<T, InquireError> {
-    change_by_daemon(holder, method, path, Vec::new(), patience)
+    of_daemon_with_body(holder, method, path, Vec::new(), patience)
 }
 
 /// As [`of_daemon`], for a request with a body.
 ///
 /// # Errors
 /// See [`InquireError`].
-pub fn change_by_daemon<T: DeserializeOwned>(
+pub fn of_daemon_with_body<T: DeserializeOwned>(
     holder: &Holder,
     method: Method,
     path: &str,

@@ -46,7 +46,7 @@ pub fn order(settings: &Settings, request: &OrderRequest) -> Result<OrderResult,
                 let body = serde_json::to_vec(&request).unwrap_or_default();
                 let (path, patience) = ("/retract", offline::LONG);
                 let result: OrderResult =
-                    offline::change_by_daemon(&holder, Method::POST, path, body, patience)?;
+                    offline::of_daemon_with_body(&holder, Method::POST, path, body, patience)?;
                 sum = add(sum, result);
             }
             Ok(sum)
