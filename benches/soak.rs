@@ -130,7 +130,7 @@ impl Soak {
         })
     }
 
-    /// Does one of what an operator does now and then.
+    /// Does what an operator does occasionally: another thing at each sample.
     fn operate(&mut self, number: u32) -> Result<(), Failure> {
         let earned = self.load.progress().earned_run.clone();
         match (number % 6, earned) {

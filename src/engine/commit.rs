@@ -113,11 +113,11 @@ impl Engine {
     }
 
     /// Takes over the checkpoint that another thread has written, if it is written.
-    pub(super) fn look_at_checkpoint(&mut self, now_ms: u64) -> Result<(), EngineError> {
+    pub(super) fn test_checkpoint(&mut self, now_ms: u64) -> Result<(), EngineError> {
         match self.commits.has_checkpointed() {
             true => self.end_checkpoint(),
             false => {
-                self.commits.look_later(now_ms);
+                self.commits.test_later(now_ms);
                 Ok(())
             }
         }

@@ -261,23 +261,6 @@ impl PairCache {
         pair
     }
 
-    /// Removes the overlays, which are part of the state after a checkpoint.
-    pub(super) fn mark_applied(&mut self) {
-        self.claimed = Arc::default();
-        self.claimed_in_pass.clear();
-        self.inodes.clear();
-        self.overlay_entries = 0;
-        self.any_changed = false;
-        for slot in self.slots.values_mut() {
-            if slot.changed {
-                let pair = Arc::make_mut(&mut slot.pair);
-                pair.overlay = Overlay::default();
-                pair.persisted = true;
-                slot.changed = false;
-            }
-        }
-    }
-
     /// Removes a pair that was reset in the state, whose header then lists this many claimable rows.
     pub(super) fn remove_reset(&mut self, path: &PairPath, claimable: u64) {
         self.slots.remove(path);

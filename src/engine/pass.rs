@@ -52,7 +52,7 @@ impl Engine {
             self.quiet_checkpoint_due_ms(),
             self.scrub_due_ms(),
             self.compaction_due_ms(),
-            self.commits.look_due_ms(),
+            self.commits.test_due_ms(),
             self.books.log.due_ms(),
         ];
         due.into_iter().flatten().min()
@@ -101,8 +101,8 @@ impl Engine {
         let now_ms = self.ctx.clock.monotonic_ms();
         let is_due = |at_ms: Option<u64>| at_ms.is_some_and(|at_ms| at_ms <= now_ms);
         self.queue.push_settled(now_ms);
-        if is_due(self.commits.look_due_ms()) {
-            self.look_at_checkpoint(now_ms)?;
+        if is_due(self.commits.test_due_ms()) {
+            self.test_checkpoint(now_ms)?;
         }
         if is_due(self.quiet_commit_due_ms()) {
             self.commits.commit(&self.ctx, &mut self.books)?;

@@ -204,8 +204,8 @@ fn a_crash_at_any_call_of_a_compaction_loses_and_duplicates_nothing() {
     }
 }
 
-/// Returns whether the frames of the last epoch lie in another order than they were written in: a checkpoint was written
-/// beside them, and later frames took the room of what it applied.
+/// Returns whether the frames of the last epoch are in another order than that in which they were written: a checkpoint
+/// was written meanwhile, and later frames took the room of what it applied.
 fn has_frames_over_applied_ones(journal: &[u8]) -> bool {
     let number = |at: usize| {
         let bytes = journal.get(at..at + 8)?;

@@ -301,7 +301,7 @@ fn the_journal_length_is_bounded_for_any_number_of_rows() {
         longest_part = (bench.export_bytes().len() as u64 - before).max(longest_part);
         let len = fs::metadata(&journal).unwrap().len();
         // While a checkpoint is written, at most as much follows, and a batch: its rows, and the checkpoints of its pairs.
-        // Frames go behind all others only where those of that length do not fit before the oldest that is not applied.
+        // Frames go after all others only where those of that length do not fit before the oldest that is not applied.
         assert!(
             len < 5 * (CHECKPOINT_BYTES + 2 * longest_part),
             "{len} bytes after {part} parts of up to {longest_part}"

@@ -376,7 +376,7 @@ fn a_lost_frame_among_frames_over_applied_ones_is_an_error() {
         .map(|_| seqs)
     };
     assert_eq!(replayed(&disk).unwrap(), [14, 15]);
-    // Frame 15 is at the start, frame 14 behind three frames.
+    // Frame 15 is at the start, frame 14 after three frames.
     for (at, seqs) in [(0, Some(vec![14])), (3 * frame_len, None)] {
         let mut damaged = disk.read(path).unwrap();
         damaged[at as usize + 40] ^= 0x10;

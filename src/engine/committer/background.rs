@@ -13,8 +13,8 @@ use crate::store::state::PairWrite;
 use crate::store::state::blocks::packed;
 use crate::store::state::header::{Header, LedgerMark};
 
-/// Pause between two looks at a checkpoint while nothing else is to be done, milliseconds.
-const LOOK_MS: u64 = 20;
+/// Interval at which an idle engine tests whether a checkpoint is written, milliseconds.
+const TEST_INTERVAL_MS: u64 = 20;
 
 /// The pairs that a checkpoint writes, as they are when it begins.
 pub(in crate::engine) type CheckpointPairs = Arc<Vec<(PairPath, Arc<ActivePair>)>>;
@@ -27,8 +27,8 @@ pub(super) struct Checkpointing {
     segments: usize,
     pairs: CheckpointPairs,
     started_us: u64,
-    /// When an idle engine looks whether it is written, monotonic milliseconds.
-    look_at_ms: u64,
+    /// When an idle engine tests whether it is written, monotonic milliseconds.
+    test_at_ms: u64,
     written: BackgroundTask<Result<Header, EngineError>>,
 }
 
@@ -51,17 +51,17 @@ impl Committer {
         checkpointing.is_some_and(|running| running.written.is_done())
     }
 
-    /// Returns when an idle engine looks at the checkpoint that another thread writes, monotonic milliseconds.
-    pub(in crate::engine) fn look_due_ms(&self) -> Option<u64> {
+    /// Returns when an idle engine tests whether the checkpoint of another thread is written, monotonic milliseconds.
+    pub(in crate::engine) fn test_due_ms(&self) -> Option<u64> {
         self.checkpointing
             .as_ref()
-            .map(|running| running.look_at_ms)
+            .map(|running| running.test_at_ms)
     }
 
-    /// Sets when an idle engine looks again.
-    pub(in crate::engine) fn look_later(&mut self, now_ms: u64) {
+    /// Sets when an idle engine tests again.
+    pub(in crate::engine) fn test_later(&mut self, now_ms: u64) {
         if let Some(running) = &mut self.checkpointing {
-            running.look_at_ms = now_ms + LOOK_MS;
+            running.test_at_ms = now_ms + TEST_INTERVAL_MS;
         }
     }
 
@@ -111,7 +111,7 @@ impl Committer {
             segments,
             pairs,
             started_us: ctx.clock.monotonic_us(),
-            look_at_ms: ctx.clock.monotonic_ms() + LOOK_MS,
+            test_at_ms: ctx.clock.monotonic_ms() + TEST_INTERVAL_MS,
             written,
         });
         true

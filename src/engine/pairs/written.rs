@@ -1,4 +1,4 @@
-//! What the cache keeps of the pairs after a checkpoint that was written while they changed on.
+//! What the cache keeps of the pairs after a checkpoint, also after one during which they changed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,6 +8,23 @@ use crate::engine::pairs::PairCache;
 use crate::pair::{ActivePair, Overlay};
 
 impl PairCache {
+    /// Removes the overlays, which are part of the state after a checkpoint.
+    pub(in crate::engine) fn mark_applied(&mut self) {
+        self.claimed = Arc::default();
+        self.claimed_in_pass.clear();
+        self.inodes.clear();
+        self.overlay_entries = 0;
+        self.any_changed = false;
+        for slot in self.slots.values_mut() {
+            if slot.changed {
+                let pair = Arc::make_mut(&mut slot.pair);
+                pair.overlay = Overlay::default();
+                pair.persisted = true;
+                slot.changed = false;
+            }
+        }
+    }
+
     /// Removes the changes that the state has: all of a pair that has not changed since the checkpoint began, and of
     /// another one those that are as they were.
     pub(in crate::engine) fn mark_written(&mut self, written: CheckpointPairs) {

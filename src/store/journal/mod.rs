@@ -13,8 +13,8 @@
 //! allocated blocks costs a third of an append, because neither length nor extents have to become durable.
 //!
 //! A checkpoint that is written while frames follow it ([`Journal::mark`], [`Journal::release`]) leaves the epoch. The next
-//! frames take the room before those that it has not applied, and continue behind them where that is used up. Therefore
-//! a frame is found by its seq, wherever it lies ([`scan`]).
+//! frames take the room before those that it has not applied, and continue after them where that is used up. Therefore
+//! a frame is found by its seq, at any position ([`scan`]).
 //!
 //! A frame is synced before the next is written, so after a crash only the last frame can be torn: the first seq that is
 //! missing ends the log. A valid frame of the same epoch *after* it means that durable bytes are gone: the journal is
@@ -68,7 +68,7 @@ pub(crate) struct Room {
 
 impl Room {
     /// The room of a journal whose frames are all before `end`.
-    fn behind(end: u64) -> Self {
+    fn after(end: u64) -> Self {
         Self {
             position: end,
             limit: u64::MAX,
@@ -88,7 +88,7 @@ impl Room {
         if from == self.position && to <= self.limit && self.limit != u64::MAX {
             self.position = to;
         } else {
-            *self = Self::behind(to);
+            *self = Self::after(to);
         }
     }
 }
@@ -110,7 +110,7 @@ impl Journal {
             file,
             epoch,
             seq_next: seq_applied + 1,
-            room: Room::behind(0),
+            room: Room::after(0),
             len_bytes: 0,
         }
     }
@@ -144,7 +144,7 @@ impl Journal {
             }
             let batch = journal.batch_of(frame).map_err(E::from)?;
             take_in(frame.seq, batch)?;
-            journal.room = Room::behind(journal.room.end.max(frame.end));
+            journal.room = Room::after(journal.room.end.max(frame.end));
             journal.len_bytes += frame.end - frame.position;
             journal.seq_next = frame.seq + 1;
         }
@@ -260,7 +260,7 @@ impl Journal {
         assert_eq!(mark.epoch, self.epoch, "marks end with their epoch");
         self.len_bytes -= mark.len_bytes;
         if self.seq() == mark.seq {
-            self.room = Room::behind(0);
+            self.room = Room::after(0);
         } else if mark.position > 0 {
             self.room = Room {
                 position: 0,
@@ -268,14 +268,14 @@ impl Journal {
                 end: self.room.position,
             };
         } else {
-            self.room = Room::behind(self.room.position);
+            self.room = Room::after(self.room.position);
         }
     }
 
     /// The state has taken in everything and durably holds `epoch`: write over what is there.
     pub fn restart(&mut self, epoch: u64) {
         self.epoch = epoch;
-        self.room = Room::behind(0);
+        self.room = Room::after(0);
         self.len_bytes = 0;
     }
 

@@ -1,4 +1,4 @@
-//! Finds the frames of a journal. They lie at any multiple of 64 bytes, between remains of older ones, and their order is
+//! Finds the frames of a journal. They begin at any multiple of 64 bytes, between remains of older ones, and their order is
 //! that of their seqs.
 
 use std::io;

@@ -57,7 +57,7 @@ impl Failures {
         sync.map(StateError::again)
     }
 
-    /// Returns the result of a transaction. A sync that failed is its error also where the store goes on.
+    /// Returns the result of a transaction. A sync that failed is its error also where the store has not noticed.
     pub(super) fn outcome_of(&self, written: Result<(), CallError>) -> Result<(), StateError> {
         if let Some(error) = self.sync_failure() {
             return Err(error);

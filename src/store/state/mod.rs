@@ -149,7 +149,7 @@ pub struct State {
     failures: Arc<Failures>,
 }
 
-/// What the next transaction takes in besides its own work.
+/// What the next transaction writes in addition to its own work.
 #[derive(Default)]
 struct Additions {
     /// Segments of the export.

@@ -1,5 +1,7 @@
 //! Reads the state as of one moment: pairs, the location of evidence, the verdicts of lines.
 
+mod ledger;
+
 use std::fmt::Debug;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
@@ -12,15 +14,13 @@ use crate::pair::index::{
 };
 use crate::platform::background::spawn_in;
 use crate::record::keys::{RowKey, RunKey};
-use crate::store::ledger::{Order, RowFlags};
 use crate::store::state::blocks;
 use crate::store::state::blocks::DamagedBlock;
 use crate::store::state::error::{CallError, StateError};
 use crate::store::state::failures::Failures;
 use crate::store::state::header::decode;
 use crate::store::state::{
-    Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, INODES, LEDGER_ROWS, LEDGER_SEGMENTS, ORDERS, PAIRS,
-    PATHS, SCORED, SEGMENTS, range_of,
+    Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, INODES, PAIRS, PATHS, SCORED, SEGMENTS, range_of,
 };
 
 pub(super) type Claimable = ReadOnlyTable<(&'static [u8; 12], u32, u64), ()>;
@@ -303,48 +303,6 @@ impl StateView {
         self.read(|tables| {
             let table = tables.open_table(SEGMENTS)?;
             Ok(table.get(number)?.map(|hash| hash.value()))
-        })
-    }
-
-    /// Returns the hash of a whole segment of the ledger, or `None` if the state does not have it.
-    ///
-    /// # Errors
-    /// redb fails.
-    pub fn ledger_segment(&self, number: u64) -> Result<Option<u64>, StateError> {
-        self.read(|tables| {
-            let table = tables.open_table(LEDGER_SEGMENTS)?;
-            Ok(table.get(number)?.map(|hash| hash.value()))
-        })
-    }
-
-    /// Returns how the ledger has the row at an offset of the export.
-    ///
-    /// # Errors
-    /// redb fails.
-    pub fn row_flags(&self, row_offset: u64) -> Result<RowFlags, StateError> {
-        self.read(|tables| {
-            let table = tables.open_table(LEDGER_ROWS)?;
-            let flags = table.get(row_offset)?.map(|flags| RowFlags(flags.value()));
-            Ok(flags.unwrap_or_default())
-        })
-    }
-
-    /// Returns the standing orders.
-    ///
-    /// # Errors
-    /// redb fails.
-    pub fn orders(&self) -> Result<Vec<Order>, StateError> {
-        self.read(|tables| {
-            let table = tables.open_table(ORDERS)?;
-            let orders = table.iter()?.map(|order| {
-                let (key, ()) = order.map(|(key, value)| (key, value.value()))?;
-                let (run_id, pair) = key.value();
-                Ok(Order {
-                    run_id: run_id.to_owned(),
-                    pair: pair.to_vec(),
-                })
-            });
-            orders.collect()
         })
     }
 

@@ -40,9 +40,9 @@ const SEGMENT_BYTES: u64 = 700;
 pub const SETTLE_MS: u64 = 5_000;
 /// More passes than any test's lake needs: reaching it indicates an endless loop.
 const PASSES_MAX: usize = 20_000;
-/// A slow checkpoint pauses this long,
+/// Duration of each pause of a slow checkpoint.
 const CHECKPOINT_PAUSE: Duration = Duration::from_micros(300);
-/// at one call of the disk in so many.
+/// Calls of the disk from one of these pauses to the next.
 const CALLS_A_PAUSE: u32 = 8;
 /// More waits than there are conditions to wait for.
 const WAITS_MAX: usize = 200;
@@ -147,7 +147,11 @@ impl Bench {
         let calls = AtomicU32::new(0);
         self.disk.before_each_call(Arc::new(move || {
             let is_checkpoint = thread::current().name() == Some("checkpoint");
-            if is_checkpoint && calls.fetch_add(1, Ordering::Relaxed) % CALLS_A_PAUSE == 0 {
+            if is_checkpoint
+                && calls
+                    .fetch_add(1, Ordering::Relaxed)
+                    .is_multiple_of(CALLS_A_PAUSE)
+            {
                 thread::sleep(CHECKPOINT_PAUSE);
             }
         }));
