@@ -234,8 +234,12 @@ pub fn own_cpu_time() -> Duration {
 /// for still has its CPU time in `/proc`, but no longer its memory.
 fn read_usage(process_id: u32, usage: &mut Usage) -> bool {
     let proc_dir = PathBuf::from(format!("/proc/{process_id}"));
+    // A child that has just been started still has the memory of this process for a moment. Read before that memory is.
+    let program = fs::read_link(proc_dir.join("exe")).ok();
     let status = fs::read_to_string(proc_dir.join("status")).unwrap_or_default();
-    if let Some(len_bytes) = peak_rss_bytes(&status) {
+    if let Some(len_bytes) = peak_rss_bytes(&status)
+        && program != std::env::current_exe().ok()
+    {
         usage.peak_rss_bytes = len_bytes;
     }
     let stat = fs::read_to_string(proc_dir.join("stat")).unwrap_or_default();

@@ -580,7 +580,11 @@ fn orders_outlive_the_state_and_a_rebuild_and_the_batch_honours_them() {
         "retract", "b", "later", "--reason", "r", "--unseen", "--json",
     ]);
     bench.append_run(OTHER, "later");
-    bench.probe(&mut daemon);
+    // It is in a new directory, which a probe in another one may overtake.
+    bench.wait_for(&mut daemon, "the later run is refused", || {
+        let explained = bench.run(&mut bench.command(&["explain", "later"]));
+        explained.stdout.contains("ordered")
+    });
     bench.stop(daemon);
     let explained = bench.run(&mut bench.command(&["explain", "later"]));
     assert!(explained.stdout.contains("ordered"), "{}", explained.stdout);

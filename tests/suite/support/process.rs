@@ -438,8 +438,13 @@ fn watch_to_end(mut child: Child) -> io::Result<(ExitStatus, u64, u64)> {
     Ok((child.wait()?, memory_kib, read_bytes))
 }
 
-/// Returns the maximum resident memory of a running process so far, KiB.
+/// Returns the maximum resident memory of a running process so far, KiB. It is 0 for a process that has just been started
+/// and for a moment still has the memory of this one: the kernel continues the parent before it replaces that memory.
 pub fn memory_kib_max(pid: u32) -> u64 {
+    let program = fs::read_link(format!("/proc/{pid}/exe")).ok();
+    if program == std::env::current_exe().ok() {
+        return 0;
+    }
     number_after(&proc_file(pid, "status"), "VmHWM:")
 }
 
