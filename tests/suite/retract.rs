@@ -585,6 +585,7 @@ fn orders_outlive_the_state_and_a_rebuild_and_the_batch_honours_them() {
         let explained = bench.run(&mut bench.command(&["explain", "later"]));
         explained.stdout.contains("ordered")
     });
+    bench.probe(&mut daemon);
     bench.stop(daemon);
     let explained = bench.run(&mut bench.command(&["explain", "later"]));
     assert!(explained.stdout.contains("ordered"), "{}", explained.stdout);
