@@ -1,10 +1,9 @@
 //! The order of syncs, as the kernel sees it, and names that were made although the answer is an error.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
-use crate::publisher::{Publisher, python};
+use crate::publisher::{Publisher, preloadable, python};
 use crate::support::tools::tool;
 
 #[test]
@@ -58,18 +57,13 @@ fn a_file_and_its_name_are_synced_before_the_commit_that_needs_it() {
 
 #[test]
 fn a_link_that_was_made_and_is_answered_with_eexist_doubles_nothing() {
-    let (Some(compiler), true) = (tool("cc"), python().is_some()) else {
+    if python().is_none() {
+        return;
+    }
+    let publisher = Publisher::new();
+    let Some(library) = preloadable(&publisher.bench, "retried_link") else {
         return;
     };
-    let publisher = Publisher::new();
-    let library = publisher.bench.sibling("retried_link.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/publish/retried_link.c");
-    let mut compiled = Command::new(compiler);
-    compiled.args(["-shared", "-fPIC", "-o"]).arg(&library);
-    publisher
-        .bench
-        .run(compiled.arg(source).arg("-ldl"))
-        .check(0, &[]);
     publisher.configure("commit_bytes = \"1KiB\"\ncheckpoint_every = 2\n");
     let once = || {
         let mut command = publisher.command(&["once"]);

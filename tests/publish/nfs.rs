@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::file_systems::EXT4;
 use crate::host;
-use crate::publisher::{Publisher, python};
+use crate::publisher::{Publisher, preloadable, python};
 use crate::support::process::Bench;
 use crate::support::tools::skip;
 
@@ -25,9 +25,10 @@ fn packages() -> Option<PathBuf> {
 }
 
 /// Runs the script in a Linux with this disk, and returns what it printed.
-fn run_linux(bench: &Bench, packages: &Path, disk: &Path) -> String {
+fn run_linux(bench: &Bench, packages: &Path, library: &Path, disk: &Path) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/publish/nfs.sh");
     let mut command = Command::new(packages.join("usr/bin/linux.uml"));
+    command.env("LD_PRELOAD", library);
     command.args(["mem=512M", "quiet", "root=/dev/root", "rootfstype=hostfs"]);
     command.args(["rootflags=/", "ro", "con0=fd:0,fd:1", "con=null"]);
     for (name, value) in [
@@ -50,6 +51,9 @@ fn twins_on_two_mounts_publish_each_row_once() {
     }
     let Some(packages) = packages() else { return };
     let bench = Bench::new();
+    let Some(library) = preloadable(&bench, "whole_state") else {
+        return;
+    };
     let mount = bench.sibling("mount");
     let table = mount.join("sft").display().to_string();
     let publisher = Publisher::with(bench, &table, "lake-07", "");
@@ -77,7 +81,7 @@ fn twins_on_two_mounts_publish_each_row_once() {
     }
     let disk = bench.sibling("disk");
     EXT4.make(&disk);
-    let printed = run_linux(bench, &packages, &disk);
+    let printed = run_linux(bench, &packages, &library, &disk);
     eprintln!("{printed}");
     assert!(printed.contains("all is published"), "{printed}");
     let mounted = EXT4.mount(&disk, &mount);

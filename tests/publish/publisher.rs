@@ -9,13 +9,23 @@ use serde_json::Value;
 
 use crate::support::lake_gen::Stream;
 use crate::support::process::{Bench, Ended, evidence, scored, scored_as};
-use crate::support::tools::skip;
+use crate::support::tools::{skip, tool};
 
 /// The day-file pair of most tests.
 pub const PAIR: &str = "2026/01/01/n.jsonl";
 
 fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/publish")
+}
+
+/// Compiles a C file of this directory, named without its suffix, for `LD_PRELOAD`. `None` where no compiler is installed.
+pub fn preloadable(bench: &Bench, name: &str) -> Option<PathBuf> {
+    let library = bench.sibling(&format!("{name}.so"));
+    let mut compiler = Command::new(tool("cc")?);
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library);
+    let compiler = compiler.arg(here().join(name).with_extension("c"));
+    bench.run(compiler.arg("-ldl")).check(0, &[]);
+    Some(library)
 }
 
 /// Returns the Python of the virtual environment that has the pinned packages.
