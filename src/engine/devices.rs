@@ -81,9 +81,13 @@ impl Engine {
         let Some(read_device) = self.pairs.device_below(stream, dir)? else {
             return Ok(false);
         };
+        // It is empty because its day-files were deleted or moved; what is known of them stays as it is.
+        if read_device == device {
+            return Ok(false);
+        }
         let around = self.pairs.pairs_around(dir)?;
         if !self.is_device_now(&around, read_device, device) {
-            return Ok(read_device != device);
+            return Ok(true);
         }
         let is_below = |path: &PairPath| path.as_path().starts_with(dir);
         let below = around.into_iter().filter(|(path, _)| is_below(path));
