@@ -36,7 +36,7 @@ const LINES_COUNTED_BYTES_MAX: u64 = 8 << 20;
 pub struct WaitingRun {
     /// Its pair, `YYYY/MM/DD/NAME.jsonl`.
     pub day_file: String,
-    /// Its id; `None` where its line cannot be read now, and for an id of more than [`RUN_ID_SHOWN_MAX`] bytes.
+    /// Its id; `None` where its line cannot be read now, and for an id of more than 4 KiB.
     pub run_id: Option<String>,
     /// Offset of its line in the scored day-file, bytes.
     pub offset: u64,

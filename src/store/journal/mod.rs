@@ -14,7 +14,7 @@
 //!
 //! A checkpoint that is written while frames follow it ([`Journal::mark`], [`Journal::release`]) leaves the epoch. The next
 //! frames take the room before those that it has not applied, and continue after them where that is used up. Therefore
-//! a frame is found by its seq, at any position ([`scan`]).
+//! a frame is found by its seq, at any position (`scan`).
 //!
 //! A frame is synced before the next is written, so after a crash only the last frame can be torn: the first seq that is
 //! missing ends the log. A valid frame of the same epoch *after* it means that durable bytes are gone: the journal is
