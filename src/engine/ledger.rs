@@ -225,8 +225,7 @@ impl Ledger {
 
     /// The checkpoint has taken in all changes.
     pub(super) fn mark_applied(&mut self) {
-        let applied = self.file.finished_segments().len();
-        self.file.segments_applied(applied);
+        self.file.all_segments_applied();
         self.changes = LedgerChanges::default();
     }
 }

@@ -219,8 +219,7 @@ fn adopt(
         ..state.header().clone()
     };
     state.write_header(header)?;
-    let applied = export.finished_segments().len();
-    export.segments_applied(applied);
+    export.all_segments_applied();
     Ok(history)
 }
 

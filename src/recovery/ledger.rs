@@ -338,8 +338,7 @@ impl FoldedLedger {
         self.mark.guard = self.file.guard();
         let mut changes = std::mem::take(&mut self.changes);
         changes.segments = self.file.finished_segments().to_vec();
-        let applied = self.file.finished_segments().len();
-        self.file.segments_applied(applied);
+        self.file.all_segments_applied();
         Ok((self.mark, changes))
     }
 

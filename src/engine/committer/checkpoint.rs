@@ -40,13 +40,12 @@ impl Committer {
         pairs: &[PairWrite<'_>],
     ) -> Result<(), EngineError> {
         let journal_epoch = header.journal_epoch;
-        let segments = self.export.finished_segments().len();
         self.state.record_segments(self.export.finished_segments());
         self.state.record_ledger(self.ledger.changes());
         self.state
             .checkpoint(header, pairs)
             .inspect_err(|_| self.state_failed = true)?;
-        self.export.segments_applied(segments);
+        self.export.all_segments_applied();
         self.ledger.mark_applied();
         self.journal.restart(journal_epoch);
         Ok(())

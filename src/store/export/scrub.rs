@@ -52,6 +52,11 @@ impl Export {
         self.guard.segments.finished()
     }
 
+    /// The state has taken in all of them.
+    pub fn all_segments_applied(&mut self) {
+        self.segments_applied(self.finished_segments().len());
+    }
+
     /// The state has taken in the first `count` of them.
     pub fn segments_applied(&mut self, count: usize) {
         self.guard.segments.taken_in(count);
