@@ -97,6 +97,7 @@ impl Engine {
             return Ok(());
         }
         self.checkpoint()?;
+        let has_unclaimed = self.pairs.claimable() > 0;
         let mut requests = requests.iter().peekable();
         while requests.peek().is_some() {
             let mut header = self.with_accounts(self.commits.state.header().clone());
@@ -107,7 +108,7 @@ impl Engine {
                 && let Some((path, request)) = requests.next()
             {
                 let before = self.pairs.slot(path)?.pair.checkpoint.clone();
-                let reset = self.reset_of(path, request)?;
+                let reset = self.reset_of(path, request, has_unclaimed)?;
                 header.account.replace(&before, &reset.checkpoint);
                 let claims = reset.sources.iter().map(Reset::released).sum::<usize>();
                 header.claimable += claims as u64;
@@ -128,11 +129,13 @@ impl Engine {
         self.renew_view()
     }
 
-    /// Returns what the state has to change for a pair that is reset.
+    /// Returns what the state has to change for a pair that is reset. `has_unclaimed` is whether any row was claimable before
+    /// this pass; no row that this pass releases is for a pair whose day-file was moved away.
     fn reset_of(
         &mut self,
         path: &PairPath,
         request: &ResetRequest,
+        has_unclaimed: bool,
     ) -> Result<PairReset, EngineError> {
         let pair = &self.pairs.slot(path)?.pair;
         let (id, mut checkpoint) = (pair.id, pair.checkpoint.clone());
@@ -144,7 +147,10 @@ impl Engine {
                     checkpoint.counts = Default::default();
                     checkpoint.waiting_since_s = 0;
                     let scope = scope_of_claims(*why, id, request.heir);
-                    Reset::Scored(self.claims_of(id, scope)?)
+                    Reset::Scored {
+                        released: self.claims_of(id, scope)?,
+                        heir: request.heir.filter(|_| has_unclaimed),
+                    }
                 }
                 Stream::Evidence => {
                     let now_s = self.ctx.clock.wall_ms() / 1_000;

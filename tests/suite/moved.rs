@@ -1,7 +1,7 @@
 //! Day-files that are moved to other days, one by one, by the day, in circles: each line keeps its one row, wherever
 //! its day-file is, and gets one if it had none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use distilld::lake::path::PairPath;
@@ -217,6 +217,155 @@ fn crash_after_a_move(seed: u64, call: u64) -> bool {
         );
     }
     true
+}
+
+/// Takes the first line out of a day-file in place, so that the lines behind it have other numbers than in their rows' ids.
+fn cut_first_line(disk: &SimDisk, path: &Path) {
+    let bytes = disk.read(path).unwrap_or_default();
+    if let Some(at) = bytes.iter().position(|byte| *byte == b'\n') {
+        disk.truncate(path, 0);
+        disk.append_durable(path, &bytes[at + 1..]);
+    }
+}
+
+/// A lake with one day-file, whose lines all have rows.
+fn lake_with_rows(rng: &mut Rng) -> Bench {
+    let mut bench = Bench::new(SimDisk::new());
+    bench.open().unwrap();
+    for n in 0..rng.u32(2..6) {
+        let path = |stream: Stream| stream.path(Path::new(ROOT), &pair("a.jsonl", 1));
+        let (line, text) = (
+            scored(&format!("run {n}")),
+            evidence_with(&format!("run {n}"), "answer"),
+        );
+        bench
+            .disk
+            .append_durable(path(Stream::Scored), line.as_bytes());
+        bench
+            .disk
+            .append_durable(path(Stream::Evidence), text.as_bytes());
+    }
+    enqueue(&mut bench, &pair("a.jsonl", 1));
+    bench.quiet().unwrap();
+    bench
+}
+
+/// Shortens the day-file or moves it to another day, with its evidence or without it. Returns its day.
+fn shorten_or_move(rng: &mut Rng, disk: &SimDisk, day: u32) -> u32 {
+    if rng.u8(..3) == 0 {
+        cut_first_line(disk, &place(Stream::Scored, "a.jsonl", day));
+        return day;
+    }
+    let to = rng.u32(1..=3);
+    move_if_there(
+        disk,
+        &place(Stream::Scored, "a.jsonl", day),
+        &place(Stream::Scored, "a.jsonl", to),
+    );
+    if rng.bool() {
+        let evidence_day = (1..=3).find(|day| {
+            disk.read(place(Stream::Evidence, "a.jsonl", *day))
+                .is_some()
+        });
+        let from = place(Stream::Evidence, "a.jsonl", evidence_day.unwrap());
+        move_if_there(disk, &from, &place(Stream::Evidence, "a.jsonl", to));
+    }
+    to
+}
+
+fn run_with_two_rows(bench: &Bench) -> Option<String> {
+    let export = bench.disk.read(EXPORT).unwrap_or_default();
+    let mut seen = BTreeSet::new();
+    let mut runs = export
+        .split(|byte| *byte == b'\n')
+        .filter(|row| !row.is_empty())
+        .map(|row| {
+            let row: serde_json::Value = serde_json::from_slice(row).unwrap();
+            row["source_run_id"].as_str().unwrap().to_owned()
+        });
+    runs.find(|run| !seen.insert(run.clone()))
+}
+
+#[test]
+fn a_shortened_day_file_keeps_its_rows_wherever_it_is_moved() {
+    for seed in 0..CASES {
+        let mut rng = Rng::with_seed(seed);
+        let mut bench = lake_with_rows(&mut rng);
+        let mut day = 1;
+        for step in 0..8 {
+            day = shorten_or_move(&mut rng, &bench.disk, day);
+            match rng.u8(..4) {
+                0 => drop(bench.open().unwrap()),
+                1 => bench.engine.as_mut().unwrap().checkpoint().unwrap(),
+                _ => {}
+            }
+            touch_all(&mut bench);
+            bench.quiet().unwrap();
+            assert_eq!(run_with_two_rows(&bench), None, "seed {seed}, step {step}");
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_a_shortened_day_file_is_moved_back_duplicates_no_row() {
+    let mut call = 0;
+    while crash_after_moving_back(call) {
+        call += 1;
+    }
+    assert!(call > 30, "only {call} calls");
+}
+
+/// Crashes at the `call`-th call after a shortened day-file, whose lines waited on another day, was moved back to its
+/// evidence. Returns false if the work was complete before that call.
+fn crash_after_moving_back(call: u64) -> bool {
+    let mut bench = lake_with_rows(&mut Rng::with_seed(0));
+    let rows = bench.disk.read(EXPORT).unwrap();
+    let [here, there] = [1, 2].map(|day| place(Stream::Scored, "a.jsonl", day));
+    cut_first_line(&bench.disk, &here);
+    touch_all(&mut bench);
+    bench.quiet().unwrap();
+    move_if_there(&bench.disk, &here, &there);
+    touch_all(&mut bench);
+    bench.quiet().unwrap();
+    move_if_there(&bench.disk, &there, &here);
+    touch_all(&mut bench);
+    bench.disk.crash_at(call);
+    _ = bench.quiet();
+    if !bench.disk.is_dead() {
+        assert!(bench.disk.read(EXPORT) == Some(rows));
+        return false;
+    }
+    for fate in Fate::ALL {
+        let mut found = Bench::new(bench.disk.power_cut(call, fate));
+        found.open().unwrap();
+        touch_all(&mut found);
+        found.quiet().unwrap();
+        let kept = found.disk.read(EXPORT).as_ref() == Some(&rows);
+        assert!(kept, "crash at call {call}, {fate:?}");
+    }
+    true
+}
+
+#[test]
+fn a_plan_of_a_day_file_that_is_moved_back_claims_its_rows() {
+    let bench = ProcessBench::new();
+    let [here, there] = [1, 2].map(|day| bench.path(Stream::Scored, &pair("a.jsonl", day)));
+    bench.append_run(&pair("a.jsonl", 1), "first");
+    bench.append_run(&pair("a.jsonl", 1), "second");
+    bench.once();
+    std::fs::write(&here, scored("second")).unwrap();
+    bench.once();
+    std::fs::create_dir_all(there.parent().unwrap()).unwrap();
+    std::fs::rename(&here, &there).unwrap();
+    bench.once();
+    std::fs::rename(&there, &here).unwrap();
+    let planned = bench.ask(&["plan", "--json"]);
+    assert_eq!(
+        (&planned["total"]["rows"], &planned["total"]["claimed"]),
+        (&0.into(), &1.into())
+    );
+    bench.once();
+    assert_eq!(bench.runs(), ["first", "second"]);
 }
 
 #[test]

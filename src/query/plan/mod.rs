@@ -5,6 +5,7 @@ mod delta;
 mod ledger;
 pub(crate) mod reset;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::Path;
@@ -97,6 +98,7 @@ pub fn plan(context: &PlanContext<'_>) -> Result<Plan, StateError> {
         claimed: (*context.state.claimed).clone(),
         claimable: context.state.claimable,
         released: BTreeSet::new(),
+        unclaimed: OnceCell::new(),
         left: BTreeMap::new(),
         long_lines: Mutex::new(()),
         ledger: PlannedLedger::default(),
@@ -117,6 +119,8 @@ struct Planner<'a> {
     claimable: u64,
     /// Rows that become claimable for lines of the pair being read, or of any pair.
     released: BTreeSet<UnclaimedRow>,
+    /// Rows that were claimable before, by the pair whose lines may claim them; read where a day-file was moved.
+    unclaimed: OnceCell<BTreeMap<PairId, Vec<UnclaimedRow>>>,
     /// Pairs whose scored day-file was moved away.
     left: BTreeMap<PairPath, ActivePair>,
     long_lines: Mutex<()>,
@@ -272,6 +276,7 @@ impl Planner<'_> {
                 Stream::Scored,
                 SourceChange::Moved.code(),
             );
+            self.bequeath_claims(known.id, pair.id)?;
             let left = self.reset(
                 (*known).clone(),
                 Stream::Scored,
@@ -284,6 +289,34 @@ impl Planner<'_> {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Gives the rows that lines of pair `from` may claim to pair `heir`, to which its day-file was moved.
+    fn bequeath_claims(&mut self, from: PairId, heir: PairId) -> Result<(), StateError> {
+        if self.unclaimed.get().is_none() {
+            let mut of_pairs = BTreeMap::<PairId, Vec<UnclaimedRow>>::new();
+            for row in self.context.state.view.unclaimed_rows()? {
+                if row.scope != PairId::ANY && !self.claimed.contains(&row) {
+                    of_pairs.entry(row.scope).or_default().push(row);
+                }
+            }
+            _ = self.unclaimed.set(of_pairs);
+        }
+        for row in self
+            .unclaimed
+            .get()
+            .and_then(|rows| rows.get(&from))
+            .into_iter()
+            .flatten()
+        {
+            if self.claimed.insert(*row) {
+                self.released.insert(UnclaimedRow {
+                    scope: heir,
+                    ..*row
+                });
+            }
+        }
+        Ok(())
     }
 
     fn read(

@@ -54,8 +54,8 @@ use crate::pair::index::{DeadLetter, EvidenceLine, Packed, PairId, ScoredLine, U
 use crate::platform::storage::Storage;
 use crate::store::export::Segment;
 use write::{
-    create_tables, insert_claimable, remove_claims, reset_pair, write_ledger, write_pair,
-    write_segments,
+    bequeath_claims, create_tables, insert_claimable, remove_claims, reset_pair, write_ledger,
+    write_pair, write_segments,
 };
 
 type Blocks = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -111,8 +111,14 @@ pub struct PairReset {
 /// Which of a pair's sources is read again from its start, and what becomes of what was known.
 #[derive(Debug)]
 pub enum Reset {
-    /// The scored day-file: its index and dead letters go, its exported rows become claimable.
-    Scored(Vec<UnclaimedRow>),
+    /// The scored day-file: its index and dead letters go, and `released`, its exported rows, become claimable. If it was
+    /// moved to the pair `heir`, the rows that were claimable for the pair before are claimable for that one.
+    Scored {
+        /// The rows.
+        released: Vec<UnclaimedRow>,
+        /// The pair at the new path; `None` also if no row was claimable before.
+        heir: Option<PairId>,
+    },
     /// The evidence day-file: its index and dead letters go, runs refused for their evidence wait again, since
     /// this second of 1970.
     Evidence(u64),
@@ -123,7 +129,7 @@ impl Reset {
     #[must_use]
     pub fn released(&self) -> usize {
         match self {
-            Reset::Scored(claimable) => claimable.len(),
+            Reset::Scored { released, .. } => released.len(),
             Reset::Evidence(_) => 0,
         }
     }
@@ -315,9 +321,9 @@ impl State {
     /// redb fails; nothing is removed then.
     pub fn reset(&mut self, header: Header, pairs: &[PairReset]) -> Result<(), StateError> {
         self.write(header, |transaction| {
-            pairs
-                .iter()
-                .try_for_each(|pair| reset_pair(transaction, pair))
+            bequeath_claims(transaction, pairs)?;
+            let mut each = pairs.iter();
+            each.try_for_each(|pair| reset_pair(transaction, pair))
         })
     }
 

@@ -1,5 +1,7 @@
 //! Owns what a transaction of the state writes: checkpoints, blocks, claims, dead letters. It commits nothing.
 
+use std::collections::BTreeMap;
+
 use redb::{ReadableTable as _, TableDefinition, WriteTransaction};
 
 use crate::pair::checkpoint::PairCheckpoint;
@@ -14,6 +16,9 @@ use crate::store::state::{
     Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, INODES, LEDGER_ROWS, LEDGER_SEGMENTS, ORDERS, PAIRS,
     PATHS, PairReset, PairWrite, Reset, SCORED, SEGMENTS, range_of,
 };
+
+/// Claimable rows whose scope is changed at a time, 32 bytes each.
+const CLAIMS_AT_ONCE: usize = 64 << 10;
 
 pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), CallError> {
     transaction.open_table(PAIRS)?;
@@ -51,10 +56,10 @@ pub(super) fn reset_pair(
     write_checkpoint(transaction, id, &pair.checkpoint)?;
     for reset in &pair.sources {
         match reset {
-            Reset::Scored(claimable) => {
+            Reset::Scored { released, .. } => {
                 remove_blocks(transaction, SCORED, id)?;
                 remove_dead_letters(transaction, id, false)?;
-                insert_claimable(transaction, claimable)?;
+                insert_claimable(transaction, released)?;
             }
             Reset::Evidence(now_s) => {
                 remove_blocks(transaction, EVIDENCE, id)?;
@@ -186,6 +191,47 @@ pub(super) fn insert_claimable(
     let mut table = transaction.open_table(CLAIMABLE)?;
     for claim in claims {
         table.insert((&claim.row.0, claim.scope.0, claim.row_offset), ())?;
+    }
+    Ok(())
+}
+
+/// Gives the claimable rows of pairs whose day-file was moved to the pairs that have it now. A line of such a row may be in
+/// that day-file and have no verdict yet, because its evidence is missing; it would write the row again if it had to
+/// compare it, since the line number in the row's id may have changed since. No heir was moved itself, so that a row that
+/// was given is not met as one to give.
+pub(super) fn bequeath_claims(
+    transaction: &WriteTransaction,
+    pairs: &[PairReset],
+) -> Result<(), CallError> {
+    let heir_of = |pair: &PairReset| {
+        pair.sources.iter().find_map(|reset| match reset {
+            Reset::Scored { heir, .. } => heir.map(|heir| (pair.id.0, heir.0)),
+            Reset::Evidence(_) => None,
+        })
+    };
+    let heirs: BTreeMap<u32, u32> = pairs.iter().filter_map(heir_of).collect();
+    if heirs.is_empty() {
+        return Ok(());
+    }
+    let mut table = transaction.open_table(CLAIMABLE)?;
+    let mut from = Some(([0; 12], 0, 0));
+    while let Some((row, scope, row_offset)) = from.take() {
+        let mut rows = Vec::new();
+        for found in table.range((&row, scope, row_offset)..)? {
+            let (key, _) = found?;
+            let (row, scope, row_offset) = key.value();
+            if rows.len() == CLAIMS_AT_ONCE {
+                from = Some((*row, scope, row_offset));
+                break;
+            }
+            if let Some(heir) = heirs.get(&scope) {
+                rows.push((*row, scope, row_offset, *heir));
+            }
+        }
+        for (row, scope, row_offset, heir) in rows {
+            table.remove((&row, scope, row_offset))?;
+            table.insert((&row, heir, row_offset), ())?;
+        }
     }
     Ok(())
 }
