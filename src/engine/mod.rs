@@ -44,6 +44,7 @@ mod schedule;
 mod scrub;
 mod sealed_batch;
 mod setup;
+mod turns;
 mod workers;
 
 use std::collections::HashSet;

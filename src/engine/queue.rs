@@ -2,14 +2,15 @@
 //! day-files, and the size limits of a pass.
 //!
 //! The order is fair: no name is preferred. A hinted pair is taken by the pass that follows all hinted pairs which
-//! were queued before it, however often these are hinted again. While there are more hinted pairs than a pass reads,
-//! each pass begins with a pair of the backlog.
+//! were queued before it, however often these are hinted again. After a pass without a pair of the backlog, or without all
+//! hinted pairs that it took, the next one begins with a pair of the backlog, so that hints without end delay no history.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::engine::read_task::ReadRequest;
+use crate::engine::turns::{Arrivals, Circle};
 use crate::lake::identity::SourceChange;
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::index::UnclaimedRow;
@@ -26,45 +27,15 @@ const PASS_BYTES_INTERRUPTED: u64 = 32 << 20;
 /// The same limit without an interrupt; it is higher because the reader threads idle at the end of each pass.
 const PASS_BYTES_MAX: u64 = 256 << 20;
 
-/// Pairs in the order of their arrival, each once.
-#[derive(Debug, Default)]
-struct Arrivals {
-    order: VecDeque<PairPath>,
-    queued: BTreeSet<PairPath>,
-}
-
-impl Arrivals {
-    /// Queues a pair after all others. One that is queued keeps its place.
-    fn push(&mut self, path: PairPath) {
-        if self.queued.insert(path.clone()) {
-            self.order.push_back(path);
-        }
-    }
-
-    /// Queues a pair before all others: it was taken and not read.
-    fn push_first(&mut self, path: PairPath) {
-        if !self.queued.insert(path.clone()) {
-            self.order.retain(|queued| *queued != path);
-        }
-        self.order.push_front(path);
-    }
-
-    fn pop(&mut self) -> Option<PairPath> {
-        let path = self.order.pop_front()?;
-        self.queued.remove(&path);
-        Some(path)
-    }
-}
-
 /// The pairs that are to be read.
 #[derive(Debug, Default)]
 pub(crate) struct WorkQueue {
     /// Pairs with a change hint; they are read first.
     hinted: Arrivals,
     /// Pairs found by a scan; they are read while no pair is hinted.
-    backlog: BTreeSet<PairPath>,
-    /// Whether the last pass left hinted pairs unread.
-    hinted_left: bool,
+    backlog: Circle,
+    /// Whether the next pass begins with a pair of the backlog.
+    backlog_is_due: bool,
     /// Time at which the unterminated line of a pair has been unchanged for long enough, monotonic milliseconds.
     settling: BTreeMap<PairPath, u64>,
     /// Moved day-files, source and destination. Their rows are released before the destination is read.
@@ -106,7 +77,7 @@ impl WorkQueue {
 
     /// Queues a pair after all hinted ones.
     pub(super) fn push_backlog(&mut self, path: PairPath) {
-        self.backlog.insert(path);
+        self.backlog.push(path);
     }
 
     /// Queues a pair after all hinted ones, to compare all that was read of it.
@@ -141,21 +112,21 @@ impl WorkQueue {
         for request in requests.iter().rev() {
             let path = request.path.clone();
             if request.hinted {
-                self.hinted_left = true;
+                self.backlog_is_due = true;
                 self.hinted.push_first(path);
             } else {
-                self.push_backlog(path);
+                self.backlog.push_first(path);
             }
         }
     }
 
     /// Returns the number of queued pairs.
     pub(super) fn len(&self) -> usize {
-        self.hinted.order.len() + self.backlog.len() + self.resets.len()
+        self.hinted.len() + self.backlog.len() + self.resets.len()
     }
 
     pub(super) fn contains(&self, path: &PairPath) -> bool {
-        let is_queued = self.hinted.queued.contains(path) || self.backlog.contains(path);
+        let is_queued = self.hinted.contains(path) || self.backlog.contains(path);
         is_queued || self.resets.contains_key(path)
     }
 
@@ -163,18 +134,17 @@ impl WorkQueue {
     pub(super) fn iter(&self) -> impl Iterator<Item = &PairPath> {
         let resets = self.resets.keys();
         self.hinted
-            .order
             .iter()
             .chain(resets)
             .chain(self.backlog.iter().rev())
     }
 
-    /// Takes the pairs of the next pass, hinted ones first. Where the last pass left some of these, a backlog pair is the
-    /// first. With one thread, backlog pairs are read one per pass, and in no other case together with hinted ones.
+    /// Takes the pairs of the next pass: a backlog pair if one is due, then hinted ones. With one thread, another backlog pair
+    /// is taken only where nothing else is.
     pub(super) fn begin_pass(&mut self, threads: usize, now_ms: u64) -> Vec<ReadRequest> {
         self.reset_pass();
         let mut requests = Vec::new();
-        if std::mem::take(&mut self.hinted_left) {
+        if std::mem::take(&mut self.backlog_is_due) {
             self.take_backlog(&mut requests, 1, now_ms);
         }
         while requests.len() < PASS_PAIRS_MAX
@@ -182,7 +152,6 @@ impl WorkQueue {
         {
             requests.push(self.request(path, true, now_ms));
         }
-        self.hinted_left = !self.hinted.order.is_empty();
         let pairs_max = match threads {
             1 if requests.is_empty() => 1,
             1 => 0,
@@ -190,6 +159,7 @@ impl WorkQueue {
         };
         self.follows_hints = requests.iter().any(|request| request.hinted);
         self.take_backlog(&mut requests, pairs_max, now_ms);
+        self.backlog_is_due = requests.iter().all(|request| request.hinted);
         requests
     }
 
@@ -213,10 +183,10 @@ impl WorkQueue {
     /// Takes pairs of the backlog that are neither taken yet nor hinted, until there are `pairs_max` requests.
     fn take_backlog(&mut self, requests: &mut Vec<ReadRequest>, pairs_max: usize, now_ms: u64) {
         while requests.len() < pairs_max
-            && let Some(path) = self.backlog.pop_first()
+            && let Some(path) = self.backlog.pop()
         {
             let is_taken = requests.iter().any(|request| request.path == path);
-            if !is_taken && !self.hinted.queued.contains(&path) {
+            if !is_taken && !self.hinted.contains(&path) {
                 requests.push(self.request(path, false, now_ms));
             }
         }
@@ -453,6 +423,43 @@ mod tests {
             quiet.iter().for_each(|&day| queue.push_backlog(path(day)));
             assert!(passes_until_taken(&mut queue, threads, &busy) < 300);
         }
+    }
+
+    /// Scans find the first pairs of the backlog again before each pass.
+    #[test]
+    fn pairs_that_scans_find_again_do_not_delay_the_others() {
+        for threads in [1, 2, 16] {
+            let mut queue = WorkQueue::default();
+            let mut waiting: BTreeSet<PairPath> = (0..300).map(path).collect();
+            let found: Vec<PairPath> = waiting.iter().take(270).cloned().collect();
+            waiting
+                .iter()
+                .for_each(|path| queue.push_backlog(path.clone()));
+            for _ in 0..300 {
+                found
+                    .iter()
+                    .for_each(|path| queue.push_backlog(path.clone()));
+                for request in queue.begin_pass(threads, 0) {
+                    waiting.remove(&request.path);
+                }
+            }
+            assert!(waiting.is_empty(), "{threads} threads: {waiting:?} starve");
+        }
+    }
+
+    /// With one thread, a change hint before each pass leaves every second pass to the backlog too.
+    #[test]
+    fn hints_before_each_pass_do_not_delay_the_backlog_of_one_thread() {
+        let mut queue = WorkQueue::default();
+        (0..10).for_each(|day| queue.push_backlog(path(day)));
+        let mut days = 0;
+        for _ in 0..20 {
+            queue.push(path(600));
+            let requests = queue.begin_pass(1, 0);
+            assert!(requests.iter().any(|request| request.hinted));
+            days += requests.iter().filter(|request| !request.hinted).count();
+        }
+        assert_eq!(days, 10);
     }
 
     #[test]

@@ -219,7 +219,7 @@ fn crash_after_a_move(seed: u64, call: u64) -> bool {
     true
 }
 
-/// Takes the first line out of a day-file in place, so that the lines behind it have other numbers than in their rows' ids.
+/// Takes the first line out of a day-file in place, so that the lines after it have other numbers than in their rows' ids.
 fn cut_first_line(disk: &SimDisk, path: &Path) {
     let bytes = disk.read(path).unwrap_or_default();
     if let Some(at) = bytes.iter().position(|byte| *byte == b'\n') {

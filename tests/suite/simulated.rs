@@ -1,9 +1,13 @@
 //! The whole daemon in a deterministic simulation: what a status promises, that everything is read in the end, and that
 //! the idle daemon is quiet, with any event lost or late, and any disk full or broken.
 
+use std::path::Path;
 use std::time::Duration;
 
-use crate::support::sim_daemon::{Profile, simulate, simulate_with};
+use crate::support::bench::ROOT;
+use crate::support::lake_gen::Stream;
+use crate::support::process::{evidence, scored};
+use crate::support::sim_daemon::{Profile, simulate, simulate_lake, simulate_with};
 use crate::support::tools::number_from;
 
 /// Simulations in the ordinary run; the variables select the number and the seed of the first one.
@@ -41,6 +45,33 @@ fn a_daemon_whose_scans_are_slow_is_ready() {
         // The test runner prints this only if the check fails.
         println!("seed {seed}");
         simulate_with(seed, slow);
+    }
+}
+
+/// Each turn of the loop ends with a scan that finds the unterminated line again.
+#[test]
+fn a_daemon_whose_slow_scans_find_an_unterminated_line_is_ready() {
+    let slow = |profile: &mut Profile| {
+        profile.actions = 0;
+        profile.call_ms = 40;
+        profile.limits.watches_max = 4;
+        profile.poll = Some(Duration::from_millis(200));
+    };
+    let mut day_files = Vec::new();
+    for day in 1..=4 {
+        let pair = format!("2026/01/{day:02}/a.jsonl");
+        for (stream, line) in [
+            (Stream::Evidence, evidence("run")),
+            (Stream::Scored, scored("run")),
+        ] {
+            let bytes = [line.as_bytes(), &line.as_bytes()[..20]].concat();
+            day_files.push((stream.path(Path::new(ROOT), &pair), bytes));
+        }
+    }
+    for seed in 0..4 {
+        // The test runner prints this only if the check fails.
+        println!("seed {seed}");
+        simulate_lake(seed, slow, day_files.clone());
     }
 }
 

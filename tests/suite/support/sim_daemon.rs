@@ -13,6 +13,7 @@ mod profile;
 mod silence;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use distilld::daemon::requests::Snapshot;
@@ -77,7 +78,22 @@ pub fn simulate(seed: u64) -> Trace {
 /// # Panics
 /// If the daemon broke a promise.
 pub fn simulate_with(seed: u64, adjust: impl FnOnce(&mut Profile)) -> Trace {
+    simulate_lake(seed, adjust, Vec::new())
+}
+
+/// Runs the simulation of a seed in a changed environment, where these day-files are written first.
+///
+/// # Panics
+/// If the daemon broke a promise.
+pub fn simulate_lake(
+    seed: u64,
+    adjust: impl FnOnce(&mut Profile),
+    day_files: Vec<(PathBuf, Vec<u8>)>,
+) -> Trace {
     let mut simulation = Simulation::new(seed, adjust);
+    for (path, bytes) in day_files {
+        simulation.outside().queue_day_file(path, bytes);
+    }
     let log = simulation.log.clone();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::INFO)

@@ -263,6 +263,12 @@ impl Outside {
         Path::new(base).join(*pick(&mut self.rng, &PAIRS))
     }
 
+    /// Queues a day-file with this content.
+    pub fn queue_day_file(&mut self, file: PathBuf, bytes: Vec<u8>) {
+        self.make_dirs(&file);
+        self.steps.push_back(Step::Append(file, bytes));
+    }
+
     /// Queues the directories above a file that are missing.
     fn make_dirs(&mut self, file: &Path) {
         let above: Vec<_> = parent(file).ancestors().collect();
