@@ -1177,7 +1177,22 @@ fn a_run_with_a_very_long_id_is_explained_and_not_listed() {
     };
     bench.once();
     check();
-    let daemon = bench.start_caught_up();
+    let mut daemon = bench.start_caught_up();
     check();
+    for id in &ids {
+        bench.append(Stream::Evidence, A, evidence(id));
+        bench.wait_run(&mut daemon, id);
+        bench.append(Stream::Scored, A, scored_as(id, "rejected"));
+    }
+    bench.wait_for(&mut daemon, "all rows are retracted", || {
+        bench.status()["retractions"]["rows"] == ids.len()
+    });
+    let listed = bench.ask(&["explain", "--retracted", "--json"]);
+    let rows = listed["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), ids.len());
+    assert!(rows.iter().all(|row| row["run_id"].is_null()), "{rows:?}");
+    let text = bench.run(&mut bench.command(&["explain", "--retracted"]));
+    let long = "(longer than 4 KiB)";
+    assert_eq!(text.stdout.matches(long).count(), ids.len(), "{text:?}");
     bench.stop(daemon);
 }

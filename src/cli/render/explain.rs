@@ -169,7 +169,10 @@ fn cells(row: &RetractedRow) -> [String; 7] {
         |number: Option<u64>| number.map_or_else(|| "?".to_owned(), |number| number.to_string());
     let retraction = &row.retraction;
     [
-        format!("{:?}", row.run_id),
+        match &row.run_id {
+            Some(run_id) => format!("{run_id:?}"),
+            None => "(longer than 4 KiB)".to_owned(),
+        },
         retraction.cause.replace('_', " "),
         retraction.day_file.escape_debug().to_string(),
         number(retraction.line_offset),

@@ -165,8 +165,10 @@ function explainRow(row) {
       ["when", moment(row.at)],
       ["row", `${bytes(row.row.len_bytes)} at byte ${count(row.row.offset)} of the export`],
     ]),
-    advice("The row stays in the export, and distilld rows leaves it out. On the host:", command(status, ["explain"], [row.run_id])),
-    ...(isOrder ? [advice("The end of the order, as the user of the daemon:", command(status, ["retract"], [row.run_id], ["--revoke"]))] : []),
+    row.run_id === null
+      ? advice("The row stays in the export, and distilld rows leaves it out. Its run id is longer than 4 KiB.")
+      : advice("The row stays in the export, and distilld rows leaves it out. On the host:", command(status, ["explain"], [row.run_id])),
+    ...(isOrder && row.run_id !== null ? [advice("The end of the order, as the user of the daemon:", command(status, ["retract"], [row.run_id], ["--revoke"]))] : []),
   ];
 }
 
@@ -176,7 +178,7 @@ function retracted() {
   say(byId("retracted-why"), rows || orders ? `${count(rows)} ${rows === 1 ? "row is" : "rows are"} out of the effective set.${standing}` : "None.");
   onDemand("retracted", rows, `Show ${rows > LISTED ? `the newest ${LISTED} of ${count(rows)}` : count(rows)} retracted ${rows === 1 ? "row" : "rows"}`, async (box) => {
     const page = await request("/retracted.json");
-    list(box, page.retracted, (row) => `${row.row.offset}`, (row) => [row.run_id, row.cause.replaceAll("_", " "), moment(row.at)], explainRow);
+    list(box, page.retracted, (row) => `${row.row.offset}`, (row) => [row.run_id ?? "(longer than 4 KiB)", row.cause.replaceAll("_", " "), moment(row.at)], explainRow);
     return page.more ? advice("All of them, on the host:", command(status, ["explain"], [], ["--retracted"])) : null;
   });
 }

@@ -10,6 +10,7 @@ use crate::platform::storage::Storage;
 use crate::query::explain::RowRange;
 use crate::query::ledger::{LedgerReadError, read_ledger};
 use crate::query::retract::StandingOrder;
+use crate::query::status::RUN_ID_SHOWN_MAX;
 use crate::record::ledger::{LedgerLine, Op, RowSpan};
 
 /// Some rows that are out of the effective set. Keys are only ever added.
@@ -28,8 +29,8 @@ pub struct RetractedRows {
 pub struct RetractedRow {
     /// The row.
     pub row: RowRange,
-    /// Its run.
-    pub run_id: String,
+    /// Its run; `None` for an id over [`RUN_ID_SHOWN_MAX`], so that a page of long ids takes no memory. The row has it.
+    pub run_id: Option<String>,
     /// Why it is out.
     #[serde(flatten)]
     pub retraction: Retraction,
@@ -113,7 +114,9 @@ pub fn retracted_rows(
         }
         result.rows.push(RetractedRow {
             row: range_of(row),
-            run_id: event.source_run_id.clone(),
+            run_id: Some(&event.source_run_id)
+                .filter(|run_id| run_id.len() <= RUN_ID_SHOWN_MAX)
+                .cloned(),
             retraction: Retraction::of_event(event),
         });
     })?;
