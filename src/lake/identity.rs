@@ -65,7 +65,8 @@ pub struct StatFingerprint {
     pub changed_ns: i128,
 }
 
-/// The identity of a source. All fields must match before reading continues at the offset. The hashes detect accidents;
+/// The identity of a source. All fields must match before reading continues at the offset; in place of the device, samples of
+/// what was read may match. The hashes detect accidents;
 /// who can write the day-file can rewrite it unnoticed, which concerns its own rows alone and is a difference in `verify`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceIdentity {
@@ -81,6 +82,18 @@ pub struct SourceIdentity {
     pub tail_len_bytes: u32,
     /// xxh3-64 of the `tail_len_bytes` bytes before the offset.
     pub tail_hash: u64,
+}
+
+/// The bit that marks the device number of a deleted source, whose other bits are inverted too. No kernel uses it, so that
+/// a new day-file at the path never matches. The inode is kept, by which the file is found if it was moved.
+const GONE_BIT: u64 = 1 << 63;
+
+impl SourceIdentity {
+    /// Returns whether the source was deleted after it was read.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.device & GONE_BIT != 0
+    }
 }
 
 /// The read position of one day-file.

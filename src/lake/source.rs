@@ -49,10 +49,8 @@ impl Source {
             Ok(file) => {
                 let stat = file.stat()?;
                 if stat.len_bytes >= OFFSET_MAX {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidInput,
-                        "longer than 1 TiB",
-                    ));
+                    let kind = io::ErrorKind::InvalidInput;
+                    return Err(io::Error::new(kind, "longer than 1 TiB"));
                 }
                 Ok(Some(Self { file, stat }))
             }
@@ -87,7 +85,7 @@ impl Source {
         let Some(identity) = state.identity else {
             return Ok(None);
         };
-        if (identity.device, identity.inode) != (self.stat.device, self.stat.inode) {
+        if identity.inode != self.stat.inode || identity.is_gone() {
             return Ok(Some(SourceChange::Replaced));
         }
         if self.stat.len_bytes < state.offset {
@@ -108,6 +106,10 @@ impl Source {
         let was_unterminated = state.overlong_from.is_none() && tail.last() != Some(&b'\n');
         if was_unterminated && self.continues_after(state.offset)? {
             return Ok(Some(SourceChange::Extended));
+        }
+        // Many file systems get another number of their device with each boot.
+        if identity.device != self.stat.device && !self.has_samples(state)? {
+            return Ok(Some(SourceChange::Replaced));
         }
         Ok(None)
     }

@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 
 use distilld::lake::path::PairPath;
-use prometheus_client::encoding::text::encode;
 
 use crate::support::bench::{Bench, EXPORT, ROOT};
 use crate::support::lake_gen::Stream;
@@ -38,21 +37,6 @@ fn rows(bench: &Bench) -> usize {
     bench.seen.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// Returns the number of times that a day-file was read again from its start.
-fn rereads(bench: &Bench) -> u64 {
-    let mut text = String::new();
-    encode(
-        &mut text,
-        bench.engine.as_ref().unwrap().metrics().registry(),
-    )
-    .unwrap();
-    let line = text
-        .lines()
-        .find(|line| line.contains("sources_reset_total "));
-    let (_, value) = line.unwrap().rsplit_once(' ').unwrap();
-    value.parse().unwrap()
-}
-
 fn torn(line: &str) -> &[u8] {
     line.trim_end().as_bytes()
 }
@@ -76,7 +60,7 @@ fn a_line_accepted_without_newline_and_then_continued_is_read_again() {
 
     let naive = naive_batch(&read_pairs(&bench.disk, Path::new(ROOT)).unwrap(), false);
     assert_eq!((naive.counts.malformed, naive.rows.len()), (1, 1));
-    assert_eq!(rereads(&bench), 1);
+    assert_eq!(bench.rereads(), 1);
     assert_eq!(bench.count_fault(&naive.counts), None);
     let export = bench.disk.read(EXPORT).unwrap();
     let new_rows = export.strip_prefix(first.as_slice()).unwrap();
@@ -92,7 +76,7 @@ fn a_newline_and_white_space_after_an_accepted_line_have_no_effect() {
         bench.quiet().unwrap();
         bench.disk.append_durable(&path, suffix.as_bytes());
         read_after_event(&mut bench);
-        assert_eq!(rereads(&bench), 0, "{suffix:?}");
+        assert_eq!(bench.rereads(), 0, "{suffix:?}");
         let end = if suffix.ends_with('\n') { "" } else { "\n" };
         bench
             .disk

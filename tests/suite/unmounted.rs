@@ -87,6 +87,37 @@ fn deleted_day_files_are_no_missing_disk_after_a_boot() {
     }
 }
 
+/// Returns the number of day-files that a process reads again from their start.
+fn reads_again(disk: &SimDisk) -> u64 {
+    let mut bench = Bench::new(disk.clone());
+    bench.open().unwrap();
+    bench.scan().unwrap();
+    bench.quiet().unwrap();
+    bench.rereads()
+}
+
+#[test]
+fn another_number_of_the_device_alone_is_no_reason_to_read_again() {
+    let disk = lake();
+    assert_eq!(reads_again(&disk), 0);
+    for boot in 7..9 {
+        disk.set_device("/", boot);
+        append(&disk, YEARS[0], &format!("after boot {boot}"));
+        assert_eq!(reads_again(&disk), 0);
+    }
+    // Another file with the same inode on another device, which differs only in the middle.
+    for n in 0..100 {
+        append(&disk, YEARS[1], &format!("run {n}"));
+    }
+    assert_eq!(reads_again(&disk), 0);
+    let scored = path(Stream::Scored, &pair(YEARS[1]));
+    let text = String::from_utf8(disk.read(&scored).unwrap()).unwrap();
+    disk.overwrite(&scored, text.find("run 50").unwrap() as u64, b"RUN 50");
+    append(&disk, YEARS[1], "after the last boot");
+    disk.set_device("/", 9);
+    assert_eq!(reads_again(&disk), 1);
+}
+
 #[test]
 fn a_year_that_is_not_mounted_is_incomplete_before_and_after_a_boot() {
     for year in YEARS {

@@ -8,10 +8,6 @@ use crate::lake::chunk::Chunk;
 use crate::lake::identity::{SourceState, StatFingerprint};
 use crate::lake::source::Source;
 
-/// The bit that marks the device number of a deleted source, whose other bits are inverted too. No kernel uses it, so that
-/// a new day-file at the path never matches. The inode is kept, by which the file is found if it was moved.
-const GONE_BIT: u64 = 1 << 63;
-
 /// The device of a deleted source that is known to be deleted and not hidden. States of earlier versions have it for all
 /// deleted sources.
 const NO_DEVICE: u64 = 0;
@@ -25,9 +21,7 @@ const COARSE_TICK_NS: u128 = 2_100_000_000;
 /// Returns whether a source was read and then deleted.
 #[must_use]
 pub fn is_gone(state: &SourceState) -> bool {
-    state
-        .identity
-        .is_some_and(|identity| identity.device & GONE_BIT != 0)
+    state.identity.is_some_and(|identity| identity.is_gone())
 }
 
 /// Returns the device that held a source when it was last read; `None` if it was never read.
@@ -43,7 +37,7 @@ pub fn forget_device(state: &mut SourceState) {
     if let Some(identity) = state
         .identity
         .as_mut()
-        .filter(|identity| identity.device & GONE_BIT != 0)
+        .filter(|identity| identity.is_gone())
     {
         identity.device = !NO_DEVICE;
     }
