@@ -371,8 +371,8 @@ impl Engine {
         path: &PairPath,
         stream: Stream,
     ) -> Result<bool, EngineError> {
-        // The state does not know a day-file that holds nothing but an unterminated line.
-        if self.books.partial_lines.is_in(path, stream) {
+        // The state does not know a day-file that holds nothing but an unterminated line, or could not be read.
+        if self.books.partial_lines.is_in(path, stream) || self.pairs.is_unreadable(path, stream) {
             return Ok(true);
         }
         let checkpoint = self.known_checkpoint(path)?;

@@ -389,6 +389,28 @@ fn a_link_that_leads_to_no_file_is_input_that_is_not_read() {
     assert_eq!(bench.ask(&["verify"])["complete"], true);
 }
 
+/// Its own removal causes a hint, that of its day does not.
+#[test]
+fn what_cannot_be_read_is_no_fault_any_more_after_its_day_was_moved_away() {
+    for stream in Stream::BOTH {
+        let bench = Bench::new();
+        bench.append_run("2026/01/02/z.jsonl", "other");
+        let day = bench.path(stream, "2026/01/01");
+        fs::create_dir_all(day.join("dir.jsonl")).unwrap();
+        symlink("/nowhere", day.join("dangling.jsonl")).unwrap();
+        let (mut daemon, _) = start_scanning(&bench);
+        bench.wait_for(&mut daemon, "they are named", || {
+            bench.status()["day_files_skipped"] == 2
+        });
+        fs::rename(&day, bench.root().join("away")).unwrap();
+        bench.wait_for(&mut daemon, "it is fresh", || {
+            let status = bench.status();
+            status["health"]["verdict"] == "fresh" && status["day_files_skipped"] == 0
+        });
+        bench.stop(daemon);
+    }
+}
+
 #[test]
 fn a_fifo_that_becomes_a_day_file_is_read() {
     let bench = Bench::new();
