@@ -65,6 +65,8 @@ impl Program {
             .args(args)
             // No variable of the calling shell may configure it.
             .env_clear()
+            // As the units set it.
+            .env("MALLOC_ARENA_MAX", "1")
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
