@@ -75,25 +75,81 @@ impl Engine {
         Ok(known.is_some_and(|known| is_moved(storage, root, from, &known, to)))
     }
 
-    /// Returns the pairs whose scored day-file is at another path now, to be reset.
+    /// Returns the pairs whose scored day-file is at another path now, to be reset: those that reads found, and those whose
+    /// day-files are where another one was. `rewritten` are the pairs of which reads found another day-file than before, in
+    /// either stream: days that were exchanged are found by that alone.
     pub(super) fn moved_pairs(
         &mut self,
         relocations: &BTreeSet<(PairPath, PairPath)>,
+        rewritten: Vec<PairPath>,
     ) -> Result<BTreeMap<PairPath, ResetRequest>, EngineError> {
         let mut moved = BTreeMap::new();
+        let mut taken = rewritten;
         for (from, to) in relocations {
             // It may have been moved back since.
             if !moved.contains_key(from) && self.has_moved(from, to)? {
-                self.books.partial_lines.forget(from);
-                let request = ResetRequest {
-                    changes: BTreeMap::from([(Stream::Scored, SourceChange::Moved)]),
-                    heir: Some(self.pairs.keep_id(to)?),
-                };
-                moved.insert(from.clone(), request);
+                moved.insert(from.clone(), self.move_request(to)?);
+                taken.push(from.clone());
             }
+        }
+        while let Some(to) = taken.pop() {
+            if let Some(from) = self.origin_of(&to)?
+                && !moved.contains_key(&from)
+            {
+                moved.insert(from.clone(), self.move_request(&to)?);
+                taken.push(from);
+            }
+        }
+        for from in moved.keys() {
+            self.books.partial_lines.forget(from);
         }
         Ok(moved)
     }
+
+    /// Returns the pair whose scored day-file is at `to` now.
+    fn origin_of(&mut self, to: &PairPath) -> Result<Option<PairPath>, EngineError> {
+        let stat = stat_day_file(&*self.ctx.storage, &self.ctx.root, Stream::Scored, to);
+        let Ok(stat) = stat else {
+            return Ok(None);
+        };
+        for from in self.pairs.paths_with_inode(stat.inode)? {
+            if self.has_moved(&from, to)? {
+                return Ok(Some(from));
+            }
+        }
+        Ok(None)
+    }
+
+    fn move_request(&mut self, to: &PairPath) -> Result<ResetRequest, EngineError> {
+        Ok(ResetRequest {
+            changes: BTreeMap::from([(Stream::Scored, SourceChange::Moved)]),
+            heir: Some((to.clone(), self.pairs.keep_id(to)?)),
+        })
+    }
+}
+
+/// Returns the requests in groups, each of which is one transaction. A pair comes after the one to which its day-file was
+/// moved, and a circle is one group: otherwise the rows that one transaction releases for a pair would be met by the next
+/// one as rows that this pair leaves.
+pub(super) fn in_order(
+    requests: &BTreeMap<PairPath, ResetRequest>,
+) -> Vec<Vec<(&PairPath, &ResetRequest)>> {
+    let mut groups = Vec::new();
+    let mut done = BTreeSet::new();
+    for first in requests.keys() {
+        let mut way = Vec::new();
+        let mut next = Some(first);
+        while let Some((path, request)) = next.and_then(|path| requests.get_key_value(path))
+            && done.insert(path)
+        {
+            way.push((path, request));
+            next = request.heir.as_ref().map(|(to, _)| to);
+        }
+        let circle = next.and_then(|next| way.iter().position(|(path, _)| *path == next));
+        groups.extend(circle.map(|at| way.split_off(at)));
+        groups.extend(way.into_iter().rev().map(|request| vec![request]));
+    }
+    groups
 }
 
 /// Returns the inode of a pair's scored day-file if it was read for the first time between the two checkpoints.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::relocate::scope_of_claims;
+use crate::engine::relocate::{in_order, scope_of_claims};
 use crate::engine::{Engine, EngineError};
 use crate::lake::identity::SourceChange;
 use crate::lake::path::{PairPath, Stream};
@@ -15,7 +15,8 @@ use crate::record::keys::RowKey;
 use crate::store::state::error::StateError;
 use crate::store::state::{PairReset, Reset};
 
-/// Released rows from which no further pair is reset in the same transaction, 24 bytes each.
+/// Released rows from which no further pair is reset in the same transaction, 24 bytes each. Pairs whose day-files were
+/// moved in a circle are reset together all the same.
 const CLAIMS_AT_ONCE: usize = 256 << 10;
 
 /// The sources of a pair that are read again from their start, and why.
@@ -23,7 +24,7 @@ const CLAIMS_AT_ONCE: usize = 256 << 10;
 pub(super) struct ResetRequest {
     pub(super) changes: BTreeMap<Stream, SourceChange>,
     /// The pair to which the scored day-file was moved.
-    pub(super) heir: Option<PairId>,
+    pub(super) heir: Option<(PairPath, PairId)>,
 }
 
 impl Engine {
@@ -53,7 +54,8 @@ impl Engine {
     pub(super) fn release_rows(&mut self) -> Result<(), EngineError> {
         let relocations = self.queue.relocations();
         let rewritten = self.queue.due_resets();
-        let mut moved = self.moved_pairs(&relocations)?;
+        let paths = rewritten.keys().cloned().collect();
+        let mut moved = self.moved_pairs(&relocations, paths)?;
         let mut others = BTreeMap::<PairPath, ResetRequest>::new();
         for (path, pair) in &rewritten {
             let Some(known) = self.known_checkpoint(path)? else {
@@ -71,7 +73,9 @@ impl Engine {
         }
         let claimable = self.pairs.claimable();
         self.reset_pairs(&moved)?;
-        if let Some((from, to)) = relocations.first().filter(|_| !moved.is_empty()) {
+        let first = moved.first_key_value();
+        let first = first.map(|(from, request)| (from, &request.heir));
+        if let Some((from, Some((to, _)))) = first {
             let day_files = moved.len();
             let rows = self.pairs.claimable().saturating_sub(claimable);
             tracing::info!(
@@ -98,23 +102,25 @@ impl Engine {
         }
         self.checkpoint()?;
         let has_unclaimed = self.pairs.claimable() > 0;
-        let mut requests = requests.iter().peekable();
-        while requests.peek().is_some() {
+        let mut groups = in_order(requests).into_iter().peekable();
+        while groups.peek().is_some() {
             let mut header = self.with_accounts(self.commits.state.header().clone());
             let mut resets = Vec::new();
             let mut done = Vec::new();
             let mut released = 0;
             while released < CLAIMS_AT_ONCE
-                && let Some((path, request)) = requests.next()
+                && let Some(group) = groups.next()
             {
-                let before = self.pairs.slot(path)?.pair.checkpoint.clone();
-                let reset = self.reset_of(path, request, has_unclaimed)?;
-                header.account.replace(&before, &reset.checkpoint);
-                let claims = reset.sources.iter().map(Reset::released).sum::<usize>();
-                header.claimable += claims as u64;
-                released += claims;
-                resets.push(reset);
-                done.push((path, request, before));
+                for (path, request) in group {
+                    let before = self.pairs.slot(path)?.pair.checkpoint.clone();
+                    let reset = self.reset_of(path, request, has_unclaimed)?;
+                    header.account.replace(&before, &reset.checkpoint);
+                    let claims = reset.sources.iter().map(Reset::released).sum::<usize>();
+                    header.claimable += claims as u64;
+                    released += claims;
+                    resets.push(reset);
+                    done.push((path, request, before));
+                }
             }
             self.commits.reset_pairs(header, &resets)?;
             let header = self.commits.state.header();
@@ -130,7 +136,7 @@ impl Engine {
     }
 
     /// Returns what the state has to change for a pair that is reset. `has_unclaimed` is whether any row was claimable before
-    /// this pass; no row that this pass releases is for a pair whose day-file was moved away.
+    /// this pass; the others are given to their heirs as they are released.
     fn reset_of(
         &mut self,
         path: &PairPath,
@@ -139,6 +145,7 @@ impl Engine {
     ) -> Result<PairReset, EngineError> {
         let pair = &self.pairs.slot(path)?.pair;
         let (id, mut checkpoint) = (pair.id, pair.checkpoint.clone());
+        let heir = request.heir.as_ref().map(|(_, heir)| *heir);
         let mut sources = Vec::new();
         for (stream, why) in &request.changes {
             sources.push(match stream {
@@ -146,10 +153,10 @@ impl Engine {
                     checkpoint.scored = Default::default();
                     checkpoint.counts = Default::default();
                     checkpoint.waiting_since_s = 0;
-                    let scope = scope_of_claims(*why, id, request.heir);
+                    let scope = scope_of_claims(*why, id, heir);
                     Reset::Scored {
                         released: self.claims_of(id, scope)?,
-                        heir: request.heir.filter(|_| has_unclaimed),
+                        heir: heir.filter(|_| has_unclaimed),
                     }
                 }
                 Stream::Evidence => {

@@ -306,6 +306,109 @@ fn a_shortened_day_file_keeps_its_rows_wherever_it_is_moved() {
     }
 }
 
+/// Takes the first lines out of some day-files, and lets the daemon read them.
+fn shorten_some(rng: &mut Rng, bench: &mut Bench) {
+    for name in NAMES {
+        for day in (1..=DAYS).filter(|_| rng.bool()) {
+            cut_first_line(&bench.disk, &place(Stream::Scored, name, day));
+        }
+    }
+    touch_all(bench);
+    bench.quiet().unwrap();
+}
+
+#[test]
+fn shortened_day_files_that_exchange_their_days_keep_their_rows() {
+    for seed in 0..CASES {
+        let (mut rng, mut n) = (Rng::with_seed(seed), 0);
+        let mut bench = lake(&mut rng, &mut n);
+        for round in 0..3 {
+            shorten_some(&mut rng, &mut bench);
+            let moves = random_moves(&mut rng);
+            carry_out(&mut bench, &moves, |_| {});
+            match rng.u8(..3) {
+                0 => drop(bench.open().unwrap()),
+                1 => bench.scan().unwrap(),
+                _ => touch_all(&mut bench),
+            }
+            bench.quiet().unwrap();
+            let what = format!("seed {seed}, round {round}, {moves:?}");
+            assert_eq!(run_with_two_rows(&bench), None, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_any_call_after_shortened_day_files_exchange_their_days_duplicates_no_row() {
+    for seed in 0..3 {
+        let mut call = 0;
+        while crash_after_an_exchange(seed, call) {
+            call += 1;
+        }
+        assert!(call > 30, "seed {seed}: only {call} calls");
+    }
+}
+
+/// Crashes at the `call`-th call after shortened day-files were moved. Returns false if the work was complete before it.
+fn crash_after_an_exchange(seed: u64, call: u64) -> bool {
+    let (mut rng, mut n) = (Rng::with_seed(seed), 0);
+    let mut bench = lake(&mut rng, &mut n);
+    shorten_some(&mut rng, &mut bench);
+    carry_out(&mut bench, &random_moves(&mut rng), |_| {});
+    touch_all(&mut bench);
+    bench.disk.crash_at(call);
+    _ = bench.quiet();
+    if !bench.disk.is_dead() {
+        assert_eq!(run_with_two_rows(&bench), None, "seed {seed}");
+        return false;
+    }
+    for fate in Fate::ALL {
+        let mut found = Bench::new(bench.disk.power_cut(seed ^ call, fate));
+        found.open().unwrap();
+        touch_all(&mut found);
+        found.quiet().unwrap();
+        let doubled = run_with_two_rows(&found);
+        assert_eq!(doubled, None, "seed {seed}, crash at call {call}, {fate:?}");
+    }
+    true
+}
+
+#[test]
+fn a_plan_of_shortened_days_that_were_exchanged_claims_their_rows() {
+    let bench = ProcessBench::new();
+    for day in 1..=3 {
+        let day_file = pair("a.jsonl", day);
+        for n in 0..3 {
+            bench.append_run(&day_file, &format!("{n} of day {day}"));
+        }
+    }
+    bench.once();
+    let rows = bench.export_bytes();
+    let place = |stream: Stream, day: u32| bench.path(stream, &pair("a.jsonl", day));
+    for day in 1..=2 {
+        let lines = [1, 2].map(|n| scored(&format!("{n} of day {day}")));
+        std::fs::write(place(Stream::Scored, day), lines.concat()).unwrap();
+    }
+    bench.once();
+    for stream in Stream::BOTH {
+        let aside = bench.sibling("aside");
+        std::fs::rename(place(stream, 1), &aside).unwrap();
+        std::fs::rename(place(stream, 2), place(stream, 1)).unwrap();
+        std::fs::rename(place(stream, 3), place(stream, 2)).unwrap();
+        std::fs::rename(&aside, place(stream, 3)).unwrap();
+    }
+    let planned = bench.ask(&["plan", "--json"]);
+    let total = &planned["total"];
+    assert_eq!(
+        (&total["rows"], &total["claimed"], &total["lines"]),
+        (&0.into(), &7.into(), &0.into()),
+        "{planned}"
+    );
+    bench.once();
+    assert!(bench.export_bytes() == rows);
+    bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+}
+
 #[test]
 fn a_crash_while_a_shortened_day_file_is_moved_back_duplicates_no_row() {
     let mut call = 0;

@@ -3,6 +3,7 @@
 
 mod delta;
 mod ledger;
+mod relocate;
 pub(crate) mod reset;
 
 use std::cell::OnceCell;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Exclude;
 use crate::engine::read::{PairMemory, PairRead, ReadContext, read_pair};
-use crate::engine::relocate::{first_inode, is_moved};
+use crate::engine::relocate::first_inode;
 use crate::lake::chunk::LineLimits;
 use crate::lake::identity::{SourceChange, seen};
 use crate::lake::path::{PairPath, Stream};
@@ -24,7 +25,7 @@ use crate::pair::accounting::{CLASSES_MAX, OTHER, class_of};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{PairId, UnclaimedRow};
 use crate::pair::verdict::LineTotals;
-use crate::pair::{ActivePair, JoinOutcome, Overlay};
+use crate::pair::{ActivePair, Overlay};
 use crate::platform::buffer_pool::Buffers;
 use crate::platform::storage::Storage;
 use crate::record::kept_stamps::KeptStamps;
@@ -171,7 +172,7 @@ impl Planner<'_> {
         self.plan.pairs += 1;
         let state = self.context.state;
         let mut pair = self.pair(path)?.unwrap_or_else(|| new_pair(path));
-        let before = pair.checkpoint.line_totals();
+        let mut before = pair.checkpoint.line_totals();
         let mut made = Delta::default();
         let mut memory = PairMemory::default();
         let mut settled = false;
@@ -186,9 +187,19 @@ impl Planner<'_> {
                 if rewrites > REWRITES_MAX {
                     break;
                 }
+                if !self.left.contains_key(path) {
+                    self.release_moved_rows(path)?;
+                    if let Some(left) = self.left.get(path) {
+                        pair = left.clone();
+                        before = pair.checkpoint.line_totals();
+                    }
+                }
                 for (stream, why) in read.rewritten {
-                    name(&mut self.plan.read_again, path, stream, why.code());
-                    pair = self.reset(pair, stream, why, None)?;
+                    // Otherwise it was reset as one that was moved.
+                    if pair.checkpoint.source(stream).identity.is_some() {
+                        name(&mut self.plan.read_again, path, stream, why.code());
+                        pair = self.reset(pair, stream, why, None)?;
+                    }
                 }
                 memory = PairMemory::default();
                 continue;
@@ -196,7 +207,8 @@ impl Planner<'_> {
             let Some(mut outcome) = read.outcome else {
                 break;
             };
-            if self.release_relocated_rows(path, &pair, &outcome)? {
+            let is_first_read = first_inode(&pair.checkpoint, &outcome.checkpoint).is_some();
+            if is_first_read && self.release_moved_rows(path)? {
                 continue;
             }
             let moved = read.more || outcome.checkpoint != pair.checkpoint;
@@ -245,78 +257,6 @@ impl Planner<'_> {
         let (pair, released) = reset::reset(self.context, pair, stream, why, heir)?;
         self.released.extend(released);
         Ok(pair)
-    }
-
-    /// Releases the rows of a day-file that was moved here, and returns whether there were any, so that the pair is
-    /// read again.
-    fn release_relocated_rows(
-        &mut self,
-        path: &PairPath,
-        pair: &ActivePair,
-        outcome: &JoinOutcome,
-    ) -> Result<bool, StateError> {
-        let PlanContext {
-            storage,
-            root,
-            state,
-            ..
-        } = *self.context;
-        let Some(inode) = first_inode(&pair.checkpoint, &outcome.checkpoint) else {
-            return Ok(false);
-        };
-        for (from, known) in state.pairs_with_inode(inode)? {
-            if self.left.contains_key(&from)
-                || !is_moved(storage, root, &from, &known.checkpoint, path)
-            {
-                continue;
-            }
-            name(
-                &mut self.plan.read_again,
-                &from,
-                Stream::Scored,
-                SourceChange::Moved.code(),
-            );
-            self.bequeath_claims(known.id, pair.id)?;
-            let left = self.reset(
-                (*known).clone(),
-                Stream::Scored,
-                SourceChange::Moved,
-                Some(pair.id),
-            )?;
-            let before = known.checkpoint.line_totals();
-            self.sum_up(&left.checkpoint, &before, &Delta::default());
-            self.left.insert(from, left);
-            return Ok(true);
-        }
-        Ok(false)
-    }
-
-    /// Gives the rows that lines of pair `from` may claim to pair `heir`, to which its day-file was moved.
-    fn bequeath_claims(&mut self, from: PairId, heir: PairId) -> Result<(), StateError> {
-        if self.unclaimed.get().is_none() {
-            let mut of_pairs = BTreeMap::<PairId, Vec<UnclaimedRow>>::new();
-            for row in self.context.state.view.unclaimed_rows()? {
-                if row.scope != PairId::ANY && !self.claimed.contains(&row) {
-                    of_pairs.entry(row.scope).or_default().push(row);
-                }
-            }
-            _ = self.unclaimed.set(of_pairs);
-        }
-        for row in self
-            .unclaimed
-            .get()
-            .and_then(|rows| rows.get(&from))
-            .into_iter()
-            .flatten()
-        {
-            if self.claimed.insert(*row) {
-                self.released.insert(UnclaimedRow {
-                    scope: heir,
-                    ..*row
-                });
-            }
-        }
-        Ok(())
     }
 
     fn read(

@@ -197,8 +197,8 @@ pub(super) fn insert_claimable(
 
 /// Gives the claimable rows of pairs whose day-file was moved to the pairs that have it now. A line of such a row may be in
 /// that day-file and have no verdict yet, because its evidence is missing; it would write the row again if it had to
-/// compare it, since the line number in the row's id may have changed since. No heir was moved itself, so that a row that
-/// was given is not met as one to give.
+/// compare it, since the line number in the row's id may have changed since. An heir may have been moved itself: a row that
+/// was given is not met as one to give, because no part of the table that is read at once ends between rows of one key.
 pub(super) fn bequeath_claims(
     transaction: &WriteTransaction,
     pairs: &[PairReset],
@@ -216,11 +216,12 @@ pub(super) fn bequeath_claims(
     let mut table = transaction.open_table(CLAIMABLE)?;
     let mut from = Some(([0; 12], 0, 0));
     while let Some((row, scope, row_offset)) = from.take() {
-        let mut rows = Vec::new();
+        let mut rows = Vec::<([u8; 12], u32, u64, u32)>::new();
         for found in table.range((&row, scope, row_offset)..)? {
             let (key, _) = found?;
             let (row, scope, row_offset) = key.value();
-            if rows.len() == CLAIMS_AT_ONCE {
+            let is_next_key = rows.last().is_some_and(|(last, ..)| last != row);
+            if rows.len() >= CLAIMS_AT_ONCE && is_next_key {
                 from = Some((*row, scope, row_offset));
                 break;
             }
