@@ -22,6 +22,8 @@ READ_BYTES = 256 << 10
 # A writer appends the ledger first and the rows right afterwards.
 PATIENCE_SECONDS = 2.0
 OPEN_ATTEMPTS = 5
+# Where the name of an export that a rebuild replaced goes on after that of the export.
+KEPT = ".before-rebuild"
 
 BEGIN_AGAIN = "discard the rows that were taken, remove the resume file, and begin with the first row"
 OTHER_COPY = "restore both files from a copy that has it; `distilld cite` names the version that is there"
@@ -77,7 +79,10 @@ class Dataset:
     def _open(self):
         # The export first, so that the ledger is not older.
         self._export = _open(self.path, f"there is no export at {self.path}", "name the export of a root")
-        self.ledger = Ledger(os.path.join(os.path.dirname(os.path.realpath(self.path)), "sft_retractions.jsonl"))
+        directory, name = os.path.split(os.path.realpath(self.path))
+        # The ledger of an export that a rebuild replaced was replaced with it, and has the end of its name.
+        kept = name[name.index(KEPT) :] if KEPT in name else ""
+        self.ledger = Ledger(os.path.join(directory, f"sft_retractions.jsonl{kept}"))
         # A daemon that starts creates the ledger right after the export, and before the first row.
         give_up = time.monotonic() + PATIENCE_SECONDS
         while not os.path.exists(self.ledger.path) and not self._rows_len() and time.monotonic() < give_up:

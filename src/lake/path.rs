@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -13,6 +13,9 @@ pub const EXPORT_PATH: &str = "data/distilled/sft/sft_export.jsonl";
 
 /// Name of the ledger of retractions, next to its export.
 pub const LEDGER_NAME: &str = "sft_retractions.jsonl";
+
+/// Appended to the names of an export and a ledger that a rebuild replaced, before their number.
+pub const KEPT_SUFFIX: &str = ".before-rebuild";
 
 /// The two streams of day-files below a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,14 +138,20 @@ pub fn export_path(root: &Path) -> PathBuf {
 /// Returns the path under which a rebuild makes the file that will replace an export or a ledger.
 #[must_use]
 pub fn new_path(file: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
+    let mut name = OsString::from(".");
     name.push(file.file_name().unwrap_or_default());
     name.push(".rebuilding");
     file.with_file_name(name)
 }
 
-/// Returns the path of an export's ledger, in the same directory.
+/// Returns the path of an export's ledger, in the same directory. That of an export which a rebuild replaced was replaced
+/// with it, and has the end of its name: the ledger without it is of another export.
 #[must_use]
 pub fn ledger_path(export: &Path) -> PathBuf {
-    export.with_file_name(LEDGER_NAME)
+    let name = export.file_name().unwrap_or_default().as_bytes();
+    let mut starts = name.windows(KEPT_SUFFIX.len());
+    let kept_from = starts.position(|part| part == KEPT_SUFFIX.as_bytes());
+    let mut ledger = OsString::from(LEDGER_NAME);
+    ledger.push(OsStr::from_bytes(&name[kept_from.unwrap_or(name.len())..]));
+    export.with_file_name(ledger)
 }

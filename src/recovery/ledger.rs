@@ -25,7 +25,7 @@ use crate::record::ledger::fold::Fold;
 use crate::record::ledger::{Cause, ExportId, LedgerLine, Op, row_hash};
 use crate::record::timestamp::stamp;
 use crate::recovery::old_ledger::read_old_ledger;
-use crate::recovery::swap::keep_old_file;
+use crate::recovery::swap::{free_number, keep_old_file};
 use crate::store::export::{Export, ExportError, RowBlock, Segments};
 use crate::store::ledger::{LedgerChanges, RowFlags};
 use crate::store::state::header::LedgerMark;
@@ -360,7 +360,9 @@ pub(super) fn renew_ledger(setup: &Setup) -> Result<(), EngineError> {
         path: setup.ledger_path.clone(),
         source,
     };
-    keep_old_file(&*setup.storage, &setup.ledger_path).map_err(io_error)?;
+    free_number(&*setup.storage, &setup.ledger_path)
+        .and_then(|number| keep_old_file(&*setup.storage, &setup.ledger_path, number))
+        .map_err(io_error)?;
     let export = Export::open_or_create(Arc::clone(&setup.storage), &setup.export_path)?;
     let export_len = export.whole_rows_len()?;
     let setup = Setup {

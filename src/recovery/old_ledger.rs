@@ -109,7 +109,15 @@ pub(super) fn read_old_ledger(setup: &Setup) -> Result<OldLedger, EngineError> {
             events.add(line);
         }
     }
+    // The rows after the last event are in the file, and those of its batch may be in the journal alone.
+    let rows_len = match exists(&**storage, &setup.export_path).map_err(io_error)? {
+        true => {
+            Export::open_or_create(Arc::clone(storage), &setup.export_path)?.whole_rows_len()?
+        }
+        false => 0,
+    };
     let description = events.export.map(|(export, export_len)| {
+        let export_len = export_len.max(rows_len);
         format!("replaces export {export}, {export_len} bytes, with a ledger of {end} bytes")
     });
     Ok(OldLedger {

@@ -2,7 +2,7 @@
 //!
 //! First these are made, and durable: `STATE_DIR/rebuilding/{state.redb, journal}`, and
 //! `.sft_export.jsonl.rebuilding` next to the export. Then the old export gets a second name, durably, under which it is
-//! kept: `sft_export.jsonl.before-rebuild`, or with a number if that exists. Then the marker `STATE_DIR/swap-rebuilt`, durable. Then
+//! kept: `sft_export.jsonl.before-rebuild`, or with a number if that exists, and its ledger one with the same end. Then the marker `STATE_DIR/swap-rebuilt`, durable. Then
 //! [`finish_swap`] removes the old state and journal, durably; renames the new export, state and journal; syncs the
 //! directories; and removes the marker, durably. Every start calls [`finish_swap`] before anything else:
 //!
@@ -17,11 +17,12 @@
 //!   state, because the old one was removed durably before, and the start adopts the rows of the new export (promise
 //!   6). An old state with the new export, or an old journal with the new state, never exists without the marker.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::engine::{EngineError, Setup};
-use crate::lake::path::new_path;
+use crate::lake::path::{EXPORT_PATH, KEPT_SUFFIX, LEDGER_NAME, new_path};
 use crate::platform::storage::{
     FileKind, ListedEntry, Storage, exists, read_full_at, remove_if_exists, write_all_at,
 };
@@ -30,8 +31,6 @@ use crate::store::files::{CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FIL
 
 /// The directory in the state directory where the fresh state is made.
 const STAGE_DIR: &str = "rebuilding";
-/// Appended to the name of an export that a rebuild replaced.
-const KEPT_SUFFIX: &str = ".before-rebuild";
 /// Bytes that are copied at a time.
 const COPY_LEN: usize = 1 << 20;
 /// Name of the marker file: the new files are complete and durable and must replace the old ones.
@@ -45,14 +44,19 @@ const SWAP_FILE: &str = "swap-rebuilt";
 pub(crate) fn swap(setup: &Setup) -> Result<Option<PathBuf>, EngineError> {
     let storage = &*setup.storage;
     let dir_error = |source| setup.state_dir_error(source);
-    let keep = |path: &Path| {
-        keep_old_file(storage, path).map_err(|source| ExportError::Io {
+    let keep = |path: &Path, number: u32| {
+        let kept = keep_old_file(storage, path, number);
+        kept.map_err(|source| ExportError::Io {
             path: path.to_owned(),
             source,
         })
     };
-    keep(&setup.ledger_path)?;
-    let kept = keep(&setup.export_path)?;
+    let number = free_number(storage, &setup.ledger_path).map_err(|source| ExportError::Io {
+        path: setup.ledger_path.clone(),
+        source,
+    })?;
+    keep(&setup.ledger_path, number)?;
+    let kept = keep(&setup.export_path, number)?;
     storage
         .create(&setup.state_dir.join(SWAP_FILE))
         .and_then(|_| storage.sync_dir(&setup.state_dir))
@@ -83,7 +87,7 @@ pub(crate) fn replaced_file(setup: &Setup, stage: &Setup) -> Result<Option<PathB
     Ok(None)
 }
 
-/// Returns a path for a kept export: `NAME.before-rebuild`, then the same with a number.
+/// Returns a path for a kept export or ledger: `NAME.before-rebuild`, then the same with a number.
 fn kept_path(export: &Path, number: u32) -> PathBuf {
     let mut name = export.file_name().unwrap_or_default().to_owned();
     name.push(KEPT_SUFFIX);
@@ -93,15 +97,19 @@ fn kept_path(export: &Path, number: u32) -> PathBuf {
     export.with_file_name(name)
 }
 
-/// Gives the old export a second name, durably, or copies it where the file system has no second names. An empty one is
-/// not kept.
-pub(super) fn keep_old_file(storage: &dyn Storage, export: &Path) -> io::Result<Option<PathBuf>> {
+/// Gives the old export, or its ledger, a second name with a free number, durably, or copies it where the file system has no
+/// second names. An empty one is not kept.
+pub(super) fn keep_old_file(
+    storage: &dyn Storage,
+    export: &Path,
+    number: u32,
+) -> io::Result<Option<PathBuf>> {
     match storage.stat(export) {
         Ok(stat) if stat.len_bytes == 0 => return Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         found => found?,
     };
-    let kept = free_kept_path(storage, export)?;
+    let kept = kept_path(export, number);
     match storage.hard_link(export, &kept) {
         Err(error) if has_no_links(&error) => copy(storage, export, &kept)?,
         linked => linked?,
@@ -110,16 +118,24 @@ pub(super) fn keep_old_file(storage: &dyn Storage, export: &Path) -> io::Result<
     Ok(Some(kept))
 }
 
-/// Returns the first name for a kept file that does not exist.
-fn free_kept_path(storage: &dyn Storage, file: &Path) -> io::Result<PathBuf> {
+/// Returns the first number with which neither an export nor a ledger is kept next to a file. Both that a rebuild replaces
+/// have the same one: by that a reader finds the ledger of a kept export.
+pub(super) fn free_number(storage: &dyn Storage, file: &Path) -> io::Result<u32> {
     let mut number = 0;
-    loop {
-        let kept = kept_path(file, number);
-        if !exists(storage, &kept)? {
-            return Ok(kept);
-        }
+    while is_taken(storage, file, number)? {
         number += 1;
     }
+    Ok(number)
+}
+
+fn is_taken(storage: &dyn Storage, file: &Path, number: u32) -> io::Result<bool> {
+    let export_name = Path::new(EXPORT_PATH).file_name().unwrap_or_default();
+    for name in [export_name, OsStr::new(LEDGER_NAME)] {
+        if exists(storage, &kept_path(&file.with_file_name(name), number))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Returns whether a file system refuses second names.
@@ -161,14 +177,14 @@ fn second_name(storage: &dyn Storage, file: &Path) -> io::Result<Option<PathBuf>
         return Ok(None);
     };
     let mut number = 0;
-    loop {
+    while is_taken(storage, file, number)? {
         let kept = kept_path(file, number);
-        match identity(&kept)? {
-            None => return Ok(None),
-            Some(found) if found == own => return Ok(Some(kept)),
-            Some(_) => number += 1,
+        if identity(&kept)? == Some(own) {
+            return Ok(Some(kept));
         }
+        number += 1;
     }
+    Ok(None)
 }
 
 /// Removes the second name of an export that is still in its place: its rebuild ended before the swap.

@@ -115,8 +115,8 @@ pub struct RowsArguments {
 
     /// The export [default: that of the root]
     ///
-    /// Its ledger sft_retractions.jsonl is in the same directory. With this flag neither a root nor a configuration is
-    /// needed.
+    /// Its ledger sft_retractions.jsonl is in the same directory; that of a `.before-rebuild` export has the same end of its
+    /// name. With this flag neither a root nor a configuration is needed.
     #[arg(long, value_name = "FILE")]
     pub export: Option<PathBuf>,
 }
@@ -145,8 +145,8 @@ pub struct CiteArguments {
 
     /// The export [default: that of the root]
     ///
-    /// Its ledger sft_retractions.jsonl is in the same directory. With this flag neither a root nor a configuration is
-    /// needed.
+    /// Its ledger sft_retractions.jsonl is in the same directory; that of a `.before-rebuild` export has the same end of its
+    /// name. With this flag neither a root nor a configuration is needed.
     #[arg(long, value_name = "FILE")]
     pub export: Option<PathBuf>,
 }
@@ -164,8 +164,8 @@ pub struct VerifyArguments {
 
     /// The export, with --at [default: that of the root]
     ///
-    /// Its ledger sft_retractions.jsonl is in the same directory. With this flag neither a root nor a configuration is
-    /// needed.
+    /// Its ledger sft_retractions.jsonl is in the same directory; that of a `.before-rebuild` export has the same end of its
+    /// name. With this flag neither a root nor a configuration is needed.
     #[arg(long, value_name = "FILE", requires = "at")]
     pub export: Option<PathBuf>,
 

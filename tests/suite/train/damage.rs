@@ -359,4 +359,10 @@ fn python_reads_a_version_as_rust_does() {
     let export = bench.export();
     let arguments = ["to_messages.py", export.to_str().unwrap(), "--at", &before];
     assert_eq!(offsets(&lines(&run(&bench, &arguments))), wanted);
+    // An export that a rebuild replaced has the ledger that was replaced with it.
+    let rebuilt = bench.run(&mut bench.command(&["rebuild", "--effective"]));
+    rebuilt.check(0, &[]);
+    let kept = export.with_file_name("sft_export.jsonl.before-rebuild");
+    let arguments = ["to_messages.py", kept.to_str().unwrap(), "--at", &before];
+    assert_eq!(offsets(&lines(&run(&bench, &arguments))), wanted);
 }
