@@ -36,6 +36,8 @@ pub(super) struct Joiner<'a, E> {
     pub(super) stored: RefCell<HashMap<RunKey, Vec<ScoredLine>, ByRunKey>>,
     /// Per run looked up in this step: the row keys of all its lines that are refused for their category.
     pub(super) refused_keys: HashMap<RunKey, HashSet<RowKey>, ByRunKey>,
+    /// Per run that a line of this step refused: the offset of the last such line.
+    pub(super) refused_to: HashMap<RunKey, u64, ByRunKey>,
     /// Rows claimed in this step.
     pub(super) claimed: BTreeSet<UnclaimedRow>,
     pub(super) out: JoinOutcome,
@@ -60,6 +62,7 @@ impl<'a, E> Joiner<'a, E> {
             current_rows: HashMap::default(),
             stored: RefCell::default(),
             refused_keys: HashMap::default(),
+            refused_to: HashMap::default(),
             claimed: BTreeSet::new(),
             out,
         }

@@ -1,8 +1,9 @@
 //! Which rows of a pair are overruled: a later line of the same run is refused by its category, or has a row of its own.
 //! The last verdict on a run counts, as the last evidence does.
 //!
-//! A refused line also overrules the unclaimed rows with its key, whose own lines were rewritten. The retraction ledger
-//! holds each change; the engine writes it together with the batch that learns of it.
+//! A refused line also overrules the unclaimed rows with its key, whose own lines were rewritten, and those of earlier lines
+//! of its run that have no row because their evidence is away. The retraction ledger holds each change; the engine writes it
+//! together with the batch that learns of it.
 
 use std::collections::HashSet;
 
@@ -74,15 +75,64 @@ impl<E> Joiner<'_, E> {
                 .iter()
                 .filter(|(right, _)| *right == ClaimRight::Own);
             self.out.checkpoint.counts.contradicted += own.count() as u64;
-            let changes = unclaimed.into_iter().map(|(_, claim)| RowChange {
-                row_offset: claim.row_offset,
-                owner: RowOwner::Unclaimed(claim),
-                cause,
-                line_offset: offset,
-            });
-            self.out.row_changes.extend(changes);
+            let claims = unclaimed.into_iter().map(|(_, claim)| claim);
+            self.overrule_unclaimed(claims, Overruler { cause, offset });
+        }
+        self.overrule_earlier_without_row(run, Overruler { cause, offset })
+    }
+
+    fn overrule_unclaimed(
+        &mut self,
+        claims: impl Iterator<Item = UnclaimedRow>,
+        overruler: Overruler,
+    ) {
+        self.out.row_changes.extend(claims.map(|claim| RowChange {
+            row_offset: claim.row_offset,
+            owner: RowOwner::Unclaimed(claim),
+            cause: overruler.cause,
+            line_offset: overruler.offset,
+        }));
+    }
+
+    /// Overrules the unclaimed rows of the earlier lines of a run that have no row: they gave one before their day-file was
+    /// read again, and cannot claim it without their evidence. Such a row does not count as contradicted, because its line
+    /// counts as one without a row.
+    fn overrule_earlier_without_row(&mut self, run: RunKey, overruler: Overruler) -> Result<(), E> {
+        // Of many lines that refuse one run, each examines the lines since the one before.
+        let mut earlier = match self.refused_to.insert(run, overruler.offset) {
+            None => self.entries(run)?,
+            Some(from) => {
+                let since = (run, from)..(run, overruler.offset);
+                let since = self.out.overlay.entries.range(since);
+                since.map(|(_, entry)| *entry).collect()
+            }
+        };
+        earlier.retain(|entry| {
+            let has_row = entry.verdict.kind() == VerdictKind::Exported;
+            !has_row && !entry.verdict.is_refused_category()
+        });
+        let mut overruled = HashSet::new();
+        for entry in earlier {
+            let Some(key) = self.key_of(&entry)? else {
+                continue;
+            };
+            if overruled.insert(key) {
+                let mut unclaimed = self.claimable(key)?;
+                unclaimed.retain(|(right, _)| *right < ClaimRight::IfEqual);
+                let claims = unclaimed.into_iter().map(|(_, claim)| claim);
+                self.overrule_unclaimed(claims, overruler);
+            }
         }
         Ok(())
+    }
+
+    /// Returns the row key of a scored line; `None` if the line cannot be read any more.
+    fn key_of(&self, entry: &ScoredLine) -> Result<Option<RowKey>, E> {
+        let bodies = self.context.bodies;
+        let line = bodies.scored(entry.offset, entry.len_bytes)?;
+        let line = line.unwrap_or_default();
+        let scored = parse::scored_run(parse::trim(&line)).ok();
+        Ok(scored.map(|scored| RowKey::from_scored(&self.day_file_name, &scored)))
     }
 
     /// Overrules the rows of the earlier lines of a run whose line at `offset` has a row of its own.
@@ -192,14 +242,8 @@ impl<E> Joiner<'_, E> {
     fn read_refused_keys(&self, run: RunKey) -> Result<HashSet<RowKey>, E> {
         let mut keys = HashSet::new();
         for entry in self.entries(run)? {
-            if !entry.verdict.is_refused_category() {
-                continue;
-            }
-            let bodies = self.context.bodies;
-            let line = bodies.scored(entry.offset, entry.len_bytes)?;
-            let line = line.unwrap_or_default();
-            if let Ok(scored) = parse::scored_run(parse::trim(&line)) {
-                keys.insert(RowKey::from_scored(&self.day_file_name, &scored));
+            if entry.verdict.is_refused_category() {
+                keys.extend(self.key_of(&entry)?);
             }
         }
         Ok(keys)

@@ -391,6 +391,47 @@ fn a_run_rejected_after_its_row_is_counted_as_contradicted() {
     );
 }
 
+/// A run is rejected while the evidence of its accepted line is away, and that line gave its row before its day-file was
+/// read again: the row is retracted at once, and stays so when the evidence is back.
+#[test]
+fn a_row_whose_line_lacks_its_evidence_now_is_retracted_when_its_run_is_rejected() {
+    let pair = "2026/01/02/outcomes.jsonl";
+    let bench = ProcessBench::new();
+    for run in ["a", "kept"] {
+        bench.append_run(pair, run);
+    }
+    bench.once();
+    let replace_by = |lines: &[String]| {
+        let new = bench.sibling("new");
+        fs::write(&new, lines.concat()).unwrap();
+        fs::rename(&new, bench.path(Stream::Scored, pair)).unwrap();
+        bench.once();
+    };
+    let retracted = || {
+        let listed = bench.ask(&["explain", "--retracted", "--json"]);
+        let rows = listed["rows"].as_array().unwrap().clone();
+        let runs = rows
+            .iter()
+            .map(|row| row["run_id"].as_str().unwrap().to_owned());
+        runs.collect::<Vec<_>>()
+    };
+    let (evidence, aside) = (bench.path(Stream::Evidence, pair), bench.sibling("aside"));
+    fs::rename(&evidence, &aside).unwrap();
+    // With an origin of its own, as a scorer writes it.
+    let rejected = scored_as("a", "rejected").replace("hash of a", "another hash");
+    replace_by(&[scored("a"), scored("kept"), rejected]);
+    assert_eq!(retracted(), ["a"]);
+    bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+    fs::rename(&aside, &evidence).unwrap();
+    bench.once();
+    assert_eq!(retracted(), ["a"]);
+    assert_eq!(bench.runs(), ["a", "kept"]);
+    bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+    replace_by(&[scored("a"), scored("kept")]);
+    assert_eq!(retracted(), [""; 0]);
+    assert_eq!(bench.runs(), ["a", "kept"]);
+}
+
 /// The accepting line is rewritten: whether its row is contradicted depends on the new content, and a row that its
 /// line claims again is not counted twice.
 #[test]
