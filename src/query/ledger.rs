@@ -20,14 +20,23 @@ pub struct LedgerReadError {
 /// Calls `each` with the events of the whole lines before `end`, or before the end of the file. Returns that end.
 ///
 /// # Errors
-/// See [`LedgerReadError`].
+/// See [`LedgerReadError`]. A ledger without a line is one that was emptied: its first line is as old as its export.
 pub(super) fn read_ledger(
     storage: &dyn Storage,
     path: &Path,
     end: Option<u64>,
-    each: impl FnMut(LedgerLine),
+    mut each: impl FnMut(LedgerLine),
 ) -> Result<u64, LedgerReadError> {
-    for_each_event(storage, path, end, each).map_err(|source| LedgerReadError {
+    let mut is_empty = true;
+    let read = for_each_event(storage, path, end, |event| {
+        is_empty = false;
+        each(event);
+    });
+    let read = match read {
+        Ok(_) if is_empty => Err(io::Error::new(io::ErrorKind::InvalidData, "it has no line")),
+        read => read,
+    };
+    read.map_err(|source| LedgerReadError {
         path: path.to_owned(),
         source,
     })

@@ -512,6 +512,42 @@ fn a_ledger_that_is_changed_under_the_daemon_stops_its_rows() {
     }
 }
 
+/// Without a ledger nothing shows which rows are retracted, and no command reports that none is: with the daemon, whose state
+/// knows better, and without it.
+#[test]
+fn a_lost_ledger_is_never_taken_for_one_without_retractions() {
+    for is_running in [true, false] {
+        for is_emptied in [true, false] {
+            let lake = Lake::with_history();
+            let daemon = is_running.then(|| lake.bench.start_caught_up());
+            match is_emptied {
+                true => lake.set_len(0),
+                false => lake.remove_ledger(),
+            }
+            let what = format!("running {is_running}, emptied {is_emptied}");
+            let (verified, code) = lake.verify();
+            let found = (&verified["ledger"], &verified["equal"]);
+            assert_eq!(
+                (found, code),
+                ((&1.into(), &false.into()), Some(1)),
+                "{what}"
+            );
+            for args in [
+                &["explain", "--retracted"][..],
+                &["retract", "--list"],
+                &["rows"],
+                &["cite"],
+            ] {
+                let ended = lake.bench.run(&mut lake.bench.command(args));
+                ended.check(1, &["ledger", "fix: "]);
+            }
+            if let Some(daemon) = daemon {
+                daemon.kill_9().unwrap();
+            }
+        }
+    }
+}
+
 /// The export that a rebuild replaced is read with the ledger that was replaced with it: the new ledger lacks the
 /// retractions of rows that were left out. Before, a ledger is replaced alone, and the numbers of both must not diverge.
 #[test]

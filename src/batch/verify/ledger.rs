@@ -163,13 +163,12 @@ impl Verification<'_> {
         Ok(ledger)
     }
 
-    /// Returns whether a daemon wrote the export, which makes a ledger before it. One that runs may be adopting the export.
+    /// Returns whether a daemon wrote the export, or is adopting it: it makes a ledger before anything else of it can be
+    /// read.
     fn ledger_is_due(&self) -> bool {
         let root = &self.lake.root;
         let has_export = self.lake.storage.stat(&export_path(root)).is_ok();
-        has_export
-            && matches!(root_lock::last_holder(root), Ok(Some(_)))
-            && !root_lock::is_held(root)
+        has_export && matches!(root_lock::last_holder(root), Ok(Some(_)))
     }
 
     fn fault_of_rows(&self, ledger: &Path) -> Result<Option<String>, VerifyError> {
