@@ -118,6 +118,35 @@ fn a_directory_in_place_of_a_daemon_file_fails() {
     }
 }
 
+/// Another owner does not help where an attribute of the file forbids to write it: the line names the command that does.
+#[test]
+fn an_attribute_that_forbids_to_write_is_named_with_the_command_that_removes_it() {
+    let bench = Bench::new();
+    bench.append_run("2026/01/01/a.jsonl", "a");
+    bench.once();
+    let export = bench.export();
+    let dir = export.parent().unwrap();
+    for (flag, path) in [("i", &*export), ("a", &export), ("i", dir)] {
+        let chattr = |sign: char| {
+            let mut command = std::process::Command::new("chattr");
+            let done = command.arg(format!("{sign}{flag}")).arg(path).output();
+            done.is_ok_and(|output| output.status.success())
+        };
+        if !chattr('+') {
+            eprintln!("no right, no chattr, or the file system has no such attribute");
+            return;
+        }
+        let (code, lines) = check(&bench.root());
+        assert!(chattr('-'));
+        let fix = format!("`chattr -{flag} {}`", path.display());
+        let found = lines
+            .iter()
+            .any(|line| line.starts_with("fail") && line.contains(&fix));
+        assert!(found && code == Some(1), "{fix}: {lines:#?}");
+        assert_eq!(check(&bench.root()).0, Some(0));
+    }
+}
+
 #[test]
 fn an_export_that_stops_the_start_fails() {
     type Harm = (&'static str, &'static str, fn(&Path));

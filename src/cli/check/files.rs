@@ -23,7 +23,7 @@ pub(super) fn check_writable(name: &str, dir: &Path, findings: &mut Findings) {
         findings.fail(what, why, fix);
     } else if let Err(error) = rustix::fs::access(nearest, access) {
         let why = format!("{} cannot be written: {error}", nearest.display());
-        findings.fail(what, why, reader::let_write(nearest));
+        findings.fail(what, why, reader::let_write(nearest, &error.into()));
     } else if nearest == dir {
         findings.ok(what, "writable");
     } else {
@@ -40,7 +40,7 @@ pub(super) fn check_writable(name: &str, dir: &Path, findings: &mut Findings) {
 pub(super) fn own_file(path: &Path) -> Result<Option<u64>, (String, String)> {
     match OsStorage.stat(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err((error.to_string(), reader::let_write(path))),
+        Err(error) => Err((error.to_string(), reader::let_write(path, &error))),
         Ok(stat) if stat.kind != FileKind::Regular => {
             let fix = format!(
                 "move it away, distilld creates a new one: `mv {0} {0}.old`",
@@ -52,7 +52,7 @@ pub(super) fn own_file(path: &Path) -> Result<Option<u64>, (String, String)> {
             Ok(()) => Ok(Some(stat.len_bytes)),
             Err(error) => Err((
                 format!("cannot be written: {error}"),
-                reader::let_write(path),
+                reader::let_write(path, &error),
             )),
         },
     }

@@ -1,7 +1,10 @@
 //! The commands that give the daemon's user a right which it lacks.
 
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
 use crate::platform::rights::{group, user};
 
@@ -20,8 +23,27 @@ pub(super) fn let_read(path: &Path) -> String {
     )
 }
 
-/// Returns the command that gives a directory, or a file of the daemon, to the user of this thread.
-pub(super) fn let_write(path: &Path) -> String {
+/// Returns the command that lets the user of this thread write a directory, or a file of the daemon, which refused that
+/// with an error.
+pub(super) fn let_write(path: &Path, error: &io::Error) -> String {
+    let place = path.display();
+    let attributes = attributes_of(path);
+    if attributes.contains(StatxAttributes::IMMUTABLE) {
+        return format!("`chattr -i {place}`: an attribute forbids to change it");
+    }
+    if attributes.contains(StatxAttributes::APPEND) {
+        return format!("`chattr -a {place}`: an attribute permits to append to it alone");
+    }
+    if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+        return format!("mount its file system read-write: `findmnt -T {place}` shows which it is");
+    }
     let name = user(rustix::process::geteuid().as_raw());
-    format!("`chown -R {}: {}`", name.typed(), path.display())
+    format!("`chown -R {}: {place}`", name.typed())
+}
+
+/// Returns the attributes of a file, as `lsattr` shows them; none where the file system has no such attribute.
+fn attributes_of(path: &Path) -> StatxAttributes {
+    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS);
+    let attributes = stat.map(|stat| stat.stx_attributes & stat.stx_attributes_mask);
+    attributes.unwrap_or(StatxAttributes::empty())
 }
