@@ -556,6 +556,8 @@ fn it_answers_before_recovery_and_while_the_engine_is_unresponsive() {
     check_answer("/healthz", 200, "recovering");
     check_answer("/readyz", 503, "recovering");
     check_answer("/status.json", 503, "\"verdict\":\"recovering\"");
+    // Nothing is known of the account yet, which is no fault of it.
+    check_answer("/status.json", 503, "\"balanced\":true");
     check_answer("/metrics", 200, "distilld_recovering 1");
 
     desk.recovered();

@@ -1,6 +1,7 @@
 //! The status: the account in total and per source class, the lag, waiting runs and faults. It comes from the running
 //! daemon or from the files, and never changes state or export.
 
+mod account;
 mod detail;
 mod fetch;
 mod process;
@@ -27,6 +28,7 @@ use crate::query::offline::{InquireError, OfflineState, StoredFiles};
 use crate::record::timestamp::{day_of, stamp};
 use crate::store::recent;
 
+pub use account::{EvidenceStatus, ScoredStatus};
 pub(crate) use detail::RUN_ID_SHOWN_MAX;
 pub use detail::{
     SkippedPath, UnreadPairs, Unterminated, WaitingRun, measured, unreadable, unterminated,
@@ -183,27 +185,6 @@ impl ExportStatus {
             ..self
         }
     }
-}
-
-/// The account of the scored stream. `lines` is the sum over the verdicts.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ScoredStatus {
-    /// Lines read.
-    pub lines: u64,
-    /// Lines by verdict, one JSON key each.
-    #[serde(flatten)]
-    pub verdicts: PerVerdict<u64>,
-    /// Whether the account balances.
-    pub balanced: bool,
-}
-
-/// The account of the evidence stream.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct EvidenceStatus {
-    /// Lines read.
-    pub lines: u64,
-    /// Malformed lines.
-    pub malformed: u64,
 }
 
 /// An error that stopped reading.
