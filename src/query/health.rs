@@ -13,6 +13,8 @@ use crate::query::status::{Fault, SkippedPath};
 
 /// The error of a path that is a FIFO, a socket, a device or a directory in the place of a day-file.
 const NOT_REGULAR: &str = "not a regular file";
+/// The beginning of the error of a path with a file in the place of a directory.
+const NOT_DIRECTORY: &str = "Not a directory";
 
 /// The health of a lake and its daemon. Each verdict precludes those after it in [`assess`].
 #[derive(
@@ -205,9 +207,14 @@ impl Unreadable {
     #[must_use]
     pub fn fix(&self) -> &'static str {
         let is_other_kind = |path: &SkippedPath| path.why == NOT_REGULAR;
+        let is_below_file = |path: &SkippedPath| path.why.starts_with(NOT_DIRECTORY);
         match self.paths.first() {
             Some(_) if self.paths.iter().all(is_other_kind) => {
                 "replace them by regular files, or move them out of the lake"
+            }
+            Some(_) if self.paths.iter().all(is_below_file) => {
+                "move away the file that is in the place of a directory (`namei -l` of the path shows it), and restore \
+                 the directory"
             }
             _ => {
                 "give the user of the service the right to read them, or mount their file system; `distilld check` \

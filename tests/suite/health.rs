@@ -276,6 +276,30 @@ fn day_files_that_cannot_be_read_are_incomplete_until_they_can() {
 }
 
 #[test]
+fn a_file_in_the_place_of_a_day_is_incomplete_and_the_fix_is_to_move_it_away() {
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    let mut command = listen(&bench);
+    let surfaces = Surfaces::start(&bench, command.env("DISTILLD_FULL_SCAN_MS", "200"));
+    surfaces.expect(Health::Fresh, "");
+    let day = bench.path(Stream::Scored, PAIR);
+    let day = day.parent().unwrap();
+    let aside = bench.sibling("aside");
+    fs::rename(day, &aside).unwrap();
+    fs::write(day, "").unwrap();
+    surfaces.expect(Health::Incomplete, "Not a directory");
+    let fix = &bench.status()["health"]["fix"];
+    assert!(
+        fix.as_str().unwrap().starts_with("move away the file"),
+        "{fix}"
+    );
+    fs::remove_file(day).unwrap();
+    fs::rename(&aside, day).unwrap();
+    surfaces.expect(Health::Fresh, "");
+    surfaces.stop();
+}
+
+#[test]
 fn sources_that_were_read_and_are_not_mounted_are_incomplete() {
     let bench = Bench::new();
     let year = bench.path(Stream::Scored, "2026");
