@@ -193,8 +193,9 @@ impl Denied {
     #[must_use]
     pub fn fix(&self) -> String {
         let as_owner = self.fix_of_a_change();
-        // Membership in root's group is no fix.
-        let group_may = self.mode & self.group_bit != 0 && self.group.id != 0;
+        // Membership in root's group is no fix, nor is any for the owner, whose own right counts.
+        let is_owner = self.owner.id == self.user.id;
+        let group_may = self.mode & self.group_bit != 0 && self.group.id != 0 && !is_owner;
         match group_may {
             true => format!(
                 "{as_owner}; or join the group with `sudo usermod -aG {} {}` and log in again",
@@ -208,6 +209,12 @@ impl Denied {
     #[must_use]
     pub fn fix_of_a_change(&self) -> String {
         match self.owner.id {
+            owner if owner == self.user.id => {
+                format!(
+                    "give the owner this right: `chmod u+rwX {}`",
+                    self.path.display()
+                )
+            }
             0 => "repeat the command as root: `sudo distilld ...`".to_owned(),
             _ => format!(
                 "repeat the command as its user: `sudo -u {} distilld ...`",
@@ -235,6 +242,13 @@ mod tests {
             group: account(group),
             mode,
         }
+    }
+
+    #[test]
+    fn the_owner_gives_itself_the_right_that_it_lacks() {
+        let fix = "give the owner this right: `chmod u+rwX /srv/control.sock`";
+        assert_eq!(denied(0o060, 8, 7).fix(), fix);
+        assert_eq!(denied(0o060, 8, 7).fix_of_a_change(), fix);
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub(super) fn let_read(path: &Path) -> String {
             path.display()
         );
     };
+    if is_owner(&stat) {
+        return format!("`chmod -R u+rX {}`", path.display());
+    }
     let name = user(rustix::process::geteuid().as_raw());
     let (name, owners, path) = (name.typed(), group(stat.gid()), path.display());
     format!(
@@ -37,8 +40,16 @@ pub(super) fn let_write(path: &Path, error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
         return format!("mount its file system read-write: `findmnt -T {place}` shows which it is");
     }
+    if std::fs::metadata(path).is_ok_and(|stat| is_owner(&stat)) {
+        return format!("`chmod -R u+rwX {place}`");
+    }
     let name = user(rustix::process::geteuid().as_raw());
     format!("`chown -R {}: {place}`", name.typed())
+}
+
+/// Returns whether a file is of the user of this thread, who lacks a right of its own then.
+fn is_owner(stat: &std::fs::Metadata) -> bool {
+    stat.uid() == rustix::process::geteuid().as_raw()
 }
 
 /// Returns the attributes of a file, as `lsattr` shows them; none where the file system has no such attribute.
@@ -46,4 +57,19 @@ fn attributes_of(path: &Path) -> StatxAttributes {
     let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS);
     let attributes = stat.map(|stat| stat.stx_attributes & stat.stx_attributes_mask);
     attributes.unwrap_or(StatxAttributes::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_of_a_file_gives_itself_the_right_that_it_lacks() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (path, denied) = (file.path(), io::ErrorKind::PermissionDenied.into());
+        let own = format!("chmod -R u+rwX {}", path.display());
+        assert!(let_write(path, &denied).contains(&own));
+        let own = format!("chmod -R u+rX {}", path.display());
+        assert!(let_read(path).contains(&own));
+    }
 }
