@@ -24,15 +24,32 @@ impl Engine {
         self.commits.commit(&self.ctx, &mut self.books)
     }
 
-    /// Writes all that the journal holds into the state, and restarts the journal.
+    /// Writes all that the journal and memory hold into the state, and restarts the journal.
     ///
     /// # Errors
     /// Errors of a commit, of the sync of the export, and of the state.
     pub fn checkpoint(&mut self) -> Result<(), EngineError> {
+        self.checkpoint_and(true)
+    }
+
+    /// Writes a checkpoint if the next start would not use the state: until then an adoption holds in memory the claims of
+    /// lines that are not read yet.
+    ///
+    /// # Errors
+    /// As [`Self::checkpoint`].
+    pub fn complete_state(&mut self) -> Result<(), EngineError> {
+        match self.commits.is_provisional() {
+            true => self.checkpoint(),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes a checkpoint. `completes` is whether the state gets the claims that only memory holds.
+    fn checkpoint_and(&mut self, completes: bool) -> Result<(), EngineError> {
         let started_us = self.ctx.clock.monotonic_us();
         let result = self
             .reopen_state_if_failed()
-            .and_then(|()| self.apply_journal());
+            .and_then(|()| self.apply_journal(completes));
         if result.is_ok() {
             let took_us = self.ctx.clock.monotonic_us().saturating_sub(started_us);
             self.books.metrics.checkpointed(took_us);
@@ -40,7 +57,7 @@ impl Engine {
         self.commits.mark_state_failed(result)
     }
 
-    fn apply_journal(&mut self) -> Result<(), EngineError> {
+    fn apply_journal(&mut self, completes: bool) -> Result<(), EngineError> {
         self.end_checkpoint()?;
         self.commits.end_compaction(&self.ctx);
         self.commits.commit(&self.ctx, &mut self.books)?;
@@ -48,10 +65,13 @@ impl Engine {
         let header = self.with_accounts(self.commits.next_header(marks));
         let changed = self.pairs.changed();
         let writes: Vec<_> = changed.map(|(_, pair)| pair_write(pair)).collect();
-        self.commits.write_checkpoint(header, &writes)?;
+        self.commits.write_checkpoint(header, &writes, completes)?;
         drop(writes);
         self.pairs.mark_applied();
         self.pairs.forget_idle(ACTIVE_PAIRS_MAX);
+        if completes {
+            self.commits.publish_state(&self.ctx)?;
+        }
         self.renew_view()
     }
 
@@ -70,7 +90,7 @@ impl Engine {
         {
             return Ok(());
         }
-        self.checkpoint()
+        self.checkpoint_and(false)
     }
 
     /// Returns whether the journal or the changes that it holds are long enough for a checkpoint: twice as long while one

@@ -68,7 +68,7 @@ pub use orders::{OrderError, OrderRequest, OrderResult};
 use pairs::PairCache;
 pub use pass::PassReport;
 use queue::WorkQueue;
-pub use setup::{BATCH_BYTES, LedgerOrigin, Reconfigure, Setup};
+pub use setup::{BATCH_BYTES, CLAIMS_HELD_MAX, LedgerOrigin, Reconfigure, Setup};
 
 /// The pipeline.
 #[derive(Debug)]

@@ -27,12 +27,9 @@ impl OpenFileGuard {
         })
     }
 
-    /// Returns the guard of the same file under its new path.
-    pub(super) fn renamed(self, path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-            ..self
-        }
+    /// Records that the file was renamed.
+    pub(super) fn renamed(&mut self, path: &Path) {
+        self.path = path.to_owned();
     }
 
     /// Verifies that the path still leads to that file.

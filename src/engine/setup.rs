@@ -18,6 +18,9 @@ use crate::store::ledger::Order;
 /// [`Setup::batch_bytes`] of the daemon: large enough that writing it takes longer than the fixed cost of a sync.
 pub const BATCH_BYTES: usize = 4 << 20;
 
+/// [`Setup::claims_held_max`] of the daemon: 12 MiB, which a checkpoint needs twice.
+pub const CLAIMS_HELD_MAX: usize = 512 << 10;
+
 /// Room in a frame of the journal for all of a batch but its rows.
 const DELTA_BYTES_MAX: u64 = 64 << 20;
 // A batch is committed as soon as it has BATCH_BYTES. Before that a read adds less than ROWS_BYTES_MAX and one row more:
@@ -56,6 +59,9 @@ pub struct Setup {
     pub batch_bytes: usize,
     /// Length of the segments that are hashed when an export is adopted, bytes.
     pub segment_bytes: u64,
+    /// Maximum unclaimed rows of an adopted export that memory holds, 24 bytes each. Those of a longer export are in the state
+    /// from the start.
+    pub claims_held_max: usize,
     /// Held by a read that joins lines longer than a chunk: one at a time, so that memory does not grow with the threads.
     pub long_lines: Arc<Mutex<()>>,
     /// Number of threads that read day-files. With 1, pairs are read strictly in order.

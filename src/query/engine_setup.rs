@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::Settings;
-use crate::engine::{BATCH_BYTES, Engine, EngineError, LedgerOrigin, Setup};
+use crate::engine::{BATCH_BYTES, CLAIMS_HELD_MAX, Engine, EngineError, LedgerOrigin, Setup};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::{export_path, ledger_path};
 use crate::platform::clock::{Clock, HostClock};
@@ -35,6 +35,7 @@ pub fn engine_setup(settings: &Settings, root: &Path, clock: Arc<dyn Clock>) -> 
         checkpoint_bytes: settings.checkpoint_bytes,
         batch_bytes: BATCH_BYTES,
         segment_bytes: SEGMENT_BYTES,
+        claims_held_max: CLAIMS_HELD_MAX,
         long_lines: Arc::default(),
         threads: std::thread::available_parallelism()
             .map_or(1, |threads| threads.get().min(THREADS_MAX)),

@@ -18,7 +18,7 @@ use crate::recovery::ledger::{FoldedLedger, open_ledger};
 use crate::recovery::report::OpenReport;
 use crate::store::export::{Export, ExportError, RowBlock, Segments};
 use crate::store::files::{
-    CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE, set_state_aside,
+    BUILDING_FILE, CHANGED_FILE, DISTRUSTED_FILE, JOURNAL_FILE, STATE_FILE, set_state_aside,
 };
 use crate::store::journal::Journal;
 use crate::store::journal::batch::LedgerAppend;
@@ -28,10 +28,9 @@ use crate::store::state::State;
 use crate::store::state::error::StateError;
 use crate::store::state::header::Header;
 
-/// Claims taken into the state at a time, 24 bytes each.
-const CLAIMS_AT_ONCE: usize = 256 << 10;
-
-/// Cases `Fresh` and `Adopt`: a state that knows nothing but the rows that are there.
+/// Cases `Fresh` and `Adopt`: a state that knows nothing but the rows that are there. Where memory holds their claims it
+/// keeps its provisional name: a process that ends before it has written them leaves no state, and the next start begins
+/// again.
 pub(super) fn build_state(
     setup: Setup,
     case: RecoveryCase,
@@ -39,9 +38,8 @@ pub(super) fn build_state(
 ) -> Result<(Engine, OpenReport), EngineError> {
     let dir_error = |source| setup.state_dir_error(source);
     let storage = Arc::clone(&setup.storage);
-    let state_path = setup.state_dir.join(STATE_FILE);
     let journal_path = setup.state_dir.join(JOURNAL_FILE);
-    let building_path = setup.state_dir.join("state.redb.building");
+    let building_path = setup.state_dir.join(BUILDING_FILE);
 
     let rows_salvaged_bytes = salvage(&setup, &journal_path)?;
     set_state_aside(&*storage, &setup.state_dir).map_err(dir_error)?;
@@ -65,9 +63,14 @@ pub(super) fn build_state(
     let files = (&mut export, &mut ledger);
     let history = adopt(&mut state, files, &setup, &mut report, on_step)?;
 
-    storage
-        .rename(&building_path, &state_path)
-        .map_err(dir_error)?;
+    let state_path = match state.holds_claims() {
+        true => building_path,
+        false => {
+            let path = setup.state_dir.join(STATE_FILE);
+            storage.rename(&building_path, &path).map_err(dir_error)?;
+            path
+        }
+    };
     for outdated in [DISTRUSTED_FILE, CHANGED_FILE] {
         let outdated = setup.state_dir.join(outdated);
         remove_if_exists(&*storage, &outdated).map_err(dir_error)?;
@@ -197,13 +200,16 @@ fn adopt(
         report.rows_unknown_category += found.unknown_category;
         report.rows_adopted += found.claims.len() as u64;
         claims.extend(found.claims);
-        if claims.len() >= CLAIMS_AT_ONCE {
+        if claims.len() > setup.claims_held_max {
             take_claims(state, &mut claims)?;
         }
         Ok(())
     })?;
     drop(tally);
-    take_claims(state, &mut claims)?;
+    match state.header().claimable {
+        0 => state.hold_claims(claims),
+        _ => take_claims(state, &mut claims)?,
+    }
     report.torn_bytes = export.len_bytes() - end;
     if report.torn_bytes > 0 {
         export.cut(end)?;

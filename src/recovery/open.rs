@@ -1,7 +1,9 @@
 //! Opens the engine: gathers the facts that [`crate::recovery::decide`] decides on, and carries its decision out.
 //!
-//! A crash while a state is being rebuilt is harmless: it is built under another name and renamed once all of the
-//! export is in it. Until then the next start finds no state and begins from scratch.
+//! A crash while a state is being rebuilt is harmless: it is built under another name and renamed once all rows of the
+//! export are in it. Until then the next start finds no state and begins from scratch. The claims of few enough rows stay
+//! in memory until the lines of the lake have claimed them: the state gets its name when the rest is written, once all
+//! day-files are read.
 
 use std::io;
 use std::path::Path;

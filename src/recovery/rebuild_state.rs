@@ -33,8 +33,13 @@ pub fn rebuild_state(setup: &Setup, on_step: OnStep<'_>) -> Result<OpenReport, R
     match Engine::open_with_progress(setup.clone(), on_step) {
         // It is kept under another name, and the orders of its operators stay in force.
         Err(EngineError::Ledger { .. }) => renew_ledger(&setup)?,
-        opened => return Ok(opened.map(|(_engine, report)| report)?),
+        opened => return Ok(complete(opened?)?),
     }
-    let (_engine, report) = Engine::open_with_progress(setup, on_step)?;
+    Ok(complete(Engine::open_with_progress(setup, on_step)?)?)
+}
+
+/// Completes the state, which the next start uses.
+fn complete((mut engine, report): (Engine, OpenReport)) -> Result<OpenReport, EngineError> {
+    engine.complete_state()?;
     Ok(report)
 }

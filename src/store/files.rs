@@ -7,6 +7,8 @@ use crate::platform::storage::Storage;
 
 /// Name of the state's file in the state directory.
 pub const STATE_FILE: &str = "state.redb";
+/// Name of the state's file until all unclaimed rows of an adopted export are in it. The next start removes it.
+pub(crate) const BUILDING_FILE: &str = "state.redb.building";
 /// Name of the journal in the state directory.
 pub const JOURNAL_FILE: &str = "journal";
 /// Name of the file that marks a state that was found damaged while in use.

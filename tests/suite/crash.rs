@@ -5,11 +5,11 @@ use std::path::Path;
 
 use fastrand::Rng;
 
-use distilld::engine::EngineError;
+use distilld::engine::{CLAIMS_HELD_MAX, EngineError};
 use distilld::platform::storage::Storage as _;
 use distilld::recovery::decide::RecoveryCase;
 
-use crate::support::bench::{Bench, EXPORT, LEDGER, STATE_DIR};
+use crate::support::bench::{Bench, EXPORT, LEDGER, ROOT, STATE_DIR};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
 use crate::support::ledger::read_ledger;
 use crate::support::naive::{multiset_difference, naive_batch};
@@ -54,6 +54,7 @@ fn run_bench_into_crash(mut bench: Bench, steps: &[Step], n: u64) -> Option<Cras
 fn moved_to(disk: SimDisk, bench: &Bench) -> Bench {
     let mut moved = Bench::new(disk);
     moved.checkpoint_bytes = bench.checkpoint_bytes;
+    moved.claims_held_max = bench.claims_held_max;
     moved.seen = bench.seen.clone();
     moved.seen_ledger = bench.seen_ledger.clone();
     moved.was_opened = bench.was_opened;
@@ -399,36 +400,69 @@ fn crash_at_every_call_of_a_start(before: &Bench, what: &str) {
     }
 }
 
-/// The state is lost, the export exists, and the process dies at every call of the adoption.
+/// The state is lost, the export exists and lacks rows, and the process dies at every call of the adoption, of the passes
+/// after it and of the completion of the state, which has claims in memory or not.
 #[test]
 fn a_crash_at_any_call_of_an_adoption_duplicates_nothing() {
     let seed = 11;
     let mut rng = Rng::with_seed(seed);
-    let steps = script(seed, &Shape::small(&mut rng, EvidenceMode::Unique));
+    let shape = Shape {
+        lines: 40,
+        ..Shape::small(&mut rng, EvidenceMode::Unique)
+    };
+    let steps = script(seed, &shape);
+    let (before, after) = steps.split_at(steps.len() * 2 / 3);
     let mut whole = Bench::new(SimDisk::new());
     whole.open().unwrap();
-    for step in &steps {
+    for step in before {
         whole.step(step, true).unwrap();
     }
     whole.engine.take().unwrap().checkpoint().unwrap();
     for file in ["state.redb", "journal"] {
         whole.disk.remove(format!("{STATE_DIR}/{file}"));
     }
-    let rows = whole.seen.iter().filter(|byte| **byte == b'\n').count() as u64;
-    assert!(rows > 0, "a script without rows shows nothing");
+    for step in after {
+        if let Step::Append {
+            stream,
+            pair,
+            bytes,
+        } = step
+        {
+            let day_file = stream.path(Path::new(ROOT), pair);
+            whole.disk.append_durable(day_file, bytes);
+        }
+    }
+    for claims_held_max in [0, CLAIMS_HELD_MAX] {
+        whole.claims_held_max = claims_held_max;
+        let begun_again = crash_at_every_call_of_an_adoption(&whole, &steps);
+        assert_eq!(begun_again > 0, claims_held_max > 0);
+    }
+}
+
+/// Returns the number of adoptions that began again after rows were appended.
+fn crash_at_every_call_of_an_adoption(whole: &Bench, steps: &[Step]) -> u64 {
+    let rows = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+    let adopted = rows(&whole.seen);
+    let mut begun_again = 0;
     for n in 0.. {
-        let mut crashed = Bench::new(whole.disk.fork());
-        crashed.seen = whole.seen.clone();
+        let mut crashed = moved_to(whole.disk.fork(), whole);
+        crashed.checkpoint_bytes = 2 << 10;
         crashed.disk.crash_at(n);
         let report = crashed
             .open()
             .and_then(|report| crashed.quiet().map(|()| report));
+        let _seen_last = crashed.read_export();
+        let appended = rows(&crashed.seen) - adopted;
         if let Ok(report) = report {
             assert_eq!(
                 (report.case, report.rows_adopted),
-                (RecoveryCase::Adopt, rows)
+                (RecoveryCase::Adopt, adopted)
             );
-            break;
+            assert!(
+                adopted > 0 && appended > 0,
+                "{adopted}, {appended}: nothing is shown"
+            );
+            return begun_again;
         }
         let crashed = Crashed {
             bench: crashed,
@@ -437,9 +471,12 @@ fn a_crash_at_any_call_of_an_adoption_duplicates_nothing() {
         for fate in Fate::ALL {
             let what = format!("adoption, crash at call {n}, writes {fate:?}");
             let mut found = after_power_cut(&crashed, n, fate);
-            recover_and_finish(&mut found, &[], &steps, &what);
+            let has_state = found.disk.read(format!("{STATE_DIR}/state.redb")).is_some();
+            begun_again += u64::from(appended > 0 && !has_state);
+            recover_and_finish(&mut found, &[], steps, &what);
         }
     }
+    begun_again
 }
 
 /// Appends a run and its evidence. Returns the numbers of mutating and of read-only calls.

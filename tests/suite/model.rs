@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use distilld::engine::CLAIMS_HELD_MAX;
 use fastrand::Rng;
 
 use crate::support::bench::{Bench, EXPORT, LEDGER, STATE_DIR};
@@ -26,6 +27,7 @@ fn run(seed: u64, steps: &[Step]) -> Bench {
         threads => bench.threads = threads.into(),
     }
     bench.checkpoint_bytes = rng.choice([4 << 10, 1 << 20]).unwrap();
+    bench.claims_held_max = rng.choice([0, CLAIMS_HELD_MAX]).unwrap();
     bench.open().unwrap();
     for step in steps {
         if rng.u8(..4) == 0 {

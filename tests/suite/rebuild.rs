@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use distilld::engine::{BATCH_BYTES, Engine, EngineError, Setup};
+use distilld::engine::{BATCH_BYTES, CLAIMS_HELD_MAX, Engine, EngineError, Setup};
 use distilld::lake::chunk::LineLimits;
 use distilld::lake::path::Stream;
 use distilld::lake::walk::walk;
@@ -57,6 +57,7 @@ pub(crate) fn setup(disk: &SimDisk) -> Setup {
         checkpoint_bytes: 1 << 20,
         batch_bytes: BATCH_BYTES,
         segment_bytes: 700,
+        claims_held_max: CLAIMS_HELD_MAX,
         long_lines: Arc::default(),
         exclude: Default::default(),
         threads: 1,

@@ -328,6 +328,9 @@ impl EventLoop {
         }
         self.scan(now_ms)?;
         self.update_caught_up();
+        if self.caught_up {
+            self.engine.complete_state()?;
+        }
         self.recount_within_limit();
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::engine::commit::*;
 use crate::engine::read_task::ReadRequest;
-use crate::engine::{BATCH_BYTES, Setup};
+use crate::engine::{BATCH_BYTES, CLAIMS_HELD_MAX, Setup};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::PairPath;
 use crate::pair::JoinOutcome;
@@ -35,6 +35,7 @@ fn engine_with(root: &Path, checkpoint_bytes: u64) -> Engine {
         checkpoint_bytes,
         batch_bytes: BATCH_BYTES,
         segment_bytes: 1 << 20,
+        claims_held_max: CLAIMS_HELD_MAX,
         long_lines: Arc::default(),
         exclude: Default::default(),
         threads: 2,

@@ -66,11 +66,12 @@ impl Committer {
     }
 
     /// Returns whether a checkpoint that begins now could be written by another thread. One with events of the ledger is
-    /// not, which are rare and are synced with it.
+    /// not, which are rare and are synced with it, nor one that removes claims from memory.
     pub(in crate::engine) fn may_checkpoint_aside(&self, ctx: &Setup) -> bool {
         let ledger = &self.ledger;
         let is_same = ledger.file.len_bytes() == self.state.header().ledger.file.len_bytes;
-        ctx.threads > 1 && self.commits_each_pass && is_same && !ledger.has_changes()
+        let changes_state_alone = !ledger.has_changes() && !self.state.holds_claims();
+        ctx.threads > 1 && self.commits_each_pass && is_same && changes_state_alone
     }
 
     /// Returns the header of a checkpoint that another thread writes, whose accounts the caller fills in. All batches are

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use crate::engine::committer::Committer;
 use crate::engine::{EngineError, Setup};
 use crate::store::export::ExportMark;
+use crate::store::files::{BUILDING_FILE, STATE_FILE};
+use crate::store::state::error::StateError;
 use crate::store::state::header::{Header, LedgerMark};
 use crate::store::state::{PairReset, PairWrite, State, StateView};
 
@@ -33,22 +35,46 @@ impl Committer {
         }
     }
 
-    /// Writes a checkpoint and restarts the journal.
+    /// Writes a checkpoint and restarts the journal. `completes` is whether the state gets the claims that only memory
+    /// holds.
     pub(in crate::engine) fn write_checkpoint(
         &mut self,
         header: Header,
         pairs: &[PairWrite<'_>],
+        completes: bool,
     ) -> Result<(), EngineError> {
         let journal_epoch = header.journal_epoch;
         self.state.record_segments(self.export.finished_segments());
         self.state.record_ledger(self.ledger.changes());
-        self.state
-            .checkpoint(header, pairs)
-            .inspect_err(|_| self.state_failed = true)?;
+        let written = match completes {
+            true => self.state.complete(header, pairs),
+            false => self.state.checkpoint(header, pairs),
+        };
+        written.inspect_err(|_| self.state_failed = true)?;
         self.export.all_segments_applied();
         self.ledger.mark_applied();
         self.journal.restart(journal_epoch);
         Ok(())
+    }
+
+    /// Returns whether the next start would not use the state, but adopt the export anew.
+    pub(in crate::engine) fn is_provisional(&self) -> bool {
+        self.state_path.ends_with(BUILDING_FILE)
+    }
+
+    /// Gives a provisional state, which is complete, the name by which the next start finds it.
+    pub(in crate::engine) fn publish_state(&mut self, ctx: &Setup) -> Result<(), StateError> {
+        if !self.is_provisional() {
+            return Ok(());
+        }
+        let path = ctx.state_dir.join(STATE_FILE);
+        let renamed = ctx.storage.rename(&self.state_path, &path);
+        renamed.map_err(StateError::Io)?;
+        self.open_files[0].renamed(&path);
+        self.state_path = path;
+        // Without this name the next start adopts the export anew, whatever was committed since.
+        let synced = ctx.storage.sync_dir(&ctx.state_dir);
+        synced.map_err(|error| StateError::Sync(error.to_string()))
     }
 
     /// Resets pairs in the state.
@@ -78,7 +104,9 @@ impl Committer {
 
     /// Opens the file of the failed state again.
     pub(in crate::engine) fn reopen_state(&mut self, ctx: &Setup) -> Result<(), EngineError> {
-        self.state = State::open(&*ctx.storage, &self.state_path)?;
+        let mut state = State::open(&*ctx.storage, &self.state_path)?;
+        state.inherit_claims(&self.state);
+        self.state = state;
         let journal_epoch = self.state.header().journal_epoch;
         // A transaction that was reported as failed may have reached the disk. The state holds the frames of the old epoch
         // then, and a recovery would ignore further frames of it: the next one must belong to the new epoch.

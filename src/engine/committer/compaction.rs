@@ -46,8 +46,11 @@ impl Committer {
         stat.map_or(0, |stat| stat.allocated_bytes.min(stat.len_bytes))
     }
 
-    /// Begins a copy of the state.
+    /// Begins a copy of the state, unless it is provisional: the next start would not remove the copy of such a file.
     pub(in crate::engine) fn begin_compaction(&mut self, ctx: &Setup) {
+        if self.is_provisional() {
+            return;
+        }
         self.copy.examined = Some(self.state.generation());
         match Compaction::begin(&*ctx.storage, &self.state, &self.state_path) {
             Ok(copy) => self.copy.running = Some(Box::new(copy)),
@@ -93,11 +96,12 @@ impl Committer {
         let storage = &*ctx.storage;
         let before = self.state_bytes(ctx);
         let guard = OpenFileGuard::new(storage, copy.path());
-        let replaced = guard.and_then(|guard| {
+        let replaced = guard.and_then(|mut guard| {
             let copied = copy.path().to_owned();
             copy.replace(storage, &self.state_path)
                 .inspect_err(|_| drop(storage.remove_file(&copied)))?;
-            Ok(guard.renamed(&self.state_path))
+            guard.renamed(&self.state_path);
+            Ok(guard)
         });
         match replaced {
             Ok(guard) => self.open_files[0] = guard,

@@ -28,6 +28,7 @@ use crate::store::state::backend::{Backend, redb_builder};
 
 use crate::store::state::error::{CallError, StateError};
 use crate::store::state::failures::Failures;
+use crate::store::state::held::HeldClaims;
 
 pub mod backend;
 pub mod blocks;
@@ -35,6 +36,7 @@ pub mod compact;
 pub mod error;
 mod failures;
 pub mod header;
+mod held;
 mod view;
 mod write;
 
@@ -54,8 +56,8 @@ use crate::pair::index::{DeadLetter, EvidenceLine, Packed, PairId, ScoredLine, U
 use crate::platform::storage::Storage;
 use crate::store::export::Segment;
 use write::{
-    bequeath_claims, create_tables, insert_claimable, remove_claims, reset_pair, write_ledger,
-    write_pair, write_segments,
+    bequeath_claims, create_tables, remove_claims, reset_pair, write_ledger, write_pair,
+    write_segments,
 };
 
 type Blocks = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -153,6 +155,7 @@ pub struct State {
     generation: Generation,
     additions: Additions,
     failures: Arc<Failures>,
+    held: HeldClaims,
 }
 
 /// What the next transaction writes in addition to its own work.
@@ -209,6 +212,7 @@ impl State {
             generation: Generation::default(),
             additions: Additions::default(),
             failures,
+            held: HeldClaims::default(),
         };
         state.write(Header::new(), create_tables)?;
         if let Some(dir) = path.parent() {
@@ -244,6 +248,7 @@ impl State {
             generation: Generation::default(),
             additions: Additions::default(),
             failures,
+            held: HeldClaims::default(),
         })
     }
 
@@ -274,6 +279,7 @@ impl State {
             transaction: transaction.map_err(|error| self.failures.cause(error.into()))?,
             failures: Arc::clone(&self.failures),
             claimable: OnceLock::new(),
+            held: self.held.clone(),
         })
     }
 
@@ -296,7 +302,9 @@ impl State {
         header: Header,
         pairs: &[PairWrite<'_>],
     ) -> Result<(), StateError> {
-        self.write(header, |transaction| write_pairs(transaction, pairs))
+        self.write(header, |transaction| write_pairs(transaction, pairs))?;
+        (self.held).remove(pairs.iter().flat_map(|pair| pair.claims));
+        Ok(())
     }
 
     /// Returns a checkpoint that any thread can write. Until [`Self::end_checkpoint`] no other transaction may begin.
@@ -325,18 +333,6 @@ impl State {
             let mut each = pairs.iter();
             each.try_for_each(|pair| reset_pair(transaction, pair))
         })
-    }
-
-    /// Adds rows that no known line has earned. They become durable with the next durable commit.
-    ///
-    /// # Errors
-    /// redb fails.
-    pub fn add_claimable(&mut self, claims: &[UnclaimedRow]) -> Result<(), StateError> {
-        let header = Header {
-            claimable: self.header.claimable + claims.len() as u64,
-            ..self.header.clone()
-        };
-        self.write(header, |transaction| insert_claimable(transaction, claims))
     }
 
     /// Writes the header alone.

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _};
 
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{
@@ -19,6 +19,7 @@ use crate::store::state::blocks::DamagedBlock;
 use crate::store::state::error::{CallError, StateError};
 use crate::store::state::failures::Failures;
 use crate::store::state::header::decode;
+use crate::store::state::held::HeldClaims;
 use crate::store::state::{
     Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, INODES, PAIRS, PATHS, SCORED, SEGMENTS, range_of,
 };
@@ -29,8 +30,11 @@ pub(super) type Claimable = ReadOnlyTable<(&'static [u8; 12], u32, u64), ()>;
 pub struct StateView {
     pub(super) transaction: ReadTransaction,
     pub(super) failures: Arc<Failures>,
-    /// Opened at the first lookup: an adoption looks up the row of each line, and to open a table is a lookup too.
-    pub(super) claimable: OnceLock<Claimable>,
+    /// Opened at the first lookup: an adoption looks up the row of each line, and to open a table is a lookup too. `None` if
+    /// it is empty.
+    pub(super) claimable: OnceLock<Option<Claimable>>,
+    /// Unclaimed rows that the table lacks.
+    pub(super) held: HeldClaims,
 }
 
 impl Debug for StateView {
@@ -211,10 +215,14 @@ impl StateView {
                 Some(table) => table,
                 None => {
                     let table = tables.open_table(CLAIMABLE)?;
+                    let table = (!table.is_empty()?).then_some(table);
                     self.claimable.get_or_init(|| table)
                 }
             };
-            let mut claims = Vec::new();
+            let mut claims = self.held.with_key(row).to_vec();
+            let Some(table) = table else {
+                return Ok(claims);
+            };
             for found in table.range((&row.0, 0, 0)..=(&row.0, u32::MAX, u64::MAX))? {
                 let (_, found_scope, row_offset) = found?.0.value();
                 claims.push(UnclaimedRow {
@@ -235,7 +243,7 @@ impl StateView {
     pub fn unclaimed_rows(&self) -> Result<Vec<UnclaimedRow>, StateError> {
         self.read(|tables| {
             let table = tables.open_table(CLAIMABLE)?;
-            let mut rows = Vec::new();
+            let mut rows = self.held.all().to_vec();
             for found in table.iter()? {
                 let (key, _) = found?;
                 let (row, scope, row_offset) = key.value();

@@ -11,7 +11,7 @@ use fastrand::Rng;
 use prometheus_client::encoding::text::encode;
 
 use distilld::engine::{
-    BATCH_BYTES, Engine, EngineError, OrderError, OrderRequest, OrderResult, Setup,
+    BATCH_BYTES, CLAIMS_HELD_MAX, Engine, EngineError, OrderError, OrderRequest, OrderResult, Setup,
 };
 use distilld::lake::chunk::LineLimits;
 use distilld::lake::identity::seen;
@@ -99,6 +99,8 @@ pub struct Bench {
     pub threads: usize,
     /// Bytes of rows at which a pass commits.
     pub batch_bytes: usize,
+    /// Maximum unclaimed rows of an adopted export in memory.
+    pub claims_held_max: usize,
     /// Time without change before a source settles.
     pub settle_ms: u64,
     /// Maximum line length; a longer line is a dead letter.
@@ -121,6 +123,7 @@ impl Bench {
             checkpoint_bytes: 1 << 20,
             threads: 1,
             batch_bytes: BATCH_BYTES,
+            claims_held_max: CLAIMS_HELD_MAX,
             settle_ms: SETTLE_MS,
             line_bytes_max: 16 << 20,
             failed_in_closing: 0,
@@ -174,6 +177,7 @@ impl Bench {
             checkpoint_bytes: self.checkpoint_bytes,
             batch_bytes: self.batch_bytes,
             segment_bytes: SEGMENT_BYTES,
+            claims_held_max: self.claims_held_max,
             long_lines: Arc::default(),
             exclude: Default::default(),
             threads: self.threads,
@@ -223,6 +227,7 @@ impl Bench {
         let engine = self.engine.as_mut().unwrap();
         for _ in 0..PASSES_MAX {
             if !engine.is_dirty() {
+                engine.complete_state()?;
                 engine.scrub_export()?;
                 return engine.tick();
             }
