@@ -57,7 +57,7 @@ impl Committer {
         Ok(())
     }
 
-    /// Returns whether the next start would not use the state, but adopt the export anew.
+    /// Returns whether the next start would not use the state, but adopt the export again.
     pub(in crate::engine) fn is_provisional(&self) -> bool {
         self.state_path.ends_with(BUILDING_FILE)
     }
@@ -72,7 +72,7 @@ impl Committer {
         renamed.map_err(StateError::Io)?;
         self.open_files[0].renamed(&path);
         self.state_path = path;
-        // Without this name the next start adopts the export anew, whatever was committed since.
+        // Without this name the next start adopts the export again, and loses no row that was committed since.
         let synced = ctx.storage.sync_dir(&ctx.state_dir);
         synced.map_err(|error| StateError::Sync(error.to_string()))
     }

@@ -10,48 +10,91 @@ use crate::store::state::header::Header;
 use crate::store::state::write::insert_claimable;
 use crate::store::state::{PairWrite, State, write_pairs};
 
+/// Mean number of claims in a bucket, which is searched as a whole.
+const BUCKET_CLAIMS: usize = 8;
+
 /// Unclaimed rows in order, each once. Views share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct HeldClaims(Arc<Vec<UnclaimedRow>>);
+pub(super) struct HeldClaims(Arc<Sorted>);
+
+#[derive(Debug, Default)]
+struct Sorted {
+    claims: Vec<UnclaimedRow>,
+    /// The position of the first claim of each bucket, and the number of claims. Keys are hashes, so that buckets of keys
+    /// with the same first bits are about equal. A search in all claims would miss the processor's caches at most steps.
+    starts: Vec<u32>,
+}
+
+impl Sorted {
+    fn new(claims: Vec<UnclaimedRow>) -> Self {
+        let buckets = (claims.len() / BUCKET_CLAIMS).next_power_of_two();
+        let mut starts = Vec::with_capacity(buckets + 1);
+        for (at, claim) in claims.iter().enumerate() {
+            let bucket = bucket_of(claim.row, buckets);
+            if starts.len() <= bucket {
+                starts.resize(bucket + 1, at as u32);
+            }
+        }
+        starts.resize(buckets + 1, claims.len() as u32);
+        Self { claims, starts }
+    }
+
+    fn with_key(&self, row: RowKey) -> &[UnclaimedRow] {
+        let bucket = bucket_of(row, self.starts.len().saturating_sub(1));
+        let Some([from, to]) = self.starts.get(bucket..bucket + 2) else {
+            return &[];
+        };
+        let claims = &self.claims[*from as usize..*to as usize];
+        let from = claims.partition_point(|claim| claim.row < row);
+        let with_key = claims[from..].iter().take_while(|claim| claim.row == row);
+        &claims[from..from + with_key.count()]
+    }
+}
+
+/// Returns the bucket of a key; `buckets` is their number.
+fn bucket_of(row: RowKey, buckets: usize) -> usize {
+    let [a, b, c, d, ..] = row.0;
+    let first = u64::from(u32::from_be_bytes([a, b, c, d]));
+    ((first * buckets as u64) >> 32) as usize
+}
 
 impl HeldClaims {
     pub(super) fn new(mut claims: Vec<UnclaimedRow>) -> Self {
         claims.sort_unstable();
         claims.shrink_to_fit();
-        Self(Arc::new(claims))
+        Self(Arc::new(Sorted::new(claims)))
     }
 
     pub(super) fn all(&self) -> &[UnclaimedRow] {
-        &self.0
+        &self.0.claims
     }
 
     /// Returns the claims with this key.
     pub(super) fn with_key(&self, row: RowKey) -> &[UnclaimedRow] {
-        let from = self.0.partition_point(|claim| claim.row < row);
-        let rest = &self.0[from..];
-        let len = rest.iter().take_while(|claim| claim.row == row).count();
-        &rest[..len]
+        self.0.with_key(row)
     }
 
     /// Removes claims that found their row. Views keep what they have.
     pub(super) fn remove<'a>(&mut self, claimed: impl Iterator<Item = &'a UnclaimedRow>) {
-        if self.0.is_empty() {
+        if self.all().is_empty() {
             return;
         }
         let mut claimed: Vec<_> = claimed.collect();
         claimed.sort_unstable();
         let mut claimed = claimed.into_iter().peekable();
-        let mut is_left = |claim: &UnclaimedRow| {
+        let is_left = |claim: &UnclaimedRow| {
             while claimed.next_if(|first| *first < claim).is_some() {}
             claimed.peek() != Some(&claim)
         };
-        match Arc::get_mut(&mut self.0) {
-            Some(claims) => claims.retain(is_left),
-            None => {
-                let left = self.0.iter().filter(|claim| is_left(claim));
-                self.0 = Arc::new(left.copied().collect());
+        let left = match Arc::get_mut(&mut self.0) {
+            Some(shared) => {
+                let mut claims = std::mem::take(&mut shared.claims);
+                claims.retain(is_left);
+                claims
             }
-        }
+            None => self.all().iter().copied().filter(is_left).collect(),
+        };
+        self.0 = Arc::new(Sorted::new(left));
     }
 }
 
@@ -130,5 +173,29 @@ mod tests {
         drop(view);
         held.remove([claim(3, 0), claim(2, 7)].iter());
         assert_eq!(held.all(), []);
+        assert_eq!(held.with_key(key), []);
+        assert_eq!(HeldClaims::default().with_key(key), []);
+    }
+
+    #[test]
+    fn each_of_many_claims_is_found() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for count in [1, 7, 8, 100, 5_000] {
+            let mut claims: Vec<_> = (0..count)
+                .map(|n| UnclaimedRow {
+                    row: RowKey(std::array::from_fn(|_| rng.u8(..))),
+                    ..claim(0, n)
+                })
+                .collect();
+            claims.push(claim(0, 1));
+            claims.push(claim(255, 1));
+            let held = HeldClaims::new(claims.clone());
+            for claim in &claims {
+                assert_eq!(held.with_key(claim.row), [*claim]);
+                let mut other = claim.row;
+                other.0[11] ^= 1;
+                assert_eq!(held.with_key(other), []);
+            }
+        }
     }
 }
