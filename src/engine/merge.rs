@@ -110,6 +110,7 @@ impl Engine {
         if !is_change(before, &outcome) {
             return Ok(());
         }
+        self.row_digests.append(&mut outcome.row_digests);
         let rows_of = PairRows {
             class: class_of(path.as_bytes()),
             minute: minute_of(wall_ms),

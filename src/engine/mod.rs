@@ -79,6 +79,8 @@ pub struct Engine {
     commits: Committer,
     pub(crate) books: Books,
     kept_stamps: Arc<KeptStamps>,
+    /// The digests of merged rows that a rebuild compares with those of the old export.
+    row_digests: Vec<u64>,
     left_out: Arc<HashSet<u64>>,
     /// Whether a pass ends with a pair of which more is to be read.
     ends_pass_with_rest: bool,
@@ -103,6 +105,7 @@ impl Engine {
             commits,
             books: Books::new(header.account),
             kept_stamps: Arc::default(),
+            row_digests: Vec::new(),
             left_out: Arc::default(),
             ends_pass_with_rest: false,
             ctx,
@@ -146,6 +149,11 @@ impl Engine {
     /// Makes new rows keep the timestamps that they had in another export.
     pub(crate) fn keep_stamps(&mut self, stamps: Arc<KeptStamps>) {
         self.kept_stamps = stamps;
+    }
+
+    /// Takes the digests of all rows that were merged since [`Self::keep_stamps`].
+    pub(crate) fn take_row_digests(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.row_digests)
     }
 
     /// Makes the scored lines at these offsets of the pairs that are read next earn no row.

@@ -237,9 +237,9 @@ impl<'a, E> Joiner<'a, E> {
             self.out.rows.truncate(row_from);
             return Ok(Verdict::Ordered { index });
         }
-        self.context
-            .kept_stamps
-            .restore(&mut self.out.rows, row_from);
+        let kept_stamps = self.context.kept_stamps;
+        let digest = kept_stamps.restore(&mut self.out.rows, row_from);
+        self.out.row_digests.extend(digest);
         self.out.new_rows.push(key);
         Ok(Verdict::Exported {
             row_offset: row_from as u64,

@@ -172,6 +172,8 @@ pub struct JoinOutcome {
     pub new_rows: Vec<(RunKey, u64)>,
     /// Number of existing rows for which evidence that differs arrived.
     pub superseded: u64,
+    /// The digests of the new rows, where a rebuild compares them with those of another export.
+    pub row_digests: Vec<u64>,
     /// Rows that lines overrule, and rows that are superseded, in the order in which that was found.
     pub row_changes: Vec<RowChange>,
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::record::local_digest;
-use crate::record::row;
+use crate::record::row::{self, RowStamps};
 use crate::record::timestamp::{moment, stamp};
 
 /// Set in a value that is an index of [`KeptStamps::odd`].
@@ -18,6 +18,8 @@ pub struct KeptStamps {
     /// The stamps of other rows, as they are written, quotes included.
     odd: Vec<Box<[u8]>>,
     odd_index: HashMap<Box<[u8]>, u64>,
+    /// Whether all lines are added.
+    is_finished: bool,
 }
 
 /// A line of an export: the digest of its other bytes, and its timestamps.
@@ -38,13 +40,22 @@ enum LineStamps {
 /// Reads a line of an export, without its newline.
 #[must_use]
 pub fn stamped(line: &[u8]) -> StampedLine {
+    // A row of distilld need not be read to find its timestamps.
+    if let Some(made) = row::made_stamps(line)
+        && let Some(ms) = canonical_ms(texts_of(line, &made))
+    {
+        return StampedLine {
+            digest: short(made.digest),
+            stamps: LineStamps::At(ms),
+        };
+    }
     let Ok(stamps) = row::stamps(line) else {
         return StampedLine {
             digest: short(local_digest::digest(line)),
             stamps: LineStamps::Odd(Vec::new()),
         };
     };
-    let texts = stamps.spans.iter().map(|(start, end)| &line[*start..*end]);
+    let texts = texts_of(line, &stamps);
     StampedLine {
         digest: short(stamps.digest),
         stamps: match canonical_ms(texts.clone()) {
@@ -57,10 +68,13 @@ pub fn stamped(line: &[u8]) -> StampedLine {
 /// Returns the digest of a line of an export, its timestamps ignored if it is a row.
 #[must_use]
 pub fn digest(line: &[u8]) -> u64 {
-    match row::stamps(line) {
-        Ok(stamps) => short(stamps.digest),
-        Err(_) => short(local_digest::digest(line)),
-    }
+    stamped(line).digest
+}
+
+/// Returns the timestamps of a row as they are written, quotes included.
+fn texts_of<'a>(line: &'a [u8], stamps: &RowStamps) -> impl Iterator<Item = &'a [u8]> + Clone {
+    let spans = stamps.spans.clone().into_iter();
+    spans.map(|(start, end)| &line[start..end])
 }
 
 /// The first half of a digest is enough to compare the rows of two exports.
@@ -92,6 +106,7 @@ impl KeptStamps {
     pub fn finish(&mut self) {
         self.rows.sort_unstable();
         self.odd_index = HashMap::new();
+        self.is_finished = true;
     }
 
     /// Returns the digests of all lines, sorted.
@@ -111,33 +126,42 @@ impl KeptStamps {
         self.rows.is_empty()
     }
 
-    /// Gives the row that starts at `from`, with its newline, the timestamps that it had.
-    pub fn restore(&self, rows: &mut Vec<u8>, from: usize) {
-        if self.rows.is_empty() {
-            return;
+    /// Gives the row that starts at `from`, with its newline, the timestamps that it had. Returns its digest; `None` where no
+    /// export is compared.
+    pub fn restore(&self, rows: &mut Vec<u8>, from: usize) -> Option<u64> {
+        if !self.is_finished {
+            return None;
         }
         let line = rows[from..].strip_suffix(b"\n").unwrap_or(&rows[from..]);
         let stamps = row::made_stamps(line).or_else(|| row::stamps(line).ok());
         let Some(stamps) = stamps else {
-            return;
+            return Some(short(local_digest::digest(line)));
         };
         let digest = short(stamps.digest);
         let at = self.rows.partition_point(|(known, _)| *known < digest);
-        let Some((_, value)) = self.rows.get(at).filter(|(known, _)| *known == digest) else {
-            return;
-        };
-        let kept = match value & ODD {
+        if let Some((_, value)) = self.rows.get(at).filter(|(known, _)| *known == digest) {
+            self.write_stamps(*value, rows, from, &stamps.spans);
+        }
+        Some(digest)
+    }
+
+    /// Writes the stamps of a value to their places in the row that starts at `from`.
+    fn write_stamps(&self, value: u64, rows: &mut Vec<u8>, from: usize, places: &[(usize, usize)]) {
+        let own;
+        let kept: Vec<&[u8]> = match value & ODD {
             0 => {
-                let stamp = format!("\"{}\"", stamp(*value)).into_bytes();
-                [stamp.as_slice(), stamp.as_slice()].join(&b'\n')
+                own = format!("\"{}\"", stamp(value));
+                vec![own.as_bytes(); 2]
             }
-            _ => self.odd[(value & !ODD) as usize].to_vec(),
+            _ => {
+                let odd = &self.odd[(value & !ODD) as usize];
+                odd.split(|byte| *byte == b'\n').collect()
+            }
         };
-        let kept: Vec<&[u8]> = kept.split(|byte| *byte == b'\n').collect();
-        if kept.len() != stamps.spans.len() {
+        if kept.len() != places.len() {
             return;
         }
-        for ((start, end), kept) in stamps.spans.into_iter().zip(kept).rev() {
+        for ((start, end), kept) in places.iter().zip(kept).rev() {
             rows.splice(from + start..from + end, kept.iter().copied());
         }
     }
@@ -183,13 +207,15 @@ mod tests {
         rows.iter()
             .for_each(|row| kept.push(stamped(row.as_bytes())));
         kept.push(stamped(b"no row"));
+        assert_eq!(kept.restore(&mut b"{}\n".to_vec(), 0), None);
         kept.finish();
         assert_eq!((kept.len(), kept.is_empty()), (6, false));
         for (run, expected) in ["a", "b", "c", "d", "e"].iter().zip(rows) {
             let mut written = b"before\n".to_vec();
             written.extend(row(run, now, now).as_bytes());
             written.push(b'\n');
-            kept.restore(&mut written, 7);
+            let digest = kept.restore(&mut written, 7);
+            assert_eq!(digest, Some(self::digest(expected.as_bytes())));
             assert_eq!(written, format!("before\n{expected}\n").as_bytes());
         }
         let mut other = row("f", now, now).into_bytes();

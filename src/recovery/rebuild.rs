@@ -18,7 +18,6 @@
 //! `recovery::swap` describes how the files are swapped, and what a crash in between leaves.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,7 +26,7 @@ use crate::engine::{Engine, EngineError, LedgerOrigin, Setup};
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::{pair_bytes, walk};
 use crate::platform::storage::exists;
-use crate::record::kept_stamps::{self, KeptStamps};
+use crate::record::kept_stamps::{KeptStamps, stamped};
 use crate::record::ledger::begin::EFFECTIVE_ONLY;
 use crate::recovery::availability::Obstacles;
 pub use crate::recovery::dropped::{DropReason, DroppedRows};
@@ -166,29 +165,10 @@ fn build(
     options: RebuildOptions,
     steps: &mut Steps<'_>,
 ) -> Result<Rebuilt, RebuildError> {
-    let mut before = KeptStamps::default();
-    let path = &setup.export_path;
-    let label = "reading the old export";
-    map_lines(setup, path, label, steps, kept_stamps::stamped, |line| {
-        before.push(line);
-    })?;
-    before.finish();
-    let before = Arc::new(before);
+    let before = Arc::new(read_stamps(setup, steps)?);
     let mut left_out = LeftOut::new(old, options.effective);
-    let obstacles = fill(stage, Arc::clone(&before), &mut left_out, steps)?;
+    let (obstacles, mut after) = fill(stage, Arc::clone(&before), &mut left_out, steps)?;
     check_left_out(stage, &left_out)?;
-    let mut after = Vec::new();
-    let path = &stage.export_path;
-    map_lines(
-        setup,
-        path,
-        "comparing",
-        steps,
-        kept_stamps::digest,
-        |digest| {
-            after.push(digest);
-        },
-    )?;
     after.sort_unstable();
     let passed_over = obstacles.passed_over();
     let Losses {
@@ -213,13 +193,14 @@ fn build(
     })
 }
 
-/// Reads the whole lake into the stage and returns the paths that could not be read. Durable on return.
+/// Reads the whole lake into the stage and returns the paths that could not be read, and the digests of the rows. Durable
+/// on return.
 fn fill(
     stage: &Setup,
     kept_stamps: Arc<KeptStamps>,
     left_out: &mut LeftOut,
     steps: &mut Steps<'_>,
-) -> Result<Obstacles, RebuildError> {
+) -> Result<(Obstacles, Vec<u64>), RebuildError> {
     let (paths, mut obstacles) = list_pairs(stage)?;
     let (mut engine, _) = Engine::open(stage.clone())?;
     engine.commit_full_batches();
@@ -262,7 +243,7 @@ fn fill(
         rest = &rest[merged..];
     }
     engine.checkpoint()?;
-    Ok(obstacles)
+    Ok((obstacles, engine.take_row_digests()))
 }
 
 /// Reads the rest of the pair that was merged last, last lines without a newline included. Calls `on_bytes` after each
@@ -327,34 +308,30 @@ fn list_pairs(setup: &Setup) -> Result<(Vec<PairPath>, Obstacles), RebuildError>
     Ok((paths.collect(), obstacles))
 }
 
-/// Maps each line of an export, without its newline, on several threads, and calls `visit` with the results in order. An
-/// export that does not exist has no lines.
-fn map_lines<T: Send>(
-    setup: &Setup,
-    path: &Path,
-    label: &'static str,
-    steps: &mut Steps<'_>,
-    map: impl Fn(&[u8]) -> T + Sync,
-    mut visit: impl FnMut(T),
-) -> Result<(), RebuildError> {
+/// Reads the timestamps of all rows of the export on several threads. An export that does not exist has none.
+fn read_stamps(setup: &Setup, steps: &mut Steps<'_>) -> Result<KeptStamps, RebuildError> {
+    let mut kept = KeptStamps::default();
+    let path = &setup.export_path;
     let is_present = exists(&*setup.storage, path).map_err(|source| ExportError::Io {
         path: path.to_owned(),
         source,
     })?;
-    if !is_present {
-        return Ok(());
+    if is_present {
+        let export = Export::open_or_create(Arc::clone(&setup.storage), path)?;
+        let total_bytes = export.len_bytes();
+        let label = "reading the old export";
+        let stamps_of = |block: &RowBlock| {
+            let mut lines = Vec::new();
+            block.for_each(|_, line| lines.push(stamped(line)));
+            lines
+        };
+        export.map_rows(stamps_of, |block, lines| -> Result<(), RebuildError> {
+            steps.report(label, block.offset, total_bytes)?;
+            lines.into_iter().for_each(|line| kept.push(line));
+            Ok(())
+        })?;
+        steps.report(label, total_bytes, total_bytes)?;
     }
-    let export = Export::open_or_create(Arc::clone(&setup.storage), path)?;
-    let total_bytes = export.len_bytes();
-    let map_block = |block: &RowBlock| {
-        let mut mapped = Vec::new();
-        block.for_each(|_, line| mapped.push(map(line)));
-        mapped
-    };
-    export.map_rows(map_block, |block, mapped| -> Result<(), RebuildError> {
-        steps.report(label, block.offset, total_bytes)?;
-        mapped.into_iter().for_each(&mut visit);
-        Ok(())
-    })?;
-    steps.report(label, total_bytes, total_bytes)
+    kept.finish();
+    Ok(kept)
 }
