@@ -194,7 +194,7 @@ impl Soak {
 
     fn is_fresh(&self) -> Result<bool, Failure> {
         let answer = fs::read_to_string(&self.answer)?;
-        // A command that waits for its answer says so first.
+        // A command that waits for its answer reports that first.
         let status = answer.lines().find(|line| line.starts_with('{'));
         let status: serde_json::Value = serde_json::from_str(status.unwrap_or_default())?;
         Ok(status["health"]["verdict"] == "fresh")

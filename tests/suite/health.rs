@@ -448,6 +448,7 @@ fn a_changed_export_is_stopped_and_served_until_an_operator_acts() {
         (Some(&committed[..committed.len() - 5]), "bytes long, but"),
         (None, "is missing"),
     ] {
+        let whole = bench.export_bytes();
         match export {
             Some(bytes) => fs::write(bench.export(), bytes).unwrap(),
             None => fs::remove_file(bench.export()).unwrap(),
@@ -473,7 +474,7 @@ fn a_changed_export_is_stopped_and_served_until_an_operator_acts() {
         let now = fs::read(bench.export()).ok();
         assert_eq!(now.as_deref(), export, "nothing is appended");
         surfaces.stop();
-        fs::write(bench.export(), &committed).unwrap();
+        fs::write(bench.export(), &whole).unwrap();
         fs::remove_file(bench.state_dir().join("export-changed")).ok();
         surfaces = Surfaces::start(&bench, &mut listen(&bench));
         surfaces.expect(Health::Fresh, "");
