@@ -10,6 +10,7 @@ use crate::support::bench::{Bench, ROOT};
 use crate::support::earned::{evidence_line, scored_line};
 use crate::support::lake_gen::Stream;
 use crate::support::sim_disk::SimDisk;
+use crate::torn::rereads;
 
 const NONE: [&str; 0] = [];
 
@@ -93,7 +94,7 @@ fn reads_again(disk: &SimDisk) -> u64 {
     bench.open().unwrap();
     bench.scan().unwrap();
     bench.quiet().unwrap();
-    bench.rereads()
+    rereads(&bench)
 }
 
 #[test]

@@ -8,7 +8,6 @@ use std::thread;
 use std::time::Duration;
 
 use fastrand::Rng;
-use prometheus_client::encoding::text::encode;
 
 use distilld::engine::{
     BATCH_BYTES, CLAIMS_HELD_MAX, Engine, EngineError, OrderError, OrderRequest, OrderResult, Setup,
@@ -318,17 +317,6 @@ impl Bench {
         }
         self.read_export()
             .map_or_else(|what| panic!("{what}"), |()| Ok(()))
-    }
-
-    /// Returns the number of times that a day-file was read again from its start.
-    pub fn rereads(&self) -> u64 {
-        let mut text = String::new();
-        let engine = self.engine.as_ref().unwrap();
-        encode(&mut text, engine.metrics().registry()).unwrap();
-        let mut lines = text.lines();
-        let line = lines.find(|line| line.contains("sources_reset_total "));
-        let (_, value) = line.unwrap().rsplit_once(' ').unwrap();
-        value.parse().unwrap()
     }
 
     /// Reads the export like a consumer: the lines seen so far must still be its beginning.
