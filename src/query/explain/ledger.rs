@@ -29,7 +29,7 @@ pub struct RetractedRows {
 pub struct RetractedRow {
     /// The row.
     pub row: RowRange,
-    /// Its run; `None` for an id over [`RUN_ID_SHOWN_MAX`], so that a page of long ids takes no memory. The row has it.
+    /// Its run; `None` for an id over 4 KiB, so that a page of long ids takes no memory. The row has it.
     pub run_id: Option<String>,
     /// Why it is out.
     #[serde(flatten)]
