@@ -60,13 +60,22 @@ impl Engine {
         let Some(inode) = first_inode(before, &outcome.checkpoint) else {
             return Ok(false);
         };
+        let from = self.moved_from(inode, path)?;
+        let is_relocated = from.is_some();
+        if let Some(from) = from {
+            self.queue.push_relocation(from, path.clone());
+        }
+        Ok(is_relocated)
+    }
+
+    /// Returns the pair whose scored day-file, which has this inode, was moved to `to`.
+    fn moved_from(&mut self, inode: u64, to: &PairPath) -> Result<Option<PairPath>, EngineError> {
         for from in self.pairs.paths_with_inode(inode)? {
-            if self.has_moved(&from, path)? {
-                self.queue.push_relocation(from, path.clone());
-                return Ok(true);
+            if self.has_moved(&from, to)? {
+                return Ok(Some(from));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     fn has_moved(&mut self, from: &PairPath, to: &PairPath) -> Result<bool, EngineError> {
@@ -108,16 +117,10 @@ impl Engine {
 
     /// Returns the pair whose scored day-file is at `to` now.
     fn origin_of(&mut self, to: &PairPath) -> Result<Option<PairPath>, EngineError> {
-        let stat = stat_day_file(&*self.ctx.storage, &self.ctx.root, Stream::Scored, to);
-        let Ok(stat) = stat else {
-            return Ok(None);
-        };
-        for from in self.pairs.paths_with_inode(stat.inode)? {
-            if self.has_moved(&from, to)? {
-                return Ok(Some(from));
-            }
+        match stat_day_file(&*self.ctx.storage, &self.ctx.root, Stream::Scored, to) {
+            Ok(stat) => self.moved_from(stat.inode, to),
+            Err(_) => Ok(None),
         }
-        Ok(None)
     }
 
     fn move_request(&mut self, to: &PairPath) -> Result<ResetRequest, EngineError> {

@@ -66,8 +66,8 @@ pub struct StatFingerprint {
 }
 
 /// The identity of a source. All fields must match before reading continues at the offset; in place of the device, samples of
-/// what was read may match. The hashes detect accidents;
-/// who can write the day-file can rewrite it unnoticed, which concerns its own rows alone and is a difference in `verify`.
+/// what was read may match. The hashes detect accidents; who can write the day-file can rewrite it unnoticed, which concerns
+/// its own rows alone and is a difference in `verify`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceIdentity {
     /// The device that holds the file.

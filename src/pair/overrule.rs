@@ -63,8 +63,7 @@ impl<E> Joiner<'_, E> {
         // it. After the loss of a state such a row may belong to another day's file of the same name that has yet to claim
         // it; it is restored then, and it does not count here: the other pair could not take it from this count.
         let key = RowKey::from_scored(&self.day_file_name, scored);
-        let mut unclaimed = self.claimable(key)?;
-        unclaimed.retain(|(right, _)| *right < ClaimRight::IfEqual);
+        let unclaimed = self.unclaimed_of_pair(key)?;
         if unclaimed.is_empty() {
             // If the keys of this run are not cached yet, the first lookup reads this line with its others.
             if let Some(keys) = self.refused_keys.get_mut(&run) {
@@ -75,23 +74,30 @@ impl<E> Joiner<'_, E> {
                 .iter()
                 .filter(|(right, _)| *right == ClaimRight::Own);
             self.out.checkpoint.counts.contradicted += own.count() as u64;
-            let claims = unclaimed.into_iter().map(|(_, claim)| claim);
-            self.overrule_unclaimed(claims, Overruler { cause, offset });
+            self.overrule_unclaimed(unclaimed, Overruler { cause, offset });
         }
         self.overrule_earlier_without_row(run, Overruler { cause, offset })
     }
 
+    /// Returns the unclaimed rows with this key that are of the pair, or may be.
+    fn unclaimed_of_pair(&self, key: RowKey) -> Result<Vec<(ClaimRight, UnclaimedRow)>, E> {
+        let mut unclaimed = self.claimable(key)?;
+        unclaimed.retain(|(right, _)| *right < ClaimRight::IfEqual);
+        Ok(unclaimed)
+    }
+
     fn overrule_unclaimed(
         &mut self,
-        claims: impl Iterator<Item = UnclaimedRow>,
+        unclaimed: Vec<(ClaimRight, UnclaimedRow)>,
         overruler: Overruler,
     ) {
-        self.out.row_changes.extend(claims.map(|claim| RowChange {
+        let changes = unclaimed.into_iter().map(|(_, claim)| RowChange {
             row_offset: claim.row_offset,
             owner: RowOwner::Unclaimed(claim),
             cause: overruler.cause,
             line_offset: overruler.offset,
-        }));
+        });
+        self.out.row_changes.extend(changes);
     }
 
     /// Overrules the unclaimed rows of the earlier lines of a run that have no row: they gave one before their day-file was
@@ -117,10 +123,8 @@ impl<E> Joiner<'_, E> {
                 continue;
             };
             if overruled.insert(key) {
-                let mut unclaimed = self.claimable(key)?;
-                unclaimed.retain(|(right, _)| *right < ClaimRight::IfEqual);
-                let claims = unclaimed.into_iter().map(|(_, claim)| claim);
-                self.overrule_unclaimed(claims, overruler);
+                let unclaimed = self.unclaimed_of_pair(key)?;
+                self.overrule_unclaimed(unclaimed, overruler);
             }
         }
         Ok(())

@@ -44,19 +44,14 @@ const SWAP_FILE: &str = "swap-rebuilt";
 pub(crate) fn swap(setup: &Setup) -> Result<Option<PathBuf>, EngineError> {
     let storage = &*setup.storage;
     let dir_error = |source| setup.state_dir_error(source);
-    let keep = |path: &Path, number: u32| {
-        let kept = keep_old_file(storage, path, number);
-        kept.map_err(|source| ExportError::Io {
-            path: path.to_owned(),
-            source,
-        })
+    let (ledger, export) = (&setup.ledger_path, &setup.export_path);
+    let error_of = |path: &Path| {
+        let path = path.to_owned();
+        |source| ExportError::Io { path, source }
     };
-    let number = free_number(storage, &setup.ledger_path).map_err(|source| ExportError::Io {
-        path: setup.ledger_path.clone(),
-        source,
-    })?;
-    keep(&setup.ledger_path, number)?;
-    let kept = keep(&setup.export_path, number)?;
+    let number = free_number(storage, ledger).map_err(error_of(ledger))?;
+    keep_old_file(storage, ledger, number).map_err(error_of(ledger))?;
+    let kept = keep_old_file(storage, export, number).map_err(error_of(export))?;
     storage
         .create(&setup.state_dir.join(SWAP_FILE))
         .and_then(|_| storage.sync_dir(&setup.state_dir))

@@ -6,7 +6,6 @@ mod ledger;
 mod relocate;
 pub(crate) mod reset;
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::Path;
@@ -99,7 +98,7 @@ pub fn plan(context: &PlanContext<'_>) -> Result<Plan, StateError> {
         claimed: (*context.state.claimed).clone(),
         claimable: context.state.claimable,
         released: BTreeSet::new(),
-        unclaimed: OnceCell::new(),
+        unclaimed: None,
         left: BTreeMap::new(),
         long_lines: Mutex::new(()),
         ledger: PlannedLedger::default(),
@@ -121,7 +120,7 @@ struct Planner<'a> {
     /// Rows that become claimable for lines of the pair being read, or of any pair.
     released: BTreeSet<UnclaimedRow>,
     /// Rows that were claimable before, by the pair whose lines may claim them; read where a day-file was moved.
-    unclaimed: OnceCell<BTreeMap<PairId, Vec<UnclaimedRow>>>,
+    unclaimed: Option<BTreeMap<PairId, Vec<UnclaimedRow>>>,
     /// Pairs whose scored day-file was moved away.
     left: BTreeMap<PairPath, ActivePair>,
     long_lines: Mutex<()>,

@@ -61,29 +61,26 @@ impl Planner<'_> {
 
     /// Gives the rows that lines of pair `from` may claim to pair `heir`, to which its day-file was moved.
     fn bequeath_claims(&mut self, from: PairId, heir: PairId) -> Result<(), StateError> {
-        if self.unclaimed.get().is_none() {
-            let mut of_pairs = BTreeMap::<PairId, Vec<UnclaimedRow>>::new();
-            for row in self.context.state.view.unclaimed_rows()? {
-                if row.scope != PairId::ANY && !self.claimed.contains(&row) {
-                    of_pairs.entry(row.scope).or_default().push(row);
-                }
-            }
-            _ = self.unclaimed.set(of_pairs);
-        }
-        for row in self
-            .unclaimed
-            .get()
-            .and_then(|rows| rows.get(&from))
-            .into_iter()
-            .flatten()
-        {
-            if self.claimed.insert(*row) {
-                self.released.insert(UnclaimedRow {
-                    scope: heir,
-                    ..*row
-                });
+        let mut unclaimed = match self.unclaimed.take() {
+            Some(unclaimed) => unclaimed,
+            None => self.unclaimed_by_pair()?,
+        };
+        for row in unclaimed.remove(&from).unwrap_or_default() {
+            if self.claimed.insert(row) {
+                self.released.insert(UnclaimedRow { scope: heir, ..row });
             }
         }
+        self.unclaimed = Some(unclaimed);
         Ok(())
+    }
+
+    fn unclaimed_by_pair(&self) -> Result<BTreeMap<PairId, Vec<UnclaimedRow>>, StateError> {
+        let mut of_pairs = BTreeMap::<PairId, Vec<UnclaimedRow>>::new();
+        for row in self.context.state.view.unclaimed_rows()? {
+            if row.scope != PairId::ANY {
+                of_pairs.entry(row.scope).or_default().push(row);
+            }
+        }
+        Ok(of_pairs)
     }
 }
