@@ -9,7 +9,7 @@ use distilld::engine::{CLAIMS_HELD_MAX, EngineError};
 use distilld::platform::storage::Storage as _;
 use distilld::recovery::decide::RecoveryCase;
 
-use crate::support::bench::{Bench, EXPORT, LEDGER, ROOT, STATE_DIR};
+use crate::support::bench::{Bench, EXPORT, LEDGER, STATE_DIR};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
 use crate::support::ledger::read_ledger;
 use crate::support::naive::{multiset_difference, naive_batch};
@@ -421,17 +421,7 @@ fn a_crash_at_any_call_of_an_adoption_duplicates_nothing() {
     for file in ["state.redb", "journal"] {
         whole.disk.remove(format!("{STATE_DIR}/{file}"));
     }
-    for step in after {
-        if let Step::Append {
-            stream,
-            pair,
-            bytes,
-        } = step
-        {
-            let day_file = stream.path(Path::new(ROOT), pair);
-            whole.disk.append_durable(day_file, bytes);
-        }
-    }
+    whole.append_unnoticed(after);
     for claims_held_max in [0, CLAIMS_HELD_MAX] {
         whole.claims_held_max = claims_held_max;
         let begun_again = crash_at_every_call_of_an_adoption(&whole, &steps);

@@ -178,45 +178,49 @@ fn moved_day_files_leave_one_row_per_line() {
     }
 }
 
-#[test]
-fn a_crash_at_any_call_after_a_move_duplicates_no_row() {
-    for seed in 0..3 {
-        let mut n = 0;
-        while crash_after_a_move(seed, n) {
-            n += 1;
+/// Lets the work that `prepared` leaves crash at each of its calls, and each fate of what was not durable be found by another
+/// process. `check` gets each result, and that of the work without a crash.
+fn crash_at_each_call(seed: u64, prepared: impl Fn() -> Bench, check: impl Fn(&Bench, &str)) {
+    for call in 0.. {
+        let mut bench = prepared();
+        touch_all(&mut bench);
+        bench.disk.crash_at(call);
+        _ = bench.quiet();
+        _ = bench.read_export();
+        if !bench.disk.is_dead() {
+            check(&bench, &format!("seed {seed}, no crash"));
+            assert!(call > 30, "seed {seed}: only {call} calls");
+            return;
         }
-        assert!(n > 30, "seed {seed}: only {n} calls");
+        for fate in Fate::ALL {
+            let mut found = Bench::new(bench.disk.power_cut(seed ^ call, fate));
+            found.seen = bench.seen.clone();
+            found.open().unwrap();
+            touch_all(&mut found);
+            found.quiet().unwrap();
+            found.read_export().unwrap();
+            check(
+                &found,
+                &format!("seed {seed}, crash at call {call}, {fate:?}"),
+            );
+        }
     }
 }
 
-/// Crashes at the `call`-th call after a move. Returns false if the work was complete before that call.
-fn crash_after_a_move(seed: u64, call: u64) -> bool {
-    let (mut rng, mut n) = (Rng::with_seed(seed), 0);
-    let mut bench = lake(&mut rng, &mut n);
-    bench.engine.as_mut().unwrap().checkpoint().unwrap();
-    let moves = random_moves(&mut rng);
-    carry_out(&mut bench, &moves, |_| {});
-    touch_all(&mut bench);
-    bench.disk.crash_at(call);
-    _ = bench.quiet();
-    _ = bench.read_export();
-    if !bench.disk.is_dead() {
-        return false;
+#[test]
+fn a_crash_at_any_call_after_a_move_duplicates_no_row() {
+    for seed in 0..3 {
+        let moved = || {
+            let (mut rng, mut n) = (Rng::with_seed(seed), 0);
+            let mut bench = lake(&mut rng, &mut n);
+            bench.engine.as_mut().unwrap().checkpoint().unwrap();
+            carry_out(&mut bench, &random_moves(&mut rng), |_| {});
+            bench
+        };
+        crash_at_each_call(seed, moved, |found, what| {
+            assert_eq!(fault(found), None, "{what}")
+        });
     }
-    for fate in Fate::ALL {
-        let mut found = Bench::new(bench.disk.power_cut(seed ^ call, fate));
-        found.seen = bench.seen.clone();
-        found.open().unwrap();
-        touch_all(&mut found);
-        found.quiet().unwrap();
-        found.read_export().unwrap();
-        assert_eq!(
-            fault(&found),
-            None,
-            "seed {seed}, crash at call {call}, {fate:?}"
-        );
-    }
-    true
 }
 
 /// Takes the first line out of a day-file in place, so that the lines after it have other numbers than in their rows' ids.
@@ -341,36 +345,17 @@ fn shortened_day_files_that_exchange_their_days_keep_their_rows() {
 #[test]
 fn a_crash_at_any_call_after_shortened_day_files_exchange_their_days_duplicates_no_row() {
     for seed in 0..3 {
-        let mut call = 0;
-        while crash_after_an_exchange(seed, call) {
-            call += 1;
-        }
-        assert!(call > 30, "seed {seed}: only {call} calls");
+        let exchanged = || {
+            let (mut rng, mut n) = (Rng::with_seed(seed), 0);
+            let mut bench = lake(&mut rng, &mut n);
+            shorten_some(&mut rng, &mut bench);
+            carry_out(&mut bench, &random_moves(&mut rng), |_| {});
+            bench
+        };
+        crash_at_each_call(seed, exchanged, |found, what| {
+            assert_eq!(run_with_two_rows(found), None, "{what}");
+        });
     }
-}
-
-/// Crashes at the `call`-th call after shortened day-files were moved. Returns false if the work was complete before it.
-fn crash_after_an_exchange(seed: u64, call: u64) -> bool {
-    let (mut rng, mut n) = (Rng::with_seed(seed), 0);
-    let mut bench = lake(&mut rng, &mut n);
-    shorten_some(&mut rng, &mut bench);
-    carry_out(&mut bench, &random_moves(&mut rng), |_| {});
-    touch_all(&mut bench);
-    bench.disk.crash_at(call);
-    _ = bench.quiet();
-    if !bench.disk.is_dead() {
-        assert_eq!(run_with_two_rows(&bench), None, "seed {seed}");
-        return false;
-    }
-    for fate in Fate::ALL {
-        let mut found = Bench::new(bench.disk.power_cut(seed ^ call, fate));
-        found.open().unwrap();
-        touch_all(&mut found);
-        found.quiet().unwrap();
-        let doubled = run_with_two_rows(&found);
-        assert_eq!(doubled, None, "seed {seed}, crash at call {call}, {fate:?}");
-    }
-    true
 }
 
 #[test]
@@ -409,44 +394,25 @@ fn a_plan_of_shortened_days_that_were_exchanged_claims_their_rows() {
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
 }
 
+/// Its lines waited on the other day, without their evidence.
 #[test]
 fn a_crash_while_a_shortened_day_file_is_moved_back_duplicates_no_row() {
-    let mut call = 0;
-    while crash_after_moving_back(call) {
-        call += 1;
-    }
-    assert!(call > 30, "only {call} calls");
-}
-
-/// Crashes at the `call`-th call after a shortened day-file, whose lines waited on another day, was moved back to its
-/// evidence. Returns false if the work was complete before that call.
-fn crash_after_moving_back(call: u64) -> bool {
-    let mut bench = lake_with_rows(&mut Rng::with_seed(0));
-    let rows = bench.disk.read(EXPORT).unwrap();
-    let [here, there] = [1, 2].map(|day| place(Stream::Scored, "a.jsonl", day));
-    cut_first_line(&bench.disk, &here);
-    touch_all(&mut bench);
-    bench.quiet().unwrap();
-    move_if_there(&bench.disk, &here, &there);
-    touch_all(&mut bench);
-    bench.quiet().unwrap();
-    move_if_there(&bench.disk, &there, &here);
-    touch_all(&mut bench);
-    bench.disk.crash_at(call);
-    _ = bench.quiet();
-    if !bench.disk.is_dead() {
-        assert!(bench.disk.read(EXPORT) == Some(rows));
-        return false;
-    }
-    for fate in Fate::ALL {
-        let mut found = Bench::new(bench.disk.power_cut(call, fate));
-        found.open().unwrap();
-        touch_all(&mut found);
-        found.quiet().unwrap();
-        let kept = found.disk.read(EXPORT).as_ref() == Some(&rows);
-        assert!(kept, "crash at call {call}, {fate:?}");
-    }
-    true
+    let rows = lake_with_rows(&mut Rng::with_seed(0)).disk.read(EXPORT);
+    let moved_back = || {
+        let mut bench = lake_with_rows(&mut Rng::with_seed(0));
+        let [here, there] = [1, 2].map(|day| place(Stream::Scored, "a.jsonl", day));
+        cut_first_line(&bench.disk, &here);
+        touch_all(&mut bench);
+        bench.quiet().unwrap();
+        move_if_there(&bench.disk, &here, &there);
+        touch_all(&mut bench);
+        bench.quiet().unwrap();
+        move_if_there(&bench.disk, &there, &here);
+        bench
+    };
+    crash_at_each_call(0, moved_back, |found, what| {
+        assert!(found.disk.read(EXPORT) == rows, "{what}");
+    });
 }
 
 #[test]

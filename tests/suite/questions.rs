@@ -281,17 +281,7 @@ fn a_plan_predicts_the_following_run_on_random_lakes() {
         if rng.bool() {
             bench.engine.as_mut().unwrap().checkpoint().unwrap();
         }
-        for step in &steps[known..] {
-            if let Step::Append {
-                stream,
-                pair,
-                bytes,
-            } = step
-            {
-                let path = stream.path(Path::new(ROOT), pair);
-                bench.disk.append_durable(path, bytes);
-            }
-        }
+        bench.append_unnoticed(&steps[known..]);
         match seed % 4 {
             0 => rewrite_one(&mut rng, &bench, &steps),
             1 => move_one(&mut rng, &bench, &steps),
