@@ -11,8 +11,11 @@ pub type Rows = BTreeMap<String, usize>;
 /// The maximum of what the day-files ever earned.
 #[derive(Debug, Default)]
 pub struct Peaks {
-    /// By pair: for each key, the maximum number of rows that it ever earned at once.
+    /// By pair: for each key, the maximum number of rows that its scored day-file ever earned at once, here or where it
+    /// was before.
     rows: BTreeMap<String, Rows>,
+    /// The same of day-files over which others were moved.
+    replaced: Vec<Rows>,
     /// What was noted last.
     last: Pairs,
 }
@@ -35,11 +38,22 @@ impl Peaks {
         }
     }
 
+    /// Scored day-files moved from pairs to other pairs, at one moment. Their rows moved with them: what is made in the old
+    /// place earns rows of its own.
+    pub fn moved(&mut self, moves: &[(String, String)]) {
+        let taken: Vec<_> = (moves.iter())
+            .map(|(from, _)| self.rows.remove(from).unwrap_or_default())
+            .collect();
+        for ((_, to), rows) in moves.iter().zip(taken) {
+            self.replaced.extend(self.rows.insert(to.clone(), rows));
+        }
+    }
+
     /// Returns a row that is missing in the export, or is there too often, if there is one.
     pub fn fault(&self, export: &[u8], pairs: &Pairs) -> Option<String> {
         let rows = rows_of(export);
         let missing = missing_row(&rows, pairs);
-        let peaks = sums(self.rows.clone());
+        let peaks = sums(self.rows.values().chain(&self.replaced));
         let excess = rows
             .iter()
             .find(|(key, count)| *count > peaks.get(*key).unwrap_or(&0));
@@ -57,7 +71,7 @@ pub fn rows_of(export: &[u8]) -> Rows {
 
 /// Returns a row that these day-files earn and that is not among `rows`, or not as often.
 pub fn missing_row(rows: &Rows, pairs: &Pairs) -> Option<String> {
-    let now = sums(earned_by_pair(pairs));
+    let now = sums(earned_by_pair(pairs).values());
     let found = |key| *rows.get(key).unwrap_or(&0);
     let missing = now.iter().find(|(key, count)| found(*key) < **count);
     missing.map(|(key, count)| format!("{} of {count} rows are there: {key}", found(key)))
@@ -81,10 +95,10 @@ fn counted<'r>(rows: impl Iterator<Item = &'r str>) -> Rows {
     counts
 }
 
-fn sums(rows: BTreeMap<String, Rows>) -> Rows {
+fn sums<'r>(rows: impl Iterator<Item = &'r Rows>) -> Rows {
     let mut sums = Rows::new();
-    for (key, count) in rows.into_values().flatten() {
-        *sums.entry(key).or_default() += count;
+    for (key, count) in rows.flatten() {
+        *sums.entry(key.clone()).or_default() += count;
     }
     sums
 }

@@ -193,6 +193,10 @@ impl History {
             let old = path_of((from, stream));
             if self.bench.disk.read(&old).is_some() {
                 self.forget((to, stream));
+                if stream == Stream::Scored {
+                    self.peaks
+                        .moved(&[(PAIRS[from].to_owned(), PAIRS[to].to_owned())]);
+                }
                 self.put((to, stream), |disk, path| {
                     disk.move_file(&old, path);
                     disk.settle(path);

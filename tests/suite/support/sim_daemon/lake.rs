@@ -121,7 +121,9 @@ impl Lake {
     }
 
     /// Takes a step, if it is possible. Everything is durable at once.
-    pub fn step(&mut self, step: &Step, now_ms: u64) {
+    /// Takes a step. Returns the pairs from which scored day-files moved to other pairs, and these.
+    pub fn step(&mut self, step: &Step, now_ms: u64) -> Vec<(String, String)> {
+        let mut moved = Vec::new();
         match step {
             Step::MakeDir(dir) => self.make_dir(dir),
             Step::Append(file, bytes) => self.append(file, bytes),
@@ -142,7 +144,11 @@ impl Lake {
                 self.kernel().emit_at(inode, Kind::SelfDeleted, None, true);
                 self.name_changed(dir, Kind::Deleted, true);
             }
-            Step::Rename(from, to) if self.exists(from) => self.rename(from, to),
+            Step::Rename(from, to) if self.exists(from) => {
+                let before = self.scored_inodes();
+                self.rename(from, to);
+                moved = moves(&before, &self.scored_inodes());
+            }
             Step::Deny(path, denied) if self.exists(path) => {
                 self.disk.deny(path, *denied);
                 self.emit(path, Kind::Rights, false);
@@ -150,6 +156,17 @@ impl Lake {
             _ => {}
         }
         self.note_changes(step, now_ms);
+        moved
+    }
+
+    /// Returns the inode of the scored day-file of each pair.
+    fn scored_inodes(&self) -> BTreeMap<String, u64> {
+        let files = self.day_files().into_iter();
+        let scored = files.filter_map(|file| {
+            let pair = file.strip_prefix(BASES[0]).ok()?.to_str()?.to_owned();
+            Some((pair, self.disk.stat_of(&file)?.inode))
+        });
+        scored.collect()
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -372,6 +389,16 @@ impl Lake {
         pairs.retain(|_, pair| pair.0.is_some());
         pairs
     }
+}
+
+/// Returns which day-files have other places than before.
+fn moves(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> Vec<(String, String)> {
+    let of_inode = |inode| before.iter().find(|(_, known)| **known == inode);
+    let moves = now.iter().filter_map(|(to, inode)| {
+        let (from, _) = of_inode(*inode)?;
+        (from != to).then(|| (from.clone(), to.clone()))
+    });
+    moves.collect()
 }
 
 pub fn parent(path: &Path) -> &Path {

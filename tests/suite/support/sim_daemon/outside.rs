@@ -207,7 +207,8 @@ impl Outside {
     fn act(&mut self) {
         if let Some(step) = self.steps.pop_front() {
             self.note(format_args!("{step:?}"));
-            self.lake.step(&step, self.clock.monotonic_ms());
+            let moved = self.lake.step(&step, self.clock.monotonic_ms());
+            self.peaks.moved(&moved);
             self.peaks.note(&self.lake.pairs());
         } else if self.actions_left > 0 {
             self.actions_left -= 1;
