@@ -63,6 +63,7 @@ impl Engine {
             return Ok(());
         }
         self.report_problems(path, &read);
+        self.queue.on_read(path);
         if read.more || read.memory.is_comparing() {
             self.queue.push_rest(request);
         }

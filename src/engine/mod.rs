@@ -123,6 +123,13 @@ impl Engine {
         self.queue.push(path);
     }
 
+    /// Begins to wait for a read of each of these pairs that is queued; see [`Self::awaits_read`].
+    pub fn await_reads<'p>(&mut self, paths: impl IntoIterator<Item = &'p PairPath>) {
+        for path in paths {
+            self.queue.await_read(path);
+        }
+    }
+
     /// Queues a pair to compare all that was read of its day-files with what they hold now.
     pub fn enqueue_comparison(&mut self, path: PairPath) {
         if !self.ctx.exclude.matches(path.as_path()) {

@@ -42,6 +42,8 @@ pub(crate) struct WorkQueue {
     relocations: BTreeSet<(PairPath, PairPath)>,
     /// Pairs of which all that was read is compared with the next read.
     comparisons: BTreeSet<PairPath>,
+    /// Pairs that were queued when somebody began to wait for them, and were not read since.
+    awaited: BTreeSet<PairPath>,
     /// Set while work waits for the end of the pass: hints, requests, a stop.
     interrupt: Arc<AtomicBool>,
     /// Bytes of sources that were merged in this pass.
@@ -89,6 +91,23 @@ impl WorkQueue {
     /// Returns whether the next read of a pair begins a comparison.
     pub(super) fn begins_comparison(&self, path: &PairPath) -> bool {
         self.comparisons.contains(path)
+    }
+
+    /// Begins to wait for a read of the pair, if it is queued.
+    pub(super) fn await_read(&mut self, path: &PairPath) {
+        if self.contains(path) {
+            self.awaited.insert(path.clone());
+        }
+    }
+
+    /// Returns whether the pair was not read since somebody began to wait for it.
+    pub(super) fn awaits_read(&self, path: &PairPath) -> bool {
+        self.awaited.contains(path)
+    }
+
+    /// Records that the pair was read as its day-files are now.
+    pub(super) fn on_read(&mut self, path: &PairPath) {
+        self.awaited.remove(path);
     }
 
     /// Records that a read of the pair was merged, so that its comparison has begun.

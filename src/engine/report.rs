@@ -129,6 +129,12 @@ impl Engine {
         self.queue.contains(path) || self.queue.is_settling_pair(path)
     }
 
+    /// Returns whether a pair is queued and was not read since [`Self::await_reads`].
+    #[must_use]
+    pub fn awaits_read(&self, path: &PairPath) -> bool {
+        self.queue.contains(path) && self.queue.awaits_read(path)
+    }
+
     /// Returns whether all merged rows are in the export, and all events in the ledger.
     #[must_use]
     pub fn all_appended(&self) -> bool {

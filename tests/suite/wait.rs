@@ -59,6 +59,45 @@ fn what_no_event_reports_is_found_and_exported_before_the_wait_ends() {
     bench.stop(daemon);
 }
 
+/// All that changes here had been read to its length before.
+#[test]
+fn what_is_as_long_as_before_is_read_before_the_wait_ends() {
+    let bench = Bench::new();
+    let daemon = deaf(&bench);
+    let path = |stream: Stream| stream.path(&bench.root(), PAIR);
+    let new = bench.sibling("new.jsonl");
+    let replace = |stream: Stream, bytes: String| {
+        fs::write(&new, bytes).unwrap();
+        fs::rename(&new, path(stream)).unwrap();
+    };
+    let waited = |run: &str| {
+        wait(&bench).check(0, &[]);
+        assert!(bench.has(run), "{run}");
+    };
+    bench.append_run(PAIR, "1");
+    bench.append(Stream::Evidence, PAIR, evidence("2"));
+    waited("1");
+    replace(Stream::Scored, scored("2"));
+    waited("2");
+    let evidences = [evidence("3"), evidence("4")].concat();
+    fs::write(path(Stream::Evidence), evidences).unwrap();
+    fs::write(path(Stream::Scored), scored("3")).unwrap();
+    waited("3");
+    replace(Stream::Scored, scored("4"));
+    waited("4");
+    // The evidence comes while the scored day-file is away.
+    replace(Stream::Scored, scored("5"));
+    wait(&bench).check(0, &[]);
+    let away = bench.sibling("away.jsonl");
+    fs::rename(path(Stream::Scored), &away).unwrap();
+    wait(&bench).check(0, &[]);
+    bench.append(Stream::Evidence, PAIR, evidence("5"));
+    wait(&bench).check(0, &[]);
+    fs::rename(&away, path(Stream::Scored)).unwrap();
+    waited("5");
+    bench.stop(daemon);
+}
+
 #[test]
 fn a_lake_without_sources_is_not_called_fresh() {
     let bench = Bench::new();

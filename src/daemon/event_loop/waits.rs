@@ -1,5 +1,5 @@
-//! Waits for what is in the lake: a full scan finds it, then each pair that the scan queued is read as far as it was then,
-//! and its rows are appended. What is written later does not prolong a wait.
+//! Waits for what is in the lake: a full scan finds it, then each pair that the scan queued is read, and as far as it was
+//! then, and its rows are appended. What is written later does not prolong a wait.
 
 use std::collections::BTreeMap;
 
@@ -78,7 +78,9 @@ impl EventLoop {
         if let Stage::Scanning(scan) = stage
             && self.has_scanned(*scan)
         {
-            *stage = Stage::Reading(self.unread_lengths());
+            let pairs = self.unread_lengths();
+            self.engine.await_reads(pairs.keys());
+            *stage = Stage::Reading(pairs);
         }
         if let Stage::Reading(pairs) = stage {
             let mut unread = BTreeMap::new();
@@ -110,10 +112,14 @@ impl EventLoop {
             .collect()
     }
 
-    /// Returns whether a pair is read as far as these lengths, or has nothing left to read.
+    /// Returns whether a pair is read as far as these lengths, or has nothing left to read. The length alone does not show it:
+    /// a day-file that was rewritten or comes back had been read as far before.
     fn is_read_to(&mut self, path: &PairPath, lengths: [u64; 2]) -> Result<bool, EngineError> {
         if !self.engine.is_unsettled(path) {
             return Ok(true);
+        }
+        if self.engine.awaits_read(path) {
+            return Ok(false);
         }
         let Some(checkpoint) = self.engine.known_checkpoint(path)? else {
             return Ok(false);
