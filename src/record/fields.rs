@@ -1,6 +1,7 @@
 //! The values of a record's fields: their types, what `null` gives, and the names that keys have in each dialect.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use crate::record::json::escape::Dialect;
 use crate::record::json::scanner::{JsonError, Scanner};
@@ -86,13 +87,61 @@ impl From<JsonError> for ParseError {
 
 /// The rules by which a line is read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rules(pub(super) Dialect);
+pub(super) struct Rules<'d> {
+    dialect: Dialect,
+    /// Set where the Go dialect may read the line in another way.
+    differs: Option<&'d Cell<bool>>,
+}
 
-impl Rules {
+/// A value that a field may have before its key is read.
+pub(super) trait Before: Default {
+    /// Returns whether it is the default.
+    fn is_default(&self) -> bool;
+}
+
+impl Before for JsonText<'_> {
+    fn is_default(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl Before for i64 {
+    fn is_default(&self) -> bool {
+        *self == 0
+    }
+}
+
+impl Before for (JsonTexts<'_>, i64) {
+    fn is_default(&self) -> bool {
+        self.0.is_empty() && self.1 == 0
+    }
+}
+
+impl Rules<'_> {
+    /// Returns the rules of a dialect.
+    pub(super) fn of(dialect: Dialect) -> Rules<'static> {
+        Rules {
+            dialect,
+            differs: None,
+        }
+    }
+
+    /// Returns the rules of the native dialect. Sets `differs` unless the Go dialect reads the line as they do.
+    pub(super) fn comparing(differs: &Cell<bool>) -> Rules<'_> {
+        Rules {
+            dialect: Dialect::Native,
+            differs: Some(differs),
+        }
+    }
+
     /// Returns the value that a field has before its key is read, and keeps if that is `null`.
-    pub(super) fn before<T: Default>(self, value: T) -> T {
-        match self.0 {
-            Dialect::Native => T::default(),
+    #[inline]
+    pub(super) fn before<T: Before>(self, value: T) -> T {
+        match self.dialect {
+            Dialect::Native => {
+                self.note_unless(|| value.is_default());
+                T::default()
+            }
             Dialect::Go => value,
         }
     }
@@ -101,15 +150,26 @@ impl Rules {
     /// letters of ASCII.
     #[inline]
     pub(super) fn name<'n>(self, key: &'n [u8]) -> Cow<'n, [u8]> {
-        match self.0 {
-            Dialect::Native => Cow::Borrowed(key),
+        match self.dialect {
+            Dialect::Native => {
+                self.note_unless(|| is_name_of_go(key));
+                Cow::Borrowed(key)
+            }
             Dialect::Go => Self::go_name(key),
         }
     }
 
+    #[inline]
+    fn note_unless(self, is_same: impl FnOnce() -> bool) {
+        if let Some(differs) = self.differs
+            && !is_same()
+        {
+            differs.set(true);
+        }
+    }
+
     fn go_name(key: &[u8]) -> Cow<'_, [u8]> {
-        let is_lower = |byte: &u8| byte.is_ascii() && !byte.is_ascii_uppercase();
-        if key.iter().all(is_lower) {
+        if is_name_of_go(key) {
             return Cow::Borrowed(key);
         }
         let folded = decode_utf8(key)
@@ -119,10 +179,16 @@ impl Rules {
     }
 }
 
+/// Returns whether a key is its name in the Go dialect.
+fn is_name_of_go(key: &[u8]) -> bool {
+    let is_lower = |byte: &u8| byte.is_ascii() && !byte.is_ascii_uppercase();
+    key.iter().all(is_lower)
+}
+
 /// Parses a whole line: `null`, or an object whose field values `field` consumes.
 pub(super) fn record<'a>(
     line: &'a [u8],
-    rules: Rules,
+    rules: Rules<'_>,
     mut field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseError>,
 ) -> Result<(), ParseError> {
     let mut scanner = Scanner::new(line);
@@ -149,7 +215,7 @@ pub(super) fn record<'a>(
 /// Parses an object or `null`.
 pub(super) fn object<'a>(
     scanner: &mut Scanner<'a>,
-    rules: Rules,
+    rules: Rules<'_>,
     name: &'static str,
     mut field: impl FnMut(&mut Scanner<'a>, &[u8]) -> Result<(), ParseError>,
 ) -> Result<(), ParseError> {

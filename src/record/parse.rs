@@ -10,9 +10,11 @@
 //! names match in any letter case, in the order of the line; `null` leaves what an earlier key of the name gave, and
 //! an object adds to it.
 
+use std::cell::Cell;
+
 use crate::record::category::is_firewalled;
+use crate::record::fields::{Before, LONGEST_NAME, Rules, integer, object, record, text, texts};
 pub use crate::record::fields::{JsonTexts, ParseError};
-use crate::record::fields::{LONGEST_NAME, Rules, integer, object, record, text, texts};
 use crate::record::json::escape::Dialect;
 use crate::record::json::scanner::Scanner;
 pub use crate::record::json::scanner::is_whole_value;
@@ -41,6 +43,13 @@ pub struct Provenance<'a> {
     pub sig_hash: JsonText<'a>,
     /// Time of recording as the scorer wrote it.
     pub recorded_at: JsonText<'a>,
+}
+
+impl Before for Provenance<'_> {
+    fn is_default(&self) -> bool {
+        let texts = [self.source_file, self.sig_hash, self.recorded_at];
+        texts.iter().all(JsonText::is_empty) && self.line_offset == 0
+    }
 }
 
 /// The input and output of a run; its texts are slices of the line.
@@ -81,9 +90,22 @@ pub fn scored_run(line: &[u8]) -> Result<ScoredRun<'_>, ParseError> {
 /// # Errors
 /// The first fault found in the line.
 pub fn scored_run_in(line: &[u8], dialect: Dialect) -> Result<ScoredRun<'_>, ParseError> {
+    scored_run_by(line, Rules::of(dialect))
+}
+
+/// As [`scored_run`], and whether the Go dialect may read another run.
+///
+/// # Errors
+/// The first fault found in the line.
+pub fn compared_scored_run(line: &[u8]) -> Result<(ScoredRun<'_>, bool), ParseError> {
+    let differs = Cell::new(false);
+    let run = scored_run_by(line, Rules::comparing(&differs))?;
+    Ok((run, differs.get()))
+}
+
+fn scored_run_by<'a>(line: &'a [u8], rules: Rules<'_>) -> Result<ScoredRun<'a>, ParseError> {
     let mut run = ScoredRun::default();
     let mut firewalled = None;
-    let rules = Rules(dialect);
     record(line, rules, |scanner, name| {
         match name {
             b"evidence_run_id" => {
@@ -121,8 +143,21 @@ pub fn evidence(line: &[u8]) -> Result<Evidence<'_>, ParseError> {
 /// # Errors
 /// The first fault found in the line.
 pub fn evidence_in(line: &[u8], dialect: Dialect) -> Result<Evidence<'_>, ParseError> {
+    evidence_by(line, Rules::of(dialect))
+}
+
+/// As [`evidence`], and whether the Go dialect may read other evidence.
+///
+/// # Errors
+/// The first fault found in the line.
+pub fn compared_evidence(line: &[u8]) -> Result<(Evidence<'_>, bool), ParseError> {
+    let differs = Cell::new(false);
+    let evidence = evidence_by(line, Rules::comparing(&differs))?;
+    Ok((evidence, differs.get()))
+}
+
+fn evidence_by<'a>(line: &'a [u8], rules: Rules<'_>) -> Result<Evidence<'a>, ParseError> {
     let mut evidence = Evidence::default();
-    let rules = Rules(dialect);
     record(line, rules, |scanner, name| {
         match name {
             b"run_id" => evidence.run_id = text(scanner, rules.before(evidence.run_id), "run_id")?,
@@ -162,7 +197,7 @@ pub fn evidence_in(line: &[u8], dialect: Dialect) -> Result<Evidence<'_>, ParseE
 /// Reads a provenance over the one that an earlier key gave.
 fn provenance<'a>(
     scanner: &mut Scanner<'a>,
-    rules: Rules,
+    rules: Rules<'_>,
     mut provenance: Provenance<'a>,
 ) -> Result<Provenance<'a>, ParseError> {
     object(scanner, rules, "provenance", |scanner, name| {
@@ -193,7 +228,7 @@ fn provenance<'a>(
 /// Reads a retrieved context over the one that an earlier key gave.
 fn retrieved_context<'a>(
     scanner: &mut Scanner<'a>,
-    rules: Rules,
+    rules: Rules<'_>,
     (mut corpora, mut fingerprints): (JsonTexts<'a>, i64),
 ) -> Result<(JsonTexts<'a>, i64), ParseError> {
     object(scanner, rules, "retrieved_context", |scanner, name| {
@@ -403,6 +438,48 @@ mod tests {
         assert_eq!(read.pathway_fingerprints_seen, 3);
         let native = evidence(line.as_bytes()).unwrap();
         assert!(native.task_id.is_empty() && native.matrix_corpora.iter().count() == 1);
+    }
+
+    /// Fields with odd names, twice, and with `null`.
+    #[test]
+    fn where_the_dialects_are_said_to_read_the_same_they_do() {
+        const FIELDS: [&str; 16] = [
+            r#""text":"a""#,
+            r#""text":null"#,
+            r#""Text":"b""#,
+            r#""te\u0078t":"c""#,
+            r#""run_id":"r""#,
+            r#""evidence_run_id":"e""#,
+            r#""category":"accepted""#,
+            r#""cate\u0047ory":"rejected""#,
+            r#""provenance":{"line_offset":4}"#,
+            r#""provenance":{"Source_file":"s","sig_hash":null}"#,
+            r#""retrieved_context":{"matrix_corpora":["m"]}"#,
+            r#""retrieved_context":{"pathway_fingerprints_seen":3}"#,
+            r#""retrieved_context":null"#,
+            r#""tas\u212a_id":"t""#,
+            r#""source_files":["f"]"#,
+            r#""metadata":{"contractor":"c","Other":1}"#,
+        ];
+        let (mut same, mut different) = (0, 0);
+        for seed in 0..5_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let fields = (0..random.usize(..4)).map(|_| *random.choice(&FIELDS).unwrap());
+            let line = format!("{{{}}}", fields.collect::<Vec<_>>().join(","));
+            let bytes = line.as_bytes();
+            let (run, run_differs) = compared_scored_run(bytes).unwrap();
+            let (record, evidence_differs) = compared_evidence(bytes).unwrap();
+            let text = |read: &dyn std::fmt::Debug| format!("{read:?}");
+            assert_eq!(text(&run), text(&scored_run(bytes).unwrap()), "{line}");
+            assert_eq!(text(&record), text(&evidence(bytes).unwrap()), "{line}");
+            let go = scored_run_in(bytes, Dialect::Go).unwrap();
+            assert!(run_differs || text(&run) == text(&go), "{line}");
+            let go = evidence_in(bytes, Dialect::Go).unwrap();
+            assert!(evidence_differs || text(&record) == text(&go), "{line}");
+            same += u32::from(!run_differs && !evidence_differs);
+            different += u32::from(text(&record) != text(&go));
+        }
+        assert!(same > 1_000 && different > 500, "{same} {different}");
     }
 
     #[test]

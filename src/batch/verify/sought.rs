@@ -172,7 +172,7 @@ impl<'f> Sought<'f> {
                 settling = Some(line.span);
             }
             let bytes = line.bytes.map(trim).unwrap_or_default();
-            let Ok(run) = parse::scored_run(bytes) else {
+            let Ok((run, differs)) = parse::compared_scored_run(bytes) else {
                 continue;
             };
             let place = (index, category_of(&run));
@@ -192,9 +192,11 @@ impl<'f> Sought<'f> {
             };
             found.places.push(at);
             for dialect in [Dialect::Native, Dialect::Go] {
-                let Ok(run) = parse::scored_run_in(bytes, dialect) else {
-                    continue;
+                let run = match dialect {
+                    Dialect::Go if differs => parse::scored_run_in(bytes, dialect),
+                    _ => Ok(run),
                 };
+                let Ok(run) = run else { continue };
                 let frame = maker.frame(&run, pair.name_bytes(), place.0, dialect);
                 found
                     .frames
@@ -218,7 +220,7 @@ impl<'f> Sought<'f> {
         let mut lines = evidence.lines(max_line_bytes);
         while let Some(line) = lines.next_line()? {
             let bytes = line.bytes.map(trim).unwrap_or_default();
-            let Ok(record) = parse::evidence(bytes) else {
+            let Ok((record, differs)) = parse::compared_evidence(bytes) else {
                 continue;
             };
             let run = LocalRunKey::from_text(&record.run_id);
@@ -228,17 +230,12 @@ impl<'f> Sought<'f> {
             if self.samples.is_empty() || !runs.contains(&run) {
                 continue;
             }
-            let native = maker.sample(&record, Dialect::Native, false);
-            let made = match native {
-                Some(_) => {
-                    let other = parse::evidence_in(bytes, Dialect::Go).ok();
-                    let other = other.and_then(|other| maker.sample(&other, Dialect::Go, false));
-                    [(native, NATIVE), (other, OTHER_DIALECT)]
+            let made = match maker.sample(&record, false) {
+                Some(native) => {
+                    let other = maker.sample_in_go(bytes, (!differs).then_some(&record));
+                    [(Some(native), NATIVE), (other, OTHER_DIALECT)]
                 }
-                None => {
-                    let refused = maker.sample(&record, Dialect::Native, true);
-                    [(refused, REFUSED_ROLE), (None, 0)]
-                }
+                None => [(maker.sample(&record, true), REFUSED_ROLE), (None, 0)],
             };
             for (sample, way) in made {
                 let sample = sample.filter(|sample| self.samples.binary_search(sample).is_ok());

@@ -111,7 +111,7 @@ pub(crate) fn escape(text: &str, dialect: Dialect, out: &mut Vec<u8>) {
 
 /// Appends a part of a JSON string as the native dialect writes it, with the further escapes of the Go dialect. No byte of
 /// these characters is part of an escape.
-pub(super) fn add_escapes_of_go(native: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn add_escapes_of_go(native: &[u8], out: &mut Vec<u8>) {
     let mut html = memchr::memchr3_iter(b'<', b'>', b'&', native).peekable();
     let separators = memchr::memmem::find_iter(native, b"\xe2\x80");
     let mut separators = separators

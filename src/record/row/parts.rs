@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem;
 
+use crate::record::json::escape::add_escapes_of_go;
 use crate::record::keys::LocalRowKey;
 use crate::record::local_digest::digest;
 use crate::record::parse::JsonText;
@@ -154,7 +155,20 @@ impl SampleFinder {
     /// Returns the digest of the sample of such a row, as [`parts`] does.
     #[must_use]
     pub fn digest(&self, row: &[u8]) -> u128 {
-        digest(&row[self.before..row.len() - self.after])
+        digest(self.sample(row))
+    }
+
+    /// Returns the digest of the sample of such a native row in the Go dialect, which has further escapes. `copy`: memory for
+    /// it.
+    #[must_use]
+    pub fn digest_in_go(&self, row: &[u8], copy: &mut Vec<u8>) -> u128 {
+        copy.clear();
+        add_escapes_of_go(self.sample(row), copy);
+        digest(copy)
+    }
+
+    fn sample<'r>(&self, row: &'r [u8]) -> &'r [u8] {
+        &row[self.before..row.len() - self.after]
     }
 }
 
