@@ -42,7 +42,7 @@ pub(crate) struct WorkQueue {
     relocations: BTreeSet<(PairPath, PairPath)>,
     /// Pairs of which all that was read is compared with the next read.
     comparisons: BTreeSet<PairPath>,
-    /// Pairs that were queued when somebody began to wait for them, and were not read since.
+    /// Pairs that were queued when a wait for them began, and were not read since.
     awaited: BTreeSet<PairPath>,
     /// Set while work waits for the end of the pass: hints, requests, a stop.
     interrupt: Arc<AtomicBool>,
@@ -100,7 +100,7 @@ impl WorkQueue {
         }
     }
 
-    /// Returns whether the pair was not read since somebody began to wait for it.
+    /// Returns whether the pair was not read since a wait for it began.
     pub(super) fn awaits_read(&self, path: &PairPath) -> bool {
         self.awaited.contains(path)
     }

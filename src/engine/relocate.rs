@@ -46,8 +46,8 @@ impl Inodes {
 }
 
 impl Engine {
-    /// Returns whether a read found a day-file that was moved to `path`, and records the move. That read is discarded,
-    /// because it knew of no rows to claim; the next pass releases them and reads again.
+    /// Returns whether a read is to be discarded: it found a day-file that was moved to `path`, which is recorded, or that
+    /// is there no more. It knew of no rows to claim; the next pass releases them and reads again.
     pub(super) fn is_relocated(
         &mut self,
         path: &PairPath,
@@ -60,28 +60,46 @@ impl Engine {
         let Some(inode) = first_inode(before, &outcome.checkpoint) else {
             return Ok(false);
         };
-        let from = self.moved_from(inode, path)?;
-        let is_relocated = from.is_some();
-        if let Some(from) = from {
-            self.queue.push_relocation(from, path.clone());
+        let mut moves_on = false;
+        for from in self.pairs.paths_with_inode(inode)? {
+            match self.check_move(&from, inode, path)? {
+                MoveCheck::Moved => {
+                    self.queue.push_relocation(from, path.clone());
+                    return Ok(true);
+                }
+                MoveCheck::MovesOn => {
+                    // It may be back.
+                    self.queue.push(from);
+                    moves_on = true;
+                }
+                MoveCheck::NotMoved => {}
+            }
         }
-        Ok(is_relocated)
+        Ok(moves_on)
     }
 
     /// Returns the pair whose scored day-file, which has this inode, was moved to `to`.
     fn moved_from(&mut self, inode: u64, to: &PairPath) -> Result<Option<PairPath>, EngineError> {
         for from in self.pairs.paths_with_inode(inode)? {
-            if self.has_moved(&from, to)? {
+            if self.check_move(&from, inode, to)? == MoveCheck::Moved {
                 return Ok(Some(from));
             }
         }
         Ok(None)
     }
 
-    fn has_moved(&mut self, from: &PairPath, to: &PairPath) -> Result<bool, EngineError> {
+    fn check_move(
+        &mut self,
+        from: &PairPath,
+        inode: u64,
+        to: &PairPath,
+    ) -> Result<MoveCheck, EngineError> {
         let known = self.known_checkpoint(from)?;
+        let known = known.filter(|known| known.scored_inode() == Some(inode));
         let (storage, root) = (&*self.ctx.storage, &self.ctx.root);
-        Ok(known.is_some_and(|known| is_moved(storage, root, from, &known, to)))
+        Ok(known.map_or(MoveCheck::NotMoved, |known| {
+            check_move(storage, root, from, &known, to)
+        }))
     }
 
     /// Returns the pairs whose scored day-file is at another path now, to be reset: those that reads found, and those whose
@@ -96,8 +114,8 @@ impl Engine {
         let mut taken = rewritten;
         for (from, to) in relocations {
             // It may have been moved back since.
-            if !moved.contains_key(from) && self.has_moved(from, to)? {
-                moved.insert(from.clone(), self.move_request(to)?);
+            if !moved.contains_key(from) && self.origin_of(to)?.as_ref() == Some(from) {
+                moved.insert(from.clone(), self.move_request(from, to)?);
                 taken.push(from.clone());
             }
         }
@@ -105,7 +123,7 @@ impl Engine {
             if let Some(from) = self.origin_of(&to)?
                 && !moved.contains_key(&from)
             {
-                moved.insert(from.clone(), self.move_request(&to)?);
+                moved.insert(from.clone(), self.move_request(&from, &to)?);
                 taken.push(from);
             }
         }
@@ -123,9 +141,22 @@ impl Engine {
         }
     }
 
-    fn move_request(&mut self, to: &PairPath) -> Result<ResetRequest, EngineError> {
+    /// Returns the request to reset the pair that a day-file has left. Its evidence goes too if that is not there any more:
+    /// no line is left for it.
+    fn move_request(
+        &mut self,
+        from: &PairPath,
+        to: &PairPath,
+    ) -> Result<ResetRequest, EngineError> {
+        let mut changes = BTreeMap::from([(Stream::Scored, SourceChange::Moved)]);
+        let known = self.known_checkpoint(from)?;
+        let evidence = known.and_then(|known| known.evidence.identity);
+        let there = stat_day_file(&*self.ctx.storage, &self.ctx.root, Stream::Evidence, from);
+        if evidence.is_some() && is_absent(&there) {
+            changes.insert(Stream::Evidence, SourceChange::Moved);
+        }
         Ok(ResetRequest {
-            changes: BTreeMap::from([(Stream::Scored, SourceChange::Moved)]),
+            changes,
             heir: Some((to.clone(), self.pairs.keep_id(to)?)),
         })
     }
@@ -173,37 +204,61 @@ pub fn scope_of_claims(why: SourceChange, id: PairId, heir: Option<PairId>) -> P
     }
 }
 
-/// Returns whether the scored day-file of `to` is the one that was read at `from` with the checkpoint `known`. Returns
-/// false where it cannot be examined.
+/// Whether a day-file was moved from one path to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveCheck {
+    /// It was.
+    Moved,
+    /// It was not, or cannot be examined.
+    NotMoved,
+    /// The file that was at the other path is not there any more: it may have been moved on, or back.
+    MovesOn,
+}
+
+/// Checks whether the scored day-file of `to` is the one that was read at `from` with the checkpoint `known`.
 #[must_use]
-pub fn is_moved(
+pub fn check_move(
     storage: &dyn Storage,
     root: &Path,
     from: &PairPath,
     known: &PairCheckpoint,
     to: &PairPath,
-) -> bool {
+) -> MoveCheck {
     if from == to || !from.has_name_of(to) {
-        return false;
+        return MoveCheck::NotMoved;
     }
     let Some(identity) = known.scored.identity else {
-        return false;
+        return MoveCheck::NotMoved;
     };
-    let Ok(Some(source)) = Source::open(storage, root, Stream::Scored, to) else {
-        return false;
+    let source = match Source::open(storage, root, Stream::Scored, to) {
+        Ok(Some(source)) if source.stat().inode == identity.inode => source,
+        Ok(_) => return MoveCheck::MovesOn,
+        Err(_) => return MoveCheck::NotMoved,
     };
     let stat = source.stat();
-    // A file with two names is two day-files.
-    is_no_longer_at(stat_day_file(storage, root, Stream::Scored, from), stat)
-        && stat.inode == identity.inode
-        && matches!(source.rewritten(&as_read(known, identity, stat)), Ok(None))
+    let there = stat_day_file(storage, root, Stream::Scored, from);
+    if is_file(&there, stat) {
+        // A file with two names is two day-files.
+        let has_two_names = is_file(&stat_day_file(storage, root, Stream::Scored, to), stat);
+        return match has_two_names {
+            true => MoveCheck::NotMoved,
+            false => MoveCheck::MovesOn,
+        };
+    }
+    let is_same = matches!(source.rewritten(&as_read(known, identity, stat)), Ok(None));
+    match is_same && (there.is_ok() || is_absent(&there)) {
+        true => MoveCheck::Moved,
+        false => MoveCheck::NotMoved,
+    }
 }
 
-fn is_no_longer_at(there: io::Result<FileStat>, file: &FileStat) -> bool {
-    match there {
-        Ok(stat) => (stat.device, stat.inode) != (file.device, file.inode),
-        Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
-    }
+fn is_file(there: &io::Result<FileStat>, file: &FileStat) -> bool {
+    matches!(there, Ok(stat) if (stat.device, stat.inode) == (file.device, file.inode))
+}
+
+fn is_absent(there: &io::Result<FileStat>) -> bool {
+    let kind = there.as_ref().err().map(io::Error::kind);
+    matches!(kind, Some(ErrorKind::NotFound | ErrorKind::NotADirectory))
 }
 
 /// Returns the state of the scored source as it was read, even if it was marked as gone since.

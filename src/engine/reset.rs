@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::engine::relocate::{in_order, scope_of_claims};
 use crate::engine::{Engine, EngineError};
-use crate::lake::identity::SourceChange;
+use crate::lake::identity::{SourceChange, SourceIdentity};
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{PairId, UnclaimedRow};
@@ -71,6 +71,8 @@ impl Engine {
                 }
             }
         }
+        // Before the moves: what is known of a replaced day-file must not hide the one that was moved into its place.
+        self.reset_pairs(&others)?;
         let claimable = self.pairs.claimable();
         self.reset_pairs(&moved)?;
         let first = moved.first_key_value();
@@ -87,7 +89,6 @@ impl Engine {
             );
         }
         self.queue.clear_relocations();
-        self.reset_pairs(&others)?;
         self.queue.requeue_reset(rewritten);
         Ok(())
     }
@@ -103,6 +104,8 @@ impl Engine {
         self.checkpoint()?;
         let has_unclaimed = self.pairs.claimable() > 0;
         let mut groups = in_order(requests).into_iter().peekable();
+        // The view does not show what this call changed.
+        let mut changed = BTreeMap::<PairPath, PairCheckpoint>::new();
         while groups.peek().is_some() {
             let mut header = self.with_accounts(self.commits.state.header().clone());
             let mut resets = Vec::new();
@@ -118,8 +121,16 @@ impl Engine {
                     let claims = reset.sources.iter().map(Reset::released).sum::<usize>();
                     header.claimable += claims as u64;
                     released += claims;
+                    changed.insert(path.clone(), reset.checkpoint.clone());
                     resets.push(reset);
                     done.push((path, request, before));
+                }
+            }
+            for (_, request, before) in &done {
+                if let Some((heir, id)) = &request.heir
+                    && let Some(identity) = before.scored.identity
+                {
+                    self.expect_moved((heir, *id), identity, &mut changed, &mut resets)?;
                 }
             }
             self.commits.reset_pairs(header, &resets)?;
@@ -130,9 +141,41 @@ impl Engine {
                 self.pairs.remove_reset(path, claimable);
                 self.queue.stop_settling(path);
                 self.record_reset(path, request, &before);
+                if let Some((heir, _)) = &request.heir {
+                    self.pairs.remove_reset(heir, claimable);
+                }
             }
         }
         self.renew_view()
+    }
+
+    /// Makes the pair to which a day-file was moved known by that file before it is read there: if it is moved on first, it
+    /// is found as one that was moved from there, and the rows follow it.
+    fn expect_moved(
+        &mut self,
+        (heir, id): (&PairPath, PairId),
+        identity: SourceIdentity,
+        changed: &mut BTreeMap<PairPath, PairCheckpoint>,
+        resets: &mut Vec<PairReset>,
+    ) -> Result<(), EngineError> {
+        let mut checkpoint = match changed.get(heir) {
+            Some(checkpoint) => checkpoint.clone(),
+            None => self.pairs.slot(heir)?.pair.checkpoint.clone(),
+        };
+        if checkpoint.scored.identity.is_some() {
+            return Ok(());
+        }
+        checkpoint.scored.identity = Some(identity.unread());
+        changed.insert(heir.clone(), checkpoint.clone());
+        match resets.iter_mut().find(|reset| reset.id == id) {
+            Some(reset) => reset.checkpoint = checkpoint,
+            None => resets.push(PairReset {
+                id,
+                checkpoint,
+                sources: Vec::new(),
+            }),
+        }
+        Ok(())
     }
 
     /// Returns what the state has to change for a pair that is reset. `has_unclaimed` is whether any row was claimable before

@@ -1,6 +1,7 @@
 //! The persisted read position of a day-file, and the identity by which a later read recognizes the same file.
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::lake::read_digest::ReadDigest;
 use crate::platform::storage::FileStat;
@@ -94,12 +95,26 @@ impl SourceIdentity {
     pub fn is_gone(&self) -> bool {
         self.device & GONE_BIT != 0
     }
+
+    /// Returns the identity of the same file before anything was read of it at another path.
+    #[must_use]
+    pub fn unread(self) -> SourceIdentity {
+        SourceIdentity {
+            device: match self.is_gone() {
+                true => !self.device,
+                false => self.device,
+            },
+            tail_len_bytes: 0,
+            tail_hash: xxh3_64(b""),
+            ..self
+        }
+    }
 }
 
 /// The read position of one day-file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SourceState {
-    /// The identity of the file; `None` until its first byte is read.
+    /// The identity of the file; `None` until its first byte is read, or until it is known to have been moved here.
     pub identity: Option<SourceIdentity>,
     /// Start of the first line without a verdict, bytes from the start of the file.
     pub offset: u64,

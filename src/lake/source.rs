@@ -104,7 +104,7 @@ impl Source {
             return Ok(Some(SourceChange::Extended));
         }
         let was_unterminated = state.overlong_from.is_none() && tail.last() != Some(&b'\n');
-        if was_unterminated && self.continues_after(state.offset)? {
+        if was_unterminated && state.offset > 0 && self.continues_after(state.offset)? {
             return Ok(Some(SourceChange::Extended));
         }
         // Many file systems get another number of their device with each boot.

@@ -88,6 +88,7 @@ mod mended;
 mod model;
 /// Day-files moved to other days.
 mod moved;
+mod moved_on;
 /// Two day-files that are named one by one: `export --pair`, `verify --pair`.
 mod named_pair;
 /// The page in a real browser.

@@ -454,6 +454,30 @@ fn a_second_name_of_a_day_file_is_a_second_day_file() {
 }
 
 #[test]
+fn what_is_counted_moves_with_a_day() {
+    let bench = ProcessBench::new();
+    bench.append_run(&pair("a.jsonl", 1), "a");
+    for stream in Stream::BOTH {
+        bench.append(stream, &pair("a.jsonl", 1), "{\n");
+    }
+    let counted = || {
+        let letters = bench.run(&mut bench.command(&["dead-letters"])).stdout;
+        let status = bench.ask(&["status", "--json"]);
+        let of = |stream: &str| status[stream].clone();
+        (of("scored"), of("evidence"), letters.lines().count())
+    };
+    bench.once();
+    let before = counted();
+    assert_eq!(before.1["lines"], 2);
+    for stream in Stream::BOTH {
+        let [from, to] = [1, 2].map(|day| bench.path(stream, &format!("2026/01/{day:02}")));
+        std::fs::rename(from, to).unwrap();
+    }
+    bench.once();
+    assert_eq!(counted(), before);
+}
+
+#[test]
 fn a_renamed_day_keeps_its_rows_with_and_without_a_daemon() {
     let bench = ProcessBench::new();
     let day = |day: u32| format!("2026/01/{day:02}");

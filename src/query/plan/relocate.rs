@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::engine::relocate::is_moved;
+use crate::engine::relocate::{MoveCheck, check_move};
 use crate::lake::identity::SourceChange;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::stat_day_file;
@@ -36,7 +36,8 @@ impl Planner<'_> {
         };
         let mut pairs = self.context.state.pairs_with_inode(stat.inode)?.into_iter();
         Ok(pairs.find(|(from, known)| {
-            !self.left.contains_key(from) && is_moved(storage, root, from, &known.checkpoint, to)
+            !self.left.contains_key(from)
+                && check_move(storage, root, from, &known.checkpoint, to) == MoveCheck::Moved
         }))
     }
 
