@@ -19,6 +19,7 @@ use crate::query::offline::InquireError;
 use crate::recovery::rebuild::{DropReason, RebuildError};
 use crate::store::export::ExportError;
 use crate::store::journal::error::JournalError;
+use crate::store::ledger::is_ledger;
 use crate::store::state::error::StateError;
 mod ledger;
 mod pair;
@@ -250,6 +251,10 @@ fn export(error: &ExportError) -> String {
     match error {
         ExportError::Io { source, .. } => disk(source, "the export"),
         ExportError::Sync { .. } => SYNC.to_owned(),
+        ExportError::Missing { path, .. } | ExportError::Short { path, .. } if is_ledger(path) => {
+            ledger::LOST.to_owned()
+        }
+        ExportError::Changed { path, .. } if is_ledger(path) => LEDGER.to_owned(),
         ExportError::Missing { .. } => {
             format!("mount its disk if it is not mounted, or restore the export; {REBUILD}")
         }

@@ -46,7 +46,7 @@ use crate::platform::root_lock;
 use crate::platform::sd_notify::ServiceManager;
 use crate::platform::storage::{OsStorage, Storage as _, without_links};
 use crate::query::engine_setup::engine_setup;
-use crate::recovery::rebuild::{self, RebuildOptions};
+use crate::recovery::rebuild::{self, CarriedOrders, RebuildOptions};
 use crate::store::files::STATE_FILE;
 
 /// The exit code of a command that failed, or found differences.
@@ -273,12 +273,13 @@ fn rebuild(settings: &Settings, arguments: RebuildArguments) -> Result<(), AnyEr
     let setup = engine_setup(settings, &root, clock);
     let mut on_step = |label, done_bytes, total_bytes| bars.at(label, done_bytes, total_bytes);
     if arguments.state_only {
-        let report = rebuild::rebuild_state(&setup, &mut on_step)?;
+        let (report, orders) = rebuild::rebuild_state(&setup, &mut on_step)?;
         drop(bars);
         output::show_json(&StateRebuilt {
             output_path: setup.export_path.display().to_string(),
             rows_adopted: report.rows_adopted,
             lines_foreign: report.rows_foreign,
+            orders,
         })?;
     } else {
         let options = RebuildOptions {
@@ -301,6 +302,8 @@ struct StateRebuilt {
     rows_adopted: u64,
     /// Lines of the export that are not rows.
     lines_foreign: u64,
+    #[serde(flatten)]
+    orders: CarriedOrders,
 }
 
 /// Refuses to rebuild with another state directory than the daemon's, which would leave the daemon with an export that

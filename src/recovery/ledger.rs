@@ -7,6 +7,7 @@
 //! | has rows | absent, or without a whole line | begins: `adopted`; what is retracted is found while the sources are read |
 //! | any | there | folded; every retracted row must be in the export, with its hash; a torn last line is cut |
 //! | lacks the rows of the last commit | there, with the lines of that commit | these lines are cut |
+//! | any | absent or short, and the state that is set aside has orders that it lacks | begins, with these orders |
 //!
 //! The lines of a commit are appended before its rows. If the process ends in between, and state and journal are lost as
 //! well, nothing has the rows; no version of the dataset has the lines, and the sources are read again for both.
@@ -24,9 +25,10 @@ use crate::platform::storage::{Storage, exists, remove_if_exists, write_all_at};
 use crate::record::ledger::fold::Fold;
 use crate::record::ledger::{Cause, ExportId, LedgerLine, Op, row_hash};
 use crate::record::timestamp::stamp;
-use crate::recovery::old_ledger::read_old_ledger;
+use crate::recovery::old_ledger::{LedgerFile, OldLedger, read_old_ledger, whole_len};
 use crate::recovery::swap::{free_number, keep_old_file};
 use crate::store::export::{Export, ExportError, RowBlock, Segments};
+use crate::store::files::STATE_FILE;
 use crate::store::ledger::{LedgerChanges, RowFlags};
 use crate::store::state::header::LedgerMark;
 
@@ -350,12 +352,33 @@ impl FoldedLedger {
     }
 }
 
-/// Replaces a ledger that does not fit the export by a new one with its orders. The old one is kept under another name.
+/// Begins a new ledger with the orders that the state knows, if the one that is there lacks some of them. The state is set
+/// aside next, and from then on the ledger alone has the orders.
 ///
 /// # Errors
 /// Errors of the disk.
-pub(super) fn renew_ledger(setup: &Setup) -> Result<(), EngineError> {
+pub(super) fn keep_orders(setup: &Setup) -> Result<(), EngineError> {
+    if setup.ledger_origin.is_rebuild || !exists_state(setup)? {
+        return Ok(());
+    }
     let old = read_old_ledger(setup)?;
+    if old.differs && old.file == LedgerFile::Short {
+        old.warn(setup);
+        renew_ledger(setup, &old)?;
+    }
+    Ok(())
+}
+
+fn exists_state(setup: &Setup) -> Result<bool, EngineError> {
+    let found = exists(&*setup.storage, &setup.state_dir.join(STATE_FILE));
+    found.map_err(|source| setup.state_dir_error(source))
+}
+
+/// Replaces a ledger by a new one with its orders. The old one is kept under another name.
+///
+/// # Errors
+/// Errors of the disk.
+pub(super) fn renew_ledger(setup: &Setup, old: &OldLedger) -> Result<(), EngineError> {
     let io_error = |source| ExportError::Io {
         path: setup.ledger_path.clone(),
         source,
@@ -363,13 +386,12 @@ pub(super) fn renew_ledger(setup: &Setup) -> Result<(), EngineError> {
     free_number(&*setup.storage, &setup.ledger_path)
         .and_then(|number| keep_old_file(&*setup.storage, &setup.ledger_path, number))
         .map_err(io_error)?;
-    let export = Export::open_or_create(Arc::clone(&setup.storage), &setup.export_path)?;
-    let export_len = export.whole_rows_len()?;
+    let export_len = whole_len(setup, &setup.export_path)?;
     let setup = Setup {
         ledger_origin: LedgerOrigin {
             is_rebuild: false,
-            reason: old.description,
-            orders: old.orders,
+            reason: old.description.clone(),
+            orders: old.orders.clone(),
         },
         ..setup.clone()
     };

@@ -2,16 +2,33 @@
 //!
 //! After a power cut the last lines of the ledger may be in the journal alone. A rebuild does not recover the files that it
 //! replaces, so it reads the journal too: an order that was answered must not be lost.
+//!
+//! The ledger may be lost or damaged as well. The state has the standing orders of all lines before its last checkpoint,
+//! without their reasons, and the file and the journal have the lines since then. So the orders are those of
+//!
+//! | ledger | orders |
+//! |---|---|
+//! | whole, at least as far as the state | its own, with those of the journal |
+//! | missing, or it ends before the lines that the state knows | those of the state, the journal, and later lines |
+//! | lines of it are damaged or missing | the same |
+//! | of another export than the state | its own; those of the state too if the state is of the export that is there |
+//!
+//! An order that is kept by mistake can be revoked; an order that is lost puts rows back without a word.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::{EngineError, Setup};
 use crate::platform::storage::exists;
 use crate::record::ledger::{ExportId, LedgerLine, Op};
-use crate::recovery::old_state::journaled_ledger_lines;
+use crate::recovery::old_state::LedgerInState;
+use crate::recovery::rebuilt::CarriedOrders;
 use crate::store::export::{Export, ExportError};
 use crate::store::ledger::Order;
+
+/// The reason of an order that only the state has.
+const REASON_LOST: &str = "the reason was in a ledger that is lost";
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -22,6 +39,46 @@ pub(super) struct OldLedger {
     pub(super) orders: Vec<(Order, String)>,
     /// The rows that are out, by offset.
     pub(super) rows_out: HashMap<u64, RowOut>,
+    /// What the file is, next to the state.
+    pub(super) file: LedgerFile,
+    /// Whether the orders are not those of the file.
+    pub(super) differs: bool,
+    /// The result to print.
+    pub(super) carried: CarriedOrders,
+}
+
+impl OldLedger {
+    /// Logs what of the orders is lost.
+    pub(super) fn warn(&self, setup: &Setup) {
+        let ledger = setup.ledger_path.display();
+        let orders = self.carried.orders_without_reason;
+        if orders > 0 {
+            tracing::warn!(
+                %ledger, orders,
+                "the retraction ledger {ledger} lacks {orders} standing orders that the state has: they stay in force, and \
+                 their reasons are lost"
+            );
+        }
+        if self.carried.orders_unknown {
+            tracing::warn!(
+                %ledger,
+                "the standing orders are not known: neither the whole retraction ledger {ledger} nor a state can be read; \
+                 restore the ledger from a copy first, or give the orders again with `distilld retract`"
+            );
+        }
+    }
+}
+
+/// What the file of a ledger is, next to the state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum LedgerFile {
+    /// It has all lines that the state knows, or there is no state.
+    #[default]
+    Whole,
+    /// It is missing, or ends before the lines that the state knows.
+    Short,
+    /// Lines of it are damaged or missing, or it is of another export than the state.
+    Unfit,
 }
 
 /// A row that is out.
@@ -41,11 +98,24 @@ struct Events {
     pairs: HashSet<Arc<str>>,
     export: Option<(ExportId, u64)>,
     next_seq: u64,
+    is_damaged: bool,
 }
 
 impl Events {
+    /// Returns what a state has of the ledger, without the lines of its journal.
+    fn of_state(state: &LedgerInState) -> Option<Self> {
+        let orders = state.orders.iter().flatten().cloned();
+        state.orders.is_some().then(|| Self {
+            orders: orders.map(|order| (order, REASON_LOST.into())).collect(),
+            export: Some((ExportId(state.mark.export), state.export_len)),
+            next_seq: state.mark.next_seq,
+            ..Self::default()
+        })
+    }
+
     fn add(&mut self, line: LedgerLine) {
         self.export = Some((line.export, line.export_len));
+        self.is_damaged |= line.seq != self.next_seq;
         self.next_seq = line.seq.saturating_add(1);
         match (line.op, line.row) {
             (Op::Retract, Some(row)) => {
@@ -66,6 +136,14 @@ impl Events {
         }
     }
 
+    /// Adds a line that follows those that were added.
+    fn add_later(&mut self, line: &LedgerLine) {
+        let is_of_export = self.export.is_none_or(|(export, _)| export == line.export);
+        if is_of_export && line.seq >= self.next_seq {
+            self.add(line.clone());
+        }
+    }
+
     fn path(&mut self, day_file: &str) -> Arc<str> {
         if let Some(known) = self.pairs.get(day_file) {
             return Arc::clone(known);
@@ -74,12 +152,6 @@ impl Events {
         self.pairs.insert(Arc::clone(&path));
         path
     }
-
-    /// Returns whether a line of the journal follows those of the file.
-    fn misses(&self, line: &LedgerLine) -> bool {
-        let is_of_export = self.export.is_none_or(|(export, _)| export == line.export);
-        is_of_export && line.seq >= self.next_seq
-    }
 }
 
 /// Reads a ledger that is to be replaced. Lines that cannot be read hold nothing.
@@ -87,42 +159,110 @@ impl Events {
 /// # Errors
 /// The ledger cannot be read.
 pub(super) fn read_old_ledger(setup: &Setup) -> Result<OldLedger, EngineError> {
-    let storage = &setup.storage;
-    let path = &setup.ledger_path;
-    let io_error = |source| ExportError::Io {
-        path: path.clone(),
-        source,
-    };
+    let state = LedgerInState::read(setup);
+    let mut of_state = state.as_ref().and_then(Events::of_state);
     let mut events = Events::default();
-    let mut end = 0;
-    if exists(&**storage, path).map_err(io_error)? {
-        let file = Export::open_or_create(Arc::clone(storage), path)?;
-        end = file.for_each_row(|_, line| -> Result<(), EngineError> {
-            if let Ok(line) = LedgerLine::parse(line) {
-                events.add(line);
-            }
-            Ok(())
-        })?;
-    }
-    for line in journaled_ledger_lines(setup) {
-        if events.misses(&line) {
+    let end = read_file(setup, &mut |line| match line {
+        Some(line) => {
+            of_state.iter_mut().for_each(|known| known.add_later(&line));
             events.add(line);
         }
+        None => events.is_damaged = true,
+    })?;
+    let (file_end, is_damaged) = (events.next_seq, events.is_damaged);
+    let in_file: Vec<Order> = events.orders.keys().cloned().collect();
+    for line in state.iter().flat_map(|state| &state.journaled) {
+        of_state.iter_mut().for_each(|known| known.add_later(line));
+        events.add_later(line);
     }
     // The rows after the last event are in the file, and those of its batch may be in the journal alone.
-    let rows_len = match exists(&**storage, &setup.export_path).map_err(io_error)? {
-        true => {
-            Export::open_or_create(Arc::clone(storage), &setup.export_path)?.whole_rows_len()?
-        }
-        false => 0,
+    let rows_len = whole_len(setup, &setup.export_path)?;
+    let is_unknown = of_state.is_none() && (file_end == 0 && rows_len > 0 || is_damaged);
+    let mut file = if is_damaged {
+        LedgerFile::Unfit
+    } else {
+        LedgerFile::Whole
     };
+    let mut without_reason = 0;
+    if let Some(known) = of_state {
+        let is_of_export = state.is_some_and(|state| state.is_of_export);
+        (file, without_reason) =
+            take_orders(&mut events, known, (file_end, is_damaged), is_of_export);
+    }
     let description = events.export.map(|(export, export_len)| {
         let export_len = export_len.max(rows_len);
         format!("replaces export {export}, {export_len} bytes, with a ledger of {end} bytes")
     });
     Ok(OldLedger {
         description: description.unwrap_or_default(),
+        differs: !events.orders.keys().eq(&in_file),
+        carried: CarriedOrders {
+            orders: events.orders.len() as u64,
+            orders_without_reason: without_reason,
+            orders_unknown: is_unknown,
+        },
         orders: events.orders.into_iter().collect(),
         rows_out: events.rows_out,
+        file,
     })
+}
+
+/// Replaces the orders of a file and its journal by those that a state knows, where the file lacks lines. Of the file the
+/// number of the next line is given, and whether it is damaged; `is_of_export` is whether the state is of the export that
+/// is there. Returns what the file is, and the number of orders whose reason is lost.
+fn take_orders(
+    events: &mut Events,
+    known: Events,
+    (file_end, is_damaged): (u64, bool),
+    is_of_export: bool,
+) -> (LedgerFile, u64) {
+    let id = |events: &Events| events.export.map(|(export, _)| export);
+    let is_same = events.export.is_none() || id(events) == id(&known);
+    let file = match is_same && !is_damaged {
+        true if file_end >= known.next_seq => return (LedgerFile::Whole, 0),
+        true => LedgerFile::Short,
+        false => LedgerFile::Unfit,
+    };
+    if !is_same && !is_of_export {
+        return (file, 0);
+    }
+    let mut without_reason = 0;
+    let mut in_file = std::mem::replace(&mut events.orders, known.orders);
+    for (order, reason) in &mut events.orders {
+        match in_file.remove(order) {
+            Some(known) => *reason = known,
+            None => without_reason += u64::from(reason == REASON_LOST),
+        }
+    }
+    if !is_same {
+        events.orders.extend(in_file);
+    }
+    events.export = events.export.or(known.export);
+    (file, without_reason)
+}
+
+/// Calls `each` with the lines of the ledger, `None` for one that cannot be read. Returns their end, bytes.
+fn read_file(setup: &Setup, each: &mut dyn FnMut(Option<LedgerLine>)) -> Result<u64, EngineError> {
+    match open_if_there(setup, &setup.ledger_path)? {
+        None => Ok(0),
+        Some(file) => file.for_each_row(|_, line| -> Result<(), EngineError> {
+            each(LedgerLine::parse(line).ok());
+            Ok(())
+        }),
+    }
+}
+
+/// Returns the length of the whole lines of a file, bytes.
+pub(super) fn whole_len(setup: &Setup, path: &Path) -> Result<u64, EngineError> {
+    let file = open_if_there(setup, path)?;
+    Ok(file.map_or(Ok(0), |file| file.whole_rows_len())?)
+}
+
+fn open_if_there(setup: &Setup, path: &Path) -> Result<Option<Export>, EngineError> {
+    let is_there = exists(&*setup.storage, path).map_err(|source| ExportError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    let open = || Export::open_or_create(Arc::clone(&setup.storage), path);
+    Ok(is_there.then(open).transpose()?)
 }

@@ -7,12 +7,15 @@ use crate::pair::index::PairId;
 use crate::pair::verdict::Verdict;
 use crate::platform::storage::exists;
 use crate::record::ledger::LedgerLine;
+use crate::recovery::open::check_export;
 use crate::store::files::{JOURNAL_FILE, STATE_FILE};
 use crate::store::journal::Journal;
 use crate::store::journal::error::JournalError;
+use crate::store::ledger::Order;
 use crate::store::replay::Replay;
 use crate::store::snapshot::StateSnapshot;
 use crate::store::state::State;
+use crate::store::state::header::LedgerMark;
 
 /// See the module.
 pub(super) struct OldState {
@@ -45,26 +48,49 @@ impl OldState {
     }
 }
 
-/// Returns the lines of the ledger that the journal holds; none if the state or the journal cannot be read.
-pub(super) fn journaled_ledger_lines(setup: &Setup) -> Vec<LedgerLine> {
-    let mut lines = Vec::new();
-    let storage = &*setup.storage;
-    let Ok(state) = State::open(storage, &setup.state_dir.join(STATE_FILE)) else {
-        return lines;
-    };
-    let Ok(journal) = storage.open_read(&setup.state_dir.join(JOURNAL_FILE)) else {
-        return lines;
-    };
-    let (epoch, applied) = (state.header().journal_epoch, state.header().seq_applied);
-    // Frames before a damaged one count: they were durable.
-    let _damaged = Journal::replay(journal, epoch, applied, |_, batch| {
-        let appended = batch.delta.ledger.map(|ledger| ledger.lines);
-        let appended = appended.unwrap_or_default();
-        let whole = appended.split_inclusive(|byte| *byte == b'\n');
-        lines.extend(whole.filter_map(|line| LedgerLine::parse(line).ok()));
-        Ok::<(), JournalError>(())
-    });
-    lines
+/// What the old state has of the ledger.
+pub(super) struct LedgerInState {
+    /// The extent of the ledger at the last checkpoint.
+    pub(super) mark: LedgerMark,
+    /// Length of the export at the last checkpoint, bytes.
+    pub(super) export_len: u64,
+    /// The standing orders at the last checkpoint; `None` where they cannot be read.
+    pub(super) orders: Option<Vec<Order>>,
+    /// The lines that the journal holds since then.
+    pub(super) journaled: Vec<LedgerLine>,
+    /// Whether the export that is there is the one of the state.
+    pub(super) is_of_export: bool,
+}
+
+impl LedgerInState {
+    /// Reads the state and its journal; `None` if there is no state, or it cannot be read.
+    pub(super) fn read(setup: &Setup) -> Option<Self> {
+        let storage = &*setup.storage;
+        let state = State::open(storage, &setup.state_dir.join(STATE_FILE)).ok()?;
+        let header = state.header();
+        let mut export_committed = header.export.len_bytes;
+        let mut journaled = Vec::new();
+        if let Ok(journal) = storage.open_read(&setup.state_dir.join(JOURNAL_FILE)) {
+            let (epoch, applied) = (header.journal_epoch, header.seq_applied);
+            // Frames before a damaged one count: they were durable.
+            let _damaged = Journal::replay(journal, epoch, applied, |_, batch| {
+                export_committed = batch.export_to();
+                let appended = batch.delta.ledger.map(|ledger| ledger.lines);
+                let appended = appended.unwrap_or_default();
+                let whole = appended.split_inclusive(|byte| *byte == b'\n');
+                journaled.extend(whole.filter_map(|line| LedgerLine::parse(line).ok()));
+                Ok::<(), JournalError>(())
+            });
+        }
+        let export = check_export(storage, &setup.export_path, header.export, export_committed);
+        Some(Self {
+            mark: header.ledger,
+            export_len: header.export.len_bytes,
+            orders: state.view().and_then(|view| view.orders()).ok(),
+            journaled,
+            is_of_export: export.is_ok(),
+        })
+    }
 }
 
 /// The scored line that earned a row, as the old state knows it.

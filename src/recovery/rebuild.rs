@@ -35,7 +35,7 @@ use crate::recovery::losses::{Losses, find_losses};
 use crate::recovery::old_ledger::{OldLedger, read_old_ledger};
 use crate::recovery::owned_storage::with_owner;
 pub use crate::recovery::rebuild_state::rebuild_state;
-pub use crate::recovery::rebuilt::{RebuildError, Rebuilt};
+pub use crate::recovery::rebuilt::{CarriedOrders, RebuildError, Rebuilt};
 use crate::recovery::swap::{clean_up, finish_swap, replaced_file, stage_of, swap};
 use crate::store::export::{Export, ExportError, RowBlock};
 
@@ -94,6 +94,7 @@ pub fn rebuild(
     let setup = &with_owner(setup)?;
     finish_swap(setup)?;
     let old = read_old_ledger(setup)?;
+    old.warn(setup);
     let stage = Setup {
         ledger_origin: ledger_origin(&old, options),
         ..stage_of(setup)
@@ -166,6 +167,7 @@ fn build(
     steps: &mut Steps<'_>,
 ) -> Result<Rebuilt, RebuildError> {
     let before = Arc::new(read_stamps(setup, steps)?);
+    let orders = old.carried;
     let mut left_out = LeftOut::new(old, options.effective);
     let (obstacles, mut after) = fill(stage, Arc::clone(&before), &mut left_out, steps)?;
     check_left_out(stage, &left_out)?;
@@ -188,6 +190,7 @@ fn build(
         rows_left_out: left_out,
         rows_dropped: dropped.iter().map(|group| group.rows).sum(),
         dropped,
+        orders,
         refused: None,
         passed_over,
     })

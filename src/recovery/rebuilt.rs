@@ -12,6 +12,17 @@ use crate::store::export::ExportError;
 /// Maximum groups of dropped rows that an error names.
 const NAMED_MAX: usize = 20;
 
+/// The standing orders that a rebuild carries over into the new ledger, or into the new state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct CarriedOrders {
+    /// Standing orders that stay in force.
+    pub orders: u64,
+    /// Those of them that only the state had: their reasons are lost with lines of the ledger.
+    pub orders_without_reason: u64,
+    /// Whether there may have been more: the ledger is missing or damaged, and no state can be read.
+    pub orders_unknown: bool,
+}
+
 /// The result of a rebuild, or of its dry run, printed as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rebuilt {
@@ -35,6 +46,9 @@ pub struct Rebuilt {
     pub rows_dropped: u64,
     /// The dropped rows by day and reason, rows without a known day first.
     pub dropped: Vec<DroppedRows>,
+    /// The standing orders of the new ledger.
+    #[serde(flatten)]
+    pub orders: CarriedOrders,
     /// Why a rebuild refuses to drop them, in a dry run; `null` if it does not refuse.
     pub refused: Option<DropReason>,
     /// Directories and day-files that could not be read, each named in the log. They hold no source of a row of the

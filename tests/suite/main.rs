@@ -80,6 +80,8 @@ mod ledger;
 mod links;
 /// `rebuild` and `export` while sources of rows are away.
 mod losses;
+/// Standing orders outlive the loss of their ledger.
+mod lost_ledger;
 /// The real daemon under a service manager: ready, status, reload, watchdog, journal, last words.
 mod managed;
 /// Day-files with a hole in their middle, restored by the usual tools.

@@ -160,7 +160,8 @@ impl Bench {
         }));
     }
 
-    fn setup(&self) -> Setup {
+    /// Returns the setup of its engine.
+    pub fn setup(&self) -> Setup {
         Setup {
             storage: Arc::new(self.disk.clone()),
             clock: Arc::clone(&self.clock) as _,

@@ -1,0 +1,306 @@
+//! A retraction ledger that is lost, cut or damaged while the state still has its standing orders: they outlive each way
+//! out, on the real disk and over crashes of the simulated one.
+
+use std::fs;
+use std::path::PathBuf;
+
+use distilld::recovery::rebuild::rebuild_state;
+use serde_json::Value;
+
+use crate::support::bench::{Bench as SimBench, EXPORT, LEDGER};
+use crate::support::lake_gen::{Step, Stream};
+use crate::support::ledger::read_ledger;
+use crate::support::process::{Bench, evidence, scored};
+use crate::support::sim_disk::{Fate, SimDisk};
+
+const PAIR: &str = "2026/01/01/audits.jsonl";
+const WAYS_OUT: [&[&str]; 3] = [
+    &["rebuild"],
+    &["rebuild", "--effective"],
+    &["rebuild", "--state-only"],
+];
+
+/// What happens to the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    Missing,
+    Emptied,
+    /// Only the first line is left.
+    Cut,
+    /// The lines that end the order on `back` are cut off.
+    BeforeTheRevoke,
+    /// The line of the order on `a` cannot be read.
+    Damaged,
+    OfAnotherLake,
+}
+
+const LOSSES: [Loss; 6] = [
+    Loss::Missing,
+    Loss::Emptied,
+    Loss::Cut,
+    Loss::BeforeTheRevoke,
+    Loss::Damaged,
+    Loss::OfAnotherLake,
+];
+
+impl Loss {
+    /// The number of orders whose reason is lost.
+    fn without_reason(self) -> u64 {
+        match self {
+            Loss::BeforeTheRevoke => 0,
+            Loss::Damaged => 1,
+            _ => 3,
+        }
+    }
+
+    fn happen(self, bench: &Bench) {
+        let path = ledger_path(bench);
+        let ledger = fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = ledger.split_inclusive('\n').collect();
+        let left = match self {
+            Loss::Missing => return fs::remove_file(path).unwrap(),
+            Loss::Emptied => String::new(),
+            Loss::Cut => lines[0].to_owned(),
+            Loss::BeforeTheRevoke => {
+                let revoke = lines.iter().position(|line| line.contains("\"revoke\""));
+                lines[..revoke.unwrap()].concat()
+            }
+            Loss::Damaged => ledger.replacen("\"order\"", "\"0rder\"", 1),
+            Loss::OfAnotherLake => {
+                let other = Bench::new();
+                other.append_run(PAIR, "a");
+                other.once();
+                fs::read_to_string(ledger_path(&other)).unwrap()
+            }
+        };
+        fs::write(path, left).unwrap();
+    }
+}
+
+fn ledger_path(bench: &Bench) -> PathBuf {
+    bench.export().with_file_name("sft_retractions.jsonl")
+}
+
+/// A lake without a daemon, with an order on `a`, one on `b` in its day-file, one on a run that never arrived, and one on
+/// `back` that was ended.
+fn lake_with_orders() -> Bench {
+    let bench = Bench::new();
+    for run in ["a", "b", "back", "kept"] {
+        bench.append_run(PAIR, run);
+    }
+    bench.once();
+    let order = |args: &[&str]| bench.ask(&[&["retract", "--json"], args].concat());
+    order(&["a", "--reason", "consent withdrawn"]);
+    order(&["b", "--reason", "wrong license", "--day-file", PAIR]);
+    order(&["never", "--reason", "a promise", "--unseen"]);
+    order(&["back", "--reason", "an error"]);
+    order(&["back", "--revoke"]);
+    bench
+}
+
+/// Returns the runs of the effective rows in the order of their bytes.
+fn effective(bench: &Bench) -> Vec<String> {
+    let ended = bench.run(&mut bench.command(&["rows"]));
+    ended.check(0, &[]);
+    let run_of = |row: &str| -> String {
+        let row: Value = serde_json::from_str(row).unwrap();
+        row["source_run_id"].as_str().unwrap().to_owned()
+    };
+    let mut runs: Vec<String> = ended.stdout.lines().map(run_of).collect();
+    runs.sort();
+    runs
+}
+
+/// Returns run, day-file and reason of each order in force.
+fn listed(bench: &Bench) -> Vec<[String; 3]> {
+    let list = bench.ask(&["retract", "--list", "--json"]);
+    let list = list.as_array().unwrap().iter();
+    list.map(|order| {
+        ["run_id", "day_file", "reason"].map(|key| order[key].as_str().unwrap().to_owned())
+    })
+    .collect()
+}
+
+#[test]
+fn the_orders_that_a_state_has_outlive_the_loss_of_their_ledger() {
+    for loss in LOSSES {
+        for way_out in WAYS_OUT {
+            let what = format!("{loss:?}, {way_out:?}");
+            let bench = lake_with_orders();
+            let before = listed(&bench);
+            loss.happen(&bench);
+            let stopped = bench.run(&mut bench.command(&["run", "--once"]));
+            stopped.check(1, &["retraction ledger", "fix: ", "rebuild --state-only"]);
+            assert!(!stopped.stderr.contains("restore the export;"), "{what}");
+            let planned = (!way_out.contains(&"--state-only"))
+                .then(|| bench.ask(&[way_out, &["--dry-run"]].concat()));
+            let ended = bench.run(&mut bench.command(way_out));
+            ended.check(0, &[]);
+            let done: Value = serde_json::from_str(&ended.stdout).unwrap();
+            if let Some(planned) = planned {
+                for key in ["rows_after", "dropped", "orders", "orders_without_reason"] {
+                    assert_eq!(planned[key], done[key], "{what}: {key}");
+                }
+            }
+            let figures = [&done["orders"], &done["orders_without_reason"]];
+            let lost = loss.without_reason();
+            assert_eq!(figures, [3, lost], "{what}");
+            assert_eq!(done["orders_unknown"], false, "{what}");
+            let is_told = ended.stderr.contains("their reasons are lost");
+            assert_eq!(is_told, lost > 0, "{what}: {}", ended.stderr);
+
+            bench.once().check(0, &[]);
+            assert_eq!(effective(&bench), ["back", "kept"], "{what}");
+            let after = listed(&bench);
+            let keys = |orders: &[[String; 3]]| -> Vec<_> {
+                orders
+                    .iter()
+                    .map(|[run, day_file, _]| [run.clone(), day_file.clone()])
+                    .collect()
+            };
+            assert_eq!(keys(&after), keys(&before), "{what}");
+            let same = after.iter().filter(|order| before.contains(order)).count();
+            assert_eq!(same as u64, 3 - lost, "{what}: {after:?}");
+            bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+            bench.ask(&["retract", "a", "never", "--revoke", "--json"]);
+            bench.ask(&["retract", "b", "--day-file", PAIR, "--revoke", "--json"]);
+            bench.once().check(0, &[]);
+            assert_eq!(effective(&bench), ["a", "b", "back", "kept"], "{what}");
+        }
+    }
+}
+
+/// The ledger has what came after the state: an older copy of the state brings no order back.
+#[test]
+fn a_ledger_that_is_whole_has_the_last_word_over_an_older_state() {
+    for way_out in WAYS_OUT {
+        let bench = lake_with_orders();
+        let files = ["state.redb", "journal"].map(|name| bench.state_dir().join(name));
+        let older = files.clone().map(|path| fs::read(path).unwrap());
+        bench.ask(&["retract", "a", "--revoke", "--json"]);
+        for (path, bytes) in files.iter().zip(older) {
+            fs::write(path, bytes).unwrap();
+        }
+        let done = bench.ask(way_out);
+        assert_eq!(
+            (&done["orders"], &done["orders_without_reason"]),
+            (&2.into(), &0.into())
+        );
+        bench.once().check(0, &[]);
+        assert_eq!(effective(&bench), ["a", "back", "kept"], "{way_out:?}");
+    }
+}
+
+/// A start that cannot use a state still has its orders.
+#[test]
+fn a_start_without_a_usable_state_and_without_a_ledger_keeps_the_orders() {
+    for loss in [
+        Loss::Missing,
+        Loss::Emptied,
+        Loss::Cut,
+        Loss::BeforeTheRevoke,
+    ] {
+        let bench = lake_with_orders();
+        loss.happen(&bench);
+        fs::remove_file(bench.state_dir().join("journal")).unwrap();
+        bench.once().check(0, &[]);
+        assert_eq!(effective(&bench), ["back", "kept"], "{loss:?}");
+        assert_eq!(listed(&bench).len(), 3, "{loss:?}");
+        bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+    }
+}
+
+#[test]
+fn orders_that_nothing_can_tell_are_reported() {
+    for way_out in WAYS_OUT {
+        for loss in [Loss::Missing, Loss::Damaged] {
+            let bench = lake_with_orders();
+            bench.remove_state();
+            loss.happen(&bench);
+            let ended = bench.run(&mut bench.command(way_out));
+            ended.check(
+                0,
+                &["the standing orders are not known", "distilld retract"],
+            );
+            let done: Value = serde_json::from_str(&ended.stdout).unwrap();
+            assert_eq!(
+                done["orders_unknown"], true,
+                "{way_out:?}, {loss:?}: {done}"
+            );
+        }
+    }
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    assert_eq!(bench.ask(&["rebuild"])["orders_unknown"], false);
+}
+
+fn append(stream: Stream, bytes: String) -> Step {
+    Step::Append {
+        stream,
+        pair: PAIR.to_owned(),
+        bytes: bytes.into_bytes(),
+    }
+}
+
+/// Returns the runs with an order in force on a simulated disk.
+fn ordered(disk: &SimDisk) -> Vec<String> {
+    let bytes = |path| disk.read(path).unwrap_or_default();
+    let mut runs = Vec::new();
+    for event in read_ledger(&bytes(EXPORT), &bytes(LEDGER)).unwrap() {
+        match event.op.as_str() {
+            "order" => runs.push(event.run_id),
+            "revoke" => runs.retain(|run| *run != event.run_id),
+            _ => {}
+        }
+    }
+    runs
+}
+
+/// The way out is interrupted at any call; it, or a start that succeeds, continues with all orders.
+#[test]
+fn a_crash_while_the_state_is_renewed_loses_no_order() {
+    let mut base = SimBench::new(SimDisk::new());
+    base.open().unwrap();
+    for run in ["a", "b", "kept"] {
+        base.step(&append(Stream::Evidence, evidence(run)), true)
+            .unwrap();
+        base.step(&append(Stream::Scored, scored(run)), true)
+            .unwrap();
+    }
+    base.order(&["a", "b"], false).unwrap();
+    base.quiet().unwrap();
+    base.engine.as_mut().unwrap().checkpoint().unwrap();
+    base.engine = None;
+    let ledger = base.disk.read(LEDGER).unwrap();
+    let first = ledger.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    for left in [None, Some(&ledger[..first]), Some(&b"{}\n"[..])] {
+        match left {
+            None => base.disk.remove(LEDGER),
+            Some(left) => base.disk.write_file(LEDGER, left),
+        }
+        let renew = |disk: &SimDisk| {
+            let bench = SimBench::new(disk.clone());
+            rebuild_state(&bench.setup(), &mut |_, _, _| {})
+        };
+        for call in 0.. {
+            let disk = base.disk.fork();
+            disk.crash_at(call);
+            let _died = renew(&disk);
+            if !disk.is_dead() {
+                assert!(call > 10, "{call} calls");
+                break;
+            }
+            for fate in Fate::ALL {
+                let what = format!("{left:?}, call {call}, {fate:?}");
+                let mut started = SimBench::new(disk.power_cut(call, fate));
+                let renewed = disk.power_cut(call, fate);
+                if started.open().is_ok() {
+                    assert_eq!(ordered(&started.disk), ["a", "b"], "{what}, started");
+                }
+                let (_, orders) = renew(&renewed).unwrap_or_else(|error| panic!("{what}: {error}"));
+                assert_eq!(orders.orders, 2, "{what}");
+                assert_eq!(ordered(&renewed), ["a", "b"], "{what}");
+            }
+        }
+    }
+}
