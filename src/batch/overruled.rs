@@ -1,6 +1,6 @@
 //! Which rows of a pair later lines overrule, and which of its runs other pairs may concern.
 //!
-//! Memory: about 20 bytes for each run of the pair, and 8 for each overruled row.
+//! Memory: about 20 bytes for each run of the pair, and 16 for each overruled row.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -48,6 +48,8 @@ pub struct Overruled {
     last: HashMap<RunKey, LastVerdict>,
     /// Their offsets.
     pub lines: HashSet<u64>,
+    /// Their runs.
+    runs: HashSet<RunKey>,
 }
 
 /// The runs of a pair that other pairs may concern.
@@ -57,13 +59,15 @@ pub struct PairRuns {
     pub refused: Vec<RunKey>,
     /// Runs that have no evidence in the pair.
     pub waiting: Vec<RunKey>,
+    /// Runs with an overruled row and a later one that counts.
+    pub rescored: Vec<RunKey>,
 }
 
 impl PairRuns {
     /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.refused.is_empty() && self.waiting.is_empty()
+        self.refused.is_empty() && self.waiting.is_empty() && self.rescored.is_empty()
     }
 }
 
@@ -82,6 +86,7 @@ impl Overruled {
         let run = RunKey::from_text(&run.evidence_run_id);
         if let Some(LastVerdict::Row(offset)) = self.last.insert(run, last) {
             self.lines.insert(offset);
+            self.runs.insert(run);
         }
     }
 
@@ -91,6 +96,7 @@ impl Overruled {
         let mut runs = PairRuns::default();
         for (run, last) in self.last {
             match last {
+                LastVerdict::Row(_) if self.runs.contains(&run) => runs.rescored.push(run),
                 LastVerdict::Row(_) | LastVerdict::Other => {}
                 LastVerdict::Refused => runs.refused.push(run),
                 LastVerdict::Waiting => runs.waiting.push(run),

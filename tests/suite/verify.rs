@@ -841,3 +841,54 @@ fn a_run_that_is_accepted_again_is_not_rejected_elsewhere() {
     let listed = bench.run(&mut bench.command(&["verify", "--rejected-elsewhere"]));
     assert_eq!(listed.stdout, "");
 }
+
+/// A row whose own day-file refuses its run is not named while the daemon has yet to read that, and another day's file of
+/// the same name makes no difference.
+#[test]
+fn a_run_that_its_own_day_file_rejects_is_not_rejected_elsewhere() {
+    use crate::support::process::{evidence, scored, scored_as};
+    const OTHER: &str = "y/m/e/n.jsonl";
+    let named = |bench: &Bench| {
+        let verified = bench.run(&mut bench.command(&["verify"])).stdout;
+        let verified: serde_json::Value = serde_json::from_str(&verified).unwrap();
+        let listed = bench.run(&mut bench.command(&["verify", "--rejected-elsewhere"]));
+        let count = listed.stdout.lines().count();
+        assert_eq!(verified["rejected_elsewhere"], count, "{verified}");
+        listed.stdout
+    };
+    // The two day-files have the line of the same place, which gives their rows the same key, or of another one.
+    for (rebuild, line_offset) in [(false, 7), (false, 8), (true, 8)] {
+        let bench = Bench::new();
+        let what = format!("rebuild {rebuild}, line offset {line_offset}");
+        let score = |pair: &str, category: &str| {
+            let line = scored_as("a", category);
+            bench.append(Stream::Scored, pair, line);
+        };
+        bench.append_run(PAIR, "a");
+        bench.once();
+        score(PAIR, "rejected");
+        assert_eq!(named(&bench), "", "{what}: the rejection is not read");
+        bench.once();
+        assert_eq!(named(&bench), "", "{what}");
+        if rebuild {
+            bench.ask(&["rebuild", "--effective"]);
+        }
+
+        // A line of another day has a row, and the first day refuses it.
+        bench.append(Stream::Evidence, OTHER, evidence("a"));
+        let line = scored("a").replace(":7,", &format!(":{line_offset},"));
+        bench.append(Stream::Scored, OTHER, line);
+        bench.once();
+        assert_eq!(named(&bench), "a\n", "{what}");
+        // The other day refuses it too.
+        score(OTHER, "rejected");
+        assert_eq!(named(&bench), "", "{what}: the rejection is not read");
+        bench.once();
+        assert_eq!(named(&bench), "", "{what}");
+        score(PAIR, "accepted");
+        bench.once();
+        assert_eq!(named(&bench), "a\n", "{what}");
+        score(PAIR, "rejected");
+        assert_eq!(named(&bench), "", "{what}: the rejection is not read");
+    }
+}

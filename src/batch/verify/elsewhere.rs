@@ -2,10 +2,16 @@
 //! category, and a waiting run whose evidence is in another pair. Lines are never joined across pairs, so this breaks no
 //! promise: it is information for an operator, who may order such runs out.
 //!
+//! While the ledger lags, a row is effective there although a line of its own pair overrules it. No order is needed on its
+//! run, and one would outlive the reason. So a row counts only if it is effective by the sources too: of the rows of its key
+//! the export has more than the sources overrule, or its run has a row after an overruled one. After `rebuild --effective`
+//! the export has fewer: there a run may be missed whose rows in two day-files have the same key.
+//!
 //! Memory: about 20 bytes for each refused or waiting run, of at most [`RUNS_MAX`] each; further ones are counted as not
-//! examined.
+//! examined. About 20 bytes for each overruled row.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::Serialize;
 
@@ -14,7 +20,7 @@ use crate::batch::overruled::PairRuns;
 use crate::batch::verify::Verification;
 use crate::batch::verify::error::VerifyError;
 use crate::lake::path::{PairPath, Stream};
-use crate::record::keys::RunKey;
+use crate::record::keys::{LocalRowKey, RunKey};
 use crate::record::parse::{self, trim};
 use crate::record::row;
 
@@ -42,6 +48,10 @@ pub(super) struct Elsewhere {
     /// Refused runs, and the pair in which the first of their refusals is.
     refused: HashMap<RunKey, u32>,
     waiting: HashSet<RunKey>,
+    /// The rows that the sources overrule.
+    overruled: HashMap<LocalRowKey, OverruledRows>,
+    /// Runs with an overruled row and a later one that counts.
+    rescored: HashSet<RunKey>,
     pairs: Vec<PairPath>,
     /// Runs past the bound.
     pub(super) unexamined: u64,
@@ -51,6 +61,21 @@ pub(super) struct Elsewhere {
     accepted: HashSet<RunKey>,
     /// The first run of each kind and day.
     first: BTreeMap<(&'static str, String), ElsewhereRun>,
+}
+
+/// The rows of a key of which the sources overrule some.
+#[derive(Debug, Default)]
+struct OverruledRows {
+    overruled: u32,
+    in_export: AtomicU32,
+}
+
+/// A run that a pair refuses, of a row that is effective by the ledger.
+pub(super) struct RefusedRun {
+    run_id: String,
+    key: LocalRowKey,
+    /// The pair.
+    pair: u32,
 }
 
 impl Elsewhere {
@@ -65,6 +90,7 @@ impl Elsewhere {
                 self.unexamined += 1;
             }
         }
+        self.rescored.extend(runs.rescored);
         for run in runs.waiting {
             if self.waiting.len() < RUNS_MAX || self.waiting.contains(&run) {
                 self.waiting.insert(run);
@@ -74,9 +100,20 @@ impl Elsewhere {
         }
     }
 
-    /// Returns the run of an effective row and the pair that refuses it, if one does. A refusal after the row in its own pair
-    /// would have it out.
-    pub(super) fn refusal_of(&self, row: &[u8]) -> Option<(String, u32)> {
+    /// Adds a row that a later line of its own pair overrules.
+    pub(super) fn add_overruled(&mut self, key: LocalRowKey) {
+        self.overruled.entry(key).or_default().overruled += 1;
+    }
+
+    /// Counts a row of the export. All rows of the sources were added before.
+    pub(super) fn count(&self, key: LocalRowKey) {
+        if let Some(rows) = self.overruled.get(&key) {
+            rows.in_export.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the run of a row that is effective by the ledger, if a pair refuses it.
+    pub(super) fn refusal_of(&self, key: LocalRowKey, row: &[u8]) -> Option<RefusedRun> {
         if self.refused.is_empty() {
             return None;
         }
@@ -84,14 +121,23 @@ impl Elsewhere {
         let pair = self
             .refused
             .get(&RunKey::from_run_id(&view.source_run_id))?;
-        Some((view.source_run_id.into_owned(), *pair))
+        Some(RefusedRun {
+            run_id: view.source_run_id.into_owned(),
+            key,
+            pair: *pair,
+        })
     }
 
-    /// Adds a run that [`Self::refusal_of`] found.
-    pub(super) fn add_rejected(&mut self, run_id: String, pair: u32) {
-        if self.rejected.len() < RUNS_MAX {
-            self.keep_first("rejected", &run_id, pair);
-            self.rejected.insert(run_id, pair);
+    /// Adds a run that [`Self::refusal_of`] found, if its row is effective by the sources too. All rows of the export were
+    /// counted before.
+    pub(super) fn add_rejected(&mut self, run: RefusedRun) {
+        let is_effective = self.overruled.get(&run.key).is_none_or(|rows| {
+            rows.in_export.load(Ordering::Relaxed) > rows.overruled
+                || self.rescored.contains(&RunKey::from_run_id(&run.run_id))
+        });
+        if is_effective && self.rejected.len() < RUNS_MAX {
+            self.keep_first("rejected", &run.run_id, run.pair);
+            self.rejected.insert(run.run_id, run.pair);
         }
     }
 

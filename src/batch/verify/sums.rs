@@ -3,6 +3,7 @@
 use crate::batch::overruled::PairRuns;
 use crate::batch::pair::{PairReadError, PairTotals};
 use crate::batch::parts::{PairRows, for_each_pair_mapped};
+use crate::batch::verify::elsewhere::RefusedRun;
 use crate::batch::verify::error::VerifyError;
 use crate::batch::verify::ledger::{Ledger, Standing};
 use crate::batch::verify::rows::{ExportLine, ExportReader, RowSum, Sums};
@@ -54,8 +55,8 @@ impl<'p> SummedPart<'p> {
 
 /// What is summed of a line of the export.
 enum Summed {
-    /// A row, and its run with the pair that refuses it, if one does.
-    Row(RowSum, Standing, Option<(String, u32)>),
+    /// A row, and its run, if a pair refuses that.
+    Row(RowSum, Standing, Option<RefusedRun>),
     /// A row of this category.
     Forbidden(String),
     Unreadable(RowError),
@@ -89,6 +90,7 @@ impl Verification<'_> {
                 elsewhere.add(part.pair, part.runs);
             }
             for row in part.overruled {
+                elsewhere.add_overruled(row.key);
                 sums.effective.remove_key(row);
                 sums.out.add(row);
             }
@@ -125,11 +127,15 @@ impl Verification<'_> {
             Some(match line {
                 ExportLine::Row(row) => {
                     let standing = ledger.standing(orders, offset, bytes);
+                    let row = RowSum::from(&row);
+                    if matches!(standing, Standing::Effective | Standing::Out) {
+                        elsewhere.count(row.key);
+                    }
                     let rejected = match standing {
-                        Standing::Effective => elsewhere.refusal_of(bytes),
+                        Standing::Effective => elsewhere.refusal_of(row.key, bytes),
                         _ => None,
                     };
-                    Summed::Row(RowSum::from(&row), standing, rejected)
+                    Summed::Row(row, standing, rejected)
                 }
                 ExportLine::Forbidden(row) => Summed::Forbidden(row.quality_score.into_owned()),
                 ExportLine::Unreadable(fault) => Summed::Unreadable(fault),
@@ -170,8 +176,8 @@ impl Verification<'_> {
                 }),
             }
         })?;
-        for (run_id, pair) in rejected_runs {
-            elsewhere.add_rejected(run_id, pair);
+        for run in rejected_runs {
+            elsewhere.add_rejected(run);
         }
         self.elsewhere = elsewhere;
         self.result.torn_bytes = export.torn_bytes;
