@@ -1,4 +1,4 @@
-//! Which rows of a pair later lines overrule, and which of its runs other pairs may concern.
+//! Which rows of a pair later lines overrule, which of its runs other pairs may concern, and the lines of runs with an order.
 //!
 //! Memory: about 20 bytes for each run of the pair, and 16 for each overruled row.
 
@@ -9,7 +9,7 @@ use crate::batch::pair::{
     BatchVerdict, JudgedLine, LakeReader, PairReadError, PairReading, read_pair,
 };
 use crate::lake::path::PairPath;
-use crate::record::keys::RunKey;
+use crate::record::keys::{LocalRowKey, RunKey};
 use crate::record::synthesize::Refusal;
 
 /// Returns the offsets of the lines of a pair whose rows later lines of their runs overrule.
@@ -103,5 +103,58 @@ impl Overruled {
             }
         }
         runs
+    }
+}
+
+/// A line of a run with a standing order, as far as it matters to a row of the run that was written before the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderedLine {
+    /// The run.
+    pub run: RunKey,
+    /// The key and the index of the row that the line may have; `None` for a line whose category is refused.
+    pub row: Option<(LocalRowKey, u64)>,
+}
+
+/// The lines of a pair's runs with a standing order, in order. A refused line is among them after another line of its run.
+#[derive(Debug)]
+pub struct OrderedLines {
+    day_file_name: String,
+    runs: HashSet<RunKey>,
+    /// The lines.
+    pub lines: Vec<OrderedLine>,
+}
+
+impl OrderedLines {
+    /// Returns a list without lines for a day-file with this name.
+    #[must_use]
+    pub fn new(day_file_name: String) -> Self {
+        Self {
+            day_file_name,
+            runs: HashSet::new(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// Adds the next line of the pair.
+    pub fn add(&mut self, line: &JudgedLine<'_>) {
+        let (Some(scored), Some(index)) = (line.run, line.index) else {
+            return;
+        };
+        let run = || RunKey::from_text(&scored.evidence_run_id);
+        match line.verdict {
+            BatchVerdict::Refused(Refusal::Ordered) => {
+                let key = LocalRowKey::from_scored(&self.day_file_name, scored);
+                let row = Some((key, index));
+                self.runs.insert(run());
+                self.lines.push(OrderedLine { run: run(), row });
+            }
+            BatchVerdict::Firewalled | BatchVerdict::Refused(Refusal::UnknownCategory)
+                if !self.runs.is_empty() && self.runs.contains(&run()) =>
+            {
+                let (run, row) = (run(), None);
+                self.lines.push(OrderedLine { run, row });
+            }
+            _ => {}
+        }
     }
 }

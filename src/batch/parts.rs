@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crate::batch::overruled::{Overruled, PairRuns, overruled_lines};
+use crate::batch::overruled::{OrderedLine, OrderedLines, Overruled, PairRuns, overruled_lines};
 use crate::batch::pair::{
     JudgedLine, LakeReader, PairReadError, PairReading, PairTotals, RowSelection, read_pair,
 };
@@ -34,6 +34,8 @@ pub struct PairRows<'p> {
     /// The runs of the pair that other pairs may concern, in the last part; only with
     /// [`RowSelection::AllThenOverruled`].
     pub runs: PairRuns,
+    /// The lines of its runs with a standing order, in the same part.
+    pub ordered: Vec<OrderedLine>,
     /// The pair's totals or the error that ended it; `None` in all but the last part.
     pub end: Option<Result<PairTotals, PairReadError>>,
 }
@@ -43,6 +45,7 @@ struct Part {
     rows: Vec<u8>,
     overruled: Vec<u8>,
     runs: PairRuns,
+    ordered: Vec<OrderedLine>,
     end: Option<Result<PairTotals, PairReadError>>,
 }
 
@@ -152,6 +155,7 @@ impl Part {
             rows,
             overruled,
             runs,
+            ordered,
             end,
         } = self;
         PairRows {
@@ -159,6 +163,7 @@ impl Part {
             rows,
             overruled,
             runs,
+            ordered,
             end,
         }
     }
@@ -171,21 +176,24 @@ fn read_parts(
     reading: &PairReading<'_>,
     send: &mut dyn FnMut(Part) -> bool,
 ) {
-    let (rows, end, runs) = match reading.selection {
+    let (rows, end, runs, ordered) = match reading.selection {
         RowSelection::All => {
             let (rows, end) = read_judged(lake, pair, reading, send, &mut |_| true);
-            (rows, end, PairRuns::default())
+            (rows, end, PairRuns::default(), Vec::new())
         }
         RowSelection::Effective => {
             let (rows, end) = read_effective(lake, pair, reading, send);
-            (rows, end, PairRuns::default())
+            (rows, end, PairRuns::default(), Vec::new())
         }
         RowSelection::AllThenOverruled => {
             let mut overruled = Overruled::default();
+            let mut ordered = OrderedLines::new(pair.file_name().into_owned());
             let (rows, end) = read_judged(lake, pair, reading, send, &mut |line| {
                 overruled.add(line);
+                ordered.add(line);
                 true
             });
+            let ordered = ordered.lines;
             let lines = std::mem::take(&mut overruled.lines);
             let runs = overruled.into_runs();
             if matches!(end, Some(Ok(_))) && !lines.is_empty() {
@@ -193,6 +201,7 @@ fn read_parts(
                 let part = Part {
                     rows,
                     runs,
+                    ordered,
                     ..Part::default()
                 };
                 if send(part) {
@@ -200,13 +209,14 @@ fn read_parts(
                 }
                 return;
             }
-            (rows, end, runs)
+            (rows, end, runs, ordered)
         }
     };
     if end.is_some() {
         send(Part {
             rows,
             runs,
+            ordered,
             end,
             ..Part::default()
         });

@@ -3,11 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
+use distilld::batch::pair::{LakeReader, MAX_LINE_BYTES};
+use distilld::batch::verify::{ROWS_HELD_MAX, VerifyOptions, verify};
 use fastrand::Rng;
 use serde_json::Value;
 
-use crate::support::bench::{Bench as SimBench, EXPORT, LEDGER, STATE_DIR};
+use crate::support::bench::{Bench as SimBench, EXPORT, LEDGER, ROOT, STATE_DIR};
 use crate::support::lake_gen::{EvidenceMode, Shape, Step, Stream, pairs_of, script};
 use crate::support::ledger::{Event, ledger_fault, read_ledger};
 use crate::support::naive::{NaiveBatch, Pairs, naive_batch, verdicts};
@@ -63,6 +67,25 @@ fn fault_with_orders(disk: &SimDisk, pairs: &Pairs) -> Option<String> {
     ledger_fault(&bytes(EXPORT), &bytes(LEDGER), &naive)
 }
 
+/// Asserts that `verify` counts the rows that later lines overrule as the engine does, those of runs with an order too.
+fn check_contradicted(bench: &SimBench, what: &str) {
+    let lake = LakeReader::new(&bench.disk, Path::new(ROOT)).unwrap();
+    let options = VerifyOptions {
+        max_line_bytes: MAX_LINE_BYTES,
+        settle: Duration::ZERO,
+        patience: Duration::ZERO,
+        rows_held_max: ROWS_HELD_MAX,
+    };
+    let verified = verify(&lake, &options, &mut |_, _, _| {}).unwrap();
+    assert_eq!(verified.first_difference, None, "{what}");
+    let counts = bench.engine.as_ref().unwrap().totals().counts;
+    assert_eq!(
+        verified.result.contradicted, counts.contradicted,
+        "{what}: contradicted, of {} rows with an order",
+        verified.result.ordered
+    );
+}
+
 /// Random orders between the steps of random lakes, over restarts and lost states.
 #[test]
 fn any_sequence_of_orders_verdicts_and_restarts_equals_the_naive_set() {
@@ -104,6 +127,7 @@ fn any_sequence_of_orders_verdicts_and_restarts_equals_the_naive_set() {
                 bench.quiet().unwrap();
                 let fault = fault_with_orders(&bench.disk, &pairs_of(&steps[..=n]));
                 assert_eq!(fault, None, "{what}");
+                check_contradicted(&bench, &what);
             }
         }
         bench.quiet().unwrap();
@@ -129,6 +153,7 @@ fn any_sequence_of_orders_verdicts_and_restarts_equals_the_naive_set() {
         }
         let fault = fault_with_orders(&bench.disk, &pairs_of(&steps));
         assert_eq!(fault, None, "seed {seed}: after a lost state, {more}");
+        check_contradicted(&bench, &format!("seed {seed}, after a lost state"));
         for (run, day_file) in &expected {
             let day_file = Some(day_file.as_str()).filter(|day_file| !day_file.is_empty());
             bench.order_in(day_file, &[run], true).unwrap();

@@ -50,6 +50,7 @@ mod few;
 mod findings;
 mod ledger;
 mod ledger_rows;
+mod ordered;
 mod parts_made;
 mod recheck;
 mod result;
@@ -77,6 +78,7 @@ pub use days::DayDifferences;
 use days::{Days, Place};
 use elsewhere::Elsewhere;
 pub use elsewhere::ElsewhereRun;
+use ordered::OrderedRuns;
 use recheck::Recheck;
 pub use result::VerifyResult;
 pub(super) use rows::max_row_bytes;
@@ -202,6 +204,7 @@ pub fn verify_knowing(
         work: VerifyWork::default(),
         duplicated: Vec::new(),
         elsewhere: Elsewhere::default(),
+        ordered: OrderedRuns::default(),
         without_overruled: false,
     };
     verification.run(&mut Steps(Some(on_step)))?;
@@ -234,6 +237,8 @@ struct Verification<'a> {
     duplicated: Vec<Tally>,
     /// Runs that other pairs concern.
     elsewhere: Elsewhere,
+    /// Runs with a standing order.
+    ordered: OrderedRuns,
     /// Whether the export may lack rows that later lines overrule: a rebuild left them out.
     without_overruled: bool,
 }
@@ -254,6 +259,7 @@ impl Verification<'_> {
             self.result.left_out = self.result.overruled - present;
             self.result.overruled = present;
         }
+        self.result.overruled += std::mem::take(&mut self.ordered).overruled();
         self.result.rows += self.result.forbidden + self.result.ordered;
         let due = match self.without_overruled {
             // Rows that were overruled since are in the export, and there all of a bucket are compared.

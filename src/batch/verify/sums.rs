@@ -1,11 +1,12 @@
 //! The first pass of a verification: sums the rows of the sources and of the export.
 
-use crate::batch::overruled::PairRuns;
+use crate::batch::overruled::{OrderedLine, PairRuns};
 use crate::batch::pair::{PairReadError, PairTotals};
 use crate::batch::parts::{PairRows, for_each_pair_mapped};
 use crate::batch::verify::elsewhere::RefusedRun;
 use crate::batch::verify::error::VerifyError;
 use crate::batch::verify::ledger::{Ledger, Standing};
+use crate::batch::verify::ordered::{OrderedRow, OrderedRuns};
 use crate::batch::verify::rows::{ExportLine, ExportReader, RowSum, Sums};
 use crate::batch::verify::tally::Kind;
 use crate::batch::verify::{LINES_PER_STEP, Steps, Verification, export_bytes};
@@ -38,6 +39,7 @@ struct SummedPart<'p> {
     rows: Vec<RowSum>,
     overruled: Vec<RowSum>,
     runs: PairRuns,
+    ordered: Vec<OrderedLine>,
     end: Option<Result<PairTotals, PairReadError>>,
 }
 
@@ -48,6 +50,7 @@ impl<'p> SummedPart<'p> {
             rows: RowSum::of_all(&part.rows),
             overruled: RowSum::of_all(&part.overruled),
             runs: part.runs,
+            ordered: part.ordered,
             end: part.end,
         }
     }
@@ -57,6 +60,8 @@ impl<'p> SummedPart<'p> {
 enum Summed {
     /// A row, and its run, if a pair refuses that.
     Row(RowSum, Standing, Option<RefusedRun>),
+    /// A row that an order has out.
+    OrderedOut(Option<OrderedRow>),
     /// A row of this category.
     Forbidden(String),
     Unreadable(RowError),
@@ -80,7 +85,7 @@ impl Verification<'_> {
         let total_bytes = sources_bytes + export_bytes(lake);
         let mut done_bytes = 0;
         let (skipped, result) = (&mut self.skipped, &mut self.result);
-        let elsewhere = &mut self.elsewhere;
+        let (elsewhere, ordered) = (&mut self.elsewhere, &mut self.ordered);
         for_each_pair_mapped(lake, &pairs, &self.reading, &SummedPart::of, &mut |part| {
             for row in part.rows {
                 sums.all.add(row);
@@ -89,6 +94,7 @@ impl Verification<'_> {
             if !part.runs.is_empty() {
                 elsewhere.add(part.pair, part.runs);
             }
+            ordered.add_pair(part.ordered);
             for row in part.overruled {
                 elsewhere.add_overruled(row.key);
                 sums.effective.remove_key(row);
@@ -131,11 +137,15 @@ impl Verification<'_> {
                     if matches!(standing, Standing::Effective | Standing::Out) {
                         elsewhere.count(row.key);
                     }
-                    let rejected = match standing {
-                        Standing::Effective => elsewhere.refusal_of(row.key, bytes),
-                        _ => None,
-                    };
-                    Summed::Row(row, standing, rejected)
+                    match standing {
+                        Standing::OrderedOut => {
+                            Summed::OrderedOut(OrderedRuns::row_of(row.key, bytes))
+                        }
+                        Standing::Effective => {
+                            Summed::Row(row, standing, elsewhere.refusal_of(row.key, bytes))
+                        }
+                        _ => Summed::Row(row, standing, None),
+                    }
                 }
                 ExportLine::Forbidden(row) => Summed::Forbidden(row.quality_score.into_owned()),
                 ExportLine::Unreadable(fault) => Summed::Unreadable(fault),
@@ -149,12 +159,13 @@ impl Verification<'_> {
             }
             let at = format_args!("at byte {offset} of {}", path.display());
             match line {
+                Summed::OrderedOut(row) => {
+                    self.result.ordered += 1;
+                    row.into_iter().for_each(|row| self.ordered.add_row(row));
+                }
                 Summed::Row(row, standing, rejected) => {
                     match standing {
-                        Standing::OrderedOut => {
-                            self.result.ordered += 1;
-                            return;
-                        }
+                        Standing::OrderedOut => return,
                         Standing::NotOrderedOut => {
                             return self.fail_at(Kind::Unretracted, offset, || {
                                 format!(
