@@ -336,9 +336,7 @@ fn retry(error: &RetryError) -> String {
     match error {
         RetryError::Inquire(error) => change(error),
         RetryError::Engine(error) => engine(error),
-        RetryError::Unknown(_) => {
-            "`distilld dead-letters` lists the day-files that have dead letters".to_owned()
-        }
+        RetryError::Refused(why) => why.fix().to_owned(),
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use crate::engine::{OrderRequest, OrderResult};
 use crate::lake::path::{PairPath, Stream};
 use crate::pair::history::Recent;
-use crate::query::dead_letters::RetryReport;
+use crate::query::dead_letters::{RetryRefusal, RetryReport};
 use crate::query::status::{Status, UnreadPairs};
 use crate::query::wait::WaitReport;
 
@@ -26,7 +26,7 @@ pub enum EngineRequest {
         /// The stream of the day-file.
         stream: Stream,
         /// Answered when the whole day-file has been read; dropped if the pair is unknown.
-        reply: oneshot::Sender<RetryReport>,
+        reply: oneshot::Sender<Result<RetryReport, RetryRefusal>>,
     },
     /// Requests the end of a wait for all that is in the lake.
     Wait {

@@ -305,7 +305,6 @@ pub(super) async fn retry(inbox: &Inbox, params: QueryParams) -> HttpResponse {
             "parameter day_file or stream is missing or malformed",
         );
     };
-    let unknown = format!("{path} was never read, or it cannot be read now");
     let (reply, answered) = oneshot::channel();
     inbox.ask(EngineRequest::Retry {
         path,
@@ -313,9 +312,12 @@ pub(super) async fn retry(inbox: &Inbox, params: QueryParams) -> HttpResponse {
         reply,
     });
     match tokio::time::timeout(RETRY_PATIENCE, answered).await {
-        Ok(Ok(report)) => json(&report),
-        Ok(Err(_)) => text(StatusCode::NOT_FOUND, &unknown),
-        Err(_) => busy(),
+        Ok(Ok(Ok(report))) => json(&report),
+        Ok(Ok(Err(why))) => {
+            let why = format!("{why}; {}", why.fix());
+            text(StatusCode::NOT_FOUND, &why)
+        }
+        Ok(Err(_)) | Err(_) => busy(),
     }
 }
 

@@ -881,6 +881,73 @@ fn check_retried(bench: &Bench, report: &Value) {
     );
 }
 
+/// A day-file with a dead letter is deleted: it was read, so a retry names what is missing, and changes nothing. Its lines
+/// are explained as those of a deleted day-file, until it is restored.
+#[test]
+fn a_retry_of_a_deleted_day_file_names_what_is_missing() {
+    for with_daemon in [false, true] {
+        let bench = Bench::new();
+        let evidence_lines = evidence("a") + "no record\n";
+        bench.append(Stream::Evidence, A, evidence_lines);
+        bench.append(Stream::Scored, A, scored("a"));
+        bench.once();
+        let daemon = with_daemon.then(|| bench.start_caught_up());
+        let path = bench.path(Stream::Evidence, A);
+        let aside = bench.sibling("aside.jsonl");
+        fs::rename(&path, &aside).unwrap();
+        match daemon.is_some() {
+            true => _ = bench.ask(&["wait", "--fresh", "--json"]),
+            false => _ = bench.once(),
+        }
+        let retry = ["dead-letters", "retry", "--evidence", A];
+        let letters = bench.ask(&["dead-letters", "--json"]);
+        let refused = bench.run(&mut bench.command(&retry));
+        let named = format!("cannot read {} now", path.display());
+        refused.check(
+            1,
+            &[&named, "No such file", "restore the day-file", "fix: "],
+        );
+        assert!(!refused.stderr.contains("never read"), "{}", refused.stderr);
+        assert_eq!(bench.ask(&["dead-letters", "--json"]), letters);
+
+        let notes = || {
+            let explained = bench.ask(&["explain", "a", "--json"]);
+            let lines = explained["lines"].as_array().unwrap().iter();
+            let mut notes: Vec<_> = lines
+                .map(|line| {
+                    let flag = |key: &str| line[key].as_bool().unwrap();
+                    let stream = line["stream"].as_str().unwrap().to_owned();
+                    (stream, flag("deleted"), flag("changed_since"))
+                })
+                .collect();
+            notes.sort();
+            notes
+        };
+        let of = |evidence_is_deleted, scored_is_deleted| {
+            vec![
+                ("evidence".to_owned(), evidence_is_deleted, false),
+                ("scored".to_owned(), scored_is_deleted, false),
+            ]
+        };
+        assert_eq!(notes(), of(true, false));
+        let text = bench.run(&mut bench.command(&["explain", "a"])).stdout;
+        assert!(text.contains("its day-file is deleted"), "{text}");
+        assert!(!text.contains("will be read again"), "{text}");
+        fs::rename(&aside, &path).unwrap();
+        assert_eq!(notes(), of(false, false));
+        let scored_path = bench.path(Stream::Scored, A);
+        fs::rename(&scored_path, &aside).unwrap();
+        assert_eq!(notes(), of(false, true));
+        fs::rename(&aside, &scored_path).unwrap();
+        let retried = bench.ask(&retry);
+        assert_eq!(retried["before"], retried["after"]);
+        if let Some(daemon) = daemon {
+            bench.stop(daemon);
+        }
+        bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+    }
+}
+
 #[test]
 fn a_line_repaired_in_place_has_its_row_after_a_retry_by_the_daemon() {
     let bench = Bench::new();
@@ -907,7 +974,7 @@ fn a_line_repaired_in_place_has_its_row_after_a_retry_by_the_daemon() {
     );
     bench.assert_distinct(40);
     let unknown = bench.run(&mut bench.command(&["dead-letters", "retry", "2026/05/09/x.jsonl"]));
-    unknown.check(1, &["2026/05/09/x.jsonl was never read"]);
+    unknown.check(1, &["2026/05/09/x.jsonl was never read", "fix: "]);
     bench.stop(daemon);
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
 }

@@ -99,6 +99,10 @@ fn write_line(page: &mut String, line: &LineExplanation) -> std::fmt::Result {
             line.changed_since,
             "the line is not what was read of it; its day-file will be read again",
         ),
+        (
+            line.deleted,
+            "its day-file is deleted; what was read of it is kept",
+        ),
     ];
     for (_, note) in notes.iter().filter(|(holds, _)| *holds) {
         writeln!(page, "  note      {note}")?;

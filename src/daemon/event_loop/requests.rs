@@ -6,7 +6,7 @@ use crate::daemon::event_loop::EventLoop;
 use crate::daemon::requests::{EngineRequest, Snapshot};
 use crate::engine::{EngineError, OrderError};
 use crate::lake::path::{PairPath, Stream};
-use crate::query::dead_letters::RetryReport;
+use crate::query::dead_letters::{RetryRefusal, RetryReport, RetryStart};
 use crate::query::status::{ClassStatus, Status, UnreadPairs};
 use crate::record::timestamp::stamp;
 
@@ -18,7 +18,7 @@ pub(super) struct PendingRetry {
     path: PairPath,
     stream: Stream,
     before: ClassStatus,
-    reply: oneshot::Sender<RetryReport>,
+    reply: oneshot::Sender<Result<RetryReport, RetryRefusal>>,
 }
 
 impl EventLoop {
@@ -34,8 +34,8 @@ impl EventLoop {
                     stream,
                     reply,
                 } => match self.engine.begin_retry(&path, stream) {
-                    Ok(None) => drop(reply),
-                    Ok(Some(before)) => self.retries.push(PendingRetry {
+                    Ok(RetryStart::Refused(why)) => drop(reply.send(Err(why))),
+                    Ok(RetryStart::Begun(before)) => self.retries.push(PendingRetry {
                         path,
                         stream,
                         before,
@@ -77,7 +77,7 @@ impl EventLoop {
             } = retry;
             let retried = self.engine.end_retry(&path, stream, before)?;
             // The caller may have gone.
-            let _ = reply.send(retried);
+            let _ = reply.send(Ok(retried));
         }
         Ok(())
     }

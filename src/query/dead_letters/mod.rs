@@ -20,7 +20,7 @@ use crate::record::parse;
 use crate::store::snapshot::{StateSnapshot, pair_path, stream_name};
 use crate::store::state::error::StateError;
 
-pub use retry::{RetryError, retry};
+pub use retry::{RetryError, RetryRefusal, RetryStart, retry};
 pub use within_limit::WithinLimit;
 
 /// Maximum bytes of a day-file that are read to number its lines.

@@ -1,7 +1,11 @@
 //! Reads a corrected day-file again, by the running daemon or by an engine under the lock. It is handled like a
 //! rewritten day-file: existing rows are claimed, not written again.
 
+use std::io;
+use std::path::PathBuf;
+
 use hyper::Method;
+use rustix::io::Errno;
 
 use crate::config::Settings;
 use crate::engine::{Engine, EngineError};
@@ -25,9 +29,52 @@ pub enum RetryError {
     /// See there.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// See there.
+    #[error(transparent)]
+    Refused(#[from] RetryRefusal),
+}
+
+/// Why a day-file cannot be read again. Nothing is changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RetryRefusal {
     /// Nothing was ever read of it.
-    #[error("nothing was ever read of {0}")]
-    Unknown(PairPath),
+    #[error("{0} was never read")]
+    NeverRead(PairPath),
+    /// It was read and cannot be read now: what was read of it would be lost until it can.
+    #[error("cannot read {} now ({source}); what was read of it is kept", path.display())]
+    Unreadable {
+        /// The day-file.
+        path: PathBuf,
+        /// The error of the disk.
+        source: io::Error,
+    },
+}
+
+impl RetryRefusal {
+    /// Returns the next step.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        match self {
+            RetryRefusal::NeverRead(_) => {
+                "`distilld dead-letters` lists the day-files that have dead letters"
+            }
+            RetryRefusal::Unreadable { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => {
+                    "restore the day-file, or mount its file system, then repeat the command"
+                }
+                _ => "make it readable, then repeat the command",
+            },
+        }
+    }
+}
+
+/// How a second read began.
+#[derive(Debug)]
+pub enum RetryStart {
+    /// The day-file is read again in the next passes. The account of its pair before.
+    Begun(ClassStatus),
+    /// Nothing was changed.
+    Refused(RetryRefusal),
 }
 
 /// Reads a day-file again from its start and returns the change of its pair.
@@ -53,8 +100,10 @@ pub fn retry(
         }
         Backend::OfflineState(files) => {
             let (_lock, mut engine) = open_engine::<RetryError>(settings, *files)?;
-            let before = engine.begin_retry(path, stream)?;
-            let before = before.ok_or_else(|| RetryError::Unknown(path.clone()))?;
+            let before = match engine.begin_retry(path, stream)? {
+                RetryStart::Begun(before) => before,
+                RetryStart::Refused(why) => return Err(why.into()),
+            };
             while engine.is_unread(path) {
                 engine.pass()?;
             }
@@ -66,8 +115,7 @@ pub fn retry(
 }
 
 impl Engine {
-    /// Forgets what was read of a day-file and has it read again; gives its pair's account before, or `None` where
-    /// nothing was ever read of it or it cannot be read now.
+    /// Forgets what was read of a day-file and has it read again.
     ///
     /// # Errors
     /// Those of a rewritten source.
@@ -75,18 +123,26 @@ impl Engine {
         &mut self,
         path: &PairPath,
         stream: Stream,
-    ) -> Result<Option<ClassStatus>, EngineError> {
+    ) -> Result<RetryStart, EngineError> {
         let Some(before) = self.class_status(path)? else {
-            return Ok(None);
+            let why = RetryRefusal::NeverRead(path.clone());
+            return Ok(RetryStart::Refused(why));
         };
         // A day-file that cannot be read now must not be reset: its lines would be lost until it can be read.
-        let source = Source::open(&*self.ctx.storage, &self.ctx.root, stream, path);
-        if !matches!(source, Ok(Some(_))) {
-            return Ok(None);
+        let root = &self.ctx.root;
+        let source = match Source::open(&*self.ctx.storage, root, stream, path) {
+            Ok(Some(_)) => None,
+            Ok(None) => Some(Errno::NOENT.into()),
+            Err(error) => Some(error),
+        };
+        if let Some(source) = source {
+            let path = path.path(root, stream);
+            let why = RetryRefusal::Unreadable { path, source };
+            return Ok(RetryStart::Refused(why));
         }
         self.reset_for_retry(path, stream)?;
         self.enqueue(path.clone());
-        Ok(Some(before))
+        Ok(RetryStart::Begun(before))
     }
 
     /// Returns the counts of a pair whose day-file was read again.

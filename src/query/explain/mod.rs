@@ -89,6 +89,9 @@ pub struct LineExplanation {
     pub evidence_elsewhere: Vec<String>,
     /// Whether the line changed since it was read: the daemon will read its day-file again.
     pub changed_since: bool,
+    /// Whether its day-file does not exist any more.
+    #[serde(default)]
+    pub deleted: bool,
 }
 
 /// A row in the export.
@@ -187,6 +190,11 @@ impl PairExplainer<'_> {
             .flatten()
     }
 
+    fn is_deleted(&self, stream: Stream) -> bool {
+        let ExplainContext { storage, root, .. } = self.context;
+        matches!(Source::open(*storage, root, stream, self.path), Ok(None))
+    }
+
     fn line(&self, stream: Stream, offset: u64, len_bytes: u64) -> LineExplanation {
         LineExplanation {
             stream: stream_name(stream).to_owned(),
@@ -205,6 +213,7 @@ impl PairExplainer<'_> {
             .and_then(|source| line_numbers(source, &offsets).ok())
             .unwrap_or_default();
         let evidence = self.evidence_now();
+        let deleted = self.is_deleted(Stream::Scored);
         for (n, entry) in entries.iter().enumerate() {
             let category = source.as_ref().and_then(|source| {
                 let category = category_of(source, entry.offset, entry.len_bytes, self.run_id);
@@ -213,6 +222,7 @@ impl PairExplainer<'_> {
             let mut line = self.line(Stream::Scored, entry.offset, u64::from(entry.len_bytes));
             line.line = numbers.get(n).copied();
             line.changed_since = source.is_some() && category.is_none();
+            line.deleted = deleted;
             self.decide(entry, category, evidence.as_deref(), &mut line);
             lines.push(line);
         }
@@ -305,11 +315,12 @@ impl PairExplainer<'_> {
         };
         let mut found = Vec::new();
         let mut seen = false;
-        if let Some(source) = self.source(Stream::Evidence) {
+        let source = self.source(Stream::Evidence);
+        if let Some(source) = &source {
             let read = self.in_pair.pair.checkpoint.evidence.offset;
             let max = self.context.line_bytes_max;
             // Lines before a read error are still explained.
-            let _ended = for_each_line(&source, read, max, |line| {
+            let _ended = for_each_line(source, read, max, |line| {
                 let evidence = parse::evidence(parse::trim(line.body));
                 if evidence.is_ok_and(|evidence| evidence.run_id.decode() == self.run_id) {
                     let mut info = self.line(Stream::Evidence, line.offset, line.body.len() as u64);
@@ -331,7 +342,8 @@ impl PairExplainer<'_> {
         }
         if !seen {
             let mut line = self.line(Stream::Evidence, counts.offset, u64::from(counts.len_bytes));
-            line.changed_since = true;
+            line.changed_since = source.is_some();
+            line.deleted = self.is_deleted(Stream::Evidence);
             "counts".clone_into(&mut line.verdict);
             COUNTS.clone_into(&mut line.rule);
             found.push(line);

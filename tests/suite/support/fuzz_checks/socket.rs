@@ -36,7 +36,7 @@ use distilld::platform::root_lock::Holder;
 use distilld::platform::storage::OsStorage;
 use distilld::query::control::ControlError;
 use distilld::query::dead_letters::{
-    DeadLetterFilter, DeadLetterPage, RetryReport, bytes_of, letters, stream_named,
+    DeadLetterFilter, DeadLetterPage, RetryReport, RetryStart, bytes_of, letters, stream_named,
 };
 use distilld::query::engine_setup::engine_setup;
 use distilld::query::explain::Explanation;
@@ -472,16 +472,17 @@ impl Lake {
                 path,
                 stream,
                 reply,
-            } => {
-                if let Some(before) = self.engine.begin_retry(&path, stream).unwrap() {
+            } => match self.engine.begin_retry(&path, stream).unwrap() {
+                RetryStart::Refused(why) => drop(reply.send(Err(why))),
+                RetryStart::Begun(before) => {
                     while self.engine.is_unread(&path) {
                         self.engine.pass().unwrap();
                     }
                     let retried = self.engine.end_retry(&path, stream, before).unwrap();
                     assert_eq!(retried.before, retried.after, "the line was not repaired");
-                    drop(reply.send(retried));
+                    drop(reply.send(Ok(retried)));
                 }
-            }
+            },
         }
     }
 
