@@ -1,5 +1,7 @@
-//! The state that a rebuild replaces: which scored line earned a row of the old export. It is read and not recovered; a
-//! damaged one is not used.
+//! The state that a rebuild replaces: which scored line earned a row of the old export, and the standing orders. It is read
+//! and not recovered; a damaged one is not used.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::engine::{EngineError, Setup};
 use crate::pair::ActivePair;
@@ -82,11 +84,13 @@ impl LedgerInState {
                 Ok::<(), JournalError>(())
             });
         }
+        // As in `State::open`: redb may panic on a file that it did not write.
+        let orders = catch_unwind(AssertUnwindSafe(|| state.view()?.orders()));
         let export = check_export(storage, &setup.export_path, header.export, export_committed);
         Some(Self {
             mark: header.ledger,
             export_len: header.export.len_bytes,
-            orders: state.view().and_then(|view| view.orders()).ok(),
+            orders: orders.ok().and_then(Result::ok),
             journaled,
             is_of_export: export.is_ok(),
         })
