@@ -179,7 +179,7 @@ impl Engine {
             let header = self.commits.state.header();
             self.pairs.reload(header);
             self.books.account = header.account.clone();
-            self.queue.stop_all_settling();
+            self.queue.settling.stop_all();
         }
         self.commits.mark_state_reopened();
         self.renew_view()

@@ -136,13 +136,17 @@ impl Engine {
     fn remember(&mut self, request: &ReadRequest, memory: PairMemory) -> Result<(), EngineError> {
         let settles_at_ms = self.ctx.clock.monotonic_ms() + self.ctx.settle_ms;
         let slot = self.pairs.slot(&request.path)?;
-        let restart = memory != slot.memory || request.settled;
-        slot.memory = memory;
-        if memory.may_settle() {
-            self.queue
-                .start_settling(&request.path, settles_at_ms, restart);
-        } else {
-            self.queue.stop_settling(&request.path);
+        let before = std::mem::replace(&mut slot.memory, memory);
+        // Each source has a timer of its own: while one grows, the last line of the other settles.
+        for stream in Stream::ALL {
+            let (path, now) = (&request.path, memory.of(stream));
+            if now.may_settle() {
+                let is_other = now.unterminated != before.of(stream).unterminated;
+                let restart = is_other || request.settled.of(stream);
+                (self.queue.settling).start(path, stream, settles_at_ms, restart);
+            } else {
+                self.queue.settling.stop(path, stream);
+            }
         }
         Ok(())
     }

@@ -43,6 +43,7 @@ mod review;
 mod schedule;
 mod scrub;
 mod sealed_batch;
+mod settling;
 mod setup;
 mod turns;
 mod workers;

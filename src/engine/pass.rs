@@ -40,14 +40,14 @@ impl Engine {
     /// Returns whether an unterminated line may still settle.
     #[must_use]
     pub fn may_settle(&self) -> bool {
-        self.queue.is_settling()
+        !self.queue.settling.is_empty()
     }
 
     /// Returns when [`Self::tick`] has work to do, monotonic milliseconds; `None` where it never has.
     #[must_use]
     pub fn due_ms(&self) -> Option<u64> {
         let due = [
-            self.queue.next_settled_ms(),
+            self.queue.settling.next_ms(),
             self.quiet_commit_due_ms(),
             self.quiet_checkpoint_due_ms(),
             self.scrub_due_ms(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::engine::read_task::ReadRequest;
+use crate::engine::settling::SettleTimers;
 use crate::engine::turns::{Arrivals, Circle};
 use crate::lake::identity::SourceChange;
 use crate::lake::path::{PairPath, Stream};
@@ -36,8 +37,8 @@ pub(crate) struct WorkQueue {
     backlog: Circle,
     /// Whether the next pass begins with a pair of the backlog.
     backlog_is_due: bool,
-    /// Time at which the unterminated line of a pair has been unchanged for long enough, monotonic milliseconds.
-    settling: BTreeMap<PairPath, u64>,
+    /// The settle timers of unterminated lines.
+    pub(super) settling: SettleTimers,
     /// Moved day-files, source and destination. Their rows are released before the destination is read.
     relocations: BTreeSet<(PairPath, PairPath)>,
     /// Pairs of which all that was read is compared with the next read.
@@ -213,7 +214,7 @@ impl WorkQueue {
 
     fn request(&self, path: PairPath, hinted: bool, now_ms: u64) -> ReadRequest {
         ReadRequest {
-            settled: (self.settling.get(&path)).is_some_and(|at_ms| *at_ms <= now_ms),
+            settled: self.settling.settled(&path, now_ms),
             hinted,
             path,
         }
@@ -312,51 +313,10 @@ impl WorkQueue {
         !self.backlog.is_empty() || !self.resets.is_empty()
     }
 
-    /// Starts the settle timer of a pair. A running one is kept unless `restart`.
-    pub(super) fn start_settling(&mut self, path: &PairPath, settles_at_ms: u64, restart: bool) {
-        if restart || !self.settling.contains_key(path) {
-            self.settling.insert(path.clone(), settles_at_ms);
-        }
-    }
-
-    pub(super) fn stop_settling(&mut self, path: &PairPath) {
-        self.settling.remove(path);
-    }
-
-    pub(super) fn stop_all_settling(&mut self) {
-        self.settling.clear();
-    }
-
-    pub(super) fn is_settling(&self) -> bool {
-        !self.settling.is_empty()
-    }
-
-    pub(super) fn is_settling_pair(&self, path: &PairPath) -> bool {
-        self.settling.contains_key(path)
-    }
-
-    /// Returns the pairs with a settle timer.
-    pub(super) fn settling(&self) -> impl Iterator<Item = &PairPath> {
-        self.settling.keys()
-    }
-
-    /// Returns the earliest end of a settle timer, monotonic milliseconds.
-    pub(super) fn next_settled_ms(&self) -> Option<u64> {
-        self.settling.values().min().copied()
-    }
-
     /// Queues the pairs whose unterminated line has settled.
     pub(super) fn push_settled(&mut self, now_ms: u64) {
-        let settled = self.settling.iter().filter(|(_, at_ms)| **at_ms <= now_ms);
-        for (path, _) in settled {
+        for path in self.settling.due(now_ms) {
             self.hinted.push(path.clone());
-        }
-    }
-
-    /// Moves the running timers from one settle time to another.
-    pub(super) fn change_settle_time(&mut self, before_ms: u64, after_ms: u64) {
-        for at_ms in self.settling.values_mut() {
-            *at_ms = at_ms.saturating_sub(before_ms) + after_ms;
         }
     }
 
@@ -493,19 +453,5 @@ mod tests {
             assert_eq!(paths, [path(expected)]);
         }
         assert_eq!(queue.begin_pass(1, 0).len(), 0);
-    }
-
-    #[test]
-    fn a_pair_settles_when_its_timer_ends() {
-        let mut queue = WorkQueue::default();
-        queue.start_settling(&path(0), 100, false);
-        queue.start_settling(&path(0), 200, false);
-        assert_eq!(queue.next_settled_ms(), Some(100));
-        queue.change_settle_time(50, 80);
-        assert_eq!(queue.next_settled_ms(), Some(130));
-        queue.push_settled(129);
-        assert_eq!(queue.len(), 0);
-        queue.push_settled(130);
-        assert!(queue.begin_pass(2, 130)[0].settled);
     }
 }

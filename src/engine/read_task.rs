@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use crate::engine::read::{PairMemory, PairRead, ReadContext, read_pair};
+use crate::engine::read::{PairMemory, PairRead, ReadContext, Settled, read_pair};
 use crate::engine::setup::Setup;
 use crate::lake::path::PairPath;
 use crate::pair::ActivePair;
@@ -20,7 +20,7 @@ use crate::store::state::error::StateError;
 pub(super) struct ReadRequest {
     pub(super) path: PairPath,
     /// Whether its unterminated last lines were unchanged for the settle time.
-    pub(super) settled: bool,
+    pub(super) settled: Settled,
     /// Whether a change hint queued it, not a scan.
     pub(super) hinted: bool,
 }

@@ -150,9 +150,8 @@ impl Engine {
     ) -> Result<ResetRequest, EngineError> {
         let mut changes = BTreeMap::from([(Stream::Scored, SourceChange::Moved)]);
         let known = self.known_checkpoint(from)?;
-        let evidence = known.and_then(|known| known.evidence.identity);
-        let there = stat_day_file(&*self.ctx.storage, &self.ctx.root, Stream::Evidence, from);
-        if evidence.is_some() && is_absent(&there) {
+        let (storage, root) = (&*self.ctx.storage, &self.ctx.root);
+        if known.is_some_and(|known| has_no_evidence_left(storage, root, from, &known)) {
             changes.insert(Stream::Evidence, SourceChange::Moved);
         }
         Ok(ResetRequest {
@@ -202,6 +201,18 @@ pub fn scope_of_claims(why: SourceChange, id: PairId, heir: Option<PairId>) -> P
         (SourceChange::Moved, Some(heir)) => heir,
         _ => id,
     }
+}
+
+/// Returns whether the evidence that was read of a pair is not there any more.
+#[must_use]
+pub fn has_no_evidence_left(
+    storage: &dyn Storage,
+    root: &Path,
+    pair: &PairPath,
+    known: &PairCheckpoint,
+) -> bool {
+    known.evidence.identity.is_some()
+        && is_absent(&stat_day_file(storage, root, Stream::Evidence, pair))
 }
 
 /// Whether a day-file was moved from one path to another.

@@ -119,14 +119,14 @@ impl Engine {
     /// Returns the pairs that are queued, or have an unterminated line that may settle.
     #[must_use]
     pub fn unsettled_pairs(&self) -> BTreeSet<PairPath> {
-        let queued = self.queue.iter().chain(self.queue.settling());
+        let queued = self.queue.iter().chain(self.queue.settling.pairs());
         queued.cloned().collect()
     }
 
     /// Returns whether a pair is queued, or has an unterminated line that may settle.
     #[must_use]
     pub fn is_unsettled(&self, path: &PairPath) -> bool {
-        self.queue.contains(path) || self.queue.is_settling_pair(path)
+        self.queue.contains(path) || self.queue.settling.contains(path)
     }
 
     /// Returns whether a pair is queued and was not read since [`Self::await_reads`].

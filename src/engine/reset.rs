@@ -139,7 +139,9 @@ impl Engine {
             self.books.account = header.account.clone();
             for (path, request, before) in done {
                 self.pairs.remove_reset(path, claimable);
-                self.queue.stop_settling(path);
+                for stream in Stream::ALL {
+                    self.queue.settling.stop(path, stream);
+                }
                 self.record_reset(path, request, &before);
                 if let Some((heir, _)) = &request.heir {
                     self.pairs.remove_reset(heir, claimable);

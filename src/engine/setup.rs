@@ -105,7 +105,8 @@ impl Engine {
     pub fn reconfigure(&mut self, settings: Reconfigure) {
         let settle_before_ms = std::mem::replace(&mut self.ctx.settle_ms, settings.settle_ms);
         self.queue
-            .change_settle_time(settle_before_ms, settings.settle_ms);
+            .settling
+            .change_time(settle_before_ms, settings.settle_ms);
         if self.ctx.limits != settings.limits {
             self.ctx.limits = settings.limits;
             self.pairs.reset_scan_positions();

@@ -5,6 +5,7 @@ pub mod identity;
 pub mod linked_dirs;
 pub mod path;
 pub mod read_digest;
+mod room;
 mod search;
 pub mod source;
 pub mod walk;

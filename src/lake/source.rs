@@ -30,7 +30,7 @@ const SKIP_LEN: u64 = 64 << 20;
 /// An open day-file, which is a regular file.
 #[derive(Debug)]
 pub struct Source {
-    file: Arc<dyn StorageFile>,
+    pub(super) file: Arc<dyn StorageFile>,
     stat: FileStat,
 }
 
@@ -365,12 +365,6 @@ impl Source {
             offset: newline.map_or(content_end, |newline| newline + 1),
             is_complete: newline.is_some(),
         }))
-    }
-
-    /// Returns whether the file ends in a zero byte, and so not in a whole line or value.
-    fn ends_in_zero(&self) -> io::Result<bool> {
-        let end = self.stat.len_bytes;
-        Ok(self.read(end.saturating_sub(1), end)?.last() == Some(&0))
     }
 
     fn hash(&self, from: u64, len: u64) -> io::Result<u64> {

@@ -59,6 +59,78 @@ fn what_no_event_reports_is_found_and_exported_before_the_wait_ends() {
     bench.stop(daemon);
 }
 
+/// Runs `each` about six times a second while `check` runs; it gets the number of the call.
+fn meanwhile(each: impl Fn(usize) + Sync, check: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0.. {
+                if stop.load(Ordering::SeqCst) {
+                    break;
+                }
+                each(n);
+                std::thread::sleep(Duration::from_millis(150));
+            }
+        });
+        check();
+        stop.store(true, Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn a_still_last_line_settles_while_the_other_day_file_grows() {
+    for still in Stream::BOTH {
+        let bench = Bench::new();
+        let mut run = bench.command(&["run"]);
+        run.env("DISTILLD_SETTLE_MS", "1000");
+        let daemon = bench.catch_up(&mut run);
+        let lines = |stream: Stream, run: &str| match stream {
+            Stream::Scored => scored(run),
+            Stream::Evidence => evidence(run),
+        };
+        let other = match still {
+            Stream::Scored => Stream::Evidence,
+            Stream::Evidence => Stream::Scored,
+        };
+        bench.append(other, PAIR, lines(other, "still"));
+        bench.append(still, PAIR, lines(still, "still").trim_end());
+        // Each line comes in two pieces, so that the growing day-file always has an unterminated line.
+        let grow = |n: usize| {
+            let line = lines(other, &format!("run {}", n / 2));
+            let pieces = line.split_at(30);
+            bench.append(other, PAIR, [pieces.0, pieces.1][n % 2]);
+        };
+        meanwhile(grow, || {
+            wait(&bench).check(0, &[]);
+            assert!(bench.has("still"), "{still:?}");
+        });
+        bench.stop(daemon);
+    }
+}
+
+#[test]
+fn a_wait_ends_while_lines_are_written_into_reserved_room() {
+    use std::os::unix::fs::FileExt as _;
+    let bench = Bench::new();
+    bench.append_run(PAIR, "1");
+    let path = Stream::Scored.path(&bench.root(), PAIR);
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    let end = file.metadata().unwrap().len();
+    file.set_len(1 << 20).unwrap();
+    let daemon = bench.start_caught_up();
+    let line = scored("without evidence");
+    let write = |n: usize| {
+        let offset = end + (n * line.len()) as u64;
+        file.write_all_at(line.as_bytes(), offset).unwrap();
+    };
+    meanwhile(write, || {
+        for _ in 0..3 {
+            wait(&bench).check(0, &[]);
+        }
+    });
+    bench.stop(daemon);
+}
+
 /// All that changes here had been read to its length before.
 #[test]
 fn what_is_as_long_as_before_is_read_before_the_wait_ends() {

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use crate::daemon::event_loop::EventLoop;
 use crate::engine::EngineError;
 use crate::lake::path::{PairPath, Stream};
-use crate::lake::walk::stat_day_file;
+use crate::lake::source::Source;
 use crate::pair::verdict::VerdictKind;
 use crate::query::wait::WaitReport;
 
@@ -29,7 +29,7 @@ pub(super) struct PendingWait {
 enum Stage {
     /// Until the full scan with this number has ended.
     Scanning(u64),
-    /// Until these pairs are read as far as these lengths of their day-files, bytes.
+    /// Until these pairs are read as far as these lengths of their day-files' contents, bytes.
     Reading(BTreeMap<PairPath, [u64; 2]>),
     Done(WaitReport),
 }
@@ -78,7 +78,7 @@ impl EventLoop {
         if let Stage::Scanning(scan) = stage
             && self.has_scanned(*scan)
         {
-            let pairs = self.unread_lengths();
+            let pairs = self.unread_lengths()?;
             self.engine.await_reads(pairs.keys());
             *stage = Stage::Reading(pairs);
         }
@@ -97,19 +97,23 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Returns the pairs that are queued or may settle, with the lengths of their day-files.
-    fn unread_lengths(&self) -> BTreeMap<PairPath, [u64; 2]> {
-        let length = |path: &PairPath, stream| {
-            let stat = stat_day_file(&*self.storage, &self.root, stream, path);
-            stat.map_or(0, |stat| stat.len_bytes)
-        };
-        let pairs = self.engine.unsettled_pairs().into_iter();
-        pairs
-            .map(|path| {
-                let lengths = Stream::ALL.map(|stream| length(&path, stream));
-                (path, lengths)
-            })
-            .collect()
+    /// Returns the pairs that are queued or may settle, with the lengths of what their day-files hold. A room that is reserved
+    /// at the end of one may be written into for as long as a scorer works.
+    fn unread_lengths(&mut self) -> Result<BTreeMap<PairPath, [u64; 2]>, EngineError> {
+        let mut lengths = BTreeMap::new();
+        for path in self.engine.unsettled_pairs() {
+            let known = self.engine.known_checkpoint(&path)?;
+            let of_stream = Stream::ALL.map(|stream| {
+                let offset = (known.as_ref()).map_or(0, |known| known.source(stream).offset);
+                let source = Source::open(&*self.storage, &self.root, stream, &path);
+                let source = source.ok().flatten();
+                source.map_or(0, |source| {
+                    source.content_end(offset).unwrap_or(source.len_bytes())
+                })
+            });
+            lengths.insert(path, of_stream);
+        }
+        Ok(lengths)
     }
 
     /// Returns whether a pair is read as far as these lengths, or has nothing left to read. The length alone does not show it:

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::commit::*;
+use crate::engine::read::Settled;
 use crate::engine::read_task::ReadRequest;
 use crate::engine::{BATCH_BYTES, CLAIMS_HELD_MAX, Setup};
 use crate::lake::chunk::LineLimits;
@@ -79,7 +80,7 @@ fn commit_error(
 
     let request = ReadRequest {
         path: add_runs(root, "second.jsonl"),
-        settled: false,
+        settled: Settled::default(),
         hinted: true,
     };
     let mut read = engine

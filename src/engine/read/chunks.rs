@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::{MutexGuard, PoisonError};
 
-use crate::engine::read::{PairMemory, ReadContext, SourceMemory, is_gone};
+use crate::engine::read::{PairMemory, ReadContext, Settled, SourceMemory, is_gone};
 use crate::lake::chunk::Chunk;
 use crate::lake::identity::{SourceChange, SourceState, StatFingerprint};
 use crate::lake::path::{PairPath, Stream};
@@ -156,7 +156,7 @@ pub(super) fn read_chunks<'a>(
     sources: &Sources,
     pair: &ActivePair,
     memory: PairMemory,
-    settled: bool,
+    settled: Settled,
     ctx: &ReadContext<'a>,
 ) -> NewLines<'a> {
     let settled_before = memory.evidence.unterminated.is_some();
@@ -169,14 +169,20 @@ pub(super) fn read_chunks<'a>(
         long_line_guard: None,
     };
     let state = &pair.checkpoint.evidence;
-    lines.evidence = lines.read(&sources.evidence, Stream::Evidence, state, settled, ctx);
+    lines.evidence = lines.read(
+        &sources.evidence,
+        Stream::Evidence,
+        state,
+        settled.evidence,
+        ctx,
+    );
     let is_settling = ctx.settle_first
         && matches!(lines.evidence, Chunk::PartialLine { len_bytes } if len_bytes > 0)
         && !settled_before;
     lines.evidence_left = has_more(&sources.evidence, state, &lines.evidence, ctx) || is_settling;
     if !lines.evidence_left {
         let state = &pair.checkpoint.scored;
-        lines.scored = lines.read(&sources.scored, Stream::Scored, state, settled, ctx);
+        lines.scored = lines.read(&sources.scored, Stream::Scored, state, settled.scored, ctx);
     }
     lines
 }

@@ -21,6 +21,34 @@ pub struct SourceMemory {
     pub comparison: Option<Comparison>,
 }
 
+/// Of which sources of a pair the unterminated last line was unchanged for the settle time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// That of the scored day-file.
+    pub scored: bool,
+    /// That of the evidence day-file.
+    pub evidence: bool,
+}
+
+impl Settled {
+    /// Returns whether that of one stream was.
+    #[must_use]
+    pub fn of(self, stream: Stream) -> bool {
+        match stream {
+            Stream::Scored => self.scored,
+            Stream::Evidence => self.evidence,
+        }
+    }
+}
+
+impl SourceMemory {
+    /// Returns whether a line at the end of the source may still settle.
+    #[must_use]
+    pub fn may_settle(&self) -> bool {
+        self.unterminated.is_some() && !self.never_settles
+    }
+}
+
 /// The memory of both sources of a pair.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PairMemory {
@@ -31,6 +59,15 @@ pub struct PairMemory {
 }
 
 impl PairMemory {
+    /// Returns the memory of one stream.
+    #[must_use]
+    pub fn of(&self, stream: Stream) -> &SourceMemory {
+        match stream {
+            Stream::Scored => &self.scored,
+            Stream::Evidence => &self.evidence,
+        }
+    }
+
     /// Returns the memory of one stream.
     pub fn of_mut(&mut self, stream: Stream) -> &mut SourceMemory {
         match stream {
@@ -57,6 +94,6 @@ impl PairMemory {
     pub fn may_settle(&self) -> bool {
         [self.scored, self.evidence]
             .iter()
-            .any(|memory| memory.unterminated.is_some() && !memory.never_settles)
+            .any(SourceMemory::may_settle)
     }
 }

@@ -26,7 +26,7 @@ use crate::store::state::StateView;
 use crate::store::state::error::StateError;
 
 use chunks::{NewLines, Sources, has_leftover, has_more, open_sources, read_chunks};
-pub use cursor::{PairMemory, SourceMemory};
+pub use cursor::{PairMemory, Settled, SourceMemory};
 use lookup::{LiveIndex, ReadError, SourceBodies};
 pub use remember::{forget_device, is_gone, last_device};
 use remember::{mark_gone, remember};
@@ -107,7 +107,7 @@ impl PairRead {
     }
 }
 
-/// Reads a pair. `settled` is whether its unterminated last lines were unchanged for the settle time.
+/// Reads a pair. `settled`: which of its unterminated last lines were unchanged for the settle time.
 ///
 /// # Errors
 /// Errors of the state. Errors of a source are in the [`PairRead`].
@@ -115,7 +115,7 @@ pub fn read_pair(
     pair: &ActivePair,
     path: &PairPath,
     memory: PairMemory,
-    settled: bool,
+    settled: Settled,
     ctx: &ReadContext<'_>,
 ) -> Result<PairRead, StateError> {
     let mut opened = open_sources(pair, path, memory, ctx);

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Exclude;
-use crate::engine::read::{PairMemory, PairRead, ReadContext, read_pair};
+use crate::engine::read::{PairMemory, PairRead, ReadContext, Settled, read_pair};
 use crate::engine::relocate::first_inode;
 use crate::lake::chunk::LineLimits;
 use crate::lake::identity::{SourceChange, seen};
@@ -177,7 +177,15 @@ impl Planner<'_> {
         let mut settled = false;
         let mut rewrites = 0;
         loop {
-            let read = self.read(&pair, path, memory, settled)?;
+            let read = self.read(
+                &pair,
+                path,
+                memory,
+                Settled {
+                    scored: settled,
+                    evidence: settled,
+                },
+            )?;
             for (stream, error) in &read.unreadable {
                 self.skip(&path.to_string(), *stream, error);
             }
@@ -263,7 +271,7 @@ impl Planner<'_> {
         pair: &ActivePair,
         path: &PairPath,
         memory: PairMemory,
-        settled: bool,
+        settled: Settled,
     ) -> Result<PairRead, StateError> {
         let context = self.context;
         let reading = ReadContext {

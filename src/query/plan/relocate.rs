@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::engine::relocate::{MoveCheck, check_move};
+use crate::engine::relocate::{MoveCheck, check_move, has_no_evidence_left};
 use crate::lake::identity::SourceChange;
 use crate::lake::path::{PairPath, Stream};
 use crate::lake::walk::stat_day_file;
@@ -53,7 +53,11 @@ impl Planner<'_> {
         let heir = self.context.state.pair(to)?;
         let heir = heir.map_or(NEW_PAIR, |pair| pair.id);
         self.bequeath_claims(known.id, heir)?;
-        let left = self.reset(known.clone(), Stream::Scored, why, Some(heir))?;
+        let (storage, root) = (self.context.storage, self.context.root);
+        let mut left = self.reset(known.clone(), Stream::Scored, why, Some(heir))?;
+        if has_no_evidence_left(storage, root, from, &known.checkpoint) {
+            left = self.reset(left, Stream::Evidence, why, None)?;
+        }
         let before = known.checkpoint.line_totals();
         self.sum_up(&left.checkpoint, &before, &Delta::default());
         self.left.insert(from.clone(), left);

@@ -1,7 +1,7 @@
 //! The rows that changing day-files earn, and how many of each there may be: for each key at least as many as the
 //! day-files earn now, and at most as many as each pair ever earned at once. And lines of few runs, for such histories.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::naive::{Pairs, naive_batch, row_key};
 
@@ -14,8 +14,11 @@ pub struct Peaks {
     /// By pair: for each key, the maximum number of rows that its scored day-file ever earned at once, here or where it
     /// was before.
     rows: BTreeMap<String, Rows>,
-    /// The same of day-files over which others were moved.
+    /// The same of day-files over which others were moved, or that were moved and then replaced or rewritten: perhaps before
+    /// the daemon saw them in their new place, so that it cannot know whose lines these are.
     replaced: Vec<Rows>,
+    /// Pairs whose scored day-file was moved there and only grew since.
+    moved_here: BTreeSet<String>,
     /// What was noted last.
     last: Pairs,
 }
@@ -28,6 +31,16 @@ impl Peaks {
             .filter(|(name, files)| self.last.get(*name) != Some(*files));
         let changed = changed.map(|(name, files)| (name.clone(), files.clone()));
         let changed: Pairs = changed.collect();
+        for (pair, files) in &changed {
+            let before = self.last.get(pair).and_then(|files| files.0.as_ref());
+            let has_grown = before.is_some_and(|before| {
+                let now = files.0.as_deref().unwrap_or_default();
+                now.starts_with(before)
+            });
+            if !has_grown && self.moved_here.remove(pair) {
+                self.replaced.extend(self.rows.remove(pair));
+            }
+        }
         self.last = pairs.clone();
         for (pair, rows) in earned_by_pair(&changed) {
             let peaks = self.rows.entry(pair).or_default();
@@ -42,11 +55,16 @@ impl Peaks {
     /// place earns rows of its own.
     pub fn moved(&mut self, moves: &[(String, String)]) {
         let taken: Vec<_> = (moves.iter())
-            .map(|(from, _)| self.rows.remove(from).unwrap_or_default())
+            .map(|(from, _)| (self.rows.remove(from), self.last.remove(from)))
             .collect();
-        for ((_, to), rows) in moves.iter().zip(taken) {
+        for ((from, to), (rows, last)) in moves.iter().zip(taken) {
+            self.moved_here.remove(from);
+            let rows = rows.unwrap_or_default();
             self.replaced.extend(self.rows.insert(to.clone(), rows));
+            self.last.insert(to.clone(), last.unwrap_or_default());
         }
+        self.moved_here
+            .extend(moves.iter().map(|(_, to)| to.clone()));
     }
 
     /// Returns a row that is missing in the export, or is there too often, if there is one.
