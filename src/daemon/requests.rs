@@ -25,7 +25,7 @@ pub enum EngineRequest {
         path: PairPath,
         /// The stream of the day-file.
         stream: Stream,
-        /// Answered when the whole day-file has been read; dropped if the pair is unknown.
+        /// Answered when the whole day-file has been read, or at once where it cannot be.
         reply: oneshot::Sender<Result<RetryReport, RetryRefusal>>,
     },
     /// Requests the end of a wait for all that is in the lake.

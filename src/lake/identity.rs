@@ -96,14 +96,20 @@ impl SourceIdentity {
         self.device & GONE_BIT != 0
     }
 
+    /// Returns the device that held the source when it was last read.
+    #[must_use]
+    pub fn last_device(&self) -> u64 {
+        match self.is_gone() {
+            true => !self.device,
+            false => self.device,
+        }
+    }
+
     /// Returns the identity of the same file before anything was read of it at another path.
     #[must_use]
     pub fn unread(self) -> SourceIdentity {
         SourceIdentity {
-            device: match self.is_gone() {
-                true => !self.device,
-                false => self.device,
-            },
+            device: self.last_device(),
             tail_len_bytes: 0,
             tail_hash: xxh3_64(b""),
             ..self

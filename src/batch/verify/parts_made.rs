@@ -38,28 +38,34 @@ impl PartsMaker {
         Some(half(parts(&self.row)?.frame))
     }
 
-    /// Returns half the digest of the sample that evidence makes with any line in the native dialect; `None` if it makes
-    /// none.
-    pub(super) fn sample(&mut self, evidence: &Evidence<'_>, include_partial: bool) -> Option<u64> {
-        let finder = self.make_sample(evidence, Dialect::Native, include_partial)?;
+    /// Returns half the digests of the samples that a line of evidence makes with any scored line, in the native and in the
+    /// Go dialect; `None` if it makes none in the native one. `evidence`: what that reads in the line; `differs`: whether
+    /// the Go dialect may read other evidence.
+    pub(super) fn samples(
+        &mut self,
+        line: &[u8],
+        evidence: &Evidence<'_>,
+        differs: bool,
+    ) -> Option<(u64, Option<u64>)> {
+        let finder = self.make_sample(evidence, Dialect::Native, false)?;
+        let native = half(finder.digest(&self.row));
+        // The Go dialect ignores the contractor.
+        let go = match differs || evidence.contractor.is_some() {
+            true => self.sample_read_in_go(line),
+            false => Some(half(finder.digest_in_go(&self.row, &mut self.copy))),
+        };
+        Some((native, go))
+    }
+
+    fn sample_read_in_go(&mut self, line: &[u8]) -> Option<u64> {
+        let evidence = parse::evidence_in(line, Dialect::Go).ok()?;
+        let finder = self.make_sample(&evidence, Dialect::Go, false)?;
         Some(half(finder.digest(&self.row)))
     }
 
-    /// Returns the same of a line of evidence in the Go dialect. `native`: what [`Self::sample`] was just made of, if both
-    /// dialects read the same in the line.
-    pub(super) fn sample_in_go(
-        &mut self,
-        line: &[u8],
-        native: Option<&Evidence<'_>>,
-    ) -> Option<u64> {
-        // The Go dialect ignores the contractor.
-        if let Some(finder) = self.finder
-            && native.is_some_and(|native| native.contractor.is_none())
-        {
-            return Some(half(finder.digest_in_go(&self.row, &mut self.copy)));
-        }
-        let evidence = parse::evidence_in(line, Dialect::Go).ok()?;
-        let finder = self.make_sample(&evidence, Dialect::Go, false)?;
+    /// Returns half the digest of the sample that evidence would make if its role were not refused.
+    pub(super) fn sample_of_any_role(&mut self, evidence: &Evidence<'_>) -> Option<u64> {
+        let finder = self.make_sample(evidence, Dialect::Native, true)?;
         Some(half(finder.digest(&self.row)))
     }
 
@@ -139,9 +145,9 @@ mod tests {
             };
             assert!(!differs);
             let mut maker = PartsMaker::default();
-            maker.sample(&record, false).unwrap();
-            let quick = maker.sample_in_go(&bytes, Some(&record));
-            assert_eq!(quick, maker.sample_in_go(&bytes, None), "seed {seed}");
+            let quick = maker.samples(&bytes, &record, false).unwrap();
+            let read_again = maker.samples(&bytes, &record, true).unwrap();
+            assert_eq!(quick, read_again, "seed {seed}");
         }
     }
 }

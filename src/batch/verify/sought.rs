@@ -230,12 +230,9 @@ impl<'f> Sought<'f> {
             if self.samples.is_empty() || !runs.contains(&run) {
                 continue;
             }
-            let made = match maker.sample(&record, false) {
-                Some(native) => {
-                    let other = maker.sample_in_go(bytes, (!differs).then_some(&record));
-                    [(Some(native), NATIVE), (other, OTHER_DIALECT)]
-                }
-                None => [(maker.sample(&record, true), REFUSED_ROLE), (None, 0)],
+            let made = match maker.samples(bytes, &record, differs) {
+                Some((native, go)) => [(Some(native), NATIVE), (go, OTHER_DIALECT)],
+                None => [(maker.sample_of_any_role(&record), REFUSED_ROLE), (None, 0)],
             };
             for (sample, way) in made {
                 let sample = sample.filter(|sample| self.samples.binary_search(sample).is_ok());

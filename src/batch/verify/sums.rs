@@ -3,7 +3,7 @@
 use crate::batch::overruled::{OrderedLine, PairRuns};
 use crate::batch::pair::{PairReadError, PairTotals};
 use crate::batch::parts::{PairRows, for_each_pair_mapped};
-use crate::batch::verify::elsewhere::RefusedRun;
+use crate::batch::verify::elsewhere::{Elsewhere, RefusedRun};
 use crate::batch::verify::error::VerifyError;
 use crate::batch::verify::ledger::{Ledger, Standing};
 use crate::batch::verify::ordered::{OrderedRow, OrderedRuns};
@@ -65,6 +65,19 @@ enum Summed {
     /// A row of this category.
     Forbidden(String),
     Unreadable(RowError),
+}
+
+impl Summed {
+    fn row(row: RowSum, bytes: &[u8], standing: Standing, elsewhere: &Elsewhere) -> Self {
+        if matches!(standing, Standing::Effective | Standing::Out) {
+            elsewhere.count(row.key);
+        }
+        match standing {
+            Standing::OrderedOut => Summed::OrderedOut(OrderedRuns::row_of(row.key, bytes)),
+            Standing::Effective => Summed::Row(row, standing, elsewhere.refusal_of(row.key, bytes)),
+            _ => Summed::Row(row, standing, None),
+        }
+    }
 }
 
 impl Verification<'_> {
@@ -133,19 +146,7 @@ impl Verification<'_> {
             Some(match line {
                 ExportLine::Row(row) => {
                     let standing = ledger.standing(orders, offset, bytes);
-                    let row = RowSum::from(&row);
-                    if matches!(standing, Standing::Effective | Standing::Out) {
-                        elsewhere.count(row.key);
-                    }
-                    match standing {
-                        Standing::OrderedOut => {
-                            Summed::OrderedOut(OrderedRuns::row_of(row.key, bytes))
-                        }
-                        Standing::Effective => {
-                            Summed::Row(row, standing, elsewhere.refusal_of(row.key, bytes))
-                        }
-                        _ => Summed::Row(row, standing, None),
-                    }
+                    Summed::row(RowSum::from(&row), bytes, standing, &elsewhere)
                 }
                 ExportLine::Forbidden(row) => Summed::Forbidden(row.quality_score.into_owned()),
                 ExportLine::Unreadable(fault) => Summed::Unreadable(fault),

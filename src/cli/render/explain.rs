@@ -86,6 +86,10 @@ fn write_line(page: &mut String, line: &LineExplanation) -> std::fmt::Result {
             "  note      evidence of the run is in data/evidence/{other}, which is not its pair"
         )?;
     }
+    write_notes(page, line)
+}
+
+fn write_notes(page: &mut String, line: &LineExplanation) -> std::fmt::Result {
     let notes = [
         (
             line.superseded,

@@ -31,6 +31,12 @@ pub struct Settled {
 }
 
 impl Settled {
+    /// Both were.
+    pub const BOTH: Settled = Settled {
+        scored: true,
+        evidence: true,
+    };
+
     /// Returns whether that of one stream was.
     #[must_use]
     pub fn of(self, stream: Stream) -> bool {

@@ -27,8 +27,7 @@ pub fn is_gone(state: &SourceState) -> bool {
 /// Returns the device that held a source when it was last read; `None` if it was never read.
 #[must_use]
 pub fn last_device(state: &SourceState) -> Option<u64> {
-    let device = state.identity?.device;
-    let device = if is_gone(state) { !device } else { device };
+    let device = state.identity?.last_device();
     (device != NO_DEVICE).then_some(device)
 }
 

@@ -174,18 +174,10 @@ impl Planner<'_> {
         let mut before = pair.checkpoint.line_totals();
         let mut made = Delta::default();
         let mut memory = PairMemory::default();
-        let mut settled = false;
+        let mut settled = Settled::default();
         let mut rewrites = 0;
         loop {
-            let read = self.read(
-                &pair,
-                path,
-                memory,
-                Settled {
-                    scored: settled,
-                    evidence: settled,
-                },
-            )?;
+            let read = self.read(&pair, path, memory, settled)?;
             for (stream, error) in &read.unreadable {
                 self.skip(&path.to_string(), *stream, error);
             }
@@ -232,8 +224,8 @@ impl Planner<'_> {
                 continue;
             }
             // Unless the unterminated line settled without a result: the rest is partial then.
-            if memory.may_settle() && (!settled || moved) {
-                settled = true;
+            if memory.may_settle() && (settled != Settled::BOTH || moved) {
+                settled = Settled::BOTH;
                 continue;
             }
             if std::mem::take(&mut pair.checkpoint.review) {
