@@ -100,13 +100,7 @@ fn lake_with_orders() -> Bench {
 
 /// Returns the runs of the effective rows in the order of their bytes.
 fn effective(bench: &Bench) -> Vec<String> {
-    let ended = bench.run(&mut bench.command(&["rows"]));
-    ended.check(0, &[]);
-    let run_of = |row: &str| -> String {
-        let row: Value = serde_json::from_str(row).unwrap();
-        row["source_run_id"].as_str().unwrap().to_owned()
-    };
-    let mut runs: Vec<String> = ended.stdout.lines().map(run_of).collect();
+    let mut runs = bench.effective_runs();
     runs.sort();
     runs
 }

@@ -338,10 +338,10 @@ fn rows_that_no_line_owns_are_ordered_out_and_restored() {
         let dry = order(&["--reason", "r", "--dry-run"]);
         assert_eq!((&dry["rows"], &dry["orders"]), (&1.into(), &0.into()));
         assert_eq!(order(&["--reason", "r"])["rows"], 1);
-        assert_eq!(effective(&bench), ["stays"]);
+        assert_eq!(bench.effective_runs(), ["stays"]);
         bench.run(&mut bench.command(&["verify"])).check(0, &[]);
         assert_eq!(order(&["--revoke"])["rows"], 1);
-        assert_eq!(effective(&bench), ["stays", "rewritten"]);
+        assert_eq!(bench.effective_runs(), ["stays", "rewritten"]);
     }
     // A run that is refused later stays out when its order ends.
     bench.ask(&["retract", "rewritten", "--reason", "r", "--json"]);
@@ -351,7 +351,7 @@ fn rows_that_no_line_owns_are_ordered_out_and_restored() {
         bench.ask(&["retract", "rewritten", "--revoke", "--json"])["rows"],
         0
     );
-    assert_eq!(effective(&bench), ["stays"]);
+    assert_eq!(bench.effective_runs(), ["stays"]);
 
     // The state is lost while the day-files are away: an order on one of them finds the row when its line claims it.
     bench.remove_state();
@@ -370,7 +370,7 @@ fn rows_that_no_line_owns_are_ordered_out_and_restored() {
     ]);
     fs::rename(&away, bench.path(Stream::Scored, PAIR)).unwrap();
     bench.once();
-    assert_eq!(effective(&bench), [""; 0]);
+    assert_eq!(bench.effective_runs(), [""; 0]);
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
 }
 
@@ -464,19 +464,8 @@ fn an_order_and_a_rejection_of_one_row_are_one_retraction() {
         bench.once();
         let back = ("restore".to_owned(), cause.to_owned());
         assert_eq!(outline(), [out, back]);
-        assert_eq!(effective(&bench), ["a"]);
+        assert_eq!(bench.effective_runs(), ["a"]);
     }
-}
-
-/// Returns the runs of the effective rows, as `rows` prints them.
-fn effective(bench: &Bench) -> Vec<String> {
-    let ended = bench.run(&mut bench.command(&["rows"]));
-    ended.check(0, &[]);
-    let run_of = |row: &str| -> String {
-        let row: Value = serde_json::from_str(row).unwrap();
-        row["source_run_id"].as_str().unwrap().to_owned()
-    };
-    ended.stdout.lines().map(run_of).collect()
 }
 
 /// The path of the real ledger.
@@ -532,7 +521,7 @@ fn orders_are_given_listed_and_ended_with_a_daemon_and_without() {
             "--json",
         ]);
         assert_eq!((&of_day["rows"], &of_day["orders"]), (&1.into(), &1.into()));
-        assert_eq!(effective(&bench), ["a", "b"]);
+        assert_eq!(bench.effective_runs(), ["a", "b"]);
         let all = [
             "retract",
             "a",
@@ -549,7 +538,7 @@ fn orders_are_given_listed_and_ended_with_a_daemon_and_without() {
             (&0.into(), &0.into())
         );
         assert!(ledger_bytes(&bench) == once, "a repetition changes nothing");
-        assert_eq!(effective(&bench), ["b"]);
+        assert_eq!(bench.effective_runs(), ["b"]);
         let list = bench.ask(&["retract", "--list", "--json"]);
         let listed = list.as_array().unwrap().iter();
         let listed: Vec<_> = listed
@@ -587,7 +576,7 @@ fn orders_are_given_listed_and_ended_with_a_daemon_and_without() {
                 bench.ask(&["retract", "b", "--revoke", "--json"]);
             }
         }
-        let mut runs = effective(&bench);
+        let mut runs = bench.effective_runs();
         runs.sort();
         assert_eq!(runs, ["a", "b", "waits"]);
         bench.run(&mut bench.command(&["verify"])).check(0, &[]);
@@ -615,7 +604,7 @@ fn orders_outlive_the_state_and_a_rebuild_and_the_batch_honours_them() {
     let explained = bench.run(&mut bench.command(&["explain", "later"]));
     assert!(explained.stdout.contains("ordered"), "{}", explained.stdout);
     let orders = bench.ask(&["retract", "--list", "--json"]);
-    let rows = effective(&bench);
+    let rows = bench.effective_runs();
     assert_eq!(rows.len(), 2);
     let batch = |more: &[&str]| {
         let arguments = [&["export", "--output", "-"][..], more].concat();
@@ -633,7 +622,7 @@ fn orders_outlive_the_state_and_a_rebuild_and_the_batch_honours_them() {
 
     bench.remove_state();
     bench.once();
-    assert_eq!(effective(&bench), rows);
+    assert_eq!(bench.effective_runs(), rows);
     assert_eq!(bench.ask(&["retract", "--list", "--json"]), orders);
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
 
@@ -701,7 +690,7 @@ fn a_hundred_thousand_runs_from_a_file_take_bounded_memory() {
     let daemon_kib = memory_kib_max(daemon.pid());
     eprintln!("command {} KiB, daemon {daemon_kib} KiB", ended.memory_kib);
     assert!(daemon_kib.max(ended.memory_kib) < MEMORY_KIB_MAX);
-    assert_eq!(effective(&bench).len(), 0);
+    assert_eq!(bench.effective_runs().len(), 0);
 
     let mut command = bench.command(&["retract", "--from", "-", "--revoke", "--json"]);
     let output = output_with_stdin(&mut command, &fs::read(list).unwrap());
@@ -710,7 +699,7 @@ fn a_hundred_thousand_runs_from_a_file_take_bounded_memory() {
         (&result["orders"], &result["rows"]),
         (&0.into(), &known.len().into())
     );
-    assert_eq!(effective(&bench).len(), known.len());
+    assert_eq!(bench.effective_runs().len(), known.len());
     bench.stop(daemon);
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
 }

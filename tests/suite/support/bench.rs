@@ -293,16 +293,9 @@ impl Bench {
 
     /// Appends what the steps append, without a hint for the engine.
     pub fn append_unnoticed(&self, steps: &[Step]) {
-        for step in steps {
-            if let Step::Append {
-                stream,
-                pair,
-                bytes,
-            } = step
-            {
-                let day_file = stream.path(Path::new(ROOT), pair);
-                self.disk.append_durable(day_file, bytes);
-            }
+        for (stream, pair, bytes) in steps.iter().filter_map(Step::appended) {
+            let day_file = stream.path(Path::new(ROOT), pair);
+            self.disk.append_durable(day_file, bytes);
         }
     }
 

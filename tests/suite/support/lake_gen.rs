@@ -63,6 +63,20 @@ pub enum Step {
     Checkpoint,
 }
 
+impl Step {
+    /// Returns the stream, the pair and the bytes of an append.
+    pub fn appended(&self) -> Option<(Stream, &str, &[u8])> {
+        match self {
+            Step::Append {
+                stream,
+                pair,
+                bytes,
+            } => Some((*stream, pair, bytes)),
+            Step::Quiet | Step::Restart | Step::Checkpoint => None,
+        }
+    }
+}
+
 /// The permitted changes of evidence after its first usable form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvidenceMode {
@@ -120,20 +134,13 @@ pub fn script(seed: u64, shape: &Shape) -> Vec<Step> {
 /// Returns everything that the script appends, as the pairs of a lake.
 pub fn pairs_of(steps: &[Step]) -> Pairs {
     let mut pairs = Pairs::new();
-    for step in steps {
-        if let Step::Append {
-            stream,
-            pair,
-            bytes,
-        } = step
-        {
-            let (scored, evidence) = pairs.entry(pair.clone()).or_default();
-            let file = match stream {
-                Stream::Scored => scored,
-                Stream::Evidence => evidence,
-            };
-            file.get_or_insert_default().extend_from_slice(bytes);
-        }
+    for (stream, pair, bytes) in steps.iter().filter_map(Step::appended) {
+        let (scored, evidence) = pairs.entry(pair.to_owned()).or_default();
+        let file = match stream {
+            Stream::Scored => scored,
+            Stream::Evidence => evidence,
+        };
+        file.get_or_insert_default().extend_from_slice(bytes);
     }
     pairs
 }
@@ -151,26 +158,15 @@ pub fn evidence_is_unique(steps: &[Step]) -> bool {
 /// after it: incremental and batch correctly differ for such a line.
 pub fn is_fair(steps: &[Step]) -> bool {
     let mut files: HashMap<(Stream, &str), DayFile> = HashMap::new();
-    for step in steps {
-        if let Step::Append {
-            stream,
-            pair,
-            bytes,
-        } = step
-        {
-            let file = files
-                .entry((*stream, pair))
-                .or_insert_with(|| DayFile::new(*stream, pair));
-            file.bytes.extend_from_slice(bytes);
-        }
+    for (stream, pair, bytes) in steps.iter().filter_map(Step::appended) {
+        let file = files
+            .entry((stream, pair))
+            .or_insert_with(|| DayFile::new(stream, pair));
+        file.bytes.extend_from_slice(bytes);
     }
     steps.iter().all(|step| {
-        if let Step::Append {
-            stream,
-            pair,
-            bytes,
-        } = step
-            && let Some(file) = files.get_mut(&(*stream, pair.as_str()))
+        if let Some((stream, pair, bytes)) = step.appended()
+            && let Some(file) = files.get_mut(&(stream, pair))
         {
             file.written += bytes.len();
         }

@@ -149,6 +149,15 @@ impl Bench {
         memchr::memchr_iter(b'\n', &self.export_bytes()).count()
     }
 
+    /// Returns the runs of the effective rows, as `rows` prints them.
+    pub fn effective_runs(&self) -> Vec<String> {
+        let ended = self.run(&mut self.command(&["rows"]));
+        ended.check(0, &[]);
+        let rows = ended.stdout.lines().map(str::as_bytes);
+        rows.map(|row| view(row).unwrap().source_run_id.into_owned())
+            .collect()
+    }
+
     /// Returns the `source_run_id` of every row, in order.
     pub fn runs(&self) -> Vec<String> {
         self.export_bytes()
