@@ -1,7 +1,7 @@
 //! The rows that changing day-files earn, and how many of each there may be: for each key at least as many as the
 //! day-files earn now, and at most as many as each pair ever earned at once. And lines of few runs, for such histories.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::naive::{Pairs, naive_batch, row_key};
 
@@ -11,14 +11,10 @@ pub type Rows = BTreeMap<String, usize>;
 /// The maximum of what the day-files ever earned.
 #[derive(Debug, Default)]
 pub struct Peaks {
-    /// By pair: for each key, the maximum number of rows that its scored day-file ever earned at once, here or where it
-    /// was before.
+    /// By pair: for each key, the maximum number of rows that its scored day-file ever earned at once.
     rows: BTreeMap<String, Rows>,
-    /// The same of day-files over which others were moved, or that were moved and then replaced or rewritten: perhaps before
-    /// the daemon saw them in their new place, so that it cannot know whose lines these are.
-    replaced: Vec<Rows>,
-    /// Pairs whose scored day-file was moved there and only grew since.
-    moved_here: BTreeSet<String>,
+    /// The same of day-files that were moved away.
+    moved_away: Vec<Rows>,
     /// What was noted last.
     last: Pairs,
 }
@@ -31,16 +27,6 @@ impl Peaks {
             .filter(|(name, files)| self.last.get(*name) != Some(*files));
         let changed = changed.map(|(name, files)| (name.clone(), files.clone()));
         let changed: Pairs = changed.collect();
-        for (pair, files) in &changed {
-            let before = self.last.get(pair).and_then(|files| files.0.as_ref());
-            let has_grown = before.is_some_and(|before| {
-                let now = files.0.as_deref().unwrap_or_default();
-                now.starts_with(before)
-            });
-            if !has_grown && self.moved_here.remove(pair) {
-                self.replaced.extend(self.rows.remove(pair));
-            }
-        }
         self.last = pairs.clone();
         for (pair, rows) in earned_by_pair(&changed) {
             let peaks = self.rows.entry(pair).or_default();
@@ -51,27 +37,21 @@ impl Peaks {
         }
     }
 
-    /// Scored day-files moved from pairs to other pairs, at one moment. Their rows moved with them: what is made in the old
-    /// place earns rows of its own.
-    pub fn moved(&mut self, moves: &[(String, String)]) {
-        let taken: Vec<_> = (moves.iter())
-            .map(|(from, _)| (self.rows.remove(from), self.last.remove(from)))
-            .collect();
-        for ((from, to), (rows, last)) in moves.iter().zip(taken) {
-            self.moved_here.remove(from);
-            let rows = rows.unwrap_or_default();
-            self.replaced.extend(self.rows.insert(to.clone(), rows));
-            self.last.insert(to.clone(), last.unwrap_or_default());
+    /// The scored day-files of pairs were moved to others. Their rows moved with them: what is made in the old place earns
+    /// rows of its own. What they earn in the new place counts there again, because the daemon cannot know a day-file that
+    /// was rewritten before it saw the move, or that a power cut left under both names. Where it can know,
+    /// [`moved`](crate::moved) and [`moved_on`](crate::moved_on) demand exactly one row for each line.
+    pub fn moved_from<'p>(&mut self, pairs: impl IntoIterator<Item = &'p String>) {
+        for pair in pairs {
+            self.moved_away.extend(self.rows.remove(pair));
         }
-        self.moved_here
-            .extend(moves.iter().map(|(_, to)| to.clone()));
     }
 
     /// Returns a row that is missing in the export, or is there too often, if there is one.
     pub fn fault(&self, export: &[u8], pairs: &Pairs) -> Option<String> {
         let rows = rows_of(export);
         let missing = missing_row(&rows, pairs);
-        let peaks = sums(self.rows.values().chain(&self.replaced));
+        let peaks = sums(self.rows.values().chain(&self.moved_away));
         let excess = rows
             .iter()
             .find(|(key, count)| *count > peaks.get(*key).unwrap_or(&0));

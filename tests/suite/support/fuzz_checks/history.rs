@@ -194,8 +194,7 @@ impl History {
             if self.bench.disk.read(&old).is_some() {
                 self.forget((to, stream));
                 if stream == Stream::Scored {
-                    self.peaks
-                        .moved(&[(PAIRS[from].to_owned(), PAIRS[to].to_owned())]);
+                    self.peaks.moved_from([&PAIRS[from].to_owned()]);
                 }
                 self.put((to, stream), |disk, path| {
                     disk.move_file(&old, path);

@@ -121,8 +121,8 @@ impl Lake {
     }
 
     /// Takes a step, if it is possible. Everything is durable at once.
-    /// Takes a step. Returns the pairs from which scored day-files moved to other pairs, and these.
-    pub fn step(&mut self, step: &Step, now_ms: u64) -> Vec<(String, String)> {
+    /// Takes a step. Returns the pairs from which scored day-files moved to other pairs.
+    pub fn step(&mut self, step: &Step, now_ms: u64) -> Vec<String> {
         let mut moved = Vec::new();
         match step {
             Step::MakeDir(dir) => self.make_dir(dir),
@@ -147,7 +147,7 @@ impl Lake {
             Step::Rename(from, to) if self.exists(from) => {
                 let before = self.scored_inodes();
                 self.rename(from, to);
-                moved = moves(&before, &self.scored_inodes());
+                moved = moved_from(&before, &self.scored_inodes());
             }
             Step::Deny(path, denied) if self.exists(path) => {
                 self.disk.deny(path, *denied);
@@ -391,14 +391,14 @@ impl Lake {
     }
 }
 
-/// Returns which day-files have other places than before.
-fn moves(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> Vec<(String, String)> {
-    let of_inode = |inode| before.iter().find(|(_, known)| **known == inode);
-    let moves = now.iter().filter_map(|(to, inode)| {
-        let (from, _) = of_inode(*inode)?;
-        (from != to).then(|| (from.clone(), to.clone()))
-    });
-    moves.collect()
+/// Returns the pairs whose day-files are at other pairs now.
+fn moved_from(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> Vec<String> {
+    let has_moved = |(from, inode): &(&String, &u64)| {
+        let elsewhere = now.iter().filter(|(to, _)| to != from);
+        elsewhere.into_iter().any(|(_, other)| other == *inode)
+    };
+    let moved = before.iter().filter(has_moved);
+    moved.map(|(from, _)| from.clone()).collect()
 }
 
 pub fn parent(path: &Path) -> &Path {

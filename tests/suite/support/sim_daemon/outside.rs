@@ -208,7 +208,7 @@ impl Outside {
         if let Some(step) = self.steps.pop_front() {
             self.note(format_args!("{step:?}"));
             let moved = self.lake.step(&step, self.clock.monotonic_ms());
-            self.peaks.moved(&moved);
+            self.peaks.moved_from(&moved);
             self.peaks.note(&self.lake.pairs());
         } else if self.actions_left > 0 {
             self.actions_left -= 1;
