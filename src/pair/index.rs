@@ -48,6 +48,14 @@ pub struct DeadLetter {
     pub reason: String,
 }
 
+impl DeadLetter {
+    /// Returns the place of the line among those of its pair; a pair has one dead letter at a place.
+    #[must_use]
+    pub fn place(&self) -> (bool, u64) {
+        (self.in_evidence, self.offset)
+    }
+}
+
 /// A row in the export that no line owns yet. The line with its key claims it instead of being written again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct UnclaimedRow {

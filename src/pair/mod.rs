@@ -83,7 +83,7 @@ pub struct Overlay {
     pub evidence: BTreeMap<RunKey, EvidenceLocation>,
     /// Scored lines that are new or whose verdict changed, by run and offset.
     pub entries: BTreeMap<(RunKey, u64), ScoredLine>,
-    /// New dead letters.
+    /// New dead letters; those of one source are in order of their offsets.
     pub dead_letters: Vec<DeadLetter>,
     /// Rows that lines have claimed.
     pub claimed_rows: Vec<UnclaimedRow>,
@@ -112,8 +112,26 @@ impl Overlay {
         }
         self.evidence.extend(newer.evidence);
         self.entries.extend(newer.entries);
-        self.dead_letters.extend(newer.dead_letters);
+        self.add_dead_letters(newer.dead_letters);
         self.claimed_rows.extend(newer.claimed_rows);
+    }
+
+    /// Adds newer dead letters. A source is read forward: one that is known at the place of a newer one or after it is of
+    /// an earlier reading of the source, which is being read again.
+    fn add_dead_letters(&mut self, newer: Vec<DeadLetter>) {
+        for in_evidence in [false, true] {
+            let is_of_source = |letter: &&DeadLetter| letter.in_evidence == in_evidence;
+            let Some(first) = newer.iter().find(is_of_source) else {
+                continue;
+            };
+            let last = self.dead_letters.iter().rfind(is_of_source);
+            if last.is_some_and(|last| last.offset >= first.offset) {
+                self.dead_letters.retain(|letter| {
+                    letter.in_evidence != in_evidence || letter.offset < first.offset
+                });
+            }
+        }
+        self.dead_letters.extend(newer);
     }
 
     /// Returns whether there are no changes.
@@ -225,4 +243,40 @@ pub fn advance<E>(
     }
     joiner.out.new_rows.sort_unstable();
     Ok(joiner.out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlay(letters: &[(bool, u64, &str)]) -> Overlay {
+        let letters = letters
+            .iter()
+            .map(|(in_evidence, offset, reason)| DeadLetter {
+                in_evidence: *in_evidence,
+                offset: *offset,
+                len_bytes: 1,
+                reason: (*reason).to_owned(),
+            });
+        Overlay {
+            dead_letters: letters.collect(),
+            ..Overlay::default()
+        }
+    }
+
+    #[test]
+    fn dead_letters_of_a_source_that_is_read_again_replace_the_earlier_ones() {
+        let mut known = overlay(&[(true, 0, "a"), (true, 7, "a"), (false, 3, "a")]);
+        known.extend(overlay(&[(true, 9, "a"), (false, 5, "a")]));
+        assert_eq!(known.dead_letters.len(), 5);
+        known.extend(overlay(&[(true, 0, "b")]));
+        known.extend(overlay(&[(true, 7, "b")]));
+        let expected = [
+            (false, 3, "a"),
+            (false, 5, "a"),
+            (true, 0, "b"),
+            (true, 7, "b"),
+        ];
+        assert_eq!(known, overlay(&expected));
+    }
 }

@@ -261,7 +261,7 @@ impl StateSnapshot {
         Ok(entries.into_values().collect())
     }
 
-    /// Calls `visit` with dead letters in the order of pair ids, streams and offsets, until `visit` returns a break.
+    /// Calls `visit` with dead letters in the order of pair ids, streams and offsets, each once, until `visit` returns a break.
     ///
     /// # Errors
     /// The state cannot be read.
@@ -275,9 +275,9 @@ impl StateSnapshot {
             letters.map(|letter| (pair.id, letter.clone()))
         });
         let mut newer: Vec<_> = newer.collect();
-        newer.sort_by_key(|(id, letter)| (*id, letter.in_evidence, letter.offset));
+        let place = |id: PairId, letter: &DeadLetter| (id, letter.place());
+        newer.sort_by_key(|(id, letter)| place(*id, letter));
         let mut newer = newer.into_iter().peekable();
-        let place = |id: PairId, letter: &DeadLetter| (id, letter.in_evidence, letter.offset);
         self.view.for_each_dead_letter(|id, letter| {
             let here = place(id, &letter);
             while let Some((id, letter)) =
@@ -285,7 +285,11 @@ impl StateSnapshot {
             {
                 go_on = visit(id, letter);
             }
-            go_on = go_on && visit(id, letter);
+            // A source that is read again has its dead letters a second time: the newer one comes next.
+            let is_replaced = newer
+                .peek()
+                .is_some_and(|(id, letter)| place(*id, letter) == here);
+            go_on = go_on && (is_replaced || visit(id, letter));
             go_on
         })?;
         for (id, letter) in newer {

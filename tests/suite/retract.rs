@@ -374,6 +374,35 @@ fn rows_that_no_line_owns_are_ordered_out_and_restored() {
     bench.run(&mut bench.command(&["verify"])).check(0, &[]);
 }
 
+/// The end of an order on a run that waits has the evidence of its pair read again, with its malformed lines.
+#[test]
+fn malformed_lines_are_listed_once_when_the_evidence_is_read_again() {
+    let bench = Bench::new();
+    bench.append(Stream::Scored, PAIR, "{\n");
+    bench.append_run(PAIR, "a");
+    bench.append(Stream::Scored, PAIR, scored("waits"));
+    bench.append(Stream::Evidence, PAIR, "[\n");
+    bench.append(Stream::Evidence, PAIR, evidence("another"));
+    bench.append(Stream::Evidence, PAIR, "]\n");
+    let letters = || {
+        let listed = bench.ask(&["dead-letters", "--json"]);
+        let letters = listed["letters"].as_array().unwrap().iter();
+        let streams = letters.map(|letter| letter["stream"].as_str().unwrap().to_owned());
+        streams.collect::<Vec<_>>()
+    };
+    let daemon = bench.start_caught_up();
+    for _ in 0..2 {
+        bench.ask(&["retract", "waits", "--reason", "r", "--json"]);
+        bench.ask(&["retract", "waits", "--revoke", "--json"]);
+        bench.ask(&["wait", "--fresh", "--json"]);
+        assert_eq!(bench.status()["evidence"]["malformed"], 2);
+        assert_eq!(letters(), ["scored", "evidence", "evidence"]);
+    }
+    // A query of the files reads the same of the journal.
+    drop(daemon);
+    assert_eq!(letters(), ["scored", "evidence", "evidence"]);
+}
+
 /// The order is the only thing that is known of its run.
 #[test]
 fn an_order_on_a_run_that_never_arrived_can_be_ended() {

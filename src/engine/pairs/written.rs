@@ -1,6 +1,6 @@
 //! What the cache keeps of the pairs after a checkpoint, also after one during which they changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::engine::committer::background::CheckpointPairs;
@@ -75,6 +75,50 @@ fn remove_written(pair: &mut ActivePair, written: &ActivePair) {
     overlay
         .entries
         .retain(|key, line| written.entries.get(key) != Some(line));
-    overlay.dead_letters.drain(..written.dead_letters.len());
+    if overlay.dead_letters.starts_with(&written.dead_letters) {
+        overlay.dead_letters.drain(..written.dead_letters.len());
+    } else {
+        // The source is being read again, and its dead letters replace those of the earlier reading.
+        let letters = written.dead_letters.iter();
+        let known: BTreeMap<_, _> = letters.map(|letter| (letter.place(), letter)).collect();
+        overlay
+            .dead_letters
+            .retain(|letter| known.get(&letter.place()) != Some(&letter));
+    }
     overlay.claimed_rows.drain(..written.claimed_rows.len());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pair::checkpoint::PairCheckpoint;
+    use crate::pair::index::{DeadLetter, PairId};
+
+    /// The source was read again during the checkpoint, which wrote the dead letters of the earlier reading.
+    #[test]
+    fn dead_letters_of_a_second_reading_stay_unless_they_were_written() {
+        let letter = |offset, reason: &str| DeadLetter {
+            in_evidence: true,
+            offset,
+            len_bytes: 1,
+            reason: reason.to_owned(),
+        };
+        let pair = |dead_letters| ActivePair {
+            id: PairId(1),
+            checkpoint: PairCheckpoint::new(Vec::new()),
+            overlay: Overlay {
+                dead_letters,
+                ..Overlay::default()
+            },
+            persisted: true,
+        };
+        let written = pair(vec![letter(0, "a"), letter(5, "a"), letter(9, "a")]);
+        let mut again = pair(vec![letter(0, "a"), letter(5, "b")]);
+        remove_written(&mut again, &written);
+        assert_eq!(again.overlay.dead_letters, [letter(5, "b")]);
+        let mut further = written.clone();
+        further.overlay.dead_letters.push(letter(11, "a"));
+        remove_written(&mut further, &written);
+        assert_eq!(further.overlay.dead_letters, [letter(11, "a")]);
+    }
 }
