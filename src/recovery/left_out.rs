@@ -19,6 +19,7 @@ use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::record::json::escape::Dialect;
 use crate::record::keys::{RowKey, RunKey};
 use crate::record::ledger::row_hash;
+use crate::record::row;
 use crate::record::synthesize::Synthesis;
 use crate::recovery::old_ledger::{OldLedger, RowOut};
 use crate::recovery::old_state::OldState;
@@ -131,6 +132,21 @@ impl LeftOut {
     /// Returns whether the old ledger has a row out, without its newline, and the rebuild leaves it out for that.
     pub(super) fn was_out(&self, offset: u64, line: &[u8]) -> bool {
         self.is_effective && self.row_out(offset, line).is_some()
+    }
+
+    /// Returns whether the fresh export has no row for one of the old export, without its newline, because that is out:
+    /// every such row if they are left out, and otherwise one that a standing order keeps out.
+    pub(super) fn row_goes(&self, offset: u64, line: &[u8]) -> bool {
+        self.row_out(offset, line).is_some_and(|out| {
+            let run = || row::view(line).map(|row| RunKey::from_run_id(&row.source_run_id));
+            let is_ordered = |run| self.orders.apply_to(run, out.pair.as_bytes());
+            self.is_effective || run().is_ok_and(is_ordered)
+        })
+    }
+
+    /// Returns whether there may be any row of which [`Self::row_goes`] is true.
+    pub(super) fn any_row_goes(&self) -> bool {
+        !self.rows_out.is_empty() && (self.is_effective || !self.orders.is_empty())
     }
 
     /// Returns the pair of a row that the old ledger has out; empty where that is not known.

@@ -21,6 +21,7 @@ use crate::record::row;
 use crate::recovery::availability::{Availability, Obstacles, availability};
 use crate::recovery::dropped::{DropReason, DroppedRows, day_of, reason_of};
 use crate::recovery::left_out::LeftOut;
+use crate::recovery::lost_rows::LostRows;
 use crate::recovery::old_state::{EarningLine, OldState, find_rows};
 use crate::store::export::{Export, ExportError};
 use crate::store::snapshot::pair_path;
@@ -150,7 +151,7 @@ fn differences(before: &KeptStamps, after: &[u64]) -> (HashMap<u64, u64>, HashMa
 }
 
 /// Takes one of the rows with this digest; returns whether there was one.
-fn take<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u64>, key: &K) -> bool {
+pub(super) fn take<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, u64>, key: &K) -> bool {
     match counts.get_mut(key) {
         Some(left) if *left > 0 => {
             *left -= 1;
@@ -182,13 +183,14 @@ fn keys_of(
 
 fn unmatched_rows(
     old: &Export,
-    mut lost: HashMap<u64, u64>,
+    lost: HashMap<u64, u64>,
     added: &mut HashMap<RowKey, u64>,
     left_out: &mut LeftOut,
 ) -> Result<Unmatched, EngineError> {
     let mut unmatched = Unmatched::default();
+    let mut lost = LostRows::new(old, lost, left_out)?;
     old.for_each_row(|offset, line| -> Result<(), EngineError> {
-        if !take(&mut lost, &kept_stamps::digest(line)) {
+        if !lost.take(offset, line, left_out) {
             return Ok(());
         }
         let is_forbidden =

@@ -7,6 +7,7 @@ pub(crate) mod dropped;
 mod ledger;
 mod left_out;
 mod losses;
+mod lost_rows;
 mod old_ledger;
 mod old_state;
 pub mod open;

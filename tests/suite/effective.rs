@@ -255,6 +255,51 @@ fn rows_that_are_out_for_an_order_are_left_out_and_return_when_it_ends() {
     }
 }
 
+/// A day was copied, so that the rows of both days are equal, and the copy's runs are ordered out. The row that the order
+/// drops is the one of the copy, also where another one is out because a later line overrules it.
+#[test]
+fn an_order_on_the_copy_of_a_day_drops_the_rows_of_the_copy() {
+    const COPY: &str = "2026/05/02/a.jsonl";
+    for options in [EFFECTIVE, RebuildOptions::default()] {
+        for is_overruled in [false, true] {
+            let disk = SimDisk::new();
+            for pair in [PAIR, COPY] {
+                let lines = scored("a1", "accepted") + &scored("a2", "accepted");
+                disk.append_durable(source("scored-runs", pair), lines.as_bytes());
+                let lines = evidence("a1", "one") + &evidence("a2", "two");
+                disk.append_durable(source("evidence", pair), lines.as_bytes());
+                run(&disk).unwrap();
+            }
+            if is_overruled {
+                append(&disk, "scored-runs", &scored("a1", "rejected"));
+                run(&disk).unwrap();
+            }
+            let (mut engine, _) = Engine::open(setup(&disk)).unwrap();
+            let of_copy = OrderRequest {
+                day_file: Some(COPY.to_owned()),
+                ..order("a1", false)
+            };
+            assert_eq!(engine.order(&of_copy).unwrap().rows, 1);
+            engine.checkpoint().unwrap();
+            drop(engine);
+            let rebuilt = try_rebuild(&disk, options).unwrap();
+            let figures = (
+                rebuilt.rows_after,
+                rebuilt.rows_left_out,
+                rebuilt.rows_dropped,
+            );
+            let expected = match (options.effective, is_overruled) {
+                (false, _) => (3, 0, 1),
+                (true, false) => (3, 1, 0),
+                (true, true) => (2, 2, 0),
+            };
+            assert_eq!(figures, expected, "overruled {is_overruled}");
+            run(&disk).unwrap();
+            assert!(verified(&disk).equal, "{:?}", verified(&disk));
+        }
+    }
+}
+
 /// The order is in the journal alone if the power was cut before the ledger was written.
 #[test]
 fn an_order_of_the_journal_survives_a_rebuild_without_a_start_in_between() {
