@@ -32,6 +32,8 @@ const REPORT: &str =
     "this is a bug in distilld: please report it with the lines above; the export is unchanged";
 /// The last resort for an export: it makes the offsets of consumers invalid.
 const REBUILD: &str = "as a last resort `distilld rebuild` writes a new export from the sources (`--dry-run` shows its rows)";
+/// The remedy for damage that a start may not meet, because it reads little of the state.
+const REBUILD_STATE: &str = "`distilld rebuild --state-only` makes a new state of the export; the next start compares it with the sources";
 const SYNC: &str = "start distilld again: it compares the disk with its journal and rewrites what is missing; if this \
                     happens again, replace the disk";
 
@@ -173,6 +175,10 @@ fn config(error: &ConfigError) -> String {
 fn daemon(error: &DaemonError) -> String {
     match error {
         DaemonError::Lock(error) => lock(error),
+        // A start finds it marked as damaged.
+        DaemonError::Engine(EngineError::State(StateError::Damaged(_))) => {
+            "start `distilld run`: it rebuilds the state from the sources and the export".to_owned()
+        }
         DaemonError::Engine(error) => engine(error),
         DaemonError::Root { source, .. } => disk(source, "the root"),
         DaemonError::Start(source) => match source.kind() {
@@ -209,9 +215,7 @@ fn state(error: &StateError) -> String {
     match error {
         StateError::Io(error) => disk(error, "the state"),
         StateError::Sync(_) => SYNC.to_owned(),
-        StateError::Damaged(_) => {
-            "start `distilld run`: it rebuilds the state from the sources and the export".to_owned()
-        }
+        StateError::Damaged(_) => REBUILD_STATE.to_owned(),
     }
 }
 

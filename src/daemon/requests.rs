@@ -19,6 +19,8 @@ pub enum EngineRequest {
     Snapshot(oneshot::Sender<Snapshot>),
     /// Requests the history of the last 24 hours.
     Recent(oneshot::Sender<Recent>),
+    /// A query met a failed call to the state, which concerns the engine too. It has no reply.
+    ReopenState,
     /// Requests that a day-file is read again from its start, as if it had been rewritten.
     Retry {
         /// The pair of the day-file.

@@ -160,10 +160,13 @@ impl Engine {
         }
     }
 
-    /// Reopens the state if a call to it failed, before anything is read or merged. The overlays still hold what the
-    /// journal holds.
-    pub(crate) fn reopen_state_if_failed(&mut self) -> Result<(), EngineError> {
-        if !self.commits.state_failed() {
+    /// Reopens the state if a call to it failed, on any thread, before anything is read or merged. The overlays still
+    /// hold what the journal holds.
+    ///
+    /// # Errors
+    /// The state cannot be reopened, or is damaged.
+    pub fn reopen_state_if_failed(&mut self) -> Result<(), EngineError> {
+        if !self.commits.has_state_failed()? {
             return Ok(());
         }
         // It may have failed too, and holds the file.

@@ -18,12 +18,13 @@ use crate::daemon::inbox::Inbox;
 use crate::daemon::requests::{EngineRequest, Snapshot};
 use crate::http::details;
 use crate::http::request_body;
-use crate::http::response::{SNAPSHOT_PATIENCE, busy, json, snapshot, text};
+use crate::http::response::{
+    SNAPSHOT_PATIENCE, busy, json, on_thread, report_failure, run_blocking, snapshot, text,
+};
 use crate::lake::chunk::LineLimits;
 use crate::lake::path::{PairPath, export_path};
 use crate::pair::history::Recent;
 use crate::pair::verdict::VerdictKind;
-use crate::platform::background::{THREADS_FIX, ThreadError, spawn};
 use crate::platform::clock::{Clock as _, HostClock};
 use crate::platform::storage::OsStorage;
 use crate::query::control::parameter_bytes;
@@ -182,7 +183,7 @@ pub(super) async fn status(inbox: &Inbox, context: &Arc<QueryContext>) -> HttpRe
         return busy();
     };
     let bare = snapshot.status.clone();
-    let status = complete(snapshot, context).await.unwrap_or(bare);
+    let status = complete(inbox, snapshot, context).await.unwrap_or(bare);
     json(&Status {
         process: Some(context.process.clone()),
         ..status
@@ -190,11 +191,16 @@ pub(super) async fn status(inbox: &Inbox, context: &Arc<QueryContext>) -> HttpRe
 }
 
 /// Completes the status of a snapshot with what must be read from disk. Returns `None` if that panics, or the kernel refuses a thread.
-pub(super) async fn complete(snapshot: Snapshot, context: &Arc<QueryContext>) -> Option<Status> {
+pub(super) async fn complete(
+    inbox: &Inbox,
+    snapshot: Snapshot,
+    context: &Arc<QueryContext>,
+) -> Option<Status> {
     let context = Arc::clone(context);
-    on_thread(move || completed(snapshot, &context))
-        .await
-        .ok()?
+    let view = Arc::clone(&snapshot.state.view);
+    let status = on_thread(move || completed(snapshot, &context)).await;
+    report_failure(inbox, &view);
+    status.ok()?
 }
 
 /// Adds the lag and the longest-waiting runs. If the state cannot be read, as on a full disk, only the waiting runs are
@@ -366,31 +372,8 @@ pub(super) async fn long_request<
         return busy();
     };
     let context = Arc::clone(context);
-    run_blocking(move || read(&context, &snapshot)).await
-}
-
-/// Runs `work` outside of the server's thread. Returns `None` if it panics.
-async fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<Option<T>, ThreadError> {
-    // The runtime panics where the kernel refuses it a thread, so this asks the kernel first.
-    let _ended = spawn("answer", || ())?.join();
-    Ok(tokio::task::spawn_blocking(work).await.ok())
-}
-
-async fn run_blocking<T: serde::Serialize + Send + 'static, E: Display + Send + 'static>(
-    read: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> HttpResponse {
-    match on_thread(read).await {
-        Ok(Some(Ok(value))) => json(&value),
-        Ok(Some(Err(error))) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-        Err(error) => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &format!("{error}; {THREADS_FIX}"),
-        ),
-        Ok(None) => text(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal error (panic) while the response was made; please report it",
-        ),
-    }
+    let view = Arc::clone(&snapshot.state.view);
+    let response = run_blocking(move || read(&context, &snapshot)).await;
+    report_failure(inbox, &view);
+    response
 }

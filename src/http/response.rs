@@ -1,5 +1,6 @@
 //! Builds HTTP responses, and fetches the snapshot of the engine that most of them are made from.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -10,6 +11,8 @@ use tokio::sync::oneshot;
 
 use crate::daemon::inbox::Inbox;
 use crate::daemon::requests::{EngineRequest, Snapshot};
+use crate::platform::background::{THREADS_FIX, ThreadError, spawn};
+use crate::store::state::StateView;
 
 /// Maximum time that the engine's thread may need until it is between two passes.
 pub(super) const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(5);
@@ -22,6 +25,44 @@ pub(super) async fn snapshot(inbox: &Inbox) -> Option<Snapshot> {
         .await
         .ok()?
         .ok()
+}
+
+/// Informs the engine if a call to the state failed while a response was made: it reopens the state, or ends where that is
+/// damaged, so that the next start rebuilds it. Queries read parts of the state that the engine may not need for weeks.
+pub(super) fn report_failure(inbox: &Inbox, view: &StateView) {
+    if view.has_failed() {
+        inbox.ask(EngineRequest::ReopenState);
+    }
+}
+
+/// Runs `work` outside of the server's thread. Returns `None` if it panics.
+pub(super) async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<Option<T>, ThreadError> {
+    // The runtime panics where the kernel refuses it a thread, so this asks the kernel first.
+    let _ended = spawn("answer", || ())?.join();
+    Ok(tokio::task::spawn_blocking(work).await.ok())
+}
+
+/// Returns the response that `read` makes outside of the server's thread.
+pub(super) async fn run_blocking<
+    T: serde::Serialize + Send + 'static,
+    E: Display + Send + 'static,
+>(
+    read: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Response<Full<Bytes>> {
+    match on_thread(read).await {
+        Ok(Some(Ok(value))) => json(&value),
+        Ok(Some(Err(error))) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        Err(error) => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &format!("{error}; {THREADS_FIX}"),
+        ),
+        Ok(None) => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal error (panic) while the response was made; please report it",
+        ),
+    }
 }
 
 /// Returns the response for an engine that did not respond in time.

@@ -212,7 +212,7 @@ impl StatusCache {
         asked.late = None;
         let bare = snapshot.status.clone();
         // The figures in it keep pages of the state alive, and end there.
-        let status = handlers::complete(snapshot, &self.answering).await;
+        let status = handlers::complete(&self.wake, snapshot, &self.answering).await;
         let known = Arc::new(CachedStatus {
             status: status.unwrap_or(bare),
             at: Instant::now(),

@@ -186,30 +186,77 @@ fn a_process_that_meets_a_flipped_bit_says_so_and_the_second_one_heals_it() {
     }
 }
 
-/// A query reads the state on a thread of its own. After it met damage, the engine is refused too.
-#[test]
-fn damage_that_a_query_meets_ends_the_daemon_and_the_next_start_heals_it() {
+/// Returns a lake with a state of many blocks and a run that waits for its evidence, on which no daemon runs.
+fn exported_lake() -> Bench {
     let bench = Bench::new();
     for number in 0..PAIRS {
         for (stream, bytes) in lines(number, 0..RUNS) {
             bench.append(stream, &pair(number), bytes);
         }
     }
+    bench.append(Stream::Scored, &pair(0), scored("waiting"));
     bench.once();
-    let daemon = bench.start_caught_up();
-    let state = bench.state_dir().join("state.redb");
-    let bytes = fs::read(&state).unwrap();
-    let file = fs::File::options().write(true).open(&state).unwrap();
-    for at in (2 * BLOCK_BYTES..bytes.len()).step_by(BLOCK_BYTES) {
-        file.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap();
+    bench
+}
+
+/// A query reads the state on a thread of its own, and parts of it that the engine does not need while nothing grows.
+#[test]
+fn damage_that_a_query_meets_ends_the_daemon_and_the_next_start_heals_it() {
+    for (query, answer) in [
+        (&["explain", "run 3 7"][..], Some("the state is unreadable")),
+        // It is answered without the runs that have waited longest.
+        (&["status"], None),
+    ] {
+        let bench = exported_lake();
+        let daemon = bench.start_caught_up();
+        let state = bench.state_dir().join("state.redb");
+        let bytes = fs::read(&state).unwrap();
+        let file = fs::File::options().write(true).open(&state).unwrap();
+        for at in (2 * BLOCK_BYTES..bytes.len()).step_by(BLOCK_BYTES) {
+            file.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap();
+        }
+        let asked = bench.run(&mut bench.command(query));
+        asked.check(i32::from(answer.is_some()), answer.as_slice());
+        bench.wait_end_or_stopped(daemon);
+        let log = bench.log_text();
+        assert!(log.contains("is not what was written there"), "{log}");
+        assert!(!log.contains("disk failed"), "{log}");
+        bench.once().check(0, &["set aside, rebuilding it"]);
+        bench.run(&mut bench.command(query)).check(0, &[]);
+        bench.assert_batch();
     }
-    let asked = bench.run(&mut bench.command(&["explain", "run 3 7"]));
-    asked.check(1, &["the state is unreadable"]);
-    bench.append_run(&pair(3), "late");
-    bench.wait_end_or_stopped(daemon);
-    let log = bench.log_text();
-    assert!(log.contains("is not what was written there"), "{log}");
-    assert!(!log.contains("disk failed"), "{log}");
-    bench.once().check(0, &["set aside, rebuilding it"]);
-    bench.assert_batch();
+}
+
+/// A start reads little of the state, so that it may not meet what a query met. The command that the query names does.
+#[test]
+fn damage_that_a_query_meets_without_a_daemon_is_mended_by_the_command_that_it_names() {
+    const QUERY: [&str; 2] = ["explain", "run 3 7"];
+    let bench = exported_lake();
+    let state = bench.state_dir();
+    copy_dir(&state, &bench.sibling("state"));
+    let sound = fs::read(state.join("state.redb")).unwrap();
+    let mut met = 0;
+    for at in (2 * BLOCK_BYTES..sound.len()).step_by(BLOCK_BYTES) {
+        let mut flipped = sound.clone();
+        flipped[at] ^= 1;
+        fs::write(state.join("state.redb"), flipped).unwrap();
+        let started = bench.run(&mut bench.command(&["run", "--once"]));
+        let asked = bench.run(&mut bench.command(&QUERY));
+        if started.status.success() && !asked.status.success() {
+            asked.check(
+                1,
+                &["the state is unreadable", "`distilld rebuild --state-only`"],
+            );
+            bench
+                .run(&mut bench.command(&["rebuild", "--state-only"]))
+                .check(0, &[]);
+            bench.once().check(0, &[]);
+            bench.run(&mut bench.command(&QUERY)).check(0, &[]);
+            bench.assert_batch();
+            met += 1;
+        }
+        copy_dir(&bench.sibling("state"), &state);
+        _ = fs::remove_file(state.join("distrusted"));
+    }
+    assert!(met > 0, "each flipped bit was met at the start");
 }

@@ -256,8 +256,16 @@ impl EventLoop {
                 self.retry_pause_ms = RETRY_MS[0];
                 self.end_fault();
             }
+            failed => self.pause_after(failed)?,
+        }
+        Ok(())
+    }
+
+    /// Starts a pause after a transient error, and returns any other one.
+    fn pause_after(&mut self, result: Result<(), EngineError>) -> Result<(), EngineError> {
+        match result {
             Err(error) if error.is_transient() => self.pause(&error),
-            Err(error) => return Err(error),
+            result => return result,
         }
         Ok(())
     }

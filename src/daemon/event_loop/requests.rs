@@ -29,6 +29,10 @@ impl EventLoop {
             match request {
                 EngineRequest::Snapshot(reply) => drop(reply.send(self.snapshot())),
                 EngineRequest::Recent(reply) => drop(reply.send(self.engine.recent())),
+                EngineRequest::ReopenState => {
+                    let reopened = self.engine.reopen_state_if_failed();
+                    self.pause_after(reopened)?;
+                }
                 EngineRequest::Retry {
                     path,
                     stream,
@@ -41,20 +45,15 @@ impl EventLoop {
                         before,
                         reply,
                     }),
-                    Err(error) if error.is_transient() => self.pause(&error),
-                    Err(error) => return Err(error),
+                    Err(error) => self.pause_after(Err(error))?,
                 },
                 EngineRequest::Wait { id, reply } => self.wait(id, reply),
                 EngineRequest::Order(request, reply) => {
                     let result = self.engine.order(&request);
                     let answer = result.as_ref().map_err(ToString::to_string);
                     let _ = reply.send(answer.cloned());
-                    match result {
-                        Err(OrderError::Engine(error)) if error.is_transient() => {
-                            self.pause(&error);
-                        }
-                        Err(OrderError::Engine(error)) => return Err(error),
-                        _ => {}
+                    if let Err(OrderError::Engine(error)) = result {
+                        self.pause_after(Err(error))?;
                     }
                 }
             }
@@ -75,9 +74,11 @@ impl EventLoop {
                 before,
                 reply,
             } = retry;
-            let retried = self.engine.end_retry(&path, stream, before)?;
-            // The caller may have gone.
-            let _ = reply.send(Ok(retried));
+            match self.engine.end_retry(&path, stream, before) {
+                // The caller may have gone.
+                Ok(retried) => drop(reply.send(Ok(retried))),
+                Err(error) => self.pause_after(Err(error))?,
+            }
         }
         Ok(())
     }

@@ -89,8 +89,18 @@ impl Committer {
         Ok(())
     }
 
-    pub(in crate::engine) fn state_failed(&self) -> bool {
-        self.state_failed
+    /// Returns whether a call to the state failed, so that it refuses all further ones. A query or a read on another thread
+    /// may have made that call; a checkpoint in progress reports its own error when it ends.
+    ///
+    /// # Errors
+    /// The failure, unless the state can be opened again after it.
+    pub(in crate::engine) fn has_state_failed(&self) -> Result<bool, StateError> {
+        match self.state.failure() {
+            _ if self.state_failed => Ok(true),
+            Some(StateError::Io(_)) => Ok(!self.is_checkpointing()),
+            Some(failure) => Err(failure),
+            None => Ok(false),
+        }
     }
 
     /// Records whether a result is a failed call to the state.

@@ -65,8 +65,20 @@ impl Failures {
         written.map_err(|error| self.cause(error))
     }
 
-    /// Returns the cause of an error: of a refusal the failure that caused it, of any other error the error itself.
+    /// Returns the cause of an error: of a refusal the failure that caused it, of any other error the error itself. Damage is
+    /// recorded, so that the owner of the state finds it in [`Self::first`] if another thread met it.
     pub(super) fn cause(&self, error: CallError) -> StateError {
+        let cause = self.cause_of(error);
+        let mut failure = self.failure();
+        if matches!(*failure, None | Some(StateError::Io(_)))
+            && matches!(cause, StateError::Damaged(_))
+        {
+            *failure = Some(cause.again());
+        }
+        cause
+    }
+
+    fn cause_of(&self, error: CallError) -> StateError {
         if let Some(sync) = self.sync_failure() {
             return sync;
         }

@@ -264,6 +264,11 @@ impl State {
         self.generation.clone()
     }
 
+    /// Returns the error of a failed call, on any thread. Further calls may be refused until the file is opened again.
+    pub fn failure(&self) -> Option<StateError> {
+        self.failures.first()
+    }
+
     /// Closes the state without a further write to its file, which another one has replaced. Views of it stay valid.
     pub fn retire(self) {
         self.failures.retire();

@@ -44,6 +44,12 @@ impl Debug for StateView {
 }
 
 impl StateView {
+    /// Returns whether a call to the state failed, on any thread.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failures.first().is_some()
+    }
+
     /// Runs `work` on the tables. An error of it has its cause.
     fn read<T>(
         &self,

@@ -270,8 +270,13 @@ impl History {
     fn query(&mut self) {
         self.drive(|bench| {
             bench.disk.heal();
-            let state = bench.engine.as_ref().unwrap().state_snapshot();
-            state.for_each_pair(|_, _| ())?;
+            let engine = bench.engine.as_mut().unwrap();
+            let read = engine.state_snapshot().for_each_pair(|_, _| ());
+            if read.is_err() {
+                // As the daemon does after a query.
+                engine.reopen_state_if_failed()?;
+            }
+            read?;
             let page = Page {
                 skip: 0,
                 limit: usize::MAX,

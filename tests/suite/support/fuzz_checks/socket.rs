@@ -463,6 +463,7 @@ impl Lake {
         match question {
             EngineRequest::Snapshot(reply) => drop(reply.send(self.snapshot())),
             EngineRequest::Recent(reply) => drop(reply.send(self.engine.recent())),
+            EngineRequest::ReopenState => self.engine.reopen_state_if_failed().unwrap(),
             EngineRequest::Wait { reply, .. } => drop(reply.send(WaitReport::pending())),
             EngineRequest::Order(request, reply) => {
                 let result = self.engine.order(&request);
