@@ -89,6 +89,6 @@ pub(super) fn last_newline(file: &dyn StorageFile, from: u64, to: u64) -> io::Re
 }
 
 /// Returns whether all bytes are zero. It ends at the first that is not, which is the first one of most.
-fn is_zero(bytes: &[u8]) -> bool {
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
 }
