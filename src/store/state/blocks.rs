@@ -98,6 +98,12 @@ pub fn matching<'p, T: Packed>(payload: &'p [u8], prefix: &[u8]) -> impl Iterato
         .take_while(move |entry| entry.starts_with(prefix))
 }
 
+/// Returns whether a payload has an entry after all whose key starts with `prefix`: no later block has one of these then.
+pub fn ends_after<T: Packed>(payload: &[u8], prefix: &[u8]) -> bool {
+    let last = payload.len().checked_sub(T::LEN);
+    last.is_some_and(|at| &payload[at..][..prefix.len()] > prefix)
+}
+
 /// Merges `added` (packed, sorted by key, keys unique) into a payload: an added entry replaces the one with its key.
 #[must_use]
 pub fn merge<T: Packed>(payload: &[u8], added: &[u8]) -> Vec<u8> {

@@ -47,7 +47,7 @@ use crate::store::ledger::LedgerChanges;
 use std::fmt::Debug;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use redb::{Database, Durability, ReadableDatabase as _, TableDefinition, WriteTransaction};
 
@@ -283,7 +283,7 @@ impl State {
         Ok(StateView {
             transaction: transaction.map_err(|error| self.failures.cause(error.into()))?,
             failures: Arc::clone(&self.failures),
-            claimable: OnceLock::new(),
+            tables: Default::default(),
             held: self.held.clone(),
         })
     }

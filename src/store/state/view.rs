@@ -1,12 +1,12 @@
 //! Reads the state as of one moment: pairs, the location of evidence, the verdicts of lines.
 
 mod ledger;
+mod lookup;
 
 use std::fmt::Debug;
-use std::ops::Bound;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _};
+use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _};
 
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{
@@ -20,19 +20,16 @@ use crate::store::state::error::{CallError, StateError};
 use crate::store::state::failures::Failures;
 use crate::store::state::header::decode;
 use crate::store::state::held::HeldClaims;
+use crate::store::state::view::lookup::OpenTables;
 use crate::store::state::{
     Blocks, CLAIMABLE, DEAD_LETTERS, EVIDENCE, INODES, PAIRS, PATHS, SCORED, SEGMENTS, range_of,
 };
-
-pub(super) type Claimable = ReadOnlyTable<(&'static [u8; 12], u32, u64), ()>;
 
 /// A view of the state at one moment; shared by the threads that read day-files.
 pub struct StateView {
     pub(super) transaction: ReadTransaction,
     pub(super) failures: Arc<Failures>,
-    /// Opened at the first lookup: an adoption looks up the row of each line, and to open a table is a lookup too. `None` if
-    /// it is empty.
-    pub(super) claimable: OnceLock<Option<Claimable>>,
+    pub(super) tables: OpenTables,
     /// Unclaimed rows that the table lacks.
     pub(super) held: HeldClaims,
 }
@@ -156,7 +153,7 @@ impl StateView {
         id: PairId,
         run: RunKey,
     ) -> Result<Option<EvidenceLocation>, StateError> {
-        let found = self.find::<EvidenceLine>(EVIDENCE, id, &run.0)?;
+        let found = self.find::<EvidenceLine>((&self.tables.evidence, EVIDENCE), id, &run.0)?;
         Ok(found.first().map(|entry| entry.place))
     }
 
@@ -165,7 +162,7 @@ impl StateView {
     /// # Errors
     /// As [`Self::evidence`].
     pub fn entries(&self, id: PairId, run: RunKey) -> Result<Vec<ScoredLine>, StateError> {
-        self.find::<ScoredLine>(SCORED, id, &run.0)
+        self.find::<ScoredLine>((&self.tables.scored, SCORED), id, &run.0)
     }
 
     /// Calls `visit` with every scored line of a pair that the state has taken in.
@@ -217,12 +214,12 @@ impl StateView {
     /// redb fails.
     pub fn claimable(&self, row: RowKey) -> Result<Vec<UnclaimedRow>, StateError> {
         self.read(|tables| {
-            let table = match self.claimable.get() {
+            let table = match self.tables.claimable.get() {
                 Some(table) => table,
                 None => {
                     let table = tables.open_table(CLAIMABLE)?;
                     let table = (!table.is_empty()?).then_some(table);
-                    self.claimable.get_or_init(|| table)
+                    self.tables.claimable.get_or_init(|| table)
                 }
             };
             let mut claims = self.held.with_key(row).to_vec();
@@ -344,39 +341,6 @@ impl StateView {
                 }
             }
             Ok(())
-        })
-    }
-
-    fn find<T: Packed>(
-        &self,
-        table: Blocks,
-        id: PairId,
-        prefix: &[u8],
-    ) -> Result<Vec<T>, StateError> {
-        self.read(|tables| {
-            let table = tables.open_table(table)?;
-            let (from, to) = range_of(id, prefix, prefix);
-            let mut found = Vec::new();
-            // The first block of the prefix has a key at or below it; later blocks may begin with the prefix too.
-            let first = table
-                .range::<&[u8]>(..=from.as_slice())?
-                .next_back()
-                .transpose()?;
-            let rest = table.range::<&[u8]>((
-                Bound::Excluded(from.as_slice()),
-                Bound::Included(to.as_slice()),
-            ))?;
-            for block in first.into_iter().map(Ok).chain(rest) {
-                let (key, block) = block?;
-                if !key.value().starts_with(&id.0.to_be_bytes()) {
-                    continue;
-                }
-                for bytes in blocks::matching::<T>(blocks::entries_of::<T>(block.value())?, prefix)
-                {
-                    found.push(T::unpack(bytes).ok_or(DamagedBlock)?);
-                }
-            }
-            Ok(found)
         })
     }
 }
