@@ -8,6 +8,7 @@
 //! under, so no wake-up is lost between the check and the wait.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -48,8 +49,9 @@ pub enum ChangeHint {
 /// The work that arrived since the last take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PendingWork {
-    /// Day-files to read, by stream and path below its base.
-    pub day_files: BTreeSet<(Stream, PathBuf)>,
+    /// Day-files to read, by stream and path below its base. The paths are compared as bytes: each event of a write is
+    /// compared with what is pending.
+    pub day_files: BTreeSet<(Stream, OsString)>,
     /// Directories to watch and list again, by stream and path below its base.
     pub directories: BTreeSet<(Stream, PathBuf)>,
     /// A base, or a directory above the bases, changed.
@@ -85,7 +87,7 @@ impl PendingWork {
             ChangeHint::DayFile { .. } if self.rescan => {}
             ChangeHint::Directory { .. } if self.rearm => {}
             ChangeHint::DayFile { stream, relative } => {
-                self.day_files.insert((stream, relative));
+                self.day_files.insert((stream, relative.into_os_string()));
                 if self.day_files.len() > PENDING_PATHS_MAX {
                     self.rescan();
                 }

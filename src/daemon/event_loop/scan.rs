@@ -2,6 +2,7 @@
 //! Scans find what lost events would have reported.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -114,17 +115,20 @@ impl EventLoop {
     }
 
     /// Queues the day-files of hints. A new one may have another name, by which it is written.
-    pub(super) fn enqueue_hinted(&mut self, hints: &BTreeSet<(Stream, PathBuf)>) {
-        let hints: Vec<_> = hints.iter().collect();
+    pub(super) fn enqueue_hinted(&mut self, hints: &BTreeSet<(Stream, OsString)>) {
+        let hints = hints
+            .iter()
+            .map(|(stream, path)| (*stream, Path::new(path)));
+        let hints: Vec<_> = hints.collect();
         for in_day in hints.chunk_by(|one, other| day(one) == day(other)) {
             let (stream, first) = in_day[0];
             let dir = first.parent().unwrap_or(first);
             let names = in_day.iter().map(|(_, path)| PairPath::from_relative(path));
             let day_files: Vec<_> = names.clone().flatten().collect();
             let has_other_names = day_files.len() < names.len();
-            self.enqueue_named(*stream, dir, day_files);
+            self.enqueue_named(stream, dir, day_files);
             if has_other_names {
-                self.enqueue_day(*stream, dir);
+                self.enqueue_day(stream, dir);
             }
         }
     }
@@ -308,8 +312,8 @@ impl EventLoop {
 }
 
 /// Returns the stream and the directory of a day-file.
-fn day((stream, path): &(Stream, PathBuf)) -> (Stream, Option<&Path>) {
-    (*stream, path.parent())
+fn day<P: AsRef<Path>>((stream, path): &(Stream, P)) -> (Stream, Option<&Path>) {
+    (*stream, path.as_ref().parent())
 }
 
 /// Returns the newest days of a stream, as paths below its base.
