@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use crate::config::locate::{CONFIG_DIR, CONFIG_VARIABLE, DEFAULT_INSTANCE, instance_of};
 use crate::config::{Environment, GlobalArguments, Settings, Sources, keys};
+use crate::platform::escape::shell_word;
 
 /// The beginning of a command in a text.
 const COMMAND: &str = "`distilld ";
@@ -74,7 +75,7 @@ impl Invocation {
             // Where the variable names another file, only the flag leads to the default one.
             Some(DEFAULT_INSTANCE) if !names_other(environment, file) => {}
             Some(instance) => {
-                self.flags += &format!("--instance {} ", quoted(instance));
+                self.flags += &format!("--instance {} ", shell_word(instance));
                 if instance != DEFAULT_INSTANCE {
                     self.unit = Some(format!("{UNIT}@{instance}"));
                 }
@@ -85,7 +86,7 @@ impl Invocation {
 
     fn add(&mut self, flag: &str, path: Option<&Path>) {
         if let Some(path) = path.and_then(|path| std::path::absolute(path).ok()) {
-            self.flags += &format!("{flag} {} ", quoted(&path.to_string_lossy()));
+            self.flags += &format!("{flag} {} ", shell_word(&path));
         }
     }
 
@@ -146,15 +147,6 @@ pub fn as_typed(text: &str) -> String {
 fn names_other(environment: &Environment, file: &Path) -> bool {
     let variable = environment.get_non_empty(CONFIG_VARIABLE);
     variable.is_some_and(|named| named != file)
-}
-
-/// Quotes a word for a shell if it needs that.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "_-./=+@%,:".contains(c);
-    match word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
 }
 
 #[cfg(test)]

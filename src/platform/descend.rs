@@ -16,6 +16,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::platform::escape::shell_word;
 use crate::platform::storage::retry_interrupted;
 
 /// Maximum number of links on the way to a file, as in the kernel.
@@ -37,10 +38,11 @@ pub struct ForeignLink {
 impl fmt::Display for ForeignLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (link, owner) = (self.link.display(), self.owner);
+        let word = shell_word(&self.link);
         write!(
             f,
             "{link} is a symbolic link of user {owner}, which root does not follow: run the command as that user, or, if \
-             the link is right, make it root's with `chown -h root {link}`"
+             the link is right, make it root's with `chown -h root {word}`"
         )
     }
 }

@@ -4,7 +4,9 @@
 //! lists the places that write.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fmt::{self, Display, Formatter, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 
 /// Displays a text for a terminal or in a line of the log, with everything escaped that is unsafe there.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +52,43 @@ pub fn printable_bytes(bytes: &[u8]) -> String {
         }
     }
     shown
+}
+
+/// Returns one word of a command that is shown to be typed: a shell passes on exactly these bytes, and the word has no
+/// backtick, between which texts have their commands.
+#[must_use]
+pub fn shell_word(word: &(impl AsRef<OsStr> + ?Sized)) -> String {
+    let bytes = word.as_ref().as_bytes();
+    let is_plain = |c: char| c.is_alphanumeric() || "_-./=+@%,:".contains(c);
+    let is_odd = |c| is_unsafe(c) || c == '`';
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.is_empty() && text.chars().all(is_plain) => text.to_owned(),
+        Ok(text) if !text.chars().any(is_odd) => format!("'{}'", text.replace('\'', r"'\''")),
+        _ => {
+            let mut quoted = String::from("$'");
+            for chunk in bytes.utf8_chunks() {
+                for c in chunk.valid().chars() {
+                    match c {
+                        '\'' | '\\' => quoted.extend(['\\', c]),
+                        c if is_odd(c) => {
+                            push_bytes(c.encode_utf8(&mut [0; 4]).as_bytes(), &mut quoted)
+                        }
+                        c => quoted.push(c),
+                    }
+                }
+                push_bytes(chunk.invalid(), &mut quoted);
+            }
+            quoted + "'"
+        }
+    }
+}
+
+/// Adds bytes as three octal digits each: a shell could take more hexadecimal digits than two for one byte.
+fn push_bytes(bytes: &[u8], quoted: &mut String) {
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(quoted, "\\{byte:03o}");
+    }
 }
 
 /// Returns JSON of the same value in which everything that is unsafe is escaped. In JSON it occurs in strings alone.
@@ -153,6 +192,38 @@ mod tests {
     use super::*;
 
     const HOSTILE: &str = "a\u{1b}]0;t\u{7}\n\u{9b}1m\u{202e}\u{200f}\u{61c} é🦀";
+
+    /// A real shell reads each byte, and every one after each other kind of byte, from the word that is shown.
+    #[test]
+    fn a_shell_passes_on_exactly_the_bytes_of_a_word() {
+        let mut words: Vec<Vec<u8>> = (1..=255).map(|byte| vec![b'a', byte, b'1']).collect();
+        words.extend(
+            [
+                &b""[..],
+                b"plain.jsonl",
+                b"-x",
+                b"a'b; $(c) `d` \"e\" \\ ! # ~ *",
+                b"\xe2\x80 \n 7",
+            ]
+            .map(<[u8]>::to_vec),
+        );
+        words.push(HOSTILE.into());
+        for word in words {
+            let shown = shell_word(OsStr::from_bytes(&word));
+            assert!(
+                !shown.contains('`') && !shown.chars().any(is_unsafe),
+                "{shown:?}"
+            );
+            let script = format!("printf %s {shown}");
+            let output = std::process::Command::new("bash")
+                .args(["-c", &script])
+                .output();
+            let output = output.unwrap();
+            assert!(output.status.success(), "{shown:?}: {output:?}");
+            assert_eq!(output.stdout, word, "{shown:?}");
+        }
+        assert_eq!(shell_word("2026/01/02/a b.jsonl"), "'2026/01/02/a b.jsonl'");
+    }
 
     #[test]
     fn control_characters_and_marks_are_escaped() {

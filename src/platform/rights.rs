@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 use rustix::io::Errno;
 
+use crate::platform::escape::shell_word;
+
 /// A user or a group: its number, and its name if the host has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -212,7 +214,7 @@ impl Denied {
             owner if owner == self.user.id => {
                 format!(
                     "give the owner this right: `chmod u+rwX {}`",
-                    self.path.display()
+                    shell_word(&self.path)
                 )
             }
             0 => "repeat the command as root: `sudo distilld ...`".to_owned(),

@@ -231,6 +231,45 @@ fn a_start_with_a_raised_limit_names_the_lines_that_it_would_accept() {
     bench.stop(daemon);
 }
 
+/// A scorer chooses the names of day-files, and the operator runs the command that the status shows.
+#[test]
+fn the_command_for_a_day_file_of_any_name_reads_that_day_file_alone() {
+    for name in [
+        "a b",
+        "it's",
+        "$(touch made)",
+        "x;touch made;",
+        "`touch made`",
+        "-x",
+        "a\\\t'\u{202e}",
+    ] {
+        let bench = Bench::new();
+        bench.append(
+            Stream::Scored,
+            &format!("2026/01/01/{name}.jsonl"),
+            scored(&"b".repeat(3_000)),
+        );
+        let mut once = bench.command(&["run", "--once"]);
+        bench
+            .run(once.env("DISTILLD_MAX_LINE_BYTES", "1024"))
+            .check(0, &[]);
+        let status = bench.status();
+        assert_eq!(status["within_limit"]["lines"], 1, "{name}");
+        let fix = status["within_limit"]["fix"].as_str().unwrap();
+        let flags = fix.strip_prefix("distilld ").unwrap();
+        let script = format!("exec \"$0\" {flags}");
+        let mut shell = std::process::Command::new("bash");
+        let program = bench.command(&[]).get_program().to_owned();
+        shell
+            .args(["-c", &script])
+            .arg(program)
+            .current_dir(bench.root());
+        bench.run(&mut shell).check(0, &[]);
+        assert_eq!(bench.status()["within_limit"]["lines"], 0, "{name}: {fix}");
+        assert!(!bench.root().join("made").exists(), "{name}: {fix}");
+    }
+}
+
 #[test]
 fn a_reload_may_switch_between_events_and_polling() {
     let bench = Bench::new();

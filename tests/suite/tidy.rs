@@ -337,8 +337,9 @@ fn group_members(group: &str) -> Vec<&str> {
 
 /// The folders of `src/` from the lowest layer to the highest. A file imports from its own folder and from lower layers
 /// alone, so that no two folders can import each other.
-const LAYERS: [&[&str]; 12] = [
-    &["config", "platform", "record"],
+const LAYERS: [&[&str]; 13] = [
+    &["platform", "record"],
+    &["config"],
     &["console", "lake"],
     &["pair"],
     &["store"],

@@ -9,6 +9,7 @@ use crate::cli::check::{Findings, Severity, fail_with, problem_with, reader};
 use crate::dataset::error::DatasetError;
 use crate::dataset::snapshot::Snapshot;
 use crate::lake::path::ledger_path;
+use crate::platform::escape::shell_word;
 use crate::platform::storage::{FileKind, OsStorage, Rights, Storage as _};
 
 /// Checks that a directory can be written, or created below the nearest existing one.
@@ -19,7 +20,7 @@ pub(super) fn check_writable(name: &str, dir: &Path, findings: &mut Findings) {
     let is_dir = std::fs::metadata(nearest).is_ok_and(|metadata| metadata.is_dir());
     if !is_dir {
         let why = format!("{} is not a directory", nearest.display());
-        let fix = format!("move it away: `mv {0} {0}.old`", nearest.display());
+        let fix = format!("move it away: `mv {0} {0}.old`", shell_word(nearest));
         findings.fail(what, why, fix);
     } else if let Err(error) = rustix::fs::access(nearest, access) {
         let why = format!("{} cannot be written: {error}", nearest.display());
@@ -44,7 +45,7 @@ pub(super) fn own_file(path: &Path) -> Result<Option<u64>, (String, String)> {
         Ok(stat) if stat.kind != FileKind::Regular => {
             let fix = format!(
                 "move it away, distilld creates a new one: `mv {0} {0}.old`",
-                path.display()
+                shell_word(path)
             );
             Err(("it is not a regular file".to_owned(), fix))
         }
@@ -121,7 +122,7 @@ pub(super) fn check_ledger_file(export: &Path, findings: &mut Findings) {
             format!("{user}:{group}, mode {mode:04o}")
         };
         let (own, of_export) = (shown(own), shown(of_export));
-        let (ledger, export) = (ledger.display(), export.display());
+        let (ledger, export) = (shell_word(&ledger), shell_word(export));
         let why = format!(
             "it is of {own}, and the export of {of_export}: a user may be able to read one of them alone"
         );

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 
+use crate::platform::escape::shell_word;
 use crate::platform::rights::{group, user};
 
 /// Returns the command that lets the user of this thread read a path: as a member of the path's group.
@@ -13,14 +14,14 @@ pub(super) fn let_read(path: &Path) -> String {
     let Ok(stat) = std::fs::metadata(path) else {
         return format!(
             "look for the directory that refuses it: `namei -l {}`",
-            path.display()
+            shell_word(path)
         );
     };
     if is_owner(&stat) {
-        return format!("`chmod -R u+rX {}`", path.display());
+        return format!("`chmod -R u+rX {}`", shell_word(path));
     }
     let name = user(rustix::process::geteuid().as_raw());
-    let (name, owners, path) = (name.typed(), group(stat.gid()), path.display());
+    let (name, owners, path) = (name.typed(), group(stat.gid()), shell_word(path));
     format!(
         "`chmod -R g+rX {path} && usermod -aG {owners} {name}`, then `systemctl restart distilld`"
     )
@@ -29,7 +30,7 @@ pub(super) fn let_read(path: &Path) -> String {
 /// Returns the command that lets the user of this thread write a directory, or a file of the daemon, which refused that
 /// with an error.
 pub(super) fn let_write(path: &Path, error: &io::Error) -> String {
-    let place = path.display();
+    let place = shell_word(path);
     let attributes = attributes_of(path);
     if attributes.contains(StatxAttributes::IMMUTABLE) {
         return format!("`chattr -i {place}`: an attribute forbids to change it");

@@ -2,12 +2,15 @@
 //! longer than the limit in force is never among them, so that none means that the limit was not raised.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::as_typed;
+use crate::platform::escape::shell_word;
 use crate::record::parse::ParseError;
-use crate::store::snapshot::{StateSnapshot, shown_path};
+use crate::store::snapshot::StateSnapshot;
 use crate::store::state::error::StateError;
 
 /// Malformed lines that were too long and would be read with the current limit.
@@ -41,8 +44,8 @@ impl WithinLimit {
             Some((id, in_evidence)) => {
                 let changed = state.changed.iter().find(|(_, pair)| pair.id == *id);
                 let path = match changed {
-                    Some((path, _)) => path.to_string(),
-                    None => shown_path(&state.view.checkpoint(*id)?),
+                    Some((path, _)) => shell_word(path.as_path()),
+                    None => shell_word(OsStr::from_bytes(&state.view.checkpoint(*id)?.path)),
                 };
                 let flag = if *in_evidence { "--evidence " } else { "" };
                 let command = as_typed(&format!("`distilld dead-letters retry {flag}{path}`"));
