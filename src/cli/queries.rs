@@ -20,13 +20,13 @@ use crate::lake::chunk::LineLimits;
 use crate::lake::path::Stream;
 use crate::lake::path::{export_path, ledger_path};
 use crate::platform::clock::{Clock as _, HostClock};
-use crate::platform::escape::{Printable, printable_bytes};
+use crate::platform::escape::{Printable, printable_bytes, shell_word};
 use crate::platform::storage::{OsStorage, Storage as _};
 use crate::query::control::day_file_parameter;
 use crate::query::dead_letters;
 use crate::query::dead_letters::{DeadLetterFilter, DeadLetterInfo, DeadLetterPage};
 use crate::query::explain;
-use crate::query::explain::{DeletedRows, ExplainContext, Explanation, Page};
+use crate::query::explain::{DeletedRows, ExplainContext, Explanation};
 use crate::query::health::Health;
 use crate::query::offline::{InquireError, OfflineState, inquire, inquire_with};
 use crate::query::plan;
@@ -122,31 +122,34 @@ fn explain(settings: &Settings, arguments: &ExplainArguments) -> Result<ExitCode
         retracted(settings, arguments)?;
         return Ok(ExitCode::SUCCESS);
     };
+    let page = arguments.page();
+    let [skip, limit] = [page.skip, page.limit].map(|count| count.to_string());
+    let paging = query(&[("skip", &skip), ("limit", &limit)]);
     // A head of a request has a limit.
-    let (path, body) = match run_id.len() <= RUN_ID_SHOWN_MAX {
-        true => (
-            format!("/explain.json?{}", query(&[("run_id", run_id)])),
-            Vec::new(),
-        ),
-        false => ("/explain.json".to_owned(), run_id.as_bytes().to_vec()),
+    let (run, body) = match run_id.len() <= RUN_ID_SHOWN_MAX {
+        true => (format!("&{}", query(&[("run_id", run_id)])), Vec::new()),
+        false => (String::new(), run_id.as_bytes().to_vec()),
     };
+    let path = format!("/explain.json?{paging}{run}");
     let explanation: Explanation =
         inquire_with::<_, InquireError>(settings, &path, body, |files| {
-            with_explain_context(settings, files, |context| explain::explain(run_id, context))
+            with_explain_context(settings, files, |context| {
+                explain::explain(run_id, page, context)
+            })
         })?;
     if arguments.json {
         print_json(&explanation)?;
     } else {
         print(&render::explain::page(&explanation))?;
+        if explanation.more {
+            note_more(page.skip.saturating_add(explanation.lines.len()));
+        }
     }
     Ok(ExitCode::from(if explanation.known { 0 } else { FAILED }))
 }
 
 fn retracted(settings: &Settings, arguments: &ExplainArguments) -> Result<(), AnyError> {
-    let page = Page {
-        skip: arguments.skip,
-        limit: arguments.limit,
-    };
+    let page = arguments.page();
     let ledger = ledger_path(&export_path(&settings.root));
     let retracted = explain::retracted_rows(&OsStorage, &ledger, page)?;
     if arguments.json {
@@ -154,10 +157,13 @@ fn retracted(settings: &Settings, arguments: &ExplainArguments) -> Result<(), An
     }
     print(&render::explain::list(&retracted))?;
     if retracted.more {
-        let shown = page.skip.saturating_add(retracted.rows.len());
-        note(&format!("more results: continue with --skip {shown}"));
+        note_more(page.skip.saturating_add(retracted.rows.len()));
     }
     Ok(())
+}
+
+fn note_more(shown: usize) {
+    note(&format!("more results: continue with --skip {shown}"));
 }
 
 /// Rows in one question, so that its path stays short.
@@ -345,7 +351,7 @@ fn find(settings: &Settings, arguments: &ShowArguments) -> Result<DeadLetterInfo
             );
             let fix = format!(
                 "`distilld dead-letters --day-file {}` lists them",
-                arguments.day_file
+                shell_word(arguments.day_file.as_path())
             );
             return Err(UserError { what, fix }.into());
         }

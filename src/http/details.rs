@@ -14,7 +14,7 @@ use crate::query::dead_letters::{DeadLetterFilter, DeadLetterInfo, letters};
 use crate::query::explain::{Explanation, Page, RetractedRow, explain, retracted_rows};
 use crate::store::state::error::StateError;
 
-/// Maximum number of malformed lines, and of retracted rows.
+/// Maximum number of malformed lines, of retracted rows, and of lines of a run.
 const LISTED_MAX: usize = 50;
 
 #[derive(Serialize)]
@@ -41,11 +41,15 @@ struct RetractedRuns {
 pub(super) async fn waiting(inbox: &Inbox, context: &Arc<QueryContext>) -> HttpResponse {
     long_request(inbox, context, |context, snapshot| {
         let runs = context.waiting_oldest(snapshot)?.into_iter();
+        let page = Page {
+            skip: 0,
+            limit: LISTED_MAX,
+        };
         context.with_explain_context(snapshot, |explaining| {
             let explained = runs.filter_map(|run| run.run_id).map(|run_id| {
                 Ok(Explanation {
                     near: Vec::new(),
-                    ..explain(&run_id, explaining)?
+                    ..explain(&run_id, page, explaining)?
                 })
             });
             let waiting = explained.collect::<Result<_, StateError>>()?;

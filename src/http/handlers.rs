@@ -30,7 +30,7 @@ use crate::platform::storage::OsStorage;
 use crate::query::control::parameter_bytes;
 use crate::query::dead_letters::{DeadLetterFilter, letters as list_dead_letters, stream_named};
 use crate::query::explain::{
-    ExplainContext, deleted_rows as find_deleted_rows, explain as explain_run,
+    ExplainContext, Page, deleted_rows as find_deleted_rows, explain as explain_run,
 };
 use crate::query::health::DaemonState;
 use crate::query::plan::{PlanContext, plan as plan_run};
@@ -40,7 +40,7 @@ use crate::store::state::error::StateError;
 
 /// Minimum time between two searches for the longest-waiting runs, so that a page that polls every second is cheap.
 const WAITING_AGE_MAX: Duration = Duration::from_secs(5);
-/// Maximum number of dead letters in one response.
+/// Maximum number of dead letters, or of lines of a run, in one response.
 const LISTED_MAX: usize = 10_000;
 /// Time limit for reading a day-file again, which may be long.
 const RETRY_PATIENCE: Duration = Duration::from_secs(600);
@@ -135,6 +135,14 @@ impl QueryParams {
 
     fn number(&self, name: &str, default: usize) -> usize {
         (self.get(name).and_then(|value| value.parse().ok())).unwrap_or(default)
+    }
+
+    /// Returns which results are wanted. Each costs memory until the response is sent.
+    fn page(&self) -> Page {
+        Page {
+            skip: self.number("skip", 0),
+            limit: self.number("limit", 100).min(LISTED_MAX),
+        }
     }
 
     fn day_file(&self) -> Option<PairPath> {
@@ -240,9 +248,10 @@ pub(super) async fn explain(
             Err((status, why)) => return text(status, &why),
         },
     };
+    let page = params.page();
     long_request(inbox, context, move |context, snapshot| {
         context.with_explain_context(snapshot, |explain_context| {
-            explain_run(&run_id, explain_context)
+            explain_run(&run_id, page, explain_context)
         })
     })
     .await
@@ -274,11 +283,12 @@ pub(super) async fn dead_letters(
             "day_file is not a path YYYY/MM/DD/NAME.jsonl",
         );
     }
+    let page = params.page();
     let filter = DeadLetterFilter {
         day_file: params.day_file(),
         stream: params.get("stream").and_then(stream_named),
-        skip: params.number("skip", 0),
-        limit: params.number("limit", 100).min(LISTED_MAX),
+        skip: page.skip,
+        limit: page.limit,
     };
     long_request(inbox, context, move |context, snapshot| {
         list_dead_letters(&snapshot.state, &OsStorage, &context.root, &filter)

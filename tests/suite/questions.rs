@@ -18,7 +18,7 @@ use distilld::lake::path::{PairPath, ledger_path};
 use distilld::pair::verdict::LineTotals;
 use distilld::platform::clock::{Clock as _, HostClock};
 use distilld::platform::root_lock::RootLock;
-use distilld::query::explain::{ExplainContext, Explanation, explain};
+use distilld::query::explain::{ExplainContext, Explanation, Page, explain};
 use distilld::query::plan::{Delta, Plan, PlanContext, plan};
 use distilld::query::status::UnreadPairs;
 use distilld::query::status::{measured, waiting_oldest};
@@ -48,7 +48,69 @@ fn explained(bench: &EngineBench, run_id: &str) -> Explanation {
         line_bytes_max: 16 << 20,
         state: &state,
     };
-    explain(run_id, &explaining).unwrap()
+    let page = |skip, limit| explain(run_id, Page { skip, limit }, &explaining).unwrap();
+    let all = page(0, usize::MAX);
+    assert!(!all.more, "{run_id}");
+    // Pages have the same lines.
+    let mut paged = page(0, 2);
+    while paged.more {
+        let next = page(paged.lines.len(), 2);
+        paged.lines.extend(next.lines);
+        paged.more = next.more;
+    }
+    assert_eq!(paged, all);
+    all
+}
+
+/// A record without an id makes a run of the empty id, which may have many lines. They are shown page by page, and one more
+/// line costs as much as the one before it.
+#[test]
+fn the_lines_of_a_run_are_shown_page_by_page() {
+    const LINES: usize = 250;
+    let bench = Bench::new();
+    bench.append(Stream::Evidence, A, evidence(""));
+    let lines = (0..LINES).map(|n| scored_as("", if n % 2 == 0 { "accepted" } else { "rejected" }));
+    bench.append(Stream::Scored, A, lines.collect::<String>());
+    bench.once();
+    let daemon = bench.start_caught_up();
+    let pages = |bench: &Bench| {
+        let mut starts = Vec::new();
+        for skip in ["0", "100", "200"] {
+            let shown = bench.run(&mut bench.command(&["explain", "", "--skip", skip]));
+            let more = format!(
+                "more results: continue with --skip {}",
+                skip.parse::<usize>().unwrap() + 100
+            );
+            shown.check(0, &[]);
+            assert_eq!(
+                shown.stderr.contains(&more),
+                skip != "200",
+                "{}",
+                shown.stderr
+            );
+            let json = ["explain", "", "--json", "--skip", skip];
+            let json: Value =
+                serde_json::from_str(&bench.run(&mut bench.command(&json)).stdout).unwrap();
+            assert_eq!(json["more"], skip != "200");
+            starts.extend(json["lines"].as_array().unwrap().iter().map(|line| {
+                // A retracted row names the category that overrules it.
+                let of_retraction = &line["retraction"]["category"];
+                assert!(
+                    of_retraction.is_null() || of_retraction == "rejected",
+                    "{line}"
+                );
+                line["offset"].as_u64().unwrap()
+            }));
+        }
+        starts
+    };
+    let live = pages(&bench);
+    assert_eq!(live.len(), LINES + 1);
+    assert!(live[..LINES].is_sorted(), "{live:?}");
+    let beyond = bench.run(&mut bench.command(&["explain", "", "--skip", "1000"]));
+    beyond.check(0, &[]);
+    bench.stop(daemon);
+    assert_eq!(pages(&bench), live);
 }
 
 /// Asserts that each scored line of every run has the naive verdict, and that row and line are at the reported

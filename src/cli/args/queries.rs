@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::args::help::{self, CONFIGURATION, DONE, Help, USAGE, example};
 use crate::lake::path::{PairPath, Stream};
+use crate::query::explain::Page;
 
 /// The commands that query.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
@@ -182,23 +183,14 @@ pub struct ExplainArguments {
     /// Maximum number of results
     ///
     /// If there are more, the end of the list shows how to continue. Default: 100.
-    #[arg(
-        long,
-        value_name = "COUNT",
-        default_value_t = 100,
-        requires = "retracted"
-    )]
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
     pub limit: usize,
 
     /// Skip the first COUNT results
     ///
-    /// Results are in the order in which they were retracted. Default: 0.
-    #[arg(
-        long,
-        value_name = "COUNT",
-        default_value_t = 0,
-        requires = "retracted"
-    )]
+    /// Lines of a run are in the order of their day-files, retracted rows in the order in which they were retracted.
+    /// Default: 0.
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub skip: usize,
 
     /// Print one JSON object
@@ -206,6 +198,17 @@ pub struct ExplainArguments {
     /// Keys are only added in later versions. Default: text.
     #[arg(long)]
     pub json: bool,
+}
+
+impl ExplainArguments {
+    /// Returns which results are wanted.
+    #[must_use]
+    pub fn page(&self) -> Page {
+        Page {
+            skip: self.skip,
+            limit: self.limit,
+        }
+    }
 }
 
 /// Flags of `plan`.

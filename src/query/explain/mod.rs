@@ -4,12 +4,11 @@
 
 mod deleted;
 mod ledger;
+mod lines;
 pub(crate) mod suggest;
 
 use std::io;
 use std::path::Path;
-
-use serde::{Deserialize, Serialize};
 
 use crate::config::as_typed;
 use crate::lake::path::{PairPath, Stream, ledger_path};
@@ -18,11 +17,11 @@ use crate::pair::index::{EvidenceLocation, ScoredLine};
 use crate::pair::verdict::Verdict;
 use crate::platform::storage::{Storage, StorageFile};
 use crate::query::explain::ledger::RunInLedger;
+use crate::query::explain::lines::LinePage;
 use crate::query::line_numbers::{for_each_line, line_numbers};
-use crate::query::retract::StandingOrder;
 use crate::record::keys::RunKey;
 use crate::record::ledger::Cause;
-use crate::record::parse;
+use crate::record::parse::{self, Evidence};
 use crate::record::row;
 use crate::record::timestamp::stamp;
 use crate::store::export::row_at;
@@ -31,77 +30,7 @@ use crate::store::state::error::StateError;
 
 pub use deleted::{DeletedRows, deleted_rows};
 pub use ledger::{Page, RetractedRow, RetractedRows, Retraction, retracted_rows};
-
-/// The lines of a run. Keys are only ever added.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Explanation {
-    /// The id that was asked for.
-    pub run_id: String,
-    /// Whether any line that was read concerns the run.
-    pub known: bool,
-    /// Each line that concerns it: day-file by day-file, scored lines first, in order.
-    pub lines: Vec<LineExplanation>,
-    /// For an unknown id: similar ids in the newest day-files and among the longest-waiting runs.
-    pub near: Vec<String>,
-}
-
-/// One line of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct LineExplanation {
-    /// `scored` or `evidence`.
-    pub stream: String,
-    /// `YYYY/MM/DD/NAME.jsonl`, below the stream's directory.
-    pub day_file: String,
-    /// Its number in the day-file, from 1; `None` where the day-file cannot be read now.
-    pub line: Option<u64>,
-    /// Its offset, bytes.
-    pub offset: u64,
-    /// Its length without the newline, bytes.
-    pub len_bytes: u64,
-    /// For a scored line the code of a [`VerdictKind`](crate::pair::verdict::VerdictKind) except `malformed`; for
-    /// evidence `counts`, or `replaced` if later evidence with its id counts.
-    pub verdict: String,
-    /// The rule that decided it.
-    pub rule: String,
-    /// The value that the rule tests.
-    pub value: Option<String>,
-    /// For an exported line: the position of its row.
-    pub row: Option<RowRange>,
-    /// For a waiting line: the start of the wait, RFC 3339.
-    pub waiting_since: Option<String>,
-    /// For a waiting line: the day-file below `data/evidence` that must bring its evidence.
-    pub waits_for: Option<String>,
-    /// For an exported line: different evidence arrived after the row was written.
-    pub superseded: bool,
-    /// For an exported line: a later line of the run overrules the row.
-    pub contradicted: bool,
-    /// For an exported line: whether the row is in the effective set; `None` where the ledger cannot be read.
-    #[serde(default)]
-    pub effective: Option<bool>,
-    /// For a row that is out: the event of the ledger that took it out.
-    #[serde(default)]
-    pub retraction: Option<Retraction>,
-    /// For a line with the verdict `ordered`: the order.
-    #[serde(default)]
-    pub order: Option<StandingOrder>,
-    /// For a waiting line: other day-files below `data/evidence` that have evidence with its run id.
-    #[serde(default)]
-    pub evidence_elsewhere: Vec<String>,
-    /// Whether the line changed since it was read: the daemon will read its day-file again.
-    pub changed_since: bool,
-    /// Whether its day-file does not exist any more.
-    #[serde(default)]
-    pub deleted: bool,
-}
-
-/// A row in the export.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct RowRange {
-    /// Its offset, bytes.
-    pub offset: u64,
-    /// Its length with the newline, bytes; `None` where it cannot be read.
-    pub len_bytes: Option<u64>,
-}
+pub use lines::{Explanation, LineExplanation, RowRange};
 
 /// The inputs of an explanation.
 pub struct ExplainContext<'a> {
@@ -117,11 +46,15 @@ pub struct ExplainContext<'a> {
     pub state: &'a StateSnapshot,
 }
 
-/// Explains a run.
+/// Explains a run: its lines, those of a page of them. The cost of a line does not depend on their number.
 ///
 /// # Errors
 /// The state cannot be read. An unreadable day-file makes the explanation shorter.
-pub fn explain(run_id: &str, context: &ExplainContext<'_>) -> Result<Explanation, StateError> {
+pub fn explain(
+    run_id: &str,
+    page: Page,
+    context: &ExplainContext<'_>,
+) -> Result<Explanation, StateError> {
     let found = context.state.find_run(RunKey::from_run_id(run_id))?;
     let export = context.storage.open_read(context.export_path).ok();
     let ledger_path = ledger_path(context.export_path);
@@ -139,7 +72,11 @@ pub fn explain(run_id: &str, context: &ExplainContext<'_>) -> Result<Explanation
         .filter(|pair| pair.evidence.is_some())
         .filter_map(|pair| pair_path(&pair.pair.checkpoint))
         .collect();
-    let mut lines = Vec::new();
+    let mut lines = LinePage {
+        skip: page.skip,
+        limit: page.limit,
+        ..LinePage::default()
+    };
     for in_pair in &found {
         let Some(path) = pair_path(&in_pair.pair.checkpoint) else {
             continue;
@@ -156,7 +93,7 @@ pub fn explain(run_id: &str, context: &ExplainContext<'_>) -> Result<Explanation
         one.scored_lines(&mut lines);
         one.evidence_lines(&mut lines);
     }
-    let known = !lines.is_empty();
+    let known = lines.is_any_known;
     let near = if known {
         Vec::new()
     } else {
@@ -165,7 +102,8 @@ pub fn explain(run_id: &str, context: &ExplainContext<'_>) -> Result<Explanation
     Ok(Explanation {
         run_id: run_id.to_owned(),
         known,
-        lines,
+        lines: lines.lines,
+        more: lines.more,
         near,
     })
 }
@@ -205,41 +143,48 @@ impl PairExplainer<'_> {
         }
     }
 
-    fn scored_lines(&self, lines: &mut Vec<LineExplanation>) {
-        let source = self.source(Stream::Scored);
-        let entries = &self.in_pair.entries;
+    fn scored_lines(&self, page: &mut LinePage) {
+        let entries = self.in_pair.entries.iter();
+        let entries: Vec<_> = entries.filter(|_| page.has_next()).collect();
         let offsets: Vec<u64> = entries.iter().map(|entry| entry.offset).collect();
-        let numbers = (source.as_ref())
+        let source = self.source(Stream::Scored);
+        let source = source.as_ref();
+        let numbers = source
             .and_then(|source| line_numbers(source, &offsets).ok())
             .unwrap_or_default();
         let evidence = self.evidence_now();
+        let evidence = evidence
+            .as_ref()
+            .and_then(|line| parse::evidence(line).ok());
         let deleted = self.is_deleted(Stream::Scored);
-        for (n, entry) in entries.iter().enumerate() {
-            let category = source.as_ref().and_then(|source| {
-                let category = category_of(source, entry.offset, entry.len_bytes, self.run_id);
-                category.ok().flatten()
-            });
+        for (n, entry) in entries.into_iter().enumerate() {
+            let category = self.category_now(source, entry);
             let mut line = self.line(Stream::Scored, entry.offset, u64::from(entry.len_bytes));
             line.line = numbers.get(n).copied();
             line.changed_since = source.is_some() && category.is_none();
             line.deleted = deleted;
-            self.decide(entry, category, evidence.as_deref(), &mut line);
-            lines.push(line);
+            self.decide(entry, category, evidence.as_ref(), &mut line);
+            if let Some(retraction) = &mut line.retraction {
+                retraction.category = self.overruling_category(source, retraction);
+            }
+            page.lines.push(line);
         }
+    }
+
+    /// Returns the category of a scored line as it is in the file now, if it is still the run's.
+    fn category_now(&self, source: Option<&Source>, entry: &ScoredLine) -> Option<String> {
+        category_of(source?, entry.offset, entry.len_bytes, self.run_id).ok()?
     }
 
     fn decide(
         &self,
         entry: &ScoredLine,
         category: Option<String>,
-        evidence: Option<&[u8]>,
+        evidence: Option<&Evidence<'_>>,
         line: &mut LineExplanation,
     ) {
         let (rule, value) = match (entry.verdict, entry.verdict.refusal()) {
-            (_, Some(refusal)) => {
-                let evidence = evidence.and_then(|line| parse::evidence(line).ok());
-                (refusal.rule(), refusal.value(category, evidence.as_ref()))
-            }
+            (_, Some(refusal)) => (refusal.rule(), refusal.value(category, evidence)),
             (Verdict::Exported { .. }, None) => (EXPORTED, category),
             (Verdict::Waiting { .. }, None) => {
                 // With evidence it would not wait, unless a line is unreadable.
@@ -265,9 +210,6 @@ impl PairExplainer<'_> {
                     line.retraction = ledger.retraction(row_offset);
                     line.effective = Some(line.retraction.is_none());
                 }
-                if let Some(retraction) = &mut line.retraction {
-                    retraction.category = self.overruling_category(retraction);
-                }
             }
             Verdict::Ordered { .. } => {
                 let path = self.path.to_string();
@@ -284,16 +226,17 @@ impl PairExplainer<'_> {
     }
 
     /// Returns the category of the line that overrules a row, as it is in the file now.
-    fn overruling_category(&self, retraction: &Retraction) -> Option<String> {
+    fn overruling_category(
+        &self,
+        source: Option<&Source>,
+        retraction: &Retraction,
+    ) -> Option<String> {
         if retraction.cause == Cause::Operator.code() {
             return None;
         }
-        let entries = &self.in_pair.entries;
-        let entry = entries
-            .iter()
-            .find(|entry| Some(entry.offset) == retraction.line_offset)?;
-        let source = self.source(Stream::Scored)?;
-        category_of(&source, entry.offset, entry.len_bytes, self.run_id).ok()?
+        let (entries, offset) = (&self.in_pair.entries, retraction.line_offset?);
+        let found = entries.binary_search_by_key(&offset, |entry| entry.offset);
+        self.category_now(source, &entries[found.ok()?])
     }
 
     /// Returns the line of the evidence that counts, as it is in the file now, if it is still the run's.
@@ -309,12 +252,11 @@ impl PairExplainer<'_> {
     }
 
     /// Every evidence line with the id that was read; the index knows the last one alone.
-    fn evidence_lines(&self, lines: &mut Vec<LineExplanation>) {
+    fn evidence_lines(&self, page: &mut LinePage) {
         let Some(counts) = self.in_pair.evidence else {
             return;
         };
-        let mut found = Vec::new();
-        let mut seen = false;
+        let mut is_seen = false;
         let source = self.source(Stream::Evidence);
         if let Some(source) = &source {
             let read = self.in_pair.pair.checkpoint.evidence.offset;
@@ -322,33 +264,31 @@ impl PairExplainer<'_> {
             // Lines before a read error are still explained.
             let _ended = for_each_line(source, read, max, |line| {
                 let evidence = parse::evidence(parse::trim(line.body));
-                if evidence.is_ok_and(|evidence| evidence.run_id.decode() == self.run_id) {
+                let is_of_run = |evidence: Evidence| evidence.run_id.decode() == self.run_id;
+                if !evidence.is_ok_and(is_of_run) {
+                    return;
+                }
+                let is_last = line.offset == counts.offset;
+                is_seen |= is_last;
+                if page.has_next() {
                     let mut info = self.line(Stream::Evidence, line.offset, line.body.len() as u64);
                     info.line = Some(line.number);
-                    found.push(info);
+                    let (verdict, rule) = match is_last {
+                        true => ("counts", COUNTS),
+                        false => ("replaced", REPLACED),
+                    };
+                    (info.verdict, info.rule) = (verdict.to_owned(), rule.to_owned());
+                    page.lines.push(info);
                 }
             });
         }
-        for line in &mut found {
-            let is_last = line.offset == counts.offset;
-            seen |= is_last;
-            let (verdict, rule) = if is_last {
-                ("counts", COUNTS)
-            } else {
-                ("replaced", REPLACED)
-            };
-            verdict.clone_into(&mut line.verdict);
-            rule.clone_into(&mut line.rule);
-        }
-        if !seen {
+        if !is_seen && page.has_next() {
             let mut line = self.line(Stream::Evidence, counts.offset, u64::from(counts.len_bytes));
             line.changed_since = source.is_some();
             line.deleted = self.is_deleted(Stream::Evidence);
-            "counts".clone_into(&mut line.verdict);
-            COUNTS.clone_into(&mut line.rule);
-            found.push(line);
+            (line.verdict, line.rule) = ("counts".to_owned(), COUNTS.to_owned());
+            page.lines.push(line);
         }
-        lines.append(&mut found);
     }
 
     fn row(&self, offset: u64) -> RowRange {
