@@ -27,6 +27,7 @@ mod ledger;
 mod merge;
 pub mod metrics;
 mod open_files;
+mod order_moves;
 mod orders;
 mod pairs;
 mod pass;

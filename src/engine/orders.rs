@@ -111,7 +111,7 @@ impl Engine {
         Ok(self.commits.mark_state_failed(result)?)
     }
 
-    fn carry_out(
+    pub(super) fn carry_out(
         &mut self,
         request: &OrderRequest,
         day_file: &str,

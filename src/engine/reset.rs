@@ -71,6 +71,7 @@ impl Engine {
                 }
             }
         }
+        self.carry_orders(&moved)?;
         // Before the moves: what is known of a replaced day-file must not hide the one that was moved into its place.
         self.reset_pairs(&others)?;
         let claimable = self.pairs.claimable();

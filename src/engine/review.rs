@@ -76,7 +76,8 @@ impl Engine {
             return Ok(());
         }
         let orders = Arc::clone(&self.commits.ledger.orders);
-        let mut effective = self.pairs.snapshot(&orders).rows_in_force(&pair)?;
+        let snapshot = self.pairs.snapshot(&orders);
+        let mut effective = snapshot.rows_in_force(&pair, &orders)?;
         effective.sort_unstable();
         let day_file = path.as_path().to_string_lossy().into();
         for rows in effective.chunks(RESTORED_AT_ONCE) {

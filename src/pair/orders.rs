@@ -54,6 +54,18 @@ impl Orders {
             .is_some_and(|pairs| pairs.contains(pair))
     }
 
+    /// Returns the runs with an order that is limited to a pair.
+    pub fn limited_to<'a>(&'a self, pair: &'a [u8]) -> impl Iterator<Item = RunKey> + 'a {
+        let runs = self.runs.iter().filter(|(_, pairs)| pairs.contains(pair));
+        runs.map(|(run, _)| *run)
+    }
+
+    /// Returns whether any order is limited to one of these pairs.
+    pub fn any_limited_to(&self, is_one: impl Fn(&[u8]) -> bool) -> bool {
+        let mut pairs = self.runs.values().flatten();
+        pairs.any(|pair| !pair.is_empty() && is_one(pair))
+    }
+
     /// Returns whether any order is on a run.
     #[must_use]
     pub fn has_run(&self, run: RunKey) -> bool {

@@ -159,11 +159,15 @@ impl StateSnapshot {
         })
     }
 
-    /// Returns the offsets of the rows of a pair that neither a later line nor an order keeps out.
+    /// Returns the offsets of the rows of a pair that neither a later line nor one of the orders keeps out.
     ///
     /// # Errors
     /// The state's.
-    pub fn rows_in_force(&self, pair: &ActivePair) -> Result<Vec<u64>, StateError> {
+    pub fn rows_in_force(
+        &self,
+        pair: &ActivePair,
+        orders: &Orders,
+    ) -> Result<Vec<u64>, StateError> {
         let mut rows = Vec::new();
         self.for_each_scored(pair, |line| {
             if let Verdict::Exported {
@@ -171,7 +175,7 @@ impl StateSnapshot {
                 contradicted: false,
                 ..
             } = line.verdict
-                && !self.orders.apply_to(line.run, &pair.checkpoint.path)
+                && !orders.apply_to(line.run, &pair.checkpoint.path)
             {
                 rows.push(row_offset);
             }

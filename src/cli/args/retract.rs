@@ -27,7 +27,8 @@ pub struct RetractArguments {
 
     /// Limit the order to the runs of one day-file
     ///
-    /// YYYY/MM/DD/NAME.jsonl, relative to data/scored-runs. Default: all.
+    /// YYYY/MM/DD/NAME.jsonl, relative to data/scored-runs. If the day-file is moved, the order holds at its new path too.
+    /// Default: all.
     #[arg(long, value_name = "DAY_FILE", conflicts_with = "list")]
     pub day_file: Option<String>,
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::pair::orders::Orders;
 use crate::pair::{ActivePair, JoinOutcome};
 use crate::record::ledger::{Cause, Op};
 use crate::store::ledger::RowFlags;
@@ -51,9 +52,10 @@ impl PlannedLedger {
         &mut self,
         state: &StateSnapshot,
         pair: &ActivePair,
+        orders: &Orders,
     ) -> Result<i64, StateError> {
         let mut restored = 0;
-        for row_offset in state.rows_in_force(pair)? {
+        for row_offset in state.rows_in_force(pair, orders)? {
             if self.flags_of(state, row_offset)?.is_out() {
                 self.flags.insert(row_offset, RowFlags::default());
                 restored += 1;

@@ -23,6 +23,7 @@ use crate::lake::walk::{stat_day_file, walk};
 use crate::pair::accounting::{CLASSES_MAX, OTHER, class_of};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::pair::index::{PairId, UnclaimedRow};
+use crate::pair::orders::Orders;
 use crate::pair::verdict::LineTotals;
 use crate::pair::{ActivePair, Overlay};
 use crate::platform::buffer_pool::Buffers;
@@ -100,6 +101,7 @@ pub fn plan(context: &PlanContext<'_>) -> Result<Plan, StateError> {
         released: BTreeSet::new(),
         unclaimed: None,
         left: BTreeMap::new(),
+        orders: Arc::clone(&context.state.orders),
         long_lines: Mutex::new(()),
         ledger: PlannedLedger::default(),
         plan: Plan {
@@ -123,6 +125,8 @@ struct Planner<'a> {
     unclaimed: Option<BTreeMap<PairId, Vec<UnclaimedRow>>>,
     /// Pairs whose scored day-file was moved away.
     left: BTreeMap<PairPath, ActivePair>,
+    /// The orders, with those that follow a moved day-file.
+    orders: Arc<Orders>,
     long_lines: Mutex<()>,
     ledger: PlannedLedger,
     plan: Plan,
@@ -229,7 +233,7 @@ impl Planner<'_> {
                 continue;
             }
             if std::mem::take(&mut pair.checkpoint.review) {
-                made.restored += self.ledger.restore(state, &pair)?;
+                made.restored += self.ledger.restore(state, &pair, &self.orders)?;
             }
             break;
         }
@@ -275,7 +279,7 @@ impl Planner<'_> {
             claimed: &self.claimed,
             released: &self.released,
             claims_possible: self.claimable > 0 || !self.released.is_empty(),
-            orders: &context.state.orders,
+            orders: &self.orders,
             left_out: &HashSet::new(),
             limits: context.limits,
             long_lines: &self.long_lines,

@@ -49,6 +49,15 @@ impl Planner<'_> {
         to: &PairPath,
     ) -> Result<(), StateError> {
         let why = SourceChange::Moved;
+        let ordered: Vec<_> = self
+            .context
+            .state
+            .orders
+            .limited_to(from.as_bytes())
+            .collect();
+        for run in ordered {
+            Arc::make_mut(&mut self.orders).insert(run, to.as_bytes());
+        }
         name(&mut self.plan.read_again, from, Stream::Scored, why.code());
         let heir = self.context.state.pair(to)?;
         let heir = heir.map_or(NEW_PAIR, |pair| pair.id);
