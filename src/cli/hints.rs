@@ -195,7 +195,7 @@ fn daemon(error: &DaemonError) -> String {
 
 /// The remedy for a ledger that does not fit its export.
 const LEDGER: &str = "restore the export and its ledger from the same copy, then start again; or `distilld rebuild --state-only`, which \
-     keeps the rows and begins a new ledger with the orders of the old one";
+     keeps the rows and begins a new ledger with the orders of the old one and the rows that it has as out";
 
 fn engine(error: &EngineError) -> String {
     match error {

@@ -264,14 +264,14 @@ fn line_of(
             len_bytes: row.len() as u64,
         });
         line.row_hash = row_hash(&row);
-        line.id = shortened(view.id.into_owned());
-        line.source_run_id = shortened(view.source_run_id.into_owned());
+        line.id = shortened_id(view.id.into_owned());
+        line.source_run_id = shortened_id(view.source_run_id.into_owned());
     }
     Ok((line, stamp))
 }
 
 /// Returns an id that fits into a frame together with its row. The offset and the hash identify the row in any case.
-fn shortened(mut id: String) -> String {
+pub(crate) fn shortened_id(mut id: String) -> String {
     if id.len() > ID_BYTES_MAX {
         let end = (0..=ID_BYTES_MAX).rev().find(|at| id.is_char_boundary(*at));
         id.truncate(end.unwrap_or(0));

@@ -65,7 +65,7 @@ use books::Books;
 use committer::Committer;
 pub use error::EngineError;
 pub use lag::{Lag, UnterminatedLines};
-pub(crate) use ledger::Ledger;
+pub(crate) use ledger::{Ledger, shortened_id};
 pub use orders::{OrderError, OrderRequest, OrderResult};
 use pairs::PairCache;
 pub use pass::PassReport;

@@ -282,6 +282,15 @@ pub struct RowView<'a> {
     pub quality_score: Cow<'a, str>,
 }
 
+impl RowView<'_> {
+    /// Returns the name of the row's day-file.
+    #[must_use]
+    pub fn day_file_name(&self) -> &str {
+        let parts = self.id.rsplit_once(':');
+        parts.map_or(&self.id, |(name, _index)| name)
+    }
+}
+
 /// Reads the fields of a row that `explain` shows.
 ///
 /// # Errors

@@ -14,7 +14,8 @@ use crate::platform::storage::{exists, remove_if_exists};
 use crate::record::firewall::{ACCEPTED, FIREWALL};
 use crate::record::row;
 use crate::recovery::decide::RecoveryCase;
-use crate::recovery::ledger::{FoldedLedger, keep_orders, open_ledger};
+use crate::recovery::ledger::{FoldedLedger, open_ledger};
+use crate::recovery::new_ledger::keep_ledger;
 use crate::recovery::report::OpenReport;
 use crate::store::export::{Export, ExportError, RowBlock, Segments};
 use crate::store::files::{
@@ -42,7 +43,7 @@ pub(super) fn build_state(
     let building_path = setup.state_dir.join(BUILDING_FILE);
 
     let rows_salvaged_bytes = salvage(&setup, &journal_path)?;
-    keep_orders(&setup)?;
+    keep_ledger(&setup)?;
     set_state_aside(&*storage, &setup.state_dir).map_err(dir_error)?;
     remove_if_exists(&*storage, &building_path).map_err(dir_error)?;
     let journal_file = storage.create(&journal_path).map_err(dir_error)?;

@@ -7,7 +7,7 @@
 //! | has rows | absent, or without a whole line | begins: `adopted`; what is retracted is found while the sources are read |
 //! | any | there | folded; every retracted row must be in the export, with its hash; a torn last line is cut |
 //! | lacks the rows of the last commit | there, with the lines of that commit | these lines are cut |
-//! | any | absent or short, and the state that is set aside has orders that it lacks | begins, with these orders |
+//! | any | absent or short, and the state that is set aside has orders or rows that are out, and it lacks them | begins, with these |
 //!
 //! The lines of a commit are appended before its rows. If the process ends in between, and state and journal are lost as
 //! well, nothing has the rows; no version of the dataset has the lines, and the sources are read again for both.
@@ -16,19 +16,15 @@
 //! one.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::engine::{EngineError, LedgerOrigin, Setup};
-use crate::platform::storage::{Storage, exists, remove_if_exists, write_all_at};
+use crate::engine::{EngineError, Setup};
+use crate::platform::storage::exists;
 use crate::record::ledger::fold::Fold;
-use crate::record::ledger::{Cause, ExportId, LedgerLine, Op, row_hash};
-use crate::record::timestamp::stamp;
-use crate::recovery::old_ledger::{LedgerFile, OldLedger, read_old_ledger, whole_len};
-use crate::recovery::swap::{free_number, keep_old_file};
+use crate::record::ledger::{LedgerLine, Op, row_hash};
+use crate::recovery::new_ledger::begin_ledger;
 use crate::store::export::{Export, ExportError, RowBlock, Segments};
-use crate::store::files::STATE_FILE;
 use crate::store::ledger::{LedgerChanges, RowFlags};
 use crate::store::state::header::LedgerMark;
 
@@ -97,7 +93,7 @@ pub(super) fn open_ledger(
         file.whole_rows_len()? > 0
     };
     if !has_line {
-        begin_ledger(setup, export_len.unwrap_or(0))?;
+        begin_ledger(setup, export_len.unwrap_or(0), None)?;
     }
     let file = Export::open_or_create(Arc::clone(storage), &setup.ledger_path)?;
     let folded = fold_ledger(setup, file, export_len)?;
@@ -110,103 +106,6 @@ pub(super) fn open_ledger(
         );
     }
     Ok(folded)
-}
-
-/// Writes a ledger with its first lines under another name and renames it, so that it is there whole or not at all.
-fn begin_ledger(setup: &Setup, export_len: u64) -> Result<(), EngineError> {
-    let origin = &setup.ledger_origin;
-    let cause = match export_len {
-        _ if origin.is_rebuild => Cause::Rebuild,
-        0 => Cause::Created,
-        _ => Cause::Adopted,
-    };
-    let line = LedgerLine {
-        seq: 0,
-        op: Op::Begin,
-        export: new_export_id(),
-        export_len,
-        row: None,
-        row_hash: [0; 16],
-        id: String::new(),
-        source_run_id: String::new(),
-        cause,
-        day_file: String::new(),
-        line_offset: None,
-        reason: origin.reason.clone(),
-        at: stamp(setup.clock.wall_ms()),
-    };
-    let mut lines = Vec::new();
-    line.write(&mut lines);
-    for ((order, reason), seq) in origin.orders.iter().zip(1..) {
-        let line = LedgerLine {
-            seq,
-            op: Op::Order,
-            source_run_id: order.run_id.clone(),
-            cause: Cause::Operator,
-            day_file: String::from_utf8_lossy(&order.pair).into_owned(),
-            reason: reason.clone(),
-            ..line.clone()
-        };
-        line.write(&mut lines);
-    }
-    let write = || -> io::Result<()> {
-        let storage = &*setup.storage;
-        let new_path = new_path(&setup.ledger_path);
-        remove_if_exists(storage, &new_path)?;
-        let file = storage.create(&new_path)?;
-        share_rights(storage, &setup.export_path, &*file);
-        write_all_at(&*file, &lines, 0)?;
-        file.sync_data()?;
-        storage.rename(&new_path, &setup.ledger_path)?;
-        storage.sync_dir(setup.ledger_path.parent().unwrap_or(Path::new(".")))
-    };
-    let path = setup.ledger_path.clone();
-    write().map_err(|source| ExportError::Io { path, source })?;
-    // A rebuild gives it another name later, and prints its own result.
-    if !origin.is_rebuild {
-        let (ledger, cause) = (setup.ledger_path.display(), cause.code());
-        let orders = origin.orders.len();
-        tracing::info!(
-            %ledger, cause, orders,
-            "began the retraction ledger {ledger} ({cause}) of an export of {export_len} bytes, with {orders} standing orders"
-        );
-    }
-    Ok(())
-}
-
-/// Gives the ledger the rights of the export: its readers read both. A file that keeps other rights is reported by `check`.
-fn share_rights(
-    storage: &dyn Storage,
-    export: &Path,
-    ledger: &dyn crate::platform::storage::StorageFile,
-) {
-    if let Ok(Some(rights)) = storage.rights(export)
-        && let Err(error) = ledger.set_rights(rights)
-    {
-        tracing::warn!(
-            export = %export.display(), %error,
-            "cannot give the retraction ledger the owner and mode of the export {} ({error})",
-            export.display()
-        );
-    }
-}
-
-fn new_path(ledger: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(ledger.file_name().unwrap_or_default());
-    name.push(".new");
-    ledger.with_file_name(name)
-}
-
-/// Returns eight random bytes.
-fn new_export_id() -> ExportId {
-    use std::hash::{BuildHasher as _, RandomState};
-    // The keys of the hash are random in each process and differ in each state.
-    ExportId(
-        RandomState::new()
-            .hash_one(std::process::id())
-            .to_le_bytes(),
-    )
 }
 
 /// Reads a ledger to its end, or to the lines of a commit whose rows the export does not have.
@@ -350,50 +249,4 @@ impl FoldedLedger {
             what,
         }
     }
-}
-
-/// Begins a new ledger with the orders that the state knows, if the one that is there lacks some of them. The state is set
-/// aside next, and from then on the ledger alone has the orders.
-///
-/// # Errors
-/// Errors of the disk.
-pub(super) fn keep_orders(setup: &Setup) -> Result<(), EngineError> {
-    if setup.ledger_origin.is_rebuild || !exists_state(setup)? {
-        return Ok(());
-    }
-    let old = read_old_ledger(setup)?;
-    if old.differs && old.file == LedgerFile::Short {
-        old.warn(setup);
-        renew_ledger(setup, &old)?;
-    }
-    Ok(())
-}
-
-fn exists_state(setup: &Setup) -> Result<bool, EngineError> {
-    let found = exists(&*setup.storage, &setup.state_dir.join(STATE_FILE));
-    found.map_err(|source| setup.state_dir_error(source))
-}
-
-/// Replaces a ledger by a new one with its orders. The old one is kept under another name.
-///
-/// # Errors
-/// Errors of the disk.
-pub(super) fn renew_ledger(setup: &Setup, old: &OldLedger) -> Result<(), EngineError> {
-    let io_error = |source| ExportError::Io {
-        path: setup.ledger_path.clone(),
-        source,
-    };
-    free_number(&*setup.storage, &setup.ledger_path)
-        .and_then(|number| keep_old_file(&*setup.storage, &setup.ledger_path, number))
-        .map_err(io_error)?;
-    let export_len = whole_len(setup, &setup.export_path)?;
-    let setup = Setup {
-        ledger_origin: LedgerOrigin {
-            is_rebuild: false,
-            reason: old.description.clone(),
-            orders: old.orders.clone(),
-        },
-        ..setup.clone()
-    };
-    begin_ledger(&setup, export_len)
 }

@@ -8,6 +8,7 @@ mod ledger;
 mod left_out;
 mod losses;
 mod lost_rows;
+mod new_ledger;
 mod old_ledger;
 mod old_state;
 pub mod open;

@@ -8,7 +8,7 @@ use crate::pair::ActivePair;
 use crate::pair::index::PairId;
 use crate::pair::verdict::Verdict;
 use crate::platform::storage::exists;
-use crate::record::ledger::LedgerLine;
+use crate::record::ledger::{Cause, LedgerLine};
 use crate::recovery::open::check_export;
 use crate::store::files::{JOURNAL_FILE, STATE_FILE};
 use crate::store::journal::Journal;
@@ -58,6 +58,8 @@ pub(super) struct LedgerInState {
     pub(super) export_len: u64,
     /// The standing orders at the last checkpoint; `None` where they cannot be read.
     pub(super) orders: Option<Vec<Order>>,
+    /// The offsets of the rows that were out then, and why; empty where they cannot be read.
+    pub(super) rows_out: Vec<(u64, Cause)>,
     /// The lines that the journal holds since then.
     pub(super) journaled: Vec<LedgerLine>,
     /// Whether the export that is there is the one of the state.
@@ -65,6 +67,13 @@ pub(super) struct LedgerInState {
 }
 
 impl LedgerInState {
+    /// Returns the number of rows that were out and cannot be read.
+    pub(super) fn rows_unread(&self) -> u64 {
+        self.mark
+            .rows_out
+            .saturating_sub(self.rows_out.len() as u64)
+    }
+
     /// Reads the state and its journal; `None` if there is no state, or it cannot be read.
     pub(super) fn read(setup: &Setup) -> Option<Self> {
         let storage = &*setup.storage;
@@ -86,11 +95,13 @@ impl LedgerInState {
         }
         // As in `State::open`: redb may panic on a file that it did not write.
         let orders = catch_unwind(AssertUnwindSafe(|| state.view()?.orders()));
+        let rows_out = catch_unwind(AssertUnwindSafe(|| state.view()?.rows_out()));
         let export = check_export(storage, &setup.export_path, header.export, export_committed);
         Some(Self {
             mark: header.ledger,
             export_len: header.export.len_bytes,
             orders: orders.ok().and_then(Result::ok),
+            rows_out: rows_out.ok().and_then(Result::ok).unwrap_or_default(),
             journaled,
             is_of_export: export.is_ok(),
         })

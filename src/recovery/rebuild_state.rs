@@ -3,7 +3,7 @@
 use crate::console::progress::OnStep;
 use crate::engine::{Engine, EngineError, Setup};
 use crate::platform::storage::exists;
-use crate::recovery::ledger::renew_ledger;
+use crate::recovery::new_ledger::renew_ledger;
 use crate::recovery::old_ledger::{LedgerFile, read_old_ledger};
 use crate::recovery::owned_storage::with_owner;
 use crate::recovery::rebuild::{RebuildError, create_state_dir};

@@ -1,19 +1,22 @@
-//! A retraction ledger that is lost, cut or damaged while the state still has its standing orders: they outlive each way
-//! out, on the real disk and over crashes of the simulated one.
+//! A retraction ledger that is lost, cut or damaged while the state still has its standing orders and its rows that are out:
+//! they outlive each way out, on the real disk and over crashes of the simulated one.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
 use distilld::recovery::rebuild::rebuild_state;
 use serde_json::Value;
 
-use crate::support::bench::{Bench as SimBench, EXPORT, LEDGER};
+use crate::support::bench::{Bench as SimBench, EXPORT, LEDGER, ROOT};
 use crate::support::lake_gen::{Step, Stream};
 use crate::support::ledger::read_ledger;
-use crate::support::process::{Bench, evidence, scored};
+use crate::support::process::{Bench, evidence, scored, scored_as};
 use crate::support::sim_disk::{Fate, SimDisk};
 
 const PAIR: &str = "2026/01/01/audits.jsonl";
+/// Of the same name: the day of a row is not in it.
+const GONE: &str = "2026/01/02/audits.jsonl";
 const WAYS_OUT: [&[&str]; 3] = [
     &["rebuild"],
     &["rebuild", "--effective"],
@@ -228,12 +231,153 @@ fn orders_that_nothing_can_tell_are_reported() {
     assert_eq!(bench.ask(&["rebuild"])["orders_unknown"], false);
 }
 
+/// Adds a day to [`lake_with_orders`] and deletes it: rows that are out by orders, by a later line, and not at all. An order
+/// that is limited to the other day does not name the row of this one.
+fn delete_a_day(bench: &Bench) {
+    for run in ["all", "day", "bad", "well"] {
+        bench.append_run(GONE, run);
+    }
+    bench.append(Stream::Evidence, GONE, evidence("b"));
+    let line = scored("b").replace("hash of b", "another hash");
+    bench.append(Stream::Scored, GONE, line);
+    bench.once();
+    bench.append(Stream::Scored, GONE, scored_as("bad", "rejected"));
+    bench.once();
+    let order =
+        |args: &[&str]| bench.ask(&[&["retract", "--reason", "x", "--json"], args].concat());
+    order(&["all"]);
+    order(&["day", "--day-file", GONE]);
+    for stream in [Stream::Scored, Stream::Evidence] {
+        fs::remove_file(bench.path(stream, GONE)).unwrap();
+    }
+    bench.once();
+    assert_eq!(effective(bench), ["b", "back", "kept", "well"]);
+}
+
+/// No line claims a row of a deleted day-file again, so its retraction is in the new ledger from the start.
+#[test]
+fn a_row_of_a_deleted_day_stays_out_when_the_ledger_is_lost() {
+    for loss in LOSSES {
+        for has_journal in [true, false] {
+            let what = format!("{loss:?}, journal {has_journal}");
+            let bench = lake_with_orders();
+            delete_a_day(&bench);
+            loss.happen(&bench);
+            if !has_journal {
+                fs::remove_file(bench.state_dir().join("journal")).unwrap();
+            }
+            let ended = bench.run(&mut bench.command(&["rebuild", "--state-only"]));
+            ended.check(0, &[]);
+            assert!(!ended.stderr.contains("effective again"), "{what}");
+            for _ in 0..3 {
+                assert_eq!(effective(&bench), ["b", "back", "kept", "well"], "{what}");
+                read_ledger(
+                    &bench.export_bytes(),
+                    &fs::read(ledger_path(&bench)).unwrap(),
+                )
+                .unwrap_or_else(|fault| panic!("{what}: {fault}"));
+                bench.once().check(0, &[]);
+            }
+            bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+            bench.ask(&["retract", "all", "--revoke", "--json"]);
+            assert_eq!(
+                effective(&bench),
+                ["all", "b", "back", "kept", "well"],
+                "{what}"
+            );
+        }
+    }
+}
+
+/// A start that sets the state aside keeps them too.
+#[test]
+fn a_start_without_a_usable_state_and_without_a_ledger_keeps_rows_out() {
+    for loss in [Loss::Missing, Loss::Emptied, Loss::Cut] {
+        let bench = Bench::new();
+        bench.append_run(PAIR, "kept");
+        bench.append_run(GONE, "bad");
+        bench.once();
+        bench.append(Stream::Scored, GONE, scored_as("bad", "rejected"));
+        bench.once();
+        for stream in [Stream::Scored, Stream::Evidence] {
+            fs::remove_file(bench.path(stream, GONE)).unwrap();
+        }
+        bench.once();
+        loss.happen(&bench);
+        fs::remove_file(bench.state_dir().join("journal")).unwrap();
+        for _ in 0..2 {
+            bench.once().check(0, &[]);
+            assert_eq!(effective(&bench), ["kept"], "{loss:?}");
+        }
+    }
+}
+
+/// The state is lost too, and the lines that take rows out are damaged: the orders name their rows, and the command
+/// reports that others may return.
+#[test]
+fn an_order_takes_out_the_rows_that_it_names_where_no_line_does() {
+    let bench = lake_with_orders();
+    delete_a_day(&bench);
+    bench.remove_state();
+    let ledger = fs::read_to_string(ledger_path(&bench)).unwrap();
+    fs::write(
+        ledger_path(&bench),
+        ledger.replace("\"retract\"", "\"retracc\""),
+    )
+    .unwrap();
+    let ended = bench.run(&mut bench.command(&["rebuild", "--state-only"]));
+    ended.check(0, &["nor the rows that were out", "effective again"]);
+    // The order on `b` is limited to the other day, and the day of a row is not in it.
+    assert_eq!(effective(&bench), ["back", "bad", "kept", "well"]);
+    bench.once().check(0, &[]);
+    assert_eq!(effective(&bench), ["back", "bad", "kept", "well"]);
+}
+
+/// Without the hashes of the ledger the offsets of the state mean nothing in another export.
+#[test]
+fn a_state_of_another_export_takes_no_row_out_and_says_so() {
+    let bench = lake_with_orders();
+    delete_a_day(&bench);
+    fs::remove_file(ledger_path(&bench)).unwrap();
+    let rows = bench.export_bytes();
+    let first = rows.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    fs::write(bench.export(), &rows[first..]).unwrap();
+    let ended = bench.run(&mut bench.command(&["rebuild", "--state-only"]));
+    ended.check(0, &["rows as out that cannot be found", "effective again"]);
+    let left = effective(&bench);
+    assert!(
+        left.contains(&"well".into()) && left.contains(&"bad".into()),
+        "{left:?}"
+    );
+    assert!(!left.contains(&"all".into()), "{left:?}");
+}
+
 fn append(stream: Stream, bytes: String) -> Step {
+    append_to(PAIR, stream, bytes)
+}
+
+fn append_to(pair: &str, stream: Stream, bytes: String) -> Step {
     Step::Append {
         stream,
-        pair: PAIR.to_owned(),
+        pair: pair.to_owned(),
         bytes: bytes.into_bytes(),
     }
+}
+
+/// Returns the runs of the rows that are out on a simulated disk.
+fn rows_out(disk: &SimDisk) -> Vec<String> {
+    let bytes = |path| disk.read(path).unwrap_or_default();
+    let mut out = BTreeMap::new();
+    for event in read_ledger(&bytes(EXPORT), &bytes(LEDGER)).unwrap() {
+        match event.op.as_str() {
+            "retract" => drop(out.insert(event.row, event.run_id)),
+            "restore" => drop(out.remove(&event.row)),
+            _ => {}
+        }
+    }
+    let mut runs: Vec<_> = out.into_values().collect();
+    runs.sort();
+    runs
 }
 
 /// Returns the runs with an order in force on a simulated disk.
@@ -250,9 +394,9 @@ fn ordered(disk: &SimDisk) -> Vec<String> {
     runs
 }
 
-/// The way out is interrupted at any call; it, or a start that succeeds, continues with all orders.
+/// The way out is interrupted at any call; it, or a start that succeeds, continues with all orders and all rows that are out.
 #[test]
-fn a_crash_while_the_state_is_renewed_loses_no_order() {
+fn a_crash_while_the_state_is_renewed_loses_no_order_and_no_row_that_is_out() {
     let mut base = SimBench::new(SimDisk::new());
     base.open().unwrap();
     for run in ["a", "b", "kept"] {
@@ -261,8 +405,22 @@ fn a_crash_while_the_state_is_renewed_loses_no_order() {
         base.step(&append(Stream::Scored, scored(run)), true)
             .unwrap();
     }
-    base.order(&["a", "b"], false).unwrap();
+    for (run, category) in [
+        ("bad", "accepted"),
+        ("gone", "accepted"),
+        ("bad", "rejected"),
+    ] {
+        base.step(&append_to(GONE, Stream::Evidence, evidence(run)), true)
+            .unwrap();
+        let line = scored_as(run, category);
+        base.step(&append_to(GONE, Stream::Scored, line), true)
+            .unwrap();
+    }
+    base.order(&["a", "b", "gone"], false).unwrap();
     base.quiet().unwrap();
+    for stream in ["scored-runs", "evidence"] {
+        base.disk.remove(format!("{ROOT}/data/{stream}/{GONE}"));
+    }
     base.engine.as_mut().unwrap().checkpoint().unwrap();
     base.engine = None;
     let ledger = base.disk.read(LEDGER).unwrap();
@@ -289,11 +447,21 @@ fn a_crash_while_the_state_is_renewed_loses_no_order() {
                 let mut started = SimBench::new(disk.power_cut(call, fate));
                 let renewed = disk.power_cut(call, fate);
                 if started.open().is_ok() {
-                    assert_eq!(ordered(&started.disk), ["a", "b"], "{what}, started");
+                    assert_eq!(
+                        ordered(&started.disk),
+                        ["a", "b", "gone"],
+                        "{what}, started"
+                    );
+                    let out = rows_out(&started.disk);
+                    assert!(
+                        out.ends_with(&["bad".into(), "gone".into()]),
+                        "{what}: {out:?}"
+                    );
                 }
                 let (_, orders) = renew(&renewed).unwrap_or_else(|error| panic!("{what}: {error}"));
-                assert_eq!(orders.orders, 2, "{what}");
-                assert_eq!(ordered(&renewed), ["a", "b"], "{what}");
+                assert_eq!(orders.orders, 3, "{what}");
+                assert_eq!(ordered(&renewed), ["a", "b", "gone"], "{what}");
+                assert_eq!(rows_out(&renewed), ["a", "b", "bad", "gone"], "{what}");
             }
         }
     }

@@ -10,7 +10,8 @@ use crate::query::retract::RetractError;
 
 /// The remedy for a ledger that is missing or was cut, while the export is there.
 pub(super) const LOST: &str = "mount its disk if it is not mounted, or restore the ledger from the copy that the export is from; or run \
-     `distilld rebuild --state-only`, which keeps the rows and begins a new ledger with the orders that the state has";
+     `distilld rebuild --state-only`, which keeps the rows and begins a new ledger with the orders and the rows that are out by \
+     what the state has";
 
 pub(super) fn dataset(error: &DatasetError) -> String {
     match error {

@@ -145,9 +145,9 @@ fn reason_of(retraction: &Retraction) -> String {
         return format!("since {at}, by an order: {:?}", retraction.reason);
     }
     let cause = retraction.cause.replace('_', " ");
-    let offset = retraction
-        .line_offset
-        .map_or_else(|| "?".to_owned(), thousands);
+    let Some(offset) = retraction.line_offset.map(thousands) else {
+        return format!("since {at}, {cause}; the ledger that named the line is lost");
+    };
     let category = retraction.category.as_ref();
     let category = category.map_or_else(String::new, |category| format!(", category {category:?}"));
     format!("since {at}, {cause} by the line at byte {offset}{category}")

@@ -2,6 +2,7 @@
 
 use redb::ReadableTable as _;
 
+use crate::record::ledger::Cause;
 use crate::store::ledger::{Order, RowFlags};
 use crate::store::state::error::StateError;
 use crate::store::state::view::StateView;
@@ -28,6 +29,23 @@ impl StateView {
             let table = tables.open_table(LEDGER_ROWS)?;
             let flags = table.get(row_offset)?.map(|flags| RowFlags(flags.value()));
             Ok(flags.unwrap_or_default())
+        })
+    }
+
+    /// Returns the offsets of the rows that are out, in order, and why each is.
+    ///
+    /// # Errors
+    /// redb fails.
+    pub fn rows_out(&self) -> Result<Vec<(u64, Cause)>, StateError> {
+        self.read(|tables| {
+            let table = tables.open_table(LEDGER_ROWS)?;
+            let mut out = Vec::new();
+            for row in table.iter()? {
+                let (offset, flags) = row?;
+                let cause = RowFlags(flags.value()).cause();
+                out.extend(cause.map(|cause| (offset.value(), cause)));
+            }
+            Ok(out)
         })
     }
 
