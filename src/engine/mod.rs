@@ -20,6 +20,7 @@
 mod books;
 mod commit;
 mod committer;
+mod concerned;
 mod devices;
 mod error;
 mod lag;

@@ -1,10 +1,11 @@
 //! Standing orders: an operator takes runs out of the effective set, or ends such an order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::concerned::{ByRun, Concerned, Found};
 use crate::engine::ledger::Event;
 use crate::engine::{Engine, EngineError};
 use crate::lake::path::PairPath;
@@ -15,8 +16,6 @@ use crate::pair::orders::Orders;
 use crate::pair::verdict::{Verdict, VerdictKind};
 use crate::record::keys::RunKey;
 use crate::record::ledger::{Cause, Op};
-use crate::record::row;
-use crate::store::snapshot::pair_path;
 
 /// An order on runs, or the end of such orders.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,34 +61,6 @@ pub enum OrderError {
     Engine(#[from] EngineError),
 }
 
-/// A line or a row of one of the runs of a request.
-struct Concerned {
-    run: RunKey,
-    /// The pair of the line, or the one whose lines may claim the row; `None` where that is not known.
-    pair: Option<Arc<PairPath>>,
-    found: Found,
-}
-
-enum Found {
-    Line(ScoredLine),
-    /// The start of a row that no line owns, bytes: its line was rewritten, or has yet to be read.
-    UnclaimedRow(u64),
-}
-
-impl Concerned {
-    fn pair_bytes(&self) -> &[u8] {
-        self.pair.as_ref().map_or(b"", |pair| pair.as_bytes())
-    }
-
-    /// Returns whether it is a line that is refused for its category.
-    fn is_refused(&self) -> bool {
-        matches!(self.found, Found::Line(line) if line.verdict.is_refused_category())
-    }
-}
-
-/// What is known of the runs of a request, by run.
-type ByRun = BTreeMap<RunKey, Vec<Concerned>>;
-
 impl Engine {
     /// Carries out an order. Durable on return; a repetition changes nothing.
     ///
@@ -119,7 +90,8 @@ impl Engine {
         // From here on the state knows every line.
         self.checkpoint()?;
         let runs = request.run_ids.iter().map(|id| RunKey::from_run_id(id));
-        let known = self.concerned(&runs.collect(), day_file.as_bytes())?;
+        let only = PairPath::from_relative(day_file.as_ref());
+        let known = self.concerned(&runs.collect(), only.as_ref())?;
         // An order on a run that never arrived can be ended.
         let orders = Arc::clone(&self.commits.ledger.orders);
         let is_known = |id: &&String| {
@@ -170,7 +142,7 @@ impl Engine {
         result.rows += if request.revoke {
             self.end_order(of_run, &orders, reason, request.dry_run)?
         } else {
-            self.order_out(of_run, reason, request.dry_run)?
+            self.order_out(of_run, (day_file, reason), request.dry_run)?
         };
         self.commit_if_full()
     }
@@ -209,55 +181,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns the lines and unclaimed rows of these runs, of all pairs or of one.
-    fn concerned(&self, runs: &BTreeSet<RunKey>, only: &[u8]) -> Result<ByRun, EngineError> {
-        let view = self.pairs.view();
-        let mut paths = BTreeMap::new();
-        view.for_each_pair(|id, checkpoint| {
-            let is_concerned = only.is_empty() || checkpoint.path == only;
-            if let Some(path) = pair_path(&checkpoint).filter(|_| is_concerned) {
-                paths.insert(id, Arc::new(path));
-            }
-        })?;
-        let mut by_run = ByRun::new();
-        let mut add = |run, pair, found| {
-            let concerned = Concerned { run, pair, found };
-            by_run.entry(run).or_default().push(concerned);
-        };
-        for (id, path) in &paths {
-            view.for_each_entry(*id, |line: ScoredLine| {
-                if runs.contains(&line.run) {
-                    add(line.run, Some(Arc::clone(path)), Found::Line(line));
-                }
-            })?;
-        }
-        for claim in view.unclaimed_rows()? {
-            let pair = paths.get(&claim.scope);
-            // Where the pair of a row is not known, the line that claims it takes it out.
-            if !only.is_empty() && pair.is_none() {
-                continue;
-            }
-            let row = self.commits.export.row_at(claim.row_offset)?;
-            let run = row::view(&row).map(|row| RunKey::from_run_id(&row.source_run_id));
-            if let Some(run) = run.ok().filter(|run| runs.contains(run)) {
-                add(run, pair.cloned(), Found::UnclaimedRow(claim.row_offset));
-            }
-        }
-        Ok(by_run)
-    }
-
     /// Takes the rows of a run out, and gives the lines that have none yet the verdict `ordered`. Returns the number of
     /// rows.
     fn order_out(
         &mut self,
         of_run: &[Concerned],
-        reason: &Arc<str>,
+        (day_file, reason): (&Arc<str>, &Arc<str>),
         dry_run: bool,
     ) -> Result<u64, EngineError> {
         let mut rows = 0;
         for concerned in of_run {
             let (row_offset, line_offset) = match &concerned.found {
-                Found::UnclaimedRow(row_offset) => (*row_offset, None),
+                Found::Unclaimed { row_offset, .. } => (*row_offset, None),
                 Found::Line(line) => match line.verdict {
                     Verdict::Exported { row_offset, .. } => (row_offset, Some(line.offset)),
                     verdict => {
@@ -281,7 +216,7 @@ impl Engine {
                 cause: Cause::Operator,
                 row_offset: Some(row_offset),
                 run_id: String::new(),
-                day_file: String::from_utf8_lossy(concerned.pair_bytes()).into(),
+                day_file: concerned.day_file().unwrap_or_else(|| Arc::clone(day_file)),
                 line_offset,
                 reason: Arc::clone(reason),
             };
@@ -303,11 +238,11 @@ impl Engine {
         let is_refused = of_run.iter().any(Concerned::is_refused);
         let mut restored = 0;
         for concerned in of_run {
-            if orders.apply_to(concerned.run, concerned.pair_bytes()) {
+            if concerned.is_ordered(orders) {
                 continue;
             }
             let row_offset = match &concerned.found {
-                Found::UnclaimedRow(row_offset) => {
+                Found::Unclaimed { row_offset, .. } => {
                     let flags = self.commits.ledger.flags(self.pairs.view(), *row_offset)?;
                     if is_refused || flags.cause() != Some(Cause::Operator) {
                         continue;
@@ -331,7 +266,7 @@ impl Engine {
                 let flags = self.commits.ledger.flags(self.pairs.view(), row_offset)?;
                 u64::from(flags.is_out())
             } else {
-                let day_file = String::from_utf8_lossy(concerned.pair_bytes()).into();
+                let day_file = concerned.day_file().unwrap_or_default();
                 self.restore_rows(&day_file, &[row_offset], reason)?
             };
         }

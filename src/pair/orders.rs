@@ -72,6 +72,18 @@ impl Orders {
         self.runs.contains_key(&run)
     }
 
+    /// Returns whether an order keeps the rows of a run out in any pair whose day-files have this name.
+    #[must_use]
+    pub fn may_apply_to(&self, run: RunKey, day_file_name: &str) -> bool {
+        let name = day_file_name.as_bytes();
+        let is_named = |pair: &Vec<u8>| {
+            pair.is_empty() || pair.rsplit(|byte| *byte == b'/').next() == Some(name)
+        };
+        self.runs
+            .get(&run)
+            .is_some_and(|pairs| pairs.iter().any(is_named))
+    }
+
     /// Returns whether an order keeps the rows of a run in a pair out.
     #[must_use]
     pub fn apply_to(&self, run: RunKey, pair: &[u8]) -> bool {

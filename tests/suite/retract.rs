@@ -757,3 +757,66 @@ fn a_reader_of_the_export_may_list_orders_and_give_none() {
     eprintln!("{}", refused("stopped"));
     assert!(ledger_bytes(&bench) == before);
 }
+
+/// After the loss of the state the day of a row whose day-file is deleted is not known: an order that is limited to a
+/// day-file takes the rows of its name out, and its end restores them.
+#[test]
+fn an_order_on_a_deleted_day_is_given_and_ended_after_the_loss_of_the_state() {
+    const SAME_NAME: &str = "2026/01/03/audits.jsonl";
+    let bench = Bench::new();
+    bench.append_run(PAIR, "a");
+    bench.append_run(OTHER, "kept");
+    bench.append(Stream::Evidence, SAME_NAME, evidence("a"));
+    let line = scored("a").replace("hash of a", "another hash");
+    bench.append(Stream::Scored, SAME_NAME, line);
+    bench.once();
+    let lose_the_state = || {
+        bench.remove_state();
+        bench.once().check(0, &[]);
+    };
+    let rows = |day_file: &str, more: &[&str]| {
+        let arguments = [&["retract", "a", "--json", "--day-file", day_file], more].concat();
+        let planned = bench.ask(&[&arguments[..], &["--dry-run"]].concat());
+        let done = bench.ask(&arguments);
+        assert_eq!(planned["rows"], done["rows"], "{day_file}, {more:?}");
+        done["rows"].as_u64().unwrap()
+    };
+    let order = |day_file: &str| rows(day_file, &["--reason", "r"]);
+    let revoke = |day_file: &str| rows(day_file, &["--revoke"]);
+    let effective = || {
+        let mut runs = bench.effective_runs();
+        runs.sort();
+        runs
+    };
+
+    assert_eq!(order(PAIR), 1);
+    for stream in [Stream::Scored, Stream::Evidence] {
+        fs::remove_file(bench.path(stream, PAIR)).unwrap();
+    }
+    bench.once();
+    lose_the_state();
+    assert_eq!(effective(), ["a", "kept"]);
+    assert_eq!(revoke(PAIR), 1);
+    assert_eq!(effective(), ["a", "a", "kept"]);
+    assert_eq!(order(PAIR), 1);
+    assert_eq!(effective(), ["a", "kept"]);
+
+    // Each of two orders on the name may be the one that keeps the row out.
+    assert_eq!(order(SAME_NAME), 1);
+    assert_eq!(revoke(PAIR), 0);
+    assert_eq!(effective(), ["kept"]);
+    assert_eq!(revoke(SAME_NAME), 2);
+    assert_eq!(effective(), ["a", "a", "kept"]);
+    bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+
+    // While the other day is away too, the row of either may be meant.
+    let (there, away) = (bench.path(Stream::Scored, SAME_NAME), bench.sibling("away"));
+    fs::rename(&there, &away).unwrap();
+    lose_the_state();
+    assert_eq!(order(PAIR), 2);
+    assert_eq!(effective(), ["kept"]);
+    fs::rename(&away, &there).unwrap();
+    bench.once().check(0, &[]);
+    assert_eq!(effective(), ["a", "kept"]);
+    bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+}
