@@ -16,7 +16,7 @@ use crate::platform::root_lock::LockError;
 use crate::platform::storage::is_out_of_files;
 use crate::query::dead_letters::RetryError;
 use crate::query::offline::InquireError;
-use crate::recovery::rebuild::{DropReason, RebuildError};
+use crate::recovery::rebuild::{DropReason, DroppedRows, RebuildError};
 use crate::store::export::ExportError;
 use crate::store::journal::error::JournalError;
 use crate::store::ledger::is_ledger;
@@ -276,6 +276,10 @@ fn export(error: &ExportError) -> String {
     }
 }
 
+/// The remedy for an empty directory: without a state a rebuild does not know whether its day-files are deleted.
+const EMPTY_DIRECTORY: &str = "mount the file system of the empty directory; or, if its day-files were deleted for good, remove it with \
+     `rmdir`; then run this again; `distilld rebuild --state-only` renews the state and keeps the rows";
+
 fn rebuild(error: &RebuildError) -> String {
     match error {
         RebuildError::Engine(error) => engine(error),
@@ -283,7 +287,10 @@ fn rebuild(error: &RebuildError) -> String {
         RebuildError::UnreadBytes { .. } => {
             "make it readable, the log has the error; then run `distilld rebuild` again".to_owned()
         }
-        RebuildError::WouldDrop(_, DropReason::Unreadable) => {
+        RebuildError::WouldDrop(rebuilt, DropReason::Unreadable) => {
+            if rebuilt.dropped.iter().any(DroppedRows::is_of_empty_directory) {
+                return EMPTY_DIRECTORY.to_owned();
+            }
             "make them readable or mount their file system (`distilld check` names the rights that are missing), then run \
              this again; `distilld rebuild --state-only` renews the state and keeps the rows"
                 .to_owned()

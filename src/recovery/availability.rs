@@ -12,6 +12,8 @@ use crate::lake::walk::{not_mounted, open_day_file};
 use crate::pair::checkpoint::PairCheckpoint;
 use crate::platform::storage::{FileKind, Storage};
 
+/// Why an empty directory may hide rows.
+pub(super) const EMPTY: &str = "empty, and without a state it is unknown whether it is mounted";
 /// Why nothing below a link or a file is read.
 const LINKED: &str = "not a directory, and links to directories are not followed";
 
@@ -69,8 +71,7 @@ impl Obstacles {
             return;
         };
         if entries.is_empty() {
-            let why = "empty, and without a state it is unknown whether it is mounted".to_owned();
-            self.directories.push((path, why));
+            self.directories.push((path, EMPTY.to_owned()));
             return;
         }
         let is_day = dir.components().count() == 3;

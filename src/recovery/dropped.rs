@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::lake::path::PairPath;
-use crate::recovery::availability::Availability;
+use crate::recovery::availability::{Availability, EMPTY};
 
 /// Why a row of the export is not in the fresh one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -38,6 +38,15 @@ pub struct DroppedRows {
     pub path: Option<String>,
     /// The error of that path.
     pub error: Option<String>,
+}
+
+impl DroppedRows {
+    /// Returns whether they count as unreadable because of an empty directory, which may be one whose file system is not
+    /// mounted.
+    #[must_use]
+    pub fn is_of_empty_directory(&self) -> bool {
+        self.error.as_deref() == Some(EMPTY)
+    }
 }
 
 impl fmt::Display for DroppedRows {

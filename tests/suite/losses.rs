@@ -251,6 +251,26 @@ fn rows_whose_sources_are_gone_are_dropped_on_request_alone() {
     }
 }
 
+/// Without a state it may be a file system that is not mounted, so the remedy names both.
+#[test]
+fn an_empty_directory_of_deleted_day_files_is_named_with_its_remedy() {
+    let bench = lake();
+    let files = STREAMS.map(|stream| bench.path(stream, PAIRS[1]));
+    for file in &files {
+        fs::remove_file(file).unwrap();
+    }
+    bench.remove_state();
+    let refused = rebuild(&bench, &["--drop-missing"]);
+    let directory = files[0].parent().unwrap().to_str().unwrap();
+    refused.check(1, &[directory, "fix: mount", "`rmdir`"]);
+    assert_eq!(bench.row_count(), 6);
+    for file in &files {
+        fs::remove_dir(file.parent().unwrap()).unwrap();
+    }
+    rebuild(&bench, &["--drop-missing"]).check(0, &[]);
+    assert_eq!(bench.row_count(), 4);
+}
+
 #[test]
 fn rows_whose_sources_lack_a_permission_are_never_dropped() {
     if !is_root() {
