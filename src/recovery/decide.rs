@@ -19,6 +19,9 @@
 //!
 //! A lost state is one that does not exist or reports that it cannot be read; it is never taken for an empty one.
 //! With rows in the export it always leads to `Adopt`.
+//!
+//! A state for which a start would stop counts as lost if a rebuild is proven to have replaced its files since
+//! (`recovery::older_state`).
 
 /// The facts about the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,7 @@ mod lost_rows;
 mod new_ledger;
 mod old_ledger;
 mod old_state;
+mod older_state;
 pub mod open;
 mod owned_storage;
 pub mod rebuild;

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use crate::engine::{EngineError, Setup};
 use crate::platform::storage::exists;
+use crate::record::ledger::begin::REPLACES;
 use crate::record::ledger::{Cause, ExportId, LedgerLine, Op};
 use crate::recovery::old_state::LedgerInState;
 use crate::recovery::rebuilt::CarriedOrders;
@@ -226,7 +227,7 @@ pub(super) fn read_old_ledger(setup: &Setup) -> Result<OldLedger, EngineError> {
     };
     let description = events.export.map(|(export, export_len)| {
         let export_len = export_len.max(rows_len);
-        format!("replaces export {export}, {export_len} bytes, with a ledger of {end} bytes")
+        format!("{REPLACES}{export}, {export_len} bytes, with a ledger of {end} bytes")
     });
     Ok(OldLedger {
         description: description.unwrap_or_default(),

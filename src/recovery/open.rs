@@ -14,6 +14,7 @@ use crate::engine::{Engine, EngineError, Ledger, Setup};
 use crate::platform::storage::{FileKind, Storage, exists, read_full_at};
 use crate::recovery::adopt::build_state;
 use crate::recovery::decide::{CannotStart, ExportFound, RecoveryCase, StateFound, decide};
+use crate::recovery::older_state::{forget_journal, is_replaced};
 use crate::recovery::report::OpenReport;
 use crate::recovery::swap::finish_swap;
 use crate::store::export::{Export, ExportError, ExportMark};
@@ -70,43 +71,24 @@ impl Engine {
         finish_swap(&setup)?;
         remove_copy(&*storage, &setup.state_dir.join(STATE_FILE))
             .map_err(|source| setup.state_dir_error(source))?;
-        let (loaded, state_lost) = match load(&setup)? {
+        let (mut loaded, mut state_lost) = match load(&setup)? {
             StateOnDisk::Usable(loaded) => (Some(loaded), None),
             StateOnDisk::Absent => (None, None),
             StateOnDisk::Unusable { reason } => (None, Some(reason)),
         };
-        let state_found = loaded
-            .as_ref()
-            .map_or(StateFound::Lost, |loaded| StateFound::Read {
-                durable: loaded.state.header().export.len_bytes,
-                committed: loaded.committed,
-            });
-        let mark = loaded
-            .as_ref()
-            .map_or(ExportMark::default(), |loaded| loaded.state.header().export);
-        let mut case = decide(
-            state_found,
-            find_export(&*storage, &setup.export_path, mark)?,
-        );
-        if let Some(loaded) = &loaded
-            && !matches!(case, RecoveryCase::Stop(_))
+        let mut case = find_case(&setup, loaded.as_deref());
+        if let Err(EngineError::Export(error)) = &case
+            && let Some(state) = &loaded
+            && is_state_older(&setup, error, state)?
         {
-            case = case_with_ledger(&setup, case, loaded)?;
+            forget_journal(&setup)?;
+            loaded = None;
+            state_lost = Some("a rebuild replaced its export or its ledger since".to_owned());
+            case = find_case(&setup, None);
         }
-        match (case, loaded) {
+        match (case?, loaded) {
             (RecoveryCase::Continue, Some(loaded)) => resume(setup, loaded.state),
-            (RecoveryCase::Stop(cause), Some(loaded)) => {
-                let mark = loaded.state.header().export;
-                let error = stop_error(
-                    &*setup.storage,
-                    &setup.export_path,
-                    cause,
-                    mark,
-                    loaded.committed,
-                );
-                Err(error.into())
-            }
-            (_, loaded) => {
+            (case, loaded) => {
                 let older = loaded.map(|_| "it is older than the export".to_owned());
                 let (engine, report) = build_state(setup, case, on_step)?;
                 let state_lost = state_lost.or(older);
@@ -119,6 +101,43 @@ impl Engine {
                 ))
             }
         }
+    }
+}
+
+/// Returns the case of a start.
+///
+/// # Errors
+/// The start has to stop, or a file cannot be read.
+fn find_case(setup: &Setup, loaded: Option<&LoadedState>) -> Result<RecoveryCase, EngineError> {
+    let (storage, export) = (&*setup.storage, &setup.export_path);
+    let Some(loaded) = loaded else {
+        let found = find_export(storage, export, ExportMark::default())?;
+        return Ok(decide(StateFound::Lost, found));
+    };
+    let (mark, committed) = (loaded.state.header().export, loaded.committed);
+    let state = StateFound::Read {
+        durable: mark.len_bytes,
+        committed,
+    };
+    match decide(state, find_export(storage, export, mark)?) {
+        RecoveryCase::Stop(cause) => {
+            Err(stop_error(storage, export, cause, mark, committed).into())
+        }
+        case => case_with_ledger(setup, case, loaded),
+    }
+}
+
+/// Returns whether the error for which a start would have to stop is that the state is older than a rebuild.
+fn is_state_older(
+    setup: &Setup,
+    error: &ExportError,
+    loaded: &LoadedState,
+) -> Result<bool, EngineError> {
+    match error {
+        ExportError::Short { .. } | ExportError::Changed { .. } => {
+            is_replaced(setup, loaded.state.header(), loaded.committed)
+        }
+        _ => Ok(false),
     }
 }
 
@@ -244,7 +263,7 @@ fn load(setup: &Setup) -> Result<StateOnDisk, EngineError> {
     }
 }
 
-fn find_export(
+pub(super) fn find_export(
     storage: &dyn Storage,
     path: &Path,
     mark: ExportMark,

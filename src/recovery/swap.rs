@@ -123,6 +123,21 @@ pub(super) fn free_number(storage: &dyn Storage, file: &Path) -> io::Result<u32>
     Ok(number)
 }
 
+/// Returns the paths under which a file was kept by rebuilds.
+pub(super) fn kept_files(storage: &dyn Storage, file: &Path) -> io::Result<Vec<PathBuf>> {
+    let dir = file.parent().unwrap_or(Path::new("."));
+    let first = kept_path(file, 0);
+    let first = first.file_name().unwrap_or_default().as_encoded_bytes();
+    let is_kept = |entry: &ListedEntry| match entry.name.as_encoded_bytes().strip_prefix(first) {
+        Some([]) => true,
+        Some([b'.', number @ ..]) => number.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let entries = storage.list(dir)?.into_iter().filter(is_kept);
+    let entries = entries.filter(|entry| entry.kind == FileKind::Regular);
+    Ok(entries.map(|entry| dir.join(entry.name)).collect())
+}
+
 fn is_taken(storage: &dyn Storage, file: &Path, number: u32) -> io::Result<bool> {
     let export_name = Path::new(EXPORT_PATH).file_name().unwrap_or_default();
     for name in [export_name, OsStr::new(LEDGER_NAME)] {

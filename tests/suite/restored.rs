@@ -342,3 +342,108 @@ fn the_journal_of_a_copy_of_the_lake_overwrites_no_row() {
     ended.check(1, &["is not the one in the journal", "rebuild"]);
     assert_eq!(bench.export_bytes(), before);
 }
+
+/// A lake with five runs, the last one ordered out, whose state is copied to `old`. Before a rebuild that replaces the export
+/// it gets one more run, and before another its ledger is lost.
+fn lake_before(rebuild: &[&str]) -> Bench {
+    let bench = Bench::new();
+    for run in ["a", "b", "c", "d", "out"] {
+        bench.append_run(PAIR, run);
+    }
+    bench.once();
+    bench.ask(&["retract", "out", "--reason", "r", "--json"]);
+    copy_state(&bench.state_dir(), &bench.sibling("old"));
+    if rebuild.contains(&"--state-only") {
+        fs::remove_file(ledger_of(&bench)).unwrap();
+    } else {
+        bench.append_run(PAIR, "later");
+        bench.once();
+    }
+    bench
+}
+
+fn ledger_of(bench: &Bench) -> PathBuf {
+    bench.export().with_file_name("sft_retractions.jsonl")
+}
+
+/// Removes what rebuilds kept.
+fn remove_kept(bench: &Bench) {
+    for entry in fs::read_dir(bench.export().parent().unwrap()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_string_lossy().contains(".before-rebuild") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+fn effective(bench: &Bench) -> Vec<String> {
+    let mut runs = bench.effective_runs();
+    runs.sort();
+    runs
+}
+
+/// Export and ledger are whole, and the ledger names the identity that the state has.
+#[test]
+fn a_state_from_before_a_rebuild_is_replaced() {
+    let ways: [&[&[&str]]; 5] = [
+        &[&["rebuild"]],
+        &[&["rebuild", "--effective"]],
+        &[&["rebuild", "--state-only"]],
+        &[&["rebuild"], &["rebuild"]],
+        &[&["rebuild", "--state-only"], &["rebuild"]],
+    ];
+    for way in ways {
+        let bench = lake_before(way[0]);
+        for command in way {
+            bench.run(&mut bench.command(command)).check(0, &[]);
+        }
+        bench.once().check(0, &[]);
+        let (before, rows) = (bench.export_bytes(), effective(&bench));
+        assert!(!rows.contains(&"out".into()), "{way:?}: {rows:?}");
+        restore_state(&bench);
+        bench.once().check(0, &["a rebuild replaced"]);
+        assert!(bench.export_bytes() == before, "{way:?}");
+        assert_eq!(effective(&bench), rows, "{way:?}");
+        bench.once().check(0, &[]);
+        bench.run(&mut bench.command(&["verify"])).check(0, &[]);
+    }
+}
+
+/// Where the export may be the one of the state, and bytes of that are missing or changed, the start stops.
+#[test]
+fn a_state_from_before_a_rebuild_does_not_hide_that_an_export_is_cut() {
+    type Act = fn(&Bench, &[u8]);
+    // The second argument is the export before the rebuild.
+    let acts: [(&str, &[&str], Act); 5] = [
+        ("no proof", &["rebuild"], |bench, _| remove_kept(bench)),
+        ("the old export, cut", &["rebuild"], |bench, rows| {
+            remove_kept(bench);
+            fs::write(bench.export(), &rows[..rows.len() / 2]).unwrap();
+        }),
+        ("the old export", &["rebuild"], |bench, rows| {
+            // As it was when the state was copied: a longer one would be newer than the state.
+            let last = rows[..rows.len() - 1]
+                .iter()
+                .rposition(|byte| *byte == b'\n');
+            fs::write(bench.export(), &rows[..=last.unwrap()]).unwrap();
+        }),
+        ("cut", &["rebuild", "--state-only"], |bench, rows| {
+            fs::write(bench.export(), &rows[..rows.len() / 2]).unwrap();
+        }),
+        ("edited", &["rebuild", "--state-only"], |bench, _| {
+            edit(&bench.export(), bench.export_bytes().len() as u64 - 500);
+        }),
+    ];
+    for (what, way, act) in acts {
+        let bench = lake_before(way);
+        let rows = bench.export_bytes();
+        bench.run(&mut bench.command(way)).check(0, &[]);
+        bench.once().check(0, &[]);
+        act(&bench, &rows);
+        let before = bench.export_bytes();
+        restore_state(&bench);
+        let ended = bench.run(&mut bench.command(&["run", "--once"]));
+        assert_eq!(ended.status.code(), Some(1), "{what}: {}", ended.stderr);
+        assert!(bench.export_bytes() == before, "{what}");
+    }
+}
